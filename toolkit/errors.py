@@ -1,0 +1,71 @@
+"""The errors that a user may meet.
+
+    ToolkitError            message + hint; every page and the command line show exactly these two
+    ├── ConfigError         settings that can't be used; carries one Problem for each of them
+    ├── DataError           a file, a table or a template that can't be used
+    ├── RunError            a run that can't be created, started, stopped or read
+    └── EngineError         the inference engine can't be started, or refused a request
+
+Knows nothing of the rest of the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One remark on one setting.
+
+    path: dotted path of the setting ("training.training_args.bf16"), "" for the whole config.
+    message: what is wrong, with the value met.  hint: what to do next.
+    severity: an "error" blocks Start, a "warning" is shown and does not.
+    """
+
+    path: str
+    message: str
+    hint: str = ""
+    severity: Severity = "error"
+
+    def __str__(self) -> str:
+        place = f"{self.path}: " if self.path else ""
+        return f"{place}{self.message}" + (f" {self.hint}" if self.hint else "")
+
+
+class ToolkitError(Exception):
+    """Something the user can act on: `message` says what is wrong, `hint` what to do next."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ConfigError(ToolkitError):
+    """Settings that can't be used; `problems` has one entry for each, at least one."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        lines = "\n".join(f"- {problem}" for problem in self.problems)
+        count = len(self.problems)
+        super().__init__(f"{count} setting{'s' if count != 1 else ''} can't be used:\n{lines}")
+
+
+class DataError(ToolkitError):
+    """A file, a table or a template that can't be used."""
+
+
+class RunError(ToolkitError):
+    """A run that can't be created, started, stopped or read."""
+
+
+class EngineError(ToolkitError):
+    """The inference engine can't be started, or refused a request."""

@@ -1,0 +1,130 @@
+"""Draft in, (Config or None, every problem at once) out: the words that a user reads about a setting.
+
+Turns pydantic's errors into Problems in the user's words, and knows the keys of the original toolkit's files that this
+one has no use for, with the remedy for each.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from toolkit import rules
+from toolkit.config import Config
+from toolkit.errors import ConfigError, Problem
+
+# Keys of later versions of the original toolkit (research of its config files), and what to do about each.
+RETIRED = {
+    "qa": "Evaluation is not part of a config here: delete the whole qa block.",
+    "model.torch_dtype": "Delete it: the weights load in the precision that training_args.bf16 / fp16 ask for.",
+    "model.attn_implementation": "Delete it: the attention implementation is chosen for the device.",
+    "training.training_args.save_steps": "Delete it: checkpoints are written at sensible intervals.",
+    "inference.max_length": "Use inference.max_new_tokens instead.",
+}
+_DELETE = "Delete this line: no setting has this name."
+
+
+def validate(draft: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
+    """Check a nested dict of settings.
+
+    Returns (config, warnings) when it can be used, and (None, errors and warnings) when it can't. Contradictions
+    between fields are found even while other fields are wrong: those are set aside for the second look.
+    """
+    try:
+        config = Config.model_validate(draft)
+    except ValidationError as error:
+        problems = [problem for detail in error.errors() for problem in _problems(detail)]
+        if not any(detail["type"] == "contradiction" for detail in error.errors()):
+            problems += _contradictions_despite(draft, error)
+        return None, _unique(problems)
+    return config, rules.remarks(config)
+
+
+def parse(draft: Mapping[str, Any]) -> Config:
+    """The Config of a draft; raises ConfigError with every problem."""
+    config, problems = validate(draft)
+    if config is None:
+        raise ConfigError(problems)
+    return config
+
+
+def _contradictions_despite(draft: Mapping[str, Any], error: ValidationError) -> list[Problem]:
+    rest = copy.deepcopy(dict(draft))
+    wrong = {".".join(_field_names(detail["loc"])) for detail in error.errors()}
+    for path in wrong:
+        _drop(rest, path)
+    try:
+        Config.model_validate(rest)
+    except ValidationError as second:
+        found = [p for detail in second.errors() if detail["type"] == "contradiction" for p in _problems(detail)]
+        return [problem for problem in found if problem.path not in wrong]
+    return []
+
+
+def _drop(draft: dict[str, Any], path: str) -> None:
+    *parents, leaf = path.split(".")
+    here: Any = draft
+    for name in parents:
+        here = here.get(name) if isinstance(here, dict) else None
+    if isinstance(here, dict):
+        here.pop(leaf, None)
+
+
+def _problems(detail: ErrorDetails) -> list[Problem]:
+    if detail["type"] == "contradiction":
+        return list(detail["ctx"]["problems"])
+    path = ".".join(_field_names(detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return [Problem(path, f"'{detail['loc'][-1]}' is not a setting.", RETIRED.get(path, _DELETE))]
+    value = detail["input"]
+    message = f"{_plain(detail['msg'])}; it is {_shown(value)}."
+    return [Problem(path, message, _hint(path, value, detail))]
+
+
+def _field_names(loc: tuple[int | str, ...]) -> list[str]:
+    """Walk the schema, not the value: what is no field name (a union's member, a list's index) ends the path."""
+    names: list[str] = []
+    model: Any = Config
+    for part in loc:
+        fields = getattr(model, "model_fields", None)
+        if fields is None:
+            break
+        names.append(str(part))
+        if part not in fields:
+            break
+        model = fields[part].annotation
+    return names
+
+
+def _plain(text: str) -> str:
+    text = text.removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].upper() + text[1:]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _hint(path: str, value: Any, detail: ErrorDetails) -> str:
+    if isinstance(value, list) and not detail["type"].startswith("list"):
+        return "To try several values, switch ablation.use_ablate on."
+    if path in ("data.prompt", "data.prompt_stub"):
+        if isinstance(value, dict):
+            return 'Put it in quotes: YAML reads {output} as a mapping, "{output}" as text.'
+        if value is None:
+            return "YAML reads lines that begin with # as comments: begin the text with >- or |."
+    return ""
+
+
+def _unique(problems: list[Problem]) -> list[Problem]:
+    """A union reports one error a member: the first one under a field is enough."""
+    seen: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        key = (problem.path, problem.message if "all-linear" in problem.message else "")
+        seen.setdefault(key, problem)
+    return list(seen.values())
