@@ -90,7 +90,8 @@ def test_no_module_outside_the_worker_loads_torch() -> None:
         for file in product_files()
         if room(file) not in ("worker", "pages", "app", "__main__") and file.name != "__init__.py"
     ]
-    script = f"import importlib, sys\nfor m in {modules!r}: importlib.import_module(m)\nprint(sorted(set(sys.modules) & {HEAVY!r}))"
+    script = "import importlib, sys\n"
+    script += f"for m in {modules!r}: importlib.import_module(m)\nprint(sorted(set(sys.modules) & {HEAVY!r}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "[]"

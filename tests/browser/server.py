@@ -1,0 +1,74 @@
+"""Starts the real app on a free port, as the tests and the benchmarks use it, and ends all that it left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@dataclass
+class Server:
+    """A running app. `save_dir` is where its runs are, below `cwd`."""
+
+    port: int
+    save_dir: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_server(save_dir: Path, port: int | None = None) -> Server:
+    port = port or free_port()
+    log = (save_dir.parent / "server.log").open("ab")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port), "--server.headless", "true"],
+        cwd=ROOT, env={**os.environ, "FINETUNING_TOOLKIT_SAVE_DIR": str(save_dir)},
+        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    log.close()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/_stcore/health").status_code == 200:
+                return Server(port, save_dir, process)
+        except httpx.TransportError:
+            time.sleep(0.2)
+    process.kill()
+    raise AssertionError((save_dir.parent / "server.log").read_text())
+
+
+def stop_everything(server: Server) -> None:
+    """The app, and the workers and engines that outlive it on purpose."""
+    server.process.kill()
+    server.process.wait(timeout=30)
+    mark = str(server.save_dir)
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FTK_SAVE_DIR") == mark:
+                process.kill()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
