@@ -18,7 +18,8 @@ FLOOR = {"errors", "rules", "config", "validation"}
 MAY_IMPORT = {
     "errors": set(),
     "rules": {"errors", "config"},  # config for its types alone, under TYPE_CHECKING
-    "config": {"rules"},
+    "schema_types": set(),
+    "config": {"rules", "schema_types"},
     "validation": {"errors", "rules", "config"},
     "ablation": FLOOR,
     "assets": {"assets"},

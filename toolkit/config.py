@@ -10,23 +10,13 @@ the plain rules of `rules.py`, nothing else: no torch, no file is read but the e
 
 from __future__ import annotations
 
-from types import NoneType, UnionType
-from typing import Annotated, Any, List, Literal, Optional, Union, get_args, get_origin
+from typing import Annotated, List, Literal, Optional, Union
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FilePath,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, FilePath, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from toolkit import rules
+from toolkit.schema_types import HfModelPath, ModuleName, Section, Size, Template, number_from_text
 
 SCHEMA_VERSION = 1
 """Written into the first line of every config file; a newer one is refused, never guessed at."""
@@ -34,41 +24,8 @@ SCHEMA_VERSION = 1
 BUNDLED = "bundled:"
 """Prefix of a dataset or a model that ships with the toolkit, e.g. "bundled:demo-model". No hub id has a colon."""
 
-HfModelPath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Template = Annotated[str, StringConstraints(max_length=20_000)]
-Size = Union[Annotated[float, Field(gt=0, lt=1)], Annotated[int, Field(ge=1, strict=True)]]
 
-
-def _number_from_text(value: Any) -> Any:
-    """Keep 1 (one row) and 1.0 (not a fraction) apart, also when they arrive as text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return int(value)
-    except ValueError:
-        return float(value)
-
-
-def _takes_bool(annotation: Any) -> bool:
-    if get_origin(annotation) in (Union, UnionType, Annotated):
-        return any(_takes_bool(arg) for arg in get_args(annotation) if arg is not NoneType)
-    return annotation is bool
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic would read True as 1: train_size=True became one row in the original
-        if isinstance(value, bool) and not _takes_bool(cls.model_fields[str(info.field_name)].annotation):
-            raise PydanticCustomError("no_bool", "must not be true or false")
-        return value
-
-
-class AblationConfig(_Section):
+class AblationConfig(Section):
     """Represents the configuration for ablation studies."""
 
     use_ablate: Optional[bool] = Field(False, description="Flag to enable ablation")
@@ -77,7 +34,7 @@ class AblationConfig(_Section):
     )
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Represents the configuration for data ingestion."""
 
     file_type: Literal["json", "csv", "huggingface"] = Field("csv", description="File type")
@@ -89,10 +46,10 @@ class DataConfig(_Section):
         "{answer}",
         description="Stub for the prompt; this is injected during training. Use {} brackets for column name",
     )
-    train_size: Annotated[Optional[Size], BeforeValidator(_number_from_text)] = Field(
+    train_size: Annotated[Optional[Size], BeforeValidator(number_from_text)] = Field(
         0.8, description="Size of the training set; float for proportion and int for # of examples"
     )
-    test_size: Annotated[Optional[Size], BeforeValidator(_number_from_text)] = Field(
+    test_size: Annotated[Optional[Size], BeforeValidator(number_from_text)] = Field(
         0.2, description="Size of the test set; float for proportion and int for # of examples"
     )
     train_test_split_seed: int = Field(
@@ -109,7 +66,7 @@ class DataConfig(_Section):
     )
 
 
-class BitsAndBytesConfig(_Section):
+class BitsAndBytesConfig(Section):
     """Represents the configuration for BitsAndBytes quantization."""
 
     load_in_8bit: Optional[bool] = Field(False, description="Enable 8-bit quantization with LLM.int8()")
@@ -141,7 +98,7 @@ class BitsAndBytesConfig(_Section):
     _quant_type = field_validator("bnb_4bit_quant_type")(rules.one_of(rules.QUANT_TYPES))
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Represents the configuration for the model."""
 
     hf_model_ckpt: Optional[HfModelPath] = Field(
@@ -156,7 +113,7 @@ class ModelConfig(_Section):
     _device_map = field_validator("device_map", mode="before")(rules.device_map)
 
 
-class LoraConfig(_Section):
+class LoraConfig(Section):
     """Represents the configuration for LoRA (Low-Rank Adaptation)."""
 
     r: Optional[int] = Field(32, ge=1, le=4096, description="Lora rank")
@@ -184,7 +141,7 @@ class LoraConfig(_Section):
     _bias = field_validator("bias")(rules.one_of(rules.BIASES))
 
 
-class TrainingArgs(_Section):
+class TrainingArgs(Section):
     """Represents the training arguments."""
 
     num_train_epochs: Optional[int] = Field(3, ge=1, le=10_000, description="Number of training epochs")
@@ -214,7 +171,7 @@ class TrainingArgs(_Section):
     _scheduler = field_validator("lr_scheduler_type")(rules.one_of(rules.SCHEDULERS))
 
 
-class SftArgs(_Section):
+class SftArgs(Section):
     """Represents the arguments for Supervised Fine-Tuning (SFT)."""
 
     max_seq_length: Optional[int] = Field(256, ge=8, le=1_048_576, description="Maximum sequence length")
@@ -226,14 +183,14 @@ class SftArgs(_Section):
     )
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """Represents the configuration for training."""
 
     training_args: TrainingArgs = Field(default_factory=lambda: TrainingArgs(), description="Training arguments")
     sft_args: SftArgs = Field(default_factory=lambda: SftArgs(), description="SFT arguments")
 
 
-class InferenceConfig(_Section):
+class InferenceConfig(Section):
     """Represents the configuration for inference."""
 
     max_new_tokens: Optional[int] = Field(128, ge=1, le=1_048_576, description="Maximum new tokens")
@@ -246,7 +203,7 @@ class InferenceConfig(_Section):
     top_k: Optional[int] = Field(50, ge=0, description="top-k sampling")
 
 
-class Config(_Section):
+class Config(Section):
     """Represents the overall configuration for the toolkit."""
 
     save_dir: Optional[Annotated[str, StringConstraints(min_length=1, max_length=4096)]] = Field(

@@ -1,0 +1,42 @@
+"""What the schema's classes share: their base, and the types that several fields have."""
+
+from __future__ import annotations
+
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+HfModelPath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Template = Annotated[str, StringConstraints(max_length=20_000)]
+Size = Union[Annotated[float, Field(gt=0, lt=1)], Annotated[int, Field(ge=1, strict=True)]]
+
+
+def number_from_text(value: Any) -> Any:
+    """Keep 1 (one row) and 1.0 (not a fraction) apart, also when they arrive as text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        return float(value)
+
+
+def _takes_bool(annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        return any(_takes_bool(arg) for arg in get_args(annotation) if arg is not NoneType)
+    return annotation is bool
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic would read True as 1: train_size=True became one row in the original
+        if isinstance(value, bool) and not _takes_bool(cls.model_fields[str(info.field_name)].annotation):
+            raise PydanticCustomError("no_bool", "must not be true or false")
+        return value
