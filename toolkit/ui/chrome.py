@@ -1,0 +1,151 @@
+"""What every page has around it: the guard, the supervisor, the strip of what is running, the error boundary, and the
+way on to the next page. A page wraps itself in `with chrome.page(...)`, so it stands alone when a deep link runs it
+before `app.py` did. Knows no page's content.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import streamlit as st
+from streamlit.errors import StreamlitAPIException
+
+from toolkit.errors import Problem, ToolkitError
+from toolkit.runs.supervisor import Supervisor
+from toolkit.ui import network, state
+from toolkit.ui.plain import plain, plain_lines
+from toolkit.ui.strip import strip
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PageInfo:
+    file: str
+    title: str
+    icon: str
+    url: str
+
+
+PAGES = {
+    "data": PageInfo("pages/data.py", "Data", ":material/table_view:", "data"),
+    "configure": PageInfo("pages/configure.py", "Configure", ":material/tune:", "configure"),
+    "runs": PageInfo("pages/runs.py", "Runs", ":material/show_chart:", "runs"),
+    "playground": PageInfo("pages/playground.py", "Playground", ":material/forum:", "playground"),
+    "studies": PageInfo("pages/studies.py", "Studies", ":material/science:", "studies"),
+}
+
+
+@contextmanager
+def page(key: str, lead: str = "") -> Iterator[None]:
+    """The frame of a page: `with chrome.page("runs", "one sentence"):`. Stops the script when the guard refuses.
+
+    An error inside becomes words on the page, and the rest of the app stays usable.
+    """
+    st.set_page_config(page_title=f"{PAGES[key].title} · Finetuning Toolkit", layout="wide")
+    st.set_option("client.showErrorDetails", "none")
+    _guard()
+    with boundary():
+        state.refresh()
+        supervisor(str(state.save_dir()))
+        strip()
+        st.title(PAGES[key].title, anchor=False)
+        if lead:
+            st.caption(lead)
+        _notices()
+    with boundary():
+        yield
+
+
+@contextmanager
+def boundary() -> Iterator[None]:
+    """Turns an error into words: a ToolkitError into its message and hint, any other into a sentence with an id.
+
+    The trace of the latter goes to the app's log under the same id.
+    """
+    try:
+        yield
+    except ToolkitError as error:
+        show_error(error)
+    except Exception:
+        ticket = secrets.token_hex(3)
+        log.exception("error %s", ticket)
+        st.error(
+            f"Something went wrong inside the app (error {ticket}). Nothing was lost: runs go on, and your settings "
+            f"are saved. The log of the app, in the terminal that started it, has the details under {ticket}.",
+            icon=":material/error:",
+        )
+
+
+def show_error(error: ToolkitError) -> None:
+    """Message and hint of an error, as text."""
+    body = plain_lines(error.message)
+    st.error(f"{body}  \n{plain_lines(error.hint)}" if error.hint else body, icon=":material/error:")
+
+
+def show_problem(problem: Problem) -> None:
+    """One remark under its field: an error in red, a warning in amber."""
+    colour, icon = ("red", "error") if problem.severity == "error" else ("orange", "warning")
+    st.markdown(f":{colour}[:material/{icon}: {plain(problem.message, 1000)}] {plain(problem.hint, 1000)}")
+
+
+@st.cache_resource(show_spinner=False)
+def supervisor(folder: str) -> Supervisor:
+    """The one supervising thread of this app for a workspace, started on the first call."""
+    watcher = Supervisor(Path(folder))
+    watcher.start()
+    return watcher
+
+
+def link(key: str, label: str = "", icon: str | None = None) -> None:
+    """A link to another page; words alone when this page runs without the app around it."""
+    target = PAGES[key]
+    try:
+        st.page_link(target.file, label=label or target.title, icon=icon or target.icon)
+    except StreamlitAPIException:
+        st.caption(f"{label or target.title} (open the app to go there)")
+
+
+def go(key: str, run: str | None = None) -> NoReturn:
+    """Leave for another page, with a run chosen there."""
+    if run is not None:
+        st.session_state["run_id"] = run
+    st.switch_page(PAGES[key].file, query_params={"run": run} if run else None)
+
+
+def next_step(key: str, label: str, missing: Sequence[str] = ()) -> None:
+    """The end of a page: the way on, or what is missing before it can be taken (plain sentences)."""
+    st.divider()
+    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+    with row:
+        if st.button(label, type="primary", icon=":material/arrow_forward:", icon_position="right",
+                     disabled=bool(missing), key=f"next_{key}"):  # fmt: skip
+            go(key)
+        if missing:
+            st.caption(":material/pending: Before that: " + " ".join(plain(sentence, 500) for sentence in missing))
+
+
+def _guard() -> None:
+    signed_in = bool(st.user.get("is_logged_in", False))
+    refused = network.refusal(st.get_option, st.context.headers.get("Host"), signed_in)
+    if refused is None:
+        return
+    st.title("Not shown to this network", anchor=False)
+    for reason in refused.reasons:
+        st.error(plain(reason, 500), icon=":material/gpp_maybe:")
+    st.write("Whoever reaches this app can read its data and start programs on this machine. Start it like this:")
+    st.code(refused.command, language="bash", wrap_lines=True)
+    st.caption("From another computer, reach it through an SSH tunnel to this address.")
+    st.stop()
+
+
+def _notices() -> None:
+    notice = st.session_state.pop("workspace_notice", None)
+    if notice:
+        st.warning(plain_lines(notice), icon=":material/restore_page:")

@@ -1,0 +1,58 @@
+"""One line on every page: what is running, how far, how long still. It refreshes itself while something lives."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from toolkit.runs.rundir import RunDir, list_runs
+from toolkit.runs.status import RunStatus, read_status
+from toolkit.ui import state
+from toolkit.ui.plain import plain
+from toolkit.ui.run_facts import facts
+from toolkit.ui.words import LIVING, STATES, duration, plural
+
+PERIOD_S = 2
+
+
+def living() -> list[tuple[RunDir, RunStatus]]:
+    """Runs that are going or waiting, oldest first."""
+    found = [(run, read_status(run)) for run in reversed(list_runs(state.save_dir()))]
+    return [(run, status) for run, status in found if status.state in LIVING]
+
+
+def strip() -> None:
+    """Draw the line. It ticks only while something lives, and reruns the page once when the last run ended."""
+    now = living()
+    st.session_state["strip_living"] = [run.id for run, _ in now]
+    st.fragment(_line, run_every=PERIOD_S if now else None)()
+
+
+def _line() -> None:
+    now = living()
+    known = st.session_state.get("strip_living", [])
+    if [run.id for run, _ in now] != known:
+        st.session_state["strip_living"] = [run.id for run, _ in now]
+        st.rerun()
+    with st.container(horizontal=True, vertical_alignment="center", height=40, key="strip", border=False):
+        if not now:
+            st.caption(":material/bedtime: Nothing is running")
+            return
+        _going(*next(((run, s) for run, s in now if s.state != "queued"), now[0]))
+        waiting = sum(status.state == "queued" for _, status in now)
+        if waiting and len(now) > 1:
+            st.caption(f":material/hourglass_top: {plural(waiting, 'run')} waiting", width="content")
+
+
+def _going(run: RunDir, status: RunStatus) -> None:
+    word, icon, colour = STATES[status.state]
+    name = plain(facts(run).name, 40)
+    parts = [f":{colour}[{icon} {word}] **{name}**"]
+    if status.state == "running":
+        parts.append(plain(status.phase))
+    if status.total_steps:
+        parts.append(f"step {status.step} of {status.total_steps}")
+    if status.remaining_s is not None:
+        parts.append(f"{duration(status.remaining_s)} left")
+    st.caption(" · ".join(part for part in parts if part), width="content")
+    if status.total_steps:
+        st.progress(min(1.0, status.step / status.total_steps), width=160)

@@ -1,0 +1,77 @@
+"""Numbers, times and states in words: the one vocabulary of every screen. Pure, no Streamlit."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+# state -> (word, icon, colour of Streamlit's markdown)
+STATES = {
+    "queued": ("Queued", ":material/hourglass_top:", "gray"),
+    "starting": ("Starting", ":material/rocket_launch:", "blue"),
+    "running": ("Running", ":material/play_circle:", "blue"),
+    "stopping": ("Finishing the step", ":material/pause_circle:", "orange"),
+    "finished": ("Finished", ":material/check_circle:", "green"),
+    "stopped": ("Stopped", ":material/stop_circle:", "gray"),
+    "cancelled": ("Cancelled", ":material/cancel:", "gray"),
+    "failed": ("Failed", ":material/error:", "red"),
+    "interrupted": ("Interrupted", ":material/power_off:", "orange"),
+}
+LIVING = ("queued", "starting", "running", "stopping")
+
+
+def duration(seconds: float | None) -> str:
+    """7 -> "7 s", 95 -> "1 min 35 s", 4000 -> "1 h 6 min"; None -> "–"."""
+    if seconds is None:
+        return "–"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def ago(then: datetime | None, now: datetime | None = None) -> str:
+    """How long ago, in one unit; "–" when unknown. Both times carry a zone or neither does."""
+    if then is None:
+        return "–"
+    seconds = ((now or datetime.now(then.tzinfo)) - then).total_seconds()
+    if seconds < 60:
+        return "just now"
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // length)
+        if count >= 1:
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def count(number: int | None) -> str:
+    """1234567 -> "1,234,567"; None -> "–"."""
+    return "–" if number is None else f"{number:,}"
+
+
+def plural(number: int, noun: str, many: str | None = None) -> str:
+    """(1, "row") -> "1 row"; (3, "row") -> "3 rows"."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
+
+
+def size(number: float | None) -> str:
+    """Bytes with a binary unit: 5_400_000 -> "5.1 MiB"."""
+    if number is None:
+        return "–"
+    value = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def share(fraction: float | None) -> str:
+    """0.9875 -> "98.8 %"; None -> "–"."""
+    return "–" if fraction is None else f"{100 * fraction:.1f} %".replace(".0 %", " %")
+
+
+def figure(number: float | None) -> str:
+    """A loss or a rate with four significant digits."""
+    return "–" if number is None else f"{number:.4g}"
