@@ -1,0 +1,63 @@
+"""Fixtures for every room: tiny random models, made once a session and only when a test asks for one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TEXT = [
+    "the quick brown fox jumps over the lazy dog",
+    "please send 12 blue lamps to Anna Berg in Oslo",
+    '{"name": "Tom Reed", "quantity": 4, "city": "Rome"}',
+    "how many parcels did we order last week? about 350 of them!",
+    "billing shipping account returns damage question",
+]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_tiny_model(folder: Path, *, chat: bool, seed: int = 0) -> Path:
+    """Save a random Llama (2 layers, 64 wide) with a byte-level BPE of some 300 tokens; <|im_end|> or </s> ends."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<pad>", "<|im_start|>", "<|im_end|>"] if chat else ["<s>", "</s>"]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        TEXT * 4, trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet)
+    )
+    if chat:
+        named = {"pad_token": "<pad>", "eos_token": "<|im_end|>", "chat_template": CHAT_TEMPLATE}
+    else:
+        # no pad token and a BOS of its own: the two habits that training most often gets wrong
+        bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+        named = {"bos_token": "<s>", "eos_token": "</s>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, **named)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=False,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random model whose tokenizer has a chat template, a pad token, and <|im_end|> as EOS."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", chat=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random model without chat template and without pad token; the tokenizer begins with <s>."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-plain", chat=False)

@@ -1,0 +1,195 @@
+"""Config -> the libraries' own arguments: the only file that knows what a library calls a setting.
+
+Pure: values in, dicts of keyword arguments out. `None` in a setting means that the key is left out, so the library's
+default holds. Knows no file, no event and no model; what the machine offers arrives as a `Place`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.config import Config, InferenceConfig
+
+EVALUATIONS_PER_RUN = 10
+LIBRARY_MAX_LENGTH = 1024  # SFTConfig's own default, which a test compares: importing trl would cost the engine seconds
+KEPT_IN_FULL = "lm_head"  # quantizing the head makes both 4-bit and 8-bit forwards fail
+TF32_CAPABILITY = (8, 0)
+
+_SFT, _LORA, _BNB, _LOAD, _GEN = "SFTConfig.", "LoraConfig.", "BitsAndBytesConfig.", "from_pretrained.", "generate."
+_ARGS, _QUANT, _ADAPTER, _INFER = "training.training_args.", "model.bitsandbytes.", "lora.", "inference."
+
+CONSUMED: dict[str, str] = {
+    "data.prompt": "toolkit.data.prompt, the context of every example",
+    "data.prompt_stub": "toolkit.data.prompt, what is learned",
+    "data.train_size": "toolkit.data.split",
+    "data.test_size": "toolkit.data.split",
+    "data.train_test_split_seed": "toolkit.data.split",
+    "data.use_chat_template": "worker.dataset.chat_enabled",
+    "model.hf_model_ckpt": "worker.model.resolve",
+    "model.device_map": _LOAD + "device_map",
+    "model.quantize": _LOAD + "quantization_config",
+    "training.sft_args.max_seq_length": _SFT + "max_length",
+    "training.sft_args.neftune_noise_alpha": _SFT + "neftune_noise_alpha",
+    "accelerate": _LOAD + "device_map",
+    _ARGS + "gradient_checkpointing": _SFT + "activation_checkpointing",
+    _ARGS + "warmup_ratio": _SFT + "warmup_steps",
+    **{
+        _ARGS + name: _SFT + name
+        for name in (
+            "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "optim",
+            "logging_steps", "learning_rate", "bf16", "tf32", "fp16", "max_grad_norm", "lr_scheduler_type", "seed",
+            "eval_steps",
+        )
+    },
+    **{
+        _QUANT + name: _BNB + name
+        for name in (
+            "load_in_8bit", "llm_int8_threshold", "llm_int8_skip_modules", "llm_int8_enable_fp32_cpu_offload",
+            "llm_int8_has_fp16_weight", "load_in_4bit", "bnb_4bit_compute_dtype", "bnb_4bit_quant_type",
+            "bnb_4bit_use_double_quant",
+        )
+    },
+    **{
+        _ADAPTER + name: _LORA + name
+        for name in (
+            "r", "task_type", "lora_alpha", "bias", "lora_dropout", "target_modules", "fan_in_fan_out",
+            "modules_to_save", "layers_to_transform", "layers_pattern",
+        )
+    },
+    **{
+        _INFER + name: _GEN + name
+        for name in (
+            "max_new_tokens", "use_cache", "do_sample", "top_p", "temperature", "epsilon_cutoff", "eta_cutoff", "top_k",
+        )
+    },
+}  # fmt: skip
+"""Leaf of the schema -> where the worker puts it. With UNUSED it covers every leaf; a test holds that."""
+
+UNUSED: dict[str, str] = {
+    "save_dir": "the supervisor tells the worker where its run is; the config's own copy may have been moved",
+    "ablation.use_ablate": "a study is expanded into ordinary runs before any worker starts",
+    "ablation.study_name": "a label of the run, kept in run.json",
+    "data.file_type": "the table is read before the run is queued; the worker trains on the run's own copy",
+    "data.path": "the table is read before the run is queued; the worker trains on the run's own copy",
+    "num_processes": "accelerate starts the processes before a worker exists (runs/accelerate_file.py)",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run computes: whether on a GPU, what that GPU can do, and how many processes share the run."""
+
+    cuda: bool = False
+    capability: tuple[int, int] = (0, 0)
+    bf16_gpu: bool = False
+    processes: int = 1
+
+
+def max_length(config: Config) -> int:
+    """Tokens kept of an example; an empty setting means the library's default."""
+    chosen = config.training.sft_args.max_seq_length
+    return chosen if chosen is not None else LIBRARY_MAX_LENGTH
+
+
+def precision(config: Config, place: Place) -> str:
+    """ "bf16", "fp16" or "fp32". On a CPU fp16 would be a silent no-op of the library, hence fp32 there."""
+    args = config.training.training_args
+    if args.fp16:
+        return "fp16" if place.cuda else "fp32"
+    if args.bf16 is None:  # the library's default is bf16, which fails where the GPU lacks it
+        return "bf16" if place.cuda and place.bf16_gpu else "fp32"
+    return "bf16" if args.bf16 else "fp32"
+
+
+def sft_args(config: Config, place: Place, output_dir: str) -> dict[str, Any]:
+    """Keyword arguments of trl.SFTConfig. Data is prepared by dataset.py; adapters are saved by checkpoint.py."""
+    args, sft = config.training.training_args, config.training.sft_args
+    kind = precision(config, place)
+    chosen = {
+        "num_train_epochs": args.num_train_epochs,
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+        "per_device_eval_batch_size": args.per_device_train_batch_size,
+        "gradient_accumulation_steps": args.gradient_accumulation_steps,
+        "optim": args.optim,
+        "logging_steps": args.logging_steps,
+        "learning_rate": args.learning_rate,
+        "max_grad_norm": args.max_grad_norm,
+        "warmup_steps": args.warmup_ratio,  # a float below 1 is a share of all steps
+        "lr_scheduler_type": args.lr_scheduler_type,
+        "neftune_noise_alpha": sft.neftune_noise_alpha,
+        # only newer GPUs accept the switch, in either position
+        "tf32": args.tf32 if place.cuda and place.capability >= TF32_CAPABILITY else None,
+    }
+    return {
+        **{name: value for name, value in chosen.items() if value is not None},
+        "seed": args.seed,
+        "data_seed": args.seed,
+        "bf16": kind == "bf16",
+        "fp16": kind == "fp16",
+        "use_cpu": not place.cuda,
+        "activation_checkpointing": bool(args.gradient_checkpointing),
+        "max_length": max_length(config),
+        "eval_strategy": "steps",
+        "eval_steps": args.eval_steps if args.eval_steps is not None else 1 / EVALUATIONS_PER_RUN,
+        "dataloader_pin_memory": place.cuda,
+        **_fixed(output_dir),
+    }
+
+
+def _fixed(output_dir: str) -> dict[str, Any]:
+    return {
+        "output_dir": output_dir,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,  # a loss that is no number must be seen, not averaged away
+        "include_num_input_tokens_seen": "non_padding",
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "packing": False,
+        "average_tokens_across_devices": True,
+    }
+
+
+def lora_args(config: Config) -> dict[str, Any]:
+    """Keyword arguments of peft.LoraConfig."""
+    chosen = config.lora.model_dump(exclude_none=True)
+    if chosen.get("target_modules") == ["all-linear"]:
+        chosen["target_modules"] = "all-linear"  # as a list it would be a module's name
+    return chosen
+
+
+def quantization_args(config: Config) -> dict[str, Any] | None:
+    """Keyword arguments of transformers.BitsAndBytesConfig, or None: an empty one would still quantize to 4 bits."""
+    if not config.model.quantize:
+        return None
+    chosen = config.model.bitsandbytes.model_dump(exclude_none=True)
+    if "llm_int8_threshold" in chosen:
+        chosen["llm_int8_threshold"] = float(chosen["llm_int8_threshold"])
+    skipped = chosen.get("llm_int8_skip_modules")
+    if skipped is not None and KEPT_IN_FULL not in skipped:  # a list replaces the library's own
+        chosen["llm_int8_skip_modules"] = [*skipped, KEPT_IN_FULL]
+    return chosen
+
+
+def load_args(config: Config, place: Place) -> dict[str, Any]:
+    """Keyword arguments of AutoModelForCausalLM.from_pretrained, without the quantization config."""
+    dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[precision(config, place)]
+    chosen: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    device_map = config.model.device_map
+    if device_map is not None and not config.accelerate and place.processes == 1:
+        chosen["device_map"] = device_map if place.cuda else "cpu"
+    return chosen
+
+
+def generate_args(inference: InferenceConfig) -> dict[str, Any]:
+    """Keyword arguments of model.generate. Without sampling the sampling settings mean nothing and are left out."""
+    chosen = inference.model_dump(exclude_none=True)
+    if not inference.do_sample or inference.temperature == 0:
+        for name in ("top_p", "temperature", "epsilon_cutoff", "eta_cutoff", "top_k"):
+            chosen.pop(name, None)
+        return {**chosen, "do_sample": False}
+    for name in ("epsilon_cutoff", "eta_cutoff"):
+        if chosen.get(name) == 0:  # off; the library warns about the zero
+            chosen.pop(name)
+    return chosen

@@ -1,0 +1,188 @@
+"""Prompt and completion -> token ids and labels: the one preparation that training, evaluation and chat share.
+
+An example becomes `input_ids` and `labels` (-100 where nothing is learned). Learned is the completion with its end:
+the tokenizer's EOS is appended where a chat template does not put it. Truncation keeps the beginning, and what it
+takes away is counted, never dropped in silence. Knows no file, no run and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
+
+from toolkit.config import Config
+from toolkit.errors import ConfigError, Problem, ToolkitError
+
+IGNORED = -100
+BATCH = 2000
+Message = dict[str, str]
+
+
+class PromptAndCompletion(Protocol):
+    """What `toolkit.data.prompt.Example` offers."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def completion(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows that train.
+
+    table: columns `row` (int32, the position among the given examples), `input_ids` and `labels` (list<int32>, of one
+    length), `truncated` (bool).  lost: positions of examples without any trainable token left, not in the table.
+    """
+
+    table: pa.Table
+    lost: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, int64."""
+        return np.diff(self.table["input_ids"].combine_chunks().offsets.to_numpy())
+
+    @property
+    def tokens(self) -> int:
+        return int(self.lengths.sum())
+
+    @property
+    def trained_tokens(self) -> int:
+        return int((self.table["labels"].combine_chunks().flatten().to_numpy() != IGNORED).sum())
+
+    @property
+    def longest(self) -> int:
+        return int(self.lengths.max(initial=0))
+
+    @property
+    def truncated_rows(self) -> int:
+        return int(np.count_nonzero(self.table["truncated"].to_numpy())) + len(self.lost)
+
+
+def chat_enabled(config: Config, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether prompts travel in the chat template; raises ConfigError when it is asked for and there is none."""
+    wanted = config.data.use_chat_template
+    if wanted and not tokenizer.chat_template:
+        message = f"The tokenizer of '{config.model.hf_model_ckpt}' has no chat template."
+        raise ConfigError([Problem("data.use_chat_template", message, "Switch it off, or choose a chat model.")])
+    return bool(tokenizer.chat_template) if wanted is None else wanted
+
+
+def prompt_ids(
+    config: Config,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    system: str | None = None,
+    history: Sequence[Message] = (),
+) -> tuple[str, list[int]]:
+    """The text and the token ids that a model is asked with: exactly the beginning of a training example.
+
+    `history` holds {"role", "content"} messages. A model without turns gets their texts line by line.
+    """
+    chat = chat_enabled(config, tokenizer)
+    earlier = ([{"role": "system", "content": system}] if system else []) + list(history)
+    if chat:
+        text = _render(tokenizer, [[*earlier, _user(prompt)]], add_generation_prompt=True)[0]
+    else:
+        text = "\n".join([*(message["content"] for message in earlier), prompt])
+    ids = _encode(tokenizer, [text], special=not chat)[0]
+    # some plain tokenizers close every text: a prompt stays open
+    return text, ids[:-1] if not chat and ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def prepare(
+    examples: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, max_length: int, chat: bool
+) -> Prepared:
+    """Token ids and labels of every example, cut to `max_length` tokens.
+
+    Raises ToolkitError when the tokenizer has no end-of-sequence token: nothing could be taught to stop.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ToolkitError("The tokenizer has no end-of-sequence token.", "Choose a model whose tokenizer has one.")
+    columns: dict[str, list[Any]] = {"row": [], "input_ids": [], "labels": [], "truncated": []}
+    lost: list[int] = []
+    for start in range(0, len(examples), BATCH):
+        batch = examples[start : start + BATCH]
+        for row, (begin, full) in enumerate(_pairs(batch, tokenizer, chat), start):
+            learned_from = _shared_beginning(begin, full)
+            if learned_from >= min(len(full), max_length):
+                lost.append(row)
+                continue
+            columns["row"].append(row)
+            columns["input_ids"].append(full[:max_length])
+            columns["labels"].append(([IGNORED] * learned_from + full[learned_from:])[:max_length])
+            columns["truncated"].append(len(full) > max_length)
+    return Prepared(pa.table(columns, schema=_SCHEMA), tuple(lost))
+
+
+_SCHEMA = pa.schema(
+    {"row": pa.int32(), "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "truncated": pa.bool_()}
+)
+
+
+def _pairs(
+    batch: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, chat: bool
+) -> list[tuple[list[int], list[int]]]:
+    """(ids of the prompt alone, ids of prompt and completion with the end) for each example."""
+    eos, eos_id = str(tokenizer.eos_token), tokenizer.eos_token_id
+    if chat:
+        asked = [[_user(example.prompt)] for example in batch]
+        answered = [
+            [*messages, {"role": "assistant", "content": example.completion}]
+            for messages, example in zip(asked, batch, strict=True)
+        ]
+        begins = _encode(tokenizer, _render(tokenizer, asked, add_generation_prompt=True), special=False)
+        fulls = _encode(tokenizer, _render(tokenizer, answered), special=False)
+        # a template may end a turn with nothing, or with a mark that is not where generation stops
+        pairs = zip(begins, fulls, strict=True)
+        return [(begin, full if eos_id in full[len(begin) :] else [*full, eos_id]) for begin, full in pairs]
+    closed = [example.prompt + example.completion.removesuffix(eos) + eos for example in batch]
+    begins = _encode(tokenizer, [example.prompt for example in batch], special=True)
+    fulls = _encode(tokenizer, closed, special=True)
+    # some plain tokenizers close every text by themselves
+    fulls = [full[:-1] if full[-2:] == [eos_id, eos_id] else full for full in fulls]
+    return list(zip(begins, fulls, strict=True))
+
+
+def _user(prompt: str) -> Message:
+    return {"role": "user", "content": prompt}
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, conversations: list[list[Message]], *, add_generation_prompt: bool = False
+) -> list[str]:
+    return tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=add_generation_prompt)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, special: bool) -> list[list[int]]:
+    """Ids of each text; `special` adds what the tokenizer adds around a plain text, never a second BOS."""
+    if tokenizer.is_fast:
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        encoded = [item.ids for item in backend.encode_batch_fast(texts, add_special_tokens=special)]
+    else:
+        encoded = tokenizer(texts, add_special_tokens=special, truncation=False)["input_ids"]
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return encoded
+    return [ids[1:] if ids[:2] == [bos, bos] else ids for ids in encoded]
+
+
+def _shared_beginning(begin: list[int], full: list[int]) -> int:
+    """Length of the common beginning: tokens may merge where the completion starts, templates may differ there."""
+    if full[: len(begin)] == begin:
+        return len(begin)
+    longest = min(len(begin), len(full))
+    return next((i for i in range(longest) if begin[i] != full[i]), longest)
