@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "schema_types": set(),
     "config": {"rules", "schema_types"},
     "validation": {"errors", "rules", "config"},
-    "ablation": FLOOR,
+    "ablation": FLOOR | {"forms.spec", "forms.draft", "forms.written"},  # what a setting is and how it is written
     "assets": {"assets"},
     "data": FLOOR | {"data"},
     "forms": FLOOR | {"forms", "ablation", "runs.configfile"},

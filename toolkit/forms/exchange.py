@@ -1,0 +1,44 @@
+"""Settings as a YAML file and back, several values for a setting included.
+
+All or nothing: a file whose settings can't be used changes nothing. Knows the file's form (`runs/configfile.py`) and
+what a list means (`ablation.py`), not where a draft is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit import ablation
+from toolkit.errors import ConfigError, Problem
+from toolkit.forms import draft as drafts
+from toolkit.runs.configfile import dump_draft, load_draft
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A file's settings, usable as they are. `warnings` are remarks that block nothing."""
+
+    draft: drafts.Draft
+    grid: ablation.Grid
+    warnings: tuple[Problem, ...]
+
+
+def read(text: str) -> Imported:
+    """Settings from YAML; a setting that the file lacks has its default. Raises ConfigError with every problem."""
+    draft, grid = ablation.split_grid(load_draft(text))
+    problems = ablation.check(draft, grid)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        raise ConfigError(errors)
+    variants = ablation.expand(draft, grid)
+    # the values as validation read them: "1e-4", which YAML calls text, is the number
+    settled = drafts.from_config(variants[0].config)
+    return Imported(settled, grid, tuple(problems))
+
+
+def write(draft: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None) -> str:
+    """The draft as YAML, valid or not, with lists of values while ablation is on; `read` gives the same back."""
+    used = {path: list(values) for path, values in (grid or {}).items()} if ablation.uses_ablation(draft) else {}
+    return dump_draft(ablation.merge_grid(drafts.complete(draft), used))
