@@ -1,0 +1,186 @@
+"""Makes the bundled demo model from nothing: ``python -m toolkit.worker.pretrain_demo OUT_DIR --steps 3500``.
+
+Trains a byte-level BPE tokenizer and a small Llama with random weights on ``toolkit.assets.corpus``. One plain loop on one
+CPU thread; the newest weights are written to OUT_DIR every few minutes, so that it can be stopped at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from toolkit.assets.corpus import documents
+from toolkit.assets.messages import Document
+
+SEED = 20
+VOCABULARY = 1536
+SPECIAL = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
+# A word gets the same tokens whatever stands around it, so copying it is pure repetition of tokens. Runs of spaces and
+# punctuation may merge (`", "` is one token), which keeps sequences short.
+PIECES = r"[\p{L}\p{M}]+|\p{N}|\n|[^\p{L}\p{M}\p{N}\n]+"
+# No text stands between the role token and the message: what follows can never merge with the template.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}\n"
+    "    {%- if message['role'] not in ['system', 'user', 'assistant'] -%}\n"
+    "        {{- raise_exception('The demo model knows the roles system, user and assistant, not ' + message['role']) -}}\n"
+    "    {%- endif -%}\n"
+    "    {{- '<|' + message['role'] + '|>' -}}\n"
+    "    {%- if message['role'] == 'assistant' -%}\n"
+    "        {%- generation -%}{{- message['content'] + '<|end|>' -}}{%- endgeneration -%}\n"
+    "    {%- else -%}\n"
+    "        {{- message['content'] + '<|end|>' -}}\n"
+    "    {%- endif -%}\n"
+    "{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}\n"
+)
+ROWS, LENGTH = 32, 192
+# The context of a document is partly random and cannot be predicted; its answer can.
+CONTEXT_WEIGHT = 0.2
+
+
+def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with the chat template; any text survives encoding and decoding unchanged."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL],
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>", extra_special_tokens=SPECIAL[2:],
+        model_max_length=512, clean_up_tokenization_spaces=False, padding_side="left",
+    )
+    wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> LlamaForCausalLM:
+    """A Llama with random weights and tied embeddings."""
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 8 // 3, num_hidden_layers=layers,
+        num_attention_heads=hidden // 32, num_key_value_heads=hidden // 32, max_position_embeddings=512,
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    ))
+
+
+def encoded(tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document]) -> Iterator[tuple[list[int], list[float]]]:
+    """Token ids and loss weights of each document, 512 documents tokenized at a time."""
+    while chunk := list(itertools.islice(stream, 512)):
+        encodings = tokenizer.backend_tokenizer.encode_batch([text for text, _ in chunk])
+        for encoding, (_, start) in zip(encodings, chunk, strict=True):
+            yield encoding.ids, [1.0 if begin >= start else CONTEXT_WEIGHT for begin, _ in encoding.offsets]
+
+
+def batches(
+    pairs: Iterator[tuple[list[int], list[float]]], pad: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Rows that start with a document and hold as many whole ones as fit; every eighth batch has fewer, longer rows."""
+    for number in itertools.count():
+        rows, length = (ROWS // 2, LENGTH * 2) if number % 8 == 7 else (ROWS, LENGTH)
+        ids = torch.full((rows, length + 1), pad)
+        weights = torch.zeros(rows, length + 1)
+        for row in range(rows):
+            filled = 0
+            while filled < length - 24:
+                document, weight = next(pairs)
+                take = min(len(document), length + 1 - filled)
+                ids[row, filled : filled + take] = torch.tensor(document[:take])
+                weights[row, filled : filled + take] = torch.tensor(weight[:take])
+                filled += take
+        yield ids, weights
+
+
+def optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices, AdamW for embeddings and norms."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """The weighted loss and the plain loss of the answers alone, in nats a token."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+    losses = functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    weight = weights[:, 1:].flatten()
+    answers = losses.detach()[weight == 1.0].mean().item()
+    return (losses * weight).sum() / weight.sum(), answers
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Weights in half precision beside the tokenizer."""
+    copy = LlamaForCausalLM(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.generation_config.do_sample = False
+    copy.to(torch.float16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def pretrain(out: Path, options: argparse.Namespace) -> None:
+    """Train until the steps or the minutes are used up, whichever comes first."""
+    torch.manual_seed(SEED)
+    tokenizer = train_tokenizer(text for text, _ in itertools.islice(documents(SEED), 60_000))
+    model = new_model(tokenizer, options.hidden, options.layers)
+    opts = optimizers(model, options.rate)
+    began, saved, tokens, smooth = time.monotonic(), time.monotonic(), 0, None
+    stream = batches(encoded(tokenizer, documents(SEED + 1)), tokenizer.pad_token_id)
+    for step, (ids, weights) in enumerate(stream, start=1):
+        used = time.monotonic() - began
+        share = max(step / options.steps, used / (options.minutes * 60))
+        if share >= 1.0:
+            break
+        for group in (group for opt in opts for group in opt.param_groups):
+            group["lr"] = options.rate * min(1.0, step / 100) * max(0.02, 1.0 - share)
+        loss, answers = loss_of(model, ids, weights)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for opt in opts:
+            opt.step()
+            opt.zero_grad(set_to_none=True)
+        tokens += int((weights > 0).sum())
+        smooth = answers if smooth is None else 0.96 * smooth + 0.04 * answers
+        if step % 50 == 0:
+            report = {"step": step, "answers": round(smooth, 4), "tokens": tokens, "cpu_s": round(time.process_time())}
+            print(json.dumps(report), flush=True)
+        if time.monotonic() - saved > options.save_every * 60:
+            save(model, tokenizer, out)
+            saved = time.monotonic()
+    save(model, tokenizer, out)
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--minutes", type=float, default=120.0, help="wall-clock limit; a run it cuts short is not reproducible")
+    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--hidden", type=int, default=192)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--save-every", type=float, default=3.0, help="minutes between two saves")
+    torch.set_num_threads(1)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    pretrain(options.out, options)
+
+
+if __name__ == "__main__":
+    main()
