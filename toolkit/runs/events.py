@@ -1,0 +1,137 @@
+"""The log of a run: append-only JSON lines with a sequence number, attempt, time and checksum. One writer.
+
+The writer is whoever holds the run's worker.lock: the worker for life, or a supervisor that closes a dead run.
+A reader takes whole lines from an offset, skips a damaged one, and never raises on content.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+TERMINAL = ("finished", "stopped", "failed")
+DURABLE = frozenset({"started", "saved", "adapter", "scores", *TERMINAL})
+"""Kinds that are on the disk when append() returns; the others at most when the system writes next."""
+_MARK = b',"c":'
+
+
+class EventWriter:
+    """Appends events of one attempt; opening cuts off the torn last line that a crash may have left.
+
+    Only the holder of worker.lock may open one. Raises OSError (a full disk among others); a line that could not be
+    written whole is taken back.
+    """
+
+    def __init__(self, path: Path, attempt: int = 1) -> None:
+        before, whole = read_events(path)
+        self.attempt = attempt
+        self._next = max((event["n"] for event in before), default=0) + 1
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        os.ftruncate(self._handle, whole)
+
+    def append(self, kind: str, **fields: Any) -> Event:
+        """Write one event and return it. Field names n, attempt, t, kind and c are taken."""
+        event: Event = {"n": self._next, "attempt": self.attempt, "t": round(time.time(), 3), "kind": kind}
+        event.update({name: _plain(value) for name, value in fields.items()})
+        self._write(encode(event))
+        self._next += 1
+        if kind in DURABLE:
+            os.fsync(self._handle)
+        return event
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def __enter__(self) -> EventWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self, line: bytes) -> None:
+        size = os.fstat(self._handle).st_size
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+        except OSError:
+            os.ftruncate(self._handle, size)
+            raise
+
+
+def encode(event: Event) -> bytes:
+    """One line, the checksum of what stands before it as its last field."""
+    body = json.dumps(event, allow_nan=False, separators=(",", ":")).encode()[:-1]
+    return body + _MARK + str(zlib.crc32(body)).encode() + b"}\n"
+
+
+def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """The whole events from byte `offset` on, and the offset to go on from (0 for a file that is not there yet).
+
+    A line without its end stays for the next time. A line that is damaged is skipped.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            raw = file.read()
+    except FileNotFoundError:
+        return [], 0
+    whole = raw.rfind(b"\n") + 1
+    found = (_decode(line) for line in raw[:whole].split(b"\n"))
+    return [event for event in found if event is not None], offset + whole
+
+
+def _decode(line: bytes) -> Event | None:
+    body, mark, check = line.rpartition(_MARK)
+    if mark and check[:-1].isdigit() and zlib.crc32(body) != int(check[:-1]):
+        return None
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+        return None
+    for name, default in (("n", 0), ("attempt", 1), ("t", 0.0)):
+        event.setdefault(name, default)
+        if isinstance(event[name], bool) or not isinstance(event[name], int | float) or not math.isfinite(event[name]):
+            return None
+    return event
+
+
+def series(events: Iterable[Event]) -> dict[str, list[tuple[int, float]]]:
+    """Every number that `log` and `eval` events carry, as (step, value) by rising step.
+
+    A step that a later attempt replayed shows the later value: one curve, while the file keeps both.
+    """
+    points: dict[str, dict[int, float]] = {}
+    for event in events:
+        if event["kind"] not in ("log", "eval") or not is_number(event.get("step")):
+            continue
+        for name, value in event.items():
+            if name not in ("n", "attempt", "t", "kind", "c", "step") and is_number(value):
+                points.setdefault(name, {})[int(event["step"])] = float(value)
+    return {name: sorted(by_step.items()) for name, by_step in points.items()}
+
+
+def is_number(value: object) -> bool:
+    """A finite number; True is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they are kept as words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value

@@ -1,0 +1,171 @@
+"""Why a run ended, in words, with the next action. Strings in, words out: no files, no processes, no libraries.
+
+The worker uses it for a Python exception that it caught, the supervisor for a worker that died without a word.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """reason: one word for machines. message: what happened. hint: what to do next."""
+
+    reason: str
+    message: str
+    hint: str
+
+
+START_AGAIN = "It can be started again."
+_LESS_MEMORY = (
+    "Lower per_device_train_batch_size (and raise gradient_accumulation_steps by as much), lower max_seq_length, "
+    "or switch gradient_checkpointing on."
+)
+_NO_NETWORK = "Check the connection, or give the path of a local folder, or use bundled:demo-model."
+# In this order: the first pattern found in "ExceptionType: text" decides.
+_KNOWN: tuple[tuple[str, str, str, str], ...] = (
+    ("out_of_memory_gpu", r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED|HIP out of memory",
+     "The GPU ran out of memory.", _LESS_MEMORY + " quantize makes the base model about four times smaller."),
+    ("out_of_memory", r"^MemoryError|DefaultCPUAllocator|can't allocate memory|Cannot allocate memory|std::bad_alloc",
+     "The machine ran out of memory.", _LESS_MEMORY + " Close other programs, or choose a smaller model."),
+    ("disk_full", r"No space left on device|os error 28|ENOSPC|Disk quota exceeded|PytorchStreamWriter failed writing",
+     "The disk is full.", "Free space on the volume of save_dir (delete old runs), then start again."),
+    ("diverged", r"DivergedError|loss is (nan|inf)",
+     "The loss is no longer a number: training diverged.", "Lower learning_rate, or lower max_grad_norm."),
+    ("model_not_found", r"RepositoryNotFound|RevisionNotFound|is not a local folder and is not a valid model identifier|"
+     r"GatedRepo|401 Client Error|404 Client Error|Unrecognized model in|no file named .*safetensors",
+     "The model can't be found, or is not open to you.",
+     "Check model.hf_model_ckpt. For a gated model accept its licence and set HF_TOKEN."),
+    ("no_network", r"OfflineModeIsEnabled|LocalEntryNotFound|ConnectionError|ConnectTimeout|ReadTimeout|"
+     r"couldn't connect to|Name or service not known|Temporary failure in name resolution|Network is unreachable|"
+     r"MaxRetryError|ConnectError",
+     "The Hugging Face hub can't be reached.", _NO_NETWORK),
+    ("bad_data", r"^DataError|DatasetGeneration|ArrowInvalid",
+     "The data can't be used.", "Look at it on the Data page."),
+    ("bad_settings", r"^ConfigError|Target modules .* not found|target_modules|Please specify `target_modules`",
+     "A setting doesn't fit this model.", "For lora.target_modules, all-linear fits every model."),
+    ("no_gpu", r"Torch not compiled with CUDA|No CUDA GPUs are available|CUDA driver|Found no NVIDIA driver",
+     "There is no usable GPU on this machine.", "Set device_map to auto or cpu."),
+    ("permission", r"^PermissionError|Permission denied|Read-only file system",
+     "A file or folder may not be written or read.", "Check the rights of save_dir and of the model's folder."),
+    ("missing_package", r"^(ModuleNotFoundError|ImportError)",
+     "A package is missing or broken.", "Run pip install -r requirements.txt again."),
+)  # fmt: skip
+_QUOTES_ITSELF = frozenset({"bad_data", "bad_settings", "permission", "missing_package", "model_not_found"})
+_EXCEPTION_LINE = re.compile(
+    r"^(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Enabled|NotFound|Exit)?)(?:: (.*))?$"
+)
+
+
+def explain_exception(type_name: str, text: str) -> Explanation:
+    """Words for a Python exception, from its type's name and its text."""
+    found = _recognise(f"{type_name.rpartition('.')[2]}: {text}")
+    if found is not None:
+        return found
+    first = _first_line(text)
+    return Explanation(
+        "bug",
+        f"The worker met an error that it does not know: {type_name}{': ' + first if first else ''}",
+        "The log has the details. If the settings are right, this is a bug: please report it with the log.",
+    )
+
+
+def explain_death(
+    returncode: int | None, log_tail: str, *, oom_killed: bool = False, rebooted: bool = False
+) -> Explanation:
+    """Words for a worker that left no last event.
+
+    returncode: as subprocess gives it (-9 for SIGKILL; 128 + n from a launcher counts too), None when another process
+    was its parent. log_tail: the last lines of worker.log. oom_killed: the kernel's count of processes ended for
+    memory has risen since the start. rebooted: the machine was started again since.
+    """
+    if rebooted:
+        return Explanation("interrupted", "The machine was switched off or restarted during the run.", START_AGAIN)
+    number = _signal_of(returncode, log_tail)
+    if number == signal.SIGKILL or (number is None and returncode is None and oom_killed):
+        return _killed(oom_killed)
+    exception = _last_exception(log_tail)
+    if exception is not None:
+        return explain_exception(*exception)
+    recognised = _recognise(log_tail) if log_tail else None
+    if recognised is not None:
+        return recognised
+    if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        name = signal.Signals(number).name
+        return Explanation("killed", f"The worker was ended from outside ({name}).", START_AGAIN)
+    if number is not None:
+        return Explanation(
+            "native_crash",
+            f"The worker crashed inside a native library (signal {number}, {_signal_name(number)}).",
+            "Start it again. If it happens again: another precision or optimizer may avoid it; the log has the trace.",
+        )
+    if returncode is None:
+        return Explanation("interrupted", "The worker ended without a word while the app was closed.", START_AGAIN)
+    return Explanation(
+        "bug",
+        f"The worker left without a word (exit code {returncode}).",
+        "The log has its last lines. Please report it with the log.",
+    )
+
+
+def _killed(oom_killed: bool) -> Explanation:
+    if oom_killed:
+        return Explanation(
+            "out_of_memory",
+            "The machine ran out of memory, and the system ended the worker.",
+            _LESS_MEMORY + " Close other programs, or choose a smaller model.",
+        )
+    message = "The worker was killed from outside (SIGKILL), by a person or for memory that a container ran out of."
+    return Explanation(
+        "killed", message, f"{START_AGAIN} If it happens again: {_LESS_MEMORY[0].lower()}{_LESS_MEMORY[1:]}"
+    )
+
+
+def _recognise(text: str) -> Explanation | None:
+    for reason, pattern, message, hint in _KNOWN:
+        found = re.search(pattern, text, re.IGNORECASE | re.MULTILINE)
+        if found:
+            said = _first_line(text.partition(": ")[2]) if reason in _QUOTES_ITSELF else ""
+            return Explanation(reason, f"{message} ({said})" if said else message, hint)
+    return None
+
+
+def _last_exception(log_tail: str) -> tuple[str, str] | None:
+    """(type, text) of the last traceback; None when the log ends without one."""
+    at = log_tail.rfind("Traceback (most recent call last)")
+    if at < 0:
+        return None
+    for line in reversed(log_tail[at:].splitlines()):
+        found = _EXCEPTION_LINE.match(line)
+        if found:
+            return found.group(1), found.group(2) or ""
+    return None
+
+
+def _signal_of(returncode: int | None, log_tail: str) -> int | None:
+    if returncode is not None and returncode < 0:
+        return -returncode
+    if returncode is not None and 128 < returncode < 160:
+        return returncode - 128
+    if returncode is not None and returncode > 0:
+        # the accelerate launcher exits with 1 and prints what happened to its rank
+        ranks = re.findall(r"exitcode\s*:\s*-(\d+)", log_tail)
+        return int(ranks[-1]) if ranks else None
+    if "Fatal Python error: Segmentation fault" in log_tail:
+        return signal.SIGSEGV
+    return signal.SIGABRT if "Fatal Python error: Aborted" in log_tail else None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _first_line(text: str) -> str:
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= 300 else line[:297] + "..."
