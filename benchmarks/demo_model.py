@@ -1,7 +1,8 @@
-"""What fine-tuning does to the demo model: exact match of greedy answers before and after, on three kinds of held-out rows.
+"""What fine-tuning does to the demo model: exact match of greedy answers before and after, on three kinds of held-out
+rows.
 
-``python -m benchmarks.demo_model --seeds 0 1 2`` prints a table and one line of JSON. Plain TRL and PEFT, nothing of the app:
-a figure from here is the model's and the data's own.
+``python -m benchmarks.demo_model --seeds 0 1 2`` prints a table and one line of JSON. Plain TRL and PEFT, nothing
+of the app: a figure from here is the model's and the data's own.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def rows_of(sample: str, held: int) -> tuple[list[dict[str, str]], dict[str, lis
     if sample == "orders":
         columns, rows = ("message", "answer"), samples.orders()
         extra = {
-            "unseen forms": samples.orders_in_unseen_forms(held), "invented names": samples.orders_with_invented_names(held),
+            "unseen forms": samples.orders_in_unseen_forms(held),
+            "invented names": samples.orders_with_invented_names(held),
         }
     else:
         columns, rows = ("ticket", "category"), samples.tickets()
@@ -42,14 +44,22 @@ def rows_of(sample: str, held: int) -> tuple[list[dict[str, str]], dict[str, lis
 
 def answers(model, tokenizer, questions: list[str]) -> list[str]:
     """Greedy answers in the chat template, in batches of similar length."""
-    prompts = [tokenizer.apply_chat_template([{"role": "user", "content": q}], tokenize=False, add_generation_prompt=True)
-               for q in questions]
+    prompts = [
+        tokenizer.apply_chat_template([{"role": "user", "content": q}], tokenize=False, add_generation_prompt=True)
+        for q in questions
+    ]
     order, found = sorted(range(len(prompts)), key=lambda i: len(prompts[i])), {}
     model.eval()
     for begin in range(0, len(order), 50):
         part = order[begin : begin + 50]
-        batch = tokenizer([prompts[i] for i in part], return_tensors="pt", padding=True, padding_side="left",
-                          add_special_tokens=False, return_token_type_ids=False)
+        batch = tokenizer(
+            [prompts[i] for i in part],
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+            return_token_type_ids=False,
+        )
         with torch.inference_mode():
             out = model.generate(**batch, max_new_tokens=64, do_sample=False)[:, batch.input_ids.shape[1] :]
         found |= dict(zip(part, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True))
@@ -70,18 +80,40 @@ def measure(model, tokenizer, sets: dict[str, list[dict[str, str]]], show: int) 
 
 def train(model, tokenizer, rows: list[dict[str, str]], seed: int, options: argparse.Namespace):
     """The fine-tuned model and the CPU seconds that training took."""
-    data = Dataset.from_list([
-        {"prompt": [{"role": "user", "content": row["q"]}], "completion": [{"role": "assistant", "content": row["a"]}]}
-        for row in rows
-    ])
-    arguments = SFTConfig(
-        output_dir="/tmp/demo-model-benchmark", report_to="none", use_cpu=True, bf16=False, seed=seed, max_length=256,
-        num_train_epochs=options.epochs, per_device_train_batch_size=options.batch, learning_rate=options.rate,
-        lr_scheduler_type="cosine", warmup_steps=0.05, weight_decay=0.0, logging_strategy="no", save_strategy="no",
-        disable_tqdm=True, activation_checkpointing=False,
+    data = Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": row["q"]}],
+                "completion": [{"role": "assistant", "content": row["a"]}],
+            }
+            for row in rows
+        ]
     )
-    lora = LoraConfig(r=options.rank, lora_alpha=2 * options.rank, lora_dropout=0.0, target_modules="all-linear",
-                      task_type="CAUSAL_LM")
+    arguments = SFTConfig(
+        output_dir="/tmp/demo-model-benchmark",
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        seed=seed,
+        max_length=256,
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch,
+        learning_rate=options.rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        weight_decay=0.0,
+        logging_strategy="no",
+        save_strategy="no",
+        disable_tqdm=True,
+        activation_checkpointing=False,
+    )
+    lora = LoraConfig(
+        r=options.rank,
+        lora_alpha=2 * options.rank,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
     torch.manual_seed(seed)
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=lora)
     began = time.process_time()
@@ -99,8 +131,13 @@ def one_seed(seed: int, options: argparse.Namespace) -> dict[str, object]:
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     before = measure(model, tokenizer, sets, options.show)
     model, seconds = train(model, tokenizer, rows[: min(cut, options.rows)], seed, options)
-    return {"seed": seed, "rows": min(cut, options.rows), "train_cpu_s": round(seconds, 1), "before": before,
-            "after": measure(model, tokenizer, sets, options.show)}
+    return {
+        "seed": seed,
+        "rows": min(cut, options.rows),
+        "train_cpu_s": round(seconds, 1),
+        "before": before,
+        "after": measure(model, tokenizer, sets, options.show),
+    }
 
 
 def main() -> None:

@@ -62,7 +62,9 @@ def test_unseen_ticket_forms_are_not_in_the_sample():
 
 def test_invented_names_of_the_held_out_set_are_not_in_the_sample():
     known = {part for row in samples.orders() for part in json.loads(row["answer"])["name"].split()}
-    held = {part for row in samples.orders_with_invented_names(100) for part in json.loads(row["answer"])["name"].split()}
+    held = {
+        part for row in samples.orders_with_invented_names(100) for part in json.loads(row["answer"])["name"].split()
+    }
     assert len(held) > 190
     assert not held & known
 

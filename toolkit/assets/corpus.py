@@ -1,8 +1,8 @@
 """The demo model's pretraining text: a seeded, endless stream of short documents (standard library only).
 
-About three quarters are copy tasks on freshly invented words in many formats, because copying what was never seen before is
-the skill that fine-tuning on the samples needs; the rest is simple prose and conversation. A document is ``(text, start)``,
-see ``messages``.
+About three quarters are copy tasks on freshly invented words in many formats, because copying what was never seen
+before is the skill that fine-tuning on the samples needs; the rest is simple prose and conversation. A document is
+``(text, start)``, see ``messages``.
 """
 
 from __future__ import annotations
@@ -12,47 +12,57 @@ from random import Random
 
 from toolkit.assets import words
 from toolkit.assets.messages import (
-    STYLES, Document, by_example, chat, extraction, message, question, render, small_talk,
+    STYLES,
+    Document,
+    by_example,
+    chat,
+    extraction,
+    message,
+    question,
+    render,
+    small_talk,
 )
-
-TOPICS = {
-    "weather": "The sun was warm in {place}.|It will rain on {day}.|A cold wind came from the sea.|Snow fell all night.",
-    "food": "{person} ate bread and cheese for lunch.|The soup in {place} tastes good.|Add {count} spoons of honey.",
-    "animals": "The {animal} sleeps near the {spot}.|{person} feeds the {animal} each morning.|A {adj} {animal} ran away.",
-    "money": "The bank sent a bill of {price}.|{person} paid the invoice by card.|A fee of {price} was charged twice.",
-    "post": "The courier brought a parcel to {place}.|The letter from {person} is late.|The box was lost on its way.",
-    "computers": "The screen went black.|The program shows error {code}.|{person} clicks the button but the page is blank.",
-    "keys": "{person} forgot the password.|The account is locked.|The login code never arrives.|Sign in with your email.",
-    "thanks": "Thank you, that was great!|{person} was so kind and friendly.|We love the {thing}.|Perfect, well done!",
-    "shop": "The shop has {thing} in two colours.|Which size are the {thing}?|The {thing} are out of stock.",
-    "travel": "{person} took the train to {place}.|The flight leaves on {day}.|We stayed {count} nights in a hotel.",
-    "work": "{person} is a {job}.|The {job} wrote a long report.|The team has a meeting on {day}.",
-    "music": "{person} plays the piano in {place}.|The song was loud and long.|A drum and a guitar need no words.",
-}
+from toolkit.assets.phrases import TOPICS
 
 
 def slots(rng: Random) -> dict[str, str]:
     """One fresh value for every slot of the prose."""
     return {
-        "person": words.person(rng), "place": words.name_part(rng), "day": words.date(rng), "count": words.number(rng),
-        "price": words.price(rng), "code": words.code(rng), "thing": words.thing(rng), "animal": rng.choice(words.ANIMALS),
-        "spot": rng.choice(words.PLACES), "adj": rng.choice(words.ADJECTIVES), "job": rng.choice(words.JOBS),
+        "person": words.person(rng),
+        "place": words.name_part(rng),
+        "day": words.date(rng),
+        "count": words.number(rng),
+        "price": words.price(rng),
+        "code": words.code(rng),
+        "thing": words.thing(rng),
+        "animal": rng.choice(words.ANIMALS),
+        "spot": rng.choice(words.PLACES),
+        "adj": rng.choice(words.ADJECTIVES),
+        "job": rng.choice(words.JOBS),
     }
 
 
 def sentence(rng: Random, topic: str) -> str:
     """One sentence of prose about ``topic``."""
-    return rng.choice(TOPICS[topic].split("|")).format(**slots(rng))
+    return rng.choice(TOPICS[topic]).format(**slots(rng))
 
 
 def story(rng: Random) -> Document:
     """A few sentences about one invented person, who is named again and again."""
     facts, name = slots(rng), words.person(rng)
     lines = [
-        "{n} lived in {place}.", "{n} was a {job} and had a {adj} {animal}.", "One day {n} went to the {spot}.",
-        "There {n} found {count} {thing}.", "\"These are mine,\" said {o}.", "{n} gave the {thing} to {o}.",
-        "{o} thanked {n} and went home.", "The {animal} was happy.", "And {n} never forgot {o}.", "{o} asked: who are you?",
-        "My name is {n}.", "{o} came from {place} on {day}.",
+        "{n} lived in {place}.",
+        "{n} was a {job} and had a {adj} {animal}.",
+        "One day {n} went to the {spot}.",
+        "There {n} found {count} {thing}.",
+        '"These are mine," said {o}.',
+        "{n} gave the {thing} to {o}.",
+        "{o} thanked {n} and went home.",
+        "The {animal} was happy.",
+        "And {n} never forgot {o}.",
+        "{o} asked: who are you?",
+        "My name is {n}.",
+        "{o} came from {place} on {day}.",
     ]
     chosen = sorted(rng.sample(range(len(lines)), rng.randint(3, 7)))
     text = " ".join(lines[i] for i in chosen)
@@ -75,7 +85,9 @@ def topic(rng: Random) -> Document:
     choices = rng.sample(list(TOPICS), rng.randint(2, 4))
     if right not in choices:
         choices[rng.randrange(len(choices))] = right
-    order = rng.choice(("What is it about?", "Topic?", f"Which one: {', '.join(choices)}?", f"Choose: {', '.join(choices)}"))
+    order = rng.choice(
+        ("What is it about?", "Topic?", f"Which one: {', '.join(choices)}?", f"Choose: {', '.join(choices)}")
+    )
     return chat([("system", order), ("user", text), ("assistant", right)])
 
 
@@ -84,12 +96,20 @@ def repeat(rng: Random) -> Document:
     items = [words.value(rng) if rng.random() < 0.5 else words.word(rng) for _ in range(rng.randint(1, 7))]
     joint = rng.choice((" ", ", ", "; ", "\n", " / "))
     at = rng.randrange(len(items))
-    order, answer = rng.choice((
-        ("Repeat:", joint.join(items)), ("Say it again:", joint.join(items)), ("Copy this", joint.join(items)),
-        ("In reverse:", joint.join(items[::-1])), ("First:", items[0]), ("Last:", items[-1]),
-        (f"Number {at + 1}:", items[at]), (f"What comes after {items[at]}?", (*items, "nothing")[at + 1]),
-        ("In quotes:", joint.join(f'"{item}"' for item in items)), ("As a list:", "\n".join(f"- {item}" for item in items)),
-    ))
+    order, answer = rng.choice(
+        (
+            ("Repeat:", joint.join(items)),
+            ("Say it again:", joint.join(items)),
+            ("Copy this", joint.join(items)),
+            ("In reverse:", joint.join(items[::-1])),
+            ("First:", items[0]),
+            ("Last:", items[-1]),
+            (f"Number {at + 1}:", items[at]),
+            (f"What comes after {items[at]}?", (*items, "nothing")[at + 1]),
+            ("In quotes:", joint.join(f'"{item}"' for item in items)),
+            ("As a list:", "\n".join(f"- {item}" for item in items)),
+        )
+    )
     text = joint.join(items)
     if rng.random() < 0.6:
         return chat([("user", f"{order} {text}"), ("assistant", answer)])
@@ -121,7 +141,10 @@ def record(rng: Random) -> Document:
 
 def roster(rng: Random) -> Document:
     """Names with numbers or places, and one of them looked up in either direction."""
-    rows = [(words.person(rng), rng.choice((words.number, words.name_part, words.thing))(rng)) for _ in range(rng.randint(2, 5))]
+    rows = [
+        (words.person(rng), rng.choice((words.number, words.name_part, words.thing))(rng))
+        for _ in range(rng.randint(2, 5))
+    ]
     shape = rng.choice(("{a} has {b}.", "{a}: {b}", "{b} for {a}.", "{a} ({b})", "{b} goes to {a}.", "{a} -> {b}"))
     text = rng.choice((" ", "\n")).join(shape.format(a=a, b=b) for a, b in rows)
     a, b = rng.choice(rows)
@@ -137,10 +160,12 @@ def conversation(rng: Random) -> Document:
         ("assistant", rng.choice((f"Hello {name}!", f"Nice to meet you, {name}."))),
         ("user", f"I come from {town}. {message(rng)[0]}"),
         ("assistant", f"{town} is a nice place."),
-        *rng.choice((
-            [("user", "What is my name?"), ("assistant", f"Your name is {name}.")],
-            [("user", "Where do I come from?"), ("assistant", f"You come from {town}.")],
-        )),
+        *rng.choice(
+            (
+                [("user", "What is my name?"), ("assistant", f"Your name is {name}.")],
+                [("user", "Where do I come from?"), ("assistant", f"You come from {town}.")],
+            )
+        ),
     ]
     if rng.random() < 0.3:
         turns.insert(0, ("system", "You are a friendly assistant."))
@@ -148,8 +173,18 @@ def conversation(rng: Random) -> Document:
 
 
 MIXTURE = {
-    extraction: 36, question: 11, small_talk: 7, by_example: 4, repeat: 7, echo: 4, record: 11, roster: 5,
-    conversation: 3, topic: 6, story: 3, letter: 2,
+    extraction: 36,
+    question: 11,
+    small_talk: 7,
+    by_example: 4,
+    repeat: 7,
+    echo: 4,
+    record: 11,
+    roster: 5,
+    conversation: 3,
+    topic: 6,
+    story: 3,
+    letter: 2,
 }
 
 

@@ -1,8 +1,8 @@
 """Short messages with known facts, and questions about them: the extraction part of the demo model's pretraining text.
 
-The sentences are about finding, lending, carrying or counting things; none of them places an order, and no answer has the
-keys of the sample datasets. A document is ``(text, start)``: the characters from ``start`` on are what the model learns at
-full weight, the ones before it are context.
+The sentences are about finding, lending, carrying or counting things; none of them places an order, and no answer
+has the keys of the sample datasets. A document is ``(text, start)``: the characters from ``start`` on are what the
+model learns at full weight, the ones before it are context.
 """
 
 from __future__ import annotations
@@ -13,96 +13,19 @@ from collections.abc import Callable
 from random import Random
 
 from toolkit.assets import words
+from toolkit.assets.phrases import ASK, FILLERS, KEYS, REPLIES, SENTENCES, VERBS
 
 Document = tuple[str, int]
 Facts = dict[str, str]
 
 MAKERS = {
-    "person": words.person, "thing": words.thing, "count": words.number, "place": words.name_part,
-    "day": words.date, "code": words.code, "price": words.price,
-}
-KEYS = {
-    "person": "who person name client buyer sender caller contact guest author owner from customer visitor full_name".split(),
-    "thing": "what thing goods article object product stuff wares item things".split(),
-    "count": "count number amount pieces units how_many total many".split(),
-    "place": "where place town city at address".split(),
-    "day": "when day date time".split(),
-    "code": "code ref id number_code".split(),
-    "price": "price cost sum paid".split(),
-}
-VERBS = (
-    "found lost borrowed carried painted cleaned counted made brought repaired kept took saved hid packed stored returned "
-    "washed stacked dropped collected lent moved photographed"
-).split()
-SENTENCES = """{person} {verb} {count} {thing} in {place}.
-{person} {verb} {count} {thing} on {day}.
-On {day} {person} {verb} {count} {thing}.
-In {place} there were {count} {thing}, and {person} {verb} them all.
-{count} {thing} were {verb} by {person}.
-{count} {thing} belong to {person}.
-We saw {count} {thing} and a man called {person}.
-The {count} {thing} of {person} are in {place}.
-I met {person} in {place}; {count} {thing} stood at the door.
-My neighbour {person} {verb} {count} {thing} for {price}.
-A woman named {person} lives in {place} with {count} {thing}.
-{place}, {day}: {person} {verb} {count} {thing}.
-Has {person} {verb} the {count} {thing}?
-Did anyone see {count} {thing}? They belong to {person}.
-Somebody {verb} {count} {thing}. It was {person}!
-You should know that {person} {verb} {count} {thing}.
-With {count} {thing} in the car, {person} drove to {place}.
-There is a note from {person} about {count} {thing}.
-{person} and the {count} {thing}: a story from {place}.
-{person} says: I have {count} {thing}.
-"I {verb} {count} {thing}," says {person}.
-Report: {count} {thing} {verb}. Witness: {person}.
-{person}, {count}, {thing}, {place}.
-{person} / {thing} / {count}
-{thing}: {count} ({person})
-{count} x {thing}, {person}
-The museum in {place} shows {count} {thing} made by {person}.
-{person} never had more than {count} {thing}.
-Please tell {person} that the {count} {thing} are ready.
-Yesterday {count} {thing} fell down and hit {person}.
-Give my regards to {person}, who {verb} {count} {thing}.
-Thanks to {person} we now have {count} {thing}.
-How did {person} get {count} {thing} to {place}?
-As {person} told me, {count} {thing} cost {price}.
-They paid {price} to {person} for code {code}.
-{person} was born in {place}.
-{person} will come to {place} on {day}.
-My name is {person} and I live in {place}.
-I am {person}. I {verb} {count} {thing} last week.
-{person} here. The {thing} are gone.
-Good evening, {person} speaking about the {count} {thing}.
-Yours, {person}
-Best wishes from {person} in {place}.
-The {thing} cost {price}.
-The {thing} came to {place} on {day}.
-The number of {thing} is {count}.
-Code {code} stands for {thing}.
-It happened in {place} on {day}.
-We count {count} {thing}.
-No {thing} today, only {count} tomorrow.
-About {count} {thing} is what we talked about, {person} and I.""".split("\n")
-FILLERS = (
-    "It rained all day.|Nobody knows why.|That is all.|We are happy about it.|What a day!|The weather is fine.|I will write "
-    "again soon.|Please answer.|It was late.|Thank you for reading.|The door was open.|How are you?|Hello!|Good morning."
-    "|Dear friends,|Hi all,|Listen:|As you know,|By the way,|To be honest,"
-).split("|")
-REPLIES = (
-    "Thank you for telling me.|I am glad to hear from you.|How are the {thing} today?|Please say hello to {person}.|That is "
-    "good news.|I like {thing} too.|What happened next?|I see. Tell me more about the {thing}.|That sounds like a long day."
-    "|I hope the weather stays fine.|I do not know much about {thing}.|Let us talk about it on Monday.|Nice to meet you."
-).split("|")
-ASK = {
-    "person": "Who is it?|Who is the person?|What is the name?|Who?|Which person is named here?".split("|"),
-    "thing": "Which things?|What is it about?|What kind of things?|Name the things.".split("|"),
-    "count": "How many?|How many are there?|What is the number of things?|Count?".split("|"),
-    "place": "Where?|In which place?|Which town?".split("|"),
-    "day": "When?|On which day?|What is the date?".split("|"),
-    "code": "Which code?|What is the code?".split("|"),
-    "price": "How much?|What is the price?|What did it cost?".split("|"),
+    "person": words.person,
+    "thing": words.thing,
+    "count": words.number,
+    "place": words.name_part,
+    "day": words.date,
+    "code": words.code,
+    "price": words.price,
 }
 
 
@@ -130,7 +53,8 @@ def sentence_form(rng: Random) -> str:
 
 def message(rng: Random) -> tuple[str, Facts]:
     """One to three sentences and the facts in them; every fact is named once."""
-    forms, facts = [], {}
+    forms: list[str] = []
+    facts: Facts = {}
     wanted = rng.choices((1, 2, 3), (5, 3, 1))[0]
     while len(forms) < wanted:
         form = sentence_form(rng)
@@ -209,10 +133,10 @@ def question(rng: Random) -> Document:
     while not facts:
         text, facts = message(rng)
     role, other = rng.choice(sorted(facts)), rng.choice(sorted(facts))
-    first = ask(rng, text, rng.choice(ASK[role]), facts[role])
+    first = ask(rng, text, rng.choice(ASK[role].split("|")), facts[role])
     if rng.random() < 0.6 or not first[0].startswith("<|"):
         return first
-    more, start = chat([("user", rng.choice(ASK[other])), ("assistant", facts[other])])
+    more, _ = chat([("user", rng.choice(ASK[other].split("|"))), ("assistant", facts[other])])
     return first[0] + more, first[1]
 
 

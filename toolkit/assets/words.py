@@ -1,52 +1,66 @@
 """Words, names and values for the demo model's pretraining text (seeded, standard library only).
 
-Almost every name and value is invented on the spot: a model that never meets the same name twice cannot learn a list of
-names and has to learn to copy. Every function takes the caller's ``random.Random`` and returns text.
+Almost every name and value is invented on the spot: a model that never meets the same name twice cannot learn a
+list of names and has to learn to copy. Every function takes the caller's ``random.Random`` and returns text.
 """
 
 from __future__ import annotations
 
 from random import Random
 
-ONSETS = (
-    "b c d f g h j k l m n p r s t v w z b c d f g h j k l m n p r s t v w z b d g k l m n r s t br ch cr dr fl fr gl gr kl "
-    "kr pl pr sh sk sl sm sn sp st str th tr tw wh y qu x".split() + ["", "", "", ""]
-)
-VOWELS = "a e i o u a e i o u a e i o u a e i o u ai au ea ee ei ie oa oo ou y".split()
-CODAS = [*[""] * 20, *"n n n r r l l s s t m k d x b g p z ck ng nd rt st ld sh ll ss nt rn tt".split()]
+
+def listed(text: str) -> list[str]:
+    """The words of ``text``, which reads better in a table of words than a quote around each of them."""
+    return text.split()
+
+
+ONSETS = [
+    *listed(
+        "b c d f g h j k l m n p r s t v w z b c d f g h j k l m n p r s t v w z b d g k l m n r s t br ch cr dr fl fr "
+        "gl gr kl kr pl pr sh sk sl sm sn sp st str th tr tw wh y qu x"
+    ),
+    *[""] * 4,
+]
+VOWELS = listed("a e i o u a e i o u a e i o u a e i o u ai au ea ee ei ie oa oo ou y")
+CODAS = [""] * 20 + listed("n n n r r l l s s t m k d x b g p z ck ng nd rt st ld sh ll ss nt rn tt")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 RARE_LETTERS = "áéíóúäöüåæøçñšžćłëêàèőğýďřωλжшдя"
 
-NOUNS = (
-    "apple bag ball basket bed bell belt bench bicycle blanket boat book boot bottle bowl box bread brush bucket button "
-    "cable cake camera candle card carpet chair cheese clock cloth coat coin comb cup curtain desk dish door drawer dress "
-    "drum egg fan fence flag flower fork frame glass glove guitar hammer hat heater helmet hook horse jacket jar jug kettle "
-    "key kite knife ladder lamp lamb lemon letter lid lock map mask mat match mirror mug nail napkin needle notebook oven "
-    "page paint pan paper parcel pen pencil phone piano picture pillow pin pipe plate pot printer pump radio ring rope rug "
-    "ruler saw scarf screen seed sheet shelf shirt shoe soap sock sofa spoon stamp stool stove suitcase table tape tent "
-    "ticket tile towel toy tray umbrella vase wallet watch wheel whistle window"
-).split()
-ADJECTIVES = (
-    "red blue green black white yellow brown grey small large old new warm cold heavy light long short round flat soft hard "
-    "clean plain wooden paper metal silver golden cheap good wide thin thick bright dark quiet sharp sweet strong wet dry"
-).split()
-COMMON = (
-    "a about after again all also always an and answer any are as ask at away back be because been before begin best better "
-    "between book both bring but buy by call can cannot change close come cost could day deliver did do does done down each "
-    "early easy end enough even every fast few find first for friend from full get give glad go good great had half happy has "
-    "have he hello help her here hi him his home hope hour how i if in into is it just keep kind know last late later leave "
-    "let like list little long look make many me mine minute more most much must my name near need never new next nice no not "
-    "now of off old on once one only open or order other our out over own pay people pick place please put quick ready "
-    "receive regards right same say see sell send service set she shop should show sincerely small so some soon start stay "
-    "still stop such take team tell than thank thanks that the their them then there these they think this those time to "
-    "today together tomorrow too two under until up us use very visit wait want was watch way we week well were what when "
-    "where which who why will wish with without work would write year yes yesterday you your"
-).split()
-PLACES = "kitchen garden market office station school library museum harbour bridge river forest hotel bakery farm hall".split()
-ANIMALS = "dog cat bird cow goat sheep duck hen fox wolf bear mouse rabbit fish owl bee pig frog snake horse".split()
-JOBS = "teacher doctor baker driver farmer nurse painter singer cook pilot writer clerk builder sailor tailor".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
+NOUNS = listed(
+    "apple bag ball basket bed bell belt bench bicycle blanket boat book boot bottle bowl box bread brush bucket "
+    "button cable cake camera candle card carpet chair cheese clock cloth coat coin comb cup curtain desk dish door "
+    "drawer dress drum egg fan fence flag flower fork frame glass glove guitar hammer hat heater helmet hook horse "
+    "jacket jar jug kettle key kite knife ladder lamp lamb lemon letter lid lock map mask mat match mirror mug nail "
+    "napkin needle notebook oven page paint pan paper parcel pen pencil phone piano picture pillow pin pipe plate "
+    "pot printer pump radio ring rope rug ruler saw scarf screen seed sheet shelf shirt shoe soap sock sofa spoon "
+    "stamp stool stove suitcase table tape tent ticket tile towel toy tray umbrella vase wallet watch wheel whistle "
+    "window"
+)
+ADJECTIVES = listed(
+    "red blue green black white yellow brown grey small large old new warm cold heavy light long short round flat "
+    "soft hard clean plain wooden paper metal silver golden cheap good wide thin thick bright dark quiet sharp "
+    "sweet strong wet dry"
+)
+COMMON = listed(
+    "a about after again all also always an and answer any are as ask at away back be because been before begin "
+    "best better between book both bring but buy by call can cannot change close come cost could day deliver did do "
+    "does done down each early easy end enough even every fast few find first for friend from full get give glad go "
+    "good great had half happy has have he hello help her here hi him his home hope hour how i if in into is it "
+    "just keep kind know last late later leave let like list little long look make many me mine minute more most "
+    "much must my name near need never new next nice no not now of off old on once one only open or order other our "
+    "out over own pay people pick place please put quick ready receive regards right same say see sell send service "
+    "set she shop should show sincerely small so some soon start stay still stop such take team tell than thank "
+    "thanks that the their them then there these they think this those time to today together tomorrow too two "
+    "under until up us use very visit wait want was watch way we week well were what when where which who why will "
+    "wish with without work would write year yes yesterday you your"
+)
+PLACES = listed(
+    "kitchen garden market office station school library museum harbour bridge river forest hotel bakery farm hall"
+)
+ANIMALS = listed("dog cat bird cow goat sheep duck hen fox wolf bear mouse rabbit fish owl bee pig frog snake horse")
+JOBS = listed("teacher doctor baker driver farmer nurse painter singer cook pilot writer clerk builder sailor tailor")
+DAYS = listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+MONTHS = listed("January February March April May June July August September October November December")
 PARTICLES = ["van ", "de ", "da ", "von ", "del ", "al-", "O'", "Mc", "Ben ", "el ", "di "]
 
 
@@ -128,7 +142,9 @@ def code(rng: Random) -> str:
 def date(rng: Random) -> str:
     """A day in one of a few common spellings."""
     day, month = rng.randint(1, 28), rng.choice(MONTHS)
-    return rng.choice((f"{day} {month}", f"{month} {day}", rng.choice(DAYS), f"{day}.{rng.randint(1, 12)}.20{day + 1:02d}"))
+    return rng.choice(
+        (f"{day} {month}", f"{month} {day}", rng.choice(DAYS), f"{day}.{rng.randint(1, 12)}.20{day + 1:02d}")
+    )
 
 
 def price(rng: Random) -> str:

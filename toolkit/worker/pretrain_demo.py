@@ -1,7 +1,8 @@
 """Makes the bundled demo model from nothing: ``python -m toolkit.worker.pretrain_demo OUT_DIR --steps 3500``.
 
-Trains a byte-level BPE tokenizer and a small Llama with random weights on ``toolkit.assets.corpus``. One plain loop on one
-CPU thread; the newest weights are written to OUT_DIR every few minutes, so that it can be stopped at any time.
+Trains a byte-level BPE tokenizer and a small Llama with random weights on ``toolkit.assets.corpus``. One plain loop
+on one CPU thread; the newest weights are written to OUT_DIR every few minutes, so that it can be stopped at any
+time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PIECES = r"[\p{L}\p{M}]+|\p{N}|\n|[^\p{L}\p{M}\p{N}\n]+"
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}\n"
     "    {%- if message['role'] not in ['system', 'user', 'assistant'] -%}\n"
-    "        {{- raise_exception('The demo model knows the roles system, user and assistant, not ' + message['role']) -}}\n"
+    "        {{- raise_exception('The roles are system, user and assistant, not ' + message['role']) -}}\n"
     "    {%- endif -%}\n"
     "    {{- '<|' + message['role'] + '|>' -}}\n"
     "    {%- if message['role'] == 'assistant' -%}\n"
@@ -50,19 +51,28 @@ CONTEXT_WEIGHT = 0.2
 def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with the chat template; any text survives encoding and decoding unchanged."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+        vocab_size=VOCABULARY,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
         special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL],
     )
     tokenizer.train_from_iterator(texts, trainer)
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>", extra_special_tokens=SPECIAL[2:],
-        model_max_length=512, clean_up_tokenization_spaces=False, padding_side="left",
+        tokenizer_object=tokenizer,
+        eos_token=SPECIAL[0],
+        pad_token=SPECIAL[1],
+        extra_special_tokens=SPECIAL[2:],
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+        padding_side="left",
     )
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
@@ -70,12 +80,21 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
 
 def new_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> LlamaForCausalLM:
     """A Llama with random weights and tied embeddings."""
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 8 // 3, num_hidden_layers=layers,
-        num_attention_heads=hidden // 32, num_key_value_heads=hidden // 32, max_position_embeddings=512,
-        tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    ))
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            intermediate_size=hidden * 8 // 3,
+            num_hidden_layers=layers,
+            num_attention_heads=hidden // 32,
+            num_key_value_heads=hidden // 32,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
 
 
 def encoded(tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document]) -> Iterator[tuple[list[int], list[float]]]:
@@ -86,9 +105,7 @@ def encoded(tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document]) -> I
             yield encoding.ids, [1.0 if begin >= start else CONTEXT_WEIGHT for begin, _ in encoding.offsets]
 
 
-def batches(
-    pairs: Iterator[tuple[list[int], list[float]]], pad: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(pairs: Iterator[tuple[list[int], list[float]]], pad: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Rows that start with a document and hold as many whole ones as fit; every eighth batch has fewer, longer rows."""
     for number in itertools.count():
         rows, length = (ROWS // 2, LENGTH * 2) if number % 8 == 7 else (ROWS, LENGTH)
@@ -170,7 +187,9 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=120.0, help="wall-clock limit; a run it cuts short is not reproducible")
+    parser.add_argument(
+        "--minutes", type=float, default=120.0, help="wall-clock limit; a run it cuts short is not reproducible"
+    )
     parser.add_argument("--steps", type=int, default=3500)
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)

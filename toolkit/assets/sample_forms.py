@@ -1,0 +1,98 @@
+"""The sentence forms of the sample datasets; the unseen ones are for held-out rows alone."""
+
+from __future__ import annotations
+
+ORDER_FORMS = """Hi, this is {name}. Could you send me {quantity} {item}?
+Hello, {name} here. I would like to order {quantity} {item}, please.
+Please put {quantity} {item} aside for {name}.
+I need {quantity} {item} by {day}. My name is {name}.
+Order from {name}: {quantity} {item}.
+{name} wants {quantity} {item} delivered to {city}.
+Could I get {quantity} {item}? Thanks, {name}
+We are running low and need {quantity} {item} again. Regards, {name}
+Good morning! {quantity} {item} for {name}, please, and no rush.
+Dear shop, I want to buy {quantity} {item}. Yours, {name}
+Add {quantity} {item} to the account of {name}.
+This is {name} from {city}. Do you have {quantity} {item}? If so, I take them.
+{quantity} {item} please. {name}, {city}
+Can {name} have {quantity} {item} before {day}?
+Ship {quantity} {item} to {city}, to the attention of {name}.
+My order: {quantity} {item}. Name: {name}.
+Hey, it's {name} again, same as last week: {quantity} {item}.
+On {day} we open a new office and {name} asked me to order {quantity} {item}.
+I'm {name} and I'd love {quantity} {item} for my shop in {city}.
+For {name}, please reserve {quantity} {item} until {day}.
+New order! Customer {name}, product {item}, {quantity} in total.
+How soon can you deliver {quantity} {item} to {name} in {city}?
+{name} called on {day} and ordered {quantity} {item}.
+Just {quantity} {item} this time. Best, {name}
+Put me down for {quantity} {item}. I am {name}.
+The {item} were great, so {name} would like {quantity} {item} more.
+Is it possible to have {quantity} {item} sent to {city}? The name is {name}.
+Mr. or Ms. {name} requests {quantity} {item}.
+Reminder: {name} is still waiting for {quantity} {item}.
+Hello team, please bill {name} for {quantity} {item}.""".splitlines()
+UNSEEN_ORDER_FORMS = """Good afternoon, my name is {name} and I am looking for {quantity} {item}.
+Would you mind sending {quantity} {item} over to {name}?
+{name} speaking. We will take {quantity} {item}, thank you.
+Please deliver {quantity} {item} on {day}. Sincerely, {name}
+Hi there! Me again, {name}. This time it is {quantity} {item}.
+Our office in {city} is out of stock. Send {quantity} {item}, {name} will pay.
+A customer called {name} came in and asked for {quantity} {item}.
+Kindly book {quantity} {item} under the name {name}.
+{quantity} {item} go to {name}.
+Let me have {quantity} {item}, please. Cheers, {name}""".splitlines()
+
+TICKET_FORMS = {
+    "billing": """
+        I was charged twice for the {item}. | My card was billed but I cancelled the order. | Why is there a fee of
+        {price} on my bill? | The invoice {code} shows the wrong amount. | Please refund {price} to my card. | You
+        took {price} from my account by mistake. | My payment of {price} went through two times. | I never got the
+        refund for the {item}. | The total on the invoice is too high. | Can I pay the bill in two parts? | There is a
+        charge of {price} that I do not know. | I need an invoice for my payment of {price}. | The bill for the {item}
+        is wrong. | When will I get my money back? | My credit card was declined. | Please send me a receipt for
+        {price}. | I want a refund, I was billed {price} too much. | Why was my card charged {price}?
+        """,
+    "shipping": """
+        Where is my parcel {code}? | The {item} has not arrived yet. | My order was sent to {city} and not to my
+        house. | The delivery is {count} days late. | The courier left the box at the wrong door. | When will the
+        {item} be delivered to {city}? | The tracking of {code} has not moved for {count} days. | The parcel was lost
+        on the way to {city}. | Has my order been shipped? | The box with the {item} arrived broken. | Nobody was at
+        home when the courier came. | Please deliver the parcel on another day. | The package is stuck in {city}. | I
+        am still waiting for the delivery of my {item}. | The tracking number {code} does not work. | How long does
+        shipping to {city} take? | My parcel is {count} days late. | The courier lost my {item}.
+        """,
+    "account": """
+        I cannot log in. | Please reset my password. | My account {code} is locked. | I forgot my password again. |
+        Change the email of my account. | The login code never arrives. | I want to delete my account. | Somebody else
+        signed in to my account. | How do I change my user name? | My login stopped working {count} days ago. | The
+        password link has expired. | Please close my account. | I signed up twice with the same email. | My new
+        password is not accepted. | I lost the phone that I use to log in. | How do I update my email? | My password
+        does not work. | Please unlock my account {code}.
+        """,
+    "bug": """
+        The app crashes when I open it. | I see error {code} on the screen. | The button does nothing when I press it.
+        | The page stays blank after I search. | The app froze and I lost my list. | Error {code} appears each time I
+        save. | The screen goes black on my phone. | The search page does not load. | After the update the app is very
+        slow. | The website shows error {code}. | Pictures do not load in the app. | The menu of the app is empty. |
+        The app closes by itself after {count} seconds. | The save button is broken. | The page keeps loading forever.
+        | The website crashed {count} times today. | The app shows a blank screen. | I get error {code} when I press
+        the button.
+        """,
+    "product": """
+        Do you sell a {item} in blue? | Is the {item} still in stock? | What size is the {item}? | Does the {item}
+        come with a lid? | How heavy is the {item}? | Which colors does the {item} have? | Can I use the {item}
+        outside? | Is the {item} made of wood? | How tall is the {item}? | Is there a larger {item}? | Can the {item}
+        be washed? | What is the {item} made of? | Do you have {count} pieces of the {item}? | Which {item} is the
+        best for a child? | Will the {item} be back in stock? | Is the {item} heavy? | What colors of the {item} do
+        you sell? | Do you have the {item} in a larger size?
+        """,
+    "praise": """
+        Thank you, the {item} is perfect! | Great service in your shop in {city}. | {name} helped me so kindly, well
+        done. | I love my new {item}. | Best shop in {city}! | Your team was fast and friendly. | The {item} is even
+        better than I hoped. | I will tell all my friends about you. | What a wonderful {item}! | I am very happy with
+        the {item}. | Thanks for the quick help, {name}! | You made my day, thank you. | Five stars for {name} in
+        {city}. | Such a friendly team! | Everything was great, I will come back. | I love your shop, thank you! | The
+        {item} is great, well done! | Thank you for the friendly service.
+        """,
+}
