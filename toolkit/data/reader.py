@@ -1,0 +1,104 @@
+"""The disposable process that reads a file nobody has looked at yet: `python -m toolkit.data.reader`.
+
+Takes a request as JSON on standard input, binds itself to its limits, and leaves table.parquet and report.json in the
+folder it was given. It may die: the process that started it explains that (`child.py`). It never touches anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from toolkit.data.csvfile import read_csv
+from toolkit.data.encoding import find_encoding
+from toolkit.data.jsonfile import JsonReader
+from toolkit.data.limits import FIND_OUT, MEMORY, ReadOptions, UnreadableError, confine
+from toolkit.data.writer import TableWriter
+from toolkit.errors import DataError
+
+TABLE, REPORT = "table.parquet", "report.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """source: the file; folder: where the answer goes; kind: "csv" or "json"; sha256 and label: for the footer."""
+
+    source: str
+    folder: str
+    kind: str
+    sha256: str
+    label: str
+    options: ReadOptions = FIND_OUT
+
+    @classmethod
+    def load(cls, stream: TextIO) -> Request:
+        content = json.load(stream)
+        return cls(**{**content, "options": ReadOptions(**content["options"])})
+
+    def dump(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def read(request: Request) -> None:
+    """Read the file into request.folder/table.parquet. Raises DataError."""
+    source, folder = Path(request.source), Path(request.folder)
+    encoding = find_encoding(source, request.options)
+    notices, drop = list(encoding.notices), list[str]()
+    if request.kind == "csv":
+        writer = TableWriter(folder, lambda line: f"line {line:,}", empty_is_missing=True)
+        found, drop = read_csv(source, encoding.codec, request.options, writer)
+        notices += found
+    else:
+        reader = JsonReader(source, encoding.codec)
+        writer = TableWriter(folder, lambda mark: reader.place(mark))
+        reader.read(writer)
+        notices += reader.notices
+    notices += brace_notices(writer.columns)
+    writer.finish(folder / TABLE, request.label, notices, request.sha256, drop)
+
+
+def brace_notices(columns: list[str]) -> list[str]:
+    """A template can't name a column that has braces in its name."""
+    names = [name for name in columns if "{" in name or "}" in name]
+    if not names:
+        return []
+    shown = ", ".join(f"'{name[:40]}'" for name in names[:10])
+    return [f"Braces in a column's name keep it out of templates; rename {shown} in the file to use it."]
+
+
+def report(folder: Path, **content: Any) -> None:
+    """Leave the outcome for the process that waits."""
+    (folder / REPORT).write_text(json.dumps(content))
+
+
+def explain(error: DataError) -> dict[str, Any]:
+    """A DataError as JSON."""
+    offers = [asdict(offer) for offer in error.offers] if isinstance(error, UnreadableError) else []
+    return {"message": error.message, "hint": error.hint, "offers": offers}
+
+
+def main() -> int:
+    """0 when the request was answered, with a table or with a reason; anything else is a death."""
+    request = Request.load(sys.stdin)
+    folder = Path(request.folder)
+    confine(Path(request.source).stat().st_size)
+    try:
+        read(request)
+    except DataError as error:
+        report(folder, error=explain(error))
+    except MemoryError:
+        needs = DataError(
+            f"Reading the file takes more than {MEMORY >> 30} GB of memory.",
+            "A JSON list is read whole: write one object a line (JSONL), or split the file.",
+        )
+        report(folder, error=explain(needs))
+    else:
+        report(folder, error=None)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

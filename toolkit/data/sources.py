@@ -1,0 +1,142 @@
+"""From the data settings to a Table: a bundled file, a file on this machine, an upload, or a Hugging Face dataset.
+
+Files are read once, in a disposable child process; the outcome, a table or a refusal, is kept by content in
+`save_dir/uploads/tables`, so that the second time is instant. Knows no format: that is `reader.py`'s.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from toolkit.config import BUNDLED, DataConfig
+from toolkit.data.child import Refused, read_in_child
+from toolkit.data.limits import FIND_OUT, ReadOptions, UnreadableError, seconds
+from toolkit.data.reader import Request
+from toolkit.data.table import Table as Table
+from toolkit.data.table import load_table as load_table
+from toolkit.data.uploads import Source, adopt, hashed, publish, uploads_dir
+from toolkit.errors import DataError
+
+READER_VERSION = 1
+"""Part of a kept table's name: raise it when the reader reads a file differently, and old tables are read anew."""
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+HUB_SECONDS = 3_600
+_BUNDLED_NAME = re.compile(r"[a-z0-9-]+\.(csv|json|jsonl)")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+_HUB_ENVIRONMENT = (
+    "HF_",
+    "HUGGINGFACE_",
+    "XDG_CACHE_HOME",
+    "HTTP",
+    "http",
+    "NO_PROXY",
+    "no_proxy",
+    "SSL_",
+    "REQUESTS_CA",
+)
+
+
+def open_table(data: DataConfig, save_dir: Path, options: ReadOptions = FIND_OUT) -> Table:
+    """The table that the settings name. Waits while a file is read for the first time (seconds a 100 MB).
+
+    Raises DataError; an UnreadableError when one of its `offers`, passed as `options`, would make the file readable.
+    """
+    path = str(data.path)
+    if data.file_type == "huggingface":
+        return _open_hub(path, save_dir)
+    source = _bundled(path.removeprefix(BUNDLED)) if path.startswith(BUNDLED) else adopt(Path(path), save_dir)
+    return _open_file(source, data.file_type, save_dir, options)
+
+
+def _bundled(name: str) -> Source:
+    if not _BUNDLED_NAME.fullmatch(name) or not (ASSETS / name).is_file():
+        there = ", ".join(
+            BUNDLED + file.name for file in sorted(ASSETS.iterdir()) if _BUNDLED_NAME.fullmatch(file.name)
+        )
+        raise DataError(f"'{BUNDLED}{name}' does not ship with the toolkit.", f"There are: {there or 'none'}.")
+    return hashed(ASSETS / name)
+
+
+def _open_file(source: Source, kind: str, save_dir: Path, options: ReadOptions) -> Table:
+    choices = hashlib.sha256(repr(options).encode()).hexdigest()[:6]
+    key = f"{source.sha256[:12]}-{kind}-{READER_VERSION}" + ("" if options == FIND_OUT else f"-{choices}")
+    with _workplace(save_dir, key) as (final, refusal, folder):
+        table = _kept(final, refusal, source.sha256)
+        if table is None:
+            request = Request(str(source.path), str(folder), kind, source.sha256, source.label, options)
+            limit = seconds(source.path.stat().st_size)
+            try:
+                made = read_in_child("toolkit.data.reader", request.dump(), folder, limit)
+            except (Refused, UnreadableError) as error:
+                _keep_refusal(error, source.sha256, folder / "refusal.json", refusal)
+                raise
+            publish(made, final)
+            table = load_table(final)
+    return replace(table, label=source.label)
+
+
+def _open_hub(name: str, save_dir: Path) -> Table:
+    if not _HUB_ID.fullmatch(name):
+        raise DataError(
+            f"'{name}' is not a Hugging Face dataset.",
+            "Give an id such as owner/name; for a file on this machine choose CSV or JSON as the file type.",
+        )
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    with _workplace(save_dir, f"{digest[:12]}-hub-{READER_VERSION}") as (final, _, folder):
+        if not final.exists():
+            environment = {k: v for k, v in os.environ.items() if k.startswith(_HUB_ENVIRONMENT)}
+            request = json.dumps({"dataset": name, "folder": str(folder)})
+            made = read_in_child("toolkit.worker.fetch_dataset", request, folder, HUB_SECONDS, environment)
+            publish(made, final)
+        return load_table(final)
+
+
+@contextmanager
+def _workplace(save_dir: Path, key: str) -> Iterator[tuple[Path, Path, Path]]:
+    """(kept table, kept refusal, empty folder for the child), held by one process or thread at a time."""
+    tables = uploads_dir(save_dir) / "tables"
+    folder = tables.absolute() / f".part-{key}"
+    try:
+        tables.mkdir(exist_ok=True)
+        with (tables / f".{key}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            try:
+                yield tables.absolute() / f"{key}.parquet", tables / f"{key}.refused.json", folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{tables} can't be written: {error.strerror or error}.", "Free some space.") from error
+
+
+def _kept(final: Path, refusal: Path, sha256: str) -> Table | None:
+    """The table read earlier from the same bytes, or None. Raises the refusal met earlier."""
+    if final.exists():
+        try:
+            table = load_table(final)
+        except DataError:  # damaged on disk: read the source again
+            return None
+        return table if table.sha256 == sha256 else None
+    if refusal.exists():
+        kept = json.loads(refusal.read_text())
+        if kept["sha256"] == sha256:
+            raise UnreadableError(kept["message"], kept["hint"], [ReadOptions(**offer) for offer in kept["offers"]])
+    return None
+
+
+def _keep_refusal(error: DataError, sha256: str, temporary: Path, final: Path) -> None:
+    offers = [asdict(offer) for offer in error.offers] if isinstance(error, UnreadableError) else []
+    content = {"sha256": sha256, "message": error.message, "hint": error.hint, "offers": offers}
+    temporary.write_text(json.dumps(content))
+    publish(temporary, final)

@@ -1,0 +1,116 @@
+"""The table: a parquet file whose cells are text or missing, opened by row, page, column or in batches.
+
+All that is known about it (where its bytes came from, missing cells, notices) is in the file's own footer, so that a
+copy in a run directory needs nothing beside it. Knows no source format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from toolkit.errors import DataError
+
+FOOTER = b"finetuning-toolkit"
+SCHEMA = 1
+Cells = dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A parsed dataset. path: the parquet file; sha256: of the original bytes, 64 hex digits; label: its name for
+    people; missing: missing cells of each column; notices: what the reader decided, in words."""
+
+    path: Path
+    sha256: str
+    label: str
+    columns: tuple[str, ...]
+    rows: int
+    missing: Mapping[str, int] = field(hash=False)
+    notices: tuple[str, ...] = ()
+
+    @cached_property
+    def _starts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """First row of each row group, and the end of the last one."""
+        with pq.ParquetFile(self.path) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        return np.cumsum([0, *sizes], dtype=np.int64)
+
+    def page(self, start: int, count: int) -> list[Cells]:
+        """Rows start .. start+count as dicts; fewer at the end. Reads only the row groups that hold them."""
+        start, stop = max(start, 0), min(start + count, self.rows)
+        if start >= stop:
+            return []
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        last = int(np.searchsorted(self._starts, stop, side="left"))
+        with pq.ParquetFile(self.path) as file:
+            part = file.read_row_groups(list(range(first, last)), columns=list(self.columns))
+        begin = int(self._starts[first])
+        return _dicts(part.slice(start - begin, stop - start))
+
+    def row(self, index: int) -> Cells:
+        """One row. Raises DataError outside 0 .. rows-1."""
+        if not 0 <= index < self.rows:
+            raise DataError(f"There is no row {index + 1}: the data has {self.rows:,} rows.", "Choose another row.")
+        return self.page(index, 1)[0]
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column, text or null, `rows` long."""
+        return self.read([name]).column(0)
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """Whole columns in memory: their text's size."""
+        with pq.ParquetFile(self.path) as file:
+            return file.read(columns=list(columns))
+
+    def batches(self, columns: Sequence[str], size: int = 16_384) -> Iterator[pa.RecordBatch]:
+        """The columns from the first row to the last, a bounded number of rows at a time."""
+        with pq.ParquetFile(self.path) as file:
+            yield from file.iter_batches(batch_size=size, columns=list(columns))
+
+    def take(
+        self, indices: Sequence[int] | np.ndarray[Any, Any], columns: Sequence[str] | None = None, size: int = 4_096
+    ) -> Iterator[Cells]:
+        """The rows with these 0-based indices, in this order, as dicts of `columns` (all of them by default).
+
+        Holds the columns in memory while it runs and makes dicts `size` rows at a time.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
+            raise DataError(f"A row index is outside 0 .. {self.rows - 1}.", "Open the data again.")
+        whole = self.read(self.columns if columns is None else columns)
+        for start in range(0, len(wanted), size):
+            yield from _dicts(whole.take(pa.array(wanted[start : start + size])))
+
+
+def load_table(parquet: Path) -> Table:
+    """Open a parsed table, e.g. a run's own copy. Raises DataError when the file is not one."""
+    try:
+        with pq.ParquetFile(parquet) as file:
+            footer = json.loads((file.metadata.metadata or {})[FOOTER])
+            rows, columns = file.metadata.num_rows, tuple(file.schema_arrow.names)
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise DataError(f"The prepared data {parquet} can't be read ({error}).", "Open the data again.") from error
+    if footer["schema"] > SCHEMA:
+        raise DataError(f"{parquet} was made by a newer version of the toolkit.", "Update the toolkit.")
+    notices = tuple(footer["notices"])
+    return Table(Path(parquet), footer["sha256"], footer["label"], columns, rows, footer["missing"], notices)
+
+
+def footer(sha256: str, label: str, missing: Mapping[str, int], notices: Sequence[str]) -> dict[str, str]:
+    """What `load_table` reads back, as a parquet file's key-value metadata."""
+    content = {"schema": SCHEMA, "sha256": sha256, "label": label, "missing": dict(missing), "notices": list(notices)}
+    return {FOOTER.decode(): json.dumps(content)}
+
+
+def _dicts(part: pa.Table) -> list[Cells]:
+    cells = [column.to_pylist() for column in part.columns]
+    return [dict(zip(part.column_names, row, strict=True)) for row in zip(*cells, strict=True)]

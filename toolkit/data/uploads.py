@@ -1,0 +1,147 @@
+"""Files kept by their content: what was given is on disk, whole, before anyone looks inside.
+
+`save_dir/uploads/<first 12 hex digits of the sha256>-<label>.<ext>`. Written aside, fsynced, renamed: a name that
+exists is a whole file. Knows no format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import secrets
+import stat
+import time
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from toolkit.errors import DataError
+
+DIGITS = 12
+"""Hex digits of the sha256 in a file's name."""
+
+CHUNK = 1 << 20
+EXTENSIONS = ("csv", "tsv", "txt", "json", "jsonl", "ndjson")
+_SETTLED_S = 2.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file whose bytes won't change: path, sha256 (64 hex digits), label for people."""
+
+    path: Path
+    sha256: str
+    label: str
+
+
+_known: dict[tuple[str, int, int, int], Source] = {}
+
+
+def store(data: bytes | BinaryIO, name: str, save_dir: Path) -> Path:
+    """Keep an upload; returns its path. The same bytes under the same name are the same file.
+
+    Raises DataError when it can't be written, e.g. on a full disk.
+    """
+    return _keep(io.BytesIO(data) if isinstance(data, bytes) else data, name, save_dir).path
+
+
+def adopt(path: Path, save_dir: Path) -> Source:
+    """A copy, by content, of a file that the user named; an upload is its own copy.
+
+    Raises DataError when it is not there, not a regular file, or can't be read.
+    """
+    folder = uploads_dir(save_dir)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}.", "Check the path, or upload the file.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"The file {path} can't be opened ({error}).", "Check the path and its permissions.") from error
+    with os.fdopen(descriptor, "rb") as file:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            what = "a folder" if stat.S_ISDIR(before.st_mode) else "not an ordinary file"
+            raise DataError(f"{path} is {what}.", "Give the path of one CSV or JSON file.")
+        key = (str(path.absolute()), before.st_ino, before.st_size, before.st_mtime_ns)
+        known = _known.get(key)
+        if known is not None and known.path.exists():
+            return known
+        source = _hashed(file, path) if path.resolve().parent == folder.resolve() else _keep(file, path.name, save_dir)
+        after = os.fstat(descriptor)
+    unchanged = (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    if unchanged and time.time() - before.st_mtime > _SETTLED_S:
+        _known[key] = source
+    return source
+
+
+def hashed(path: Path) -> Source:
+    """A file that ships with the toolkit, left where it is."""
+    with path.open("rb") as file:
+        return _hashed(file, path)
+
+
+def label_of(name: str) -> str:
+    """The stem of a file's name as [a-z0-9-], at most 40 long; "data" when nothing is left."""
+    stem = name.replace("\\", "/").rsplit("/", 1)[-1]
+    stem = stem.rsplit(".", 1)[0] if "." in stem[1:] else stem
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "data"
+
+
+def uploads_dir(save_dir: Path) -> Path:
+    """Made when missing; raises DataError when it can't be."""
+    folder = Path(save_dir) / "uploads"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return folder
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Make a finished file durable under its final name."""
+    for path, flags in ((temporary, os.O_RDONLY), (final.parent, os.O_RDONLY | os.O_DIRECTORY)):
+        if path == final.parent:
+            temporary.replace(final)
+        descriptor = os.open(path, flags)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _keep(data: BinaryIO, name: str, save_dir: Path) -> Source:
+    folder = uploads_dir(save_dir)
+    temporary = folder / f".new-{secrets.token_hex(8)}"
+    digest = hashlib.sha256()
+    try:
+        with temporary.open("xb") as out:
+            while chunk := data.read(CHUNK):
+                digest.update(chunk)
+                out.write(chunk)
+        final = folder / f"{digest.hexdigest()[:DIGITS]}-{label_of(name)}.{_extension(name)}"
+        publish(temporary, final)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Source(final, digest.hexdigest(), final.name[DIGITS + 1 :])
+
+
+def _hashed(file: BinaryIO, path: Path) -> Source:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    own = path.name.startswith(digest[:DIGITS] + "-")
+    return Source(path, digest, path.name[DIGITS + 1 :] if own else path.name)
+
+
+def _extension(name: str) -> str:
+    extension = name.rsplit(".", 1)[-1].lower()
+    return extension if extension in EXTENSIONS else "data"
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    reason = error.strerror or str(error)
+    return DataError(f"{folder} can't be written: {reason}.", "Free some space or choose another save_dir.")

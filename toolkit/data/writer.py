@@ -1,0 +1,164 @@
+"""Rows of text in, a parquet table out: in batches, so that memory does not grow with the file.
+
+Checks what holds for every cell whatever it came from: its length, NUL, characters that are none. Columns may still
+appear while rows are written (JSON). Knows no source format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from toolkit.data.limits import MAX_CELL, MAX_COLUMNS, MAX_NAME
+from toolkit.data.table import footer
+from toolkit.errors import DataError
+
+BATCH_ROWS = 16_384
+BATCH_CHARACTERS = 16_000_000
+
+
+class TableWriter:
+    """Collects rows and writes them below `folder`. `place` turns the mark of a row (a line number, an offset) into
+    words for messages; with `empty_is_missing` an empty cell is a missing one."""
+
+    def __init__(self, folder: Path, place: Callable[[int], str], *, empty_is_missing: bool = False) -> None:
+        self.columns: list[str] = []
+        self.missing: dict[str, int] = {}
+        self.rows = 0
+        self._folder = folder
+        self._place = place
+        self._empty_is_missing = empty_is_missing
+        self._cells: list[list[str | None]] = []
+        self._marks: list[int] = []
+        self._characters = 0
+        self._parts: list[Path] = []
+        self._part: pq.ParquetWriter | None = None
+        self._hash = hashlib.sha256()
+
+    def grow(self, name: str) -> None:
+        """Add a column; rows so far lack it. Raises DataError for a name or a number of columns beyond the limits."""
+        check_name(name)
+        if len(self.columns) == MAX_COLUMNS:
+            hint = (
+                "Keep the columns that the prompt needs. A file without a header, or turned on its side, looks so too."
+            )
+            raise DataError(f"The data has more than {MAX_COLUMNS:,} columns.", hint)
+        if self._part is not None:
+            self.flush()
+            self._part.close()
+            self._part = None
+        for cells in self._cells:
+            cells.append(None)
+        self.columns.append(name)
+        self.missing[name] = self.rows - len(self._cells)
+
+    def add(self, cells: Sequence[str | None], mark: int) -> None:
+        """One row, a cell for every column. Its faults are found when its batch is written."""
+        self._cells.append(list(cells))
+        self._marks.append(mark)
+        self.rows += 1
+        self._characters += sum(map(len, filter(None, cells)))
+        if len(self._cells) >= BATCH_ROWS or self._characters >= BATCH_CHARACTERS:
+            self.flush()
+
+    def finish(
+        self, final: Path, label: str, notices: Sequence[str], sha256: str | None = None, drop: Sequence[str] = ()
+    ) -> None:
+        """Write what is left and the footer to `final`, without the columns in `drop`. Without the `sha256` of a
+        source, that of the cells stands for it."""
+        self.flush()
+        if self._part is not None:
+            self._part.close()
+        kept = [column for column in self.columns if column not in drop]
+        missing = {column: self.missing[column] for column in kept}
+        schema = pa.schema([(column, pa.string()) for column in kept])
+        with pq.ParquetWriter(final, schema, compression="zstd") as out:
+            for part in self._parts:
+                with pq.ParquetFile(part) as file:
+                    for index in range(file.num_row_groups):
+                        out.write_table(_align(file.read_row_group(index), schema))
+                part.unlink()
+            digest = sha256 if sha256 is not None else self._hash.hexdigest()
+            out.add_key_value_metadata(footer(digest, label, missing, notices))
+
+    def flush(self) -> None:
+        """Write the batch collected so far; its faults are raised here."""
+        if not self._cells:
+            return
+        arrays = [self._array(index, column) for index, column in enumerate(zip(*self._cells, strict=True))]
+        batch = pa.RecordBatch.from_arrays(arrays, names=self.columns)
+        if self._part is None:
+            self._parts.append(self._folder / f"part-{len(self._parts)}.parquet")
+            self._part = pq.ParquetWriter(self._parts[-1], batch.schema, compression="lz4")
+        self._part.write_batch(batch)
+        self._hash.update(batch.serialize())
+        self._cells, self._marks, self._characters = [], [], 0
+
+    def _array(self, index: int, cells: Sequence[str | None]) -> pa.Array:
+        if self._empty_is_missing:
+            cells = [cell or None for cell in cells]
+        present = [cell for cell in cells if cell]
+        if present and max(map(len, present)) > MAX_CELL:
+            self._refuse(index, cells, lambda cell: len(cell) > MAX_CELL, _too_long)
+        if any("\0" in cell for cell in present):
+            self._refuse(index, cells, lambda cell: "\0" in cell, _nul)
+        try:
+            array = pa.array(cells, pa.string())
+        except UnicodeEncodeError:
+            self._refuse(index, cells, _has_surrogate, _surrogate)
+        self.missing[self.columns[index]] += array.null_count
+        return array
+
+    def _refuse(
+        self,
+        index: int,
+        cells: Sequence[str | None],
+        wrong: Callable[[str], bool],
+        say: Callable[[str], tuple[str, str]],
+    ) -> None:
+        at = next(i for i, cell in enumerate(cells) if cell and wrong(cell))
+        message, hint = say(cells[at] or "")
+        row = self.rows - len(self._cells) + at + 1
+        raise DataError(
+            f"Row {row:,} ({self._place(self._marks[at])}), column '{self.columns[index]}': {message}", hint
+        )
+
+
+def check_name(name: str) -> None:
+    """Raise DataError for a column name that can't be one."""
+    if len(name) > MAX_NAME:
+        message = f"A column's name has {len(name):,} characters ('{name[:40]}...'); at most {MAX_NAME:,} are allowed."
+        raise DataError(message, "The file needs a first line with the names of its columns.")
+    if "\0" in name or _has_surrogate(name):
+        shown = name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+        raise DataError(f"The column name '{shown}' holds a character that is none.", "Rename the column.")
+
+
+def _has_surrogate(cell: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in cell)
+
+
+def _too_long(cell: str) -> tuple[str, str]:
+    message = f"the cell has {len(cell):,} characters; at most {MAX_CELL:,} are allowed."
+    return message, "Shorten it, or split it into several rows."
+
+
+def _nul(cell: str) -> tuple[str, str]:
+    return f"the cell holds a NUL character, after {cell[: cell.index(chr(0))][-30:]!r}.", "Remove it from the file."
+
+
+def _surrogate(cell: str) -> tuple[str, str]:
+    found = next(character for character in cell if _has_surrogate(character))
+    message = f"the cell holds half a character (\\u{ord(found):04x} without its other half)."
+    return message, "Replace it in the file; the text was cut inside an emoji or a rare letter."
+
+
+def _align(part: pa.Table, schema: Any) -> pa.Table:
+    """The part with exactly the schema's columns: those that appeared later are missing in it."""
+    empty = pa.nulls(part.num_rows, pa.string())
+    return pa.table([part.column(name) if name in part.column_names else empty for name in schema.names], schema=schema)
