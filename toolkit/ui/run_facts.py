@@ -1,66 +1,76 @@
-"""What a run's own files say about it, apart from its state: name, time, dataset, config. Cached, as none changes
-but the label.
-"""
+"""What a run's own files say about it, apart from its state: label, time, dataset, settings. Cached."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
-import yaml
 
-from toolkit.errors import RunError
-from toolkit.runs.rundir import RunDir
+from toolkit.forms.draft import complete
+from toolkit.forms.spec import leaves
+from toolkit.runs.configfile import load_draft
+from toolkit.runs.rundir import RunDir, read_meta
+from toolkit.ui.words import model_name
 
 
 @dataclass(frozen=True)
 class Facts:
-    """created: local time, None when unknown. settings: what a study varied. config: the run's nested dict."""
+    """name: the label, or one made of model and dataset. created: local time. settings: what a study varied.
+
+    dataset: label, rows and sha256 of the run's own table. config: the run's settings as a nested dict.
+    """
 
     name: str
-    created: datetime | None
+    created: datetime
     study: str
     settings: dict[str, Any]
     dataset: dict[str, Any]
     config: dict[str, Any]
 
+    @property
+    def model(self) -> str:
+        return model_name(str(self.config["model"]["hf_model_ckpt"]))
+
 
 def facts(run: RunDir) -> Facts:
-    """The facts of a run; raises RunError when its files can't be read."""
-    if not run.meta_path.exists() or not run.config_path.exists():
-        raise RunError(f"The folder of run {run.id} is not complete.", "Delete it.")
-    return _read(str(run.path), run.meta_path.stat().st_mtime_ns)
+    """The facts of a run; raises RunError or ConfigError when its files can't be read."""
+    stamp = run.meta_path.stat().st_mtime_ns if run.meta_path.exists() else 0
+    return _read(str(run.path), stamp)
 
 
-@st.cache_data(show_spinner=False, max_entries=500)
+@st.cache_data(show_spinner=False, max_entries=1000)
 def _read(folder: str, stamp: int) -> Facts:
     del stamp  # part of the cache's key alone
     run = RunDir(Path(folder))
-    try:
-        meta = json.loads(run.meta_path.read_text(encoding="utf-8"))
-        config = yaml.safe_load(run.config_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"The files of run {run.id} can't be read: {error}.", "Delete it.") from error
+    meta = read_meta(run)
+    config = complete(load_draft(run.config_path.read_text(encoding="utf-8")))
+    dataset = dict(meta.get("dataset") or {})
+    model = model_name(str(config["model"]["hf_model_ckpt"]))
     return Facts(
-        name=str(meta.get("name") or run.id),
-        created=_time(meta.get("created")),
+        name=str(meta.get("name") or f"{model} on {dataset.get('label') or 'its data'}"),
+        created=datetime.fromtimestamp(float(meta["created"])).astimezone(),
         study=str(meta.get("study") or ""),
         settings=dict(meta.get("settings") or {}),
-        dataset=dict(meta.get("dataset") or {}),
-        config=config if isinstance(config, dict) else {},
+        dataset=dataset,
+        config=config,
     )
 
 
-def _time(created: Any) -> datetime | None:
-    if isinstance(created, int | float):
-        return datetime.fromtimestamp(created).astimezone()
-    if isinstance(created, str):
-        try:
-            return datetime.fromisoformat(created).astimezone()
-        except ValueError:
-            return None
-    return None
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Dotted path -> value, for every setting of the schema that the config has."""
+    found: dict[str, Any] = {}
+    for spec in leaves():
+        here: Any = config
+        for part in spec.path.split("."):
+            here = here.get(part) if isinstance(here, dict) else None
+        found[spec.path] = here
+    return found
+
+
+def differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(path, first's value, second's value) of every setting in which two configs differ; save_dir does not count."""
+    left, right = flat(first), flat(second)
+    return [(path, left[path], right[path]) for path in left if left[path] != right[path] and path != "save_dir"]

@@ -15,9 +15,11 @@ from typing import Any, cast
 import streamlit as st
 
 from toolkit.config import Config
-from toolkit.errors import ConfigError
+from toolkit.data.table import Table
+from toolkit.errors import ConfigError, DataError
 from toolkit.forms.draft import complete, default_draft, get, put
 from toolkit.runs.durable import durable_write
+from toolkit.ui.dataset import open_cached, suggest_templates, templates_fit
 
 ENVIRONMENT = "FINETUNING_TOOLKIT_SAVE_DIR"
 DEFAULT_FOLDER = cast(str, Config.model_fields["save_dir"].default)
@@ -90,6 +92,45 @@ def set_grid(new: dict[str, list[Any]]) -> None:
 def value(path: str) -> Any:
     """One setting as it stands in the draft."""
     return get(_workspace()["draft"], path)
+
+
+def table() -> Table | None:
+    """The dataset that the draft names, opened once; None when it can't be, and `table_error` says why."""
+    try:
+        opened = open_cached(_workspace()["draft"].get("data") or {}, save_dir())
+    except DataError as error:
+        st.session_state["table_error"] = error
+        return None
+    st.session_state.pop("table_error", None)
+    return opened
+
+
+def table_error() -> DataError | None:
+    return cast("DataError | None", st.session_state.get("table_error"))
+
+
+def choose_dataset(file_type: str, path: str) -> None:
+    """Take another dataset into the draft. Raises DataError and keeps the former one when it can't be opened.
+
+    Templates that don't fit its columns are replaced by suggestions; the earlier ones stay at hand.
+    """
+    opened = open_cached({"file_type": file_type, "path": path}, save_dir())
+    workspace = _workspace()
+    data = workspace["draft"]["data"] = {**workspace["draft"]["data"], "file_type": file_type, "path": path}
+    prompt, stub = str(data.get("prompt") or ""), str(data.get("prompt_stub") or "")
+    if not templates_fit(prompt, stub, opened.columns):
+        st.session_state["earlier_templates"] = (prompt, stub)
+        data["prompt"], data["prompt_stub"] = suggest_templates(opened.columns)
+    _bump()
+    _save(workspace)
+
+
+def replace_templates(prompt: str, stub: str) -> None:
+    """Put both templates at once, from outside of their editors."""
+    workspace = _workspace()
+    workspace["draft"]["data"] = {**workspace["draft"]["data"], "prompt": prompt, "prompt_stub": stub}
+    _bump()
+    _save(workspace)
 
 
 def version() -> int:

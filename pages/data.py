@@ -1,0 +1,42 @@
+"""Choose the data, write the two templates, see what each row becomes, and decide the split."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from toolkit.ui import chrome, split_view, state, table_view
+from toolkit.ui.dataset import config_of
+from toolkit.ui.first_visit import hero
+from toolkit.ui.form import render_field
+from toolkit.ui.prompt_view import prompt_workbench
+from toolkit.ui.source_view import source_line, source_picker
+from toolkit.ui.steps import data_missing
+
+with chrome.page(
+    "data", "What the model will learn from: a table, and two templates that turn each row into an example."
+):
+    hero()
+    st.subheader("Dataset", anchor=False)
+    source_picker()
+    table = state.table()
+    error = state.table_error()
+    if error is not None:
+        chrome.show_error(error)
+    if table is not None:
+        source_line(table.label, table.rows, len(table.columns))
+        table_view.notices(table)
+        table_view.table_preview(table)
+
+        st.subheader("Examples", anchor=False)
+        prompt_workbench(table)
+
+        st.subheader("Train and test", anchor=False)
+        config = config_of(state.draft()["data"])
+        problems = split_view.problems(table, config) if config else []
+        for column, leaf in zip(st.columns(3), ("train_size", "test_size", "train_test_split_seed"), strict=True):
+            with column:
+                render_field(f"data.{leaf}", problems)
+        if config is not None:
+            split_view.split_bar(table, config)
+            table_view.doctor(table, config)
+    chrome.next_step("configure", "Configure the training", data_missing(table))

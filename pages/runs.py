@@ -1,0 +1,35 @@
+"""Watch a run, and find every other one."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from toolkit.runs.rundir import list_runs
+from toolkit.ui import chrome, state
+from toolkit.ui.first_visit import hero
+from toolkit.ui.run_actions import action_row
+from toolkit.ui.run_pick import run_chooser
+from toolkit.ui.run_settings import settings_view
+from toolkit.ui.run_table import entries, run_table
+from toolkit.ui.run_view import live_view
+from toolkit.ui.steps import playground_missing
+
+with chrome.page("runs"):
+    found, broken = entries(list_runs(state.save_dir()))
+    hero()
+    if found:
+        chosen = run_chooser(found, "Run")
+        live_view(chosen.run)
+        action_row(chosen.run)
+        with st.expander("Settings of this run", icon=":material/tune:"):
+            settings_view(chosen.run, found)
+        st.subheader("All runs", anchor=False)
+        picked = run_table(found, chosen.run.id, key="all_runs")
+        if picked:
+            state.choose_run(picked)
+            st.rerun()
+        chrome.next_step("playground", "Talk to it in the playground", playground_missing(chosen.status))
+    else:
+        chrome.next_step("data", "Choose data of your own")
+    for error in broken:
+        chrome.show_error(error)

@@ -1,0 +1,25 @@
+"""Several runs that differ in a few settings, side by side."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from toolkit.ui import chrome
+from toolkit.ui.study_view import studies, study_live
+
+with chrome.page("studies"):
+    found = studies()
+    if not found:
+        with st.container(border=True):
+            st.markdown("##### :material/science: No study yet")
+            st.markdown(
+                "A study trains the same data under several values of any setting, one run each, and shows which value "
+                "served best. On the Configure page, switch **use ablate** on and give a setting more than one value."
+            )
+            if st.button("Set up a study", type="primary", icon=":material/tune:"):
+                chrome.go("configure")
+    else:
+        names = list(found)
+        name = st.selectbox("Study", names, key="study", bind="query-params")
+        study_live(found[name if name in found else names[0]])
+        chrome.next_step("runs", "See its runs one by one")

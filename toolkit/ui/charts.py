@@ -1,0 +1,94 @@
+"""The charts, as plotly figures in the theme's colours. Knows points, not where they come from.
+
+`uirevision` stays the same while a run is on screen: what one has zoomed to stays while new points arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from toolkit.ui.curves import Point, smooth, thin
+
+CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "responsive": True}
+SMALL = (
+    # series, title, unit factor, format of the hover
+    ("learning_rate", "Learning rate", 1.0, ".3g"),
+    ("grad_norm", "Gradient norm", 1.0, ".3g"),
+    ("tokens_per_second", "Tokens per second", 1.0, ",.0f"),
+    ("memory_bytes", "Memory (MiB)", 1 / 2**20, ",.0f"),
+    ("gpu_memory_bytes", "GPU memory (MiB)", 1 / 2**20, ",.0f"),
+)
+
+
+def palette() -> list[str]:
+    """The theme's colours for series, light or dark as the visitor sees it."""
+    kind = "dark" if st.context.theme.type == "dark" else "light"
+    return list(st.get_option(f"theme.{kind}.chartCategoricalColors") or ["#0B6E63", "#C2571A", "#4759B8"])
+
+
+def loss_chart(curves: Mapping[str, Sequence[Point]], smoothing: float, revision: str) -> go.Figure:
+    """Training loss (raw behind, smoothed in front) and loss on the test split."""
+    colours = palette()
+    figure = _figure(revision, "step", legend=True)
+    train = curves.get("loss", [])
+    if smoothing:
+        _line(figure, "Training, raw", thin(train), colours[0], opacity=0.3, width=1)
+    _line(figure, "Training", thin(smooth(train, smoothing)), colours[0])
+    _line(figure, "Test", thin(curves.get("eval_loss", [])), colours[1], markers=True)
+    figure.update_yaxes(title="loss", rangemode="tozero")
+    return figure
+
+
+def small_chart(points: Sequence[Point], factor: float, form: str, revision: str) -> go.Figure:
+    """One series without a legend; its title stands above it on the page."""
+    figure = _figure(revision, None, legend=False)
+    _line(figure, "", [(step, value * factor) for step, value in thin(points)], palette()[2], width=1.6, form=form)
+    figure.update_yaxes(rangemode="tozero", nticks=4)
+    figure.update_xaxes(nticks=5)
+    return figure
+
+
+def overlay(runs: Mapping[str, Sequence[Point]], title: str, revision: str, smoothing: float = 0.0) -> go.Figure:
+    """The same series of several runs; the keys are their labels."""
+    colours = palette()
+    figure = _figure(revision, "step", legend=True)
+    for number, (label, points) in enumerate(runs.items()):
+        _line(
+            figure, label, thin(smooth(points, smoothing), 200), colours[number % len(colours)],
+            dash=("solid", "dash", "dot", "dashdot")[number // len(colours) % 4],
+        )  # fmt: skip
+    figure.update_yaxes(title=title)
+    return figure
+
+
+def _figure(revision: str, x_title: str | None, legend: bool) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(
+        uirevision=revision, showlegend=legend, hovermode="x unified",
+        margin={"l": 8, "r": 8, "t": 28 if legend else 6, "b": 8},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        xaxis={"title": x_title, "rangemode": "tozero", "automargin": True},
+        yaxis={"automargin": True},
+    )  # fmt: skip
+    return figure
+
+
+def _line(
+    figure: go.Figure, name: str, points: Sequence[Point], colour: str, *, opacity: float = 1.0, width: float = 2.0,
+    markers: bool = False, dash: str = "solid", form: str = ".4g",
+) -> None:  # fmt: skip
+    line: dict[str, Any] = {"color": colour, "width": width, "dash": dash}
+    figure.add_scatter(
+        x=[step for step, _ in points], y=[value for _, value in points], name=_no_markup(name), opacity=opacity,
+        mode="lines+markers" if markers or len(points) == 1 else "lines", line=line, marker={"size": 6},
+        hovertemplate=f"%{{y:{form}}}<extra>{_no_markup(name)}</extra>",
+    )  # fmt: skip
+
+
+def _no_markup(text: str) -> str:
+    """plotly reads a few HTML tags and %{...} in labels."""
+    return text.replace("<", "‹").replace(">", "›").replace("%{", "% {")

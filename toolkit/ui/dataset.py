@@ -1,0 +1,82 @@
+"""The dataset that the draft names: opened once a session, and what changes when another one is chosen.
+
+Pure but for the session's cache; knows no widget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import streamlit as st
+from pydantic import ValidationError
+
+from toolkit.config import Config, DataConfig
+from toolkit.data.prompt import compile_template
+from toolkit.data.sources import open_table
+from toolkit.data.table import Table
+from toolkit.errors import DataError
+
+PAIRS = (
+    ("prompt", "completion"), ("instruction", "output"), ("instruction", "response"), ("question", "answer"),
+    ("input", "output"), ("text", "label"), ("text", "summary"), ("source", "target"),
+)  # fmt: skip
+
+
+def open_cached(data: Mapping[str, Any], save_dir: Path) -> Table:
+    """The table of a draft's data section; raises DataError. The same file is opened once a session."""
+    key = (str(data.get("file_type")), str(data.get("path")), _stamp(data), str(save_dir))
+    held = st.session_state.get("table")
+    if held is None or held[0] != key:
+        table = open_table(_source(str(data.get("file_type")), str(data.get("path"))), save_dir)
+        st.session_state["table"] = held = (key, table)
+    return cast(Table, held[1])
+
+
+def _source(file_type: str, path: str) -> DataConfig:
+    try:
+        return DataConfig.model_validate({"file_type": file_type, "path": path})
+    except ValidationError as error:
+        raise DataError(f"'{path}' can't be a dataset: {error.errors()[0]['msg']}.", "Choose another one.") from error
+
+
+def _stamp(data: Mapping[str, Any]) -> tuple[int, int] | None:
+    file = Path(str(data.get("path")))
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+def suggest_templates(columns: Sequence[str]) -> tuple[str, str]:
+    """(prompt, prompt_stub) for these columns: a pair of usual names when there is one, else the first and the last."""
+    lower = {column.lower(): column for column in columns}
+    usable = [column for column in columns if "{" not in column and "}" not in column]
+    if not usable:
+        return "", ""
+    for first, last in PAIRS:
+        if first in lower and last in lower:
+            middle = lower.get("input") if first == "instruction" else None
+            prompt = f"{{{lower[first]}}}" + (f"\n\n{{{middle}}}" if middle else "")
+            return prompt, f"{{{lower[last]}}}"
+    return (f"{{{usable[0]}}}" if len(usable) > 1 else ""), f"{{{usable[-1]}}}"
+
+
+def templates_fit(prompt: str, stub: str, columns: Sequence[str]) -> bool:
+    """Whether both templates compile against these columns."""
+    try:
+        compile_template(prompt, columns)
+        compile_template(stub, columns)
+    except DataError:
+        return False
+    return True
+
+
+def config_of(data: Mapping[str, Any]) -> Config | None:
+    """A Config with this data section and defaults elsewhere; None while the section itself is invalid."""
+    try:
+        return Config.model_validate({"data": dict(data)})
+    except ValidationError:
+        return None

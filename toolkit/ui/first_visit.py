@@ -1,0 +1,34 @@
+"""Try it now: the default demo, from nothing to a run, with one click."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from toolkit.config import Config
+from toolkit.runs.rundir import RunDir, create_run, list_runs
+from toolkit.ui import chrome, state
+from toolkit.ui.dataset import open_cached
+
+
+def start_demo() -> RunDir:
+    """Queue a run of the default settings; raises DataError or RunError."""
+    config = Config(save_dir=str(state.save_dir()))
+    table = open_cached(config.data.model_dump(mode="json"), state.save_dir())
+    return create_run(config, table, name="First try: orders to JSON")
+
+
+def hero() -> None:
+    """Shown until there is a run."""
+    if list_runs(state.save_dir()):
+        return
+    with st.container(border=True):
+        words, button = st.columns([4, 1], vertical_alignment="center")
+        words.markdown("##### :material/bolt: See it work, in about a minute")
+        words.markdown(
+            "A tiny bundled model learns to turn order messages into JSON, on this machine and without a network. "
+            "You watch it learn, then ask it, and the untrained model beside it, about a message it has never seen."
+        )
+        if button.button("Try it now", type="primary", icon=":material/play_arrow:", width="stretch"):
+            with st.spinner("Preparing the sample…"):
+                run = start_demo()
+            chrome.go("runs", run.id)

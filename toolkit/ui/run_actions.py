@@ -1,0 +1,123 @@
+"""What one can do with a run: stop, kill, delete, rename, use its settings again, download its adapter."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+import streamlit as st
+
+from toolkit.errors import ToolkitError
+from toolkit.runs.durable import durable_write, verify_commit
+from toolkit.runs.rundir import MAX_NAME, RunDir, delete_run, kill_run, read_meta, request_stop
+from toolkit.runs.status import RunStatus, read_status
+from toolkit.ui import chrome, state
+from toolkit.ui.plain import plain
+from toolkit.ui.run_facts import facts
+
+MEMBERS = (
+    "adapter_model.safetensors", "adapter_config.json", "README.md", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "chat_template.jinja", "generation_config.json", "vocab.json", "merges.txt",
+)  # fmt: skip
+"""What a downloaded adapter may hold, under these names and no others."""
+
+
+def stop_buttons(run: RunDir, status: RunStatus) -> None:
+    """Stop politely, or at once after a question; nothing for a run that is over."""
+    if status.over:
+        return
+    queued = status.state == "queued"
+    with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
+        if st.button(
+            "Cancel" if queued else "Stop", icon=":material/stop_circle:", key=f"stop_{run.id}",
+            disabled=status.state == "stopping",
+            help="Take it out of the queue." if queued else "Finish the step, keep the adapter, and end.",
+        ):  # fmt: skip
+            request_stop(run)
+            st.rerun(scope="app" if queued else "fragment")
+        if not queued and st.button(
+            "Kill", icon=":material/bolt:", key=f"kill_{run.id}", help="End it at once. Asks first."
+        ):
+            kill_dialog(run)
+
+
+@st.dialog("Kill this run?", icon=":material/bolt:")
+def kill_dialog(run: RunDir) -> None:
+    st.markdown(f"**{plain(facts(run).name)}** ends at once. What it learned since its last checkpoint is lost.")
+    st.caption("Stop is gentler: it finishes the step and keeps the adapter.")
+    with st.container(horizontal=True):
+        if st.button("Kill it", type="primary", icon=":material/bolt:"):
+            with st.spinner("Ending its processes…"):
+                kill_run(run)
+            st.rerun()
+        if st.button("Keep it running"):
+            st.rerun()
+
+
+@st.dialog("Delete this run?", icon=":material/delete:")
+def delete_dialog(run: RunDir) -> None:
+    st.markdown(f"**{plain(facts(run).name)}** with its adapter, checkpoints, curves and log is removed from the disk.")
+    with st.container(horizontal=True):
+        if st.button("Delete it", type="primary", icon=":material/delete:"):
+            with chrome.boundary():
+                delete_run(run)
+                state.choose_run(None)
+                st.rerun()
+        if st.button("Keep it"):
+            st.rerun()
+
+
+def action_row(run: RunDir) -> None:
+    """Everything that can be done with the chosen run, in one row."""
+    status = read_status(run)
+    with st.container(horizontal=True, gap="small"):
+        if status.adapter_ready and st.button(
+            "Talk to it", type="primary", icon=":material/forum:", help="Open it in the playground."
+        ):
+            chrome.go("playground", run.id)
+        if st.button("Use these settings again", icon=":material/replay:", help="Loads them into Data and Configure."):
+            state.replace_draft(facts(run).config)
+            chrome.go("configure")
+        if status.adapter_ready:
+            st.download_button(
+                "Download adapter", lambda: adapter_zip(run), file_name=f"adapter-{run.id}.zip", mime="application/zip",
+                icon=":material/download:", on_click="ignore",
+            )  # fmt: skip
+        _rename(run)
+        if st.button("Delete", icon=":material/delete:", disabled=not status.over, help=_why_not(status)):
+            delete_dialog(run)
+
+
+def _why_not(status: RunStatus) -> str:
+    return "Asks first." if status.over else "Stop it first."
+
+
+def _rename(run: RunDir) -> None:
+    with st.popover("Rename", icon=":material/edit:"), st.form(f"rename_{run.id}", border=False):
+        name = st.text_input("Label", value=facts(run).name, max_chars=MAX_NAME)
+        if st.form_submit_button("Save", type="primary"):
+            rename(run, name or "")
+            st.rerun()
+
+
+def rename(run: RunDir, name: str) -> None:
+    """Change the run's label; its id and folder stay."""
+    meta = read_meta(run)
+    meta["name"] = name.strip()[:MAX_NAME]
+    durable_write(run.meta_path, json.dumps(meta, indent=1, ensure_ascii=False))
+
+
+def adapter_zip(run: RunDir) -> bytes:
+    """The adapter as a zip of files with fixed names, after its commit was verified. Raises RunError."""
+    try:
+        whole = verify_commit(run.adapter_dir, own=False)
+    except ToolkitError as error:
+        raise type(error)(error.message, "Train the run again.") from error
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in MEMBERS:
+            if name in whole["files"]:
+                archive.write(run.adapter_dir / name, name)
+        archive.write(run.config_path, "finetuning-toolkit.yml")
+    return buffer.getvalue()

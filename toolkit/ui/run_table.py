@@ -1,0 +1,100 @@
+"""All runs in one table: what each is, how it ended, and which settings set it apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from toolkit.errors import ToolkitError
+from toolkit.forms.draft import default_draft
+from toolkit.runs.rundir import RunDir
+from toolkit.runs.status import RunStatus, read_status
+from toolkit.ui.run_facts import Facts, differences, facts
+from toolkit.ui.words import STATES, duration, setting
+
+QUIET = ("save_dir", "data.path", "data.file_type", "data.prompt", "data.prompt_stub", "model.hf_model_ckpt")
+"""Settings that have a column of their own, or say nothing about the training."""
+MARKS = {
+    "queued": "◌", "starting": "◔", "running": "▶", "stopping": "◑", "finished": "✓", "stopped": "■", "cancelled": "–",
+    "failed": "✕", "interrupted": "!",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run with all that the lists need; only whole runs become entries."""
+
+    run: RunDir
+    facts: Facts
+    status: RunStatus
+
+    @property
+    def label(self) -> str:
+        word = STATES[self.status.state][0]
+        return f"{self.facts.name} · {word} · {self.facts.created:%d %b %H:%M}"
+
+
+def entries(runs: Sequence[RunDir]) -> tuple[list[Entry], list[ToolkitError]]:
+    """The runs that can be read, and why the others can't."""
+    whole, broken = [], []
+    for run in runs:
+        try:
+            whole.append(Entry(run, facts(run), read_status(run)))
+        except ToolkitError as error:
+            broken.append(error)
+    return whole, broken
+
+
+def settings_apart(found: Facts) -> str:
+    """What differs from the defaults, as "lora.r = 8, ..."; a study's own settings come first."""
+    changed = {path: value for path, _, value in differences(default_draft(), found.config) if path not in QUIET}
+    changed = {**found.settings, **{path: value for path, value in changed.items() if path not in found.settings}}
+    return ", ".join(f"{path.rpartition('.')[2]} = {setting(value)}" for path, value in changed.items())
+
+
+def as_row(entry: Entry) -> dict[str, Any]:
+    """One line of the table."""
+    found, status = entry.facts, entry.status
+    return {
+        "State": f"{MARKS[status.state]} {STATES[status.state][0]}",
+        "Run": found.name,
+        "Model": found.model,
+        "Dataset": str(found.dataset.get("label") or "–"),
+        "Started": found.created,
+        "Duration": duration(status.elapsed_s or None),
+        "Loss": status.last.get("loss"),
+        "Test loss": status.last.get("eval_loss"),
+        "Exact match": status.scores.get("exact_match"),
+        "Settings changed": settings_apart(found) or "–",
+    }
+
+
+def run_table(found: Sequence[Entry], chosen: str | None, *, key: str) -> str | None:
+    """Draw the table; returns the id of the run that was just picked in it, else None."""
+    frame = pd.DataFrame([as_row(entry) for entry in found])
+    ids = [entry.run.id for entry in found]
+    picked = st.dataframe(
+        frame, hide_index=True, height=min(38 + 35 * len(found), 423), on_select="rerun", selection_mode="single-row",
+        key=f"{key}_{len(ids)}_{ids[0]}_{chosen}", alt="All runs", column_config=_columns(),
+        selection_default={"selection": {"rows": [ids.index(chosen)]}} if chosen in ids else None,
+    )  # fmt: skip
+    rows = picked["selection"]["rows"]
+    return ids[rows[0]] if rows and rows[0] < len(ids) and ids[rows[0]] != chosen else None
+
+
+def _columns() -> dict[str, Any]:
+    column = st.column_config
+    return {
+        "State": column.TextColumn(width=120),
+        "Run": column.TextColumn(width="medium"),
+        "Started": column.DatetimeColumn(format="D MMM HH:mm", width=110),
+        "Duration": column.TextColumn(width=100),
+        "Loss": column.NumberColumn(format="%.4f", width=80),
+        "Test loss": column.NumberColumn(format="%.4f", width=80),
+        "Exact match": column.NumberColumn(format="percent", width=100),
+        "Settings changed": column.TextColumn(width="large"),
+    }

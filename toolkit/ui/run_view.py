@@ -1,0 +1,169 @@
+"""One run on screen: what it is doing, its figures and its curves. Ticks every second while the run lives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from toolkit.runs.rundir import RunDir, list_runs
+from toolkit.runs.status import RunStatus, read_status
+from toolkit.ui import charts
+from toolkit.ui.chrome import boundary
+from toolkit.ui.curves import curves
+from toolkit.ui.plain import plain, plain_lines
+from toolkit.ui.run_actions import stop_buttons
+from toolkit.ui.run_facts import facts
+from toolkit.ui.words import LIVING, STATES, count, duration, figure, plural, share, size
+
+PERIOD_S = 1
+LOG_BYTES = 20_000
+LOG_LINES = 60
+
+
+def live_view(run: RunDir) -> None:
+    """Status, figures, curves and log of a run; a fragment of its own, so that the page around it stays still."""
+    status = read_status(run)
+    period = PERIOD_S if status.state in LIVING else None
+    st.fragment(_view, run_every=period, key=f"run_{run.id}")(run.path, status.state)
+
+
+def _view(path: Path, state_drawn: str) -> None:
+    with boundary():
+        run = RunDir(path)
+        status = read_status(run)
+        if status.state != state_drawn and (status.state not in LIVING or state_drawn not in LIVING):
+            st.rerun()  # the buttons around this fragment belong to the other state
+        _headline(run, status)
+        _outcome(status)
+        _figures(status)
+        curve_tab, log_tab = st.tabs([":material/show_chart: Curves", ":material/terminal: Log"])
+        with curve_tab:
+            _curves(run, status)
+        with log_tab:
+            _log(run)
+
+
+def _headline(run: RunDir, status: RunStatus) -> None:
+    word, icon, colour = STATES[status.state]
+    left, right = st.columns([3, 1], vertical_alignment="center")
+    with left.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]
+        st.markdown(" · ".join(_facts_in_words(run, status)) or " ", width="content")
+    with right:
+        stop_buttons(run, status)
+    if status.state in LIVING:
+        st.progress(status.fraction)
+
+
+def _facts_in_words(run: RunDir, status: RunStatus) -> list[str]:
+    if status.state == "queued":
+        return [_place_in_queue(run)]
+    parts = [plain(status.phase)] if status.phase else []
+    if status.total_steps:
+        parts.append(f"step {count(status.step)} of {count(status.total_steps)}")
+        parts.append(f"epoch {status.epoch:.2f} of {status.epochs:g}")
+    if status.elapsed_s:
+        parts.append(f"{duration(status.elapsed_s)} elapsed")
+    if status.remaining_s is not None:
+        parts.append(f"about {duration(status.remaining_s)} left")
+    return parts
+
+
+def _place_in_queue(run: RunDir) -> str:
+    others = [other for other in reversed(list_runs(run.save_dir)) if other.id != run.id]
+    alive = [(other, read_status(other).state) for other in others]
+    ahead = [other for other, state in alive if state == "queued" and other.id < run.id]
+    going = [other for other, state in alive if state in LIVING and state != "queued"]
+    if ahead:
+        return f"number {len(ahead) + 1} in the queue"
+    if going:
+        return f"next in the queue, after {plain(facts(going[0]).name, 60)}"
+    return "next in the queue"
+
+
+def _outcome(status: RunStatus) -> None:
+    if status.state in ("failed", "interrupted"):
+        body = plain_lines(status.message) or "The run ended without a word."
+        show = st.error if status.state == "failed" else st.warning
+        show(f"{body}  \n{plain_lines(status.hint)}" if status.hint else body, icon=STATES[status.state][1])
+    elif status.state == "stopped" and status.message:
+        st.info(plain_lines(status.message), icon=STATES["stopped"][1])
+    for warning in status.warnings[-5:]:
+        st.caption(f":orange[:material/warning:] {plain(warning, 500)}")
+
+
+def _figures(status: RunStatus) -> None:
+    last, scores, prepared = status.last, status.scores, status.prepared
+    with st.container(horizontal=True, gap="small"):
+        st.metric("Training loss", figure(last.get("loss")), border=True, width=150)
+        st.metric("Test loss", figure(last.get("eval_loss")), border=True, width=150)
+        _exact_match(scores)
+        st.metric("Tokens per second", count(_whole(last.get("tokens_per_second"))), border=True, width=170)
+        st.metric("Memory", size(last.get("gpu_memory_bytes") or last.get("memory_bytes")), border=True, width=150)
+        if prepared:
+            rows = f"{count(prepared.get('train_rows'))} / {count(prepared.get('test_rows'))}"
+            st.metric("Rows, train / test", rows, border=True, width=170)
+    dropped, cut = prepared.get("dropped") or 0, prepared.get("truncated_rows") or 0
+    if dropped or cut:
+        st.caption(
+            f":orange[:material/warning:] {plural(dropped, 'row')} left out for missing cells, "
+            f"{plural(cut, 'row')} cut to the maximum sequence length."
+        )
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _exact_match(scores: dict[str, float]) -> None:
+    """The answer that counts: held-out rows answered exactly, adapter against base."""
+    adapter, base = scores.get("exact_match"), scores.get("exact_match_base")
+    delta = f"base {share(base)}" if base is not None else None
+    st.metric(
+        "Exact match", share(adapter), delta, delta_color="off", delta_arrow="off", border=True, width=190,
+        help="Held-out rows whose answer is, character by character, the expected one: with the adapter, and below it "
+        "by the base model alone." + (f" On {count(_whole(scores.get('rows')))} rows." if scores.get("rows") else ""),
+    )  # fmt: skip
+
+
+def _curves(run: RunDir, status: RunStatus) -> None:
+    found = curves(run.events_path)
+    if not found:
+        waiting = "The first point appears after the first steps." if status.state in LIVING else "It logged no points."
+        st.caption(f":material/show_chart: No curves yet. {waiting}")
+        return
+    smoothing = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=260, persist_state="session")
+    st.plotly_chart(
+        charts.loss_chart(found, smoothing, run.id), key=f"loss_{run.id}", config=charts.CONFIG, height=320,
+        alt="Loss by step",
+    )  # fmt: skip
+    small = [(entry, found[entry[0]]) for entry in charts.SMALL if found.get(entry[0])]
+    for (name, title, factor, form), column in zip(
+        [entry for entry, _ in small], st.columns(len(small) or 1), strict=False
+    ):
+        with column:
+            st.caption(title)
+            st.plotly_chart(
+                charts.small_chart(found[name], factor, form, run.id), key=f"{name}_{run.id}", config=charts.CONFIG,
+                height=170, alt=f"{title} by step",
+            )  # fmt: skip
+
+
+def _log(run: RunDir) -> None:
+    text = tail(run.log_path)
+    if not text:
+        st.caption("The worker has written nothing yet.")
+        return
+    st.code(text, language=None, wrap_lines=True, height=320)
+
+
+def tail(path: Path) -> str:
+    """The last lines of a text file; "" when there is none. Bytes that are no UTF-8 are shown as such."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_BYTES))
+        lines = file.read().decode("utf-8", errors="backslashreplace").splitlines()
+    # a progress bar rewrites its line with carriage returns: its last state is the line
+    return "\n".join(line.rpartition("\r")[2] for line in lines[-LOG_LINES:])

@@ -1,0 +1,125 @@
+"""Choosing the dataset: bundled samples, an upload, a path on this machine, or a Hugging Face id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from toolkit.config import BUNDLED
+from toolkit.data.uploads import store
+from toolkit.errors import DataError
+from toolkit.ui import state
+from toolkit.ui.chrome import show_error
+from toolkit.ui.plain import plain
+
+SAMPLES = (
+    ("csv", BUNDLED + "orders.csv", "Orders", ":material/shopping_cart:",
+     "Messages to a shop, and the order in them as JSON. The demo model learns it in about a minute."),
+    ("json", BUNDLED + "tickets.json", "Tickets", ":material/support_agent:",
+     "Messages to a help desk, and which of six categories each belongs to."),
+)  # fmt: skip
+WAYS = {
+    "sample": ":material/dataset: Sample",
+    "upload": ":material/upload: Upload",
+    "path": ":material/folder_open: Path",
+    "hub": ":material/hub: Hugging Face",
+}
+
+
+def source_picker() -> None:
+    """One row to choose by, and the chosen way's own widget below; the outcome goes into the draft."""
+    st.session_state.setdefault("source_way", _way_of_draft())
+    way = st.segmented_control(
+        "Where is the data?", list(WAYS), format_func=WAYS.__getitem__, key="source_way", required=True,
+        persist_state="session",
+    )  # fmt: skip
+    {"sample": _samples, "upload": _upload, "path": _path, "hub": _hub}[way or "sample"]()
+    failed = st.session_state.get("source_error")
+    if failed is not None:
+        show_error(failed)
+
+
+def _way_of_draft() -> str:
+    path = str(state.value("data.path"))
+    if path.startswith(BUNDLED):
+        return "sample"
+    if state.value("data.file_type") == "huggingface":
+        return "hub"
+    return "upload" if (state.save_dir() / "uploads") in Path(path).parents else "path"
+
+
+def _take(file_type: str, path: str) -> None:
+    st.session_state.pop("source_error", None)
+    try:
+        with st.spinner("Reading the data…"):
+            state.choose_dataset(file_type, path)
+    except DataError as error:
+        st.session_state["source_error"] = error
+    else:
+        st.session_state.pop("row", None)
+    st.rerun()
+
+
+def _samples() -> None:
+    chosen = state.value("data.path")
+    for column, (file_type, path, title, icon, words) in zip(st.columns(2), SAMPLES, strict=True):
+        with column.container(border=True, height="stretch"):
+            st.markdown(f"{icon} **{title}**")
+            st.caption(words)
+            used = path == chosen
+            label = "In use" if used else f"Use {title}"
+            if st.button(label, key=f"sample_{title}", disabled=used, icon=":material/check:" if used else None):
+                _take(file_type, path)
+
+
+def _upload() -> None:
+    turn = st.session_state.setdefault("upload_turn", 0)
+    limit = int(st.get_option("server.maxUploadSize"))
+    given = st.file_uploader(
+        f"A CSV, JSON (array of objects) or JSONL file, up to {limit} MB", type=["csv", "json", "jsonl"],
+        key=f"upload_{turn}",
+        help="The file is kept in the workspace folder and read on this machine alone. Larger ones: choose Path.",
+    )  # fmt: skip
+    if given is None:
+        return
+    # a new key drops the widget's value: the file is on disk now, and must not stay in the server's memory too
+    st.session_state["upload_turn"] = turn + 1
+    try:
+        stored = store(given, given.name, state.save_dir())
+    except DataError as error:
+        st.session_state["source_error"] = error
+        st.rerun()
+    _take("csv" if stored.suffix.lower() == ".csv" else "json", str(stored))
+
+
+def _path() -> None:
+    with st.form("path_form", border=False):
+        row = st.columns([5, 1], vertical_alignment="bottom")
+        typed = row[0].text_input(
+            "Path of a CSV, JSON or JSONL file on the machine that runs this app",
+            value="" if _way_of_draft() != "path" else str(state.value("data.path")), placeholder="/data/orders.csv",
+        )  # fmt: skip
+        if row[1].form_submit_button("Open", icon=":material/folder_open:", width="stretch") and (typed or "").strip():
+            path = str(Path((typed or "").strip()).expanduser())
+            _take("csv" if path.lower().endswith((".csv", ".tsv", ".txt")) else "json", path)
+
+
+def _hub() -> None:
+    with st.form("hub_form", border=False):
+        row = st.columns([5, 1], vertical_alignment="bottom")
+        typed = row[0].text_input(
+            "Dataset id on the Hugging Face hub", placeholder="owner/name",
+            value=str(state.value("data.path")) if _way_of_draft() == "hub" else "",
+            help="It is downloaded once, then read from this machine. Nothing else here talks to the network.",
+        )  # fmt: skip
+        if (
+            row[1].form_submit_button("Open", icon=":material/cloud_download:", width="stretch")
+            and (typed or "").strip()
+        ):
+            _take("huggingface", (typed or "").strip())
+
+
+def source_line(label: str, rows: int, columns: int) -> None:
+    """What is in use now, in one line."""
+    st.markdown(f":material/database: **{plain(label)}** :gray-badge[{rows:,} rows] :gray-badge[{columns} columns]")

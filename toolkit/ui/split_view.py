@@ -1,0 +1,61 @@
+"""The split on screen: sizes as row counts, and a thin bar of what is trained on, held out and left over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from toolkit.config import Config
+from toolkit.data.prompt import make_renderer
+from toolkit.data.split import size_problems, split_sizes, usable_indices
+from toolkit.data.table import Table
+from toolkit.errors import DataError, Problem
+
+
+def usable_rows(table: Table, config: Config) -> int:
+    """Rows that have every cell that the templates use; all rows while the templates are wrong."""
+    try:
+        renderer = make_renderer(config.data.prompt, config.data.prompt_stub, table.columns)
+    except DataError:
+        return table.rows
+    return len(usable_indices(table, renderer.columns_needed))
+
+
+def problems(table: Table, config: Config) -> list[Problem]:
+    return size_problems(config, usable_rows(table, config))
+
+
+def split_bar(table: Table, config: Config) -> None:
+    """One bar over all rows of the table; says nothing while the sizes don't fit."""
+    usable = usable_rows(table, config)
+    try:
+        train, test = split_sizes(usable, config.data.train_size, config.data.test_size)
+    except DataError:
+        return
+    parts = [("Train", train, 0), ("Test", test, 1), ("Not used", usable - train - test, None)]
+    parts.append(("Left out (missing cells)", table.rows - usable, None))
+    st.plotly_chart(_bar(parts), config={"staticPlot": True}, key="split_bar", alt=_words(parts), height=70)
+
+
+def _words(parts: list[tuple[str, int, int | None]]) -> str:
+    return ", ".join(f"{name}: {rows:,} rows" for name, rows, _ in parts if rows)
+
+
+def _bar(parts: list[tuple[str, int, int | None]]) -> Any:
+    colours = list(st.get_option(f"theme.{st.context.theme.type or 'light'}.chartCategoricalColors") or [])
+    figure = go.Figure()
+    for name, rows, slot in parts:
+        if not rows:
+            continue
+        colour = colours[slot] if slot is not None and colours else "#9AA5A3"
+        figure.add_bar(
+            x=[rows], y=[""], orientation="h", name=f"{name}: {rows:,}", marker={"color": colour, "line": {"width": 0}}
+        )
+    figure.update_layout(
+        barmode="stack", showlegend=True, margin={"l": 0, "r": 0, "t": 0, "b": 0}, bargap=0.2,
+        legend={"orientation": "h", "y": -0.1, "yanchor": "top", "x": 0, "traceorder": "normal"},
+        xaxis={"visible": False, "range": [0, sum(rows for _, rows, _ in parts)]}, yaxis={"visible": False},
+    )  # fmt: skip
+    return figure

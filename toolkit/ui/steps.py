@@ -1,0 +1,33 @@
+"""What is missing before the next step can be taken, in plain sentences. Pure but for the draft it reads."""
+
+from __future__ import annotations
+
+from toolkit.data.prompt import template_problems
+from toolkit.data.table import Table
+from toolkit.runs.status import RunStatus
+from toolkit.ui import state
+from toolkit.ui.dataset import config_of
+from toolkit.ui.split_view import problems as split_problems
+
+
+def data_missing(table: Table | None) -> list[str]:
+    """Why the Data page is not done yet; empty when it is."""
+    if table is None:
+        return ["Choose a dataset."]
+    config = config_of(state.draft()["data"])
+    if config is None:
+        return ["Correct the settings marked above."]
+    found = [
+        p for p in template_problems(config, table.columns) + split_problems(table, config) if p.severity == "error"
+    ]
+    words = {"data.prompt": "Correct the prompt template.", "data.prompt_stub": "Correct the completion template."}
+    return list(dict.fromkeys(words.get(p.path, "Choose sizes that fit the data.") for p in found))
+
+
+def playground_missing(status: RunStatus) -> list[str]:
+    """Why a run can't be talked to yet; empty when it can."""
+    if status.adapter_ready:
+        return []
+    if status.over:
+        return ["This run left no adapter: choose another one, or start it again."]
+    return ["The run has to finish, or be stopped; either leaves an adapter."]

@@ -1,0 +1,107 @@
+"""A study on screen: its runs with the settings that tell them apart, their outcomes, and their curves in one chart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from toolkit.runs.rundir import RunDir, list_runs
+from toolkit.ui import charts, state
+from toolkit.ui.chrome import boundary
+from toolkit.ui.curves import curves
+from toolkit.ui.plain import plain
+from toolkit.ui.run_table import MARKS, Entry, entries
+from toolkit.ui.words import LIVING, STATES, duration, plural, setting
+
+PERIOD_S = 2
+SERIES = {"eval_loss": "Test loss", "loss": "Training loss"}
+
+
+def studies() -> dict[str, list[RunDir]]:
+    """Every study's runs, oldest first; the study with the newest run first."""
+    found: dict[str, list[RunDir]] = {}
+    whole, _ = entries(list_runs(state.save_dir()))
+    for entry in whole:
+        if entry.facts.study:
+            found.setdefault(entry.facts.study, []).insert(0, entry.run)
+    return found
+
+
+def study_live(runs: Sequence[RunDir]) -> None:
+    """The study; it ticks while one of its runs lives."""
+    living = any(entry.status.state in LIVING for entry in entries(runs)[0])
+    st.fragment(_view, run_every=PERIOD_S if living else None, key=f"study_{runs[0].id}")(tuple(runs))
+
+
+def _view(runs: tuple[RunDir, ...]) -> None:
+    with boundary():
+        found, _ = entries(runs)
+        over = sum(entry.status.over for entry in found)
+        if over < len(found):
+            st.progress(over / len(found), f"{over} of {plural(len(found), 'run')} done")
+        else:
+            st.caption(f":material/check_circle: All {plural(len(found), 'run')} done")
+        st.dataframe(
+            pd.DataFrame([_row(entry) for entry in found]), hide_index=True, column_config=_columns(),
+            alt="The runs of the study",
+        )  # fmt: skip
+        _best(found)
+        _overlay(found)
+
+
+def label(entry: Entry) -> str:
+    """What tells a run of a study apart: "r = 8, learning_rate = 0.001"."""
+    parts = [f"{path.rpartition('.')[2]} = {setting(value)}" for path, value in entry.facts.settings.items()]
+    return ", ".join(parts) or entry.facts.name
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    status = entry.status
+    named = {path.rpartition(".")[2]: setting(value) for path, value in entry.facts.settings.items()}
+    return {
+        **named,
+        "State": f"{MARKS[status.state]} {STATES[status.state][0]}",
+        "Loss": status.last.get("loss"),
+        "Test loss": status.last.get("eval_loss"),
+        "Exact match": status.scores.get("exact_match"),
+        "Base": status.scores.get("exact_match_base"),
+        "Duration": duration(status.elapsed_s or None),
+    }
+
+
+def _columns() -> dict[str, Any]:
+    column = st.column_config
+    return {
+        "Loss": column.NumberColumn(format="%.4f"),
+        "Test loss": column.NumberColumn(format="%.4f"),
+        "Exact match": column.NumberColumn(format="percent"),
+        "Base": column.NumberColumn("Exact match, base", format="percent"),
+    }
+
+
+def _best(found: Sequence[Entry]) -> None:
+    scored = [entry for entry in found if entry.status.scores.get("exact_match") is not None]
+    if len(scored) < 2:
+        return
+    best = max(scored, key=lambda entry: float(entry.status.scores["exact_match"]))
+    st.caption(
+        f":material/trophy: Most exact matches so far: {plain(label(best))}. "
+        "One seed each: small differences may be chance."
+    )
+
+
+def _overlay(found: Sequence[Entry]) -> None:
+    name = st.segmented_control(
+        "Curve", list(SERIES), format_func=SERIES.__getitem__, default="eval_loss", required=True, key="study_series"
+    )
+    chosen = name or "eval_loss"
+    lines = {label(entry): curves(entry.run.events_path).get(chosen, []) for entry in found}
+    lines = {text: points for text, points in lines.items() if points}
+    if not lines:
+        st.caption(":material/show_chart: No points yet.")
+        return
+    figure = charts.overlay(lines, SERIES[chosen].lower(), revision=found[0].run.id + chosen)
+    st.plotly_chart(figure, key="study_overlay", config=charts.CONFIG, height=380, alt=f"{SERIES[chosen]} by step")
