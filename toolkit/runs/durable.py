@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,13 @@ def remove_tree(path: Path) -> None:
     except FileNotFoundError:
         return
     shutil.rmtree(trash)
+
+
+def sweep_aside(folder: Path, older_than_seconds: float = 3600) -> None:
+    """Remove what interrupted creations (.new-*) and deletions (.trash-*) left in `folder`."""
+    for path in (*folder.glob(".new-*"), *folder.glob(".trash-*")):
+        if time.time() - path.stat().st_mtime > older_than_seconds:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def commit_dir(staging: Path, final: Path, extra: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,8 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
      "The disk is full.", "Free space on the volume of save_dir (delete old runs), then start again."),
     ("diverged", r"DivergedError|loss is (nan|inf)",
      "The loss is no longer a number: training diverged.", "Lower learning_rate, or lower max_grad_norm."),
-    ("model_not_found", r"RepositoryNotFound|RevisionNotFound|is not a local folder and is not a valid model identifier|"
+    ("model_not_found", r"RepositoryNotFound|RevisionNotFound|is not a local folder and is not a valid model "
+     r"identifier|"
      r"GatedRepo|401 Client Error|404 Client Error|Unrecognized model in|no file named .*safetensors",
      "The model can't be found, or is not open to you.",
      "Check model.hf_model_ckpt. For a gated model accept its licence and set HF_TOKEN."),
@@ -55,6 +56,8 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
      "A package is missing or broken.", "Run pip install -r requirements.txt again."),
 )  # fmt: skip
 _QUOTES_ITSELF = frozenset({"bad_data", "bad_settings", "permission", "missing_package", "model_not_found"})
+_PLAIN_IN_A_LOG = frozenset({"out_of_memory_gpu", "out_of_memory", "disk_full"})
+"""Libraries print these without a traceback; the words of the others may stand in any log."""
 _EXCEPTION_LINE = re.compile(
     r"^(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Enabled|NotFound|Exit)?)(?:: (.*))?$"
 )
@@ -90,8 +93,8 @@ def explain_death(
     exception = _last_exception(log_tail)
     if exception is not None:
         return explain_exception(*exception)
-    recognised = _recognise(log_tail) if log_tail else None
-    if recognised is not None:
+    recognised = _recognise(log_tail)
+    if recognised is not None and recognised.reason in _PLAIN_IN_A_LOG:
         return recognised
     if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         name = signal.Signals(number).name

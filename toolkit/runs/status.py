@@ -68,6 +68,7 @@ class RunStatus:
     message: str = ""
     hint: str = ""
     reason: str = ""
+    explained: bool = False  # its last event is there (or it was cancelled): nothing more will be written
     adapter_ready: bool = False
     attempt: int = 0
     prepared: dict[str, Any] = field(default_factory=dict)
@@ -158,6 +159,7 @@ def conclude(
         message=message,
         hint=hint,
         reason=reason,
+        explained=facts.end is not None or state == "cancelled",
         adapter_ready=facts.adapter,
         attempt=facts.attempt,
         prepared=facts.prepared,

@@ -1,0 +1,131 @@
+"""The claim that starts a run once, and the last words for a run whose worker died without any.
+
+Both work from files alone, so that any process on the save_dir can close what another one started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.runs.durable import fsync_dir
+from toolkit.runs.events import EventWriter, read_events
+from toolkit.runs.explain import Explanation, explain_death
+from toolkit.runs.lock import Holder, boot_id, describe_self, locked
+from toolkit.runs.rundir import RunDir
+from toolkit.runs.status import Facts, advance
+
+TAIL_BYTES = 16_000
+_ON_REQUEST = frozenset({"killed", "interrupted", "bug"})
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who started a run, and how many processes the kernel had ended for memory by then."""
+
+    supervisor: Holder
+    oom_kills: int
+    at: float
+
+
+def take_claim(run: RunDir, attempt: int = 1) -> bool:
+    """Claim the run for this process; False when somebody did, or when it is deleted. Raises OSError."""
+    try:
+        handle = os.open(run.claim_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except (FileExistsError, FileNotFoundError):
+        return False
+    body = {"supervisor": vars(describe_self(attempt, run.id)), "oom_kills": oom_kills(), "at": time.time()}
+    with os.fdopen(handle, "w") as file:
+        json.dump({"schema": 1, **body}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fsync_dir(run.path)
+    return True
+
+
+def read_claim(run: RunDir) -> Claim | None:
+    """The claim's body; None when there is none, or its writer died before it was whole."""
+    try:
+        body: dict[str, Any] = json.loads(run.claim_path.read_bytes())
+        return Claim(Holder(**body["supervisor"]), int(body["oom_kills"]), float(body["at"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def close_dead(run: RunDir, returncode: int | None) -> bool:
+    """Write the last event of a run whose worker is dead and left none. False while somebody holds its lock."""
+    return _write_end(run, lambda: explain_run(run, returncode))
+
+
+def close_unstarted(run: RunDir, why: Explanation) -> bool:
+    """Write the last event of a run that was claimed and could not be started."""
+    return _write_end(run, lambda: why)
+
+
+def explain_run(run: RunDir, returncode: int | None) -> Explanation:
+    """Why the run's worker died, from its return code (None: another process was its parent), log, and the kernel."""
+    claim = read_claim(run)
+    return explain_death(
+        returncode,
+        log_tail(run),
+        oom_killed=claim is not None and oom_kills() > claim.oom_kills,
+        rebooted=claim is not None and claim.supervisor.boot != boot_id(),
+    )
+
+
+def _write_end(run: RunDir, explain: Callable[[], Explanation]) -> bool:
+    with locked(run.lock_path) as mine:
+        if not mine:
+            return False
+        facts = advance(Facts(), read_events(run.events_path)[0])
+        if facts.end is not None:
+            return True
+        why = explain()
+        with EventWriter(run.events_path, max(1, facts.attempt)) as events:
+            if run.stop_path.exists() and why.reason in _ON_REQUEST:
+                message = "Ended on request, at once: what was not saved is lost."
+                events.append("stopped", step=facts.step, message=message, hint="", reason="killed")
+            else:
+                events.append("failed", reason=why.reason, message=why.message, hint=why.hint)
+    return True
+
+
+def log_tail(run: RunDir, lines: int | None = None) -> str:
+    """The end of worker.log (at most 16 kB, or so many lines); "" when there is none."""
+    try:
+        with run.log_path.open("rb") as file:
+            file.seek(max(0, run.log_path.stat().st_size - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    return text if lines is None else "\n".join(text.splitlines()[-lines:])
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has ended for memory, in this process's control group and on the machine."""
+    files = [Path("/proc/vmstat")]
+    try:
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        groups = []
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            files.append(Path(f"/sys/fs/cgroup{path}/memory.events"))
+        elif controllers == "memory":
+            files.append(Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control"))
+    return sum(_oom_count(file) for file in files)
+
+
+def _oom_count(file: Path) -> int:
+    try:
+        found = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found.group(1)) if found else 0

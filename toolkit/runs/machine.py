@@ -1,0 +1,141 @@
+"""What this machine can do, found out once by a probe in a process of its own and kept in save_dir/machine.json.
+
+The probe imports torch, which takes seconds: the app asks `machine_if_known` and goes on without an answer. Knows
+nothing of settings: what follows from a machine is `preflight.py`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import toolkit
+from toolkit.errors import RunError, ToolkitError
+from toolkit.runs.durable import durable_write
+from toolkit.runs.lock import boot_id
+
+PROBE_SECONDS = 180
+_LOG = logging.getLogger(__name__)
+_ONE_PROBE = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """capability: CUDA compute capability, e.g. (9, 0)."""
+
+    name: str
+    memory_bytes: int
+    capability: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """bf16_gpu, tf32: whether every GPU can; bitsandbytes: whether the package loads. versions: by package."""
+
+    cpu_count: int
+    memory_bytes: int
+    cuda: bool = False
+    gpus: tuple[Gpu, ...] = ()
+    bf16_gpu: bool = False
+    tf32: bool = False
+    bitsandbytes: bool = False
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """ "4 cores, 16 GB" or "NVIDIA H200 (141 GB), 16 cores"."""
+        cores = f"{self.cpu_count} core{'s' if self.cpu_count != 1 else ''}"
+        if not self.gpus:
+            return f"{cores}, {self.memory_bytes / 1e9:.0f} GB"
+        first = self.gpus[0]
+        count = f"{len(self.gpus)} x " if len(self.gpus) > 1 else ""
+        return f"{count}{first.name} ({first.memory_bytes / 1e9:.0f} GB), {cores}"
+
+
+def machine(save_dir: Path) -> Machine:
+    """This machine; runs the probe when it is not known yet (seconds). Raises RunError when the probe fails."""
+    with _ONE_PROBE:
+        known = machine_if_known(save_dir)
+        if known is not None:
+            return known
+        found = _probe()
+        save_dir.mkdir(parents=True, exist_ok=True)
+        durable_write(_file(save_dir), json.dumps({"schema": 1, "key": _key(), "machine": asdict(found)}, indent=1))
+        return found
+
+
+def machine_if_known(save_dir: Path) -> Machine | None:
+    """This machine if it was looked at since it was started and since torch was installed; never waits."""
+    try:
+        body = json.loads(_file(save_dir).read_bytes())
+        return _machine(body["machine"]) if body["key"] == _key() else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def probe_in_background(save_dir: Path) -> None:
+    """Find out in a thread, unless it is known."""
+    if machine_if_known(save_dir) is None:
+        threading.Thread(target=_probe_quietly, args=(save_dir,), name="machine probe", daemon=True).start()
+
+
+def _probe_quietly(save_dir: Path) -> None:
+    try:
+        machine(save_dir)
+    except (ToolkitError, OSError) as error:
+        _LOG.warning("this machine can't be looked at: %s", error)
+
+
+def _probe() -> Machine:
+    root = Path(toolkit.__file__).resolve().parent.parent
+    argv = [sys.executable, "-m", "toolkit.worker.probe"]
+    hint = "Run `python -m toolkit.worker.probe` to see why; is torch installed?"
+    try:
+        done = subprocess.run(
+            argv, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS, check=True
+        )
+        return _machine(json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired as error:
+        raise RunError(f"Looking at this machine took more than {PROBE_SECONDS} s.", hint) from error
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {error.returncode}"]
+        raise RunError(f"This machine can't be looked at: {last[0][:300]}", hint) from error
+    except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
+        raise RunError(f"This machine can't be looked at: {error}.", hint) from error
+
+
+def _machine(body: dict[str, Any]) -> Machine:
+    gpus = tuple(
+        Gpu(str(gpu["name"]), int(gpu["memory_bytes"]), (int(gpu["capability"][0]), int(gpu["capability"][1])))
+        for gpu in body.get("gpus", ())
+    )
+    return Machine(
+        cpu_count=int(body["cpu_count"]),
+        memory_bytes=int(body["memory_bytes"]),
+        cuda=bool(body.get("cuda")),
+        gpus=gpus,
+        bf16_gpu=bool(body.get("bf16_gpu")),
+        tf32=bool(body.get("tf32")),
+        bitsandbytes=bool(body.get("bitsandbytes")),
+        versions={str(name): str(value) for name, value in body.get("versions", {}).items()},
+    )
+
+
+def _file(save_dir: Path) -> Path:
+    return save_dir / "machine.json"
+
+
+def _key() -> list[str]:
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = "none"
+    return [boot_id(), torch, os.environ.get("CUDA_VISIBLE_DEVICES", "")]

@@ -1,0 +1,167 @@
+"""Everything about a config that only the machine, the disk or the data can tell, checked before Start, all at once.
+
+Values in, Problems out; looks at files, never at the network, and loads no model. What is left unknown (no table or
+no machine given) is left unsaid.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from toolkit.config import BUNDLED, Config
+from toolkit.data.prompt import make_renderer, template_problems
+from toolkit.data.split import size_problems, usable_indices
+from toolkit.data.table import Table
+from toolkit.errors import Problem
+from toolkit.runs.machine import Machine
+from toolkit.runs.rundir import save_dir_of
+
+ModelKind = Literal["none", "bundled", "local", "hub"]
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+NEEDED_BYTES, GOOD_BYTES = 200_000_000, 2_000_000_000
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+_ARGS = "training.training_args."
+
+
+def preflight(config: Config, table: Table | None, machine: Machine | None) -> list[Problem]:
+    """Every reason, and every warning, why this config will not train as it says on this machine with this data."""
+    found = [*_data(config, table), *_model(config), *_disk(save_dir_of(config))]
+    if machine is not None:
+        found += [*_precision(config, machine), *_devices(config, machine), *_quantization(config, machine)]
+    return found
+
+
+def asks_machine(config: Config) -> bool:
+    """Whether any check of `preflight` depends on the machine for this config."""
+    args, model = config.training.training_args, config.model
+    on_gpu = (model.device_map or "").startswith("cuda")
+    return bool(args.bf16 or args.fp16 or args.tf32 or model.quantize or config.accelerate or on_gpu)
+
+
+def model_kind(config: Config) -> ModelKind:
+    """Where the base model comes from; a path is one by its look or because the folder is there."""
+    name = config.model.hf_model_ckpt
+    if not name:
+        return "none"
+    if name.startswith(BUNDLED):
+        return "bundled"
+    return "local" if name.startswith(("/", "./", "../", "~")) or Path(name).is_dir() else "hub"
+
+
+def _data(config: Config, table: Table | None) -> list[Problem]:
+    data = config.data
+    if table is None:
+        is_file = data.file_type != "huggingface" and not str(data.path).startswith(BUNDLED)
+        if is_file and not Path(data.path).expanduser().is_file():
+            return [Problem("data.path", f"There is no file '{data.path}'.", "Upload it, or correct the path.")]
+        return []
+    found = template_problems(config, table.columns)
+    if any(problem.severity == "error" for problem in found):
+        return [*found, *size_problems(config, table.rows)]
+    needed = make_renderer(data.prompt, data.prompt_stub, table.columns).columns_needed
+    usable = len(usable_indices(table, needed))
+    if usable < table.rows:
+        message = (
+            f"{table.rows - usable:,} of {table.rows:,} rows lack a cell that the templates use: they are left out."
+        )
+        found.append(Problem("data.path", message, "Fill the cells, or use other columns.", "warning"))
+    return [*found, *size_problems(config, usable)]
+
+
+def _model(config: Config) -> list[Problem]:
+    path, kind, name = "model.hf_model_ckpt", model_kind(config), config.model.hf_model_ckpt or ""
+    if kind == "none":
+        return [Problem(path, "No base model is chosen.", "Enter a hub id, a folder, or bundled:demo-model.")]
+    if kind == "hub":
+        if _HUB_ID.fullmatch(name):
+            return []
+        hint = "A hub id looks like owner/name; a folder begins with /, ./ or ~."
+        return [Problem(path, f"'{name}' is neither a hub id nor a folder.", hint)]
+    folder = ASSETS / name.removeprefix(BUNDLED) if kind == "bundled" else Path(name).expanduser()
+    if kind == "bundled" and not (re.fullmatch(r"[a-z0-9-]+", folder.name) and folder.parent == ASSETS):
+        return [Problem(path, f"No bundled model is called '{name}'.", "There is bundled:demo-model.")]
+    if not folder.is_dir():
+        hint = "There is bundled:demo-model." if kind == "bundled" else "Correct the path."
+        return [Problem(path, f"There is no folder '{name}'.", hint)]
+    if not (folder / "config.json").is_file():
+        hint = "Choose the folder that holds config.json and the safetensors files."
+        return [Problem(path, f"The folder '{name}' holds no model: it has no config.json.", hint)]
+    return []
+
+
+def _precision(config: Config, machine: Machine) -> list[Problem]:
+    args, found = config.training.training_args, []
+    on_gpu = machine.cuda and config.model.device_map != "cpu"
+    if args.bf16 and on_gpu and not machine.bf16_gpu:
+        hint = "Use fp16 instead, or neither."
+        found.append(Problem(_ARGS + "bf16", f"{machine.gpus[0].name} can't compute in bf16.", hint))
+    if args.fp16 and not on_gpu:
+        message = "fp16 has no effect on a CPU: training runs in full precision."
+        found.append(Problem(_ARGS + "fp16", message, "Switch it off; bf16 works on a CPU.", "warning"))
+    if args.tf32 and not (on_gpu and machine.tf32):
+        what = machine.gpus[0].name if on_gpu else "A CPU"
+        found.append(
+            Problem(_ARGS + "tf32", f"{what} can't compute in tf32.", "Switch it off: it needs an Ampere GPU.")
+        )
+    return found
+
+
+def _devices(config: Config, machine: Machine) -> list[Problem]:
+    found: list[Problem] = []
+    wanted = config.model.device_map or ""
+    if wanted.startswith("cuda"):
+        index = int(wanted.partition(":")[2] or 0)
+        if not machine.cuda:
+            hint = "Use auto: it takes a GPU when there is one."
+            found.append(Problem("model.device_map", f"'{wanted}', but this machine has no usable GPU.", hint))
+        elif index >= len(machine.gpus):
+            last = len(machine.gpus) - 1
+            message = f"'{wanted}', but the last GPU here is cuda:{last}."
+            found.append(Problem("model.device_map", message, f"Use a number up to {last}."))
+    count = config.num_processes
+    if config.accelerate and count is not None:
+        if machine.gpus and wanted != "cpu" and count > len(machine.gpus):
+            message = f"{count} processes, but this machine has {len(machine.gpus)} GPUs."
+            found.append(Problem("num_processes", message, "Use one process a GPU."))
+        elif not machine.gpus and count > machine.cpu_count:
+            message = f"{count} processes share {machine.cpu_count} cores: they will wait for each other."
+            found.append(Problem("num_processes", message, "Use fewer.", "warning"))
+    return found
+
+
+def _quantization(config: Config, machine: Machine) -> list[Problem]:
+    if not config.model.quantize:
+        return []
+    if not machine.bitsandbytes:
+        hint = "Run pip install -r requirements.txt again, or switch quantize off."
+        return [Problem("model.quantize", "The package bitsandbytes can't be loaded on this machine.", hint)]
+    bnb = config.model.bitsandbytes
+    found = []
+    on_gpu = machine.cuda and config.model.device_map != "cpu"
+    if not on_gpu:
+        message = "On a CPU quantization saves memory and costs time: training takes several times longer."
+        found.append(Problem("model.quantize", message, "Switch it off if the model fits without.", "warning"))
+    elif bnb.load_in_4bit and bnb.bnb_4bit_compute_dtype == "bfloat16" and not machine.bf16_gpu:
+        message = f"{machine.gpus[0].name} can't compute in bfloat16."
+        found.append(Problem("model.bitsandbytes.bnb_4bit_compute_dtype", message, "Use float16."))
+    return found
+
+
+def _disk(save_dir: Path) -> list[Problem]:
+    there = save_dir
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return [Problem("save_dir", f"Nothing can be written to '{save_dir}'.", "Choose another folder.")]
+    free = shutil.disk_usage(there).free
+    if free >= GOOD_BYTES:
+        return []
+    message = f"The disk of '{save_dir}' has {free / 1e6:,.0f} MB left."
+    if free < NEEDED_BYTES:
+        return [Problem("save_dir", message, f"A run needs at least {NEEDED_BYTES / 1e6:.0f} MB: free some space.")]
+    return [Problem("save_dir", message, "A larger model's adapter may not fit.", "warning")]

@@ -1,0 +1,94 @@
+"""Starts a worker process: its argument list, its environment, its own session, its log file.
+
+No user text is in the arguments, nothing goes through a shell or a pipe. Whether a run may start is `supervisor.py`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+import toolkit
+from toolkit.config import Config
+from toolkit.runs.accelerate_file import accelerate_yaml, process_count
+from toolkit.runs.durable import durable_write
+from toolkit.runs.lock import Holder, boot_id
+from toolkit.runs.machine import machine
+from toolkit.runs.preflight import model_kind
+from toolkit.runs.rundir import RunDir
+
+Command = Callable[[RunDir, Config], list[str]]
+"""(run, its config) -> argument list of its worker."""
+
+PROJECT_ROOT = Path(toolkit.__file__).resolve().parent.parent
+WORKER = "toolkit.worker.train"
+
+
+def worker_command(run: RunDir, config: Config) -> list[str]:
+    """The worker itself, or accelerate's launcher around it; writes the launcher's file into the run.
+
+    Raises RunError when this machine can't be looked at.
+    """
+    if not config.accelerate:
+        return [sys.executable, "-m", WORKER, run.id]
+    durable_write(run.accelerate_path, accelerate_yaml(config, machine(run.save_dir)))
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(run.accelerate_path)]
+    return [*launcher, "-m", WORKER, run.id]
+
+
+def worker_environment(run: RunDir, config: Config, attempt: int) -> dict[str, str]:
+    """This process's environment with what a worker needs: offline unless the model comes from the hub."""
+    processes = process_count(config, None) if config.accelerate else 1
+    settings = {
+        "FTK_SAVE_DIR": str(run.save_dir),
+        "FTK_ATTEMPT": str(attempt),
+        "HF_HUB_OFFLINE": "0" if model_kind(config) == "hub" else "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "USE_HUB_KERNELS": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while the app needs a core made training crawl
+        "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }
+    if "HF_HUB_OFFLINE" in os.environ:  # whoever said so means it
+        settings["HF_HUB_OFFLINE"] = os.environ["HF_HUB_OFFLINE"]
+    return {**os.environ, **settings}
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, cut by the container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return max(1, min(cores, int(quota) // int(period))) if quota.isdigit() else cores
+
+
+def spawn(
+    run: RunDir, argv: list[str], environment: dict[str, str], slot: int
+) -> tuple[subprocess.Popen[bytes], Holder]:
+    """Start the process in a session of its own; it keeps the slot's descriptor, and so the slot, for life.
+
+    Returns the process and its description. Raises OSError.
+    """
+    with run.log_path.open("ab") as log:
+        process = subprocess.Popen(
+            argv,
+            cwd=PROJECT_ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(slot,),
+        )
+    began = psutil.Process(process.pid).create_time()
+    attempt = int(environment["FTK_ATTEMPT"])
+    return process, Holder(process.pid, began, process.pid, attempt, boot_id(), run.id)
