@@ -148,6 +148,7 @@ def _fixed(output_dir: str) -> dict[str, Any]:
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "packing": False,
         "average_tokens_across_devices": True,
+        "ddp_find_unused_parameters": False,  # every adapter weight takes part in every step
     }
 
 

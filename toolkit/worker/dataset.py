@@ -7,12 +7,14 @@ takes away is counted, never dropped in silence. Knows no file, no run and no mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
@@ -49,8 +51,8 @@ class Prepared:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row, int64."""
-        return np.diff(self.table["input_ids"].combine_chunks().offsets.to_numpy())
+        """Tokens of each row."""
+        return pc.list_value_length(self.table["input_ids"]).to_numpy()
 
     @property
     def tokens(self) -> int:
@@ -58,7 +60,7 @@ class Prepared:
 
     @property
     def trained_tokens(self) -> int:
-        return int((self.table["labels"].combine_chunks().flatten().to_numpy() != IGNORED).sum())
+        return sum(int((part.flatten().to_numpy() != IGNORED).sum()) for part in self.table["labels"].chunks)
 
     @property
     def longest(self) -> int:
@@ -66,6 +68,7 @@ class Prepared:
 
     @property
     def truncated_rows(self) -> int:
+        """Rows that lost tokens, those that lost their whole completion included."""
         return int(np.count_nonzero(self.table["truncated"].to_numpy())) + len(self.lost)
 
 
@@ -102,33 +105,41 @@ def prompt_ids(
 
 
 def prepare(
-    examples: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, max_length: int, chat: bool
+    examples: Iterable[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, max_length: int, chat: bool
 ) -> Prepared:
-    """Token ids and labels of every example, cut to `max_length` tokens.
+    """Token ids and labels of every example, cut to `max_length` tokens; examples are read once, batch by batch.
 
     Raises ToolkitError when the tokenizer has no end-of-sequence token: nothing could be taught to stop.
     """
     if tokenizer.eos_token_id is None:
         raise ToolkitError("The tokenizer has no end-of-sequence token.", "Choose a model whose tokenizer has one.")
-    columns: dict[str, list[Any]] = {"row": [], "input_ids": [], "labels": [], "truncated": []}
+    batches: list[pa.RecordBatch] = []
     lost: list[int] = []
-    for start in range(0, len(examples), BATCH):
-        batch = examples[start : start + BATCH]
-        for row, (begin, full) in enumerate(_pairs(batch, tokenizer, chat), start):
-            learned_from = _shared_beginning(begin, full)
-            if learned_from >= min(len(full), max_length):
-                lost.append(row)
-                continue
-            columns["row"].append(row)
-            columns["input_ids"].append(full[:max_length])
-            columns["labels"].append(([IGNORED] * learned_from + full[learned_from:])[:max_length])
-            columns["truncated"].append(len(full) > max_length)
-    return Prepared(pa.table(columns, schema=_SCHEMA), tuple(lost))
+    rest = iter(examples)
+    start = 0
+    while batch := list(islice(rest, BATCH)):
+        batches.append(_columns(start, _pairs(batch, tokenizer, chat), max_length, lost))
+        start += len(batch)
+    return Prepared(pa.Table.from_batches(batches, _SCHEMA), tuple(lost))
 
 
 _SCHEMA = pa.schema(
     {"row": pa.int32(), "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "truncated": pa.bool_()}
 )
+
+
+def _columns(start: int, pairs: list[tuple[list[int], list[int]]], max_length: int, lost: list[int]) -> pa.RecordBatch:
+    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
+    for row, (begin, full) in enumerate(pairs, start):
+        learned_from = _shared_beginning(begin, full)
+        if learned_from >= min(len(full), max_length):
+            lost.append(row)
+            continue
+        columns["row"].append(row)
+        columns["input_ids"].append(full[:max_length])
+        columns["labels"].append(([IGNORED] * learned_from + full[learned_from:])[:max_length])
+        columns["truncated"].append(len(full) > max_length)
+    return pa.record_batch(columns, schema=_SCHEMA)
 
 
 def _pairs(

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import toolkit.assets
 from toolkit.config import BUNDLED, Config
@@ -203,9 +203,10 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:300].rstrip(".")
 
 
-def context_length(model: PreTrainedModel) -> int | None:
+def context_length(folder: Path) -> int | None:
     """Tokens that the model's positions allow, or None when its config does not say."""
-    value = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    found = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    value = getattr(found.get_text_config(), "max_position_embeddings", None)
     return int(value) if isinstance(value, int) else None
 
 

@@ -1,0 +1,135 @@
+"""What the trainer tells the run while it trains: plan, progress, log and eval events; and where a stop takes effect.
+
+Events are told by the main process alone; stop and divergence are decided by all processes together, so that none
+waits for another that has left. Knows no file: `tell` and `stop` arrive from train.py.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from toolkit.errors import ToolkitError
+from toolkit.worker.memory import readings
+from toolkit.worker.stop import Stop, StopAsked
+
+Tell = Callable[..., None]
+PROGRESS_SECONDS = 1.0
+LOGGED = ("loss", "grad_norm", "learning_rate")
+SPEED_KEYS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+
+
+class DivergedError(ToolkitError):
+    """The loss or a weight is no finite number any more; going on would only waste time."""
+
+
+def diverged(what: str, step: int) -> DivergedError:
+    hint = "Lower the learning rate, raise warmup_ratio, or switch fp16 off; then start again."
+    return DivergedError(f"The {what} at step {step}: training diverged.", hint)
+
+
+class Reporter(TrainerCallback):
+    """facts: fields of the `plan` event that are known before training."""
+
+    def __init__(self, tell: Tell, stop: Stop, facts: Mapping[str, Any], *, processes: int = 1) -> None:
+        self._tell, self._stop, self._facts, self._processes = tell, stop, dict(facts), processes
+        self._said = self._since = 0.0
+        self._tokens = 0
+        self._away_since: float | None = None
+        self.stopped = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        per_epoch = math.ceil(state.max_steps / args.num_train_epochs)
+        counts = {"total_steps": state.max_steps, "steps_per_epoch": per_epoch, "epochs": args.num_train_epochs}
+        self._tell("plan", **counts, **self._facts)
+        self._tell("phase", phase="training")
+        self._since = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        now = time.monotonic()
+        last = state.global_step >= state.max_steps
+        if now - self._said >= PROGRESS_SECONDS or last:
+            self._said = now
+            self._tell("progress", step=state.global_step, epoch=_short(state.epoch))
+        if last and args.eval_strategy != "no":
+            control.should_evaluate = True
+        if self._anybody_asked(args):
+            self.stopped = control.should_training_stop = control.should_log = True
+            control.should_evaluate = False
+        if control.should_evaluate:
+            self._away_since = now
+            self._tell("phase", phase="evaluating")
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._anybody_asked(args):
+            self.stopped = True
+            raise StopAsked
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        logs = logs or {}
+        if "loss" not in logs:
+            return
+        now, tokens = time.monotonic(), int(state.num_input_tokens_seen)
+        speed = (tokens - self._tokens) / max(now - self._since, 1e-9)
+        numbers = {name: float(logs[name]) for name in LOGGED if name in logs}
+        self._tell(
+            "log",
+            step=state.global_step,
+            epoch=_short(state.epoch),
+            **numbers,
+            tokens_per_second=round(speed, 1),
+            tokens=tokens,
+            **readings(),
+        )
+        self._since, self._tokens = now, tokens
+        if not math.isfinite(numbers["loss"]):
+            raise diverged(f"loss became {_word(numbers['loss'])}", state.global_step)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        kept = {name: value for name, value in (metrics or {}).items() if not name.endswith(SPEED_KEYS)}
+        for name in ("epoch", "num_input_tokens_seen"):
+            kept.pop(name, None)
+        self._tell("eval", step=state.global_step, epoch=_short(state.epoch), **kept)
+        if self._away_since is not None:  # evaluation is no training time
+            self._since += time.monotonic() - self._away_since
+            self._away_since = None
+        if state.global_step < state.max_steps:
+            self._tell("phase", phase="training")
+
+    def _anybody_asked(self, args: TrainingArguments) -> bool:
+        """The same answer in every process: one that stopped alone would leave the others waiting for ever."""
+        asked = self._stop.asked()
+        if self._processes == 1:
+            return asked
+        wish = torch.tensor([float(asked)], device=args.device)
+        torch.distributed.all_reduce(wish, op=torch.distributed.ReduceOp.MAX)
+        return bool(wish.item())
+
+
+def _short(epoch: float | None) -> float | None:
+    return None if epoch is None else round(epoch, 4)
+
+
+def _word(value: float) -> str:
+    return "NaN" if math.isnan(value) else "infinite"

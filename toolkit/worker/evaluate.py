@@ -1,0 +1,132 @@
+"""Does it answer right? Greedy answers of base and adapter to held-out prompts, compared with what was expected.
+
+Both are asked with exactly the prompt of training, in the same left-padded batches. Knows no trainer and no event.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
+
+from toolkit.config import Config
+from toolkit.runs.durable import durable_write
+from toolkit.runs.rundir import RunDir
+from toolkit.worker.dataset import prompt_ids
+from toolkit.worker.stop import Stop
+
+MAX_ROWS = 200
+MAX_SECONDS = 300.0
+BATCH = 32
+SLACK = 16
+"""Tokens beyond the longest expected answer: what is longer can't match, and a base model may ramble for ever."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out row: its 0-based number in the run's table, what is asked, and what should come."""
+
+    row: int
+    prompt: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    row: int
+    prompt: str
+    expected: str
+    base: str
+    adapter: str
+
+
+def score(
+    config: Config,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Question],
+    stop: Stop,
+) -> list[Prediction]:
+    """Answers of both models; fewer than questions when MAX_SECONDS are over. Raises StopAsked."""
+    model.eval()
+    found: list[Prediction] = []
+    begin = time.monotonic()
+    for start in range(0, len(questions), BATCH):
+        if found and time.monotonic() - begin > MAX_SECONDS:
+            break
+        batch = questions[start : start + BATCH]
+        prompts = [prompt_ids(config, tokenizer, question.prompt)[1] for question in batch]
+        longest = max(len(tokenizer(q.expected, add_special_tokens=False)["input_ids"]) for q in batch)
+        adapted = answers(model, tokenizer, prompts, longest + SLACK, stop)
+        with model.disable_adapter():
+            plain = answers(model, tokenizer, prompts, longest + SLACK, stop)
+        found += [Prediction(**asdict(q), base=b, adapter=a) for q, b, a in zip(batch, plain, adapted, strict=True)]
+    return found
+
+
+def answers(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop: Stop,
+) -> list[str]:
+    """Greedy continuations, without special tokens. Raises StopAsked between two tokens."""
+    width = max(len(ids) for ids in prompts)
+    padding = [[tokenizer.pad_token_id] * (width - len(ids)) for ids in prompts]
+    ids = torch.tensor([[*pad, *ids] for pad, ids in zip(padding, prompts, strict=True)], device=model.device)
+    mask = torch.tensor([[0] * len(pad) + [1] * (width - len(pad)) for pad in padding], device=model.device)
+    greedy = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        use_cache=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=stop_ids(model, tokenizer),
+    )
+    with torch.inference_mode():
+        made = model.generate(
+            input_ids=ids, attention_mask=mask, generation_config=greedy, stopping_criteria=[_AskedToStop(stop)]
+        )
+    return tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
+
+
+def stop_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends an answer: the tokenizer's, and those that the model's generation config names."""
+    own = model.generation_config.eos_token_id
+    named = [own] if isinstance(own, int) else list(own or [])
+    return sorted({*named, tokenizer.eos_token_id} - {None})
+
+
+def exact_match(predictions: Sequence[Prediction]) -> dict[str, float | int]:
+    """rows, and the shares 0 .. 1 of answers that equal the expected one, outer white space aside."""
+
+    def share(which: str) -> float:
+        right = sum(getattr(item, which).strip() == item.expected.strip() for item in predictions)
+        return right / len(predictions)
+
+    return {"rows": len(predictions), "exact_match": share("adapter"), "exact_match_base": share("base")}
+
+
+def write_predictions(run: RunDir, predictions: Sequence[Prediction]) -> None:
+    """evaluation/predictions.jsonl: one object a line {row, prompt, expected, base, adapter}."""
+    run.evaluation_dir.mkdir(exist_ok=True)
+    durable_write(run.evaluation_dir / "predictions.jsonl", "".join(_lines(predictions)))
+
+
+def _lines(predictions: Sequence[Prediction]) -> Iterator[str]:
+    return (json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in predictions)
+
+
+class _AskedToStop(StoppingCriteria):
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        self._stop.check()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)

@@ -1,0 +1,50 @@
+"""python -m toolkit.worker.probe: one JSON line about this machine's hardware and libraries, for runs/machine.py."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+from typing import Any
+
+import psutil
+import torch
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+
+
+def probe() -> dict[str, Any]:
+    """cpu_count (usable by this process), memory_bytes, gpus with their capability, what they support, versions."""
+    cuda = torch.cuda.is_available()
+    gpus = [_gpu(index) for index in range(torch.cuda.device_count())] if cuda else []
+    return {
+        "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "memory_bytes": psutil.virtual_memory().total,
+        "cuda": cuda,
+        "gpus": gpus,
+        "bf16_gpu": cuda and torch.cuda.is_bf16_supported(),
+        "tf32": cuda and all(gpu["capability"] >= [8, 0] for gpu in gpus),
+        "bitsandbytes": importlib.util.find_spec("bitsandbytes") is not None,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Library -> installed version; a library that is not installed is left out."""
+    found = {"python": sys.version.split()[0]}
+    for name in LIBRARIES:
+        if importlib.util.find_spec(name) is not None:
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _gpu(index: int) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(index)
+    capability = [properties.major, properties.minor]
+    return {"name": properties.name, "memory_bytes": properties.total_memory, "capability": capability}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(probe()) + "\n")

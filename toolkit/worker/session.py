@@ -1,0 +1,215 @@
+"""One run from its directory to its adapter, read from top to bottom: data, model, training, saving, scores.
+
+Everything heavy is imported here, so that train.py can say "loading libraries" before it happens. Events go through
+`tell`, a wish to stop arrives through `stop`; how the run ends in the log is train.py's to write.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from trl import SFTConfig
+
+from toolkit.config import Config
+from toolkit.errors import ToolkitError
+from toolkit.runs.rundir import RunDir
+from toolkit.worker import build, evaluate, model
+from toolkit.worker.adapter import lora_config
+from toolkit.worker.callback import Reporter, diverged
+from toolkit.worker.checkpoint import commit_adapter
+from toolkit.worker.splits import Source, open_source, read_splits, write_splits
+from toolkit.worker.stop import Stop, StopAsked
+from toolkit.worker.trainer import PreparedTrainer
+
+Tell = Callable[..., None]
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of this run: how many, and which one this is. Rank 0 alone tells, saves and scores."""
+
+    processes: int = 1
+    rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all parts of a run need."""
+
+    run: RunDir
+    config: Config
+    tell: Tell
+    stop: Stop
+    team: Team = Team()
+
+    def phase(self, name: str) -> None:
+        """Announce what happens next, unless a stop was asked for: then raise StopAsked."""
+        self.stop.check()
+        self.tell("phase", phase=name)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended that did not fail, and after which step."""
+
+    kind: Literal["finished", "stopped"]
+    step: int
+
+
+def carry_out(session: Session) -> End:
+    """Train the run's adapter. Raises ToolkitError, StopAsked before anything was learned, or what a library raises."""
+    config, run = session.config, session.run
+    model.quiet_libraries()
+    threads = use_cores(session.team.processes)
+    where = model.place(config, session.team.processes)
+    if session.team.processes > 1:
+        PartialState(cpu=not where.cuda)
+    session.phase("preparing data")
+    with _leader_first(session.team):
+        folder = model.resolve(config)
+    tokenizer = model.load_tokenizer(config, folder)
+    source = open_source(run, config)
+    with _leader_first(session.team):
+        if session.team.leads:
+            length = _length(config, model.context_length(folder), session.tell)
+            write_splits(run, config, source, tokenizer, length, session.tell)
+    train, test = read_splits(run)
+    session.phase("loading model")
+    trainer = _trainer(session, where, folder, tokenizer, train, test)
+    facts = {**_facts(session, where, trainer), "threads": threads}
+    reporter = Reporter(session.tell, session.stop, facts, processes=session.team.processes)
+    trainer.add_callback(reporter)
+    session.stop.check()
+    step = _fit(trainer)
+    if session.team.leads:
+        _save(session, trainer, tokenizer, step)
+        if not reporter.stopped:
+            return _scored(session, trainer, tokenizer, source, step)
+    return End("stopped" if reporter.stopped else "finished", step)
+
+
+def use_cores(processes: int) -> int:
+    """Threads of this process: what the supervisor allots, else this process's share of the cores it may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allotted = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(allotted) if allotted.isdigit() else cores // processes
+    torch.set_num_threads(max(1, min(threads, cores)))
+    return torch.get_num_threads()
+
+
+@contextmanager
+def _leader_first(team: Team) -> Iterator[None]:
+    """The others wait until the first process has done what is inside: it downloads or writes once, they find it."""
+    if team.processes == 1:
+        yield
+        return
+    with PartialState().main_process_first():
+        yield
+
+
+def _length(config: Config, positions: int | None, tell: Tell) -> int:
+    wanted = build.max_length(config)
+    if positions is None or wanted <= positions:
+        return wanted
+    tell("warning", message=f"max_seq_length {wanted:,} is more than the model's {positions:,} positions: those count.")
+    return positions
+
+
+def _trainer(
+    session: Session,
+    where: build.Place,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    test: Dataset,
+) -> PreparedTrainer:
+    if len(train) < session.team.processes:
+        message = f"{len(train)} training rows can't be shared by {session.team.processes} processes."
+        raise ToolkitError(message, "Lower num_processes, or add rows.")
+    arguments = build.sft_args(session.config, where, str(session.run.checkpoints_dir))
+    if not len(test):
+        arguments["eval_strategy"] = "no"
+    base = model.load_base(session.config, where, folder)
+    return PreparedTrainer(
+        model=base,
+        args=SFTConfig(**arguments),
+        train_dataset=train,
+        eval_dataset=test if len(test) else None,
+        processing_class=tokenizer,
+        peft_config=lora_config(session.config, base),
+    )
+
+
+def _facts(session: Session, where: build.Place, trainer: PreparedTrainer) -> dict[str, Any]:
+    args = trainer.args
+    trainable, total = trainer.model.get_nb_trainable_parameters()
+    each = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    return {
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "batch_size": each * session.team.processes,
+        "processes": session.team.processes,
+        "device": torch.cuda.get_device_name() if where.cuda else "cpu",
+        "precision": build.precision(session.config, where),
+        "quantized": bool(session.config.model.quantize),
+    }
+
+
+def _fit(trainer: PreparedTrainer) -> int:
+    """Train; returns the steps done. A stop that comes during an evaluation ends the training there."""
+    try:
+        result = trainer.train()
+    except StopAsked:
+        return int(trainer.state.global_step)
+    if not torch.isfinite(torch.tensor(result.training_loss)):
+        raise diverged("loss was not a number", trainer.state.global_step)
+    return int(trainer.state.global_step)
+
+
+def _save(session: Session, trainer: PreparedTrainer, tokenizer: PreTrainedTokenizerBase, step: int) -> None:
+    session.tell("phase", phase="saving")
+    size = commit_adapter(session.run, session.config, trainer.model, tokenizer, step)
+    session.tell("adapter", step=step, path=session.run.adapter_dir.name, bytes=size)
+
+
+def _scored(
+    session: Session,
+    trainer: PreparedTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    source: Source,
+    step: int,
+) -> End:
+    """Answer test rows. The adapter is safe by now: what goes wrong here is a warning, and a stop is a stop."""
+    rows = source.plan.test[: evaluate.MAX_ROWS]
+    try:
+        session.phase("answering test rows")
+        questions = [
+            evaluate.Question(int(row), example.prompt, example.completion)
+            for row, example in zip(rows, source.examples(rows), strict=True)
+        ]
+        found = evaluate.score(session.config, trainer.model, tokenizer, questions, session.stop)
+    except StopAsked:
+        return End("stopped", step)
+    except Exception as error:
+        _LOG.exception("answering test rows")
+        message = f"The test rows could not be answered ({type(error).__name__}: {error}). The adapter is saved."
+        session.tell("warning", message=message)
+        return End("finished", step)
+    evaluate.write_predictions(session.run, found)
+    session.tell("scores", **evaluate.exact_match(found), test_rows=len(source.plan.test))
+    return End("finished", step)

@@ -1,0 +1,136 @@
+"""python -m toolkit.worker.train RUN: one training run, alone or as one of the processes that accelerate started.
+
+The first process holds the run's lock for life and is the one writer of its events; the last of them says how the run
+ended, in words for the user, while the trace goes to the log alone. Imports nothing heavy before it has said so.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import RunError, ToolkitError
+from toolkit.runs.durable import durable_write
+from toolkit.runs.events import EventWriter
+from toolkit.runs.explain import Explanation, explain_exception
+from toolkit.runs.lock import WorkerLock
+from toolkit.runs.rundir import RunDir, open_run, read_config
+from toolkit.worker.stop import Stop, StopAsked
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+_LOG = logging.getLogger(__name__)
+OTHERS_SECONDS = 3.0  # a process that failed has so long to leave its reason before the first one reports its own
+
+
+def main(run_id: str) -> int:
+    """Carry the run out; returns the exit code: 0 finished or stopped, 1 failed. Raises RunError for an unknown run."""
+    faulthandler.enable()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
+    attempt = int(os.environ.get("FTK_ATTEMPT", "1"))
+    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    stop = Stop(run.stop_path).listen()
+    if rank:
+        return _follow(run, stop, rank, processes)
+    with WorkerLock(run.lock_path, attempt, run.id), EventWriter(run.events_path, attempt) as events:
+        return _lead(run, stop, events, processes)
+
+
+def _lead(run: RunDir, stop: Stop, events: EventWriter, processes: int) -> int:
+    for path in run.path.glob(".failed-rank-*"):
+        path.unlink()
+    events.append("started", pid=os.getpid(), host=platform.node(), versions=_versions(), processes=processes)
+    try:
+        kind, step = _carry_out(run, stop, events.append, 0, processes)
+    except StopAsked:
+        kind, step = "stopped", 0
+    except Exception as error:
+        _LOG.exception("run %s", run.id)
+        why = _other_failure(run, processes, error) or explain(error)
+        events.append("failed", reason=why.reason, message=why.message, hint=why.hint)
+        return 1
+    events.append(kind, step=step)
+    return 0
+
+
+def _follow(run: RunDir, stop: Stop, rank: int, processes: int) -> int:
+    """One of the other processes: it works, tells nothing, and leaves its reason behind when it fails."""
+    try:
+        _carry_out(run, stop, _say_nothing, rank, processes)
+    except StopAsked:
+        return 0
+    except Exception as error:
+        _LOG.exception("run %s, process %d", run.id, rank)
+        why = explain(error)
+        durable_write(_failure_path(run, rank), json.dumps({"type": type(error).__name__, **vars(why)}))
+        return 1
+    return 0
+
+
+def _carry_out(run: RunDir, stop: Stop, tell: Any, rank: int, processes: int) -> tuple[str, int]:
+    config = read_config(run)
+    _choose_gpu(config.model.device_map, processes)
+    stop.check()
+    tell("phase", phase="loading libraries")
+    from toolkit.worker.session import Session, Team, carry_out
+
+    end = carry_out(Session(run, config, tell, stop, Team(processes, rank)))
+    return end.kind, end.step
+
+
+def _choose_gpu(device_map: str | None, processes: int) -> None:
+    """One GPU visible unless the model shall be spread: the trainer refuses to drive several from one process."""
+    if processes == 1 and (device_map is None or device_map.startswith("cuda")):
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", (device_map or "cuda:0").partition(":")[2] or "0")
+
+
+def explain(error: Exception) -> Explanation:
+    """What a user reads about an exception: its own words if it was raised for them, else explain.py's."""
+    known = explain_exception(type(error).__name__, str(error))
+    if isinstance(error, ToolkitError):
+        reason = known.reason if known.reason != "bug" else "refused"
+        return Explanation(reason, error.message, error.hint)
+    return known
+
+
+def _other_failure(run: RunDir, processes: int, error: Exception) -> Explanation | None:
+    """The reason of the process that failed first: this one may only have noticed that it was left alone."""
+    if processes == 1 or isinstance(error, ToolkitError):
+        return None
+    deadline = time.monotonic() + OTHERS_SECONDS
+    while time.monotonic() < deadline:
+        for path in sorted(run.path.glob(".failed-rank-*")):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return Explanation(found["reason"], found["message"], found["hint"])
+        time.sleep(0.1)
+    return None
+
+
+def _failure_path(run: RunDir, rank: int) -> Path:
+    return run.path / f".failed-rank-{rank}"
+
+
+def _versions() -> dict[str, str]:
+    installed = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **installed}
+
+
+def _say_nothing(kind: str, **fields: Any) -> None:
+    del kind, fields
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m toolkit.worker.train RUN (FTK_SAVE_DIR names the folder of its runs)")
+    try:
+        raise SystemExit(main(sys.argv[1]))
+    except RunError as error:
+        raise SystemExit(str(error)) from error

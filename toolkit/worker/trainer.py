@@ -1,0 +1,126 @@
+"""SFTTrainer for prepared rows: its loss where only labelled positions cost anything, and batches of like length.
+
+Equal to the library's own loss (a test holds it to rounding), because on a CPU that one scores every position, prompt
+and padding included. Knows no config, no run directory and no event.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from torch import Tensor, nn
+from transformers.trainer_pt_utils import BatchRebalanceSampler
+from trl import SFTTrainer
+
+from toolkit.worker.dataset import IGNORED
+
+MAX_LOGITS = 2**26
+"""Above so many logits in one batch (a quarter of a GB in fp32) the library's chunked loss is used: it holds fewer."""
+MEGABATCHES = 50
+"""Rows are sorted by length within so many batches at a time: enough to save padding, few enough to stay random."""
+
+
+class PreparedTrainer(SFTTrainer):
+    """Trains on columns input_ids and labels; every row once an epoch, whatever the number of processes."""
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        labels = inputs["labels"][:, 1:]
+        scored = labels != IGNORED
+        head = self.accelerator.unwrap_model(self.model).get_output_embeddings()
+        if return_outputs or self.aux_loss_enabled or not self._worth_it(scored):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        rest = {name: value for name, value in inputs.items() if name != "labels"}
+        with _only_positions(head, scored):
+            logits = model(**rest, use_cache=False).logits
+        total = nn.functional.cross_entropy(logits[0].float(), labels[scored], reduction="sum")
+        count = scored.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        loss = total / count.clamp(min=1)
+        # the count covers every process, and their gradients are averaged
+        shared = self.args.average_tokens_across_devices and num_items_in_batch is not None
+        return loss * self.accelerator.num_processes if shared else loss
+
+    def _worth_it(self, scored: Tensor) -> bool:
+        vocabulary = self.model.config.get_text_config().vocab_size
+        return self.args.device.type == "cpu" and int(scored.sum()) * vocabulary <= MAX_LOGITS
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> BatchesOfLikeLength:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        return BatchesOfLikeLength(
+            pc.list_value_length(dataset.data.column("input_ids")).to_pylist(),
+            batch_size=self.args.per_device_train_batch_size,
+            processes=self.args.world_size,
+            rank=self.args.process_index,
+            seed=self.args.seed,
+        )
+
+
+@contextmanager
+def _only_positions(head: nn.Module, scored: Tensor) -> Iterator[None]:
+    """Inside, `head` gets the hidden states before the positions in `scored` alone: [1, their number, width]."""
+
+    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, *others = inputs
+        return (hidden[:, :-1][scored.to(hidden.device)].unsqueeze(0), *others)
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class BatchesOfLikeLength(BatchRebalanceSampler):
+    """This process's batches of row numbers: like lengths together, batches in random order, the longest first.
+
+    Each row comes exactly once an epoch. What does not fill a batch is spread over the processes, so that all of them
+    make the same number of steps. The order depends on seed and epoch alone. Raises ValueError when there are fewer
+    rows than processes. A subclass because the library hands only that class's batches through as they are.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], *, batch_size: int, processes: int = 1, rank: int = 0, seed: int = 0
+    ) -> None:
+        if len(lengths) < processes:
+            raise ValueError(f"{len(lengths)} rows can't be shared by {processes} processes")
+        whole = batch_size * processes
+        super().__init__(lengths, whole, dp_size=processes, grad_accum=1, seed=seed, rank=rank, drop_last=False)
+        rest = len(lengths) % whole
+        # a rest smaller than the number of processes joins the batch before it
+        joins = 0 < rest < processes and len(lengths) > whole
+        self._whole, self._joins = whole, joins
+        self._count = math.ceil(len(lengths) / whole) - joins
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._whole_batches():
+            mine = np.array_split(batch, self.dp_size)[self.rank]
+            yield mine.tolist()
+
+    def _whole_batches(self) -> list[np.ndarray]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        lengths = np.asarray(self.lengths)
+        order = random.permutation(len(lengths))
+        span = self._whole * max(1, min(MEGABATCHES, len(lengths) // (4 * self._whole)))
+        spans = (order[start : start + span] for start in range(0, len(order), span))
+        grouped = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in spans])
+        ends = list(itertools.accumulate([self._whole] * (self._count - 1)))
+        batches = np.split(grouped, ends)
+        longest = max(range(len(batches)), key=lambda i: lengths[batches[i]].max())
+        others = [i for i in random.permutation(len(batches)) if i != longest]
+        # the batch that needs most memory comes first: it fails at once or never
+        return [batches[i] for i in [longest, *others]]
