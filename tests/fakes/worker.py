@@ -1,0 +1,77 @@
+"""A worker without torch: takes the run's lock, writes events as `fake.json` in the run says, honours `stop`.
+
+fake.json (all optional): steps, step_seconds, die ("kill", "abort", "segv", "exit", "raise", "oom") at step die_at,
+linger (seconds to stay after the last event), before_lock (seconds to wait before taking the lock), children (processes
+to start in sessions of their own, as a launcher does), deaf (ignore SIGTERM and `stop`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from toolkit.runs.events import EventWriter
+from toolkit.runs.lock import WorkerLock
+from toolkit.runs.rundir import RunDir, open_run
+
+DEATHS = {"kill": signal.SIGKILL, "abort": signal.SIGABRT, "segv": signal.SIGSEGV, "term": signal.SIGTERM}
+
+
+def main(run_id: str) -> int:
+    run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
+    script: dict[str, Any] = {}
+    if (run.path / "fake.json").exists():
+        script = json.loads((run.path / "fake.json").read_text())
+    if script.get("deaf"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(script.get("before_lock", 0))
+    for _ in range(script.get("children", 0)):
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    attempt = int(os.environ["FTK_ATTEMPT"])
+    with WorkerLock(run.lock_path, attempt, run.id), EventWriter(run.events_path, attempt) as events:
+        train(run, script, events)
+        time.sleep(script.get("linger", 0))
+    return 0
+
+
+def train(run: RunDir, script: dict[str, Any], events: EventWriter) -> None:
+    steps = script.get("steps", 3)
+    events.append("started", pid=os.getpid(), versions={}, device="cpu", host="here")
+    events.append("plan", total_steps=steps, epochs=1)
+    events.append("phase", phase="training")
+    for step in range(1, steps + 1):
+        if run.stop_path.exists() and not script.get("deaf"):
+            events.append("stopped", step=step - 1)
+            return
+        if script.get("die_at") == step:
+            die(script["die"])
+        time.sleep(script.get("step_seconds", 0.01))
+        events.append("progress", step=step, epoch=step / steps)
+        events.append("log", step=step, epoch=step / steps, loss=1 / step, learning_rate=0.1)
+    run.adapter_dir.mkdir()
+    events.append("scores", rows=2, exact_match=1.0, exact_match_base=0.0)
+    events.append("finished", step=steps)
+
+
+def die(how: str) -> None:
+    print("last words", flush=True)
+    if how in DEATHS:
+        os.kill(os.getpid(), DEATHS[how])
+        time.sleep(5)
+    if how == "exit":
+        os._exit(3)
+    if how == "oom":
+        raise MemoryError
+    raise ValueError("a wrong turn")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
