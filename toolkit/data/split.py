@@ -41,7 +41,9 @@ def plan_split(table: Table, data: DataConfig) -> SplitPlan:
     """Decide every row's part. Raises DataError for a template that doesn't compile and for sizes that don't fit."""
     renderer = make_renderer(data.prompt, data.prompt_stub, table.columns)
     usable = usable_indices(table, renderer.columns_needed)
-    dropped = np.setdiff1d(np.arange(table.rows, dtype=np.int64), usable, assume_unique=True)
+    unusable = np.ones(table.rows, dtype=bool)
+    unusable[usable] = False
+    dropped = np.flatnonzero(unusable)
     try:
         n_train, n_test = split_sizes(len(usable), data.train_size, data.test_size)
     except DataError as error:

@@ -21,6 +21,9 @@ from toolkit.errors import DataError
 
 FOOTER = b"finetuning-toolkit"
 SCHEMA = 1
+FEW = 1_000
+"""Up to so many rows are taken without reading whole columns."""
+
 Cells = dict[str, str | None]
 
 
@@ -81,14 +84,30 @@ class Table:
     ) -> Iterator[Cells]:
         """The rows with these 0-based indices, in this order, as dicts of `columns` (all of them by default).
 
-        Holds the columns in memory while it runs and makes dicts `size` rows at a time.
+        For many rows the columns are held in memory while it runs; dicts are made `size` rows at a time.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
             raise DataError(f"A row index is outside 0 .. {self.rows - 1}.", "Open the data again.")
-        whole = self.read(self.columns if columns is None else columns)
+        names = list(self.columns if columns is None else columns)
+        if wanted.size <= FEW:
+            yield from self._take_few(wanted, names)
+            return
+        whole = self.read(names)
         for start in range(0, len(wanted), size):
             yield from _dicts(whole.take(pa.array(wanted[start : start + size])))
+
+    def _take_few(self, wanted: np.ndarray[Any, np.dtype[np.int64]], columns: list[str]) -> Iterator[Cells]:
+        """Row group by row group, so that a handful of rows does not bring all the text into memory."""
+        groups = np.searchsorted(self._starts, wanted, side="right") - 1
+        found: dict[int, Cells] = {}
+        with pq.ParquetFile(self.path) as file:
+            for group in np.unique(groups):
+                here = np.flatnonzero(groups == group)
+                part = file.read_row_group(int(group), columns=columns)
+                taken = _dicts(part.take(pa.array(wanted[here] - self._starts[group])))
+                found.update(zip(here.tolist(), taken, strict=True))
+        yield from (found[position] for position in range(len(wanted)))
 
 
 def load_table(parquet: Path) -> Table:

@@ -1,0 +1,27 @@
+"""What the data tests share: bytes in, a table or a DataError out, by the reader's own code but in this process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from toolkit.data.limits import FIND_OUT, ReadOptions
+from toolkit.data.reader import TABLE, Request, read
+from toolkit.data.table import Table, load_table
+
+Opener = Callable[..., Table]
+
+
+@pytest.fixture
+def open_bytes(tmp_path: Path) -> Opener:
+    def opened(content: bytes | str, kind: str = "csv", options: ReadOptions = FIND_OUT) -> Table:
+        data = content.encode() if isinstance(content, str) else content
+        source = tmp_path / "source"
+        source.write_bytes(data)
+        read(Request(str(source), str(tmp_path), kind, hashlib.sha256(data).hexdigest(), "test", options))
+        return load_table(tmp_path / TABLE)
+
+    return opened
