@@ -1,0 +1,52 @@
+"""Finished runs for the engine's tests: a config and a random adapter, committed as a worker would."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from toolkit.config import Config
+from toolkit.runs.durable import commit_dir
+from toolkit.runs.rundir import RunDir, create_run
+
+
+def make_config(save_dir: Path, model: Path | str, **lora: Any) -> Config:
+    return Config.model_validate(
+        {
+            "save_dir": str(save_dir),
+            "model": {"hf_model_ckpt": str(model), "device_map": "cpu"},
+            "lora": {"r": 4, "lora_alpha": 8, **lora},
+            "inference": {"max_new_tokens": 12},
+        }
+    )
+
+
+def finished_run(save_dir: Path, model: Path | str, seed: int = 1, **lora: Any) -> RunDir:
+    """A run with an adapter that changes every answer."""
+    config = make_config(save_dir, model, **lora)
+    run = create_run(config, None)
+    write_adapter(run, config, seed)
+    return run
+
+
+def write_adapter(run: RunDir, config: Config, seed: int) -> None:
+    import torch
+    from peft import get_peft_model
+
+    from toolkit.worker.adapter import lora_config
+    from toolkit.worker.model import load_base
+
+    torch.manual_seed(seed)
+    base = load_base(config)
+    peft = get_peft_model(base, lora_config(config, base))
+    with torch.no_grad():
+        for name, parameter in peft.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * (0.3 if "lora_B" in name else 0.05))
+    staging = run.path / ".adapter"
+    peft.save_pretrained(staging)
+    (staging / "README.md").unlink(missing_ok=True)
+    if run.adapter_dir.exists():
+        shutil.rmtree(run.adapter_dir)
+    commit_dir(staging, run.adapter_dir, {"kind": "adapter"})

@@ -1,0 +1,116 @@
+"""The wire to the inference engine: one connection, its errors in the user's words, an answer's events.
+
+Every failure is an EngineError. What to ask is `client.py`'s, where the engine is `engine_process.py`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from toolkit.errors import EngineError
+from toolkit.runs.engine_process import EngineInfo, last_words
+
+CONNECT_SECONDS, QUICK_SECONDS = 5.0, 30.0
+SILENCE_SECONDS = 60.0  # the engine sends a sign of life every 10 s
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The next piece of an answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of an answer. prompt: the exact string the model was asked with. ttft_s counts waiting in the queue too.
+
+    finish_reason: stop | length | cancelled. notice: what to know about how it ended, or "".
+    """
+
+    text: str
+    prompt: str
+    prompt_tokens: int
+    completion_tokens: int
+    ttft_s: float
+    tokens_per_second: float
+    finish_reason: str
+    seed: int
+    notice: str = ""
+
+
+@contextmanager
+def session(info: EngineInfo, silence: float) -> Iterator[httpx.Client]:
+    """A connection to the engine and nowhere else; httpx's errors become EngineErrors."""
+    limits = httpx.Timeout(silence, connect=CONNECT_SECONDS)
+    headers = {"Authorization": f"Bearer {info.token}"}
+    try:
+        with httpx.Client(base_url=info.url, headers=headers, timeout=limits, trust_env=False) as http:
+            yield http
+    except httpx.TimeoutException as error:
+        hint = "It may be busy or stuck: try again, or stop it and load the model again."
+        raise EngineError("The engine does not answer.", hint) from error
+    except httpx.HTTPError as error:
+        hint = last_words(info.save_dir) or "Load the model again."
+        raise EngineError("The engine can't be reached: it has ended.", hint) from error
+
+
+def checked(response: httpx.Response) -> dict[str, Any]:
+    _refuse_errors(response)
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def _refuse_errors(response: httpx.Response) -> None:
+    if response.status_code < 400:
+        return
+    try:
+        error = response.json()["error"]
+        raise EngineError(error["message"], error["hint"])
+    except (ValueError, KeyError, TypeError) as strange:
+        message = f"The engine answered with status {response.status_code}."
+        raise EngineError(message, "Its log has the details.") from strange
+
+
+def stream(info: EngineInfo, path: str, body: dict[str, Any]) -> Iterator[Delta | Done]:
+    text: list[str] = []
+    with session(info, SILENCE_SECONDS) as http, http.stream("POST", path, json=body) as response:
+        if response.status_code >= 400:
+            response.read()
+        _refuse_errors(response)
+        for line in response.iter_lines():
+            if not line.startswith("data: ") or line == "data: [DONE]":
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            if "error" in event:
+                raise EngineError(event["error"]["message"], event["error"]["hint"])
+            choice = event["choices"][0]
+            piece = choice["text"] if "text" in choice else choice["delta"].get("content", "")
+            if piece:
+                text.append(piece)
+                yield Delta(piece)
+            if choice["finish_reason"]:
+                yield _done("".join(text), event)
+                return
+    raise EngineError("The engine ended in the middle of the answer.", last_words(info.save_dir))
+
+
+def _done(text: str, event: dict[str, Any]) -> Done:
+    usage, timings = event["usage"], event["timings"]
+    return Done(
+        text=text,
+        prompt=event["prompt"],
+        prompt_tokens=usage["prompt_tokens"],
+        completion_tokens=usage["completion_tokens"],
+        ttft_s=timings["ttft_s"],
+        tokens_per_second=timings["tokens_per_second"],
+        finish_reason=event["choices"][0]["finish_reason"],
+        seed=event["seed"],
+        notice=event["notice"],
+    )

@@ -1,0 +1,168 @@
+"""The engine's HTTP routes: OpenAI's API for models, chat and completions, and four of our own.
+
+    GET  /health               {status, phase, message, hint, runs, ...}; the only one without a token
+    GET  /v1/models            "base" and the attached runs
+    POST /v1/chat/completions  POST /v1/completions   whole or as server-sent events
+    POST /v1/render            {prompt, prompt_tokens}: the exact prompt of a conversation
+    POST /v1/load              {run}: attach a run's adapter
+    POST /shutdown
+
+The last event of a stream carries, beside OpenAI's `finish_reason`, `usage`, `timings` {ttft_s, tokens_per_second},
+`prompt` (the exact string), `seed` and `notice`. Knows no torch: `host.py` computes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from toolkit.errors import ToolkitError
+from toolkit.worker.guard import MAX_BODY_BYTES, Guard, error_response
+from toolkit.worker.host import Host
+from toolkit.worker.payload import (
+    BASE,
+    ChatRequest,
+    CompletionRequest,
+    LoadRequest,
+    RenderRequest,
+    RequestError,
+    parse,
+)
+from toolkit.worker.replies import EventStream, Shape, whole
+
+
+def application(host: Host, token: str) -> ASGIApp:
+    """The guarded ASGI app. `host` begins with the server and closes with it."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        host.begin()
+        yield
+        host.close()
+
+    routes = Routes(host)
+    app = Starlette(
+        routes=[
+            Route("/health", routes.health),
+            Route("/v1/models", routes.models),
+            Route("/v1/chat/completions", routes.chat, methods=["POST"]),
+            Route("/v1/completions", routes.completions, methods=["POST"]),
+            Route("/v1/render", routes.render, methods=["POST"]),
+            Route("/v1/load", routes.load, methods=["POST"]),
+            Route("/shutdown", routes.shutdown, methods=["POST"]),
+        ],
+        exception_handlers={ToolkitError: _refused, HTTPException: _no_such_route, Exception: _failed},
+        lifespan=lifespan,
+    )
+    return Guard(app, token)
+
+
+class Routes:
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def health(self, _: Request) -> Response:
+        return JSONResponse(self._host.health())
+
+    async def models(self, _: Request) -> Response:
+        names = (BASE, *self._host.ready().runs)
+        return JSONResponse(
+            {"object": "list", "data": [{"id": n, "object": "model", "created": 0, "owned_by": "local"} for n in names]}
+        )
+
+    async def chat(self, request: Request) -> Response:
+        received = time.perf_counter()
+        asked = parse(ChatRequest, await _body(request))
+        engine = self._host.ready()
+        form = engine.form_of(asked.model, asked.prompt_of)
+        text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
+        return await self._reply(request, Shape.CHAT, asked, text, ids, received)
+
+    async def completions(self, request: Request) -> Response:
+        received = time.perf_counter()
+        asked = parse(CompletionRequest, await _body(request))
+        engine = self._host.ready()
+        form = engine.form_of(asked.model, asked.prompt_of)
+        text, ids = await run_in_threadpool(engine.raw, form, asked.text)
+        return await self._reply(request, Shape.TEXT, asked, text, ids, received)
+
+    async def _reply(
+        self,
+        request: Request,
+        shape: Shape,
+        asked: ChatRequest | CompletionRequest,
+        text: str,
+        ids: list[int],
+        received: float,
+    ) -> Response:
+        from toolkit.worker.generate import Ask, arguments_of  # loaded by now: the engine is ready
+
+        engine = self._host.ready()
+        settings = asked.settings(engine.form_of(asked.model, asked.prompt_of).inference)
+        ask = Ask(asked.model, text, ids, settings, received, asked.seed, asked.stops)
+        arguments_of(engine.adapters.model, ask)  # refuses what can't fit while a status code can still say so
+        turn = self._host.ask(ask)
+        if asked.stream:
+            usage_alone = asked.stream_options is not None and asked.stream_options.include_usage
+            return EventStream(turn, shape, asked.model, usage_alone)
+        return await whole(request, turn, shape, asked.model)
+
+    async def render(self, request: Request) -> Response:
+        asked = parse(RenderRequest, await _body(request))
+        engine = self._host.ready()
+        form = engine.form_of(asked.model, asked.prompt_of)
+        text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
+        return JSONResponse({"prompt": text, "prompt_tokens": len(ids)})
+
+    async def load(self, request: Request) -> Response:
+        asked = parse(LoadRequest, await _body(request))
+        attaching = self._host.attach(asked.run)
+        if self._host.state == "loading":
+            return JSONResponse({"status": "queued", "run": asked.run}, status_code=202)
+        await asyncio.wrap_future(attaching)
+        return JSONResponse({"status": "loaded", "run": asked.run})
+
+    async def shutdown(self, _: Request) -> Response:
+        asyncio.get_running_loop().call_later(0.05, self._host.end)  # after the reply is on its way
+        return JSONResponse({"status": "ending"})
+
+
+async def _body(request: Request) -> bytes:
+    """The body, at most MAX_BODY_BYTES; raises RequestError."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            message = f"The request is larger than {MAX_BODY_BYTES // 2**20} MiB."
+            raise RequestError(message, "Shorten it.", status=413, code="too_large")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    return error_response(error)
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    message = f"{request.method} {request.url.path[:100]} is not offered by this engine."
+    return error_response(RequestError(message, "See /v1/models and /health.", status=status, code="not_found"))
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    """The traceback is in the log: Starlette raises the error again after this reply."""
+    hint = "The engine's log (engine/engine.log in the save_dir) has the details."
+    return error_response(
+        RequestError(f"The engine failed: {type(error).__name__}.", hint, status=500, code="internal")
+    )

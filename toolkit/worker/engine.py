@@ -1,0 +1,135 @@
+"""The model behind the server: a base, the adapters of its runs, and how each run's prompts are written.
+
+Every method that computes is called from one thread only (host.py sees to it); `prompt` and `raw` may be called from
+any. Knows run directories, no HTTP.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from toolkit.config import Config
+from toolkit.errors import EngineError
+from toolkit.runs.durable import verify_commit
+from toolkit.runs.rundir import RunDir, open_run, read_config
+from toolkit.worker import build, dataset, generate, model
+from toolkit.worker.adapters import Adapters
+from toolkit.worker.payload import BASE, Message, RequestError
+
+
+class Engine:
+    """Load with `Engine.load`; then `answer`. `runs` are the ids of the attached runs, in order of arrival."""
+
+    def __init__(self, save_dir: Path, config: Config, adapters: Adapters, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.save_dir, self.config, self.adapters, self.tokenizer = save_dir, config, adapters, tokenizer
+        self.place = model.place(config)
+        self._configs: dict[str, Config] = {}
+
+    @classmethod
+    def load(cls, save_dir: Path, run_id: str, phase: Callable[[str], None]) -> Engine:
+        """The base model of a run, with the run's adapter. Raises ToolkitError."""
+        model.quiet_libraries()
+        config = read_config(open_run(save_dir, run_id))
+        _adapter_of(open_run(save_dir, run_id))  # a missing adapter is found before the base has loaded
+        phase("loading tokenizer")
+        folder = model.resolve(config)
+        tokenizer = model.load_tokenizer(config, folder)
+        phase("loading model")
+        base = model.load_base(config, folder=folder).eval()
+        engine = cls(save_dir, config, Adapters(base), tokenizer)
+        phase("attaching adapter")
+        engine.attach(run_id)
+        phase("warming up")
+        engine.adapters.select(run_id)
+        return engine
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return tuple(self._configs)
+
+    @property
+    def base_name(self) -> str:
+        return str(self.config.model.hf_model_ckpt)
+
+    def attach(self, run_id: str) -> None:
+        """Add a run's adapter; nothing happens when it is there. Raises ToolkitError."""
+        if run_id in self._configs:
+            return
+        run = open_run(self.save_dir, run_id)
+        config = read_config(run)
+        if not self.shares_base(config):
+            message = f"Run {run_id} was trained on another base model than the loaded one ({self.base_name})."
+            raise RequestError(message, "Stop the engine and start it for that run.", status=409, code="other_base")
+        self.adapters.attach(run_id, _adapter_of(run))
+        self._configs[run_id] = config
+
+    def shares_base(self, config: Config) -> bool:
+        """Whether a run's base is this one, loaded the same way."""
+        ours, theirs = (
+            (model.resolve(c), build.load_args(c, self.place), build.quantization_args(c))
+            for c in (self.config, config)
+        )
+        return ours == theirs
+
+    def form_of(self, name: str, prompt_of: str | None = None) -> Config:
+        """The config whose prompt form and settings apply to model `name`; raises RequestError when there is none.
+
+        The base has no form of its own: it is asked as `prompt_of`, else as the first run.
+        """
+        for wanted in (name, prompt_of or name):
+            if wanted != BASE and wanted not in self._configs:
+                message = f"The model '{wanted}' is not loaded."
+                hint = f"Loaded: {', '.join((BASE, *self._configs))}. POST /v1/load with that run's id to add it."
+                raise RequestError(message, hint, status=404, code="model_not_found", param="model")
+        form = prompt_of or name
+        return self._configs[form] if form != BASE else self.config
+
+    def prompt(self, config: Config, messages: Sequence[Message]) -> tuple[str, list[int]]:
+        """The exact prompt of a conversation and its ids: the same code as in training. Raises RequestError."""
+        system, history, last = _split(messages)
+        if not dataset.chat_enabled(config, self.tokenizer) and (system or history):
+            message = "This run was trained without a chat template: it knows one prompt and one answer, no turns."
+            hint = "Send a single user message, or use /v1/completions."
+            raise RequestError(message, hint, code="no_chat_template", param="messages")
+        try:
+            return dataset.prompt_ids(config, self.tokenizer, last, system=system, history=history)
+        except Exception as error:  # a template may raise anything at roles it does not know
+            reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            message = f"The model's chat template refuses these messages: {reason[0]}"
+            raise RequestError(message, "Change the order or the roles.", param="messages") from error
+
+    def raw(self, config: Config, text: str) -> tuple[str, list[int]]:
+        """`text` as it is: without a template, special tokens in it count as such."""
+        if dataset.chat_enabled(config, self.tokenizer):  # templates write their own BOS
+            return text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return dataset.prompt_ids(config, self.tokenizer, text)
+
+    def answer(self, ask: generate.Ask, emit: Callable[[str], None], cancelled: threading.Event) -> generate.Answer:
+        """Raises RequestError."""
+        if not ask.ids:
+            raise RequestError("The prompt is empty.", "Write something.", param="prompt")
+        self.adapters.select(ask.model)
+        return generate.answer(self.adapters.model, self.tokenizer, ask, emit, cancelled)
+
+
+def _adapter_of(run: RunDir) -> Path:
+    if not run.adapter_dir.is_dir():
+        raise EngineError(f"Run {run.id} has no adapter yet.", "Wait until it has finished, or choose another run.")
+    verify_commit(run.adapter_dir, own=False)
+    return run.adapter_dir
+
+
+def _split(messages: Sequence[Message]) -> tuple[str | None, list[dataset.Message], str]:
+    """(system text, earlier turns, last user text)."""
+    first = messages[0].role in ("system", "developer")
+    system = messages[0].text if first else None
+    turns = messages[1:] if first else messages
+    if any(message.role in ("system", "developer") for message in turns):
+        raise RequestError("A system message stands after the first place.", "Put it first.", param="messages")
+    if not turns or turns[-1].role != "user":
+        raise RequestError("The last message is not the user's.", "End with a user message.", param="messages")
+    return system, [{"role": m.role, "content": m.text} for m in turns[:-1]], turns[-1].text

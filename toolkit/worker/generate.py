@@ -1,0 +1,213 @@
+"""One answer: token ids in, pieces of text out, with its figures at the end.
+
+The decoding is `model.generate` itself; a stopping criterion listens to every token and hands text on a few dozen
+times a second, so that the listener costs next to nothing and an answer nobody wants ends within a token. Knows no
+adapter, no queue and no HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+
+from toolkit.config import InferenceConfig
+from toolkit.worker import build
+from toolkit.worker.evaluate import stop_ids
+from toolkit.worker.payload import SEED_LIMIT, RequestError
+from toolkit.worker.textstream import TextStream
+
+FLUSH_SECONDS = 0.03
+"""Pause between two pieces: a reader sees a steady stream, and the server's thread rarely takes the interpreter."""
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked: `text` is the exact prompt, `ids` its tokens. received: time.perf_counter() at arrival."""
+
+    model: str
+    text: str
+    ids: list[int]
+    settings: InferenceConfig
+    received: float
+    seed: int | None = None
+    stops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """ttft_s: seconds from arrival to the first token, waiting included. tokens_per_second: of the tokens after it.
+
+    notice: what the asker should know about how it ended, or "".
+    """
+
+    text: str
+    prompt: str
+    prompt_tokens: int
+    completion_tokens: int
+    ttft_s: float
+    tokens_per_second: float
+    finish_reason: FinishReason
+    seed: int
+    notice: str = ""
+
+
+class Listener(StoppingCriteria):
+    """Hears every new token, emits pieces of text, and ends the answer when it is cancelled or a stop text came."""
+
+    def __init__(
+        self, stream: TextStream, ends: set[int], emit: Callable[[str], None], cancelled: threading.Event
+    ) -> None:
+        self.stream, self._ends, self._emit, self._cancelled = stream, ends, emit, cancelled
+        self.count, self.first_at, self.last_at = 0, 0.0, 0.0
+        self.ended = False
+        self._pending: list[int] = []
+        self._flushed_at = 0.0
+        self._verdicts: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        if self._verdicts is None:
+            shape, device = (input_ids.shape[0],), input_ids.device
+            self._verdicts = (
+                torch.zeros(shape, dtype=torch.bool, device=device),
+                torch.ones(shape, dtype=torch.bool, device=device),
+            )
+        return self._verdicts[int(self._hear(int(input_ids[0, -1])))]
+
+    def _hear(self, token: int) -> bool:
+        if self.ended or self.stream.stopped or self._cancelled.is_set():
+            return True
+        self.last_at = time.perf_counter()
+        self.first_at = self.first_at or self.last_at
+        self.count += 1
+        if token in self._ends:
+            self.ended = True
+            return True
+        self._pending.append(token)
+        if self.last_at - self._flushed_at >= FLUSH_SECONDS:
+            self._flushed_at = self.last_at
+            self._send(self.stream.push(self._pending))
+            self._pending = []
+        return self.stream.stopped or self._cancelled.is_set()
+
+    def finish(self) -> None:
+        self._send(self.stream.push(self._pending))
+        self._pending = []
+        self._send(self.stream.finish())
+
+    def _send(self, piece: str) -> None:
+        if piece:
+            self._emit(piece)
+
+
+def answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ask: Ask,
+    emit: Callable[[str], None],
+    cancelled: threading.Event,
+) -> Answer:
+    """Generate, calling `emit` with pieces of the text. Raises RequestError: the prompt or the memory does not fit."""
+    arguments, bound = arguments_of(model, ask)
+    ends = set(stop_ids(model, tokenizer))
+    seed = ask.seed if ask.seed is not None else secrets.randbelow(SEED_LIMIT)
+    listener = Listener(TextStream(_decoder(tokenizer), ask.stops), ends, emit, cancelled)
+    ids = torch.tensor([ask.ids], device=model.device)
+    torch.manual_seed(seed)
+    with _no_gradients(model), warnings.catch_warnings(), _memory_explained():
+        warnings.simplefilter("ignore")  # advice on settings that the run's config has checked
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            stopping_criteria=StoppingCriteriaList([listener]),
+            eos_token_id=sorted(ends) or None,
+            pad_token_id=tokenizer.pad_token_id,
+            **arguments,
+        )
+    listener.finish()
+    reason = _reason(listener, cancelled)
+    cut = bound if reason == "length" else ""
+    return _figures(ask, listener, reason, seed, cut)
+
+
+def arguments_of(model: PreTrainedModel, ask: Ask) -> tuple[dict[str, Any], str]:
+    """Keyword arguments of generate, and the notice that holds if the answer runs into the model's context length."""
+    arguments = build.generate_args(ask.settings)
+    limit = context_length(model)
+    wanted = arguments.get("max_new_tokens")
+    if limit is None:
+        return {**arguments, "max_new_tokens": wanted or 1024}, ""
+    room = limit - len(ask.ids)
+    if room < 1:
+        message = f"The prompt has {len(ask.ids)} tokens; this model's context holds {limit}."
+        raise RequestError(message, "Shorten the prompt.", code="context_length_exceeded", param="messages")
+    if wanted is not None and wanted <= room:
+        return arguments, ""
+    notice = f"The answer was cut at the model's context length: {len(ask.ids)} + {room} = {limit} tokens."
+    return {**arguments, "max_new_tokens": room}, notice
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Tokens that the loaded model's positions allow, or None when its config does not say."""
+    value = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return value if isinstance(value, int) else None
+
+
+def _decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]:
+    def decode(ids: list[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    return decode
+
+
+def _no_gradients(model: PreTrainedModel) -> torch.inference_mode | torch.no_grad:
+    # quantized layers keep tensors from one forward to the next: those must not be inference tensors
+    return torch.no_grad() if getattr(model, "is_quantized", False) else torch.inference_mode()
+
+
+class _memory_explained:
+    """Turns running out of memory into a RequestError: the engine lives on."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        text = str(error).lower()
+        full = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+        if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and full):
+            return
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        message = "The memory is not enough for this prompt and answer."
+        hint = "Shorten the prompt, lower max_new_tokens, or end other programs that use this memory."
+        raise RequestError(message, hint, status=503, code="out_of_memory") from error
+
+
+def _reason(listener: Listener, cancelled: threading.Event) -> FinishReason:
+    if listener.ended or listener.stream.stopped:
+        return "stop"
+    return "cancelled" if cancelled.is_set() else "length"
+
+
+def _figures(ask: Ask, listener: Listener, reason: FinishReason, seed: int, notice: str) -> Answer:
+    seconds = listener.last_at - listener.first_at
+    return Answer(
+        text=listener.stream.text,
+        prompt=ask.text,
+        prompt_tokens=len(ask.ids),
+        completion_tokens=listener.count,
+        ttft_s=max(0.0, listener.first_at - ask.received),
+        tokens_per_second=(listener.count - 1) / seconds if seconds > 0 else 0.0,
+        finish_reason=reason,
+        seed=seed,
+        notice=notice,
+    )
