@@ -1,0 +1,119 @@
+"""The prompt is the one of training, for runs with turns and runs without; only runs of the same base come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.worker
+
+
+@pytest.fixture
+def save_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path / "save"
+
+
+def load(save_dir: Path, run_id: str) -> Any:
+    from toolkit.worker.engine import Engine
+
+    return Engine.load(save_dir, run_id, lambda phase: None)
+
+
+def said(*turns: tuple[str, str]) -> list[Any]:
+    from toolkit.worker.payload import Message
+
+    return [Message(role=role, content=text) for role, text in turns]
+
+
+def test_a_run_without_template_is_asked_exactly_as_trained(save_dir: Path, tiny_plain_model: Path) -> None:
+    from tests.fakes.engine_runs import finished_run
+    from toolkit.runs.rundir import read_config
+    from toolkit.worker import dataset
+    from toolkit.worker.payload import RequestError
+
+    run = finished_run(save_dir, tiny_plain_model)
+    engine = load(save_dir, run.id)
+    form = engine.form_of(run.id)
+    text, ids = engine.prompt(form, said(("user", "send 12 lamps: ")))
+    assert text == "send 12 lamps: "
+    assert (text, ids) == dataset.prompt_ids(read_config(run), engine.tokenizer, "send 12 lamps: ")
+    assert engine.raw(form, text) == (text, ids)
+    assert engine.form_of("base") == form
+    turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
+    for refused in (said(*turns), said(("system", "be brief"), ("user", "a"))):
+        with pytest.raises(RequestError, match="without a chat template"):
+            engine.prompt(form, refused)
+
+
+def test_a_run_with_turns(save_dir: Path, tiny_model: Path) -> None:
+    from tests.fakes.engine_runs import finished_run
+    from toolkit.worker.payload import RequestError
+
+    run = finished_run(save_dir, tiny_model)
+    engine = load(save_dir, run.id)
+    form = engine.form_of(run.id)
+    text, ids = engine.prompt(form, said(("system", "be"), ("user", "a"), ("assistant", "b"), ("user", "c")))
+    assert text == (
+        "<|im_start|>system\nbe<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+        "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert engine.raw(form, text) == (text, ids), "a rendered prompt, sent raw, is the same prompt"
+    for wrong in (said(("user", "a"), ("assistant", "b")), said(("user", "a"), ("system", "b")), said(("system", "a"))):
+        with pytest.raises(RequestError):
+            engine.prompt(form, wrong)
+
+
+def test_only_runs_of_this_base_with_a_whole_adapter_come_in(
+    save_dir: Path, tiny_model: Path, tiny_plain_model: Path
+) -> None:
+    from tests.fakes.engine_runs import finished_run, make_config
+    from toolkit.errors import ToolkitError
+    from toolkit.runs.rundir import create_run
+
+    first, second = finished_run(save_dir, tiny_model, 1), finished_run(save_dir, tiny_model, 2)
+    other = finished_run(save_dir, tiny_plain_model)
+    unfinished = create_run(make_config(save_dir, tiny_model), None)
+    damaged = finished_run(save_dir, tiny_model, 3)
+    weights = damaged.adapter_dir / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    engine = load(save_dir, first.id)
+    engine.attach(second.id)
+    engine.attach(second.id)
+    for run_id, words in [
+        (other.id, "another base model"), (unfinished.id, "no adapter yet"), (damaged.id, "damaged"),
+        ("nope", "no run"),
+    ]:  # fmt: skip
+        with pytest.raises(ToolkitError, match=words):
+            engine.attach(run_id)
+    assert engine.runs == (first.id, second.id)
+    with pytest.raises(ToolkitError, match="is not loaded"):
+        engine.form_of(other.id)
+    with pytest.raises(ToolkitError, match="is not loaded"):
+        engine.form_of("base", other.id)
+
+
+def test_the_client_and_the_engine_agree_on_what_a_base_is(save_dir: Path, tiny_model: Path) -> None:
+    from tests.fakes.engine_runs import finished_run
+    from toolkit.client import base_key
+    from toolkit.config import Config
+    from toolkit.runs.rundir import read_config
+
+    run = finished_run(save_dir, tiny_model)
+    engine, config = load(save_dir, run.id), read_config(run)
+
+    def changed(**sections: dict[str, Any]) -> Config:
+        draft = config.model_dump(mode="json")
+        for section, values in sections.items():
+            draft[section].update(values)
+        return Config.model_validate(draft)
+
+    bf16 = {"training_args": {"bf16": True, "num_train_epochs": 9}}
+    same = [changed(lora={"r": 9}), changed(data={"prompt": "{x}"}), changed(inference={"top_k": 3})]
+    other = [changed(training=bf16), changed(model={"quantize": True, "bitsandbytes": {"load_in_4bit": True}}),
+             changed(model={"hf_model_ckpt": "bundled:demo-model"})]  # fmt: skip
+    for config_, expected in [*((c, True) for c in same), *((c, False) for c in other)]:
+        assert (base_key(config_) == base_key(config)) is expected
+        assert engine.shares_base(config_) is expected

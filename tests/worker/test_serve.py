@@ -1,0 +1,244 @@
+"""The real engine process over real HTTP: OpenAI's own client, the guard, the queue, and the ends of things."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from toolkit import client
+from toolkit.client import Delta, Done, EngineInfo
+from toolkit.config import InferenceConfig
+from toolkit.errors import EngineError
+
+pytestmark = pytest.mark.worker
+
+HELLO = [{"role": "user", "content": "please send 12 blue lamps"}]
+CONTEXT = 50_000
+
+
+@pytest.fixture(scope="module")
+def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EngineInfo, str, str]]:
+    """(engine, run, another run of the same base): a model that never ends by itself and has a long context."""
+    import safetensors.torch
+
+    from tests.fakes.engine_runs import finished_run
+
+    place = tmp_path_factory.mktemp("served")
+    model = place / "endless"
+    shutil.copytree(tiny_model, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": CONTEXT}))
+    weights = safetensors.torch.load_file(model / "model.safetensors")
+    weights["lm_head.weight"][config["eos_token_id"]] = 0
+    safetensors.torch.save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTK_STATE_DIR", str(place / "state"))
+        first, second = (finished_run(place / "save", model, seed) for seed in (1, 2))
+        info = client.start(place / "save", first.id)
+        client.wait_ready(info, 120)
+        client.load_run(info, second.id)
+        yield info, first.id, second.id
+        client.stop(info)
+
+
+def headers(info: EngineInfo, **more: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {info.token}", **more}
+
+
+def whole(info: EngineInfo, model: str, **settings: Any) -> tuple[str, Done]:
+    settings.setdefault("max_new_tokens", 16)
+    *pieces, done = client.stream_chat(info, model, HELLO, InferenceConfig(**settings), seed=1)
+    assert isinstance(done, Done) and all(isinstance(piece, Delta) for piece in pieces)
+    text = "".join(piece.text for piece in pieces if isinstance(piece, Delta))
+    assert text == done.text
+    return text, done
+
+
+def test_base_and_adapters_answer_differently_and_always_the_same(served: tuple[EngineInfo, str, str]) -> None:
+    info, first, second = served
+    assert client.models(info) == ["base", first, second]
+    texts = {name: whole(info, name)[0] for name in ("base", first, second)}
+    assert len(set(texts.values())) == 3
+    for name in (second, "base", first, "base", second, first):
+        assert whole(info, name)[0] == texts[name]
+
+
+def test_the_end_of_a_stream_tells_all(served: tuple[EngineInfo, str, str]) -> None:
+    info, first, _ = served
+    done = whole(info, first)[1]
+    assert done.prompt == "<|im_start|>user\nplease send 12 blue lamps<|im_end|>\n<|im_start|>assistant\n"
+    rendered = client.render(info, first, HELLO)
+    assert (rendered.prompt, rendered.prompt_tokens) == (done.prompt, done.prompt_tokens)
+    assert (done.completion_tokens, done.finish_reason, done.notice, done.seed) == (16, "length", "", 1)
+    assert done.ttft_s > 0 and done.tokens_per_second > 0
+    *_, raw = client.stream_completion(info, first, done.prompt, InferenceConfig(max_new_tokens=16))
+    assert isinstance(raw, Done) and raw.text == done.text
+    *_, base = client.stream_chat(info, "base", HELLO, InferenceConfig(max_new_tokens=4), prompt_of=first)
+    assert isinstance(base, Done) and base.prompt == done.prompt
+
+
+def test_the_settings_arrive(served: tuple[EngineInfo, str, str]) -> None:
+    info, first, _ = served
+    greedy = whole(info, first, do_sample=False)[0]
+    sampled = whole(info, first, do_sample=True, temperature=5.0, top_k=0)[0]
+    assert sampled != greedy and sampled == whole(info, first, do_sample=True, temperature=5.0, top_k=0)[0]
+    for narrow in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}, {"epsilon_cutoff": 0.99}):
+        assert whole(info, first, **{"do_sample": True, "top_k": 0, **narrow})[0] == greedy, narrow
+    assert whole(info, first, max_new_tokens=3)[1].completion_tokens == 3
+
+
+def test_openais_own_client(served: tuple[EngineInfo, str, str]) -> None:
+    import openai
+
+    info, first, _ = served
+    expected = whole(info, first)[0]
+    with openai.OpenAI(base_url=f"{info.url}/v1", api_key=info.token, max_retries=0) as api:
+        assert first in [model.id for model in api.models.list()]
+        chat: dict[str, Any] = {"model": first, "messages": HELLO, "max_tokens": 16}
+        answer = api.chat.completions.create(**chat)
+        assert answer.choices[0].message.content == expected
+        assert answer.usage.completion_tokens == 16 and answer.choices[0].finish_reason == "length"
+        events = list(api.chat.completions.create(**chat, stream=True, stream_options={"include_usage": True}))
+        assert "".join(e.choices[0].delta.content or "" for e in events if e.choices) == expected
+        assert events[-1].choices == [] and events[-1].usage.completion_tokens == 16
+        assert events[-2].timings["ttft_s"] > 0 and events[-2].prompt.startswith("<|im_start|>")
+        prompt = events[-2].prompt
+        text = api.completions.create(model=first, prompt=prompt, max_tokens=16)
+        assert text.choices[0].text == expected
+        parts = api.completions.create(model=first, prompt=prompt, max_tokens=16, stream=True)
+        assert "".join(part.choices[0].text for part in parts) == expected
+        with pytest.raises(openai.NotFoundError, match="'nope' is not loaded"):
+            api.chat.completions.create(model="nope", messages=HELLO)
+        with pytest.raises(openai.BadRequestError, match="'n' is not supported"):
+            api.chat.completions.create(**chat, n=2)
+    with (
+        openai.OpenAI(base_url=f"{info.url}/v1", api_key="wrong", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.models.list()
+
+
+def test_the_guard(served: tuple[EngineInfo, str, str]) -> None:
+    info, first, _ = served
+    with httpx.Client(base_url=info.url) as http:
+        assert http.get("/health").json()["status"] == "ready"
+        assert info.token not in http.get("/health").text
+        for method, path in [
+            ("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("POST", "/v1/load"),
+            ("POST", "/v1/render"), ("POST", "/shutdown"), ("POST", "/health"), ("GET", "/nothing"),
+        ]:  # fmt: skip
+            for wrong in ({}, {"Authorization": "Bearer x"}, {"Authorization": info.token}):
+                reply = http.request(method, path, headers=wrong)
+                assert reply.status_code == 401 and reply.json()["error"]["hint"], (method, path)
+        for host in ("evil.example", "evil.example:80", f"127.0.0.1.evil.example:{info.port}", "127.0.0.1@evil", ""):
+            assert http.get("/health", headers={"Host": host}).status_code in (400, 403), host
+        assert http.get("/v1/models", headers=headers(info, Host=f"localhost:{info.port}")).status_code == 200
+        assert http.get("/nothing", headers=headers(info)).json()["error"]["code"] == "not_found"
+        big = {"model": first, "prompt": "x" * (5 * 2**20)}
+        assert http.post("/v1/completions", headers=headers(info), json=big).status_code == 413
+        chunks = (b"x" * 2**20 for _ in range(6))
+        assert http.post("/v1/completions", headers=headers(info), content=chunks).status_code == 413
+        assert http.post("/v1/load", headers=headers(info), content=b"{").json()["error"]["type"].startswith("invalid")
+        assert "access-control-allow-origin" not in http.options("/v1/models", headers={"Origin": "http://x"}).headers
+    assert stat.S_IMODE((info.save_dir / "engine" / "engine.json").stat().st_mode) == 0o600
+    command = Path(f"/proc/{info.pid}/cmdline").read_bytes()
+    assert info.token.encode() not in command and info.token not in repr(info)
+
+
+def test_it_listens_on_the_loopback_alone(served: tuple[EngineInfo, str, str]) -> None:
+    import psutil
+
+    listening = [c for c in psutil.Process(served[0].pid).net_connections() if c.status == psutil.CONN_LISTEN]
+    assert [c.laddr.ip for c in listening] == ["127.0.0.1"]
+
+
+def test_what_can_not_be_is_refused_with_a_status(served: tuple[EngineInfo, str, str]) -> None:
+    info, first, _ = served
+    words = "lamp " * CONTEXT
+    for call, message in [
+        (lambda: list(client.stream_completion(info, first, words, InferenceConfig())), "context holds"),
+        (lambda: list(client.stream_completion(info, first, "", InferenceConfig())), "prompt is empty"),
+        (lambda: list(client.stream_chat(info, "nope", HELLO, InferenceConfig())), "not loaded"),
+        (lambda: list(client.stream_chat(info, first, [], InferenceConfig())), "messages"),
+        (lambda: client.load_run(info, "20200101-000000-none"), "no run"),
+        (lambda: client.load_run(info, "../../etc"), "run"),
+    ]:
+        with pytest.raises(EngineError, match=message) as caught:
+            call()
+        assert caught.value.hint, message
+
+
+def test_closing_the_stream_ends_the_answer(served: tuple[EngineInfo, str, str]) -> None:
+    info, first, _ = served
+    endless = InferenceConfig(max_new_tokens=CONTEXT // 2)
+    stream = client.stream_chat(info, first, HELLO, endless)
+    assert isinstance(next(stream), Delta)
+    assert client.status(info).waiting == 1
+    stream.close()
+    _until(lambda: client.status(info).waiting == 0)
+    body = {"model": first, "messages": HELLO, "max_tokens": CONTEXT // 2}
+    with pytest.raises(httpx.ReadTimeout):  # the same for one who waits for the whole and gives up
+        httpx.post(f"{info.url}/v1/chat/completions", headers=headers(info), json=body, timeout=0.5)
+    _until(lambda: client.status(info).waiting == 0)
+    assert whole(info, first)[1].completion_tokens == 16
+
+
+def test_answers_are_given_in_the_order_of_asking(served: tuple[EngineInfo, str, str]) -> None:
+    info, first, second = served
+    running = client.stream_chat(info, first, HELLO, InferenceConfig(max_new_tokens=CONTEXT // 2))
+    next(running)
+    finished: list[str] = []
+
+    def ask(name: str, model: str) -> None:
+        whole(info, model, max_new_tokens=8)
+        finished.append(name)
+
+    asking = []
+    for number, model in enumerate((second, "base", first, second)):
+        asking.append(threading.Thread(target=ask, args=(f"{number}", model)))
+        asking[-1].start()
+        _until(lambda expected=number + 2: client.status(info).waiting == expected)
+    left = client.stream_chat(info, first, HELLO, InferenceConfig(max_new_tokens=8))
+    gone = threading.Thread(target=lambda: next(left, None))
+    gone.start()
+    running.close()
+    for thread in (*asking, gone):
+        thread.join(30)
+    left.close()
+    assert finished == ["0", "1", "2", "3"]
+
+
+def test_a_hung_process_is_noticed_and_ended_and_a_strange_pid_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    claims = {"schema": 1, "port": 1, "pid": os.getpid(), "create_time": 1.0, "run": "x", "token": "t"}
+    (folder / "engine.json").write_text(json.dumps(claims))
+    assert client.find(tmp_path) is None
+    info = EngineInfo(tmp_path, 1, os.getpid(), 1.0, "x", "t")
+    client.stop(info)  # and this process is still here
+    assert client.status(info).status == "stopped"
+
+
+def test_an_error_of_the_connection_is_told_in_words(served: tuple[EngineInfo, str, str]) -> None:
+    elsewhere = replace(served[0], port=9)
+    with pytest.raises(EngineError, match="can't be reached"):
+        client.models(elsewhere)
+    assert client.status(elsewhere).status == "stopped"
+
+
+def _until(condition: Any, seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
