@@ -52,7 +52,7 @@ def _lead(run: RunDir, stop: Stop, events: EventWriter, processes: int) -> int:
         kind, step = _carry_out(run, stop, events.append, 0, processes)
     except StopAsked:
         kind, step = "stopped", 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the last event
         _LOG.exception("run %s", run.id)
         why = _other_failure(run, processes, error) or explain(error)
         events.append("failed", reason=why.reason, message=why.message, hint=why.hint)
@@ -67,7 +67,7 @@ def _follow(run: RunDir, stop: Stop, rank: int, processes: int) -> int:
         _carry_out(run, stop, _say_nothing, rank, processes)
     except StopAsked:
         return 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the first process tells it
         _LOG.exception("run %s, process %d", run.id, rank)
         why = explain(error)
         durable_write(_failure_path(run, rank), json.dumps({"type": type(error).__name__, **vars(why)}))
