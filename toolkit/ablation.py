@@ -1,8 +1,9 @@
 """A draft and several values for some of its settings -> the runs that this means.
 
 The values lie *beside* the draft, in a grid {dotted path: [values]}; in a YAML file they stand in the form of the
-original toolkit, a list where one value is expected. For settings that are lists themselves only a list of lists means several
-values. Runs come in the order of nested loops over the grid, the last path changing fastest. Knows no file and no form.
+original toolkit, a list where one value is expected. For settings that are lists themselves only a list of lists means
+several values. Runs come in the order of nested loops over the grid, the last path changing fastest. Knows no file
+and no form.
 """
 
 from __future__ import annotations

@@ -1,0 +1,87 @@
+"""From a review to queued runs, once for each press of Start however often the button is hit.
+
+A press carries the number of the button it came from; a number is good for one start. Draws nothing, so that Streamlit
+has no place to break off between two runs of a study.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import streamlit as st
+
+from toolkit.ablation import Variant
+from toolkit.data.table import Table
+from toolkit.errors import ConfigError
+from toolkit.runs.machine import machine_if_known
+from toolkit.runs.preflight import preflight
+from toolkit.runs.rundir import RunDir, create_run, save_dir_of
+from toolkit.ui import state
+from toolkit.ui.review import Review, table_for, variant_name
+
+_TICKET = "start_ticket"
+
+
+def ticket() -> str:
+    """The number of the Start button as it stands; a new one after each start."""
+    return str(st.session_state.setdefault(_TICKET, secrets.token_hex(8)))
+
+
+def claim(number: str) -> bool:
+    """True for the first press with this number, in any tab; False for every later one."""
+    lock, used = _used()
+    with lock:
+        first = number not in used
+        used.add(number)
+    return first
+
+
+def renew() -> None:
+    st.session_state.pop(_TICKET, None)
+
+
+def start(reviewed: Review, name: str, study: str) -> list[RunDir]:
+    """Queue every run of the review. Raises ConfigError, DataError or RunError; then no run was queued, or the error
+    came from the disk and the runs before it are there.
+    """
+    # an empty folder, or the default one, means the app's own: runs must be where the app looks for them
+    folder = str(state.save_dir())
+    variants = [replace(v, config=v.config.model_copy(update={"save_dir": folder})) for v in reviewed.variants]
+    tables = _tables(variants)
+    several = len(variants) > 1 or bool(variants[0].settings)
+    started = []
+    for variant in variants:
+        own = ": ".join(part for part in (name, variant_name(variant)) if part) if several else name
+        table = tables[_source(variant)]
+        settings = variant.settings if several else None
+        started.append(
+            create_run(variant.config, table, name=own[:200], study=study if several else "", settings=settings)
+        )
+    return started
+
+
+def _tables(variants: Sequence[Variant]) -> dict[tuple[str, str], Table]:
+    """The table of each dataset, after a last look at every run; raises ConfigError with what would fail."""
+    tables: dict[tuple[str, str], Table] = {}
+    problems = []
+    for variant in variants:
+        source = _source(variant)
+        if source not in tables:
+            tables[source] = table_for(variant.config)
+        machine = machine_if_known(save_dir_of(variant.config))
+        problems += [p for p in preflight(variant.config, tables[source], machine) if p.severity == "error"]
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    return tables
+
+
+def _source(variant: Variant) -> tuple[str, str]:
+    return variant.config.data.file_type, str(variant.config.data.path)
+
+
+@st.cache_resource(show_spinner=False)
+def _used() -> tuple[threading.Lock, set[str]]:
+    return threading.Lock(), set()

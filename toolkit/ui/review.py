@@ -1,0 +1,136 @@
+"""What the draft would start, and what is wrong with it: one look at settings, study, data and machine together.
+
+Computed once for the same draft, grid, table and machine; a session holds the last one. Draws nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import streamlit as st
+
+from toolkit import ablation
+from toolkit.config import Config
+from toolkit.data.sources import open_table
+from toolkit.data.table import Table
+from toolkit.errors import DataError, Problem
+from toolkit.forms import layout
+from toolkit.forms.spec import by_path
+from toolkit.forms.written import say
+from toolkit.runs.machine import Machine, machine_if_known
+from toolkit.runs.preflight import preflight
+from toolkit.runs.rundir import save_dir_of
+from toolkit.ui import state
+
+
+@dataclass(frozen=True)
+class Review:
+    """variants: the runs, none while something is wrong with one. problems: errors first, then warnings."""
+
+    variants: tuple[ablation.Variant, ...]
+    problems: tuple[Problem, ...]
+    runs: int
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.problems if problem.severity == "warning")
+
+
+def review() -> Review:
+    """The review of the session's draft."""
+    draft, grid, table = state.draft(), state.grid(), state.table()
+    machine = machine_if_known(state.save_dir())
+    error = state.table_error()
+    key = json.dumps([draft, grid, table.sha256 if table else str(error), repr(machine)], sort_keys=True, default=str)
+    held = st.session_state.get("review")
+    if held is None or held[0] != key:
+        st.session_state["review"] = held = (key, look(draft, grid, table, error, machine))
+    return cast(Review, held[1])
+
+
+def look(
+    draft: Mapping[str, Any],
+    grid: ablation.Grid,
+    table: Table | None,
+    table_error: DataError | None,
+    machine: Machine | None,
+) -> Review:
+    """Every problem of the draft or of any run of its study."""
+    used = grid if ablation.uses_ablation(draft) else {}
+    problems = ablation.check(draft, grid)
+    errors = any(problem.severity == "error" for problem in problems)
+    variants = () if errors else tuple(ablation.expand(draft, grid))
+    if table_error is not None and not {"data.path", "data.file_type"} & set(used):
+        problems.append(Problem("data.path", table_error.message, table_error.hint))
+    for variant in one_for_each_value(variants):
+        own, missing = _table_of(variant.config, table, used)
+        problems += missing
+        problems += preflight(variant.config, own, machine)
+    unique = sorted(dict.fromkeys(problems), key=lambda problem: problem.severity == "warning")
+    return Review(variants, _first_for_each_message(unique), ablation.size(used))
+
+
+def one_for_each_value(variants: Iterable[ablation.Variant]) -> list[ablation.Variant]:
+    """The first run with each value of each setting: what depends on machine and data rarely needs every pair."""
+    seen: set[tuple[str, str]] = set()
+    chosen = []
+    for at, variant in enumerate(variants):
+        new = {(path, repr(value)) for path, value in variant.settings.items()} - seen
+        if new or at == 0:
+            chosen.append(variant)
+            seen |= new
+    return chosen
+
+
+def table_for(config: Config) -> Table:
+    """The dataset of one run; raises DataError."""
+    return open_table(config.data, save_dir_of(config))
+
+
+def value_words(path: str, value: Any) -> str:
+    """A value as the form names it: "NF4", "on", "2e-4"."""
+    spec = by_path().get(path)
+    if spec is None:
+        return str(value)
+    words = layout.place(path).words
+    return words.get(value, say(spec, value)) if isinstance(value, str) else say(spec, value)
+
+
+def runs_table(variants: Sequence[ablation.Variant]) -> list[dict[str, str]]:
+    """One row a run, only the settings that differ, under their labels."""
+    return [
+        {"Run": str(at), **{_heading(path): value_words(path, value) for path, value in variant.settings.items()}}
+        for at, variant in enumerate(variants, start=1)
+    ]
+
+
+def variant_name(variant: ablation.Variant) -> str:
+    """ "Rank (r) 8, Learning rate 2e-4": what tells a run from the others of its study."""
+    return ", ".join(f"{_heading(path)} {value_words(path, value)}" for path, value in variant.settings.items())
+
+
+def _heading(path: str) -> str:
+    return layout.place(path).label if path in by_path() else path
+
+
+def _table_of(config: Config, table: Table | None, used: ablation.Grid) -> tuple[Table | None, list[Problem]]:
+    if not {"data.path", "data.file_type", "data"} & set(used):
+        return table, []
+    try:
+        return table_for(config), []
+    except DataError as error:
+        return None, [Problem("data.path", error.message, error.hint)]
+
+
+def _first_for_each_message(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    found: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        found.setdefault((problem.path, problem.message), problem)
+    return tuple(found.values())

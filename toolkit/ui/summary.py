@@ -1,0 +1,163 @@
+"""The panel beside the form: what Start would do, what keeps it from doing it, and what differs from the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from toolkit.ablation import FIXED
+from toolkit.errors import Problem, ToolkitError
+from toolkit.forms import draft as drafts
+from toolkit.forms import layout
+from toolkit.forms.spec import by_path
+from toolkit.runs.machine import machine_if_known
+from toolkit.ui import chrome, form, launch, state, transfer
+from toolkit.ui.plain import plain
+from toolkit.ui.review import Review, runs_table, value_words
+from toolkit.ui.words import plural
+
+SHOWN = 8
+"""Changes and problems that are listed at once."""
+
+_REQUEST, _NAME, _FAILED = "start_request", "run_name", "start_failed"
+SECTION, SEARCH = "configure_section", "configure_search"
+
+
+def panel(reviewed: Review) -> None:
+    """Start, problems, changes, and the command line."""
+    _answer_request(reviewed)
+    with st.container(border=True):
+        _start(reviewed)
+        _problems(reviewed.problems)
+    _changes()
+    st.caption("The same without a browser, with the exported file:")
+    st.code(transfer.COMMAND, language="bash", wrap_lines=True)
+
+
+def study_table(reviewed: Review) -> None:
+    """The runs of the study before they start: only the settings that differ."""
+    if state.value("ablation.use_ablate") is not True:
+        return
+    if not state.grid():
+        st.info(
+            "Press :material/stacks: beside any setting to try several values of it. Every combination becomes a run.",
+            icon=":material/science:",
+        )
+        return
+    if not reviewed.variants:
+        st.caption("The runs are listed here once the values can be used.")
+        return
+    study = plain(state.value("ablation.study_name") or "")
+    st.markdown(f"**{plural(len(reviewed.variants), 'run')}** will be queued under the study **{study}**.")
+    rows = runs_table(reviewed.variants)
+    st.dataframe(rows, hide_index=True, width="stretch", height=min(36 * len(rows) + 40, 400))
+
+
+def show(path: str) -> None:
+    """Turn the form to the section of a setting."""
+    st.session_state[SEARCH] = ""
+    st.session_state[SECTION] = layout.place(path).section
+
+
+def _start(reviewed: Review) -> None:
+    runs = max(reviewed.runs, 1)
+    study = state.value("ablation.use_ablate") is True and bool(state.grid())
+    st.text_input("Name of the run" if not study else "Name before each run", key=_NAME, max_chars=120,
+                  placeholder="Optional")  # fmt: skip
+    st.button(
+        f"Start {runs:,} runs" if study and runs > 1 else "Start",
+        type="primary",
+        icon=":material/play_arrow:",
+        width="stretch",
+        disabled=bool(reviewed.errors),
+        key="start",
+        on_click=_request,
+        args=(launch.ticket(),),
+    )
+    known = machine_if_known(state.save_dir())
+    where = f" This machine: {plain(known.words)}." if known else ""
+    st.caption(("They run one after another." if study and runs > 1 else "Trains in the background.") + where)
+    failed = st.session_state.pop(_FAILED, None)
+    if failed is not None:
+        chrome.show_error(failed)
+
+
+def _request(number: str) -> None:
+    st.session_state[_REQUEST] = number
+
+
+def _answer_request(reviewed: Review) -> None:
+    """Start what a press asked for; a second press of the same button only follows the first to the runs."""
+    number = st.session_state.pop(_REQUEST, None)
+    if number is None or reviewed.errors:
+        return
+    if not launch.claim(number):
+        chrome.go("runs")
+    study = (state.value("ablation.study_name") or "") if state.value("ablation.use_ablate") is True else ""
+    with st.spinner("Starting…" if reviewed.runs < 20 else f"Queueing {reviewed.runs} runs…"):
+        try:
+            started = launch.start(reviewed, str(st.session_state.get(_NAME) or "").strip(), study)
+        except ToolkitError as error:
+            st.session_state[_FAILED] = error
+            return
+        finally:
+            launch.renew()
+    chrome.go("runs", started[0].id)
+
+
+def _problems(problems: Sequence[Problem]) -> None:
+    errors = sum(problem.severity == "error" for problem in problems)
+    if errors:
+        st.markdown(f"**Before it can start** :gray[{plural(errors, 'setting')} to correct]")
+    elif problems:
+        st.markdown("**Worth knowing**")
+    for at, problem in enumerate(problems[:SHOWN]):
+        with st.container(gap=None):
+            if problem.path in by_path():
+                here = layout.place(problem.path)
+                st.button(
+                    f"{layout.section(here.section).title} › {here.label}", key=f"problem:{at}:{problem.path}",
+                    type="tertiary", on_click=show, args=(problem.path,),
+                )  # fmt: skip
+            form.note(problem)
+    if len(problems) > SHOWN:
+        st.caption(f"and {len(problems) - SHOWN} more")
+
+
+def _changes() -> None:
+    """What differs from the defaults, old -> new, each with its way back."""
+    grid = state.grid() if state.value("ablation.use_ablate") is True else {}
+    changes = [c for c in drafts.changed(state.draft()) if c.path not in grid and form.is_changed(c.path)]
+    total = len(changes) + len(grid)
+    with st.container(border=True, gap=None):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**Changed from the defaults** :gray[{total or 'nothing yet'}]", width="stretch")
+            if total:
+                st.button("Reset all", type="tertiary", key="reset_all", on_click=_reset_everything)
+        rows = [(path, [value_words(path, value) for value in values]) for path, values in grid.items()]
+        rows += [(change.path, [value_words(change.path, change.value)]) for change in changes]
+        everything = st.session_state.get("all_changes", False) or total <= SHOWN
+        for path, values in rows if everything else rows[:SHOWN]:
+            _change(path, values)
+        if not everything:
+            st.button(f"Show {total - SHOWN} more", type="tertiary", key="all_changes_button", on_click=_show_all)
+
+
+def _change(path: str, values: Sequence[str]) -> None:
+    label = layout.place(path).label if path in by_path() else path
+    old = value_words(path, form.default_of(path)) if path in by_path() else "one value"
+    new = ", ".join(f"**{plain(value, 40)}**" for value in values[:6]) + (" …" if len(values) > 6 else "")
+    with st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="xxsmall"):
+        st.caption(f"{plain(label)}: {plain(old, 40)} → {new}")
+        st.button("", icon=":material/undo:", type="tertiary", key=f"undo:{path}", help=f"Reset {plain(label)}",
+                  on_click=form.reset, args=(path,))  # fmt: skip
+
+
+def _show_all() -> None:
+    st.session_state["all_changes"] = True
+
+
+def _reset_everything() -> None:
+    """Back to the defaults, with the way back that presets have; the folder stays, it is where the runs are."""
+    state.replace_draft(drafts.put(drafts.default_draft(), FIXED[0], state.value(FIXED[0])))

@@ -1,0 +1,251 @@
+"""From a setting's kind to the widget that edits it: an ordered list of rules, the first that fits is drawn.
+
+A rule draws one value or several. Widgets are views: each is seeded from the draft and hands what was typed to `save`.
+A setting that no rule fits raises LookupError (a test draws every one). Knows no draft and no validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from toolkit.forms import written
+from toolkit.forms.layout import Place
+from toolkit.forms.spec import FieldSpec
+from toolkit.ui.plain import plain_lines
+
+FLAGS = {True: "On", False: "Off"}
+SHARE, ROWS, REST = "Share", "Rows", "The rest"
+SOME_ROWS = 100
+"""What "Rows" starts with: a count to correct, small enough for any dataset."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a widget needs. `value`: one value, or a list of values for `Rule.many`. `save` gets the new one."""
+
+    spec: FieldSpec
+    place: Place
+    value: Any
+    key: str
+    label: str
+    help: str
+    save: Callable[[Any], None]
+
+    @property
+    def tooltip(self) -> str:
+        return plain_lines(self.help)
+
+
+@dataclass(frozen=True)
+class Rule:
+    name: str
+    fits: Callable[[FieldSpec, Place], bool]
+    one: Callable[[Cell], None]
+    many: Callable[[Cell], None]
+
+
+def rule(spec: FieldSpec, place: Place) -> Rule:
+    """The first rule that fits; raises LookupError when none does."""
+    for candidate in RULES:
+        if candidate.fits(spec, place):
+            return candidate
+    raise LookupError(f"no widget rule fits {spec.path} ({spec.kind})")
+
+
+def _seed(key: str, shown: Any) -> None:
+    """Show the draft's value. Only a difference is written: writing always would wipe what is being typed."""
+    if key not in st.session_state or st.session_state[key] != shown:
+        st.session_state[key] = shown
+
+
+def _saver(cell: Cell, read: Callable[[Any], Any]) -> Callable[[], None]:
+    return lambda: cell.save(read(st.session_state[cell.key]))
+
+
+def _text(cell: Cell) -> None:
+    _seed(cell.key, written.show(cell.spec, cell.value))
+    st.text_input(
+        cell.label,
+        key=cell.key,
+        help=cell.tooltip,
+        placeholder=cell.place.empty.capitalize() if cell.spec.optional else None,
+        on_change=_saver(cell, lambda text: written.parse(cell.spec, text)),
+    )
+
+
+def _text_many(cell: Cell) -> None:
+    _seed(cell.key, written.show_many(cell.spec, cell.value))
+    st.text_input(
+        cell.label,
+        key=cell.key,
+        help=cell.tooltip,
+        placeholder="Values, with commas between",
+        icon=":material/stacks:",
+        on_change=_saver(cell, lambda text: written.parse_many(cell.spec, text)),
+    )
+
+
+def _area(cell: Cell) -> None:
+    _seed(cell.key, written.show(cell.spec, cell.value))
+    read = _saver(cell, lambda text: text)
+    st.text_area(cell.label, key=cell.key, help=cell.tooltip, on_change=read, height=_height(cell.place.rows))
+
+
+def _area_many(cell: Cell) -> None:
+    """Long texts and lists: one value a line, or between lines of dashes."""
+    _seed(cell.key, written.show_many(cell.spec, cell.value))
+    way = f"Values between lines of {written.RULE}" if cell.spec.kind == "text" else "One list a line"
+    read = _saver(cell, lambda text: written.parse_many(cell.spec, text))
+    rows = cell.place.rows + 3 if cell.place.rows else 3
+    st.text_area(
+        cell.label, key=cell.key, help=cell.tooltip, placeholder=way, on_change=read, height=_height(rows)
+    )  # fmt: skip
+
+
+def _height(rows: int) -> int:
+    return max(68, 26 * rows + 18)
+
+
+def _switch(cell: Cell) -> None:
+    _seed(cell.key, cell.value is True)
+    st.toggle(cell.label, key=cell.key, help=cell.tooltip, on_change=_saver(cell, bool))
+
+
+def _flag(cell: Cell) -> None:
+    _seed(cell.key, cell.value if isinstance(cell.value, bool) else None)
+    st.segmented_control(
+        cell.label,
+        [False, True],
+        key=cell.key,
+        format_func=lambda value: FLAGS[value],
+        help=cell.tooltip,
+        required=not cell.spec.optional,
+        on_change=_saver(cell, lambda value: value),
+    )
+
+
+def _flag_many(cell: Cell) -> None:
+    _seed(cell.key, [value for value in cell.value if isinstance(value, bool)])
+    st.segmented_control(
+        cell.label,
+        [False, True],
+        key=cell.key,
+        selection_mode="multi",
+        format_func=lambda value: FLAGS[value],
+        help=cell.tooltip,
+        on_change=_saver(cell, lambda values: sorted(values)),
+    )
+
+
+def _select(cell: Cell) -> None:
+    value = None if cell.value is None else str(cell.value)
+    options = _options(cell, [] if value is None else [value])
+    _seed(cell.key, value)
+    st.selectbox(
+        cell.label,
+        options,
+        # an index of None gives the box a way to be emptied
+        index=None if cell.spec.optional else 0,
+        key=cell.key,
+        format_func=lambda word: cell.place.words.get(word, word),
+        help=cell.tooltip,
+        placeholder=cell.place.empty.capitalize() if cell.spec.optional else None,
+        accept_new_options=cell.spec.kind != "choice",
+        on_change=_saver(cell, lambda word: None if word is None else written.parse(cell.spec, word)),
+    )
+
+
+def _select_many(cell: Cell) -> None:
+    words = [written.to_word(cell.spec, value) for value in cell.value]
+    _seed(cell.key, words)
+    extra = [*words, written.LIBRARY] if cell.spec.optional else words
+    st.multiselect(
+        cell.label,
+        _options(cell, extra),
+        key=cell.key,
+        format_func=lambda word: cell.place.words.get(word, word),
+        help=cell.tooltip,
+        placeholder="Choose values, or type" if cell.spec.kind != "choice" else "Choose values",
+        accept_new_options=cell.spec.kind != "choice",
+        on_change=_saver(cell, lambda found: [written.from_word(cell.spec, word) for word in found]),
+    )
+
+
+def _list(cell: Cell) -> None:
+    words = [str(item) for item in _as_list(cell.value)]
+    _seed(cell.key, words)
+    st.multiselect(
+        cell.label,
+        _options(cell, words),
+        key=cell.key,
+        help=cell.tooltip,
+        placeholder=cell.place.empty.capitalize(),
+        accept_new_options=True,
+        on_change=_saver(cell, lambda found: _read_list(cell.spec, found)),
+    )
+
+
+def _read_list(spec: FieldSpec, words: Sequence[str]) -> list[Any] | None:
+    if not words:
+        return None if spec.optional else []
+    return written.indexes(words) if spec.kind == "indexes" else list(words)
+
+
+def _size(cell: Cell) -> None:
+    """A share or a number of rows: two different things that look alike, so the box stands beside the choice."""
+    mode_key = f"{cell.key}:mode"
+    mode = REST if cell.value is None else ROWS if isinstance(cell.value, int) else SHARE
+    _seed(mode_key, mode)
+    _seed(cell.key, written.show(cell.spec, cell.value))
+    st.segmented_control(
+        cell.label,
+        [SHARE, ROWS, REST],
+        key=mode_key,
+        help=cell.tooltip,
+        required=True,
+        on_change=lambda: cell.save({SHARE: cell.spec.default, ROWS: SOME_ROWS}.get(st.session_state[mode_key])),
+    )
+    st.text_input(
+        f"{cell.place.label}: {mode.lower()}",
+        key=cell.key,
+        label_visibility="collapsed",
+        disabled=mode == REST,
+        placeholder=cell.place.empty.capitalize(),
+        on_change=_saver(cell, lambda text: read_size(cell.spec, text, as_share=mode == SHARE)),
+    )
+
+
+def read_size(spec: FieldSpec, text: str, *, as_share: bool) -> Any:
+    """What was typed beside "Share" or "Rows": there 1 is the whole (and refused), here it is one row."""
+    value = written.parse(spec, text)
+    if isinstance(value, int) and as_share:
+        return float(value)
+    if isinstance(value, float) and value.is_integer() and not as_share:
+        return int(value)
+    return value
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _options(cell: Cell, present: Sequence[str]) -> list[str]:
+    known = cell.spec.choices or cell.place.suggestions
+    return [*known, *(word for word in dict.fromkeys(present) if word not in known)]
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("long text", lambda spec, place: spec.kind == "text" and place.rows > 0, _area, _area_many),
+    Rule("switch", lambda spec, place: spec.kind == "flag" and place.switch, _switch, _flag_many),
+    Rule("flag", lambda spec, place: spec.kind == "flag", _flag, _flag_many),
+    Rule("choice", lambda spec, place: spec.kind == "choice", _select, _select_many),
+    Rule("word", lambda spec, place: spec.kind == "text" and bool(place.suggestions), _select, _select_many),
+    Rule("list", lambda spec, place: spec.kind in ("words", "indexes"), _list, _area_many),
+    Rule("size", lambda spec, place: spec.kind == "size", _size, _text_many),
+    Rule("number", lambda spec, place: spec.kind in ("whole", "number"), _text, _text_many),
+    Rule("text", lambda spec, place: spec.kind == "text", _text, _select_many),
+)
