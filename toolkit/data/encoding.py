@@ -123,18 +123,18 @@ def _decode_all(path: Path, codec: str, *, chosen: bool) -> None:
 
 def _bad_byte(path: Path, codec: str, at: int, line: int, chosen: bool) -> DataError:
     with path.open("rb") as file:
-        file.seek(max(0, at - 40))
-        around = file.read(80)
-        file.seek(at)
-        value = file.read(1)
+        start = max(0, at - 60)
+        file.seek(start)
+        around = file.read(120)
     name = codec.removesuffix("-sig").upper()
     where = f"byte {at:,} (line {line:,})"
-    if not value:
+    if codec.startswith(("utf-16", "utf-32")) and start + len(around) - at < 4:
         return DataError(f"The file ends in the middle of a character, at {where}.", "It was cut off: copy it again.")
-    message = f"The file is not {name}: 0x{value.hex().upper()} at {where} is not part of any character."
+    message = f"The file is not {name}: 0x{around[at - start]:02X} at {where} is not part of any character."
     if chosen or not codec.startswith("utf-8"):
         return DataError(message, "Save it as UTF-8 in the program that made it.")
-    shown = around.decode("cp1252", "replace").replace("\r", "").split("\n")
-    preview = max(shown, key=len).strip()
+    before, after = around[: at - start].splitlines(), around[at - start :].splitlines()
+    shown = ((before or [b""])[-1] if not around[: at - start].endswith((b"\n", b"\r")) else b"") + after[0]
+    preview = shown.decode("cp1252", "replace").strip()
     hint = f"Save it as UTF-8 in the program that made it. Read as cp1252 (Windows, Western Europe), it says: {preview}"
     return UnreadableError(message, hint, [ReadOptions(encoding="cp1252")])

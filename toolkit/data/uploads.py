@@ -37,7 +37,7 @@ class Source:
     label: str
 
 
-_known: dict[tuple[str, int, int, int], Source] = {}
+_known: dict[tuple[str, str, int, int, int], Source] = {}
 
 
 def store(data: bytes | BinaryIO, name: str, save_dir: Path) -> Path:
@@ -60,12 +60,13 @@ def adopt(path: Path, save_dir: Path) -> Source:
         raise DataError(f"There is no file {path}.", "Check the path, or upload the file.") from error
     except (OSError, ValueError) as error:
         raise DataError(f"The file {path} can't be opened ({error}).", "Check the path and its permissions.") from error
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(descriptor)
+        what = "a folder" if stat.S_ISDIR(before.st_mode) else "not an ordinary file"
+        raise DataError(f"{path} is {what}.", "Give the path of one CSV or JSON file.")
     with os.fdopen(descriptor, "rb") as file:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            what = "a folder" if stat.S_ISDIR(before.st_mode) else "not an ordinary file"
-            raise DataError(f"{path} is {what}.", "Give the path of one CSV or JSON file.")
-        key = (str(path.absolute()), before.st_ino, before.st_size, before.st_mtime_ns)
+        key = (str(folder.absolute()), str(path.absolute()), before.st_ino, before.st_size, before.st_mtime_ns)
         known = _known.get(key)
         if known is not None and known.path.exists():
             return known
