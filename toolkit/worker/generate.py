@@ -94,9 +94,11 @@ class Listener(StoppingCriteria):
             return True
         self._pending.append(token)
         if self.last_at - self._flushed_at >= FLUSH_SECONDS:
-            self._flushed_at = self.last_at
-            self._send(self.stream.push(self._pending))
+            piece = self.stream.push(self._pending)
             self._pending = []
+            if piece:  # else the next token may complete a character: it does not wait
+                self._flushed_at = self.last_at
+                self._emit(piece)
         return self.stream.stopped or self._cancelled.is_set()
 
     def finish(self) -> None:
