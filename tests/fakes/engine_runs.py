@@ -11,11 +11,17 @@ from toolkit.runs.durable import commit_dir
 from toolkit.runs.rundir import RunDir, create_run
 
 
-def make_config(save_dir: Path, model: Path | str, **lora: Any) -> Config:
+def make_config(save_dir: Path, model: Path | str, *, bits: int | None = None, **lora: Any) -> Config:
+    quantized = {"load_in_4bit": bits == 4, "load_in_8bit": bits == 8} if bits else {}
     return Config.model_validate(
         {
             "save_dir": str(save_dir),
-            "model": {"hf_model_ckpt": str(model), "device_map": "cpu"},
+            "model": {
+                "hf_model_ckpt": str(model),
+                "device_map": "cpu",
+                "quantize": bool(bits),
+                "bitsandbytes": quantized,
+            },
             "lora": {"r": 4, "lora_alpha": 8, **lora},
             "inference": {"max_new_tokens": 12},
         }

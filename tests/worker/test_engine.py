@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,24 @@ def test_the_client_and_the_engine_agree_on_what_a_base_is(save_dir: Path, tiny_
     for config_, expected in [*((c, True) for c in same), *((c, False) for c in other)]:
         assert (base_key(config_) == base_key(config)) is expected
         assert engine.shares_base(config_) is expected
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantized_base_stays_unmerged_and_switches_exactly(save_dir: Path, tiny_model: Path, bits: int) -> None:
+    from tests.fakes.engine_runs import finished_run
+    from toolkit.worker.generate import Ask
+
+    runs = [finished_run(save_dir, tiny_model, seed, bits=bits).id for seed in (1, 2)]
+    engine = load(save_dir, runs[0])
+    engine.attach(runs[1])
+    text, ids = engine.prompt(engine.form_of(runs[0]), said(("user", "send 12 lamps")))
+
+    def answer(name: str) -> str:
+        settings = engine.config.inference
+        found = engine.answer(Ask(name, text, ids, settings, 0.0), lambda piece: None, threading.Event())
+        assert not engine.adapters.merged
+        return str(found.text)
+
+    first = [answer(name) for name in ("base", *runs)]
+    assert len(set(first)) == 3
+    assert [answer(name) for name in ("base", *runs)] == first

@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from toolkit.config import Config
 from toolkit.errors import EngineError
 from toolkit.runs.lock import Holder, boot_id, end_processes, is_held, process_lives, try_lock
@@ -139,14 +137,6 @@ def last_words(save_dir: Path) -> str:
     if lines and lines[-1] == IN_ORDER:
         return ""
     return "Its log ends with: " + " / ".join(lines[-2:]) if lines else ""
-
-
-def memory_bytes(info: EngineInfo) -> int:
-    """Resident memory of the engine; 0 when it is gone."""
-    try:
-        return int(psutil.Process(info.pid).memory_info().rss)
-    except psutil.NoSuchProcess:
-        return 0
 
 
 def how_to_ask(info: EngineInfo, run_id: str) -> str:

@@ -43,7 +43,6 @@ class Engine:
         engine = cls(save_dir, config, Adapters(base), tokenizer)
         phase("attaching adapter")
         engine.attach(run_id)
-        phase("warming up")
         engine.adapters.select(run_id)
         return engine
 
