@@ -1,0 +1,140 @@
+"""What a new user does, by clicks alone, on files that the test writes: upload, template, Start, watch, chat, stop."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.server import Server, start_server, stop_everything
+
+SECOND = 1000
+
+
+def rows(count: int) -> list[dict[str, str]]:
+    animals = ["cat", "owl", "fox", "bee", "elk"]
+    return [{"word": f"{animals[i % 5]}{i:02d}", "shout": f"{animals[i % 5].upper()}{i:02d}!"} for i in range(count)]
+
+
+@pytest.fixture(params=["csv", "json"])
+def upload(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A file as a user has it: text columns, one of them looks like numbers."""
+    file = tmp_path / f"my words.{request.param}"
+    if request.param == "json":
+        file.write_text(json.dumps(rows(60)))
+    else:
+        lines = ["word,shout", *(f"{row['word']},{row['shout']}" for row in rows(60))]
+        file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def step(page: Page) -> int:
+    """The step that the run page shows, 0 before the first."""
+    found = re.search(r"step (\d+) of", page.inner_text("body"))
+    return int(found.group(1)) if found else 0
+
+
+def wait_for_steps(page: Page, more_than: int) -> int:
+    """Wait until the page shows a later step, without touching it."""
+    page.wait_for_function(
+        "n => { const m = document.body.innerText.match(/step (\\d+) of/); return m && Number(m[1]) > n }",
+        arg=more_than, timeout=120 * SECOND,
+    )  # fmt: skip
+    return step(page)
+
+
+def finished(page: Page, seconds: int = 150) -> None:
+    expect(page.get_by_text("Finished", exact=True).first).to_be_visible(timeout=seconds * SECOND)
+
+
+def open_page(page: Page, name: str) -> None:
+    page.get_by_role("link", name=name).first.click()
+    expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
+
+
+def test_upload_template_train_chat(page: Page, server: Server, upload: Path) -> None:
+    page.get_by_text("Upload", exact=True).first.click()
+    page.locator("input[type=file]").set_input_files(upload)
+    expect(page.get_by_text("60 rows")).to_be_visible()
+
+    prompt = page.get_by_label("Prompt template")
+    prompt.fill("Shout {wrod}")
+    prompt.press("Control+Enter")
+    expect(page.get_by_text("word", exact=False).filter(has_text="Did you mean").first).to_be_visible()
+    prompt.fill("Shout {word}")
+    prompt.press("Control+Enter")
+    expect(page.get_by_text("Shout cat00", exact=True)).to_be_visible()
+    completion = page.get_by_label("Completion template")
+    completion.fill("{shout}")
+    completion.press("Control+Enter")
+    expect(page.get_by_text("CAT00!", exact=True).first).to_be_visible()
+    expect(page.get_by_text("Train: 48").first).to_be_visible()
+
+    page.get_by_role("button", name="Configure the training").click()
+    page.get_by_label("Name of the run").fill("shouting")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
+    finished(page)
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    assert len(list(server.save_dir.glob("runs/*/adapter/adapter_model.safetensors"))) == 1
+
+    open_page(page, "Playground")
+    page.get_by_role("button", name="Try a test row").click()
+    expect(page.get_by_text("tokens/s").first).to_be_visible(timeout=90 * SECOND)
+    page.get_by_text("The exact prompt sent").first.click()
+    expect(page.get_by_text(re.compile("<.*Shout ", re.S)).first).to_be_visible()
+
+
+def test_refresh_second_tab_queue_and_stop(page: Page, server: Server) -> None:
+    page.get_by_role("button", name="Try it now").click()
+    seen = wait_for_steps(page, 0)
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    assert wait_for_steps(page, seen) > seen, "the page did not move by itself"
+
+    page.reload()
+    wait_for_steps(page, seen)
+    tab = page.context.new_page()
+    tab.goto(page.url)
+    wait_for_steps(tab, seen)
+
+    open_page(tab, "Configure")
+    tab.get_by_role("button", name="Start", exact=True).click()
+    expect(tab.get_by_text("Queued").first).to_be_visible(timeout=60 * SECOND)
+    assert len(list(server.save_dir.glob("runs/2*"))) == 2
+    assert len(list(server.save_dir.glob("runs/*/claim"))) == 1, "one run at a time"
+
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.get_by_text("Stopped", exact=True).first).to_be_visible(timeout=90 * SECOND)
+    first = min(server.save_dir.glob("runs/2*"))
+    assert (first / "adapter" / "adapter_model.safetensors").exists(), "stopping keeps the adapter"
+    # the queued one goes on by itself
+    wait_for_steps(tab, 0)
+
+
+def test_a_run_outlives_the_app(page: Page, server: Server) -> None:
+    page.get_by_role("button", name="Try it now").click()
+    seen = wait_for_steps(page, 0)
+    server.process.kill()
+    server.process.wait()
+    again = start_server(server.save_dir)
+    try:
+        page.goto(page.url.replace(f":{server.port}", f":{again.port}"))
+        assert wait_for_steps(page, seen) > seen
+        page.get_by_role("button", name="Kill", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name=re.compile("Kill")).click()
+        expect(page.get_by_text("Stop", exact=True)).to_have_count(0, timeout=60 * SECOND)
+    finally:
+        stop_everything(again)
+
+
+def test_a_wrong_file_leaves_what_was_there(page: Page, tmp_path: Path) -> None:
+    wrong = tmp_path / "table.csv"
+    wrong.write_bytes(b"PK\x03\x04" + bytes(200))
+    page.get_by_text("Upload", exact=True).first.click()
+    page.locator("input[type=file]").set_input_files(wrong)
+    expect(page.get_by_role("alert").first).to_be_visible()
+    assert "Traceback" not in page.inner_text("body")
+    expect(page.get_by_text("orders.csv").first).to_be_visible()
