@@ -25,6 +25,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import toolkit.assets
@@ -35,6 +36,7 @@ from toolkit.worker import build
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 INTERNAL_KEYS = ("_attn_implementation", "_experts_implementation")
+_LOADING = (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, SafetensorError)
 _OFFLINE_HINT = "Connect this machine, or put the model into a folder and enter the folder's path."
 
 
@@ -167,7 +169,13 @@ def load_base(config: Config, where: build.Place | None = None, folder: Path | N
         arguments["quantization_config"] = transformers.BitsAndBytesConfig(**quantization)
     source = str(folder or resolve(config))
     with _explained(config):
-        model = AutoModelForCausalLM.from_pretrained(source, local_files_only=True, **arguments)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source, local_files_only=True, output_loading_info=True, **arguments
+        )
+    if missing := sorted(found["missing_keys"]):
+        # the library fills them with random numbers and goes on
+        message = f"The weights of '{config.model.hf_model_ckpt}' lack {len(missing)} parts, {missing[0]} for one."
+        raise ToolkitError(message, "Get the model again, or choose one made for text generation.")
     return keep_gradients_right(model)
 
 
@@ -193,7 +201,7 @@ class _explained:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError)):
+        if isinstance(error, _LOADING):
             hint = "Check that it is a complete causal language model which the installed transformers supports."
             raise ToolkitError(f"The model '{self.name}' can't be loaded: {_first_line(error)}.", hint) from error
 
