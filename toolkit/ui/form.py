@@ -72,8 +72,12 @@ def render_field(path: str, problems: Sequence[Problem] = ()) -> None:
         save=(lambda new: set_values(path, new)) if several is not None else (lambda new: state.set_value(path, new)),
     )
     with st.container(gap="xxsmall"):
-        with st.container(horizontal=True, wrap=False, vertical_alignment="bottom", gap="xxsmall"):
-            with st.container(gap="xxsmall"):
+        switch = chosen.name == "switch" and several is None
+        row = st.container(
+            horizontal=True, wrap=False, vertical_alignment="center" if switch else "bottom", gap="xxsmall"
+        )
+        with row:
+            with st.container(gap="xxsmall", width="content" if switch else "stretch"):
                 (chosen.one if several is None else chosen.many)(cell)
             _actions(path, changed, several is not None)
         if several is None and value is None and spec.kind == "flag":

@@ -14,10 +14,11 @@ from dataclasses import replace
 import streamlit as st
 
 from toolkit.ablation import Variant
+from toolkit.config import Config
 from toolkit.data.table import Table
 from toolkit.errors import ConfigError
-from toolkit.runs.machine import machine_if_known
-from toolkit.runs.preflight import preflight
+from toolkit.runs.machine import Machine, machine, machine_if_known
+from toolkit.runs.preflight import asks_machine, preflight
 from toolkit.runs.rundir import RunDir, create_run, save_dir_of
 from toolkit.ui import state
 from toolkit.ui.review import Review, table_for, variant_name
@@ -71,11 +72,17 @@ def _tables(variants: Sequence[Variant]) -> dict[tuple[str, str], Table]:
         source = _source(variant)
         if source not in tables:
             tables[source] = table_for(variant.config)
-        machine = machine_if_known(save_dir_of(variant.config))
-        problems += [p for p in preflight(variant.config, tables[source], machine) if p.severity == "error"]
+        known = _machine(variant.config)
+        problems += [p for p in preflight(variant.config, tables[source], known) if p.severity == "error"]
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return tables
+
+
+def _machine(config: Config) -> Machine | None:
+    """This machine; settings that depend on it wait until it is known (seconds, once)."""
+    folder = save_dir_of(config)
+    return machine_if_known(folder) or (machine(folder) if asks_machine(config) else None)
 
 
 def _source(variant: Variant) -> tuple[str, str]:

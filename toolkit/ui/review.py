@@ -105,8 +105,9 @@ def value_words(path: str, value: Any) -> str:
 
 def runs_table(variants: Sequence[ablation.Variant]) -> list[dict[str, str]]:
     """One row a run, only the settings that differ, under their labels."""
+    differing = [path for path in variants[0].settings if len({repr(v.settings[path]) for v in variants}) > 1]
     return [
-        {"Run": str(at), **{_heading(path): value_words(path, value) for path, value in variant.settings.items()}}
+        {"Run": str(at), **{_heading(path): value_words(path, variant.settings[path]) for path in differing}}
         for at, variant in enumerate(variants, start=1)
     ]
 

@@ -51,7 +51,7 @@ def study_table(reviewed: Review) -> None:
     study = plain(state.value("ablation.study_name") or "")
     st.markdown(f"**{plural(len(reviewed.variants), 'run')}** will be queued under the study **{study}**.")
     rows = runs_table(reviewed.variants)
-    st.dataframe(rows, hide_index=True, width="stretch", height=min(36 * len(rows) + 40, 400))
+    st.dataframe(rows, hide_index=True, width="stretch", height="content" if len(rows) <= 12 else 440)
 
 
 def show(path: str) -> None:
@@ -78,6 +78,9 @@ def _start(reviewed: Review) -> None:
     known = machine_if_known(state.save_dir())
     where = f" This machine: {plain(known.words)}." if known else ""
     st.caption(("They run one after another." if study and runs > 1 else "Trains in the background.") + where)
+    if study:
+        st.button("See the runs", type="tertiary", icon=":material/table_rows:", key="see_runs", on_click=show,
+                  args=("ablation.use_ablate",))  # fmt: skip
     failed = st.session_state.pop(_FAILED, None)
     if failed is not None:
         chrome.show_error(failed)

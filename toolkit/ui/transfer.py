@@ -47,7 +47,11 @@ def import_dialog() -> None:
     st.caption("A config of this toolkit or of the original one. Settings that it lacks get their defaults.")
     uploaded = st.file_uploader("YAML file", type=["yml", "yaml"], max_upload_size=1, key="import_file")
     pasted = st.text_area("Or paste it here", height=200, key="import_text", placeholder="model:\n  quantize: true")
-    if not st.button("Use these settings", type="primary", key="import_apply", disabled=not (uploaded or pasted)):
+    # never disabled: a paste reaches here only when the box is left, which is this press
+    if not st.button("Use these settings", type="primary", key="import_apply"):
+        return
+    if uploaded is None and not pasted.strip():
+        st.warning("Choose a file, or paste its text.", icon=":material/info:")
         return
     try:
         text = pasted if pasted.strip() or uploaded is None else decode(uploaded.getvalue())

@@ -49,17 +49,23 @@ class Rule:
 
 
 def rule(spec: FieldSpec, place: Place) -> Rule:
-    """The first rule that fits; raises LookupError when none does."""
+    """The first that fits; raises LookupError."""
     for candidate in RULES:
         if candidate.fits(spec, place):
             return candidate
     raise LookupError(f"no widget rule fits {spec.path} ({spec.kind})")
 
 
-def _seed(key: str, shown: Any) -> None:
-    """Show the draft's value. Only a difference is written: writing always would wipe what is being typed."""
-    if key not in st.session_state or st.session_state[key] != shown:
-        st.session_state[key] = shown
+def _seed(key: str, shown: Any, argument: str = "value") -> dict[str, Any]:
+    """Show the draft's value: returns the widget's own default, or writes a difference into its state.
+
+    The default matters: a widget that the browser builds anew in the middle of a rerun reports it, and an empty one
+    would come back as if the person had emptied the box.
+    """
+    if st.session_state.get(key, shown) == shown:
+        return {argument: shown}
+    st.session_state[key] = shown
+    return {}
 
 
 def _saver(cell: Cell, read: Callable[[Any], Any]) -> Callable[[], None]:
@@ -67,43 +73,36 @@ def _saver(cell: Cell, read: Callable[[Any], Any]) -> Callable[[], None]:
 
 
 def _text(cell: Cell) -> None:
-    _seed(cell.key, written.show(cell.spec, cell.value))
-    st.text_input(
-        cell.label,
-        key=cell.key,
-        help=cell.tooltip,
-        placeholder=cell.place.empty.capitalize() if cell.spec.optional else None,
-        on_change=_saver(cell, lambda text: written.parse(cell.spec, text)),
-    )
+    empty = cell.place.empty.capitalize() if cell.spec.optional else None
+    _box(cell, written.show(cell.spec, cell.value), lambda text: written.parse(cell.spec, text), empty)
 
 
 def _text_many(cell: Cell) -> None:
-    _seed(cell.key, written.show_many(cell.spec, cell.value))
-    st.text_input(
-        cell.label,
-        key=cell.key,
-        help=cell.tooltip,
-        placeholder="Values, with commas between",
-        icon=":material/stacks:",
-        on_change=_saver(cell, lambda text: written.parse_many(cell.spec, text)),
-    )
+    shown, read = written.show_many(cell.spec, cell.value), lambda text: written.parse_many(cell.spec, text)
+    _box(cell, shown, read, "Values, with commas between", ":material/stacks:")
+
+
+def _box(cell: Cell, shown: str, read: Callable[[Any], Any], empty: str | None, icon: str | None = None) -> None:
+    save = _saver(cell, read)
+    seed = _seed(cell.key, shown)
+    st.text_input(cell.label, key=cell.key, help=cell.tooltip, placeholder=empty, icon=icon, on_change=save, **seed)
 
 
 def _area(cell: Cell) -> None:
-    _seed(cell.key, written.show(cell.spec, cell.value))
+    seed = _seed(cell.key, written.show(cell.spec, cell.value))
     read = _saver(cell, lambda text: text)
-    st.text_area(cell.label, key=cell.key, help=cell.tooltip, on_change=read, height=_height(cell.place.rows))
+    st.text_area(cell.label, key=cell.key, help=cell.tooltip, on_change=read, height=_height(cell.place.rows), **seed)
 
 
 def _area_many(cell: Cell) -> None:
     """Long texts and lists: one value a line, or between lines of dashes."""
-    _seed(cell.key, written.show_many(cell.spec, cell.value))
+    seed = _seed(cell.key, written.show_many(cell.spec, cell.value))
     way = f"Values between lines of {written.RULE}" if cell.spec.kind == "text" else "One list a line"
     read = _saver(cell, lambda text: written.parse_many(cell.spec, text))
     rows = cell.place.rows + 3 if cell.place.rows else 3
     st.text_area(
-        cell.label, key=cell.key, help=cell.tooltip, placeholder=way, on_change=read, height=_height(rows)
-    )  # fmt: skip
+        cell.label, key=cell.key, help=cell.tooltip, placeholder=way, on_change=read, height=_height(rows), **seed
+    )
 
 
 def _height(rows: int) -> int:
@@ -111,12 +110,11 @@ def _height(rows: int) -> int:
 
 
 def _switch(cell: Cell) -> None:
-    _seed(cell.key, cell.value is True)
-    st.toggle(cell.label, key=cell.key, help=cell.tooltip, on_change=_saver(cell, bool))
+    seed = _seed(cell.key, cell.value is True)
+    st.toggle(cell.label, key=cell.key, help=cell.tooltip, on_change=_saver(cell, bool), **seed)
 
 
 def _flag(cell: Cell) -> None:
-    _seed(cell.key, cell.value if isinstance(cell.value, bool) else None)
     st.segmented_control(
         cell.label,
         [False, True],
@@ -125,11 +123,11 @@ def _flag(cell: Cell) -> None:
         help=cell.tooltip,
         required=not cell.spec.optional,
         on_change=_saver(cell, lambda value: value),
+        **_seed(cell.key, cell.value if isinstance(cell.value, bool) else None, "default"),
     )
 
 
 def _flag_many(cell: Cell) -> None:
-    _seed(cell.key, [value for value in cell.value if isinstance(value, bool)])
     st.segmented_control(
         cell.label,
         [False, True],
@@ -138,30 +136,33 @@ def _flag_many(cell: Cell) -> None:
         format_func=lambda value: FLAGS[value],
         help=cell.tooltip,
         on_change=_saver(cell, lambda values: sorted(values)),
+        **_seed(cell.key, [value for value in cell.value if isinstance(value, bool)], "default"),
     )
 
 
 def _select(cell: Cell) -> None:
-    value = None if cell.value is None else str(cell.value)
-    options = _options(cell, [] if value is None else [value])
-    _seed(cell.key, value)
+    # "leave it to the library" is an option of its own: a box that can be cleared has no default to fall back to
+    word = written.LIBRARY if cell.value is None else str(cell.value)
+    options = _options(cell, [word, written.LIBRARY] if cell.spec.optional else [word])
+    seed = _seed(cell.key, word)
     st.selectbox(
         cell.label,
         options,
-        # an index of None gives the box a way to be emptied
-        index=None if cell.spec.optional else 0,
+        index=options.index(word) if seed else 0,
         key=cell.key,
-        format_func=lambda word: cell.place.words.get(word, word),
+        format_func=lambda word: _option_words(cell, word),
         help=cell.tooltip,
-        placeholder=cell.place.empty.capitalize() if cell.spec.optional else None,
         accept_new_options=cell.spec.kind != "choice",
-        on_change=_saver(cell, lambda word: None if word is None else written.parse(cell.spec, word)),
+        on_change=_saver(cell, lambda word: None if word == written.LIBRARY else written.parse(cell.spec, word)),
     )
+
+
+def _option_words(cell: Cell, word: str) -> str:
+    return cell.place.empty.capitalize() if word == written.LIBRARY else cell.place.words.get(word, word)
 
 
 def _select_many(cell: Cell) -> None:
     words = [written.to_word(cell.spec, value) for value in cell.value]
-    _seed(cell.key, words)
     extra = [*words, written.LIBRARY] if cell.spec.optional else words
     st.multiselect(
         cell.label,
@@ -172,12 +173,12 @@ def _select_many(cell: Cell) -> None:
         placeholder="Choose values, or type" if cell.spec.kind != "choice" else "Choose values",
         accept_new_options=cell.spec.kind != "choice",
         on_change=_saver(cell, lambda found: [written.from_word(cell.spec, word) for word in found]),
+        **_seed(cell.key, words, "default"),
     )
 
 
 def _list(cell: Cell) -> None:
     words = [str(item) for item in _as_list(cell.value)]
-    _seed(cell.key, words)
     st.multiselect(
         cell.label,
         _options(cell, words),
@@ -185,11 +186,13 @@ def _list(cell: Cell) -> None:
         help=cell.tooltip,
         placeholder=cell.place.empty.capitalize(),
         accept_new_options=True,
-        on_change=_saver(cell, lambda found: _read_list(cell.spec, found)),
+        on_change=_saver(cell, lambda found: read_list(cell.spec, found)),
+        **_seed(cell.key, words, "default"),
     )
 
 
-def _read_list(spec: FieldSpec, words: Sequence[str]) -> list[Any] | None:
+def read_list(spec: FieldSpec, words: Sequence[str]) -> list[Any] | None:
+    """What stands in a box of entries; none at all is "leave it to the library"."""
     if not words:
         return None if spec.optional else []
     return written.indexes(words) if spec.kind == "indexes" else list(words)
@@ -199,8 +202,6 @@ def _size(cell: Cell) -> None:
     """A share or a number of rows: two different things that look alike, so the box stands beside the choice."""
     mode_key = f"{cell.key}:mode"
     mode = REST if cell.value is None else ROWS if isinstance(cell.value, int) else SHARE
-    _seed(mode_key, mode)
-    _seed(cell.key, written.show(cell.spec, cell.value))
     st.segmented_control(
         cell.label,
         [SHARE, ROWS, REST],
@@ -208,6 +209,7 @@ def _size(cell: Cell) -> None:
         help=cell.tooltip,
         required=True,
         on_change=lambda: cell.save({SHARE: cell.spec.default, ROWS: SOME_ROWS}.get(st.session_state[mode_key])),
+        **_seed(mode_key, mode, "default"),
     )
     st.text_input(
         f"{cell.place.label}: {mode.lower()}",
@@ -216,6 +218,7 @@ def _size(cell: Cell) -> None:
         disabled=mode == REST,
         placeholder=cell.place.empty.capitalize(),
         on_change=_saver(cell, lambda text: read_size(cell.spec, text, as_share=mode == SHARE)),
+        **_seed(cell.key, written.show(cell.spec, cell.value)),
     )
 
 

@@ -1,0 +1,255 @@
+"""The Configure page: sections, search, files in and out, studies, and a Start that starts once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from toolkit.forms import draft as drafts
+from toolkit.forms.layout import SECTIONS
+from toolkit.runs import machine as machines
+from toolkit.runs.configfile import load_draft
+from toolkit.runs.lock import try_lock
+from toolkit.runs.rundir import list_runs
+from toolkit.ui import chrome, launch
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A workspace whose one place to train is taken: what is started stays queued."""
+    monkeypatch.setenv("FINETUNING_TOOLKIT_SAVE_DIR", str(tmp_path))
+    known = machines.Machine(cpu_count=2, memory_bytes=8_000_000_000)
+    body = {"schema": 1, "key": machines._key(), "machine": asdict(known)}
+    (tmp_path / "machine.json").write_text(json.dumps(body))
+    (tmp_path / "runs").mkdir()
+    slot = try_lock(tmp_path / "runs" / "slot.lock")
+    assert slot is not None
+    yield tmp_path
+    chrome.supervisor(str(tmp_path)).stop()
+    os.close(slot)
+
+
+def begin(folder: Path, settings: dict[str, Any], grid: dict[str, list[Any]] | None = None) -> None:
+    draft = drafts.default_draft()
+    for path, value in settings.items():
+        draft = drafts.put(draft, path, value)
+    (folder / "draft.json").write_text(json.dumps({"schema": 1, "draft": draft, "grid": grid or {}}))
+
+
+def draft(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "draft.json").read_text())["draft"]
+
+
+def page(section: str = "model") -> AppTest:
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    app.session_state["configure_section"] = section
+    return checked(app.switch_page("pages/configure.py").run())
+
+
+def checked(app: AppTest) -> AppTest:
+    assert not app.exception
+    assert not [error.value for error in app.error if "inside the app" in error.value]
+    return app
+
+
+def words(app: AppTest) -> str:
+    kinds = (app.markdown, app.caption, app.error, app.info)
+    return "\n".join(str(entry.value) for kind in kinds for entry in kind).replace("\\", "")
+
+
+def start(app: AppTest) -> AppTest:
+    return checked(app.button(key="start").click().run())
+
+
+def test_every_section_opens(folder: Path) -> None:
+    for entry in SECTIONS:
+        app = page(entry.key)
+        assert entry.title in [header.value for header in app.subheader]
+
+
+def test_the_defaults_start_one_run_and_lead_to_it(folder: Path) -> None:
+    app = page()
+    app.text_input(key="run_name").set_value("my *first* run").run()
+    start(app)
+    (run,) = list_runs(folder)
+    meta = json.loads(run.meta_path.read_text())
+    assert meta["name"] == "my *first* run"
+    assert meta["study"] == ""
+    assert run.source_path.exists()
+    assert app.session_state["run_id"] == run.id
+
+
+def test_a_second_press_of_the_same_button_starts_nothing(folder: Path) -> None:
+    app = page()
+    number = app.session_state["start_ticket"]
+    start(app)
+    app.session_state["start_request"] = number
+    checked(app.switch_page("pages/configure.py").run())
+    assert len(list_runs(folder)) == 1
+    assert launch.claim(number) is False
+
+
+def test_two_starts_are_two_runs(folder: Path) -> None:
+    app = start(page())
+    checked(app.switch_page("pages/configure.py").run())
+    start(app)
+    assert len(list_runs(folder)) == 2
+
+
+def test_what_is_wrong_blocks_start_and_leads_to_its_field(folder: Path) -> None:
+    begin(folder, {"training.training_args.num_train_epochs": "many", "data.prompt": "{mesage}"})
+    app = page()
+    assert app.button(key="start").disabled
+    text = words(app)
+    assert "Before it can start" in text
+    assert "it is 'many'" in text
+    jump = next(b for b in app.button if b.key.startswith("problem:") and "num_train_epochs" in b.key)
+    checked(jump.click().run())
+    assert app.session_state["configure_section"] == "training"
+    assert app.text_input(key="field:training.training_args.num_train_epochs").value == "many"
+
+
+def test_data_that_does_not_fit_is_said_before_start(folder: Path) -> None:
+    begin(folder, {"data.prompt": "{mesage}"})
+    app = page("data")
+    assert app.button(key="start").disabled
+    assert "mesage" in words(app)
+    begin(folder, {"data.path": "/no/such/file.csv"})
+    app = page("data")
+    assert app.button(key="start").disabled
+    assert "/no/such/file.csv" in words(app)
+
+
+def test_search_shows_what_it_finds_and_says_what_has_no_effect(folder: Path) -> None:
+    app = page()
+    checked(app.text_input(key="configure_search").set_value("temperature").run())
+    assert "needs Sample" in words(app)
+    checked(app.text_input(key="configure_search").set_value("learning").run())
+    assert app.text_input(key="field:training.training_args.learning_rate").value == "0.005"
+    checked(app.text_input(key="configure_search").set_value("").run())
+    assert "Model" in [header.value for header in app.subheader]
+
+
+def test_a_preset_replaces_the_settings_and_can_be_undone(folder: Path) -> None:
+    begin(folder, {"lora.r": 3})
+    app = page("lora")
+    checked(app.button(key="preset:qlora-8b").click().run())
+    assert draft(folder)["model"]["quantize"] is True
+    assert app.text_input(key="field:lora.r").value == "16"
+    checked(app.button(key="undo_replace").click().run())
+    assert draft(folder)["lora"]["r"] == 3
+
+
+def test_changes_are_listed_old_to_new_and_reset(folder: Path) -> None:
+    begin(folder, {"lora.r": 8, "training.training_args.learning_rate": 2e-4})
+    app = page()
+    text = words(app)
+    assert "Rank (r): 32 → **8**" in text
+    assert "Learning rate: 0.005 → **2e-4**" in text
+    checked(app.button(key="undo:lora.r").click().run())
+    assert draft(folder)["lora"]["r"] == 32
+    checked(app.button(key="reset_all").click().run())
+    assert drafts.changed(draft(folder)) == [drafts.Change("save_dir", "./experiments", str(folder))]
+    assert "nothing yet" in words(app)
+
+
+def test_a_section_is_reset_alone(folder: Path) -> None:
+    begin(folder, {"lora.r": 8, "inference.top_k": 7})
+    app = page("lora")
+    checked(app.button(key="reset_section").click().run())
+    assert (draft(folder)["lora"]["r"], draft(folder)["inference"]["top_k"]) == (32, 7)
+
+
+def opened_import(app: AppTest) -> AppTest:
+    """The dialog, with the button that opened it pressed once more: the test runner knows no run of a dialog alone."""
+    checked(app.button(key="open_import").click().run())
+    app.button(key="open_import").click()
+    return app
+
+
+def import_text(app: AppTest, text: str) -> AppTest:
+    opened_import(app).text_area(key="import_text").set_value(text)
+    return checked(app.button(key="import_apply").click().run())
+
+
+def test_a_pasted_file_replaces_the_settings(folder: Path) -> None:
+    app = page()
+    import_text(app, "lora: {r: 4}\ntraining: {training_args: {learning_rate: 1e-4}}\n")
+    assert draft(folder)["lora"]["r"] == 4
+    assert draft(folder)["training"]["training_args"]["learning_rate"] == 1e-4
+
+
+def test_an_uploaded_study_is_read_as_several_values(folder: Path) -> None:
+    app = page()
+    text = yaml.safe_dump({"ablation": {"use_ablate": True, "study_name": "ranks"}, "lora": {"r": [4, 8]}})
+    opened_import(app).file_uploader(key="import_file").upload("study.yml", text.encode(), "application/yaml")
+    checked(app.button(key="import_apply").click().run())
+    assert json.loads((folder / "draft.json").read_text())["grid"] == {"lora.r": [4, 8]}
+
+
+def test_nothing_is_applied_unless_all_can_be_used(folder: Path) -> None:
+    begin(folder, {"lora.r": 5})
+    app = import_text(page(), "lora: {r: 0, lora_alpha: 9}\nqa: {}\nmodel: {quantize: maybe}\n")
+    text = words(app)
+    assert "Nothing was changed: 3 settings" in text
+    for path in ("lora.r", "qa", "model.quantize"):
+        assert path in text
+    assert draft(folder)["lora"]["r"] == 5
+    app = import_text(page(), "lora: {r: 4\n")
+    assert "not plain YAML" in words(app)
+
+
+def test_the_export_is_the_draft_and_the_command_is_there(folder: Path) -> None:
+    begin(folder, {"lora.r": 8, "ablation.use_ablate": True}, {"lora.r": [8, 16]})
+    app = page()
+    assert "python -m toolkit run config.yml" in [code.value for code in app.code]
+    checked(app.button(key="open_export").click().run())
+    text = next(code.value for code in app.code if code.value.startswith("# finetuning-toolkit config"))
+    assert load_draft(text)["lora"]["r"] == [8, 16]
+
+
+def test_a_study_is_shown_before_it_starts_and_queued_under_its_name(folder: Path) -> None:
+    grid = {"lora.r": [8, 16], "training.training_args.learning_rate": [1e-3, 2e-3], "lora.bias": ["none"]}
+    begin(folder, {"ablation.use_ablate": True, "ablation.study_name": "ranks"}, grid)
+    app = page("study")
+    assert "**4 runs** will be queued under the study **ranks**" in words(app)
+    table = app.dataframe[0].value
+    assert list(table.columns) == ["Run", "Rank (r)", "Learning rate"]
+    assert list(table["Rank (r)"]) == ["8", "8", "16", "16"]
+    assert app.button(key="start").label == "Start 4 runs"
+    start(app)
+    runs = list_runs(folder)
+    metas = [json.loads(run.meta_path.read_text()) for run in reversed(runs)]
+    assert [meta["study"] for meta in metas] == ["ranks"] * 4
+    assert [meta["settings"]["lora.r"] for meta in metas] == [8, 8, 16, 16]
+    assert len({meta["name"] for meta in metas}) == 4
+
+
+def test_too_large_a_study_says_so(folder: Path) -> None:
+    grid = {"lora.r": list(range(1, 30)), "lora.lora_alpha": list(range(1, 30))}
+    begin(folder, {"ablation.use_ablate": True}, grid)
+    app = page("study")
+    assert app.button(key="start").disabled
+    assert "841 runs are more than one study may have (500)" in words(app)
+
+
+def test_the_launchers_file_is_shown_for_several_processes(folder: Path) -> None:
+    begin(folder, {"accelerate": True, "num_processes": 2})
+    files = [yaml.safe_load(code.value) for code in page("precision").code if "num_processes" in code.value]
+    assert files and files[0]["num_processes"] == 2
+
+
+def test_settings_survive_a_refresh(folder: Path) -> None:
+    app = page("lora")
+    checked(app.text_input(key="field:lora.r").set_value("12").run())
+    assert page("lora").text_input(key="field:lora.r").value == "12"
