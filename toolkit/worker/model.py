@@ -191,6 +191,11 @@ def keep_gradients_right(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
+def is_quantized(model: PreTrainedModel) -> bool:
+    """Whether any layer really holds 4-bit or 8-bit weights: with offloading on a CPU none does, without an error."""
+    return any(type(part).__name__ in ("Linear4bit", "Linear8bitLt") for part in model.modules())
+
+
 class _explained:
     """Turns what transformers raises on a bad model into a ToolkitError; memory errors pass, explain.py knows them."""
 

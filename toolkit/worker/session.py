@@ -145,6 +145,9 @@ def _trainer(
     if not len(test):
         arguments["eval_strategy"] = "no"
     base = model.load_base(session.config, where, folder)
+    if session.config.model.quantize and not model.is_quantized(base):
+        message = "No layer of the model could be quantized with these settings: it trains in full size."
+        session.tell("warning", message=message)
     return PreparedTrainer(
         model=base,
         args=SFTConfig(**arguments),

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,9 @@ from toolkit.worker.stop import Stop, StopAsked
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
 _LOG = logging.getLogger(__name__)
+_LEFT_ALONE = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer", re.IGNORECASE)
+_SEE_LOG = "The log may say why; often it is memory: lower num_processes or the batch size, then start again."
+_CORRECT = "Correct this on the Configure page, then start the run again."
 OTHERS_SECONDS = 3.0  # a process that failed has so long to leave its reason before the first one reports its own
 
 
@@ -54,7 +58,7 @@ def _lead(run: RunDir, stop: Stop, events: EventWriter, processes: int) -> int:
         kind, step = "stopped", 0
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the last event
         _LOG.exception("run %s", run.id)
-        why = _other_failure(run, processes, error) or explain(error)
+        why = _other_failure(run, processes, error) or explain(error, processes)
         events.append("failed", reason=why.reason, message=why.message, hint=why.hint)
         return 1
     events.append(kind, step=step)
@@ -92,12 +96,15 @@ def _choose_gpu(device_map: str | None, processes: int) -> None:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", (device_map or "cuda:0").partition(":")[2] or "0")
 
 
-def explain(error: Exception) -> Explanation:
+def explain(error: Exception, processes: int = 1) -> Explanation:
     """What a user reads about an exception: its own words if it was raised for them, else explain.py's."""
+    if processes > 1 and _LEFT_ALONE.search(str(error)):
+        message = "Another process of this run ended suddenly, and the rest can't go on without it."
+        return Explanation("process_died", message, _SEE_LOG)
     known = explain_exception(type(error).__name__, str(error))
     if isinstance(error, ToolkitError):
         reason = known.reason if known.reason != "bug" else "refused"
-        return Explanation(reason, error.message, error.hint)
+        return Explanation(reason, error.message, error.hint or _CORRECT)
     return known
 
 

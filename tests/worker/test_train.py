@@ -1,0 +1,301 @@
+"""Whole runs of the worker on a tiny model: what it writes, what it learns, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.training import draft, events_of, make_run, rows, start_worker, train_here
+from toolkit.runs.durable import verify_commit
+from toolkit.runs.events import Event
+from toolkit.runs.rundir import RunDir
+from toolkit.runs.status import read_status
+
+pytestmark = pytest.mark.worker
+
+
+def kinds(events: list[Event], kind: str) -> list[Event]:
+    return [event for event in events if event["kind"] == kind]
+
+
+def phases(events: list[Event]) -> list[str]:
+    """Names in order of first appearance."""
+    return list(dict.fromkeys(event["phase"] for event in kinds(events, "phase")))
+
+
+def weights(run: RunDir) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(run.adapter_dir / "adapter_model.safetensors")
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return set(first) == set(second) and all((first[name] == second[name]).all() for name in first)
+
+
+@pytest.fixture(scope="module")
+def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, list[Event]]:
+    """One finished run that several tests look at."""
+    place = tmp_path_factory.mktemp("done")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTK_STATE_DIR", str(place / "state"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        run = make_run(draft(place / "save", tiny_model))
+        code, events = train_here(run)
+        assert code == 0, events[-1]
+        verify_commit(run.adapter_dir)
+    return run, events
+
+
+def test_a_run_says_what_happens_in_order(done: tuple[RunDir, list[Event]]) -> None:
+    run, events = done
+    assert events[0]["kind"] == "started"
+    assert {"torch", "peft", "trl"} <= set(events[0]["versions"])
+    before = ["loading libraries", "preparing data", "loading model"]
+    assert phases(events) == [*before, "training", "evaluating", "saving", "answering test rows"]
+    (prepared,), (plan,) = kinds(events, "prepared"), kinds(events, "plan")
+    assert (prepared["train_rows"], prepared["test_rows"], prepared["dropped"]) == (16, 5, 0)
+    assert (plan["total_steps"], plan["steps_per_epoch"], plan["epochs"]) == (8, 4, 2)
+    assert (plan["batch_size"], plan["trainable_parameters"] > 0) == (4, True)
+    logs = kinds(events, "log")
+    assert [event["step"] for event in logs] == list(range(1, 9))
+    assert all({"loss", "grad_norm", "learning_rate", "tokens_per_second", "memory_bytes"} <= set(e) for e in logs)
+    assert logs[-1]["tokens"] == 2 * prepared["train_tokens"]  # every row once an epoch, padding not counted
+    assert logs[-1]["loss"] < logs[0]["loss"]
+    evaluated = [event["step"] for event in kinds(events, "eval")]
+    assert evaluated == list(range(1, 9))  # a tenth of 8 steps, rounded up to one
+    assert all(isinstance(event["eval_loss"], float) for event in kinds(events, "eval"))
+    assert events[-1]["kind"] == "finished"
+    assert events[-1]["step"] == 8
+    assert not kinds(events, "warning")
+    status = read_status(run)
+    assert (status.state, status.adapter_ready, status.step) == ("finished", True, 8)
+
+
+def test_the_adapter_is_whole_and_foreign_tools_can_load_it(done: tuple[RunDir, list[Event]], tiny_model: Path) -> None:
+    import torch
+    from peft import AutoPeftModelForCausalLM, PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run, events = done
+    names = {path.name for path in run.path.rglob("*") if path.is_file()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "config.yml", "COMMIT.json"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".pth"))]
+    assert (run.adapter_dir / "config.yml").read_bytes() == run.config_path.read_bytes()
+    saved = kinds(events, "adapter")[0]
+    assert saved["bytes"] == sum(path.stat().st_size for path in run.adapter_dir.iterdir())
+    settings = json.loads((run.adapter_dir / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(tiny_model)
+    assert any(weight.abs().sum() > 0 for name, weight in weights(run).items() if "lora_B" in name)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    by_path = AutoPeftModelForCausalLM.from_pretrained(run.adapter_dir).eval()
+    by_hand = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), run.adapter_dir).eval()
+    assert torch.equal(by_path(ids).logits, by_hand(ids).logits)
+    assert AutoTokenizer.from_pretrained(run.adapter_dir).chat_template
+
+
+def test_answers_are_kept_beside_their_scores(done: tuple[RunDir, list[Event]]) -> None:
+    from toolkit.data.split import plan_split
+    from toolkit.data.table import load_table
+    from toolkit.runs.rundir import read_config
+
+    run, events = done
+    (scores,) = kinds(events, "scores")
+    lines = [json.loads(line) for line in (run.evaluation_dir / "predictions.jsonl").read_text().splitlines()]
+    plan = plan_split(load_table(run.source_path), read_config(run).data)
+    assert [line["row"] for line in lines] == plan.test.tolist()
+    for line in lines:
+        cells = rows(24)[line["row"]]
+        assert (line["prompt"], line["expected"]) == (cells["question"], cells["answer"])
+    right = sum(line["adapter"].strip() == line["expected"].strip() for line in lines)
+    assert (scores["rows"], scores["exact_match"]) == (5, right / 5)
+    order = [event["kind"] for event in events]
+    assert order.index("adapter") < order.index("scores")  # the adapter is safe before anything is asked
+
+
+def test_the_rows_that_trained_are_kept(done: tuple[RunDir, list[Event]]) -> None:
+    from toolkit.worker.splits import read_splits
+
+    run, events = done
+    train, test = read_splits(run)
+    (prepared,) = kinds(events, "prepared")
+    assert (len(train), len(test)) == (16, 5)
+    assert sum(len(ids) for ids in train["input_ids"]) == prepared["train_tokens"]
+    assert not set(train["row"]) & set(test["row"])
+
+
+def test_the_seed_decides_everything_and_only_the_seed(
+    done: tuple[RunDir, list[Event]], tiny_model: Path, save_dir: Path
+) -> None:
+    again, other, split = (make_run(draft(save_dir / name, tiny_model)) for name in ("again", "other", "split"))
+    other_settings = draft(save_dir / "other", tiny_model, seed=7)
+    split_settings = draft(save_dir / "split", tiny_model)
+    split_settings["data"]["train_test_split_seed"] = 7
+    other, split = make_run(other_settings), make_run(split_settings)
+    for run in (again, other, split):
+        assert train_here(run)[0] == 0
+    assert same(weights(again), weights(done[0]))
+    assert not same(weights(other), weights(done[0]))
+    assert not same(weights(split), weights(done[0]))
+
+
+def test_a_plain_model_with_gradient_checkpointing_and_accumulation(tiny_plain_model: Path, save_dir: Path) -> None:
+    settings = draft(
+        save_dir, tiny_plain_model, gradient_checkpointing=True, gradient_accumulation_steps=2, eval_steps=3,
+        logging_steps=2, bf16=True, optim=None, lr_scheduler_type=None, num_train_epochs=3,
+    )  # fmt: skip
+    settings["training"]["sft_args"]["neftune_noise_alpha"] = 5.0
+    code, events = train_here(make_run(settings))
+    assert code == 0, events[-1]
+    (plan,) = kinds(events, "plan")
+    assert (plan["total_steps"], plan["batch_size"], plan["precision"]) == (6, 8, "bf16")
+    assert [event["step"] for event in kinds(events, "eval")] == [3, 6]
+    assert [event["step"] for event in kinds(events, "log")] == [2, 4, 6]
+    assert kinds(events, "prepared")[0]["chat"] is False
+
+
+@pytest.mark.parametrize("way", [{}, {"load_in_4bit": False, "load_in_8bit": True}])
+def test_qlora_trains_and_scores(way: dict[str, Any], tiny_model: Path, save_dir: Path) -> None:
+    settings = draft(save_dir, tiny_model)
+    settings["model"] |= {"quantize": True, "bitsandbytes": way}
+    code, events = train_here(make_run(settings))
+    assert code == 0, events[-1]
+    logs = kinds(events, "log")
+    assert logs[-1]["loss"] < logs[0]["loss"]
+    assert kinds(events, "plan")[0]["quantized"] is True
+    assert kinds(events, "scores")
+    assert not kinds(events, "warning")
+
+
+def test_rows_that_are_cut_or_incomplete_are_reported(tiny_model: Path, save_dir: Path) -> None:
+    cells = rows(24)
+    cells[3] = {"question": None, "answer": "x"}
+    cells[5] = {"question": "long " * 60, "answer": "x"}
+    settings = draft(save_dir, tiny_model)
+    settings["data"] |= {"train_size": 0.8, "test_size": 0.2}
+    code, events = train_here(make_run(settings, cells))
+    assert code == 0, events[-1]
+    (prepared,) = kinds(events, "prepared")
+    assert (prepared["dropped"], prepared["cut_away"], prepared["truncated_rows"]) == (1, 1, 1)
+    assert prepared["train_rows"] + prepared["test_rows"] == 22
+    said = " ".join(event["message"] for event in kinds(events, "warning"))
+    assert "cut at the end" in said
+    assert "lost their whole completion" in said
+    assert "lack a cell" in said
+
+
+def change(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    *parents, leaf = path.split(".")
+    here = settings
+    for name in parents:
+        here = here.setdefault(name, {})
+    here[leaf] = value
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says", "after"),
+    [
+        ("training.sft_args.max_seq_length", 8, "nothing could be learned", "preparing data"),
+        ("data.prompt", "{nope}", "'nope'", "preparing data"),
+        ("data.train_size", 400, "24 rows", "preparing data"),
+        ("model.hf_model_ckpt", "/no/such/model", "does not exist", "preparing data"),
+        ("lora.target_modules", ["nope"], "'nope'", "loading model"),
+    ],
+)
+def test_every_failure_ends_in_words(
+    path: str, value: Any, says: str, after: str, tiny_model: Path, save_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(change(draft(save_dir, tiny_model), path, value))
+    code, events = train_here(run)
+    assert code == 1
+    last = events[-1]
+    assert last["kind"] == "failed"
+    assert says in last["message"]
+    assert last["hint"]
+    assert "Traceback" not in last["message"]
+    assert "Traceback" in caplog.text  # the log has it
+    assert phases(events)[-1] == after
+    assert not run.adapter_dir.exists()
+    assert read_status(run).state == "failed"
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tiny_model: Path, save_dir: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    broken = Path(shutil.copytree(tiny_model, save_dir / "broken"))
+    weights = load_file(broken / "model.safetensors")
+    weights["model.embed_tokens.weight"][1] = torch.inf  # <|im_start|>: it is in every row
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    run = make_run(draft(save_dir, broken))
+    code, events = train_here(run)
+    assert code == 1
+    assert (events[-1]["kind"], events[-1]["reason"]) == ("failed", "diverged")
+    assert "NaN at step 1" in events[-1]["message"]
+    assert "learning rate" in events[-1]["hint"]
+    assert not run.adapter_dir.exists()
+
+
+def test_a_template_that_is_not_there_fails_before_the_model_loads(tiny_plain_model: Path, save_dir: Path) -> None:
+    settings = draft(save_dir, tiny_plain_model)
+    settings["data"]["use_chat_template"] = True
+    code, events = train_here(make_run(settings))
+    assert code == 1
+    assert "chat template" in events[-1]["message"]
+    assert phases(events) == ["loading libraries", "preparing data"]
+
+
+def test_a_stop_before_training_leaves_no_adapter(tiny_model: Path, save_dir: Path) -> None:
+    run = make_run(draft(save_dir, tiny_model))
+    run.stop_path.touch()
+    code, events = train_here(run)
+    assert code == 0
+    assert (events[-1]["kind"], events[-1]["step"]) == ("stopped", 0)
+    assert not run.adapter_dir.exists()
+
+
+def wait_for(run: RunDir, kind: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not events_of(run, kind):
+        assert time.monotonic() < deadline, run.log_path.read_text()[-2000:]
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", ["file", "signal"])
+def test_a_stop_finishes_the_step_and_keeps_the_adapter(how: str, tiny_model: Path, save_dir: Path) -> None:
+    run = make_run(draft(save_dir, tiny_model, num_train_epochs=3000, eval_steps=100000))
+    worker = start_worker(run)
+    wait_for(run, "log")
+    began = time.monotonic()
+    if how == "file":
+        run.stop_path.touch()
+    else:
+        os.kill(worker.pid, signal.SIGTERM)
+    assert worker.wait(60) == 0
+    assert time.monotonic() - began < 5
+    events = events_of(run)
+    assert events[-1]["kind"] == "stopped"
+    assert events[-1]["step"] == kinds(events, "adapter")[0]["step"] == kinds(events, "log")[-1]["step"] >= 1
+    verify_commit(run.adapter_dir)
+    assert not kinds(events, "scores")
+    assert read_status(run).state == "stopped"
+
+
+def test_a_second_worker_of_the_same_run_is_refused(done: tuple[RunDir, list[Event]]) -> None:
+    from toolkit.runs.lock import locked
+
+    run, events = done
+    with locked(run.lock_path) as mine:
+        assert mine
+        second = start_worker(run)
+        assert second.wait(60) == 1
+    assert events_of(run) == events
+    assert "Another worker" in run.log_path.read_text()
