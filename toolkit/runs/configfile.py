@@ -35,6 +35,17 @@ def dump_draft(draft: Mapping[str, Any]) -> str:
     return f"{HEADER}\n{body}"
 
 
+def read_text(path: Path) -> str:
+    """The text of a config file; raises ConfigError when there is none, or it isn't text."""
+    try:
+        with path.expanduser().open("rb") as file:
+            return file.read(MAX_BYTES + 1).decode("utf-8-sig")
+    except OSError as error:
+        raise _refusal(f"'{path}' can't be read: {error.strerror}.", "Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise _refusal(f"'{path}' is not text in UTF-8.", "Is it a YAML file?") from error
+
+
 def load_draft(text: str) -> dict[str, Any]:
     """The nested dict that a YAML file holds; raises ConfigError that says where it can't be read."""
     if len(text.encode(errors="replace")) > MAX_BYTES:
@@ -100,10 +111,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a name is expected here", problem_mark=key.start_mark)
+            if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands here twice", problem_mark=key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 

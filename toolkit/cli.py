@@ -1,0 +1,220 @@
+"""The same runs without a browser: `python -m toolkit run config.yml`, list, serve, presets.
+
+Exit codes: 0 finished, 1 failed, 2 settings that can't be used (every problem is printed), 130 stopped by Ctrl-C. Knows
+neither how a run starts (`runs/supervisor.py`) nor how the engine answers (`client.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table as Grid
+
+from toolkit import client
+from toolkit.ablation import Variant, expand, uses_ablation
+from toolkit.config import Config, DataConfig
+from toolkit.data.sources import open_table
+from toolkit.data.table import Table
+from toolkit.errors import ConfigError, Problem, ToolkitError
+from toolkit.forms import exchange
+from toolkit.forms.presets import presets as all_presets
+from toolkit.runs.configfile import read_text
+from toolkit.runs.machine import machine, machine_if_known
+from toolkit.runs.preflight import asks_machine, preflight
+from toolkit.runs.rundir import (
+    RunDir,
+    create_run,
+    kill_run,
+    list_runs,
+    open_run,
+    read_meta,
+    request_stop,
+    save_dir_of,
+)
+from toolkit.runs.status import RunStatus, read_status
+from toolkit.runs.supervisor import Supervisor
+from toolkit.runs.terminal import display, ending, shown
+
+FAILED, UNUSABLE, STOPPED = 1, 2, 130
+SaveDir = Annotated[Path, typer.Option(help="The folder that the runs are in.")]
+HERE = Path(Config().save_dir or ".")
+
+app = typer.Typer(
+    help="Fine-tune language models.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+out = Console(highlight=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: no error of any kind ends in a traceback."""
+    with _words_for_errors():
+        app()
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="A YAML file, as the Configure page exports it.")],
+    name: Annotated[str, typer.Option(help="A name for people; the run's folder has an id of its own.")] = "",
+) -> None:
+    """Train as CONFIG says; every combination of it when ablation is on."""
+    imported = exchange.read(read_text(config))
+    variants = expand(imported.draft, imported.grid)
+    _tell(imported.warnings)
+    tables = _check([variant.config for variant in variants])
+    study = (variants[0].config.ablation.study_name or "") if uses_ablation(imported.draft) else ""
+    runs = [_create(variant, table, name, study) for variant, table in zip(variants, tables, strict=True)]
+    if len(runs) > 1:
+        out.print(f"Study {study}: {len(runs)} runs, one after the other.")
+    raise typer.Exit(_run_all(runs))
+
+
+@app.command("list")
+def list_(save_dir: SaveDir = HERE) -> None:
+    """All runs, newest first."""
+    runs = list_runs(save_dir)
+    if not runs:
+        out.print(f"There is no run in {save_dir} yet. Start one: python -m toolkit run config.yml")
+        return
+    grid = Grid("run", "name", "study", "state", "steps", "loss", "exact match", box=None, pad_edge=False)
+    for one in runs:
+        grid.add_row(*_row(one))
+    out.print(grid, soft_wrap=False)
+
+
+@app.command()
+def serve(
+    run: Annotated[str, typer.Argument(help="The id of a run that has an adapter.")],
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Empty means any free one.")] = None,
+    save_dir: SaveDir = HERE,
+) -> None:
+    """Answer with RUN's adapter and its base model over HTTP, in the manner of OpenAI's API, on this machine alone."""
+    client.serve_foreground(save_dir.absolute(), open_run(save_dir, run).id, port)
+
+
+@app.command()
+def presets() -> None:
+    """The known-good settings that ship with the toolkit."""
+    for preset in all_presets():
+        out.print(f"{preset.title}\n  {preset.description}\n  python -m toolkit run {shown(preset.path)}\n")
+
+
+def _check(configs: list[Config]) -> list[Table]:
+    """The table of each config; raises ConfigError with every problem of all of them."""
+    opened: dict[str, Table] = {}
+    tables: list[Table] = []
+    found: dict[Problem, None] = {}
+    for config in configs:
+        key = config.data.model_dump_json(include={"file_type", "path"})
+        if key not in opened:
+            opened[key] = _open(config.data, save_dir_of(config))
+        tables.append(opened[key])
+        here = machine(save_dir_of(config)) if asks_machine(config) else machine_if_known(save_dir_of(config))
+        found.update(dict.fromkeys(preflight(config, opened[key], here)))
+    errors = [problem for problem in found if problem.severity == "error"]
+    if errors:
+        raise ConfigError(errors)
+    _tell(found)
+    return tables
+
+
+def _open(data: DataConfig, save_dir: Path) -> Table:
+    out.print(f"Reading {data.path} ...")
+    table = open_table(data, save_dir)
+    for notice in table.notices:
+        out.print(f"note: {notice}")
+    return table
+
+
+def _create(variant: Variant, table: Table, name: str, study: str) -> RunDir:
+    differing = ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in variant.settings.items())
+    label = " · ".join(word for word in (name, differing) if word)
+    return create_run(variant.config, table, name=label, study=study, settings=variant.settings)
+
+
+def _run_all(runs: list[RunDir]) -> int:
+    """Exit code after running them in order; one that fails does not keep the others from running."""
+    code = 0
+    supervisor = Supervisor(runs[0].save_dir)
+    with _polite_interrupts(runs) as interrupts:
+        for one in runs:
+            status = _follow(supervisor, one, interrupts)
+            (err if status.state in ("failed", "interrupted") else out).print(ending(one, status))
+            if interrupts:
+                return STOPPED
+            code = code if status.state == "finished" else FAILED
+    return code
+
+
+@contextmanager
+def _polite_interrupts(runs: list[RunDir]) -> Iterator[list[int]]:
+    """Ctrl-C asks the runs to stop, and a second one has them killed; the list counts. No exception flies about."""
+    interrupts: list[int] = []
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        for one in runs:
+            request_stop(one)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _follow(supervisor: Supervisor, run: RunDir, interrupts: list[int]) -> RunStatus:
+    out.print(f"Run {run.id} in {shown(run.path)}")
+    with display(run, out) as show:
+
+        def look(status: RunStatus) -> None:
+            show(status, len(interrupts))
+            if len(interrupts) > 1 and status.living:
+                kill_run(run)
+
+        return supervisor.run_to_end(run, look)
+
+
+def _row(run: RunDir) -> tuple[str, ...]:
+    try:
+        meta, status = read_meta(run), read_status(run)
+    except ToolkitError as error:
+        return run.id, error.message, "", "unreadable", "", "", ""
+    loss, match = status.last.get("loss"), status.scores.get("exact_match")
+    steps = f"{status.step}/{status.total_steps}" if status.total_steps else ""
+    return (
+        run.id, str(meta.get("name", "")), str(meta.get("study", "")), status.state, steps,
+        f"{loss:.4f}" if isinstance(loss, float) else "", f"{match:.0%}" if isinstance(match, int | float) else "",
+    )  # fmt: skip
+
+
+def _tell(problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        err.print(f"warning: {problem}")
+
+
+@contextmanager
+def _words_for_errors() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        for problem in error.problems:
+            err.print(f"error: {problem}")
+        sys.exit(UNUSABLE)
+    except ToolkitError as error:
+        err.print(f"error: {error}")
+        sys.exit(FAILED)
+    except Exception as error:  # the last line of defence between a bug and a person
+        if "FTK_DEBUG" in os.environ:
+            raise
+        err.print(f"error: this is a bug of the toolkit ({type(error).__name__}: {error}). FTK_DEBUG=1 shows where.")
+        sys.exit(FAILED)
