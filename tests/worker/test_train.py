@@ -174,6 +174,15 @@ def test_qlora_trains_and_scores(way: dict[str, Any], tiny_model: Path, save_dir
     assert not kinds(events, "warning")
 
 
+def test_a_model_that_stays_unquantized_is_no_secret(tiny_model: Path, save_dir: Path) -> None:
+    settings = draft(save_dir, tiny_model, num_train_epochs=1)
+    way = {"load_in_4bit": False, "load_in_8bit": True, "llm_int8_enable_fp32_cpu_offload": True}
+    settings["model"] |= {"quantize": True, "bitsandbytes": way, "device_map": None}
+    code, events = train_here(make_run(settings))
+    assert code == 0, events[-1]
+    assert "full size" in kinds(events, "warning")[0]["message"]
+
+
 def test_rows_that_are_cut_or_incomplete_are_reported(tiny_model: Path, save_dir: Path) -> None:
     cells = rows(24)
     cells[3] = {"question": None, "answer": "x"}
