@@ -42,7 +42,8 @@ def _choose(problems: Sequence[Problem]) -> layout.Section:
     if st.session_state.get(SECTION) not in keys:
         st.session_state[SECTION] = st.session_state.get(_LAST, "model")
     wrong = {layout.place(problem.path).section for problem in problems if problem.severity == "error" and problem.path}
-    changed = {key for key in keys if any(map(form.is_changed, layout.paths(key)))}
+    view = form.now()
+    changed = {key for key in keys if any(map(view.is_changed, layout.paths(key)))}
 
     def title(key: str) -> str:
         mark = " :red[:material/error:]" if key in wrong else " :primary[●]" if key in changed else ""
@@ -62,7 +63,7 @@ def _section(entry: layout.Section, reviewed: Review) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.subheader(entry.title, anchor=False, width="stretch")
             # always there, so that nothing moves when the first setting is changed
-            unchanged = not any(map(form.is_changed, paths))
+            unchanged = not any(map(form.now().is_changed, paths))
             st.button("Reset section", icon=":material/undo:", type="tertiary", key="reset_section",
                       disabled=unchanged, on_click=form.reset_all, args=(paths,))  # fmt: skip
         st.caption(entry.lead)

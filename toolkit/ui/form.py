@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -26,65 +27,90 @@ MIN_COLUMN = 270
 """Pixels: two columns beside the summary on a small laptop, three on a wide screen, one on a phone."""
 
 
+@dataclass(frozen=True)
+class Now:
+    """The draft and the values tried, read once for many settings: each look at the session costs a lock."""
+
+    draft: drafts.Draft
+    grid: ablation.Grid
+    ablation_on: bool
+
+    def value(self, path: str) -> Any:
+        return drafts.get(self.draft, path)
+
+    def is_changed(self, path: str) -> bool:
+        return path in self.grid or drafts.differs(default_of(path), self.value(path))
+
+
+def now() -> Now:
+    draft = state.draft()
+    on = ablation.uses_ablation(draft)
+    return Now(draft, state.grid() if on else {}, on)
+
+
 def render_section(key: str, problems: Sequence[Problem] = ()) -> None:
     """Every setting of a section that has an effect now; advanced ones behind a fold, drawn when it is open."""
-    render_fields(visible(layout.paths(key, "basic"), problems), problems)
-    advanced = visible(layout.paths(key, "advanced"), problems)
+    view = now()
+    render_fields(visible(layout.paths(key, "basic"), problems, view), problems, view)
+    advanced = visible(layout.paths(key, "advanced"), problems, view)
     if not advanced:
         return
-    fold = st.expander("Advanced", key=_fold(key, advanced, problems), icon=":material/tune:", on_change="rerun")
+    fold = st.expander("Advanced", key=_fold(key, advanced, problems, view), icon=":material/tune:", on_change="rerun")
     if fold.open:
         with fold:
-            render_fields(advanced, problems)
+            render_fields(advanced, problems, view)
 
 
-def render_fields(paths: Sequence[str], problems: Sequence[Problem] = ()) -> None:
+def render_fields(paths: Sequence[str], problems: Sequence[Problem] = (), view: Now | None = None) -> None:
     """These settings, in as many columns as fit; switches stand above, long texts take the whole width."""
+    view = view or now()
     wide = [path for path in paths if layout.place(path).rows]
     # a switch among the values of a study is a box like the others
-    switches = [path for path in paths if layout.place(path).switch and path not in _used_grid()]
+    switches = [path for path in paths if layout.place(path).switch and path not in view.grid]
     narrow = [path for path in paths if path not in wide and path not in switches]
     for path in switches:
-        render_field(path, problems)
+        render_field(path, problems, view)
     if narrow:
         grid = st.grid(min_column_width=MIN_COLUMN, gap=("small", "medium"))
         for path in narrow:
             with grid.cell():
-                render_field(path, problems)
+                _field(path, problems, view)
     for path in wide:
-        render_field(path, problems)
+        render_field(path, problems, view)
 
 
-def render_field(path: str, problems: Sequence[Problem] = ()) -> None:
+def render_field(path: str, problems: Sequence[Problem] = (), view: Now | None = None) -> None:
     """One setting: its widget, what can be done with it, and what is wrong with it."""
+    with st.container(gap="xxsmall"):
+        _field(path, problems, view or now())
+
+
+def _field(path: str, problems: Sequence[Problem], view: Now) -> None:
     spec, place = by_path()[path], layout.place(path)
-    several = _values(path)
-    value = several if several is not None else state.value(path)
-    changed = several is not None or drafts.differs(default_of(path), value)
+    several = path in view.grid
+    value = view.grid[path] if several else view.value(path)
+    changed = view.is_changed(path)
     chosen = rule(spec, place)
     cell = Cell(
         spec=spec,
         place=place,
         value=value,
-        key=f"{'grid' if several is not None else 'field'}:{path}",
+        key=f"{'grid' if several else 'field'}:{path}",
         label=_label(place, changed),
         help=layout.help_text(path),
-        save=(lambda new: set_values(path, new)) if several is not None else (lambda new: state.set_value(path, new)),
+        save=(lambda new: set_values(path, new)) if several else (lambda new: state.set_value(path, new)),
     )
-    with st.container(gap="xxsmall"):
-        switch = chosen.name == "switch" and several is None
-        row = st.container(
-            horizontal=True, wrap=False, vertical_alignment="center" if switch else "bottom", gap="xxsmall"
-        )
-        with row:
-            with st.container(gap="xxsmall", width="content" if switch else "stretch"):
-                (chosen.one if several is None else chosen.many)(cell)
-            _actions(path, changed, several is not None)
-        if several is None and value is None and spec.kind == "flag":
-            st.caption(f"{place.empty.capitalize()}")
-        for problem in problems:
-            if problem.path == path:
-                note(problem)
+    switch = chosen.name == "switch" and not several
+    middle: Literal["center", "bottom"] = "center" if switch else "bottom"
+    # the row is there before any button is: a widget that moves into one later would lose the cursor
+    with st.container(horizontal=True, wrap=False, vertical_alignment=middle, gap="xxsmall"):
+        (chosen.many if several else chosen.one)(cell)
+        _actions(path, changed, view)
+    if value is None and spec.kind == "flag":
+        st.caption(place.empty.capitalize())
+    for problem in problems:
+        if problem.path == path:
+            note(problem)
 
 
 def note(problem: Problem) -> None:
@@ -94,11 +120,14 @@ def note(problem: Problem) -> None:
     st.markdown(f":small[:{colour}[:material/{icon}: {plain(problem.message, 500)}] {plain(problem.hint, 500)}]")
 
 
-def visible(paths: Sequence[str], problems: Sequence[Problem] = ()) -> tuple[str, ...]:
+def visible(paths: Sequence[str], problems: Sequence[Problem] = (), view: Now | None = None) -> tuple[str, ...]:
     """Those of the settings that have an effect now, and those that are wrong or tried with several values."""
-    draft, grid = state.draft(), _used_grid()
+    view = view or now()
     wrong = {problem.path for problem in problems if problem.severity == "error"}
-    return tuple(path for path in paths if layout.is_shown(path, draft, grid) or path in wrong or path in grid)
+    shown = (
+        path for path in paths if layout.is_shown(path, view.draft, view.grid) or path in wrong or path in view.grid
+    )
+    return tuple(shown)
 
 
 def set_values(path: str, values: list[Any]) -> None:
@@ -133,20 +162,12 @@ def default_of(path: str) -> Any:
 
 
 def reset_all(paths: Sequence[str]) -> None:
+    """Several settings back to their defaults at once, with the way back that a preset has."""
+    grid = {path: values for path, values in state.grid().items() if path not in paths}
+    draft = state.draft()
     for path in paths:
-        reset(path)
-
-
-def is_changed(path: str) -> bool:
-    return path in _used_grid() or drafts.differs(default_of(path), state.value(path))
-
-
-def _values(path: str) -> list[Any] | None:
-    return _used_grid().get(path)
-
-
-def _used_grid() -> ablation.Grid:
-    return state.grid() if state.value("ablation.use_ablate") is True else {}
+        draft = drafts.put(draft, path, default_of(path))
+    state.replace_draft(draft, grid)
 
 
 def _label(place: layout.Place, changed: bool) -> str:
@@ -154,9 +175,10 @@ def _label(place: layout.Place, changed: bool) -> str:
     return f"{plain(place.label)}{unit}{' :primary[●]' if changed else ''}"
 
 
-def _actions(path: str, changed: bool, several: bool) -> None:
+def _actions(path: str, changed: bool, view: Now) -> None:
+    several = path in view.grid
     label, default = layout.place(path).label, say(by_path()[path], default_of(path))
-    if state.value("ablation.use_ablate") is True and path not in ablation.FIXED:
+    if view.ablation_on and path not in ablation.FIXED:
         st.button(
             "",
             icon=":material/looks_one:" if several else ":material/stacks:",
@@ -178,10 +200,10 @@ def _actions(path: str, changed: bool, several: bool) -> None:
         )
 
 
-def _fold(key: str, advanced: Sequence[str], problems: Sequence[Problem]) -> str:
+def _fold(key: str, advanced: Sequence[str], problems: Sequence[Problem], view: Now) -> str:
     """The fold's key; it opens by itself where something inside is changed or wrong."""
     name = f"advanced:{key}"
     wrong = {problem.path for problem in problems}
     if name not in st.session_state:
-        st.session_state[name] = any(path in wrong or is_changed(path) for path in advanced)
+        st.session_state[name] = any(path in wrong or view.is_changed(path) for path in advanced)
     return name

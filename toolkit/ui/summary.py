@@ -130,8 +130,9 @@ def _problems(problems: Sequence[Problem]) -> None:
 
 def _changes() -> None:
     """What differs from the defaults, old -> new, each with its way back."""
-    grid = state.grid() if state.value("ablation.use_ablate") is True else {}
-    changes = [c for c in drafts.changed(state.draft()) if c.path not in grid and form.is_changed(c.path)]
+    view = form.now()
+    grid = view.grid
+    changes = [c for c in drafts.changed(view.draft) if c.path not in grid and view.is_changed(c.path)]
     total = len(changes) + len(grid)
     with st.container(border=True, gap=None):
         with st.container(horizontal=True, vertical_alignment="center"):

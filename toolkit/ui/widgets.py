@@ -116,28 +116,18 @@ def _switch(cell: Cell) -> None:
 
 def _flag(cell: Cell) -> None:
     st.segmented_control(
-        cell.label,
-        [False, True],
-        key=cell.key,
-        format_func=lambda value: FLAGS[value],
-        help=cell.tooltip,
-        required=not cell.spec.optional,
-        on_change=_saver(cell, lambda value: value),
+        cell.label, [False, True], key=cell.key, required=not cell.spec.optional, help=cell.tooltip,
+        format_func=lambda value: FLAGS[value], on_change=_saver(cell, lambda value: value),
         **_seed(cell.key, cell.value if isinstance(cell.value, bool) else None, "default"),
-    )
+    )  # fmt: skip
 
 
 def _flag_many(cell: Cell) -> None:
     st.segmented_control(
-        cell.label,
-        [False, True],
-        key=cell.key,
-        selection_mode="multi",
-        format_func=lambda value: FLAGS[value],
-        help=cell.tooltip,
-        on_change=_saver(cell, lambda values: sorted(values)),
+        cell.label, [False, True], key=cell.key, selection_mode="multi", help=cell.tooltip,
+        format_func=lambda value: FLAGS[value], on_change=_saver(cell, sorted),
         **_seed(cell.key, [value for value in cell.value if isinstance(value, bool)], "default"),
-    )
+    )  # fmt: skip
 
 
 def _select(cell: Cell) -> None:
@@ -202,24 +192,18 @@ def _size(cell: Cell) -> None:
     """A share or a number of rows: two different things that look alike, so the box stands beside the choice."""
     mode_key = f"{cell.key}:mode"
     mode = REST if cell.value is None else ROWS if isinstance(cell.value, int) else SHARE
-    st.segmented_control(
-        cell.label,
-        [SHARE, ROWS, REST],
-        key=mode_key,
-        help=cell.tooltip,
-        required=True,
-        on_change=lambda: cell.save({SHARE: cell.spec.default, ROWS: SOME_ROWS}.get(st.session_state[mode_key])),
-        **_seed(mode_key, mode, "default"),
-    )
-    st.text_input(
-        f"{cell.place.label}: {mode.lower()}",
-        key=cell.key,
-        label_visibility="collapsed",
-        disabled=mode == REST,
-        placeholder=cell.place.empty.capitalize(),
-        on_change=_saver(cell, lambda text: read_size(cell.spec, text, as_share=mode == SHARE)),
-        **_seed(cell.key, written.show(cell.spec, cell.value)),
-    )
+    with st.container(gap="xxsmall"):
+        st.segmented_control(
+            cell.label, [SHARE, ROWS, REST], key=mode_key, help=cell.tooltip, required=True,
+            on_change=lambda: cell.save({SHARE: cell.spec.default, ROWS: SOME_ROWS}.get(st.session_state[mode_key])),
+            **_seed(mode_key, mode, "default"),
+        )  # fmt: skip
+        st.text_input(
+            f"{cell.place.label}: {mode.lower()}", key=cell.key, label_visibility="collapsed", disabled=mode == REST,
+            placeholder=cell.place.empty.capitalize(),
+            on_change=_saver(cell, lambda text: read_size(cell.spec, text, as_share=mode == SHARE)),
+            **_seed(cell.key, written.show(cell.spec, cell.value)),
+        )  # fmt: skip
 
 
 def read_size(spec: FieldSpec, text: str, *, as_share: bool) -> Any:
