@@ -133,7 +133,7 @@ def test_data_that_does_not_fit_is_said_before_start(folder: Path) -> None:
 def test_search_shows_what_it_finds_and_says_what_has_no_effect(folder: Path) -> None:
     app = page()
     checked(app.text_input(key="configure_search").set_value("temperature").run())
-    assert "needs Sample" in words(app)
+    assert "With **Sample** switched on, also: Temperature" in words(app)
     checked(app.text_input(key="configure_search").set_value("learning").run())
     assert app.text_input(key="field:training.training_args.learning_rate").value == "0.005"
     checked(app.text_input(key="configure_search").set_value("").run())

@@ -81,14 +81,17 @@ def _found(words: str, problems: Sequence[Problem]) -> None:
     shown = form.visible(paths, problems)
     st.caption(f"{plural(len(paths), 'setting')} for “{plain(words)}”")
     form.render_fields(shown, problems)
-    hidden = [path for path in paths if path not in shown]
-    if hidden:
-        st.caption("Without effect now: " + ", ".join(f"{_where(path)}" for path in hidden))
+    for need, labels in _without_effect([path for path in paths if path not in shown]).items():
+        st.caption(f"With **{plain(need)}** switched on, also: {plain(', '.join(labels), 500)}")
 
 
-def _where(path: str) -> str:
-    needs = [layout.place(other).label for other, _ in layout.place(path).shown_when]
-    return plain(f"{layout.place(path).label} (needs {' and '.join(needs)})")
+def _without_effect(hidden: Sequence[str]) -> dict[str, list[str]]:
+    """The labels of settings that are hidden now, by what would show them."""
+    found: dict[str, list[str]] = {}
+    for path in hidden:
+        needs = [layout.place(other).label for other, _ in layout.place(path).shown_when]
+        found.setdefault(" and ".join(needs), []).append(layout.place(path).label)
+    return found
 
 
 def _launcher_file(reviewed: Review) -> None:
