@@ -163,7 +163,8 @@ def _polite_interrupts(runs: list[RunDir]) -> Iterator[list[int]]:
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         interrupts.append(number)
         for one in runs:
-            request_stop(one)
+            if one.path.is_dir():
+                request_stop(one)
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:

@@ -39,6 +39,7 @@ def wait_for(run: RunDir, wanted: Callable[[RunStatus], bool], supervisor: Super
         status = read_status(run)
         if wanted(status):
             return status
+        assert not status.explained, f"the run is over: {status}"
         assert time.monotonic() < deadline, f"waited in vain; the run is {status}"
         time.sleep(0.02)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -56,7 +57,7 @@ def test_the_oldest_goes_first_and_one_at_a_time(save_dir: Path, supervisor: Sup
     supervisor.run_to_end(runs[-1], lambda status: None)
     spans = [(events[0]["t"], events[-1]["t"]) for events in (read_events(run.events_path)[0] for run in runs)]
     assert spans == sorted(spans)
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ def test_eight_processes_start_each_run_once_and_one_at_a_time(save_dir: Path) -
     assert [read_status(run).state for run in runs] == ["finished"] * 4
     assert [kinds(run).count("started") for run in runs] == [1] * 4
     spans = [(events[0]["t"], events[-1]["t"]) for events in (read_events(run.events_path)[0] for run in runs)]
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 def race(save_dir: Path, barrier: threading.Barrier, last: RunDir) -> None:

@@ -184,8 +184,8 @@ def read_config(run: RunDir) -> Config:
 
 
 def request_stop(run: RunDir) -> None:
-    """Ask politely: the worker finishes its step and keeps the adapter; a queued run is cancelled."""
-    run.stop_path.touch()
+    """Ask politely: the worker finishes its step and keeps the adapter; a queued run is cancelled. Raises RunError."""
+    open_run(run.save_dir, run.id).stop_path.touch()
 
 
 def living_holder(run: RunDir) -> Holder | None:
@@ -222,7 +222,7 @@ def kill_run(run: RunDir, grace_seconds: float = 5.0) -> bool:
 
 def delete_run(run: RunDir) -> None:
     """Remove the run's directory. Raises RunError while a process works on it."""
-    with locked(run.lock_path) as free:
+    with locked(open_run(run.save_dir, run.id).lock_path) as free:
         if not free or is_starting(run):
             raise RunError(f"Run {run.id} is still going.", "Stop it first.")
         try:

@@ -1,0 +1,168 @@
+"""The log: whole lines only, a torn tail is cut before anything is added, and no content makes a reader raise."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.runs import events as module
+from toolkit.runs.events import EventWriter, encode, read_events, series
+from toolkit.runs.status import fold
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventWriter(path, attempt=2) as writer:
+        said = [writer.append("started", pid=1), writer.append("log", step=1, loss=0.5, note="ä\n\u2028")]
+    found, offset = read_events(path)
+    assert [{k: v for k, v in event.items() if k != "c"} for event in found] == said
+    assert [event["n"] for event in found] == [1, 2]
+    assert offset == path.stat().st_size
+    assert read_events(path, offset) == ([], offset)
+
+
+def test_a_torn_tail_waits_for_the_reader_and_is_cut_by_the_writer(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventWriter(path) as writer:
+        writer.append("started")
+    whole = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(b'{"n":2,"kind":"lo')
+    found, offset = read_events(path)
+    assert len(found) == 1
+    assert offset == whole
+    with EventWriter(path) as writer:  # crash, recover, write, crash, recover
+        writer.append("log", step=1)
+    with path.open("ab") as file:
+        file.write(b"\0" * 50)
+    with EventWriter(path) as writer:
+        writer.append("finished", step=1)
+    found, _ = read_events(path)
+    assert [(event["n"], event["kind"]) for event in found] == [(1, "started"), (2, "log"), (3, "finished")]
+
+
+def test_a_damaged_line_is_skipped_and_keeps_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    lines = [encode({"n": n, "attempt": 1, "t": 0.0, "kind": "log", "loss": 0.25}) for n in (1, 2, 3)]
+    path.write_bytes(lines[0] + lines[1].replace(b"0.25", b"0.26") + lines[2])
+    assert [event["n"] for event in read_events(path)[0]] == [1, 3]
+    with EventWriter(path) as writer:
+        assert writer.append("log")["n"] == 4
+    assert len(read_events(path)[0]) == 3
+
+
+def test_no_file_is_no_event(tmp_path: Path) -> None:
+    assert read_events(tmp_path / "none", 7) == ([], 0)
+
+
+def test_no_number_that_json_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventWriter(path) as writer:
+        writer.append("log", step=1, loss=math.nan, inner={"a": [math.inf]})
+    assert b"NaN" not in path.read_bytes()
+    found = read_events(path)[0]
+    assert found[0]["loss"] == "nan"
+    assert series(found) == {}
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.jsonl"
+    true_write = os.write
+
+    def short(handle: int, data: bytes) -> int:
+        if len(data) < 40:
+            raise OSError(28, "No space left on device")
+        return true_write(handle, bytes(data)[: len(data) - 20])
+
+    with EventWriter(path) as writer:
+        writer.append("started")
+        monkeypatch.setattr(module.os, "write", short)
+        with pytest.raises(OSError, match="No space"):
+            writer.append("log", text="x" * 100)
+        monkeypatch.undo()
+        assert writer.append("log")["n"] == 2
+    assert [event["kind"] for event in read_events(path)[0]] == ["started", "log"]
+
+
+def test_the_last_word_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(module.os, "fsync", synced.append)
+    with EventWriter(tmp_path / "events.jsonl") as writer:
+        writer.append("progress", step=1)
+        assert synced == []
+        for kind in ("started", "saved", "adapter", "finished", "stopped", "failed"):
+            writer.append(kind)
+    assert len(synced) == 6
+
+
+def test_a_later_attempt_replaces_what_it_replays() -> None:
+    events = [
+        {"n": n, "attempt": attempt, "t": 0.0, "kind": "log", "step": step, "loss": loss, "done": True}
+        for n, (attempt, step, loss) in enumerate([(1, 1, 3.0), (1, 2, 2.0), (2, 2, 2.5), (2, 3, 1.0)])
+    ]
+    assert series(events) == {"loss": [(1, 3.0), (2, 2.5), (3, 1.0)]}
+
+
+@given(
+    st.lists(st.binary(max_size=80) | st.sampled_from([b"\n", b'{"kind":"log"}\n', b'{"kind":1}\n', b"[[" * 50_000]))
+)
+def test_any_bytes_are_read_whole_line_by_whole_line(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]
+) -> None:
+    raw = b"".join(parts)
+    path = tmp_path_factory.mktemp("any") / "events.jsonl"
+    path.write_bytes(raw)
+    found, offset = read_events(path)
+    assert offset == raw.rfind(b"\n") + 1
+    assert fold(found, lock_held=False, claimed=False, stop_requested=False)
+    series(found)
+    stepwise, at = [], 0
+    for end in range(0, len(raw) + 1, max(1, len(raw) // 5)):
+        path.write_bytes(raw[:end])
+        new, at = read_events(path, at)
+        stepwise += new
+    path.write_bytes(raw)
+    assert stepwise + read_events(path, at)[0] == found
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["started", "phase", "prepared", "plan", "progress", "log", "eval", "saved", "adapter", "scores",
+                 "warning", "finished", "stopped", "failed", "something new"]
+            ),
+            st.dictionaries(
+                st.sampled_from(["step", "epoch", "epochs", "total_steps", "phase", "message", "reason", "loss"]),
+                json_values,
+            ),
+        ),
+        max_size=12,
+    )
+)  # fmt: skip
+def test_any_fields_survive_the_way_and_fold(
+    tmp_path_factory: pytest.TempPathFactory, said: list[tuple[str, dict[str, object]]]
+) -> None:
+    path = tmp_path_factory.mktemp("fields") / "events.jsonl"
+    with EventWriter(path) as writer:
+        for kind, fields in said:
+            writer.append(kind, **fields)
+    found = read_events(path)[0]
+    assert [event["kind"] for event in found] == [kind for kind, _ in said]
+    for lock_held in (True, False):
+        status = fold(found, lock_held=lock_held, claimed=True, stop_requested=False, now=9e9)
+        assert 0 <= status.fraction <= 1
+        assert status.living or status.over

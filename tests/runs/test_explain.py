@@ -1,0 +1,98 @@
+"""Every end in words: the known is recognised, the unknown said to be so, and a next step is always there."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.runs.explain import explain_death, explain_exception
+
+EXCEPTIONS = [
+    ("torch.OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB.", "out_of_memory_gpu"),
+    ("RuntimeError", "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory", "out_of_memory"),
+    ("MemoryError", "", "out_of_memory"),
+    ("SafetensorError", "Error while serializing: I/O error: No space left on device (os error 28)", "disk_full"),
+    ("OSError", "[Errno 28] No space left on device", "disk_full"),
+    ("RuntimeError", "PytorchStreamWriter failed writing file data/3", "disk_full"),
+    ("DivergedError", "The loss became NaN at step 3", "diverged"),
+    ("OSError", "foo is not a local folder and is not a valid model identifier listed on the hub", "model_not_found"),
+    ("huggingface_hub.errors.GatedRepoError", "403 Client Error", "model_not_found"),
+    ("huggingface_hub.errors.OfflineModeIsEnabled", "Cannot reach the hub", "no_network"),
+    ("ConnectionError", "HTTPSConnectionPool: Max retries exceeded", "no_network"),
+    ("OSError", "We couldn't connect to 'https://huggingface.co' to load the files", "no_network"),
+    ("DataError", "Row 3 has no answer.", "bad_data"),
+    ("ValueError", "Target modules {'nope'} not found in the base model.", "bad_settings"),
+    ("AssertionError", "Torch not compiled with CUDA enabled", "no_gpu"),
+    ("PermissionError", "[Errno 13] Permission denied: '/x'", "permission"),
+    ("ModuleNotFoundError", "No module named 'trl'", "missing_package"),
+    ("ZeroDivisionError", "division by zero", "bug"),
+]
+
+
+@pytest.mark.parametrize(("type_name", "text", "reason"), EXCEPTIONS)
+def test_exceptions(type_name: str, text: str, reason: str) -> None:
+    found = explain_exception(type_name, text)
+    assert found.reason == reason
+    assert found.message
+    assert found.hint
+    assert "Traceback" not in found.message
+
+
+def test_a_bug_shows_what_it_said() -> None:
+    assert "division by zero" in explain_exception("ZeroDivisionError", "division by zero\nmore").message
+
+
+TRACE = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    f()\n'
+DEATHS = [
+    (-9, "", {}, "killed"),
+    (-9, "", {"oom_killed": True}, "out_of_memory"),
+    (137, "", {"oom_killed": True}, "out_of_memory"),
+    (None, "", {"oom_killed": True}, "out_of_memory"),
+    (-15, "", {}, "killed"),
+    (143, "", {}, "killed"),
+    (-11, "", {}, "native_crash"),
+    (-6, "terminate called after throwing an instance of 'std::bad_alloc'", {}, "out_of_memory"),
+    (-6, "", {}, "native_crash"),
+    (-7, "", {}, "native_crash"),
+    (None, "Fatal Python error: Segmentation fault\n", {}, "native_crash"),
+    (1, TRACE + "MemoryError\n", {}, "out_of_memory"),
+    (1, TRACE + "torch.OutOfMemoryError: CUDA out of memory.\n", {}, "out_of_memory_gpu"),
+    (1, TRACE + "OSError: [Errno 28] No space left on device\n", {}, "disk_full"),
+    (None, TRACE + "ValueError: odd\n", {}, "bug"),
+    (1, TRACE + "ValueError: old\nall well again\n" + TRACE + "KeyError: 'new'\nmore words\n", {}, "bug"),
+    (1, "  exitcode  : -9 (pid: 7)", {}, "killed"),
+    (1, "  exitcode  : -11 (pid: 7)", {}, "native_crash"),
+    (1, "config: target_modules=['x'], ConnectionError handling on", {}, "bug"),
+    (0, "", {}, "bug"),
+    (3, "", {}, "bug"),
+    (None, "", {}, "interrupted"),
+    (None, "", {"rebooted": True}, "interrupted"),
+    (-9, "", {"rebooted": True}, "interrupted"),
+]
+
+
+@pytest.mark.parametrize(("returncode", "tail", "more", "reason"), DEATHS)
+def test_deaths(returncode: int | None, tail: str, more: dict[str, bool], reason: str) -> None:
+    found = explain_death(returncode, tail, **more)
+    assert found.reason == reason
+    assert found.message
+    assert found.hint
+
+
+def test_the_last_traceback_counts() -> None:
+    tail = TRACE + "ValueError: old\n" + TRACE + "KeyError: 'new'\n"
+    assert "KeyError" in explain_death(1, tail).message
+
+
+@given(st.none() | st.integers(-70, 300), st.text(max_size=300), st.booleans(), st.booleans())
+def test_always_words_and_a_next_step(returncode: int | None, tail: str, oom: bool, rebooted: bool) -> None:
+    for found in (
+        explain_death(returncode, tail, oom_killed=oom, rebooted=rebooted),
+        explain_death(returncode, TRACE + tail, oom_killed=oom),
+        explain_exception(tail[:20], tail),
+    ):
+        assert found.reason
+        assert found.message
+        assert found.hint
+        assert len(found.message) < 600

@@ -1,0 +1,169 @@
+"""Every reason not to start, under its own field, all at once."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from toolkit.config import Config, DataConfig
+from toolkit.data.sources import open_table
+from toolkit.data.table import Table
+from toolkit.errors import Problem
+from toolkit.runs import preflight as module
+from toolkit.runs.accelerate_file import accelerate_yaml, process_count
+from toolkit.runs.machine import Gpu, Machine
+from toolkit.runs.preflight import asks_machine, model_kind, preflight
+from toolkit.validation import parse
+
+CPU = Machine(2, 16 * 10**9, bitsandbytes=True)
+OLD_GPU = Machine(8, 64 * 10**9, True, (Gpu("Tesla T4", 16 * 10**9, (7, 5)),), bitsandbytes=True)
+TWO_H200 = Machine(
+    16, 10**11, True, (Gpu("NVIDIA H200", 141 * 10**9, (9, 0)),) * 2, bf16_gpu=True, tf32=True, bitsandbytes=True
+)
+
+
+def config(**leaves: Any) -> Config:
+    """Defaults with some leaves changed; "__" stands for the dot."""
+    draft: dict[str, Any] = {}
+    for path, value in leaves.items():
+        *parents, leaf = path.split("__")
+        here = draft
+        for name in parents:
+            here = here.setdefault(name, {})
+        here[leaf] = value
+    return parse(draft)
+
+
+def found(problems: list[Problem]) -> set[tuple[str, str]]:
+    assert all(problem.message and problem.hint for problem in problems)
+    return {(problem.path, problem.severity) for problem in problems}
+
+
+ARGS = "training__training_args__"
+BF16, FP16, TF32 = ({ARGS + name: True} for name in ("bf16", "fp16", "tf32"))
+MACHINE_CASES = [
+    ({}, CPU, set()),
+    (BF16, CPU, set()),
+    (BF16, OLD_GPU, {("training.training_args.bf16", "error")}),
+    (BF16, TWO_H200, set()),
+    (FP16, CPU, {("training.training_args.fp16", "warning")}),
+    (FP16, OLD_GPU, set()),
+    (FP16 | {"model__device_map": "cpu"}, OLD_GPU, {("training.training_args.fp16", "warning")}),
+    (TF32, CPU, {("training.training_args.tf32", "error")}),
+    (TF32, OLD_GPU, {("training.training_args.tf32", "error")}),
+    (TF32, TWO_H200, set()),
+    ({"model__device_map": "cuda"}, CPU, {("model.device_map", "error")}),
+    ({"model__device_map": "cuda:1"}, OLD_GPU, {("model.device_map", "error")}),
+    ({"model__device_map": "cuda:1"}, TWO_H200, set()),
+    ({"model__quantize": True}, CPU, {("model.quantize", "warning")}),
+    ({"model__quantize": True}, TWO_H200, set()),
+    ({"model__quantize": True}, OLD_GPU, {("model.bitsandbytes.bnb_4bit_compute_dtype", "error")}),
+    ({"model__quantize": True}, Machine(2, 10**10), {("model.quantize", "error")}),
+    ({"accelerate": True, "num_processes": 3}, TWO_H200, {("num_processes", "error")}),
+    ({"accelerate": True, "num_processes": 3}, CPU, {("num_processes", "warning")}),
+    ({"accelerate": True}, CPU, set()),
+]
+
+
+@pytest.mark.parametrize(("leaves", "machine", "expected"), MACHINE_CASES)
+def test_what_the_machine_can_do(leaves: dict[str, Any], machine: Machine, expected: set[tuple[str, str]]) -> None:
+    made = config(**leaves)
+    assert found(preflight(made, None, machine)) == expected
+    assert preflight(made, None, None) == []
+    if expected:
+        assert asks_machine(made)
+
+
+def test_the_defaults_ask_nothing_of_the_machine() -> None:
+    assert not asks_machine(Config())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "right"),
+    [
+        ("bundled:demo-model", "bundled", True),
+        ("bundled:nothing", "bundled", False),
+        ("bundled:../../etc", "bundled", False),
+        ("org/name", "hub", True),
+        ("name", "hub", True),
+        ("org/name/more", "hub", False),
+        ("has space", "hub", False),
+        ("/nowhere/at/all", "local", False),
+        ("./nowhere", "local", False),
+        ("~/nowhere", "local", False),
+        (None, "none", False),
+    ],
+)
+def test_where_the_model_is(name: str | None, kind: str, right: bool) -> None:
+    made = config(model__hf_model_ckpt=name)
+    assert model_kind(made) == kind
+    assert found(preflight(made, None, None)) == (set() if right else {("model.hf_model_ckpt", "error")})
+
+
+def test_a_local_model_holds_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-model").mkdir()
+    made = config(model__hf_model_ckpt="my-model")
+    assert model_kind(made) == "local"
+    assert "no config.json" in preflight(made, None, None)[0].message
+    (tmp_path / "my-model" / "config.json").write_text("{}")
+    assert preflight(made, None, None) == []
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    file = tmp_path / "rows.csv"
+    file.write_text("question,answer\n" + "".join(f"q{i},a{i}\n" for i in range(9)) + "q9,\n")
+    return open_table(DataConfig(path=str(file)), tmp_path / "experiments")
+
+
+def test_the_data_and_its_templates(table: Table) -> None:
+    fine = config(data__prompt="{question}", data__prompt_stub="{answer}")
+    assert {path for path, severity in found(preflight(fine, table, None)) if severity == "error"} == set()
+    wrong = config(data__prompt="{questoin}", data__prompt_stub="{answer}", data__train_size=50, data__test_size=50)
+    problems = preflight(wrong, table, CPU)
+    assert {"data.prompt", "data.train_size", "data.test_size"} <= {problem.path for problem in problems}
+    assert any("question" in problem.message + problem.hint for problem in problems if problem.path == "data.prompt")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    made = config(data__path=str(tmp_path / "gone.csv"))
+    assert found(preflight(made, None, None)) == {("data.path", "error")}
+    assert preflight(config(data__path="org/name", data__file_type="huggingface"), None, None) == []
+
+
+def test_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = config(save_dir=str(tmp_path / "a" / "b"))
+    usage = namedtuple("usage", "free")
+    for free, expected in ((10**10, set()), (10**9, {("save_dir", "warning")}), (10**6, {("save_dir", "error")})):
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda path, free=free: usage(free))
+        assert found(preflight(made, None, None)) == expected
+    (tmp_path / "file").write_text("")
+    assert found(preflight(config(save_dir=str(tmp_path / "file" / "x")), None, None)) == {("save_dir", "error")}
+
+
+@pytest.mark.parametrize(
+    ("leaves", "machine", "count", "kind", "cpu", "precision"),
+    [
+        ({}, CPU, 2, "MULTI_GPU", True, "no"),
+        ({"num_processes": 3}, CPU, 3, "MULTI_GPU", True, "no"),
+        (FP16, CPU, 2, "MULTI_GPU", True, "no"),
+        ({}, OLD_GPU, 1, "NO", False, "no"),
+        (FP16, OLD_GPU, 1, "NO", False, "fp16"),
+        (BF16, TWO_H200, 2, "MULTI_GPU", False, "bf16"),
+    ],
+)
+def test_the_launchers_file(
+    leaves: dict[str, Any], machine: Machine, count: int, kind: str, cpu: bool, precision: str
+) -> None:
+    made = config(accelerate=True, **leaves)
+    settings = yaml.safe_load(accelerate_yaml(made, machine))
+    assert process_count(made, machine) == count
+    assert settings["num_processes"] == count
+    assert settings["distributed_type"] == kind
+    assert settings["use_cpu"] is cpu
+    assert settings["mixed_precision"] == precision

@@ -1,0 +1,132 @@
+"""The state as a table: every combination of what was written and who lives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runs.conftest import queue
+from toolkit.runs.durable import COMMIT
+from toolkit.runs.events import EventWriter
+from toolkit.runs.lock import WorkerLock
+from toolkit.runs.rundir import request_stop
+from toolkit.runs.status import LIVING, OVER, fold, read_status
+
+
+def log(*said: tuple[str, dict[str, Any]] | str, attempt: int = 1, began: float = 100.0) -> list[dict[str, Any]]:
+    """Events one second apart."""
+    pairs = [(one, {}) if isinstance(one, str) else one for one in said]
+    return [
+        {"n": n, "attempt": attempt, "t": began + n, "kind": kind, **fields} for n, (kind, fields) in enumerate(pairs)
+    ]
+
+
+FINISHED = log("started", ("finished", {"step": 5}))
+FAILED = log("started", ("failed", {"reason": "bug", "message": "m", "hint": "h"}))
+CUT = log("started", ("failed", {"reason": "interrupted", "message": "m", "hint": "h"}))
+AGAIN = [*CUT, *log("started", attempt=2, began=200)]
+
+CASES = [
+    # events, lock held, claimed, stop asked -> state
+    ([], False, False, False, "queued"),
+    ([], False, False, True, "cancelled"),
+    ([], False, True, False, "interrupted"),
+    ([], False, True, True, "interrupted"),
+    ([], True, True, False, "starting"),
+    ([], True, False, False, "starting"),
+    ([], True, True, True, "stopping"),
+    (log("started"), True, True, False, "running"),
+    (log("started"), True, True, True, "stopping"),
+    (log("started"), False, True, False, "interrupted"),
+    (log("started"), False, False, False, "interrupted"),
+    (FINISHED, False, True, False, "finished"),
+    (FINISHED, True, True, False, "finished"),
+    (FINISHED, False, True, True, "finished"),
+    (log("started", ("stopped", {"step": 2})), False, True, True, "stopped"),
+    (FAILED, False, True, False, "failed"),
+    (FAILED, True, True, False, "failed"),
+    (CUT, False, True, False, "interrupted"),
+    (AGAIN, True, True, False, "running"),
+    (AGAIN, False, True, False, "interrupted"),
+]
+
+
+@pytest.mark.parametrize(("events", "lock_held", "claimed", "stop_requested", "state"), CASES)
+def test_fold(events: Any, lock_held: bool, claimed: bool, stop_requested: bool, state: str) -> None:
+    status = fold(events, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested)
+    assert status.state == state
+    assert status.living == (state in LIVING)
+    assert status.over == (state in OVER)
+    assert status.living or status.over or state == "queued"
+
+
+def test_every_state_is_in_the_table() -> None:
+    assert {case[4] for case in CASES} == LIVING | OVER | {"queued"}
+
+
+def test_the_words_of_an_end() -> None:
+    status = fold(FAILED, lock_held=False, claimed=True, stop_requested=False)
+    assert (status.message, status.hint, status.reason, status.explained) == ("m", "h", "bug", True)
+    status = fold(log("started"), lock_held=False, claimed=True, stop_requested=False)
+    assert "started again" in status.hint
+    assert not status.explained, "its supervisor may still find out why"
+
+
+def test_facts_of_a_running_run() -> None:
+    events = log(
+        "started",
+        ("plan", {"total_steps": 100, "epochs": 4}),
+        ("phase", {"phase": "training"}),
+        ("log", {"step": 10, "epoch": 0.4, "loss": 2.0}),
+        ("eval", {"step": 10, "eval_loss": 1.5}),
+        ("phase", {"phase": "training"}),
+        ("warning", {"message": "careful"}),
+        ("progress", {"step": 20, "epoch": 0.8}),
+    )
+    status = fold(events, lock_held=True, claimed=True, stop_requested=False, now=107.0)
+    assert (status.step, status.total_steps, status.epoch, status.epochs) == (20, 100, 0.8, 4)
+    assert (status.phase, status.warnings, status.fraction) == ("training", ("careful",), 0.2)
+    assert status.last["loss"] == 2.0
+    assert status.last["eval_loss"] == 1.5
+    assert status.elapsed_s == 7.0
+    assert status.remaining_s == pytest.approx(80 * 5 / 20)  # 20 steps took the 5 s since training began
+    later = fold(events, lock_held=True, claimed=True, stop_requested=False, now=109.0)
+    assert later.remaining_s == pytest.approx(80 * 5 / 20 - 2)
+    over = fold([*events, *FINISHED[1:]], lock_held=False, claimed=True, stop_requested=False, now=1e9)
+    assert over.remaining_s is None
+    assert over.elapsed_s < 100
+
+
+def test_fields_of_the_wrong_type_are_left_out() -> None:
+    events = log("started", ("plan", {"total_steps": None}), ("progress", {"step": "many", "epoch": True}))
+    status = fold(events, lock_held=True, claimed=True, stop_requested=False)
+    assert (status.step, status.total_steps, status.epoch) == (0, 0, 0.0)
+
+
+def test_read_status_takes_only_what_is_new(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = queue(save_dir)
+    assert read_status(run).state == "queued"
+    with WorkerLock(run.lock_path, 1, run.id), EventWriter(run.events_path) as events:
+        assert read_status(run).state == "starting"
+        events.append("started")
+        events.append("progress", step=3)
+        assert (read_status(run).state, read_status(run).step) == ("running", 3)
+        request_stop(run)
+        assert read_status(run).state == "stopping"
+        events.append("stopped", step=4)
+    assert (read_status(run).state, read_status(run).step) == ("stopped", 4)
+    offsets: list[int] = []
+    monkeypatch.setattr("toolkit.runs.status.read_events", lambda path, offset: offsets.append(offset) or ([], offset))
+    assert read_status(run).step == 4
+    assert offsets == [], "an unchanged file is not opened"
+
+
+def test_an_adapter_that_was_committed_counts_without_its_event(save_dir: Path) -> None:
+    run = queue(save_dir)
+    assert not read_status(run).adapter_ready
+    run.adapter_dir.mkdir()
+    assert not read_status(run).adapter_ready
+    (run.adapter_dir / COMMIT).write_text("{}")
+    assert read_status(run).adapter_ready
