@@ -42,12 +42,39 @@ PAGES = {
 }
 
 
+def navigation() -> st.Page:
+    """The app's menu, and the page that was asked for; `app.py` runs it."""
+    st.session_state["navigated"] = True
+    return st.navigation(
+        [
+            st.Page(page.file, title=page.title, icon=page.icon, url_path=page.url, default=key == "data")
+            for key, page in PAGES.items()
+        ],
+        position="top",
+    )
+
+
+def _through_the_app() -> None:
+    """While a folder named pages/ exists, the first deep link of a server runs a page without `app.py`: go back there.
+
+    A page that is itself the main script (a test) stays alone.
+    """
+    if st.session_state.get("navigated"):
+        return
+    try:
+        navigation()
+    except StreamlitAPIException:
+        return
+    st.rerun()
+
+
 @contextmanager
 def page(key: str, lead: str = "") -> Iterator[None]:
     """The frame of a page: `with chrome.page("runs", "one sentence"):`. Stops the script when the guard refuses.
 
     An error inside becomes words on the page, and the rest of the app stays usable.
     """
+    _through_the_app()
     st.set_page_config(page_title=f"{PAGES[key].title} · Finetuning Toolkit", layout="wide")
     st.set_option("client.showErrorDetails", "none")
     _guard()

@@ -1,0 +1,33 @@
+"""Talk to a finished run, beside the base model it came from."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from toolkit.runs.rundir import list_runs
+from toolkit.ui import chrome, state
+from toolkit.ui.first_visit import hero
+from toolkit.ui.play_view import playground
+from toolkit.ui.run_table import entries
+from toolkit.ui.strip import living
+
+with chrome.page("playground"):
+    found, _ = entries(list_runs(state.save_dir()))
+    usable = [entry for entry in found if entry.status.adapter_ready]
+    if usable:
+        playground(usable)
+        chrome.next_step("configure", "Change a setting and train again")
+    else:
+        hero()
+        going = bool(living())
+        with st.container(border=True):
+            st.markdown("##### :material/forum: Nobody to talk to yet")
+            st.markdown(
+                "A run is being trained: when it has finished, you talk to it here."
+                if going
+                else "Here you talk to what a run has learned, beside its base model. No run has finished yet."
+            )
+            if going and st.button("Watch it", type="primary", icon=":material/show_chart:"):
+                chrome.go("runs")
+        if not going:
+            chrome.next_step("data", "Choose data of your own")

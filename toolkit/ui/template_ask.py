@@ -1,0 +1,71 @@
+"""Asking in the form that the run was trained on: one box a column, or a row of the test split with its answer."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from toolkit.data.prompt import Renderer, make_renderer
+from toolkit.data.split import plan_split
+from toolkit.data.table import Table, load_table
+from toolkit.runs.rundir import RunDir, read_config
+from toolkit.ui.asking import Record, question
+from toolkit.ui.plain import plain
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def held_out(folder: str) -> tuple[Table, Rows, Renderer]:
+    """The run's own table, the rows of its test split, and its templates, compiled as in training. Raises DataError."""
+    run = RunDir(Path(folder))
+    config, table = read_config(run), load_table(run.source_path)
+    renderer = make_renderer(config.data.prompt, config.data.prompt_stub, table.columns)
+    return table, plan_split(table, config.data).test, renderer
+
+
+def boxes(run: RunDir) -> None:
+    """One growing box for each column of the prompt's template; a row of the test split is in them at first."""
+    _, _, renderer = held_out(str(run.path))
+    if _row_key(run) not in st.session_state:
+        fill(run)
+    for column in renderer.prompt_template.columns:
+        st.text_area(plain(column), key=_box_key(run, column), height="content", persist_state="session")
+    if not renderer.prompt_template.columns:
+        st.caption("The prompt of this run uses no column: it is the same for every question.")
+
+
+def fill(run: RunDir) -> None:
+    """Put a random row of the test split into the boxes."""
+    table, test, renderer = held_out(str(run.path))
+    index = int(random.choice(test))  # noqa: S311  which row to try is no secret
+    st.session_state[_row_key(run)] = index
+    row = table.row(index)
+    for column in renderer.prompt_template.columns:
+        st.session_state[_box_key(run, column)] = row[column] or ""
+
+
+def question_in_boxes(run: RunDir, *, seed: int | None, base_too: bool) -> Record:
+    """What the boxes hold now; the expected answer is known while they are a row of the test split unchanged."""
+    table, _, renderer = held_out(str(run.path))
+    values = {
+        column: str(st.session_state.get(_box_key(run, column)) or "") for column in renderer.prompt_template.columns
+    }
+    row = table.row(int(st.session_state[_row_key(run)]))
+    same = all(values[column] == row[column] for column in values)
+    prompt = renderer.prompt(values)
+    expected = renderer.example(row).completion if same else None
+    messages = [{"role": "user", "content": prompt}]
+    return question(run.id, prompt, messages, expected=expected, seed=seed, base_too=base_too)
+
+
+def _row_key(run: RunDir) -> str:
+    return f"ask_row:{run.id}"
+
+
+def _box_key(run: RunDir, column: str) -> str:
+    return f"ask:{run.id}:{column}"
