@@ -84,6 +84,8 @@ def _carry_out(run: RunDir, stop: Stop, tell: Any, rank: int, processes: int) ->
     _choose_gpu(config.model.device_map, processes)
     stop.check()
     tell("phase", phase="loading libraries")
+    # it advises to install a package that is left out on purpose: that one runs code from the hub
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from toolkit.worker.session import Session, Team, carry_out
 
     end = carry_out(Session(run, config, tell, stop, Team(processes, rank)))
