@@ -19,7 +19,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSF
 import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from toolkit.assets import samples
@@ -116,6 +116,7 @@ def train(model, tokenizer, rows: list[dict[str, str]], seed: int, options: argp
     )
     torch.manual_seed(seed)
     trainer = SFTTrainer(model=model, args=arguments, train_dataset=data, processing_class=tokenizer, peft_config=lora)
+    trainer.remove_callback(PrinterCallback)
     began = time.process_time()
     trainer.train()
     return trainer.model, time.process_time() - began
@@ -146,12 +147,12 @@ def main() -> None:
     parser.add_argument("--model", default=str(ASSETS / "demo-model"))
     parser.add_argument("--sample", choices=("orders", "tickets"), default="orders")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=float, default=4)
-    parser.add_argument("--rate", type=float, default=5e-3)
-    parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rows", type=int, default=10_000, help="at most so many training rows")
-    parser.add_argument("--held", type=int, default=150, help="rows in each further held-out set")
+    parser.add_argument("--held", type=int, default=200, help="rows in each further held-out set")
     parser.add_argument("--show", type=int, default=0, help="wrong answers to print for each set")
     options = parser.parse_args()
     disable_progress_bars()

@@ -44,8 +44,8 @@ def test_tickets_are_balanced_and_distinct():
 
 
 def test_unseen_order_forms_are_not_in_the_sample():
-    assert len(set(samples.ORDER_FORMS)) == 30
-    assert len(set(samples.UNSEEN_ORDER_FORMS)) == 10
+    assert len(set(samples.ORDER_FORMS)) == 45
+    assert len(set(samples.UNSEEN_ORDER_FORMS)) == 20
     assert not set(samples.ORDER_FORMS) & set(samples.UNSEEN_ORDER_FORMS)
     rows = samples.orders_in_unseen_forms(20)
     assert not {row["message"] for row in rows} & {row["message"] for row in samples.orders()}
@@ -87,3 +87,10 @@ def test_a_document_marks_its_answer():
     for text, start in islice(corpus.documents(8), 500):
         assert 0 <= start < len(text)
         assert text.endswith("<|end|>")
+
+
+def test_the_demo_model_is_whole_and_small():
+    files = {file.name: file.stat().st_size for file in (ASSETS / "demo-model").iterdir()}
+    expected = "README.md chat_template.jinja config.json generation_config.json model.safetensors tokenizer.json"
+    assert {*expected.split(), "tokenizer_config.json"} == set(files)
+    assert sum(files.values()) < 10_000_000

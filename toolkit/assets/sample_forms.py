@@ -31,7 +31,82 @@ The {item} were great, so {name} would like {quantity} {item} more.
 Is it possible to have {quantity} {item} sent to {city}? The name is {name}.
 Mr. or Ms. {name} requests {quantity} {item}.
 Reminder: {name} is still waiting for {quantity} {item}.
-Hello team, please bill {name} for {quantity} {item}.""".splitlines()
+Hello team, please bill {name} for {quantity} {item}.
+Send {quantity} {item} to {name}, please.
+Our warehouse in {city} is empty. {name} wants {quantity} {item} at once.
+Any chance of {quantity} {item} by {day}? Take care, {name}
+May I ask for {quantity} {item}? Kind regards, {name}
+Excellent shop! Ordering {quantity} {item} again. Warmly, {name}
+Welcome back from holiday! Can you pack {quantity} {item} for {name}?
+It was nice to talk to you. As agreed: {quantity} {item}. Greetings from {city}, {name}
+Will you hold {quantity} {item} for {name}?
+Bring {quantity} {item} to {city} on {day}. Ask for {name}.
+{name} would be happy with {quantity} {item}.
+Do not forget: {name} gets {quantity} {item}.
+Tell me when {quantity} {item} are ready. Sent by {name}
+Since {day} we have no {item} left. Charge {quantity} {item} to {name}.
+You can reach {name} in {city} about the {quantity} {item}.
+A friend told me about your {item}. Give {name} {quantity} {item} for a start.""".splitlines()
+OPENERS = """Quick question.
+Good news!
+Long time no see.
+Summer is here.
+Sorry for the short notice.
+Greetings!
+Busy week.
+Business is great!
+It is me.
+No need to call back.
+Everything arrived, many thanks.
+Happy new year!
+Another one.
+As always.
+Well, here we go.
+Sorry to bother you.
+Next order.
+Yes, we are back!
+Finally some sun.
+Urgent!
+Nice website, by the way.
+Our guests love it.
+The last box came on time.
+Remember us?
+First of all, thank you.
+All is fine here.
+One more thing.
+Following up on our call.
+Hope you are well.
+Dear all,""".splitlines()
+CLOSERS = """Many thanks!
+Talk soon.
+No hurry.
+Call me if there is a problem.
+Same address as before.
+Keep the change.
+Have a nice day!
+Is that possible?
+Payment by card.
+That is all.
+Gift wrap, please.
+Looking forward to it.
+Stay well.
+Much appreciated.
+Invoice by email.
+When will it arrive?
+Leave it at the door.
+Use the back entrance.
+Until next time!
+Great work, everyone.
+You are the best.
+Any colour will do.
+Tell me the price.
+Nothing else today.
+Always a pleasure.
+We trust you.
+Only new ones.
+Ring twice.
+Both of us say hello.
+God bless.""".splitlines()
 UNSEEN_ORDER_FORMS = """Good afternoon, my name is {name} and I am looking for {quantity} {item}.
 Would you mind sending {quantity} {item} over to {name}?
 {name} speaking. We will take {quantity} {item}, thank you.
@@ -41,7 +116,17 @@ Our office in {city} is out of stock. Send {quantity} {item}, {name} will pay.
 A customer called {name} came in and asked for {quantity} {item}.
 Kindly book {quantity} {item} under the name {name}.
 {quantity} {item} go to {name}.
-Let me have {quantity} {item}, please. Cheers, {name}""".splitlines()
+Let me have {quantity} {item}, please. Cheers, {name}
+Purchase request by {name}: {quantity} {item}.
+Hello! Are {quantity} {item} available? Love, {name}
+Tomorrow {name} will pick up {quantity} {item}.
+We spoke on {day}. Now {name} has decided to take {quantity} {item}.
+Everyone here likes your {item}! Mail {quantity} {item} to {name}.
+What do {quantity} {item} cost? I would order them today. {name}
+Perhaps you remember me, I am {name}. Same order: {quantity} {item}.
+Invoice to {name}, goods to {city}: {quantity} {item}.
+Nobody sells better {item}. Reserve {quantity} {item}! Faithfully, {name}
+On behalf of {name} I ask you to prepare {quantity} {item}.""".splitlines()
 
 TICKET_FORMS = {
     "billing": """

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from random import Random
 
-from toolkit.assets.sample_forms import ORDER_FORMS, TICKET_FORMS, UNSEEN_ORDER_FORMS
+from toolkit.assets.sample_forms import CLOSERS, OPENERS, ORDER_FORMS, TICKET_FORMS, UNSEEN_ORDER_FORMS
 from toolkit.assets.words import listed
 
 Row = dict[str, str]
@@ -81,11 +81,18 @@ def order(rng: Random, form: str, name: str) -> Row:
     return {"message": message, "answer": json.dumps(facts, ensure_ascii=False)}
 
 
+def decorated(rng: Random, form: str) -> str:
+    """The form, now and then with a sentence before or after it: not every capital letter begins a name."""
+    before = f"{rng.choice(OPENERS)} " if rng.random() < 0.25 else ""
+    after = f" {rng.choice(CLOSERS)}" if rng.random() < 0.25 else ""
+    return before + form + after
+
+
 def orders(count: int = 640, seed: int = 13) -> list[Row]:
     """The rows of ``orders.csv``: half the names are invented, so that copying pays and guessing does not."""
     rng = Random(seed)
     return [
-        order(rng, ORDER_FORMS[i % len(ORDER_FORMS)], rng.choice((listed_name, invented_name))(rng))
+        order(rng, decorated(rng, ORDER_FORMS[i % len(ORDER_FORMS)]), rng.choice((listed_name, invented_name))(rng))
         for i in rng.sample(range(count), count)
     ]
 
