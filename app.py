@@ -6,5 +6,5 @@ import streamlit as st
 
 from toolkit.ui import chrome
 
-st.set_page_config(page_title="Finetuning Toolkit", page_icon=":material/tune:", layout="wide")
+st.set_page_config(page_title="Finetuning Toolkit", page_icon=chrome.ICON, layout="wide")
 chrome.navigation().run()

@@ -17,17 +17,13 @@ with chrome.page("playground"):
     if usable:
         playground(usable)
         chrome.next_step("configure", "Change a setting and train again")
-    else:
-        hero()
-        going = bool(living())
+    elif living():
         with st.container(border=True):
             st.markdown("##### :material/forum: Nobody to talk to yet")
-            st.markdown(
-                "A run is being trained: when it has finished, you talk to it here."
-                if going
-                else "Here you talk to what a run has learned, beside its base model. No run has finished yet."
-            )
-            if going and st.button("Watch it", type="primary", icon=":material/show_chart:"):
+            st.markdown("A run is being trained: when it has finished, you talk to it here.")
+            if st.button("Watch it", type="primary", icon=":material/show_chart:"):
                 chrome.go("runs")
-        if not going:
-            chrome.next_step("data", "Choose data of your own")
+    else:
+        st.caption("Here you talk to what a run has learned, beside its base model. No run has finished yet.")
+        hero()
+        chrome.next_step("data", "Choose data of your own")

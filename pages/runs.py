@@ -10,7 +10,7 @@ from toolkit.ui.first_visit import hero
 from toolkit.ui.run_actions import action_row
 from toolkit.ui.run_pick import run_chooser
 from toolkit.ui.run_settings import settings_view
-from toolkit.ui.run_table import entries, run_table
+from toolkit.ui.run_table import entries, live_table
 from toolkit.ui.run_view import live_view
 from toolkit.ui.steps import playground_missing
 
@@ -24,10 +24,7 @@ with chrome.page("runs"):
         with st.expander("Settings of this run", icon=":material/tune:"):
             settings_view(chosen.run, found)
         st.subheader("All runs", anchor=False)
-        picked = run_table(found, chosen.run.id, key="all_runs")
-        if picked:
-            state.choose_run(picked)
-            st.rerun()
+        live_table(found, chosen.run.id)
         chrome.next_step("playground", "Talk to it in the playground", playground_missing(chosen.status))
     else:
         chrome.next_step("data", "Choose data of your own")

@@ -23,6 +23,8 @@ from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.strip import strip
 
 log = logging.getLogger(__name__)
+ICON = str(Path(__file__).with_name("icon.png"))
+"""A file of ours: Streamlit fetches its own icons for the browser's tab from a font server."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class PageInfo:
 
 
 PAGES = {
-    "data": PageInfo("pages/data.py", "Data", ":material/table_view:", "data"),
+    "data": PageInfo("pages/data.py", "Data", ":material/table_view:", "home"),
     "configure": PageInfo("pages/configure.py", "Configure", ":material/tune:", "configure"),
     "runs": PageInfo("pages/runs.py", "Runs", ":material/show_chart:", "runs"),
     "playground": PageInfo("pages/playground.py", "Playground", ":material/forum:", "playground"),
@@ -49,9 +51,15 @@ def navigation() -> st.Page:
         [
             st.Page(page.file, title=page.title, icon=page.icon, url_path=page.url, default=key == "data")
             for key, page in PAGES.items()
-        ],
+        ]
+        + [st.Page(_to_data, title="Data", url_path="data", visibility="hidden")],
         position="top",
     )
+
+
+def _to_data() -> None:
+    """The first page is at "/", whatever its own url_path: whoever types "/data" gets there too."""
+    st.switch_page(PAGES["data"].file)
 
 
 def _through_the_app() -> None:
@@ -61,6 +69,7 @@ def _through_the_app() -> None:
     """
     if st.session_state.get("navigated"):
         return
+    st.set_page_config(page_icon=ICON)
     try:
         navigation()
     except StreamlitAPIException:
@@ -81,8 +90,10 @@ def page(key: str, lead: str = "") -> Iterator[None]:
     with boundary():
         state.refresh()
         supervisor(str(state.save_dir()))
-        strip()
-        st.title(PAGES[key].title, anchor=False)
+        name, going = st.columns([2, 3], vertical_alignment="center")
+        name.title(PAGES[key].title, anchor=False)
+        with going:
+            strip()
         if lead:
             st.caption(lead)
         _notices()

@@ -13,9 +13,12 @@ from toolkit.errors import ToolkitError
 from toolkit.forms.draft import default_draft
 from toolkit.runs.rundir import RunDir
 from toolkit.runs.status import RunStatus, read_status
+from toolkit.ui import state
+from toolkit.ui.chrome import boundary
 from toolkit.ui.run_facts import Facts, differences, facts
 from toolkit.ui.words import STATES, duration, setting
 
+PERIOD_S = 4
 QUIET = ("save_dir", "data.path", "data.file_type", "data.prompt", "data.prompt_stub", "model.hf_model_ckpt")
 """Settings that have a column of their own, or say nothing about the training."""
 MARKS = {
@@ -34,8 +37,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        word = STATES[self.status.state][0]
-        return f"{self.facts.name} · {word} · {self.facts.created:%d %b %H:%M}"
+        return f"{self.facts.name} · {self.facts.created:%d %b %H:%M}"
 
 
 def entries(runs: Sequence[RunDir]) -> tuple[list[Entry], list[ToolkitError]]:
@@ -54,6 +56,21 @@ def settings_apart(found: Facts) -> str:
     changed = {path: value for path, _, value in differences(default_draft(), found.config) if path not in QUIET}
     changed = {**found.settings, **{path: value for path, value in changed.items() if path not in found.settings}}
     return ", ".join(f"{path.rpartition('.')[2]} = {setting(value)}" for path, value in changed.items())
+
+
+def live_table(found: Sequence[Entry], chosen: str) -> None:
+    """The table of these runs; it ticks while one of them lives, and picking a run in it chooses that run."""
+    living = any(not entry.status.over for entry in found)
+
+    def table() -> None:
+        with boundary():
+            now, _ = entries([entry.run for entry in found if entry.run.path.exists()])
+            picked = run_table(now, chosen, key="all_runs") if now else None
+            if picked:
+                state.choose_run(picked)
+                st.rerun()
+
+    st.fragment(table, run_every=PERIOD_S if living else None, key="all_runs_fragment")()
 
 
 def as_row(entry: Entry) -> dict[str, Any]:
@@ -79,7 +96,7 @@ def run_table(found: Sequence[Entry], chosen: str | None, *, key: str) -> str | 
     ids = [entry.run.id for entry in found]
     picked = st.dataframe(
         frame, hide_index=True, height=min(38 + 35 * len(found), 423), on_select="rerun", selection_mode="single-row",
-        key=f"{key}_{len(ids)}_{ids[0]}_{chosen}", alt="All runs", column_config=_columns(),
+        key=f"{key}_{len(ids)}_{ids[0]}_{chosen}", alt="All runs", placeholder="–", column_config=_columns(),
         selection_default={"selection": {"rows": [ids.index(chosen)]}} if chosen in ids else None,
     )  # fmt: skip
     rows = picked["selection"]["rows"]

@@ -32,8 +32,8 @@ def _view(path: Path, state_drawn: str) -> None:
     with boundary():
         run = RunDir(path)
         status = read_status(run)
-        if status.state != state_drawn and (status.state not in LIVING or state_drawn not in LIVING):
-            st.rerun()  # the buttons around this fragment belong to the other state
+        if status.state != state_drawn:
+            st.rerun()  # the buttons and the list around this fragment belong to the other state
         _headline(run, status)
         _outcome(status)
         _figures(status)

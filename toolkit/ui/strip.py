@@ -33,9 +33,11 @@ def _line() -> None:
     if [run.id for run, _ in now] != known:
         st.session_state["strip_living"] = [run.id for run, _ in now]
         st.rerun()
-    with st.container(horizontal=True, vertical_alignment="center", height=40, key="strip", border=False):
+    with st.container(
+        horizontal=True, horizontal_alignment="right", vertical_alignment="center", key="strip", wrap=True
+    ):
         if not now:
-            st.caption(":material/bedtime: Nothing is running")
+            st.caption(":material/bedtime: Nothing is running", width="content")
             return
         _going(*next(((run, s) for run, s in now if s.state != "queued"), now[0]))
         waiting = sum(status.state == "queued" for _, status in now)

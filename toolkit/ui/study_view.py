@@ -46,7 +46,7 @@ def _view(runs: tuple[RunDir, ...]) -> None:
             st.caption(f":material/check_circle: All {plural(len(found), 'run')} done")
         st.dataframe(
             pd.DataFrame([_row(entry) for entry in found]), hide_index=True, column_config=_columns(),
-            alt="The runs of the study",
+            alt="The runs of the study", placeholder="–",
         )  # fmt: skip
         _best(found)
         _overlay(found)
