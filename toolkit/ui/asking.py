@@ -125,7 +125,7 @@ def draw_answer(answer: Answer, expected: str | None) -> None:
     elif answer.over and answer.done is None:
         st.caption(":material/stop_circle: Stopped.")
     if answer.done is not None:
-        st.caption(_verdict(answer, expected) + _figures(answer.done))
+        st.markdown(f":small[{_verdict(answer, expected)}{_figures(answer.done)}]")
         if answer.done.notice:
             st.caption(f":orange[:material/info:] {plain(answer.done.notice, 500)}")
 

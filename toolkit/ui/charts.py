@@ -30,7 +30,9 @@ def palette() -> list[str]:
     return list(st.get_option(f"theme.{kind}.chartCategoricalColors") or ["#0B6E63", "#C2571A", "#4759B8"])
 
 
-def loss_chart(curves: Mapping[str, Sequence[Point]], smoothing: float, revision: str) -> go.Figure:
+def loss_chart(
+    curves: Mapping[str, Sequence[Point]], smoothing: float, revision: str, *, log_scale: bool = False
+) -> go.Figure:
     """Training loss (raw behind, smoothed in front) and loss on the test split."""
     colours = palette()
     figure = _figure(revision, "step", legend=True)
@@ -39,7 +41,10 @@ def loss_chart(curves: Mapping[str, Sequence[Point]], smoothing: float, revision
         _line(figure, "Training, raw", thin(train), colours[0], opacity=0.3, width=1)
     _line(figure, "Training", thin(smooth(train, smoothing)), colours[0])
     _line(figure, "Test", thin(curves.get("eval_loss", [])), colours[1], markers=True)
-    figure.update_yaxes(title="loss", rangemode="tozero")
+    if log_scale:
+        figure.update_yaxes(title="loss", type="log")
+    else:
+        figure.update_yaxes(title="loss", rangemode="tozero")
     return figure
 
 

@@ -94,16 +94,21 @@ def _outcome(status: RunStatus) -> None:
 
 
 def _figures(status: RunStatus) -> None:
-    last, scores, prepared = status.last, status.scores, status.prepared
-    with st.container(horizontal=True, gap="small"):
-        st.metric("Training loss", figure(last.get("loss")), border=True, width=150)
-        st.metric("Test loss", figure(last.get("eval_loss")), border=True, width=150)
-        _exact_match(scores)
-        st.metric("Tokens per second", count(_whole(last.get("tokens_per_second"))), border=True, width=170)
-        st.metric("Memory", size(last.get("gpu_memory_bytes") or last.get("memory_bytes")), border=True, width=150)
-        if prepared:
-            rows = f"{count(prepared.get('train_rows'))} / {count(prepared.get('test_rows'))}"
-            st.metric("Rows, train / test", rows, border=True, width=170)
+    last, prepared = status.last, status.prepared
+    rows = f"{count(prepared.get('train_rows'))} / {count(prepared.get('test_rows'))}" if prepared else "–"
+    plain_figures = (
+        ("Training loss", figure(last.get("loss"))),
+        ("Test loss", figure(last.get("eval_loss"))),
+        ("Tokens per second", count(_whole(last.get("tokens_per_second")))),
+        ("Memory", size(last.get("gpu_memory_bytes") or last.get("memory_bytes"))),
+        ("Rows, train / test", rows),
+    )
+    grid = st.grid(min_column_width=150)
+    with grid.cell():
+        _exact_match(status.scores)
+    for name, value in plain_figures:
+        with grid.cell():
+            st.metric(name, value, border=True, height="stretch")
     dropped, cut = prepared.get("dropped") or 0, prepared.get("truncated_rows") or 0
     if dropped or cut:
         st.caption(
@@ -119,11 +124,12 @@ def _whole(value: float | None) -> int | None:
 def _exact_match(scores: dict[str, float]) -> None:
     """The answer that counts: held-out rows answered exactly, adapter against base."""
     adapter, base = scores.get("exact_match"), scores.get("exact_match_base")
-    delta = f"base {share(base)}" if base is not None else None
+    rows = f" On {count(_whole(scores.get('rows')))} rows." if scores.get("rows") else ""
     st.metric(
-        "Exact match", share(adapter), delta, delta_color="off", delta_arrow="off", border=True, width=190,
-        help="Held-out rows whose answer is, character by character, the expected one: with the adapter, and below it "
-        "by the base model alone." + (f" On {count(_whole(scores.get('rows')))} rows." if scores.get("rows") else ""),
+        "Exact match" if base is None else f"Exact match (base {share(base)})", share(adapter), border=True,
+        height="stretch",
+        help="Held-out rows whose answer is, character by character, the expected one: with the adapter, and in "
+        "brackets by the base model alone." + rows,
     )  # fmt: skip
 
 
@@ -133,10 +139,12 @@ def _curves(run: RunDir, status: RunStatus) -> None:
         waiting = "The first point appears after the first steps." if status.state in LIVING else "It logged no points."
         st.caption(f":material/show_chart: No curves yet. {waiting}")
         return
-    smoothing = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=260, persist_state="session")
+    with st.container(horizontal=True, vertical_alignment="center", gap="large"):
+        smoothing = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=240, persist_state="session")
+        log_scale = st.toggle("Log scale", key="log_scale", persist_state="session")
     st.plotly_chart(
-        charts.loss_chart(found, smoothing, run.id), key=f"loss_{run.id}", config=charts.CONFIG, height=320,
-        alt="Loss by step",
+        charts.loss_chart(found, smoothing, run.id, log_scale=log_scale), key=f"loss_{run.id}", config=charts.CONFIG,
+        height=320, alt="Loss by step",
     )  # fmt: skip
     small = [(entry, found[entry[0]]) for entry in charts.SMALL if found.get(entry[0])]
     for (name, title, factor, form), column in zip(

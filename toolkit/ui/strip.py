@@ -55,6 +55,6 @@ def _going(run: RunDir, status: RunStatus) -> None:
         parts.append(f"step {status.step} of {status.total_steps}")
     if status.remaining_s is not None:
         parts.append(f"{duration(status.remaining_s)} left")
-    st.caption(" · ".join(part for part in parts if part), width="content")
+    st.markdown(f":small[{' · '.join(part for part in parts if part)}]", width="content")
     if status.total_steps:
         st.progress(min(1.0, status.step / status.total_steps), width=160)
