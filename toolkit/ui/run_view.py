@@ -19,6 +19,10 @@ from toolkit.ui.words import LIVING, STATES, count, duration, figure, plural, sh
 PERIOD_S = 1
 LOG_BYTES = 20_000
 LOG_LINES = 60
+EXPLAINED = {
+    "Exact match": "Held-out rows that the adapter answers, character by character, as expected.",
+    "Base model": "The same rows answered by the base model, without what was learned.",
+}
 
 
 def live_view(run: RunDir) -> None:
@@ -103,12 +107,10 @@ def _figures(status: RunStatus) -> None:
         ("Memory", size(last.get("gpu_memory_bytes") or last.get("memory_bytes"))),
         ("Rows, train / test", rows),
     )
-    grid = st.grid(min_column_width=150)
-    with grid.cell():
-        _exact_match(status.scores)
-    for name, value in plain_figures:
+    grid = st.grid(min_column_width=140)
+    for name, value in (*_exact_match(status.scores), *plain_figures):
         with grid.cell():
-            st.metric(name, value, border=True, height="stretch")
+            st.metric(name, value, border=True, height="stretch", help=EXPLAINED.get(name))
     dropped, cut = prepared.get("dropped") or 0, prepared.get("truncated_rows") or 0
     if dropped or cut:
         st.caption(
@@ -121,16 +123,8 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-def _exact_match(scores: dict[str, float]) -> None:
-    """The answer that counts: held-out rows answered exactly, adapter against base."""
-    adapter, base = scores.get("exact_match"), scores.get("exact_match_base")
-    rows = f" On {count(_whole(scores.get('rows')))} rows." if scores.get("rows") else ""
-    st.metric(
-        "Exact match" if base is None else f"Exact match (base {share(base)})", share(adapter), border=True,
-        height="stretch",
-        help="Held-out rows whose answer is, character by character, the expected one: with the adapter, and in "
-        "brackets by the base model alone." + rows,
-    )  # fmt: skip
+def _exact_match(scores: dict[str, float]) -> tuple[tuple[str, str], tuple[str, str]]:
+    return ("Exact match", share(scores.get("exact_match"))), ("Base model", share(scores.get("exact_match_base")))
 
 
 def _curves(run: RunDir, status: RunStatus) -> None:

@@ -35,27 +35,34 @@ def split_bar(table: Table, config: Config) -> None:
     except DataError:
         return
     parts = [("Train", train, 0), ("Test", test, 1), ("Not used", usable - train - test, None)]
-    parts.append(("Left out (missing cells)", table.rows - usable, None))
-    st.plotly_chart(_bar(parts), config={"staticPlot": True}, key="split_bar", alt=_words(parts), height=70)
+    parts.append(("Left out for missing cells", table.rows - usable, None))
+    parts = [part for part in parts if part[1]]
+    st.plotly_chart(_bar(parts), config={"staticPlot": True}, key="split_bar", alt=_words(parts), height=34)
+    st.caption(_words(parts))
 
 
 def _words(parts: list[tuple[str, int, int | None]]) -> str:
-    return ", ".join(f"{name}: {rows:,} rows" for name, rows, _ in parts if rows)
+    return " · ".join(f"{name}: {rows:,} rows" for name, rows, _ in parts)
 
 
 def _bar(parts: list[tuple[str, int, int | None]]) -> Any:
     colours = list(st.get_option(f"theme.{st.context.theme.type or 'light'}.chartCategoricalColors") or [])
     figure = go.Figure()
     for name, rows, slot in parts:
-        if not rows:
-            continue
         colour = colours[slot] if slot is not None and colours else "#9AA5A3"
         figure.add_bar(
-            x=[rows], y=[""], orientation="h", name=f"{name}: {rows:,}", marker={"color": colour, "line": {"width": 0}}
+            x=[rows],
+            y=[""],
+            orientation="h",
+            name=name,
+            marker={"color": colour, "line": {"width": 0}},
+            text=f"{name} {rows:,}",
+            textposition="inside",
+            insidetextanchor="start",
+            textangle=0,
         )
     figure.update_layout(
-        barmode="stack", showlegend=True, margin={"l": 0, "r": 0, "t": 0, "b": 0}, bargap=0.2,
-        legend={"orientation": "h", "y": -0.1, "yanchor": "top", "x": 0, "traceorder": "normal"},
+        barmode="stack", showlegend=False, margin={"l": 0, "r": 0, "t": 0, "b": 0}, bargap=0,
         xaxis={"visible": False, "range": [0, sum(rows for _, rows, _ in parts)]}, yaxis={"visible": False},
     )  # fmt: skip
     return figure
