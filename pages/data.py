@@ -19,6 +19,7 @@ with chrome.page(
     st.subheader("Dataset", anchor=False)
     source_picker()
     table = state.table()
+    missing = data_missing(table)
     error = state.table_error()
     if error is not None:
         chrome.show_error(error)
@@ -38,5 +39,6 @@ with chrome.page(
                 render_field(f"data.{leaf}", problems)
         if config is not None:
             split_view.split_bar(table, config)
-            table_view.doctor(table, config)
-    chrome.next_step("configure", "Configure the training", data_missing(table))
+            if not missing:
+                table_view.doctor(table, config)
+    chrome.next_step("configure", "Configure the training", missing)

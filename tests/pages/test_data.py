@@ -1,0 +1,83 @@
+"""The Data page: sources, templates, what a row becomes, the split, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.pages.conftest import Stage, button, words
+from toolkit.runs.rundir import list_runs, read_meta
+
+
+def test_first_visit_shows_the_sample_and_an_example(stage: Stage) -> None:
+    app = stage.page("data")
+    text = words(app)
+    assert "orders.csv" in text
+    assert "See it work" in text
+    assert "Train: 512 rows" in text
+    assert any('{"name":' in block.value for block in app.code), "the completion of the first row"
+    assert not button(app, "Configure the training").disabled
+
+
+def test_try_it_now_queues_the_default_run_and_goes_there(stage: Stage) -> None:
+    app = button(stage.page("data"), "Try it now").click().run()
+    stage.checked(app)
+    (run,) = list_runs(stage.folder)
+    assert read_meta(run)["dataset"]["rows"] == 640
+    assert app.title[0].value == "Runs"
+    assert "in the queue" in words(app)
+
+
+def test_another_dataset_suggests_templates_and_keeps_the_earlier_ones(stage: Stage) -> None:
+    app = button(stage.page("data"), "Use Tickets").click().run()
+    draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
+    assert (draft["prompt"], draft["prompt_stub"]) == ("{ticket}", "{category}")
+    assert "tickets.json" in words(stage.checked(app))
+    app = button(app, "Bring them back").click().run()
+    draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
+    assert draft["prompt"] == "{message}"
+    assert button(app, "Configure the training").disabled
+    assert "Correct the prompt template." in words(app)
+    assert "No column is named 'message'" in words(app)
+
+
+def test_an_upload_is_stored_and_its_widget_emptied(stage: Stage) -> None:
+    app = stage.page("data")
+    app.button_group(key="source_way").set_value("upload").run()
+    app.file_uploader[0].upload("mine.csv", b"question,answer\n007,one\n2,two\n3,\n4,four\n", "text/csv").run()
+    text = words(stage.checked(app))
+    assert "4 rows" in text
+    assert "007" in "\n".join(block.value for block in app.code), "text stays text"
+    assert len(list((stage.folder / "uploads").glob("*mine*.csv"))) == 1
+    assert not app.file_uploader[0].value
+    assert "2 of 3" not in text
+    assert "Left out for missing cells: 1 rows" in text
+
+
+def test_a_broken_upload_keeps_the_former_dataset(stage: Stage) -> None:
+    app = stage.page("data")
+    app.button_group(key="source_way").set_value("upload").run()
+    app.file_uploader[0].upload("bad.json", b'[{"a": 1}, {"a": ', "application/json").run()
+    stage.checked(app)
+    assert app.error, "the reason is on the page"
+    assert "orders.csv" in words(app)
+
+
+def test_a_path_on_this_machine(stage: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps({"text": f"t{i}", "label": "x"}) for i in range(10)))
+    app = stage.page("data")
+    app.button_group(key="source_way").set_value("path").run()
+    app.text_input[0].input(str(file))
+    app = button(app, "Open").click().run()
+    assert "rows.jsonl" in words(stage.checked(app))
+    draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
+    assert (draft["prompt"], draft["prompt_stub"], draft["file_type"]) == ("{text}", "{label}", "json")
+
+
+def test_rows_are_stepped_through(stage: Stage) -> None:
+    app = stage.page("data")
+    first = [block.value for block in app.code]
+    app = button(app, "").click().run()  # previous of the first row is the last one
+    assert app.number_input(key="row").value == 640
+    assert [block.value for block in app.code] != first

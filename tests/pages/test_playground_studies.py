@@ -1,0 +1,55 @@
+"""The Playground before an engine runs, and the Studies page."""
+
+from __future__ import annotations
+
+from tests.pages.conftest import Stage, button, words
+
+
+def test_the_playground_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:
+    assert button(stage.page("playground"), "Try it now")
+    stage.finished("no adapter", adapter=False)
+    assert "No run has finished yet" in words(stage.page("playground"))
+
+
+def test_the_playground_waits_for_a_queued_run(stage: Stage) -> None:
+    stage.run(name="waiting")
+    assert button(stage.page("playground"), "Watch it")
+
+
+def test_a_test_row_is_in_the_boxes(stage: Stage) -> None:
+    run = stage.finished("done")
+    app = stage.page("playground", run)
+    assert app.text_area[0].label == "message"
+    assert app.text_area[0].value
+    assert "Not loaded" in words(app)
+    assert not button(app, "Ask").disabled
+    assert app.number_input(key="ask_seed").value is None
+
+
+def test_wrong_settings_stop_the_question(stage: Stage) -> None:
+    run = stage.finished("done")
+    app = stage.page("playground", run)
+    app.session_state["workspace"]["draft"]["inference"].update(do_sample=True, temperature=0)
+    app = stage.checked(app.run())
+    assert button(app, "Ask").disabled
+
+
+def test_studies_point_to_configure_when_there_is_none(stage: Stage) -> None:
+    stage.finished("alone")
+    app = stage.page("studies")
+    assert "No study yet" in words(app)
+    app = button(app, "Set up a study").click().run()
+    assert stage.checked(app).title[0].value == "Configure"
+
+
+def test_a_study_shows_its_runs_and_the_best(stage: Stage) -> None:
+    for rank, exact in ((4, 0.5), (8, 0.9)):
+        stage.finished(f"r {rank}", exact=exact, study="ranks", settings={"lora.r": rank}, adapter=False)
+    stage.run(study="ranks", settings={"lora.r": 16})
+    app = stage.page("studies")
+    text = words(app)
+    assert "= 8" in text or " 8" in text
+    frame = app.dataframe[0].value
+    assert len(frame) == 3
+    assert "Queued" in frame.to_string()
+    assert app.selectbox[0].options == ["ranks"]

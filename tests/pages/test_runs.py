@@ -1,0 +1,104 @@
+"""The Runs page over runs told by events: states in words, figures, actions, comparison."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+import pytest
+
+from tests.pages.conftest import Stage, button, words
+from toolkit.errors import RunError
+from toolkit.runs.rundir import list_runs, read_meta
+from toolkit.ui import run_actions
+
+
+def test_empty_offers_the_demo(stage: Stage) -> None:
+    app = stage.page("runs")
+    assert button(app, "Try it now")
+    assert "Nothing is running" in words(app)
+
+
+def test_a_finished_run(stage: Stage) -> None:
+    run = stage.finished("first")
+    app = stage.page("runs", run)
+    text = words(app)
+    assert "step 96 of 96" in text
+    assert "3 rows left out" in text
+    figures = {metric.label: metric.value for metric in app.metric}
+    assert figures["Exact match"] == "97 %"
+    assert figures["Base model"] == "0 %"
+    assert figures["Test loss"] == "0.25"
+    assert not button(app, "Talk to it in the playground").disabled
+
+
+def test_a_failed_run_says_why_and_what_next(stage: Stage) -> None:
+    run = stage.run(
+        ("started", {}), ("failed", {"reason": "oom", "message": "The memory ran out.", "hint": "Halve the *batch*."})
+    )
+    app = stage.page("runs", run)
+    assert "The memory ran out" in app.error[0].value.replace("\\", "")
+    assert "\\*batch\\*" in app.error[0].value, "text, not markup"
+    assert button(app, "Talk to it in the playground").disabled
+
+
+def test_queued_runs_know_their_place_and_can_be_cancelled(stage: Stage) -> None:
+    stage.run(name="one")
+    second = stage.run(name="two")
+    app = stage.page("runs", second)
+    assert "number 2 in the queue" in words(app)
+    button(app, "Cancel").click().run()
+    assert second.stop_path.exists()
+
+
+def test_the_chosen_run_stays_and_the_newest_is_the_default(stage: Stage) -> None:
+    old, new = stage.finished("old"), stage.finished("new")
+    assert stage.page("runs").query_params["run"] == new.id
+    app = stage.page("runs", old)
+    assert app.selectbox[0].value == old.id
+    app = app.selectbox[0].select(new.id).run()
+    assert stage.checked(app).query_params["run"] == new.id
+
+
+def test_use_these_settings_again(stage: Stage) -> None:
+    run = stage.finished("wide", config={"lora": {"r": 8}})
+    button(stage.page("runs", run), "Use these settings again").click().run()
+    assert json.loads((stage.folder / "draft.json").read_text())["draft"]["lora"]["r"] == 8
+
+
+def test_the_differences_from_the_defaults_are_shown(stage: Stage) -> None:
+    run = stage.finished("wide", config={"lora": {"r": 8}})
+    frames = [entry.value for entry in stage.page("runs", run).dataframe]
+    assert any("lora.r" in frame.to_string() for frame in frames)
+
+
+def test_a_damaged_run_does_not_hide_the_others(stage: Stage) -> None:
+    bad, good = stage.finished("bad"), stage.finished("good")
+    bad.meta_path.write_text("{")
+    app = stage.page("runs", good)
+    assert "good" in " ".join(app.selectbox[0].options)
+    assert bad.id in app.error[0].value.replace("\\", "")
+
+
+def test_rename_keeps_the_rest(stage: Stage) -> None:
+    run = stage.finished("before")
+    run_actions.rename(run, " after ")
+    meta = read_meta(run)
+    assert (meta["name"], meta["id"]) == ("after", run.id)
+
+
+def test_the_adapter_as_a_zip_of_known_names(stage: Stage) -> None:
+    run = stage.finished("done")
+    names = zipfile.ZipFile(io.BytesIO(run_actions.adapter_zip(run))).namelist()
+    assert names == ["adapter_model.safetensors", "adapter_config.json", "finetuning-toolkit.yml"]
+    (run.adapter_dir / "adapter_model.safetensors").write_bytes(b"changed")
+    with pytest.raises(RunError):
+        run_actions.adapter_zip(run)
+
+
+def test_a_hundred_runs_are_listed(stage: Stage) -> None:
+    for number in range(12):
+        stage.finished(f"run {number}", adapter=False)
+    app = stage.page("runs")
+    assert len(app.selectbox[0].options) == len(list_runs(stage.folder)) == 12

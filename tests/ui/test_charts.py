@@ -1,0 +1,39 @@
+"""The figures: what is drawn, and that a zoom stays while points arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from streamlit.testing.v1 import AppTest
+
+
+def drawn(script: Callable[[], None]) -> list[str]:
+    app = AppTest.from_function(script, default_timeout=20).run()
+    assert not app.exception
+    return [entry.value for entry in app.text]
+
+
+def losses() -> None:
+    import streamlit as st
+
+    from toolkit.ui import charts
+
+    curves = {"loss": [(step, 1 / step) for step in range(1, 5000)], "eval_loss": [(10, 0.5)]}
+    figure = charts.loss_chart(curves, 0.6, "run-1")
+    st.text(", ".join(str(trace.name) for trace in figure.data))
+    st.text(str(max(len(trace.x) for trace in figure.data)))
+    st.text(str(figure.layout.uirevision))
+    st.text(str(charts.loss_chart(curves, 0.0, "run-1", log_scale=True).layout.yaxis.type))
+    st.text(str(charts.overlay({"<b>r</b> %{x}": [(1, 1.0)]}, "loss", "s").data[0].name))
+    st.text(str(len(charts.palette())))
+
+
+def test_figures() -> None:
+    names, most, revision, kind, label, colours = drawn(losses)
+    assert names == "Training, raw, Training, Test"
+    assert int(most) <= 500
+    assert revision == "run-1"
+    assert kind == "log"
+    assert "<" not in label
+    assert "%{" not in label
+    assert int(colours) >= 6

@@ -1,0 +1,52 @@
+"""Curves for the screen: thinned with their spikes, smoothed without a pull to zero, read on from where one was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.runs.events import EventWriter
+from toolkit.ui.curves import curves, smooth, thin
+
+VALUES = st.lists(st.floats(-1e6, 1e6), max_size=3000)
+
+
+@given(VALUES, st.integers(4, 500))
+def test_thinning_keeps_ends_extremes_and_order(values: list[float], limit: int) -> None:
+    points = list(enumerate(values))
+    kept = thin(points, limit)
+    assert len(kept) <= max(limit, len(points) if len(points) <= limit else 0)
+    assert kept == sorted(set(kept))
+    assert set(kept) <= set(points)
+    if points:
+        assert (kept[0], kept[-1]) == (points[0], points[-1])
+        for end in (min, max):
+            assert end(value for _, value in kept) == end(values)
+
+
+def test_a_single_spike_survives() -> None:
+    points = [(step, 1.0) for step in range(100_000)]
+    points[77_777] = (77_777, 99.0)
+    assert (77_777, 99.0) in thin(points)
+
+
+def test_smoothing() -> None:
+    points = [(1, 4.0), (2, 4.0), (3, 4.0)]
+    assert smooth(points, 0.0) == points
+    assert [round(value, 9) for _, value in smooth(points, 0.9)] == [4.0, 4.0, 4.0]
+    assert smooth([], 0.5) == []
+
+
+def test_reading_on_sees_what_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    assert curves(path) == {}
+    with EventWriter(path) as writer:
+        writer.append("log", step=1, loss=3.0)
+        assert curves(path) == {"loss": [(1, 3.0)]}
+        writer.append("log", step=2, loss=2.0)
+        writer.append("eval", step=2, eval_loss=2.5)
+        assert curves(path) == {"loss": [(1, 3.0), (2, 2.0)], "eval_loss": [(2, 2.5)]}
+    path.write_bytes(b"")
+    assert curves(path) == {}

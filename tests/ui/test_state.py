@@ -1,0 +1,107 @@
+"""The workspace outlives the session: draft, grid and choices come back, a damaged file is set aside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from toolkit.ui.dataset import suggest_templates, templates_fit
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FINETUNING_TOOLKIT_SAVE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def session(script: Callable[[], None]) -> AppTest:
+    app = AppTest.from_function(script, default_timeout=20).run()
+    assert not app.exception
+    return app
+
+
+def change() -> None:
+    from toolkit.ui import state
+
+    state.set_value("lora.r", 8)
+    state.set_grid({"lora.lora_alpha": [8, 16]})
+
+
+def show() -> None:
+    import streamlit as st
+
+    from toolkit.ui import state
+
+    state.refresh()
+    st.text(str(state.value("lora.r")))
+    st.text(str(state.grid()))
+    st.text(str(state.version()))
+    st.text(str(state.save_dir()))
+    st.text(str(st.session_state.get("workspace_notice")))
+
+
+def replace() -> None:
+    import streamlit as st
+
+    from toolkit.forms.draft import default_draft, put
+    from toolkit.ui import state
+
+    state.replace_draft(put(default_draft(), "lora.r", 4), {"lora.r": [1, 2]})
+    assert state.value("lora.r") == 4
+    state.restore_previous()
+    st.text(str(state.value("lora.r")))
+
+
+def test_a_new_session_finds_draft_and_grid(home: Path) -> None:
+    session(change)
+    texts = [entry.value for entry in session(show).text]
+    assert texts[:2] == ["8", "{'lora.lora_alpha': [8, 16]}"]
+    assert texts[3] == str(home)
+
+
+def test_another_tabs_change_is_taken_over_on_the_next_run(home: Path) -> None:
+    first = session(show)
+    assert first.text[0].value == "32"
+    session(change)
+    first.run()
+    assert [entry.value for entry in first.text][:3:2] == ["8", "1"]
+
+
+def test_replacing_can_be_undone(home: Path) -> None:
+    session(change)
+    assert session(replace).text[0].value == "8"
+    assert session(show).text[1].value == "{'lora.lora_alpha': [8, 16]}"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 99, "draft": {}, "grid": {}}', '{"schema": 1}'])
+def test_a_damaged_file_is_set_aside_and_said(home: Path, content: str) -> None:
+    (home / "draft.json").write_text(content)
+    texts = [entry.value for entry in session(show).text]
+    assert texts[0] == "32"
+    assert "could not be read" in texts[4]
+    assert (home / "draft.unreadable.json").read_text() == content
+
+
+def test_settings_of_a_newer_default_are_filled_in(home: Path) -> None:
+    (home / "draft.json").write_text(json.dumps({"schema": 1, "draft": {"lora": {"r": 2}}, "grid": {}}))
+    assert session(show).text[0].value == "2"
+
+
+@pytest.mark.parametrize(
+    ("columns", "templates"),
+    [
+        (("instruction", "input", "output"), ("{instruction}\n\n{input}", "{output}")),
+        (("Question", "Answer", "id"), ("{Question}", "{Answer}")),
+        (("a", "b", "c"), ("{a}", "{c}")),
+        (("only",), ("", "{only}")),
+        (("br{ace", "x", "y"), ("{x}", "{y}")),
+        ((), ("", "")),
+    ],
+)
+def test_suggested_templates_fit(columns: tuple[str, ...], templates: tuple[str, str]) -> None:
+    assert suggest_templates(columns) == templates
+    assert templates_fit(*templates, columns)
