@@ -116,9 +116,9 @@ class ModelConfig(Section):
 class LoraConfig(Section):
     """Represents the configuration for LoRA (Low-Rank Adaptation)."""
 
-    r: Optional[int] = Field(32, ge=1, le=4096, description="Lora rank")
+    r: Optional[int] = Field(16, ge=1, le=4096, description="Lora rank")
     task_type: Optional[str] = Field("CAUSAL_LM", description="Base Model task type during training")
-    lora_alpha: Optional[int] = Field(64, ge=1, le=65536, description="The alpha parameter for Lora scaling")
+    lora_alpha: Optional[int] = Field(32, ge=1, le=65536, description="The alpha parameter for Lora scaling")
     bias: Optional[str] = Field("none", description="Bias type for Lora. Can be 'none', 'all' or 'lora_only'")
     lora_dropout: Optional[float] = Field(0.0, ge=0, lt=1, description="The dropout probability for Lora layers")
     target_modules: Optional[List[ModuleName]] = Field(
@@ -144,15 +144,15 @@ class LoraConfig(Section):
 class TrainingArgs(Section):
     """Represents the training arguments."""
 
-    num_train_epochs: Optional[int] = Field(3, ge=1, le=10_000, description="Number of training epochs")
-    per_device_train_batch_size: Optional[int] = Field(16, ge=1, le=4096, description="Batch size per training device")
+    num_train_epochs: Optional[int] = Field(2, ge=1, le=10_000, description="Number of training epochs")
+    per_device_train_batch_size: Optional[int] = Field(8, ge=1, le=4096, description="Batch size per training device")
     gradient_accumulation_steps: Optional[int] = Field(
         1, ge=1, le=65536, description="Number of steps for gradient accumulation"
     )
     gradient_checkpointing: Optional[bool] = Field(False, description="Flag to enable gradient checkpointing")
     optim: Optional[str] = Field("adamw_torch", description="Optimizer")
     logging_steps: Optional[int] = Field(1, ge=1, description="Number of logging steps")
-    learning_rate: Optional[float] = Field(5e-3, gt=0, le=10, description="Learning rate")
+    learning_rate: Optional[float] = Field(3e-3, gt=0, le=10, description="Learning rate")
     bf16: Optional[bool] = Field(False, description="Flag to enable bf16")
     tf32: Optional[bool] = Field(False, description="Flag to enable tf32")
     fp16: Optional[bool] = Field(False, description="Flag to enable fp16")

@@ -52,14 +52,14 @@ def test_put_leaves_the_old_draft_alone() -> None:
 
 
 def test_get_gives_the_default_of_what_is_missing() -> None:
-    assert drafts.get({}, "lora.r") == 32
-    assert drafts.get({"lora": None}, "lora.r") == 32
+    assert drafts.get({}, "lora.r") == 16
+    assert drafts.get({"lora": None}, "lora.r") == 16
     assert drafts.get({}, "no.such") is None
 
 
 def test_changed_lists_old_and_new() -> None:
     draft = drafts.put(drafts.put(drafts.default_draft(), "lora.r", 8), "inference.top_p", None)
-    assert drafts.changed(draft) == [drafts.Change("lora.r", 32, 8), drafts.Change("inference.top_p", 1.0, None)]
+    assert drafts.changed(draft) == [drafts.Change("lora.r", 16, 8), drafts.Change("inference.top_p", 1.0, None)]
     assert drafts.changed(drafts.default_draft()) == []
     assert drafts.changed({}) == []
 
@@ -74,7 +74,7 @@ def test_differs(first: object, second: object, differ: bool) -> None:
 
 def test_reset_of_a_setting_and_of_a_section() -> None:
     draft = drafts.put(drafts.put(drafts.default_draft(), "lora.r", 8), "lora.lora_alpha", 8)
-    assert drafts.changed(drafts.reset(draft, "lora.r")) == [drafts.Change("lora.lora_alpha", 64, 8)]
+    assert drafts.changed(drafts.reset(draft, "lora.r")) == [drafts.Change("lora.lora_alpha", 32, 8)]
     assert drafts.reset(draft, "lora") == drafts.default_draft()
     assert drafts.reset(draft, ["lora.r", "lora.lora_alpha"]) == drafts.default_draft()
 

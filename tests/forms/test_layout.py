@@ -66,7 +66,7 @@ def test_search_finds_by_label_name_and_description() -> None:
 
 def test_help_says_what_it_is_what_empty_means_and_the_default() -> None:
     text = layout.help_text("lora.r")
-    for part in ("Lora rank.", "from 1 to 4096", "Empty:", "Default: 32", "lora.r"):
+    for part in ("Lora rank.", "from 1 to 4096", "Empty:", "Default: 16", "lora.r"):
         assert part in text
     for spec in leaves():
         text = layout.help_text(spec.path)

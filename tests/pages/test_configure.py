@@ -135,7 +135,7 @@ def test_search_shows_what_it_finds_and_says_what_has_no_effect(folder: Path) ->
     checked(app.text_input(key="configure_search").set_value("temperature").run())
     assert "With **Sample** switched on, also: Temperature" in words(app)
     checked(app.text_input(key="configure_search").set_value("learning").run())
-    assert app.text_input(key="field:training.training_args.learning_rate").value == "0.005"
+    assert app.text_input(key="field:training.training_args.learning_rate").value == "0.003"
     checked(app.text_input(key="configure_search").set_value("").run())
     assert "Model" in [header.value for header in app.subheader]
 
@@ -154,10 +154,10 @@ def test_changes_are_listed_old_to_new_and_reset(folder: Path) -> None:
     begin(folder, {"lora.r": 8, "training.training_args.learning_rate": 2e-4})
     app = page()
     text = words(app)
-    assert "Rank (r): 32 → **8**" in text
-    assert "Learning rate: 0.005 → **2e-4**" in text
+    assert "Rank (r): 16 → **8**" in text
+    assert "Learning rate: 0.003 → **2e-4**" in text
     checked(app.button(key="undo:lora.r").click().run())
-    assert draft(folder)["lora"]["r"] == 32
+    assert draft(folder)["lora"]["r"] == 16
     checked(app.button(key="reset_all").click().run())
     assert drafts.changed(draft(folder)) == [drafts.Change("save_dir", "./experiments", str(folder))]
     assert "nothing yet" in words(app)
@@ -167,7 +167,7 @@ def test_a_section_is_reset_alone(folder: Path) -> None:
     begin(folder, {"lora.r": 8, "inference.top_k": 7})
     app = page("lora")
     checked(app.button(key="reset_section").click().run())
-    assert (draft(folder)["lora"]["r"], draft(folder)["inference"]["top_k"]) == (32, 7)
+    assert (draft(folder)["lora"]["r"], draft(folder)["inference"]["top_k"]) == (16, 7)
 
 
 def opened_import(app: AppTest) -> AppTest:

@@ -196,8 +196,8 @@ def test_a_change_is_marked_and_reset(folder: Path) -> None:
     checked(app.text_input(key="field:lora.r").set_value("8").run())
     assert "●" in app.text_input(key="field:lora.r").label
     checked(app.button(key="reset:lora.r").click().run())
-    assert app.text_input(key="field:lora.r").value == "32"
-    assert value(folder, "lora.r") == 32
+    assert app.text_input(key="field:lora.r").value == "16"
+    assert value(folder, "lora.r") == 16
 
 
 def test_a_setting_takes_several_values_and_goes_back(folder: Path) -> None:

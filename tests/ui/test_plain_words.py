@@ -46,7 +46,6 @@ def test_other_words() -> None:
     assert words.plural(1200, "row") == "1,200 rows"
     assert words.model_name("bundled:demo-model") == "demo-model"
     assert words.model_name("/models/qwen/") == "qwen"
-    assert words.setting(None) == "(left to the library)"
     now = datetime(2026, 1, 2).astimezone()
     assert words.ago(now - timedelta(hours=3), now) == "3 hours ago"
     assert words.ago(now, now) == "just now"

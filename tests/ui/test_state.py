@@ -65,7 +65,7 @@ def test_a_new_session_finds_draft_and_grid(home: Path) -> None:
 
 def test_another_tabs_change_is_taken_over_on_the_next_run(home: Path) -> None:
     first = session(show)
-    assert first.text[0].value == "32"
+    assert first.text[0].value == "16"
     session(change)
     first.run()
     assert [entry.value for entry in first.text][:3:2] == ["8", "1"]
@@ -81,7 +81,7 @@ def test_replacing_can_be_undone(home: Path) -> None:
 def test_a_damaged_file_is_set_aside_and_said(home: Path, content: str) -> None:
     (home / "draft.json").write_text(content)
     texts = [entry.value for entry in session(show).text]
-    assert texts[0] == "32"
+    assert texts[0] == "16"
     assert "could not be read" in texts[4]
     assert (home / "draft.unreadable.json").read_text() == content
 

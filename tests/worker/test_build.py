@@ -221,7 +221,7 @@ def test_the_values_arrive_in_the_objects_that_the_trainer_reads() -> None:
         assert getattr(made, name) == value, name
     assert made.gradient_checkpointing is True  # the name that trl itself still reads
     lora = LoraConfig(**build.lora_args(config))
-    assert (lora.r, lora.target_modules) == (32, "all-linear")
+    assert (lora.r, lora.target_modules) == (16, "all-linear")
     quantization = BitsAndBytesConfig(**(build.quantization_args(config) or {}))
     assert quantization.load_in_4bit
     assert quantization.bnb_4bit_quant_type == "nf4"
