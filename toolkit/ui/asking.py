@@ -81,21 +81,22 @@ def remember(record: Record) -> None:
 
 
 def stream(info: EngineInfo, record: Record, inference: InferenceConfig, places: Sequence[DeltaGenerator]) -> None:
-    """Fill in the answers that are not over, each into its place on the page.
+    """Fill in the answers, each into its place on the page.
 
     A rerun of the page (Stop among others) leaves through here: closing the generator ends the answer at the engine.
     """
-    for answer, place in zip(record.answers, places, strict=True):
-        if answer.over:
-            continue
-        try:
-            _one(info, record, answer, inference, place)
-        except ToolkitError as error:
-            answer.error = error
-        finally:
+    try:
+        for answer, place in zip(record.answers, places, strict=True):
+            try:
+                _one(info, record, answer, inference, place)
+            except ToolkitError as error:
+                answer.error = error
             answer.over = True
-        with place.container():
-            draw_answer(answer, record.expected)
+            with place.container():
+                draw_answer(answer, record.expected)
+    finally:
+        for answer in record.answers:  # those that a stop left in the middle or unasked
+            answer.over = True
 
 
 def _one(info: EngineInfo, record: Record, answer: Answer, inference: InferenceConfig, place: DeltaGenerator) -> None:

@@ -103,8 +103,9 @@ def _template(run: RunDir, info: EngineInfo | None, asking: Asking) -> None:
         )  # fmt: skip
         stop = st.empty()
     fresh = _take_pending(run, info, chat=False)
+    _settle(kept, fresh)
     places: list[DeltaGenerator] = []
-    for record in reversed(records(run.id, chat=False)):
+    for record in reversed(kept):
         drawn = _card(record)
         if record is fresh:
             places = drawn
@@ -132,6 +133,14 @@ def _take_pending(run: RunDir, info: EngineInfo | None, *, chat: bool) -> Record
     del st.session_state["pending_ask"]
     remember(waiting)
     return waiting
+
+
+def _settle(kept: Sequence[Record], fresh: Record | None) -> None:
+    """What this run of the page does not stream is over: a run that was stopped may still be on its way out."""
+    for record in kept:
+        if record is not fresh:
+            for answer in record.answers:
+                answer.over = True
 
 
 def _answer(
@@ -181,7 +190,7 @@ def _chat(run: RunDir, info: EngineInfo | None, asking: Asking) -> None:
             placeholder="Empty: none is sent", persist_state="session",
         )  # fmt: skip
     said = st.container()
-    typed = st.chat_input("Your message", submit_mode="stop", disabled=asking.inference is None, key="chat_input")
+    typed = st.chat_input("Your message", disabled=asking.inference is None, key="chat_input")
     if typed:
         st.session_state["pending_ask"] = chat_question(
             run, str(typed), system or "", seed=asking.seed, base_too=asking.base_too
@@ -201,6 +210,7 @@ def _chat(run: RunDir, info: EngineInfo | None, asking: Asking) -> None:
 
 
 def _turns(run: RunDir, fresh: Record | None) -> list[DeltaGenerator]:
+    _settle(records(run.id, chat=True), fresh)
     places: list[DeltaGenerator] = []
     for record in records(run.id, chat=True):
         with st.chat_message("user", avatar=":material/person:"):
