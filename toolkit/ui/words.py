@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 # state -> (word, icon, colour of Streamlit's markdown)
 STATES = {
     "queued": ("Queued", ":material/hourglass_top:", "gray"),
@@ -29,20 +27,6 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def ago(then: datetime | None, now: datetime | None = None) -> str:
-    """How long ago, in one unit; "–" when unknown. Both times carry a zone or neither does."""
-    if then is None:
-        return "–"
-    seconds = ((now or datetime.now(then.tzinfo)) - then).total_seconds()
-    if seconds < 60:
-        return "just now"
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        count = int(seconds // length)
-        if count >= 1:
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
-    return "just now"
 
 
 def count(number: int | None) -> str:
