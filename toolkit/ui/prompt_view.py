@@ -107,7 +107,7 @@ def row_picker(rows: int, key: str) -> int:
         st.session_state[key] = random.randint(1, rows)  # noqa: S311  which row to look at is no secret
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.number_input(f"Row, of {rows:,}", 1, rows, key=key, width=170)
+        st.number_input(f"Row (of {rows:,})", 1, rows, key=key, width=170)
         st.button("", icon=":material/chevron_left:", help="Previous row", on_click=move, args=(-1,), key=f"{key}_prev")
         st.button("", icon=":material/chevron_right:", help="Next row", on_click=move, args=(1,), key=f"{key}_next")
         st.button("Random", icon=":material/shuffle:", on_click=jump, key=f"{key}_random")

@@ -9,9 +9,9 @@ import streamlit as st
 
 from toolkit.forms.draft import default_draft
 from toolkit.runs.rundir import RunDir
+from toolkit.ui.review import value_words
 from toolkit.ui.run_facts import differences, facts
-from toolkit.ui.run_table import Entry
-from toolkit.ui.words import setting
+from toolkit.ui.run_table import Entry, heading
 
 
 def settings_view(run: RunDir, others: Sequence[Entry]) -> None:
@@ -29,8 +29,8 @@ def settings_view(run: RunDir, others: Sequence[Entry]) -> None:
         if other and other.name == mine.name:
             name = f"{name} ({against})"
         frame = pd.DataFrame(
-            [(path, setting(theirs), setting(ours)) for path, theirs, ours in found],
-            columns=["Setting", name, "This run"],
+            [(heading(path), value_words(path, theirs), value_words(path, ours), path) for path, theirs, ours in found],
+            columns=["Setting", name, "This run", "Name in the file"],
         )
         st.dataframe(frame, hide_index=True, alt="Settings that differ")
     with st.expander("The whole file", icon=":material/description:"):

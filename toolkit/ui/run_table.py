@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +10,20 @@ import pandas as pd
 import streamlit as st
 
 from toolkit.errors import ToolkitError
+from toolkit.forms import layout
 from toolkit.forms.draft import default_draft
+from toolkit.forms.spec import by_path
 from toolkit.runs.rundir import RunDir
 from toolkit.runs.status import RunStatus, read_status
 from toolkit.ui import state
 from toolkit.ui.chrome import boundary
+from toolkit.ui.review import value_words
 from toolkit.ui.run_facts import Facts, differences, facts
-from toolkit.ui.words import STATES, duration, setting
+from toolkit.ui.words import STATES, duration
 
 PERIOD_S = 4
-QUIET = ("save_dir", "data.path", "data.file_type", "data.prompt", "data.prompt_stub", "model.hf_model_ckpt")
+QUIET = ("save_dir", "data.path", "data.file_type", "data.prompt", "data.prompt_stub", "model.hf_model_ckpt",
+         "ablation.use_ablate", "ablation.study_name")  # fmt: skip
 """Settings that have a column of their own, or say nothing about the training."""
 MARKS = {
     "queued": "◌", "starting": "◔", "running": "▶", "stopping": "◑", "finished": "✓", "stopped": "■", "cancelled": "–",
@@ -52,10 +56,20 @@ def entries(runs: Sequence[RunDir]) -> tuple[list[Entry], list[ToolkitError]]:
 
 
 def settings_apart(found: Facts) -> str:
-    """What differs from the defaults, as "lora.r = 8, ..."; a study's own settings come first."""
+    """What differs from the defaults, in words; a study's own settings come first."""
     changed = {path: value for path, _, value in differences(default_draft(), found.config) if path not in QUIET}
     changed = {**found.settings, **{path: value for path, value in changed.items() if path not in found.settings}}
-    return ", ".join(f"{path.rpartition('.')[2]} = {setting(value)}" for path, value in changed.items())
+    return named(changed)
+
+
+def named(settings: Mapping[str, Any]) -> str:
+    """Settings in the form's own words: "Rank (r) 8, Learning rate 2e-4"."""
+    return ", ".join(f"{heading(path)} {value_words(path, value)}" for path, value in settings.items())
+
+
+def heading(path: str) -> str:
+    """The label of a setting as the form shows it; the path itself for one that this version does not know."""
+    return layout.place(path).label if path in by_path() else path
 
 
 def live_table(found: Sequence[Entry], chosen: str) -> None:

@@ -17,6 +17,7 @@ from toolkit.ui.run_facts import facts
 from toolkit.ui.words import LIVING, STATES, count, duration, figure, plural, share, size
 
 PERIOD_S = 1
+CURVES, LOG = ":material/show_chart: Curves", ":material/terminal: Log"
 LOG_BYTES = 20_000
 LOG_LINES = 60
 EXPLAINED = {
@@ -40,8 +41,11 @@ def _view(path: Path, state_drawn: str) -> None:
             st.rerun()  # the buttons and the list around this fragment belong to the other state
         _headline(run, status)
         _outcome(status)
-        _figures(status)
-        curve_tab, log_tab = st.tabs([":material/show_chart: Curves", ":material/terminal: Log"])
+        silent = status.over and not (status.last or status.scores or status.prepared)
+        if not silent:
+            _figures(status)
+        # a run that ended before its first figure has only its log to show
+        curve_tab, log_tab = st.tabs([CURVES, LOG], default=LOG if silent else CURVES)
         with curve_tab:
             _curves(run, status)
         with log_tab:
@@ -69,7 +73,7 @@ def _facts_in_words(run: RunDir, status: RunStatus) -> list[str]:
         parts.append(f"epoch {status.epoch:.2f} of {status.epochs:g}")
     if status.elapsed_s:
         parts.append(f"{duration(status.elapsed_s)} elapsed")
-    if status.remaining_s is not None:
+    if status.remaining_s:
         parts.append(f"about {duration(status.remaining_s)} left")
     return parts
 

@@ -39,9 +39,10 @@ def _line() -> None:
         if not now:
             st.caption(":material/bedtime: Nothing is running", width="content")
             return
-        _going(*next(((run, s) for run, s in now if s.state != "queued"), now[0]))
-        waiting = sum(status.state == "queued" for _, status in now)
-        if waiting and len(now) > 1:
+        first = next(((run, s) for run, s in now if s.state != "queued"), now[0])
+        _going(*first)
+        waiting = sum(status.state == "queued" and run.id != first[0].id for run, status in now)
+        if waiting:
             st.caption(f":material/hourglass_top: {plural(waiting, 'run')} waiting", width="content")
 
 
@@ -53,7 +54,7 @@ def _going(run: RunDir, status: RunStatus) -> None:
         parts.append(plain(status.phase))
     if status.total_steps:
         parts.append(f"step {status.step} of {status.total_steps}")
-    if status.remaining_s is not None:
+    if status.remaining_s:
         parts.append(f"{duration(status.remaining_s)} left")
     st.markdown(f":small[{' · '.join(part for part in parts if part)}]", width="content")
     if status.total_steps:

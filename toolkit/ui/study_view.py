@@ -13,8 +13,9 @@ from toolkit.ui import charts, state
 from toolkit.ui.chrome import boundary
 from toolkit.ui.curves import curves
 from toolkit.ui.plain import plain
-from toolkit.ui.run_table import MARKS, Entry, entries
-from toolkit.ui.words import LIVING, STATES, duration, plural, setting
+from toolkit.ui.review import value_words
+from toolkit.ui.run_table import MARKS, Entry, entries, heading, named
+from toolkit.ui.words import LIVING, STATES, duration, plural
 
 PERIOD_S = 2
 SERIES = {"eval_loss": "Test loss", "loss": "Training loss"}
@@ -53,16 +54,14 @@ def _view(runs: tuple[RunDir, ...]) -> None:
 
 
 def label(entry: Entry) -> str:
-    """What tells a run of a study apart: "r = 8, learning_rate = 0.001"."""
-    parts = [f"{path.rpartition('.')[2]} = {setting(value)}" for path, value in entry.facts.settings.items()]
-    return ", ".join(parts) or entry.facts.name
+    """What tells a run of a study apart, in the form's words."""
+    return named(entry.facts.settings) or entry.facts.name
 
 
 def _row(entry: Entry) -> dict[str, Any]:
     status = entry.status
-    named = {path.rpartition(".")[2]: setting(value) for path, value in entry.facts.settings.items()}
     return {
-        **named,
+        **{heading(path): value_words(path, value) for path, value in entry.facts.settings.items()},
         "State": f"{MARKS[status.state]} {STATES[status.state][0]}",
         "Loss": status.last.get("loss"),
         "Test loss": status.last.get("eval_loss"),

@@ -64,14 +64,3 @@ def figure(number: float | None) -> str:
 def model_name(checkpoint: str) -> str:
     """The last part of a hub id or a path: "bundled:demo-model" -> "demo-model"."""
     return checkpoint.removeprefix("bundled:").rstrip("/").rpartition("/")[2] or checkpoint
-
-
-def setting(value: object) -> str:
-    """A setting's value as people write it: None -> "(library default)", True -> "on"."""
-    if value is None:
-        return "(left to the library)"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
