@@ -13,6 +13,7 @@ from toolkit.config import Config, DataConfig
 from toolkit.data.sources import open_table
 from toolkit.data.table import Table
 from toolkit.errors import Problem
+from toolkit.forms.draft import put
 from toolkit.runs import preflight as module
 from toolkit.runs.accelerate_file import accelerate_yaml, process_count
 from toolkit.runs.machine import Gpu, Machine
@@ -30,11 +31,7 @@ def config(**leaves: Any) -> Config:
     """Defaults with some leaves changed; "__" stands for the dot."""
     draft: dict[str, Any] = {}
     for path, value in leaves.items():
-        *parents, leaf = path.split("__")
-        here = draft
-        for name in parents:
-            here = here.setdefault(name, {})
-        here[leaf] = value
+        draft = put(draft, path.replace("__", "."), value)
     return parse(draft)
 
 

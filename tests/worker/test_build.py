@@ -16,6 +16,7 @@ from toolkit.config import Config
 from toolkit.data.prompt import make_renderer
 from toolkit.data.split import plan_split
 from toolkit.data.table import Table
+from toolkit.forms.draft import put
 
 pytestmark = pytest.mark.worker
 
@@ -92,11 +93,7 @@ def leaves(model: BaseModel, before: str = "") -> Iterator[str]:
 def with_settings(settings: dict[str, Any]) -> Config:
     draft: dict[str, Any] = {}
     for path, value in settings.items():
-        *parents, leaf = path.split(".")
-        here = draft
-        for name in parents:
-            here = here.setdefault(name, {})
-        here[leaf] = value
+        draft = put(draft, path, value)
     return Config.model_validate(draft)
 
 

@@ -45,7 +45,7 @@ def _view(path: Path, state_drawn: str) -> None:
         if not silent:
             _figures(status)
         # a run that ended before its first figure has only its log to show
-        curve_tab, log_tab = st.tabs([CURVES, LOG], default=LOG if silent else CURVES)
+        curve_tab, log_tab = st.tabs([CURVES, LOG], default=LOG) if silent else st.tabs([CURVES, LOG])
         with curve_tab:
             _curves(run, status)
         with log_tab:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -82,14 +82,20 @@ def _columns() -> dict[str, Any]:
 
 
 def _best(found: Sequence[Entry]) -> None:
-    scored = [entry for entry in found if entry.status.scores.get("exact_match") is not None]
-    if len(scored) < 2:
-        return
-    best = max(scored, key=lambda entry: float(entry.status.scores["exact_match"]))
-    st.caption(
-        f":material/trophy: Most exact matches so far: {plain(label(best))}. "
-        "One seed each: small differences may be chance."
-    )
+    scores = {label(entry): entry.status.scores.get("exact_match") for entry in found}
+    words = best_words({name: float(score) for name, score in scores.items() if score is not None})
+    if words:
+        st.caption(f":material/trophy: {plain(words, 1000)}")
+
+
+def best_words(scores: Mapping[str, float]) -> str:
+    """Which run answers best, by its exact match (0 to 1); "" with fewer than two. A tie is called one."""
+    if len(scores) < 2:
+        return ""
+    best = [name for name, score in scores.items() if score == max(scores.values())]
+    if len(best) == len(scores):
+        return "Exact match can't tell these runs apart so far."
+    return f"Most exact matches so far: {' and '.join(best)}. One seed each: small differences may be chance."
 
 
 def _overlay(found: Sequence[Entry]) -> None:
