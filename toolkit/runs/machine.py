@@ -22,6 +22,7 @@ from toolkit.errors import RunError, ToolkitError
 from toolkit.runs.durable import durable_write
 from toolkit.runs.lock import boot_id
 
+FIRST_PAGE_SECONDS = 3.0  # importing torch takes a core for as long
 PROBE_SECONDS = 180
 _LOG = logging.getLogger(__name__)
 _ONE_PROBE = threading.Lock()
@@ -82,9 +83,11 @@ def machine_if_known(save_dir: Path) -> Machine | None:
 
 
 def probe_in_background(save_dir: Path) -> None:
-    """Find out in a thread, unless it is known."""
+    """Find out in a thread, unless it is known; a few seconds from now, so that the app's first page comes first."""
     if machine_if_known(save_dir) is None:
-        threading.Thread(target=_probe_quietly, args=(save_dir,), name="machine probe", daemon=True).start()
+        timer = threading.Timer(FIRST_PAGE_SECONDS, _probe_quietly, args=(save_dir,))
+        timer.name, timer.daemon = "machine probe", True
+        timer.start()
 
 
 def _probe_quietly(save_dir: Path) -> None:
