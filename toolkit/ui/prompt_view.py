@@ -20,9 +20,15 @@ TALL = 1200
 """A longer text scrolls in a box of its own."""
 
 
-@st.fragment
 def prompt_workbench(table: Table) -> None:
     """Editors on the left, the chosen row and what it becomes on the right."""
+    # what lies below on the page is drawn after this, with the templates as they stand now
+    st.session_state["columns_needed"] = _columns_needed(table)
+    _workbench(table)
+
+
+@st.fragment
+def _workbench(table: Table) -> None:
     with boundary():
         left, right = st.columns(2, gap="large")
         with left:
@@ -121,14 +127,15 @@ def text_block(text: str) -> None:
 
 
 def _tell_the_page(table: Table) -> None:
-    """What lies outside of this fragment depends on the columns used: run the page again when they change."""
-    try:
-        now: object = make_renderer(
-            str(state.value("data.prompt")), str(state.value("data.prompt_stub")), table.columns
-        ).columns_needed
-    except DataError:
-        now = "wrong"
-    before = st.session_state.get("columns_needed", now)
-    st.session_state["columns_needed"] = now
-    if before != now:
+    """What lies outside of this fragment depends on the columns used: run the page again when they have changed."""
+    if _columns_needed(table) != st.session_state["columns_needed"]:
         st.rerun()
+
+
+def _columns_needed(table: Table) -> tuple[str, ...] | None:
+    """The columns that the templates use, or None while they can't be compiled."""
+    prompt, stub = str(state.value("data.prompt")), str(state.value("data.prompt_stub"))
+    try:
+        return tuple(make_renderer(prompt, stub, table.columns).columns_needed)
+    except DataError:
+        return None
