@@ -55,6 +55,8 @@ class Host:
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._turns: set[Turn] = set()
         self._refused: dict[str, str] = {}
+        self._guard = threading.Lock()
+        self._early = 0  # runs asked for while the base loads, not attached yet
         self._began = self._used = time.monotonic()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -112,7 +114,11 @@ class Host:
 
     def attach(self, run_id: str) -> Future[None]:
         """Add a run's adapter when its turn comes; the future raises ToolkitError."""
-        return self._computing.submit(self._attach, run_id)
+        with self._guard:
+            if self.state != "loading":
+                return self._computing.submit(self._attach, run_id)
+            self._early += 1
+            return self._computing.submit(self._attach_early, run_id)
 
     def refusal(self, run_id: str) -> str:
         """Why attaching that run failed, or ""."""
@@ -139,6 +145,21 @@ class Host:
             self._refused[run_id] = str(shown)
             raise shown from error
 
+    def _attach_early(self, run_id: str) -> None:
+        try:
+            self._attach(run_id)
+        finally:
+            with self._guard:
+                self._early -= 1
+
+    def _open(self) -> None:
+        """Ready, behind every run that was asked for meanwhile: who waits for "ready" finds them attached."""
+        with self._guard:
+            if self._early:
+                self._computing.submit(self._open)
+            else:
+                self.state, self.phase = "ready", "ready"
+
     def _load(self) -> None:
         # bitsandbytes advises to install `kernels`, which this project must not have; transformers announces renames
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -147,7 +168,7 @@ class Host:
             from toolkit.worker.engine import Engine  # seconds of imports: /health answers meanwhile
 
             self.engine = Engine.load(self.save_dir, self.run_id, self._enter)
-            self.state, self.phase = "ready", "ready"
+            self._open()
         except Exception as error:  # noqa: BLE001 - reported by /health until the process ends
             shown = _presentable(error)
             self.message, self.hint, self.state = shown.message, shown.hint, "failed"
