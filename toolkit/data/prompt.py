@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 
 from toolkit.config import Config
 from toolkit.errors import DataError, Problem
@@ -47,6 +48,13 @@ class Template:
         """The text for one row. Raises DataError when a used cell is missing."""
         return "".join(_cell(row, piece.text) if piece.is_column else piece.text for piece in self.pieces)
 
+    def render_many(self, cells: Mapping[str, Sequence[str]], count: int) -> list[str]:
+        """The texts of `count` rows, equal to `render` of each; `cells` has a list of texts for every used column."""
+        if not self.pieces:
+            return [""] * count
+        parts = [cells[piece.text] if piece.is_column else repeat(piece.text, count) for piece in self.pieces]
+        return list(map("".join, zip(*parts, strict=True)))
+
 
 @dataclass(frozen=True)
 class Example:
@@ -78,6 +86,11 @@ class Renderer:
     def example(self, row: Row) -> Example:
         """Raises DataError when the row is not usable."""
         return Example(self.prompt_template.render(row), self.stub_template.render(row))
+
+    def examples(self, cells: Mapping[str, Sequence[str]], count: int) -> Iterator[Example]:
+        """`example` for `count` usable rows at once: the same texts, many times faster."""
+        prompts, stubs = (template.render_many(cells, count) for template in (self.prompt_template, self.stub_template))
+        return map(Example, prompts, stubs)
 
 
 def compile_template(text: str, columns: Sequence[str]) -> Template:

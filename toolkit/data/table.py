@@ -84,7 +84,8 @@ class Table:
     ) -> Iterator[Cells]:
         """The rows with these 0-based indices, in this order, as dicts of `columns` (all of them by default).
 
-        For many rows the columns are held in memory while it runs; dicts are made `size` rows at a time.
+        Rows in ascending order are read batch by batch. For many rows in another order the columns are held in memory
+        while it runs; dicts are made `size` rows at a time.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
@@ -93,9 +94,26 @@ class Table:
         if wanted.size <= FEW:
             yield from self._take_few(wanted, names)
             return
+        if (np.diff(wanted) > 0).all():
+            for part in self.scan(wanted, names, size):
+                yield from _dicts(part)
+            return
         whole = self.read(names)
         for start in range(0, len(wanted), size):
             yield from _dicts(whole.take(pa.array(wanted[start : start + size])))
+
+    def scan(
+        self, ascending: np.ndarray[Any, np.dtype[np.int64]], columns: Sequence[str], size: int = 4_096
+    ) -> Iterator[pa.Table]:
+        """The rows with these strictly ascending 0-based indices, at most `size` at a time; memory does not grow."""
+        first = 0
+        for batch in self.batches(columns, size):
+            begin, end = np.searchsorted(ascending, [first, first + batch.num_rows])
+            if end > begin:
+                part = pa.Table.from_batches([batch])
+                whole = end - begin == batch.num_rows
+                yield part if whole else part.take(pa.array(ascending[begin:end] - first))
+            first += batch.num_rows
 
     def _take_few(self, wanted: np.ndarray[Any, np.dtype[np.int64]], columns: list[str]) -> Iterator[Cells]:
         """Row group by row group, so that a handful of rows does not bring all the text into memory."""

@@ -7,7 +7,7 @@ takes away is counted, never dropped in silence. Knows no file, no run and no mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -111,25 +111,35 @@ def prepare(
 
     Raises ToolkitError when the tokenizer has no end-of-sequence token: nothing could be taught to stop.
     """
+    lost: list[int] = []
+    batches = list(prepare_batches(examples, tokenizer, max_length, chat, lost))
+    return Prepared(pa.Table.from_batches(batches, SCHEMA), tuple(lost))
+
+
+def prepare_batches(
+    examples: Iterable[PromptAndCompletion],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    chat: bool,
+    lost: list[int],
+) -> Iterator[pa.RecordBatch]:
+    """What `prepare` returns, BATCH examples at a time for those who must not hold all; `lost` fills meanwhile."""
     if tokenizer.eos_token_id is None:
         raise ToolkitError("The tokenizer has no end-of-sequence token.", "Choose a model whose tokenizer has one.")
-    batches: list[pa.RecordBatch] = []
-    lost: list[int] = []
     rest = iter(examples)
     start = 0
     while batch := list(islice(rest, BATCH)):
-        batches.append(_columns(start, _pairs(batch, tokenizer, chat), max_length, lost))
+        yield _columns(start, _pairs(batch, tokenizer, chat), max_length, lost)
         start += len(batch)
-    return Prepared(pa.Table.from_batches(batches, _SCHEMA), tuple(lost))
 
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     {"row": pa.int32(), "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "truncated": pa.bool_()}
 )
 
 
 def _columns(start: int, pairs: list[tuple[list[int], list[int]]], max_length: int, lost: list[int]) -> pa.RecordBatch:
-    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for row, (begin, full) in enumerate(pairs, start):
         learned_from = _shared_beginning(begin, full)
         if learned_from >= min(len(full), max_length):
@@ -139,7 +149,7 @@ def _columns(start: int, pairs: list[tuple[list[int], list[int]]], max_length: i
         columns["input_ids"].append(full[:max_length])
         columns["labels"].append(([IGNORED] * learned_from + full[learned_from:])[:max_length])
         columns["truncated"].append(len(full) > max_length)
-    return pa.record_batch(columns, schema=_SCHEMA)
+    return pa.record_batch(columns, schema=SCHEMA)
 
 
 def _pairs(

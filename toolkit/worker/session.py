@@ -87,7 +87,7 @@ def carry_out(session: Session) -> End:
     with _leader_first(session.team):
         if session.team.leads:
             length = _length(config, model.context_length(folder), session.tell)
-            write_splits(run, config, source, tokenizer, length, session.tell)
+            write_splits(run, config, source, tokenizer, length, session.tell, session.stop.check)
     train, test = read_splits(run)
     session.phase("loading model")
     trainer = _trainer(session, where, folder, tokenizer, train, test)

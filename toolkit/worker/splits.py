@@ -1,11 +1,13 @@
-"""A run's rows, ready for the trainer: the run's own table is split, rendered and tokenised once, and kept on disk.
+"""A run's rows, ready for the trainer: split, rendered and tokenised once, or taken from the cache.
 
-data/train.arrow and data/test.arrow hold `row` (0-based in the run's table), `input_ids`, `labels` and `truncated`.
-With several processes the first one writes and the others read. Knows no model and no trainer.
+data/tokens.arrow holds, for each row that is trained or tested on, `row` (0-based in the run's table, ascending),
+`input_ids`, `labels`, `truncated`, `length` and `trained` (numbers of tokens); data/train.npy and data/test.npy hold
+positions in it. With several processes the first one writes and the others read. Knows no model and no trainer.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -22,9 +25,15 @@ from toolkit.data.split import SplitPlan, plan_split
 from toolkit.data.table import Table, load_table
 from toolkit.errors import ToolkitError
 from toolkit.runs.rundir import RunDir
-from toolkit.worker.dataset import Prepared, chat_enabled, prepare
+from toolkit.worker.dataset import IGNORED, SCHEMA, chat_enabled, prepare_batches
+from toolkit.worker.token_cache import TOKENS, TokenCache, cache_key
 
 Tell = Callable[..., None]
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+TELL_EVERY_S = 2.0
+_FILE = pa.schema(
+    [pa.field("row", pa.int64()), *list(SCHEMA)[1:], pa.field("length", pa.int32()), pa.field("trained", pa.int32())]
+)
 
 
 @dataclass(frozen=True)
@@ -35,10 +44,24 @@ class Source:
     plan: SplitPlan
     renderer: Renderer
 
-    def examples(self, rows: np.ndarray) -> Iterator[Example]:
+    def examples(self, rows: Rows) -> Iterator[Example]:
         """Prompt and completion of these rows of the table, in this order."""
         for cells in self.table.take(rows, self.renderer.columns_needed):
             yield self.renderer.example(cells)
+
+    def examples_ascending(self, rows: Rows) -> Iterator[Example]:
+        """The same for ascending rows, however many: in memory that does not grow."""
+        for part in self.table.scan(rows, self.renderer.columns_needed):
+            cells = {name: part.column(name).to_pylist() for name in part.column_names}
+            yield from self.renderer.examples(cells, part.num_rows)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One side of the split: positions in tokens.arrow, and how many of its rows have nothing left to learn."""
+
+    positions: Rows
+    lost: int
 
 
 def open_source(run: RunDir, config: Config) -> Source:
@@ -49,56 +72,137 @@ def open_source(run: RunDir, config: Config) -> Source:
 
 
 def write_splits(
-    run: RunDir, config: Config, source: Source, tokenizer: PreTrainedTokenizerBase, length: int, tell: Tell
+    run: RunDir,
+    config: Config,
+    source: Source,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    tell: Tell,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Prepare both parts, write them and tell what was found. Raises ToolkitError when nothing is left to train on."""
+    """Prepare both parts, write them and tell what was found. `check` is called between batches and may raise.
+
+    Raises ToolkitError when nothing is left to train on.
+    """
     chat = chat_enabled(config, tokenizer)
     plan = source.plan
-    train = prepare(source.examples(plan.train), tokenizer, length, chat)
-    test = prepare(source.examples(plan.test), tokenizer, length, chat)
-    tell(
-        "prepared",
-        train_rows=train.rows,
-        test_rows=test.rows,
-        dropped=len(plan.dropped),
-        cut_away=len(train.lost) + len(test.lost),
-        truncated_rows=train.truncated_rows + test.truncated_rows,
-        train_tokens=train.tokens,
-        trained_tokens=train.trained_tokens,
-        longest=max(train.longest, test.longest),
-        max_length=length,
-        chat=chat,
-    )
-    for message in _warnings(train, test, len(plan.dropped), length):
+    rows = np.sort(np.concatenate([plan.train, plan.test]))
+    path = run.data_dir / TOKENS
+    parts = {"prompt": config.data.prompt, "stub": config.data.prompt_stub, "length": length, "chat": chat}
+    cache, key = TokenCache(run.save_dir), cache_key(parts, tokenizer, run.source_path, rows)
+    cached = cache.fetch(key, path)
+    if not cached:
+        _tokenise(source, rows, tokenizer, length, chat, path, _progress(tell, len(rows), check))
+        cache.keep(key, path)
+    figures = _figures(path)
+    train, test = _part(figures["row"], plan.train), _part(figures["row"], plan.test)
+    tell("prepared", **_facts(figures, train, test), dropped=len(plan.dropped), max_length=length, chat=chat,
+         cached=cached)  # fmt: skip
+    for message in _warnings(figures, train, test, len(plan.dropped), length):
         tell("warning", message=message)
-    if not train.rows:
+    if not train.positions.size:
         message = f"No row has a completion left within {length} tokens: nothing could be learned."
         raise ToolkitError(message, "Raise max_seq_length, or shorten the prompt.")
-    _write(train.table, plan.train, run.data_dir / "train.arrow")
     # like lengths together: less padding in every evaluation
-    _write(test.table.take(pa.array(np.argsort(test.lengths, kind="stable"))), plan.test, run.data_dir / "test.arrow")
+    by_length = test.positions[np.argsort(figures["length"][test.positions], kind="stable")]
+    np.save(run.data_dir / "train.npy", train.positions)
+    np.save(run.data_dir / "test.npy", by_length)
 
 
 def read_splits(run: RunDir) -> tuple[Dataset, Dataset]:
-    """(train, test), memory-mapped."""
-    return Dataset.from_file(str(run.data_dir / "train.arrow")), Dataset.from_file(str(run.data_dir / "test.arrow"))
+    """(train, test), memory-mapped: rows come from the disk when they are asked for."""
+    whole = Dataset.from_file(str(run.data_dir / TOKENS))
+    train, test = (np.load(run.data_dir / f"{name}.npy", allow_pickle=False) for name in ("train", "test"))
+    return whole.select(train), whole.select(test)
 
 
-def _warnings(train: Prepared, test: Prepared, dropped: int, length: int) -> Iterator[str]:
-    cut = train.truncated_rows + test.truncated_rows
-    lost = len(train.lost) + len(test.lost)
+def token_lengths(dataset: Dataset) -> list[int]:
+    """Tokens of each row, in the dataset's order."""
+    if "length" in dataset.column_names:
+        return [int(length) for length in dataset.with_format("numpy")["length"][:]]
+    return pc.list_value_length(dataset.with_format("arrow")[:].column("input_ids")).to_pylist()
+
+
+def _tokenise(
+    source: Source,
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    chat: bool,
+    path: Path,
+    progress: Callable[[int], None],
+) -> None:
+    """Write tokens.arrow, batch by batch."""
+    lost: list[int] = []
+    done = 0
+    aside = path.with_suffix(".part")
+    with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, _FILE) as writer:
+        for batch in prepare_batches(source.examples_ascending(rows), tokenizer, length, chat, lost):
+            writer.write_batch(_with_figures(batch, rows))
+            done += batch.num_rows
+            progress(done + len(lost))
+    aside.rename(path)  # never written in place: an earlier attempt's file may be the cache's own
+
+
+def _with_figures(batch: pa.RecordBatch, rows: Rows) -> pa.RecordBatch:
+    numbers = pa.array(rows[batch.column("row").to_numpy()], pa.int64())
+    labels = batch.column("labels")
+    learned = np.concatenate([[0], np.cumsum(labels.flatten().to_numpy() != IGNORED)])
+    offsets = labels.offsets.to_numpy() - labels.offsets[0].as_py()
+    trained = pa.array(np.diff(learned[offsets]), pa.int32())
+    rest = [batch.column(name) for name in ("input_ids", "labels", "truncated")]
+    return pa.record_batch([numbers, *rest, pc.list_value_length(labels), trained], schema=_FILE)
+
+
+def _progress(tell: Tell, total: int, check: Callable[[], None]) -> Callable[[int], None]:
+    told = time.monotonic()
+
+    def progress(done: int) -> None:
+        nonlocal told
+        check()
+        if time.monotonic() - told > TELL_EVERY_S:
+            told = time.monotonic()
+            tell("phase", phase=f"preparing data: {done:,} of {total:,} rows")
+
+    return progress
+
+
+def _figures(path: Path) -> dict[str, np.ndarray]:
+    """The columns of tokens.arrow that hold one number a row."""
+    with pa.memory_map(str(path)) as file:
+        table = pa.ipc.open_stream(file).read_all().select(["row", "truncated", "length", "trained"])
+        return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+def _part(there: Rows, wanted: Rows) -> Part:
+    """Positions of the wanted rows among the ascending ones that are there, in the wanted order."""
+    at = np.searchsorted(there, wanted)
+    found = at < len(there)
+    found[found] = there[at[found]] == wanted[found]
+    return Part(at[found], int(np.count_nonzero(~found)))
+
+
+def _facts(figures: dict[str, np.ndarray], train: Part, test: Part) -> dict[str, int]:
+    both = np.concatenate([train.positions, test.positions])
+    return {
+        "train_rows": len(train.positions),
+        "test_rows": len(test.positions),
+        "cut_away": train.lost + test.lost,
+        "truncated_rows": int(figures["truncated"][both].sum()) + train.lost + test.lost,
+        "train_tokens": int(figures["length"][train.positions].sum()),
+        "trained_tokens": int(figures["trained"][train.positions].sum()),
+        "longest": int(figures["length"][both].max(initial=0)),
+    }
+
+
+def _warnings(figures: dict[str, np.ndarray], train: Part, test: Part, dropped: int, length: int) -> Iterator[str]:
+    facts = _facts(figures, train, test)
+    cut, lost = facts["truncated_rows"], facts["cut_away"]
     if cut:
         yield f"{cut:,} rows are longer than {length} tokens and were cut at the end: raise max_seq_length to keep it."
     if lost:
         yield f"Of these, {lost:,} rows lost their whole completion and are left out: nothing in them could be learned."
     if dropped:
         yield f"{dropped:,} rows lack a cell that the templates use and are left out."
-    if not test.rows:
+    if not test.positions.size:
         yield "No test row is left: the run has neither evaluation loss nor scores."
-
-
-def _write(prepared: pa.Table, rows: np.ndarray, path: Path) -> None:
-    numbers: Any = pa.array(rows[prepared["row"].to_numpy()], pa.int64())
-    whole = prepared.set_column(0, "row", numbers)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, whole.schema) as writer:
-        writer.write_table(whole)

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import SFTTrainer
 
 from toolkit.worker.dataset import IGNORED
+from toolkit.worker.splits import token_lengths
 
 MAX_LOGITS = 2**26
 """Above so many logits in one batch (a quarter of a GB in fp32) the library's chunked loss is used: it holds fewer."""
@@ -57,9 +57,8 @@ class PreparedTrainer(SFTTrainer):
         return self.args.device.type == "cpu" and int(scored.sum()) * vocabulary <= MAX_LOGITS
 
     def _get_train_sampler(self, train_dataset: Any = None) -> BatchesOfLikeLength:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
         return BatchesOfLikeLength(
-            pc.list_value_length(dataset.data.column("input_ids")).to_pylist(),
+            token_lengths(self.train_dataset),  # the argument is the same rows with fewer columns
             batch_size=self.args.per_device_train_batch_size,
             processes=self.args.world_size,
             rank=self.args.process_index,
