@@ -332,3 +332,38 @@ def test_a_path_is_kept_as_written_whether_it_exists_or_not(tmp_path: Path) -> N
     file.write_text("a,b\n1,2\n")
     assert str(parse({"data": {"path": str(file)}}).data.path) == str(file)
     assert parse({"data": {"path": "yahma/alpaca-cleaned"}}).data.path == "yahma/alpaca-cleaned"
+
+
+# one wrong value for every kind of field: what the user reads, and that no word of a library is in it
+WRONG = [
+    ("training.training_args.num_train_epochs", "x", "A whole number is needed; it is 'x'."),
+    ("training.training_args.num_train_epochs", 1.5, "A whole number is needed; it is 1.5."),
+    ("training.training_args.num_train_epochs", 0, "It must be at least 1; it is 0."),
+    ("training.training_args.num_train_epochs", 10**6, "It must be at most 10,000; it is 1000000."),
+    ("training.training_args.learning_rate", "abc", "A number is needed; it is 'abc'."),
+    ("training.training_args.learning_rate", 0, "It must be more than 0; it is 0."),
+    ("training.training_args.learning_rate", float("nan"), "A finite number is needed; it is nan."),
+    ("training.training_args.bf16", "maybe", "True or false is needed; it is 'maybe'."),
+    ("data.file_type", "xml", "It must be 'json', 'csv' or 'huggingface'; it is 'xml'."),
+    ("data.prompt", None, "Text is needed; it is empty."),
+    ("data.path", "", "A file or a name is needed; it is ''."),
+    ("data.path", None, "A file or a name is needed; it is empty."),
+    ("data.train_size", "abc", "A number is needed; it is 'abc'."),
+    ("data.train_size", 1.0, "It must be less than 1; it is 1.0."),
+    ("lora.target_modules", "q_proj", "A list is needed; it is 'q_proj'."),
+    ("lora.target_modules", [""], "It must not be empty; it is ''."),
+    ("lora", None, "A block of settings is needed; it is empty."),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG)
+def test_what_is_wrong_is_said_in_plain_words(path: str, value: object, message: str) -> None:
+    draft = Config().model_dump(mode="json")
+    *parents, leaf = path.split(".")
+    here = draft
+    for name in parents:
+        here = here[name]
+    here[leaf] = value
+    config, problems = validate(draft)
+    assert config is None
+    assert [(problem.path, problem.message) for problem in problems] == [(path, message)]

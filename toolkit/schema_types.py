@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -18,10 +19,10 @@ def number_from_text(value: Any) -> Any:
     """Keep 1 (one row) and 1.0 (not a fraction) apart, also when they arrive as text."""
     if not isinstance(value, str):
         return value
-    try:
-        return int(value)
-    except ValueError:
-        return float(value)
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(value)
+    raise PydanticCustomError("float_parsing", "a number is needed")
 
 
 def _takes_bool(annotation: Any) -> bool:

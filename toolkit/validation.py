@@ -26,6 +26,20 @@ RETIRED = {
     "inference.max_length": "Use inference.max_new_tokens instead.",
 }
 _DELETE = "Delete this line: no setting has this name."
+_WHOLE, _NUMBER, _BLOCK = "A whole number is needed", "A number is needed", "A block of settings is needed"
+# pydantic's error types in our words; {names} are those of the error's context
+WORDS = {
+    "int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE, "int_parsing_size": _WHOLE,
+    "float_type": _NUMBER, "float_parsing": _NUMBER, "finite_number": "A finite number is needed",
+    "bool_type": "true or false is needed", "bool_parsing": "true or false is needed",
+    "string_type": "Text is needed", "list_type": "A list is needed",
+    "model_type": _BLOCK, "dict_type": _BLOCK, "model_attributes_type": _BLOCK,
+    "greater_than": "It must be more than {gt}", "greater_than_equal": "It must be at least {ge}",
+    "less_than": "It must be less than {lt}", "less_than_equal": "It must be at most {le}",
+    "string_too_long": "It may have at most {max_length} characters", "string_too_short": "It must not be empty",
+    "literal_error": "It must be {expected}",
+    "path_not_file": "A file or a name is needed", "path_type": "A file or a name is needed",
+}  # fmt: skip
 
 
 def validate(draft: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
@@ -81,7 +95,7 @@ def _problems(detail: ErrorDetails) -> list[Problem]:
     if detail["type"] == "extra_forbidden":
         return [Problem(path, f"'{detail['loc'][-1]}' is not a setting.", RETIRED.get(path, _DELETE))]
     value = detail["input"]
-    message = f"{_plain(detail['msg'])}; it is {_shown(value)}."
+    message = f"{_in_words(detail)}; it is {_shown(value)}."
     return [Problem(path, message, _hint(path, value, detail))]
 
 
@@ -100,12 +114,16 @@ def _field_names(loc: tuple[int | str, ...]) -> list[str]:
     return names
 
 
-def _plain(text: str) -> str:
-    text = text.removeprefix("Value error, ").removeprefix("Input ")
-    return text[:1].upper() + text[1:]
+def _in_words(detail: ErrorDetails) -> str:
+    words = WORDS.get(detail["type"], detail["msg"])
+    for name, value in detail.get("ctx", {}).items():
+        words = words.replace(f"{{{name}}}", str(value) if isinstance(value, str) else f"{value:,.10g}")
+    return words[:1].upper() + words[1:]
 
 
 def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "empty", True: "true", False: "false"}[value]
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -113,6 +131,8 @@ def _shown(value: Any) -> str:
 def _hint(path: str, value: Any, detail: ErrorDetails) -> str:
     if isinstance(value, list) and not detail["type"].startswith("list"):
         return "To try several values, switch ablation.use_ablate on."
+    if path in ("data.train_size", "data.test_size"):
+        return "Give a share between 0 and 1, or a whole number of rows."
     if path in ("data.prompt", "data.prompt_stub"):
         if isinstance(value, dict):
             return 'Put it in quotes: YAML reads {output} as a mapping, "{output}" as text.'

@@ -21,6 +21,7 @@ from toolkit.runs.supervisor import Supervisor
 from toolkit.ui import network, state
 from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.strip import strip
+from toolkit.ui.theme import theme
 
 log = logging.getLogger(__name__)
 ICON = str(Path(__file__).with_name("icon.png"))
@@ -88,6 +89,7 @@ def page(key: str, lead: str = "") -> Iterator[None]:
     st.set_option("client.showErrorDetails", "none")
     _guard()
     with boundary():
+        theme()
         state.refresh()
         supervisor(str(state.save_dir()))
         name, going = st.columns([2, 3], vertical_alignment="center")
@@ -178,7 +180,7 @@ def _guard() -> None:
     for reason in refused.reasons:
         st.error(plain(reason, 500), icon=":material/gpp_maybe:")
     st.write("Whoever reaches this app can read its data and start programs on this machine. Start it like this:")
-    st.code(refused.command, language="bash", wrap_lines=True)
+    st.code(refused.command, language=None, wrap_lines=True)
     st.caption("From another computer, reach it through an SSH tunnel to this address.")
     st.stop()
 

@@ -99,4 +99,4 @@ def _launcher_file(reviewed: Review) -> None:
     if state.value("accelerate") is not True or machine is None or not reviewed.variants:
         return
     st.caption("`accelerate launch` gets this file, made from the settings and this machine:")
-    st.code(accelerate_yaml(reviewed.variants[0].config, machine), language="yaml")
+    st.code(accelerate_yaml(reviewed.variants[0].config, machine), language=None)

@@ -34,4 +34,4 @@ def settings_view(run: RunDir, others: Sequence[Entry]) -> None:
         )
         st.dataframe(frame, hide_index=True, alt="Settings that differ")
     with st.expander("The whole file", icon=":material/description:"):
-        st.code(run.config_path.read_text(encoding="utf-8"), language="yaml", height=360)
+        st.code(run.config_path.read_text(encoding="utf-8"), language=None, height=360)

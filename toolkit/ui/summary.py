@@ -32,7 +32,7 @@ def panel(reviewed: Review) -> None:
         _problems(reviewed.problems)
     _changes()
     st.caption("The same without a browser, with the exported file:")
-    st.code(transfer.COMMAND, language="bash", wrap_lines=True)
+    st.code(transfer.COMMAND, language=None, wrap_lines=True)
 
 
 def study_table(reviewed: Review) -> None:

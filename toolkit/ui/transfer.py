@@ -69,12 +69,12 @@ def export_dialog() -> None:
     """The draft as a file, and the command that runs it."""
     text = exchange.write(state.draft(), state.grid())
     st.caption("Save this as a file, then run the same without a browser:")
-    st.code(COMMAND, language="bash")
+    st.code(COMMAND, language=None)
     st.download_button(
         "Download config.yml", text, file_name=FILE, mime="application/yaml", icon=":material/download:",
         type="primary", on_click="ignore", key="export_download",
     )  # fmt: skip
-    st.code(text, language="yaml", height=420)
+    st.code(text, language=None, height=420)
 
 
 def decode(data: bytes) -> str:
