@@ -27,7 +27,7 @@ Grid = dict[str, list[Any]]
 CAP = 500
 """Runs that one study may have: more than this is a slip of the finger, and a queue nobody waits for."""
 
-FIXED = ("save_dir", "ablation.use_ablate", "ablation.study_name")
+FIXED = ("save_dir", "ablation.use_ablate", "ablation.study_name", "training.pinned_prompts", "training.pinned_rows")
 """Settings of the study as a whole: two values would tear it into two studies."""
 
 

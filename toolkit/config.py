@@ -188,6 +188,13 @@ class TrainingConfig(Section):
 
     training_args: TrainingArgs = Field(default_factory=lambda: TrainingArgs(), description="Training arguments")
     sft_args: SftArgs = Field(default_factory=lambda: SftArgs(), description="SFT arguments")
+    # added
+    pinned_prompts: Optional[List[Template]] = Field(
+        None, max_length=10, description="Prompts that the run answers at every evaluation, to see the answers change"
+    )
+    pinned_rows: int = Field(
+        4, ge=0, le=10, description="Test rows that are answered with the pinned prompts; all together at most 10"
+    )
 
 
 class InferenceConfig(Section):

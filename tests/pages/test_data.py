@@ -81,3 +81,12 @@ def test_rows_are_stepped_through(stage: Stage) -> None:
     app = button(app, "").click().run()  # previous of the first row is the last one
     assert app.number_input(key="row").value == 640
     assert [block.value for block in app.code] != first
+
+
+def test_a_prompt_is_pinned_and_taken_off_again(stage: Stage) -> None:
+    app = stage.page("data")
+    app = stage.checked(button(app, "Pin").click().run())
+    pinned = json.loads((stage.folder / "draft.json").read_text())["draft"]["training"]["pinned_prompts"]
+    assert len(pinned) == 1
+    stage.checked(button(app, "Unpin").click().run())
+    assert json.loads((stage.folder / "draft.json").read_text())["draft"]["training"]["pinned_prompts"] is None

@@ -10,6 +10,7 @@ import pytest
 
 from tests.pages.conftest import Stage, button, words
 from toolkit.errors import RunError
+from toolkit.runs.events import EventWriter
 from toolkit.runs.rundir import list_runs, read_meta
 from toolkit.ui import run_actions
 
@@ -102,3 +103,29 @@ def test_a_hundred_runs_are_listed(stage: Stage) -> None:
         stage.finished(f"run {number}", adapter=False)
     app = stage.page("runs")
     assert len(app.selectbox[0].options) == len(list_runs(stage.folder)) == 12
+
+
+def test_the_film_strip_shows_how_answers_changed(stage: Stage) -> None:
+    run = stage.finished("filmed")
+    with EventWriter(run.film_path) as film:
+        film.append("pinned", pins=[{"prompt": "two *lamps*", "expected": "2 lamps", "row": 1},
+                                    {"prompt": "hello", "expected": None, "row": None}])  # fmt: skip
+        film.append("answers", step=0, texts=["lamps?", "hi"])
+        film.append("answers", step=48, texts=["2 lamps", "hi **you**"])
+        film.append("answers", step=96, texts=["2 lamps", "hi **you**"])
+    app = stage.page("runs", run)
+    slider = app.select_slider[0]
+    assert (slider.options, slider.value) == (["0", "48", "96"], 96)
+    assert "as expected since step 48" in words(app)
+    app = stage.checked(slider.set_value(0).run())
+    text = words(app)
+    assert "0 of 1 answer as expected · the base model" in text
+    assert "expected: " in text
+    assert "two *lamps*" in text
+    app = stage.checked(app.select_slider[0].set_value(48).run())
+    assert "since step 0" in words(app)
+    assert "\\*\\*" in "".join(entry.value for entry in app.markdown), "an answer is text, not markup"
+
+
+def test_a_run_without_a_film_strip_shows_none(stage: Stage) -> None:
+    assert not stage.page("runs", stage.finished("dark")).select_slider

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from toolkit import ablation
 from toolkit.forms import draft as drafts
 from toolkit.forms.layout import SECTIONS, place
 from toolkit.forms.spec import FieldSpec, by_path, leaves
@@ -84,7 +85,7 @@ def test_every_setting_is_drawn_when_everything_is_on(folder: Path) -> None:
 
 
 def test_every_setting_can_be_drawn_with_several_values(folder: Path) -> None:
-    fixed = {"save_dir", "ablation.use_ablate", "ablation.study_name"}
+    fixed = {*ablation.FIXED}
     grid = {spec.path: [spec.default] for spec in leaves() if spec.path not in fixed}
     begin(folder, EVERYTHING_ON, grid)
     drawn = {key.removeprefix("grid:") for key in keys(page()) if key.startswith("grid:")}
@@ -233,3 +234,12 @@ def test_values_from_a_file_are_text_never_markup(folder: Path) -> None:
 def test_every_section_can_be_drawn_alone(folder: Path) -> None:
     for entry in SECTIONS:
         assert keys(page(entry.key)), entry.key
+
+
+def test_long_texts_stand_in_one_box_between_dashes(folder: Path) -> None:
+    app = page("run")
+    box = app.text_area(key="field:training.pinned_prompts")
+    app = checked(box.set_value("one, two\nlines\n---\n\n---\nanother").run())
+    assert value(folder, "training.pinned_prompts") == ["one, two\nlines", "another"]
+    app = checked(app.text_area(key="field:training.pinned_prompts").set_value(" ").run())
+    assert value(folder, "training.pinned_prompts") is None

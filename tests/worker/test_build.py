@@ -77,6 +77,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "inference.epsilon_cutoff": (0.1, {"inference.do_sample": True}),
     "inference.eta_cutoff": (0.1, {"inference.do_sample": True}),
     "inference.top_k": (5, {"inference.do_sample": True}),
+    "training.pinned_prompts": (["Hello"], {}),
+    "training.pinned_rows": (1, {}),
     "accelerate": (True, {}),
 }  # fmt: skip
 
@@ -107,7 +109,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
 @pytest.fixture
 def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """config -> {group: {key: value}}: everything that the worker hands on."""
-    from toolkit.worker import build, dataset, model
+    from toolkit.worker import build, dataset, film, model
+    from toolkit.worker.splits import Source
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "another").symlink_to(tiny_model)
@@ -130,7 +133,11 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
             "from_pretrained": loads,
             "generate": build.generate_args(config.inference),
             "toolkit": {"example": renderer.example(ROWS[0]), "split": (plan.train.tolist(), plan.test.tolist())},
-            "worker": {"chat": dataset.chat_enabled(config, tokenizer), "folder": folder.name},
+            "worker": {
+                "chat": dataset.chat_enabled(config, tokenizer),
+                "folder": folder.name,
+                "pins": film.choose(config, Source(table, plan, make_renderer("{message}", "{answer}", table.columns))),
+            },
         }
 
     return measure
@@ -159,6 +166,8 @@ def test_changing_a_leaf_changes_what_the_library_gets(leaf: str, effects: Any) 
         key = "chat"
     elif leaf == "model.hf_model_ckpt":
         key = "folder"
+    elif leaf.startswith("training.pinned"):
+        key = "pins"
     elif leaf.startswith("data."):
         key = "example" if "prompt" in leaf else "split"
     assert before[group].get(key) != after[group].get(key), CONSUMED[leaf]
@@ -172,7 +181,7 @@ def test_an_empty_setting_is_left_to_the_library(leaf: str, effects: Any) -> Non
     try:
         config = with_settings({**beside, leaf: None})
     except ValueError:
-        assert leaf in (*EITHER, "data.prompt", "data.prompt_stub") or leaf.endswith("seed")
+        assert leaf in (*EITHER, "data.prompt", "data.prompt_stub") or leaf.endswith(("seed", "pinned_rows"))
         return
     if leaf == "model.hf_model_ckpt":
         pytest.skip("a run without a base model is refused (test_model.py)")

@@ -164,6 +164,8 @@ _TABLE: dict[str, Place] = {
     "save_dir": Place("run", "Folder for runs", empty="./experiments"),
     _ARGS + "logging_steps": Place("run", "Log every", unit="steps"),
     _ARGS + "eval_steps": Place("run", "Evaluate every", unit="steps", empty="about ten times a run"),
+    "training.pinned_rows": Place("run", "Test rows on the film strip"),
+    "training.pinned_prompts": Place("run", "Pinned prompts", rows=3, empty="test rows alone"),
 }
 # fmt: on
 

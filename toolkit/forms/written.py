@@ -81,9 +81,15 @@ def say(spec: FieldSpec, value: Any, limit: int = 48) -> str:
 def parse_many(spec: FieldSpec, text: str) -> list[Any]:
     """Several values in one box: numbers after commas, lists one a line, long texts between `---` lines."""
     if spec.kind == "text":
-        return [part.strip("\n") for part in re.split(rf"(?m)^{RULE}[ \t]*$", text)]
+        return split_texts(text, keep_empty=True)
     parts = text.splitlines() if spec.kind in ("words", "indexes") else re.split(r"[,;\s]+", text)
     return [from_word(spec, part.strip()) for part in parts if part.strip()]
+
+
+def split_texts(text: str, *, keep_empty: bool = False) -> list[str]:
+    """The texts between `---` lines."""
+    parts = [part.strip("\n") for part in re.split(rf"(?m)^{RULE}[ \t]*$", text)]
+    return [part for part in parts if keep_empty or part.strip()]
 
 
 def show_many(spec: FieldSpec, values: Sequence[Any]) -> str:

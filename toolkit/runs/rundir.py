@@ -58,6 +58,7 @@ class RunDir:
     checkpoints_dir = _Inside("checkpoints")
     adapter_dir = _Inside("adapter")
     evaluation_dir = _Inside("evaluation")
+    film_path = _Inside("film.jsonl")
     accelerate_path = _Inside("accelerate.yml")
     slot_path = _Inside("../slot.lock")
     """Held by the processes of the one run that is going in this save_dir."""

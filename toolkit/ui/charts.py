@@ -31,9 +31,14 @@ def palette() -> list[str]:
 
 
 def loss_chart(
-    curves: Mapping[str, Sequence[Point]], smoothing: float, revision: str, *, log_scale: bool = False
+    curves: Mapping[str, Sequence[Point]],
+    smoothing: float,
+    revision: str,
+    *,
+    log_scale: bool = False,
+    mark: int | None = None,
 ) -> go.Figure:
-    """Training loss (raw behind, smoothed in front) and loss on the test split."""
+    """Training loss (raw behind, smoothed in front) and loss on the test split; a thin line at the step `mark`."""
     colours = palette()
     figure = _figure(revision, "step", legend=True)
     train = curves.get("loss", [])
@@ -41,6 +46,8 @@ def loss_chart(
         _line(figure, "Training, raw", thin(train), colours[0], opacity=0.3, width=1)
     _line(figure, "Training", thin(smooth(train, smoothing)), colours[0])
     _line(figure, "Test", thin(curves.get("eval_loss", [])), colours[1], markers=True)
+    if mark is not None:
+        figure.add_vline(x=mark, line={"color": "#8A94A6", "width": 1.5, "dash": "dot"})
     if log_scale:
         figure.update_yaxes(title="loss", type="log")
     else:

@@ -16,6 +16,7 @@ from toolkit.ui.editor import template_editor
 
 SHOWN = 20_000
 """Characters of a text that the screen shows."""
+MOST_PINNED = 10
 TALL = 1200
 """A longer text scrolls in a box of its own."""
 
@@ -96,10 +97,26 @@ def _preview(table: Table) -> None:
             st.caption(":material/block: This row is left out: it lacks a cell that the templates use.")
         else:
             example = renderer.example(row)
-            st.markdown(":blue-badge[Prompt]")
+            with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+                st.markdown(":blue-badge[Prompt]", width="content")
+                _pin(example.prompt)
             text_block(example.prompt)
             st.markdown(":green-badge[Completion]")
             text_block(example.completion)
+
+
+def _pin(prompt: str) -> None:
+    """Put the prompt on the film strip of the next runs, or take it off."""
+    pinned = [str(entry) for entry in state.value("training.pinned_prompts") or []]
+    there = prompt in pinned
+    kept = [entry for entry in pinned if entry != prompt] if there else [*pinned, prompt]
+    st.button(
+        "Unpin" if there else "Pin", icon=":material/keep_off:" if there else ":material/keep:", type="tertiary",
+        key="pin_prompt", disabled=not there and len(pinned) >= MOST_PINNED,
+        help="A pinned prompt is answered at every evaluation: the run's page shows how the answer changes. "
+        f"At most {MOST_PINNED}; the whole list is on Configure, under Run & saving.",
+        on_click=state.set_value, args=("training.pinned_prompts", kept or None),
+    )  # fmt: skip
 
 
 def row_picker(rows: int, key: str) -> int:

@@ -11,6 +11,7 @@ from toolkit.runs.status import RunStatus, read_status
 from toolkit.ui import charts
 from toolkit.ui.chrome import boundary
 from toolkit.ui.curves import curves
+from toolkit.ui.film_view import chosen_step, film_strip
 from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.run_actions import stop_buttons
 from toolkit.ui.run_facts import facts
@@ -140,10 +141,12 @@ def _curves(run: RunDir, status: RunStatus) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="large"):
         smoothing = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=240, persist_state="session")
         log_scale = st.toggle("Log scale", key="log_scale", persist_state="session")
+    marked = chosen_step(run)
     st.plotly_chart(
-        charts.loss_chart(found, smoothing, run.id, log_scale=log_scale), key=f"loss_{run.id}", config=charts.CONFIG,
-        height=320, alt="Loss by step",
+        charts.loss_chart(found, smoothing, run.id, log_scale=log_scale, mark=marked), key=f"loss_{run.id}",
+        config=charts.CONFIG, height=320, alt="Loss by step",
     )  # fmt: skip
+    film_strip(run)
     small = [(entry, found[entry[0]]) for entry in charts.SMALL if found.get(entry[0])]
     for (name, title, factor, form), column in zip(
         [entry for entry, _ in small], st.columns(len(small) or 1), strict=False

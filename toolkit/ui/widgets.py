@@ -94,6 +94,16 @@ def _area(cell: Cell) -> None:
     st.text_area(cell.label, key=cell.key, help=cell.tooltip, on_change=read, height=_height(cell.place.rows), **seed)
 
 
+def _texts(cell: Cell) -> None:
+    """A list of long texts in one box, between lines of dashes."""
+    seed = _seed(cell.key, f"\n{written.RULE}\n".join(map(str, _as_list(cell.value))))
+    read = _saver(cell, lambda text: written.split_texts(text) or (None if cell.spec.optional else []))
+    st.text_area(
+        cell.label, key=cell.key, help=cell.tooltip, on_change=read, height=_height(cell.place.rows),
+        placeholder=f"Between lines of {written.RULE}. Empty: {cell.place.empty}", **seed,
+    )  # fmt: skip
+
+
 def _area_many(cell: Cell) -> None:
     """Long texts and lists: one value a line, or between lines of dashes."""
     seed = _seed(cell.key, written.show_many(cell.spec, cell.value))
@@ -227,6 +237,7 @@ def _options(cell: Cell, present: Sequence[str]) -> list[str]:
 
 RULES: tuple[Rule, ...] = (
     Rule("long text", lambda spec, place: spec.kind == "text" and place.rows > 0, _area, _area_many),
+    Rule("long texts", lambda spec, place: spec.kind == "words" and place.rows > 0, _texts, _area_many),
     Rule("switch", lambda spec, place: spec.kind == "flag" and place.switch, _switch, _flag_many),
     Rule("flag", lambda spec, place: spec.kind == "flag", _flag, _flag_many),
     Rule("choice", lambda spec, place: spec.kind == "choice", _select, _select_many),

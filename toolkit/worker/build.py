@@ -32,6 +32,8 @@ CONSUMED: dict[str, str] = {
     "training.sft_args.max_seq_length": _SFT + "max_length",
     "training.sft_args.neftune_noise_alpha": _SFT + "neftune_noise_alpha",
     "accelerate": _LOAD + "device_map",
+    "training.pinned_prompts": "worker.film.choose",
+    "training.pinned_rows": "worker.film.choose",
     _ARGS + "gradient_checkpointing": _SFT + "activation_checkpointing",
     _ARGS + "warmup_ratio": _SFT + "warmup_steps",
     **{

@@ -89,7 +89,8 @@ def answers(
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=stop_ids(model, tokenizer),
     )
-    with torch.inference_mode():
+    # no inference mode: what a layer keeps from one forward to the next must still be good for training
+    with torch.no_grad():
         made = model.generate(
             input_ids=ids, attention_mask=mask, generation_config=greedy, stopping_criteria=[_AskedToStop(stop)]
         )

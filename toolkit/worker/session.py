@@ -23,7 +23,7 @@ from trl import SFTConfig
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.runs.rundir import RunDir
-from toolkit.worker import build, evaluate, model
+from toolkit.worker import build, evaluate, film, model
 from toolkit.worker.adapter import lora_config
 from toolkit.worker.callback import Reporter, diverged
 from toolkit.worker.checkpoint import commit_adapter
@@ -92,6 +92,8 @@ def carry_out(session: Session) -> End:
     session.phase("loading model")
     trainer = _trainer(session, where, folder, tokenizer, train, test)
     facts = {**_facts(session, where, trainer), "threads": threads}
+    if session.team.leads:
+        trainer.add_callback(_film(session, tokenizer, source, folder))
     reporter = Reporter(session.tell, session.stop, facts, processes=session.team.processes)
     trainer.add_callback(reporter)
     session.stop.check()
@@ -171,6 +173,13 @@ def _facts(session: Session, where: build.Place, trainer: PreparedTrainer) -> di
         "precision": build.precision(session.config, where),
         "quantized": bool(session.config.model.quantize),
     }
+
+
+def _film(session: Session, tokenizer: PreTrainedTokenizerBase, source: Source, folder: Path) -> film.FilmStrip:
+    pins = film.choose(session.config, source)
+    attempt = int(os.environ.get("FTK_ATTEMPT", "1"))
+    positions = model.context_length(folder)
+    return film.FilmStrip(session.run, session.config, tokenizer, pins, session.tell, session.stop, attempt, positions)
 
 
 def _fit(trainer: PreparedTrainer) -> int:
