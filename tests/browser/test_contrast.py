@@ -24,8 +24,8 @@ def test_text_stands_out(browser: Browser, server: Server, theme: str) -> None:
         page.goto(f"{server.url}/{path}")
         expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
         try:  # while a page is drawn anew, what is on its way out is faded on purpose
-            page.wait_for_function(f"() => {{ const found = ({SCRIPT})(); return found.texts > 10 && !found.weak.length }}",
-                                   timeout=20_000)  # fmt: skip
+            good = f"() => {{ const found = ({SCRIPT})(); return found.texts > 10 && !found.weak.length }}"
+            page.wait_for_function(good, timeout=20_000)
         except Late:
             weak[title] = page.evaluate(SCRIPT)
     context.close()
