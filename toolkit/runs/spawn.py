@@ -52,13 +52,19 @@ def worker_environment(run: RunDir, config: Config, attempt: int) -> dict[str, s
         "USE_HUB_KERNELS": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while the app needs a core made training crawl
-        "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)),
+        "OMP_NUM_THREADS": str(max(1, training_cores() // processes)),
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
     }
     if "HF_HUB_OFFLINE" in os.environ:  # whoever said so means it
         settings["HF_HUB_OFFLINE"] = os.environ["HF_HUB_OFFLINE"]
     return {**os.environ, **settings}
+
+
+def training_cores() -> int:
+    """Cores for training: one stays free for the app, except where that would be half of the machine."""
+    cores = usable_cores()
+    return cores - 1 if cores > 3 else cores
 
 
 def usable_cores() -> int:

@@ -1,7 +1,8 @@
 """SFTTrainer for prepared rows: its loss where only labelled positions cost anything, and batches of like length.
 
-Equal to the library's own loss (a test holds it to rounding), because on a CPU that one scores every position, prompt
-and padding included. Knows no config, no run directory and no event.
+Equal to the library's own loss and gradients (tests hold it to rounding), because on a CPU that one scores every
+position, prompt and padding included. Which layers and attention compute the same for less is `fused_lora.py`'s and
+`attention.py`'s. Knows no config, no run directory and no event.
 """
 
 from __future__ import annotations
@@ -14,21 +15,37 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import DistributedType
 from torch import Tensor, nn
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import SFTTrainer
 
+from toolkit.worker.attention import use_short_rows
 from toolkit.worker.dataset import IGNORED
+from toolkit.worker.fused_lora import fuse
 from toolkit.worker.splits import token_lengths
 
 MAX_LOGITS = 2**26
 """Above so many logits in one batch (a quarter of a GB in fp32) the library's chunked loss is used: it holds fewer."""
+WHOLE_WEIGHTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+"""Every process has all weights: only then may a layer read another module's."""
 MEGABATCHES = 50
 """Rows are sorted by length within so many batches at a time: enough to save padding, few enough to stay random."""
 
 
 class PreparedTrainer(SFTTrainer):
     """Trains on columns input_ids and labels; every row once an epoch, whatever the number of processes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.accelerator.distributed_type in WHOLE_WEIGHTS:
+            fuse(self.model)
+            if self.args.device.type == "cpu":
+                use_short_rows(self.model.get_base_model())
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Nobody reads the sum, and the library walks through every module of the model at each step for it."""
+        return 0
 
     def compute_loss(
         self,
@@ -42,7 +59,8 @@ class PreparedTrainer(SFTTrainer):
         head = self.accelerator.unwrap_model(self.model).get_output_embeddings()
         if return_outputs or self.aux_loss_enabled or not self._worth_it(scored):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        rest = {name: value for name, value in inputs.items() if name != "labels"}
+        # padding comes last and no token looks ahead: without labels there, its mask changes nothing and costs time
+        rest = {name: value for name, value in inputs.items() if name not in ("labels", "attention_mask")}
         with _only_positions(head, scored):
             logits = model(**rest, use_cache=False).logits
         total = nn.functional.cross_entropy(logits[0].float(), labels[scored], reduction="sum")

@@ -1,0 +1,135 @@
+"""The fused LoRA layers against peft's, the plain attention against the library's kernels, packed rows apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.worker
+
+
+@pytest.fixture(scope="module")
+def peft_model(tiny_model: Path) -> Any:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    return get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+
+
+@pytest.fixture
+def model(peft_model: Any) -> Iterator[Any]:
+    from toolkit.worker.fused_lora import unfuse
+
+    yield peft_model.train()
+    unfuse(peft_model)
+    peft_model.get_base_model().set_attn_implementation("sdpa")
+
+
+def batch(lengths: tuple[int, ...] = (24, 24, 24)) -> dict[str, Any]:
+    import torch
+
+    longest = max(lengths)
+    ids = torch.randint(0, 300, (len(lengths), longest), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[1] * length + [0] * (longest - length) for length in lengths])
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def outcome(model: Any, inputs: dict[str, Any], *, bf16: bool = False) -> tuple[Any, dict[str, Any]]:
+    """Logits at real tokens, and every gradient of a loss over them."""
+    import torch
+
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+        logits = model(**inputs, use_cache=False).logits
+    real = logits[inputs["attention_mask"].bool()].float()
+    torch.logsumexp(real, dim=-1).mean().backward()
+    return real.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def off_by(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """The distance of all gradients relative to their length."""
+    import torch
+
+    flat, reference = (torch.cat([g.flatten() for g in found.values()]) for found in (one, other))
+    return float((flat - reference).norm() / reference.norm())
+
+
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 3e-2)])
+def test_fused_layers_equal_peft_s(model: Any, bf16: bool, tolerance: float) -> None:
+    from toolkit.worker.fused_lora import fuse
+
+    logits, gradients = outcome(model, batch(), bf16=bf16)
+    assert fuse(model) == 14  # 2 layers x 7 linear maps
+    fused_logits, fused_gradients = outcome(model, batch(), bf16=bf16)
+    assert set(fused_gradients) == set(gradients)
+    assert float((fused_logits - logits).norm() / logits.norm()) < tolerance
+    assert off_by(fused_gradients, gradients) < tolerance
+    assert all(g.dtype == p.dtype for p in model.parameters() if (g := p.grad) is not None)
+
+
+def test_a_fused_model_still_answers_as_its_base_and_is_saved_the_same(model: Any, tmp_path: Path) -> None:
+    import torch
+
+    from toolkit.worker.fused_lora import fuse
+
+    model.eval()
+    inputs = batch()
+    with torch.no_grad(), model.disable_adapter():
+        base = model(**inputs).logits
+    names = list(model.state_dict())
+    fuse(model)
+    with torch.no_grad(), model.disable_adapter():
+        torch.testing.assert_close(model(**inputs).logits, base, rtol=0, atol=0)
+    assert list(model.state_dict()) == names
+    assert model.generate(input_ids=inputs["input_ids"][:1], max_new_tokens=4, do_sample=False).shape[1] == 28
+
+
+def test_what_is_not_plain_stays_peft_s(tiny_model: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from toolkit.worker.fused_lora import fuse
+
+    for more in ({"lora_dropout": 0.1}, {"use_dora": True}, {"lora_bias": True}):
+        base = AutoModelForCausalLM.from_pretrained(tiny_model)
+        assert fuse(get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], **more))) == 0
+
+
+@pytest.mark.parametrize("lengths", [(24, 24, 24), (24, 11, 3)])
+def test_plain_attention_equals_the_kernel_in_bf16(model: Any, lengths: tuple[int, ...]) -> None:
+    from toolkit.worker.attention import use_short_rows
+
+    whole, exact = outcome(model, batch(lengths))
+    kernel, kernel_gradients = outcome(model, batch(lengths), bf16=True)
+    assert use_short_rows(model.get_base_model())
+    plain, gradients = outcome(model, batch(lengths), bf16=True)
+    # as near to the fp32 numbers as the kernel is, give or take rounding
+    assert float((plain - whole).norm()) < 1.5 * float((kernel - whole).norm())
+    assert off_by(gradients, exact) < 1.5 * off_by(kernel_gradients, exact) + 1e-3
+
+
+def test_packed_rows_do_not_see_each_other(model: Any) -> None:
+    """Position ids that start again keep the rows apart, in both attentions and both precisions."""
+    import torch
+
+    from toolkit.worker.attention import use_short_rows
+    from toolkit.worker.fused_lora import fuse
+
+    fuse(model)
+    use_short_rows(model.get_base_model())
+    ids = batch((20,))["input_ids"]
+    positions = torch.tensor([[*range(12), *range(8)]])
+    for context, tolerance in ((nullcontext(), 1e-4), (torch.autocast("cpu", torch.bfloat16), 5e-2)):
+        with torch.no_grad(), context:
+            packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
+            alone = [model(input_ids=part, use_cache=False).logits[0].float() for part in (ids[:, :12], ids[:, 12:])]
+            other = ids.clone()
+            other[0, :12] = 5
+            moved = model(input_ids=other, position_ids=positions, use_cache=False).logits[0, 12:].float()
+        torch.testing.assert_close(packed, torch.cat(alone), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(moved, packed[12:], rtol=0, atol=0)
