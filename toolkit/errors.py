@@ -38,12 +38,16 @@ class Problem:
 
 
 class ToolkitError(Exception):
-    """Something the user can act on: `message` says what is wrong, `hint` what to do next."""
+    """Something the user can act on: `message` says what is wrong, `hint` what to do next.
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    reason: one word for machines, as in `runs/explain.py`; "" leaves it to the words.
+    """
+
+    def __init__(self, message: str, hint: str = "", reason: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.reason = reason
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()

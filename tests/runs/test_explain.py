@@ -24,6 +24,11 @@ EXCEPTIONS = [
     ("DataError", "Row 3 has no answer.", "bad_data"),
     ("ValueError", "Target modules {'nope'} not found in the base model.", "bad_settings"),
     ("AssertionError", "Torch not compiled with CUDA enabled", "no_gpu"),
+    ("RuntimeError", "CUDA error: an illegal memory access was encountered", "gpu_error"),
+    ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling cublasCreate", "out_of_memory_gpu"),
+    ("pyarrow.lib.ArrowInvalid", "Parquet magic bytes not found in footer.", "bad_data"),
+    ("FileNotFoundError", "[Errno 2] No such file or directory: 'source.parquet'", "missing_file"),
+    ("OSError", "[Errno 5] Input/output error", "disk_error"),
     ("PermissionError", "[Errno 13] Permission denied: '/x'", "permission"),
     ("ModuleNotFoundError", "No module named 'trl'", "missing_package"),
     ("ZeroDivisionError", "division by zero", "bug"),
@@ -64,6 +69,17 @@ DEATHS = [
     (1, "  exitcode  : -9 (pid: 7)", {}, "killed"),
     (1, "  exitcode  : -11 (pid: 7)", {}, "native_crash"),
     (1, "config: target_modules=['x'], ConnectionError handling on", {}, "bug"),
+    (1, "[rank0]: " + TRACE.replace("\n", "\n[rank0]: ") + "MemoryError\n", {}, "out_of_memory"),
+    (1, TRACE + "ValueError: a wrong turn\nNote: done\nFinished\n", {}, "bug"),
+    (1, "", {"disk_full": True}, "disk_full"),
+    (-7, "", {"disk_full": True}, "disk_full"),
+    (-11, "", {"disk_full": True}, "native_crash"),
+    (-9, "", {"disk_full": True}, "killed"),
+    (-9, "", {"oom_killed": None}, "killed"),
+    (-24, "", {}, "killed"),
+    (-8, "", {}, "native_crash"),
+    (-4, "", {}, "native_crash"),
+    (None, "Fatal Python error: Bus error\n", {}, "native_crash"),
     (0, "", {}, "bug"),
     (3, "", {}, "bug"),
     (None, "", {}, "interrupted"),
@@ -96,3 +112,36 @@ def test_always_words_and_a_next_step(returncode: int | None, tail: str, oom: bo
         assert found.message
         assert found.hint
         assert len(found.message) < 600
+
+
+CRASH = """Fatal Python error: Segmentation fault
+
+Thread 0x00007f1 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 327 in wait
+
+Current thread 0x00007f2 (most recent call first):
+  File "/venv/torch/nn/functional.py", line 2379 in embedding
+  File "/venv/torch/nn/modules/sparse.py", line 193 in forward
+
+Extension modules: numpy.core (total: 1)
+"""
+
+
+def test_a_native_crash_says_where_python_stood() -> None:
+    found = explain_death(-11, "some words\n" + CRASH)
+    assert "SIGSEGV" in found.message
+    assert "functional.py, line 2379 (embedding)" in found.message
+    assert "sparse.py" in found.trace
+    assert "threading" not in found.trace
+
+
+def test_a_kill_is_blamed_on_memory_only_when_it_may_be() -> None:
+    assert "not for memory" in explain_death(-9, "").message
+    assert "memory that a container ran out of" in explain_death(-9, "", oom_killed=None).message
+    assert "ran out of memory" in explain_death(-9, "", oom_killed=True).message
+
+
+def test_what_is_logged_after_a_traceback_is_not_taken_for_its_end() -> None:
+    found = explain_death(1, TRACE + "ValueError: a wrong turn\nFinished: all well\n")
+    assert "ValueError: a wrong turn" in found.message
+    assert found.trace.endswith("ValueError: a wrong turn")

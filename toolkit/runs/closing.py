@@ -22,16 +22,21 @@ from toolkit.runs.rundir import RunDir
 from toolkit.runs.status import Facts, advance
 
 TAIL_BYTES = 16_000
+FULL_BYTES = 256 * 1024
 _ON_REQUEST = frozenset({"killed", "interrupted", "bug"})
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Who started a run, and how many processes the kernel had ended for memory by then."""
+    """Who started a run, how many processes the kernel had ended for memory by then, and how long the log was.
+
+    oom_kills: None where the kernel does not tell.
+    """
 
     supervisor: Holder
-    oom_kills: int
+    oom_kills: int | None
     at: float
+    log_bytes: int = 0
 
 
 def take_claim(run: RunDir, attempt: int = 1) -> bool:
@@ -41,6 +46,7 @@ def take_claim(run: RunDir, attempt: int = 1) -> bool:
     except (FileExistsError, FileNotFoundError):
         return False
     body = {"supervisor": vars(describe_self(attempt, run.id)), "oom_kills": oom_kills(), "at": time.time()}
+    body["log_bytes"] = run.log_path.stat().st_size if run.log_path.exists() else 0
     with os.fdopen(handle, "w") as file:
         json.dump({"schema": 1, **body}, file)
         file.flush()
@@ -53,7 +59,9 @@ def read_claim(run: RunDir) -> Claim | None:
     """The claim's body; None when there is none, or its writer died before it was whole."""
     try:
         body: dict[str, Any] = json.loads(run.claim_path.read_bytes())
-        return Claim(Holder(**body["supervisor"]), int(body["oom_kills"]), float(body["at"]))
+        kills = body["oom_kills"]
+        holder = Holder(**body["supervisor"])
+        return Claim(holder, None if kills is None else int(kills), float(body["at"]), int(body.get("log_bytes", 0)))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -73,10 +81,23 @@ def explain_run(run: RunDir, returncode: int | None) -> Explanation:
     claim = read_claim(run)
     return explain_death(
         returncode,
-        log_tail(run),
-        oom_killed=claim is not None and oom_kills() > claim.oom_kills,
+        log_tail(run, start=claim.log_bytes if claim else 0),
+        oom_killed=_memory_ran_out(claim),
         rebooted=claim is not None and claim.supervisor.boot != boot_id(),
+        disk_full=_is_full(run.path),
     )
+
+
+def _memory_ran_out(claim: Claim | None) -> bool | None:
+    """Whether the kernel has ended a process for memory since the claim; None where it can't be known."""
+    kills = oom_kills()
+    return None if claim is None or claim.oom_kills is None or kills is None else kills > claim.oom_kills
+
+
+def _is_full(path: Path) -> bool:
+    """Whether the volume has no room for another log line, or for another file."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize < FULL_BYTES or (found.f_files > 0 and found.f_favail == 0)
 
 
 def _write_end(run: RunDir, explain: Callable[[], Explanation]) -> bool:
@@ -96,19 +117,22 @@ def _write_end(run: RunDir, explain: Callable[[], Explanation]) -> bool:
     return True
 
 
-def log_tail(run: RunDir, lines: int | None = None) -> str:
-    """The end of worker.log (at most 16 kB, or so many lines); "" when there is none."""
+def log_tail(run: RunDir, lines: int | None = None, *, start: int = 0) -> str:
+    """The end of worker.log (at most 16 kB, or so many lines) from byte `start` on; "" when there is none."""
     try:
         with run.log_path.open("rb") as file:
-            file.seek(max(0, run.log_path.stat().st_size - TAIL_BYTES))
+            file.seek(max(start, run.log_path.stat().st_size - TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
     return text if lines is None else "\n".join(text.splitlines()[-lines:])
 
 
-def oom_kills() -> int:
-    """How many processes the kernel has ended for memory, in this process's control group and on the machine."""
+def oom_kills() -> int | None:
+    """How many processes the kernel has ended for memory, in this process's control group and on the machine.
+
+    None where the kernel does not tell.
+    """
     files = [Path("/proc/vmstat")]
     try:
         groups = Path("/proc/self/cgroup").read_text().splitlines()
@@ -120,12 +144,13 @@ def oom_kills() -> int:
             files.append(Path(f"/sys/fs/cgroup{path}/memory.events"))
         elif controllers == "memory":
             files.append(Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control"))
-    return sum(_oom_count(file) for file in files)
+    counts = [count for file in files if (count := _oom_count(file)) is not None]
+    return sum(counts) if counts else None
 
 
-def _oom_count(file: Path) -> int:
+def _oom_count(file: Path) -> int | None:
     try:
         found = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
     except OSError:
-        return 0
-    return int(found.group(1)) if found else 0
+        return None
+    return int(found.group(1)) if found else None

@@ -5,21 +5,24 @@ The worker uses it for a Python exception that it caught, the supervisor for a w
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """reason: one word for machines. message: what happened. hint: what to do next."""
+    """reason: one word for machines. message: what happened. hint: what to do next. trace: where, for whoever asks."""
 
     reason: str
     message: str
     hint: str
+    trace: str = ""
 
 
 START_AGAIN = "It can be started again."
+TRACE_LINES = 12
 _LESS_MEMORY = (
     "Lower per_device_train_batch_size (and raise gradient_accumulation_steps by as much), lower max_seq_length, "
     "or switch gradient_checkpointing on."
@@ -27,9 +30,11 @@ _LESS_MEMORY = (
 _NO_NETWORK = "Check the connection, or give the path of a local folder, or use bundled:demo-model."
 # In this order: the first pattern found in "ExceptionType: text" decides.
 _KNOWN: tuple[tuple[str, str, str, str], ...] = (
-    ("out_of_memory_gpu", r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED|HIP out of memory",
+    ("out_of_memory_gpu", r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)|"
+     r"CUDA error: out of memory|HIP out of memory|CUDNN_STATUS_ALLOC_FAILED",
      "The GPU ran out of memory.", _LESS_MEMORY + " quantize makes the base model about four times smaller."),
-    ("out_of_memory", r"^MemoryError|DefaultCPUAllocator|can't allocate memory|Cannot allocate memory|std::bad_alloc",
+    ("out_of_memory", r"^MemoryError|DefaultCPUAllocator|can't allocate memory|Cannot allocate memory|std::bad_alloc|"
+     r"ArrowMemoryError|realloc of size",
      "The machine ran out of memory.", _LESS_MEMORY + " Close other programs, or choose a smaller model."),
     ("disk_full", r"No space left on device|os error 28|ENOSPC|Disk quota exceeded|PytorchStreamWriter failed writing",
      "The disk is full.", "Free space on the volume of save_dir (delete old runs), then start again."),
@@ -44,23 +49,39 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
      r"couldn't connect to|Name or service not known|Temporary failure in name resolution|Network is unreachable|"
      r"MaxRetryError|ConnectError",
      "The Hugging Face hub can't be reached.", _NO_NETWORK),
-    ("bad_data", r"^DataError|DatasetGeneration|ArrowInvalid",
+    ("bad_data", r"^DataError|DatasetGeneration|ArrowInvalid|Parquet magic bytes",
      "The data can't be used.", "Look at it on the Data page."),
     ("bad_settings", r"^ConfigError|Target modules .* not found|target_modules|Please specify `target_modules`",
      "A setting doesn't fit this model.", "For lora.target_modules, all-linear fits every model."),
     ("no_gpu", r"Torch not compiled with CUDA|No CUDA GPUs are available|CUDA driver|Found no NVIDIA driver",
      "There is no usable GPU on this machine.", "Set device_map to auto or cpu."),
+    ("gpu_error", r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|NCCL error|ncclUnhandled|device-side assert|AcceleratorError",
+     "The GPU reported an error.", "Start it again. If it happens again, restart the machine or its GPU driver."),
     ("permission", r"^PermissionError|Permission denied|Read-only file system",
      "A file or folder may not be written or read.", "Check the rights of save_dir and of the model's folder."),
+    ("missing_file", r"^FileNotFoundError|No such file or directory",
+     "A file that the run needs is gone.", "Was it moved or deleted? Bring it back, or start the run anew."),
+    ("disk_error", r"Input/output error|Stale file handle|Structure needs cleaning",
+     "The disk or the network drive reported an error.", "Check the drive that save_dir is on, then start again."),
     ("missing_package", r"^(ModuleNotFoundError|ImportError)",
      "A package is missing or broken.", "Run pip install -r requirements.txt again."),
 )  # fmt: skip
-_QUOTES_ITSELF = frozenset({"bad_data", "bad_settings", "permission", "missing_package", "model_not_found"})
+_QUOTES_ITSELF = frozenset(
+    {"bad_data", "bad_settings", "permission", "missing_file", "disk_error", "missing_package", "model_not_found",
+     "gpu_error"}
+)  # fmt: skip
 _PLAIN_IN_A_LOG = frozenset({"out_of_memory_gpu", "out_of_memory", "disk_full"})
 """Libraries print these without a traceback; the words of the others may stand in any log."""
-_EXCEPTION_LINE = re.compile(
-    r"^(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Enabled|NotFound|Exit)?)(?:: (.*))?$"
-)
+_RANK = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
+_EXCEPTION_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+)(?:: ?(.*))?$")
+_FAULTS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP})
+"""What a program does to itself; every other signal comes from outside."""
+_FATAL = "Fatal Python error: "
+_SAID = {
+    "Segmentation fault": signal.SIGSEGV, "Aborted": signal.SIGABRT, "Bus error": signal.SIGBUS,
+    "Floating point exception": signal.SIGFPE, "Illegal instruction": signal.SIGILL,
+}  # fmt: skip
+_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 
 
 def explain_exception(type_name: str, text: str) -> Explanation:
@@ -77,34 +98,36 @@ def explain_exception(type_name: str, text: str) -> Explanation:
 
 
 def explain_death(
-    returncode: int | None, log_tail: str, *, oom_killed: bool = False, rebooted: bool = False
+    returncode: int | None,
+    log_tail: str,
+    *,
+    oom_killed: bool | None = False,
+    rebooted: bool = False,
+    disk_full: bool = False,
 ) -> Explanation:
     """Words for a worker that left no last event.
 
     returncode: as subprocess gives it (-9 for SIGKILL; 128 + n from a launcher counts too), None when another process
-    was its parent. log_tail: the last lines of worker.log. oom_killed: the kernel's count of processes ended for
-    memory has risen since the start. rebooted: the machine was started again since.
+    was its parent. log_tail: the last lines that this attempt wrote to worker.log. oom_killed: the kernel's count of
+    processes ended for memory has risen since the start; None when it can't be read. rebooted: the machine was
+    started again since. disk_full: the run's volume has no room left now.
     """
     if rebooted:
         return Explanation("interrupted", "The machine was switched off or restarted during the run.", START_AGAIN)
-    number = _signal_of(returncode, log_tail)
+    log = _RANK.sub("", log_tail)
+    number = _signal_of(returncode, log)
     if number == signal.SIGKILL or (number is None and returncode is None and oom_killed):
         return _killed(oom_killed)
-    exception = _last_exception(log_tail)
+    exception = _last_exception(log)
     if exception is not None:
-        return explain_exception(*exception)
-    recognised = _recognise(log_tail)
+        return replace(explain_exception(*exception[:2]), trace=exception[2])
+    recognised = _recognise(log)
     if recognised is not None and recognised.reason in _PLAIN_IN_A_LOG:
         return recognised
-    if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        name = signal.Signals(number).name
-        return Explanation("killed", f"The worker was ended from outside ({name}).", START_AGAIN)
+    if disk_full and number in (None, signal.SIGBUS):  # the log could not take the words; a mapped file raises SIGBUS
+        return replace(explain_exception("OSError", "No space left on device"), trace=_fault_trace(log))
     if number is not None:
-        return Explanation(
-            "native_crash",
-            f"The worker crashed inside a native library (signal {number}, {_signal_name(number)}).",
-            "Start it again. If it happens again: another precision or optimizer may avoid it; the log has the trace.",
-        )
+        return _native(number, log) if number in _FAULTS else _ended(number)
     if returncode is None:
         return Explanation("interrupted", "The worker ended without a word while the app was closed.", START_AGAIN)
     return Explanation(
@@ -114,17 +137,48 @@ def explain_death(
     )
 
 
-def _killed(oom_killed: bool) -> Explanation:
+def _killed(oom_killed: bool | None) -> Explanation:
     if oom_killed:
         return Explanation(
             "out_of_memory",
             "The machine ran out of memory, and the system ended the worker.",
             _LESS_MEMORY + " Close other programs, or choose a smaller model.",
         )
-    message = "The worker was killed from outside (SIGKILL), by a person or for memory that a container ran out of."
+    if oom_killed is None:  # nobody counts here: memory can't be ruled out
+        message = "The worker was killed from outside (SIGKILL), by a person or for memory that a container ran out of."
+        hint = f"{START_AGAIN} If it happens again: {_LESS_MEMORY[0].lower()}{_LESS_MEMORY[1:]}"
+        return Explanation("killed", message, hint)
+    return Explanation("killed", "The worker was killed from outside (SIGKILL), and not for memory.", START_AGAIN)
+
+
+def _ended(number: int) -> Explanation:
+    return Explanation("killed", f"The worker was ended from outside ({_signal_name(number)}).", START_AGAIN)
+
+
+def _native(number: int, log: str) -> Explanation:
+    """A crash below Python; faulthandler has written down where Python stood."""
+    trace = _fault_trace(log)
+    frame = _FRAME.search(trace)
+    place = f" while Python was at {frame[1].rpartition('/')[2]}, line {frame[2]} ({frame[3]})" if frame else ""
     return Explanation(
-        "killed", message, f"{START_AGAIN} If it happens again: {_LESS_MEMORY[0].lower()}{_LESS_MEMORY[1:]}"
+        "native_crash",
+        f"The worker crashed inside a native library (signal {number}, {_signal_name(number)}){place}.",
+        "Start it again. If it happens again: another precision or optimizer may avoid it; the log has the trace.",
+        trace,
     )
+
+
+def _fault_trace(log: str) -> str:
+    """What faulthandler said last: the error, and the frames of the thread in which it happened."""
+    at = log.rfind(_FATAL)
+    if at < 0:
+        return ""
+    lines = log[at:].splitlines()
+    begin = next((i for i, line in enumerate(lines) if line.startswith("Current thread")), None)
+    if begin is None:
+        return lines[0]
+    frames = itertools.takewhile(lambda line: line.startswith("  "), lines[begin + 1 :])
+    return "\n".join([lines[0], *itertools.islice(frames, TRACE_LINES)])
 
 
 def _recognise(text: str) -> Explanation | None:
@@ -136,16 +190,17 @@ def _recognise(text: str) -> Explanation | None:
     return None
 
 
-def _last_exception(log_tail: str) -> tuple[str, str] | None:
-    """(type, text) of the last traceback; None when the log ends without one."""
-    at = log_tail.rfind("Traceback (most recent call last)")
+def _last_exception(log: str) -> tuple[str, str, str] | None:
+    """(type, text, trace) of the last traceback; None when the log has none that is whole."""
+    at = log.rfind("Traceback (most recent call last)")
     if at < 0:
         return None
-    for line in reversed(log_tail[at:].splitlines()):
-        found = _EXCEPTION_LINE.match(line)
-        if found:
-            return found.group(1), found.group(2) or ""
-    return None
+    lines = log[at:].splitlines()
+    # frames are indented, the exception stands below them; what else was logged follows
+    end = next((i for i, line in enumerate(lines[1:], 1) if line and not line.startswith(" ")), None)
+    if end is None or (found := _EXCEPTION_LINE.match(lines[end])) is None:
+        return None
+    return found.group(1), found.group(2) or "", "\n".join(lines[max(1, end - TRACE_LINES) : end + 1])
 
 
 def _signal_of(returncode: int | None, log_tail: str) -> int | None:
@@ -157,9 +212,7 @@ def _signal_of(returncode: int | None, log_tail: str) -> int | None:
         # the accelerate launcher exits with 1 and prints what happened to its rank
         ranks = re.findall(r"exitcode\s*:\s*-(\d+)", log_tail)
         return int(ranks[-1]) if ranks else None
-    if "Fatal Python error: Segmentation fault" in log_tail:
-        return signal.SIGSEGV
-    return signal.SIGABRT if "Fatal Python error: Aborted" in log_tail else None
+    return next((number for words, number in _SAID.items() if _FATAL + words in log_tail), None)
 
 
 def _signal_name(number: int) -> str:

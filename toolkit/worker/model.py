@@ -6,6 +6,7 @@ code or asks for it is refused before any library reads it. Knows no dataset and
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -36,6 +37,7 @@ from toolkit.worker import build
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 INTERNAL_KEYS = ("_attn_implementation", "_experts_implementation")
+GONE, BROKEN = "model_not_found", "bad_model"
 _LOADING = (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, SafetensorError)
 _OFFLINE_HINT = "Connect this machine, or put the model into a folder and enter the folder's path."
 
@@ -55,11 +57,11 @@ def resolve(config: Config) -> Path:
     """
     name = str(config.model.hf_model_ckpt or "")
     if not name:
-        raise ToolkitError("No base model is chosen.", "Enter a folder, a hub id or bundled:demo-model.")
+        raise ToolkitError("No base model is chosen.", "Enter a folder, a hub id or bundled:demo-model.", GONE)
     if name.startswith(BUNDLED):
         folder = Path(toolkit.assets.__file__).parent / name.removeprefix(BUNDLED)
         if not re.fullmatch(r"[a-z0-9-]+", folder.name) or not folder.is_dir():
-            raise ToolkitError(f"No bundled model is called '{name}'.", "Choose bundled:demo-model.")
+            raise ToolkitError(f"No bundled model is called '{name}'.", "Choose bundled:demo-model.", GONE)
     else:
         folder = _local(name) or _download(name)
     refuse_code(folder)
@@ -71,9 +73,9 @@ def _local(name: str) -> Path | None:
     if path.is_dir():
         return path.resolve()
     if path.exists():
-        raise ToolkitError(f"'{name}' is a file.", "Enter the folder that holds config.json and the weights.")
+        raise ToolkitError(f"'{name}' is a file.", "Enter the folder that holds config.json and the weights.", GONE)
     if name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1:
-        raise ToolkitError(f"The model folder '{name}' does not exist.", "Check the path, or enter a hub id.")
+        raise ToolkitError(f"The model folder '{name}' does not exist.", "Check the path, or enter a hub id.", GONE)
     return None
 
 
@@ -82,18 +84,19 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except HFValidationError as error:
         message = f"'{name}' is neither a folder on this machine nor a hub id."
-        raise ToolkitError(message, "A hub id looks like owner/name.") from error
+        raise ToolkitError(message, "A hub id looks like owner/name.", GONE) from error
     except GatedRepoError as error:
         hint = f"Accept its terms at https://huggingface.co/{name}, then log in here with `hf auth login`."
-        raise ToolkitError(f"The model '{name}' is gated.", hint) from error
+        raise ToolkitError(f"The model '{name}' is gated.", hint, GONE) from error
     except RepositoryNotFoundError as error:
         hint = "Check the spelling; for a private model log in with `hf auth login`."
-        raise ToolkitError(f"The hub has no model '{name}' that you may read.", hint) from error
+        raise ToolkitError(f"The hub has no model '{name}' that you may read.", hint, GONE) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
         message = f"'{name}' is no folder on this machine, and the hub can't be reached to download it."
-        raise ToolkitError(message, _OFFLINE_HINT) from error
+        raise ToolkitError(message, _OFFLINE_HINT, "no_network") from error
     except (HfHubHTTPError, OSError) as error:
-        raise ToolkitError(f"Downloading '{name}' failed: {_first_line(error)}.", "Try again later.") from error
+        message = f"Downloading '{name}' failed: {_first_line(error)}."
+        raise ToolkitError(message, "Try again later.", "disk_full" if _no_room(error) else "no_network") from error
 
 
 def refuse_code(folder: Path) -> None:
@@ -101,19 +104,21 @@ def refuse_code(folder: Path) -> None:
     hint = "Models that bring their own code are never run here. Choose one that transformers supports by itself."
     scripts = sorted(path.name for path in folder.rglob("*.py"))
     if scripts:
-        raise ToolkitError(f"The model folder contains code ({scripts[0]}).", hint)
+        raise ToolkitError(f"The model folder contains code ({scripts[0]}).", hint, BROKEN)
     if (folder / "adapter_config.json").exists():
         message = f"'{folder.name}' is an adapter, not a base model."
-        raise ToolkitError(message, "Enter the base model that it was trained on.")
+        raise ToolkitError(message, "Enter the base model that it was trained on.", BROKEN)
     if not (folder / "config.json").exists():
-        raise ToolkitError(f"The folder '{folder.name}' has no config.json.", "Enter a folder that holds a model.")
+        raise ToolkitError(
+            f"The folder '{folder.name}' has no config.json.", "Enter a folder that holds a model.", BROKEN
+        )
     for path in sorted(folder.glob("*.json")):
         for key, value in _entries(_read_json(path)):
             if key in CODE_KEYS or key.startswith(INTERNAL_KEYS) or _names_kernel(key, value):
-                raise ToolkitError(f"{path.name} of the model contains '{key}', which can load code.", hint)
+                raise ToolkitError(f"{path.name} of the model contains '{key}', which can load code.", hint, BROKEN)
     if not any(folder.glob("*.safetensors")):
         message = f"The model '{folder.name}' has no safetensors weights."
-        raise ToolkitError(message, "Convert it to safetensors: other weight files can run code when opened.")
+        raise ToolkitError(message, "Convert it to safetensors: other weight files can run code when opened.", BROKEN)
 
 
 def _read_json(path: Path) -> Any:
@@ -122,7 +127,9 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise ToolkitError(f"{path.name} of the model can't be read: {_first_line(error)}.", "Get it again.") from error
+        raise ToolkitError(
+            f"{path.name} of the model can't be read: {_first_line(error)}.", "Get it again.", BROKEN
+        ) from error
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
@@ -175,7 +182,7 @@ def load_base(config: Config, where: build.Place | None = None, folder: Path | N
     if missing := sorted(found["missing_keys"]):
         # the library fills them with random numbers and goes on
         message = f"The weights of '{config.model.hf_model_ckpt}' lack {len(missing)} parts, {missing[0]} for one."
-        raise ToolkitError(message, "Get the model again, or choose one made for text generation.")
+        raise ToolkitError(message, "Get the model again, or choose one made for text generation.", BROKEN)
     return keep_gradients_right(model)
 
 
@@ -208,7 +215,13 @@ class _explained:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, _LOADING):
             hint = "Check that it is a complete causal language model which the installed transformers supports."
-            raise ToolkitError(f"The model '{self.name}' can't be loaded: {_first_line(error)}.", hint) from error
+            raise ToolkitError(
+                f"The model '{self.name}' can't be loaded: {_first_line(error)}.", hint, BROKEN
+            ) from error
+
+
+def _no_room(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _first_line(error: BaseException) -> str:

@@ -102,7 +102,7 @@ def write_splits(
         tell("warning", message=message)
     if not train.positions.size:
         message = f"No row has a completion left within {length} tokens: nothing could be learned."
-        raise ToolkitError(message, "Raise max_seq_length, or shorten the prompt.")
+        raise ToolkitError(message, "Raise max_seq_length, or shorten the prompt.", "bad_data")
     # like lengths together: less padding in every evaluation
     by_length = test.positions[np.argsort(figures["length"][test.positions], kind="stable")]
     np.save(run.data_dir / "train.npy", train.positions)

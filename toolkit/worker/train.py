@@ -105,7 +105,7 @@ def explain(error: Exception, processes: int = 1) -> Explanation:
         return Explanation("process_died", message, _SEE_LOG)
     known = explain_exception(type(error).__name__, str(error))
     if isinstance(error, ToolkitError):
-        reason = known.reason if known.reason != "bug" else "refused"
+        reason = error.reason or (known.reason if known.reason != "bug" else "refused")
         return Explanation(reason, error.message, error.hint or _CORRECT)
     return known
 
