@@ -59,7 +59,14 @@ def test_a_run_says_what_happens_in_order(done: tuple[RunDir, list[Event]]) -> N
     assert events[0]["kind"] == "started"
     assert {"torch", "peft", "trl"} <= set(events[0]["versions"])
     before = ["loading libraries", "preparing data", "loading model"]
-    assert phases(events) == [*before, "training", "evaluating", "saving", "answering test rows"]
+    assert phases(events) == [
+        *before,
+        "answering pinned prompts",
+        "training",
+        "evaluating",
+        "saving",
+        "answering test rows",
+    ]
     (prepared,), (plan,) = kinds(events, "prepared"), kinds(events, "plan")
     assert (prepared["train_rows"], prepared["test_rows"], prepared["dropped"]) == (16, 5, 0)
     assert (plan["total_steps"], plan["steps_per_epoch"], plan["epochs"]) == (8, 4, 2)
