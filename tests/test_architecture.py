@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "app": {"ui", "runs", "errors"},
     "worker": FLOOR
     | {"worker", "assets", "data"}
-    | {f"runs.{name}" for name in ("rundir", "events", "lock", "explain", "configfile", "durable")},
+    | {f"runs.{name}" for name in ("rundir", "events", "lock", "explain", "configfile", "durable")}
+    | {f"runs.{name}" for name in ("contract", "certificate", "exports", "card", "recipes", "status")},
 }
 MAX_LINES, MAX_FUNCTION = 250, 50
 

@@ -1,4 +1,4 @@
-"""The same runs without a browser: `python -m toolkit run config.yml`, list, serve, presets.
+"""The same runs without a browser: `python -m toolkit run config.yml`, list, serve, export.
 
 Exit codes: 0 finished, 1 failed, 2 settings that can't be used (every problem is printed), 130 stopped by Ctrl-C. Knows
 neither how a run starts (`runs/supervisor.py`) nor how the engine answers (`client.py`).
@@ -28,6 +28,8 @@ from toolkit.errors import ConfigError, Problem, ToolkitError
 from toolkit.forms import exchange
 from toolkit.forms.presets import presets as all_presets
 from toolkit.runs.configfile import read_text
+from toolkit.runs.export_process import export_to_end
+from toolkit.runs.exports import FORMS, known
 from toolkit.runs.machine import machine, machine_if_known
 from toolkit.runs.preflight import asks_machine, preflight
 from toolkit.runs.rundir import (
@@ -42,7 +44,7 @@ from toolkit.runs.rundir import (
 )
 from toolkit.runs.status import RunStatus, read_status
 from toolkit.runs.supervisor import Supervisor
-from toolkit.runs.terminal import display, ending, shown
+from toolkit.runs.terminal import display, ending, export_ending, export_line, shown
 
 FAILED, UNUSABLE, STOPPED = 1, 2, 130
 SaveDir = Annotated[Path, typer.Option(help="The folder that the runs are in.")]
@@ -99,6 +101,22 @@ def serve(
 ) -> None:
     """Answer with RUN's adapter and its base model over HTTP, in the manner of OpenAI's API, on this machine alone."""
     client.serve_foreground(save_dir.absolute(), open_run(save_dir, run).id, port)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="The id of a run that has an adapter.")],
+    form: Annotated[str, typer.Option(help=f"One of {', '.join(FORMS)}, or all.")] = "adapter",
+    check: Annotated[bool, typer.Option("--check", help="Only play the export that is there once more.")] = False,
+    save_dir: SaveDir = HERE,
+) -> None:
+    """Make a copy of RUN's model to take away, and check that it answers as the run did."""
+    chosen = open_run(save_dir, run)
+    wanted = list(FORMS) if form == "all" else [known(form).key]
+    ends = [export_to_end(chosen, one, export_line(out), check_only=check) for one in wanted]
+    for end in ends:
+        (out if end.state == "passed" else err).print(export_ending(end))
+    raise typer.Exit(0 if all(end.state == "passed" for end in ends) else FAILED)
 
 
 @app.command()

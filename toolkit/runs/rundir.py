@@ -59,6 +59,7 @@ class RunDir:
     adapter_dir = _Inside("adapter")
     evaluation_dir = _Inside("evaluation")
     film_path = _Inside("film.jsonl")
+    exports_dir = _Inside("exports")
     accelerate_path = _Inside("accelerate.yml")
     slot_path = _Inside("../slot.lock")
     """Held by the processes of the one run that is going in this save_dir."""

@@ -1,4 +1,4 @@
-"""A run as a terminal shows it: a bar that moves, or lines where nobody watches, and what is left when it is over.
+"""A run and its exports as a terminal shows them: a bar that moves, or lines where nobody watches, and what is left.
 
 Knows the state of a run and rich; starts and stops nothing.
 """
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from toolkit.config import Config
+from toolkit.runs.exports import ExportState
 from toolkit.runs.rundir import RunDir, list_runs, save_dir_of
 from toolkit.runs.status import RunStatus, read_status
 
@@ -89,6 +90,30 @@ def ending(run: RunDir, status: RunStatus) -> str:
     elsewhere = "" if run.save_dir == save_dir_of(Config()) else f" --save-dir {shlex.quote(shown(run.save_dir))}"
     lines.append(f"Talk to it: python -m toolkit serve {run.id}{elsewhere}")
     return "\n".join(lines)
+
+
+def export_line(out: Console) -> Callable[[ExportState], None]:
+    """What to call at every look at an export: each new phase is a line."""
+    said: list[str] = []
+
+    def line(state: ExportState) -> None:
+        text = f"{state.form.title}: {state.phase}"
+        if state.state == "running" and text not in said:
+            said.append(text)
+            out.print(text)
+
+    return line
+
+
+def export_ending(state: ExportState) -> str:
+    """Where the export is and the verdict on it, check by check; or why there is none."""
+    if state.certificate is None or state.folder is None:
+        return f"{state.form.title}: {state.message} {state.hint}".strip()
+    verdict = "answers as the run did" if state.state == "passed" else "BROKEN, don't use it"
+    checks = [
+        f"  {'ok ' if check.passed else 'NO '} {check.name}: {check.detail}" for check in state.certificate.checks
+    ]
+    return "\n".join([f"{state.form.title}: {verdict}. {shown(state.folder)}", *checks])
 
 
 def shown(path: Path) -> str:

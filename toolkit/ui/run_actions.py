@@ -18,6 +18,7 @@ from toolkit.ui.run_facts import facts
 
 MEMBERS = (
     "adapter_model.safetensors", "adapter_config.json", "README.md", "tokenizer.json", "tokenizer_config.json",
+    "contract.json",
     "special_tokens_map.json", "chat_template.jinja", "generation_config.json", "vocab.json", "merges.txt",
 )  # fmt: skip
 """What a downloaded adapter may hold, under these names and no others."""

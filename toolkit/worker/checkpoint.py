@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
 from toolkit.errors import RunError
+from toolkit.runs.contract import CONTRACT
 from toolkit.runs.durable import commit_dir
 from toolkit.runs.rundir import RunDir
 from toolkit.worker.callback import diverged
@@ -23,8 +24,15 @@ from toolkit.worker.callback import diverged
 ALLOWED = (".safetensors", ".json", ".txt", ".model", ".jinja", ".yml", ".md")
 
 
-def commit_adapter(run: RunDir, config: Config, model: PeftModel, tokenizer: PreTrainedTokenizerBase, step: int) -> int:
-    """Save the adapter as run.adapter_dir by the commit protocol; returns its bytes.
+def commit_adapter(
+    run: RunDir,
+    config: Config,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    step: int,
+    contract: str | None = None,
+) -> int:
+    """Save the adapter, with its prompt contract, as run.adapter_dir by the commit protocol; returns its bytes.
 
     Raises DivergedError when a trained weight is not finite, OSError when the disk refuses.
     """
@@ -35,6 +43,8 @@ def commit_adapter(run: RunDir, config: Config, model: PeftModel, tokenizer: Pre
     model.save_pretrained(staging, save_embedding_layers=False)
     tokenizer.save_pretrained(staging)
     shutil.copyfile(run.config_path, staging / "config.yml")
+    if contract is not None:
+        (staging / CONTRACT).write_text(contract, encoding="utf-8")
     name_base(staging, base_name(config, model))
     _refuse_foreign(staging)
     extra: dict[str, Any] = {"kind": "adapter", "run": run.id, "step": step, "base": config.model.hf_model_ckpt}

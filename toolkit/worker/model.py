@@ -154,28 +154,31 @@ def load_tokenizer(config: Config, folder: Path | None = None) -> PreTrainedToke
     Padding may share EOS: labels and attention are masked by length, never by token (a test holds it).
     """
     where = folder or resolve(config)
-    with _explained(config):
+    with explained(config.model.hf_model_ckpt):
         tokenizer = AutoTokenizer.from_pretrained(str(where), trust_remote_code=False, local_files_only=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_base(config: Config, where: build.Place | None = None, folder: Path | None = None) -> PreTrainedModel:
+def load_base(
+    config: Config, where: build.Place | None = None, folder: Path | None = None, *, dtype: str = ""
+) -> PreTrainedModel:
     """The base model, quantized if the config says so, in the precision that bf16 / fp16 ask for (fp32 otherwise).
 
-    Raises ToolkitError in the user's words for everything that a wrong or broken model can cause.
+    dtype: "auto" keeps the precision of the files instead. Raises ToolkitError in the user's words for everything that
+    a wrong or broken model can cause.
     """
     where = where or place(config)
     arguments = build.load_args(config, where)
-    arguments["dtype"] = getattr(torch, arguments["dtype"])
+    arguments["dtype"] = dtype or getattr(torch, arguments["dtype"])
     quantization = build.quantization_args(config)
     if quantization is not None:
         # one line a matrix product otherwise
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         arguments["quantization_config"] = transformers.BitsAndBytesConfig(**quantization)
     source = str(folder or resolve(config))
-    with _explained(config):
+    with explained(config.model.hf_model_ckpt):
         model, found = AutoModelForCausalLM.from_pretrained(
             source, local_files_only=True, output_loading_info=True, **arguments
         )
@@ -203,11 +206,11 @@ def is_quantized(model: PreTrainedModel) -> bool:
     return any(type(part).__name__ in ("Linear4bit", "Linear8bitLt") for part in model.modules())
 
 
-class _explained:
+class explained:
     """Turns what transformers raises on a bad model into a ToolkitError; memory errors pass, explain.py knows them."""
 
-    def __init__(self, config: Config) -> None:
-        self.name = config.model.hf_model_ckpt
+    def __init__(self, name: str | None) -> None:
+        self.name = name
 
     def __enter__(self) -> None:
         return None

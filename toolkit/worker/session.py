@@ -27,6 +27,7 @@ from toolkit.worker import build, evaluate, film, model
 from toolkit.worker.adapter import lora_config
 from toolkit.worker.callback import Reporter, diverged
 from toolkit.worker.checkpoint import commit_adapter
+from toolkit.worker.contract import contract_text
 from toolkit.worker.splits import Source, open_source, read_splits, write_splits
 from toolkit.worker.stop import Stop, StopAsked
 from toolkit.worker.trainer import PreparedTrainer
@@ -99,7 +100,7 @@ def carry_out(session: Session) -> End:
     session.stop.check()
     step = _fit(trainer)
     if session.team.leads:
-        _save(session, trainer, tokenizer, step)
+        _save(session, trainer, tokenizer, source, folder, step)
         if not reporter.stopped:
             return _scored(session, trainer, tokenizer, source, step)
     return End("stopped" if reporter.stopped else "finished", step)
@@ -193,9 +194,18 @@ def _fit(trainer: PreparedTrainer) -> int:
     return int(trainer.state.global_step)
 
 
-def _save(session: Session, trainer: PreparedTrainer, tokenizer: PreTrainedTokenizerBase, step: int) -> None:
+def _save(
+    session: Session,
+    trainer: PreparedTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    source: Source,
+    folder: Path,
+    step: int,
+) -> None:
     session.tell("phase", phase="saving")
-    size = commit_adapter(session.run, session.config, trainer.model, tokenizer, step)
+    asked = (session.run.id, session.config, trainer.model, tokenizer, source, folder)
+    contract = contract_text(*asked, tell=session.tell)
+    size = commit_adapter(session.run, session.config, trainer.model, tokenizer, step, contract)
     session.tell("adapter", step=step, path=session.run.adapter_dir.name, bytes=size)
 
 

@@ -1,0 +1,95 @@
+"""What an export says of itself: the card's figures, the ready lines, and text from outside that stays text."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.fakes.training import draft, make_run
+from tests.runs.test_certificate import contract
+from toolkit.data.prompt import compile_template
+from toolkit.errors import RunError
+from toolkit.runs.card import exact_matches, interval, model_card
+from toolkit.runs.contract import CONTRACT, read_contract, reference
+from toolkit.runs.export_process import start_export
+from toolkit.runs.exports import FORMS, export_state, lock_path, tell_progress
+from toolkit.runs.lock import WorkerLock
+from toolkit.runs.recipes import as_code, recipes
+from toolkit.runs.rundir import RunDir, read_config
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    settings = draft(tmp_path / "my runs", Path("owner/model"))
+    settings["data"]["prompt"] = "Say {question} `now`"
+    return make_run(settings)
+
+
+def test_the_card_tells_what_was_set_and_measured(run: RunDir) -> None:
+    run.evaluation_dir.mkdir()
+    lines = [{"row": i, "expected": "a", "base": "b", "adapter": " a " if i else "b"} for i in range(10)]
+    (run.evaluation_dir / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    card = model_card(run, read_config(run), FORMS["adapter"], contract(), picture="curves.png")
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["base_model"] == "owner/model" and head["library_name"] == "peft"
+    assert "| 0.0 % (0.0 to 27.8) | 90.0 % (59.6 to 98.2) |" in card
+    assert "``Say {question} `now` ``" in card.replace("`` S", "``S")
+    assert "--max-lora-rank 8" in card and "![Loss by step](curves.png)" in card
+    assert "order lamp" not in card  # no row of the data
+
+
+def test_an_interval_is_honest_at_the_ends() -> None:
+    assert interval(0, 10)[0] == 0 and interval(10, 10)[1] == pytest.approx(1)
+    assert interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Wilson, as tables have it
+    assert exact_matches(Path("nowhere")) is None
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize("chat", [True, False])
+def test_the_ready_lines_are_quoted_for_their_language(run: RunDir, form: str, chat: bool) -> None:
+    place = "/a folder/o'clock $(touch x)"
+    for one in recipes(run, read_config(run), FORMS[form], place, chat=chat):
+        if one.language == "python":
+            tree = ast.parse(one.text)
+            assert place in [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+            assert ("apply_chat_template" in one.text) is chat
+        else:
+            assert "o'\"'\"'clock" in one.text or place not in one.text
+
+
+def test_a_template_as_code_renders_the_same() -> None:
+    row = {"a b": "x", "q'": 'y"'}
+    template = compile_template("1 {{ {a b}\n'{q'}' \\", list(row))
+    assert eval(as_code(template), {"row": row}) == template.render(row)
+
+
+def test_the_state_of_an_export_is_its_files_and_its_lock(run: RunDir) -> None:
+    run.exports_dir.mkdir()
+    assert export_state(run, "adapter").state == "none"
+    with WorkerLock(lock_path(run, "adapter")):
+        tell_progress(run, "adapter", "running", "merging", 0.4)
+        state = export_state(run, "adapter")
+        assert (state.state, state.phase, state.fraction) == ("running", "merging", 0.4)
+        with pytest.raises(RunError, match="no adapter"):
+            start_export(run, "adapter")
+    state = export_state(run, "adapter")
+    assert state.state == "failed" and "without a word" in state.message
+    tell_progress(run, "adapter", "failed", "", 1.0, "no memory", "buy some")
+    assert export_state(run, "adapter").message == "no memory"
+    with pytest.raises(RunError, match="no form"):
+        export_state(run, "../adapter")
+
+
+def test_a_contract_comes_back_as_it_was(run: RunDir) -> None:
+    assert reference(run) is None
+    run.exports_dir.mkdir()
+    (run.exports_dir / CONTRACT).write_text(contract().dump())
+    assert reference(run) == contract()
+    (run.exports_dir / CONTRACT).write_text(json.dumps({"schema": 99}))
+    with pytest.raises(RunError, match="newer version"):
+        read_contract(run.exports_dir)

@@ -1,0 +1,247 @@
+"""Exports of small runs: each passes its certificate untouched, and every kind of tampering breaks it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.engine_runs import write_adapter
+from tests.fakes.training import draft, make_run, train_here
+from toolkit.runs.certificate import Certificate
+from toolkit.runs.contract import CONTRACT, read_contract, reference
+from toolkit.runs.durable import commit_dir
+from toolkit.runs.export_process import export_to_end, start_export
+from toolkit.runs.exports import FORMS, commit_hash, export_state, folder_of
+from toolkit.runs.rundir import RunDir, read_config
+
+pytestmark = pytest.mark.worker
+MERGED = "merged-bf16"
+
+
+@pytest.fixture(scope="module", params=["chat", "plain"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def run(kind: str, tiny_model: Path, tiny_plain_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run with a strong random adapter, older than contracts; its model has a chat template, or a BOS of its own."""
+    place = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTK_STATE_DIR", str(place / "state"))
+        made = make_run(draft(place / "save", tiny_model if kind == "chat" else tiny_plain_model))
+        write_adapter(made, read_config(made), 1)
+        for form in ("adapter", MERGED, "merged-fp16"):
+            build(made, form)
+    return made
+
+
+def build(run: RunDir, form: str) -> None:
+    from toolkit.worker.export import Progress, make
+
+    run.exports_dir.mkdir(exist_ok=True)
+    make(run, form, Progress(run, form))
+
+
+def verdict(run: RunDir, form: str) -> Certificate:
+    from toolkit.worker.replay import check
+
+    contract = reference(run)
+    assert contract is not None
+    return check(run, form, contract, commit_hash(folder_of(run, form)))
+
+
+def failed(certificate: Certificate) -> set[str]:
+    return {check.name for check in certificate.failures}
+
+
+@pytest.fixture
+def tampered(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Change the merged export by a function of its folder, with a commit that covers the change up; undone after."""
+    monkeypatch.setenv("FTK_STATE_DIR", str(run.save_dir.parent / "state"))
+    folder = folder_of(run, MERGED)
+    kept = run.exports_dir / "kept"
+    shutil.copytree(folder, kept)
+
+    def tamper(change: Callable[[Path], None]) -> Certificate:
+        staging = run.exports_dir / ".tampered"
+        shutil.copytree(folder, staging)
+        change(staging)
+        (staging / "COMMIT.json").unlink()
+        commit_dir(staging, folder, {})
+        return verdict(run, MERGED)
+
+    yield tamper
+    shutil.rmtree(folder)
+    kept.rename(folder)
+
+
+@pytest.mark.parametrize("form", ["adapter", MERGED, "merged-fp16"])
+def test_untouched_it_passes(run: RunDir, form: str) -> None:
+    certificate = verdict(run, form)
+    assert certificate.passed, certificate.failures
+    assert len(certificate.rows) == 8 and all(row.ids_equal and row.answer_equal for row in certificate.rows)
+    assert {"token ids identical", "log-probability drift", "greedy answers equal"} <= {
+        check.name for check in certificate.checks
+    }
+
+
+def test_the_contract_says_what_was_asked(run: RunDir, kind: str) -> None:
+    contract = reference(run)
+    assert contract is not None and contract.made == "export" and len(contract.golden) == 8
+    assert contract.chat is (kind == "chat") and bool(contract.chat_template_sha256) is (kind == "chat")
+    assert contract.special_tokens.bos_added is (kind == "plain") and not contract.special_tokens.eos_added
+    assert {golden.split for golden in contract.golden} == {"test", "train"}  # the split holds five rows
+    for golden in contract.golden:
+        assert golden.prompt == golden.cells["question"] and golden.prompt in golden.text
+        assert len(golden.logprobs) == len(golden.margins) == len(golden.answer_ids) > 0
+        assert max(golden.logprobs) <= 0 <= min(golden.margins)
+
+
+def test_another_template_breaks_it(tampered: Any) -> None:
+    def change(folder: Path) -> None:
+        body = json.loads((folder / CONTRACT).read_text())
+        body["template"]["prompt"] = "Question: {question}"
+        (folder / CONTRACT).write_text(json.dumps(body))
+
+    certificate = tampered(change)
+    assert {"prompt template", "token ids identical"} <= failed(certificate)
+    assert "instead of" in next(c.detail for c in certificate.failures if c.name == "token ids identical")
+
+
+@pytest.mark.parametrize("kind", ["chat"], indirect=True, scope="module")
+def test_another_chat_template_breaks_it(tampered: Any) -> None:
+    def change(folder: Path) -> None:
+        path = folder / "chat_template.jinja"
+        path.write_text(path.read_text().replace("<|im_end|>\n", "<|im_end|>"))
+
+    assert {"chat template", "token ids identical"} <= failed(tampered(change))
+
+
+@pytest.mark.parametrize("kind", ["plain"], indirect=True, scope="module")
+def test_another_bos_policy_breaks_it(tampered: Any) -> None:
+    def change(folder: Path) -> None:
+        body = json.loads((folder / "tokenizer.json").read_text())
+        body["post_processor"] = None
+        (folder / "tokenizer.json").write_text(json.dumps(body))
+
+    certificate = tampered(change)
+    assert {"special tokens", "token ids identical"} <= failed(certificate)
+    assert "bos_added True became False" in certificate.failures[0].detail
+
+
+def test_another_end_token_breaks_it(tampered: Any) -> None:
+    def change(folder: Path) -> None:
+        body = json.loads((folder / "generation_config.json").read_text())
+        (folder / "generation_config.json").write_text(json.dumps({**body, "eos_token_id": 7}))
+
+    assert "special tokens" in failed(tampered(change))
+
+
+def test_a_layer_that_was_not_merged_breaks_it(tampered: Any, run: RunDir) -> None:
+    import safetensors.torch
+
+    def change(folder: Path) -> None:
+        base = safetensors.torch.load_file(Path(str(read_config(run).model.hf_model_ckpt)) / "model.safetensors")
+        weights = safetensors.torch.load_file(folder / "model.safetensors")
+        name = "model.layers.1.mlp.down_proj.weight"
+        assert not (weights[name] == base[name].to(weights[name].dtype)).all()
+        weights[name] = base[name].to(weights[name].dtype)
+        safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    assert "log-probability drift" in failed(tampered(change))
+
+
+def test_coarser_weights_break_it(tampered: Any) -> None:
+    import safetensors.torch
+    import torch
+
+    def change(folder: Path) -> None:
+        weights = safetensors.torch.load_file(folder / "model.safetensors")
+        rounded = {name: w.to(torch.float8_e5m2).to(torch.bfloat16) for name, w in weights.items()}
+        safetensors.torch.save_file(rounded, folder / "model.safetensors", metadata={"format": "pt"})
+
+    assert "log-probability drift" in failed(tampered(change))
+
+
+def test_another_precision_than_promised_breaks_it(tampered: Any) -> None:
+    import safetensors.torch
+    import torch
+
+    def change(folder: Path) -> None:
+        weights = safetensors.torch.load_file(folder / "model.safetensors")
+        whole = {name: w.to(torch.float16) for name, w in weights.items()}
+        safetensors.torch.save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+
+    certificate = tampered(change)
+    assert "weights' precision" in failed(certificate) and "float16" in certificate.failures[0].detail
+
+
+def test_files_that_changed_are_not_even_loaded(run: RunDir) -> None:
+    path = folder_of(run, MERGED) / "chat_template.jinja"
+    path = path if path.exists() else folder_of(run, MERGED) / "tokenizer.json"
+    before = path.read_bytes()
+    path.write_bytes(before + b" ")
+    try:
+        certificate = verdict(run, MERGED)
+    finally:
+        path.write_bytes(before)
+    assert failed(certificate) == {"files as committed"} and path.name in certificate.failures[0].detail
+
+
+def test_the_zip_holds_what_is_needed_and_no_pickle(run: RunDir) -> None:
+    (run.adapter_dir / "training_args.bin").write_bytes(b"a pickle with a token")
+    (path,) = folder_of(run, "adapter").glob("*.zip")
+    with zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+        card = archive.read("README.md").decode()
+    (run.adapter_dir / "training_args.bin").unlink()
+    assert {"adapter_model.safetensors", "adapter_config.json", CONTRACT, "tokenizer.json", "README.md"} <= names
+    assert not [name for name in names if not name.endswith((".json", ".safetensors", ".jinja", ".md", ".png", ".yml"))]
+    assert "library_name: peft" in card and "{question}" in card and "order lamp" not in card
+
+
+def test_merging_into_a_quantized_base_keeps_what_training_saw(tiny_model: Path, save_dir: Path) -> None:
+    settings = draft(save_dir, tiny_model)
+    settings["model"].update(quantize=True, bitsandbytes={"load_in_4bit": True}, device_map="cpu")
+    run = make_run(settings)
+    write_adapter(run, read_config(run), 3)
+    for form in ("adapter", MERGED):
+        build(run, form)
+        certificate = verdict(run, form)
+        assert certificate.passed, certificate.failures
+    assert "quantization_config" not in json.loads((folder_of(run, MERGED) / "config.json").read_text())
+
+
+def test_the_demo_trained_exported_and_checked_by_its_own_processes(save_dir: Path) -> None:
+    from toolkit.config import Config
+    from toolkit.data.sources import open_table
+    from toolkit.runs.rundir import create_run
+
+    config = Config.model_validate({"save_dir": str(save_dir), "data": {"train_size": 64, "test_size": 16}})
+    run = create_run(config, open_table(config.data, save_dir))
+    code, events = train_here(run)
+    assert code == 0, events[-1]
+    contract = read_contract(run.adapter_dir)
+    assert contract.made == "training" and [golden.split for golden in contract.golden] == ["test"] * 8
+    phases: list[str] = []
+    for form in sorted(set(FORMS) - {MERGED}):
+        build(run, form)
+        assert verdict(run, form).passed, form
+    end = export_to_end(run, MERGED, lambda state: phases.append(state.phase))
+    assert end.state == "passed", (end.message, end.certificate and end.certificate.failures)
+    assert end.bytes > 0
+    assert "checking it against the golden prompts" in phases
+    card = (folder_of(run, MERGED) / "README.md").read_text()
+    assert "exact match, 16 rows (95 % interval)" in card and "![Loss by step](curves.png)" in card
+    assert (folder_of(run, MERGED) / "curves.png").read_bytes().startswith(b"\x89PNG")
+    (folder_of(run, MERGED) / "config.json").write_text("{}")
+    assert export_state(run, MERGED).state == "passed"  # until somebody looks
+    start_export(run, MERGED, check_only=True).wait()
+    assert export_state(run, MERGED).state == "broken"

@@ -1,0 +1,74 @@
+"""Starts the process that makes an export, or plays one again, and waits for it where somebody wants to.
+
+The process is in a session of its own, so an export survives the app. No user text is in its arguments. What it does
+is `worker/export.py`'s, what state it is in `exports.py`'s.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from toolkit.errors import RunError
+from toolkit.runs.exports import ExportState, export_state, known, lock_path
+from toolkit.runs.lock import is_held
+from toolkit.runs.rundir import RunDir, read_config
+from toolkit.runs.spawn import PROJECT_ROOT, worker_environment
+
+POLL_SECONDS = 0.2
+START_SECONDS = 30.0
+FAILED = 1
+"""Exit status of an export that did not come about and says why in its own file."""
+
+
+def start_export(run: RunDir, form: str, *, check_only: bool = False) -> subprocess.Popen[bytes]:
+    """Make an export and play it; with check_only play the one that is there. Returns once the process has begun.
+
+    Raises RunError: no adapter, or the same export is being made just now.
+    """
+    known(form)
+    if not (run.adapter_dir / "COMMIT.json").exists():
+        raise RunError(f"Run {run.id} has no adapter yet.", "Wait until it has finished, or choose another run.")
+    run.exports_dir.mkdir(exist_ok=True)
+    lock = lock_path(run, form)
+    if is_held(lock):
+        raise RunError("This export is being made just now.", "Wait for it.")
+    environment = worker_environment(run, read_config(run), attempt=1)
+    argv = [sys.executable, "-m", "toolkit.worker.export", run.id, form, *(["check"] if check_only else [])]
+    with (run.exports_dir / f"{form}.log").open("wb") as log:
+        process = subprocess.Popen(
+            argv,
+            cwd=PROJECT_ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    # whoever waits for a child ends it for good; this thread does, however long it lives
+    threading.Thread(target=process.wait, name="export-reaper", daemon=True).start()
+    end = time.monotonic() + START_SECONDS
+    while not is_held(lock) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    if process.poll() not in (None, 0, FAILED):
+        raise RunError("The export could not be started.", f"Its log is {log.name}.")
+    return process
+
+
+def export_to_end(
+    run: RunDir, form: str, look: Callable[[ExportState], None], *, check_only: bool = False
+) -> ExportState:
+    """Make it and wait, calling `look` now and then; Ctrl-C ends the export too. Raises RunError."""
+    process = start_export(run, form, check_only=check_only)
+    try:
+        while process.poll() is None:
+            look(export_state(run, form))
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    return export_state(run, form)

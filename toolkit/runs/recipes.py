@@ -1,0 +1,113 @@
+"""Ready lines to use a model elsewhere: serve, vLLM, Python, Ollama. Text alone; nothing here is ever executed.
+
+The prompt in them is the run's own template, as code: whoever copies them asks in the form that was trained. Paths and
+texts are quoted for the language that they stand in.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import toolkit
+from toolkit.config import BUNDLED, Config
+from toolkit.data.prompt import Template, compile_template
+from toolkit.runs.exports import Form
+from toolkit.runs.rundir import RunDir
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's --max-lora-rank may be."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    title: str
+    language: str
+    text: str
+
+
+def recipes(run: RunDir, config: Config, form: Form, place: str, *, chat: bool) -> list[Recipe]:
+    """How to use one export that lies at `place` (a folder, or a hub id). chat: asked in the chat template."""
+    if form.key == "gguf":
+        return [_ollama(run, place), _llama_server(place)]
+    return [_serve(run), _vllm(run, config, form, place), _python(config, form, place, chat=chat)]
+
+
+def _serve(run: RunDir) -> Recipe:
+    here = shlex.quote(str(run.save_dir))
+    return Recipe("This machine, OpenAI's API", "bash", f"python -m toolkit serve {run.id} --save-dir {here}")
+
+
+def _vllm(run: RunDir, config: Config, form: Form, place: str) -> Recipe:
+    where = shlex.quote(place)
+    if form.key != "adapter":
+        text = f"vllm serve {where} --dtype {form.dtype} --served-model-name {run.id}"
+        return Recipe("vLLM", "bash", text)
+    rank = next((rank for rank in LORA_RANKS if rank >= (config.lora.r or 8)), LORA_RANKS[-1])
+    base = shlex.quote(base_place(config))
+    lines = (
+        f"vllm serve {base} --enable-lora --max-lora-rank {rank}",
+        f"  --lora-modules {run.id}={where}",
+    )
+    return Recipe("vLLM", "bash", " \\\n".join(lines))
+
+
+def base_place(config: Config) -> str:
+    """Where another program finds the base model: a hub id, or a folder of this machine."""
+    name = str(config.model.hf_model_ckpt or "")
+    if not name.startswith(BUNDLED):
+        return name
+    return str(Path(toolkit.__file__).parent / "assets" / name.removeprefix(BUNDLED))
+
+
+def _python(config: Config, form: Form, place: str, *, chat: bool) -> Recipe:
+    # the columns that the run's own table had: every name in braces, or it would not have been trained
+    template = compile_template(config.data.prompt, re.findall(r"\{([^{}]+)\}", config.data.prompt))
+    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    load = [f"model = AutoModelForCausalLM.from_pretrained(place, dtype={form.dtype or 'auto'!r})"]
+    if form.key == "adapter":
+        imports = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
+        load = ["model = AutoPeftModelForCausalLM.from_pretrained(place)"]
+    if chat:
+        ask = [
+            'turns = [{"role": "user", "content": prompt(row)}]',
+            "text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)",
+            'given = tokenizer(text, add_special_tokens=False, return_tensors="pt")',
+        ]
+    else:
+        ask = ['given = tokenizer(prompt(row), return_tensors="pt")']
+    example = ", ".join(f"{name!r}: '...'" for name in template.columns)
+    lines = [
+        imports, "", f"place = {place!r}", "tokenizer = AutoTokenizer.from_pretrained(place)", *load, "", "",
+        "def prompt(row):", f"    return {as_code(template)}", "", "",
+        f"row = {{{example}}}", *ask, f"made = model.generate(**given, {_generation(config)})",
+        'answer = tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True)', "print(answer)",
+    ]  # fmt: skip
+    return Recipe("Python", "python", "\n".join(lines))
+
+
+def as_code(template: Template) -> str:
+    """A Python expression that renders the template for a dict `row`; every text is quoted by Python itself."""
+    pieces = [f"row[{piece.text!r}]" if piece.is_column else repr(piece.text) for piece in template.pieces]
+    return " + ".join(pieces) or "''"
+
+
+def _generation(config: Config) -> str:
+    """The run's settings for answers, as keyword arguments."""
+    chosen = config.inference
+    parts = [f"max_new_tokens={chosen.max_new_tokens or 128}", f"do_sample={bool(chosen.do_sample)}"]
+    if chosen.do_sample:
+        names = ("temperature", "top_p", "top_k")
+        parts += [f"{name}={getattr(chosen, name)}" for name in names if getattr(chosen, name) is not None]
+    return ", ".join(parts)
+
+
+def _ollama(run: RunDir, place: str) -> Recipe:
+    lines = (f"cd {shlex.quote(place)}", f"ollama create {run.id} -f Modelfile", f"ollama run {run.id}")
+    return Recipe("Ollama", "bash", "\n".join(lines))
+
+
+def _llama_server(place: str) -> Recipe:
+    return Recipe("llama.cpp", "bash", f"llama-server -m {shlex.quote(str(Path(place) / 'model.gguf'))} --port 8080")

@@ -1,0 +1,107 @@
+"""What each form of an export holds: weights, tokenizer, contract, settings, card and picture, under fixed names.
+
+`training_args.bin` and every other pickle stay out by a list of what may come in. Knows how to build, not when.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from toolkit.config import Config
+from toolkit.errors import RunError
+from toolkit.runs.card import model_card
+from toolkit.runs.contract import CONTRACT, Contract, reference
+from toolkit.runs.durable import durable_write
+from toolkit.runs.exports import FORMS, Form
+from toolkit.runs.rundir import RunDir
+from toolkit.worker import model
+from toolkit.worker.picture import curves_png
+
+Progress = Callable[[str, float], None]
+
+TOKENIZER = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
+)  # fmt: skip
+ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
+CARD, PICTURE, SETTINGS = "README.md", "curves.png", "finetuning-toolkit.yml"
+
+
+def build(run: RunDir, config: Config, form: str, staging: Path, progress: Progress) -> None:
+    """Fill `staging`. Raises ToolkitError with the reason why this form can't be had."""
+    model.quiet_libraries()
+    contract = _contract(run, config, progress)
+    if form == "adapter":
+        inside = staging / "files"
+        inside.mkdir()
+        _copy(run.adapter_dir, inside, (*ADAPTER, *TOKENIZER))
+        _describe(run, config, FORMS[form], contract, inside)
+        _zip(inside, staging / f"adapter-{run.id}.zip")
+        shutil.rmtree(inside)
+        return
+    _merge(run, config, FORMS[form], staging, progress)
+    _describe(run, config, FORMS[form], contract, staging)
+
+
+def _merge(run: RunDir, config: Config, form: Form, staging: Path, progress: Progress) -> None:
+    from toolkit.worker.merge import merged
+
+    folder = model.resolve(config)
+    progress("merging the adapter into the base model", 0.2)
+    whole = merged(run, config, folder, form.dtype)
+    progress("saving the merged model", 0.4)
+    whole.save_pretrained(staging)
+    _copy(run.adapter_dir, staging, TOKENIZER)
+
+
+def _contract(run: RunDir, config: Config, progress: Progress) -> Contract:
+    """The adapter's own, else one made now from base and adapter as training would load them."""
+    found = reference(run)
+    if found is not None:
+        return found
+    from peft import PeftModel
+
+    from toolkit.worker.contract import make_contract
+    from toolkit.worker.splits import open_source
+
+    progress("asking the golden prompts", 0.15)
+    folder = model.resolve(config)
+    base = model.load_base(config, folder=folder)
+    adapted = PeftModel.from_pretrained(base, str(run.adapter_dir), local_files_only=True).eval()
+    tokenizer = model.load_tokenizer(config, _tokenizer_folder(run, folder))
+    made = make_contract(run.id, config, adapted, tokenizer, open_source(run, config), folder, made="export")
+    durable_write(run.exports_dir / CONTRACT, made.dump())
+    return made
+
+
+def _tokenizer_folder(run: RunDir, base: Path) -> Path:
+    return run.adapter_dir if (run.adapter_dir / "tokenizer_config.json").exists() else base
+
+
+def _describe(run: RunDir, config: Config, form: Form, contract: Contract, folder: Path) -> None:
+    if not (folder / "tokenizer_config.json").exists():
+        _copy(model.resolve(config), folder, TOKENIZER)  # an adapter of old that came without
+    durable_write(folder / CONTRACT, contract.dump())
+    shutil.copyfile(run.config_path, folder / SETTINGS)
+    picture = curves_png(run)
+    if picture is not None:
+        durable_write(folder / PICTURE, picture)
+    durable_write(folder / CARD, model_card(run, config, form, contract, picture=PICTURE if picture else None))
+
+
+def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def _zip(folder: Path, target: Path) -> None:
+    names = sorted(path.name for path in folder.iterdir())
+    if not set(ADAPTER) <= set(names):
+        raise RunError("The adapter has no weights.", "Train the run again.")
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name in names:
+            archive.write(folder / name, name)
