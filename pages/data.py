@@ -6,11 +6,14 @@ import streamlit as st
 
 from toolkit.ui import chrome, split_view, state, table_view
 from toolkit.ui.dataset import config_of
+from toolkit.ui.doctor_view import doctor
 from toolkit.ui.first_visit import hero
 from toolkit.ui.form import render_field
 from toolkit.ui.prompt_view import prompt_workbench
+from toolkit.ui.scroll import scroll_if_asked
 from toolkit.ui.source_view import source_line, source_picker
 from toolkit.ui.steps import data_missing
+from toolkit.ui.version_view import version_line
 
 with chrome.page(
     "data", "What the model will learn from: a table, and two templates that turn each row into an example."
@@ -25,8 +28,10 @@ with chrome.page(
         chrome.show_error(error)
     if table is not None:
         source_line(table.label, table.rows, len(table.columns))
-        table_view.notices(table)
-        table_view.table_preview(table)
+        with st.container(key="dataset"):
+            version_line(table)
+            table_view.notices(table)
+            table_view.table_preview(table)
 
         st.subheader("Examples", anchor=False)
         prompt_workbench(table)
@@ -39,6 +44,8 @@ with chrome.page(
                 render_field(f"data.{leaf}", problems)
         if config is not None:
             split_view.split_bar(table, config)
-            if not missing:
-                table_view.doctor(table, config)
+
+        st.subheader("Checks", anchor=False)
+        doctor(table)
+        scroll_if_asked()
     chrome.next_step("configure", "Configure the training", missing)

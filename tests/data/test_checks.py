@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from toolkit.config import Config
-from toolkit.data.checks import SHOWN, Finding, findings, row_keys
+from toolkit.data.checks import findings
+from toolkit.data.finding import Finding
+from toolkit.data.keys import row_keys
 from toolkit.data.split import plan_split
 from toolkit.data.table import Table
 from toolkit.errors import DataError
@@ -22,7 +24,7 @@ def _by_kind(found: list[Finding]) -> dict[str, Finding]:
 
 
 def test_clean_data_has_no_findings(open_bytes: Callable[..., Table]) -> None:
-    table = open_bytes("q,a\n" + "".join(f"q{i},a{i}\n" for i in range(50)))
+    table = open_bytes("q,a\n" + "".join(f"what is {i}?,it is {i}!\n" for i in range(50)))
     assert findings(table, _config()) == []
 
 
@@ -34,12 +36,13 @@ def test_every_kind_is_found_with_its_rows(open_bytes: Callable[..., Table]) -> 
     rows[9] = '{"q": "q8", "a": "a8"}'
     rows[11] = '{"q": "q10", "a": "another"}'
     found = _by_kind(findings(open_bytes("\n".join(rows), "json"), _config()))
-    assert found["missing"].rows == (3, 5)
+    assert found["missing"].rows.tolist() == [3, 5]
     assert "'q' in 1, 'a' in 1" in found["missing"].message
-    assert found["empty_answer"].rows == (7,)
-    assert found["duplicate"].rows == (9,)
-    assert found["contradiction"].rows == (10, 11)
-    assert all(finding.hint and finding.count == len(finding.rows) for finding in found.values())
+    assert found["empty_answer"].rows.tolist() == [7]
+    assert found["duplicate"].rows.tolist() == [9]
+    assert found["contradiction"].rows.tolist() == [10, 11]
+    assert found["contradiction"].fixes[0].rows.tolist() == [11], "of two even answers the first stays"
+    assert all(finding.why and finding.fixes for finding in found.values())
 
 
 def test_test_rows_that_are_training_rows(open_bytes: Callable[..., Table]) -> None:
@@ -47,9 +50,9 @@ def test_test_rows_that_are_training_rows(open_bytes: Callable[..., Table]) -> N
     found = _by_kind(findings(table, _config()))
     test = plan_split(table, _config().data).test
     assert found["leak"].count == len(test)
-    assert found["leak"].rows == tuple(sorted(test.tolist()))
+    assert found["leak"].rows.tolist() == sorted(test.tolist())
     assert found["duplicate"].count == 190
-    assert len(found["duplicate"].rows) == SHOWN
+    assert found["leak"].fixes[0].rows.tolist() == found["duplicate"].rows.tolist()
     assert "leak" not in _by_kind(findings(table, _config("{q} {id}")))
 
 

@@ -1,144 +1,196 @@
-"""What a person should know about their data before training on it: each check maps (table, settings) to findings.
+"""What a person should know about their rows before training on them: each check maps the subject to findings.
 
-A new check is one function in CHECKS. Works by column, never row by row, so that a million rows take seconds. Knows no
-tokenizer: what truncation cuts off is the worker's to say.
+A new check is one function in CHECKS here, in `column_checks.py` or in `text_checks.py`. Works by column, never row by
+row, so that a million rows take seconds. Knows no tokenizer: what the length limit cuts off is `lengths.py`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import pyarrow.compute as pc
 
-from toolkit.config import Config
-from toolkit.data.prompt import Renderer, Template, make_renderer
-from toolkit.data.split import Indices, SplitPlan, plan_split
+from toolkit.config import Config, DataConfig
+from toolkit.data import column_checks, text_checks
+from toolkit.data.finding import Finding as Finding
+from toolkit.data.finding import Fix, Report, Rows, ordered
+from toolkit.data.keys import repeats
+from toolkit.data.keys import row_keys as row_keys
+from toolkit.data.near import LIMIT
+from toolkit.data.subject import Subject, subject_of
 from toolkit.data.table import Table
-from toolkit.errors import Severity
 
-SHOWN = 100
-"""Most row numbers a finding carries."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """kind: a stable word for the check; count: rows concerned; rows: the first of them, 0-based, ascending."""
-
-    kind: str
-    message: str
-    count: int
-    rows: tuple[int, ...]
-    severity: Severity
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class _Subject:
-    table: Table
-    renderer: Renderer
-    plan: SplitPlan
-    usable: np.ndarray[Any, np.dtype[np.bool_]]
-    prompts: Indices
-    examples: Indices
+Progress = Callable[[float, str], None]
+Check = Callable[[Subject], Iterator[Finding]]
 
 
 def findings(table: Table, config: Config) -> list[Finding]:
-    """Every finding, in the order of CHECKS. Raises DataError when the templates or the sizes can't be used."""
-    plan = plan_split(table, config.data)
-    renderer = make_renderer(config.data.prompt, config.data.prompt_stub, table.columns)
-    usable = np.ones(table.rows, dtype=bool)
-    usable[plan.dropped] = False
-    prompts = row_keys(table, renderer.prompt_template.columns)
-    examples = row_keys(table, renderer.columns_needed)
-    subject = _Subject(table, renderer, plan, usable, prompts, examples)
-    return [finding for check in CHECKS for finding in check(subject)]
+    """Every finding, the weightiest first. Raises DataError when the templates or the sizes can't be used."""
+    return list(examine(table, config.data).findings)
 
 
-def row_keys(table: Table, columns: Sequence[str]) -> Indices:
-    """A number for each row, equal exactly when the rows' cells in `columns` are equal; int64, `rows` long."""
-    keys = np.zeros(table.rows, dtype=np.int64)
-    for column in columns:
-        cells = pc.fill_null(pc.index_in(*_with_distinct(table, column)), -1)
-        codes = cells.to_numpy().astype(np.int64) + 1
-        keys = np.unique(keys * (int(codes.max(initial=0)) + 1) + codes, return_inverse=True)[1].astype(np.int64)
-    return keys
+def examine(table: Table, data: DataConfig, tell: Progress = lambda share, words: None) -> Report:
+    """The whole examination; `tell` hears how far it is (0 to 1) and at what."""
+    tell(0.02, "comparing rows")
+    subject = subject_of(table, data)
+    found: list[Finding] = []
+    for at, (words, check) in enumerate(CHECKS):
+        tell(0.1 + 0.4 * at / len(CHECKS), words)
+        found += check(subject)
+    found += _near(subject, lambda share: tell(0.5 + 0.5 * share, "looking for near duplicates"))
+    notes = []
+    if subject.used.size > LIMIT:
+        notes.append(f"Near duplicates were looked for among the first {LIMIT:,} rows.")
+    tell(1.0, "done")
+    return Report(ordered(found), tuple(notes))
 
 
-def _with_distinct(table: Table, column: str) -> tuple[Any, Any]:
-    cells = table.column(column)
-    return cells, pc.drop_null(pc.unique(cells))
+def rows_in_words(count: int) -> str:
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"
 
 
-def _missing(subject: _Subject) -> Iterator[Finding]:
+def _missing(subject: Subject) -> Iterator[Finding]:
     dropped = subject.plan.dropped
     if not dropped.size:
         return
     gaps = {column: subject.table.missing.get(column, 0) for column in subject.renderer.columns_needed}
     where = ", ".join(f"'{column}' in {count:,}" for column, count in gaps.items() if count)
-    message = f"{dropped.size:,} of {subject.table.rows:,} rows lack a cell that the templates use ({where})."
-    yield _finding("missing", message, dropped, "warning", "They are left out before splitting.")
+    yield Finding(
+        "missing",
+        "Missing cells",
+        f"{dropped.size:,} of {subject.table.rows:,} rows lack a cell that the templates use ({where}).",
+        "They are left out before splitting, so the model never sees them.",
+        "note",
+        dropped,
+        (_drop(dropped, "with missing cells"),),
+    )
 
 
-def _empty_answers(subject: _Subject) -> Iterator[Finding]:
-    rows = np.flatnonzero(_blank(subject.table, subject.renderer.stub_template) & subject.usable)
+def _empty_answers(subject: Subject) -> Iterator[Finding]:
+    rows = np.flatnonzero(subject.blank_answers)
     if rows.size:
-        message = f"{rows.size:,} rows have an empty answer: they teach the model to say nothing."
-        yield _finding("empty_answer", message, rows, "warning", "Remove these rows, if that is not meant.")
+        yield Finding(
+            "empty_answer",
+            "Empty answers",
+            f"{rows_in_words(rows.size)} {_form(rows, 'has', 'have')} nothing, or white space alone, as the answer.",
+            "They teach the model to say nothing.",
+            "serious",
+            rows,
+            (_drop(rows, "with an empty answer"),),
+        )
 
 
-def _duplicates(subject: _Subject) -> Iterator[Finding]:
-    used = np.flatnonzero(subject.usable)
-    again = _repeats(subject.examples[used])
-    if again.any():
-        rows = used[again]
-        message = f"{rows.size:,} rows repeat an earlier row, prompt and answer alike."
-        yield _finding("duplicate", message, rows, "warning", "The model sees them more often. Remove them.")
+def _duplicates(subject: Subject) -> Iterator[Finding]:
+    rows = subject.repeated
+    if rows.size:
+        yield Finding(
+            "duplicate",
+            "Exact duplicates",
+            f"{rows_in_words(rows.size)} {_form(rows, 'repeats', 'repeat')} an earlier row, prompt and answer alike.",
+            "The model sees them more often than the others and learns them by heart.",
+            "warning",
+            rows,
+            (_drop(rows, "that repeated an earlier row"),),
+        )
 
 
-def _contradictions(subject: _Subject) -> Iterator[Finding]:
-    used = np.flatnonzero(subject.usable)
-    first_of_each = used[~_repeats(subject.examples[used])]
+def _contradictions(subject: Subject) -> Iterator[Finding]:
+    if not subject.renderer.prompt_template.columns:
+        return
+    filled = subject.used[~subject.blank_answers[subject.used]]
+    first_of_each = filled[~repeats(subject.examples[filled])]
     prompts = subject.prompts[first_of_each]
     several = np.bincount(prompts, minlength=1) > 1
-    rows = np.sort(first_of_each[several[prompts]])
-    if rows.size and subject.renderer.prompt_template.columns:
-        message = f"{rows.size:,} rows share a prompt with a row that answers differently."
-        yield _finding("contradiction", message, rows, "warning", "The model can learn only one answer to a prompt.")
+    if not several.any():
+        return
+    rows = filled[several[subject.prompts[filled]]]
+    others = _minority(subject, rows)
+    label = f"Keep the commonest answer, remove {others.size:,}"
+    yield Finding(
+        "contradiction",
+        "Contradictory answers",
+        f"{rows_in_words(rows.size)} {_form(rows, 'shares', 'share')} a prompt with a row that answers "
+        f"differently ({int(several.sum()):,} prompts).",
+        "The model can learn only one answer to a prompt; from several it learns to guess.",
+        "warning",
+        rows,
+        (_drop(others, "with another answer than the commonest", label),),
+    )
 
 
-def _leaks(subject: _Subject) -> Iterator[Finding]:
+def _minority(subject: Subject, rows: Rows) -> Rows:
+    """Of the rows of each prompt, those with another than its commonest answer; the first counts where two are even."""
+    _, pair, times = np.unique(subject.examples[rows], return_inverse=True, return_counts=True)
+    order = np.lexsort((rows, -times[pair], subject.prompts[rows]))
+    ranked = subject.prompts[rows][order]
+    leads = np.concatenate([[True], ranked[1:] != ranked[:-1]])
+    best = np.repeat(subject.examples[rows][order][leads], np.diff(np.append(np.flatnonzero(leads), rows.size)))
+    return np.sort(rows[order][subject.examples[rows][order] != best])
+
+
+def _leaks(subject: Subject) -> Iterator[Finding]:
     plan = subject.plan
     same = np.isin(subject.examples[plan.test], subject.examples[plan.train])
     rows = np.sort(plan.test[same])
     if rows.size:
-        message = f"{rows.size:,} of {plan.test.size:,} test rows are also training rows, word for word."
-        yield _finding("leak", message, rows, "warning", "The scores will look too good. Remove repeated rows.")
+        yield Finding(
+            "leak",
+            "Test rows in the training set",
+            f"{rows.size:,} of {plan.test.size:,} test rows {_form(rows, 'is', 'are')} also in the "
+            "training set, word for word.",
+            "The scores will look better than the model is: it has seen the questions with their answers.",
+            "serious",
+            rows,
+            (_drop(subject.repeated, "that repeated an earlier row", f"Remove all {subject.repeated.size:,} repeats"),),
+        )
 
 
-CHECKS = (_missing, _empty_answers, _duplicates, _contradictions, _leaks)
+def _near(subject: Subject, tell: Callable[[float], None]) -> Iterator[Finding]:
+    earlier, later, rows = subject.near(tell)
+    if not rows.size:
+        return
+    fix = _drop(rows, "nearly equal to an earlier row")
+    part = np.zeros(subject.table.rows, dtype=np.int8)
+    part[subject.plan.train], part[subject.plan.test] = 1, 2
+    first, second = part[earlier], part[later]
+    leaks = np.unique(np.concatenate([earlier[(first == 2) & (second == 1)], later[(first == 1) & (second == 2)]]))
+    if leaks.size:
+        yield Finding(
+            "near_leak",
+            "Test rows nearly in the training set",
+            f"{leaks.size:,} of {subject.plan.test.size:,} test rows differ from a training row in a few letters only.",
+            "The scores will look better than the model is: it has seen almost the same questions.",
+            "serious",
+            leaks,
+            (_drop(rows, "nearly equal to an earlier row", f"Remove all {rows.size:,} near repeats"),),
+        )
+    yield Finding(
+        "near_duplicate",
+        "Near duplicates",
+        f"{rows_in_words(rows.size)} {_form(rows, 'differs', 'differ')} from an earlier row only in case, "
+        "punctuation or a few letters.",
+        "They weigh like copies: the model sees the same thing more often than the rest.",
+        "warning",
+        rows,
+        (fix,),
+    )
 
 
-def _finding(kind: str, message: str, rows: Indices, severity: Severity, hint: str) -> Finding:
-    return Finding(kind, message, int(rows.size), tuple(int(row) for row in rows[:SHOWN]), severity, hint)
+def _drop(rows: Rows, what: str, label: str = "") -> Fix:
+    words = rows_in_words(rows.size)
+    return Fix(label or f"Remove {words}", "drop", f"{words} {what} removed", rows)
 
 
-def _repeats(keys: Indices) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """True where a key stood earlier."""
-    again = np.ones(len(keys), dtype=bool)
-    again[np.unique(keys, return_index=True)[1]] = False
-    return again
+def _form(rows: Rows, one: str, many: str) -> str:
+    return one if rows.size == 1 else many
 
 
-def _blank(table: Table, template: Template) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Rows for which the template gives only white space; a missing cell is not blank here."""
-    literal = "".join(piece.text for piece in template.pieces if not piece.is_column)
-    blank = np.full(table.rows, not literal.strip(), dtype=bool)
-    if not blank.any():
-        return blank
-    for column in template.columns:
-        lengths = pc.utf8_length(pc.utf8_trim_whitespace(table.column(column)))
-        blank &= pc.fill_null(pc.equal(lengths, 0), False).to_numpy()
-    return blank
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("looking for missing cells", _missing),
+    ("looking for empty answers", _empty_answers),
+    ("looking for duplicates", _duplicates),
+    ("looking for contradictions", _contradictions),
+    ("comparing test and training rows", _leaks),
+    *((words, check) for words, check in column_checks.CHECKS),
+    *((words, check) for words, check in text_checks.CHECKS),
+)

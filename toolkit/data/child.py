@@ -10,6 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,41 +46,75 @@ def read_in_child(
 
     Raises the DataError that the child reported, or one that explains its death; `limit_s` is wall clock, seconds.
     """
+    answer_of_child(module, request, folder, limit_s, environment)
+    return folder / TABLE
+
+
+def answer_of_child(
+    module: str, request: str, folder: Path, limit_s: float, environment: Mapping[str, str] | None = None,
+    *, doing: str = "Reading", stop: threading.Event | None = None,
+) -> None:  # fmt: skip
+    """Run `python -m module` with `request` on its standard input until it has left its report in `folder`.
+
+    Raises what `read_in_child` does, in which `doing` the data is named, and Stopped soon after `stop` was set.
+    """
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     env = {**kept, **_FIXED, "PYTHONPATH": str(ROOT), **(environment or {})}
     log = folder / "stderr.log"
-    with log.open("wb") as errors:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", module],
-                input=request.encode(), stdout=subprocess.DEVNULL, stderr=errors,
-                cwd=ROOT, env=env, timeout=limit_s, start_new_session=True, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            message = f"Reading the data took more than {limit_s:.0f} seconds and was given up."
-            raise DataError(message, "Try a smaller file, or one object a line (JSONL) instead of one list.") from error
+    with tempfile.TemporaryFile() as asked, log.open("wb") as errors:
+        asked.write(request.encode())
+        asked.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=asked, stdout=subprocess.DEVNULL, stderr=errors, cwd=ROOT, env=env, start_new_session=True,
+        )  # fmt: skip
+        _wait(process, limit_s, doing, stop)
     report = folder / REPORT
-    if done.returncode != 0 or not report.exists():
-        raise _death(done.returncode, log)
+    if process.returncode != 0 or not report.exists():
+        raise _death(process.returncode, log, doing)
     error_found = json.loads(report.read_text())["error"]
     if error_found is not None:
         offers = [ReadOptions(**offer) for offer in error_found["offers"]]
         if offers:
             raise UnreadableError(error_found["message"], error_found["hint"], offers)
         raise Refused(error_found["message"], error_found["hint"])
-    return folder / TABLE
+
+
+def _wait(process: subprocess.Popen[bytes], limit_s: float, doing: str, stop: threading.Event | None) -> None:
+    """Until the process has ended by itself; otherwise it is killed, and why is raised."""
+    end = time.monotonic() + limit_s
+    try:
+        while True:
+            try:
+                process.wait(0.1 if stop is not None else limit_s)
+                return
+            except subprocess.TimeoutExpired as waiting:
+                if stop is not None and stop.is_set():
+                    raise Stopped(f"{doing} the data was stopped.") from waiting
+                if time.monotonic() >= end:
+                    message = f"{doing} the data took more than {limit_s:.0f} seconds and was given up."
+                    hint = "Try a smaller file, or one object a line (JSONL) instead of one list."
+                    raise DataError(message, hint) from waiting
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+class Stopped(DataError):
+    """Nobody waits for the answer any more."""
 
 
 class Refused(DataError):
     """The child read the file and said no: it would say so again."""
 
 
-def _death(returncode: int, log: Path) -> DataError:
+def _death(returncode: int, log: Path, doing: str) -> DataError:
     if returncode < 0:
         number = signal.Signals(-returncode)
         reason = f"{_DEATHS.get(number, 'it was ended')} ({number.name})"
     else:
         lines = log.read_text(errors="replace").strip().splitlines()
         reason = f"it ended with code {returncode}" + (f": {lines[-1][:300]}" if lines else "")
-    message = f"The process that read the data did not finish: {reason}."
+    message = f"{doing} the data did not finish: {reason}."
     return DataError(message, "Your data and your settings are untouched. Try a smaller part of the file.")

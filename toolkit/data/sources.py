@@ -24,6 +24,7 @@ from toolkit.data.reader import Request
 from toolkit.data.table import Table as Table
 from toolkit.data.table import load_table as load_table
 from toolkit.data.uploads import Source, adopt, hashed, publish, uploads_dir
+from toolkit.data.versions import open_version
 from toolkit.errors import DataError
 
 READER_VERSION = 1
@@ -52,6 +53,9 @@ def open_table(data: DataConfig, save_dir: Path, options: ReadOptions = FIND_OUT
     Raises DataError; an UnreadableError when one of its `offers`, passed as `options`, would make the file readable.
     """
     path = str(data.path)
+    version = open_version(Path(path))
+    if version is not None:
+        return version
     if data.file_type == "huggingface":
         return _open_hub(path, save_dir)
     source = _bundled(path.removeprefix(BUNDLED)) if path.startswith(BUNDLED) else adopt(Path(path), save_dir)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,25 @@ Cells = dict[str, str | None]
 
 
 @dataclass(frozen=True)
+class Version:
+    """What a fixed dataset came from. original and parent: sha256 of the first table and of the one before; parent_type
+    and parent_path: how the data settings name that one; steps: what was done since the original, in words."""
+
+    original: str
+    parent: str
+    parent_type: str
+    parent_path: str
+    steps: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Table:
     """A parsed dataset. path: the parquet file; sha256: of the original bytes, 64 hex digits; label: its name for
-    people; missing: missing cells of each column; notices: what the reader decided, in words."""
+    people; missing: missing cells of each column; notices: what the reader decided, in words; version: None for one as
+    it was read."""
 
     path: Path
     sha256: str
@@ -39,6 +55,7 @@ class Table:
     rows: int
     missing: Mapping[str, int] = field(hash=False)
     notices: tuple[str, ...] = ()
+    version: Version | None = None
 
     @cached_property
     def _starts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -138,14 +155,21 @@ def load_table(parquet: Path) -> Table:
         raise DataError(f"The prepared data {parquet} can't be read ({error}).", "Open the data again.") from error
     if footer["schema"] > SCHEMA:
         raise DataError(f"{parquet} was made by a newer version of the toolkit.", "Update the toolkit.")
-    notices = tuple(footer["notices"])
-    return Table(Path(parquet), footer["sha256"], footer["label"], columns, rows, footer["missing"], notices)
+    notices, made = tuple(footer["notices"]), footer.get("version")
+    version = Version(**{**made, "steps": tuple(made["steps"])}) if made else None
+    return Table(Path(parquet), footer["sha256"], footer["label"], columns, rows, footer["missing"], notices, version)
 
 
-def footer(sha256: str, label: str, missing: Mapping[str, int], notices: Sequence[str]) -> dict[str, str]:
+def footer(
+    sha256: str,
+    label: str,
+    missing: Mapping[str, int],
+    notices: Sequence[str],
+    version: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
     """What `load_table` reads back, as a parquet file's key-value metadata."""
     content = {"schema": SCHEMA, "sha256": sha256, "label": label, "missing": dict(missing), "notices": list(notices)}
-    return {FOOTER.decode(): json.dumps(content)}
+    return {FOOTER.decode(): json.dumps(content if version is None else {**content, "version": version})}
 
 
 def _dicts(part: pa.Table) -> list[Cells]:

@@ -1,0 +1,112 @@
+"""A fix makes a version beside the original; undo, redo, and the same rows for whoever opens it by its path."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from toolkit.config import Config
+from toolkit.data.checks import findings
+from toolkit.data.finding import Finding, Fix
+from toolkit.data.sources import open_table
+from toolkit.data.table import Table
+from toolkit.data.uploads import store
+from toolkit.data.versions import Place, apply, first, redone, undone
+from toolkit.errors import DataError
+from toolkit.runs.rundir import create_run, read_meta
+
+ROWS = ["q,a", "one,1", "two,", "three,caf\u00c3\u00a9", "one,1", "f\u200bour,4", "five,5"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place("csv", str(store("\n".join(ROWS).encode(), "numbers.csv", tmp_path)))
+
+
+def opened(place: Place, save_dir: Path) -> Table:
+    return open_table(_config(place).data, save_dir)
+
+
+def _config(place: Place) -> Config:
+    data = {"file_type": place.file_type, "path": place.path, "prompt": "{q}", "prompt_stub": "{a}"}
+    return Config.model_validate({"data": data})
+
+
+def fix_of(table: Table, place: Place, kind: str) -> Fix:
+    found: dict[str, Finding] = {f.kind: f for f in findings(table, _config(place))}
+    return found[kind].fixes[0]
+
+
+def test_a_fix_leaves_the_original_and_makes_a_version(tmp_path: Path, place: Place) -> None:
+    before = hashlib.sha256(Path(place.path).read_bytes()).hexdigest()
+    table = opened(place, tmp_path)
+    made = apply(fix_of(table, place, "duplicate"), table, place, tmp_path)
+    after = opened(made, tmp_path)
+    assert [row["q"] for row in after.page(0, 9)] == ["one", "two", "three", "f\u200bour", "five"]
+    assert after.version is not None
+    assert after.version.steps == ("1 row that repeated an earlier row removed",)
+    assert after.missing == {"q": 0, "a": 1}
+    assert after.label == table.label
+    assert hashlib.sha256(Path(place.path).read_bytes()).hexdigest() == before
+    assert opened(place, tmp_path).rows == 6
+
+
+def test_repairs_touch_only_the_cells_concerned(tmp_path: Path, place: Place) -> None:
+    table = opened(place, tmp_path)
+    made = apply(fix_of(table, place, "mojibake"), table, place, tmp_path)
+    made = apply(fix_of(opened(made, tmp_path), made, "unusual"), opened(made, tmp_path), made, tmp_path)
+    after = opened(made, tmp_path)
+    expected = [dict(row) for row in table.page(0, 9)]
+    expected[2]["a"], expected[4]["q"] = "café", "four"
+    assert after.page(0, 9) == expected
+
+
+def test_undo_and_redo_go_along_the_chain(tmp_path: Path, place: Place) -> None:
+    table = opened(place, tmp_path)
+    second = apply(fix_of(table, place, "duplicate"), table, place, tmp_path)
+    other = opened(second, tmp_path)
+    third = apply(fix_of(other, second, "missing"), other, second, tmp_path)
+    last = opened(third, tmp_path)
+    assert undone(last) == second
+    assert undone(other) == place
+    assert undone(table) is None
+    assert redone(table, place, tmp_path) == second
+    assert redone(other, second, tmp_path) == third
+    assert redone(last, third, tmp_path) is None
+    assert first(last) == place
+    # another fix of the original: redo goes to the newest, and the same fix again is the same file
+    apart = apply(fix_of(table, place, "mojibake"), table, place, tmp_path)
+    assert redone(table, place, tmp_path) == apart
+    assert apply(fix_of(table, place, "duplicate"), table, place, tmp_path) == second
+    assert redone(table, place, tmp_path) == second
+
+
+def test_a_run_trains_on_the_version_and_says_so(tmp_path: Path, place: Place) -> None:
+    table = opened(place, tmp_path)
+    made = apply(fix_of(table, place, "duplicate"), table, place, tmp_path)
+    version = opened(made, tmp_path)
+    config = _config(made).model_copy(update={"save_dir": str(tmp_path)})
+    run = create_run(config, version)
+    assert read_meta(run)["dataset"]["version"]["steps"] == list(version.version.steps)  # type: ignore[union-attr]
+    assert read_meta(run)["dataset"]["rows"] == 5
+    # the run's own file of settings, as `python -m toolkit run` reads it, names the same rows
+    assert open_table(_config(made).data, tmp_path / "elsewhere").page(0, 9) == version.page(0, 9)
+
+
+def test_what_is_not_a_version_is_refused(tmp_path: Path, place: Place) -> None:
+    table = opened(place, tmp_path)
+    made = Path(apply(fix_of(table, place, "duplicate"), table, place, tmp_path).path)
+    forged = made.with_name(f"{made.name[:13]}{'0' * 12}.parquet")
+    forged.write_bytes(made.read_bytes())
+    with pytest.raises(DataError, match="not the version"):
+        opened(Place("csv", str(forged)), tmp_path)
+    with pytest.raises(DataError, match=r"would be left"):
+        apply(Fix("", "drop", "", table_rows(table)), table, place, tmp_path)
+
+
+def table_rows(table: Table):  # type: ignore[no-untyped-def]
+    import numpy as np
+
+    return np.arange(table.rows - 1)

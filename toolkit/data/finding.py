@@ -1,0 +1,111 @@
+"""What the doctor tells: a finding with its rows and its fixes, and a report of them as a folder on disk.
+
+Row numbers can be millions: each list of them is a .npy file beside report.json, mapped and not loaded when read.
+Knows no check and no screen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from toolkit.errors import DataError
+
+Weight = Literal["serious", "warning", "note"]
+WEIGHTS: tuple[Weight, ...] = ("serious", "warning", "note")
+Action = Literal["drop", "repair", "clean", "set", "template"]
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+NONE: Rows = np.zeros(0, dtype=np.int64)
+REPORT = "report.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Fix:
+    """One click. drop: leave `rows` out; repair: undo mojibake in `columns` of `rows`; clean: take unusual characters
+    out of them. These three make a version of the data, and `done` is its line in the history. set: put `settings`
+    (dotted path -> value) into the draft. template: in the template under settings["path"] write "new" for "old"."""
+
+    label: str
+    action: Action
+    done: str = ""
+    rows: Rows = field(default_factory=lambda: NONE)
+    columns: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """kind: a stable word for the check; message: what and how many; why: one sentence; rows: 0-based, ascending, all
+    of them; empty when the finding is about a whole column or template."""
+
+    kind: str
+    title: str
+    message: str
+    why: str
+    weight: Weight
+    rows: Rows = field(default_factory=lambda: NONE)
+    fixes: tuple[Fix, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return int(self.rows.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """findings: the weightiest first; notes: what was left out of the examination, in sentences."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+
+def ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The weightiest first, then those with most rows."""
+    return tuple(sorted(findings, key=lambda f: (WEIGHTS.index(f.weight), -f.count)))
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write report.json and its lists of rows into an existing folder."""
+    entries = []
+    for at, finding in enumerate(report.findings):
+        np.save(folder / f"{at}.npy", finding.rows)
+        for nth, fix in enumerate(finding.fixes):
+            np.save(folder / f"{at}-{nth}.npy", fix.rows)
+        fixes = [
+            {"label": f.label, "action": f.action, "done": f.done, "columns": f.columns, "settings": f.settings}
+            for f in finding.fixes
+        ]
+        entry = {name: getattr(finding, name) for name in ("kind", "title", "message", "why", "weight")}
+        entries.append({**entry, "fixes": fixes})
+    content = {"findings": entries, "notes": report.notes}
+    (folder / REPORT).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def read_report(folder: Path) -> Report:
+    """Raises DataError when the folder holds no whole report."""
+    try:
+        content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        found = [_finding(entry, folder, at) for at, entry in enumerate(content["findings"])]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"The findings in {folder} can't be read ({error}).", "Check the data again.") from error
+    return Report(tuple(found), tuple(content["notes"]))
+
+
+def _finding(entry: dict[str, Any], folder: Path, at: int) -> Finding:
+    fixes = [
+        Fix(**{**fix, "columns": tuple(fix["columns"])}, rows=_rows(folder / f"{at}-{nth}.npy"))
+        for nth, fix in enumerate(entry.pop("fixes"))
+    ]
+    return replace(Finding(**entry), rows=_rows(folder / f"{at}.npy"), fixes=tuple(fixes))
+
+
+def _rows(file: Path) -> Rows:
+    size = file.stat().st_size
+    # an empty array can't be mapped
+    rows: Rows = np.load(file, mmap_mode="r" if size > 4096 else None, allow_pickle=False)
+    return rows

@@ -1,0 +1,201 @@
+"""The dataset doctor on screen: what was found, which rows, why it matters, and one click to repair or to accept it.
+
+The examination runs in the background (`data/doctor.py`); this looks at it once a second until it is over.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import streamlit as st
+
+from toolkit.config import Config
+from toolkit.data import accepted, versions
+from toolkit.data.doctor import Examination, examination, forget
+from toolkit.data.finding import Finding, Fix, Report
+from toolkit.data.prompt import template_problems
+from toolkit.data.split import size_problems
+from toolkit.data.table import Table
+from toolkit.errors import DataError
+from toolkit.ui import chrome, scroll, state, table_view
+from toolkit.ui.dataset import config_of
+from toolkit.ui.plain import plain
+from toolkit.ui.words import plural
+
+PERIOD_S = 1.0
+LOOKS = {
+    "serious": ("red", ":material/error:"),
+    "warning": ("orange", ":material/warning:"),
+    "note": ("gray", ":material/info:"),
+}
+WEIGHTS = {"serious": "serious", "warning": "worth a look", "note": "to know"}
+NOTHING = "missing cells, empty answers, duplicates, contradictions, test rows in training, wrong columns, garbled text"
+_FAILED, _CHANGED = "doctor_failed", "doctor_changed"
+
+
+def doctor(table: Table) -> None:
+    """The section of the Data page."""
+    going = st.session_state.get("doctor_going", True)
+    st.fragment(_view, run_every=PERIOD_S if going else None)(table)
+
+
+def report_of(table: Table) -> Examination | None:
+    """The examination of the draft's use of the table; None while its templates or sizes can't be used."""
+    config = config_of(state.draft()["data"])
+    if config is None or not _usable(table, config):
+        return None
+    return examination(table, config.data, state.save_dir(), _session())
+
+
+def _usable(table: Table, config: Config) -> bool:
+    found = [*template_problems(config, table.columns), *size_problems(config, table.rows)]
+    return not any(problem.severity == "error" for problem in found)
+
+
+def _session() -> str:
+    return str(st.session_state.setdefault("session", secrets.token_hex(8)))
+
+
+def _view(table: Table) -> None:
+    with chrome.boundary():
+        one = report_of(table)
+        going = one is not None and not one.over
+        if going != st.session_state.get("doctor_going"):
+            st.session_state["doctor_going"] = going
+            st.rerun()
+        with st.container(key="doctor"):
+            _changed()
+            if one is None:
+                st.caption(":material/pending: The data is checked once the templates and sizes can be used.")
+            elif one.error is not None:
+                _broken(one)
+            elif one.report is None:
+                share, words = one.progress
+                st.progress(share, text=f":gray[Checking the data: {words}]")
+            else:
+                _findings(table, one.report)
+
+
+def _findings(table: Table, report: Report) -> None:
+    now, seen = accepted.divided(report, accepted.marks(table, state.save_dir()))
+    failed = st.session_state.pop(_FAILED, None)
+    if failed is not None:
+        chrome.show_error(failed)
+    if now:
+        counts = [(weight, sum(f.weight == weight for f in now)) for weight in LOOKS]
+        words = ", ".join(f"{number} {WEIGHTS[weight]}" for weight, number in counts if number)
+        st.markdown(f"**{plural(len(now), 'finding')}** :gray[{words}]")
+    else:
+        what = "Nothing else was found." if seen else "Nothing was found."
+        st.markdown(f":green[:material/check_circle: **{what}**] :gray[Looked for {NOTHING}.]")
+    for finding in now:
+        with st.container(border=True, gap="xsmall"):
+            _words(finding)
+            _buttons(table, finding)
+    if seen:
+        with st.expander(f"{plural(len(seen), 'finding')} accepted", icon=":material/visibility:"):
+            for finding in seen:
+                _words(finding)
+                _again(table, finding)
+    for note in report.notes:
+        st.caption(f":material/info: {plain(note, 300)}")
+
+
+def _words(finding: Finding) -> None:
+    colour, icon = LOOKS[finding.weight]
+    st.markdown(
+        f":{colour}[{icon}] **{plain(finding.title)}** {plain(finding.message, 600)} :gray[{plain(finding.why, 400)}]"
+    )
+
+
+def _buttons(table: Table, finding: Finding) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        for at, fix in enumerate(finding.fixes):
+            if st.button(plain(fix.label, 80), key=f"fix:{finding.kind}:{at}", icon=":material/healing:"):
+                _apply(table, fix)
+        _show_rows(table, finding)
+        if st.button("I have seen this", key=f"accept:{finding.kind}", type="tertiary", icon=":material/visibility:",
+                     help="Leave it as it is. Start tells what was accepted."):  # fmt: skip
+            accepted.accept(finding, table, state.save_dir())
+            st.rerun(scope="fragment")
+
+
+def _again(table: Table, finding: Finding) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        _show_rows(table, finding)
+        if st.button("Open again", key=f"reopen:{finding.kind}", type="tertiary", icon=":material/undo:"):
+            accepted.reopen(finding, table, state.save_dir())
+            st.rerun(scope="fragment")
+
+
+def _show_rows(table: Table, finding: Finding) -> None:
+    if not finding.count:
+        return
+    label = "Show the row" if finding.count == 1 else f"Show the {finding.count:,} rows"
+    if st.button(label, key=f"show:{finding.kind}", type="tertiary", icon=":material/table_rows:",
+                 on_click=_jump, args=(table, finding)):  # fmt: skip
+        st.rerun()
+
+
+def _jump(table: Table, finding: Finding) -> None:
+    table_view.show_only(table, finding.title, finding.rows)
+    st.session_state["row"] = int(finding.rows[0]) + 1
+    scroll.ask("dataset")
+
+
+def _apply(table: Table, fix: Fix) -> None:
+    if fix.action in ("set", "template"):
+        _put(fix)
+    else:
+        try:
+            with st.spinner("Making a new version of the data…"):
+                here = versions.Place(str(state.value("data.file_type")), str(state.value("data.path")))
+                made = versions.apply(fix, table, here, state.save_dir())
+                state.choose_dataset(made.file_type, made.path)
+        except DataError as error:
+            st.session_state[_FAILED] = error
+        else:
+            st.toast(f"{plain(fix.done)}. Undo stands beside the dataset's name.", icon=":material/check:")
+    st.rerun()
+
+
+def _put(fix: Fix) -> None:
+    """Change settings of the draft, and keep what they were for Undo."""
+    if fix.action == "template":
+        path, text = fix.settings["path"], str(state.value(fix.settings["path"]) or "")
+        new: dict[str, object] = {path: text.replace(fix.settings["old"], fix.settings["new"]).strip(" ")}
+    else:
+        new = dict(fix.settings)
+    st.session_state[_CHANGED] = {path: state.value(path) for path in new}
+    _replace(new)
+    st.toast(f"{plain(fix.label)}: done.", icon=":material/check:")
+
+
+def _replace(new: dict[str, object]) -> None:
+    for path, value in new.items():
+        state.set_value(path, value)
+    state.replace_templates(str(state.value("data.prompt") or ""), str(state.value("data.prompt_stub") or ""))
+
+
+def _changed() -> None:
+    """The way back from the last change of settings that a fix made."""
+    before = st.session_state.get(_CHANGED)
+    if not before:
+        return
+    names = {"data.prompt": "the prompt template", "data.prompt_stub": "the completion template",
+             "training.sft_args.max_seq_length": "the maximum sequence length"}  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        what = " and ".join(names.get(path, path) for path in before)
+        st.caption(f":material/check: A fix changed {what}.", width="content")
+        if st.button("Undo", key="doctor_undo", type="tertiary", icon=":material/undo:"):
+            del st.session_state[_CHANGED]
+            _replace(before)
+            st.rerun()
+
+
+def _broken(one: Examination) -> None:
+    if one.error is not None:
+        chrome.show_error(one.error)
+    if st.button("Check again", key="doctor_again", icon=":material/refresh:"):
+        forget(one.key)
+        st.rerun()

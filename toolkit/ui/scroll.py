@@ -1,0 +1,34 @@
+"""Brings a part of the page into view: what a click has changed may lie above."""
+
+from __future__ import annotations
+
+import streamlit as st
+from streamlit.components.v2.types import ComponentRenderer
+
+_JS = """
+export default function (component) {
+  const { to, turn } = component.data
+  if (!turn || window.ftkScrolled === turn) return
+  window.ftkScrolled = turn
+  document.querySelector(".st-key-" + CSS.escape(to))?.scrollIntoView({ behavior: "smooth", block: "start" })
+}
+"""
+_ASKED = "scroll_to"
+
+
+@st.cache_resource(show_spinner=False)
+def _component() -> ComponentRenderer:
+    return st.components.v2.component("scroll_to", js=_JS)
+
+
+def ask(key: str) -> None:
+    """Scroll to the container with this key at the next run of the page."""
+    turn = int(st.session_state.get(_ASKED, ("", 0))[1]) + 1
+    st.session_state[_ASKED] = (key, turn)
+
+
+def scroll_if_asked() -> None:
+    """Call once at the end of the page."""
+    key, turn = st.session_state.get(_ASKED, ("", 0))
+    if turn:
+        _component()(key="scroll", data={"to": key, "turn": turn})

@@ -1,0 +1,57 @@
+"""The versions of a dataset on screen: which one this is, undo, redo, and what was done since the original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from toolkit.data import versions
+from toolkit.data.table import Table
+from toolkit.errors import DataError
+from toolkit.ui import state
+from toolkit.ui.plain import plain
+
+
+def version_line(table: Table) -> None:
+    """One line under the dataset's name; nothing for an original that has no version."""
+    here = versions.Place(str(state.value("data.file_type")), str(state.value("data.path")))
+    after = versions.redone(table, here, state.save_dir())
+    steps = table.version.steps if table.version else ()
+    if not steps and after is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="versions"):
+        if steps:
+            st.markdown(f":green-badge[:material/history: Version {len(steps) + 1}] :gray[{plain(steps[-1])}]",
+                        width="content")  # fmt: skip
+        else:
+            st.markdown(":gray-badge[:material/history: Original]", width="content")
+        _go("Undo", ":material/undo:", versions.undone(table))
+        _go("Redo", ":material/redo:", after)
+        if len(steps) > 1:
+            _go("Original", ":material/restart_alt:", versions.first(table))
+            with st.popover("History", icon=":material/list:", type="tertiary"):
+                _history(steps)
+
+
+def run_line(dataset: Mapping[str, Any]) -> None:
+    """Which version of its dataset a run was trained on."""
+    made = dataset.get("version")
+    if not made:
+        return
+    st.caption(f":material/history: Trained on version {len(made['steps']) + 1} of {plain(dataset.get('label'))}:")
+    _history(tuple(made["steps"]))
+
+
+def _history(steps: tuple[str, ...]) -> None:
+    st.markdown("\n".join(f"{at}. {plain(step)}" for at, step in enumerate(("the original, as given", *steps), 1)))
+
+
+def _go(label: str, icon: str, place: versions.Place | None) -> None:
+    if st.button(label, key=f"version_{label}", icon=icon, type="tertiary", disabled=place is None) and place:
+        try:
+            state.choose_dataset(place.file_type, place.path)
+        except DataError as error:
+            st.session_state["source_error"] = error
+        st.rerun()
