@@ -6,7 +6,7 @@ import streamlit as st
 
 from toolkit.ui import chrome, split_view, state, table_view
 from toolkit.ui.dataset import config_of
-from toolkit.ui.doctor_view import doctor
+from toolkit.ui.doctor_view import doctor, pointer
 from toolkit.ui.first_visit import hero
 from toolkit.ui.form import render_field
 from toolkit.ui.prompt_view import prompt_workbench
@@ -27,9 +27,11 @@ with chrome.page(
     if error is not None:
         chrome.show_error(error)
     if table is not None:
-        source_line(table.label, table.rows, len(table.columns))
         with st.container(key="dataset"):
-            version_line(table)
+            with st.container(horizontal=True, vertical_alignment="center"):
+                source_line(table.label, table.rows, len(table.columns))
+                version_line(table, "dataset")
+                pointer(table)
             table_view.notices(table)
             table_view.table_preview(table)
 

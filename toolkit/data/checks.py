@@ -12,6 +12,7 @@ import numpy as np
 
 from toolkit.config import Config, DataConfig
 from toolkit.data import column_checks, text_checks
+from toolkit.data.column_checks import is_identifier
 from toolkit.data.finding import Finding as Finding
 from toolkit.data.finding import Fix, Report, Rows, ordered
 from toolkit.data.keys import repeats
@@ -95,7 +96,8 @@ def _duplicates(subject: Subject) -> Iterator[Finding]:
 
 
 def _contradictions(subject: Subject) -> Iterator[Finding]:
-    if not subject.renderer.prompt_template.columns:
+    answer = subject.renderer.stub_template.columns
+    if not subject.renderer.prompt_template.columns or (len(answer) == 1 and is_identifier(subject, answer[0])):
         return
     filled = subject.used[~subject.blank_answers[subject.used]]
     first_of_each = filled[~repeats(subject.examples[filled])]

@@ -65,8 +65,8 @@ class Report:
 
 
 def ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The weightiest first, then those with most rows."""
-    return tuple(sorted(findings, key=lambda f: (WEIGHTS.index(f.weight), -f.count)))
+    """The weightiest first; among these the ones about a template, then those with most rows."""
+    return tuple(sorted(findings, key=lambda f: (WEIGHTS.index(f.weight), f.count > 0, -f.count)))
 
 
 def write_report(report: Report, folder: Path) -> None:

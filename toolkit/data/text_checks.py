@@ -56,9 +56,8 @@ def _mojibake(subject: Subject) -> Iterator[Finding]:
     before, after = _around_change(sample, repaired(sample))
     yield Finding(
         "mojibake",
-        "Mojibake",
-        f"{rows.size:,} row{'' if rows.size == 1 else 's'} with letters garbled by a wrong decoding, such as "
-        f"'{before}' for '{after}'.",
+        "Garbled letters (mojibake)",
+        f"{rows.size:,} row{'' if rows.size == 1 else 's'} once decoded wrongly, such as '{before}' for '{after}'.",
         "The model learns to write the garbled letters, and meets words that it does not know.",
         "serious",
         rows,
@@ -76,7 +75,8 @@ def _has_mojibake(cells: Any) -> Mask:
 
 
 def _unusual(subject: Subject) -> Iterator[Finding]:
-    found, samples = _scan(subject, lambda cells: _matches(cells, _UNUSUAL_RE2))
+    # garbled letters hold controls too, and are repaired with them
+    found, samples = _scan(subject, lambda cells: _matches(cells, _UNUSUAL_RE2) & ~_has_mojibake(cells))
     rows = _union(found)
     if not rows.size:
         return

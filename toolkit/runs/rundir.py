@@ -236,12 +236,9 @@ def delete_run(run: RunDir) -> None:
 def _meta(
     run_id: str, now: float, table: SourceTable | None, name: str, study: str, settings: dict[str, Any] | None
 ) -> dict[str, Any]:
-    dataset: dict[str, Any] = {}
-    if table is not None:
-        dataset = {"sha256": table.sha256, "label": table.label, "rows": table.rows}
-        version = getattr(table, "version", None)
-        if version is not None:
-            dataset["version"] = version.as_dict()
+    dataset = {name: getattr(table, name) for name in ("sha256", "label", "rows")} if table is not None else {}
+    if version := getattr(table, "version", None):
+        dataset["version"] = version.as_dict()
     return {
         "schema": RUN_SCHEMA, "id": run_id, "name": name.strip()[:MAX_NAME], "created": now,
         "study": study.strip()[:MAX_NAME], "settings": settings or {}, "dataset": dataset,

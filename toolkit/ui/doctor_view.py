@@ -20,6 +20,7 @@ from toolkit.errors import DataError
 from toolkit.ui import chrome, scroll, state, table_view
 from toolkit.ui.dataset import config_of
 from toolkit.ui.plain import plain
+from toolkit.ui.version_view import version_line
 from toolkit.ui.words import plural
 
 PERIOD_S = 1.0
@@ -37,6 +38,18 @@ def doctor(table: Table) -> None:
     """The section of the Data page."""
     going = st.session_state.get("doctor_going", True)
     st.fragment(_view, run_every=PERIOD_S if going else None)(table)
+
+
+def pointer(table: Table) -> None:
+    """Beside the dataset's name: how many findings are open, and the way down to them."""
+    one = report_of(table)
+    if one is None or one.report is None:
+        return
+    now, _ = accepted.divided(one.report, accepted.marks(table, state.save_dir()))
+    if now:
+        colour, icon = LOOKS[now[0].weight]
+        st.button(f":{colour}[{icon} {plural(len(now), 'finding')}]", type="tertiary", key="to_findings",
+                  help="See what the checks found", on_click=scroll.ask, args=("doctor",))  # fmt: skip
 
 
 def report_of(table: Table) -> Examination | None:
@@ -64,6 +77,7 @@ def _view(table: Table) -> None:
             st.session_state["doctor_going"] = going
             st.rerun()
         with st.container(key="doctor"):
+            version_line(table, "checks")
             _changed()
             if one is None:
                 st.caption(":material/pending: The data is checked once the templates and sizes can be used.")
@@ -155,7 +169,7 @@ def _apply(table: Table, fix: Fix) -> None:
         except DataError as error:
             st.session_state[_FAILED] = error
         else:
-            st.toast(f"{plain(fix.done)}. Undo stands beside the dataset's name.", icon=":material/check:")
+            st.toast(f"{plain(fix.done)}.", icon=":material/check:")
     st.rerun()
 
 

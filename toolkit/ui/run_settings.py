@@ -12,6 +12,7 @@ from toolkit.runs.rundir import RunDir
 from toolkit.ui.review import value_words
 from toolkit.ui.run_facts import differences, facts
 from toolkit.ui.run_table import Entry, heading
+from toolkit.ui.version_view import run_line
 
 
 def settings_view(run: RunDir, others: Sequence[Entry]) -> None:
@@ -22,6 +23,7 @@ def settings_view(run: RunDir, others: Sequence[Entry]) -> None:
     other = next((entry.facts for entry in others if entry.run.id == against), None)
     config = other.config if other else default_draft()
     found = differences(config, mine.config)
+    run_line(mine.dataset)
     if not found:
         st.caption(":material/equal: No setting differs.")
     else:

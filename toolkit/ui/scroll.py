@@ -10,7 +10,10 @@ export default function (component) {
   const { to, turn } = component.data
   if (!turn || window.ftkScrolled === turn) return
   window.ftkScrolled = turn
-  document.querySelector(".st-key-" + CSS.escape(to))?.scrollIntoView({ behavior: "smooth", block: "start" })
+  const part = document.querySelector(".st-key-" + CSS.escape(to))
+  if (!part) return
+  part.style.scrollMarginTop = "5rem" // the menu floats above the page
+  part.scrollIntoView({ behavior: "smooth", block: "start" })
 }
 """
 _ASKED = "scroll_to"

@@ -122,4 +122,7 @@ def _hub() -> None:
 
 def source_line(label: str, rows: int, columns: int) -> None:
     """What is in use now, in one line."""
-    st.markdown(f":material/database: **{plain(label)}** :gray-badge[{rows:,} rows] :gray-badge[{columns} columns]")
+    st.markdown(
+        f":material/database: **{plain(label)}** :gray-badge[{rows:,} rows] :gray-badge[{columns} columns]",
+        width="content",
+    )

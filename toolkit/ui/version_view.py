@@ -14,24 +14,26 @@ from toolkit.ui import state
 from toolkit.ui.plain import plain
 
 
-def version_line(table: Table) -> None:
-    """One line under the dataset's name; nothing for an original that has no version."""
+def version_line(table: Table, where: str) -> None:
+    """Nothing for an original that has no version; `where` tells two such lines of a page apart."""
     here = versions.Place(str(state.value("data.file_type")), str(state.value("data.path")))
     after = versions.redone(table, here, state.save_dir())
     steps = table.version.steps if table.version else ()
     if not steps and after is None:
         return
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="versions"):
+    with st.container(
+        horizontal=True, vertical_alignment="center", gap="small", key=f"versions_{where}", width="content"
+    ):
         if steps:
             st.markdown(f":green-badge[:material/history: Version {len(steps) + 1}] :gray[{plain(steps[-1])}]",
                         width="content")  # fmt: skip
         else:
             st.markdown(":gray-badge[:material/history: Original]", width="content")
-        _go("Undo", ":material/undo:", versions.undone(table))
-        _go("Redo", ":material/redo:", after)
+        _go(where, "Undo", ":material/undo:", versions.undone(table))
+        _go(where, "Redo", ":material/redo:", after)
         if len(steps) > 1:
-            _go("Original", ":material/restart_alt:", versions.first(table))
-            with st.popover("History", icon=":material/list:", type="tertiary"):
+            _go(where, "Original", ":material/restart_alt:", versions.first(table))
+            with st.popover("History", icon=":material/list:", type="tertiary", key=f"version_{where}_history"):
                 _history(steps)
 
 
@@ -48,8 +50,8 @@ def _history(steps: tuple[str, ...]) -> None:
     st.markdown("\n".join(f"{at}. {plain(step)}" for at, step in enumerate(("the original, as given", *steps), 1)))
 
 
-def _go(label: str, icon: str, place: versions.Place | None) -> None:
-    if st.button(label, key=f"version_{label}", icon=icon, type="tertiary", disabled=place is None) and place:
+def _go(where: str, label: str, icon: str, place: versions.Place | None) -> None:
+    if st.button(label, key=f"version_{where}_{label}", icon=icon, type="tertiary", disabled=place is None) and place:
         try:
             state.choose_dataset(place.file_type, place.path)
         except DataError as error:
