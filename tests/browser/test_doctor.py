@@ -10,7 +10,6 @@ from playwright.sync_api import Page, expect
 from tests.browser.server import Server
 from tests.fakes.faulty import support_csv
 
-
 WAIT = 60_000
 """Milliseconds."""
 

@@ -172,6 +172,15 @@ def footer(
     return {FOOTER.decode(): json.dumps(content if version is None else {**content, "version": version})}
 
 
+def described(table: Any) -> dict[str, Any]:
+    """What a run remembers of its dataset: sha256, label, rows, and the version if it is one; empty for None."""
+    if table is None:
+        return {}
+    made = getattr(table, "version", None)
+    known = {"sha256": table.sha256, "label": table.label, "rows": table.rows}
+    return known if made is None else {**known, "version": made.as_dict()}
+
+
 def _dicts(part: pa.Table) -> list[Cells]:
     cells = [column.to_pylist() for column in part.columns]
     return [dict(zip(part.column_names, row, strict=True)) for row in zip(*cells, strict=True)]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from toolkit.config import Config
+from toolkit.data.table import described
 from toolkit.errors import RunError
 from toolkit.runs.configfile import dump_config, load_draft, with_absolute_paths
 from toolkit.runs.durable import durable_write, fsync_dir, remove_tree
@@ -236,12 +237,9 @@ def delete_run(run: RunDir) -> None:
 def _meta(
     run_id: str, now: float, table: SourceTable | None, name: str, study: str, settings: dict[str, Any] | None
 ) -> dict[str, Any]:
-    dataset = {name: getattr(table, name) for name in ("sha256", "label", "rows")} if table is not None else {}
-    if version := getattr(table, "version", None):
-        dataset["version"] = version.as_dict()
     return {
         "schema": RUN_SCHEMA, "id": run_id, "name": name.strip()[:MAX_NAME], "created": now,
-        "study": study.strip()[:MAX_NAME], "settings": settings or {}, "dataset": dataset,
+        "study": study.strip()[:MAX_NAME], "settings": settings or {}, "dataset": described(table),
     }  # fmt: skip
 
 
