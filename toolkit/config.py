@@ -166,6 +166,11 @@ class TrainingArgs(Section):
         ge=1,
         description="Steps between two evaluations on the test set; empty means: about ten times a run",
     )
+    save_steps: Optional[int] = Field(
+        None,
+        ge=1,
+        description="Steps between two checkpoints; empty means: so often that a crash costs at most a minute of work",
+    )
 
     _optim = field_validator("optim")(rules.one_of(rules.OPTIMIZERS))
     _scheduler = field_validator("lr_scheduler_type")(rules.one_of(rules.SCHEDULERS))

@@ -22,7 +22,6 @@ RETIRED = {
     "qa": "Evaluation is not part of a config here: delete the whole qa block.",
     "model.torch_dtype": "Delete it: the weights load in the precision that training_args.bf16 / fp16 ask for.",
     "model.attn_implementation": "Delete it: the attention implementation is chosen for the device.",
-    "training.training_args.save_steps": "Delete it: checkpoints are written at sensible intervals.",
     "inference.max_length": "Use inference.max_new_tokens instead.",
 }
 _DELETE = "Delete this line: no setting has this name."

@@ -84,7 +84,7 @@ def test_the_same_id_twice_gives_two_runs(save_dir: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", ["../../x", "/etc", "CON", ".", "x" * 300, "a\0b", "a\nb", "🙂", "‮x", "-rf"])
 def test_names_never_become_paths(save_dir: Path, name: str) -> None:
     run = create_run(Config(save_dir=str(save_dir)), None, name=name, study=name)
-    assert module._RUN_ID.fullmatch(run.id)
+    assert module.RUN_ID.fullmatch(run.id)
     assert run.path.parent == save_dir / "runs"
     assert read_meta(run)["name"] == name.strip()[:200]
 

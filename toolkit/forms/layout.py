@@ -164,6 +164,8 @@ _TABLE: dict[str, Place] = {
     "save_dir": Place("run", "Folder for runs", empty="./experiments"),
     _ARGS + "logging_steps": Place("run", "Log every", unit="steps"),
     _ARGS + "eval_steps": Place("run", "Evaluate every", unit="steps", empty="about ten times a run"),
+    _ARGS + "save_steps": Place("run", "Checkpoint every", "advanced", unit="steps",
+                                empty="chosen by itself: at most a minute of work is ever at stake"),
     "training.pinned_rows": Place("run", "Test rows on the film strip"),
     "training.pinned_prompts": Place("run", "Pinned prompts", rows=3, empty="test rows alone"),
 }

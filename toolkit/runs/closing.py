@@ -17,9 +17,10 @@ from typing import Any
 from toolkit.runs.durable import fsync_dir
 from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.explain import Explanation, explain_death
+from toolkit.runs.facts import Facts, advance
 from toolkit.runs.lock import Holder, boot_id, describe_self, locked
+from toolkit.runs.resume import close_attempt
 from toolkit.runs.rundir import RunDir
-from toolkit.runs.status import Facts, advance
 
 TAIL_BYTES = 16_000
 FULL_BYTES = 256 * 1024
@@ -40,9 +41,9 @@ class Claim:
 
 
 def take_claim(run: RunDir, attempt: int = 1) -> bool:
-    """Claim the run for this process; False when somebody did, or when it is deleted. Raises OSError."""
+    """Claim one attempt for this process; False when somebody did, or when the run is deleted. Raises OSError."""
     try:
-        handle = os.open(run.claim_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        handle = os.open(run.claim_of(attempt), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except (FileExistsError, FileNotFoundError):
         return False
     body = {"supervisor": vars(describe_self(attempt, run.id)), "oom_kills": oom_kills(), "at": time.time()}
@@ -55,10 +56,10 @@ def take_claim(run: RunDir, attempt: int = 1) -> bool:
     return True
 
 
-def read_claim(run: RunDir) -> Claim | None:
-    """The claim's body; None when there is none, or its writer died before it was whole."""
+def read_claim(run: RunDir, attempt: int = 1) -> Claim | None:
+    """The body of an attempt's claim; None when there is none, or its writer died before it was whole."""
     try:
-        body: dict[str, Any] = json.loads(run.claim_path.read_bytes())
+        body: dict[str, Any] = json.loads(run.claim_of(attempt).read_bytes())
         kills = body["oom_kills"]
         holder = Holder(**body["supervisor"])
         return Claim(holder, None if kills is None else int(kills), float(body["at"]), int(body.get("log_bytes", 0)))
@@ -67,18 +68,18 @@ def read_claim(run: RunDir) -> Claim | None:
 
 
 def close_dead(run: RunDir, returncode: int | None) -> bool:
-    """Write the last event of a run whose worker is dead and left none. False while somebody holds its lock."""
-    return _write_end(run, lambda: explain_run(run, returncode))
+    """Write the last event of an attempt whose worker is dead and left none. False while somebody holds its lock."""
+    return _write_end(run, lambda attempt: explain_run(run, returncode, attempt))
 
 
 def close_unstarted(run: RunDir, why: Explanation) -> bool:
-    """Write the last event of a run that was claimed and could not be started."""
-    return _write_end(run, lambda: why)
+    """Write the last event of an attempt that was claimed and could not be started."""
+    return _write_end(run, lambda attempt: why)
 
 
-def explain_run(run: RunDir, returncode: int | None) -> Explanation:
+def explain_run(run: RunDir, returncode: int | None, attempt: int = 1) -> Explanation:
     """Why the run's worker died, from its return code (None: another process was its parent), log, and the kernel."""
-    claim = read_claim(run)
+    claim = read_claim(run, attempt)
     return explain_death(
         returncode,
         log_tail(run, start=claim.log_bytes if claim else 0),
@@ -100,20 +101,22 @@ def _is_full(path: Path) -> bool:
     return found.f_bavail * found.f_frsize < FULL_BYTES or (found.f_files > 0 and found.f_favail == 0)
 
 
-def _write_end(run: RunDir, explain: Callable[[], Explanation]) -> bool:
+def _write_end(run: RunDir, explain: Callable[[int], Explanation]) -> bool:
     with locked(run.lock_path) as mine:
         if not mine:
             return False
-        facts = advance(Facts(), read_events(run.events_path)[0])
-        if facts.end is not None:
+        before = read_events(run.events_path)[0]
+        facts = advance(Facts(), before)
+        attempt = facts.next_attempt
+        if facts.end is not None or (facts.waiting and not run.claim_of(attempt).exists()):
             return True
-        why = explain()
-        with EventWriter(run.events_path, max(1, facts.attempt)) as events:
+        why = explain(attempt)
+        with EventWriter(run.events_path, attempt) as events:
             if run.stop_path.exists() and why.reason in _ON_REQUEST:
                 message = "Ended on request, at once: what was not saved is lost."
                 events.append("stopped", step=facts.step, message=message, hint="", reason="killed")
             else:
-                events.append("failed", reason=why.reason, message=why.message, hint=why.hint)
+                close_attempt(events, before, why)
     return True
 
 

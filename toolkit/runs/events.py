@@ -18,7 +18,7 @@ from typing import Any
 Event = dict[str, Any]
 
 TERMINAL = ("finished", "stopped", "failed")
-DURABLE = frozenset({"started", "saved", "adapter", "scores", "answers", *TERMINAL})
+DURABLE = frozenset({"started", "saved", "adapter", "scores", "answers", "interrupted", "requeued", *TERMINAL})
 """Kinds that are on the disk when append() returns; the others at most when the system writes next."""
 _MARK = b',"c":'
 

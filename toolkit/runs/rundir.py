@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import secrets
 import shutil
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,13 +19,14 @@ from toolkit.data.table import described
 from toolkit.errors import RunError
 from toolkit.runs.configfile import dump_config, load_draft, with_absolute_paths
 from toolkit.runs.durable import durable_write, fsync_dir, remove_tree
+from toolkit.runs.ids import RUN_ID, new_id
 from toolkit.runs.lock import Holder, end_processes, is_held, locked, read_holder
 from toolkit.validation import parse
 
 RUN_SCHEMA = 1
 MAX_NAME = 200
-_RUN_ID = re.compile(r"[a-z0-9-]{1,40}")
-_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+PAUSE = "pause"
+"""What the file `stop` holds when the run is meant to go on later."""
 
 
 class _Inside:
@@ -72,6 +70,10 @@ class RunDir:
     @property
     def save_dir(self) -> Path:
         return self.path.parent.parent
+
+    def claim_of(self, attempt: int) -> Path:
+        """The claim of one attempt: each is started once."""
+        return self.claim_path if attempt <= 1 else self.path / f"claim-{attempt}"
 
 
 class SourceTable(Protocol):
@@ -134,20 +136,12 @@ def create_run(
         ) from error
 
 
-def new_id(now: float) -> str:
-    """An id that sorts by time: "20261123-235501-ab1x" is date, time (UTC), the fraction in 1/46656 s and a letter."""
-    stamp = datetime.fromtimestamp(now, UTC)
-    ticks = int(now % 1 * 36**3)
-    fraction = _BASE36[ticks // 1296] + _BASE36[ticks // 36 % 36] + _BASE36[ticks % 36]
-    return f"{stamp:%Y%m%d-%H%M%S}-{fraction}{secrets.choice(_BASE36)}"
-
-
 def list_runs(save_dir: Path) -> list[RunDir]:
     """All runs of a save_dir, newest first; none when the folder is not there."""
     root = save_dir.absolute() / "runs"
     try:
         with os.scandir(root) as entries:
-            names = [e.name for e in entries if _RUN_ID.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+            names = [e.name for e in entries if RUN_ID.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
     return [RunDir(root / name) for name in sorted(names, reverse=True)]
@@ -156,7 +150,7 @@ def list_runs(save_dir: Path) -> list[RunDir]:
 def open_run(save_dir: Path, run_id: str) -> RunDir:
     """The run of that id; raises RunError when there is none."""
     run = RunDir(save_dir.absolute() / "runs" / run_id)
-    if not _RUN_ID.fullmatch(run_id) or run.path.is_symlink() or not run.path.is_dir():
+    if not RUN_ID.fullmatch(run_id) or run.path.is_symlink() or not run.path.is_dir():
         raise RunError(
             f"There is no run '{run_id[:80]}' in {save_dir}.", "See the list of runs: python -m toolkit list"
         )
@@ -186,9 +180,16 @@ def read_config(run: RunDir) -> Config:
     return parse(load_draft(text))
 
 
-def request_stop(run: RunDir) -> None:
-    """Ask politely: the worker finishes its step and keeps the adapter; a queued run is cancelled. Raises RunError."""
-    open_run(run.save_dir, run.id).stop_path.touch()
+def request_stop(run: RunDir, *, pause: bool = False) -> None:
+    """Ask politely: the worker finishes its step, keeps checkpoint and adapter; a queued run is cancelled.
+
+    pause: say so in the end, for a run that is meant to go on. Raises RunError.
+    """
+    path = open_run(run.save_dir, run.id).stop_path
+    if pause and not path.exists():
+        path.write_text(PAUSE)
+    else:
+        path.touch()
 
 
 def living_holder(run: RunDir) -> Holder | None:

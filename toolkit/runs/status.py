@@ -16,45 +16,25 @@ from typing import Any, Literal
 
 from toolkit.runs import events as log
 from toolkit.runs.durable import COMMIT
-from toolkit.runs.events import TERMINAL, Event, read_events
+from toolkit.runs.events import Event, read_events
+from toolkit.runs.facts import Facts, advance
 from toolkit.runs.rundir import RunDir, is_living
 
 State = Literal[
-    "queued", "starting", "running", "stopping", "finished", "stopped", "cancelled", "failed", "interrupted"
+    "queued", "starting", "running", "stopping", "finished", "paused", "stopped", "cancelled", "failed", "interrupted"
 ]
 LIVING: frozenset[State] = frozenset({"starting", "running", "stopping"})
-OVER: frozenset[State] = frozenset({"finished", "stopped", "cancelled", "failed", "interrupted"})
+OVER: frozenset[State] = frozenset({"finished", "paused", "stopped", "cancelled", "failed", "interrupted"})
 REMEMBERED = 1000  # runs whose facts are kept in memory, some kilobytes each
 series = log.series
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the events say, without a verdict on who lives. Each field holds the latest word on its matter."""
-
-    phase: str = ""
-    step: int = 0
-    total_steps: int = 0
-    epoch: float = 0.0
-    epochs: float = 0.0
-    began: float | None = None  # Unix seconds of the first `started`
-    training_began: tuple[float, int] | None = None  # time and step at which this attempt's training began
-    seen: float = 0.0  # time of the last event
-    end: Event | None = None
-    attempt: int = 0
-    adapter: bool = False
-    prepared: dict[str, Any] = field(default_factory=dict)
-    plan: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RunStatus:
     """A run at one moment. Times are in seconds; remaining_s is None while it can't be known.
 
-    last: the latest values of `log` and `eval` events. plan, prepared, scores: the fields of those events.
+    last: the latest values of `log` and `eval` events. plan, prepared, scores, saved, verified: the fields of those
+    events. In state "queued" with attempt > 0 the run waits to go on; message then says why it ended before.
     """
 
     state: State
@@ -71,11 +51,19 @@ class RunStatus:
     explained: bool = False  # its last event is there (or it was cancelled): nothing more will be written
     adapter_ready: bool = False
     attempt: int = 0
+    coming: int = 1  # the attempt that goes on or comes next
+    saved: dict[str, Any] = field(default_factory=dict)
+    verified: dict[str, Any] = field(default_factory=dict)
     prepared: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def saved_step(self) -> int:
+        """Step of the last checkpoint; 0 when there is none."""
+        return int(self.saved.get("step") or 0)
 
     @property
     def living(self) -> bool:
@@ -101,51 +89,12 @@ def fold(
     )
 
 
-def advance(facts: Facts, events: Iterable[Event]) -> Facts:
-    """The facts after some more events."""
-    for event in events:
-        facts = _after(facts, event)
-    return facts
-
-
-def _after(facts: Facts, event: Event) -> Facts:
-    kind, new = event["kind"], dict[str, Any]()
-    fields = {name: value for name, value in event.items() if name not in ("n", "attempt", "t", "kind", "c")}
-    if event["attempt"] > facts.attempt:  # a new attempt: an earlier end no longer counts
-        new |= {"attempt": event["attempt"], "end": None, "phase": "", "training_began": None}
-    if kind == "started" and facts.began is None:
-        new["began"] = event["t"]
-    elif kind == "phase":
-        new["phase"] = str(fields.get("phase", ""))
-        if new["phase"] == "training" and (facts.training_began is None or "training_began" in new):
-            new["training_began"] = (event["t"], facts.step)
-    elif kind in ("prepared", "scores"):
-        new[kind] = fields
-    elif kind == "plan":
-        new |= {"plan": fields, **_numbers(fields, "total_steps", "epochs")}
-    elif kind in ("log", "eval"):
-        new["last"] = {**facts.last, **fields}
-    elif kind == "warning":
-        new["warnings"] = (*facts.warnings, str(fields.get("message", "")))
-    elif kind == "adapter":
-        new["adapter"] = True
-    elif kind in TERMINAL:
-        new["end"] = event
-    if kind in ("progress", "log", "saved", "finished", "stopped"):
-        new |= _numbers(fields, "step", "epoch")
-    return replace(facts, seen=event["t"], **new)
-
-
-def _numbers(fields: Event, *names: str) -> dict[str, Any]:
-    return {name: fields[name] for name in names if log.is_number(fields.get(name))}
-
-
 def conclude(
     facts: Facts, *, lock_held: bool, claimed: bool, stop_requested: bool, now: float | None = None
 ) -> RunStatus:
     """The verdict on the facts and on who lives."""
     state = _state(facts, lock_held, claimed, stop_requested)
-    at = facts.seen if now is None or state not in LIVING else max(now, facts.seen)
+    at = facts.seen if now is None or facts.waiting or state not in LIVING else max(now, facts.seen)
     message, hint, reason = _words(state, facts)
     return RunStatus(
         state=state,
@@ -154,14 +103,17 @@ def conclude(
         total_steps=facts.total_steps,
         epoch=facts.epoch,
         epochs=facts.epochs,
-        elapsed_s=max(0.0, at - facts.began) if facts.began is not None else 0.0,
+        elapsed_s=facts.before + (max(0.0, at - facts.began) if facts.began is not None else 0.0),
         remaining_s=_remaining(facts, at) if state == "running" else None,
         message=message,
         hint=hint,
         reason=reason,
-        explained=facts.end is not None or state == "cancelled",
+        explained=facts.end is not None or state == "cancelled" or (facts.waiting and state == "stopped"),
         adapter_ready=facts.adapter,
         attempt=facts.attempt,
+        coming=facts.next_attempt,
+        saved=facts.saved,
+        verified=facts.verified,
         prepared=facts.prepared,
         plan=facts.plan,
         scores=facts.scores,
@@ -174,19 +126,24 @@ def _state(facts: Facts, lock_held: bool, claimed: bool, stop_requested: bool) -
     if facts.end is not None:
         if facts.end["kind"] == "failed":
             return "interrupted" if facts.end.get("reason") == "interrupted" else "failed"
-        return "finished" if facts.end["kind"] == "finished" else "stopped"
+        if facts.end["kind"] == "stopped":
+            return "paused" if facts.end.get("paused") else "stopped"
+        return "finished"
     if lock_held:
         if stop_requested:
             return "stopping"
-        return "running" if facts.began is not None else "starting"
-    if claimed or facts.began is not None:
+        return "running" if facts.began is not None and not facts.waiting else "starting"
+    if claimed or (facts.attempt and not facts.waiting):
         return "interrupted"
-    return "cancelled" if stop_requested else "queued"
+    if stop_requested:
+        return "stopped" if facts.attempt else "cancelled"
+    return "queued"
 
 
 def _words(state: State, facts: Facts) -> tuple[str, str, str]:
-    if facts.end is not None and state in ("failed", "interrupted", "stopped"):
-        return tuple(str(facts.end.get(name, "")) for name in ("message", "hint", "reason"))  # type: ignore[return-value]
+    last = facts.end if facts.end is not None else facts.broke if facts.waiting and state == "queued" else None
+    if last is not None and state != "finished":
+        return tuple(str(last.get(name, "")) for name in ("message", "hint", "reason"))  # type: ignore[return-value]
     if state == "interrupted":
         return "The run ended without a word.", "It can be started again.", "interrupted"
     return "", "", ""
@@ -204,12 +161,15 @@ def _remaining(facts: Facts, at: float) -> float | None:
     return max(0.0, per_step * (facts.total_steps - facts.step) - (at - facts.seen))
 
 
-def read_status(run: RunDir, now: float | None = None) -> RunStatus:
-    """The state of a run now. Raises OSError when its directory can't be read."""
-    # who lives is asked first: a worker that ends in between has then written its last word before we read
-    lock_held = is_living(run)
-    claimed, stop_requested = run.claim_path.exists(), run.stop_path.exists()
+def read_status(run: RunDir, now: float | None = None, *, alone: bool = False) -> RunStatus:
+    """The state of a run now. alone: whoever asks holds the run's lock. Raises OSError when it can't be read."""
+    # in this order: a worker that starts or ends in between has then left the later sign that overrules the earlier
+    coming = _MEMORY.facts(run.events_path).next_attempt
+    claimed = run.claim_of(coming).exists()
+    stop_requested = run.stop_path.exists()
+    lock_held = not alone and is_living(run)
     facts = _MEMORY.facts(run.events_path)
+    claimed = claimed and facts.next_attempt == coming
     status = conclude(
         facts, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested, now=now or time.time()
     )

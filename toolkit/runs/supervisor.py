@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ToolkitError
+from toolkit.runs.checkpoints import has_room
 from toolkit.runs.closing import close_dead, close_unstarted, read_claim, take_claim
 from toolkit.runs.durable import sweep_aside
 from toolkit.runs.explain import Explanation, explain_exception
@@ -61,7 +62,7 @@ class Supervisor:
         self.save_dir = save_dir.absolute()
         self._command, self._poll = command, poll_seconds
         self._children: dict[str, _Child] = {}
-        self._over: set[str] = set()
+        self._over: dict[str, tuple[int, ...]] = {}
         self._dead_since: dict[str, float] = {}
         self._put_off: dict[str, float] = {}
         self._leave = threading.Event()
@@ -126,10 +127,10 @@ class Supervisor:
                 self._put_off[run.id] = time.monotonic() + PUT_OFF_SECONDS
 
     def _open_runs(self) -> list[RunDir]:
-        """Runs that may still change, oldest first."""
+        """Runs that may still change, oldest first. One that was over is among them once somebody resumes it."""
         now = time.monotonic()
-        runs = reversed(list_runs(self.save_dir))
-        return [run for run in runs if run.id not in self._over and self._put_off.get(run.id, 0.0) <= now]
+        runs = [run for run in reversed(list_runs(self.save_dir)) if self._put_off.get(run.id, 0.0) <= now]
+        return [run for run in runs if run.id not in self._over or self._over[run.id] != _looks(run)]
 
     def _watch(self, child: _Child) -> None:
         returncode = child.process.poll()
@@ -143,23 +144,28 @@ class Supervisor:
             del self._children[child.run.id]
 
     def _look_at(self, run: RunDir, queue: list[RunDir]) -> None:
+        looks = _looks(run)
         status = read_status(run)
         if status.explained:
-            self._over.add(run.id)
+            self._over[run.id] = looks
             self._dead_since.pop(run.id, None)
-        elif status.state == "queued":
+        elif status.state == "queued" and (
+            status.reason != "disk_full" or has_room(run, int(status.saved.get("bytes") or 0))
+        ):
             queue.append(run)
         elif status.state == "interrupted" and run.id not in self._children:
-            self._close_foreign(run)
+            self._close_foreign(run, status.coming)
 
-    def _close_foreign(self, run: RunDir) -> None:
+    def _close_foreign(self, run: RunDir, attempt: int) -> None:
         """Explain a run that died while another process, perhaps gone too, was to watch it."""
-        claim = read_claim(run)
+        claim = read_claim(run, max(1, attempt))
         since = self._dead_since.setdefault(run.id, time.monotonic())
         if claim is None or not claim.supervisor.alive() or time.monotonic() - since > FOREIGN_GRACE:
             close_dead(run, None)
+            self._dead_since.pop(run.id, None)
 
     def _start(self, run: RunDir) -> None:
+        attempt = read_status(run).coming
         slot = try_lock(run.slot_path)
         if slot is None:
             self._end_lingering(run.slot_path)
@@ -167,18 +173,18 @@ class Supervisor:
         try:
             if any(is_held(other.lock_path) for other in self._open_runs()):
                 return
-            write_body(slot, Holder(0, 0.0, 0, 1, boot_id(), run.id))
-            if take_claim(run):
-                self._launch(run, slot)
+            write_body(slot, Holder(0, 0.0, 0, attempt, boot_id(), run.id))
+            if take_claim(run, attempt):
+                self._launch(run, slot, attempt)
         finally:
             child = self._children.get(run.id)
             if child is None or child.slot != slot:
                 os.close(slot)
 
-    def _launch(self, run: RunDir, slot: int) -> None:
+    def _launch(self, run: RunDir, slot: int, attempt: int) -> None:
         try:
             config = read_config(run)
-            environment = worker_environment(run, config, attempt=1)
+            environment = worker_environment(run, config, attempt)
             process, holder = spawn(run, self._command(run, config), environment, slot)
         except ToolkitError as error:
             close_unstarted(run, Explanation("bad_settings", error.message, error.hint))
@@ -208,3 +214,9 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             _LOG.warning("run %s is over and its process %d is still there", run.id, child.process.pid)
         self.tick()
+
+
+def _looks(run: RunDir) -> tuple[int, ...]:
+    """What changes when anything about a run that is over does."""
+    size = run.events_path.stat().st_size if run.events_path.exists() else -1
+    return size, int(run.stop_path.exists())

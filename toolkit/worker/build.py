@@ -74,6 +74,7 @@ UNUSED: dict[str, str] = {
     "ablation.study_name": "a label of the run, kept in run.json",
     "data.file_type": "the table is read before the run is queued; the worker trains on the run's own copy",
     "data.path": "the table is read before the run is queued; the worker trains on the run's own copy",
+    _ARGS + "save_steps": "checkpoints are written by worker.checkpoint_trainer, at worker.checkpoint_pace's moments",
     "num_processes": "accelerate starts the processes before a worker exists (runs/accelerate_file.py)",
 }
 

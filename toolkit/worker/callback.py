@@ -15,6 +15,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.errors import ToolkitError
+from toolkit.worker.checkpoint_pace import Pace
 from toolkit.worker.memory import readings
 from toolkit.worker.stop import Stop, StopAsked
 
@@ -34,21 +35,25 @@ def diverged(what: str, step: int) -> DivergedError:
 
 
 class Reporter(TrainerCallback):
-    """facts: fields of the `plan` event that are known before training."""
+    """facts: fields of the `plan` event that are known before training. pace: says when a checkpoint is due."""
 
-    def __init__(self, tell: Tell, stop: Stop, facts: Mapping[str, Any], *, processes: int = 1) -> None:
+    def __init__(self, tell: Tell, stop: Stop, facts: Mapping[str, Any], pace: Pace, *, processes: int = 1) -> None:
         self._tell, self._stop, self._facts, self._processes = tell, stop, dict(facts), processes
+        self._pace = pace
         self._said = self._since = 0.0
         self._tokens = 0
         self._away_since: float | None = None
         self.stopped = False
+        self.evaluation_due = False  # when stopped: the evaluation of this step was left out or not finished
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         per_epoch = math.ceil(state.max_steps / args.num_train_epochs)
         counts = {"total_steps": state.max_steps, "steps_per_epoch": per_epoch, "epochs": args.num_train_epochs}
         self._tell("plan", **counts, **self._facts)
-        self._tell("phase", phase="training")
-        self._since = time.monotonic()
+        self._tell("phase", phase="evaluating" if args.eval_on_start else "training")
+        self._since, self._tokens = time.monotonic(), int(state.num_input_tokens_seen)
+        self._away_since = self._since if args.eval_on_start else None
+        self._pace.begin()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         now = time.monotonic()
@@ -58,9 +63,12 @@ class Reporter(TrainerCallback):
             self._tell("progress", step=state.global_step, epoch=_short(state.epoch))
         if last and args.eval_strategy != "no":
             control.should_evaluate = True
-        if self._anybody_asked(args):
-            self.stopped = control.should_training_stop = control.should_log = True
-            control.should_evaluate = False
+        asked, due = self._together(args, self._stop.asked(), self._pace.due(state.global_step))
+        control.should_save = control.should_save or due or asked or last
+        if asked:
+            # no extra point in the log: the run may go on, and its curve shall be as if it had never stopped
+            self.stopped = control.should_training_stop = True
+            self.evaluation_due, control.should_evaluate = control.should_evaluate, False
         if control.should_evaluate:
             self._away_since = now
             self._tell("phase", phase="evaluating")
@@ -68,8 +76,8 @@ class Reporter(TrainerCallback):
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self._anybody_asked(args):
-            self.stopped = True
+        if self._together(args, self._stop.asked())[0]:
+            self.stopped = self.evaluation_due = True
             raise StopAsked
 
     def on_log(
@@ -117,14 +125,13 @@ class Reporter(TrainerCallback):
         if state.global_step < state.max_steps:
             self._tell("phase", phase="training")
 
-    def _anybody_asked(self, args: TrainingArguments) -> bool:
-        """The same answer in every process: one that stopped alone would leave the others waiting for ever."""
-        asked = self._stop.asked()
+    def _together(self, args: TrainingArguments, *wishes: bool) -> tuple[bool, ...]:
+        """What any process wishes, the same in all: one that acted alone would leave the others waiting for ever."""
         if self._processes == 1:
-            return asked
-        wish = torch.tensor([float(asked)], device=args.device)
-        torch.distributed.all_reduce(wish, op=torch.distributed.ReduceOp.MAX)
-        return bool(wish.item())
+            return wishes
+        gathered = torch.tensor([float(wish) for wish in wishes], device=args.device)
+        torch.distributed.all_reduce(gathered, op=torch.distributed.ReduceOp.MAX)
+        return tuple(value > 0 for value in gathered.tolist())
 
 
 def _short(epoch: float | None) -> float | None:

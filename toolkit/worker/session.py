@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,13 +24,14 @@ from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.runs.rundir import RunDir
 from toolkit.worker import build, evaluate, film, model
+from toolkit.worker import checkpoint_choice as choice
 from toolkit.worker.adapter import lora_config
-from toolkit.worker.callback import Reporter, diverged
 from toolkit.worker.checkpoint import commit_adapter
 from toolkit.worker.contract import contract_text
 from toolkit.worker.splits import Source, open_source, read_splits, write_splits
 from toolkit.worker.stop import Stop, StopAsked
 from toolkit.worker.trainer import PreparedTrainer
+from toolkit.worker.training import Training
 
 Tell = Callable[..., None]
 _LOG = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class Session:
     tell: Tell
     stop: Stop
     team: Team = Team()
+    attempt: int = 1
+    versions: dict[str, str] = field(default_factory=dict)
 
     def phase(self, name: str) -> None:
         """Announce what happens next, unless a stop was asked for: then raise StopAsked."""
@@ -86,7 +89,8 @@ def carry_out(session: Session) -> End:
     tokenizer = model.load_tokenizer(config, folder)
     source = open_source(run, config)
     with _leader_first(session.team):
-        if session.team.leads:
+        found = choice.find(run, session.tell, leads=session.team.leads)
+        if session.team.leads and not (found and found.body["data"] == choice.data_hashes(run)):
             length = _length(config, model.context_length(folder), session.tell)
             write_splits(run, config, source, tokenizer, length, session.tell, session.stop.check)
     train, test = read_splits(run)
@@ -95,15 +99,15 @@ def carry_out(session: Session) -> End:
     facts = {**_facts(session, where, trainer), "threads": threads}
     if session.team.leads:
         trainer.add_callback(_film(session, tokenizer, source, folder))
-    reporter = Reporter(session.tell, session.stop, facts, processes=session.team.processes)
-    trainer.add_callback(reporter)
+    training = Training(session, trainer, facts, found)
     session.stop.check()
-    step = _fit(trainer)
+    training.fit()
+    step = training.step
     if session.team.leads:
         _save(session, trainer, tokenizer, source, folder, step)
-        if not reporter.stopped:
+        if not training.stopped:
             return _scored(session, trainer, tokenizer, source, step)
-    return End("stopped" if reporter.stopped else "finished", step)
+    return End("stopped" if training.stopped else "finished", step)
 
 
 def use_cores(processes: int) -> int:
@@ -178,20 +182,10 @@ def _facts(session: Session, where: build.Place, trainer: PreparedTrainer) -> di
 
 def _film(session: Session, tokenizer: PreTrainedTokenizerBase, source: Source, folder: Path) -> film.FilmStrip:
     pins = film.choose(session.config, source)
-    attempt = int(os.environ.get("FTK_ATTEMPT", "1"))
     positions = model.context_length(folder)
-    return film.FilmStrip(session.run, session.config, tokenizer, pins, session.tell, session.stop, attempt, positions)
-
-
-def _fit(trainer: PreparedTrainer) -> int:
-    """Train; returns the steps done. A stop that comes during an evaluation ends the training there."""
-    try:
-        result = trainer.train()
-    except StopAsked:
-        return int(trainer.state.global_step)
-    if not torch.isfinite(torch.tensor(result.training_loss)):
-        raise diverged("loss was not a number", trainer.state.global_step)
-    return int(trainer.state.global_step)
+    return film.FilmStrip(
+        session.run, session.config, tokenizer, pins, session.tell, session.stop, session.attempt, positions
+    )
 
 
 def _save(

@@ -6,6 +6,8 @@ import signal
 from pathlib import Path
 from types import FrameType
 
+from toolkit.runs.rundir import PAUSE
+
 
 class StopAsked(Exception):
     """Raised between two phases, or inside a long one, once a stop was asked for."""
@@ -26,6 +28,14 @@ class Stop:
 
     def asked(self) -> bool:
         return self._signalled or self._path.exists()
+
+    @property
+    def pausing(self) -> bool:
+        """Whether whoever asked means to go on later."""
+        try:
+            return self._path.read_text(encoding="utf-8").strip() == PAUSE
+        except FileNotFoundError:
+            return False
 
     def check(self) -> None:
         """Raise StopAsked if a stop was asked for."""

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError, ToolkitError
+from toolkit.runs.checkpoints import newest_step
 from toolkit.runs.durable import durable_write
-from toolkit.runs.events import EventWriter
+from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.explain import Explanation, explain_exception
 from toolkit.runs.lock import WorkerLock
+from toolkit.runs.resume import close_attempt
 from toolkit.runs.rundir import RunDir, open_run, read_config
 from toolkit.worker.stop import Stop, StopAsked
 
@@ -43,7 +45,7 @@ def main(run_id: str) -> int:
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     stop = Stop(run.stop_path).listen()
     if rank:
-        return _follow(run, stop, rank, processes)
+        return _follow(run, stop, attempt, rank, processes)
     with WorkerLock(run.lock_path, attempt, run.id), EventWriter(run.events_path, attempt) as events:
         return _lead(run, stop, events, processes)
 
@@ -53,22 +55,22 @@ def _lead(run: RunDir, stop: Stop, events: EventWriter, processes: int) -> int:
         path.unlink()
     events.append("started", pid=os.getpid(), host=platform.node(), versions=_versions(), processes=processes)
     try:
-        kind, step = _carry_out(run, stop, events.append, 0, processes)
+        kind, step = _carry_out(run, stop, events.append, events.attempt, 0, processes)
     except StopAsked:
-        kind, step = "stopped", 0
+        kind, step = "stopped", newest_step(run)
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the last event
         _LOG.exception("run %s", run.id)
         why = _other_failure(run, processes, error) or explain(error, processes)
-        events.append("failed", reason=why.reason, message=why.message, hint=why.hint)
+        close_attempt(events, read_events(run.events_path)[0], why)
         return 1
-    events.append(kind, step=step)
+    events.append(kind, step=step, **({"paused": True} if kind == "stopped" and stop.pausing else {}))
     return 0
 
 
-def _follow(run: RunDir, stop: Stop, rank: int, processes: int) -> int:
+def _follow(run: RunDir, stop: Stop, attempt: int, rank: int, processes: int) -> int:
     """One of the other processes: it works, tells nothing, and leaves its reason behind when it fails."""
     try:
-        _carry_out(run, stop, _say_nothing, rank, processes)
+        _carry_out(run, stop, _say_nothing, attempt, rank, processes)
     except StopAsked:
         return 0
     except Exception as error:  # noqa: BLE001 - the first process tells it
@@ -79,7 +81,7 @@ def _follow(run: RunDir, stop: Stop, rank: int, processes: int) -> int:
     return 0
 
 
-def _carry_out(run: RunDir, stop: Stop, tell: Any, rank: int, processes: int) -> tuple[str, int]:
+def _carry_out(run: RunDir, stop: Stop, tell: Any, attempt: int, rank: int, processes: int) -> tuple[str, int]:
     config = read_config(run)
     _choose_gpu(config.model.device_map, processes)
     stop.check()
@@ -88,7 +90,7 @@ def _carry_out(run: RunDir, stop: Stop, tell: Any, rank: int, processes: int) ->
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from toolkit.worker.session import Session, Team, carry_out
 
-    end = carry_out(Session(run, config, tell, stop, Team(processes, rank)))
+    end = carry_out(Session(run, config, tell, stop, Team(processes, rank), attempt, _versions()))
     return end.kind, end.step
 
 

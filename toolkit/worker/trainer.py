@@ -1,4 +1,4 @@
-"""SFTTrainer for prepared rows: its loss where only labelled positions cost anything, and batches of like length.
+"""The trainer for prepared rows: its loss where only labelled positions cost anything, and batches of like length.
 
 Equal to the library's own loss and gradients (tests hold it to rounding), because on a CPU that one scores every
 position, prompt and padding included. Which layers and attention compute the same for less is `fused_lora.py`'s and
@@ -18,9 +18,9 @@ import torch
 from accelerate import DistributedType
 from torch import Tensor, nn
 from transformers.trainer_pt_utils import BatchRebalanceSampler
-from trl import SFTTrainer
 
 from toolkit.worker.attention import use_short_rows
+from toolkit.worker.checkpoint_trainer import CheckpointedTrainer
 from toolkit.worker.dataset import IGNORED
 from toolkit.worker.fused_lora import fuse
 from toolkit.worker.splits import token_lengths
@@ -33,7 +33,7 @@ MEGABATCHES = 50
 """Rows are sorted by length within so many batches at a time: enough to save padding, few enough to stay random."""
 
 
-class PreparedTrainer(SFTTrainer):
+class PreparedTrainer(CheckpointedTrainer):
     """Trains on columns input_ids and labels; every row once an epoch, whatever the number of processes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,0 +1,18 @@
+"""The ids of runs: they sort by time and are names of folders. Knows no file."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import UTC, datetime
+
+RUN_ID = re.compile(r"[a-z0-9-]{1,40}")
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def new_id(now: float) -> str:
+    """An id that sorts by time: "20261123-235501-ab1x" is date, time (UTC), the fraction in 1/46656 s and a letter."""
+    stamp = datetime.fromtimestamp(now, UTC)
+    ticks = int(now % 1 * 36**3)
+    fraction = _BASE36[ticks // 1296] + _BASE36[ticks // 36 % 36] + _BASE36[ticks % 36]
+    return f"{stamp:%Y%m%d-%H%M%S}-{fraction}{secrets.choice(_BASE36)}"

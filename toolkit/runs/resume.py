@@ -1,0 +1,78 @@
+"""Whether a run goes on after its worker ended, and the words for it: the one decision that all who close a run share.
+
+A run goes on by itself when it was ended from outside or for want of memory or space, and stands still when its own
+settings, data or code did it. Two attempts in a row without a new checkpoint stop it. Starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from toolkit.errors import RunError
+from toolkit.runs.durable import fsync_dir
+from toolkit.runs.events import Event, EventWriter, read_events
+from toolkit.runs.explain import Explanation
+from toolkit.runs.lock import locked
+from toolkit.runs.rundir import RunDir, is_starting
+from toolkit.runs.status import RunStatus, read_status
+
+GOES_ON = frozenset(
+    {"killed", "interrupted", "native_crash", "process_died", "out_of_memory", "out_of_memory_gpu", "disk_full"}
+)
+"""Reasons after which another attempt can go better, although nothing was changed."""
+TRIES = 2
+
+
+def close_attempt(writer: EventWriter, before: Sequence[Event], why: Explanation, **more: Any) -> Event:
+    """Write the last event of an attempt that ended unasked: `interrupted` when the run goes on, else `failed`.
+
+    before: all events of the run up to now. more: further fields of the event.
+    """
+    if why.reason not in GOES_ON:
+        return writer.append("failed", **vars(why), **more)
+    tried = fruitless(before, writer.attempt)
+    if tried < TRIES:
+        return writer.append("interrupted", **vars(why), **more)
+    message = f"{why.message} It was the {_ordinal(tried)} attempt in a row that ended before a new checkpoint."
+    hint = f"{why.hint.removesuffix('.')}. What was learned before is kept: Resume goes on from there."
+    return writer.append("failed", reason=why.reason, message=message, hint=hint, **more)
+
+
+def fruitless(events: Sequence[Event], attempt: int) -> int:
+    """How many attempts in a row, `attempt` the last of them, saved nothing; somebody's Resume begins a new count."""
+    saved = {event["attempt"] for event in events if event["kind"] == "saved"}
+    asked = max((event["attempt"] for event in events if event["kind"] == "requeued"), default=0)
+    count = 0
+    while attempt - count > asked and attempt - count not in saved:
+        count += 1
+    return count
+
+
+def can_resume(status: RunStatus) -> bool:
+    """Whether a person may let the run go on: it is over and did not reach its end."""
+    return status.explained and status.state in ("stopped", "paused", "failed", "interrupted", "cancelled")
+
+
+def request_resume(run: RunDir) -> None:
+    """Put a run that is over back into the queue, to go on from its last checkpoint. Raises RunError, OSError."""
+    with locked(run.lock_path) as free:
+        if not free or is_starting(run):
+            raise RunError(f"Run {run.id} is still going.", "Stop or pause it first.")
+        status = read_status(run, alone=True)
+        if status.state == "finished":
+            raise RunError(f"Run {run.id} is finished.", "Continue it for more epochs: that is a new run.")
+        run.stop_path.unlink(missing_ok=True)
+        fsync_dir(run.path)
+        if status.attempt and status.explained:
+            with EventWriter(run.events_path, status.attempt) as events:
+                events.append("requeued", step=status.saved_step)
+
+
+def attempts(run: RunDir) -> int:
+    """How many attempts the run has had."""
+    return max((int(event["attempt"]) for event in read_events(run.events_path)[0]), default=0)
+
+
+def _ordinal(number: int) -> str:
+    return {2: "second", 3: "third"}.get(number, f"{number}th")
