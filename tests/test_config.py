@@ -312,7 +312,6 @@ def test_a_file_without_the_quantization_block_loads() -> None:
         ({"qa": {"llm_metrics": ["length"]}}, "qa", "delete the whole qa block"),
         ({"model": {"torch_dtype": "auto"}}, "model.torch_dtype", "Delete it"),
         ({"model": {"attn_implementation": "sdpa"}}, "model.attn_implementation", "Delete it"),
-        ({"training": {"training_args": {"save_steps": 500}}}, "training.training_args.save_steps", "Delete it"),
         ({"inference": {"max_length": 20}}, "inference.max_length", "max_new_tokens"),
         ({"data": {"prompt": {"output": None}}}, "data.prompt", "quotes"),
         ({"lora": {"r": [8, 16]}}, "lora.r", "use_ablate"),

@@ -2,7 +2,8 @@
 
 fake.json (all optional): steps, step_seconds, die ("kill", "abort", "segv", "exit", "raise", "oom") at step die_at,
 linger (seconds to stay after the last event), before_lock (seconds to wait before taking the lock), children (processes
-to start in sessions of their own, as a launcher does), deaf (ignore SIGTERM and `stop`).
+to start in sessions of their own, as a launcher does), deaf (ignore SIGTERM and `stop`), save_every (steps between two
+`saved` events, from which a later attempt goes on), dying (how many attempts die; default all).
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from toolkit.runs.events import EventWriter
+from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.lock import WorkerLock
-from toolkit.runs.rundir import RunDir, open_run
+from toolkit.runs.rundir import PAUSE, RunDir, open_run
 
 DEATHS = {"kill": signal.SIGKILL, "abort": signal.SIGABRT, "segv": signal.SIGSEGV, "term": signal.SIGTERM}
 
@@ -43,19 +44,26 @@ def main(run_id: str) -> int:
 
 
 def train(run: RunDir, script: dict[str, Any], events: EventWriter) -> None:
-    steps = script.get("steps", 3)
+    steps, every = script.get("steps", 3), script.get("save_every")
+    start = max((event["step"] for event in read_events(run.events_path)[0] if event["kind"] == "saved"), default=0)
+    dies = events.attempt <= script.get("dying", 99)
     events.append("started", pid=os.getpid(), versions={}, device="cpu", host="here")
     events.append("plan", total_steps=steps, epochs=1)
     events.append("phase", phase="training")
-    for step in range(1, steps + 1):
+    if start:
+        events.append("resumed", step=start)
+    for step in range(start + 1, steps + 1):
         if run.stop_path.exists() and not script.get("deaf"):
-            events.append("stopped", step=step - 1)
+            paused = {"paused": True} if run.stop_path.read_text() == PAUSE else {}
+            events.append("stopped", step=step - 1, **paused)
             return
-        if script.get("die_at") == step:
+        if script.get("die_at") == step and dies:
             die(script["die"])
         time.sleep(script.get("step_seconds", 0.01))
         events.append("progress", step=step, epoch=step / steps)
         events.append("log", step=step, epoch=step / steps, loss=1 / step, learning_rate=0.1)
+        if every and step % every == 0:
+            events.append("saved", step=step, bytes=1000, seconds=0.01)
     run.adapter_dir.mkdir()
     events.append("scores", rows=2, exact_match=1.0, exact_match_base=0.0)
     events.append("finished", step=steps)

@@ -26,6 +26,10 @@ def log(*said: tuple[str, dict[str, Any]] | str, attempt: int = 1, began: float 
 FINISHED = log("started", ("finished", {"step": 5}))
 FAILED = log("started", ("failed", {"reason": "bug", "message": "m", "hint": "h"}))
 CUT = log("started", ("failed", {"reason": "interrupted", "message": "m", "hint": "h"}))
+PAUSED = log("started", ("stopped", {"step": 2, "paused": True}))
+BROKE = log("started", ("interrupted", {"reason": "killed", "message": "m", "hint": "h"}))
+ASKED = [*PAUSED, *log(("requeued", {"step": 2}))]
+GOES_ON = [*BROKE, *log("started", attempt=2, began=200)]
 AGAIN = [*CUT, *log("started", attempt=2, began=200)]
 
 CASES = [
@@ -50,6 +54,15 @@ CASES = [
     (CUT, False, True, False, "interrupted"),
     (AGAIN, True, True, False, "running"),
     (AGAIN, False, True, False, "interrupted"),
+    (PAUSED, False, True, True, "paused"),
+    (BROKE, False, False, False, "queued"),
+    (BROKE, False, True, False, "interrupted"),
+    (BROKE, True, True, False, "starting"),
+    (BROKE, True, True, True, "stopping"),
+    (BROKE, False, False, True, "stopped"),
+    (ASKED, False, False, False, "queued"),
+    (GOES_ON, True, True, False, "running"),
+    (GOES_ON, False, True, False, "interrupted"),
 ]
 
 

@@ -82,6 +82,9 @@ def test_every_death_is_explained_and_the_queue_goes_on(
     assert words in status.message
     assert status.hint
     assert kinds(run).count("failed") == 1
+    # what a second attempt may survive is tried once more; a bug is not
+    assert status.attempt == kinds(run).count("started") == (1 if reason == "bug" else 2)
+    assert ("second attempt in a row" in status.message) == (reason != "bug")
     assert "last words" in log_tail(run, lines=30)
 
 
@@ -197,18 +200,18 @@ def test_worker_and_app_both_die(save_dir: Path, supervisor: Supervisor) -> None
     os.kill(holder.pid, signal.SIGKILL)
     app.join()
     wait_for(run, lambda status: status.state == "interrupted")
-    status = wait_for(run, over, supervisor)
-    assert (status.state, status.reason) == ("interrupted", "interrupted")
-    assert "started again" in status.hint
-    assert kinds(run)[-1] == "failed"
+    status = wait_for(run, lambda status: status.state == "running" and status.attempt == 2, supervisor)
+    assert kinds(run).count("interrupted") == 1
+    assert not status.message
 
 
-def test_claimed_and_never_started_is_interrupted(save_dir: Path, supervisor: Supervisor) -> None:
+def test_claimed_and_never_started_is_tried_again(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir)
     run.claim_path.write_text("")  # the claimer died before it had written its name
+    assert read_status(run).state == "interrupted"
     status = wait_for(run, over, supervisor)
-    assert status.state == "interrupted"
-    assert kinds(run) == ["failed"]
+    assert (status.state, status.attempt) == ("finished", 2)
+    assert kinds(run)[:2] == ["interrupted", "started"]
 
 
 def test_the_slot_covers_the_time_before_the_worker_has_its_lock(save_dir: Path, supervisor: Supervisor) -> None:
@@ -274,10 +277,10 @@ def test_trouble_with_one_run_leaves_the_others_alone(
     bad, good = queue(save_dir), queue(save_dir, steps=1)
     true_claim = module.take_claim
 
-    def claim(run: RunDir) -> bool:
+    def claim(run: RunDir, attempt: int) -> bool:
         if run.id == bad.id:
             raise OSError(28, "No space left on device")
-        return true_claim(run)
+        return true_claim(run, attempt)
 
     monkeypatch.setattr(module, "take_claim", claim)
     assert supervisor.run_to_end(good, lambda status: None).state == "finished"

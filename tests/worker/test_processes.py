@@ -118,7 +118,7 @@ def test_one_dead_process_ends_the_run_in_words(tiny_model: Path, save_dir: Path
     assert launcher.wait(60) != 0
     assert not psutil.wait_procs(ranks, timeout=5)[1]
     last = events_of(run)[-1]
-    assert last["kind"] == "failed"
+    assert last["kind"] == "interrupted"  # the run goes on by itself
     assert last["reason"] == "process_died"
     assert last["hint"]
     assert not run.adapter_dir.exists()

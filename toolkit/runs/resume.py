@@ -6,15 +6,16 @@ settings, data or code did it. Two attempts in a row without a new checkpoint st
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from toolkit.errors import RunError
 from toolkit.runs.durable import fsync_dir
-from toolkit.runs.events import Event, EventWriter, read_events
+from toolkit.runs.events import Event, EventWriter
 from toolkit.runs.explain import Explanation
 from toolkit.runs.lock import locked
-from toolkit.runs.rundir import RunDir, is_starting
+from toolkit.runs.rundir import RunDir, is_living, is_starting
 from toolkit.runs.status import RunStatus, read_status
 
 GOES_ON = frozenset(
@@ -22,6 +23,7 @@ GOES_ON = frozenset(
 )
 """Reasons after which another attempt can go better, although nothing was changed."""
 TRIES = 2
+LEAVING_SECONDS = 10.0
 
 
 def close_attempt(writer: EventWriter, before: Sequence[Event], why: Explanation, **more: Any) -> Event:
@@ -56,6 +58,7 @@ def can_resume(status: RunStatus) -> bool:
 
 def request_resume(run: RunDir) -> None:
     """Put a run that is over back into the queue, to go on from its last checkpoint. Raises RunError, OSError."""
+    _let_leave(run)
     with locked(run.lock_path) as free:
         if not free or is_starting(run):
             raise RunError(f"Run {run.id} is still going.", "Stop or pause it first.")
@@ -69,9 +72,11 @@ def request_resume(run: RunDir) -> None:
                 events.append("requeued", step=status.saved_step)
 
 
-def attempts(run: RunDir) -> int:
-    """How many attempts the run has had."""
-    return max((int(event["attempt"]) for event in read_events(run.events_path)[0]), default=0)
+def _let_leave(run: RunDir) -> None:
+    """A worker that has said its last word is gone in a moment."""
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while time.monotonic() < deadline and is_living(run) and read_status(run).explained:
+        time.sleep(0.05)
 
 
 def _ordinal(number: int) -> str:

@@ -186,10 +186,7 @@ def request_stop(run: RunDir, *, pause: bool = False) -> None:
     pause: say so in the end, for a run that is meant to go on. Raises RunError.
     """
     path = open_run(run.save_dir, run.id).stop_path
-    if pause and not path.exists():
-        path.write_text(PAUSE)
-    else:
-        path.touch()
+    path.write_text(PAUSE) if pause and not path.exists() else path.touch()
 
 
 def living_holder(run: RunDir) -> Holder | None:

@@ -107,11 +107,11 @@ class Supervisor:
         """One look: children that ended, runs that others left dead, the next run. Never raises an Exception."""
         for child in list(self._children.values()):
             self._guarded(child.run, self._watch, child)
-        queue: list[RunDir] = []
+        queue: list[tuple[RunDir, bool]] = []  # with whether it can start: what just died may be about to go on
         for run in self._open_runs():
             self._guarded(run, self._look_at, run, queue)
-        if queue:
-            self._guarded(queue[0], self._start, queue[0])
+        if queue and queue[0][1]:
+            self._guarded(queue[0][0], self._start, queue[0][0])
 
     def _work(self) -> None:
         self._guarded(None, sweep_aside, self.save_dir / "runs")
@@ -143,7 +143,7 @@ class Supervisor:
         if close_dead(child.run, returncode) or (holder is not None and holder.alive()):
             del self._children[child.run.id]
 
-    def _look_at(self, run: RunDir, queue: list[RunDir]) -> None:
+    def _look_at(self, run: RunDir, queue: list[tuple[RunDir, bool]]) -> None:
         looks = _looks(run)
         status = read_status(run)
         if status.explained:
@@ -153,8 +153,10 @@ class Supervisor:
             status.reason != "disk_full" or has_room(run, int(status.saved.get("bytes") or 0))
         ):
             queue.append(run)
-        elif status.state == "interrupted" and run.id not in self._children:
-            self._close_foreign(run, status.coming)
+        elif status.state == "interrupted":
+            queue.append((run, False))
+            if run.id not in self._children:
+                self._close_foreign(run, status.coming)
 
     def _close_foreign(self, run: RunDir, attempt: int) -> None:
         """Explain a run that died while another process, perhaps gone too, was to watch it."""

@@ -26,8 +26,8 @@ QUIET = ("save_dir", "data.path", "data.file_type", "data.prompt", "data.prompt_
          "ablation.use_ablate", "ablation.study_name")  # fmt: skip
 """Settings that have a column of their own, or say nothing about the training."""
 MARKS = {
-    "queued": "◌", "starting": "◔", "running": "▶", "stopping": "◑", "finished": "✓", "stopped": "■", "cancelled": "–",
-    "failed": "✕", "interrupted": "!",
+    "queued": "◌", "starting": "◔", "running": "▶", "stopping": "◑", "finished": "✓", "paused": "‖", "stopped": "■",
+    "cancelled": "–", "failed": "✕", "interrupted": "!",
 }  # fmt: skip
 
 

@@ -1,0 +1,200 @@
+"""Killed and resumed, a run ends as if it had never been interrupted: the same weights, the same curve, to the bit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.training import draft, events_of, make_run, train_here
+from toolkit.errors import RunError
+from toolkit.runs.checkpoints import checkpoint_path, kept, newest_whole, verified
+from toolkit.runs.events import series
+from toolkit.runs.rundir import RunDir
+from toolkit.runs.status import read_status
+
+pytestmark = pytest.mark.worker
+CURVES = ("loss", "grad_norm", "learning_rate", "tokens", "epoch", "eval_loss")
+
+
+def settings(save_dir: Path, model: Path, **training: Any) -> dict[str, Any]:
+    """Six steps in three epochs, with everything that draws random numbers or sums up between steps."""
+    chosen = {"num_train_epochs": 3, "gradient_accumulation_steps": 2, "logging_steps": 2, "eval_steps": 3}
+    found = draft(save_dir, model, **{**chosen, "save_steps": 1, **training})
+    found["lora"]["lora_dropout"] = 0.1
+    found["training"]["sft_args"]["neftune_noise_alpha"] = 5.0
+    return found
+
+
+def weights(run: RunDir) -> bytes:
+    return (run.adapter_dir / "adapter_model.safetensors").read_bytes()
+
+
+def curves(run: RunDir) -> dict[str, Any]:
+    return {name: points for name, points in series(events_of(run)).items() if name in CURVES}
+
+
+def train_until_killed(run: RunDir, attempt: int, at: int) -> None:
+    """One attempt in a forked child that is killed when step `at` is about to be saved."""
+    child = os.fork()
+    if child == 0:
+        from toolkit.worker.checkpoint_trainer import Keeper
+
+        whole = Keeper.save
+
+        def save(self: Keeper, trainer: Any) -> None:
+            if trainer.state.global_step == at:
+                os.kill(os.getpid(), 9)
+            whole(self, trainer)
+
+        Keeper.save = save  # type: ignore[method-assign]
+        os.environ["FTK_ATTEMPT"] = str(attempt)
+        train_here(run)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 9
+
+
+def go_on(run: RunDir, attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTK_ATTEMPT", str(attempt))
+    code, events = train_here(run)
+    assert code == 0, events[-1]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run that nothing happened to."""
+    place = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTK_STATE_DIR", str(place / "state"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        run = make_run(settings(place / "save", tiny_model))
+        assert train_here(run)[0] == 0
+    return run
+
+
+def test_kills_at_every_kind_of_step_leave_no_trace(
+    whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(settings(save_dir, tiny_model))
+    # inside an epoch, between two logs; at the end of an epoch; right after an evaluation
+    for attempt, at in enumerate((2, 3, 4, 6), 1):
+        train_until_killed(run, attempt, at)
+    go_on(run, 5, monkeypatch)
+    assert weights(run) == weights(whole)
+    assert curves(run) == curves(whole)
+    assert [event["step"] for event in events_of(run, "resumed")] == [1, 2, 3, 5]
+    assert [event["steps"] for event in events_of(run, "verified")] == [1, 1, 1, 1]
+    assert all(event["exact"] for event in events_of(run, "verified"))
+    assert len(events_of(run, "prepared")) == 1, "rows are prepared once"
+    status = read_status(run)
+    assert (status.state, status.step, status.attempt, status.verified["steps"]) == ("finished", 6, 5, 1)
+    assert list(kept(run)) == [6, 5]
+
+
+def test_a_pause_leaves_no_trace_either(
+    whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.runs.resume import request_resume
+    from toolkit.worker.callback import Reporter
+
+    run = make_run(settings(save_dir, tiny_model, save_steps=100))
+    on_step_end = Reporter.on_step_end
+
+    def pause_at_three(self: Reporter, args: Any, state: Any, control: Any, **more: Any) -> Any:
+        if state.global_step == 3 and len(events_of(run, "started")) == 1:
+            run.stop_path.write_text("pause")
+        return on_step_end(self, args, state, control, **more)
+
+    monkeypatch.setattr(Reporter, "on_step_end", pause_at_three)
+    assert train_here(run)[0] == 0
+    assert (read_status(run).state, read_status(run).step) == ("paused", 3)
+    assert not events_of(run, "eval"), "the evaluation of step 3 is left for later"
+    request_resume(run)
+    go_on(run, 2, monkeypatch)
+    assert weights(run) == weights(whole)
+    assert curves(run) == curves(whole)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(settings(save_dir, tiny_model))
+    train_until_killed(run, 1, 5)
+    broken = checkpoint_path(run, 4) / "optimizer.safetensors"
+    raw = bytearray(broken.read_bytes())
+    raw[-100] ^= 1
+    broken.write_bytes(raw)
+    with pytest.raises(RunError, match=r"optimizer\.safetensors is damaged"):
+        verified(checkpoint_path(run, 4), run.id)
+    go_on(run, 2, monkeypatch)
+    said = " ".join(event["message"] for event in events_of(run, "warning"))
+    assert "optimizer.safetensors is damaged" in said
+    assert "step 3 is used" in said
+    assert events_of(run, "verified")[0]["steps"] == 1  # step 4 was logged, step 5 is not a logging step
+    assert weights(run) == weights(whole)
+    assert curves(run) == curves(whole)
+
+
+def test_without_any_whole_checkpoint_it_begins_again(
+    whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(settings(save_dir, tiny_model))
+    train_until_killed(run, 1, 4)
+    for path in kept(run).values():
+        (path / "COMMIT.json").unlink()
+    assert newest_whole(run)[0] is None
+    go_on(run, 2, monkeypatch)
+    assert "begins again" in events_of(run, "warning")[0]["message"]
+    assert events_of(run, "verified")[0]["exact"] is False, "a run begun again is compared too"
+    assert weights(run) == weights(whole)
+
+
+def test_a_replay_that_differs_is_refused(tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker import checkpoint_state
+
+    run = make_run(settings(save_dir, tiny_model, save_steps=3, logging_steps=1))
+    train_until_killed(run, 1, 6)
+    # a resume that forgets the optimizer: stock software accepts it in silence
+    monkeypatch.setattr(checkpoint_state, "load_optimizer", lambda trainer, folder: None)
+    monkeypatch.setenv("FTK_ATTEMPT", "2")
+    code, events = train_here(run)
+    assert code == 1
+    assert events[-1]["kind"] == "failed"
+    assert "can't be trusted" in events[-1]["message"]
+    assert not run.adapter_dir.exists()
+
+
+def test_changed_settings_or_rows_are_refused(
+    tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(settings(save_dir, tiny_model))
+    train_until_killed(run, 1, 3)
+    text = run.config_path.read_text()
+    run.config_path.write_text(text.replace("learning_rate: 0.01", "learning_rate: 0.02"))
+    monkeypatch.setenv("FTK_ATTEMPT", "2")
+    code, events = train_here(run)
+    assert (code, events[-1]["kind"]) == (1, "failed")
+    assert "settings have changed" in events[-1]["message"]
+
+
+def test_another_runs_checkpoint_is_refused(whole: RunDir, tiny_model: Path, save_dir: Path) -> None:
+    run = make_run(settings(save_dir, tiny_model))
+    shutil.copytree(whole.checkpoints_dir, run.checkpoints_dir)
+    found, refused = newest_whole(run)
+    assert found is None
+    assert len(refused) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "sgd", "adamw_torch_fused"])
+def test_every_optimizer_comes_back(
+    optimizer: str, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, run = (make_run(settings(save_dir / name, tiny_model, optim=optimizer)) for name in ("whole", "killed"))
+    assert train_here(whole)[0] == 0
+    train_until_killed(run, 1, 4)
+    go_on(run, 2, monkeypatch)
+    assert weights(run) == weights(whole)
+    assert curves(run) == curves(whole)
