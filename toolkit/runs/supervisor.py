@@ -152,7 +152,7 @@ class Supervisor:
         elif status.state == "queued" and (
             status.reason != "disk_full" or has_room(run, int(status.saved.get("bytes") or 0))
         ):
-            queue.append(run)
+            queue.append((run, True))
         elif status.state == "interrupted":
             queue.append((run, False))
             if run.id not in self._children:
