@@ -23,17 +23,19 @@ MAY_IMPORT = {
     "validation": {"errors", "rules", "config"},
     "ablation": FLOOR | {"forms.spec", "forms.draft", "forms.written"},  # what a setting is and how it is written
     "assets": {"assets"},
+    "evaluation": FLOOR | {"evaluation", "data", "runs", "assets"},
     "data": FLOOR | {"data"},
     "forms": FLOOR | {"forms", "ablation", "runs.configfile"},
     "runs": FLOOR | {"runs", "data"},
     "client": FLOOR | {"runs"},
-    "cli": FLOOR | {"ablation", "client", "data", "forms", "runs"},
+    "cli": FLOOR | {"ablation", "cli_evaluate", "client", "data", "forms", "runs"},
+    "cli_evaluate": FLOOR | {"data", "evaluation", "runs"},
     "__main__": {"cli"},
-    "ui": FLOOR | {"ablation", "client", "data", "forms", "runs", "ui"},
-    "pages": FLOOR | {"ablation", "client", "data", "forms", "runs", "ui"},
+    "ui": FLOOR | {"ablation", "client", "data", "evaluation", "forms", "runs", "ui"},
+    "pages": FLOOR | {"ablation", "client", "data", "evaluation", "forms", "runs", "ui"},
     "app": {"ui", "runs", "errors"},
     "worker": FLOOR
-    | {"worker", "assets", "data"}
+    | {"worker", "assets", "data", "evaluation"}
     | {f"runs.{name}" for name in ("rundir", "events", "lock", "explain", "configfile", "durable")}
     | {f"runs.{name}" for name in ("contract", "certificate", "exports", "card", "recipes", "status")}
     | {f"runs.{name}" for name in ("checkpoints", "resume")},

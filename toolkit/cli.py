@@ -1,4 +1,4 @@
-"""The same runs without a browser: `python -m toolkit run config.yml`, list, serve, export.
+"""The same runs without a browser: `python -m toolkit run config.yml`, list, serve, evaluate, export.
 
 Exit codes: 0 finished, 1 failed, 2 settings that can't be used (every problem is printed), 130 stopped by Ctrl-C. Knows
 neither how a run starts (`runs/supervisor.py`) nor how the engine answers (`client.py`).
@@ -21,6 +21,7 @@ from rich.table import Table as Grid
 
 from toolkit import client
 from toolkit.ablation import Variant, expand, uses_ablation
+from toolkit.cli_evaluate import evaluate
 from toolkit.config import Config, DataConfig
 from toolkit.data.sources import open_table
 from toolkit.data.table import Table
@@ -101,6 +102,9 @@ def serve(
 ) -> None:
     """Answer with RUN's adapter and its base model over HTTP, in the manner of OpenAI's API, on this machine alone."""
     client.serve_foreground(save_dir.absolute(), open_run(save_dir, run).id, port)
+
+
+app.command()(evaluate)
 
 
 @app.command()

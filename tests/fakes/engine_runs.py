@@ -36,7 +36,8 @@ def finished_run(save_dir: Path, model: Path | str, seed: int = 1, **lora: Any) 
     return run
 
 
-def write_adapter(run: RunDir, config: Config, seed: int) -> None:
+def write_adapter(run: RunDir, config: Config, seed: int, scale: float = 1.0) -> None:
+    """scale 0: an adapter that changes nothing."""
     import torch
     from peft import get_peft_model
 
@@ -49,7 +50,7 @@ def write_adapter(run: RunDir, config: Config, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in peft.named_parameters():
             if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * (0.3 if "lora_B" in name else 0.05))
+                parameter.add_(torch.randn_like(parameter) * scale * (0.3 if "lora_B" in name else 0.05))
     staging = run.path / ".adapter"
     peft.save_pretrained(staging)
     (staging / "README.md").unlink(missing_ok=True)

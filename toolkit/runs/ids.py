@@ -16,3 +16,8 @@ def new_id(now: float) -> str:
     ticks = int(now % 1 * 36**3)
     fraction = _BASE36[ticks // 1296] + _BASE36[ticks // 36 % 36] + _BASE36[ticks % 36]
     return f"{stamp:%Y%m%d-%H%M%S}-{fraction}{secrets.choice(_BASE36)}"
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can be an id, and so is safe as a name."""
+    return RUN_ID.fullmatch(text) is not None

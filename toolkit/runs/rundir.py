@@ -116,7 +116,7 @@ def create_run(
             staging = root / f".new-{run.id}"
             (staging / "data").mkdir(parents=True)
             if table is not None:
-                _link_or_copy(table.path, staging / "data" / "source.parquet")
+                link_or_copy(table.path, staging / "data" / "source.parquet")
             durable_write(staging / "config.yml", dump_config(config))
             meta = _meta(run.id, now, table, name, study, settings)
             durable_write(staging / "run.json", json.dumps(meta, indent=1, ensure_ascii=False))
@@ -241,7 +241,8 @@ def _meta(
     }  # fmt: skip
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """`target` with the bytes of `source`: the same file on the disk where that is possible. Raises OSError."""
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links

@@ -41,6 +41,7 @@ PAGES = {
     "configure": PageInfo("pages/configure.py", "Configure", ":material/tune:", "configure"),
     "runs": PageInfo("pages/runs.py", "Runs", ":material/show_chart:", "runs"),
     "playground": PageInfo("pages/playground.py", "Playground", ":material/forum:", "playground"),
+    "evaluate": PageInfo("pages/evaluate.py", "Evaluate", ":material/balance:", "evaluate"),
     "studies": PageInfo("pages/studies.py", "Studies", ":material/science:", "studies"),
 }
 

@@ -16,6 +16,8 @@ from toolkit.ui import chrome, state
 from toolkit.ui.plain import plain
 from toolkit.ui.run_facts import facts
 
+EVALUATE_NOW = "evaluate_now"
+"""Session key: the run whose evaluation shall begin when the Evaluate page opens."""
 MEMBERS = (
     "adapter_model.safetensors", "adapter_config.json", "README.md", "tokenizer.json", "tokenizer_config.json",
     "contract.json",
@@ -77,6 +79,11 @@ def action_row(run: RunDir) -> None:
             "Talk to it", type="primary", icon=":material/forum:", help="Open it in the playground."
         ):
             chrome.go("playground", run.id)
+        if status.adapter_ready and st.button(
+            "Is it better?", icon=":material/balance:", help="Base model and adapter on the held-out rows, in figures."
+        ):
+            st.session_state[EVALUATE_NOW] = run.id
+            chrome.go("evaluate", run.id)
         if st.button("Use these settings again", icon=":material/replay:", help="Loads them into Data and Configure."):
             state.replace_draft(facts(run).config)
             chrome.go("configure")

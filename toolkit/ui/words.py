@@ -15,6 +15,22 @@ STATES = {
     "failed": ("Failed", ":material/error:", "red"),
     "interrupted": ("Interrupted", ":material/power_off:", "orange"),
 }
+# what became of a figure from base to adapter -> (word, icon, colour)
+VERDICTS = {
+    "better": ("better", ":material/trending_up:", "green"),
+    "worse": ("worse", ":material/trending_down:", "red"),
+    "noise": ("within noise", ":material/drag_handle:", "gray"),
+    "differs": ("differs", ":material/change_history:", "blue"),
+    "unknown": ("unknown", ":material/help:", "gray"),
+}
+# what became of a row from base to adapter -> (word, mark, colour)
+OUTCOME_WORDS = {
+    "fixed": ("Fixed", "▲", "green"),
+    "broke": ("Broke", "▼", "red"),
+    "same": ("Same", "=", "gray"),
+    "both wrong": ("Both wrong", "✕", "orange"),
+    "no expected answer": ("Not judged", "·", "gray"),
+}
 LIVING = ("queued", "starting", "running", "stopping")
 
 

@@ -70,6 +70,15 @@ def score(
     return found
 
 
+@dataclass(frozen=True)
+class Said:
+    """An answer. tokens: how many, the end among them. cut: the token limit ended it, not the model."""
+
+    text: str
+    tokens: int
+    cut: bool
+
+
 def answers(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -78,23 +87,42 @@ def answers(
     stop: Stop,
 ) -> list[str]:
     """Greedy continuations, without special tokens. Raises StopAsked between two tokens."""
+    return [said.text for said in say(model, tokenizer, prompts, max_new_tokens, stop)]
+
+
+def say(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop: Stop,
+) -> list[Said]:
+    """Like `answers`, with how each one ended."""
     width = max(len(ids) for ids in prompts)
     padding = [[tokenizer.pad_token_id] * (width - len(ids)) for ids in prompts]
     ids = torch.tensor([[*pad, *ids] for pad, ids in zip(padding, prompts, strict=True)], device=model.device)
     mask = torch.tensor([[0] * len(pad) + [1] * (width - len(pad)) for pad in padding], device=model.device)
+    ends = stop_ids(model, tokenizer)
     greedy = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=stop_ids(model, tokenizer),
+        eos_token_id=ends,
     )
     # no inference mode: what a layer keeps from one forward to the next must still be good for training
     with torch.no_grad():
         made = model.generate(
             input_ids=ids, attention_mask=mask, generation_config=greedy, stopping_criteria=[_AskedToStop(stop)]
         )
-    return tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
+    lengths = [_length(row, ends) for row in made[:, width:].tolist()]
+    return [Said(text, abs(n), n < 0) for text, n in zip(texts, lengths, strict=True)]
+
+
+def _length(ids: Sequence[int], ends: Sequence[int]) -> int:
+    """Tokens up to the first end; negative when none came."""
+    return next((at + 1 for at, token in enumerate(ids) if token in ends), -len(ids))
 
 
 def stop_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

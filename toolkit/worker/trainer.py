@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from toolkit.worker.attention import use_short_rows
 from toolkit.worker.checkpoint_trainer import CheckpointedTrainer
 from toolkit.worker.dataset import IGNORED
 from toolkit.worker.fused_lora import fuse
+from toolkit.worker.likelihood import only_positions
 from toolkit.worker.splits import token_lengths
 
 MAX_LOGITS = 2**26
@@ -61,7 +61,7 @@ class PreparedTrainer(CheckpointedTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # padding comes last and no token looks ahead: without labels there, its mask changes nothing and costs time
         rest = {name: value for name, value in inputs.items() if name not in ("labels", "attention_mask")}
-        with _only_positions(head, scored):
+        with only_positions(head, scored):
             logits = model(**rest, use_cache=False).logits
         total = nn.functional.cross_entropy(logits[0].float(), labels[scored], reduction="sum")
         count = scored.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
@@ -82,21 +82,6 @@ class PreparedTrainer(CheckpointedTrainer):
             rank=self.args.process_index,
             seed=self.args.seed,
         )
-
-
-@contextmanager
-def _only_positions(head: nn.Module, scored: Tensor) -> Iterator[None]:
-    """Inside, `head` gets the hidden states before the positions in `scored` alone: [1, their number, width]."""
-
-    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden, *others = inputs
-        return (hidden[:, :-1][scored.to(hidden.device)].unsqueeze(0), *others)
-
-    handle = head.register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 class BatchesOfLikeLength(BatchRebalanceSampler):

@@ -1,0 +1,120 @@
+"""Batched evaluation beside one question at a time: answers a second, on the bundled demo model or a wider one.
+
+    python -m benchmarks.evaluation [--model demo|wide] [--rows 128] [--rounds 3] [--json evaluation.json]
+
+Both sides are the product's own `worker.asking.ask` over the same rows of the orders sample, base and a random adapter,
+answers and losses; one at a time is the same code with a batch of one. In turns, so that whatever else the machine does
+falls on both. The texts that both sides gave are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from benchmarks.engine import build_model
+from tests.fakes.engine_runs import make_config, write_adapter
+from toolkit.config import Config
+from toolkit.data.sources import open_table
+from toolkit.evaluation import place
+from toolkit.evaluation.answers import Answer, AnswerLog, Key, read_answers
+from toolkit.evaluation.place import BASE, Evaluation, Spec
+from toolkit.evaluation.questions import Question, questions
+from toolkit.runs.rundir import RunDir, create_run
+from toolkit.worker import asking
+from toolkit.worker.engine import Engine
+from toolkit.worker.stop import Stop
+
+SLOWEST_AIM = 3.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    run: RunDir
+    config: Config
+    evaluation: Evaluation
+    engine: Engine
+    asked: list[Question]
+
+    @property
+    def models(self) -> tuple[str, str]:
+        return BASE, self.run.id
+
+
+def set_up(shape: str, rows: int, folder: Path) -> Setup:
+    model = "bundled:demo-model" if shape == "demo" else str(build_model(shape, folder / "model"))
+    config = Config.model_validate({**make_config(folder / "save", model).model_dump(), "data": {"test_size": rows}})
+    run = create_run(config, open_table(config.data, folder / "save"))
+    write_adapter(run, config, seed=1)
+    evaluation = place.create(run, Spec(rows=rows))
+    engine = asking.load(evaluation, place.read_spec(evaluation), lambda _: None)
+    return Setup(run, config, evaluation, engine, questions(evaluation))
+
+
+def ask(setup: Setup, batch: int, turn: int) -> tuple[float, Mapping[Key, Answer]]:
+    """(answers a second, the answers)"""
+    asking.MOST_ROWS = batch
+    path = setup.evaluation.path / f"answers-{batch}-{turn}.jsonl"
+    log, stop = AnswerLog(path), Stop(setup.evaluation.path / "never")
+    spec = place.read_spec(setup.evaluation)
+    began = time.perf_counter()
+    asking.ask(
+        setup.engine, setup.config, spec, setup.asked, setup.models, read_answers(path), log, stop, lambda *_: None
+    )  # fmt: skip
+    seconds = time.perf_counter() - began
+    log.close()
+    return len(setup.asked) * 2 / seconds, read_answers(path).answers
+
+
+def measure(shape: str, rows: int, rounds: int, folder: Path) -> dict[str, object]:
+    setup = set_up(shape, rows, folder)
+    batched = asking.MOST_ROWS
+    ask(setup, batched, -1)  # warms up
+    rates: dict[int, list[float]] = {batched: [], 1: []}
+    differing = 0
+    for turn in range(rounds):
+        texts = []
+        for batch, found in rates.items():
+            rate, answers = ask(setup, batch, turn)
+            found.append(rate)
+            texts.append({key: one.text for key, one in answers.items()})
+        differing = sum(texts[0][key] != texts[1][key] for key in texts[1])
+    many, one = (statistics.median(rates[size]) for size in (batched, 1))
+    return {
+        "model": shape, "rows": rows, "batch": batched, "rounds": rounds, "answers_per_second_batched": many,
+        "answers_per_second_one_by_one": one, "ratio": many / one, "aim": SLOWEST_AIM, "texts_that_differ": differing,
+        "answers": 2 * rows, "threads": torch.get_num_threads(), "machine": platform.machine(),
+        "load": os.getloadavg()[0], "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--model", choices=["demo", "wide"], default="demo")
+    options.add_argument("--rows", type=int, default=128)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--json", type=Path)
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(chosen.model, chosen.rows, chosen.rounds, Path(folder))
+    for name, value in found.items():
+        print(f"{name:34} {value:10.3f}" if isinstance(value, float) else f"{name:34} {value}")
+    print(json.dumps(found))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

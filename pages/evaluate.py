@@ -1,0 +1,29 @@
+"""Is a run better than its base model, what did it break, and row by row why."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from toolkit.runs.rundir import list_runs
+from toolkit.ui import chrome, state
+from toolkit.ui.evaluate_view import evaluate
+from toolkit.ui.first_visit import hero
+from toolkit.ui.run_table import entries
+from toolkit.ui.strip import living
+
+with chrome.page("evaluate"):
+    found, _ = entries(list_runs(state.save_dir()))
+    usable = [entry for entry in found if entry.status.adapter_ready]
+    if usable:
+        evaluate(usable)
+        chrome.next_step("playground", "Talk to it in the playground")
+    elif living():
+        with st.container(border=True):
+            st.markdown("##### :material/balance: Nothing to judge yet")
+            st.markdown("A run is being trained: when it has finished, you see here whether it is better.")
+            if st.button("Watch it", type="primary", icon=":material/show_chart:"):
+                chrome.go("runs")
+    else:
+        st.caption("Here you see whether a run is better than its base model. No run has finished yet.")
+        hero()
+        chrome.next_step("data", "Choose data of your own")

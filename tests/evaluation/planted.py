@@ -1,0 +1,72 @@
+"""Evaluations whose answers are planted: a run with a table of its own, and what base and adapter say to each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.fakes.training import make_table
+from toolkit.config import Config
+from toolkit.evaluation import place
+from toolkit.evaluation.answers import Answer, AnswerLog, Probed, read_answers
+from toolkit.evaluation.conclude import conclude
+from toolkit.evaluation.place import BASE, Evaluation, Spec
+from toolkit.evaluation.questions import questions
+from toolkit.evaluation.results import Results
+from toolkit.evaluation.rules import RuleSet
+from toolkit.runs.rundir import RunDir, create_run
+
+Pair = tuple[str, str, str]
+"""(expected, what the base says, what the adapter says)"""
+
+
+def make_run(save_dir: Path, expected: Sequence[str]) -> RunDir:
+    """A run whose table holds these answers, and four rows to train on."""
+    save_dir.mkdir(parents=True, exist_ok=True)
+    cells: list[dict[str, str | None]] = [{"q": f"question {i}", "a": text} for i, text in enumerate(expected)]
+    cells += [{"q": "trained on", "a": "x"}] * 4
+    table = make_table(save_dir / "table.parquet", cells)
+    data = {"prompt": "{q}", "prompt_stub": "{a}", "train_size": 4, "test_size": len(expected)}
+    return create_run(Config.model_validate({"save_dir": str(save_dir), "data": data}), table)
+
+
+def plant(
+    run: RunDir,
+    said: dict[str, tuple[str, str]],
+    rules: RuleSet | None = None,
+    probe: Sequence[float] = (),
+    asked_for: Sequence[str] = (),
+) -> tuple[Evaluation, Results]:
+    """An evaluation that is over. said: expected answer -> (base's, adapter's). probe: how the loss moves a passage.
+
+    asked_for: the expected answers row by row, where one occurs more than once.
+    """
+    cells: list[dict[str, str | None]] = [{"q": f"question {i}", "a": text} for i, text in enumerate(asked_for or said)]
+    table = make_table(run.save_dir / "asked.parquet", cells)
+    evaluation = place.create(run, Spec(rows=None, source="file", label="planted rows"), rules, table=table)
+    asked = questions(evaluation)
+    log = AnswerLog(evaluation.answers_path)
+    for question in asked:
+        for model, text in zip((BASE, run.id), said[question.expected or ""], strict=True):
+            nll = 1.0 if text == question.expected else 6.0
+            log.write([Answer(model, question.position, text, tokens=3, nll=nll, loss_tokens=3)])
+    for at, moved in enumerate(probe):
+        log.write([Probed(BASE, at, 10.0, 10), Probed(run.id, at, 10.0 + moved, 10)])
+    log.close()
+    found = read_answers(evaluation.answers_path)
+    return evaluation, conclude(evaluation, asked, found, (BASE, run.id), 1.0)
+
+
+def known_flips(
+    fixed: int, broke: int, same: int, both_wrong: int, wrong: tuple[str, str] = ("no idea", "wrong")
+) -> dict[str, tuple[str, str]]:
+    """So many rows of each kind; every expected answer is another one. wrong: what base and adapter say then."""
+    kinds = [("fixed", fixed), ("broke", broke), ("same", same), ("both wrong", both_wrong)]
+    right = {"fixed": (False, True), "broke": (True, False), "same": (True, True), "both wrong": (False, False)}
+    said: dict[str, tuple[str, str]] = {}
+    for kind, count in kinds:
+        for number in range(count):
+            expected = f"{kind.replace(' ', '-')} {number}"
+            base, adapter = right[kind]
+            said[expected] = (expected if base else wrong[0], expected if adapter else wrong[1])
+    return said

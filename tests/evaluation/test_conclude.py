@@ -1,0 +1,135 @@
+"""Planted answers: flips are counted exactly, a null is within noise, rules and gate say what they should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.evaluation.planted import known_flips, make_run, plant
+from toolkit.evaluation import place
+from toolkit.evaluation.answers import Answer, AnswerLog, read_answers
+from toolkit.evaluation.conclude import conclude
+from toolkit.evaluation.place import BASE, Spec
+from toolkit.evaluation.questions import questions
+from toolkit.evaluation.results import Flips, read_results
+from toolkit.evaluation.rows import read_rows
+from toolkit.evaluation.rules import read_rules
+
+GATE = {"rules": [{"kind": "contains", "text": "wrong", "negate": True, "at_least": 0.9}], "gate": {}}
+
+
+def test_known_flips_are_counted_exactly(tmp_path: Path) -> None:
+    said = known_flips(fixed=31, broke=3, same=7, both_wrong=5)
+    run = make_run(tmp_path, list(said))
+    evaluation, results = plant(run, said)
+    assert results.flips[run.id] == Flips(fixed=31, broke=3, same=7, both_wrong=5)
+    exact = results.figure("exact_match")
+    assert exact is not None
+    assert (exact.rows, exact.models[BASE].value, exact.models[run.id].value) == (46, 10 / 46, 38 / 46)
+    assert exact.differences[run.id].verdict == "better"
+    assert results.sentences[run.id][0] == "It is better than its base model."
+    assert "fixed 31 rows and broke 3" in " ".join(results.sentences[run.id])
+    rows = read_rows(evaluation.rows_path)
+    outcomes = rows["outcome_1"].to_pylist()
+    assert [outcomes.count(kind) for kind in ("fixed", "broke", "same", "both wrong")] == [31, 3, 7, 5]
+    worst = int(np.argmax(rows["damage_1"].to_numpy()))
+    assert outcomes[worst] == "broke"
+    assert read_results(evaluation.results_path) == results
+
+
+def test_more_broken_than_fixed_is_worse(tmp_path: Path) -> None:
+    said = known_flips(fixed=2, broke=30, same=10, both_wrong=0)
+    run = make_run(tmp_path, list(said))
+    _, results = plant(run, said, probe=[0.5] * 20)
+    assert results.sentences[run.id][0] == "It is worse than its base model."
+    assert "It has forgotten something" in results.sentences[run.id][-1]
+
+
+@pytest.mark.parametrize(("fixed", "broke"), [(0, 0), (6, 6), (5, 3), (2, 0)])
+def test_a_null_change_is_within_noise(tmp_path: Path, fixed: int, broke: int) -> None:
+    said = known_flips(fixed=fixed, broke=broke, same=20, both_wrong=20)
+    run = make_run(tmp_path, list(said))
+    _, results = plant(run, said, probe=[0.1, -0.1] * 12)
+    exact = results.figure("exact_match")
+    assert exact is not None
+    assert exact.differences[run.id].verdict == "noise"
+    assert results.sentences[run.id][0].startswith("No difference")
+    assert results.sentences[run.id][-1].startswith("No sign of forgetting")
+
+
+def test_a_failure_is_a_row_with_its_reason_and_counts_as_wrong(tmp_path: Path) -> None:
+    said = known_flips(fixed=4, broke=0, same=4, both_wrong=0)
+    run = make_run(tmp_path, list(said))
+    evaluation, _ = plant(run, said)
+    log = AnswerLog(evaluation.answers_path)
+    log.write([Answer(run.id, 0, error="The prompt has 900 tokens; the model's context holds 256.")])
+    log.close()
+    asked = questions(evaluation)
+    results = conclude(evaluation, asked, read_answers(evaluation.answers_path), (BASE, run.id), 1.0)
+    exact, loss = results.figure("exact_match"), results.figure("loss")
+    assert exact is not None
+    assert loss is not None
+    assert (exact.rows, exact.models[run.id].value) == (8, 7 / 8)
+    assert loss.rows == 7
+    assert results.failures[run.id] == {"The prompt has 900 tokens; the model's context holds 256.": 1}
+    assert "900 tokens" in read_rows(evaluation.rows_path)["error_1"].to_pylist()[0]
+
+
+def test_what_was_not_asked_yet_is_left_out_and_said(tmp_path: Path) -> None:
+    said = known_flips(fixed=4, broke=0, same=4, both_wrong=0)
+    run = make_run(tmp_path, list(said))
+    evaluation = place.create(run, Spec(rows=None), read_rules(GATE))
+    asked = questions(evaluation)
+    log = AnswerLog(evaluation.answers_path)
+    for question in asked[:5]:
+        log.write([Answer(model, question.position, "x") for model in (BASE, run.id)])
+    log.write([Answer(BASE, 5, "x")])
+    log.close()
+    results = conclude(evaluation, asked, read_answers(evaluation.answers_path), (BASE, run.id), 1.0)
+    assert (results.asked, results.answered, results.complete) == (8, 5, False)
+    assert "Only 5 of 8 rows were answered." in results.gate[run.id].reasons
+
+
+def test_the_gate_opens_only_when_all_holds(tmp_path: Path) -> None:
+    said = known_flips(fixed=20, broke=0, same=2, both_wrong=1)
+    run = make_run(tmp_path, list(said))
+    evaluation, results = plant(run, said, read_rules(GATE))
+    assert results.gate[run.id].passed
+    assert results.rules[0].broke[run.id] == 1
+    assert results.rules[0].kept[run.id].value == pytest.approx(22 / 23)
+    stricter = {"kind": "contains", "text": "wrong", "negate": True}
+    place.replace_rules(evaluation, read_rules({"rules": [stricter], "gate": {}}))
+    found = read_answers(evaluation.answers_path)
+    again = conclude(evaluation, questions(evaluation), found, (BASE, run.id), 1.0)
+    assert not again.gate[run.id].passed
+    assert again.gate[run.id].reasons == ("The answer must not contain “wrong”: 95.7 % of the answers, 100 % wanted.",)
+    assert read_rows(evaluation.rows_path)["rules_1"].to_pylist().count(["must not contain “wrong”"]) == 1
+
+
+def test_a_gate_refuses_what_is_within_noise(tmp_path: Path) -> None:
+    said = known_flips(fixed=2, broke=1, same=9, both_wrong=9)
+    run = make_run(tmp_path, list(said))
+    _, results = plant(run, said, read_rules({"gate": {"improves": "exact_match"}}))
+    assert results.gate[run.id].reasons == ("Exact match is within noise.",)
+
+
+def test_labels_have_a_confusion_matrix(tmp_path: Path) -> None:
+    run = make_run(tmp_path, ["yes"] * 6 + ["no"] * 6)
+    _, results = plant(run, {"yes": ("maybe", "Yes"), "no": ("no", "yes")}, asked_for=["yes", "no"] * 6)
+    assert results.confusion is not None
+    assert results.confusion.labels == ("no", "yes")
+    assert results.confusion.counts[BASE] == ((6, 0, 0), (0, 0, 6))
+    assert results.confusion.counts[run.id] == ((0, 6, 0), (0, 6, 0))
+
+
+def test_fields_of_json_answers(tmp_path: Path) -> None:
+    expected = [f'{{"name": "p{i}", "n": {i}}}' for i in range(12)]
+    run = make_run(tmp_path, expected)
+    _, results = plant(run, {text: ("?", text.replace('"name": "p', '"name": "q')) for text in expected})
+    by_name = {figure.measure: figure for figure in results.fields}
+    assert by_name["n"].models[run.id].value == 1
+    assert by_name["name"].models[run.id].value == 0
+    assert by_name["n"].differences[run.id].verdict == "better"
+    assert results.headline == "json_fields"

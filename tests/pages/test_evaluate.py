@@ -1,0 +1,188 @@
+"""The Evaluate page over planted answers: exact counts, a null within noise, every row there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.evaluation.planted import known_flips, plant
+from tests.pages.conftest import Stage, button, words
+from toolkit.evaluation import place, prompt_sets, state
+from toolkit.evaluation.place import Evaluation, Spec
+from toolkit.evaluation.rules import read_rules
+from toolkit.runs.events import EventWriter
+from toolkit.runs.lock import WorkerLock
+from toolkit.runs.rundir import RunDir
+
+DATA = {"data": {"prompt": "{q}", "prompt_stub": "{a}"}}
+
+
+@pytest.fixture
+def run(stage: Stage, tmp_path: Path) -> RunDir:
+    source = tmp_path / "given.csv"
+    source.write_text("q,a\n" + "".join(f"question {i},answer {i}\n" for i in range(20)))
+    config = {"data": {**DATA["data"], "file_type": "csv", "path": str(source), "train_size": 10, "test_size": 10}}
+    return stage.finished("mine", config=config)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Evaluation]:
+    """Evaluations whose process would have been started."""
+    found: list[Evaluation] = []
+    monkeypatch.setattr(state, "_spawn", lambda evaluation: found.append(evaluation) or Ended(evaluation))
+    return found
+
+
+class Ended:
+    """A process that was over at once and left its first event."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        with EventWriter(evaluation.events_path) as events:
+            events.append("started")
+
+    def poll(self) -> int:
+        return 0
+
+    def wait(self) -> int:
+        return 0
+
+
+def over(evaluation: Evaluation) -> None:
+    with EventWriter(evaluation.events_path) as events:
+        events.append("started")
+        events.append("finished")
+
+
+def tiles(app: AppTest) -> dict[str, str]:
+    return {metric.label: metric.value for metric in app.metric}
+
+
+def test_known_flips_are_on_the_page_exactly(stage: Stage, run: RunDir) -> None:
+    said = known_flips(fixed=31, broke=3, same=7, both_wrong=5)
+    evaluation, _ = plant(run, said, probe=[0.4] * 20)
+    over(evaluation)
+    app = stage.page("evaluate", run)
+    assert tiles(app) == {"Fixed": "31", "Broke": "3", "Same": "7", "Both wrong": "5"}
+    text = words(app)
+    assert "It is better than its base model." in text
+    assert "It fixed 31 rows and broke 3." in text
+    assert "It has forgotten something" in text
+    measures = app.dataframe[0].value
+    assert measures.loc[measures["Measure"] == "Exact match", "Verdict"].item() == "better"
+    rows = app.dataframe[-1].value
+    assert len(rows) == 46
+    assert list(rows[""])[:3] == ["▼ Broke"] * 3, "the most damaged first"
+    assert "Row" in text
+    app = app.pills(key="row_outcomes").set_value(["both wrong"]).run()
+    assert len(stage.checked(app).dataframe[-1].value) == 5
+    app = app.pills(key="row_outcomes").set_value([]).run()
+    app = app.text_input(key="row_text").set_value("question 4").run()
+    assert len(stage.checked(app).dataframe[-1].value) == 7, "4 and 40 to 45"
+    app = app.text_input(key="row_text").set_value("nowhere").run()
+    assert "No row fits the filter" in words(stage.checked(app))
+
+
+def test_a_null_change_is_within_noise(stage: Stage, run: RunDir) -> None:
+    said = known_flips(fixed=4, broke=4, same=20, both_wrong=20, wrong=("no idea", "no idea"))
+    evaluation, _ = plant(run, said, probe=[0.1, -0.1] * 10)
+    over(evaluation)
+    app = stage.page("evaluate", run)
+    text = words(app)
+    assert "No difference to its base model that these rows can show." in text
+    assert "No sign of forgetting" in text
+    measures = app.dataframe[0].value
+    assert set(measures["Verdict"]) == {"within noise"}
+
+
+def test_text_from_outside_is_text(stage: Stage, run: RunDir) -> None:
+    nasty = "<b>bold</b> [link](http://e.x) :red[red] $x$"
+    evaluation, _ = plant(run, {nasty: ("**no**", nasty), "other": ("other", "<img src=x>")})
+    over(evaluation)
+    app = stage.page("evaluate", run)
+    shown = [str(entry.value) for entry in app.markdown]
+    assert not [text for text in shown if re.search(r"(?<!\\)(<b>|<img|\]\(http|\*\*no|\$x)", text)]
+
+
+def test_the_first_press_evaluates_the_test_rows(stage: Stage, run: RunDir, started: list[Evaluation]) -> None:
+    app = stage.page("evaluate", run)
+    assert "Is it better?" in words(app)
+    app = stage.checked(button(app, "Evaluate").click().run())
+    (evaluation,) = started
+    spec = place.read_spec(evaluation)
+    assert (spec.source, spec.rows, spec.probe) == ("test", place.DEFAULT_ROWS, True)
+    assert button(app, "Go on where it was"), "that process has ended without a word"
+
+
+def test_from_the_run_it_is_one_click(stage: Stage, run: RunDir, started: list[Evaluation]) -> None:
+    app = stage.page("runs", run)
+    app = stage.checked(button(app, "Is it better?").click().run())
+    assert app.title[0].value == "Evaluate"
+    assert [one.run.id for one in started] == [run.id]
+
+
+def test_progress_and_stop_are_on_the_page(stage: Stage, run: RunDir) -> None:
+    evaluation = place.create(run, Spec())
+    with WorkerLock(evaluation.lock_path), EventWriter(evaluation.events_path) as events:
+        events.append("started")
+        events.append("phase", phase="asking")
+        events.append("progress", done=30, total=120, remaining_s=9.0)
+        app = stage.page("evaluate", run)
+        text = words(app)
+        assert "30 of 120 answers" in text
+        assert "about 9 s left" in text
+        button(app, "Stop").click().run()
+        assert evaluation.stop_path.exists()
+    app = stage.page("evaluate", run)
+    assert "ended from outside after 30 of 120 answers" in words(app)
+
+
+def test_a_failure_is_words(stage: Stage, run: RunDir) -> None:
+    evaluation = place.create(run, Spec())
+    with EventWriter(evaluation.events_path) as events:
+        events.append("started")
+        events.append("failed", message="The memory is not enough.", hint="Close something.")
+    text = words(stage.page("evaluate", run))
+    assert "The memory is not enough." in text
+    assert "Close something." in text
+
+
+def test_rules_and_gate(stage: Stage, run: RunDir, started: list[Evaluation]) -> None:
+    evaluation, _ = plant(run, known_flips(fixed=20, broke=0, same=5, both_wrong=1))
+    over(evaluation)
+    place.save_rules(stage.folder, read_rules({"rules": [{"kind": "contains", "text": "wrong", "negate": True}]}))
+    app = stage.page("evaluate", run)
+    assert "must not contain “wrong” in 100 % of the rows" in words(app).replace(":gray[", "").replace("]", "")
+    app = app.selectbox(key="gate_no gate").set_value("exact_match").run()
+    rules = place.saved_rules(stage.folder)
+    assert rules.gate is not None
+    assert rules.gate.improves == "exact_match"
+    app = stage.checked(button(app, "Apply these rules to the answers above").click().run())
+    assert started == [evaluation]
+    assert place.current_rules(evaluation) == rules
+    app = stage.page("evaluate", run)
+    app = button_by_key(app, "drop_rule_0").click().run()
+    assert place.saved_rules(stage.folder).rules == ()
+
+
+def button_by_key(app: AppTest, key: str) -> Any:
+    return next(entry for entry in app.button if entry.key == key)
+
+
+def test_a_prompt_set_is_run_and_kept_with_the_run(stage: Stage, run: RunDir, started: list[Evaluation]) -> None:
+    kept = prompt_sets.save(stage.folder, prompt_sets.made("greetings", [("Hello?", "Hi!"), ("Who?", None)]))
+    app = stage.page("evaluate", run)
+    app = app.segmented_control(key="eval_source").set_value("prompts").run()
+    app = stage.checked(button(app, "Evaluate these").click().run())
+    (evaluation,) = started
+    assert place.read_spec(evaluation).label == "greetings"
+    assert place.read_prompts(evaluation).items == kept.items
+
+
+def test_the_page_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:
+    assert button(stage.page("evaluate"), "Try it now")
+    stage.run(name="waiting")
+    assert button(stage.page("evaluate"), "Watch it")

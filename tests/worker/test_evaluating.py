@@ -1,0 +1,243 @@
+"""Evaluations with a real model: planted flips, a planted null, a killed one that goes on, rows that can't be asked."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.engine_runs import make_config, write_adapter
+from tests.fakes.training import make_table, own_signals
+from toolkit.config import Config
+from toolkit.evaluation import place, state
+from toolkit.evaluation.answers import read_answers
+from toolkit.evaluation.place import BASE, Evaluation, Spec
+from toolkit.evaluation.results import Flips, Results, read_results
+from toolkit.evaluation.rows import read_rows
+from toolkit.evaluation.rules import read_rules
+from toolkit.runs.events import read_events
+from toolkit.runs.rundir import RunDir, create_run
+
+pytestmark = pytest.mark.worker
+
+PROMPTS = [f"{word} {i}" for i in range(5) for word in ("order", "please order a lamp and", "one two", "how many?")]
+
+
+def make_run(save_dir: Path, model: Path, scale: float = 1.0) -> RunDir:
+    """A run with a random adapter; with scale 0 one that changes nothing."""
+    config = make_config(save_dir, model)
+    data = {"prompt": "{q}", "prompt_stub": "{a}", "train_size": 4, "test_size": 4}
+    config = Config.model_validate(
+        {
+            **config.model_dump(),
+            "data": data,
+        }
+    )
+    save_dir.mkdir(parents=True, exist_ok=True)
+    run = create_run(config, make_table(save_dir / "t.parquet", [{"q": p, "a": "x"} for p in PROMPTS]))
+    write_adapter(run, config, seed=1, scale=scale)
+    return run
+
+
+def ask(run: RunDir, cells: list[dict[str, str | None]], **spec: Any) -> Evaluation:
+    table = make_table(run.save_dir / "asked.parquet", cells)
+    wanted = Spec(**{"source": "file", "max_new_tokens": 2, "probe": False, **spec})
+    return place.create(run, wanted, table=table)
+
+
+def carry_out(evaluation: Evaluation) -> int:
+    from toolkit.worker.evaluating import main
+
+    os.environ["FTK_SAVE_DIR"] = str(evaluation.run.save_dir)
+    with own_signals():
+        return main(evaluation.run.id, evaluation.id)
+
+
+def results_of(evaluation: Evaluation) -> Results:
+    found = read_results(evaluation.results_path)
+    assert found is not None
+    return found
+
+
+def answers_of(evaluation: Evaluation, model: str) -> list[str]:
+    found = read_answers(evaluation.answers_path).answers
+    return [found[model, at].text for at in range(len(PROMPTS))]
+
+
+def test_known_flips_of_a_real_adapter(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model)
+    first = ask(run, [{"q": prompt, "a": None} for prompt in PROMPTS])
+    assert carry_out(first) == 0
+    base, adapter = answers_of(first, BASE), answers_of(first, run.id)
+    differing = [at for at in range(len(PROMPTS)) if base[at].strip() != adapter[at].strip()]
+    assert len(differing) >= 12, "the random adapter changes most answers"
+    # the data now says that the adapter is right in these rows, the base in those, and neither in the rest
+    fixed, broke = set(differing[:9]), set(differing[9:11])
+    cells: list[dict[str, str | None]] = [
+        {"q": prompt, "a": adapter[at] if at in fixed else base[at] if at in broke else "none of these"}
+        for at, prompt in enumerate(PROMPTS)
+    ]
+    planted = ask(run, cells)
+    assert carry_out(planted) == 0
+    results = results_of(planted)
+    assert results.flips[run.id] == Flips(fixed=9, broke=2, same=0, both_wrong=len(PROMPTS) - 11)
+    assert answers_of(planted, BASE) == base
+    loss = results.figure("loss")
+    assert loss is not None
+    assert loss.rows == len(PROMPTS)
+
+
+def test_an_adapter_without_effect_is_within_noise(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model, scale=0)
+    evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS], probe=True)
+    assert carry_out(evaluation) == 0
+    results = results_of(evaluation)
+    assert answers_of(evaluation, BASE) == answers_of(evaluation, run.id)
+    assert {figure.differences[run.id].verdict for figure in results.figures} == {"noise"}
+    assert results.probe is not None
+    assert results.probe.differences[run.id].verdict == "noise"
+    assert results.sentences[run.id][0].startswith("No difference")
+
+
+def test_a_killed_evaluation_goes_on_and_ends_the_same(
+    save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.worker import asking
+
+    monkeypatch.setattr(asking, "MOST_ROWS", 4)
+    run = make_run(save_dir, tiny_model)
+    cells: list[dict[str, str | None]] = [{"q": prompt, "a": "please"} for prompt in PROMPTS]
+    whole, killed = ask(run, cells), ask(run, cells)
+    assert carry_out(whole) == 0
+
+    class Killed(BaseException):
+        """Nothing catches it, as nothing catches SIGKILL."""
+
+    answered = asking._answered
+    asked: list[int] = []
+
+    def dies(engine: Any, model: str, batch: Any, stop: Any) -> Any:
+        asked.append(len(batch))
+        if len(asked) == 4:
+            raise Killed
+        return answered(engine, model, batch, stop)
+
+    monkeypatch.setattr(asking, "_answered", dies)
+    with pytest.raises(Killed):
+        carry_out(killed)
+    with killed.answers_path.open("ab") as log:
+        log.write(b'{"kind":"answer","model":"base","posi')  # torn by the death
+    assert state.progress(killed).state == "interrupted"
+    before = len(read_answers(killed.answers_path).answers)
+    assert 0 < before < 2 * len(PROMPTS)
+    asked.append(0)
+    assert carry_out(killed) == 0
+    assert state.progress(killed).state == "finished"
+    assert sum(asked[5:]) == 2 * len(PROMPTS) - before, "what was answered is not asked again"
+    assert read_rows(killed.rows_path).equals(read_rows(whole.rows_path))
+
+
+def test_a_stop_keeps_what_was_answered_and_counts_it(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model)
+    evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS])
+    place.request_stop(evaluation)
+    assert carry_out(evaluation) == 0
+    assert state.progress(evaluation).state == "stopped"
+    results = results_of(evaluation)
+    assert (results.answered, results.complete) == (0, False)
+    evaluation.stop_path.unlink()
+    assert carry_out(evaluation) == 0
+    assert results_of(evaluation).complete
+
+
+def test_a_row_that_can_not_be_asked_stays_a_row(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model)
+    cells: list[dict[str, str | None]] = [
+        {"q": "order", "a": "x"},
+        {"q": "far too long " * 200, "a": "x"},
+        {"q": None, "a": "y"},
+    ]
+    evaluation = ask(run, cells)
+    assert carry_out(evaluation) == 0
+    results, rows = results_of(evaluation), read_rows(evaluation.rows_path)
+    assert (results.asked, results.answered) == (3, 3)
+    assert "context holds 256" in rows["error_1"].to_pylist()[1]
+    assert "no value for column 'q'" in rows["error_0"].to_pylist()[2]
+    exact = results.figure("exact_match")
+    assert exact is not None
+    assert exact.rows == 3
+
+
+def test_a_batch_that_fails_is_halved_until_the_row_is_alone(
+    save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.worker import asking, evaluate
+
+    run = make_run(save_dir, tiny_model)
+    say = evaluate.say
+
+    def fails(model: Any, tokenizer: Any, prompts: Any, limit: int, stop: Any) -> Any:
+        if any(len(tokenizer.decode(list(ids))) > 70 for ids in prompts):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
+        return say(model, tokenizer, prompts, limit, stop)
+
+    monkeypatch.setattr(asking.evaluate, "say", fails)
+    cells: list[dict[str, str | None]] = [{"q": "order", "a": "x"} for _ in range(5)]
+    evaluation = ask(run, [*cells, {"q": "long " * 30, "a": "x"}])
+    assert carry_out(evaluation) == 0
+    errors = read_rows(evaluation.rows_path)["error_1"].to_pylist()
+    assert errors == [""] * 5 + ["The memory is not enough for this row."]
+
+
+def test_other_rules_need_no_model(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker import asking
+
+    run = make_run(save_dir, tiny_model)
+    evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS])
+    assert carry_out(evaluation) == 0
+
+    def never(*_: Any) -> None:
+        raise AssertionError("it loaded a model")
+
+    monkeypatch.setattr(asking, "load", never)
+    place.replace_rules(
+        evaluation, read_rules({"rules": [{"kind": "length", "most": 1_000}], "gate": {"improves": None}})
+    )
+    assert carry_out(evaluation) == 0
+    assert results_of(evaluation).gate[run.id].passed
+
+
+def test_another_adapter_than_at_the_start_is_refused(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model)
+    evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS[:4]])
+    assert carry_out(evaluation) == 0
+    lines = evaluation.answers_path.read_bytes().splitlines(keepends=True)
+    evaluation.answers_path.write_bytes(b"".join(lines[:-1]))
+    write_adapter(run, make_config(save_dir, tiny_model), seed=2)
+    assert carry_out(evaluation) == 1
+    assert "has changed" in read_events(evaluation.events_path)[0][-1]["message"]
+
+
+def test_two_runs_are_compared_on_one_base(save_dir: Path, tiny_model: Path) -> None:
+    first, second = make_run(save_dir, tiny_model), make_run(save_dir, tiny_model, scale=0)
+    evaluation = ask(first, [{"q": prompt, "a": "x"} for prompt in PROMPTS], compared=(second.id,))
+    assert carry_out(evaluation) == 0
+    results = results_of(evaluation)
+    assert results.models == (BASE, first.id, second.id)
+    assert answers_of(evaluation, second.id) == answers_of(evaluation, BASE)
+
+
+def test_its_process_lives_alone_and_is_found(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model)
+    evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS])
+    state.start(evaluation)
+    state.start(evaluation)  # a second press does nothing
+    deadline = time.monotonic() + 120
+    while state.progress(evaluation).going:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert state.progress(evaluation).state == "finished", evaluation.log_path.read_text()
+    assert [event["kind"] for event in read_events(evaluation.events_path)[0]].count("started") == 1

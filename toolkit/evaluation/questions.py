@@ -1,0 +1,95 @@
+"""What an evaluation asks: the run's own test rows, the rows of a file, or a prompt set, in the form of training.
+
+A row that can't be asked stays in the list with its reason. Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.config import Config
+from toolkit.data.prompt import Renderer, Template, compile_template, make_renderer
+from toolkit.data.split import plan_split
+from toolkit.data.table import Cells, Table, load_table
+from toolkit.errors import DataError, RunError
+from toolkit.evaluation.place import Evaluation, Spec, read_prompts, read_spec
+from toolkit.runs.rundir import RunDir, read_config
+
+
+@dataclass(frozen=True)
+class Question:
+    """position: 0-based among the questions. row: 0-based in its table or set. expected: None when nobody knows.
+
+    error: why it can't be asked, or "".
+    """
+
+    position: int
+    row: int
+    prompt: str
+    expected: str | None
+    error: str = ""
+
+
+def questions(evaluation: Evaluation) -> list[Question]:
+    """All questions, at most as many as the spec wants. Raises ToolkitError: no rows, columns that do not fit."""
+    spec, config = read_spec(evaluation), read_config(evaluation.run)
+    if spec.source == "prompts":
+        items = read_prompts(evaluation).items[: spec.rows]
+        return [Question(i, i, item.prompt, item.expected) for i, item in enumerate(items)]
+    found = _test_rows(evaluation.run, config, spec) if spec.source == "test" else _file(evaluation, config, spec)
+    if not found:
+        raise RunError("There is no row to ask.", "Give the run a test split, or choose a file.")
+    return found
+
+
+def test_rows(run: RunDir) -> int:
+    """How many rows the run holds out."""
+    return len(plan_split(load_table(run.source_path), read_config(run).data).test)
+
+
+def _test_rows(run: RunDir, config: Config, spec: Spec) -> list[Question]:
+    table = load_table(run.source_path)
+    renderer = make_renderer(config.data.prompt, config.data.prompt_stub, table.columns)
+    rows = plan_split(table, config.data).test[: spec.rows]
+    return list(_asked(table, rows.tolist(), renderer.prompt_template, renderer.stub_template))
+
+
+def _file(evaluation: Evaluation, config: Config, spec: Spec) -> list[Question]:
+    table = load_table(evaluation.data_path)
+    prompt, stub = templates_for(config, table.columns)
+    return list(_asked(table, list(range(table.rows))[: spec.rows], prompt, stub))
+
+
+def templates_for(config: Config, columns: Sequence[str]) -> tuple[Template, Template | None]:
+    """The run's templates over a file's columns; no completion template when the file has no such column.
+
+    Raises DataError when the prompt's columns are not there.
+    """
+    prompt = compile_template(config.data.prompt, columns)
+    try:
+        return prompt, compile_template(config.data.prompt_stub, columns)
+    except DataError:
+        return prompt, None  # a file of questions alone
+
+
+def _asked(table: Table, rows: list[int], prompt: Template, stub: Template | None) -> Iterator[Question]:
+    needed = tuple(dict.fromkeys(prompt.columns + (stub.columns if stub else ())))
+    cells_of = table.take(np.asarray(rows, dtype=np.int64), needed) if needed else iter([{}] * len(rows))
+    for position, (row, cells) in enumerate(zip(rows, cells_of, strict=True)):
+        yield _question(position, row, cells, Renderer(prompt, stub or Template(())), bool(stub))
+
+
+def _question(position: int, row: int, cells: Cells, renderer: Renderer, known: bool) -> Question:
+    expected = _rendered(renderer.stub_template, cells)[0] if known else None
+    prompt, error = _rendered(renderer.prompt_template, cells)
+    return Question(position, row, prompt or "", expected, error)
+
+
+def _rendered(template: Template, cells: Cells) -> tuple[str | None, str]:
+    try:
+        return template.render(cells), ""
+    except DataError as error:
+        return None, error.message

@@ -1,0 +1,146 @@
+"""Figures into plain sentences: is it better, what did it break, has it forgotten, may it be promoted.
+
+The words say no more than the intervals do. Knows records alone.
+"""
+
+from __future__ import annotations
+
+from toolkit.evaluation.measures import BY_NAME, Measure
+from toolkit.evaluation.results import Difference, Figure, Flips, GateFigure, Results
+from toolkit.evaluation.rules import Gate
+
+HEADLINES = ("exact_match", "json_fields", "token_f1", "loss", "perplexity")
+"""The verdict rests on the first of these that says anything about these rows."""
+SILENT = 0.05
+"""A share that no model reaches says nothing: free text is hardly ever matched exactly."""
+OPENINGS = {
+    "better": "It is better than its base model.",
+    "worse": "It is worse than its base model.",
+    "noise": "No difference to its base model that these rows can show.",
+    "differs": "It differs from its base model.",
+}
+
+
+def judge(results: Results, gate: Gate | None) -> Results:
+    """The same results with headline, sentences and gate filled in."""
+    headline = _headline(results)
+    named = results.model_copy(update={"headline": headline})
+    return named.model_copy(
+        update={
+            "sentences": {name: _sentences(named, name) for name in named.adapters},
+            "gate": {name: _gate(named, gate, name) for name in named.adapters} if gate else {},
+        }
+    )
+
+
+def _headline(results: Results) -> str | None:
+    for name in HEADLINES:
+        figure = results.figure(name)
+        if figure is None:
+            continue
+        values = [value.value or 0.0 for value in figure.models.values()]
+        if BY_NAME[name].form == "figure" or max(values) >= SILENT:
+            return name
+    return None
+
+
+def _sentences(results: Results, name: str) -> tuple[str, ...]:
+    figure = results.figure(results.headline) if results.headline else None
+    if figure is None:
+        return ("No expected answers are known, so nothing can be called right or wrong: read the rows.",)
+    return tuple(
+        sentence
+        for sentence in (
+            OPENINGS[figure.differences[name].verdict],
+            _main(figure, name),
+            _flips(results.flips[name]) if results.headline == "exact_match" else "",
+            _probe(results.probe, name),
+        )
+        if sentence
+    )
+
+
+def _main(figure: Figure, name: str) -> str:
+    measure = BY_NAME[figure.measure]
+    adapter, base, gap = figure.models[name], figure.models["base"], figure.differences[name]
+    return (
+        f"{measure.title} over {_rows(figure.rows)}: {written(measure, adapter.value)}, "
+        f"base {written(measure, base.value)}; difference {gap_words(measure, gap)}."
+    )
+
+
+def _flips(flips: Flips) -> str:
+    if flips.fixed + flips.broke == 0:
+        return "No row changed sides."
+    return f"It fixed {_rows(flips.fixed)} and broke {flips.broke:,}."
+
+
+def _probe(figure: Figure | None, name: str) -> str:
+    if figure is None:
+        return ""
+    before, after = figure.models["base"].value, figure.models[name].value
+    gap = figure.differences[name]
+    if before is None or after is None:
+        return ""
+    moved = f"the loss on text that it should still know went from {before:.3g} to {after:.3g}"
+    if gap.verdict == "worse":
+        return f"It has forgotten something: {moved}."
+    if gap.verdict == "better":
+        return f"It has not forgotten: {moved}."
+    return f"No sign of forgetting: {moved}, within noise."
+
+
+def _gate(results: Results, gate: Gate, name: str) -> GateFigure:
+    against: list[str] = []
+    held: list[str] = []
+    if gate.improves is not None:
+        title = BY_NAME[gate.improves].title
+        figure = results.figure(gate.improves)
+        verdict = figure.differences[name].verdict if figure else None
+        if verdict == "better":
+            held.append(f"{title} is better than the base model's.")
+        elif verdict is None:
+            against.append(f"{title} can't be known for these rows.")
+        else:
+            against.append(f"{title} is {'worse' if verdict == 'worse' else 'within noise'}.")
+    if gate.rules:
+        for rule in results.rules:
+            share = rule.kept[name].value if name in rule.kept else None
+            kept = share is not None and share >= rule.at_least
+            shown = "–" if share is None else _percent(share)
+            (held if kept else against).append(
+                f"The answer {rule.title}: {shown} of the answers, {_percent(rule.at_least)} wanted."
+            )
+    if not results.complete:
+        against.append(f"Only {results.answered:,} of {_rows(results.asked)} were answered.")
+    return GateFigure(passed=not against, reasons=tuple(against or held))
+
+
+def written(measure: Measure, value: float | None) -> str:
+    """A value in its measure's unit: "94.5 %", "0.231"."""
+    if value is None:
+        return "–"
+    return _percent(value) if measure.form == "share" else f"{value:.3g}"
+
+
+def gap_words(measure: Measure, gap: Difference) -> str:
+    """A difference with its interval: "+94.5 points (+90.6 to +98.4)"."""
+    if gap.value is None:
+        return "–"
+    factor, unit = (100.0, " points") if measure.form == "share" else (1.0, "")
+
+    def signed(value: float) -> str:
+        number = value * factor
+        return f"{number:+.1f}" if measure.form == "share" else f"{number:+.3g}"
+
+    if gap.low is None or gap.high is None:
+        return f"{signed(gap.value)}{unit}"
+    return f"{signed(gap.value)}{unit} ({signed(gap.low)} to {signed(gap.high)})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %".replace(".0 %", " %")
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"

@@ -1,0 +1,152 @@
+"""python -m toolkit.worker.evaluating RUN EVALUATION: one evaluation, from its first question or from where it was.
+
+Holds the evaluation's lock for life and is the one writer of its events and answers. One evaluation at a time asks its
+models in a save_dir; the others wait. The libraries are imported only when something is left to ask. Environment:
+FTK_SAVE_DIR. Exit status: 0 finished or stopped, 1 failed, 3 somebody else is at it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from toolkit.errors import RunError, ToolkitError
+from toolkit.evaluation.answers import AnswerLog, read_answers
+from toolkit.evaluation.conclude import conclude
+from toolkit.evaluation.place import BASE, Evaluation, open_evaluation, read_spec
+from toolkit.evaluation.questions import Question, questions
+from toolkit.runs.events import EventWriter
+from toolkit.runs.explain import explain_exception
+from toolkit.runs.lock import WorkerLock, try_lock
+from toolkit.runs.rundir import open_run, read_config
+from toolkit.worker.stop import Stop, StopAsked
+
+_LOG = logging.getLogger(__name__)
+PERIOD_S = 0.5
+POLL_S = 0.2
+
+
+def main(run_id: str, evaluation_id: str) -> int:
+    """Carry the evaluation out; returns the exit status. Raises RunError for an unknown one."""
+    faulthandler.enable()
+    run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
+    evaluation = open_evaluation(run, evaluation_id)
+    stop = Stop(evaluation.stop_path).listen()
+    with WorkerLock(evaluation.lock_path, 1, run.id), EventWriter(evaluation.events_path) as events:
+        events.append("started", pid=os.getpid())
+        try:
+            events.append(_carry_out(evaluation, stop, events))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the last event
+            _LOG.exception("evaluation %s of run %s", evaluation.id, run.id)
+            known = explain_exception(type(error).__name__, str(error))
+            words = (error.message, error.hint) if isinstance(error, ToolkitError) else (known.message, known.hint)
+            events.append("failed", message=words[0], hint=words[1])
+            return 1
+    return 0
+
+
+def _carry_out(evaluation: Evaluation, stop: Stop, events: EventWriter) -> str:
+    """What the last event is called: "finished", or "stopped"."""
+    began = time.monotonic()
+    spec = read_spec(evaluation)
+    models = [BASE, evaluation.run.id, *(other for other in spec.compared if other != evaluation.run.id)]
+    events.append("phase", phase="reading the rows")
+    asked = questions(evaluation)
+    events.append("progress", done=_answered(evaluation, models), total=len(asked) * len(models))
+    stopped = False
+    try:
+        if _left(evaluation, asked, models, spec.probe):
+            with _alone(evaluation, stop, events):
+                _ask(evaluation, asked, models, stop, events)
+    except StopAsked:
+        stopped = True
+    events.append("phase", phase="counting")
+    results = conclude(evaluation, asked, read_answers(evaluation.answers_path), models, time.monotonic() - began)
+    events.append("progress", done=_answered(evaluation, models), total=len(asked) * len(models), remaining_s=0)
+    return "stopped" if stopped or not results.complete else "finished"
+
+
+def _answered(evaluation: Evaluation, models: Sequence[str]) -> int:
+    return sum(model in models for model, _ in read_answers(evaluation.answers_path).answers)
+
+
+def _left(evaluation: Evaluation, asked: Sequence[Question], models: Sequence[str], probe: bool) -> bool:
+    """Whether a model is needed at all."""
+    found = read_answers(evaluation.answers_path)
+    missing = any((model, q.position) not in found.answers for q in asked for model in models)
+    return missing or (probe and not all(any(name == model for name, _ in found.probed) for model in models))
+
+
+@contextmanager
+def _alone(evaluation: Evaluation, stop: Stop, events: EventWriter) -> Iterator[None]:
+    """Inside, no other evaluation of the save_dir has its models loaded. Raises StopAsked."""
+    path = evaluation.run.save_dir / "runs" / "evaluating.lock"
+    said = False
+    while (handle := try_lock(path)) is None:
+        if not said:
+            events.append("phase", phase="waiting for another evaluation")
+            said = True
+        stop.check()
+        time.sleep(POLL_S)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _ask(
+    evaluation: Evaluation, asked: Sequence[Question], models: Sequence[str], stop: Stop, events: EventWriter
+) -> None:
+    stop.check()
+    events.append("phase", phase="loading libraries")
+    from toolkit.worker import asking
+
+    spec, config = read_spec(evaluation), read_config(evaluation.run)
+    engine = asking.load(evaluation, spec, lambda phase: (stop.check(), events.append("phase", phase=phase))[0])
+    known = read_answers(evaluation.answers_path)
+    log = AnswerLog(evaluation.answers_path)
+    try:
+        log.identify(known.identities, asking.identities(engine, models))
+        events.append("phase", phase="asking")
+        asking.ask(
+            engine, config, spec, asked, models, known, log, stop, _Teller(events, len(asked) * len(models))
+        )  # fmt: skip
+        if spec.probe:
+            events.append("phase", phase="probing for forgetting")
+            asking.probe(engine, config, models, known, log, stop)
+    finally:
+        log.close()
+
+
+class _Teller:
+    """Writes progress at most twice a second, with the time left at the pace of this attempt."""
+
+    def __init__(self, events: EventWriter, total: int) -> None:
+        self._events, self._total = events, total
+        self._began = time.monotonic()
+        self._told = 0.0
+
+    def __call__(self, done: float, before: float) -> None:
+        now = time.monotonic()
+        if now - self._told < PERIOD_S and done < 1:
+            return
+        self._told = now
+        pace = (done - before) / max(1e-9, now - self._began)
+        left = (1 - done) / pace if pace > 0 else None
+        self._events.append("progress", done=round(done * self._total), total=self._total, remaining_s=left)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python -m toolkit.worker.evaluating RUN EVALUATION (FTK_SAVE_DIR names their folder)")
+    try:
+        raise SystemExit(main(sys.argv[1], sys.argv[2]))
+    except RunError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(3) from error
