@@ -7,6 +7,7 @@ import streamlit as st
 from toolkit.runs.rundir import list_runs
 from toolkit.ui import chrome, state
 from toolkit.ui.first_visit import hero
+from toolkit.ui.queue_view import queue_panel
 from toolkit.ui.run_actions import action_row
 from toolkit.ui.run_pick import run_chooser
 from toolkit.ui.run_settings import settings_view
@@ -23,6 +24,7 @@ with chrome.page("runs"):
         action_row(chosen.run)
         with st.expander("Settings of this run", icon=":material/tune:"):
             settings_view(chosen.run, found)
+        queue_panel()
         st.subheader("All runs", anchor=False)
         live_table(found, chosen.run.id)
         chrome.next_step("playground", "Talk to it in the playground", playground_missing(chosen.status))

@@ -129,3 +129,21 @@ def test_the_film_strip_shows_how_answers_changed(stage: Stage) -> None:
 
 def test_a_run_without_a_film_strip_shows_none(stage: Stage) -> None:
     assert not stage.page("runs", stage.finished("dark")).select_slider
+
+
+def test_the_queue_is_a_list_whose_runs_can_be_moved_and_cancelled(stage: Stage) -> None:
+    one, _, three = (stage.run(name=name) for name in ("one", "two", "three"))
+    app = stage.page("runs")
+    assert ":gray[1.] one" in words(app)
+    assert app.button(key=f"up_{one.id}").disabled
+    assert app.button(key=f"down_{three.id}").disabled
+    app = stage.checked(app.button(key=f"first_{three.id}").click().run())
+    assert ":gray[1.] three" in words(app)
+    app = stage.checked(app.button(key=f"cancel_{one.id}").click().run())
+    assert ":gray[2.] two" in words(app)
+    assert one.stop_path.exists()
+
+
+def test_without_waiting_runs_there_is_no_queue(stage: Stage) -> None:
+    stage.finished("done")
+    assert "Queue" not in [entry.value for entry in stage.page("runs").subheader]

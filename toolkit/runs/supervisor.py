@@ -1,4 +1,4 @@
-"""The supervising thread: takes the oldest queued run when nothing is going, starts its worker, explains its end.
+"""The supervising thread: takes the first queued run when nothing is going, starts its worker, explains its end.
 
 Replaceable at any moment: everything it must know lies in the run directories, so any number of app processes and
 command lines may supervise one save_dir. A claim file starts a run once, the slot's lock one run at a time; the kernel
@@ -25,6 +25,7 @@ from toolkit.runs.durable import sweep_aside
 from toolkit.runs.explain import Explanation, explain_exception
 from toolkit.runs.lock import Holder, boot_id, end_processes, is_held, read_holder, try_lock, write_body
 from toolkit.runs.machine import probe_in_background
+from toolkit.runs.queue import in_order
 from toolkit.runs.rundir import RunDir, list_runs, read_config
 from toolkit.runs.spawn import Command, spawn, worker_command, worker_environment
 from toolkit.runs.status import RunStatus, read_status
@@ -110,8 +111,10 @@ class Supervisor:
         queue: list[tuple[RunDir, bool]] = []  # with whether it can start: what just died may be about to go on
         for run in self._open_runs():
             self._guarded(run, self._look_at, run, queue)
-        if queue and queue[0][1]:
-            self._guarded(queue[0][0], self._start, queue[0][0])
+        ready = dict(queue)
+        for first in in_order(list(ready))[:1]:
+            if ready[first]:
+                self._guarded(first, self._start, first)
 
     def _work(self) -> None:
         self._guarded(None, sweep_aside, self.save_dir / "runs")

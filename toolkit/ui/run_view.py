@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from toolkit.runs.queue import queue
 from toolkit.runs.rundir import RunDir, list_runs
 from toolkit.runs.status import RunStatus, read_status
 from toolkit.ui import charts
@@ -80,15 +81,12 @@ def _facts_in_words(run: RunDir, status: RunStatus) -> list[str]:
 
 
 def _place_in_queue(run: RunDir) -> str:
-    others = [other for other in reversed(list_runs(run.save_dir)) if other.id != run.id]
-    alive = [(other, read_status(other).state) for other in others]
-    ahead = [other for other, state in alive if state == "queued" and other.id < run.id]
-    going = [other for other, state in alive if state in LIVING and state != "queued"]
-    if ahead:
-        return f"number {len(ahead) + 1} in the queue"
-    if going:
-        return f"next in the queue, after {plain(facts(going[0]).name, 60)}"
-    return "next in the queue"
+    waiting = [queued.id for queued in queue(run.save_dir)]
+    place = waiting.index(run.id) if run.id in waiting else 0
+    if place:
+        return f"number {place + 1} in the queue"
+    going = [other for other in list_runs(run.save_dir) if read_status(other).living]
+    return f"next in the queue, after {plain(facts(going[0]).name, 60)}" if going else "next in the queue"
 
 
 def _outcome(status: RunStatus) -> None:
