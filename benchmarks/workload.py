@@ -12,6 +12,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 SEED = 1234
 ROWS, HELD_OUT = 400, 64
@@ -52,9 +53,8 @@ def rows(kind: str) -> list[dict[str, str]]:
 
 def write_model(folder: Path, corpus: list[str]) -> None:
     """The tokenizer, trained on `corpus`, and the random weights."""
-    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -67,10 +67,23 @@ def write_model(folder: Path, corpus: list[str]) -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, pad_token="<pad>", eos_token="<|im_end|>", chat_template=TEMPLATE
     )
-    torch.manual_seed(SEED)
-    config = LlamaConfig(**SHAPE, bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=0)
-    LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_random_model(folder, folder, SHAPE)
+
+
+def write_random_model(folder: Path, tokenizer: Path, shape: dict[str, Any]) -> None:
+    """A Llama of this shape with random fp32 weights, beside a copy of the tokenizer in `tokenizer`."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    torch.manual_seed(SEED)
+    config = LlamaConfig(
+        **{"max_position_embeddings": 2048, "tie_word_embeddings": False, **shape},
+        bos_token_id=None, eos_token_id=loaded.eos_token_id, pad_token_id=0,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    loaded.save_pretrained(folder)
 
 
 def make(folder: Path) -> Path:

@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "schema_types": set(),
     "config": {"rules", "schema_types"},
     "validation": {"errors", "rules", "config"},
+    "choices": {"config"},
+    "forecast": FLOOR | {"choices", "data", "forecast", "runs"},
     "ablation": FLOOR | {"forms.spec", "forms.draft", "forms.written"},  # what a setting is and how it is written
     "assets": {"assets"},
     "evaluation": FLOOR | {"evaluation", "data", "runs", "assets"},
@@ -31,11 +33,11 @@ MAY_IMPORT = {
     "cli": FLOOR | {"ablation", "cli_evaluate", "client", "data", "forms", "runs"},
     "cli_evaluate": FLOOR | {"data", "evaluation", "runs"},
     "__main__": {"cli"},
-    "ui": FLOOR | {"ablation", "client", "data", "evaluation", "forms", "runs", "ui"},
-    "pages": FLOOR | {"ablation", "client", "data", "evaluation", "forms", "runs", "ui"},
+    "ui": FLOOR | {"ablation", "choices", "client", "data", "evaluation", "forecast", "forms", "runs", "ui"},
+    "pages": FLOOR | {"ablation", "client", "data", "evaluation", "forecast", "forms", "runs", "ui"},
     "app": {"ui", "runs", "errors"},
     "worker": FLOOR
-    | {"worker", "assets", "data", "evaluation"}
+    | {"worker", "assets", "choices", "data", "evaluation"}
     | {f"runs.{name}" for name in ("rundir", "events", "lock", "explain", "configfile", "durable")}
     | {f"runs.{name}" for name in ("contract", "certificate", "exports", "card", "recipes", "status")}
     | {f"runs.{name}" for name in ("checkpoints", "resume")},

@@ -305,7 +305,7 @@ def test_every_optimizer_steps_on_a_cpu(name: str) -> None:
 def test_the_default_length_is_the_library_s() -> None:
     from trl import SFTConfig
 
-    from toolkit.worker import build
+    from toolkit import choices
 
-    assert SFTConfig.__dataclass_fields__["max_length"].default == build.LIBRARY_MAX_LENGTH
-    assert build.max_length(with_settings({"training.sft_args.max_seq_length": None})) == build.LIBRARY_MAX_LENGTH
+    assert SFTConfig.__dataclass_fields__["max_length"].default == choices.LIBRARY_MAX_LENGTH
+    assert choices.max_length(with_settings({"training.sft_args.max_seq_length": None})) == choices.LIBRARY_MAX_LENGTH

@@ -12,7 +12,7 @@ from toolkit.forms import draft as drafts
 from toolkit.forms import layout
 from toolkit.forms.spec import by_path
 from toolkit.runs.machine import machine_if_known
-from toolkit.ui import chrome, form, launch, state, transfer
+from toolkit.ui import chrome, forecast_view, form, launch, state, transfer
 from toolkit.ui.plain import plain
 from toolkit.ui.review import Review, runs_table, value_words
 from toolkit.ui.words import plural
@@ -30,6 +30,7 @@ def panel(reviewed: Review) -> None:
     with st.container(border=True):
         _start(reviewed)
         _problems(reviewed.problems)
+    forecast_view.panel(reviewed)
     _changes()
     st.caption("The same without a browser, with the exported file:")
     st.code(transfer.COMMAND, language=None, wrap_lines=True)

@@ -6,13 +6,12 @@ default holds. Knows no file, no event and no model; what the machine offers arr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from toolkit.choices import Place, max_length, precision
 from toolkit.config import Config, InferenceConfig
 
 EVALUATIONS_PER_RUN = 10
-LIBRARY_MAX_LENGTH = 1024  # SFTConfig's own default, which a test compares: importing trl would cost the engine seconds
 KEPT_IN_FULL = "lm_head"  # quantizing the head makes both 4-bit and 8-bit forwards fail
 TF32_CAPABILITY = (8, 0)
 
@@ -77,32 +76,6 @@ UNUSED: dict[str, str] = {
     _ARGS + "save_steps": "checkpoints are written by worker.checkpoint_trainer, at worker.checkpoint_pace's moments",
     "num_processes": "accelerate starts the processes before a worker exists (runs/accelerate_file.py)",
 }
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run computes: whether on a GPU, what that GPU can do, and how many processes share the run."""
-
-    cuda: bool = False
-    capability: tuple[int, int] = (0, 0)
-    bf16_gpu: bool = False
-    processes: int = 1
-
-
-def max_length(config: Config) -> int:
-    """Tokens kept of an example; an empty setting means the library's default."""
-    chosen = config.training.sft_args.max_seq_length
-    return chosen if chosen is not None else LIBRARY_MAX_LENGTH
-
-
-def precision(config: Config, place: Place) -> str:
-    """ "bf16", "fp16" or "fp32". On a CPU fp16 would be a silent no-op of the library, hence fp32 there."""
-    args = config.training.training_args
-    if args.fp16:
-        return "fp16" if place.cuda else "fp32"
-    if args.bf16 is None:  # the library's default is bf16, which fails where the GPU lacks it
-        return "bf16" if place.cuda and place.bf16_gpu else "fp32"
-    return "bf16" if args.bf16 else "fp32"
 
 
 def sft_args(config: Config, place: Place, output_dir: str) -> dict[str, Any]:

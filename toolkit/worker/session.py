@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -28,6 +29,7 @@ from toolkit.worker import checkpoint_choice as choice
 from toolkit.worker.adapter import lora_config
 from toolkit.worker.checkpoint import commit_adapter
 from toolkit.worker.contract import contract_text
+from toolkit.worker.memory import readings
 from toolkit.worker.splits import Source, open_source, read_splits, write_splits
 from toolkit.worker.stop import Stop, StopAsked
 from toolkit.worker.trainer import PreparedTrainer
@@ -95,8 +97,9 @@ def carry_out(session: Session) -> End:
             write_splits(run, config, source, tokenizer, length, session.tell, session.stop.check)
     train, test = read_splits(run)
     session.phase("loading model")
-    trainer = _trainer(session, where, folder, tokenizer, train, test)
-    facts = {**_facts(session, where, trainer), "threads": threads}
+    before = readings()["memory_bytes"]
+    trainer = make_trainer(session, where, folder, tokenizer, train, test)
+    facts = {**_facts(session, where, trainer), "threads": threads, "process_bytes": before}
     if session.team.leads:
         trainer.add_callback(_film(session, tokenizer, source, folder))
     training = Training(session, trainer, facts, found)
@@ -137,18 +140,20 @@ def _length(config: Config, positions: int | None, tell: Tell) -> int:
     return positions
 
 
-def _trainer(
+def make_trainer(
     session: Session,
     where: build.Place,
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
     train: Dataset,
     test: Dataset,
+    other: Mapping[str, Any] = MappingProxyType({}),
 ) -> PreparedTrainer:
+    """The trainer of a run's model on its rows. `other` replaces arguments of SFTConfig. Raises ToolkitError."""
     if len(train) < session.team.processes:
         message = f"{len(train)} training rows can't be shared by {session.team.processes} processes."
         raise ToolkitError(message, "Lower num_processes, or add rows.")
-    arguments = build.sft_args(session.config, where, str(session.run.checkpoints_dir))
+    arguments = {**build.sft_args(session.config, where, str(session.run.checkpoints_dir)), **other}
     if not len(test):
         arguments["eval_strategy"] = "no"
     base = model.load_base(session.config, where, folder)

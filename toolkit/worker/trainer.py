@@ -7,8 +7,6 @@ position, prompt and padding included. Which layers and attention compute the sa
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from accelerate import DistributedType
 from torch import Tensor, nn
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
+from toolkit.data.batches import batches_of_like_length, count_batches
 from toolkit.worker.attention import use_short_rows
 from toolkit.worker.checkpoint_trainer import CheckpointedTrainer
 from toolkit.worker.dataset import IGNORED
@@ -29,8 +28,6 @@ MAX_LOGITS = 2**26
 """Above so many logits in one batch (a quarter of a GB in fp32) the library's chunked loss is used: it holds fewer."""
 WHOLE_WEIGHTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 """Every process has all weights: only then may a layer read another module's."""
-MEGABATCHES = 50
-"""Rows are sorted by length within so many batches at a time: enough to save padding, few enough to stay random."""
 
 
 class PreparedTrainer(CheckpointedTrainer):
@@ -97,32 +94,16 @@ class BatchesOfLikeLength(BatchRebalanceSampler):
     ) -> None:
         if len(lengths) < processes:
             raise ValueError(f"{len(lengths)} rows can't be shared by {processes} processes")
-        whole = batch_size * processes
-        super().__init__(lengths, whole, dp_size=processes, grad_accum=1, seed=seed, rank=rank, drop_last=False)
-        rest = len(lengths) % whole
-        # a rest smaller than the number of processes joins the batch before it
-        joins = 0 < rest < processes and len(lengths) > whole
-        self._whole, self._joins = whole, joins
-        self._count = math.ceil(len(lengths) / whole) - joins
+        super().__init__(
+            lengths, batch_size * processes, dp_size=processes, grad_accum=1, seed=seed, rank=rank, drop_last=False
+        )
+        self._size = batch_size
+        self._count = count_batches(len(lengths), batch_size, processes)
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in self._whole_batches():
-            mine = np.array_split(batch, self.dp_size)[self.rank]
-            yield mine.tolist()
-
-    def _whole_batches(self) -> list[np.ndarray]:
-        random = np.random.default_rng([self.seed, self.epoch])
         lengths = np.asarray(self.lengths)
-        order = random.permutation(len(lengths))
-        span = self._whole * max(1, min(MEGABATCHES, len(lengths) // (4 * self._whole)))
-        spans = (order[start : start + span] for start in range(0, len(order), span))
-        grouped = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in spans])
-        ends = list(itertools.accumulate([self._whole] * (self._count - 1)))
-        batches = np.split(grouped, ends)
-        longest = max(range(len(batches)), key=lambda i: lengths[batches[i]].max())
-        others = [i for i in random.permutation(len(batches)) if i != longest]
-        # the batch that needs most memory comes first: it fails at once or never
-        return [batches[i] for i in [longest, *others]]
+        for batch in batches_of_like_length(lengths, self._size, self.dp_size, self.seed, self.epoch):
+            yield np.array_split(batch, self.dp_size)[self.rank].tolist()

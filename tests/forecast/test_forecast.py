@@ -1,0 +1,214 @@
+"""From settings to steps, memory and advice: what moves with what, and that it never promises the impossible."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit.choices import Place
+from toolkit.config import Config
+from toolkit.data.sources import open_table
+from toolkit.forecast.advice import BATCH, CHECKPOINTING, advise
+from toolkit.forecast.forecast import Correction, Forecast, Scene, forecast, with_measured
+from toolkit.forecast.history import correction, observe
+from toolkit.forecast.lengths import Lengths, measure_lengths
+from toolkit.forecast.scene import Unknown, scene_for
+from toolkit.forecast.shape import read_shape
+from toolkit.validation import parse
+
+LLAMA = {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8,
+         "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 8192}  # fmt: skip
+
+
+def config(**changes: Any) -> Config:
+    args = {"num_train_epochs": 2, "per_device_train_batch_size": 8, **changes.pop("args", {})}
+    return parse({"training": {"training_args": args, "sft_args": {"max_seq_length": 1024}}, **changes})
+
+
+def scene(memory: float = 16e9, **more: Any) -> Scene:
+    tokens = np.arange(20, 220)
+    lengths = Lengths(1000, 100, tokens, tokens // 2, np.array([900, 500, 400]), True)
+    return Scene(read_shape(LLAMA), lengths, Place(), memory, **more)
+
+
+def test_steps_are_counted_as_the_trainer_does() -> None:
+    assert forecast(config(), scene()).steps == 2 * 125
+    assert forecast(config(args={"gradient_accumulation_steps": 2}), scene()).steps == 2 * 63
+    assert forecast(config(args={"per_device_train_batch_size": 3}), scene()).steps == 2 * 334
+
+
+def test_the_longest_rows_decide_the_memory() -> None:
+    found = forecast(config(), scene())
+    assert (found.load.rows, found.load.longest) == (8, 900)
+    assert found.real_share > 0.9
+    cut = forecast(parse({"training": {"sft_args": {"max_seq_length": 128}}}), scene())
+    assert cut.load.longest == 128
+    assert cut.memory.activations < found.memory.activations / 4
+
+
+@pytest.mark.parametrize(
+    ("change", "less"),
+    [
+        ({"args": {"gradient_checkpointing": True}}, "activations"),
+        ({"args": {"bf16": True}}, "weights"),
+        ({"args": {"per_device_train_batch_size": 1}}, "activations"),
+        ({"lora": {"r": 2}}, "optimizer"),
+        ({"args": {"optim": "adamw_8bit"}}, "optimizer"),
+        ({"model": {"quantize": True}}, "weights"),
+    ],
+)
+def test_what_saves_memory_is_seen_to(change: dict[str, Any], less: str) -> None:
+    before, after = forecast(config(), scene()), forecast(config(**change), scene())
+    assert getattr(after.memory, less) < getattr(before.memory, less)
+    assert after.memory.peak < before.memory.peak
+
+
+def test_nothing_is_advised_for_a_run_that_fits() -> None:
+    assert forecast(config(), scene()).fit == "fits"
+    assert advise(forecast(config(), scene())) is None
+    assert forecast(config(), scene(free_bytes=1e8)).fit == "tight"
+
+
+def test_the_fewest_changes_make_it_fit() -> None:
+    found = forecast(config(), scene(1.6e9))
+    assert found.fit == "too large"
+    offered = advise(found)
+    assert offered is not None
+    assert offered.enough
+    assert offered.after.memory.peak <= 0.95 * 1.6e9
+    batch = offered.changes.get(BATCH)
+    if batch is not None:  # the same examples a step
+        assert batch * offered.changes["training.training_args.gradient_accumulation_steps"] == 8
+    assert len(offered.changes) <= 2
+
+
+def test_a_machine_that_is_far_too_small_gets_every_saving_and_the_truth() -> None:
+    offered = advise(forecast(config(), scene(3e8)))
+    assert offered is not None
+    assert not offered.enough
+    assert offered.changes[CHECKPOINTING] is True
+    assert offered.changes[BATCH] == 1
+
+
+def test_runs_and_probes_correct_it() -> None:
+    found = forecast(config(), scene())
+    slower = forecast(config(), scene(), Correction(time=2.0, memory=1.2, process_bytes=9e8, runs=3))
+    assert slower.step_seconds == pytest.approx(2 * found.step_seconds)
+    assert slower.memory.activations == pytest.approx(1.2 * found.memory.activations)
+    probed = with_measured(found, 3_000_000_000, 2 * found.first_step_seconds)
+    assert probed.memory.peak == pytest.approx(3e9)
+    assert probed.step_seconds == pytest.approx(2 * found.step_seconds)
+
+
+def test_several_processes_share_the_steps() -> None:
+    shared = replace(scene(), place=Place(processes=2))
+    assert forecast(config(), shared).steps == 2 * 63
+
+
+def demo(folder: Path, **changes: Any) -> Forecast | Unknown:
+    chosen = parse({"save_dir": str(folder), **changes})
+    found = scene_for(chosen, open_table(chosen.data, folder), None)
+    return found if isinstance(found, Unknown) else forecast(chosen, found)
+
+
+def test_the_demo_run_is_forecast_from_its_files(tmp_path: Path) -> None:
+    found = demo(tmp_path)
+    assert isinstance(found, Forecast)
+    assert found.steps == 128
+    assert found.scene.lengths.counted
+    assert found.scene.shape.parameters > 2_000_000
+    assert 90 < found.load.longest < 130
+    assert found.disk.download == 0
+
+
+def test_what_is_not_known_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    absent = demo(tmp_path, model={"hf_model_ckpt": "nobody/no-such-model"})
+    assert isinstance(absent, Unknown)
+    assert "config.json" in absent.why
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    odd = demo(tmp_path, model={"hf_model_ckpt": str(tmp_path / "odd")})
+    assert isinstance(odd, Unknown)
+    assert "mamba" in odd.why
+
+
+def test_without_a_tokenizer_lengths_follow_from_characters(tmp_path: Path) -> None:
+    data = Config().data
+    table = open_table(data, tmp_path)
+    guessed = measure_lengths(table, data, None, False)
+    assert not guessed.counted
+    assert guessed.longest[0] >= guessed.longest[-1] > 0
+    assert len(guessed.of_all(256)) == guessed.train
+    assert guessed.of_all(20).max() == 20
+
+
+def test_the_search_for_long_rows_finds_the_longest(tmp_path: Path) -> None:
+    from tests.fakes.training import make_table
+
+    rows = [{"message": "short", "answer": "yes"} for _ in range(5000)]
+    rows[3777] = {"message": "long " * 300, "answer": "no"}
+    table = make_table(tmp_path / "t.parquet", rows)
+    found = measure_lengths(table, Config().data, None, False)
+    assert found.longest[0] > 300
+    assert found.of_all(4096).max() == found.longest[0]
+
+
+def test_history_is_neutral_without_runs(tmp_path: Path) -> None:
+    found = demo(tmp_path)
+    assert isinstance(found, Forecast)
+    assert correction(tmp_path, found, None) == Correction()
+
+
+@pytest.mark.worker
+def test_a_probe_measures_and_a_run_teaches(tmp_path: Path, tiny_model: Path) -> None:
+    """Two steps in a process of their own; then a whole run, from which the next forecast is corrected."""
+    from toolkit.forecast.measure import start_measuring
+    from toolkit.runs.rundir import create_run
+    from toolkit.runs.supervisor import Supervisor
+
+    chosen = parse({
+        "save_dir": str(tmp_path), "model": {"hf_model_ckpt": str(tiny_model)},
+        "data": {"train_size": 64, "test_size": 2}, "inference": {"max_new_tokens": 2},
+    })  # fmt: skip
+    table = open_table(chosen.data, tmp_path)
+    probe = start_measuring("key", chosen, table)
+    probe.process.wait(300)
+    measured = probe.result()
+    assert measured is not None
+    assert measured.peak_bytes > 100_000_000
+    assert measured.step_seconds > 0
+    assert not probe.folder.path.exists()
+    run = create_run(chosen, table)
+    assert Supervisor(tmp_path).run_to_end(run, lambda status: None).state == "finished"
+    seen = observe(run, None)
+    assert seen is not None
+    assert seen.time > 0
+    assert seen.process_bytes is not None
+    found = scene_for(chosen, table, None)
+    assert not isinstance(found, Unknown)
+    assert correction(tmp_path, forecast(chosen, found), None).runs == 1
+
+
+@pytest.mark.worker
+def test_a_probe_that_fails_says_why(tmp_path: Path, tiny_model: Path) -> None:
+    from toolkit.errors import ToolkitError
+    from toolkit.forecast.measure import start_measuring
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in tiny_model.iterdir():
+        if file.suffix != ".safetensors":
+            (broken / file.name).write_bytes(file.read_bytes())
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    chosen = parse({"save_dir": str(tmp_path), "model": {"hf_model_ckpt": str(broken)}})
+    probe = start_measuring("key", chosen, open_table(chosen.data, tmp_path))
+    probe.process.wait(300)
+    with pytest.raises(ToolkitError, match="can't be loaded"):
+        probe.result()
+    assert not probe.folder.path.exists()

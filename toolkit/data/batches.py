@@ -1,0 +1,46 @@
+"""Which rows share a batch: like lengths together, batches in random order, the longest first. Pure; numpy alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+MEGABATCHES = 50
+"""Rows are sorted by length within so many batches at a time: enough to save padding, few enough to stay random."""
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def count_batches(rows: int, batch_size: int, processes: int = 1) -> int:
+    """Batches of `batch_size` rows for each of the processes; a rest smaller than their number joins the one before."""
+    whole = batch_size * processes
+    return math.ceil(rows / whole) - joins(rows, batch_size, processes)
+
+
+def joins(rows: int, batch_size: int, processes: int) -> bool:
+    """Whether the last rows are too few to give every process one."""
+    whole = batch_size * processes
+    return 0 < rows % whole < processes and rows > whole
+
+
+def batches_of_like_length(
+    lengths: Numbers, batch_size: int, processes: int = 1, seed: int = 0, epoch: int = 0
+) -> list[Numbers]:
+    """Positions in `lengths`, batch by batch, for all processes together; each comes once. Follows from seed and epoch.
+
+    The batch that needs most memory comes first: it fails at once or never.
+    """
+    whole = batch_size * processes
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(len(lengths))
+    span = whole * max(1, min(MEGABATCHES, len(lengths) // (4 * whole)))
+    spans = (order[start : start + span] for start in range(0, len(order), span))
+    grouped = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in spans])
+    ends = list(itertools.accumulate([whole] * (count_batches(len(lengths), batch_size, processes) - 1)))
+    batches = np.split(grouped, ends)
+    longest = max(range(len(batches)), key=lambda i: lengths[batches[i]].max())
+    others = [i for i in random.permutation(len(batches)) if i != longest]
+    return [batches[i] for i in [longest, *others]]

@@ -1,0 +1,206 @@
+"""What a run will take before it starts: parameters, memory, steps, time and disk. Pure; the parts are its neighbours'.
+
+Predicted from the settings, the model's shape and the real lengths of the rows; corrected by what this machine's
+earlier runs took (`history.py`), or replaced by what a probe of two real steps took.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from toolkit.choices import Place, max_length, precision
+from toolkit.config import Config
+from toolkit.data.batches import batches_of_like_length, count_batches
+from toolkit.forecast.adapter import Adapter, adapter_of
+from toolkit.forecast.lengths import Lengths
+from toolkit.forecast.memory import RUNTIME_BYTES, Load, Memory, memory_of
+from toolkit.forecast.pace import Rates, batch_seconds, cpu_rates, gpu_rates
+from toolkit.forecast.shape import Shape
+
+SIMULATED_ROWS = 4_000
+"""Batches are formed for at most so many rows, and their time scaled up."""
+EVALUATIONS = 10
+START_SECONDS = 8.0
+"""A worker that starts cold: importing the libraries and loading a small model."""
+LIBRARY_EPOCHS, LIBRARY_BATCH = 3, 8
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a forecast looks at beside the settings. memory_bytes: of the device that trains; threads: of a CPU."""
+
+    shape: Shape
+    lengths: Lengths
+    place: Place
+    memory_bytes: float
+    threads: int = 1
+    gpu_name: str = ""
+    file_bytes: int = 4
+    download_bytes: float = 0.0
+    free_bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Correction:
+    """This machine's runs against the prediction: measured / predicted, and how many runs say so."""
+
+    time: float = 1.0
+    memory: float = 1.0
+    process_bytes: float | None = None
+    runs: int = 0
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes: what stays (adapter, data), and what comes beside it (checkpoints, a model that is downloaded)."""
+
+    adapter: float
+    checkpoints: float
+    data: float
+    download: float
+
+    @property
+    def total(self) -> float:
+        return self.adapter + self.checkpoints + self.data + self.download
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """step_seconds: an average step. seconds: the whole run, evaluations included. real_share: tokens that are no
+    padding. measured: whether a probe stands behind memory and time."""
+
+    config: Config
+    scene: Scene
+    adapter: Adapter
+    load: Load
+    memory: Memory
+    steps: int
+    step_seconds: float
+    first_step_seconds: float
+    seconds: float
+    tokens: int
+    real_share: float
+    disk: Disk
+    correction: Correction
+    measured: bool = False
+
+    @property
+    def fit(self) -> str:
+        """ "fits", "tight" (it would, if nothing else needed memory) or "too large"."""
+        if self.memory.peak > 0.95 * self.scene.memory_bytes:
+            return "too large"
+        free = self.scene.free_bytes if self.scene.free_bytes is not None else self.scene.memory_bytes
+        return "fits" if self.memory.peak <= 0.95 * free else "tight"
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """One pass over the training rows: batches, their padded tokens, and the longest of them."""
+
+    lengths: Lengths
+    limit: int
+    batch_size: int
+    processes: int
+
+    @cached_property
+    def parts(self) -> list[tuple[int, int, int]]:
+        """(rows, longest, real tokens) of each simulated batch of one process."""
+        rows = min(self.lengths.train, SIMULATED_ROWS)
+        tokens = replace(self.lengths, train=rows).of_all(self.limit)
+        found = batches_of_like_length(tokens, self.batch_size, self.processes)
+        each = self.processes
+        return [(math.ceil(len(b) / each), int(tokens[b].max()), int(tokens[b].sum()) // each) for b in found]
+
+    @property
+    def batches(self) -> int:
+        return count_batches(self.lengths.train, self.batch_size, self.processes)
+
+
+def forecast(config: Config, scene: Scene, correction: Correction | None = None) -> Forecast:
+    """Predict the run that `config` describes."""
+    known = correction or Correction()
+    args = config.training.training_args
+    adapter = adapter_of(config.lora, scene.shape)
+    batch_size = args.per_device_train_batch_size or LIBRARY_BATCH
+    epoch = _Epoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes)
+    rows, longest, real = max(epoch.parts, key=lambda part: part[0] * part[1])
+    share = scene.lengths.trained_share(epoch.limit)
+    load = _load(config, scene, rows, longest, round(real * share))
+    memory = _corrected(memory_of(scene.shape, adapter, load), known)
+    seconds = [_seconds(scene, adapter, _load(config, scene, n, top, round(t * share))) for n, top, t in epoch.parts]
+    a_batch = sum(seconds) / len(seconds) * known.time
+    accumulated = args.gradient_accumulation_steps or 1
+    steps = math.ceil(epoch.batches / accumulated) * (args.num_train_epochs or LIBRARY_EPOCHS)
+    padded = sum(n * top for n, top, _ in epoch.parts)
+    passes = epoch.batches * (args.num_train_epochs or LIBRARY_EPOCHS)
+    tokens = round(sum(t for *_, t in epoch.parts) / len(epoch.parts) * epoch.batches) * scene.place.processes
+    evaluating = EVALUATIONS * _test_share(scene.lengths) * epoch.batches * a_batch / 3
+    return Forecast(
+        config, scene, adapter, load, memory, steps, a_batch * min(accumulated, epoch.batches),
+        max(seconds) * known.time, START_SECONDS + passes * a_batch + evaluating, tokens,
+        sum(t for *_, t in epoch.parts) / max(padded, 1), _disk(scene, adapter), known,
+    )  # fmt: skip
+
+
+def length_limit(config: Config, shape: Shape) -> int:
+    """Tokens kept of an example: the setting's, or the model's positions where those are fewer."""
+    wanted = max_length(config)
+    return wanted if shape.positions is None else min(wanted, shape.positions)
+
+
+def with_measured(found: Forecast, peak_bytes: float, longest_step_seconds: float) -> Forecast:
+    """The forecast with what a probe measured on the longest batch in place of what was predicted for it."""
+    memory = found.memory
+    beyond = max(memory.peak - memory.process, 1.0)
+    factor = max(peak_bytes - memory.process, 0.0) / beyond
+    ratio = longest_step_seconds / max(found.first_step_seconds, 1e-9)
+    return replace(
+        found,
+        memory=memory.scaled(factor),
+        step_seconds=found.step_seconds * ratio,
+        first_step_seconds=longest_step_seconds,
+        seconds=START_SECONDS + (found.seconds - START_SECONDS) * ratio,
+        measured=True,
+    )
+
+
+def _load(config: Config, scene: Scene, rows: int, longest: int, scored: int) -> Load:
+    args, bnb = config.training.training_args, config.model.bitsandbytes
+    quantized = ""
+    if config.model.quantize and bnb.load_in_4bit:
+        quantized = "4bit" if bnb.bnb_4bit_use_double_quant else "4bit-plain"
+    elif config.model.quantize and bnb.load_in_8bit:
+        quantized = "8bit"
+    return Load(
+        rows, rows * longest, scored, precision(config, scene.place), bool(args.gradient_checkpointing), quantized,
+        bool(config.lora.lora_dropout), args.optim or "adamw_torch", scene.place.cuda, scene.file_bytes,
+    )  # fmt: skip
+
+
+def _corrected(memory: Memory, known: Correction) -> Memory:
+    scaled = memory.scaled(known.memory)
+    return scaled if known.process_bytes is None else replace(scaled, process=known.process_bytes + RUNTIME_BYTES)
+
+
+def _seconds(scene: Scene, adapter: Adapter, load: Load) -> float:
+    memory = memory_of(scene.shape, adapter, load)
+    return batch_seconds(scene.shape, adapter, load, rates_of(scene), memory.activations + memory.logits)
+
+
+def rates_of(scene: Scene) -> Rates:
+    """The device's, before any run has corrected them."""
+    return gpu_rates(scene.gpu_name) if scene.place.cuda else cpu_rates(scene.threads)
+
+
+def _test_share(lengths: Lengths) -> float:
+    return lengths.test / max(lengths.train, 1)
+
+
+def _disk(scene: Scene, adapter: Adapter) -> Disk:
+    trained = 4.0 * adapter.parameters
+    rows = scene.lengths.train + scene.lengths.test
+    tokens = rows * float(scene.lengths.tokens.mean() if len(scene.lengths.tokens) else 0)
+    # two checkpoints, each with the optimizer's two moments; ids and labels of four bytes
+    return Disk(trained + 500_000, 2 * 3 * trained, 8 * tokens + 40 * rows, scene.download_bytes)

@@ -1,0 +1,153 @@
+"""Bytes that a training run needs, part by part, from the model's shape and the longest real batch. Pure.
+
+What is kept for the backward is counted as the worker's own layers keep it (tests compare with what autograd really
+holds); what a process needs before it has a model, and how much an allocator wastes, was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from toolkit.choices import Precision
+from toolkit.forecast.adapter import Adapter
+from toolkit.forecast.shape import Shape
+
+PROCESS_BYTES = 540_000_000
+"""Python with torch, transformers, trl and peft, on a CPU; before any model."""
+RUNTIME_BYTES = 40_000_000
+"""What the same process adds once it trains: autograd, kernels made for a shape, the optimizer's code."""
+WASTE = 1.1
+"""Memory that the allocator holds for each byte of activations: it keeps pieces that nothing fits into any more."""
+GPU_PROCESS_BYTES = 650_000_000
+"""A CUDA context with its kernels and workspaces."""
+MAX_LOGITS = 2**26
+"""Above so many logits the loss goes chunk by chunk (worker/trainer.py)."""
+SHORT_ROWS = 1024
+"""Up to so many tokens bf16 attention on a CPU keeps a weight for every pair (worker/attention.py)."""
+_STATES = {"sgd": 0.0, "adafactor": 0.25, "rmsprop": 1.0, "adagrad": 1.0, "lion": 1.0, "ademamix": 3.0}
+"""Numbers that an optimizer keeps for each trained one; two for the Adam family."""
+_QUARTERS = {"4bit": 0.516, "4bit-plain": 0.5625, "8bit": 1.01}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one process computes at once.
+
+    rows, tokens: of the longest batch, padding included; scored: labelled tokens in it. quantized: "" or a key of the
+    bytes a quantized weight takes. file_bytes: of a weight as it is stored.
+    """
+
+    rows: int
+    tokens: int
+    scored: int
+    precision: Precision = "fp32"
+    checkpointing: bool = False
+    quantized: str = ""
+    dropout: bool = False
+    optimizer: str = "adamw_torch"
+    gpu: bool = False
+    file_bytes: int = 4
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number that is computed with."""
+        return 4 if self.precision == "fp32" else 2
+
+    @property
+    def longest(self) -> int:
+        return math.ceil(self.tokens / max(self.rows, 1))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, part by part. loading: held for a moment while the weights are read."""
+
+    process: float
+    weights: float
+    adapter: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+    loading: float
+
+    @property
+    def standing(self) -> float:
+        """Held from the first step to the last."""
+        return self.process + self.weights + self.adapter + self.gradients + self.optimizer
+
+    @property
+    def peak(self) -> float:
+        return max(self.standing + self.activations + self.logits, self.process + self.weights + self.loading)
+
+    def scaled(self, factor: float) -> Memory:
+        """With everything beyond the process itself times `factor`: what this machine's runs have shown."""
+        names = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "loading")
+        return replace(self, **{name: getattr(self, name) * factor for name in names})
+
+
+def memory_of(shape: Shape, adapter: Adapter, load: Load) -> Memory:
+    """The memory of one process that trains `adapter` on batches like `load`."""
+    weights = weight_bytes(shape, load)
+    states = _STATES.get(load.optimizer.removeprefix("paged_").partition("_")[0], 2.0)
+    each = states * (1 if "8bit" in load.optimizer else 4)
+    trained = adapter.parameters
+    loading = 0.0 if load.gpu else _loading(shape, load)
+    return Memory(
+        process=GPU_PROCESS_BYTES if load.gpu else PROCESS_BYTES + RUNTIME_BYTES,
+        weights=weights,
+        adapter=4 * trained,
+        gradients=4 * trained,
+        optimizer=each * trained,
+        activations=WASTE * _activations(shape, adapter, load),
+        logits=WASTE * _logits(shape, load),
+        loading=loading,
+    )
+
+
+def weight_bytes(shape: Shape, load: Load) -> float:
+    """The base model's weights as they lie in memory."""
+    if not load.quantized:
+        return shape.parameters * load.width
+    inside = shape.linear_parameters - shape.layers * shape.experts
+    return inside * _QUARTERS[load.quantized] + (shape.parameters - inside) * load.width
+
+
+def _loading(shape: Shape, load: Load) -> float:
+    """The file is mapped while it is read, so its pages count beside the weights made from them."""
+    return shape.parameters * load.file_bytes
+
+
+def _activations(shape: Shape, adapter: Adapter, load: Load) -> float:
+    layer = _kept_by_a_layer(shape, adapter, load) * load.tokens
+    widest = max(shape.feed, shape.queries, shape.hidden)
+    passing = (4 * widest + 3 * shape.hidden) * load.width * load.tokens
+    around = (4 + 2 * load.width) * shape.hidden * load.tokens
+    if load.checkpointing:
+        return shape.layers * shape.hidden * load.width * load.tokens + layer + 2 * passing + around
+    return shape.layers * layer + passing + around
+
+
+def _kept_by_a_layer(shape: Shape, adapter: Adapter, load: Load) -> float:
+    """Bytes for each token: what autograd holds of one layer from its forward to its backward."""
+    width = load.width
+    hidden, feed = (16, 16) if load.precision == "fp32" else (12, 8)
+    attention = 2 * width * (shape.queries + shape.keys) + 4 * shape.heads
+    if load.precision == "bf16" and not load.gpu and load.longest <= SHORT_ROWS:
+        attention += 2 * shape.heads * load.longest
+    narrow = width * adapter.narrow
+    copies = 0.0
+    if load.dropout:  # each pair drops inputs of its own, and keeps which ones
+        copies = (width + 4) * adapter.inputs
+    elif load.quantized and load.precision != "fp32":  # under autocast peft copies the input once a pair
+        copies = width * adapter.inputs
+    return hidden * shape.hidden + feed * shape.feed + attention + narrow + copies
+
+
+def _logits(shape: Shape, load: Load) -> float:
+    """The logits of scored tokens, their logarithms and both gradients, or a few chunks of them."""
+    each = 12 if load.precision == "fp32" else 14
+    if load.gpu or load.scored * shape.vocabulary > MAX_LOGITS:
+        return min(load.tokens, 4096) * min(shape.vocabulary, 8192) * 12.0
+    return load.scored * shape.vocabulary * each

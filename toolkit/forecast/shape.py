@@ -1,0 +1,179 @@
+"""A model's shape, read from its config.json: linear layers, widths, parameters. No weights and no torch are needed.
+
+Covers the decoders whose layers are laid out as in Llama, GPT-2, GPT-NeoX, Phi-3 or OPT. Another kind of model is
+refused by name, never guessed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.errors import ToolkitError
+
+Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear map that every layer has once: its name, and its numbers of inputs and outputs."""
+
+    name: str
+    inputs: int
+    outputs: int
+    bias: bool = False
+
+    @property
+    def parameters(self) -> int:
+        return self.inputs * self.outputs + self.outputs * self.bias
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder: `layers` times the `linears` between an embedding and a head.
+
+    queries, keys: widths of all heads together. feed: the widest product inside a layer. norms: parameters of a
+    layer's norms. experts: parameters of a layer's experts, of which a token uses the share `expert_share`.
+    usual: the modules that peft adapts when none are named.
+    """
+
+    family: str
+    hidden: int
+    layers: int
+    heads: int
+    queries: int
+    keys: int
+    feed: int
+    vocabulary: int
+    positions: int | None
+    linears: tuple[Linear, ...]
+    usual: tuple[str, ...]
+    tied: bool
+    norms: int
+    final_norm: int
+    learned_positions: int = 0
+    experts: int = 0
+    expert_share: float = 1.0
+
+    @property
+    def embedding(self) -> int:
+        return self.vocabulary * self.hidden
+
+    @property
+    def linear_parameters(self) -> int:
+        """Of all layers together, experts included."""
+        return self.layers * (sum(linear.parameters for linear in self.linears) + self.experts)
+
+    @property
+    def used_parameters(self) -> int:
+        """Those of them that a single token meets."""
+        each = sum(linear.parameters for linear in self.linears) + self.experts * self.expert_share
+        return round(self.layers * each)
+
+    @property
+    def parameters(self) -> int:
+        around = self.embedding * (1 if self.tied else 2) + self.learned_positions + self.final_norm
+        return around + self.linear_parameters + self.layers * self.norms
+
+
+def read_shape(config: Raw) -> Shape:
+    """The shape that a config.json describes. Raises ToolkitError for a kind of model that is not known here."""
+    raw = {**config, **(config.get("text_config") or {})}
+    kind = str(raw.get("model_type", ""))
+    family = _FAMILIES.get(kind) or (
+        _llama if {"hidden_size", "intermediate_size", "num_key_value_heads"} <= set(raw) else None
+    )
+    if family is None or kind in _OTHERWISE:
+        raise ToolkitError(f"The shape of '{kind or 'unnamed'}' models is not known here.", "Press Measure instead.")
+    try:
+        return family(raw)
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise ToolkitError(f"The model's config.json lacks {error}.", "Get the model again.") from error
+
+
+def _llama(raw: Raw) -> Shape:
+    """Llama, Mistral, Qwen, Gemma, SmolLM and the many others that copy them."""
+    kind, hidden, layers, heads = (
+        raw["model_type"],
+        raw["hidden_size"],
+        raw["num_hidden_layers"],
+        raw["num_attention_heads"],
+    )
+    kv_heads = raw.get("num_key_value_heads") or heads
+    width = raw.get("head_dim") or _HEAD_WIDTH.get(kind) or hidden // heads
+    queries, keys, feed = heads * width, kv_heads * width, raw["intermediate_size"]
+    bias, qkv_bias = bool(raw.get("attention_bias")), kind == "qwen2" or bool(raw.get("attention_bias"))
+    attention = (
+        Linear("q_proj", hidden, queries, qkv_bias), Linear("k_proj", hidden, keys, qkv_bias),
+        Linear("v_proj", hidden, keys, qkv_bias), Linear("o_proj", queries, hidden, bias),
+    )  # fmt: skip
+    count = int(raw.get("num_local_experts") or raw.get("num_experts") or 0)
+    mlp_bias = bool(raw.get("mlp_bias"))
+    dense = (Linear("gate_proj", hidden, feed, mlp_bias), Linear("up_proj", hidden, feed, mlp_bias),
+             Linear("down_proj", feed, hidden, mlp_bias))  # fmt: skip
+    inner = int(raw.get("moe_intermediate_size") or feed)
+    norms = hidden * (4 if kind in ("gemma2", "gemma3", "gemma3_text") else 2)
+    norms += 2 * width if kind in ("qwen3", "qwen3_moe", "gemma3", "gemma3_text") else 0
+    return Shape(
+        kind, hidden, layers, heads, queries, keys, inner * _used(raw) if count else feed, raw["vocab_size"],
+        raw.get("max_position_embeddings"), attention if count else (*attention, *dense), ("q_proj", "v_proj"),
+        bool(raw.get("tie_word_embeddings", kind.startswith("gemma"))), norms, hidden,
+        experts=count * (3 * inner * hidden + hidden), expert_share=_used(raw) / count if count else 1.0,
+    )  # fmt: skip
+
+
+def _used(raw: Raw) -> int:
+    return int(raw.get("num_experts_per_tok") or 1)
+
+
+def _phi3(raw: Raw) -> Shape:
+    plain = _llama(raw)
+    hidden, queries, keys, feed = plain.hidden, plain.queries, plain.keys, plain.feed
+    linears = (Linear("qkv_proj", hidden, queries + 2 * keys), Linear("o_proj", queries, hidden),
+               Linear("gate_up_proj", hidden, 2 * feed), Linear("down_proj", feed, hidden))  # fmt: skip
+    return Shape(**{**vars(plain), "linears": linears, "usual": ("qkv_proj",)})
+
+
+def _gpt2(raw: Raw) -> Shape:
+    hidden, layers, heads = raw["n_embd"], raw["n_layer"], raw["n_head"]
+    feed, positions = raw.get("n_inner") or 4 * hidden, raw.get("n_positions", 1024)
+    linears = (Linear("c_attn", hidden, 3 * hidden, True), Linear("c_proj", hidden, hidden, True),
+               Linear("c_fc", hidden, feed, True), Linear("c_proj", feed, hidden, True))  # fmt: skip
+    tied = bool(raw.get("tie_word_embeddings", True))
+    return Shape("gpt2", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"], positions, linears,
+                 ("c_attn",), tied, 4 * hidden, 2 * hidden, positions * hidden)  # fmt: skip
+
+
+def _gpt_neox(raw: Raw) -> Shape:
+    hidden, layers, heads, feed = (
+        raw["hidden_size"], raw["num_hidden_layers"], raw["num_attention_heads"], raw["intermediate_size"]
+    )  # fmt: skip
+    bias = bool(raw.get("attention_bias", True))
+    linears = (Linear("query_key_value", hidden, 3 * hidden, bias), Linear("dense", hidden, hidden, bias),
+               Linear("dense_h_to_4h", hidden, feed, True), Linear("dense_4h_to_h", feed, hidden, True))  # fmt: skip
+    return Shape("gpt_neox", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"],
+                 raw.get("max_position_embeddings"), linears, ("query_key_value",),
+                 bool(raw.get("tie_word_embeddings", False)), 4 * hidden, 2 * hidden)  # fmt: skip
+
+
+def _opt(raw: Raw) -> Shape:
+    hidden, layers, heads, feed = (
+        raw["hidden_size"], raw["num_hidden_layers"], raw["num_attention_heads"], raw["ffn_dim"]
+    )  # fmt: skip
+    if raw.get("word_embed_proj_dim", hidden) != hidden:
+        raise KeyError("an embedding as wide as its layers")
+    bias, positions = bool(raw.get("enable_bias", True)), raw.get("max_position_embeddings", 2048)
+    attention = tuple(Linear(name, hidden, hidden, bias) for name in ("k_proj", "v_proj", "q_proj", "out_proj"))
+    linears = (*attention, Linear("fc1", hidden, feed, bias), Linear("fc2", feed, hidden, bias))
+    return Shape("opt", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"], positions, linears,
+                 ("q_proj", "v_proj"), bool(raw.get("tie_word_embeddings", True)), 4 * hidden, 2 * hidden,
+                 (positions + 2) * hidden)  # fmt: skip
+
+
+_HEAD_WIDTH = {"gemma": 256, "gemma2": 256, "gemma3": 256, "gemma3_text": 256, "qwen3": 128, "qwen3_moe": 128}
+_OTHERWISE = {"deepseek_v2", "deepseek_v3", "jamba", "falcon_h1", "qwen3_next", "gemma3n", "gemma3n_text", "gpt_oss"}
+"""They have the usual keys and other layers: compressed attention, state spaces, per-layer embeddings."""
+_FAMILIES: dict[str, Callable[[Raw], Shape]] = {
+    "gpt2": _gpt2, "gpt_neox": _gpt_neox, "opt": _opt, "phi3": _phi3,
+}  # fmt: skip

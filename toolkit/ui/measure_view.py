@@ -1,0 +1,83 @@
+"""Measuring instead of predicting, on screen: the button, the wait, and what came out, kept for the session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import streamlit as st
+
+from toolkit.config import Config
+from toolkit.errors import ToolkitError
+from toolkit.forecast.forecast import Forecast, with_measured
+from toolkit.forecast.measure import Measured, Measuring, start_measuring
+from toolkit.ui import chrome, state
+from toolkit.ui.words import duration
+
+NEITHER = ("save_dir", "ablation", "inference")
+"""Sections that change nothing about what training takes."""
+_MEASURED, _MEASURING, _FAILED = "forecast_measured", "forecast_measuring", "forecast_failed"
+
+
+def matters(config: Config) -> str:
+    """What of a config decides what training takes."""
+    return config.model_dump_json(exclude=set(NEITHER))
+
+
+def with_probe(found: Forecast) -> Forecast:
+    """The forecast with what was measured for these very settings, if anything was."""
+    measured = cast("Mapping[str, Measured]", st.session_state.get(_MEASURED, {})).get(matters(found.config))
+    return found if measured is None else with_measured(found, measured.peak_bytes, measured.step_seconds)
+
+
+def measure(found: Forecast) -> None:
+    """The button, or the wait for what it began."""
+    going = cast("Measuring | None", st.session_state.get(_MEASURING))
+    if going is not None:
+        _watch()
+        return
+    if not found.measured:
+        st.button(
+            "Measure", icon=":material/speed:", type="tertiary", key="measure", on_click=_begin, args=(found.config,),
+            help="Trains two steps on the longest batch in a process of its own, and replaces the estimates.",
+        )  # fmt: skip
+    failed = st.session_state.pop(_FAILED, None)
+    if failed is not None:
+        chrome.show_error(failed)
+
+
+def _begin(config: Config) -> None:
+    table = state.table()
+    if table is None:
+        return
+    try:
+        st.session_state[_MEASURING] = start_measuring(matters(config), config, table)
+    except ToolkitError as error:
+        st.session_state[_FAILED] = error
+
+
+@st.fragment(run_every=1.0)
+def _watch() -> None:
+    going = cast("Measuring | None", st.session_state.get(_MEASURING))
+    if going is None:
+        st.rerun()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(f":material/speed: Measuring… {duration(going.seconds)}", width="stretch")
+        st.button("Cancel", type="tertiary", key="measure_cancel", on_click=_cancel)
+    try:
+        found = going.result()
+    except ToolkitError as error:
+        st.session_state[_FAILED] = error
+        found = None
+    else:
+        if found is None:
+            return
+        st.session_state[_MEASURED] = {**st.session_state.get(_MEASURED, {}), going.key: found}
+    st.session_state.pop(_MEASURING, None)
+    st.rerun()
+
+
+def _cancel() -> None:
+    going = cast("Measuring | None", st.session_state.pop(_MEASURING, None))
+    if going is not None:
+        going.end()
