@@ -50,14 +50,16 @@ def clean_rows(count: int, seed: int) -> list[Row]:
     seen: set[tuple[str, ...]] = set()
     rows: list[Row] = []
     while len(rows) < count:
-        mix = tuple(rng.choice(part) for part in (NAMES, COLOURS, ITEMS, TROUBLES, WISHES, DETAILS, DETAILS, CLOSINGS))
-        # another mix in the long parts: names and colours alone would be a few letters
-        core = (*mix[2:5], *sorted(mix[5:7]))
-        if mix[5] == mix[6] or core in seen:
+        name, colour, item, trouble, wish, closing = (
+            rng.choice(part) for part in (NAMES, COLOURS, ITEMS, TROUBLES, WISHES, CLOSINGS)
+        )
+        details = rng.sample(DETAILS, 3)
+        # another mix in the long parts: names, colours and things alone would be a few letters
+        core = (trouble, wish, *sorted(details))
+        if core in seen:
             continue
         seen.add(core)
-        name, colour, item, trouble, wish, detail, more, closing = mix
-        message = f"The {colour} {item} {trouble}. {detail}. {wish}. {more}. {name}"
+        message = f"The {colour} {item} {trouble}. {details[0]}. {wish}. {details[1]}. {details[2]}. {name}"
         reply = f"Dear {name}, {REPLIES[WISHES.index(wish)]}. {closing}."
         rows.append([message, reply])
     return rows

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from toolkit.data.finding import Finding, Fix, Rows
@@ -17,6 +18,8 @@ from toolkit.data.subject import Subject
 
 FEW_ROWS = 10
 """Fewer usable rows say nothing about a column."""
+SAMPLE = 200
+"""Rows looked at before a whole column is."""
 LABELS, LABEL_ROWS = 20, 5
 """A completion is a label when it has at most so many distinct values, with so many rows each on average."""
 UNEVEN = 10
@@ -136,8 +139,10 @@ def _surplus(rows: Rows, label: Rows, kept: int) -> Rows:
 
 def is_identifier(subject: Subject, column: str) -> bool:
     """Whether the column numbers the rows: a different number or hash in each, by its name, its order or its look."""
-    cells = subject.table.column(column)
-    present = pc.drop_null(cells)
+    few = pc.drop_null(pa.array([row[column] for row in subject.table.page(0, SAMPLE)], pa.string()))
+    if len(few) < FEW_ROWS or max(_share(few, _HASHED), _share(few, _NUMBERED)) < 0.9:
+        return False  # the usual case, without reading the column
+    present = pc.drop_null(subject.table.column(column))
     if len(present) < FEW_ROWS or pc.count_distinct(present).as_py() < len(present):
         return False
     if _share(present, _HASHED) >= 0.99:

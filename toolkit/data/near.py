@@ -8,7 +8,7 @@ bytes proposes pairs, rapidfuzz measures each: what is reported has been compare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from rapidfuzz.distance import Indel
 from rensa import RMinHash
 
 from toolkit.data.finding import Rows
-from toolkit.data.keys import groups, hash_texts
+from toolkit.data.keys import Hashes, groups, hash_texts
 from toolkit.data.table import Table
 
 SIMILAR = 0.95
@@ -36,18 +36,20 @@ COMPARED = 4_000
 
 _SEED = 42
 _CHUNK = 4_096
+_PAIRS = 32_768
 _SEPARATOR = "\x1f"
 Tell = Callable[[float], None]
 
 
 @dataclass(frozen=True)
-class Texts:
-    """Rows (ascending) with their prompts and answers, case and punctuation taken off, and their numbers in order."""
+class Sketches:
+    """What is kept of each of `rows` (ascending): the hash of its normal text, and the bands of its MinHash where the
+    text is long enough, at the positions `long`."""
 
     rows: Rows
-    prompts: list[str]
-    answers: list[str]
-    numbers: list[str]
+    keys: Hashes
+    long: Rows
+    bands: np.ndarray[Any, np.dtype[np.uint64]]
 
 
 def near_pairs(
@@ -55,14 +57,15 @@ def near_pairs(
 ) -> tuple[Rows, Rows]:
     """(earlier, later): pairs of near rows among `rows` (distinct in their cells), sorted by the later, then the
     earlier. Not every pair of a large group is listed, but each of its rows has one with an earlier row."""
-    texts = normal_texts(table, prompt, answer, rows[:LIMIT], lambda share: tell(share * 0.4))
-    equal = _by_group(_normal_keys(texts))
-    tell(0.45)
-    candidates = _candidates(texts, lambda share: tell(0.45 + share * 0.35))
-    similar = _measured(texts, candidates, lambda share: tell(0.8 + share * 0.2))
+    rows = rows[:LIMIT]
+    sketches = _sketched(table, prompt, answer, rows, lambda share: tell(share * 0.7))
+    equal = _by_group(groups([sketches.keys], len(rows)))
+    candidates = _candidates(sketches)
+    tell(0.75)
+    similar = _measured(table, prompt, answer, rows, candidates, lambda share: tell(0.75 + share * 0.25))
     pairs = np.unique(np.concatenate([equal, similar]), axis=0)
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
-    return texts.rows[pairs[:, 0]], texts.rows[pairs[:, 1]]
+    return rows[pairs[:, 0]], rows[pairs[:, 1]]
 
 
 def followers(earlier: Rows, later: Rows) -> Rows:
@@ -74,22 +77,40 @@ def followers(earlier: Rows, later: Rows) -> Rows:
     return np.array(sorted(out), dtype=np.int64)
 
 
-def normal_texts(table: Table, prompt: Sequence[str], answer: Sequence[str], rows: Rows, tell: Tell) -> Texts:
-    """The texts of `rows`; a missing cell counts as empty."""
+def _sketched(table: Table, prompt: Sequence[str], answer: Sequence[str], rows: Rows, tell: Tell) -> Sketches:
+    keys, bands = [hash_texts([])], [np.zeros((0, HASHES // BAND), dtype=np.uint64)]
+    long = [np.zeros(0, dtype=np.int64)]
+    done = 0
+    for part in _normal_texts(table, prompt, answer, rows):
+        prompts, answers, numbers = (part.column(at).to_pylist() for at in range(3))
+        whole = [f"{p}{_SEPARATOR}{a}" for p, a in zip(prompts, answers, strict=True)]
+        keys.append(hash_texts([f"{w}{_SEPARATOR}{n}".encode() for w, n in zip(whole, numbers, strict=True)]))
+        fit = [at for at, text in enumerate(whole) if len(text) >= SHORTEST]
+        if fit:
+            long.append(np.array(fit, dtype=np.int64) + done)
+            bands.append(_bands([whole[at] for at in fit]))
+        done += len(whole)
+        tell(done / max(1, len(rows)))
+    return Sketches(rows, np.concatenate(keys), np.concatenate(long), np.concatenate(bands))
+
+
+def _normal_texts(
+    table: Table, prompt: Sequence[str], answer: Sequence[str], rows: Rows
+) -> Iterator[pa.RecordBatch]:  # fmt: skip
+    """Columns prompt, answer, numbers of `rows` (ascending), in batches; a missing cell counts as empty."""
     wanted = np.zeros(table.rows, dtype=bool)
     wanted[rows] = True
     names = list(dict.fromkeys([*prompt, *answer]))
-    prompts, answers, numbers = list[str](), list[str](), list[str]()
     start = 0
-    for batch in table.batches(names) if names else ():
-        part = batch.filter(pa.array(wanted[start : start + batch.num_rows]))
+    for batch in table.batches(names, _CHUNK) if names else ():
+        mask = wanted[start : start + batch.num_rows]
         start += batch.num_rows
-        prompts += _normal(_joined(part, prompt)).to_pylist()
-        answers += _normal(_joined(part, answer)).to_pylist()
-        digits = pc.replace_substring_regex(_joined(part, names), r"[^0-9]+", " ")
-        numbers += pc.utf8_trim_whitespace(digits).to_pylist()
-        tell(start / max(1, table.rows))
-    return Texts(np.asarray(rows, dtype=np.int64), prompts, answers, numbers)
+        if not mask.any():
+            continue
+        part = batch.filter(pa.array(mask))
+        digits = pc.utf8_trim_whitespace(pc.replace_substring_regex(_joined(part, names), r"[^0-9]+", " "))
+        columns = [_normal(_joined(part, prompt)), _normal(_joined(part, answer)), digits]
+        yield pa.record_batch(columns, names=["prompt", "answer", "numbers"])
 
 
 def _joined(part: pa.RecordBatch, columns: Sequence[str]) -> Any:
@@ -99,11 +120,6 @@ def _joined(part: pa.RecordBatch, columns: Sequence[str]) -> Any:
 
 def _normal(texts: Any) -> Any:
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(texts), r"[^\p{L}\p{N}\p{M}]+", " "))
-
-
-def _normal_keys(texts: Texts) -> Rows:
-    whole = zip(texts.prompts, texts.answers, texts.numbers, strict=True)
-    return groups([hash_texts([_SEPARATOR.join(parts).encode() for parts in whole])], len(texts.rows))
 
 
 def _by_group(keys: Rows) -> Rows:
@@ -116,23 +132,15 @@ def _by_group(keys: Rows) -> Rows:
     return np.column_stack([firsts[other], order[other]]).astype(np.int64)
 
 
-def _candidates(texts: Texts, tell: Tell) -> Rows:
+def _candidates(sketches: Sketches) -> Rows:
     """Pairs of positions that share a band of their MinHashes: each row with the first rows of its bucket, and with
     the one before it."""
-    whole = [f"{p}{_SEPARATOR}{a}" for p, a in zip(texts.prompts, texts.answers, strict=True)]
-    long = np.flatnonzero([len(text) >= SHORTEST for text in whole]).astype(np.int64)
-    if long.size < 2:
-        return np.zeros((0, 2), dtype=np.int64)
-    bands = np.concatenate(
-        [_bands([whole[i] for i in long[at : at + _CHUNK].tolist()]) for at in range(0, long.size, _CHUNK)]
-    )
-    found = [np.zeros((0, 2), dtype=np.int64)]
-    for number in range(bands.shape[1]):
-        found.append(long[_in_bucket(bands[:, number])])
-        tell((number + 1) / bands.shape[1])
-    pairs = np.sort(np.concatenate(found), axis=1)
-    keys = np.unique(pairs[:, 0] * len(whole) + pairs[:, 1])
-    return np.column_stack([keys // len(whole), keys % len(whole)])
+    bands, long, total = sketches.bands, sketches.long, len(sketches.rows)
+    keys = np.zeros(0, dtype=np.int64)
+    for number in range(bands.shape[1] if long.size > 1 else 0):
+        pairs = np.sort(long[_in_bucket(bands[:, number])], axis=1)
+        keys = np.unique(np.concatenate([keys, pairs[:, 0] * total + pairs[:, 1]]))
+    return np.column_stack([keys // max(total, 1), keys % max(total, 1)])
 
 
 def _in_bucket(band: np.ndarray[Any, Any]) -> Rows:
@@ -179,19 +187,30 @@ def _shingles(raw: Sequence[bytes]) -> tuple[np.ndarray[Any, Any], np.ndarray[An
     return value[inside], offsets.astype(np.uint64)
 
 
-def _measured(texts: Texts, pairs: Rows, tell: Tell) -> Rows:
-    """The pairs that are near, by the letters of their texts."""
+def _measured(
+    table: Table, prompt: Sequence[str], answer: Sequence[str], rows: Rows, pairs: Rows, tell: Tell
+) -> Rows:  # fmt: skip
+    """The pairs (of positions in `rows`) that are near, by the letters of their texts."""
     kept = [np.zeros((0, 2), dtype=np.int64)]
-    for start in range(0, len(pairs), 65_536):
-        part = pairs[start : start + 65_536]
-        same = np.array([texts.numbers[i] == texts.numbers[j] for i, j in part.tolist()], dtype=bool)
-        for own in (texts.answers, texts.prompts):
+    if not len(pairs):
+        return kept[0]
+    involved = np.unique(pairs)
+    texts = pa.Table.from_batches(_normal_texts(table, prompt, answer, rows[involved]))
+    for start in range(0, len(pairs), _PAIRS):
+        part = pairs[start : start + _PAIRS]
+        for column in ("numbers", "answer", "prompt"):
+            first, second = (
+                texts[column].take(pa.array(np.searchsorted(involved, part[:, side]))).to_pylist() for side in (0, 1)
+            )
+            same = _equal(first, second) if column == "numbers" else _alike(first, second)
             part = part[same]
-            first, second = [own[i] for i, _ in part.tolist()], [own[j] for _, j in part.tolist()]
-            same = _alike(first, second)
-        kept.append(part[same])
-        tell((start + 65_536) / len(pairs))
+        kept.append(part)
+        tell(min(1.0, (start + _PAIRS) / len(pairs)))
     return np.concatenate(kept)
+
+
+def _equal(first: Sequence[str], second: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.array([one == other for one, other in zip(first, second, strict=True)], dtype=bool)
 
 
 def _alike(first: Sequence[str], second: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -73,10 +73,21 @@ class Subject:
         template = self.renderer.stub_template
         literal = "".join(piece.text for piece in template.pieces if not piece.is_column)
         blank = np.full(self.table.rows, not literal.strip(), dtype=bool)
-        for column in template.columns if blank.any() else ():
-            lengths = pc.utf8_length(pc.utf8_trim_whitespace(self.table.column(column)))
-            blank &= pc.fill_null(pc.equal(lengths, 0), False).to_numpy()
+        for own in self.measured(template.columns, _trimmed_length).values() if blank.any() else ():
+            blank &= own == 0
         return blank & self.usable
+
+    def measured(self, columns: Sequence[str], measure: Callable[[Any], Any]) -> dict[str, Rows]:
+        """What `measure` gives for each cell of each column, -1 for a missing one; batch by batch."""
+        parts: dict[str, list[Rows]] = {name: [np.zeros(0, dtype=np.int64)] for name in columns}
+        for batch in self.table.batches(list(columns)) if columns else ():
+            for name, cells in zip(columns, batch.columns, strict=True):
+                parts[name].append(pc.fill_null(measure(cells), -1).to_numpy(zero_copy_only=False))
+        return {name: np.concatenate(found) for name, found in parts.items()}
+
+
+def _trimmed_length(cells: Any) -> Any:
+    return pc.utf8_length(pc.utf8_trim_whitespace(cells))
 
 
 def subject_of(table: Table, data: DataConfig) -> Subject:

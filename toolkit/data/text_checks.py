@@ -118,8 +118,7 @@ def _matches(cells: Any, pattern: str) -> Mask:
 def _long(subject: Subject) -> Iterator[Finding]:
     found: dict[str, Rows] = {}
     longest = 0
-    for column in subject.renderer.columns_needed:
-        lengths = pc.fill_null(pc.utf8_length(subject.table.column(column)), 0).to_numpy()
+    for column, lengths in subject.measured(subject.renderer.columns_needed, pc.utf8_length).items():
         present = lengths[subject.usable]
         if not present.size:
             continue

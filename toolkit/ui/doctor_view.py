@@ -131,7 +131,7 @@ def _buttons(table: Table, finding: Finding) -> None:
         if st.button("I have seen this", key=f"accept:{finding.kind}", type="tertiary", icon=":material/visibility:",
                      help="Leave it as it is. Start tells what was accepted."):  # fmt: skip
             accepted.accept(finding, table, state.save_dir())
-            st.rerun(scope="fragment")
+            st.rerun()
 
 
 def _again(table: Table, finding: Finding) -> None:
@@ -139,7 +139,7 @@ def _again(table: Table, finding: Finding) -> None:
         _show_rows(table, finding)
         if st.button("Open again", key=f"reopen:{finding.kind}", type="tertiary", icon=":material/undo:"):
             accepted.reopen(finding, table, state.save_dir())
-            st.rerun(scope="fragment")
+            st.rerun()
 
 
 def _show_rows(table: Table, finding: Finding) -> None:

@@ -13,6 +13,7 @@ from toolkit.forms import layout
 from toolkit.forms.spec import by_path
 from toolkit.runs.machine import machine_if_known
 from toolkit.ui import chrome, forecast_view, form, launch, state, transfer
+from toolkit.ui.doctor_note import doctor_note
 from toolkit.ui.plain import plain
 from toolkit.ui.review import Review, runs_table, value_words
 from toolkit.ui.words import plural
@@ -30,6 +31,7 @@ def panel(reviewed: Review) -> None:
     with st.container(border=True):
         _start(reviewed)
         _problems(reviewed.problems)
+        doctor_note()
     forecast_view.panel(reviewed)
     _changes()
     st.caption("The same without a browser, with the exported file:")

@@ -1,0 +1,69 @@
+"""The doctor on the pages: findings with their fixes, accepted ones, and what Configure says about them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.pages.conftest import Stage, button, words
+from toolkit.data.uploads import store
+from toolkit.forms.draft import default_draft
+from toolkit.runs.durable import durable_write
+
+
+@pytest.fixture
+def faulty(stage: Stage) -> Stage:
+    """A workspace whose draft names a file with a duplicate and an empty answer."""
+    rows = "".join(f"what is {i}?,it is {i}!\n" for i in range(20))
+    path = store(f"q,a\n{rows}what is 3?,it is 3!\nwhat is 99?, \n".encode(), "faulty.csv", stage.folder)
+    draft = default_draft()
+    draft["data"] |= {"path": str(path), "prompt": "{q}", "prompt_stub": "{a}"}
+    draft["save_dir"] = str(stage.folder)
+    durable_write(stage.folder / "draft.json", json.dumps({"schema": 1, "draft": draft, "grid": {}}))
+    return stage
+
+
+def checked(app: AppTest, wanted: str) -> AppTest:
+    """The page once the examination is over."""
+    end = time.monotonic() + 120
+    while wanted not in words(app):
+        assert time.monotonic() < end, words(app)
+        time.sleep(0.2)
+        app = app.run()
+    return app
+
+
+def test_a_fix_makes_a_version_and_undo_takes_it_back(faulty: Stage) -> None:
+    app = checked(faulty.page("data"), "Empty answers")
+    assert "1 row repeats an earlier row" in words(app)
+    app = checked(button(app, "Remove 1 row").click().run(), "Version 2")
+    assert "21 rows" in words(app)
+    app = faulty.checked(button(app, "Undo").click().run())
+    assert "22 rows" in words(app)
+    assert len(list(Path(faulty.folder / "uploads" / "versions").glob("*.parquet"))) == 1
+
+
+def test_start_shows_what_is_open_and_what_was_accepted(faulty: Stage) -> None:
+    app = checked(faulty.page("data"), "Empty answers")
+    for _ in range(2):
+        app = faulty.checked(button(app, "I have seen this").click().run())
+    assert "Nothing else was found." in words(app)
+    app = checked(app.switch_page("pages/configure.py").run(), "Accepted in the data")
+    assert "Empty answers (1 row), Exact duplicates (1 row)." in words(app)
+    app = app.switch_page("pages/data.py").run()
+    app = faulty.checked(button(app, "Open again").click().run())
+    app = checked(app.switch_page("pages/configure.py").run(), "1 finding in the data")
+    assert not button(app, "Start").disabled, "a finding warns and blocks nothing"
+
+
+def test_rows_of_a_finding_are_shown_in_the_preview(faulty: Stage) -> None:
+    app = checked(faulty.page("data"), "Empty answers")
+    app = faulty.checked(button(app, "Show the row").click().run())
+    assert "1 of 22 rows" in words(app)
+    assert app.number_input(key="row").value == 22
+    app = faulty.checked(button(app, "Show all rows").click().run())
+    assert "1 of 22 rows" not in words(app)
