@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
-from toolkit.ui import chrome, split_view, state, table_view
+from toolkit.data.limits import UnreadableError
+from toolkit.ui import chat_view, chrome, split_view, state, table_view
 from toolkit.ui.dataset import config_of
 from toolkit.ui.doctor_view import doctor, pointer
 from toolkit.ui.first_visit import hero
 from toolkit.ui.form import render_field
-from toolkit.ui.prompt_view import prompt_workbench
+from toolkit.ui.reading_view import other_ways, ways_out
 from toolkit.ui.scroll import scroll_if_asked
-from toolkit.ui.source_view import source_line, source_picker
+from toolkit.ui.source_view import reread, source_line, source_picker
 from toolkit.ui.steps import data_missing
 from toolkit.ui.version_view import version_line
 
@@ -26,6 +27,8 @@ with chrome.page(
     error = state.table_error()
     if error is not None:
         chrome.show_error(error)
+        if isinstance(error, UnreadableError):
+            ways_out(error.offers, reread)
     if table is not None:
         with st.container(key="dataset"):
             with st.container(horizontal=True, vertical_alignment="center"):
@@ -33,10 +36,11 @@ with chrome.page(
                 version_line(table, "dataset")
                 pointer(table)
             table_view.notices(table)
+            other_ways(table, reread)
             table_view.table_preview(table)
 
         st.subheader("Examples", anchor=False)
-        prompt_workbench(table)
+        chat_view.workbench(table)
 
         st.subheader("Train and test", anchor=False)
         config = config_of(state.draft()["data"])

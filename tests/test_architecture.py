@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "errors": set(),
     "rules": {"errors", "config"},  # config for its types alone, under TYPE_CHECKING
     "schema_types": set(),
-    "config": {"rules", "schema_types"},
+    "schema_added": {"schema_types"},
+    "config": {"rules", "schema_types", "schema_added"},
     "validation": {"errors", "rules", "config"},
     "choices": {"config"},
     "forecast": FLOOR | {"choices", "data", "forecast", "runs"},

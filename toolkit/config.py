@@ -15,7 +15,7 @@ from typing import Annotated, List, Literal, Optional, Union
 from pydantic import BeforeValidator, Field, FilePath, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from toolkit import rules
+from toolkit import rules, schema_added
 from toolkit.schema_types import HfModelPath, ModuleName, Section, Size, Template, number_from_text
 
 SCHEMA_VERSION = 1
@@ -60,10 +60,16 @@ class DataConfig(Section):
         "the same across runs",
     )
     # added
-    use_chat_template: Optional[bool] = Field(
-        None,
-        description="Wrap prompt and completion in the tokenizer's chat template; empty means: when it has one",
-    )
+    use_chat_template: schema_added.UseChatTemplate = None
+    messages: schema_added.Messages = None
+    test_path: schema_added.TestPath = None
+    stratify: schema_added.Stratify = False
+    encoding: schema_added.Encoding = None
+    delimiter: schema_added.Delimiter = None
+    rows_from: schema_added.RowsFrom = None
+    flatten: schema_added.Flatten = False
+    bad_rows: schema_added.BadRows = None
+    repair_text: schema_added.RepairText = False
 
 
 class BitsAndBytesConfig(Section):
@@ -161,16 +167,8 @@ class TrainingArgs(Section):
     lr_scheduler_type: Optional[str] = Field("cosine", description="Learning rate scheduler type")
     # added
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of the adapter's first weights, data order and dropout")
-    eval_steps: Optional[int] = Field(
-        None,
-        ge=1,
-        description="Steps between two evaluations on the test set; empty means: about ten times a run",
-    )
-    save_steps: Optional[int] = Field(
-        None,
-        ge=1,
-        description="Steps between two checkpoints; empty means: so often that a crash costs at most a minute of work",
-    )
+    eval_steps: schema_added.EvalSteps = None
+    save_steps: schema_added.SaveSteps = None
 
     _optim = field_validator("optim")(rules.one_of(rules.OPTIMIZERS))
     _scheduler = field_validator("lr_scheduler_type")(rules.one_of(rules.SCHEDULERS))
@@ -194,12 +192,8 @@ class TrainingConfig(Section):
     training_args: TrainingArgs = Field(default_factory=lambda: TrainingArgs(), description="Training arguments")
     sft_args: SftArgs = Field(default_factory=lambda: SftArgs(), description="SFT arguments")
     # added
-    pinned_prompts: Optional[List[Template]] = Field(
-        None, max_length=10, description="Prompts that the run answers at every evaluation, to see the answers change"
-    )
-    pinned_rows: int = Field(
-        4, ge=0, le=10, description="Test rows that are answered with the pinned prompts; all together at most 10"
-    )
+    pinned_prompts: schema_added.PinnedPrompts = None
+    pinned_rows: schema_added.PinnedRows = 4
 
 
 class InferenceConfig(Section):
@@ -233,9 +227,7 @@ class Config(Section):
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(), description="Training configuration")
     inference: InferenceConfig = Field(default_factory=lambda: InferenceConfig(), description="Inference configuration")
     # added
-    num_processes: Optional[int] = Field(
-        None, ge=1, le=1024, description="Processes that accelerate starts; empty means: one a GPU, or two on a CPU"
-    )
+    num_processes: schema_added.NumProcesses = None
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Config:

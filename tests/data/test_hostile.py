@@ -203,17 +203,23 @@ CASES = [
     ),
     _json(
         "chats",
-        '[{"messages": [{"role": "user", "content": "hi"}]}]',
+        '[{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}]',
         columns=("messages",),
-        rows=[('[{"role": "user", "content": "hi"}]',)],
-        notices=("holds chats",),
+        rows=[('[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]',)],
+        notices=("holds 1 conversations",),
     ),
     _json(
         "one chat",
-        '{"messages": [{"role": "user", "content": "hi"}]}',
+        '{"messages": [{"role": "assistant", "content": "hi"}]}',
         columns=("messages",),
-        rows=[('[{"role": "user", "content": "hi"}]',)],
-        notices=("holds chats",),
+        rows=[('[{"role": "assistant", "content": "hi"}]',)],
+        notices=("holds 1 conversations",),
+    ),
+    _json(
+        "a list of chats",
+        '[[{"role": "assistant", "content": "hi"}]]',
+        columns=("messages",),
+        rows=[('[{"role": "assistant", "content": "hi"}]',)],
     ),
     *[
         _json(f"{word}", f'[{{"a": 1}}, {{"a": {word}}}]', "Row 2", "column 'a'", f"{word} is not JSON")

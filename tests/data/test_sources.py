@@ -56,8 +56,10 @@ def test_a_refusal_is_kept_with_its_offers(tmp_path: Path, monkeypatch: pytest.M
     path = store("a,b\ncafé,2\n".encode("cp1252"), "x.csv", tmp_path)
     with pytest.raises(UnreadableError) as caught:
         open_table(_data(path), tmp_path)
-    assert caught.value.offers == (ReadOptions(encoding="cp1252"),)
-    assert open_table(_data(path), tmp_path, caught.value.offers[0]).row(0) == {"a": "café", "b": "2"}
+    offers = caught.value.offers
+    assert (offers[0].options, offers[0].preview) == (ReadOptions(encoding="cp1252"), ("café,2",))
+    chosen = _data(path).model_copy(update={"encoding": "cp1252"})
+    assert open_table(chosen, tmp_path).row(0) == {"a": "café", "b": "2"}
     monkeypatch.setattr(sources, "read_in_child", _must_not_run)
     with pytest.raises(UnreadableError) as again:
         open_table(_data(path), tmp_path)
@@ -141,7 +143,7 @@ def test_a_file_too_big_for_the_memory_limit_is_refused_in_words(tmp_path: Path)
         out.writelines('{"a": "' + "😀" * 25_000 + '"},\n' for _ in range(1_500))
         out.write("{}]")
     content = {"source": str(source), "folder": str(tmp_path), "kind": "json", "sha256": "0" * 64, "label": "big"}
-    request = json.dumps({**content, "options": {"encoding": None, "delimiter": None}})
+    request = json.dumps({**content, "options": {}})
     environment = {"PYTHONPATH": f"{tmp_path}:{Path(sources.__file__).resolve().parents[2]}"}
     with pytest.raises(DataError, match="of memory") as caught:
         read_in_child("small", request, tmp_path, 60, environment)

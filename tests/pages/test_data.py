@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.pages.conftest import Stage, button, words
 from toolkit.runs.rundir import list_runs, read_meta
@@ -90,3 +91,46 @@ def test_a_prompt_is_pinned_and_taken_off_again(stage: Stage) -> None:
     assert len(pinned) == 1
     stage.checked(button(app, "Unpin").click().run())
     assert json.loads((stage.folder / "draft.json").read_text())["draft"]["training"]["pinned_prompts"] is None
+
+
+def _upload(stage: Stage, name: str, content: bytes) -> Any:
+    app = stage.page("data")
+    app.button_group(key="source_way").set_value("upload").run()
+    return stage.checked(app.file_uploader[0].upload(name, content, "text/plain").run())
+
+
+def _data(stage: Stage) -> dict[str, Any]:
+    return dict(json.loads((stage.folder / "draft.json").read_text())["draft"]["data"])
+
+
+def test_an_encoding_in_doubt_is_chosen_by_its_preview(stage: Stage) -> None:
+    app = _upload(stage, "mine.csv", "q;a\ncafé;1\nx;2\ny;3\n".encode("cp1252"))
+    assert "can be read once you choose how" in words(app)
+    assert any("café;1" in block.value for block in app.code)
+    assert "orders.csv" in words(app), "the former dataset is still there"
+    app = stage.checked(button(app, "Read it this way").click().run())
+    assert "3 rows" in words(app)
+    assert _data(stage)["encoding"] == "cp1252"
+    again = stage.page("data")
+    assert "Encoding: cp1252" in words(again), "a new session reads the same table"
+    app = stage.checked(button(again, "Forget these choices").click().run())
+    assert "choose how" in words(app)
+    assert _data(stage)["encoding"] == "cp1252", "what can't be read without a choice keeps the choice"
+    app.button_group(key="source_way").set_value("sample").run()
+    app = stage.checked(button(app, "Use Tickets").click().run())
+    assert _data(stage)["encoding"] is None, "another dataset begins without choices"
+
+
+def test_conversations_are_shown_as_such_and_trained_as_such(stage: Stage) -> None:
+    turns = [{"role": "user", "content": "What is <b>2+2</b>?"}, {"role": "assistant", "content": "4, _really_"}]
+    line = json.dumps({"messages": turns}) + "\n"
+    app = _upload(stage, "chats.jsonl", line.encode() * 8)
+    assert _data(stage)["messages"] == "messages"
+    text = words(app)
+    assert "8 conversations" in text
+    assert "the model learns to write this" in text
+    assert {"What is <b>2+2</b>?", "4, _really_"} <= {block.value for block in app.code}
+    assert not button(app, "Configure the training").disabled
+    app.button_group(key=next(g.key for g in app.button_group if g.label == "What is learned")).set_value("").run()
+    assert _data(stage)["messages"] is None
+    assert "What is learned" in [group.label for group in stage.checked(app).button_group]

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from toolkit import rules
 from toolkit.config import Config
-from toolkit.data.prompt import make_renderer
+from toolkit.data.rendering import renderer_of
 from toolkit.data.split import plan_split
 from toolkit.data.table import Table
 from toolkit.forms.draft import put
@@ -21,7 +21,8 @@ from toolkit.forms.draft import put
 pytestmark = pytest.mark.worker
 
 EITHER = ("model.bitsandbytes.load_in_8bit", "model.bitsandbytes.load_in_4bit")
-ROWS = [{"message": f"ask {i}", "answer": f"say {i}"} for i in range(20)]
+CHAT = '[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]'
+ROWS = [{"message": f"ask {i}", "answer": f"say {i // 10}", "chat": CHAT} for i in range(20)]
 # leaf -> another value than the default; settings that the change needs stand beside it
 CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.prompt": ("Q: {message}", {}),
@@ -30,6 +31,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.test_size": (0.1, {}),
     "data.train_test_split_seed": (7, {}),
     "data.use_chat_template": (False, {}),
+    "data.messages": ("chat", {}),
+    "data.stratify": (True, {}),
     "model.hf_model_ckpt": ("another", {}),
     "model.device_map": ("cuda:0", {}),
     "model.quantize": (True, {}),
@@ -118,7 +121,7 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
     def measure(config: Config) -> dict[str, dict[str, Any]]:
         place = build.Place(cuda=True, capability=(9, 0), bf16_gpu=True)
         data = config.data
-        renderer = make_renderer(data.prompt, data.prompt_stub, table.columns)
+        renderer = renderer_of(data, table.columns)
         plan = plan_split(table, data)
         folder = model.resolve(config)
         tokenizer = model.load_tokenizer(config, tiny_model)
@@ -136,7 +139,7 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
             "worker": {
                 "chat": dataset.chat_enabled(config, tokenizer),
                 "folder": folder.name,
-                "pins": film.choose(config, Source(table, plan, make_renderer("{message}", "{answer}", table.columns))),
+                "pins": film.choose(config, Source(table, plan, renderer_of(config.data, table.columns))),
             },
         }
 
@@ -169,7 +172,7 @@ def test_changing_a_leaf_changes_what_the_library_gets(leaf: str, effects: Any) 
     elif leaf.startswith("training.pinned"):
         key = "pins"
     elif leaf.startswith("data."):
-        key = "example" if "prompt" in leaf else "split"
+        key = "example" if "prompt" in leaf or leaf == "data.messages" else "split"
     assert before[group].get(key) != after[group].get(key), CONSUMED[leaf]
 
 
@@ -196,7 +199,7 @@ def test_every_key_is_a_parameter_of_the_installed_class(effects: Any) -> None:
 
     everything = {leaf: value for leaf, (value, _) in CHANGES.items()}
     for leaf in ("training.training_args.fp16", "model.bitsandbytes.load_in_8bit", "model.bitsandbytes.load_in_4bit",
-                 "accelerate", "model.device_map"):  # fmt: skip
+                 "accelerate", "model.device_map", "data.messages"):  # fmt: skip
         del everything[leaf]
     emitted = effects(with_settings(everything))
     classes = {"SFTConfig": SFTConfig, "LoraConfig": LoraConfig, "BitsAndBytesConfig": BitsAndBytesConfig}

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from toolkit.data.limits import ReadOptions, UnreadableError
+from toolkit.data.limits import Offer, UnreadableError
 from toolkit.data.reader import REPORT, TABLE
 from toolkit.errors import DataError
 
@@ -74,7 +74,7 @@ def answer_of_child(
         raise _death(process.returncode, log, doing)
     error_found = json.loads(report.read_text())["error"]
     if error_found is not None:
-        offers = [ReadOptions(**offer) for offer in error_found["offers"]]
+        offers = [Offer.load(offer) for offer in error_found["offers"]]
         if offers:
             raise UnreadableError(error_found["message"], error_found["hint"], offers)
         raise Refused(error_found["message"], error_found["hint"])

@@ -7,28 +7,37 @@ An empty cell is a missing one. Nothing is converted: 007, NA, 1e5 and True stay
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from toolkit.data.limits import MAX_CELL, MAX_COLUMNS, ReadOptions
+from toolkit.data.delimiter import SAMPLE, delimiter_notice, delimiter_offers, sniff
+from toolkit.data.encoding import Encoding
+from toolkit.data.limits import MAX_CELL, MAX_COLUMNS, Offer, ReadOptions, UnreadableError
 from toolkit.data.writer import TableWriter
 from toolkit.errors import DataError
 
-DELIMITERS = (",", ";", "\t", "|")
-NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-SAMPLE = 65_536
-SAMPLE_ROWS = 50
 LISTED = 10
 
 
-def read_csv(path: Path, codec: str, options: ReadOptions, writer: TableWriter) -> tuple[list[str], list[str]]:
-    """Write the file's rows to `writer`; returns (notices, columns to drop). Raises DataError with the place."""
+@dataclass(frozen=True)
+class Outcome:
+    """What a reader says beside the rows: notices, columns to drop, and other ways to read the file."""
+
+    notices: list[str]
+    drop: list[str]
+    offers: list[Offer]
+
+
+def read_csv(path: Path, encoding: Encoding, options: ReadOptions, writer: TableWriter) -> Outcome:
+    """Write the file's rows to `writer`. Raises DataError with the place, UnreadableError with the ways out."""
     csv.field_size_limit(MAX_CELL)
-    with path.open(encoding=codec, newline="") as file:
+    if options.delimiter in ('"', "\r", "\n", " "):
+        raise DataError(f"{options.delimiter!r} can't be a delimiter.", "Choose a comma, semicolon, tab or bar.")
+    with path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as file:
         sample = file.read(SAMPLE)
         _refuse_json(sample)
         marked = re.match(r"sep=([^\w\s\"]|\t)\r?\n", sample)
@@ -37,40 +46,20 @@ def read_csv(path: Path, codec: str, options: ReadOptions, writer: TableWriter) 
         records = _records(file, delimiter)
         if marked:
             next(records)
-        notices = _delimiter_notice(delimiter, chosen=options.delimiter is not None)
+        notices = delimiter_notice(delimiter, chosen=options.delimiter is not None)
+        offers = delimiter_offers(sample, delimiter, options)
         header = next((fields for _, fields in records if fields), None)
         if header is None:
             raise DataError("The file holds only blank lines.", "Choose a file with a header and rows.")
         names = clean_header(header, notices)
         for name in names:
             writer.grow(name)
-        body = _Body(len(names))
+        body = _Body(len(names), options)
         for line, fields in records:
             if body.fits(line, fields):
-                writer.add(fields[: len(names)], line)
-    notices += body.finish(header)
-    return notices, _empty_last(header, names, writer, notices)
-
-
-def sniff(sample: str, *, whole: bool) -> str:
-    """The delimiter among , ; tab | under which the header has several names and the sample's rows as many cells.
-
-    A comma wins a tie. Where no delimiter makes the rows even, the one with the widest header; a single column: comma.
-    """
-    widths: dict[str, list[int]] = {}
-    for delimiter in DELIMITERS:
-        try:
-            rows = _sample_rows(sample, delimiter)
-        except csv.Error:
-            continue
-        widths[delimiter] = rows if whole or len(rows) < 2 else rows[:-1]
-    several = {delimiter: rows for delimiter, rows in widths.items() if rows and rows[0] > 1}
-    even = [delimiter for delimiter, rows in several.items() if set(rows) <= {rows[0], rows[0] + 1}]
-    exact = [delimiter for delimiter in even if set(several[delimiter]) == {several[delimiter][0]}]
-    for choice in (exact, even):
-        if choice:
-            return choice[0]
-    return max(several, key=lambda delimiter: several[delimiter][0], default=",")
+                writer.add(fields[: len(names)] + [""] * (len(names) - len(fields)), line)
+    notices += body.finish(header, offers)
+    return Outcome(notices, _empty_last(header, names, writer, notices), offers)
 
 
 def clean_header(header: list[str], notices: list[str]) -> list[str]:
@@ -100,10 +89,11 @@ def clean_header(header: list[str], notices: list[str]) -> list[str]:
 class _Body:
     """Which rows fit the header's width, and the words for those that don't."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, options: ReadOptions) -> None:
         self.width = width
-        self.good = self.blank = self.bad = 0
+        self.good = self.blank = self.bad = self.filled = 0
         self.ended = 0
+        self._options = options
         self._first_bad: list[tuple[int, int]] = []
         self._first_ended: list[tuple[int, int]] = []
 
@@ -117,27 +107,50 @@ class _Body:
             self.ended += 1
             self._remember(self._first_ended, line, len(fields))
             return True
+        elif len(fields) < self.width and self._options.bad_rows == "fill":
+            self.filled += 1
+            return True
         else:
             self.bad += 1
             self._remember(self._first_bad, line, len(fields))
         return False
 
-    def finish(self, header: list[str]) -> list[str]:
-        """The notices; raises DataError when rows don't fit, or there are none."""
-        mixed = bool(self.ended and self.good)
+    def finish(self, header: list[str], offers: list[Offer]) -> list[str]:
+        """The notices; raises UnreadableError with ways out when rows don't fit, DataError when there are none."""
+        skip = self._options.bad_rows == "skip"
+        mixed = bool(self.ended and self.good) and not skip
         bad = sorted(self._first_bad + (self._first_ended if mixed else []))[:LISTED]
         count = self.bad + (self.ended if mixed else 0)
-        if count:
-            raise DataError(*_ragged(count, bad, self.width))
-        if not self.good and not self.ended:
+        if count and not skip:
+            raise UnreadableError(*_ragged(count, bad, self.width), [*self._ways_out(count, bad), *offers])
+        if not self.good and not self.ended and not self.filled:
             names = _listed([name.strip() for name in header])
             raise DataError(f"The file has a header ({names}) and 0 rows; at least 2 are needed.", "Add rows to it.")
         notices = []
-        if self.ended:
+        if self.bad:
+            rows = ", ".join(f"line {line:,}" for line, _ in bad)
+            more = ", …" if count > len(bad) else ""
+            notices.append(f"{self.bad:,} rows that don't fit the header were left out, as chosen: {rows}{more}.")
+        if self.filled:
+            notices.append(f"In {self.filled:,} rows the cells that are not there count as missing, as chosen.")
+        if self.ended and self.good:
+            notices.append(f"{self.ended:,} rows end with a delimiter; the empty cell after it was left out.")
+        elif self.ended:
             notices.append("Every row ends with a delimiter; the empty cell after it was left out.")
         if self.blank and self.width == 1:
             notices.append(f"{self.blank:,} blank lines were left out.")
         return notices
+
+    def _ways_out(self, count: int, bad: list[tuple[int, int]]) -> list[Offer]:
+        kept = self.good + self.ended
+        ways = []
+        if kept:
+            label = f"Leave these {count:,} rows out and keep {kept:,}"
+            ways.append(Offer(label, replace(self._options, bad_rows="skip")))
+        if all(cells < self.width for _, cells in bad) and self.bad == count:
+            label = f"Treat the missing cells of these {count:,} rows as empty"
+            ways.append(Offer(label, replace(self._options, bad_rows="fill")))
+        return ways
 
     @staticmethod
     def _remember(kept: list[tuple[int, int]], line: int, count: int) -> None:
@@ -185,22 +198,6 @@ def _ragged(count: int, bad: list[tuple[int, int]], width: int) -> tuple[str, st
     if any(cells > width for _, cells in bad):
         return message, "Put quotes around cells that hold the delimiter, or correct these rows."
     return message, "Add the missing delimiters to these rows."
-
-
-def _sample_rows(sample: str, delimiter: str) -> list[int]:
-    counts = []
-    for fields in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
-        if fields:
-            counts.append(len(fields))
-        if len(counts) > SAMPLE_ROWS:
-            break
-    return counts
-
-
-def _delimiter_notice(delimiter: str, *, chosen: bool) -> list[str]:
-    if delimiter == "," or chosen:
-        return []
-    return [f"Columns are separated by {NAMES.get(delimiter, repr(delimiter))}."]
 
 
 def _empty_last(header: list[str], names: list[str], writer: TableWriter, notices: list[str]) -> list[str]:

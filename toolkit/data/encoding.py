@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import codecs
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from toolkit.data.limits import ReadOptions, UnreadableError
+from toolkit.data.guesses import encoding_offers
+from toolkit.data.limits import Offer, ReadOptions, UnreadableError
 from toolkit.errors import DataError
 
 HEAD = 65_536
@@ -50,10 +51,12 @@ _MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|!--)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Encoding:
-    """codec: a Python codec that decodes the whole file strictly; notices: what there is to say about it."""
+    """codec: a Python codec that decodes the whole file; errors: "strict", or "replace" where the user wants that;
+    notices: what there is to say about it."""
 
     codec: str
     notices: tuple[str, ...] = ()
+    errors: str = "strict"
 
 
 def find_encoding(path: Path, options: ReadOptions) -> Encoding:
@@ -65,7 +68,9 @@ def find_encoding(path: Path, options: ReadOptions) -> Encoding:
         raise DataError("The file is empty (0 bytes).", "Choose another file.")
     refuse_foreign(head)
     found = _choose(head, options)
-    _decode_all(path, found.codec, chosen=options.encoding is not None)
+    if options.repair_text:
+        return _repaired(path, found)
+    _decode_all(path, found.codec, options)
     return found
 
 
@@ -99,11 +104,37 @@ def _choose(head: bytes, options: ReadOptions) -> Encoding:
     return Encoding("utf-8")
 
 
-def _decode_all(path: Path, codec: str, *, chosen: bool) -> None:
+def _decoder(codec: str, errors: str) -> codecs.IncrementalDecoder:
     try:
-        decoder = codecs.getincrementaldecoder(codec)("strict")
+        found = codecs.lookup(codec)
+        if not found._is_text_encoding:  # base64 and the like are codecs, too
+            raise LookupError(codec)
+        return codecs.getincrementaldecoder(codec)(errors)
     except LookupError as error:
         raise DataError(f"'{codec}' is not an encoding.", "Choose cp1252 or utf-8.") from error
+
+
+def _repaired(path: Path, found: Encoding) -> Encoding:
+    """The same with bytes that are no character replaced, and a notice of how many places that are."""
+    count = 0
+
+    def counting(error: UnicodeError) -> tuple[str, int]:
+        nonlocal count
+        count += 1
+        return "\ufffd", error.end if isinstance(error, UnicodeDecodeError) else 0
+
+    codecs.register_error("toolkit-counting", counting)
+    decoder = _decoder(found.codec, "toolkit-counting")
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    said = (f"At {count:,} places bytes that are no character were replaced by U+FFFD.",) if count else ()
+    return Encoding(found.codec, (*found.notices, *said), "replace")
+
+
+def _decode_all(path: Path, codec: str, options: ReadOptions) -> None:
+    decoder = _decoder(codec, "strict")
     before = line = 0
     with path.open("rb") as file:
         while True:
@@ -114,27 +145,28 @@ def _decode_all(path: Path, codec: str, *, chosen: bool) -> None:
             except UnicodeDecodeError as error:
                 at = before - waiting + error.start
                 newlines = line + chunk.count(b"\n", 0, max(0, error.start - waiting))
-                raise _bad_byte(path, codec, at, newlines + 1, chosen) from error
+                raise _bad_byte(path, codec, at, newlines + 1, options) from error
             if not chunk:
                 return
             before += len(chunk)
             line += chunk.count(b"\n")
 
 
-def _bad_byte(path: Path, codec: str, at: int, line: int, chosen: bool) -> DataError:
+def _bad_byte(path: Path, codec: str, at: int, line: int, options: ReadOptions) -> DataError:
     with path.open("rb") as file:
-        start = max(0, at - 60)
-        file.seek(start)
-        around = file.read(120)
+        file.seek(at)
+        found = file.read(4)
     name = codec.removesuffix("-sig").upper()
     where = f"byte {at:,} (line {line:,})"
-    if codec.startswith(("utf-16", "utf-32")) and start + len(around) - at < 4:
-        return DataError(f"The file ends in the middle of a character, at {where}.", "It was cut off: copy it again.")
-    message = f"The file is not {name}: 0x{around[at - start]:02X} at {where} is not part of any character."
-    if chosen or not codec.startswith("utf-8"):
-        return DataError(message, "Save it as UTF-8 in the program that made it.")
-    before, after = around[: at - start].splitlines(), around[at - start :].splitlines()
-    shown = ((before or [b""])[-1] if not around[: at - start].endswith((b"\n", b"\r")) else b"") + after[0]
-    preview = shown.decode("cp1252", "replace").strip()
-    hint = f"Save it as UTF-8 in the program that made it. Read as cp1252 (Windows, Western Europe), it says: {preview}"
-    return UnreadableError(message, hint, [ReadOptions(encoding="cp1252")])
+    if codec.startswith(("utf-16", "utf-32")):
+        if len(found) < 4:
+            message = f"The file ends in the middle of a character, at {where}."
+            cut = Offer("Leave the torn character out", replace(options, repair_text=True))
+            return UnreadableError(message, "It was cut off: copy it again.", [cut])
+        return DataError(f"The file is not {name}: what stands at {where} is no character.", "Save it as UTF-8.")
+    message = f"The file is not {name}: 0x{found[0]:02X} at {where} is not part of any character."
+    offers = encoding_offers(path, at, replace(options, encoding=None))
+    offers = [offer for offer in offers if offer.options.encoding != options.encoding or offer.options.repair_text]
+    read = f" Read as {offers[0].label} it says: {offers[0].preview[0]}" if offers[0].preview else ""
+    hint = f"Choose how to read it, or save it as UTF-8 in the program that made it.{read}"
+    return UnreadableError(message, hint, offers)

@@ -9,37 +9,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from toolkit.data.jsontext import (
-    DECODER,
-    Repeated,
-    all_objects,
-    is_chat,
-    json_text,
-    kind,
-    reason,
-    remedy,
-    skip_space,
-)
-from toolkit.data.limits import MAX_COLUMNS
+from toolkit.data.encoding import Encoding
+from toolkit.data.jsonshape import NEED, flatten_offer, flattened, unwrap
+from toolkit.data.jsontext import DECODER, NotJson, Repeated, is_chat, json_text, kind, reason, remedy, skip_space
+from toolkit.data.limits import Offer, ReadOptions, UnreadableError, preview
 from toolkit.data.writer import TableWriter
 from toolkit.errors import DataError
 
-_NEED = "The top level must be a list of objects, or one object on each line"
+LISTED = 10
 
 
 class JsonReader:
-    """Feeds a JSON file's rows to a TableWriter. `notices` fills while it reads."""
+    """Feeds a JSON file's rows to a TableWriter. `notices` and `offers`, other ways to read it, fill meanwhile."""
 
-    def __init__(self, path: Path, codec: str) -> None:
+    def __init__(self, path: Path, encoding: Encoding, options: ReadOptions) -> None:
         self.notices: list[str] = []
+        self.offers: list[Offer] = []
         self._path = path
-        self._codec = codec
+        self._encoding = encoding
+        self._options = options
         self._text = ""
         self._nested: dict[str, int] = {}
         self._chats: set[str] = set()
+        self._left_out: list[str] = []
         self._columns: dict[str, str] = {}
         self.place: Callable[[int], str] = lambda line: f"line {line:,}"
 
@@ -47,23 +43,32 @@ class JsonReader:
         """Write every row; raises DataError with the row and its place."""
         rows = self._lines() if self._one_object_a_line() else self._document()
         for mark, value in rows:
-            if not isinstance(value, dict):
-                message = f"{_NEED}; row {writer.rows + 1:,} ({self.place(mark)}) is {kind(value)}."
+            row = {"messages": value} if is_chat(value) else value
+            if not isinstance(row, dict):
+                message = f"{NEED}; row {writer.rows + 1:,} ({self.place(mark)}) is {kind(value)}."
                 raise DataError(message, 'Write every row as an object, e.g. {"question": "...", "answer": "..."}.')
-            self._add(writer, value, mark)
+            self._add(writer, row, mark)
         if not writer.rows:
             raise DataError("The file has 0 rows; at least 2 are needed.", "Add rows to it.")
         if not writer.columns:
             raise DataError(f"None of the {writer.rows:,} objects has a key.", "Choose a file with columns.")
-        self._nested_notices()
+        self._last_notices()
 
     def _add(self, writer: TableWriter, value: dict[str, Any], mark: int) -> None:
+        if self._options.flatten:
+            value = self._flat(value, writer.rows + 1, mark)
         for key in value:
             if key not in self._columns:
                 self._columns[key] = self._name(key, writer)
                 writer.grow(self._columns[key])
         row = writer.rows + 1
         writer.add([self._cell(key, value.get(key), row, mark) for key in self._columns], mark)
+
+    def _flat(self, value: dict[str, Any], row: int, mark: int) -> dict[str, Any]:
+        try:
+            return flattened(value)
+        except DataError as error:
+            raise DataError(f"Row {row:,} ({self.place(mark)}): {error.message}", error.hint) from error
 
     def _name(self, key: str, writer: TableWriter) -> str:
         if key.strip():
@@ -77,33 +82,38 @@ class JsonReader:
     def _cell(self, key: str, value: Any, row: int, mark: int) -> str | None:
         if value is None or type(value) is str:
             return value
+        if isinstance(value, NotJson) and self._options.repair_text:
+            return str(value)
         try:
             text = json_text(value, top=True)
         except ValueError as error:
             message = f"Row {row:,} ({self.place(mark)}), column '{key}': {error} is not JSON."
-            raise DataError(message, f'Write null for a missing value, or "{error}" for the word.') from error
+            hint = f'Write null for a missing value, or "{error}" for the word.'
+            offer = Offer(f"Read {error} as the word", replace(self._options, repair_text=True))
+            raise UnreadableError(message, hint, [offer] if isinstance(value, NotJson) else []) from error
         except RecursionError as error:
             raise DataError(f"Row {row:,} ({self.place(mark)}) is nested too deeply.", "Flatten it.") from error
         if isinstance(value, dict | list):
             self._nested[key] = self._nested.get(key, 0) + 1
             if key not in self._chats and is_chat(value):
                 self._chats.add(key)
+            if isinstance(value, dict) and value and not self.offers and not self._options.flatten:
+                self.offers.append(flatten_offer({key: value}, self._options))
         return text
 
-    def _nested_notices(self) -> None:
+    def _last_notices(self) -> None:
         for key, count in self._nested.items():
-            if key in self._chats:
-                self.notices.append(
-                    f"Column '{key}' holds chats (lists of role and content). This version does not train on their "
-                    "turns one by one: the column is their JSON text. For one answer a row, make a column for the "
-                    "question and one for the answer."
-                )
-            else:
+            if key not in self._chats:
                 self.notices.append(f"Column '{key}' holds lists or objects in {count:,} rows; they are JSON text.")
+        if self._left_out:
+            shown = ", ".join(self._left_out[:LISTED]) + (", …" if len(self._left_out) > LISTED else "")
+            self.notices.append(f"{len(self._left_out):,} rows that are no JSON were left out, as chosen: {shown}.")
+        if self._options.flatten:
+            self.notices.append("Values inside objects have columns of their own, as chosen.")
 
     def _one_object_a_line(self) -> bool:
         """True when the first line that is not blank is a whole object and another line follows."""
-        with self._path.open(encoding=self._codec) as file:
+        with self._open() as file:
             lines = (line for line in file if line.strip())
             first = next(lines, "")
             if not first.lstrip().startswith("{"):
@@ -115,20 +125,39 @@ class JsonReader:
             return next(lines, None) is not None
 
     def _lines(self) -> Iterator[tuple[int, Any]]:
-        with self._path.open(encoding=self._codec, newline="\n") as file:
+        with self._open() as file:
             count = 0
             for line, text in enumerate(file, start=1):
                 if not text.strip():
                     continue
                 count += 1
-                value, end = self._decode(text, skip_space(text, 0), line, f"Row {count:,}")
+                try:
+                    value, end = self._decode(text, skip_space(text, 0), line, f"Row {count:,}")
+                except DataError as error:
+                    self._leave_out(error, line, count, text)
+                    continue
                 if skip_space(text, end) != len(text):
                     message = f"Line {line:,} goes on after its object, at character {end + 1:,}."
                     raise DataError(message, "Put every object on a line of its own.")
                 yield line, value
 
+    def _leave_out(self, error: DataError, line: int, row: int, text: str) -> None:
+        """Remember a line that is no JSON, when the user wants that; else offer it."""
+        if self._options.bad_rows == "skip":
+            self._left_out.append(f"line {line:,}")
+            return
+        if row == 1:
+            raise error
+        way = Offer("Leave out lines that are no JSON", replace(self._options, bad_rows="skip"), preview([text]))
+        raise UnreadableError(error.message, error.hint, [way]) from error
+
+    def _open(self) -> TextIO:
+        encoding = self._encoding
+        return self._path.open(encoding=encoding.codec, errors=encoding.errors, newline="\n")
+
     def _document(self) -> Iterator[tuple[int, Any]]:
-        self._text = text = self._path.read_text(encoding=self._codec)
+        with self._open() as file:
+            self._text = text = file.read()
         self.place = self._offset
         start = skip_space(text, 0)
         if start == len(text):
@@ -138,10 +167,10 @@ class JsonReader:
             return
         value, end = self._decode(text, start, start, "The file")
         if not isinstance(value, dict):
-            message = f"{_NEED}; found {kind(value)}."
+            message = f"{NEED}; found {kind(value)}."
             raise DataError(message, "Choose a file with rows.")
         if skip_space(text, end) == len(text):
-            yield from ((start, row) for row in self._unwrap(value))
+            yield from ((start, row) for row in unwrap(value, self._options, self.notices.append))
             return
         yield start, value
         while (start := skip_space(text, end)) < len(text):
@@ -153,7 +182,12 @@ class JsonReader:
         count = 0
         while text[at : at + 1] != "]":
             count += 1
-            value, end = self._decode(text, at, at, f"Row {count:,}")
+            try:
+                value, end = self._decode(text, at, at, f"Row {count:,}")
+            except DataError as error:
+                if self._is_torn(error, text, count):
+                    return
+                raise
             yield at, value
             at = skip_space(text, end)
             if text[at : at + 1] == ",":
@@ -163,10 +197,23 @@ class JsonReader:
             elif text[at : at + 1] != "]":
                 found = "the file ends" if at == len(text) else f"there is {text[at]!r}"
                 message = f"After row {count:,} a comma or ] must follow; {found} at {self._offset(at)}."
-                raise DataError(message, "The file is cut off or damaged there." if at == len(text) else "Correct it.")
+                hint = "The file is cut off or damaged there." if at == len(text) else "Correct it."
+                if self._is_torn(DataError(message, hint), text, count + 1):
+                    return
+                raise DataError(message, hint)
         after = skip_space(text, at + 1)
         if after != len(text):
             raise DataError(f"The list ends, and more text follows at {self._offset(after)}.", "Make it one list.")
+
+    def _is_torn(self, error: DataError, text: str, row: int) -> bool:
+        """Whether the list ends too early and the user wants what is before; raises the offer to do so."""
+        if "cut off" not in error.hint or row == 1:
+            return False
+        if self._options.bad_rows == "skip":
+            self._left_out.append(f"row {row:,}, where the file is cut off")
+            return True
+        way = Offer(f"Keep the {row - 1:,} rows before it", replace(self._options, bad_rows="skip"))
+        raise UnreadableError(error.message, error.hint, [way]) from error
 
     def _decode(self, text: str, at: int, mark: int, what: str) -> tuple[Any, int]:
         try:
@@ -184,33 +231,3 @@ class JsonReader:
     def _offset(self, at: int) -> str:
         line = self._text.count("\n", 0, at) + 1
         return f"line {line:,}, character {at - self._text.rfind(chr(10), 0, at):,}"
-
-    def _unwrap(self, value: dict[str, Any]) -> list[Any]:
-        """The rows of a file that is one object."""
-        if is_chat(value.get("messages")) or not value:
-            return [value] if value else []
-        tables = [key for key, found in value.items() if found and isinstance(found, list) and all_objects(found)]
-        lists = [key for key, found in value.items() if isinstance(found, list)]
-        if len(tables) > 1:
-            keys = ", ".join(f"'{key}' ({len(value[key]):,})" for key in tables[:10])
-            raise DataError(f"The file holds several lists of rows: {keys}.", "Save the one you want as its own file.")
-        if tables:
-            others = [key for key in value if key != tables[0]]
-            left = f" Left out: {', '.join(others[:10])}." if others else ""
-            self.notices.append(f"The rows are the list '{tables[0]}'.{left}")
-            rows: list[Any] = value[tables[0]]
-            return rows
-        if len(lists) == len(value):
-            return self._columns_to_rows(value)
-        if len(value) > 1 and all(isinstance(found, dict) for found in value.values()):
-            message = f"{_NEED}; found one object of {len(value):,} objects."
-            raise DataError(message, "Made with pandas? Write it with to_json(..., orient='records').")
-        return [value]
-
-    def _columns_to_rows(self, value: dict[str, Any]) -> list[Any]:
-        lengths = {key: len(cells) for key, cells in value.items()}
-        if len(value) > MAX_COLUMNS or len(set(lengths.values())) > 1:
-            shown = ", ".join(f"'{key}' has {length:,}" for key, length in list(lengths.items())[:10])
-            raise DataError(f"The file's lists differ in length: {shown}.", "Make all columns equally long.")
-        self.notices.append("The file is an object of columns.")
-        return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
+from toolkit.config import DataConfig
 from toolkit.errors import DataError
 
 MAX_COLUMNS = 1_000
@@ -21,21 +23,64 @@ OPEN_FILES = 64
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the user decided about a file that can't be read without a decision. None: find out, or refuse."""
+    """What the user decided about a file that can be read in more than one way; the fields are those of the data
+    settings with the same names. None and False: find out, or refuse."""
 
     encoding: str | None = None
     delimiter: str | None = None
+    rows_from: str | None = None
+    flatten: bool = False
+    bad_rows: str | None = None
+    repair_text: bool = False
 
 
 FIND_OUT = ReadOptions()
+CHOICES = tuple(field.name for field in fields(ReadOptions))
+"""The data settings that say how a file is read."""
+
+
+def read_options(data: DataConfig) -> ReadOptions:
+    """The choices that the data settings hold."""
+    return ReadOptions(**{name: getattr(data, name) or getattr(FIND_OUT, name) for name in CHOICES})
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A way to read the file. label: what it does, in words; preview: lines of text as this way reads them."""
+
+    label: str
+    options: ReadOptions
+    preview: tuple[str, ...] = ()
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON; `load` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, content: dict[str, Any]) -> Offer:
+        return cls(content["label"], ReadOptions(**content["options"]), tuple(content["preview"]))
 
 
 class UnreadableError(DataError):
-    """A file that can be read once the user chooses: each of `offers` is a choice that `open_table` accepts."""
+    """A file that can be read once the user chooses: each of `offers` says how."""
 
-    def __init__(self, message: str, hint: str = "", offers: Iterable[ReadOptions] = ()) -> None:
+    def __init__(self, message: str, hint: str = "", offers: Iterable[Offer] = ()) -> None:
         super().__init__(message, hint)
         self.offers = tuple(offers)
+
+
+PREVIEW_LINES, PREVIEW_WIDTH = 3, 160
+
+
+def preview(lines: Iterable[str]) -> tuple[str, ...]:
+    """The first lines, short enough for a screen."""
+    shown = []
+    for line in lines:
+        text = " ".join(line.split())
+        shown.append(text if len(text) <= PREVIEW_WIDTH else text[: PREVIEW_WIDTH - 1] + "…")
+        if len(shown) == PREVIEW_LINES:
+            break
+    return tuple(shown)
 
 
 def seconds(size: int) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from toolkit.data.chat import ChatColumns
 from toolkit.data.limits import confine
 from toolkit.data.reader import TABLE, explain, report
 from toolkit.data.table import Table, footer, load_table
@@ -36,13 +37,20 @@ def mend(request: MendRequest) -> None:
         raise DataError(f"Only {left} rows would be left; at least 2 are needed.", "Repair the source of the data.")
     schema = pa.schema([(column, pa.string()) for column in table.columns])
     missing = dict.fromkeys(table.columns, 0)
+    chats = ChatColumns()
     with pq.ParquetWriter(folder / TABLE, schema, compression="zstd") as out:
         for batch in _batches(table, request, concerned):
             for name, cells in zip(table.columns, batch.columns, strict=True):
                 missing[name] += cells.null_count
+                if name in table.chats:
+                    chats.look(name, cells.to_pylist(), 1)
             if batch.num_rows:
                 out.write_batch(batch)
-        out.add_key_value_metadata(footer(request.sha256, table.label, missing, table.notices, request.version))
+        held_out = table.held_out
+        if request.action == "drop":
+            held_out -= int(concerned[table.rows - table.held_out :].sum())
+        more = {"version": request.version, "chats": chats.faults, "held_out": held_out}
+        out.add_key_value_metadata(footer(request.sha256, table.label, missing, table.notices, **more))
 
 
 def _batches(table: Table, request: MendRequest, concerned: np.ndarray[Any, Any]) -> Iterator[pa.RecordBatch]:

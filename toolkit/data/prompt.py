@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
 
-from toolkit.config import Config
+from toolkit.config import Config, DataConfig
+from toolkit.data.chat import Turn
 from toolkit.errors import DataError, Problem
 
 MAX_TEMPLATE = 20_000
@@ -58,10 +59,12 @@ class Template:
 
 @dataclass(frozen=True)
 class Example:
-    """What one row teaches: after `prompt`, to write `completion`."""
+    """What one row teaches: after `prompt`, to write `completion`. turns: the whole conversation where the row is one;
+    then `completion` is its last answer and `prompt` what comes before, as a person reads it."""
 
     prompt: str
     completion: str
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,10 @@ def make_renderer(prompt: str, stub: str, columns: Sequence[str]) -> Renderer:
 
 
 def template_problems(config: Config, columns: Sequence[str]) -> list[Problem]:
-    """Everything wrong with the two templates, under data.prompt and data.prompt_stub."""
+    """Everything wrong with the two templates, under data.prompt and data.prompt_stub; or with data.messages, where
+    that makes them unused."""
+    if config.data.messages is not None:
+        return _messages_problems(config.data, columns)
     found: list[Problem] = []
     used: dict[str, int] = {}
     for leaf in ("prompt", "prompt_stub"):
@@ -130,6 +136,18 @@ def template_problems(config: Config, columns: Sequence[str]) -> list[Problem]:
         hint = "Insert a column, unless the model shall learn to write the answers from nothing."
         found.append(Problem("data.prompt", message, hint, "warning"))
     return found
+
+
+def _messages_problems(data: DataConfig, columns: Sequence[str]) -> list[Problem]:
+    column = data.messages or ""
+    if column not in columns:
+        near = nearest(column, columns)
+        hint = f"Did you mean '{near}'?" if near else "Empty it to train on the two templates."
+        return [Problem("data.messages", f"No column is named '{column[:60]}'.", hint)]
+    if data.use_chat_template is False:
+        message = "Conversations need the model's chat template, and it is switched off."
+        return [Problem("data.use_chat_template", message, "Switch it on, or leave it empty.")]
+    return []
 
 
 def _cell(row: Row, column: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from toolkit.data.csvfile import read_csv
+from toolkit.data.csvfile import Outcome, read_csv
 from toolkit.data.encoding import find_encoding
 from toolkit.data.jsonfile import JsonReader
 from toolkit.data.limits import FIND_OUT, MEMORY, ReadOptions, UnreadableError, confine
@@ -46,18 +46,17 @@ def read(request: Request) -> None:
     """Read the file into request.folder/table.parquet. Raises DataError."""
     source, folder = Path(request.source), Path(request.folder)
     encoding = find_encoding(source, request.options)
-    notices, drop = list(encoding.notices), list[str]()
+    options = request.options
     if request.kind == "csv":
-        writer = TableWriter(folder, lambda line: f"line {line:,}", empty_is_missing=True)
-        found, drop = read_csv(source, encoding.codec, request.options, writer)
-        notices += found
+        writer = TableWriter(folder, lambda line: f"line {line:,}", empty_is_missing=True, options=options)
+        found = read_csv(source, encoding, options, writer)
     else:
-        reader = JsonReader(source, encoding.codec)
-        writer = TableWriter(folder, lambda mark: reader.place(mark))
+        reader = JsonReader(source, encoding, options)
+        writer = TableWriter(folder, lambda mark: reader.place(mark), options=options)
         reader.read(writer)
-        notices += reader.notices
-    notices += brace_notices(writer.columns)
-    writer.finish(folder / TABLE, request.label, notices, request.sha256, drop)
+        found = Outcome(reader.notices, [], reader.offers)
+    notices = [*encoding.notices, *found.notices, *brace_notices(writer.columns)]
+    writer.finish(folder / TABLE, request.label, notices, request.sha256, found.drop, found.offers)
 
 
 def brace_notices(columns: list[str]) -> list[str]:
@@ -76,7 +75,7 @@ def report(folder: Path, **content: Any) -> None:
 
 def explain(error: DataError) -> dict[str, Any]:
     """A DataError as JSON."""
-    offers = [asdict(offer) for offer in error.offers] if isinstance(error, UnreadableError) else []
+    offers = [offer.dump() for offer in error.offers] if isinstance(error, UnreadableError) else []
     return {"message": error.message, "hint": error.hint, "offers": offers}
 
 

@@ -14,12 +14,12 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from toolkit.config import BUNDLED, DataConfig
 from toolkit.data.child import Refused, read_in_child
-from toolkit.data.limits import FIND_OUT, ReadOptions, UnreadableError, seconds
+from toolkit.data.limits import FIND_OUT, Offer, ReadOptions, UnreadableError, read_options, seconds
 from toolkit.data.reader import Request
 from toolkit.data.table import Table as Table
 from toolkit.data.table import load_table as load_table
@@ -27,7 +27,7 @@ from toolkit.data.uploads import Source, adopt, hashed, publish, uploads_dir
 from toolkit.data.versions import open_version
 from toolkit.errors import DataError
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Part of a kept table's name: raise it when the reader reads a file differently, and old tables are read anew."""
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -47,11 +47,11 @@ _HUB_ENVIRONMENT = (
 )
 
 
-def open_table(data: DataConfig, save_dir: Path, options: ReadOptions = FIND_OUT) -> Table:
-    """The table that the settings name. Waits while a file is read for the first time (seconds a 100 MB).
-
-    Raises DataError; an UnreadableError when one of its `offers`, passed as `options`, would make the file readable.
+def open_table(data: DataConfig, save_dir: Path) -> Table:
+    """The table that the settings name, read as they say. Waits while a file is read for the first time (seconds a
+    100 MB). Raises DataError; an UnreadableError when the choices of one of its `offers` would make the file readable.
     """
+    options = read_options(data)
     path = str(data.path)
     version = open_version(Path(path))
     if version is not None:
@@ -135,12 +135,12 @@ def _kept(final: Path, refusal: Path, sha256: str) -> Table | None:
     if refusal.exists():
         kept = json.loads(refusal.read_text())
         if kept["sha256"] == sha256:
-            raise UnreadableError(kept["message"], kept["hint"], [ReadOptions(**offer) for offer in kept["offers"]])
+            raise UnreadableError(kept["message"], kept["hint"], [Offer.load(offer) for offer in kept["offers"]])
     return None
 
 
 def _keep_refusal(error: DataError, sha256: str, temporary: Path, final: Path) -> None:
-    offers = [asdict(offer) for offer in error.offers] if isinstance(error, UnreadableError) else []
+    offers = [offer.dump() for offer in error.offers] if isinstance(error, UnreadableError) else []
     content = {"sha256": sha256, "message": error.message, "hint": error.hint, "offers": offers}
     temporary.write_text(json.dumps(content))
     publish(temporary, final)

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from toolkit.config import Config, DataConfig
-from toolkit.data.prompt import make_renderer
+from toolkit.data.rendering import renderer_of
+from toolkit.data.stratify import answer_codes, stratified_indices
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
 
@@ -39,19 +40,39 @@ class SplitPlan:
 
 def plan_split(table: Table, data: DataConfig) -> SplitPlan:
     """Decide every row's part. Raises DataError for a template that doesn't compile and for sizes that don't fit."""
-    renderer = make_renderer(data.prompt, data.prompt_stub, table.columns)
+    renderer = renderer_of(data, table.columns)
     usable = usable_indices(table, renderer.columns_needed)
     unusable = np.ones(table.rows, dtype=bool)
     unusable[usable] = False
     dropped = np.flatnonzero(unusable)
     try:
-        n_train, n_test = split_sizes(len(usable), data.train_size, data.test_size)
+        train, test = _parts(table, data, usable, renderer.stub_template.columns)
     except DataError as error:
         if not dropped.size:
             raise
         raise DataError(f"{_left_out(len(dropped), table.rows)} {error.message}", error.hint) from error
-    train, test = split_indices(len(usable), n_train, n_test, data.train_test_split_seed)
     return SplitPlan(usable[train], usable[test], dropped)
+
+
+def _parts(table: Table, data: DataConfig, usable: Indices, answer: Sequence[str]) -> tuple[Indices, Indices]:
+    """Positions in `usable` that are trained on and held out, shuffled."""
+    seed = data.train_test_split_seed
+    if table.held_out:
+        return _given_parts(usable, table.rows - table.held_out, seed)
+    n_train, n_test = split_sizes(len(usable), data.train_size, data.test_size)
+    if data.stratify:
+        return stratified_indices(answer_codes(table, answer)[usable], n_train, n_test, seed)
+    return split_indices(len(usable), n_train, n_test, seed)
+
+
+def _given_parts(usable: Indices, first_test_row: int, seed: int) -> tuple[Indices, Indices]:
+    boundary = int(np.searchsorted(usable, first_test_row))
+    if boundary == 0 or boundary == len(usable):
+        which = "data" if boundary == 0 else "test file"
+        message = f"No row of the {which} has every cell that the templates use."
+        raise DataError(message, "The test file needs the same columns as the data.")
+    random = np.random.default_rng(seed)
+    return random.permutation(boundary), boundary + random.permutation(len(usable) - boundary)
 
 
 def usable_indices(table: Table, columns: Sequence[str]) -> Indices:
@@ -96,7 +117,10 @@ def split_indices(rows: int, n_train: int, n_test: int, seed: int) -> tuple[Indi
 
 
 def size_problems(config: Config, rows: int) -> list[Problem]:
-    """Why `rows` usable rows can't be split as the config says, under its fields; empty when they can."""
+    """Why `rows` usable rows can't be split as the config says, under its fields; empty when they can, or when the
+    test rows have a file of their own."""
+    if config.data.test_path is not None:
+        return []
     try:
         split_sizes(rows, config.data.train_size, config.data.test_size)
     except DataError as error:

@@ -14,7 +14,8 @@ from toolkit.config import DataConfig
 from toolkit.data.finding import Rows
 from toolkit.data.keys import Hashes, Mask, column_hashes, groups, repeats
 from toolkit.data.near import followers, near_pairs
-from toolkit.data.prompt import Renderer, make_renderer
+from toolkit.data.prompt import Renderer
+from toolkit.data.rendering import renderer_of
 from toolkit.data.split import SplitPlan, plan_split
 from toolkit.data.table import Table
 
@@ -93,7 +94,7 @@ def _trimmed_length(cells: Any) -> Any:
 def subject_of(table: Table, data: DataConfig) -> Subject:
     """Raises DataError when the templates or the sizes can't be used."""
     plan = plan_split(table, data)
-    renderer = make_renderer(data.prompt, data.prompt_stub, table.columns)
+    renderer = renderer_of(data, table.columns)
     usable: Any = np.ones(table.rows, dtype=bool)
     usable[plan.dropped] = False
     return Subject(table, data, renderer, plan, usable, column_hashes(table, renderer.columns_needed))

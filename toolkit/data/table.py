@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from toolkit.data.limits import Offer
 from toolkit.errors import DataError
 
 FOOTER = b"finetuning-toolkit"
@@ -46,7 +47,8 @@ class Version:
 class Table:
     """A parsed dataset. path: the parquet file; sha256: of the original bytes, 64 hex digits; label: its name for
     people; missing: missing cells of each column; notices: what the reader decided, in words; version: None for one as
-    it was read."""
+    it was read; offers: other ways to read the source; chats: columns of conversations -> what keeps one from being
+    trained on, or ""; held_out: rows at the end that came from a test file of their own."""
 
     path: Path
     sha256: str
@@ -56,6 +58,9 @@ class Table:
     missing: Mapping[str, int] = field(hash=False)
     notices: tuple[str, ...] = ()
     version: Version | None = None
+    offers: tuple[Offer, ...] = field(default=(), hash=False)
+    chats: Mapping[str, str] = field(default_factory=dict, hash=False)
+    held_out: int = 0
 
     @cached_property
     def _starts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -157,19 +162,17 @@ def load_table(parquet: Path) -> Table:
         raise DataError(f"{parquet} was made by a newer version of the toolkit.", "Update the toolkit.")
     notices, made = tuple(footer["notices"]), footer.get("version")
     version = Version(**{**made, "steps": tuple(made["steps"])}) if made else None
-    return Table(Path(parquet), footer["sha256"], footer["label"], columns, rows, footer["missing"], notices, version)
+    offers = tuple(Offer.load(offer) for offer in footer.get("offers", ()))
+    return Table(
+        Path(parquet), footer["sha256"], footer["label"], columns, rows, footer["missing"], notices, version,
+        offers, footer.get("chats", {}), footer.get("held_out", 0),
+    )  # fmt: skip
 
 
-def footer(
-    sha256: str,
-    label: str,
-    missing: Mapping[str, int],
-    notices: Sequence[str],
-    version: Mapping[str, Any] | None = None,
-) -> dict[str, str]:
-    """What `load_table` reads back, as a parquet file's key-value metadata."""
+def footer(sha256: str, label: str, missing: Mapping[str, int], notices: Sequence[str], **more: Any) -> dict[str, str]:
+    """What `load_table` reads back, as key-value metadata; `more`: version, offers, chats, held_out."""
     content = {"schema": SCHEMA, "sha256": sha256, "label": label, "missing": dict(missing), "notices": list(notices)}
-    return {FOOTER.decode(): json.dumps(content if version is None else {**content, "version": version})}
+    return {FOOTER.decode(): json.dumps({**content, **more})}
 
 
 def described(table: Any) -> dict[str, Any]:

@@ -7,32 +7,46 @@ appear while rows are written (JSON). Knows no source format.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from toolkit.data.limits import MAX_CELL, MAX_COLUMNS, MAX_NAME
+from toolkit.data.chat import ChatColumns
+from toolkit.data.limits import FIND_OUT, MAX_CELL, MAX_COLUMNS, MAX_NAME, Offer, ReadOptions, UnreadableError, preview
 from toolkit.data.table import footer
 from toolkit.errors import DataError
 
 BATCH_ROWS = 16_384
 BATCH_CHARACTERS = 16_000_000
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 class TableWriter:
     """Collects rows and writes them below `folder`. `place` turns the mark of a row (a line number, an offset) into
     words for messages; with `empty_is_missing` an empty cell is a missing one."""
 
-    def __init__(self, folder: Path, place: Callable[[int], str], *, empty_is_missing: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        place: Callable[[int], str],
+        *,
+        empty_is_missing: bool = False,
+        options: ReadOptions = FIND_OUT,
+    ) -> None:
         self.columns: list[str] = []
         self.missing: dict[str, int] = {}
         self.rows = 0
         self._folder = folder
         self._place = place
         self._empty_is_missing = empty_is_missing
+        self._options = options
+        self._repaired = 0
+        self._chats = ChatColumns(skip=options.bad_rows == "skip")
         self._cells: list[list[str | None]] = []
         self._marks: list[int] = []
         self._characters = 0
@@ -67,11 +81,18 @@ class TableWriter:
             self.flush()
 
     def finish(
-        self, final: Path, label: str, notices: Sequence[str], sha256: str | None = None, drop: Sequence[str] = ()
+        self,
+        final: Path,
+        label: str,
+        notices: Sequence[str],
+        sha256: str | None = None,
+        drop: Sequence[str] = (),
+        offers: Sequence[Offer] = (),
     ) -> None:
         """Write what is left and the footer to `final`, without the columns in `drop`. Without the `sha256` of a
         source, that of the cells stands for it."""
         self.flush()
+        notices = [*notices, *self._repair_notice(), *self._chats.notices()]
         if self._part is not None:
             self._part.close()
         kept = [column for column in self.columns if column not in drop]
@@ -84,7 +105,9 @@ class TableWriter:
                         out.write_table(_align(file.read_row_group(index), schema))
                 part.unlink()
             digest = sha256 if sha256 is not None else self._hash.hexdigest()
-            out.add_key_value_metadata(footer(digest, label, missing, notices))
+            offered = [offer.dump() for offer in (*offers, *self._chats.offers(self._options))]
+            more = {"chats": self._chats.faults, "offers": offered}
+            out.add_key_value_metadata(footer(digest, label, missing, notices, **more))
 
     def flush(self) -> None:
         """Write the batch collected so far; its faults are raised here."""
@@ -102,17 +125,31 @@ class TableWriter:
     def _array(self, index: int, cells: Sequence[str | None]) -> pa.Array:
         if self._empty_is_missing:
             cells = [cell or None for cell in cells]
+        if self._options.repair_text:
+            cells = [self._repair(cell) for cell in cells]
         present = [cell for cell in cells if cell]
         if present and max(map(len, present)) > MAX_CELL:
             self._refuse(index, cells, lambda cell: len(cell) > MAX_CELL, _too_long)
         if any("\0" in cell for cell in present):
             self._refuse(index, cells, lambda cell: "\0" in cell, _nul)
+        cells = self._chats.look(self.columns[index], cells, self.rows - len(self._cells) + 1)
         try:
             array = pa.array(cells, pa.string())
         except UnicodeEncodeError:
             self._refuse(index, cells, _has_surrogate, _surrogate)
         self.missing[self.columns[index]] += array.null_count
         return array
+
+    def _repair(self, cell: str | None) -> str | None:
+        if not cell or not _NO_TEXT.search(cell):
+            return cell
+        self._repaired += 1
+        return _as_text(cell) or None
+
+    def _repair_notice(self) -> list[str]:
+        if not self._repaired:
+            return []
+        return [f"In {self._repaired:,} cells NUL characters were taken out, and half characters became U+FFFD."]
 
     def _refuse(
         self,
@@ -124,9 +161,18 @@ class TableWriter:
         at = next(i for i, cell in enumerate(cells) if cell and wrong(cell))
         message, hint = say(cells[at] or "")
         row = self.rows - len(self._cells) + at + 1
-        raise DataError(
-            f"Row {row:,} ({self._place(self._marks[at])}), column '{self.columns[index]}': {message}", hint
+        message = f"Row {row:,} ({self._place(self._marks[at])}), column '{self.columns[index]}': {message}"
+        if say is _too_long:
+            raise DataError(message, hint)
+        repaired = _as_text(cells[at] or "")
+        offer = Offer(
+            "Take such characters out and go on", replace(self._options, repair_text=True), preview([repaired])
         )
+        raise UnreadableError(message, hint, [offer])
+
+
+def _as_text(cell: str) -> str:
+    return _NO_TEXT.sub(lambda found: "" if found.group() == "\0" else "\ufffd", cell)
 
 
 def check_name(name: str) -> None:

@@ -30,11 +30,13 @@ class Record(BaseModel):
 
 
 class Templates(Record):
-    """`{column}` templates as written, and one hash over both."""
+    """`{column}` templates as written, and one hash over both; messages: the column of conversations that stands in
+    their place."""
 
     prompt: str
     completion: str
     sha256: str
+    messages: str | None = None
 
 
 class SpecialTokens(Record):
@@ -105,7 +107,8 @@ def sha256(content: str | bytes) -> str:
 
 def templates_of(config: Config) -> Templates:
     prompt, completion = config.data.prompt, config.data.prompt_stub
-    return Templates(prompt=prompt, completion=completion, sha256=template_hash(prompt, completion))
+    digest = template_hash(prompt, completion)
+    return Templates(prompt=prompt, completion=completion, sha256=digest, messages=config.data.messages)
 
 
 def template_hash(prompt: str, completion: str) -> str:

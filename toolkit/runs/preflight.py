@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from toolkit.config import BUNDLED, Config
-from toolkit.data.prompt import make_renderer, template_problems
+from toolkit.data.prompt import template_problems
+from toolkit.data.rendering import chat_problems, renderer_of
 from toolkit.data.split import size_problems, usable_indices
 from toolkit.data.table import Table
 from toolkit.errors import Problem
@@ -60,10 +61,10 @@ def _data(config: Config, table: Table | None) -> list[Problem]:
         if is_file and not Path(data.path).expanduser().is_file():
             return [Problem("data.path", f"There is no file '{data.path}'.", "Upload it, or correct the path.")]
         return []
-    found = template_problems(config, table.columns)
+    found = [*template_problems(config, table.columns), *chat_problems(data, table)]
     if any(problem.severity == "error" for problem in found):
         return [*found, *size_problems(config, table.rows)]
-    needed = make_renderer(data.prompt, data.prompt_stub, table.columns).columns_needed
+    needed = renderer_of(data, table.columns).columns_needed
     usable = len(usable_indices(table, needed))
     if usable < table.rows:
         message = (

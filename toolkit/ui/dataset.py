@@ -13,6 +13,7 @@ import streamlit as st
 from pydantic import ValidationError
 
 from toolkit.config import Config, DataConfig
+from toolkit.data.limits import CHOICES
 from toolkit.data.prompt import compile_template
 from toolkit.data.sources import open_table
 from toolkit.data.table import Table
@@ -26,23 +27,29 @@ PAIRS = (
 
 def open_cached(data: Mapping[str, Any], save_dir: Path) -> Table:
     """The table of a draft's data section; raises DataError. The same file is opened once a session."""
-    key = (str(data.get("file_type")), str(data.get("path")), _stamp(data), str(save_dir))
+    named = {name: data.get(name) for name in ("file_type", "path", "test_path", *CHOICES)}
+    key = (tuple(named.values()), _stamp(named["path"]), _stamp(named["test_path"]), str(save_dir))
     held = st.session_state.get("table")
     if held is None or held[0] != key:
-        table = open_table(_source(str(data.get("file_type")), str(data.get("path"))), save_dir)
+        table = open_table(_source(named), save_dir)
         st.session_state["table"] = held = (key, table)
     return cast(Table, held[1])
 
 
-def _source(file_type: str, path: str) -> DataConfig:
+def _source(named: Mapping[str, Any]) -> DataConfig:
     try:
-        return DataConfig.model_validate({"file_type": file_type, "path": path})
+        return DataConfig.model_validate(dict(named))
     except ValidationError as error:
-        raise DataError(f"'{path}' can't be a dataset: {error.errors()[0]['msg']}.", "Choose another one.") from error
+        first = error.errors()[0]
+        setting = ".".join(map(str, first["loc"][:1])) or "path"
+        message = (
+            f"'{str(named.get(setting))[:200]}' can't be the {setting.replace('_', ' ')} of a dataset: {first['msg']}."
+        )
+        raise DataError(message, "Choose another one.") from error
 
 
-def _stamp(data: Mapping[str, Any]) -> tuple[int, int] | None:
-    file = Path(str(data.get("path")))
+def _stamp(path: Any) -> tuple[int, int] | None:
+    file = Path(str(path))
     try:
         stat = file.stat()
     except OSError:

@@ -7,11 +7,13 @@ from pathlib import Path
 import streamlit as st
 
 from toolkit.config import BUNDLED
+from toolkit.data.limits import FIND_OUT, ReadOptions, UnreadableError
 from toolkit.data.uploads import store
 from toolkit.errors import DataError
 from toolkit.ui import state
 from toolkit.ui.chrome import show_error
 from toolkit.ui.plain import plain
+from toolkit.ui.reading_view import ways_out
 
 SAMPLES = (
     ("csv", BUNDLED + "orders.csv", "Orders", ":material/shopping_cart:",
@@ -38,6 +40,10 @@ def source_picker() -> None:
     failed = st.session_state.get("source_error")
     if failed is not None:
         show_error(failed)
+        wanted = st.session_state.get("source_wanted")
+        if isinstance(failed, UnreadableError) and wanted is not None:
+            file_type, path = wanted
+            ways_out(failed.offers, lambda options: _take(file_type, path, options))
 
 
 def _way_of_draft() -> str:
@@ -49,13 +55,19 @@ def _way_of_draft() -> str:
     return "upload" if (state.save_dir() / "uploads") in Path(path).parents else "path"
 
 
-def _take(file_type: str, path: str) -> None:
+def reread(options: ReadOptions) -> None:
+    """The draft's own dataset once more, read as `options` say."""
+    test_path = state.value("data.test_path")
+    _take(str(state.value("data.file_type")), str(state.value("data.path")), options, test_path)
+
+
+def _take(file_type: str, path: str, options: ReadOptions = FIND_OUT, test_path: str | None = None) -> None:
     st.session_state.pop("source_error", None)
     try:
         with st.spinner("Reading the data…"):
-            state.choose_dataset(file_type, path)
+            state.choose_dataset(file_type, path, options, test_path)
     except DataError as error:
-        st.session_state["source_error"] = error
+        st.session_state["source_error"], st.session_state["source_wanted"] = error, (file_type, path)
     else:
         st.session_state.pop("row", None)
     st.rerun()

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from toolkit.config import Config
-from toolkit.data.prompt import make_renderer
+from toolkit.data.rendering import renderer_of
 from toolkit.data.split import size_problems, split_sizes, usable_indices
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
@@ -17,7 +17,7 @@ from toolkit.errors import DataError, Problem
 def usable_rows(table: Table, config: Config) -> int:
     """Rows that have every cell that the templates use; all rows while the templates are wrong."""
     try:
-        renderer = make_renderer(config.data.prompt, config.data.prompt_stub, table.columns)
+        renderer = renderer_of(config.data, table.columns)
     except DataError:
         return table.rows
     return len(usable_indices(table, renderer.columns_needed))

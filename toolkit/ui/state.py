@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import streamlit as st
 
 from toolkit.config import Config
+from toolkit.data.limits import CHOICES, ReadOptions
 from toolkit.data.table import Table
 from toolkit.errors import ConfigError, DataError
 from toolkit.forms.draft import complete, default_draft, get, put
@@ -109,18 +111,35 @@ def table_error() -> DataError | None:
     return cast("DataError | None", st.session_state.get("table_error"))
 
 
-def choose_dataset(file_type: str, path: str) -> None:
-    """Take another dataset into the draft. Raises DataError and keeps the former one when it can't be opened.
+def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None, test_path: str | None = None) -> None:
+    """Take another dataset into the draft; without `options` it is a version of the same one, whose choices stay.
 
-    Templates that don't fit its columns are replaced by suggestions; the earlier ones stay at hand.
+    Raises DataError and keeps the former one when it can't be opened. Conversations are trained on as such. Templates
+    that don't fit the columns are replaced by suggestions; the earlier ones stay at hand.
     """
-    opened = open_cached({"file_type": file_type, "path": path}, save_dir())
+    named: dict[str, Any] = {"file_type": file_type, "path": path}
+    if options is None:
+        kept = _workspace()["draft"]["data"]
+        named |= {name: kept.get(name) for name in ("test_path", *CHOICES)}
+    else:
+        named |= {"test_path": test_path, **asdict(options)}
+    opened = open_cached(named, save_dir())
     workspace = _workspace()
-    data = workspace["draft"]["data"] = {**workspace["draft"]["data"], "file_type": file_type, "path": path}
+    data = workspace["draft"]["data"] = {**workspace["draft"]["data"], **named}
+    if options is not None and data.get("messages") not in opened.chats:
+        data["messages"] = next(iter(opened.chats), None)
     prompt, stub = str(data.get("prompt") or ""), str(data.get("prompt_stub") or "")
     if not templates_fit(prompt, stub, opened.columns):
         st.session_state["earlier_templates"] = (prompt, stub)
         data["prompt"], data["prompt_stub"] = suggest_templates(opened.columns)
+    _bump()
+    _save(workspace)
+
+
+def choose_messages(column: str | None) -> None:
+    """Train on the conversations of a column, or, with None, on the two templates."""
+    workspace = _workspace()
+    workspace["draft"] = put(workspace["draft"], "data.messages", column)
     _bump()
     _save(workspace)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from toolkit.data.prompt import template_problems
+from toolkit.data.rendering import chat_problems
 from toolkit.data.table import Table
 from toolkit.runs.status import RunStatus
 from toolkit.ui import state
@@ -17,10 +18,18 @@ def data_missing(table: Table | None) -> list[str]:
     config = config_of(state.draft()["data"])
     if config is None:
         return ["Correct the settings marked above."]
-    found = [
-        p for p in template_problems(config, table.columns) + split_problems(table, config) if p.severity == "error"
+    every = [
+        *template_problems(config, table.columns),
+        *chat_problems(config.data, table),
+        *split_problems(table, config),
     ]
-    words = {"data.prompt": "Correct the prompt template.", "data.prompt_stub": "Correct the completion template."}
+    found = [problem for problem in every if problem.severity == "error"]
+    words = {
+        "data.prompt": "Correct the prompt template.",
+        "data.prompt_stub": "Correct the completion template.",
+        "data.messages": "Choose conversations that can be trained on, or templates.",
+        "data.use_chat_template": "Switch the chat template on: conversations need it.",
+    }
     return list(dict.fromkeys(words.get(p.path, "Choose sizes that fit the data.") for p in found))
 
 

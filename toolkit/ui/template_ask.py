@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from toolkit.data.prompt import Renderer, make_renderer
+from toolkit.data.chat import Turn, as_text
+from toolkit.data.prompt import Renderer
+from toolkit.data.rendering import ChatRenderer, renderer_of
 from toolkit.data.split import plan_split
 from toolkit.data.table import Table, load_table
 from toolkit.runs.rundir import RunDir, read_config
 from toolkit.ui.asking import Record, question
 from toolkit.ui.plain import plain
+from toolkit.ui.prompt_view import text_block
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -24,15 +27,23 @@ def held_out(folder: str) -> tuple[Table, Rows, Renderer]:
     """The run's own table, the rows of its test split, and its templates, compiled as in training. Raises DataError."""
     run = RunDir(Path(folder))
     config, table = read_config(run), load_table(run.source_path)
-    renderer = make_renderer(config.data.prompt, config.data.prompt_stub, table.columns)
+    renderer = renderer_of(config.data, table.columns)
     return table, plan_split(table, config.data).test, renderer
 
 
 def boxes(run: RunDir) -> None:
-    """One growing box for each column of the prompt's template; a row of the test split is in them at first."""
-    _, _, renderer = held_out(str(run.path))
+    """One growing box for each column of the prompt's template, or for the question that ends a conversation; a row of
+    the test split is in them at first."""
+    renderer = held_out(str(run.path))[2]
     if _row_key(run) not in st.session_state:
         fill(run)
+    if isinstance(renderer, ChatRenderer):
+        earlier = _turns(run, renderer)[:-2]
+        if earlier:
+            st.caption("What was said before")
+            text_block(as_text(earlier))
+        st.text_area("The next message", key=_box_key(run, ""), height="content", persist_state="session")
+        return
     for column in renderer.prompt_template.columns:
         st.text_area(plain(column), key=_box_key(run, column), height="content", persist_state="session")
     if not renderer.prompt_template.columns:
@@ -44,6 +55,9 @@ def fill(run: RunDir) -> None:
     table, test, renderer = held_out(str(run.path))
     index = int(random.choice(test))  # noqa: S311  which row to try is no secret
     st.session_state[_row_key(run)] = index
+    if isinstance(renderer, ChatRenderer):
+        st.session_state[_box_key(run, "")] = _asked(_turns(run, renderer))
+        return
     row = table.row(index)
     for column in renderer.prompt_template.columns:
         st.session_state[_box_key(run, column)] = row[column] or ""
@@ -52,6 +66,8 @@ def fill(run: RunDir) -> None:
 def question_in_boxes(run: RunDir, *, seed: int | None, base_too: bool) -> Record:
     """What the boxes hold now; the expected answer is known while they are a row of the test split unchanged."""
     table, _, renderer = held_out(str(run.path))
+    if isinstance(renderer, ChatRenderer):
+        return _question_in_turn(run, renderer, seed=seed, base_too=base_too)
     values = {
         column: str(st.session_state.get(_box_key(run, column)) or "") for column in renderer.prompt_template.columns
     }
@@ -61,6 +77,26 @@ def question_in_boxes(run: RunDir, *, seed: int | None, base_too: bool) -> Recor
     expected = renderer.example(row).completion if same else None
     messages = [{"role": "user", "content": prompt}]
     return question(run.id, prompt, messages, expected=expected, seed=seed, base_too=base_too)
+
+
+def _question_in_turn(run: RunDir, renderer: ChatRenderer, *, seed: int | None, base_too: bool) -> Record:
+    """The conversation of the row up to its last question, with that question as the box has it."""
+    turns = _turns(run, renderer)
+    typed = str(st.session_state.get(_box_key(run, "")) or "")
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns[:-2]]
+    messages.append({"role": "user", "content": typed})
+    expected = turns[-1].content if typed == _asked(turns) else None
+    return question(run.id, typed, messages, expected=expected, seed=seed, base_too=base_too)
+
+
+def _turns(run: RunDir, renderer: ChatRenderer) -> tuple[Turn, ...]:
+    table, _, _ = held_out(str(run.path))
+    return renderer.example(table.row(int(st.session_state[_row_key(run)]))).turns
+
+
+def _asked(turns: tuple[Turn, ...]) -> str:
+    """The question before the last answer; empty where that follows something else."""
+    return turns[-2].content if len(turns) > 1 and turns[-2].role == "user" else ""
 
 
 def _row_key(run: RunDir) -> str:

@@ -25,6 +25,8 @@ CONSUMED: dict[str, str] = {
     "data.test_size": "toolkit.data.split",
     "data.train_test_split_seed": "toolkit.data.split",
     "data.use_chat_template": "worker.dataset.chat_enabled",
+    "data.messages": "toolkit.data.rendering, the column of conversations",
+    "data.stratify": "toolkit.data.split",
     "model.hf_model_ckpt": "worker.model.resolve",
     "model.device_map": _LOAD + "device_map",
     "model.quantize": _LOAD + "quantization_config",
@@ -72,6 +74,10 @@ UNUSED: dict[str, str] = {
     "ablation.use_ablate": "a study is expanded into ordinary runs before any worker starts",
     "ablation.study_name": "a label of the run, kept in run.json",
     "data.file_type": "the table is read before the run is queued; the worker trains on the run's own copy",
+    **{
+        f"data.{leaf}": "the table is read before the run is queued; the worker trains on the run's own copy"
+        for leaf in ("test_path", "encoding", "delimiter", "rows_from", "flatten", "bad_rows", "repair_text")
+    },
     "data.path": "the table is read before the run is queued; the worker trains on the run's own copy",
     _ARGS + "save_steps": "checkpoints are written by worker.checkpoint_trainer, at worker.checkpoint_pace's moments",
     "num_processes": "accelerate starts the processes before a worker exists (runs/accelerate_file.py)",

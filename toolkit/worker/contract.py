@@ -21,6 +21,7 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from toolkit.config import Config
+from toolkit.data.rendering import ChatRenderer
 from toolkit.runs.contract import (
     GOLDEN_PROMPTS,
     BaseIdentity,
@@ -30,7 +31,7 @@ from toolkit.runs.contract import (
     sha256,
     templates_of,
 )
-from toolkit.worker.dataset import chat_enabled, prompt_ids
+from toolkit.worker.dataset import chat_enabled, question
 from toolkit.worker.evaluate import stop_ids
 from toolkit.worker.splits import Source
 
@@ -98,11 +99,12 @@ def _golden(config: Config, model: Model, tokenizer: PreTrainedTokenizerBase, so
     positions = getattr(_plain(model).config.get_text_config(), "max_position_embeddings", None)
     room = positions if isinstance(positions, int) else 2**31
     found = 0
-    columns = source.renderer.prompt_template.columns
+    renderer = source.renderer
+    columns = (renderer.column,) if isinstance(renderer, ChatRenderer) else renderer.prompt_template.columns
     for row, split in _candidates(source):
         cells = next(iter(source.table.take(np.array([row]), source.renderer.columns_needed)))
         example = source.renderer.example(cells)
-        text, ids = prompt_ids(config, tokenizer, example.prompt)
+        text, ids = question(config, tokenizer, example.prompt, example.turns)
         limit = min(wanted, room - len(ids))
         if limit < 1 or not ids:
             continue

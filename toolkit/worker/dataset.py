@@ -1,4 +1,5 @@
-"""Prompt and completion -> token ids and labels: the one preparation that training, evaluation and chat share.
+"""Prompt and completion, or a conversation -> token ids and labels: the one preparation that training, evaluation and
+chat share.
 
 An example becomes `input_ids` and `labels` (-100 where nothing is learned). Learned is the completion with its end:
 the tokenizer's EOS is appended where a chat template does not put it. Truncation keeps the beginning, and what it
@@ -19,10 +20,12 @@ from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
 from toolkit.errors import ConfigError, Problem, ToolkitError
+from toolkit.worker.conversation import Span, Turn, asked, encode_conversations
+from toolkit.worker.encode import Message as Message
+from toolkit.worker.encode import encode, render_chats, shared_beginning
 
 IGNORED = -100
 BATCH = 2000
-Message = dict[str, str]
 
 
 class PromptAndCompletion(Protocol):
@@ -32,6 +35,8 @@ class PromptAndCompletion(Protocol):
     def prompt(self) -> str: ...
     @property
     def completion(self) -> str: ...
+    @property
+    def turns(self) -> Sequence[Turn]: ...
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,19 @@ class Prepared:
 
 
 def chat_enabled(config: Config, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether prompts travel in the chat template; raises ConfigError when it is asked for and there is none."""
+    """Whether prompts travel in the chat template; raises ConfigError when it is needed and there is none."""
     wanted = config.data.use_chat_template
-    if wanted and not tokenizer.chat_template:
+    needed = config.data.messages is not None
+    if (wanted or needed) and not tokenizer.chat_template:
         message = f"The tokenizer of '{config.model.hf_model_ckpt}' has no chat template."
+        if needed:
+            message += " Conversations can't be trained on without one."
+            hint = "Choose a chat model, or train on two templates."
+            raise ConfigError([Problem("model.hf_model_ckpt", message, hint)])
         raise ConfigError([Problem("data.use_chat_template", message, "Switch it off, or choose a chat model.")])
+    if needed and wanted is False:
+        message = "Conversations need the chat template, and it is switched off."
+        raise ConfigError([Problem("data.use_chat_template", message, "Switch it on, or leave it empty.")])
     return bool(tokenizer.chat_template) if wanted is None else wanted
 
 
@@ -96,12 +109,19 @@ def prompt_ids(
     chat = chat_enabled(config, tokenizer)
     earlier = ([{"role": "system", "content": system}] if system else []) + list(history)
     if chat:
-        text = _render(tokenizer, [[*earlier, _user(prompt)]], add_generation_prompt=True)[0]
+        text = render_chats(tokenizer, [[*earlier, _user(prompt)]], add_generation_prompt=True)[0]
     else:
         text = "\n".join([*(message["content"] for message in earlier), prompt])
-    ids = _encode(tokenizer, [text], special=not chat)[0]
+    ids = encode(tokenizer, [text], special=not chat)[0]
     # some plain tokenizers close every text: a prompt stays open
     return text, ids[:-1] if not chat and ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def question(
+    config: Config, tokenizer: PreTrainedTokenizerBase, prompt: str, turns: Sequence[Turn] = ()
+) -> tuple[str, list[int]]:
+    """What a model is asked with to write an example's completion, or its conversation's last turn: text and ids."""
+    return asked(tokenizer, turns) if turns else prompt_ids(config, tokenizer, prompt)
 
 
 def prepare(
@@ -129,7 +149,7 @@ def prepare_batches(
     rest = iter(examples)
     start = 0
     while batch := list(islice(rest, BATCH)):
-        yield _columns(start, _pairs(batch, tokenizer, chat), max_length, lost)
+        yield _columns(start, _encoded(batch, tokenizer, chat), max_length, lost)
         start += len(batch)
 
 
@@ -138,18 +158,33 @@ SCHEMA = pa.schema(
 )
 
 
-def _columns(start: int, pairs: list[tuple[list[int], list[int]]], max_length: int, lost: list[int]) -> pa.RecordBatch:
+def _columns(
+    start: int, encoded: Iterable[tuple[list[int], list[Span]]], max_length: int, lost: list[int]
+) -> pa.RecordBatch:
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    for row, (begin, full) in enumerate(pairs, start):
-        learned_from = _shared_beginning(begin, full)
-        if learned_from >= min(len(full), max_length):
+    for row, (full, learned) in enumerate(encoded, start):
+        if not any(first < min(end, max_length) for first, end in learned):
             lost.append(row)
             continue
+        labels: list[int] = []
+        for first, end in learned:
+            labels += [IGNORED] * (first - len(labels)) + full[first:end]
+        labels += [IGNORED] * (len(full) - len(labels))
         columns["row"].append(row)
         columns["input_ids"].append(full[:max_length])
-        columns["labels"].append(([IGNORED] * learned_from + full[learned_from:])[:max_length])
+        columns["labels"].append(labels[:max_length])
         columns["truncated"].append(len(full) > max_length)
     return pa.record_batch(columns, schema=SCHEMA)
+
+
+def _encoded(
+    batch: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, chat: bool
+) -> list[tuple[list[int], list[Span]]]:
+    """(ids with the end, spans that are learned) for each example."""
+    if batch[0].turns:
+        return encode_conversations(tokenizer, [example.turns for example in batch])
+    pairs = _pairs(batch, tokenizer, chat)
+    return [(full, [(shared_beginning(begin, full), len(full))]) for begin, full in pairs]
 
 
 def _pairs(
@@ -163,14 +198,14 @@ def _pairs(
             [*messages, {"role": "assistant", "content": example.completion}]
             for messages, example in zip(asked, batch, strict=True)
         ]
-        begins = _encode(tokenizer, _render(tokenizer, asked, add_generation_prompt=True), special=False)
-        fulls = _encode(tokenizer, _render(tokenizer, answered), special=False)
+        begins = encode(tokenizer, render_chats(tokenizer, asked, add_generation_prompt=True), special=False)
+        fulls = encode(tokenizer, render_chats(tokenizer, answered), special=False)
         # a template may end a turn with nothing, or with a mark that is not where generation stops
         pairs = zip(begins, fulls, strict=True)
         return [(begin, full if eos_id in full[len(begin) :] else [*full, eos_id]) for begin, full in pairs]
     closed = [example.prompt + example.completion.removesuffix(eos) + eos for example in batch]
-    begins = _encode(tokenizer, [example.prompt for example in batch], special=True)
-    fulls = _encode(tokenizer, closed, special=True)
+    begins = encode(tokenizer, [example.prompt for example in batch], special=True)
+    fulls = encode(tokenizer, closed, special=True)
     # some plain tokenizers close every text by themselves
     fulls = [full[:-1] if full[-2:] == [eos_id, eos_id] else full for full in fulls]
     return list(zip(begins, fulls, strict=True))
@@ -178,32 +213,3 @@ def _pairs(
 
 def _user(prompt: str) -> Message:
     return {"role": "user", "content": prompt}
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase, conversations: list[list[Message]], *, add_generation_prompt: bool = False
-) -> list[str]:
-    return tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=add_generation_prompt)
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, special: bool) -> list[list[int]]:
-    """Ids of each text; `special` adds what the tokenizer adds around a plain text, never a second BOS."""
-    if tokenizer.is_fast:
-        backend = tokenizer.backend_tokenizer
-        backend.no_truncation()
-        backend.no_padding()
-        encoded = [item.ids for item in backend.encode_batch_fast(texts, add_special_tokens=special)]
-    else:
-        encoded = tokenizer(texts, add_special_tokens=special, truncation=False)["input_ids"]
-    bos = tokenizer.bos_token_id
-    if bos is None:
-        return encoded
-    return [ids[1:] if ids[:2] == [bos, bos] else ids for ids in encoded]
-
-
-def _shared_beginning(begin: list[int], full: list[int]) -> int:
-    """Length of the common beginning: tokens may merge where the completion starts, templates may differ there."""
-    if full[: len(begin)] == begin:
-        return len(begin)
-    longest = min(len(begin), len(full))
-    return next((i for i in range(longest) if begin[i] != full[i]), longest)

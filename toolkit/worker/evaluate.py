@@ -16,9 +16,10 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
 from toolkit.config import Config
+from toolkit.data.chat import Turn
 from toolkit.runs.durable import durable_write
 from toolkit.runs.rundir import RunDir
-from toolkit.worker.dataset import prompt_ids
+from toolkit.worker.dataset import question
 from toolkit.worker.stop import Stop
 
 MAX_ROWS = 200
@@ -30,11 +31,13 @@ SLACK = 16
 
 @dataclass(frozen=True)
 class Question:
-    """A held-out row: its 0-based number in the run's table, what is asked, and what should come."""
+    """A held-out row: its 0-based number in the run's table, what is asked, and what should come. turns: the whole
+    conversation where the row is one."""
 
     row: int
     prompt: str
     expected: str
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,15 @@ def score(
         if found and time.monotonic() - begin > MAX_SECONDS:
             break
         batch = questions[start : start + BATCH]
-        prompts = [prompt_ids(config, tokenizer, question.prompt)[1] for question in batch]
+        prompts = [question(config, tokenizer, asked.prompt, asked.turns)[1] for asked in batch]
         longest = max(len(tokenizer(q.expected, add_special_tokens=False)["input_ids"]) for q in batch)
         adapted = answers(model, tokenizer, prompts, longest + SLACK, stop)
         with model.disable_adapter():
             plain = answers(model, tokenizer, prompts, longest + SLACK, stop)
-        found += [Prediction(**asdict(q), base=b, adapter=a) for q, b, a in zip(batch, plain, adapted, strict=True)]
+        found += [
+            Prediction(q.row, q.prompt, q.expected, base, adapter)
+            for q, base, adapter in zip(batch, plain, adapted, strict=True)
+        ]
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -17,9 +17,10 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.config import Config
+from toolkit.data.chat import Turn
 from toolkit.runs.events import EventWriter
 from toolkit.runs.rundir import RunDir
-from toolkit.worker.dataset import prompt_ids
+from toolkit.worker.dataset import question
 from toolkit.worker.evaluate import SLACK, answers
 from toolkit.worker.splits import Source
 from toolkit.worker.stop import Stop, StopAsked
@@ -34,12 +35,17 @@ _LOG = logging.getLogger(__name__)
 class Pin:
     """What is asked again and again. expected: the completion of the row that has this prompt, if there is one.
 
-    row: its 0-based number in the run's table.
+    row: its 0-based number in the run's table.  turns: the whole conversation where the row is one.
     """
 
     prompt: str
     expected: str | None = None
     row: int | None = None
+    turns: tuple[Turn, ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """What the film keeps of it."""
+        return {"prompt": self.prompt, "expected": self.expected, "row": self.row}
 
 
 def choose(config: Config, source: Source) -> list[Pin]:
@@ -47,7 +53,7 @@ def choose(config: Config, source: Source) -> list[Pin]:
     asked = [prompt for prompt in dict.fromkeys(config.training.pinned_prompts or []) if prompt.strip()]
     rows = source.plan.test[: config.training.pinned_rows]
     from_rows = [
-        Pin(example.prompt, example.completion, int(row))
+        Pin(example.prompt, example.completion, int(row), example.turns)
         for row, example in zip(rows, source.examples(rows), strict=True)
     ]
     typed = _found_in_rows([Pin(prompt) for prompt in asked], source) if asked else []
@@ -62,7 +68,7 @@ def _found_in_rows(pins: list[Pin], source: Source) -> list[Pin]:
         for row, example in zip(searched, source.examples(searched), strict=True):
             pin = wanted.get(example.prompt)
             if pin is not None and pin.expected is None:
-                wanted[pin.prompt] = replace(pin, expected=example.completion, row=int(row))
+                wanted[pin.prompt] = replace(pin, expected=example.completion, row=int(row), turns=example.turns)
     return list(wanted.values())
 
 
@@ -83,7 +89,7 @@ class FilmStrip(TrainerCallback):
         self._run, self._tokenizer, self._tell, self._stop = run, tokenizer, tell, stop
         self._attempt = attempt
         self._film: EventWriter | None = None
-        asked = [(pin, prompt_ids(config, tokenizer, pin.prompt)[1]) for pin in pins]
+        asked = [(pin, question(config, tokenizer, pin.prompt, pin.turns)[1]) for pin in pins]
         fits = [(pin, ids) for pin, ids in asked if positions is None or len(ids) + SLACK <= positions]
         if len(fits) < len(asked):
             tell("warning", message=f"{len(asked) - len(fits)} pinned prompts are longer than the model's context.")
@@ -106,7 +112,7 @@ class FilmStrip(TrainerCallback):
         if not self.pins:
             return
         self._film = EventWriter(self._run.film_path, self._attempt)
-        self._film.append("pinned", pins=[asdict(pin) for pin in self.pins])
+        self._film.append("pinned", pins=[pin.told() for pin in self.pins])
         if not state.global_step:  # the adapter has learned nothing yet: these are the base model's answers
             self._tell("phase", phase="answering pinned prompts")
             self.shoot(model, 0)

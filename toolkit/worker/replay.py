@@ -22,7 +22,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from toolkit.config import Config
-from toolkit.data.prompt import make_renderer
+from toolkit.data.prompt import Example, Renderer, make_renderer
+from toolkit.data.rendering import chat_renderer
 from toolkit.errors import RunError, ToolkitError
 from toolkit.runs.certificate import Certificate, Played, Replay, damaged, judge, write_certificate
 from toolkit.runs.contract import Contract, Golden, read_contract, reference, template_hash
@@ -31,7 +32,7 @@ from toolkit.runs.exports import FORMS, Form, certificate_path, commit_hash, fol
 from toolkit.runs.rundir import RunDir, open_run, read_config
 from toolkit.worker import model
 from toolkit.worker.contract import chat_template_hash, greedy, identity, measure, special_tokens
-from toolkit.worker.dataset import prompt_ids
+from toolkit.worker.dataset import question
 from toolkit.worker.evaluate import stop_ids
 
 NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
@@ -68,11 +69,10 @@ def play(run: RunDir, form: Form, contract: Contract) -> Replay:
         loaded, base_matches, dtype, precision = _load(config, form, folder, contract)
         tokenizer = model.load_tokenizer(config, folder)
         columns = sorted({name for golden in contract.golden for name in golden.cells})
-        renderer = make_renderer(copy.template.prompt, "", columns)
+        renderer = _renderer(copy, columns)
         played = []
         for golden in contract.golden:
-            prompt = renderer.prompt(golden.cells)
-            played.append(_played(config, loaded, tokenizer, golden, prompt))
+            played.append(_played(config, loaded, tokenizer, golden, renderer.example(golden.cells)))
         return Replay(
             template_sha256=template_hash(copy.template.prompt, copy.template.completion),
             chat_template_sha256=chat_template_hash(tokenizer),
@@ -81,14 +81,21 @@ def play(run: RunDir, form: Form, contract: Contract) -> Replay:
         )  # fmt: skip
 
 
-def _played(config: Config, loaded: Any, tokenizer: Any, golden: Golden, prompt: str) -> Played:
-    text, ids = prompt_ids(config, tokenizer, prompt)
+def _renderer(copy: Contract, columns: list[str]) -> Renderer:
+    """The way from a golden row to what is asked; the completion is not needed."""
+    if copy.template.messages is not None:
+        return chat_renderer(copy.template.messages)
+    return make_renderer(copy.template.prompt, "", columns)
+
+
+def _played(config: Config, loaded: Any, tokenizer: Any, golden: Golden, example: Example) -> Played:
+    text, ids = question(config, tokenizer, example.prompt, example.turns)
     limit = max(1, len(golden.answer_ids))
     answer = greedy(loaded, ids or [0], stop_ids(loaded, tokenizer), limit, tokenizer.pad_token_id)
     # measured on the contract's own ids: where only the ids differ, the drift says that the weights are right
     figures = measure(loaded, golden.ids, golden.answer_ids)
     return Played(
-        prompt=prompt, text=text, ids=ids, answer_ids=answer,
+        prompt=example.prompt, text=text, ids=ids, answer_ids=answer,
         answer=tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False),
         logprobs=figures.logprobs, prompt_logprobs=figures.prompt_logprobs,
     )  # fmt: skip

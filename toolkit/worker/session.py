@@ -220,7 +220,7 @@ def _scored(
     try:
         session.phase("answering test rows")
         questions = [
-            evaluate.Question(int(row), example.prompt, example.completion)
+            evaluate.Question(int(row), example.prompt, example.completion, example.turns)
             for row, example in zip(rows, source.examples(rows), strict=True)
         ]
         found = evaluate.score(session.config, trainer.model, tokenizer, questions, session.stop)

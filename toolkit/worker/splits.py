@@ -20,7 +20,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
-from toolkit.data.prompt import Example, Renderer, make_renderer
+from toolkit.data.prompt import Example, Renderer
+from toolkit.data.rendering import renderer_of
 from toolkit.data.split import SplitPlan, plan_split
 from toolkit.data.table import Table, load_table
 from toolkit.errors import ToolkitError
@@ -67,7 +68,7 @@ class Part:
 def open_source(run: RunDir, config: Config) -> Source:
     """Raises DataError: no table, templates that don't fit it, sizes that don't."""
     table = load_table(run.source_path)
-    renderer = make_renderer(config.data.prompt, config.data.prompt_stub, table.columns)
+    renderer = renderer_of(config.data, table.columns)
     return Source(table, plan_split(table, config.data), renderer)
 
 
@@ -88,7 +89,9 @@ def write_splits(
     plan = source.plan
     rows = np.sort(np.concatenate([plan.train, plan.test]))
     path = run.data_dir / TOKENS
-    parts = {"prompt": config.data.prompt, "stub": config.data.prompt_stub, "length": length, "chat": chat}
+    data = config.data
+    rendered = {"messages": data.messages} if data.messages else {"prompt": data.prompt, "stub": data.prompt_stub}
+    parts = {**rendered, "length": length, "chat": chat}
     cache, key = TokenCache(run.save_dir), cache_key(parts, tokenizer, run.source_path, rows)
     cached = cache.fetch(key, path)
     if not cached:
