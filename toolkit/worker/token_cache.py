@@ -8,6 +8,7 @@ cache, or a race between two runs, costs time and nothing else. Knows no split a
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -79,10 +80,12 @@ class TokenCache:
         try:
             staging.mkdir(parents=True)
             _link(source, staging / TOKENS)
-            if not (self.folder / key).exists():
-                commit_dir(staging, self.folder / key, {"key": key})
-            self._make_room(key)
-        except (RunError, OSError) as error:  # a full disk, or another run was first: the run has its own file
+            with (self.folder / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not (self.folder / key).exists():
+                    commit_dir(staging, self.folder / key, {"key": key})
+                self._make_room(key)
+        except (RunError, OSError) as error:  # e.g. a full disk: the run has its own file
             _LOG.warning("the tokens were not kept for later runs: %s", error)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
