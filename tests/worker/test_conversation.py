@@ -175,3 +175,20 @@ def test_the_last_turn_is_asked_with_all_before_it(tiny_model: Path) -> None:
     turns = (Turn("user", "hi"), Turn("assistant", "ho", learned=True))
     plain = question(Config(), tokenizer, "hi")[1]
     assert question(Config(), tokenizer, "", turns)[1] == plain
+
+
+def test_an_evaluation_asks_the_last_turn(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.evaluation import place
+    from toolkit.evaluation.questions import _test_rows
+    from toolkit.runs.rundir import read_config
+
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    cells: list[dict[str, str | None]] = [{"messages": json.dumps(turns * (1 + i % 2))} for i in range(24)]
+    settings = draft(tmp_path / "save", tiny_model)
+    settings["data"]["messages"] = "messages"
+    run = make_run(settings, cells)
+    found = _test_rows(run, read_config(run), place.Spec(source="test", rows=3))
+    assert [question.expected for question in found] == ["two"] * 3
+    assert {len(question.turns) for question in found} <= {2, 4}
+    assert not any(question.error for question in found)

@@ -69,6 +69,11 @@ def as_text(turns: Sequence[Turn]) -> str:
     return "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
 
 
+def last_alone(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The same conversation in which the last turn alone counts as learned."""
+    return (*(replace(turn, learned=False) for turn in turns[:-1]), *turns[-1:])
+
+
 class ChatColumns:
     """Finds the columns of conversations while rows are written. faults: column -> the first fault, "" for none. With
     `skip`, a conversation that can't be trained on becomes a missing cell."""

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from toolkit.config import Config
-from toolkit.data.prompt import Renderer, Template, compile_template, make_renderer
+from toolkit.data.chat import Turn
+from toolkit.data.prompt import Renderer, Template, compile_template
+from toolkit.data.rendering import ChatRenderer, renderer_of
 from toolkit.data.split import plan_split
 from toolkit.data.table import Cells, Table, load_table
 from toolkit.errors import DataError, RunError
@@ -23,7 +26,7 @@ from toolkit.runs.rundir import RunDir, read_config
 class Question:
     """position: 0-based among the questions. row: 0-based in its table or set. expected: None when nobody knows.
 
-    error: why it can't be asked, or "".
+    error: why it can't be asked, or "".  turns: the whole conversation, of which the last turn is asked for.
     """
 
     position: int
@@ -31,6 +34,7 @@ class Question:
     prompt: str
     expected: str | None
     error: str = ""
+    turns: tuple[Turn, ...] = ()
 
 
 def questions(evaluation: Evaluation) -> list[Question]:
@@ -52,13 +56,18 @@ def test_rows(run: RunDir) -> int:
 
 def _test_rows(run: RunDir, config: Config, spec: Spec) -> list[Question]:
     table = load_table(run.source_path)
-    renderer = make_renderer(config.data.prompt, config.data.prompt_stub, table.columns)
+    renderer = renderer_of(config.data, table.columns)
     rows = plan_split(table, config.data).test[: spec.rows]
+    if isinstance(renderer, ChatRenderer):
+        return list(_conversations(table, rows.tolist(), renderer))
     return list(_asked(table, rows.tolist(), renderer.prompt_template, renderer.stub_template))
 
 
 def _file(evaluation: Evaluation, config: Config, spec: Spec) -> list[Question]:
     table = load_table(evaluation.data_path)
+    if config.data.messages is not None:
+        renderer = renderer_of(config.data, table.columns)
+        return list(_conversations(table, list(range(table.rows))[: spec.rows], cast(ChatRenderer, renderer)))
     prompt, stub = templates_for(config, table.columns)
     return list(_asked(table, list(range(table.rows))[: spec.rows], prompt, stub))
 
@@ -68,6 +77,9 @@ def templates_for(config: Config, columns: Sequence[str]) -> tuple[Template, Tem
 
     Raises DataError when the prompt's columns are not there.
     """
+    if config.data.messages is not None:
+        stub = renderer_of(config.data, columns).stub_template
+        return stub, stub
     prompt = compile_template(config.data.prompt, columns)
     try:
         return prompt, compile_template(config.data.prompt_stub, columns)
@@ -80,6 +92,16 @@ def _asked(table: Table, rows: list[int], prompt: Template, stub: Template | Non
     cells_of = table.take(np.asarray(rows, dtype=np.int64), needed) if needed else iter([{}] * len(rows))
     for position, (row, cells) in enumerate(zip(rows, cells_of, strict=True)):
         yield _question(position, row, cells, Renderer(prompt, stub or Template(())), bool(stub))
+
+
+def _conversations(table: Table, rows: list[int], renderer: ChatRenderer) -> Iterator[Question]:
+    for position, (row, cells) in enumerate(zip(rows, table.take(rows, [renderer.column]), strict=True)):
+        try:
+            example = renderer.example(cells)
+        except DataError as error:
+            yield Question(position, row, "", None, str(error))
+        else:
+            yield Question(position, row, example.prompt, example.completion, turns=example.turns)
 
 
 def _question(position: int, row: int, cells: Cells, renderer: Renderer, known: bool) -> Question:

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
+from toolkit.data.chat import last_alone
 from toolkit.data.prompt import Example
 from toolkit.evaluation.answers import Answer, AnswerLog, Probed, Recorded
 from toolkit.evaluation.place import BASE, Evaluation, Spec
@@ -116,7 +117,7 @@ def _tasks(
     labelled = _labelled(engine.tokenizer, config, sound, context or 2**20)
     tasks = []
     for question in sound:
-        ids = tuple(dataset.prompt_ids(config, engine.tokenizer, question.prompt)[1])
+        ids = tuple(dataset.question(config, engine.tokenizer, question.prompt, question.turns)[1])
         limit = _limit(engine.tokenizer, config, spec, question)
         room = limit if context is None else min(limit, context - len(ids))
         if not ids or room < 1:
@@ -144,7 +145,7 @@ def _labelled(
 ) -> dict[int, likelihood.Labelled]:
     """Ids and labels of each expected answer, prepared as for training, by position."""
     known = [q for q in questions if q.expected is not None]
-    examples = (Example(q.prompt, q.expected or "") for q in known)
+    examples = (Example(q.prompt, q.expected or "", last_alone(q.turns)) for q in known)
     table = dataset.prepare(examples, tokenizer, longest, dataset.chat_enabled(config, tokenizer)).table
     rows = zip(*(table[name].to_pylist() for name in ("row", "input_ids", "labels")), strict=True)
     return {known[row].position: (ids, labels) for row, ids, labels in rows}
