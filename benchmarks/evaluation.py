@@ -1,10 +1,10 @@
 """Batched evaluation beside one question at a time: answers a second, on the bundled demo model or a wider one.
 
-    python -m benchmarks.evaluation [--model demo|wide] [--rows 128] [--rounds 3] [--json evaluation.json]
+    python -m benchmarks.evaluation [--model demo|wide] [--rows 128] [--rounds 3] [--threads 1] [--json evaluation.json]
 
 Both sides are the product's own `worker.asking.ask` over the same rows of the orders sample, base and a random adapter,
 answers and losses; one at a time is the same code with a batch of one. In turns, so that whatever else the machine does
-falls on both. The texts that both sides gave are compared.
+falls on both; CPU-seconds say what remains of the ratio when others use the cores. The texts are compared.
 """
 
 from __future__ import annotations
@@ -63,38 +63,42 @@ def set_up(shape: str, rows: int, folder: Path) -> Setup:
     return Setup(run, config, evaluation, engine, questions(evaluation))
 
 
-def ask(setup: Setup, batch: int, turn: int) -> tuple[float, Mapping[Key, Answer]]:
-    """(answers a second, the answers)"""
+def ask(setup: Setup, batch: int, turn: int) -> tuple[float, float, Mapping[Key, Answer]]:
+    """(answers a second, answers a CPU-second, the answers)"""
     asking.MOST_ROWS = batch
     path = setup.evaluation.path / f"answers-{batch}-{turn}.jsonl"
     log, stop = AnswerLog(path), Stop(setup.evaluation.path / "never")
     spec = place.read_spec(setup.evaluation)
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     asking.ask(
         setup.engine, setup.config, spec, setup.asked, setup.models, read_answers(path), log, stop, lambda *_: None
     )  # fmt: skip
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - used
     log.close()
-    return len(setup.asked) * 2 / seconds, read_answers(path).answers
+    count = len(setup.asked) * 2
+    return count / seconds, count / cpu, read_answers(path).answers
 
 
 def measure(shape: str, rows: int, rounds: int, folder: Path) -> dict[str, object]:
     setup = set_up(shape, rows, folder)
     batched = asking.MOST_ROWS
     ask(setup, batched, -1)  # warms up
-    rates: dict[int, list[float]] = {batched: [], 1: []}
+    rates: dict[int, list[tuple[float, float]]] = {batched: [], 1: []}
     differing = 0
     for turn in range(rounds):
         texts = []
         for batch, found in rates.items():
-            rate, answers = ask(setup, batch, turn)
-            found.append(rate)
+            rate, cpu_rate, answers = ask(setup, batch, turn)
+            found.append((rate, cpu_rate))
             texts.append({key: one.text for key, one in answers.items()})
         differing = sum(texts[0][key] != texts[1][key] for key in texts[1])
-    many, one = (statistics.median(rates[size]) for size in (batched, 1))
+    many, one = (statistics.median(rate for rate, _ in rates[size]) for size in (batched, 1))
+    cpu_many, cpu_one = (statistics.median(rate for _, rate in rates[size]) for size in (batched, 1))
     return {
         "model": shape, "rows": rows, "batch": batched, "rounds": rounds, "answers_per_second_batched": many,
-        "answers_per_second_one_by_one": one, "ratio": many / one, "aim": SLOWEST_AIM, "texts_that_differ": differing,
+        "answers_per_second_one_by_one": one, "ratio": many / one, "answers_per_cpu_second_batched": cpu_many,
+        "answers_per_cpu_second_one_by_one": cpu_one, "cpu_ratio": cpu_many / cpu_one,
+        "aim": SLOWEST_AIM, "texts_that_differ": differing,
         "answers": 2 * rows, "threads": torch.get_num_threads(), "machine": platform.machine(),
         "load": os.getloadavg()[0], "torch": torch.__version__,
     }  # fmt: skip
@@ -105,8 +109,11 @@ def main() -> None:
     options.add_argument("--model", choices=["demo", "wide"], default="demo")
     options.add_argument("--rows", type=int, default=128)
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--threads", type=int, help="default: as many as PyTorch takes")
     options.add_argument("--json", type=Path)
     chosen = options.parse_args()
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(chosen.model, chosen.rows, chosen.rounds, Path(folder))
     for name, value in found.items():

@@ -93,6 +93,9 @@ def _value(column: Column, draws: Array, value: float) -> Value:
 
 def _difference(column: Column, draws: Array, value: float, at: int, seed: int) -> Difference:
     found = interval(draws, value, column.rows, DIFFERENCE)
+    if found is not None and column.form == "share" and abs(value) == 1.0:  # every row alike: see share_interval
+        sure = math.copysign(((1 - DIFFERENCE) / 2) ** (1 / column.rows), value)
+        found = (min(sure, value), max(sure, value))
     gap = column.sample.top[:, at] - column.sample.top[:, 0]
     p = flip_p(gap, seed)
     low, high = found or (None, None)

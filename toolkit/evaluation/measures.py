@@ -34,7 +34,7 @@ MEASURES = (
     Measure("json_valid", "Valid JSON", "The answer parses as JSON; one Markdown fence around it is allowed."),
     Measure("json_fields", "JSON fields right", "Of the expected JSON's fields, the share that the answer has right."),
     Measure("loss", "Loss", "Surprise at the expected answer, in nats a token.", "lower", "figure", _SURPRISE),
-    Measure("perplexity", "Perplexity", "e to the loss. 1 is certainty.", "lower", "figure", _SURPRISE),
+    Measure("perplexity", "Perplexity", "Exponential of the loss: 1 is certainty.", "lower", "figure", _SURPRISE),
     Measure("token_f1", "Word F1", "Words in common: precision and recall balanced.", group=_OVERLAP),
     Measure("rouge_1", "ROUGE-1", "Words of the answer that the expected one has (precision).", group=_OVERLAP),
     Measure("word_overlap", "Word recall", "Words of the expected answer that the answer has.", group=_OVERLAP),

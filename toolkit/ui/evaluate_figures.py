@@ -28,8 +28,13 @@ def verdicts(results: Results, names: Names) -> None:
             first, *rest = results.sentences[name]
             _, icon, colour = VERDICTS[_headline(results, name)]
             st.markdown(f"##### :{colour}[{icon}] {plain(first)}")
+            forgotten = results.probe is not None and results.probe.differences[name].verdict == "worse"
+            if forgotten:
+                *rest, last = rest
             if rest:
                 st.markdown(plain(" ".join(rest), 2_000))
+            if forgotten:
+                st.markdown(f":orange[:material/psychology_alt:] {plain(last, 500)}")
             _gate(results, name)
     _remarks(results, names)
 
