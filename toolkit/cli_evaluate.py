@@ -142,16 +142,19 @@ def _tell(results: Results | None) -> None:
     for model, reasons in results.failures.items():
         for reason, count in reasons.items():
             out.print(f"{model}: {count} without an answer: {reason}")
-    out.print(_figures(results), soft_wrap=False)
+    wide = Console(highlight=False, markup=False, width=max(out.width, 72 + 48 * len(results.adapters)))
+    wide.print(_figures(results))
     for name, gate in results.gate.items():
         out.print(f"Gate, {name}: {'promote' if gate.passed else 'do not promote'}. {' '.join(gate.reasons)}")
 
 
 def _figures(results: Results) -> Grid:
-    grid = Grid("measure", *results.models, *["difference"] * len(results.adapters), box=None, pad_edge=False)
+    grid = Grid(
+        "measure", *results.models, *["difference", "verdict"] * len(results.adapters), box=None, pad_edge=False
+    )
     for figure in results.figures:
         measure = BY_NAME[figure.measure]
         values = [written(measure, figure.models[name].value) for name in results.models]
-        gaps = [f"{gap_words(measure, gap)}, {VERDICTS[gap.verdict]}" for gap in figure.differences.values()]
-        grid.add_row(measure.title, *values, *gaps)
+        gaps = [(gap_words(measure, gap), VERDICTS[gap.verdict]) for gap in figure.differences.values()]
+        grid.add_row(measure.title, *values, *(word for pair in gaps for word in pair))
     return grid
