@@ -33,6 +33,7 @@ def rows_of(sample: str, held: int) -> tuple[list[dict[str, str]], dict[str, lis
         columns, rows = ("message", "answer"), samples.orders()
         extra = {
             "unseen forms": samples.orders_in_unseen_forms(held),
+            "further forms": samples.orders_in_unseen_forms(held, further=True),
             "invented names": samples.orders_with_invented_names(held),
         }
     else:

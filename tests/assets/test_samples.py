@@ -46,7 +46,9 @@ def test_tickets_are_balanced_and_distinct():
 def test_unseen_order_forms_are_not_in_the_sample():
     assert len(set(samples.ORDER_FORMS)) == 45
     assert len(set(samples.UNSEEN_ORDER_FORMS)) == 20
-    assert not set(samples.ORDER_FORMS) & set(samples.UNSEEN_ORDER_FORMS)
+    assert len(set(samples.FURTHER_ORDER_FORMS)) == 45
+    assert not set(samples.ORDER_FORMS) & {*samples.UNSEEN_ORDER_FORMS, *samples.FURTHER_ORDER_FORMS}
+    assert not set(samples.UNSEEN_ORDER_FORMS) & set(samples.FURTHER_ORDER_FORMS)
     rows = samples.orders_in_unseen_forms(20)
     assert not {row["message"] for row in rows} & {row["message"] for row in samples.orders()}
     assert rows == samples.orders_in_unseen_forms(20)
@@ -74,7 +76,8 @@ def test_pretraining_text_is_reproducible_and_does_not_contain_the_samples():
     assert texts == [text for text, _ in islice(corpus.documents(5), 3000)]
     assert texts != [text for text, _ in islice(corpus.documents(6), 3000)]
     assert not any("quantity" in text for text in texts)
-    assert not set(messages.SENTENCES) & {*samples.ORDER_FORMS, *samples.UNSEEN_ORDER_FORMS}
+    forms = {*samples.ORDER_FORMS, *samples.UNSEEN_ORDER_FORMS, *samples.FURTHER_ORDER_FORMS}
+    assert not set(messages.SENTENCES) & forms
 
 
 def test_pretraining_names_do_not_repeat():

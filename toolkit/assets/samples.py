@@ -15,7 +15,14 @@ import sys
 from pathlib import Path
 from random import Random
 
-from toolkit.assets.sample_forms import CLOSERS, OPENERS, ORDER_FORMS, TICKET_FORMS, UNSEEN_ORDER_FORMS
+from toolkit.assets.sample_forms import (
+    CLOSERS,
+    FURTHER_ORDER_FORMS,
+    OPENERS,
+    ORDER_FORMS,
+    TICKET_FORMS,
+    UNSEEN_ORDER_FORMS,
+)
 from toolkit.assets.words import listed
 
 Row = dict[str, str]
@@ -97,13 +104,13 @@ def orders(count: int = 640, seed: int = 13) -> list[Row]:
     ]
 
 
-def orders_in_unseen_forms(count: int, seed: int = 14) -> list[Row]:
-    """Orders with the same kinds of names in sentence forms that ``orders`` never uses."""
-    rng = Random(seed)
-    return [
-        order(rng, UNSEEN_ORDER_FORMS[i % len(UNSEEN_ORDER_FORMS)], rng.choice((listed_name, invented_name))(rng))
-        for i in range(count)
-    ]
+def orders_in_unseen_forms(count: int, seed: int = 14, *, further: bool = False) -> list[Row]:
+    """Orders with the same kinds of names in sentence forms that ``orders`` never uses.
+
+    further: those that were written last, when nothing was chosen by looking at results any more.
+    """
+    rng, forms = Random(seed), FURTHER_ORDER_FORMS if further else UNSEEN_ORDER_FORMS
+    return [order(rng, forms[i % len(forms)], rng.choice((listed_name, invented_name))(rng)) for i in range(count)]
 
 
 def orders_with_invented_names(count: int, seed: int = 15) -> list[Row]:
