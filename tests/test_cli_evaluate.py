@@ -119,3 +119,21 @@ def test_a_run_without_an_adapter(run: RunDir, ask: Ask, capsys: Any) -> None:
     assert "has no adapter yet" in capsys.readouterr().err
     assert "Traceback" not in capsys.readouterr().err
     assert sys.argv[1] == "evaluate"
+
+
+def test_ctrl_c_stops_politely_and_starts_nothing_again(
+    ask: Ask, run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    started: list[Evaluation] = []
+    looks = iter([state.Progress("running", done=3, total=8), state.Progress("stopped", done=3, total=8)])
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(state, "start", started.append)
+    monkeypatch.setattr(state, "progress", lambda _: next(looks))
+    monkeypatch.setattr(cli_evaluate.time, "sleep", interrupted)
+    assert ask() == cli_evaluate.STOPPED
+    assert len(started) == 1
+    assert started[0].stop_path.exists()
+    assert "The same command goes on." in capsys.readouterr().err

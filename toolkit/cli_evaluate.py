@@ -27,7 +27,6 @@ from toolkit.evaluation.results import Results, read_results
 from toolkit.evaluation.rules import RuleSet, read_rules
 from toolkit.evaluation.verdict import gap_words, written
 from toolkit.runs.configfile import read_text
-from toolkit.runs.lock import is_held
 from toolkit.runs.rundir import RunDir, open_run, read_config
 
 FAILED, REFUSED, STOPPED = 1, 3, 130
@@ -103,6 +102,7 @@ def _unfinished(run: RunDir, spec: Spec, file: Path | None, prompts: str) -> Eva
 def _follow(evaluation: Evaluation) -> int:
     out.print(f"Evaluation {evaluation.id} in {evaluation.path}")
     try:
+        state.start(evaluation)
         now = _watch(evaluation)
     except KeyboardInterrupt:
         place.request_stop(evaluation)
@@ -120,8 +120,6 @@ def _follow(evaluation: Evaluation) -> int:
 
 
 def _watch(evaluation: Evaluation) -> state.Progress:
-    if not is_held(evaluation.lock_path):
-        state.start(evaluation)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=out, transient=True) as bar:
         task = bar.add_task("starting", total=1.0, left="")

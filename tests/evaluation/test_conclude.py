@@ -133,3 +133,10 @@ def test_fields_of_json_answers(tmp_path: Path) -> None:
     assert by_name["name"].models[run.id].value == 0
     assert by_name["n"].differences[run.id].verdict == "better"
     assert results.headline == "json_fields"
+
+
+def test_very_few_rows_say_so(tmp_path: Path) -> None:
+    said = known_flips(fixed=3, broke=0, same=0, both_wrong=0)
+    run = make_run(tmp_path, list(said))
+    _, results = plant(run, said)
+    assert "With only 3 rows, chance can't be told from change." in results.sentences[run.id]

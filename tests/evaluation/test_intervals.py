@@ -82,8 +82,10 @@ def test_five_flips_of_a_hundred_are_not_enough() -> None:
     assert verdict(values) == "better"
 
 
-def test_one_row_is_no_evidence() -> None:
-    found = figures([mean_column(BY_NAME["exact_match"], np.array([[0.0, 1.0]]))], ["base", "adapter"], 0)[0]
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_handful_of_rows_is_no_evidence(rows: int) -> None:
+    values = np.array([[0.0, 1.0]] * rows)
+    found = figures([mean_column(BY_NAME["exact_match"], values)], ["base", "adapter"], 0)[0]
     assert found.models["adapter"].value == 1
     assert found.models["adapter"].low is None
     assert found.differences["adapter"].verdict == "noise"
@@ -139,3 +141,26 @@ def test_flip_p_is_exact_enough() -> None:
     assert intervals.flip_p(np.ones(5), flips=40_000) == pytest.approx(2 / 32, abs=0.005)
     assert intervals.flip_p(np.zeros(9)) == 1.0
     assert intervals.flip_p(np.array([np.nan, 1.0])) == pytest.approx(1.0, abs=0.01)
+
+
+def test_no_interval_leaves_what_is_possible() -> None:
+    """However few the rows: shares within 0 .. 1, differences of shares within -1 .. 1, nothing below zero."""
+    random = np.random.default_rng(2)
+    shares = random.random((6, 2)) ** 4
+    losses = random.exponential(1.0, (6, 2))
+    columns = [
+        mean_column(BY_NAME["chrf"], shares),
+        mean_column(BY_NAME["length_difference"], 100 * shares),
+        ratio_column(BY_NAME["perplexity"], losses, np.ones((6, 2)), exponential=True),
+    ]
+    chrf, length, perplexity = figures(columns, ["base", "a"], 0)
+    for value in chrf.models.values():
+        assert value.low is not None
+        assert value.high is not None
+        assert 0 <= value.low <= value.high <= 1
+    gap = chrf.differences["a"]
+    assert gap.low is not None
+    assert gap.high is not None
+    assert -1 <= gap.low <= gap.high <= 1
+    assert min(value.low or 0 for value in length.models.values()) >= 0
+    assert min(value.low or 0 for value in perplexity.models.values()) >= 1

@@ -14,6 +14,7 @@ from toolkit.evaluation.place import Spec
 from toolkit.evaluation.questions import questions
 from toolkit.runs.events import Event, EventWriter
 from toolkit.runs.lock import WorkerLock
+from toolkit.runs.rundir import delete_run
 
 
 def test_what_was_asked_comes_back(tmp_path: Path) -> None:
@@ -34,6 +35,10 @@ def test_one_that_goes_is_not_deleted(tmp_path: Path) -> None:
     evaluation = place.create(make_run(tmp_path, ["a"]), Spec())
     with WorkerLock(evaluation.lock_path), pytest.raises(RunError, match="still going"):
         place.delete(evaluation)
+    with WorkerLock(evaluation.lock_path), pytest.raises(RunError, match="still going"):
+        delete_run(evaluation.run)
+    delete_run(evaluation.run)
+    assert not evaluation.path.exists()
 
 
 def test_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:

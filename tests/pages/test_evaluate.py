@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from tests.evaluation.planted import known_flips, plant
 from tests.pages.conftest import Stage, button, words
 from toolkit.evaluation import place, prompt_sets, state
+from toolkit.evaluation.busy import models_lock
 from toolkit.evaluation.place import Evaluation, Spec
 from toolkit.evaluation.rules import read_rules
 from toolkit.runs.events import EventWriter
@@ -186,3 +187,9 @@ def test_the_page_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:
     assert button(stage.page("evaluate"), "Try it now")
     stage.run(name="waiting")
     assert button(stage.page("evaluate"), "Watch it")
+
+
+def test_the_strip_says_that_an_evaluation_is_going(stage: Stage) -> None:
+    assert "Nothing is running" in words(stage.page("evaluate"))
+    with WorkerLock(models_lock(stage.folder)):
+        assert "An evaluation is going" in words(stage.page("evaluate"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -75,9 +76,9 @@ def figures(columns: Sequence[Column], models: Sequence[str], seed: int) -> list
 
 def _figure(column: Column, draws: Array, models: Sequence[str], seed: int) -> Figure:
     values = column.sample.values
-    if column.exponential:
-        values, draws = np.exp(np.minimum(values, 700)), np.exp(np.minimum(draws, 700))
     shown = {name: _value(column, draws[:, i], float(values[i])) for i, name in enumerate(models)}
+    if column.exponential:
+        values, draws = _exp(values), _exp(draws)
     compared = {
         name: _difference(column, draws[:, i] - draws[:, 0], float(values[i] - values[0]), i, seed)
         for i, name in enumerate(models) if i
@@ -87,15 +88,26 @@ def _figure(column: Column, draws: Array, models: Sequence[str], seed: int) -> F
 
 def _value(column: Column, draws: Array, value: float) -> Value:
     found = (share_interval if column.form == "share" else interval)(draws, value, column.rows)
+    if found is not None and column.form == "figure":
+        found = (max(0.0, found[0]), found[1])  # no measure goes below zero, however few the rows
     low, high = found or (None, None)
+    if column.exponential:
+        value = float(_exp(value))
+        low, high = (None if end is None else float(_exp(end)) for end in (low, high))
     return Value(value=_number(value), low=low, high=high)
+
+
+def _exp(values: Any) -> Any:
+    return np.exp(np.minimum(values, 700))
 
 
 def _difference(column: Column, draws: Array, value: float, at: int, seed: int) -> Difference:
     found = interval(draws, value, column.rows, DIFFERENCE)
-    if found is not None and column.form == "share" and abs(value) == 1.0:  # every row alike: see share_interval
-        sure = math.copysign(((1 - DIFFERENCE) / 2) ** (1 / column.rows), value)
-        found = (min(sure, value), max(sure, value))
+    if found is not None and column.form == "share":
+        found = (max(-1.0, found[0]), min(1.0, found[1]))
+        if abs(value) == 1.0:  # every row alike: see share_interval
+            sure = math.copysign(((1 - DIFFERENCE) / 2) ** (1 / column.rows), value)
+            found = (min(sure, value), max(sure, value))
     gap = column.sample.top[:, at] - column.sample.top[:, 0]
     p = flip_p(gap, seed)
     low, high = found or (None, None)

@@ -26,6 +26,8 @@ CHUNK = 4_000_000  # numbers that are drawn at once
 VALUE, DIFFERENCE = 0.95, 0.98
 """Confidence of the interval around a value, and around a difference."""
 P_LIMIT = 1 - DIFFERENCE
+FEWEST = 5
+"""Below so many rows nothing is said about a figure's doubt: whatever was said would be wrong."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,9 @@ def resampled(sample: Sample, seed: int = 0, draws: int | None = None) -> Array:
 
 
 def interval(draws: Array, value: float, rows: int, level: float = VALUE) -> tuple[float, float] | None:
-    """The interval of one column's draws, widened for small samples as Student's t is; None below two rows."""
+    """The interval of one column's draws, widened for small samples as Student's t is; None below FEWEST rows."""
     known = draws[np.isfinite(draws)]
-    if rows < 2 or not known.size or not math.isfinite(value):
+    if rows < FEWEST or not known.size or not math.isfinite(value):
         return None
     low, high = np.percentile(known, [50 * (1 - level), 50 * (1 + level)])
     z = NormalDist().inv_cdf((1 + level) / 2)

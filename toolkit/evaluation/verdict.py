@@ -5,6 +5,7 @@ The words say no more than the intervals do. Knows records alone.
 
 from __future__ import annotations
 
+from toolkit.evaluation.intervals import FEWEST
 from toolkit.evaluation.measures import BY_NAME, Measure
 from toolkit.evaluation.results import Difference, Figure, Flips, GateFigure, Results
 from toolkit.evaluation.rules import Gate
@@ -53,6 +54,7 @@ def _sentences(results: Results, name: str) -> tuple[str, ...]:
         for sentence in (
             OPENINGS[figure.differences[name].verdict],
             _main(figure, name),
+            f"With only {_rows(figure.rows)}, chance can't be told from change." if figure.rows < FEWEST else "",
             _flips(results.flips[name]) if results.headline == "exact_match" else "",
             _probe(results.probe, name),
         )

@@ -222,9 +222,9 @@ def kill_run(run: RunDir, grace_seconds: float = 5.0) -> bool:
 
 
 def delete_run(run: RunDir) -> None:
-    """Remove the run's directory. Raises RunError while a process works on it."""
+    """Remove the run's directory. Raises RunError while a process works on it, an evaluation's too."""
     with locked(open_run(run.save_dir, run.id).lock_path) as free:
-        if not free or is_starting(run):
+        if not free or is_starting(run) or any(map(is_held, run.evaluation_dir.glob("*/lock"))):
             raise RunError(f"Run {run.id} is still going.", "Stop it first.")
         try:
             remove_tree(run.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from toolkit.evaluation.busy import evaluating
 from toolkit.runs.rundir import RunDir, list_runs
 from toolkit.runs.status import RunStatus, read_status
 from toolkit.ui import state
@@ -24,7 +25,7 @@ def strip() -> None:
     """Draw the line. It ticks only while something lives, and reruns the page once when the last run ended."""
     now = living()
     st.session_state["strip_living"] = [run.id for run, _ in now]
-    st.fragment(_line, run_every=PERIOD_S if now else None)()
+    st.fragment(_line, run_every=PERIOD_S if now or evaluating(state.save_dir()) else None)()
 
 
 def _line() -> None:
@@ -37,7 +38,9 @@ def _line() -> None:
         horizontal=True, horizontal_alignment="right", vertical_alignment="center", key="strip", wrap=True
     ):
         if not now:
-            st.caption(":material/bedtime: Nothing is running", width="content")
+            busy = evaluating(state.save_dir())
+            words = ":material/balance: An evaluation is going" if busy else ":material/bedtime: Nothing is running"
+            st.caption(words, width="content")
             return
         first = next(((run, s) for run, s in now if s.state != "queued"), now[0])
         _going(*first)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation.answers import AnswerLog, read_answers
+from toolkit.evaluation.busy import models_lock
 from toolkit.evaluation.conclude import conclude
 from toolkit.evaluation.place import BASE, Evaluation, open_evaluation, read_spec
 from toolkit.evaluation.questions import Question, questions
@@ -86,7 +87,7 @@ def _left(evaluation: Evaluation, asked: Sequence[Question], models: Sequence[st
 @contextmanager
 def _alone(evaluation: Evaluation, stop: Stop, events: EventWriter) -> Iterator[None]:
     """Inside, no other evaluation of the save_dir has its models loaded. Raises StopAsked."""
-    path = evaluation.run.save_dir / "runs" / "evaluating.lock"
+    path = models_lock(evaluation.run.save_dir)
     said = False
     while (handle := try_lock(path)) is None:
         if not said:

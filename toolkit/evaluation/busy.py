@@ -1,0 +1,16 @@
+"""Whether an evaluation has its models loaded: one at a time in a save_dir. Light, for every page asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toolkit.runs.lock import is_held
+
+
+def models_lock(save_dir: Path) -> Path:
+    """Held by the one evaluation of a save_dir that has its models loaded."""
+    return save_dir / "runs" / "evaluating.lock"
+
+
+def evaluating(save_dir: Path) -> bool:
+    return is_held(models_lock(save_dir))
