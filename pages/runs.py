@@ -6,6 +6,7 @@ import streamlit as st
 
 from toolkit.runs.rundir import list_runs
 from toolkit.ui import chrome, state
+from toolkit.ui.export_view import export_section
 from toolkit.ui.first_visit import hero
 from toolkit.ui.queue_view import queue_panel
 from toolkit.ui.run_actions import action_row
@@ -22,6 +23,8 @@ with chrome.page("runs"):
         chosen = run_chooser(found, "Run")
         live_view(chosen.run)
         action_row(chosen.run)
+        if chosen.status.adapter_ready:
+            export_section(chosen.run)
         with st.expander("Settings of this run", icon=":material/tune:"):
             settings_view(chosen.run, found)
         queue_panel()

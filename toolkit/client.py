@@ -9,38 +9,44 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from toolkit.config import Config, InferenceConfig
+from toolkit.config import Config
 from toolkit.errors import EngineError, RunError
 from toolkit.runs import engine_process
+from toolkit.runs.engine_asks import (
+    Message,
+    Question,
+    Scored,
+    compare,
+    score,
+    stream_chat,
+    stream_completion,
+)
 from toolkit.runs.engine_http import (
     CONNECT_SECONDS,
     QUICK_SECONDS,
     SILENCE_SECONDS,
     Delta,
     Done,
+    Token,
     checked,
     session,
-    stream,
 )
 from toolkit.runs.engine_process import EngineInfo, find
 from toolkit.runs.rundir import open_run, read_config
 
 __all__ = [
-    "BASE", "Delta", "Done", "EngineInfo", "EngineStatus", "Rendered", "base_key", "find", "load_run", "models",
-    "render", "serve_foreground", "start", "status", "stop", "stream_chat", "stream_completion", "wait_ready",
+    "BASE", "Delta", "Done", "EngineInfo", "EngineStatus", "Question", "Rendered", "Scored", "Token", "base_key",
+    "compare", "find", "load_run", "models", "render", "score", "serve_foreground", "start", "status", "stop",
+    "stream_chat", "stream_completion", "wait_ready",
 ]  # fmt: skip
 
 BASE = "base"
 """The model name of the base without any adapter."""
 POLL_SECONDS = 0.2
-
-Message = Mapping[str, str]
-"""{"role": "system" | "user" | "assistant", "content": text}"""
 
 
 @dataclass(frozen=True)
@@ -160,40 +166,6 @@ def render(info: EngineInfo, model: str, messages: Sequence[Message], *, prompt_
     with session(info, QUICK_SECONDS) as http:
         found = checked(http.post("/v1/render", json=body))
     return Rendered(found["prompt"], found["prompt_tokens"])
-
-
-def stream_chat(
-    info: EngineInfo,
-    model: str,
-    messages: Sequence[Message],
-    inference: InferenceConfig,
-    seed: int | None = None,
-    *,
-    prompt_of: str | None = None,
-) -> Iterator[Delta | Done]:
-    """The answer in pieces, then one Done. Closing the generator ends the answer within a token.
-
-    model: a run id, or "base". prompt_of: the run whose prompt form and template the base is asked in.
-    """
-    body = {"messages": [dict(m) for m in messages], **_asked(model, inference, seed, prompt_of)}
-    return stream(info, "/v1/chat/completions", body)
-
-
-def stream_completion(
-    info: EngineInfo,
-    model: str,
-    prompt: str,
-    inference: InferenceConfig,
-    seed: int | None = None,
-    *,
-    prompt_of: str | None = None,
-) -> Iterator[Delta | Done]:
-    """As stream_chat, but `prompt` is sent as it is, without a template."""
-    return stream(info, "/v1/completions", {"prompt": prompt, **_asked(model, inference, seed, prompt_of)})
-
-
-def _asked(model: str, inference: InferenceConfig, seed: int | None, prompt_of: str | None) -> dict[str, Any]:
-    return {"model": model, "stream": True, "seed": seed, "prompt_of": prompt_of, **inference.model_dump()}
 
 
 def serve_foreground(save_dir: Path, run_id: str, port: int | None = None) -> None:

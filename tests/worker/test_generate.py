@@ -27,16 +27,23 @@ def loaded(tiny_model: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def ask(loaded: tuple[Any, Any], seed: int | None = 3, stops: tuple[str, ...] = (), **settings: Any) -> Any:
+def ask(
+    loaded: tuple[Any, Any],
+    seed: int | None = 3,
+    stops: tuple[str, ...] = (),
+    alternatives: int | None = None,
+    **settings: Any,
+) -> Any:
     from toolkit.worker.generate import Ask, answer
 
     model, tokenizer = loaded
     ids = tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
     settings.setdefault("max_new_tokens", 20)
-    pieces: list[str] = []
-    asked = Ask("m", PROMPT, ids, InferenceConfig(**settings), time.perf_counter(), seed, stops)
+    pieces: list[Any] = []
+    asked = Ask("m", PROMPT, ids, InferenceConfig(**settings), time.perf_counter(), seed, stops, alternatives)
     found = answer(model, tokenizer, asked, pieces.append, threading.Event())
-    assert "".join(pieces) == found.text
+    assert "".join(piece.text for piece in pieces) == found.text
+    assert tuple(token for piece in pieces for token in piece.tokens) == found.tokens
     return found
 
 
@@ -98,6 +105,62 @@ def test_use_cache_decides_how_much_is_computed_per_token(loaded: tuple[Any, Any
     assert [width - cached[0] for width in widths] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("settings", [{"do_sample": False}, {**SAMPLED, "temperature": 0.3, "top_k": 5}], ids=str)
+def test_each_tokens_log_probability_is_the_models_own(loaded: tuple[Any, Any], settings: dict[str, Any]) -> None:
+    import torch
+
+    model, tokenizer = loaded
+    found = ask(loaded, alternatives=3, **settings)
+    assert len(found.tokens) == found.completion_tokens and found.text == ask(loaded, **settings).text
+    ids = tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
+    torch.manual_seed(3)
+    given = torch.tensor([ids])
+    made = model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=20, **settings)[0]
+    with torch.no_grad():
+        scores = torch.log_softmax(model(made[None]).logits[0].float(), -1)
+    for at, token in enumerate(found.tokens, len(ids)):
+        assert token.logprob == pytest.approx(float(scores[at - 1, made[at]]), abs=1e-4)
+        best = scores[at - 1].topk(3)
+        assert [value for _, value in token.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+        assert token.top[0][0] == tokenizer.decode([int(best.indices[0])])
+    assert not ask(loaded, **settings).tokens and not model._forward_hooks
+
+
+def test_answers_that_take_turns_are_those_that_did_not(
+    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four at once pass the model on at every token, each with random numbers of its own."""
+    from types import SimpleNamespace
+
+    from toolkit.worker import generate
+    from toolkit.worker.baton import Baton
+    from toolkit.worker.engine import TakeTurns
+
+    monkeypatch.setattr(generate, "SLICE_SECONDS", 0.0)
+    model, tokenizer = loaded
+    ids = tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
+    baton, order, found = Baton(), [], {}
+    adapters = SimpleNamespace(select=order.append)
+
+    def run(seed: int) -> None:
+        asked = generate.Ask(str(seed), PROMPT, ids, InferenceConfig(**SAMPLED, max_new_tokens=20), 0.0, seed)
+        with baton.held():
+            pause = TakeTurns(baton, adapters, str(seed))
+            found[seed] = generate.answer(model, tokenizer, asked, lambda piece: None, threading.Event(), pause).text
+
+    alone = {seed: ask(loaded, seed=seed, **SAMPLED).text for seed in range(4)}
+    with baton.held():
+        threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(baton._waiting) < 4:
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join(60)
+    assert found == alone
+    assert len(order) > 40 and set(order) == {"0", "1", "2", "3"}
+
+
 def test_length_and_its_reason(loaded: tuple[Any, Any]) -> None:
     short = ask(loaded, max_new_tokens=3)
     assert (short.completion_tokens, short.finish_reason, short.notice) == (3, "length", "")
@@ -139,7 +202,7 @@ def test_cancelling_ends_it_within_a_token(loaded: tuple[Any, Any], monkeypatch:
     model, tokenizer = loaded
     cancelled, pieces = threading.Event(), []
 
-    def emit(piece: str) -> None:
+    def emit(piece: Any) -> None:
         pieces.append(piece)
         cancelled.set()
 

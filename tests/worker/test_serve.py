@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import stat
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -118,6 +117,21 @@ def test_openais_own_client(served: tuple[EngineInfo, str, str]) -> None:
         assert text.choices[0].text == expected
         parts = api.completions.create(model=first, prompt=prompt, max_tokens=16, stream=True)
         assert "".join(part.choices[0].text for part in parts) == expected
+        told = api.chat.completions.create(**chat, logprobs=True, top_logprobs=3).choices[0].logprobs.content
+        assert len(told) == 16 and len(told[0].top_logprobs) == 3 and "".join(t.token for t in told) == expected
+        assert told[0].token == told[0].top_logprobs[0].token and told[0].logprob == told[0].top_logprobs[0].logprob
+        parts = list(api.chat.completions.create(**chat, logprobs=True, stream=True))
+        streamed = [t for part in parts if part.choices[0].logprobs for t in part.choices[0].logprobs.content]
+        assert [t.logprob for t in streamed] == pytest.approx([t.logprob for t in told], abs=1e-5)
+        raw = api.completions.create(model=first, prompt=prompt, max_tokens=4, logprobs=2).choices[0].logprobs
+        assert len(raw.tokens) == len(raw.token_logprobs) == 4 and len(raw.top_logprobs[0]) == 2
+        cut = api.chat.completions.create(**chat, stop=expected[3:6]).choices[0]
+        assert cut.message.content == expected[:3] and cut.finish_reason == "stop"
+        with pytest.raises(openai.BadRequestError, match="needs 'logprobs'"):
+            api.chat.completions.create(**chat, top_logprobs=3)
+        with pytest.raises(openai.BadRequestError, match="context holds") as long:
+            api.completions.create(model=first, prompt="lamp " * CONTEXT)
+        assert long.value.code == "context_length_exceeded"
         with pytest.raises(openai.NotFoundError, match="'nope' is not loaded"):
             api.chat.completions.create(model="nope", messages=HELLO)
         with pytest.raises(openai.BadRequestError, match="'n' is not supported"):
@@ -194,29 +208,53 @@ def test_closing_the_stream_ends_the_answer(served: tuple[EngineInfo, str, str])
     assert whole(info, first)[1].completion_tokens == 16
 
 
-def test_answers_are_given_in_the_order_of_asking(served: tuple[EngineInfo, str, str]) -> None:
+def test_short_questions_do_not_wait_for_a_long_answer_to_end(served: tuple[EngineInfo, str, str]) -> None:
     info, first, second = served
     running = client.stream_chat(info, first, HELLO, InferenceConfig(max_new_tokens=CONTEXT // 2))
     next(running)
-    finished: list[str] = []
-
-    def ask(name: str, model: str) -> None:
-        whole(info, model, max_new_tokens=8)
-        finished.append(name)
-
-    asking = []
-    for number, model in enumerate((second, "base", first, second)):
-        asking.append(threading.Thread(target=ask, args=(f"{number}", model)))
-        asking[-1].start()
-        _until(lambda expected=number + 2: client.status(info).waiting == expected)
-    left = client.stream_chat(info, first, HELLO, InferenceConfig(max_new_tokens=8))
-    gone = threading.Thread(target=lambda: next(left, None))
-    gone.start()
-    running.close()
-    for thread in (*asking, gone):
-        thread.join(30)
+    alone = {model: whole(info, model, max_new_tokens=8)[0] for model in (second, "base")}
+    assert client.status(info).waiting == 1, "the long one goes on"
+    left = client.stream_chat(info, first, HELLO, InferenceConfig(max_new_tokens=CONTEXT // 2))
+    next(left)
     left.close()
-    assert finished == ["0", "1", "2", "3"]
+    _until(lambda: client.status(info).waiting == 1)
+    assert isinstance(next(running), Delta)
+    running.close()
+    _until(lambda: client.status(info).waiting == 0)
+    assert alone == {model: whole(info, model, max_new_tokens=8)[0] for model in (second, "base")}
+
+
+def test_models_are_asked_side_by_side(served: tuple[EngineInfo, str, str]) -> None:
+    info, first, second = served
+    settings = InferenceConfig(max_new_tokens=CONTEXT // 4)
+    questions = [client.Question(name, HELLO, settings, 1, first) for name in (first, "base", second, "nope")]
+    seen: dict[int, list[Any]] = {0: [], 1: [], 2: [], 3: []}
+    stream = client.compare(info, questions, top_logprobs=2)
+    for column, event in stream:
+        seen[column].append(event)
+        if all(seen[i] for i in range(4)):
+            break  # all four have begun before any has ended
+    assert isinstance(seen[3][0], EngineError) and "not loaded" in seen[3][0].message
+    assert not [e for i in range(3) for e in seen[i] if isinstance(e, Done)]
+    token = seen[0][-1].tokens[0]
+    assert token.logprob <= 0 and len(token.top) == 2 and token.top[0][1] >= token.top[1][1]
+    stream.close()
+    _until(lambda: client.status(info).waiting == 0)
+    short = [client.Question(q.model, HELLO, InferenceConfig(max_new_tokens=8), 1, first) for q in questions[:3]]
+    ends = {column: event.text for column, event in client.compare(info, short) if isinstance(event, Done)}
+    assert ends == {i: whole(info, name, max_new_tokens=8)[0] for i, name in enumerate((first, "base", second))}
+
+
+def test_an_expected_answer_is_scored_as_training_counts_it(served: tuple[EngineInfo, str, str]) -> None:
+    info, first, _ = served
+    scored = client.score(info, first, "please send 12 blue lamps", "12 lamps", top_logprobs=2)
+    assert scored.tokens[-1].text.strip() in ("<|im_end|>", "") and len(scored.tokens[0].top) == 2
+    assert scored.loss == pytest.approx(-sum(t.logprob for t in scored.tokens) / len(scored.tokens))
+    greedy = whole(info, first, max_new_tokens=4)[0]
+    better = client.score(info, first, "please send 12 blue lamps", greedy)
+    assert better.tokens[0].logprob > scored.tokens[0].logprob
+    with pytest.raises(EngineError, match="not loaded"):
+        client.score(info, "nope", "a", "b")
 
 
 def test_a_hung_process_is_noticed_and_ended_and_a_strange_pid_is_not(tmp_path: Path) -> None:

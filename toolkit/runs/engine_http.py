@@ -22,10 +22,20 @@ SILENCE_SECONDS = 60.0  # the engine sends a sign of life every 10 s
 
 
 @dataclass(frozen=True)
-class Delta:
-    """The next piece of an answer."""
+class Token:
+    """A token of an answer: its natural log-probability, and the likeliest tokens in its place with theirs."""
 
     text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The next piece of an answer. tokens: when their figures were asked for."""
+
+    text: str
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,26 +94,56 @@ def _refuse_errors(response: httpx.Response) -> None:
 
 
 def stream(info: EngineInfo, path: str, body: dict[str, Any]) -> Iterator[Delta | Done]:
-    text: list[str] = []
+    """One answer; raises EngineError."""
+    for _, event in stream_columns(info, path, body):
+        if isinstance(event, EngineError):
+            raise event
+        yield event
+        if isinstance(event, Done):
+            return
+
+
+def stream_columns(
+    info: EngineInfo, path: str, body: dict[str, Any]
+) -> Iterator[tuple[int, Delta | Done | EngineError]]:
+    """The events of one or several answers with their column, until each has ended. Raises EngineError."""
+    texts: dict[int, list[str]] = {}
     with session(info, SILENCE_SECONDS) as http, http.stream("POST", path, json=body) as response:
         if response.status_code >= 400:
             response.read()
         _refuse_errors(response)
         for line in response.iter_lines():
-            if not line.startswith("data: ") or line == "data: [DONE]":
+            if line == "data: [DONE]":
+                return
+            if not line.startswith("data: "):
                 continue
             event = json.loads(line.removeprefix("data: "))
+            column = event.get("column", 0)
             if "error" in event:
-                raise EngineError(event["error"]["message"], event["error"]["hint"])
-            choice = event["choices"][0]
-            piece = choice["text"] if "text" in choice else choice["delta"].get("content", "")
-            if piece:
-                text.append(piece)
-                yield Delta(piece)
-            if choice["finish_reason"]:
-                yield _done("".join(text), event)
-                return
+                yield column, EngineError(event["error"]["message"], event["error"]["hint"])
+                continue
+            if not event["choices"]:
+                continue
+            delta = _delta(event["choices"][0])
+            text = texts.setdefault(column, [])
+            if delta.text or delta.tokens:
+                text.append(delta.text)
+                yield column, delta
+            if event["choices"][0]["finish_reason"]:
+                yield column, _done("".join(text), event)
     raise EngineError("The engine ended in the middle of the answer.", last_words(info.save_dir))
+
+
+def _delta(choice: dict[str, Any]) -> Delta:
+    text = choice["text"] if "text" in choice else choice["delta"].get("content", "")
+    figures = (choice.get("logprobs") or {}).get("content") or []
+    return Delta(text, tuple(token(entry) for entry in figures))
+
+
+def token(entry: dict[str, Any]) -> Token:
+    """A token as chat completions write it."""
+    top = tuple((other["token"], float(other["logprob"])) for other in entry["top_logprobs"])
+    return Token(entry["token"], float(entry["logprob"]), top)
 
 
 def _done(text: str, event: dict[str, Any]) -> Done:

@@ -1,8 +1,10 @@
-"""The engine's HTTP routes: OpenAI's API for models, chat and completions, and four of our own.
+"""The engine's HTTP routes: OpenAI's API for models, chat and completions, and some of our own.
 
     GET  /health               {status, phase, message, hint, runs, ...}; the only one without a token
     GET  /v1/models            "base" and the attached runs
     POST /v1/chat/completions  POST /v1/completions   whole or as server-sent events
+    POST /v1/compare           {asks: [chat requests]}: answered side by side in one stream, each event with its column
+    POST /v1/score             {tokens, loss, perplexity} of an expected answer, as training would count it
     POST /v1/render            {prompt, prompt_tokens}: the exact prompt of a conversation
     POST /v1/load              {run}: attach a run's adapter
     POST /shutdown
@@ -14,9 +16,11 @@ The last event of a stream carries, beside OpenAI's `finish_reason`, `usage`, `t
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -28,17 +32,19 @@ from starlette.types import ASGIApp
 
 from toolkit.errors import ToolkitError
 from toolkit.worker.guard import MAX_BODY_BYTES, Guard, error_response
-from toolkit.worker.host import Host
+from toolkit.worker.host import Host, Turn
 from toolkit.worker.payload import (
     BASE,
     ChatRequest,
+    CompareRequest,
     CompletionRequest,
     LoadRequest,
     RenderRequest,
     RequestError,
+    ScoreRequest,
     parse,
 )
-from toolkit.worker.replies import EventStream, Shape, whole
+from toolkit.worker.replies import Shape, one_stream, side_by_side, token_entry, whole
 
 
 def application(host: Host, token: str) -> ASGIApp:
@@ -57,6 +63,8 @@ def application(host: Host, token: str) -> ASGIApp:
             Route("/v1/models", routes.models),
             Route("/v1/chat/completions", routes.chat, methods=["POST"]),
             Route("/v1/completions", routes.completions, methods=["POST"]),
+            Route("/v1/compare", routes.compare, methods=["POST"]),
+            Route("/v1/score", routes.score, methods=["POST"]),
             Route("/v1/render", routes.render, methods=["POST"]),
             Route("/v1/load", routes.load, methods=["POST"]),
             Route("/shutdown", routes.shutdown, methods=["POST"]),
@@ -88,6 +96,31 @@ class Routes:
         text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
         return await self._reply(request, Shape.CHAT, asked, text, ids, received)
 
+    async def compare(self, request: Request) -> Response:
+        received = time.perf_counter()
+        asks = parse(CompareRequest, await _body(request)).asks
+        columns = [(await self._column(given, received), str(given.get("model", ""))[:200]) for given in asks]
+        return side_by_side(columns)
+
+    async def _column(self, given: dict[str, Any], received: float) -> Turn | Exception:
+        """One of several questions; what is wrong with it is its own."""
+        try:
+            asked = parse(ChatRequest, given)
+            engine = self._host.ready()
+            form = engine.form_of(asked.model, asked.prompt_of)
+            text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
+            return self._turn(asked, text, ids, received)
+        except ToolkitError as error:
+            return error
+
+    async def score(self, request: Request) -> Response:
+        asked = parse(ScoreRequest, await _body(request))
+        tokens = await asyncio.wrap_future(self._host.score(asked))
+        loss = -sum(token.logprob for token in tokens) / len(tokens)
+        return JSONResponse(
+            {"tokens": [token_entry(token) for token in tokens], "loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        )
+
     async def completions(self, request: Request) -> Response:
         received = time.perf_counter()
         asked = parse(CompletionRequest, await _body(request))
@@ -105,17 +138,20 @@ class Routes:
         ids: list[int],
         received: float,
     ) -> Response:
+        turn = self._turn(asked, text, ids, received)
+        if asked.stream:
+            usage_alone = asked.stream_options is not None and asked.stream_options.include_usage
+            return one_stream(turn, shape, asked.model, usage_alone)
+        return await whole(request, turn, shape, asked.model)
+
+    def _turn(self, asked: ChatRequest | CompletionRequest, text: str, ids: list[int], received: float) -> Turn:
         from toolkit.worker.generate import Ask, arguments_of  # loaded by now: the engine is ready
 
         engine = self._host.ready()
         settings = asked.settings(engine.form_of(asked.model, asked.prompt_of).inference)
-        ask = Ask(asked.model, text, ids, settings, received, asked.seed, asked.stops)
+        ask = Ask(asked.model, text, ids, settings, received, asked.seed, asked.stops, asked.alternatives)
         arguments_of(engine.adapters.model, ask)  # refuses what can't fit while a status code can still say so
-        turn = self._host.ask(ask)
-        if asked.stream:
-            usage_alone = asked.stream_options is not None and asked.stream_options.include_usage
-            return EventStream(turn, shape, asked.model, usage_alone)
-        return await whole(request, turn, shape, asked.model)
+        return self._host.ask(ask)
 
     async def render(self, request: Request) -> Response:
         asked = parse(RenderRequest, await _body(request))

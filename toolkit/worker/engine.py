@@ -1,24 +1,29 @@
 """The model behind the server: a base, the adapters of its runs, and how each run's prompts are written.
 
-Every method that computes is called from one thread only (host.py sees to it); `prompt` and `raw` may be called from
-any. Knows run directories, no HTTP.
+Several threads may ask at once: the baton lets one compute, and they take turns between two tokens. Knows run
+directories, no HTTP.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
+from toolkit.data.prompt import Example
 from toolkit.errors import EngineError
 from toolkit.runs.durable import verify_commit
 from toolkit.runs.rundir import RunDir, open_run, read_config
-from toolkit.worker import build, dataset, generate, model
+from toolkit.worker import build, dataset, generate, model, token_scores
 from toolkit.worker.adapters import Adapters
+from toolkit.worker.baton import Baton
 from toolkit.worker.payload import BASE, Message, RequestError
+from toolkit.worker.pieces import Piece, TokenScore
 
 
 class Engine:
@@ -27,6 +32,7 @@ class Engine:
     def __init__(self, save_dir: Path, config: Config, adapters: Adapters, tokenizer: PreTrainedTokenizerBase) -> None:
         self.save_dir, self.config, self.adapters, self.tokenizer = save_dir, config, adapters, tokenizer
         self.place = model.place(config)
+        self.baton = Baton()
         self._configs: dict[str, Config] = {}
 
     @classmethod
@@ -63,7 +69,9 @@ class Engine:
         if not self.shares_base(config):
             message = f"Run {run_id} was trained on another base model than the loaded one ({self.base_name})."
             raise RequestError(message, "Stop the engine and start it for that run.", status=409, code="other_base")
-        self.adapters.attach(run_id, _adapter_of(run))
+        folder = _adapter_of(run)
+        with self.baton.held():
+            self.adapters.attach(run_id, folder)
         self._configs[run_id] = config
 
     def shares_base(self, config: Config) -> bool:
@@ -107,12 +115,49 @@ class Engine:
             return text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return dataset.prompt_ids(config, self.tokenizer, text)
 
-    def answer(self, ask: generate.Ask, emit: Callable[[str], None], cancelled: threading.Event) -> generate.Answer:
-        """Raises RequestError."""
+    def answer(self, ask: generate.Ask, emit: Callable[[Piece], None], cancelled: threading.Event) -> generate.Answer:
+        """Takes turns with other answers. Raises RequestError."""
         if not ask.ids:
             raise RequestError("The prompt is empty.", "Write something.", param="prompt")
-        self.adapters.select(ask.model)
-        return generate.answer(self.adapters.model, self.tokenizer, ask, emit, cancelled)
+        with self.baton.held():
+            self.adapters.select(ask.model)
+            pause = TakeTurns(self.baton, self.adapters, ask.model)
+            return generate.answer(self.adapters.model, self.tokenizer, ask, emit, cancelled, pause)
+
+    def score(self, name: str, config: Config, prompt: str, completion: str, alternatives: int) -> list[TokenScore]:
+        """What model `name` gives to `completion` after `prompt`, end token included: as training would count it."""
+        chat, limit = dataset.chat_enabled(config, self.tokenizer), generate.context_length(self.adapters.model)
+        row = dataset.prepare([Example(prompt, completion)], self.tokenizer, limit or 1_048_576, chat).table
+        if not row.num_rows:
+            message = f"Prompt and answer are longer than this model's context of {limit} tokens."
+            raise RequestError(message, "Shorten the prompt.", code="context_length_exceeded", param="prompt")
+        ids, labels = row["input_ids"][0].as_py(), row["labels"][0].as_py()
+        learned_from = next(at for at, label in enumerate(labels) if label != dataset.IGNORED)
+        with self.baton.held():
+            self.adapters.select(name)
+            return token_scores.given(self.adapters.model, self.tokenizer, ids, max(1, learned_from), alternatives)
+
+
+class TakeTurns(generate.Pause):
+    """Passes the baton on; back with it, the answer's adapter and its random numbers are as they were."""
+
+    def __init__(self, baton: Baton, adapters: Adapters, name: str) -> None:
+        self._baton, self._adapters, self._name = baton, adapters, name
+        self.switch_seconds = 0.0
+
+    def wanted(self) -> bool:
+        return self._baton.wanted
+
+    def take(self) -> None:
+        state = torch.get_rng_state()
+        on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self._baton.pass_on()
+        begin = time.perf_counter()
+        self._adapters.select(self._name)
+        self.switch_seconds = time.perf_counter() - begin
+        torch.set_rng_state(state)
+        if on_gpus:
+            torch.cuda.set_rng_state_all(on_gpus)
 
 
 def _adapter_of(run: RunDir) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,18 +20,29 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 from toolkit.config import InferenceConfig
 from toolkit.worker import build
 from toolkit.worker.evaluate import stop_ids
+from toolkit.worker.no_memory import memory_explained
 from toolkit.worker.payload import SEED_LIMIT, RequestError
+from toolkit.worker.pieces import Piece, TokenScore
 from toolkit.worker.textstream import TextStream
+from toolkit.worker.token_scores import LogitsWatch
 
 FLUSH_SECONDS = 0.03
 """Pause between two pieces: a reader sees a steady stream, and the server's thread rarely takes the interpreter."""
+
+SLICE_SECONDS = 0.2
+"""How long an answer computes while others wait for the model."""
+SWITCH_SHARE = 5
+"""A slice lasts at least so many times what switching to its adapter took."""
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What is asked: `text` is the exact prompt, `ids` its tokens. received: time.perf_counter() at arrival."""
+    """What is asked: `text` is the exact prompt, `ids` its tokens. received: time.perf_counter() at arrival.
+
+    alternatives: how many likely tokens to tell beside each one; None tells no figures of tokens at all.
+    """
 
     model: str
     text: str
@@ -41,11 +51,13 @@ class Ask:
     received: float
     seed: int | None = None
     stops: tuple[str, ...] = ()
+    alternatives: int | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """ttft_s: seconds from arrival to the first token, waiting included. tokens_per_second: of the tokens after it.
+    """ttft_s: seconds from arrival to the first token, waiting included. tokens_per_second: of the tokens after it,
+    while it computed.
 
     notice: what the asker should know about how it ended, or "".
     """
@@ -59,16 +71,37 @@ class Answer:
     finish_reason: FinishReason
     seed: int
     notice: str = ""
+    tokens: tuple[TokenScore, ...] = ()
+
+
+class Pause:
+    """Between two tokens: lets other answers compute, and goes on as if nothing had been. The default never does."""
+
+    def wanted(self) -> bool:
+        return False
+
+    def take(self) -> None:
+        """Returns when it is this answer's turn again."""
 
 
 class Listener(StoppingCriteria):
     """Hears every new token, emits pieces of text, and ends the answer when it is cancelled or a stop text came."""
 
     def __init__(
-        self, stream: TextStream, ends: set[int], emit: Callable[[str], None], cancelled: threading.Event
+        self,
+        stream: TextStream,
+        ends: set[int],
+        emit: Callable[[Piece], None],
+        cancelled: threading.Event,
+        watch: LogitsWatch,
+        pause: Pause,
     ) -> None:
         self.stream, self._ends, self._emit, self._cancelled = stream, ends, emit, cancelled
-        self.count, self.first_at, self.last_at = 0, 0.0, 0.0
+        self._watch, self._pause = watch, pause
+        self.count, self.first_at, self.last_at, self.paused = 0, 0.0, 0.0, 0.0
+        self.tokens: list[TokenScore] = []
+        self._told = 0
+        self._slice = (time.perf_counter(), SLICE_SECONDS)  # when it began, how long it lasts
         self.ended = False
         self._pending: list[int] = []
         self._flushed_at = 0.0
@@ -92,41 +125,59 @@ class Listener(StoppingCriteria):
         if token in self._ends:
             self.ended = True
             return True
+        figures = self._watch.heard(token)
+        if figures is not None:
+            self.tokens.append(figures)
         self._pending.append(token)
         if self.last_at - self._flushed_at >= FLUSH_SECONDS:
             piece = self.stream.push(self._pending)
             self._pending = []
             if piece:  # else the next token may complete a character: it does not wait
                 self._flushed_at = self.last_at
-                self._emit(piece)
+                self._send(piece)
+        if self.last_at - self._slice[0] > self._slice[1] and self._pause.wanted():
+            self._give_way()
         return self.stream.stopped or self._cancelled.is_set()
+
+    def _give_way(self) -> None:
+        piece = self.stream.push(self._pending)
+        self._pending = []
+        self._send(piece)
+        self._pause.take()
+        back = time.perf_counter()
+        self.paused += back - self.last_at
+        self._slice = (back, max(SLICE_SECONDS, SWITCH_SHARE * getattr(self._pause, "switch_seconds", 0.0)))
 
     def finish(self) -> None:
         self._send(self.stream.push(self._pending))
         self._pending = []
-        self._send(self.stream.finish())
+        self._send(self.stream.finish(), last=True)
 
-    def _send(self, piece: str) -> None:
-        if piece:
-            self._emit(piece)
+    def _send(self, text: str, *, last: bool = False) -> None:
+        """Tokens wait for the text that they complete; at the end they come without."""
+        fresh = tuple(self.tokens[self._told :])
+        if text or (last and fresh):
+            self._told = len(self.tokens)
+            self._emit(Piece(text, fresh))
 
 
 def answer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     ask: Ask,
-    emit: Callable[[str], None],
+    emit: Callable[[Piece], None],
     cancelled: threading.Event,
+    pause: Pause | None = None,
 ) -> Answer:
     """Generate, calling `emit` with pieces of the text. Raises RequestError: the prompt or the memory does not fit."""
     arguments, bound = arguments_of(model, ask)
     ends = set(stop_ids(model, tokenizer))
     seed = ask.seed if ask.seed is not None else secrets.randbelow(SEED_LIMIT)
-    listener = Listener(TextStream(_decoder(tokenizer), ask.stops), ends, emit, cancelled)
+    stream, watch = TextStream(_decoder(tokenizer), ask.stops), LogitsWatch(model, tokenizer, ask.alternatives)
+    listener = Listener(stream, ends, emit, cancelled, watch, pause or Pause())
     ids = torch.tensor([ask.ids], device=model.device)
     torch.manual_seed(seed)
-    with _no_gradients(model), warnings.catch_warnings(), _memory_explained():
-        warnings.simplefilter("ignore")  # advice on settings that the run's config has checked
+    with watch, _no_gradients(model), memory_explained():
         model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -176,24 +227,6 @@ def _no_gradients(model: PreTrainedModel) -> torch.inference_mode | torch.no_gra
     return torch.no_grad() if getattr(model, "is_quantized", False) else torch.inference_mode()
 
 
-class _memory_explained:
-    """Turns running out of memory into a RequestError: the engine lives on."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        text = str(error).lower()
-        full = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-        if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and full):
-            return
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        message = "The memory is not enough for this prompt and answer."
-        hint = "Shorten the prompt, lower max_new_tokens, or end other programs that use this memory."
-        raise RequestError(message, hint, status=503, code="out_of_memory") from error
-
-
 def _reason(listener: Listener, cancelled: threading.Event) -> FinishReason:
     if listener.ended or listener.stream.stopped:
         return "stop"
@@ -201,7 +234,7 @@ def _reason(listener: Listener, cancelled: threading.Event) -> FinishReason:
 
 
 def _figures(ask: Ask, listener: Listener, reason: FinishReason, seed: int, notice: str) -> Answer:
-    seconds = listener.last_at - listener.first_at
+    seconds = listener.last_at - listener.first_at - listener.paused
     return Answer(
         text=listener.stream.text,
         prompt=ask.text,
@@ -212,4 +245,5 @@ def _figures(ask: Ask, listener: Listener, reason: FinishReason, seed: int, noti
         finish_reason=reason,
         seed=seed,
         notice=notice,
+        tokens=tuple(listener.tokens),
     )

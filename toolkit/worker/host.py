@@ -1,7 +1,7 @@
 """The engine's life inside the server: loading, one thread that computes, its queue, and when to end.
 
-The heavy libraries are imported on that thread, after the server has begun to answer. Answers are computed one at a
-time in the order in which they were asked for. Knows no HTTP.
+The heavy libraries are imported on that thread, after the server has begun to answer. AT_ONCE answers take turns with
+the model; more wait in the order in which they were asked for. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import ToolkitError
-from toolkit.worker.payload import RequestError
+from toolkit.worker.payload import RequestError, ScoreRequest
+from toolkit.worker.pieces import Piece, TokenScore
 
 if TYPE_CHECKING:
     from toolkit.worker.engine import Engine
     from toolkit.worker.generate import Answer, Ask
 
 MOST_WAITING = 64
+AT_ONCE = 8
+"""Each holds the keys and values of its own tokens: two playgrounds of four columns."""
 SECONDS_TO_REPORT_FAILURE = 60.0
 WATCH_SECONDS = 1.0
 
@@ -35,11 +38,11 @@ class Turn:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.events: asyncio.Queue[str | Answer | Exception] = asyncio.Queue()
+        self.events: asyncio.Queue[Piece | Answer | Exception] = asyncio.Queue()
         self.cancelled = threading.Event()
 
-    def emit(self, event: str | Answer | Exception) -> None:
-        """Called on the computing thread."""
+    def emit(self, event: Piece | Answer | Exception) -> None:
+        """Called on a computing thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.events.put_nowait, event)
 
@@ -53,6 +56,7 @@ class Host:
         self.phase, self.message, self.hint = "loading libraries", "", ""
         self.engine: Engine | None = None
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._answering = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="answer")
         self._turns: set[Turn] = set()
         self._refused: dict[str, str] = {}
         self._guard = threading.Lock()
@@ -71,6 +75,7 @@ class Host:
         for turn in list(self._turns):
             turn.cancelled.set()
         self._computing.shutdown(wait=False, cancel_futures=True)
+        self._answering.shutdown(wait=False, cancel_futures=True)
 
     def end(self) -> None:
         self._end()
@@ -108,9 +113,17 @@ class Host:
             raise RequestError(f"{MOST_WAITING} requests wait already.", "Try again later.", status=429, code="busy")
         turn = Turn(asyncio.get_running_loop())
         self._turns.add(turn)
-        done = asyncio.wrap_future(self._computing.submit(self._answer, engine, ask, turn))
+        done = asyncio.wrap_future(self._answering.submit(self._answer, engine, ask, turn))
         done.add_done_callback(lambda _: self._turns.discard(turn))
         return turn
+
+    def score(self, asked: ScoreRequest) -> Future[list[TokenScore]]:
+        """The figures of an expected answer, when its turn comes; raises RequestError, the future too."""
+        engine = self.ready()
+        form = engine.form_of(asked.model, asked.prompt_of)
+        self.touch()
+        parts = (asked.model, form, asked.prompt, asked.completion, asked.top_logprobs)
+        return self._answering.submit(engine.score, *parts)
 
     def attach(self, run_id: str) -> Future[None]:
         """Add a run's adapter when its turn comes; the future raises ToolkitError."""
@@ -163,7 +176,7 @@ class Host:
     def _load(self) -> None:
         # bitsandbytes advises to install `kernels`, which this project must not have; transformers announces renames
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore")  # that, and advice on settings that the run's config has checked
         try:
             from toolkit.worker.engine import Engine  # seconds of imports: /health answers meanwhile
 

@@ -16,11 +16,12 @@ from toolkit.errors import EngineError
 BASE = "base"
 """The name under which the model without any adapter is asked; no run id is as short."""
 SEED_LIMIT = 2**32
+MOST_ALTERNATIVES, MOST_COLUMNS = 20, 4
 ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
 WITHOUT_EFFECT = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,), "best_of": (1,), "presence_penalty": (0,), "frequency_penalty": (0,), "logprobs": (False, 0),
-    "top_logprobs": (0,), "logit_bias": ({},), "tools": ([],), "tool_choice": ("none", "auto"), "suffix": ("",),
+    "n": (1,), "best_of": (1,), "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},),
+    "tools": ([],), "tool_choice": ("none", "auto"), "suffix": ("",),
     "response_format": ({"type": "text"},), "echo": (False,), "parallel_tool_calls": (True, False),
 }  # fmt: skip
 """Parameters of OpenAI's API that are accepted only with the value that asks for nothing."""
@@ -120,10 +121,24 @@ class Request(Body):
 
 class ChatRequest(Request):
     messages: Annotated[list[Message], Field(min_length=1, max_length=2000)]
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
+
+    @property
+    def alternatives(self) -> int | None:
+        """Likely tokens to tell beside each one; None: no figures of tokens are wanted."""
+        if self.top_logprobs and not self.logprobs:
+            raise RequestError("'top_logprobs' needs 'logprobs'.", "Send logprobs: true too.", param="top_logprobs")
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionRequest(Request):
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
+
+    @property
+    def alternatives(self) -> int | None:
+        return self.logprobs
 
     @property
     def text(self) -> str:
@@ -134,6 +149,22 @@ class RenderRequest(Body):
     model: Annotated[str, Field(min_length=1, max_length=200)]
     prompt_of: Annotated[str, Field(max_length=200)] | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=2000)]
+
+
+class CompareRequest(Body):
+    """Several questions at once, answered side by side in one stream."""
+
+    asks: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_COLUMNS)]
+
+
+class ScoreRequest(Body):
+    """prompt: of one row, without a chat template; it is put into the run's own form."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    prompt_of: Annotated[str, Field(max_length=200)] | None = None
+    prompt: Annotated[str, Field(min_length=1)]
+    completion: Annotated[str, Field(min_length=1)]
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] = 0
 
 
 class LoadRequest(Body):
