@@ -1,18 +1,19 @@
-"""Answers: streamed as they come, closed when the page moves on, and a refusal in words for one of them alone."""
+"""Answers: streamed side by side as they come, closed when the page moves on, and a refusal for one of them alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from toolkit import client
-from toolkit.client import Delta, Done
+from toolkit.client import Delta, Done, Scored, Token
 from toolkit.config import InferenceConfig
 from toolkit.errors import EngineError
 from toolkit.ui import asking
+from toolkit.ui.columns_choice import PRESETS, Column, settings_of
+from toolkit.ui.marked_text import differences, likelihoods, percent
 
 
 class Place:
@@ -26,9 +27,6 @@ class Place:
         self.written.append(text)
         self._on_write()
 
-    def container(self) -> Any:
-        return nullcontext()
-
 
 class MovedOn(BaseException):
     """What Streamlit raises when the page is run again."""
@@ -39,50 +37,93 @@ def done(text: str) -> Done:
 
 
 @pytest.fixture
-def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The models whose stream was closed; "base" refuses."""
-    seen: list[str] = []
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the engine was asked; "other" can't be attached, the base refuses."""
+    found: dict[str, Any] = {"closed": 0}
 
-    def pieces(info: Any, model: str, *_: Any, **__: Any) -> Iterator[Delta | Done]:
+    def compare(info: Any, questions: Any, **_: Any) -> Iterator[tuple[int, Any]]:
+        found["questions"] = questions
         try:
-            if model == client.BASE:
-                raise EngineError("The base model refuses.", "Ask again.")
-            yield Delta("one ")
-            yield Delta("two")
-            yield done("one two")
+            yield 0, Delta("one ", (Token("one", -0.5), Token(" ", -0.1)))
+            yield 1, EngineError("The base model refuses.", "Ask again.")
+            yield 0, Delta("two", (Token("two", -2.0),))
+            yield 0, done("one two")
         finally:
-            seen.append(model)
+            found["closed"] += 1
 
-    monkeypatch.setattr(client, "stream_chat", pieces)
+    def load_run(info: Any, run: str) -> None:
+        raise EngineError(f"{run} is gone.", "Choose another.")
+
+    monkeypatch.setattr(client, "compare", compare)
+    monkeypatch.setattr(client, "models", lambda info: ["base", "run-1"])
+    monkeypatch.setattr(client, "load_run", load_run)
+    monkeypatch.setattr(client, "score", lambda *_, **__: Scored((Token("two", -0.1),), 0.1, 1.1))
     monkeypatch.setattr(asking, "REDRAW_S", -1.0)
-    monkeypatch.setattr(asking, "draw_answer", lambda *_: None)
-    return seen
+    return found
 
 
-def record() -> asking.Record:
-    return asking.question("run-1", "hi", [{"role": "user", "content": "hi"}], expected=None, seed=7, base_too=True)
+def record(*models: str, seed: int | None = None, expected: str | None = None) -> asking.Record:
+    columns = [Column(model, model, InferenceConfig(max_new_tokens=9)) for model in models]
+    turns = [{"role": "user", "content": "hi"}]
+    return asking.question("run-1", "hi", turns, expected=expected, seed=seed, columns=columns)
 
 
-def test_both_models_are_asked_and_one_refusal_stays_its_own(closed: list[str]) -> None:
-    asked, places = record(), [Place(), Place()]
-    asking.stream(None, asked, InferenceConfig(), places)  # type: ignore[arg-type]
-    ours, base = asked.answers
-    assert places[0].written == ["one ", "one two"]
+def test_all_are_asked_the_same_with_one_seed_and_a_refusal_stays_its_own(seen: dict[str, Any]) -> None:
+    asked, places = record("run-1", "base", "other", expected="one two"), [Place(), Place(), Place()]
+    asking.stream(None, asked, places)  # type: ignore[arg-type]
+    ours, base, other = asked.answers
+    assert places[0].written == ["one ", "one two"] and not places[1].written
     assert (ours.text, ours.done, ours.error) == ("one two", done("one two"), None)
-    assert base.error is not None
-    assert base.error.message == "The base model refuses."
-    assert ours.over
-    assert base.over
-    assert closed == ["run-1", "base"]
+    assert [token.text for token in ours.tokens] == ["one", " ", "two"]
+    assert ours.scored is not None and base.scored is None
+    assert base.error is not None and base.error.message == "The base model refuses."
+    assert other.error is not None and other.error.message == "other is gone."
+    assert all(answer.over for answer in asked.answers)
+    questions = seen["questions"]
+    assert [q.model for q in questions] == ["run-1", "base"]
+    assert {(q.seed, q.prompt_of, str(q.messages)) for q in questions} == {(asked.seed, "run-1", str(asked.messages))}
+    assert seen["closed"] == 1
 
 
-def test_a_stop_closes_the_stream_and_keeps_what_came(closed: list[str]) -> None:
+def test_without_a_typed_seed_one_is_drawn_for_the_question() -> None:
+    assert record("run-1", seed=7).seed == 7
+    assert len({record("run-1").seed for _ in range(20)}) > 10
+
+
+def test_a_stop_closes_the_stream_and_keeps_what_came(seen: dict[str, Any]) -> None:
     def move_on() -> None:
         raise MovedOn
 
-    asked = record()
+    asked = record("run-1", "base")
     with pytest.raises(MovedOn):
-        asking.stream(None, asked, InferenceConfig(), [Place(move_on), Place()])  # type: ignore[arg-type]
-    assert closed == ["run-1"], "the base model is not asked any more"
+        asking.stream(None, asked, [Place(move_on), Place()])  # type: ignore[arg-type,list-item]
+    assert seen["closed"] == 1
     assert asked.answers[0].text == "one "
     assert all(answer.over and answer.done is None for answer in asked.answers)
+
+
+def test_a_preset_changes_how_tokens_are_chosen_and_nothing_else() -> None:
+    form = InferenceConfig(max_new_tokens=77, do_sample=True, temperature=5.0, epsilon_cutoff=0.2)
+    greedy = settings_of("greedy", form, None)
+    assert greedy is not None and (greedy.do_sample, greedy.max_new_tokens) == (False, 77)
+    creative = settings_of("creative", form, None)
+    assert creative is not None and (creative.temperature, creative.epsilon_cutoff) == (1.1, 0.0)
+    assert settings_of("shared", form, None) is form
+    pinned = settings_of("pinned", form, {"max_new_tokens": 3})
+    assert pinned is not None and pinned.max_new_tokens == 3
+    assert settings_of("greedy", None, None) is None
+    assert set(PRESETS) == {"greedy", "balanced", "creative"}
+
+
+def test_differences_are_the_words_that_the_other_lacks() -> None:
+    marks = differences("a big red  lamp!", "a red lamp!")
+    assert "".join(mark.text for mark in marks) == "a big red  lamp!"
+    assert [mark.text for mark in marks if mark.kind == "other"] == ["big ", "  "]
+    assert [mark.kind for mark in differences("same", "same")] == ["same"]
+
+
+def test_tokens_are_shaded_by_probability_with_a_note() -> None:
+    likely, unlikely = likelihoods([Token("a", -0.01, (("a", -0.01), (" b", -5.0))), Token("\n", -7.0)])
+    assert (likely.kind, unlikely.kind, unlikely.text) == ("p0", "p4", "↵\n")
+    assert likely.note == "a  99 %\n' b'  0.67 %"
+    assert percent(-7.0) == "0.091 %"

@@ -1,11 +1,12 @@
-"""Questions and answers: one question goes to the adapter and, if wanted, to the base model with the same prompt.
+"""Questions and answers: one question goes to several models with the same prompt and seed, and all stream at once.
 
-Answers stream as plain text. They live in the session; a stop, a new question or a closed page ends the stream, and
-what had come by then stays.
+They live in the session; a stop, a new question or a closed page ends the stream, and what had come by then stays. How
+they look is `answer_card.py`'s.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,39 +15,47 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from toolkit import client
-from toolkit.client import Delta, Done, EngineInfo
+from toolkit.client import Delta, Done, EngineInfo, Scored, Token
 from toolkit.config import InferenceConfig
-from toolkit.errors import ToolkitError
-from toolkit.ui.plain import plain
-from toolkit.ui.prompt_view import text_block
-from toolkit.ui.words import count
+from toolkit.errors import EngineError, ToolkitError
+from toolkit.ui.columns_choice import SHARED, Column
 
-REDRAW_S = 0.06
+REDRAW_S = 0.08
 MOST_RECORDS = 20
+TOP = 5
+"""Alternatives that are told for each token."""
+SEEDS = 2**32
 Message = Mapping[str, str]
 
 
 @dataclass
 class Answer:
-    """One model's answer, as far as it has come. model: a run id, or client.BASE."""
+    """One model's answer, as far as it has come. model: a run id, or client.BASE. way: which settings it had."""
 
     model: str
     title: str
+    inference: InferenceConfig
+    way: str = SHARED
     text: str = ""
+    tokens: list[Token] = field(default_factory=list)
     done: Done | None = None
     error: ToolkitError | None = None
+    scored: Scored | None = None
     over: bool = False
 
 
 @dataclass
 class Record:
-    """A question with its answers. shown: what the person asked, in their words. expected: None when nobody knows."""
+    """A question with its answers. shown: what the person asked, in their words. expected: None when nobody knows.
+
+    seed: one for all columns, drawn when none was typed.
+    """
 
     run_id: str
     shown: str
     messages: Sequence[Message]
     expected: str | None
-    seed: int | None
+    seed: int
     chat: bool = False
     answers: list[Answer] = field(default_factory=list)
 
@@ -58,14 +67,13 @@ def question(
     *,
     expected: str | None,
     seed: int | None,
-    base_too: bool,
+    columns: Sequence[Column],
     chat: bool = False,
 ) -> Record:
-    """A question to a run, and with `base_too` to its base model, not asked yet."""
-    answers = [Answer(run_id, "This run")]
-    if base_too:
-        answers.append(Answer(client.BASE, "Base model"))
-    return Record(run_id, shown, messages, expected, seed, chat, answers)
+    """A question to a run and those beside it, not asked yet. Columns whose settings are wrong are left out."""
+    answers = [Answer(c.model, c.title, c.inference, c.way) for c in columns if c.inference is not None]
+    drawn = secrets.randbelow(SEEDS) if seed is None else seed
+    return Record(run_id, shown, messages, expected, drawn, chat, answers)
 
 
 def records(run_id: str, *, chat: bool) -> list[Record]:
@@ -80,78 +88,66 @@ def remember(record: Record) -> None:
     del kept[:-MOST_RECORDS]
 
 
-def stream(info: EngineInfo, record: Record, inference: InferenceConfig, places: Sequence[DeltaGenerator]) -> None:
-    """Fill in the answers, each into its place on the page.
+def stream(info: EngineInfo, record: Record, places: Sequence[DeltaGenerator]) -> None:
+    """Fill in the answers, each into its place on the page, all at once.
 
-    A rerun of the page (Stop among others) leaves through here: closing the generator ends the answer at the engine.
+    A rerun of the page (Stop among others) leaves through here: closing the generator ends the answers at the engine.
     """
     try:
-        for answer, place in zip(record.answers, places, strict=True):
-            try:
-                _one(info, record, answer, inference, place)
-            except ToolkitError as error:
+        asked = _attached(info, record)
+        questions = [client.Question(a.model, record.messages, a.inference, record.seed, record.run_id) for a in asked]
+        drawn = [0.0] * len(asked)
+        events = client.compare(info, questions, top_logprobs=TOP)
+        try:
+            for number, event in events:
+                answer, place = asked[number], places[record.answers.index(asked[number])]
+                _take(answer, event)
+                if isinstance(event, Delta) and time.monotonic() - drawn[number] > REDRAW_S:
+                    place.code(answer.text or " ", language=None, wrap_lines=True)
+                    drawn[number] = time.monotonic()
+        finally:
+            events.close()  # type: ignore[attr-defined]
+        _score(info, record)
+    except ToolkitError as error:
+        for answer in record.answers:
+            if answer.done is None and answer.error is None:
                 answer.error = error
-            answer.over = True
-            with place.container():
-                draw_answer(answer, record.expected)
     finally:
         for answer in record.answers:  # those that a stop left in the middle or unasked
             answer.over = True
 
 
-def _one(info: EngineInfo, record: Record, answer: Answer, inference: InferenceConfig, place: DeltaGenerator) -> None:
-    drawn = 0.0
-    pieces = client.stream_chat(info, answer.model, record.messages, inference, record.seed, prompt_of=record.run_id)
-    try:
-        for piece in pieces:
-            if isinstance(piece, Delta):
-                answer.text += piece.text
-                if time.monotonic() - drawn > REDRAW_S:
-                    place.code(answer.text or " ", language=None, wrap_lines=True)
-                    drawn = time.monotonic()
-            else:
-                answer.done, answer.text = piece, piece.text
-    finally:
-        pieces.close()  # type: ignore[attr-defined]
+def _attached(info: EngineInfo, record: Record) -> list[Answer]:
+    """The answers whose model is there, attached now where it was not; a refusal stays its own."""
+    known = set(client.models(info))
+    for answer in record.answers:
+        if answer.model not in known:
+            try:
+                client.load_run(info, answer.model)
+            except EngineError as error:
+                answer.error = error
+    return [answer for answer in record.answers if answer.error is None]
 
 
-def draw_answer(answer: Answer, expected: str | None) -> None:
-    """An answer with its figures, and whether it is the expected one."""
-    if answer.text or answer.done:
-        text_block(answer.text)
-    elif not answer.over:
-        st.caption("…")
-    if answer.error is not None:
-        st.caption(f":red[:material/error: {plain(answer.error.message, 500)}] {plain(answer.error.hint, 500)}")
-    elif answer.over and answer.done is None:
-        st.caption(":material/stop_circle: Stopped.")
-    if answer.done is not None:
-        st.markdown(f":small[{_verdict(answer, expected)}{_figures(answer.done)}]")
-        if answer.done.notice:
-            st.caption(f":orange[:material/info:] {plain(answer.done.notice, 500)}")
-
-
-def _verdict(answer: Answer, expected: str | None) -> str:
-    if expected is None:
-        return ""
-    if answer.text.strip() == expected.strip():
-        return ":green[:material/check_circle: as expected] · "
-    return ":red[:material/cancel: not as expected] · "
-
-
-def _figures(done: Done) -> str:
-    ended = {"length": "cut at the token limit", "cancelled": "stopped"}.get(done.finish_reason)
-    parts = [
-        f"first token after {done.ttft_s * 1000:,.0f} ms", f"{done.tokens_per_second:,.0f} tokens/s",
-        f"{count(done.completion_tokens)} tokens", f"seed {done.seed}", *([ended] if ended else []),
-    ]  # fmt: skip
-    return " · ".join(parts)
-
-
-def exact_prompt(record: Record) -> None:
-    """What was really sent, token markers and all."""
-    done = next((answer.done for answer in record.answers if answer.done is not None), None)
-    if done is None:
+def _take(answer: Answer, event: Delta | Done | EngineError) -> None:
+    if isinstance(event, Delta):
+        answer.text += event.text
+        answer.tokens += event.tokens
         return
-    with st.expander(f"The exact prompt sent ({count(done.prompt_tokens)} tokens)", icon=":material/data_object:"):
-        text_block(done.prompt)
+    answer.over = True
+    if isinstance(event, Done):
+        answer.done, answer.text = event, event.text
+    else:
+        answer.error = event
+
+
+def _score(info: EngineInfo, record: Record) -> None:
+    """What each model would have given to the expected answer."""
+    if record.expected is None or record.chat:
+        return
+    prompt = record.messages[-1]["content"]
+    for answer in record.answers:
+        if answer.done is not None:
+            answer.scored = client.score(
+                info, answer.model, prompt, record.expected, prompt_of=record.run_id, top_logprobs=TOP
+            )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from toolkit import client
@@ -10,6 +12,7 @@ from toolkit.config import Config
 from toolkit.errors import EngineError
 from toolkit.runs.rundir import RunDir
 from toolkit.ui.asking import Message, Record, question, records
+from toolkit.ui.columns_choice import Column
 
 PROBE = ({"role": "system", "content": "."}, {"role": "user", "content": "."})
 
@@ -33,7 +36,7 @@ def may_chat(config: Config) -> bool:
     return config.data.use_chat_template is not False
 
 
-def chat_question(run: RunDir, typed: str, system: str, *, seed: int | None, base_too: bool) -> Record:
+def chat_question(run: RunDir, typed: str, system: str, *, seed: int | None, columns: Sequence[Column]) -> Record:
     """The next turn: the system prompt, the turns so far with this run's answers, and what was typed."""
     messages: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
     for record in records(run.id, chat=True):
@@ -41,4 +44,4 @@ def chat_question(run: RunDir, typed: str, system: str, *, seed: int | None, bas
             messages.append({"role": "user", "content": record.shown})
             messages.append({"role": "assistant", "content": record.answers[0].text})
     messages.append({"role": "user", "content": typed})
-    return question(run.id, typed, messages, expected=None, seed=seed, base_too=base_too, chat=True)
+    return question(run.id, typed, messages, expected=None, seed=seed, columns=columns, chat=True)

@@ -48,9 +48,12 @@ def now() -> Now:
     return Now(draft, state.grid() if on else {}, on)
 
 
-def render_section(key: str, problems: Sequence[Problem] = ()) -> None:
-    """Every setting of a section that has an effect now; advanced ones behind a fold, drawn when it is open."""
-    view = now()
+def render_section(key: str, problems: Sequence[Problem] = (), *, several: bool = True) -> None:
+    """Every setting of a section that has an effect now; advanced ones behind a fold, drawn when it is open.
+
+    several: while a study is on, offer several values; False where one value is used at once, whatever a study tries.
+    """
+    view = now() if several else Now(state.draft(), {}, ablation_on=False)
     render_fields(visible(layout.paths(key, "basic"), problems, view), problems, view)
     advanced = visible(layout.paths(key, "advanced"), problems, view)
     if not advanced:

@@ -13,12 +13,12 @@ from toolkit.config import InferenceConfig
 from toolkit.errors import Problem
 from toolkit.runs.rundir import RunDir, read_config
 from toolkit.ui import state
-from toolkit.ui.asking import Record, draw_answer, exact_prompt, records, remember, stream
+from toolkit.ui.answer_card import MARKED, TEXT, TOKENS, answer_places, card, columns_for, exact_prompt
+from toolkit.ui.asking import Record, records, remember, stream
 from toolkit.ui.chat import chat_question, may_chat, turns_refused
+from toolkit.ui.columns_choice import Column, choose_columns, preset_buttons
 from toolkit.ui.engine_view import engine_bar, want
 from toolkit.ui.form import render_section
-from toolkit.ui.plain import plain
-from toolkit.ui.prompt_view import text_block
 from toolkit.ui.run_pick import run_chooser
 from toolkit.ui.run_table import Entry
 from toolkit.ui.template_ask import boxes, fill, question_in_boxes
@@ -27,23 +27,38 @@ from toolkit.validation import validate
 FORMS = {"template": ":material/table_rows: As in training", "chat": ":material/forum: Free chat"}
 
 
+VIEWS = {
+    TEXT: ":material/notes: Text",
+    MARKED: ":material/difference: Differences",
+    TOKENS: ":material/token: Tokens",
+}
+
+
 @dataclass(frozen=True)
 class Asking:
-    """How to ask: the settings (None while they are wrong), a seed or None for a new one each time, the base or not."""
+    """How to ask: who answers, a seed or None for a new one each time, and how answers are shown."""
 
-    inference: InferenceConfig | None
+    columns: Sequence[Column]
     seed: int | None
-    base_too: bool
+    view: str
+
+    @property
+    def able(self) -> bool:
+        """False while the settings of a column are wrong."""
+        return all(column.inference is not None for column in self.columns)
 
 
 def playground(found: Sequence[Entry]) -> Entry:
     """Draw the playground over the runs that have an adapter; returns the chosen one."""
     main, side = st.columns([7, 3], gap="large")
-    with side:
-        asking = _settings()
     with main:
         entry = run_chooser(found, "Run")
-        info = engine_bar(entry)
+        bar = st.container()
+    with side:
+        asking = _settings(entry, found)
+    with main:
+        with bar:
+            info = engine_bar(entry)
         form = _form(entry, info)
         if form == "chat":
             _chat(entry.run, info, asking)
@@ -52,18 +67,25 @@ def playground(found: Sequence[Entry]) -> Entry:
     return entry
 
 
-def _settings() -> Asking:
-    st.markdown("##### :material/tune: How it answers")
-    base_too = st.toggle("Ask the base model too", value=True, key="base_too", persist_state="session",
-                         help="The same prompt, without what was learned.")  # fmt: skip
+def _settings(entry: Entry, found: Sequence[Entry]) -> Asking:
+    inference, problems = inference_settings()
+    st.markdown("##### :material/groups: Who answers")
+    columns = choose_columns(entry, found, inference)
+    view = st.segmented_control(
+        "Show answers as", list(VIEWS), format_func=VIEWS.__getitem__, default=MARKED, required=True, key="answer_view",
+        persist_state="session",
+        help="Differences: words that the first column does not have there. Tokens: hover one for its probability and "
+        "what else was likely.",
+    )  # fmt: skip
+    st.markdown("##### :material/tune: How they answer")
     seed = st.number_input(
         "Seed", 0, 2**32 - 1, value=None, placeholder="a new one each time", key="ask_seed", persist_state="session",
-        help="Counts when sampling is on: the same seed gives the same answer.",
+        help="One seed for all columns. The same seed gives the same answer.",
     )  # fmt: skip
-    inference, problems = inference_settings()
-    render_section("inference", problems)
+    preset_buttons()
+    render_section("inference", problems, several=False)
     st.caption("Changes count from the next question on.")
-    return Asking(inference, seed, base_too)
+    return Asking(columns, seed, view or MARKED)
 
 
 def inference_settings() -> tuple[InferenceConfig | None, list[Problem]]:
@@ -92,7 +114,7 @@ def _template(run: RunDir, info: EngineInfo | None, asking: Asking) -> None:
     kept = records(run.id, chat=False)
     boxes(run)
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        off = asking.inference is None
+        off = not asking.able
         st.button(
             "Try a test row", icon=":material/casino:", type="secondary" if kept else "primary", disabled=off,
             on_click=_try_row, args=(run, asking), help="A row the model was not trained on, with its known answer.",
@@ -106,10 +128,10 @@ def _template(run: RunDir, info: EngineInfo | None, asking: Asking) -> None:
     _settle(kept, fresh)
     places: list[DeltaGenerator] = []
     for record in reversed(kept):
-        drawn = _card(record)
+        drawn = card(record, asking.view)
         if record is fresh:
             places = drawn
-    _answer(info, fresh, asking, places, stop)
+    _answer(info, fresh, places, stop)
 
 
 def _try_row(run: RunDir, asking: Asking) -> None:
@@ -118,7 +140,7 @@ def _try_row(run: RunDir, asking: Asking) -> None:
 
 
 def _ask(run: RunDir, asking: Asking) -> None:
-    st.session_state["pending_ask"] = question_in_boxes(run, seed=asking.seed, base_too=asking.base_too)
+    st.session_state["pending_ask"] = question_in_boxes(run, seed=asking.seed, columns=asking.columns)
     want(run.id)
 
 
@@ -144,43 +166,14 @@ def _settle(kept: Sequence[Record], fresh: Record | None) -> None:
 
 
 def _answer(
-    info: EngineInfo | None, fresh: Record | None, asking: Asking, places: Sequence[DeltaGenerator],
-    stop: DeltaGenerator,
-) -> None:  # fmt: skip
+    info: EngineInfo | None, fresh: Record | None, places: Sequence[DeltaGenerator], stop: DeltaGenerator
+) -> None:
     """Stream the fresh question's answers; a press of Stop reruns the page, which ends the stream."""
-    if info is None or fresh is None or asking.inference is None:
+    if info is None or fresh is None:
         return
     stop.button("Stop", icon=":material/stop_circle:", key="stop_answer")
-    stream(info, fresh, asking.inference, places)
+    stream(info, fresh, places)
     st.rerun()
-
-
-def _card(record: Record) -> list[DeltaGenerator]:
-    """A question and its answers; returns the place of each answer."""
-    with st.container(border=True):
-        text_block(record.shown)
-        wide = len(record.answers) + (record.expected is not None)
-        columns = st.columns(wide)
-        places = _places(record, columns)
-        if record.expected is not None:
-            with columns[-1]:
-                st.markdown(":gray-badge[Expected]")
-                text_block(record.expected)
-        exact_prompt(record)
-    return places
-
-
-def _places(record: Record, columns: Sequence[DeltaGenerator]) -> list[DeltaGenerator]:
-    places = []
-    for answer, column in zip(record.answers, columns, strict=False):
-        with column:
-            colour = "green" if answer.model == record.run_id else "gray"
-            st.markdown(f":{colour}-badge[{plain(answer.title)}]")
-            place = st.empty()
-            with place.container():
-                draw_answer(answer, record.expected)
-            places.append(place)
-    return places
 
 
 def _chat(run: RunDir, info: EngineInfo | None, asking: Asking) -> None:
@@ -190,10 +183,10 @@ def _chat(run: RunDir, info: EngineInfo | None, asking: Asking) -> None:
             placeholder="Empty: none is sent", persist_state="session",
         )  # fmt: skip
     said = st.container()
-    typed = st.chat_input("Your message", disabled=asking.inference is None, key="chat_input")
+    typed = st.chat_input("Your message", disabled=not asking.able, key="chat_input")
     if typed:
         st.session_state["pending_ask"] = chat_question(
-            run, str(typed), system or "", seed=asking.seed, base_too=asking.base_too
+            run, str(typed), system or "", seed=asking.seed, columns=asking.columns
         )
         want(run.id)
         if info is None:
@@ -201,22 +194,22 @@ def _chat(run: RunDir, info: EngineInfo | None, asking: Asking) -> None:
     stop = st.empty()
     with said:
         fresh = _take_pending(run, info, chat=True)
-        places = _turns(run, fresh)
+        places = _turns(run, fresh, asking.view)
     before = records(run.id, chat=True)
     if before and st.button("Clear the conversation", icon=":material/delete_sweep:", type="tertiary"):
         before.clear()
         st.rerun()
-    _answer(info, fresh, asking, places, stop)
+    _answer(info, fresh, places, stop)
 
 
-def _turns(run: RunDir, fresh: Record | None) -> list[DeltaGenerator]:
+def _turns(run: RunDir, fresh: Record | None, view: str) -> list[DeltaGenerator]:
     _settle(records(run.id, chat=True), fresh)
     places: list[DeltaGenerator] = []
     for record in records(run.id, chat=True):
         with st.chat_message("user", avatar=":material/person:"):
             st.text(record.shown)
         with st.chat_message("assistant", avatar=":material/smart_toy:"):
-            drawn = _places(record, st.columns(len(record.answers)))
+            drawn = answer_places(record, columns_for(len(record.answers)), view)
             exact_prompt(record)
         if record is fresh:
             places = drawn

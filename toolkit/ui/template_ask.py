@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from toolkit.data.split import plan_split
 from toolkit.data.table import Table, load_table
 from toolkit.runs.rundir import RunDir, read_config
 from toolkit.ui.asking import Record, question
+from toolkit.ui.columns_choice import Column
 from toolkit.ui.plain import plain
 from toolkit.ui.prompt_view import text_block
 
@@ -63,7 +65,7 @@ def fill(run: RunDir) -> None:
         st.session_state[_box_key(run, column)] = row[column] or ""
 
 
-def question_in_boxes(run: RunDir, *, seed: int | None, base_too: bool) -> Record:
+def question_in_boxes(run: RunDir, *, seed: int | None, columns: Sequence[Column]) -> Record:
     """What the boxes hold now; the expected answer is known while they are a row of the test split unchanged."""
     table, _, renderer = held_out(str(run.path))
     if isinstance(renderer, ChatRenderer):
@@ -76,7 +78,7 @@ def question_in_boxes(run: RunDir, *, seed: int | None, base_too: bool) -> Recor
     prompt = renderer.prompt(values)
     expected = renderer.example(row).completion if same else None
     messages = [{"role": "user", "content": prompt}]
-    return question(run.id, prompt, messages, expected=expected, seed=seed, base_too=base_too)
+    return question(run.id, prompt, messages, expected=expected, seed=seed, columns=columns)
 
 
 def _question_in_turn(run: RunDir, renderer: ChatRenderer, *, seed: int | None, base_too: bool) -> Record:
