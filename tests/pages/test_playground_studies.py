@@ -53,3 +53,28 @@ def test_a_study_shows_its_runs_and_the_best(stage: Stage) -> None:
     assert len(frame) == 3
     assert "Queued" in frame.to_string()
     assert app.selectbox[0].options == ["ranks"]
+
+
+def test_while_a_study_is_on_the_playground_offers_one_value_each(stage: Stage) -> None:
+    run = stage.finished("done")
+    app = stage.page("playground", run)
+    app.session_state["workspace"]["draft"]["ablation"]["use_ablate"] = True
+    app.session_state["workspace"]["grid"] = {"inference.max_new_tokens": [8, 16]}
+    app = stage.checked(app.run())
+    assert not [entry for entry in app.button if str(entry.key).startswith("several:")]
+    assert app.text_input(key="field:inference.max_new_tokens").value == "128"
+
+
+def test_other_runs_of_the_same_base_can_stand_beside_and_a_preset_is_one_click(stage: Stage) -> None:
+    other, run = stage.finished("other"), stage.finished("done")
+    stage.finished("elsewhere", config={"model": {"hf_model_ckpt": "owner/other-model"}})
+    app = stage.page("playground", run)
+    assert [option.split(" · ")[0] for option in app.multiselect[0].options] == ["Base model", "other"]
+    assert app.multiselect[0].value == ["base"]
+    app = stage.checked(app.multiselect[0].set_value(["base", other.id]).run())
+    app = stage.checked(button(app, "Creative").click().run())
+    kept = app.session_state["workspace"]["draft"]["inference"]
+    assert (kept["do_sample"], kept["temperature"], kept["max_new_tokens"]) == (True, 1.1, 128)
+    app = stage.checked(app.toggle(key="own_settings").set_value(True).run())
+    app = stage.checked(app.selectbox(key=f"way:{other.id}").set_value("greedy").run())
+    assert app.session_state["workspace"]["draft"]["inference"]["do_sample"] is True, "the form stays as it was"

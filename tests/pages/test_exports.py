@@ -1,0 +1,57 @@
+"""The export section of a finished run: what each card says, from the files alone."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from tests.pages.conftest import Stage, button, words
+from tests.runs.test_certificate import contract, replay
+from toolkit.runs.certificate import judge, write_certificate
+from toolkit.runs.contract import CONTRACT
+from toolkit.runs.durable import commit_dir
+from toolkit.runs.exports import certificate_path, commit_hash, folder_of, tell_progress
+from toolkit.runs.rundir import RunDir
+
+
+def made(run: RunDir, form: str, *, broken: bool) -> None:
+    run.exports_dir.mkdir(exist_ok=True)
+    (run.exports_dir / CONTRACT).write_text(contract().dump())
+    staging = run.exports_dir / ".new"
+    staging.mkdir()
+    (staging / "model.safetensors").write_bytes(b"weights")
+    commit_dir(staging, folder_of(run, form), {})
+    found = replay({"answer_ids": (7, 9, 2), "answer": "<b>c</b>"} if broken else None)
+    verdict = judge(contract(), found, form=form, commit=commit_hash(folder_of(run, form)))
+    write_certificate(certificate_path(run, form), verdict)
+
+
+def test_each_card_says_what_its_export_is_worth(stage: Stage) -> None:
+    run = stage.finished("done")
+    app = stage.page("runs", run)
+    assert words(app).count("Not made yet") == 3
+    assert len([entry for entry in app.button if entry.label == "Make it"]) == 3
+    made(run, "merged-bf16", broken=False)
+    made(run, "merged-fp16", broken=True)
+    tell_progress(run, "adapter", "failed", "", 1.0, "The disk is full.", "Free space.")
+    text = words(stage.page("runs", run))
+    assert "Answers as the run did" in text and "Broken: don't use it" in text
+    assert "'<b>c</b>' instead of 'b'" in text  # as text: `words` took the escapes off
+    assert "The disk is full. Free space." in text.replace("]", "")
+    assert "vllm serve" in text and "python -m toolkit serve" in text
+
+
+def test_an_export_that_can_not_start_is_told_in_words(stage: Stage) -> None:
+    run = stage.finished("done")
+    app = stage.page("runs", run)
+    (run.adapter_dir / "COMMIT.json").write_text(json.dumps({"schema": 1}))  # not what was committed
+    app = stage.checked(button(app, "Make it").click().run())
+    deadline = time.monotonic() + 120
+    while "Not made" not in words(app).replace("Not made yet", "") and time.monotonic() < deadline:
+        app = stage.checked(app.run())
+    assert "can't be trusted" in words(app)
+
+
+def test_a_run_without_an_adapter_has_no_exports(stage: Stage) -> None:
+    run = stage.finished("none", adapter=False)
+    assert "golden prompts" not in words(stage.page("runs", run))
