@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "worker": FLOOR
     | {"worker", "assets", "choices", "data", "evaluation"}
     | {f"runs.{name}" for name in ("rundir", "events", "lock", "explain", "configfile", "durable")}
-    | {f"runs.{name}" for name in ("contract", "certificate", "exports", "card", "recipes", "status")}
+    | {f"runs.{name}" for name in ("contract", "certificate", "exports", "card", "recipes", "status", "hub")}
     | {f"runs.{name}" for name in ("checkpoints", "resume")},
 }
 MAX_LINES, MAX_FUNCTION = 250, 50

@@ -10,7 +10,7 @@ from tests.runs.test_certificate import contract, replay
 from toolkit.runs.certificate import judge, write_certificate
 from toolkit.runs.contract import CONTRACT
 from toolkit.runs.durable import commit_dir
-from toolkit.runs.exports import certificate_path, commit_hash, folder_of, tell_progress
+from toolkit.runs.exports import FORMS, certificate_path, commit_hash, folder_of, tell_progress
 from toolkit.runs.rundir import RunDir
 
 
@@ -29,8 +29,8 @@ def made(run: RunDir, form: str, *, broken: bool) -> None:
 def test_each_card_says_what_its_export_is_worth(stage: Stage) -> None:
     run = stage.finished("done")
     app = stage.page("runs", run)
-    assert words(app).count("Not made yet") == 3
-    assert len([entry for entry in app.button if entry.label == "Make it"]) == 3
+    assert words(app).count("Not made yet") == len(FORMS)
+    assert len([entry for entry in app.button if entry.label == "Make it"]) == len(FORMS)
     made(run, "merged-bf16", broken=False)
     made(run, "merged-fp16", broken=True)
     tell_progress(run, "adapter", "failed", "", 1.0, "The disk is full.", "Free space.")

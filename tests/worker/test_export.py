@@ -245,3 +245,43 @@ def test_the_demo_trained_exported_and_checked_by_its_own_processes(save_dir: Pa
     assert export_state(run, MERGED).state == "passed"  # until somebody looks
     start_export(run, MERGED, check_only=True).wait()
     assert export_state(run, MERGED).state == "broken"
+
+
+def test_the_modelfile_writes_what_training_wrote(run: RunDir, kind: str) -> None:
+    from toolkit.worker import gguf
+    from toolkit.worker.model import load_tokenizer
+
+    contract = reference(run)
+    assert contract is not None
+    config = read_config(run)
+    text = gguf.modelfile(config, contract, load_tokenizer(config, folder_of(run, MERGED)))
+    template = text.split('"""')[1]
+    plain = template.split("{{ else }}")[1].replace("{{ end }}", "") if "{{ else }}" in template else template
+    golden = contract.golden[0]
+    assert plain.replace("{{ .Prompt }}", golden.prompt) == golden.text
+    if kind == "chat":
+        with_system = template.split("{{ else }}")[0].removeprefix("{{ if .System }}")
+        assert "<|im_start|>system\n{{ .System }}<|im_end|>\n<|im_start|>user\n" in with_system
+    assert f'PARAMETER stop "{"<|im_end|>" if kind == "chat" else "</s>"}"' in text
+    assert "FROM ./model.gguf" in text and "PARAMETER temperature 0" in text
+
+
+def test_a_converter_is_used_where_there_is_one_and_its_refusal_told(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.errors import ToolkitError
+    from toolkit.worker import gguf
+
+    folder = tmp_path / "out"
+    shutil.copytree(folder_of(run, MERGED), folder)
+    gguf.convert(folder)
+    assert (folder / "model.safetensors").exists(), "without a converter all stays"
+    (tmp_path / "convert_hf_to_gguf.py").write_text("raise NotImplementedError('tokenizer of another planet')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ToolkitError, match="tokenizer of another planet"):
+        gguf.convert(folder)
+    code = "import sys, pathlib\npathlib.Path(sys.argv[sys.argv.index('--outfile') + 1]).write_bytes(b'GGUF')"
+    (tmp_path / "convert_hf_to_gguf.py").write_text(code)
+    gguf.convert(folder)
+    assert (folder / "model.gguf").read_bytes() == b"GGUF" and not list(folder.glob("*.safetensors"))

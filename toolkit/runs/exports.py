@@ -42,6 +42,7 @@ FORMS = {
         Form("adapter", "Adapter", "The small file of what was learned. It needs the base model beside it."),
         Form("merged-bf16", "Merged, bf16", "One model of its own, for vLLM and transformers on new GPUs.", "bfloat16"),
         Form("merged-fp16", "Merged, fp16", "The same, finer rounding, for older GPUs and for GGUF.", "float16"),
+        Form("gguf", "For Ollama", "What llama.cpp and Ollama read, asked as in training.", "float16"),
     )
 }
 
@@ -106,6 +107,18 @@ def export_state(run: RunDir, form: str) -> ExportState:
     if certificate is None or certificate.commit != commit_hash(folder):
         return ExportState(kind, "unchecked", folder=where, bytes=size)
     return ExportState(kind, certificate.verdict, certificate=certificate, folder=where, bytes=size)
+
+
+def pushed_state(run: RunDir, form: Form) -> ExportState:
+    """How far a push is: no folder of its own, no certificate; `passed` when it has arrived."""
+    said = _progress(progress_path(run, form.key))
+    if is_held(lock_path(run, form.key)):
+        return ExportState(form, "running", str(said.get("phase", "starting")), float(said.get("fraction", 0.0)))
+    message, hint = str(said.get("message", "")), str(said.get("hint", ""))
+    if said.get("state") == "running":
+        message, hint = "The push ended without a word.", "Push again."
+    states: dict[object, State] = {None: "none", "made": "passed"}
+    return ExportState(form, states.get(said.get("state"), "failed"), message=message, hint=hint)
 
 
 def commit_hash(folder: Path) -> str:

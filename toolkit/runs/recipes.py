@@ -17,6 +17,7 @@ from toolkit.data.prompt import Template, compile_template
 from toolkit.runs.exports import Form
 from toolkit.runs.rundir import RunDir
 
+GGUF, CONVERTER = "model.gguf", "convert_hf_to_gguf"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's --max-lora-rank may be."""
 
@@ -31,7 +32,8 @@ class Recipe:
 def recipes(run: RunDir, config: Config, form: Form, place: str, *, chat: bool) -> list[Recipe]:
     """How to use one export that lies at `place` (a folder, or a hub id). chat: asked in the chat template."""
     if form.key == "gguf":
-        return [_ollama(run, place), _llama_server(place)]
+        ready = (Path(place) / GGUF).exists()
+        return [*([] if ready else [_conversion(place)]), _ollama(run, place), _llama_server(place)]
     return [_serve(run), _vllm(run, config, form, place), _python(config, form, place, chat=chat)]
 
 
@@ -104,10 +106,22 @@ def _generation(config: Config) -> str:
     return ", ".join(parts)
 
 
+def _conversion(place: str) -> Recipe:
+    """In an environment of its own: the converter's requirements are not this project's."""
+    where, target = shlex.quote(place), shlex.quote(str(Path(place) / GGUF))
+    lines = (
+        "git clone --depth 1 https://github.com/ggml-org/llama.cpp",
+        "python -m venv llama.cpp/.venv",
+        "llama.cpp/.venv/bin/pip install -r llama.cpp/requirements/requirements-convert_hf_to_gguf.txt",
+        f"llama.cpp/.venv/bin/python llama.cpp/{CONVERTER}.py {where} --outfile {target} --outtype f16",
+    )
+    return Recipe("Convert it, once", "bash", "\n".join(lines))
+
+
 def _ollama(run: RunDir, place: str) -> Recipe:
     lines = (f"cd {shlex.quote(place)}", f"ollama create {run.id} -f Modelfile", f"ollama run {run.id}")
     return Recipe("Ollama", "bash", "\n".join(lines))
 
 
 def _llama_server(place: str) -> Recipe:
-    return Recipe("llama.cpp", "bash", f"llama-server -m {shlex.quote(str(Path(place) / 'model.gguf'))} --port 8080")
+    return Recipe("llama.cpp", "bash", f"llama-server -m {shlex.quote(str(Path(place) / GGUF))} --port 8080")

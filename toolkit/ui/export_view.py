@@ -14,9 +14,11 @@ from toolkit.runs.certificate import Certificate
 from toolkit.runs.contract import Contract, reference
 from toolkit.runs.export_process import start_export
 from toolkit.runs.exports import FORMS, ExportState, export_state
+from toolkit.runs.hub import hub_state
 from toolkit.runs.recipes import recipes
 from toolkit.runs.rundir import RunDir, read_config
 from toolkit.ui.chrome import boundary, show_error
+from toolkit.ui.hub_view import push_row
 from toolkit.ui.plain import plain
 from toolkit.ui.prompt_view import text_block
 from toolkit.ui.words import size
@@ -39,7 +41,7 @@ def export_section(run: RunDir) -> None:
             "Each export is played against golden prompts that were answered when the run finished: token ids, "
             "log-probabilities and answers must be the same, or the export is marked broken."
         )
-        going = any(_state(run, form).state == "running" for form in FORMS)
+        going = _going(run, [_state(run, form) for form in FORMS])
         st.fragment(_cards, run_every=PERIOD_S if going else None)(run.path, going)
 
 
@@ -47,12 +49,17 @@ def _cards(path: Path, going: bool) -> None:
     with boundary():
         run = RunDir(path)
         states = [_state(run, form) for form in FORMS]
-        if any(state.state == "running" for state in states) is not going:
+        if _going(run, states) is not going:
             st.rerun()  # the fragment ticks only while something is being made
-        grid = st.grid(min_column_width=270)
+        grid = st.grid(min_column_width=240)
         for state in states:
             with grid.cell(), st.container(border=True, height="stretch"):
                 _card(run, state)
+        push_row(run, [state.form for state in states if state.state == "passed"])
+
+
+def _going(run: RunDir, states: list[ExportState]) -> bool:
+    return any(state.state == "running" for state in (*states, hub_state(run)))
 
 
 def _state(run: RunDir, form: str) -> ExportState:

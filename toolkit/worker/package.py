@@ -44,6 +44,17 @@ def build(run: RunDir, config: Config, form: str, staging: Path, progress: Progr
         return
     _merge(run, config, FORMS[form], staging, progress)
     _describe(run, config, FORMS[form], contract, staging)
+    if form == "gguf":
+        _for_ollama(config, contract, staging, progress)
+
+
+def _for_ollama(config: Config, contract: Contract, staging: Path, progress: Progress) -> None:
+    from toolkit.worker import gguf
+
+    tokenizer = model.load_tokenizer(config, staging)
+    durable_write(staging / "Modelfile", gguf.modelfile(config, contract, tokenizer))
+    progress("converting to GGUF", 0.5)
+    gguf.convert(staging)
 
 
 def _merge(run: RunDir, config: Config, form: Form, staging: Path, progress: Progress) -> None:

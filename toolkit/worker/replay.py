@@ -29,6 +29,7 @@ from toolkit.runs.certificate import Certificate, Played, Replay, damaged, judge
 from toolkit.runs.contract import Contract, Golden, read_contract, reference, template_hash
 from toolkit.runs.durable import verify_commit
 from toolkit.runs.exports import FORMS, Form, certificate_path, commit_hash, folder_of
+from toolkit.runs.recipes import GGUF
 from toolkit.runs.rundir import RunDir, open_run, read_config
 from toolkit.worker import model
 from toolkit.worker.contract import chat_template_hash, greedy, identity, measure, special_tokens
@@ -113,12 +114,13 @@ def _load(
         adapted = PeftModel.from_pretrained(base, str(folder), local_files_only=True).eval()
         return adapted, same, here, contract.precision
     where = "cuda:0" if model.place(config).cuda else "cpu"
-    arguments: dict[str, Any] = {"gguf_file": "model.gguf"} if form.key == "gguf" else {"use_safetensors": True}
+    converted = (folder / GGUF).exists()
+    arguments: dict[str, Any] = {"gguf_file": GGUF} if converted else {"use_safetensors": True}
     with model.explained(str(folder.name)):
         loaded = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=form.dtype if form.key == "gguf" else "auto", local_files_only=True, **arguments
+            str(folder), dtype=form.dtype if converted else "auto", local_files_only=True, **arguments
         ).eval()
-    found = weights_dtype(folder) if form.key != "gguf" else form.dtype
+    found = weights_dtype(folder) if not converted else form.dtype
     served = str(loaded.dtype).removeprefix("torch.")
     return loaded.to(where), None, found if found == served else f"{found}, loaded as {served}", form.dtype
 

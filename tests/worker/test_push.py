@@ -1,0 +1,86 @@
+"""A push to a hub of our own: what goes out, what stays at home, and every refusal in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.hub import FakeHub, fake_hub
+from tests.fakes.training import draft, make_run
+from tests.runs.test_certificate import contract, replay
+from toolkit.errors import RunError
+from toolkit.runs.certificate import judge, write_certificate
+from toolkit.runs.contract import CONTRACT
+from toolkit.runs.durable import commit_dir
+from toolkit.runs.exports import certificate_path, commit_hash, folder_of
+from toolkit.runs.hub import Push, hub_state, start_push
+from toolkit.runs.rundir import RunDir
+
+pytestmark = pytest.mark.worker
+FORM = "merged-bf16"
+
+
+@pytest.fixture
+def run(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    """A run with an export that passed."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(save_dir.parent / "hf"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    made = make_run(draft(save_dir, Path("/a/model of mine")))
+    made.exports_dir.mkdir()
+    staging = made.exports_dir / ".new"
+    staging.mkdir()
+    (staging / CONTRACT).write_text(contract().dump())
+    (staging / "model.safetensors").write_bytes(b"weights")
+    (staging / "finetuning-toolkit.yml").write_text(f"save_dir: {save_dir}")
+    commit_dir(staging, folder_of(made, FORM), {})
+    verdict = judge(contract(), replay(), form=FORM, commit=commit_hash(folder_of(made, FORM)))
+    write_certificate(certificate_path(made, FORM), verdict)
+    return made
+
+
+def push(run: RunDir, asked: Push) -> tuple[str, str]:
+    start_push(run, asked).wait(120)
+    state = hub_state(run)
+    return state.state, f"{state.message} {state.hint}"
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+
+
+def test_it_arrives_with_its_card_and_without_rows_paths_or_the_token(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_hub() as hub:
+        ask(monkeypatch, hub)
+        state, words = push(run, Push(FORM, "me/model"))
+        assert (state, hub.url in words) == ("passed", True), words
+        assert hub.created[0]["visibility"] == "private" and hub.tokens == {"Bearer hf_secret"}
+        assert set(hub.files) == {"README.md", CONTRACT, "model.safetensors"}
+        assert json.loads(hub.files[CONTRACT])["golden"] == []
+        assert b"place = 'me/model'" in hub.files["README.md"]
+        assert not [name for name, content in hub.files.items() if str(run.save_dir).encode() in content]
+        assert push(run, Push(FORM, "me/model", golden=True))[0] == "passed"
+        assert len(json.loads(hub.files[CONTRACT])["golden"]) == 4
+    for path in (*run.exports_dir.rglob("*"), run.config_path):
+        assert not path.is_file() or b"hf_secret" not in path.read_bytes(), path
+
+
+def test_what_can_not_be_pushed_is_told(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunError, match="no name of a repository"):
+        start_push(run, Push(FORM, "https://elsewhere"))
+    with pytest.raises(RunError, match="has not passed"):
+        start_push(run, Push("adapter", "me/model"))
+    state, words = push(run, Push(FORM, "me/model"))
+    assert state == "failed" and "no login" in words and "HF_TOKEN" in words
+    with fake_hub() as hub:
+        ask(monkeypatch, hub)
+        hub.status = 403
+        assert "does not let this login write" in push(run, Push(FORM, "me/model"))[1]
+    assert "can't be reached" in push(run, Push(FORM, "me/model"))[1]  # the hub has gone
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "offline" in push(run, Push(FORM, "me/model"))[1]

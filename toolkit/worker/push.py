@@ -1,0 +1,130 @@
+"""python -m toolkit.worker.push RUN: sends one checked export to the hub, as exports/hub.request.json says.
+
+The token is the hub's own login or HF_TOKEN. Left at home: paths of this machine, the settings file that holds them,
+and, unless asked for, the golden prompts. Writes exports/hub.json; exit status 0 when the hub has it, else 1.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from toolkit.errors import RunError, ToolkitError
+from toolkit.runs.card import model_card
+from toolkit.runs.contract import CONTRACT, read_contract
+from toolkit.runs.durable import COMMIT, verify_commit
+from toolkit.runs.exports import FORMS, folder_of, lock_path, tell_progress
+from toolkit.runs.hub import HUB, Push, read_request
+from toolkit.runs.lock import WorkerLock
+from toolkit.runs.rundir import RunDir, open_run, read_config
+
+_LOG = logging.getLogger(__name__)
+AT_HOME = (COMMIT, "finetuning-toolkit.yml")
+_ADAPTER = "adapter_config.json"
+
+
+def main(run_id: str) -> int:
+    run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
+    with WorkerLock(lock_path(run, HUB.key), run=run.id):
+        try:
+            address = push(run, read_request(run))
+        except ToolkitError as error:
+            tell_progress(run, HUB.key, "failed", "", 1.0, error.message, error.hint)
+            return 1
+        except Exception as error:  # noqa: BLE001 - whatever the network does, the page must be able to say it
+            _LOG.exception("push of %s", run.id)
+            message = f"The push failed: {(str(error).splitlines() or [type(error).__name__])[0][:300]}"
+            tell_progress(run, HUB.key, "failed", "", 1.0, message, "Try again; what has arrived is not sent twice.")
+            return 1
+        tell_progress(run, HUB.key, "made", "", 1.0, address)
+    return 0
+
+
+def push(run: RunDir, asked: Push) -> str:
+    """The repository's address. Raises ToolkitError in words for a missing login, a refusal, or no network."""
+    tell_progress(run, HUB.key, "running", "reaching the hub", 0.1)
+    from huggingface_hub import HfApi, get_token
+
+    if not get_token():
+        raise RunError("There is no login for the hub.", "Run `hf auth login`, or set HF_TOKEN, then push again.")
+    with tempfile.TemporaryDirectory(prefix=".push-", dir=run.exports_dir) as place:
+        folder = Path(place)
+        gather(run, asked, folder)
+        api = HfApi(library_name="finetuning-toolkit")
+        with _in_words(asked.repo):
+            address = api.create_repo(asked.repo, private=asked.private, exist_ok=True)
+            tell_progress(run, HUB.key, "running", "sending the files", 0.4)
+            api.upload_folder(repo_id=asked.repo, folder_path=folder, commit_message="Upload a fine-tuned model")
+    return str(address)
+
+
+def gather(run: RunDir, asked: Push, folder: Path) -> None:
+    """Put what goes out into `folder`. Raises ToolkitError when others could not use it."""
+    source = folder_of(run, asked.form)
+    verify_commit(source, own=False)
+    archive = next(iter(source.glob("*.zip")), None)
+    if archive is not None:
+        with zipfile.ZipFile(archive) as opened:
+            opened.extractall(folder)
+    else:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    for name in AT_HOME:
+        (folder / name).unlink(missing_ok=True)
+    _refuse_local_base(folder)
+    contract = read_contract(folder)
+    base = contract.base.model_copy(
+        update={"name": Path(contract.base.name).name if _local(contract.base.name) else contract.base.name}
+    )
+    outgoing = contract.model_copy(update={"base": base, **({} if asked.golden else {"golden": ()})})
+    (folder / CONTRACT).write_text(outgoing.dump(), encoding="utf-8")
+    picture = "curves.png" if (folder / "curves.png").exists() else None
+    card = model_card(run, read_config(run), FORMS[asked.form], outgoing, picture=picture, place=asked.repo)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _refuse_local_base(folder: Path) -> None:
+    path = folder / _ADAPTER
+    if not path.exists():
+        return
+    base = str(json.loads(path.read_bytes())["base_model_name_or_path"])
+    if _local(base):
+        message = f"The adapter's base model is a folder of this machine ({Path(base).name}): others can't load it."
+        raise RunError(message, "Push the merged model instead.")
+
+
+def _local(name: str) -> bool:
+    return name.startswith(("/", ".", "~", "bundled:")) or Path(name).exists()
+
+
+class _in_words:
+    """What the hub's library raises, in the user's words."""
+
+    def __init__(self, repo: str) -> None:
+        self._repo = repo
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import httpx
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+        if isinstance(error, OfflineModeIsEnabled):
+            raise RunError("This machine is set to work offline (HF_HUB_OFFLINE).", "Unset it to push.") from error
+        if isinstance(error, HfHubHTTPError):
+            status = error.response.status_code if error.response is not None else 0
+            if status in (401, 403):
+                hint = "Log in with a token that may write: `hf auth login`, or HF_TOKEN."
+                raise RunError(f"The hub does not let this login write to {self._repo}.", hint) from error
+        if isinstance(error, httpx.TransportError | ConnectionError):
+            raise RunError("The hub can't be reached.", "Connect this machine, then push again.") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))
