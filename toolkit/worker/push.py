@@ -112,7 +112,6 @@ class _in_words:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        import httpx
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
         if isinstance(error, OfflineModeIsEnabled):
@@ -122,7 +121,8 @@ class _in_words:
             if status in (401, 403):
                 hint = "Log in with a token that may write: `hf auth login`, or HF_TOKEN."
                 raise RunError(f"The hub does not let this login write to {self._repo}.", hint) from error
-        if isinstance(error, httpx.TransportError | ConnectionError):
+        # the hub's library brings an HTTP client of its own, by changing names
+        if error is not None and any(k.__name__ in ("TransportError", "ConnectionError") for k in type(error).__mro__):
             raise RunError("The hub can't be reached.", "Connect this machine, then push again.") from error
 
 
