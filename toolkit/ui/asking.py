@@ -143,8 +143,8 @@ def _take(answer: Answer, event: Delta | Done | EngineError) -> None:
 
 def _score(info: EngineInfo, record: Record) -> None:
     """What each model would have given to the expected answer."""
-    if record.expected is None or record.chat:
-        return
+    if record.expected is None or len(record.messages) != 1:
+        return  # only a row of its own is scored, not the last turn of a conversation
     prompt = record.messages[-1]["content"]
     for answer in record.answers:
         if answer.done is not None:

@@ -69,7 +69,7 @@ def question_in_boxes(run: RunDir, *, seed: int | None, columns: Sequence[Column
     """What the boxes hold now; the expected answer is known while they are a row of the test split unchanged."""
     table, _, renderer = held_out(str(run.path))
     if isinstance(renderer, ChatRenderer):
-        return _question_in_turn(run, renderer, seed=seed, base_too=base_too)
+        return _question_in_turn(run, renderer, seed=seed, columns=columns)
     values = {
         column: str(st.session_state.get(_box_key(run, column)) or "") for column in renderer.prompt_template.columns
     }
@@ -81,14 +81,14 @@ def question_in_boxes(run: RunDir, *, seed: int | None, columns: Sequence[Column
     return question(run.id, prompt, messages, expected=expected, seed=seed, columns=columns)
 
 
-def _question_in_turn(run: RunDir, renderer: ChatRenderer, *, seed: int | None, base_too: bool) -> Record:
+def _question_in_turn(run: RunDir, renderer: ChatRenderer, *, seed: int | None, columns: Sequence[Column]) -> Record:
     """The conversation of the row up to its last question, with that question as the box has it."""
     turns = _turns(run, renderer)
     typed = str(st.session_state.get(_box_key(run, "")) or "")
     messages = [{"role": turn.role, "content": turn.content} for turn in turns[:-2]]
     messages.append({"role": "user", "content": typed})
     expected = turns[-1].content if typed == _asked(turns) else None
-    return question(run.id, typed, messages, expected=expected, seed=seed, base_too=base_too)
+    return question(run.id, typed, messages, expected=expected, seed=seed, columns=columns)
 
 
 def _turns(run: RunDir, renderer: ChatRenderer) -> tuple[Turn, ...]:
