@@ -26,7 +26,7 @@ from toolkit.config import Config, DataConfig
 from toolkit.data.limits import CHOICES
 from toolkit.data.sources import open_table
 from toolkit.data.table import Table
-from toolkit.errors import ConfigError, Problem, ToolkitError
+from toolkit.errors import ConfigError, Problem, RunError, ToolkitError
 from toolkit.forms import exchange
 from toolkit.forms.presets import presets as all_presets
 from toolkit.runs.configfile import read_text
@@ -34,19 +34,19 @@ from toolkit.runs.export_process import export_to_end
 from toolkit.runs.exports import FORMS, known
 from toolkit.runs.machine import machine, machine_if_known
 from toolkit.runs.preflight import asks_machine, preflight
+from toolkit.runs.resume import request_resume
 from toolkit.runs.rundir import (
     RunDir,
     create_run,
     kill_run,
     list_runs,
     open_run,
-    read_meta,
     request_stop,
     save_dir_of,
 )
 from toolkit.runs.status import RunStatus, read_status
 from toolkit.runs.supervisor import Supervisor
-from toolkit.runs.terminal import display, ending, export_ending, export_line, shown
+from toolkit.runs.terminal import display, ending, export_ending, export_line, row, shown
 
 FAILED, UNUSABLE, STOPPED = 1, 2, 130
 SaveDir = Annotated[Path, typer.Option(help="The folder that the runs are in.")]
@@ -82,6 +82,28 @@ def run(
     raise typer.Exit(_run_all(runs))
 
 
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(help="The id of a run that was paused, stopped, or broke off.")],
+    save_dir: SaveDir = HERE,
+) -> None:
+    """Let RUN go on from its last checkpoint, to the end that its settings say."""
+    chosen = open_run(save_dir, run)
+    if read_status(chosen).over and read_status(chosen).explained:
+        request_resume(chosen)
+    raise typer.Exit(_run_all([chosen]))
+
+
+@app.command()
+def pause(run: Annotated[str, typer.Argument(help="The id of a run that is going.")], save_dir: SaveDir = HERE) -> None:
+    """Let RUN finish its step, write a checkpoint and leave; `resume` goes on from there."""
+    chosen = open_run(save_dir, run)
+    if not read_status(chosen).living:
+        raise RunError(f"Run {run} is not going.", "See the list of runs: python -m toolkit list")
+    request_stop(chosen, pause=True)
+    out.print(f"It pauses after this step. Go on later: python -m toolkit resume {run}")
+
+
 @app.command("list")
 def list_(save_dir: SaveDir = HERE) -> None:
     """All runs, newest first."""
@@ -91,7 +113,7 @@ def list_(save_dir: SaveDir = HERE) -> None:
         return
     grid = Grid("run", "name", "study", "state", "steps", "loss", "exact match", box=None, pad_edge=False)
     for one in runs:
-        grid.add_row(*_row(one))
+        grid.add_row(*row(one))
     out.print(grid, soft_wrap=False)
 
 
@@ -206,19 +228,6 @@ def _follow(supervisor: Supervisor, run: RunDir, interrupts: list[int]) -> RunSt
                 kill_run(run)
 
         return supervisor.run_to_end(run, look)
-
-
-def _row(run: RunDir) -> tuple[str, ...]:
-    try:
-        meta, status = read_meta(run), read_status(run)
-    except ToolkitError as error:
-        return run.id, error.message, "", "unreadable", "", "", ""
-    loss, match = status.last.get("loss"), status.scores.get("exact_match")
-    steps = f"{status.step}/{status.total_steps}" if status.total_steps else ""
-    return (
-        run.id, str(meta.get("name", "")), str(meta.get("study", "")), status.state, steps,
-        f"{loss:.4f}" if isinstance(loss, float) else "", f"{match:.0%}" if isinstance(match, int | float) else "",
-    )  # fmt: skip
 
 
 def _tell(problems: Iterable[Problem]) -> None:

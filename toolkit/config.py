@@ -169,6 +169,8 @@ class TrainingArgs(Section):
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of the adapter's first weights, data order and dropout")
     eval_steps: schema_added.EvalSteps = None
     save_steps: schema_added.SaveSteps = None
+    early_stopping_patience: schema_added.EarlyStoppingPatience = None
+    load_best_at_end: schema_added.LoadBestAtEnd = False
 
     _optim = field_validator("optim")(rules.one_of(rules.OPTIMIZERS))
     _scheduler = field_validator("lr_scheduler_type")(rules.one_of(rules.SCHEDULERS))

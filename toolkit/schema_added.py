@@ -72,6 +72,11 @@ SaveSteps = Annotated[
         description="Steps between two checkpoints; empty means: so often that a crash costs at most a minute of work",
     ),
 ]
+EarlyStoppingPatience = Annotated[
+    Optional[int],
+    Field(ge=1, description="Training ends after so many evaluations without a lower test loss; empty means: never"),
+]
+LoadBestAtEnd = Annotated[bool, Field(description="Keep the weights with the lowest test loss, not the last ones")]
 NumProcesses = Annotated[
     Optional[int],
     Field(ge=1, le=1024, description="Processes that accelerate starts; empty means: one a GPU, or two on a CPU"),

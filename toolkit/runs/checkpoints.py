@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError
-from toolkit.runs.durable import fsync_dir, remove_tree, verify_commit
+from toolkit.runs.durable import commit_dir, fsync_dir, remove_tree, verify_commit
 from toolkit.runs.rundir import RunDir
 
 KEPT = 2
@@ -40,6 +40,10 @@ class Checkpoint:
 
 def checkpoint_path(run: RunDir, step: int) -> Path:
     return run.checkpoints_dir / f"step-{step:06d}"
+
+
+def staging_path(run: RunDir, step: int) -> Path:
+    return run.checkpoints_dir / f".new-step-{step:06d}"
 
 
 def kept(run: RunDir) -> dict[int, Path]:
@@ -73,6 +77,23 @@ def newest_whole(run: RunDir) -> tuple[Checkpoint | None, list[RunError]]:
         except RunError as error:
             refused.append(error)
     return None, refused
+
+
+def stage(run: RunDir, step: int) -> Path:
+    """An empty folder for the files of a new checkpoint, beside where it will be. Raises OSError."""
+    if not run.checkpoints_dir.exists():
+        run.checkpoints_dir.mkdir()
+        fsync_dir(run.path)
+    staging = staging_path(run, step)
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    return staging
+
+
+def commit(run: RunDir, staging: Path, step: int, facts: dict[str, Any]) -> Checkpoint:
+    """Make what lies in `staging` the checkpoint of `step`; when this returns, no power cut can take it away."""
+    final = checkpoint_path(run, step)
+    return Checkpoint(final, step, commit_dir(staging, final, {**facts, "kind": KIND, "run": run.id, "step": step}))
 
 
 def set_aside(run: RunDir, path: Path) -> Path:

@@ -32,6 +32,8 @@ class Facts:
     broke: Event | None = None  # why the attempt before this one ended, when nobody asked for it
     saved: dict[str, Any] = field(default_factory=dict)  # the last checkpoint
     verified: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)  # the lowest test loss so far, and its step
+    early: dict[str, Any] = field(default_factory=dict)  # why training ended before its last step
     attempt: int = 0
     adapter: bool = False
     prepared: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +68,7 @@ def _after(facts: Facts, event: Event) -> Facts:
         new["phase"] = str(fields.get("phase", ""))
         if new["phase"] == "training" and (facts.training_began is None or "training_began" in new):
             new["training_began"] = (event["t"], facts.step)
-    elif kind in ("prepared", "scores", "saved", "verified"):
+    elif kind in ("prepared", "scores", "saved", "verified", "best", "early"):
         new[kind] = fields
     elif kind == "plan":
         new |= {"plan": fields, **_numbers(fields, "total_steps", "epochs")}

@@ -12,18 +12,18 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from toolkit.config import Config
 from toolkit.data.table import described
 from toolkit.errors import RunError
+from toolkit.runs.beginnings import RUN_SCHEMA, SourceTable, Start, link_or_copy, meta_of, take_over
 from toolkit.runs.configfile import dump_config, load_draft, with_absolute_paths
 from toolkit.runs.durable import durable_write, fsync_dir, remove_tree
 from toolkit.runs.ids import RUN_ID, new_id
 from toolkit.runs.lock import Holder, end_processes, is_held, locked, read_holder
 from toolkit.validation import parse
 
-RUN_SCHEMA = 1
 MAX_NAME = 200
 PAUSE = "pause"
 """What the file `stop` holds when the run is meant to go on later."""
@@ -59,6 +59,8 @@ class RunDir:
     evaluation_dir = _Inside("evaluation")
     film_path = _Inside("film.jsonl")
     exports_dir = _Inside("exports")
+    start_dir = _Inside("start")
+    """The weights that a run begins with, when it continues another one; a checkpoint by the commit protocol."""
     accelerate_path = _Inside("accelerate.yml")
     slot_path = _Inside("../slot.lock")
     """Held by the processes of the one run that is going in this save_dir."""
@@ -76,19 +78,6 @@ class RunDir:
         return self.claim_path if attempt <= 1 else self.path / f"claim-{attempt}"
 
 
-class SourceTable(Protocol):
-    """What a run needs to know of its table (`data.sources.Table` is one)."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def sha256(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def rows(self) -> int: ...
-
-
 def save_dir_of(config: Config) -> Path:
     """The absolute folder of `config.save_dir`."""
     return Path(config.save_dir or Config().save_dir or ".").expanduser().absolute()
@@ -101,10 +90,12 @@ def create_run(
     name: str = "",
     study: str = "",
     settings: dict[str, Any] | None = None,
+    start: Start | None = None,
 ) -> RunDir:
     """Queue a run: a directory that is there whole or not at all. Raises RunError when it can't be written.
 
     table: its parquet file becomes the run's own (a hard link where possible). settings: what differs in a study.
+    start: the checkpoint whose weights it begins with; it becomes the run's own likewise.
     """
     root = save_dir_of(config) / "runs"
     config = with_absolute_paths(config.model_copy(update={"save_dir": str(save_dir_of(config))}))
@@ -117,8 +108,12 @@ def create_run(
             (staging / "data").mkdir(parents=True)
             if table is not None:
                 link_or_copy(table.path, staging / "data" / "source.parquet")
+            if start is not None:
+                take_over(start.path, staging / "start")
             durable_write(staging / "config.yml", dump_config(config))
-            meta = _meta(run.id, now, table, name, study, settings)
+            meta = meta_of(
+                run.id, now, described(table), name.strip()[:MAX_NAME], study.strip()[:MAX_NAME], settings, start
+            )
             durable_write(staging / "run.json", json.dumps(meta, indent=1, ensure_ascii=False))
             fsync_dir(staging)
             try:
@@ -230,20 +225,3 @@ def delete_run(run: RunDir) -> None:
             remove_tree(run.path)
         except OSError as error:
             raise RunError(f"Run {run.id} can't be deleted: {error}.", "Is one of its files in use?") from error
-
-
-def _meta(
-    run_id: str, now: float, table: SourceTable | None, name: str, study: str, settings: dict[str, Any] | None
-) -> dict[str, Any]:
-    return {
-        "schema": RUN_SCHEMA, "id": run_id, "name": name.strip()[:MAX_NAME], "created": now,
-        "study": study.strip()[:MAX_NAME], "settings": settings or {}, "dataset": described(table),
-    }  # fmt: skip
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """`target` with the bytes of `source`: the same file on the disk where that is possible. Raises OSError."""
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        durable_write(target, source.read_bytes())

@@ -33,8 +33,8 @@ series = log.series
 class RunStatus:
     """A run at one moment. Times are in seconds; remaining_s is None while it can't be known.
 
-    last: the latest values of `log` and `eval` events. plan, prepared, scores, saved, verified: the fields of those
-    events. In state "queued" with attempt > 0 the run waits to go on; message then says why it ended before.
+    last: the latest values of `log` and `eval` events. plan, prepared, scores, saved, verified, best, early: the
+    fields of those events. In state "queued" with attempt > 0 the run waits to go on; message then says why it ended.
     """
 
     state: State
@@ -54,6 +54,8 @@ class RunStatus:
     coming: int = 1  # the attempt that goes on or comes next
     saved: dict[str, Any] = field(default_factory=dict)
     verified: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    early: dict[str, Any] = field(default_factory=dict)
     prepared: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
@@ -114,6 +116,8 @@ def conclude(
         coming=facts.next_attempt,
         saved=facts.saved,
         verified=facts.verified,
+        best=facts.best,
+        early=facts.early,
         prepared=facts.prepared,
         plan=facts.plan,
         scores=facts.scores,

@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from toolkit.config import Config
+from toolkit.errors import ToolkitError
 from toolkit.runs.exports import ExportState
-from toolkit.runs.rundir import RunDir, list_runs, save_dir_of
+from toolkit.runs.resume import can_resume
+from toolkit.runs.rundir import RunDir, list_runs, read_meta, save_dir_of
 from toolkit.runs.status import RunStatus, read_status
 
 Look = Callable[[RunStatus, int], None]
@@ -59,6 +61,8 @@ def _doing(run: RunDir, status: RunStatus, interrupts: int) -> str:
         return "ending"
     if status.state == "stopping":
         return "stopping after this step (Ctrl-C again ends it at once)"
+    if status.state == "queued" and status.reason == "disk_full":
+        return "waiting for space on the disk, then it goes on by itself"
     if status.state == "queued":
         before = sum(not read_status(other).over for other in list_runs(run.save_dir) if other.id < run.id)
         return f"waiting: {before} run{'s' if before != 1 else ''} before this one" if before else "starting"
@@ -74,20 +78,37 @@ def _numbers(status: RunStatus) -> str:
     return "  " + ", ".join(words) if words else ""
 
 
+def row(run: RunDir) -> tuple[str, ...]:
+    """A run in the list of all: id, name, study, state, steps, loss, exact match."""
+    try:
+        meta, status = read_meta(run), read_status(run)
+    except ToolkitError as error:
+        return run.id, error.message, "", "unreadable", "", "", ""
+    loss, match = status.last.get("loss"), status.scores.get("exact_match")
+    steps = f"{status.step}/{status.total_steps}" if status.total_steps else ""
+    return (
+        run.id, str(meta.get("name", "")), str(meta.get("study", "")), status.state, steps,
+        f"{loss:.4f}" if isinstance(loss, float) else "", f"{match:.0%}" if isinstance(match, int | float) else "",
+    )  # fmt: skip
+
+
 def ending(run: RunDir, status: RunStatus) -> str:
     """How it went, where the adapter is and what to do next; for a run that failed why, and where the log is."""
     seconds = f"{status.elapsed_s:.0f} s"
-    if status.state not in ("finished", "stopped"):
-        return f"{status.state.capitalize()}: {status.message} {status.hint}".strip() + f"\nLog: {shown(run.log_path)}"
+    elsewhere = "" if run.save_dir == save_dir_of(Config()) else f" --save-dir {shlex.quote(shown(run.save_dir))}"
+    go_on = f"\nGo on from step {status.saved_step}: python -m toolkit resume {run.id}{elsewhere}"
+    go_on = go_on if can_resume(status) and status.saved_step else ""
+    if status.state not in ("finished", "stopped", "paused"):
+        told = f"{status.state.capitalize()}: {status.message} {status.hint}".strip()
+        return f"{told}\nLog: {shown(run.log_path)}{go_on}"
     if not status.adapter_ready:
-        return f"{status.state.capitalize()} after {seconds}: no adapter was saved. {status.message}".strip()
-    lines = [f"{status.state.capitalize()} after {seconds} and {status.step} steps."]
+        return f"{status.state.capitalize()} after {seconds}: no adapter was saved. {status.message}".strip() + go_on
+    lines = [f"{status.state.capitalize()} after {seconds} and {status.step} steps.{go_on}"]
     lines.append(f"Adapter: {shown(run.adapter_dir)}")
     base, adapter = status.scores.get("exact_match_base"), status.scores.get("exact_match")
     if isinstance(base, int | float) and isinstance(adapter, int | float):
         rows = status.scores.get("rows", "")
         lines.append(f"Exact match on {rows} test rows: base model {base:.0%}, adapter {adapter:.0%}")
-    elsewhere = "" if run.save_dir == save_dir_of(Config()) else f" --save-dir {shlex.quote(shown(run.save_dir))}"
     lines.append(f"Talk to it: python -m toolkit serve {run.id}{elsewhere}")
     return "\n".join(lines)
 

@@ -9,7 +9,9 @@ import zipfile
 import streamlit as st
 
 from toolkit.errors import ToolkitError
+from toolkit.runs.continuing import Kept, choices, continue_run
 from toolkit.runs.durable import durable_write, verify_commit
+from toolkit.runs.resume import can_resume, request_resume
 from toolkit.runs.rundir import MAX_NAME, RunDir, delete_run, kill_run, read_meta, request_stop
 from toolkit.runs.status import RunStatus, read_status
 from toolkit.ui import chrome, state
@@ -27,11 +29,18 @@ MEMBERS = (
 
 
 def stop_buttons(run: RunDir, status: RunStatus) -> None:
-    """Stop politely, or at once after a question; nothing for a run that is over."""
+    """Pause, stop politely, or at once after a question; for a run that is over, Resume where that can be."""
     if status.over:
+        _resume_button(run, status)
         return
     queued = status.state == "queued"
     with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
+        if not queued and st.button(
+            "Pause", icon=":material/pause:", key=f"pause_{run.id}", disabled=status.state == "stopping",
+            help="Finish the step, write a checkpoint, and leave. Resume goes on from there, as if nothing had been.",
+        ):  # fmt: skip
+            request_stop(run, pause=True)
+            st.rerun(scope="fragment")
         if st.button(
             "Cancel" if queued else "Stop", icon=":material/stop_circle:", key=f"stop_{run.id}",
             disabled=status.state == "stopping",
@@ -43,6 +52,17 @@ def stop_buttons(run: RunDir, status: RunStatus) -> None:
             "Kill", icon=":material/bolt:", key=f"kill_{run.id}", help="End it at once. Asks first."
         ):
             kill_dialog(run)
+
+
+def _resume_button(run: RunDir, status: RunStatus) -> None:
+    if not can_resume(status):
+        return
+    what = f"Go on from step {status.saved_step}." if status.saved_step else "It has no checkpoint: start it over."
+    with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
+        if st.button("Resume", icon=":material/resume:", key=f"resume_{run.id}", type="primary", help=what):
+            with chrome.boundary():
+                request_resume(run)
+                st.rerun(scope="app")
 
 
 @st.dialog("Kill this run?", icon=":material/bolt:")
@@ -92,9 +112,36 @@ def action_row(run: RunDir) -> None:
                 "Download adapter", lambda: adapter_zip(run), file_name=f"adapter-{run.id}.zip", mime="application/zip",
                 icon=":material/download:", on_click="ignore",
             )  # fmt: skip
+        kept = choices(run, status) if status.over else []
+        if kept and st.button(
+            "Train on", icon=":material/fast_forward:", help="A new run that begins with what this one has learned."
+        ):
+            continue_dialog(run, kept)
         _rename(run)
         if st.button("Delete", icon=":material/delete:", disabled=not status.over, help=_why_not(status)):
             delete_dialog(run)
+
+
+@st.dialog("Train on", icon=":material/fast_forward:")
+def continue_dialog(run: RunDir, kept: list[Kept]) -> None:
+    """A new run from one of this run's checkpoints."""
+    st.markdown(f"A new run with the settings of **{plain(facts(run).name)}**, beginning with its weights.")
+    chosen = st.selectbox("From", kept, format_func=_checkpoint_name)
+    before = facts(run).config["training"]["training_args"].get("num_train_epochs") or 1
+    epochs = st.number_input("Epochs", min_value=1, max_value=10_000, value=int(before))
+    st.caption(
+        "Learning rate schedule and optimizer begin anew: the first run's schedule has come to its end. Nothing of the "
+        "first run is changed."
+    )
+    if st.button("Start", type="primary", icon=":material/play_arrow:") and chosen is not None:
+        with chrome.boundary():
+            state.choose_run(continue_run(run, chosen, int(epochs)).id)
+            st.rerun()
+
+
+def _checkpoint_name(checkpoint: Kept) -> str:
+    marks = [word for word, is_so in (("the last", checkpoint.last), ("lowest test loss", checkpoint.best)) if is_so]
+    return f"Step {checkpoint.step:,}" + (f" ({', '.join(marks)})" if marks else "")
 
 
 def _why_not(status: RunStatus) -> str:

@@ -16,6 +16,7 @@ from toolkit.ui.film_view import chosen_step, film_strip
 from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.run_actions import stop_buttons
 from toolkit.ui.run_facts import facts
+from toolkit.ui.safety_words import goes_on, safety_lines
 from toolkit.ui.words import LIVING, STATES, count, duration, figure, plural, share, size
 
 PERIOD_S = 1
@@ -96,6 +97,10 @@ def _outcome(status: RunStatus) -> None:
         show(f"{body}  \n{plain_lines(status.hint)}" if status.hint else body, icon=STATES[status.state][1])
     elif status.state == "stopped" and status.message:
         st.info(plain_lines(status.message), icon=STATES["stopped"][1])
+    elif status.state == "queued" and status.attempt:
+        st.info(f"{plain_lines(status.message)}  \n{goes_on(status)}".strip(), icon=":material/autorenew:")
+    for line in safety_lines(status):
+        st.caption(line)
     for warning in status.warnings[-5:]:
         st.caption(f":orange[:material/warning:] {plain(warning, 500)}")
 

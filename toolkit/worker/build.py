@@ -79,6 +79,8 @@ UNUSED: dict[str, str] = {
         for leaf in ("test_path", "encoding", "delimiter", "rows_from", "flatten", "bad_rows", "repair_text")
     },
     "data.path": "the table is read before the run is queued; the worker trains on the run's own copy",
+    _ARGS + "early_stopping_patience": "worker.best, a callback of our own",
+    _ARGS + "load_best_at_end": "worker.training puts the best checkpoint's weights back",
     _ARGS + "save_steps": "checkpoints are written by worker.checkpoint_trainer, at worker.checkpoint_pace's moments",
     "num_processes": "accelerate starts the processes before a worker exists (runs/accelerate_file.py)",
 }

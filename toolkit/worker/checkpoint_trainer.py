@@ -19,8 +19,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
-from toolkit.runs.checkpoints import KIND, checkpoint_path, rotate
-from toolkit.runs.durable import commit_dir, fsync_dir
+from toolkit.runs.checkpoints import commit, rotate, stage, staging_path
 from toolkit.runs.rundir import RunDir
 from toolkit.worker import checkpoint_state as state
 
@@ -45,9 +44,13 @@ class Keeper:
     def save(self, trainer: Any) -> None:
         """Commit the training as it stands at the end of this step. Raises OSError or safetensors' error: disk full."""
         step, began = int(trainer.state.global_step), time.monotonic()
-        staging = self.run.checkpoints_dir / f".new-step-{step:06d}"
+        staging = staging_path(self.run, step)
         try:
-            self._write(trainer, staging)
+            if self.rank == 0:
+                state.write_shared(trainer, stage(self.run, step))
+            self._meet()  # the folder is there
+            state.write_rank(trainer, staging, self.rank)
+            self._meet()  # every process has written its part
             if self.rank == 0:
                 self._commit(staging, step, trainer.state.best_global_step, began)
         except BaseException:
@@ -55,23 +58,9 @@ class Keeper:
             raise
         self.on_saved(step, time.monotonic() - began)
 
-    def _write(self, trainer: Any, staging: Path) -> None:
-        if self.rank == 0:
-            if not self.run.checkpoints_dir.exists():
-                self.run.checkpoints_dir.mkdir()
-                fsync_dir(self.run.path)
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
-            state.write_shared(trainer, staging)
-        self._meet()  # the folder is there
-        state.write_rank(trainer, staging, self.rank)
-        self._meet()  # every process has written its part
-
     def _commit(self, staging: Path, step: int, best: int | None, began: float) -> None:
-        final = checkpoint_path(self.run, step)
-        body = commit_dir(staging, final, {"kind": KIND, "step": step, "best": best, **self.identity, **self.note()})
-        size = sum(file["size"] for file in body["files"].values())
-        self.tell("saved", step=step, bytes=size, seconds=round(time.monotonic() - began, 4))
+        done = commit(self.run, staging, step, {"best": best, **self.identity, **self.note()})
+        self.tell("saved", step=step, bytes=done.bytes, seconds=round(time.monotonic() - began, 4))
         rotate(self.run, best)
 
     def _meet(self) -> None:

@@ -107,7 +107,7 @@ def carry_out(session: Session) -> End:
     training.fit()
     step = training.step
     if session.team.leads:
-        _save(session, trainer, tokenizer, source, folder, step)
+        _save(session, trainer, tokenizer, source, folder, training.kept_step)
         if not training.stopped:
             return _scored(session, trainer, tokenizer, source, step)
     return End("stopped" if training.stopped else "finished", step)

@@ -8,10 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import TrainerState
 
-from toolkit.runs.checkpoints import Checkpoint
+from toolkit.errors import ToolkitError
+from toolkit.runs.checkpoints import Checkpoint, checkpoint_path, verified
+from toolkit.runs.durable import COMMIT, verify_commit
 from toolkit.runs.events import read_events
 from toolkit.worker import checkpoint_choice as choice
+from toolkit.worker import checkpoint_state as state
+from toolkit.worker.best import BestSoFar
 from toolkit.worker.callback import Reporter, diverged
 from toolkit.worker.checkpoint_pace import Pace
 from toolkit.worker.checkpoint_replay import Replay
@@ -36,18 +41,22 @@ class Training:
         self, session: Session, trainer: PreparedTrainer, facts: dict[str, Any], found: Checkpoint | None
     ) -> None:
         self._session, self._trainer, self._found = session, trainer, found
-        team, run = session.team, session.run
+        team, run, args = session.team, session.run, session.config.training.training_args
         machine = choice.machine(facts["device"], facts["threads"], facts["batch_size"], facts["precision"])
         own = choice.identity(run, session.attempt, team.processes, session.versions, machine)
-        pace = Pace(session.config.training.training_args.save_steps) if team.leads else Pace(NEVER)
+        pace = Pace(args.save_steps) if team.leads else Pace(NEVER)
         exact = found is not None and choice.check(found, own, session.tell)
-        start = found.step if found else 0
-        self._replay = Replay(session.tell, read_events(run.events_path)[0], start, exact=exact)
-        self._keeper = Keeper(run, session.tell, own, team.processes, team.rank, pace.saved)
+        start, before = found.step if found else 0, read_events(run.events_path)[0]
+        self._replay = Replay(session.tell, before, start, exact=exact)
         self._reporter = Reporter(self._replay, session.stop, facts, pace, processes=team.processes)
-        trainer.keeper = self._keeper
+        trainer.keeper = Keeper(run, session.tell, own, team.processes, team.rank, pace.saved, self._notes)
         trainer.add_callback(self._reporter)
-        self._keeper.note = self._notes
+        self._kept: int | None = None
+        self._best: BestSoFar | None = None
+        if args.early_stopping_patience is not None or args.load_best_at_end:
+            waited = int(found.body.get("waited", 0)) if found else 0
+            self._best = BestSoFar(session.tell, args.early_stopping_patience, waited)
+            trainer.add_callback(self._best)
 
     @property
     def stopped(self) -> bool:
@@ -59,22 +68,63 @@ class Training:
         """Steps done."""
         return int(self._trainer.state.global_step)
 
+    @property
+    def kept_step(self) -> int:
+        """The step whose weights the model has: an earlier one when the best were put back."""
+        return self._kept if self._kept is not None else self.step
+
     def fit(self) -> None:
         """Train to the end. Raises DivergedError, ResumeRefused, or what a library raises."""
         found, trainer = self._found, self._trainer
         if found is not None:
             self._session.tell("resumed", step=found.step, replays=self._replay.steps, checkpoint=found.path.name)
             trainer.args.eval_on_start = bool(found.body.get("evaluation_due"))
+        else:
+            self._begin_with_another_runs()
+        if found is not None and found.body.get("ended_early"):
+            state.load_weights(trainer.model, found.path)
+            trainer.state = TrainerState.load_from_json(str(found.path / state.STATE))
+        elif not self._train():
+            return
+        if self._session.config.training.training_args.load_best_at_end and not self.stopped:
+            self._put_best_back()
+
+    def _train(self) -> bool:
+        """False when a stop came during an evaluation."""
+        found, trainer = self._found, self._trainer
         try:
             result = trainer.train(resume_from_checkpoint=str(found.path) if found else None)
         except StopAsked:
             # before the first step after a resume the random states are not the training's yet: what is kept, is right
             if found is None or self.step > found.step:
                 trainer.keeper.save(trainer)
-            return
+            return False
         if not torch.isfinite(torch.tensor(result.training_loss)):
             raise diverged("loss was not a number", self.step)
         self._replay.finish()
+        return True
+
+    def _begin_with_another_runs(self) -> None:
+        folder = self._session.run.start_dir
+        if not folder.exists():
+            return
+        body = verify_commit(folder)
+        state.load_weights(self._trainer.model, folder)
+        self._session.tell("began_from", run=body["run"], step=body["step"])
+
+    def _put_best_back(self) -> None:
+        best, run = self._trainer.state.best_global_step, self._session.run
+        if best is None or best == self.step:
+            return
+        path = checkpoint_path(run, best)
+        if not (path / COMMIT).exists():
+            raise ToolkitError(f"The best checkpoint, of step {best}, is gone.", "Switch load_best_at_end off.")
+        state.load_weights(self._trainer.model, verified(path, run.id).path)
+        self._kept = best
 
     def _notes(self) -> dict[str, Any]:
-        return {"evaluation_due": True} if self._reporter.evaluation_due else {}
+        """Beside the trainer's own state: what of this step is still to be done, and how patient it still is."""
+        notes: dict[str, Any] = {"evaluation_due": True} if self._reporter.evaluation_due else {}
+        if self._best is not None:
+            notes |= {"waited": self._best.waited, "ended_early": self._best.ended_early}
+        return notes
