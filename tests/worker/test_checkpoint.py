@@ -198,3 +198,68 @@ def test_every_optimizer_comes_back(
     go_on(run, 2, monkeypatch)
     assert weights(run) == weights(whole)
     assert curves(run) == curves(whole)
+
+
+def test_early_stopping_ends_at_the_right_step_and_puts_the_best_back(
+    tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.worker.best import BestSoFar
+
+    losses = {1: 3.0, 2: 2.0, 3: 2.5, 4: 2.5, 5: 1.0, 6: 1.0}
+    on_evaluate = BestSoFar.on_evaluate
+
+    def told(self: BestSoFar, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any) -> None:
+        on_evaluate(self, args, state, control, {"eval_loss": losses[state.global_step]}, **more)
+
+    monkeypatch.setattr(BestSoFar, "on_evaluate", told)
+    stopping = {"early_stopping_patience": 2, "load_best_at_end": True, "eval_steps": 1, "save_steps": 100}
+    whole = make_run(settings(save_dir / "whole", tiny_model, **stopping))
+    assert train_here(whole)[0] == 0
+    assert [event["step"] for event in events_of(whole, "best")] == [1, 2]
+    (early,) = events_of(whole, "early")
+    assert (early["step"], early["best_step"], early["evaluations"]) == (4, 2, 2)
+    status = read_status(whole)
+    assert (status.state, status.step, status.total_steps) == ("finished", 4, 6)
+    assert events_of(whole, "adapter")[0]["step"] == 2
+    assert set(kept(whole)) == {4, 2}
+
+    # killed before the end is saved, and again after it: patience and the best survive
+    run = make_run(settings(save_dir / "killed", tiny_model, **stopping))
+    train_until_killed(run, 1, 4)
+    monkeypatch.setenv("FTK_ATTEMPT", "2")
+    assert train_here(run)[0] == 0
+    assert events_of(run, "early")[-1]["step"] == 4
+    assert weights(run) == weights(whole)
+    shutil.rmtree(run.adapter_dir)
+    go_on(run, 3, monkeypatch)
+    assert weights(run) == weights(whole)
+    assert len(events_of(run, "plan")) == 2, "the third attempt had nothing left to train"
+
+
+def test_a_new_run_begins_with_another_runs_weights(
+    whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    from toolkit.runs.continuing import choices, continue_run
+    from toolkit.worker import training
+
+    monkeypatch.setenv("FTK_STATE_DIR", str(whole.save_dir.parent / "state"))
+    last = choices(whole, read_status(whole))[0]
+    new = continue_run(whole, last, 1)
+    first: list[dict[str, Any]] = []
+    begin = training.Training._begin_with_another_runs
+
+    def begun(self: Any) -> None:
+        begin(self)
+        first.append({n: w.detach().clone() for n, w in self._trainer.model.named_parameters() if w.requires_grad})
+
+    monkeypatch.setattr(training.Training, "_begin_with_another_runs", begun)
+    code, events = train_here(new)
+    assert code == 0, events[-1]
+    (began,) = events_of(new, "began_from")
+    assert (began["run"], began["step"]) == (whole.id, 6)
+    saved = load_file(last.path / "weights.safetensors")
+    assert all((first[0][name] == saved[name]).all() for name in saved)
+    assert read_status(new).total_steps == 2
+    assert events_of(new, "log")[0]["loss"] < events_of(whole, "log")[0]["loss"]

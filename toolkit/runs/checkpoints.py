@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,21 +80,38 @@ def newest_whole(run: RunDir) -> tuple[Checkpoint | None, list[RunError]]:
     return None, refused
 
 
-def stage(run: RunDir, step: int) -> Path:
-    """An empty folder for the files of a new checkpoint, beside where it will be. Raises OSError."""
+def save(
+    run: RunDir,
+    step: int,
+    fill: Callable[[Path], None],
+    facts: dict[str, Any],
+    on_commit: Callable[[Checkpoint], None],
+    best: int | None = None,
+) -> None:
+    """Write a checkpoint: `fill` puts its files into a folder, which then counts, and only then older ones go.
+
+    When `on_commit` is called, no power cut can take the checkpoint away. Raises what the disk or `fill` raises; what
+    was there before is then still there, and nothing else.
+    """
+    staging = staging_path(run, step)
+    try:
+        _make_empty(run, staging)
+        fill(staging)
+        final = checkpoint_path(run, step)
+        body = commit_dir(staging, final, {**facts, "kind": KIND, "run": run.id, "step": step, "best": best})
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    on_commit(Checkpoint(final, step, body))
+    rotate(run, best)
+
+
+def _make_empty(run: RunDir, staging: Path) -> None:
     if not run.checkpoints_dir.exists():
         run.checkpoints_dir.mkdir()
         fsync_dir(run.path)
-    staging = staging_path(run, step)
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    return staging
-
-
-def commit(run: RunDir, staging: Path, step: int, facts: dict[str, Any]) -> Checkpoint:
-    """Make what lies in `staging` the checkpoint of `step`; when this returns, no power cut can take it away."""
-    final = checkpoint_path(run, step)
-    return Checkpoint(final, step, commit_dir(staging, final, {**facts, "kind": KIND, "run": run.id, "step": step}))
 
 
 def set_aside(run: RunDir, path: Path) -> Path:

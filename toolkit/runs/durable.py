@@ -77,9 +77,9 @@ def commit_dir(staging: Path, final: Path, extra: dict[str, Any]) -> dict[str, A
     """
     files = {name: _seal(staging / name) for name in _names(staging)}
     body = {"schema": COMMIT_SCHEMA, "files": files, **extra}
-    durable_write(staging / COMMIT, json.dumps({**body, "hmac": _signature(body)}, indent=1))
-    for folder in sorted({(staging / name).parent for name in files} | {staging}, reverse=True):
+    for folder in sorted({(staging / name).parent for name in files} - {staging}, reverse=True):
         fsync_dir(folder)
+    durable_write(staging / COMMIT, json.dumps({**body, "hmac": _signature(body)}, indent=1))
     old = final.with_name(f".trash-{final.name}-{secrets.token_hex(4)}")
     if final.exists():
         final.rename(old)

@@ -7,7 +7,6 @@ as they were. When to save is `checkpoint_pace.py`'s.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
-from toolkit.runs.checkpoints import commit, rotate, stage, staging_path
+from toolkit.runs.checkpoints import Checkpoint, save, staging_path
 from toolkit.runs.rundir import RunDir
 from toolkit.worker import checkpoint_state as state
 
@@ -44,24 +43,22 @@ class Keeper:
     def save(self, trainer: Any) -> None:
         """Commit the training as it stands at the end of this step. Raises OSError or safetensors' error: disk full."""
         step, began = int(trainer.state.global_step), time.monotonic()
-        staging = staging_path(self.run, step)
-        try:
-            if self.rank == 0:
-                state.write_shared(trainer, stage(self.run, step))
-            self._meet()  # the folder is there
-            state.write_rank(trainer, staging, self.rank)
-            self._meet()  # every process has written its part
-            if self.rank == 0:
-                self._commit(staging, step, trainer.state.best_global_step, began)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-        self.on_saved(step, time.monotonic() - began)
 
-    def _commit(self, staging: Path, step: int, best: int | None, began: float) -> None:
-        done = commit(self.run, staging, step, {"best": best, **self.identity, **self.note()})
-        self.tell("saved", step=step, bytes=done.bytes, seconds=round(time.monotonic() - began, 4))
-        rotate(self.run, best)
+        def fill(folder: Path) -> None:
+            if self.rank == 0:
+                state.write_shared(trainer, folder)
+            self._meet()  # the folder is there
+            state.write_rank(trainer, folder, self.rank)
+            self._meet()  # every process has written its part
+
+        def tell(done: Checkpoint) -> None:
+            self.tell("saved", step=step, bytes=done.bytes, seconds=round(time.monotonic() - began, 4))
+
+        if self.rank == 0:
+            save(self.run, step, fill, {**self.identity, **self.note()}, tell, trainer.state.best_global_step)
+        else:
+            fill(staging_path(self.run, step))
+        self.on_saved(step, time.monotonic() - began)
 
     def _meet(self) -> None:
         if self.processes > 1:
