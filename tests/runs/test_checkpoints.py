@@ -119,6 +119,7 @@ def crash_everywhere(run: RunDir, tmp_path: Path, steps: tuple[int, ...], deaf_t
     with watched(run.path, look, disk):
         for step in steps:
             write(run, step, said)
+            look("said")
     return looks[0], disk.fsyncs
 
 

@@ -1,0 +1,90 @@
+"""Takes each safeguard of the storage away in turn and runs the tests: a change that no test notices is printed.
+
+    PYTHONPATH=. python benchmarks/mutations.py [--json FILE]
+
+Works on a copy of the tree. The fsyncs have a test of their own (each does nothing, in turn, under a simulated power
+cut: tests/runs/test_checkpoints.py); here they are removed from the source once more, beside renames and checks.
+"""
+
+# ruff: noqa: E501 - the texts are lines of the source as they stand
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ("tests/runs/test_checkpoints.py", "tests/runs/test_durable.py")
+DURABLE, CHECKPOINTS = "toolkit/runs/durable.py", "toolkit/runs/checkpoints.py"
+# what is guarded, file, text as it stands, text without the safeguard
+MUTATIONS = (
+    ("fsync of a file written aside", DURABLE, "            os.fsync(file.fileno())\n        aside.rename", "        aside.rename"),
+    ("fsync of its folder", DURABLE, "        raise\n    fsync_dir(path.parent)\n", "        raise\n"),
+    ("write aside, then rename", DURABLE, "        aside.rename(path)\n", "        path.write_bytes(raw)\n"),
+    ("no file aside is left behind", DURABLE, "        aside.unlink(missing_ok=True)\n        raise", "        raise"),
+    ("fsync of each committed file", DURABLE, "        os.fsync(file.fileno())\n    return _fingerprint", "        file.tell()\n    return _fingerprint"),
+    ("fsync of inner folders", DURABLE, "reverse=True):\n        fsync_dir(folder)\n", "reverse=True):\n        del folder\n"),
+    ("fsync after the commit's rename", DURABLE, "    staging.rename(final)\n    fsync_dir(final.parent)\n", "    staging.rename(final)\n"),
+    ("an older folder is moved away", DURABLE, "        final.rename(old)\n", "        shutil.rmtree(final)\n"),
+    ("rename before deletion", DURABLE, "        path.rename(trash)\n", "        trash = path\n"),
+    ("hashes are compared", DURABLE, "        if _fingerprint(folder / name) != expected:", "        if False:"),
+    ("sizes and hashes, not sizes alone", DURABLE, 'hashlib.file_digest(file, "sha256").hexdigest()', '"same"'),
+    ("no file missing or added", DURABLE, "    if found != set(files):", "    if False:"),
+    ("the signature is checked", DURABLE, "    if own and not hmac.compare_digest(signature, _signature(body)):", "    if False:"),
+    ("a newer schema is refused", DURABLE, "    if schema > COMMIT_SCHEMA:", "    if False:"),
+    ("no symbolic link is committed", DURABLE, "        if path.is_symlink():", "        if False:"),
+    ("fsync of the run's folder", CHECKPOINTS, "        fsync_dir(run.path)\n", ""),
+    ("its own run and step", CHECKPOINTS, '    if body.get("kind") != KIND or', '    if False and'),
+    ("what was half written is removed", CHECKPOINTS, "        shutil.rmtree(staging, ignore_errors=True)\n        raise", "        raise"),
+    ("old ones go after the commit", CHECKPOINTS, "        _make_empty(run, staging)\n", "        _make_empty(run, staging)\n        rotate(run, best)\n        [remove_tree(p) for p in list(kept(run).values())[:1]]\n"),
+    ("two are kept", CHECKPOINTS, "KEPT = 2", "KEPT = 1"),
+    ("the best is kept", CHECKPOINTS, "step != best", "True"),
+    ("only whole ones are resumed", CHECKPOINTS, "            return verified(path, run.id), refused", "            return Checkpoint(path, int(path.name[5:]), {}), refused"),
+)  # fmt: skip
+
+
+def red(copy: Path) -> tuple[bool, str]:
+    """Whether a test fails, and which is the first."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS],
+        cwd=copy, capture_output=True, text=True, timeout=1200,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)},
+    )  # fmt: skip
+    failed = [line.split("::")[1].split(" ")[0] for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    return done.returncode == 1, failed[0] if failed else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    began, found = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "tree"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "experiments", "docs"))
+        assert not red(copy)[0], "the tests are red without any change"
+        for what, name, text, without in MUTATIONS:
+            whole = (copy / name).read_text()
+            assert whole.count(text) == 1, f"{what}: its text is {whole.count(text)} times in {name}"
+            (copy / name).write_text(whole.replace(text, without))
+            is_red, first = red(copy)
+            (copy / name).write_text(whole)
+            found.append({"removed": what, "noticed": is_red, "by": first})
+            print(f"{'noticed ' if is_red else 'SURVIVED'}  {what}  ({first})", flush=True)
+    survived = [one["removed"] for one in found if not one["noticed"]]
+    print(f"{len(found) - len(survived)} of {len(found)} noticed")
+    if chosen.json:
+        figures = {"mutations": found, "survived": survived, "seconds": round(time.monotonic() - began)}
+        chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
+    sys.exit(1 if survived else 0)
+
+
+if __name__ == "__main__":
+    main()
