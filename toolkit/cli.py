@@ -88,8 +88,7 @@ def resume(
     save_dir: SaveDir = HERE,
 ) -> None:
     """Let RUN go on from its last checkpoint, to the end that its settings say."""
-    chosen = open_run(save_dir, run)
-    if read_status(chosen).over and read_status(chosen).explained:
+    if read_status(chosen := open_run(save_dir, run)).explained:
         request_resume(chosen)
     raise typer.Exit(_run_all([chosen]))
 
@@ -97,8 +96,7 @@ def resume(
 @app.command()
 def pause(run: Annotated[str, typer.Argument(help="The id of a run that is going.")], save_dir: SaveDir = HERE) -> None:
     """Let RUN finish its step, write a checkpoint and leave; `resume` goes on from there."""
-    chosen = open_run(save_dir, run)
-    if not read_status(chosen).living:
+    if not read_status(chosen := open_run(save_dir, run)).living:
         raise RunError(f"Run {run} is not going.", "See the list of runs: python -m toolkit list")
     request_stop(chosen, pause=True)
     out.print(f"It pauses after this step. Go on later: python -m toolkit resume {run}")

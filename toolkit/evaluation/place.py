@@ -24,10 +24,11 @@ from toolkit.data.table import Table
 from toolkit.errors import RunError
 from toolkit.evaluation.prompt_sets import PromptSet
 from toolkit.evaluation.rules import RuleSet, read_rules
+from toolkit.runs.beginnings import link_or_copy
 from toolkit.runs.durable import durable_write, fsync_dir, remove_tree
 from toolkit.runs.ids import is_id, new_id
 from toolkit.runs.lock import is_held
-from toolkit.runs.rundir import RunDir, link_or_copy
+from toolkit.runs.rundir import RunDir
 
 BASE = "base"
 """The base model's name among the models of an evaluation; the others are run ids."""
