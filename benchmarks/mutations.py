@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("tests/runs/test_checkpoints.py", "tests/runs/test_durable.py")
+TESTS = ("tests/runs/test_durable.py", "tests/runs/test_checkpoints.py")
 DURABLE, CHECKPOINTS = "toolkit/runs/durable.py", "toolkit/runs/checkpoints.py"
 # what is guarded, file, text as it stands, text without the safeguard
 MUTATIONS = (

@@ -122,3 +122,26 @@ def test_one_dead_process_ends_the_run_in_words(tiny_model: Path, save_dir: Path
     assert last["reason"] == "process_died"
     assert last["hint"]
     assert not run.adapter_dir.exists()
+
+
+def test_two_processes_resume_to_the_bit(tiny_model: Path, save_dir: Path) -> None:
+    def run_of(name: str) -> RunDir:
+        return make(save_dir / name, tiny_model, num_train_epochs=10, save_steps=2, eval_steps=100)
+
+    whole, run = run_of("whole"), run_of("killed")
+    assert launch(whole).wait(240) == 0, whole.log_path.read_text()[-3000:]
+    launcher = launch(run)
+    deadline = time.monotonic() + 240
+    while not events_of(run, "saved"):
+        assert time.monotonic() < deadline and launcher.poll() is None, run.log_path.read_text()[-3000:]
+        time.sleep(0.01)
+    os.kill(events_of(run, "started")[0]["pid"], signal.SIGKILL)
+    assert launcher.wait(60) != 0
+    again = start_worker(run, worker_command(run, read_config(run)), FTK_ATTEMPT="2")
+    assert again.wait(240) == 0, run.log_path.read_text()[-3000:]
+    assert events_of(run, "resumed")[0]["step"] >= 2
+    names = {path.name for path in (run.checkpoints_dir / "step-000030").iterdir()}
+    assert {"rank-0.safetensors", "rank-1.safetensors", "rank-0.json", "rank-1.json"} <= names
+    one, other = (path.adapter_dir / "adapter_model.safetensors" for path in (whole, run))
+    assert one.read_bytes() == other.read_bytes()
+    assert all(event["exact"] for event in events_of(run, "verified"))
