@@ -105,8 +105,7 @@ def pause(run: Annotated[str, typer.Argument(help="The id of a run that is going
 @app.command("list")
 def list_(save_dir: SaveDir = HERE) -> None:
     """All runs, newest first."""
-    runs = list_runs(save_dir)
-    if not runs:
+    if not (runs := list_runs(save_dir)):
         out.print(f"There is no run in {save_dir} yet. Start one: python -m toolkit run config.yml")
         return
     grid = Grid("run", "name", "study", "state", "steps", "loss", "exact match", box=None, pad_edge=False)
