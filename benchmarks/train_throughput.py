@@ -1,0 +1,188 @@
+"""Tokens per second of this project beside a plain TRL script, LLaMA-Factory, and a loop written by hand.
+
+    PYTHONPATH=. python -m benchmarks.train_throughput [--rows 120] [--rounds 1] [--threads 1]
+        [--llamafactory PYTHON | --install-llamafactory FOLDER] [--out benchmarks/results/throughput.json]
+
+The same 16 M Llama from random weights, the same rows, LoRA of rank 16 on every linear map, batches of 8, one epoch;
+every contender in a process of its own, one after the other, round by round, so that a busy moment hits all of them.
+Tokens are real ones, without padding. On a machine that is shared, read tokens per CPU-second; wall figures are printed
+with the load. What can't be measured here (no GPU, no LLaMA-Factory) is said in the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import workload
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS, PRECISIONS = ("narrow", "wide"), ("bf16", "fp32")
+OWN = ("ours", "trl", "hand")
+FOREIGN = ("llamafactory", "llamafactory-best")
+NO_LLAMAFACTORY = "LLaMA-Factory was not measured: {why}"
+
+
+def install_llamafactory(folder: Path) -> Path | str:
+    """The python of a new environment with LLaMA-Factory and this one's torch, or why there is none."""
+    python = folder / "bin" / "python"
+    if python.exists():
+        return python
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    here = Path(sys.modules["psutil"].__file__ or "").parent.parent
+    there = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    for part in (*here.glob("torch"), *here.glob("torchgen"), *here.glob("functorch"), *here.glob("torch-*.dist-info")):
+        (there / part.name).symlink_to(part)
+    done = subprocess.run(
+        [str(python), "-m", "pip", "install", "-q", "llamafactory"], capture_output=True, text=True, timeout=3600
+    )
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or ["pip failed"])[-1][:300]
+    # wheels for another torch: the package imports them and needs neither for text
+    subprocess.run([str(python), "-m", "pip", "uninstall", "-q", "-y", "torchvision", "torchaudio"], check=False)
+    (there / "torchaudio.py").write_text("")
+    return python
+
+
+def write_foreign_data(folder: Path, rows: int) -> None:
+    """The same rows in LLaMA-Factory's format."""
+    info = {}
+    for kind in KINDS:
+        lines = (folder / f"{kind}.jsonl").read_text().splitlines()[:rows]
+        found = [{**json.loads(line), "input": ""} for line in lines]
+        (folder / f"{kind}-train.json").write_text(json.dumps(found))
+        info[f"{kind}-train"] = {"file_name": f"{kind}-train.json"}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+
+
+def run(python: Path, name: str, folder: Path, kind: str, precision: str, rows: int, threads: int, *more: str) -> Any:
+    """A contender's figures, or {"failed": last line}."""
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
+        "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DISABLE_VERSION_CHECK": "1",
+    }  # fmt: skip
+    argv = [
+        str(python),
+        "-m",
+        "benchmarks.contender",
+        name,
+        str(folder),
+        kind,
+        precision,
+        str(rows),
+        str(threads),
+        *more,
+    ]
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=7200)
+    if done.returncode:
+        return {"name": name, "failed": (done.stderr.strip().splitlines() or ["no output"])[-1][:300]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def tokens_of(folder: Path, kind: str, rows: int) -> int:
+    from benchmarks.contender import prepared, raw_rows
+
+    return int(prepared(folder, raw_rows(folder, kind, rows)[0])[1].tokens)
+
+
+def measure(folder: Path, given: argparse.Namespace, foreign: Path | None) -> list[dict[str, Any]]:
+    found = []
+    here = Path(sys.executable)
+    for _ in range(given.rounds):
+        for kind in given.kinds:
+            tokens = tokens_of(folder, kind, given.rows)
+            for precision in given.precisions:
+                for name in (*OWN, *(FOREIGN if foreign else ())):
+                    python = foreign if name in FOREIGN and foreign else here
+                    row = run(python, name, folder, kind, precision, given.rows, given.threads)
+                    if "adapter" in row:
+                        row |= run(here, "evaluate", folder, kind, precision, given.rows, 1, row["adapter"])
+                    row |= {"kind": kind, "precision": precision, "tokens": tokens, "load": psutil.getloadavg()[0]}
+                    print(line(row), flush=True)
+                    found.append(row)
+    return found
+
+
+def line(row: dict[str, Any]) -> str:
+    head = f"{row['kind']:7} {row['precision']} {row['name']:18}"
+    if "failed" in row:
+        return f"{head} failed: {row['failed']}"
+    return (
+        f"{head} {row['tokens'] / row['cpu_s']:7.0f} tokens/CPU-s {row['tokens'] / row['wall_s']:7.0f} tokens/s"
+        f"  peak {row['peak_bytes'] / 1e6:6.0f} MB  held-out loss {row.get('held_out', float('nan')):.4f}"
+        f"  (load {row['load']:.1f})"
+    )
+
+
+def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each workload and precision: medians over the rounds, and ours against each other one."""
+    result = []
+    good = [row for row in found if "failed" not in row]
+    for kind, precision in sorted({(row["kind"], row["precision"]) for row in good}):
+        here = [row for row in good if (row["kind"], row["precision"]) == (kind, precision)]
+        speed, peak = {}, {}
+        for name in {row["name"] for row in here}:
+            own = [row for row in here if row["name"] == name]
+            speed[name] = statistics.median(row["tokens"] / row["cpu_s"] for row in own)
+            peak[name] = statistics.median(row["peak_bytes"] for row in own)
+        others = [name for name in speed if name != "ours"] if "ours" in speed else []
+        result.append({
+            "kind": kind, "precision": precision, "tokens_per_cpu_second": speed, "peak_bytes": peak,
+            "speed_of_ours_over": {name: round(speed["ours"] / speed[name], 2) for name in others},
+            "memory_of_ours_over": {name: round(peak["ours"] / peak[name], 2) for name in others},
+            "held_out": {row["name"]: row.get("held_out") for row in here},
+        })  # fmt: skip
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=120)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
+    parser.add_argument("--llamafactory", type=Path, help="python of an environment that has it")
+    parser.add_argument("--install-llamafactory", type=Path, help="folder for such an environment")
+    parser.add_argument("--gpu", action="store_true", help="the GPU part alone")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    notes = []
+    foreign: Path | str | None = given.llamafactory
+    if given.install_llamafactory:
+        foreign = install_llamafactory(given.install_llamafactory)
+    if not isinstance(foreign, Path):
+        notes.append(NO_LLAMAFACTORY.replace("{why}", foreign or "give --llamafactory or --install-llamafactory"))
+        foreign = None
+    folder = workload.make(Path(tempfile.mkdtemp()))
+    write_foreign_data(folder, given.rows)
+    found = [] if given.gpu else measure(folder, given, foreign)
+    from benchmarks import gpu_throughput
+
+    on_gpu = gpu_throughput.measure()
+    notes += [on_gpu] if isinstance(on_gpu, str) else []
+    body = {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB",
+        "threads": given.threads, "rows": given.rows, "rounds": given.rounds, "not_measured": notes,
+        "summary": summary(found), "runs": found, "gpu": on_gpu if isinstance(on_gpu, list) else [],
+    }  # fmt: skip
+    text = json.dumps(body, indent=1, default=str)
+    print(json.dumps({key: body[key] for key in ("summary", "gpu", "not_measured")}, indent=1))
+    if given.out:
+        given.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
