@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ["FTK_SPARE"] = "0"  # a test that wants a spare worker starts one
 
 TEXT = [
     "the quick brown fox jumps over the lazy dog",

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     | {"worker", "assets", "choices", "data", "evaluation"}
     | {f"runs.{name}" for name in ("rundir", "events", "lock", "explain", "configfile", "durable")}
     | {f"runs.{name}" for name in ("contract", "certificate", "exports", "card", "recipes", "status", "hub")}
-    | {f"runs.{name}" for name in ("checkpoints", "resume")},
+    | {f"runs.{name}" for name in ("checkpoints", "resume", "spare")},
 }
 MAX_LINES, MAX_FUNCTION = 250, 50
 

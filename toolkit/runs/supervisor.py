@@ -27,6 +27,7 @@ from toolkit.runs.lock import Holder, boot_id, end_processes, is_held, read_hold
 from toolkit.runs.machine import probe_in_background
 from toolkit.runs.queue import in_order
 from toolkit.runs.rundir import RunDir, list_runs, read_config
+from toolkit.runs.spare import Spare, spare_wanted
 from toolkit.runs.spawn import Command, spawn, worker_command, worker_environment
 from toolkit.runs.status import RunStatus, read_status
 
@@ -62,6 +63,7 @@ class Supervisor:
     ) -> None:
         self.save_dir = save_dir.absolute()
         self._command, self._poll = command, poll_seconds
+        self._spare = Spare(self.save_dir) if command is worker_command and spare_wanted() else None
         self._children: dict[str, _Child] = {}
         self._over: dict[str, tuple[int, ...]] = {}
         self._dead_since: dict[str, float] = {}
@@ -120,6 +122,10 @@ class Supervisor:
         self._guarded(None, sweep_aside, self.save_dir / "runs")
         while not self._leave.wait(self._poll):
             self.tick()
+            if self._spare:
+                self._guarded(None, self._spare.keep, bool(self._children))
+        if self._spare:
+            self._spare.end()
 
     def _guarded(self, run: RunDir | None, act: Callable[..., None], *args: Any) -> None:
         try:
@@ -190,7 +196,8 @@ class Supervisor:
         try:
             config = read_config(run)
             environment = worker_environment(run, config, attempt)
-            process, holder = spawn(run, self._command(run, config), environment, slot)
+            taken = self._spare.take(run, config, environment, slot) if self._spare else None
+            process, holder = taken or spawn(run, self._command(run, config), environment, slot)
         except ToolkitError as error:
             close_unstarted(run, Explanation("bad_settings", error.message, error.hint))
         except Exception as error:  # noqa: BLE001 - whatever it is, it becomes this run's last event
