@@ -11,7 +11,7 @@ import streamlit as st
 from toolkit.runs.rundir import RunDir, list_runs
 from toolkit.ui import charts, state
 from toolkit.ui.chrome import boundary
-from toolkit.ui.curves import curves
+from toolkit.ui.curves import Point, curves
 from toolkit.ui.plain import plain
 from toolkit.ui.review import value_words
 from toolkit.ui.run_table import MARKS, Entry, entries, heading, named
@@ -103,7 +103,7 @@ def _overlay(found: Sequence[Entry]) -> None:
         "Curve", list(SERIES), format_func=SERIES.__getitem__, default="eval_loss", required=True, key="study_series"
     )
     chosen = name or "eval_loss"
-    lines = {label(entry): curves(entry.run.events_path).get(chosen, []) for entry in found}
+    lines: dict[str, Sequence[Point]] = {label(entry): curves(entry.run.events_path).get(chosen, ()) for entry in found}
     lines = {text: points for text, points in lines.items() if points}
     if not lines:
         st.caption(":material/show_chart: No points yet.")
