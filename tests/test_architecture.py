@@ -31,17 +31,19 @@ MAY_IMPORT = {
     "forms": FLOOR | {"forms", "ablation", "runs.configfile"},
     "runs": FLOOR | {"runs", "data"},
     "client": FLOOR | {"runs"},
+    "warm": FLOOR | {"runs"},
     "cli": FLOOR | {"ablation", "cli_evaluate", "client", "data", "forms", "runs"},
     "cli_evaluate": FLOOR | {"data", "evaluation", "runs"},
     "__main__": {"cli"},
-    "ui": FLOOR | {"ablation", "choices", "client", "data", "evaluation", "forecast", "forms", "runs", "ui"},
-    "pages": FLOOR | {"ablation", "client", "data", "evaluation", "forecast", "forms", "runs", "ui"},
+    "ui": FLOOR | {"ablation", "choices", "client", "data", "evaluation", "forecast", "forms", "runs", "ui", "warm"},
+    "pages": FLOOR | {"ablation", "client", "data", "evaluation", "forecast", "forms", "runs", "ui", "warm"},
     "app": {"ui", "runs", "errors"},
     "worker": FLOOR
     | {"worker", "assets", "choices", "data", "evaluation"}
-    | {f"runs.{name}" for name in ("rundir", "events", "lock", "explain", "configfile", "durable")}
+    | {f"runs.{name}" for name in ("rundir", "events", "lock", "explain", "configfile", "durable", "service")}
     | {f"runs.{name}" for name in ("contract", "certificate", "exports", "card", "recipes", "status", "hub")}
-    | {f"runs.{name}" for name in ("checkpoints", "resume", "spare")},
+    | {f"runs.{name}" for name in ("checkpoints", "resume", "spare")}
+    | {"runs.engine_process", "runs.warm_process"},  # what the two services are called and announce
 }
 MAX_LINES, MAX_FUNCTION = 250, 50
 

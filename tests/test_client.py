@@ -75,7 +75,7 @@ def test_one_engine_serves_a_save_dir_and_follows_the_asked_run(
         client.start(save_dir, plain.id, port=1)
     second = subprocess.run(
         [sys.executable, "-m", "toolkit.worker.serve"],
-        env={**os.environ, "FTK_SAVE_DIR": str(save_dir), "FTK_ENGINE_RUN": a.id, "FTK_ENGINE_TOKEN": "x"},
+        env={**os.environ, "FTK_SAVE_DIR": str(save_dir), "FTK_ENGINE_RUN": a.id, "FTK_SERVICE_TOKEN": "x"},
         capture_output=True,
         text=True,
         timeout=60,

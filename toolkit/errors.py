@@ -4,7 +4,8 @@
     ├── ConfigError         settings that can't be used; carries one Problem for each of them
     ├── DataError           a file, a table or a template that can't be used
     ├── RunError            a run that can't be created, started, stopped or read
-    └── EngineError         the inference engine can't be started, or refused a request
+    ├── EngineError         the inference engine can't be started, or refused a request
+    └── WarmError           the warm worker can't be started, or could not answer
 
 Knows nothing of the rest of the project.
 """
@@ -73,3 +74,7 @@ class RunError(ToolkitError):
 
 class EngineError(ToolkitError):
     """The inference engine can't be started, or refused a request."""
+
+
+class WarmError(ToolkitError):
+    """The warm worker can't be started, or could not answer a question."""

@@ -263,7 +263,7 @@ def test_a_hung_process_is_noticed_and_ended_and_a_strange_pid_is_not(tmp_path: 
     claims = {"schema": 1, "port": 1, "pid": os.getpid(), "create_time": 1.0, "run": "x", "token": "t"}
     (folder / "engine.json").write_text(json.dumps(claims))
     assert client.find(tmp_path) is None
-    info = EngineInfo(tmp_path, 1, os.getpid(), 1.0, "x", "t")
+    info = EngineInfo(tmp_path, 1, os.getpid(), 1.0, "t", "x")
     client.stop(info)  # and this process is still here
     assert client.status(info).status == "stopped"
 
@@ -275,7 +275,7 @@ def test_an_error_of_the_connection_is_told_in_words(served: tuple[EngineInfo, s
     assert client.status(elsewhere).status == "stopped"
 
 
-def _until(condition: Any, seconds: float = 5.0) -> None:
+def _until(condition: Any, seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"

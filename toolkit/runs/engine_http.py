@@ -1,23 +1,27 @@
-"""The wire to the inference engine: one connection, its errors in the user's words, an answer's events.
+"""The wire to the inference engine: an answer's events as they arrive.
 
-Every failure is an EngineError. What to ask is `client.py`'s, where the engine is `engine_process.py`'s.
+Every failure is an EngineError. What to ask is `client.py`'s, the connection `service_http.py`'s.
 """
 
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from toolkit.errors import EngineError
-from toolkit.runs.engine_process import EngineInfo, last_words
+from toolkit.runs import service_http
+from toolkit.runs.engine_process import ENGINE, EngineInfo, last_words
+from toolkit.runs.service_http import CONNECT_SECONDS, session
 
-CONNECT_SECONDS, QUICK_SECONDS = 5.0, 30.0
+__all__ = [
+    "CONNECT_SECONDS", "QUICK_SECONDS", "SILENCE_SECONDS", "Delta", "Done", "checked", "session", "stream",
+]  # fmt: skip
+
+QUICK_SECONDS = 30.0
 SILENCE_SECONDS = 60.0  # the engine sends a sign of life every 10 s
 
 
@@ -56,41 +60,8 @@ class Done:
     notice: str = ""
 
 
-@contextmanager
-def session(info: EngineInfo, silence: float) -> Iterator[httpx.Client]:
-    """A connection to the engine and nowhere else; httpx's errors become EngineErrors."""
-    limits = httpx.Timeout(silence, connect=CONNECT_SECONDS)
-    # never used on the loopback; httpx's own would read all certificates of the machine, 15 ms for each answer
-    trusts_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    headers = {"Authorization": f"Bearer {info.token}"}
-    try:
-        with httpx.Client(
-            base_url=info.url, headers=headers, timeout=limits, verify=trusts_nobody, trust_env=False
-        ) as http:
-            yield http
-    except httpx.TimeoutException as error:
-        hint = "It may be busy or stuck: try again, or stop it and load the model again."
-        raise EngineError("The engine does not answer.", hint) from error
-    except httpx.HTTPError as error:
-        hint = last_words(info.save_dir) or "Load the model again."
-        raise EngineError("The engine can't be reached: it has ended.", hint) from error
-
-
 def checked(response: httpx.Response) -> dict[str, Any]:
-    _refuse_errors(response)
-    found: dict[str, Any] = response.json()
-    return found
-
-
-def _refuse_errors(response: httpx.Response) -> None:
-    if response.status_code < 400:
-        return
-    try:
-        error = response.json()["error"]
-        raise EngineError(error["message"], error["hint"])
-    except (ValueError, KeyError, TypeError) as strange:
-        message = f"The engine answered with status {response.status_code}."
-        raise EngineError(message, "Its log has the details.") from strange
+    return service_http.checked(ENGINE, response)
 
 
 def stream(info: EngineInfo, path: str, body: dict[str, Any]) -> Iterator[Delta | Done]:
@@ -111,7 +82,7 @@ def stream_columns(
     with session(info, SILENCE_SECONDS) as http, http.stream("POST", path, json=body) as response:
         if response.status_code >= 400:
             response.read()
-        _refuse_errors(response)
+        service_http.refuse_errors(ENGINE, response)
         for line in response.iter_lines():
             if line == "data: [DONE]":
                 return

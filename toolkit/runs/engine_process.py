@@ -1,142 +1,63 @@
-"""The inference engine's process: found, started and ended; how is `worker/serve.py`'s to know.
-
-engine/engine.json (0600) names the living engine of a save_dir: port, pid with start time, token. It is believed only
-while the engine holds engine/engine.lock. Speaks no HTTP: that is `client.py`'s.
-"""
+"""The inference engine's process: what sets it apart from other services (`service.py`), and how to reach it."""
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from toolkit.config import Config
 from toolkit.errors import EngineError
-from toolkit.runs.lock import Holder, boot_id, end_processes, is_held, process_lives, try_lock
+from toolkit.runs import service
 from toolkit.runs.rundir import RunDir
-from toolkit.runs.spawn import PROJECT_ROOT, worker_environment
+from toolkit.runs.service import Service, ServiceInfo, end, lives
+from toolkit.runs.spawn import worker_environment
 
-ENGINE_SCHEMA = 1
-START_SECONDS = 30.0  # until the server announces itself; the model loads after that
-OTHERS_SECONDS = 60.0
-POLL_SECONDS = 0.05
-LOG_TAIL_BYTES = 4000
-IN_ORDER = "Ended in order."
+__all__ = ["ENGINE", "EngineInfo", "end", "find", "how_to_ask", "last_words", "lives", "one_at_a_time", "spawn"]
+
+ENGINE = Service(
+    name="engine",
+    module="toolkit.worker.serve",
+    title="The engine",
+    error=EngineError,
+    stuck="It may be busy or stuck: try again, or stop it and load the model again.",
+    gone="Load the model again.",
+)
 
 
 @dataclass(frozen=True)
-class EngineInfo:
-    """Where a living engine is. run: the one whose base model it was started with. create_time: Unix seconds."""
+class EngineInfo(ServiceInfo):
+    """Where a living engine is. run: the one whose base model it was started with."""
 
-    save_dir: Path
-    port: int
-    pid: int
-    create_time: float
     run: str
-    token: str = field(repr=False)
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    service: ClassVar[Service] = ENGINE
 
 
 def find(save_dir: Path) -> EngineInfo | None:
     """The living engine of `save_dir`, whoever started it; None when there is none."""
-    save_dir = save_dir.absolute()
-    try:
-        body = json.loads((save_dir / "engine" / "engine.json").read_bytes())
-        if body.pop("schema") != ENGINE_SCHEMA:
-            return None
-        info = EngineInfo(save_dir=save_dir, **body)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # none was announced, or it is being written by another version
-    return info if lives(info) else None
+    return service.find(EngineInfo, save_dir)
 
 
-def lives(info: EngineInfo) -> bool:
-    """Whether this very process still serves."""
-    return is_held(info.save_dir / "engine" / "engine.lock") and process_lives(info.pid, info.create_time)
-
-
-@contextmanager
-def one_at_a_time(save_dir: Path) -> Iterator[None]:
+def one_at_a_time(save_dir: Path) -> AbstractContextManager[None]:
     """Two pages that start an engine at once get the same one. Raises EngineError when another start hangs."""
-    folder = save_dir / "engine"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    end = time.monotonic() + OTHERS_SECONDS
-    while (handle := try_lock(folder / "start.lock")) is None:
-        if time.monotonic() > end:
-            raise EngineError("Another program is starting the engine and does not finish.", "Close it, or wait.")
-        time.sleep(POLL_SECONDS)
-    try:
-        yield
-    finally:
-        os.close(handle)
+    return service.one_at_a_time(ENGINE, save_dir)
 
 
 def spawn(run: RunDir, config: Config, *, port: int | None, idle_minutes: float) -> EngineInfo:
-    """Start the engine for the base model of `run`, in a session of its own; returns once it has announced itself.
-
-    Raises EngineError with the end of its log when it ends instead.
-    """
+    """Start the engine for the base model of `run`; returns once it has announced itself. Raises EngineError."""
     settings = {
         "FTK_ENGINE_RUN": run.id,
-        "FTK_ENGINE_TOKEN": secrets.token_urlsafe(32),
         "FTK_ENGINE_PORT": str(port or 0),
         "FTK_ENGINE_IDLE_MINUTES": str(idle_minutes),
     }
-    log = run.save_dir / "engine" / "engine.log"
-    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "toolkit.worker.serve"],
-            cwd=PROJECT_ROOT,
-            env={**worker_environment(run, config, attempt=1), **settings},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    end = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < end:
-        info = find(run.save_dir)
-        if info is not None and info.pid == process.pid:
-            # whoever waits for a child ends it for good; this thread does, however long it lives
-            threading.Thread(target=process.wait, name="engine-reaper", daemon=True).start()
-            return info
-        time.sleep(POLL_SECONDS)
-    process.kill()
-    process.wait()
-    raise EngineError("The engine could not be started.", last_words(run.save_dir) or f"Its log is {log}.")
-
-
-def end(info: EngineInfo, grace_seconds: float) -> None:
-    """Wait for the process to end by itself, then make it: SIGTERM, SIGKILL. Never another process with its pid."""
-    deadline = time.monotonic() + grace_seconds
-    while process_lives(info.pid, info.create_time) and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    if process_lives(info.pid, info.create_time):
-        end_processes(Holder(info.pid, info.create_time, info.pid, 1, boot_id()), grace_seconds=2.0)
+    return service.spawn(EngineInfo, run.save_dir, {**worker_environment(run, config, attempt=1), **settings})
 
 
 def last_words(save_dir: Path) -> str:
     """The last lines that the engine wrote, or "" when there are none or it ended in order."""
-    try:
-        with (save_dir / "engine" / "engine.log").open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            lines = log.read().decode(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    if lines and lines[-1] == IN_ORDER:
-        return ""
-    return "Its log ends with: " + " / ".join(lines[-2:]) if lines else ""
+    return service.last_words(ENGINE, save_dir)
 
 
 def how_to_ask(info: EngineInfo, run_id: str) -> str:

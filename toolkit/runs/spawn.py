@@ -44,10 +44,14 @@ def worker_command(run: RunDir, config: Config) -> list[str]:
 def worker_environment(run: RunDir, config: Config, attempt: int) -> dict[str, str]:
     """This process's environment with what a worker needs: offline unless the model comes from the hub."""
     processes = process_count(config, None) if config.accelerate else 1
+    libraries = library_environment(hub=model_kind(config) == "hub", processes=processes)
+    return {**libraries, "FTK_SAVE_DIR": str(run.save_dir), "FTK_ATTEMPT": str(attempt)}
+
+
+def library_environment(*, hub: bool, processes: int = 1) -> dict[str, str]:
+    """This process's environment with what the heavy libraries read from it. hub: whether they may go there."""
     settings = {
-        "FTK_SAVE_DIR": str(run.save_dir),
-        "FTK_ATTEMPT": str(attempt),
-        "HF_HUB_OFFLINE": "0" if model_kind(config) == "hub" else "1",
+        "HF_HUB_OFFLINE": "0" if hub else "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "USE_HUB_KERNELS": "0",
         "TOKENIZERS_PARALLELISM": "false",

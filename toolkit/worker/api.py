@@ -24,14 +24,14 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from toolkit.errors import ToolkitError
-from toolkit.worker.guard import MAX_BODY_BYTES, Guard, error_response
+from toolkit.runs.engine_process import ENGINE
+from toolkit.worker.guard import Guard, error_handlers, read_body
 from toolkit.worker.host import Host, Turn
 from toolkit.worker.payload import (
     BASE,
@@ -40,7 +40,6 @@ from toolkit.worker.payload import (
     CompletionRequest,
     LoadRequest,
     RenderRequest,
-    RequestError,
     ScoreRequest,
     parse,
 )
@@ -69,10 +68,10 @@ def application(host: Host, token: str) -> ASGIApp:
             Route("/v1/load", routes.load, methods=["POST"]),
             Route("/shutdown", routes.shutdown, methods=["POST"]),
         ],
-        exception_handlers={ToolkitError: _refused, HTTPException: _no_such_route, Exception: _failed},
+        exception_handlers=error_handlers(ENGINE, "/v1/models and /health"),
         lifespan=lifespan,
     )
-    return Guard(app, token)
+    return Guard(app, token, ENGINE)
 
 
 class Routes:
@@ -90,7 +89,7 @@ class Routes:
 
     async def chat(self, request: Request) -> Response:
         received = time.perf_counter()
-        asked = parse(ChatRequest, await _body(request))
+        asked = parse(ChatRequest, await read_body(request))
         engine = self._host.ready()
         form = engine.form_of(asked.model, asked.prompt_of)
         text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
@@ -98,7 +97,7 @@ class Routes:
 
     async def compare(self, request: Request) -> Response:
         received = time.perf_counter()
-        asks = parse(CompareRequest, await _body(request)).asks
+        asks = parse(CompareRequest, await read_body(request)).asks
         columns = [(await self._column(given, received), str(given.get("model", ""))[:200]) for given in asks]
         return side_by_side(columns)
 
@@ -114,7 +113,7 @@ class Routes:
             return error
 
     async def score(self, request: Request) -> Response:
-        asked = parse(ScoreRequest, await _body(request))
+        asked = parse(ScoreRequest, await read_body(request))
         tokens = await asyncio.wrap_future(self._host.score(asked))
         loss = -sum(token.logprob for token in tokens) / len(tokens)
         return JSONResponse(
@@ -123,7 +122,7 @@ class Routes:
 
     async def completions(self, request: Request) -> Response:
         received = time.perf_counter()
-        asked = parse(CompletionRequest, await _body(request))
+        asked = parse(CompletionRequest, await read_body(request))
         engine = self._host.ready()
         form = engine.form_of(asked.model, asked.prompt_of)
         text, ids = await run_in_threadpool(engine.raw, form, asked.text)
@@ -154,14 +153,14 @@ class Routes:
         return self._host.ask(ask)
 
     async def render(self, request: Request) -> Response:
-        asked = parse(RenderRequest, await _body(request))
+        asked = parse(RenderRequest, await read_body(request))
         engine = self._host.ready()
         form = engine.form_of(asked.model, asked.prompt_of)
         text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
         return JSONResponse({"prompt": text, "prompt_tokens": len(ids)})
 
     async def load(self, request: Request) -> Response:
-        asked = parse(LoadRequest, await _body(request))
+        asked = parse(LoadRequest, await read_body(request))
         attaching = self._host.attach(asked.run)
         if self._host.state == "loading":
             return JSONResponse({"status": "queued", "run": asked.run}, status_code=202)
@@ -171,34 +170,3 @@ class Routes:
     async def shutdown(self, _: Request) -> Response:
         asyncio.get_running_loop().call_later(0.05, self._host.end)  # after the reply is on its way
         return JSONResponse({"status": "ending"})
-
-
-async def _body(request: Request) -> bytes:
-    """The body, at most MAX_BODY_BYTES; raises RequestError."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            message = f"The request is larger than {MAX_BODY_BYTES // 2**20} MiB."
-            raise RequestError(message, "Shorten it.", status=413, code="too_large")
-        parts.append(part)
-    return b"".join(parts)
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    return error_response(error)
-
-
-async def _no_such_route(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    message = f"{request.method} {request.url.path[:100]} is not offered by this engine."
-    return error_response(RequestError(message, "See /v1/models and /health.", status=status, code="not_found"))
-
-
-async def _failed(_: Request, error: Exception) -> Response:
-    """The traceback is in the log: Starlette raises the error again after this reply."""
-    hint = "The engine's log (engine/engine.log in the save_dir) has the details."
-    return error_response(
-        RequestError(f"The engine failed: {type(error).__name__}.", hint, status=500, code="internal")
-    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -144,13 +144,38 @@ def prepare_batches(
     lost: list[int],
 ) -> Iterator[pa.RecordBatch]:
     """What `prepare` returns, BATCH examples at a time for those who must not hold all; `lost` fills meanwhile."""
-    if tokenizer.eos_token_id is None:
-        raise ToolkitError("The tokenizer has no end-of-sequence token.", "Choose a model whose tokenizer has one.")
     rest = iter(examples)
     start = 0
     while batch := list(islice(rest, BATCH)):
-        yield _columns(start, _encoded(batch, tokenizer, chat), max_length, lost)
+        yield _columns(start, tokenize(batch, tokenizer, chat), max_length, lost)
         start += len(batch)
+
+
+class Tokens(NamedTuple):
+    """One example, nothing cut. prompt: what the model would be asked with. ids: all of it, with its end.
+
+    learned: spans of `ids`, in order; the first one begins before len(prompt) where the two begin differently.
+    """
+
+    prompt: list[int]
+    ids: list[int]
+    learned: list[Span]
+
+    @property
+    def learned_from(self) -> int:
+        """The position where the completion, or the first answer of a conversation, begins."""
+        return self.learned[0][0] if self.learned else len(self.ids)
+
+
+def tokenize(batch: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, chat: bool) -> list[Tokens]:
+    """The token ids of each example. Raises ToolkitError as `prepare` does."""
+    if tokenizer.eos_token_id is None:
+        raise ToolkitError("The tokenizer has no end-of-sequence token.", "Choose a model whose tokenizer has one.")
+    if batch[0].turns:
+        found = encode_conversations(tokenizer, [example.turns for example in batch])
+        return [Tokens(ids[: learned[0][0]], ids, learned) for ids, learned in found]
+    pairs = _pairs(batch, tokenizer, chat)
+    return [Tokens(begin, full, [(shared_beginning(begin, full), len(full))]) for begin, full in pairs]
 
 
 SCHEMA = pa.schema(
@@ -158,11 +183,9 @@ SCHEMA = pa.schema(
 )
 
 
-def _columns(
-    start: int, encoded: Iterable[tuple[list[int], list[Span]]], max_length: int, lost: list[int]
-) -> pa.RecordBatch:
+def _columns(start: int, tokens: Sequence[Tokens], max_length: int, lost: list[int]) -> pa.RecordBatch:
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    for row, (full, learned) in enumerate(encoded, start):
+    for row, (_, full, learned) in enumerate(tokens, start):
         if not any(first < min(end, max_length) for first, end in learned):
             lost.append(row)
             continue
@@ -175,16 +198,6 @@ def _columns(
         columns["labels"].append(labels[:max_length])
         columns["truncated"].append(len(full) > max_length)
     return pa.record_batch(columns, schema=SCHEMA)
-
-
-def _encoded(
-    batch: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, chat: bool
-) -> list[tuple[list[int], list[Span]]]:
-    """(ids with the end, spans that are learned) for each example."""
-    if batch[0].turns:
-        return encode_conversations(tokenizer, [example.turns for example in batch])
-    pairs = _pairs(batch, tokenizer, chat)
-    return [(full, [(shared_beginning(begin, full), len(full))]) for begin, full in pairs]
 
 
 def _pairs(

@@ -11,14 +11,14 @@ import logging
 import sys
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.errors import ToolkitError
+from toolkit.runs.engine_process import ENGINE
+from toolkit.worker.guard import presentable
 from toolkit.worker.payload import RequestError, ScoreRequest
 from toolkit.worker.pieces import Piece, TokenScore
 
@@ -144,7 +144,7 @@ class Host:
         try:
             turn.emit(engine.answer(ask, turn.emit, turn.cancelled))
         except Exception as error:  # noqa: BLE001 - whatever a model does, the next request must find a living engine
-            turn.emit(_presentable(error))
+            turn.emit(presentable(error, ENGINE))
         self.touch()
 
     def _attach(self, run_id: str) -> None:
@@ -154,7 +154,7 @@ class Host:
             self._refused.pop(run_id, None)
             self.engine.attach(run_id)
         except Exception as error:
-            shown = _presentable(error)
+            shown = presentable(error, ENGINE)
             self._refused[run_id] = str(shown)
             raise shown from error
 
@@ -183,7 +183,7 @@ class Host:
             self.engine = Engine.load(self.save_dir, self.run_id, self._enter)
             self._open()
         except Exception as error:  # noqa: BLE001 - reported by /health until the process ends
-            shown = _presentable(error)
+            shown = presentable(error, ENGINE)
             self.message, self.hint, self.state = shown.message, shown.hint, "failed"
         self.touch()
 
@@ -200,17 +200,3 @@ class Host:
             if self.state == "ready" and not self._turns and 0 < self._idle_seconds < idle:
                 print(f"Not used for {idle:.0f} s: ending.", file=sys.stderr, flush=True)
                 self._end()
-
-
-def _presentable(error: Exception) -> ToolkitError:
-    """The error itself if it is ours; else one with the first line, and the whole in the log."""
-    if isinstance(error, ToolkitError):
-        return error
-    traceback.print_exception(error)
-    first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        hint = "Choose a smaller model or quantize it, or end other programs that use this memory."
-        return RequestError("The memory is not enough for this model.", hint, status=503, code="out_of_memory")
-    hint = "The engine's log (engine/engine.log in the save_dir) has the details."
-    return RequestError(f"{type(error).__name__}: {first}", hint, status=500, code="internal")

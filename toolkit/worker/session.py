@@ -32,6 +32,7 @@ from toolkit.worker.contract import contract_text
 from toolkit.worker.memory import readings
 from toolkit.worker.splits import Source, open_source, read_splits, write_splits
 from toolkit.worker.stop import Stop, StopAsked
+from toolkit.worker.subject import longest_example
 from toolkit.worker.trainer import PreparedTrainer
 from toolkit.worker.training import Training
 
@@ -93,7 +94,7 @@ def carry_out(session: Session) -> End:
     with _leader_first(session.team):
         found = choice.find(run, session.tell, leads=session.team.leads)
         if session.team.leads and not (found and found.body["data"] == choice.data_hashes(run)):
-            length = _length(config, model.context_length(folder), session.tell)
+            length = _length(config, folder, session.tell)
             write_splits(run, config, source, tokenizer, length, session.tell, session.stop.check)
     train, test = read_splits(run)
     session.phase("loading model")
@@ -132,12 +133,12 @@ def _leader_first(team: Team) -> Iterator[None]:
         yield
 
 
-def _length(config: Config, positions: int | None, tell: Tell) -> int:
-    wanted = build.max_length(config)
-    if positions is None or wanted <= positions:
-        return wanted
-    tell("warning", message=f"max_seq_length {wanted:,} is more than the model's {positions:,} positions: those count.")
-    return positions
+def _length(config: Config, folder: Path, tell: Tell) -> int:
+    wanted, allowed = build.max_length(config), longest_example(config, folder)
+    if allowed < wanted:
+        message = f"max_seq_length {wanted:,} is more than the model's {allowed:,} positions: those count."
+        tell("warning", message=message)
+    return allowed
 
 
 def make_trainer(

@@ -1,0 +1,28 @@
+"""What the warm worker can be asked: kind -> the function that answers. A new kind is one line here and one function.
+
+The function gets the body and the job, `answer(body, job) -> value` (both JSON objects); it says what it is doing
+through `job.tell(phase, done, total)`, which also ends it when nobody wants the answer any more, and raises
+ToolkitError for what a user can act on. Each kind's docstring says what body and value hold.
+
+    lengths   tokens of prompt and completion of every row of a table (`lengths.py`)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STACK = ("toolkit.worker.session",)
+"""What is imported before the first answer: all that a training run needs."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """answers: dotted name of the function. quick: milliseconds; quick ones never wait for long ones."""
+
+    answers: str
+    quick: bool = False
+
+
+QUESTIONS: dict[str, Question] = {
+    "lengths": Question("toolkit.worker.lengths.answer"),
+}

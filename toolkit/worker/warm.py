@@ -1,0 +1,142 @@
+"""python -m toolkit.worker.warm: the warm worker, a process that has imported the training libraries and waits.
+
+Environment: FTK_SAVE_DIR, FTK_SERVICE_TOKEN, FTK_WARM_BUILD (what its starter calls this code), FTK_WARM_OWNER (a
+descriptor that reads as ended once the starter is gone), optionally FTK_WARM_IDLE_MINUTES (default 30; 0 is never).
+Answers on the loopback as `runs/service.py` says. It ends when its starter is gone, when nobody asks for long, or when
+memory runs short while it is idle. It touches no GPU: importing takes no memory there. Exit status as `serve.py`'s.
+
+    GET  /health   {status, phase}; the only one without a token
+    POST /look     {kind, body, lane, wait} -> {state, phase, done, total, value, message, hint}
+    POST /cancel   {kind, lane}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from pydantic import Field
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from toolkit.runs.warm_process import SHORT_BYTES, WARM, free_bytes
+from toolkit.worker.desk import Desk, Job
+from toolkit.worker.guard import Guard, error_handlers, read_body
+from toolkit.worker.loopback import Leave, Place, exit_now, serve
+from toolkit.worker.payload import Body, parse
+
+IDLE_MINUTES = 30.0
+WATCH_SECONDS = 5.0
+MOST_WAIT = 10.0
+
+
+class LookRequest(Body):
+    kind: Annotated[str, Field(min_length=1, max_length=100)]
+    body: dict[str, Any]
+    lane: Annotated[str, Field(max_length=200)] = ""
+    wait: Annotated[float, Field(ge=0, le=MOST_WAIT)] = 0.0
+
+
+class CancelRequest(Body):
+    kind: Annotated[str, Field(min_length=1, max_length=100)]
+    lane: Annotated[str, Field(max_length=200)] = ""
+
+
+class Warm:
+    """The routes, and the reasons to leave."""
+
+    def __init__(self, desk: Desk, leave: Leave, owner: int, idle_seconds: float) -> None:
+        self._desk, self._leave, self._owner, self._idle_seconds = desk, leave, owner, idle_seconds
+
+    @asynccontextmanager
+    async def life(self, _: Starlette) -> AsyncIterator[None]:
+        self._desk.begin()
+        asyncio.get_running_loop().add_reader(self._owner, self._owner_gone)
+        watching = asyncio.create_task(self._watch())
+        yield
+        watching.cancel()
+        self._desk.close()
+
+    async def health(self, _: Request) -> Response:
+        return JSONResponse({"status": "ready" if self._desk.ready else "loading", "phase": self._desk.phase})
+
+    async def look(self, request: Request) -> Response:
+        asked = parse(LookRequest, await read_body(request))
+        job = self._desk.look(asked.kind, asked.body, asked.lane)
+        if job.future is not None and asked.wait:
+            await asyncio.wait([asyncio.wrap_future(job.future)], timeout=asked.wait)
+        if job.over:
+            self._desk.hand_out(job, asked.lane)
+        return JSONResponse(self._words(job))
+
+    async def cancel(self, request: Request) -> Response:
+        asked = parse(CancelRequest, await read_body(request))
+        self._desk.cancel(asked.kind, asked.lane)
+        return JSONResponse({})
+
+    def _words(self, job: Job) -> dict[str, Any]:
+        if job.error is not None:
+            return {"state": "failed", "message": job.error.message, "hint": job.error.hint}
+        if job.value is not None:
+            return {"state": "done", "value": job.value}
+        phase = job.phase if self._desk.ready else self._desk.phase
+        return {"state": "working", "phase": phase, "done": job.done, "total": job.total}
+
+    def _owner_gone(self) -> None:
+        """Readable means ended: the starter never writes."""
+        self._end("The program that started it is gone")
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            self._desk.tidy()
+            if self._desk.busy or not self._desk.ready:
+                continue
+            idle = time.monotonic() - self._desk.used
+            if 0 < self._idle_seconds < idle:
+                self._end(f"Not asked for {idle:.0f} s")
+            elif free_bytes() < SHORT_BYTES:
+                self._end("Memory is short")
+
+    def _end(self, why: str) -> None:
+        print(f"{why}: ending.", file=sys.stderr, flush=True)
+        asyncio.get_running_loop().remove_reader(self._owner)
+        self._leave()
+
+
+def application(warm: Warm, token: str) -> ASGIApp:
+    """The guarded ASGI app."""
+    app = Starlette(
+        routes=[
+            Route("/health", warm.health),
+            Route("/look", warm.look, methods=["POST"]),
+            Route("/cancel", warm.cancel, methods=["POST"]),
+        ],
+        exception_handlers=error_handlers(WARM, "worker/warm.py"),
+        lifespan=warm.life,
+    )
+    return Guard(app, token, WARM)
+
+
+def main() -> int:
+    try:
+        place = Place.read(build=os.environ["FTK_WARM_BUILD"])
+        owner = int(os.environ.pop("FTK_WARM_OWNER"))
+        idle_seconds = 60 * float(os.environ.get("FTK_WARM_IDLE_MINUTES") or IDLE_MINUTES)
+    except (KeyError, ValueError) as error:
+        print(f"The environment is not complete: {error}", file=sys.stderr)
+        return 2
+    os.set_inheritable(owner, False)
+    return serve(WARM, place, lambda leave: application(Warm(Desk(), leave, owner, idle_seconds), place.token))
+
+
+if __name__ == "__main__":
+    exit_now(main)
