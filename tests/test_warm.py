@@ -85,7 +85,7 @@ def test_it_counts_the_tokens_of_every_row(save_dir: Path, tiny_plain_model: Pat
     ]
     body = lengths_body(save_dir, rows, tiny_plain_model)
     first = warm.look(save_dir, "lengths", body)
-    assert (first.state, first.phase) == ("starting", "starting the warm worker")
+    assert (first.state, first.phase) == ("starting", "starting a process with the training libraries")
     seen = [warm.look(save_dir, "lengths", body, wait=0.2)]
     while not seen[-1].over:
         seen.append(warm.look(save_dir, "lengths", body, wait=0.2))

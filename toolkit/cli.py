@@ -35,20 +35,13 @@ from toolkit.runs.exports import FORMS, known
 from toolkit.runs.machine import machine, machine_if_known
 from toolkit.runs.preflight import asks_machine, preflight
 from toolkit.runs.resume import request_resume
-from toolkit.runs.rundir import (
-    RunDir,
-    create_run,
-    kill_run,
-    list_runs,
-    open_run,
-    request_stop,
-    save_dir_of,
-)
+from toolkit.runs.rundir import RunDir, create_run, kill_run, list_runs, open_run, request_stop, save_dir_of
 from toolkit.runs.status import RunStatus, read_status
 from toolkit.runs.supervisor import Supervisor
 from toolkit.runs.terminal import display, ending, export_ending, export_line, row, shown
 
 FAILED, UNUSABLE, STOPPED = 1, 2, 130
+Accepted = Annotated[list[str] | None, typer.Option(help="A hard stop that is meant, by its name; may be repeated.")]
 SaveDir = Annotated[Path, typer.Option(help="The folder that the runs are in.")]
 HERE = Path(Config().save_dir or ".")
 
@@ -69,10 +62,11 @@ def main() -> None:
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML file, as the Configure page exports it.")],
     name: Annotated[str, typer.Option(help="A name for people; the run's folder has an id of its own.")] = "",
+    accept: Accepted = None,
 ) -> None:
     """Train as CONFIG says; every combination of it when ablation is on."""
     imported = exchange.read(read_text(config))
-    variants = expand(imported.draft, imported.grid)
+    variants = expand(exchange.accepting(imported.draft, accept or ()), imported.grid)
     _tell(imported.warnings)
     tables = _check([variant.config for variant in variants])
     study = (variants[0].config.ablation.study_name or "") if uses_ablation(imported.draft) else ""

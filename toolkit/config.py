@@ -60,6 +60,7 @@ class DataConfig(Section):
         "the same across runs",
     )
     # added
+    accepted: schema_added.Accepted = None
     use_chat_template: schema_added.UseChatTemplate = None
     messages: schema_added.Messages = None
     test_path: schema_added.TestPath = None
@@ -70,6 +71,8 @@ class DataConfig(Section):
     flatten: schema_added.Flatten = False
     bad_rows: schema_added.BadRows = None
     repair_text: schema_added.RepairText = False
+
+    _accepted = field_validator("accepted")(rules.each_of(rules.FAULTS))
 
 
 class BitsAndBytesConfig(Section):
@@ -186,6 +189,8 @@ class SftArgs(Section):
         description="If not None, this will activate NEFTune noise embeddings. This can drastically improve model "
         "performance for instruction fine-tuning.",
     )
+    # added
+    completion_only_loss: schema_added.CompletionOnlyLoss = True
 
 
 class TrainingConfig(Section):

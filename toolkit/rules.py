@@ -35,6 +35,12 @@ SCHEDULERS = (
     "inverse_sqrt",
 )  # fmt: skip
 
+# The hard stops that a person may accept (toolkit/data/faults.py); a test compares them.
+FAULTS = (
+    "prompt_too_long", "nothing_trained", "double_bos", "end_untrained", "placeholder", "boundary_merged",
+    "template_twice",
+)  # fmt: skip
+
 
 def one_of(words: Sequence[str]) -> Callable[[str | None], str | None]:
     """A validator that accepts `words` and None; raises a PydanticCustomError that lists the words."""
@@ -45,6 +51,18 @@ def one_of(words: Sequence[str]) -> Callable[[str | None], str | None]:
                 "one_of", "'{value}' is not known; use one of {words}", {"value": value, "words": ", ".join(words)}
             )
         return value
+
+    return check
+
+
+def each_of(words: Sequence[str]) -> Callable[[list[str] | None], list[str] | None]:
+    """As `one_of`, for every word of a list."""
+    one = one_of(words)
+
+    def check(values: list[str] | None) -> list[str] | None:
+        for value in values or ():
+            one(value)
+        return values
 
     return check
 

@@ -14,6 +14,8 @@ _Path = Annotated[str, StringConstraints(min_length=1, max_length=4_096)]
 _Codec = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 _Character = Annotated[str, StringConstraints(min_length=1, max_length=1)]
 
+Accepted = Annotated[Optional[List[_Name]], Field(description="Hard stops that you have looked at and mean")]
+CompletionOnlyLoss = Annotated[bool, Field(description="Learn the completion alone; off: the prompt too")]
 UseChatTemplate = Annotated[
     Optional[bool],
     Field(description="Wrap prompt and completion in the tokenizer's chat template; empty means: when it has one"),

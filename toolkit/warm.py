@@ -80,12 +80,15 @@ _STARTERS: dict[Path, _Starter] = {}
 _GUARD = threading.Lock()
 
 
-def keep(save_dir: Path) -> None:
-    """See to it that there is a warm worker, soon; returns at once, raises nothing. Call when one is likely needed."""
+def keep(save_dir: Path, *, after: float = 0.0) -> None:
+    """See to it that there is a warm worker; returns at once, raises nothing. Call when one is likely needed.
+
+    after: seconds to wait before the first start by this program, so that something more urgent has the machine.
+    """
     save_dir = save_dir.absolute()
     with _GUARD:
         if _fresh(save_dir) is None and not switched_off():
-            _start_in_background(save_dir)
+            _start_in_background(save_dir, after if save_dir not in _STARTERS else 0.0)
 
 
 def look(save_dir: Path, kind: str, body: Mapping[str, Any], *, lane: str = "", wait: float = 0.0) -> Look:
@@ -154,10 +157,10 @@ def _starting(save_dir: Path) -> Look:
         error = _start_in_background(save_dir)
     if error is not None:
         return Look("failed", message=error.message, hint=error.hint)
-    return Look("starting", phase="starting the warm worker")
+    return Look("starting", phase="starting a process with the training libraries")
 
 
-def _start_in_background(save_dir: Path) -> WarmError | None:
+def _start_in_background(save_dir: Path, after: float = 0.0) -> WarmError | None:
     """Start unless a start is going on; why not, when the last ones went wrong. Call with _GUARD held."""
     known = _STARTERS.get(save_dir)
     if known is not None and known.thread.is_alive():
@@ -169,13 +172,14 @@ def _start_in_background(save_dir: Path) -> WarmError | None:
     if len(recent) >= MOST_DEATHS:
         words = service.last_words(WARM, save_dir)
         return WarmError(f"The warm worker ended {len(recent)} times in a row.", words or "Try again in a minute.")
-    thread = threading.Thread(target=_start, args=(save_dir,), name="warm worker", daemon=True)
+    thread = threading.Thread(target=_start, args=(save_dir, after), name="warm worker", daemon=True)
     _STARTERS[save_dir] = _Starter(thread, [*recent, now])
     thread.start()
     return None
 
 
-def _start(save_dir: Path) -> None:
+def _start(save_dir: Path, after: float) -> None:
+    time.sleep(after)
     try:
         warm_process.start(save_dir)
     except (WarmError, OSError) as error:

@@ -29,6 +29,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """What is started here stays queued."""
     monkeypatch.setenv("FINETUNING_TOOLKIT_SAVE_DIR", str(tmp_path))
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("FTK_WARM", "off")  # a process that imports torch for each page would make these tests slow
     known = machines.Machine(cpu_count=2, memory_bytes=8_000_000_000)
     (tmp_path / "machine.json").write_text(json.dumps({"schema": 1, "key": machines._key(), "machine": asdict(known)}))
     (tmp_path / "runs").mkdir()

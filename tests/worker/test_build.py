@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from toolkit import rules
 from toolkit.config import Config
+from toolkit.data.faults import Fault, blocking
 from toolkit.data.rendering import renderer_of
 from toolkit.data.split import plan_split
 from toolkit.data.table import Table
@@ -33,6 +34,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.use_chat_template": (False, {}),
     "data.messages": ("chat", {}),
     "data.stratify": (True, {}),
+    "data.accepted": (["placeholder"], {}),
+    "training.sft_args.completion_only_loss": (False, {}),
     "model.hf_model_ckpt": ("another", {}),
     "model.device_map": ("cuda:0", {}),
     "model.quantize": (True, {}),
@@ -139,6 +142,14 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
             "worker": {
                 "chat": dataset.chat_enabled(config, tokenizer),
                 "folder": folder.name,
+                "stops": blocking([Fault("placeholder", "", "", 1)], data.accepted or ()),
+                "mask": dataset.prepare(
+                    [renderer.example(ROWS[0])],
+                    tokenizer,
+                    99,
+                    False,
+                    completion_only=config.training.sft_args.completion_only_loss,
+                ).trained_tokens,
                 "pins": film.choose(config, Source(table, plan, renderer_of(config.data, table.columns))),
             },
         }
@@ -167,6 +178,8 @@ def test_changing_a_leaf_changes_what_the_library_gets(leaf: str, effects: Any) 
     group, _, key = CONSUMED[leaf].partition(".")
     if leaf == "data.use_chat_template":
         key = "chat"
+    elif leaf in ("data.accepted", "training.sft_args.completion_only_loss"):
+        key = "stops" if leaf == "data.accepted" else "mask"
     elif leaf == "model.hf_model_ckpt":
         key = "folder"
     elif leaf.startswith("training.pinned"):
@@ -184,7 +197,9 @@ def test_an_empty_setting_is_left_to_the_library(leaf: str, effects: Any) -> Non
     try:
         config = with_settings({**beside, leaf: None})
     except ValueError:
-        assert leaf in (*EITHER, "data.prompt", "data.prompt_stub") or leaf.endswith(("seed", "pinned_rows"))
+        assert leaf in (*EITHER, "data.prompt", "data.prompt_stub") or leaf.endswith(
+            ("seed", "pinned_rows", "completion_only_loss")
+        )
         return
     if leaf == "model.hf_model_ckpt":
         pytest.skip("a run without a base model is refused (test_model.py)")

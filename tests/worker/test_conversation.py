@@ -155,6 +155,7 @@ def test_a_run_over_conversations(tiny_model: Path, tmp_path: Path, monkeypatch:
     ]  # fmt: skip
     settings = draft(tmp_path / "save", tiny_model)
     settings["data"]["messages"] = "messages"
+    settings["training"]["sft_args"]["max_seq_length"] = 200
     run = make_run(settings, cells)
     code, events = train_here(run)
     assert code == 0, events[-1]

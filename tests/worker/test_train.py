@@ -195,7 +195,7 @@ def test_rows_that_are_cut_or_incomplete_are_reported(tiny_model: Path, save_dir
     cells[3] = {"question": None, "answer": "x"}
     cells[5] = {"question": "long " * 60, "answer": "x"}
     settings = draft(save_dir, tiny_model)
-    settings["data"] |= {"train_size": 0.8, "test_size": 0.2}
+    settings["data"] |= {"train_size": 0.8, "test_size": 0.2, "accepted": ["prompt_too_long"]}
     code, events = train_here(make_run(settings, cells))
     assert code == 0, events[-1]
     (prepared,) = kinds(events, "prepared")
@@ -219,7 +219,7 @@ def change(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "says", "after"),
     [
-        ("training.sft_args.max_seq_length", 8, "nothing could be learned", "preparing data"),
+        ("training.sft_args.max_seq_length", 8, "prompt alone is longer", "preparing data"),
         ("data.prompt", "{nope}", "'nope'", "preparing data"),
         ("data.train_size", 400, "24 rows", "preparing data"),
         ("model.hf_model_ckpt", "/no/such/model", "does not exist", "preparing data"),

@@ -42,3 +42,9 @@ def write(draft: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = N
     """The draft as YAML, valid or not, with lists of values while ablation is on; `read` gives the same back."""
     used = {path: list(values) for path, values in (grid or {}).items()} if ablation.uses_ablation(draft) else {}
     return dump_draft(ablation.merge_grid(drafts.complete(draft), used))
+
+
+def accepting(draft: dict[str, Any], hard_stops: Sequence[str]) -> dict[str, Any]:
+    """The draft with more hard stops accepted by name; which names there are is the schema's to say."""
+    already = drafts.get(draft, "data.accepted") or []
+    return drafts.put(draft, "data.accepted", [*already, *hard_stops]) if hard_stops else draft

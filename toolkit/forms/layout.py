@@ -112,6 +112,7 @@ _TABLE: dict[str, Place] = {
     "data.bad_rows": Place("data", "Rows that don't fit", "advanced", empty="refuse the file", words={
         "skip": "leave them out", "fill": "missing cells are empty"}),
     "data.repair_text": Place("data", "Replace what is no text", "advanced", switch=True, empty="off"),
+    "data.accepted": Place("data", "Accepted hard stops", "advanced", rules.FAULTS, empty="none"),
     "model.hf_model_ckpt": Place("model", "Base model", suggestions=MODELS, empty="the bundled demo model"),
     "model.device_map": Place("model", "Device", suggestions=(*rules.DEVICE_MAPS, "cuda:0"),
                               empty="the first GPU, else the CPU"),
@@ -160,6 +161,7 @@ _TABLE: dict[str, Place] = {
     "num_processes": Place("precision", "Processes", shown_when=(("accelerate", (True,)),),
                            empty="one a GPU, or two on a CPU"),
     "training.sft_args.max_seq_length": Place("sequence", "Longest example", unit="tokens"),
+    "training.sft_args.completion_only_loss": Place("sequence", "Learn the completion alone", switch=True),
     "data.use_chat_template": Place("sequence", "Chat template", empty="used when the tokenizer has one"),
     "inference.max_new_tokens": Place("inference", "Longest answer", unit="tokens"),
     "inference.do_sample": Place("inference", "Sample", switch=True, empty="off"),

@@ -13,6 +13,8 @@ from toolkit.ui import state
 from toolkit.ui.chrome import boundary, show_problem
 from toolkit.ui.dataset import config_of
 from toolkit.ui.editor import template_editor
+from toolkit.ui.hard_stops import hard_stops
+from toolkit.ui.xray_view import xray
 
 SHOWN = 20_000
 """Characters of a text that the screen shows."""
@@ -36,6 +38,8 @@ def _workbench(table: Table) -> None:
             _editors(table)
         with right:
             _preview(table)
+        if xray(table, int(st.session_state["row"]) - 1):
+            hard_stops(table, "row")
         _tell_the_page(table)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import streamlit as st
@@ -23,16 +23,21 @@ from toolkit.forms.written import say
 from toolkit.runs.machine import Machine, machine_if_known
 from toolkit.runs.preflight import preflight
 from toolkit.runs.rundir import save_dir_of
-from toolkit.ui import state
+from toolkit.ui import hard_stops, state
+from toolkit.warm import Look
 
 
 @dataclass(frozen=True)
 class Review:
-    """variants: the runs, none while something is wrong with one. problems: errors first, then warnings."""
+    """variants: the runs, none while something is wrong with one. problems: errors first, then warnings.
+
+    checking: the search for hard stops in the rows, while it goes on.
+    """
 
     variants: tuple[ablation.Variant, ...]
     problems: tuple[Problem, ...]
     runs: int
+    checking: Look | None = None
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -43,8 +48,8 @@ class Review:
         return tuple(problem for problem in self.problems if problem.severity == "warning")
 
 
-def review() -> Review:
-    """The review of the session's draft."""
+def review(wait: float = 0.0) -> Review:
+    """The review of the session's draft. wait: seconds to wait for the search for hard stops in the rows."""
     draft, grid, table = state.draft(), state.grid(), state.table()
     machine = machine_if_known(state.save_dir())
     error = state.table_error()
@@ -52,7 +57,10 @@ def review() -> Review:
     held = st.session_state.get("review")
     if held is None or held[0] != key:
         st.session_state["review"] = held = (key, look(draft, grid, table, error, machine))
-    return cast(Review, held[1])
+    found = cast(Review, held[1])
+    varied = ablation.uses_ablation(draft) and {"data.path", "data.file_type"} & set(grid)
+    stops, checking = hard_stops.problems(found.variants, None if varied else table, wait)
+    return replace(found, problems=_errors_first([*found.problems, *stops]), checking=checking)
 
 
 def look(
@@ -73,8 +81,7 @@ def look(
         own, missing = _table_of(variant.config, table, used)
         problems += missing
         problems += preflight(variant.config, own, machine)
-    unique = sorted(dict.fromkeys(problems), key=lambda problem: problem.severity == "warning")
-    return Review(variants, _first_for_each_message(unique), ablation.size(used))
+    return Review(variants, _first_for_each_message(_errors_first(problems)), ablation.size(used))
 
 
 def one_for_each_value(variants: Iterable[ablation.Variant]) -> list[ablation.Variant]:
@@ -128,6 +135,10 @@ def _table_of(config: Config, table: Table | None, used: ablation.Grid) -> tuple
         return table_for(config), []
     except DataError as error:
         return None, [Problem("data.path", error.message, error.hint)]
+
+
+def _errors_first(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(dict.fromkeys(problems), key=lambda problem: problem.severity == "warning"))
 
 
 def _first_for_each_message(problems: Iterable[Problem]) -> tuple[Problem, ...]:

@@ -48,9 +48,16 @@ def draft() -> dict[str, Any]:
     return cast(dict[str, Any], copy.deepcopy(_workspace()["draft"]))
 
 
+DECIDE_TOKENS = ("data.path", "data.prompt", "data.prompt_stub", "data.messages", "data.use_chat_template",
+                 "model.hf_model_ckpt")  # fmt: skip
+"""What a hard stop was accepted for: with another value it is to be looked at again."""
+
+
 def set_value(path: str, value: Any) -> None:
     """Put one setting, e.g. ("lora.r", 8), and save."""
     workspace = _workspace()
+    if path in DECIDE_TOKENS and get(workspace["draft"], path) != value:
+        workspace["draft"] = put(workspace["draft"], "data.accepted", None)
     workspace["draft"] = put(workspace["draft"], path, value)
     _save(workspace)
 
@@ -125,7 +132,7 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
         named |= {"test_path": test_path, **asdict(options)}
     opened = open_cached(named, save_dir())
     workspace = _workspace()
-    data = workspace["draft"]["data"] = {**workspace["draft"]["data"], **named}
+    data = workspace["draft"]["data"] = {**workspace["draft"]["data"], **named, "accepted": None}
     if options is not None and data.get("messages") not in opened.chats:
         data["messages"] = next(iter(opened.chats), None)
     prompt, stub = str(data.get("prompt") or ""), str(data.get("prompt_stub") or "")
@@ -147,7 +154,8 @@ def choose_messages(column: str | None) -> None:
 def replace_templates(prompt: str, stub: str) -> None:
     """Put both templates at once, from outside of their editors."""
     workspace = _workspace()
-    workspace["draft"]["data"] = {**workspace["draft"]["data"], "prompt": prompt, "prompt_stub": stub}
+    data = workspace["draft"]["data"]
+    workspace["draft"]["data"] = {**data, "prompt": prompt, "prompt_stub": stub, "accepted": None}
     _bump()
     _save(workspace)
 

@@ -12,15 +12,20 @@ from toolkit.forms import draft as drafts
 from toolkit.forms import layout
 from toolkit.forms.spec import by_path
 from toolkit.runs.machine import machine_if_known
-from toolkit.ui import chrome, forecast_view, form, launch, state, transfer
+from toolkit.ui import chrome, forecast_view, form, launch, questions, state, transfer
 from toolkit.ui.doctor_note import doctor_note
 from toolkit.ui.plain import plain
-from toolkit.ui.review import Review, runs_table, value_words
+from toolkit.ui.review import Review, review, runs_table, value_words
 from toolkit.ui.words import plural
+from toolkit.warm import Look
 
 SHOWN = 8
 """Changes and problems that are listed at once."""
 
+PATIENCE_SECONDS = 2.0
+"""How long a press of Start waits for the search for hard stops; the run itself looks at its rows in any case."""
+
+_OVER = Look("done")
 _REQUEST, _NAME, _FAILED = "start_request", "run_name", "start_failed"
 SECTION, SEARCH = "configure_section", "configure_search"
 
@@ -30,6 +35,8 @@ def panel(reviewed: Review) -> None:
     _answer_request(reviewed)
     with st.container(border=True):
         _start(reviewed)
+        if reviewed.checking is not None:
+            questions.waiting(reviewed.checking, lambda: review().checking or _OVER, "review")
         _problems(reviewed.problems)
         doctor_note()
     forecast_view.panel(reviewed)
@@ -96,6 +103,8 @@ def _request(number: str) -> None:
 def _answer_request(reviewed: Review) -> None:
     """Start what a press asked for; a second press of the same button only follows the first to the runs."""
     number = st.session_state.pop(_REQUEST, None)
+    if number is not None and reviewed.checking is not None:
+        reviewed = review(wait=PATIENCE_SECONDS)
     if number is None or reviewed.errors:
         return
     if not launch.claim(number):

@@ -1,42 +1,33 @@
 """Prompt and completion, or a conversation -> token ids and labels: the one preparation that training, evaluation and
 chat share.
 
-An example becomes `input_ids` and `labels` (-100 where nothing is learned). Learned is the completion with its end:
-the tokenizer's EOS is appended where a chat template does not put it. Truncation keeps the beginning, and what it
+An example becomes `input_ids` and `labels` (-100 where nothing is learned). Learned is the completion with its end;
+which ids a text gets is `tokens.py`'s. Truncation keeps the beginning, and what it
 takes away is counted, never dropped in silence. Knows no file, no run and no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
-from toolkit.config import Config
-from toolkit.errors import ConfigError, Problem, ToolkitError
-from toolkit.worker.conversation import Span, Turn, asked, encode_conversations
-from toolkit.worker.encode import Message as Message
-from toolkit.worker.encode import encode, render_chats, shared_beginning
+from toolkit.worker.tokens import Message, PromptAndCompletion, Tokens, chat_enabled, prompt_ids, question, tokenize
+
+__all__ = [
+    "BATCH", "IGNORED", "SCHEMA", "Inspect", "Message", "Prepared", "PromptAndCompletion", "Tokens", "chat_enabled",
+    "prepare", "prepare_batches", "prompt_ids", "question", "tokenize",
+]  # fmt: skip
 
 IGNORED = -100
 BATCH = 2000
-
-
-class PromptAndCompletion(Protocol):
-    """What `toolkit.data.prompt.Example` offers."""
-
-    @property
-    def prompt(self) -> str: ...
-    @property
-    def completion(self) -> str: ...
-    @property
-    def turns(self) -> Sequence[Turn]: ...
+Inspect = Callable[[int, Sequence[PromptAndCompletion], Sequence[Tokens], pa.RecordBatch], None]
 
 
 @dataclass(frozen=True)
@@ -77,62 +68,22 @@ class Prepared:
         return int(np.count_nonzero(self.table["truncated"].to_numpy())) + len(self.lost)
 
 
-def chat_enabled(config: Config, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether prompts travel in the chat template; raises ConfigError when it is needed and there is none."""
-    wanted = config.data.use_chat_template
-    needed = config.data.messages is not None
-    if (wanted or needed) and not tokenizer.chat_template:
-        message = f"The tokenizer of '{config.model.hf_model_ckpt}' has no chat template."
-        if needed:
-            message += " Conversations can't be trained on without one."
-            hint = "Choose a chat model, or train on two templates."
-            raise ConfigError([Problem("model.hf_model_ckpt", message, hint)])
-        raise ConfigError([Problem("data.use_chat_template", message, "Switch it off, or choose a chat model.")])
-    if needed and wanted is False:
-        message = "Conversations need the chat template, and it is switched off."
-        raise ConfigError([Problem("data.use_chat_template", message, "Switch it on, or leave it empty.")])
-    return bool(tokenizer.chat_template) if wanted is None else wanted
-
-
-def prompt_ids(
-    config: Config,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
-    *,
-    system: str | None = None,
-    history: Sequence[Message] = (),
-) -> tuple[str, list[int]]:
-    """The text and the token ids that a model is asked with: exactly the beginning of a training example.
-
-    `history` holds {"role", "content"} messages. A model without turns gets their texts line by line.
-    """
-    chat = chat_enabled(config, tokenizer)
-    earlier = ([{"role": "system", "content": system}] if system else []) + list(history)
-    if chat:
-        text = render_chats(tokenizer, [[*earlier, _user(prompt)]], add_generation_prompt=True)[0]
-    else:
-        text = "\n".join([*(message["content"] for message in earlier), prompt])
-    ids = encode(tokenizer, [text], special=not chat)[0]
-    # some plain tokenizers close every text: a prompt stays open
-    return text, ids[:-1] if not chat and ids and ids[-1] == tokenizer.eos_token_id else ids
-
-
-def question(
-    config: Config, tokenizer: PreTrainedTokenizerBase, prompt: str, turns: Sequence[Turn] = ()
-) -> tuple[str, list[int]]:
-    """What a model is asked with to write an example's completion, or its conversation's last turn: text and ids."""
-    return asked(tokenizer, turns) if turns else prompt_ids(config, tokenizer, prompt)
-
-
 def prepare(
-    examples: Iterable[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, max_length: int, chat: bool
+    examples: Iterable[PromptAndCompletion],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    chat: bool,
+    *,
+    completion_only: bool = True,
 ) -> Prepared:
     """Token ids and labels of every example, cut to `max_length` tokens; examples are read once, batch by batch.
+
+    completion_only: whether the prompt is masked; else it is learned like the rest.
 
     Raises ToolkitError when the tokenizer has no end-of-sequence token: nothing could be taught to stop.
     """
     lost: list[int] = []
-    batches = list(prepare_batches(examples, tokenizer, max_length, chat, lost))
+    batches = list(prepare_batches(examples, tokenizer, max_length, chat, lost, completion_only=completion_only))
     return Prepared(pa.Table.from_batches(batches, SCHEMA), tuple(lost))
 
 
@@ -142,40 +93,23 @@ def prepare_batches(
     max_length: int,
     chat: bool,
     lost: list[int],
+    *,
+    completion_only: bool = True,
+    inspect: Inspect | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """What `prepare` returns, BATCH examples at a time for those who must not hold all; `lost` fills meanwhile."""
+    """What `prepare` returns, BATCH examples at a time for those who must not hold all; `lost` fills meanwhile.
+
+    inspect: sees every batch with what was made of it: the number of its first example, the examples, their tokens.
+    """
     rest = iter(examples)
     start = 0
     while batch := list(islice(rest, BATCH)):
-        yield _columns(start, tokenize(batch, tokenizer, chat), max_length, lost)
+        tokens = tokenize(batch, tokenizer, chat)
+        columns = _columns(start, tokens, max_length, lost, completion_only)
+        if inspect is not None:
+            inspect(start, batch, tokens, columns)
+        yield columns
         start += len(batch)
-
-
-class Tokens(NamedTuple):
-    """One example, nothing cut. prompt: what the model would be asked with. ids: all of it, with its end.
-
-    learned: spans of `ids`, in order; the first one begins before len(prompt) where the two begin differently.
-    """
-
-    prompt: list[int]
-    ids: list[int]
-    learned: list[Span]
-
-    @property
-    def learned_from(self) -> int:
-        """The position where the completion, or the first answer of a conversation, begins."""
-        return self.learned[0][0] if self.learned else len(self.ids)
-
-
-def tokenize(batch: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, chat: bool) -> list[Tokens]:
-    """The token ids of each example. Raises ToolkitError as `prepare` does."""
-    if tokenizer.eos_token_id is None:
-        raise ToolkitError("The tokenizer has no end-of-sequence token.", "Choose a model whose tokenizer has one.")
-    if batch[0].turns:
-        found = encode_conversations(tokenizer, [example.turns for example in batch])
-        return [Tokens(ids[: learned[0][0]], ids, learned) for ids, learned in found]
-    pairs = _pairs(batch, tokenizer, chat)
-    return [Tokens(begin, full, [(shared_beginning(begin, full), len(full))]) for begin, full in pairs]
 
 
 SCHEMA = pa.schema(
@@ -183,9 +117,12 @@ SCHEMA = pa.schema(
 )
 
 
-def _columns(start: int, tokens: Sequence[Tokens], max_length: int, lost: list[int]) -> pa.RecordBatch:
+def _columns(
+    start: int, tokens: Sequence[Tokens], max_length: int, lost: list[int], completion_only: bool
+) -> pa.RecordBatch:
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    for row, (_, full, learned) in enumerate(tokens, start):
+    for row, (_, full, spans) in enumerate(tokens, start):
+        learned = spans if completion_only else [(0, len(full))]
         if not any(first < min(end, max_length) for first, end in learned):
             lost.append(row)
             continue
@@ -198,31 +135,3 @@ def _columns(start: int, tokens: Sequence[Tokens], max_length: int, lost: list[i
         columns["labels"].append(labels[:max_length])
         columns["truncated"].append(len(full) > max_length)
     return pa.record_batch(columns, schema=SCHEMA)
-
-
-def _pairs(
-    batch: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, chat: bool
-) -> list[tuple[list[int], list[int]]]:
-    """(ids of the prompt alone, ids of prompt and completion with the end) for each example."""
-    eos, eos_id = str(tokenizer.eos_token), tokenizer.eos_token_id
-    if chat:
-        asked = [[_user(example.prompt)] for example in batch]
-        answered = [
-            [*messages, {"role": "assistant", "content": example.completion}]
-            for messages, example in zip(asked, batch, strict=True)
-        ]
-        begins = encode(tokenizer, render_chats(tokenizer, asked, add_generation_prompt=True), special=False)
-        fulls = encode(tokenizer, render_chats(tokenizer, answered), special=False)
-        # a template may end a turn with nothing, or with a mark that is not where generation stops
-        pairs = zip(begins, fulls, strict=True)
-        return [(begin, full if eos_id in full[len(begin) :] else [*full, eos_id]) for begin, full in pairs]
-    closed = [example.prompt + example.completion.removesuffix(eos) + eos for example in batch]
-    begins = encode(tokenizer, [example.prompt for example in batch], special=True)
-    fulls = encode(tokenizer, closed, special=True)
-    # some plain tokenizers close every text by themselves
-    fulls = [full[:-1] if full[-2:] == [eos_id, eos_id] else full for full in fulls]
-    return list(zip(begins, fulls, strict=True))
-
-
-def _user(prompt: str) -> Message:
-    return {"role": "user", "content": prompt}

@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +23,10 @@ from toolkit.data.split import usable_indices
 from toolkit.runs.durable import durable_write
 from toolkit.runs.warm_process import WARM
 from toolkit.worker.dataset import tokenize
-from toolkit.worker.desk import Job
 from toolkit.worker.subject import Subject, open_subject
+
+if TYPE_CHECKING:
+    from toolkit.worker.desk import Job
 
 BATCH = 1000
 KEPT_FILES = 30

@@ -4,6 +4,8 @@ The function gets the body and the job, `answer(body, job) -> value` (both JSON 
 through `job.tell(phase, done, total)`, which also ends it when nobody wants the answer any more, and raises
 ToolkitError for what a user can act on. Each kind's docstring says what body and value hold.
 
+    xray      one row as the trainer will see it: tokens, ids, what is learned (`xray.py`)
+    faults    the hard stops in a table's rows (`faults.py`)
     lengths   tokens of prompt and completion of every row of a table (`lengths.py`)
 """
 
@@ -24,5 +26,7 @@ class Question:
 
 
 QUESTIONS: dict[str, Question] = {
+    "xray": Question("toolkit.worker.xray.answer", quick=True),
+    "faults": Question("toolkit.worker.faults.answer"),
     "lengths": Question("toolkit.worker.lengths.answer"),
 }

@@ -8,7 +8,7 @@ positions in it. With several processes the first one writes and the others read
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
+from toolkit.data.faults import Fault, blocking
 from toolkit.data.prompt import Example, Renderer
 from toolkit.data.rendering import renderer_of
 from toolkit.data.split import SplitPlan, plan_split
@@ -27,6 +28,8 @@ from toolkit.data.table import Table, load_table
 from toolkit.errors import ToolkitError
 from toolkit.runs.rundir import RunDir
 from toolkit.worker.dataset import IGNORED, SCHEMA, chat_enabled, prepare_batches
+from toolkit.worker.fault_rules import Form
+from toolkit.worker.faults import Inspector
 from toolkit.worker.token_cache import TOKENS, TokenCache, cache_key
 
 Tell = Callable[..., None]
@@ -91,11 +94,15 @@ def write_splits(
     path = run.data_dir / TOKENS
     data = config.data
     rendered = {"messages": data.messages} if data.messages else {"prompt": data.prompt, "stub": data.prompt_stub}
-    parts = {**rendered, "length": length, "chat": chat}
+    only = config.training.sft_args.completion_only_loss
+    parts = {**rendered, "length": length, "chat": chat, "completion_only": only,
+             "accepted": sorted(data.accepted or ())}  # fmt: skip
     cache, key = TokenCache(run.save_dir), cache_key(parts, tokenizer, run.source_path, rows)
     cached = cache.fetch(key, path)
     if not cached:
-        _tokenise(source, rows, tokenizer, length, chat, path, _progress(tell, len(rows), check))
+        form = Form.of(tokenizer, chat, length, only, source.table.columns)
+        faults = _tokenise(source, rows, form, path, _progress(tell, len(rows), check))
+        _heed(faults, config.data.accepted or (), tell)
         cache.keep(key, path)
     figures = _figures(path)
     train, test = _part(figures["row"], plan.train), _part(figures["row"], plan.test)
@@ -126,25 +133,33 @@ def token_lengths(dataset: Dataset) -> list[int]:
     return pc.list_value_length(dataset.with_format("arrow")[:].column("input_ids")).to_pylist()
 
 
-def _tokenise(
-    source: Source,
-    rows: Rows,
-    tokenizer: PreTrainedTokenizerBase,
-    length: int,
-    chat: bool,
-    path: Path,
-    progress: Callable[[int], None],
-) -> None:
-    """Write tokens.arrow, batch by batch."""
+def _tokenise(source: Source, rows: Rows, form: Form, path: Path, progress: Callable[[int], None]) -> list[Fault]:
+    """Write tokens.arrow, batch by batch; returns the hard stops met on the way."""
     lost: list[int] = []
+    inspector = Inspector(form)
     done = 0
     aside = path.with_suffix(".part")
     with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, _FILE) as writer:
-        for batch in prepare_batches(source.examples_ascending(rows), tokenizer, length, chat, lost):
+        for batch in prepare_batches(
+            source.examples_ascending(rows), form.tokenizer, form.length, form.chat, lost,
+            completion_only=form.completion_only, inspect=inspector,
+        ):  # fmt: skip
             writer.write_batch(_with_figures(batch, rows))
             done += batch.num_rows
             progress(done + len(lost))
     aside.rename(path)  # never written in place: an earlier attempt's file may be the cache's own
+    return inspector.faults(rows)
+
+
+def _heed(faults: Sequence[Fault], accepted: Collection[str], tell: Tell) -> None:
+    """Raise ToolkitError for hard stops that nobody has accepted; tell of the others."""
+    stops = blocking(faults, accepted)
+    if stops:
+        meant = [fault.kind for fault in stops if fault.judgement]
+        way = f" If it is meant: accept it on the Data page, or run with --accept {meant[0]}." if meant else ""
+        raise ToolkitError(" ".join(fault.message for fault in stops), stops[0].hint + way)
+    for fault in faults:
+        tell("warning", message=f"{fault.message} This was accepted.")
 
 
 def _with_figures(batch: pa.RecordBatch, rows: Rows) -> pa.RecordBatch:
