@@ -165,6 +165,23 @@ def test_it_waits_for_the_run_before_it(
     assert read_status(other).state == "finished"
 
 
+def test_a_paused_run_is_resumed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = queue(folder / "experiments", steps=60, step_seconds=0.02, save_every=1)
+    own = Supervisor(run.save_dir, command=fake_command)
+    wait_for(run, lambda status: status.state == "running" and status.step >= 2, own)
+    assert call(monkeypatch, "pause", run.id) == 0
+    assert f"resume {run.id}" in capsys.readouterr().out
+    wait_for(run, lambda status: status.state == "paused", own)
+    assert call(monkeypatch, "pause", run.id) == 1
+    assert "not going" in capsys.readouterr().err
+    assert call(monkeypatch, "resume", run.id) == 0
+    assert (read_status(run).state, read_status(run).attempt) == ("finished", 2)
+    assert call(monkeypatch, "resume", run.id) == 1
+    assert "Continue it for more epochs" in capsys.readouterr().err
+
+
 def test_presets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "presets") == 0
     out = capsys.readouterr().out

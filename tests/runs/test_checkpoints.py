@@ -170,6 +170,21 @@ def test_a_fault_at_every_file_operation(error, run: RunDir, tmp_path: Path) -> 
     assert number > 50
 
 
+def test_a_replaced_checkpoint_is_whole_or_absent_at_every_moment(run: RunDir) -> None:
+    write(run, 5)
+    states: list[str] = []
+
+    def look(moment: str) -> None:
+        if checkpoint_path(run, 5).exists():
+            verified(checkpoint_path(run, 5), run.id)
+        states.append(moment)
+
+    with watched(run.path, look):
+        write(run, 5)
+    assert len(states) > 30
+    assert newest_step(run) == 5
+
+
 def test_a_thousand_damages_are_all_refused(run: RunDir, tmp_path: Path) -> None:
     write(run, 7)
     whole = content(checkpoint_path(run, 7))

@@ -84,6 +84,13 @@ def test_a_foreign_commit_is_refused_unless_asked_for(
         verify_commit(committed, own=False)
 
 
+def test_a_newer_schema_is_named_as_such(committed: Path) -> None:
+    edit(committed, lambda body: body | {"schema": 2})
+    for own in (True, False):
+        with pytest.raises(RunError, match="newer version"):
+            verify_commit(committed, own=own)
+
+
 def test_the_key_is_made_once_and_for_its_owner_alone(state_dir: Path) -> None:
     first = install_key()
     assert install_key() == first
