@@ -6,6 +6,7 @@ import streamlit as st
 
 from toolkit.runs.rundir import list_runs
 from toolkit.ui import chrome, state
+from toolkit.ui.engine_view import loaded_beside_training
 from toolkit.ui.export_view import export_section
 from toolkit.ui.first_visit import hero
 from toolkit.ui.queue_view import queue_panel
@@ -21,6 +22,7 @@ with chrome.page("runs"):
     hero()
     if found:
         chosen = run_chooser(found, "Run")
+        loaded_beside_training()
         live_view(chosen.run)
         action_row(chosen.run)
         if chosen.status.adapter_ready:

@@ -51,7 +51,10 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """status: loading | ready | failed | stopped. phase: what is being loaded. waiting: answers queued or going on."""
+    """status: loading | ready | failed | stopped. phase: what is being loaded. waiting: answers queued or going on.
+
+    memory_bytes, gpu_memory_bytes: what the engine holds, 0 where it is not known.
+    """
 
     status: str
     phase: str = ""
@@ -62,6 +65,8 @@ class EngineStatus:
     runs: tuple[str, ...] = ()
     base: str = ""
     waiting: int = 0
+    memory_bytes: int = 0
+    gpu_memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def status(info: EngineInfo) -> EngineStatus:
     except EngineError as error:
         return EngineStatus("stopped", message=error.message, hint=error.hint)
     found["runs"] = tuple(found["runs"])
-    return EngineStatus(**{name: found[name] for name in EngineStatus.__dataclass_fields__})
+    return EngineStatus(**{name: found[name] for name in EngineStatus.__dataclass_fields__ if name in found})
 
 
 def wait_ready(info: EngineInfo, timeout: float = 600) -> EngineStatus:

@@ -67,6 +67,7 @@ def whole(info: EngineInfo, model: str, **settings: Any) -> tuple[str, Done]:
 def test_base_and_adapters_answer_differently_and_always_the_same(served: tuple[EngineInfo, str, str]) -> None:
     info, first, second = served
     assert client.models(info) == ["base", first, second]
+    assert client.status(info).memory_bytes > 50_000_000
     texts = {name: whole(info, name)[0] for name in ("base", first, second)}
     assert len(set(texts.values())) == 3
     for name in (second, "base", first, "base", second, first):

@@ -11,9 +11,11 @@ from toolkit.ui import state
 from toolkit.ui.chrome import boundary, show_error
 from toolkit.ui.plain import plain
 from toolkit.ui.run_table import Entry
-from toolkit.ui.words import duration, model_name, plural
+from toolkit.ui.strip import living
+from toolkit.ui.words import duration, model_name, plural, size
 
 PERIOD_S = 0.5
+TRAINING = ("starting", "running", "stopping")
 
 
 def ready(info: EngineInfo | None, status: EngineStatus | None, run_id: str) -> bool:
@@ -31,16 +33,39 @@ def engine_bar(entry: Entry) -> EngineInfo | None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if ready(info, status, entry.run.id) and info is not None and status is not None:
             st.badge("Loaded", icon=":material/memory:", color="green")
-            st.caption(f"{plain(model_name(status.base))} with {plural(len(status.runs), 'adapter')}", width="content")
+            st.caption(_what(status), width="content")
             if st.button("Free the memory", icon=":material/eject:", type="tertiary", help="Ends the engine."):
                 free(info)
             return info
         st.badge("Not loaded", icon=":material/memory:", color="gray")
-        st.caption("It loads when you first ask, and stays until freed or 30 minutes unused.", width="content")
+        waits = "It loads when you first ask, and stays until freed or 30 minutes unused."
+        if any(run_status.state in TRAINING for _, run_status in living()):
+            waits += " A run is training now: both will share the memory."
+        st.caption(waits, width="content")
         if st.button("Load it now", icon=":material/download_for_offline:", type="tertiary"):
             want(entry.run.id)
             st.rerun()
     return None
+
+
+def _what(status: EngineStatus) -> str:
+    """Which model is loaded, and what it takes."""
+    held = [f"{size(status.memory_bytes)} of memory"] if status.memory_bytes else []
+    on_gpu = [f"{size(status.gpu_memory_bytes)} of GPU memory"] if status.gpu_memory_bytes else []
+    model = f"{plain(model_name(status.base))} with {plural(len(status.runs), 'adapter')}"
+    return " · ".join([model, *held, *on_gpu])
+
+
+def loaded_beside_training() -> None:
+    """While a run is going or waiting: whether the playground holds a model, and the way to free it."""
+    info = client.find(state.save_dir()) if living() else None
+    status = client.status(info) if info else None
+    if info is None or status is None or status.status != "ready":
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption(f":material/memory: The playground holds {_what(status)}", width="content")
+        if st.button("Free the memory", icon=":material/eject:", type="tertiary", help="Ends the engine."):
+            free(info)
 
 
 def want(run_id: str) -> None:

@@ -96,7 +96,15 @@ class Host:
             "runs": list(engine.runs) if engine else [],
             "base": engine.base_name if engine else "",
             "waiting": len(self._turns),
+            **self._memory(),
         }
+
+    def _memory(self) -> dict[str, int]:
+        if self.engine is None:
+            return {}
+        from toolkit.worker.memory import readings  # torch is there by now
+
+        return readings()
 
     def ready(self) -> Engine:
         """The loaded engine; raises RequestError while there is none."""
