@@ -15,7 +15,7 @@ from toolkit.runs.contract import Contract, reference
 from toolkit.runs.export_process import start_export
 from toolkit.runs.exports import FORMS, ExportState, export_state
 from toolkit.runs.hub import hub_state
-from toolkit.runs.recipes import recipes
+from toolkit.runs.recipes import GGUF, recipes
 from toolkit.runs.rundir import RunDir, read_config
 from toolkit.ui.chrome import boundary, show_error
 from toolkit.ui.hub_view import push_row
@@ -81,6 +81,8 @@ def _card(run: RunDir, state: ExportState) -> None:
         st.caption(f":red[{plain(state.message, 500)}] {plain(state.hint, 500)}")
     if state.certificate is not None:
         _verdict(state.certificate)
+    if state.form.key == "gguf" and state.folder is not None and not (state.folder / GGUF).exists():
+        st.caption("llama.cpp's converter is not installed here: the commands to convert it are under *Use it*.")
     _buttons(run, state)
 
 
