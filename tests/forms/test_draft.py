@@ -86,3 +86,11 @@ def test_complete_fills_in_the_schemas_order_and_keeps_what_is_no_setting() -> N
     assert draft["qa"] == 1
     assert draft["model"]["bitsandbytes"] == Config().model.bitsandbytes.model_dump()
     assert next(iter(draft)) == "save_dir"
+
+
+def test_hard_stops_are_added_to_those_accepted_already() -> None:
+    from toolkit.forms.exchange import accepting
+
+    draft = drafts.put(drafts.default_draft(), "data.accepted", ["placeholder"])
+    assert drafts.get(accepting(draft, ["double_bos"]), "data.accepted") == ["placeholder", "double_bos"]
+    assert accepting(draft, ()) == draft
