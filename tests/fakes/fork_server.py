@@ -1,22 +1,23 @@
 """Workers that start in milliseconds: forked from a process that has imported everything, under the real supervisor.
 
 The supervisor starts a small client where a worker would be; the client asks the server to fork, waits, and ends as
-the worker ended, by signal or by exit code. What runs in the fork is the worker's own `main`. Start the server before
-any thread that holds locks; with one thread of torch (OMP_NUM_THREADS=1) forking it is safe.
+the worker ended, by signal or by exit code. What runs in the fork is the worker's own `main`; with one thread of torch
+(OMP_NUM_THREADS=1) forking it is safe.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
+import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 CLIENT = """
 import json, os, signal, socket, sys
 door = socket.socket(socket.AF_UNIX)
@@ -34,24 +35,27 @@ sys.exit(os.WEXITSTATUS(status))
 def fork_server(place: Path) -> Iterator[list[str]]:
     """Yields the argument list of a worker, to which the run's id is added."""
     path = place / "forks.sock"
-    server = os.fork()
-    if server == 0:
-        try:
-            serve(path)
-        finally:
-            os._exit(1)
+    # a process of its own: whoever starts it may have threads that a fork would leave hanging
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from tests.fakes.fork_server import serve; serve(sys.argv[1])",
+        str(path),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not path.exists():
-        done, _ = os.waitpid(server, os.WNOHANG)
-        assert not done, "the fork server did not start"
-        threading.Event().wait(0.05)
+        assert server.poll() is None, "the fork server did not start"
+        time.sleep(0.05)
     try:
         yield [sys.executable, "-S", "-c", CLIENT, str(path)]
     finally:
-        os.kill(server, signal.SIGKILL)
-        os.waitpid(server, 0)
+        server.kill()
+        server.wait()
 
 
-def serve(path: Path) -> None:
+def serve(where: str) -> None:
+    path = Path(where)
     import toolkit.worker.session  # noqa: F401 - what every worker imports
     from toolkit.worker.train import main
 

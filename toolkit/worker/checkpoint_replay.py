@@ -14,7 +14,8 @@ from toolkit.runs.events import Event, is_number
 
 Tell = Callable[..., None]
 COMPARED = ("log", "eval")
-PASSING = ("n", "attempt", "t", "kind", "c", "step", "tokens_per_second", "memory_bytes", "gpu_memory_bytes")
+TRAINED = ("loss", "grad_norm", "learning_rate", "tokens", "epoch")
+"""What of a log follows from the training alone; of an evaluation it is every `eval_` figure. Memory and speed pass."""
 TOLERANCE = 0.05
 """Relative, of losses alone: GPU kernels add in an order of their own, and a few steps make it visible."""
 
@@ -61,8 +62,9 @@ class Replay:
 
     def _compare(self, kind: str, before: Event, now: dict[str, Any]) -> None:
         step = int(now["step"])
-        for name in sorted((set(before) & set(now)) - set(PASSING)):
-            if self._differs(name, before[name], now[name]):
+        for name in sorted(set(before) & set(now)):
+            followed = name in TRAINED or name.startswith("eval_")
+            if followed and self._differs(name, before[name], now[name]):
                 message = f"The resume can't be trusted: {name} at step {step} is {now[name]} and was {before[name]}."
                 hint = "Start the run again with the same settings, or start a new run from one of its checkpoints."
                 raise ResumeRefused(message, hint)
