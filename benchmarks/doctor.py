@@ -91,7 +91,7 @@ def big_table(path: Path, rows: int) -> None:
             for at in range(0, len(part), 100):
                 if last:
                     part[at] = list(last[at % len(last)])
-                    part[at][0] = part[at][0].replace("e", "x", at % 2)
+                    part[at][0] = part[at][0].replace("e", "x", at // 100 % 2)
             last = part
             out.write_table(pa.table(list(zip(*part, strict=True)), schema=schema))
         out.add_key_value_metadata(footer("0" * 64, "big", {"message": 0, "reply": 0}, ()))

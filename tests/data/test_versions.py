@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from toolkit.ablation import expand
 from toolkit.config import Config
 from toolkit.data.checks import findings
 from toolkit.data.finding import Finding, Fix
 from toolkit.data.sources import open_table
-from toolkit.data.table import Table
+from toolkit.data.split import plan_split
+from toolkit.data.table import Table, load_table
 from toolkit.data.uploads import store
 from toolkit.data.versions import Place, apply, first, redone, undone
 from toolkit.errors import DataError
+from toolkit.forms import exchange
+from toolkit.forms.draft import default_draft
 from toolkit.runs.rundir import create_run, read_meta
 
 ROWS = ["q,a", "one,1", "two,", "three,caf\u00c3\u00a9", "one,1", "f\u200bour,4", "five,5"]
@@ -91,8 +96,21 @@ def test_a_run_trains_on_the_version_and_says_so(tmp_path: Path, place: Place) -
     run = create_run(config, version)
     assert read_meta(run)["dataset"]["version"]["steps"] == list(version.version.steps)  # type: ignore[union-attr]
     assert read_meta(run)["dataset"]["rows"] == 5
-    # the run's own file of settings, as `python -m toolkit run` reads it, names the same rows
-    assert open_table(_config(made).data, tmp_path / "elsewhere").page(0, 9) == version.page(0, 9)
+    assert load_table(run.source_path).page(0, 9) == version.page(0, 9)
+
+
+def test_the_exported_file_and_its_command_train_on_the_same_rows(tmp_path: Path, place: Place) -> None:
+    table = opened(place, tmp_path)
+    made = apply(fix_of(table, place, "duplicate"), table, place, tmp_path)
+    draft = default_draft()
+    draft["data"] |= {"file_type": made.file_type, "path": made.path, "prompt": "{q}", "prompt_stub": "{a}"}
+    imported = exchange.read(exchange.write(draft, {}))  # what the Export dialog gives, as `toolkit run` reads it
+    (variant,) = expand(imported.draft, imported.grid)
+    again = open_table(variant.config.data, tmp_path / "elsewhere")
+    here = opened(made, tmp_path)
+    assert again.page(0, 9) == here.page(0, 9)
+    first, second = (plan_split(one, variant.config.data) for one in (here, again))
+    assert (first.train.tolist(), first.test.tolist()) == (second.train.tolist(), second.test.tolist())
 
 
 def test_what_is_not_a_version_is_refused(tmp_path: Path, place: Place) -> None:
@@ -103,10 +121,4 @@ def test_what_is_not_a_version_is_refused(tmp_path: Path, place: Place) -> None:
     with pytest.raises(DataError, match="not the version"):
         opened(Place("csv", str(forged)), tmp_path)
     with pytest.raises(DataError, match=r"would be left"):
-        apply(Fix("", "drop", "", table_rows(table)), table, place, tmp_path)
-
-
-def table_rows(table: Table):  # type: ignore[no-untyped-def]
-    import numpy as np
-
-    return np.arange(table.rows - 1)
+        apply(Fix("", "drop", "", np.arange(table.rows - 1)), table, place, tmp_path)

@@ -61,7 +61,15 @@ def _mojibake(subject: Subject) -> Iterator[Finding]:
         "The model learns to write the garbled letters, and meets words that it does not know.",
         "serious",
         rows,
-        (Fix(f"Repair {rows.size:,} rows", "repair", f"mojibake in {rows.size:,} rows repaired", rows, tuple(found)),),
+        (
+            Fix(
+                f"Repair {rows.size:,} rows",
+                "repair",
+                f"garbled letters in {rows.size:,} rows repaired",
+                rows,
+                tuple(found),
+            ),
+        ),
     )
 
 
