@@ -32,6 +32,8 @@ def test_find_fix_undo(page: Page, server: Server, tmp_path: Path) -> None:
     expect(page.get_by_text("485 rows").first).to_be_visible(timeout=WAIT)
     expect(checks.get_by_text(f"{empty} have nothing")).to_have_count(0, timeout=WAIT)
 
+    checks.get_by_role("button", name="nothing is cut").click(timeout=2 * WAIT)  # once the tokens are counted
+    expect(checks.get_by_text("Answers cut off")).to_have_count(0, timeout=WAIT)
     page.reload()  # versions are on disk: a refresh changes nothing
     expect(checks.get_by_text("Version 2")).to_be_visible(timeout=WAIT)
     checks.get_by_role("button", name="Undo", exact=True).first.click()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.pages.conftest import Stage, button, words
+from toolkit import warm
 from toolkit.data.uploads import store
 from toolkit.forms.draft import default_draft
 from toolkit.runs.durable import durable_write
@@ -67,3 +70,28 @@ def test_rows_of_a_finding_are_shown_in_the_preview(faulty: Stage) -> None:
     assert app.number_input(key="row").value == 22
     app = faulty.checked(button(app, "Show all rows").click().run())
     assert "1 of 22 rows" not in words(app)
+
+
+def test_answers_that_the_limit_cuts_are_found_and_the_limit_is_set_by_a_click(
+    faulty: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = np.full((22, 2), 10, dtype=np.int32)
+    counts[4] = (10, 600)
+    np.save(faulty.folder / "counted.npy", counts)
+    asked = []
+
+    def look(save_dir: Path, kind: str, body: dict[str, Any], *, lane: str, wait: float) -> warm.Look:
+        if kind != "lengths":
+            return warm.Look("off", message="not asked here")
+        asked.append((kind, body["config"]["data"]["prompt"]))
+        return warm.Look("done", value={"path": str(faulty.folder / "counted.npy"), "rows": 22})
+
+    monkeypatch.setattr(warm, "look", look)
+    app = checked(faulty.page("data"), "Answers cut off by the length limit")
+    assert "1 of 22 rows is longer than 256 tokens" in words(app)
+    assert set(asked) == {("lengths", "{q}")}
+    app = faulty.checked(button(app, "Set the length to 616, nothing is cut").click().run())
+    assert "Answers cut off" not in words(app)
+    assert "A fix changed the maximum sequence length." in words(app)
+    saved = json.loads((faulty.folder / "draft.json").read_text())
+    assert saved["draft"]["training"]["sft_args"]["max_seq_length"] == 616

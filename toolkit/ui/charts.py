@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
@@ -74,6 +75,29 @@ def overlay(runs: Mapping[str, Sequence[Point]], title: str, revision: str, smoo
             dash=("solid", "dash", "dot", "dashdot")[number // len(colours) % 4],
         )  # fmt: skip
     figure.update_yaxes(title=title)
+    return figure
+
+
+def length_chart(edges: Any, counts: Any, limit: int | None) -> go.Figure:
+    """Rows by their number of tokens: bars beyond `limit` in another colour, the limit as a dashed line.
+
+    edges, counts: as `data.truncation.histogram` gives them.
+    """
+    colours = palette()
+    figure = _figure("lengths", "tokens", legend=False)
+    bars = list(pairwise(edges))
+    beyond = [limit is not None and start >= limit for start, _ in bars]
+    figure.add_bar(
+        x=[(start + end) / 2 for start, end in bars], y=list(counts), width=[end - start for start, end in bars],
+        marker={"color": [colours[1] if over else colours[0] for over in beyond], "line": {"width": 0}},
+        customdata=[f"{start:,}–{end - 1:,} tokens" for start, end in bars],
+        hovertemplate="%{customdata}: %{y:,} rows<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(hovermode="closest", bargap=0.06)
+    figure.update_yaxes(title="rows", rangemode="tozero", nticks=4)
+    if limit is not None and limit <= edges[-1] * 1.5:
+        figure.add_vline(limit, line={"color": colours[7], "width": 1.5, "dash": "dash"},
+                         annotation={"text": f"limit {limit:,}", "yanchor": "top"})  # fmt: skip
     return figure
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from toolkit.data import accepted
 from toolkit.data.finding import Finding
 from toolkit.ui import chrome, scroll, state
-from toolkit.ui.doctor_view import PERIOD_S, report_of
+from toolkit.ui.checkup import checkup
+from toolkit.ui.doctor_view import PERIOD_S
 from toolkit.ui.plain import plain
 from toolkit.ui.words import plural
 
@@ -18,29 +18,24 @@ SHOWN = 4
 
 def doctor_note() -> None:
     """A few lines in the panel of Start; nothing while the data or its templates can't be used."""
-    st.fragment(_note, run_every=PERIOD_S if st.session_state.get("note_going", True) else None)()
+    st.fragment(_note, run_every=PERIOD_S)()
 
 
 def _note() -> None:
     with chrome.boundary():
         table = state.table()
-        one = report_of(table) if table is not None else None
-        going = one is not None and not one.over
-        if going != st.session_state.get("note_going"):
-            st.session_state["note_going"] = going
-            st.rerun()
-        if table is None or one is None:
+        look = checkup(table) if table is not None else None
+        if look is None:
             return
-        if one.report is None:
-            share, words = one.progress
-            tail = f"{share:.0%}, {words}" if one.error is None else "it could not be checked"
-            st.caption(f":material/stethoscope: The data: {plain(tail)}")
-            return
-        now, seen = accepted.divided(one.report, accepted.marks(table, state.save_dir()))
-        _open(now)
-        if seen:
-            st.caption(f":material/visibility: Accepted in the data: {_listed(seen)}")
-        if not now and not seen:
+        _open(look.findings)
+        if look.seen:
+            st.caption(f":material/visibility: Accepted in the data: {_listed(look.seen)}")
+        if look.examined.error is not None:
+            st.caption(":material/info: The data could not be checked. The Data page says why.")
+        elif look.going:
+            words = look.examined.progress[1] if not look.examined.over else look.counting
+            st.caption(f":material/hourglass_top: The data is being checked: {plain(words)}")
+        elif not look.findings and not look.seen:
             st.caption(":green[:material/check_circle:] The data was checked: nothing was found.")
 
 

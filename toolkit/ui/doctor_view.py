@@ -1,29 +1,25 @@
 """The dataset doctor on screen: what was found, which rows, why it matters, and one click to repair or to accept it.
 
-The examination runs in the background (`data/doctor.py`); this looks at it once a second until it is over.
+The checks run in the background (`checkup.py` says how far they are); this looks at them every few seconds.
 """
 
 from __future__ import annotations
 
-import secrets
-
 import streamlit as st
 
-from toolkit.config import Config
 from toolkit.data import accepted, versions
-from toolkit.data.doctor import Examination, examination, forget
-from toolkit.data.finding import Finding, Fix, Report
-from toolkit.data.prompt import template_problems
-from toolkit.data.split import size_problems
+from toolkit.data.doctor import Examination, forget
+from toolkit.data.finding import Finding, Fix
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.ui import chrome, scroll, state, table_view
-from toolkit.ui.dataset import config_of
+from toolkit.ui.checkup import Checkup, checkup
+from toolkit.ui.length_view import token_lengths
 from toolkit.ui.plain import plain
 from toolkit.ui.version_view import version_line
 from toolkit.ui.words import plural
 
-PERIOD_S = 1.0
+PERIOD_S = 3.0
 LOOKS = {
     "serious": ("red", ":material/error:"),
     "warning": ("orange", ":material/warning:"),
@@ -35,70 +31,55 @@ _FAILED, _CHANGED = "doctor_failed", "doctor_changed"
 
 
 def doctor(table: Table) -> None:
-    """The section of the Data page."""
-    going = st.session_state.get("doctor_going", True)
-    st.fragment(_view, run_every=PERIOD_S if going else None)(table)
+    """The section of the Data page. It looks again by itself: templates are typed without a run of the page."""
+    st.fragment(_view, run_every=PERIOD_S)(table)
 
 
 def pointer(table: Table) -> None:
     """Beside the dataset's name: how many findings are open, and the way down to them."""
-    one = report_of(table)
-    if one is None or one.report is None:
-        return
-    now, _ = accepted.divided(one.report, accepted.marks(table, state.save_dir()))
-    if now:
-        colour, icon = LOOKS[now[0].weight]
-        st.button(f":{colour}[{icon} {plural(len(now), 'finding')}]", type="tertiary", key="to_findings",
-                  help="See what the checks found", on_click=scroll.ask, args=("doctor",))  # fmt: skip
+    st.fragment(_pointer, run_every=PERIOD_S)(table)
 
 
-def report_of(table: Table) -> Examination | None:
-    """The examination of the draft's use of the table; None while its templates or sizes can't be used."""
-    config = config_of(state.draft()["data"])
-    if config is None or not _usable(table, config):
-        return None
-    return examination(table, config.data, state.save_dir(), _session())
-
-
-def _usable(table: Table, config: Config) -> bool:
-    found = [*template_problems(config, table.columns), *size_problems(config, table.rows)]
-    return not any(problem.severity == "error" for problem in found)
-
-
-def _session() -> str:
-    return str(st.session_state.setdefault("session", secrets.token_hex(8)))
+def _pointer(table: Table) -> None:
+    with chrome.boundary():
+        look = checkup(table)
+        if look is not None and look.findings:
+            colour, icon = LOOKS[look.findings[0].weight]
+            words = f":{colour}[{icon} {plural(len(look.findings), 'finding')}]"
+            if st.button(words, type="tertiary", key="to_findings", help="See what the checks found",
+                         on_click=scroll.ask, args=("doctor",)):  # fmt: skip
+                st.rerun()
 
 
 def _view(table: Table) -> None:
-    with chrome.boundary():
-        one = report_of(table)
-        going = one is not None and not one.over
-        if going != st.session_state.get("doctor_going"):
-            st.session_state["doctor_going"] = going
-            st.rerun()
-        with st.container(key="doctor"):
-            version_line(table, "checks")
-            _changed()
-            if one is None:
-                st.caption(":material/pending: The data is checked once the templates and sizes can be used.")
-            elif one.error is not None:
-                _broken(one)
-            elif one.report is None:
-                share, words = one.progress
-                st.progress(share, text=f":gray[Checking the data: {words}]")
-            else:
-                _findings(table, one.report)
+    with chrome.boundary(), st.container(key="doctor"):
+        look = checkup(table)
+        version_line(table, "checks")
+        _changed()
+        if look is None:
+            st.caption(":material/pending: The data is checked once the templates and sizes can be used.")
+        elif look.examined.error is not None:
+            _broken(look.examined)
+        elif look.examined.report is None:
+            share, words = look.examined.progress
+            st.progress(share, text=f":gray[Checking the data: {words}]")
+        else:
+            _findings(table, look)
+        if look is not None:
+            token_lengths(look)
 
 
-def _findings(table: Table, report: Report) -> None:
-    now, seen = accepted.divided(report, accepted.marks(table, state.save_dir()))
+def _findings(table: Table, look: Checkup) -> None:
     failed = st.session_state.pop(_FAILED, None)
     if failed is not None:
         chrome.show_error(failed)
+    now, seen = look.findings, look.seen
     if now:
         counts = [(weight, sum(f.weight == weight for f in now)) for weight in LOOKS]
         words = ", ".join(f"{number} {WEIGHTS[weight]}" for weight, number in counts if number)
         st.markdown(f"**{plural(len(now), 'finding')}** :gray[{words}]")
+    elif look.counting:
+        st.markdown(f":green[:material/check_circle: **Nothing was found so far.**] :gray[Looked for {NOTHING}.]")
     else:
         what = "Nothing else was found." if seen else "Nothing was found."
         st.markdown(f":green[:material/check_circle: **{what}**] :gray[Looked for {NOTHING}.]")
@@ -111,7 +92,7 @@ def _findings(table: Table, report: Report) -> None:
             for finding in seen:
                 _words(finding)
                 _again(table, finding)
-    for note in report.notes:
+    for note in look.examined.report.notes if look.examined.report else ():
         st.caption(f":material/info: {plain(note, 300)}")
 
 
