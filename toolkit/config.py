@@ -234,6 +234,7 @@ class Config(Section):
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(), description="Training configuration")
     inference: InferenceConfig = Field(default_factory=lambda: InferenceConfig(), description="Inference configuration")
     # added
+    autopilot: schema_added.Autopilot = True
     num_processes: schema_added.NumProcesses = None
 
     @model_validator(mode="after")

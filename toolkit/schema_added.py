@@ -79,6 +79,9 @@ EarlyStoppingPatience = Annotated[
     Field(ge=1, description="Training ends after so many evaluations without a lower test loss; empty means: never"),
 ]
 LoadBestAtEnd = Annotated[bool, Field(description="Keep the weights with the lowest test loss, not the last ones")]
+Autopilot = Annotated[
+    bool, Field(description="Go on by itself after a crash; after running out of memory, with fewer rows at a time")
+]
 NumProcesses = Annotated[
     Optional[int],
     Field(ge=1, le=1024, description="Processes that accelerate starts; empty means: one a GPU, or two on a CPU"),

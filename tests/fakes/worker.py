@@ -1,9 +1,11 @@
 """A worker without torch: takes the run's lock, writes events as `fake.json` in the run says, honours `stop`.
 
-fake.json (all optional): steps, step_seconds, die ("kill", "abort", "segv", "exit", "raise", "oom") at step die_at,
-linger (seconds to stay after the last event), before_lock (seconds to wait before taking the lock), children (processes
-to start in sessions of their own, as a launcher does), deaf (ignore SIGTERM and `stop`), save_every (steps between two
-`saved` events, from which a later attempt goes on), dying (how many attempts die; default all).
+fake.json (all optional): steps, step_seconds, die ("kill", "abort", "segv", "exit", "raise", "oom", "fill") at step
+die_at, linger (seconds to stay after the last event), before_lock (seconds to wait before taking the lock), children
+(processes to start in sessions of their own, as a launcher does), deaf (ignore SIGTERM and `stop`), save_every (steps
+between two `saved` events, from which a later attempt goes on), dying (how many attempts die; default all), hold (a
+moment of the first attempt at which it leaves a file `here` and waits for a file `go`: "starting", "loading",
+"training", "saving", "evaluating" or "stopping"). Every start leaves a line in `starts`, before any lock is taken.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ def main(run_id: str) -> int:
         script = json.loads((run.path / "fake.json").read_text())
     if script.get("deaf"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with (run.path / "starts").open("a") as starts:
+        starts.write(f"{os.getpid()}\n")
+    hold(run, script, "starting")
     time.sleep(script.get("before_lock", 0))
     for _ in range(script.get("children", 0)):
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
@@ -48,32 +53,54 @@ def train(run: RunDir, script: dict[str, Any], events: EventWriter) -> None:
     start = max((event["step"] for event in read_events(run.events_path)[0] if event["kind"] == "saved"), default=0)
     dies = events.attempt <= script.get("dying", 99)
     events.append("started", pid=os.getpid(), versions={}, device="cpu", host="here")
+    events.reserve()
+    events.append("phase", phase="loading model")
+    hold(run, script, "loading")
     events.append("plan", total_steps=steps, epochs=1)
     events.append("phase", phase="training")
     if start:
         events.append("resumed", step=start)
     for step in range(start + 1, steps + 1):
         if run.stop_path.exists() and not script.get("deaf"):
+            hold(run, script, "stopping")
             paused = {"paused": True} if run.stop_path.read_text() == PAUSE else {}
             events.append("stopped", step=step - 1, **paused)
             return
         if script.get("die_at") == step and dies:
-            die(script["die"])
+            die(script["die"], run)
+        if step == 2:
+            hold(run, script, "training")
         time.sleep(script.get("step_seconds", 0.01))
         events.append("progress", step=step, epoch=step / steps)
         events.append("log", step=step, epoch=step / steps, loss=1 / step, learning_rate=0.1)
         if every and step % every == 0:
+            hold(run, script, "saving")
             events.append("saved", step=step, bytes=1000, seconds=0.01)
-    run.adapter_dir.mkdir()
+    events.append("phase", phase="evaluating")
+    hold(run, script, "evaluating")
+    run.adapter_dir.mkdir(exist_ok=True)
     events.append("scores", rows=2, exact_match=1.0, exact_match_base=0.0)
     events.append("finished", step=steps)
 
 
-def die(how: str) -> None:
+def hold(run: RunDir, script: dict[str, Any], moment: str) -> None:
+    if script.get("hold") != moment or os.environ["FTK_ATTEMPT"] != "1":
+        return
+    (run.path / "here").touch()
+    deadline = time.monotonic() + 60
+    while not (run.path / "go").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def die(how: str, run: RunDir) -> None:
     print("last words", flush=True)
     if how in DEATHS:
         os.kill(os.getpid(), DEATHS[how])
         time.sleep(5)
+    if how == "fill":
+        with (run.save_dir / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(b"x" * 4096)
     if how == "exit":
         os._exit(3)
     if how == "oom":

@@ -64,6 +64,6 @@ def test_a_type_without_a_kind_is_an_error_not_a_blank() -> None:
 
 
 def test_sections_are_the_paths_above() -> None:
-    assert specs.sections() >= set(Config.model_fields) - {"save_dir", "accelerate", "num_processes"}
+    assert specs.sections() >= set(Config.model_fields) - {"save_dir", "accelerate", "autopilot", "num_processes"}
     assert "model.bitsandbytes" in specs.sections()
     assert "lora.r" not in specs.sections()

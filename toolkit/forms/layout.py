@@ -181,6 +181,7 @@ _TABLE: dict[str, Place] = {
     _ARGS + "load_best_at_end": Place("training", "Keep the best weights", "advanced"),
     _ARGS + "save_steps": Place("run", "Checkpoint every", "advanced", unit="steps",
                                 empty="chosen by itself: at most a minute of work is ever at stake"),
+    "autopilot": Place("run", "Autopilot", switch=True),
     "training.pinned_rows": Place("run", "Test rows on the film strip"),
     "training.pinned_prompts": Place("run", "Pinned prompts", rows=3, empty="test rows alone"),
 }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.runs.autopilot import is_on
 from toolkit.runs.durable import fsync_dir
 from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.explain import Explanation, explain_death
@@ -116,7 +117,7 @@ def _write_end(run: RunDir, explain: Callable[[int], Explanation]) -> bool:
                 message = "Ended on request, at once: what was not saved is lost."
                 events.append("stopped", step=facts.step, message=message, hint="", reason="killed")
             else:
-                close_attempt(events, before, why)
+                close_attempt(events, before, why, alone=is_on(run))
     return True
 
 

@@ -6,6 +6,7 @@ A reader takes whole lines from an offset, skips a damaged one, and never raises
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -20,6 +21,9 @@ Event = dict[str, Any]
 TERMINAL = ("finished", "stopped", "failed")
 DURABLE = frozenset({"started", "saved", "adapter", "scores", "answers", "interrupted", "requeued", *TERMINAL})
 """Kinds that are on the disk when append() returns; the others at most when the system writes next."""
+LAST_WORDS = frozenset({"failed", "interrupted", "stopped"})
+"""Kinds for which `reserve` has put space aside."""
+BALLAST_BYTES = 256 * 1024
 _MARK = b',"c":'
 
 
@@ -33,6 +37,7 @@ class EventWriter:
     def __init__(self, path: Path, attempt: int = 1) -> None:
         before, whole = read_events(path)
         self.attempt = attempt
+        self._ballast = path.with_name(f".{path.name}.ballast")
         self._next = max((event["n"] for event in before), default=0) + 1
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         os.ftruncate(self._handle, whole)
@@ -41,14 +46,27 @@ class EventWriter:
         """Write one event and return it. Field names n, attempt, t, kind and c are taken."""
         event: Event = {"n": self._next, "attempt": self.attempt, "t": round(time.time(), 3), "kind": kind}
         event.update({name: _plain(value) for name, value in fields.items()})
-        self._write(encode(event))
+        try:
+            self._write(encode(event))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or kind not in LAST_WORDS:
+                raise
+            self._ballast.unlink(missing_ok=True)
+            self._write(encode(event))
         self._next += 1
         if kind in DURABLE:
             os.fsync(self._handle)
         return event
 
+    def reserve(self) -> None:
+        """Put some space aside, so that the last event can be written on a disk that filled up meanwhile."""
+        with self._ballast.open("wb") as file:
+            file.write(os.urandom(BALLAST_BYTES))  # nothing that a file system could compress away
+            os.fsync(file.fileno())
+
     def close(self) -> None:
         os.close(self._handle)
+        self._ballast.unlink(missing_ok=True)
 
     def __enter__(self) -> EventWriter:
         return self

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolkit.errors import RunError
+from toolkit.runs import autopilot
 from toolkit.runs.durable import fsync_dir
 from toolkit.runs.events import Event, EventWriter
 from toolkit.runs.explain import Explanation
@@ -26,13 +27,22 @@ TRIES = 2
 LEAVING_SECONDS = 10.0
 
 
-def close_attempt(writer: EventWriter, before: Sequence[Event], why: Explanation, **more: Any) -> Event:
+def close_attempt(
+    writer: EventWriter, before: Sequence[Event], why: Explanation, *, alone: bool = True, **more: Any
+) -> Event:
     """Write the last event of an attempt that ended unasked: `interrupted` when the run goes on, else `failed`.
 
-    before: all events of the run up to now. more: further fields of the event.
+    before: all events of the run up to now. alone: it may go on by itself. more: further fields of the event.
     """
     if why.reason not in GOES_ON:
         return writer.append("failed", **vars(why), **more)
+    if not alone:
+        kept = "The autopilot is off: Resume goes on from the last checkpoint."
+        return writer.append("failed", **{**vars(why), "hint": f"{why.hint} {kept}"}, **more)
+    rows = autopilot.smaller(before, writer.attempt) if why.reason in autopilot.OUT_OF_MEMORY else None
+    if rows is not None:
+        said = {"message": f"{why.message} {autopilot.words(rows)}", "hint": "", "micro_batch": rows}
+        return writer.append("interrupted", **{**vars(why), **said}, **more)
     tried = fruitless(before, writer.attempt)
     if tried < TRIES:
         return writer.append("interrupted", **vars(why), **more)
@@ -42,9 +52,13 @@ def close_attempt(writer: EventWriter, before: Sequence[Event], why: Explanation
 
 
 def fruitless(events: Sequence[Event], attempt: int) -> int:
-    """How many attempts in a row, `attempt` the last of them, saved nothing; somebody's Resume begins a new count."""
+    """How many attempts in a row, `attempt` the last of them, saved nothing.
+
+    Somebody's Resume begins a new count, and so does what the autopilot changed.
+    """
     saved = {event["attempt"] for event in events if event["kind"] == "saved"}
     asked = max((event["attempt"] for event in events if event["kind"] == "requeued"), default=0)
+    asked = max(asked, autopilot.last_change(events))
     count = 0
     while attempt - count > asked and attempt - count not in saved:
         count += 1

@@ -48,6 +48,8 @@ class RunStatus:
     message: str = ""
     hint: str = ""
     reason: str = ""
+    trace: str = ""  # where the code stood, for whoever wants to know
+    broke_at: int | None = None  # the step at which training diverged
     explained: bool = False  # its last event is there (or it was cancelled): nothing more will be written
     adapter_ready: bool = False
     attempt: int = 0
@@ -110,6 +112,8 @@ def conclude(
         message=message,
         hint=hint,
         reason=reason,
+        trace=str(facts.end.get("trace", "")) if facts.end is not None else "",
+        broke_at=_broke_at(facts.end),
         explained=facts.end is not None or state == "cancelled" or (facts.waiting and state == "stopped"),
         adapter_ready=facts.adapter,
         attempt=facts.attempt,
@@ -151,6 +155,11 @@ def _words(state: State, facts: Facts) -> tuple[str, str, str]:
     if state == "interrupted":
         return "The run ended without a word.", "It can be started again.", "interrupted"
     return "", "", ""
+
+
+def _broke_at(end: Event | None) -> int | None:
+    step = end.get("step") if end is not None and end.get("reason") == "diverged" else None
+    return step if isinstance(step, int) else None
 
 
 def _remaining(facts: Facts, at: float) -> float | None:

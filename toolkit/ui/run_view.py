@@ -21,6 +21,11 @@ from toolkit.ui.words import LIVING, STATES, count, duration, figure, plural, sh
 
 PERIOD_S = 1
 CURVES, LOG = ":material/show_chart: Curves", ":material/terminal: Log"
+AUTOPILOT = {
+    True: ":material/autorenew: Autopilot: after a crash the run goes on by itself from its last checkpoint; out of "
+    "memory, with fewer rows at a time. A loss that is no number stops it, and a run that fails holds up no other.",
+    False: ":material/do_not_disturb_on: The autopilot is off: a run that dies waits for you.",
+}
 LOG_BYTES = 20_000
 LOG_LINES = 60
 EXPLAINED = {
@@ -65,6 +70,7 @@ def _headline(run: RunDir, status: RunStatus) -> None:
         stop_buttons(run, status)
     if status.state in LIVING:
         st.progress(status.fraction)
+        st.caption(AUTOPILOT[bool(facts(run).config.get("autopilot", True))])
 
 
 def _facts_in_words(run: RunDir, status: RunStatus) -> list[str]:
@@ -95,6 +101,11 @@ def _outcome(status: RunStatus) -> None:
         body = plain_lines(status.message) or "The run ended without a word."
         show = st.error if status.state == "failed" else st.warning
         show(f"{body}  \n{plain_lines(status.hint)}" if status.hint else body, icon=STATES[status.state][1])
+        if status.trace:
+            with st.expander("Where it happened", icon=":material/troubleshoot:"):
+                st.code(status.trace, language=None, wrap_lines=True)
+    elif status.state in ("queued", "starting") and status.message:
+        st.warning(plain_lines(status.message), icon=":material/autorenew:")
     elif status.state == "stopped" and status.message:
         st.info(plain_lines(status.message), icon=STATES["stopped"][1])
     elif status.state == "queued" and status.attempt:
@@ -144,7 +155,7 @@ def _curves(run: RunDir, status: RunStatus) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="large"):
         smoothing = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=240, persist_state="session")
         log_scale = st.toggle("Log scale", key="log_scale", persist_state="session")
-    marked = chosen_step(run)
+    marked = chosen_step(run) if status.broke_at is None else status.broke_at
     st.plotly_chart(
         charts.loss_chart(found, smoothing, run.id, log_scale=log_scale, mark=marked), key=f"loss_{run.id}",
         config=charts.CONFIG, height=320, alt="Loss by step",

@@ -84,6 +84,7 @@ UNUSED: dict[str, str] = {
     _ARGS + "early_stopping_patience": "worker.best, a callback of our own",
     _ARGS + "load_best_at_end": "worker.training puts the best checkpoint's weights back",
     _ARGS + "save_steps": "checkpoints are written by worker.checkpoint_trainer, at worker.checkpoint_pace's moments",
+    "autopilot": "who closes a run that died asks for it (runs/resume.py)",
     "num_processes": "accelerate starts the processes before a worker exists (runs/accelerate_file.py)",
 }
 

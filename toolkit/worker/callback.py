@@ -18,6 +18,7 @@ from toolkit.errors import ToolkitError
 from toolkit.worker.checkpoint_pace import Pace
 from toolkit.worker.memory import readings
 from toolkit.worker.stop import Stop, StopAsked
+from toolkit.worker.watchdog import Explosion, LossWatch
 
 Tell = Callable[..., None]
 PROGRESS_SECONDS = 1.0
@@ -25,21 +26,42 @@ LOGGED = ("loss", "grad_norm", "learning_rate")
 SPEED_KEYS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
+LOOKS_EVERY = 10
+"""Steps between two looks at whether the loss is a number, where looking makes the GPU wait."""
+
+
 class DivergedError(ToolkitError):
-    """The loss or a weight is no finite number any more; going on would only waste time."""
+    """The loss or a weight is no finite number any more, or out of all bounds; going on would only waste time."""
+
+    step = 0
 
 
 def diverged(what: str, step: int) -> DivergedError:
     hint = "Lower the learning rate, raise warmup_ratio, or switch fp16 off; then start again."
-    return DivergedError(f"The {what} at step {step}: training diverged.", hint)
+    error = DivergedError(f"The {what} at step {step}: training diverged.", hint)
+    error.step = step
+    return error
 
 
 class Reporter(TrainerCallback):
-    """facts: fields of the `plan` event that are known before training. pace: says when a checkpoint is due."""
+    """facts: fields of the `plan` event that are known before training. pace: says when a checkpoint is due.
 
-    def __init__(self, tell: Tell, stop: Stop, facts: Mapping[str, Any], pace: Pace, *, processes: int = 1) -> None:
+    watch: has seen the loss of every step. explosion: is shown every loss that is logged.
+    """
+
+    def __init__(
+        self,
+        tell: Tell,
+        stop: Stop,
+        facts: Mapping[str, Any],
+        pace: Pace,
+        watch: LossWatch,
+        explosion: Explosion,
+        *,
+        processes: int = 1,
+    ) -> None:
         self._tell, self._stop, self._facts, self._processes = tell, stop, dict(facts), processes
-        self._pace = pace
+        self._pace, self._watch, self._explosion = pace, watch, explosion
         self._said = self._since = 0.0
         self._tokens = 0
         self._away_since: float | None = None
@@ -63,7 +85,11 @@ class Reporter(TrainerCallback):
             self._tell("progress", step=state.global_step, epoch=_short(state.epoch))
         if last and args.eval_strategy != "no":
             control.should_evaluate = True
-        asked, due = self._together(args, self._stop.asked(), self._pace.due(state.global_step))
+        due = self._pace.due(state.global_step)
+        broken = self._broken_since(args, state, due or last)
+        asked, due, bad = self._together(args, self._stop.asked(), due, broken is not None)
+        if bad:  # before anything of it is saved
+            raise diverged("loss was not a number", broken or state.global_step)
         control.should_save = control.should_save or due or asked or last
         if asked:
             # no extra point in the log: the run may go on, and its curve shall be as if it had never stopped
@@ -105,7 +131,9 @@ class Reporter(TrainerCallback):
         )
         self._since, self._tokens = now, tokens
         if not math.isfinite(numbers["loss"]):
-            raise diverged(f"loss became {_word(numbers['loss'])}", state.global_step)
+            raise diverged(f"loss became {_word(numbers['loss'])}", self._watch.first() or state.global_step)
+        if self._explosion.see(numbers["loss"]):
+            raise diverged(f"loss was {numbers['loss']:.4g}, far worse than guessing,", state.global_step)
 
     def on_evaluate(
         self,
@@ -124,6 +152,11 @@ class Reporter(TrainerCallback):
             self._away_since = None
         if state.global_step < state.max_steps:
             self._tell("phase", phase="training")
+
+    def _broken_since(self, args: TrainingArguments, state: TrainerState, saves: bool) -> int | None:
+        """The first step whose loss was no number; looked for where it costs nothing, or something will be kept."""
+        cheap = args.device.type == "cpu" or self._processes > 1 or state.global_step % LOOKS_EVERY == 0
+        return self._watch.first() if cheap or saves or self._stop.asked() else None
 
     def _together(self, args: TrainingArguments, *wishes: bool) -> tuple[bool, ...]:
         """What any process wishes, the same in all: one that acted alone would leave the others waiting for ever."""

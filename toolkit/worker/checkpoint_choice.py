@@ -72,13 +72,14 @@ def check(found: Checkpoint, own: dict[str, Any], tell: Tell) -> bool:
     return not changed and found.body["machine"] == own["machine"] and own["machine"]["device"] == "cpu"
 
 
-def machine(device: str, threads: int, batch: int, precision: str) -> dict[str, Any]:
+def machine(device: str, threads: int, batch: int, precision: str, micro_batch: int) -> dict[str, Any]:
     """What decides in which order a machine adds numbers up."""
     return {
         "device": device,
         "cpu": f"{_cpu()} {torch.backends.cpu.get_cpu_capability()}",
         "threads": threads,
         "batch": batch,
+        "micro_batch": micro_batch,
         "precision": precision,
     }
 

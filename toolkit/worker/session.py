@@ -23,6 +23,8 @@ from trl import SFTConfig
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
+from toolkit.runs import autopilot
+from toolkit.runs.events import read_events
 from toolkit.runs.rundir import RunDir
 from toolkit.worker import build, evaluate, film, model
 from toolkit.worker import checkpoint_choice as choice
@@ -168,7 +170,17 @@ def make_trainer(
         eval_dataset=test if len(test) else None,
         processing_class=tokenizer,
         peft_config=lora_config(session.config, base),
+        micro_batch=_micro_batch(session),
     )
+
+
+def _micro_batch(session: Session) -> int | None:
+    """Rows at a time after earlier attempts ran out of memory; None is a whole batch."""
+    rows = autopilot.micro_batch(read_events(session.run.events_path)[0])
+    if rows is not None:
+        message = f"Out of memory before: {rows} rows are computed at a time. It is the same experiment."
+        session.tell("warning", message=message)
+    return rows
 
 
 def _facts(session: Session, where: build.Place, trainer: PreparedTrainer) -> dict[str, Any]:
@@ -179,6 +191,7 @@ def _facts(session: Session, where: build.Place, trainer: PreparedTrainer) -> di
         "trainable_parameters": trainable,
         "total_parameters": total,
         "batch_size": each * session.team.processes,
+        "micro_batch": min(trainer.micro_batch or args.per_device_train_batch_size, args.per_device_train_batch_size),
         "processes": session.team.processes,
         "device": torch.cuda.get_device_name() if where.cuda else "cpu",
         "precision": build.precision(session.config, where),

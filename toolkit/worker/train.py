@@ -15,10 +15,13 @@ import platform
 import re
 import sys
 import time
+import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError, ToolkitError
+from toolkit.runs.autopilot import is_on
 from toolkit.runs.checkpoints import newest_step
 from toolkit.runs.durable import durable_write
 from toolkit.runs.events import EventWriter, read_events
@@ -29,6 +32,7 @@ from toolkit.runs.rundir import RunDir, open_run, read_config
 from toolkit.worker.stop import Stop, StopAsked
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+TRACE_FRAMES = 6
 _LOG = logging.getLogger(__name__)
 _LEFT_ALONE = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer", re.IGNORECASE)
 _SEE_LOG = "The log may say why; often it is memory: lower num_processes or the batch size, then start again."
@@ -55,13 +59,17 @@ def _lead(run: RunDir, stop: Stop, events: EventWriter, processes: int) -> int:
         path.unlink()
     events.append("started", pid=os.getpid(), host=platform.node(), versions=_versions(), processes=processes)
     try:
+        events.reserve()
         kind, step = _carry_out(run, stop, events.append, events.attempt, 0, processes)
     except StopAsked:
         kind, step = "stopped", newest_step(run)
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the last event
         _LOG.exception("run %s", run.id)
         why = _other_failure(run, processes, error) or explain(error, processes)
-        close_attempt(events, read_events(run.events_path)[0], why)
+        why = replace(why, trace=_trace(error)) if why.reason == "bug" else why
+        step = getattr(error, "step", None)
+        at = {} if step is None else {"step": step}
+        close_attempt(events, read_events(run.events_path)[0], why, alone=is_on(run), **at)
         return 1
     events.append(kind, step=step, **({"paused": True} if kind == "stopped" and stop.pausing else {}))
     return 0
@@ -110,6 +118,11 @@ def explain(error: Exception, processes: int = 1) -> Explanation:
         reason = error.reason or (known.reason if known.reason != "bug" else "refused")
         return Explanation(reason, error.message, error.hint or _CORRECT)
     return known
+
+
+def _trace(error: Exception) -> str:
+    """The last frames of a bug, for whoever reports it."""
+    return "".join(traceback.format_exception(error)[-TRACE_FRAMES:]).rstrip()
 
 
 def _other_failure(run: RunDir, processes: int, error: Exception) -> Explanation | None:

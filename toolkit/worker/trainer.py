@@ -22,6 +22,7 @@ from toolkit.worker.checkpoint_trainer import CheckpointedTrainer
 from toolkit.worker.dataset import IGNORED
 from toolkit.worker.fused_lora import fuse
 from toolkit.worker.likelihood import only_positions
+from toolkit.worker.microbatch import MicroBatchedTrainer
 from toolkit.worker.splits import token_lengths
 
 MAX_LOGITS = 2**26
@@ -30,7 +31,7 @@ WHOLE_WEIGHTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.
 """Every process has all weights: only then may a layer read another module's."""
 
 
-class PreparedTrainer(CheckpointedTrainer):
+class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
     """Trains on columns input_ids and labels; every row once an epoch, whatever the number of processes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -23,6 +23,7 @@ from toolkit.worker.checkpoint_replay import Replay
 from toolkit.worker.checkpoint_trainer import Keeper
 from toolkit.worker.stop import StopAsked
 from toolkit.worker.trainer import PreparedTrainer
+from toolkit.worker.watchdog import Explosion
 
 if TYPE_CHECKING:
     from toolkit.worker.session import Session
@@ -42,13 +43,18 @@ class Training:
     ) -> None:
         self._session, self._trainer, self._found = session, trainer, found
         team, run, args = session.team, session.run, session.config.training.training_args
-        machine = choice.machine(facts["device"], facts["threads"], facts["batch_size"], facts["precision"])
+        machine = choice.machine(
+            facts["device"], facts["threads"], facts["batch_size"], facts["precision"], facts["micro_batch"]
+        )
         own = choice.identity(run, session.attempt, team.processes, session.versions, machine)
         pace = Pace(args.save_steps) if team.leads else Pace(NEVER)
         exact = found is not None and choice.check(found, own, session.tell)
         start, before = found.step if found else 0, read_events(run.events_path)[0]
         self._replay = Replay(session.tell, before, start, exact=exact)
-        self._reporter = Reporter(self._replay, session.stop, facts, pace, processes=team.processes)
+        explosion = Explosion(trainer.model.config.get_text_config().vocab_size)
+        self._reporter = Reporter(
+            self._replay, session.stop, facts, pace, trainer.watch, explosion, processes=team.processes
+        )
         trainer.keeper = Keeper(run, session.tell, own, team.processes, team.rank, pace.saved, self._notes)
         trainer.add_callback(self._reporter)
         self._kept: int | None = None

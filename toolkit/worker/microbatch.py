@@ -1,0 +1,74 @@
+"""A training step in several smaller ones: less memory, the same step.
+
+A batch is cut into parts of `micro_batch` rows; their losses are sums over tokens divided by the tokens of the whole
+step, so that the gradients add up to those of the whole batch, to rounding. Nothing else changes: rows, order, steps
+and learning rate are those of the whole batch. Where dropout is on, other random numbers are drawn. Knows no run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from trl import SFTTrainer
+
+from toolkit.worker.dataset import IGNORED
+from toolkit.worker.watchdog import LossWatch
+
+
+class MicroBatchedTrainer(SFTTrainer):
+    """micro_batch: rows of a batch that are computed at once; None or more than the batch has: all of them."""
+
+    def __init__(self, *args: Any, micro_batch: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.micro_batch = micro_batch
+        self.watch = LossWatch()
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        *earlier, last = parts(inputs, self.micro_batch)
+        if earlier and num_items_in_batch is None:  # a model that does not take the count: this batch is all there is
+            num_items_in_batch = scored(inputs) * self.accelerator.num_processes
+        total: Any = 0.0
+        for part in earlier:
+            with self.accelerator.no_sync(model):
+                total = total + super().training_step(model, part, num_items_in_batch)
+        loss = total + super().training_step(model, last, num_items_in_batch)
+        self.watch.see(loss, self.state.global_step + 1)
+        return loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Any, Any, Any]:
+        pieces = list(parts(inputs, self.micro_batch)) if prediction_loss_only else [inputs]
+        if len(pieces) == 1:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        losses = [super(MicroBatchedTrainer, self).prediction_step(model, piece, True)[0] for piece in pieces]
+        counts = torch.stack([scored(piece) for piece in pieces]).to(losses[0].device)
+        return (torch.stack(losses) * counts).sum() / counts.sum().clamp(min=1), None, None
+
+
+def scored(inputs: Mapping[str, Any]) -> Tensor:
+    """How many tokens of a batch are learned."""
+    return (inputs["labels"][:, 1:] != IGNORED).sum()
+
+
+def parts(inputs: Mapping[str, Any], rows: int | None) -> Iterator[dict[str, Any]]:
+    """The batch in parts of at most so many rows, each as wide as its longest row: padding comes last."""
+    count = len(inputs["labels"])
+    if rows is None or rows >= count:
+        yield dict(inputs)
+        return
+    width = inputs["labels"].shape[1]
+    for start in range(0, count, rows):
+        part = {name: value[start : start + rows] for name, value in inputs.items() if isinstance(value, Tensor)}
+        longest = int(part["attention_mask"].sum(dim=1).max()) if "attention_mask" in part else width
+        cut = {name: value[:, :longest] if value.shape[1:] == (width,) else value for name, value in part.items()}
+        yield {**inputs, **cut}
