@@ -4,8 +4,9 @@ fake.json (all optional): steps, step_seconds, die ("kill", "abort", "segv", "ex
 die_at, linger (seconds to stay after the last event), before_lock (seconds to wait before taking the lock), children
 (processes to start in sessions of their own, as a launcher does), deaf (ignore SIGTERM and `stop`), save_every (steps
 between two `saved` events, from which a later attempt goes on), dying (how many attempts die; default all), hold (a
-moment of the first attempt at which it leaves a file `here` and waits for a file `go`: "starting", "loading",
-"training", "saving", "evaluating" or "stopping"). Every start leaves a line in `starts`, before any lock is taken.
+moment of the first attempt at which it leaves a file `here` and waits for a file `go` or a stop: "starting", "loading",
+"training", "saving", "evaluating" or "stopping"), holds (hold in every attempt). Every start leaves a line in `starts`,
+before any lock is taken.
 """
 
 from __future__ import annotations
@@ -84,11 +85,15 @@ def train(run: RunDir, script: dict[str, Any], events: EventWriter) -> None:
 
 
 def hold(run: RunDir, script: dict[str, Any], moment: str) -> None:
-    if script.get("hold") != moment or os.environ["FTK_ATTEMPT"] != "1":
+    attempt = os.environ["FTK_ATTEMPT"]
+    if script.get("hold") != moment or (attempt != "1" and not script.get("holds")):
         return
-    (run.path / "here").touch()
+    (run.path / "here").write_text(attempt)
     deadline = time.monotonic() + 60
+    asked = run.stop_path.exists()
     while not (run.path / "go").exists() and time.monotonic() < deadline:
+        if run.stop_path.exists() and not asked:
+            return
         time.sleep(0.01)
 
 

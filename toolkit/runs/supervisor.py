@@ -147,6 +147,9 @@ class Supervisor:
             child.release_slot()
         if returncode is None:
             return
+        if not child.run.path.exists():  # deleted by somebody else as soon as it was over
+            del self._children[child.run.id]
+            return
         holder = read_holder(child.run.lock_path)
         # a launcher may die before its ranks do: the lock then says that the run goes on
         if close_dead(child.run, returncode) or (holder is not None and holder.alive()):

@@ -73,11 +73,13 @@ def happen(run: Path, fault: dict[str, Any]) -> None:
         case "eat":
             eaten = []
             while True:
-                eaten.append(b"x" * 2**20)
+                eaten.append(os.urandom(2**20))
         case "fill":
             fill(run, fault.get("leave", 0))
         case "wait":
             wait(run)
+    if then := fault.pop("then", None):
+        happen(run, {**fault, "do": then})
 
 
 def named(name: str) -> type[BaseException]:

@@ -1,0 +1,35 @@
+"""Processes that race for the same run, each with a supervisor of its own: how many workers came of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from toolkit.runs.events import read_events
+from toolkit.runs.rundir import RunDir
+from toolkit.runs.supervisor import Command, Supervisor
+
+
+def race(make_run: Callable[[], RunDir], command: Command, processes: int, timeout: float = 120) -> tuple[int, int]:
+    """(worker processes that began, attempts that began) of one new run that so many processes start at once."""
+    run = make_run()
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(processes)
+    racers = [context.Process(target=_racer, args=(run.save_dir, run, command, barrier)) for _ in range(processes)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(timeout)
+        if racer.exitcode != 0:
+            racer.kill()
+            raise AssertionError(f"a racer ended with {racer.exitcode}")
+    began = [event for event in read_events(run.events_path)[0] if event["kind"] == "started"]
+    return len((run.path / "starts").read_text().split()), len(began)
+
+
+def _racer(save_dir: Path, run: RunDir, command: Command, barrier: threading.Barrier) -> None:
+    own = Supervisor(save_dir, command=command, poll_seconds=0.01)
+    barrier.wait()
+    own.run_to_end(run, lambda status: None)
