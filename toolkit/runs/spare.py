@@ -117,9 +117,13 @@ class Spare:
         known = machine_if_known(self._save_dir)
         if known is not None and len(known.gpus) > 1:
             return False
+        return self.is_ready() and self._process is not None and self._process.poll() is None
+
+    def is_ready(self) -> bool:
+        """Whether it has imported everything."""
         if self._line is not None and not self._ready:
             self._ready = _answers(self._line, READY, 0.0)
-        return self._ready and self._process is not None and self._process.poll() is None
+        return self._ready
 
 
 def _answers(line: socket.socket, word: bytes, seconds: float = ANSWER_SECONDS) -> bool:
