@@ -9,11 +9,11 @@ from toolkit.ui import chat_view, chrome, split_view, state, table_view
 from toolkit.ui.dataset import config_of
 from toolkit.ui.doctor_view import doctor, pointer
 from toolkit.ui.first_visit import hero
-from toolkit.ui.form import render_field
 from toolkit.ui.reading_view import other_ways, ways_out
 from toolkit.ui.scroll import scroll_if_asked
 from toolkit.ui.source_view import reread, source_line, source_picker
 from toolkit.ui.steps import data_missing
+from toolkit.ui.test_file_view import split_settings
 from toolkit.ui.version_view import version_line
 
 with chrome.page(
@@ -45,9 +45,7 @@ with chrome.page(
         st.subheader("Train and test", anchor=False)
         config = config_of(state.draft()["data"])
         problems = split_view.problems(table, config) if config else []
-        for column, leaf in zip(st.columns(3), ("train_size", "test_size", "train_test_split_seed"), strict=True):
-            with column:
-                render_field(f"data.{leaf}", problems)
+        split_settings(table, config, problems)
         if config is not None:
             split_view.split_bar(table, config)
 

@@ -19,7 +19,7 @@ Opener = Callable[..., Table]
 def open_bytes(tmp_path: Path) -> Opener:
     def opened(content: bytes | str, kind: str = "csv", options: ReadOptions = FIND_OUT) -> Table:
         data = content.encode() if isinstance(content, str) else content
-        source = tmp_path / "source"
+        source = tmp_path / f"source.{kind}"
         source.write_bytes(data)
         read(Request(str(source), str(tmp_path), kind, hashlib.sha256(data).hexdigest(), "test", options))
         return load_table(tmp_path / TABLE)

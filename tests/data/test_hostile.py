@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
+from toolkit.data.limits import UnreadableError
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 
@@ -64,7 +68,7 @@ CASES = [
         for kind in ("csv", "json")
     ],
     _csv("old excel", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 99, "old Excel"),
-    _csv("parquet", b"PAR1xxxx", "Parquet"),
+    _csv("parquet", b"PAR1xxxx", "Parquet", "the ending .parquet"),
     _csv("pdf", b"%PDF-1.7\n", "PDF"),
     *[
         Case(f"web page {kind}", kind, b"\n<!DOCTYPE html><html>404</html>", ("web page", "error page"))
@@ -133,6 +137,12 @@ CASES = [
     _csv("no name", ",b\n1,2\n", columns=("column 1", "b"), rows=[("1", "2")], notices=("column 1",)),
     _csv("no last name", "a,\n1,2\n", columns=("a", "column 2"), rows=[("1", "2")], notices=("column 2",)),
     _csv("braces in a name", "{a},b\n1,2\n", columns=("{a}", "b"), rows=[("1", "2")], notices=("Braces",)),
+    _csv(
+        "names that are code elsewhere",
+        "__class__,items,self,0,a.b,😀,\u202eabc\n1,2,3,4,5,6,7\n",
+        columns=("__class__", "items", "self", "0", "a.b", "😀", "\u202eabc"),
+        rows=[("1", "2", "3", "4", "5", "6", "7")],
+    ),
     _csv("nul in a name", "a\0,b\n" + "1,2\n" * 60, "column name 'a\\0'"),
     _csv("json as csv", '[{"a": 1}]', "This is JSON", "Choose JSON"),
     _csv("json lines as csv", '{"a": 1}\n{"a": 2}', "This is JSON"),
@@ -245,6 +255,30 @@ def test_the_catalogue_is_whole() -> None:
     names = [case.name for case in CASES]
     assert len(names) == len(set(names))
     assert len(names) > 110
+
+
+GOLDEN = Path(__file__).with_name("golden_reports.json")
+"""The whole report of every case, word for word; `WRITE_GOLDEN=1 pytest tests/data/test_hostile.py` writes it anew."""
+
+
+def _report(case: Case, open_bytes: Callable[..., Table]) -> dict[str, object]:
+    try:
+        table = open_bytes(case.content, case.kind)
+    except DataError as error:
+        offers = [offer.label for offer in error.offers] if isinstance(error, UnreadableError) else []
+        return {"message": error.message, "hint": error.hint, "offers": offers}
+    columns = [name[:40] for name in table.columns[:8]]
+    return {"columns": columns, "rows": table.rows, "notices": list(table.notices), "chats": dict(table.chats)}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_file_has_its_report(case: Case, open_bytes: Callable[..., Table]) -> None:
+    golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    found = _report(case, open_bytes)
+    if os.environ.get("WRITE_GOLDEN"):
+        GOLDEN.write_text(json.dumps({**golden, case.name: found}, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+        return
+    assert found == golden[case.name]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -75,13 +75,16 @@ def test_a_damaged_table_is_read_anew(tmp_path: Path) -> None:
     assert open_table(_data(path), tmp_path).row(0) == {"a": "1", "b": "2"}
 
 
-@pytest.mark.parametrize("make", ["absent", "folder", "fifo"])
+@pytest.mark.parametrize("make", ["absent", "folder", "fifo", "link"])
 def test_what_is_no_file_is_refused(tmp_path: Path, make: str) -> None:
     path = tmp_path / make
     if make == "folder":
         path.mkdir()
     elif make == "fifo":
         os.mkfifo(path)
+    elif make == "link":
+        (tmp_path / "own.csv").write_text("a,b\n1,2\n")
+        path.symlink_to(tmp_path / "own.csv")
     with pytest.raises(DataError) as caught:
         open_table(_data(path), tmp_path / "save")
     assert str(path) in caught.value.message
@@ -180,3 +183,29 @@ def test_two_threads_read_a_file_once(tmp_path: Path) -> None:
 
 def _must_not_run(*_: object) -> Path:
     raise AssertionError("the file was read a second time")
+
+
+def test_a_refusal_names_its_file(tmp_path: Path) -> None:
+    for name in ("first.csv", "second.csv"):  # the same bytes: the second refusal is a kept one
+        with pytest.raises(DataError) as caught:
+            open_table(_data(store(b"a,b\n1\n", name, tmp_path)), tmp_path)
+        assert caught.value.message.startswith(f"{name}: 1 row does not fit")
+
+
+def test_a_test_file_stands_behind_the_data(tmp_path: Path) -> None:
+    from toolkit.data.split import plan_split
+
+    data = _data(store(b"q,a,x\n" + b"1,2,3\n" * 7, "data.csv", tmp_path))
+    test = store(b'{"a": "t", "q": "u"}\n{"q": "no answer"}\n{"a": "t", "q": "w", "new": 1}', "test.jsonl", tmp_path)
+    both = data.model_copy(update={"test_path": str(test), "prompt": "{q}", "prompt_stub": "{a}"})
+    table = open_table(both, tmp_path)
+    assert (table.rows, table.held_out, table.columns) == (10, 3, ("q", "a", "x", "new"))
+    assert table.row(9) == {"q": "w", "a": "t", "x": None, "new": "1"}
+    plan = plan_split(table, both)
+    assert sorted(plan.train) == list(range(7))
+    assert sorted(plan.test) == [7, 9]
+    assert plan.dropped.tolist() == [8]
+    assert table.sha256 != open_table(data, tmp_path).sha256
+    other = store(b"z\n1\n", "other.csv", tmp_path)
+    with pytest.raises(DataError, match="no column of the data"):
+        open_table(data.model_copy(update={"test_path": str(other)}), tmp_path)

@@ -137,3 +137,18 @@ def test_plan_says_how_many_rows_were_left_out_when_too_few_remain(open_bytes: C
 def test_plan_refuses_a_template_that_does_not_compile(table: Table) -> None:
     with pytest.raises(DataError, match="No column is named 'text'"):
         plan_split(table, DataConfig(prompt="{text}", prompt_stub="{answer}"))
+
+
+@given(st.lists(st.integers(0, 4), min_size=4, max_size=200), st.floats(0.1, 0.9), st.integers(0, 5))
+def test_a_stratified_split_keeps_the_shares(answers: list[int], share: float, seed: int) -> None:
+    from toolkit.data.stratify import stratified_indices
+
+    codes = np.unique(np.array(answers), return_inverse=True)[1].astype(np.int64)
+    n_test = max(1, min(len(codes) - 1, round(share * len(codes))))
+    train, test = stratified_indices(codes, len(codes) - n_test, n_test, seed)
+    assert sorted([*train, *test]) == list(range(len(codes)))
+    assert len(test) == n_test
+    exact = np.bincount(codes) * n_test / len(codes)
+    assert (abs(np.bincount(codes[test], minlength=len(exact)) - exact) < 1).all()
+    again = stratified_indices(codes, len(codes) - n_test, n_test, seed)
+    assert (again[0] == train).all()

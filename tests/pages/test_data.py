@@ -134,3 +134,25 @@ def test_conversations_are_shown_as_such_and_trained_as_such(stage: Stage) -> No
     app.button_group(key=next(g.key for g in app.button_group if g.label == "What is learned")).set_value("").run()
     assert _data(stage)["messages"] is None
     assert "What is learned" in [group.label for group in stage.checked(app).button_group]
+
+
+def test_the_uploader_says_its_limit_and_the_way_round(stage: Stage) -> None:
+    app = stage.page("data")
+    app.button_group(key="source_way").set_value("upload").run()
+    (box,) = [entry for entry in stage.checked(app).file_uploader if entry.label.startswith("A CSV")]
+    assert "up to" in box.label
+    assert "MB" in box.label
+    assert "choose Path" in box.help
+
+
+def test_a_test_file_takes_the_place_of_the_split(stage: Stage) -> None:
+    app = _upload(stage, "mine.csv", b"question,answer\n" + b"1,one\n2,two\n" * 5)
+    assert any(entry.label == "Stratified split" for entry in app.toggle), "two answers are few"
+    (box,) = [entry for entry in app.file_uploader if entry.label.startswith("A file with")]
+    app = stage.checked(box.upload("held.csv", b"question,answer\n3,one\n", "text/csv").run())
+    assert "The last 1 rows come from a test file" in words(app)
+    assert "Train: 10 rows" in words(app)
+    assert _data(stage)["test_path"].endswith("held.csv")
+    app = stage.checked(button(app, "Split the test rows off the data instead").click().run())
+    assert _data(stage)["test_path"] is None
+    assert "Train: 8 rows" in words(app)

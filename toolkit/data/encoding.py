@@ -29,7 +29,7 @@ _MAGIC = (
     (b"\x28\xb5\x2f\xfd", "a zstd archive", _UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
     (b"Rar!\x1a\x07", "a rar archive", _UNPACK),
-    (b"PAR1", "a Parquet file", "Write it as CSV or JSON."),
+    (b"PAR1", "a Parquet file", "Give it the ending .parquet."),
     (b"ARROW1", "an Arrow file", "Write it as CSV or JSON."),
     (b"SQLite format 3\x00", "an SQLite database", "Export the table as CSV."),
     (b"%PDF-", "a PDF", "Bring its text into a CSV or JSON file."),

@@ -16,6 +16,7 @@ from toolkit.data.csvfile import Outcome, read_csv
 from toolkit.data.encoding import find_encoding
 from toolkit.data.jsonfile import JsonReader
 from toolkit.data.limits import FIND_OUT, MEMORY, ReadOptions, UnreadableError, confine
+from toolkit.data.parquetfile import read_parquet
 from toolkit.data.writer import TableWriter
 from toolkit.errors import DataError
 
@@ -24,7 +25,8 @@ TABLE, REPORT = "table.parquet", "report.json"
 
 @dataclass(frozen=True)
 class Request:
-    """source: the file; folder: where the answer goes; kind: "csv" or "json"; sha256 and label: for the footer."""
+    """source: the file; folder: where the answer goes; kind: "csv", "json" or "parquet"; sha256, label: for the
+    footer."""
 
     source: str
     folder: str
@@ -45,6 +47,11 @@ class Request:
 def read(request: Request) -> None:
     """Read the file into request.folder/table.parquet. Raises DataError."""
     source, folder = Path(request.source), Path(request.folder)
+    if request.kind == "parquet":
+        writer = TableWriter(folder, lambda row: f"row {row:,} of the file", options=request.options)
+        notices = read_parquet(source, writer) + brace_notices(writer.columns)
+        writer.finish(folder / TABLE, request.label, notices, request.sha256)
+        return
     encoding = find_encoding(source, request.options)
     options = request.options
     if request.kind == "csv":

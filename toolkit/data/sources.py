@@ -19,6 +19,7 @@ from pathlib import Path
 
 from toolkit.config import BUNDLED, DataConfig
 from toolkit.data.child import Refused, read_in_child
+from toolkit.data.joined import JoinRequest
 from toolkit.data.limits import FIND_OUT, Offer, ReadOptions, UnreadableError, read_options, seconds
 from toolkit.data.reader import Request
 from toolkit.data.table import Table as Table
@@ -48,8 +49,9 @@ _HUB_ENVIRONMENT = (
 
 
 def open_table(data: DataConfig, save_dir: Path) -> Table:
-    """The table that the settings name, read as they say. Waits while a file is read for the first time (seconds a
-    100 MB). Raises DataError; an UnreadableError when the choices of one of its `offers` would make the file readable.
+    """The table that the settings name, read as they say, with the rows of their test file at its end. Waits while a
+    file is read for the first time (seconds a 100 MB). Raises DataError; an UnreadableError when the choices of one of
+    its `offers` would make the file readable.
     """
     options = read_options(data)
     path = str(data.path)
@@ -57,9 +59,32 @@ def open_table(data: DataConfig, save_dir: Path) -> Table:
     if version is not None:
         return version
     if data.file_type == "huggingface":
-        return _open_hub(path, save_dir)
-    source = _bundled(path.removeprefix(BUNDLED)) if path.startswith(BUNDLED) else adopt(Path(path), save_dir)
-    return _open_file(source, data.file_type, save_dir, options)
+        table = _open_hub(path, save_dir)
+    else:
+        source = _bundled(path.removeprefix(BUNDLED)) if path.startswith(BUNDLED) else adopt(Path(path), save_dir)
+        table = _open_file(source, _kind(source, data.file_type), save_dir, options)
+    if data.test_path is None:
+        return table
+    test = adopt(Path(data.test_path), save_dir)
+    return _join(table, _open_file(test, _kind(test, None), save_dir, options), save_dir)
+
+
+def _kind(source: Source, said: str | None) -> str:
+    """How a file is read: Parquet by its ending, else as said, else by its ending."""
+    ending = source.path.suffix.lower()
+    if ending == ".parquet":
+        return "parquet"
+    return said if said is not None else "json" if ending in (".json", ".jsonl", ".ndjson") else "csv"
+
+
+def _join(data: Table, test: Table, save_dir: Path) -> Table:
+    key = hashlib.sha256(f"{data.path.name}+{test.path.name}".encode()).hexdigest()[:12]
+    with _workplace(save_dir, f"{key}-joined-{READER_VERSION}") as (final, _, folder):
+        if not final.exists():
+            request = JoinRequest(str(data.path), str(test.path), str(folder))
+            limit = seconds(20 * (data.path.stat().st_size + test.path.stat().st_size))
+            publish(read_in_child("toolkit.data.joined", request.dump(), folder, limit), final)
+        return load_table(final)
 
 
 def _bundled(name: str) -> Source:
@@ -75,7 +100,10 @@ def _open_file(source: Source, kind: str, save_dir: Path, options: ReadOptions) 
     choices = hashlib.sha256(repr(options).encode()).hexdigest()[:6]
     key = f"{source.sha256[:12]}-{kind}-{READER_VERSION}" + ("" if options == FIND_OUT else f"-{choices}")
     with _workplace(save_dir, key) as (final, refusal, folder):
-        table = _kept(final, refusal, source.sha256)
+        try:
+            table = _kept(final, refusal, source.sha256)
+        except UnreadableError as error:
+            raise _named(error, source.label) from error
         if table is None:
             request = Request(str(source.path), str(folder), kind, source.sha256, source.label, options)
             limit = seconds(source.path.stat().st_size)
@@ -83,10 +111,16 @@ def _open_file(source: Source, kind: str, save_dir: Path, options: ReadOptions) 
                 made = read_in_child("toolkit.data.reader", request.dump(), folder, limit)
             except (Refused, UnreadableError) as error:
                 _keep_refusal(error, source.sha256, folder / "refusal.json", refusal)
-                raise
+                raise _named(error, source.label) from error
             publish(made, final)
             table = load_table(final)
     return replace(table, label=source.label)
+
+
+def _named(error: DataError, label: str) -> DataError:
+    """The same refusal with the file's name in front: two files may be meant."""
+    offers = error.offers if isinstance(error, UnreadableError) else ()
+    return UnreadableError(f"{label}: {error.message}", error.hint, offers)
 
 
 def _open_hub(name: str, save_dir: Path) -> Table:

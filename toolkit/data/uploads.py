@@ -24,7 +24,7 @@ DIGITS = 12
 """Hex digits of the sha256 in a file's name."""
 
 CHUNK = 1 << 20
-EXTENSIONS = ("csv", "tsv", "txt", "json", "jsonl", "ndjson")
+EXTENSIONS = ("csv", "tsv", "txt", "json", "jsonl", "ndjson", "parquet")
 _SETTLED_S = 2.0
 
 
@@ -54,6 +54,9 @@ def adopt(path: Path, save_dir: Path) -> Source:
     Raises DataError when it is not there, not a regular file, or can't be read.
     """
     folder = uploads_dir(save_dir)
+    if path.is_symlink():
+        message = f"{path} is a symbolic link to {path.readlink()}."
+        raise DataError(message, "Give the path of the file itself.")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:

@@ -83,6 +83,8 @@ def with_absolute_paths(config: Config) -> Config:
         model = model.model_copy(update={"hf_model_ckpt": str(folder.absolute())})
     if data.file_type != "huggingface" and not str(data.path).startswith(BUNDLED):
         data = data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
+    if data.test_path is not None:
+        data = data.model_copy(update={"test_path": str(Path(data.test_path).expanduser().absolute())})
     return config.model_copy(update={"model": model, "data": data})
 
 

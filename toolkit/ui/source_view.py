@@ -89,8 +89,8 @@ def _upload() -> None:
     turn = st.session_state.setdefault("upload_turn", 0)
     limit = int(st.get_option("server.maxUploadSize"))
     given = st.file_uploader(
-        f"A CSV, JSON (array of objects) or JSONL file, up to {limit} MB", type=["csv", "json", "jsonl"],
-        key=f"upload_{turn}",
+        f"A CSV, JSON (array of objects), JSONL or Parquet file, up to {limit} MB",
+        type=["csv", "tsv", "json", "jsonl", "parquet"], key=f"upload_{turn}",
         help="The file is kept in the workspace folder and read on this machine alone. Larger ones: choose Path.",
     )  # fmt: skip
     if given is None:
@@ -102,14 +102,14 @@ def _upload() -> None:
     except DataError as error:
         st.session_state["source_error"] = error
         st.rerun()
-    _take("csv" if stored.suffix.lower() == ".csv" else "json", str(stored))
+    _take("csv" if stored.suffix.lower() in (".csv", ".tsv") else "json", str(stored), FIND_OUT)
 
 
 def _path() -> None:
     with st.form("path_form", border=False):
         row = st.columns([5, 1], vertical_alignment="bottom")
         typed = row[0].text_input(
-            "Path of a CSV, JSON or JSONL file on the machine that runs this app",
+            "Path of a CSV, JSON, JSONL or Parquet file on the machine that runs this app",
             value="" if _way_of_draft() != "path" else str(state.value("data.path")), placeholder="/data/orders.csv",
         )  # fmt: skip
         if row[1].form_submit_button("Open", icon=":material/folder_open:", width="stretch") and (typed or "").strip():

@@ -9,7 +9,7 @@ import streamlit as st
 
 from toolkit.config import Config
 from toolkit.data.rendering import renderer_of
-from toolkit.data.split import size_problems, split_sizes, usable_indices
+from toolkit.data.split import plan_split, size_problems, split_sizes, usable_indices
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
 
@@ -31,7 +31,7 @@ def split_bar(table: Table, config: Config) -> None:
     """One bar over all rows of the table; says nothing while the sizes don't fit."""
     usable = usable_rows(table, config)
     try:
-        train, test = split_sizes(usable, config.data.train_size, config.data.test_size)
+        train, test = _counts(table, config, usable)
     except DataError:
         return
     parts = [("Train", train, 0), ("Test", test, 1), ("Not used", usable - train - test, None)]
@@ -39,6 +39,13 @@ def split_bar(table: Table, config: Config) -> None:
     parts = [part for part in parts if part[1]]
     st.plotly_chart(_bar(parts), config={"staticPlot": True}, key="split_bar", alt=_words(parts), height=34)
     st.caption(_words(parts))
+
+
+def _counts(table: Table, config: Config, usable: int) -> tuple[int, int]:
+    if not table.held_out:
+        return split_sizes(usable, config.data.train_size, config.data.test_size)
+    plan = plan_split(table, config.data)
+    return len(plan.train), len(plan.test)
 
 
 def _words(parts: list[tuple[str, int, int | None]]) -> str:
