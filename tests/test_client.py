@@ -145,6 +145,6 @@ def test_serving_in_the_foreground_until_interrupted(save_dir: Path, tiny_model:
     text = "".join(lines)
     assert info.url in text and info.token in text and "from openai import OpenAI" in text and "curl" in text
     shown.send_signal(signal.SIGINT)
-    rest, errors = shown.communicate(timeout=30)
+    rest, errors = shown.communicate(timeout=90)
     assert (shown.returncode, errors) == (0, "") and "Ending" in rest
     assert client.find(save_dir) is None

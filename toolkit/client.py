@@ -8,6 +8,7 @@ Everything that goes wrong is an EngineError.
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -185,8 +186,7 @@ def serve_foreground(save_dir: Path, run_id: str, port: int | None = None) -> No
         print("Loading the model ...", flush=True)
         wait_ready(info)
         print(engine_process.how_to_ask(info, run_id), flush=True)
-        while engine_process.lives(info):
-            time.sleep(POLL_SECONDS)
+        _until_it_ends(info)
         if ours:
             raise EngineError("The engine has ended.", engine_process.last_words(info.save_dir))
     except KeyboardInterrupt:
@@ -194,3 +194,16 @@ def serve_foreground(save_dir: Path, run_id: str, port: int | None = None) -> No
     finally:
         if ours:
             stop(info)
+
+
+def _until_it_ends(info: EngineInfo) -> None:
+    """Wait; raises KeyboardInterrupt at Ctrl-C, even at a moment in which Python would ignore an exception."""
+    asked: list[bool] = []
+    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    try:
+        while engine_process.lives(info):
+            time.sleep(POLL_SECONDS)
+            if asked:
+                raise KeyboardInterrupt
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -185,11 +185,15 @@ class RunLife(RuleBasedStateMachine):
     def _settle(self) -> None:
         """Look until the runs that must end have ended, and the next one is there, holding at its second step."""
         self._until(lambda: all(self._has_ended(run) for run in self.lives))
-        waiting = [run for run in order.queue(self.folder) if run in self.lives]
-        if self._going() is None and waiting:
-            life = self.lives[waiting[0]]
+        if self._going() is None and (run := self._next()) is not None:
+            life = self.lives[run]
             life.state, life.attempt = "running", life.attempt + 1
-            self._until(lambda: self._holds(waiting[0], life.attempt))
+            self._until(lambda: self._holds(run, life.attempt))
+
+    def _next(self) -> RunDir | None:
+        """The run that goes on by now, else the first that waits."""
+        on = (run for run, life in self.lives.items() if read_status(run).attempt > life.attempt)
+        return next(on, None) or next((run for run in order.queue(self.folder) if run in self.lives), None)
 
     def _has_ended(self, run: RunDir) -> bool:
         life, status = self.lives[run], read_status(run)

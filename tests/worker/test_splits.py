@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -171,8 +172,9 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
     source = tmp_path / "made"
     source.write_bytes(b"x" * 10_000)
     cache = token_cache.TokenCache(tmp_path)
-    for name in ("a", "b"):
+    for used, name in enumerate(("a", "b"), start=1):
         cache.keep(name, source)
+        os.utime(cache.folder / name, (used, used))  # a clock's tick may be longer than all of this
     assert cache.fetch("a", tmp_path / "own")
     cache.keep("c", source)
     assert cache.fetch("a", tmp_path / "own")

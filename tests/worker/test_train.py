@@ -255,7 +255,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny_model: Path, save_dir: Path)
     code, events = train_here(run)
     assert code == 1
     assert (events[-1]["kind"], events[-1]["reason"]) == ("failed", "diverged")
-    assert "NaN at step 1" in events[-1]["message"]
+    assert "NaN or infinite at step 1" in events[-1]["message"]
     assert "learning rate" in events[-1]["hint"]
     assert not run.adapter_dir.exists()
 

@@ -104,11 +104,9 @@ def _outcome(status: RunStatus) -> None:
         if status.trace:
             with st.expander("Where it happened", icon=":material/troubleshoot:"):
                 st.code(status.trace, language=None, wrap_lines=True)
-    elif status.state in ("queued", "starting") and status.message:
-        st.warning(plain_lines(status.message), icon=":material/autorenew:")
     elif status.state == "stopped" and status.message:
         st.info(plain_lines(status.message), icon=STATES["stopped"][1])
-    elif status.state == "queued" and status.attempt:
+    elif status.state in ("queued", "starting") and status.attempt and (status.message or status.state == "queued"):
         st.info(f"{plain_lines(status.message)}  \n{goes_on(status)}".strip(), icon=":material/autorenew:")
     for line in safety_lines(status):
         st.caption(line)

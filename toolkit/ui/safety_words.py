@@ -29,10 +29,10 @@ def safety_lines(status: RunStatus) -> list[str]:
     if status.best:
         loss = figure(status.best.get("eval_loss"))
         lines.append(f":material/star: Lowest test loss {loss}, at step {status.best.get('step'):,}.")
-    if status.living:
-        saved = f"Checkpoint at step {status.saved_step:,}. " if status.saved_step else ""
+    if status.living and (status.saved_step or status.attempt > 1):
+        saved = f" Checkpoint at step {status.saved_step:,}." if status.saved_step else ""
         tries = f" Attempt {status.attempt}." if status.attempt > 1 else ""
-        lines.append(f":material/shield: {saved}After a crash, a restart or a full disk it goes on by itself.{tries}")
+        lines.append(f":material/shield:{saved}{tries}")
     return lines
 
 

@@ -89,7 +89,7 @@ class Reporter(TrainerCallback):
         broken = self._broken_since(args, state, due or last)
         asked, due, bad = self._together(args, self._stop.asked(), due, broken is not None)
         if bad:  # before anything of it is saved
-            raise diverged("loss was not a number", broken or state.global_step)
+            raise diverged("loss was NaN or infinite", broken or state.global_step)
         control.should_save = control.should_save or due or asked or last
         if asked:
             # no extra point in the log: the run may go on, and its curve shall be as if it had never stopped

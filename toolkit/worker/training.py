@@ -106,7 +106,7 @@ class Training:
                 trainer.keeper.save(trainer)
             return False
         if not torch.isfinite(torch.tensor(result.training_loss)):
-            raise diverged("loss was not a number", self.step)
+            raise diverged("loss was NaN or infinite", self.step)
         self._replay.finish()
         return True
 
