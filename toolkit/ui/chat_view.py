@@ -11,8 +11,10 @@ from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.ui import state
 from toolkit.ui.chrome import boundary, show_problem
+from toolkit.ui.hard_stops import hard_stops
 from toolkit.ui.plain import plain
 from toolkit.ui.prompt_view import prompt_workbench, row_picker, text_block
+from toolkit.ui.xray_view import xray
 
 SHOWN_TURNS = 40
 NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
@@ -61,6 +63,8 @@ def _conversations(table: Table) -> None:
             st.caption(":material/block: This row is left out: it holds no conversation.")
             return
         _turns(turns)
+        if xray(table, index):
+            hard_stops(table, "row")
 
 
 def _turns(turns: tuple[Turn, ...]) -> None:

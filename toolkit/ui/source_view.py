@@ -14,6 +14,7 @@ from toolkit.ui import state
 from toolkit.ui.chrome import show_error
 from toolkit.ui.plain import plain
 from toolkit.ui.reading_view import ways_out
+from toolkit.ui.words import plural
 
 SAMPLES = (
     ("csv", BUNDLED + "orders.csv", "Orders", ":material/shopping_cart:",
@@ -134,7 +135,5 @@ def _hub() -> None:
 
 def source_line(label: str, rows: int, columns: int) -> None:
     """What is in use now, in one line."""
-    st.markdown(
-        f":material/database: **{plain(label)}** :gray-badge[{rows:,} rows] :gray-badge[{columns} columns]",
-        width="content",
-    )
+    size = f":gray-badge[{plural(rows, 'row')}] :gray-badge[{plural(columns, 'column')}]"
+    st.markdown(f":material/database: **{plain(label)}** {size}", width="content")
