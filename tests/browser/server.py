@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -72,3 +73,9 @@ def stop_everything(server: Server) -> None:
                 process.kill()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
+
+
+def give(page: Page, file: Path) -> None:
+    """Upload a dataset on the Data page, which has a second box for a test file."""
+    box = page.get_by_test_id("stFileUploader").filter(has_text="JSONL or Parquet file, up to")
+    box.locator("input[type=file]").set_input_files(file)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.server import Server
+from tests.browser.server import Server, give
 from tests.fakes.faulty import support_csv
 
 WAIT = 60_000
@@ -18,7 +18,7 @@ def test_find_fix_undo(page: Page, server: Server, tmp_path: Path) -> None:
     file = tmp_path / "support.csv"
     planted = support_csv(file)
     page.get_by_text("Upload", exact=True).first.click()
-    page.locator("input[type=file]").set_input_files(file)
+    give(page, file)
     checks = page.locator(".st-key-doctor")
 
     checks.get_by_role("button", name="Use {reply} instead").click()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.server import Server, start_server, stop_everything
+from tests.browser.server import Server, give, start_server, stop_everything
 
 SECOND = 1000
 
@@ -57,7 +57,7 @@ def open_page(page: Page, name: str) -> None:
 
 def test_upload_template_train_chat(page: Page, server: Server, upload: Path) -> None:
     page.get_by_text("Upload", exact=True).first.click()
-    page.locator("input[type=file]").set_input_files(upload)
+    give(page, upload)
     expect(page.get_by_text("60 rows")).to_be_visible()
 
     prompt = page.get_by_label("Prompt template")
@@ -132,7 +132,7 @@ def test_a_wrong_file_leaves_what_was_there(page: Page, tmp_path: Path) -> None:
     wrong = tmp_path / "table.csv"
     wrong.write_bytes(b"PK\x03\x04" + bytes(200))
     page.get_by_text("Upload", exact=True).first.click()
-    page.locator("input[type=file]").set_input_files(wrong)
+    give(page, wrong)
     expect(page.get_by_role("alert").first).to_be_visible()
     assert "Traceback" not in page.inner_text("body")
     expect(page.get_by_text("orders.csv").first).to_be_visible()

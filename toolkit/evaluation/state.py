@@ -25,6 +25,7 @@ from toolkit.runs.spawn import PROJECT_ROOT, worker_environment
 State = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 START_SECONDS = 30.0
 WORKER = "toolkit.worker.evaluating"
+STARTING = "start.lock"
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,15 @@ def fold(events: Iterable[Event], *, held: bool, now: float | None = None) -> Pr
 
 
 def progress(evaluation: Evaluation) -> Progress:
-    """The state of an evaluation now."""
-    held = is_held(evaluation.lock_path)  # before the events: one that ends in between has written its last
+    """The state of an evaluation now; one whose process is just being started is going too."""
+    # before the events: one that ends in between has written its last
+    held = is_held(evaluation.path / STARTING) or is_held(evaluation.lock_path)
     return fold(read_events(evaluation.events_path)[0], held=held, now=time.time())
 
 
 def start(evaluation: Evaluation) -> None:
     """Start its process, or start it again; returns once it lives. Does nothing while one lives. Raises RunError."""
-    with locked(evaluation.path / "start.lock") as free:
+    with locked(evaluation.path / STARTING) as free:
         if not free or is_held(evaluation.lock_path):
             return
         evaluation.stop_path.unlink(missing_ok=True)
