@@ -10,6 +10,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.server import Server, give, start_server, stop_everything
+from toolkit.config import Config
+from toolkit.data.sources import open_table
+from toolkit.runs.rundir import create_run
 
 SECOND = 1000
 
@@ -55,6 +58,21 @@ def open_page(page: Page, name: str) -> None:
     expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
 
 
+def long_run(page: Page, server: Server) -> None:
+    """A run of the demo that is not over before a test has done with it, on screen."""
+    config = Config.model_validate(
+        {"save_dir": str(server.save_dir), "training": {"training_args": {"num_train_epochs": 60}}}
+    )
+    run = create_run(config, open_table(config.data, server.save_dir), name="long")
+    page.goto(f"{server.url}/runs?run={run.id}")
+
+
+def test_try_it_now(page: Page, server: Server) -> None:
+    page.get_by_role("button", name="Try it now").click()
+    expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
+    wait_for_steps(page, 0)
+
+
 def test_upload_template_train_chat(page: Page, server: Server, upload: Path) -> None:
     page.get_by_text("Upload", exact=True).first.click()
     give(page, upload)
@@ -87,7 +105,7 @@ def test_upload_template_train_chat(page: Page, server: Server, upload: Path) ->
 
 
 def test_refresh_second_tab_queue_and_stop(page: Page, server: Server) -> None:
-    page.get_by_role("button", name="Try it now").click()
+    long_run(page, server)
     seen = wait_for_steps(page, 0)
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
     assert wait_for_steps(page, seen) > seen, "the page did not move by itself"
@@ -113,7 +131,7 @@ def test_refresh_second_tab_queue_and_stop(page: Page, server: Server) -> None:
 
 
 def test_a_run_outlives_the_app(page: Page, server: Server) -> None:
-    page.get_by_role("button", name="Try it now").click()
+    long_run(page, server)
     seen = wait_for_steps(page, 0)
     server.process.kill()
     server.process.wait()
