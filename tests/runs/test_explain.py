@@ -12,6 +12,7 @@ EXCEPTIONS = [
     ("torch.OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB.", "out_of_memory_gpu"),
     ("RuntimeError", "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory", "out_of_memory"),
     ("MemoryError", "", "out_of_memory"),
+    ("RuntimeError", "can't start new thread", "out_of_memory"),
     ("SafetensorError", "Error while serializing: I/O error: No space left on device (os error 28)", "disk_full"),
     ("OSError", "[Errno 28] No space left on device", "disk_full"),
     ("RuntimeError", "PytorchStreamWriter failed writing file data/3", "disk_full"),

@@ -34,7 +34,7 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
      r"CUDA error: out of memory|HIP out of memory|CUDNN_STATUS_ALLOC_FAILED",
      "The GPU ran out of memory.", _LESS_MEMORY + " quantize makes the base model about four times smaller."),
     ("out_of_memory", r"^MemoryError|DefaultCPUAllocator|can't allocate memory|Cannot allocate memory|std::bad_alloc|"
-     r"ArrowMemoryError|realloc of size",
+     r"ArrowMemoryError|realloc of size|can't start new thread",
      "The machine ran out of memory.", _LESS_MEMORY + " Close other programs, or choose a smaller model."),
     ("disk_full", r"No space left on device|os error 28|ENOSPC|Disk quota exceeded|PytorchStreamWriter failed writing",
      "The disk is full.", "Free space on the volume of save_dir (delete old runs), then start again."),
