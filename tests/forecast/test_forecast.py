@@ -159,6 +159,17 @@ def test_the_search_for_long_rows_finds_the_longest(tmp_path: Path) -> None:
     assert found.of_all(4096).max() == found.longest[0]
 
 
+def test_conversations_have_lengths_too(tmp_path: Path) -> None:
+    from tests.fakes.training import make_table
+
+    turns = [{"role": "user", "content": "hello " * 40}, {"role": "assistant", "content": "hi"}]
+    table = make_table(tmp_path / "t.parquet", [{"talk": json.dumps(turns)}] * 10)
+    data = Config().data.model_copy(update={"messages": "talk"})
+    found = measure_lengths(table, data, None, True)
+    assert found.train == 8
+    assert (found.tokens > found.trained).all()
+
+
 def test_history_is_neutral_without_runs(tmp_path: Path) -> None:
     found = demo(tmp_path)
     assert isinstance(found, Forecast)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from toolkit.config import DataConfig
-from toolkit.data.prompt import make_renderer
+from toolkit.data.rendering import renderer_of
 from toolkit.data.split import split_sizes, usable_indices
 from toolkit.data.table import Table
 
@@ -73,7 +73,7 @@ def measure_lengths(table: Table, data: DataConfig, tokenizer: Path | None, chat
 
     Raises DataError for templates that don't compile and sizes that don't fit.
     """
-    key = (data.prompt, data.prompt_stub, data.train_size, data.test_size)
+    key = (data.prompt, data.prompt_stub, data.messages, data.train_size, data.test_size)
     return _measure(_Kept(table), key, tokenizer, chat)
 
 
@@ -92,8 +92,8 @@ class _Kept:
 
 @lru_cache(maxsize=32)
 def _measure(kept: _Kept, key: tuple[Any, ...], tokenizer: Path | None, chat: bool) -> Lengths:
-    table, (prompt, stub, train_size, test_size) = kept.table, key
-    renderer = make_renderer(prompt, stub, table.columns)
+    table, (prompt, stub, messages, train_size, test_size) = kept.table, key
+    renderer = renderer_of(DataConfig(prompt=prompt, prompt_stub=stub, messages=messages), table.columns)
     usable = usable_indices(table, renderer.columns_needed)
     train, test = split_sizes(len(usable), train_size, test_size)
     even = usable[np.linspace(0, len(usable) - 1, min(SAMPLE, len(usable))).astype(np.int64)]
