@@ -195,6 +195,13 @@ def test_fruitless_attempts_in_a_row(saved: list[int], requeued: list[int], atte
     assert fruitless(events, attempt) == count
 
 
+@pytest.mark.parametrize(
+    ("began", "attempt", "count"), [([1], 2, 1), ([1], 3, 2), ([1, 3], 3, 2), ([], 2, 2), ([1, 2], 2, 2)]
+)
+def test_one_attempt_that_never_began_is_no_fault_of_the_run(began: list[int], attempt: int, count: int) -> None:
+    assert fruitless([{"kind": "started", "attempt": one} for one in began], attempt) == count
+
+
 def test_the_reasons_are_ones_that_explain_knows() -> None:
     import inspect
 

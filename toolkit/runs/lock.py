@@ -22,7 +22,6 @@ import psutil
 from toolkit.errors import RunError
 
 ACQUIRE_SECONDS = 5.0  # a reader's look at the lock lasts microseconds; longer means that somebody lives
-LOOKS = (0.001, 0.004)  # seconds after which to try again: it may have been a reader's look
 SAME_START = 0.5  # seconds: create_time is exact to a clock tick and shifts a little when the clock is set
 
 
@@ -86,19 +85,14 @@ def try_lock(path: Path) -> int | None:
     """An open descriptor that holds the lock, or None when somebody holds it; closing the descriptor frees it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        for pause in (*LOOKS, None):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if pause is not None:
-                    time.sleep(pause)
-            else:
-                return handle
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
     except BaseException:
         os.close(handle)
         raise
-    os.close(handle)
-    return None
+    return handle
 
 
 @contextmanager

@@ -6,6 +6,7 @@ settings, data or code did it. Two attempts in a row without a new checkpoint st
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -54,15 +55,16 @@ def close_attempt(
 def fruitless(events: Sequence[Event], attempt: int) -> int:
     """How many attempts in a row, `attempt` the last of them, saved nothing.
 
-    Somebody's Resume begins a new count, and so does what the autopilot changed.
+    Somebody's Resume begins a new count, and so does what the autopilot changed. An attempt that never began counts
+    once the one before it did not begin either: an app that died between taking a run and starting it is no fault of
+    the run.
     """
     saved = {event["attempt"] for event in events if event["kind"] == "saved"}
+    began = {event["attempt"] for event in events if event["kind"] == "started"}
     asked = max((event["attempt"] for event in events if event["kind"] == "requeued"), default=0)
     asked = max(asked, autopilot.last_change(events))
-    count = 0
-    while attempt - count > asked and attempt - count not in saved:
-        count += 1
-    return count
+    barren = list(itertools.takewhile(lambda one: one not in saved, range(attempt, asked, -1)))
+    return sum(one in began or one - 1 not in began for one in barren)
 
 
 def can_resume(status: RunStatus) -> bool:

@@ -110,7 +110,7 @@ class Supervisor:
         """One look: children that ended, runs that others left dead, the next run. Never raises an Exception."""
         for child in list(self._children.values()):
             self._guarded(child.run, self._watch, child)
-        queue: list[tuple[RunDir, bool]] = []  # with whether it can start: what just died may be about to go on
+        queue: list[tuple[RunDir, bool]] = []  # with whether it can start: what lives or just died may go on first
         for run in self._open_runs():
             self._guarded(run, self._look_at, run, queue)
         ready = dict(queue)
@@ -165,6 +165,8 @@ class Supervisor:
             status.reason != "disk_full" or has_room(run, int(status.saved.get("bytes") or 0))
         ):
             queue.append((run, True))
+        elif status.living:
+            queue.append((run, False))
         elif status.state == "interrupted":
             queue.append((run, False))
             if run.id not in self._children:
