@@ -48,7 +48,7 @@ def test_an_examination_that_nobody_waits_for_is_stopped(open_bytes: Opener, tmp
     assert not second.stop.is_set()
     _until(lambda: second.over)
     assert not first.over
-    assert not list((tmp_path / "uploads" / "findings").glob(".part-*"))
+    _until(lambda: not list((tmp_path / "uploads" / "findings").glob(".part-*")))
 
 
 def test_words_of_the_templates_do_not_matter_but_whether_there_are_any() -> None:
