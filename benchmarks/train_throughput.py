@@ -12,12 +12,14 @@ with the load. What can't be measured here (no GPU, no LLaMA-Factory) is said in
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -35,23 +37,29 @@ NO_LLAMAFACTORY = "LLaMA-Factory was not measured: {why}"
 
 
 def install_llamafactory(folder: Path) -> Path | str:
-    """The python of a new environment with LLaMA-Factory and this one's torch, or why there is none."""
+    """The python of a new environment with LLaMA-Factory and this torch's version, or why there is none.
+
+    Nothing of this environment is linked into that one: pip would write through the link and break both.
+    """
+    if folder.resolve().is_relative_to(ROOT):
+        return f"{folder} is inside the repository: name a folder outside"
     python = folder / "bin" / "python"
-    if python.exists():
+    done = folder / ".complete"
+    if done.exists():
         return python
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    here = Path(sys.modules["psutil"].__file__ or "").parent.parent
-    there = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    for part in (*here.glob("torch"), *here.glob("torchgen"), *here.glob("functorch"), *here.glob("torch-*.dist-info")):
-        (there / part.name).symlink_to(part)
-    done = subprocess.run(
-        [str(python), "-m", "pip", "install", "-q", "llamafactory"], capture_output=True, text=True, timeout=3600
-    )
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or ["pip failed"])[-1][:300]
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    same_torch = folder / "constraints.txt"
+    same_torch.write_text(f"torch=={importlib.metadata.version('torch').partition('+')[0]}\n")
+    asked = subprocess.run(
+        [str(python), "-m", "pip", "install", "-q", "-c", str(same_torch), "torch", "llamafactory"],
+        capture_output=True, text=True, timeout=3600,
+    )  # fmt: skip
+    if asked.returncode:
+        return " ".join(line for line in asked.stderr.splitlines() if "ERROR" in line)[-600:] or "pip failed"
     # wheels for another torch: the package imports them and needs neither for text
-    subprocess.run([str(python), "-m", "pip", "uninstall", "-q", "-y", "torchvision", "torchaudio"], check=False)
-    (there / "torchaudio.py").write_text("")
+    subprocess.run([str(python), "-m", "pip", "uninstall", "-q", "-y", "torchvision", "torchaudio"], check=True)
+    Path(sysconfig.get_path("purelib", vars={"base": str(folder)}), "torchaudio.py").write_text("")
+    done.write_text("")
     return python
 
 
