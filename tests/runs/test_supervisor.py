@@ -287,6 +287,42 @@ def test_trouble_with_one_run_leaves_the_others_alone(
     assert read_status(bad).state == "queued"
 
 
+def test_a_folder_that_cannot_be_read_for_a_moment_does_not_end_the_supervision(
+    save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = queue(save_dir, steps=1)
+    true_list = module.list_runs
+    trouble = iter([OSError(116, "Stale file handle"), FileNotFoundError("deleted between two looks")])
+
+    def listed(folder: Path) -> list[RunDir]:
+        for error in trouble:
+            raise error
+        return true_list(folder)
+
+    monkeypatch.setattr(module, "list_runs", listed)
+    assert supervisor.run_to_end(run, lambda status: None).state == "finished"
+
+
+def test_an_end_that_cannot_be_written_is_tried_again_after_a_while(
+    save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = queue(save_dir, die="exit", die_at=1)
+    tried = []
+
+    def close(dead: RunDir, returncode: int | None) -> bool:
+        tried.append(dead.id)
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(module, "close_dead", close)
+    deadline = time.monotonic() + 20
+    while not tried and time.monotonic() < deadline:
+        supervisor.tick()
+        time.sleep(0.02)
+    for _ in range(5):
+        supervisor.tick()
+    assert tried == [run.id]
+
+
 def test_a_worker_that_does_not_leave_loses_the_slot(
     save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

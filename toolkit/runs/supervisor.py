@@ -108,7 +108,11 @@ class Supervisor:
 
     def tick(self) -> None:
         """One look: children that ended, runs that others left dead, the next run. Never raises an Exception."""
-        for child in list(self._children.values()):
+        self._guarded(None, self._look_around)
+
+    def _look_around(self) -> None:
+        now = time.monotonic()
+        for child in [one for one in self._children.values() if self._put_off.get(one.run.id, 0.0) <= now]:
             self._guarded(child.run, self._watch, child)
         queue: list[tuple[RunDir, bool]] = []  # with whether it can start: what lives or just died may go on first
         for run in self._open_runs():
@@ -235,5 +239,8 @@ class Supervisor:
 
 def _looks(run: RunDir) -> tuple[int, ...]:
     """What changes when anything about a run that is over does."""
-    size = run.events_path.stat().st_size if run.events_path.exists() else -1
+    try:
+        size = run.events_path.stat().st_size
+    except FileNotFoundError:  # not begun, or deleted just now
+        size = -1
     return size, int(run.stop_path.exists())
