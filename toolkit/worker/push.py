@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from toolkit.config import Config
 from toolkit.errors import RunError, ToolkitError
 from toolkit.runs.card import model_card
 from toolkit.runs.contract import CONTRACT, read_contract
@@ -78,14 +79,24 @@ def gather(run: RunDir, asked: Push, folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     _refuse_local_base(folder)
     contract = read_contract(folder)
-    base = contract.base.model_copy(
-        update={"name": Path(contract.base.name).name if _local(contract.base.name) else contract.base.name}
-    )
+    base = contract.base.model_copy(update={"name": _without_place(contract.base.name)})
     outgoing = contract.model_copy(update={"base": base, **({} if asked.golden else {"golden": ()})})
     (folder / CONTRACT).write_text(outgoing.dump(), encoding="utf-8")
     picture = "curves.png" if (folder / "curves.png").exists() else None
-    card = model_card(run, read_config(run), FORMS[asked.form], outgoing, picture=picture, place=asked.repo)
+    config = _without_places(read_config(run))
+    card = model_card(run, config, FORMS[asked.form], outgoing, picture=picture, place=asked.repo)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _without_places(config: Config) -> Config:
+    """The settings as the card tells them: names of folders and files, not where they lie."""
+    model = config.model.model_copy(update={"hf_model_ckpt": _without_place(str(config.model.hf_model_ckpt))})
+    data = config.data.model_copy(update={"path": _without_place(str(config.data.path))})
+    return config.model_copy(update={"model": model, "data": data})
+
+
+def _without_place(name: str) -> str:
+    return Path(name).name if _local(name) else name
 
 
 def _refuse_local_base(folder: Path) -> None:
