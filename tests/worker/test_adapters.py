@@ -201,3 +201,31 @@ def test_where_an_adapter_claims_to_come_from_does_not_matter(tiny_model: Path, 
     run = finished_run(runs, tiny_model)
     edited(base_model_name_or_path="evil/model", auto_mapping={"parent_library": "os"}, revision="x")(run.adapter_dir)
     assert read_config(run.adapter_dir).r == 4
+
+
+def test_what_is_merged_or_exported_is_read_as_carefully(tiny_model: Path, tmp_path: Path, runs: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from tests.fakes.engine_runs import finished_run, make_config
+    from toolkit.errors import EngineError
+    from toolkit.worker.adapters import trained
+    from toolkit.worker.model import load_base
+
+    made = finished_run(runs, tiny_model)
+    config = make_config(runs, tiny_model)
+    expected = alone(tiny_model, made.adapter_dir)
+    with torch.inference_mode():
+        assert torch.equal(trained(load_base(config), made.adapter_dir)(torch.tensor(IDS)).logits, expected)
+    pickled = tmp_path / "pickled"
+    shutil.copytree(made.adapter_dir, pickled)
+    torch.save(load_file(pickled / "adapter_model.safetensors"), pickled / "adapter_model.bin")
+    (pickled / "adapter_model.safetensors").unlink()
+    with pytest.raises(EngineError, match="has no adapter_model"):
+        trained(load_base(config), pickled)
+    other = tmp_path / "other"
+    shutil.copytree(made.adapter_dir, other)
+    given = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps({**given, "alora_invocation_tokens": [1]}))
+    with pytest.raises(EngineError, match="alora_invocation_tokens"):
+        trained(load_base(config), other)

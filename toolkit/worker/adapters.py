@@ -89,6 +89,22 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
         raise EngineError(f"{WEIGHTS} of the adapter can't be read: {error}.", RETRAIN) from error
 
 
+def trained(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """`base` with the adapter in `folder`, as training left it: PEFT's own layers, ready to answer or to be merged.
+
+    Raises EngineError. `base` is edited in place.
+    """
+    config = _peft_config(read_config(folder))
+    if not (folder / WEIGHTS).is_file():  # PEFT would look for a pickle instead
+        raise EngineError(f"The adapter has no {WEIGHTS}.", RETRAIN)
+    return PeftModel.from_pretrained(base, str(folder), config=config, local_files_only=True).eval()
+
+
+def _peft_config(chosen: AdapterFile, **other: Any) -> LoraConfig:
+    values = {**chosen.model_dump(exclude={"peft_type"}), **other}
+    return LoraConfig(task_type="CAUSAL_LM", **values)
+
+
 class Adapters:
     """The adapters of `model`, by name; `select` makes one of them, or BASE, what `model` computes."""
 
@@ -109,8 +125,7 @@ class Adapters:
         weights = read_weights(folder)
         biases = _take_biases(weights, chosen)
         # biases of the base are set by `select`: PEFT allows them to one adapter only, and does not put them back
-        values: dict[str, Any] = {**chosen.model_dump(), "bias": "none", "inference_mode": True}
-        config = LoraConfig(task_type="CAUSAL_LM", **{k: v for k, v in values.items() if k != "peft_type"})
+        config = _peft_config(chosen, bias="none", inference_mode=True)
         self._as_trained()
         self.selected = None
         try:

@@ -20,6 +20,7 @@ from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.runs.rundir import RunDir
 from toolkit.worker import build, model
+from toolkit.worker.adapters import trained
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 ROOM = 1.25
@@ -30,7 +31,7 @@ def merged(run: RunDir, config: Config, folder: Path, dtype: str) -> PreTrainedM
     """The run's model without an adapter. folder: of its base model. Raises ToolkitError with the reason to refuse."""
     _refuse_without_memory(folder, dtype)
     base = base_as_trained(config, folder)
-    peft = PeftModel.from_pretrained(base, str(run.adapter_dir), local_files_only=True).eval()
+    peft = trained(base, run.adapter_dir)
     _refuse_shared(peft, config)
     return merge(peft, DTYPES[dtype])
 

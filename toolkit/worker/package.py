@@ -73,15 +73,14 @@ def _contract(run: RunDir, config: Config, progress: Progress) -> Contract:
     found = reference(run)
     if found is not None:
         return found
-    from peft import PeftModel
-
+    from toolkit.worker.adapters import trained
     from toolkit.worker.contract import make_contract
     from toolkit.worker.splits import open_source
 
     progress("asking the golden prompts", 0.15)
     folder = model.resolve(config)
     base = model.load_base(config, folder=folder)
-    adapted = PeftModel.from_pretrained(base, str(run.adapter_dir), local_files_only=True).eval()
+    adapted = trained(base, run.adapter_dir)
     tokenizer = model.load_tokenizer(config, _tokenizer_folder(run, folder))
     made = make_contract(run.id, config, adapted, tokenizer, open_source(run, config), folder, made="export")
     durable_write(run.exports_dir / CONTRACT, made.dump())

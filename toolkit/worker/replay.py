@@ -32,6 +32,7 @@ from toolkit.runs.exports import FORMS, Form, certificate_path, commit_hash, fol
 from toolkit.runs.recipes import GGUF
 from toolkit.runs.rundir import RunDir, open_run, read_config
 from toolkit.worker import model
+from toolkit.worker.adapters import trained
 from toolkit.worker.contract import chat_template_hash, greedy, identity, measure, special_tokens
 from toolkit.worker.dataset import question
 from toolkit.worker.evaluate import stop_ids
@@ -111,14 +112,17 @@ def _load(
         same = identity(base_folder, contract.base.name) == contract.base
         base = model.load_base(config, folder=base_folder)
         here = str(base.dtype).removeprefix("torch.")
-        adapted = PeftModel.from_pretrained(base, str(folder), local_files_only=True).eval()
-        return adapted, same, here, contract.precision
+        return trained(base, folder), same, here, contract.precision
     where = "cuda:0" if model.place(config).cuda else "cpu"
     converted = (folder / GGUF).exists()
     arguments: dict[str, Any] = {"gguf_file": GGUF} if converted else {"use_safetensors": True}
     with model.explained(str(folder.name)):
         loaded = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=form.dtype if converted else "auto", local_files_only=True, **arguments
+            str(folder),
+            dtype=form.dtype if converted else "auto",
+            local_files_only=True,
+            trust_remote_code=False,
+            **arguments,
         ).eval()
     found = weights_dtype(folder) if not converted else form.dtype
     served = str(loaded.dtype).removeprefix("torch.")
