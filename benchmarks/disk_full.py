@@ -1,6 +1,6 @@
 """Disk full: a real run on a small tmpfs that fills up at one place after another, and goes on when space returns.
 
-    PYTHONPATH=. python benchmarks/disk_full.py [--sizes 12] [--out FILE]
+    PYTHONPATH=. python benchmarks/disk_full.py [--sizes 12] [--json FILE]
 
 The volume has room for so many KiB more than the run has needed at its third step, a different number each time, so
 that it fills up in another write each time: a checkpoint's file, an event, the log, the adapter. Then: the message is
@@ -96,7 +96,7 @@ def one(place: Path, model: Path, leave: int, expected: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, default=12)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if os.geteuid():
         raise SystemExit("This needs root: it mounts a small volume.")
@@ -119,8 +119,8 @@ def main() -> None:
         print(f"{leave // 1024:6} KiB left: {by_size[leave]}", flush=True)
     found = {"outcomes": dict(outcomes), "by_bytes_left": by_size, "load": os.getloadavg()[0]}
     print(json.dumps(found["outcomes"], indent=1))
-    if args.out:
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     raise SystemExit(0 if all(word.startswith(("right", "not filled")) for word in outcomes) else 1)
 

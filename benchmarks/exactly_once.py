@@ -1,6 +1,6 @@
 """Exactly once: many processes race to start the same run, round after round; one worker must come of each.
 
-    PYTHONPATH=. python benchmarks/exactly_once.py [--processes 32] [--rounds 200] [--out FILE]
+    PYTHONPATH=. python benchmarks/exactly_once.py [--processes 32] [--rounds 200] [--json FILE]
 
 The workers are the tests' fake ones (the race is over before a real one has loaded anything); the processes, locks,
 claims and files are the real ones.
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     outcomes: collections.Counter[str] = collections.Counter()
     began = time.monotonic()
@@ -39,8 +39,8 @@ def main() -> None:
         "seconds": round(time.monotonic() - began, 1), "load": os.getloadavg()[0],
     }  # fmt: skip
     print(json.dumps(found, indent=1))
-    if args.out:
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
     raise SystemExit(0 if set(outcomes) == {"1 worker, 1 attempt"} else 1)
 
 

@@ -142,6 +142,15 @@ def test_a_kill_is_blamed_on_memory_only_when_it_may_be() -> None:
     assert "ran out of memory" in explain_death(-9, "", oom_killed=True).message
 
 
+def test_who_ended_it_from_outside_is_said_only_where_it_is_sure() -> None:
+    sure = [(-9, False, False), (-15, False, False), (None, False, True), (-9, False, True)]
+    unsure = [(-9, True, False), (-9, None, False), (-11, False, False), (None, False, False), (3, False, False)]
+    found = [
+        explain_death(code, "", oom_killed=oom, rebooted=rebooted).outside for code, oom, rebooted in (*sure, *unsure)
+    ]
+    assert found == [True] * len(sure) + [False] * len(unsure)
+
+
 def test_what_is_logged_after_a_traceback_is_not_taken_for_its_end() -> None:
     found = explain_death(1, TRACE + "ValueError: a wrong turn\nFinished: all well\n")
     assert "ValueError: a wrong turn" in found.message

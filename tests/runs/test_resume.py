@@ -7,16 +7,26 @@ import shutil
 import signal
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.runs.conftest import fake_command, queue, wait_for
 from toolkit.errors import RunError
-from toolkit.runs import closing
+from toolkit.runs import closing, resume
 from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.explain import Explanation
 from toolkit.runs.lock import read_holder
-from toolkit.runs.resume import GOES_ON, can_resume, close_attempt, fruitless, request_resume
+from toolkit.runs.resume import (
+    GOES_ON,
+    barren,
+    can_resume,
+    close_attempt,
+    ended_from_outside,
+    fruitless,
+    request_resume,
+    stuck,
+)
 from toolkit.runs.rundir import RunDir, kill_run, request_stop
 from toolkit.runs.status import RunStatus, read_status
 from toolkit.runs.supervisor import Supervisor
@@ -200,6 +210,58 @@ def test_fruitless_attempts_in_a_row(saved: list[int], requeued: list[int], atte
 )
 def test_one_attempt_that_never_began_is_no_fault_of_the_run(began: list[int], attempt: int, count: int) -> None:
     assert fruitless([{"kind": "started", "attempt": one} for one in began], attempt) == count
+
+
+def ended(attempt: int, reached: int | None = None, *, outside: bool = True, saved: bool = False) -> list[Any]:
+    """The events of an attempt that was ended at this step; None: before it began to train."""
+    events: list[Any] = [{"kind": "started", "attempt": attempt}]
+    if reached is not None:
+        events += [{"kind": "plan", "attempt": attempt}, {"kind": "log", "attempt": attempt, "step": reached}]
+    events += [{"kind": "saved", "attempt": attempt, "step": reached}] if saved else []
+    return [*events, {"kind": "interrupted", "attempt": attempt, **({"outside": True} if outside else {})}]
+
+
+def test_who_is_killed_from_outside_while_loading_is_not_to_blame() -> None:
+    events = ended(1, 5) + ended(2) + ended(3)
+    assert barren(events, 3) == [3, 2, 1]
+    assert fruitless(events, 3) == 1, "the first one had begun to train"
+    assert fruitless(events + ended(4, 5), 4) == 2
+    assert fruitless(ended(1, outside=False) + ended(2, outside=False), 2) == 2, "its own doing"
+    before = [event for event in ended(1) if event["kind"] != "interrupted"]
+    assert [fruitless(before, 1, outside=outside) for outside in (True, False)] == [0, 1]
+    assert [ended_from_outside(events, attempt) for attempt in (0, 1, 2, 4)] == [False, True, True, False]
+
+
+def test_attempts_that_come_no_further_are_counted_whoever_ends_them() -> None:
+    events = ended(1, 7, saved=True) + ended(2, 6, saved=True) + ended(3, 7) + ended(4)
+    assert [stuck(events, attempt) for attempt in (1, 2, 3, 4)] == [0, 1, 2, 3]
+    assert stuck(events + ended(5, 8), 5) == 0
+    assert stuck([*events, {"kind": "requeued", "attempt": 4}, *ended(5, 3)], 5) == 0
+
+
+def test_killed_again_and_again_while_loading_it_goes_on_and_stops_in_the_end(
+    save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "STUCK", 4)
+    run = queue(save_dir, steps=3, hold="loading", holds=True)
+    status = read_status(run)
+    while not status.explained:
+        until = wait_for(run, lambda status: status.explained or holding(run, status.attempt), supervisor)
+        if not until.explained:
+            holder = read_holder(run.lock_path)
+            assert holder is not None
+            os.kill(holder.pid, signal.SIGKILL)
+            status = wait_for(run, lambda now, seen=until: now.explained or now.attempt > seen.attempt, supervisor)  # type: ignore[misc]
+        else:
+            status = until
+    assert (status.state, status.attempt) == ("failed", 4)
+    assert "4th attempt in a row that came no further" in status.message
+    assert can_resume(status)
+
+
+def holding(run: RunDir, attempt: int) -> bool:
+    here = run.path / "here"
+    return attempt > 0 and here.exists() and here.read_text() == str(attempt)
 
 
 def test_the_reasons_are_ones_that_explain_knows() -> None:

@@ -57,6 +57,26 @@ def train_until_killed(run: RunDir, attempt: int, at: int) -> None:
     assert os.waitpid(child, 0)[1] == 9
 
 
+def train_until_killed_evaluating(run: RunDir, attempt: int, at: int) -> None:
+    """One attempt in a forked child that is killed in the midst of the evaluation of step `at`."""
+    child = os.fork()
+    if child == 0:
+        from toolkit.worker.microbatch import MicroBatchedTrainer
+
+        whole = MicroBatchedTrainer.prediction_step
+
+        def prediction_step(self: Any, *args: Any, **more: Any) -> Any:
+            if self.state.global_step == at:
+                os.kill(os.getpid(), 9)
+            return whole(self, *args, **more)
+
+        MicroBatchedTrainer.prediction_step = prediction_step  # type: ignore[method-assign]
+        os.environ["FTK_ATTEMPT"] = str(attempt)
+        train_here(run)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 9
+
+
 def go_on(run: RunDir, attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTK_ATTEMPT", str(attempt))
     code, events = train_here(run)
@@ -234,6 +254,57 @@ def test_early_stopping_ends_at_the_right_step_and_puts_the_best_back(
     go_on(run, 3, monkeypatch)
     assert weights(run) == weights(whole)
     assert len(events_of(run, "plan")) == 2, "the third attempt had nothing left to train"
+
+
+def test_an_evaluation_that_may_be_long_has_a_checkpoint_before_it(
+    whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(settings(save_dir, tiny_model, save_steps=None))
+    train_until_killed_evaluating(run, 1, 3)
+    assert [event["step"] for event in events_of(run, "saved")] == [3]
+    assert not events_of(run, "eval")
+    go_on(run, 2, monkeypatch)
+    assert events_of(run, "resumed")[0]["step"] == 3, "no step is trained again"
+    assert weights(run) == weights(whole)
+    assert curves(run) == curves(whole)
+
+
+def test_the_evaluation_that_ends_a_run_early_may_be_cut_off_too(
+    tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.worker.best import BestSoFar
+    from toolkit.worker.checkpoint_pace import Pace
+
+    losses = {1: 3.0, 2: 2.0, 3: 2.5, 4: 2.5}
+    on_evaluate = BestSoFar.on_evaluate
+
+    def told(self: BestSoFar, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any) -> None:
+        on_evaluate(self, args, state, control, {"eval_loss": losses[state.global_step]}, **more)
+
+    monkeypatch.setattr(BestSoFar, "on_evaluate", told)
+    monkeypatch.setattr(Pace, "due_before", lambda self, seconds: True)
+    stopping = {"early_stopping_patience": 2, "load_best_at_end": True, "eval_steps": 1, "save_steps": None}
+    run = make_run(settings(save_dir, tiny_model, **stopping))
+    train_until_killed_evaluating(run, 1, 4)
+    go_on(run, 2, monkeypatch)
+    assert events_of(run, "resumed")[0]["step"] == 4
+    status = read_status(run)
+    assert (status.state, status.step, status.early["step"]) == ("finished", 4, 4), "not one step more"
+    assert events_of(run, "adapter")[0]["step"] == 2, "the best is put back"
+
+
+def test_after_a_kill_the_first_step_and_the_last_replayed_one_are_saved(
+    whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.runs.events import EventWriter
+
+    run = make_run(settings(save_dir, tiny_model, save_steps=100))
+    train_until_killed_evaluating(run, 1, 3)  # it would be saved at its end alone; step 2 is logged
+    with EventWriter(run.events_path, 1) as events:
+        events.append("interrupted", reason="killed", message="", hint="", outside=True)
+    go_on(run, 2, monkeypatch)
+    assert [event["step"] for event in events_of(run, "saved")] == [1, 2, 6]
+    assert weights(run) == weights(whole)
 
 
 def test_a_new_run_begins_with_another_runs_weights(

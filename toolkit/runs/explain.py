@@ -13,12 +13,16 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Explanation:
-    """reason: one word for machines. message: what happened. hint: what to do next. trace: where, for whoever asks."""
+    """reason: one word for machines. message: what happened. hint: what to do next. trace: where, for whoever asks.
+
+    outside: somebody else ended it, and the kernel's counters say that it was not for want of memory.
+    """
 
     reason: str
     message: str
     hint: str
     trace: str = ""
+    outside: bool = False
 
 
 START_AGAIN = "It can be started again."
@@ -113,7 +117,8 @@ def explain_death(
     started again since. disk_full: the run's volume has no room left now.
     """
     if rebooted:
-        return Explanation("interrupted", "The machine was switched off or restarted during the run.", START_AGAIN)
+        message = "The machine was switched off or restarted during the run."
+        return Explanation("interrupted", message, START_AGAIN, outside=True)
     log = _RANK.sub("", log_tail)
     number = _signal_of(returncode, log)
     if number == signal.SIGKILL or (number is None and returncode is None and oom_killed):
@@ -148,11 +153,13 @@ def _killed(oom_killed: bool | None) -> Explanation:
         message = "The worker was killed from outside (SIGKILL), by a person or for memory that a container ran out of."
         hint = f"{START_AGAIN} If it happens again: {_LESS_MEMORY[0].lower()}{_LESS_MEMORY[1:]}"
         return Explanation("killed", message, hint)
-    return Explanation("killed", "The worker was killed from outside (SIGKILL), and not for memory.", START_AGAIN)
+    message = "The worker was killed from outside (SIGKILL), and not for memory."
+    return Explanation("killed", message, START_AGAIN, outside=True)
 
 
 def _ended(number: int) -> Explanation:
-    return Explanation("killed", f"The worker was ended from outside ({_signal_name(number)}).", START_AGAIN)
+    message = f"The worker was ended from outside ({_signal_name(number)})."
+    return Explanation("killed", message, START_AGAIN, outside=True)
 
 
 def _native(number: int, log: str) -> Explanation:

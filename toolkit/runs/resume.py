@@ -1,7 +1,9 @@
 """Whether a run goes on after its worker ended, and the words for it: the one decision that all who close a run share.
 
 A run goes on by itself when it was ended from outside or for want of memory or space, and stands still when its own
-settings, data or code did it. Two attempts in a row without a new checkpoint stop it. Starts nothing.
+settings, data or code did it. Two attempts in a row without a new checkpoint stop it; one that somebody killed before
+it had begun to train says nothing about the run and is not one of the two. Ten in a row that came no further than the
+run had been before stop it, too, whoever ended them. Starts nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 from toolkit.errors import RunError
 from toolkit.runs import autopilot
 from toolkit.runs.durable import fsync_dir
-from toolkit.runs.events import Event, EventWriter
+from toolkit.runs.events import Event, EventWriter, is_number
 from toolkit.runs.explain import Explanation
 from toolkit.runs.lock import locked
 from toolkit.runs.rundir import RunDir, is_living, is_starting
@@ -25,7 +27,9 @@ GOES_ON = frozenset(
 )
 """Reasons after which another attempt can go better, although nothing was changed."""
 TRIES = 2
+STUCK = 10
 LEAVING_SECONDS = 10.0
+_REACHED = ("progress", "log", "saved")
 
 
 def close_attempt(
@@ -35,36 +39,78 @@ def close_attempt(
 
     before: all events of the run up to now. alone: it may go on by itself. more: further fields of the event.
     """
+    said = {name: value for name, value in vars(why).items() if value is not False}
     if why.reason not in GOES_ON:
-        return writer.append("failed", **vars(why), **more)
+        return writer.append("failed", **said, **more)
     if not alone:
         kept = "The autopilot is off: Resume goes on from the last checkpoint."
-        return writer.append("failed", **{**vars(why), "hint": f"{why.hint} {kept}"}, **more)
+        return writer.append("failed", **{**said, "hint": f"{why.hint} {kept}"}, **more)
     rows = autopilot.smaller(before, writer.attempt) if why.reason in autopilot.OUT_OF_MEMORY else None
     if rows is not None:
-        said = {"message": f"{why.message} {autopilot.words(rows)}", "hint": "", "micro_batch": rows}
-        return writer.append("interrupted", **{**vars(why), **said}, **more)
-    tried = fruitless(before, writer.attempt)
-    if tried < TRIES:
-        return writer.append("interrupted", **vars(why), **more)
-    message = f"{why.message} It was the {_ordinal(tried)} attempt in a row that ended before a new checkpoint."
+        smaller = {"message": f"{why.message} {autopilot.words(rows)}", "hint": "", "micro_batch": rows}
+        return writer.append("interrupted", **{**said, **smaller}, **more)
+    found = _in_vain(before, writer.attempt, why)
+    if not found:
+        return writer.append("interrupted", **said, **more)
     hint = f"{why.hint.removesuffix('.')}. What was learned before is kept: Resume goes on from there."
-    return writer.append("failed", reason=why.reason, message=message, hint=hint, **more)
+    return writer.append("failed", reason=why.reason, message=f"{why.message} {found}", hint=hint, **more)
 
 
-def fruitless(events: Sequence[Event], attempt: int) -> int:
-    """How many attempts in a row, `attempt` the last of them, saved nothing.
+def _in_vain(before: Sequence[Event], attempt: int, why: Explanation) -> str:
+    """Why another attempt would be in vain, as a sentence; "" when it may go better."""
+    if fruitless(before, attempt, outside=why.outside) >= TRIES:
+        number = _ordinal(len(barren(before, attempt)))
+        return f"It was the {number} attempt in a row that ended before a new checkpoint."
+    if stuck(before, attempt) >= STUCK:
+        return f"It was the {_ordinal(STUCK)} attempt in a row that came no further than the run had been before."
+    return ""
 
-    Somebody's Resume begins a new count, and so does what the autopilot changed. An attempt that never began counts
-    once the one before it did not begin either: an app that died between taking a run and starting it is no fault of
-    the run.
-    """
+
+def barren(events: Sequence[Event], attempt: int) -> list[int]:
+    """The attempts in a row that saved nothing, `attempt` the first of them and the older ones behind it."""
     saved = {event["attempt"] for event in events if event["kind"] == "saved"}
-    began = {event["attempt"] for event in events if event["kind"] == "started"}
+    return list(itertools.takewhile(lambda one: one not in saved, range(attempt, _since(events), -1)))
+
+
+def stuck(events: Sequence[Event], attempt: int) -> int:
+    """How many attempts in a row, `attempt` the last of them, came to no step that the run had not reached before."""
+    furthest = 0
+    in_a_row = 0
+    for one in range(_since(events) + 1, attempt + 1):
+        steps = (event["step"] for event in events if event["attempt"] == one and event["kind"] in _REACHED)
+        reached = max(filter(is_number, steps), default=0)
+        in_a_row = 0 if reached > furthest else in_a_row + 1
+        furthest = max(furthest, reached)
+    return in_a_row
+
+
+def _since(events: Sequence[Event]) -> int:
+    """Counting begins behind this attempt: somebody's Resume begins anew, and so does what the autopilot changed."""
     asked = max((event["attempt"] for event in events if event["kind"] == "requeued"), default=0)
-    asked = max(asked, autopilot.last_change(events))
-    barren = list(itertools.takewhile(lambda one: one not in saved, range(attempt, asked, -1)))
-    return sum(one in began or one - 1 not in began for one in barren)
+    return max(asked, autopilot.last_change(events))
+
+
+def ended_from_outside(events: Sequence[Event], attempt: int) -> bool:
+    """Whether somebody else ended this attempt, and the run is to go on."""
+    return any(_from_outside(event) for event in events if event["attempt"] == attempt)
+
+
+def _from_outside(event: Event) -> bool:
+    return event["kind"] == "interrupted" and event.get("outside") is True
+
+
+def fruitless(events: Sequence[Event], attempt: int, *, outside: bool = False) -> int:
+    """How many of the barren attempts count against the run. outside: somebody ended `attempt` from outside.
+
+    One that was ended from outside before it began to train does not. One that never began counts once the one before
+    it did not begin either: an app that died between taking a run and starting it is no fault of the run.
+    """
+    began = {event["attempt"] for event in events if event["kind"] == "started"}
+    trained = {event["attempt"] for event in events if event["kind"] == "plan"}
+    killed = {event["attempt"] for event in events if _from_outside(event)}
+    excused = ((killed | {attempt}) if outside else killed) - trained
+    counting = (one for one in barren(events, attempt) if one not in excused)
+    return sum(one in began or one - 1 not in began for one in counting)
 
 
 def can_resume(status: RunStatus) -> bool:

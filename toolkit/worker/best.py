@@ -14,6 +14,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 Tell = Callable[..., None]
 
 
+class EndedEarly(Exception):
+    """A resumed run made the evaluation that was still due, and it was the last one: there is no step to train."""
+
+
 class BestSoFar(TrainerCallback):
     """patience: evaluations in a row without a lower loss after which training ends; None never ends it.
 
@@ -44,3 +48,7 @@ class BestSoFar(TrainerCallback):
             self.ended_early = control.should_training_stop = control.should_save = True
             best = {"best_step": state.best_global_step, "best_loss": state.best_metric}
             self._tell("early", step=state.global_step, evaluations=self.waited, **best)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.ended_early:  # the trainer looks at its control after a step alone
+            raise EndedEarly

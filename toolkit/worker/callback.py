@@ -66,7 +66,9 @@ class Reporter(TrainerCallback):
         self._tokens = 0
         self._away_since: float | None = None
         self.stopped = False
-        self.evaluation_due = False  # when stopped: the evaluation of this step was left out or not finished
+        self.evaluation_due = False  # the evaluation of this step is still to come, or was left out by a stop
+        self.saves_first = False  # a checkpoint is written before that evaluation
+        self._evaluation_seconds: float | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         per_epoch = math.ceil(state.max_steps / args.num_train_epochs)
@@ -86,16 +88,19 @@ class Reporter(TrainerCallback):
         if last and args.eval_strategy != "no":
             control.should_evaluate = True
         due = self._pace.due(state.global_step)
-        broken = self._broken_since(args, state, due or last)
-        asked, due, bad = self._together(args, self._stop.asked(), due, broken is not None)
+        first = control.should_evaluate and self._pace.due_before(self._evaluation_seconds)
+        broken = self._broken_since(args, state, due or first or last)
+        asked, due, bad, first = self._together(args, self._stop.asked(), due, broken is not None, first)
         if bad:  # before anything of it is saved
             raise diverged("loss was NaN or infinite", broken or state.global_step)
-        control.should_save = control.should_save or due or asked or last
+        self.saves_first = first and not asked
+        control.should_save = control.should_save or (due and not self.saves_first) or asked or last
         if asked:
             # no extra point in the log: the run may go on, and its curve shall be as if it had never stopped
             self.stopped = control.should_training_stop = True
             self.evaluation_due, control.should_evaluate = control.should_evaluate, False
         if control.should_evaluate:
+            self.evaluation_due = True
             self._away_since = now
             self._tell("phase", phase="evaluating")
 
@@ -147,8 +152,10 @@ class Reporter(TrainerCallback):
         for name in ("epoch", "num_input_tokens_seen"):
             kept.pop(name, None)
         self._tell("eval", step=state.global_step, epoch=_short(state.epoch), **kept)
+        self.evaluation_due = self.saves_first = False
         if self._away_since is not None:  # evaluation is no training time
-            self._since += time.monotonic() - self._away_since
+            self._evaluation_seconds = time.monotonic() - self._away_since
+            self._since += self._evaluation_seconds
             self._away_since = None
         if state.global_step < state.max_steps:
             self._tell("phase", phase="training")

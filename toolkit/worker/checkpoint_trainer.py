@@ -29,7 +29,8 @@ Tell = Callable[..., None]
 class Keeper:
     """Writes the checkpoints of one attempt. identity: what a resume will compare, part of the signed commit.
 
-    on_saved: told (step, seconds) after each commit. note: further facts of the next commit.
+    on_saved: told (step, seconds) after each commit. note: further facts of the next commit. first: whether the
+    evaluation that begins now is to have a checkpoint before it.
     """
 
     run: RunDir
@@ -39,6 +40,7 @@ class Keeper:
     rank: int = 0
     on_saved: Callable[[int, float], None] = lambda step, seconds: None
     note: Callable[[], dict[str, Any]] = dict
+    first: Callable[[], bool] = lambda: False
 
     def save(self, trainer: Any) -> None:
         """Commit the training as it stands at the end of this step. Raises OSError or safetensors' error: disk full."""
@@ -94,6 +96,8 @@ class CheckpointedTrainer(SFTTrainer):
             state.load_random(Path(checkpoint), self.args.process_index)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if self.keeper.first():  # here: what this step logged is logged, and the sums of the log are as a resume needs
+            self.keeper.save(self)
         before = state.random_states()
         try:
             return super().evaluate(*args, **kwargs)

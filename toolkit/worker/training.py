@@ -13,10 +13,11 @@ from transformers import TrainerState
 from toolkit.errors import ToolkitError
 from toolkit.runs.checkpoints import Checkpoint, checkpoint_path, verified
 from toolkit.runs.durable import COMMIT, verify_commit
-from toolkit.runs.events import read_events
+from toolkit.runs.events import Event, read_events
+from toolkit.runs.resume import ended_from_outside
 from toolkit.worker import checkpoint_choice as choice
 from toolkit.worker import checkpoint_state as state
-from toolkit.worker.best import BestSoFar
+from toolkit.worker.best import BestSoFar, EndedEarly
 from toolkit.worker.callback import Reporter, diverged
 from toolkit.worker.checkpoint_pace import Pace
 from toolkit.worker.checkpoint_replay import Replay
@@ -47,15 +48,18 @@ class Training:
             facts["device"], facts["threads"], facts["batch_size"], facts["precision"], facts["micro_batch"]
         )
         own = choice.identity(run, session.attempt, team.processes, session.versions, machine)
-        pace = Pace(args.save_steps) if team.leads else Pace(NEVER)
         exact = found is not None and choice.check(found, own, session.tell)
         start, before = found.step if found else 0, read_events(run.events_path)[0]
         self._replay = Replay(session.tell, before, start, exact=exact)
+        also = self._also(before, start, session.attempt)
+        pace = Pace(args.save_steps, also) if team.leads else Pace(NEVER)
         explosion = Explosion(trainer.model.config.get_text_config().vocab_size)
         self._reporter = Reporter(
             self._replay, session.stop, facts, pace, trainer.watch, explosion, processes=team.processes
         )
-        trainer.keeper = Keeper(run, session.tell, own, team.processes, team.rank, pace.saved, self._notes)
+        trainer.keeper = Keeper(
+            run, session.tell, own, team.processes, team.rank, pace.saved, self._notes, self._saves_first
+        )
         trainer.add_callback(self._reporter)
         self._kept: int | None = None
         self._best: BestSoFar | None = None
@@ -100,6 +104,9 @@ class Training:
         found, trainer = self._found, self._trainer
         try:
             result = trainer.train(resume_from_checkpoint=str(found.path) if found else None)
+        except EndedEarly:
+            self._replay.finish()
+            return True
         except StopAsked:
             # before the first step after a resume the random states are not the training's yet: what is kept, is right
             if found is None or self.step > found.step:
@@ -127,6 +134,15 @@ class Training:
             raise ToolkitError(f"The best checkpoint, of step {best}, is gone.", "Switch load_best_at_end off.")
         state.load_weights(self._trainer.model, verified(path, run.id).path)
         self._kept = best
+
+    def _also(self, before: list[Event], start: int, attempt: int) -> set[int]:
+        """Steps to save at because an attempt died: where what it had logged is trained again and proved; and the very
+        first one when somebody killed it, so that nobody can take the same work twice."""
+        proved = {start + self._replay.steps} if self._replay.steps else set()
+        return proved | ({start + 1} if ended_from_outside(before, attempt - 1) else set())
+
+    def _saves_first(self) -> bool:
+        return self._reporter.saves_first
 
     def _notes(self) -> dict[str, Any]:
         """Beside the trainer's own state: what of this step is still to be done, and how patient it still is."""
