@@ -62,6 +62,19 @@ def test_the_ready_lines_are_quoted_for_their_language(run: RunDir, form: str, c
             assert "o'\"'\"'clock" in one.text or place not in one.text
 
 
+def test_a_run_on_conversations_is_described_by_its_conversations(run: RunDir) -> None:
+    config = read_config(run)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"messages": "chat `s`"})})
+    asked = contract().model_copy(update={"chat": True})
+    card = model_card(run, config, FORMS["adapter"], asked, picture=None)
+    assert "- conversations: column `` chat `s` ``" in card
+    assert "what the assistant says" in card and "with all turns so far" in card
+    assert "{question}" not in card and "{answer}" not in card and "def prompt" not in card
+    (snippet,) = [one.text for one in recipes(run, config, FORMS["adapter"], "m", chat=True) if one.language == "python"]
+    ast.parse(snippet)
+    assert 'turns = [{"role": "user"' in snippet and "apply_chat_template" in snippet
+
+
 def test_a_template_as_code_renders_the_same() -> None:
     row = {"a b": "x", "q'": 'y"'}
     template = compile_template("1 {{ {a b}\n'{q'}' \\", list(row))

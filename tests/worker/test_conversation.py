@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from tests.fakes.training import draft, make_run, rows, train_here
 from toolkit.data.chat import Turn, conversation
 from toolkit.data.prompt import Example
 from toolkit.errors import ConfigError, ToolkitError
+from toolkit.runs.contract import read_contract
+from toolkit.runs.exports import commit_hash, folder_of
+from toolkit.runs.rundir import RunDir, read_config
 
 pytestmark = pytest.mark.worker
 
@@ -163,6 +167,28 @@ def test_a_run_over_conversations(tiny_model: Path, tmp_path: Path, monkeypatch:
     assert len(lines) == 5
     assert {line["expected"] for line in lines} <= {str(row["answer"]) for row in rows(24)}
     assert lines[0]["prompt"].startswith("user: hello\n\nassistant: what?\n\nuser: order")
+    _an_export_holds_to_its_conversations(run, tiny_model)
+
+
+def _an_export_holds_to_its_conversations(run: RunDir, model: Path) -> None:
+    from toolkit.worker import gguf
+    from toolkit.worker.export import Progress, make
+    from toolkit.worker.replay import check
+
+    contract = read_contract(run.adapter_dir)
+    said = contract.template
+    assert (said.prompt, said.completion, said.messages) == ("", "", "messages"), "unused templates are not named"
+    assert all(golden.text.endswith("<|im_start|>assistant\n") for golden in contract.golden)
+    run.exports_dir.mkdir(exist_ok=True)
+    make(run, "adapter", Progress(run, "adapter"))
+    certificate = check(run, "adapter", contract, commit_hash(folder_of(run, "adapter")))
+    assert certificate.passed, [one.detail for one in certificate.failures]
+    text = gguf.modelfile(read_config(run), contract, tokenizer_of(model))
+    assert "<|im_start|>assistant\n{{ .Response }}<|im_end|>\n\"\"\"" in text
+    with zipfile.ZipFile(next(iter(folder_of(run, "adapter").glob("*.zip")))) as archive:
+        card = archive.read("README.md").decode()
+    assert "conversations: column `messages`" in card
+    assert "{question}" not in card, "a template that was not used is not in it"
 
 
 def test_the_last_turn_is_asked_with_all_before_it(tiny_model: Path) -> None:
@@ -181,7 +207,6 @@ def test_the_last_turn_is_asked_with_all_before_it(tiny_model: Path) -> None:
 def test_an_evaluation_asks_the_last_turn(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.evaluation import place
     from toolkit.evaluation.questions import _test_rows
-    from toolkit.runs.rundir import read_config
 
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
     turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]

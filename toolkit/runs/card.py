@@ -48,7 +48,7 @@ def model_card(
         parts.append("## Figures\n\n" + "\n".join(figures))
     parts += [
         "## Use\n\n" + _use(run, config, form, contract, place),
-        "## Limits\n\n" + "\n".join(_limits(status, contract)),
+        "## Limits\n\n" + "\n".join(_limits(config, status, contract)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -84,6 +84,10 @@ def _data(config: Config, dataset: dict[str, Any], status: RunStatus) -> Iterato
         dropped, cut = prepared.get("dropped", 0), prepared.get("truncated_rows", 0)
         if dropped or cut:
             yield f"- {dropped:,} rows left out for missing cells, {cut:,} cut to {prepared.get('max_length')} tokens"
+    if config.data.messages is not None:
+        yield f"- conversations: column {_code(config.data.messages)}, system, user and assistant turns"
+        yield "- the part that is learned: what the assistant says, with its end; the other turns are read alone"
+        return
     yield f"- prompt: {_code(config.data.prompt)}"
     yield f"- completion, the part that is learned: {_code(config.data.prompt_stub)}"
 
@@ -144,7 +148,10 @@ def _share(right: int, rows: int) -> str:
 
 
 def _use(run: RunDir, config: Config, form: Form, contract: Contract, place: str) -> str:
-    if contract.chat:
+    if config.data.messages is not None:
+        lead = "Asked in the tokenizer's chat template with all turns so far, the system message among them if its "
+        lead += "conversations began with one."
+    elif contract.chat:
         lead = "Asked in the tokenizer's chat template, one user message holding the prompt."
     else:
         lead = "Asked with the bare prompt: it was trained without a chat template."
@@ -155,8 +162,9 @@ def _use(run: RunDir, config: Config, form: Form, contract: Contract, place: str
     return "\n\n".join([lead, *blocks])
 
 
-def _limits(status: RunStatus, contract: Contract) -> Iterator[str]:
-    yield "- It learned the form of the prompts above; asked otherwise it may answer like its base model, or worse."
+def _limits(config: Config, status: RunStatus, contract: Contract) -> Iterator[str]:
+    form = "the form of its conversations" if config.data.messages is not None else "the form of the prompts above"
+    yield f"- It learned {form}; asked otherwise it may answer like its base model, or worse."
     yield "- The licence and the limits of the base model hold for it too."
     if status.state == "stopped":
         yield f"- Its training was stopped after step {status.step:,} of {status.total_steps:,}."

@@ -31,7 +31,7 @@ class Record(BaseModel):
 
 class Templates(Record):
     """`{column}` templates as written, and one hash over both; messages: the column of conversations that stands in
-    their place."""
+    their place, both being empty then."""
 
     prompt: str
     completion: str
@@ -106,14 +106,17 @@ def sha256(content: str | bytes) -> str:
 
 
 def templates_of(config: Config) -> Templates:
-    prompt, completion = config.data.prompt, config.data.prompt_stub
-    digest = template_hash(prompt, completion)
-    return Templates(prompt=prompt, completion=completion, sha256=digest, messages=config.data.messages)
+    messages = config.data.messages
+    # what stands in the settings beside a column of conversations was never used
+    prompt, completion = ("", "") if messages else (config.data.prompt, config.data.prompt_stub)
+    digest = template_hash(prompt, completion, messages)
+    return Templates(prompt=prompt, completion=completion, sha256=digest, messages=messages)
 
 
-def template_hash(prompt: str, completion: str) -> str:
-    """One hash for both; neither can borrow characters from the other."""
-    return sha256(json.dumps([prompt, completion], ensure_ascii=False))
+def template_hash(prompt: str, completion: str, messages: str | None = None) -> str:
+    """One hash for all; none can borrow characters from another."""
+    parts = [prompt, completion] if messages is None else [prompt, completion, messages]
+    return sha256(json.dumps(parts, ensure_ascii=False))
 
 
 def read_contract(folder: Path) -> Contract:

@@ -1,7 +1,7 @@
 """Ready lines to use a model elsewhere: serve, vLLM, Python, Ollama. Text alone; nothing here is ever executed.
 
-The prompt in them is the run's own template, as code: whoever copies them asks in the form that was trained. Paths and
-texts are quoted for the language that they stand in.
+The prompt in them is the run's own template, as code, or for a run on conversations their turns: whoever copies them
+asks in the form that was trained. Paths and texts are quoted for the language that they stand in.
 """
 
 from __future__ import annotations
@@ -65,29 +65,43 @@ def base_place(config: Config) -> str:
 
 
 def _python(config: Config, form: Form, place: str, *, chat: bool) -> Recipe:
-    # the columns that the run's own table had: every name in braces, or it would not have been trained
-    template = compile_template(config.data.prompt, re.findall(r"\{([^{}]+)\}", config.data.prompt))
     imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
     load = [f"model = AutoModelForCausalLM.from_pretrained(place, dtype={form.dtype or 'auto'!r})"]
     if form.key == "adapter":
         imports = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
         load = ["model = AutoPeftModelForCausalLM.from_pretrained(place)"]
+    given = _turns() if config.data.messages is not None else _template(config, chat=chat)
     if chat:
         ask = [
-            'turns = [{"role": "user", "content": prompt(row)}]',
             "text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)",
             'given = tokenizer(text, add_special_tokens=False, return_tensors="pt")',
         ]
     else:
         ask = ['given = tokenizer(prompt(row), return_tensors="pt")']
-    example = ", ".join(f"{name!r}: '...'" for name in template.columns)
     lines = [
-        imports, "", f"place = {place!r}", "tokenizer = AutoTokenizer.from_pretrained(place)", *load, "", "",
-        "def prompt(row):", f"    return {as_code(template)}", "", "",
-        f"row = {{{example}}}", *ask, f"made = model.generate(**given, {_generation(config)})",
+        imports, "", f"place = {place!r}", "tokenizer = AutoTokenizer.from_pretrained(place)", *load, "",
+        *given, *ask, f"made = model.generate(**given, {_generation(config)})",
         'answer = tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True)', "print(answer)",
     ]  # fmt: skip
     return Recipe("Python", "python", "\n".join(lines))
+
+
+def _turns() -> list[str]:
+    """What a run on conversations is asked: the turns themselves, no template."""
+    return [
+        "# all turns so far, the last one the user's; first the system message, if the conversations had one",
+        'turns = [{"role": "user", "content": "..."}]',
+    ]
+
+
+def _template(config: Config, *, chat: bool) -> list[str]:
+    """The prompt's template as a function, and what is asked with it."""
+    # the columns that the run's own table had: every name in braces, or it would not have been trained
+    template = compile_template(config.data.prompt, re.findall(r"\{([^{}]+)\}", config.data.prompt))
+    example = ", ".join(f"{name!r}: '...'" for name in template.columns)
+    asked = ['turns = [{"role": "user", "content": prompt(row)}]'] if chat else []
+    lines = ["", "def prompt(row):", f"    return {as_code(template)}", "", ""]
+    return [*lines, f"row = {{{example}}}", *asked]
 
 
 def as_code(template: Template) -> str:

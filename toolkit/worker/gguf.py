@@ -18,7 +18,7 @@ from toolkit.errors import ToolkitError
 from toolkit.runs.contract import Contract
 from toolkit.runs.recipes import CONVERTER, GGUF
 
-SYSTEM, PROMPT = "\u241esystem\u241e", "\u241eprompt\u241e"
+SYSTEM, PROMPT, ANSWER = "\u241esystem\u241e", "\u241eprompt\u241e", "\u241eanswer\u241e"
 """Stand-ins that no template contains; what a template writes around them is kept."""
 
 
@@ -72,7 +72,16 @@ def _template(contract: Contract, tokenizer: PreTrainedTokenizerBase) -> str:
         first = first.removeprefix(str(tokenizer.bos_token)) if contract.special_tokens.bos_added else first
         system = f"{_literal(first)}{{{{ .System }}}}{_literal(second)}"
         start = f"{{{{ if .System }}}}{system}{{{{ else }}}}{start}{{{{ end }}}}"
-    return f"{start}{{{{ .Prompt }}}}{_literal(after)}"
+    turn = f"{start}{{{{ .Prompt }}}}{_literal(after)}"
+    if contract.template.messages is None:
+        return turn
+    # in a conversation earlier answers come before the question, each closed as training saw it
+    return f"{turn}{{{{ .Response }}}}{_literal(_after_answer(tokenizer))}"
+
+
+def _after_answer(tokenizer: PreTrainedTokenizerBase) -> str:
+    turns = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": ANSWER}]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False)).partition(ANSWER)[2]
 
 
 def _around(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> tuple[str, str]:

@@ -76,7 +76,7 @@ def play(run: RunDir, form: Form, contract: Contract) -> Replay:
         for golden in contract.golden:
             played.append(_played(config, loaded, tokenizer, golden, renderer.example(golden.cells)))
         return Replay(
-            template_sha256=template_hash(copy.template.prompt, copy.template.completion),
+            template_sha256=template_hash(copy.template.prompt, copy.template.completion, copy.template.messages),
             chat_template_sha256=chat_template_hash(tokenizer),
             special_tokens=special_tokens(loaded, tokenizer),
             base_matches=base_matches, dtype=dtype, precision=precision, played=tuple(played),
