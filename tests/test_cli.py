@@ -126,6 +126,20 @@ def test_a_bug_is_no_traceback(
         cli.main()
 
 
+def test_a_hard_stop_is_accepted_by_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(folder)
+    assert call(monkeypatch, "run", "config.yml", "--accept", "placeholder", "--accept", "double_bos") == 0
+    (run,) = list_runs(folder / "experiments")
+    assert read_config(run).data.accepted == ["placeholder", "double_bos"], "the run records what was accepted"
+    assert call(monkeypatch, "run", "config.yml", "--accept", "nonsense") == 2
+    err = capsys.readouterr().err
+    assert "error: data.accepted" in err and "placeholder" in err, "the names that there are"
+    assert call(monkeypatch, "run", "config.yml", "--accept", "mask_wrong") == 2, "what nobody may mean"
+    assert len(list_runs(folder / "experiments")) == 1
+
+
 def failing_command(run: RunDir, config: object) -> list[str]:
     return [sys.executable, "-c", "raise MemoryError"]
 

@@ -71,7 +71,7 @@ def _create(run: RunDir, spec: Spec, rules: RuleSet, file: Path | None, prompts:
     if file is not None:
         kind = "csv" if file.suffix.lower() in (".csv", ".tsv", ".txt") else "json"
         table = open_table(DataConfig(file_type=kind, path=str(file)), run.save_dir)
-        templates_for(read_config(run), table.columns)
+        templates_for(read_config(run), table.columns, table.label)
         spec = spec.model_copy(update={"source": "file", "label": file.name})
         return place.create(run, spec, rules, table=table)
     if prompts:

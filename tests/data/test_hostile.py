@@ -212,6 +212,19 @@ CASES = [
         "nested", '[{"a": {"x": [1.50, "é"]}}]', columns=("a",), rows=[('{"x": [1.50, "é"]}',)], notices=("JSON text",)
     ),
     _json(
+        "openai's older form",
+        '{"prompt": "hi ->", "completion": " ho\\n"}\n{"prompt": "a", "completion": "b"}',
+        columns=("prompt", "completion"),
+        rows=[("hi ->", " ho\n"), ("a", "b")],
+        notices=("OpenAI's older form", "{prompt} and {completion}"),
+    ),
+    _json(
+        "older form and more",
+        '{"prompt": "a", "completion": "b", "id": 1}',
+        columns=("prompt", "completion", "id"),
+        rows=[("a", "b", "1")],
+    ),
+    _json(
         "chats",
         '[{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}]',
         columns=("messages",),

@@ -209,3 +209,33 @@ def test_a_test_file_stands_behind_the_data(tmp_path: Path) -> None:
     other = store(b"z\n1\n", "other.csv", tmp_path)
     with pytest.raises(DataError, match="no column of the data"):
         open_table(data.model_copy(update={"test_path": str(other)}), tmp_path)
+
+
+def test_a_damaged_table_of_two_files_names_what_and_where(tmp_path: Path) -> None:
+    data = _data(store(b"q,a\n" + b"1,2\n" * 7, "data.csv", tmp_path))
+    both = data.model_copy(update={"test_path": str(store(b"q,a\n3,4\n", "held.csv", tmp_path))})
+    table = open_table(both, tmp_path)
+    whole = table.path.read_bytes()
+    table.path.write_bytes(whole[:-100])
+    assert open_table(both, tmp_path).row(7) == {"q": "3", "a": "4"}, "without its end it is made anew"
+    table.path.write_bytes(whole[:4] + b"\0" * 60 + whole[64:])
+    for read, last in ((lambda: table.page(0, 3), 7), (lambda: list(table.batches(["q"])), 8)):
+        with pytest.raises(DataError) as caught:
+            read()
+        assert caught.value.message.startswith(f"The prepared data of data.csv is damaged in rows 1 to {last} ")
+        assert str(table.path) in caught.value.message and "Delete this file" in caught.value.hint
+
+
+def test_a_fault_in_a_test_file_is_told_from_one_in_the_data(tmp_path: Path) -> None:
+    good = b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
+    data = _data(store(good * 3, "data.jsonl", tmp_path)).model_copy(update={"file_type": "json"})
+    for name, content, words in (
+        (
+            "tools.jsonl",
+            good + good.replace(b"assistant", b"wizard"),
+            "Row 2, column 'messages': message 2 has the role",
+        ),
+        ("text.jsonl", b'{"messages": "hello"}', "Column 'messages' holds no conversations."),
+    ):
+        table = open_table(data.model_copy(update={"test_path": str(store(content, name, tmp_path))}), tmp_path)
+        assert table.chats["messages"].startswith(f"In the test file {name}: {words}")

@@ -39,7 +39,7 @@ def test_another_dataset_suggests_templates_and_keeps_the_earlier_ones(stage: St
     assert draft["prompt"] == "{message}"
     assert button(app, "Configure the training").disabled
     assert "Correct the prompt template." in words(app)
-    assert "No column is named 'message'" in words(app)
+    assert "No column of tickets.json is named 'message'" in words(app)
 
 
 def test_an_upload_is_stored_and_its_widget_emptied(stage: Stage) -> None:
@@ -134,6 +134,14 @@ def test_conversations_are_shown_as_such_and_trained_as_such(stage: Stage) -> No
     app.button_group(key=next(g.key for g in app.button_group if g.label == "What is learned")).set_value("").run()
     assert _data(stage)["messages"] is None
     assert "What is learned" in [group.label for group in stage.checked(app).button_group]
+
+
+def test_an_older_file_of_openai_is_recognised_and_its_templates_are_there(stage: Stage) -> None:
+    lines = b'{"prompt": "hi", "completion": " ho"}\n{"prompt": "a", "completion": " b"}\n' * 3
+    app = _upload(stage, "old.jsonl", lines)
+    assert "OpenAI's older form for fine-tuning" in words(app)
+    assert (_data(stage)["prompt"], _data(stage)["prompt_stub"]) == ("{prompt}", "{completion}")
+    assert not button(app, "Configure the training").disabled
 
 
 def test_the_uploader_says_its_limit_and_the_way_round(stage: Stage) -> None:

@@ -70,7 +70,8 @@ def test_a_run_on_conversations_is_described_by_its_conversations(run: RunDir) -
     assert "- conversations: column `` chat `s` ``" in card
     assert "what the assistant says" in card and "with all turns so far" in card
     assert "{question}" not in card and "{answer}" not in card and "def prompt" not in card
-    (snippet,) = [one.text for one in recipes(run, config, FORMS["adapter"], "m", chat=True) if one.language == "python"]
+    ways = recipes(run, config, FORMS["adapter"], "m", chat=True)
+    (snippet,) = [one.text for one in ways if one.language == "python"]
     ast.parse(snippet)
     assert 'turns = [{"role": "user"' in snippet and "apply_chat_template" in snippet
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
     from toolkit.worker.splits import Source
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "another").symlink_to(tiny_model)
+    shutil.copytree(tiny_model, tmp_path / "another")
 
     def measure(config: Config) -> dict[str, dict[str, Any]]:
         place = build.Place(cuda=True, capability=(9, 0), bf16_gpu=True)

@@ -184,7 +184,7 @@ def _an_export_holds_to_its_conversations(run: RunDir, model: Path) -> None:
     certificate = check(run, "adapter", contract, commit_hash(folder_of(run, "adapter")))
     assert certificate.passed, [one.detail for one in certificate.failures]
     text = gguf.modelfile(read_config(run), contract, tokenizer_of(model))
-    assert "<|im_start|>assistant\n{{ .Response }}<|im_end|>\n\"\"\"" in text
+    assert '<|im_start|>assistant\n{{ .Response }}<|im_end|>\n"""' in text
     with zipfile.ZipFile(next(iter(folder_of(run, "adapter").glob("*.zip")))) as archive:
         card = archive.read("README.md").decode()
     assert "conversations: column `messages`" in card

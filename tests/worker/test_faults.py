@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes.training import draft, events_of, make_run, make_table, rows, train_here
+from tests.fakes.training import ROOT, draft, events_of, make_run, make_table, rows, train_here
 from toolkit.config import Config
 from toolkit.data.faults import KINDS, Fault, as_problem, blocking
 from toolkit.data.sources import open_table
 from toolkit.forms.presets import presets
+from toolkit.runs.rundir import list_runs, read_config
+from toolkit.runs.status import read_status
 
 pytestmark = pytest.mark.worker
 
@@ -227,6 +232,33 @@ def test_a_run_refuses_them_and_takes_the_accepted(tiny_plain_model: Path, save_
     settings["data"]["accepted"] = None
     again = make_run(settings, rows(24))
     assert train_here(again)[0] == 1, "tokens that were kept under an acceptance are not another run's"
+
+
+def test_the_command_line_refuses_a_hard_stop_and_starts_when_it_is_meant(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.csv").write_text("question,answer\n" + "".join(f"q{i},a{i}\n" for i in range(8)))
+    settings = draft(tmp_path / "experiments", tiny_model, num_train_epochs=1)
+    templates = {"prompt": "{question} {{answer}}", "prompt_stub": "{answer}"}
+    settings["data"] = {"path": str(tmp_path / "rows.csv"), **templates, "train_size": 6, "test_size": 2}
+    (tmp_path / "config.yml").write_text(json.dumps(settings))
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+
+    def toolkit_run(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "toolkit", "run", str(tmp_path / "config.yml"), *words]
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+    refused = toolkit_run()
+    assert refused.returncode == 1
+    said = " ".join(refused.stderr.split())
+    assert "8 of 8 rows hold {answer} as text: a placeholder that was not filled." in said
+    assert "run with --accept placeholder" in said
+    assert "Traceback" not in refused.stderr
+    meant = toolkit_run("--accept", "placeholder")
+    assert meant.returncode == 0, meant.stderr
+    first, second = list_runs(tmp_path / "experiments")[::-1]
+    assert [read_status(run).state for run in (first, second)] == ["failed", "finished"]
+    assert (read_config(first).data.accepted, read_config(second).data.accepted) == (None, ["placeholder"])
 
 
 def test_accepted_is_a_warning_and_an_unknown_name_an_error() -> None:

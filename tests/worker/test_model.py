@@ -83,6 +83,31 @@ def test_a_folder_that_is_no_plain_model_is_refused(copy: Path, how: str, says: 
     assert "Traceback" not in str(caught.value)
 
 
+def test_links_are_refused_but_for_those_of_a_download(copy: Path, tmp_path: Path) -> None:
+    from toolkit.worker.model import load_tokenizer, resolve
+
+    (tmp_path / "link").symlink_to(copy)
+    with pytest.raises(ToolkitError, match=f"link' is a symbolic link to '{copy}'"):
+        resolve(config_for(tmp_path / "link"))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (copy / "more").symlink_to(outside)
+    with pytest.raises(ToolkitError, match=f"{copy / 'more'}, that leads out of it to {outside}"):
+        resolve(config_for(copy))
+    (copy / "more").unlink()
+    snapshot = tmp_path / "hub" / "models--owner--name" / "snapshots" / "abc"
+    blobs = snapshot.parent.parent / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    for file in copy.iterdir():
+        shutil.copy(file, blobs / file.name)
+        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+    assert load_tokenizer(config_for(snapshot)).eos_token == "<|im_end|>", "laid out as the hub's client does"
+    (snapshot / "LICENSE").symlink_to(tmp_path / "model" / "config.json")
+    with pytest.raises(ToolkitError, match="LICENSE, that leads out of it"):
+        resolve(config_for(snapshot))
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [

@@ -53,19 +53,26 @@ def join(data: Table, test: Table, final: Path) -> None:
                 out.write_batch(pa.record_batch(cells, schema=schema))
         digest = hashlib.sha256(f"{data.sha256}+{test.sha256}".encode()).hexdigest()
         notices = [*data.notices, f"The last {test.rows:,} rows are those of the test file {test.label}."]
-        chats = {name: data.chats.get(name) or test.chats.get(name, "") for name in data.chats}
+        chats = {name: fault or _fault_of_test(name, test) for name, fault in data.chats.items()}
         more = {"chats": chats, "offers": [offer.dump() for offer in data.offers], "held_out": test.rows}
         out.add_key_value_metadata(footer(digest, data.label, missing, notices, **more))
+
+
+def _fault_of_test(column: str, test: Table) -> str:
+    """Why the test file's conversations can't be used, in words that tell its rows from those of the data; or ""."""
+    if column not in test.columns:
+        return ""
+    fault = test.chats.get(column, f"Column '{column}' holds no conversations.")
+    return f"In the test file {test.label}: {fault}" if fault else ""
 
 
 def main() -> int:
     """0 when the request was answered, with a table or with a reason; anything else is a death."""
     request = JoinRequest(**json.load(sys.stdin))
-    data, test = load_table(Path(request.data)), load_table(Path(request.test))
-    confine(20 * (data.path.stat().st_size + test.path.stat().st_size))
+    confine(20 * (Path(request.data).stat().st_size + Path(request.test).stat().st_size))
     folder = Path(request.folder)
     try:
-        join(data, test, folder / TABLE)
+        join(load_table(Path(request.data)), load_table(Path(request.test)), folder / TABLE)
     except DataError as error:
         report(folder, error=explain(error))
     else:

@@ -96,32 +96,32 @@ class Renderer:
         return map(Example, prompts, stubs)
 
 
-def compile_template(text: str, columns: Sequence[str]) -> Template:
-    """Compile `text` against the table's column names.
+def compile_template(text: str, columns: Sequence[str], label: str = "") -> Template:
+    """Compile `text` against the table's column names. label: the table's name, for the words of an error.
 
     Raises DataError with every mistake and its place; an unknown column comes with the nearest name.
     """
-    pieces, mistakes = _parse(text, columns)
+    pieces, mistakes = _parse(text, columns, label)
     if mistakes:
         raise DataError("\n".join(message for message, _ in mistakes), mistakes[0][1])
     return Template(tuple(pieces))
 
 
-def make_renderer(prompt: str, stub: str, columns: Sequence[str]) -> Renderer:
+def make_renderer(prompt: str, stub: str, columns: Sequence[str], label: str = "") -> Renderer:
     """Compile both templates; raises DataError like `compile_template`."""
-    return Renderer(compile_template(prompt, columns), compile_template(stub, columns))
+    return Renderer(compile_template(prompt, columns, label), compile_template(stub, columns, label))
 
 
-def template_problems(config: Config, columns: Sequence[str]) -> list[Problem]:
+def template_problems(config: Config, columns: Sequence[str], label: str = "") -> list[Problem]:
     """Everything wrong with the two templates, under data.prompt and data.prompt_stub; or with data.messages, where
-    that makes them unused."""
+    that makes them unused. label: the name of the table that has the columns."""
     if config.data.messages is not None:
-        return _messages_problems(config.data, columns)
+        return _messages_problems(config.data, columns, label)
     found: list[Problem] = []
     used: dict[str, int] = {}
     for leaf in ("prompt", "prompt_stub"):
         text = getattr(config.data, leaf)
-        pieces, mistakes = _parse(text, columns)
+        pieces, mistakes = _parse(text, columns, label)
         found += [Problem(f"data.{leaf}", message, hint) for message, hint in mistakes]
         used[leaf] = len(mistakes) + sum(piece.is_column for piece in pieces)
     if not config.data.prompt_stub.strip():
@@ -138,12 +138,12 @@ def template_problems(config: Config, columns: Sequence[str]) -> list[Problem]:
     return found
 
 
-def _messages_problems(data: DataConfig, columns: Sequence[str]) -> list[Problem]:
+def _messages_problems(data: DataConfig, columns: Sequence[str], label: str) -> list[Problem]:
     column = data.messages or ""
     if column not in columns:
         near = nearest(column, columns)
         hint = f"Did you mean '{near}'?" if near else "Empty it to train on the two templates."
-        return [Problem("data.messages", f"No column is named '{column[:60]}'.", hint)]
+        return [Problem("data.messages", f"{_no_column(label)} is named '{column[:60]}'.", hint)]
     if data.use_chat_template is False:
         message = "Conversations need the model's chat template, and it is switched off."
         return [Problem("data.use_chat_template", message, "Switch it on, or leave it empty.")]
@@ -157,7 +157,11 @@ def _cell(row: Row, column: str) -> str:
     return value
 
 
-def _parse(text: str, columns: Sequence[str]) -> tuple[list[Piece], list[tuple[str, str]]]:
+def _no_column(label: str) -> str:
+    return f"No column of {label}" if label else "No column"
+
+
+def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[Piece], list[tuple[str, str]]]:
     """(pieces, mistakes), a mistake being (message, hint)."""
     if len(text) > MAX_TEMPLATE:
         message = f"The template has {len(text):,} characters; at most {MAX_TEMPLATE:,} are allowed."
@@ -177,12 +181,12 @@ def _parse(text: str, columns: Sequence[str]) -> tuple[list[Piece], list[tuple[s
             pieces += [Piece("".join(literal)), Piece(name, is_column=True)]
             literal = []
         else:
-            mistakes.append(_mistake(match, columns))
+            mistakes.append(_mistake(match, columns, label))
     pieces.append(Piece("".join(literal) + text[end:]))
     return [piece for piece in pieces if piece.is_column or piece.text], mistakes
 
 
-def _mistake(match: re.Match[str], columns: Sequence[str]) -> tuple[str, str]:
+def _mistake(match: re.Match[str], columns: Sequence[str], label: str) -> tuple[str, str]:
     place = _place(match.string, match.start())
     name = match.group(1)
     double = "To write a brace itself, double it: {{ or }}."
@@ -191,7 +195,7 @@ def _mistake(match: re.Match[str], columns: Sequence[str]) -> tuple[str, str]:
     if not name.strip():
         return f"There is no column name in {match.group()} at {place}.", "Put a column's name between the braces."
     shown = name if len(name) <= 60 else name[:57] + "..."
-    message = f"No column is named '{shown}' (at {place})."
+    message = f"{_no_column(label)} is named '{shown}' (at {place})."
     near = nearest(name, columns)
     if near is None and _SYNTAX.search(name):
         near = nearest(_SYNTAX.split(name)[0], columns)

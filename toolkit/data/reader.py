@@ -61,7 +61,7 @@ def read(request: Request) -> None:
         reader = JsonReader(source, encoding, options)
         writer = TableWriter(folder, lambda mark: reader.place(mark), options=options)
         reader.read(writer)
-        found = Outcome(reader.notices, [], reader.offers)
+        found = Outcome([*reader.notices, *openai_notices(writer.columns)], [], reader.offers)
     notices = [*encoding.notices, *found.notices, *brace_notices(writer.columns)]
     writer.finish(folder / TABLE, request.label, notices, request.sha256, found.drop, found.offers)
 
@@ -73,6 +73,14 @@ def brace_notices(columns: list[str]) -> list[str]:
         return []
     shown = ", ".join(f"'{name[:40]}'" for name in names[:10])
     return [f"Braces in a column's name keep it out of templates; rename {shown} in the file to use it."]
+
+
+def openai_notices(columns: list[str]) -> list[str]:
+    """OpenAI's older files have two keys a line, its newer ones `messages` (`chat.py`)."""
+    if sorted(columns) != ["completion", "prompt"]:
+        return []
+    form = "This is OpenAI's older form for fine-tuning, a prompt and a completion a row"
+    return [f"{form}: the templates {{prompt}} and {{completion}} train on it as it is."]
 
 
 def report(folder: Path, **content: Any) -> None:

@@ -15,12 +15,16 @@ from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
 
 
-def renderer_of(data: DataConfig, columns: Sequence[str]) -> Renderer:
-    """Raises DataError for templates that don't compile and for a column of conversations that is not there."""
+def renderer_of(data: DataConfig, columns: Sequence[str], label: str = "") -> Renderer:
+    """Raises DataError for templates that don't compile and for a column of conversations that is not there.
+
+    label: the name of the table that has the columns.
+    """
     if data.messages is None:
-        return make_renderer(data.prompt, data.prompt_stub, columns)
+        return make_renderer(data.prompt, data.prompt_stub, columns, label)
     if data.messages not in columns:
-        raise DataError(f"No column is named '{data.messages[:60]}'.", "Choose the column that holds conversations.")
+        where = f"No column of {label}" if label else "No column"
+        raise DataError(f"{where} is named '{data.messages[:60]}'.", "Choose the column that holds conversations.")
     return chat_renderer(data.messages)
 
 

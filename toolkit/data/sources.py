@@ -28,7 +28,7 @@ from toolkit.data.uploads import Source, adopt, hashed, publish, uploads_dir
 from toolkit.data.versions import open_version
 from toolkit.errors import DataError
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Part of a kept table's name: raise it when the reader reads a file differently, and old tables are read anew."""
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -80,10 +80,17 @@ def _kind(source: Source, said: str | None) -> str:
 def _join(data: Table, test: Table, save_dir: Path) -> Table:
     key = hashlib.sha256(f"{data.path.name}+{test.path.name}".encode()).hexdigest()[:12]
     with _workplace(save_dir, f"{key}-joined-{READER_VERSION}") as (final, _, folder):
-        if not final.exists():
+        try:
+            return load_table(final)
+        except DataError:  # not made yet, or damaged on disk
             request = JoinRequest(str(data.path), str(test.path), str(folder))
             limit = seconds(20 * (data.path.stat().st_size + test.path.stat().st_size))
+        try:
             publish(read_in_child("toolkit.data.joined", request.dump(), folder, limit), final)
+        except Refused:
+            raise  # it names the table that it is about
+        except DataError as error:
+            raise _named(error, f"{data.label} with the test file {test.label}") from error
         return load_table(final)
 
 

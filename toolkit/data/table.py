@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -65,7 +66,7 @@ class Table:
     @cached_property
     def _starts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """First row of each row group, and the end of the last one."""
-        with pq.ParquetFile(self.path) as file:
+        with self._opened() as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         return np.cumsum([0, *sizes], dtype=np.int64)
 
@@ -76,7 +77,7 @@ class Table:
             return []
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         last = int(np.searchsorted(self._starts, stop, side="left"))
-        with pq.ParquetFile(self.path) as file:
+        with self._opened(int(self._starts[first]), int(self._starts[last])) as file:
             part = file.read_row_groups(list(range(first, last)), columns=list(self.columns))
         begin = int(self._starts[first])
         return _dicts(part.slice(start - begin, stop - start))
@@ -93,13 +94,25 @@ class Table:
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Whole columns in memory: their text's size."""
-        with pq.ParquetFile(self.path) as file:
+        with self._opened() as file:
             return file.read(columns=list(columns))
 
     def batches(self, columns: Sequence[str], size: int = 16_384) -> Iterator[pa.RecordBatch]:
         """The columns from the first row to the last, a bounded number of rows at a time."""
-        with pq.ParquetFile(self.path) as file:
+        with self._opened() as file:
             yield from file.iter_batches(batch_size=size, columns=list(columns))
+
+    @contextmanager
+    def _opened(self, first: int = 0, stop: int | None = None) -> Iterator[pq.ParquetFile]:
+        """The file, to read rows first .. stop from; raises DataError with these where it is damaged."""
+        try:
+            with pq.ParquetFile(self.path) as file:
+                yield file
+        except (OSError, pa.ArrowException) as error:
+            where = f"rows {first + 1:,} to {self.rows if stop is None else stop:,}"
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            message = f"The prepared data of {self.label} is damaged in {where} ({self.path}: {reason})."
+            raise DataError(message, "Delete this file and open the data again: it is made anew.") from error
 
     def take(
         self, indices: Sequence[int] | np.ndarray[Any, Any], columns: Sequence[str] | None = None, size: int = 4_096
@@ -141,12 +154,12 @@ class Table:
         """Row group by row group, so that a handful of rows does not bring all the text into memory."""
         groups = np.searchsorted(self._starts, wanted, side="right") - 1
         found: dict[int, Cells] = {}
-        with pq.ParquetFile(self.path) as file:
-            for group in np.unique(groups):
-                here = np.flatnonzero(groups == group)
+        for group in np.unique(groups):
+            here = np.flatnonzero(groups == group)
+            with self._opened(int(self._starts[group]), int(self._starts[group + 1])) as file:
                 part = file.read_row_group(int(group), columns=columns)
-                taken = _dicts(part.take(pa.array(wanted[here] - self._starts[group])))
-                found.update(zip(here.tolist(), taken, strict=True))
+            taken = _dicts(part.take(pa.array(wanted[here] - self._starts[group])))
+            found.update(zip(here.tolist(), taken, strict=True))
         yield from (found[position] for position in range(len(wanted)))
 
 

@@ -66,21 +66,21 @@ def _test_rows(run: RunDir, config: Config, spec: Spec) -> list[Question]:
 def _file(evaluation: Evaluation, config: Config, spec: Spec) -> list[Question]:
     table = load_table(evaluation.data_path)
     if config.data.messages is not None:
-        renderer = renderer_of(config.data, table.columns)
+        renderer = renderer_of(config.data, table.columns, table.label)
         return list(_conversations(table, list(range(table.rows))[: spec.rows], cast(ChatRenderer, renderer)))
-    prompt, stub = templates_for(config, table.columns)
+    prompt, stub = templates_for(config, table.columns, table.label)
     return list(_asked(table, list(range(table.rows))[: spec.rows], prompt, stub))
 
 
-def templates_for(config: Config, columns: Sequence[str]) -> tuple[Template, Template | None]:
+def templates_for(config: Config, columns: Sequence[str], label: str = "") -> tuple[Template, Template | None]:
     """The run's templates over a file's columns; no completion template when the file has no such column.
 
     Raises DataError when the prompt's columns are not there.
     """
     if config.data.messages is not None:
-        stub = renderer_of(config.data, columns).stub_template
+        stub = renderer_of(config.data, columns, label).stub_template
         return stub, stub
-    prompt = compile_template(config.data.prompt, columns)
+    prompt = compile_template(config.data.prompt, columns, label)
     try:
         return prompt, compile_template(config.data.prompt_stub, columns)
     except DataError:

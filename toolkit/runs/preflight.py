@@ -61,7 +61,7 @@ def _data(config: Config, table: Table | None) -> list[Problem]:
         if is_file and not Path(data.path).expanduser().is_file():
             return [Problem("data.path", f"There is no file '{data.path}'.", "Upload it, or correct the path.")]
         return []
-    found = [*template_problems(config, table.columns), *chat_problems(data, table)]
+    found = [*template_problems(config, table.columns, table.label), *chat_problems(data, table)]
     if any(problem.severity == "error" for problem in found):
         return [*found, *size_problems(config, table.rows)]
     needed = renderer_of(data, table.columns).columns_needed
@@ -86,6 +86,9 @@ def _model(config: Config) -> list[Problem]:
     folder = ASSETS / name.removeprefix(BUNDLED) if kind == "bundled" else Path(name).expanduser()
     if kind == "bundled" and not (re.fullmatch(r"[a-z0-9-]+", folder.name) and folder.parent == ASSETS):
         return [Problem(path, f"No bundled model is called '{name}'.", "There is bundled:demo-model.")]
+    if folder.is_symlink():
+        message = f"The folder '{name}' is a symbolic link to '{folder.readlink()}'."
+        return [Problem(path, message, "Enter that folder itself.")]
     if not folder.is_dir():
         hint = "There is bundled:demo-model." if kind == "bundled" else "Correct the path."
         return [Problem(path, f"There is no folder '{name}'.", hint)]

@@ -72,13 +72,12 @@ def suggest_templates(columns: Sequence[str]) -> tuple[str, str]:
 
 
 def templates_fit(prompt: str, stub: str, columns: Sequence[str]) -> bool:
-    """Whether both templates compile against these columns."""
+    """Whether both templates compile against these columns, and the completion uses one of them."""
     try:
         compile_template(prompt, columns)
-        compile_template(stub, columns)
+        return bool(compile_template(stub, columns).columns) or not columns
     except DataError:
         return False
-    return True
 
 
 def config_of(data: Mapping[str, Any]) -> Config | None:

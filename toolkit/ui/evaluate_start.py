@@ -114,7 +114,7 @@ def _file(run: RunDir) -> Table | None:
         path = store(given, given.name, workspace.save_dir())
         with st.spinner("Reading the file…"):
             table = open_table(DataConfig(file_type=kind, path=str(path)), workspace.save_dir())
-        _, stub = templates_for(read_config(run), table.columns)
+        _, stub = templates_for(read_config(run), table.columns, table.label)
     except ToolkitError as error:
         show_error(error)
         return None

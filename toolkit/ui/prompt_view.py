@@ -45,7 +45,7 @@ def _workbench(table: Table) -> None:
 
 def _editors(table: Table) -> None:
     config = config_of(state.draft()["data"])
-    problems = template_problems(config, table.columns) if config else []
+    problems = template_problems(config, table.columns, table.label) if config else []
     for leaf, title, words in (
         ("prompt", ":blue-badge[Prompt]", "what the model is given"),
         ("prompt_stub", ":green-badge[Completion]", "what it learns to write"),

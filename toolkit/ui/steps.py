@@ -19,7 +19,7 @@ def data_missing(table: Table | None) -> list[str]:
     if config is None:
         return ["Correct the settings marked above."]
     every = [
-        *template_problems(config, table.columns),
+        *template_problems(config, table.columns, table.label),
         *chat_problems(config.data, table),
         *split_problems(table, config),
     ]

@@ -59,6 +59,9 @@ def local_folder(config: Config) -> Path | None:
 
 def _local(name: str) -> Path | None:
     path = Path(name).expanduser()
+    if path.is_symlink():
+        message = f"The model folder '{name}' is a symbolic link to '{path.readlink()}'."
+        raise ToolkitError(message, "Enter that folder itself.", BROKEN)
     if path.is_dir():
         return path.resolve()
     if path.exists():
@@ -90,11 +93,12 @@ def download(name: str, files: Sequence[str] = HUB_FILES) -> Path:
 
 
 def refuse_code(folder: Path, *, weights: bool = True) -> None:
-    """Raise ToolkitError unless the folder is a plain base model: safetensors, no code, no hidden switches.
+    """Raise ToolkitError unless the folder is a plain base model: safetensors, no code, no hidden switches, no links.
 
     weights: whether they must be there; False for a folder that only a tokenizer is read from.
     """
     hint = "Models that bring their own code are never run here. Choose one that transformers supports by itself."
+    _refuse_links(folder)
     scripts = sorted(path.name for path in folder.rglob("*.py"))
     if scripts:
         raise ToolkitError(f"The model folder contains code ({scripts[0]}).", hint, BROKEN)
@@ -112,6 +116,17 @@ def refuse_code(folder: Path, *, weights: bool = True) -> None:
     if weights and not any(folder.glob("*.safetensors")):
         message = f"The model '{folder.name}' has no safetensors weights."
         raise ToolkitError(message, "Convert it to safetensors: other weight files can run code when opened.", BROKEN)
+
+
+def _refuse_links(folder: Path) -> None:
+    """Nothing in the folder may stand for a file elsewhere. Downloads are laid out as links: theirs lead to the hub's
+    own store around the snapshot, and no further."""
+    snapshot = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+    own = (folder.parent.parent if snapshot else folder).resolve()
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(own):
+            message = f"The model folder holds a symbolic link, {path}, that leads out of it to {path.readlink()}."
+            raise ToolkitError(message, "Put the file itself there.", BROKEN)
 
 
 def _read_json(path: Path) -> Any:

@@ -71,7 +71,7 @@ class Part:
 def open_source(run: RunDir, config: Config) -> Source:
     """Raises DataError: no table, templates that don't fit it, sizes that don't."""
     table = load_table(run.source_path)
-    renderer = renderer_of(config.data, table.columns)
+    renderer = renderer_of(config.data, table.columns, table.label)
     return Source(table, plan_split(table, config.data), renderer)
 
 

@@ -56,7 +56,7 @@ def open_subject(body: Mapping[str, Any], tell: Tell) -> Subject:
     """
     config = config_of(body)
     table = load_table(Path(str(body["table"])))
-    renderer = renderer_of(config.data, table.columns)
+    renderer = renderer_of(config.data, table.columns, table.label)
     folder = tokenizer_folder(config, tell)
     identity = identify(folder)
     tokenizer = _kept(config, folder, identity, tell)
