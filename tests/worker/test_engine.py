@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,33 @@ def test_only_runs_of_this_base_with_a_whole_adapter_come_in(
         engine.form_of(other.id)
     with pytest.raises(ToolkitError, match="is not loaded"):
         engine.form_of("base", other.id)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_run_that_went_on_answers_with_its_new_adapter(save_dir: Path, tiny_model: Path, others: int) -> None:
+    from tests.fakes.engine_runs import finished_run, make_config, write_adapter
+
+    run = finished_run(save_dir, tiny_model)
+    engine = load(save_dir, run.id)
+    other = [finished_run(save_dir, tiny_model, seed=5) for _ in range(others)]
+    for one in other:
+        engine.attach(one.id)
+
+    def figures(name: str) -> list[float]:
+        return [token.logprob for token in engine.score(name, engine.form_of(name), "send 12", "blue lamps", 0)]
+
+    before, plain, beside = figures(run.id), figures("base"), [figures(one.id) for one in other]
+    write_adapter(run, make_config(save_dir, tiny_model), seed=9)
+    assert figures(run.id) == figures_of_a_fresh_engine(save_dir, run.id) != before
+    assert figures("base") == plain and [figures(one.id) for one in other] == beside
+    shutil.rmtree(run.adapter_dir)
+    assert figures(run.id) != plain, "deleted meanwhile: what is attached goes on"
+    assert engine.runs == (run.id, *(one.id for one in other))
+
+
+def figures_of_a_fresh_engine(save_dir: Path, run_id: str) -> list[float]:
+    engine = load(save_dir, run_id)
+    return [token.logprob for token in engine.score(run_id, engine.form_of(run_id), "send 12", "blue lamps", 0)]
 
 
 def test_the_client_and_the_engine_agree_on_what_a_base_is(save_dir: Path, tiny_model: Path) -> None:

@@ -120,7 +120,7 @@ class Adapters:
         self._changed: list[torch.nn.Parameter] = []
 
     def attach(self, name: str, folder: Path) -> None:
-        """Add the adapter in `folder`; raises EngineError and leaves the others as they were."""
+        """Add the adapter in `folder`, in place of one of that name; raises EngineError and leaves the others."""
         chosen = read_config(folder)
         weights = read_weights(folder)
         biases = _take_biases(weights, chosen)
@@ -128,6 +128,8 @@ class Adapters:
         config = _peft_config(chosen, bias="none", inference_mode=True)
         self._as_trained()
         self.selected = None
+        if name in self.names:
+            self._remove(name)
         try:
             for key, value in biases.items():
                 if self.model.get_parameter(key).shape != value.shape:
@@ -159,6 +161,8 @@ class Adapters:
         ]
 
     def _remove(self, name: str) -> None:
+        self.names = [other for other in self.names if other != name]
+        self._biases.pop(name, None)
         if self._peft is not None and name in self._peft.peft_config:
             self._peft.delete_adapter(name)
 

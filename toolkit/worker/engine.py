@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from toolkit.config import Config
 from toolkit.data.prompt import Example
 from toolkit.errors import EngineError
-from toolkit.runs.durable import verify_commit
+from toolkit.runs.durable import COMMIT, verify_commit
 from toolkit.runs.rundir import RunDir, open_run, read_config
 from toolkit.worker import build, dataset, generate, model, token_scores
 from toolkit.worker.adapters import Adapters
@@ -34,6 +34,7 @@ class Engine:
         self.place = model.place(config)
         self.baton = Baton()
         self._configs: dict[str, Config] = {}
+        self._commits: dict[str, bytes] = {}  # of the adapters as they were attached
 
     @classmethod
     def load(cls, save_dir: Path, run_id: str, phase: Callable[[str], None]) -> Engine:
@@ -61,18 +62,29 @@ class Engine:
         return str(self.config.model.hf_model_ckpt)
 
     def attach(self, run_id: str) -> None:
-        """Add a run's adapter; nothing happens when it is there. Raises ToolkitError."""
-        if run_id in self._configs:
+        """Add a run's adapter, or take its new one when it has gone on since. Raises ToolkitError."""
+        if not self._is_new(run_id):
             return
         run = open_run(self.save_dir, run_id)
         config = read_config(run)
         if not self.shares_base(config):
             message = f"Run {run_id} was trained on another base model than the loaded one ({self.base_name})."
             raise RequestError(message, "Stop the engine and start it for that run.", status=409, code="other_base")
-        folder = _adapter_of(run)
         with self.baton.held():
-            self.adapters.attach(run_id, folder)
-        self._configs[run_id] = config
+            if self._is_new(run_id):  # nobody else was quicker
+                folder = _adapter_of(run)
+                commit = (folder / COMMIT).read_bytes()
+                self.adapters.attach(run_id, folder)
+                self._configs[run_id], self._commits[run_id] = config, commit
+
+    def _is_new(self, run_id: str) -> bool:
+        """Whether another adapter than the attached one lies in the run's folder. One that is gone stays attached."""
+        if run_id not in self._commits:
+            return True
+        try:
+            return (RunDir(self.save_dir / "runs" / run_id).adapter_dir / COMMIT).read_bytes() != self._commits[run_id]
+        except FileNotFoundError:
+            return False
 
     def shares_base(self, config: Config) -> bool:
         """Whether a run's base is this one, loaded the same way."""
@@ -119,6 +131,8 @@ class Engine:
         """Takes turns with other answers. Raises RequestError."""
         if not ask.ids:
             raise RequestError("The prompt is empty.", "Write something.", param="prompt")
+        if ask.model != BASE:
+            self.attach(ask.model)
         with self.baton.held():
             self.adapters.select(ask.model)
             pause = TakeTurns(self.baton, self.adapters, ask.model)
@@ -133,6 +147,8 @@ class Engine:
             raise RequestError(message, "Shorten the prompt.", code="context_length_exceeded", param="prompt")
         ids, labels = row["input_ids"][0].as_py(), row["labels"][0].as_py()
         learned_from = next(at for at, label in enumerate(labels) if label != dataset.IGNORED)
+        if name != BASE:
+            self.attach(name)
         with self.baton.held():
             self.adapters.select(name)
             return token_scores.given(self.adapters.model, self.tokenizer, ids, max(1, learned_from), alternatives)
