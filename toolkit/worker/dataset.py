@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
 
 import numpy as np
 import pyarrow as pa
@@ -120,18 +119,24 @@ SCHEMA = pa.schema(
 def _columns(
     start: int, tokens: Sequence[Tokens], max_length: int, lost: list[int], completion_only: bool
 ) -> pa.RecordBatch:
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    for row, (_, full, spans) in enumerate(tokens, start):
-        learned = spans if completion_only else [(0, len(full))]
-        if not any(first < min(end, max_length) for first, end in learned):
-            lost.append(row)
-            continue
-        labels: list[int] = []
-        for first, end in learned:
-            labels += [IGNORED] * (first - len(labels)) + full[first:end]
-        labels += [IGNORED] * (len(full) - len(labels))
-        columns["row"].append(row)
-        columns["input_ids"].append(full[:max_length])
-        columns["labels"].append(labels[:max_length])
-        columns["truncated"].append(len(full) > max_length)
-    return pa.record_batch(columns, schema=SCHEMA)
+    sizes = np.fromiter((len(each.ids) for each in tokens), np.int64, len(tokens))
+    ids = np.fromiter(chain.from_iterable(each.ids for each in tokens), np.int32, int(sizes.sum()))
+    starts = np.cumsum(sizes) - sizes
+    kept = np.arange(len(ids)) - np.repeat(starts, sizes) < max_length
+    learned = kept & (learned_mask(tokens, starts, len(ids)) if completion_only else True)
+    some = np.logical_or.reduceat(learned, starts) if len(ids) else np.zeros(0, dtype=bool)
+    lost += (start + np.flatnonzero(~some)).tolist()
+    kept &= np.repeat(some, sizes)
+    labels = np.where(learned, ids, np.int32(IGNORED))[kept]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(np.minimum(sizes[some], max_length))]), pa.int32())
+    rows = pa.array(start + np.flatnonzero(some), pa.int32())
+    lists = [pa.ListArray.from_arrays(offsets, pa.array(values, pa.int32())) for values in (ids[kept], labels)]
+    return pa.record_batch([rows, *lists, pa.array(sizes[some] > max_length)], schema=SCHEMA)
+
+
+def learned_mask(tokens: Sequence[Tokens], starts: np.ndarray, total: int) -> np.ndarray:
+    """Which of the `total` tokens are learned, one example's after the other's; `starts`: where each example begins."""
+    spans = [(at, *span) for at, each in zip(starts.tolist(), tokens, strict=True) for span in each.learned]
+    at, first, end = np.array(spans, dtype=np.int64).reshape(-1, 3).T
+    steps = np.bincount(at + first, minlength=total + 1) - np.bincount(at + end, minlength=total + 1)
+    return np.cumsum(steps)[:total] > 0

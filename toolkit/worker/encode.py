@@ -30,13 +30,15 @@ def render_chats(
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, special: bool) -> list[list[int]]:
     """Ids of each text; `special` adds what the tokenizer adds around a plain text, never a second BOS."""
     if tokenizer.is_fast:
-        encoded = [item.ids for item in _backend(tokenizer).encode_batch_fast(texts, add_special_tokens=special)]
+        encoded = [item.ids for item in backend_of(tokenizer).encode_batch_fast(texts, add_special_tokens=special)]
     else:
         encoded = tokenizer(texts, add_special_tokens=special, truncation=False)["input_ids"]
-    bos = tokenizer.bos_token_id
-    if bos is None:
-        return encoded
-    return [ids[1:] if ids[:2] == [bos, bos] else ids for ids in encoded]
+    return [one_bos(ids, tokenizer.bos_token_id) for ids in encoded]
+
+
+def one_bos(ids: list[int], bos: int | None) -> list[int]:
+    """Without the first of two beginnings of sequence: the text had one, and the tokenizer put its own before it."""
+    return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
 
 def encode_with_starts(
@@ -49,7 +51,7 @@ def encode_with_starts(
     if not tokenizer.is_fast:
         message = "This model's tokenizer can't tell where its tokens begin, so that single turns can't be learned."
         raise ToolkitError(message, "Train on two templates instead, or choose a model with a fast tokenizer.")
-    found = _backend(tokenizer).encode_batch(texts, add_special_tokens=False)
+    found = backend_of(tokenizer).encode_batch(texts, add_special_tokens=False)
     pairs = [(item.ids, [start for start, _ in item.offsets]) for item in found]
     bos = tokenizer.bos_token_id
     return [(i[1:], s[1:]) if bos is not None and i[:2] == [bos, bos] else (i, s) for i, s in pairs]
@@ -63,7 +65,8 @@ def shared_beginning(begin: Sequence[int] | str, full: Sequence[int] | str) -> i
     return next((i for i in range(longest) if begin[i] != full[i]), longest)
 
 
-def _backend(tokenizer: PreTrainedTokenizerBase):  # type: ignore[no-untyped-def]
+def backend_of(tokenizer: PreTrainedTokenizerBase):  # type: ignore[no-untyped-def]
+    """The library's own tokenizer, which cuts nothing off and pads nothing."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()

@@ -117,7 +117,7 @@ def _left(columns: pa.RecordBatch, tokens: Sequence[Tokens], start: int, form: F
     starts = np.cumsum(sizes) - sizes
     asked_for = np.full(len(labels), not form.completion_only)
     if form.completion_only:
-        for example, start, size in zip(at, starts, sizes, strict=True):
+        for example, start, size in zip(at.tolist(), starts.tolist(), sizes.tolist(), strict=True):
             for begin, end in tokens[example].learned:
                 asked_for[start + min(begin, size) : start + min(end, size)] = True
     learned = labels != IGNORED
@@ -127,10 +127,8 @@ def _left(columns: pa.RecordBatch, tokens: Sequence[Tokens], start: int, form: F
     counts = [np.add.reduceat(flags, starts) for flags in (
         learned & ~first, learned & (labels == form.tokenizer.eos_token_id), wrong
     )]  # fmt: skip
-    return {
-        int(example): (int(trained), bool(ends), bool(bad))
-        for example, trained, ends, bad in zip(at, *counts, strict=True)
-    }
+    parts = (at, counts[0].astype(int), counts[1] > 0, counts[2] > 0)
+    return {example: tuple(rest) for example, *rest in zip(*(part.tolist() for part in parts), strict=True)}
 
 
 def form_of(subject: Subject) -> Form:

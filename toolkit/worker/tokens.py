@@ -15,6 +15,7 @@ from toolkit.config import Config
 from toolkit.errors import ConfigError, Problem, ToolkitError
 from toolkit.worker.conversation import Span, Turn, asked, encode_conversations
 from toolkit.worker.encode import Message, encode, render_chats, shared_beginning
+from toolkit.worker.seam import encode_pairs
 
 
 class PromptAndCompletion(Protocol):
@@ -117,17 +118,14 @@ def _pairs(
             [*messages, {"role": "assistant", "content": example.completion}]
             for messages, example in zip(asked, batch, strict=True)
         ]
-        begins = encode(tokenizer, render_chats(tokenizer, asked, add_generation_prompt=True), special=False)
-        fulls = encode(tokenizer, render_chats(tokenizer, answered), special=False)
+        begins = render_chats(tokenizer, asked, add_generation_prompt=True)
+        pairs = encode_pairs(tokenizer, begins, render_chats(tokenizer, answered), special=False)
         # a template may end a turn with nothing, or with a mark that is not where generation stops
-        pairs = zip(begins, fulls, strict=True)
         return [(begin, full if eos_id in full[len(begin) :] else [*full, eos_id]) for begin, full in pairs]
     closed = [example.prompt + example.completion.removesuffix(eos) + eos for example in batch]
     # some plain tokenizers close every text by themselves: a prompt stays open, an answer is closed once
-    begins = [_open(ids, eos_id) for ids in encode(tokenizer, [example.prompt for example in batch], special=True)]
-    fulls = encode(tokenizer, closed, special=True)
-    fulls = [full[:-1] if full[-2:] == [eos_id, eos_id] else full for full in fulls]
-    return list(zip(begins, fulls, strict=True))
+    pairs = encode_pairs(tokenizer, [example.prompt for example in batch], closed, special=True)
+    return [(_open(begin, eos_id), full[:-1] if full[-2:] == [eos_id, eos_id] else full) for begin, full in pairs]
 
 
 def _open(ids: list[int], eos_id: int | None) -> list[int]:
