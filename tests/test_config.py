@@ -219,6 +219,8 @@ def test_the_defaults_are_a_config() -> None:
         ({"lora.bias": "zzz"}, {"lora.bias"}),
         ({"lora.r": True}, {"lora.r"}),
         ({"data.train_size": 1.0}, {"data.train_size"}),
+        *[({path: text}, {path}) for path in ("data.path", "data.test_path", "model.hf_model_ckpt", "save_dir")
+          for text in ("/data/" + "x" * 300, "a/" * 2_000, "nul\0.csv", "~no-such-user/x")],
         ({"training.training_args.learning_rate": float("nan")}, {"training.training_args.learning_rate"}),
     ],
 )  # fmt: skip

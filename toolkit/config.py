@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import Annotated, List, Literal, Optional, Union
 
-from pydantic import BeforeValidator, Field, FilePath, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from toolkit import rules, schema_added
-from toolkit.schema_types import HfModelPath, ModuleName, Section, Size, Template, number_from_text
+from toolkit.schema_types import DataPath, HfModelPath, ModuleName, Section, Size, Template, number_from_text
 
 SCHEMA_VERSION = 1
 """Written into the first line of every config file; a newer one is refused, never guessed at."""
@@ -38,9 +38,7 @@ class DataConfig(Section):
     """Represents the configuration for data ingestion."""
 
     file_type: Literal["json", "csv", "huggingface"] = Field("csv", description="File type")
-    path: Union[FilePath, HfModelPath] = Field(
-        BUNDLED + "orders.csv", description="Path to the file or HuggingFace model"
-    )
+    path: DataPath = Field(BUNDLED + "orders.csv", description="Path to the file or HuggingFace model")
     prompt: Template = Field("{message}", description="Prompt for the model. Use {} brackets for column name")
     prompt_stub: Template = Field(
         "{answer}",
@@ -219,9 +217,7 @@ class InferenceConfig(Section):
 class Config(Section):
     """Represents the overall configuration for the toolkit."""
 
-    save_dir: Optional[Annotated[str, StringConstraints(min_length=1, max_length=4096)]] = Field(
-        "./experiments", description="Folder to save to"
-    )
+    save_dir: Optional[HfModelPath] = Field("./experiments", description="Folder to save to")
     ablation: AblationConfig = Field(default_factory=lambda: AblationConfig(), description="Ablation configuration")
     accelerate: Optional[bool] = Field(
         False,

@@ -7,10 +7,9 @@ from typing import Annotated, List, Literal, Optional
 
 from pydantic import Field, StringConstraints
 
-from toolkit.schema_types import Template
+from toolkit.schema_types import HfModelPath, Template
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
-_Path = Annotated[str, StringConstraints(min_length=1, max_length=4_096)]
 _Codec = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 _Character = Annotated[str, StringConstraints(min_length=1, max_length=1)]
 
@@ -28,7 +27,8 @@ Messages = Annotated[
     ),
 ]
 TestPath = Annotated[
-    Optional[_Path], Field(description="Path to a file with the test rows; all rows of the data are then trained on")
+    Optional[HfModelPath],
+    Field(description="Path to a file with the test rows; all rows of the data are then trained on"),
 ]
 Stratify = Annotated[
     Optional[bool],

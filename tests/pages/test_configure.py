@@ -253,3 +253,17 @@ def test_settings_survive_a_refresh(folder: Path) -> None:
     app = page("lora")
     checked(app.text_input(key="field:lora.r").set_value("12").run())
     assert page("lora").text_input(key="field:lora.r").value == "12"
+
+
+@pytest.mark.parametrize(
+    ("path", "typed"),
+    [("save_dir", "/tmp/" + "x" * 300), ("save_dir", "~no-such-user/runs"), ("save_dir", "/dev/null/runs"),
+     ("data.path", "/tmp/" + "x" * 300), ("model.hf_model_ckpt", "~no-such-user/model")],
+)  # fmt: skip
+def test_a_path_that_can_not_be_is_said_and_can_be_corrected(folder: Path, path: str, typed: str) -> None:
+    begin(folder, {path: typed})
+    app = page({"save_dir": "run", "data.path": "data"}.get(path, "model"))
+    assert "Before it can start" in words(app)
+    assert app.button(key="start").disabled
+    boxes = [box for kind in (app.text_input, app.selectbox) for box in kind if box.key == f"field:{path}"]
+    assert [box.value for box in boxes] == [typed]

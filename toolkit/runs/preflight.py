@@ -156,11 +156,20 @@ def _quantization(config: Config, machine: Machine) -> list[Problem]:
     return found
 
 
+def is_or_can_be_made(folder: Path) -> bool:
+    """Whether this is a folder that can be read, or can become one. Raises nothing."""
+    there = _first_that_is(folder)
+    wanted = os.R_OK if there == folder else os.W_OK
+    return os.access(there, wanted | os.X_OK) and there.is_dir()
+
+
+def _first_that_is(folder: Path) -> Path:
+    return next(there for there in (folder, *folder.parents) if os.access(there, os.F_OK) or there == there.parent)
+
+
 def _disk(save_dir: Path) -> list[Problem]:
-    there = save_dir
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    there = _first_that_is(save_dir)
+    if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
         return [Problem("save_dir", f"Nothing can be written to '{save_dir}'.", "Choose another folder.")]
     free = shutil.disk_usage(there).free
     if free >= GOOD_BYTES:

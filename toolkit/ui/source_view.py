@@ -10,6 +10,7 @@ from toolkit.config import BUNDLED
 from toolkit.data.limits import FIND_OUT, ReadOptions, UnreadableError
 from toolkit.data.uploads import store
 from toolkit.errors import DataError
+from toolkit.schema_types import path_fault
 from toolkit.ui import state
 from toolkit.ui.chrome import show_error
 from toolkit.ui.plain import plain
@@ -114,7 +115,8 @@ def _path() -> None:
             value="" if _way_of_draft() != "path" else str(state.value("data.path")), placeholder="/data/orders.csv",
         )  # fmt: skip
         if row[1].form_submit_button("Open", icon=":material/folder_open:", width="stretch") and (typed or "").strip():
-            path = str(Path((typed or "").strip()).expanduser())
+            path = (typed or "").strip()
+            path = path if path_fault(path) else str(Path(path).expanduser())
             _take("csv" if path.lower().endswith((".csv", ".tsv", ".txt")) else "json", path)
 
 

@@ -21,6 +21,8 @@ from toolkit.data.table import Table
 from toolkit.errors import ConfigError, DataError
 from toolkit.forms.draft import complete, default_draft, get, put
 from toolkit.runs.durable import durable_write
+from toolkit.runs.preflight import is_or_can_be_made
+from toolkit.schema_types import path_fault
 from toolkit.ui.dataset import open_cached, suggest_templates, templates_fit
 
 ENVIRONMENT = "FINETUNING_TOOLKIT_SAVE_DIR"
@@ -36,11 +38,12 @@ def home() -> Path:
 
 
 def save_dir() -> Path:
-    """The folder of runs, uploads and studies: the draft's save_dir, where the default means `home()`."""
-    chosen = draft().get("save_dir")
-    if not isinstance(chosen, str) or not chosen.strip() or chosen == DEFAULT_FOLDER:
+    """The folder of runs, uploads and studies: the draft's save_dir; `home()` where that is the default or none."""
+    chosen = _workspace()["draft"].get("save_dir")
+    if not isinstance(chosen, str) or not chosen.strip() or chosen == DEFAULT_FOLDER or path_fault(chosen):
         return home()
-    return Path(chosen).expanduser().resolve()
+    folder = Path(chosen).expanduser().resolve()
+    return folder if is_or_can_be_made(folder) else home()
 
 
 def draft() -> dict[str, Any]:
