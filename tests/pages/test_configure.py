@@ -99,6 +99,21 @@ def test_a_second_press_of_the_same_button_starts_nothing(folder: Path) -> None:
     assert launch.claim(number) is False
 
 
+def test_start_works_again_after_a_second_press_broke_the_first_off(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second press ends the first one's page at its next look at the session: its number was not renewed then."""
+    app = page()
+    with monkeypatch.context() as broken_off:
+        broken_off.setattr(launch, "renew", lambda: None)
+        start(app)
+    number = app.session_state["start_ticket"]
+    app.session_state["start_request"] = number
+    checked(app.switch_page("pages/configure.py").run())
+    start(checked(app.switch_page("pages/configure.py").run()))
+    assert len(list_runs(folder)) == 2
+
+
 def test_two_starts_are_two_runs(folder: Path) -> None:
     app = start(page())
     checked(app.switch_page("pages/configure.py").run())

@@ -44,12 +44,19 @@ def renew() -> None:
     st.session_state.pop(_TICKET, None)
 
 
-def start(reviewed: Review, name: str, study: str) -> list[RunDir]:
-    """Queue every run of the review. Raises ConfigError, DataError or RunError; then no run was queued, or the error
-    came from the disk and the runs before it are there.
+def start(reviewed: Review, name: str, study: str, number: str) -> list[RunDir]:
+    """Queue every run of the review, once for a `number`; none for a later press of the same button.
+
+    Raises ConfigError, DataError or RunError; then no run was queued, or the error came from the disk and the runs
+    before it are there.
     """
     # an empty folder, or the default one, means the app's own: runs must be where the app looks for them
     folder = str(state.save_dir())
+    # the session is not looked at from here on: a second press breaks the page off at such a look
+    return _started(reviewed, name, study, folder) if claim(number) else []
+
+
+def _started(reviewed: Review, name: str, study: str, folder: str) -> list[RunDir]:
     variants = [replace(v, config=v.config.model_copy(update={"save_dir": folder})) for v in reviewed.variants]
     tables = _tables(variants)
     several = len(variants) > 1 or bool(variants[0].settings)

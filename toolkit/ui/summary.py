@@ -107,18 +107,17 @@ def _answer_request(reviewed: Review) -> None:
         reviewed = review(wait=PATIENCE_SECONDS)
     if number is None or reviewed.errors:
         return
-    if not launch.claim(number):
-        chrome.go("runs")
     study = (state.value("ablation.study_name") or "") if state.value("ablation.use_ablate") is True else ""
+    name = str(st.session_state.get(_NAME) or "").strip()
     with st.spinner("Starting…" if reviewed.runs < 20 else f"Queueing {reviewed.runs} runs…"):
         try:
-            started = launch.start(reviewed, str(st.session_state.get(_NAME) or "").strip(), study)
+            started = launch.start(reviewed, name, study, number)
         except ToolkitError as error:
             st.session_state[_FAILED] = error
             return
         finally:
             launch.renew()
-    chrome.go("runs", started[0].id)
+    chrome.go("runs", started[0].id if started else None)
 
 
 def _problems(problems: Sequence[Problem]) -> None:
