@@ -23,7 +23,7 @@ from toolkit import client
 from toolkit.ablation import Variant, expand, uses_ablation
 from toolkit.cli_evaluate import evaluate
 from toolkit.config import Config, DataConfig
-from toolkit.data.limits import CHOICES
+from toolkit.data.limits import source_key
 from toolkit.data.sources import open_table
 from toolkit.data.table import Table
 from toolkit.errors import ConfigError, Problem, RunError, ToolkitError
@@ -150,7 +150,7 @@ def _check(configs: list[Config]) -> list[Table]:
     tables: list[Table] = []
     found: dict[Problem, None] = {}
     for config in configs:
-        key = config.data.model_dump_json(include={"file_type", "path", "test_path", *CHOICES})
+        key = source_key(config.data)
         if key not in opened:
             opened[key] = _open(config.data, save_dir_of(config))
         tables.append(opened[key])

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
+from toolkit.data.table import load_table
 from toolkit.forms import draft as drafts
 from toolkit.forms.layout import SECTIONS
 from toolkit.runs import machine as machines
@@ -248,6 +249,17 @@ def test_a_study_is_shown_before_it_starts_and_queued_under_its_name(folder: Pat
     assert [meta["study"] for meta in metas] == ["ranks"] * 4
     assert [meta["settings"]["lora.r"] for meta in metas] == [8, 8, 16, 16]
     assert len({meta["name"] for meta in metas}) == 4
+
+
+def test_runs_of_a_study_that_read_the_file_differently_have_their_own_tables(folder: Path) -> None:
+    file = folder / "rows.csv"
+    file.write_text("message,answer\n" + "".join(f"m{n},a{n}\n" for n in range(20)) + "short\n" * 4)
+    settings = {"data.path": str(file), "data.bad_rows": "skip", "ablation.use_ablate": True}
+    begin(folder, settings, {"data.bad_rows": ["skip", "fill"]})
+    start(page())
+    rows = {json.loads(run.meta_path.read_text())["settings"]["data.bad_rows"]: load_table(run.source_path).rows
+            for run in list_runs(folder)}  # fmt: skip
+    assert rows == {"skip": 20, "fill": 24}
 
 
 def test_too_large_a_study_says_so(folder: Path) -> None:

@@ -37,6 +37,13 @@ class ReadOptions:
 FIND_OUT = ReadOptions()
 CHOICES = tuple(field.name for field in fields(ReadOptions))
 """The data settings that say how a file is read."""
+SOURCE = ("file_type", "path", "test_path", *CHOICES)
+"""The data settings that decide which table there is: with other values it has to be opened anew."""
+
+
+def source_key(data: DataConfig) -> str:
+    """Equal for settings that open the same table."""
+    return data.model_dump_json(include=set(SOURCE))
 
 
 def read_options(data: DataConfig) -> ReadOptions:

@@ -13,7 +13,7 @@ import streamlit as st
 from pydantic import ValidationError
 
 from toolkit.config import Config, DataConfig
-from toolkit.data.limits import CHOICES
+from toolkit.data.limits import SOURCE
 from toolkit.data.prompt import compile_template
 from toolkit.data.sources import open_table
 from toolkit.data.table import Table
@@ -27,7 +27,7 @@ PAIRS = (
 
 def open_cached(data: Mapping[str, Any], save_dir: Path) -> Table:
     """The table of a draft's data section; raises DataError. The same file is opened once a session."""
-    named = {name: data.get(name) for name in ("file_type", "path", "test_path", *CHOICES)}
+    named = {name: data.get(name) for name in SOURCE}
     key = (tuple(named.values()), _stamp(named["path"]), _stamp(named["test_path"]), str(save_dir))
     held = st.session_state.get("table")
     if held is None or held[0] != key:

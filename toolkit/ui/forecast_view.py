@@ -22,7 +22,7 @@ from toolkit.runs.machine import machine_if_known
 from toolkit.ui import state
 from toolkit.ui.measure_view import matters, measure, with_probe
 from toolkit.ui.plain import plain
-from toolkit.ui.review import Review, one_for_each_value, table_for, value_words
+from toolkit.ui.review import Review, one_for_each_value, table_for, value_words, varies_table
 from toolkit.ui.words import count, duration, plural, share, size
 
 MOST_RUNS = 6
@@ -73,7 +73,7 @@ def _of(reviewed: Review) -> list[Forecast] | Unknown:
 def _forecast(variant: Variant) -> Forecast | Unknown:
     machine, config = machine_if_known(state.save_dir()), variant.config
     table = state.table()
-    if {"data.path", "data.file_type"} & set(variant.settings):
+    if varies_table(variant.settings):
         try:
             table = table_for(config)
         except DataError as error:

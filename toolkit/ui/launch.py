@@ -15,6 +15,7 @@ import streamlit as st
 
 from toolkit.ablation import Variant
 from toolkit.config import Config
+from toolkit.data.limits import source_key
 from toolkit.data.table import Table
 from toolkit.errors import ConfigError
 from toolkit.runs.machine import Machine, machine, machine_if_known
@@ -63,7 +64,7 @@ def _started(reviewed: Review, name: str, study: str, folder: str) -> list[RunDi
     started = []
     for variant in variants:
         own = ": ".join(part for part in (name, variant_name(variant)) if part) if several else name
-        table = tables[_source(variant)]
+        table = tables[source_key(variant.config.data)]
         settings = variant.settings if several else None
         started.append(
             create_run(variant.config, table, name=own[:200], study=study if several else "", settings=settings)
@@ -71,12 +72,12 @@ def _started(reviewed: Review, name: str, study: str, folder: str) -> list[RunDi
     return started
 
 
-def _tables(variants: Sequence[Variant]) -> dict[tuple[str, str], Table]:
-    """The table of each dataset, after a last look at every run; raises ConfigError with what would fail."""
-    tables: dict[tuple[str, str], Table] = {}
+def _tables(variants: Sequence[Variant]) -> dict[str, Table]:
+    """The table of each `source_key`, after a last look at every run; raises ConfigError with what would fail."""
+    tables: dict[str, Table] = {}
     problems = []
     for variant in variants:
-        source = _source(variant)
+        source = source_key(variant.config.data)
         if source not in tables:
             tables[source] = table_for(variant.config)
         known = _machine(variant.config)
@@ -90,10 +91,6 @@ def _machine(config: Config) -> Machine | None:
     """This machine; settings that depend on it wait until it is known (seconds, once)."""
     folder = save_dir_of(config)
     return machine_if_known(folder) or (machine(folder) if asks_machine(config) else None)
-
-
-def _source(variant: Variant) -> tuple[str, str]:
-    return variant.config.data.file_type, str(variant.config.data.path)
 
 
 @st.cache_resource(show_spinner=False)

@@ -14,6 +14,7 @@ import streamlit as st
 
 from toolkit import ablation
 from toolkit.config import Config
+from toolkit.data.limits import SOURCE
 from toolkit.data.sources import open_table
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
@@ -58,7 +59,7 @@ def review(wait: float = 0.0) -> Review:
     if held is None or held[0] != key:
         st.session_state["review"] = held = (key, look(draft, grid, table, error, machine))
     found = cast(Review, held[1])
-    varied = ablation.uses_ablation(draft) and {"data.path", "data.file_type"} & set(grid)
+    varied = ablation.uses_ablation(draft) and varies_table(grid)
     stops, checking = hard_stops.problems(found.variants, None if varied else table, wait)
     return replace(found, problems=_errors_first([*found.problems, *stops]), checking=checking)
 
@@ -75,7 +76,7 @@ def look(
     problems = ablation.check(draft, grid)
     errors = any(problem.severity == "error" for problem in problems)
     variants = () if errors else tuple(ablation.expand(draft, grid))
-    if table_error is not None and not {"data.path", "data.file_type"} & set(used):
+    if table_error is not None and not varies_table(used):
         problems.append(Problem("data.path", table_error.message, table_error.hint))
     for variant in one_for_each_value(variants):
         own, missing = _table_of(variant.config, table, used)
@@ -94,6 +95,11 @@ def one_for_each_value(variants: Iterable[ablation.Variant]) -> list[ablation.Va
             chosen.append(variant)
             seen |= new
     return chosen
+
+
+def varies_table(paths: Iterable[str]) -> bool:
+    """Whether runs that differ in these settings may have different tables."""
+    return not {"data", *(f"data.{name}" for name in SOURCE)}.isdisjoint(paths)
 
 
 def table_for(config: Config) -> Table:
@@ -129,7 +135,7 @@ def _heading(path: str) -> str:
 
 
 def _table_of(config: Config, table: Table | None, used: ablation.Grid) -> tuple[Table | None, list[Problem]]:
-    if not {"data.path", "data.file_type", "data"} & set(used):
+    if not varies_table(used):
         return table, []
     try:
         return table_for(config), []
