@@ -18,7 +18,7 @@ FLOOR = {"errors", "rules", "config", "validation"}
 MAY_IMPORT = {
     "errors": set(),
     "rules": {"errors", "config"},  # config for its types alone, under TYPE_CHECKING
-    "schema_types": set(),
+    "schema_types": {"rules"},
     "schema_added": {"schema_types"},
     "config": {"rules", "schema_types", "schema_added"},
     "validation": {"errors", "rules", "config"},

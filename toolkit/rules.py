@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
@@ -34,6 +35,9 @@ SCHEDULERS = (
     "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial",
     "inverse_sqrt",
 )  # fmt: skip
+
+MOST_NAME, MOST_PATH = 255, 3_900
+"""Bytes of one name in a path, and of a whole path with room for what is kept below it: what systems can look up."""
 
 # The hard stops that a person may accept (toolkit/data/faults.py); a test compares them.
 FAULTS = (
@@ -88,6 +92,28 @@ def device_map(value: Any) -> Any:
             "'{value}' is not a device map; use one of {words} or cuda:0, cuda:1, ...",
             {"value": value, "words": ", ".join(DEVICE_MAPS)},
         )
+    return value
+
+
+def path_fault(text: str) -> str:
+    """Why this is a path on no disk, or "": asking the system whether it exists would itself fail."""
+    if "\0" in text:
+        return "A path has no NUL character"
+    longest = max(len(part.encode(errors="replace")) for part in text.split("/"))
+    if longest > MOST_NAME or len(str(Path(text).absolute()).encode(errors="replace")) > MOST_PATH:
+        return "This is too long for a path, or for a name in one"
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        return "This machine has no such user, whose folder ~ would mean"
+    return ""
+
+
+def path_text(value: Any) -> Any:
+    """A validator: a PydanticCustomError for text that has a `path_fault`."""
+    fault = path_fault(value) if isinstance(value, str) else ""
+    if fault:
+        raise PydanticCustomError("path_text", "{fault}", {"fault": fault})
     return value
 
 

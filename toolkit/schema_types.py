@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -19,33 +18,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-MOST_NAME, MOST_PATH = 255, 3_900
-"""Bytes of one name in a path, and of a whole path with room for what is kept below it: what systems can look up."""
+from toolkit import rules
 
-
-def path_fault(text: str) -> str:
-    """Why this is a path on no disk, or "": asking the system whether it exists would itself fail."""
-    if "\0" in text:
-        return "A path has no NUL character"
-    longest = max(len(part.encode(errors="replace")) for part in text.split("/"))
-    if longest > MOST_NAME or len(str(Path(text).absolute()).encode(errors="replace")) > MOST_PATH:
-        return "This is too long for a path, or for a name in one"
-    try:
-        Path(text).expanduser()
-    except RuntimeError:
-        return "This machine has no such user, whose folder ~ would mean"
-    return ""
-
-
-def _path_text(value: Any) -> Any:
-    fault = path_fault(value) if isinstance(value, str) else ""
-    if fault:
-        raise PydanticCustomError("path_text", "{fault}", {"fault": fault})
-    return value
-
-
-HfModelPath = Annotated[str, BeforeValidator(_path_text), StringConstraints(min_length=1, max_length=4096)]
-DataPath = Annotated[Union[FilePath, HfModelPath], BeforeValidator(_path_text)]
+HfModelPath = Annotated[str, BeforeValidator(rules.path_text), StringConstraints(min_length=1, max_length=4096)]
+DataPath = Annotated[Union[FilePath, HfModelPath], BeforeValidator(rules.path_text)]
 ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Template = Annotated[str, StringConstraints(max_length=20_000)]
 Size = Union[Annotated[float, Field(gt=0, lt=1)], Annotated[int, Field(ge=1, strict=True)]]

@@ -71,13 +71,50 @@ def test_another_tabs_change_is_taken_over_on_the_next_run(home: Path) -> None:
     assert [entry.value for entry in first.text][:3:2] == ["8", "1"]
 
 
+def edit() -> None:
+    import streamlit as st
+
+    from toolkit.ui import form, state
+
+    state.refresh()
+    st.button("edit", on_click=state.set_value, args=("lora.lora_dropout", 0.5))
+    st.button("try", on_click=form.set_values, args=("lora.bias", ["none", "all"]))
+    st.button("templates", on_click=state.replace_templates, args=("{message}", "{answer}!"))
+
+
+def test_what_another_tab_has_changed_since_is_not_put_back(home: Path) -> None:
+    first = session(edit)
+    first.button[0].click().run()
+    session(change)
+    first.button[1].click().run()
+    saved = json.loads((home / "draft.json").read_text())
+    assert (saved["draft"]["lora"]["r"], saved["draft"]["lora"]["lora_dropout"]) == (8, 0.5)
+    assert saved["grid"] == {"lora.lora_alpha": [8, 16], "lora.bias": ["none", "all"]}
+    session(switch_conversations)
+    first.button[2].click().run()
+    saved = json.loads((home / "draft.json").read_text())["draft"]["data"]
+    assert (saved["messages"], saved["prompt_stub"]) == ("chat", "{answer}!")
+
+
+def switch_conversations() -> None:
+    from toolkit.ui import state
+
+    state.set_value("data.accepted", ["double_bos"])
+    state.choose_messages("chat")
+    assert state.value("data.accepted") is None
+
+
 def test_replacing_can_be_undone(home: Path) -> None:
     session(change)
     assert session(replace).text[0].value == "8"
     assert session(show).text[1].value == "{'lora.lora_alpha': [8, 16]}"
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 99, "draft": {}, "grid": {}}', '{"schema": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"schema": 99, "draft": {}, "grid": {}}', '{"schema": 1}',
+     '{"schema": 1, "draft": {}, "grid": {"lora.r": 8}}'],
+)  # fmt: skip
 def test_a_damaged_file_is_set_aside_and_said(home: Path, content: str) -> None:
     (home / "draft.json").write_text(content)
     texts = [entry.value for entry in session(show).text]

@@ -19,7 +19,7 @@ from toolkit.forms import draft as drafts
 from toolkit.forms import layout
 from toolkit.forms.spec import by_path, leaves
 from toolkit.forms.written import say
-from toolkit.ui import state
+from toolkit.ui import draft_file, state
 from toolkit.ui.plain import plain
 from toolkit.ui.widgets import Cell, rule
 
@@ -135,6 +135,7 @@ def visible(paths: Sequence[str], problems: Sequence[Problem] = (), view: Now | 
 
 def set_values(path: str, values: list[Any]) -> None:
     """Try these values of a setting; the grid keeps the schema's order, so that runs come in the same one."""
+    state.refresh()
     grid = {**state.grid(), path: values}
     order = [spec.path for spec in leaves()]
     state.set_grid(dict(sorted(grid.items(), key=lambda entry: order.index(entry[0]) if entry[0] in order else -1)))
@@ -142,6 +143,7 @@ def set_values(path: str, values: list[Any]) -> None:
 
 def one_value(path: str) -> None:
     """Back to a single value: the first of the several, when it is usable."""
+    state.refresh()
     grid = state.grid()
     values = grid.pop(path, [])
     state.set_grid(grid)
@@ -151,6 +153,7 @@ def one_value(path: str) -> None:
 
 def reset(path: str) -> None:
     """Back to the default, and to a single value."""
+    state.refresh()
     grid = state.grid()
     if grid.pop(path, None) is not None:
         state.set_grid(grid)
@@ -160,12 +163,13 @@ def reset(path: str) -> None:
 
 def default_of(path: str) -> Any:
     """The default of a setting here: the schema's, but for the folder where the app was told another one."""
-    moved = path == "save_dir" and os.environ.get(state.ENVIRONMENT)
-    return str(state.home()) if moved else by_path()[path].default
+    moved = path == "save_dir" and os.environ.get(draft_file.ENVIRONMENT)
+    return str(draft_file.home()) if moved else by_path()[path].default
 
 
 def reset_all(paths: Sequence[str]) -> None:
     """Several settings back to their defaults at once, with the way back that a preset has."""
+    state.refresh()
     grid = {path: values for path, values in state.grid().items() if path not in paths}
     draft = state.draft()
     for path in paths:

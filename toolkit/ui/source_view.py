@@ -10,7 +10,7 @@ from toolkit.config import BUNDLED
 from toolkit.data.limits import FIND_OUT, ReadOptions, UnreadableError
 from toolkit.data.uploads import store
 from toolkit.errors import DataError
-from toolkit.schema_types import path_fault
+from toolkit.rules import path_fault
 from toolkit.ui import state
 from toolkit.ui.chrome import show_error
 from toolkit.ui.plain import plain

@@ -1,40 +1,32 @@
 """The workspace: what a person is working on, kept on disk so that a refresh, a second tab or a restart shows it again.
 
-`<workspace>/draft.json` holds the draft and the grid of an ablation beside it; the chosen run rides in the address bar.
+`draft_file.py` keeps the draft and the grid of an ablation beside it; the chosen run rides in the address bar.
 The draft is a plain nested dict and may be invalid: what is wrong with it is `validation.py`'s to say.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import streamlit as st
 
-from toolkit.config import Config
 from toolkit.data.limits import CHOICES, ReadOptions
 from toolkit.data.table import Table
-from toolkit.errors import ConfigError, DataError
-from toolkit.forms.draft import complete, default_draft, get, put
-from toolkit.runs.durable import durable_write
+from toolkit.errors import DataError
+from toolkit.forms.draft import get, put
+from toolkit.rules import path_fault
 from toolkit.runs.preflight import is_or_can_be_made
-from toolkit.schema_types import path_fault
+from toolkit.ui import draft_file
 from toolkit.ui.dataset import open_cached, suggest_templates, templates_fit
+from toolkit.ui.draft_file import DEFAULT_FOLDER, home
 
-ENVIRONMENT = "FINETUNING_TOOLKIT_SAVE_DIR"
-DEFAULT_FOLDER = cast(str, Config.model_fields["save_dir"].default)
-_SCHEMA = 1
-
-
-def home() -> Path:
-    """The folder of the draft: FINETUNING_TOOLKIT_SAVE_DIR, or ./experiments below where the app was started."""
-    folder = Path(os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER).expanduser().resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+_ONE_CHANGE = threading.RLock()
 
 
 def save_dir() -> Path:
@@ -58,11 +50,10 @@ DECIDE_TOKENS = ("data.path", "data.prompt", "data.prompt_stub", "data.messages"
 
 def set_value(path: str, value: Any) -> None:
     """Put one setting, e.g. ("lora.r", 8), and save."""
-    workspace = _workspace()
-    if path in DECIDE_TOKENS and get(workspace["draft"], path) != value:
-        workspace["draft"] = put(workspace["draft"], "data.accepted", None)
-    workspace["draft"] = put(workspace["draft"], path, value)
-    _save(workspace)
+    with _changing() as workspace:
+        if path in DECIDE_TOKENS and get(workspace["draft"], path) != value:
+            workspace["draft"] = put(workspace["draft"], "data.accepted", None)
+        workspace["draft"] = put(workspace["draft"], path, value)
 
 
 def replace_draft(new: dict[str, Any], grid: dict[str, list[Any]] | None = None) -> None:
@@ -70,11 +61,10 @@ def replace_draft(new: dict[str, Any], grid: dict[str, list[Any]] | None = None)
 
     The draft that it replaces stays one step away: `restore_previous`.
     """
-    workspace = _workspace()
-    st.session_state["previous_workspace"] = copy.deepcopy(workspace)
-    workspace["draft"], workspace["grid"] = _at_home(copy.deepcopy(new)), copy.deepcopy(grid or {})
-    _bump()
-    _save(workspace)
+    with _changing() as workspace:
+        st.session_state["previous_workspace"] = copy.deepcopy(workspace)
+        workspace["draft"], workspace["grid"] = draft_file.at_home(copy.deepcopy(new)), copy.deepcopy(grid or {})
+        _bump()
 
 
 def has_previous() -> bool:
@@ -96,9 +86,8 @@ def grid() -> dict[str, list[Any]]:
 
 
 def set_grid(new: dict[str, list[Any]]) -> None:
-    workspace = _workspace()
-    workspace["grid"] = copy.deepcopy(new)
-    _save(workspace)
+    with _changing() as workspace:
+        workspace["grid"] = copy.deepcopy(new)
 
 
 def value(path: str) -> Any:
@@ -134,33 +123,29 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
     else:
         named |= {"test_path": test_path, **asdict(options)}
     opened = open_cached(named, save_dir())
-    workspace = _workspace()
-    data = workspace["draft"]["data"] = {**workspace["draft"]["data"], **named, "accepted": None}
-    if options is not None and data.get("messages") not in opened.chats:
-        data["messages"] = next(iter(opened.chats), None)
-    prompt, stub = str(data.get("prompt") or ""), str(data.get("prompt_stub") or "")
-    if not templates_fit(prompt, stub, opened.columns):
-        st.session_state["earlier_templates"] = (prompt, stub)
-        data["prompt"], data["prompt_stub"] = suggest_templates(opened.columns)
-    _bump()
-    _save(workspace)
+    with _changing() as workspace:
+        data = workspace["draft"]["data"] = {**workspace["draft"]["data"], **named, "accepted": None}
+        if options is not None and data.get("messages") not in opened.chats:
+            data["messages"] = next(iter(opened.chats), None)
+        prompt, stub = str(data.get("prompt") or ""), str(data.get("prompt_stub") or "")
+        if not templates_fit(prompt, stub, opened.columns):
+            st.session_state["earlier_templates"] = (prompt, stub)
+            data["prompt"], data["prompt_stub"] = suggest_templates(opened.columns)
+        _bump()
 
 
 def choose_messages(column: str | None) -> None:
     """Train on the conversations of a column, or, with None, on the two templates."""
-    workspace = _workspace()
-    workspace["draft"] = put(workspace["draft"], "data.messages", column)
+    set_value("data.messages", column)
     _bump()
-    _save(workspace)
 
 
 def replace_templates(prompt: str, stub: str) -> None:
     """Put both templates at once, from outside of their editors."""
-    workspace = _workspace()
-    data = workspace["draft"]["data"]
-    workspace["draft"]["data"] = {**data, "prompt": prompt, "prompt_stub": stub, "accepted": None}
-    _bump()
-    _save(workspace)
+    with _changing() as workspace:
+        data = workspace["draft"]["data"]
+        workspace["draft"]["data"] = {**data, "prompt": prompt, "prompt_stub": stub, "accepted": None}
+        _bump()
 
 
 def version() -> int:
@@ -169,8 +154,8 @@ def version() -> int:
 
 
 def refresh() -> None:
-    """Take over what another tab has saved since; called once a rerun, before any widget is drawn."""
-    if "workspace" in st.session_state and _stamp() != st.session_state.get("workspace_stamp"):
+    """Take over what another tab has saved since: before any widget is drawn, and before a change that builds on it."""
+    if "workspace" in st.session_state and draft_file.stamp() != st.session_state.get("workspace_stamp"):
         st.session_state["workspace"] = _load()
         _bump()
 
@@ -199,54 +184,28 @@ def _workspace() -> dict[str, Any]:
     return cast(dict[str, Any], st.session_state["workspace"])
 
 
+@contextmanager
+def _changing() -> Iterator[dict[str, Any]]:
+    """The workspace as any tab saved it last, to be changed; saved at the end."""
+    with _ONE_CHANGE:  # a callback runs before the page's own refresh: what another tab has changed must not go back
+        refresh()
+        workspace = _workspace()
+        yield workspace
+        _save(workspace)
+
+
 def _bump() -> None:
     st.session_state["workspace_version"] = version() + 1
 
 
-def _file() -> Path:
-    return home() / "draft.json"
-
-
-def _stamp() -> int | None:
-    file = _file()
-    return file.stat().st_mtime_ns if file.exists() else None
-
-
-def _fresh() -> dict[str, Any]:
-    return {"schema": _SCHEMA, "draft": _at_home(default_draft()), "grid": {}}
-
-
-def _at_home(new: dict[str, Any]) -> dict[str, Any]:
-    """Spell the default folder out where the environment moved it: the runs' own configs must name the real one."""
-    if new.get("save_dir") in (None, DEFAULT_FOLDER) and os.environ.get(ENVIRONMENT):
-        new["save_dir"] = str(home())
-    return new
-
-
 def _load() -> dict[str, Any]:
-    """The saved workspace, or the defaults. A file that can't be read is set aside, not lost."""
-    st.session_state["workspace_stamp"] = _stamp()
-    file = _file()
-    if not file.exists():
-        return _fresh()
-    try:
-        return _checked(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, ConfigError) as error:
-        aside = file.with_suffix(".unreadable.json")
-        file.replace(aside)
-        st.session_state["workspace_notice"] = f"The saved draft could not be read ({error}); it is kept as {aside}."
-        return _fresh()
-
-
-def _checked(loaded: Any) -> dict[str, Any]:
-    if not isinstance(loaded, dict) or loaded.get("schema") != _SCHEMA:
-        raise ValueError("it was written by another version")
-    saved, saved_grid = loaded.get("draft"), loaded.get("grid")
-    if not isinstance(saved, dict) or not isinstance(saved_grid, dict):
-        raise ValueError("it is not a draft")
-    return {"schema": _SCHEMA, "draft": _at_home(complete(saved)), "grid": saved_grid}
+    st.session_state["workspace_stamp"] = draft_file.stamp()
+    loaded, notice = draft_file.load()
+    if notice:
+        st.session_state["workspace_notice"] = notice
+    return loaded
 
 
 def _save(workspace: dict[str, Any]) -> None:
-    durable_write(_file(), json.dumps(workspace, ensure_ascii=False, indent=1))
-    st.session_state["workspace_stamp"] = _stamp()
+    draft_file.save(workspace)
+    st.session_state["workspace_stamp"] = draft_file.stamp()
