@@ -47,7 +47,9 @@ def install_llamafactory(folder: Path) -> Path | str:
     done = folder / ".complete"
     if done.exists():
         return python
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    if folder.exists() and any(folder.iterdir()):
+        return f"{folder} holds something else, or an installation that was broken off: name a new folder"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     same_torch = folder / "constraints.txt"
     same_torch.write_text(f"torch=={importlib.metadata.version('torch').partition('+')[0]}\n")
     asked = subprocess.run(
