@@ -70,6 +70,7 @@ def test_what_a_layer_keeps_is_what_autograd_holds(bf16: bool) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from toolkit.worker.attention import use_short_rows
+    from toolkit.worker.fused_layers import fuse_layers
     from toolkit.worker.fused_lora import fuse
 
     rows, tokens = 2, 48
@@ -80,6 +81,7 @@ def test_what_a_layer_keeps_is_what_autograd_holds(bf16: bool) -> None:
         base = LlamaForCausalLM(config).to(torch.bfloat16 if bf16 else torch.float32)
         model = get_peft_model(base, PeftConfig(r=4, target_modules="all-linear")).train()
         fuse(model)
+        fuse_layers(model)
         use_short_rows(model.get_base_model())
         weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         kept: dict[int, Any] = {}

@@ -23,9 +23,11 @@ def peft_model(tiny_model: Path) -> Any:
 
 @pytest.fixture
 def model(peft_model: Any) -> Iterator[Any]:
+    from toolkit.worker.fused_layers import unfuse_layers
     from toolkit.worker.fused_lora import unfuse
 
     yield peft_model.train()
+    unfuse_layers(peft_model)
     unfuse(peft_model)
     peft_model.get_base_model().set_attn_implementation("sdpa")
 
@@ -70,6 +72,109 @@ def test_fused_layers_equal_peft_s(model: Any, bf16: bool, tolerance: float) -> 
     assert float((fused_logits - logits).norm() / logits.norm()) < tolerance
     assert off_by(fused_gradients, gradients) < tolerance
     assert all(g.dtype == p.dtype for p in model.parameters() if (g := p.grad) is not None)
+
+
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 3e-2)])
+def test_fused_norms_and_feed_forwards_equal_the_library_s(model: Any, bf16: bool, tolerance: float) -> None:
+    from toolkit.worker.fused_layers import fuse_layers
+    from toolkit.worker.fused_lora import fuse
+
+    logits, gradients = outcome(model, batch(), bf16=bf16)
+    fuse(model)
+    assert fuse_layers(model) == 7  # 2 layers x (2 norms and a feed-forward), and the last norm
+    fused_logits, fused_gradients = outcome(model, batch(), bf16=bf16)
+    assert set(fused_gradients) == set(gradients)
+    assert float((fused_logits - logits).norm() / logits.norm()) < tolerance
+    assert off_by(fused_gradients, gradients) < tolerance
+
+
+def test_a_fused_feed_forward_s_gradients_are_the_slope_of_its_values() -> None:
+    import torch
+
+    from toolkit.worker.fused_layers import _Feed, _Norm
+
+    def random(*size: int) -> Any:
+        return torch.randn(*size, dtype=torch.float64, generator=draw).requires_grad_()
+
+    draw = torch.Generator().manual_seed(3)
+    wide, narrow, rank, rows = 6, 5, 2, 4
+    parts = []
+    for into, out in ((wide, narrow), (wide, narrow), (narrow, wide)):
+        parts += [random(out, into).detach(), None, random(rank, into), random(out, rank)]
+    x = random(rows, wide)
+    learned = [part for part in parts if part is not None and part.requires_grad]
+
+    def feed(x: Any, *given: Any) -> Any:
+        rest = iter(given)
+        full = [next(rest) if part is not None and part.requires_grad else part for part in parts]
+        return _Feed.apply(x, [0.5, 0.7, 1.1], *full)
+
+    assert torch.autograd.gradcheck(feed, (x, *learned))
+    weight = random(wide).detach()
+    assert torch.autograd.gradcheck(lambda x: _Norm.apply(x, weight, 1e-6), (x,), atol=1e-3, rtol=1e-2, eps=1e-2)
+
+
+def test_a_norm_of_another_kind_keeps_its_own_step(model: Any) -> None:
+    import torch
+
+    from toolkit.worker.fused_layers import fuse_layers
+    from toolkit.worker.fused_lora import fuse
+
+    fuse(model)
+    first = model.get_base_model().model.layers[0]
+    kind = type(first.input_layernorm)
+    other = type(
+        "OtherRMSNorm", (kind,), {"forward": lambda self, x: (1 + self.weight) * x, "__module__": kind.__module__}
+    )
+    first.input_layernorm.__class__ = other
+    first.mlp.act_fn = torch.nn.GELU()
+    assert fuse_layers(model) == 5
+    first.input_layernorm.__class__, first.mlp.act_fn = kind, torch.nn.SiLU()
+
+
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 2e-2)])
+@pytest.mark.parametrize("at_once", [2**22, 700])
+def test_head_and_loss_in_one_step_equal_the_plain_ones(
+    bf16: bool, tolerance: float, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from toolkit.worker import fused_loss
+
+    monkeypatch.setattr(fused_loss, "MAX_LOGITS", at_once)
+    draw = torch.Generator().manual_seed(2)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    weight = torch.randn(300, 32, generator=draw).to(dtype)
+    labels = torch.randint(0, 300, (11,), generator=draw)
+    one = torch.randn(11, 32, generator=draw).to(dtype).requires_grad_()
+    other = one.detach().clone().requires_grad_()
+    fused = fused_loss.head_loss(one, weight, labels)
+    plain = torch.nn.functional.cross_entropy((other @ weight.T).float(), labels, reduction="sum")
+    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-4)
+    (fused / 7).backward()
+    (plain / 7).backward()
+    assert float((one.grad - other.grad).norm() / other.grad.norm()) < tolerance
+
+
+def test_logits_that_are_changed_after_the_head_are_noticed(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker.fused_loss import has_plain_head
+
+    base = model.get_base_model()
+    assert has_plain_head(base)
+    assert base.training
+    own = type(base).forward
+
+    def capped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = own(self, *args, **kwargs)
+        found.logits = found.logits.tanh()
+        return found
+
+    monkeypatch.setattr(type(base), "forward", capped)
+    assert not has_plain_head(base)
+    monkeypatch.undo()
+    base.lm_head.weight.requires_grad_(True)
+    assert not has_plain_head(base)
+    base.lm_head.weight.requires_grad_(False)
 
 
 def test_a_fused_model_still_answers_as_its_base_and_is_saved_the_same(model: Any, tmp_path: Path) -> None:

@@ -72,15 +72,30 @@ def test_the_lean_loss_is_the_library_s(trainer: Any, count: int | None) -> None
         torch.testing.assert_close(lean_gradients[name], gradient, rtol=1e-3, atol=1e-6)
 
 
-def test_the_head_sees_labelled_positions_alone(trainer: Any) -> None:
+def test_the_head_sees_labelled_positions_alone(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker import trainer as module
+
+    seen: list[int] = []
+    own = module.head_loss
+    monkeypatch.setattr(module, "head_loss", lambda hidden, *rest: (seen.append(len(hidden)), own(hidden, *rest))[1])
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+    trainer.compute_loss(trainer.model, dict(batch))
+    assert seen == [int((batch["labels"][:, 1:] != -100).sum())]
+    head = trainer.model.get_output_embeddings()
+    assert "forward" not in vars(head)  # a later forward scores every position again
+
+
+def test_a_head_that_is_not_plain_scores_labelled_positions_too(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+    fused = trainer.compute_loss(trainer.model, dict(batch)).item()
+    monkeypatch.setattr(trainer, "_plain_head", False)
     seen: list[int] = []
     head = trainer.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda module, inputs, output: seen.append(output[..., 0].numel()))
-    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
-    trainer.compute_loss(trainer.model, dict(batch))
+    assert trainer.compute_loss(trainer.model, dict(batch)).item() == pytest.approx(fused, rel=1e-5)
     handle.remove()
     assert seen == [int((batch["labels"][:, 1:] != -100).sum())]
-    assert not head._forward_pre_hooks  # a later forward scores every position again
+    assert not head._forward_pre_hooks
 
 
 def test_a_huge_batch_takes_the_library_s_chunked_way(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +104,7 @@ def test_a_huge_batch_takes_the_library_s_chunked_way(trainer: Any, monkeypatch:
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     lean = trainer.compute_loss(trainer.model, dict(batch)).item()
     monkeypatch.setattr(module, "MAX_LOGITS", 1)
+    monkeypatch.setattr(trainer, "_plain_head", False)
     trainer._metrics["train"].clear()
     chunked = trainer.compute_loss(trainer.model, dict(batch)).item()
     assert trainer._metrics["train"]["entropy"]  # only the library's way measures it

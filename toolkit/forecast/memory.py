@@ -21,8 +21,10 @@ WASTE = 1.1
 """Memory that the allocator holds for each byte of activations: it keeps pieces that nothing fits into any more."""
 GPU_PROCESS_BYTES = 650_000_000
 """A CUDA context with its kernels and workspaces."""
-MAX_LOGITS = 2**26
-"""Above so many logits the loss goes chunk by chunk (worker/trainer.py)."""
+MAX_LOGITS = 2**22
+"""Logits that exist at once (worker/fused_loss.py)."""
+NORMS = 8
+"""Bytes for each token that a layer's two norms keep beside their inputs."""
 SHORT_ROWS = 1024
 """Up to so many tokens bf16 attention on a CPU keeps a weight for every pair (worker/attention.py)."""
 _STATES = {"sgd": 0.0, "adafactor": 0.25, "rmsprop": 1.0, "adagrad": 1.0, "lion": 1.0, "ademamix": 3.0}
@@ -132,7 +134,9 @@ def _activations(shape: Shape, adapter: Adapter, load: Load) -> float:
 def _kept_by_a_layer(shape: Shape, adapter: Adapter, load: Load) -> float:
     """Bytes for each token: what autograd holds of one layer from its forward to its backward."""
     width = load.width
-    hidden, feed = (16, 16) if load.precision == "fp32" else (12, 8)
+    hidden, feed = 4 * width, 2 * width
+    if load.dropout or load.quantized:  # the feed-forward is not one step then
+        feed = 4 * width
     attention = 2 * width * (shape.queries + shape.keys) + 4 * shape.heads
     if load.precision == "bf16" and not load.gpu and load.longest <= SHORT_ROWS:
         attention += 2 * shape.heads * load.longest
@@ -142,12 +146,12 @@ def _kept_by_a_layer(shape: Shape, adapter: Adapter, load: Load) -> float:
         copies = (width + 4) * adapter.inputs
     elif load.quantized and load.precision != "fp32":  # under autocast peft copies the input once a pair
         copies = width * adapter.inputs
-    return hidden * shape.hidden + feed * shape.feed + attention + narrow + copies
+    return hidden * shape.hidden + feed * shape.feed + NORMS + attention + narrow + copies
 
 
 def _logits(shape: Shape, load: Load) -> float:
-    """The logits of scored tokens, their logarithms and both gradients, or a few chunks of them."""
-    each = 12 if load.precision == "fp32" else 14
-    if load.gpu or load.scored * shape.vocabulary > MAX_LOGITS:
+    """A chunk of logits with their exponentials, and the hidden states of all scored tokens with their gradients."""
+    if load.gpu:
         return min(load.tokens, 4096) * min(shape.vocabulary, 8192) * 12.0
-    return load.scored * shape.vocabulary * each
+    at_once = min(load.scored * shape.vocabulary, max(MAX_LOGITS, shape.vocabulary))
+    return at_once * (8 if load.precision == "fp32" else 10) + 3 * load.scored * shape.hidden * load.width

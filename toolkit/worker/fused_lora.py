@@ -7,6 +7,7 @@ dropout, a variant, several adapters or quantized weights stay peft's. Knows no 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,6 +41,43 @@ def _fusible(layer: nn.Module) -> bool:
     return plain and frozen and isinstance(dropout, nn.Identity) and (bias is None or not bias.requires_grad)
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A frozen weight [out, in] with its bias, and the adapter's down [rank, in] and up [out, rank] beside it."""
+
+    weight: Tensor
+    bias: Tensor | None
+    down: Tensor
+    up: Tensor
+    scale: float
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """rows [n, in] -> (x @ weight.T + bias + scale * (x @ down.T) @ up.T, the narrow product)."""
+        narrow = rows @ self.down.to(rows.dtype).T
+        out = rows @ self.weight.T
+        if self.bias is not None:
+            out += self.bias
+        return out.addmm_(narrow, self.up.to(rows.dtype).T, alpha=self.scale), narrow
+
+    def backward(
+        self, flat: Tensor, rows: Tensor, narrow: Tensor, into: Tensor | None = None, *, inputs: bool = True
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Gradients for (rows, down, up) from that of the output; `into` is added to the first, in place."""
+        back = (flat @ self.up.to(flat.dtype)).mul_(self.scale)
+        for_up = (flat.T @ narrow).mul_(self.scale).to(self.up.dtype)
+        for_down = (back.T @ rows).to(self.down.dtype)
+        if inputs:
+            into = flat @ self.weight if into is None else into.addmm_(flat, self.weight)
+            into.addmm_(back, self.down.to(flat.dtype))
+        return into, for_down, for_up
+
+
+def forward_of(layer: nn.Module) -> _Forward | None:
+    """The fused forward that `fuse` gave a layer."""
+    found = vars(layer).get("forward")
+    return found if isinstance(found, _Forward) else None
+
+
 class _Forward:
     """Stands where a layer's `forward` was; whatever is not plain training goes to peft's own."""
 
@@ -47,19 +85,28 @@ class _Forward:
         (self._name,) = layer.lora_A
         self._layer = layer
 
-    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        layer, name = self._layer, self._name
-        if args or kwargs or layer.disable_adapters or layer.merged or layer.active_adapters != [name]:
-            return type(layer).forward(layer, x, *args, **kwargs)
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else layer.base_layer.weight.dtype
+    @property
+    def plain(self) -> bool:
+        layer = self._layer
+        return not layer.disable_adapters and not layer.merged and layer.active_adapters == [self._name]
+
+    def pair(self, x: Tensor) -> Pair:
+        """The layer's tensors, the frozen ones in the precision that `x` is computed in."""
+        layer, name, kind = self._layer, self._name, x.device.type
         base = layer.base_layer
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else base.weight.dtype
         down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-        return _LoraProduct.apply(x.to(dtype), base.weight.to(dtype), base.bias, down, up, layer.scaling[name])
+        return Pair(base.weight.to(dtype), base.bias, down, up, layer.scaling[name])
+
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if args or kwargs or not self.plain:
+            return type(self._layer).forward(self._layer, x, *args, **kwargs)
+        pair = self.pair(x)
+        return _LoraProduct.apply(x.to(pair.weight.dtype), pair.weight, pair.bias, pair.down, pair.up, pair.scale)
 
 
 class _LoraProduct(torch.autograd.Function):
-    """x @ weight.T + bias + scale * (x @ down.T) @ up.T, differentiable in x, down and up."""
+    """A pair's product, differentiable in x, down and up."""
 
     @staticmethod
     def forward(
@@ -67,11 +114,7 @@ class _LoraProduct(torch.autograd.Function):
     ) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             rows = x.reshape(-1, x.shape[-1])
-            narrow = rows @ down.to(x.dtype).T
-            out = rows @ weight.T
-            if bias is not None:
-                out += bias
-            out.addmm_(narrow, up.to(x.dtype).T, alpha=scale)
+            out, narrow = Pair(weight, bias, down, up, scale).forward(rows)
         ctx.save_for_backward(rows, narrow, weight, down, up)
         ctx.scale = scale
         return out.view(*x.shape[:-1], out.shape[-1])
@@ -81,10 +124,8 @@ class _LoraProduct(torch.autograd.Function):
         rows, narrow, weight, down, up = ctx.saved_tensors
         gradient = gradients[0]
         flat = gradient.reshape(-1, gradient.shape[-1])
-        back = (flat @ up.to(flat.dtype)).mul_(ctx.scale)
-        for_up = (flat.T @ narrow).mul_(ctx.scale).to(up.dtype)
-        for_down = (back.T @ rows).to(down.dtype)
-        for_x = None
-        if ctx.needs_input_grad[0]:
-            for_x = (flat @ weight).addmm_(back, down.to(flat.dtype)).view(*gradient.shape[:-1], rows.shape[-1])
+        pair = Pair(weight, None, down, up, ctx.scale)
+        for_x, for_down, for_up = pair.backward(flat, rows, narrow, inputs=ctx.needs_input_grad[0])
+        if for_x is not None:
+            for_x = for_x.view(*gradient.shape[:-1], rows.shape[-1])
         return for_x, None, None, for_down, for_up, None

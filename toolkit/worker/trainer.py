@@ -7,6 +7,7 @@ position, prompt and padding included. Which layers and attention compute the sa
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,9 @@ from toolkit.data.batches import batches_of_like_length, count_batches
 from toolkit.worker.attention import use_short_rows
 from toolkit.worker.checkpoint_trainer import CheckpointedTrainer
 from toolkit.worker.dataset import IGNORED
+from toolkit.worker.fused_layers import fuse_layers
 from toolkit.worker.fused_lora import fuse
+from toolkit.worker.fused_loss import has_plain_head, head_loss, hidden_before
 from toolkit.worker.likelihood import only_positions
 from toolkit.worker.microbatch import MicroBatchedTrainer
 from toolkit.worker.splits import token_lengths
@@ -36,10 +39,21 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._plain_head = False
         if self.accelerator.distributed_type in WHOLE_WEIGHTS:
             fuse(self.model)
+            fuse_layers(self.model)
             if self.args.device.type == "cpu":
                 use_short_rows(self.model.get_base_model())
+                self._plain_head = has_plain_head(self.model.get_base_model())
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        # the library collects garbage before its first step: what was imported and loaded stays for good
+        gc.freeze()
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            gc.unfreeze()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Nobody reads the sum, and the library walks through every module of the model at each step for it."""
@@ -59,9 +73,14 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # padding comes last and no token looks ahead: without labels there, its mask changes nothing and costs time
         rest = {name: value for name, value in inputs.items() if name not in ("labels", "attention_mask")}
-        with only_positions(head, scored):
-            logits = model(**rest, use_cache=False).logits
-        total = nn.functional.cross_entropy(logits[0].float(), labels[scored], reduction="sum")
+        if self._plain_head:
+            with hidden_before(head, scored) as hidden:
+                model(**rest, use_cache=False)
+            total = head_loss(hidden[0], head.weight, labels[scored])
+        else:
+            with only_positions(head, scored):
+                logits = model(**rest, use_cache=False).logits
+            total = nn.functional.cross_entropy(logits[0].float(), labels[scored], reduction="sum")
         count = scored.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         loss = total / count.clamp(min=1)
         # the count covers every process, and their gradients are averaged
@@ -69,6 +88,8 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         return loss * self.accelerator.num_processes if shared else loss
 
     def _worth_it(self, scored: Tensor) -> bool:
+        if self._plain_head:
+            return True
         vocabulary = self.model.config.get_text_config().vocab_size
         return self.args.device.type == "cpu" and int(scored.sum()) * vocabulary <= MAX_LOGITS
 
