@@ -15,7 +15,7 @@ with chrome.page("evaluate"):
     found, _ = entries(list_runs(state.save_dir()))
     usable = [entry for entry in found if entry.status.adapter_ready]
     if usable:
-        evaluate(usable)
+        evaluate(usable, found)
         chrome.next_step("playground", "Talk to it in the playground")
     elif living():
         with st.container(border=True):

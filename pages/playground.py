@@ -15,7 +15,7 @@ with chrome.page("playground"):
     found, _ = entries(list_runs(state.save_dir()))
     usable = [entry for entry in found if entry.status.adapter_ready]
     if usable:
-        playground(usable)
+        playground(usable, found)
         chrome.next_step("configure", "Change a setting and train again")
     elif living():
         with st.container(border=True):

@@ -7,6 +7,7 @@ the same command goes on then. Knows neither how a model is asked nor how an int
 from __future__ import annotations
 
 import time
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from toolkit.evaluation.place import Evaluation, Spec
 from toolkit.evaluation.questions import templates_for
 from toolkit.evaluation.results import Results, read_results
 from toolkit.evaluation.rules import RuleSet, read_rules
-from toolkit.evaluation.verdict import gap_words, written
+from toolkit.evaluation.verdict import gap_words, sentences, written
 from toolkit.runs.configfile import read_text
 from toolkit.runs.rundir import RunDir, open_run, read_config
 
@@ -43,7 +44,7 @@ def evaluate(
     file: Annotated[Path | None, typer.Option(help="A CSV or JSON file with the columns of the templates.")] = None,
     prompts: Annotated[str, typer.Option(help="A prompt set, by name or id.")] = "",
     rows: Annotated[int, typer.Option(min=0, help="At most so many rows; 0 means all.")] = place.DEFAULT_ROWS,
-    compare: Annotated[list[str] | None, typer.Option(help="Another run on the same base; may be repeated.")] = None,
+    compare: Annotated[list[str] | None, typer.Option(help="Another run, or RUN@STEP; may be repeated.")] = None,
     rules: Annotated[Path | None, typer.Option(help="A YAML or JSON file with rules and a gate.")] = None,
     probe: Annotated[bool, typer.Option(help="Look whether something was forgotten.")] = True,
     new: Annotated[bool, typer.Option("--new", help="Start anew instead of going on with an unfinished one.")] = False,
@@ -137,6 +138,9 @@ def _tell(results: Results | None) -> None:
         if len(results.adapters) > 1:
             out.print(f"\n{name}:")
         out.print(" ".join(results.sentences[name]))
+    for left, right in combinations(results.adapters, 2):
+        words = sentences(results, right, left, (left, left))
+        out.print(f"\n{right} against {left}: {' '.join(words)}")
     for model, reasons in results.failures.items():
         for reason, count in reasons.items():
             out.print(f"{model}: {count} without an answer: {reason}")

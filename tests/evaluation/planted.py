@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.fakes.training import make_table
@@ -32,29 +32,40 @@ def make_run(save_dir: Path, expected: Sequence[str]) -> RunDir:
 
 def plant(
     run: RunDir,
-    said: dict[str, tuple[str, str]],
+    said: Mapping[str, Sequence[str]],
     rules: RuleSet | None = None,
     probe: Sequence[float] = (),
     asked_for: Sequence[str] = (),
+    others: Sequence[str] = (),
 ) -> tuple[Evaluation, Results]:
-    """An evaluation that is over. said: expected answer -> (base's, adapter's). probe: how the loss moves a passage.
-
-    asked_for: the expected answers row by row, where one occurs more than once.
+    """An evaluation that is over. said: expected answer -> (base's, adapter's, those of the others). probe: how the
+    loss moves a passage. asked_for: the expected answers row by row, where one occurs more than once.
     """
+    models = (BASE, run.id, *others)
     cells: list[dict[str, str | None]] = [{"q": f"question {i}", "a": text} for i, text in enumerate(asked_for or said)]
     table = make_table(run.save_dir / "asked.parquet", cells)
-    evaluation = place.create(run, Spec(rows=None, source="file", label="planted rows"), rules, table=table)
+    spec = Spec(rows=None, source="file", label="planted rows", compared=tuple(others))
+    evaluation = place.create(run, spec, rules, table=table)
     asked = questions(evaluation)
     log = AnswerLog(evaluation.answers_path)
     for question in asked:
-        for model, text in zip((BASE, run.id), said[question.expected or ""], strict=True):
+        for model, text in zip(models, said[question.expected or ""], strict=True):
             nll = 1.0 if text == question.expected else 6.0
             log.write([Answer(model, question.position, text, tokens=3, nll=nll, loss_tokens=3)])
     for at, moved in enumerate(probe):
         log.write([Probed(BASE, at, 10.0, 10), Probed(run.id, at, 10.0 + moved, 10)])
     log.close()
     found = read_answers(evaluation.answers_path)
-    return evaluation, conclude(evaluation, asked, found, (BASE, run.id), 1.0)
+    return evaluation, conclude(evaluation, asked, found, models, 1.0)
+
+
+def two_adapters() -> dict[str, tuple[str, str, str]]:
+    """46 rows that the base gets wrong; from the first adapter to the second 10 are fixed, 25 broken, 5 right twice."""
+    rights = [(number < 30, 25 <= number < 40) for number in range(46)]
+    return {
+        f"answer {number}": ("no idea", *(f"answer {number}" if right else "wrong" for right in pair))
+        for number, pair in enumerate(rights)
+    }  # type: ignore[return-value]
 
 
 def known_flips(

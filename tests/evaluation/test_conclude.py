@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.evaluation.planted import known_flips, make_run, plant
+from tests.evaluation.planted import known_flips, make_run, plant, two_adapters
 from toolkit.evaluation import place
 from toolkit.evaluation.answers import Answer, AnswerLog, read_answers
 from toolkit.evaluation.conclude import conclude
 from toolkit.evaluation.place import BASE, Spec
 from toolkit.evaluation.questions import questions
 from toolkit.evaluation.results import Flips, read_results
-from toolkit.evaluation.rows import read_rows
+from toolkit.evaluation.rows import against, read_rows
 from toolkit.evaluation.rules import read_rules
+from toolkit.evaluation.verdict import sentences
 
 GATE = {"rules": [{"kind": "contains", "text": "wrong", "negate": True, "at_least": 0.9}], "gate": {}}
 
@@ -37,6 +38,39 @@ def test_known_flips_are_counted_exactly(tmp_path: Path) -> None:
     worst = int(np.argmax(rows["damage_1"].to_numpy()))
     assert outcomes[worst] == "broke"
     assert read_results(evaluation.results_path) == results
+
+
+def test_two_adapters_are_held_against_each_other(tmp_path: Path) -> None:
+    said = two_adapters()
+    run = make_run(tmp_path, list(said))
+    evaluation, results = plant(run, said, others=["other"])
+    exact = results.figure("exact_match")
+    assert exact is not None
+    assert [exact.against(BASE, name).verdict for name in results.adapters] == ["better", "better"]
+    there, back = exact.against(run.id, "other"), exact.against("other", run.id)
+    assert (there.verdict, back.verdict) == ("worse", "better")
+    assert (there.value, there.low, there.high, there.p) == (-back.value, -back.high, -back.low, back.p)  # type: ignore[operator]
+    assert there.value == pytest.approx((15 - 30) / 46)
+    assert results.flips_of(run.id, "other") == Flips(fixed=10, broke=25, same=5, both_wrong=6)
+    assert results.flips_of("other", run.id) == Flips(fixed=25, broke=10, same=5, both_wrong=6)
+    words = sentences(results, "other", run.id, ("the first", "the first"))
+    assert words[0] == "It is worse than the first." and "fixed 10 rows and broke 25" in words[-1]
+    rows = read_rows(evaluation.rows_path)
+    turned = against(rows, 1, 2)
+    kinds = turned["outcome_2"].to_pylist()
+    assert [kinds.count(kind) for kind in ("fixed", "broke", "same", "both wrong")] == [10, 25, 5, 6]
+    assert kinds[int(np.argmax(turned["damage_2"].to_numpy()))] == "broke"
+    assert against(rows, 0, 2) is rows
+    assert read_results(evaluation.results_path) == results
+
+
+def test_two_adapters_that_differ_by_chance_are_within_noise(tmp_path: Path) -> None:
+    said = {name: (base, first, name if at in (3, 40) else first) for at, (name, (base, first, _)) in
+            enumerate(two_adapters().items())}  # fmt: skip
+    run = make_run(tmp_path, list(said))
+    _, results = plant(run, said, others=["other"])
+    words = sentences(results, "other", run.id, ("the first", "the first"))
+    assert words[0] == "No difference to the first that these rows can show."
 
 
 def test_more_broken_than_fixed_is_worse(tmp_path: Path) -> None:

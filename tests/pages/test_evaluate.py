@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.evaluation.planted import known_flips, plant
+from tests.evaluation.planted import known_flips, plant, two_adapters
 from tests.pages.conftest import Stage, button, words
 from toolkit.evaluation import place, prompt_sets, state
 from toolkit.evaluation.busy import models_lock
@@ -85,6 +85,41 @@ def test_known_flips_are_on_the_page_exactly(stage: Stage, run: RunDir) -> None:
     assert len(stage.checked(app).dataframe[-1].value) == 7, "4 and 40 to 45"
     app = app.text_input(key="row_text").set_value("nowhere").run()
     assert "No row fits the filter" in words(stage.checked(app))
+
+
+def test_two_adapters_are_compared_on_the_page(stage: Stage, run: RunDir) -> None:
+    other = stage.finished("yours")
+    evaluation, _ = plant(run, two_adapters(), others=[other.id])
+    over(evaluation)
+    app = stage.page("evaluate", run)
+    assert words(app).count("It is better than its base model.") == 2
+    assert tiles(app) == {"Fixed": "30", "Broke": "0", "Same": "0", "Both wrong": "16"}
+    app = stage.checked(app.selectbox(key=f"model_{evaluation.id}").set_value(other.id).run())
+    assert tiles(app)["Fixed"] == "15"
+    app = stage.checked(app.selectbox(key=f"against_{evaluation.id}_{other.id}").set_value(run.id).run())
+    assert tiles(app) == {"Fixed": "10", "Broke": "25", "Same": "5", "Both wrong": "6"}
+    assert "yours against mine, on the same rows" in words(app) and "It is worse than mine." in words(app)
+    rows = app.dataframe[-1].value
+    assert list(rows.columns[-3:]) == ["Expected", "mine", "yours"]
+    assert list(rows[""])[:2] == ["▼ Broke"] * 2
+    measures = app.dataframe[0].value
+    assert measures.loc[measures["Measure"] == "Exact match", "Verdict"].item() == "worse"
+
+
+def test_one_that_broke_off_goes_on_when_its_page_is_opened(
+    stage: Stage, run: RunDir, started: list[Evaluation]
+) -> None:
+    evaluation = place.create(run, Spec())
+    with EventWriter(evaluation.events_path) as events:
+        events.append("started")
+        events.append("progress", done=3, total=20)
+    app = stage.page("evaluate", run)
+    assert started == [evaluation]
+    app = stage.checked(app.run())
+    assert started == [evaluation], "once a session: one that always dies waits for a person"
+    assert "It was ended from outside" in words(app)
+    stage.checked(button(app, "Go on where it was").click().run())
+    assert started == [evaluation] * 2
 
 
 def test_a_null_change_is_within_noise(stage: Stage, run: RunDir) -> None:

@@ -29,6 +29,12 @@ def load(model: Path) -> Any:
     return Adapters(load_base(make_config(model.parent, model)).eval())
 
 
+def attach(adapters: Any, name: str, folder: Path) -> None:
+    from toolkit.worker.adapter_file import read_adapter
+
+    adapters.attach(name, *read_adapter(folder))
+
+
 def logits(adapters: Any) -> Any:
     import torch
 
@@ -81,13 +87,13 @@ def test_switching_is_exact(tiny_model: Path, tmp_path: Path, runs: Path, first:
     a, b = finished_run(runs, model, 1, **first), finished_run(runs, model, 2)
     adapters = load(model)
     base = logits(adapters)
-    adapters.attach("a", a.adapter_dir)
+    attach(adapters, "a", a.adapter_dir)
     adapters.select("a")
     only_a = logits(adapters)
     assert adapters.merged
     torch.testing.assert_close(only_a, alone(model, a.adapter_dir), atol=1e-5, rtol=1e-5)
     assert (only_a - base).abs().max() > 0.01
-    adapters.attach("b", b.adapter_dir)
+    attach(adapters, "b", b.adapter_dir)
     for name, expected in [("base", base), ("b", alone(model, b.adapter_dir)), ("base", base), ("a", only_a)] * 2:
         adapters.select(name)
         if name == "b":
@@ -105,7 +111,7 @@ def test_half_precision_stays_unmerged(tiny_model: Path, runs: Path) -> None:
     adapters = load(tiny_model)
     adapters.model.to(torch.bfloat16)
     base = logits(adapters)
-    adapters.attach("a", run.adapter_dir)
+    attach(adapters, "a", run.adapter_dir)
     adapters.select("a")
     assert not adapters.merged
     assert not torch.equal(logits(adapters), base)
@@ -125,7 +131,7 @@ def test_without_memory_for_copies_nothing_is_merged(
     monkeypatch.setattr(module, "_free_memory", lambda device: 1000)
     adapters = load(tiny_model)
     base = logits(adapters)
-    adapters.attach("a", run.adapter_dir)
+    attach(adapters, "a", run.adapter_dir)
     adapters.select("a")
     assert not adapters.merged
     torch.testing.assert_close(logits(adapters), alone(tiny_model, run.adapter_dir), atol=0, rtol=0)
@@ -176,7 +182,7 @@ def test_what_is_no_plain_adapter_is_refused_and_the_others_stay(tiny_model: Pat
     good = finished_run(runs, tiny_model)
     adapters = load(tiny_model)
     base = logits(adapters)
-    adapters.attach("good", good.adapter_dir)
+    attach(adapters, "good", good.adapter_dir)
     adapters.select("good")
     expected = logits(adapters)
     assert len(HOSTILE) == 16
@@ -185,7 +191,7 @@ def test_what_is_no_plain_adapter_is_refused_and_the_others_stay(tiny_model: Pat
         shutil.copytree(good.adapter_dir, folder)
         spoil(folder)
         with pytest.raises(EngineError) as caught:
-            adapters.attach(f"bad{number}", folder)
+            attach(adapters, f"bad{number}", folder)
         assert caught.value.hint, name
         adapters.select("good")
         assert torch.equal(logits(adapters), expected), name
@@ -196,7 +202,7 @@ def test_what_is_no_plain_adapter_is_refused_and_the_others_stay(tiny_model: Pat
 
 def test_where_an_adapter_claims_to_come_from_does_not_matter(tiny_model: Path, runs: Path) -> None:
     from tests.fakes.engine_runs import finished_run
-    from toolkit.worker.adapters import read_config
+    from toolkit.worker.adapter_file import read_config
 
     run = finished_run(runs, tiny_model)
     edited(base_model_name_or_path="evil/model", auto_mapping={"parent_library": "os"}, revision="x")(run.adapter_dir)

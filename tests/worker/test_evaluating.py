@@ -230,6 +230,23 @@ def test_two_runs_are_compared_on_one_base(save_dir: Path, tiny_model: Path) -> 
     assert answers_of(evaluation, second.id) == answers_of(evaluation, BASE)
 
 
+def test_a_checkpoint_is_evaluated_beside_the_adapter(save_dir: Path, tiny_model: Path) -> None:
+    from tests.worker.test_checkpoint_answers import trained
+
+    run = trained(save_dir, tiny_model)
+    names = (f"{run.id}@4", f"{run.id}@3")
+    evaluation = place.create(run, Spec(compared=names, probe=False))
+    assert carry_out(evaluation) == 0
+    results = results_of(evaluation)
+    assert results.models == (BASE, run.id, *names)
+    loss = results.figure("loss")
+    assert loss is not None
+    last, before = (loss.against(run.id, name) for name in names)
+    assert last.value == 0, "the last checkpoint is the adapter"
+    assert before.value != 0
+    assert results.flips_of(run.id, names[0]).broke == 0
+
+
 def test_its_process_lives_alone_and_is_found(save_dir: Path, tiny_model: Path) -> None:
     run = make_run(save_dir, tiny_model)
     evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS])

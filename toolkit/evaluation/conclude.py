@@ -15,7 +15,7 @@ from toolkit.evaluation.answers import Answer, Key, Probed, Recorded
 from toolkit.evaluation.measures import BY_NAME, LOSS, MEASURES, Measure
 from toolkit.evaluation.place import Evaluation, current_rules, read_spec
 from toolkit.evaluation.questions import Question
-from toolkit.evaluation.results import Confusion, Figure, Results, RuleFigure, write_results
+from toolkit.evaluation.results import Confusion, Figure, Flips, Results, RuleFigure, write_results
 from toolkit.evaluation.rows import Array, ModelRows, answer_list, count_flips, outcomes, table, write_rows
 from toolkit.evaluation.rules import RuleSet, broken, title
 
@@ -41,6 +41,7 @@ def conclude(
         fields=tuple(_fields(parts, there, kind, models, spec.seed)),
         confusion=_confusion(parts, there, kind),
         flips={part.name: count_flips(outcomes(parts[0], part)) for part in parts[1:]},
+        flips_between=_flips_between(parts[1:]),
         rules=tuple(_rules(parts, rules, models, spec.seed)),
         probe=_probe(found.probed, models, spec.seed),
     )  # fmt: skip
@@ -48,6 +49,16 @@ def conclude(
     write_rows(evaluation.rows_path, table(there, parts))
     write_results(evaluation.results_path, judged)
     return judged
+
+
+def _flips_between(parts: Sequence[ModelRows]) -> dict[str, dict[str, Flips]]:
+    """reference -> adapter -> flips, for any two adapters."""
+    if len(parts) < 2:
+        return {}
+    return {
+        left.name: {right.name: count_flips(outcomes(left, right)) for right in parts if right is not left}
+        for left in parts
+    }
 
 
 def _model_rows(

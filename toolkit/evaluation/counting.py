@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -79,11 +80,25 @@ def _figure(column: Column, draws: Array, models: Sequence[str], seed: int) -> F
     shown = {name: _value(column, draws[:, i], float(values[i])) for i, name in enumerate(models)}
     if column.exponential:
         values, draws = _exp(values), _exp(draws)
-    compared = {
-        name: _difference(column, draws[:, i] - draws[:, 0], float(values[i] - values[0]), i, seed)
-        for i, name in enumerate(models) if i
-    }  # fmt: skip
-    return Figure(measure=column.name, rows=column.rows, models=shown, differences=compared)
+
+    def gap(i: int, reference: int = 0) -> Difference:
+        value = float(values[i] - values[reference])
+        return _difference(column, draws[:, i] - draws[:, reference], value, (reference, i), seed)
+
+    others = list(enumerate(models))[1:]
+    between: dict[str, dict[str, Difference]] = {name: {} for _, name in others} if len(others) > 1 else {}
+    for (first, reference), (second, name) in combinations(others, 2):
+        between[reference][name] = gap(second, first)
+        between[name][reference] = _mirrored(between[reference][name])
+    compared = {name: gap(i) for i, name in others}
+    return Figure(measure=column.name, rows=column.rows, models=shown, differences=compared, between=between)
+
+
+def _mirrored(gap: Difference) -> Difference:
+    """The same difference seen from the other side."""
+    value, low, high = (None if end is None else -end for end in (gap.value, gap.high, gap.low))
+    swapped: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+    return Difference(value=value, low=low, high=high, p=gap.p, verdict=swapped.get(gap.verdict, gap.verdict))
 
 
 def _value(column: Column, draws: Array, value: float) -> Value:
@@ -101,14 +116,16 @@ def _exp(values: Any) -> Any:
     return np.exp(np.minimum(values, 700))
 
 
-def _difference(column: Column, draws: Array, value: float, at: int, seed: int) -> Difference:
+def _difference(column: Column, draws: Array, value: float, pair: tuple[int, int], seed: int) -> Difference:
+    """pair: the places of the reference and of the model."""
     found = interval(draws, value, column.rows, DIFFERENCE)
     if found is not None and column.form == "share":
         found = (max(-1.0, found[0]), min(1.0, found[1]))
         if abs(value) == 1.0:  # every row alike: see share_interval
             sure = math.copysign(((1 - DIFFERENCE) / 2) ** (1 / column.rows), value)
             found = (min(sure, value), max(sure, value))
-    gap = column.sample.top[:, at] - column.sample.top[:, 0]
+    reference, at = pair
+    gap = column.sample.top[:, at] - column.sample.top[:, reference]
     p = flip_p(gap, seed)
     low, high = found or (None, None)
     return Difference(value=_number(value), low=low, high=high, p=p, verdict=verdict(column.better, found, p))

@@ -40,16 +40,26 @@ class Difference(_Record):
 
 
 class Figure(_Record):
-    """One measure over `rows` rows. models: by name; differences: by adapter."""
+    """One measure over `rows` rows. models: by name; differences: by adapter, against the base.
+
+    between: reference -> adapter -> its difference to that reference, for any two adapters.
+    """
 
     measure: str
     rows: int
     models: dict[str, Value]
     differences: dict[str, Difference] = {}
+    between: dict[str, dict[str, Difference]] = {}
+
+    def against(self, reference: str, name: str) -> Difference:
+        """`name` minus `reference`; of what was counted before pairs were, nothing is known."""
+        if reference in self.between:
+            return self.between[reference].get(name, Difference())
+        return self.differences.get(name, Difference())
 
 
 class Flips(_Record):
-    """Rows by what became of them from base to adapter, by exact match. same: both right."""
+    """Rows by what became of them from one model to another, by exact match. same: both right."""
 
     fixed: int = 0
     broke: int = 0
@@ -100,6 +110,7 @@ class Results(_Record):
     fields: tuple[Figure, ...] = ()
     confusion: Confusion | None = None
     flips: dict[str, Flips] = {}
+    flips_between: dict[str, dict[str, Flips]] = {}
     rules: tuple[RuleFigure, ...] = ()
     gate: dict[str, GateFigure] = {}
     probe: Figure | None = None
@@ -109,6 +120,12 @@ class Results(_Record):
     @property
     def adapters(self) -> tuple[str, ...]:
         return self.models[1:]
+
+    def flips_of(self, reference: str, name: str) -> Flips:
+        """What became of the rows from `reference` to `name`."""
+        if reference in self.flips_between:
+            return self.flips_between[reference].get(name, Flips())
+        return self.flips.get(name, Flips())
 
     def figure(self, measure: str) -> Figure | None:
         return next((one for one in self.figures if one.measure == measure), None)

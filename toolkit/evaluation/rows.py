@@ -38,7 +38,7 @@ class ModelRows:
 
 
 def outcomes(base: ModelRows, adapter: ModelRows) -> list[Outcome]:
-    """What became of each row from base to adapter, by exact match."""
+    """What became of each row from one model (the base) to another, by exact match."""
     before, after = base.scores.get("exact_match"), adapter.scores.get("exact_match")
     if before is None or after is None:
         return ["no expected answer"] * len(base.answers)
@@ -83,6 +83,25 @@ def table(questions: Sequence[Question], models: Sequence[ModelRows]) -> pa.Tabl
             columns[f"outcome_{at}"] = pa.array(outcomes(models[0], model), pa.string())
             columns[f"damage_{at}"] = pa.array(damage(models[0], model), pa.float64())
     return pa.table(columns)
+
+
+def against(rows: pa.Table, reference: int, at: int) -> pa.Table:
+    """The table with outcome and damage of the model at `at` counted from another one than the base."""
+    if reference == 0:
+        return rows
+    left, right = (_scored(rows, place) for place in (reference, at))
+    counted = {f"outcome_{at}": pa.array(outcomes(left, right), pa.string()),
+               f"damage_{at}": pa.array(damage(left, right), pa.float64())}  # fmt: skip
+    for name, column in counted.items():
+        rows = rows.set_column(rows.column_names.index(name), name, column)
+    return rows
+
+
+def _scored(rows: pa.Table, at: int) -> ModelRows:
+    """A model's row scores, read back; its answers are not needed to compare."""
+    names = (name for name in KEPT_SCORES if f"score_{name}_{at}" in rows.column_names)
+    scores = {name: rows[f"score_{name}_{at}"].to_numpy() for name in names}
+    return ModelRows(str(at), [Answer(str(at), 0)] * len(rows), scores, ())
 
 
 def _columns(at: int, model: ModelRows) -> dict[str, Any]:

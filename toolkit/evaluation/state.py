@@ -30,7 +30,10 @@ STARTING = "start.lock"
 
 @dataclass(frozen=True)
 class Progress:
-    """done and total: answers. remaining_s: None while it can't be known. message and hint: why it failed."""
+    """done and total: answers. remaining_s: None while it can't be known. message and hint: why it failed.
+
+    attempts: how often its process has been started.
+    """
 
     state: State
     phase: str = ""
@@ -40,6 +43,7 @@ class Progress:
     remaining_s: float | None = None
     message: str = ""
     hint: str = ""
+    attempts: int = 0
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -56,10 +60,11 @@ def fold(events: Iterable[Event], *, held: bool, now: float | None = None) -> Pr
     seen: dict[str, Any] = {}
     last: Event | None = None
     warnings: list[str] = []
+    attempts = 0
     for event in events:
         last = event
         if event["kind"] == "started":
-            seen, warnings = {"began": event["t"]}, []
+            seen, warnings, attempts = {"began": event["t"]}, [], attempts + 1
         elif event["kind"] == "warning":
             warnings.append(str(event.get("message", "")))
         else:
@@ -71,7 +76,7 @@ def fold(events: Iterable[Event], *, held: bool, now: float | None = None) -> Pr
         state=state, phase=str(seen.get("phase", "")), done=int(seen.get("done", 0)), total=int(seen.get("total", 0)),
         elapsed_s=max(0.0, until - seen.get("began", until)), remaining_s=seen.get("remaining_s") if held else None,
         message=str(seen.get("message", "")) if state == "failed" else "",
-        hint=str(seen.get("hint", "")) if state == "failed" else "", warnings=tuple(warnings),
+        hint=str(seen.get("hint", "")) if state == "failed" else "", attempts=attempts, warnings=tuple(warnings),
     )  # fmt: skip
 
 

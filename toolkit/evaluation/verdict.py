@@ -7,19 +7,27 @@ from __future__ import annotations
 
 from toolkit.evaluation.intervals import FEWEST
 from toolkit.evaluation.measures import BY_NAME, Measure
-from toolkit.evaluation.results import Difference, Figure, Flips, GateFigure, Results
+from toolkit.evaluation.place import BASE
+from toolkit.evaluation.results import Difference, Figure, Flips, GateFigure, Results, Verdict
 from toolkit.evaluation.rules import Gate
 
 HEADLINES = ("exact_match", "json_fields", "token_f1", "loss", "perplexity")
 """The verdict rests on the first of these that says anything about these rows."""
 SILENT = 0.05
 """A share that no model reaches says nothing: free text is hardly ever matched exactly."""
+ITS_BASE = "its base model"
 OPENINGS = {
-    "better": "It is better than its base model.",
-    "worse": "It is worse than its base model.",
-    "noise": "No difference to its base model that these rows can show.",
-    "differs": "It differs from its base model.",
+    "better": "It is better than {}.",
+    "worse": "It is worse than {}.",
+    "noise": "No difference to {} that these rows can show.",
+    "differs": "It differs from {}.",
 }
+
+
+def opening(verdict: Verdict, reference: str = ITS_BASE) -> str:
+    """The first sentence of a verdict. reference: what it is compared with, in words."""
+    before, after = OPENINGS[verdict].split("{}")
+    return f"{before}{reference}{after}"
 
 
 def judge(results: Results, gate: Gate | None) -> Results:
@@ -28,7 +36,7 @@ def judge(results: Results, gate: Gate | None) -> Results:
     named = results.model_copy(update={"headline": headline})
     return named.model_copy(
         update={
-            "sentences": {name: _sentences(named, name) for name in named.adapters},
+            "sentences": {name: sentences(named, name) for name in named.adapters},
             "gate": {name: _gate(named, gate, name) for name in named.adapters} if gate else {},
         }
     )
@@ -45,29 +53,32 @@ def _headline(results: Results) -> str | None:
     return None
 
 
-def _sentences(results: Results, name: str) -> tuple[str, ...]:
+def sentences(
+    results: Results, name: str, reference: str = BASE, called: tuple[str, str] = (ITS_BASE, "base")
+) -> tuple[str, ...]:
+    """`name` against `reference`, most important first. called: the reference in a sentence, and before a value."""
     figure = results.figure(results.headline) if results.headline else None
     if figure is None:
         return ("No expected answers are known, so nothing can be called right or wrong: read the rows.",)
     return tuple(
         sentence
         for sentence in (
-            OPENINGS[figure.differences[name].verdict],
-            _main(figure, name),
+            opening(figure.against(reference, name).verdict, called[0]),
+            _main(figure, name, reference, called[1]),
             f"With only {_rows(figure.rows)}, chance can't be told from change." if figure.rows < FEWEST else "",
-            _flips(results.flips[name]) if results.headline == "exact_match" else "",
-            _probe(results.probe, name),
+            _flips(results.flips_of(reference, name)) if results.headline == "exact_match" else "",
+            _probe(results.probe, name) if reference == BASE else "",
         )
         if sentence
     )
 
 
-def _main(figure: Figure, name: str) -> str:
+def _main(figure: Figure, name: str, reference: str, called: str) -> str:
     measure = BY_NAME[figure.measure]
-    adapter, base, gap = figure.models[name], figure.models["base"], figure.differences[name]
+    value, other = figure.models[name], figure.models[reference]
     return (
-        f"{measure.title} over {_rows(figure.rows)}: {written(measure, adapter.value)}, "
-        f"base {written(measure, base.value)}; difference {gap_words(measure, gap)}."
+        f"{measure.title} over {_rows(figure.rows)}: {written(measure, value.value)}, "
+        f"{called} {written(measure, other.value)}; difference {gap_words(measure, figure.against(reference, name))}."
     )
 
 

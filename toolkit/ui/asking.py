@@ -30,7 +30,7 @@ Message = Mapping[str, str]
 
 @dataclass
 class Answer:
-    """One model's answer, as far as it has come. model: a run id, or client.BASE. way: which settings it had."""
+    """One model's answer, as far as it has come. model: a name (`answerers.py`), or client.BASE. way: its settings."""
 
     model: str
     title: str

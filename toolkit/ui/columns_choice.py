@@ -5,22 +5,22 @@ The settings are the form's for all columns, or a column's own: a preset, or a c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from toolkit import client
 from toolkit.config import InferenceConfig
-from toolkit.errors import ToolkitError
-from toolkit.runs.rundir import RunDir, read_config
 from toolkit.ui import state
+from toolkit.ui.beside import beside
 from toolkit.ui.plain import plain
 from toolkit.ui.run_table import Entry
 
 MOST_COLUMNS = 4
+ADDRESS = "beside"
+"""The parameter of the address that names the columns beside the run."""
 PRESETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "greedy": (":material/straight:", {"do_sample": False}),
     "balanced": (":material/balance:", {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 50}),
@@ -32,7 +32,7 @@ WAYS = {SHARED: "As in the form", **{name: name.capitalize() for name in PRESETS
 
 @dataclass(frozen=True)
 class Column:
-    """One answerer. model: a run id or client.BASE. inference: None while its settings are wrong."""
+    """One answerer. model: a name (`answerers.py`) or client.BASE. inference: None while its settings are wrong."""
 
     model: str
     title: str
@@ -40,32 +40,40 @@ class Column:
     way: str = SHARED
 
 
-@st.cache_data(show_spinner=False, max_entries=1000)
-def _base(folder: str) -> str:
-    """What two runs share when one loaded base serves both; "" for settings that can't be read."""
-    try:
-        return client.base_key(read_config(RunDir(Path(folder))))
-    except ToolkitError:
-        return ""
-
-
 def choose_columns(entry: Entry, found: Sequence[Entry], shared: InferenceConfig | None) -> list[Column]:
-    """Draw the choice of who answers beside the run; returns the columns, the run's own first."""
-    mine = _base(str(entry.run.path))
-    others = {e.run.id: e.label for e in found if e.run.id != entry.run.id and _base(str(e.run.path)) == mine}
-    names = {client.BASE: "Base model", **others}
+    """Draw the choice of who answers beside the run; returns the columns, the run's own first.
+
+    found: all runs. The choice rides in the address bar, so that a link or a refresh shows the same columns.
+    """
+    names = {client.BASE: "Base model", **beside(entry, found)}
     key = f"beside:{entry.run.id}"
-    st.session_state.setdefault(key, [client.BASE])
+    st.session_state.setdefault(key, _in_address(names))
     st.session_state[key] = [model for model in st.session_state[key] if model in names]  # a run may be gone
-    beside = st.multiselect(
+    chosen = st.multiselect(
         "Beside this run", list(names), format_func=lambda model: names[model], max_selections=MOST_COLUMNS - 1,
         key=key, persist_state="session", placeholder="Nobody: this run alone",
-        help="The base model, and other runs of the same base: all on one loaded model, with the same prompt and seed.",
+        help="The base model, kept checkpoints, and other runs of the same base: all on one loaded model, with the "
+        "same prompt and seed.",
     )  # fmt: skip
+    _to_address(chosen)
     own = st.toggle("Settings for each column", key="own_settings", persist_state="session",
                     help="Otherwise all columns use the form below.")  # fmt: skip
     titles = {entry.run.id: "This run", **names}
-    return [_column(model, titles[model], shared, own=own) for model in (entry.run.id, *beside)]
+    return [_column(model, titles[model], shared, own=own) for model in (entry.run.id, *chosen)]
+
+
+def _in_address(names: Collection[str]) -> list[str]:
+    """The models that the address names, as far as they are there; the base model where it names none."""
+    given = st.query_params.get(ADDRESS)
+    if given is None:
+        return [client.BASE]
+    return [name for name in given.split(",") if name in names][: MOST_COLUMNS - 1]
+
+
+def _to_address(chosen: Sequence[str]) -> None:
+    wanted = ",".join(chosen)
+    if wanted != st.query_params.get(ADDRESS, client.BASE):
+        st.query_params[ADDRESS] = wanted
 
 
 def _column(model: str, title: str, shared: InferenceConfig | None, *, own: bool) -> Column:

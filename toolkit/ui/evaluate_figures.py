@@ -26,7 +26,7 @@ def verdicts(results: Results, names: Names) -> None:
             if len(results.adapters) > 1:
                 st.caption(plain(names[name]))
             first, *rest = results.sentences[name]
-            _, icon, colour = VERDICTS[_headline(results, name)]
+            _, icon, colour = VERDICTS[headline(results, name)]
             st.markdown(f"##### :{colour}[{icon}] {plain(first)}")
             forgotten = results.probe is not None and results.probe.differences[name].verdict == "worse"
             if forgotten:
@@ -39,14 +39,15 @@ def verdicts(results: Results, names: Names) -> None:
     _remarks(results, names)
 
 
-def flip_tiles(results: Results, adapter: str) -> None:
-    """Fixed, broke, same, both wrong."""
-    flips = results.flips[adapter]
+def flip_tiles(results: Results, name: str, reference: str, names: Names) -> None:
+    """Fixed, broke, same, both wrong: from `reference` to `name`."""
+    flips = results.flips_of(reference, name)
     if flips.unknown == results.answered:
         return
+    before, after = (plain(names[one]) for one in (reference, name))
     tiles = (
-        ("Fixed", flips.fixed, "The base model was wrong, the adapter is right."),
-        ("Broke", flips.broke, "The base model was right, the adapter is wrong."),
+        ("Fixed", flips.fixed, f"{before}: wrong. {after}: right."),
+        ("Broke", flips.broke, f"{before}: right. {after}: wrong."),
         ("Same", flips.same, "Both are right."),
         ("Both wrong", flips.both_wrong, "Neither gives the expected answer."),
     )
@@ -54,9 +55,9 @@ def flip_tiles(results: Results, adapter: str) -> None:
         column.metric(title, count(number), border=True, help=words)
 
 
-def measures_table(results: Results, names: Names) -> None:
-    """Every measure with its interval, for every model, and what each adapter changed."""
-    rows = [_row(figure, BY_NAME[figure.measure], results, names) for figure in results.figures]
+def measures_table(results: Results, names: Names, reference: str = BASE) -> None:
+    """Every measure with its interval, for every model, and what each adapter changed from `reference`."""
+    rows = [_row(figure, BY_NAME[figure.measure], results, names, reference) for figure in results.figures]
     if not rows:
         return
     st.subheader("Measures", anchor=False)
@@ -65,16 +66,17 @@ def measures_table(results: Results, names: Names) -> None:
         column_config={"What it is": st.column_config.TextColumn(width="large")},
     )  # fmt: skip
     st.caption(
+        f"Differences are to {plain(names[reference])}. "
         "In brackets: 95 % bootstrap interval of a value, 98 % of a difference on the same rows. A difference is "
         "called better or worse only when its interval leaves out zero and a sign-flip test agrees (p below 0.02)."
     )
 
 
-def details(results: Results, names: Names) -> None:
+def details(results: Results, names: Names, reference: str = BASE) -> None:
     """What not every evaluation has: JSON fields, labels, rules, the forgetting probe."""
     parts: dict[str, Any] = {}
     if results.fields:
-        parts[":material/data_object: JSON fields"] = lambda: _fields(results, names)
+        parts[":material/data_object: JSON fields"] = lambda: _fields(results, names, reference)
     if results.confusion is not None:
         parts[":material/grid_on: Labels"] = lambda: _labels(results, names)
     if results.rules:
@@ -88,9 +90,10 @@ def details(results: Results, names: Names) -> None:
             draw()
 
 
-def _headline(results: Results, name: str) -> str:
+def headline(results: Results, name: str, reference: str = BASE) -> str:
+    """The verdict on the measure that counts most."""
     figure = results.figure(results.headline) if results.headline else None
-    return figure.differences[name].verdict if figure else "unknown"
+    return figure.against(reference, name).verdict if figure else "unknown"
 
 
 def _gate(results: Results, name: str) -> None:
@@ -124,12 +127,13 @@ def _remarks(results: Results, names: Names) -> None:
     st.caption(f"Counted over {plural(results.answered, 'row')} in {duration(results.seconds)}.")
 
 
-def _row(figure: Figure, measure: Measure, results: Results, names: Names) -> dict[str, str]:
+def _row(figure: Figure, measure: Measure, results: Results, names: Names, reference: str = BASE) -> dict[str, str]:
     row = {"Measure": measure.title}
     row.update({names[model]: with_interval(measure, figure.models[model]) for model in results.models})
-    for adapter in results.adapters:
-        tag = "" if len(results.adapters) == 1 else f" ({names[adapter]})"
-        gap = figure.differences[adapter]
+    compared = [name for name in results.adapters if name != reference]
+    for adapter in compared:
+        tag = "" if len(compared) == 1 else f" ({names[adapter]})"
+        gap = figure.against(reference, adapter)
         row["Difference" + tag] = gap_words(measure, gap)
         row["Verdict" + tag] = VERDICTS[gap.verdict][0]
     row["What it is"] = measure.help
@@ -146,11 +150,11 @@ def with_interval(measure: Measure, value: Value) -> str:
     return f"{shown} ({value.low * factor:{form}} – {value.high * factor:{form}})"
 
 
-def _fields(results: Results, names: Names) -> None:
+def _fields(results: Results, names: Names, reference: str) -> None:
     measure = Measure("field", "Field", "")
     rows = []
     for figure in results.fields:
-        row = _row(figure, measure, results, names)
+        row = _row(figure, measure, results, names, reference)
         row["Measure"] = figure.measure
         del row["What it is"]
         rows.append({"Field": row.pop("Measure"), "Rows": figure.rows, **row})

@@ -18,16 +18,16 @@ from toolkit.evaluation.diff import Part, word_diff
 from toolkit.evaluation.download import as_csv, as_json
 from toolkit.evaluation.place import Evaluation
 from toolkit.evaluation.results import OUTCOMES, Results
-from toolkit.evaluation.rows import read_rows
+from toolkit.evaluation.rows import against, read_rows
 from toolkit.ui.diff_view import marked
 from toolkit.ui.evaluate_figures import Names
+from toolkit.ui.evaluate_pair import Pair
 from toolkit.ui.plain import plain
 from toolkit.ui.words import OUTCOME_WORDS, count, figure, plural
 
 SHOWN = 200
 """Rows in the list at once; the filter and the downloads reach the others."""
 SHORT = 160
-ANSWERS = ("Expected", "Base model", "Adapter")
 ORDERS = {"damage": "Most damage first", "gain": "Most gain first", "order": "As asked"}
 
 
@@ -41,29 +41,45 @@ class Pick:
     only_broken_rules: bool
 
 
-def rows_view(evaluation: Evaluation, results: Results, adapter: str, names: Names) -> None:
+@dataclass(frozen=True)
+class Sides:
+    """Whose answers are shown: their places in the table and what they are called, the reference first."""
+
+    places: tuple[int, int]
+    titles: tuple[str, str]
+
+    @property
+    def at(self) -> int:
+        return self.places[1]
+
+
+def rows_view(evaluation: Evaluation, results: Results, pair: Pair, names: Names) -> None:
     """The list, the chosen row and the downloads."""
     stamp = evaluation.rows_path.stat().st_mtime_ns
-    table = _read(str(evaluation.rows_path), stamp)
-    at = results.models.index(adapter)
+    whole = _read(str(evaluation.rows_path), stamp)
+    both = (pair.reference, pair.model)
+    before, after = (results.models.index(model) for model in both)
+    sides = Sides((before, after), (names[pair.reference], names[pair.model]))
+    table = against(whole, *sides.places)
     st.subheader("Rows", anchor=False)
-    pick = _picker(table, at, bool(results.rules))
-    found = chosen_rows(table, at, pick)
-    _downloads(evaluation, table, [names[model] for model in results.models])
+    pick = _picker(table, sides.at, bool(results.rules))
+    found = chosen_rows(table, sides.places, pick)
+    _downloads(evaluation, whole, [names[model] for model in results.models])
     if not len(found):
         st.caption(":material/filter_alt: No row fits the filter.")
         return
-    position = _list(table, found[:SHOWN], at, f"{evaluation.id}_{adapter}_{hash(str(pick))}")
+    position = _list(table, found[:SHOWN], sides, f"{evaluation.id}_{both}_{hash(str(pick))}")
     if len(found) > SHOWN:
         st.caption(f"The first {SHOWN} of {plural(len(found), 'row')}.")
-    _one(table.slice(position, 1).to_pylist()[0], at, names[adapter])
+    _one(table.slice(position, 1).to_pylist()[0], sides)
 
 
-def chosen_rows(table: pa.Table, at: int, pick: Pick) -> np.ndarray[Any, np.dtype[np.int64]]:
+def chosen_rows(table: pa.Table, places: tuple[int, int], pick: Pick) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Indices of the rows that fit, in the order that was chosen."""
+    reference, at = places
     fits = np.isin(table[f"outcome_{at}"].to_numpy(), list(pick.outcomes or OUTCOMES))
     if pick.text:
-        columns = ("prompt", "expected", "answer_0", f"answer_{at}")
+        columns = ("prompt", "expected", f"answer_{reference}", f"answer_{at}")
         hits = [
             pc.fill_null(pc.match_substring(table[c], pick.text, ignore_case=True), False).to_numpy() for c in columns
         ]
@@ -113,18 +129,18 @@ def _encoded(make: Callable[[pa.Table, Sequence[str]], str], table: pa.Table, ti
     return make(table, titles).encode()
 
 
-def _list(table: pa.Table, found: np.ndarray[Any, Any], at: int, key: str) -> int:
+def _list(table: pa.Table, found: np.ndarray[Any, Any], sides: Sides, key: str) -> int:
     """Draw the list; returns the index of the chosen row, the first one to begin with."""
     part = table.take(pa.array(found))
+    answers = dict(zip(("Expected", *sides.titles), ("expected", *(f"answer_{i}" for i in sides.places)), strict=True))
     frame = pd.DataFrame(
         {
             "Row": [row + 1 for row in part["row"].to_pylist()],
-            "": [f"{OUTCOME_WORDS[kind][1]} {OUTCOME_WORDS[kind][0]}" for kind in part[f"outcome_{at}"].to_pylist()],
+            "": [
+                f"{OUTCOME_WORDS[kind][1]} {OUTCOME_WORDS[kind][0]}" for kind in part[f"outcome_{sides.at}"].to_pylist()
+            ],
             "Prompt": _short(part["prompt"]),
-            **{
-                title: _short(part[column])
-                for title, column in zip(ANSWERS, ("expected", "answer_0", f"answer_{at}"), strict=True)
-            },
+            **{title: _short(part[column]) for title, column in answers.items()},
         }
     )
     picked = st.dataframe(
@@ -133,7 +149,7 @@ def _list(table: pa.Table, found: np.ndarray[Any, Any], at: int, key: str) -> in
         column_config={
             "Row": st.column_config.NumberColumn(width=60),
             "": st.column_config.TextColumn(width=110),
-            **{name: st.column_config.TextColumn(width=215) for name in ("Prompt", *ANSWERS)},
+            **{name: st.column_config.TextColumn(width=215) for name in ("Prompt", *answers)},
         },
     )  # fmt: skip
     rows = picked["selection"]["rows"]
@@ -145,9 +161,9 @@ def _short(column: pa.ChunkedArray) -> list[str]:
     return [text if len(text) <= SHORT else text[: SHORT - 1] + "…" for text in texts]
 
 
-def _one(row: dict[str, Any], at: int, adapter: str) -> None:
+def _one(row: dict[str, Any], sides: Sides) -> None:
     """One row in full: what was asked and expected, and both answers with what differs from the expected one."""
-    kind = row[f"outcome_{at}"]
+    kind = row[f"outcome_{sides.at}"]
     word, mark, colour = OUTCOME_WORDS[kind]
     with st.container(border=True):
         st.markdown(f"**Row {row['row'] + 1}** · :{colour}[{mark} {word}]")
@@ -155,17 +171,17 @@ def _one(row: dict[str, Any], at: int, adapter: str) -> None:
             st.caption("Prompt")
             st.code(row["prompt"] or " ", language=None, wrap_lines=True)
         expected = row["expected"]
-        titles = (("Base model", 0), (adapter, at))
+        shown = list(zip(sides.titles, sides.places, strict=True))
         columns = st.columns(3 if expected is not None else 2)
         if expected is not None:
             with columns[0]:
                 st.caption("Expected")
                 with st.container(border=True):
                     st.markdown(marked([Part(expected)], "red"))
-        for column, (title, model) in zip(columns[-2:], titles, strict=True):
+        for column, (title, model) in zip(columns[-2:], shown, strict=True):
             with column:
                 st.caption(plain(title))
-                _answer(row, model, expected if expected is not None else row["answer_0"])
+                _answer(row, model, expected if expected is not None else row[f"answer_{sides.places[0]}"])
         if expected is not None:
             st.caption("Marked: words that differ from the expected answer.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import streamlit as st
@@ -54,6 +54,7 @@ def begin(run: RunDir, wanted: Wanted | None = None) -> Evaluation | None:
             made = place.create(
                 run, wanted.spec, place.saved_rules(run.save_dir), table=wanted.table, prompts=wanted.prompts
             )
+            first_start(made)
             state.start(made)
     except ToolkitError as error:
         show_error(error)
@@ -62,8 +63,16 @@ def begin(run: RunDir, wanted: Wanted | None = None) -> Evaluation | None:
     return made
 
 
-def form(entry: Entry, others: Sequence[Entry]) -> Wanted:
-    """Draw the options; returns what they ask for."""
+def first_start(evaluation: Evaluation) -> bool:
+    """Whether this session has not started it yet; from now on it has."""
+    started: set[str] = st.session_state.setdefault("evaluations_started", set())
+    first = evaluation.id not in started
+    started.add(evaluation.id)
+    return first
+
+
+def form(entry: Entry, others: Mapping[str, str]) -> Wanted:
+    """Draw the options; returns what they ask for. others: name -> label of what can be compared with."""
     source = st.segmented_control(
         "Which rows?", list(SOURCES), format_func=SOURCES.__getitem__, default="test", required=True, key="eval_source",
     )  # fmt: skip
@@ -79,21 +88,15 @@ def form(entry: Entry, others: Sequence[Entry]) -> Wanted:
         "At most so many rows", 1, 1_000_000, value=place.DEFAULT_ROWS, step=100, key="eval_rows",
         help=_how_many(entry.run) if source == "test" else None,
     )  # fmt: skip
-    ids = {other.run.id: other for other in others}
     compared = middle.multiselect(
-        "Compare with other runs on the same base model", list(ids), format_func=lambda one: ids[one].label,
-        key=f"eval_compare_{entry.run.id}", placeholder="None" if ids else "There is no other one",
+        "Compare with checkpoints, or other runs on the same base", list(others), format_func=lambda one: others[one],
+        key=f"eval_compare_{entry.run.id}", placeholder="None" if others else "There is no other one",
+        help="All answer the same rows; any two of them can be held against each other.",
     )  # fmt: skip
     probe = right.toggle("Probe for forgetting", value=True, key="eval_probe",
                          help="The loss on short texts that the training had nothing to do with.")  # fmt: skip
     spec = Spec(source=source or "test", label=label, rows=int(rows), compared=tuple(compared), probe=probe)
     return Wanted(spec, table, prompts)
-
-
-def same_base(entry: Entry, found: Sequence[Entry]) -> list[Entry]:
-    """The other runs with an adapter on the same base model, loaded the same way."""
-    model = entry.facts.config["model"]
-    return [other for other in found if other.run.id != entry.run.id and other.facts.config["model"] == model]
 
 
 def _how_many(run: RunDir) -> str:

@@ -9,13 +9,15 @@ import streamlit as st
 
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import place, state
-from toolkit.evaluation.place import BASE, Evaluation
+from toolkit.evaluation.place import Evaluation
 from toolkit.evaluation.results import Results, read_results
 from toolkit.runs.rundir import RunDir
 from toolkit.ui import evaluate_figures as figures
+from toolkit.ui.beside import beside
 from toolkit.ui.chrome import boundary, show_error
+from toolkit.ui.evaluate_pair import choose_pair, names_of
 from toolkit.ui.evaluate_rows import rows_view
-from toolkit.ui.evaluate_start import begin, form, same_base
+from toolkit.ui.evaluate_start import begin, first_start, form
 from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.rule_editor import rules_view
 from toolkit.ui.run_actions import EVALUATE_NOW
@@ -26,11 +28,11 @@ from toolkit.ui.words import count, duration, plural
 PERIOD_S = 1
 
 
-def evaluate(found: Sequence[Entry]) -> Entry:
-    """Draw the page over the runs that have an adapter; returns the chosen one."""
+def evaluate(usable: Sequence[Entry], found: Sequence[Entry]) -> Entry:
+    """Draw the page over the runs that have an adapter; returns the chosen one. found: all runs."""
     left, right = st.columns(2)
     with left:
-        entry = run_chooser(found, "Run")
+        entry = run_chooser(usable, "Run")
     all_of_it = place.evaluations(entry.run)
     if st.session_state.pop(EVALUATE_NOW, None) == entry.run.id and not all_of_it and begin(entry.run) is not None:
         st.rerun()
@@ -81,7 +83,7 @@ def _first(entry: Entry, found: Sequence[Entry]) -> None:
 
 
 def _options(entry: Entry, found: Sequence[Entry], evaluation: Evaluation | None) -> None:
-    wanted = form(entry, same_base(entry, found))
+    wanted = form(entry, beside(entry, found))
     st.divider()
     rules = rules_view()
     with st.container(horizontal=True, gap="small"):
@@ -96,6 +98,7 @@ def _options(entry: Entry, found: Sequence[Entry], evaluation: Evaluation | None
             help="The answers stay; only the figures are made anew.",
         ):  # fmt: skip
             place.replace_rules(evaluation, rules)
+            first_start(evaluation)
             state.start(evaluation)
             st.rerun()
 
@@ -109,16 +112,32 @@ def _rules_of(evaluation: Evaluation) -> object:
 
 def _shown(evaluation: Evaluation, entry: Entry, found: Sequence[Entry]) -> None:
     now = state.progress(evaluation)
+    if now.state == "interrupted" and _goes_on(evaluation):
+        now = state.progress(evaluation)
     if now.going:
         _live(evaluation)
     else:
         _ended(evaluation, now)
         results = read_results(evaluation.results_path)
         if results is not None and results.answered:
-            _results(evaluation, results, entry, found)
+            _results(evaluation, results, found)
     if not now.going:
         with st.expander("Evaluate again: other rows, other runs, rules", icon=":material/tune:"):
             _options(entry, found, evaluation)
+
+
+def _goes_on(evaluation: Evaluation) -> bool:
+    """One that broke off goes on when its page is opened. One that this session has started before waits for a person:
+    it would break off again."""
+    if evaluation.stop_path.exists() or not first_start(evaluation):
+        return False
+    try:
+        with st.spinner("It had broken off: going on…"):
+            state.start(evaluation)
+    except ToolkitError as error:
+        show_error(error)
+        return False
+    return True
 
 
 def _live(evaluation: Evaluation) -> None:
@@ -142,6 +161,8 @@ def _watch(run: RunDir, evaluation_id: str) -> None:
                 ):  # fmt: skip
                     place.request_stop(evaluation)
             st.progress(now.fraction)
+            if now.attempts > 1:
+                st.caption(":material/replay: It goes on where it was: what was answered is not asked again.")
 
 
 def _facts(now: state.Progress) -> list[str]:
@@ -176,18 +197,11 @@ def _ended(evaluation: Evaluation, now: state.Progress) -> None:
             st.rerun()
 
 
-def _results(evaluation: Evaluation, results: Results, entry: Entry, found: Sequence[Entry]) -> None:
-    known = {one.run.id: one.facts.name for one in found}
-    names = {BASE: "Base model", **{name: known.get(name, name) for name in results.adapters}}
-    names[entry.run.id] = "Adapter" if len(results.adapters) == 1 else names[entry.run.id]
+def _results(evaluation: Evaluation, results: Results, found: Sequence[Entry]) -> None:
+    names = names_of(results, found)
     figures.verdicts(results, names)
-    adapter = results.adapters[0]
-    if len(results.adapters) > 1:
-        adapter = st.segmented_control(
-            "Rows of", list(results.adapters), format_func=lambda name: names[name], default=adapter, required=True,
-            key=f"adapter_{evaluation.id}",
-        ) or adapter  # fmt: skip
-    figures.flip_tiles(results, adapter)
-    figures.measures_table(results, names)
-    figures.details(results, names)
-    rows_view(evaluation, results, adapter, names)
+    pair = choose_pair(evaluation, results, names)
+    figures.flip_tiles(results, pair.model, pair.reference, names)
+    figures.measures_table(results, names, pair.reference)
+    figures.details(results, names, pair.reference)
+    rows_view(evaluation, results, pair, names)

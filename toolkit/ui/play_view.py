@@ -48,11 +48,11 @@ class Asking:
         return all(column.inference is not None for column in self.columns)
 
 
-def playground(found: Sequence[Entry]) -> Entry:
-    """Draw the playground over the runs that have an adapter; returns the chosen one."""
+def playground(usable: Sequence[Entry], found: Sequence[Entry]) -> Entry:
+    """Draw the playground over the runs that have an adapter; returns the chosen one. found: all runs."""
     main, side = st.columns([7, 3], gap="large")
     with main:
-        entry = run_chooser(found, "Run")
+        entry = run_chooser(usable, "Run")
         bar = st.container()
     with side:
         asking = _settings(entry, found)

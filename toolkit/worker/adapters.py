@@ -1,92 +1,29 @@
 """One base model and any number of its adapters: attach, and switch between them.
 
-An adapter is data: its config is read by a model of our own, known keys only, and its weights are safetensors. Asked
-without an adapter, the base answers bit for bit as if none had ever been attached. Full-precision adapters are merged
-into the weights while selected (unmerged ones cost 26-56 % a token), and copies of the originals undo that exactly;
-half-precision and quantized bases stay unmerged, where merging would round. Knows no run, no prompt and no HTTP.
+Asked without an adapter, the base answers bit for bit as if none had ever been attached. Full-precision adapters are
+merged into the weights while selected (unmerged ones cost 26-56 % a token), and copies of the originals undo that
+exactly; half-precision and quantized bases stay unmerged, where merging would round. What an adapter's files may hold
+is `adapter_file.py`'s. Knows no run, no prompt and no HTTP.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import psutil
-import safetensors.torch
 import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 from peft.utils.save_and_load import set_peft_model_state_dict
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from toolkit.errors import EngineError
+from toolkit.worker.adapter_file import RETRAIN, WEIGHTS, AdapterFile, Weights, read_config, take_biases
 from toolkit.worker.payload import BASE
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-MAX_CONFIG_BYTES = 1_000_000
 COPY_SHARE = 0.5  # of the free memory: what copies of merged weights may take
-PREFIX = "base_model.model."
-RETRAIN = "Train it again, or choose another run."
-
-Names = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)]
-
-
-class AdapterFile(BaseModel):
-    """What is taken from adapter_config.json. The base model and everything else come from the run's own config."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
-
-    peft_type: Annotated[str, Field(pattern="^LORA$")]
-    r: Annotated[int, Field(ge=1, le=65536)]
-    lora_alpha: Annotated[int | float, Field(ge=0, le=1e6)]
-    target_modules: Names
-    bias: Annotated[str, Field(pattern="^(none|all|lora_only)$")] = "none"
-    fan_in_fan_out: bool = False
-    use_rslora: bool = False
-    modules_to_save: Names | None = None
-    layers_to_transform: list[int] | int | None = None
-    layers_pattern: Annotated[str, Field(max_length=200)] | Names | None = None
-    ensure_weight_tying: bool = False
-
-
-# say where an adapter came from or how its training began: no effect on what it answers, never handed on
-UNREAD = {
-    "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
-    "lora_dropout", "init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
-    "megatron_config", "megatron_core", "qalora_group_size", "runtime_config",
-}  # fmt: skip
-
-
-def read_config(folder: Path) -> AdapterFile:
-    """The checked adapter_config.json of `folder`; raises EngineError for anything but a plain LoRA adapter."""
-    path = folder / CONFIG
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise EngineError(f"{CONFIG} of the adapter is larger than 1 MB.", RETRAIN)
-        given = json.loads(path.read_bytes())
-        chosen = {name: value for name, value in given.items() if name not in UNREAD}
-        for name in set(chosen) - set(AdapterFile.model_fields):
-            if chosen.pop(name):
-                raise EngineError(f"{CONFIG} of the adapter sets '{name}', which is not supported here.", RETRAIN)
-        return AdapterFile.model_validate(chosen)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise EngineError(f"{CONFIG} of the adapter has a wrong '{name}': {first['msg']}.", RETRAIN) from error
-    except (OSError, ValueError, AttributeError) as error:
-        raise EngineError(f"{CONFIG} of the adapter can't be read: {error}.", RETRAIN) from error
-
-
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name, on the CPU; raises EngineError. Other formats than safetensors are never opened."""
-    try:
-        return safetensors.torch.load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise EngineError(f"{WEIGHTS} of the adapter can't be read: {error}.", RETRAIN) from error
 
 
 def trained(base: PreTrainedModel, folder: Path) -> PeftModel:
@@ -119,11 +56,9 @@ class Adapters:
         self._kept: dict[torch.nn.Parameter, torch.Tensor] = {}
         self._changed: list[torch.nn.Parameter] = []
 
-    def attach(self, name: str, folder: Path) -> None:
-        """Add the adapter in `folder`, in place of one of that name; raises EngineError and leaves the others."""
-        chosen = read_config(folder)
-        weights = read_weights(folder)
-        biases = _take_biases(weights, chosen)
+    def attach(self, name: str, chosen: AdapterFile, weights: Weights) -> None:
+        """Add an adapter, in place of one of that name; raises EngineError and leaves the others."""
+        biases = take_biases(weights, chosen)
         # biases of the base are set by `select`: PEFT allows them to one adapter only, and does not put them back
         config = _peft_config(chosen, bias="none", inference_mode=True)
         self._as_trained()
@@ -142,7 +77,7 @@ class Adapters:
             raise EngineError(f"The adapter does not fit this base model: {reason}", RETRAIN) from error
         self.names.append(name)
 
-    def _insert(self, name: str, config: LoraConfig, weights: dict[str, torch.Tensor]) -> None:
+    def _insert(self, name: str, config: LoraConfig, weights: Weights) -> None:
         if self._peft is None:
             self._peft = PeftModel(self.model, config, adapter_name=name)
         else:
@@ -229,16 +164,6 @@ def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
-
-
-def _take_biases(weights: dict[str, torch.Tensor], chosen: AdapterFile) -> dict[str, torch.Tensor]:
-    """Remove the base's own biases from `weights` and return them by the base's parameter names."""
-    saved_whole = tuple(f".{module}.bias" for module in chosen.modules_to_save or ())
-    names = [
-        key for key in weights
-        if key.endswith(".bias") and ".lora_" not in key and not (saved_whole and key.endswith(saved_whole))
-    ]  # fmt: skip
-    return {name.removeprefix(PREFIX).replace(".base_layer.bias", ".bias"): weights.pop(name) for name in names}
 
 
 def _where(model: PreTrainedModel, name: str) -> str:

@@ -21,6 +21,7 @@ from toolkit.evaluation.answers import Answer, AnswerLog, Probed, Recorded
 from toolkit.evaluation.place import BASE, Evaluation, Spec
 from toolkit.evaluation.probe import passages
 from toolkit.evaluation.questions import Question
+from toolkit.runs.answerers import parse
 from toolkit.runs.durable import COMMIT
 from toolkit.runs.rundir import open_run
 from toolkit.worker import dataset, evaluate, generate, likelihood
@@ -53,15 +54,14 @@ class Task:
 
 
 def identities(engine: Engine, models: Sequence[str]) -> dict[str, str]:
-    """What each adapter is: a hash of its commit."""
-    return {
-        name: hashlib.sha256((open_run(engine.save_dir, name).adapter_dir / COMMIT).read_bytes()).hexdigest()
-        for name in models if name != BASE
-    }  # fmt: skip
+    """What each adapter or checkpoint is: a hash of its commit."""
+    chosen = [parse(name) for name in models if name != BASE]
+    commits = (one.folder(open_run(engine.save_dir, one.run)) / COMMIT for one in chosen)
+    return {one.name: hashlib.sha256(path.read_bytes()).hexdigest() for one, path in zip(chosen, commits, strict=True)}
 
 
 def load(evaluation: Evaluation, spec: Spec, phase: Callable[[str], None]) -> Engine:
-    """The base model with the adapters of all runs that take part. Raises ToolkitError."""
+    """The base model with everything that is compared on it. Raises ToolkitError."""
     engine = Engine.load(evaluation.run.save_dir, evaluation.run.id, phase)
     for other in spec.compared:
         engine.attach(other)

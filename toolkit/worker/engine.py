@@ -17,9 +17,12 @@ from transformers import PreTrainedTokenizerBase
 from toolkit.config import Config
 from toolkit.data.prompt import Example
 from toolkit.errors import EngineError
+from toolkit.runs.answerers import Answerer, checkpoints_of, parse
+from toolkit.runs.checkpoints import verified
 from toolkit.runs.durable import COMMIT, verify_commit
 from toolkit.runs.rundir import RunDir, open_run, read_config
-from toolkit.worker import build, dataset, generate, model, token_scores
+from toolkit.worker import build, checkpoint_state, dataset, generate, model, token_scores
+from toolkit.worker.adapter_file import AdapterFile, Weights, from_training, read_adapter, read_weights
 from toolkit.worker.adapters import Adapters
 from toolkit.worker.baton import Baton
 from toolkit.worker.payload import BASE, Message, RequestError
@@ -27,7 +30,7 @@ from toolkit.worker.pieces import Piece, TokenScore
 
 
 class Engine:
-    """Load with `Engine.load`; then `answer`. `runs` are the ids of the attached runs, in order of arrival."""
+    """Load with `Engine.load`; then `answer`. `runs`: the names (`answerers.py`) of what is attached, in that order."""
 
     def __init__(self, save_dir: Path, config: Config, adapters: Adapters, tokenizer: PreTrainedTokenizerBase) -> None:
         self.save_dir, self.config, self.adapters, self.tokenizer = save_dir, config, adapters, tokenizer
@@ -61,30 +64,33 @@ class Engine:
     def base_name(self) -> str:
         return str(self.config.model.hf_model_ckpt)
 
-    def attach(self, run_id: str) -> None:
-        """Add a run's adapter, or take its new one when it has gone on since. Raises ToolkitError."""
-        if not self._is_new(run_id):
+    def attach(self, name: str) -> None:
+        """Add a run's adapter or checkpoint, or take its new one when it has gone on since. Raises ToolkitError."""
+        if not self._is_new(name):
             return
-        run = open_run(self.save_dir, run_id)
+        wanted = parse(name)
+        run = open_run(self.save_dir, wanted.run)
         config = read_config(run)
         if not self.shares_base(config):
-            message = f"Run {run_id} was trained on another base model than the loaded one ({self.base_name})."
+            message = f"Run {run.id} was trained on another base model than the loaded one ({self.base_name})."
             raise RequestError(message, "Stop the engine and start it for that run.", status=409, code="other_base")
         with self.baton.held():
-            if self._is_new(run_id):  # nobody else was quicker
-                folder = _adapter_of(run)
+            if self._is_new(name):  # nobody else was quicker
+                folder = _whole(run, wanted)
                 commit = (folder / COMMIT).read_bytes()
-                self.adapters.attach(run_id, folder)
-                self._configs[run_id], self._commits[run_id] = config, commit
+                self.adapters.attach(name, *_weights(config, wanted, folder))
+                self._configs[name], self._commits[name] = config, commit
 
-    def _is_new(self, run_id: str) -> bool:
-        """Whether another adapter than the attached one lies in the run's folder. One that is gone stays attached."""
-        if run_id not in self._commits:
+    def _is_new(self, name: str) -> bool:
+        """Whether other weights than the attached ones lie in the run's folder. What is gone stays attached."""
+        if name not in self._commits:
             return True
+        wanted = parse(name)
         try:
-            return (RunDir(self.save_dir / "runs" / run_id).adapter_dir / COMMIT).read_bytes() != self._commits[run_id]
+            found = (wanted.folder(RunDir(self.save_dir / "runs" / wanted.run)) / COMMIT).read_bytes()
         except FileNotFoundError:
             return False
+        return found != self._commits[name]
 
     def shares_base(self, config: Config) -> bool:
         """Whether a run's base is this one, loaded the same way."""
@@ -174,6 +180,24 @@ class TakeTurns(generate.Pause):
         torch.set_rng_state(state)
         if on_gpus:
             torch.cuda.set_rng_state_all(on_gpus)
+
+
+def _whole(run: RunDir, wanted: Answerer) -> Path:
+    """Where the weights lie, once their commit has been verified: a checkpoint's as strictly as before a resume."""
+    if wanted.step is None:
+        return _adapter_of(run)
+    folder = wanted.folder(run)
+    if not folder.is_dir():
+        left = ", ".join(str(one.step) for one in checkpoints_of(run)) or "none"
+        message = f"Run {run.id} keeps no checkpoint of step {wanted.step}."
+        raise RequestError(message, f"The newest two and the best are kept: {left}.", status=404, code="no_checkpoint")
+    return verified(folder, run.id).path
+
+
+def _weights(config: Config, wanted: Answerer, folder: Path) -> tuple[AdapterFile, Weights]:
+    if wanted.step is None:
+        return read_adapter(folder)
+    return from_training(config, read_weights(folder / checkpoint_state.WEIGHTS))
 
 
 def _adapter_of(run: RunDir) -> Path:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from toolkit.config import InferenceConfig
 from toolkit.errors import EngineError
+from toolkit.runs.answerers import NAME
 
 BASE = "base"
 """The name under which the model without any adapter is asked; no run id is as short."""
@@ -168,7 +169,7 @@ class ScoreRequest(Body):
 
 
 class LoadRequest(Body):
-    run: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
+    run: Annotated[str, Field(pattern=f"^{NAME}$")]
 
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
