@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from tests.evaluation.planted import known_flips, make_run, plant, two_adapters
+from tests.runs.test_certificate import contract
 from toolkit.evaluation import place
 from toolkit.evaluation.answers import Answer, AnswerLog, read_answers
+from toolkit.evaluation.card_section import card_section
 from toolkit.evaluation.conclude import conclude
 from toolkit.evaluation.place import BASE, Spec
 from toolkit.evaluation.questions import questions
@@ -17,6 +19,10 @@ from toolkit.evaluation.results import Flips, read_results
 from toolkit.evaluation.rows import against, read_rows
 from toolkit.evaluation.rules import read_rules
 from toolkit.evaluation.verdict import sentences
+from toolkit.runs.card import model_card
+from toolkit.runs.durable import commit_dir
+from toolkit.runs.exports import FORMS
+from toolkit.runs.rundir import read_config
 
 GATE = {"rules": [{"kind": "contains", "text": "wrong", "negate": True, "at_least": 0.9}], "gate": {}}
 
@@ -174,3 +180,29 @@ def test_very_few_rows_say_so(tmp_path: Path) -> None:
     run = make_run(tmp_path, list(said))
     _, results = plant(run, said)
     assert "With only 3 rows, chance can't be told from change." in results.sentences[run.id]
+
+
+def test_the_model_card_tells_the_newest_evaluation_of_this_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    said = known_flips(fixed=31, broke=3, same=7, both_wrong=5)
+    run = make_run(tmp_path / "save", list(said))
+    assert card_section(run) is None
+    staging = run.path / ".new"
+    staging.mkdir()
+    commit_dir(staging, run.adapter_dir, {})
+    assert card_section(run) is None
+    plant(run, known_flips(fixed=1, broke=0, same=20, both_wrong=20))
+    evaluation, _ = plant(run, said, probe=[0.5] * 20)
+    written = card_section(run)
+    assert written is not None and "`planted rows`, 46 rows. It is better than its base model." in written
+    assert "| Exact match | 21.7 % (" in written and "| +60.9 points (" in written and "| better |" in written
+    assert "| Loss on text that it should still know | 1 (1 – 1) | 1.05 (" in written and "| worse |" in written
+    card = model_card(run, read_config(run), FORMS["adapter"], contract(), picture=None, evaluated=written)
+    assert written in card and "were not scored" not in card and "own scores" not in card
+    log = AnswerLog(evaluation.answers_path)
+    log.identify({}, {run.id: "the hash of an earlier adapter"})
+    log.close()
+    older = card_section(run)
+    assert older is not None and "41 rows" in older, "one of another adapter does not count"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from toolkit.evaluation.intervals import FEWEST
 from toolkit.evaluation.measures import BY_NAME, Measure
 from toolkit.evaluation.place import BASE
-from toolkit.evaluation.results import Difference, Figure, Flips, GateFigure, Results, Verdict
+from toolkit.evaluation.results import Difference, Figure, Flips, GateFigure, Results, Value, Verdict
 from toolkit.evaluation.rules import Gate
 
 HEADLINES = ("exact_match", "json_fields", "token_f1", "loss", "perplexity")
@@ -134,6 +134,16 @@ def written(measure: Measure, value: float | None) -> str:
     if value is None:
         return "–"
     return _percent(value) if measure.form == "share" else f"{value:.3g}"
+
+
+def with_interval(measure: Measure, value: Value) -> str:
+    """ "94.5 % (90.6 – 98.4)"."""
+    shown = written(measure, value.value)
+    if value.low is None or value.high is None:
+        return shown
+    factor = 100 if measure.form == "share" else 1
+    form = ".1f" if measure.form == "share" else ".3g"
+    return f"{shown} ({value.low * factor:{form}} – {value.high * factor:{form}})"
 
 
 def gap_words(measure: Measure, gap: Difference) -> str:

@@ -27,28 +27,32 @@ Z = 1.959964  # of a two-sided 95 % interval
 
 
 def model_card(
-    run: RunDir, config: Config, form: Form, contract: Contract, *, picture: str | None, place: str = "."
-) -> str:
-    """README.md of an export. picture: the file with the curves, beside it. place: how the snippets name the model."""
+    run: RunDir, config: Config, form: Form, contract: Contract, *, picture: str | None, place: str = ".",
+    evaluated: str | None = None,
+) -> str:  # fmt: skip
+    """README.md of an export. picture: the file with the curves, beside it. place: how the snippets name the model.
+
+    evaluated: what an evaluation of this adapter found; without it the card tells the run's own scores.
+    """
     status, meta = read_status(run), read_meta(run)
     dataset: dict[str, Any] = meta.get("dataset") or {}
     model = str(config.model.hf_model_ckpt).removeprefix(BUNDLED)
     made_up = f"{model} on {dataset.get('label') or 'its data'}"
     parts = [
         _head(config, form),
-        f"# {_code(str(meta.get('name') or made_up))}",
+        f"# {inline_code(str(meta.get('name') or made_up))}",
         _lead(config, form, contract),
         "## Data\n\n" + "\n".join(_data(config, dataset, status)),
         "## Training\n\n" + "\n".join(_training(config, status, contract)),
     ]
     if picture:
         parts.append(f"![Loss by step]({picture})")
-    figures = list(_figures(run, status))
+    figures = evaluated or "\n".join(_figures(run, status))
     if figures:
-        parts.append("## Figures\n\n" + "\n".join(figures))
+        parts.append("## Figures\n\n" + figures)
     parts += [
         "## Use\n\n" + _use(run, config, form, contract, place),
-        "## Limits\n\n" + "\n".join(_limits(config, status, contract)),
+        "## Limits\n\n" + "\n".join(_limits(config, status, contract, scored=bool(evaluated or status.scores))),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -65,7 +69,7 @@ def _head(config: Config, form: Form) -> str:
 def _lead(config: Config, form: Form, contract: Contract) -> str:
     what = "A LoRA adapter for" if form.key == "adapter" else f"A LoRA adapter merged ({form.dtype}) into"
     made = f"made with the Finetuning Toolkit on {datetime.now(UTC):%d %B %Y}"
-    lead = f"{what} {_code(str(config.model.hf_model_ckpt))}, {made}."
+    lead = f"{what} {inline_code(str(config.model.hf_model_ckpt))}, {made}."
     if contract.quantized and form.key != "adapter":
         lead += " The base was quantized in training; the merge used those very weights, put back to full precision."
     return lead
@@ -74,7 +78,7 @@ def _lead(config: Config, form: Form, contract: Contract) -> str:
 def _data(config: Config, dataset: dict[str, Any], status: RunStatus) -> Iterator[str]:
     prepared, rows = status.prepared, dataset.get("rows")
     size = f", {rows:,} rows" if isinstance(rows, int) else ""
-    yield f"- dataset {_code(str(dataset.get('label') or config.data.path))}{size}"
+    yield f"- dataset {inline_code(str(dataset.get('label') or config.data.path))}{size}"
     if dataset.get("sha256"):
         yield f"- SHA-256 of the file as it was read: `{dataset['sha256']}`"
     if prepared:
@@ -85,11 +89,11 @@ def _data(config: Config, dataset: dict[str, Any], status: RunStatus) -> Iterato
         if dropped or cut:
             yield f"- {dropped:,} rows left out for missing cells, {cut:,} cut to {prepared.get('max_length')} tokens"
     if config.data.messages is not None:
-        yield f"- conversations: column {_code(config.data.messages)}, system, user and assistant turns"
+        yield f"- conversations: column {inline_code(config.data.messages)}, system, user and assistant turns"
         yield "- the part that is learned: what the assistant says, with its end; the other turns are read alone"
         return
-    yield f"- prompt: {_code(config.data.prompt)}"
-    yield f"- completion, the part that is learned: {_code(config.data.prompt_stub)}"
+    yield f"- prompt: {inline_code(config.data.prompt)}"
+    yield f"- completion, the part that is learned: {inline_code(config.data.prompt_stub)}"
 
 
 def _training(config: Config, status: RunStatus, contract: Contract) -> Iterator[str]:
@@ -103,7 +107,7 @@ def _training(config: Config, status: RunStatus, contract: Contract) -> Iterator
         trained = f"{plan.get('trainable_parameters', 0):,} of {plan.get('total_parameters', 0):,} weights trained"
         kind = f"{plan.get('precision', '')}{', quantized' if plan.get('quantized') else ''}"
         steps = f"{status.step:,} of {plan.get('total_steps', 0):,} steps"
-        yield f"- {steps}, {trained}, {kind}, on {_code(str(plan.get('device', '')))}"
+        yield f"- {steps}, {trained}, {kind}, on {inline_code(str(plan.get('device', '')))}"
     yield "- " + ", ".join(f"{name} {version}" for name, version in contract.versions.items())
     config_hash, weights_hash = contract.base.config_sha256[:16], contract.base.weights_sha256[:16]
     yield f"- base model identity: config `{config_hash}`, weights' headers `{weights_hash}`"
@@ -112,6 +116,7 @@ def _training(config: Config, status: RunStatus, contract: Contract) -> Iterator
 def _figures(run: RunDir, status: RunStatus) -> Iterator[str]:
     scored = exact_matches(run.evaluation_dir / "predictions.jsonl")
     if scored or status.last.get("eval_loss") is not None:
+        yield "The run's own scores at its end; it was not evaluated further.\n"
         yield "| on the held-out rows | base model | this model |\n|---|---|---|"
     if scored:
         rows, base, adapter = scored
@@ -158,24 +163,24 @@ def _use(run: RunDir, config: Config, form: Form, contract: Contract, place: str
     ways = [one for one in recipes(run, config, form, place, chat=contract.chat) if "toolkit serve" not in one.text]
     blocks = [f"**{one.title}**\n\n```{one.language}\n{one.text}\n```" for one in ways]
     if form.key == "adapter" and str(config.model.hf_model_ckpt).startswith(BUNDLED):
-        lead += f" The base model came with the toolkit, from {_code(base_place(config))}."
+        lead += f" The base model came with the toolkit, from {inline_code(base_place(config))}."
     return "\n\n".join([lead, *blocks])
 
 
-def _limits(config: Config, status: RunStatus, contract: Contract) -> Iterator[str]:
+def _limits(config: Config, status: RunStatus, contract: Contract, *, scored: bool) -> Iterator[str]:
     form = "the form of its conversations" if config.data.messages is not None else "the form of the prompts above"
     yield f"- It learned {form}; asked otherwise it may answer like its base model, or worse."
     yield "- The licence and the limits of the base model hold for it too."
     if status.state == "stopped":
         yield f"- Its training was stopped after step {status.step:,} of {status.total_steps:,}."
-    if not status.scores:
+    if not scored:
         yield "- Its answers were not scored on held-out rows."
     elif contract.golden and contract.golden[0].split == "train":
         yield "- No row was held out: nothing here says how it answers what it has not seen."
     yield "- `contract.json` holds golden prompts of the data; any copy can be checked against them."
 
 
-def _code(text: str) -> str:
+def inline_code(text: str) -> str:
     """Text from outside as inline code, on one line, whatever back-ticks it holds."""
     flat = " ".join(text.split())[:300]
     longest = max((len(run) for run in re.findall(r"`+", flat)), default=0)

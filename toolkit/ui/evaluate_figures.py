@@ -10,8 +10,8 @@ import streamlit as st
 
 from toolkit.evaluation.measures import BY_NAME, Measure
 from toolkit.evaluation.place import BASE
-from toolkit.evaluation.results import Figure, Results, Value
-from toolkit.evaluation.verdict import gap_words, written
+from toolkit.evaluation.results import Figure, Results
+from toolkit.evaluation.verdict import gap_words, with_interval
 from toolkit.ui.plain import plain
 from toolkit.ui.words import VERDICTS, count, duration, plural, share
 
@@ -138,16 +138,6 @@ def _row(figure: Figure, measure: Measure, results: Results, names: Names, refer
         row["Verdict" + tag] = VERDICTS[gap.verdict][0]
     row["What it is"] = measure.help
     return row
-
-
-def with_interval(measure: Measure, value: Value) -> str:
-    """ "94.5 % (90.6 – 98.4)"."""
-    shown = written(measure, value.value)
-    if value.low is None or value.high is None:
-        return shown
-    factor = 100 if measure.form == "share" else 1
-    form = ".1f" if measure.form == "share" else ".3g"
-    return f"{shown} ({value.low * factor:{form}} – {value.high * factor:{form}})"
 
 
 def _fields(results: Results, names: Names, reference: str) -> None:

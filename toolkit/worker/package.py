@@ -12,6 +12,7 @@ from pathlib import Path
 
 from toolkit.config import Config
 from toolkit.errors import RunError
+from toolkit.evaluation.card_section import card_section
 from toolkit.runs.card import model_card
 from toolkit.runs.contract import CONTRACT, Contract, reference
 from toolkit.runs.durable import durable_write
@@ -99,7 +100,8 @@ def _describe(run: RunDir, config: Config, form: Form, contract: Contract, folde
     picture = curves_png(run)
     if picture is not None:
         durable_write(folder / PICTURE, picture)
-    durable_write(folder / CARD, model_card(run, config, form, contract, picture=PICTURE if picture else None))
+    shown, evaluated = PICTURE if picture else None, card_section(run)
+    durable_write(folder / CARD, model_card(run, config, form, contract, picture=shown, evaluated=evaluated))
 
 
 def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:

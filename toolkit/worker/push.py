@@ -17,6 +17,7 @@ from pathlib import Path
 
 from toolkit.config import Config
 from toolkit.errors import RunError, ToolkitError
+from toolkit.evaluation.card_section import card_section
 from toolkit.runs.card import model_card
 from toolkit.runs.contract import CONTRACT, read_contract
 from toolkit.runs.durable import COMMIT, verify_commit
@@ -84,7 +85,8 @@ def gather(run: RunDir, asked: Push, folder: Path) -> None:
     (folder / CONTRACT).write_text(outgoing.dump(), encoding="utf-8")
     picture = "curves.png" if (folder / "curves.png").exists() else None
     config = _without_places(read_config(run))
-    card = model_card(run, config, FORMS[asked.form], outgoing, picture=picture, place=asked.repo)
+    form, evaluated = FORMS[asked.form], card_section(run)
+    card = model_card(run, config, form, outgoing, picture=picture, place=asked.repo, evaluated=evaluated)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
