@@ -217,9 +217,10 @@ def kill_run(run: RunDir, grace_seconds: float = 5.0) -> bool:
 
 
 def delete_run(run: RunDir) -> None:
-    """Remove the run's directory. Raises RunError while a process works on it, an evaluation's too."""
+    """Remove the run's directory. Raises RunError while a process works on it, an evaluation's or an export's too."""
+    others = [*run.evaluation_dir.glob("*/lock"), *run.exports_dir.glob("*.lock")]
     with locked(open_run(run.save_dir, run.id).lock_path) as free:
-        if not free or is_starting(run) or any(map(is_held, run.evaluation_dir.glob("*/lock"))):
+        if not free or is_starting(run) or any(map(is_held, others)):
             raise RunError(f"Run {run.id} is still going.", "Stop it first.")
         try:
             remove_tree(run.path)
