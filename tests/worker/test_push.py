@@ -41,6 +41,17 @@ def run(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     return made
 
 
+def test_it_has_begun_when_the_start_returns(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_hub() as hub:
+        ask(monkeypatch, hub)
+        process = start_push(run, Push(FORM, "me/model"))
+        assert hub_state(run).state == "running"
+        with pytest.raises(RunError, match="going on"):
+            start_push(run, Push(FORM, "me/other"))
+        assert process.wait(120) == 0
+        assert [one["name"] for one in hub.created] == ["model"]
+
+
 def push(run: RunDir, asked: Push) -> tuple[str, str]:
     start_push(run, asked).wait(120)
     state = hub_state(run)

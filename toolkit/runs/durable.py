@@ -13,7 +13,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,23 @@ def remove_tree(path: Path) -> None:
 def sweep_aside(folder: Path, older_than_seconds: float = 3600) -> None:
     """Remove what interrupted creations (.new-*) and deletions (.trash-*) left in `folder`."""
     for path in (*folder.glob(".new-*"), *folder.glob(".trash-*")):
-        if time.time() - path.stat().st_mtime > older_than_seconds:
+        try:
+            age = time.time() - path.stat().st_mtime
+        except FileNotFoundError:  # another process sweeps too
+            continue
+        if age > older_than_seconds:
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """An empty folder that lives as long as the block; what a killed process left there goes first. One user a path."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def commit_dir(staging: Path, final: Path, extra: dict[str, Any]) -> dict[str, Any]:

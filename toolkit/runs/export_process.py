@@ -1,4 +1,4 @@
-"""Starts the process that makes an export, or plays one again, and waits for it where somebody wants to.
+"""Starts the process that makes an export, plays one again or pushes one, and waits for it where somebody wants to.
 
 The process is in a session of its own, so an export survives the app. No user text is in its arguments. What it does
 is `worker/export.py`'s, what state it is in `exports.py`'s.
@@ -10,11 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
 
 from toolkit.errors import RunError
 from toolkit.runs.exports import ExportState, export_state, known, lock_path
-from toolkit.runs.lock import is_held
+from toolkit.runs.lock import Holder, boot_id, end_processes, is_held
 from toolkit.runs.rundir import RunDir, read_config
 from toolkit.runs.spawn import PROJECT_ROOT, worker_environment
 
@@ -37,24 +40,29 @@ def start_export(run: RunDir, form: str, *, check_only: bool = False) -> subproc
     if is_held(lock):
         raise RunError("This export is being made just now.", "Wait for it.")
     environment = worker_environment(run, read_config(run), attempt=1)
-    argv = [sys.executable, "-m", "toolkit.worker.export", run.id, form, *(["check"] if check_only else [])]
-    with (run.exports_dir / f"{form}.log").open("wb") as log:
+    argv = ["toolkit.worker.export", run.id, form, *(["check"] if check_only else [])]
+    return begin(argv, environment, run.exports_dir / f"{form}.log", lock)
+
+
+def begin(argv: Sequence[str], environment: Mapping[str, str], log: Path, lock: Path) -> subprocess.Popen[bytes]:
+    """Start `python -m` argv; returns once it holds its lock, or has ended. Raises RunError when it never began."""
+    with log.open("wb") as output:
         process = subprocess.Popen(
-            argv,
+            [sys.executable, "-m", *argv],
             cwd=PROJECT_ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     # whoever waits for a child ends it for good; this thread does, however long it lives
-    threading.Thread(target=process.wait, name="export-reaper", daemon=True).start()
+    threading.Thread(target=process.wait, name=f"{log.stem}-reaper", daemon=True).start()
     end = time.monotonic() + START_SECONDS
     while not is_held(lock) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
     if process.poll() not in (None, 0, FAILED):
-        raise RunError("The export could not be started.", f"Its log is {log.name}.")
+        raise RunError("It could not be started.", f"Its log is {log}.")
     return process
 
 
@@ -68,7 +76,16 @@ def export_to_end(
             look(export_state(run, form))
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
+        _end(process)
         raise
     return export_state(run, form)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """The process and what it has started itself: a replay would go on alone, without the export's lock."""
+    try:
+        began = psutil.Process(process.pid).create_time()
+    except psutil.NoSuchProcess:
+        return
+    end_processes(Holder(process.pid, began, process.pid, 1, boot_id()))
+    process.wait()

@@ -10,17 +10,16 @@ import json
 import os
 import re
 import subprocess
-import sys
-import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from toolkit.errors import RunError
 from toolkit.runs.durable import durable_write
+from toolkit.runs.export_process import begin
 from toolkit.runs.exports import ExportState, Form, export_state, known, lock_path, pushed_state
 from toolkit.runs.lock import is_held
 from toolkit.runs.rundir import RunDir, read_config
-from toolkit.runs.spawn import PROJECT_ROOT, worker_environment
+from toolkit.runs.spawn import worker_environment
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 HUB = Form("hub", "Hugging Face Hub", "A repository of yours on the hub, with the model card.")
@@ -50,7 +49,7 @@ def hub_state(run: RunDir) -> ExportState:
 
 
 def start_push(run: RunDir, push: Push) -> subprocess.Popen[bytes]:
-    """Raises RunError: no such name, nothing checked to push, or a push is going on."""
+    """Returns once it has begun. Raises RunError: no such name, nothing checked to push, or a push is going on."""
     if not REPO.fullmatch(push.repo):
         raise RunError(f"'{push.repo[:100]}' is no name of a repository.", "It looks like owner/name.")
     if export_state(run, known(push.form).key).state != "passed":
@@ -61,11 +60,4 @@ def start_push(run: RunDir, push: Push) -> subprocess.Popen[bytes]:
     durable_write(request_path(run), json.dumps(asdict(push)))
     environment = worker_environment(run, read_config(run), attempt=1)
     environment["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "0")  # a local model may still go to the hub
-    with (run.exports_dir / "hub.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "toolkit.worker.push", run.id],
-            cwd=PROJECT_ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-    threading.Thread(target=process.wait, name="push-reaper", daemon=True).start()
-    return process
+    return begin(["toolkit.worker.push", run.id], environment, run.exports_dir / "hub.log", lock_path(run, HUB.key))

@@ -11,13 +11,12 @@ import faulthandler
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from toolkit.errors import RunError, ToolkitError
-from toolkit.runs.durable import commit_dir, verify_commit
+from toolkit.runs.durable import commit_dir, scratch, verify_commit
 from toolkit.runs.explain import explain_exception
 from toolkit.runs.exports import certificate_path, folder_of, known, lock_path, tell_progress
 from toolkit.runs.lock import WorkerLock
@@ -69,16 +68,11 @@ def make(run: RunDir, form: str, progress: Progress) -> None:
     progress("loading libraries", 0.1)
     from toolkit.worker import package
 
-    staging = run.exports_dir / f".new-{form}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    try:
+    with scratch(run.exports_dir / f".new-{form}") as staging:
         package.build(run, read_config(run), form, staging, progress)
         progress("writing to disk", 0.55)
         certificate_path(run, form).unlink(missing_ok=True)
         commit_dir(staging, folder_of(run, form), {"kind": "export", "form": form, "run": run.id})
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def replay(run: RunDir, form: str, progress: Progress) -> None:

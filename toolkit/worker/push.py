@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation.card_section import card_section
 from toolkit.runs.card import model_card
 from toolkit.runs.contract import CONTRACT, read_contract
-from toolkit.runs.durable import COMMIT, verify_commit
+from toolkit.runs.durable import COMMIT, scratch, verify_commit
 from toolkit.runs.exports import FORMS, folder_of, lock_path, tell_progress
 from toolkit.runs.hub import HUB, Push, read_request
 from toolkit.runs.lock import WorkerLock
@@ -55,8 +54,7 @@ def push(run: RunDir, asked: Push) -> str:
 
     if not get_token():
         raise RunError("There is no login for the hub.", "Run `hf auth login`, or set HF_TOKEN, then push again.")
-    with tempfile.TemporaryDirectory(prefix=".push-", dir=run.exports_dir) as place:
-        folder = Path(place)
+    with scratch(run.exports_dir / ".push") as folder:
         gather(run, asked, folder)
         api = HfApi(library_name="finetuning-toolkit")
         with _in_words(asked.repo):

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +25,7 @@ from toolkit.data.rendering import chat_renderer
 from toolkit.errors import RunError, ToolkitError
 from toolkit.runs.certificate import Certificate, Played, Replay, damaged, judge, write_certificate
 from toolkit.runs.contract import Contract, Golden, read_contract, reference, template_hash
-from toolkit.runs.durable import verify_commit
+from toolkit.runs.durable import scratch, verify_commit
 from toolkit.runs.exports import FORMS, Form, certificate_path, commit_hash, folder_of
 from toolkit.runs.recipes import GGUF
 from toolkit.runs.rundir import RunDir, open_run, read_config
@@ -146,16 +144,13 @@ def _unpacked(run: RunDir, form: Form) -> Iterator[Path]:
     if form.key != "adapter":
         yield folder
         return
-    temporary = Path(tempfile.mkdtemp(prefix=".replay-", dir=run.exports_dir))
-    try:
+    with scratch(run.exports_dir / ".replay") as temporary:
         with zipfile.ZipFile(next(iter(folder.glob("*.zip")))) as archive:
             for name in archive.namelist():
                 if PurePosixPath(name).name != name:
                     raise RunError(f"The zip holds '{name[:80]}', which is no plain file name.", "Export it again.")
             archive.extractall(temporary)
         yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 if __name__ == "__main__":
