@@ -72,6 +72,26 @@ def test_the_lean_loss_is_the_library_s(trainer: Any, count: int | None) -> None
         torch.testing.assert_close(lean_gradients[name], gradient, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize(("size", "micro_batch"), [(1, None), (5, None), (12, None), (5, 2)])
+def test_the_test_loss_is_a_mean_over_tokens_whatever_the_batches(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch, size: int, micro_batch: int | None
+) -> None:
+    from toolkit.worker.likelihood import surprise
+
+    model = trainer.model.eval()
+    rows = [(row["input_ids"], row["labels"]) for row in trainer.train_dataset]
+    found = surprise(model, rows)
+    expected = sum(nats for nats, _ in found) / sum(tokens for _, tokens in found)
+    by_row = sum(nats / tokens for nats, tokens in found) / len(found)
+    assert abs(expected - by_row) > 1e-3, "rows that tell the two means apart"
+    monkeypatch.setattr(trainer.args, "per_device_eval_batch_size", size)
+    monkeypatch.setattr(trainer, "micro_batch", micro_batch)
+    loader = trainer.get_eval_dataloader(trainer.train_dataset)
+    metrics = trainer.evaluation_loop(loader, description="", prediction_loss_only=True).metrics
+    trainer.model.train()
+    assert metrics["eval_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_head_sees_labelled_positions_alone(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker import trainer as module
 

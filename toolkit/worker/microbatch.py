@@ -2,7 +2,8 @@
 
 A batch is cut into parts of `micro_batch` rows; their losses are sums over tokens divided by the tokens of the whole
 step, so that the gradients add up to those of the whole batch, to rounding. Nothing else changes: rows, order, steps
-and learning rate are those of the whole batch. Where dropout is on, other random numbers are drawn. Knows no run.
+and learning rate are those of the whole batch. Where dropout is on, other random numbers are drawn. The test loss, too,
+is a sum over tokens divided by their number. Knows no run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
 from toolkit.worker.dataset import IGNORED
@@ -25,6 +27,7 @@ class MicroBatchedTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         self.micro_batch = micro_batch
         self.watch = LossWatch()
+        self._tested: Tensor | None = None  # nats and learned tokens of the evaluation that goes on
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
@@ -47,12 +50,26 @@ class MicroBatchedTrainer(SFTTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Any, Any, Any]:
-        pieces = list(parts(inputs, self.micro_batch)) if prediction_loss_only else [inputs]
-        if len(pieces) == 1:
+        if not prediction_loss_only:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        pieces = list(parts(inputs, self.micro_batch))
         losses = [super(MicroBatchedTrainer, self).prediction_step(model, piece, True)[0] for piece in pieces]
         counts = torch.stack([scored(piece) for piece in pieces]).to(losses[0].device)
-        return (torch.stack(losses) * counts).sum() / counts.sum().clamp(min=1), None, None
+        found = torch.stack([(torch.stack(losses).double() * counts).sum(), counts.sum().double()])
+        self._tested = found if self._tested is None else self._tested + found
+        return found[0] / found[1].clamp(min=1), None, None
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """The test loss is the mean over learned tokens; the library's, over rows, would depend on the batch size.
+
+        With several processes, the rows that fill up their last batches count once more.
+        """
+        self._tested = None
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self._tested is not None:
+            nats, tokens = self.accelerator.reduce(self._tested, reduction="sum").tolist()
+            output.metrics[f"{metric_key_prefix}_loss"] = nats / max(tokens, 1.0)
+        return output
 
 
 def scored(inputs: Mapping[str, Any]) -> Tensor:
