@@ -14,9 +14,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate"}
 SCREEN = {"streamlit", "plotly"}
-FLOOR = {"errors", "rules", "config", "validation"}
+FLOOR = {"errors", "legible", "rules", "config", "validation"}
 MAY_IMPORT = {
     "errors": set(),
+    "legible": set(),
     "rules": {"errors", "config"},  # config for its types alone, under TYPE_CHECKING
     "schema_types": {"rules"},
     "schema_added": {"schema_types"},

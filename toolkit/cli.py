@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Column
 from rich.table import Table as Grid
 
 from toolkit import client
@@ -29,7 +30,7 @@ from toolkit.data.table import Table
 from toolkit.errors import ConfigError, Problem, RunError, ToolkitError
 from toolkit.forms import exchange
 from toolkit.forms.presets import presets as all_presets
-from toolkit.runs.configfile import read_text
+from toolkit.legible import legible
 from toolkit.runs.export_process import export_to_end
 from toolkit.runs.exports import FORMS, known
 from toolkit.runs.machine import machine, machine_if_known
@@ -41,6 +42,9 @@ from toolkit.runs.supervisor import Supervisor
 from toolkit.runs.terminal import display, ending, export_ending, export_line, row, shown
 
 FAILED, UNUSABLE, STOPPED = 1, 2, 130
+LISTED = ("name", "study", "state", "steps", "loss", "exact match")
+MAX_ID = 20
+"""Characters of a run's id: one types it from the list."""
 Accepted = Annotated[list[str] | None, typer.Option(help="A hard stop that is meant, by its name; may be repeated.")]
 SaveDir = Annotated[Path, typer.Option(help="The folder that the runs are in.")]
 HERE = Path(Config().save_dir or ".")
@@ -65,7 +69,7 @@ def run(
     accept: Accepted = None,
 ) -> None:
     """Train as CONFIG says; every combination of it when ablation is on."""
-    imported = exchange.read(read_text(config))
+    imported = exchange.read_file(config)
     variants = expand(exchange.accepting(imported.draft, accept or ()), imported.grid)
     _tell(imported.warnings)
     tables = _check([variant.config for variant in variants])
@@ -102,7 +106,7 @@ def list_(save_dir: SaveDir = HERE) -> None:
     if not (runs := list_runs(save_dir)):
         out.print(f"There is no run in {save_dir} yet. Start one: python -m toolkit run config.yml")
         return
-    grid = Grid("run", "name", "study", "state", "steps", "loss", "exact match", box=None, pad_edge=False)
+    grid = Grid(Column("run", min_width=MAX_ID), *LISTED, box=None, pad_edge=False)
     for one in runs:
         grid.add_row(*row(one))
     out.print(grid, soft_wrap=False)
@@ -167,7 +171,7 @@ def _open(data: DataConfig, save_dir: Path) -> Table:
     out.print(f"Reading {data.path} ...")
     table = open_table(data, save_dir)
     for notice in table.notices:
-        out.print(f"note: {notice}")
+        out.print(legible(f"note: {notice}"))
     return table
 
 
@@ -223,7 +227,7 @@ def _follow(supervisor: Supervisor, run: RunDir, interrupts: list[int]) -> RunSt
 
 def _tell(problems: Iterable[Problem]) -> None:
     for problem in problems:
-        err.print(f"warning: {problem}")
+        err.print(legible(f"warning: {problem}"))
 
 
 @contextmanager
@@ -232,10 +236,10 @@ def _words_for_errors() -> Iterator[None]:
         yield
     except ConfigError as error:
         for problem in error.problems:
-            err.print(f"error: {problem}")
+            err.print(legible(f"error: {problem}"))
         sys.exit(UNUSABLE)
     except ToolkitError as error:
-        err.print(f"error: {error}")
+        err.print(legible(f"error: {error}"))
         sys.exit(FAILED)
     except Exception as error:  # the last line of defence between a bug and a person
         if "FTK_DEBUG" in os.environ:

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.data.test_hostile import CASES, GOLDEN
+from tests.fakes.golden import check
 
 ROOT = Path(__file__).resolve().parents[2]
+SITUATIONS = ("data", "pages", "worker")
+"""Folders of tests with reports of rows that are about more than reading, each in a golden_situations.json."""
 DATA, CHOICES, SPLIT, PROMPT = "data/test_hostile", "data/test_choices", "data/test_split", "data/test_prompt"
 
 # number: (what, cases of test_hostile.py, tests as "file::name")
@@ -114,6 +117,19 @@ def test_every_row_is_held_by_something_that_is_there(number: int) -> None:
     for name in tests:
         file, _, test = name.partition("::")
         assert test in names_in(file), name
+
+
+def test_what_is_about_more_than_reading_has_its_reports() -> None:
+    told: dict[int, int] = {}
+    for folder in SITUATIONS:
+        golden = ROOT / "tests" / folder / "golden_situations.json"
+        reports = json.loads(golden.read_text())
+        check(golden, reports)
+        for report in reports.values():
+            told[report["row"]] = told.get(report["row"], 0) + 1
+    without_cases = {number for number, (_, cases, _) in ROWS.items() if not cases}
+    assert set(told) == without_cases
+    assert sum(told.values()) > 80
 
 
 def test_every_report_says_what_and_what_next() -> None:

@@ -56,6 +56,15 @@ def test_test_rows_that_are_training_rows(open_bytes: Callable[..., Table]) -> N
     assert "leak" not in _by_kind(findings(table, _config("{q} {id}")))
 
 
+def test_a_column_of_one_value_can_be_taken_out(open_bytes: Callable[..., Table]) -> None:
+    table = open_bytes("q,shop,a\n" + "".join(f"q{i},here,a{i}\n" for i in range(40)))
+    finding = _by_kind(findings(table, _config("{q} {shop}")))["constant"]
+    (fix,) = finding.fixes
+    assert (fix.label, fix.settings) == (
+        "Take {shop} out of the prompt", {"path": "data.prompt", "old": "{shop}", "new": ""}
+    )  # fmt: skip
+
+
 def test_an_answer_with_words_around_its_cell_is_not_empty(open_bytes: Callable[..., Table]) -> None:
     table = open_bytes('[{"q": "1", "a": ""}, {"q": "2", "a": "x"}, {"q": "3", "a": "y"}]', "json")
     assert "empty_answer" in _by_kind(findings(table, _config()))

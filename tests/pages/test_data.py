@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.fakes import golden
 from tests.pages.conftest import Stage, button, words
 from toolkit.runs.rundir import list_runs, read_meta
 
@@ -151,6 +152,9 @@ def test_the_uploader_says_its_limit_and_the_way_round(stage: Stage) -> None:
     assert "up to" in box.label
     assert "MB" in box.label
     assert "choose Path" in box.help
+    told = [f"{box.label}. {box.help}"]
+    golden.hold(Path(__file__).with_name("golden_situations.json"), "file above the limit",
+                {"row": 13, "outcome": "refused", "told": told})  # fmt: skip
 
 
 def test_a_test_file_takes_the_place_of_the_split(stage: Stage) -> None:

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.fakes import golden
+
 pytestmark = pytest.mark.worker
 
+SITUATIONS = Path(__file__).with_name("golden_situations.json")
 IDS = [[5, 9, 40, 77, 3, 120]]
 
 
@@ -193,6 +196,8 @@ def test_what_is_no_plain_adapter_is_refused_and_the_others_stay(tiny_model: Pat
         with pytest.raises(EngineError) as caught:
             attach(adapters, f"bad{number}", folder)
         assert caught.value.hint, name
+        told = golden.without(str(caught.value), tmp_path)
+        golden.hold(SITUATIONS, f"adapter: {name}", {"row": 61, "outcome": "refused", "told": [told]})
         adapters.select("good")
         assert torch.equal(logits(adapters), expected), name
     assert adapters.names == ["good"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,11 @@ def first_batch(run: RunDir) -> list[tuple[list[int], list[int]]]:
             for ids, labels, size in zip(batch["input_ids"], batch["labels"], sizes, strict=True)]  # fmt: skip
 
 
-def shown_rows(run: RunDir, config: Config) -> dict[int, dict[str, Any]]:
+def shown_rows(run: RunDir, config: Config, count: int = len(CELLS)) -> dict[int, dict[str, Any]]:
     from toolkit.worker import xray
 
     body = {"config": config.model_dump(mode="json"), "table": str(run.source_path)}
-    return {row: xray.answer({**body, "row": row}, Quiet()) for row in range(len(CELLS))}  # type: ignore[arg-type]
+    return {row: xray.answer({**body, "row": row}, Quiet()) for row in range(count)}  # type: ignore[arg-type]
 
 
 def as_trained(shown: dict[str, Any]) -> tuple[list[int], list[int]]:
@@ -105,6 +106,31 @@ def test_the_first_batch_is_what_was_shown(
     assert any(one["left_out"] for one in shown.values()) == (length == SHORT)
     assert any(one["kept"] < one["total"] for one in shown.values()) == (length == SHORT)
     assert all(one["chat"] == chat for one in shown.values())
+
+
+@pytest.mark.parametrize("length", [SHORT, 200])
+def test_the_first_batch_of_conversations_is_what_was_shown(length: int, tiny_model: Path, save_dir: Path) -> None:
+    turns = [
+        {"role": "system", "content": "be brief"}, {"role": "user", "content": "one 🦊"},
+        {"role": "assistant", "content": "a first answer"}, {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "read alone", "weight": 0}, {"role": "user", "content": "three"},
+        {"role": "assistant", "content": "and a last one, long enough to be cut off " * 2},
+    ]  # fmt: skip
+    chats = [turns[:3], turns[:5], turns, turns[1:3], [*turns[:2], {"role": "assistant", "content": "东京 " * 9}]] * 3
+    cells: list[dict[str, str | None]] = [{"messages": json.dumps(chat)} for chat in chats]
+    settings = draft(save_dir, tiny_model, per_device_train_batch_size=64)
+    settings["data"] |= {"messages": "messages", "train_size": len(chats) - 1, "test_size": 1, "accepted": EVERY}
+    settings["training"]["sft_args"] = {"max_seq_length": length}
+    run = make_run(settings, cells)
+    shown = list(shown_rows(run, read_config(run), len(chats)).values())
+    expected = [as_trained(one) for one in shown if not one["left_out"]]
+    batch = first_batch(run)
+    assert len(batch) >= len(expected) - 1
+    for ids, labels in batch:
+        assert (ids, [-100, *labels[1:]]) in expected
+    states = "".join(token[3] for part in shown[2]["parts"] for token in part["tokens"])
+    assert "tm" in states.rstrip("c"), "an earlier answer is learned, and what follows is not"
+    assert ("c" in states) == (length == SHORT)
 
 
 def test_the_prompt_is_learned_too_when_the_switch_says_so(tiny_plain_model: Path, save_dir: Path) -> None:

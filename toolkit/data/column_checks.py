@@ -93,6 +93,8 @@ def _constant(subject: Subject) -> Iterator[Finding]:
                 Fix(f"Use {{{other}}} instead", "template", settings=_swap(leaf, same[0], f"{{{other}}}"))
                 for other in _better(subject, same[0])[:2]
             )
+        else:
+            fixes = tuple(Fix(f"Take {{{c}}} out of the {name}", "template", settings=_swap(leaf, c, "")) for c in same)
         yield Finding(
             "constant",
             "The same in every row",

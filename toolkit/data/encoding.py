@@ -68,9 +68,13 @@ def find_encoding(path: Path, options: ReadOptions) -> Encoding:
         raise DataError("The file is empty (0 bytes).", "Choose another file.")
     refuse_foreign(head)
     found = _choose(head, options)
-    if options.repair_text:
-        return _repaired(path, found)
-    _decode_all(path, found.codec, options)
+    try:
+        if options.repair_text:
+            return _repaired(path, found)
+        _decode_all(path, found.codec, options)
+    except UnicodeError as error:  # of the whole file, not of a byte in it: those have their own words
+        hint = "Choose another encoding; without a byte order mark UTF-16 is utf-16-le or utf-16-be."
+        raise DataError(f"The file can't be read as {found.codec}: {error}.", hint) from error
     return found
 
 

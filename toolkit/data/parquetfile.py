@@ -32,7 +32,7 @@ def read_parquet(path: Path, writer: TableWriter) -> list[str]:
     try:
         with pq.ParquetFile(path) as file:
             return _rows(file, path.stat().st_size, writer)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise DataError(
             f"The Parquet file can't be read: {reason}.", "It is damaged or cut off: copy it again."
@@ -48,7 +48,8 @@ def _rows(file: pq.ParquetFile, size: int, writer: TableWriter) -> list[str]:
     budget = max(MOST_TEXT, PER_BYTE * size)
     number = 0
     for batch in file.iter_batches(batch_size=BATCH):
-        columns = [text(column) for text, column in zip(texts, batch.columns, strict=True)]
+        columns = [_cells(text, column, field, number) for text, column, field in
+                   zip(texts, batch.columns, fields, strict=True)]  # fmt: skip
         for cells in zip(*columns, strict=True):
             number += 1
             writer.add(cells, number)
@@ -95,6 +96,20 @@ def _text_of(field: pa.Field) -> Callable[[pa.Array], list[str | None]]:
     if pa.types.is_nested(field.type):
         return lambda column: list(_as_json(column))
     return lambda column: column.cast(pa.string()).to_pylist()
+
+
+def _cells(
+    text: Callable[[pa.Array], list[str | None]], column: pa.Array, field: pa.Field, before: int
+) -> list[str | None]:
+    """The column's cells as text. before: rows of the file in front of them."""
+    try:
+        return text(column)
+    except (ValueError, OverflowError) as error:  # text that is no UTF-8, a date beyond the calendar
+        if isinstance(error, pa.ArrowException):
+            raise
+        where = f"rows {before + 1:,} to {before + len(column):,}"
+        message = f"Column '{field.name[:60]}' holds a value that is none of its kind in {where} ({str(error)[:150]})."
+        raise DataError(message, "It is damaged, or was written wrongly: write it again from its source.") from error
 
 
 def _as_json(column: pa.Array) -> Iterator[str | None]:

@@ -21,6 +21,9 @@ from toolkit.errors import DataError, Problem
 MAX_TEMPLATE = 20_000
 """Longest template, in characters."""
 
+LISTED = 10
+"""Mistakes of a template that are told."""
+
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _SYNTAX = re.compile(r"[.\[!:]")
 Row = Mapping[str, str | None]
@@ -167,6 +170,7 @@ def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[Pie
         message = f"The template has {len(text):,} characters; at most {MAX_TEMPLATE:,} are allowed."
         return [], [(message, "Move the long part into a column of the data.")]
     known = set(columns)
+    wrong = 0
     pieces: list[Piece] = []
     mistakes: list[tuple[str, str]] = []
     literal: list[str] = []
@@ -181,7 +185,11 @@ def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[Pie
             pieces += [Piece("".join(literal)), Piece(name, is_column=True)]
             literal = []
         else:
-            mistakes.append(_mistake(match, columns, label))
+            wrong += 1
+            if wrong <= LISTED:  # each is compared with every column: a pasted program has thousands
+                mistakes.append(_mistake(match, columns, label))
+    if wrong > LISTED:
+        mistakes.append((f"There are {wrong - LISTED:,} more mistakes.", "Correct these first."))
     pieces.append(Piece("".join(literal) + text[end:]))
     return [piece for piece in pieces if piece.is_column or piece.text], mistakes
 

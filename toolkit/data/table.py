@@ -108,7 +108,7 @@ class Table:
         try:
             with pq.ParquetFile(self.path) as file:
                 yield file
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             where = f"rows {first + 1:,} to {self.rows if stop is None else stop:,}"
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             message = f"The prepared data of {self.label} is damaged in {where} ({self.path}: {reason})."

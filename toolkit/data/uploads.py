@@ -123,7 +123,7 @@ def _keep(data: BinaryIO, name: str, save_dir: Path) -> Source:
     digest = hashlib.sha256()
     try:
         with temporary.open("xb") as out:
-            while chunk := data.read(CHUNK):
+            while chunk := _received(data, name):
                 digest.update(chunk)
                 out.write(chunk)
         final = folder / f"{digest.hexdigest()[:DIGITS]}-{label_of(name)}.{_extension(name)}"
@@ -133,6 +133,14 @@ def _keep(data: BinaryIO, name: str, save_dir: Path) -> Source:
     finally:
         temporary.unlink(missing_ok=True)
     return Source(final, digest.hexdigest(), final.name[DIGITS + 1 :])
+
+
+def _received(data: BinaryIO, name: str) -> bytes:
+    try:
+        return data.read(CHUNK)
+    except (OSError, ValueError) as error:
+        message = f"{name[:80]} broke off while it came in ({error})."
+        raise DataError(message, "Give it again; nothing of it was kept.") from error
 
 
 def _hashed(file: BinaryIO, path: Path) -> Source:

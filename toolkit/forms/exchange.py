@@ -7,13 +7,14 @@ what a list means (`ablation.py`), not where a draft is kept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from toolkit import ablation
 from toolkit.errors import ConfigError, Problem
 from toolkit.forms import draft as drafts
-from toolkit.runs.configfile import dump_draft, load_draft
+from toolkit.runs.configfile import dump_draft, load_draft, read_text
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,16 @@ def read(text: str) -> Imported:
     # the values as validation read them: "1e-4", which YAML calls text, is the number
     settled = drafts.from_config(variants[0].config)
     return Imported(settled, grid, tuple(problems))
+
+
+def read_file(path: Path) -> Imported:
+    """`read` of a file; each problem names the setting or the file, and what to do."""
+    try:
+        return read(read_text(path))
+    except ConfigError as error:
+        here = (replace(found, path=found.path or path.name, hint=found.hint or f"Correct it in {path.name}.")
+                for found in error.problems)  # fmt: skip
+        raise ConfigError(here) from error
 
 
 def write(draft: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None) -> str:

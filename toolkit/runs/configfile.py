@@ -64,6 +64,8 @@ def load_draft(text: str) -> dict[str, Any]:
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise _refusal(f"The file is not plain YAML: {error.problem}{place}.", "Correct this line.") from error
     except (yaml.YAMLError, ValueError) as error:
+        if "integer string conversion" in str(error):
+            raise _refusal("A number in the file has more than 4,300 digits.", "Write a shorter one.") from error
         raise _refusal(f"The file is not plain YAML: {error}.", "Is it a text file in UTF-8?") from error
     if draft is None:
         return {}

@@ -25,6 +25,7 @@ ModelKind = Literal["none", "bundled", "local", "hub"]
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 NEEDED_BYTES, GOOD_BYTES = 200_000_000, 2_000_000_000
+NEEDED_FILES = 1_000
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _ARGS = "training.training_args."
 
@@ -171,6 +172,10 @@ def _disk(save_dir: Path) -> list[Problem]:
     there = _first_that_is(save_dir)
     if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
         return [Problem("save_dir", f"Nothing can be written to '{save_dir}'.", "Choose another folder.")]
+    room = os.statvfs(there)
+    if room.f_files and room.f_favail < NEEDED_FILES:
+        message = f"The disk of '{save_dir}' takes only {room.f_favail:,} more files, whatever their size."
+        return [Problem("save_dir", message, "Delete small files that nobody needs, or choose another disk.")]
     free = shutil.disk_usage(there).free
     if free >= GOOD_BYTES:
         return []

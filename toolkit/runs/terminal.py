@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
+from toolkit.legible import legible
 from toolkit.runs.exports import ExportState
 from toolkit.runs.resume import can_resume
 from toolkit.runs.rundir import RunDir, list_runs, read_meta, save_dir_of
@@ -87,7 +88,7 @@ def row(run: RunDir) -> tuple[str, ...]:
     loss, match = status.last.get("loss"), status.scores.get("exact_match")
     steps = f"{status.step}/{status.total_steps}" if status.total_steps else ""
     return (
-        run.id, str(meta.get("name", "")), str(meta.get("study", "")), status.state, steps,
+        run.id, legible(meta.get("name", "")), legible(meta.get("study", "")), status.state, steps,
         f"{loss:.4f}" if isinstance(loss, float) else "", f"{match:.0%}" if isinstance(match, int | float) else "",
     )  # fmt: skip
 

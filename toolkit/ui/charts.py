@@ -12,8 +12,10 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
+from toolkit.legible import legible
 from toolkit.ui.curves import Point, smooth, thin
 
+LABEL = 80
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "responsive": True}
 SMALL = (
     # series, title, unit factor, format of the hover
@@ -126,5 +128,7 @@ def _line(
 
 
 def _no_markup(text: str) -> str:
-    """plotly reads a few HTML tags and %{...} in labels."""
-    return text.replace("<", "‹").replace(">", "›").replace("%{", "% {")
+    """plotly reads entities, a few HTML tags and %{...} in labels; a legend has room for so many characters."""
+    line = " ".join(legible(text).split())
+    shown = line if len(line) <= LABEL else line[: LABEL - 1] + "…"
+    return shown.replace("&", "&amp;").replace("<", "‹").replace(">", "›").replace("%{", "% {")

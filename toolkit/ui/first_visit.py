@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from toolkit.config import Config
+from toolkit.config import BUNDLED, Config
 from toolkit.runs.rundir import RunDir, create_run, list_runs
 from toolkit.ui import chrome, state
 from toolkit.ui.dataset import open_cached
@@ -18,8 +18,8 @@ def start_demo() -> RunDir:
 
 
 def hero() -> None:
-    """Shown until there is a run."""
-    if list_runs(state.save_dir()):
+    """Shown until there is a run, or data of one's own."""
+    if list_runs(state.save_dir()) or not str(state.value("data.path")).startswith(BUNDLED):
         return
     with st.container(border=True):
         words, button = st.columns([4, 1], vertical_alignment="center")

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 
+from toolkit.legible import legible
+
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=@/])")
 
 
 def plain(text: object, limit: int = 200) -> str:
-    """`text` with everything that markdown, HTML, LaTeX, emoji or a link could grow from escaped, on one line."""
-    line = " ".join(str(text).split())
+    """`text` with everything that markdown, HTML, LaTeX, emoji or a link could grow from escaped, on one line, and
+    without characters that turn the line around."""
+    line = " ".join(legible(text).split())
     if len(line) > limit:
         line = line[: limit - 1] + "…"
     return _SPECIAL.sub(r"\\\1", line)

@@ -104,6 +104,8 @@ def _upload() -> None:
     except DataError as error:
         st.session_state["source_error"] = error
         st.rerun()
+    if str(stored) == str(state.value("data.path")):
+        st.toast("The same file is in use already: it was kept once, and read again.", icon=":material/info:")
     _take("csv" if stored.suffix.lower() in (".csv", ".tsv") else "json", str(stored), FIND_OUT)
 
 

@@ -66,6 +66,8 @@ def read_config(folder: Path) -> AdapterFile:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise EngineError(f"{CONFIG} of the adapter is larger than 1 MB.", RETRAIN)
         given = json.loads(path.read_bytes())
+        if not isinstance(given, dict):
+            raise ValueError("it holds no settings by name")
         chosen = {name: value for name, value in given.items() if name not in UNREAD}
         for name in set(chosen) - set(AdapterFile.model_fields):
             if chosen.pop(name):
@@ -75,7 +77,7 @@ def read_config(folder: Path) -> AdapterFile:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         raise EngineError(f"{CONFIG} of the adapter has a wrong '{name}': {first['msg']}.", RETRAIN) from error
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise EngineError(f"{CONFIG} of the adapter can't be read: {error}.", RETRAIN) from error
 
 
@@ -90,6 +92,12 @@ def read_weights(path: Path) -> Weights:
         return safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
         raise EngineError(f"{path.name} of the adapter can't be read: {error}.", RETRAIN) from error
+
+
+def misfit(error: Exception) -> str:
+    """What does not fit, in one line: of longer ones the first weight that they name."""
+    lines = [line.strip() for line in (str(error).strip() or repr(error)).splitlines()]
+    return next((line for line in lines if line.startswith("size mismatch")), lines[0])[:300].rstrip(".:")
 
 
 def take_biases(weights: Weights, chosen: AdapterFile) -> Weights:

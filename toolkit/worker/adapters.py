@@ -20,7 +20,7 @@ from peft.utils.save_and_load import set_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from toolkit.errors import EngineError
-from toolkit.worker.adapter_file import RETRAIN, WEIGHTS, AdapterFile, Weights, read_config, take_biases
+from toolkit.worker.adapter_file import RETRAIN, WEIGHTS, AdapterFile, Weights, misfit, read_config, take_biases
 from toolkit.worker.payload import BASE
 
 COPY_SHARE = 0.5  # of the free memory: what copies of merged weights may take
@@ -73,8 +73,7 @@ class Adapters:
             self._biases[name] = biases
         except (ValueError, RuntimeError, KeyError, AttributeError) as error:
             self._remove(name)
-            reason = str(error).strip().splitlines()[0][:300]
-            raise EngineError(f"The adapter does not fit this base model: {reason}", RETRAIN) from error
+            raise EngineError(f"The adapter does not fit this base model: {misfit(error)}.", RETRAIN) from error
         self.names.append(name)
 
     def _insert(self, name: str, config: LoraConfig, weights: Weights) -> None:
