@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.pages.conftest import Stage
 from toolkit.data.uploads import store
+from toolkit.legible import visible
 from toolkit.ui import charts
 from toolkit.ui.plain import plain
 
@@ -25,7 +26,7 @@ PAGES = ("data", "configure", "runs", "playground", "evaluate", "studies")
 _RAW = re.compile(
     r"(?<!\\)(<script|!\[x\]|\$\\int|:smile:|:material/bug_report:|\[l\]\(|\*\*b\*\*|:red\[r\]|`c`|&lt;b)|[\u202e\u2066]"
 )
-AS_TEXT = ("code", "text", "arrow_data_frame", "plotly_chart", "bidi_component", "component_instance")
+AS_TEXT = ("code", "text", "dataframe", "arrow_data_frame", "plotly_chart", "bidi_component", "component_instance")
 """Kinds of elements that draw what they get as text, or draw it themselves: charts and components have own tests."""
 VALUES = ("id", "key", "default", "value", "raw_value", "form_id", "data", "url", "user_key", "query_param_key")
 """Fields that are a widget's content, or no text on the screen."""
@@ -118,6 +119,11 @@ def test_a_chart_shows_names_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in (line.name, line.hovertemplate):
         assert not re.search("<(?!extra|/extra)|\u202e|&(?!amp;)", text)
     assert len(line.name) < 2 * charts.LABEL
+
+
+def test_a_block_of_text_shows_what_would_turn_it_around() -> None:
+    assert visible("a\u202eb\tc\r\n\x1b") == "a⟨U+202E⟩b\tc\r\n⟨U+001B⟩"
+    assert visible("👩‍👩‍👧 مرحبا") == "👩‍👩‍👧 مرحبا"
 
 
 def test_plain_keeps_letters_of_every_script() -> None:

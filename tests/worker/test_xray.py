@@ -129,6 +129,9 @@ def test_the_first_batch_of_conversations_is_what_was_shown(length: int, tiny_mo
     for ids, labels in batch:
         assert (ids, [-100, *labels[1:]]) in expected
     states = "".join(token[3] for part in shown[2]["parts"] for token in part["tokens"])
+    assert states[shown[2]["begins"]] == "t"
+    assert all(states[at] in "tc" and states[at - 1] != "t" for at in shown[2]["answers"])
+    assert len(shown[2]["answers"]) == 1, "the answer of weight 0 is none"
     assert "tm" in states.rstrip("c"), "an earlier answer is learned, and what follows is not"
     assert ("c" in states) == (length == SHORT)
 

@@ -47,7 +47,7 @@ def apply(fix: Fix, table: Table, place: Place, save_dir: Path) -> Place:
               "rows": hashlib.sha256(rows.tobytes()).hexdigest()}  # fmt: skip
     sha256 = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     earlier = table.version
-    original = earlier.original if earlier else table.sha256
+    original = original_of(table)
     final = folder_of(save_dir) / f"{original[:DIGITS]}-{sha256[:DIGITS]}.parquet"
     if final.exists():
         os.utime(final)  # the newest again, for redo
@@ -76,6 +76,11 @@ def open_version(path: Path) -> Table | None:
     return table
 
 
+def original_of(table: Table) -> str:
+    """The sha256 that a dataset and all its versions share."""
+    return table.version.original if table.version else table.sha256
+
+
 def undone(table: Table) -> Place | None:
     """Where this version came from; None for an original."""
     return Place(table.version.parent_type, table.version.parent_path) if table.version else None
@@ -83,7 +88,7 @@ def undone(table: Table) -> Place | None:
 
 def redone(table: Table, place: Place, save_dir: Path) -> Place | None:
     """The newest version made from this table; None without any."""
-    original = table.version.original if table.version else table.sha256
+    original = original_of(table)
     found = sorted(
         folder_of(save_dir).glob(f"{original[:DIGITS]}-*.parquet"), key=lambda file: -file.stat().st_mtime_ns
     )

@@ -12,6 +12,7 @@ from toolkit.data.doctor import Examination, forget
 from toolkit.data.finding import Finding, Fix
 from toolkit.data.table import Table
 from toolkit.errors import DataError
+from toolkit.forms import layout
 from toolkit.ui import chrome, scroll, state, table_view
 from toolkit.ui.checkup import Checkup, checkup
 from toolkit.ui.length_view import token_lengths
@@ -55,7 +56,7 @@ def _view(table: Table) -> None:
     with chrome.boundary(), st.container(key="doctor"):
         look = checkup(table)
         version_line(table, "checks")
-        _changed()
+        _changed(table)
         if look is None:
             st.caption(":material/pending: The data is checked once the templates and sizes can be used.")
         elif look.examined.error is not None:
@@ -140,7 +141,7 @@ def _jump(table: Table, finding: Finding) -> None:
 
 def _apply(table: Table, fix: Fix) -> None:
     if fix.action in ("set", "template"):
-        _put(fix)
+        _put(table, fix)
     else:
         try:
             with st.spinner("Making a new version of the data…"):
@@ -154,14 +155,14 @@ def _apply(table: Table, fix: Fix) -> None:
     st.rerun()
 
 
-def _put(fix: Fix) -> None:
+def _put(table: Table, fix: Fix) -> None:
     """Change settings of the draft, and keep what they were for Undo."""
     if fix.action == "template":
         path, text = fix.settings["path"], str(state.value(fix.settings["path"]) or "")
         new: dict[str, object] = {path: text.replace(fix.settings["old"], fix.settings["new"]).strip(" ")}
     else:
         new = dict(fix.settings)
-    st.session_state[_CHANGED] = {path: state.value(path) for path in new}
+    st.session_state[_CHANGED] = (versions.original_of(table), {path: state.value(path) for path in new})
     _replace(new)
     st.toast(f"{plain(fix.label)}: done.", icon=":material/check:")
 
@@ -172,15 +173,13 @@ def _replace(new: dict[str, object]) -> None:
     state.replace_templates(str(state.value("data.prompt") or ""), str(state.value("data.prompt_stub") or ""))
 
 
-def _changed() -> None:
-    """The way back from the last change of settings that a fix made."""
-    before = st.session_state.get(_CHANGED)
-    if not before:
+def _changed(table: Table) -> None:
+    """The way back from the last change of settings that a fix of this dataset made."""
+    original, before = st.session_state.get(_CHANGED, ("", {}))
+    if original != versions.original_of(table):
         return
-    names = {"data.prompt": "the prompt template", "data.prompt_stub": "the completion template",
-             "training.sft_args.max_seq_length": "the maximum sequence length"}  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        what = " and ".join(names.get(path, path) for path in before)
+        what = " and ".join(f"**{layout.place(path).label}**" for path in before)
         st.caption(f":material/check: A fix changed {what}.", width="content")
         if st.button("Undo", key="doctor_undo", type="tertiary", icon=":material/undo:"):
             del st.session_state[_CHANGED]

@@ -69,7 +69,7 @@ def hard_stops(table: Table, row_key: str) -> None:
 def _list(faults: Sequence[Fault], value: Mapping[str, Any], row_key: str) -> None:
     checked, usable = value["checked"], value["usable"]
     if not faults:
-        words = "each row learns its answer and its end, and nothing else"
+        words = "something is learned in each, and the loss mask is what the settings say"
         st.caption(f":material/check_circle: Nothing stands against training in {plural(checked, 'row')}: {words}.")
     accepted = state.value(ACCEPTED) or []
     for fault in faults:

@@ -9,6 +9,7 @@ import streamlit as st
 from toolkit.data.prompt import make_renderer, template_problems
 from toolkit.data.table import Table
 from toolkit.errors import DataError
+from toolkit.legible import visible
 from toolkit.ui import state
 from toolkit.ui.chrome import boundary, show_problem
 from toolkit.ui.dataset import config_of
@@ -142,8 +143,8 @@ def row_picker(rows: int, key: str) -> int:
 
 
 def text_block(text: str) -> None:
-    """Text from outside, exactly as it is, in a monospace block."""
-    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}\n… {len(text) - SHOWN:,} more characters"
+    """Text from outside, exactly as it is, in a monospace block; what would turn its lines around has its number."""
+    shown = visible(text if len(text) <= SHOWN else f"{text[:SHOWN]}\n… {len(text) - SHOWN:,} more characters")
     st.code(shown or " ", language=None, wrap_lines=True, height=260 if len(shown) > TALL else "content")
 
 

@@ -54,6 +54,7 @@ function row(data) {
     at = part.from;
     for (const [id, text, name, state, special] of part.tokens) {
       if (at === data.begins) box.append(element("span", "edge", "completion ▸"));
+      if (data.answers.includes(at)) box.append(element("span", "edge", "answer ▸"));
       if (at === data.kept && data.kept < data.total) box.append(element("span", "edge limit", `✂ ${data.length}`));
       const token = element("span", `token ${state}${special ? " special" : ""}`, visible(text, name));
       token.about = `Token ${at + 1} · id ${id} · ${name} · ${special ? "special, " : ""}${STATES[state][1]}`;

@@ -41,7 +41,8 @@ def shown(example: PromptAndCompletion, subject: Subject) -> dict[str, Any]:
     """What the trainer makes of one example.
 
     total, kept, trained: numbers of tokens. begins: the position where the completion begins; merged: whether a token
-    there belongs to both sides. length: the limit. chat: whether in the chat template. left_out: nothing to learn.
+    there belongs to both sides. answers: where the later answers of a conversation begin. length: the limit. chat:
+    whether in the chat template. left_out: nothing to learn.
     parts: [{"from": position, "tokens": [[id, text, name, state, special], ...]}, ...], the row but for its gaps.
     """
     tokenizer = subject.tokenizer
@@ -55,6 +56,7 @@ def shown(example: PromptAndCompletion, subject: Subject) -> dict[str, Any]:
         "kept": min(len(tokens.ids), subject.length),
         "trained": states.count(TRAINED),
         "begins": tokens.learned_from,
+        "answers": [begin for begin, _ in tokens.learned[1:]],
         "merged": tokens.merged,
         "length": subject.length,
         "chat": subject.chat,
