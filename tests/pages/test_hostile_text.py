@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from tests.evaluation.planted import plant
 from tests.pages.conftest import Stage
 from toolkit.data.uploads import store
 from toolkit.legible import visible
+from toolkit.runs.events import EventWriter
 from toolkit.ui import charts
 from toolkit.ui.plain import plain
 
@@ -79,6 +81,22 @@ def test_every_page_shows_text_as_text(hostile: Stage, page: str) -> None:
     app = hostile.page(page)
     found = list(drawn(app))
     assert len(found) > 10
+    for kind, text in found:
+        assert not _RAW.search(text), (kind, text)
+
+
+def test_an_evaluation_shows_questions_and_answers_as_text(stage: Stage) -> None:
+    source = stage.folder / "given.csv"
+    source.write_text("q,a\n" + "".join(f"question {i},answer {i}\n" for i in range(20)))
+    data = {"prompt": "{q}", "prompt_stub": "{a}", "path": str(source), "train_size": 10, "test_size": 10}
+    run = stage.finished(NASTY, config={"data": data})
+    evaluation, _ = plant(run, {f"{NASTY} {i}": (LONG, f"{NASTY} {i}") for i in range(6)})
+    with EventWriter(evaluation.events_path) as events:
+        events.append("started")
+        events.append("finished")
+    app = stage.page("evaluate", run)
+    found = list(drawn(app))
+    assert any("Fixed" in text for _, text in found)
     for kind, text in found:
         assert not _RAW.search(text), (kind, text)
 

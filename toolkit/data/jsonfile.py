@@ -62,7 +62,10 @@ class JsonReader:
                 self._columns[key] = self._name(key, writer)
                 writer.grow(self._columns[key])
         row = writer.rows + 1
-        writer.add([self._cell(key, value.get(key), row, mark) for key in self._columns], mark)
+        # text and what is missing are most cells, and need no call
+        cells = [cell if (cell := value.get(key)) is None or type(cell) is str else self._cell(key, cell, row, mark)
+                 for key in self._columns]  # fmt: skip
+        writer.add(cells, mark)
 
     def _flat(self, value: dict[str, Any], row: int, mark: int) -> dict[str, Any]:
         try:

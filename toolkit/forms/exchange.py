@@ -44,9 +44,13 @@ def read_file(path: Path) -> Imported:
     try:
         return read(read_text(path))
     except ConfigError as error:
-        here = (replace(found, path=found.path or path.name, hint=found.hint or f"Correct it in {path.name}.")
-                for found in error.problems)  # fmt: skip
+        here = [_in_file(found, path.name) for found in error.problems]
         raise ConfigError(here) from error
+
+
+def _in_file(found: Problem, name: str) -> Problem:
+    where = found.path or ("" if name in found.message else name)
+    return replace(found, path=where, hint=found.hint or f"Correct it in {name}.")
 
 
 def write(draft: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None) -> str:
