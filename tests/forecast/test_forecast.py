@@ -51,6 +51,26 @@ def test_the_longest_rows_decide_the_memory() -> None:
     assert cut.memory.activations < found.memory.activations / 4
 
 
+def test_a_test_file_has_its_own_rows(tmp_path: Path) -> None:
+    from tests.fakes.training import make_table
+
+    table = make_table(tmp_path / "t.parquet", [{"q": f"ask {i}", "a": "answer"} for i in range(30)])
+    data = parse({"data": {"prompt": "{q}", "prompt_stub": "{a}"}}).data
+    alone, joined = (measure_lengths(one, data, None, False) for one in (table, replace(table, held_out=4)))
+    assert (alone.train, alone.test) == (24, 6)
+    assert (joined.train, joined.test) == (26, 4)
+
+
+def test_the_same_bytes_read_otherwise_are_looked_at_anew(tmp_path: Path) -> None:
+    from tests.fakes.training import make_table
+
+    data = parse({"data": {"prompt": "{q}", "prompt_stub": "{a}"}}).data
+    tables = [make_table(tmp_path / f"{n}.parquet", [{"q": "long " * n, "a": "x"}] * 8) for n in (1, 50)]
+    assert tables[0].sha256 == tables[1].sha256
+    short, long = (int(measure_lengths(table, data, None, False).longest[0]) for table in tables)
+    assert long > 10 * short
+
+
 @pytest.mark.parametrize(
     ("change", "less"),
     [

@@ -110,6 +110,14 @@ def split_sizes(rows: int, train_size: Size, test_size: Size) -> tuple[int, int]
     return n_train, n_test
 
 
+def count_parts(table: Table, usable: Indices, train_size: Size, test_size: Size) -> tuple[int, int]:
+    """(training rows, test rows): how many `plan_split` gives each part. Raises DataError as `split_sizes` does."""
+    if table.held_out:
+        train = int(np.searchsorted(usable, table.rows - table.held_out))
+        return train, len(usable) - train
+    return split_sizes(len(usable), train_size, test_size)
+
+
 def split_indices(rows: int, n_train: int, n_test: int, seed: int) -> tuple[Indices, Indices]:
     """(train, test): disjoint positions below `rows`, shuffled; the same for the same arguments."""
     order = np.random.default_rng(seed).permutation(rows)

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from toolkit.config import DataConfig
 from toolkit.data.rendering import renderer_of
-from toolkit.data.split import split_sizes, usable_indices
+from toolkit.data.split import count_parts, usable_indices
 from toolkit.data.table import Table
 
 SAMPLE, LONGEST = 384, 64
@@ -78,16 +78,16 @@ def measure_lengths(table: Table, data: DataConfig, tokenizer: Path | None, chat
 
 
 class _Kept:
-    """A table as a cache key: its content's hash."""
+    """A table as a cache key: its file, and the hash of what was read. The same bytes read otherwise are other rows."""
 
     def __init__(self, table: Table) -> None:
-        self.table = table
+        self.table, self._key = table, (table.path, table.sha256, table.rows, table.held_out)
 
     def __hash__(self) -> int:
-        return hash(self.table.sha256)
+        return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Kept) and other.table.sha256 == self.table.sha256
+        return isinstance(other, _Kept) and other._key == self._key
 
 
 @lru_cache(maxsize=32)
@@ -95,7 +95,7 @@ def _measure(kept: _Kept, key: tuple[Any, ...], tokenizer: Path | None, chat: bo
     table, (prompt, stub, messages, train_size, test_size) = kept.table, key
     renderer = renderer_of(DataConfig(prompt=prompt, prompt_stub=stub, messages=messages), table.columns)
     usable = usable_indices(table, renderer.columns_needed)
-    train, test = split_sizes(len(usable), train_size, test_size)
+    train, test = count_parts(table, usable, train_size, test_size)
     even = usable[np.linspace(0, len(usable) - 1, min(SAMPLE, len(usable))).astype(np.int64)]
     long = usable[_longest(table, renderer.columns_needed)[usable].argsort()[::-1][:LONGEST]]
 

@@ -140,7 +140,9 @@ def answer(body: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """See the module. Raises ToolkitError for settings, table or model that can't be used."""
     subject = open_subject(body, job.tell)
     data, sft = subject.config.data, subject.config.training.sft_args
-    key = json.dumps([subject.table.sha256, subject.table.rows, data.prompt, data.prompt_stub, data.messages,
+    # the file's name says how its bytes were read: otherwise read they are other rows
+    table = subject.table
+    key = json.dumps([table.sha256, table.path.name, table.rows, data.prompt, data.prompt_stub, data.messages,
                       subject.chat, subject.length, sft.completion_only_loss, subject.identity])  # fmt: skip
     if key not in _KEPT:
         _KEPT[key] = _look(subject, job)

@@ -77,6 +77,7 @@ def _key(subject: Subject) -> str:
     data = subject.config.data
     content = [
         subject.table.sha256,
+        subject.table.path.name,  # says how the bytes were read: otherwise read they are other rows
         subject.table.rows,
         data.prompt,
         data.prompt_stub,
