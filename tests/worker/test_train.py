@@ -127,6 +127,22 @@ def test_answers_are_kept_beside_their_scores(done: tuple[RunDir, list[Event]]) 
     assert order.index("adapter") < order.index("scores")  # the adapter is safe before anything is asked
 
 
+def test_answers_that_can_not_be_written_do_not_undo_the_training(
+    tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.worker import evaluate
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(evaluate, "write_predictions", full)
+    run = make_run(draft(save_dir, tiny_model, num_train_epochs=1))
+    code, events = train_here(run)
+    assert (code, events[-1]["kind"]) == (0, "finished")
+    assert "No space left" in next(event["message"] for event in events if event["kind"] == "warning")
+    assert not any(event["kind"] == "scores" for event in events)
+
+
 def test_the_rows_that_trained_are_kept(done: tuple[RunDir, list[Event]]) -> None:
     from toolkit.worker.splits import read_splits
 

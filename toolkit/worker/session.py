@@ -238,6 +238,7 @@ def _scored(
             for row, example in zip(rows, source.examples(rows), strict=True)
         ]
         found = evaluate.score(session.config, trainer.model, tokenizer, questions, session.stop)
+        evaluate.write_predictions(session.run, found)
     except StopAsked:
         return End("stopped", step)
     except Exception as error:  # noqa: BLE001 - training succeeded, and that must be what the run says
@@ -245,6 +246,5 @@ def _scored(
         message = f"The test rows could not be answered ({type(error).__name__}: {error}). The adapter is saved."
         session.tell("warning", message=message)
         return End("finished", step)
-    evaluate.write_predictions(session.run, found)
     session.tell("scores", **evaluate.exact_match(found), test_rows=len(source.plan.test))
     return End("finished", step)
