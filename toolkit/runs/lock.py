@@ -168,7 +168,7 @@ class WorkerLock:
 
 
 def holder_tree(holder: Holder) -> list[psutil.Process]:
-    """The living processes that a holder answers for: itself, its launcher, all their children, its process group."""
+    """The living processes that a holder answers for: itself, its launcher, and all their children."""
     found: dict[int, psutil.Process] = {}
     roots: list[tuple[int | None, Any]] = [
         (holder.launcher_pid, holder.launcher_create_time),
