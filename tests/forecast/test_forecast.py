@@ -19,6 +19,7 @@ from toolkit.forecast.history import correction, observe
 from toolkit.forecast.lengths import Lengths, measure_lengths
 from toolkit.forecast.scene import Unknown, scene_for
 from toolkit.forecast.shape import read_shape
+from toolkit.forecast.source import find_base
 from toolkit.validation import parse
 
 LLAMA = {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8,
@@ -69,6 +70,26 @@ def test_the_same_bytes_read_otherwise_are_looked_at_anew(tmp_path: Path) -> Non
     assert tables[0].sha256 == tables[1].sha256
     short, long = (int(measure_lengths(table, data, None, False).longest[0]) for table in tables)
     assert long > 10 * short
+
+
+def test_no_bundled_name_leads_out_of_the_assets() -> None:
+    for name, known in (("bundled:demo-model", True), ("bundled:../assets/demo-model", False)):
+        assert (find_base(parse({"model": {"hf_model_ckpt": name}})) != "unknown") is known
+
+
+def test_measuring_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.fakes.training import make_table
+    from toolkit.forecast import measure
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("os.link", refused)
+    monkeypatch.setattr(measure, "WORKER", "toolkit.worker.nothing")  # fails at once: it is not what is looked at
+    table = make_table(tmp_path / "t.parquet", [{"q": "ask", "a": "answer"}] * 8)
+    probe = measure.start_measuring("key", parse({"save_dir": str(tmp_path)}), table)
+    assert probe.folder.source_path.read_bytes() == table.path.read_bytes()
+    probe.end()
 
 
 @pytest.mark.parametrize(

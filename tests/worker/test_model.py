@@ -112,6 +112,7 @@ def test_links_are_refused_but_for_those_of_a_download(copy: Path, tmp_path: Pat
     ("name", "says"),
     [
         (None, "No base model"), ("bundled:nothing", "bundled"), ("bundled:../../etc", "bundled"),
+        ("bundled:../assets/demo-model", "bundled"),
         ("/no/such/folder", "does not exist"), ("./nowhere", "does not exist"), ("a/b/c", "does not exist"),
         ("no spaces here/x y", "neither a folder"), (__file__, "is a file"),
     ],

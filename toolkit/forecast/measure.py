@@ -7,7 +7,6 @@ it does there is `worker/measure.py`'s.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from toolkit.config import Config
 from toolkit.data.table import Table
 from toolkit.errors import RunError, ToolkitError
+from toolkit.runs.beginnings import link_or_copy
 from toolkit.runs.configfile import dump_config, with_absolute_paths
 from toolkit.runs.durable import durable_write, remove_tree
 from toolkit.runs.explain import explain_exception
@@ -92,7 +92,7 @@ def start_measuring(key: str, config: Config, table: Table) -> Measuring:
             if time.time() - left.stat().st_mtime > PATIENCE_S:
                 remove_tree(left)
         run.data_dir.mkdir(parents=True)
-        os.link(table.path, run.source_path)
+        link_or_copy(table.path, run.source_path)
         durable_write(run.config_path, dump_config(with_absolute_paths(config)))
         with run.log_path.open("ab") as log:
             process = subprocess.Popen(

@@ -16,9 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit.config import BUNDLED, Config
+from toolkit.config import Config
 from toolkit.errors import ToolkitError
-from toolkit.runs.preflight import ASSETS, model_kind
+from toolkit.runs.preflight import bundled_folder, model_kind
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 PATIENCE_S = 5.0
@@ -50,8 +50,8 @@ def find_base(config: Config) -> Base | Literal["asking", "unknown"]:
         return "unknown"
     if kind == "hub":
         return _from_hub(name)
-    folder = ASSETS / name.removeprefix(BUNDLED) if kind == "bundled" else Path(name).expanduser()
-    return _read(folder / FILES[0]) if (folder / FILES[0]).is_file() else "unknown"
+    folder = bundled_folder(name) if kind == "bundled" else Path(name).expanduser()
+    return _read(folder / FILES[0]) if folder is not None and (folder / FILES[0]).is_file() else "unknown"
 
 
 def _from_hub(name: str) -> Base | Literal["asking", "unknown"]:

@@ -55,6 +55,12 @@ def model_kind(config: Config) -> ModelKind:
     return "local" if name.startswith(("/", "./", "../", "~")) or Path(name).is_dir() else "hub"
 
 
+def bundled_folder(name: str) -> Path | None:
+    """Where the model of that name lies among the toolkit's own; None when there is none. No name leads elsewhere."""
+    plain = name.removeprefix(BUNDLED)
+    return ASSETS / plain if re.fullmatch(r"[a-z0-9-]+", plain) and (ASSETS / plain).is_dir() else None
+
+
 def _data(config: Config, table: Table | None) -> list[Problem]:
     data = config.data
     if table is None:
@@ -84,15 +90,14 @@ def _model(config: Config) -> list[Problem]:
             return []
         hint = "A hub id looks like owner/name; a folder begins with /, ./ or ~."
         return [Problem(path, f"'{name}' is neither a hub id nor a folder.", hint)]
-    folder = ASSETS / name.removeprefix(BUNDLED) if kind == "bundled" else Path(name).expanduser()
-    if kind == "bundled" and not (re.fullmatch(r"[a-z0-9-]+", folder.name) and folder.parent == ASSETS):
+    folder = bundled_folder(name) if kind == "bundled" else Path(name).expanduser()
+    if folder is None:
         return [Problem(path, f"No bundled model is called '{name}'.", "There is bundled:demo-model.")]
     if folder.is_symlink():
         message = f"The folder '{name}' is a symbolic link to '{folder.readlink()}'."
         return [Problem(path, message, "Enter that folder itself.")]
     if not folder.is_dir():
-        hint = "There is bundled:demo-model." if kind == "bundled" else "Correct the path."
-        return [Problem(path, f"There is no folder '{name}'.", hint)]
+        return [Problem(path, f"There is no folder '{name}'.", "Correct the path.")]
     if not (folder / "config.json").is_file():
         hint = "Choose the folder that holds config.json and the safetensors files."
         return [Problem(path, f"The folder '{name}' holds no model: it has no config.json.", hint)]

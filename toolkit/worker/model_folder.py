@@ -50,8 +50,9 @@ def local_folder(config: Config) -> Path | None:
     if not name:
         raise ToolkitError("No base model is chosen.", "Enter a folder, a hub id or bundled:demo-model.", GONE)
     if name.startswith(BUNDLED):
-        folder = Path(toolkit.assets.__file__).parent / name.removeprefix(BUNDLED)
-        if not re.fullmatch(r"[a-z0-9-]+", folder.name) or not folder.is_dir():
+        plain = name.removeprefix(BUNDLED)
+        folder = Path(toolkit.assets.__file__).parent / plain
+        if not re.fullmatch(r"[a-z0-9-]+", plain) or not folder.is_dir():
             raise ToolkitError(f"No bundled model is called '{name}'.", "Choose bundled:demo-model.", GONE)
         return folder
     return _local(name)
