@@ -15,6 +15,7 @@ from toolkit.ui.run_pick import run_chooser
 from toolkit.ui.run_settings import settings_view
 from toolkit.ui.run_table import entries, live_table
 from toolkit.ui.run_view import live_view
+from toolkit.ui.scroll import scroll_if_asked
 from toolkit.ui.steps import playground_missing
 
 with chrome.page("runs"):
@@ -33,6 +34,7 @@ with chrome.page("runs"):
         st.subheader("All runs", anchor=False)
         live_table(found, chosen.run.id)
         chrome.next_step("playground", "Talk to it in the playground", playground_missing(chosen.status))
+        scroll_if_asked()
     else:
         chrome.next_step("data", "Choose data of your own")
     for error in broken:

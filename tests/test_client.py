@@ -131,9 +131,13 @@ def test_serving_in_the_foreground_until_interrupted(save_dir: Path, tiny_model:
 
     run = finished_run(save_dir, tiny_model)
     script = "import sys; from pathlib import Path; from toolkit import client; "
-    script += "client.serve_foreground(Path(sys.argv[1]), sys.argv[2])"
+    script += "client.serve_foreground(Path(sys.argv[1]), sys.argv[2], None, sys.argv[3:])"
+    second = finished_run(save_dir, tiny_model, seed=2)
     shown = subprocess.Popen(
-        [sys.executable, "-c", script, str(save_dir), run.id], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(save_dir), run.id, second.id],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert shown.stdout is not None
     lines = []
@@ -143,6 +147,7 @@ def test_serving_in_the_foreground_until_interrupted(save_dir: Path, tiny_model:
     info = client.find(save_dir)
     assert info is not None
     text = "".join(lines)
+    assert f"models   {run.id}, base, {second.id}" in text
     assert info.url in text and info.token in text and "from openai import OpenAI" in text and "curl" in text
     shown.send_signal(signal.SIGINT)
     rest, errors = shown.communicate(timeout=90)

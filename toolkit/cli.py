@@ -115,11 +115,12 @@ def list_(save_dir: SaveDir = HERE) -> None:
 @app.command()
 def serve(
     run: Annotated[str, typer.Argument(help="The id of a run that has an adapter.")],
+    also: Annotated[list[str] | None, typer.Argument(help="More runs on its base; RUN@STEP is a checkpoint.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Empty means any free one.")] = None,
     save_dir: SaveDir = HERE,
 ) -> None:
     """Answer with RUN's adapter and its base model over HTTP, in the manner of OpenAI's API, on this machine alone."""
-    client.serve_foreground(save_dir.absolute(), open_run(save_dir, run).id, port)
+    client.serve_foreground(save_dir.absolute(), open_run(save_dir, run).id, port, also or ())
 
 
 app.command()(evaluate)

@@ -147,10 +147,10 @@ def models(info: EngineInfo) -> list[str]:
         return [model["id"] for model in checked(http.get("/v1/models"))["data"]]
 
 
-def load_run(info: EngineInfo, run_id: str) -> None:
-    """Attach a run's adapter; waits for a running answer, not for a base model that is still loading."""
+def load_run(info: EngineInfo, name: str) -> None:
+    """Attach a run's adapter, or a checkpoint (`runs/answerers.py`); waits for a running answer, not for a base model that is still loading."""
     with session(info, SILENCE_SECONDS) as http:
-        checked(http.post("/v1/load", json={"run": run_id}))
+        checked(http.post("/v1/load", json={"run": name}))
 
 
 def stop(info: EngineInfo, grace_seconds: float = 5.0) -> None:
@@ -174,10 +174,10 @@ def render(info: EngineInfo, model: str, messages: Sequence[Message], *, prompt_
     return Rendered(found["prompt"], found["prompt_tokens"])
 
 
-def serve_foreground(save_dir: Path, run_id: str, port: int | None = None) -> None:
+def serve_foreground(save_dir: Path, run_id: str, port: int | None = None, also: Sequence[str] = ()) -> None:
     """For the command line: start the engine, print how to reach it, stay until Ctrl-C or until it ends.
 
-    Raises EngineError when it can't be started. An engine that was there before is left running at Ctrl-C.
+    also: more models on the same base. Raises EngineError when it can't be started, or one of them not attached. An engine that was there before is left running at Ctrl-C.
     """
     before = find(save_dir)
     info = start(save_dir, run_id, port=port, idle_minutes=0)
@@ -185,7 +185,9 @@ def serve_foreground(save_dir: Path, run_id: str, port: int | None = None) -> No
     try:
         print("Loading the model ...", flush=True)
         wait_ready(info)
-        print(engine_process.how_to_ask(info, run_id), flush=True)
+        for name in also:
+            load_run(info, name)
+        print(engine_process.how_to_ask(info, run_id, models(info)), flush=True)
         _until_it_ends(info)
         if ours:
             raise EngineError("The engine has ended.", engine_process.last_words(info.save_dir))

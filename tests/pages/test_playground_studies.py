@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tests.pages.conftest import Stage, button, words
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests.pages.conftest import ROOT, Stage, button, words
+from toolkit import client
 
 
 def test_the_playground_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:
@@ -78,3 +82,35 @@ def test_other_runs_of_the_same_base_can_stand_beside_and_a_preset_is_one_click(
     app = stage.checked(app.toggle(key="own_settings").set_value(True).run())
     app = stage.checked(app.selectbox(key=f"way:{other.id}").set_value("greedy").run())
     assert app.session_state["workspace"]["draft"]["inference"]["do_sample"] is True, "the form stays as it was"
+
+
+def test_what_the_engine_holds_beside_a_training_is_said_and_freed_with_one_click(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = client.EngineInfo(stage.folder, 1, 1, 1.0, "token", "run")
+    held = client.EngineStatus("ready", runs=("run", "run@40"), base="bundled:demo-model", gpu_memory_bytes=3 * 2**30)
+    ended: list[client.EngineInfo] = []
+    monkeypatch.setattr(client, "find", lambda _: None if ended else info)
+    monkeypatch.setattr(client, "status", lambda _: held)
+    monkeypatch.setattr(client, "stop", ended.append)
+    waiting = stage.run(name="waiting")
+    app = stage.page("runs", waiting)
+    assert "The playground holds demo-model with 2 adapters · 3.0 GiB of GPU memory" in words(app)
+    app = stage.checked(button(app, "Free the memory").click().run())
+    assert ended == [info] and "The playground holds" not in words(app)
+
+
+def test_checkpoints_and_the_address_choose_the_columns(stage: Stage) -> None:
+    run, other = stage.finished("done"), stage.finished("other", adapter=False)
+    for one, step in ((run, 40), (run, 80), (other, 7)):
+        (one.checkpoints_dir / f"step-{step:06d}").mkdir(parents=True)
+    app = stage.page("playground", run)
+    labels = app.multiselect[0].options
+    assert labels[:3] == ["Base model", "Step 80 of this run", "Step 40 of this run"]
+    assert labels[3].startswith("other · ") and labels[3].endswith(" · step 7"), "a run without an adapter too"
+    app = stage.checked(app.multiselect[0].set_value([f"{run.id}@80", f"{other.id}@7"]).run())
+    assert app.query_params["beside"] == [f"{run.id}@80,{other.id}@7"]
+    again = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    again.query_params["run"], again.query_params["beside"] = run.id, f"{run.id}@40,base,gone@1"
+    again = stage.checked(again.run().switch_page("pages/playground.py").run())
+    assert again.multiselect[0].value == [f"{run.id}@40", "base"]

@@ -101,10 +101,16 @@ def test_the_settings_arrive(served: tuple[EngineInfo, str, str]) -> None:
 def test_openais_own_client(served: tuple[EngineInfo, str, str]) -> None:
     import openai
 
-    info, first, _ = served
+    info, first, second = served
     expected = whole(info, first)[0]
     with openai.OpenAI(base_url=f"{info.url}/v1", api_key=info.token, max_retries=0) as api:
-        assert first in [model.id for model in api.models.list()]
+        named = [model.id for model in api.models.list()]
+        assert named == ["base", first, second]
+        for name in (*named, *reversed(named)):  # adapters as models, switched between requests
+            said = api.chat.completions.create(model=name, messages=HELLO, max_tokens=16)
+            assert (said.model, said.choices[0].message.content) == (name, whole(info, name)[0])
+        lengthy = api.completions.create(model=first, prompt="lamp " * 1500, max_tokens=2)
+        assert lengthy.usage.prompt_tokens >= 1500 and lengthy.usage.completion_tokens == 2
         chat: dict[str, Any] = {"model": first, "messages": HELLO, "max_tokens": 16}
         answer = api.chat.completions.create(**chat)
         assert answer.choices[0].message.content == expected

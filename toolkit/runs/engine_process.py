@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,14 +61,14 @@ def last_words(save_dir: Path) -> str:
     return service.last_words(ENGINE, save_dir)
 
 
-def how_to_ask(info: EngineInfo, run_id: str) -> str:
-    """What a person needs to reach the engine from elsewhere: address, token, and two examples to copy."""
+def how_to_ask(info: EngineInfo, run_id: str, models: Sequence[str]) -> str:
+    """What a person needs to reach the engine from elsewhere: address, token, models, and two examples to copy."""
     return f"""
 Ready. Any OpenAI client on this machine can ask it:
 
   address  {info.url}/v1
   key      {info.token}
-  models   {run_id} (your adapter), base
+  models   {", ".join(sorted(models, key=lambda name: name != run_id))}
 
 curl {info.url}/v1/chat/completions \\
   -H "Authorization: Bearer {info.token}" -H "Content-Type: application/json" \\

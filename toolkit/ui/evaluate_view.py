@@ -18,6 +18,7 @@ from toolkit.ui.chrome import boundary, show_error
 from toolkit.ui.evaluate_pair import choose_pair, names_of
 from toolkit.ui.evaluate_rows import rows_view
 from toolkit.ui.evaluate_start import begin, first_start, form
+from toolkit.ui.export_view import open_exports
 from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.rule_editor import rules_view
 from toolkit.ui.run_actions import EVALUATE_NOW
@@ -200,6 +201,9 @@ def _ended(evaluation: Evaluation, now: state.Progress) -> None:
 def _results(evaluation: Evaluation, results: Results, found: Sequence[Entry]) -> None:
     names = names_of(results, found)
     figures.verdicts(results, names)
+    if st.button("Take the model away", icon=":material/ios_share:", key="take_away",
+                 help="Its export, checked against what it answered when training ended."):  # fmt: skip
+        open_exports(evaluation.run)
     pair = choose_pair(evaluation, results, names)
     figures.flip_tiles(results, pair.model, pair.reference, names)
     figures.measures_table(results, names, pair.reference)

@@ -6,6 +6,7 @@ An export is made by a process of its own and goes on whatever happens to the pa
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import streamlit as st
 
@@ -17,6 +18,7 @@ from toolkit.runs.exports import FORMS, ExportState, export_state
 from toolkit.runs.hub import hub_state
 from toolkit.runs.recipes import GGUF, recipes
 from toolkit.runs.rundir import RunDir, read_config
+from toolkit.ui import chrome, scroll
 from toolkit.ui.chrome import boundary, show_error
 from toolkit.ui.hub_view import push_row
 from toolkit.ui.plain import plain
@@ -24,6 +26,7 @@ from toolkit.ui.prompt_view import text_block
 from toolkit.ui.words import size
 
 PERIOD_S = 0.7
+_OPEN = "exports_open"
 BADGES = {
     "none": ("Not made yet", ":material/radio_button_unchecked:", "gray"),
     "running": ("Being made", ":material/hourglass_top:", "blue"),
@@ -36,13 +39,21 @@ BADGES = {
 
 def export_section(run: RunDir) -> None:
     """All forms of a run's export."""
-    with st.expander("Export", icon=":material/ios_share:", key=f"export_{run.id}"):
+    opened = st.session_state.get(_OPEN) == run.id
+    with st.expander("Export", icon=":material/ios_share:", key=f"export_{run.id}", expanded=opened):
         st.caption(
             "Each export is played against golden prompts that were answered when the run finished: token ids, "
             "log-probabilities and answers must be the same, or the export is marked broken."
         )
         going = _going(run, [_state(run, form) for form in FORMS])
         st.fragment(_cards, run_every=PERIOD_S if going else None)(run.path, going)
+
+
+def open_exports(run: RunDir) -> NoReturn:
+    """Go to the run's page, where its exports then stand open."""
+    st.session_state[_OPEN] = run.id
+    scroll.ask(f"export_{run.id}")
+    chrome.go("runs", run.id)
 
 
 def _cards(path: Path, going: bool) -> None:
