@@ -148,7 +148,8 @@ def models(info: EngineInfo) -> list[str]:
 
 
 def load_run(info: EngineInfo, name: str) -> None:
-    """Attach a run's adapter, or a checkpoint (`runs/answerers.py`); waits for a running answer, not for a base model that is still loading."""
+    """Attach a run's adapter or a checkpoint (`runs/answerers.py`). Waits for a running answer, not for a base model
+    that is still loading."""
     with session(info, SILENCE_SECONDS) as http:
         checked(http.post("/v1/load", json={"run": name}))
 
@@ -177,7 +178,8 @@ def render(info: EngineInfo, model: str, messages: Sequence[Message], *, prompt_
 def serve_foreground(save_dir: Path, run_id: str, port: int | None = None, also: Sequence[str] = ()) -> None:
     """For the command line: start the engine, print how to reach it, stay until Ctrl-C or until it ends.
 
-    also: more models on the same base. Raises EngineError when it can't be started, or one of them not attached. An engine that was there before is left running at Ctrl-C.
+    also: more models on the same base. Raises EngineError when it can't be started, or one of them not attached. An
+    engine that was there before is left running at Ctrl-C.
     """
     before = find(save_dir)
     info = start(save_dir, run_id, port=port, idle_minutes=0)

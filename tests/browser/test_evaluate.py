@@ -1,18 +1,20 @@
-"""From a finished run to "is it better?" by clicks alone: a real evaluation, a refresh, the verdict, the file."""
+"""From a finished run by clicks alone to "is it better?" and "here is my model"; checkpoints; typed prompt sets."""
 
 from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.server import Server
-from tests.fakes.engine_runs import write_adapter
+from tests.fakes.engine_runs import write_adapter, write_checkpoint
 from toolkit.config import Config
 from toolkit.data.sources import open_table
+from toolkit.evaluation.prompt_sets import prompt_sets
 from toolkit.evaluation.verdict import OPENINGS
 from toolkit.runs.events import EventWriter
 from toolkit.runs.rundir import RunDir, create_run
@@ -37,6 +39,7 @@ def run(server: Server, tiny_model: Path, tmp_path: Path) -> RunDir:
     )  # fmt: skip
     made = create_run(config, open_table(config.data, server.save_dir), name="lamps")
     write_adapter(made, config, seed=1)
+    write_checkpoint(made, config, step=1, seed=7)
     made.claim_path.touch()
     with EventWriter(made.events_path) as events:
         events.append("started", pid=1)
@@ -51,7 +54,9 @@ def test_one_click_from_the_run_to_the_verdict(page: Page, server: Server, run: 
     expect(begun).to_be_visible(timeout=90 * SECOND)
     expect(page.get_by_role("heading", name="Evaluate", exact=True)).to_be_visible()
     page.reload()
-    verdict = page.get_by_role("heading").filter(has_text=re.compile("|".join(OPENINGS.values())))
+    verdict = page.get_by_role("heading").filter(
+        has_text=re.compile("|".join(text.split("{}")[0] for text in OPENINGS.values()))
+    )
     expect(verdict).to_be_visible(timeout=150 * SECOND)
     expect(page.get_by_text("Both wrong").first).to_be_visible(timeout=60 * SECOND)
     expect(page.get_by_role("button", name="Download JSON")).to_be_visible(timeout=60 * SECOND)
@@ -61,3 +66,51 @@ def test_one_click_from_the_run_to_the_verdict(page: Page, server: Server, run: 
     assert len(rows) == ROWS
     assert {row["expected"] for row in rows} <= {f"{i} lamps" for i in range(ROWS + 4)}
     assert all(row["answer (Adapter)"] != row["answer (Base model)"] for row in rows)
+
+    page.get_by_role("button", name="Take the model away").click()
+    card = page.get_by_test_id("stLayoutWrapper").filter(has_text="The small file of what was learned").last
+    card.get_by_role("button", name="Make it").click(timeout=60 * SECOND)
+    expect(page.get_by_text("Answers as the run did", exact=True).first).to_be_visible(timeout=180 * SECOND)
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=re.compile(r"Download \(")).click()
+    with zipfile.ZipFile(waiting.value.path()) as archive:
+        assert {"adapter_model.safetensors", "contract.json"} <= set(archive.namelist())
+        figures = archive.read("README.md").decode()
+    assert "| Exact match |" in figures, "the card tells what the evaluation found"
+
+
+def test_a_checkpoint_answers_beside_the_adapter_and_survives_a_refresh(
+    page: Page, server: Server, run: RunDir
+) -> None:
+    page.goto(f"{server.url}/playground?run={run.id}&beside=base,{run.id}@1")
+    page.get_by_role("button", name="Try a test row").click()
+    expect(page.get_by_text("tokens/s")).to_have_count(3, timeout=150 * SECOND)
+    for title in ("This run", "Base model", "Step 1 of this run"):
+        expect(page.get_by_test_id("stMarkdownBadge").filter(has_text=title).first).to_be_visible()
+    page.reload()
+    expect(page.get_by_test_id("stMultiSelect")).to_contain_text("Step 1 of this run", timeout=60 * SECOND)
+    assert f"{run.id}@1" in page.url.replace("%40", "@")
+
+
+def test_a_prompt_set_is_typed_pasted_and_kept(page: Page, server: Server, run: RunDir) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{server.url}/evaluate?run={run.id}")
+    page.get_by_text("With other rows, other runs or rules").click(timeout=60 * SECOND)
+    page.get_by_text("A prompt set").first.click()
+    page.get_by_role("button", name="New set").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("mine")
+    grid = dialog.get_by_test_id("stDataFrame")
+    box = grid.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 80, box["y"] + 52)  # the first cell below the heading
+    page.keyboard.type("typed prompt")
+    page.keyboard.press("Enter")
+    page.mouse.click(box["x"] + 80, box["y"] + 87)  # the empty row that grows the table
+    page.evaluate("navigator.clipboard.writeText('pasted one\\tyes\\npasted two\\tno')")
+    page.keyboard.press("Control+V")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_have_count(0, timeout=60 * SECOND)
+    (kept,) = prompt_sets(server.save_dir)
+    pairs = [(item.prompt, item.expected) for item in kept.items]
+    assert (kept.name, pairs) == ("mine", [("typed prompt", None), ("pasted one", "yes"), ("pasted two", "no")])

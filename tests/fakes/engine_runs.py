@@ -38,6 +38,25 @@ def finished_run(save_dir: Path, model: Path | str, seed: int = 1, **lora: Any) 
 
 def write_adapter(run: RunDir, config: Config, seed: int, scale: float = 1.0) -> None:
     """scale 0: an adapter that changes nothing."""
+    peft = _random_adapter(config, seed, scale)
+    staging = run.path / ".adapter"
+    peft.save_pretrained(staging)
+    (staging / "README.md").unlink(missing_ok=True)
+    if run.adapter_dir.exists():
+        shutil.rmtree(run.adapter_dir)
+    commit_dir(staging, run.adapter_dir, {"kind": "adapter"})
+
+
+def write_checkpoint(run: RunDir, config: Config, step: int, seed: int) -> None:
+    """A kept checkpoint with the weights of such an adapter, as training writes it."""
+    from toolkit.runs.checkpoints import save
+    from toolkit.worker.checkpoint_state import save_weights
+
+    peft = _random_adapter(config, seed, 1.0)
+    save(run, step, lambda folder: save_weights(peft, folder), {}, lambda done: None)
+
+
+def _random_adapter(config: Config, seed: int, scale: float) -> Any:
     import torch
     from peft import get_peft_model
 
@@ -51,9 +70,4 @@ def write_adapter(run: RunDir, config: Config, seed: int, scale: float = 1.0) ->
         for name, parameter in peft.named_parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * scale * (0.3 if "lora_B" in name else 0.05))
-    staging = run.path / ".adapter"
-    peft.save_pretrained(staging)
-    (staging / "README.md").unlink(missing_ok=True)
-    if run.adapter_dir.exists():
-        shutil.rmtree(run.adapter_dir)
-    commit_dir(staging, run.adapter_dir, {"kind": "adapter"})
+    return peft

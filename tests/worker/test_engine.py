@@ -68,6 +68,25 @@ def test_a_run_with_turns(save_dir: Path, tiny_model: Path) -> None:
             engine.prompt(form, wrong)
 
 
+def test_an_answer_in_a_conversation_is_scored_after_all_that_was_said(save_dir: Path, tiny_model: Path) -> None:
+    import torch
+
+    from tests.fakes.engine_runs import finished_run
+
+    run = finished_run(save_dir, tiny_model)
+    engine = load(save_dir, run.id)
+    form, before = engine.form_of(run.id), said(("system", "be"), ("user", "a"), ("assistant", "b"))
+    found = engine.score(run.id, form, "c", "12 lamps", 0, before)
+    _, ids = engine.prompt(form, [*before, *said(("user", "c"))])
+    answer = engine.tokenizer("12 lamps<|im_end|>", add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        logits = engine.adapters.model(torch.tensor([[*ids, *answer]])).logits[0, len(ids) - 1 : -1]
+    expected = torch.log_softmax(logits.float(), -1).gather(1, torch.tensor(answer)[:, None])[:, 0]
+    assert [token.logprob for token in found[: len(answer)]] == pytest.approx(expected.tolist(), abs=1e-4)
+    alone = engine.score(run.id, form, "c", "12 lamps", 0)
+    assert alone[0].logprob != found[0].logprob
+
+
 def test_only_runs_of_this_base_with_a_whole_adapter_come_in(
     save_dir: Path, tiny_model: Path, tiny_plain_model: Path
 ) -> None:

@@ -75,7 +75,7 @@ def test_a_quantized_base_is_merged_in_full_precision(save_dir: Path, tiny_model
     run = finished_run(save_dir, tiny_model, bits=bits)
     found, expected = merged_logits(run, tiny_model), adapted_logits(run)
     # eight-bit layers round their inputs too, which a plain layer does not
-    torch.testing.assert_close(found, expected, atol=1e-3 if bits == 4 else 0.1, rtol=0)
+    torch.testing.assert_close(found, expected, atol=0.01 if bits == 4 else 0.1, rtol=0)
     plain = finished_run(save_dir, tiny_model)
     assert not torch.allclose(found, merged_logits(plain, tiny_model), atol=1e-3), "the rounding is in it"
 
@@ -116,6 +116,6 @@ def test_too_little_memory_is_known_before_anything_is_loaded(
     run = finished_run(save_dir, tiny_model)
     monkeypatch.setattr(merge.psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000))
     monkeypatch.setattr(model, "load_base", lambda *_, **__: pytest.fail("it was loaded"))
-    with pytest.raises(ToolkitError, match="Merging needs about .* GiB of memory") as caught:
+    with pytest.raises(ToolkitError, match=r"Merging needs about .* GiB of memory") as caught:
         merged_logits(run, tiny_model, "bfloat16")
     assert "export the adapter alone" in caught.value.hint

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from toolkit.evaluation.place import Evaluation
 from toolkit.runs.events import Event, read_events
 from toolkit.runs.lock import Holder, end_processes, is_held, locked, read_holder
 from toolkit.runs.rundir import read_config
-from toolkit.runs.spawn import PROJECT_ROOT, worker_environment
+from toolkit.runs.spawn import detached, reap, worker_environment
 
 State = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 START_SECONDS = 30.0
@@ -95,7 +94,7 @@ def start(evaluation: Evaluation) -> None:
         evaluation.stop_path.unlink(missing_ok=True)
         before = len(read_events(evaluation.events_path)[0])
         process = _spawn(evaluation)
-        threading.Thread(target=process.wait, name="evaluation-reaper", daemon=True).start()
+        reap(process, "evaluation")
         deadline = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < deadline:
             if is_held(evaluation.lock_path):
@@ -109,11 +108,8 @@ def _spawn(evaluation: Evaluation) -> subprocess.Popen[bytes]:
     environment = worker_environment(evaluation.run, read_config(evaluation.run), attempt=1)
     try:
         with evaluation.log_path.open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", WORKER, evaluation.run.id, evaluation.id],
-                cwd=PROJECT_ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
+            argv = [sys.executable, "-m", WORKER, evaluation.run.id, evaluation.id]
+            return detached(argv, environment, log)
     except OSError as error:
         raise RunError(f"The evaluation can't be started: {error}.", "Free memory or disk space.") from error
 

@@ -21,7 +21,7 @@ from toolkit.runs.durable import durable_write, remove_tree
 from toolkit.runs.explain import explain_exception
 from toolkit.runs.ids import new_id
 from toolkit.runs.rundir import RunDir, save_dir_of
-from toolkit.runs.spawn import PROJECT_ROOT, worker_environment
+from toolkit.runs.spawn import detached, worker_environment
 
 WORKER = "toolkit.worker.measure"
 RESULT = "measured.json"
@@ -95,15 +95,7 @@ def start_measuring(key: str, config: Config, table: Table) -> Measuring:
         link_or_copy(table.path, run.source_path)
         durable_write(run.config_path, dump_config(with_absolute_paths(config)))
         with run.log_path.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", WORKER, run.id],
-                cwd=PROJECT_ROOT,
-                env=worker_environment(run, config, 1),
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            process = detached([sys.executable, "-m", WORKER, run.id], worker_environment(run, config, 1), log)
     except OSError as error:
         raise RunError(f"The measurement can't be started: {error}.", "Free some space, or change save_dir.") from error
     return Measuring(key, run, process)

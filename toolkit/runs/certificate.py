@@ -7,6 +7,8 @@ within a stated bound, the same greedy answers. Pure: the replay is `worker/repl
 from __future__ import annotations
 
 import json
+import math
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +28,13 @@ Halving the mantissa's bits roughly squares its steps: float16 rounds 8 times fi
 """
 MEAN_SHARE = 0.08
 """The mean over all tokens may be this share of the bound: rounding scatters, a wrong weight moves everything."""
+SPREAD_SHARE = {"float32": 0.001, "float16": 0.004, "bfloat16": 0.025}
+"""And at most this share of how much the golden log-probabilities differ among themselves (standard deviation): in a
+model that is sure of little, a wrong weight moves little too.
+
+Measured on random Llama, Qwen2, Mistral and Gemma2 models: untouched at most 0.0075 (bfloat16) and 0.0011 (float16);
+weights rounded to eight bits at least 0.037, one layer of two not merged at least 0.093.
+"""
 TIE_SHARE = 0.25
 """Answers may part where the likeliest token led the next one by less than this share of the bound: a coin toss."""
 
@@ -107,7 +116,9 @@ def judge(contract: Contract, replay: Replay, *, form: str, commit: str) -> Cert
     rows = tuple(_row(golden, played, bound) for golden, played in zip(contract.golden, replay.played, strict=True))
     drifts = [d for pair in zip(contract.golden, replay.played, strict=True) for d in _drifts(*pair)]
     mean = sum(drifts) / len(drifts) if drifts else 0.0
-    checks = (*_policy(contract, replay), *_answers(contract, replay, rows, bound, coarser, mean))
+    allowed = min(bound * MEAN_SHARE, SPREAD_SHARE.get(coarser, SPREAD_SHARE["bfloat16"]) * _spread(contract))
+    drift = _drift(rows, (bound, allowed), coarser, mean)
+    checks = (*_policy(contract, replay), *_answers(contract, replay, rows, drift))
     verdict: Literal["passed", "broken"] = "passed" if all(check.passed for check in checks) else "broken"
     return Certificate(
         form=form, verdict=verdict, checks=checks, rows=rows, bound=bound, drift=round(max(drifts, default=0.0), 6),
@@ -136,18 +147,25 @@ def _policy(contract: Contract, replay: Replay) -> Iterator[Check]:
     yield _same("weights' precision", replay.precision, replay.dtype)
 
 
-def _answers(
-    contract: Contract, replay: Replay, rows: Sequence[Row], bound: float, coarser: str, mean: float
-) -> Iterator[Check]:
+def _spread(contract: Contract) -> float:
+    values = [value for golden in contract.golden for value in (*golden.prompt_logprobs, *golden.logprobs)]
+    return statistics.pstdev(values) if len(values) > 1 else math.inf
+
+
+def _drift(rows: Sequence[Row], allowed: tuple[float, float], coarser: str, mean: float) -> Check:
+    """allowed: for one token, and on average."""
+    most = max(row.drift for row in rows)
+    detail = f"at most {most:.4g} of {allowed[0]:g} allowed for {coarser}, on average {mean:.3g} of {allowed[1]:.3g}"
+    return Check(name="log-probability drift", passed=most <= allowed[0] and mean <= allowed[1], detail=detail)
+
+
+def _answers(contract: Contract, replay: Replay, rows: Sequence[Row], drift: Check) -> Iterator[Check]:
     wrong = [i for i, row in enumerate(rows) if not row.ids_equal]
     detail = f"{len(rows)} prompts, {sum(len(golden.ids) for golden in contract.golden):,} tokens"
     if wrong:
         detail = f"{len(wrong)} of {len(rows)} differ; {_first_difference(contract, replay, wrong[0])}"
     yield Check(name="token ids identical", passed=not wrong, detail=detail)
-    most = max(row.drift for row in rows)
-    drifting = f"at most {most:.4g} of {bound:g} allowed for {coarser}, {mean:.4g} on average"
-    passed = most <= bound and mean <= bound * MEAN_SHARE
-    yield Check(name="log-probability drift", passed=passed, detail=drifting)
+    yield drift
     unequal = [row for row in rows if not row.answer_equal]
     detail = f"{len(rows)} answers"
     if ties := [row for row in rows if row.tie is not None and row.answer_equal]:

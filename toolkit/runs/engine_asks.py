@@ -95,11 +95,21 @@ def compare(
 
 
 def score(
-    info: EngineInfo, model: str, prompt: str, completion: str, *, prompt_of: str | None = None, top_logprobs: int = 0
+    info: EngineInfo,
+    model: str,
+    prompt: str,
+    completion: str,
+    *,
+    prompt_of: str | None = None,
+    top_logprobs: int = 0,
+    history: Sequence[Message] = (),
 ) -> Scored:
-    """What a model gives to an expected answer after a row's prompt, its end included: as training would count it."""
+    """What a model gives to an expected answer after a row's prompt, its end included: as training would count it.
+
+    history: the turns before the prompt, for a run on conversations.
+    """
     body = {"model": model, "prompt": prompt, "completion": completion, "prompt_of": prompt_of,
-            "top_logprobs": top_logprobs}  # fmt: skip
+            "top_logprobs": top_logprobs, "history": [dict(m) for m in history]}  # fmt: skip
     with session(info, SILENCE_SECONDS) as http:
         found = checked(http.post("/v1/score", json=body))
     return Scored(tuple(token(entry) for entry in found["tokens"]), found["loss"], found["perplexity"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from toolkit.errors import RunError
 from toolkit.runs.exports import ExportState, export_state, known, lock_path
 from toolkit.runs.lock import Holder, boot_id, end_processes, is_held
 from toolkit.runs.rundir import RunDir, read_config
-from toolkit.runs.spawn import PROJECT_ROOT, worker_environment
+from toolkit.runs.spawn import detached, reap, worker_environment
 
 POLL_SECONDS = 0.2
 START_SECONDS = 30.0
@@ -47,17 +46,8 @@ def start_export(run: RunDir, form: str, *, check_only: bool = False) -> subproc
 def begin(argv: Sequence[str], environment: Mapping[str, str], log: Path, lock: Path) -> subprocess.Popen[bytes]:
     """Start `python -m` argv; returns once it holds its lock, or has ended. Raises RunError when it never began."""
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *argv],
-            cwd=PROJECT_ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    # whoever waits for a child ends it for good; this thread does, however long it lives
-    threading.Thread(target=process.wait, name=f"{log.stem}-reaper", daemon=True).start()
+        process = detached([sys.executable, "-m", *argv], environment, output)
+    reap(process, log.stem)
     end = time.monotonic() + START_SECONDS
     while not is_held(lock) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ from typing import Any, ClassVar, TypeVar
 
 from toolkit.errors import ToolkitError
 from toolkit.runs.lock import Holder, boot_id, end_processes, is_held, process_lives, try_lock
-from toolkit.runs.spawn import PROJECT_ROOT
+from toolkit.runs.spawn import detached, reap
 
 SCHEMA = 1
 START_SECONDS = 30.0  # until the server announces itself; what is heavy loads after that
@@ -124,22 +122,13 @@ def spawn(
     service = kind.service
     log = service.file(save_dir, "log")
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", service.module],
-            cwd=PROJECT_ROOT,
-            env={**environment, "FTK_SAVE_DIR": str(save_dir), "FTK_SERVICE_TOKEN": secrets.token_urlsafe(32)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=tuple(pass_fds),
-        )
+        token = {"FTK_SAVE_DIR": str(save_dir), "FTK_SERVICE_TOKEN": secrets.token_urlsafe(32)}
+        process = detached([sys.executable, "-m", service.module], {**environment, **token}, output, pass_fds=pass_fds)
     end = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < end:
         info = find(kind, save_dir)
         if info is not None and info.pid == process.pid:
-            # whoever waits for a child ends it for good; this thread does, however long it lives
-            threading.Thread(target=process.wait, name=f"{service.name}-reaper", daemon=True).start()
+            reap(process, service.name)
             return info
         time.sleep(POLL_SECONDS)
     process.kill()

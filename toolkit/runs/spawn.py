@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -81,6 +83,21 @@ def usable_cores() -> int:
     return max(1, min(cores, int(quota) // int(period))) if quota.isdigit() else cores
 
 
+def detached(
+    argv: Sequence[str], environment: Mapping[str, str], log: IO[bytes], *, pass_fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """A process that outlives this one: a session of its own, no input, all output in `log`. Raises OSError."""
+    return subprocess.Popen(
+        argv, cwd=PROJECT_ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+        start_new_session=True, pass_fds=tuple(pass_fds),
+    )  # fmt: skip
+
+
+def reap(process: subprocess.Popen[bytes], name: str) -> None:
+    """Whoever waits for a child ends it for good; a thread of that name does, however long it lives."""
+    threading.Thread(target=process.wait, name=f"{name}-reaper", daemon=True).start()
+
+
 def spawn(
     run: RunDir, argv: list[str], environment: dict[str, str], slot: int
 ) -> tuple[subprocess.Popen[bytes], Holder]:
@@ -89,16 +106,7 @@ def spawn(
     Returns the process and its description. Raises OSError.
     """
     with run.log_path.open("ab") as log:
-        process = subprocess.Popen(
-            argv,
-            cwd=PROJECT_ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=(slot,),
-        )
+        process = detached(argv, environment, log, pass_fds=(slot,))
     began = psutil.Process(process.pid).create_time()
     attempt = int(environment["FTK_ATTEMPT"])
     return process, Holder(process.pid, began, process.pid, attempt, boot_id(), run.id)

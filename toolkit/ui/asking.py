@@ -143,11 +143,17 @@ def _take(answer: Answer, event: Delta | Done | EngineError) -> None:
 
 def _score(info: EngineInfo, record: Record) -> None:
     """What each model would have given to the expected answer."""
-    if record.expected is None or len(record.messages) != 1:
-        return  # only a row of its own is scored, not the last turn of a conversation
-    prompt = record.messages[-1]["content"]
+    if record.expected is None:
+        return
+    *history, last = record.messages
     for answer in record.answers:
         if answer.done is not None:
             answer.scored = client.score(
-                info, answer.model, prompt, record.expected, prompt_of=record.run_id, top_logprobs=TOP
+                info,
+                answer.model,
+                last["content"],
+                record.expected,
+                prompt_of=record.run_id,
+                top_logprobs=TOP,
+                history=history,
             )

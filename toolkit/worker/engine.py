@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
+from toolkit.data.chat import Turn
 from toolkit.data.prompt import Example
 from toolkit.errors import EngineError
 from toolkit.runs.answerers import Answerer, checkpoints_of, parse
@@ -144,10 +145,18 @@ class Engine:
             pause = TakeTurns(self.baton, self.adapters, ask.model)
             return generate.answer(self.adapters.model, self.tokenizer, ask, emit, cancelled, pause)
 
-    def score(self, name: str, config: Config, prompt: str, completion: str, alternatives: int) -> list[TokenScore]:
-        """What model `name` gives to `completion` after `prompt`, end token included: as training would count it."""
+    def score(
+        self, name: str, config: Config, prompt: str, completion: str, alternatives: int,
+        history: Sequence[Message] = (),
+    ) -> list[TokenScore]:  # fmt: skip
+        """What model `name` gives to `completion` after `prompt`, end token included: as training would count it.
+
+        history: the turns before the prompt, for a run on conversations.
+        """
         chat, limit = dataset.chat_enabled(config, self.tokenizer), generate.context_length(self.adapters.model)
-        row = dataset.prepare([Example(prompt, completion)], self.tokenizer, limit or 1_048_576, chat).table
+        row = dataset.prepare(
+            [Example(prompt, completion, _turns(history, prompt, completion))], self.tokenizer, limit or 1_048_576, chat
+        ).table
         if not row.num_rows:
             message = f"Prompt and answer are longer than this model's context of {limit} tokens."
             raise RequestError(message, "Shorten the prompt.", code="context_length_exceeded", param="prompt")
@@ -205,6 +214,14 @@ def _adapter_of(run: RunDir) -> Path:
         raise EngineError(f"Run {run.id} has no adapter yet.", "Wait until it has finished, or choose another run.")
     verify_commit(run.adapter_dir, own=False)
     return run.adapter_dir
+
+
+def _turns(history: Sequence[Message], prompt: str, completion: str) -> tuple[Turn, ...]:
+    """The conversation that ends with `completion`, which alone counts; none where nothing was said before."""
+    if not history:
+        return ()
+    before = (Turn(message.role, message.text) for message in history)
+    return (*before, Turn("user", prompt), Turn("assistant", completion, learned=True))
 
 
 def _split(messages: Sequence[Message]) -> tuple[str | None, list[dataset.Message], str]:

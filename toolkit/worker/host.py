@@ -130,7 +130,7 @@ class Host:
         engine = self.ready()
         form = engine.form_of(asked.model, asked.prompt_of)
         self.touch()
-        parts = (asked.model, form, asked.prompt, asked.completion, asked.top_logprobs)
+        parts = (asked.model, form, asked.prompt, asked.completion, asked.top_logprobs, asked.history)
         return self._answering.submit(engine.score, *parts)
 
     def attach(self, run_id: str) -> Future[None]:

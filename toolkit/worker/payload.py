@@ -159,12 +159,13 @@ class CompareRequest(Body):
 
 
 class ScoreRequest(Body):
-    """prompt: of one row, without a chat template; it is put into the run's own form."""
+    """prompt: of one row, without a chat template; it is put into the run's own form. history: what was said before."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
     prompt_of: Annotated[str, Field(max_length=200)] | None = None
     prompt: Annotated[str, Field(min_length=1)]
     completion: Annotated[str, Field(min_length=1)]
+    history: Annotated[list[Message], Field(max_length=2000)] = []
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] = 0
 
 
