@@ -1,7 +1,8 @@
 """What is measured: every measure's name, title, direction and meaning. Knows no answer and no number.
 
 The original toolkit's measures are here in a correct form: words where it compared sets of letters, a bounded cosine
-where it had a bare dot product, both directions of word overlap where it had one under the other's name.
+where it had a bare dot product, both directions of word overlap where it had one under the other's name. Its shares of
+English verbs, adjectives and nouns are left out: they need a tagger from the network and judge no answer.
 """
 
 from __future__ import annotations

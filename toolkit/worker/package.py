@@ -1,6 +1,7 @@
 """What each form of an export holds: weights, tokenizer, contract, settings, card and picture, under fixed names.
 
-`training_args.bin` and every other pickle stay out by a list of what may come in. Knows how to build, not when.
+`training_args.bin` and every other pickle stay out by a list of what may come in. The heavy
+libraries are imported where a form needs them: an adapter is copied. Knows how to build, not when.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from toolkit.runs.contract import CONTRACT, Contract, reference
 from toolkit.runs.durable import durable_write
 from toolkit.runs.exports import FORMS, Form
 from toolkit.runs.rundir import RunDir
-from toolkit.worker import model
+from toolkit.worker.model_folder import resolve
 from toolkit.worker.picture import curves_png
 
 Progress = Callable[[str, float], None]
@@ -33,7 +34,6 @@ CARD, PICTURE, SETTINGS = "README.md", "curves.png", "finetuning-toolkit.yml"
 
 def build(run: RunDir, config: Config, form: str, staging: Path, progress: Progress) -> None:
     """Fill `staging`. Raises ToolkitError with the reason why this form can't be had."""
-    model.quiet_libraries()
     contract = _contract(run, config, progress)
     if form == "adapter":
         inside = staging / "files"
@@ -50,7 +50,7 @@ def build(run: RunDir, config: Config, form: str, staging: Path, progress: Progr
 
 
 def _for_ollama(config: Config, contract: Contract, staging: Path, progress: Progress) -> None:
-    from toolkit.worker import gguf
+    from toolkit.worker import gguf, model
 
     tokenizer = model.load_tokenizer(config, staging)
     durable_write(staging / "Modelfile", gguf.modelfile(config, contract, tokenizer))
@@ -59,9 +59,11 @@ def _for_ollama(config: Config, contract: Contract, staging: Path, progress: Pro
 
 
 def _merge(run: RunDir, config: Config, form: Form, staging: Path, progress: Progress) -> None:
+    from toolkit.worker import model
     from toolkit.worker.merge import merged
 
-    folder = model.resolve(config)
+    model.quiet_libraries()
+    folder = resolve(config)
     progress("merging the adapter into the base model", 0.2)
     whole = merged(run, config, folder, form.dtype)
     progress("saving the merged model", 0.4)
@@ -74,12 +76,14 @@ def _contract(run: RunDir, config: Config, progress: Progress) -> Contract:
     found = reference(run)
     if found is not None:
         return found
+    from toolkit.worker import model
     from toolkit.worker.adapters import trained
     from toolkit.worker.contract import make_contract
     from toolkit.worker.splits import open_source
 
     progress("asking the golden prompts", 0.15)
-    folder = model.resolve(config)
+    model.quiet_libraries()
+    folder = resolve(config)
     base = model.load_base(config, folder=folder)
     adapted = trained(base, run.adapter_dir)
     tokenizer = model.load_tokenizer(config, _tokenizer_folder(run, folder))
@@ -94,7 +98,7 @@ def _tokenizer_folder(run: RunDir, base: Path) -> Path:
 
 def _describe(run: RunDir, config: Config, form: Form, contract: Contract, folder: Path) -> None:
     if not (folder / "tokenizer_config.json").exists():
-        _copy(model.resolve(config), folder, TOKENIZER)  # an adapter of old that came without
+        _copy(resolve(config), folder, TOKENIZER)  # an adapter of old that came without
     durable_write(folder / CONTRACT, contract.dump())
     shutil.copyfile(run.config_path, folder / SETTINGS)
     picture = curves_png(run)
