@@ -70,6 +70,19 @@ def test_each_difference_breaks_it_and_is_shown(found: Replay, name: str, says: 
     assert says in certificate.failures[0].detail
 
 
+def test_a_model_that_is_sure_of_little_may_move_little() -> None:
+    """The same drift: harmless where the log-probabilities differ by whole numbers, a wrong weight where by tenths."""
+    flat = GOLDEN.model_copy(update={"logprobs": (-5.0, -5.1, -5.2), "prompt_logprobs": (-5.0, -5.1)})
+    for golden, passes in ((GOLDEN, True), (flat, False)):
+        moved = {
+            "logprobs": tuple(value - 0.02 for value in golden.logprobs),
+            "prompt_logprobs": golden.prompt_logprobs,
+        }
+        held = contract(precision="bfloat16", golden=(golden,) * 4)
+        found = judge(held, replay(moved, dtype="bfloat16", precision="bfloat16"), form="merged-bf16", commit="c")
+        assert found.passed is passes, [check.detail for check in found.checks]
+
+
 def test_a_tie_between_two_tokens_is_no_difference() -> None:
     certificate = judge(contract(), replay({"answer_ids": (8, 4, 4)}), form="adapter", commit="c")
     assert not certificate.passed, "in float32 a lead of 0.001 is no tie"
