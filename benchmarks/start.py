@@ -28,10 +28,11 @@ from toolkit.runs.supervisor import Supervisor
 NEVER = 10**9
 
 
-def carry_out(config: Config, table: Any) -> tuple[float, str]:
+def carry_out(supervisor: Supervisor, config: Config, table: Any) -> tuple[float, str]:
     """(seconds from the queue to the first logged loss, hash of the adapter) of one run that a thread supervises."""
     queued = time.time()
     run = create_run(config, table)
+    supervisor.look_now()
     while not (found := events(run)) or found[-1]["kind"] not in ("finished", "failed"):
         time.sleep(0.5)
     if found[-1]["kind"] == "failed":
@@ -46,15 +47,16 @@ def events(run: RunDir) -> list[dict[str, Any]]:
 
 
 def wait_for(spare: Spare) -> dict[str, float]:
-    """What the spare holds once it is ready."""
+    """What the spare holds once it is ready. private: memory that no fork shares and no other process has mapped."""
     spare._not_before = 0.0
-    while spare._line is None or not spare.is_ready():
+    while (server := spare.ready_server()) is None:
         time.sleep(0.2)
-    assert spare._process is not None
-    process = psutil.Process(spare._process.pid)
+    process = psutil.Process(server.process.pid)
     before = sum(process.cpu_times()[:2])
     time.sleep(5)
-    return {"memory_mb": process.memory_info().rss / 1e6, "cpu_s_in_5_s": sum(process.cpu_times()[:2]) - before}
+    memory = process.memory_full_info()
+    spent = sum(process.cpu_times()[:2]) - before
+    return {"memory_mb": memory.rss / 1e6, "private_mb": memory.uss / 1e6, "cpu_s_in_5_s": spent}
 
 
 def main() -> None:
@@ -70,21 +72,25 @@ def main() -> None:
     assert spare is not None, "FTK_SPARE=0 switches the spare off"
     spare._not_before = time.monotonic() + NEVER
     supervisor.start()
-    cold, warm, hashes, held = [], [], set(), {}
+    cold, warm, next_one, hashes, held = [], [], [], set(), {}
     for _ in range(given.rounds):
         spare.end()
         spare._not_before = time.monotonic() + NEVER
-        seconds, digest = carry_out(config, table)
+        seconds, digest = carry_out(supervisor, config, table)
         cold.append(seconds)
         hashes.add(digest)
         held = wait_for(spare)
-        seconds, digest = carry_out(config, table)
+        seconds, digest = carry_out(supervisor, config, table)
         warm.append(seconds)
+        hashes.add(digest)
+        seconds, digest = carry_out(supervisor, config, table)  # as in a study: right after the one before
+        next_one.append(seconds)
         hashes.add(digest)
     supervisor.stop()
     text = json.dumps({
         "cold_s": cold, "warm_s": warm, "median_cold_s": statistics.median(cold), "cores": psutil.cpu_count(),
-        "median_warm_s": statistics.median(warm), "spare": held, "same_bytes": len(hashes) == 1,
+        "median_warm_s": statistics.median(warm), "next_s": next_one,
+        "median_next_s": statistics.median(next_one), "spare": held, "same_bytes": len(hashes) == 1,
         "load_average": psutil.getloadavg()[0],
     }, indent=1)  # fmt: skip
     print(text)

@@ -18,7 +18,7 @@ from toolkit import warm
 from toolkit.data.lengths import read_lengths
 from toolkit.data.sources import open_table
 from toolkit.errors import DataError, WarmError
-from toolkit.runs import warm_process
+from toolkit.runs import freshness, warm_process
 from toolkit.runs.warm_process import WarmInfo
 
 
@@ -153,13 +153,13 @@ def test_it_ends_with_the_program_that_started_it(save_dir: Path) -> None:
 
 
 def test_the_build_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(warm_process, "PROJECT_ROOT", tmp_path)
-    monkeypatch.setattr(warm_process, "BUILD_SECONDS", 0.0)
+    monkeypatch.setattr(freshness, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(freshness, "BUILD_SECONDS", 0.0)
     code = tmp_path / "toolkit" / "worker" / "one.py"
     code.parent.mkdir(parents=True)
     code.write_text("a = 1")
-    before = warm_process.build_id()
-    assert warm_process.build_id() == before
+    before = freshness.build_id()
+    assert freshness.build_id() == before
     code.write_text("a = 12")
-    assert warm_process.build_id() != before
-    warm_process._BUILD.clear()
+    assert freshness.build_id() != before
+    freshness._BUILD.clear()

@@ -26,7 +26,8 @@ from typing import Any, Literal
 
 from toolkit.errors import WarmError
 from toolkit.runs import service, service_http, warm_process
-from toolkit.runs.warm_process import WARM, WarmInfo, build_id, find, switched_off
+from toolkit.runs.freshness import build_id
+from toolkit.runs.warm_process import WARM, WarmInfo, find, switched_off
 
 __all__ = ["Look", "WarmInfo", "ask", "cancel", "find", "keep", "look", "stop"]
 

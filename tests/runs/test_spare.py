@@ -1,19 +1,23 @@
-"""The spare worker: it becomes a run's worker, and whatever is wrong with it is replaced by a cold start."""
+"""The spare: runs and warm workers are forks of it, and whatever is wrong with it is replaced by a cold start."""
 
 from __future__ import annotations
 
 import json
 import os
-import select
+import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from toolkit import warm
 from toolkit.config import Config
 from toolkit.data.sources import open_table
 from toolkit.runs import spare as module
+from toolkit.runs.fork_server import LOST, Forked
 from toolkit.runs.lock import is_held, try_lock
 from toolkit.runs.rundir import RunDir, create_run
 from toolkit.runs.spare import Spare
@@ -22,11 +26,14 @@ from toolkit.validation import parse
 
 
 @pytest.fixture
-def spare(tmp_path: Path) -> Iterator[Spare]:
+def spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spare]:
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
     found = Spare(tmp_path)
     found._not_before = 0.0
     yield found
     found.end()
+    warm.stop(tmp_path)
+    del module._KEPT[tmp_path]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 300.0) -> None:
@@ -34,10 +41,6 @@ def wait_for(condition: Callable[[], object], seconds: float = 300.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def ready(spare: Spare) -> bool:
-    return spare._line is not None and bool(select.select([spare._line], [], [], 0)[0])
 
 
 def queue(folder: Path, model: Path) -> tuple[RunDir, Config]:
@@ -48,73 +51,134 @@ def queue(folder: Path, model: Path) -> tuple[RunDir, Config]:
     return create_run(config, open_table(config.data, folder)), config
 
 
-@pytest.mark.worker
-def test_the_spare_carries_out_the_next_run(tmp_path: Path, tiny_model: Path, spare: Spare) -> None:
-    spare.keep(busy=False)
-    run, config = queue(tmp_path, tiny_model)
-    wait_for(lambda: ready(spare))
+def begin(spare: Spare, folder: Path, model: Path) -> tuple[RunDir, Forked]:
+    run, config = queue(folder, model)
     slot = try_lock(run.slot_path)
     assert slot is not None
     taken = spare.take(run, config, worker_environment(run, config, 1), slot)
     assert taken is not None
-    process, holder = taken
     os.close(slot)
-    assert is_held(run.slot_path)  # by the spare alone
-    assert holder.alive()
+    assert taken[1].alive()
+    return run, taken[0]
+
+
+def pid_of(spare: Spare) -> int:
+    assert spare._server is not None
+    return spare._server.process.pid
+
+
+def ended(run: RunDir, process: Forked) -> None:
+    assert is_held(run.slot_path)  # by the fork alone
     assert process.wait(300) == 0
     assert not is_held(run.slot_path)
     events = [json.loads(line) for line in run.events_path.read_text().splitlines()]
     assert (events[0]["kind"], events[0]["pid"], events[-1]["kind"]) == ("started", process.pid, "finished")
     assert "loss" in run.log_path.read_text()
-    assert spare.take(run, config, {}, 0) is None  # there is no second one yet
+
+
+@pytest.mark.worker
+def test_runs_and_the_warm_worker_are_forks_of_it(tmp_path: Path, tiny_model: Path, spare: Spare) -> None:
+    spare.keep()
+    wait_for(spare.ready_server)
+    first_run, first = begin(spare, tmp_path, tiny_model)
+    ended(first_run, first)
+    second_run, second = begin(spare, tmp_path, tiny_model)  # one after another, without another import
+    adapters = [run.adapter_dir / "adapter_model.safetensors" for run in (first_run, second_run)]
+    table = open_table(Config().data, tmp_path)
+    data = {"prompt": "{message}", "prompt_stub": "{json}"}
+    body = {"config": {"data": data, "model": {"hf_model_ckpt": str(tiny_model)}}, "table": str(table.path)}
+    with pytest.raises(Exception, match="message"):  # the warm worker answers: no such column
+        warm.ask(tmp_path, "lengths", body)
+    info = warm.find(tmp_path)
+    assert info is not None
+    assert psutil.Process(info.pid).ppid() == pid_of(spare)
+    ended(second_run, second)
+    assert adapters[0].read_bytes() == adapters[1].read_bytes()
+    killed = begin(spare, tmp_path, tiny_model)[1]
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+
+
+@pytest.mark.worker
+def test_where_a_fork_is_not_safe_it_becomes_the_worker(
+    tmp_path: Path, tiny_model: Path, spare: Spare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(10_000,), daemon=True).start()\n"
+    (tmp_path / "site" / "sitecustomize.py").write_text(thread)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    spare.keep()
+    wait_for(spare.ready_server)
+    assert module.server_for(tmp_path, 1.0) is None  # the warm worker starts on its own
+    before = pid_of(spare)
+    run, process = begin(spare, tmp_path, tiny_model)
+    assert process.pid == before
+    assert spare.ready_server() is None  # there is no second one yet
+    ended(run, process)
 
 
 def test_one_that_is_not_ready_gives_way_to_a_cold_start(tmp_path: Path, spare: Spare) -> None:
-    spare.keep(busy=False)
-    process = spare._process
-    assert process is not None
+    spare.keep()
+    assert spare._server is not None
+    process = spare._server.process
     assert spare.take(RunDir(tmp_path / "runs" / "r"), Config(), {}, 0) is None
     assert process.poll() is not None  # it takes no core from the run that starts now
-    spare.keep(busy=True)
-    assert spare._process is None
+    spare.keep()
+    assert spare._server is None
 
 
 def test_a_dead_one_is_replaced(spare: Spare) -> None:
-    spare.keep(busy=False)
-    first = spare._process
-    assert first is not None
-    first.kill()
-    first.wait()
-    spare.keep(busy=False)
+    spare.keep()
+    first = pid_of(spare)
+    psutil.Process(first).kill()
+    wait_for(lambda: spare._server is None or not spare._server.alive)
+    spare.keep()
+    assert spare._server is None
     spare._not_before = 0.0
-    spare.keep(busy=False)
-    assert spare._process is not None
-    assert spare._process.pid != first.pid
+    spare.keep()
+    assert pid_of(spare) != first
+
+
+def test_one_of_older_code_is_replaced(spare: Spare, monkeypatch: pytest.MonkeyPatch) -> None:
+    spare.keep()
+    first = spare._server
+    assert first is not None
+    monkeypatch.setattr(module, "build_id", lambda: "another")
+    assert spare.ready_server() is None
+    spare._looked = spare._not_before = -1000.0
+    spare.keep()
+    assert spare._server is None
+    assert first.process.wait(120) == 0  # nothing that it forked trains
+    spare.keep()
+    assert spare._server is not None
 
 
 def test_it_leaves_with_its_starter(spare: Spare) -> None:
-    spare.keep(busy=False)
-    assert spare._process is not None
-    assert spare._line is not None
-    spare._line.close()
-    spare._line = None
-    assert spare._process.wait(120) == 0
+    spare.keep()
+    assert spare._server is not None
+    spare._server._line.shutdown(socket.SHUT_RDWR)
+    assert spare._server.process.wait(120) == 0
+
+
+def test_what_nobody_can_tell_any_more_is_lost(spare: Spare) -> None:
+    spare.keep()
+    server = spare._server
+    assert server is not None
+    forked = Forked(server, 2**22 + 1, 0.0)  # no process has this number
+    assert forked.poll() is None
+    server.kill()
+    assert forked.poll() == LOST
 
 
 def test_none_is_started_when_memory_is_short(spare: Spare, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SHORT_BYTES", 10**15)
-    spare.keep(busy=False)
-    assert spare._process is None
+    monkeypatch.setattr(module, "free_bytes", lambda: 10**9)
+    spare.keep()
+    assert spare._server is None
+    assert module.server_for(spare._save_dir, 60.0) is None
 
 
 @pytest.mark.parametrize(
     "settings", [{"accelerate": True}, {"model": {"hf_model_ckpt": "owner/name"}}], ids=["several processes", "hub"]
 )
 def test_runs_of_another_environment_start_cold(settings: dict[str, object], spare: Spare) -> None:
-    spare._ready, spare._stamp = True, module.code_stamp()
-    assert not spare._usable(parse(dict(settings)))
-
-
-def test_older_code_is_not_used(spare: Spare) -> None:
-    spare._ready, spare._stamp = True, module.code_stamp() - 1
-    assert not spare._usable(Config())
+    assert not spare._fits(parse(dict(settings)))

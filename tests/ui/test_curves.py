@@ -1,14 +1,11 @@
-"""Curves for the screen: thinned with their spikes, smoothed without a pull to zero, read on from where one was."""
+"""Curves for the screen: thinned with their spikes, smoothed without a pull to zero."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.runs.events import EventWriter
-from toolkit.ui.curves import curves, smooth, thin
+from toolkit.ui.curves import smooth, thin
 
 VALUES = st.lists(st.floats(-1e6, 1e6), max_size=3000)
 
@@ -37,16 +34,3 @@ def test_smoothing() -> None:
     assert smooth(points, 0.0) == points
     assert [round(value, 9) for _, value in smooth(points, 0.9)] == [4.0, 4.0, 4.0]
     assert smooth([], 0.5) == []
-
-
-def test_reading_on_sees_what_is_new(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    assert curves(path) == {}
-    with EventWriter(path) as writer:
-        writer.append("log", step=1, loss=3.0)
-        assert curves(path) == {"loss": [(1, 3.0)]}
-        writer.append("log", step=2, loss=2.0)
-        writer.append("eval", step=2, eval_loss=2.5)
-        assert curves(path) == {"loss": [(1, 3.0), (2, 2.0)], "eval_loss": [(2, 2.5)]}
-    path.write_bytes(b"")
-    assert curves(path) == {}

@@ -12,13 +12,14 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from toolkit.errors import ToolkitError
+from toolkit.runs.fork_server import Forked
 from toolkit.runs.lock import Holder, boot_id, end_processes, is_held, process_lives, try_lock
 from toolkit.runs.spawn import detached, reap
 
@@ -114,21 +115,25 @@ def spawn(
     environment: Mapping[str, str],
     *,
     pass_fds: Sequence[int] = (),
+    fork: Callable[[dict[str, str], Path], Forked] | None = None,
 ) -> Info:
     """Start the process in a session of its own; returns once it has announced itself (call in `one_at_a_time`).
 
-    Its token arrives in FTK_SERVICE_TOKEN. Raises the service's error with the end of its log when it ends instead.
+    Its token arrives in FTK_SERVICE_TOKEN. fork: (environment, log) -> the process, in place of a new one of `module`.
+    Raises the service's error with the end of its log when it ends instead; OSError when it does not begin.
     """
     service = kind.service
     log = service.file(save_dir, "log")
+    whole = {**environment, "FTK_SAVE_DIR": str(save_dir), "FTK_SERVICE_TOKEN": secrets.token_urlsafe(32)}
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
-        token = {"FTK_SAVE_DIR": str(save_dir), "FTK_SERVICE_TOKEN": secrets.token_urlsafe(32)}
-        process = detached([sys.executable, "-m", service.module], {**environment, **token}, output, pass_fds=pass_fds)
+        argv = [sys.executable, "-m", service.module]
+        process = fork(whole, log) if fork else detached(argv, whole, output, pass_fds=pass_fds)
     end = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < end:
         info = find(kind, save_dir)
         if info is not None and info.pid == process.pid:
-            reap(process, service.name)
+            if not isinstance(process, Forked):  # a fork is no child of this process
+                reap(process, service.name)
             return info
         time.sleep(POLL_SECONDS)
     process.kill()

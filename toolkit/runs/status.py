@@ -1,22 +1,19 @@
 """What state a run is in: a pure function of its events, its locks and two marker files. "running" is written nowhere.
 
-`fold` is the whole truth in one call; `read_status` feeds it from a run's directory and remembers, per file, what it
-has already read, so that looking again costs only what is new.
+`fold` is the whole truth in one call; `read_status` takes from `told.py` what a run's log has said.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.runs import events as log
+from toolkit.runs import told
 from toolkit.runs.durable import COMMIT
-from toolkit.runs.events import Event, read_events
+from toolkit.runs.events import Event
 from toolkit.runs.facts import Facts, advance
 from toolkit.runs.rundir import RunDir, is_living
 
@@ -25,7 +22,6 @@ State = Literal[
 ]
 LIVING: frozenset[State] = frozenset({"starting", "running", "stopping"})
 OVER: frozenset[State] = frozenset({"finished", "paused", "stopped", "cancelled", "failed", "interrupted"})
-REMEMBERED = 1000  # runs whose facts are kept in memory, some kilobytes each
 series = log.series
 
 
@@ -177,42 +173,13 @@ def _remaining(facts: Facts, at: float) -> float | None:
 def read_status(run: RunDir, now: float | None = None, *, alone: bool = False) -> RunStatus:
     """The state of a run now. alone: whoever asks holds the run's lock. Raises OSError when it can't be read."""
     # in this order: a worker that starts or ends in between has then left the later sign that overrules the earlier
-    coming = _MEMORY.facts(run.events_path).next_attempt
+    coming = told.facts(run.events_path).next_attempt
     claimed = run.claim_of(coming).exists()
     stop_requested = run.stop_path.exists()
     lock_held = not alone and is_living(run)
-    facts = _MEMORY.facts(run.events_path)
+    facts = told.facts(run.events_path)
     claimed = claimed and facts.next_attempt == coming
     status = conclude(
         facts, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested, now=now or time.time()
     )
     return replace(status, adapter_ready=facts.adapter or (run.adapter_dir / COMMIT).is_file())
-
-
-class _Memory:
-    """Facts already read, by file: a pure cache, which may be emptied at any time."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[Path, int], tuple[int, Facts]] = OrderedDict()
-        self._guard = threading.Lock()
-
-    def facts(self, path: Path) -> Facts:
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            return Facts()
-        with self._guard:
-            offset, facts = self._known.get((path, found.st_ino), (0, Facts()))
-            if found.st_size < offset:  # a torn tail was cut off behind what we read: never below whole lines
-                offset, facts = 0, Facts()
-            if found.st_size > offset:
-                new, offset = read_events(path, offset)
-                facts = advance(facts, new)
-            self._known[path, found.st_ino] = (offset, facts)
-            self._known.move_to_end((path, found.st_ino))
-            if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        return facts
-
-
-_MEMORY = _Memory()

@@ -23,6 +23,7 @@ from toolkit.runs.checkpoints import has_room
 from toolkit.runs.closing import close_dead, close_unstarted, read_claim, take_claim
 from toolkit.runs.durable import sweep_aside
 from toolkit.runs.explain import Explanation, explain_exception
+from toolkit.runs.fork_server import LOST, Forked
 from toolkit.runs.lock import Holder, boot_id, end_processes, is_held, read_holder, try_lock, write_body
 from toolkit.runs.machine import probe_in_background
 from toolkit.runs.queue import in_order
@@ -46,7 +47,7 @@ class _Child:
     """A worker that this process started. slot: our copy of the slot's descriptor, until its own lock is held."""
 
     run: RunDir
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     slot: int | None
 
     def release_slot(self) -> None:
@@ -68,7 +69,7 @@ class Supervisor:
         self._over: dict[str, tuple[int, ...]] = {}
         self._dead_since: dict[str, float] = {}
         self._put_off: dict[str, float] = {}
-        self._leave = threading.Event()
+        self._leave, self._wake = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -90,10 +91,15 @@ class Supervisor:
     def stop(self) -> None:
         """End the thread. Workers go on: the next supervisor finds them by their locks."""
         self._leave.set()
+        self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
         for child in self._children.values():
             child.release_slot()
+
+    def look_now(self) -> None:
+        """Somebody has queued a run: don't wait for the next look."""
+        self._wake.set()
 
     def run_to_end(self, run: RunDir, on_status: Callable[[RunStatus], None]) -> RunStatus:
         """Supervise in this thread until `run` is over, telling `on_status` at every look. Runs before it go first."""
@@ -124,10 +130,12 @@ class Supervisor:
 
     def _work(self) -> None:
         self._guarded(None, sweep_aside, self.save_dir / "runs")
-        while not self._leave.wait(self._poll):
+        while not self._leave.is_set():
+            if self._wake.wait(self._poll):
+                self._wake.clear()
             self.tick()
             if self._spare:
-                self._guarded(None, self._spare.keep, bool(self._children))
+                self._guarded(None, self._spare.keep)
         if self._spare:
             self._spare.end()
 
@@ -156,7 +164,7 @@ class Supervisor:
             return
         holder = read_holder(child.run.lock_path)
         # a launcher may die before its ranks do: the lock then says that the run goes on
-        if close_dead(child.run, returncode) or (holder is not None and holder.alive()):
+        if close_dead(child.run, None if returncode == LOST else returncode) or (holder is not None and holder.alive()):
             del self._children[child.run.id]
 
     def _look_at(self, run: RunDir, queue: list[tuple[RunDir, bool]]) -> None:

@@ -6,11 +6,8 @@ on any death. Speaks no HTTP.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
-import sysconfig
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,8 +16,11 @@ import psutil
 
 from toolkit.errors import WarmError
 from toolkit.runs import service
+from toolkit.runs.fork_server import Forked
+from toolkit.runs.freshness import build_id, free_bytes
 from toolkit.runs.service import Service, ServiceInfo
-from toolkit.runs.spawn import PROJECT_ROOT, library_environment
+from toolkit.runs.spare import server_for
+from toolkit.runs.spawn import library_environment
 
 SWITCH = "FTK_WARM"
 """Environment variable; "off" keeps this program from ever starting a warm worker."""
@@ -28,7 +28,8 @@ NEEDED_BYTES = 1_200_000_000
 """Free memory without which none is started: the imported libraries take about half of it."""
 SHORT_BYTES = 500_000_000
 """Less free memory than this, and an idle one gives its own back."""
-BUILD_SECONDS = 2.0
+IMPORT_SECONDS = 90.0
+"""It begins as a fork of the spare where this program keeps one: that one's imports are waited for so long."""
 
 WARM = Service(
     name="warm",
@@ -51,7 +52,6 @@ class WarmInfo(ServiceInfo):
 
 _OWNED: dict[int, socket.socket] = {}
 """pid -> our end of the pair; closing it ends that worker. An open file can be sent to the worker through it."""
-_BUILD: list[tuple[float, str]] = []
 
 
 def find(save_dir: Path) -> WarmInfo | None:
@@ -59,32 +59,8 @@ def find(save_dir: Path) -> WarmInfo | None:
     return service.find(WarmInfo, save_dir)
 
 
-def build_id() -> str:
-    """Differs once this code or an installed package has changed: what was imported before is then stale."""
-    if _BUILD and time.monotonic() - _BUILD[0][0] < BUILD_SECONDS:
-        return _BUILD[0][1]
-    files = sorted((PROJECT_ROOT / "toolkit").rglob("*.py"))
-    stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat())]
-    packages = Path(sysconfig.get_path("purelib")).stat().st_mtime_ns  # installing a package renames in here
-    found = hashlib.sha256(repr((stamps, packages)).encode()).hexdigest()[:16]
-    _BUILD[:] = [(time.monotonic(), found)]
-    return found
-
-
 def switched_off() -> bool:
     return os.environ.get(SWITCH, "").lower() in ("off", "0", "no")
-
-
-def free_bytes() -> int:
-    """Memory that this machine, or this container, can still give."""
-    free = int(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
-        cache = next(line for line in (group / "memory.stat").open() if line.startswith("inactive_file "))
-    except (OSError, ValueError, StopIteration):
-        return free
-    return min(free, int(limit) - used + int(cache.split()[1])) if limit.isdigit() else free
 
 
 def start(save_dir: Path) -> WarmInfo:
@@ -120,7 +96,7 @@ def _spawn(save_dir: Path) -> WarmInfo:
             "FTK_WARM_BUILD": build_id(),
         }
         try:
-            info = service.spawn(WarmInfo, save_dir, environment, pass_fds=[its.fileno()])
+            info = _begin(save_dir, environment, its.fileno())
         except BaseException:
             ours.close()
             raise
@@ -130,3 +106,15 @@ def _spawn(save_dir: Path) -> WarmInfo:
             del _OWNED[pid]
     _OWNED[info.pid] = ours
     return info
+
+
+def _begin(save_dir: Path, environment: dict[str, str], owner: int) -> WarmInfo:
+    """As a fork of the process that has imported the libraries already; on its own where there is none."""
+    server = server_for(save_dir, IMPORT_SECONDS)
+    if server is None:
+        return service.spawn(WarmInfo, save_dir, environment, pass_fds=[owner])
+
+    def fork(whole: dict[str, str], log: Path) -> Forked:
+        return server.fork("warm", [], whole, log, owner)
+
+    return service.spawn(WarmInfo, save_dir, environment, fork=fork)

@@ -13,7 +13,8 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from toolkit.legible import legible
-from toolkit.ui.curves import Point, smooth, thin
+from toolkit.runs.curve import Point
+from toolkit.ui.curves import smooth, thin
 
 LABEL = 80
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "responsive": True}

@@ -14,7 +14,9 @@ def start_demo() -> RunDir:
     """Queue a run of the default settings; raises DataError or RunError."""
     config = Config(save_dir=str(state.save_dir()))
     table = open_cached(config.data.model_dump(mode="json"), state.save_dir())
-    return create_run(config, table, name="First try: orders to JSON")
+    run = create_run(config, table, name="First try: orders to JSON")
+    chrome.supervisor(str(state.save_dir())).look_now()
+    return run
 
 
 def hero() -> None:

@@ -21,7 +21,7 @@ from toolkit.errors import ConfigError
 from toolkit.runs.machine import Machine, machine, machine_if_known
 from toolkit.runs.preflight import asks_machine, preflight
 from toolkit.runs.rundir import RunDir, create_run, save_dir_of
-from toolkit.ui import state
+from toolkit.ui import chrome, state
 from toolkit.ui.review import Review, table_for, variant_name
 
 _TICKET = "start_ticket"
@@ -69,6 +69,7 @@ def _started(reviewed: Review, name: str, study: str, folder: str) -> list[RunDi
         started.append(
             create_run(variant.config, table, name=own[:200], study=study if several else "", settings=settings)
         )
+    chrome.supervisor(folder).look_now()
     return started
 
 

@@ -9,9 +9,9 @@ import streamlit as st
 from toolkit.runs.queue import queue
 from toolkit.runs.rundir import RunDir, list_runs
 from toolkit.runs.status import RunStatus, read_status
+from toolkit.runs.told import curves
 from toolkit.ui import charts
 from toolkit.ui.chrome import boundary
-from toolkit.ui.curves import curves
 from toolkit.ui.film_view import chosen_step, film_strip
 from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.run_actions import stop_buttons

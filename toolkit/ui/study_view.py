@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from toolkit.runs.curve import Point
 from toolkit.runs.rundir import RunDir, list_runs
+from toolkit.runs.told import curves
 from toolkit.ui import charts, state
 from toolkit.ui.chrome import boundary
-from toolkit.ui.curves import Point, curves
 from toolkit.ui.plain import plain
 from toolkit.ui.review import value_words
 from toolkit.ui.run_table import MARKS, Entry, entries, heading, named

@@ -7,6 +7,7 @@ ended, in words for the user, while the trace goes to the log alone. Imports not
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib.metadata
 import json
 import logging
@@ -17,6 +18,7 @@ import sys
 import time
 import traceback
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ def main(run_id: str) -> int:
 def _lead(run: RunDir, stop: Stop, events: EventWriter, processes: int) -> int:
     for path in run.path.glob(".failed-rank-*"):
         path.unlink()
-    events.append("started", pid=os.getpid(), host=platform.node(), versions=_versions(), processes=processes)
+    events.append("started", pid=os.getpid(), host=platform.node(), versions=versions(), processes=processes)
     try:
         events.reserve()
         kind, step = _carry_out(run, stop, events.append, events.attempt, 0, processes)
@@ -98,7 +100,9 @@ def _carry_out(run: RunDir, stop: Stop, tell: Any, attempt: int, rank: int, proc
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from toolkit.worker.session import Session, Team, carry_out
 
-    end = carry_out(Session(run, config, tell, stop, Team(processes, rank), attempt, _versions()))
+    gc.freeze()  # a look through all that the libraries hold, which accelerate takes twice, costs a third of a second
+
+    end = carry_out(Session(run, config, tell, stop, Team(processes, rank), attempt, versions()))
     return end.kind, end.step
 
 
@@ -142,7 +146,9 @@ def _failure_path(run: RunDir, rank: int) -> Path:
     return run.path / f".failed-rank-{rank}"
 
 
-def _versions() -> dict[str, str]:
+@cache
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that decide a training's numbers."""
     installed = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {"python": platform.python_version(), **installed}
 

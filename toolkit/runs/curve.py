@@ -1,0 +1,56 @@
+"""A series of numbers by step, held as two arrays: fifty thousand points cost little to keep and to add to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+Point = tuple[int, float]
+Numbers = np.ndarray[Any, np.dtype[Any]]
+
+
+class Curve(Sequence[Point]):
+    """(step, value) by rising step, held as two arrays. Never changed: what is new makes another one."""
+
+    def __init__(self, steps: Numbers, values: Numbers) -> None:
+        self.steps, self.values = steps, values
+
+    @classmethod
+    def of(cls, points: Sequence[Point]) -> Curve:
+        """These points as a curve; a curve is itself."""
+        if isinstance(points, Curve):
+            return points
+        steps, values = zip(*points, strict=True) if points else ((), ())
+        return cls(np.asarray(steps, dtype=np.int64), np.asarray(values, dtype=float))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @overload
+    def __getitem__(self, at: int) -> Point: ...
+    @overload
+    def __getitem__(self, at: slice) -> Curve: ...
+    def __getitem__(self, at: int | slice) -> Point | Curve:
+        if isinstance(at, slice):
+            return Curve(self.steps[at], self.values[at])
+        return int(self.steps[at]), float(self.values[at])
+
+    def __iter__(self) -> Iterator[Point]:
+        return zip(self.steps.tolist(), self.values.tolist(), strict=True)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def with_new(self, new: Curve) -> Curve:
+        """With these points, which replace those of the same steps: a step that a later attempt replayed."""
+        kept = self
+        if len(self) and len(new) and new.steps[0] <= self.steps[-1]:
+            keep = ~np.isin(self.steps, new.steps)
+            kept = Curve(self.steps[keep], self.values[keep])
+        steps, values = np.concatenate([kept.steps, new.steps]), np.concatenate([kept.values, new.values])
+        order = np.argsort(steps, kind="stable")
+        return Curve(steps[order], values[order])

@@ -1,0 +1,41 @@
+"""Whether a process that has imported the libraries may stay: it is stale once code has changed, too much once memory
+runs short. Knows no process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sysconfig
+import time
+from pathlib import Path
+
+import psutil
+
+from toolkit.runs.spawn import PROJECT_ROOT
+
+BUILD_SECONDS = 2.0
+_BUILD: list[tuple[float, str]] = []
+
+
+def build_id() -> str:
+    """Differs once this code or an installed package has changed: what was imported before is then stale."""
+    if _BUILD and time.monotonic() - _BUILD[0][0] < BUILD_SECONDS:
+        return _BUILD[0][1]
+    files = sorted((PROJECT_ROOT / "toolkit").rglob("*.py"))
+    stamps = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat())]
+    packages = Path(sysconfig.get_path("purelib")).stat().st_mtime_ns  # installing a package renames in here
+    found = hashlib.sha256(repr((stamps, packages)).encode()).hexdigest()[:16]
+    _BUILD[:] = [(time.monotonic(), found)]
+    return found
+
+
+def free_bytes() -> int:
+    """Memory that this machine, or this container, can still give."""
+    free = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+        cache = next(line for line in (group / "memory.stat").open() if line.startswith("inactive_file "))
+    except (OSError, ValueError, StopIteration):
+        return free
+    return min(free, int(limit) - used + int(cache.split()[1])) if limit.isdigit() else free
