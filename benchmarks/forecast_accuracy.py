@@ -1,10 +1,12 @@
 """How near the forecast comes: predicted against measured peak memory and step time over a grid of real runs.
 
-    PYTHONPATH=. python -m benchmarks.forecast_accuracy [--only 4] [--out benchmarks/results/forecast.json]
+    PYTHONPATH=. python -m benchmarks.forecast_accuracy [--only 4] [--json benchmarks/results/forecast.json]
 
-Every config is trained by the real worker, from a run directory, on models with random weights. Predicted is what the
-app shows before Start; time is predicted twice, as on a machine without a history and after calibration by the other
-half of the grid's runs. Memory is the worker's own peak (VmHWM on a CPU, torch's reserved bytes on a GPU).
+Every config is trained by the real worker, from a run directory, for a few steps on models with random weights, as the
+app would start it (in a fork of the spare; FTK_SPARE=0 starts each cold). Predicted is what the app shows before
+Start; time is predicted twice, as on a machine without a history and after calibration by the grid's other half.
+Memory is the worker's own peak (VmHWM on a CPU, torch's reserved bytes on a GPU). Step times need a quiet machine.
+About eight minutes on two quiet cores; what is measured so far is kept in --json after every run.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import platform
 import shutil
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -36,15 +39,41 @@ from toolkit.runs.supervisor import Supervisor
 from toolkit.validation import parse
 
 SHAPES: dict[str, dict[str, int]] = {
-    "1M": {"vocab_size": 2048, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
-           "num_attention_heads": 4, "num_key_value_heads": 4},
-    "16M": {"vocab_size": 8192, "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6,
-            "num_attention_heads": 6, "num_key_value_heads": 2},
-    "60M": {"vocab_size": 8192, "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 9,
-            "num_attention_heads": 10, "num_key_value_heads": 5},
-    "150M": {"vocab_size": 8192, "hidden_size": 896, "intermediate_size": 3072, "num_hidden_layers": 13,
-             "num_attention_heads": 14, "num_key_value_heads": 2},
-}  # fmt: skip
+    "1M": {
+        "vocab_size": 2048,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    },
+    "16M": {
+        "vocab_size": 8192,
+        "hidden_size": 384,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+    },
+    "60M": {
+        "vocab_size": 8192,
+        "hidden_size": 640,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 9,
+        "num_attention_heads": 10,
+        "num_key_value_heads": 5,
+    },
+    "110M": {
+        "vocab_size": 8192,
+        "hidden_size": 768,
+        "intermediate_size": 2560,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+    },
+}
+STEPS = 6
+LENGTH = 512  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +93,12 @@ def cases() -> Iterator[Case]:
     """At least 24: every model with long and short rows, both precisions, and what else changes memory."""
     for model, data, bf16 in itertools.product(("1M", "16M", "60M"), ("narrow", "wide"), (False, True)):
         yield Case(model, data, {"bf16": bf16, "batch": 8})
-    for model, bf16 in itertools.product(("16M", "60M", "150M"), (False, True)):
+    for model, bf16 in itertools.product(("16M", "60M", "110M"), (False, True)):
         yield Case(model, "wide", {"bf16": bf16, "batch": 4, "checkpointing": True})
-    for batch, length in ((1, 1024), (2, 512), (16, 256)):
+    for batch, length in ((1, 1024), (2, 1024), (16, 256)):
         yield Case("16M", "wide", {"bf16": False, "batch": batch, "length": length})
-    yield Case("150M", "narrow", {"bf16": False, "batch": 2})
-    yield Case("150M", "narrow", {"bf16": True, "batch": 8})
+    yield Case("110M", "narrow", {"bf16": False, "batch": 2})
+    yield Case("110M", "narrow", {"bf16": True, "batch": 4})
     yield Case("60M", "narrow", {"bf16": False, "batch": 8, "quantize": True})
     yield Case("60M", "narrow", {"bf16": True, "batch": 8, "dropout": 0.1})
     yield Case("16M", "narrow", {"bf16": False, "batch": 4, "accumulation": 2, "targets": ["q_proj", "v_proj"]})
@@ -81,7 +110,8 @@ def config_of(case: Case, folder: Path, save_dir: Path) -> Config:
     return parse({
         "save_dir": str(save_dir),
         "data": {"file_type": "json", "path": str(folder / f"{case.data}.jsonl"), "prompt": "{instruction}",
-                 "prompt_stub": "{output}", "train_size": 96, "test_size": 4},
+                 "prompt_stub": "{output}", "test_size": 2,
+                 "train_size": STEPS * chosen["batch"] * chosen.get("accumulation", 1)},
         "model": {"hf_model_ckpt": str(folder / case.model), "quantize": bool(chosen.get("quantize")),
                   "bitsandbytes": {"bnb_4bit_compute_dtype": "bfloat16" if bf16 else "float32"}},
         "lora": {"lora_dropout": chosen.get("dropout", 0.0), "target_modules": chosen.get("targets", ["all-linear"])},
@@ -90,17 +120,23 @@ def config_of(case: Case, folder: Path, save_dir: Path) -> Config:
                 "num_train_epochs": 1, "bf16": bf16, "per_device_train_batch_size": chosen["batch"],
                 "gradient_accumulation_steps": chosen.get("accumulation", 1),
                 "gradient_checkpointing": bool(chosen.get("checkpointing")), "eval_steps": 10_000,
+                "logging_steps": 1,
             },
-            "sft_args": {"max_seq_length": chosen.get("length", 1024)},
+            "sft_args": {"max_seq_length": chosen.get("length", LENGTH)},
         },
         "inference": {"max_new_tokens": 2},
     })  # fmt: skip
 
 
-def carry_out(config: Config, table: Any) -> tuple[RunDir, dict[str, float]]:
+def carry_out(config: Config, table: Any, supervisor: Supervisor) -> tuple[RunDir, dict[str, float]]:
     """The run, and what its events measured: peak bytes, seconds of an average step."""
     run = create_run(config, table)
-    end = Supervisor(run.save_dir).run_to_end(run, lambda status: None)
+    if (spare := supervisor._spare) is not None:
+        spare._not_before = 0.0
+        while spare.ready_server() is None:
+            spare.keep()
+            time.sleep(0.2)
+    end = supervisor.run_to_end(run, lambda status: None)
     if end.state != "finished":
         raise SystemExit(f"{run.id} ended as {end.state}: {run.log_path.read_text()[-2000:]}")
     events = [json.loads(line) for line in run.events_path.read_text().splitlines()]
@@ -119,15 +155,16 @@ def predict(config: Config, table: Any, here: Machine, known: Correction | None 
     return forecast(config, scene, known)
 
 
-def measure(chosen: list[Case], folder: Path) -> list[dict[str, Any]]:
-    found = []
+def measure(chosen: list[Case], folder: Path, kept: Path | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    supervisors = [Supervisor(folder / f"half{half}") for half in (0, 1)]
     for at, case in enumerate(chosen):
         save_dir = folder / f"half{at % 2}"
         config = config_of(case, folder, save_dir)
         table = open_table(config.data, save_dir)
         here = machine(save_dir)
         before = predict(config, table, here)
-        run, real = carry_out(config, table)
+        run, real = carry_out(config, table, supervisors[at % 2])
         seen = history.observe(run, here)
         exact = scene_of_run(run, here)
         assert not isinstance(exact, Unknown)
@@ -138,7 +175,27 @@ def measure(chosen: list[Case], folder: Path) -> list[dict[str, Any]]:
         }  # fmt: skip
         found.append(row)
         print(line(row), flush=True)
+        if kept is not None:
+            kept.write_text(json.dumps([plain(row) for row in found], indent=1) + "\n")
+    for supervisor in supervisors:
+        if supervisor._spare is not None:
+            supervisor._spare.end()
     return found
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one config."""
+    names = (
+        "case",
+        "peak",
+        "predicted_peak",
+        "calibrated_peak",
+        "process",
+        "step",
+        "predicted_step",
+        "calibrated_step",
+    )
+    return {name: row[name] for name in names if name in row}
 
 
 def calibrated(found: list[dict[str, Any]], folder: Path) -> None:
@@ -182,26 +239,25 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
         "memory_calibrated": figures(off("calibrated_peak", "peak")),
         "time_before": figures(off("predicted_step", "step")),
         "time_calibrated": figures(off("calibrated_step", "step")),
-        "runs": [{key: row[key] for key in ("case", "peak", "predicted_peak", "calibrated_peak", "process", "step",
-                                            "predicted_step", "calibrated_step")} for row in found],
+        "runs": [plain(row) for row in found],
     }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", type=int, default=0, help="every n-th config alone")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     workload.make(folder)
     for name, shape in SHAPES.items():
         workload.write_random_model(folder / name, folder / "model", shape)
-    found = measure(list(cases())[:: given.only or 1], folder)
+    found = measure(list(cases())[:: given.only or 1], folder, given.json)
     calibrated(found, folder)
     text = json.dumps(summary(found), indent=1)
     print(text)
-    if given.out:
-        given.out.write_text(text + "\n")
+    if given.json:
+        given.json.write_text(text + "\n")
     shutil.rmtree(folder)
 
 

@@ -46,22 +46,26 @@ def log(number: int, step: int, dice: random.Random) -> dict[str, Any]:
             "tokens": step * 800, "memory_bytes": 600_000_000, "peak_bytes": 640_000_000}  # fmt: skip
 
 
-def told_run(save_dir: Path, points: int, name: str, *, over: bool, study: str = "") -> RunDir:
-    """A run with so many log events on disk."""
+def told(points: int) -> bytes:
+    """The log of a run with so many points, its end left open."""
+    dice, lines = random.Random(7), []
+    lines.append(encode({"n": 1, "attempt": 1, "t": time.time(), "kind": "started", "pid": 1}))
+    lines.append(encode({"n": 2, "attempt": 1, "t": time.time(), "kind": "plan", "total_steps": 2 * points}))
+    for step in range(1, points + 1):
+        lines.append(encode(log(step + 2, step, dice)))
+        if step % (points // 50) == 0:
+            seen = {"step": step, "eval_loss": 2 * math.exp(-step / 9000) + 0.3}
+            lines.append(encode({"n": step + 2, "attempt": 1, "t": time.time(), "kind": "eval", **seen}))
+    return b"".join(lines)
+
+
+def told_run(save_dir: Path, lines: bytes, name: str, *, over: bool, study: str = "") -> RunDir:
+    """A run with this log on disk."""
     config = Config(save_dir=str(save_dir))
     run = create_run(config, open_table(config.data, save_dir), name=name, study=study)
     run.claim_path.touch()
-    dice = random.Random(name)
-    with run.events_path.open("wb") as file:
-        file.write(encode({"n": 1, "attempt": 1, "t": time.time(), "kind": "started", "pid": 1}))
-        file.write(encode({"n": 2, "attempt": 1, "t": time.time(), "kind": "plan", "total_steps": 2 * points}))
-        for step in range(1, points + 1):
-            file.write(encode(log(step + 2, step, dice)))
-            if step % (points // 50) == 0:
-                file.write(encode({"n": step + 2, "attempt": 1, "t": time.time(), "kind": "eval", "step": step,
-                                   "eval_loss": 2 * math.exp(-step / 9000) + 0.3}))  # fmt: skip
-        if over:
-            file.write(encode({"n": points + 3, "attempt": 1, "t": time.time(), "kind": "finished", "step": points}))
+    end = encode({"n": 10**9, "attempt": 1, "t": time.time(), "kind": "finished", "step": 1}) if over else b""
+    run.events_path.write_bytes(lines + end)
     return run
 
 
@@ -152,7 +156,8 @@ def measure(points: int, seconds: float, pairs: int) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp())
     save_dir, training = folder / "experiments", folder / "training"
     save_dir.mkdir()
-    runs = [told_run(save_dir, points, f"trial {n}", over=n < RUNS - 1, study="ten") for n in range(RUNS)]
+    lines = told(points)
+    runs = [told_run(save_dir, lines, f"trial {n}", over=n < RUNS - 1, study="ten") for n in range(RUNS)]
     writing = Writing(runs[-1], points)
     writing.start()
     os.environ.update(FTK_SPARE="0", FTK_WARM="off")  # what they import meanwhile is not the page's

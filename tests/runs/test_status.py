@@ -131,7 +131,7 @@ def test_read_status_takes_only_what_is_new(save_dir: Path, monkeypatch: pytest.
         events.append("stopped", step=4)
     assert (read_status(run).state, read_status(run).step) == ("stopped", 4)
     offsets: list[int] = []
-    monkeypatch.setattr("toolkit.runs.status.read_events", lambda path, offset: offsets.append(offset) or ([], offset))
+    monkeypatch.setattr("toolkit.runs.told.read_events", lambda path, offset: offsets.append(offset) or ([], offset))
     assert read_status(run).step == 4
     assert offsets == [], "an unchanged file is not opened"
 

@@ -47,6 +47,8 @@ def test_state_and_curves_come_from_one_parse(tmp_path: Path, monkeypatch: pytes
 
 
 def test_curves_of_runs_that_nobody_draws_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told._logs.clear()
+    told._drawn.clear()
     monkeypatch.setattr(told, "DRAWN", 2)
     paths = [tmp_path / f"{number}.jsonl" for number in range(3)]
     for path in paths:

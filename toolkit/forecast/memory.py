@@ -125,7 +125,8 @@ def _activations(shape: Shape, adapter: Adapter, load: Load) -> float:
     layer = _kept_by_a_layer(shape, adapter, load) * load.tokens
     widest = max(shape.feed, shape.queries, shape.hidden)
     passing = (4 * widest + 3 * shape.hidden) * load.width * load.tokens
-    around = (4 + 2 * load.width) * shape.hidden * load.tokens
+    # one layer's scores before and after the mask, and as much again for their gradients
+    around = (4 + 2 * load.width) * shape.hidden * load.tokens + 2 * _pair_weights(shape, load) * load.tokens
     if load.checkpointing:
         return shape.layers * shape.hidden * load.width * load.tokens + layer + 2 * passing + around
     return shape.layers * layer + passing + around
@@ -137,9 +138,7 @@ def _kept_by_a_layer(shape: Shape, adapter: Adapter, load: Load) -> float:
     hidden, feed = 4 * width, 2 * width
     if load.dropout or load.quantized:  # the feed-forward is not one step then
         feed = 4 * width
-    attention = 2 * width * (shape.queries + shape.keys) + 4 * shape.heads
-    if load.precision == "bf16" and not load.gpu and load.longest <= SHORT_ROWS:
-        attention += 2 * shape.heads * load.longest
+    attention = 2 * width * (shape.queries + shape.keys) + 4 * shape.heads + _pair_weights(shape, load)
     narrow = width * adapter.narrow
     copies = 0.0
     if load.dropout:  # each pair drops inputs of its own, and keeps which ones
@@ -147,6 +146,12 @@ def _kept_by_a_layer(shape: Shape, adapter: Adapter, load: Load) -> float:
     elif load.quantized and load.precision != "fp32":  # under autocast peft copies the input once a pair
         copies = width * adapter.inputs
     return hidden * shape.hidden + feed * shape.feed + NORMS + attention + narrow + copies
+
+
+def _pair_weights(shape: Shape, load: Load) -> float:
+    """Bytes for each token: its attention weights, where they are kept for every pair."""
+    pairs = load.precision == "bf16" and not load.gpu and load.longest <= SHORT_ROWS
+    return 2.0 * shape.heads * load.longest if pairs else 0.0
 
 
 def _logits(shape: Shape, load: Load) -> float:

@@ -1,7 +1,7 @@
 """What runs have told in their logs: each log is parsed once in this process, and read on from where a look ended.
 
 State and curves come out of the same parse, for every page, rerun and thread. A pure cache, which may be emptied at any
-time: facts of many runs are kept, curves only of those that somebody has drawn lately.
+time: facts of many runs are kept, curves of the few that somebody has drawn lately, and of the first ones met.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from toolkit.runs.facts import Facts, advance
 
 REMEMBERED = 1000
 """Runs whose facts are kept in memory, some kilobytes each."""
-DRAWN = 50
+DRAWN = 20
 """Runs whose curves are: 16 bytes for each point of each series."""
 
 
 @dataclass
 class _Log:
-    """offset: bytes read. curves: None until somebody asks for them."""
+    """offset: bytes read. curves: None where they are not kept."""
 
     offset: int = 0
     facts: Facts = field(default_factory=Facts)
@@ -73,14 +73,16 @@ def _look(path: Path, *, curves: bool) -> _Log | None:
     key = (path, stat.st_ino)
     known = _logs.get(key)
     if known is None or (curves and known.curves is None):
-        known = _logs[key] = _Log(curves={} if curves else None)
+        wanted = curves or len(_drawn) < DRAWN  # who looks at a run's state often draws it next
+        known = _logs[key] = _Log(curves={} if wanted else None)
+        if wanted:
+            _drawn[key] = None
     known.read_on(path, stat.st_size)
     _logs.move_to_end(key)
+    if curves:
+        _drawn.move_to_end(key)
     if len(_logs) > REMEMBERED:
         _drawn.pop(_logs.popitem(last=False)[0], None)
-    if curves:
-        _drawn[key] = None
-        _drawn.move_to_end(key)
-        if len(_drawn) > DRAWN:
-            _logs[_drawn.popitem(last=False)[0]].curves = None
+    if len(_drawn) > DRAWN:
+        _logs[_drawn.popitem(last=False)[0]].curves = None
     return known
