@@ -14,6 +14,7 @@ def drawn(script: Callable[[], None]) -> list[str]:
 
 
 def losses() -> None:
+    import plotly.graph_objects as go
     import streamlit as st
 
     from toolkit.ui import charts
@@ -26,10 +27,15 @@ def losses() -> None:
     st.text(str(charts.loss_chart(curves, 0.0, "run-1", log_scale=True).layout.yaxis.type))
     st.text(str(charts.overlay({"<b>r</b> %{x}": [(1, 1.0)]}, "loss", "s").data[0].name))
     st.text(str(len(charts.palette())))
+    small = charts.small_chart(curves["loss"], 2.0, ".3g", "run-1")
+    marked = charts.loss_chart(curves, 0.6, "run-1", mark=7)
+    for written in (figure, marked, small, charts.overlay({"a": [(1, 1.0)]}, "loss", "s")):
+        go.Figure(written.to_dict())  # plotly checks every property
+    st.text(str(marked.layout.shapes[0].x0))
 
 
 def test_figures() -> None:
-    names, most, revision, kind, label, colours = drawn(losses)
+    names, most, revision, kind, label, colours, mark = drawn(losses)
     assert names == "Training, raw, Training, Test"
     assert int(most) <= 500
     assert revision == "run-1"
@@ -37,3 +43,4 @@ def test_figures() -> None:
     assert "<" not in label
     assert "%{" not in label
     assert int(colours) >= 6
+    assert mark == "7"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.ui.curves import smooth, thin
+from toolkit.runs.curve import Curve
+from toolkit.ui.curves import settled, smooth, thin
 
 VALUES = st.lists(st.floats(-1e6, 1e6), max_size=3000)
 
@@ -34,3 +35,12 @@ def test_smoothing() -> None:
     assert smooth(points, 0.0) == points
     assert [round(value, 9) for _, value in smooth(points, 0.9)] == [4.0, 4.0, 4.0]
     assert smooth([], 0.5) == []
+
+
+def test_a_point_that_moves_no_pixel_waits_for_its_neighbours() -> None:
+    def shown(count: int) -> int:
+        return len(settled(Curve.of([(step, 1.0) for step in range(count)])))
+
+    assert [shown(count) for count in (0, 1, 999)] == [0, 1, 999]
+    assert shown(50_000) == shown(50_099) == 50_000
+    assert shown(50_100) == 50_100

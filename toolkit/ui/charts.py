@@ -1,6 +1,7 @@
 """The charts, as plotly figures in the theme's colours. Knows points, not where they come from.
 
-`uirevision` stays the same while a run is on screen: what one has zoomed to stays while new points arrive.
+`uirevision` stays the same while a run is on screen: what one has zoomed to stays while new points arrive. Figures are
+written down whole and unchecked: plotly's checks of each property took most of a refresh, and a test makes them.
 """
 
 from __future__ import annotations
@@ -44,41 +45,38 @@ def loss_chart(
 ) -> go.Figure:
     """Training loss (raw behind, smoothed in front) and loss on the test split; a thin line at the step `mark`."""
     colours = palette()
-    figure = _figure(revision, "step", legend=True)
     train = curves.get("loss", [])
-    if smoothing:
-        _line(figure, "Training, raw", thin(train), colours[0], opacity=0.3, width=1)
-    _line(figure, "Training", thin(smooth(train, smoothing)), colours[0])
-    _line(figure, "Test", thin(curves.get("eval_loss", [])), colours[1], markers=True)
+    lines = [_line("Training, raw", thin(train), colours[0], opacity=0.3, width=1)] if smoothing else []
+    lines.append(_line("Training", thin(smooth(train, smoothing)), colours[0]))
+    lines.append(_line("Test", thin(curves.get("eval_loss", [])), colours[1], markers=True))
+    axis = {"type": "log"} if log_scale else {"rangemode": "tozero"}
+    figure = _figure(lines, revision, "step", legend=True, yaxis={"title": {"text": "loss"}, **axis})
     if mark is not None:
-        figure.add_vline(x=mark, line={"color": "#8A94A6", "width": 1.5, "dash": "dot"})
-    if log_scale:
-        figure.update_yaxes(title="loss", type="log")
-    else:
-        figure.update_yaxes(title="loss", rangemode="tozero")
+        line = {"color": "#8A94A6", "width": 1.5, "dash": "dot"}
+        over_all = {"type": "line", "x0": mark, "x1": mark, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
+        figure.update_layout({"shapes": [{**over_all, "line": line}]})
     return figure
 
 
 def small_chart(points: Sequence[Point], factor: float, form: str, revision: str) -> go.Figure:
     """One series without a legend; its title stands above it on the page."""
-    figure = _figure(revision, None, legend=False)
-    _line(figure, "", [(step, value * factor) for step, value in thin(points)], palette()[2], width=1.6, form=form)
-    figure.update_yaxes(rangemode="tozero", nticks=4)
-    figure.update_xaxes(nticks=5)
-    return figure
+    scaled = [(step, value * factor) for step, value in thin(points)]
+    lines = [_line("", scaled, palette()[2], width=1.6, form=form)]
+    y = {"rangemode": "tozero", "nticks": 4}
+    return _figure(lines, revision, None, legend=False, yaxis=y, xaxis={"nticks": 5})
 
 
 def overlay(runs: Mapping[str, Sequence[Point]], title: str, revision: str, smoothing: float = 0.0) -> go.Figure:
     """The same series of several runs; the keys are their labels."""
     colours = palette()
-    figure = _figure(revision, "step", legend=True)
-    for number, (label, points) in enumerate(runs.items()):
+    lines = [
         _line(
-            figure, label, thin(smooth(points, smoothing), 200), colours[number % len(colours)],
+            label, thin(smooth(points, smoothing), 200), colours[number % len(colours)],
             dash=("solid", "dash", "dot", "dashdot")[number // len(colours) % 4],
-        )  # fmt: skip
-    figure.update_yaxes(title=title)
-    return figure
+        )
+        for number, (label, points) in enumerate(runs.items())
+    ]  # fmt: skip
+    return _figure(lines, revision, "step", legend=True, yaxis={"title": {"text": title}})
 
 
 def length_chart(edges: Any, counts: Any, limit: int | None) -> go.Figure:
@@ -87,7 +85,7 @@ def length_chart(edges: Any, counts: Any, limit: int | None) -> go.Figure:
     edges, counts: as `data.truncation.histogram` gives them.
     """
     colours = palette()
-    figure = _figure("lengths", "tokens", legend=False)
+    figure = go.Figure(_figure([], "lengths", "tokens", legend=False))
     bars = list(pairwise(edges))
     beyond = [limit is not None and start >= limit for start, _ in bars]
     figure.add_bar(
@@ -104,28 +102,31 @@ def length_chart(edges: Any, counts: Any, limit: int | None) -> go.Figure:
     return figure
 
 
-def _figure(revision: str, x_title: str | None, legend: bool) -> go.Figure:
-    figure = go.Figure()
-    figure.update_layout(
-        uirevision=revision, showlegend=legend, hovermode="x unified",
-        margin={"l": 8, "r": 8, "t": 28 if legend else 6, "b": 8},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis={"title": x_title, "rangemode": "tozero", "automargin": True},
-        yaxis={"automargin": True},
-    )  # fmt: skip
-    return figure
+def _figure(
+    lines: list[dict[str, Any]], revision: str, x_title: str | None, *, legend: bool, **axes: dict[str, Any]
+) -> go.Figure:
+    x = {"rangemode": "tozero", "automargin": True, **({"title": {"text": x_title}} if x_title else {})}
+    layout = {
+        "uirevision": revision, "showlegend": legend, "hovermode": "x unified",
+        "margin": {"l": 8, "r": 8, "t": 28 if legend else 6, "b": 8},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "xaxis": {**x, **axes.get("xaxis", {})},
+        "yaxis": {"automargin": True, **axes.get("yaxis", {})},
+    }  # fmt: skip
+    return go.Figure({"data": lines, "layout": layout}, _validate=False)
 
 
 def _line(
-    figure: go.Figure, name: str, points: Sequence[Point], colour: str, *, opacity: float = 1.0, width: float = 2.0,
+    name: str, points: Sequence[Point], colour: str, *, opacity: float = 1.0, width: float = 2.0,
     markers: bool = False, dash: str = "solid", form: str = ".4g",
-) -> None:  # fmt: skip
-    line: dict[str, Any] = {"color": colour, "width": width, "dash": dash}
-    figure.add_scatter(
-        x=[step for step, _ in points], y=[value for _, value in points], name=_no_markup(name), opacity=opacity,
-        mode="lines+markers" if markers or len(points) == 1 else "lines", line=line, marker={"size": 6},
-        hovertemplate=f"%{{y:{form}}}<extra>{_no_markup(name)}</extra>",
-    )  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "type": "scatter", "x": [step for step, _ in points], "y": [value for _, value in points],
+        "name": _no_markup(name), "opacity": opacity, "marker": {"size": 6},
+        "mode": "lines+markers" if markers or len(points) == 1 else "lines",
+        "line": {"color": colour, "width": width, "dash": dash},
+        "hovertemplate": f"%{{y:{form}}}<extra>{_no_markup(name)}</extra>",
+    }  # fmt: skip
 
 
 def _no_markup(text: str) -> str:

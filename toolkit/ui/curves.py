@@ -11,6 +11,15 @@ from toolkit.runs.curve import Curve, Point
 MAX_POINTS = 500
 
 
+def settled(curve: Curve) -> Curve:
+    """Without the newest points that would not move a pixel yet: the same picture again is not sent again.
+
+    Fewer than two points for each that is drawn are always whole.
+    """
+    stride = max(1, len(curve) // MAX_POINTS)
+    return curve[: len(curve) - len(curve) % stride]
+
+
 def smooth(points: Sequence[Point], weight: float) -> Curve:
     """An exponential moving average without the pull towards zero at the start; weight 0 changes nothing, < 1."""
     curve = Curve.of(points)

@@ -12,6 +12,7 @@ from toolkit.runs.status import RunStatus, read_status
 from toolkit.runs.told import curves
 from toolkit.ui import charts
 from toolkit.ui.chrome import boundary
+from toolkit.ui.curves import settled
 from toolkit.ui.film_view import chosen_step, film_strip
 from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.run_actions import stop_buttons
@@ -145,7 +146,7 @@ def _exact_match(scores: dict[str, float]) -> tuple[tuple[str, str], tuple[str, 
 
 
 def _curves(run: RunDir, status: RunStatus) -> None:
-    found = curves(run.events_path)
+    found = {name: settled(curve) for name, curve in curves(run.events_path).items()}
     if not found:
         waiting = "The first point appears after the first steps." if status.state in LIVING else "It logged no points."
         st.caption(f":material/show_chart: No curves yet. {waiting}")

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from toolkit.runs.curve import Point
 from toolkit.runs.rundir import RunDir, list_runs
 from toolkit.runs.told import curves
 from toolkit.ui import charts, state
 from toolkit.ui.chrome import boundary
+from toolkit.ui.curves import settled
 from toolkit.ui.plain import plain
 from toolkit.ui.review import value_words
 from toolkit.ui.run_table import MARKS, Entry, entries, heading, named
@@ -104,8 +104,8 @@ def _overlay(found: Sequence[Entry]) -> None:
         "Curve", list(SERIES), format_func=SERIES.__getitem__, default="eval_loss", required=True, key="study_series"
     )
     chosen = name or "eval_loss"
-    lines: dict[str, Sequence[Point]] = {label(entry): curves(entry.run.events_path).get(chosen, ()) for entry in found}
-    lines = {text: points for text, points in lines.items() if points}
+    every = {label(entry): curves(entry.run.events_path).get(chosen) for entry in found}
+    lines = {text: settled(curve) for text, curve in every.items() if curve}
     if not lines:
         st.caption(":material/show_chart: No points yet.")
         return
