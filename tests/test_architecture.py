@@ -43,7 +43,7 @@ MAY_IMPORT = {
     | {"worker", "assets", "choices", "data", "evaluation"}
     | {f"runs.{name}" for name in ("rundir", "events", "lock", "explain", "configfile", "durable", "service")}
     | {f"runs.{name}" for name in ("contract", "certificate", "exports", "card", "recipes", "status", "hub")}
-    | {f"runs.{name}" for name in ("checkpoints", "resume", "spare", "autopilot", "answerers")}
+    | {f"runs.{name}" for name in ("checkpoints", "resume", "fork_server", "freshness", "autopilot", "answerers")}
     | {"runs.engine_process", "runs.warm_process"},  # what the two services are called and announce
 }
 MAX_LINES, MAX_FUNCTION = 250, 50
