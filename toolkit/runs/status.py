@@ -183,3 +183,12 @@ def read_status(run: RunDir, now: float | None = None, *, alone: bool = False) -
         facts, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested, now=now or time.time()
     )
     return replace(status, adapter_ready=facts.adapter or (run.adapter_dir / COMMIT).is_file())
+
+
+def looks(run: RunDir) -> tuple[int, ...]:
+    """What changes when anything about a run that is over does."""
+    try:
+        size = run.events_path.stat().st_size
+    except FileNotFoundError:  # not begun, or deleted just now
+        size = -1
+    return size, int(run.stop_path.exists())

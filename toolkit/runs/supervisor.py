@@ -30,7 +30,7 @@ from toolkit.runs.queue import in_order
 from toolkit.runs.rundir import RunDir, list_runs, read_config
 from toolkit.runs.spare import Spare, spare_wanted
 from toolkit.runs.spawn import Command, spawn, worker_command, worker_environment
-from toolkit.runs.status import RunStatus, read_status
+from toolkit.runs.status import RunStatus, looks, read_status
 
 POLL_SECONDS = 0.3
 FOREIGN_GRACE = 5.0  # seconds that a dead worker's own supervisor has to explain it: it alone knows the exit code
@@ -151,7 +151,7 @@ class Supervisor:
         """Runs that may still change, oldest first. One that was over is among them once somebody resumes it."""
         now = time.monotonic()
         runs = [run for run in reversed(list_runs(self.save_dir)) if self._put_off.get(run.id, 0.0) <= now]
-        return [run for run in runs if run.id not in self._over or self._over[run.id] != _looks(run)]
+        return [run for run in runs if run.id not in self._over or self._over[run.id] != looks(run)]
 
     def _watch(self, child: _Child) -> None:
         returncode = child.process.poll()
@@ -168,10 +168,10 @@ class Supervisor:
             del self._children[child.run.id]
 
     def _look_at(self, run: RunDir, queue: list[tuple[RunDir, bool]]) -> None:
-        looks = _looks(run)
+        now = looks(run)
         status = read_status(run)
         if status.explained:
-            self._over[run.id] = looks
+            self._over[run.id] = now
             self._dead_since.pop(run.id, None)
         elif status.state == "queued" and (
             status.reason != "disk_full" or has_room(run, int(status.saved.get("bytes") or 0))
@@ -243,12 +243,3 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             _LOG.warning("run %s is over and its process %d is still there", run.id, child.process.pid)
         self.tick()
-
-
-def _looks(run: RunDir) -> tuple[int, ...]:
-    """What changes when anything about a run that is over does."""
-    try:
-        size = run.events_path.stat().st_size
-    except FileNotFoundError:  # not begun, or deleted just now
-        size = -1
-    return size, int(run.stop_path.exists())
