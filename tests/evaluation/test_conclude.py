@@ -13,16 +13,18 @@ from toolkit.evaluation import place
 from toolkit.evaluation.answers import Answer, AnswerLog, read_answers
 from toolkit.evaluation.card_section import card_section
 from toolkit.evaluation.conclude import conclude
+from toolkit.evaluation.measures import BY_NAME
 from toolkit.evaluation.place import BASE, Spec
 from toolkit.evaluation.questions import questions
 from toolkit.evaluation.results import Flips, read_results
 from toolkit.evaluation.rows import against, read_rows
 from toolkit.evaluation.rules import read_rules
-from toolkit.evaluation.verdict import sentences
+from toolkit.evaluation.verdict import sentences, written
 from toolkit.runs.card import model_card
 from toolkit.runs.durable import commit_dir
 from toolkit.runs.exports import FORMS
 from toolkit.runs.rundir import read_config
+from toolkit.ui.words import share
 
 GATE = {"rules": [{"kind": "contains", "text": "wrong", "negate": True, "at_least": 0.9}], "gate": {}}
 
@@ -146,6 +148,23 @@ def test_the_gate_opens_only_when_all_holds(tmp_path: Path) -> None:
     assert not again.gate[run.id].passed
     assert again.gate[run.id].reasons == ("The answer must not contain “wrong”: 95.7 % of the answers, 100 % wanted.",)
     assert read_rows(evaluation.rows_path)["rules_1"].to_pylist().count(["must not contain “wrong”"]) == 1
+
+
+def test_rules_that_say_the_same_are_counted_apart(tmp_path: Path) -> None:
+    said = known_flips(fixed=2, broke=0, same=0, both_wrong=0)
+    run = make_run(tmp_path, list(said))
+    schemas = [{"kind": "json_schema", "json_schema": {"type": kind}} for kind in ("object", "string", "object")]
+    kept = {"kind": "json_schema", "json_schema": {}, "negate": True, "name": "must fit the JSON schema"}
+    evaluation, results = plant(run, said, read_rules({"rules": [*schemas, kept]}))
+    titles = [rule.title for rule in results.rules]
+    assert titles == ["must fit the JSON schema", *(f"must fit the JSON schema ({n})" for n in (2, 3, 4))]
+    assert [rule.kept[run.id].value for rule in results.rules] == [0, 0, 0, 1]
+    assert read_rows(evaluation.rows_path)["rules_1"].to_pylist() == [titles[:3]] * 2
+
+
+def test_almost_all_is_not_all(tmp_path: Path) -> None:
+    assert written(BY_NAME["exact_match"], 2999 / 3000) == "99.9 %"
+    assert [share(value) for value in (0.0, 1e-5, 0.5, 0.99999, 1.0)] == ["0 %", "0.1 %", "50 %", "99.9 %", "100 %"]
 
 
 def test_a_gate_refuses_what_is_within_noise(tmp_path: Path) -> None:

@@ -10,10 +10,14 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.evaluation.planted import known_flips, plant, two_adapters
+from tests.fakes.training import make_table
 from tests.pages.conftest import Stage, button, words
 from toolkit.evaluation import place, prompt_sets, state
+from toolkit.evaluation.answers import Answer, AnswerLog, Probed, read_answers
 from toolkit.evaluation.busy import models_lock
-from toolkit.evaluation.place import Evaluation, Spec
+from toolkit.evaluation.conclude import conclude
+from toolkit.evaluation.place import BASE, Evaluation, Spec
+from toolkit.evaluation.questions import questions
 from toolkit.evaluation.rules import read_rules
 from toolkit.runs.events import EventWriter
 from toolkit.runs.lock import WorkerLock
@@ -132,6 +136,20 @@ def test_a_null_change_is_within_noise(stage: Stage, run: RunDir) -> None:
     assert "No sign of forgetting" in text
     measures = app.dataframe[0].value
     assert set(measures["Verdict"]) == {"within noise"}
+
+
+def test_questions_without_answers_can_show_that_something_was_forgotten(stage: Stage, run: RunDir) -> None:
+    table = make_table(run.save_dir / "asked.parquet", [{"q": f"question {n}"} for n in range(6)])
+    evaluation = place.create(run, Spec(rows=None, source="file", label="questions alone"), table=table)
+    log = AnswerLog(evaluation.answers_path)
+    log.write([Answer(model, n, "said") for n in range(6) for model in (BASE, run.id)])
+    log.write([Probed(model, n, nll, 10) for n in range(20) for model, nll in ((BASE, 10.0), (run.id, 14.0))])
+    log.close()
+    conclude(evaluation, questions(evaluation), read_answers(evaluation.answers_path), (BASE, run.id), 1.0)
+    over(evaluation)
+    text = words(stage.checked(stage.page("evaluate", run)))
+    assert "No expected answers are known" in text
+    assert "It has forgotten something" in text
 
 
 def test_text_from_outside_is_text(stage: Stage, run: RunDir) -> None:

@@ -17,7 +17,7 @@ from toolkit.evaluation.place import Evaluation, current_rules, read_spec
 from toolkit.evaluation.questions import Question
 from toolkit.evaluation.results import Confusion, Figure, Flips, Results, RuleFigure, write_results
 from toolkit.evaluation.rows import Array, ModelRows, answer_list, count_flips, outcomes, table, write_rows
-from toolkit.evaluation.rules import RuleSet, broken, title
+from toolkit.evaluation.rules import RuleSet, broken, titles
 
 RULE = Measure("rule", "Rule", "Answers that keep the rule.")
 
@@ -68,8 +68,9 @@ def _model_rows(
     scores = [scoring.score(a.text, q.expected, kind) for a, q in zip(said, there, strict=True)]
     names = {name for row in scores for name in row}
     columns = {name: np.array([row.get(name, np.nan) for row in scores], dtype=float) for name in sorted(names)}
-    kept = [[title(rule) for rule in rules.rules if broken(rule, a.text) is not None] for a in said]
-    return ModelRows(model, said, columns, kept)
+    named = list(zip(titles(rules.rules), rules.rules, strict=True))
+    against = [[name for name, rule in named if broken(rule, a.text) is not None] for a in said]
+    return ModelRows(model, said, columns, against)
 
 
 def _figures(parts: Sequence[ModelRows], models: Sequence[str], seed: int) -> list[Figure]:
@@ -122,8 +123,7 @@ def _confusion(parts: Sequence[ModelRows], there: Sequence[Question], kind: scor
 
 def _rules(parts: Sequence[ModelRows], rules: RuleSet, models: Sequence[str], seed: int) -> list[RuleFigure]:
     found = []
-    for rule in rules.rules:
-        name = title(rule)
+    for name, rule in zip(titles(rules.rules), rules.rules, strict=True):
         kept = np.array([[name not in broken for broken in part.rules] for part in parts], dtype=float).T
         figure = counting.figures([counting.mean_column(RULE, kept)], models, seed)
         found.append(

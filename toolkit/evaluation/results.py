@@ -69,7 +69,7 @@ class Flips(_Record):
 
 
 class RuleFigure(_Record):
-    """How one rule was kept. fixed, broke: rows by adapter, against the base; undecided: rows that took too long."""
+    """How one rule was kept (a row that took too long does not keep it). fixed, broke: rows by adapter, against base."""
 
     title: str
     at_least: float

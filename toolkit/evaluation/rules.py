@@ -144,6 +144,15 @@ def title(rule: Rule) -> str:
     return f"{verb} have {' and '.join(bounds)} {rule.unit}"
 
 
+def titles(rules: Sequence[Rule]) -> list[str]:
+    """The title of each rule, no two alike: those that say the same are numbered."""
+    found: list[str] = []
+    for own in map(title, rules):
+        number = sum(other == own or other.startswith(f"{own} (") for other in found) + 1
+        found.append(own if number == 1 else f"{own} ({number})")
+    return found
+
+
 def broken(rule: Rule, answer: str) -> str | None:
     """Why `answer` breaks the rule, or None when it keeps it."""
     reason = _against(rule, answer)

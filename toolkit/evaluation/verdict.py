@@ -59,7 +59,9 @@ def sentences(
     """`name` against `reference`, most important first. called: the reference in a sentence, and before a value."""
     figure = results.figure(results.headline) if results.headline else None
     if figure is None:
-        return ("No expected answers are known, so nothing can be called right or wrong: read the rows.",)
+        unjudged = "No expected answers are known, so nothing can be called right or wrong: read the rows."
+        forgotten = _probe(results.probe, name) if reference == BASE else ""
+        return (unjudged, forgotten) if forgotten else (unjudged,)
     return tuple(
         sentence
         for sentence in (
@@ -162,7 +164,9 @@ def gap_words(measure: Measure, gap: Difference) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %".replace(".0 %", " %")
+    """ "95.7 %"; "100 %" is all of them and "0 %" none, however many there are."""
+    rounded = min(max(share, 0.001), 0.999) if 0 < share < 1 else share
+    return f"{100 * rounded:.1f} %".replace(".0 %", " %")
 
 
 def _rows(count: int) -> str:

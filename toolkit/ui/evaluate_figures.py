@@ -29,11 +29,12 @@ def verdicts(results: Results, names: Names) -> None:
             _, icon, colour = VERDICTS[headline(results, name)]
             st.markdown(f"##### :{colour}[{icon}] {plain(first)}")
             forgotten = results.probe is not None and results.probe.differences[name].verdict == "worse"
-            if forgotten:
+            last = ""
+            if forgotten and rest:
                 *rest, last = rest
             if rest:
                 st.markdown(plain(" ".join(rest), 2_000))
-            if forgotten:
+            if last:
                 st.markdown(f":orange[:material/psychology_alt:] {plain(last, 500)}")
             _gate(results, name)
     _remarks(results, names)

@@ -35,7 +35,7 @@ LIVING = ("queued", "starting", "running", "stopping")
 
 
 def duration(seconds: float | None) -> str:
-    """7 -> "7 s", 95 -> "1 min 35 s", 4000 -> "1 h 6 min"; None -> "–"."""
+    """7 -> "7 s", 95 -> "1 min 35 s", 4000 -> "1 h 06 min"; None -> "–"."""
     if seconds is None:
         return "–"
     whole = max(0, round(seconds))
@@ -69,8 +69,11 @@ def size(number: float | None) -> str:
 
 
 def share(fraction: float | None) -> str:
-    """0.9875 -> "98.8 %"; None -> "–"."""
-    return "–" if fraction is None else f"{100 * fraction:.1f} %".replace(".0 %", " %")
+    """0.9875 -> "98.8 %"; "100 %" is all and "0 %" nothing, 0.9999 is "99.9 %"; None -> "–"."""
+    if fraction is None:
+        return "–"
+    rounded = min(max(fraction, 0.001), 0.999) if 0 < fraction < 1 else fraction
+    return f"{100 * rounded:.1f} %".replace(".0 %", " %")
 
 
 def figure(number: float | None) -> str:
