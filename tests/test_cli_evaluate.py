@@ -86,6 +86,9 @@ def test_the_gate_decides_the_exit_code(ask: Ask, started: list[Any], capsys: An
     rules.write_text("rules: [{kind: banana}]\n")
     assert ask("--rules", str(rules)) == 1
     assert "banana" in capsys.readouterr().err
+    rules.write_text("rules: [{kind: contains\n")
+    assert ask("--rules", str(rules)) == 2
+    assert "not plain YAML" in capsys.readouterr().err
 
 
 def test_a_prompt_set_by_its_name(ask: Ask, started: list[Any], run: RunDir, capsys: Any) -> None:

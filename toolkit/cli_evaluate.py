@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table as Grid
@@ -27,7 +26,7 @@ from toolkit.evaluation.questions import templates_for
 from toolkit.evaluation.results import Results, read_results
 from toolkit.evaluation.rules import RuleSet, read_rules
 from toolkit.evaluation.verdict import gap_words, sentences, written
-from toolkit.runs.configfile import read_text
+from toolkit.runs.configfile import load_draft, read_text
 from toolkit.runs.rundir import RunDir, open_run, read_config
 
 FAILED, REFUSED, STOPPED = 1, 3, 130
@@ -54,7 +53,7 @@ def evaluate(
     chosen = open_run(save_dir, run)
     if not chosen.adapter_dir.is_dir():
         raise RunError(f"Run {run} has no adapter yet.", "Wait until it has finished.")
-    wanted = read_rules(yaml.safe_load(read_text(rules)) or {}) if rules else RuleSet()
+    wanted = read_rules(load_draft(read_text(rules))) if rules else RuleSet()
     spec = Spec(rows=rows or None, compared=tuple(compare or ()), probe=probe)
     evaluation = None if new else _unfinished(chosen, spec, file, prompts)
     if evaluation is not None:
