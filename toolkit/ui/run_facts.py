@@ -11,7 +11,7 @@ import streamlit as st
 
 from toolkit.forms.draft import complete
 from toolkit.forms.spec import leaves
-from toolkit.runs.configfile import load_draft
+from toolkit.runs.configfile import load_draft, read_text
 from toolkit.runs.rundir import RunDir, read_meta
 from toolkit.ui.words import model_name
 
@@ -46,7 +46,7 @@ def _read(folder: str, stamp: int) -> Facts:
     del stamp  # part of the cache's key alone
     run = RunDir(Path(folder))
     meta = read_meta(run)
-    config = complete(load_draft(run.config_path.read_text(encoding="utf-8")))
+    config = complete(load_draft(read_text(run.config_path)))
     dataset = dict(meta.get("dataset") or {})
     model = model_name(str(config["model"]["hf_model_ckpt"]))
     return Facts(

@@ -95,7 +95,7 @@ def as_row(entry: Entry) -> dict[str, Any]:
         "Run": found.name,
         "Model": found.model,
         "Dataset": str(found.dataset.get("label") or "–"),
-        "Started": found.created,
+        "Started": found.created.replace(tzinfo=None),  # one column has one zone, winter and summer have two
         "Duration": duration(status.elapsed_s or None),
         "Loss": status.last.get("loss"),
         "Test loss": status.last.get("eval_loss"),

@@ -186,6 +186,6 @@ def tail(path: Path) -> str:
         return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - LOG_BYTES))
-        lines = file.read().decode("utf-8", errors="backslashreplace").splitlines()
+        text = file.read().decode("utf-8", errors="backslashreplace").rstrip("\r\n")
     # a progress bar rewrites its line with carriage returns: its last state is the line
-    return "\n".join(line.rpartition("\r")[2] for line in lines[-LOG_LINES:])
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")[-LOG_LINES:])

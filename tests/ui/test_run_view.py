@@ -1,0 +1,35 @@
+"""What the run page makes of a log and of times."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pandas as pd
+
+from toolkit.forms.draft import default_draft
+from toolkit.runs.rundir import RunDir
+from toolkit.runs.status import RunStatus
+from toolkit.ui.run_facts import Facts
+from toolkit.ui.run_table import Entry, as_row
+from toolkit.ui.run_view import LOG_LINES, tail
+
+
+def test_of_a_progress_bar_the_last_state_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    log.write_bytes(b"begin\nload 1%\rload 50%\rload 100%\r\nend\r\n")
+    assert tail(log) == "begin\nload 100%\nend"
+    log.write_text("".join(f"{number}%\r" for number in range(500)) + "\nafter\n")
+    assert tail(log) == "499%\nafter"
+    log.write_text("line\n" * 500)
+    assert tail(log).count("line") == LOG_LINES
+
+
+def test_runs_of_winter_and_summer_show_the_hours_of_their_labels() -> None:
+    starts = [
+        datetime(2026, month, 5, 12, tzinfo=timezone(timedelta(hours=hours))) for month, hours in ((1, 1), (7, 2))
+    ]
+    rows = [as_row(Entry(RunDir(Path("r")), Facts("run", start, "", {}, {}, default_draft()), RunStatus("finished")))
+            for start in starts]  # fmt: skip
+    started = pd.DataFrame(rows)["Started"]
+    assert started.dt.hour.tolist() == [12, 12]
