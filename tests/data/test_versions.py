@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toolkit.ablation import expand
-from toolkit.config import Config
+from toolkit.config import Config, DataConfig
 from toolkit.data.checks import findings
 from toolkit.data.finding import Finding, Fix
 from toolkit.data.sources import open_table
@@ -42,6 +42,27 @@ def _config(place: Place) -> Config:
 def fix_of(table: Table, place: Place, kind: str) -> Fix:
     found: dict[str, Finding] = {f.kind: f for f in findings(table, _config(place))}
     return found[kind].fixes[0]
+
+
+def test_not_all_rows_of_a_test_file_can_be_taken_out(tmp_path: Path, place: Place) -> None:
+    held = store(b"q,a\nsix,6\nseven,7\n", "held.csv", tmp_path)
+    data = _config(place).data.model_copy(update={"test_path": str(held)})
+    table = open_table(data, tmp_path)
+    drop = Fix("Remove", "drop", "two rows removed", np.arange(table.rows - 2, table.rows))
+    with pytest.raises(DataError, match="No row of the test file would be left"):
+        apply(drop, table, place, tmp_path)
+
+
+def test_a_fault_in_a_conversation_keeps_its_row_number(tmp_path: Path) -> None:
+    good = '[{"role": "user", "content": "%d"}, {"role": "assistant", "content": "yes"}]'
+    lines = [f'{{"messages": {good % number}}}' for number in range(16_500)]
+    lines[16_450] = '{"messages": [{"role": "user", "content": "?"}, {"role": "nobody", "content": "!"}]}'
+    place = Place("json", str(store("\n".join(lines).encode(), "talks.jsonl", tmp_path)))
+    table = open_table(DataConfig(file_type="json", path=place.path), tmp_path)
+    assert table.chats["messages"].startswith("Row 16,451, ")
+    made = apply(Fix("Remove", "drop", "one row removed", np.array([3])), table, place, tmp_path)
+    mended = open_table(DataConfig(file_type="json", path=made.path), tmp_path)
+    assert mended.chats["messages"].startswith("Row 16,450, ")
 
 
 def test_a_fix_leaves_the_original_and_makes_a_version(tmp_path: Path, place: Place) -> None:

@@ -33,22 +33,25 @@ def mend(request: MendRequest) -> None:
     concerned = np.zeros(table.rows, dtype=bool)
     concerned[np.load(folder / ROWS, allow_pickle=False)] = True
     left = table.rows - int(concerned.sum()) if request.action == "drop" else table.rows
+    held_out = table.held_out
+    if request.action == "drop":
+        held_out -= int(concerned[table.rows - table.held_out :].sum())
+    if table.held_out and not held_out:
+        raise DataError("No row of the test file would be left.", "Choose another test file, or keep some of its rows.")
     if left < 2:
         raise DataError(f"Only {left} rows would be left; at least 2 are needed.", "Repair the source of the data.")
     schema = pa.schema([(column, pa.string()) for column in table.columns])
     missing = dict.fromkeys(table.columns, 0)
-    chats = ChatColumns()
+    chats, written = ChatColumns(), 0
     with pq.ParquetWriter(folder / TABLE, schema, compression="zstd") as out:
         for batch in _batches(table, request, concerned):
             for name, cells in zip(table.columns, batch.columns, strict=True):
                 missing[name] += cells.null_count
                 if name in table.chats:
-                    chats.look(name, cells.to_pylist(), 1)
+                    chats.look(name, cells.to_pylist(), written + 1)
             if batch.num_rows:
                 out.write_batch(batch)
-        held_out = table.held_out
-        if request.action == "drop":
-            held_out -= int(concerned[table.rows - table.held_out :].sum())
+                written += batch.num_rows
         more = {"version": request.version, "chats": chats.faults, "held_out": held_out}
         out.add_key_value_metadata(footer(request.sha256, table.label, missing, table.notices, **more))
 
