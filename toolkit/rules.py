@@ -193,6 +193,7 @@ def remarks(config: Config) -> list[Problem]:
     inference = config.inference
     if not inference.do_sample:
         changed = inference.temperature not in (None, 1.0) or inference.top_p not in (None, 1.0)
+        changed = changed or inference.top_k not in (None, type(inference)().top_k)
         if changed or inference.epsilon_cutoff or inference.eta_cutoff:
             message = "Without sampling, temperature, top p, top k and the cutoffs have no effect."
             warn("inference.do_sample", message, "Switch sampling on to use them.")

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.errors import ConfigError
+from toolkit.forms import exchange
 from toolkit.forms.spec import FieldSpec, by_path
 from toolkit.forms.written import (
     LIBRARY,
@@ -117,3 +119,13 @@ def test_values_of_a_file_get_their_type() -> None:
 
 def test_indexes_keep_words_that_are_no_numbers() -> None:
     assert indexes(["3-1", "2", ""]) == ["3-1", 2]
+
+
+def test_a_number_beyond_all_numbers_is_refused_in_words() -> None:
+    text = "ablation: {use_ablate: true}\ntraining: {training_args: {learning_rate: [1" + "0" * 400 + ", 1e-3]}}"
+    with pytest.raises(ConfigError, match="number"):
+        exchange.read(text)
+
+
+def test_several_shares_may_have_a_space_before_their_sign() -> None:
+    assert parse_many(by_path()["data.train_size"], "80 %, 70%; 60") == [0.8, 0.7, 60]

@@ -51,7 +51,7 @@ def settle(spec: FieldSpec, value: Any) -> Any:
     if isinstance(value, str) and spec.kind in ("whole", "number", "size", "flag"):
         return parse(spec, value)
     if spec.kind == "number" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 1e300 else value
     return value
 
 
@@ -82,6 +82,7 @@ def parse_many(spec: FieldSpec, text: str) -> list[Any]:
     """Several values in one box: numbers after commas, lists one a line, long texts between `---` lines."""
     if spec.kind == "text":
         return split_texts(text, keep_empty=True)
+    text = re.sub(r"\s+%", "%", text) if spec.kind == "size" else text
     parts = text.splitlines() if spec.kind in ("words", "indexes") else re.split(r"[,;\s]+", text)
     return [from_word(spec, part.strip()) for part in parts if part.strip()]
 
