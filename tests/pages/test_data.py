@@ -157,6 +157,15 @@ def test_the_uploader_says_its_limit_and_the_way_round(stage: Stage) -> None:
                 {"row": 13, "outcome": "refused", "told": told})  # fmt: skip
 
 
+def test_a_test_file_is_taken_while_the_sizes_are_wrong(stage: Stage) -> None:
+    app = _upload(stage, "mine.csv", b"question,answer\n" + b"1,one\n2,two\n" * 5)
+    app.text_input(key="field:data.test_size").set_value("2").run()
+    (box,) = [entry for entry in app.file_uploader if entry.label.startswith("A file with")]
+    app = stage.checked(box.upload("held.csv", b"question,answer\n3,one\n", "text/csv").run())
+    assert _data(stage)["test_path"].endswith("held.csv")
+    assert "come from a test file" in words(app)
+
+
 def test_a_test_file_takes_the_place_of_the_split(stage: Stage) -> None:
     app = _upload(stage, "mine.csv", b"question,answer\n" + b"1,one\n2,two\n" * 5)
     assert any(entry.label == "Stratified split" for entry in app.toggle), "two answers are few"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.config import Config
-from toolkit.data.limits import read_options
+from toolkit.data.limits import CHOICES, FIND_OUT, ReadOptions
 from toolkit.data.rendering import renderer_of
 from toolkit.data.stratify import answer_codes
 from toolkit.data.table import Table
@@ -26,7 +26,7 @@ def split_settings(table: Table, config: Config | None, problems: list[Problem])
             st.markdown(f":material/fact_check: The last {table.held_out:,} rows come from a test file; all others are "
                         "trained on.", width="content")  # fmt: skip
             if st.button("Split the test rows off the data instead", icon=":material/undo:", type="tertiary"):
-                _use(config, None)
+                _use(None)
         return
     for column, leaf in zip(st.columns(3), ("train_size", "test_size", "train_test_split_seed"), strict=True):
         with column:
@@ -37,10 +37,10 @@ def split_settings(table: Table, config: Config | None, problems: list[Problem])
         words = f"The completions are {answers} different texts. Switched on, each has the same share in both parts;"
         st.caption(f"{words} off, chance decides.")
     if table.version is None:
-        _upload(config)
+        _upload()
 
 
-def _upload(config: Config | None) -> None:
+def _upload() -> None:
     with st.expander("Use a test file instead of a split", icon=":material/upload_file:"):
         turn = st.session_state.setdefault("test_upload_turn", 0)
         given = st.file_uploader("A file with the same columns", type=["csv", "tsv", "json", "jsonl", "parquet"],
@@ -55,16 +55,17 @@ def _upload(config: Config | None) -> None:
             except DataError as error:
                 st.session_state["test_file_error"] = error
                 st.rerun()
-            _use(config, path)
+            _use(path)
 
 
-def _use(config: Config | None, test_path: str | None) -> None:
+def _use(test_path: str | None) -> None:
     st.session_state.pop("test_file_error", None)
-    if config is None:
-        return
+    options = ReadOptions(**{name: state.value(f"data.{name}") or getattr(FIND_OUT, name) for name in CHOICES})
     try:
         with st.spinner("Reading the data…"):
-            state.choose_dataset(config.data.file_type, str(config.data.path), read_options(config.data), test_path)
+            state.choose_dataset(
+                str(state.value("data.file_type")), str(state.value("data.path")), options, test_path
+            )  # fmt: skip
     except DataError as error:
         st.session_state["test_file_error"] = error
     st.rerun()
