@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from toolkit.config import DataConfig
+from toolkit.data.table import Table
+from toolkit.errors import DataError
+from toolkit.ui import dataset
 from toolkit.ui.dataset import suggest_templates, templates_fit
 
 
@@ -102,6 +106,81 @@ def switch_conversations() -> None:
     state.set_value("data.accepted", ["double_bos"])
     state.choose_messages("chat")
     assert state.value("data.accepted") is None
+
+
+def hopeless() -> None:
+    import streamlit as st
+
+    from toolkit.ui import state
+
+    if st.session_state.get("path"):
+        state.set_value("data.path", st.session_state["path"])
+    st.text(str(state.table() is None))
+    if st.button("again"):
+        try:
+            state.choose_dataset("csv", str(state.value("data.path")))
+        except Exception as error:
+            st.text(str(error))
+
+
+def test_what_can_not_be_opened_is_not_tried_at_every_run_of_a_page(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(data: DataConfig, save_dir: Path) -> Table:
+        asked.append(str(data.path))
+        raise DataError("The hub can't be reached.")
+
+    monkeypatch.setattr(dataset, "open_table", refuse)
+    app = session(hopeless)
+    app.run()
+    assert len(asked) == 1
+    app.session_state["path"] = "owner/name"
+    app.run().run()
+    assert asked[1:] == ["owner/name"]
+    app.button[0].click().run()
+    assert asked[1:] == ["owner/name"] * 2, "whoever asks for it is not put off"
+
+
+def other_rows() -> None:
+    from pathlib import Path
+
+    import numpy as np
+    import streamlit as st
+
+    from toolkit.data.table import Table
+    from toolkit.ui import table_view
+
+    first, second = (Table(Path(name), "same", "rows.csv", ("a",), rows, {}) for name, rows in (("1", 9), ("2", 3)))
+    table_view.show_only(first, "Duplicates", np.array([5, 8]))
+    st.text(str(table_view._chosen(second) is None))
+    st.text(str(len(table_view._chosen(first))))
+
+
+def test_rows_that_are_shown_alone_belong_to_one_reading_of_a_file() -> None:
+    assert [entry.value for entry in session(other_rows).text] == ["True", "2"]
+
+
+def after_a_fix() -> None:
+    from pathlib import Path
+
+    import streamlit as st
+
+    from toolkit.data.table import Table
+    from toolkit.ui import doctor_view, state
+
+    change = ("digest", {"data.prompt": "{message}?"}, {"data.prompt": "{message}"})
+    st.session_state.setdefault(doctor_view._CHANGED, change)
+    doctor_view._changed(Table(Path("t"), "digest", "rows.csv", ("message",), 9, {}))
+    st.button("edit", on_click=state.set_value, args=("data.prompt", "{message}, edited"))
+
+
+def test_undo_of_a_fix_does_not_take_back_what_was_typed_since(home: Path) -> None:
+    app = session(after_a_fix)
+    assert [entry.label for entry in app.button] == ["Undo", "edit"]
+    app.button[1].click().run()
+    assert [entry.label for entry in app.button] == ["edit"]
 
 
 def test_replacing_can_be_undone(home: Path) -> None:

@@ -69,7 +69,7 @@ class Flips(_Record):
 
 
 class RuleFigure(_Record):
-    """How one rule was kept (a row that took too long does not keep it). fixed, broke: rows by adapter, against base."""
+    """How one rule was kept; a row that took too long does not keep it. fixed, broke: rows by adapter, to its base."""
 
     title: str
     at_least: float

@@ -5,6 +5,7 @@ Pure but for the session's cache; knows no widget.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -23,15 +24,27 @@ PAIRS = (
     ("prompt", "completion"), ("instruction", "output"), ("instruction", "response"), ("question", "answer"),
     ("input", "output"), ("text", "label"), ("text", "summary"), ("source", "target"),
 )  # fmt: skip
+RETRY_SECONDS = 30.0
+"""To find out that the hub can't be reached, or that a file is hopeless, may take as long as reading it."""
 
 
-def open_cached(data: Mapping[str, Any], save_dir: Path) -> Table:
-    """The table of a draft's data section; raises DataError. The same file is opened once a session."""
+def open_cached(data: Mapping[str, Any], save_dir: Path, *, again: bool = False) -> Table:
+    """The table of a draft's data section; raises DataError. The same file is opened once a session.
+
+    A refusal is remembered for a while, because every run of a page asks; again: look anew in any case.
+    """
     named = {name: data.get(name) for name in SOURCE}
     key = (tuple(named.values()), _stamp(named["path"]), _stamp(named["test_path"]), str(save_dir))
     held = st.session_state.get("table")
     if held is None or held[0] != key:
-        table = open_table(_source(named), save_dir)
+        refused = st.session_state.get("table_refused")
+        if not again and refused is not None and refused[0] == key and time.monotonic() - refused[2] < RETRY_SECONDS:
+            raise refused[1]
+        try:
+            table = open_table(_source(named), save_dir)
+        except DataError as error:
+            st.session_state["table_refused"] = (key, error, time.monotonic())
+            raise
         st.session_state["table"] = held = (key, table)
     return cast(Table, held[1])
 

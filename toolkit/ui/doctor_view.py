@@ -162,7 +162,8 @@ def _put(table: Table, fix: Fix) -> None:
         new: dict[str, object] = {path: text.replace(fix.settings["old"], fix.settings["new"]).strip(" ")}
     else:
         new = dict(fix.settings)
-    st.session_state[_CHANGED] = (versions.original_of(table), {path: state.value(path) for path in new})
+    before = {path: state.value(path) for path in new}
+    st.session_state[_CHANGED] = (versions.original_of(table), before, new)
     _replace(new)
     st.toast(f"{plain(fix.label)}: done.", icon=":material/check:")
 
@@ -174,9 +175,9 @@ def _replace(new: dict[str, object]) -> None:
 
 
 def _changed(table: Table) -> None:
-    """The way back from the last change of settings that a fix of this dataset made."""
-    original, before = st.session_state.get(_CHANGED, ("", {}))
-    if original != versions.original_of(table):
+    """The way back from the last change of settings that a fix of this dataset made; gone once they changed again."""
+    original, before, after = st.session_state.get(_CHANGED, ("", {}, {}))
+    if original != versions.original_of(table) or any(state.value(path) != value for path, value in after.items()):
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         what = " and ".join(f"**{layout.place(path).label}**" for path in before)

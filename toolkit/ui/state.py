@@ -122,7 +122,7 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
         named |= {name: kept.get(name) for name in ("test_path", *CHOICES)}
     else:
         named |= {"test_path": test_path, **asdict(options)}
-    opened = open_cached(named, save_dir())
+    opened = open_cached(named, save_dir(), again=True)
     with _changing() as workspace:
         data = workspace["draft"]["data"] = {**workspace["draft"]["data"], **named, "accepted": None}
         if options is not None and data.get("messages") not in opened.chats:

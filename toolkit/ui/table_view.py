@@ -44,13 +44,13 @@ def table_preview(table: Table) -> None:
 
 def show_only(table: Table, title: str, rows: Rows) -> None:
     """Let the preview show these rows alone, until told otherwise or until another table comes."""
-    st.session_state[_ONLY] = (table.sha256, title, rows)
+    st.session_state[_ONLY] = (table.path, title, rows)
 
 
 def _chosen(table: Table) -> Rows | None:
     """The rows that the preview is limited to, with the way back to all of them."""
-    sha256, title, rows = st.session_state.get(_ONLY, ("", "", None))
-    if sha256 != table.sha256 or rows is None:
+    path, title, rows = st.session_state.get(_ONLY, (None, "", None))
+    if path != table.path or rows is None:  # the same file read another way has other rows
         return None
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f":orange-badge[:material/filter_alt: {plain(title)}] :gray[{len(rows):,} of {table.rows:,} rows]",

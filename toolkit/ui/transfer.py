@@ -31,7 +31,7 @@ def preset_row() -> None:
         st.space("stretch")
         if state.has_previous():
             st.button("Undo", icon=":material/undo:", type="tertiary", key="undo_replace",
-                      help="Back to the settings before the last preset or import", on_click=_undo)  # fmt: skip
+                      help="Back to the settings before the last preset, import or reset", on_click=_undo)  # fmt: skip
         if st.button("Import", icon=":material/upload_file:", key="open_import"):
             import_dialog()
         if st.button("Export", icon=":material/download:", key="open_export"):

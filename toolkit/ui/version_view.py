@@ -54,6 +54,7 @@ def _go(where: str, label: str, icon: str, place: versions.Place | None) -> None
     if st.button(label, key=f"version_{where}_{label}", icon=icon, type="tertiary", disabled=place is None) and place:
         try:
             state.choose_dataset(place.file_type, place.path)
+            st.session_state.pop("source_error", None)
         except DataError as error:
-            st.session_state["source_error"] = error
+            st.session_state["source_error"], st.session_state["source_wanted"] = error, (place.file_type, place.path)
         st.rerun()
