@@ -15,8 +15,9 @@ from toolkit.data.prompt import compile_template
 from toolkit.errors import RunError
 from toolkit.runs.card import exact_matches, interval, model_card
 from toolkit.runs.contract import CONTRACT, read_contract, reference
+from toolkit.runs.durable import commit_dir
 from toolkit.runs.export_process import start_export
-from toolkit.runs.exports import FORMS, export_state, lock_path, tell_progress
+from toolkit.runs.exports import ADAPTER, FORMS, commit_hash, export_state, folder_of, lock_path, tell_progress
 from toolkit.runs.lock import WorkerLock
 from toolkit.runs.recipes import as_code, recipes
 from toolkit.runs.rundir import RunDir, read_config
@@ -97,6 +98,23 @@ def test_the_state_of_an_export_is_its_files_and_its_lock(run: RunDir) -> None:
     assert export_state(run, "adapter").message == "no memory"
     with pytest.raises(RunError, match="no form"):
         export_state(run, "../adapter")
+
+
+def test_an_export_of_an_earlier_adapter_is_none_of_the_run_as_it_is(run: RunDir) -> None:
+    def adapter(weights: bytes) -> None:
+        staging = run.path / ".adapter-new"
+        staging.mkdir()
+        (staging / "adapter_model.safetensors").write_bytes(weights)
+        commit_dir(staging, run.adapter_dir, {})
+
+    adapter(b"first")
+    (run.exports_dir / ".new").mkdir(parents=True)
+    made_of = {ADAPTER: commit_hash(run.adapter_dir)}
+    commit_dir(run.exports_dir / ".new", folder_of(run, "adapter"), made_of)
+    assert export_state(run, "adapter").state == "unchecked"
+    adapter(b"second")
+    state = export_state(run, "adapter")
+    assert state.state == "failed" and "earlier adapter" in state.message and state.folder is not None
 
 
 def test_a_contract_comes_back_as_it_was(run: RunDir) -> None:

@@ -23,6 +23,8 @@ from toolkit.runs.lock import is_held
 from toolkit.runs.rundir import RunDir
 
 EXPORT_SCHEMA = 1
+ADAPTER = "adapter"
+"""Entry of an export's commit: the hash of the adapter's own that it was made of."""
 State = Literal["none", "running", "passed", "broken", "unchecked", "failed"]
 
 
@@ -103,10 +105,22 @@ def export_state(run: RunDir, form: str) -> ExportState:
         return ExportState(kind, "failed", message="The export ended without a word.", hint=hint, folder=where)
     if not made:
         return ExportState(kind, "none")
+    if _outdated(run, folder):
+        message = "It was made of an earlier adapter: the run has gone on since."
+        return ExportState(kind, "failed", message=message, hint="Make it again.", folder=where, bytes=size)
     certificate = read_certificate(certificate_path(run, form))
     if certificate is None or certificate.commit != commit_hash(folder):
         return ExportState(kind, "unchecked", folder=where, bytes=size)
     return ExportState(kind, certificate.verdict, certificate=certificate, folder=where, bytes=size)
+
+
+def _outdated(run: RunDir, folder: Path) -> bool:
+    """Whether the run has another adapter by now; an export that does not say of which it was made has the doubt."""
+    try:
+        made_of, now = json.loads((folder / COMMIT).read_bytes()).get(ADAPTER), commit_hash(run.adapter_dir)
+    except (OSError, ValueError, AttributeError):
+        return False
+    return made_of is not None and made_of != now
 
 
 def pushed_state(run: RunDir, form: Form) -> ExportState:

@@ -18,7 +18,7 @@ from pathlib import Path
 from toolkit.errors import RunError, ToolkitError
 from toolkit.runs.durable import commit_dir, scratch, verify_commit
 from toolkit.runs.explain import explain_exception
-from toolkit.runs.exports import certificate_path, folder_of, known, lock_path, tell_progress
+from toolkit.runs.exports import ADAPTER, certificate_path, commit_hash, folder_of, known, lock_path, tell_progress
 from toolkit.runs.lock import WorkerLock
 from toolkit.runs.rundir import RunDir, open_run, read_config
 
@@ -65,6 +65,7 @@ def make(run: RunDir, form: str, progress: Progress) -> None:
     """Build the export aside and commit it as exports/<form>/. Raises ToolkitError with the reason to refuse."""
     progress("verifying the adapter", 0.05)
     verify_commit(run.adapter_dir, own=False)
+    adapter = commit_hash(run.adapter_dir)
     progress("loading libraries", 0.1)
     from toolkit.worker import package
 
@@ -72,7 +73,8 @@ def make(run: RunDir, form: str, progress: Progress) -> None:
         package.build(run, read_config(run), form, staging, progress)
         progress("writing to disk", 0.55)
         certificate_path(run, form).unlink(missing_ok=True)
-        commit_dir(staging, folder_of(run, form), {"kind": "export", "form": form, "run": run.id})
+        facts = {"kind": "export", "form": form, "run": run.id, ADAPTER: adapter}
+        commit_dir(staging, folder_of(run, form), facts)
 
 
 def replay(run: RunDir, form: str, progress: Progress) -> None:
