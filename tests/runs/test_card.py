@@ -16,6 +16,7 @@ from toolkit.errors import RunError
 from toolkit.runs.card import exact_matches, interval, model_card
 from toolkit.runs.contract import CONTRACT, read_contract, reference
 from toolkit.runs.durable import commit_dir
+from toolkit.runs.events import EventWriter
 from toolkit.runs.export_process import start_export
 from toolkit.runs.exports import ADAPTER, FORMS, commit_hash, export_state, folder_of, lock_path, tell_progress
 from toolkit.runs.lock import WorkerLock
@@ -42,6 +43,16 @@ def test_the_card_tells_what_was_set_and_measured(run: RunDir) -> None:
     assert "``Say {question} `now` ``" in card.replace("`` S", "``S")
     assert "--max-lora-rank 8" in card and "![Loss by step](curves.png)" in card
     assert "order lamp" not in card  # no row of the data
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_training_that_was_cut_short_is_said_to_be(run: RunDir, paused: bool) -> None:
+    with EventWriter(run.events_path) as events:
+        events.append("started")
+        events.append("plan", total_steps=40, epochs=2)
+        events.append("stopped", step=7, **({"paused": True} if paused else {}))
+    card = model_card(run, read_config(run), FORMS["adapter"], contract(), picture=None)
+    assert "stopped after step 7 of 40" in card
 
 
 def test_an_interval_is_honest_at_the_ends() -> None:

@@ -171,7 +171,7 @@ def _limits(config: Config, status: RunStatus, contract: Contract, *, scored: bo
     form = "the form of its conversations" if config.data.messages is not None else "the form of the prompts above"
     yield f"- It learned {form}; asked otherwise it may answer like its base model, or worse."
     yield "- The licence and the limits of the base model hold for it too."
-    if status.state == "stopped":
+    if status.state in ("stopped", "paused"):
         yield f"- Its training was stopped after step {status.step:,} of {status.total_steps:,}."
     if not scored:
         yield "- Its answers were not scored on held-out rows."
