@@ -12,6 +12,7 @@ from toolkit.data.rendering import renderer_of
 from toolkit.data.split import plan_split, size_problems, split_sizes, usable_indices
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
+from toolkit.ui.words import plural
 
 
 def usable_rows(table: Table, config: Config) -> int:
@@ -49,7 +50,7 @@ def _counts(table: Table, config: Config, usable: int) -> tuple[int, int]:
 
 
 def _words(parts: list[tuple[str, int, int | None]]) -> str:
-    return " · ".join(f"{name}: {rows:,} rows" for name, rows, _ in parts)
+    return " · ".join(f"{name}: {plural(rows, 'row')}" for name, rows, _ in parts)
 
 
 def _bar(parts: list[tuple[str, int, int | None]]) -> Any:

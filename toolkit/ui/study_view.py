@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,16 @@ def label(entry: Entry) -> str:
     return named(entry.facts.settings) or entry.facts.name
 
 
+def labelled(found: Sequence[Entry]) -> dict[str, Entry]:
+    """The runs by their labels, none lost: of a study that was queued twice their starts tell them apart."""
+    times = Counter(map(label, found))
+    return {
+        name if times[name] == 1 else f"{name}, {entry.facts.created:%d %b %H:%M:%S} ({entry.run.id[-4:]})": entry
+        for entry in found
+        for name in [label(entry)]
+    }
+
+
 def _row(entry: Entry) -> dict[str, Any]:
     status = entry.status
     return {
@@ -83,7 +94,7 @@ def _columns() -> dict[str, Any]:
 
 
 def _best(found: Sequence[Entry]) -> None:
-    scores = {label(entry): entry.status.scores.get("exact_match") for entry in found}
+    scores = {name: entry.status.scores.get("exact_match") for name, entry in labelled(found).items()}
     words = best_words({name: float(score) for name, score in scores.items() if score is not None})
     if words:
         st.caption(f":material/trophy: {plain(words, 1000)}")
@@ -104,7 +115,7 @@ def _overlay(found: Sequence[Entry]) -> None:
         "Curve", list(SERIES), format_func=SERIES.__getitem__, default="eval_loss", required=True, key="study_series"
     )
     chosen = name or "eval_loss"
-    every = {label(entry): curves(entry.run.events_path).get(chosen) for entry in found}
+    every = {name: curves(entry.run.events_path).get(chosen) for name, entry in labelled(found).items()}
     lines = {text: settled(curve) for text, curve in every.items() if curve}
     if not lines:
         st.caption(":material/show_chart: No points yet.")
