@@ -1,4 +1,4 @@
-"""Seconds per MB of the readers on files made to be slow: `python -m benchmarks.hostile --megabytes 4 --json FILE`.
+"""Seconds per MB of the readers on files made to be slow: `python -m benchmarks.hostile --megabytes 1 --json FILE`.
 
 Each file is read as an upload is, in a process of its own; CPU-seconds are that process's, less what it takes for a
 table of one row. `limits.seconds` bounds what a person feels: after a minute and a second for every MB reading is
@@ -21,7 +21,7 @@ from toolkit.data.uploads import store
 from toolkit.errors import DataError
 
 Make = Callable[[int], str]
-BOUND = 10.0
+BOUND = 20.0
 """CPU-seconds per MB."""
 CSV: dict[str, Make] = {
     "plain rows": lambda size: "a,b\n" + "some words,and some more\n" * (size // 25),
@@ -90,7 +90,7 @@ def templates() -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--megabytes", type=int, default=4)
+    parser.add_argument("--megabytes", type=int, default=1)
     parser.add_argument("--bound", type=float, default=BOUND)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()

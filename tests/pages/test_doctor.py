@@ -95,3 +95,6 @@ def test_answers_that_the_limit_cuts_are_found_and_the_limit_is_set_by_a_click(
     assert "A fix changed **Longest example**." in words(app)
     saved = json.loads((faulty.folder / "draft.json").read_text())
     assert saved["draft"]["training"]["sft_args"]["max_seq_length"] == 616
+    app.button_group(key="source_way").set_value("sample").run()
+    app = faulty.checked(button(app, "Use Tickets").click().run())
+    assert "A fix changed" not in words(app), "its Undo would put another dataset's settings back"
