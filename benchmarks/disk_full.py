@@ -33,6 +33,8 @@ from toolkit.runs.supervisor import Supervisor
 FAULTS = Path(__file__).resolve().parent.parent / "tests" / "fakes" / "faults"
 PATIENCE = 300.0
 LARGE = "400m"
+PAGES = 76
+"""Of 4 KiB: with about so many left, the whole rest of the run fits."""
 
 
 def new_run(place: Path, model: Path, leave: int | None) -> RunDir:
@@ -111,7 +113,7 @@ def main() -> None:
     outcomes: collections.Counter[str] = collections.Counter()
     by_size = {}
     for turn in range(args.sizes):
-        leave = 4096 * turn * max(1, 160 // args.sizes)  # up to 640 KiB: past the largest file of a checkpoint
+        leave = 4096 * (PAGES * turn // args.sizes)
         place = folder / f"disk-{turn}"
         place.mkdir()
         by_size[leave] = one(place, model, leave, expected)

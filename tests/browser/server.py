@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import psutil
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page, Playwright
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -73,6 +73,45 @@ def stop_everything(server: Server) -> None:
                 process.kill()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
+
+
+@dataclass
+class Window:
+    """A browser of its own on one page. pid: its first process, to be killed as a crash would."""
+
+    browser: Browser
+    page: Page
+    pid: int
+
+    def die(self) -> None:
+        """All of it at once, without a word to the server."""
+        members = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
+        for member in members:
+            member.kill()
+        psutil.wait_procs(members, timeout=30)
+
+
+def open_window(playwright: Playwright, url: str) -> Window:
+    before = {process.pid for process in _browsers()}
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    (own,) = [process.pid for process in _browsers() if process.pid not in before]
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
+    page.goto(url)
+    return Window(browser, page, own)
+
+
+def _browsers() -> list[psutil.Process]:
+    """First processes of browsers that this process started."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            words = process.cmdline()
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        if any("--remote-debugging-p" in word for word in words) and not any(w.startswith("--type=") for w in words):
+            found.append(process)
+    return found
 
 
 def give(page: Page, file: Path) -> None:

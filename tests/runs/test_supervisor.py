@@ -309,7 +309,7 @@ def test_an_end_that_cannot_be_written_is_tried_again_after_a_while(
     run = queue(save_dir, die="exit", die_at=1)
     tried = []
 
-    def close(dead: RunDir, returncode: int | None) -> bool:
+    def close(dead: RunDir, *what: int | None) -> bool:
         tried.append(dead.id)
         raise OSError(30, "Read-only file system")
 

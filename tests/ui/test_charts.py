@@ -20,7 +20,7 @@ def losses() -> None:
     from toolkit.ui import charts
 
     curves = {"loss": [(step, 1 / step) for step in range(1, 5000)], "eval_loss": [(10, 0.5)]}
-    figure = charts.loss_chart(curves, 0.6, "run-1")
+    figure = charts.loss_chart(curves, 0.6, "run-1", best=(10, 0.5))
     st.text(", ".join(str(trace.name) for trace in figure.data))
     st.text(str(max(len(trace.x) for trace in figure.data)))
     st.text(str(figure.layout.uirevision))
@@ -36,7 +36,7 @@ def losses() -> None:
 
 def test_figures() -> None:
     names, most, revision, kind, label, colours, mark = drawn(losses)
-    assert names == "Training, raw, Training, Test"
+    assert names == "Training, raw, Training, Test, Best checkpoint"
     assert int(most) <= 500
     assert revision == "run-1"
     assert kind == "log"

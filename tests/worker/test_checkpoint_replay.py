@@ -36,6 +36,19 @@ def test_equal_steps_are_counted_and_machine_figures_pass() -> None:
     assert [fields for kind, fields in told if kind == "verified"] == [{"steps": 4, "exact": True, "tolerance": 0.0}]
 
 
+def test_a_checkpoint_says_at_once_what_is_proved_by_then() -> None:
+    compare, told = replay()
+    compare("saved", step=5)
+    compare("log", step=8, **LOG)
+    compare("saved", step=8)
+    assert [kind for kind, _ in told] == ["saved", "log", "saved"], "the evaluation of that step is still to come"
+    compare("eval", step=8, **EVAL)
+    compare("saved", step=9)
+    compare("log", step=12, **LOG)
+    compare.finish()
+    assert [kind for kind, _ in told if kind in ("saved", "verified")] == ["saved", "saved", "saved", "verified"]
+
+
 @pytest.mark.parametrize("name", ["loss", "grad_norm", "learning_rate", "tokens", "epoch"])
 def test_the_last_bit_counts(name: str) -> None:
     compare, _ = replay()

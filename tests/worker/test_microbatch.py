@@ -12,6 +12,7 @@ from toolkit.runs.rundir import RunDir
 from toolkit.runs.status import read_status
 
 pytestmark = pytest.mark.worker
+Seen = dict[int, tuple[tuple[tuple[int, ...], ...], int]]
 
 
 def settings(save_dir: Path, model: Path) -> dict[str, Any]:
@@ -33,20 +34,31 @@ def curve(run: RunDir, name: str, kind: str = "log") -> dict[int, float]:
 
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """small_memory(rows, from_step): more than so many rows at once are too many from that step on."""
+    """small_memory(rows, from_step): more than so many rows at once are too many from that step on.
+
+    Returns what is computed in training from then on: step -> (tokens of each row in order, rows computed at once).
+    """
     import torch
 
     from toolkit.worker.trainer import PreparedTrainer
 
     whole = PreparedTrainer.compute_loss
 
-    def limit(most: int, from_step: int = 0) -> None:
+    def limit(most: int, from_step: int = 0) -> Seen:
+        seen: Seen = {}
+
         def compute_loss(self: Any, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
             if len(inputs["labels"]) > most and self.state.global_step >= from_step and self.model.training:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            if self.model.training:
+                lengths = inputs["attention_mask"].sum(dim=1)
+                rows = [tuple(row[:n].tolist()) for row, n in zip(inputs["input_ids"], lengths, strict=True)]
+                before, most_at_once = seen.get(self.state.global_step, ((), 0))
+                seen[self.state.global_step] = ((*before, *rows), max(most_at_once, len(rows)))
             return whole(self, model, inputs, *args, **more)
 
         monkeypatch.setattr(PreparedTrainer, "compute_loss", compute_loss)
+        return seen
 
     return limit
 
@@ -58,6 +70,7 @@ def test_out_of_memory_halves_the_rows_until_they_fit_and_the_curve_stays(
     from safetensors.torch import load_file
 
     whole, cut = (make_run(settings(save_dir / name, tiny_model), rows(40)) for name in ("whole", "cut"))
+    of_whole = small_memory(1000)
     assert train(whole, 1, monkeypatch) == 0
     small_memory(2, from_step=4)
     assert train(cut, 1, monkeypatch) == 1
@@ -65,12 +78,20 @@ def test_out_of_memory_halves_the_rows_until_they_fit_and_the_curve_stays(
     assert (status.state, status.reason) == ("queued", "out_of_memory_gpu")
     assert "4 rows at a time" in status.message
     assert events_of(cut, "interrupted")[-1]["micro_batch"] == 4
-    assert train(cut, 2, monkeypatch) == 1  # no new checkpoint, and yet it goes on: the next attempt is another one
+    assert (
+        train(cut, 2, monkeypatch) == 1
+    )  # at the same step again, and yet it goes on: the next attempt is another one
     assert read_status(cut).state == "queued"
+    of_cut = small_memory(2, from_step=4)
     assert train(cut, 3, monkeypatch) == 0, events_of(cut)[-1]
+    # batches are made of rows of like length; how many rows are computed at once changes neither rows nor order
+    assert {step: rows for step, (rows, _) in of_cut.items()} == {step: of_whole[step][0] for step in of_cut}
+    assert (min(of_cut), max(of_cut)) == (4, max(of_whole))
+    assert (max(at_once for _, at_once in of_whole.values()), max(at_once for _, at_once in of_cut.values())) == (8, 2)
+    assert len({len(row) for rows, _ in of_cut.values() for row in rows}) > 1, "of different lengths"
 
     assert [event["micro_batch"] for event in events_of(cut, "plan")] == [8, 4, 2]
-    assert [event["step"] for event in events_of(cut, "resumed")] == [3, 3]
+    assert [event["step"] for event in events_of(cut, "resumed")] == [3, 4]
     assert events_of(cut, "plan")[-1]["batch_size"] == events_of(whole, "plan")[0]["batch_size"] == 16
     assert "same experiment" in events_of(cut, "warning")[-1]["message"]
     verified = events_of(cut, "verified")[-1]

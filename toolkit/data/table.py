@@ -163,12 +163,19 @@ class Table:
         yield from (found[position] for position in range(len(wanted)))
 
 
+GONE = "missing_file"
+"""Why a run ended whose table is not there: one of `runs/explain.py`'s reasons."""
+
+
 def load_table(parquet: Path) -> Table:
     """Open a parsed table, e.g. a run's own copy. Raises DataError when the file is not one."""
     try:
         with pq.ParquetFile(parquet) as file:
             footer = json.loads((file.metadata.metadata or {})[FOOTER])
             rows, columns = file.metadata.num_rows, tuple(file.schema_arrow.names)
+    except FileNotFoundError as error:
+        gone = f"The prepared data is gone: there is no {parquet}."
+        raise DataError(gone, "Was it moved or deleted? Bring it back, or open the data again.", GONE) from error
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise DataError(f"The prepared data {parquet} can't be read ({error}).", "Open the data again.") from error
     if footer["schema"] > SCHEMA:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from toolkit.runs.durable import fsync_dir
 from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.explain import Explanation, explain_death
 from toolkit.runs.facts import Facts, advance
-from toolkit.runs.lock import Holder, boot_id, describe_self, locked
+from toolkit.runs.kernel import oom_kills, oom_victims
+from toolkit.runs.lock import Holder, boot_id, describe_self, locked, read_holder
 from toolkit.runs.resume import close_attempt
 from toolkit.runs.rundir import RunDir
 
@@ -68,9 +68,12 @@ def read_claim(run: RunDir, attempt: int = 1) -> Claim | None:
         return None
 
 
-def close_dead(run: RunDir, returncode: int | None) -> bool:
-    """Write the last event of an attempt whose worker is dead and left none. False while somebody holds its lock."""
-    return _write_end(run, lambda attempt: explain_run(run, returncode, attempt))
+def close_dead(run: RunDir, returncode: int | None, oom_before: int | None = None) -> bool:
+    """Write the last event of an attempt whose worker is dead and left none. False while somebody holds its lock.
+
+    oom_before: `oom_kills()` shortly before it died, where somebody looked; None is as of its start.
+    """
+    return _write_end(run, lambda attempt: explain_run(run, returncode, attempt, oom_before))
 
 
 def close_unstarted(run: RunDir, why: Explanation) -> bool:
@@ -78,22 +81,31 @@ def close_unstarted(run: RunDir, why: Explanation) -> bool:
     return _write_end(run, lambda attempt: why)
 
 
-def explain_run(run: RunDir, returncode: int | None, attempt: int = 1) -> Explanation:
+def explain_run(run: RunDir, returncode: int | None, attempt: int = 1, oom_before: int | None = None) -> Explanation:
     """Why the run's worker died, from its return code (None: another process was its parent), log, and the kernel."""
     claim = read_claim(run, attempt)
     return explain_death(
         returncode,
         log_tail(run, start=claim.log_bytes if claim else 0),
-        oom_killed=_memory_ran_out(claim),
+        oom_killed=_memory_ran_out(run, claim, oom_before),
         rebooted=claim is not None and claim.supervisor.boot != boot_id(),
         disk_full=_is_full(run.path),
     )
 
 
-def _memory_ran_out(claim: Claim | None) -> bool | None:
-    """Whether the kernel has ended a process for memory since the claim; None where it can't be known."""
-    kills = oom_kills()
-    return None if claim is None or claim.oom_kills is None or kills is None else kills > claim.oom_kills
+def _memory_ran_out(run: RunDir, claim: Claim | None, before: int | None) -> bool | None:
+    """Whether the kernel ended this run's worker for memory; None where it can't be known.
+
+    Its counters tell of every process of the machine. Its log, where it may be read, tells which one it was.
+    """
+    kills, before = oom_kills(), claim.oom_kills if claim and before is None else before
+    if claim is None or before is None or kills is None:
+        return None
+    if kills <= before:
+        return False
+    victims, holder = oom_victims(claim.at), read_holder(run.lock_path)
+    alone = holder is not None and holder.launcher_pid is None
+    return holder.pid in victims if victims is not None and holder is not None and alone else True
 
 
 def _is_full(path: Path) -> bool:
@@ -130,31 +142,3 @@ def log_tail(run: RunDir, lines: int | None = None, *, start: int = 0) -> str:
     except FileNotFoundError:
         return ""
     return text if lines is None else "\n".join(text.splitlines()[-lines:])
-
-
-def oom_kills() -> int | None:
-    """How many processes the kernel has ended for memory, in this process's control group and on the machine.
-
-    None where the kernel does not tell.
-    """
-    files = [Path("/proc/vmstat")]
-    try:
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        groups = []
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            files.append(Path(f"/sys/fs/cgroup{path}/memory.events"))
-        elif controllers == "memory":
-            files.append(Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control"))
-    counts = [count for file in files if (count := _oom_count(file)) is not None]
-    return sum(counts) if counts else None
-
-
-def _oom_count(file: Path) -> int | None:
-    try:
-        found = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found.group(1)) if found else None

@@ -45,6 +45,7 @@ class RunStatus:
     hint: str = ""
     reason: str = ""
     trace: str = ""  # where the code stood, for whoever wants to know
+    broke_off: str = ""  # why the attempt before this one ended, when nobody had asked for it
     broke_at: int | None = None  # the step at which training diverged
     explained: bool = False  # its last event is there (or it was cancelled): nothing more will be written
     adapter_ready: bool = False
@@ -109,6 +110,7 @@ def conclude(
         hint=hint,
         reason=reason,
         trace=str(facts.end.get("trace", "")) if facts.end is not None else "",
+        broke_off=str(facts.broke.get("message", "")) if facts.broke is not None else "",
         broke_at=_broke_at(facts.end),
         explained=facts.end is not None or state == "cancelled" or (facts.waiting and state == "stopped"),
         adapter_ready=facts.adapter,

@@ -14,7 +14,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,14 @@ from toolkit.runs.checkpoints import has_room
 from toolkit.runs.closing import close_dead, close_unstarted, read_claim, take_claim
 from toolkit.runs.durable import sweep_aside
 from toolkit.runs.explain import Explanation, explain_exception
-from toolkit.runs.fork_server import LOST, Forked
+from toolkit.runs.fork_server import LOST
 from toolkit.runs.lock import Holder, boot_id, end_processes, is_held, read_holder, try_lock, write_body
 from toolkit.runs.machine import probe_in_background
 from toolkit.runs.queue import in_order
 from toolkit.runs.rundir import RunDir, list_runs, read_config
 from toolkit.runs.spare import Spare, spare_wanted
 from toolkit.runs.spawn import Command, spawn, worker_command, worker_environment
+from toolkit.runs.started import Started
 from toolkit.runs.status import RunStatus, looks, read_status
 
 POLL_SECONDS = 0.3
@@ -42,20 +42,6 @@ _STARTED: dict[Path, Supervisor] = {}
 _STARTING = threading.Lock()
 
 
-@dataclass
-class _Child:
-    """A worker that this process started. slot: our copy of the slot's descriptor, until its own lock is held."""
-
-    run: RunDir
-    process: subprocess.Popen[bytes] | Forked
-    slot: int | None
-
-    def release_slot(self) -> None:
-        if self.slot is not None:
-            os.close(self.slot)
-            self.slot = None
-
-
 class Supervisor:
     """Supervises the runs of one save_dir. `command` builds the worker's argument list; tests put a fake there."""
 
@@ -65,7 +51,7 @@ class Supervisor:
         self.save_dir = save_dir.absolute()
         self._command, self._poll = command, poll_seconds
         self._spare = Spare(self.save_dir) if command is worker_command and spare_wanted() else None
-        self._children: dict[str, _Child] = {}
+        self._children: dict[str, Started] = {}
         self._over: dict[str, tuple[int, ...]] = {}
         self._dead_since: dict[str, float] = {}
         self._put_off: dict[str, float] = {}
@@ -153,18 +139,20 @@ class Supervisor:
         runs = [run for run in reversed(list_runs(self.save_dir)) if self._put_off.get(run.id, 0.0) <= now]
         return [run for run in runs if run.id not in self._over or self._over[run.id] != looks(run)]
 
-    def _watch(self, child: _Child) -> None:
+    def _watch(self, child: Started) -> None:
         returncode = child.process.poll()
         if returncode is not None or is_held(child.run.lock_path):
             child.release_slot()
         if returncode is None:
+            child.look_at_memory()
             return
         if not child.run.path.exists():  # deleted by somebody else as soon as it was over
             del self._children[child.run.id]
             return
         holder = read_holder(child.run.lock_path)
         # a launcher may die before its ranks do: the lock then says that the run goes on
-        if close_dead(child.run, None if returncode == LOST else returncode) or (holder is not None and holder.alive()):
+        told = None if returncode == LOST else returncode
+        if close_dead(child.run, told, child.oom_before) or (holder is not None and holder.alive()):
             del self._children[child.run.id]
 
     def _look_at(self, run: RunDir, queue: list[tuple[RunDir, bool]]) -> None:
@@ -221,7 +209,7 @@ class Supervisor:
             _LOG.exception("starting %s", run.id)
             close_unstarted(run, explain_exception(type(error).__name__, str(error)))
         else:
-            self._children[run.id] = _Child(run, process, slot)
+            self._children[run.id] = Started(run, process, slot)
             write_body(slot, holder)
 
     def _end_lingering(self, slot_path: Path) -> None:

@@ -42,13 +42,20 @@ def loss_chart(
     *,
     log_scale: bool = False,
     mark: int | None = None,
+    best: Point | None = None,
 ) -> go.Figure:
-    """Training loss (raw behind, smoothed in front) and loss on the test split; a thin line at the step `mark`."""
+    """Training loss (raw behind, smoothed in front) and loss on the test split; a thin line at the step `mark`.
+
+    best: step and loss of the best checkpoint, marked by a star.
+    """
     colours = palette()
     train = curves.get("loss", [])
     lines = [_line("Training, raw", thin(train), colours[0], opacity=0.3, width=1)] if smoothing else []
     lines.append(_line("Training", thin(smooth(train, smoothing)), colours[0]))
     lines.append(_line("Test", thin(curves.get("eval_loss", [])), colours[1], markers=True))
+    if best is not None:
+        star = {"symbol": "star", "size": 14, "color": colours[1], "line": {"color": "white", "width": 1}}
+        lines.append({**_line("Best checkpoint", [best], colours[1]), "mode": "markers", "marker": star})
     axis = {"type": "log"} if log_scale else {"rangemode": "tozero"}
     figure = _figure(lines, revision, "step", legend=True, yaxis={"title": {"text": "loss"}, **axis})
     if mark is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from toolkit.runs.events import is_number
 from toolkit.runs.queue import queue
 from toolkit.runs.rundir import RunDir, list_runs
 from toolkit.runs.status import RunStatus, read_status
@@ -156,8 +157,8 @@ def _curves(run: RunDir, status: RunStatus) -> None:
         log_scale = st.toggle("Log scale", key="log_scale", persist_state="session")
     marked = chosen_step(run) if status.broke_at is None else status.broke_at
     st.plotly_chart(
-        charts.loss_chart(found, smoothing, run.id, log_scale=log_scale, mark=marked), key=f"loss_{run.id}",
-        config=charts.CONFIG, height=320, alt="Loss by step",
+        charts.loss_chart(found, smoothing, run.id, log_scale=log_scale, mark=marked, best=_best(status)),
+        key=f"loss_{run.id}", config=charts.CONFIG, height=320, alt="Loss by step",
     )  # fmt: skip
     film_strip(run)
     small = [(entry, found[entry[0]]) for entry in charts.SMALL if found.get(entry[0])]
@@ -170,6 +171,12 @@ def _curves(run: RunDir, status: RunStatus) -> None:
                 charts.small_chart(found[name], factor, form, run.id), key=f"{name}_{run.id}", config=charts.CONFIG,
                 height=170, alt=f"{title} by step",
             )  # fmt: skip
+
+
+def _best(status: RunStatus) -> tuple[int, float] | None:
+    if not is_number(status.best.get("step")) or not is_number(status.best.get("eval_loss")):
+        return None
+    return int(status.best["step"]), float(status.best["eval_loss"])
 
 
 def _log(run: RunDir) -> None:

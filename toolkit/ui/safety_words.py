@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from toolkit.runs.status import RunStatus
+from toolkit.ui.plain import plain
 from toolkit.ui.words import figure, plural
 
 
@@ -32,7 +33,8 @@ def safety_lines(status: RunStatus) -> list[str]:
     if status.living and (status.saved_step or status.attempt > 1):
         saved = f" Checkpoint at step {status.saved_step:,}." if status.saved_step else ""
         tries = f" Attempt {status.attempt}." if status.attempt > 1 else ""
-        lines.append(f":material/shield:{saved}{tries}")
+        why = f" The one before: {plain(status.broke_off, 300)}" if status.broke_off and status.attempt > 1 else ""
+        lines.append(f":material/shield:{saved}{tries}{why}")
     return lines
 
 

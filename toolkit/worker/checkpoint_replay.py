@@ -33,6 +33,7 @@ class Replay:
         for event in before:
             if event["kind"] in COMPARED and is_number(event.get("step")) and event["step"] > start:
                 self._logged[event["kind"], int(event["step"])] = event
+        self._left = set(self._logged)
         self._last = max((step for _, step in self._logged), default=start)
         self._seen = 0
         self._open = bool(self._logged)
@@ -48,7 +49,10 @@ class Replay:
         self._tell(kind, **fields)
         before = self._logged.get((kind, fields.get("step", -1)))
         if before is not None:
+            self._left.discard((kind, fields["step"]))
             self._compare(kind, before, fields)
+        if kind == "saved" and not self._left:  # what is proved is said before anything can happen to the next step
+            self.finish()
 
     def finish(self) -> None:
         """Say how it went, once; called by itself as soon as a new step comes, else at the end of training."""

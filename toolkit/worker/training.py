@@ -58,7 +58,7 @@ class Training:
             self._replay, session.stop, facts, pace, trainer.watch, explosion, processes=team.processes
         )
         trainer.keeper = Keeper(
-            run, session.tell, own, team.processes, team.rank, pace.saved, self._notes, self._saves_first
+            run, self._replay, own, team.processes, team.rank, pace.saved, self._notes, self._saves_first
         )
         trainer.add_callback(self._reporter)
         self._kept: int | None = None

@@ -2,8 +2,8 @@
 
 A run's fault.json says what happens and when: {"at": {"kind": "log", "step": 3}, "do": "segv", "attempt": 1}. `at` is
 an event, right after it was written ("phase" with its name, "log" with its step), or {"kind": "commit"}: inside the
-commit of a directory, before its rename. `attempt` (default 1) 0 means: in every attempt. In any other process this
-module does nothing.
+commit of a directory, before its rename; in a fork of the spare also {"kind": "taken"}: when it begins. `attempt`
+(default 1) 0 means: in every attempt. In any other process this module does nothing.
 
 do: kill, segv, abort, exit, raise (with "type" and "text"), memory (this much address space more, then no more:
 "bytes"), group (join the memory control group "path"), eat (allocate until something stops it), fill (the volume of
@@ -16,37 +16,62 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 PATIENCE = 120.0
 
 
+ARMED: dict[str, Any] = {}
+"""run and fault of this process, once it is a run's worker; a fault happens once."""
+
+
 def install() -> None:
     from toolkit.runs import durable, events
 
-    run = Path(os.environ["FTK_SAVE_DIR"]) / "runs" / sys.orig_argv[-1]
-    fault: dict[str, Any] = json.loads((run / "fault.json").read_text())
-    if fault.get("attempt", 1) not in (0, int(os.environ["FTK_ATTEMPT"])) or int(os.environ.get("RANK", "0")):
-        return
     append, commit = events.EventWriter.append, durable.commit_dir
-    done: list[bool] = []
 
     def watched_append(self: Any, kind: str, **fields: Any) -> Any:
         event = append(self, kind, **fields)
-        if not done and all(event.get(name) == value for name, value in fault["at"].items()):
-            done.append(True)
-            happen(run, fault)
+        when(lambda at: all(event.get(name) == value for name, value in at.items()))
         return event
 
     def watched_commit(*args: Any, **more: Any) -> Any:
-        if not done and fault["at"]["kind"] == "commit":
-            done.append(True)
-            happen(run, fault)
+        when(lambda at: at["kind"] == "commit")
         return commit(*args, **more)
 
     events.EventWriter.append = watched_append  # type: ignore[method-assign]
     durable.commit_dir = watched_commit
+
+
+def install_in_spare() -> None:
+    """Its forks learn only at their beginning which run they are for."""
+    from toolkit.worker import train
+
+    main = train.main
+
+    def watched_main(run_id: str) -> int:
+        arm(os.environ, run_id)
+        when(lambda at: at["kind"] == "taken")
+        return main(run_id)
+
+    train.main = watched_main
+
+
+def arm(environment: Mapping[str, str], run_id: str) -> None:
+    run = Path(environment["FTK_SAVE_DIR"]) / "runs" / run_id
+    if not (run / "fault.json").exists() or int(environment.get("RANK", "0")):
+        return
+    fault: dict[str, Any] = json.loads((run / "fault.json").read_text())
+    if fault.get("attempt", 1) in (0, int(environment["FTK_ATTEMPT"])):
+        ARMED.update(run=run, fault=fault)
+
+
+def when(fits: Callable[[dict[str, Any]], bool]) -> None:
+    if ARMED and fits(ARMED["fault"]["at"]):
+        run, fault = ARMED.pop("run"), ARMED.pop("fault")
+        happen(run, fault)
 
 
 def happen(run: Path, fault: dict[str, Any]) -> None:
@@ -111,13 +136,17 @@ def wait(run: Path) -> None:
         time.sleep(0.01)
 
 
-def wanted() -> bool:
-    if "toolkit.worker.train" not in sys.orig_argv or "FTK_SAVE_DIR" not in os.environ:
-        return False
-    return (Path(os.environ["FTK_SAVE_DIR"]) / "runs" / sys.orig_argv[-1] / "fault.json").exists()
+def begin() -> None:
+    """Nothing in any process but a worker and a spare."""
+    if "toolkit.worker.spare" in sys.orig_argv:
+        install()
+        install_in_spare()
+    elif "toolkit.worker.train" in sys.orig_argv and "FTK_SAVE_DIR" in os.environ:
+        arm(os.environ, sys.orig_argv[-1])
+        if ARMED:
+            install()
 
 
-if wanted():
-    sys.path.insert(0, str(Path.cwd()))
-    install()
-    sys.path.pop(0)
+sys.path.insert(0, str(Path.cwd()))
+begin()
+sys.path.pop(0)
