@@ -150,7 +150,9 @@ def one_run(supervisor: Supervisor, run: RunDir, killer: Killer, expected: tuple
     score.same_weights += weights == expected[0]
     score.same_curves += curves == expected[1]
     if (weights, curves) != expected:
-        score.wrong.append(f"{run.id}: weights {weights == expected[0]}, curves {curves == expected[1]}")
+        ends = [(event["reason"], event.get("micro_batch")) for event in events_of(run, "interrupted")]
+        same = f"weights {weights == expected[0]}, curves {curves == expected[1]}"
+        score.wrong.append(f"{run.id}: {same}, attempts ended by {ends}")
 
 
 def main() -> None:
