@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.data.limits import UnreadableError
-from toolkit.ui import chat_view, chrome, split_view, state, table_view
+from toolkit.data.opening import StillOpening
+from toolkit.ui import chat_view, chrome, opening_view, split_view, state, table_view
 from toolkit.ui.dataset import config_of
 from toolkit.ui.doctor_view import doctor, pointer
 from toolkit.ui.first_visit import hero
@@ -25,7 +26,9 @@ with chrome.page(
     table = state.table()
     missing = data_missing(table)
     error = state.table_error()
-    if error is not None:
+    if isinstance(error, StillOpening):
+        opening_view.going(error.opening)
+    elif error is not None:
         chrome.show_error(error)
         if isinstance(error, UnreadableError):
             ways_out(error.offers, reread)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.fakes import golden
 from tests.pages.conftest import Stage, button, words
+from toolkit.data import opening
 from toolkit.runs.rundir import list_runs, read_meta
 
 
@@ -177,3 +181,32 @@ def test_a_test_file_takes_the_place_of_the_split(stage: Stage) -> None:
     app = stage.checked(button(app, "Split the test rows off the data instead").click().run())
     assert _data(stage)["test_path"] is None
     assert "Train: 8 rows" in words(app)
+
+
+def test_a_big_file_is_opened_in_the_background_and_a_refresh_finds_it(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go, real = threading.Event(), opening.open_table
+
+    def slow(data: Any, *rest: Any) -> Any:
+        assert not data.path.endswith("big.csv") or may_go.wait(60)
+        return real(data, *rest)
+
+    monkeypatch.setattr(opening, "open_table", slow)
+    monkeypatch.setattr(opening, "BIG", 20)
+    monkeypatch.setattr(opening, "PATIENCE_S", 0.01)
+    big = tmp_path / "big.csv"
+    big.write_text("question,answer\n1,one\n2,two\n3,three\n")
+    app = stage.page("data")
+    app.button_group(key="source_way").set_value("path").run()
+    next(box for box in app.text_input if box.label.startswith("Path")).set_value(str(big))
+    stage.checked(button(app, "Open").click().run())
+    for waiting in (app, stage.page("data")):  # the second one is another tab
+        assert "orders.csv" in words(waiting), "the former dataset stays"
+        assert button(waiting, "Don't open it")
+    may_go.set()
+    assert all(one.over.wait(60) for one in opening._going.values())
+    app = stage.page("data")
+    assert "3 rows" in words(app)
+    assert not [entry for entry in app.button if entry.label == "Don't open it"]
+    assert not (stage.folder / "opening.json").exists()

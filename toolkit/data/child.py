@@ -13,11 +13,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from toolkit.data.limits import Offer, UnreadableError
-from toolkit.data.reader import REPORT, TABLE
+from toolkit.data.reader import PROGRESS, REPORT, TABLE
+from toolkit.data.watch import Stopped, Tell, Watch
 from toolkit.errors import DataError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -40,23 +41,26 @@ _DEATHS = {
 
 
 def read_in_child(
-    module: str, request: str, folder: Path, limit_s: float, environment: Mapping[str, str] | None = None
-) -> Path:
+    module: str, request: str, folder: Path, limit_s: float, environment: Mapping[str, str] | None = None,
+    watch: Watch | None = None,
+) -> Path:  # fmt: skip
     """Run `python -m module` with `request` on its standard input; returns folder/table.parquet, which it wrote.
 
     Raises the DataError that the child reported, or one that explains its death; `limit_s` is wall clock, seconds.
     """
-    answer_of_child(module, request, folder, limit_s, environment)
+    watch = watch or Watch()
+    answer_of_child(module, request, folder, limit_s, environment, stop=watch.stop, tell=watch.tell)
     return folder / TABLE
 
 
 def answer_of_child(
     module: str, request: str, folder: Path, limit_s: float, environment: Mapping[str, str] | None = None,
-    *, doing: str = "Reading", stop: threading.Event | None = None,
+    *, doing: str = "Reading", stop: threading.Event | None = None, tell: Tell | None = None,
 ) -> None:  # fmt: skip
     """Run `python -m module` with `request` on its standard input until it has left its report in `folder`.
 
-    Raises what `read_in_child` does, in which `doing` the data is named, and Stopped soon after `stop` was set.
+    Raises what `read_in_child` does, in which `doing` the data is named, and Stopped soon after `stop` was set. `tell`
+    hears what the child leaves about its progress.
     """
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     env = {**kept, **_FIXED, "PYTHONPATH": str(ROOT), **(environment or {})}
@@ -68,7 +72,7 @@ def answer_of_child(
             [sys.executable, "-m", module],
             stdin=asked, stdout=subprocess.DEVNULL, stderr=errors, cwd=ROOT, env=env, start_new_session=True,
         )  # fmt: skip
-        _wait(process, limit_s, doing, stop)
+        _wait(process, limit_s, doing, stop, lambda: _hear(folder, tell))
     report = folder / REPORT
     if process.returncode != 0 or not report.exists():
         raise _death(process.returncode, log, doing)
@@ -80,7 +84,19 @@ def answer_of_child(
         raise Refused(error_found["message"], error_found["hint"])
 
 
-def _wait(process: subprocess.Popen[bytes], limit_s: float, doing: str, stop: threading.Event | None) -> None:
+def _hear(folder: Path, tell: Tell | None) -> None:
+    if tell is None:
+        return
+    try:
+        told = json.loads((folder / PROGRESS).read_text())
+    except (OSError, ValueError):  # nothing is told yet
+        return
+    tell(float(told["share"]), str(told["words"]))
+
+
+def _wait(
+    process: subprocess.Popen[bytes], limit_s: float, doing: str, stop: threading.Event | None, look: Callable[[], None]
+) -> None:
     """Until the process has ended by itself; otherwise it is killed, and why is raised."""
     end = time.monotonic() + limit_s
     try:
@@ -89,6 +105,7 @@ def _wait(process: subprocess.Popen[bytes], limit_s: float, doing: str, stop: th
                 process.wait(0.1 if stop is not None else limit_s)
                 return
             except subprocess.TimeoutExpired as waiting:
+                look()
                 if stop is not None and stop.is_set():
                     raise Stopped(f"{doing} the data was stopped.") from waiting
                 if time.monotonic() >= end:
@@ -99,10 +116,6 @@ def _wait(process: subprocess.Popen[bytes], limit_s: float, doing: str, stop: th
         if process.poll() is None:
             process.kill()
             process.wait()
-
-
-class Stopped(DataError):
-    """Nobody waits for the answer any more."""
 
 
 class Refused(DataError):

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 from toolkit.data.delimiter import SAMPLE, delimiter_notice, delimiter_offers, sniff
 from toolkit.data.encoding import Encoding
@@ -54,10 +55,14 @@ def read_csv(path: Path, encoding: Encoding, options: ReadOptions, writer: Table
         names = clean_header(header, notices)
         for name in names:
             writer.grow(name)
-        body = _Body(len(names), options)
+        body, size = _Body(len(names), options), path.stat().st_size
+        stream: TextIO = file
+        writer.at = lambda: stream.buffer.tell() / size
         for line, fields in records:
             if body.fits(line, fields):
-                writer.add(fields[: len(names)] + [""] * (len(names) - len(fields)), line)
+                whole = len(fields) == len(names)
+                writer.add(fields if whole else fields[: len(names)] + [""] * (len(names) - len(fields)), line)
+        writer.at = lambda: 1.0
     notices += body.finish(header, offers)
     return Outcome(notices, _empty_last(header, names, writer, notices), offers)
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit.config import DataConfig
-from toolkit.data.child import Stopped, answer_of_child
+from toolkit.data.child import answer_of_child
 from toolkit.data.finding import Report, read_report
 from toolkit.data.limits import seconds
 from toolkit.data.table import Table
 from toolkit.data.tasks import FINDINGS, PROGRESS, ExamineRequest, text_bytes
 from toolkit.data.uploads import uploads_dir
+from toolkit.data.watch import Stopped
 from toolkit.errors import DataError
 
 EXAMINER_VERSION = 1

@@ -41,7 +41,7 @@ class JsonReader:
 
     def read(self, writer: TableWriter) -> None:
         """Write every row; raises DataError with the row and its place."""
-        rows = self._lines() if self._one_object_a_line() else self._document()
+        rows = self._lines(writer) if self._one_object_a_line() else self._document()
         for mark, value in rows:
             row = {"messages": value} if is_chat(value) else value
             if not isinstance(row, dict):
@@ -127,8 +127,10 @@ class JsonReader:
                 return False
             return next(lines, None) is not None
 
-    def _lines(self) -> Iterator[tuple[int, Any]]:
+    def _lines(self, writer: TableWriter) -> Iterator[tuple[int, Any]]:
+        size = self._path.stat().st_size
         with self._open() as file:
+            writer.at = lambda: file.buffer.tell() / size
             count = 0
             for line, text in enumerate(file, start=1):
                 if not text.strip():
@@ -143,6 +145,7 @@ class JsonReader:
                     message = f"Line {line:,} goes on after its object, at character {end + 1:,}."
                     raise DataError(message, "Put every object on a line of its own.")
                 yield line, value
+            writer.at = lambda: 1.0
 
     def _leave_out(self, error: DataError, line: int, row: int, text: str) -> None:
         """Remember a line that is no JSON, when the user wants that; else offer it."""

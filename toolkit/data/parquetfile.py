@@ -47,6 +47,7 @@ def _rows(file: pq.ParquetFile, size: int, writer: TableWriter) -> list[str]:
     texts = [_text_of(field) for field in fields]
     budget = max(MOST_TEXT, PER_BYTE * size)
     number = 0
+    writer.at = lambda: number / file.metadata.num_rows
     for batch in file.iter_batches(batch_size=BATCH):
         columns = [_cells(text, column, field, number) for text, column, field in
                    zip(texts, batch.columns, fields, strict=True)]  # fmt: skip

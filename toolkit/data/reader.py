@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,10 +19,14 @@ from toolkit.data.encoding import find_encoding
 from toolkit.data.jsonfile import JsonReader
 from toolkit.data.limits import FIND_OUT, MEMORY, ReadOptions, UnreadableError, confine
 from toolkit.data.parquetfile import read_parquet
+from toolkit.data.watch import Tell
 from toolkit.data.writer import TableWriter
 from toolkit.errors import DataError
 
-TABLE, REPORT = "table.parquet", "report.json"
+TABLE, REPORT, PROGRESS = "table.parquet", "report.json", "progress.json"
+ENCODING_SHARE = 0.05
+"""Of the time that reading takes, about."""
+TELL_EVERY_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -44,26 +50,35 @@ class Request:
         return json.dumps(asdict(self))
 
 
-def read(request: Request) -> None:
-    """Read the file into request.folder/table.parquet. Raises DataError."""
-    source, folder = Path(request.source), Path(request.folder)
+def read(request: Request, tell: Tell = lambda share, words: None) -> None:
+    """Read the file into request.folder/table.parquet; `tell` hears the share done and at what. Raises DataError."""
+    source, folder, options = Path(request.source), Path(request.folder), request.options
+
+    def writer_for(place: Callable[[int], str], *, empty_is_missing: bool = False) -> TableWriter:
+        def told(share: float) -> None:
+            tell(ENCODING_SHARE + share * (1 - ENCODING_SHARE), "reading")
+
+        return TableWriter(
+            folder, place, empty_is_missing=empty_is_missing, options=options, known=request.sha256, told=told
+        )
+
     if request.kind == "parquet":
-        writer = TableWriter(folder, lambda row: f"row {row:,} of the file", options=request.options)
+        writer = writer_for(lambda row: f"row {row:,} of the file")
         notices = read_parquet(source, writer) + brace_notices(writer.columns)
-        writer.finish(folder / TABLE, request.label, notices, request.sha256)
+        writer.finish(folder / TABLE, request.label, notices)
         return
-    encoding = find_encoding(source, request.options)
-    options = request.options
+    tell(0.0, "finding its encoding")
+    encoding = find_encoding(source, options)
     if request.kind == "csv":
-        writer = TableWriter(folder, lambda line: f"line {line:,}", empty_is_missing=True, options=options)
+        writer = writer_for(lambda line: f"line {line:,}", empty_is_missing=True)
         found = read_csv(source, encoding, options, writer)
     else:
         reader = JsonReader(source, encoding, options)
-        writer = TableWriter(folder, lambda mark: reader.place(mark), options=options)
+        writer = writer_for(lambda mark: reader.place(mark))
         reader.read(writer)
         found = Outcome([*reader.notices, *openai_notices(writer.columns)], [], reader.offers)
     notices = [*encoding.notices, *found.notices, *brace_notices(writer.columns)]
-    writer.finish(folder / TABLE, request.label, notices, request.sha256, found.drop, found.offers)
+    writer.finish(folder / TABLE, request.label, notices, found.drop, found.offers)
 
 
 def brace_notices(columns: list[str]) -> list[str]:
@@ -88,6 +103,22 @@ def report(folder: Path, **content: Any) -> None:
     (folder / REPORT).write_text(json.dumps(content))
 
 
+def progress_in(folder: Path) -> Tell:
+    """Leaves how far it is in the folder, now and then, for the process that waits."""
+    last = 0.0
+
+    def tell(share: float, words: str) -> None:
+        nonlocal last
+        if time.monotonic() - last < TELL_EVERY_S:
+            return
+        last = time.monotonic()
+        aside = folder / f".{PROGRESS}"
+        aside.write_text(json.dumps({"share": share, "words": words}))
+        aside.replace(folder / PROGRESS)
+
+    return tell
+
+
 def explain(error: DataError) -> dict[str, Any]:
     """A DataError as JSON."""
     offers = [offer.dump() for offer in error.offers] if isinstance(error, UnreadableError) else []
@@ -100,7 +131,7 @@ def main() -> int:
     folder = Path(request.folder)
     confine(Path(request.source).stat().st_size)
     try:
-        read(request)
+        read(request, progress_in(folder))
     except DataError as error:
         report(folder, error=explain(error))
     except MemoryError:

@@ -26,6 +26,7 @@ from toolkit.data.table import Table as Table
 from toolkit.data.table import load_table as load_table
 from toolkit.data.uploads import Source, adopt, hashed, publish, uploads_dir
 from toolkit.data.versions import open_version
+from toolkit.data.watch import Watch
 from toolkit.errors import DataError
 
 READER_VERSION = 3
@@ -48,25 +49,27 @@ _HUB_ENVIRONMENT = (
 )
 
 
-def open_table(data: DataConfig, save_dir: Path) -> Table:
+def open_table(data: DataConfig, save_dir: Path, watch: Watch | None = None) -> Table:
     """The table that the settings name, read as they say, with the rows of their test file at its end. Waits while a
     file is read for the first time (seconds a 100 MB). Raises DataError; an UnreadableError when the choices of one of
-    its `offers` would make the file readable.
+    its `offers` would make the file readable. `watch` hears how far it is, and may stop it.
     """
+    watch = watch or Watch()
     options = read_options(data)
     path = str(data.path)
     version = open_version(Path(path))
     if version is not None:
         return version
     if data.file_type == "huggingface":
-        table = _open_hub(path, save_dir)
+        table = _open_hub(path, save_dir, watch)
     else:
-        source = _bundled(path.removeprefix(BUNDLED)) if path.startswith(BUNDLED) else adopt(Path(path), save_dir)
-        table = _open_file(source, _kind(source, data.file_type), save_dir, options)
+        own = path.startswith(BUNDLED)
+        source = _bundled(path.removeprefix(BUNDLED)) if own else adopt(Path(path), save_dir, watch)
+        table = _open_file(source, _kind(source, data.file_type), save_dir, options, watch)
     if data.test_path is None:
         return table
-    test = adopt(Path(data.test_path), save_dir)
-    return _join(table, _open_file(test, _kind(test, None), save_dir, options), save_dir)
+    test = adopt(Path(data.test_path), save_dir, watch)
+    return _join(table, _open_file(test, _kind(test, None), save_dir, options, watch), save_dir, watch)
 
 
 def _kind(source: Source, said: str | None) -> str:
@@ -77,7 +80,7 @@ def _kind(source: Source, said: str | None) -> str:
     return said if said is not None else "json" if ending in (".json", ".jsonl", ".ndjson") else "csv"
 
 
-def _join(data: Table, test: Table, save_dir: Path) -> Table:
+def _join(data: Table, test: Table, save_dir: Path, watch: Watch) -> Table:
     key = hashlib.sha256(f"{data.path.name}+{test.path.name}".encode()).hexdigest()[:12]
     with _workplace(save_dir, f"{key}-joined-{READER_VERSION}") as (final, _, folder):
         try:
@@ -86,7 +89,7 @@ def _join(data: Table, test: Table, save_dir: Path) -> Table:
             request = JoinRequest(str(data.path), str(test.path), str(folder))
             limit = seconds(20 * (data.path.stat().st_size + test.path.stat().st_size))
         try:
-            publish(read_in_child("toolkit.data.joined", request.dump(), folder, limit), final)
+            publish(read_in_child("toolkit.data.joined", request.dump(), folder, limit, watch=watch), final)
         except Refused:
             raise  # it names the table that it is about
         except DataError as error:
@@ -103,7 +106,7 @@ def _bundled(name: str) -> Source:
     return hashed(ASSETS / name)
 
 
-def _open_file(source: Source, kind: str, save_dir: Path, options: ReadOptions) -> Table:
+def _open_file(source: Source, kind: str, save_dir: Path, options: ReadOptions, watch: Watch) -> Table:
     choices = hashlib.sha256(repr(options).encode()).hexdigest()[:6]
     key = f"{source.sha256[:12]}-{kind}-{READER_VERSION}" + ("" if options == FIND_OUT else f"-{choices}")
     with _workplace(save_dir, key) as (final, refusal, folder):
@@ -115,7 +118,7 @@ def _open_file(source: Source, kind: str, save_dir: Path, options: ReadOptions) 
             request = Request(str(source.path), str(folder), kind, source.sha256, source.label, options)
             limit = seconds(source.path.stat().st_size)
             try:
-                made = read_in_child("toolkit.data.reader", request.dump(), folder, limit)
+                made = read_in_child("toolkit.data.reader", request.dump(), folder, limit, watch=watch)
             except (Refused, UnreadableError) as error:
                 _keep_refusal(error, source.sha256, folder / "refusal.json", refusal)
                 raise _named(error, source.label) from error
@@ -130,7 +133,7 @@ def _named(error: DataError, label: str) -> DataError:
     return UnreadableError(f"{label}: {error.message}", error.hint, offers)
 
 
-def _open_hub(name: str, save_dir: Path) -> Table:
+def _open_hub(name: str, save_dir: Path, watch: Watch) -> Table:
     if not _HUB_ID.fullmatch(name):
         raise DataError(
             f"'{name}' is not a Hugging Face dataset.",
@@ -141,7 +144,7 @@ def _open_hub(name: str, save_dir: Path) -> Table:
         if not final.exists():
             environment = {k: v for k, v in os.environ.items() if k.startswith(_HUB_ENVIRONMENT)}
             request = json.dumps({"dataset": name, "folder": str(folder)})
-            made = read_in_child("toolkit.worker.fetch_dataset", request, folder, HUB_SECONDS, environment)
+            made = read_in_child("toolkit.worker.fetch_dataset", request, folder, HUB_SECONDS, environment, watch)
             publish(made, final)
         return load_table(final)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,19 @@ def usable_indices(table: Table, columns: Sequence[str]) -> Indices:
         for batch in table.batches(gaps, size=65_536)
     ]
     return np.flatnonzero(np.concatenate(present)) if present else np.arange(0, dtype=np.int64)
+
+
+def usable_count(table: Table, columns: Sequence[str]) -> int:
+    """How many rows `usable_indices` has: from the footer where one column has gaps, else read once and remembered."""
+    gaps = tuple(column for column in dict.fromkeys(columns) if table.missing.get(column, 0))
+    if len(gaps) > 1:
+        return _counted(table, gaps)
+    return table.rows - sum(table.missing[column] for column in gaps)
+
+
+@lru_cache(maxsize=64)
+def _counted(table: Table, gaps: tuple[str, ...]) -> int:
+    return len(usable_indices(table, gaps))
 
 
 def split_sizes(rows: int, train_size: Size, test_size: Size) -> tuple[int, int]:

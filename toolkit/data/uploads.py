@@ -7,17 +7,18 @@ exists is a whole file. Knows no format.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import secrets
 import stat
 import time
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from toolkit.data.watch import Watch
 from toolkit.errors import DataError
 
 DIGITS = 12
@@ -45,10 +46,11 @@ def store(data: bytes | BinaryIO, name: str, save_dir: Path) -> Path:
 
     Raises DataError when it can't be written, e.g. on a full disk.
     """
-    return _keep(io.BytesIO(data) if isinstance(data, bytes) else data, name, save_dir).path
+    chunks = iter([data]) if isinstance(data, bytes) else _chunks(data, name, 0, Watch())
+    return _keep(chunks, name, save_dir).path
 
 
-def adopt(path: Path, save_dir: Path) -> Source:
+def adopt(path: Path, save_dir: Path, watch: Watch | None = None) -> Source:
     """A copy, by content, of a file that the user named; an upload is its own copy.
 
     Raises DataError when it is not there, not a regular file, or can't be read.
@@ -73,7 +75,9 @@ def adopt(path: Path, save_dir: Path) -> Source:
         known = _known.get(key)
         if known is not None and known.path.exists():
             return known
-        source = _hashed(file, path) if path.resolve().parent == folder.resolve() else _keep(file, path.name, save_dir)
+        chunks = _chunks(file, path.name, before.st_size, watch or Watch())
+        own = path.resolve().parent == folder.resolve()
+        source = _hashed(chunks, path) if own else _keep(chunks, path.name, save_dir)
         after = os.fstat(descriptor)
     unchanged = (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     if unchanged and time.time() - before.st_mtime > _SETTLED_S:
@@ -84,7 +88,7 @@ def adopt(path: Path, save_dir: Path) -> Source:
 def hashed(path: Path) -> Source:
     """A file that ships with the toolkit, left where it is."""
     with path.open("rb") as file:
-        return _hashed(file, path)
+        return _hashed(_chunks(file, path.name, 0, Watch()), path)
 
 
 def label_of(name: str) -> str:
@@ -117,13 +121,30 @@ def publish(temporary: Path, final: Path) -> None:
             os.close(descriptor)
 
 
-def _keep(data: BinaryIO, name: str, save_dir: Path) -> Source:
+def _chunks(file: BinaryIO, name: str, size: int, watch: Watch) -> Iterator[bytes]:
+    """The file's bytes; `watch` is told when its `size` is known, and may stop it."""
+    done = 0
+    while chunk := _received(file, name):
+        yield chunk
+        done += len(chunk)
+        watch.step(done / size if size else 0.0, "taking in")
+
+
+def _received(data: BinaryIO, name: str) -> bytes:
+    try:
+        return data.read(CHUNK)
+    except (OSError, ValueError) as error:
+        message = f"{name[:80]} broke off while it came in ({error})."
+        raise DataError(message, "Give it again; nothing of it was kept.") from error
+
+
+def _keep(chunks: Iterator[bytes], name: str, save_dir: Path) -> Source:
     folder = uploads_dir(save_dir)
     temporary = folder / f".new-{secrets.token_hex(8)}"
     digest = hashlib.sha256()
     try:
         with temporary.open("xb") as out:
-            while chunk := _received(data, name):
+            for chunk in chunks:
                 digest.update(chunk)
                 out.write(chunk)
         final = folder / f"{digest.hexdigest()[:DIGITS]}-{label_of(name)}.{_extension(name)}"
@@ -135,16 +156,11 @@ def _keep(data: BinaryIO, name: str, save_dir: Path) -> Source:
     return Source(final, digest.hexdigest(), final.name[DIGITS + 1 :])
 
 
-def _received(data: BinaryIO, name: str) -> bytes:
-    try:
-        return data.read(CHUNK)
-    except (OSError, ValueError) as error:
-        message = f"{name[:80]} broke off while it came in ({error})."
-        raise DataError(message, "Give it again; nothing of it was kept.") from error
-
-
-def _hashed(file: BinaryIO, path: Path) -> Source:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+def _hashed(chunks: Iterator[bytes], path: Path) -> Source:
+    running = hashlib.sha256()
+    for chunk in chunks:
+        running.update(chunk)
+    digest = running.hexdigest()
     own = path.name.startswith(digest[:DIGITS] + "-")
     return Source(path, digest, path.name[DIGITS + 1 :] if own else path.name)
 

@@ -28,7 +28,8 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 class TableWriter:
     """Collects rows and writes them below `folder`. `place` turns the mark of a row (a line number, an offset) into
-    words for messages; with `empty_is_missing` an empty cell is a missing one."""
+    words for messages; with `empty_is_missing` an empty cell is a missing one. `told` hears which share of the source
+    is read, as `at` has it, which whoever reads may set; with `known` the source's sha256 stands for its content."""
 
     def __init__(
         self,
@@ -37,7 +38,10 @@ class TableWriter:
         *,
         empty_is_missing: bool = False,
         options: ReadOptions = FIND_OUT,
+        known: str | None = None,
+        told: Callable[[float], None] = lambda share: None,
     ) -> None:
+        self.at: Callable[[], float] = lambda: 0.0
         self.columns: list[str] = []
         self.missing: dict[str, int] = {}
         self.rows = 0
@@ -52,6 +56,8 @@ class TableWriter:
         self._characters = 0
         self._parts: list[Path] = []
         self._part: pq.ParquetWriter | None = None
+        self._told = told
+        self._known = known
         self._hash = hashlib.sha256()
 
     def grow(self, name: str) -> None:
@@ -85,29 +91,38 @@ class TableWriter:
         final: Path,
         label: str,
         notices: Sequence[str],
-        sha256: str | None = None,
         drop: Sequence[str] = (),
         offers: Sequence[Offer] = (),
     ) -> None:
-        """Write what is left and the footer to `final`, without the columns in `drop`. Without the `sha256` of a
-        source, that of the cells stands for it."""
+        """Write what is left and the footer to `final`, without the columns in `drop`. Where the source's sha256 is
+        not known, that of the cells stands for it."""
         self.flush()
         notices = [*notices, *self._repair_notice(), *self._chats.notices()]
-        if self._part is not None:
-            self._part.close()
         kept = [column for column in self.columns if column not in drop]
         missing = {column: self.missing[column] for column in kept}
-        schema = pa.schema([(column, pa.string()) for column in kept])
+        offered = [offer.dump() for offer in (*offers, *self._chats.offers(self._options))]
+        more = {"chats": self._chats.faults, "offers": offered}
+        digest = self._known if self._known is not None else self._hash.hexdigest()
+        last = footer(digest, label, missing, notices, **more)
+        if self._part is not None and len(self._parts) == 1 and not drop:  # it is the table already
+            self._part.add_key_value_metadata(last)
+            self._part.close()
+            self._parts[0].replace(final)
+            return
+        if self._part is not None:
+            self._part.close()
+        self._join_parts(final, kept, last)
+
+    def _join_parts(self, final: Path, columns: Sequence[str], last: dict[str, str]) -> None:
+        """Columns appeared on the way, or one is left out: the parts become one table."""
+        schema = pa.schema([(column, pa.string()) for column in columns])
         with pq.ParquetWriter(final, schema, compression="zstd") as out:
             for part in self._parts:
                 with pq.ParquetFile(part) as file:
                     for index in range(file.num_row_groups):
                         out.write_table(_align(file.read_row_group(index), schema))
                 part.unlink()
-            digest = sha256 if sha256 is not None else self._hash.hexdigest()
-            offered = [offer.dump() for offer in (*offers, *self._chats.offers(self._options))]
-            more = {"chats": self._chats.faults, "offers": offered}
-            out.add_key_value_metadata(footer(digest, label, missing, notices, **more))
+            out.add_key_value_metadata(last)
 
     def flush(self) -> None:
         """Write the batch collected so far; its faults are raised here."""
@@ -117,10 +132,12 @@ class TableWriter:
         batch = pa.RecordBatch.from_arrays(arrays, names=self.columns)
         if self._part is None:
             self._parts.append(self._folder / f"part-{len(self._parts)}.parquet")
-            self._part = pq.ParquetWriter(self._parts[-1], batch.schema, compression="lz4")
+            self._part = pq.ParquetWriter(self._parts[-1], batch.schema, compression="zstd")
         self._part.write_batch(batch)
-        self._hash.update(batch.serialize())
+        if self._known is None:
+            self._hash.update(batch.serialize())
         self._cells, self._marks, self._characters = [], [], 0
+        self._told(self.at())
 
     def _array(self, index: int, cells: Sequence[str | None]) -> pa.Array:
         if self._empty_is_missing:
@@ -130,7 +147,7 @@ class TableWriter:
         present = [cell for cell in cells if cell]
         if present and max(map(len, present)) > MAX_CELL:
             self._refuse(index, cells, lambda cell: len(cell) > MAX_CELL, _too_long)
-        if any("\0" in cell for cell in present):
+        if "\0" in "".join(present):
             self._refuse(index, cells, lambda cell: "\0" in cell, _nul)
         cells = self._chats.look(self.columns[index], cells, self.rows - len(self._cells) + 1)
         try:

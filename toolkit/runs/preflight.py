@@ -15,7 +15,7 @@ from typing import Literal
 from toolkit.config import BUNDLED, Config
 from toolkit.data.prompt import template_problems
 from toolkit.data.rendering import chat_problems, renderer_of
-from toolkit.data.split import size_problems, usable_indices
+from toolkit.data.split import size_problems, usable_count
 from toolkit.data.table import Table
 from toolkit.errors import Problem
 from toolkit.runs.machine import Machine
@@ -72,7 +72,7 @@ def _data(config: Config, table: Table | None) -> list[Problem]:
     if any(problem.severity == "error" for problem in found):
         return [*found, *size_problems(config, table.rows)]
     needed = renderer_of(data, table.columns).columns_needed
-    usable = len(usable_indices(table, needed))
+    usable = usable_count(table, needed)
     if usable < table.rows:
         message = (
             f"{table.rows - usable:,} of {table.rows:,} rows lack a cell that the templates use: they are left out."

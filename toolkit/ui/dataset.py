@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from toolkit.config import Config, DataConfig
 from toolkit.data.limits import SOURCE
+from toolkit.data.opening import StillOpening, opened
 from toolkit.data.prompt import compile_template
-from toolkit.data.sources import open_table
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 
@@ -29,7 +29,8 @@ RETRY_SECONDS = 30.0
 
 
 def open_cached(data: Mapping[str, Any], save_dir: Path, *, again: bool = False) -> Table:
-    """The table of a draft's data section; raises DataError. The same file is opened once a session.
+    """The table of a draft's data section; raises DataError, StillOpening while a big one is on its way. The same file
+    is opened once a session.
 
     A refusal is remembered for a while, because every run of a page asks; again: look anew in any case.
     """
@@ -41,7 +42,9 @@ def open_cached(data: Mapping[str, Any], save_dir: Path, *, again: bool = False)
         if not again and refused is not None and refused[0] == key and time.monotonic() - refused[2] < RETRY_SECONDS:
             raise refused[1]
         try:
-            table = open_table(_source(named), save_dir)
+            table = opened(_source(named), save_dir)
+        except StillOpening:
+            raise
         except DataError as error:
             st.session_state["table_refused"] = (key, error, time.monotonic())
             raise

@@ -13,7 +13,7 @@ from toolkit.data.finding import Finding, Fix
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.forms import layout
-from toolkit.ui import chrome, scroll, state, table_view
+from toolkit.ui import chrome, opening_view, scroll, state, table_view
 from toolkit.ui.checkup import Checkup, checkup
 from toolkit.ui.length_view import token_lengths
 from toolkit.ui.plain import plain
@@ -147,7 +147,7 @@ def _apply(table: Table, fix: Fix) -> None:
             with st.spinner("Making a new version of the data…"):
                 here = versions.Place(str(state.value("data.file_type")), str(state.value("data.path")))
                 made = versions.apply(fix, table, here, state.save_dir())
-                state.choose_dataset(made.file_type, made.path)
+                opening_view.choose(made.file_type, made.path)
         except DataError as error:
             st.session_state[_FAILED] = error
         else:

@@ -11,8 +11,9 @@ from toolkit.data.limits import FIND_OUT, ReadOptions, UnreadableError
 from toolkit.data.uploads import store
 from toolkit.errors import DataError
 from toolkit.rules import path_fault
-from toolkit.ui import state
+from toolkit.ui import opening_view, state
 from toolkit.ui.chrome import show_error
+from toolkit.ui.opening_view import Wish
 from toolkit.ui.plain import plain
 from toolkit.ui.reading_view import ways_out
 from toolkit.ui.words import plural
@@ -39,6 +40,7 @@ def source_picker() -> None:
         persist_state="session",
     )  # fmt: skip
     {"sample": _samples, "upload": _upload, "path": _path, "hub": _hub}[way or "sample"]()
+    opening_view.awaited(_take_wish)
     failed = st.session_state.get("source_error")
     if failed is not None:
         show_error(failed)
@@ -63,16 +65,21 @@ def reread(options: ReadOptions) -> None:
     _take(str(state.value("data.file_type")), str(state.value("data.path")), options, test_path)
 
 
-def _take(file_type: str, path: str, options: ReadOptions = FIND_OUT, test_path: str | None = None) -> None:
+def _take(file_type: str, path: str, options: ReadOptions | None = FIND_OUT, test_path: str | None = None) -> None:
     st.session_state.pop("source_error", None)
     try:
         with st.spinner("Reading the data…"):
-            state.choose_dataset(file_type, path, options, test_path)
+            there = opening_view.choose(file_type, path, options, test_path)
     except DataError as error:
         st.session_state["source_error"], st.session_state["source_wanted"] = error, (file_type, path)
     else:
-        st.session_state.pop("row", None)
+        if there:
+            st.session_state.pop("row", None)
     st.rerun()
+
+
+def _take_wish(wish: Wish) -> None:
+    _take(wish.file_type, wish.path, wish.options, wish.test_path)
 
 
 def _samples() -> None:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from toolkit.config import Config
 from toolkit.data.rendering import renderer_of
-from toolkit.data.split import plan_split, size_problems, split_sizes, usable_indices
+from toolkit.data.split import plan_split, size_problems, split_sizes, usable_count
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
 from toolkit.ui.words import plural
@@ -21,7 +21,7 @@ def usable_rows(table: Table, config: Config) -> int:
         renderer = renderer_of(config.data, table.columns)
     except DataError:
         return table.rows
-    return len(usable_indices(table, renderer.columns_needed))
+    return usable_count(table, renderer.columns_needed)
 
 
 def problems(table: Table, config: Config) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from toolkit.data.opening import StillOpening
 from toolkit.data.prompt import template_problems
 from toolkit.data.rendering import chat_problems
 from toolkit.data.table import Table
@@ -14,7 +15,9 @@ from toolkit.ui.split_view import problems as split_problems
 def data_missing(table: Table | None) -> list[str]:
     """Why the Data page is not done yet; empty when it is."""
     if table is None:
-        return ["Choose a dataset."]
+        return [
+            "Wait until the data is open." if isinstance(state.table_error(), StillOpening) else "Choose a dataset."
+        ]
     config = config_of(state.draft()["data"])
     if config is None:
         return ["Correct the settings marked above."]

@@ -11,7 +11,7 @@ from toolkit.data.stratify import answer_codes
 from toolkit.data.table import Table
 from toolkit.data.uploads import store
 from toolkit.errors import DataError, Problem
-from toolkit.ui import state
+from toolkit.ui import opening_view, state
 from toolkit.ui.chrome import show_error
 from toolkit.ui.form import render_field
 
@@ -63,7 +63,7 @@ def _use(test_path: str | None) -> None:
     options = ReadOptions(**{name: state.value(f"data.{name}") or getattr(FIND_OUT, name) for name in CHOICES})
     try:
         with st.spinner("Reading the data…"):
-            state.choose_dataset(
+            opening_view.choose(
                 str(state.value("data.file_type")), str(state.value("data.path")), options, test_path
             )  # fmt: skip
     except DataError as error:

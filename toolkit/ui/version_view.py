@@ -10,7 +10,7 @@ import streamlit as st
 from toolkit.data import versions
 from toolkit.data.table import Table
 from toolkit.errors import DataError
-from toolkit.ui import state
+from toolkit.ui import opening_view, state
 from toolkit.ui.plain import plain
 
 
@@ -53,7 +53,7 @@ def _history(steps: tuple[str, ...]) -> None:
 def _go(where: str, label: str, icon: str, place: versions.Place | None) -> None:
     if st.button(label, key=f"version_{where}_{label}", icon=icon, type="tertiary", disabled=place is None) and place:
         try:
-            state.choose_dataset(place.file_type, place.path)
+            opening_view.choose(place.file_type, place.path)
             st.session_state.pop("source_error", None)
         except DataError as error:
             st.session_state["source_error"], st.session_state["source_wanted"] = error, (place.file_type, place.path)
