@@ -49,7 +49,7 @@ class Sketches:
     rows: Rows
     keys: Hashes
     long: Rows
-    bands: np.ndarray[Any, np.dtype[np.uint64]]
+    bands: np.ndarray[Any, np.dtype[np.uint32]]
 
 
 def near_pairs(
@@ -78,20 +78,25 @@ def followers(earlier: Rows, later: Rows) -> Rows:
 
 
 def _sketched(table: Table, prompt: Sequence[str], answer: Sequence[str], rows: Rows, tell: Tell) -> Sketches:
-    keys, bands = [hash_texts([])], [np.zeros((0, HASHES // BAND), dtype=np.uint64)]
-    long = [np.zeros(0, dtype=np.int64)]
-    done = 0
+    # one array each, filled as the texts come: joining pieces would hold everything twice
+    keys = np.empty((len(rows), 2), dtype=np.uint64)
+    bands = np.empty((len(rows), HASHES // BAND), dtype=np.uint32)
+    long = np.empty(len(rows), dtype=np.int64)
+    done = filled = 0
     for part in _normal_texts(table, prompt, answer, rows):
         prompts, answers, numbers = (part.column(at).to_pylist() for at in range(3))
         whole = [f"{p}{_SEPARATOR}{a}" for p, a in zip(prompts, answers, strict=True)]
-        keys.append(hash_texts([f"{w}{_SEPARATOR}{n}".encode() for w, n in zip(whole, numbers, strict=True)]))
+        texts = [f"{w}{_SEPARATOR}{n}".encode() for w, n in zip(whole, numbers, strict=True)]
+        keys[done : done + len(whole)] = hash_texts(texts)
         fit = [at for at, text in enumerate(whole) if len(text) >= SHORTEST]
         if fit:
-            long.append(np.array(fit, dtype=np.int64) + done)
-            bands.append(_bands([whole[at] for at in fit]))
+            end = filled + len(fit)
+            long[filled:end] = np.array(fit, dtype=np.int64) + done
+            bands[filled:end] = _bands([whole[at] for at in fit])
+            filled = end
         done += len(whole)
         tell(done / max(1, len(rows)))
-    return Sketches(rows, np.concatenate(keys), np.concatenate(long), np.concatenate(bands))
+    return Sketches(rows, keys, long[:filled], bands[:filled])
 
 
 def _normal_texts(
@@ -148,8 +153,10 @@ def _in_bucket(band: np.ndarray[Any, Any]) -> Rows:
     ranked = band[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
     sizes = np.diff(np.append(starts, len(band)))
-    first = np.repeat(starts, sizes)
-    at = np.arange(len(band))
+    shared = sizes > 1  # nearly every row is alone in its bucket
+    order, sizes = order[np.repeat(shared, sizes)], sizes[shared]
+    first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    at = np.arange(len(order))
     anchors = [first + step for step in range(ANCHORS)] + [at - 1]
     pairs = [np.column_stack([order[anchor[ok]], order[at[ok]]]) for anchor in anchors
              for ok in [(anchor < at) & (anchor >= first)]]  # fmt: skip
@@ -157,7 +164,7 @@ def _in_bucket(band: np.ndarray[Any, Any]) -> Rows:
 
 
 def _bands(texts: Sequence[str]) -> np.ndarray[Any, Any]:
-    """(texts, HASHES / BAND) of uint64: equal where all hashes of a band are."""
+    """(texts, HASHES / BAND) of uint32: equal where all hashes of a band are, and by chance once in billions."""
     hashes, offsets = _shingles([text.encode() for text in texts])
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, HASHES, _SEED)
     digests = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(texts), -1, BAND)
@@ -165,7 +172,7 @@ def _bands(texts: Sequence[str]) -> np.ndarray[Any, Any]:
     for at in range(BAND):
         mixed = (mixed ^ digests[:, :, at]) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
-    return mixed
+    return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
 def _shingles(raw: Sequence[bytes]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -15,6 +15,7 @@ from toolkit.config import DataConfig
 from toolkit.data.limits import read_options
 from toolkit.data.sources import open_table
 from toolkit.data.table import Table
+from toolkit.data.uploads import given_name
 from toolkit.data.watch import Watch
 from toolkit.errors import DataError
 
@@ -85,7 +86,7 @@ def opening(data: DataConfig, save_dir: Path) -> Opening:
     with _lock:
         known = _going.get(key)
         if known is None:
-            known = _going[key] = Opening(key, Path(str(data.path)).name)
+            known = _going[key] = Opening(key, given_name(Path(str(data.path))))
             threading.Thread(target=_work, args=(known, data, save_dir), name="open-dataset", daemon=True).start()
         return known
 

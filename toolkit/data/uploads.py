@@ -27,6 +27,7 @@ DIGITS = 12
 CHUNK = 1 << 20
 EXTENSIONS = ("csv", "tsv", "txt", "json", "jsonl", "ndjson", "parquet")
 _SETTLED_S = 2.0
+ABANDONED_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def adopt(path: Path, save_dir: Path, watch: Watch | None = None) -> Source:
         what = "a folder" if stat.S_ISDIR(before.st_mode) else "not an ordinary file"
         raise DataError(f"{path} is {what}.", "Give the path of one CSV or JSON file.")
     with os.fdopen(descriptor, "rb") as file:
-        key = (str(folder.absolute()), str(path.absolute()), before.st_ino, before.st_size, before.st_mtime_ns)
+        key = _key(folder, path, before)
         known = _known.get(key)
         if known is not None and known.path.exists():
             return known
@@ -83,6 +84,67 @@ def adopt(path: Path, save_dir: Path, watch: Watch | None = None) -> Source:
     if unchanged and time.time() - before.st_mtime > _SETTLED_S:
         _known[key] = source
     return source
+
+
+class Incoming:
+    """A file that arrives in pieces, written aside and hashed on the way. Raises DataError where it can't begin."""
+
+    def __init__(self, save_dir: Path) -> None:
+        folder = uploads_dir(save_dir)
+        self.path = folder / f".new-{secrets.token_hex(8)}"
+        self._digest = hashlib.sha256()
+        try:
+            self._out = self.path.open("xb")
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def write(self, piece: bytes) -> None:
+        """Raises OSError."""
+        self._digest.update(piece)
+        self._out.write(piece)
+
+    def close(self) -> None:
+        self._out.close()
+
+    def discard(self) -> None:
+        """It is not wanted, or not whole."""
+        self._out.close()
+        self.path.unlink(missing_ok=True)
+
+
+def take_in(file: Incoming, name: str, save_dir: Path) -> Path:
+    """Keep a file that has arrived whole; raises DataError when it can't be."""
+    folder = uploads_dir(save_dir)
+    final = folder / f"{file.sha256[:DIGITS]}-{label_of(name)}.{_extension(name)}"
+    try:
+        file.close()
+        if file.path.parent.resolve() == folder.resolve():
+            publish(file.path, final)
+            made = final.stat()
+            _known[_key(folder, final, made)] = Source(final, file.sha256, final.name[DIGITS + 1 :])
+            return final
+        with file.path.open("rb") as there:  # the draft's folder is another one than the app's
+            return store(there, name, save_dir)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        file.discard()
+
+
+def sweep(save_dir: Path) -> None:
+    """Remove what was left half written by an app that died."""
+    for file in uploads_dir(save_dir).glob(".new-*"):
+        if time.time() - file.stat().st_mtime > ABANDONED_S:
+            file.unlink(missing_ok=True)
+
+
+def given_name(path: Path) -> str:
+    """What people call a file: its name without the digits that an upload's begins with."""
+    return re.sub(rf"^[0-9a-f]{{{DIGITS}}}-", "", path.name)
 
 
 def hashed(path: Path) -> Source:
@@ -119,6 +181,10 @@ def publish(temporary: Path, final: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _key(folder: Path, path: Path, found: os.stat_result) -> tuple[str, str, int, int, int]:
+    return str(folder.absolute()), str(path.absolute()), found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _chunks(file: BinaryIO, name: str, size: int, watch: Watch) -> Iterator[bytes]:

@@ -10,7 +10,6 @@ import streamlit as st
 from toolkit.config import DataConfig
 from toolkit.data.sources import open_table
 from toolkit.data.table import Table
-from toolkit.data.uploads import store
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import place, state
 from toolkit.evaluation.place import Evaluation, Spec
@@ -21,6 +20,7 @@ from toolkit.ui import state as workspace
 from toolkit.ui.chrome import show_error
 from toolkit.ui.plain import plain
 from toolkit.ui.prompt_set_editor import editor_button
+from toolkit.ui.receiving import keep
 from toolkit.ui.run_table import Entry
 from toolkit.ui.words import count
 
@@ -114,7 +114,7 @@ def _file(run: RunDir) -> Table | None:
         return None
     try:
         kind = "csv" if given.name.lower().endswith(".csv") else "json"
-        path = store(given, given.name, workspace.save_dir())
+        path = keep(given, workspace.save_dir())
         with st.spinner("Reading the file…"):
             table = open_table(DataConfig(file_type=kind, path=str(path)), workspace.save_dir())
         _, stub = templates_for(read_config(run), table.columns, table.label)

@@ -18,7 +18,7 @@ from toolkit.data.opening import Opening, StillOpening, give_up, opening
 from toolkit.runs.durable import durable_write
 from toolkit.ui import state
 from toolkit.ui.plain import plain
-from toolkit.ui.words import duration
+from toolkit.ui.words import duration, share
 
 PERIOD_S = 1.0
 
@@ -67,7 +67,7 @@ def choose(file_type: str, path: str, options: ReadOptions | None = None, test_p
 
 def awaited(take: Callable[[Wish], None]) -> None:
     """The dataset that is on its way, if there is one; `take` takes it once it is there, or says why it is not."""
-    wish = _wish()
+    wish = wished()
     if wish is None:
         return
     try:
@@ -89,11 +89,11 @@ def going(one: Opening) -> None:
 def _progress(one: Opening, wanted: bool) -> None:
     if one.over.is_set():
         st.rerun()
-    share, words, left = one.progress
+    done, words, left = one.progress
     wait = f", about {duration(left)} left" if left is not None else ""
-    text = f":material/hourglass_top: Opening **{plain(one.label)}**: {plain(words)}, {share:.0%}{wait}"
+    text = f":material/hourglass_top: Opening **{plain(one.label)}**: {plain(words)}, {share(round(done, 2))}{wait}"
     with st.container(border=True):
-        st.progress(share, text=text)
+        st.progress(done, text=text)
         if wanted:
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.caption("It goes on while you look at other pages; the former dataset stays in use until then.")
@@ -107,7 +107,8 @@ def _file() -> Path:
     return state.home() / "opening.json"
 
 
-def _wish() -> Wish | None:
+def wished() -> Wish | None:
+    """What was chosen and is not there yet."""
     try:
         return Wish.load(_file().read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -7,13 +7,13 @@ import streamlit as st
 
 from toolkit.config import DataConfig
 from toolkit.data.sources import open_table
-from toolkit.data.uploads import store
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import prompt_sets
 from toolkit.evaluation.prompt_sets import PromptSet
 from toolkit.ui import state
 from toolkit.ui.chrome import show_error
 from toolkit.ui.plain import plain
+from toolkit.ui.receiving import keep
 
 PROMPT, EXPECTED = "Prompt", "Expected answer"
 
@@ -71,7 +71,7 @@ def _buttons(chosen: PromptSet | None, name: str, table: pd.DataFrame) -> None:
 
 
 def _from_file(given: object, name: str) -> PromptSet:
-    path = store(given, given.name, state.save_dir())  # type: ignore[arg-type, attr-defined]
+    path = keep(given, state.save_dir())  # type: ignore[arg-type]
     with st.spinner(f"Reading {plain(path.name)}…"):
         return prompt_sets.from_table(
             name, open_table(DataConfig(file_type="csv", path=str(path)), state.save_dir())

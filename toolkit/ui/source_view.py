@@ -8,7 +8,6 @@ import streamlit as st
 
 from toolkit.config import BUNDLED
 from toolkit.data.limits import FIND_OUT, ReadOptions, UnreadableError
-from toolkit.data.uploads import store
 from toolkit.errors import DataError
 from toolkit.rules import path_fault
 from toolkit.ui import opening_view, state
@@ -16,6 +15,7 @@ from toolkit.ui.chrome import show_error
 from toolkit.ui.opening_view import Wish
 from toolkit.ui.plain import plain
 from toolkit.ui.reading_view import ways_out
+from toolkit.ui.receiving import keep
 from toolkit.ui.words import plural
 
 SAMPLES = (
@@ -51,10 +51,11 @@ def source_picker() -> None:
 
 
 def _way_of_draft() -> str:
-    path = str(state.value("data.path"))
+    wish = opening_view.wished()
+    path = wish.path if wish else str(state.value("data.path"))
     if path.startswith(BUNDLED):
         return "sample"
-    if state.value("data.file_type") == "huggingface":
+    if (wish.file_type if wish else state.value("data.file_type")) == "huggingface":
         return "hub"
     return "upload" if (state.save_dir() / "uploads") in Path(path).parents else "path"
 
@@ -97,8 +98,9 @@ def _samples() -> None:
 def _upload() -> None:
     turn = st.session_state.setdefault("upload_turn", 0)
     limit = int(st.get_option("server.maxUploadSize"))
+    most = f"{limit / 1024:g} GB" if limit >= 1024 else f"{limit} MB"
     given = st.file_uploader(
-        f"A CSV, JSON (array of objects), JSONL or Parquet file, up to {limit} MB",
+        f"A CSV, JSON (array of objects), JSONL or Parquet file, up to {most}",
         type=["csv", "tsv", "json", "jsonl", "parquet"], key=f"upload_{turn}",
         help="The file is kept in the workspace folder and read on this machine alone. Larger ones: choose Path.",
     )  # fmt: skip
@@ -107,7 +109,7 @@ def _upload() -> None:
     # a new key drops the widget's value: the file is on disk now, and must not stay in the server's memory too
     st.session_state["upload_turn"] = turn + 1
     try:
-        stored = store(given, given.name, state.save_dir())
+        stored = keep(given, state.save_dir())
     except DataError as error:
         st.session_state["source_error"] = error
         st.rerun()

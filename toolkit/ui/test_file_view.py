@@ -9,11 +9,11 @@ from toolkit.data.limits import CHOICES, FIND_OUT, ReadOptions
 from toolkit.data.rendering import renderer_of
 from toolkit.data.stratify import answer_codes
 from toolkit.data.table import Table
-from toolkit.data.uploads import store
 from toolkit.errors import DataError, Problem
 from toolkit.ui import opening_view, state
 from toolkit.ui.chrome import show_error
 from toolkit.ui.form import render_field
+from toolkit.ui.receiving import keep
 
 FEW_ROWS = 200_000
 """Up to so many rows the page counts the answers."""
@@ -51,7 +51,7 @@ def _upload() -> None:
         if given is not None:
             st.session_state["test_upload_turn"] = turn + 1
             try:
-                path = str(store(given, given.name, state.save_dir()))
+                path = str(keep(given, state.save_dir()))
             except DataError as error:
                 st.session_state["test_file_error"] = error
                 st.rerun()
