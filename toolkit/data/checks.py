@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pyarrow as pa
 
 from toolkit.config import Config, DataConfig
 from toolkit.data import column_checks, text_checks
@@ -38,6 +39,7 @@ def examine(table: Table, data: DataConfig, tell: Progress = lambda share, words
     for at, (words, check) in enumerate(CHECKS):
         tell(0.1 + 0.4 * at / len(CHECKS), words)
         found += check(subject)
+        pa.default_memory_pool().release_unused()  # each check reads the text anew; what it leaves would add up
     found += _near(subject, lambda share: tell(0.5 + 0.5 * share, "looking for near duplicates"))
     notes = []
     if subject.used.size > LIMIT:

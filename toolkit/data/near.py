@@ -37,6 +37,8 @@ COMPARED = 4_000
 _SEED = 42
 _CHUNK = 4_096
 _PAIRS = 32_768
+_TIDY = 100_000
+"""Rows after which memory that is no longer used goes back."""
 _SEPARATOR = "\x1f"
 Tell = Callable[[float], None]
 
@@ -95,6 +97,8 @@ def _sketched(table: Table, prompt: Sequence[str], answer: Sequence[str], rows: 
             bands[filled:end] = _bands([whole[at] for at in fit])
             filled = end
         done += len(whole)
+        if done % _TIDY < len(whole):
+            pa.default_memory_pool().release_unused()
         tell(done / max(1, len(rows)))
     return Sketches(rows, keys, long[:filled], bands[:filled])
 
