@@ -40,7 +40,7 @@ class Behind:
         self.got.append(UploadedFileRec("1", file.filename or "", file.content_type or "", await file.read()))
         return Response(status_code=self._status)
 
-    def put(self, content: bytes, session: str = "alive", **more: Any) -> int:
+    def put(self, content: bytes, session: str = "alive", /, **more: Any) -> int:
         async def ask() -> int:
             transport = httpx.ASGITransport(app=self.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:

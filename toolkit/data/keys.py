@@ -17,6 +17,7 @@ from toolkit.data.table import Table
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
+_BATCH = 4_096
 _MISSING = b"\xff" * 16
 
 
@@ -32,7 +33,7 @@ def column_hashes(table: Table, columns: Sequence[str]) -> dict[str, Hashes]:
     if not names:
         return {}
     parts: dict[str, list[Hashes]] = {name: [] for name in names}
-    for batch in table.batches(names):
+    for batch in table.batches(names, _BATCH):
         for name, cells in zip(names, batch.columns, strict=True):
             parts[name].append(_hashes(cells))
     empty = np.zeros((0, 2), dtype=np.uint64)

@@ -35,7 +35,7 @@ COMPARED = 4_000
 """Characters of a text that are compared: what differs only after these counts as near."""
 
 _SEED = 42
-_CHUNK = 4_096
+_CHUNK = 1_024
 _PAIRS = 32_768
 _TIDY = 100_000
 """Rows after which memory that is no longer used goes back."""
