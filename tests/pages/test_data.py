@@ -154,7 +154,7 @@ def test_the_uploader_says_its_limit_and_the_way_round(stage: Stage) -> None:
     app.button_group(key="source_way").set_value("upload").run()
     (box,) = [entry for entry in stage.checked(app).file_uploader if entry.label.startswith("A CSV")]
     assert "up to" in box.label
-    assert "MB" in box.label
+    assert "up to 2 GB" in box.label
     assert "choose Path" in box.help
     told = [f"{box.label}. {box.help}"]
     golden.hold(Path(__file__).with_name("golden_situations.json"), "file above the limit",
