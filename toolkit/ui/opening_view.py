@@ -17,6 +17,7 @@ from toolkit.data.limits import CHOICES, ReadOptions
 from toolkit.data.opening import Opening, StillOpening, give_up, opening
 from toolkit.runs.durable import durable_write
 from toolkit.ui import state
+from toolkit.ui.draft_file import home
 from toolkit.ui.plain import plain
 from toolkit.ui.words import duration, share
 
@@ -104,7 +105,7 @@ def _progress(one: Opening, wanted: bool) -> None:
 
 
 def _file() -> Path:
-    return state.home() / "opening.json"
+    return home() / "opening.json"
 
 
 def wished() -> Wish | None:
