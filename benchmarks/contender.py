@@ -87,6 +87,7 @@ def trl(folder: Path, train: list[dict[str, str]], bf16: bool, clock: Clock) -> 
         args=SFTConfig(
             output_dir=str(folder / "out"), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=RATE,
             max_length=LENGTH, bf16=bf16, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True,
+            logging_steps=1,  # the last step's loss is compared
         ),
         train_dataset=data,
         peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
@@ -94,11 +95,12 @@ def trl(folder: Path, train: list[dict[str, str]], bf16: bool, clock: Clock) -> 
     return timed(trainer, clock)
 
 
-def timed(trainer: Any, clock: Clock) -> Any:
+def timed(trainer: Any, clock: Clock) -> tuple[Any, float]:
+    """(the trained model, the last step's loss)"""
     clock.start()
     trainer.train()
     clock.stop()
-    return trainer.model
+    return trainer.model, next(row["loss"] for row in reversed(trainer.state.log_history) if "loss" in row)
 
 
 def llamafactory(folder: Path, kind: str, bf16: bool, best: bool, clock: Clock) -> tuple[Path, float]:
@@ -168,7 +170,7 @@ def main() -> None:
         rows = prepared(folder, train)[1].table.to_pylist()
         model = HandLlama(folder / "model", torch.bfloat16 if bf16 else torch.float32, RANK, ALPHA)
         clock.start()
-        train_by_hand(model, rows, BATCH, RATE, 1)
+        found["loss"] = train_by_hand(model, rows, BATCH, RATE, 1)
         clock.stop()
         found["peak_bytes"] = peak_bytes()
         with torch.no_grad():
@@ -178,7 +180,7 @@ def main() -> None:
         out, found["loss"] = llamafactory(folder, kind, bf16, name.endswith("best"), clock)
         found["peak_bytes"], found["adapter"] = peak_bytes(), str(out)
     else:
-        adapter = (ours if name == "ours" else trl)(folder, train, bf16, clock)
+        adapter, found["loss"] = (ours if name == "ours" else trl)(folder, train, bf16, clock)
         found["peak_bytes"] = peak_bytes()
         found["held_out"] = held_out_loss(folder, adapter, held_out)
     print(json.dumps({"name": name, "cpu_s": clock.cpu, "wall_s": clock.wall, **found}))

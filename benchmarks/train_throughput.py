@@ -1,7 +1,7 @@
 """Tokens per second of this project beside a plain TRL script, LLaMA-Factory, and a loop written by hand.
 
-    PYTHONPATH=. python -m benchmarks.train_throughput [--rows 120] [--rounds 1] [--threads 1]
-        [--llamafactory PYTHON | --install-llamafactory FOLDER] [--out benchmarks/results/throughput.json]
+    PYTHONPATH=. python -m benchmarks.train_throughput [--rows 64] [--rounds 1] [--threads 1]
+        [--llamafactory PYTHON | --install-llamafactory FOLDER] [--json FILE]
 
 The same 16 M Llama from random weights, the same rows, LoRA of rank 16 on every linear map, batches of 8, one epoch;
 every contender in a process of its own, one after the other, round by round, so that a busy moment hits all of them.
@@ -130,7 +130,8 @@ def line(row: dict[str, Any]) -> str:
         return f"{head} failed: {row['failed']}"
     return (
         f"{head} {row['tokens'] / row['cpu_s']:7.0f} tokens/CPU-s {row['tokens'] / row['wall_s']:7.0f} tokens/s"
-        f"  peak {row['peak_bytes'] / 1e6:6.0f} MB  held-out loss {row.get('held_out', float('nan')):.4f}"
+        f"  peak {row['peak_bytes'] / 1e6:6.0f} MB"
+        f"  last loss {row.get('loss', float('nan')):.3f}  held-out loss {row.get('held_out', float('nan')):.4f}"
         f"  (load {row['load']:.1f})"
     )
 
@@ -141,16 +142,19 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     good = [row for row in found if "failed" not in row]
     for kind, precision in sorted({(row["kind"], row["precision"]) for row in good}):
         here = [row for row in good if (row["kind"], row["precision"]) == (kind, precision)]
-        speed, peak = {}, {}
+        speed, wall, peak = {}, {}, {}
         for name in {row["name"] for row in here}:
             own = [row for row in here if row["name"] == name]
             speed[name] = statistics.median(row["tokens"] / row["cpu_s"] for row in own)
+            wall[name] = statistics.median(row["tokens"] / row["wall_s"] for row in own)
             peak[name] = statistics.median(row["peak_bytes"] for row in own)
         others = [name for name in speed if name != "ours"] if "ours" in speed else []
         result.append({
-            "kind": kind, "precision": precision, "tokens_per_cpu_second": speed, "peak_bytes": peak,
+            "kind": kind, "precision": precision, "tokens_per_cpu_second": speed, "tokens_per_second": wall,
+            "peak_bytes": peak,
             "speed_of_ours_over": {name: round(speed["ours"] / speed[name], 2) for name in others},
             "memory_of_ours_over": {name: round(peak["ours"] / peak[name], 2) for name in others},
+            "last_loss": {row["name"]: row.get("loss") for row in here},
             "held_out": {row["name"]: row.get("held_out") for row in here},
         })  # fmt: skip
     return result
@@ -158,7 +162,7 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=120)
+    parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
@@ -166,7 +170,7 @@ def main() -> None:
     parser.add_argument("--llamafactory", type=Path, help="python of an environment that has it")
     parser.add_argument("--install-llamafactory", type=Path, help="folder for such an environment")
     parser.add_argument("--gpu", action="store_true", help="the GPU part alone")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     notes = []
     foreign: Path | str | None = given.llamafactory
@@ -190,8 +194,8 @@ def main() -> None:
     }  # fmt: skip
     text = json.dumps(body, indent=1, default=str)
     print(json.dumps({key: body[key] for key in ("summary", "gpu", "not_measured")}, indent=1))
-    if given.out:
-        given.out.write_text(text + "\n")
+    if given.json:
+        given.json.write_text(text + "\n")
 
 
 if __name__ == "__main__":

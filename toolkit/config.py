@@ -157,11 +157,11 @@ class TrainingArgs(Section):
         1, ge=1, le=65536, description="Number of steps for gradient accumulation"
     )
     gradient_checkpointing: Optional[bool] = Field(False, description="Flag to enable gradient checkpointing")
-    optim: Optional[str] = Field("adamw_torch", description="Optimizer")
+    optim: Optional[str] = Field(None, description="Optimizer")
     logging_steps: Optional[int] = Field(1, ge=1, description="Number of logging steps")
     learning_rate: Optional[float] = Field(3e-3, gt=0, le=10, description="Learning rate")
-    bf16: Optional[bool] = Field(False, description="Flag to enable bf16")
-    tf32: Optional[bool] = Field(False, description="Flag to enable tf32")
+    bf16: Optional[bool] = Field(None, description="Flag to enable bf16")
+    tf32: Optional[bool] = Field(None, description="Flag to enable tf32")
     fp16: Optional[bool] = Field(False, description="Flag to enable fp16")
     max_grad_norm: Optional[float] = Field(1.0, ge=0, description="Maximum gradient norm")
     warmup_ratio: Optional[float] = Field(0.05, ge=0, lt=1, description="Warmup ratio")
@@ -189,6 +189,7 @@ class SftArgs(Section):
     )
     # added
     completion_only_loss: schema_added.CompletionOnlyLoss = True
+    packing: schema_added.Packing = None
 
 
 class TrainingConfig(Section):

@@ -15,6 +15,13 @@ _Character = Annotated[str, StringConstraints(min_length=1, max_length=1)]
 
 Accepted = Annotated[Optional[List[_Name]], Field(description="Hard stops that you have looked at and mean")]
 CompletionOnlyLoss = Annotated[bool, Field(description="Learn the completion alone; off: the prompt too")]
+Packing = Annotated[
+    Optional[Literal["grouped", "packed"]],
+    Field(
+        description="How examples share a batch: like lengths together, or packed into full rows, where the batch size "
+        "counts rows; empty means: what is faster on this device"
+    ),
+]
 UseChatTemplate = Annotated[
     Optional[bool],
     Field(description="Wrap prompt and completion in the tokenizer's chat template; empty means: when it has one"),

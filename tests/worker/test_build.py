@@ -37,6 +37,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.stratify": (True, {}),
     "data.accepted": (["placeholder"], {}),
     "training.sft_args.completion_only_loss": (False, {}),
+    "training.sft_args.packing": ("packed", {}),
     "model.hf_model_ckpt": ("another", {}),
     "model.device_map": ("cuda:0", {}),
     "model.quantize": (True, {}),
@@ -66,8 +67,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "training.training_args.optim": ("sgd", {}),
     "training.training_args.logging_steps": (2, {}),
     "training.training_args.learning_rate": (1e-4, {}),
-    "training.training_args.bf16": (True, {}),
-    "training.training_args.tf32": (True, {}),
+    "training.training_args.bf16": (False, {}),
+    "training.training_args.tf32": (False, {}),
     "training.training_args.fp16": (True, {}),
     "training.training_args.max_grad_norm": (0.0, {}),
     "training.training_args.warmup_ratio": (0.5, {}),
@@ -116,6 +117,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
 @pytest.fixture
 def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """config -> {group: {key: value}}: everything that the worker hands on."""
+    from toolkit import choices
     from toolkit.worker import build, dataset, film, model
     from toolkit.worker.splits import Source
 
@@ -143,6 +145,7 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
             "worker": {
                 "chat": dataset.chat_enabled(config, tokenizer),
                 "folder": folder.name,
+                "packs": choices.packs(config, place),
                 "stops": blocking([Fault("placeholder", "", "", 1)], data.accepted or ()),
                 "mask": dataset.prepare(
                     [renderer.example(ROWS[0])],
@@ -183,6 +186,8 @@ def test_changing_a_leaf_changes_what_the_library_gets(leaf: str, effects: Any) 
         key = "stops" if leaf == "data.accepted" else "mask"
     elif leaf == "model.hf_model_ckpt":
         key = "folder"
+    elif leaf == "training.sft_args.packing":
+        key = "packs"
     elif leaf.startswith("training.pinned"):
         key = "pins"
     elif leaf.startswith("data."):

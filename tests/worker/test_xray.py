@@ -69,9 +69,24 @@ def first_batch(run: RunDir) -> list[tuple[list[int], list[int]]]:
         patch.setattr(PreparedTrainer, "compute_loss", stop_at_loss)
         trainer.train()
     batch = seen[0]
+    if "position_ids" in batch:
+        return unpacked(batch)
     sizes = batch["attention_mask"].sum(1).tolist()
     return [(ids[:size].tolist(), labels[:size].tolist())
             for ids, labels, size in zip(batch["input_ids"], batch["labels"], sizes, strict=True)]  # fmt: skip
+
+
+def unpacked(batch: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
+    """(ids, labels) of each example in packed rows: it begins at position 0 and goes on while positions count up."""
+    found: list[tuple[list[int], list[int]]] = []
+    for row in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), batch["position_ids"].tolist(), strict=True):
+        for token, label, position in zip(*row, strict=True):
+            if position == 0:
+                found.append(([], []))
+            assert position == len(found[-1][0])
+            found[-1][0].append(token)
+            found[-1][1].append(label)
+    return [one for one in found if len(one[0]) > 1]  # padding is one token at a time
 
 
 def shown_rows(run: RunDir, config: Config, count: int = len(CELLS)) -> dict[int, dict[str, Any]]:
@@ -134,6 +149,15 @@ def test_the_first_batch_of_conversations_is_what_was_shown(length: int, tiny_mo
     assert len(shown[2]["answers"]) == 1, "the answer of weight 0 is none"
     assert "tm" in states.rstrip("c"), "an earlier answer is learned, and what follows is not"
     assert ("c" in states) == (length == SHORT)
+
+
+def test_packed_rows_hold_what_was_shown(tiny_model: Path, save_dir: Path) -> None:
+    run = run_of(save_dir, tiny_model, 200, packing="packed")
+    shown = shown_rows(run, read_config(run))
+    expected = [as_trained(one) for one in shown.values() if one["usable"]]
+    batch = first_batch(run)
+    assert len(batch) == len(expected) - 1
+    assert all((ids, [-100, *labels[1:]]) in expected for ids, labels in batch)
 
 
 def test_the_prompt_is_learned_too_when_the_switch_says_so(tiny_plain_model: Path, save_dir: Path) -> None:

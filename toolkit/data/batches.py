@@ -1,9 +1,10 @@
-"""Which rows share a batch: like lengths together, batches in random order, the longest first. Pure; numpy alone."""
+"""Which rows share a batch, and which share a packed row: like lengths together, or a best fit. Pure; numpy alone."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left, insort
 from typing import Any
 
 import numpy as np
@@ -44,3 +45,33 @@ def batches_of_like_length(
     longest = max(range(len(batches)), key=lambda i: lengths[batches[i]].max())
     others = [i for i in random.permutation(len(batches)) if i != longest]
     return [batches[i] for i in [longest, *others]]
+
+
+def best_fit(lengths: Numbers, capacity: int, seed: int = 0, epoch: int = 0) -> list[Numbers]:
+    """Positions in `lengths`, packed row by packed row of at most `capacity` tokens; each comes once.
+
+    The longest first, each into the row that it fills best. Which of several like lengths goes where follows from seed
+    and epoch; the number of packed rows follows from the lengths alone. A longer row than fits has one to itself.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    packed: list[list[int]] = []
+    by_room: dict[int, list[int]] = {}
+    rooms: list[int] = []  # the keys of by_room, ascending
+    for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        at = bisect_left(rooms, length)
+        if at == len(rooms):
+            where, left = len(packed), capacity - length
+            packed.append([])
+        else:
+            room = rooms[at]
+            where, left = by_room[room].pop(), room - length
+            if not by_room[room]:
+                del by_room[room], rooms[at]
+        packed[where].append(row)
+        if left > 0:
+            if left not in by_room:
+                by_room[left] = []
+                insort(rooms, left)
+            by_room[left].append(where)
+    return [np.asarray(rows, dtype=np.int64) for rows in packed]

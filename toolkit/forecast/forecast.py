@@ -10,9 +10,11 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from toolkit.choices import Place, max_length, precision
+import numpy as np
+
+from toolkit.choices import Place, max_length, packs, precision
 from toolkit.config import Config
-from toolkit.data.batches import batches_of_like_length, count_batches
+from toolkit.data.batches import Numbers, batches_of_like_length, best_fit, count_batches
 from toolkit.forecast.adapter import Adapter, adapter_of
 from toolkit.forecast.lengths import Lengths
 from toolkit.forecast.memory import RUNTIME_BYTES, Load, Memory, memory_of
@@ -103,19 +105,27 @@ class _Epoch:
     limit: int
     batch_size: int
     processes: int
+    packed: bool = False
 
     @cached_property
     def parts(self) -> list[tuple[int, int, int]]:
         """(rows, longest, real tokens) of each simulated batch of one process."""
-        rows = min(self.lengths.train, SIMULATED_ROWS)
-        tokens = replace(self.lengths, train=rows).of_all(self.limit)
+        tokens = self._tokens
         found = batches_of_like_length(tokens, self.batch_size, self.processes)
         each = self.processes
         return [(math.ceil(len(b) / each), int(tokens[b].max()), int(tokens[b].sum()) // each) for b in found]
 
+    @cached_property
+    def _tokens(self) -> Numbers:
+        """Of each simulated row: an example, or several that are packed."""
+        tokens = replace(self.lengths, train=min(self.lengths.train, SIMULATED_ROWS)).of_all(self.limit)
+        return np.array([tokens[row].sum() for row in best_fit(tokens, self.limit)]) if self.packed else tokens
+
     @property
     def batches(self) -> int:
-        return count_batches(self.lengths.train, self.batch_size, self.processes)
+        scale = self.lengths.train / max(min(self.lengths.train, SIMULATED_ROWS), 1)
+        rows = round(len(self._tokens) * scale) if self.packed else self.lengths.train
+        return count_batches(rows, self.batch_size, self.processes)
 
 
 def forecast(config: Config, scene: Scene, correction: Correction | None = None) -> Forecast:
@@ -124,7 +134,8 @@ def forecast(config: Config, scene: Scene, correction: Correction | None = None)
     args = config.training.training_args
     adapter = adapter_of(config.lora, scene.shape)
     batch_size = args.per_device_train_batch_size or LIBRARY_BATCH
-    epoch = _Epoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes)
+    packed = packs(config, scene.place)
+    epoch = _Epoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes, packed)
     rows, longest, real = max(epoch.parts, key=lambda part: part[0] * part[1])
     share = scene.lengths.trained_share(epoch.limit)
     load = _load(config, scene, rows, longest, round(real * share))

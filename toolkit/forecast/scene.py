@@ -85,13 +85,12 @@ def _uses_chat(config: Config, base: Base) -> bool:
 
 def _scene(config: Config, base: Base, lengths: Lengths, machine: Machine | None) -> Scene:
     shape = read_shape(base.config)
-    gpu = machine is not None and machine.cuda and config.model.device_map != "cpu"
     processes = process_count(config, machine) if config.accelerate else 1
     file_bytes = 2 if base.halves else 4
     download = 0.0 if base.weights else float(shape.parameters * file_bytes)
-    if gpu and machine is not None:
+    place = place_on(config, machine, processes)
+    if place.cuda and machine is not None:
         card = machine.gpus[0]
-        place = Place(True, card.capability, machine.bf16_gpu, processes)
         return Scene(shape, lengths, place, card.memory_bytes, 1, card.name, file_bytes, download)
     memory = psutil.virtual_memory()
     limit = min(memory.total, container_limit() or memory.total)
@@ -100,7 +99,7 @@ def _scene(config: Config, base: Base, lengths: Lengths, machine: Machine | None
     return Scene(
         shape,
         lengths,
-        Place(processes=processes),
+        place,
         limit / processes,
         threads,
         "",
@@ -108,6 +107,14 @@ def _scene(config: Config, base: Base, lengths: Lengths, machine: Machine | None
         download,
         free / processes,
     )
+
+
+def place_on(config: Config, machine: Machine | None, processes: int = 1) -> Place:
+    """Where the run of `config` would compute on `machine`; a CPU while nothing is known of it."""
+    if machine is None or not machine.cuda or config.model.device_map == "cpu":
+        return Place(processes=processes)
+    flash, liger = ("flash_attn" in machine.versions, "liger_kernel" in machine.versions)
+    return Place(True, machine.gpus[0].capability, machine.bf16_gpu, processes, flash, liger)
 
 
 def container_limit() -> int | None:

@@ -10,7 +10,7 @@ from toolkit.errors import Problem
 from toolkit.forms import layout
 from toolkit.runs.accelerate_file import accelerate_yaml
 from toolkit.runs.machine import machine_if_known
-from toolkit.ui import chrome, form, state, summary
+from toolkit.ui import chosen_view, chrome, form, state, summary
 from toolkit.ui.plain import plain
 from toolkit.ui.review import Review
 from toolkit.ui.summary import SEARCH, SECTION, study_table
@@ -73,6 +73,8 @@ def _section(entry: layout.Section, reviewed: Review) -> None:
     elif entry.key == "study":
         study_table(reviewed)
     elif entry.key == "precision":
+        if reviewed.variants:
+            chosen_view.panel(reviewed.variants[0].config, machine_if_known(state.save_dir()))
         _launcher_file(reviewed)
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from toolkit.choices import Place, max_length, precision
+from toolkit.choices import Place, liger, max_length, optimizer, precision, tf32
 from toolkit.config import Config, InferenceConfig
 
 EVALUATIONS_PER_RUN = 10
 KEPT_IN_FULL = "lm_head"  # quantizing the head makes both 4-bit and 8-bit forwards fail
-TF32_CAPABILITY = (8, 0)
 
 _SFT, _LORA, _BNB, _LOAD, _GEN = "SFTConfig.", "LoraConfig.", "BitsAndBytesConfig.", "from_pretrained.", "generate."
 _ARGS, _QUANT, _ADAPTER, _INFER = "training.training_args.", "model.bitsandbytes.", "lora.", "inference."
@@ -34,6 +33,7 @@ CONSUMED: dict[str, str] = {
     "training.sft_args.max_seq_length": _SFT + "max_length",
     "training.sft_args.completion_only_loss": "worker.dataset.prepare, the loss mask",
     "training.sft_args.neftune_noise_alpha": _SFT + "neftune_noise_alpha",
+    "training.sft_args.packing": "worker.assemble, which rows share a batch",
     "accelerate": _LOAD + "device_map",
     "training.pinned_prompts": "worker.film.choose",
     "training.pinned_rows": "worker.film.choose",
@@ -98,15 +98,14 @@ def sft_args(config: Config, place: Place, output_dir: str) -> dict[str, Any]:
         "per_device_train_batch_size": args.per_device_train_batch_size,
         "per_device_eval_batch_size": args.per_device_train_batch_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
-        "optim": args.optim,
+        "optim": optimizer(config),
         "logging_steps": args.logging_steps,
         "learning_rate": args.learning_rate,
         "max_grad_norm": args.max_grad_norm,
         "warmup_steps": args.warmup_ratio,  # a float below 1 is a share of all steps
         "lr_scheduler_type": args.lr_scheduler_type,
         "neftune_noise_alpha": sft.neftune_noise_alpha,
-        # only newer GPUs accept the switch, in either position
-        "tf32": args.tf32 if place.cuda and place.capability >= TF32_CAPABILITY else None,
+        "tf32": tf32(config, place),
     }
     return {
         **{name: value for name, value in chosen.items() if value is not None},
@@ -120,6 +119,7 @@ def sft_args(config: Config, place: Place, output_dir: str) -> dict[str, Any]:
         "eval_strategy": "steps",
         "eval_steps": args.eval_steps if args.eval_steps is not None else 1 / EVALUATIONS_PER_RUN,
         "dataloader_pin_memory": place.cuda,
+        **({"use_liger_kernel": True} if liger(config, place) else {}),
         **_fixed(output_dir),
     }
 

@@ -21,6 +21,8 @@ from toolkit.runs.rundir import RunDir
 from toolkit.worker.token_cache import TOKENS
 
 Tell = Callable[..., None]
+GROUPED, PACKED = "grouped", "packed"
+"""How batches are formed; a checkpoint that does not say so is of the first kind."""
 
 
 def find(run: RunDir, tell: Tell, *, leads: bool) -> Checkpoint | None:
@@ -39,7 +41,7 @@ def find(run: RunDir, tell: Tell, *, leads: bool) -> Checkpoint | None:
 
 
 def identity(
-    run: RunDir, attempt: int, processes: int, versions: dict[str, str], machine: dict[str, Any]
+    run: RunDir, attempt: int, processes: int, versions: dict[str, str], machine: dict[str, Any], batches: str
 ) -> dict[str, Any]:
     """What a checkpoint says of itself and a resume compares, beside its step."""
     return {
@@ -48,6 +50,7 @@ def identity(
         "config": _sha256(run.config_path),
         "data": data_hashes(run),
         "processes": processes,
+        "batches": batches,
         "versions": versions,
         "machine": machine,
     }
@@ -60,8 +63,11 @@ def data_hashes(run: RunDir) -> dict[str, str]:
 
 def check(found: Checkpoint, own: dict[str, Any], tell: Tell) -> bool:
     """Whether replayed steps must be equal to the last bit. Raises ToolkitError when going on would be another run."""
-    for key, what in (("config", "settings"), ("data", "prepared rows"), ("processes", "number of processes")):
-        if found.body.get(key) != own[key]:
+    compared = {"config": "settings", "data": "prepared rows", "processes": "number of processes",
+                "batches": "way of forming batches"}  # fmt: skip
+    body = {"batches": GROUPED, **found.body}
+    for key, what in compared.items():
+        if body.get(key) != own[key]:
             message = f"The run can't go on from {found.path.name}: its {what} have changed since."
             raise ToolkitError(message, "Start a new run with these settings, or restore what was changed.")
     before, now = found.body["versions"], own["versions"]

@@ -14,6 +14,8 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_liger_kernel_available
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
@@ -33,7 +35,8 @@ def place(config: Config, processes: int = 1) -> build.Place:
     if not torch.cuda.is_available() or config.model.device_map == "cpu":
         return build.Place(processes=processes)
     capability = torch.cuda.get_device_capability()
-    return build.Place(True, capability, torch.cuda.is_bf16_supported(), processes)
+    flash, liger = is_flash_attn_2_available(), is_liger_kernel_available()
+    return build.Place(True, capability, torch.cuda.is_bf16_supported(), processes, flash, liger)
 
 
 def load_tokenizer(config: Config, folder: Path | None = None) -> PreTrainedTokenizerBase:

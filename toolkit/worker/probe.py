@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 import torch
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "flash_attn",
+             "liger_kernel")  # fmt: skip
 
 
 def probe() -> dict[str, Any]:

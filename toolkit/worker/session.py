@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
-from trl import SFTConfig
 
 from toolkit.config import Config
-from toolkit.errors import ToolkitError
-from toolkit.runs import autopilot
-from toolkit.runs.events import read_events
 from toolkit.runs.rundir import RunDir
 from toolkit.worker import build, evaluate, film, model
 from toolkit.worker import checkpoint_choice as choice
-from toolkit.worker.adapter import lora_config
+from toolkit.worker.assemble import make_trainer
 from toolkit.worker.checkpoint import commit_adapter
 from toolkit.worker.contract import contract_text
 from toolkit.worker.memory import readings
@@ -143,46 +137,6 @@ def _length(config: Config, folder: Path, tell: Tell) -> int:
     return allowed
 
 
-def make_trainer(
-    session: Session,
-    where: build.Place,
-    folder: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    train: Dataset,
-    test: Dataset,
-    other: Mapping[str, Any] = MappingProxyType({}),
-) -> PreparedTrainer:
-    """The trainer of a run's model on its rows. `other` replaces arguments of SFTConfig. Raises ToolkitError."""
-    if len(train) < session.team.processes:
-        message = f"{len(train)} training rows can't be shared by {session.team.processes} processes."
-        raise ToolkitError(message, "Lower num_processes, or add rows.")
-    arguments = {**build.sft_args(session.config, where, str(session.run.checkpoints_dir)), **other}
-    if not len(test):
-        arguments["eval_strategy"] = "no"
-    base = model.load_base(session.config, where, folder)
-    if session.config.model.quantize and not model.is_quantized(base):
-        message = "No layer of the model could be quantized with these settings: it trains in full size."
-        session.tell("warning", message=message)
-    return PreparedTrainer(
-        model=base,
-        args=SFTConfig(**arguments),
-        train_dataset=train,
-        eval_dataset=test if len(test) else None,
-        processing_class=tokenizer,
-        peft_config=lora_config(session.config, base),
-        micro_batch=_micro_batch(session),
-    )
-
-
-def _micro_batch(session: Session) -> int | None:
-    """Rows at a time after earlier attempts ran out of memory; None is a whole batch."""
-    rows = autopilot.micro_batch(read_events(session.run.events_path)[0])
-    if rows is not None:
-        message = f"Out of memory before: {rows} rows are computed at a time. It is the same experiment."
-        session.tell("warning", message=message)
-    return rows
-
-
 def _facts(session: Session, where: build.Place, trainer: PreparedTrainer) -> dict[str, Any]:
     args = trainer.args
     trainable, total = trainer.model.get_nb_trainable_parameters()
@@ -193,6 +147,7 @@ def _facts(session: Session, where: build.Place, trainer: PreparedTrainer) -> di
         "batch_size": each * session.team.processes,
         "micro_batch": min(trainer.micro_batch or args.per_device_train_batch_size, args.per_device_train_batch_size),
         "processes": session.team.processes,
+        "packed": trainer.packed_rows is not None,
         "device": torch.cuda.get_device_name() if where.cuda else "cpu",
         "precision": build.precision(session.config, where),
         "quantized": bool(session.config.model.quantize),

@@ -17,7 +17,8 @@ from accelerate import DistributedType
 from torch import Tensor, nn
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
-from toolkit.data.batches import batches_of_like_length, count_batches
+from toolkit.data.batches import Numbers, batches_of_like_length, best_fit, count_batches
+from toolkit.errors import ToolkitError
 from toolkit.worker.attention import use_short_rows
 from toolkit.worker.checkpoint_trainer import CheckpointedTrainer
 from toolkit.worker.dataset import IGNORED
@@ -26,6 +27,7 @@ from toolkit.worker.fused_lora import fuse
 from toolkit.worker.fused_loss import has_plain_head, head_loss, hidden_before
 from toolkit.worker.likelihood import only_positions
 from toolkit.worker.microbatch import MicroBatchedTrainer
+from toolkit.worker.packing import PackingCollator, one_row, real_tokens
 from toolkit.worker.splits import token_lengths
 
 MAX_LOGITS = 2**26
@@ -35,10 +37,16 @@ WHOLE_WEIGHTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.
 
 
 class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
-    """Trains on columns input_ids and labels; every row once an epoch, whatever the number of processes."""
+    """Trains on columns input_ids and labels; every row once an epoch, whatever the number of processes.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    packed_rows: tokens of a row into which several examples are packed; None: an example is a row.
+    """
+
+    def __init__(self, *args: Any, packed_rows: int | None = None, **kwargs: Any) -> None:
+        if packed_rows is not None:
+            kwargs["data_collator"] = PackingCollator(kwargs["processing_class"].pad_token_id, packed_rows)
         super().__init__(*args, **kwargs)
+        self.packed_rows = packed_rows
         self._plain_head = False
         if self.accelerator.distributed_type in WHOLE_WEIGHTS:
             fuse(self.model)
@@ -66,6 +74,8 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
+        if "position_ids" in inputs and str(self.model.config._attn_implementation).startswith("flash"):
+            inputs = one_row(inputs)
         labels = inputs["labels"][:, 1:]
         scored = labels != IGNORED
         head = self.accelerator.unwrap_model(self.model).get_output_embeddings()
@@ -93,9 +103,18 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         vocabulary = self.model.config.get_text_config().vocab_size
         return self.args.device.type == "cpu" and int(scored.sum()) * vocabulary <= MAX_LOGITS
 
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        """Packed rows have no attention mask, and padding may share its token with the end of an answer."""
+        if self.packed_rows is None:
+            super()._track_num_input_tokens(inputs)
+            return
+        seen = torch.tensor(real_tokens(inputs["position_ids"]), device=self.args.device)
+        self.state.num_input_tokens_seen += int(self.accelerator.gather(seen).sum())
+
     def _get_train_sampler(self, train_dataset: Any = None) -> BatchesOfLikeLength:
-        return BatchesOfLikeLength(
+        return sampler(
             token_lengths(self.train_dataset),  # the argument is the same rows with fewer columns
+            packed_rows=self.packed_rows,
             batch_size=self.args.per_device_train_batch_size,
             processes=self.args.world_size,
             rank=self.args.process_index,
@@ -129,3 +148,36 @@ class BatchesOfLikeLength(BatchRebalanceSampler):
         lengths = np.asarray(self.lengths)
         for batch in batches_of_like_length(lengths, self._size, self.dp_size, self.seed, self.epoch):
             yield np.array_split(batch, self.dp_size)[self.rank].tolist()
+
+
+class PackedBatches(BatchesOfLikeLength):
+    """The same of packed rows: the numbers of all examples in a batch's packed rows, one row behind the other.
+
+    Raises ToolkitError when there are fewer packed rows than processes.
+    """
+
+    def __init__(self, lengths: Sequence[int], *, capacity: int, **kwargs: Any) -> None:
+        super().__init__(lengths, **kwargs)
+        self._capacity = capacity
+        packed = len(self._packed())
+        if packed < self.dp_size:
+            message = f"The training rows fill {packed} packed rows, too few for {self.dp_size} processes."
+            raise ToolkitError(message, "Lower num_processes, or let like lengths share a batch (packing: grouped).")
+        self._count = count_batches(packed, self._size, self.dp_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        packed, lengths = self._packed(), np.asarray(self.lengths)
+        tokens = np.array([lengths[rows].sum() for rows in packed])
+        for batch in batches_of_like_length(tokens, self._size, self.dp_size, self.seed, self.epoch):
+            own = np.array_split(batch, self.dp_size)[self.rank]
+            yield np.concatenate([packed[row] for row in own]).tolist()
+
+    def _packed(self) -> list[Numbers]:
+        return best_fit(np.asarray(self.lengths), self._capacity, self.seed, self.epoch)
+
+
+def sampler(lengths: Sequence[int], *, packed_rows: int | None, **kwargs: Any) -> BatchesOfLikeLength:
+    """Batches of like lengths, or of packed rows of so many tokens."""
+    if packed_rows is None:
+        return BatchesOfLikeLength(lengths, **kwargs)
+    return PackedBatches(lengths, capacity=packed_rows, **kwargs)

@@ -47,7 +47,8 @@ class Training:
         machine = choice.machine(
             facts["device"], facts["threads"], facts["batch_size"], facts["precision"], facts["micro_batch"]
         )
-        own = choice.identity(run, session.attempt, team.processes, session.versions, machine)
+        batches = choice.PACKED if trainer.packed_rows else choice.GROUPED
+        own = choice.identity(run, session.attempt, team.processes, session.versions, machine, batches)
         exact = found is not None and choice.check(found, own, session.tell)
         start, before = found.step if found else 0, read_events(run.events_path)[0]
         self._replay = Replay(session.tell, before, start, exact=exact)

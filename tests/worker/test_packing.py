@@ -1,0 +1,162 @@
+"""Packed rows against the same examples one a row: logits, losses, gradients, and a run that is killed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fakes.training import draft, events_of, make_run, train_here
+from tests.worker import test_trainer
+from tests.worker.test_checkpoint import curves, go_on, train_until_killed, weights
+from tests.worker.test_trainer import loss_and_gradients
+
+pytestmark = pytest.mark.worker
+CAPACITY = 64
+trainer = test_trainer.trainer
+"""The fixture; its examples have 20 to 40 tokens."""
+
+
+def collated(trainer: Any, capacity: int | None) -> dict[str, Any]:
+    from toolkit.worker.packing import PackingCollator
+
+    examples = [trainer.train_dataset[i] for i in range(8)]
+    if capacity is None:
+        return dict(trainer.data_collator(examples))
+    return PackingCollator(trainer.processing_class.pad_token_id, capacity)(examples)
+
+
+def test_rows_are_filled_in_order_and_end_in_padding_that_stands_alone() -> None:
+    from toolkit.worker.packing import PackingCollator, real_tokens
+
+    lengths = (3, 4, 2, 9, 1, 2)
+    examples = [{"input_ids": [n] * n, "labels": [n] * n} for n in lengths]
+    batch = PackingCollator(0, 7)(examples)
+    assert batch["input_ids"].tolist() == [
+        [3, 3, 3, 4, 4, 4, 4, 0, 0], [2, 2, 0, 0, 0, 0, 0, 0, 0], [9] * 9, [1, 2, 2, 0, 0, 0, 0, 0, 0],
+    ]  # fmt: skip
+    assert batch["position_ids"].tolist()[0] == [0, 1, 2, 0, 1, 2, 3, 0, 0]
+    assert batch["labels"].tolist()[0] == [-100, 3, 3, -100, 4, 4, 4, -100, -100]
+    assert real_tokens(batch["position_ids"]) == sum(lengths) - 1  # an example of one token can't be told from padding
+    assert set(batch) == {"input_ids", "labels", "position_ids"}  # a mask of ones would join the examples
+
+
+@pytest.mark.parametrize("lean", [True, False])
+@pytest.mark.parametrize("flat", [True, False])
+def test_packed_examples_have_the_loss_and_gradients_of_separate_ones(
+    trainer: Any,
+    lean: bool,
+    flat: bool,
+) -> None:
+    import torch
+
+    from toolkit.worker.packing import one_row
+
+    trainer.model.train()
+    apart, packed = collated(trainer, None), collated(trainer, CAPACITY)
+    assert len(packed["input_ids"]) < len(apart["input_ids"])
+    count = int((apart["labels"][:, 1:] != -100).sum())
+    assert count == int((packed["labels"][:, 1:] != -100).sum())
+    loss, gradients = loss_and_gradients(trainer, apart, True, count)
+    other, others = loss_and_gradients(trainer, one_row(packed) if flat else packed, lean, count)
+    torch.testing.assert_close(other, loss, rtol=1e-5, atol=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_packed_logits_equal_separate_ones(trainer: Any) -> None:
+    import torch
+
+    trainer.model.eval()
+    packed = collated(trainer, CAPACITY)
+    inputs = {name: packed[name] for name in ("input_ids", "position_ids")}
+    with torch.no_grad():
+        found = trainer.model(**inputs, use_cache=False).logits
+        at = row = 0
+        for i in range(8):
+            ids = torch.tensor([trainer.train_dataset[i]["input_ids"]])
+            if at + ids.shape[1] > CAPACITY:
+                at, row = 0, row + 1
+            alone = trainer.model(input_ids=ids, use_cache=False).logits[0]
+            torch.testing.assert_close(found[row, at : at + ids.shape[1]], alone, rtol=1e-4, atol=1e-4)
+            at += ids.shape[1]
+    assert row == len(packed["input_ids"]) - 1
+
+
+def test_a_model_that_mixes_packed_examples_is_noticed(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import masking_utils
+
+    from toolkit.worker.packing import keeps_apart
+
+    trainer.model.train()
+    assert keeps_apart(trainer.model)
+    assert trainer.model.training
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda positions: None)
+    assert not keeps_apart(trainer.model)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=12, max_size=120),
+    size=st.integers(1, 4),
+    processes=st.integers(1, 3),
+    epoch=st.integers(0, 3),
+)
+def test_every_row_once_in_batches_that_fit(lengths: list[int], size: int, processes: int, epoch: int) -> None:
+    from toolkit.errors import ToolkitError
+    from toolkit.worker.packing import _rows
+    from toolkit.worker.trainer import PackedBatches
+
+    found, steps = [], set()
+    for rank in range(processes):
+        try:
+            batches = PackedBatches(lengths, capacity=64, batch_size=size, processes=processes, rank=rank)
+        except ToolkitError as error:
+            assert "packed rows" in error.message
+            assert sum(lengths) <= 64 * processes
+            return
+        batches.set_epoch(epoch)
+        found += list(batches)
+        steps.add((len(batches), len(list(batches))))
+    assert len(steps) == 1
+    assert len({number for pair in steps for number in pair}) == 1
+    assert Counter(row for batch in found for row in batch) == Counter(range(len(lengths)))
+    for batch in found:
+        rows = list(_rows([{"input_ids": [0] * lengths[row]} for row in batch], 64))
+        assert 1 <= len(rows) <= size + 1
+
+
+def test_a_packed_run_that_is_killed_ends_as_if_nothing_had_happened(
+    tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = draft(save_dir, tiny_model, save_steps=1, eval_steps=2, per_device_train_batch_size=2, logging_steps=1)
+    chosen["training"]["sft_args"] = {"max_seq_length": 64, "packing": "packed"}
+    whole, killed = make_run(chosen), make_run(chosen)
+    code, events = train_here(whole)
+    assert code == 0, events[-1]
+    plan, prepared = (next(event for event in events if event["event"] == kind) for kind in ("plan", "prepared"))
+    assert plan["packed"] is True
+    assert plan["total_steps"] < 2 * 16 / 2  # several examples a row
+    last = [event for event in events if event["event"] == "log"][-1]
+    assert last["tokens"] == 2 * prepared["train_tokens"]
+    train_until_killed(killed, 1, 2)
+    go_on(killed, 2, monkeypatch)
+    assert weights(killed) == weights(whole)
+    assert curves(killed) == curves(whole)
+    assert all(event["exact"] for event in events_of(killed, "verified"))
+
+
+def test_a_checkpoint_of_other_batches_is_not_gone_on_from(tmp_path: Path) -> None:
+    from toolkit.errors import ToolkitError
+    from toolkit.runs.checkpoints import Checkpoint
+    from toolkit.worker import checkpoint_choice as choice
+
+    own = {"config": "c", "data": {}, "processes": 1, "versions": {}, "machine": {"device": "cpu"}}
+    before = Checkpoint(step=3, path=tmp_path / "step-3", body=own)
+    assert choice.check(before, {**own, "batches": choice.GROUPED}, lambda *_, **__: None)
+    with pytest.raises(ToolkitError, match="forming batches"):
+        choice.check(before, {**own, "batches": choice.PACKED}, lambda *_, **__: None)

@@ -1,0 +1,22 @@
+"""What was chosen for this machine, and why, below the settings that may change it. Draws what `choices.py` tells."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from toolkit.choices import told
+from toolkit.config import Config
+from toolkit.forecast.scene import place_on
+from toolkit.runs.machine import Machine
+from toolkit.runs.spawn import training_cores
+from toolkit.ui.plain import plain
+
+
+def panel(config: Config, machine: Machine | None) -> None:
+    """One line a choice. What the user has set is not listed: it is what they said."""
+    lines = told(config, place_on(config, machine), training_cores())
+    where = "this machine" if machine is None else machine.words
+    with st.container(border=True, gap="xsmall"):
+        st.markdown(f"**Chosen for {plain(where)}**")
+        for line in lines:
+            st.markdown(f":small[{plain(line.what)} :gray[· {plain(line.why, 300)}]]")

@@ -1,0 +1,89 @@
+"""The trainer of a run, put together: its model, attention, adapter and arguments, and which rows share a batch.
+
+Knows what a session knows; how the training goes is `training.py`'s.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig
+
+from toolkit import choices
+from toolkit.errors import ToolkitError
+from toolkit.runs import autopilot
+from toolkit.runs.events import read_events
+from toolkit.worker import build, model
+from toolkit.worker.adapter import lora_config
+from toolkit.worker.packing import keeps_apart
+from toolkit.worker.trainer import PreparedTrainer
+
+if TYPE_CHECKING:
+    from toolkit.worker.session import Session
+
+
+def make_trainer(
+    session: Session,
+    where: build.Place,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    test: Dataset,
+    other: Mapping[str, Any] = MappingProxyType({}),
+) -> PreparedTrainer:
+    """The trainer of a run's model on its rows. `other` replaces arguments of SFTConfig. Raises ToolkitError."""
+    if len(train) < session.team.processes:
+        message = f"{len(train)} training rows can't be shared by {session.team.processes} processes."
+        raise ToolkitError(message, "Lower num_processes, or add rows.")
+    arguments = {**build.sft_args(session.config, where, str(session.run.checkpoints_dir)), **other}
+    if not len(test):
+        arguments["eval_strategy"] = "no"
+    base = model.load_base(session.config, where, folder)
+    if session.config.model.quantize and not model.is_quantized(base):
+        message = "No layer of the model could be quantized with these settings: it trains in full size."
+        session.tell("warning", message=message)
+    return PreparedTrainer(
+        model=base,
+        args=SFTConfig(**arguments),
+        train_dataset=train,
+        eval_dataset=test if len(test) else None,
+        processing_class=tokenizer,
+        peft_config=lora_config(session.config, base),
+        micro_batch=_micro_batch(session),
+        packed_rows=_row_tokens(session, folder) if _packs(session, where, base) else None,
+    )
+
+
+def _packs(session: Session, where: build.Place, base: PreTrainedModel) -> bool:
+    """Choose the attention, and whether examples are packed: only into rows in which this model keeps them apart."""
+    wanted = choices.attention(session.config, where)
+    fast = wanted == choices.FLASH and getattr(base, "_supports_flash_attn", False)
+    if fast:
+        base.set_attn_implementation(wanted)
+    asked = session.config.training.sft_args.packing is not None
+    if not choices.packs(session.config, where) or not (asked or fast):
+        return False
+    if keeps_apart(base):
+        return True
+    message = "This model does not keep packed examples apart: like lengths share a batch instead."
+    session.tell("warning", message=message)
+    return False
+
+
+def _micro_batch(session: Session) -> int | None:
+    """Rows at a time after earlier attempts ran out of memory; None is a whole batch."""
+    rows = autopilot.micro_batch(read_events(session.run.events_path)[0])
+    if rows is not None:
+        message = f"Out of memory before: {rows} rows are computed at a time. It is the same experiment."
+        session.tell("warning", message=message)
+    return rows
+
+
+def _row_tokens(session: Session, folder: Path) -> int:
+    return min(build.max_length(session.config), model.context_length(folder) or sys.maxsize)
