@@ -21,6 +21,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,7 @@ def tokens_of(folder: Path, kind: str, rows: int) -> int:
     return int(prepared(folder, raw_rows(folder, kind, rows)[0])[1].tokens)
 
 
-def measure(folder: Path, given: argparse.Namespace, foreign: Path | None) -> list[dict[str, Any]]:
-    found = []
+def measure(folder: Path, given: argparse.Namespace, foreign: Path | None) -> Iterator[dict[str, Any]]:
     here = Path(sys.executable)
     for _ in range(given.rounds):
         for kind in given.kinds:
@@ -120,8 +120,7 @@ def measure(folder: Path, given: argparse.Namespace, foreign: Path | None) -> li
                         row |= run(here, "evaluate", folder, kind, precision, given.rows, 1, row["adapter"])
                     row |= {"kind": kind, "precision": precision, "tokens": tokens, "load": psutil.getloadavg()[0]}
                     print(line(row), flush=True)
-                    found.append(row)
-    return found
+                    yield row
 
 
 def line(row: dict[str, Any]) -> str:
@@ -181,21 +180,32 @@ def main() -> None:
         foreign = None
     folder = workload.make(Path(tempfile.mkdtemp()))
     write_foreign_data(folder, given.rows)
-    found = [] if given.gpu else measure(folder, given, foreign)
+    found: list[dict[str, Any]] = []
+    if not given.gpu:
+        for row in measure(folder, given, foreign):
+            found.append(row)
+            write(given, found, notes, [])  # what was measured stays when the rest is broken off
     from benchmarks import gpu_throughput
 
     on_gpu = gpu_throughput.measure()
     notes += [on_gpu] if isinstance(on_gpu, str) else []
+    body = write(given, found, notes, on_gpu if isinstance(on_gpu, list) else [])
+    print(json.dumps({key: body[key] for key in ("summary", "gpu", "not_measured")}, indent=1))
+
+
+def write(
+    given: argparse.Namespace, found: list[dict[str, Any]], notes: list[str], on_gpu: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Everything measured so far, into the file that was asked for."""
     body = {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB",
         "threads": given.threads, "rows": given.rows, "rounds": given.rounds, "not_measured": notes,
-        "summary": summary(found), "runs": found, "gpu": on_gpu if isinstance(on_gpu, list) else [],
+        "summary": summary(found), "runs": found, "gpu": on_gpu,
     }  # fmt: skip
-    text = json.dumps(body, indent=1, default=str)
-    print(json.dumps({key: body[key] for key in ("summary", "gpu", "not_measured")}, indent=1))
     if given.json:
-        given.json.write_text(text + "\n")
+        given.json.write_text(json.dumps(body, indent=1, default=str) + "\n")
+    return body
 
 
 if __name__ == "__main__":
