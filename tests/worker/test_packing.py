@@ -138,11 +138,10 @@ def test_a_packed_run_that_is_killed_ends_as_if_nothing_had_happened(
     whole, killed = make_run(chosen), make_run(chosen)
     code, events = train_here(whole)
     assert code == 0, events[-1]
-    plan, prepared = (next(event for event in events if event["event"] == kind) for kind in ("plan", "prepared"))
+    (plan,), (prepared,) = events_of(whole, "plan"), events_of(whole, "prepared")
     assert plan["packed"] is True
     assert plan["total_steps"] < 2 * 16 / 2  # several examples a row
-    last = [event for event in events if event["event"] == "log"][-1]
-    assert last["tokens"] == 2 * prepared["train_tokens"]
+    assert events_of(whole, "log")[-1]["tokens"] == 2 * prepared["train_tokens"]
     train_until_killed(killed, 1, 2)
     go_on(killed, 2, monkeypatch)
     assert weights(killed) == weights(whole)

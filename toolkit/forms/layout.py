@@ -76,6 +76,10 @@ class Place:
     words: Mapping[str, str] = field(default_factory=dict)
     empty: str = "the library decides"
 
+    @property
+    def when_empty(self) -> str:
+        return self.empty[:1].upper() + self.empty[1:]
+
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MODELS = (

@@ -110,7 +110,7 @@ def _field(path: str, problems: Sequence[Problem], view: Now) -> None:
         (chosen.many if several else chosen.one)(cell)
         _actions(path, changed, view)
     if value is None and spec.kind == "flag":
-        st.caption(place.empty.capitalize())
+        st.caption(place.when_empty)
     for problem in problems:
         if problem.path == path:
             note(problem)

@@ -73,7 +73,7 @@ def _saver(cell: Cell, read: Callable[[Any], Any]) -> Callable[[], None]:
 
 
 def _text(cell: Cell) -> None:
-    empty = cell.place.empty.capitalize() if cell.spec.optional else None
+    empty = cell.place.when_empty if cell.spec.optional else None
     _box(cell, written.show(cell.spec, cell.value), lambda text: written.parse(cell.spec, text), empty)
 
 
@@ -158,7 +158,7 @@ def _select(cell: Cell) -> None:
 
 
 def _option_words(cell: Cell, word: str) -> str:
-    return cell.place.empty.capitalize() if word == written.LIBRARY else cell.place.words.get(word, word)
+    return cell.place.when_empty if word == written.LIBRARY else cell.place.words.get(word, word)
 
 
 def _select_many(cell: Cell) -> None:
@@ -184,7 +184,7 @@ def _list(cell: Cell) -> None:
         _options(cell, words),
         key=cell.key,
         help=cell.tooltip,
-        placeholder=cell.place.empty.capitalize(),
+        placeholder=cell.place.when_empty,
         accept_new_options=True,
         on_change=_saver(cell, lambda found: read_list(cell.spec, found)),
         **_seed(cell.key, words, "default"),
@@ -210,7 +210,7 @@ def _size(cell: Cell) -> None:
         )  # fmt: skip
         st.text_input(
             f"{cell.place.label}: {mode.lower()}", key=cell.key, label_visibility="collapsed", disabled=mode == REST,
-            placeholder=cell.place.empty.capitalize(),
+            placeholder=cell.place.when_empty,
             on_change=_saver(cell, lambda text: read_size(cell.spec, text, as_share=mode == SHARE)),
             **_seed(cell.key, written.show(cell.spec, cell.value)),
         )  # fmt: skip
