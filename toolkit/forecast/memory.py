@@ -25,7 +25,7 @@ MAX_LOGITS = 2**22
 """Logits that exist at once (worker/fused_loss.py)."""
 NORMS = 8
 """Bytes for each token that a layer's two norms keep beside their inputs."""
-SHORT_ROWS = 1024
+SHORT_ROWS = 512
 """Up to so many tokens bf16 attention on a CPU keeps a weight for every pair (worker/attention.py)."""
 _STATES = {"sgd": 0.0, "adafactor": 0.25, "rmsprop": 1.0, "adagrad": 1.0, "lion": 1.0, "ademamix": 3.0}
 """Numbers that an optimizer keeps for each trained one; two for the Adam family."""
