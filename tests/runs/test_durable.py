@@ -11,7 +11,16 @@ import pytest
 
 from toolkit.errors import RunError
 from toolkit.runs import durable as module
-from toolkit.runs.durable import COMMIT, commit_dir, durable_write, install_key, remove_tree, sweep_aside, verify_commit
+from toolkit.runs.durable import (
+    COMMIT,
+    commit_dir,
+    durable_copy,
+    durable_write,
+    install_key,
+    remove_tree,
+    sweep_aside,
+    verify_commit,
+)
 
 
 @pytest.fixture
@@ -167,3 +176,17 @@ def test_leftovers_are_swept_when_they_are_old(tmp_path: Path) -> None:
     remove_tree(tmp_path / "kept")
     remove_tree(tmp_path / "kept")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_of_files_that_is_none_is_refused_in_words(committed: Path) -> None:
+    body = json.loads((committed / COMMIT).read_text())
+    (committed / COMMIT).write_text(json.dumps({**body, "files": list(body["files"])}))
+    with pytest.raises(RunError, match="can't be read"):
+        verify_commit(committed, own=False)
+
+
+def test_a_copy_is_whole_and_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(range(256)) * 5000)
+    durable_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
+    assert (tmp_path / "b").stat().st_ino != (tmp_path / "a").stat().st_ino

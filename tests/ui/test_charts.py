@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from streamlit.testing.v1 import AppTest
 
+from toolkit.ui import charts
+
 
 def drawn(script: Callable[[], None]) -> list[str]:
     app = AppTest.from_function(script, default_timeout=20).run()
@@ -44,3 +46,9 @@ def test_figures() -> None:
     assert "%{" not in label
     assert int(colours) >= 6
     assert mark == "7"
+
+
+def test_a_length_that_just_fits_is_not_coloured_as_cut() -> None:
+    colours = [list(charts.length_chart([8, 9, 10, 11], [1, 1, 1], limit).data[0].marker.color) for limit in (9, 8)]
+    assert colours[0][0] == colours[0][1] != colours[0][2]
+    assert colours[1][0] != colours[1][1]

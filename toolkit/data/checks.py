@@ -15,7 +15,7 @@ from toolkit.config import Config, DataConfig
 from toolkit.data import column_checks, text_checks
 from toolkit.data.column_checks import is_identifier
 from toolkit.data.finding import Finding as Finding
-from toolkit.data.finding import Fix, Report, Rows, ordered
+from toolkit.data.finding import Fix, Report, Rows, ordered, rows_in_words
 from toolkit.data.keys import repeats
 from toolkit.data.keys import row_keys as row_keys
 from toolkit.data.near import LIMIT
@@ -46,10 +46,6 @@ def examine(table: Table, data: DataConfig, tell: Progress = lambda share, words
         notes.append(f"Near duplicates were looked for among the first {LIMIT:,} rows.")
     tell(1.0, "done")
     return Report(ordered(found), tuple(notes))
-
-
-def rows_in_words(count: int) -> str:
-    return f"{count:,} row" if count == 1 else f"{count:,} rows"
 
 
 def _missing(subject: Subject) -> Iterator[Finding]:

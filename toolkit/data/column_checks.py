@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from toolkit.data.finding import Finding, Fix, Rows
+from toolkit.data.finding import Finding, Fix, Rows, rows_in_words
 from toolkit.data.prompt import Template
 from toolkit.data.subject import Subject
 
@@ -117,7 +117,7 @@ def _imbalance(subject: Subject) -> Iterator[Finding]:
     kept = max(KEPT_TIMES * int(times.min()), LABEL_ROWS)
     surplus = _surplus(subject.used, label, kept)
     fix = Fix(f"Keep at most {kept:,} rows a label, remove {surplus.size:,}", "drop",
-              f"{surplus.size:,} rows of the commonest labels removed", surplus)  # fmt: skip
+              f"{rows_in_words(surplus.size)} of the commonest labels removed", surplus)  # fmt: skip
     yield Finding(
         "imbalance",
         "Uneven labels",

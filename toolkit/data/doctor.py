@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
@@ -32,6 +33,7 @@ KEPT = 60
 PATIENCE_S = 0.3
 """Time before a child starts: whoever types is not done yet."""
 
+log = logging.getLogger(__name__)
 _one_child = threading.Lock()
 _lock = threading.Lock()
 _going: dict[str, Examination] = {}
@@ -123,6 +125,9 @@ def _work(one: Examination, table: Table, data: DataConfig, final: Path) -> None
             one.error = error
         except OSError as error:
             one.error = DataError(f"{final.parent} can't be written: {error.strerror or error}.", "Free some space.")
+        except Exception as error:  # whatever it is, the page must not say "checking" for ever
+            log.exception("the examination %s broke off", one.key)
+            one.error = DataError(f"Checking broke off: {type(error).__name__}: {error}.", "Check again.")
         finally:
             shutil.rmtree(one.folder, ignore_errors=True)
 
@@ -136,7 +141,7 @@ def _examined(one: Examination, table: Table, data: DataConfig, final: Path) -> 
     answer_of_child("toolkit.data.examiner", request.dump(), one.folder, limit, doing="Checking", stop=one.stop)
     shutil.rmtree(final, ignore_errors=True)
     (one.folder / FINDINGS).rename(final)
-    for old in sorted(final.parent.glob("[0-9a-f]*"), key=lambda path: -path.stat().st_mtime)[KEPT:]:
+    for old in sorted(final.parent.glob("[0-9a-f]" * 24), key=lambda path: -path.stat().st_mtime)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return read_report(final)
 

@@ -24,6 +24,11 @@ NONE: Rows = np.zeros(0, dtype=np.int64)
 REPORT = "report.json"
 
 
+def rows_in_words(count: int) -> str:
+    """ "1 row", "1,200 rows"."""
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"
+
+
 @dataclass(frozen=True, eq=False)
 class Fix:
     """One click. drop: leave `rows` out; repair: undo mojibake in `columns` of `rows`; clean: take unusual characters

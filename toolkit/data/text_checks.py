@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ftfy import TextFixerConfig, fix_encoding
 from ftfy.badness import is_bad
 
-from toolkit.data.finding import Finding, Fix, Rows
+from toolkit.data.finding import Finding, Fix, Rows, rows_in_words
 from toolkit.data.keys import Mask
 from toolkit.data.subject import Subject
 
@@ -57,15 +57,15 @@ def _mojibake(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         "mojibake",
         "Garbled letters (mojibake)",
-        f"{rows.size:,} row{'' if rows.size == 1 else 's'} once decoded wrongly, such as '{before}' for '{after}'.",
+        f"{rows_in_words(rows.size)} once decoded wrongly, such as '{before}' for '{after}'.",
         "The model learns to write the garbled letters, and meets words that it does not know.",
         "serious",
         rows,
         (
             Fix(
-                f"Repair {rows.size:,} rows",
+                f"Repair {rows_in_words(rows.size)}",
                 "repair",
-                f"garbled letters in {rows.size:,} rows repaired",
+                f"garbled letters in {rows_in_words(rows.size)} repaired",
                 rows,
                 tuple(found),
             ),
@@ -90,12 +90,12 @@ def _unusual(subject: Subject) -> Iterator[Finding]:
         return
     names = sorted({f"U+{ord(match.group()):04X}" for cell in samples for match in _UNUSUAL.finditer(cell)})
     listed = ", ".join(names[:_SHOWN]) + ("…" if len(names) > _SHOWN else "")
-    fix = Fix(f"Clean {rows.size:,} rows", "clean", f"unusual characters taken out of {rows.size:,} rows", rows,
-              tuple(found))  # fmt: skip
+    words = rows_in_words(rows.size)
+    fix = Fix(f"Clean {words}", "clean", f"unusual characters taken out of {words}", rows, tuple(found))
     yield Finding(
         "unusual",
         "Unusual characters",
-        f"{rows.size:,} row{'' if rows.size == 1 else 's'} with control or invisible characters ({listed}).",
+        f"{rows_in_words(rows.size)} with control or invisible characters ({listed}).",
         "Nobody sees them, but the model is trained to read and write them.",
         "warning",
         rows,
@@ -107,11 +107,13 @@ def _lost(subject: Subject) -> Iterator[Finding]:
     rows = _union(_scan(subject, lambda cells: _matches(cells, _LOST))[0])
     if not rows.size:
         return
-    fix = Fix(f"Remove {rows.size:,} rows", "drop", f"{rows.size:,} rows with lost letters removed", rows)
+    fix = Fix(
+        f"Remove {rows_in_words(rows.size)}", "drop", f"{rows_in_words(rows.size)} with lost letters removed", rows
+    )
     yield Finding(
         "lost_letters",
         "Lost letters",
-        f"{rows.size:,} row{'' if rows.size == 1 else 's'} with the sign � that stands where a letter was lost.",
+        f"{rows_in_words(rows.size)} with the sign � that stands where a letter was lost.",
         "The letter can't be brought back, and the model learns to write the sign.",
         "warning",
         rows,
@@ -138,11 +140,13 @@ def _long(subject: Subject) -> Iterator[Finding]:
     rows = _union(found)
     if not rows.size:
         return
-    fix = Fix(f"Remove {rows.size:,} rows", "drop", f"{rows.size:,} rows with very long cells removed", rows)
+    fix = Fix(
+        f"Remove {rows_in_words(rows.size)}", "drop", f"{rows_in_words(rows.size)} with very long cells removed", rows
+    )
     yield Finding(
         "long",
         "Very long cells",
-        f"{rows.size:,} row{'' if rows.size == 1 else 's'} with a cell far longer than the others, up to {longest:,} "
+        f"{rows_in_words(rows.size)} with a cell far longer than the others, up to {longest:,} "
         f"characters ({', '.join(repr(column) for column in found)}).",
         "What is beyond the maximum length is cut off, and one such row takes the memory of many.",
         "warning",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from toolkit.runs.durable import durable_write, fsync_dir
+from toolkit.runs.durable import durable_copy, fsync_dir
 
 RUN_SCHEMA = 1
 
@@ -59,7 +59,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links
-        durable_write(target, source.read_bytes())
+        durable_copy(source, target)
 
 
 def take_over(checkpoint: Path, target: Path) -> None:

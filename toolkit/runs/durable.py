@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import io
 import json
 import os
 import secrets
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from toolkit.errors import RunError
 
@@ -40,10 +41,20 @@ def durable_write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
     Raises OSError, and leaves the old file as it was.
     """
     raw = content.encode() if isinstance(content, str) else content
+    _replace(path, io.BytesIO(raw), mode)
+
+
+def durable_copy(source: Path, path: Path) -> None:
+    """Replace `path` by a copy of `source`, as `durable_write` does, without holding it in memory. Raises OSError."""
+    with source.open("rb") as content:
+        _replace(path, content)
+
+
+def _replace(path: Path, content: BinaryIO, mode: int = 0o644) -> None:
     aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(raw)
+            shutil.copyfileobj(content, file)
             file.flush()
             os.fsync(file.fileno())
         aside.rename(path)
@@ -116,6 +127,8 @@ def verify_commit(folder: Path, *, own: bool = True) -> dict[str, Any]:
         files: dict[str, dict[str, Any]] = body["files"]
         schema = int(body["schema"])
         signature = str(body.pop("hmac"))
+        if not isinstance(files, dict):
+            raise TypeError("files is no object")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(folder, f"its {COMMIT} can't be read ({error})") from error
     if schema > COMMIT_SCHEMA:

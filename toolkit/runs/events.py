@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from toolkit.runs.durable import fsync_dir
+
 Event = dict[str, Any]
 
 TERMINAL = ("finished", "stopped", "failed")
@@ -39,8 +41,11 @@ class EventWriter:
         self.attempt = attempt
         self._ballast = path.with_name(f".{path.name}.ballast")
         self._next = max((event["n"] for event in before), default=0) + 1
+        new = not path.exists()
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         os.ftruncate(self._handle, whole)
+        if new:
+            fsync_dir(path.parent)
 
     def append(self, kind: str, **fields: Any) -> Event:
         """Write one event and return it. Field names n, attempt, t, kind and c are taken."""

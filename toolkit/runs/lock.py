@@ -124,8 +124,8 @@ def is_held(path: Path) -> bool:
 def write_body(handle: int, holder: Holder) -> None:
     """Replace the body of the lock file that `handle` holds."""
     raw = json.dumps(asdict(holder)).encode()
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, raw, 0)
+    os.pwrite(handle, raw, 0)  # before the cut: a full disk then leaves the old body, not an empty one
+    os.ftruncate(handle, len(raw))
 
 
 def read_holder(path: Path) -> Holder | None:

@@ -94,7 +94,7 @@ def length_chart(edges: Any, counts: Any, limit: int | None) -> go.Figure:
     colours = palette()
     figure = go.Figure(_figure([], "lengths", "tokens", legend=False))
     bars = list(pairwise(edges))
-    beyond = [limit is not None and start >= limit for start, _ in bars]
+    beyond = [limit is not None and (start + end - 1) / 2 > limit for start, end in bars]
     figure.add_bar(
         x=[(start + end) / 2 for start, end in bars], y=list(counts), width=[end - start for start, end in bars],
         marker={"color": [colours[1] if over else colours[0] for over in beyond], "line": {"width": 0}},
