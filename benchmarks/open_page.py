@@ -14,7 +14,8 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import ClientConnection, connect
 
-PATIENCE_S = 120.0
+PATIENCE_S = 280.0
+"""On an overloaded machine a first look at ten long logs takes minutes."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,10 @@ def test_measuring_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_what_saves_memory_is_seen_to(change: dict[str, Any], less: str) -> None:
-    before, after = forecast(config(), scene()), forecast(config(**change), scene())
+    # two rows of some 200 tokens: with many, what bf16 attention and quantized layers keep outweighs what they save
+    few = replace(scene(), lengths=replace(scene().lengths, longest=np.array([200, 190, 180])))
+    before = forecast(config(args={"per_device_train_batch_size": 2}), few)
+    after = forecast(config(**{**change, "args": {"per_device_train_batch_size": 2, **change.get("args", {})}}), few)
     assert getattr(after.memory, less) < getattr(before.memory, less)
     # quantized layers keep more for the backward, which a small model's weights don't make up for
     assert after.memory.peak < before.memory.peak or "model" in change

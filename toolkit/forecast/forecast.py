@@ -17,7 +17,7 @@ from toolkit.config import Config
 from toolkit.data.batches import Numbers, batches_of_like_length, best_fit, count_batches
 from toolkit.forecast.adapter import Adapter, adapter_of
 from toolkit.forecast.lengths import Lengths
-from toolkit.forecast.memory import RUNTIME_BYTES, Load, Memory, memory_of
+from toolkit.forecast.memory import RUNTIME_BYTES, Load, Memory, memory_of, working_bytes
 from toolkit.forecast.pace import Rates, batch_seconds, cpu_rates, gpu_rates
 from toolkit.forecast.shape import Shape
 
@@ -130,7 +130,26 @@ class _Epoch:
 
 def forecast(config: Config, scene: Scene, correction: Correction | None = None) -> Forecast:
     """Predict the run that `config` describes."""
-    known = correction or Correction()
+    found = _predicted(config, scene)
+    return found if correction is None else corrected(found, correction)
+
+
+def corrected(found: Forecast, known: Correction) -> Forecast:
+    """A forecast that no run has corrected yet, as this machine's runs correct it."""
+    memory = found.memory.scaled(known.memory)
+    if known.process_bytes is not None:
+        memory = replace(memory, process=known.process_bytes + RUNTIME_BYTES)
+    return replace(
+        found,
+        memory=memory,
+        step_seconds=found.step_seconds * known.time,
+        first_step_seconds=found.first_step_seconds * known.time,
+        seconds=START_SECONDS + (found.seconds - START_SECONDS) * known.time,
+        correction=known,
+    )
+
+
+def _predicted(config: Config, scene: Scene) -> Forecast:
     args = config.training.training_args
     adapter = adapter_of(config.lora, scene.shape)
     batch_size = args.per_device_train_batch_size or LIBRARY_BATCH
@@ -139,9 +158,9 @@ def forecast(config: Config, scene: Scene, correction: Correction | None = None)
     rows, longest, real = max(epoch.parts, key=lambda part: part[0] * part[1])
     share = scene.lengths.trained_share(epoch.limit)
     load = _load(config, scene, rows, longest, round(real * share))
-    memory = _corrected(memory_of(scene.shape, adapter, load), known)
+    memory = memory_of(scene.shape, adapter, load)
     seconds = [_seconds(scene, adapter, _load(config, scene, n, top, round(t * share))) for n, top, t in epoch.parts]
-    a_batch = sum(seconds) / len(seconds) * known.time
+    a_batch = sum(seconds) / len(seconds)
     accumulated = args.gradient_accumulation_steps or 1
     steps = math.ceil(epoch.batches / accumulated) * (args.num_train_epochs or LIBRARY_EPOCHS)
     padded = sum(n * top for n, top, _ in epoch.parts)
@@ -150,8 +169,8 @@ def forecast(config: Config, scene: Scene, correction: Correction | None = None)
     evaluating = EVALUATIONS * _test_share(scene.lengths) * epoch.batches * a_batch / 3
     return Forecast(
         config, scene, adapter, load, memory, steps, a_batch * min(accumulated, epoch.batches),
-        max(seconds) * known.time, START_SECONDS + passes * a_batch + evaluating, tokens,
-        sum(t for *_, t in epoch.parts) / max(padded, 1), _disk(scene, adapter), known,
+        max(seconds), START_SECONDS + passes * a_batch + evaluating, tokens,
+        sum(t for *_, t in epoch.parts) / max(padded, 1), _disk(scene, adapter), Correction(),
     )  # fmt: skip
 
 
@@ -190,14 +209,9 @@ def _load(config: Config, scene: Scene, rows: int, longest: int, scored: int) ->
     )  # fmt: skip
 
 
-def _corrected(memory: Memory, known: Correction) -> Memory:
-    scaled = memory.scaled(known.memory)
-    return scaled if known.process_bytes is None else replace(scaled, process=known.process_bytes + RUNTIME_BYTES)
-
-
 def _seconds(scene: Scene, adapter: Adapter, load: Load) -> float:
-    memory = memory_of(scene.shape, adapter, load)
-    return batch_seconds(scene.shape, adapter, load, rates_of(scene), memory.activations + memory.logits)
+    kept = working_bytes(scene.shape, adapter, load)
+    return batch_seconds(scene.shape, adapter, load, rates_of(scene), kept)
 
 
 def rates_of(scene: Scene) -> Rates:

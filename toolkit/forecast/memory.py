@@ -108,6 +108,11 @@ def memory_of(shape: Shape, adapter: Adapter, load: Load) -> Memory:
     )
 
 
+def working_bytes(shape: Shape, adapter: Adapter, load: Load) -> float:
+    """What one batch holds from its forward to its backward: activations and logits."""
+    return WASTE * (_activations(shape, adapter, load) + _logits(shape, load))
+
+
 def weight_bytes(shape: Shape, load: Load) -> float:
     """The base model's weights as they lie in memory."""
     if not load.quantized:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from toolkit.errors import ToolkitError
@@ -60,18 +61,18 @@ class Shape:
     def embedding(self) -> int:
         return self.vocabulary * self.hidden
 
-    @property
+    @cached_property
     def linear_parameters(self) -> int:
         """Of all layers together, experts included."""
         return self.layers * (sum(linear.parameters for linear in self.linears) + self.experts)
 
-    @property
+    @cached_property
     def used_parameters(self) -> int:
         """Those of them that a single token meets."""
         each = sum(linear.parameters for linear in self.linears) + self.experts * self.expert_share
         return round(self.layers * each)
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         around = self.embedding * (1 if self.tied else 2) + self.learned_positions + self.final_norm
         return around + self.linear_parameters + self.layers * self.norms

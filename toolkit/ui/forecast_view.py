@@ -14,7 +14,7 @@ import streamlit as st
 from toolkit.ablation import Variant
 from toolkit.errors import DataError
 from toolkit.forecast.advice import Advice, advise
-from toolkit.forecast.forecast import Forecast, forecast
+from toolkit.forecast.forecast import Forecast, corrected, forecast
 from toolkit.forecast.history import correction
 from toolkit.forecast.scene import Unknown, scene_for
 from toolkit.forms import layout
@@ -81,7 +81,8 @@ def _forecast(variant: Variant) -> Forecast | Unknown:
     scene = scene_for(config, table, machine)
     if isinstance(scene, Unknown):
         return scene
-    return forecast(config, scene, correction(state.save_dir(), forecast(config, scene), machine))
+    found = forecast(config, scene)
+    return corrected(found, correction(state.save_dir(), found, machine))
 
 
 def _heading(found: Forecast) -> None:
