@@ -57,7 +57,7 @@ def test_an_upload_is_stored_and_its_widget_emptied(stage: Stage) -> None:
     assert len(list((stage.folder / "uploads").glob("*mine*.csv"))) == 1
     assert not app.file_uploader[0].value
     assert "2 of 3" not in text
-    assert "Left out for missing cells: 1 rows" in text
+    assert "Left out for missing cells: 1 row" in text
 
 
 def test_a_broken_upload_keeps_the_former_dataset(stage: Stage) -> None:
