@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("toolkit", deadline=None)  # how long an example takes is the machine's affair, not a test's
+settings.load_profile("toolkit")
 
 os.environ["FTK_SPARE"] = "0"  # a test that wants a spare worker starts one
 
