@@ -30,8 +30,13 @@ _ONE_CHANGE = threading.RLock()
 
 
 def save_dir() -> Path:
-    """The folder of runs, uploads and studies: the draft's save_dir; `home()` where that is the default or none."""
-    chosen = _workspace()["draft"].get("save_dir")
+    """The folder of runs, uploads and studies."""
+    return folder_of(_workspace())
+
+
+def folder_of(workspace: dict[str, Any]) -> Path:
+    """The draft's save_dir; `home()` where that is the default or none."""
+    chosen = workspace["draft"].get("save_dir")
     if not isinstance(chosen, str) or not chosen.strip() or chosen == DEFAULT_FOLDER or path_fault(chosen):
         return home()
     folder = Path(chosen).expanduser().resolve()

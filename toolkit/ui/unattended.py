@@ -1,0 +1,38 @@
+"""Runs that go on before anybody opens a page: after a reboot, the app alone is enough."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import streamlit as st
+
+from toolkit.ui import chrome, draft_file, state
+
+FIRST_PAGE_S = 10.0
+"""Whoever has just started the app waits for its first page, which starts the same: that one goes first."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any] | None]:
+    """For `st.App`: supervise the saved workspace's runs from soon after the server's start."""
+    later = threading.Timer(FIRST_PAGE_S, supervise)
+    later.daemon = True
+    later.start()
+    try:
+        yield None
+    finally:
+        later.cancel()
+
+
+def supervise() -> None:
+    """Start the supervising thread; does nothing where a page has done so."""
+    try:
+        chrome.supervisor(str(state.folder_of(draft_file.load()[0])))
+    except OSError:
+        _LOG.exception("nothing is supervised before a page is opened")
