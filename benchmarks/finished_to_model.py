@@ -52,7 +52,7 @@ def way(page: Page, server: Server) -> dict[str, Any]:
     better.wait_for(timeout=400 * SECOND)
     clock = Clock()
     clock.click(better)
-    page.get_by_role("heading").filter(has_text=re.compile("^It is ")).wait_for(timeout=300 * SECOND)
+    page.get_by_role("heading").filter(has_text=re.compile("It is ")).wait_for(timeout=300 * SECOND)
     clock.note("verdict")
     clock.click(page.get_by_role("button", name="Take the model away"))
     card = page.get_by_test_id("stLayoutWrapper").filter(has_text="The small file of what was learned").last

@@ -81,7 +81,7 @@ def test_upload_template_train_chat(page: Page, server: Server, upload: Path) ->
     prompt = page.get_by_label("Prompt template")
     expect(prompt).to_have_count(1)  # while a rerun swaps the editor, the old one is still on the page for a moment
     prompt.fill("Shout {wrod}")
-    expect(page.get_by_text("word", exact=False).filter(has_text="Did you mean").first).to_be_visible()
+    expect(page.get_by_text("Did you mean {word}?").first).to_be_visible(timeout=30 * SECOND)
     prompt.fill("Shout {word}")
     expect(page.locator("code", has_text=re.compile("^Shout cat00$"))).to_be_visible()
     completion = page.get_by_label("Completion template")
