@@ -107,7 +107,7 @@ def test_it_counts_the_tokens_of_every_row(save_dir: Path, tiny_plain_model: Pat
         config = {**body["config"], section: {**body["config"].get(section, {}), **values}}
         return {**body, "config": config}
 
-    with pytest.raises(WarmError, match="No column is named"):
+    with pytest.raises(WarmError, match=r"No column of rows\.json is named"):
         warm.ask(save_dir, "lengths", changed("data", prompt="{no}"))
     with pytest.raises(WarmError, match="does not exist"):
         warm.ask(save_dir, "lengths", changed("model", hf_model_ckpt="/no/such/folder"))

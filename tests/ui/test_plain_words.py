@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.legible import legible
 from toolkit.ui import words
 from toolkit.ui.plain import plain, plain_lines
 
@@ -21,7 +22,9 @@ def test_every_mark_is_escaped() -> None:
 
 @given(st.text(st.characters(exclude_characters="\0"), max_size=300))
 def test_nothing_but_escapes_is_added(raw: str) -> None:
-    assert plain(raw, 1000).replace("\\\\", "\0").replace("\\", "").replace("\0", "\\") == " ".join(raw.split())
+    assert plain(raw, 1000).replace("\\\\", "\0").replace("\\", "").replace("\0", "\\") == " ".join(
+        legible(raw).split()
+    )
 
 
 def test_long_text_is_cut_and_lines_are_kept() -> None:

@@ -132,7 +132,7 @@ def test_what_can_not_be_opened_is_not_tried_at_every_run_of_a_page(
         asked.append(str(data.path))
         raise DataError("The hub can't be reached.")
 
-    monkeypatch.setattr(dataset, "open_table", refuse)
+    monkeypatch.setattr(dataset, "opened", refuse)
     app = session(hopeless)
     app.run()
     assert len(asked) == 1
