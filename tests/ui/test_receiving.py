@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,12 @@ from toolkit.ui import receiving
 
 NAME = "ünï (quoted).csv"
 CONTENT = b"a,b\r\n" + random.Random(0).randbytes(300_000) + b"\r\n--nearly a boundary\r\n"
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    """In a thread of its own: the main one may have the event loop of the browser tests."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 class Behind:
@@ -47,7 +55,7 @@ class Behind:
                 body = more or {"files": {"f": (NAME, content, "text/csv")}}
                 return (await client.put(f"/_stcore/upload_file/{session}/1", **body)).status_code
 
-        return asyncio.run(ask())
+        return _run(ask())
 
     def given(self) -> UploadedFile:
         return UploadedFile(self.got[-1], None)  # type: ignore[arg-type]
@@ -143,7 +151,7 @@ def test_a_browser_that_goes_away_leaves_nothing(tmp_path: Path) -> None:
 
     headers = [(b"content-length", b"500000"), (b"content-type", b"multipart/form-data; boundary=x")]
     scope = {"type": "http", "method": "PUT", "path": "/_stcore/upload_file/alive/1", "headers": headers}
-    asyncio.run(behind.app(scope, receive, send))
+    _run(behind.app(scope, receive, send))
     assert not left(tmp_path)
 
 
