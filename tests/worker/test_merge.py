@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,7 +113,7 @@ def test_too_little_memory_is_known_before_anything_is_loaded(
     from toolkit.worker import merge, model
 
     run = finished_run(save_dir, tiny_model)
-    monkeypatch.setattr(merge.psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000))
+    monkeypatch.setattr(merge, "free_bytes", lambda: 100_000)
     monkeypatch.setattr(model, "load_base", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(ToolkitError, match=r"Merging needs about .* GiB of memory") as caught:
         merged_logits(run, tiny_model, "bfloat16")

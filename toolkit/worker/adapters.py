@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import Linear as LoraLinear
@@ -20,6 +19,7 @@ from peft.utils.save_and_load import set_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from toolkit.errors import EngineError
+from toolkit.runs.freshness import free_bytes
 from toolkit.worker.adapter_file import RETRAIN, WEIGHTS, AdapterFile, Weights, misfit, read_config, take_biases
 from toolkit.worker.payload import BASE
 
@@ -162,7 +162,7 @@ class Adapters:
 def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return free_bytes()
 
 
 def _where(model: PreTrainedModel, name: str) -> str:

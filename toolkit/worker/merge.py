@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psutil
 import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import LoraLayer
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
+from toolkit.runs.freshness import free_bytes
 from toolkit.runs.rundir import RunDir
 from toolkit.worker import build, model
 from toolkit.worker.adapters import trained
@@ -107,7 +107,7 @@ def _refuse_shared(peft: PeftModel, config: Config) -> None:
 def _refuse_without_memory(folder: Path, dtype: str) -> None:
     on_disk = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     needed = on_disk * ROOM * (2 if dtype == "float32" else 1)
-    free = psutil.virtual_memory().available
+    free = free_bytes()
     if needed > free:
         message = f"Merging needs about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free."
         raise ToolkitError(message, "End other programs, or export the adapter alone.")
