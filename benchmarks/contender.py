@@ -9,6 +9,7 @@ the training alone, after imports, model and data.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -114,7 +115,8 @@ def llamafactory(folder: Path, kind: str, bf16: bool, best: bool, clock: Clock) 
         def on_train_end(self, *_: Any, **__: Any) -> None:
             clock.stop()
 
-    out = folder / f"lf-{'best' if best else 'plain'}"
+    out = folder / f"lf-{kind}-{'bf16' if bf16 else 'fp32'}-{'best' if best else 'plain'}"
+    shutil.rmtree(out, ignore_errors=True)  # it would go on from an earlier one, which is over
     run_exp({
         "stage": "sft", "do_train": True, "finetuning_type": "lora", "model_name_or_path": str(folder / "model"),
         "dataset_dir": str(folder), "dataset": f"{kind}-train", "template": "chatml", "cutoff_len": LENGTH,
