@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from tests.browser.server import CHROMIUM, FLAGS, Server, start_server, stop_everything
+
+expect.set_options(timeout=30_000)  # a busy machine may take long; what is there is seen at once
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
