@@ -132,6 +132,35 @@ def test_a_norm_of_another_kind_keeps_its_own_step(model: Any) -> None:
     first.input_layernorm.__class__, first.mlp.act_fn = kind, torch.nn.SiLU()
 
 
+@pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_pytorch_tanh", "relu", "dropout"])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_small_feed_forward_of_another_kind_keeps_its_own_step(kind: str, bf16: bool) -> None:
+    """Its outputs are small, and so is what another activation changes about them."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from toolkit.worker.fused_layers import _FeedStep, fuse_layers
+    from toolkit.worker.fused_lora import fuse
+
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, hidden_act="silu" if kind == "dropout" else kind,
+    )  # fmt: skip
+    base = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16 if bf16 else torch.float32)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear")).eval()
+    feed = base.model.layers[0].mlp
+    if kind == "dropout":
+        own = type(feed)
+        forward = {"forward": lambda self, x: torch.nn.functional.dropout(own.forward(self, x), 0.1, self.training)}
+        feed.__class__ = type("OtherMLP", (own,), {**forward, "__module__": own.__module__})
+    fuse(model)
+    fuse_layers(model)
+    assert isinstance(vars(feed).get("forward"), _FeedStep) == (kind == "silu")
+    assert not feed.training
+
+
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 2e-2)])
 @pytest.mark.parametrize("at_once", [2**22, 700])
 def test_head_and_loss_in_one_step_equal_the_plain_ones(
@@ -203,6 +232,42 @@ def test_what_is_not_plain_stays_peft_s(tiny_model: Path) -> None:
     for more in ({"lora_dropout": 0.1}, {"use_dora": True}, {"lora_bias": True}):
         base = AutoModelForCausalLM.from_pretrained(tiny_model)
         assert fuse(get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], **more))) == 0
+
+
+def test_layers_whose_weights_are_elsewhere_stay_peft_s(tiny_model: Path) -> None:
+    """A model too large for its device keeps layers in the machine's memory: a hook brings them for their forward."""
+    import torch
+    from accelerate import cpu_offload
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from toolkit.worker.fused_lora import fuse
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    cpu_offload(base.model.layers[0], execution_device=torch.device("cpu"))
+    assert fuse(get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))) == 7  # of the other layer
+
+
+def test_attention_of_another_shape_or_with_a_bias_is_right() -> None:
+    """Values narrower than keys, as in DeepSeek's models; scores to which something is added."""
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    from toolkit.worker.attention import attend
+
+    class Causal(torch.nn.Module):
+        is_causal = True
+        num_key_value_groups = 2
+
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(2, heads, 7, width, generator=draw).bfloat16() for heads, width in ((4, 16), (2, 16), (2, 8))
+    )
+    bias = torch.randn(1, 4, 7, 7, generator=draw).bfloat16() * 4
+    for more in ({}, {"position_bias": bias}):
+        found = attend(Causal(), query, key, value, None, **more)[0]
+        wanted = sdpa_attention_forward(Causal(), query, key, value, None, **more)[0]
+        torch.testing.assert_close(found, wanted, rtol=3e-2, atol=3e-2)
 
 
 @pytest.mark.parametrize("lengths", [(24, 24, 24), (24, 11, 3)])

@@ -20,6 +20,9 @@ LONGEST = 512
 """Tokens up to which the products are used: they keep a score for every pair of tokens, which beyond this costs more
 memory than bf16 saves, for a gain that shrinks."""
 
+OTHERS = ("position_bias", "softcap", "cache")
+"""What a few models add to their scores, or keep beside them: the library's own function knows it, or says that not."""
+
 
 def use_short_rows(model: PreTrainedModel) -> bool:
     """Let a model that uses sdpa compute short bf16 rows by plain products; False when it uses something else."""
@@ -44,7 +47,8 @@ def attend(
     """query [batch, heads, tokens, width], key and value with fewer heads -> ([batch, tokens, heads, width], None)."""
     batch, heads, tokens, width = query.shape
     plain = query.dtype == torch.bfloat16 and query.device.type == "cpu" and tokens == key.shape[2] <= LONGEST
-    if not plain or dropout or kwargs.get("is_causal") is False or not getattr(module, "is_causal", True):
+    other = any(kwargs.get(name) is not None for name in OTHERS)
+    if not plain or other or dropout or kwargs.get("is_causal") is False or not getattr(module, "is_causal", True):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -53,7 +57,7 @@ def attend(
     scores = (together @ key.transpose(2, 3)).view(batch, heads, tokens, tokens)
     weights = torch.softmax(_masked(scores, attention_mask), dim=-1)
     mixed = weights.view(batch, groups, heads // groups * tokens, tokens) @ value
-    return mixed.view(batch, heads, tokens, width).transpose(1, 2).contiguous(), None
+    return mixed.view(batch, heads, tokens, value.shape[-1]).transpose(1, 2).contiguous(), None
 
 
 def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:

@@ -89,11 +89,19 @@ def _librarys_own(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def _agrees(module: nn.Module, step: Any) -> bool:
+    """To rounding, each row by its own measure, for what a module gives may be small: rows of several sizes reach the
+    bend of an activation whatever the weights are. In training mode, where a dropout shows itself."""
     random = torch.Generator().manual_seed(0)
-    x = torch.randn(1, ROWS, step.width, generator=random).to(step.device, step.dtype)
+    sizes = 4.0 ** torch.arange(ROWS)[:, None]
+    x = (torch.randn(1, ROWS, step.width, generator=random) * sizes).to(step.device, step.dtype)
+    was, module.training = module.training, True
     own, fused = type(module).forward(module, x), step(x)
-    tolerance = 1e-4 if step.dtype == torch.float32 else 3e-2
-    return own.dtype == fused.dtype and bool(torch.allclose(own, fused, rtol=tolerance, atol=tolerance))
+    module.training = was
+    if own.dtype != fused.dtype:
+        return False
+    largest = own.abs().amax(-1)
+    off = (own - fused).abs().amax(-1)
+    return bool((largest > 0).all() and (off <= (1e-4 if step.dtype == torch.float32 else 3e-2) * largest).all())
 
 
 class _Norm(torch.autograd.Function):

@@ -33,6 +33,8 @@ def unfuse(model: nn.Module) -> None:
 def _fusible(layer: nn.Module) -> bool:
     if type(layer) is not LoraLinear or type(layer.base_layer) is not nn.Linear or len(layer.lora_A) != 1:
         return False
+    if "forward" in vars(layer) or "forward" in vars(layer.base_layer):  # hooks bring its weights when they are needed
+        return False
     (name,) = layer.lora_A
     dropout = layer.lora_dropout[name]
     plain = name not in layer.lora_variant and layer.lora_B[name].bias is None and not layer.fan_in_fan_out
