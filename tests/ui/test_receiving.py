@@ -21,6 +21,7 @@ from starlette.routing import Route
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from toolkit.data import uploads
+from toolkit.errors import DataError
 from toolkit.ui import receiving
 
 NAME = "ünï (quoted).csv"
@@ -111,10 +112,51 @@ def test_the_rest_goes_by_untouched(tmp_path: Path) -> None:
     assert not left(tmp_path)
 
 
-def test_a_forged_receipt_is_a_file_like_any_other(tmp_path: Path) -> None:
-    forged = receiving._MARK + b"0" * 32
-    record = UploadedFileRec("1", "a.csv", "text/csv", forged)
-    assert receiving.keep(UploadedFile(record, None), tmp_path).read_bytes() == forged  # type: ignore[arg-type]
+def test_a_receipt_of_nothing_is_not_taken_for_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forged = UploadedFileRec("1", "a.csv", "text/csv", receiving._MARK + b"0" * 32)
+    with pytest.raises(DataError, match="no longer kept") as refused:
+        receiving.keep(UploadedFile(forged, None), tmp_path)  # type: ignore[arg-type]
+    assert "again" in refused.value.hint
+    behind = Behind(tmp_path)
+    behind.put(CONTENT)
+    monkeypatch.setattr(receiving, "UNCLAIMED_S", -1)
+    receiving._drop_unclaimed()
+    with pytest.raises(DataError, match="no longer kept"):  # a page that comes back after it was given up
+        receiving.keep(behind.given(), tmp_path)
+
+
+def test_a_file_that_could_not_be_taken_in_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = Behind(tmp_path)
+    behind.put(CONTENT)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(uploads, "publish", full)
+    with pytest.raises(DataError, match="No space left"):
+        receiving.keep(behind.given(), tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="no longer kept"):
+        receiving.keep(behind.given(), tmp_path)
+    assert not left(tmp_path)
+
+
+def test_a_route_that_breaks_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaks(self: Behind, request: Request) -> Response:
+        raise RuntimeError("another version's route")
+
+    monkeypatch.setattr(Behind, "_put", breaks)
+    with pytest.raises(RuntimeError):
+        Behind(tmp_path).put(CONTENT)
+    assert not left(tmp_path)
+    assert not receiving._received
+
+
+def test_the_app_starts_without_a_folder_for_uploads(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    behind = Behind(tmp_path / "file")
+    assert behind.put(CONTENT) == 507
+    assert behind.put(CONTENT[:100]) == 204
 
 
 def test_what_streamlit_refuses_is_not_kept(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import stat
 import time
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -138,8 +139,9 @@ def take_in(file: Incoming, name: str, save_dir: Path) -> Path:
 def sweep(save_dir: Path) -> None:
     """Remove what was left half written by an app that died."""
     for file in uploads_dir(save_dir).glob(".new-*"):
-        if time.time() - file.stat().st_mtime > ABANDONED_S:
-            file.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another app has just finished it
+            if time.time() - file.stat().st_mtime > ABANDONED_S:
+                file.unlink()
 
 
 def given_name(path: Path) -> str:

@@ -7,6 +7,7 @@ into a file. A receipt counts only in the process that wrote it.
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -45,19 +46,24 @@ class _Received:
     at: float = field(default_factory=time.monotonic)
 
 
+_LOG = logging.getLogger(__name__)
 _received: dict[bytes, _Received] = {}
 _taken: dict[bytes, Path] = {}
 """Receipts that were turned into files: a page may come back with one."""
 
 
 def keep(given: UploadedFile, save_dir: Path) -> Path:
-    """The path of an uploaded file in the workspace. Raises DataError when it can't be written."""
+    """The path of an uploaded file in the workspace. Raises DataError when it can't be written, or is gone."""
     content = given.getbuffer()
-    token = bytes(content[:100]) if len(content) < 100 else b""
-    if token in _received:
-        _taken[token] = take_in(_received[token].file, given.name, save_dir)
-        del _received[token]
-    return _taken[token] if token in _taken else store(given, given.name, save_dir)
+    token = bytes(content) if len(content) < 100 else b""
+    received = _received.pop(token, None)
+    if received is not None:
+        _taken[token] = take_in(received.file, given.name, save_dir)
+    if token in _taken:
+        return _taken[token]
+    if token.startswith(_MARK):  # the receipt alone would be taken for the data
+        raise DataError(f"{given.name[:80]} was uploaded, but is no longer kept.", "Upload it again.")
+    return store(given, given.name, save_dir)
 
 
 class ToDisk:
@@ -66,7 +72,10 @@ class ToDisk:
     def __init__(self, app: ASGIApp, folder: Callable[[], Path]) -> None:
         self._app = app
         self._folder = folder
-        sweep(folder())
+        try:
+            sweep(folder())
+        except (DataError, OSError) as error:  # the app starts all the same: each page says what is wrong
+            _LOG.warning("unfinished uploads can't be looked for: %s", error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         boundary = _boundary(scope)
@@ -76,7 +85,7 @@ class ToDisk:
         _drop_unclaimed()
         try:
             form = _Form(boundary, Incoming(self._folder()))
-        except DataError as error:
+        except (DataError, OSError) as error:
             await PlainTextResponse(str(error), 507)(scope, receive, send)
             return
         token = _MARK + secrets.token_hex(16).encode()
@@ -96,7 +105,7 @@ class ToDisk:
 
     async def _pass_on(self, scope: Scope, body: bytes, send: Send, token: bytes) -> None:
         """Streamlit's own route, which checks who asks, with a short body in the place of the long one."""
-        sent = False
+        sent = kept = False
 
         async def short() -> Message:
             nonlocal sent
@@ -106,13 +115,18 @@ class ToDisk:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def heed(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 300:
-                _received.pop(token, None)
+            nonlocal kept
+            if message["type"] == "http.response.start":
+                kept = message["status"] < 300
             await send(message)
 
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
-        await self._app({**scope, "headers": headers}, short, heed)
+        try:
+            await self._app({**scope, "headers": headers}, short, heed)
+        finally:
+            if not kept:
+                _received.pop(token, None)
 
 
 class _Form:
