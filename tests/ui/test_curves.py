@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,3 +45,12 @@ def test_a_point_that_moves_no_pixel_waits_for_its_neighbours() -> None:
     assert [shown(count) for count in (0, 1, 999)] == [0, 1, 999]
     assert shown(50_000) == shown(50_099) == 50_000
     assert shown(50_100) == 50_100
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=3000), st.sampled_from((0.02, 0.6, 0.98)))
+def test_smoothing_is_the_plain_recursion(values: list[float], weight: float) -> None:
+    total, expected = 0.0, []
+    for number, value in enumerate(values, start=1):
+        total = weight * total + (1 - weight) * value
+        expected.append(total / (1 - weight**number))
+    assert smooth(list(enumerate(values)), weight).values.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)

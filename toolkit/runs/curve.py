@@ -41,16 +41,17 @@ class Curve(Sequence[Point]):
         return zip(self.steps.tolist(), self.values.tolist(), strict=True)
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, Curve):
+            return np.array_equal(self.steps, other.steps) and np.array_equal(self.values, other.values)
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
 
     def with_new(self, new: Curve) -> Curve:
         """With these points, which replace those of the same steps: a step that a later attempt replayed."""
-        kept = self
-        if len(self) and len(new) and new.steps[0] <= self.steps[-1]:
-            keep = ~np.isin(self.steps, new.steps)
-            kept = Curve(self.steps[keep], self.values[keep])
-        steps, values = np.concatenate([kept.steps, new.steps]), np.concatenate([kept.values, new.values])
-        order = np.argsort(steps, kind="stable")
+        replayed = bool(len(self) and len(new) and new.steps[0] <= self.steps[-1])
+        keep = ~np.isin(self.steps, new.steps) if replayed else slice(None)
+        steps = np.concatenate([self.steps[keep], new.steps])
+        values = np.concatenate([self.values[keep], new.values])
+        order = np.argsort(steps, kind="stable") if replayed else slice(None)
         return Curve(steps[order], values[order])

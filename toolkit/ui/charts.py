@@ -1,12 +1,13 @@
 """The charts, as plotly figures in the theme's colours. Knows points, not where they come from.
 
 `uirevision` stays the same while a run is on screen: what one has zoomed to stays while new points arrive. Figures are
-written down whole and unchecked: plotly's checks of each property took most of a refresh, and a test makes them.
+written down whole and unchecked: plotly's checks of each property took most of a refresh, and a test makes them. A page
+that refreshes asks `kept` for its figures, which makes one only when something in it has changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,10 +15,11 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from toolkit.legible import legible
-from toolkit.runs.curve import Point
+from toolkit.runs.curve import Curve, Point
 from toolkit.ui.curves import smooth, thin
 
 LABEL = 80
+_KEPT = "kept_figures"
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "responsive": True}
 SMALL = (
     # series, title, unit factor, format of the hover
@@ -27,6 +29,28 @@ SMALL = (
     ("memory_bytes", "Memory (MiB)", 1 / 2**20, ",.0f"),
     ("gpu_memory_bytes", "GPU memory (MiB)", 1 / 2**20, ",.0f"),
 )
+
+
+class Drawn(go.Figure):  # type: ignore[misc]
+    """A figure that is written down once, however often it is sent; not to be changed after that.
+
+    plotly copies a figure value by value each time that Streamlit asks for it, its template too: that took more than
+    all else in a refresh.
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        if "_written" not in vars(self):
+            self._written = super().to_dict()
+        return dict(self._written)
+
+
+def kept(name: str, draw: Callable[..., go.Figure], *about: Any) -> go.Figure:
+    """`draw(*about)`; in this session the same figure again as long as all that it is about is equal."""
+    held = st.session_state.setdefault(_KEPT, {})
+    key = (about, palette())
+    if name not in held or held[name][0] != key:
+        held[name] = (key, draw(*about))
+    return held[name][1]
 
 
 def palette() -> list[str]:
@@ -39,7 +63,6 @@ def loss_chart(
     curves: Mapping[str, Sequence[Point]],
     smoothing: float,
     revision: str,
-    *,
     log_scale: bool = False,
     mark: int | None = None,
     best: Point | None = None,
@@ -55,7 +78,7 @@ def loss_chart(
     lines.append(_line("Test", thin(curves.get("eval_loss", [])), colours[1], markers=True))
     if best is not None:
         star = {"symbol": "star", "size": 14, "color": colours[1], "line": {"color": "white", "width": 1}}
-        lines.append({**_line("Best checkpoint", [best], colours[1]), "mode": "markers", "marker": star})
+        lines.append({**_line("Best checkpoint", Curve.of([best]), colours[1]), "mode": "markers", "marker": star})
     axis = {"type": "log"} if log_scale else {"rangemode": "tozero"}
     figure = _figure(lines, revision, "step", legend=True, yaxis={"title": {"text": "loss"}, **axis})
     if mark is not None:
@@ -67,8 +90,8 @@ def loss_chart(
 
 def small_chart(points: Sequence[Point], factor: float, form: str, revision: str) -> go.Figure:
     """One series without a legend; its title stands above it on the page."""
-    scaled = [(step, value * factor) for step, value in thin(points)]
-    lines = [_line("", scaled, palette()[2], width=1.6, form=form)]
+    shown = thin(points)
+    lines = [_line("", Curve(shown.steps, shown.values * factor), palette()[2], width=1.6, form=form)]
     y = {"rangemode": "tozero", "nticks": 4}
     return _figure(lines, revision, None, legend=False, yaxis=y, xaxis={"nticks": 5})
 
@@ -120,15 +143,15 @@ def _figure(
         "xaxis": {**x, **axes.get("xaxis", {})},
         "yaxis": {"automargin": True, **axes.get("yaxis", {})},
     }  # fmt: skip
-    return go.Figure({"data": lines, "layout": layout}, _validate=False)
+    return Drawn({"data": lines, "layout": layout}, _validate=False)
 
 
 def _line(
-    name: str, points: Sequence[Point], colour: str, *, opacity: float = 1.0, width: float = 2.0,
+    name: str, points: Curve, colour: str, *, opacity: float = 1.0, width: float = 2.0,
     markers: bool = False, dash: str = "solid", form: str = ".4g",
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "type": "scatter", "x": [step for step, _ in points], "y": [value for _, value in points],
+        "type": "scatter", "x": points.steps, "y": points.values,
         "name": _no_markup(name), "opacity": opacity, "marker": {"size": 6},
         "mode": "lines+markers" if markers or len(points) == 1 else "lines",
         "line": {"color": colour, "width": width, "dash": dash},

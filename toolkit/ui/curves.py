@@ -9,6 +9,10 @@ import numpy as np
 from toolkit.runs.curve import Curve, Point
 
 MAX_POINTS = 500
+STRETCH = 64
+"""Points that are smoothed at a time: any weight above 0.00002 to this power is still a number."""
+PULL = 2000
+"""Points after which the start weighs nothing any more: 0.98 to this power is less than a float64 can tell from 0."""
 
 
 def settled(curve: Curve) -> Curve:
@@ -25,31 +29,32 @@ def smooth(points: Sequence[Point], weight: float) -> Curve:
     curve = Curve.of(points)
     if not weight or not len(curve):
         return curve
-    powers = weight ** np.arange(len(curve) + 1)
-    # the average of a stretch is a product with one small matrix; what came before fades into it
-    size = min(64, len(curve))
-    gaps = np.subtract.outer(np.arange(size), np.arange(size))
-    inside = np.where(gaps >= 0, powers[np.abs(gaps)], 0.0) * (1 - weight)
+    powers = weight ** np.arange(STRETCH + 1)
+    # within a stretch a running sum of what the powers have grown back; what came before fades into it
+    size = min(STRETCH, len(curve))
     padded = np.zeros(-(-len(curve) // size) * size)
     padded[: len(curve)] = curve.values
-    within = padded.reshape(-1, size) @ inside.T
+    within = (1 - weight) * powers[:size] * np.cumsum(padded.reshape(-1, size) / powers[:size], axis=1)
     carried, total = np.empty(len(within)), 0.0
     for number, last in enumerate(within[:, -1].tolist()):
         carried[number] = total
         total = last + powers[size] * total
     totals = (within + np.outer(carried, powers[1 : size + 1])).reshape(-1)[: len(curve)]
-    return Curve(curve.steps, totals / (1 - powers[1:]))
+    start = min(PULL, len(curve))
+    totals[:start] /= 1 - weight ** np.arange(1, start + 1)
+    return Curve(curve.steps, totals)
 
 
-def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
+def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> Curve:
     """At most `limit` points (at least 4): the first, the last, and the lowest and highest of each stretch between."""
-    if len(points) <= limit:
-        return list(points)
     curve = Curve.of(points)
+    if len(curve) <= limit:
+        return curve
     stretches = (limit - 2) // 2
     bounds = 1 + (len(curve) - 2) * np.arange(stretches + 1) // stretches
     kept = [0]
     for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         part = curve.values[start:end]
         kept += sorted({start + int(part.argmin()), start + int(part.argmax())})
-    return [curve[at] for at in [*kept, len(curve) - 1]]
+    kept.append(len(curve) - 1)
+    return Curve(curve.steps[kept], curve.values[kept])

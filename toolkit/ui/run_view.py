@@ -156,8 +156,9 @@ def _curves(run: RunDir, status: RunStatus) -> None:
         smoothing = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=240, persist_state="session")
         log_scale = st.toggle("Log scale", key="log_scale", persist_state="session")
     marked = chosen_step(run) if status.broke_at is None else status.broke_at
+    losses = {name: found[name] for name in ("loss", "eval_loss") if name in found}
     st.plotly_chart(
-        charts.loss_chart(found, smoothing, run.id, log_scale=log_scale, mark=marked, best=_best(status)),
+        charts.kept("loss", charts.loss_chart, losses, smoothing, run.id, log_scale, marked, _best(status)),
         key=f"loss_{run.id}", config=charts.CONFIG, height=320, alt="Loss by step",
     )  # fmt: skip
     film_strip(run)
@@ -168,8 +169,8 @@ def _curves(run: RunDir, status: RunStatus) -> None:
         with column:
             st.caption(title)
             st.plotly_chart(
-                charts.small_chart(found[name], factor, form, run.id), key=f"{name}_{run.id}", config=charts.CONFIG,
-                height=170, alt=f"{title} by step",
+                charts.kept(name, charts.small_chart, found[name], factor, form, run.id),
+                key=f"{name}_{run.id}", config=charts.CONFIG, height=170, alt=f"{title} by step",
             )  # fmt: skip
 
 

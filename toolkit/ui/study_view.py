@@ -120,5 +120,5 @@ def _overlay(found: Sequence[Entry]) -> None:
     if not lines:
         st.caption(":material/show_chart: No points yet.")
         return
-    figure = charts.overlay(lines, SERIES[chosen].lower(), revision=found[0].run.id + chosen)
+    figure = charts.kept("study", charts.overlay, lines, SERIES[chosen].lower(), found[0].run.id + chosen)
     st.plotly_chart(figure, key="study_overlay", config=charts.CONFIG, height=380, alt=f"{SERIES[chosen]} by step")
