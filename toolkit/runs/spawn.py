@@ -59,6 +59,7 @@ def library_environment(*, hub: bool, processes: int = 1) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while the app needs a core made training crawl
         "OMP_NUM_THREADS": str(max(1, training_cores() // processes)),
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",  # of 1,024 it fills a third of a GB with what is not used again
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
     }

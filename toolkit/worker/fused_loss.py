@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from toolkit.worker.even_shapes import lengthened, rows_at_once
+
 MAX_LOGITS = 2**22
 """Logits that exist at once: 16 MB in fp32, which stays near the cores."""
 TOKENS = 8
@@ -69,24 +71,26 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        wanted = ctx.needs_input_grad[0]
+        wanted, scored = ctx.needs_input_grad[0], len(hidden)
         total = torch.zeros((), device=hidden.device)
+        hidden = lengthened(hidden)
         back = torch.empty_like(hidden) if wanted else None
-        rows = max(1, MAX_LOGITS // weight.shape[0])
+        rows = rows_at_once(hidden, MAX_LOGITS // weight.shape[0])
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), rows):
                 part = slice(start, start + rows)
                 logits = (hidden[part] @ weight.T).float()
                 own = labels[part, None]
-                chosen = logits.gather(1, own)
+                real = len(own)
+                chosen = logits[:real].gather(1, own)
                 sums = torch.logsumexp(logits, dim=1, keepdim=True)
-                total += (sums - chosen).sum()
+                total += (sums[:real] - chosen).sum()
                 if back is not None:
                     slope = logits.sub_(sums).exp_()
-                    slope.scatter_add_(1, own, torch.full_like(chosen, -1.0))
+                    slope[:real].scatter_add_(1, own, torch.full_like(chosen, -1.0))
                     torch.mm(slope.to(weight.dtype), weight, out=back[part])
         if back is not None:
-            ctx.save_for_backward(back)
+            ctx.save_for_backward(back[:scored])
         return total
 
     @staticmethod

@@ -22,6 +22,7 @@ from toolkit.errors import ToolkitError
 from toolkit.worker.attention import use_short_rows
 from toolkit.worker.checkpoint_trainer import CheckpointedTrainer
 from toolkit.worker.dataset import IGNORED
+from toolkit.worker.even_shapes import widened
 from toolkit.worker.fused_layers import fuse_layers
 from toolkit.worker.fused_lora import fuse
 from toolkit.worker.fused_loss import has_plain_head, head_loss, hidden_before
@@ -48,6 +49,7 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         super().__init__(*args, **kwargs)
         self.packed_rows = packed_rows
         self._plain_head = False
+        self._even_shapes = self.args.bf16 and self.args.device.type == "cpu"
         if self.accelerator.distributed_type in WHOLE_WEIGHTS:
             fuse(self.model)
             fuse_layers(self.model)
@@ -76,6 +78,8 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
     ) -> Any:
         if "position_ids" in inputs and str(self.model.config._attn_implementation).startswith("flash"):
             inputs = one_row(inputs)
+        if self._even_shapes:
+            inputs = widened(inputs, getattr(self.model.config.get_text_config(), "max_position_embeddings", None))
         labels = inputs["labels"][:, 1:]
         scored = labels != IGNORED
         # unwrapping walks through every module, which is a fiftieth of a small model's step
