@@ -1,7 +1,8 @@
-"""How many tokens the examples have: a sample of the rows, rendered and tokenised as training does it.
+"""How many tokens the examples have: a sample of the training rows, rendered and tokenised as training does it.
 
 The longest rows are looked for by their characters, because they decide the memory. A sample of a large table is one,
-and says so by its size. Knows no model beyond its tokenizer.json, and no screen.
+and says so by its size: there all usable rows stand for those that train. Knows no model beyond its tokenizer.json,
+and no screen.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from tokenizers import Tokenizer
 
 from toolkit.config import DataConfig
 from toolkit.data.rendering import renderer_of
-from toolkit.data.split import count_parts, usable_indices
+from toolkit.data.split import count_parts, plan_split, usable_indices
 from toolkit.data.table import Table
 
 SAMPLE, LONGEST = 384, 64
 MOST_CHARACTERS = 400_000
 """Of the sampled text: tokenising it takes about a tenth of a second."""
 SCANNED_BYTES = 64_000_000
-"""A larger table is not searched for its longest rows."""
+"""A larger table is neither split nor searched for its longest rows."""
 CHAT_TOKENS = 12
 """What a chat template usually adds to one question and answer."""
 CHARACTERS_A_TOKEN = 3.6
@@ -73,8 +74,14 @@ def measure_lengths(table: Table, data: DataConfig, tokenizer: Path | None, chat
 
     Raises DataError for templates that don't compile and sizes that don't fit.
     """
-    key = (data.prompt, data.prompt_stub, data.messages, data.train_size, data.test_size)
-    return _measure(_Kept(table), key, tokenizer, chat)
+    seen = {name: getattr(data, name) for name in _DECIDING}
+    return _measure(_Kept(table), tuple(seen.items()), tokenizer, chat)
+
+
+_DECIDING = (
+    "prompt", "prompt_stub", "messages", "train_size", "test_size", "train_test_split_seed", "stratify",
+)  # fmt: skip
+"""Settings that decide which rows train, and what they say."""
 
 
 class _Kept:
@@ -91,13 +98,12 @@ class _Kept:
 
 
 @lru_cache(maxsize=32)
-def _measure(kept: _Kept, key: tuple[Any, ...], tokenizer: Path | None, chat: bool) -> Lengths:
-    table, (prompt, stub, messages, train_size, test_size) = kept.table, key
-    renderer = renderer_of(DataConfig(prompt=prompt, prompt_stub=stub, messages=messages), table.columns)
-    usable = usable_indices(table, renderer.columns_needed)
-    train, test = count_parts(table, usable, train_size, test_size)
-    even = usable[np.linspace(0, len(usable) - 1, min(SAMPLE, len(usable))).astype(np.int64)]
-    long = usable[_longest(table, renderer.columns_needed)[usable].argsort()[::-1][:LONGEST]]
+def _measure(kept: _Kept, seen: tuple[tuple[str, Any], ...], tokenizer: Path | None, chat: bool) -> Lengths:
+    table, data = kept.table, DataConfig(**dict(seen))
+    renderer = renderer_of(data, table.columns)
+    rows, train, test = _rows(table, data, renderer.columns_needed)
+    even = rows[np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).astype(np.int64)]
+    long = rows[_longest(table, renderer.columns_needed)[rows].argsort()[::-1][:LONGEST]]
 
     def count(rows: Numbers) -> tuple[Numbers, Numbers]:
         examples = [renderer.example(cells) for cells in table.take(rows, renderer.columns_needed)]
@@ -106,6 +112,15 @@ def _measure(kept: _Kept, key: tuple[Any, ...], tokenizer: Path | None, chat: bo
 
     tokens, trained = count(even)
     return Lengths(train, test, tokens, trained, np.sort(count(long)[0])[::-1], tokenizer is not None)
+
+
+def _rows(table: Table, data: DataConfig, columns: tuple[str, ...]) -> tuple[Numbers, int, int]:
+    """(rows to look at, ascending; training rows; test rows)."""
+    if table.path.stat().st_size > SCANNED_BYTES:
+        usable = usable_indices(table, columns)
+        return usable, *count_parts(table, usable, data.train_size, data.test_size)
+    plan = plan_split(table, data)
+    return np.sort(plan.train), len(plan.train), len(plan.test)
 
 
 def _longest(table: Table, columns: tuple[str, ...]) -> Numbers:
