@@ -26,7 +26,7 @@ LIBRARY_MAX_LENGTH = 1024
 class Place:
     """Where a run computes: whether on a GPU, what that GPU can do, and how many processes share the run.
 
-    flash, liger: whether the packages flash-attn and liger-kernel are installed.
+    flash, liger: whether the packages flash-attn and liger-kernel are installed. gpus: how many the process sees.
     """
 
     cuda: bool = False
@@ -35,6 +35,7 @@ class Place:
     processes: int = 1
     flash: bool = False
     liger: bool = False
+    gpus: int = 1
 
 
 def max_length(config: Config) -> int:
@@ -79,7 +80,7 @@ def packs(config: Config, place: Place) -> bool:
 
 
 def liger(config: Config, place: Place) -> bool:
-    """Whether Liger's kernels compute norms, feed-forwards and the loss."""
+    """Whether Liger's kernels compute norms, feed-forwards and rotary positions."""
     return place.cuda and place.liger and not config.model.quantize
 
 
@@ -137,9 +138,8 @@ def _packing_told(config: Config, place: Place) -> Told:
     if packs(config, place):
         return Told(path, "Packed rows", "no padding at all: flash-attn computes nothing between two examples")
     if place.cuda:
-        return Told(
-            path, "Like lengths together", "packed rows pay where flash-attn is installed, which it is not here"
-        )
+        why = "packed rows pay where flash-attn computes: it is not installed, or can't be used here"
+        return Told(path, "Like lengths together", why)
     return Told(path, "Like lengths together", "little padding is left, and on a CPU long packed rows cost more")
 
 

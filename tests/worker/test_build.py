@@ -290,6 +290,10 @@ def test_quirks_of_the_libraries() -> None:
     assert quantization["llm_int8_skip_modules"] == ["q_proj", "lm_head"]
     several = build.load_args(Config(), build.Place(cuda=True, processes=2))
     assert "device_map" not in several
+    second = with_settings({"model.device_map": "cuda:1"})
+    assert build.load_args(second, build.Place(cuda=True, gpus=2))["device_map"] == "cuda:1"
+    assert build.load_args(second, build.Place(cuda=True))["device_map"] == "cuda:0", "the others are hidden"
+    assert build.load_args(Config(), build.Place(cuda=True))["device_map"] == "auto"
     cold = with_settings({"inference.do_sample": True})
     frozen = copy.deepcopy(cold)
     frozen.inference.temperature = 0.0
@@ -333,3 +337,40 @@ def test_the_default_length_is_the_library_s() -> None:
 
     assert SFTConfig.__dataclass_fields__["max_length"].default == choices.LIBRARY_MAX_LENGTH
     assert choices.max_length(with_settings({"training.sft_args.max_seq_length": None})) == choices.LIBRARY_MAX_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seen", "then"),
+    [("cuda:1", None, "1"), (None, None, "0"), ("cuda:1", "4,6", "6"), (None, "4,6", "4"), ("cuda:1", "4", "4"),
+     ("auto", "4,6", "4,6"), ("cuda", "", "")],
+)  # fmt: skip
+def test_one_gpu_is_seen_by_a_run_of_one_process(
+    wanted: str | None, seen: str | None, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    from toolkit.worker.train import _choose_gpu
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen or "")
+    if seen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    _choose_gpu(wanted, 1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == then
+
+
+def test_a_gpu_that_only_emulates_bf16_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch says of every GPU that it takes such numbers; before Ampere it computes them many times slower."""
+    import torch
+
+    from toolkit import choices
+    from toolkit.worker import model, probe
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(probe, "_gpu", lambda number: {"name": "T4", "memory_bytes": 1, "capability": [7, 5]})
+    place = model.place(Config())
+    assert place == choices.Place(cuda=True, capability=(7, 5))
+    assert choices.precision(Config(), place) == "fp32"
+    assert probe.probe()["bf16_gpu"] is False

@@ -206,6 +206,28 @@ def test_a_model_that_stays_unquantized_is_no_secret(tiny_model: Path, save_dir:
     assert "full size" in kinds(events, "warning")[0]["message"]
 
 
+def test_several_gpus_and_a_flash_attention_that_fails_do_not_end_a_run(
+    tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the package is missing; elsewhere it may be of the wrong release, or the model's heads too wide for it."""
+    from toolkit import choices
+    from toolkit.worker import assemble
+
+    def seen(**arguments: Any) -> Any:
+        args = own(**arguments)
+        args._n_gpu = 2  # what the library finds where two are visible, as "auto" needs them
+        return args
+
+    own = assemble.SFTConfig
+    monkeypatch.setattr(assemble, "SFTConfig", seen)
+    monkeypatch.setattr(choices, "attention", lambda config, place: choices.FLASH)
+    code, events = train_here(make_run(draft(save_dir, tiny_model, num_train_epochs=1)))
+    assert code == 0, events[-1]
+    warnings = [event["message"] for event in kinds(events, "warning")]
+    assert any("flash-attn can't be used with this model" in words and "PyTorch" in words for words in warnings)
+    assert kinds(events, "plan")[0]["packed"] is False
+
+
 def test_rows_that_are_cut_or_incomplete_are_reported(tiny_model: Path, save_dir: Path) -> None:
     cells = rows(24)
     cells[3] = {"question": None, "answer": "x"}

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig
@@ -21,6 +22,7 @@ from toolkit.runs import autopilot
 from toolkit.runs.events import read_events
 from toolkit.worker import build, model
 from toolkit.worker.adapter import lora_config
+from toolkit.worker.model_folder import first_line
 from toolkit.worker.packing import keeps_apart
 from toolkit.worker.trainer import PreparedTrainer
 
@@ -44,28 +46,30 @@ def make_trainer(
     arguments = {**build.sft_args(session.config, where, str(session.run.checkpoints_dir)), **other}
     if not len(test):
         arguments["eval_strategy"] = "no"
+    args = SFTConfig(**arguments)
+    if session.team.processes == 1 and args.n_gpu > 1:
+        args._n_gpu = (
+            1  # device_map "auto" may put a small model on one of several GPUs: it is not copied to the others
+        )
     base = model.load_base(session.config, where, folder)
     if session.config.model.quantize and not model.is_quantized(base):
         message = "No layer of the model could be quantized with these settings: it trains in full size."
         session.tell("warning", message=message)
     return PreparedTrainer(
         model=base,
-        args=SFTConfig(**arguments),
+        args=args,
         train_dataset=train,
         eval_dataset=test if len(test) else None,
         processing_class=tokenizer,
         peft_config=lora_config(session.config, base),
         micro_batch=_micro_batch(session),
-        packed_rows=_row_tokens(session, folder) if _packs(session, where, base) else None,
+        packed_rows=_row_tokens(session, folder) if _packs(session, where, base, args.device) else None,
     )
 
 
-def _packs(session: Session, where: build.Place, base: PreTrainedModel) -> bool:
+def _packs(session: Session, where: build.Place, base: PreTrainedModel, device: torch.device) -> bool:
     """Choose the attention, and whether examples are packed: only into rows in which this model keeps them apart."""
-    wanted = choices.attention(session.config, where)
-    fast = wanted == choices.FLASH and getattr(base, "_supports_flash_attn", False)
-    if fast:
-        base.set_attn_implementation(wanted)
+    fast = choices.attention(session.config, where) == choices.FLASH and _flash(session, base, device)
     asked = session.config.training.sft_args.packing is not None
     if not choices.packs(session.config, where) or not (asked or fast):
         return False
@@ -74,6 +78,24 @@ def _packs(session: Session, where: build.Place, base: PreTrainedModel) -> bool:
     message = "This model does not keep packed examples apart: like lengths share a batch instead."
     session.tell("warning", message=message)
     return False
+
+
+def _flash(session: Session, base: PreTrainedModel, device: torch.device) -> bool:
+    """Give the model flash-attn's kernels, if it can use them: not every shape of head can, nor every release."""
+    if not getattr(base, "_supports_flash_attn", False):
+        return False
+    if base.device.type == "cpu":
+        base.to(device)  # as the trainer does a moment later: the kernels compute nowhere else
+    before = base.config._attn_implementation
+    try:
+        base.set_attn_implementation(choices.FLASH)
+        keeps_apart(base)
+    except (ImportError, ValueError, RuntimeError) as error:
+        base.set_attn_implementation(before)
+        message = f"flash-attn can't be used with this model ({first_line(error)}): PyTorch's own attention is."
+        session.tell("warning", message=message)
+        return False
+    return True
 
 
 def _micro_batch(session: Session) -> int | None:

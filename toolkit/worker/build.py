@@ -166,7 +166,8 @@ def load_args(config: Config, place: Place) -> dict[str, Any]:
     chosen: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     device_map = config.model.device_map
     if device_map is not None and not config.accelerate and place.processes == 1:
-        chosen["device_map"] = device_map if place.cuda else "cpu"
+        alone = device_map.startswith("cuda") and place.gpus == 1  # of those that are seen it has number 0
+        chosen["device_map"] = "cpu" if not place.cuda else "cuda:0" if alone else device_map
     return chosen
 
 

@@ -83,7 +83,8 @@ def _feed_step(module: nn.Module) -> _FeedStep | None:
 
 
 def _librarys_own(module: nn.Module) -> bool:
-    """What somebody put in a module's place (Liger's kernels, hooks that move tensors) is there for a reason."""
+    """What somebody put in a module's place (hooks that move tensors) is there for a reason. Liger's kernels come when
+    the training begins, and take the place of ours."""
     return type(module).__module__.startswith("transformers.models.") and "forward" not in vars(module)
 
 

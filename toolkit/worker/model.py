@@ -35,8 +35,9 @@ def place(config: Config, processes: int = 1) -> build.Place:
     if not torch.cuda.is_available() or config.model.device_map == "cpu":
         return build.Place(processes=processes)
     capability = torch.cuda.get_device_capability()
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)  # older GPUs take the numbers, and crawl
     flash, liger = is_flash_attn_2_available(), is_liger_kernel_available()
-    return build.Place(True, capability, torch.cuda.is_bf16_supported(), processes, flash, liger)
+    return build.Place(True, capability, bf16, processes, flash, liger, torch.cuda.device_count())
 
 
 def load_tokenizer(config: Config, folder: Path | None = None) -> PreTrainedTokenizerBase:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -25,7 +26,7 @@ def probe() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "cuda": cuda,
         "gpus": gpus,
-        "bf16_gpu": cuda and torch.cuda.is_bf16_supported(),
+        "bf16_gpu": cuda and torch.cuda.is_bf16_supported(including_emulation=False),
         "tf32": cuda and all(gpu["capability"] >= [8, 0] for gpu in gpus),
         "bitsandbytes": importlib.util.find_spec("bitsandbytes") is not None,
         "versions": versions(),
@@ -36,7 +37,7 @@ def versions() -> dict[str, str]:
     """Library -> installed version; a library that is not installed is left out."""
     found = {"python": sys.version.split()[0]}
     for name in LIBRARIES:
-        if importlib.util.find_spec(name) is not None:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
 

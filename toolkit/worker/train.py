@@ -107,9 +107,16 @@ def _carry_out(run: RunDir, stop: Stop, tell: Any, attempt: int, rank: int, proc
 
 
 def _choose_gpu(device_map: str | None, processes: int) -> None:
-    """One GPU visible unless the model shall be spread: the trainer refuses to drive several from one process."""
+    """One GPU visible unless the model shall be spread: the trainer refuses to drive several from one process.
+
+    Where some are hidden from this process already, the number counts among the others.
+    """
     if processes == 1 and (device_map is None or device_map.startswith("cuda")):
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", (device_map or "cuda:0").partition(":")[2] or "0")
+        number = int((device_map or "cuda:0").partition(":")[2] or 0)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = visible.split(",") if visible is not None else [*map(str, range(number + 1))]
+        if number < len(seen):
+            os.environ["CUDA_VISIBLE_DEVICES"] = seen[number]
 
 
 def explain(error: Exception, processes: int = 1) -> Explanation:
