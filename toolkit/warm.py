@@ -33,6 +33,7 @@ __all__ = ["Look", "WarmInfo", "ask", "cancel", "find", "keep", "look", "stop"]
 
 QUICK_SECONDS = 15.0
 POLL_SECONDS = 0.1
+LEAVING_SECONDS = 0.5
 RETRY_SECONDS = 30.0
 """After a failed start, or several deaths within this time, so long nothing is started again."""
 MOST_DEATHS = 3
@@ -107,7 +108,7 @@ def look(save_dir: Path, kind: str, body: Mapping[str, Any], *, lane: str = "", 
             with service_http.session(info, QUICK_SECONDS + wait) as http:
                 return Look(**service_http.checked(WARM, http.post("/look", json=asked)))
         except WarmError as error:
-            if service.lives(info):
+            if not _ended(info):
                 return Look("failed", message=error.message, hint=error.hint)
     if switched_off():
         return Look("off", message="The warm worker is switched off.", hint="Start the app without FTK_WARM=off.")
@@ -151,6 +152,16 @@ def _fresh(save_dir: Path) -> WarmInfo | None:
     """The living worker; None when there is none, or its code is not today's."""
     info = find(save_dir)
     return info if info is not None and info.build == build_id() else None
+
+
+def _ended(info: WarmInfo) -> bool:
+    """Whether it is gone. Whoever is being killed loses its connections a moment before its lock."""
+    end = time.monotonic() + LEAVING_SECONDS
+    while service.lives(info):
+        if time.monotonic() > end:
+            return False
+        time.sleep(POLL_SECONDS / 5)
+    return True
 
 
 def _starting(save_dir: Path) -> Look:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,12 +17,16 @@ import pytest
 from toolkit import warm
 from toolkit.config import Config
 from toolkit.data.sources import open_table
+from toolkit.runs import fork_server
 from toolkit.runs import spare as module
 from toolkit.runs.fork_server import LOST, Forked
 from toolkit.runs.lock import is_held, try_lock
+from toolkit.runs.machine import machine_if_known
 from toolkit.runs.rundir import RunDir, create_run
 from toolkit.runs.spare import Spare
 from toolkit.runs.spawn import worker_environment
+from toolkit.runs.status import read_status
+from toolkit.runs.supervisor import Supervisor
 from toolkit.validation import parse
 
 
@@ -51,11 +56,11 @@ def queue(folder: Path, model: Path) -> tuple[RunDir, Config]:
     return create_run(config, open_table(config.data, folder)), config
 
 
-def begin(spare: Spare, folder: Path, model: Path) -> tuple[RunDir, Forked]:
+def begin(spare: Spare, folder: Path, model: Path, **more: str) -> tuple[RunDir, Forked]:
     run, config = queue(folder, model)
     slot = try_lock(run.slot_path)
     assert slot is not None
-    taken = spare.take(run, config, worker_environment(run, config, 1), slot)
+    taken = spare.take(run, config, {**worker_environment(run, config, 1), **more}, slot)
     assert taken is not None
     os.close(slot)
     assert taken[1].alive()
@@ -82,7 +87,8 @@ def test_runs_and_the_warm_worker_are_forks_of_it(tmp_path: Path, tiny_model: Pa
     wait_for(spare.ready_server)
     first_run, first = begin(spare, tmp_path, tiny_model)
     ended(first_run, first)
-    second_run, second = begin(spare, tmp_path, tiny_model)  # one after another, without another import
+    # one after another, without another import; its environment is more than is read or written at once
+    second_run, second = begin(spare, tmp_path, tiny_model, LARGE="x" * 1_000_000)
     adapters = [run.adapter_dir / "adapter_model.safetensors" for run in (first_run, second_run)]
     table = open_table(Config().data, tmp_path)
     data = {"prompt": "{message}", "prompt_stub": "{json}"}
@@ -125,6 +131,156 @@ def test_one_that_is_not_ready_gives_way_to_a_cold_start(tmp_path: Path, spare: 
     assert process.poll() is not None  # it takes no core from the run that starts now
     spare.keep()
     assert spare._server is None
+
+
+def test_a_run_waits_for_one_that_imports_until_it_hangs(
+    tmp_path: Path, spare: Spare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not spare.comes(Config()), "nobody keeps one: a command line"
+    spare._not_before = time.monotonic() + module.FIRST_SECONDS
+    spare.keep()
+    assert spare._server is None
+    assert not spare.comes(parse({"accelerate": True}))
+    assert spare.comes(Config()), "it is begun at once when somebody waits"
+    server = spare._server
+    assert server is not None
+    wait_for(lambda: spare.comes(Config()) and module.importing(tmp_path)[0] > 0)
+    assert module.importing(tmp_path)[0] < module.importing(tmp_path)[1]
+    os.kill(pid_of(spare), signal.SIGSTOP)
+    assert spare.comes(Config())
+    monkeypatch.setattr(fork_server, "STALL_SECONDS", 0.5)
+    wait_for(lambda: not spare.comes(Config()))
+    assert server.process.poll() == -signal.SIGKILL
+    assert module.importing(tmp_path) == (0, 0)
+    assert spare.take(RunDir(tmp_path / "runs" / "r"), Config(), {}, 0) is None
+
+
+def test_nobody_waits_for_one_that_died_while_it_imported(spare: Spare) -> None:
+    spare.keep()
+    assert spare.comes(Config())
+    os.kill(pid_of(spare), signal.SIGKILL)
+    wait_for(lambda: not spare.comes(Config()))
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("FTK_SPARE", "1")
+    found = Supervisor(tmp_path)
+    found.start()
+    yield found
+    found.stop()
+    warm.stop(tmp_path)
+    del module._KEPT[tmp_path]
+
+
+def kinds(run: RunDir) -> list[str]:
+    lines = run.events_path.read_text().splitlines() if run.events_path.exists() else []
+    return [json.loads(line)["kind"] for line in lines]
+
+
+@pytest.mark.worker
+def test_the_first_run_of_a_session_takes_over_the_imports(
+    tmp_path: Path, tiny_model: Path, supervisor: Supervisor
+) -> None:
+    run, _ = queue(tmp_path, tiny_model)
+    supervisor.look_now()
+    spare = supervisor._spare
+    assert spare is not None
+    wait_for(lambda: module.importing(tmp_path)[0] > 0)
+    assert read_status(run).state == "queued"
+    assert not is_held(run.slot_path), "whoever else comes may start it"
+    wait_for(lambda: "started" in kinds(run))
+    started = json.loads(run.events_path.read_text().splitlines()[0])
+    assert psutil.Process(started["pid"]).ppid() == pid_of(spare)
+    wait_for(lambda: read_status(run).explained)
+    assert read_status(run).state == "finished"
+    wait_for(lambda: machine_if_known(tmp_path) is not None)
+
+
+@pytest.mark.worker
+def test_an_answer_that_comes_too_late_starts_nothing_twice(
+    tmp_path: Path, tiny_model: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare = supervisor._spare
+    assert spare is not None
+    wait_for(spare.ready_server)
+    server = spare.ready_server()
+    assert server is not None
+    given_up, config = queue(tmp_path, tiny_model)
+    given_up.stop_path.touch()  # not the supervisor's to start
+    ours, theirs = socket.socketpair()
+    order = {"kind": "train", "arguments": [given_up.id], "environment": worker_environment(given_up, config, 1)}
+    slot = try_lock(given_up.slot_path)
+    assert slot is not None
+    with ours, theirs, server._guard:
+        server._order(json.dumps({**order, "log": str(given_up.log_path)}).encode() + b"\n", [slot, theirs.fileno()])
+        number = int(ours.recv(32))
+        assert psutil.pid_exists(number)
+    os.close(slot)
+    wait_for(lambda: server.code_of(number) is not None)  # nobody told it to go on: it leaves
+    assert server.code_of(number) == 0
+    assert not is_held(given_up.slot_path)
+    assert not kinds(given_up)
+    # and one that does not answer at all
+    monkeypatch.setattr(fork_server, "ANSWER_SECONDS", 0.5)
+    os.kill(server.process.pid, signal.SIGSTOP)
+    run, _ = queue(tmp_path, tiny_model)
+    supervisor.look_now()
+    wait_for(lambda: read_status(run).explained)
+    assert kinds(run).count("started") == 1
+    assert kinds(run)[-1] == "finished"
+    assert server.process.poll() == -signal.SIGKILL
+
+
+def answer_of_a_page(folder: Path, body: dict[str, Any], at_work: Callable[[], object]) -> dict[str, Any]:
+    """Look as a page does, every tenth of a second, until the value is there; `at_work` once, when it is worked on."""
+    deadline, done = time.monotonic() + 300, False
+    while (seen := warm.look(folder, "lengths", body, wait=0.1)).state != "done":
+        assert seen.state in ("starting", "working"), seen
+        if seen.state == "working" and not done:
+            at_work()
+            done = True
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.1)
+    return seen.value
+
+
+@pytest.mark.worker
+def test_a_question_is_answered_whoever_is_killed_meanwhile(
+    tmp_path: Path, tiny_model: Path, supervisor: Supervisor
+) -> None:
+    table = open_table(Config().data, tmp_path)
+    column = table.columns[0]
+    data = {"prompt": f"{{{column}}}", "prompt_stub": f"{{{column}}}"}
+    body = {"config": {"data": data, "model": {"hf_model_ckpt": str(tiny_model)}}, "table": str(table.path)}
+    spare = supervisor._spare
+    assert spare is not None
+
+    def kill_server() -> None:
+        os.kill(pid_of(spare), signal.SIGKILL)
+
+    def kill_worker() -> None:
+        info = warm.find(tmp_path)
+        assert info is not None
+        os.kill(info.pid, signal.SIGKILL)
+
+    wait_for(lambda: spare._server is not None)
+    warm.look(tmp_path, "lengths", body)  # it waits for the imports
+    kill_server()
+    first = answer_of_a_page(tmp_path, body, kill_worker)  # while it is asked
+    kill_worker()  # between two questions
+    spare._not_before = 0.0
+    wait_for(spare.ready_server)
+    run, _ = queue(tmp_path, tiny_model)
+    supervisor.look_now()
+    wait_for(lambda: kinds(run))  # while a run is a fork
+    assert answer_of_a_page(tmp_path, body, kill_server) == first
+    warm._STARTERS.clear()  # more deaths than that in half a minute are said
+    kill_worker()
+    assert answer_of_a_page(tmp_path, body, lambda: None) == first
+    wait_for(lambda: read_status(run).explained)
+    assert read_status(run).state == "finished"
 
 
 def test_a_dead_one_is_replaced(spare: Spare) -> None:

@@ -334,7 +334,7 @@ def test_a_worker_that_does_not_leave_loses_the_slot(
 
 
 def test_start_is_idempotent_per_save_dir(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "probe_in_background", lambda save_dir: None)
+    monkeypatch.setattr(module, "probe_in_background", lambda *_: None)
     first = Supervisor(save_dir, command=fake_command, poll_seconds=0.02)
     second = Supervisor(save_dir, command=fake_command)
     try:

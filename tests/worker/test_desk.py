@@ -48,7 +48,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setattr(
         module, "QUESTIONS", {name: Question(f"{answers.__name__}.{name}", quick) for name, quick in kinds.items()}
     )
-    monkeypatch.setattr(module, "STACK", ())
+    monkeypatch.setattr(module.libraries, "PIECES", ())
     LET_GO.clear()
     BEGUN.clear()
     one = Desk()
@@ -124,7 +124,7 @@ def test_errors_are_words_and_the_next_question_finds_it_well(desk: Desk) -> Non
 
 
 def test_a_broken_installation_is_told_to_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STACK", ("no.such.library",))
+    monkeypatch.setattr(module.libraries, "PIECES", ("no.such.library",))
     one = Desk()
     one.begin()
     job = answered(one.look("lengths", {}, ""))

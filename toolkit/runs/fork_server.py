@@ -27,27 +27,38 @@ WATCH_SECONDS = 20.0
 """A waiting one looks at the machine's memory so often."""
 SHORT_BYTES = 1_500_000_000
 """With less free memory it leaves once nothing that it forked trains, and none is started with less than twice that."""
-LARGEST_ORDER = 65_536
 ANSWER_SECONDS = 5.0
+GO = b"go"
+"""What a fork that has told its number waits for: nothing is begun of which its starter has not heard."""
+STALL_SECONDS = 20.0
+"""Imports that neither compute nor read for so long hang. A slow disk does not."""
+MOST_SECONDS = 180.0
+"""No imports last so long."""
 LOST = 1000
 """In place of an exit code when the process that knew it is gone."""
 
 
 class ForkServer:
-    """Started at once; `ready` some seconds later. build: of the code that it imports."""
+    """Started at once; `ready` some seconds later. build: of the code that it imports. done: of its steps till then.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    niceness: of its imports, 0 where somebody may be waiting for them.
+    """
+
+    def __init__(self, environment: Mapping[str, str], niceness: int = 0) -> None:
         self.build = build_id()
         self.ready = self.forks = False
+        self.done = self.steps = 0
         self._guard = threading.Lock()
         self._line, theirs = socket.socketpair()
+        self._line.settimeout(ANSWER_SECONDS)
         self._unread = b""
-        self._answer: int | None = None
         self._codes: dict[int, int] = {}
         self._open = True
+        self._began = self._moved = time.monotonic()
+        self._work: tuple[float, ...] = ()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "toolkit.worker.spare", str(theirs.fileno())],
+                [sys.executable, "-m", "toolkit.worker.spare", str(theirs.fileno()), str(niceness)],
                 cwd=PROJECT_ROOT, env=environment, start_new_session=True, pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
@@ -59,36 +70,49 @@ class ForkServer:
     def is_ready(self) -> bool:
         """Whether it has imported everything."""
         with self._guard:
-            self._read(0.0)
+            self._read()
         return self.ready and self.alive
+
+    def hangs(self) -> bool:
+        """Whether its imports come on no more. Look now and then: it is told by what was seen before."""
+        now = time.monotonic()
+        work = (self.done, *_work_of(self.process.pid))
+        if work != self._work:
+            self._work, self._moved = work, now
+        return not self.ready and (now - self._moved > STALL_SECONDS or now - self._began > MOST_SECONDS)
 
     def fork(
         self, kind: str, arguments: list[str], environment: Mapping[str, str], log: Path, handle: int
     ) -> Forked:  # fmt: skip
         """A process for the order `kind` of `worker/spare.py`, to which the open file `handle` goes.
 
-        Raises OSError when it does not come about.
+        Raises OSError when it does not come about: then nothing was begun, nothing will be, and this server is ended.
         """
         order = {"kind": kind, "arguments": arguments, "environment": dict(environment), "log": str(log)}
-        with self._guard:
-            self._answer = None
-            socket.send_fds(self._line, [json.dumps(order).encode() + b"\n"], [handle])
-            deadline = time.monotonic() + ANSWER_SECONDS
-            while self._answer is None and self._open and time.monotonic() < deadline:
-                self._read(0.2)
-            if self._answer is None:
-                raise OSError("the process that has imported the libraries does not answer")
-            try:
-                return Forked(self, self._answer, psutil.Process(self._answer).create_time())
-            except psutil.NoSuchProcess as error:
-                raise OSError("the forked process is gone") from error
+        ours, theirs = socket.socketpair()
+        try:
+            with ours:  # closed without a word, the fork that may come late leaves at once
+                with theirs, self._guard:
+                    self._order(json.dumps(order).encode() + b"\n", [handle, theirs.fileno()])
+                pid = _number_from(ours)
+                began = psutil.Process(pid).create_time()
+                ours.sendall(GO)
+        except (OSError, ValueError, psutil.NoSuchProcess) as error:
+            self.kill()  # it may have half of the order
+            raise OSError(f"the process that has imported the libraries does not answer: {error}") from error
+        return Forked(self, pid, began)
+
+    def _order(self, order: bytes, handles: list[int]) -> None:
+        """Call with the guard held. A long order takes several writes, the open files go with the first."""
+        sent = socket.send_fds(self._line, [order], handles)
+        self._line.sendall(order[sent:])
 
     def code_of(self, pid: int) -> int | None:
         """The exit code of an ended fork as subprocess gives it; None while it is not known."""
         if pid == self.process.pid:
             return self.process.poll()
         with self._guard:
-            self._read(0.0)
+            self._read()
             return self._codes.get(pid)
 
     def retire(self) -> None:
@@ -102,14 +126,17 @@ class ForkServer:
         self.process.kill()
         self.process.wait()
         with self._guard:
+            self._read()  # how what it forked has ended by now
             self._open = False
             self._line.close()
 
-    def _read(self, seconds: float) -> None:
+    def _read(self) -> None:
         """Take in what it has said. Call with the guard held."""
-        while self._open and select.select([self._line], [], [], seconds)[0]:
-            seconds = 0.0
-            new = self._line.recv(LARGEST_ORDER)
+        while self._open and select.select([self._line], [], [], 0.0)[0]:
+            try:
+                new = self._line.recv(65_536)
+            except OSError:  # it died with an order unread
+                new = b""
             self._open = bool(new)
             *lines, self._unread = (self._unread + new).split(b"\n")
             for line in lines:
@@ -118,10 +145,32 @@ class ForkServer:
     def _take(self, said: dict[str, Any]) -> None:
         if "ready" in said:
             self.ready, self.forks = True, bool(said["forks"])
-        elif "pid" in said:
-            self._answer = int(said["pid"])
+        elif "done" in said:
+            self.done, self.steps = int(said["done"]), int(said["steps"])
         elif "ended" in said:
             self._codes[int(said["ended"])] = int(said["code"])
+
+
+def _number_from(line: socket.socket) -> int:
+    """The number that a fork tells on its own line. Raises OSError (TimeoutError among others) or ValueError."""
+    line.settimeout(ANSWER_SECONDS)
+    told = b""
+    while not told.endswith(b"\n"):
+        more = line.recv(32)
+        if not more:
+            raise OSError("it is gone")
+        told += more
+    return int(told)
+
+
+def _work_of(pid: int) -> tuple[float, ...]:
+    """What grows while a process computes or reads; () once it is gone."""
+    try:
+        process = psutil.Process(pid)
+        times = process.cpu_times()
+        return times.user, times.system, float(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return ()
 
 
 class Forked:

@@ -2,14 +2,16 @@
 
 Starts it, replaces it when it is dead or older than the code, gives it back. It is one process instead of two (one that
 answers questions, one that waits for a run), and it stays while a run goes on, so that the next one starts at once too.
-Whatever is wrong with it (not ready, dead, stale, a run that needs another environment), the answer is None and the run
-starts the cold way. What the process does meanwhile is `worker/spare.py`'s.
+A run that comes while it still imports waits for it. Whatever is wrong with it (hung, dead, stale, a run that needs
+another environment), the run starts the cold way. What the process does meanwhile is `worker/spare.py`'s.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,12 +25,15 @@ from toolkit.runs.preflight import model_kind
 from toolkit.runs.rundir import RunDir
 from toolkit.runs.spawn import worker_environment
 
-FIRST_SECONDS = 2.0
-"""After the supervisor's start: the app's first page comes first."""
+FIRST_SECONDS = 1.0
+"""After the supervisor's start, which begins the app's first page: that one comes first."""
+PROBE_SECONDS = 60.0
 AGAIN_SECONDS = 20.0
 """After one that died, and after a run that started cold: its own imports and first steps come first."""
 LOOK_SECONDS = 10.0
 """Between two looks at whether the code has changed."""
+PRIORITY = 5
+"""Of imports beside a training: they take a quarter of a core from it, and the next run waits for its end anyway."""
 SWITCH = "FTK_SPARE"
 """Environment variable; 0 switches the spare off."""
 _LOG = logging.getLogger(__name__)
@@ -43,13 +48,15 @@ class Spare:
         self._guard = threading.RLock()
         self._server: ForkServer | None = None
         self._looked = 0.0
+        self._kept = self._busy = False
         self._not_before = time.monotonic() + FIRST_SECONDS
         _KEPT[self._save_dir] = self
 
-    def keep(self) -> None:
-        """Have a fresh one; called at every look of the supervisor."""
+    def keep(self, *, busy: bool = False) -> None:
+        """Have a fresh one; called before every look of the supervisor that keeps one. busy: a run is going."""
         with self._guard:
             now = time.monotonic()
+            self._kept, self._busy = True, busy
             if self._server is None:
                 if now >= self._not_before:
                     self._start()
@@ -60,6 +67,29 @@ class Spare:
                 if self._server.build != build_id():
                     self._server.retire()
                     self._server = None
+
+    def comes(self, config: Config) -> bool:
+        """Whether a run of `config` does best to wait for it: it imports, or begins to now, and gets on with it."""
+        with self._guard:
+            if not (self._kept and self._fits(config) and self.coming()) or self._server is None:
+                return False
+            return not self._server.is_ready() and self._server.alive
+
+    def coming(self) -> bool:
+        """Whether there is one that imports or is ready. Starts it if it was still to be; ends it when it hangs."""
+        with self._guard:
+            now = time.monotonic()
+            if self._server is None and now < self._not_before <= now + FIRST_SECONDS:
+                self._start()
+            if self._server is not None and self._server.hangs():
+                _LOG.warning("the spare hangs while it imports")
+                self.end()
+            return self._server is not None and self._server.alive
+
+    def progress(self) -> tuple[int, int]:
+        """Steps that its imports have done, and of how many; (0, 0) when none is under way."""
+        server = self._server
+        return (0, 0) if server is None or server.ready else (server.done, server.steps)
 
     def take(self, run: RunDir, config: Config, environment: dict[str, str], slot: int) -> tuple[
         Forked, Holder
@@ -78,7 +108,7 @@ class Spare:
             _LOG.info("the spare can't take run %s: %s", run.id, error)
             self.end()
             return None
-        if not server.forks:  # it has become the worker itself
+        if process.pid == server.process.pid:  # it has become the worker itself
             with self._guard:
                 self._server = None
                 self._not_before = time.monotonic() + AGAIN_SECONDS
@@ -92,13 +122,6 @@ class Spare:
         with self._guard:
             server = self._server
             return server if server is not None and server.is_ready() and server.build == build_id() else None
-
-    def hurry(self) -> bool:
-        """Start it now if it is still to be started; whether there is one to wait for."""
-        with self._guard:
-            if self._server is None and time.monotonic() < self._not_before <= time.monotonic() + FIRST_SECONDS:
-                self._start()
-            return self._server is not None and self._server.alive
 
     def end(self) -> None:
         """Give it back. Runs that are forks of it go on."""
@@ -114,7 +137,7 @@ class Spare:
             return
         general = worker_environment(RunDir(self._save_dir / "runs" / "spare"), Config(), 1)
         # asking whether there is a GPU must not start its driver: which one a run sees is decided later
-        self._server = ForkServer({**general, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"})
+        self._server = ForkServer({**general, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}, PRIORITY * self._busy)
         self._looked = time.monotonic()
 
     def _fits(self, config: Config) -> bool:
@@ -129,12 +152,34 @@ def server_for(save_dir: Path, seconds: float) -> ForkServer | None:
     """The fork server that this program keeps for `save_dir`, waited for while it imports; None where there is none,
     or it can't fork."""
     kept, deadline = _KEPT.get(save_dir.absolute()), time.monotonic() + seconds
-    while kept is not None and kept.hurry() and time.monotonic() < deadline:
+    while kept is not None and kept.coming() and time.monotonic() < deadline:
         server = kept.ready_server()
         if server is not None:
             return server if server.forks else None
         time.sleep(0.1)
     return None
+
+
+def forked_probe(save_dir: Path) -> bytes:
+    """What `worker/probe.py` says in a fork, for `machine.py`: torch is not imported twice. b"" where that can't be."""
+    server = server_for(save_dir, PROBE_SECONDS)
+    if server is None:
+        return b""
+    with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("rb") as nothing:
+        log = Path(folder) / "probe.log"
+        try:
+            process = server.fork("probe", [], dict(os.environ), log, nothing.fileno())
+            ended = process.wait(PROBE_SECONDS) == 0
+        except (OSError, subprocess.TimeoutExpired) as error:
+            _LOG.info("the spare can't look at this machine: %s", error)
+            return b""
+        return log.read_bytes() if ended else b""
+
+
+def importing(save_dir: Path) -> tuple[int, int]:
+    """How far the imports are that a run of this program waits for: (steps done, of how many); (0, 0) for none."""
+    kept = _KEPT.get(save_dir.absolute())
+    return kept.progress() if kept is not None else (0, 0)
 
 
 def spare_wanted() -> bool:

@@ -27,12 +27,13 @@ from toolkit.runs.lock import Holder, boot_id, end_processes, is_held, read_hold
 from toolkit.runs.machine import probe_in_background
 from toolkit.runs.queue import in_order
 from toolkit.runs.rundir import RunDir, list_runs, read_config
-from toolkit.runs.spare import Spare, spare_wanted
+from toolkit.runs.spare import Spare, forked_probe, spare_wanted
 from toolkit.runs.spawn import Command, spawn, worker_command, worker_environment
 from toolkit.runs.started import Started
 from toolkit.runs.status import RunStatus, looks, read_status
 
 POLL_SECONDS = 0.3
+AWAITING_SECONDS = 0.05  # between two looks while a run waits for the spare's imports
 FOREIGN_GRACE = 5.0  # seconds that a dead worker's own supervisor has to explain it: it alone knows the exit code
 LINGER_SECONDS = 30.0  # after its last word a worker may take so long to leave
 PUT_OFF_SECONDS = 60.0  # a run that can't even be claimed (disk full) stands back so long
@@ -55,6 +56,7 @@ class Supervisor:
         self._over: dict[str, tuple[int, ...]] = {}
         self._dead_since: dict[str, float] = {}
         self._put_off: dict[str, float] = {}
+        self._awaiting = False
         self._leave, self._wake = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -68,7 +70,7 @@ class Supervisor:
             self._thread = threading.Thread(target=self._work, name=f"supervisor {self.save_dir}", daemon=True)
             self._thread.start()
             _STARTED[self.save_dir] = self
-        probe_in_background(self.save_dir)
+        probe_in_background(self.save_dir, (lambda: forked_probe(self.save_dir)) if self._spare else None)
 
     @property
     def alive(self) -> bool:
@@ -104,6 +106,7 @@ class Supervisor:
 
     def _look_around(self) -> None:
         now = time.monotonic()
+        self._awaiting = False
         for child in [one for one in self._children.values() if self._put_off.get(one.run.id, 0.0) <= now]:
             self._guarded(child.run, self._watch, child)
         queue: list[tuple[RunDir, bool]] = []  # with whether it can start: what lives or just died may go on first
@@ -117,13 +120,16 @@ class Supervisor:
     def _work(self) -> None:
         self._guarded(None, sweep_aside, self.save_dir / "runs")
         while not self._leave.is_set():
-            if self._wake.wait(self._poll):
+            if self._wake.wait(AWAITING_SECONDS if self._awaiting else self._poll):
                 self._wake.clear()
-            self.tick()
             if self._spare:
-                self._guarded(None, self._spare.keep)
+                self._guarded(None, self._keep_spare, self._spare)
+            self.tick()
         if self._spare:
             self._spare.end()
+
+    def _keep_spare(self, spare: Spare) -> None:
+        spare.keep(busy=bool(self._children))
 
     def _guarded(self, run: RunDir | None, act: Callable[..., None], *args: Any) -> None:
         try:
@@ -181,6 +187,9 @@ class Supervisor:
             self._dead_since.pop(run.id, None)
 
     def _start(self, run: RunDir) -> None:
+        self._awaiting = self._waits_for_spare(run)
+        if self._awaiting:
+            return
         attempt = read_status(run).coming
         slot = try_lock(run.slot_path)
         if slot is None:
@@ -196,6 +205,12 @@ class Supervisor:
             child = self._children.get(run.id)
             if child is None or child.slot != slot:
                 os.close(slot)
+
+    def _waits_for_spare(self, run: RunDir) -> bool:
+        try:
+            return self._spare is not None and self._spare.comes(read_config(run))
+        except ToolkitError:
+            return False  # its launch says what is wrong with the settings
 
     def _launch(self, run: RunDir, slot: int, attempt: int) -> None:
         try:

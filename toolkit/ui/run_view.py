@@ -9,6 +9,7 @@ import streamlit as st
 from toolkit.runs.events import is_number
 from toolkit.runs.queue import queue
 from toolkit.runs.rundir import RunDir, list_runs
+from toolkit.runs.spare import importing
 from toolkit.runs.status import RunStatus, read_status
 from toolkit.runs.told import curves
 from toolkit.ui import charts
@@ -71,8 +72,14 @@ def _headline(run: RunDir, status: RunStatus) -> None:
     with right:
         stop_buttons(run, status)
     if status.state in LIVING:
-        st.progress(status.fraction)
+        st.progress(_share_done(run, status))
         st.caption(AUTOPILOT[bool(facts(run).config.get("autopilot", True))])
+
+
+def _share_done(run: RunDir, status: RunStatus) -> float:
+    first = status.state == "queued" and not _ahead(run) and not _going(run)
+    done, steps = importing(run.save_dir) if first else (0, 0)
+    return done / steps if steps else status.fraction
 
 
 def _facts_in_words(run: RunDir, status: RunStatus) -> list[str]:
@@ -90,12 +97,23 @@ def _facts_in_words(run: RunDir, status: RunStatus) -> list[str]:
 
 
 def _place_in_queue(run: RunDir) -> str:
-    waiting = [queued.id for queued in queue(run.save_dir)]
-    place = waiting.index(run.id) if run.id in waiting else 0
+    place = _ahead(run)
     if place:
         return f"number {place + 1} in the queue"
-    going = [other for other in list_runs(run.save_dir) if read_status(other).living]
-    return f"next in the queue, after {plain(facts(going[0]).name, 60)}" if going else "next in the queue"
+    going = _going(run)
+    if going:
+        return f"next in the queue, after {plain(facts(going[0]).name, 60)}"
+    done, steps = importing(run.save_dir)
+    return f"begins once the training libraries are loaded: {done} of {steps}" if steps else "next in the queue"
+
+
+def _ahead(run: RunDir) -> int:
+    waiting = [queued.id for queued in queue(run.save_dir)]
+    return waiting.index(run.id) if run.id in waiting else 0
+
+
+def _going(run: RunDir) -> list[RunDir]:
+    return [other for other in list_runs(run.save_dir) if read_status(other).living]
 
 
 def _outcome(status: RunStatus) -> None:

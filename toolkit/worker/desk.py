@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import threading
 import time
 import warnings
@@ -19,8 +18,9 @@ from typing import Any
 
 from toolkit.errors import ToolkitError
 from toolkit.runs.warm_process import WARM
+from toolkit.worker import libraries
 from toolkit.worker.guard import presentable
-from toolkit.worker.questions import QUESTIONS, STACK
+from toolkit.worker.questions import QUESTIONS
 
 FORGOTTEN_SECONDS = 600.0
 """An answer that nobody fetched for so long is thrown away."""
@@ -124,12 +124,9 @@ class Desk:
             job.future.cancel()
 
     def _import(self) -> None:
-        # bitsandbytes advises to install `kernels`, which this project must not have; transformers announces renames
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # transformers announces renames
         try:
-            for name in STACK:
-                importlib.import_module(name)
+            libraries.load()
             self.phase = "ready"
         except Exception as error:  # noqa: BLE001 - told to whoever asks
             self.broken = presentable(error, WARM)

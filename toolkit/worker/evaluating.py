@@ -26,6 +26,7 @@ from toolkit.runs.events import EventWriter
 from toolkit.runs.explain import explain_exception
 from toolkit.runs.lock import WorkerLock, try_lock
 from toolkit.runs.rundir import open_run, read_config
+from toolkit.worker import libraries
 from toolkit.worker.stop import Stop, StopAsked
 
 _LOG = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ def _ask(
 ) -> None:
     stop.check()
     events.append("phase", phase="loading libraries")
+    libraries.load()
     from toolkit.worker import asking
 
     spec, config = read_spec(evaluation), read_config(evaluation.run)

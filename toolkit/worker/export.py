@@ -21,6 +21,7 @@ from toolkit.runs.explain import explain_exception
 from toolkit.runs.exports import ADAPTER, certificate_path, commit_hash, folder_of, known, lock_path, tell_progress
 from toolkit.runs.lock import WorkerLock
 from toolkit.runs.rundir import RunDir, open_run, read_config
+from toolkit.worker import libraries
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def make(run: RunDir, form: str, progress: Progress) -> None:
     verify_commit(run.adapter_dir, own=False)
     adapter = commit_hash(run.adapter_dir)
     progress("loading libraries", 0.1)
+    libraries.load()
     from toolkit.worker import package
 
     with scratch(run.exports_dir / f".new-{form}") as staging:

@@ -7,7 +7,6 @@ the model; more wait in the order in which they were asked for. Knows no HTTP.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.runs.engine_process import ENGINE
+from toolkit.worker import libraries
 from toolkit.worker.guard import presentable
 from toolkit.worker.payload import RequestError, ScoreRequest
 from toolkit.worker.pieces import Piece, TokenScore
@@ -182,10 +182,9 @@ class Host:
                 self.state, self.phase = "ready", "ready"
 
     def _load(self) -> None:
-        # bitsandbytes advises to install `kernels`, which this project must not have; transformers announces renames
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        warnings.simplefilter("ignore")  # that, and advice on settings that the run's config has checked
+        warnings.simplefilter("ignore")  # transformers announces renames, and advises on settings that are checked
         try:
+            libraries.load()
             from toolkit.worker.engine import Engine  # seconds of imports: /health answers meanwhile
 
             self.engine = Engine.load(self.save_dir, self.run_id, self._enter)

@@ -48,5 +48,10 @@ def _gpu(index: int) -> dict[str, Any]:
     return {"name": properties.name, "memory_bytes": properties.total_memory, "capability": capability}
 
 
-if __name__ == "__main__":
+def main() -> int:
     sys.stdout.write(json.dumps(probe()) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -13,9 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-STACK = ("toolkit.worker.session",)
-"""What is imported before the first answer: all that a training run needs."""
-
 
 @dataclass(frozen=True)
 class Question:

@@ -1,8 +1,9 @@
-"""python -m toolkit.worker.spare DESCRIPTOR: a process that has imported everything, and of which others are forks.
+"""python -m toolkit.worker.spare DESCRIPTOR NICENESS: a process that has imported everything; others are forks of it.
 
-It imports in a thread, loads the bundled model once and forgets it, says so on the socket that it was given, and
-sleeps. An order makes a fork of it: the worker of a run or the warm worker, begun in milliseconds, on memory that
-all share. The fork has a session, an environment and a log of its own, and goes on as if it had been started alone.
+It imports in a thread, loads the bundled model once and forgets it, says how far it is on the socket that it was
+given, and sleeps. An order makes a fork of it: the worker of a run or the warm worker, begun in milliseconds, on memory
+that all share. The fork has a session, an environment and a log of its own, and goes on as if it had been started
+alone; but only once whoever ordered it has heard of it, or two would do the same where an answer comes late.
 
 A fork is right as long as nothing computes here: no thread of Python, none of OpenMP or torch, no driver of a GPU (what
 numpy and pyarrow begin while they are imported knows how to be forked). Where that does not hold, the process becomes
@@ -24,23 +25,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from toolkit.runs.fork_server import LARGEST_ORDER, SHORT_BYTES, WATCH_SECONDS
+from toolkit.runs.fork_server import GO, SHORT_BYTES, WATCH_SECONDS
 from toolkit.runs.freshness import free_bytes
+from toolkit.worker import libraries
 
-HEAVY = (
-    "toolkit.worker.session", "bitsandbytes", "transformers.models.llama.modeling_llama", "peft.tuners.lora",
-    "transformers.models.auto.modeling_auto", "trl.trainer.sft_trainer", "toolkit.worker.evaluate",
-    "toolkit.worker.warm",
-)  # fmt: skip
-PRIORITY = 5
-"""Of the importing thread: beside a training it takes a quarter of a core, and a person may be waiting for it."""
+ALSO = ("transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto", "toolkit.worker.warm")
+"""Imported after the libraries; with the rehearsal one more step."""
+STEPS = len(libraries.PIECES) + 1
 IMPORT_LOOK_SECONDS = 0.1
+ORDER_BYTES = 65_536
+"""Read at once; an order may be longer."""
 Order = dict[str, Any]
 
 
-def main(handle: int) -> int:
+def main(handle: int, niceness: int) -> int:
     """Wait for orders; returns in the processes that carry one out, with the worker's exit code."""
-    imports = threading.Thread(target=_prepare, daemon=True)
+    imports = Imports(niceness)
     imports.start()
     order = Orders(socket.socket(fileno=handle)).wait(imports)
     if order is None:
@@ -48,14 +48,27 @@ def main(handle: int) -> int:
     return _carry_out(order)
 
 
-def _prepare() -> None:
-    # the priority is this thread's alone: the main thread, whose forks train, could not raise its own again
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PRIORITY)
-    for name in HEAVY:
-        importlib.import_module(name)
-    _rehearse()
-    gc.collect()
-    gc.freeze()  # every look through what the libraries hold costs a third of a second, and copies pages in a fork
+class Imports(threading.Thread):
+    """done: of STEPS. It dies with whatever an import raises; `done` then stays below."""
+
+    def __init__(self, niceness: int) -> None:
+        super().__init__(daemon=True)
+        self._niceness = niceness
+        self.done = 0
+
+    def run(self) -> None:
+        if self._niceness:
+            # this thread's alone: the main thread, whose forks train, could not raise its own priority again
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+        libraries.load(self._told)
+        for name in ALSO:
+            importlib.import_module(name)
+        _rehearse()
+        gc.freeze()  # no look through what the libraries hold in a fork: it would copy the pages
+        self.done = STEPS
+
+    def _told(self, done: int) -> None:
+        self.done = done
 
 
 def _rehearse() -> None:
@@ -92,12 +105,10 @@ class Orders:
         self._training: set[int] = set()
         self._leaving = False
 
-    def wait(self, imports: threading.Thread) -> Order | None:
+    def wait(self, imports: Imports) -> Order | None:
         """The order that this very process, a fork as a rule, is to carry out; None when it shall leave."""
-        while imports.is_alive():
-            imports.join(IMPORT_LOOK_SECONDS)
-            if select.select([self._line], [], [], 0)[0]:
-                return None  # nobody orders before it is ready: the starter is gone
+        if not self._imported(imports):
+            return None
         self._say(ready=True, forks=can_fork())
         while not (self._leaving and not self._training):
             listening = [] if self._leaving else [self._line]
@@ -111,27 +122,40 @@ class Orders:
                 return None
         return None
 
+    def _imported(self, imports: Imports) -> bool:
+        """Tell how far the imports are until they end; whether all is there."""
+        told = 0
+        while imports.is_alive():
+            imports.join(IMPORT_LOOK_SECONDS)
+            if select.select([self._line], [], [], 0)[0]:
+                return False  # nobody orders before it is ready: the starter is gone
+            if imports.done > told:
+                told = imports.done
+                self._say(done=told, steps=STEPS)
+        return imports.done == STEPS
+
     def _take(self) -> Order | None:
         """Fork for the next order; returns it in the process that carries it out."""
-        message, descriptors, *_ = socket.recv_fds(self._line, LARGEST_ORDER, 1)
-        while message and not message.endswith(b"\n"):
-            message += self._line.recv(LARGEST_ORDER)
-        if not message:
-            self._leaving = True
-            return None
-        order: Order = {**json.loads(message), "handle": descriptors[0]}
-        forks = can_fork()
-        pid = os.fork() if forks else 0
+        message, descriptors, *_ = socket.recv_fds(self._line, ORDER_BYTES, 2)
+        while not message.endswith(b"\n"):
+            more = self._line.recv(ORDER_BYTES)
+            if not more:  # the end, perhaps in the midst of an order
+                self._leaving = True
+                return None
+            message += more
+        handle, answer = descriptors
+        order: Order = {**json.loads(message), "handle": handle}
+        pid = os.fork() if can_fork() else 0
         if pid:
-            os.close(order["handle"])
+            os.close(handle)
+            os.close(answer)
             self._forks[os.pidfd_open(pid)] = pid
             self._training |= {pid} if order["kind"] == "train" else set()
-            self._say(pid=pid)
             return None
-        if not forks:
-            self._say(pid=os.getpid())
-        for handle in (self._line.detach(), *self._forks):
-            os.close(handle)
+        for inherited in (self._line.detach(), *self._forks):
+            os.close(inherited)
+        if not _agreed(answer):
+            os._exit(0)
         return order
 
     def _reap(self, handles: list[int]) -> None:
@@ -144,6 +168,14 @@ class Orders:
     def _say(self, **words: object) -> None:
         with suppress(BrokenPipeError):  # the starter is gone: the next look at the line says so
             self._line.sendall(json.dumps(words).encode() + b"\n")
+
+
+def _agreed(answer: int) -> bool:
+    """Tell whoever ordered this process its number, and hear whether it is still wanted."""
+    with socket.socket(fileno=answer) as line, suppress(OSError):  # nobody is there any more
+        line.sendall(str(os.getpid()).encode() + b"\n")
+        return line.recv(len(GO)) == GO
+    return False
 
 
 def _carry_out(order: Order) -> int:
@@ -184,8 +216,15 @@ def _answer(owner: int) -> int:
     raise AssertionError("exit_now does not return")
 
 
-KINDS: dict[str, Callable[..., int]] = {"train": _train, "warm": _answer}
+def _probe(handle: int) -> int:
+    from toolkit.worker import probe
+
+    os.close(handle)
+    return probe.main()
+
+
+KINDS: dict[str, Callable[..., int]] = {"train": _train, "warm": _answer, "probe": _probe}
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(int(sys.argv[1])))
+    raise SystemExit(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -7,7 +7,6 @@ ended, in words for the user, while the trace goes to the log alone. Imports not
 from __future__ import annotations
 
 import faulthandler
-import gc
 import importlib.metadata
 import json
 import logging
@@ -31,6 +30,7 @@ from toolkit.runs.explain import Explanation, explain_exception
 from toolkit.runs.lock import WorkerLock
 from toolkit.runs.resume import close_attempt
 from toolkit.runs.rundir import RunDir, open_run, read_config
+from toolkit.worker import libraries
 from toolkit.worker.stop import Stop, StopAsked
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
@@ -96,11 +96,8 @@ def _carry_out(run: RunDir, stop: Stop, tell: Any, attempt: int, rank: int, proc
     _choose_gpu(config.model.device_map, processes)
     stop.check()
     tell("phase", phase="loading libraries")
-    # it advises to install a package that is left out on purpose: that one runs code from the hub
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    libraries.load()
     from toolkit.worker.session import Session, Team, carry_out
-
-    gc.freeze()  # a look through all that the libraries hold, which accelerate takes twice, costs a third of a second
 
     end = carry_out(Session(run, config, tell, stop, Team(processes, rank), attempt, versions()))
     return end.kind, end.step
