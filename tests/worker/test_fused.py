@@ -23,12 +23,9 @@ def peft_model(tiny_model: Path) -> Any:
 
 @pytest.fixture
 def model(peft_model: Any) -> Iterator[Any]:
-    from toolkit.worker.fused_layers import unfuse_layers
-    from toolkit.worker.fused_lora import unfuse
-
     yield peft_model.train()
-    unfuse_layers(peft_model)
-    unfuse(peft_model)
+    for module in peft_model.modules():
+        vars(module).pop("forward", None)
     peft_model.get_base_model().set_attn_implementation("sdpa")
 
 

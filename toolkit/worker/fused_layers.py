@@ -30,13 +30,6 @@ def fuse_layers(model: nn.Module) -> int:
     return found
 
 
-def unfuse_layers(model: nn.Module) -> None:
-    """Back to the library's own forwards."""
-    for module in model.modules():
-        if isinstance(vars(module).get("forward"), (_NormStep, _FeedStep)):
-            del module.forward
-
-
 class _NormStep:
     """Stands where an RMS norm's `forward` was."""
 

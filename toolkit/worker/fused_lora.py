@@ -16,18 +16,11 @@ from torch import Tensor, nn
 
 
 def fuse(model: nn.Module) -> int:
-    """Give every layer that allows it the fused forward; returns their number. Undone by `unfuse`."""
+    """Give every layer that allows it the fused forward; returns their number."""
     layers = [layer for layer in model.modules() if _fusible(layer)]
     for layer in layers:
         layer.forward = _Forward(layer)
     return len(layers)
-
-
-def unfuse(model: nn.Module) -> None:
-    """Back to peft's own forward."""
-    for layer in model.modules():
-        if isinstance(vars(layer).get("forward"), _Forward):
-            del layer.forward
 
 
 def _fusible(layer: nn.Module) -> bool:
