@@ -126,3 +126,15 @@ def test_usable_rows_are_counted_without_reading_where_that_is_possible(tmp_path
     table = finally_opened(settings(path), tmp_path)
     for columns in (["c"], ["a"], ["b", "c"], ["a", "b"], []):
         assert usable_count(table, columns) == len(usable_indices(table, columns))
+
+
+def test_what_breaks_is_told_and_its_trace_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(*_: Any) -> Any:
+        raise ZeroDivisionError("one too few")
+
+    monkeypatch.setattr(opening, "open_table", breaks)
+    with pytest.raises(DataError, match=r"could not be opened: ZeroDivisionError: one too few\."):
+        finally_opened(settings(big_csv(tmp_path / "big.csv", 3)), tmp_path)
+    assert "Traceback" in caplog.text

@@ -164,6 +164,18 @@ def test_a_cache_that_can_not_be_written_costs_nothing_but_time(written: Written
     assert len(parts(run)[0]) == told["train_rows"]
 
 
+def test_an_entry_for_which_a_run_has_no_room_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker import token_cache
+
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    source = tmp_path / "made"
+    source.write_bytes(b"x")
+    cache = token_cache.TokenCache(tmp_path)
+    cache.keep("a", source)
+    assert not cache.fetch("a", tmp_path / "no folder" / "own")
+    assert cache.fetch("a", tmp_path / "own")
+
+
 def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker import token_cache
 

@@ -6,6 +6,7 @@ format and no screen.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ BIG = 30_000_000
 PATIENCE_S, HUB_PATIENCE_S = 0.5, 5.0
 """For a big file, and for a dataset of which nobody knows how big it is."""
 
+log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _going: dict[str, Opening] = {}
 
@@ -103,7 +105,8 @@ def _work(one: Opening, data: DataConfig, save_dir: Path) -> None:
         one.table = open_table(data, save_dir, Watch(one.hear, one.stop))
     except DataError as error:
         one.error = error
-    except Exception as error:  # noqa: BLE001  a thread has nobody above it: the page tells
+    except Exception as error:  # a thread has nobody above it: the page tells
+        log.exception("opening %s broke off", one.label)
         one.error = DataError(f"The data could not be opened: {type(error).__name__}: {error}.", "See the app's log.")
     finally:
         one.over.set()

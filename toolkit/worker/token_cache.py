@@ -65,12 +65,16 @@ class TokenCache:
         entry = self.folder / key
         try:
             verify_commit(entry)
-            _link(entry / TOKENS, target)
-            os.utime(entry)
         except (RunError, OSError) as error:
             if entry.exists():
                 _LOG.warning("the tokens kept as %s can't be used and are made again: %s", key, error)
                 _discard(entry)
+            return False
+        try:
+            _link(entry / TOKENS, target)
+            os.utime(entry)
+        except OSError as error:  # e.g. no room for a copy, or another run has just discarded it: no fault of the entry
+            _LOG.warning("the tokens kept as %s can't be taken over and are made again: %s", key, error)
             return False
         return True
 
