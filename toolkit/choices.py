@@ -140,7 +140,9 @@ def _packing_told(config: Config, place: Place) -> Told:
     if place.cuda:
         why = "packed rows pay where flash-attn computes: it is not installed, or can't be used here"
         return Told(path, "Like lengths together", why)
-    return Told(path, "Like lengths together", "little padding is left, and on a CPU long packed rows cost more")
+    return Told(
+        path, "Like lengths together", "without padding: a step computes its examples' own tokens and no others"
+    )
 
 
 def _attention_told(config: Config, place: Place) -> Told:
@@ -148,7 +150,7 @@ def _attention_told(config: Config, place: Place) -> Told:
         return Told("", "flash-attn", "it is installed, and this GPU can compute it")
     if place.cuda:
         return Told("", "SDPA attention", "PyTorch's own kernels; flash-attn is not installed, or can't be used here")
-    return Told("", "SDPA attention", "PyTorch's own kernels; short bf16 rows take plain products, which are faster")
+    return Told("", "SDPA attention", "each example by itself; short ones take plain products, which are faster")
 
 
 def _kernels_told(config: Config, place: Place) -> Told | None:

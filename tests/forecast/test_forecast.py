@@ -46,10 +46,11 @@ def test_steps_are_counted_as_the_trainer_does() -> None:
 def test_the_longest_rows_decide_the_memory() -> None:
     found = forecast(config(), scene())
     assert (found.load.rows, found.load.longest) == (8, 900)
-    assert found.real_share > 0.9
+    assert found.real_share == 1
+    assert 0.9 < forecast(config(), replace(scene(), place=Place(cuda=True))).real_share < 1
     cut = forecast(parse({"training": {"sft_args": {"max_seq_length": 128}}}), scene())
     assert cut.load.longest == 128
-    assert cut.memory.activations < found.memory.activations / 4
+    assert cut.memory.activations < found.memory.activations / 2
 
 
 def test_a_test_file_has_its_own_rows(tmp_path: Path) -> None:
@@ -120,12 +121,12 @@ def test_nothing_is_advised_for_a_run_that_fits() -> None:
 
 
 def test_the_fewest_changes_make_it_fit() -> None:
-    found = forecast(config(), scene(1.6e9))
+    found = forecast(config(), scene(1.2e9))
     assert found.fit == "too large"
     offered = advise(found)
     assert offered is not None
     assert offered.enough
-    assert offered.after.memory.peak <= 0.95 * 1.6e9
+    assert offered.after.memory.peak <= 0.95 * 1.2e9
     batch = offered.changes.get(BATCH)
     if batch is not None:  # the same examples a step
         assert batch * offered.changes["training.training_args.gradient_accumulation_steps"] == 8

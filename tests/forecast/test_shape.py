@@ -69,12 +69,15 @@ def test_what_a_layer_keeps_is_what_autograd_holds(bf16: bool) -> None:
     from peft import get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from toolkit.worker.attention import use_short_rows
+    from toolkit.worker.attention import use_examples
     from toolkit.worker.fused_layers import fuse_layers
     from toolkit.worker.fused_lora import fuse
+    from toolkit.worker.padding_free import without_padding
 
     rows, tokens = 2, 48
     ids = torch.randint(0, 320, (rows, tokens), generator=torch.Generator().manual_seed(0))
+    row = without_padding({"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)})
+    del row["labels"]
 
     def held(layers: int) -> int:
         config = LlamaConfig(**{**SMALL, "num_hidden_layers": layers}, tie_word_embeddings=True)
@@ -82,7 +85,7 @@ def test_what_a_layer_keeps_is_what_autograd_holds(bf16: bool) -> None:
         model = get_peft_model(base, PeftConfig(r=4, target_modules="all-linear")).train()
         fuse(model)
         fuse_layers(model)
-        use_short_rows(model.get_base_model())
+        use_examples(model.get_base_model())
         weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         kept: dict[int, Any] = {}
 
@@ -93,11 +96,11 @@ def test_what_a_layer_keeps_is_what_autograd_holds(bf16: bool) -> None:
 
         context = torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), context:
-            model.base_model.model.model(input_ids=ids, use_cache=False)
+            model.base_model.model.model(**row, use_cache=False)
         return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
     shape = read_shape({"model_type": "llama", **SMALL})
-    load = Load(rows, rows * tokens, 10, "bf16" if bf16 else "fp32")
+    load = Load(rows, tokens, rows * tokens, 10, "bf16" if bf16 else "fp32")
     predicted = _kept_by_a_layer(shape, adapter_of(LoraConfig(r=4), shape), load)
     assert predicted == pytest.approx((held(4) - held(2)) / 2 / (rows * tokens), rel=0.01)
 

@@ -45,7 +45,8 @@ def outcome(model: Any, inputs: dict[str, Any], *, bf16: bool = False) -> tuple[
     model.zero_grad()
     with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
         logits = model(**inputs, use_cache=False).logits
-    real = logits[inputs["attention_mask"].bool()].float()
+    mask = inputs["attention_mask"]
+    real = (logits[mask.bool()] if mask.dim() == 2 else logits[0]).float()
     torch.logsumexp(real, dim=-1).mean().backward()
     return real.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
@@ -137,7 +138,7 @@ def test_a_small_feed_forward_of_another_kind_keeps_its_own_step(kind: str, bf16
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from toolkit.worker.fused_layers import _FeedStep, fuse_layers
+    from toolkit.worker.fused_layers import FeedStep, fuse_layers
     from toolkit.worker.fused_lora import fuse
 
     torch.manual_seed(0)
@@ -154,7 +155,7 @@ def test_a_small_feed_forward_of_another_kind_keeps_its_own_step(kind: str, bf16
         feed.__class__ = type("OtherMLP", (own,), {**forward, "__module__": own.__module__})
     fuse(model)
     fuse_layers(model)
-    assert isinstance(vars(feed).get("forward"), _FeedStep) == (kind == "silu")
+    assert isinstance(vars(feed).get("forward"), FeedStep) == (kind == "silu")
     assert not feed.training
 
 
@@ -258,37 +259,116 @@ def test_attention_of_another_shape_or_with_a_bias_is_right() -> None:
 
     draw = torch.Generator().manual_seed(0)
     query, key, value = (
-        torch.randn(2, heads, 7, width, generator=draw).bfloat16() for heads, width in ((4, 16), (2, 16), (2, 8))
+        torch.randn(1, heads, 7, width, generator=draw).bfloat16() for heads, width in ((4, 16), (2, 16), (2, 8))
     )
     bias = torch.randn(1, 4, 7, 7, generator=draw).bfloat16() * 4
     for more in ({}, {"position_bias": bias}):
-        found = attend(Causal(), query, key, value, None, **more)[0]
+        found = attend(Causal(), query, key, value, None, cu_seq_lens_q=torch.tensor([0, 7]), **more)[0]
         wanted = sdpa_attention_forward(Causal(), query, key, value, None, **more)[0]
         torch.testing.assert_close(found, wanted, rtol=3e-2, atol=3e-2)
 
 
 @pytest.mark.parametrize("lengths", [(24, 24, 24), (24, 11, 3)])
-def test_plain_attention_equals_the_kernel_in_bf16(model: Any, lengths: tuple[int, ...]) -> None:
-    from toolkit.worker.attention import use_short_rows
+def test_attention_by_example_equals_the_kernel_in_bf16(model: Any, lengths: tuple[int, ...]) -> None:
+    from toolkit.worker.attention import use_examples
+    from toolkit.worker.padding_free import without_padding
 
     whole, exact = outcome(model, batch(lengths))
     kernel, kernel_gradients = outcome(model, batch(lengths), bf16=True)
-    assert use_short_rows(model.get_base_model())
-    plain, gradients = outcome(model, batch(lengths), bf16=True)
+    assert use_examples(model.get_base_model())
+    inputs = batch(lengths)
+    row = without_padding({**inputs, "labels": inputs["input_ids"]})
+    del row["labels"]
+    alone, gradients = outcome(model, row, bf16=True)
     # as near to the fp32 numbers as the kernel is, give or take rounding
-    assert float((plain - whole).norm()) < 1.5 * float((kernel - whole).norm())
+    assert float((alone - whole).norm()) < 1.5 * float((kernel - whole).norm())
     assert off_by(gradients, exact) < 1.5 * off_by(kernel_gradients, exact) + 1e-3
+
+
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("lengths", [(9,), (12, 12, 11, 10), (1, 30, 14, 2, 13, 29), (300, 300, 7)])
+def test_grouped_products_equal_the_kernel(lengths: tuple[int, ...], window: int | None) -> None:
+    """Values and slopes, in numbers wide enough to see every wrong index; whatever the lengths and their order."""
+    import torch
+
+    from toolkit.worker.attention import _by_kernel, _Examples, plan
+
+    random = torch.Generator().manual_seed(0)
+    heads, key_heads, width = 6, 2, 8
+
+    def states(count: int) -> Any:
+        found = torch.randn(1, sum(lengths), count, width, generator=random, dtype=torch.float64)
+        return found.transpose(1, 2).requires_grad_()
+
+    query, key, value = states(heads), states(key_heads), states(key_heads)
+    own = _Examples.apply(query, key, value, plan(lengths, heads, key_heads), window, 0.3)
+    kernel = _by_kernel(query, key, value, lengths, window, scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(own, kernel)
+    into = torch.randn(own.shape, generator=random, dtype=own.dtype)
+    for found, expected in zip(
+        torch.autograd.grad(own, (query, key, value), into),
+        torch.autograd.grad(kernel, (query, key, value), into),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {}, "qwen2": {}, "qwen3": {"head_dim": 16}, "gemma": {"head_dim": 16}, "mistral": {"sliding_window": 4},
+    "gemma3_text": {"head_dim": 16, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]},
+    "phi3": {"pad_token_id": 0}, "granite": {}, "olmo2": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted(FAMILIES))
+def test_a_family_without_padding_answers_as_with_it(kind: str) -> None:
+    """More tokens than the windows hold, so that a window which is not kept would show."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from toolkit.worker.attention import use_examples
+    from toolkit.worker.padding_free import reads_borders, without_padding
+
+    shape = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+    torch.manual_seed(0)
+    found = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape, **FAMILIES[kind])).eval()
+    inputs = batch((24, 11, 17))
+    with torch.no_grad():
+        plain = found(**inputs, use_cache=False).logits[inputs["attention_mask"].bool()]
+        assert use_examples(found)
+        row = without_padding({**inputs, "labels": inputs["input_ids"]})
+        del row["labels"]
+        torch.testing.assert_close(found(**row, use_cache=False).logits[0], plain, rtol=1e-4, atol=1e-5)
+    assert reads_borders(found)
+
+
+def test_a_model_that_does_not_hear_of_borders_is_noticed(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from toolkit.worker import attention
+    from toolkit.worker.padding_free import reads_borders
+
+    deaf = AutoModelForCausalLM.from_pretrained(tiny_model)
+    own = attention.attend
+    monkeypatch.setattr(
+        attention,
+        "attend",
+        lambda module, q, k, v, mask, cu_seq_lens_q=None, **rest: own(module, q, k, v, None, **rest),
+    )
+    assert attention.use_examples(deaf)
+    assert not reads_borders(deaf)
 
 
 def test_packed_rows_do_not_see_each_other(model: Any) -> None:
     """Position ids that start again keep the rows apart, in both attentions and both precisions."""
     import torch
 
-    from toolkit.worker.attention import use_short_rows
+    from toolkit.worker.attention import use_examples
     from toolkit.worker.fused_lora import fuse
 
     fuse(model)
-    use_short_rows(model.get_base_model())
+    use_examples(model.get_base_model())
     ids = batch((20,))["input_ids"]
     positions = torch.tensor([[*range(12), *range(8)]])
     for context, tolerance in ((nullcontext(), 1e-4), (torch.autocast("cpu", torch.bfloat16), 5e-2)):

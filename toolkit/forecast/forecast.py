@@ -155,22 +155,24 @@ def _predicted(config: Config, scene: Scene) -> Forecast:
     batch_size = args.per_device_train_batch_size or LIBRARY_BATCH
     packed = packs(config, scene.place)
     epoch = _Epoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes, packed)
-    rows, longest, real = max(epoch.parts, key=lambda part: part[0] * part[1])
+    rows, longest, real = max(epoch.parts, key=lambda part: part[0] * part[1] if scene.place.cuda else part[2])
     share = scene.lengths.trained_share(epoch.limit)
-    load = _load(config, scene, rows, longest, round(real * share))
+    load = _load(config, scene, rows, longest, real, share)
     memory = memory_of(scene.shape, adapter, load)
-    seconds = [_seconds(scene, adapter, _load(config, scene, n, top, round(t * share))) for n, top, t in epoch.parts]
+    seconds = [_seconds(scene, adapter, _load(config, scene, n, top, t, share)) for n, top, t in epoch.parts]
     a_batch = sum(seconds) / len(seconds)
     accumulated = args.gradient_accumulation_steps or 1
     steps = math.ceil(epoch.batches / accumulated) * (args.num_train_epochs or LIBRARY_EPOCHS)
-    padded = sum(n * top for n, top, _ in epoch.parts)
+    real_share = 1.0  # a CPU computes no padding
+    if scene.place.cuda:
+        real_share = sum(t for *_, t in epoch.parts) / max(sum(n * top for n, top, _ in epoch.parts), 1)
     passes = epoch.batches * (args.num_train_epochs or LIBRARY_EPOCHS)
     tokens = round(sum(t for *_, t in epoch.parts) / len(epoch.parts) * epoch.batches) * scene.place.processes
     evaluating = EVALUATIONS * _test_share(scene.lengths) * epoch.batches * a_batch / 3
     return Forecast(
         config, scene, adapter, load, memory, steps, a_batch * min(accumulated, epoch.batches),
         max(seconds), START_SECONDS + passes * a_batch + evaluating, tokens,
-        sum(t for *_, t in epoch.parts) / max(padded, 1), _disk(scene, adapter), Correction(),
+        real_share, _disk(scene, adapter), Correction(),
     )  # fmt: skip
 
 
@@ -196,7 +198,8 @@ def with_measured(found: Forecast, peak_bytes: float, longest_step_seconds: floa
     )
 
 
-def _load(config: Config, scene: Scene, rows: int, longest: int, scored: int) -> Load:
+def _load(config: Config, scene: Scene, rows: int, longest: int, real: int, share: float) -> Load:
+    tokens = rows * longest if scene.place.cuda else real
     args, bnb = config.training.training_args, config.model.bitsandbytes
     quantized = ""
     if config.model.quantize and bnb.load_in_4bit:
@@ -204,8 +207,8 @@ def _load(config: Config, scene: Scene, rows: int, longest: int, scored: int) ->
     elif config.model.quantize and bnb.load_in_8bit:
         quantized = "8bit"
     return Load(
-        rows, rows * longest, scored, precision(config, scene.place), bool(args.gradient_checkpointing), quantized,
-        bool(config.lora.lora_dropout), args.optim or "adamw_torch", scene.place.cuda, scene.file_bytes,
+        rows, longest, tokens, round(real * share), precision(config, scene.place), bool(args.gradient_checkpointing),
+        quantized, bool(config.lora.lora_dropout), args.optim or "adamw_torch", scene.place.cuda, scene.file_bytes,
     )  # fmt: skip
 
 

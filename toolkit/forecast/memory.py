@@ -6,7 +6,6 @@ holds); what a process needs before it has a model, and how much an allocator wa
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 from toolkit.choices import Precision
@@ -25,8 +24,8 @@ MAX_LOGITS = 2**22
 """Logits that exist at once (worker/fused_loss.py)."""
 NORMS = 8
 """Bytes for each token that a layer's two norms keep beside their inputs."""
-SHORT_ROWS = 512
-"""Up to so many tokens bf16 attention on a CPU keeps a weight for every pair (worker/attention.py)."""
+SHORT = {"bf16": 512, "fp32": 256}
+"""Up to so many tokens attention on a CPU keeps a weight for every pair (worker/attention.py)."""
 _STATES = {"sgd": 0.0, "adafactor": 0.25, "rmsprop": 1.0, "adagrad": 1.0, "lion": 1.0, "ademamix": 3.0}
 """Numbers that an optimizer keeps for each trained one; two for the Adam family."""
 _QUARTERS = {"4bit": 0.516, "4bit-plain": 0.5625, "8bit": 1.01}
@@ -36,11 +35,13 @@ _QUARTERS = {"4bit": 0.516, "4bit-plain": 0.5625, "8bit": 1.01}
 class Load:
     """What one process computes at once.
 
-    rows, tokens: of the longest batch, padding included; scored: labelled tokens in it. quantized: "" or a key of the
-    bytes a quantized weight takes. file_bytes: of a weight as it is stored.
+    rows, tokens: of the longest batch, padding included where it is computed. longest: tokens of its longest row.
+    scored: labelled tokens in the batch. quantized: "" or a key of the bytes that a quantized weight takes.
+    file_bytes: of a weight as it is stored.
     """
 
     rows: int
+    longest: int
     tokens: int
     scored: int
     precision: Precision = "fp32"
@@ -55,10 +56,6 @@ class Load:
     def width(self) -> int:
         """Bytes of a number that is computed with."""
         return 4 if self.precision == "fp32" else 2
-
-    @property
-    def longest(self) -> int:
-        return math.ceil(self.tokens / max(self.rows, 1))
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,8 @@ def _kept_by_a_layer(shape: Shape, adapter: Adapter, load: Load) -> float:
     hidden, feed = 4 * width, 2 * width
     if load.dropout or load.quantized:  # the feed-forward is not one step then
         feed = 4 * width
-    attention = 2 * width * (shape.queries + shape.keys) + 4 * shape.heads + _pair_weights(shape, load)
+    pairs = _pair_weights(shape, load)
+    attention = 2 * width * (shape.queries + shape.keys) + (pairs or 4 * shape.heads)
     narrow = width * adapter.narrow
     copies = 0.0
     if load.dropout:  # each pair drops inputs of its own, and keeps which ones
@@ -155,8 +153,8 @@ def _kept_by_a_layer(shape: Shape, adapter: Adapter, load: Load) -> float:
 
 def _pair_weights(shape: Shape, load: Load) -> float:
     """Bytes for each token: its attention weights, where they are kept for every pair."""
-    pairs = load.precision == "bf16" and not load.gpu and load.longest <= SHORT_ROWS
-    return 2.0 * shape.heads * load.longest if pairs else 0.0
+    pairs = not load.gpu and load.longest <= SHORT.get(load.precision, 0)
+    return float(load.width * shape.heads * load.longest) if pairs else 0.0
 
 
 def _logits(shape: Shape, load: Load) -> float:

@@ -168,7 +168,12 @@ def _details(found: Forecast) -> None:
         ]  # fmt: skip
         _lines([(name, size(part)) for name, part in parts], 120)
         batch = f"{plural(load.rows, 'row')} of {plural(load.longest, 'token')}"
-        st.caption(f"The longest batch decides: {batch}. {share(found.real_share)} of all tokens are no padding.")
+        padding = (
+            "No padding is computed."
+            if found.real_share == 1
+            else f"{share(found.real_share)} of all tokens are no padding."
+        )
+        st.caption(f"The longest batch decides: {batch}. {padding}")
         for line in _reasons(found):
             st.caption(line)
 

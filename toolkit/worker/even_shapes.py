@@ -18,7 +18,7 @@ from toolkit.worker.dataset import IGNORED
 WIDTH = 16
 """Tokens that a batch's width is a multiple of."""
 ROWS = 32
-"""Rows that the head's products are a multiple of."""
+"""Rows that the head's products are a multiple of, and all of a batch without padding."""
 _FILLERS = {"input_ids": 0, "labels": IGNORED, "attention_mask": 0, "position_ids": 0}
 
 

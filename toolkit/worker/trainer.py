@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import DistributedType
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from toolkit.data.batches import Numbers, batches_of_like_length, best_fit, count_batches
 from toolkit.errors import ToolkitError
-from toolkit.worker.attention import use_short_rows
+from toolkit.worker.attention import use_examples
 from toolkit.worker.checkpoint_trainer import CheckpointedTrainer
 from toolkit.worker.dataset import IGNORED
-from toolkit.worker.even_shapes import widened
-from toolkit.worker.fused_layers import fuse_layers
+from toolkit.worker.even_shapes import ROWS, widened
+from toolkit.worker.fused_layers import FeedStep, fuse_layers, last_feed
 from toolkit.worker.fused_lora import fuse
 from toolkit.worker.fused_loss import has_plain_head, head_loss, hidden_before
 from toolkit.worker.likelihood import only_positions
 from toolkit.worker.microbatch import MicroBatchedTrainer
 from toolkit.worker.packing import PackingCollator, one_row, real_tokens
+from toolkit.worker.padding_free import reads_borders, without_padding
 from toolkit.worker.splits import token_lengths
 
 MAX_LOGITS = 2**26
@@ -48,14 +51,25 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
             kwargs["data_collator"] = PackingCollator(kwargs["processing_class"].pad_token_id, packed_rows)
         super().__init__(*args, **kwargs)
         self.packed_rows = packed_rows
-        self._plain_head = False
+        self._plain_head = self._padding_free = False
+        self._last_feed: FeedStep | None = None
         self._even_shapes = self.args.bf16 and self.args.device.type == "cpu"
         if self.accelerator.distributed_type in WHOLE_WEIGHTS:
             fuse(self.model)
             fuse_layers(self.model)
             if self.args.device.type == "cpu":
-                use_short_rows(self.model.get_base_model())
-                self._plain_head = has_plain_head(self.model.get_base_model())
+                self._settle(self.model.get_base_model())
+
+    def _settle(self, base: PreTrainedModel) -> None:
+        """What this model allows on a CPU, found by asking it."""
+        self._plain_head = has_plain_head(base)
+        if not use_examples(base):
+            return
+        self._padding_free = reads_borders(base)
+        if not self._padding_free:
+            base.set_attn_implementation("sdpa")
+        elif self._plain_head and not self.args.gradient_checkpointing:  # which asks again when nothing is set any more
+            self._last_feed = last_feed(base)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         # the library collects garbage before its first step: what was imported and loaded stays for good
@@ -76,9 +90,12 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        if "position_ids" in inputs and str(self.model.config._attn_implementation).startswith("flash"):
+        given = inputs
+        if self._padding_free:
+            inputs = without_padding(inputs, ROWS if self._even_shapes else 1)
+        elif "position_ids" in inputs and str(self.model.config._attn_implementation).startswith("flash"):
             inputs = one_row(inputs)
-        if self._even_shapes:
+        elif self._even_shapes:
             inputs = widened(inputs, getattr(self.model.config.get_text_config(), "max_position_embeddings", None))
         labels = inputs["labels"][:, 1:]
         scored = labels != IGNORED
@@ -86,11 +103,12 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         whole = self.model if self._plain_head else self.accelerator.unwrap_model(self.model)
         head = whole.get_output_embeddings()
         if return_outputs or self.aux_loss_enabled or not self._worth_it(scored):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().compute_loss(model, given, return_outputs, num_items_in_batch)
         # padding comes last and no token looks ahead: without labels there, its mask changes nothing and costs time
-        rest = {name: value for name, value in inputs.items() if name not in ("labels", "attention_mask")}
+        unread = ("labels",) if self._padding_free else ("labels", "attention_mask")
+        rest = {name: value for name, value in inputs.items() if name not in unread}
         if self._plain_head:
-            with hidden_before(head, scored) as hidden:
+            with hidden_before(head, scored) as hidden, self._read_alone(scored):
                 model(**rest, use_cache=False)
             total = head_loss(hidden[0], head.weight, labels[scored])
         else:
@@ -102,6 +120,14 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         # the count covers every process, and their gradients are averaged
         shared = self.args.average_tokens_across_devices and num_items_in_batch is not None
         return loss * self.accelerator.num_processes if shared else loss
+
+    def _read_alone(self, scored: Tensor) -> AbstractContextManager[None]:
+        """Nobody reads what the last feed-forward makes of a token whose logits are not scored."""
+        if self._last_feed is None:
+            return nullcontext()
+        read, unread = scored[0].nonzero().flatten(), (~scored[0]).nonzero().flatten()
+        more = -len(read) % ROWS if self._even_shapes else 0
+        return self._last_feed.only(torch.cat([read, unread[:more]]))
 
     def _worth_it(self, scored: Tensor) -> bool:
         if self._plain_head:

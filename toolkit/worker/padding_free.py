@@ -1,0 +1,75 @@
+"""A batch without its padding: all its examples one behind the other in one row, told apart by their borders.
+
+What a batch's linear maps, norms and head compute is then real tokens alone, whatever their lengths. Where the borders
+are is said twice: position ids that start again, and `cu_seq_lens_q`, which `attention.py` reads. Knows no trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import PreTrainedModel
+
+from toolkit.worker.dataset import IGNORED
+
+TOLERANCE = 1e-3
+"""Of the largest logit: what rounding may change in fp32. A leak changes logits as much as another text does."""
+TRIED = (5, 3, 6)
+"""Tokens of the examples by which a model is tried."""
+
+
+def without_padding(batch: Mapping[str, Any], multiple: int = 1) -> dict[str, Tensor]:
+    """input_ids and labels [rows, width] -> the same [1, real tokens], position_ids, and where examples begin and end.
+
+    The batch says what is real by its attention_mask [rows, width], an example a row, or by the position_ids of packed
+    rows. No example's first token is learned: what stands before it is another example's. Up to a `multiple` of tokens
+    the row is filled up with an example of which nothing is learned.
+    """
+    ids = batch["input_ids"]
+    if "position_ids" in batch:
+        given = batch["position_ids"]
+        real = (given > 0) | pad(given[:, 1:] == 1, (0, 1))
+    else:
+        given = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        real = batch["attention_mask"].bool()
+    positions, more = given[real], -int(real.sum()) % multiple
+    positions = torch.cat([positions, torch.arange(more, device=ids.device)])
+    first = positions == 0
+    borders = torch.cat([first.nonzero().flatten(), positions.new_tensor([len(positions)])]).int()
+    labels = pad(batch["labels"][real], (0, more), value=IGNORED)
+    return {
+        "input_ids": pad(ids[real], (0, more))[None],
+        "labels": labels.masked_fill(first, IGNORED)[None],
+        "position_ids": positions[None],
+        "cu_seq_lens_q": borders,
+        # a mask that is there already is handed through as it is: none of all pairs is made, and nobody reads this one
+        "attention_mask": torch.empty(1, 1, 1, 1, dtype=torch.bool, device=ids.device),
+    }
+
+
+def reads_borders(model: PreTrainedModel) -> bool:
+    """Whether the model's logits without padding are those of its examples, each by itself. Reads fourteen tokens."""
+    training = {module: module.training for module in model.modules()}
+    device = model.get_input_embeddings().weight.device
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = torch.arange(1, sum(TRIED) + 1, device=device) % vocabulary
+    parts = [part[None] for part in ids.split(list(TRIED))]
+    width = max(TRIED)
+    padded = torch.stack([pad(part[0], (0, width - part.shape[1])) for part in parts])
+    mask = torch.stack([torch.arange(width, device=device) < size for size in TRIED])
+    joined = without_padding({"input_ids": padded, "labels": padded, "attention_mask": mask})
+    del joined["labels"]
+    try:
+        with torch.no_grad():
+            model.eval()
+            alone = torch.cat([model(input_ids=part, use_cache=False).logits[0].float() for part in parts])
+            found = model(**joined, use_cache=False).logits[0].float()
+    finally:
+        for module, was in training.items():
+            module.training = was
+    coarse = next(model.parameters()).dtype != torch.float32
+    return bool((found - alone).abs().max() <= (30 if coarse else 1) * TOLERANCE * alone.abs().max())
