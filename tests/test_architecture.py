@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "data": FLOOR | {"data"},
     "forms": FLOOR | {"forms", "ablation", "runs.configfile"},
     "runs": FLOOR | {"runs", "data"},
-    "client": FLOOR | {"runs"},
+    "client": FLOOR | {"choices", "runs"},
     "warm": FLOOR | {"runs"},
     "cli": FLOOR | {"ablation", "cli_evaluate", "client", "data", "forms", "runs"},
     "cli_evaluate": FLOOR | {"data", "evaluation", "runs"},
@@ -106,6 +107,19 @@ def test_no_module_outside_the_worker_loads_torch() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_what_is_imported_is_required() -> None:
+    """What merely comes with another package may go with its next version."""
+    required = {re.split(r"[<>=\[ ]", line)[0].lower().replace("_", "-") for line in
+                (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")}  # fmt: skip
+    packages = packages_distributions()
+    imported = {name.split(".")[0] for file in product_files() for name in imports(file)}
+    imported -= {*sys.stdlib_module_names, "toolkit"}
+    assert len(imported) > 30
+    missing = {name for name in imported
+               if not any(one.lower().replace("_", "-") in required for one in packages.get(name, [name]))}  # fmt: skip
+    assert not missing, f"requirements.txt lacks {sorted(missing)}"
 
 
 def test_budgets() -> None:

@@ -124,6 +124,15 @@ def test_a_run_without_an_adapter(run: RunDir, ask: Ask, capsys: Any) -> None:
     assert sys.argv[1] == "evaluate"
 
 
+@pytest.mark.parametrize("option", ["--file", "--rules"])
+@pytest.mark.parametrize("path", ["x" * 300, "~nobody-of-this-name/x.csv", "/" + "long/" * 2000], ids=len)
+def test_a_path_that_can_not_be_is_an_answer_not_a_trace(option: str, path: str, ask: Ask, capsys: Any) -> None:
+    assert ask(option, path) == (1 if option == "--file" else 2)
+    said = capsys.readouterr().err
+    assert "path" in said
+    assert "Traceback" not in said
+
+
 def test_ctrl_c_stops_politely_and_starts_nothing_again(
     ask: Ask, run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -368,3 +368,10 @@ def test_what_is_wrong_is_said_in_plain_words(path: str, value: object, message:
     config, problems = validate(draft)
     assert config is None
     assert [(problem.path, problem.message) for problem in problems] == [(path, message)]
+
+
+@pytest.mark.parametrize("layers", [True, [True], [0, False]])
+def test_a_switch_is_no_layer(layers: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse({"lora": {"layers_to_transform": layers, "target_modules": ["q_proj"]}})
+    assert any("ust not be true or false" in problem.message for problem in caught.value.problems)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_a_dead_or_stale_one_is_replaced_and_a_fresh_one_found(save_dir: Path, m
     assert third.pid != second.pid
     warm.stop(save_dir)
     assert warm.find(save_dir) is None
-    assert not (save_dir / "warm" / "warm.json").exists() or not warm_process.service.lives(third)
+    assert not warm_process.WARM.file(save_dir, "json").exists() or not warm_process.service.lives(third)
 
 
 @pytest.mark.worker
@@ -163,3 +164,10 @@ def test_the_build_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_pa
     code.write_text("a = 12")
     assert freshness.build_id() != before
     freshness._BUILD.clear()
+
+
+def test_two_installations_keep_one_each(save_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert warm_process.WARM.own == freshness.installation()
+    monkeypatch.setattr(freshness, "PROJECT_ROOT", tmp_path)
+    other = replace(warm_process.WARM, own=freshness.installation())
+    assert other.file(save_dir, "lock") != warm_process.WARM.file(save_dir, "lock")

@@ -26,6 +26,7 @@ from toolkit.evaluation.questions import templates_for
 from toolkit.evaluation.results import Results, read_results
 from toolkit.evaluation.rules import RuleSet, read_rules
 from toolkit.evaluation.verdict import gap_words, sentences, written
+from toolkit.rules import path_fault
 from toolkit.runs.configfile import load_draft, read_text
 from toolkit.runs.rundir import RunDir, open_run, read_config
 
@@ -69,6 +70,9 @@ def _create(run: RunDir, spec: Spec, rules: RuleSet, file: Path | None, prompts:
     if file is not None and prompts:
         raise ToolkitError("Both a file and a prompt set are given.", "Choose one of them.")
     if file is not None:
+        fault = path_fault(str(file))
+        if fault:
+            raise ToolkitError(f"{fault}: {str(file)[:80]!r}.", "Give --file the path of a file on this machine.")
         kind = "csv" if file.suffix.lower() in (".csv", ".tsv", ".txt") else "json"
         table = open_table(DataConfig(file_type=kind, path=str(file)), run.save_dir)
         templates_for(read_config(run), table.columns, table.label)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.choices import Place, precision
 from toolkit.config import Config
 from toolkit.errors import EngineError, RunError
 from toolkit.runs import engine_process
@@ -37,6 +38,7 @@ from toolkit.runs.engine_http import (
     session,
 )
 from toolkit.runs.engine_process import EngineInfo, find
+from toolkit.runs.machine import Machine, machine_if_known
 from toolkit.runs.rundir import open_run, read_config
 
 __all__ = [
@@ -76,12 +78,16 @@ class Rendered:
     prompt_tokens: int
 
 
-def base_key(config: Config) -> str:
-    """Equal for two runs exactly when one loaded base model can serve both."""
+def base_key(config: Config, machine: Machine | None) -> str:
+    """Equal for two runs exactly when one loaded base model can serve both. machine: None while it is not known; what
+    an empty setting becomes there then differs from every choice."""
     model, args = config.model, config.training.training_args
     quantized = model.bitsandbytes.model_dump(mode="json") if model.quantize else None
-    key = [model.hf_model_ckpt, model.device_map, quantized, args.bf16, args.fp16, bool(config.accelerate)]
-    return json.dumps(key, sort_keys=True)
+    numbers: object = [args.bf16, args.fp16]
+    if machine is not None:
+        cuda = machine.cuda and model.device_map != "cpu"
+        numbers = precision(config, Place(cuda=cuda, bf16_gpu=machine.bf16_gpu))
+    return json.dumps([model.hf_model_ckpt, model.device_map, quantized, numbers, bool(config.accelerate)])
 
 
 def start(save_dir: Path, run_id: str, *, port: int | None = None, idle_minutes: float = 30) -> EngineInfo:
@@ -111,7 +117,8 @@ def start(save_dir: Path, run_id: str, *, port: int | None = None, idle_minutes:
 
 def _same_base(save_dir: Path, living: EngineInfo, config: Config) -> bool:
     try:
-        return base_key(read_config(open_run(save_dir, living.run))) == base_key(config)
+        machine = machine_if_known(save_dir)
+        return base_key(read_config(open_run(save_dir, living.run)), machine) == base_key(config, machine)
     except RunError:
         return False  # the run that it was started with has been deleted since
 

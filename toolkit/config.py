@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, field_validator,
 from pydantic_core import PydanticCustomError
 
 from toolkit import rules, schema_added
-from toolkit.schema_types import DataPath, HfModelPath, ModuleName, Section, Size, Template, number_from_text
+from toolkit.schema_types import DataPath, HfModelPath, Index, ModuleName, Section, Size, Template, number_from_text
 
 SCHEMA_VERSION = 1
 """Written into the first line of every config file; a newer one is refused, never guessed at."""
@@ -138,9 +138,7 @@ class LoraConfig(Section):
         None,
         description="List of modules apart from LoRA layers to be set as trainable and saved in the final checkpoint",
     )
-    layers_to_transform: Optional[Union[List[Annotated[int, Field(ge=0)]], Annotated[int, Field(ge=0)]]] = Field(
-        None, description="The layer indexes to transform"
-    )
+    layers_to_transform: Optional[Union[List[Index], Index]] = Field(None, description="The layer indexes to transform")
     layers_pattern: Optional[ModuleName] = Field(None, description="The layer pattern name")
 
     _all_linear = field_validator("target_modules", mode="before")(rules.all_linear)

@@ -20,10 +20,19 @@ from pydantic_core import PydanticCustomError
 
 from toolkit import rules
 
+
+def no_bool(value: Any) -> Any:
+    """A validator: pydantic would read True as 1, also inside a list."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("no_bool", "must not be true or false")
+    return value
+
+
 HfModelPath = Annotated[str, BeforeValidator(rules.path_text), StringConstraints(min_length=1, max_length=4096)]
 DataPath = Annotated[Union[FilePath, HfModelPath], BeforeValidator(rules.path_text)]
 ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Template = Annotated[str, StringConstraints(max_length=20_000)]
+Index = Annotated[int, Field(ge=0), BeforeValidator(no_bool)]
 Size = Union[Annotated[float, Field(gt=0, lt=1)], Annotated[int, Field(ge=1, strict=True)]]
 
 
@@ -49,7 +58,5 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic would read True as 1: train_size=True became one row in the original
-        if isinstance(value, bool) and not _takes_bool(cls.model_fields[str(info.field_name)].annotation):
-            raise PydanticCustomError("no_bool", "must not be true or false")
-        return value
+        takes = _takes_bool(cls.model_fields[str(info.field_name)].annotation)
+        return value if takes else no_bool(value)  # train_size=True became one row in the original

@@ -125,7 +125,7 @@ CASES = [
     _csv("bars", "a|b\n1|2\n", columns=AB, rows=[("1", "2")], notices=("vertical bars",)),
     _csv("excel's sep line", "sep=;\na;b\n1;2\n", columns=AB, rows=[("1", "2")], notices=("semicolons",)),
     _csv("a comma in the header of a semicolon file", "a, x;b\n1;2\n", columns=("a, x", "b"), rows=[("1", "2")]),
-    _csv("one column", "a\nx y\n\nz;\n", columns=("a",), rows=[("x y",), ("z;",)], notices=("1 blank lines",)),
+    _csv("one column", "a\nx y\n\nz;\n", columns=("a",), rows=[("x y",), ("z;",)], notices=("1 blank line was",)),
     _csv("newlines", 'a,b\r\n1,"x\r\ny"\r\n"\r",2\r\n', columns=AB, rows=[("1", "x\r\ny"), ("\r", "2")]),
     _csv("carriage returns alone", "a,b\r1,2\r3,4", columns=AB, rows=[("1", "2"), ("3", "4")]),
     _csv("equal names", "text,x,text\n1,2,3\n", "Columns 1, 3 are all named 'text'"),

@@ -26,6 +26,7 @@ def test_formulas_are_harmless_in_csv_and_intact_in_json(tmp_path: Path) -> None
     assert [row["expected"] for row in back] == NASTY
     assert {row["answer (=adapter)"] for row in back} == {"=cmd|' /C calc'!A0"}
     assert [row["outcome (=adapter)"] for row in back] == ["broke"] * len(NASTY)
+    assert [row["row"] for row in back] == [at + 1 for at in rows["row"].to_pylist()], "as on screen"
     text = as_csv(rows, ["base", "adapter"])
     assert text.startswith("\ufeff")
     table = list(csv.DictReader(io.StringIO(text[1:])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,15 @@ def test_a_prompt_set_from_a_table(tmp_path: Path) -> None:
 def test_sets_that_can_not_be(pairs: list[tuple[str, str | None]]) -> None:
     with pytest.raises(DataError):
         prompt_sets.made("name", pairs)
+
+
+def test_a_full_disk_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, ["one"])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(place, "durable_write", full)
+    with pytest.raises(RunError, match="No space left"):
+        place.create(run, Spec())
+    assert not list(run.evaluation_dir.iterdir())

@@ -53,7 +53,7 @@ def test_another_programs_end_is_not_taken_for_ours(
     assert take_claim(run)
     handle = try_lock(run.lock_path)
     assert handle is not None
-    write_body(handle, Holder(OWN, 0.0, OWN, 1, "boot", run.id))
+    write_body(handle, Holder(OWN, 0.0, 1, "boot", run.id))
     monkeypatch.setattr(closing, "oom_kills", lambda: count)
     monkeypatch.setattr(closing, "oom_victims", lambda since: victims)
     why = explain_run(run, -9)

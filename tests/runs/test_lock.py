@@ -40,7 +40,6 @@ def test_held_while_inside(tmp_path: Path) -> None:
         assert holder is not None
         assert (holder.pid, holder.attempt, holder.run) == (os.getpid(), 3, "run-1")
         assert holder.alive()
-        assert holder.pgid == os.getpgid(0)
         assert holder.launcher_pid is None
     assert not is_held(path)
 
@@ -109,7 +108,7 @@ def test_nothing_is_signalled_unless_everything_matches(change: dict[str, object
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
     try:
         began = psutil.Process(process.pid).create_time()
-        holder = replace(Holder(process.pid, began, process.pid, 1, module.boot_id()), **change)  # type: ignore[arg-type]
+        holder = replace(Holder(process.pid, began, 1, module.boot_id()), **change)  # type: ignore[arg-type]
         assert end_processes(holder, 0.1) is False
         assert process.poll() is None
     finally:
@@ -129,9 +128,7 @@ def test_the_launcher_and_every_rank_end(monkeypatch: pytest.MonkeyPatch) -> Non
     launcher.stdout.readline()
     top = psutil.Process(launcher.pid)
     first, second = top.children()
-    holder = Holder(
-        first.pid, first.create_time(), first.pid, 1, module.boot_id(), "r", launcher.pid, top.create_time()
-    )
+    holder = Holder(first.pid, first.create_time(), 1, module.boot_id(), "r", launcher.pid, top.create_time())
     assert end_processes(holder, 2) is True
     launcher.wait(5)
     assert not first.is_running()

@@ -115,7 +115,7 @@ def test_kill_ends_a_deaf_worker_with_its_children(save_dir: Path, supervisor: S
     wait_for(run, running, supervisor)
     holder = read_holder(run.lock_path)
     assert holder is not None
-    assert holder.pgid == holder.pid, "the worker leads a group of its own"
+    assert os.getpgid(holder.pid) == holder.pid, "the worker leads a group of its own"
     children = [(p.pid, p.create_time()) for p in module_children(holder.pid)]
     assert len(children) == 2
     assert kill_run(run, grace_seconds=0.3) is True

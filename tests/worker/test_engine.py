@@ -147,6 +147,7 @@ def test_the_client_and_the_engine_agree_on_what_a_base_is(save_dir: Path, tiny_
     from tests.fakes.engine_runs import finished_run
     from toolkit.client import base_key
     from toolkit.config import Config
+    from toolkit.runs.machine import Machine
     from toolkit.runs.rundir import read_config
 
     run = finished_run(save_dir, tiny_model)
@@ -159,11 +160,18 @@ def test_the_client_and_the_engine_agree_on_what_a_base_is(save_dir: Path, tiny_
         return Config.model_validate(draft)
 
     bf16 = {"training_args": {"bf16": True, "num_train_epochs": 9}}
-    same = [changed(lora={"r": 9}), changed(data={"prompt": "{x}"}), changed(inference={"top_k": 3})]
+    here = Machine(cpu_count=2, memory_bytes=10**9)
+    assert read_config(run).training.training_args.bf16 is None, "an empty setting is the fp32 of this machine"
+    same = [
+        changed(training={"training_args": {"bf16": False}}),
+        changed(lora={"r": 9}),
+        changed(data={"prompt": "{x}"}),
+        changed(inference={"top_k": 3}),
+    ]
     other = [changed(training=bf16), changed(model={"quantize": True, "bitsandbytes": {"load_in_4bit": True}}),
              changed(model={"hf_model_ckpt": "bundled:demo-model"})]  # fmt: skip
     for config_, expected in [*((c, True) for c in same), *((c, False) for c in other)]:
-        assert (base_key(config_) == base_key(config)) is expected
+        assert (base_key(config_, here) == base_key(config, here)) is expected
         assert engine.shares_base(config_) is expected
 
 

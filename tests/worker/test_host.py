@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from toolkit.worker.host import Host
+from toolkit.worker.host import MOST_WAITING, Host
+from toolkit.worker.payload import RequestError, ScoreRequest
 
 
 @pytest.mark.worker
@@ -44,3 +46,28 @@ def test_ready_comes_after_the_runs_asked_for_while_loading(monkeypatch: pytest.
         time.sleep(0.01)
     assert host.state == "ready"
     assert attached == ["second", "third"]
+
+
+def test_figures_count_among_what_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def score(*_: object) -> list[object]:
+        go_on.wait(30)
+        return []
+
+    async def ask() -> None:
+        host = Host(tmp_path, "first", 0, lambda: None)
+        host.engine = SimpleNamespace(form_of=lambda *_: None, score=score, runs=(), base_name="")  # type: ignore[assignment]
+        host.state = "ready"
+        monkeypatch.setattr(host, "_memory", dict)
+        asked = ScoreRequest.model_validate({"model": "first", "prompt": "a", "completion": "b"})
+        given = [host.score(asked) for _ in range(MOST_WAITING)]
+        assert host.health()["waiting"] == MOST_WAITING
+        with pytest.raises(RequestError, match="wait already"):
+            host.score(asked)
+        go_on.set()
+        await asyncio.gather(*(asyncio.wrap_future(one) for one in given))
+        await asyncio.sleep(0)
+        assert host.waiting == 0
+
+    asyncio.run(ask())

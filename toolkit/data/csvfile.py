@@ -135,25 +135,29 @@ class _Body:
         if self.bad:
             rows = ", ".join(f"line {line:,}" for line, _ in bad)
             more = ", …" if count > len(bad) else ""
-            notices.append(f"{self.bad:,} rows that don't fit the header were left out, as chosen: {rows}{more}.")
+            were = "row that doesn't fit the header was" if self.bad == 1 else "rows that don't fit the header were"
+            notices.append(f"{self.bad:,} {were} left out, as chosen: {rows}{more}.")
         if self.filled:
-            notices.append(f"In {self.filled:,} rows the cells that are not there count as missing, as chosen.")
+            notices.append(f"In {_rows(self.filled)} the cells that are not there count as missing, as chosen.")
         if self.ended and self.good:
-            notices.append(f"{self.ended:,} rows end with a delimiter; the empty cell after it was left out.")
+            end = "ends" if self.ended == 1 else "end"
+            notices.append(f"{_rows(self.ended)} {end} with a delimiter; the empty cell after it was left out.")
         elif self.ended:
             notices.append("Every row ends with a delimiter; the empty cell after it was left out.")
         if self.blank and self.width == 1:
-            notices.append(f"{self.blank:,} blank lines were left out.")
+            lines = "blank line was" if self.blank == 1 else "blank lines were"
+            notices.append(f"{self.blank:,} {lines} left out.")
         return notices
 
     def _ways_out(self, count: int, bad: list[tuple[int, int]]) -> list[Offer]:
         kept = self.good + self.ended
+        these = "this row" if count == 1 else f"these {count:,} rows"
         ways = []
         if kept:
-            label = f"Leave these {count:,} rows out and keep {kept:,}"
+            label = f"Leave {these} out and keep {kept:,}"
             ways.append(Offer(label, replace(self._options, bad_rows="skip")))
         if all(cells < self.width for _, cells in bad) and self.bad == count:
-            label = f"Treat the missing cells of these {count:,} rows as empty"
+            label = f"Treat the missing cells of {these} as empty"
             ways.append(Offer(label, replace(self._options, bad_rows="fill")))
         return ways
 
@@ -176,6 +180,10 @@ def _records(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[st
             raise _broken(error, line, reader.line_num) from error
         yield line, fields
         line = reader.line_num + 1
+
+
+def _rows(number: int) -> str:
+    return "1 row" if number == 1 else f"{number:,} rows"
 
 
 def _broken(error: csv.Error, first: int, last: int) -> DataError:

@@ -18,10 +18,10 @@ _PER_MODEL = ("answer", "error", "cut", "tokens", "loss", "rules", "outcome", "d
 
 
 def records(rows: pa.Table, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """One flat dict a row; `names` are what the models are called, base first."""
+    """One flat dict a row; `names` are what the models are called, base first; rows are numbered from 1."""
     columns = list(_columns(rows.column_names, names).items())
     for row in rows.to_pylist():
-        yield {title: row[column] for title, column in columns}
+        yield {title: row[column] + 1 if column == "row" else row[column] for title, column in columns}
 
 
 def as_json(rows: pa.Table, names: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from toolkit.errors import RunError
 from toolkit.evaluation.prompt_sets import PromptSet
 from toolkit.evaluation.rules import RuleSet, read_rules
 from toolkit.runs.beginnings import link_or_copy
-from toolkit.runs.durable import durable_write, fsync_dir, remove_tree
+from toolkit.runs.durable import durable_write, fsync_dir, remove_tree, scratch
 from toolkit.runs.ids import is_id, new_id
 from toolkit.runs.lock import is_held
 from toolkit.runs.rundir import RunDir
@@ -129,14 +129,15 @@ def create(
     staging = run.evaluation_dir / f".new-{made.id}"
     spec = spec.model_copy(update={"created": now})
     try:
-        staging.mkdir(parents=True)
-        if table is not None:
-            link_or_copy(table.path, staging / made.data_path.name)
-        if prompts is not None:
-            durable_write(staging / made.prompts_path.name, prompts.model_dump_json(indent=1))
-        durable_write(staging / made.rules_path.name, (rules or RuleSet()).model_dump_json(indent=1))
-        durable_write(staging / made.spec_path.name, spec.model_dump_json(indent=1))
-        staging.rename(made.path)
+        run.evaluation_dir.mkdir(parents=True, exist_ok=True)
+        with scratch(staging):
+            if table is not None:
+                link_or_copy(table.path, staging / made.data_path.name)
+            if prompts is not None:
+                durable_write(staging / made.prompts_path.name, prompts.model_dump_json(indent=1))
+            durable_write(staging / made.rules_path.name, (rules or RuleSet()).model_dump_json(indent=1))
+            durable_write(staging / made.spec_path.name, spec.model_dump_json(indent=1))
+            staging.rename(made.path)
         fsync_dir(run.evaluation_dir)
     except OSError as error:
         message = f"The evaluation can't be written to {run.evaluation_dir}: {error}."

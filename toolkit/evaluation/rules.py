@@ -163,11 +163,6 @@ def broken(rule: Rule, answer: str) -> str | None:
     return reason
 
 
-def all_broken(rules: Sequence[Rule], answer: str) -> list[str | None]:
-    """For each rule why it is broken, or None."""
-    return [broken(rule, answer) for rule in rules]
-
-
 def _against(rule: Rule, answer: str) -> str | None:
     if isinstance(rule, Contains):
         there = rule.text.casefold() in answer.casefold() if rule.ignore_case else rule.text in answer

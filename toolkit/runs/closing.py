@@ -62,9 +62,9 @@ def read_claim(run: RunDir, attempt: int = 1) -> Claim | None:
     try:
         body: dict[str, Any] = json.loads(run.claim_of(attempt).read_bytes())
         kills = body["oom_kills"]
-        holder = Holder(**body["supervisor"])
+        holder = Holder.read(body["supervisor"])
         return Claim(holder, None if kills is None else int(kills), float(body["at"]), int(body.get("log_bytes", 0)))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

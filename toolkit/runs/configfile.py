@@ -44,6 +44,8 @@ def read_text(path: Path) -> str:
         raise _refusal(f"'{path}' can't be read: {error.strerror}.", "Check the path.") from error
     except UnicodeDecodeError as error:
         raise _refusal(f"'{path}' is not text in UTF-8.", "Is it a YAML file?") from error
+    except (ValueError, RuntimeError) as error:  # a NUL in it, or the folder of a user whom nobody knows
+        raise _refusal(f"{str(path)!r} is no path: {error}.", "Check the path.") from error
 
 
 def load_draft(text: str) -> dict[str, Any]:

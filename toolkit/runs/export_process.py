@@ -77,5 +77,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         began = psutil.Process(process.pid).create_time()
     except psutil.NoSuchProcess:
         return
-    end_processes(Holder(process.pid, began, process.pid, 1, boot_id()))
+    end_processes(Holder(process.pid, began, 1, boot_id()))
     process.wait()

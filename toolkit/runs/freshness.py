@@ -5,6 +5,7 @@ runs short. Knows no process.
 from __future__ import annotations
 
 import hashlib
+import sys
 import sysconfig
 import time
 from pathlib import Path
@@ -27,6 +28,11 @@ def build_id() -> str:
     found = hashlib.sha256(repr((stamps, packages)).encode()).hexdigest()[:16]
     _BUILD[:] = [(time.monotonic(), found)]
     return found
+
+
+def installation() -> str:
+    """Tells this code's folder and Python's environment from others."""
+    return hashlib.sha256(f"{PROJECT_ROOT}\0{sys.prefix}".encode()).hexdigest()[:8]
 
 
 def free_bytes() -> int:

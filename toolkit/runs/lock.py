@@ -1,6 +1,6 @@
 """Who is alive: a flock that a process holds for life and that the kernel drops on any death.
 
-So there are no stale locks, and a reused pid can't mislead: the body (pid, start time, group, attempt, boot) only
+So there are no stale locks, and a reused pid can't mislead: the body (pid, start time, attempt, boot) only
 says whom to signal, the lock itself says whether anybody lives. Knows files and processes, nothing of runs.
 """
 
@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,12 +34,17 @@ class Holder:
 
     pid: int
     create_time: float
-    pgid: int
     attempt: int
     boot: str
     run: str = ""
     launcher_pid: int | None = None
     launcher_create_time: float | None = None
+
+    @classmethod
+    def read(cls, body: dict[str, Any]) -> Holder:
+        """From its JSON, perhaps another version's with fields that are not known here. Raises TypeError."""
+        names = {known.name for known in fields(cls)}
+        return cls(**{name: value for name, value in body.items() if name in names})
 
     def alive(self) -> bool:
         """Whether this very process lives, not another one with its pid."""
@@ -72,7 +77,6 @@ def describe_self(attempt: int, run: str = "") -> Holder:
     return Holder(
         pid=me.pid,
         create_time=me.create_time(),
-        pgid=os.getpgid(0),
         attempt=attempt,
         boot=boot_id(),
         run=run,
@@ -131,8 +135,8 @@ def write_body(handle: int, holder: Holder) -> None:
 def read_holder(path: Path) -> Holder | None:
     """The last holder's own words; None when there are none (yet). Says nothing about whether it lives."""
     try:
-        return Holder(**json.loads(path.read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError):
+        return Holder.read(json.loads(path.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
 
 

@@ -37,6 +37,7 @@ class Service:
     """A kind of serving process. name: of its folder and files. module: what python -m runs.
 
     title begins a sentence about it ("The engine"). stuck, gone: what to do when it doesn't answer, or has ended.
+    own: sets it apart from processes of the same name that other installations of the toolkit keep for a save_dir.
     """
 
     name: str
@@ -45,9 +46,10 @@ class Service:
     error: type[ToolkitError]
     stuck: str
     gone: str
+    own: str = ""
 
     def folder(self, save_dir: Path) -> Path:
-        return save_dir / self.name
+        return save_dir / self.name / self.own
 
     def file(self, save_dir: Path, ending: str) -> Path:
         """ "json", "lock" or "log"."""
@@ -147,7 +149,7 @@ def end(info: ServiceInfo, grace_seconds: float) -> None:
     while process_lives(info.pid, info.create_time) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     if process_lives(info.pid, info.create_time):
-        end_processes(Holder(info.pid, info.create_time, info.pid, 1, boot_id()), grace_seconds=2.0)
+        end_processes(Holder(info.pid, info.create_time, 1, boot_id()), grace_seconds=2.0)
 
 
 def last_words(service: Service, save_dir: Path) -> str:

@@ -113,7 +113,7 @@ class Spare:
                 self._server = None
                 self._not_before = time.monotonic() + AGAIN_SECONDS
         holder = Holder(
-            process.pid, process.began, process.pid, int(environment["FTK_ATTEMPT"]), boot_id(), run.id
+            process.pid, process.began, int(environment["FTK_ATTEMPT"]), boot_id(), run.id
         )  # fmt: skip
         return process, holder
 

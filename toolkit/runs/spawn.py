@@ -110,4 +110,4 @@ def spawn(
         process = detached(argv, environment, log, pass_fds=(slot,))
     began = psutil.Process(process.pid).create_time()
     attempt = int(environment["FTK_ATTEMPT"])
-    return process, Holder(process.pid, began, process.pid, attempt, boot_id(), run.id)
+    return process, Holder(process.pid, began, attempt, boot_id(), run.id)

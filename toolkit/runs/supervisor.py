@@ -198,7 +198,7 @@ class Supervisor:
         try:
             if any(is_held(other.lock_path) for other in self._open_runs()):
                 return
-            write_body(slot, Holder(0, 0.0, 0, attempt, boot_id(), run.id))
+            write_body(slot, Holder(0, 0.0, attempt, boot_id(), run.id))
             if take_claim(run, attempt):
                 self._launch(run, slot, attempt)
         finally:

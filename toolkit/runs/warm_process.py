@@ -17,7 +17,7 @@ import psutil
 from toolkit.errors import WarmError
 from toolkit.runs import service
 from toolkit.runs.fork_server import Forked
-from toolkit.runs.freshness import build_id, free_bytes
+from toolkit.runs.freshness import build_id, free_bytes, installation
 from toolkit.runs.service import Service, ServiceInfo
 from toolkit.runs.spare import server_for
 from toolkit.runs.spawn import library_environment
@@ -38,6 +38,7 @@ WARM = Service(
     error=WarmError,
     stuck="It may be busy: try again in a moment.",
     gone="Try again: a new one is started.",
+    own=installation(),  # two would replace each other's for ever: neither is of the other's code
 )
 
 

@@ -13,25 +13,27 @@ import streamlit as st
 from toolkit import client
 from toolkit.errors import ToolkitError
 from toolkit.runs.answerers import checkpoints_of
+from toolkit.runs.machine import Machine, machine_if_known
 from toolkit.runs.rundir import RunDir, read_config
 from toolkit.ui.run_table import Entry
 
 
 @st.cache_data(show_spinner=False, max_entries=1000)
-def _base(folder: str) -> str:
+def _base(folder: str, machine: Machine | None) -> str:
     """What two runs share when one loaded base serves both; "" for settings that can't be read."""
     try:
-        return client.base_key(read_config(RunDir(Path(folder))))
+        return client.base_key(read_config(RunDir(Path(folder))), machine)
     except ToolkitError:
         return ""
 
 
 def beside(entry: Entry, found: Sequence[Entry]) -> dict[str, str]:
     """Name -> label of everything on the run's base but the run's own adapter: its checkpoints first."""
-    mine = _base(str(entry.run.path))
+    machine = machine_if_known(entry.run.save_dir)
+    mine = _base(str(entry.run.path), machine)
     names = {one.name: f"Step {one.step:,} of this run" for one in checkpoints_of(entry.run)}
     for other in found:
-        if other.run.id == entry.run.id or _base(str(other.run.path)) != mine:
+        if other.run.id == entry.run.id or _base(str(other.run.path), machine) != mine:
             continue
         if other.status.adapter_ready:
             names[other.run.id] = other.label

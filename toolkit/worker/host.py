@@ -58,6 +58,7 @@ class Host:
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._answering = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="answer")
         self._turns: set[Turn] = set()
+        self._scores = 0
         self._refused: dict[str, str] = {}
         self._guard = threading.Lock()
         self._early = 0  # runs asked for while the base loads, not attached yet
@@ -95,7 +96,7 @@ class Host:
             "seconds": round(time.monotonic() - self._began, 1),
             "runs": list(engine.runs) if engine else [],
             "base": engine.base_name if engine else "",
-            "waiting": len(self._turns),
+            "waiting": self.waiting,
             **self._memory(),
         }
 
@@ -116,9 +117,7 @@ class Host:
 
     def ask(self, ask: Ask) -> Turn:
         """Queue an answer; raises RequestError when too many wait already."""
-        engine = self.ready()
-        if len(self._turns) >= MOST_WAITING:
-            raise RequestError(f"{MOST_WAITING} requests wait already.", "Try again later.", status=429, code="busy")
+        engine = self._free()
         turn = Turn(asyncio.get_running_loop())
         self._turns.add(turn)
         done = asyncio.wrap_future(self._answering.submit(self._answer, engine, ask, turn))
@@ -126,12 +125,33 @@ class Host:
         return turn
 
     def score(self, asked: ScoreRequest) -> Future[list[TokenScore]]:
-        """The figures of an expected answer, when its turn comes; raises RequestError, the future too."""
-        engine = self.ready()
+        """The figures of an expected answer, when its turn comes; raises RequestError as `ask`, the future too."""
+        engine = self._free()
         form = engine.form_of(asked.model, asked.prompt_of)
         self.touch()
         parts = (asked.model, form, asked.prompt, asked.completion, asked.top_logprobs, asked.history)
-        return self._answering.submit(engine.score, *parts)
+        self._scores += 1
+        future = self._answering.submit(engine.score, *parts)
+        asyncio.wrap_future(future).add_done_callback(self._scored)
+        return future
+
+    def _scored(self, future: asyncio.Future[list[TokenScore]]) -> None:
+        self._scores -= 1
+        self.touch()
+        if not future.cancelled():
+            future.exception()  # whoever asked is told; this looks at it so that nobody warns of it once more
+
+    def _free(self) -> Engine:
+        """The loaded engine; raises RequestError while there is none, or when too many wait already."""
+        engine = self.ready()
+        if self.waiting >= MOST_WAITING:
+            raise RequestError(f"{MOST_WAITING} requests wait already.", "Try again later.", status=429, code="busy")
+        return engine
+
+    @property
+    def waiting(self) -> int:
+        """Answers and figures that are asked for and not given yet."""
+        return len(self._turns) + self._scores
 
     def attach(self, run_id: str) -> Future[None]:
         """Add a run's adapter when its turn comes; the future raises ToolkitError."""
@@ -204,6 +224,6 @@ class Host:
             idle = time.monotonic() - self._used
             if self.state == "failed" and idle > SECONDS_TO_REPORT_FAILURE:
                 self._end()
-            if self.state == "ready" and not self._turns and 0 < self._idle_seconds < idle:
+            if self.state == "ready" and not self.waiting and 0 < self._idle_seconds < idle:
                 print(f"Not used for {idle:.0f} s: ending.", file=sys.stderr, flush=True)
                 self._end()
