@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "runs": FLOOR | {"runs", "data"},
     "client": FLOOR | {"choices", "runs"},
     "warm": FLOOR | {"runs"},
-    "cli": FLOOR | {"ablation", "cli_evaluate", "client", "data", "forms", "runs"},
+    "cli": FLOOR | {"ablation", "cli_evaluate", "client", "data", "forecast.settle", "forms", "runs"},
     "cli_evaluate": FLOOR | {"data", "evaluation", "runs"},
     "__main__": {"cli"},
     "ui": FLOOR | {"ablation", "choices", "client", "data", "evaluation", "forecast", "forms", "runs", "ui", "warm"},

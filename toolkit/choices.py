@@ -92,14 +92,26 @@ class Told(NamedTuple):
     why: str
 
 
-def told(config: Config, place: Place, threads: int) -> tuple[Told, ...]:
-    """Everything that was chosen for this device, in sentences; what the user chose is not in it."""
+CHECKPOINTING = "training.training_args.gradient_checkpointing"
+
+
+def checkpointing(config: Config) -> bool:
+    """Whether layers are computed again on the way back. Empty is decided before Start, by `forecast/settle.py`; what
+    nobody has decided is off."""
+    return bool(config.training.training_args.gradient_checkpointing)
+
+
+def told(config: Config, place: Place, threads: int, settled: tuple[Told, ...] = ()) -> tuple[Told, ...]:
+    """Everything that was chosen for this device, in sentences; what the user chose is not in it.
+
+    settled: what a forecast has decided.
+    """
     args, sft = config.training.training_args, config.training.sft_args
     found = [
         _precision_told(config, place) if args.bf16 is None and not args.fp16 else None,
         _tf32_told(place) if args.tf32 is None and place.cuda else None,
         Told(_ARGS + "optim", "AdamW in one kernel", "the same numbers to rounding") if args.optim is None else None,
-        _checkpointing_told() if not args.gradient_checkpointing else None,
+        *settled,
         _packing_told(config, place) if sft.packing is None else None,
         _attention_told(config, place),
         _kernels_told(config, place),
@@ -126,11 +138,6 @@ def _tf32_told(place: Place) -> Told:
     if place.capability >= AMPERE:
         return Told(path, "tf32 on", "products that stay in fp32 take the fast units of this GPU")
     return Told(path, "tf32 off", "only GPUs from Ampere on have it")
-
-
-def _checkpointing_told() -> Told:
-    why = "it would compute every layer twice; the forecast offers it when memory asks for it"
-    return Told(_ARGS + "gradient_checkpointing", "No gradient checkpointing", why)
 
 
 def _packing_told(config: Config, place: Place) -> Told:

@@ -28,6 +28,7 @@ from toolkit.data.limits import source_key
 from toolkit.data.sources import open_table
 from toolkit.data.table import Table
 from toolkit.errors import ConfigError, Problem, RunError, ToolkitError
+from toolkit.forecast.settle import settle
 from toolkit.forms import exchange
 from toolkit.forms.presets import presets as all_presets
 from toolkit.legible import legible
@@ -161,8 +162,7 @@ def _check(configs: list[Config]) -> list[Table]:
         tables.append(opened[key])
         here = machine(save_dir_of(config)) if asks_machine(config) else machine_if_known(save_dir_of(config))
         found.update(dict.fromkeys(preflight(config, opened[key], here)))
-    errors = [problem for problem in found if problem.severity == "error"]
-    if errors:
+    if errors := [problem for problem in found if problem.severity == "error"]:
         raise ConfigError(errors)
     _tell(found)
     return tables
@@ -179,7 +179,8 @@ def _open(data: DataConfig, save_dir: Path) -> Table:
 def _create(variant: Variant, table: Table, name: str, study: str) -> RunDir:
     differing = ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in variant.settings.items())
     label = " · ".join(word for word in (name, differing) if word)
-    return create_run(variant.config, table, name=label, study=study, settings=variant.settings)
+    final = settle(variant.config, table, machine_if_known(folder := save_dir_of(variant.config)), folder)
+    return create_run(final.config, table, name=label, study=study, settings=variant.settings, chosen=final.reasons)
 
 
 def _run_all(runs: list[RunDir]) -> int:

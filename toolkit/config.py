@@ -154,7 +154,7 @@ class TrainingArgs(Section):
     gradient_accumulation_steps: Optional[int] = Field(
         1, ge=1, le=65536, description="Number of steps for gradient accumulation"
     )
-    gradient_checkpointing: Optional[bool] = Field(False, description="Flag to enable gradient checkpointing")
+    gradient_checkpointing: Optional[bool] = Field(None, description="Flag to enable gradient checkpointing")
     optim: Optional[str] = Field(None, description="Optimizer")
     logging_steps: Optional[int] = Field(1, ge=1, description="Number of logging steps")
     learning_rate: Optional[float] = Field(3e-3, gt=0, le=10, description="Learning rate")

@@ -6,6 +6,7 @@ Knows how these become the new run's own files and facts; the directory itself i
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,11 +46,13 @@ def meta_of(
     study: str,
     settings: dict[str, Any] | None,
     start: Start | None,
+    chosen: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The content of run.json."""
+    """The content of run.json. chosen: settings that were decided for the user, and why."""
     meta = {
         "schema": RUN_SCHEMA, "id": run_id, "name": name.strip(), "created": now, "study": study.strip(),
         "settings": settings or {}, "dataset": dataset,
+        **({"chosen": dict(chosen)} if chosen else {}),
     }  # fmt: skip
     return meta if start is None else {**meta, "start": {"run": start.run, "step": start.step}}
 

@@ -10,8 +10,10 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from toolkit.config import Config
@@ -91,11 +93,13 @@ def create_run(
     study: str = "",
     settings: dict[str, Any] | None = None,
     start: Start | None = None,
+    chosen: Mapping[str, str] = MappingProxyType({}),
 ) -> RunDir:
     """Queue a run: a directory that is there whole or not at all. Raises RunError when it can't be written.
 
     table: its parquet file becomes the run's own (a hard link where possible). settings: what differs in a study.
-    start: the checkpoint whose weights it begins with; it becomes the run's own likewise.
+    start: the checkpoint whose weights it begins with; it becomes the run's own likewise. chosen: settings of `config`
+    that were decided for the user, and why.
     """
     root = save_dir_of(config) / "runs"
     config = with_absolute_paths(config.model_copy(update={"save_dir": str(save_dir_of(config))}))
@@ -105,17 +109,17 @@ def create_run(
             now = time.time()
             run = RunDir(root / new_id(now))
             staging = root / f".new-{run.id}"
-            (staging / "data").mkdir(parents=True)
-            if table is not None:
-                link_or_copy(table.path, staging / "data" / "source.parquet")
-            if start is not None:
-                take_over(start.path, staging / "start")
-            durable_write(staging / "config.yml", dump_config(config))
             meta = meta_of(
-                run.id, now, described(table), name.strip()[:MAX_NAME], study.strip()[:MAX_NAME], settings, start
+                run.id,
+                now,
+                described(table),
+                name.strip()[:MAX_NAME],
+                study.strip()[:MAX_NAME],
+                settings,
+                start,
+                chosen,
             )
-            durable_write(staging / "run.json", json.dumps(meta, indent=1, ensure_ascii=False))
-            fsync_dir(staging)
+            _stage(staging, config, table, start, meta)
             try:
                 staging.rename(run.path)
             except OSError:
@@ -129,6 +133,19 @@ def create_run(
         raise RunError(
             f"The run can't be written to {root}: {error}.", "Free space there or change save_dir."
         ) from error
+
+
+def _stage(
+    folder: Path, config: Config, table: SourceTable | None, start: Start | None, meta: dict[str, Any]
+) -> None:  # fmt: skip
+    (folder / "data").mkdir(parents=True)
+    if table is not None:
+        link_or_copy(table.path, folder / "data" / "source.parquet")
+    if start is not None:
+        take_over(start.path, folder / "start")
+    durable_write(folder / "config.yml", dump_config(config))
+    durable_write(folder / "run.json", json.dumps(meta, indent=1, ensure_ascii=False))
+    fsync_dir(folder)
 
 
 def list_runs(save_dir: Path) -> list[RunDir]:

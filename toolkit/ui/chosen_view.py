@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import streamlit as st
 
+from toolkit.ablation import Variant
 from toolkit.choices import told
-from toolkit.config import Config
 from toolkit.forecast.scene import place_on
 from toolkit.runs.machine import Machine
 from toolkit.runs.spawn import training_cores
 from toolkit.ui.plain import plain
+from toolkit.ui.settled import settled
 
 
-def panel(config: Config, machine: Machine | None) -> None:
+def panel(variant: Variant, machine: Machine | None) -> None:
     """One line a choice. What the user has set is not listed: it is what they said."""
-    lines = told(config, place_on(config, machine), training_cores())
+    config = variant.config
+    lines = told(config, place_on(config, machine), training_cores(), settled(variant).told)
     where = "this machine" if machine is None else machine.words
     with st.container(border=True, gap="xsmall"):
         st.markdown(f"**Chosen for {plain(where)}**")

@@ -74,7 +74,7 @@ def _section(entry: layout.Section, reviewed: Review) -> None:
         study_table(reviewed)
     elif entry.key == "precision":
         if reviewed.variants:
-            chosen_view.panel(reviewed.variants[0].config, machine_if_known(state.save_dir()))
+            chosen_view.panel(reviewed.variants[0], machine_if_known(state.save_dir()))
         _launcher_file(reviewed)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.config import BUNDLED, Config
+from toolkit.forecast.settle import settle
+from toolkit.runs.machine import machine_if_known
 from toolkit.runs.rundir import RunDir, create_run, list_runs
 from toolkit.ui import chrome, state
 from toolkit.ui.dataset import open_cached
@@ -14,7 +16,8 @@ def start_demo() -> RunDir:
     """Queue a run of the default settings; raises DataError or RunError."""
     config = Config(save_dir=str(state.save_dir()))
     table = open_cached(config.data.model_dump(mode="json"), state.save_dir())
-    run = create_run(config, table, name="First try: orders to JSON")
+    final = settle(config, table, machine_if_known(state.save_dir()), state.save_dir())
+    run = create_run(final.config, table, name="First try: orders to JSON", chosen=final.reasons)
     chrome.supervisor(str(state.save_dir())).look_now()
     return run
 

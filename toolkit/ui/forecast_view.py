@@ -5,24 +5,20 @@ Moves with every setting. Draws only: what a run takes is `toolkit/forecast`'s t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import cast
 
 import streamlit as st
 
-from toolkit.ablation import Variant
-from toolkit.errors import DataError
 from toolkit.forecast.advice import Advice, advise
-from toolkit.forecast.forecast import Forecast, corrected, forecast
-from toolkit.forecast.history import correction
-from toolkit.forecast.scene import Unknown, scene_for
+from toolkit.forecast.forecast import Forecast
+from toolkit.forecast.scene import Unknown
 from toolkit.forms import layout
-from toolkit.runs.machine import machine_if_known
 from toolkit.ui import state
-from toolkit.ui.measure_view import matters, measure, with_probe
+from toolkit.ui.measure_view import measure, with_probe
 from toolkit.ui.plain import plain
-from toolkit.ui.review import Review, one_for_each_value, table_for, value_words, varies_table
+from toolkit.ui.review import Review, one_for_each_value, value_words
+from toolkit.ui.settled import settled
 from toolkit.ui.words import count, duration, plural, share, size
 
 MOST_RUNS = 6
@@ -55,34 +51,15 @@ def panel(reviewed: Review) -> None:
 
 def _of(reviewed: Review) -> list[Forecast] | Unknown:
     """Forecasts of the runs; the last good ones while the settings have errors."""
-    kept = cast("tuple[str, list[Forecast]] | None", st.session_state.get(_KEPT))
+    kept = cast("list[Forecast] | None", st.session_state.get(_KEPT))
     if not reviewed.variants:
-        return kept[1] if kept else Unknown("It appears once the settings can be used.")
-    chosen = one_for_each_value(reviewed.variants)[:MOST_RUNS]
-    machine, table = machine_if_known(state.save_dir()), state.table()
-    key = json.dumps([[matters(one.config) for one in chosen], table.sha256 if table else "", repr(machine)])
-    if kept is None or kept[0] != key:
-        found = [_forecast(variant) for variant in chosen]
-        wrong = next((one for one in found if isinstance(one, Unknown)), None)
-        if wrong is not None:
-            return wrong
-        kept = st.session_state[_KEPT] = (key, cast("list[Forecast]", found))
-    return [with_probe(one) for one in kept[1]]
-
-
-def _forecast(variant: Variant) -> Forecast | Unknown:
-    machine, config = machine_if_known(state.save_dir()), variant.config
-    table = state.table()
-    if varies_table(variant.settings):
-        try:
-            table = table_for(config)
-        except DataError as error:
-            return Unknown(error.message)
-    scene = scene_for(config, table, machine)
-    if isinstance(scene, Unknown):
-        return scene
-    found = forecast(config, scene)
-    return corrected(found, correction(state.save_dir(), found, machine))
+        return kept or Unknown("It appears once the settings can be used.")
+    found = [settled(variant).found for variant in one_for_each_value(reviewed.variants)[:MOST_RUNS]]
+    known = [one for one in found if not isinstance(one, Unknown)]
+    if len(known) < len(found):
+        return next(one for one in found if isinstance(one, Unknown))
+    st.session_state[_KEPT] = known
+    return [with_probe(one) for one in known]
 
 
 def _heading(found: Forecast) -> None:

@@ -10,6 +10,7 @@ import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import streamlit as st
 
@@ -18,6 +19,7 @@ from toolkit.config import Config
 from toolkit.data.limits import source_key
 from toolkit.data.table import Table
 from toolkit.errors import ConfigError
+from toolkit.forecast.settle import settle
 from toolkit.runs.machine import Machine, machine, machine_if_known
 from toolkit.runs.preflight import asks_machine, preflight
 from toolkit.runs.rundir import RunDir, create_run, save_dir_of
@@ -66,9 +68,13 @@ def _started(reviewed: Review, name: str, study: str, folder: str) -> list[RunDi
         own = ": ".join(part for part in (name, variant_name(variant)) if part) if several else name
         table = tables[source_key(variant.config.data)]
         settings = variant.settings if several else None
+        final = settle(variant.config, table, machine_if_known(Path(folder)), Path(folder))
         started.append(
-            create_run(variant.config, table, name=own[:200], study=study if several else "", settings=settings)
-        )
+            create_run(
+                final.config, table, name=own[:200], study=study if several else "", settings=settings,
+                chosen=final.reasons,
+            )
+        )  # fmt: skip
     chrome.supervisor(folder).look_now()
     return started
 

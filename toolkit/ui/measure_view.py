@@ -12,16 +12,10 @@ from toolkit.errors import ToolkitError
 from toolkit.forecast.forecast import Forecast, with_measured
 from toolkit.forecast.measure import Measured, Measuring, start_measuring
 from toolkit.ui import chrome, state
+from toolkit.ui.settled import matters
 from toolkit.ui.words import duration
 
-NEITHER = ("save_dir", "ablation", "inference")
-"""Sections that change nothing about what training takes."""
 _MEASURED, _MEASURING, _FAILED = "forecast_measured", "forecast_measuring", "forecast_failed"
-
-
-def matters(config: Config) -> str:
-    """What of a config decides what training takes."""
-    return config.model_dump_json(exclude=set(NEITHER))
 
 
 def with_probe(found: Forecast) -> Forecast:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from toolkit.forms.draft import complete
-from toolkit.forms.spec import leaves
+from toolkit.forms.draft import complete, put
+from toolkit.forms.spec import by_path, leaves
 from toolkit.runs.configfile import load_draft, read_text
 from toolkit.runs.rundir import RunDir, read_meta
 from toolkit.ui.words import model_name
@@ -20,7 +20,8 @@ from toolkit.ui.words import model_name
 class Facts:
     """name: the label, or one made of model and dataset. created: local time. settings: what a study varied.
 
-    dataset: label, rows and sha256 of the run's own table. config: the run's settings as a nested dict.
+    dataset: label, rows and sha256 of the run's own table. config: the run's settings as a nested dict, as they were
+    asked for: those that were decided at Start are empty. chosen: these, and how each was decided.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Facts:
     settings: dict[str, Any]
     dataset: dict[str, Any]
     config: dict[str, Any]
+    chosen: dict[str, str] = field(default_factory=dict)
 
     @property
     def model(self) -> str:
@@ -47,6 +49,9 @@ def _read(folder: str, stamp: int) -> Facts:
     run = RunDir(Path(folder))
     meta = read_meta(run)
     config = complete(load_draft(read_text(run.config_path)))
+    chosen = {str(path): str(why) for path, why in dict(meta.get("chosen") or {}).items() if path in by_path()}
+    for path in chosen:
+        config = put(config, path, None)
     dataset = dict(meta.get("dataset") or {})
     model = model_name(str(config["model"]["hf_model_ckpt"]))
     return Facts(
@@ -56,6 +61,7 @@ def _read(folder: str, stamp: int) -> Facts:
         settings=dict(meta.get("settings") or {}),
         dataset=dataset,
         config=config,
+        chosen=chosen,
     )
 
 

@@ -9,6 +9,7 @@ import streamlit as st
 
 from toolkit.forms.draft import default_draft
 from toolkit.runs.rundir import RunDir
+from toolkit.ui.plain import plain
 from toolkit.ui.review import value_words
 from toolkit.ui.run_facts import differences, facts
 from toolkit.ui.run_table import Entry, heading
@@ -35,5 +36,7 @@ def settings_view(run: RunDir, others: Sequence[Entry]) -> None:
             columns=["Setting", name, "This run", "Name in the file"],
         )
         st.dataframe(frame, hide_index=True, alt="Settings that differ")
+    for path, why in mine.chosen.items():
+        st.caption(f":material/tune: {plain(heading(path))} was left to this machine. {plain(why, 400)}.")
     with st.expander("The whole file", icon=":material/description:"):
         st.code(run.config_path.read_text(encoding="utf-8"), language=None, height=360)

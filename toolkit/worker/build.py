@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from toolkit.choices import Place, liger, max_length, optimizer, precision, tf32
+from toolkit.choices import Place, checkpointing, liger, max_length, optimizer, precision, tf32
 from toolkit.config import Config, InferenceConfig
 
 EVALUATIONS_PER_RUN = 10
@@ -114,7 +114,7 @@ def sft_args(config: Config, place: Place, output_dir: str) -> dict[str, Any]:
         "bf16": kind == "bf16",
         "fp16": kind == "fp16",
         "use_cpu": not place.cuda,
-        "activation_checkpointing": bool(args.gradient_checkpointing),
+        "activation_checkpointing": checkpointing(config),
         "max_length": max_length(config),
         "eval_strategy": "steps",
         "eval_steps": args.eval_steps if args.eval_steps is not None else 1 / EVALUATIONS_PER_RUN,

@@ -1,0 +1,100 @@
+"""Empty gradient checkpointing: on where only that makes a run fit, the same in form, run and worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.forecast.test_forecast import LLAMA, scene
+from toolkit.config import Config
+from toolkit.data.sources import open_table
+from toolkit.forecast import settle as module
+from toolkit.forecast.forecast import Forecast, Scene, forecast
+from toolkit.forecast.settle import CHECKPOINTING, Settled, settle
+from toolkit.runs.rundir import create_run, read_config, read_meta
+from toolkit.validation import parse
+
+
+def asked(value: bool | None = None, **more: Any) -> Config:
+    args = {"per_device_train_batch_size": 8, "gradient_checkpointing": value}
+    return parse({"training": {"training_args": args, "sft_args": {"max_seq_length": 1024}}, **more})
+
+
+def on_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Config, **machine: Any) -> Settled:
+    seen: Scene = scene(**machine)
+    monkeypatch.setattr(module, "scene_for", lambda *_: seen)
+    return settle(config, None, None, tmp_path)
+
+
+def needs(value: bool) -> float:
+    return forecast(asked(value), scene()).memory.peak
+
+
+def test_it_is_on_where_only_that_makes_the_run_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert LLAMA["num_hidden_layers"] == 8
+    assert needs(True) < 0.8 * needs(False)
+    between = (needs(True) + needs(False)) / 2
+    for memory, wanted, word in ((16e9, False, "fits without"), (between, True, "computed twice instead of kept"),
+                                 (needs(True) / 2, False, "would not be enough")):  # fmt: skip
+        found = on_machine(monkeypatch, tmp_path, asked(), memory=memory)
+        assert found.config.training.training_args.gradient_checkpointing is wanted, memory
+        assert isinstance(found.found, Forecast)
+        assert found.found.load.checkpointing is wanted
+        assert word in found.told[0].why
+        assert word in found.reasons[CHECKPOINTING]
+
+
+def test_memory_that_others_hold_asks_for_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    free = (needs(True) + needs(False)) / 2
+    found = on_machine(monkeypatch, tmp_path, asked(), memory=16e9, free_bytes=free)
+    assert found.config.training.training_args.gradient_checkpointing is True
+    assert "are free" in found.told[0].why
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_what_the_user_chose_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: bool) -> None:
+    for memory in (16e9, (needs(True) + needs(False)) / 2):
+        found = on_machine(monkeypatch, tmp_path, asked(chosen), memory=memory)
+        assert found.config == asked(chosen)
+        assert (found.told, found.reasons) == ((), {})
+
+
+def test_without_a_forecast_it_is_off_and_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.choices import checkpointing
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = asked(model={"hf_model_ckpt": "nobody/no-such-model"})
+    found = settle(config, None, None, tmp_path)
+    assert found.config == config
+    assert not checkpointing(found.config)
+    assert "no forecast yet" in found.told[0].why
+    assert found.reasons == {}
+
+
+def test_the_run_remembers_what_was_decided_and_why(tmp_path: Path) -> None:
+    config = parse({"save_dir": str(tmp_path)})
+    table = open_table(config.data, tmp_path)
+    found = settle(config, table, None, tmp_path)
+    run = create_run(found.config, table, chosen=found.reasons)
+    assert read_config(run).training.training_args.gradient_checkpointing is False
+    assert read_meta(run)["chosen"] == found.reasons
+    assert CHECKPOINTING in found.reasons
+
+
+def test_a_run_shows_its_settings_as_they_were_asked_for(tmp_path: Path) -> None:
+    from toolkit.ui.run_facts import facts
+
+    config = parse({"save_dir": str(tmp_path)})
+    table = open_table(config.data, tmp_path)
+    settled = settle(config, table, None, tmp_path)
+    seen = facts(create_run(settled.config, table, chosen=settled.reasons))
+    assert seen.config["training"]["training_args"]["gradient_checkpointing"] is None
+    assert seen.chosen == settled.reasons
+
+
+def test_an_emptied_setting_is_valid_and_the_type_is_the_schemas() -> None:
+    field = type(Config().training.training_args).model_fields["gradient_checkpointing"]
+    assert str(field.annotation) == "typing.Optional[bool]"
+    assert field.default is None

@@ -1,0 +1,85 @@
+"""What only a forecast can decide, decided once: whether an empty gradient checkpointing is on. Reads files alone.
+
+The form shows this decision, Start writes it into the run's settings, and the worker does what those say. A value
+that the user chose always wins. Without a forecast it stays empty, which is off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from toolkit.choices import CHECKPOINTING, Told
+from toolkit.config import Config
+from toolkit.data.table import Table
+from toolkit.forecast.forecast import Forecast, corrected, forecast
+from toolkit.forecast.history import correction
+from toolkit.forecast.scene import Unknown, scene_for
+from toolkit.runs.machine import Machine
+
+FITS = ("too large", "tight", "fits")
+"""From worst to best."""
+_UNKNOWN = "it is switched on where only that makes a run fit; there is no forecast yet"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """config: with nothing left open that a forecast decides. found: what it will take. told: what was decided, and
+    why; none where the user had decided."""
+
+    config: Config
+    found: Forecast | Unknown
+    told: tuple[Told, ...] = field(default=())
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Path of each decided setting -> why, as a run remembers it."""
+        return {} if isinstance(self.found, Unknown) else {line.path: f"{line.what}: {line.why}" for line in self.told}
+
+
+def settle(config: Config, table: Table | None, machine: Machine | None, save_dir: Path) -> Settled:
+    """The run that `config` on `table` would be on `machine`, corrected by the runs in `save_dir`."""
+    scene = scene_for(config, table, machine)
+    automatic = config.training.training_args.gradient_checkpointing is None
+    if isinstance(scene, Unknown):
+        line = Told(CHECKPOINTING, "No gradient checkpointing", _UNKNOWN)
+        return Settled(config, scene, (line,) if automatic else ())
+
+    def look(chosen: Config) -> Forecast:
+        found = forecast(chosen, scene)
+        return corrected(found, correction(save_dir, found, machine))
+
+    if not automatic:
+        return Settled(config, look(config))
+    without = look(_with(config, False))
+    if without.fit == "fits":
+        return Settled(without.config, without, (_off(without),))
+    saving = look(_with(config, True))
+    if FITS.index(saving.fit) > FITS.index(without.fit):
+        return Settled(saving.config, saving, (_on(without),))
+    return Settled(without.config, without, (_off(without),))
+
+
+def _with(config: Config, checkpointing: bool) -> Config:
+    args = config.training.training_args.model_copy(update={"gradient_checkpointing": checkpointing})
+    training = config.training.model_copy(update={"training_args": args})
+    return config.model_copy(update={"training": training})
+
+
+def _off(found: Forecast) -> Told:
+    if found.fit == "fits":
+        why = f"the run fits without ({_of(found)}); with it every layer is computed twice"
+    else:
+        why = f"the run needs {_of(found)}, and it would not be enough"
+    return Told(CHECKPOINTING, "No gradient checkpointing", why)
+
+
+def _on(without: Forecast) -> Told:
+    why = f"without it the run needs {_of(without)}; each layer is computed twice instead of kept"
+    return Told(CHECKPOINTING, "Gradient checkpointing", why)
+
+
+def _of(found: Forecast) -> str:
+    free = found.scene.free_bytes if found.scene.free_bytes is not None else found.scene.memory_bytes
+    there, what = (free, "are free") if found.fit == "tight" else (found.scene.memory_bytes, "there are")
+    return f"{found.memory.peak / 2**30:.1f} GiB, where {there / 2**30:.1f} GiB {what}"
