@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,53 @@ def test_packed_logits_equal_separate_ones(trainer: Any) -> None:
             torch.testing.assert_close(found[row, at : at + ids.shape[1]], alone, rtol=1e-4, atol=1e-4)
             at += ids.shape[1]
     assert row == len(packed["input_ids"]) - 1
+
+
+def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's whole way to flash-attn, with plain products in the place of its kernels, which need a GPU."""
+    import torch
+    from transformers import PreTrainedModel
+    from transformers import modeling_flash_attention_utils as library
+
+    from toolkit.worker.packing import keeps_apart
+
+    told: list[list[int]] = []
+
+    def plain(q: Any, k: Any, v: Any, dropout_p: float = 0.0, softmax_scale: float = 1.0, causal: bool = False) -> Any:
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))
+        found = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=softmax_scale)
+        return found.transpose(1, 2)
+
+    def several(
+        q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens_k: Any, max_seqlen_q: Any, max_seqlen_k: Any,
+        dropout_p: float = 0.0, softmax_scale: float = 1.0, causal: bool = False,
+    ) -> Any:  # fmt: skip
+        ends = cu_seqlens_q.tolist()
+        told.append(ends)
+        parts = [slice(at, end) for at, end in pairwise(ends)]
+        return torch.cat([plain(q[p][None], k[p][None], v[p][None], 0.0, softmax_scale, causal)[0] for p in parts])
+
+    trainer.model.train()
+    packed = collated(trainer, CAPACITY)
+    count = int((packed["labels"][:, 1:] != -100).sum())
+    loss, gradients = loss_and_gradients(trainer, packed, True, count)
+    monkeypatch.setattr(library, "_lazy_imports", lambda *_, **__: (plain, several, None, None, None))
+    monkeypatch.setattr(library, "_loaded_implementation", None)
+    monkeypatch.setattr(PreTrainedModel, "_flash_attn_can_dispatch", lambda *_, **__: True)
+    base = trainer.model.get_base_model()
+    before = base.config._attn_implementation
+    base.set_attn_implementation("flash_attention_2")
+    try:
+        assert keeps_apart(base)
+        other, others = loss_and_gradients(trainer, packed, True, count)
+    finally:
+        base.set_attn_implementation(before)
+    starts = (packed["position_ids"].flatten() == 0).nonzero().flatten().tolist()
+    assert told[-1] == [*starts, packed["position_ids"].numel()]
+    torch.testing.assert_close(other, loss, rtol=1e-5, atol=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_a_model_that_mixes_packed_examples_is_noticed(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
