@@ -23,6 +23,11 @@ class Curve(Sequence[Point]):
         if isinstance(points, Curve):
             return points
         steps, values = zip(*points, strict=True) if points else ((), ())
+        return cls.from_columns(steps, values)
+
+    @classmethod
+    def from_columns(cls, steps: Sequence[int], values: Sequence[float]) -> Curve:
+        """By rising step, as many of the one as of the other."""
         return cls(np.asarray(steps, dtype=np.int64), np.asarray(values, dtype=float))
 
     def __len__(self) -> int:

@@ -7,8 +7,10 @@ A reader takes whole lines from an offset, skips a damaged one, and never raises
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
+import operator
 import os
 import time
 import zlib
@@ -27,6 +29,7 @@ LAST_WORDS = frozenset({"failed", "interrupted", "stopped"})
 """Kinds for which `reserve` has put space aside."""
 BALLAST_BYTES = 256 * 1024
 _MARK = b',"c":'
+_NO_SERIES = frozenset({"n", "attempt", "t", "kind", "c", "step"})
 
 
 class EventWriter:
@@ -108,23 +111,40 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
     except FileNotFoundError:
         return [], 0
     whole = raw.rfind(b"\n") + 1
-    found = (_decode(line) for line in raw[:whole].split(b"\n"))
+    lines = raw[: max(0, whole - 1)].split(b"\n")
+    found = _decode_sealed(lines) if all(_seal(line) for line in lines) else map(_decode, lines)
     return [event for event in found if event is not None], offset + whole
 
 
-def _decode(line: bytes) -> Event | None:
+def _seal(line: bytes) -> bool | None:
+    """Whether a line is what its checksum says; None without one."""
     body, mark, check = line.rpartition(_MARK)
-    if mark and check[:-1].isdigit() and zlib.crc32(body) != int(check[:-1]):
+    return zlib.crc32(body) == int(check[:-1]) if mark and check[:-1].isdigit() else None
+
+
+def _decode_sealed(lines: list[bytes]) -> Iterable[Event | None]:
+    """Lines as `encode` wrote them, read as one list: half the time of one after the other."""
+    try:
+        return map(_checked, json.loads(b"[" + b",".join(lines) + b"]"))
+    except (ValueError, RecursionError):  # sealed by somebody else
+        return map(_decode, lines)
+
+
+def _decode(line: bytes) -> Event | None:
+    if _seal(line) is False:
         return None
     try:
-        event = json.loads(line)
+        return _checked(json.loads(line))
     except (ValueError, RecursionError):
         return None
+
+
+def _checked(event: Any) -> Event | None:
     if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
         return None
     for name, default in (("n", 0), ("attempt", 1), ("t", 0.0)):
         event.setdefault(name, default)
-        if isinstance(event[name], bool) or not isinstance(event[name], int | float) or not math.isfinite(event[name]):
+        if not is_number(event[name]):
             return None
     return event
 
@@ -134,19 +154,34 @@ def series(events: Iterable[Event]) -> dict[str, list[tuple[int, float]]]:
 
     A step that a later attempt replayed shows the later value: one curve, while the file keeps both.
     """
-    points: dict[str, dict[int, float]] = {}
+    return {name: list(zip(steps, values, strict=True)) for name, (steps, values) in columns(events).items()}
+
+
+def columns(events: Iterable[Event]) -> dict[str, tuple[list[int], list[float]]]:
+    """What `series` gives, as steps and values apart."""
+    found: dict[str, tuple[list[int], list[float]]] = {}
     for event in events:
         if event["kind"] not in ("log", "eval") or not is_number(event.get("step")):
             continue
+        step = int(event["step"])
         for name, value in event.items():
-            if name not in ("n", "attempt", "t", "kind", "c", "step") and is_number(value):
-                points.setdefault(name, {})[int(event["step"])] = float(value)
-    return {name: sorted(by_step.items()) for name, by_step in points.items()}
+            if name not in _NO_SERIES and is_number(value):
+                steps, values = found[name] if name in found else found.setdefault(name, ([], []))
+                steps.append(step)
+                values.append(float(value))
+    return {name: _rising(*column) for name, column in found.items()}
+
+
+def _rising(steps: list[int], values: list[float]) -> tuple[list[int], list[float]]:
+    if all(map(operator.lt, steps, itertools.islice(steps, 1, None))):
+        return steps, values
+    latest = dict(sorted(dict(zip(steps, values, strict=True)).items()))
+    return list(latest), list(latest.values())
 
 
 def is_number(value: object) -> bool:
     """A finite number; True is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ Pure. Each fact is the latest word on its matter; what state follows from them i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -52,9 +52,25 @@ class Facts:
 def advance(facts: Facts, events: Iterable[Event]) -> Facts:
     """The facts after some more events."""
     now = SimpleNamespace(**vars(facts))  # one record at the end, not one for each of fifty thousand events
-    for event in events:
+    for event in _joined(events):
         vars(now).update(_change(now, event))
     return Facts(**vars(now))
+
+
+def _joined(events: Iterable[Event]) -> Iterator[Event]:
+    """Consecutive `log` events of one attempt as one: of each of their fields the latest value counts."""
+    held: Event | None = None
+    for event in events:
+        if held is not None and event["kind"] == "log" and event["attempt"] == held["attempt"]:
+            held.update(event)
+            continue
+        if held is not None:
+            yield held
+        held = dict(event) if event["kind"] == "log" else None
+        if held is None:
+            yield event
+    if held is not None:
+        yield held
 
 
 def _change(facts: SimpleNamespace, event: Event) -> dict[str, Any]:

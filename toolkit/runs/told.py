@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit.runs.curve import Curve
-from toolkit.runs.events import Event, read_events, series
+from toolkit.runs.events import Event, columns, read_events
 from toolkit.runs.facts import Facts, advance
 
 REMEMBERED = 1000
@@ -40,8 +40,8 @@ class _Log:
         self.facts = advance(self.facts, new)
         if self.curves is None:
             return
-        for name, points in series(new).items():
-            found = Curve.of(points)
+        for name, (steps, values) in columns(new).items():
+            found = Curve.from_columns(steps, values)
             self.curves[name] = self.curves[name].with_new(found) if name in self.curves else found
 
 
