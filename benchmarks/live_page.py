@@ -39,23 +39,31 @@ from toolkit.validation import parse
 RUNS = 10
 
 
-def log(number: int, step: int, dice: random.Random) -> dict[str, Any]:
+STEP_S = 0.1
+
+
+def log(number: int, step: int, at: float, dice: random.Random) -> dict[str, Any]:
     loss = 2 * math.exp(-step / 9000) + 0.2 + 0.1 * dice.random()
-    return {"n": number, "attempt": 1, "t": time.time(), "kind": "log", "step": step, "epoch": step / 1000,
+    return {"n": number, "attempt": 1, "t": at, "kind": "log", "step": step, "epoch": step / 1000,
             "loss": loss, "grad_norm": dice.random(), "learning_rate": 1e-3, "tokens_per_second": 4000.0,
             "tokens": step * 800, "memory_bytes": 600_000_000, "peak_bytes": 640_000_000}  # fmt: skip
 
 
 def told(points: int) -> bytes:
     """The log of a run with so many points, its end left open."""
-    dice, lines = random.Random(7), []
-    lines.append(encode({"n": 1, "attempt": 1, "t": time.time(), "kind": "started", "pid": 1}))
-    lines.append(encode({"n": 2, "attempt": 1, "t": time.time(), "kind": "plan", "total_steps": 2 * points}))
+    dice, began = random.Random(7), time.time() - STEP_S * points
+    first = {"attempt": 1, "t": began}
+    lines = [
+        encode({"n": 1, **first, "kind": "started", "pid": 1}),
+        encode({"n": 2, **first, "kind": "plan", "total_steps": 2 * points, "epochs": 2 * points / 1000}),
+        encode({"n": 3, **first, "kind": "phase", "phase": "training"}),
+    ]
     for step in range(1, points + 1):
-        lines.append(encode(log(step + 2, step, dice)))
+        at = began + STEP_S * step
+        lines.append(encode(log(step + 3, step, at, dice)))
         if step % (points // 50) == 0:
             seen = {"step": step, "eval_loss": 2 * math.exp(-step / 9000) + 0.3}
-            lines.append(encode({"n": step + 2, "attempt": 1, "t": time.time(), "kind": "eval", **seen}))
+            lines.append(encode({"n": step + 3, "attempt": 1, "t": at, "kind": "eval", **seen}))
     return b"".join(lines)
 
 
@@ -70,7 +78,7 @@ def told_run(save_dir: Path, lines: bytes, name: str, *, over: bool, study: str 
 
 
 class Writing(threading.Thread):
-    """Holds the run's lock and logs a step a tenth of a second, as a worker does."""
+    """Holds the run's lock and logs a step every STEP_S, as a worker does."""
 
     def __init__(self, run: RunDir, points: int) -> None:
         super().__init__(daemon=True)
@@ -79,9 +87,9 @@ class Writing(threading.Thread):
     def run(self) -> None:
         dice = random.Random(1)
         with WorkerLock(self._run.lock_path, 1, self._run.id), EventWriter(self._run.events_path) as writer:
-            while not self.leave.wait(0.1):
+            while not self.leave.wait(STEP_S):
                 self._step += 1
-                event = log(0, self._step, dice)
+                event = log(0, self._step, 0.0, dice)
                 writer.append("log", **{k: v for k, v in event.items() if k not in ("n", "attempt", "t", "kind")})
 
 

@@ -1,4 +1,8 @@
-"""One run on screen: what it is doing, its figures and its curves. Ticks every second while the run lives."""
+"""One run on screen: what it is doing, its figures and its curves. Ticks while the run lives, every second or two.
+
+Each tick costs the browser more than the app, and both may sit on the machine that trains: what changes slowly is drawn
+less often, and a run whose end is far is looked at less often.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +24,11 @@ from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.run_actions import stop_buttons
 from toolkit.ui.run_facts import facts
 from toolkit.ui.safety_words import goes_on, safety_lines
+from toolkit.ui.strip import FAR_S
 from toolkit.ui.words import LIVING, STATES, count, duration, figure, plural, share, size
 
-PERIOD_S = 1
+OFTEN_S, SELDOM_S = 1.0, 2.0
+NEAR_S = 120.0
 CURVES, LOG = ":material/show_chart: Curves", ":material/terminal: Log"
 AUTOPILOT = {
     True: ":material/autorenew: Autopilot: after a crash the run goes on by itself from its last checkpoint; out of "
@@ -38,29 +44,50 @@ EXPLAINED = {
 
 
 def live_view(run: RunDir) -> None:
-    """Status, figures, curves and log of a run; a fragment of its own, so that the page around it stays still."""
+    """Status, figures, curves and log of a run; fragments of their own, so that the page around them stays still."""
     status = read_status(run)
-    period = PERIOD_S if status.state in LIVING else None
-    st.fragment(_view, run_every=period, key=f"run_{run.id}")(run.path, status.state)
+    period = pace(status) if status.state in LIVING else None
+    st.fragment(_now, run_every=period, key=f"run_{run.id}")(run.path, status.state, period)
+    slower = period and (period if period == OFTEN_S else 2 * period)
+    st.fragment(_so_far, run_every=slower, key=f"curves_{run.id}")(run.path)
 
 
-def _view(path: Path, state_drawn: str) -> None:
+def pace(status: RunStatus, drawn: float = OFTEN_S) -> float:
+    """Seconds from one look at a living run to the next. drawn: what it is now, and stays between far and near."""
+    left = status.remaining_s
+    if left is None:
+        return drawn
+    return SELDOM_S if left > FAR_S else OFTEN_S if left < NEAR_S else drawn
+
+
+def _now(path: Path, state_drawn: str, drawn: float | None) -> None:
     with boundary():
         run = RunDir(path)
         status = read_status(run)
         if status.state != state_drawn:
             st.rerun()  # the buttons and the list around this fragment belong to the other state
+        if drawn is not None and pace(status, drawn) != drawn:
+            st.rerun()
         _headline(run, status)
         _outcome(status)
-        silent = status.over and not (status.last or status.scores or status.prepared)
-        if not silent:
+        if not _silent(status):
             _figures(status)
+
+
+def _so_far(path: Path) -> None:
+    with boundary():
+        run = RunDir(path)
+        status = read_status(run)
         # a run that ended before its first figure has only its log to show
-        curve_tab, log_tab = st.tabs([CURVES, LOG], default=LOG) if silent else st.tabs([CURVES, LOG])
+        curve_tab, log_tab = st.tabs([CURVES, LOG], default=LOG if _silent(status) else CURVES)
         with curve_tab:
             _curves(run, status)
         with log_tab:
             _log(run)
+
+
+def _silent(status: RunStatus) -> bool:
+    return status.over and not (status.last or status.scores or status.prepared)
 
 
 def _headline(run: RunDir, status: RunStatus) -> None:

@@ -12,7 +12,9 @@ from toolkit.ui.plain import plain
 from toolkit.ui.run_facts import facts
 from toolkit.ui.words import LIVING, STATES, duration, plural
 
-PERIOD_S = 2
+PERIOD_S, SELDOM_S = 2, 4
+FAR_S = 600.0
+"""Whatever goes on for so long is looked at less often: a tick costs the browser more than the app."""
 
 
 def living() -> list[tuple[RunDir, RunStatus]]:
@@ -25,7 +27,9 @@ def strip() -> None:
     """Draw the line. It ticks only while something lives, and reruns the page once when the last run ended."""
     now = living()
     st.session_state["strip_living"] = [run.id for run, _ in now]
-    st.fragment(_line, run_every=PERIOD_S if now or evaluating(state.save_dir()) else None)()
+    ends = [status.remaining_s for _, status in now if status.living]
+    period = SELDOM_S if ends and all(left is not None and left > FAR_S for left in ends) else PERIOD_S
+    st.fragment(_line, run_every=period if now or evaluating(state.save_dir()) else None)()
 
 
 def _line() -> None:
