@@ -1,4 +1,6 @@
-"""Runs that go on before anybody opens a page: after a reboot, the app alone is enough."""
+"""What the app does before anybody opens a page: runs go on (after a reboot, the app alone is enough), and what the
+pages need is imported.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from toolkit.ui import chrome, draft_file, state
+from toolkit.ui import ahead, chrome, draft_file, state
 
 FIRST_PAGE_S = 10.0
 """Whoever has just started the app waits for its first page, which starts the same: that one goes first."""
@@ -20,7 +22,8 @@ _LOG = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any] | None]:
-    """For `st.App`: supervise the saved workspace's runs from soon after the server's start."""
+    """For `st.App`: import what pages need, and supervise the saved workspace's runs soon after the server's start."""
+    ahead.import_ahead()
     later = threading.Timer(FIRST_PAGE_S, supervise)
     later.daemon = True
     later.start()

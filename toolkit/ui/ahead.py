@@ -1,0 +1,43 @@
+"""What the pages import, imported while the browser still loads: the first page need not wait for it.
+
+Knows the pages' files, not what they do.
+"""
+
+from __future__ import annotations
+
+import ast
+import gc
+import threading
+from importlib import import_module
+from pathlib import Path
+
+from toolkit.ui.chrome import PAGES
+
+_ROOT = Path(__file__).parent.parent.parent
+_HERE = "toolkit.ui"
+
+
+def import_ahead() -> threading.Thread:
+    """Begin, in a thread of its own, with what the first page needs."""
+    thread = threading.Thread(target=_import_all, name="imports ahead", daemon=True)
+    thread.start()
+    return thread
+
+
+def imported(source: str) -> list[str]:
+    """The modules of ours that a page's source imports."""
+    found = [node for node in ast.parse(source).body if isinstance(node, ast.ImportFrom) and node.module]
+    names = [
+        [f"{_HERE}.{alias.name}" for alias in node.names] if node.module == _HERE else [str(node.module)]
+        for node in found
+    ]
+    return [name for group in names for name in group if name.startswith("toolkit.")]
+
+
+def _import_all() -> None:
+    for page in PAGES.values():
+        for name in imported((_ROOT / page.file).read_text(encoding="utf-8")):
+            import_module(name)
+    # modules stay for life: the collector, which would look at all of them in the middle of a rerun, may pass them by
+    gc.collect()
+    gc.freeze()
