@@ -12,7 +12,7 @@ from toolkit.runs.rundir import RunDir
 from toolkit.runs.status import RunStatus
 from toolkit.ui.run_facts import Facts
 from toolkit.ui.run_table import Entry, as_row
-from toolkit.ui.run_view import LOG_LINES, tail
+from toolkit.ui.run_view import LOG_LINES, pace, tail
 
 
 def test_of_a_progress_bar_the_last_state_is_shown(tmp_path: Path) -> None:
@@ -33,3 +33,9 @@ def test_runs_of_winter_and_summer_show_the_hours_of_their_labels() -> None:
             for start in starts]  # fmt: skip
     started = pd.DataFrame(rows)["Started"]
     assert started.dt.hour.tolist() == [12, 12]
+
+
+def test_a_run_whose_end_is_far_is_looked_at_less_often_and_stays_so() -> None:
+    near, far, unknown = (RunStatus("running", remaining_s=left) for left in (60.0, 4000.0, None))
+    assert [pace(status) for status in (near, far, unknown)] == [1.0, 2.0, 1.0]
+    assert [pace(status, 2.0) for status in (near, far, unknown)] == [2.0, 2.0, 2.0]

@@ -28,7 +28,6 @@ from toolkit.ui.strip import FAR_S
 from toolkit.ui.words import LIVING, STATES, count, duration, figure, plural, share, size
 
 OFTEN_S, SELDOM_S = 1.0, 2.0
-NEAR_S = 120.0
 CURVES, LOG = ":material/show_chart: Curves", ":material/terminal: Log"
 AUTOPILOT = {
     True: ":material/autorenew: Autopilot: after a crash the run goes on by itself from its last checkpoint; out of "
@@ -53,11 +52,8 @@ def live_view(run: RunDir) -> None:
 
 
 def pace(status: RunStatus, drawn: float = OFTEN_S) -> float:
-    """Seconds from one look at a living run to the next. drawn: what it is now, and stays between far and near."""
-    left = status.remaining_s
-    if left is None:
-        return drawn
-    return SELDOM_S if left > FAR_S else OFTEN_S if left < NEAR_S else drawn
+    """Seconds from one look at a living run to the next. drawn: now, kept until the end is known to be far."""
+    return SELDOM_S if status.remaining_s is not None and status.remaining_s > FAR_S else drawn
 
 
 def _now(path: Path, state_drawn: str, drawn: float | None) -> None:
@@ -67,7 +63,7 @@ def _now(path: Path, state_drawn: str, drawn: float | None) -> None:
         if status.state != state_drawn:
             st.rerun()  # the buttons and the list around this fragment belong to the other state
         if drawn is not None and pace(status, drawn) != drawn:
-            st.rerun()
+            st.rerun()  # once at most, soon after the first steps: a tick can't change its own period
         _headline(run, status)
         _outcome(status)
         if not _silent(status):
