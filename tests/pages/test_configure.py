@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from streamlit.runtime.scriptrunner import RerunData, RerunException
 from streamlit.testing.v1 import AppTest
 
 from toolkit.data.table import load_table
@@ -113,6 +115,32 @@ def test_start_works_again_after_a_second_press_broke_the_first_off(
     checked(app.switch_page("pages/configure.py").run())
     start(checked(app.switch_page("pages/configure.py").run()))
     assert len(list_runs(folder)) == 2
+
+
+def test_a_click_meanwhile_loses_no_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, real, broken = page(), launch.start, []
+
+    def start_once_broken_off(*asked: Any) -> Any:
+        if not broken:
+            broken.append(True)
+            raise RerunException(RerunData())  # what Streamlit does at the next look at the session
+        return real(*asked)
+
+    monkeypatch.setattr(launch, "start", start_once_broken_off)
+    start(app)
+    assert broken
+    checked(app.switch_page("pages/configure.py").run())
+    assert len(list_runs(folder)) == 1
+    assert "start_request" not in app.session_state
+
+
+def test_a_press_that_was_left_alone_is_forgotten(folder: Path) -> None:
+    app = page()
+    app.session_state["start_request"] = app.session_state["start_ticket"]
+    app.session_state["start_pressed"] = time.monotonic() - 60
+    checked(app.run())
+    assert not list_runs(folder)
+    assert "start_request" not in app.session_state
 
 
 def test_two_starts_are_two_runs(folder: Path) -> None:

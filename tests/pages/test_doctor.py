@@ -13,6 +13,9 @@ from streamlit.testing.v1 import AppTest
 
 from tests.pages.conftest import Stage, button, words
 from toolkit import warm
+from toolkit.config import DataConfig
+from toolkit.data import doctor
+from toolkit.data.sources import open_table
 from toolkit.data.uploads import store
 from toolkit.forms.draft import default_draft
 from toolkit.runs.durable import durable_write
@@ -48,6 +51,25 @@ def test_a_fix_makes_a_version_and_undo_takes_it_back(faulty: Stage) -> None:
     app = faulty.checked(button(app, "Undo").click().run())
     assert "22 rows" in words(app)
     assert len(list(Path(faulty.folder / "uploads" / "versions").glob("*.parquet"))) == 1
+
+
+def test_findings_stay_in_view_while_a_new_version_is_checked(faulty: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = checked(faulty.page("data"), "Empty answers")
+    with monkeypatch.context() as slow:
+        slow.setattr(doctor, "PATIENCE_S", 20.0)
+        app = faulty.checked(button(app, "Remove 1 row").click().run())
+        assert "Being checked again" in words(app)
+        assert "1 row repeats an earlier row" in words(app)
+    doctor.forget(next(key for key, one in doctor._going.items() if not one.over))  # begun anew, without that wait
+    app = checked(app.run(), "**2 findings**")
+    assert "Being checked again" not in words(app)
+
+
+def test_accepting_a_hard_stop_examines_nothing_anew(faulty: Stage) -> None:
+    data = DataConfig(path=str(faulty.folder / "draft.json"), prompt="{q}", prompt_stub="{a}")
+    table = open_table(DataConfig(), faulty.folder)
+    assert doctor.key_of(table, data) == doctor.key_of(table, data.model_copy(update={"accepted": ["long_prompt"]}))
+    assert doctor.key_of(table, data) != doctor.key_of(table, data.model_copy(update={"prompt": "{a}"}))
 
 
 def test_start_shows_what_is_open_and_what_was_accepted(faulty: Stage) -> None:

@@ -139,6 +139,17 @@ def test_numbers_are_held_as_numbers(folder: Path, section: str, path: str, type
     assert app.text_input(key=f"field:{path}").value == shown
 
 
+def test_what_was_typed_as_a_share_comes_back(folder: Path) -> None:
+    app = page("data")
+    key = "field:data.train_size"
+    checked(app.text_input(key=key).set_value("0.7").run())
+    for way, held in (("Rows", 200), ("Share", 0.7)):
+        checked(app.segmented_control(key=f"{key}:mode").set_value(way).run())
+        if way == "Rows":
+            checked(app.text_input(key=key).set_value(str(held)).run())
+        assert value(folder, "data.train_size") == held
+
+
 def test_wrong_text_stays_on_screen_with_its_error_under_it(folder: Path) -> None:
     app = page("training")
     key = "field:training.training_args.num_train_epochs"

@@ -8,6 +8,7 @@ import random
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -216,3 +217,20 @@ def test_what_nobody_claimed_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(uploads, "ABANDONED_S", -1)
     Behind(tmp_path)
     assert not left(tmp_path), "swept at the next start"
+
+
+def test_an_upload_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(receiving, "st", SimpleNamespace(session_state={}))
+    kept, read = [], []
+
+    def keep(given: Any, save_dir: Path) -> Path:
+        kept.append(given.file_id)
+        return save_dir / given.file_id
+
+    monkeypatch.setattr(receiving, "keep", keep)
+    for name in ("a", "a", "b"):
+        given: Any = SimpleNamespace(file_id=name)
+        found = receiving.read_once(given, tmp_path, lambda path: (read.append(path), path.name)[1])
+        assert found == name
+    assert kept == ["a", "b"]
+    assert len(read) == 2

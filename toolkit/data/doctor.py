@@ -85,7 +85,7 @@ def examination(table: Table, data: DataConfig, save_dir: Path, watcher: str) ->
 
 def key_of(table: Table, data: DataConfig) -> str:
     """Equal for the same table used alike: other words in the templates, another path to the same rows don't count."""
-    used = canonical(data).model_dump(mode="json", exclude={"file_type", "path", "use_chat_template"})
+    used = canonical(data).model_dump(mode="json", exclude={"file_type", "path", "use_chat_template", "accepted"})
     content = json.dumps([EXAMINER_VERSION, table.sha256, used], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:24]
 

@@ -5,8 +5,6 @@ before `app.py` did. Knows no page's content.
 
 from __future__ import annotations
 
-import logging
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +14,15 @@ from typing import NoReturn
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
-from toolkit.errors import Problem, ToolkitError
+from toolkit.errors import Problem
 from toolkit.runs.supervisor import Supervisor
 from toolkit.ui import network, state
+from toolkit.ui.boundary import boundary as boundary
+from toolkit.ui.boundary import show_error as show_error
 from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.strip import strip
 from toolkit.ui.theme import theme
 
-log = logging.getLogger(__name__)
 ICON = str(Path(__file__).with_name("icon.png"))
 """A file of ours: Streamlit fetches its own icons for the browser's tab from a font server."""
 
@@ -102,32 +101,6 @@ def page(key: str, lead: str = "") -> Iterator[None]:
         _notices()
     with boundary():
         yield
-
-
-@contextmanager
-def boundary() -> Iterator[None]:
-    """Turns an error into words: a ToolkitError into its message and hint, any other into a sentence with an id.
-
-    The trace of the latter goes to the app's log under the same id.
-    """
-    try:
-        yield
-    except ToolkitError as error:
-        show_error(error)
-    except Exception:
-        ticket = secrets.token_hex(3)
-        log.exception("error %s", ticket)
-        st.error(
-            f"Something went wrong inside the app (error {ticket}). Nothing was lost: runs go on, and your settings "
-            f"are saved. The log of the app, in the terminal that started it, has the details under {ticket}.",
-            icon=":material/error:",
-        )
-
-
-def show_error(error: ToolkitError) -> None:
-    """Message and hint of an error, as text."""
-    body = plain_lines(error.message)
-    st.error(f"{body}  \n{plain_lines(error.hint)}" if error.hint else body, icon=":material/error:")
 
 
 def show_problem(problem: Problem) -> None:

@@ -16,12 +16,15 @@ from toolkit.ui.words import plural
 SHOWN = 4
 
 
-def doctor_note() -> None:
-    """A few lines in the panel of Start; nothing while the data or its templates can't be used."""
-    st.fragment(_note, run_every=PERIOD_S)()
+def doctor_note(*, waits: bool = False) -> None:
+    """A few lines in the panel of Start; nothing while the data or its templates can't be used.
+
+    waits: a line beside it says already what the warm worker is waited for.
+    """
+    st.fragment(_note, run_every=PERIOD_S)(waits)
 
 
-def _note() -> None:
+def _note(waits: bool) -> None:
     with chrome.boundary():
         table = state.table()
         look = checkup(table) if table is not None else None
@@ -32,6 +35,8 @@ def _note() -> None:
             st.caption(f":material/visibility: Accepted in the data: {_listed(look.seen)}")
         if look.examined.error is not None:
             st.caption(":material/info: The data could not be checked. The Data page says why.")
+        elif look.examined.over and look.counting and waits:
+            return
         elif look.going:
             words = look.examined.progress[1] if not look.examined.over else look.counting
             st.caption(f":material/hourglass_top: The data is being checked: {plain(words)}")

@@ -28,7 +28,7 @@ LOOKS = {
 }
 WEIGHTS = {"serious": "serious", "warning": "worth a look", "note": "to know"}
 NOTHING = "missing cells, empty answers, duplicates, contradictions, test rows in training, wrong columns, garbled text"
-_FAILED, _CHANGED = "doctor_failed", "doctor_changed"
+_FAILED, _CHANGED, _FORMER = "doctor_failed", "doctor_changed", "doctor_former"
 
 
 def doctor(table: Table) -> None:
@@ -44,7 +44,10 @@ def pointer(table: Table) -> None:
 def _pointer(table: Table) -> None:
     with chrome.boundary():
         look = checkup(table)
-        if look is not None and look.findings:
+        former = _former_of(table) if look is not None and not look.examined.over else ()
+        if former:
+            st.caption(f":material/pending: {plural(len(former), 'finding')}, being checked again")
+        elif look is not None and look.findings:
             colour, icon = LOOKS[look.findings[0].weight]
             words = f":{colour}[{icon} {plural(len(look.findings), 'finding')}]"
             if st.button(words, type="tertiary", key="to_findings", help="See what the checks found",
@@ -64,6 +67,7 @@ def _view(table: Table) -> None:
         elif look.examined.report is None:
             share, words = look.examined.progress
             st.progress(share, text=f":gray[Checking the data: {words}]")
+            _former(table)
         else:
             _findings(table, look)
         if look is not None:
@@ -75,6 +79,7 @@ def _findings(table: Table, look: Checkup) -> None:
     if failed is not None:
         chrome.show_error(failed)
     now, seen = look.findings, look.seen
+    st.session_state[_FORMER] = (versions.original_of(table), now)
     if now:
         counts = [(weight, sum(f.weight == weight for f in now)) for weight in LOOKS]
         words = ", ".join(f"{number} {WEIGHTS[weight]}" for weight, number in counts if number)
@@ -95,6 +100,23 @@ def _findings(table: Table, look: Checkup) -> None:
                 _again(table, finding)
     for note in look.examined.report.notes if look.examined.report else ():
         st.caption(f":material/info: {plain(note, 300)}")
+
+
+def _former_of(table: Table) -> tuple[Finding, ...]:
+    """What was open before the data changed, while its new version is being checked."""
+    original, findings = st.session_state.get(_FORMER, ("", ()))
+    return findings if original == versions.original_of(table) else ()
+
+
+def _former(table: Table) -> None:
+    findings = _former_of(table)
+    if not findings:
+        return
+    st.caption("Being checked again. Open before the last change:")
+    for finding in findings:
+        with st.container(border=True):
+            icon = LOOKS[finding.weight][1]
+            st.markdown(f":gray[{icon} **{plain(finding.title)}** {plain(finding.message, 600)}]")
 
 
 def _words(finding: Finding) -> None:

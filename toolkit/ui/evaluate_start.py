@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 
@@ -20,7 +21,7 @@ from toolkit.ui import state as workspace
 from toolkit.ui.chrome import show_error
 from toolkit.ui.plain import plain
 from toolkit.ui.prompt_set_editor import editor_button
-from toolkit.ui.receiving import keep
+from toolkit.ui.receiving import read_once
 from toolkit.ui.run_table import Entry
 from toolkit.ui.words import count
 
@@ -113,10 +114,7 @@ def _file(run: RunDir) -> Table | None:
     if given is None:
         return None
     try:
-        kind = "csv" if given.name.lower().endswith(".csv") else "json"
-        path = keep(given, workspace.save_dir())
-        with st.spinner("Reading the file…"):
-            table = open_table(DataConfig(file_type=kind, path=str(path)), workspace.save_dir())
+        table = read_once(given, workspace.save_dir(), _read)
         _, stub = templates_for(read_config(run), table.columns, table.label)
     except ToolkitError as error:
         show_error(error)
@@ -124,6 +122,12 @@ def _file(run: RunDir) -> Table | None:
     known = "with expected answers" if stub else "without expected answers: the rows can be read, not judged"
     st.caption(f":material/check: {plain(table.label)}: {count(table.rows)} rows, {known}.")
     return table
+
+
+def _read(path: Path) -> Table:
+    kind = "csv" if path.suffix.lower() == ".csv" else "json"
+    with st.spinner("Reading the file…"):
+        return open_table(DataConfig(file_type=kind, path=str(path)), workspace.save_dir())
 
 
 def _prompts() -> PromptSet | None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import streamlit as st
 
 from toolkit.config import DataConfig
 from toolkit.data.sources import open_table
+from toolkit.data.table import Table
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import prompt_sets
 from toolkit.evaluation.prompt_sets import PromptSet
 from toolkit.ui import state
 from toolkit.ui.chrome import show_error
 from toolkit.ui.plain import plain
-from toolkit.ui.receiving import keep
+from toolkit.ui.receiving import read_once
 
 PROMPT, EXPECTED = "Prompt", "Expected answer"
 
@@ -36,7 +39,7 @@ def editor(chosen: PromptSet | None) -> None:
     failed: ToolkitError | None = None
     if given is not None:
         try:
-            items = list(_from_file(given, name or "set").items)
+            items = list(prompt_sets.from_table(name or "set", read_once(given, state.save_dir(), _read)).items)
         except ToolkitError as error:
             failed = error
     rows = [(item.prompt, item.expected) for item in items] or [("", "")]
@@ -70,12 +73,9 @@ def _buttons(chosen: PromptSet | None, name: str, table: pd.DataFrame) -> None:
             st.rerun()
 
 
-def _from_file(given: object, name: str) -> PromptSet:
-    path = keep(given, state.save_dir())  # type: ignore[arg-type]
+def _read(path: Path) -> Table:
     with st.spinner(f"Reading {plain(path.name)}…"):
-        return prompt_sets.from_table(
-            name, open_table(DataConfig(file_type="csv", path=str(path)), state.save_dir())
-        )  # fmt: skip
+        return open_table(DataConfig(file_type="csv", path=str(path)), state.save_dir())
 
 
 def _text(cell: object) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import anyio.to_thread
 import streamlit as st
@@ -37,6 +37,8 @@ WRITE = 4 << 20
 UNCLAIMED_S = 3_600
 """So long a file waits for the page that asked for it."""
 _PATH = re.compile(r"/_stcore/upload_file/([^/]+)/[^/]+")
+_READ = "upload_read"
+Read = TypeVar("Read")
 _MARK = b"finetuning-toolkit received "
 
 
@@ -64,6 +66,17 @@ def keep(given: UploadedFile, save_dir: Path) -> Path:
     if token.startswith(_MARK):  # the receipt alone would be taken for the data
         raise DataError(f"{given.name[:80]} was uploaded, but is no longer kept.", "Upload it again.")
     return store(given, given.name, save_dir)
+
+
+def read_once(given: UploadedFile, save_dir: Path, read: Callable[[Path], Read]) -> Read:
+    """What `read` makes of the kept file; a rerun of the page with the same upload finds it in the session.
+
+    Raises DataError as `keep`, and what `read` raises.
+    """
+    held = st.session_state.get(_READ)
+    if held is None or held[0] != given.file_id:
+        st.session_state[_READ] = held = (given.file_id, read(keep(given, save_dir)))
+    return cast(Read, held[1])
 
 
 class ToDisk:

@@ -8,6 +8,7 @@ from toolkit.evaluation.busy import evaluating
 from toolkit.runs.rundir import RunDir, list_runs
 from toolkit.runs.status import RunStatus, read_status
 from toolkit.ui import state
+from toolkit.ui.boundary import boundary
 from toolkit.ui.plain import plain
 from toolkit.ui.run_facts import facts
 from toolkit.ui.words import LIVING, STATES, duration, plural
@@ -33,24 +34,29 @@ def strip() -> None:
 
 
 def _line() -> None:
-    now = living()
-    known = st.session_state.get("strip_living", [])
-    if [run.id for run, _ in now] != known:
-        st.session_state["strip_living"] = [run.id for run, _ in now]
-        st.rerun()
-    with st.container(
-        horizontal=True, horizontal_alignment="right", vertical_alignment="center", key="strip", wrap=True
-    ):
-        if not now:
-            busy = evaluating(state.save_dir())
-            words = ":material/balance: An evaluation is going" if busy else ":material/bedtime: Nothing is running"
-            st.caption(words, width="content")
-            return
-        first = next(((run, s) for run, s in now if s.state != "queued"), now[0])
-        _going(*first)
-        waiting = sum(status.state == "queued" and run.id != first[0].id for run, status in now)
-        if waiting:
-            st.caption(f":material/hourglass_top: {plural(waiting, 'run')} waiting", width="content")
+    with boundary():
+        now = living()
+        known = st.session_state.get("strip_living", [])
+        if [run.id for run, _ in now] != known:
+            st.session_state["strip_living"] = [run.id for run, _ in now]
+            st.rerun()
+        with st.container(
+            horizontal=True, horizontal_alignment="right", vertical_alignment="center", key="strip", wrap=True
+        ):
+            _words(now)
+
+
+def _words(now: list[tuple[RunDir, RunStatus]]) -> None:
+    if not now:
+        busy = evaluating(state.save_dir())
+        words = ":material/balance: An evaluation is going" if busy else ":material/bedtime: Nothing is running"
+        st.caption(words, width="content")
+        return
+    first = next(((run, s) for run, s in now if s.state != "queued"), now[0])
+    _going(*first)
+    waiting = sum(status.state == "queued" and run.id != first[0].id for run, status in now)
+    if waiting:
+        st.caption(f":material/hourglass_top: {plural(waiting, 'run')} waiting", width="content")
 
 
 def _going(run: RunDir, status: RunStatus) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import streamlit as st
@@ -25,7 +26,9 @@ SHOWN = 8
 PATIENCE_SECONDS = 2.0
 """How long a press of Start waits for the search for hard stops; the run itself looks at its rows in any case."""
 
+FORGOTTEN_SECONDS = 15.0
 _OVER = Look("done")
+_PRESSED = "start_pressed"
 _REQUEST, _NAME, _FAILED = "start_request", "run_name", "start_failed"
 SECTION, SEARCH = "configure_section", "configure_search"
 
@@ -38,7 +41,7 @@ def panel(reviewed: Review) -> None:
         if reviewed.checking is not None:
             questions.waiting(reviewed.checking, lambda: review().checking or _OVER, "review")
         _problems(reviewed.problems)
-        doctor_note()
+        doctor_note(waits=reviewed.checking is not None)
     forecast_view.panel(reviewed)
     _changes()
     st.caption("The same without a browser, with the exported file:")
@@ -97,26 +100,43 @@ def _start(reviewed: Review) -> None:
 
 
 def _request(number: str) -> None:
-    st.session_state[_REQUEST] = number
+    st.session_state[_REQUEST], st.session_state[_PRESSED] = number, time.monotonic()
+
+
+def _answered() -> None:
+    st.session_state.pop(_REQUEST, None)
+    launch.renew()
 
 
 def _answer_request(reviewed: Review) -> None:
-    """Start what a press asked for; a second press of the same button only follows the first to the runs."""
-    number = st.session_state.pop(_REQUEST, None)
-    if number is not None and reviewed.checking is not None:
+    """Start what a press asked for; a second press of the same button only follows the first to the runs.
+
+    Another click breaks this off wherever it looks at the session or draws: the press stays until it is answered, as
+    a rule by the page's next run, unless the person has gone elsewhere for so long that it would come as a surprise.
+    """
+    number = st.session_state.get(_REQUEST)
+    if number is None:
+        return
+    if time.monotonic() - st.session_state.get(_PRESSED, time.monotonic()) > FORGOTTEN_SECONDS:
+        del st.session_state[_REQUEST]
+        return
+    if reviewed.checking is not None:
         reviewed = review(wait=PATIENCE_SECONDS)
-    if number is None or reviewed.errors:
+    if reviewed.errors:
+        del st.session_state[_REQUEST]
         return
     study = (state.value("ablation.study_name") or "") if state.value("ablation.use_ablate") is True else ""
     name = str(st.session_state.get(_NAME) or "").strip()
     with st.spinner("Starting…" if reviewed.runs < 20 else f"Queueing {reviewed.runs} runs…"):
         try:
             started = launch.start(reviewed, name, study, number)
-        except ToolkitError as error:
+        except Exception as error:  # what breaks a page off is none
+            _answered()
+            if not isinstance(error, ToolkitError):
+                raise
             st.session_state[_FAILED] = error
             return
-        finally:
-            launch.renew()
+        _answered()
     chrome.go("runs", started[0].id if started else None)
 
 

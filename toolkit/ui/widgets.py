@@ -202,17 +202,18 @@ def _size(cell: Cell) -> None:
     """A share or a number of rows: two different things that look alike, so the box stands beside the choice."""
     mode_key = f"{cell.key}:mode"
     mode = REST if cell.value is None else ROWS if isinstance(cell.value, int) else SHARE
+    typed = st.session_state.setdefault(f"{cell.key}:typed", {SHARE: cell.spec.default, ROWS: SOME_ROWS})
+    if isinstance(cell.value, int | float):
+        typed[mode] = cell.value  # comes back when this way is chosen again
     with st.container(gap="xxsmall"):
         st.segmented_control(
             cell.label, [SHARE, ROWS, REST], key=mode_key, help=cell.tooltip, required=True,
-            on_change=lambda: cell.save({SHARE: cell.spec.default, ROWS: SOME_ROWS}.get(st.session_state[mode_key])),
-            **_seed(mode_key, mode, "default"),
+            on_change=lambda: cell.save(typed.get(st.session_state[mode_key])), **_seed(mode_key, mode, "default"),
         )  # fmt: skip
         st.text_input(
             f"{cell.place.label}: {mode.lower()}", key=cell.key, label_visibility="collapsed", disabled=mode == REST,
-            placeholder=cell.place.when_empty,
+            placeholder=cell.place.when_empty, **_seed(cell.key, written.show(cell.spec, cell.value)),
             on_change=_saver(cell, lambda text: read_size(cell.spec, text, as_share=mode == SHARE)),
-            **_seed(cell.key, written.show(cell.spec, cell.value)),
         )  # fmt: skip
 
 
