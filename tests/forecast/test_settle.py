@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from toolkit.config import Config
 from toolkit.data.sources import open_table
 from toolkit.forecast import settle as module
 from toolkit.forecast.forecast import Forecast, Scene, forecast
+from toolkit.forecast.scene import Unknown
 from toolkit.forecast.settle import CHECKPOINTING, Settled, settle
 from toolkit.runs.rundir import create_run, read_config, read_meta
 from toolkit.validation import parse
@@ -98,3 +100,17 @@ def test_an_emptied_setting_is_valid_and_the_type_is_the_schemas() -> None:
     field = type(Config().training.training_args).model_fields["gradient_checkpointing"]
     assert str(field.annotation) == "typing.Optional[bool]"
     assert field.default is None
+
+
+@pytest.mark.parametrize("wrong", [
+    {"hidden_size": "a"}, {"num_experts": "x"}, {"hidden_size": -64}, {"num_hidden_layers": 0}, {"hidden_size": 10**30},
+    {"vocab_size": None}, {"hidden_size": float("nan")}, {"hidden_size": float("inf")}, {"hidden_size": 64.5},
+    {"max_position_embeddings": "many"}, {"num_key_value_heads": [1, 2]}, {"model_type": ["a"]}, {"text_config": [1]},
+])  # fmt: skip
+def test_no_config_of_a_model_keeps_a_run_from_starting(wrong: dict[str, Any], tmp_path: Path) -> None:
+    """What is wrong with it is the run's to say; the forecast is none, or leaves the wrong part out."""
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **wrong}))
+    config = asked(save_dir=str(tmp_path), model={"hf_model_ckpt": str(tmp_path)})
+    found = settle(config, open_table(config.data, tmp_path), None, tmp_path)
+    assert isinstance(found.found, Unknown) or "text_config" in wrong
+    assert found.config.training.training_args.gradient_checkpointing in (None, False)

@@ -14,6 +14,8 @@ from typing import Any
 from toolkit.errors import ToolkitError
 
 Raw = Mapping[str, Any]
+LARGEST = 10**9
+"""No width and no vocabulary comes near."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,10 @@ class Shape:
 
 
 def read_shape(config: Raw) -> Shape:
-    """The shape that a config.json describes. Raises ToolkitError for a kind of model that is not known here."""
-    raw = {**config, **(config.get("text_config") or {})}
+    """The shape that a config.json describes. Raises ToolkitError for a kind of model that is not known here, and for
+    sizes that are none."""
+    inner = config.get("text_config")
+    raw = {**config, **(inner if isinstance(inner, Mapping) else {})}
     kind = str(raw.get("model_type", ""))
     family = _FAMILIES.get(kind) or (
         _llama if {"hidden_size", "intermediate_size", "num_key_value_heads"} <= set(raw) else None
@@ -88,9 +92,20 @@ def read_shape(config: Raw) -> Shape:
     if family is None or kind in _OTHERWISE:
         raise ToolkitError(f"The shape of '{kind or 'unnamed'}' models is not known here.", "Press Measure instead.")
     try:
-        return family(raw)
-    except (KeyError, TypeError, ZeroDivisionError) as error:
+        found = family(raw)
+    except KeyError as error:
         raise ToolkitError(f"The model's config.json lacks {error}.", "Get the model again.") from error
+    except (TypeError, ValueError, ArithmeticError):
+        found = None
+    if found is None or not _is_possible(found):
+        raise ToolkitError("The sizes in the model's config.json are none.", "Get the model again.")
+    return found
+
+
+def _is_possible(shape: Shape) -> bool:
+    sizes = (shape.hidden, shape.layers, shape.heads, shape.queries, shape.keys, shape.feed, shape.vocabulary)
+    given = sizes if shape.positions is None else (*sizes, shape.positions)
+    return all(type(size) is int and 0 < size <= LARGEST for size in given)
 
 
 def _llama(raw: Raw) -> Shape:

@@ -63,12 +63,16 @@ def _started(reviewed: Review, name: str, study: str, folder: str) -> list[RunDi
     variants = [replace(v, config=v.config.model_copy(update={"save_dir": folder})) for v in reviewed.variants]
     tables = _tables(variants)
     several = len(variants) > 1 or bool(variants[0].settings)
+    # every run is settled before the first is queued: what fails here, fails before anything was started
+    finals = [
+        settle(v.config, tables[source_key(v.config.data)], machine_if_known(Path(folder)), Path(folder))
+        for v in variants
+    ]
     started = []
-    for variant in variants:
+    for variant, final in zip(variants, finals, strict=True):
         own = ": ".join(part for part in (name, variant_name(variant)) if part) if several else name
         table = tables[source_key(variant.config.data)]
         settings = variant.settings if several else None
-        final = settle(variant.config, table, machine_if_known(Path(folder)), Path(folder))
         started.append(
             create_run(
                 final.config, table, name=own[:200], study=study if several else "", settings=settings,

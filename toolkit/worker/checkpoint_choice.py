@@ -68,7 +68,7 @@ def check(found: Checkpoint, own: dict[str, Any], tell: Tell) -> bool:
     body = {"batches": GROUPED, **found.body}
     for key, what in compared.items():
         if body.get(key) != own[key]:
-            message = f"The run can't go on from {found.path.name}: its {what} have changed since."
+            message = f"The run can't go on from {found.path.name}: its {what} changed since then."
             raise ToolkitError(message, "Start a new run with these settings, or restore what was changed.")
     before, now = found.body["versions"], own["versions"]
     changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
