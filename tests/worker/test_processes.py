@@ -83,6 +83,9 @@ def test_two_processes_learn_what_one_does(both: RunDir, tiny_model: Path, save_
     one = make_run(settings, rows(30))
     assert train_here(one)[0] == 0
     assert losses(both) == pytest.approx(losses(one), rel=1e-3)
+    tested = [[event["eval_loss"] for event in events_of(run, "eval")] for run in (both, one)]
+    assert tested[0] == pytest.approx(tested[1], rel=1e-3), "6 rows fill no batch of 2 x 8: none counts twice"
+    assert tested[0]
     alone, shared = (load_file(run.adapter_dir / "adapter_model.safetensors") for run in (one, both))
     assert max((alone[name] - shared[name]).abs().max().item() for name in alone) < 2e-3
 

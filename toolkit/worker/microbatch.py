@@ -52,24 +52,38 @@ class MicroBatchedTrainer(SFTTrainer):
     ) -> tuple[Any, Any, Any]:
         if not prediction_loss_only:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        pieces = list(parts(inputs, self.micro_batch))
+        rows = self._own_rows(len(inputs["labels"]))
+        # a batch of nothing but fill is computed all the same, and not counted: the library waits for its loss
+        pieces = list(parts(first_rows(inputs, rows or 1), self.micro_batch))
         losses = [super(MicroBatchedTrainer, self).prediction_step(model, piece, True)[0] for piece in pieces]
         counts = torch.stack([scored(piece) for piece in pieces]).to(losses[0].device)
         found = torch.stack([(torch.stack(losses).double() * counts).sum(), counts.sum().double()])
-        self._tested = found if self._tested is None else self._tested + found
+        found_here = found if rows else torch.zeros_like(found)
+        self._tested = found_here if self._tested is None else self._tested + found_here
         return found[0] / found[1].clamp(min=1), None, None
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        """The test loss is the mean over learned tokens; the library's, over rows, would depend on the batch size.
-
-        With several processes, the rows that fill up their last batches count once more.
-        """
+        """The test loss is the mean over learned tokens; the library's, over rows, would depend on the batch size."""
         self._tested = None
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._tested is not None:
             nats, tokens = self.accelerator.reduce(self._tested, reduction="sum").tolist()
             output.metrics[f"{metric_key_prefix}_loss"] = nats / max(tokens, 1.0)
         return output
+
+    def _own_rows(self, rows: int) -> int:
+        """How many of a test batch's rows count: with several processes, repeated rows fill up their last batches."""
+        there = self.accelerator.gradient_state
+        if self.accelerator.num_processes == 1 or not there.end_of_dataloader or there.remainder <= 0:
+            return rows
+        return max(0, min(rows, there.remainder - self.accelerator.process_index * rows))
+
+
+def first_rows(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The batch's first rows, padded as the whole."""
+    if rows >= len(inputs["labels"]):
+        return dict(inputs)
+    return {name: value[:rows] if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
 
 def scored(inputs: Mapping[str, Any]) -> Tensor:

@@ -124,7 +124,7 @@ class Orders:
 
     def _imported(self, imports: Imports) -> bool:
         """Tell how far the imports are until they end; whether all is there."""
-        told = 0
+        told = -1
         while imports.is_alive():
             imports.join(IMPORT_LOOK_SECONDS)
             if select.select([self._line], [], [], 0)[0]:
