@@ -17,6 +17,7 @@ from toolkit.forecast.advice import BATCH, CHECKPOINTING, advise
 from toolkit.forecast.forecast import Correction, Forecast, Scene, forecast, with_measured
 from toolkit.forecast.history import correction, observe
 from toolkit.forecast.lengths import Lengths, measure_lengths
+from toolkit.forecast.memory import RUNTIME_BYTES
 from toolkit.forecast.scene import Unknown, scene_for
 from toolkit.forecast.shape import read_shape
 from toolkit.forecast.source import find_base
@@ -146,8 +147,11 @@ def test_runs_and_probes_correct_it() -> None:
     slower = forecast(config(), scene(), Correction(time=2.0, memory=1.2, process_bytes=9e8, runs=3))
     assert slower.step_seconds == pytest.approx(2 * found.step_seconds)
     assert slower.memory.activations == pytest.approx(1.2 * found.memory.activations)
-    probed = with_measured(found, 3_000_000_000, 2 * found.first_step_seconds)
+    own = found.memory.process - RUNTIME_BYTES
+    probed = with_measured(found, 3_000_000_000, own, 2 * found.first_step_seconds)
     assert probed.memory.peak == pytest.approx(3e9)
+    fatter = with_measured(found, 3_000_000_000 + 2e8, own + 2e8, 2 * found.first_step_seconds)
+    assert fatter.memory.peak == pytest.approx(3e9), "a probe that imported more is no larger run"
     assert probed.step_seconds == pytest.approx(2 * found.step_seconds)
 
 

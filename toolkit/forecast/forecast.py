@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
-
-import numpy as np
 
 from toolkit.choices import Place, max_length, packs, precision
 from toolkit.config import Config
-from toolkit.data.batches import Numbers, batches_of_like_length, best_fit, count_batches
+from toolkit.forecast import duration
 from toolkit.forecast.adapter import Adapter, adapter_of
+from toolkit.forecast.duration import COLD_SECONDS, READY_SECONDS, Times, Writer
+from toolkit.forecast.epoch import Epoch
 from toolkit.forecast.lengths import Lengths
 from toolkit.forecast.memory import RUNTIME_BYTES, Load, Memory, memory_of, working_bytes
-from toolkit.forecast.pace import Rates, batch_seconds, cpu_rates, gpu_rates
+from toolkit.forecast.pace import KERNEL_SECONDS, Rates, batch_seconds, cpu_rates, gpu_rates
 from toolkit.forecast.shape import Shape
 
-SIMULATED_ROWS = 4_000
-"""Batches are formed for at most so many rows, and their time scaled up."""
-EVALUATIONS = 10
-START_SECONDS = 8.0
-"""A worker that starts cold: importing the libraries and loading a small model."""
 LIBRARY_EPOCHS, LIBRARY_BATCH = 3, 8
+HEADS = {"lm_head", "embed_out"}
+"""Trained in full, they need logits that exist all at once."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a forecast looks at beside the settings. memory_bytes: of the device that trains; threads: of a CPU."""
+    """All that a forecast looks at beside the settings. memory_bytes: of the device that trains; threads: of a CPU.
+    ready: whether a process waits that has imported the libraries."""
 
     shape: Shape
     lengths: Lengths
@@ -42,15 +39,19 @@ class Scene:
     file_bytes: int = 4
     download_bytes: float = 0.0
     free_bytes: float | None = None
+    ready: bool = True
 
 
 @dataclass(frozen=True)
 class Correction:
-    """This machine's runs against the prediction: measured / predicted, and how many runs say so."""
+    """This machine's runs against the prediction, and how many runs say so. time: of training steps, memory, and rest,
+    of testing and answering: measured / predicted. starting: seconds, whatever the size."""
 
     time: float = 1.0
     memory: float = 1.0
     process_bytes: float | None = None
+    starting: float | None = None
+    rest: float = 1.0
     runs: int = 0
 
 
@@ -70,8 +71,9 @@ class Disk:
 
 @dataclass(frozen=True)
 class Forecast:
-    """step_seconds: an average step. seconds: the whole run, evaluations included. real_share: tokens that are no
-    padding. measured: whether a probe stands behind memory and time."""
+    """step_seconds: an average step. times: of the whole run; by_size: the part of its starting that follows from
+    rows and weights; evaluations: how many. real_share: tokens that are no padding. measured: whether a probe stands
+    behind memory and time."""
 
     config: Config
     scene: Scene
@@ -81,12 +83,19 @@ class Forecast:
     steps: int
     step_seconds: float
     first_step_seconds: float
-    seconds: float
+    times: Times
+    by_size: float
+    evaluations: int
     tokens: int
     real_share: float
     disk: Disk
     correction: Correction
     measured: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run."""
+        return self.times.total
 
     @property
     def fit(self) -> str:
@@ -95,37 +104,6 @@ class Forecast:
             return "too large"
         free = self.scene.free_bytes if self.scene.free_bytes is not None else self.scene.memory_bytes
         return "fits" if self.memory.peak <= 0.95 * free else "tight"
-
-
-@dataclass(frozen=True)
-class _Epoch:
-    """One pass over the training rows: batches, their padded tokens, and the longest of them."""
-
-    lengths: Lengths
-    limit: int
-    batch_size: int
-    processes: int
-    packed: bool = False
-
-    @cached_property
-    def parts(self) -> list[tuple[int, int, int]]:
-        """(rows, longest, real tokens) of each simulated batch of one process."""
-        tokens = self._tokens
-        found = batches_of_like_length(tokens, self.batch_size, self.processes)
-        each = self.processes
-        return [(math.ceil(len(b) / each), int(tokens[b].max()), int(tokens[b].sum()) // each) for b in found]
-
-    @cached_property
-    def _tokens(self) -> Numbers:
-        """Of each simulated row: an example, or several that are packed."""
-        tokens = replace(self.lengths, train=min(self.lengths.train, SIMULATED_ROWS)).of_all(self.limit)
-        return np.array([tokens[row].sum() for row in best_fit(tokens, self.limit)]) if self.packed else tokens
-
-    @property
-    def batches(self) -> int:
-        scale = self.lengths.train / max(min(self.lengths.train, SIMULATED_ROWS), 1)
-        rows = round(len(self._tokens) * scale) if self.packed else self.lengths.train
-        return count_batches(rows, self.batch_size, self.processes)
 
 
 def forecast(config: Config, scene: Scene, correction: Correction | None = None) -> Forecast:
@@ -144,7 +122,12 @@ def corrected(found: Forecast, known: Correction) -> Forecast:
         memory=memory,
         step_seconds=found.step_seconds * known.time,
         first_step_seconds=found.first_step_seconds * known.time,
-        seconds=START_SECONDS + (found.seconds - START_SECONDS) * known.time,
+        times=Times(
+            found.times.starting if known.starting is None else known.starting + found.by_size,
+            found.times.training * known.time,
+            found.times.evaluating * known.rest,
+            found.times.ending * known.rest,
+        ),
         correction=known,
     )
 
@@ -154,24 +137,32 @@ def _predicted(config: Config, scene: Scene) -> Forecast:
     adapter = adapter_of(config.lora, scene.shape)
     batch_size = args.per_device_train_batch_size or LIBRARY_BATCH
     packed = packs(config, scene.place)
-    epoch = _Epoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes, packed)
+    epoch = Epoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes, packed)
     rows, longest, real = max(epoch.parts, key=lambda part: part[0] * part[1] if scene.place.cuda else part[2])
-    share = scene.lengths.trained_share(epoch.limit)
-    load = _load(config, scene, rows, longest, real, share)
+    share = scene.lengths.trained_share(epoch.limit) if config.training.sft_args.completion_only_loss else 1.0
+    load = replace(_load(config, scene, rows, longest, real, share), widths=epoch.widths)
     memory = memory_of(scene.shape, adapter, load)
     seconds = [_seconds(scene, adapter, _load(config, scene, n, top, t, share)) for n, top, t in epoch.parts]
-    a_batch = sum(seconds) / len(seconds)
+    passes = epoch.batches * (args.num_train_epochs or LIBRARY_EPOCHS)
+    compiled = KERNEL_SECONDS * load.widths if memory.kernels else 0.0
+    a_batch = sum(seconds) / len(seconds) + compiled / max(passes, 1)
     accumulated = args.gradient_accumulation_steps or 1
     steps = math.ceil(epoch.batches / accumulated) * (args.num_train_epochs or LIBRARY_EPOCHS)
     real_share = 1.0  # a CPU computes no padding
     if scene.place.cuda:
         real_share = sum(t for *_, t in epoch.parts) / max(sum(n * top for n, top, _ in epoch.parts), 1)
-    passes = epoch.batches * (args.num_train_epochs or LIBRARY_EPOCHS)
     tokens = round(sum(t for *_, t in epoch.parts) / len(epoch.parts) * epoch.batches) * scene.place.processes
-    evaluating = EVALUATIONS * _test_share(scene.lengths) * epoch.batches * a_batch / 3
+    writer = Writer(scene.shape, adapter, load, rates_of(scene))
+    start = duration.starting(scene.lengths, writer, ready=scene.ready)
+    row_seconds = a_batch * epoch.batches / max(scene.lengths.train, 1)
+    times = Times(
+        start, passes * a_batch, duration.evaluating(config, scene.lengths, writer, steps, row_seconds),
+        duration.ending(config, scene.lengths, writer),
+    )  # fmt: skip
     return Forecast(
         config, scene, adapter, load, memory, steps, a_batch * min(accumulated, epoch.batches),
-        max(seconds), START_SECONDS + passes * a_batch + evaluating, tokens,
+        max(seconds), times, start - (READY_SECONDS if scene.ready else COLD_SECONDS),
+        duration.evaluations(config, steps), tokens,
         real_share, _disk(scene, adapter), Correction(),
     )  # fmt: skip
 
@@ -182,18 +173,21 @@ def length_limit(config: Config, shape: Shape) -> int:
     return wanted if shape.positions is None else min(wanted, shape.positions)
 
 
-def with_measured(found: Forecast, peak_bytes: float, longest_step_seconds: float) -> Forecast:
-    """The forecast with what a probe measured on the longest batch in place of what was predicted for it."""
+def with_measured(found: Forecast, peak_bytes: float, process_bytes: float, longest_step_seconds: float) -> Forecast:
+    """The forecast with what a probe measured on the largest batch in place of what was predicted for it.
+
+    The probe is a process of its own: what a run's takes before it has a model stays predicted.
+    """
     memory = found.memory
-    beyond = max(memory.peak - memory.process, 1.0)
-    factor = max(peak_bytes - memory.process, 0.0) / beyond
+    own = 0.0 if found.scene.place.cuda else process_bytes + RUNTIME_BYTES - memory.process
+    factor = max(peak_bytes - own - memory.process, 0.0) / max(memory.peak - memory.process, 1.0)
     ratio = longest_step_seconds / max(found.first_step_seconds, 1e-9)
     return replace(
         found,
         memory=memory.scaled(factor),
         step_seconds=found.step_seconds * ratio,
         first_step_seconds=longest_step_seconds,
-        seconds=START_SECONDS + (found.seconds - START_SECONDS) * ratio,
+        times=replace(found.times, training=found.times.training * ratio),
         measured=True,
     )
 
@@ -209,6 +203,7 @@ def _load(config: Config, scene: Scene, rows: int, longest: int, real: int, shar
     return Load(
         rows, longest, tokens, round(real * share), precision(config, scene.place), bool(args.gradient_checkpointing),
         quantized, bool(config.lora.lora_dropout), args.optim or "adamw_torch", scene.place.cuda, scene.file_bytes,
+        whole_logits=not scene.shape.plain_head or bool(HEADS & set(config.lora.modules_to_save or ())),
     )  # fmt: skip
 
 
@@ -220,10 +215,6 @@ def _seconds(scene: Scene, adapter: Adapter, load: Load) -> float:
 def rates_of(scene: Scene) -> Rates:
     """The device's, before any run has corrected them."""
     return gpu_rates(scene.gpu_name) if scene.place.cuda else cpu_rates(scene.threads)
-
-
-def _test_share(lengths: Lengths) -> float:
-    return lengths.test / max(lengths.train, 1)
 
 
 def _disk(scene: Scene, adapter: Adapter) -> Disk:

@@ -1,16 +1,14 @@
 """What this machine's earlier runs took, against what was predicted for them: the correction of the next forecast.
 
 A run is looked at once and remembered; a look takes in a few runs more, so that no page waits for all of them.
-Reads the ends of event files, never whole ones.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +17,11 @@ from toolkit.forecast.forecast import Correction, Forecast, Scene, forecast
 from toolkit.forecast.memory import PROCESS_BYTES, RUNTIME_BYTES
 from toolkit.forecast.pace import batch_flops
 from toolkit.forecast.scene import Unknown, scene_of_run
-from toolkit.runs.events import Event, is_number, read_events
+from toolkit.forecast.taken import Taken, is_over, taken
 from toolkit.runs.machine import Machine
 from toolkit.runs.rundir import RunDir, list_runs, read_config
 
 RUNS, A_LOOK, NEAREST = 16, 2, 5
-TAIL_BYTES, HEAD_BYTES = 65_536, 16_384
-FEWEST_LOGS = 4
 TELLING_BYTES = 200_000_000
 _LOG = logging.getLogger(__name__)
 _seen: dict[tuple[str, str], Observation | None] = {}
@@ -33,7 +29,9 @@ _seen: dict[tuple[str, str], Observation | None] = {}
 
 @dataclass(frozen=True)
 class Observation:
-    """One run. time, memory: measured / predicted; process_bytes: before its model was there; flops: of a batch."""
+    """One run. time, memory, rest: measured / predicted, rest of all time between starting and training steps;
+    process_bytes: before its model was there; starting: seconds, of which what its size explains is taken off;
+    flops: of a batch."""
 
     device: str
     precision: str
@@ -41,24 +39,36 @@ class Observation:
     time: float
     memory: float | None
     process_bytes: float | None
+    starting: float | None = None
+    rest: float | None = None
 
 
 def correction(save_dir: Path, now: Forecast, machine: Machine | None) -> Correction:
     """What the runs most like the forecast one say; neutral while there is none."""
-    found = [one for one in observations(save_dir, machine) if one.device == _device(now.scene)]
+    return correction_by(observations(save_dir, machine), now)
+
+
+def correction_by(known: Sequence[Observation], now: Forecast) -> Correction:
+    """The medians over the runs on the same device whose batches are nearest in size."""
+    found = [one for one in known if one.device == _device(now.scene)]
     alike = [one for one in found if one.precision == now.load.precision] or found
     if not alike:
         return Correction()
     size = batch_flops(now.scene.shape, now.adapter, now.load)
     nearest = sorted(alike, key=lambda one: abs(math.log(one.flops / size)))[:NEAREST]
-    memory = [one.memory for one in nearest if one.memory is not None]
-    process = [one.process_bytes for one in nearest if one.process_bytes is not None]
     return Correction(
         time=statistics.median(one.time for one in nearest),
-        memory=min(max(statistics.median(memory), 0.85), 1.4) if memory else 1.0,
-        process_bytes=statistics.median(process) if process else None,
+        memory=min(max(_median([one.memory for one in nearest]) or 1.0, 0.85), 1.4),
+        process_bytes=_median([one.process_bytes for one in nearest]),
+        starting=_median([one.starting for one in nearest]),
+        rest=_median([one.rest for one in nearest]) or 1.0,
         runs=len(nearest),
     )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def observations(save_dir: Path, machine: Machine | None) -> list[Observation]:
@@ -66,7 +76,7 @@ def observations(save_dir: Path, machine: Machine | None) -> list[Observation]:
     fresh = A_LOOK
     for run in list_runs(save_dir)[:RUNS]:
         key = (str(save_dir), run.id)
-        if key in _seen or not fresh or not _is_over(run):
+        if key in _seen or not fresh or not is_over(run):
             continue
         fresh -= 1
         try:
@@ -80,36 +90,44 @@ def observations(save_dir: Path, machine: Machine | None) -> list[Observation]:
 
 def observe(run: RunDir, machine: Machine | None) -> Observation | None:
     """One run's figures, or None when it was too short. Raises ToolkitError when its files can't be read."""
-    head, tail = _ends(run.events_path)
-    logs = [event for event in tail if event["kind"] == "log" and is_number(event.get("tokens_per_second"))]
-    plan = next((event for event in head if event["kind"] == "plan"), None)
-    if plan is None or len(logs) < FEWEST_LOGS:
+    found = taken(run)
+    scene = scene_of_run(run, machine) if found is not None else None
+    if found is None or scene is None or isinstance(scene, Unknown):
         return None
-    scene = scene_of_run(run, machine)
-    if isinstance(scene, Unknown):
-        return None
-    predicted = forecast(read_config(run), scene)
+    return compared(forecast(read_config(run), scene), found)
+
+
+def compared(predicted: Forecast, found: Taken) -> Observation:
+    """What a run took against what was predicted for it, uncorrected."""
+    scene = predicted.scene
     speed = predicted.tokens / max(predicted.steps / _epochs(predicted), 1) / predicted.step_seconds
-    measured = statistics.harmonic_mean([max(float(log["tokens_per_second"]), 1e-3) for log in logs[1:]])
     return Observation(
         device=_device(scene),
-        precision=str(plan.get("precision", predicted.load.precision)),
+        precision=found.precision or predicted.load.precision,
         flops=batch_flops(scene.shape, predicted.adapter, predicted.load),
-        time=speed / measured,
-        memory=_memory_ratio(predicted, plan, logs),
-        process_bytes=_number(plan.get("process_bytes")),
+        time=speed / found.tokens_per_second,
+        memory=_memory_ratio(predicted, found),
+        process_bytes=found.process_bytes,
+        starting=None if found.starting is None else max(found.starting - predicted.by_size, 0.0),
+        rest=_rest_ratio(predicted, found),
     )
 
 
-def _memory_ratio(predicted: Forecast, plan: Event, logs: Iterable[Event]) -> float | None:
-    name = "gpu_peak_bytes" if predicted.scene.place.cuda else "peak_bytes"
-    peaks = [float(log[name]) for log in logs if is_number(log.get(name))]
-    if not peaks:
+def _memory_ratio(predicted: Forecast, found: Taken) -> float | None:
+    peak = found.gpu_peak_bytes if predicted.scene.place.cuda else found.peak_bytes
+    if peak is None:
         return None
-    process = (_number(plan.get("process_bytes")) or PROCESS_BYTES) + RUNTIME_BYTES
+    process = (found.process_bytes or PROCESS_BYTES) + RUNTIME_BYTES
     beyond = predicted.memory.peak - predicted.memory.process
     # a run that needs little beside its process says nothing about a larger one
-    return (max(peaks) - process) / beyond if beyond > TELLING_BYTES else None
+    return (peak - process) / beyond if beyond > TELLING_BYTES else None
+
+
+def _rest_ratio(predicted: Forecast, found: Taken) -> float | None:
+    if found.evaluation is None or found.ending is None:
+        return None
+    times = predicted.times
+    return (found.evaluation * predicted.evaluations + found.ending) / (times.evaluating + times.ending)
 
 
 def _epochs(predicted: Forecast) -> int:
@@ -118,25 +136,3 @@ def _epochs(predicted: Forecast) -> int:
 
 def _device(scene: Scene) -> str:
     return scene.gpu_name or f"cpu x{scene.threads}"
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and is_number(value) else None
-
-
-def _is_over(run: RunDir) -> bool:
-    _, tail = _ends(run.events_path)
-    return bool(tail) and tail[-1]["kind"] in ("finished", "stopped")
-
-
-def _ends(path: Path) -> tuple[list[Event], list[Event]]:
-    """(the first events, the last ones); the same for a short file."""
-    if not path.exists():
-        return [], []
-    size = path.stat().st_size
-    tail, _ = read_events(path, max(0, size - TAIL_BYTES))
-    if size <= TAIL_BYTES:
-        return tail, tail
-    with path.open("rb") as file:
-        lines = file.read(HEAD_BYTES).split(b"\n")[:-1]
-    return [json.loads(line) for line in lines if line], tail

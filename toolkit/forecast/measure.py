@@ -30,9 +30,11 @@ PATIENCE_S = 600.0
 
 @dataclass(frozen=True)
 class Measured:
-    """Of the longest batch: the most memory that was used, and the seconds of a step."""
+    """Of the largest batch: the most memory that was used, what of it the process took before it had a model, and the
+    seconds of a step."""
 
     peak_bytes: int
+    process_bytes: int
     step_seconds: float
 
 
@@ -80,7 +82,7 @@ class Measuring:
         if "error" in body:
             why = explain_exception(body["error"], body["message"])
             raise ToolkitError(why.message, why.hint)
-        return Measured(int(body["peak_bytes"]), float(body["step_seconds"]))
+        return Measured(int(body["peak_bytes"]), int(body["process_bytes"]), float(body["step_seconds"]))
 
 
 def start_measuring(key: str, config: Config, table: Table) -> Measuring:

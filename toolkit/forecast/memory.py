@@ -12,16 +12,20 @@ from toolkit.choices import Precision
 from toolkit.forecast.adapter import Adapter
 from toolkit.forecast.shape import Shape
 
-PROCESS_BYTES = 540_000_000
+PROCESS_BYTES = 440_000_000
 """Python with torch, transformers, trl and peft, on a CPU; before any model."""
 RUNTIME_BYTES = 40_000_000
 """What the same process adds once it trains: autograd, kernels made for a shape, the optimizer's code."""
-WASTE = 1.1
-"""Memory that the allocator holds for each byte of activations: it keeps pieces that nothing fits into any more."""
+WASTE, PASSING_WASTE = 1.2, 2.0
+"""Memory that the allocator holds for each byte that is kept until the backward, and for each that soon goes again: it
+keeps pieces that nothing fits into any more, most of them where pieces of many sizes come and go."""
+KERNELS, KERNELS_A_WIDTH = 60_000_000, 6_000_000
+"""Code that oneDNN makes for bf16 products on a CPU and keeps, at all and for each width (worker/even_shapes.py)."""
 GPU_PROCESS_BYTES = 650_000_000
 """A CUDA context with its kernels and workspaces."""
-MAX_LOGITS = 2**22
-"""Logits that exist at once (worker/fused_loss.py)."""
+MAX_LOGITS, MOST_WHOLE = 2**22, 2**26
+"""Logits that exist at once (worker/fused_loss.py), and where nothing but the head's own step can compute the loss
+(worker/trainer.py)."""
 NORMS = 8
 """Bytes for each token that a layer's two norms keep beside their inputs."""
 SHORT = {"bf16": 512, "fp32": 256}
@@ -37,7 +41,8 @@ class Load:
 
     rows, tokens: of the longest batch, padding included where it is computed. longest: tokens of its longest row.
     scored: labelled tokens in the batch. quantized: "" or a key of the bytes that a quantized weight takes.
-    file_bytes: of a weight as it is stored.
+    file_bytes: of a weight as it is stored. widths: how many different ones all batches have. whole_logits: whether
+    those of all scored tokens exist at once.
     """
 
     rows: int
@@ -51,6 +56,8 @@ class Load:
     optimizer: str = "adamw_torch"
     gpu: bool = False
     file_bytes: int = 4
+    widths: int = 1
+    whole_logits: bool = False
 
     @property
     def width(self) -> int:
@@ -70,11 +77,12 @@ class Memory:
     activations: float
     logits: float
     loading: float
+    kernels: float = 0.0
 
     @property
     def standing(self) -> float:
         """Held from the first step to the last."""
-        return self.process + self.weights + self.adapter + self.gradients + self.optimizer
+        return self.process + self.weights + self.adapter + self.gradients + self.optimizer + self.kernels
 
     @property
     def peak(self) -> float:
@@ -82,7 +90,7 @@ class Memory:
 
     def scaled(self, factor: float) -> Memory:
         """With everything beyond the process itself times `factor`: what this machine's runs have shown."""
-        names = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "loading")
+        names = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "loading", "kernels")
         return replace(self, **{name: getattr(self, name) * factor for name in names})
 
 
@@ -99,15 +107,16 @@ def memory_of(shape: Shape, adapter: Adapter, load: Load) -> Memory:
         adapter=4 * trained,
         gradients=4 * trained,
         optimizer=each * trained,
-        activations=WASTE * _activations(shape, adapter, load),
+        activations=_activations(shape, adapter, load),
         logits=WASTE * _logits(shape, load),
         loading=loading,
+        kernels=0.0 if load.gpu or load.precision == "fp32" else KERNELS + KERNELS_A_WIDTH * load.widths,
     )
 
 
 def working_bytes(shape: Shape, adapter: Adapter, load: Load) -> float:
     """What one batch holds from its forward to its backward: activations and logits."""
-    return WASTE * (_activations(shape, adapter, load) + _logits(shape, load))
+    return _activations(shape, adapter, load) + WASTE * _logits(shape, load)
 
 
 def weight_bytes(shape: Shape, load: Load) -> float:
@@ -119,8 +128,9 @@ def weight_bytes(shape: Shape, load: Load) -> float:
 
 
 def _loading(shape: Shape, load: Load) -> float:
-    """The file is mapped while it is read, so its pages count beside the weights made from them."""
-    return shape.parameters * load.file_bytes
+    """The file is mapped while it is read; where weights become others, its pages count beside those."""
+    as_stored = not load.quantized and load.width == load.file_bytes
+    return 0.0 if as_stored else shape.parameters * load.file_bytes
 
 
 def _activations(shape: Shape, adapter: Adapter, load: Load) -> float:
@@ -130,18 +140,21 @@ def _activations(shape: Shape, adapter: Adapter, load: Load) -> float:
     # one layer's scores before and after the mask, and as much again for their gradients
     around = (4 + 2 * load.width) * shape.hidden * load.tokens + 2 * _pair_weights(shape, load) * load.tokens
     if load.checkpointing:
-        return shape.layers * shape.hidden * load.width * load.tokens + layer + 2 * passing + around
-    return shape.layers * layer + passing + around
+        kept = shape.layers * shape.hidden * load.width * load.tokens + layer
+        return WASTE * kept + PASSING_WASTE * (2 * passing + around)
+    return WASTE * shape.layers * layer + PASSING_WASTE * (passing + around)
 
 
 def _kept_by_a_layer(shape: Shape, adapter: Adapter, load: Load) -> float:
     """Bytes for each token: what autograd holds of one layer from its forward to its backward."""
     width = load.width
-    hidden, feed = 4 * width, 2 * width
+    hidden, feed = 4 * width, (2 + shape.steps_kept) * width
     if load.dropout or load.quantized:  # the feed-forward is not one step then
         feed = 4 * width
     pairs = _pair_weights(shape, load)
     attention = 2 * width * (shape.queries + shape.keys) + (pairs or 4 * shape.heads)
+    if shape.drops:  # weights before and after, and which ones were dropped
+        attention += (2 * width + 1) * shape.heads * load.longest
     narrow = width * adapter.narrow
     copies = 0.0
     if load.dropout:  # each pair drops inputs of its own, and keeps which ones
@@ -161,5 +174,8 @@ def _logits(shape: Shape, load: Load) -> float:
     """A chunk of logits with their exponentials, and the hidden states of all scored tokens with their gradients."""
     if load.gpu:
         return min(load.tokens, 4096) * min(shape.vocabulary, 8192) * 12.0
-    at_once = min(load.scored * shape.vocabulary, max(MAX_LOGITS, shape.vocabulary))
+    every = load.scored * shape.vocabulary
+    if load.whole_logits and every <= MOST_WHOLE:  # those, in fp32, and their gradients
+        return every * (load.width + 12.0)
+    at_once = min(every, max(MAX_LOGITS, shape.vocabulary))
     return at_once * (8 if load.precision == "fp32" else 10) + 3 * load.scored * shape.hidden * load.width

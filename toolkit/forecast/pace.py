@@ -1,6 +1,7 @@
 """How long a step takes, from what it computes and how fast a machine does that. Pure.
 
-Three things take time: arithmetic, moving what is kept for the backward, and starting thousands of small operations.
+Three things take time: arithmetic, moving what is kept, scored or trained, and starting thousands of small operations.
+The constants follow from the grid of `benchmarks/forecast_accuracy.py`, by least squares over its runs.
 The rates of a machine that nothing is known of are those of one modern core; `history.py` corrects them by its runs.
 """
 
@@ -12,10 +13,14 @@ from toolkit.forecast.adapter import Adapter
 from toolkit.forecast.memory import Load
 from toolkit.forecast.shape import Shape
 
-STEP_SECONDS, LAYER_SECONDS = 0.004, 0.0012
+STEP_SECONDS, LAYER_SECONDS = 0.004, 0.0035
 """Of one batch, and of one of its layers: calls from Python, whatever their size."""
-MOVED_PER_KEPT = 3.0
+MOVED_PER_KEPT = 3.5
 """Passes over memory for each byte that is kept."""
+LOGIT_BYTES, TRAINED_BYTES = 64.0, 64.0
+"""Moved for each logit that is scored (exponentials count as much as their passes) and for each number trained."""
+KERNEL_SECONDS = 0.012
+"""Of making code for one more width of bf16 batches on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Rates:
 def cpu_rates(threads: int) -> Rates:
     """A core of a server of these years: fp32 and, where it has the instructions, bf16."""
     share = threads**0.9
-    return Rates({"fp32": 75e9 * share, "bf16": 150e9 * share, "fp16": 75e9 * share}, 8e9 * share, threads)
+    return Rates({"fp32": 83e9 * share, "bf16": 150e9 * share, "fp16": 83e9 * share}, 8e9 * share, threads)
 
 
 def gpu_rates(name: str) -> Rates:
@@ -60,6 +65,9 @@ def batch_flops(shape: Shape, adapter: Adapter, load: Load) -> float:
 def batch_seconds(shape: Shape, adapter: Adapter, load: Load, rates: Rates, kept_bytes: float) -> float:
     """Seconds of one batch, forward and backward. kept_bytes: its activations and logits."""
     arithmetic = batch_flops(shape, adapter, load) / rates.flops[load.precision]
-    slower = 2.0 if load.quantized else 1.0
+    slower = 1.3 if load.quantized else 1.0
     overhead = (STEP_SECONDS + LAYER_SECONDS * shape.layers) * (1.4 if load.checkpointing else 1.0) * rates.eager
-    return arithmetic * slower + MOVED_PER_KEPT * kept_bytes / rates.bytes + overhead
+    moved = MOVED_PER_KEPT * kept_bytes + TRAINED_BYTES * adapter.parameters
+    if not load.gpu:
+        moved += LOGIT_BYTES * load.scored * shape.vocabulary
+    return arithmetic * slower + moved / rates.bytes + overhead

@@ -23,6 +23,7 @@ from toolkit.forecast.source import Base, find_base
 from toolkit.runs.accelerate_file import process_count
 from toolkit.runs.machine import Machine
 from toolkit.runs.rundir import RunDir, read_config
+from toolkit.runs.spare import fits_spare, spare_wanted
 from toolkit.runs.spawn import training_cores
 
 
@@ -91,7 +92,9 @@ def _scene(config: Config, base: Base, lengths: Lengths, machine: Machine | None
     place = place_on(config, machine, processes)
     if place.cuda and machine is not None:
         card = machine.gpus[0]
-        return Scene(shape, lengths, place, card.memory_bytes, 1, card.name, file_bytes, download)
+        return Scene(
+            shape, lengths, place, card.memory_bytes, 1, card.name, file_bytes, download, ready=_ready(config, machine)
+        )  # fmt: skip
     memory = psutil.virtual_memory()
     limit = min(memory.total, container_limit() or memory.total)
     free = min(memory.available, limit)
@@ -106,7 +109,13 @@ def _scene(config: Config, base: Base, lengths: Lengths, machine: Machine | None
         file_bytes,
         download,
         free / processes,
+        _ready(config, machine),
     )
+
+
+def _ready(config: Config, machine: Machine | None) -> bool:
+    """Whether the run may be a fork of the spare, which is there by then as a rule."""
+    return spare_wanted() and fits_spare(config, machine)
 
 
 def place_on(config: Config, machine: Machine | None, processes: int = 1) -> Place:

@@ -68,9 +68,9 @@ def _with(config: Config, checkpointing: bool) -> Config:
 
 def _off(found: Forecast) -> Told:
     if found.fit == "fits":
-        why = f"the run fits without ({_of(found)}); with it every layer is computed twice"
+        why = f"the run fits without, in {_of(found)}; with it every layer is computed twice"
     else:
-        why = f"the run needs {_of(found)}, and it would not be enough"
+        why = f"the run needs {_of(found)}, and it would not save enough"
     return Told(CHECKPOINTING, "No gradient checkpointing", why)
 
 
@@ -80,6 +80,7 @@ def _on(without: Forecast) -> Told:
 
 
 def _of(found: Forecast) -> str:
-    free = found.scene.free_bytes if found.scene.free_bytes is not None else found.scene.memory_bytes
-    there, what = (free, "are free") if found.fit == "tight" else (found.scene.memory_bytes, "there are")
-    return f"{found.memory.peak / 2**30:.1f} GiB, where {there / 2**30:.1f} GiB {what}"
+    free = found.scene.free_bytes
+    tight = found.fit == "tight" and free is not None
+    there = free if tight and free is not None else found.scene.memory_bytes
+    return f"{found.memory.peak / 2**30:.1f} of {there / 2**30:.1f} GiB" + (" that are free" if tight else "")

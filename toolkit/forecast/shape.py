@@ -38,7 +38,9 @@ class Shape:
 
     queries, keys: widths of all heads together. feed: the widest product inside a layer. norms: parameters of a
     layer's norms. experts: parameters of a layer's experts, of which a token uses the share `expert_share`.
-    usual: the modules that peft adapts when none are named.
+    usual: the modules that peft adapts when none are named. steps_kept: products as wide as `feed` that an activation
+    made of several operations keeps. drops: whether the model itself drops attention weights while it trains.
+    plain_head: whether its logits are what its head computes, nothing done to them.
     """
 
     family: str
@@ -58,6 +60,9 @@ class Shape:
     learned_positions: int = 0
     experts: int = 0
     expert_share: float = 1.0
+    steps_kept: int = 0
+    drops: bool = False
+    plain_head: bool = True
 
     @property
     def embedding(self) -> int:
@@ -136,6 +141,7 @@ def _llama(raw: Raw) -> Shape:
         raw.get("max_position_embeddings"), attention if count else (*attention, *dense), ("q_proj", "v_proj"),
         bool(raw.get("tie_word_embeddings", kind.startswith("gemma"))), norms, hidden,
         experts=count * (3 * inner * hidden + hidden), expert_share=_used(raw) / count if count else 1.0,
+        plain_head=not any(raw.get(name) for name in _ON_LOGITS),
     )  # fmt: skip
 
 
@@ -158,7 +164,9 @@ def _gpt2(raw: Raw) -> Shape:
                Linear("c_fc", hidden, feed, True), Linear("c_proj", feed, hidden, True))  # fmt: skip
     tied = bool(raw.get("tie_word_embeddings", True))
     return Shape("gpt2", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"], positions, linears,
-                 ("c_attn",), tied, 4 * hidden, 2 * hidden, positions * hidden)  # fmt: skip
+                 ("c_attn",), tied, 4 * hidden, 2 * hidden, positions * hidden,
+                 steps_kept=_COMPOSED.get(raw.get("activation_function", "gelu_new"), 0),
+                 drops=bool(raw.get("attn_pdrop", 0.1)))  # fmt: skip
 
 
 def _gpt_neox(raw: Raw) -> Shape:
@@ -188,6 +196,9 @@ def _opt(raw: Raw) -> Shape:
 
 
 _HEAD_WIDTH = {"gemma": 256, "gemma2": 256, "gemma3": 256, "gemma3_text": 256, "qwen3": 128, "qwen3_moe": 128}
+_ON_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+_COMPOSED = {"gelu_new": 3, "gelu_fast": 3, "quick_gelu": 1}
+"""Activations that transformers computes in several operations: the products that they keep."""
 _OTHERWISE = {"deepseek_v2", "deepseek_v3", "jamba", "falcon_h1", "qwen3_next", "gemma3n", "gemma3n_text", "gpt_oss"}
 """They have the usual keys and other layers: compressed attention, state spaces, per-layer embeddings."""
 _FAMILIES: dict[str, Callable[[Raw], Shape]] = {

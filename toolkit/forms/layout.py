@@ -161,7 +161,7 @@ _TABLE: dict[str, Place] = {
     _ARGS + "fp16": Place("precision", "fp16"),
     _ARGS + "tf32": Place("precision", "tf32", empty="on where a GPU has it"),
     _ARGS + "gradient_checkpointing": Place("precision", "Gradient checkpointing",
-                                            empty="on where the run fits with it alone"),
+                                            empty="on where only that makes the run fit"),
     "training.sft_args.packing": Place("precision", "Batches", empty="what is faster on this device", words={
         "grouped": "Like lengths together", "packed": "Packed rows"}),
     "accelerate": Place("precision", "Train in several processes", switch=True, empty="off"),

@@ -20,7 +20,7 @@ from toolkit.config import Config
 from toolkit.runs.fork_server import SHORT_BYTES, Forked, ForkServer
 from toolkit.runs.freshness import build_id, free_bytes
 from toolkit.runs.lock import Holder, boot_id
-from toolkit.runs.machine import machine_if_known
+from toolkit.runs.machine import Machine, machine_if_known
 from toolkit.runs.preflight import model_kind
 from toolkit.runs.rundir import RunDir
 from toolkit.runs.spawn import worker_environment
@@ -141,11 +141,14 @@ class Spare:
         self._looked = time.monotonic()
 
     def _fits(self, config: Config) -> bool:
-        """Whether a run may be a fork: one process, offline as the imports were, at most one GPU to choose from."""
-        if config.accelerate or model_kind(config) == "hub":
-            return False
-        known = machine_if_known(self._save_dir)
-        return known is None or len(known.gpus) <= 1
+        return fits_spare(config, machine_if_known(self._save_dir))
+
+
+def fits_spare(config: Config, machine: Machine | None) -> bool:
+    """Whether a run may be a fork: one process, offline as the imports were, at most one GPU to choose from."""
+    if config.accelerate or model_kind(config) == "hub":
+        return False
+    return machine is None or len(machine.gpus) <= 1
 
 
 def server_for(save_dir: Path, seconds: float) -> ForkServer | None:

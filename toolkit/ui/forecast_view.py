@@ -74,10 +74,10 @@ def _figures(found: Forecast, every: Sequence[Forecast], runs: int) -> None:
     total = sum(one.seconds for one in every) * max(runs, 1) / len(every)
     steps = plural(found.steps, "step")
     rows = [
-        ("Memory", f"**{size(found.memory.peak)}** of {size(found.scene.memory_bytes)}"),
+        ("Memory", f"**{_rough(found.memory.peak)}** of {size(found.scene.memory_bytes)}"),
         ("Time", f"**{_about(total)}** · {steps if runs <= 1 else plural(runs, 'run')}"),
         ("Trains", f"{short(found.adapter.parameters)} of {short(found.scene.shape.parameters)} parameters"),
-        ("Disk", size(found.disk.total)),
+        ("Disk", _rough(found.disk.total)),
     ]
     with st.container(gap="xsmall"):
         st.progress(min(1.0, found.memory.peak / found.scene.memory_bytes))
@@ -97,9 +97,17 @@ def _lines(rows: Sequence[tuple[str, str]], width: int) -> None:
 
 def _about(seconds: float) -> str:
     """The duration with as many digits as a forecast deserves."""
+    if seconds >= 3600:
+        return f"about {duration(round(seconds / 600) * 600).removesuffix(' 00 min')}"
     if seconds < 90:
         return f"about {duration(round(seconds / 5) * 5 or 5)}"
     return f"about {duration(round(seconds / 60) * 60).removesuffix(' 00 s')}"
+
+
+def _rough(number: float) -> str:
+    """Bytes with no more digits than a forecast deserves: "630 MiB", "1.2 GiB"."""
+    value, unit = size(number).split(" ")
+    return f"{float(value):.0f} {unit}" if float(value) >= 10 and unit != "GiB" else f"{value} {unit}"
 
 
 def short(number: int) -> str:
@@ -117,7 +125,7 @@ def _advice(found: Forecast) -> None:
             st.caption("No setting makes it fit: choose a smaller base model.")
         return
     changes = [f"{layout.place(path).label} {value_words(path, value)}" for path, value in offered.changes.items()]
-    words = f"{', '.join(changes)}: {size(offered.after.memory.peak)}, {_about(offered.after.seconds)}"
+    words = f"{', '.join(changes)}: {_rough(offered.after.memory.peak)}, {_about(offered.after.seconds)}"
     st.button(
         "Make it fit" if offered.enough else "Come nearer", icon=":material/compress:", width="stretch",
         key="make_it_fit", on_click=_apply, args=(offered,),
@@ -133,24 +141,28 @@ def _apply(offered: Advice) -> None:
 
 
 def _details(found: Forecast) -> None:
-    fold = st.expander("What takes the memory", key="forecast_details", icon=":material/tune:", on_change="rerun")
+    fold = st.expander("What takes memory and time", key="forecast_details", icon=":material/tune:", on_change="rerun")
     if not fold.open:
         return
-    memory, load = found.memory, found.load
+    memory, load, times = found.memory, found.load, found.times
     with fold:
         parts = [
             ("The process itself", memory.process), ("Base model", memory.weights), ("Adapter", memory.adapter),
             ("Gradients", memory.gradients), ("Optimizer", memory.optimizer), ("Activations", memory.activations),
-            ("Logits and loss", memory.logits),
+            ("Logits and loss", memory.logits), ("Compiled kernels", memory.kernels),
         ]  # fmt: skip
-        _lines([(name, size(part)) for name, part in parts], 120)
-        batch = f"{plural(load.rows, 'row')} of {plural(load.longest, 'token')}"
+        _lines([(name, _rough(part)) for name, part in parts if part], 120)
+        batch = f"{plural(load.rows, 'row')} of up to {plural(load.longest, 'token')}"
         padding = (
             "No padding is computed."
             if found.real_share == 1
             else f"{share(found.real_share)} of all tokens are no padding."
         )
-        st.caption(f"The longest batch decides: {batch}. {padding}")
+        st.caption(f"The largest batch decides: {batch}. {padding}")
+        spent = [("Starting", times.starting), ("Training", times.training),
+                 (f"{plural(found.evaluations, 'test')} on the way", times.evaluating),
+                 ("Saving and answers", times.ending)]  # fmt: skip
+        _lines([(name, duration(max(part, 1.0))) for name, part in spent if part], 120)
         for line in _reasons(found):
             st.caption(line)
 
@@ -161,13 +173,14 @@ def _reasons(found: Forecast) -> list[str]:
     if not found.scene.lengths.counted:
         lines.append("The tokenizer is not on this machine yet: lengths follow from characters.")
     if found.measured:
-        lines.append("Memory and time were measured with two steps on the longest batch.")
+        lines.append("Memory and the time of a step were measured with two steps on the largest batch.")
     elif found.correction.runs:
-        lines.append(f"Corrected by {plural(found.correction.runs, 'earlier run')} on this machine.")
+        runs = plural(found.correction.runs, "run")
+        lines.append(f"Corrected by the {runs} on this machine most like it: memory, start, steps and answers.")
     else:
         lines.append("Not corrected by any run on this machine yet: the time may be off by half.")
     if found.disk.download:
-        lines.append(f"The base model is downloaded first: {size(found.disk.download)}.")
+        lines.append(f"The base model is downloaded first: {_rough(found.disk.download)}.")
     return lines
 
 

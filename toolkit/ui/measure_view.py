@@ -21,7 +21,9 @@ _MEASURED, _MEASURING, _FAILED = "forecast_measured", "forecast_measuring", "for
 def with_probe(found: Forecast) -> Forecast:
     """The forecast with what was measured for these very settings, if anything was."""
     measured = cast("Mapping[str, Measured]", st.session_state.get(_MEASURED, {})).get(matters(found.config))
-    return found if measured is None else with_measured(found, measured.peak_bytes, measured.step_seconds)
+    return found if measured is None else with_measured(
+        found, measured.peak_bytes, measured.process_bytes, measured.step_seconds
+    )  # fmt: skip
 
 
 def measure(found: Forecast) -> None:

@@ -1,6 +1,7 @@
 """python -m toolkit.worker.measure PROBE: two real steps on the longest real batch, and what they took.
 
-Writes measured.json into save_dir/probes/PROBE: {"peak_bytes", "step_seconds"}, or {"error", "message"}. Leaves no
+Writes measured.json into save_dir/probes/PROBE: {"peak_bytes", "process_bytes" (before there was a
+model), "step_seconds"}, or {"error", "message"}. Leaves no
 adapter and no run behind.
 """
 
@@ -53,6 +54,7 @@ def measure(run: RunDir) -> dict[str, float]:
     length = min(build.max_length(config), positions or build.max_length(config))
     write_splits(run, config, source, tokenizer, length, lambda *_, **__: None)
     train, test = read_splits(run)
+    before = readings()["memory_bytes"]
     session = Session(run, config, lambda *_, **__: None, Stop(run.stop_path))
     trainer = make_trainer(session, where, folder, tokenizer, train, test.select([]), _ARGUMENTS)
     clock = _Clock()
@@ -62,7 +64,7 @@ def measure(run: RunDir) -> dict[str, float]:
     trainer.train()
     found = readings()
     peak = found.get("gpu_peak_bytes") or found.get("peak_bytes") or found["memory_bytes"]
-    return {"peak_bytes": peak, "step_seconds": clock.seconds[-1]}
+    return {"peak_bytes": peak, "process_bytes": before, "step_seconds": clock.seconds[-1]}
 
 
 def main(name: str) -> int:

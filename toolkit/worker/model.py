@@ -78,7 +78,16 @@ def load_base(
         # the library fills them with random numbers and goes on
         message = f"The weights of '{config.model.hf_model_ckpt}' lack {len(missing)} parts, {missing[0]} for one."
         raise ToolkitError(message, "Get the model again, or choose one made for text generation.", BROKEN)
+    if quantization is not None:
+        _let_go_of_the_file(model)
     return keep_gradients_right(model)
+
+
+def _let_go_of_the_file(model: PreTrainedModel) -> None:
+    """What was not quantized may still lie in the mapped file, and keeps all of its pages in memory: copy it."""
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
 
 
 def keep_gradients_right(model: PreTrainedModel) -> PreTrainedModel:
