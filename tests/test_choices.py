@@ -51,6 +51,7 @@ def test_what_was_chosen_wins() -> None:
     assert choices.optimizer(fp32) == "sgd"
     assert not choices.packs(fp32, FULL)
     assert choices.attention(fp32, FULL) == "sdpa", "flash-attn computes in 16 bits alone"
+    assert choices.attention(config(neftune_noise_alpha=5), FULL) == "sdpa", "one row of all examples has less noise"
     assert choices.precision(config({"bf16": True}), CPU) == "bf16"
     assert choices.packs(config(packing="packed"), CPU)
 

@@ -69,8 +69,9 @@ def optimizer(config: Config) -> str:
 
 def attention(config: Config, place: Place) -> str:
     """transformers' name of the attention: flash-attn's kernels where they are installed and can compute."""
-    able = place.cuda and place.flash and place.capability >= AMPERE
-    return FLASH if able and precision(config, place) != "fp32" else SDPA
+    able = place.cuda and place.flash and place.capability >= AMPERE and precision(config, place) != "fp32"
+    # its examples stand in one row, and NEFTune's noise shrinks with the length of a row
+    return FLASH if able and not config.training.sft_args.neftune_noise_alpha else SDPA
 
 
 def packs(config: Config, place: Place) -> bool:

@@ -95,6 +95,29 @@ def test_the_test_loss_is_a_mean_over_tokens_whatever_the_batches(
     assert metrics["eval_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_noise_is_drawn_over_each_example_s_own_row(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NEFTune divides its noise by the length of a row: one row for the whole batch would have a fraction of it."""
+    base = trainer.model.get_base_model()
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
+    seen: list[tuple[int, ...]] = []
+    handle = base.get_input_embeddings().register_forward_hook(lambda *given: seen.append(tuple(given[2].shape[:2])))
+    assert trainer._padding_free
+    trainer.compute_loss(trainer.model, dict(batch))
+    with monkeypatch.context() as noisy:
+        noisy.setattr(trainer.args, "neftune_noise_alpha", 5.0)
+        noisy.setattr(trainer, "_padding_free", False)
+        noisy.setattr(trainer, "_last_feed", None)
+        base.set_attn_implementation("sdpa")
+        trainer._settle(base)
+        assert not trainer._padding_free
+        del seen[1:]
+        trainer.compute_loss(trainer.model, dict(batch))
+    handle.remove()
+    trainer._settle(base)
+    assert trainer._padding_free
+    assert seen == [(1, int(batch["attention_mask"].sum())), tuple(batch["input_ids"].shape)]
+
+
 def test_the_head_sees_labelled_positions_alone(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker import trainer as module
 

@@ -107,7 +107,7 @@ class Plan:
     filled: Tensor | None
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)  # all layers of a step ask for the same one; of many heads and tokens it has megabytes
 def plan(lengths: tuple[int, ...], heads: int, key_heads: int) -> Plan:
     """The plan for examples of so many tokens, one behind the other."""
     ends = torch.tensor(lengths).cumsum(0)
@@ -144,7 +144,7 @@ def _indices(places: list[Tensor], own: list[Tensor], heads: int) -> tuple[Tenso
     return into, back, real
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)
 def _hidden(tokens: int, window: int | None) -> Tensor:
     """[tokens, tokens]: what a token does not look at, the ones after it and those before its window."""
     pairs = torch.ones(tokens, tokens, dtype=torch.bool)

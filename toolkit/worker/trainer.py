@@ -63,7 +63,8 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
     def _settle(self, base: PreTrainedModel) -> None:
         """What this model allows on a CPU, found by asking it."""
         self._plain_head = has_plain_head(base)
-        if not use_examples(base):
+        # NEFTune's noise shrinks with the length of a row: in one that holds a whole batch it would be another setting
+        if self.args.neftune_noise_alpha or not use_examples(base):
             return
         self._padding_free = reads_borders(base)
         if not self._padding_free:
