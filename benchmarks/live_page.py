@@ -1,11 +1,11 @@
 """What an open page costs: a run with 50,000 points that goes on, ten such runs in one chart, and a training beside it.
 
-    PYTHONPATH=. python -m benchmarks.live_page [--points 50000] [--seconds 20] [--pairs 4] [--json FILE]
+    PYTHONPATH=. python -m benchmarks.live_page [--points 50000] [--seconds 20] [--rounds 6] [--json FILE]
 
 The app is the real one; `open_page.py` holds the page open. Prints, for each page: p50 and p95 of its reruns, the
-CPU time of the app's process for each refresh, the bytes sent. Then a real training runs alone and with the live page
-open, in turns: the ratio of its steps a second, pair by pair. CPU times hold on a busy machine; wall times and the
-ratio need a quiet one, so read them with the load. About three minutes.
+CPU time of the app's process for each refresh, the bytes sent, and what the first look at the ten logs took. Then
+`beside_training.py`: the speed of a real training beside the open page. CPU times hold on a busy machine; wall times
+and ratios of speed need a quiet one, so read them with the load. About six minutes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ from typing import Any
 
 import psutil
 
+from benchmarks.beside_training import beside, cpu
 from benchmarks.open_page import OpenPage
 from tests.browser.server import Server, start_server, stop_everything
 from toolkit.config import Config
 from toolkit.data.sources import open_table
-from toolkit.runs.events import EventWriter, encode, read_events
+from toolkit.runs.events import EventWriter, encode
 from toolkit.runs.lock import WorkerLock
 from toolkit.runs.rundir import RunDir, create_run
-from toolkit.runs.supervisor import Supervisor
-from toolkit.validation import parse
 
 RUNS = 10
 
@@ -96,10 +95,10 @@ class Writing(threading.Thread):
 def watch(server: Server, name: str, query: str, seconds: float) -> dict[str, float]:
     """One page, open for so long after it stood."""
     process = psutil.Process(server.process.pid)
-    page = OpenPage(server.port, name, query)
+    page, unopened = OpenPage(server.port, name, query), cpu(process)
     page.start()
     page.ready.wait()
-    first = page.reruns[0].seconds if page.reruns else math.nan
+    first, opening = page.reruns[0].seconds if page.reruns else math.nan, cpu(process) - unopened
     time.sleep(2)
     already, before, begun = len(page.reruns), cpu(process), time.monotonic()
     time.sleep(seconds)
@@ -109,6 +108,7 @@ def watch(server: Server, name: str, query: str, seconds: float) -> dict[str, fl
     waits = sorted(rerun.seconds for rerun in again)
     return {
         "first_s": first,
+        "first_cpu_s": opening,
         "reruns": len(again),
         "p50_ms": 1000 * statistics.median(waits),
         "p95_ms": 1000 * waits[math.ceil(0.95 * len(waits)) - 1],
@@ -118,49 +118,7 @@ def watch(server: Server, name: str, query: str, seconds: float) -> dict[str, fl
     }
 
 
-def cpu(process: psutil.Process) -> float:
-    return sum(process.cpu_times()[:2])
-
-
-def slowed(server: Server, query: str, folder: Path, pairs: int, seconds: float) -> dict[str, Any]:
-    """A real training without and with the page, in turns: how its steps a second compare in each pair."""
-    config = parse({"save_dir": str(folder), "training": {"training_args": {"num_train_epochs": 500, "logging_steps": 1,
-                    "eval_steps": 10**6}}})  # fmt: skip
-    supervisor = Supervisor(folder)
-    supervisor.start()
-    run = create_run(config, open_table(config.data, folder))
-    while not steps(run):
-        time.sleep(0.5)
-    time.sleep(5)
-    ratios = []
-    for pair in range(pairs):
-        speed = {}
-        for is_open in (True, False) if pair % 2 else (False, True):  # each goes first as often as the other
-            speed[is_open] = speed_while(run, OpenPage(server.port, "runs", query) if is_open else None, seconds)
-        ratios.append(speed[True] / speed[False])
-    supervisor.stop()
-    return {"pairs": ratios, "median": statistics.median(ratios)}
-
-
-def speed_while(run: RunDir, page: OpenPage | None, seconds: float) -> float:
-    """Steps a second of the run."""
-    if page is not None:
-        page.start()
-        page.ready.wait()
-    time.sleep(1)
-    begun = time.time()
-    time.sleep(seconds)
-    times = [at for at in steps(run) if at > begun]
-    if page is not None:
-        page.close()
-    return (len(times) - 1) / (times[-1] - times[0])
-
-
-def steps(run: RunDir) -> list[float]:
-    return [event["t"] for event in read_events(run.events_path)[0] if event["kind"] == "log"]
-
-
-def measure(points: int, seconds: float, pairs: int) -> dict[str, Any]:
+def measure(points: int, seconds: float, rounds: int) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp())
     save_dir, training = folder / "experiments", folder / "training"
     save_dir.mkdir()
@@ -179,7 +137,8 @@ def measure(points: int, seconds: float, pairs: int) -> dict[str, Any]:
         before = cpu(process)
         time.sleep(seconds / 2)
         idle = (cpu(process) - before) / (seconds / 2)
-        beside = slowed(server, query, training, pairs, seconds / 2) if pairs else {}
+        memory = process.memory_info().rss / 1e6
+        turns = beside(server, query, training, rounds, seconds / 2) if rounds else {}
     finally:
         writing.leave.set()
         stop_everything(server)
@@ -188,7 +147,7 @@ def measure(points: int, seconds: float, pairs: int) -> dict[str, Any]:
     return {
         "date": date.today().isoformat(), "cores": psutil.cpu_count(), "load_average": psutil.getloadavg()[0],
         "points": points, "live_run": live, "ten_runs_overlaid": study, "share_of_a_core_without_a_page": idle,
-        "training_beside_an_open_page": beside,
+        "app_memory_mb": memory, "training_beside_an_open_page": turns,
     }  # fmt: skip
 
 
@@ -196,10 +155,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=50_000)
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--pairs", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    text = json.dumps(measure(given.points, given.seconds, given.pairs), indent=1)
+    text = json.dumps(measure(given.points, given.seconds, given.rounds), indent=1)
     print(text)
     if given.json:
         given.json.write_text(text + "\n")

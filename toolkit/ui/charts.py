@@ -16,7 +16,7 @@ import streamlit as st
 
 from toolkit.legible import legible
 from toolkit.runs.curve import Curve, Point
-from toolkit.ui.curves import smooth, thin
+from toolkit.ui.curves import FEW_POINTS, smooth, thin
 
 LABEL = 80
 _KEPT = "kept_figures"
@@ -90,7 +90,7 @@ def loss_chart(
 
 def small_chart(points: Sequence[Point], factor: float, form: str, revision: str) -> go.Figure:
     """One series without a legend; its title stands above it on the page."""
-    shown = thin(points)
+    shown = thin(points, FEW_POINTS)
     lines = [_line("", Curve(shown.steps, shown.values * factor), palette()[2], width=1.6, form=form)]
     y = {"rangemode": "tozero", "nticks": 4}
     return _figure(lines, revision, None, legend=False, yaxis=y, xaxis={"nticks": 5})

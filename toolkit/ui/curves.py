@@ -8,19 +8,20 @@ import numpy as np
 
 from toolkit.runs.curve import Curve, Point
 
-MAX_POINTS = 500
+MAX_POINTS, FEW_POINTS = 500, 150
+"""In a chart over the whole width of a page, and in one of several beside each other."""
 STRETCH = 64
 """Points that are smoothed at a time: any weight above 0.00002 to this power is still a number."""
 PULL = 2000
 """Points after which the start weighs nothing any more: 0.98 to this power is less than a float64 can tell from 0."""
 
 
-def settled(curve: Curve) -> Curve:
-    """Without the newest points that would not move a pixel yet: the same picture again is not sent again.
+def settled(curve: Curve, limit: int = MAX_POINTS) -> Curve:
+    """Without the newest points that would not move a pixel yet: the same picture is neither sent nor drawn again.
 
     Fewer than two points for each that is drawn are always whole.
     """
-    stride = max(1, len(curve) // MAX_POINTS)
+    stride = max(1, len(curve) // limit)
     return curve[: len(curve) - len(curve) % stride]
 
 

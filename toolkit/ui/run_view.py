@@ -18,7 +18,7 @@ from toolkit.runs.status import RunStatus, read_status
 from toolkit.runs.told import curves
 from toolkit.ui import charts
 from toolkit.ui.chrome import boundary
-from toolkit.ui.curves import settled
+from toolkit.ui.curves import FEW_POINTS, settled
 from toolkit.ui.film_view import chosen_step, film_strip
 from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.run_actions import stop_buttons
@@ -28,6 +28,7 @@ from toolkit.ui.strip import FAR_S
 from toolkit.ui.words import LIVING, STATES, count, duration, figure, plural, share, size
 
 OFTEN_S, SELDOM_S = 1.0, 2.0
+LOSSES = ("loss", "eval_loss")
 CURVES, LOG = ":material/show_chart: Curves", ":material/terminal: Log"
 AUTOPILOT = {
     True: ":material/autorenew: Autopilot: after a crash the run goes on by itself from its last checkpoint; out of "
@@ -47,8 +48,7 @@ def live_view(run: RunDir) -> None:
     status = read_status(run)
     period = pace(status) if status.state in LIVING else None
     st.fragment(_now, run_every=period, key=f"run_{run.id}")(run.path, status.state, period)
-    slower = period and (period if period == OFTEN_S else 2 * period)
-    st.fragment(_so_far, run_every=slower, key=f"curves_{run.id}")(run.path)
+    st.fragment(_so_far, run_every=period and 2 * period, key=f"curves_{run.id}")(run.path)
 
 
 def pace(status: RunStatus, drawn: float = OFTEN_S) -> float:
@@ -188,29 +188,29 @@ def _exact_match(scores: dict[str, float]) -> tuple[tuple[str, str], tuple[str, 
 
 
 def _curves(run: RunDir, status: RunStatus) -> None:
-    found = {name: settled(curve) for name, curve in curves(run.events_path).items()}
+    found, living = curves(run.events_path), status.state in LIVING
     if not found:
-        waiting = "The first point appears after the first steps." if status.state in LIVING else "It logged no points."
+        waiting = "The first point appears after the first steps." if living else "It logged no points."
         st.caption(f":material/show_chart: No curves yet. {waiting}")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="large"):
         smoothing = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=240, persist_state="session")
         log_scale = st.toggle("Log scale", key="log_scale", persist_state="session")
     marked = chosen_step(run) if status.broke_at is None else status.broke_at
-    losses = {name: found[name] for name in ("loss", "eval_loss") if name in found}
+    # of a run that is over nothing is left out: it may have ended with a spike
+    losses = {name: settled(found[name]) if living else found[name] for name in LOSSES if name in found}
     st.plotly_chart(
         charts.kept("loss", charts.loss_chart, losses, smoothing, run.id, log_scale, marked, _best(status)),
         key=f"loss_{run.id}", config=charts.CONFIG, height=320, alt="Loss by step",
     )  # fmt: skip
     film_strip(run)
-    small = [(entry, found[entry[0]]) for entry in charts.SMALL if found.get(entry[0])]
-    for (name, title, factor, form), column in zip(
-        [entry for entry, _ in small], st.columns(len(small) or 1), strict=False
-    ):
+    small = [entry for entry in charts.SMALL if found.get(entry[0])]
+    for (name, title, factor, form), column in zip(small, st.columns(len(small) or 1), strict=False):
         with column:
             st.caption(title)
+            curve = settled(found[name], FEW_POINTS) if living else found[name]
             st.plotly_chart(
-                charts.kept(name, charts.small_chart, found[name], factor, form, run.id),
+                charts.kept(name, charts.small_chart, curve, factor, form, run.id),
                 key=f"{name}_{run.id}", config=charts.CONFIG, height=170, alt=f"{title} by step",
             )  # fmt: skip
 
