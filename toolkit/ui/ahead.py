@@ -24,6 +24,12 @@ def import_ahead() -> threading.Thread:
     return thread
 
 
+def keep_for_life() -> None:
+    """What is in memory now, modules above all, stays: the collector need not look at it in the middle of a rerun."""
+    gc.collect()
+    gc.freeze()
+
+
 def imported(source: str) -> list[str]:
     """The modules of ours that a page's source imports."""
     found = [node for node in ast.parse(source).body if isinstance(node, ast.ImportFrom) and node.module]
@@ -38,6 +44,3 @@ def _import_all() -> None:
     for page in PAGES.values():
         for name in imported((_ROOT / page.file).read_text(encoding="utf-8")):
             import_module(name)
-    # modules stay for life: the collector, which would look at all of them in the middle of a rerun, may pass them by
-    gc.collect()
-    gc.freeze()

@@ -24,13 +24,18 @@ _LOG = logging.getLogger(__name__)
 async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any] | None]:
     """For `st.App`: import what pages need, and supervise the saved workspace's runs soon after the server's start."""
     ahead.import_ahead()
-    later = threading.Timer(FIRST_PAGE_S, supervise)
+    later = threading.Timer(FIRST_PAGE_S, _settle)
     later.daemon = True
     later.start()
     try:
         yield None
     finally:
         later.cancel()
+
+
+def _settle() -> None:
+    supervise()
+    ahead.keep_for_life()
 
 
 def supervise() -> None:
