@@ -173,7 +173,10 @@ def test_head_and_loss_in_one_step_equal_the_plain_ones(
     dtype = torch.bfloat16 if bf16 else torch.float32
     weight = torch.randn(300, 32, generator=draw).to(dtype)
     labels = torch.randint(0, 300, (75,), generator=draw)
-    one = torch.randn(75, 32, generator=draw).to(dtype).requires_grad_()
+    one = torch.randn(75, 32, generator=draw).to(dtype)
+    one[3] *= 40  # so sure of another token that the label's chance is 0 in fp32
+    assert float(torch.softmax((one[3] @ weight.T).float(), dim=0)[labels[3]]) == 0
+    one.requires_grad_()
     other = one.detach().clone().requires_grad_()
     fused = fused_loss.head_loss(one, weight, labels)
     plain = torch.nn.functional.cross_entropy((other @ weight.T).float(), labels, reduction="sum")

@@ -123,6 +123,8 @@ def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monke
     base = trainer.model.get_base_model()
     before = base.config._attn_implementation
     base.set_attn_implementation("flash_attention_2")
+    monkeypatch.setattr(trainer, "_padding_free", False)  # as on a GPU
+    monkeypatch.setattr(trainer, "_last", ())
     try:
         assert keeps_apart(base)
         other, others = loss_and_gradients(trainer, packed, True, count)

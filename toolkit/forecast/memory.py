@@ -23,7 +23,7 @@ KERNELS, KERNELS_A_WIDTH = 60_000_000, 6_000_000
 """Code that oneDNN makes for bf16 products on a CPU and keeps, at all and for each width (worker/even_shapes.py)."""
 GPU_PROCESS_BYTES = 650_000_000
 """A CUDA context with its kernels and workspaces."""
-MAX_LOGITS, MOST_WHOLE = 2**22, 2**26
+MAX_LOGITS, NEAR_ROWS, NEAR_LOGITS, MOST_WHOLE = 2**22, 256, 2**21, 2**26
 """Logits that exist at once (worker/fused_loss.py), and where nothing but the head's own step can compute the loss
 (worker/trainer.py)."""
 NORMS = 8
@@ -177,5 +177,6 @@ def _logits(shape: Shape, load: Load) -> float:
     every = load.scored * shape.vocabulary
     if load.whole_logits and every <= MOST_WHOLE:  # those, in fp32, and their gradients
         return every * (load.width + 12.0)
-    at_once = min(every, max(MAX_LOGITS, shape.vocabulary))
+    near = max(NEAR_LOGITS, NEAR_ROWS * shape.vocabulary)
+    at_once = min(every, max(min(MAX_LOGITS, near), shape.vocabulary))
     return at_once * (8 if load.precision == "fp32" else 10) + 3 * load.scored * shape.hidden * load.width

@@ -17,7 +17,12 @@ from transformers import PreTrainedModel
 from toolkit.worker.even_shapes import lengthened, rows_at_once
 
 MAX_LOGITS = 2**22
-"""Logits that exist at once: 16 MB in fp32, which stays near the cores."""
+"""Logits that exist at once, at most: 16 MB in fp32."""
+NEAR_ROWS, NEAR_LOGITS = 256, 2**21
+"""Rows that a product is worth computing for, and logits that stay near a core: of more, each costs more
+(512 rows of 8,192 in bf16: 56 ms in one, 40 ms in two)."""
+LEAST = 1e-30
+"""A chance below it has lost digits, or all."""
 TOKENS = 8
 """The first tokens of the vocabulary, on which a model is looked at; one alone may be padding, which is all zeros."""
 
@@ -66,6 +71,16 @@ def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return _HeadLoss.apply(hidden.to(weight.dtype), weight, labels)
 
 
+def _nats(logits: Tensor, chances: Tensor, own: Tensor) -> Tensor:
+    """What each label costs: -log of its chance, and from the logits where a chance is too small to be told from 0."""
+    found = chances[: len(own)].gather(1, own)
+    nats, lost = -found.log(), (found < LEAST).flatten()
+    if lost.any():
+        few = logits[: len(own)][lost].float()
+        nats[lost] = torch.logsumexp(few, dim=1, keepdim=True) - few.gather(1, own[lost])
+    return nats
+
+
 class _HeadLoss(torch.autograd.Function):
     """Differentiable in the hidden states; their gradient is worked out beside the loss."""
 
@@ -75,20 +90,18 @@ class _HeadLoss(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device)
         hidden = lengthened(hidden)
         back = torch.empty_like(hidden) if wanted else None
-        rows = rows_at_once(hidden, MAX_LOGITS // weight.shape[0])
+        vocabulary = weight.shape[0]
+        rows = rows_at_once(hidden, min(MAX_LOGITS // vocabulary, max(NEAR_ROWS, NEAR_LOGITS // vocabulary)))
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), rows):
                 part = slice(start, start + rows)
-                logits = (hidden[part] @ weight.T).float()
                 own = labels[part, None]
-                real = len(own)
-                chosen = logits[:real].gather(1, own)
-                sums = torch.logsumexp(logits, dim=1, keepdim=True)
-                total += (sums[:real] - chosen).sum()
+                logits = hidden[part] @ weight.T
+                chances = torch.softmax(logits, dim=1, dtype=torch.float32)
+                total += _nats(logits, chances, own).sum()
                 if back is not None:
-                    slope = logits.sub_(sums).exp_()
-                    slope[:real].scatter_add_(1, own, torch.full_like(chosen, -1.0))
-                    torch.mm(slope.to(weight.dtype), weight, out=back[part])
+                    chances[: len(own)].scatter_add_(1, own, torch.full_like(own, -1.0, dtype=torch.float32))
+                    torch.mm(chances.to(weight.dtype), weight, out=back[part])
         if back is not None:
             ctx.save_for_backward(back[:scored])
         return total
