@@ -383,3 +383,38 @@ def test_packed_rows_do_not_see_each_other(model: Any) -> None:
             moved = model(input_ids=other, position_ids=positions, use_cache=False).logits[0, 12:].float()
         torch.testing.assert_close(packed, torch.cat(alone), rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(moved, packed[12:], rtol=0, atol=0)
+
+
+def test_the_last_layer_leaves_out_what_nobody_reads(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from toolkit.worker.fused_layers import fuse_layers
+    from toolkit.worker.fused_lora import fuse
+    from toolkit.worker.last_layer import alone, last_steps
+
+    base = model.get_base_model()
+    assert last_steps(base) == ()
+    fuse(model)
+    fuse_layers(model)
+    steps = last_steps(base)
+    assert len(steps) == 3
+    ids, tokens = batch((20,))["input_ids"], torch.tensor([2, 3, 11, 19])
+    gradients = []
+    for only in (False, True):
+        model.zero_grad()
+        with alone(steps, tokens) if only else nullcontext():
+            logits = model(input_ids=ids, use_cache=False).logits[0, tokens]
+        torch.logsumexp(logits, dim=-1).mean().backward()
+        gradients.append((logits.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}))
+    torch.testing.assert_close(gradients[1][0], gradients[0][0], rtol=1e-5, atol=1e-6)
+    assert off_by(gradients[1][1], gradients[0][1]) < 1e-5
+
+    own = type(base).forward
+
+    def mixed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = own(self, *args, **kwargs)
+        found.logits = found.logits.cumsum(dim=1)
+        return found
+
+    monkeypatch.setattr(type(base), "forward", mixed)
+    assert last_steps(base) == ()  # of a model whose logits look back once more

@@ -7,18 +7,15 @@ a model whose norm or activation is another kind keeps its own. Knows no config 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from toolkit.worker.fused_lora import Pair, forward_of
+from toolkit.worker.fused_lora import Pair, TokenStep, forward_of
 
-ROWS, TOKENS = 4, 8
-"""Random rows on which a module and its fused step must agree; tokens on which a model is looked at."""
+ROWS = 4
+"""Random rows on which a module and its fused step must agree."""
 FEED = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -47,29 +44,17 @@ class _NormStep:
         return _Norm.apply(x, weight, self._norm.variance_epsilon)
 
 
-class FeedStep:
-    """Stands where a gated feed-forward's `forward` was. Its output is zero for the tokens that it leaves out."""
+class FeedStep(TokenStep):
+    """Stands where a gated feed-forward's `forward` was."""
 
     def __init__(self, feed: Any) -> None:
         self._feed = feed
         self._steps = [forward_of(getattr(feed, name)) for name in FEED]
         weight = feed.gate_proj.base_layer.weight
         self.width, self.dtype, self.device = weight.shape[1], weight.dtype, weight.device
-        self._only: Tensor | None = None
-
-    @contextmanager
-    def only(self, tokens: Tensor) -> Iterator[None]:
-        """Inside, of an input [1, tokens, width] the tokens at these places alone are computed."""
-        self._only = tokens
-        try:
-            yield
-        finally:
-            self._only = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._only is None:
-            return self._whole(x)
-        return torch.zeros_like(x).index_copy(1, self._only, self._whole(x.index_select(1, self._only)))
+        return self.of_tokens(x, self._whole)
 
     def _whole(self, x: Tensor) -> Tensor:
         if not all(step is not None and step.plain for step in self._steps):
@@ -77,31 +62,6 @@ class FeedStep:
         pairs = [step.pair(x) for step in self._steps]
         tensors = [tensor for pair in pairs for tensor in (pair.weight, pair.bias, pair.down, pair.up)]
         return _Feed.apply(x.to(pairs[0].weight.dtype), [pair.scale for pair in pairs], *tensors)
-
-
-def last_feed(model: PreTrainedModel) -> FeedStep | None:
-    """The feed-forward after which no token looks at another one any more, or None. Reads a few tokens twice."""
-    steps = [found for module in model.modules() if isinstance(found := vars(module).get("forward"), FeedStep)]
-    if not steps:
-        return None
-    ids = torch.arange(1, TOKENS + 1, device=steps[-1].device)[None] % model.config.get_text_config().vocab_size
-    some = torch.arange(1, TOKENS, 2, device=ids.device)
-    training = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            model.eval()
-            own = model(input_ids=ids, use_cache=False).logits[0]
-            with steps[-1].only(some):
-                found = model(input_ids=ids, use_cache=False).logits[0]
-    finally:
-        for module, was in training.items():
-            module.training = was
-    left_out = (found - own).abs().amax(dim=1)
-    others = torch.ones(TOKENS, dtype=torch.bool, device=ids.device)
-    others[some] = False
-    # what was left out has to show, or the step is not the last one that these logits come from
-    kept = bool(left_out[some].max() <= (1e-5 if own.dtype == torch.float32 else 3e-2) * own.abs().max())
-    return steps[-1] if kept and bool(left_out[others].min() > 0) else None
 
 
 def _norm_step(module: nn.Module) -> _NormStep | None:

@@ -7,6 +7,7 @@ dropout, a variant, several adapters or quantized weights stay peft's. Knows no 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,20 @@ def forward_of(layer: nn.Module) -> _Forward | None:
     return found if isinstance(found, _Forward) else None
 
 
-class _Forward:
+class TokenStep:
+    """What a layer does to each token by itself: it can leave tokens out whose result nobody reads."""
+
+    only: Tensor | None = None
+    """Places [n] of an input [1, tokens, width] that are computed; the output is zero elsewhere. None: all of them."""
+
+    def of_tokens(self, x: Tensor, step: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.only is None:
+            return step(x)
+        found = step(x.index_select(1, self.only))
+        return found.new_zeros(*x.shape[:-1], found.shape[-1]).index_copy(1, self.only, found)
+
+
+class _Forward(TokenStep):
     """Stands where a layer's `forward` was; whatever is not plain training goes to peft's own."""
 
     def __init__(self, layer: Any) -> None:
@@ -96,6 +110,9 @@ class _Forward:
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or not self.plain:
             return type(self._layer).forward(self._layer, x, *args, **kwargs)
+        return self.of_tokens(x, self._product)
+
+    def _product(self, x: Tensor) -> Tensor:
         pair = self.pair(x)
         return _LoraProduct.apply(x.to(pair.weight.dtype), pair.weight, pair.bias, pair.down, pair.up, pair.scale)
 

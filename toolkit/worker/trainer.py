@@ -25,9 +25,10 @@ from toolkit.worker.attention import use_examples
 from toolkit.worker.checkpoint_trainer import CheckpointedTrainer
 from toolkit.worker.dataset import IGNORED
 from toolkit.worker.even_shapes import ROWS, widened
-from toolkit.worker.fused_layers import FeedStep, fuse_layers, last_feed
-from toolkit.worker.fused_lora import fuse
+from toolkit.worker.fused_layers import fuse_layers
+from toolkit.worker.fused_lora import TokenStep, fuse
 from toolkit.worker.fused_loss import has_plain_head, head_loss, hidden_before
+from toolkit.worker.last_layer import alone, last_steps
 from toolkit.worker.likelihood import only_positions
 from toolkit.worker.microbatch import MicroBatchedTrainer
 from toolkit.worker.packing import PackingCollator, one_row, real_tokens
@@ -52,7 +53,7 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         super().__init__(*args, **kwargs)
         self.packed_rows = packed_rows
         self._plain_head = self._padding_free = False
-        self._last_feed: FeedStep | None = None
+        self._last: tuple[TokenStep, ...] = ()
         self._even_shapes = self.args.bf16 and self.args.device.type == "cpu"
         if self.accelerator.distributed_type in WHOLE_WEIGHTS:
             fuse(self.model)
@@ -70,7 +71,7 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         if not self._padding_free:
             base.set_attn_implementation("sdpa")
         elif self._plain_head and not self.args.gradient_checkpointing:  # which asks again when nothing is set any more
-            self._last_feed = last_feed(base)
+            self._last = last_steps(base)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         # the library collects garbage before its first step: what was imported and loaded stays for good
@@ -123,12 +124,12 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         return loss * self.accelerator.num_processes if shared else loss
 
     def _read_alone(self, scored: Tensor) -> AbstractContextManager[None]:
-        """Nobody reads what the last feed-forward makes of a token whose logits are not scored."""
-        if self._last_feed is None:
+        """Nobody reads what the last layer makes of a token whose logits are not scored."""
+        if not self._last:
             return nullcontext()
         read, unread = scored[0].nonzero().flatten(), (~scored[0]).nonzero().flatten()
         more = -len(read) % ROWS if self._even_shapes else 0
-        return self._last_feed.only(torch.cat([read, unread[:more]]))
+        return alone(self._last, torch.cat([read, unread[:more]]))
 
     def _worth_it(self, scored: Tensor) -> bool:
         if self._plain_head:

@@ -1,0 +1,69 @@
+"""The last layer, computed only for tokens whose logits are scored: nobody reads what it makes of the others.
+
+Keys and values are made of every token; queries, what follows the attention, and the feed-forward of the scored ones
+alone. Which modules that are is found by their names and held by a try. Knows no trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from toolkit.worker.fused_layers import FeedStep
+from toolkit.worker.fused_lora import TokenStep
+
+TOKENS = 8
+"""Tokens on which a model is tried."""
+BESIDE = ("q_proj", "o_proj")
+"""A feed-forward's neighbours that work token by token and whose results nobody else reads."""
+
+
+def last_steps(model: PreTrainedModel) -> tuple[TokenStep, ...]:
+    """The fused steps that may leave tokens out, after `fuse` and `fuse_layers`; none for a model of another build."""
+    steps: list[tuple[str, TokenStep]] = [
+        (name.rpartition(".")[2], found)
+        for name, module in model.named_modules()
+        if isinstance(found := vars(module).get("forward"), TokenStep)
+    ]
+    feeds = [step for _, step in steps if isinstance(step, FeedStep)]
+    if not feeds:
+        return ()
+    beside = [[step for name, step in steps if name == wanted][-1:] for wanted in BESIDE]
+    whole = (feeds[-1], *(step for found in beside for step in found))
+    return next((tried for tried in (whole, whole[:1]) if _unread(model, tried)), ())
+
+
+@contextmanager
+def alone(steps: Sequence[TokenStep], tokens: Tensor) -> Iterator[None]:
+    """Inside, the steps compute the tokens at these places of a row [1, all tokens] and no others."""
+    for step in steps:
+        step.only = tokens
+    try:
+        yield
+    finally:
+        for step in steps:
+            step.only = None
+
+
+def _unread(model: PreTrainedModel, steps: Sequence[TokenStep]) -> bool:
+    """Whether the logits of some tokens stay the same when these steps leave the others out, which lose theirs."""
+    device = model.get_input_embeddings().weight.device
+    ids = torch.arange(1, TOKENS + 1, device=device)[None] % model.config.get_text_config().vocab_size
+    odd = torch.arange(TOKENS, device=device) % 2 == 1
+    training: dict[nn.Module, bool] = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            model.eval()
+            own = model(input_ids=ids, use_cache=False).logits[0].float()
+            with alone(steps, odd.nonzero().flatten()):
+                found = model(input_ids=ids, use_cache=False).logits[0].float()
+    finally:
+        for module, was in training.items():
+            module.training = was
+    off = (found - own).abs().amax(dim=1)
+    tolerance = 1e-5 if next(model.parameters()).dtype == torch.float32 else 3e-2
+    return bool(off[odd].max() <= tolerance * own.abs().max()) and bool(off[~odd].min() > 0)
