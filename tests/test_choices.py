@@ -25,22 +25,22 @@ def config(args: dict[str, Any] | None = None, **sft: Any) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("place", "precision", "tf32", "attention", "packs", "liger"),
+    ("place", "precision", "tf32", "attention", "pads", "liger"),
     [
         (CPU, "fp32", None, "sdpa", False, False),
-        (H200, "bf16", True, "sdpa", False, False),
-        (FULL, "bf16", True, "flash_attention_2", True, True),
-        (T4, "fp32", None, "sdpa", False, False),
+        (H200, "bf16", True, "sdpa", True, False),
+        (FULL, "bf16", True, "flash_attention_2", False, True),
+        (T4, "fp32", None, "sdpa", True, False),
         (Place(flash=True, liger=True), "fp32", None, "sdpa", False, False),
     ],
 )
 def test_what_a_device_gets(
-    place: Place, precision: str, tf32: bool | None, attention: str, packs: bool, liger: bool
+    place: Place, precision: str, tf32: bool | None, attention: str, pads: bool, liger: bool
 ) -> None:
     empty = config()
     found = (choices.precision(empty, place), choices.tf32(empty, place), choices.attention(empty, place),
-             choices.packs(empty, place), choices.liger(empty, place))  # fmt: skip
-    assert found == (precision, tf32, attention, packs, liger)
+             choices.pads(empty, place), choices.liger(empty, place))  # fmt: skip
+    assert found == (precision, tf32, attention, pads, liger)
     assert choices.optimizer(empty) == "adamw_torch_fused"
 
 
@@ -49,11 +49,13 @@ def test_what_was_chosen_wins() -> None:
     assert choices.precision(fp32, FULL) == "fp32"
     assert choices.tf32(fp32, FULL) is False
     assert choices.optimizer(fp32) == "sgd"
-    assert not choices.packs(fp32, FULL)
+    assert choices.pads(fp32, FULL)
+    assert choices.pads(config(neftune_noise_alpha=5), CPU)
     assert choices.attention(fp32, FULL) == "sdpa", "flash-attn computes in 16 bits alone"
     assert choices.attention(config(neftune_noise_alpha=5), FULL) == "sdpa", "one row of all examples has less noise"
     assert choices.precision(config({"bf16": True}), CPU) == "bf16"
-    assert choices.packs(config(packing="packed"), CPU)
+    assert choices.packs(config(packing="packed"))
+    assert not choices.packs(config())
 
 
 @pytest.mark.parametrize("place", [CPU, H200, FULL, T4])
@@ -63,7 +65,7 @@ def test_every_choice_is_told_with_its_reason(place: Place) -> None:
     assert all(len(line.what) > 3 and len(line.why) > 10 for line in lines)
     assert {line.path for line in lines} - {""} <= set(by_path())
     words = " ".join(f"{line.what} {line.why}" for line in lines)
-    assert ("Packed rows" in words) == choices.packs(config(), place)
+    assert ("without padding" in words) != choices.pads(config(), place)
     assert ("flash-attn: it is" in " ".join(f"{line.what}: {line.why}" for line in lines)) == (place == FULL)
     assert ("3 threads" in words) == (not place.cuda)
 

@@ -74,10 +74,16 @@ def attention(config: Config, place: Place) -> str:
     return FLASH if able and not config.training.sft_args.neftune_noise_alpha else SDPA
 
 
-def packs(config: Config, place: Place) -> bool:
-    """Whether several examples share a row. By itself only where the kernels skip what lies between two of them."""
-    chosen = config.training.sft_args.packing
-    return chosen == "packed" if chosen is not None else attention(config, place) == FLASH
+def packs(config: Config) -> bool:
+    """Whether a row of a batch holds several examples. Only if asked: a step would learn from more of them."""
+    return config.training.sft_args.packing == "packed"
+
+
+def pads(config: Config, place: Place) -> bool:
+    """Whether a batch's padding is computed: where attention knows no borders inside a row of several examples."""
+    if config.training.sft_args.neftune_noise_alpha:  # its noise is divided by a row's length
+        return True
+    return place.cuda and attention(config, place) != FLASH
 
 
 def liger(config: Config, place: Place) -> bool:
@@ -143,11 +149,8 @@ def _tf32_told(place: Place) -> Told:
 
 def _packing_told(config: Config, place: Place) -> Told:
     path = "training.sft_args.packing"
-    if packs(config, place):
-        return Told(path, "Packed rows", "no padding at all: flash-attn computes nothing between two examples")
-    if place.cuda:
-        why = "packed rows pay where flash-attn computes: it is not installed, or can't be used here"
-        return Told(path, "Like lengths together", why)
+    if pads(config, place):
+        return Told(path, "Like lengths together", "little padding is left")
     return Told(
         path, "Like lengths together", "without padding: a step computes its examples' own tokens and no others"
     )

@@ -145,7 +145,7 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
             "worker": {
                 "chat": dataset.chat_enabled(config, tokenizer),
                 "folder": folder.name,
-                "packs": choices.packs(config, place),
+                "packs": choices.packs(config),
                 "stops": blocking([Fault("placeholder", "", "", 1)], data.accepted or ()),
                 "mask": dataset.prepare(
                     [renderer.example(ROWS[0])],

@@ -47,15 +47,11 @@ def test_rows_are_filled_in_order_and_end_in_padding_that_stands_alone() -> None
 
 
 @pytest.mark.parametrize("lean", [True, False])
-@pytest.mark.parametrize("flat", [True, False])
 def test_packed_examples_have_the_loss_and_gradients_of_separate_ones(
     trainer: Any,
     lean: bool,
-    flat: bool,
 ) -> None:
     import torch
-
-    from toolkit.worker.packing import one_row
 
     trainer.model.train()
     apart, packed = collated(trainer, None), collated(trainer, CAPACITY)
@@ -63,7 +59,7 @@ def test_packed_examples_have_the_loss_and_gradients_of_separate_ones(
     count = int((apart["labels"][:, 1:] != -100).sum())
     assert count == int((packed["labels"][:, 1:] != -100).sum())
     loss, gradients = loss_and_gradients(trainer, apart, True, count)
-    other, others = loss_and_gradients(trainer, one_row(packed) if flat else packed, lean, count)
+    other, others = loss_and_gradients(trainer, packed, lean, count)
     torch.testing.assert_close(other, loss, rtol=1e-5, atol=1e-6)
     for name, gradient in gradients.items():
         torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=1e-6)
@@ -95,6 +91,7 @@ def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monke
     from transformers import modeling_flash_attention_utils as library
 
     from toolkit.worker.packing import keeps_apart
+    from toolkit.worker.padding_free import without_padding
 
     told: list[list[int]] = []
 
@@ -130,8 +127,7 @@ def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monke
         other, others = loss_and_gradients(trainer, packed, True, count)
     finally:
         base.set_attn_implementation(before)
-    starts = (packed["position_ids"].flatten() == 0).nonzero().flatten().tolist()
-    assert told[-1] == [*starts, packed["position_ids"].numel()]
+    assert told[-1] == without_padding(packed)["cu_seq_lens_q"].tolist()
     torch.testing.assert_close(other, loss, rtol=1e-5, atol=1e-6)
     for name, gradient in gradients.items():
         torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=1e-6)

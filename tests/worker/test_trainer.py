@@ -106,7 +106,7 @@ def test_noise_is_drawn_over_each_example_s_own_row(trainer: Any, monkeypatch: p
     with monkeypatch.context() as noisy:
         noisy.setattr(trainer.args, "neftune_noise_alpha", 5.0)
         noisy.setattr(trainer, "_padding_free", False)
-        noisy.setattr(trainer, "_last_feed", None)
+        noisy.setattr(trainer, "_last", ())
         base.set_attn_implementation("sdpa")
         trainer._settle(base)
         assert not trainer._padding_free

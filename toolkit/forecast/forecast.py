@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from toolkit.choices import Place, max_length, packs, precision
+from toolkit.choices import Place, max_length, packs, pads, precision
 from toolkit.config import Config
 from toolkit.forecast import duration
 from toolkit.forecast.adapter import Adapter, adapter_of
@@ -136,9 +136,9 @@ def _predicted(config: Config, scene: Scene) -> Forecast:
     args = config.training.training_args
     adapter = adapter_of(config.lora, scene.shape)
     batch_size = args.per_device_train_batch_size or LIBRARY_BATCH
-    packed = packs(config, scene.place)
+    packed = packs(config)
     epoch = Epoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes, packed)
-    rows, longest, real = max(epoch.parts, key=lambda part: part[0] * part[1] if scene.place.cuda else part[2])
+    rows, longest, real = max(epoch.parts, key=lambda part: part[0] * part[1] if pads(config, scene.place) else part[2])
     share = scene.lengths.trained_share(epoch.limit) if config.training.sft_args.completion_only_loss else 1.0
     load = replace(_load(config, scene, rows, longest, real, share), widths=epoch.widths)
     memory = memory_of(scene.shape, adapter, load)
@@ -148,8 +148,8 @@ def _predicted(config: Config, scene: Scene) -> Forecast:
     a_batch = sum(seconds) / len(seconds) + compiled / max(passes, 1)
     accumulated = args.gradient_accumulation_steps or 1
     steps = math.ceil(epoch.batches / accumulated) * (args.num_train_epochs or LIBRARY_EPOCHS)
-    real_share = 1.0  # a CPU computes no padding
-    if scene.place.cuda:
+    real_share = 1.0
+    if pads(config, scene.place):
         real_share = sum(t for *_, t in epoch.parts) / max(sum(n * top for n, top, _ in epoch.parts), 1)
     tokens = round(sum(t for *_, t in epoch.parts) / len(epoch.parts) * epoch.batches) * scene.place.processes
     writer = Writer(scene.shape, adapter, load, rates_of(scene))
@@ -193,7 +193,7 @@ def with_measured(found: Forecast, peak_bytes: float, process_bytes: float, long
 
 
 def _load(config: Config, scene: Scene, rows: int, longest: int, real: int, share: float) -> Load:
-    tokens = rows * longest if scene.place.cuda else real
+    tokens = rows * longest if pads(config, scene.place) else real
     args, bnb = config.training.training_args, config.model.bitsandbytes
     quantized = ""
     if config.model.quantize and bnb.load_in_4bit:

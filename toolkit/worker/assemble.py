@@ -69,9 +69,9 @@ def make_trainer(
 
 def _packs(session: Session, where: build.Place, base: PreTrainedModel, device: torch.device) -> bool:
     """Choose the attention, and whether examples are packed: only into rows in which this model keeps them apart."""
-    fast = choices.attention(session.config, where) == choices.FLASH and _flash(session, base, device)
-    asked = session.config.training.sft_args.packing is not None
-    if not choices.packs(session.config, where) or not (asked or fast):
+    if choices.attention(session.config, where) == choices.FLASH:
+        _flash(session, base, device)
+    if not choices.packs(session.config):
         return False
     if keeps_apart(base):
         return True
@@ -80,10 +80,10 @@ def _packs(session: Session, where: build.Place, base: PreTrainedModel, device: 
     return False
 
 
-def _flash(session: Session, base: PreTrainedModel, device: torch.device) -> bool:
+def _flash(session: Session, base: PreTrainedModel, device: torch.device) -> None:
     """Give the model flash-attn's kernels, if it can use them: not every shape of head can, nor every release."""
     if not getattr(base, "_supports_flash_attn", False):
-        return False
+        return
     if base.device.type == "cpu":
         base.to(device)  # as the trainer does a moment later: the kernels compute nowhere else
     before = base.config._attn_implementation
@@ -94,8 +94,6 @@ def _flash(session: Session, base: PreTrainedModel, device: torch.device) -> boo
         base.set_attn_implementation(before)
         message = f"flash-attn can't be used with this model ({first_line(error)}): PyTorch's own attention is."
         session.tell("warning", message=message)
-        return False
-    return True
 
 
 def _micro_batch(session: Session) -> int | None:

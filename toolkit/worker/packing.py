@@ -48,14 +48,6 @@ def real_tokens(positions: Tensor) -> int:
     return int((positions > 0).sum() + (positions == 1).sum())
 
 
-def one_row(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Packed rows one behind the other, as flash attention wants them; the positions keep them apart as before."""
-    return {
-        name: value.reshape(1, -1) if isinstance(value, Tensor) and value.dim() == 2 else value
-        for name, value in inputs.items()
-    }
-
-
 def keeps_apart(model: PreTrainedModel) -> bool:
     """Whether an example's logits stay the same when the one packed before it is another. Reads eleven tokens."""
     training = {module: module.training for module in model.modules()}

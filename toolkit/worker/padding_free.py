@@ -51,6 +51,20 @@ def without_padding(batch: Mapping[str, Any], multiple: int = 1) -> dict[str, Te
     }
 
 
+def for_flash(row: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The same row as flash-attn's kernels want it: the borders of queries and keys, the longest example, no mask."""
+    borders = row["cu_seq_lens_q"]
+    longest = int(borders.diff().max())
+    kept = {name: row[name] for name in ("input_ids", "labels", "position_ids")}
+    return {
+        **kept,
+        "cu_seq_lens_q": borders,
+        "cu_seq_lens_k": borders,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+
+
 def reads_borders(model: PreTrainedModel) -> bool:
     """Whether the model's logits without padding are those of its examples, each by itself. Reads fourteen tokens."""
     training = {module: module.training for module in model.modules()}

@@ -31,8 +31,8 @@ from toolkit.worker.fused_loss import has_plain_head, head_loss, hidden_before
 from toolkit.worker.last_layer import alone, last_steps
 from toolkit.worker.likelihood import only_positions
 from toolkit.worker.microbatch import MicroBatchedTrainer
-from toolkit.worker.packing import PackingCollator, one_row, real_tokens
-from toolkit.worker.padding_free import reads_borders, without_padding
+from toolkit.worker.packing import PackingCollator, real_tokens
+from toolkit.worker.padding_free import for_flash, reads_borders, without_padding
 from toolkit.worker.splits import token_lengths
 
 MAX_LOGITS = 2**26
@@ -95,8 +95,8 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         given = inputs
         if self._padding_free:
             inputs = without_padding(inputs, ROWS if self._even_shapes else 1)
-        elif "position_ids" in inputs and str(self.model.config._attn_implementation).startswith("flash"):
-            inputs = one_row(inputs)
+        elif str(self.model.config._attn_implementation).startswith("flash"):
+            given = inputs = for_flash(without_padding(inputs))
         elif self._even_shapes:
             inputs = widened(inputs, getattr(self.model.config.get_text_config(), "max_position_embeddings", None))
         labels = inputs["labels"][:, 1:]
