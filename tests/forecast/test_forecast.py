@@ -111,8 +111,10 @@ def test_what_saves_memory_is_seen_to(change: dict[str, Any], less: str) -> None
     before = forecast(config(args={"per_device_train_batch_size": 2}), few)
     after = forecast(config(**{**change, "args": {"per_device_train_batch_size": 2, **change.get("args", {})}}), few)
     assert getattr(after.memory, less) < getattr(before.memory, less)
-    # quantized layers keep more for the backward, which a small model's weights don't make up for
-    assert after.memory.peak < before.memory.peak or "model" in change
+    # quantized layers keep more for the backward, bf16 on a CPU keeps kernels: a small model's weights do not outweigh
+    # that
+    small = "model" in change or after.memory.kernels > before.memory.kernels
+    assert after.memory.peak < before.memory.peak or small
 
 
 def test_nothing_is_advised_for_a_run_that_fits() -> None:

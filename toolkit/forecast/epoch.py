@@ -13,9 +13,9 @@ from toolkit.forecast.lengths import Lengths
 
 SIMULATED_ROWS = 4_000
 """Batches are formed for at most so many rows, and their time scaled up."""
-WIDTH, WIDEST = 16, 512
+WIDTH, WIDEST, COUNT = 16, 512, 32
 """What the worker rounds an example's width in bf16 on a CPU up to, and the longest that it treats so
-(worker/attention.py)."""
+(worker/attention.py); what it rounds a batch's tokens up to (worker/even_shapes.py)."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Epoch:
         """How many different lengths the examples have, rounded up as the worker does; those that it multiplies out."""
         examples = self._examples
         return len(np.unique(np.ceil(examples[examples <= WIDEST] / WIDTH)))
+
+    @property
+    def counts(self) -> int:
+        """How many different numbers of tokens its batches have, rounded up likewise."""
+        return len({math.ceil(real / COUNT) for *_, real in self.parts})
 
     @property
     def _examples(self) -> Numbers:

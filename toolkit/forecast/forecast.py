@@ -140,11 +140,11 @@ def _predicted(config: Config, scene: Scene) -> Forecast:
     epoch = Epoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes, packed)
     rows, longest, real = max(epoch.parts, key=lambda part: part[0] * part[1] if pads(config, scene.place) else part[2])
     share = scene.lengths.trained_share(epoch.limit) if config.training.sft_args.completion_only_loss else 1.0
-    load = replace(_load(config, scene, rows, longest, real, share), widths=epoch.widths)
+    load = replace(_load(config, scene, rows, longest, real, share), widths=epoch.widths, counts=epoch.counts)
     memory = memory_of(scene.shape, adapter, load)
     seconds = [_seconds(scene, adapter, _load(config, scene, n, top, t, share)) for n, top, t in epoch.parts]
     passes = epoch.batches * (args.num_train_epochs or LIBRARY_EPOCHS)
-    compiled = KERNEL_SECONDS * load.widths if memory.kernels else 0.0
+    compiled = KERNEL_SECONDS * load.counts if memory.kernels else 0.0
     a_batch = sum(seconds) / len(seconds) + compiled / max(passes, 1)
     accumulated = args.gradient_accumulation_steps or 1
     steps = math.ceil(epoch.batches / accumulated) * (args.num_train_epochs or LIBRARY_EPOCHS)

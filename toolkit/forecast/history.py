@@ -23,6 +23,8 @@ from toolkit.runs.rundir import RunDir, list_runs, read_config
 
 RUNS, A_LOOK, NEAREST = 16, 2, 5
 TELLING_BYTES = 200_000_000
+LEAST, MOST = 0.92, 1.4
+"""Of a correction of memory: too much promised costs a run, too little only a setting that is asked for in vain."""
 _LOG = logging.getLogger(__name__)
 _seen: dict[tuple[str, str], Observation | None] = {}
 
@@ -58,7 +60,7 @@ def correction_by(known: Sequence[Observation], now: Forecast) -> Correction:
     nearest = sorted(alike, key=lambda one: abs(math.log(one.flops / size)))[:NEAREST]
     return Correction(
         time=statistics.median(one.time for one in nearest),
-        memory=min(max(_median([one.memory for one in nearest]) or 1.0, 0.85), 1.4),
+        memory=min(max(_median([one.memory for one in nearest]) or 1.0, LEAST), MOST),
         process_bytes=_median([one.process_bytes for one in nearest]),
         starting=_median([one.starting for one in nearest]),
         rest=_median([one.rest for one in nearest]) or 1.0,

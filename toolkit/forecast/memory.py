@@ -16,11 +16,17 @@ PROCESS_BYTES = 440_000_000
 """Python with torch, transformers, trl and peft, on a CPU; before any model."""
 RUNTIME_BYTES = 40_000_000
 """What the same process adds once it trains: autograd, kernels made for a shape, the optimizer's code."""
-WASTE, PASSING_WASTE = 1.2, 2.0
+WASTE, PASSING_WASTE, LARGE_WASTE = 1.2, 2.0, 1.1
 """Memory that the allocator holds for each byte that is kept until the backward, and for each that soon goes again: it
-keeps pieces that nothing fits into any more, most of them where pieces of many sizes come and go."""
-KERNELS, KERNELS_A_WIDTH = 60_000_000, 6_000_000
-"""Code that oneDNN makes for bf16 products on a CPU and keeps, at all and for each width (worker/even_shapes.py)."""
+keeps pieces that nothing fits into any more, most of them where pieces of many sizes come and go. What is large goes
+back to the system at once; a GPU's allocator wastes as little."""
+LARGE_BYTES = 32 * 2**20
+"""From so many on glibc gives a piece back."""
+KERNELS, KERNELS_A_WIDTH, KERNELS_A_COUNT = 40_000_000, 5_000_000, 14_000_000
+"""Code that oneDNN makes for bf16 products on a CPU and keeps: at all, for each width of an example and for each number
+of tokens of a batch (worker/even_shapes.py)."""
+MOST_KERNELS = 700_000_000
+"""More was not met: what is made for other shapes serves then."""
 GPU_PROCESS_BYTES = 650_000_000
 """A CUDA context with its kernels and workspaces."""
 MAX_LOGITS, NEAR_ROWS, NEAR_LOGITS, MOST_WHOLE = 2**22, 256, 2**21, 2**26
@@ -41,8 +47,8 @@ class Load:
 
     rows, tokens: of the longest batch, padding included where it is computed. longest: tokens of its longest row.
     scored: labelled tokens in the batch. quantized: "" or a key of the bytes that a quantized weight takes.
-    file_bytes: of a weight as it is stored. widths: how many different ones all batches have. whole_logits: whether
-    those of all scored tokens exist at once.
+    file_bytes: of a weight as it is stored. widths, counts: how many different widths of examples, and numbers of
+    tokens, all batches have. whole_logits: whether those of all scored tokens exist at once.
     """
 
     rows: int
@@ -57,6 +63,7 @@ class Load:
     gpu: bool = False
     file_bytes: int = 4
     widths: int = 1
+    counts: int = 1
     whole_logits: bool = False
 
     @property
@@ -110,8 +117,14 @@ def memory_of(shape: Shape, adapter: Adapter, load: Load) -> Memory:
         activations=_activations(shape, adapter, load),
         logits=WASTE * _logits(shape, load),
         loading=loading,
-        kernels=0.0 if load.gpu or load.precision == "fp32" else KERNELS + KERNELS_A_WIDTH * load.widths,
+        kernels=_kernels(load),
     )
+
+
+def _kernels(load: Load) -> float:
+    if load.gpu or load.precision == "fp32":
+        return 0.0
+    return min(KERNELS + KERNELS_A_WIDTH * load.widths + KERNELS_A_COUNT * load.counts, MOST_KERNELS)
 
 
 def working_bytes(shape: Shape, adapter: Adapter, load: Load) -> float:
@@ -136,13 +149,28 @@ def _loading(shape: Shape, load: Load) -> float:
 def _activations(shape: Shape, adapter: Adapter, load: Load) -> float:
     layer = _kept_by_a_layer(shape, adapter, load) * load.tokens
     widest = max(shape.feed, shape.queries, shape.hidden)
-    passing = (4 * widest + 3 * shape.hidden) * load.width * load.tokens
+    passing = float((4 * widest + 3 * shape.hidden) * load.width * load.tokens)
     # one layer's scores before and after the mask, and as much again for their gradients
     around = (4 + 2 * load.width) * shape.hidden * load.tokens + 2 * _pair_weights(shape, load) * load.tokens
+    passing += _unpacked(shape, load)
+    wasted, soon_wasted = _waste(load.gpu or widest * load.width * load.tokens >= LARGE_BYTES)
     if load.checkpointing:
         kept = shape.layers * shape.hidden * load.width * load.tokens + layer
-        return WASTE * kept + PASSING_WASTE * (2 * passing + around)
-    return WASTE * shape.layers * layer + PASSING_WASTE * (passing + around)
+        return wasted * kept + soon_wasted * (2 * passing + around)
+    return wasted * shape.layers * layer + soon_wasted * (passing + around)
+
+
+def _waste(large: bool) -> tuple[float, float]:
+    return (LARGE_WASTE, LARGE_WASTE) if large else (WASTE, PASSING_WASTE)
+
+
+def _unpacked(shape: Shape, load: Load) -> float:
+    """Quantized weights are written out in full for each product: on a CPU small ones leave their pieces behind."""
+    if not load.quantized:
+        return 0.0
+    each = [linear.parameters * load.width for linear in shape.linears]
+    small = 0 if load.gpu else 2 * sum(size for size in each if size < LARGE_BYTES)
+    return float(max(small, 2 * max(each)))
 
 
 def _kept_by_a_layer(shape: Shape, adapter: Adapter, load: Load) -> float:

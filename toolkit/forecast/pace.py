@@ -20,7 +20,7 @@ MOVED_PER_KEPT = 3.5
 LOGIT_BYTES, TRAINED_BYTES = 64.0, 64.0
 """Moved for each logit that is scored (exponentials count as much as their passes) and for each number trained."""
 KERNEL_SECONDS = 0.012
-"""Of making code for one more width of bf16 batches on a CPU."""
+"""Of making code for bf16 batches on a CPU with one more number of tokens."""
 
 
 @dataclass(frozen=True)
