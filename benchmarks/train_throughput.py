@@ -29,6 +29,7 @@ from typing import Any
 import psutil
 
 from benchmarks import workload
+from toolkit.runs.spawn import library_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS, PRECISIONS = ("narrow", "wide"), ("bf16", "fp32")
@@ -79,8 +80,9 @@ def write_foreign_data(folder: Path, rows: int) -> None:
 
 def run(python: Path, name: str, folder: Path, kind: str, precision: str, rows: int, threads: int, *more: str) -> Any:
     """A contender's figures, or {"failed": last line}."""
+    own = library_environment(hub=False) if name == "ours" else os.environ  # as a run of the app gets it
     environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
+        **own, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "DISABLE_VERSION_CHECK": "1",
     }  # fmt: skip
     argv = [
