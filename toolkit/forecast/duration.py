@@ -16,11 +16,12 @@ from toolkit.forecast.memory import Load, weight_bytes
 from toolkit.forecast.pace import Rates
 from toolkit.forecast.shape import Shape
 
-COLD_SECONDS, READY_SECONDS = 6.5, 0.6
+COLD_SECONDS, READY_SECONDS = 6.5, 0.4
 """Until the libraries are there: in a process that imports them, and in a fork of the one that has."""
 TOKENIZED, LOADED = 400_000, 1.5e9
 """Tokens prepared, and bytes of weights read, each second."""
-EVALUATIONS = 10
+EVALUATIONS, EVALUATION_SECONDS = 10, 0.08
+"""How many where the user named no interval, and what each takes however few the rows."""
 WRITTEN_SECONDS, WRITTEN_LAYER, WRITTEN_PAIR = 0.002, 0.0005, 0.00006
 """Of one written token: calls from Python at all, for each layer, and for each adapter's pair."""
 UNPACKED_BYTES = 12.0
@@ -88,7 +89,7 @@ def evaluating(config: Config, lengths: Lengths, writer: Writer, steps: int, row
     times = evaluations(config, steps)
     pins = min(PINS, (config.training.pinned_rows or 0) + len(config.training.pinned_prompts or []))
     frame = writer.seconds(pins, min(_answer(lengths) + SLACK, _allowed(config, LONGEST_FILM))) if pins else 0.0
-    return times * lengths.test * row_seconds / 3 + (times + 1) * frame
+    return times * (EVALUATION_SECONDS + lengths.test * row_seconds / 3) + (times + 1) * frame
 
 
 def ending(config: Config, lengths: Lengths, writer: Writer) -> float:
