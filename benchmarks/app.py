@@ -48,8 +48,9 @@ def first_page(browser: Browser, starts: int) -> list[float]:
 
 WATCH = """value => {
   const box = document.activeElement;
-  window.waited = new Promise(done => {
+  window.waited = new Promise((done, fail) => {
     let begun;
+    setTimeout(() => fail(new Error("the change was not shown within a minute")), 60_000);
     box.addEventListener("keydown", () => { begun = performance.now(); }, { once: true, capture: true });
     const seen = new MutationObserver(() => {
       const lines = document.querySelectorAll('[data-testid="stCaptionContainer"]');
