@@ -100,6 +100,7 @@ class Told(NamedTuple):
 
 
 CHECKPOINTING = "training.training_args.gradient_checkpointing"
+BF16 = "training.training_args.bf16"
 
 
 def checkpointing(config: Config) -> bool:
@@ -114,8 +115,9 @@ def told(config: Config, place: Place, threads: int, settled: tuple[Told, ...] =
     settled: what a forecast has decided.
     """
     args, sft = config.training.training_args, config.training.sft_args
+    open_still = args.bf16 is None and not args.fp16 and BF16 not in {line.path for line in settled}
     found = [
-        _precision_told(config, place) if args.bf16 is None and not args.fp16 else None,
+        _precision_told(config, place) if open_still else None,
         _tf32_told(place) if args.tf32 is None and place.cuda else None,
         Told(_ARGS + "optim", "AdamW in one kernel", "the same numbers to rounding") if args.optim is None else None,
         *settled,
@@ -132,12 +134,12 @@ _THREADS_WHY = "the free cores, one left for the app where there are more than t
 
 
 def _precision_told(config: Config, place: Place) -> Told:
-    path = _ARGS + "bf16"
+    path = BF16
     if precision(config, place) == "bf16":
         return Told(path, "bf16", "this GPU computes it at full speed, in half the memory")
     if place.cuda:
         return Told(path, "fp32", "this GPU has no bf16")
-    return Told(path, "fp32", "exact on any CPU; where it has bf16 instructions, bf16 is about 1.5 times as fast")
+    return Told(path, "fp32", "exact on any CPU; bf16 is faster for larger models where a CPU computes it")
 
 
 def _tf32_told(place: Place) -> Told:

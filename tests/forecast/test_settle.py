@@ -1,20 +1,25 @@
-"""Empty gradient checkpointing: on where only that makes a run fit, the same in form, run and worker."""
+"""Empty gradient checkpointing and, on a CPU, empty bf16: decided once, the same in form, run and worker."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.forecast.test_forecast import LLAMA, scene
+from toolkit import choices
+from toolkit.choices import BF16
 from toolkit.config import Config
 from toolkit.data.sources import open_table
 from toolkit.forecast import settle as module
 from toolkit.forecast.forecast import Forecast, Scene, forecast
 from toolkit.forecast.scene import Unknown
 from toolkit.forecast.settle import CHECKPOINTING, Settled, settle
+from toolkit.forecast.shape import read_shape
+from toolkit.runs.machine import Machine
 from toolkit.runs.rundir import create_run, read_config, read_meta
 from toolkit.validation import parse
 
@@ -114,3 +119,36 @@ def test_no_config_of_a_model_keeps_a_run_from_starting(wrong: dict[str, Any], t
     found = settle(config, open_table(config.data, tmp_path), None, tmp_path)
     assert isinstance(found.found, Unknown) or "text_config" in wrong
     assert found.config.training.training_args.gradient_checkpointing in (None, False)
+
+
+ABLE = Machine(8, 2**35, bf16_cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("args", "more", "machine", "hidden", "wanted"),
+    [
+        ({}, {}, ABLE, 512, True),
+        ({}, {}, replace(ABLE, bf16_cpu=False), 512, None),
+        ({}, {}, None, 512, None),
+        ({}, {}, ABLE, 32, None),
+        ({"bf16": False}, {}, ABLE, 512, False),
+        ({"fp16": True}, {}, ABLE, 512, None),
+        ({}, {"model": {"quantize": True}}, ABLE, 512, None),
+    ],
+)
+def test_bf16_by_itself_where_the_cpu_computes_it_and_the_model_gains(
+    args: dict[str, Any], more: dict[str, Any], machine: Machine | None, hidden: int, wanted: bool | None,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    seen = replace(scene(), shape=read_shape({**LLAMA, "hidden_size": hidden, "intermediate_size": 3 * hidden}))
+    monkeypatch.setattr(module, "scene_for", lambda *_: seen)
+    config = parse({"training": {"training_args": {"gradient_checkpointing": False, **args}}, **more})
+    found = settle(config, None, machine, tmp_path)
+    assert found.config.training.training_args.bf16 is wanted
+    assert isinstance(found.found, Forecast)
+    assert (found.found.load.precision == "bf16") == (wanted is True)
+    decided = wanted is True and "bf16" not in args
+    assert (BF16 in found.reasons) == decided
+    lines = choices.told(config, seen.place, 1, found.told)
+    told = [line.what for line in lines if line.path == BF16]
+    assert told == (["bf16"] if decided else ["fp32"] if args == {} else [])

@@ -42,7 +42,8 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """bf16_gpu, tf32: whether every GPU can; bitsandbytes: whether the package loads. versions: by package."""
+    """bf16_gpu, tf32: whether every GPU can. bf16_cpu: whether the processor has instructions for such products.
+    bitsandbytes: whether the package loads. versions: by package."""
 
     cpu_count: int
     memory_bytes: int
@@ -52,6 +53,7 @@ class Machine:
     tf32: bool = False
     bitsandbytes: bool = False
     versions: dict[str, str] = field(default_factory=dict)
+    bf16_cpu: bool = False
 
     @property
     def words(self) -> str:
@@ -134,6 +136,7 @@ def _machine(body: dict[str, Any]) -> Machine:
         tf32=bool(body.get("tf32")),
         bitsandbytes=bool(body.get("bitsandbytes")),
         versions={str(name): str(value) for name, value in body.get("versions", {}).items()},
+        bf16_cpu=bool(body.get("bf16_cpu")),
     )
 
 

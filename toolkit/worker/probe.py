@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,6 +16,8 @@ import torch
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "flash_attn",
              "liger_kernel")  # fmt: skip
+BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+"""Instructions that multiply bf16 numbers; without one the products are converted back and forth."""
 
 
 def probe() -> dict[str, Any]:
@@ -28,9 +31,19 @@ def probe() -> dict[str, Any]:
         "gpus": gpus,
         "bf16_gpu": cuda and torch.cuda.is_bf16_supported(including_emulation=False),
         "tf32": cuda and all(gpu["capability"] >= [8, 0] for gpu in gpus),
+        "bf16_cpu": any(flag in processor_flags() for flag in BF16_FLAGS),
         "bitsandbytes": importlib.util.find_spec("bitsandbytes") is not None,
         "versions": versions(),
     }
+
+
+def processor_flags() -> set[str]:
+    """What the kernel says that the processor can; nothing on systems without such a file."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return set(line.partition(":")[2].split())
+    return set()
 
 
 def versions() -> dict[str, str]:
