@@ -288,9 +288,10 @@ def test_attention_by_example_equals_the_kernel_in_bf16(model: Any, lengths: tup
     assert off_by(gradients, exact) < 1.5 * off_by(kernel_gradients, exact) + 1e-3
 
 
+@pytest.mark.parametrize("even", [1, 16])
 @pytest.mark.parametrize("window", [None, 7])
 @pytest.mark.parametrize("lengths", [(9,), (12, 12, 11, 10), (1, 30, 14, 2, 13, 29), (300, 300, 7)])
-def test_grouped_products_equal_the_kernel(lengths: tuple[int, ...], window: int | None) -> None:
+def test_grouped_products_equal_the_kernel(lengths: tuple[int, ...], window: int | None, even: int) -> None:
     """Values and slopes, in numbers wide enough to see every wrong index; whatever the lengths and their order."""
     import torch
 
@@ -304,7 +305,7 @@ def test_grouped_products_equal_the_kernel(lengths: tuple[int, ...], window: int
         return found.transpose(1, 2).requires_grad_()
 
     query, key, value = states(heads), states(key_heads), states(key_heads)
-    own = _Examples.apply(query, key, value, plan(lengths, heads, key_heads), window, 0.3)
+    own = _Examples.apply(query, key, value, plan(lengths, heads, key_heads, even), window, 0.3)
     kernel = _by_kernel(query, key, value, lengths, window, scale=0.3, enable_gqa=True)
     torch.testing.assert_close(own, kernel)
     into = torch.randn(own.shape, generator=random, dtype=own.dtype)

@@ -27,7 +27,7 @@ LIKE, PAIRS = 0.8, 80_000
 """Examples share a product when the shortest has at least this part of the longest one's tokens, and up to so many
 pairs of tokens: what is more does not stay near the core, and one after the other is faster."""
 EVEN = 16
-"""Tokens that a group's width is a multiple of: each new one costs memory for good (even_shapes.py)."""
+"""Tokens that a group's width is a multiple of in bf16: each new one costs memory for good (even_shapes.py)."""
 OTHERS = ("position_bias", "softcap", "cache")
 """What a few models add to their scores, or keep beside them: the library's own function knows it, or says that not."""
 
@@ -65,7 +65,8 @@ def attend(
     window, scale = kwargs.get("sliding_window"), scaling or query.shape[-1] ** -0.5
     if dropout or max(lengths) > LONGEST.get(query.dtype, 0) or query.shape[-1] != value.shape[-1]:
         return _by_kernel(query, key, value, lengths, window, dropout_p=dropout, scale=scale, enable_gqa=True), None
-    return _Examples.apply(query, key, value, plan(lengths, query.shape[1], key.shape[1]), window, scale), None
+    even = EVEN if query.dtype == torch.bfloat16 else 1
+    return _Examples.apply(query, key, value, plan(lengths, query.shape[1], key.shape[1], even), window, scale), None
 
 
 def _by_kernel(
@@ -108,8 +109,8 @@ class Plan:
 
 
 @lru_cache(maxsize=8)  # all layers of a step ask for the same one; of many heads and tokens it has megabytes
-def plan(lengths: tuple[int, ...], heads: int, key_heads: int) -> Plan:
-    """The plan for examples of so many tokens, one behind the other."""
+def plan(lengths: tuple[int, ...], heads: int, key_heads: int, even: int = 1) -> Plan:
+    """The plan for examples of so many tokens, one behind the other; groups as wide as a multiple of `even`."""
     ends = torch.tensor(lengths).cumsum(0)
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     runs: list[list[int]] = []
@@ -121,7 +122,7 @@ def plan(lengths: tuple[int, ...], heads: int, key_heads: int) -> Plan:
     groups, places, own = [], [], []
     query_rows = key_rows = 0
     for run in runs:
-        width = -(-lengths[run[0]] // EVEN) * EVEN
+        width = -(-lengths[run[0]] // even) * even
         offsets, counts = torch.arange(width), torch.tensor([lengths[i] for i in run])
         starts = (ends[run] - counts)[:, None]
         places.append((starts + offsets).clamp_(max=int(ends[-1]) - 1))
