@@ -86,6 +86,19 @@ def test_fused_norms_and_feed_forwards_equal_the_library_s(model: Any, bf16: boo
     assert off_by(fused_gradients, gradients) < tolerance
 
 
+def test_a_long_row_in_parts_is_the_whole_one(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker import fused_layers
+    from toolkit.worker.fused_lora import fuse
+
+    fuse(model)
+    fused_layers.fuse_layers(model)
+    whole, gradients = outcome(model, batch((23,)))
+    monkeypatch.setattr(fused_layers, "PART", 5)
+    parts, of_parts = outcome(model, batch((23,)))
+    assert float((parts - whole).abs().max()) < 1e-5
+    assert off_by(of_parts, gradients) < 1e-5
+
+
 def test_a_fused_feed_forward_s_gradients_are_the_slope_of_its_values() -> None:
     import torch
 
