@@ -176,10 +176,12 @@ def test_every_row_once_in_batches_that_fit(lengths: list[int], size: int, proce
         assert 1 <= len(rows) <= size + 1
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 def test_a_packed_run_that_is_killed_ends_as_if_nothing_had_happened(
-    tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+    bf16: bool, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = draft(save_dir, tiny_model, save_steps=1, eval_steps=2, per_device_train_batch_size=2, logging_steps=1)
+    steps = {"save_steps": 1, "eval_steps": 2, "logging_steps": 1}
+    chosen = draft(save_dir, tiny_model, per_device_train_batch_size=2, bf16=bf16, **steps)
     chosen["training"]["sft_args"] = {"max_seq_length": 64, "packing": "packed"}
     whole, killed = make_run(chosen), make_run(chosen)
     code, events = train_here(whole)
