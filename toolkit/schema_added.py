@@ -19,7 +19,7 @@ Packing = Annotated[
     Optional[Literal["grouped", "packed"]],
     Field(
         description="How examples share a batch: like lengths together, or packed into full rows, where the batch size "
-        "counts rows; empty means: what is faster on this device"
+        "counts rows; empty means: grouped"
     ),
 ]
 UseChatTemplate = Annotated[

@@ -157,12 +157,12 @@ _TABLE: dict[str, Place] = {
     _ARGS + "max_grad_norm": Place("training", "Gradient clipping", "advanced", unit="largest norm"),
     "training.sft_args.neftune_noise_alpha": Place("training", "NEFTune noise", "advanced", empty="no noise"),
     _ARGS + "seed": Place("training", "Training seed", "advanced"),
-    _ARGS + "bf16": Place("precision", "bf16", empty="on where a GPU has it"),
+    _ARGS + "bf16": Place("precision", "bf16", empty="on where the device gains by it"),
     _ARGS + "fp16": Place("precision", "fp16"),
     _ARGS + "tf32": Place("precision", "tf32", empty="on where a GPU has it"),
     _ARGS + "gradient_checkpointing": Place("precision", "Gradient checkpointing",
                                             empty="on where only that makes the run fit"),
-    "training.sft_args.packing": Place("precision", "Batches", empty="what is faster on this device", words={
+    "training.sft_args.packing": Place("precision", "Batches", empty="like lengths together", words={
         "grouped": "Like lengths together", "packed": "Packed rows"}),
     "accelerate": Place("precision", "Train in several processes", switch=True, empty="off"),
     "num_processes": Place("precision", "Processes", shown_when=(("accelerate", (True,)),),
