@@ -377,6 +377,106 @@ def test_a_model_that_does_not_hear_of_borders_is_noticed(tiny_model: Path, monk
     assert not reads_borders(deaf)
 
 
+SMALL = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
+         "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+OTHERS: dict[str, dict[str, Any]] = {
+    # a linear attention that refuses rows of several examples without kernels of its own
+    "qwen3_5_text": {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
+                     "linear_value_head_dim": 16, "head_dim": 16},
+    # scores get a mask that the model makes and learns
+    "doge": {},
+    # the window is in the mask alone, attention is not told: 14 tokens would not show it
+    "qwen2_moe": {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 2, "num_experts": 4,
+                  "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted(OTHERS))
+def test_a_family_that_needs_its_padding_keeps_it(kind: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from toolkit.worker.attention import use_examples
+    from toolkit.worker.padding_free import reads_borders
+
+    found = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL, **OTHERS[kind]))
+    assert use_examples(found)
+    assert not reads_borders(found)
+    assert found.training
+
+
+def test_a_result_can_be_changed_in_place(model: Any) -> None:
+    """As Gemma 3n does with a projection, and BERT's kin."""
+    import torch
+
+    from toolkit.worker.fused_layers import fuse_layers
+    from toolkit.worker.fused_lora import fuse
+
+    layer = model.get_base_model().model.layers[0]
+    x = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for fused in (False, True):
+        if fused:
+            fuse(model)
+            fuse_layers(model)
+        slopes = []
+        for part in (layer.self_attn.q_proj, layer.mlp):
+            out = part(x.clone().requires_grad_())
+            out *= 3
+            out.square().sum().backward()
+            slopes += [p.grad.clone() for p in part.parameters() if p.grad is not None]
+            model.zero_grad()
+        found.append(slopes)
+    for fused_slope, slope in zip(found[1], found[0], strict=True):
+        assert float((fused_slope - slope).norm()) < 1e-4 * float(slope.norm())
+
+
+def test_the_last_layer_of_experts_is_whole_where_rows_are_no_tokens() -> None:
+    """A shared expert gets [tokens, width], an expert the tokens that were sent to it: neither leaves any out."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from toolkit.worker.fused_layers import fuse_layers
+    from toolkit.worker.fused_lora import fuse
+    from toolkit.worker.last_layer import alone, last_steps
+
+    own = {**OTHERS["qwen2_moe"], "use_sliding_window": False}
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2_moe", **SMALL, **own))
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).eval()
+    fuse(model)
+    fuse_layers(model)
+    steps, ids = last_steps(base), batch((20,))["input_ids"]
+    assert steps
+    tokens = torch.tensor([2, 11, 19])
+    with torch.no_grad():
+        wanted = model(input_ids=ids, use_cache=False).logits[0, tokens]
+        with alone(steps, tokens):
+            found = model(input_ids=ids, use_cache=False).logits[0, tokens]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_in_bf16_a_layer_that_a_later_one_reads_faintly_is_not_the_last(tiny_model: Path, layer: int) -> None:
+    """Only some layers have an adapter, and the next one's attention adds less than bf16 rounds away."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from toolkit.worker.fused_layers import FEED, fuse_layers
+    from toolkit.worker.fused_lora import fuse
+    from toolkit.worker.last_layer import last_steps
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", *FEED]
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=names, layers_to_transform=[layer]))
+    with torch.no_grad():
+        base.model.layers[1].self_attn.o_proj.weight.mul_(1 if layer else 0.1)
+    fuse(model)
+    fuse_layers(model)
+    assert len(last_steps(base)) == (3 if layer else 0)
+
+
 def test_packed_rows_do_not_see_each_other(model: Any) -> None:
     """Position ids that start again keep the rows apart, in both attentions and both precisions."""
     import torch

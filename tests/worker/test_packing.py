@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monke
     from transformers import modeling_flash_attention_utils as library
 
     from toolkit.worker.packing import keeps_apart
-    from toolkit.worker.padding_free import without_padding
+    from toolkit.worker.padding_free import for_flash, reads_borders, without_padding
 
     told: list[list[int]] = []
 
@@ -124,6 +125,7 @@ def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monke
     monkeypatch.setattr(trainer, "_last", ())
     try:
         assert keeps_apart(base)
+        assert reads_borders(base, for_flash)
         other, others = loss_and_gradients(trainer, packed, True, count)
     finally:
         base.set_attn_implementation(before)
@@ -207,3 +209,28 @@ def test_a_checkpoint_of_other_batches_is_not_gone_on_from(tmp_path: Path) -> No
     assert choice.check(before, {**own, "batches": choice.GROUPED}, lambda *_, **__: None)
     with pytest.raises(ToolkitError, match="forming batches"):
         choice.check(before, {**own, "batches": choice.PACKED}, lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_flash_attention_is_left_where_examples_of_a_row_are_mixed(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    """Other layers of a model may know no borders (Mamba's and its kin): what attention is told does not help there."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from toolkit.worker import assemble
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    said: list[str] = []
+    session: Any = SimpleNamespace(tell=lambda kind, message: said.append(message))
+
+    def choose(name: str) -> None:  # no GPU and no kernels here
+        base.config._attn_implementation = name
+
+    monkeypatch.setattr(base, "set_attn_implementation", choose)
+    monkeypatch.setattr(assemble, "reads_borders", lambda model, row: apart)
+    monkeypatch.setattr(base, "_supports_flash_attn", True, raising=False)
+    assemble._flash(session, base, torch.device("cpu"))
+    assert base.config._attn_implementation == ("flash_attention_2" if apart else "sdpa")
+    assert bool(said) is not apart

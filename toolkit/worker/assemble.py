@@ -24,6 +24,7 @@ from toolkit.worker import build, model
 from toolkit.worker.adapter import lora_config
 from toolkit.worker.model_folder import first_line
 from toolkit.worker.packing import keeps_apart
+from toolkit.worker.padding_free import REFUSALS, for_flash, reads_borders
 from toolkit.worker.trainer import PreparedTrainer
 
 if TYPE_CHECKING:
@@ -73,15 +74,23 @@ def _packs(session: Session, where: build.Place, base: PreTrainedModel, device: 
         _flash(session, base, device)
     if not choices.packs(session.config):
         return False
-    if keeps_apart(base):
+    if _keeps_apart(base):
         return True
     message = "This model does not keep packed examples apart: like lengths share a batch instead."
     session.tell("warning", message=message)
     return False
 
 
+def _keeps_apart(base: PreTrainedModel) -> bool:
+    try:
+        return keeps_apart(base)
+    except REFUSALS:  # some linear attentions (Qwen 3.5) take no such rows without kernels of their own
+        return False
+
+
 def _flash(session: Session, base: PreTrainedModel, device: torch.device) -> None:
-    """Give the model flash-attn's kernels, if it can use them: not every shape of head can, nor every release."""
+    """Give the model flash-attn's kernels, if it can use them: not every shape of head can, nor every release, and a
+    model whose other layers know no borders would mix the examples of a row."""
     if not getattr(base, "_supports_flash_attn", False):
         return
     if base.device.type == "cpu":
@@ -89,10 +98,12 @@ def _flash(session: Session, base: PreTrainedModel, device: torch.device) -> Non
     before = base.config._attn_implementation
     try:
         base.set_attn_implementation(choices.FLASH)
-        keeps_apart(base)
+        why = "" if reads_borders(base, for_flash) else "it does not keep examples apart that stand in one row"
     except (ImportError, ValueError, RuntimeError) as error:
+        why = first_line(error)
+    if why:
         base.set_attn_implementation(before)
-        message = f"flash-attn can't be used with this model ({first_line(error)}): PyTorch's own attention is."
+        message = f"flash-attn can't be used with this model ({why}): PyTorch's own attention is."
         session.tell("warning", message=message)
 
 

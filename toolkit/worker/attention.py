@@ -30,6 +30,10 @@ EVEN = 16
 """Tokens that a group's width is a multiple of in bf16: each new one costs memory for good (even_shapes.py)."""
 OTHERS = ("position_bias", "softcap", "cache")
 """What a few models add to their scores, or keep beside them: the library's own function knows it, or says that not."""
+ASKED: set[int | None] = set()
+"""Windows of the masks that models have asked for, None for none: what the library's attention would keep to."""
+TOLD: set[int | None] = set()
+"""Windows that `attend` was told beside borders: what it keeps to. For `padding_free.py`, which compares them."""
 
 
 def use_examples(model: PreTrainedModel) -> bool:
@@ -37,9 +41,14 @@ def use_examples(model: PreTrainedModel) -> bool:
     if getattr(model.config, "_attn_implementation", None) != "sdpa":
         return False
     AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, _mask)
     model.set_attn_implementation(NAME)
     return True
+
+
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    ASKED.add(kwargs.get("local_size"))
+    return sdpa_mask(*args, **kwargs)
 
 
 def attend(
@@ -52,17 +61,23 @@ def attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """query [batch, heads, tokens, width], key and value with fewer heads -> ([batch, tokens, heads, width], None)."""
+    """query [batch, heads, tokens, width], key and value with fewer heads -> ([batch, tokens, heads, width], None).
+
+    With borders, a mask of a model's own (more than the one value that stands for none) raises ValueError.
+    """
     borders = kwargs.pop("cu_seq_lens_q", None)
     if borders is None or any(kwargs.get(name) is not None for name in OTHERS):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    if attention_mask is not None and (attention_mask.dtype != torch.bool or attention_mask.numel() > 1):
+        raise ValueError("the model makes a mask of its own, which rows of several examples have no place for")
     if torch.is_autocast_enabled(query.device.type):  # as it does for the kernel
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     lengths = tuple(borders.diff().tolist())
-    window, scale = kwargs.get("sliding_window"), scaling or query.shape[-1] ** -0.5
+    TOLD.add(window := kwargs.get("sliding_window"))
+    scale = scaling or query.shape[-1] ** -0.5
     if dropout or max(lengths) > LONGEST.get(query.dtype, 0) or query.shape[-1] != value.shape[-1]:
         return _by_kernel(query, key, value, lengths, window, dropout_p=dropout, scale=scale, enable_gqa=True), None
     even = EVEN if query.dtype == torch.bfloat16 else 1
@@ -172,7 +187,8 @@ class _Examples(torch.autograd.Function):
             weights = [_attended(group, _of(group, q, k, v), out[group.query_at], window) for group in plan.groups]
         ctx.save_for_backward(q, k, v, *weights)
         ctx.plan, ctx.scale, ctx.heads = plan, scale, (heads, key_heads)
-        return out.index_select(0, plan.query_out).view(1, -1, heads, q.shape[1])
+        back = out.index_select(0, plan.query_out)
+        return torch.ops.aten._unsafe_view(back, [1, query.shape[2], heads, q.shape[1]])  # models go on in place
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -81,7 +81,7 @@ class TokenStep:
     """Places [n] of an input [1, tokens, width] that are computed; the output is zero elsewhere. None: all of them."""
 
     def of_tokens(self, x: Tensor, step: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.only is None:
+        if self.only is None or x.dim() != 3 or len(x) > 1:  # experts get rows [n, width], and not always all of them
             return step(x)
         found = step(x.index_select(1, self.only))
         return found.new_zeros(*x.shape[:-1], found.shape[-1]).index_copy(1, self.only, found)
@@ -117,6 +117,11 @@ class _Forward(TokenStep):
         return _LoraProduct.apply(x.to(pair.weight.dtype), pair.weight, pair.bias, pair.down, pair.up, pair.scale)
 
 
+def reshaped(out: Tensor, x: Tensor) -> Tensor:
+    """[n, out] -> x's shape with another width; no view, which a model that goes on in place (Gemma 3n) is refused."""
+    return torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])
+
+
 class _LoraProduct(torch.autograd.Function):
     """A pair's product, differentiable in x, down and up."""
 
@@ -129,7 +134,7 @@ class _LoraProduct(torch.autograd.Function):
             out, narrow = Pair(weight, bias, down, up, scale).forward(rows)
         ctx.save_for_backward(rows, narrow, weight, down, up)
         ctx.scale = scale
-        return out.view(*x.shape[:-1], out.shape[-1])
+        return reshaped(out, x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

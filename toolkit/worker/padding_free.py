@@ -6,7 +6,8 @@ are is said twice: position ids that start again, and `cu_seq_lens_q`, which `at
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,12 +15,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
+from toolkit.worker import attention
 from toolkit.worker.dataset import IGNORED
 
 TOLERANCE = 1e-3
 """Of the largest logit: what rounding may change in fp32. A leak changes logits as much as another text does."""
 TRIED = (5, 3, 6)
 """Tokens of the examples by which a model is tried."""
+REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
+"""What models raise at arguments or shapes that they have no place for."""
+_LOG = logging.getLogger(__name__)
 
 
 def without_padding(batch: Mapping[str, Any], multiple: int = 1) -> dict[str, Tensor]:
@@ -47,7 +52,7 @@ def without_padding(batch: Mapping[str, Any], multiple: int = 1) -> dict[str, Te
         "position_ids": positions[None],
         "cu_seq_lens_q": borders,
         # a mask that is there already is handed through as it is: none of all pairs is made, and nobody reads this one
-        "attention_mask": torch.empty(1, 1, 1, 1, dtype=torch.bool, device=ids.device),
+        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device),
     }
 
 
@@ -55,7 +60,7 @@ def for_flash(row: Mapping[str, Tensor]) -> dict[str, Any]:
     """The same row as flash-attn's kernels want it: the borders of queries and keys, the longest example, no mask."""
     borders = row["cu_seq_lens_q"]
     longest = int(borders.diff().max())
-    kept = {name: row[name] for name in ("input_ids", "labels", "position_ids")}
+    kept = {name: row[name] for name in ("input_ids", "labels", "position_ids") if name in row}
     return {
         **kept,
         "cu_seq_lens_q": borders,
@@ -65,8 +70,12 @@ def for_flash(row: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def reads_borders(model: PreTrainedModel) -> bool:
-    """Whether the model's logits without padding are those of its examples, each by itself. Reads fourteen tokens."""
+def reads_borders(model: PreTrainedModel, row: Callable[[Mapping[str, Tensor]], dict[str, Any]] = dict) -> bool:
+    """Whether the model's logits without padding are those of its examples, each by itself. Reads fourteen tokens.
+
+    row: what the model is given of a row without padding. A model that refuses such a row does not read it; one that
+    can't compute at all raises its own error. Windows are longer than what is read here: they have to be told.
+    """
     training = {module: module.training for module in model.modules()}
     device = model.get_input_embeddings().weight.device
     vocabulary = model.config.get_text_config().vocab_size
@@ -77,13 +86,26 @@ def reads_borders(model: PreTrainedModel) -> bool:
     mask = torch.stack([torch.arange(width, device=device) < size for size in TRIED])
     joined = without_padding({"input_ids": padded, "labels": padded, "attention_mask": mask})
     del joined["labels"]
+    attention.ASKED.clear()
+    attention.TOLD.clear()
     try:
         with torch.no_grad():
             model.eval()
             alone = torch.cat([model(input_ids=part, use_cache=False).logits[0].float() for part in parts])
-            found = model(**joined, use_cache=False).logits[0].float()
+            found = _read(model, row(joined))
     finally:
         for module, was in training.items():
             module.training = was
+    if found is None or attention.ASKED - {None} != attention.TOLD - {None}:
+        return False
     coarse = next(model.parameters()).dtype != torch.float32
     return bool((found - alone).abs().max() <= (30 if coarse else 1) * TOLERANCE * alone.abs().max())
+
+
+def _read(model: PreTrainedModel, given: Mapping[str, Any]) -> Tensor | None:
+    """Logits [tokens, vocabulary] of a row, or None where the model refuses it."""
+    try:
+        return model(**given, use_cache=False).logits[0].float()
+    except REFUSALS as error:
+        _LOG.info("%s takes no rows without padding: %s", type(model).__name__, error)
+        return None
