@@ -152,3 +152,18 @@ def test_bf16_by_itself_where_the_cpu_computes_it_and_the_model_gains(
     lines = choices.told(config, seen.place, 1, found.told)
     told = [line.what for line in lines if line.path == BF16]
     assert told == (["bf16"] if decided else ["fp32"] if args == {} else [])
+
+
+@pytest.mark.parametrize("hidden", [128, 192, 256])
+def test_runs_of_a_study_do_not_differ_in_precision(
+    hidden: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A larger batch gains more by bf16, and so does a smaller adapter: models near the border must not be torn."""
+    seen = replace(scene(), shape=read_shape({**LLAMA, "hidden_size": hidden, "intermediate_size": 3 * hidden}))
+    monkeypatch.setattr(module, "scene_for", lambda *_: seen)
+    found = set()
+    for batch, rank in ((1, 64), (2, 8), (8, 8), (32, 4)):
+        args = {"gradient_checkpointing": False, "per_device_train_batch_size": batch}
+        config = parse({"training": {"training_args": args}, "lora": {"r": rank}})
+        found.add(settle(config, None, ABLE, tmp_path).config.training.training_args.bf16)
+    assert len(found) == 1

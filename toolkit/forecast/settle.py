@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit.choices import BF16, CHECKPOINTING, Told
-from toolkit.config import Config
+from toolkit.config import Config, LoraConfig, TrainingConfig
 from toolkit.data.table import Table
 from toolkit.forecast.forecast import Forecast, Scene, corrected, forecast
 from toolkit.forecast.history import correction
@@ -64,17 +64,21 @@ def settle(config: Config, table: Table | None, machine: Machine | None, save_di
 
 
 def _precision(config: Config, scene: Scene, machine: Machine | None) -> tuple[Config, tuple[Told, ...]]:
-    """With an empty bf16 switched on where the CPU has instructions for it and the model is large enough to gain."""
+    """With an empty bf16 switched on where the CPU has instructions for it and the model is large enough to gain.
+
+    By model and data alone, at the usual settings: runs that are compared, as in a study of batch sizes, must not
+    differ in precision as well.
+    """
     args = config.training.training_args
     chosen = args.bf16 is not None or bool(args.fp16) or config.model.quantize
     if chosen or scene.place.cuda or machine is None or not machine.bf16_cpu:
         return config, ()
-    other = _with(config, bf16=True)
-    ratio = forecast(config, scene).step_seconds / max(forecast(other, scene).step_seconds, 1e-9)
+    usual = config.model_copy(update={"training": TrainingConfig(), "lora": LoraConfig()})
+    ratio = forecast(usual, scene).step_seconds / max(forecast(_with(usual, bf16=True), scene).step_seconds, 1e-9)
     if ratio < WORTH_IT:
         return config, ()
     why = f"this CPU computes it: about {ratio:.1f} times as fast for this model, its weights in half the memory"
-    return other, (Told(BF16, "bf16", why),)
+    return _with(config, bf16=True), (Told(BF16, "bf16", why),)
 
 
 def _with(config: Config, **changes: bool) -> Config:
