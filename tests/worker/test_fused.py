@@ -404,6 +404,33 @@ def test_a_family_that_needs_its_padding_keeps_it(kind: str) -> None:
     assert found.training
 
 
+@pytest.mark.parametrize("reads", [True, False])
+def test_in_bf16_rounding_is_no_leak_and_a_faint_leak_is_no_rounding(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    """The logits of a deep model are rounded by several hundredths; what another example changes may be less."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from toolkit.worker.attention import use_examples
+    from toolkit.worker.padding_free import reads_borders
+
+    found = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+    assert use_examples(found)
+    own = type(found).forward
+
+    def rounded(self: Any, input_ids: Any = None, cu_seq_lens_q: Any = None, **rest: Any) -> Any:
+        out = own(self, input_ids=input_ids, cu_seq_lens_q=cu_seq_lens_q, **rest)
+        if cu_seq_lens_q is not None and reads:  # of another shape, hence rounded otherwise
+            out.logits = out.logits * 1.05
+        if cu_seq_lens_q is not None and not reads:  # looks at the token before, wherever that is
+            out.logits = out.logits + 0.02 * out.logits.roll(1, dims=1)
+        return out
+
+    monkeypatch.setattr(type(found), "forward", rounded)
+    assert reads_borders(found) is reads
+
+
 def test_a_result_can_be_changed_in_place(model: Any) -> None:
     """As Gemma 3n does with a projection, and BERT's kin."""
     import torch

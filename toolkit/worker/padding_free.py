@@ -20,6 +20,9 @@ from toolkit.worker.dataset import IGNORED
 
 TOLERANCE = 1e-3
 """Of the largest logit: what rounding may change in fp32. A leak changes logits as much as another text does."""
+COARSE, COARSE_LEAK = 0.15, 1e-2
+"""The same in half precision: between an example in a row and by itself, where products have other shapes, many layers
+round that much; between rows of one shape nothing is rounded otherwise, but where experts share the tokens out."""
 TRIED = (5, 3, 6)
 """Tokens of the examples by which a model is tried."""
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
@@ -71,7 +74,8 @@ def for_flash(row: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def reads_borders(model: PreTrainedModel, row: Callable[[Mapping[str, Tensor]], dict[str, Any]] = dict) -> bool:
-    """Whether the model's logits without padding are those of its examples, each by itself. Reads fourteen tokens.
+    """Whether the model's logits without padding are those of its examples, each by itself, and stay the same when
+    another example in the row is another one. Reads fourteen tokens three times.
 
     row: what the model is given of a row without padding. A model that refuses such a row does not read it; one that
     can't compute at all raises its own error. Windows are longer than what is read here: they have to be told.
@@ -86,6 +90,8 @@ def reads_borders(model: PreTrainedModel, row: Callable[[Mapping[str, Tensor]], 
     mask = torch.stack([torch.arange(width, device=device) < size for size in TRIED])
     joined = without_padding({"input_ids": padded, "labels": padded, "attention_mask": mask})
     del joined["labels"]
+    other = joined["input_ids"].clone()
+    other[:, : TRIED[0]] = (other[:, : TRIED[0]] + sum(TRIED)) % vocabulary
     attention.ASKED.clear()
     attention.TOLD.clear()
     try:
@@ -93,13 +99,16 @@ def reads_borders(model: PreTrainedModel, row: Callable[[Mapping[str, Tensor]], 
             model.eval()
             alone = torch.cat([model(input_ids=part, use_cache=False).logits[0].float() for part in parts])
             found = _read(model, row(joined))
+            moved = _read(model, row({**joined, "input_ids": other}))
     finally:
         for module, was in training.items():
             module.training = was
-    if found is None or attention.ASKED - {None} != attention.TOLD - {None}:
+    if found is None or moved is None or attention.ASKED - {None} != attention.TOLD - {None}:
         return False
-    coarse = next(model.parameters()).dtype != torch.float32
-    return bool((found - alone).abs().max() <= (30 if coarse else 1) * TOLERANCE * alone.abs().max())
+    coarse, largest = next(model.parameters()).dtype != torch.float32, alone.abs().max()
+    same = (found - alone).abs().max() <= (COARSE if coarse else TOLERANCE) * largest
+    apart = (found - moved)[TRIED[0] :].abs().max() <= (COARSE_LEAK if coarse else TOLERANCE) * largest
+    return bool(same and apart)
 
 
 def _read(model: PreTrainedModel, given: Mapping[str, Any]) -> Tensor | None:
