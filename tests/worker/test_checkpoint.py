@@ -197,7 +197,7 @@ def test_changed_settings_or_rows_are_refused(
     monkeypatch.setenv("FTK_ATTEMPT", "2")
     code, events = train_here(run)
     assert (code, events[-1]["kind"]) == (1, "failed")
-    assert "settings have changed" in events[-1]["message"]
+    assert "its settings changed since then" in events[-1]["message"]
 
 
 def test_another_runs_checkpoint_is_refused(whole: RunDir, tiny_model: Path, save_dir: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,4 +71,5 @@ def test_figures_count_among_what_waits(monkeypatch: pytest.MonkeyPatch, tmp_pat
         await asyncio.sleep(0)
         assert host.waiting == 0
 
-    asyncio.run(ask())
+    with ThreadPoolExecutor(1) as thread:  # the main one may have the event loop of the browser tests
+        thread.submit(asyncio.run, ask()).result()

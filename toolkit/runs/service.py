@@ -26,6 +26,7 @@ from toolkit.runs.spawn import detached, reap
 SCHEMA = 1
 START_SECONDS = 30.0  # until the server announces itself; what is heavy loads after that
 OTHERS_SECONDS = 60.0
+LEAVING_SECONDS = 10.0
 POLL_SECONDS = 0.05
 LOG_TAIL_BYTES = 4000
 IN_ORDER = "Ended in order."
@@ -125,6 +126,7 @@ def spawn(
     Raises the service's error with the end of its log when it ends instead; OSError when it does not begin.
     """
     service = kind.service
+    _wait_until_free(service, save_dir)
     log = service.file(save_dir, "log")
     whole = {**environment, "FTK_SAVE_DIR": str(save_dir), "FTK_SERVICE_TOKEN": secrets.token_urlsafe(32)}
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
@@ -141,6 +143,13 @@ def spawn(
     process.kill()
     process.wait()
     raise service.error(f"{service.title} could not be started.", last_words(service, save_dir) or f"Its log: {log}")
+
+
+def _wait_until_free(service: Service, save_dir: Path) -> None:
+    """One that was killed is dead before the last of its threads has let go of the lock."""
+    until = time.monotonic() + LEAVING_SECONDS
+    while is_held(service.file(save_dir, "lock")) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
 
 
 def end(info: ServiceInfo, grace_seconds: float) -> None:
