@@ -49,9 +49,8 @@ def make_trainer(
         arguments["eval_strategy"] = "no"
     args = SFTConfig(**arguments)
     if session.team.processes == 1 and args.n_gpu > 1:
-        args._n_gpu = (
-            1  # device_map "auto" may put a small model on one of several GPUs: it is not copied to the others
-        )
+        # device_map "auto" may put a small model on one of several GPUs: it is not copied to the others
+        args._n_gpu = 1
     base = model.load_base(session.config, where, folder)
     if session.config.model.quantize and not model.is_quantized(base):
         message = "No layer of the model could be quantized with these settings: it trains in full size."
