@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from toolkit.worker.even_shapes import lengthened, rows_at_once
+from toolkit.worker.trial import on_trial
 
 MAX_LOGITS = 2**22
 """Logits that exist at once, at most: 16 MB in fp32."""
@@ -37,15 +38,12 @@ def has_plain_head(model: PreTrainedModel) -> bool:
         return False
     seen: list[Tensor] = []
     handle = head.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    training = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
+        with on_trial(model):
             ids = torch.arange(TOKENS, device=head.weight.device)[None] % head.weight.shape[0]
-            logits = model.eval()(input_ids=ids, use_cache=False).logits
+            logits = model(input_ids=ids, use_cache=False).logits
     finally:
         handle.remove()
-        for module, was in training.items():
-            module.training = was
     same = len(seen) == 1 and seen[0].shape == logits.shape and bool(torch.equal(seen[0], logits))
     return same and bool(logits.any())  # zeros show nothing: what is done to them leaves them as they are
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from toolkit.worker.fused_layers import FeedStep
 from toolkit.worker.fused_lora import TokenStep
+from toolkit.worker.trial import on_trial
 
 TOKENS = 8
 """Tokens on which a model is tried."""
@@ -58,16 +59,10 @@ def _unread(model: PreTrainedModel, steps: Sequence[TokenStep]) -> bool:
     device = model.get_input_embeddings().weight.device
     ids = torch.arange(1, TOKENS + 1, device=device)[None] % model.config.get_text_config().vocab_size
     odd = torch.arange(TOKENS, device=device) % 2 == 1
-    training: dict[nn.Module, bool] = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            model.eval()
-            own = model(input_ids=ids, use_cache=False).logits[0].float()
-            with _zeroed(model, steps, odd):
-                found = model(input_ids=ids, use_cache=False).logits[0].float()
-    finally:
-        for module, was in training.items():
-            module.training = was
+    with on_trial(model):
+        own = model(input_ids=ids, use_cache=False).logits[0].float()
+        with _zeroed(model, steps, odd):
+            found = model(input_ids=ids, use_cache=False).logits[0].float()
     off = (found - own).abs().amax(dim=1)
     tolerance = 1e-5 if next(model.parameters()).dtype == torch.float32 else 0.0
     return bool(off[odd].max() <= tolerance * own.abs().max()) and bool(off[~odd].min() > 0)

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from toolkit.worker.dataset import IGNORED
+from toolkit.worker.trial import on_trial
 
 TOLERANCE = 1e-3
 """Of the largest logit: what rounding may change. A leak changes logits as much as another text does."""
@@ -50,20 +51,14 @@ def real_tokens(positions: Tensor) -> int:
 
 def keeps_apart(model: PreTrainedModel) -> bool:
     """Whether an example's logits stay the same when the one packed before it is another. Reads eleven tokens."""
-    training = {module: module.training for module in model.modules()}
     device = model.get_input_embeddings().weight.device
     vocabulary = model.config.get_text_config().vocab_size
     positions = torch.tensor([[*range(FIRST), *range(SECOND)]], device=device)
     ids = torch.arange(1, FIRST + SECOND + 1, device=device)[None] % vocabulary
     other = ids.clone()
     other[0, :FIRST] = torch.arange(3 * FIRST, 4 * FIRST, device=device) % vocabulary
-    try:
-        with torch.no_grad():
-            model.eval()
-            own, moved = (_logits(model, given, positions) for given in (ids, other))
-    finally:
-        for module, was in training.items():
-            module.training = was
+    with on_trial(model):
+        own, moved = (_logits(model, given, positions) for given in (ids, other))
     return bool((own - moved).abs().max() <= TOLERANCE * own.abs().max())
 
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from toolkit.worker import attention
 from toolkit.worker.dataset import IGNORED
+from toolkit.worker.trial import on_trial
 
 TOLERANCE = 1e-3
 """Of the largest logit: what rounding may change in fp32. A leak changes logits as much as another text does."""
@@ -80,7 +81,6 @@ def reads_borders(model: PreTrainedModel, row: Callable[[Mapping[str, Tensor]], 
     row: what the model is given of a row without padding. A model that refuses such a row does not read it; one that
     can't compute at all raises its own error. Windows are longer than what is read here: they have to be told.
     """
-    training = {module: module.training for module in model.modules()}
     device = model.get_input_embeddings().weight.device
     vocabulary = model.config.get_text_config().vocab_size
     ids = torch.arange(1, sum(TRIED) + 1, device=device) % vocabulary
@@ -94,15 +94,10 @@ def reads_borders(model: PreTrainedModel, row: Callable[[Mapping[str, Tensor]], 
     other[:, : TRIED[0]] = (other[:, : TRIED[0]] + sum(TRIED)) % vocabulary
     attention.ASKED.clear()
     attention.TOLD.clear()
-    try:
-        with torch.no_grad():
-            model.eval()
-            alone = torch.cat([model(input_ids=part, use_cache=False).logits[0].float() for part in parts])
-            found = _read(model, row(joined))
-            moved = _read(model, row({**joined, "input_ids": other}))
-    finally:
-        for module, was in training.items():
-            module.training = was
+    with on_trial(model):
+        alone = torch.cat([model(input_ids=part, use_cache=False).logits[0].float() for part in parts])
+        found = _read(model, row(joined))
+        moved = _read(model, row({**joined, "input_ids": other}))
     if found is None or moved is None or attention.ASKED - {None} != attention.TOLD - {None}:
         return False
     coarse, largest = next(model.parameters()).dtype != torch.float32, alone.abs().max()
