@@ -9,7 +9,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from toolkit.config import Config
 from toolkit.data.sources import open_table
 from toolkit.runs import fork_server
 from toolkit.runs import spare as module
-from toolkit.runs.fork_server import LOST, Forked
+from toolkit.runs.fork_server import LOST, Forked, ForkServer
 from toolkit.runs.lock import is_held, try_lock
 from toolkit.runs.machine import machine_if_known
 from toolkit.runs.rundir import RunDir, create_run
@@ -324,6 +325,16 @@ def test_what_nobody_can_tell_any_more_is_lost(spare: Spare) -> None:
     assert forked.poll() is None
     server.kill()
     assert forked.poll() == LOST
+
+
+@pytest.mark.parametrize(("late", "code"), [(0, 0), (3, 3), (None, LOST)])
+def test_an_exit_code_that_arrives_late_is_kept(late: int | None, code: int) -> None:
+    """The server reports the fork's end between the first look at the line and the look at the processes."""
+
+    codes = [None, late]
+    server = SimpleNamespace(alive=False, code_of=lambda pid: codes.pop(0))
+    forked = Forked(cast(ForkServer, server), 2**22 + 1, 0.0)  # no process has this number
+    assert forked.poll() == code
 
 
 def test_none_is_started_when_memory_is_short(spare: Spare, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,8 @@ class Forked:
         """Its exit code; None while it lives; LOST when it ended and nobody is left who knows how."""
         code = self._server.code_of(self.pid)
         if code is None and not self._server.alive and not process_lives(self.pid, self.began):
-            return self._server.code_of(self.pid) or LOST
+            code = self._server.code_of(self.pid)  # it may have arrived since; 0 is a code like any other
+            return LOST if code is None else code
         return code
 
     def wait(self, timeout: float | None = None) -> int:
