@@ -10,6 +10,7 @@ import pytest
 
 from tests.pages.conftest import Stage, button, words
 from toolkit.errors import RunError
+from toolkit.runs.durable import COMMIT, commit_dir
 from toolkit.runs.events import EventWriter
 from toolkit.runs.rundir import list_runs, read_meta
 from toolkit.ui import run_actions
@@ -96,6 +97,18 @@ def test_the_adapter_as_a_zip_of_known_names(stage: Stage) -> None:
     (run.adapter_dir / "adapter_model.safetensors").write_bytes(b"changed")
     with pytest.raises(RunError):
         run_actions.adapter_zip(run)
+
+
+def test_the_zip_holds_every_file_of_the_tokenizer(stage: Stage) -> None:
+    run = stage.finished("done")
+    tokenizer = {"added_tokens.json", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}
+    for name in (*tokenizer, "training_args.bin"):
+        (run.adapter_dir / name).write_bytes(b"content")
+    (run.adapter_dir / COMMIT).unlink()
+    commit_dir(run.adapter_dir.rename(run.path / ".new-adapter"), run.adapter_dir, {})
+    names = set(zipfile.ZipFile(io.BytesIO(run_actions.adapter_zip(run))).namelist())
+    assert tokenizer <= names
+    assert "training_args.bin" not in names, "a pickle may hold a token"
 
 
 def test_a_hundred_runs_are_listed(stage: Stage) -> None:

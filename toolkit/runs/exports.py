@@ -25,6 +25,13 @@ from toolkit.runs.rundir import RunDir
 EXPORT_SCHEMA = 1
 ADAPTER = "adapter"
 """Entry of an export's commit: the hash of the adapter's own that it was made of."""
+WEIGHT_FILES = ("adapter_model.safetensors", "adapter_config.json")
+"""What makes an adapter: without both there is none."""
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
+"""Names under which tokenizers save themselves. No other file of a tokenizer leaves the machine."""
 State = Literal["none", "running", "passed", "broken", "unchecked", "failed"]
 
 

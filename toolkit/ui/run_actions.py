@@ -10,7 +10,9 @@ import streamlit as st
 
 from toolkit.errors import ToolkitError
 from toolkit.runs.continuing import Kept, choices, continue_run
+from toolkit.runs.contract import CONTRACT
 from toolkit.runs.durable import durable_write, verify_commit
+from toolkit.runs.exports import TOKENIZER_FILES, WEIGHT_FILES
 from toolkit.runs.resume import can_resume, request_resume
 from toolkit.runs.rundir import MAX_NAME, RunDir, delete_run, kill_run, read_meta, request_stop
 from toolkit.runs.status import RunStatus, read_status
@@ -20,11 +22,7 @@ from toolkit.ui.run_facts import facts
 
 EVALUATE_NOW = "evaluate_now"
 """Session key: the run whose evaluation shall begin when the Evaluate page opens."""
-MEMBERS = (
-    "adapter_model.safetensors", "adapter_config.json", "README.md", "tokenizer.json", "tokenizer_config.json",
-    "contract.json",
-    "special_tokens_map.json", "chat_template.jinja", "generation_config.json", "vocab.json", "merges.txt",
-)  # fmt: skip
+MEMBERS = (*WEIGHT_FILES, "README.md", CONTRACT, "generation_config.json", *TOKENIZER_FILES)
 """What a downloaded adapter may hold, under these names and no others."""
 
 

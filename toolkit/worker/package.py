@@ -17,18 +17,13 @@ from toolkit.evaluation.card_section import card_section
 from toolkit.runs.card import model_card
 from toolkit.runs.contract import CONTRACT, Contract, reference
 from toolkit.runs.durable import durable_write
-from toolkit.runs.exports import FORMS, Form
+from toolkit.runs.exports import FORMS, TOKENIZER_FILES, WEIGHT_FILES, Form
 from toolkit.runs.rundir import RunDir
 from toolkit.worker.model_folder import resolve
 from toolkit.worker.picture import curves_png
 
 Progress = Callable[[str, float], None]
 
-TOKENIZER = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
-)  # fmt: skip
-ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 CARD, PICTURE, SETTINGS = "README.md", "curves.png", "finetuning-toolkit.yml"
 
 
@@ -38,7 +33,7 @@ def build(run: RunDir, config: Config, form: str, staging: Path, progress: Progr
     if form == "adapter":
         inside = staging / "files"
         inside.mkdir()
-        _copy(run.adapter_dir, inside, (*ADAPTER, *TOKENIZER))
+        _copy(run.adapter_dir, inside, (*WEIGHT_FILES, *TOKENIZER_FILES))
         _describe(run, config, FORMS[form], contract, inside)
         _zip(inside, staging / f"adapter-{run.id}.zip")
         shutil.rmtree(inside)
@@ -68,7 +63,7 @@ def _merge(run: RunDir, config: Config, form: Form, staging: Path, progress: Pro
     whole = merged(run, config, folder, form.dtype)
     progress("saving the merged model", 0.4)
     whole.save_pretrained(staging)
-    _copy(run.adapter_dir, staging, TOKENIZER)
+    _copy(run.adapter_dir, staging, TOKENIZER_FILES)
 
 
 def _contract(run: RunDir, config: Config, progress: Progress) -> Contract:
@@ -98,7 +93,7 @@ def _tokenizer_folder(run: RunDir, base: Path) -> Path:
 
 def _describe(run: RunDir, config: Config, form: Form, contract: Contract, folder: Path) -> None:
     if not (folder / "tokenizer_config.json").exists():
-        _copy(resolve(config), folder, TOKENIZER)  # an adapter of old that came without
+        _copy(resolve(config), folder, TOKENIZER_FILES)  # an adapter of old that came without
     durable_write(folder / CONTRACT, contract.dump())
     shutil.copyfile(run.config_path, folder / SETTINGS)
     picture = curves_png(run)
@@ -116,7 +111,7 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
 
 def _zip(folder: Path, target: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
-    if not set(ADAPTER) <= set(names):
+    if not set(WEIGHT_FILES) <= set(names):
         raise RunError("The adapter has no weights.", "Train the run again.")
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
