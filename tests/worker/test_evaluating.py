@@ -171,6 +171,27 @@ def test_a_row_that_can_not_be_asked_stays_a_row(save_dir: Path, tiny_model: Pat
     assert exact.rows == 3
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you tried"),
+    ],
+)
+def test_a_row_without_memory_says_so(error: Exception) -> None:
+    from toolkit.worker.asking import _words
+
+    assert _words(error) == "The memory is not enough for this row."
+
+
+def test_another_error_of_a_row_is_named() -> None:
+    from toolkit.worker.asking import _words
+
+    assert _words(ValueError("no such token\nand more")) == "ValueError: no such token"
+
+
 def test_a_batch_that_fails_is_halved_until_the_row_is_alone(
     save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from toolkit.runs.durable import COMMIT
 from toolkit.runs.rundir import open_run
 from toolkit.worker import dataset, evaluate, generate, likelihood
 from toolkit.worker.engine import Engine
+from toolkit.worker.no_memory import is_no_memory
 from toolkit.worker.stop import Stop, StopAsked
 
 _LOG = logging.getLogger(__name__)
@@ -230,7 +231,7 @@ def _free() -> None:
 
 
 def _words(error: Exception) -> str:
-    first = str(error).strip().splitlines()[:1] or [""]
-    if "out of memory" in first[0].lower() or isinstance(error, MemoryError):
+    if is_no_memory(error):
         return "The memory is not enough for this row."
+    first = str(error).strip().splitlines()[:1] or [""]
     return f"{type(error).__name__}: {first[0][:200]}"

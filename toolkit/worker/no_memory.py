@@ -8,6 +8,17 @@ import torch
 
 from toolkit.worker.payload import RequestError
 
+_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+"""GPU and CPU say it differently: the last two are torch's CPU allocator, on Linux and on Windows."""
+
+
+def is_no_memory(error: BaseException | None) -> bool:
+    """Return whether an allocation failed, on the CPU or on a GPU."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _WORDS)
+
 
 class memory_explained:
     """Turns what torch raises without memory into a RequestError."""
@@ -16,9 +27,7 @@ class memory_explained:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        text = str(error).lower()
-        full = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-        if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and full):
+        if not is_no_memory(error):
             return
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
