@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,23 @@ def test_it_arrives_with_its_card_and_without_rows_paths_or_the_token(
         assert len(json.loads(hub.files[CONTRACT])["golden"]) == 4
     for path in (*run.exports_dir.rglob("*"), run.config_path):
         assert not path.is_file() or b"hf_secret" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt", "folder/inside.txt", ".."])
+def test_a_zip_with_paths_in_it_is_refused(run: RunDir, tmp_path: Path, name: str) -> None:
+    from toolkit.worker.push import gather
+
+    staging = run.exports_dir / ".new"
+    staging.mkdir()
+    with zipfile.ZipFile(staging / "adapter.zip", "w") as archive:
+        archive.writestr(CONTRACT, contract().dump())
+        archive.writestr(name, "content")
+    commit_dir(staging, folder_of(run, "adapter"), {})
+    target = tmp_path / "target"
+    target.mkdir()
+    with pytest.raises(RunError, match="no plain file name"):
+        gather(run, Push("adapter", "me/model"), target)
+    assert not list(target.iterdir()), "nothing is unpacked before every name is checked"
 
 
 def test_what_can_not_be_pushed_is_told(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from toolkit.errors import RunError
@@ -73,6 +74,15 @@ class ExportState:
 
 def folder_of(run: RunDir, form: str) -> Path:
     return run.exports_dir / form
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an export's zip into `folder`. Raises RunError, and unpacks nothing, if a name in it is a path."""
+    with zipfile.ZipFile(archive) as opened:
+        for name in opened.namelist():
+            if name in ("", "..") or PurePosixPath(name).name != name:
+                raise RunError(f"The zip holds '{name[:80]}', which is no plain file name.", "Export it again.")
+        opened.extractall(folder)
 
 
 def progress_path(run: RunDir, form: str) -> Path:

@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 
 from toolkit.config import Config
@@ -20,7 +19,7 @@ from toolkit.evaluation.card_section import card_section
 from toolkit.runs.card import model_card
 from toolkit.runs.contract import CONTRACT, read_contract
 from toolkit.runs.durable import COMMIT, scratch, verify_commit
-from toolkit.runs.exports import FORMS, folder_of, lock_path, tell_progress
+from toolkit.runs.exports import FORMS, folder_of, lock_path, tell_progress, unpack
 from toolkit.runs.hub import HUB, Push, read_request
 from toolkit.runs.lock import WorkerLock
 from toolkit.runs.rundir import RunDir, open_run, read_config
@@ -70,8 +69,7 @@ def gather(run: RunDir, asked: Push, folder: Path) -> None:
     verify_commit(source, own=False)
     archive = next(iter(source.glob("*.zip")), None)
     if archive is not None:
-        with zipfile.ZipFile(archive) as opened:
-            opened.extractall(folder)
+        unpack(archive, folder)
     else:
         shutil.copytree(source, folder, dirs_exist_ok=True)
     for name in AT_HOME:

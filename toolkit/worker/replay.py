@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
@@ -26,7 +25,7 @@ from toolkit.errors import RunError, ToolkitError
 from toolkit.runs.certificate import Certificate, Played, Replay, damaged, judge, write_certificate
 from toolkit.runs.contract import Contract, Golden, read_contract, reference, template_hash
 from toolkit.runs.durable import scratch, verify_commit
-from toolkit.runs.exports import FORMS, Form, certificate_path, commit_hash, folder_of
+from toolkit.runs.exports import FORMS, Form, certificate_path, commit_hash, folder_of, unpack
 from toolkit.runs.recipes import GGUF
 from toolkit.runs.rundir import RunDir, open_run, read_config
 from toolkit.worker import model
@@ -145,11 +144,7 @@ def _unpacked(run: RunDir, form: Form) -> Iterator[Path]:
         yield folder
         return
     with scratch(run.exports_dir / ".replay") as temporary:
-        with zipfile.ZipFile(next(iter(folder.glob("*.zip")))) as archive:
-            for name in archive.namelist():
-                if PurePosixPath(name).name != name:
-                    raise RunError(f"The zip holds '{name[:80]}', which is no plain file name.", "Export it again.")
-            archive.extractall(temporary)
+        unpack(next(iter(folder.glob("*.zip"))), temporary)
         yield temporary
 
 
