@@ -20,12 +20,12 @@ from toolkit.config import Config
 from toolkit.data.sources import open_table
 from toolkit.runs import fork_server
 from toolkit.runs import spare as module
+from toolkit.runs.accelerate_file import worker_environment
 from toolkit.runs.fork_server import LOST, Forked, ForkServer
 from toolkit.runs.lock import is_held, try_lock
 from toolkit.runs.machine import machine_if_known
 from toolkit.runs.rundir import RunDir, create_run
 from toolkit.runs.spare import Spare
-from toolkit.runs.spawn import worker_environment
 from toolkit.runs.status import read_status
 from toolkit.runs.supervisor import Supervisor
 from toolkit.validation import parse

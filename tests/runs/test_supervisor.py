@@ -367,7 +367,7 @@ def test_a_living_run_is_not_deleted_a_dead_one_is(save_dir: Path, supervisor: S
 
 
 def test_the_worker_command_names_no_user_text(save_dir: Path) -> None:
-    from toolkit.runs.spawn import worker_command, worker_environment
+    from toolkit.runs.accelerate_file import worker_command, worker_environment
 
     run = create_run(Config(save_dir=str(save_dir)), None, name="; rm -rf /")
     assert worker_command(run, Config()) == [sys.executable, "-m", "toolkit.worker.train", run.id]

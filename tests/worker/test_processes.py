@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from tests.fakes.training import draft, events_of, make_run, rows, start_worker, train_here
+from toolkit.runs.accelerate_file import worker_command
 from toolkit.runs.durable import verify_commit
 from toolkit.runs.rundir import RunDir, kill_run, read_config
-from toolkit.runs.spawn import worker_command
 from toolkit.runs.status import read_status
 
 pytestmark = pytest.mark.worker

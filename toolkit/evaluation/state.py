@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 from toolkit.errors import RunError
 from toolkit.evaluation.place import Evaluation
+from toolkit.runs.accelerate_file import worker_environment
 from toolkit.runs.events import Event, read_events
 from toolkit.runs.lock import Holder, end_processes, is_held, locked, read_holder
 from toolkit.runs.rundir import read_config
-from toolkit.runs.spawn import detached, reap, worker_environment
+from toolkit.runs.spawn import detached, reap
 
 State = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
 START_SECONDS = 30.0

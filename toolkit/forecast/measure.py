@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from toolkit.config import Config
 from toolkit.data.table import Table
 from toolkit.errors import RunError, ToolkitError
+from toolkit.runs.accelerate_file import worker_environment
 from toolkit.runs.beginnings import link_or_copy
 from toolkit.runs.configfile import dump_config, with_absolute_paths
 from toolkit.runs.durable import durable_write, remove_tree
 from toolkit.runs.explain import explain_exception
 from toolkit.runs.ids import new_id
 from toolkit.runs.rundir import RunDir, save_dir_of
-from toolkit.runs.spawn import detached, worker_environment
+from toolkit.runs.spawn import detached
 
 WORKER = "toolkit.worker.measure"
 RESULT = "measured.json"

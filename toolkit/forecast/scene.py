@@ -21,10 +21,9 @@ from toolkit.forecast.lengths import Lengths, measure_lengths
 from toolkit.forecast.shape import read_shape
 from toolkit.forecast.source import Base, find_base
 from toolkit.runs.accelerate_file import process_count
-from toolkit.runs.machine import Machine
+from toolkit.runs.machine import Machine, training_cores
 from toolkit.runs.rundir import RunDir, read_config
 from toolkit.runs.spare import fits_spare, spare_wanted
-from toolkit.runs.spawn import training_cores
 
 
 @dataclass(frozen=True)

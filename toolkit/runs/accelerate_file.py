@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from typing import Any
 
+import psutil
 import yaml
 
 from toolkit.config import Config
-from toolkit.runs.machine import Machine
+from toolkit.runs.durable import durable_write
+from toolkit.runs.lock import Holder, boot_id
+from toolkit.runs.machine import Machine, machine
+from toolkit.runs.preflight import model_kind
+from toolkit.runs.rundir import RunDir
+from toolkit.runs.spawn import detached, library_environment
 
 CPU_PROCESSES = 2
 
@@ -39,3 +48,43 @@ def accelerate_yaml(config: Config, machine: Machine) -> str:
         "same_network": True,
     }
     return yaml.safe_dump(settings, sort_keys=False)
+
+
+Command = Callable[[RunDir, Config], list[str]]
+"""(run, its config) -> argument list of its worker."""
+
+
+WORKER = "toolkit.worker.train"
+
+
+def worker_command(run: RunDir, config: Config) -> list[str]:
+    """The worker itself, or accelerate's launcher around it; writes the launcher's file into the run.
+
+    Raises RunError when this machine can't be looked at.
+    """
+    if not config.accelerate:
+        return [sys.executable, "-m", WORKER, run.id]
+    durable_write(run.accelerate_path, accelerate_yaml(config, machine(run.save_dir)))
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(run.accelerate_path)]
+    return [*launcher, "-m", WORKER, run.id]
+
+
+def worker_environment(run: RunDir, config: Config, attempt: int) -> dict[str, str]:
+    """This process's environment with what a worker needs: offline unless the model comes from the hub."""
+    processes = process_count(config, None) if config.accelerate else 1
+    libraries = library_environment(hub=model_kind(config) == "hub", processes=processes)
+    return {**libraries, "FTK_SAVE_DIR": str(run.save_dir), "FTK_ATTEMPT": str(attempt)}
+
+
+def spawn(
+    run: RunDir, argv: list[str], environment: dict[str, str], slot: int
+) -> tuple[subprocess.Popen[bytes], Holder]:
+    """Start the process in a session of its own; it keeps the slot's descriptor, and so the slot, for life.
+
+    Returns the process and its description. Raises OSError.
+    """
+    with run.log_path.open("ab") as log:
+        process = detached(argv, environment, log, pass_fds=(slot,))
+    began = psutil.Process(process.pid).create_time()
+    attempt = int(environment["FTK_ATTEMPT"])
+    return process, Holder(process.pid, began, attempt, boot_id(), run.id)

@@ -11,9 +11,9 @@ from typing import ClassVar
 from toolkit.config import Config
 from toolkit.errors import EngineError
 from toolkit.runs import service
+from toolkit.runs.accelerate_file import worker_environment
 from toolkit.runs.rundir import RunDir
 from toolkit.runs.service import Service, ServiceInfo, end, lives
-from toolkit.runs.spawn import worker_environment
 
 __all__ = ["ENGINE", "EngineInfo", "end", "find", "how_to_ask", "last_words", "lives", "one_at_a_time", "spawn"]
 

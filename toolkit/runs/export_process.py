@@ -15,10 +15,11 @@ from pathlib import Path
 import psutil
 
 from toolkit.errors import RunError
+from toolkit.runs.accelerate_file import worker_environment
 from toolkit.runs.exports import ExportState, export_state, known, lock_path
 from toolkit.runs.lock import Holder, boot_id, end_processes, is_held
 from toolkit.runs.rundir import RunDir, read_config
-from toolkit.runs.spawn import detached, reap, worker_environment
+from toolkit.runs.spawn import detached, reap
 
 POLL_SECONDS = 0.2
 START_SECONDS = 30.0

@@ -10,8 +10,6 @@ import sysconfig
 import time
 from pathlib import Path
 
-import psutil
-
 from toolkit.runs.spawn import PROJECT_ROOT
 
 BUILD_SECONDS = 2.0
@@ -33,15 +31,3 @@ def build_id() -> str:
 def installation() -> str:
     """Tells this code's folder and Python's environment from others."""
     return hashlib.sha256(f"{PROJECT_ROOT}\0{sys.prefix}".encode()).hexdigest()[:8]
-
-
-def free_bytes() -> int:
-    """Memory that this machine, or this container, can still give."""
-    free = int(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
-        cache = next(line for line in (group / "memory.stat").open() if line.startswith("inactive_file "))
-    except (OSError, ValueError, StopIteration):
-        return free
-    return min(free, int(limit) - used + int(cache.split()[1])) if limit.isdigit() else free

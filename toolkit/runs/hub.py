@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from toolkit.errors import RunError
+from toolkit.runs.accelerate_file import worker_environment
 from toolkit.runs.durable import durable_write
 from toolkit.runs.export_process import begin
 from toolkit.runs.exports import ExportState, Form, export_state, known, lock_path, pushed_state
 from toolkit.runs.lock import is_held
 from toolkit.runs.rundir import RunDir, read_config
-from toolkit.runs.spawn import worker_environment
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 HUB = Form("hub", "Hugging Face Hub", "A repository of yours on the hub, with the model card.")

@@ -18,6 +18,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import toolkit
 from toolkit.errors import RunError, ToolkitError
 from toolkit.runs.durable import durable_write
@@ -150,3 +152,31 @@ def _key() -> list[str]:
     except PackageNotFoundError:
         torch = "none"
     return [boot_id(), torch, os.environ.get("CUDA_VISIBLE_DEVICES", "")]
+
+
+def free_bytes() -> int:
+    """Memory that this machine, or this container, can still give."""
+    free = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+        cache = next(line for line in (group / "memory.stat").open() if line.startswith("inactive_file "))
+    except (OSError, ValueError, StopIteration):
+        return free
+    return min(free, int(limit) - used + int(cache.split()[1])) if limit.isdigit() else free
+
+
+def training_cores() -> int:
+    """Cores for training: one stays free for the app, except where that would be half of the machine."""
+    cores = usable_cores()
+    return cores - 1 if cores > 3 else cores
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, cut by the container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return max(1, min(cores, int(quota) // int(period))) if quota.isdigit() else cores

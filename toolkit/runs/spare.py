@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 
 from toolkit.config import Config
+from toolkit.runs.accelerate_file import worker_environment
 from toolkit.runs.fork_server import SHORT_BYTES, Forked, ForkServer
-from toolkit.runs.freshness import build_id, free_bytes
+from toolkit.runs.freshness import build_id
 from toolkit.runs.lock import Holder, boot_id
-from toolkit.runs.machine import Machine, machine_if_known
+from toolkit.runs.machine import Machine, free_bytes, machine_if_known
 from toolkit.runs.preflight import model_kind
 from toolkit.runs.rundir import RunDir
-from toolkit.runs.spawn import worker_environment
 
 FIRST_SECONDS = 1.0
 """After the supervisor's start, which begins the app's first page: that one comes first."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ToolkitError
+from toolkit.runs.accelerate_file import Command, spawn, worker_command, worker_environment
 from toolkit.runs.checkpoints import has_room
 from toolkit.runs.closing import close_dead, close_unstarted, read_claim, take_claim
 from toolkit.runs.durable import sweep_aside
@@ -28,7 +29,6 @@ from toolkit.runs.machine import probe_in_background
 from toolkit.runs.queue import in_order
 from toolkit.runs.rundir import RunDir, list_runs, read_config
 from toolkit.runs.spare import Spare, forked_probe, spare_wanted
-from toolkit.runs.spawn import Command, spawn, worker_command, worker_environment
 from toolkit.runs.started import Started
 from toolkit.runs.status import RunStatus, looks, read_status
 

@@ -17,7 +17,8 @@ import psutil
 from toolkit.errors import WarmError
 from toolkit.runs import service
 from toolkit.runs.fork_server import Forked
-from toolkit.runs.freshness import build_id, free_bytes, installation
+from toolkit.runs.freshness import build_id, installation
+from toolkit.runs.machine import free_bytes
 from toolkit.runs.service import Service, ServiceInfo
 from toolkit.runs.spare import server_for
 from toolkit.runs.spawn import library_environment

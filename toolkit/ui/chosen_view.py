@@ -7,8 +7,7 @@ import streamlit as st
 from toolkit.ablation import Variant
 from toolkit.choices import told
 from toolkit.forecast.scene import place_on
-from toolkit.runs.machine import Machine
-from toolkit.runs.spawn import training_cores
+from toolkit.runs.machine import Machine, training_cores
 from toolkit.ui.plain import plain
 from toolkit.ui.settled import settled
 

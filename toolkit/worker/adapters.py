@@ -19,7 +19,7 @@ from peft.utils.save_and_load import set_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from toolkit.errors import EngineError
-from toolkit.runs.freshness import free_bytes
+from toolkit.runs.machine import free_bytes
 from toolkit.worker.adapter_file import RETRAIN, WEIGHTS, AdapterFile, Weights, misfit, read_config, take_biases
 from toolkit.worker.payload import BASE
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
-from toolkit.runs.freshness import free_bytes
+from toolkit.runs.machine import free_bytes
 from toolkit.runs.rundir import RunDir
 from toolkit.worker import build, model
 from toolkit.worker.adapters import trained

@@ -26,7 +26,7 @@ from contextlib import suppress
 from typing import Any
 
 from toolkit.runs.fork_server import GO, SHORT_BYTES, WATCH_SECONDS
-from toolkit.runs.freshness import free_bytes
+from toolkit.runs.machine import free_bytes
 from toolkit.worker import libraries
 
 ALSO = ("transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto", "toolkit.worker.warm")

@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from toolkit.runs.freshness import free_bytes
+from toolkit.runs.machine import free_bytes
 from toolkit.runs.warm_process import SHORT_BYTES, WARM
 from toolkit.worker.desk import Desk, Job
 from toolkit.worker.guard import Guard, error_handlers, read_body

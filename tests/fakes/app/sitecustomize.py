@@ -7,7 +7,7 @@ from pathlib import Path
 
 if {"streamlit", "toolkit"} & set(sys.orig_argv):
     sys.path.insert(0, str(Path.cwd()))
-    from toolkit.runs import spawn
+    from toolkit.runs import accelerate_file
 
-    spawn.WORKER = "tests.fakes.worker"
+    accelerate_file.WORKER = "tests.fakes.worker"
     sys.path.pop(0)
