@@ -27,14 +27,14 @@ import torch
 from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import toolkit.assets
 from tests.fakes.engine_runs import finished_run
 from toolkit import client
 from toolkit.config import InferenceConfig
+from toolkit.paths import ASSETS
 from toolkit.runs.rundir import RunDir, read_config
 from toolkit.worker.model import load_base, load_tokenizer, quiet_libraries
 
-DEMO = Path(toolkit.assets.__file__).parent / "demo-model"
+DEMO = ASSETS / "demo-model"
 SHAPES = {
     "demo": json.loads((DEMO / "config.json").read_text()),
     "wide": {

@@ -30,8 +30,9 @@ from toolkit.config import Config
 from toolkit.data.sources import open_table
 from toolkit.evaluation import place
 from toolkit.evaluation.answers import Answer, AnswerLog, Key, read_answers
-from toolkit.evaluation.place import BASE, Evaluation, Spec
+from toolkit.evaluation.place import Evaluation, Spec
 from toolkit.evaluation.questions import Question, questions
+from toolkit.runs.answerers import BASE
 from toolkit.runs.rundir import RunDir, create_run
 from toolkit.worker import asking
 from toolkit.worker.engine import Engine

@@ -119,7 +119,7 @@ def once(save_dir: Path, epochs: int, safe: bool, rows: int | None = None) -> di
 
 
 def session_end(session: Any) -> Any:
-    from toolkit.worker.session import End
+    from toolkit.worker.session_context import End
 
     del session
     return End("finished", 0)

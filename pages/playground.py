@@ -8,7 +8,7 @@ from toolkit.runs.rundir import list_runs
 from toolkit.ui import chrome, state
 from toolkit.ui.first_visit import hero
 from toolkit.ui.play_view import playground
-from toolkit.ui.run_table import entries
+from toolkit.ui.run_entries import entries
 from toolkit.ui.strip import living
 
 with chrome.page("playground"):

@@ -11,9 +11,10 @@ from toolkit.ui.export_view import export_section
 from toolkit.ui.first_visit import hero
 from toolkit.ui.queue_view import queue_panel
 from toolkit.ui.run_actions import action_row
+from toolkit.ui.run_entries import entries
 from toolkit.ui.run_pick import run_chooser
 from toolkit.ui.run_settings import settings_view
-from toolkit.ui.run_table import entries, live_table
+from toolkit.ui.run_table import live_table
 from toolkit.ui.run_view import live_view
 from toolkit.ui.scroll import scroll_if_asked
 from toolkit.ui.steps import playground_missing

@@ -15,8 +15,9 @@ from toolkit import cli_evaluate
 from toolkit.evaluation import place, prompt_sets, state
 from toolkit.evaluation.answers import Answer, AnswerLog, read_answers
 from toolkit.evaluation.conclude import conclude
-from toolkit.evaluation.place import BASE, Evaluation
+from toolkit.evaluation.place import Evaluation
 from toolkit.evaluation.questions import questions
+from toolkit.runs.answerers import BASE
 from toolkit.runs.events import EventWriter
 from toolkit.runs.rundir import RunDir
 

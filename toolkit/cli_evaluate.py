@@ -26,7 +26,7 @@ from toolkit.evaluation.questions import templates_for
 from toolkit.evaluation.results import Results, read_results
 from toolkit.evaluation.rules import RuleSet, read_rules
 from toolkit.evaluation.verdict import gap_words, sentences, written
-from toolkit.rules import path_fault
+from toolkit.field_types import path_fault
 from toolkit.runs.configfile import load_draft, read_text
 from toolkit.runs.rundir import RunDir, open_run, read_config
 

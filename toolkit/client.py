@@ -20,20 +20,11 @@ from toolkit.errors import EngineError, RunError
 from toolkit.runs import engine_process
 from toolkit.runs.engine_asks import (
     Message,
-    Question,
-    Scored,
-    compare,
-    score,
-    stream_chat,
-    stream_completion,
 )
 from toolkit.runs.engine_http import (
     CONNECT_SECONDS,
     QUICK_SECONDS,
     SILENCE_SECONDS,
-    Delta,
-    Done,
-    Token,
     checked,
     session,
 )
@@ -41,14 +32,6 @@ from toolkit.runs.engine_process import EngineInfo, find
 from toolkit.runs.machine import Machine, machine_if_known
 from toolkit.runs.rundir import open_run, read_config
 
-__all__ = [
-    "BASE", "Delta", "Done", "EngineInfo", "EngineStatus", "Question", "Rendered", "Scored", "Token", "base_key",
-    "compare", "find", "load_run", "models", "render", "score", "serve_foreground", "start", "status", "stop",
-    "stream_chat", "stream_completion", "wait_ready",
-]  # fmt: skip
-
-BASE = "base"
-"""The model name of the base without any adapter."""
 POLL_SECONDS = 0.2
 
 

@@ -15,8 +15,30 @@ from typing import Annotated, List, Literal, Optional, Union
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from toolkit import rules, schema_added
-from toolkit.schema_types import DataPath, HfModelPath, Index, ModuleName, Section, Size, Template, number_from_text
+from toolkit.errors import Problem
+from toolkit.field_types import (
+    BIASES,
+    FAULTS,
+    OPTIMIZERS,
+    QUANT_TYPES,
+    SCHEDULERS,
+    TASK_TYPES,
+    Character,
+    CodecName,
+    DataPath,
+    HfModelPath,
+    Index,
+    ModuleName,
+    Name,
+    Section,
+    Size,
+    Template,
+    all_linear,
+    dtype_name,
+    each_of,
+    number_from_text,
+    one_of,
+)
 
 SCHEMA_VERSION = 1
 """Written into the first line of every config file; a newer one is refused, never guessed at."""
@@ -58,19 +80,41 @@ class DataConfig(Section):
         "the same across runs",
     )
     # added
-    accepted: schema_added.Accepted = None
-    use_chat_template: schema_added.UseChatTemplate = None
-    messages: schema_added.Messages = None
-    test_path: schema_added.TestPath = None
-    stratify: schema_added.Stratify = False
-    encoding: schema_added.Encoding = None
-    delimiter: schema_added.Delimiter = None
-    rows_from: schema_added.RowsFrom = None
-    flatten: schema_added.Flatten = False
-    bad_rows: schema_added.BadRows = None
-    repair_text: schema_added.RepairText = False
+    accepted: Optional[List[Name]] = Field(None, description="Hard stops that you have looked at and mean")
+    use_chat_template: Optional[bool] = Field(
+        None, description="Wrap prompt and completion in the tokenizer's chat template; empty means: when it has one"
+    )
+    messages: Optional[Name] = Field(
+        None,
+        description="Column that holds whole conversations (lists of role and content): every answer of the assistant "
+        "is learned, and the two templates are not used",
+    )
+    test_path: Optional[HfModelPath] = Field(
+        None, description="Path to a file with the test rows; all rows of the data are then trained on"
+    )
+    stratify: Optional[bool] = Field(
+        False, description="Keep the shares of the answers alike in training and test set, where there are few answers"
+    )
+    encoding: Optional[CodecName] = Field(
+        None, description="Text encoding of the file, e.g. cp1252; empty means: find out, and ask when in doubt"
+    )
+    delimiter: Optional[Character] = Field(
+        None, description="Character between the cells of a CSV file; empty means: find out"
+    )
+    rows_from: Optional[Name] = Field(
+        None, description="Key of the list that holds the rows, in a JSON file with several lists"
+    )
+    flatten: Optional[bool] = Field(
+        False, description="Make a column of each value inside a JSON object, named outer.inner"
+    )
+    bad_rows: Optional[Literal["skip", "fill"]] = Field(
+        None, description="Rows that don't fit: leave them out, or treat their missing cells as empty; empty: refuse"
+    )
+    repair_text: Optional[bool] = Field(
+        False, description="Replace what is no character by U+FFFD and take NUL characters out, instead of refusing"
+    )
 
-    _accepted = field_validator("accepted")(rules.each_of(rules.FAULTS))
+    _accepted = field_validator("accepted")(each_of(FAULTS))
 
 
 class BitsAndBytesConfig(Section):
@@ -101,8 +145,8 @@ class BitsAndBytesConfig(Section):
         "quantized again",
     )
 
-    _dtype = field_validator("bnb_4bit_compute_dtype", mode="before")(rules.dtype_name)
-    _quant_type = field_validator("bnb_4bit_quant_type")(rules.one_of(rules.QUANT_TYPES))
+    _dtype = field_validator("bnb_4bit_compute_dtype", mode="before")(dtype_name)
+    _quant_type = field_validator("bnb_4bit_quant_type")(one_of(QUANT_TYPES))
 
 
 class ModelConfig(Section):
@@ -117,7 +161,7 @@ class ModelConfig(Section):
         default_factory=lambda: BitsAndBytesConfig(), description="Bits and Bytes configuration"
     )
 
-    _device_map = field_validator("device_map", mode="before")(rules.device_map)
+    _device_map = field_validator("device_map", mode="before")(device_map)
 
 
 class LoraConfig(Section):
@@ -141,9 +185,9 @@ class LoraConfig(Section):
     layers_to_transform: Optional[Union[List[Index], Index]] = Field(None, description="The layer indexes to transform")
     layers_pattern: Optional[ModuleName] = Field(None, description="The layer pattern name")
 
-    _all_linear = field_validator("target_modules", mode="before")(rules.all_linear)
-    _task_type = field_validator("task_type")(rules.one_of(rules.TASK_TYPES))
-    _bias = field_validator("bias")(rules.one_of(rules.BIASES))
+    _all_linear = field_validator("target_modules", mode="before")(all_linear)
+    _task_type = field_validator("task_type")(one_of(TASK_TYPES))
+    _bias = field_validator("bias")(one_of(BIASES))
 
 
 class TrainingArgs(Section):
@@ -166,13 +210,21 @@ class TrainingArgs(Section):
     lr_scheduler_type: Optional[str] = Field("cosine", description="Learning rate scheduler type")
     # added
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of the adapter's first weights, data order and dropout")
-    eval_steps: schema_added.EvalSteps = None
-    save_steps: schema_added.SaveSteps = None
-    early_stopping_patience: schema_added.EarlyStoppingPatience = None
-    load_best_at_end: schema_added.LoadBestAtEnd = False
+    eval_steps: Optional[int] = Field(
+        None, ge=1, description="Steps between two evaluations on the test set; empty means: about ten times a run"
+    )
+    save_steps: Optional[int] = Field(
+        None,
+        ge=1,
+        description="Steps between two checkpoints; empty means: so often that a crash costs at most a minute of work",
+    )
+    early_stopping_patience: Optional[int] = Field(
+        None, ge=1, description="Training ends after so many evaluations without a lower test loss; empty means: never"
+    )
+    load_best_at_end: bool = Field(False, description="Keep the weights with the lowest test loss, not the last ones")
 
-    _optim = field_validator("optim")(rules.one_of(rules.OPTIMIZERS))
-    _scheduler = field_validator("lr_scheduler_type")(rules.one_of(rules.SCHEDULERS))
+    _optim = field_validator("optim")(one_of(OPTIMIZERS))
+    _scheduler = field_validator("lr_scheduler_type")(one_of(SCHEDULERS))
 
 
 class SftArgs(Section):
@@ -186,8 +238,12 @@ class SftArgs(Section):
         "performance for instruction fine-tuning.",
     )
     # added
-    completion_only_loss: schema_added.CompletionOnlyLoss = True
-    packing: schema_added.Packing = None
+    completion_only_loss: bool = Field(True, description="Learn the completion alone; off: the prompt too")
+    packing: Optional[Literal["grouped", "packed"]] = Field(
+        None,
+        description="How examples share a batch: like lengths together, or packed into full rows, where the batch size "
+        "counts rows; empty means: grouped",
+    )
 
 
 class TrainingConfig(Section):
@@ -196,8 +252,12 @@ class TrainingConfig(Section):
     training_args: TrainingArgs = Field(default_factory=lambda: TrainingArgs(), description="Training arguments")
     sft_args: SftArgs = Field(default_factory=lambda: SftArgs(), description="SFT arguments")
     # added
-    pinned_prompts: schema_added.PinnedPrompts = None
-    pinned_rows: schema_added.PinnedRows = 4
+    pinned_prompts: Optional[List[Template]] = Field(
+        None, max_length=10, description="Prompts that the run answers at every evaluation, to see the answers change"
+    )
+    pinned_rows: int = Field(
+        4, ge=0, le=10, description="Test rows that are answered with the pinned prompts; all together at most 10"
+    )
 
 
 class InferenceConfig(Section):
@@ -229,12 +289,16 @@ class Config(Section):
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig(), description="Training configuration")
     inference: InferenceConfig = Field(default_factory=lambda: InferenceConfig(), description="Inference configuration")
     # added
-    autopilot: schema_added.Autopilot = True
-    num_processes: schema_added.NumProcesses = None
+    autopilot: bool = Field(
+        True, description="Go on by itself after a crash; after running out of memory, with fewer rows at a time"
+    )
+    num_processes: Optional[int] = Field(
+        None, ge=1, le=1024, description="Processes that accelerate starts; empty means: one a GPU, or two on a CPU"
+    )
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Config:
-        found = rules.contradictions(self)
+        found = contradictions(self)
         if found:
             # the problems travel in ctx, so that validation.py can put each under its own field
             raise PydanticCustomError(
@@ -243,3 +307,60 @@ class Config(Section):
                 {"summary": "; ".join(str(problem) for problem in found), "problems": found},
             )
         return self
+
+
+def contradictions(config: Config) -> list[Problem]:
+    """Every pair of settings that can't both hold, each reported under each of its fields."""
+    args, bnb = config.training.training_args, config.model.bitsandbytes
+    found: list[Problem] = []
+
+    def both(first: str, second: str, message: str, hint: str) -> None:
+        found.extend(Problem(path, message, hint) for path in (first, second))
+
+    if args.bf16 and args.fp16:
+        here = "training.training_args."
+        both(here + "bf16", here + "fp16", "bf16 and fp16 are both on.", "Switch one of them off.")
+    if config.model.quantize and bnb.load_in_8bit and bnb.load_in_4bit:
+        here = "model.bitsandbytes."
+        both(here + "load_in_8bit", here + "load_in_4bit", "8-bit and 4-bit are both on.", "Switch one of them off.")
+    if config.model.quantize and not (bnb.load_in_8bit or bnb.load_in_4bit):
+        found.append(
+            Problem("model.quantize", "Quantization is on, but neither 8-bit nor 4-bit is.", "Switch one of them on.")
+        )
+    found.extend(_lora_contradictions(config))
+    if config.inference.do_sample and config.inference.temperature == 0:
+        found.append(
+            Problem("inference.temperature", "Sampling can't use temperature 0.", "Raise it, or switch sampling off.")
+        )
+    if isinstance(config.data.train_size, float) and isinstance(config.data.test_size, float):
+        total = config.data.train_size + config.data.test_size
+        if total > 1 + 1e-9:
+            both(
+                "data.train_size", "data.test_size",
+                f"Train and test together are {total:.4g} of the data.", "Together they may be at most 1.",
+            )  # fmt: skip
+    if config.ablation.use_ablate and not (config.ablation.study_name or "").strip():
+        found.append(Problem("ablation.study_name", "The study has no name.", "Type one."))
+    return found
+
+
+def _lora_contradictions(config: Config) -> list[Problem]:
+    lora = config.lora
+    found: list[Problem] = []
+    if lora.layers_pattern is not None and lora.layers_to_transform is None:
+        found.append(
+            Problem(
+                "lora.layers_pattern",
+                f"The layer pattern '{lora.layers_pattern}' has no effect without layer indexes.",
+                "Fill layers_to_transform, or empty this.",
+            )
+        )
+    targets = lora.target_modules
+    if targets is not None and not targets:
+        found.append(Problem("lora.target_modules", "The list is empty.", "Name modules, or reset it."))
+    if targets and "all-linear" in targets and len(targets) > 1:
+        found.append(Problem("lora.target_modules", "all-linear stands beside other names.", "Keep it alone."))
+    if targets == ["all-linear"] and lora.layers_to_transform is not None:
+        message = "Layer indexes can't be used with all-linear."
+        found.append(Problem("lora.layers_to_transform", message, "Name the target modules, e.g. q_proj and v_proj."))
+    return found

@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from toolkit import rules
 from toolkit.config import Config
 from toolkit.errors import ConfigError, Problem
 
@@ -54,7 +53,7 @@ def validate(draft: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
         if not any(detail["type"] == "contradiction" for detail in error.errors()):
             problems += _contradictions_despite(draft, error)
         return None, _unique(problems)
-    return config, rules.remarks(config)
+    return config, remarks(config)
 
 
 def parse(draft: Mapping[str, Any]) -> Config:
@@ -147,3 +146,29 @@ def _unique(problems: list[Problem]) -> list[Problem]:
         key = (problem.path, problem.message if "all-linear" in problem.message else "")
         seen.setdefault(key, problem)
     return list(seen.values())
+
+
+def remarks(config: Config) -> list[Problem]:
+    """Settings that are valid and do not do what they seem to: warnings, each under its field."""
+    args = config.training.training_args
+    found: list[Problem] = []
+
+    def warn(path: str, message: str, hint: str = "") -> None:
+        found.append(Problem(path, message, hint, "warning"))
+
+    if args.lr_scheduler_type == "constant" and args.warmup_ratio:
+        hint = "Choose constant_with_warmup to use it."
+        warn("training.training_args.warmup_ratio", "The constant scheduler ignores the warm-up.", hint)
+    inference = config.inference
+    if not inference.do_sample:
+        changed = inference.temperature not in (None, 1.0) or inference.top_p not in (None, 1.0)
+        changed = changed or inference.top_k not in (None, type(inference)().top_k)
+        if changed or inference.epsilon_cutoff or inference.eta_cutoff:
+            message = "Without sampling, temperature, top p, top k and the cutoffs have no effect."
+            warn("inference.do_sample", message, "Switch sampling on to use them.")
+    bnb = config.model.bitsandbytes
+    if not config.model.quantize and bnb != type(bnb)():
+        warn("model.quantize", "The bitsandbytes settings are ignored while quantization is off.")
+    if config.num_processes is not None and not config.accelerate:
+        warn("num_processes", "It has no effect while accelerate is off.")
+    return found

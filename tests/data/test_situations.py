@@ -30,6 +30,7 @@ from toolkit.data.table import load_table
 from toolkit.data.uploads import store
 from toolkit.errors import DataError
 from toolkit.forms.draft import default_draft
+from toolkit.forms.model_source import ASSETS
 from toolkit.runs import preflight
 from toolkit.runs.configfile import dump_draft
 from toolkit.runs.events import EventWriter
@@ -195,7 +196,7 @@ def test_symbolic_links_are_refused_by_their_path(desk: Desk) -> None:
     """Row 57. A link inside a model's folder is `worker/test_model.py`'s."""
     (desk.folder / "real.csv").write_text(TEN)
     (desk.folder / "rows.csv").symlink_to(desk.folder / "real.csv")
-    model = shutil.copytree(preflight.ASSETS / "demo-model", desk.folder / "model")
+    model = shutil.copytree(ASSETS / "demo-model", desk.folder / "model")
     (desk.folder / "link").symlink_to(model)
     shutil.copytree(desk.save_dir / "runs", desk.folder / "others")
     (desk.save_dir / "runs" / "20260101-000000-aaaa").symlink_to(desk.folder / "others")

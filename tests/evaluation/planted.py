@@ -10,10 +10,11 @@ from toolkit.config import Config
 from toolkit.evaluation import place
 from toolkit.evaluation.answers import Answer, AnswerLog, Probed, read_answers
 from toolkit.evaluation.conclude import conclude
-from toolkit.evaluation.place import BASE, Evaluation, Spec
+from toolkit.evaluation.place import Evaluation, Spec
 from toolkit.evaluation.questions import questions
 from toolkit.evaluation.results import Results
 from toolkit.evaluation.rules import RuleSet
+from toolkit.runs.answerers import BASE
 from toolkit.runs.rundir import RunDir, create_run
 
 Pair = tuple[str, str, str]

@@ -14,12 +14,13 @@ from toolkit.evaluation.answers import Answer, AnswerLog, read_answers
 from toolkit.evaluation.card_section import card_section
 from toolkit.evaluation.conclude import conclude
 from toolkit.evaluation.measures import BY_NAME
-from toolkit.evaluation.place import BASE, Spec
+from toolkit.evaluation.place import Spec
 from toolkit.evaluation.questions import questions
 from toolkit.evaluation.results import Flips, read_results
 from toolkit.evaluation.rows import against, read_rows
 from toolkit.evaluation.rules import read_rules
 from toolkit.evaluation.verdict import sentences, written
+from toolkit.runs.answerers import BASE
 from toolkit.runs.card import model_card
 from toolkit.runs.durable import commit_dir
 from toolkit.runs.exports import FORMS

@@ -16,9 +16,10 @@ from toolkit.evaluation import place, prompt_sets, state
 from toolkit.evaluation.answers import Answer, AnswerLog, Probed, read_answers
 from toolkit.evaluation.busy import models_lock
 from toolkit.evaluation.conclude import conclude
-from toolkit.evaluation.place import BASE, Evaluation, Spec
+from toolkit.evaluation.place import Evaluation, Spec
 from toolkit.evaluation.questions import questions
 from toolkit.evaluation.rules import read_rules
+from toolkit.runs.answerers import BASE
 from toolkit.runs.events import EventWriter
 from toolkit.runs.lock import WorkerLock
 from toolkit.runs.rundir import RunDir

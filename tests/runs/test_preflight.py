@@ -14,10 +14,11 @@ from toolkit.data.sources import open_table
 from toolkit.data.table import Table
 from toolkit.errors import Problem
 from toolkit.forms.draft import put
+from toolkit.forms.model_source import model_kind
 from toolkit.runs import preflight as module
 from toolkit.runs.accelerate_file import accelerate_yaml, process_count
 from toolkit.runs.machine import Gpu, Machine
-from toolkit.runs.preflight import asks_machine, model_kind, preflight
+from toolkit.runs.preflight import asks_machine, preflight
 from toolkit.validation import parse
 
 CPU = Machine(2, 16 * 10**9, bitsandbytes=True)

@@ -10,8 +10,9 @@ import pandas as pd
 from toolkit.forms.draft import default_draft
 from toolkit.runs.rundir import RunDir
 from toolkit.runs.status import RunStatus
+from toolkit.ui.run_entries import Entry
 from toolkit.ui.run_facts import Facts
-from toolkit.ui.run_table import Entry, as_row
+from toolkit.ui.run_table import as_row
 from toolkit.ui.run_view import LOG_LINES, pace, tail
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from toolkit.forms.draft import default_draft
 from toolkit.runs.rundir import RunDir
 from toolkit.runs.status import RunStatus
+from toolkit.ui.run_entries import Entry
 from toolkit.ui.run_facts import Facts
-from toolkit.ui.run_table import Entry
 from toolkit.ui.study_view import best_words, labelled
 
 

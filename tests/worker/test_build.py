@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from toolkit import rules
 from toolkit.config import Config
 from toolkit.data.faults import Fault, blocking
 from toolkit.data.rendering import renderer_of
 from toolkit.data.split import plan_split
 from toolkit.data.table import Table
+from toolkit.field_types import OPTIMIZERS, SCHEDULERS
 from toolkit.forms.draft import put
 
 pytestmark = pytest.mark.worker
@@ -306,13 +306,13 @@ def test_vocabularies_are_those_of_the_installed_transformers() -> None:
     from transformers.training_args import OptimizerNames
 
     optimizers = {name.value for name in OptimizerNames}
-    assert set(rules.OPTIMIZERS) <= optimizers, set(rules.OPTIMIZERS) - optimizers
+    assert set(OPTIMIZERS) <= optimizers, set(OPTIMIZERS) - optimizers
     schedulers = {name.value for name in SchedulerType}
-    assert set(rules.SCHEDULERS) <= schedulers
-    assert len(rules.OPTIMIZERS) > 10
+    assert set(SCHEDULERS) <= schedulers
+    assert len(OPTIMIZERS) > 10
 
 
-@pytest.mark.parametrize("name", rules.OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_steps_on_a_cpu(name: str) -> None:
     import torch
     from transformers import Trainer

@@ -14,10 +14,11 @@ from tests.fakes.training import make_table, own_signals
 from toolkit.config import Config
 from toolkit.evaluation import place, state
 from toolkit.evaluation.answers import read_answers
-from toolkit.evaluation.place import BASE, Evaluation, Spec
+from toolkit.evaluation.place import Evaluation, Spec
 from toolkit.evaluation.results import Flips, Results, read_results
 from toolkit.evaluation.rows import read_rows
 from toolkit.evaluation.rules import read_rules
+from toolkit.runs.answerers import BASE
 from toolkit.runs.events import read_events
 from toolkit.runs.rundir import RunDir, create_run
 

@@ -18,6 +18,7 @@ from toolkit.data.sources import open_table
 from toolkit.forms.presets import presets
 from toolkit.runs.rundir import list_runs, read_config
 from toolkit.runs.status import read_status
+from toolkit.worker.hard_stops import answer
 
 pytestmark = pytest.mark.worker
 
@@ -41,7 +42,7 @@ def found(
         "training": {"sft_args": {"max_seq_length": 200, **sft}},
     }
     faults._KEPT.clear()
-    value = faults.answer({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
+    value = answer({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
     return {fault.kind: fault for fault in (Fault.read(body) for body in value["faults"])}
 
 
@@ -52,7 +53,7 @@ def tokens(model: Path, text: str) -> int:
 
 
 def test_the_names_are_those_that_settings_accept() -> None:
-    from toolkit.rules import FAULTS
+    from toolkit.field_types import FAULTS
     from toolkit.worker.fault_rules import RULES
 
     assert set(FAULTS) == {name for name, kind in KINDS.items() if kind.judgement}
@@ -69,7 +70,6 @@ def test_what_ships_has_none(preset: Any, tmp_path: Path) -> None:
     from toolkit.ablation import expand
     from toolkit.forms import exchange
     from toolkit.runs.configfile import read_text
-    from toolkit.worker import faults
 
     imported = exchange.read(read_text(preset.path))
     config = expand(imported.draft, imported.grid)[0].config
@@ -77,7 +77,7 @@ def test_what_ships_has_none(preset: Any, tmp_path: Path) -> None:
         pytest.skip("its model is on the hub")
     table = open_table(config.data, tmp_path)
     body = {"config": config.model_dump(mode="json"), "table": str(table.path)}
-    assert faults.answer(body, Quiet())["faults"] == []  # type: ignore[arg-type]
+    assert answer(body, Quiet())["faults"] == []  # type: ignore[arg-type]
 
 
 def test_prompt_longer_than_the_limit(tiny_plain_model: Path, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_large_tables_are_sampled_and_say_so(
         "model": {"hf_model_ckpt": str(tiny_plain_model)},
     }
     faults._KEPT.clear()
-    value = faults.answer({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
+    value = answer({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
     assert (value["checked"], value["usable"]) == (10, 24)
     fault = Fault.read(value["faults"][0])
     assert fault.count == 10

@@ -11,6 +11,7 @@ import pytest
 from tests.fakes.training import draft, make_run, rows
 from toolkit.config import Config
 from toolkit.runs.rundir import RunDir, read_config
+from toolkit.worker.session_context import Session
 
 pytestmark = pytest.mark.worker
 
@@ -54,7 +55,7 @@ def first_batch(run: RunDir) -> list[tuple[list[int], list[int]]]:
     config = read_config(run)
     folder = model.resolve(config)
     tokenizer = model.load_tokenizer(config, folder)
-    said = session.Session(run, config, lambda *_, **__: None, Stop(run.stop_path))
+    said = Session(run, config, lambda *_, **__: None, Stop(run.stop_path))
     write_splits(
         run, config, open_source(run, config), tokenizer, session._length(config, folder, said.tell), said.tell
     )
@@ -178,7 +179,7 @@ def test_the_collator_is_the_trainer_s_own(tiny_model: Path, save_dir: Path) -> 
     run = run_of(save_dir, tiny_model, 200)
     config = read_config(run)
     tokenizer = model.load_tokenizer(config)
-    said = session.Session(run, config, lambda *_, **__: None, Stop(run.stop_path))
+    said = Session(run, config, lambda *_, **__: None, Stop(run.stop_path))
     write_splits(run, config, open_source(run, config), tokenizer, 200, said.tell)
     trainer = session.make_trainer(said, model.place(config), model.resolve(config), tokenizer, *read_splits(run))
     assert trainer.data_collator == collator(tokenizer)

@@ -20,8 +20,8 @@ from toolkit.data.limits import Offer, UnreadableError
 from toolkit.data.reader import PROGRESS, REPORT, TABLE
 from toolkit.data.watch import Stopped, Tell, Watch
 from toolkit.errors import DataError
+from toolkit.paths import PROJECT_ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "SYSTEMROOT")
 _FIXED = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # the other pools reserve gigabytes of address space
@@ -63,14 +63,14 @@ def answer_of_child(
     hears what the child leaves about its progress.
     """
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    env = {**kept, **_FIXED, "PYTHONPATH": str(ROOT), **(environment or {})}
+    env = {**kept, **_FIXED, "PYTHONPATH": str(PROJECT_ROOT), **(environment or {})}
     log = folder / "stderr.log"
     with tempfile.TemporaryFile() as asked, log.open("wb") as errors:
         asked.write(request.encode())
         asked.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-m", module],
-            stdin=asked, stdout=subprocess.DEVNULL, stderr=errors, cwd=ROOT, env=env, start_new_session=True,
+            stdin=asked, stdout=subprocess.DEVNULL, stderr=errors, cwd=PROJECT_ROOT, env=env, start_new_session=True,
         )  # fmt: skip
         _wait(process, limit_s, doing, stop, lambda: _hear(folder, tell))
     report = folder / REPORT

@@ -28,11 +28,11 @@ from toolkit.data.uploads import Source, adopt, hashed, publish, uploads_dir
 from toolkit.data.versions import open_version
 from toolkit.data.watch import Watch
 from toolkit.errors import DataError
+from toolkit.paths import ASSETS
 
 READER_VERSION = 3
 """Part of a kept table's name: raise it when the reader reads a file differently, and old tables are read anew."""
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
 HUB_SECONDS = 3_600
 _BUNDLED_NAME = re.compile(r"[a-z0-9-]+\.(csv|json|jsonl)")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")

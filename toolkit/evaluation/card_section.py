@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from toolkit.errors import ToolkitError
 from toolkit.evaluation.answers import read_answers
 from toolkit.evaluation.measures import BY_NAME
-from toolkit.evaluation.place import BASE, Evaluation, evaluations, read_spec
+from toolkit.evaluation.place import Evaluation, evaluations, read_spec
 from toolkit.evaluation.results import Figure, Results, read_results
 from toolkit.evaluation.verdict import gap_words, with_interval
+from toolkit.runs.answerers import BASE
 from toolkit.runs.card import inline_code
 from toolkit.runs.durable import COMMIT
 from toolkit.runs.rundir import RunDir

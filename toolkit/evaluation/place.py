@@ -30,8 +30,6 @@ from toolkit.runs.ids import is_id, new_id
 from toolkit.runs.lock import is_held
 from toolkit.runs.rundir import RunDir
 
-BASE = "base"
-"""The base model's name among the models of an evaluation; the others are run ids."""
 SCHEMA = 1
 DEFAULT_ROWS = 500
 SourceKind = Literal["test", "file", "prompts"]

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from itertools import islice
-from pathlib import Path
 
-import toolkit.assets
 from toolkit.assets.corpus import documents
+from toolkit.paths import ASSETS
 
 DEMO = "bundled:demo-model"
 DEMO_SEED = 918_273
@@ -22,5 +21,5 @@ def passages(checkpoint: str) -> list[str]:
     """The texts for a base model, named as in the settings."""
     if checkpoint == DEMO:
         return [text for text, _ in islice(documents(DEMO_SEED), DEMO_PASSAGES)]
-    path = Path(toolkit.assets.__file__).parent / "probe.json"
+    path = ASSETS / "probe.json"
     return [str(text) for text in json.loads(path.read_text(encoding="utf-8"))]

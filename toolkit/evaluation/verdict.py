@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from toolkit.evaluation.intervals import FEWEST
 from toolkit.evaluation.measures import BY_NAME, Measure
-from toolkit.evaluation.place import BASE
 from toolkit.evaluation.results import Difference, Figure, Flips, GateFigure, Results, Value, Verdict
 from toolkit.evaluation.rules import Gate
+from toolkit.runs.answerers import BASE
 
 HEADLINES = ("exact_match", "json_fields", "token_f1", "loss", "perplexity")
 """The verdict rests on the first of these that says anything about these rows."""

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
-from toolkit.runs.preflight import bundled_folder, model_kind
+from toolkit.forms.model_source import bundled_folder, model_kind
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 PATIENCE_S = 5.0

@@ -10,8 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from toolkit import rules
 from toolkit.config import BUNDLED
+from toolkit.field_types import (
+    BIASES,
+    COMPUTE_DTYPES,
+    DEVICE_MAPS,
+    FAULTS,
+    OPTIMIZERS,
+    QUANT_TYPES,
+    SCHEDULERS,
+    TASK_TYPES,
+)
 from toolkit.forms.draft import get
 from toolkit.forms.spec import by_path, leaves
 from toolkit.forms.written import say
@@ -116,17 +125,17 @@ _TABLE: dict[str, Place] = {
     "data.bad_rows": Place("data", "Rows that don't fit", "advanced", empty="refuse the file", words={
         "skip": "leave them out", "fill": "missing cells are empty"}),
     "data.repair_text": Place("data", "Replace what is no text", "advanced", switch=True, empty="off"),
-    "data.accepted": Place("data", "Accepted hard stops", "advanced", rules.FAULTS, empty="none"),
+    "data.accepted": Place("data", "Accepted hard stops", "advanced", FAULTS, empty="none"),
     "model.hf_model_ckpt": Place("model", "Base model", suggestions=MODELS, empty="the bundled demo model"),
-    "model.device_map": Place("model", "Device", suggestions=(*rules.DEVICE_MAPS, "cuda:0"),
+    "model.device_map": Place("model", "Device", suggestions=(*DEVICE_MAPS, "cuda:0"),
                               empty="the first GPU, else the CPU"),
     "model.quantize": Place("quantization", "Quantize the base model", switch=True, empty="off"),
     _BNB + "load_in_4bit": Place("quantization", "4-bit", shown_when=_QUANTIZED),
     _BNB + "load_in_8bit": Place("quantization", "8-bit", shown_when=_QUANTIZED),
-    _BNB + "bnb_4bit_quant_type": Place("quantization", "4-bit number format", suggestions=rules.QUANT_TYPES,
+    _BNB + "bnb_4bit_quant_type": Place("quantization", "4-bit number format", suggestions=QUANT_TYPES,
                                         shown_when=_IN_4, words={"nf4": "NF4", "fp4": "FP4"}),
     _BNB + "bnb_4bit_compute_dtype": Place("quantization", "4-bit computing precision",
-                                           suggestions=rules.COMPUTE_DTYPES, shown_when=_IN_4),
+                                           suggestions=COMPUTE_DTYPES, shown_when=_IN_4),
     _BNB + "bnb_4bit_use_double_quant": Place("quantization", "Double quantization", shown_when=_IN_4),
     _BNB + "llm_int8_threshold": Place("quantization", "8-bit outlier threshold", shown_when=_IN_8),
     _BNB + "llm_int8_skip_modules": Place("quantization", "Modules kept in full precision", "advanced", ("lm_head",),
@@ -139,8 +148,8 @@ _TABLE: dict[str, Place] = {
     "lora.lora_dropout": Place("lora", "Dropout"),
     "lora.target_modules": Place("lora", "Target modules", suggestions=("all-linear", *MODULES),
                                  empty="the usual modules of the model's architecture"),
-    "lora.bias": Place("lora", "Train biases", "advanced", rules.BIASES),
-    "lora.task_type": Place("lora", "Task type", "advanced", rules.TASK_TYPES),
+    "lora.bias": Place("lora", "Train biases", "advanced", BIASES),
+    "lora.task_type": Place("lora", "Task type", "advanced", TASK_TYPES),
     "lora.modules_to_save": Place("lora", "Modules trained in full", "advanced", ("embed_tokens", "lm_head"),
                                   empty="none"),
     "lora.layers_to_transform": Place("lora", "Layers", "advanced", empty="every layer"),
@@ -151,9 +160,9 @@ _TABLE: dict[str, Place] = {
     _ARGS + "learning_rate": Place("training", "Learning rate"),
     _ARGS + "per_device_train_batch_size": Place("training", "Batch size", unit="examples per device"),
     _ARGS + "gradient_accumulation_steps": Place("training", "Gradient accumulation", unit="batches per step"),
-    _ARGS + "lr_scheduler_type": Place("training", "Learning rate schedule", suggestions=rules.SCHEDULERS),
+    _ARGS + "lr_scheduler_type": Place("training", "Learning rate schedule", suggestions=SCHEDULERS),
     _ARGS + "warmup_ratio": Place("training", "Warm-up", unit="share of all steps"),
-    _ARGS + "optim": Place("training", "Optimizer", "advanced", rules.OPTIMIZERS, empty="AdamW in one kernel"),
+    _ARGS + "optim": Place("training", "Optimizer", "advanced", OPTIMIZERS, empty="AdamW in one kernel"),
     _ARGS + "max_grad_norm": Place("training", "Gradient clipping", "advanced", unit="largest norm"),
     "training.sft_args.neftune_noise_alpha": Place("training", "NEFTune noise", "advanced", empty="no noise"),
     _ARGS + "seed": Place("training", "Training seed", "advanced"),

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.forms import draft as drafts
+from toolkit.paths import PRESETS
 from toolkit.runs.configfile import load_draft
-
-FOLDER = Path(__file__).resolve().parent.parent / "presets"
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Preset:
 @cache
 def presets() -> tuple[Preset, ...]:
     """Every preset, by file name. Raises ConfigError for a file that is not YAML."""
-    return tuple(_read(path) for path in sorted(FOLDER.glob("*.yml")))
+    return tuple(_read(path) for path in sorted(PRESETS.glob("*.yml")))
 
 
 def apply(preset: Preset, draft: Mapping[str, Any]) -> drafts.Draft:

@@ -11,10 +11,10 @@ import psutil
 import yaml
 
 from toolkit.config import Config
+from toolkit.forms.model_source import model_kind
 from toolkit.runs.durable import durable_write
 from toolkit.runs.lock import Holder, boot_id
 from toolkit.runs.machine import Machine, machine
-from toolkit.runs.preflight import model_kind
 from toolkit.runs.rundir import RunDir
 from toolkit.runs.spawn import detached, library_environment
 

@@ -13,6 +13,9 @@ from toolkit.errors import RunError
 from toolkit.runs.checkpoints import checkpoint_path, kept
 from toolkit.runs.rundir import RunDir
 
+BASE = "base"
+"""The name of the base model without any adapter; no run id is as short."""
+
 NAME = r"[a-z0-9-]{1,40}(@[0-9]{1,12})?"
 _NAME = re.compile(NAME)
 

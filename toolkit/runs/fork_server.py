@@ -19,9 +19,9 @@ from typing import Any
 
 import psutil
 
+from toolkit.paths import PROJECT_ROOT
 from toolkit.runs.freshness import build_id
 from toolkit.runs.lock import process_lives
-from toolkit.runs.spawn import PROJECT_ROOT
 
 WATCH_SECONDS = 20.0
 """A waiting one looks at the machine's memory so often."""

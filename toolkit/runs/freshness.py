@@ -10,7 +10,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-from toolkit.runs.spawn import PROJECT_ROOT
+from toolkit.paths import PROJECT_ROOT
 
 BUILD_SECONDS = 2.0
 _BUILD: list[tuple[float, str]] = []

@@ -20,8 +20,8 @@ from typing import Any
 
 import psutil
 
-import toolkit
 from toolkit.errors import RunError, ToolkitError
+from toolkit.paths import PROJECT_ROOT
 from toolkit.runs.durable import durable_write
 from toolkit.runs.lock import boot_id
 
@@ -105,14 +105,13 @@ def _probe_quietly(save_dir: Path, quicker: Quicker | None = None) -> None:
 
 
 def _probe(quicker: Quicker | None) -> Machine:
-    root = Path(toolkit.__file__).resolve().parent.parent
     argv = [sys.executable, "-m", "toolkit.worker.probe"]
     hint = "Run `python -m toolkit.worker.probe` to see why; is torch installed?"
     try:
         said = quicker() if quicker else b""
         if not said:
             said = subprocess.run(
-                argv, cwd=root, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS, check=True
+                argv, cwd=PROJECT_ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS, check=True
             ).stdout
         return _machine(json.loads(said.splitlines()[-1]))
     except subprocess.TimeoutExpired as error:

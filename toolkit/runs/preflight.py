@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Literal
 
 from toolkit.config import BUNDLED, Config
 from toolkit.data.prompt import template_problems
@@ -18,12 +17,10 @@ from toolkit.data.rendering import chat_problems, renderer_of
 from toolkit.data.split import size_problems, usable_count
 from toolkit.data.table import Table
 from toolkit.errors import Problem
+from toolkit.forms.model_source import bundled_folder, model_kind
 from toolkit.runs.machine import Machine
 from toolkit.runs.rundir import save_dir_of
 
-ModelKind = Literal["none", "bundled", "local", "hub"]
-
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
 NEEDED_BYTES, GOOD_BYTES = 200_000_000, 2_000_000_000
 NEEDED_FILES = 1_000
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
@@ -43,22 +40,6 @@ def asks_machine(config: Config) -> bool:
     args, model = config.training.training_args, config.model
     on_gpu = (model.device_map or "").startswith("cuda")
     return bool(args.bf16 or args.fp16 or args.tf32 or model.quantize or config.accelerate or on_gpu)
-
-
-def model_kind(config: Config) -> ModelKind:
-    """Where the base model comes from; a path is one by its look or because the folder is there."""
-    name = config.model.hf_model_ckpt
-    if not name:
-        return "none"
-    if name.startswith(BUNDLED):
-        return "bundled"
-    return "local" if name.startswith(("/", "./", "../", "~")) or Path(name).is_dir() else "hub"
-
-
-def bundled_folder(name: str) -> Path | None:
-    """Where the model of that name lies among the toolkit's own; None when there is none. No name leads elsewhere."""
-    plain = name.removeprefix(BUNDLED)
-    return ASSETS / plain if re.fullmatch(r"[a-z0-9-]+", plain) and (ASSETS / plain).is_dir() else None
 
 
 def _data(config: Config, table: Table | None) -> list[Problem]:

@@ -11,9 +11,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-import toolkit
 from toolkit.config import BUNDLED, Config
 from toolkit.data.prompt import Template, compile_template
+from toolkit.paths import ASSETS
 from toolkit.runs.exports import Form
 from toolkit.runs.rundir import RunDir
 
@@ -61,7 +61,7 @@ def base_place(config: Config) -> str:
     name = str(config.model.hf_model_ckpt or "")
     if not name.startswith(BUNDLED):
         return name
-    return str(Path(toolkit.__file__).parent / "assets" / name.removeprefix(BUNDLED))
+    return str(ASSETS / name.removeprefix(BUNDLED))
 
 
 def _python(config: Config, form: Form, place: str, *, chat: bool) -> Recipe:

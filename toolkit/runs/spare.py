@@ -17,12 +17,12 @@ import time
 from pathlib import Path
 
 from toolkit.config import Config
+from toolkit.forms.model_source import model_kind
 from toolkit.runs.accelerate_file import worker_environment
 from toolkit.runs.fork_server import SHORT_BYTES, Forked, ForkServer
 from toolkit.runs.freshness import build_id
 from toolkit.runs.lock import Holder, boot_id
 from toolkit.runs.machine import Machine, free_bytes, machine_if_known
-from toolkit.runs.preflight import model_kind
 from toolkit.runs.rundir import RunDir
 
 FIRST_SECONDS = 1.0

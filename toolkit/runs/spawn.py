@@ -9,13 +9,10 @@ import os
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import IO
 
-import toolkit
+from toolkit.paths import PROJECT_ROOT
 from toolkit.runs.machine import training_cores
-
-PROJECT_ROOT = Path(toolkit.__file__).resolve().parent.parent
 
 
 def library_environment(*, hub: bool, processes: int = 1) -> dict[str, str]:

@@ -9,11 +9,10 @@ import ast
 import gc
 import threading
 from importlib import import_module
-from pathlib import Path
 
+from toolkit.paths import PROJECT_ROOT
 from toolkit.ui.chrome import PAGES
 
-_ROOT = Path(__file__).parent.parent.parent
 _HERE = "toolkit.ui"
 
 
@@ -42,5 +41,5 @@ def imported(source: str) -> list[str]:
 
 def _import_all() -> None:
     for page in PAGES.values():
-        for name in imported((_ROOT / page.file).read_text(encoding="utf-8")):
+        for name in imported((PROJECT_ROOT / page.file).read_text(encoding="utf-8")):
             import_module(name)

@@ -15,7 +15,7 @@ from toolkit.errors import ToolkitError
 from toolkit.runs.answerers import checkpoints_of
 from toolkit.runs.machine import Machine, machine_if_known
 from toolkit.runs.rundir import RunDir, read_config
-from toolkit.ui.run_table import Entry
+from toolkit.ui.run_entries import Entry
 
 
 @st.cache_data(show_spinner=False, max_entries=1000)

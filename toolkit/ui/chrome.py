@@ -15,6 +15,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from toolkit.errors import Problem
+from toolkit.paths import STATIC
 from toolkit.runs.supervisor import Supervisor
 from toolkit.ui import network, state
 from toolkit.ui.boundary import boundary as boundary
@@ -23,7 +24,7 @@ from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.strip import strip
 from toolkit.ui.theme import theme
 
-ICON = str(Path(__file__).with_name("icon.png"))
+ICON = str(STATIC / "icon.png")
 """A file of ours: Streamlit fetches its own icons for the browser's tab from a font server."""
 
 

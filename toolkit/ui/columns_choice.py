@@ -11,12 +11,12 @@ from typing import Any
 
 import streamlit as st
 
-from toolkit import client
 from toolkit.config import InferenceConfig
+from toolkit.runs.answerers import BASE
 from toolkit.ui import state
 from toolkit.ui.beside import beside
 from toolkit.ui.plain import plain
-from toolkit.ui.run_table import Entry
+from toolkit.ui.run_entries import Entry
 
 MOST_COLUMNS = 4
 ADDRESS = "beside"
@@ -45,7 +45,7 @@ def choose_columns(entry: Entry, found: Sequence[Entry], shared: InferenceConfig
 
     found: all runs. The choice rides in the address bar, so that a link or a refresh shows the same columns.
     """
-    names = {client.BASE: "Base model", **beside(entry, found)}
+    names = {BASE: "Base model", **beside(entry, found)}
     key = f"beside:{entry.run.id}"
     st.session_state.setdefault(key, _in_address(names))
     st.session_state[key] = [model for model in st.session_state[key] if model in names]  # a run may be gone
@@ -66,13 +66,13 @@ def _in_address(names: Collection[str]) -> list[str]:
     """The models that the address names, as far as they are there; the base model where it names none."""
     given = st.query_params.get(ADDRESS)
     if given is None:
-        return [client.BASE]
+        return [BASE]
     return [name for name in given.split(",") if name in names][: MOST_COLUMNS - 1]
 
 
 def _to_address(chosen: Sequence[str]) -> None:
     wanted = ",".join(chosen)
-    if wanted != st.query_params.get(ADDRESS, client.BASE):
+    if wanted != st.query_params.get(ADDRESS, BASE):
         st.query_params[ADDRESS] = wanted
 
 

@@ -5,12 +5,12 @@ the caret. Its script is `editor.js`; values cross as data, never as markup.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
-_HERE = Path(__file__).parent
+from toolkit.paths import STATIC
+
 _HTML = '<div class="editor"><textarea spellcheck="false" rows="2"></textarea><div class="chips"></div></div>'
 
 
@@ -19,8 +19,8 @@ def _component() -> ComponentRenderer:
     return st.components.v2.component(
         "template_editor",
         html=_HTML,
-        css=(_HERE / "editor.css").read_text(encoding="utf-8"),
-        js=(_HERE / "editor.js").read_text(encoding="utf-8"),
+        css=(STATIC / "editor.css").read_text(encoding="utf-8"),
+        js=(STATIC / "editor.js").read_text(encoding="utf-8"),
     )
 
 

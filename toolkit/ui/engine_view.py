@@ -10,7 +10,7 @@ from toolkit.errors import EngineError
 from toolkit.ui import state
 from toolkit.ui.chrome import boundary, show_error
 from toolkit.ui.plain import plain
-from toolkit.ui.run_table import Entry
+from toolkit.ui.run_entries import Entry
 from toolkit.ui.strip import living
 from toolkit.ui.words import duration, model_name, plural, size
 

@@ -9,9 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from toolkit.evaluation.measures import BY_NAME, Measure
-from toolkit.evaluation.place import BASE
 from toolkit.evaluation.results import Figure, Results
 from toolkit.evaluation.verdict import gap_words, with_interval
+from toolkit.runs.answerers import BASE
 from toolkit.ui.plain import plain
 from toolkit.ui.words import VERDICTS, count, duration, plural, share
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from toolkit.evaluation.place import BASE, Evaluation
+from toolkit.evaluation.place import Evaluation
 from toolkit.evaluation.results import Results
 from toolkit.evaluation.verdict import sentences
+from toolkit.runs.answerers import BASE
 from toolkit.ui.beside import title
 from toolkit.ui.evaluate_figures import Names, headline
 from toolkit.ui.plain import plain
-from toolkit.ui.run_table import Entry
+from toolkit.ui.run_entries import Entry
 from toolkit.ui.words import VERDICTS
 
 

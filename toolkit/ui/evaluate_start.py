@@ -22,7 +22,7 @@ from toolkit.ui.chrome import show_error
 from toolkit.ui.plain import plain
 from toolkit.ui.prompt_set_editor import editor_button
 from toolkit.ui.receiving import read_once
-from toolkit.ui.run_table import Entry
+from toolkit.ui.run_entries import Entry
 from toolkit.ui.words import count
 
 SOURCES = {

@@ -22,8 +22,8 @@ from toolkit.ui.export_view import open_exports
 from toolkit.ui.plain import plain, plain_lines
 from toolkit.ui.rule_editor import rules_view
 from toolkit.ui.run_actions import EVALUATE_NOW
+from toolkit.ui.run_entries import Entry
 from toolkit.ui.run_pick import run_chooser
-from toolkit.ui.run_table import Entry
 from toolkit.ui.words import count, duration, plural
 
 PERIOD_S = 1

@@ -7,15 +7,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 from toolkit.client import Token
 from toolkit.evaluation.diff import word_diff
+from toolkit.paths import STATIC
 
-_HERE = Path(__file__).parent
 SHADES = (0.9, 0.6, 0.3, 0.1)
 """A token at least as likely as the first is not shaded; below the last it is darkest."""
 
@@ -34,8 +33,8 @@ def _component() -> ComponentRenderer:
     return st.components.v2.component(
         "marked_text",
         html='<div class="marked"></div>',
-        css=(_HERE / "marked_text.css").read_text(encoding="utf-8"),
-        js=(_HERE / "marked_text.js").read_text(encoding="utf-8"),
+        css=(STATIC / "marked_text.css").read_text(encoding="utf-8"),
+        js=(STATIC / "marked_text.js").read_text(encoding="utf-8"),
     )
 
 

@@ -11,10 +11,11 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-APP = Path(__file__).resolve().parent.parent.parent / "app.py"
+from toolkit.paths import PROJECT_ROOT
+
+APP = PROJECT_ROOT / "app.py"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 

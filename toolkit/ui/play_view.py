@@ -19,8 +19,8 @@ from toolkit.ui.chat import chat_question, may_chat, turns_refused
 from toolkit.ui.columns_choice import Column, choose_columns, preset_buttons
 from toolkit.ui.engine_view import engine_bar, want
 from toolkit.ui.form import render_section
+from toolkit.ui.run_entries import Entry
 from toolkit.ui.run_pick import run_chooser
-from toolkit.ui.run_table import Entry
 from toolkit.ui.template_ask import boxes, fill, question_in_boxes
 from toolkit.validation import validate
 

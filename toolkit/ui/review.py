@@ -152,3 +152,13 @@ def _first_for_each_message(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     for problem in problems:
         found.setdefault((problem.path, problem.message), problem)
     return tuple(found.values())
+
+
+def named(settings: Mapping[str, Any]) -> str:
+    """Settings in the form's own words: "Rank (r) 8, Learning rate 2e-4"."""
+    return ", ".join(f"{heading(path)} {value_words(path, value)}" for path, value in settings.items())
+
+
+def heading(path: str) -> str:
+    """The label of a setting as the form shows it; the path itself for one that this version does not know."""
+    return layout.place(path).label if path in by_path() else path

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from toolkit.ui import state
-from toolkit.ui.run_table import Entry
+from toolkit.ui.run_entries import Entry
 
 
 def run_chooser(found: Sequence[Entry], label: str) -> Entry:

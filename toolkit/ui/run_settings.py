@@ -10,9 +10,9 @@ import streamlit as st
 from toolkit.forms.draft import default_draft
 from toolkit.runs.rundir import RunDir
 from toolkit.ui.plain import plain
-from toolkit.ui.review import value_words
+from toolkit.ui.review import heading, value_words
+from toolkit.ui.run_entries import Entry
 from toolkit.ui.run_facts import differences, facts
-from toolkit.ui.run_table import Entry, heading
 from toolkit.ui.version_view import run_line
 
 

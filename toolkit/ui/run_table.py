@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from toolkit.errors import ToolkitError
-from toolkit.forms import layout
 from toolkit.forms.draft import default_draft
-from toolkit.forms.spec import by_path
-from toolkit.runs.rundir import RunDir
-from toolkit.runs.status import RunStatus, read_status
 from toolkit.ui import state
 from toolkit.ui.chrome import boundary
-from toolkit.ui.review import value_words
-from toolkit.ui.run_facts import Facts, differences, facts
+from toolkit.ui.review import named
+from toolkit.ui.run_entries import Entry, entries
+from toolkit.ui.run_facts import Facts, differences
 from toolkit.ui.words import STATES, duration
 
 PERIOD_S = 4
@@ -31,45 +26,11 @@ MARKS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A run with all that the lists need; only whole runs become entries."""
-
-    run: RunDir
-    facts: Facts
-    status: RunStatus
-
-    @property
-    def label(self) -> str:
-        return f"{self.facts.name} · {self.facts.created:%d %b %H:%M}"
-
-
-def entries(runs: Sequence[RunDir]) -> tuple[list[Entry], list[ToolkitError]]:
-    """The runs that can be read, and why the others can't."""
-    whole, broken = [], []
-    for run in runs:
-        try:
-            whole.append(Entry(run, facts(run), read_status(run)))
-        except ToolkitError as error:
-            broken.append(error)
-    return whole, broken
-
-
 def settings_apart(found: Facts) -> str:
     """What differs from the defaults, in words; a study's own settings come first."""
     changed = {path: value for path, _, value in differences(default_draft(), found.config) if path not in QUIET}
     changed = {**found.settings, **{path: value for path, value in changed.items() if path not in found.settings}}
     return named(changed)
-
-
-def named(settings: Mapping[str, Any]) -> str:
-    """Settings in the form's own words: "Rank (r) 8, Learning rate 2e-4"."""
-    return ", ".join(f"{heading(path)} {value_words(path, value)}" for path, value in settings.items())
-
-
-def heading(path: str) -> str:
-    """The label of a setting as the form shows it; the path itself for one that this version does not know."""
-    return layout.place(path).label if path in by_path() else path
 
 
 def live_table(found: Sequence[Entry], chosen: str) -> None:

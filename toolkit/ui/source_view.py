@@ -9,7 +9,7 @@ import streamlit as st
 from toolkit.config import BUNDLED
 from toolkit.data.limits import FIND_OUT, ReadOptions, UnreadableError
 from toolkit.errors import DataError
-from toolkit.rules import path_fault
+from toolkit.field_types import path_fault
 from toolkit.ui import opening_view, state
 from toolkit.ui.chrome import show_error
 from toolkit.ui.opening_view import Wish

@@ -19,8 +19,8 @@ import streamlit as st
 from toolkit.data.limits import CHOICES, ReadOptions
 from toolkit.data.table import Table
 from toolkit.errors import DataError
+from toolkit.field_types import path_fault
 from toolkit.forms.draft import get, put
-from toolkit.rules import path_fault
 from toolkit.runs.preflight import is_or_can_be_made
 from toolkit.ui import draft_file
 from toolkit.ui.dataset import open_cached, suggest_templates, templates_fit

@@ -15,8 +15,9 @@ from toolkit.ui import charts, state
 from toolkit.ui.chrome import boundary
 from toolkit.ui.curves import settled
 from toolkit.ui.plain import plain
-from toolkit.ui.review import value_words
-from toolkit.ui.run_table import MARKS, Entry, entries, heading, named
+from toolkit.ui.review import heading, named, value_words
+from toolkit.ui.run_entries import Entry, entries
+from toolkit.ui.run_table import MARKS
 from toolkit.ui.words import LIVING, STATES, duration, plural
 
 PERIOD_S = 2

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
+
+from toolkit.paths import STATIC
 
 
 @st.cache_resource(show_spinner=False)
 def _sheet() -> ComponentRenderer:
-    css = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
+    css = (STATIC / "theme.css").read_text(encoding="utf-8")
     return st.components.v2.component("theme", css=css, isolate_styles=False)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 from toolkit.data.table import Table
+from toolkit.paths import STATIC
 from toolkit.ui import questions, state
 from toolkit.ui.plain import plain
-
-_HERE = Path(__file__).parent
 
 
 @st.cache_resource(show_spinner=False)
@@ -20,8 +18,8 @@ def _component() -> ComponentRenderer:
     return st.components.v2.component(
         "xray",
         html='<div class="xray"></div>',
-        css=(_HERE / "xray.css").read_text(encoding="utf-8"),
-        js=(_HERE / "xray.js").read_text(encoding="utf-8"),
+        css=(STATIC / "xray.css").read_text(encoding="utf-8"),
+        js=(STATIC / "xray.js").read_text(encoding="utf-8"),
     )
 
 

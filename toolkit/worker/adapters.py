@@ -19,9 +19,9 @@ from peft.utils.save_and_load import set_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from toolkit.errors import EngineError
+from toolkit.runs.answerers import BASE
 from toolkit.runs.machine import free_bytes
 from toolkit.worker.adapter_file import RETRAIN, WEIGHTS, AdapterFile, Weights, misfit, read_config, take_biases
-from toolkit.worker.payload import BASE
 
 COPY_SHARE = 0.5  # of the free memory: what copies of merged weights may take
 

@@ -30,11 +30,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from toolkit.errors import ToolkitError
+from toolkit.runs.answerers import BASE
 from toolkit.runs.engine_process import ENGINE
 from toolkit.worker.guard import Guard, error_handlers, read_body
 from toolkit.worker.host import Host, Turn
 from toolkit.worker.payload import (
-    BASE,
     ChatRequest,
     CompareRequest,
     CompletionRequest,

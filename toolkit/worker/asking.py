@@ -18,10 +18,10 @@ from toolkit.config import Config
 from toolkit.data.chat import last_alone
 from toolkit.data.prompt import Example
 from toolkit.evaluation.answers import Answer, AnswerLog, Probed, Recorded
-from toolkit.evaluation.place import BASE, Evaluation, Spec
+from toolkit.evaluation.place import Evaluation, Spec
 from toolkit.evaluation.probe import passages
 from toolkit.evaluation.questions import Question
-from toolkit.runs.answerers import parse
+from toolkit.runs.answerers import BASE, parse
 from toolkit.runs.durable import COMMIT
 from toolkit.runs.rundir import open_run
 from toolkit.worker import dataset, evaluate, generate, likelihood

@@ -28,7 +28,7 @@ from toolkit.worker.padding_free import REFUSALS, for_flash, reads_borders
 from toolkit.worker.trainer import PreparedTrainer
 
 if TYPE_CHECKING:
-    from toolkit.worker.session import Session
+    from toolkit.worker.session_context import Session
 
 
 def make_trainer(

@@ -32,7 +32,7 @@ from toolkit.runs.contract import (
     templates_of,
 )
 from toolkit.worker.dataset import chat_enabled, question
-from toolkit.worker.evaluate import stop_ids
+from toolkit.worker.model import stop_ids
 from toolkit.worker.splits import Source
 
 LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors")

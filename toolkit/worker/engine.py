@@ -18,7 +18,7 @@ from toolkit.config import Config
 from toolkit.data.chat import Turn
 from toolkit.data.prompt import Example
 from toolkit.errors import EngineError
-from toolkit.runs.answerers import Answerer, checkpoints_of, parse
+from toolkit.runs.answerers import BASE, Answerer, checkpoints_of, parse
 from toolkit.runs.checkpoints import verified
 from toolkit.runs.durable import COMMIT, verify_commit
 from toolkit.runs.rundir import RunDir, open_run, read_config
@@ -26,7 +26,7 @@ from toolkit.worker import build, checkpoint_state, dataset, generate, model, to
 from toolkit.worker.adapter_file import AdapterFile, Weights, from_training, read_adapter, read_weights
 from toolkit.worker.adapters import Adapters
 from toolkit.worker.baton import Baton
-from toolkit.worker.payload import BASE, Message, RequestError
+from toolkit.worker.payload import Message, RequestError
 from toolkit.worker.pieces import Piece, TokenScore
 
 

@@ -20,6 +20,7 @@ from toolkit.data.chat import Turn
 from toolkit.runs.durable import durable_write
 from toolkit.runs.rundir import RunDir
 from toolkit.worker.dataset import question
+from toolkit.worker.model import stop_ids
 from toolkit.worker.stop import Stop
 
 MAX_ROWS = 200
@@ -129,13 +130,6 @@ def say(
 def _length(ids: Sequence[int], ends: Sequence[int]) -> int:
     """Tokens up to the first end; negative when none came."""
     return next((at + 1 for at, token in enumerate(ids) if token in ends), -len(ids))
-
-
-def stop_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends an answer: the tokenizer's, and those that the model's generation config names."""
-    own = model.generation_config.eos_token_id
-    named = [own] if isinstance(own, int) else list(own or [])
-    return sorted({*named, tokenizer.eos_token_id} - {None})
 
 
 def exact_match(predictions: Sequence[Prediction]) -> dict[str, float | int]:

@@ -20,8 +20,9 @@ from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation.answers import AnswerLog, read_answers
 from toolkit.evaluation.busy import models_lock
 from toolkit.evaluation.conclude import conclude
-from toolkit.evaluation.place import BASE, Evaluation, open_evaluation, read_spec
+from toolkit.evaluation.place import Evaluation, open_evaluation, read_spec
 from toolkit.evaluation.questions import Question, questions
+from toolkit.runs.answerers import BASE
 from toolkit.runs.events import EventWriter
 from toolkit.runs.explain import explain_exception
 from toolkit.runs.lock import WorkerLock, try_lock

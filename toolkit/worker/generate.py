@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 
 from toolkit.config import InferenceConfig
 from toolkit.worker import build
-from toolkit.worker.evaluate import stop_ids
+from toolkit.worker.model import stop_ids
 from toolkit.worker.no_memory import memory_explained
 from toolkit.worker.payload import SEED_LIMIT, RequestError
 from toolkit.worker.pieces import Piece, TokenScore

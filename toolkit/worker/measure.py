@@ -21,7 +21,8 @@ from toolkit.runs.durable import durable_write
 from toolkit.runs.rundir import RunDir, read_config
 from toolkit.worker import build, model
 from toolkit.worker.memory import readings
-from toolkit.worker.session import Session, make_trainer, use_cores
+from toolkit.worker.session import make_trainer, use_cores
+from toolkit.worker.session_context import Session
 from toolkit.worker.splits import open_source, read_splits, write_splits
 from toolkit.worker.stop import Stop
 

@@ -12,8 +12,15 @@ from typing import Any
 
 import torch
 import transformers
+from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import is_flash_attn_2_available
 from transformers.utils.import_utils import is_liger_kernel_available
 
@@ -136,3 +143,10 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+def stop_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends an answer: the tokenizer's, and those that the model's generation config names."""
+    own = model.generation_config.eos_token_id
+    named = [own] if isinstance(own, int) else list(own or [])
+    return sorted({*named, tokenizer.eos_token_id} - {None})

@@ -23,9 +23,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-import toolkit.assets
 from toolkit.config import BUNDLED, Config
 from toolkit.errors import ToolkitError
+from toolkit.paths import ASSETS
 
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
@@ -51,7 +51,7 @@ def local_folder(config: Config) -> Path | None:
         raise ToolkitError("No base model is chosen.", "Enter a folder, a hub id or bundled:demo-model.", GONE)
     if name.startswith(BUNDLED):
         plain = name.removeprefix(BUNDLED)
-        folder = Path(toolkit.assets.__file__).parent / plain
+        folder = ASSETS / plain
         if not re.fullmatch(r"[a-z0-9-]+", plain) or not folder.is_dir():
             raise ToolkitError(f"No bundled model is called '{name}'.", "Choose bundled:demo-model.", GONE)
         return folder

@@ -14,8 +14,6 @@ from toolkit.config import InferenceConfig
 from toolkit.errors import EngineError
 from toolkit.runs.answerers import NAME
 
-BASE = "base"
-"""The name under which the model without any adapter is asked; no run id is as short."""
 SEED_LIMIT = 2**32
 MOST_ALTERNATIVES, MOST_COLUMNS = 20, 4
 ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}

@@ -5,7 +5,7 @@ through `job.tell(phase, done, total)`, which also ends it when nobody wants the
 ToolkitError for what a user can act on. Each kind's docstring says what body and value hold.
 
     xray      one row as the trainer will see it: tokens, ids, what is learned (`xray.py`)
-    faults    the hard stops in a table's rows (`faults.py`)
+    faults    the hard stops in a table's rows (`hard_stops.py`)
     lengths   tokens of prompt and completion of every row of a table (`lengths.py`)
 """
 
@@ -24,6 +24,6 @@ class Question:
 
 QUESTIONS: dict[str, Question] = {
     "xray": Question("toolkit.worker.xray.answer", quick=True),
-    "faults": Question("toolkit.worker.faults.answer"),
+    "faults": Question("toolkit.worker.hard_stops.answer"),
     "lengths": Question("toolkit.worker.lengths.answer"),
 }

@@ -32,7 +32,7 @@ from toolkit.worker import model
 from toolkit.worker.adapters import trained
 from toolkit.worker.contract import chat_template_hash, greedy, identity, measure, special_tokens
 from toolkit.worker.dataset import question
-from toolkit.worker.evaluate import stop_ids
+from toolkit.worker.model import stop_ids
 
 NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 

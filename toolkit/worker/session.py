@@ -8,70 +8,30 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
-from toolkit.runs.rundir import RunDir
 from toolkit.worker import build, evaluate, film, model
 from toolkit.worker import checkpoint_choice as choice
 from toolkit.worker.assemble import make_trainer
 from toolkit.worker.checkpoint import commit_adapter
 from toolkit.worker.contract import contract_text
 from toolkit.worker.memory import readings
+from toolkit.worker.session_context import End, Session, Team, Tell
 from toolkit.worker.splits import Source, open_source, read_splits, write_splits
-from toolkit.worker.stop import Stop, StopAsked
+from toolkit.worker.stop import StopAsked
 from toolkit.worker.subject import longest_example
 from toolkit.worker.trainer import PreparedTrainer
 from toolkit.worker.training import Training
 
-Tell = Callable[..., None]
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Team:
-    """The processes of this run: how many, and which one this is. Rank 0 alone tells, saves and scores."""
-
-    processes: int = 1
-    rank: int = 0
-
-    @property
-    def leads(self) -> bool:
-        return self.rank == 0
-
-
-@dataclass(frozen=True)
-class Session:
-    """What all parts of a run need."""
-
-    run: RunDir
-    config: Config
-    tell: Tell
-    stop: Stop
-    team: Team = Team()
-    attempt: int = 1
-    versions: dict[str, str] = field(default_factory=dict)
-
-    def phase(self, name: str) -> None:
-        """Announce what happens next, unless a stop was asked for: then raise StopAsked."""
-        self.stop.check()
-        self.tell("phase", phase=name)
-
-
-@dataclass(frozen=True)
-class End:
-    """How a run ended that did not fail, and after which step."""
-
-    kind: Literal["finished", "stopped"]
-    step: int
 
 
 def carry_out(session: Session) -> End:

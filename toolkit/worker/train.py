@@ -97,7 +97,8 @@ def _carry_out(run: RunDir, stop: Stop, tell: Any, attempt: int, rank: int, proc
     stop.check()
     tell("phase", phase="loading libraries")
     libraries.load()
-    from toolkit.worker.session import Session, Team, carry_out
+    from toolkit.worker.session import carry_out
+    from toolkit.worker.session_context import Session, Team
 
     end = carry_out(Session(run, config, tell, stop, Team(processes, rank), attempt, versions()))
     return end.kind, end.step

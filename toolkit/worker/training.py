@@ -27,7 +27,7 @@ from toolkit.worker.trainer import PreparedTrainer
 from toolkit.worker.watchdog import Explosion
 
 if TYPE_CHECKING:
-    from toolkit.worker.session import Session
+    from toolkit.worker.session_context import Session
 
 NEVER = 2**62
 """Steps between two checkpoints of a process that does not lead: it saves when the first one does."""

@@ -1,0 +1,195 @@
+"""Types, vocabularies and validators that the settings in `config.py` share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+BIASES = ("none", "all", "lora_only")
+
+
+TASK_TYPES = ("CAUSAL_LM",)
+
+
+QUANT_TYPES = ("nf4", "fp4")
+
+
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
+
+
+COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
+
+
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential", "cpu", "cuda")
+
+
+# The names that the installed transformers accepts and that need no further package; a test compares them.
+OPTIMIZERS = (
+    "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop",
+    "adamw_bnb_8bit", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
+    "lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit", "ademamix", "ademamix_8bit",
+    "paged_ademamix_32bit", "paged_ademamix_8bit",
+)  # fmt: skip
+
+
+SCHEDULERS = (
+    "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial",
+    "inverse_sqrt",
+)  # fmt: skip
+
+
+MOST_NAME, MOST_PATH = 255, 3_900
+"""Bytes of one name in a path, and of a whole path with room for what is kept below it: what systems can look up."""
+
+
+# The hard stops that a person may accept (toolkit/data/faults.py); a test compares them.
+FAULTS = (
+    "prompt_too_long", "nothing_trained", "double_bos", "end_untrained", "placeholder", "boundary_merged",
+    "template_twice",
+)  # fmt: skip
+
+
+def one_of(words: Sequence[str]) -> Callable[[str | None], str | None]:
+    """A validator that accepts `words` and None; raises a PydanticCustomError that lists the words."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in words:
+            raise PydanticCustomError(
+                "one_of", "'{value}' is not known; use one of {words}", {"value": value, "words": ", ".join(words)}
+            )
+        return value
+
+    return check
+
+
+def each_of(words: Sequence[str]) -> Callable[[list[str] | None], list[str] | None]:
+    """As `one_of`, for every word of a list."""
+    one = one_of(words)
+
+    def check(values: list[str] | None) -> list[str] | None:
+        for value in values or ():
+            one(value)
+        return values
+
+    return check
+
+
+def dtype_name(value: Any) -> Any:
+    """ "bf16" and "torch.bfloat16", which the original's own examples used, mean "bfloat16"."""
+    if isinstance(value, str):
+        value = value.removeprefix("torch.")
+        value = DTYPES.get(value, value)
+        one_of(COMPUTE_DTYPES)(value)
+    return value
+
+
+def device_map(value: Any) -> Any:
+    """ "none" means None, as in the original; other words must be ones that transformers can place a model by."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() == "none":
+        return None
+    if value not in DEVICE_MAPS and not re.fullmatch(r"cuda:\d{1,3}", value):
+        raise PydanticCustomError(
+            "device_map",
+            "'{value}' is not a device map; use one of {words} or cuda:0, cuda:1, ...",
+            {"value": value, "words": ", ".join(DEVICE_MAPS)},
+        )
+    return value
+
+
+def path_fault(text: str) -> str:
+    """Why this is a path on no disk, or "": asking the system whether it exists would itself fail."""
+    if "\0" in text:
+        return "A path has no NUL character"
+    longest = max(len(part.encode(errors="replace")) for part in text.split("/"))
+    if longest > MOST_NAME or len(str(Path(text).absolute()).encode(errors="replace")) > MOST_PATH:
+        return "This is too long for a path, or for a name in one"
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        return "This machine has no such user, whose folder ~ would mean"
+    return ""
+
+
+def path_text(value: Any) -> Any:
+    """A validator: a PydanticCustomError for text that has a `path_fault`."""
+    fault = path_fault(value) if isinstance(value, str) else ""
+    if fault:
+        raise PydanticCustomError("path_text", "{fault}", {"fault": fault})
+    return value
+
+
+def all_linear(value: Any) -> Any:
+    """Later files of the original write the bare word "all-linear" where the schema has a list."""
+    return [value] if value == "all-linear" else value
+
+
+def no_bool(value: Any) -> Any:
+    """A validator: pydantic would read True as 1, also inside a list."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("no_bool", "must not be true or false")
+    return value
+
+
+HfModelPath = Annotated[str, BeforeValidator(path_text), StringConstraints(min_length=1, max_length=4096)]
+
+
+DataPath = Annotated[Union[FilePath, HfModelPath], BeforeValidator(path_text)]
+
+
+ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+Template = Annotated[str, StringConstraints(max_length=20_000)]
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
+CodecName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
+Character = Annotated[str, StringConstraints(min_length=1, max_length=1)]
+Index = Annotated[int, Field(ge=0), BeforeValidator(no_bool)]
+
+
+Size = Union[Annotated[float, Field(gt=0, lt=1)], Annotated[int, Field(ge=1, strict=True)]]
+
+
+def number_from_text(value: Any) -> Any:
+    """Keep 1 (one row) and 1.0 (not a fraction) apart, also when they arrive as text."""
+    if not isinstance(value, str):
+        return value
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(value)
+    raise PydanticCustomError("float_parsing", "a number is needed")
+
+
+def _takes_bool(annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        return any(_takes_bool(arg) for arg in get_args(annotation) if arg is not NoneType)
+    return annotation is bool
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        takes = _takes_bool(cls.model_fields[str(info.field_name)].annotation)
+        return value if takes else no_bool(value)  # train_size=True became one row in the original
