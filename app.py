@@ -1,14 +1,15 @@
-"""The entry point: `streamlit run app.py`. What every page needs is `ui/chrome.py`'s."""
+"""The entry point: `streamlit run app.py`. What every page needs is `ui/frame/page.py`'s."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from toolkit.ui import chrome, receiving, unattended
-from toolkit.ui.draft_file import home
+from toolkit.ui.elements import large_uploads
+from toolkit.ui.frame import page, startup
+from toolkit.ui.workspace.workspace_file import home
 
 if __name__ == "__main__":  # the script, run for every visit
-    st.set_page_config(page_title="Finetuning Toolkit", page_icon=chrome.ICON, layout="wide")
-    chrome.navigation().run()
+    st.set_page_config(page_title="Finetuning Toolkit", page_icon=page.ICON, layout="wide")
+    page.navigation().run()
 else:  # the server, made once by `streamlit run`
-    app = st.App(__file__, lifespan=unattended.lifespan, middleware=[receiving.middleware(home)])
+    app = st.App(__file__, lifespan=startup.lifespan, middleware=[large_uploads.middleware(home)])

@@ -18,12 +18,12 @@ from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.open_page import OpenPage
 from tests.browser.server import CHROMIUM, FLAGS, Server
-from toolkit.data.sources import open_table
+from toolkit.data.storage.open_table import open_table
+from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
-from toolkit.runs.lock import read_holder
-from toolkit.runs.rundir import RunDir, create_run
-from toolkit.runs.supervisor import Supervisor
-from toolkit.validation import parse
+from toolkit.runs.run_dir import RunDir, create_run
+from toolkit.settings.validation import parse
+from toolkit.system.locks import read_holder
 
 WAYS = ("nobody_looks", "open_elsewhere", "browser_here")
 

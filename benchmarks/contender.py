@@ -37,12 +37,12 @@ def raw_rows(folder: Path, kind: str, count: int) -> tuple[list[dict[str, str]],
 
 def prepared(folder: Path, rows: list[dict[str, str]]) -> Any:
     from toolkit.config import Config
-    from toolkit.data.prompt import Example
-    from toolkit.worker import model
-    from toolkit.worker.dataset import prepare
+    from toolkit.data.examples.templates import Example
+    from toolkit.worker.models import load
+    from toolkit.worker.tokens.labels import prepare
 
     config = Config.model_validate({"model": {"hf_model_ckpt": str(folder / "model")}})
-    tokenizer = model.load_tokenizer(config)
+    tokenizer = load.load_tokenizer(config)
     return tokenizer, prepare(
         [Example(row["instruction"], row["output"]) for row in rows], tokenizer, LENGTH, chat=True
     )
@@ -53,9 +53,9 @@ def ours(folder: Path, train: list[dict[str, str]], bf16: bool, clock: Clock) ->
     from trl import SFTConfig
 
     from toolkit.config import Config
-    from toolkit.worker import build, model
-    from toolkit.worker.adapter import lora_config
-    from toolkit.worker.trainer import PreparedTrainer
+    from toolkit.worker.models import library_arguments, load
+    from toolkit.worker.models.lora_setup import lora_config
+    from toolkit.worker.training.trainer import PreparedTrainer
 
     args = {"bf16": bf16, "num_train_epochs": 1, "learning_rate": RATE, "per_device_train_batch_size": BATCH,
             "lr_scheduler_type": "linear", "warmup_ratio": 0.0}  # fmt: skip
@@ -64,8 +64,11 @@ def ours(folder: Path, train: list[dict[str, str]], bf16: bool, clock: Clock) ->
         "training": {"training_args": args, "sft_args": {"max_seq_length": LENGTH}},
     })  # fmt: skip
     tokenizer, rows = prepared(folder, train)
-    base = model.load_base(config)
-    arguments = {**build.sft_args(config, build.Place(), str(folder / "out")), "eval_strategy": "no"}
+    base = load.load_base(config)
+    arguments = {
+        **library_arguments.sft_args(config, library_arguments.Place(), str(folder / "out")),
+        "eval_strategy": "no",
+    }
     trainer = PreparedTrainer(
         model=base, args=SFTConfig(**arguments), train_dataset=Dataset(rows.table), processing_class=tokenizer,
         peft_config=lora_config(config, base),

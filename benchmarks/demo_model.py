@@ -11,8 +11,9 @@ import argparse
 import json
 import os
 import time
-from pathlib import Path
 from random import Random
+
+from toolkit.system.paths import ASSETS
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -22,9 +23,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from toolkit.assets import samples
-
-ASSETS = Path(samples.__file__).parent
+from toolkit.demo_data import samples
 
 
 def rows_of(sample: str, held: int) -> tuple[list[dict[str, str]], dict[str, list[dict[str, str]]]]:

@@ -25,10 +25,10 @@ from pathlib import Path
 from tests.conftest import make_tiny_model
 from tests.fakes.training import draft, make_run
 from toolkit.errors import RunError
+from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.checkpoints import kept, verified
-from toolkit.runs.rundir import RunDir, kill_run
+from toolkit.runs.run_dir import RunDir, kill_run
 from toolkit.runs.status import RunStatus, read_status
-from toolkit.runs.supervisor import Supervisor
 
 FAULTS = Path(__file__).resolve().parent.parent / "tests" / "fakes" / "faults"
 PATIENCE = 300.0

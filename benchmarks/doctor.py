@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 
 from tests.fakes.corpus import EXACT, NEAR, WHOLE, leaks, seeded, small, totals
 from toolkit.config import Config
-from toolkit.data.checks import findings
-from toolkit.data.finding import Finding
-from toolkit.data.sources import open_table
-from toolkit.data.split import plan_split
+from toolkit.data.doctor.checks import findings
+from toolkit.data.examples.split import plan_split
+from toolkit.data.findings import Finding
+from toolkit.data.storage.open_table import open_table
 from toolkit.data.table import footer
 
 PER_FAULT = 60
@@ -106,7 +106,7 @@ def speed(rows: int) -> dict[str, float]:
         request = {"table": str(folder / "big.parquet"), "data": data.model_dump(mode="json"), "folder": scratch}
         begun = time.monotonic()
         subprocess.run(
-            [sys.executable, "-m", "toolkit.data.examiner"], input=json.dumps(request).encode(), check=True
+            [sys.executable, "-m", "toolkit.data.doctor.examine_task"], input=json.dumps(request).encode(), check=True
         )  # fmt: skip
         wall = time.monotonic() - begun
         report = json.loads((folder / "report.json").read_text())

@@ -25,9 +25,9 @@ from typing import Any
 from tests.conftest import make_tiny_model
 from tests.fakes.training import draft, make_run
 from toolkit.errors import RunError
+from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import Event, read_events
-from toolkit.runs.rundir import RunDir, kill_run
-from toolkit.runs.supervisor import Supervisor
+from toolkit.runs.run_dir import RunDir, kill_run
 
 FAULTS = Path(__file__).resolve().parent.parent / "tests" / "fakes" / "faults"
 TRAINING = {"kind": "phase", "phase": "training"}

@@ -28,11 +28,11 @@ from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.fakes.engine_runs import finished_run
-from toolkit import client
 from toolkit.config import InferenceConfig
-from toolkit.paths import ASSETS
-from toolkit.runs.rundir import RunDir, read_config
-from toolkit.worker.model import load_base, load_tokenizer, quiet_libraries
+from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.services import engine_client
+from toolkit.system.paths import ASSETS
+from toolkit.worker.models.load import load_base, load_tokenizer, quiet_libraries
 
 DEMO = ASSETS / "demo-model"
 SHAPES = {
@@ -81,12 +81,14 @@ class Bare:
         return text, len(made), time.perf_counter() - began
 
 
-def ask_engine(info: client.EngineInfo, run_id: str, prompt: str, tokens: int) -> tuple[client.Done, float, float]:
+def ask_engine(
+    info: engine_client.EngineInfo, run_id: str, prompt: str, tokens: int
+) -> tuple[engine_client.Done, float, float]:
     """(end, seconds to the first piece, seconds of all), as the page would see them."""
     began, first = time.perf_counter(), 0.0
-    for event in client.stream_completion(info, run_id, prompt, InferenceConfig(max_new_tokens=tokens)):
+    for event in engine_client.stream_completion(info, run_id, prompt, InferenceConfig(max_new_tokens=tokens)):
         first = first or time.perf_counter() - began
-        if isinstance(event, client.Done):
+        if isinstance(event, engine_client.Done):
             return event, first, time.perf_counter() - began
     raise SystemExit("the engine gave no answer")
 
@@ -94,10 +96,10 @@ def ask_engine(info: client.EngineInfo, run_id: str, prompt: str, tokens: int) -
 def measure(shape: str, rounds: int, tokens: int, place: Path) -> dict[str, object]:
     run = finished_run(place / "save", build_model(shape, place / "model"))
     bare = Bare(run)
-    info = client.start(place / "save", run.id)
+    info = engine_client.start(place / "save", run.id)
     try:
-        client.wait_ready(info)
-        prompt = client.render(info, run.id, [{"role": "user", "content": WORDS * 6}]).prompt
+        engine_client.wait_ready(info)
+        prompt = engine_client.render(info, run.id, [{"role": "user", "content": WORDS * 6}]).prompt
         totals: dict[str, list[float]] = {"engine": [], "bare": [], "engine_first": [], "bare_first": [], "decode": [],
                                           "first_token": []}  # fmt: skip
         for turn in range(rounds + 2):
@@ -112,7 +114,7 @@ def measure(shape: str, rounds: int, tokens: int, place: Path) -> dict[str, obje
                     totals[name].append(value)
         return _summary(shape, rounds, tokens, done.prompt_tokens, totals)
     finally:
-        client.stop(info)
+        engine_client.stop(info)
 
 
 def _summary(

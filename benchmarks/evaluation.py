@@ -27,16 +27,16 @@ import torch
 from benchmarks.engine import build_model
 from tests.fakes.engine_runs import make_config, write_adapter
 from toolkit.config import Config
-from toolkit.data.sources import open_table
-from toolkit.evaluation import place
+from toolkit.data.storage.open_table import open_table
+from toolkit.evaluation import evaluation_dir
 from toolkit.evaluation.answers import Answer, AnswerLog, Key, read_answers
-from toolkit.evaluation.place import Evaluation, Spec
+from toolkit.evaluation.evaluation_dir import Evaluation, Spec
 from toolkit.evaluation.questions import Question, questions
-from toolkit.runs.answerers import BASE
-from toolkit.runs.rundir import RunDir, create_run
-from toolkit.worker import asking
-from toolkit.worker.engine import Engine
-from toolkit.worker.stop import Stop
+from toolkit.runs.model_names import BASE
+from toolkit.runs.run_dir import RunDir, create_run
+from toolkit.worker.answering import evaluation_asker
+from toolkit.worker.process.stop import Stop
+from toolkit.worker.serving.engine import Engine
 
 SLOWEST_AIM = 3.0
 
@@ -59,19 +59,19 @@ def set_up(shape: str, rows: int, folder: Path) -> Setup:
     config = Config.model_validate({**make_config(folder / "save", model).model_dump(), "data": {"test_size": rows}})
     run = create_run(config, open_table(config.data, folder / "save"))
     write_adapter(run, config, seed=1)
-    evaluation = place.create(run, Spec(rows=rows))
-    engine = asking.load(evaluation, place.read_spec(evaluation), lambda _: None)
+    evaluation = evaluation_dir.create(run, Spec(rows=rows))
+    engine = evaluation_asker.load(evaluation, evaluation_dir.read_spec(evaluation), lambda _: None)
     return Setup(run, config, evaluation, engine, questions(evaluation))
 
 
 def ask(setup: Setup, batch: int, turn: int) -> tuple[float, float, Mapping[Key, Answer]]:
     """(answers a second, answers a CPU-second, the answers)"""
-    asking.MOST_ROWS = batch
+    evaluation_asker.MOST_ROWS = batch
     path = setup.evaluation.path / f"answers-{batch}-{turn}.jsonl"
     log, stop = AnswerLog(path), Stop(setup.evaluation.path / "never")
-    spec = place.read_spec(setup.evaluation)
+    spec = evaluation_dir.read_spec(setup.evaluation)
     began, used = time.perf_counter(), time.process_time()
-    asking.ask(
+    evaluation_asker.ask(
         setup.engine, setup.config, spec, setup.asked, setup.models, read_answers(path), log, stop, lambda *_: None
     )  # fmt: skip
     seconds, cpu = time.perf_counter() - began, time.process_time() - used
@@ -82,7 +82,7 @@ def ask(setup: Setup, batch: int, turn: int) -> tuple[float, float, Mapping[Key,
 
 def measure(shape: str, rows: int, rounds: int, folder: Path) -> dict[str, object]:
     setup = set_up(shape, rows, folder)
-    batched = asking.MOST_ROWS
+    batched = evaluation_asker.MOST_ROWS
     ask(setup, batched, -1)  # warms up
     rates: dict[int, list[tuple[float, float]]] = {batched: [], 1: []}
     differing = 0

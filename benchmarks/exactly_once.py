@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from tests.fakes.racing import race
-from tests.runs.conftest import fake_command, queue
+from tests.fakes.run_fixtures import fake_command, queue
 
 
 def main() -> None:

@@ -30,14 +30,14 @@ import psutil
 
 from benchmarks import forecast_grid as grid
 from benchmarks.forecast_grid import Case
-from toolkit.data.sources import open_table
+from toolkit.data.storage.open_table import open_table
 from toolkit.forecast.forecast import Forecast, corrected, forecast
 from toolkit.forecast.history import compared, correction_by
+from toolkit.forecast.run_measurements import Taken, ends, taken
 from toolkit.forecast.scene import Unknown, scene_for
-from toolkit.forecast.taken import Taken, ends, taken
-from toolkit.runs.machine import machine
-from toolkit.runs.rundir import create_run
-from toolkit.runs.supervisor import Supervisor
+from toolkit.lifecycle.supervisor import Supervisor
+from toolkit.runs.run_dir import create_run
+from toolkit.system.machine import machine
 
 FOLDER = Path("/tmp/forecast-grid")
 Row = dict[str, Any]

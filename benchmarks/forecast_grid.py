@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import workload
 from toolkit.config import Config
-from toolkit.validation import parse
+from toolkit.settings.validation import parse
 
 
 def _llama(vocabulary: int, hidden: int, feed: int, layers: int, heads: int, kv_heads: int) -> dict[str, int]:

@@ -139,13 +139,13 @@ def _ours(model: Any, data: Any, kind: str, cap: int, more: dict[str, Any]) -> A
     """This project's trainer with the settings that it chooses by itself on this device; examples are packed."""
     from trl import SFTConfig
 
-    from toolkit import choices
     from toolkit.config import Config
-    from toolkit.worker import build
-    from toolkit.worker import model as models
-    from toolkit.worker.adapter import lora_config
-    from toolkit.worker.packing import keeps_apart
-    from toolkit.worker.trainer import PreparedTrainer
+    from toolkit.settings import device_defaults
+    from toolkit.worker.compute.packing import keeps_apart
+    from toolkit.worker.models import library_arguments
+    from toolkit.worker.models import load as models
+    from toolkit.worker.models.lora_setup import lora_config
+    from toolkit.worker.training.trainer import PreparedTrainer
 
     config = Config.model_validate({
         "lora": {"r": 16, "lora_alpha": 32}, "model": {"quantize": kind == "qlora"},
@@ -153,11 +153,11 @@ def _ours(model: Any, data: Any, kind: str, cap: int, more: dict[str, Any]) -> A
                      "sft_args": {"packing": "packed"}},
     })  # fmt: skip
     where = models.place(config)
-    if choices.attention(config, where) == choices.FLASH:
-        model.set_attn_implementation(choices.FLASH)
+    if device_defaults.attention(config, where) == device_defaults.FLASH:
+        model.set_attn_implementation(device_defaults.FLASH)
     if not keeps_apart(model):
         raise SystemExit("packed examples are not kept apart: no figure")
-    arguments = {**build.sft_args(config, where, tempfile.mkdtemp()), "eval_strategy": "no", **more}
+    arguments = {**library_arguments.sft_args(config, where, tempfile.mkdtemp()), "eval_strategy": "no", **more}
     return PreparedTrainer(
         model=model, args=SFTConfig(**arguments), train_dataset=data, processing_class=tokenizer(),
         peft_config=lora_config(config, model), packed_rows=cap,
@@ -189,8 +189,8 @@ def random_model(shape: dict[str, Any], quantized: bool) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
     from toolkit.config import Config
-    from toolkit.worker import build
-    from toolkit.worker.model import keep_gradients_right
+    from toolkit.worker.models import library_arguments
+    from toolkit.worker.models.load import keep_gradients_right
 
     cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
@@ -199,7 +199,7 @@ def random_model(shape: dict[str, Any], quantized: bool) -> Any:
         model = AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=dtype)
     if not quantized:
         return model
-    settings = build.quantization_args(Config.model_validate({"model": {"quantize": True}})) or {}
+    settings = library_arguments.quantization_args(Config.model_validate({"model": {"quantize": True}})) or {}
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         del model
@@ -233,9 +233,9 @@ def held_out_loss(model: Any, rows: list[list[int]]) -> float:
 def tokenizer() -> Any:
     """Any tokenizer: the rows are token ids already."""
     from toolkit.config import Config
-    from toolkit.worker import model
+    from toolkit.worker.models import load
 
-    return model.load_tokenizer(Config())
+    return load.load_tokenizer(Config())
 
 
 def main() -> None:

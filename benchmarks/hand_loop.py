@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.workload import SHAPE
-from toolkit.data.batches import batches_of_like_length
+from toolkit.data.examples.batches import batches_of_like_length
 
 HEADS, GROUPS, LAYERS = SHAPE["num_attention_heads"], SHAPE["num_key_value_heads"], SHAPE["num_hidden_layers"]
 WIDTH = SHAPE["hidden_size"] // HEADS

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from toolkit.config import DataConfig
-from toolkit.data.prompt import MAX_TEMPLATE, compile_template
-from toolkit.data.sources import open_table
-from toolkit.data.uploads import store
+from toolkit.data.examples.templates import MAX_TEMPLATE, compile_template
+from toolkit.data.storage.open_table import open_table
+from toolkit.data.storage.uploads import store
 from toolkit.errors import DataError
 
 Make = Callable[[int], str]

@@ -32,12 +32,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from tests.conftest import make_tiny_model
 from tests.fakes.fork_server import fork_server
 from tests.fakes.training import draft, events_of, make_run
+from toolkit.lifecycle.resume_policy import request_resume
+from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import series
-from toolkit.runs.lock import is_held, read_holder
-from toolkit.runs.resume import request_resume
-from toolkit.runs.rundir import RunDir
+from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import RunStatus, read_status
-from toolkit.runs.supervisor import Supervisor
+from toolkit.system.locks import is_held, read_holder
 
 CURVES = ("loss", "grad_norm", "learning_rate", "tokens", "epoch", "eval_loss")
 MOST_A_RUN = 12

@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python benchmarks/lifecycle.py [--minutes 6] [--acts 30] [--seed 1] [--json FILE]
 
-`tests/runs/lifecycle.py` has the model and the acts (create, start twice at once, finish, stop, kill, worker dies, app
+`tests/scenarios/runs/lifecycle.py` has the model and the acts (create, start twice at once, finish, stop, kill, worker dies, app
 restarts, resume, move, delete); after each act every run must be in the state that the model says. The workers are the
 tests' fake ones. Sequences of up to --acts acts are drawn from the seed until the time is up; a sequence that fails is
 printed by Hypothesis, made shorter first.
@@ -23,7 +23,7 @@ from typing import Any
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.runs.lifecycle import RunLife
+from tests.scenarios.runs.lifecycle import RunLife
 
 A_ROUND = 10
 """Sequences between two looks at the clock."""

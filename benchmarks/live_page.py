@@ -30,10 +30,10 @@ from benchmarks.beside_training import beside, cpu
 from benchmarks.open_page import OpenPage
 from tests.browser.server import Server, start_server, stop_everything
 from toolkit.config import Config
-from toolkit.data.sources import open_table
+from toolkit.data.storage.open_table import open_table
 from toolkit.runs.events import EventWriter, encode
-from toolkit.runs.lock import WorkerLock
-from toolkit.runs.rundir import RunDir, create_run
+from toolkit.runs.run_dir import RunDir, create_run
+from toolkit.system.locks import WorkerLock
 
 RUNS = 10
 

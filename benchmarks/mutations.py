@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("tests/runs/test_durable.py", "tests/runs/test_checkpoints.py")
-DURABLE, CHECKPOINTS = "toolkit/runs/durable.py", "toolkit/runs/checkpoints.py"
+TESTS = ("tests/system/test_durable.py", "tests/runs/test_checkpoints.py")
+DURABLE, CHECKPOINTS = "toolkit/system/durable.py", "toolkit/runs/checkpoints.py"
 # what is guarded, file, text as it stands, text without the safeguard
 MUTATIONS = (
     ("fsync of a file written aside", DURABLE, "            os.fsync(file.fileno())\n        aside.rename", "        aside.rename"),

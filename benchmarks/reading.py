@@ -94,7 +94,7 @@ def settings(folder: Path, source: Path) -> Any:
 
 def ours_read(folder: Path, source: Path, count: int) -> Stages:
     """The reading process itself: limits, checks, and the table on disk."""
-    from toolkit.data.reader import Request, read
+    from toolkit.data.readers.read_file import Request, read
 
     made, stages = folder / "table", Stages()
     made.mkdir(exist_ok=True)
@@ -105,8 +105,8 @@ def ours_read(folder: Path, source: Path, count: int) -> Stages:
 
 
 def ours_format(folder: Path, source: Path, count: int) -> Stages:
-    from toolkit.data.rendering import renderer_of
-    from toolkit.data.split import plan_split
+    from toolkit.data.examples.renderers import renderer_of
+    from toolkit.data.examples.split import plan_split
     from toolkit.data.table import load_table
 
     stages, config = Stages(), settings(folder, source)
@@ -128,9 +128,9 @@ def ours_format(folder: Path, source: Path, count: int) -> Stages:
 
 def ours_tokenise(folder: Path, source: Path, count: int) -> Stages:
     """What a run does with its table, twice: the second time the tokens come from the cache."""
-    from toolkit.runs.rundir import RunDir
-    from toolkit.worker.model import load_tokenizer
-    from toolkit.worker.splits import open_source, read_splits, write_splits
+    from toolkit.runs.run_dir import RunDir
+    from toolkit.worker.models.load import load_tokenizer
+    from toolkit.worker.tokens.prepared_rows import open_source, read_splits, write_splits
 
     stages, config = Stages(), settings(folder, source)
     tokenizer = load_tokenizer(config)

@@ -35,8 +35,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tests.fakes.training import events_of, train_here
 from toolkit.config import Config
-from toolkit.data.sources import open_table
-from toolkit.runs.rundir import create_run
+from toolkit.data.storage.open_table import open_table
+from toolkit.runs.run_dir import create_run
 
 LIMIT = 0.02
 RUN_SECONDS = 8.0
@@ -67,10 +67,10 @@ class Inside:
 def safety() -> list[tuple[Any, str, Callable[..., Any]]]:
     """Every function that is there for safety alone, with what stands in its place without it."""
     from toolkit.runs.events import EventWriter
-    from toolkit.worker.checkpoint_pace import Pace
-    from toolkit.worker.checkpoint_trainer import Keeper
-    from toolkit.worker.stop import Stop
-    from toolkit.worker.watchdog import Explosion, LossWatch
+    from toolkit.worker.checkpoints.checkpointed_trainer import Keeper
+    from toolkit.worker.checkpoints.pace import Pace
+    from toolkit.worker.process.stop import Stop
+    from toolkit.worker.training.loss_watch import Explosion, LossWatch
 
     return [
         (Keeper, "save", lambda self, trainer: None),
@@ -95,8 +95,8 @@ def arranged(safe: bool, inside: Inside) -> Iterator[None]:
 
 def once(save_dir: Path, epochs: int, safe: bool, rows: int | None = None) -> dict[str, float]:
     """One training: its wall-clock and processor seconds, checkpoints, and seconds inside the safety's code."""
-    from toolkit.worker import session
-    from toolkit.worker.training import Training
+    from toolkit.worker.training import session
+    from toolkit.worker.training.attempt import Training
 
     training = {"training_args": {"num_train_epochs": epochs}, "pinned_rows": 0}
     data = {} if rows is None else {"train_size": rows, "test_size": 8}
@@ -119,7 +119,7 @@ def once(save_dir: Path, epochs: int, safe: bool, rows: int | None = None) -> di
 
 
 def session_end(session: Any) -> Any:
-    from toolkit.worker.session_context import End
+    from toolkit.worker.training.session_context import End
 
     del session
     return End("finished", 0)

@@ -26,10 +26,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.server import CHROMIUM, FLAGS, start_server, stop_everything
 from toolkit.config import Config
-from toolkit.data.sources import open_table
-from toolkit.runs.rundir import RunDir, create_run
-from toolkit.runs.spare import Spare
-from toolkit.runs.supervisor import Supervisor
+from toolkit.data.storage.open_table import open_table
+from toolkit.lifecycle.supervisor import Supervisor
+from toolkit.runs.run_dir import RunDir, create_run
+from toolkit.services.spare_process import Spare
 
 NEVER = 10**9
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import contender, workload
-from toolkit.runs.spawn import library_environment
+from toolkit.system.spawn import library_environment
 
 os.environ.update({**library_environment(hub=False), "OMP_NUM_THREADS": "1"})  # as a run of the app gets it
 

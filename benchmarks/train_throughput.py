@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 
 from benchmarks import workload
-from toolkit.runs.spawn import library_environment
+from toolkit.system.spawn import library_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS, PRECISIONS = ("narrow", "wide"), ("bf16", "fp32")

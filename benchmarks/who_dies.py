@@ -28,9 +28,9 @@ from playwright.sync_api import Playwright, sync_playwright
 from tests.browser.server import CHROMIUM, FLAGS, Server, open_window, start_server, stop_everything
 from tests.conftest import make_tiny_model
 from tests.fakes.training import draft, events_of, make_run
-from toolkit.runs.lock import read_holder, try_lock
-from toolkit.runs.rundir import RunDir, request_stop
+from toolkit.runs.run_dir import RunDir, request_stop
 from toolkit.runs.status import read_status
+from toolkit.system.locks import read_holder, try_lock
 
 FAULTS = Path(__file__).resolve().parent.parent / "tests" / "fakes" / "faults"
 VICTIMS = ("worker", "app", "both", "browser")

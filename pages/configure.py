@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from toolkit.ui import chrome, finder, transfer
-from toolkit.ui.review import review
+from toolkit.ui.configure import configure_view, preset_bar
+from toolkit.ui.frame import page
+from toolkit.ui.workspace.review import review
 
-with chrome.page("configure", "Every setting of a run. The defaults work: change what you know, leave the rest."):
-    transfer.preset_row()
-    finder.settings(review())
+with page.page("configure", "Every setting of a run. The defaults work: change what you know, leave the rest."):
+    preset_bar.preset_row()
+    configure_view.settings(review())

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import streamlit as st
 
-from toolkit.data.limits import UnreadableError
-from toolkit.data.opening import StillOpening
-from toolkit.ui import chat_view, chrome, opening_view, split_view, state, table_view
-from toolkit.ui.dataset import config_of
-from toolkit.ui.doctor_view import doctor, pointer
-from toolkit.ui.first_visit import hero
-from toolkit.ui.reading_view import other_ways, ways_out
-from toolkit.ui.scroll import scroll_if_asked
-from toolkit.ui.source_view import reread, source_line, source_picker
-from toolkit.ui.steps import data_missing
-from toolkit.ui.test_file_view import split_settings
-from toolkit.ui.version_view import version_line
+from toolkit.data.read_options import UnreadableError
+from toolkit.data.storage.background_open import StillOpening
+from toolkit.ui.data import opening_view, split_view, table_view
+from toolkit.ui.data.doctor_view import doctor, pointer
+from toolkit.ui.data.next_step import data_missing
+from toolkit.ui.data.reading_view import other_ways, ways_out
+from toolkit.ui.data.source_view import reread, source_line, source_picker
+from toolkit.ui.data.test_rows_view import split_settings
+from toolkit.ui.data.version_view import version_line
+from toolkit.ui.elements.error_boundary import show_error
+from toolkit.ui.elements.scroll import scroll_if_asked
+from toolkit.ui.examples import conversation_view
+from toolkit.ui.frame import page
+from toolkit.ui.frame.first_visit import hero
+from toolkit.ui.workspace import workspace
+from toolkit.ui.workspace.current_dataset import config_of
 
-with chrome.page(
+with page.page(
     "data", "What the model will learn from: a table, and two templates that turn each row into an example."
 ):
     hero()
     st.subheader("Dataset", anchor=False)
     source_picker()
-    table = state.table()
+    table = workspace.table()
     missing = data_missing(table)
-    error = state.table_error()
+    error = workspace.table_error()
     if isinstance(error, StillOpening):
         opening_view.going(error.opening)
     elif error is not None:
-        chrome.show_error(error)
+        show_error(error)
         if isinstance(error, UnreadableError):
             ways_out(error.offers, reread)
     if table is not None:
@@ -43,10 +47,10 @@ with chrome.page(
             table_view.table_preview(table)
 
         st.subheader("Examples", anchor=False)
-        chat_view.workbench(table)
+        conversation_view.workbench(table)
 
         st.subheader("Train and test", anchor=False)
-        config = config_of(state.draft()["data"])
+        config = config_of(workspace.draft()["data"])
         problems = split_view.problems(table, config) if config else []
         split_settings(table, config, problems)
         if config is not None:
@@ -55,4 +59,4 @@ with chrome.page(
         st.subheader("Checks", anchor=False)
         doctor(table)
         scroll_if_asked()
-    chrome.next_step("configure", "Configure the training", missing)
+    page.next_step("configure", "Configure the training", missing)

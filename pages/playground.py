@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import streamlit as st
 
-from toolkit.runs.rundir import list_runs
-from toolkit.ui import chrome, state
-from toolkit.ui.first_visit import hero
-from toolkit.ui.play_view import playground
-from toolkit.ui.run_entries import entries
-from toolkit.ui.strip import living
+from toolkit.runs.run_dir import list_runs
+from toolkit.ui.frame import page
+from toolkit.ui.frame.first_visit import hero
+from toolkit.ui.frame.status_strip import living
+from toolkit.ui.playground.playground_view import playground
+from toolkit.ui.workspace import workspace
+from toolkit.ui.workspace.run_entries import entries
 
-with chrome.page("playground"):
-    found, _ = entries(list_runs(state.save_dir()))
+with page.page("playground"):
+    found, _ = entries(list_runs(workspace.save_dir()))
     usable = [entry for entry in found if entry.status.adapter_ready]
     if usable:
         playground(usable, found)
-        chrome.next_step("configure", "Change a setting and train again")
+        page.next_step("configure", "Change a setting and train again")
     elif living():
         with st.container(border=True):
             st.markdown("##### :material/forum: Nobody to talk to yet")
             st.markdown("A run is being trained: when it has finished, you talk to it here.")
             if st.button("Watch it", type="primary", icon=":material/show_chart:"):
-                chrome.go("runs")
+                page.go("runs")
     else:
         st.caption("Here you talk to what a run has learned, beside its base model. No run has finished yet.")
         hero()
-        chrome.next_step("data", "Choose data of your own")
+        page.next_step("data", "Choose data of your own")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from toolkit.ui import chrome
-from toolkit.ui.study_view import studies, study_live
+from toolkit.ui.frame import page
+from toolkit.ui.runs.study_view import studies, study_live
 
-with chrome.page("studies"):
+with page.page("studies"):
     found = studies()
     if not found:
         with st.container(border=True):
@@ -17,9 +17,9 @@ with chrome.page("studies"):
                 "served best. On the Configure page, switch **use ablate** on and give a setting more than one value."
             )
             if st.button("Set up a study", type="primary", icon=":material/tune:"):
-                chrome.go("configure")
+                page.go("configure")
     else:
         names = list(found)
         name = st.selectbox("Study", names, key="study", bind="query-params")
         study_live(found[name if name in found else names[0]])
-        chrome.next_step("runs", "See its runs one by one")
+        page.next_step("runs", "See its runs one by one")

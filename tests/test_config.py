@@ -14,9 +14,9 @@ from pydantic import BaseModel, FilePath
 from toolkit import config as schema
 from toolkit.config import Config
 from toolkit.errors import ConfigError
-from toolkit.forms.draft import default_draft, put
-from toolkit.forms.exchange import read
-from toolkit.validation import parse, validate
+from toolkit.settings.draft import default_draft, put
+from toolkit.settings.import_export import read
+from toolkit.settings.validation import parse, validate
 
 HfModelPath = str
 SCHEMA: dict[str, dict[str, tuple[str, str]]] = {

@@ -2,7 +2,7 @@
 
 Public API: classes, fields, types and descriptions are those of the original toolkit's reference; fields below
 a "# added" line are this project's own. Forms, YAML, command line, sweeps and help all derive from here. What a
-setting *looks like* is `forms/layout.py`'s; what a library calls it is `worker/build.py`'s. Imports pydantic and
+setting *looks like* is `settings/form_layout.py`'s; what a library calls it is `worker/models/library_arguments.py`'s. Imports pydantic and
 the plain rules of `rules.py`, nothing else: no torch, no file is read but the existence check of `FilePath`.
 
 `None` means: leave it to the library. Defaults train the bundled demo model on a bundled dataset on any CPU.
@@ -34,6 +34,7 @@ from toolkit.field_types import (
     Size,
     Template,
     all_linear,
+    check_device_map,
     dtype_name,
     each_of,
     number_from_text,
@@ -161,7 +162,7 @@ class ModelConfig(Section):
         default_factory=lambda: BitsAndBytesConfig(), description="Bits and Bytes configuration"
     )
 
-    _device_map = field_validator("device_map", mode="before")(device_map)
+    _device_map = field_validator("device_map", mode="before")(check_device_map)
 
 
 class LoraConfig(Section):

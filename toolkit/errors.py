@@ -41,7 +41,7 @@ class Problem:
 class ToolkitError(Exception):
     """Something the user can act on: `message` says what is wrong, `hint` what to do next.
 
-    reason: one word for machines, as in `runs/explain.py`; "" leaves it to the words.
+    reason: one word for machines, as in `runs/end_reasons.py`; "" leaves it to the words.
     """
 
     def __init__(self, message: str, hint: str = "", reason: str = "") -> None:

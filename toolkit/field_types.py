@@ -58,7 +58,7 @@ MOST_NAME, MOST_PATH = 255, 3_900
 """Bytes of one name in a path, and of a whole path with room for what is kept below it: what systems can look up."""
 
 
-# The hard stops that a person may accept (toolkit/data/faults.py); a test compares them.
+# The hard stops that a person may accept (toolkit/data/examples/hard_stops.py); a test compares them.
 FAULTS = (
     "prompt_too_long", "nothing_trained", "double_bos", "end_untrained", "placeholder", "boundary_merged",
     "template_twice",
@@ -99,7 +99,7 @@ def dtype_name(value: Any) -> Any:
     return value
 
 
-def device_map(value: Any) -> Any:
+def check_device_map(value: Any) -> Any:
     """ "none" means None, as in the original; other words must be ones that transformers can place a model by."""
     if not isinstance(value, str):
         return value

@@ -14,11 +14,11 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from tests.browser.server import Server
 from tests.fakes.engine_runs import write_adapter, write_checkpoint
 from toolkit.config import Config
-from toolkit.data.sources import open_table
-from toolkit.evaluation.verdict import OPENINGS
+from toolkit.data.storage.open_table import open_table
+from toolkit.evaluation.statistics.verdict import OPENINGS
+from toolkit.export.export_state import export_state, folder_of
 from toolkit.runs.events import EventWriter
-from toolkit.runs.exports import export_state, folder_of
-from toolkit.runs.rundir import RunDir, create_run
+from toolkit.runs.run_dir import RunDir, create_run
 
 SECOND = 1000
 ROWS = 12

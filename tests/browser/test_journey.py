@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.server import Server, give, start_server, stop_everything
 from toolkit.config import Config
-from toolkit.data.sources import open_table
-from toolkit.runs.rundir import create_run
+from toolkit.data.storage.open_table import open_table
+from toolkit.runs.run_dir import create_run
 
 SECOND = 1000
 

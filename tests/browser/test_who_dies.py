@@ -17,11 +17,11 @@ import pytest
 from playwright.sync_api import Browser, Playwright, expect
 
 from tests.browser.server import ROOT, Server, open_window, start_server, stop_everything
-from tests.runs.conftest import queue
+from tests.fakes.run_fixtures import queue
 from toolkit.runs.events import read_events
-from toolkit.runs.lock import try_lock
-from toolkit.runs.rundir import RunDir, list_runs
+from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import read_status
+from toolkit.system.locks import try_lock
 
 SHOWN = {
     "queued": "next in the queue", "loading": "loading model", "training": "training", "saving": "training",

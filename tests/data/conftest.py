@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.data.limits import FIND_OUT, ReadOptions
-from toolkit.data.reader import TABLE, Request, read
+from toolkit.data.read_options import FIND_OUT, ReadOptions
+from toolkit.data.readers.read_file import TABLE, Request, read
 from toolkit.data.table import Table, load_table
 
 Opener = Callable[..., Table]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.data.readers.table_writer import BATCH_ROWS
 from toolkit.data.table import FEW, Table, load_table
-from toolkit.data.writer import BATCH_ROWS
 from toolkit.errors import DataError
 
 ROWS = 2 * BATCH_ROWS + 100

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from tests.fakes.training import make_table
 from toolkit.config import Config
-from toolkit.evaluation import place
+from toolkit.evaluation import evaluation_dir
 from toolkit.evaluation.answers import Answer, AnswerLog, Probed, read_answers
 from toolkit.evaluation.conclude import conclude
-from toolkit.evaluation.place import Evaluation, Spec
+from toolkit.evaluation.evaluation_dir import Evaluation, Spec
 from toolkit.evaluation.questions import questions
-from toolkit.evaluation.results import Results
-from toolkit.evaluation.rules import RuleSet
-from toolkit.runs.answerers import BASE
-from toolkit.runs.rundir import RunDir, create_run
+from toolkit.evaluation.statistics.pass_rules import RuleSet
+from toolkit.evaluation.statistics.results import Results
+from toolkit.runs.model_names import BASE
+from toolkit.runs.run_dir import RunDir, create_run
 
 Pair = tuple[str, str, str]
 """(expected, what the base says, what the adapter says)"""
@@ -46,7 +46,7 @@ def plant(
     cells: list[dict[str, str | None]] = [{"q": f"question {i}", "a": text} for i, text in enumerate(asked_for or said)]
     table = make_table(run.save_dir / "asked.parquet", cells)
     spec = Spec(rows=None, source="file", label="planted rows", compared=tuple(others))
-    evaluation = place.create(run, spec, rules, table=table)
+    evaluation = evaluation_dir.create(run, spec, rules, table=table)
     asked = questions(evaluation)
     log = AnswerLog(evaluation.answers_path)
     for question in asked:

@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 
 from tests.evaluation.planted import known_flips, make_run, plant, two_adapters
-from tests.runs.test_certificate import contract
-from toolkit.evaluation import place
+from tests.export.test_parity_certificate import contract
+from toolkit.evaluation import evaluation_dir
 from toolkit.evaluation.answers import Answer, AnswerLog, read_answers
-from toolkit.evaluation.card_section import card_section
 from toolkit.evaluation.conclude import conclude
-from toolkit.evaluation.measures import BY_NAME
-from toolkit.evaluation.place import Spec
+from toolkit.evaluation.evaluation_dir import Spec
 from toolkit.evaluation.questions import questions
-from toolkit.evaluation.results import Flips, read_results
-from toolkit.evaluation.rows import against, read_rows
-from toolkit.evaluation.rules import read_rules
-from toolkit.evaluation.verdict import sentences, written
-from toolkit.runs.answerers import BASE
-from toolkit.runs.card import model_card
-from toolkit.runs.durable import commit_dir
-from toolkit.runs.exports import FORMS
-from toolkit.runs.rundir import read_config
-from toolkit.ui.words import share
+from toolkit.evaluation.row_table import against, read_rows
+from toolkit.evaluation.statistics.measures import BY_NAME
+from toolkit.evaluation.statistics.pass_rules import read_rules
+from toolkit.evaluation.statistics.results import Flips, read_results
+from toolkit.evaluation.statistics.verdict import sentences, written
+from toolkit.export.evaluation_section import card_section
+from toolkit.export.export_state import FORMS
+from toolkit.export.model_card import model_card
+from toolkit.runs.model_names import BASE
+from toolkit.runs.run_dir import read_config
+from toolkit.system.durable import commit_dir
+from toolkit.ui.elements.words import share
 
 GATE = {"rules": [{"kind": "contains", "text": "wrong", "negate": True, "at_least": 0.9}], "gate": {}}
 
@@ -123,7 +123,7 @@ def test_a_failure_is_a_row_with_its_reason_and_counts_as_wrong(tmp_path: Path) 
 def test_what_was_not_asked_yet_is_left_out_and_said(tmp_path: Path) -> None:
     said = known_flips(fixed=4, broke=0, same=4, both_wrong=0)
     run = make_run(tmp_path, list(said))
-    evaluation = place.create(run, Spec(rows=None), read_rules(GATE))
+    evaluation = evaluation_dir.create(run, Spec(rows=None), read_rules(GATE))
     asked = questions(evaluation)
     log = AnswerLog(evaluation.answers_path)
     for question in asked[:5]:
@@ -143,7 +143,7 @@ def test_the_gate_opens_only_when_all_holds(tmp_path: Path) -> None:
     assert results.rules[0].broke[run.id] == 1
     assert results.rules[0].kept[run.id].value == pytest.approx(22 / 23)
     stricter = {"kind": "contains", "text": "wrong", "negate": True}
-    place.replace_rules(evaluation, read_rules({"rules": [stricter], "gate": {}}))
+    evaluation_dir.replace_rules(evaluation, read_rules({"rules": [stricter], "gate": {}}))
     found = read_answers(evaluation.answers_path)
     again = conclude(evaluation, questions(evaluation), found, (BASE, run.id), 1.0)
     assert not again.gate[run.id].passed

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.planted import make_run, plant
-from toolkit.evaluation.diff import word_diff
 from toolkit.evaluation.download import as_csv, as_json, harmless
-from toolkit.evaluation.rows import read_rows
+from toolkit.evaluation.row_table import read_rows
+from toolkit.evaluation.statistics.word_diff import word_diff
 
 FORMULAS = ['=HYPERLINK("http://x","y")', "+1", "-1", "@SUM(A1)", "\t=1", "  =2"]
 NASTY = [*FORMULAS, 'a "quoted", cell\nwith a line', "ü\u202e🙂", "'=x"]

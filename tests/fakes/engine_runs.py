@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.config import Config
-from toolkit.runs.durable import commit_dir
-from toolkit.runs.rundir import RunDir, create_run
+from toolkit.runs.run_dir import RunDir, create_run
+from toolkit.system.durable import commit_dir
 
 
 def make_config(save_dir: Path, model: Path | str, *, bits: int | None = None, **lora: Any) -> Config:
@@ -50,7 +50,7 @@ def write_adapter(run: RunDir, config: Config, seed: int, scale: float = 1.0) ->
 def write_checkpoint(run: RunDir, config: Config, step: int, seed: int) -> None:
     """A kept checkpoint with the weights of such an adapter, as training writes it."""
     from toolkit.runs.checkpoints import save
-    from toolkit.worker.checkpoint_state import save_weights
+    from toolkit.worker.checkpoints.training_state import save_weights
 
     peft = _random_adapter(config, seed, 1.0)
     save(run, step, lambda folder: save_weights(peft, folder), {}, lambda done: None)
@@ -60,8 +60,8 @@ def _random_adapter(config: Config, seed: int, scale: float) -> Any:
     import torch
     from peft import get_peft_model
 
-    from toolkit.worker.adapter import lora_config
-    from toolkit.worker.model import load_base
+    from toolkit.worker.models.load import load_base
+    from toolkit.worker.models.lora_setup import lora_config
 
     torch.manual_seed(seed)
     base = load_base(config)

@@ -56,7 +56,7 @@ def fork_server(place: Path) -> Iterator[list[str]]:
 
 def serve(where: str) -> None:
     path = Path(where)
-    import toolkit.worker.session  # noqa: F401 - what every worker imports
+    import toolkit.worker.training.session  # noqa: F401 - what every worker imports
     from toolkit.worker.train import main
 
     door = socket.socket(socket.AF_UNIX)

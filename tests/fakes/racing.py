@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from toolkit.runs.accelerate_file import Command
+from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
-from toolkit.runs.rundir import RunDir
-from toolkit.runs.supervisor import Supervisor
+from toolkit.runs.run_dir import RunDir
+from toolkit.runs.worker_process import Command
 
 
 def race(make_run: Callable[[], RunDir], command: Command, processes: int, timeout: float = 120) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from toolkit.config import Config
 from toolkit.data.table import Table, footer, load_table
 from toolkit.runs.events import Event, read_events
-from toolkit.runs.rundir import RunDir, create_run
+from toolkit.runs.run_dir import RunDir, create_run
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["lamp", "chair", "table", "plate", "spoon", "shelf", "clock", "scarf"]

@@ -23,8 +23,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from toolkit.runs.events import EventWriter, read_events
-from toolkit.runs.lock import WorkerLock
-from toolkit.runs.rundir import PAUSE, RunDir, open_run
+from toolkit.runs.run_dir import PAUSE, RunDir, open_run
+from toolkit.system.locks import WorkerLock
 
 DEATHS = {"kill": signal.SIGKILL, "abort": signal.SIGABRT, "segv": signal.SIGSEGV, "term": signal.SIGTERM}
 

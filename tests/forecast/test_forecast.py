@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolkit.choices import Place
 from toolkit.config import Config
-from toolkit.data.sources import open_table
+from toolkit.data.storage.open_table import open_table
 from toolkit.forecast.advice import BATCH, CHECKPOINTING, advise
+from toolkit.forecast.base_model_files import find_base
+from toolkit.forecast.costs.memory import RUNTIME_BYTES
+from toolkit.forecast.costs.model_shape import read_shape
+from toolkit.forecast.costs.sampled_lengths import Lengths, measure_lengths
 from toolkit.forecast.forecast import Correction, Forecast, Scene, forecast, with_measured
 from toolkit.forecast.history import correction, observe
-from toolkit.forecast.lengths import Lengths, measure_lengths
-from toolkit.forecast.memory import RUNTIME_BYTES
 from toolkit.forecast.scene import Unknown, scene_for
-from toolkit.forecast.shape import read_shape
-from toolkit.forecast.source import find_base
-from toolkit.validation import parse
+from toolkit.settings.device_defaults import Place
+from toolkit.settings.validation import parse
 
 LLAMA = {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8,
          "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 8192}  # fmt: skip
@@ -81,15 +81,15 @@ def test_no_bundled_name_leads_out_of_the_assets() -> None:
 
 def test_measuring_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.fakes.training import make_table
-    from toolkit.forecast import measure
+    from toolkit.forecast import measured_run
 
     def refused(*_: Any, **__: Any) -> None:
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("os.link", refused)
-    monkeypatch.setattr(measure, "WORKER", "toolkit.worker.nothing")  # fails at once: it is not what is looked at
+    monkeypatch.setattr(measured_run, "WORKER", "toolkit.worker.nothing")  # fails at once: it is not what is looked at
     table = make_table(tmp_path / "t.parquet", [{"q": "ask", "a": "answer"}] * 8)
-    probe = measure.start_measuring("key", parse({"save_dir": str(tmp_path)}), table)
+    probe = measured_run.start_measuring("key", parse({"save_dir": str(tmp_path)}), table)
     assert probe.folder.source_path.read_bytes() == table.path.read_bytes()
     probe.end()
 
@@ -231,9 +231,9 @@ def test_history_is_neutral_without_runs(tmp_path: Path) -> None:
 @pytest.mark.worker
 def test_a_probe_measures_and_a_run_teaches(tmp_path: Path, tiny_model: Path) -> None:
     """Two steps in a process of their own; then a whole run, from which the next forecast is corrected."""
-    from toolkit.forecast.measure import start_measuring
-    from toolkit.runs.rundir import create_run
-    from toolkit.runs.supervisor import Supervisor
+    from toolkit.forecast.measured_run import start_measuring
+    from toolkit.lifecycle.supervisor import Supervisor
+    from toolkit.runs.run_dir import create_run
 
     chosen = parse({
         "save_dir": str(tmp_path), "model": {"hf_model_ckpt": str(tiny_model)},
@@ -261,7 +261,7 @@ def test_a_probe_measures_and_a_run_teaches(tmp_path: Path, tiny_model: Path) ->
 @pytest.mark.worker
 def test_a_probe_that_fails_says_why(tmp_path: Path, tiny_model: Path) -> None:
     from toolkit.errors import ToolkitError
-    from toolkit.forecast.measure import start_measuring
+    from toolkit.forecast.measured_run import start_measuring
 
     broken = tmp_path / "broken"
     broken.mkdir()

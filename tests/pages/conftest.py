@@ -13,13 +13,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from toolkit.config import Config
-from toolkit.data.sources import open_table
-from toolkit.runs import machine as machines
-from toolkit.runs.durable import commit_dir
+from toolkit.data.storage.open_table import open_table
 from toolkit.runs.events import EventWriter
-from toolkit.runs.lock import describe_self, try_lock, write_body
-from toolkit.runs.rundir import RunDir, create_run
-from toolkit.ui import chrome
+from toolkit.runs.run_dir import RunDir, create_run
+from toolkit.system import machine as machines
+from toolkit.system.durable import commit_dir
+from toolkit.system.locks import describe_self, try_lock, write_body
+from toolkit.ui.frame import page as page_module
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -37,7 +37,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     assert slot is not None
     write_body(slot, describe_self(1, run="another"))
     yield tmp_path
-    chrome.supervisor(str(tmp_path)).stop()
+    page_module.supervisor(str(tmp_path)).stop()
     os.close(slot)
 
 

@@ -16,13 +16,14 @@ from streamlit.runtime.scriptrunner import RerunData, RerunException
 from streamlit.testing.v1 import AppTest
 
 from toolkit.data.table import load_table
-from toolkit.forms import draft as drafts
-from toolkit.forms.layout import SECTIONS
-from toolkit.runs import machine as machines
-from toolkit.runs.configfile import load_draft
-from toolkit.runs.lock import try_lock
-from toolkit.runs.rundir import list_runs
-from toolkit.ui import chrome, launch
+from toolkit.runs.run_dir import list_runs
+from toolkit.settings import draft as drafts
+from toolkit.settings.form_layout import SECTIONS
+from toolkit.settings.yaml_file import load_draft
+from toolkit.system import machine as machines
+from toolkit.system.locks import try_lock
+from toolkit.ui.configure import launch
+from toolkit.ui.frame import page as page_module
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -38,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     slot = try_lock(tmp_path / "runs" / "slot.lock")
     assert slot is not None
     yield tmp_path
-    chrome.supervisor(str(tmp_path)).stop()
+    page_module.supervisor(str(tmp_path)).stop()
     os.close(slot)
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.fakes import golden
 from tests.pages.conftest import Stage, button, words
-from toolkit.data import opening
-from toolkit.runs.rundir import list_runs, read_meta
+from toolkit.data.storage import background_open
+from toolkit.runs.run_dir import list_runs, read_meta
 
 
 def test_first_visit_shows_the_sample_and_an_example(stage: Stage) -> None:
@@ -186,15 +186,15 @@ def test_a_test_file_takes_the_place_of_the_split(stage: Stage) -> None:
 def test_a_big_file_is_opened_in_the_background_and_a_refresh_finds_it(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    may_go, real = threading.Event(), opening.open_table
+    may_go, real = threading.Event(), background_open.open_table
 
     def slow(data: Any, *rest: Any) -> Any:
         assert not data.path.endswith("big.csv") or may_go.wait(60)
         return real(data, *rest)
 
-    monkeypatch.setattr(opening, "open_table", slow)
-    monkeypatch.setattr(opening, "BIG", 20)
-    monkeypatch.setattr(opening, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(background_open, "open_table", slow)
+    monkeypatch.setattr(background_open, "BIG", 20)
+    monkeypatch.setattr(background_open, "PATIENCE_S", 0.01)
     big = tmp_path / "big.csv"
     big.write_text("question,answer\n1,one\n2,two\n3,three\n")
     app = stage.page("data")
@@ -205,7 +205,7 @@ def test_a_big_file_is_opened_in_the_background_and_a_refresh_finds_it(
         assert "orders.csv" in words(waiting), "the former dataset stays"
         assert button(waiting, "Don't open it")
     may_go.set()
-    assert all(one.over.wait(60) for one in opening._going.values())
+    assert all(one.over.wait(60) for one in background_open._going.values())
     app = stage.page("data")
     assert "3 rows" in words(app)
     assert not [entry for entry in app.button if entry.label == "Don't open it"]

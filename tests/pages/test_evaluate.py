@@ -12,17 +12,17 @@ from streamlit.testing.v1 import AppTest
 from tests.evaluation.planted import known_flips, plant, two_adapters
 from tests.fakes.training import make_table
 from tests.pages.conftest import Stage, button, words
-from toolkit.evaluation import place, prompt_sets, state
+from toolkit.evaluation import evaluation_dir, progress, prompt_sets
 from toolkit.evaluation.answers import Answer, AnswerLog, Probed, read_answers
 from toolkit.evaluation.busy import models_lock
 from toolkit.evaluation.conclude import conclude
-from toolkit.evaluation.place import Evaluation, Spec
+from toolkit.evaluation.evaluation_dir import Evaluation, Spec
 from toolkit.evaluation.questions import questions
-from toolkit.evaluation.rules import read_rules
-from toolkit.runs.answerers import BASE
+from toolkit.evaluation.statistics.pass_rules import read_rules
 from toolkit.runs.events import EventWriter
-from toolkit.runs.lock import WorkerLock
-from toolkit.runs.rundir import RunDir
+from toolkit.runs.model_names import BASE
+from toolkit.runs.run_dir import RunDir
+from toolkit.system.locks import WorkerLock
 
 DATA = {"data": {"prompt": "{q}", "prompt_stub": "{a}"}}
 
@@ -39,7 +39,7 @@ def run(stage: Stage, tmp_path: Path) -> RunDir:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Evaluation]:
     """Evaluations whose process would have been started."""
     found: list[Evaluation] = []
-    monkeypatch.setattr(state, "_spawn", lambda evaluation: found.append(evaluation) or Ended(evaluation))
+    monkeypatch.setattr(progress, "_spawn", lambda evaluation: found.append(evaluation) or Ended(evaluation))
     return found
 
 
@@ -114,7 +114,7 @@ def test_two_adapters_are_compared_on_the_page(stage: Stage, run: RunDir) -> Non
 def test_one_that_broke_off_goes_on_when_its_page_is_opened(
     stage: Stage, run: RunDir, started: list[Evaluation]
 ) -> None:
-    evaluation = place.create(run, Spec())
+    evaluation = evaluation_dir.create(run, Spec())
     with EventWriter(evaluation.events_path) as events:
         events.append("started")
         events.append("progress", done=3, total=20)
@@ -141,7 +141,7 @@ def test_a_null_change_is_within_noise(stage: Stage, run: RunDir) -> None:
 
 def test_questions_without_answers_can_show_that_something_was_forgotten(stage: Stage, run: RunDir) -> None:
     table = make_table(run.save_dir / "asked.parquet", [{"q": f"question {n}"} for n in range(6)])
-    evaluation = place.create(run, Spec(rows=None, source="file", label="questions alone"), table=table)
+    evaluation = evaluation_dir.create(run, Spec(rows=None, source="file", label="questions alone"), table=table)
     log = AnswerLog(evaluation.answers_path)
     log.write([Answer(model, n, "said") for n in range(6) for model in (BASE, run.id)])
     log.write([Probed(model, n, nll, 10) for n in range(20) for model, nll in ((BASE, 10.0), (run.id, 14.0))])
@@ -167,8 +167,8 @@ def test_the_first_press_evaluates_the_test_rows(stage: Stage, run: RunDir, star
     assert "Is it better?" in words(app)
     app = stage.checked(button(app, "Evaluate").click().run())
     (evaluation,) = started
-    spec = place.read_spec(evaluation)
-    assert (spec.source, spec.rows, spec.probe) == ("test", place.DEFAULT_ROWS, True)
+    spec = evaluation_dir.read_spec(evaluation)
+    assert (spec.source, spec.rows, spec.probe) == ("test", evaluation_dir.DEFAULT_ROWS, True)
     assert button(app, "Go on where it was"), "that process has ended without a word"
 
 
@@ -180,7 +180,7 @@ def test_from_the_run_it_is_one_click(stage: Stage, run: RunDir, started: list[E
 
 
 def test_progress_and_stop_are_on_the_page(stage: Stage, run: RunDir) -> None:
-    evaluation = place.create(run, Spec())
+    evaluation = evaluation_dir.create(run, Spec())
     with WorkerLock(evaluation.lock_path), EventWriter(evaluation.events_path) as events:
         events.append("started")
         events.append("phase", phase="asking")
@@ -196,7 +196,7 @@ def test_progress_and_stop_are_on_the_page(stage: Stage, run: RunDir) -> None:
 
 
 def test_a_failure_is_words(stage: Stage, run: RunDir) -> None:
-    evaluation = place.create(run, Spec())
+    evaluation = evaluation_dir.create(run, Spec())
     with EventWriter(evaluation.events_path) as events:
         events.append("started")
         events.append("failed", message="The memory is not enough.", hint="Close something.")
@@ -208,19 +208,21 @@ def test_a_failure_is_words(stage: Stage, run: RunDir) -> None:
 def test_rules_and_gate(stage: Stage, run: RunDir, started: list[Evaluation]) -> None:
     evaluation, _ = plant(run, known_flips(fixed=20, broke=0, same=5, both_wrong=1))
     over(evaluation)
-    place.save_rules(stage.folder, read_rules({"rules": [{"kind": "contains", "text": "wrong", "negate": True}]}))
+    evaluation_dir.save_rules(
+        stage.folder, read_rules({"rules": [{"kind": "contains", "text": "wrong", "negate": True}]})
+    )
     app = stage.page("evaluate", run)
     assert "must not contain “wrong” in 100 % of the rows" in words(app).replace(":gray[", "").replace("]", "")
     app = app.selectbox(key="gate_no gate").set_value("exact_match").run()
-    rules = place.saved_rules(stage.folder)
+    rules = evaluation_dir.saved_rules(stage.folder)
     assert rules.gate is not None
     assert rules.gate.improves == "exact_match"
     app = stage.checked(button(app, "Apply these rules to the answers above").click().run())
     assert started == [evaluation]
-    assert place.current_rules(evaluation) == rules
+    assert evaluation_dir.current_rules(evaluation) == rules
     app = stage.page("evaluate", run)
     app = button_by_key(app, "drop_rule_0").click().run()
-    assert place.saved_rules(stage.folder).rules == ()
+    assert evaluation_dir.saved_rules(stage.folder).rules == ()
 
 
 def button_by_key(app: AppTest, key: str) -> Any:
@@ -233,8 +235,8 @@ def test_a_prompt_set_is_run_and_kept_with_the_run(stage: Stage, run: RunDir, st
     app = app.segmented_control(key="eval_source").set_value("prompts").run()
     app = stage.checked(button(app, "Evaluate these").click().run())
     (evaluation,) = started
-    assert place.read_spec(evaluation).label == "greetings"
-    assert place.read_prompts(evaluation).items == kept.items
+    assert evaluation_dir.read_spec(evaluation).label == "greetings"
+    assert evaluation_dir.read_prompts(evaluation).items == kept.items
 
 
 def test_the_page_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:

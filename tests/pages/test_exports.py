@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 
+from tests.export.test_parity_certificate import contract, replay
 from tests.pages.conftest import Stage, button, words
-from tests.runs.test_certificate import contract, replay
-from toolkit.runs.certificate import judge, write_certificate
-from toolkit.runs.contract import CONTRACT
-from toolkit.runs.durable import commit_dir
-from toolkit.runs.exports import FORMS, certificate_path, commit_hash, folder_of, tell_progress
-from toolkit.runs.rundir import RunDir
+from toolkit.export.export_state import FORMS, certificate_path, commit_hash, folder_of, tell_progress
+from toolkit.export.parity_certificate import judge, write_certificate
+from toolkit.export.prompt_contract import CONTRACT
+from toolkit.runs.run_dir import RunDir
+from toolkit.system.durable import commit_dir
 
 
 def made(run: RunDir, form: str, *, broken: bool) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.pages.conftest import Stage, button, words
 from toolkit.forecast import scene
-from toolkit.ui.forecast_view import short
+from toolkit.ui.configure.forecast_view import short
 
 
 def test_it_stands_beside_the_form_and_moves_with_it(stage: Stage) -> None:

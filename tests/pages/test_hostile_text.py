@@ -13,11 +13,11 @@ from streamlit.testing.v1 import AppTest
 
 from tests.evaluation.planted import plant
 from tests.pages.conftest import Stage
-from toolkit.data.uploads import store
-from toolkit.legible import visible
+from toolkit.data.storage.uploads import store
 from toolkit.runs.events import EventWriter
-from toolkit.ui import charts
-from toolkit.ui.plain import plain
+from toolkit.system.printable import visible
+from toolkit.ui.elements import charts
+from toolkit.ui.elements.escape import plain
 
 NASTY = (
     "<script>alert(1)</script> ![x](http://evil.example/x.png) $\\int$ :smile: :material/bug_report: "

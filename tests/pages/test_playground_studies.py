@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.pages.conftest import ROOT, Stage, button, words
-from toolkit import client
+from toolkit.services import engine_client
 
 
 def test_the_playground_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:
@@ -87,12 +87,14 @@ def test_other_runs_of_the_same_base_can_stand_beside_and_a_preset_is_one_click(
 def test_what_the_engine_holds_beside_a_training_is_said_and_freed_with_one_click(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = client.EngineInfo(stage.folder, 1, 1, 1.0, "token", "run")
-    held = client.EngineStatus("ready", runs=("run", "run@40"), base="bundled:demo-model", gpu_memory_bytes=3 * 2**30)
-    ended: list[client.EngineInfo] = []
-    monkeypatch.setattr(client, "find", lambda _: None if ended else info)
-    monkeypatch.setattr(client, "status", lambda _: held)
-    monkeypatch.setattr(client, "stop", ended.append)
+    info = engine_client.EngineInfo(stage.folder, 1, 1, 1.0, "token", "run")
+    held = engine_client.EngineStatus(
+        "ready", runs=("run", "run@40"), base="bundled:demo-model", gpu_memory_bytes=3 * 2**30
+    )
+    ended: list[engine_client.EngineInfo] = []
+    monkeypatch.setattr(engine_client, "find", lambda _: None if ended else info)
+    monkeypatch.setattr(engine_client, "status", lambda _: held)
+    monkeypatch.setattr(engine_client, "stop", ended.append)
     waiting = stage.run(name="waiting")
     app = stage.page("runs", waiting)
     assert "The playground holds demo-model with 2 adapters · 3.0 GiB of GPU memory" in words(app)

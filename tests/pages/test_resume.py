@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.pages.conftest import Stage, button, words
-from toolkit.runs.durable import commit_dir
-from toolkit.runs.rundir import PAUSE, RunDir, list_runs, read_config, read_meta
+from toolkit.runs.run_dir import PAUSE, RunDir, list_runs, read_config, read_meta
 from toolkit.runs.status import read_status
+from toolkit.system.durable import commit_dir
 
 PLAN = ("plan", {"total_steps": 100, "epochs": 2})
 SAVED = ("saved", {"step": 40, "bytes": 10_000, "seconds": 0.1})
@@ -52,7 +52,7 @@ def test_a_finished_run_offers_no_resume_but_training_on(stage: Stage) -> None:
 
 def test_a_new_run_begins_with_a_checkpoint(stage: Stage) -> None:
     from tests.fakes.training import make_table
-    from toolkit.runs.continuing import choices, continue_run
+    from toolkit.lifecycle.continue_run import choices, continue_run
 
     run = stage.finished("first")
     make_table(run.source_path, [{"message": "a", "answer": "b"}])

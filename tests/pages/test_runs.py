@@ -10,10 +10,10 @@ import pytest
 
 from tests.pages.conftest import Stage, button, words
 from toolkit.errors import RunError
-from toolkit.runs.durable import COMMIT, commit_dir
 from toolkit.runs.events import EventWriter
-from toolkit.runs.rundir import list_runs, read_meta
-from toolkit.ui import run_actions
+from toolkit.runs.run_dir import list_runs, read_meta
+from toolkit.system.durable import COMMIT, commit_dir
+from toolkit.ui.runs import run_actions
 
 
 def test_empty_offers_the_demo(stage: Stage) -> None:

@@ -13,8 +13,8 @@ from tests.fakes.disk import Death, Disk, Fault, io_error, no_space, watched
 from toolkit.config import Config
 from toolkit.errors import RunError
 from toolkit.runs.checkpoints import checkpoint_path, has_room, kept, newest_step, newest_whole, save, sweep, verified
-from toolkit.runs.durable import COMMIT
-from toolkit.runs.rundir import RunDir, create_run
+from toolkit.runs.run_dir import RunDir, create_run
+from toolkit.system.durable import COMMIT
 
 
 @pytest.fixture(autouse=True)

@@ -10,16 +10,16 @@ import pytest
 import yaml
 
 from toolkit.config import Config, DataConfig
-from toolkit.data.sources import open_table
+from toolkit.data.storage.open_table import open_table
 from toolkit.data.table import Table
 from toolkit.errors import Problem
-from toolkit.forms.draft import put
-from toolkit.forms.model_source import model_kind
 from toolkit.runs import preflight as module
-from toolkit.runs.accelerate_file import accelerate_yaml, process_count
-from toolkit.runs.machine import Gpu, Machine
 from toolkit.runs.preflight import asks_machine, preflight
-from toolkit.validation import parse
+from toolkit.runs.worker_process import accelerate_yaml, process_count
+from toolkit.settings.draft import put
+from toolkit.settings.model_source import model_kind
+from toolkit.settings.validation import parse
+from toolkit.system.machine import Gpu, Machine
 
 CPU = Machine(2, 16 * 10**9, bitsandbytes=True)
 OLD_GPU = Machine(8, 64 * 10**9, True, (Gpu("Tesla T4", 16 * 10**9, (7, 5)),), bitsandbytes=True)

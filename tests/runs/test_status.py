@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.runs.conftest import queue
-from toolkit.runs.durable import COMMIT
+from tests.fakes.run_fixtures import queue
 from toolkit.runs.events import EventWriter
-from toolkit.runs.lock import WorkerLock
-from toolkit.runs.rundir import request_stop
+from toolkit.runs.run_dir import request_stop
 from toolkit.runs.status import LIVING, OVER, fold, read_status
+from toolkit.system.durable import COMMIT
+from toolkit.system.locks import WorkerLock
 
 
 def log(*said: tuple[str, dict[str, Any]] | str, attempt: int = 1, began: float = 100.0) -> list[dict[str, Any]]:

@@ -1,141 +1,282 @@
-"""Scores: what a batch answers is what each prompt alone would be answered, and a stop is heard."""
+"""Evaluations with a real model: planted flips, a planted null, a killed one that goes on, rows that can't be asked."""
 
 from __future__ import annotations
 
-import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes.training import draft, make_run, train_here
+from tests.fakes.engine_runs import make_config, write_adapter
+from tests.fakes.training import make_table, own_signals
 from toolkit.config import Config
-from toolkit.runs.rundir import RunDir
-from toolkit.worker.stop import Stop, StopAsked
+from toolkit.evaluation import evaluation_dir, progress
+from toolkit.evaluation.answers import read_answers
+from toolkit.evaluation.evaluation_dir import Evaluation, Spec
+from toolkit.evaluation.row_table import read_rows
+from toolkit.evaluation.statistics.pass_rules import read_rules
+from toolkit.evaluation.statistics.results import Flips, Results, read_results
+from toolkit.runs.events import read_events
+from toolkit.runs.model_names import BASE
+from toolkit.runs.run_dir import RunDir, create_run
 
 pytestmark = pytest.mark.worker
 
-PROMPTS = [
-    "order",
-    "please order a lamp and a chair and a table",
-    "one two",
-    "how many parcels did we order last week?",
-]
+PROMPTS = [f"{word} {i}" for i in range(5) for word in ("order", "please order a lamp and", "one two", "how many?")]
 
 
-@pytest.fixture(scope="module")
-def adapted(tiny_model: Path) -> tuple[Config, Any, Any]:
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    from toolkit.worker.model import load_base, load_tokenizer
-
-    config = Config.model_validate({"model": {"hf_model_ckpt": str(tiny_model)}})
-    torch.manual_seed(1)
-    lora = LoraConfig(r=4, lora_alpha=64, target_modules="all-linear", init_lora_weights=False)
-    return config, get_peft_model(load_base(config), lora).eval(), load_tokenizer(config)
-
-
-def test_a_left_padded_batch_answers_like_each_prompt_alone(adapted: Any, tmp_path: Path) -> None:
-    from toolkit.worker.dataset import prompt_ids
-    from toolkit.worker.evaluate import answers
-
-    config, model, tokenizer = adapted
-    stop = Stop(tmp_path / "stop")
-    ids = [prompt_ids(config, tokenizer, prompt)[1] for prompt in PROMPTS]
-    together = answers(model, tokenizer, ids, 12, stop)
-    assert together == [answers(model, tokenizer, [each], 12, stop)[0] for each in ids]
-    assert len(set(together)) > 1
+def make_run(save_dir: Path, model: Path, scale: float = 1.0) -> RunDir:
+    """A run with a random adapter; with scale 0 one that changes nothing."""
+    config = make_config(save_dir, model)
+    data = {"prompt": "{q}", "prompt_stub": "{a}", "train_size": 4, "test_size": 4}
+    config = Config.model_validate(
+        {
+            **config.model_dump(),
+            "data": data,
+        }
+    )
+    save_dir.mkdir(parents=True, exist_ok=True)
+    run = create_run(config, make_table(save_dir / "t.parquet", [{"q": p, "a": "x"} for p in PROMPTS]))
+    write_adapter(run, config, seed=1, scale=scale)
+    return run
 
 
-def test_base_and_adapter_answer_differently_and_the_base_as_itself(
-    adapted: Any, tiny_model: Path, tmp_path: Path
-) -> None:
-    from toolkit.worker.dataset import prompt_ids
-    from toolkit.worker.evaluate import Question, answers, score
-    from toolkit.worker.model import load_base
-
-    config, model, tokenizer = adapted
-    stop = Stop(tmp_path / "stop")
-    questions = [Question(i, prompt, "x" * 8) for i, prompt in enumerate(PROMPTS)]
-    found = score(config, model, tokenizer, questions, stop)
-    assert [item.row for item in found] == [0, 1, 2, 3]
-    ids = [prompt_ids(config, tokenizer, prompt)[1] for prompt in PROMPTS]
-    longest = len(tokenizer("x" * 8, add_special_tokens=False)["input_ids"]) + 16
-    assert [item.base for item in found] == answers(load_base(config).eval(), tokenizer, ids, longest, stop)
-    assert [item.base for item in found] != [item.adapter for item in found]
+def ask(run: RunDir, cells: list[dict[str, str | None]], **spec: Any) -> Evaluation:
+    table = make_table(run.save_dir / "asked.parquet", cells)
+    wanted = Spec(**{"source": "file", "max_new_tokens": 2, "probe": False, **spec})
+    return evaluation_dir.create(run, wanted, table=table)
 
 
-def test_an_exact_match_ignores_outer_space_alone() -> None:
-    from toolkit.worker.evaluate import Prediction, exact_match
+def carry_out(evaluation: Evaluation) -> int:
+    from toolkit.worker.evaluate import main
 
-    def made(base: str, adapter: str) -> Prediction:
-        return Prediction(0, "q", "the answer", base, adapter)
+    os.environ["FTK_SAVE_DIR"] = str(evaluation.run.save_dir)
+    with own_signals():
+        return main(evaluation.run.id, evaluation.id)
 
-    found = [
-        made("no", " the answer\n"),
-        made("the answer", "the  answer"),
-        made("", "the answer"),
-        made("", "The answer"),
+
+def results_of(evaluation: Evaluation) -> Results:
+    found = read_results(evaluation.results_path)
+    assert found is not None
+    return found
+
+
+def answers_of(evaluation: Evaluation, model: str) -> list[str]:
+    found = read_answers(evaluation.answers_path).answers
+    return [found[model, at].text for at in range(len(PROMPTS))]
+
+
+def test_known_flips_of_a_real_adapter(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model)
+    first = ask(run, [{"q": prompt, "a": None} for prompt in PROMPTS])
+    assert carry_out(first) == 0
+    base, adapter = answers_of(first, BASE), answers_of(first, run.id)
+    differing = [at for at in range(len(PROMPTS)) if base[at].strip() != adapter[at].strip()]
+    assert len(differing) >= 12, "the random adapter changes most answers"
+    # the data now says that the adapter is right in these rows, the base in those, and neither in the rest
+    fixed, broke = set(differing[:9]), set(differing[9:11])
+    cells: list[dict[str, str | None]] = [
+        {"q": prompt, "a": adapter[at] if at in fixed else base[at] if at in broke else "none of these"}
+        for at, prompt in enumerate(PROMPTS)
     ]
-    assert exact_match(found) == {"rows": 4, "exact_match": 0.5, "exact_match_base": 0.25}
+    planted = ask(run, cells)
+    assert carry_out(planted) == 0
+    results = results_of(planted)
+    assert results.flips[run.id] == Flips(fixed=9, broke=2, same=0, both_wrong=len(PROMPTS) - 11)
+    assert answers_of(planted, BASE) == base
+    loss = results.figure("loss")
+    assert loss is not None
+    assert loss.rows == len(PROMPTS)
 
 
-def test_time_limits_the_rows(adapted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from toolkit.worker import evaluate
-
-    monkeypatch.setattr(evaluate, "BATCH", 2)
-    monkeypatch.setattr(evaluate, "MAX_SECONDS", 0.0)
-    config, model, tokenizer = adapted
-    questions = [evaluate.Question(i, prompt, "x") for i, prompt in enumerate(PROMPTS)]
-    assert len(evaluate.score(config, model, tokenizer, questions, Stop(tmp_path / "stop"))) == 2
-
-
-def test_a_stop_is_heard_between_two_tokens(adapted: Any, tmp_path: Path) -> None:
-    from toolkit.worker.evaluate import answers
-
-    _, model, tokenizer = adapted
-    (tmp_path / "stop").touch()
-    with pytest.raises(StopAsked):
-        answers(model, tokenizer, [[1, 2, 3]], 10_000, Stop(tmp_path / "stop"))
+def test_an_adapter_without_effect_is_within_noise(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model, scale=0)
+    evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS], probe=True)
+    assert carry_out(evaluation) == 0
+    results = results_of(evaluation)
+    assert answers_of(evaluation, BASE) == answers_of(evaluation, run.id)
+    assert {figure.differences[run.id].verdict for figure in results.figures} == {"noise"}
+    assert results.probe is not None
+    assert results.probe.differences[run.id].verdict == "noise"
+    assert results.sentences[run.id][0].startswith("No difference")
 
 
-def trained(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, score: Any) -> tuple[RunDir, Any]:
-    from toolkit.worker import evaluate
-
-    monkeypatch.setattr(evaluate, "score", score)
-    run = make_run(draft(save_dir, tiny_model, num_train_epochs=1))
-    code, events = train_here(run)
-    assert code == 0
-    assert [event["kind"] for event in events].count("adapter") == 1
-    assert not run.evaluation_dir.exists()
-    return run, events
-
-
-def test_trouble_while_scoring_does_not_fail_the_training(
+def test_a_killed_evaluation_goes_on_and_ends_the_same(
     save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trouble(*_: Any) -> None:
-        raise RuntimeError("out of luck")
+    from toolkit.worker.answering import evaluation_asker
 
-    _, events = trained(save_dir, tiny_model, monkeypatch, trouble)
-    assert events[-1]["kind"] == "finished"
-    assert "out of luck" in events[-2]["message"]
+    monkeypatch.setattr(evaluation_asker, "MOST_ROWS", 4)
+    run = make_run(save_dir, tiny_model)
+    cells: list[dict[str, str | None]] = [{"q": prompt, "a": "please"} for prompt in PROMPTS]
+    whole, killed = ask(run, cells), ask(run, cells)
+    assert carry_out(whole) == 0
+
+    class Killed(BaseException):
+        """Nothing catches it, as nothing catches SIGKILL."""
+
+    answered = evaluation_asker._answered
+    asked: list[int] = []
+
+    def dies(engine: Any, model: str, batch: Any, stop: Any) -> Any:
+        asked.append(len(batch))
+        if len(asked) == 4:
+            raise Killed
+        return answered(engine, model, batch, stop)
+
+    monkeypatch.setattr(evaluation_asker, "_answered", dies)
+    with pytest.raises(Killed):
+        carry_out(killed)
+    with killed.answers_path.open("ab") as log:
+        log.write(b'{"kind":"answer","model":"base","posi')  # torn by the death
+    assert progress.progress(killed).state == "interrupted"
+    before = len(read_answers(killed.answers_path).answers)
+    assert 0 < before < 2 * len(PROMPTS)
+    asked.append(0)
+    assert carry_out(killed) == 0
+    assert progress.progress(killed).state == "finished"
+    assert sum(asked[5:]) == 2 * len(PROMPTS) - before, "what was answered is not asked again"
+    assert read_rows(killed.rows_path).equals(read_rows(whole.rows_path))
 
 
-def test_a_stop_while_scoring_is_a_stop(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked(*_: Any) -> None:
-        raise StopAsked
+def test_a_stop_keeps_what_was_answered_and_counts_it(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model)
+    evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS])
+    evaluation_dir.request_stop(evaluation)
+    assert carry_out(evaluation) == 0
+    assert progress.progress(evaluation).state == "stopped"
+    results = results_of(evaluation)
+    assert (results.answered, results.complete) == (0, False)
+    evaluation.stop_path.unlink()
+    assert carry_out(evaluation) == 0
+    assert results_of(evaluation).complete
 
-    _, events = trained(save_dir, tiny_model, monkeypatch, asked)
-    assert (events[-1]["kind"], events[-1]["step"]) == ("stopped", 4)
+
+def test_a_row_that_can_not_be_asked_stays_a_row(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model)
+    cells: list[dict[str, str | None]] = [
+        {"q": "order", "a": "x"},
+        {"q": "far too long " * 200, "a": "x"},
+        {"q": None, "a": "y"},
+    ]
+    evaluation = ask(run, cells)
+    assert carry_out(evaluation) == 0
+    results, rows = results_of(evaluation), read_rows(evaluation.rows_path)
+    assert (results.asked, results.answered) == (3, 3)
+    assert "context holds 256" in rows["error_1"].to_pylist()[1]
+    assert "no value for column 'q'" in rows["error_0"].to_pylist()[2]
+    exact = results.figure("exact_match")
+    assert exact is not None
+    assert exact.rows == 3
 
 
-def test_predictions_are_one_object_a_line(save_dir: Path) -> None:
-    from toolkit.worker.evaluate import Prediction, write_predictions
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you tried"),
+    ],
+)
+def test_a_row_without_memory_says_so(error: Exception) -> None:
+    from toolkit.worker.answering.evaluation_asker import _words
 
-    run = RunDir(save_dir / "runs" / "r")
-    run.path.mkdir(parents=True)
-    write_predictions(run, [Prediction(3, "line\nbreak", "ü", "", "\u2028")])
-    (line,) = (run.evaluation_dir / "predictions.jsonl").read_bytes().decode().split("\n")[:-1]
-    assert json.loads(line) == {"row": 3, "prompt": "line\nbreak", "expected": "ü", "base": "", "adapter": "\u2028"}
+    assert _words(error) == "The memory is not enough for this row."
+
+
+def test_another_error_of_a_row_is_named() -> None:
+    from toolkit.worker.answering.evaluation_asker import _words
+
+    assert _words(ValueError("no such token\nand more")) == "ValueError: no such token"
+
+
+def test_a_batch_that_fails_is_halved_until_the_row_is_alone(
+    save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.worker.answering import evaluation_asker, greedy
+
+    run = make_run(save_dir, tiny_model)
+    say = greedy.say
+
+    def fails(model: Any, tokenizer: Any, prompts: Any, limit: int, stop: Any) -> Any:
+        if any(len(tokenizer.decode(list(ids))) > 70 for ids in prompts):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
+        return say(model, tokenizer, prompts, limit, stop)
+
+    monkeypatch.setattr(evaluation_asker.greedy, "say", fails)
+    cells: list[dict[str, str | None]] = [{"q": "order", "a": "x"} for _ in range(5)]
+    evaluation = ask(run, [*cells, {"q": "long " * 30, "a": "x"}])
+    assert carry_out(evaluation) == 0
+    errors = read_rows(evaluation.rows_path)["error_1"].to_pylist()
+    assert errors == [""] * 5 + ["The memory is not enough for this row."]
+
+
+def test_other_rules_need_no_model(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker.answering import evaluation_asker
+
+    run = make_run(save_dir, tiny_model)
+    evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS])
+    assert carry_out(evaluation) == 0
+
+    def never(*_: Any) -> None:
+        raise AssertionError("it loaded a model")
+
+    monkeypatch.setattr(evaluation_asker, "load", never)
+    evaluation_dir.replace_rules(
+        evaluation, read_rules({"rules": [{"kind": "length", "most": 1_000}], "gate": {"improves": None}})
+    )
+    assert carry_out(evaluation) == 0
+    assert results_of(evaluation).gate[run.id].passed
+
+
+def test_another_adapter_than_at_the_start_is_refused(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model)
+    evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS[:4]])
+    assert carry_out(evaluation) == 0
+    lines = evaluation.answers_path.read_bytes().splitlines(keepends=True)
+    evaluation.answers_path.write_bytes(b"".join(lines[:-1]))
+    write_adapter(run, make_config(save_dir, tiny_model), seed=2)
+    assert carry_out(evaluation) == 1
+    assert "has changed" in read_events(evaluation.events_path)[0][-1]["message"]
+
+
+def test_two_runs_are_compared_on_one_base(save_dir: Path, tiny_model: Path) -> None:
+    first, second = make_run(save_dir, tiny_model), make_run(save_dir, tiny_model, scale=0)
+    evaluation = ask(first, [{"q": prompt, "a": "x"} for prompt in PROMPTS], compared=(second.id,))
+    assert carry_out(evaluation) == 0
+    results = results_of(evaluation)
+    assert results.models == (BASE, first.id, second.id)
+    assert answers_of(evaluation, second.id) == answers_of(evaluation, BASE)
+
+
+def test_a_checkpoint_is_evaluated_beside_the_adapter(save_dir: Path, tiny_model: Path) -> None:
+    from tests.scenarios.worker.test_checkpoint_answers import trained
+
+    run = trained(save_dir, tiny_model)
+    names = (f"{run.id}@4", f"{run.id}@3")
+    evaluation = evaluation_dir.create(run, Spec(compared=names, probe=False))
+    assert carry_out(evaluation) == 0
+    results = results_of(evaluation)
+    assert results.models == (BASE, run.id, *names)
+    loss = results.figure("loss")
+    assert loss is not None
+    last, before = (loss.against(run.id, name) for name in names)
+    assert last.value == 0, "the last checkpoint is the adapter"
+    assert before.value != 0
+    assert results.flips_of(run.id, names[0]).broke == 0
+
+
+def test_its_process_lives_alone_and_is_found(save_dir: Path, tiny_model: Path) -> None:
+    run = make_run(save_dir, tiny_model)
+    evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS])
+    progress.start(evaluation)
+    progress.start(evaluation)  # a second press does nothing
+    deadline = time.monotonic() + 120
+    while progress.progress(evaluation).going:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert progress.progress(evaluation).state == "finished", evaluation.log_path.read_text()
+    assert [event["kind"] for event in read_events(evaluation.events_path)[0]].count("started") == 1

@@ -13,12 +13,12 @@ import pytest
 
 from tests.fakes.engine_runs import write_adapter
 from tests.fakes.training import draft, make_run, train_here
-from toolkit.runs.certificate import Certificate
-from toolkit.runs.contract import CONTRACT, read_contract, reference
-from toolkit.runs.durable import commit_dir
-from toolkit.runs.export_process import export_to_end, start_export
-from toolkit.runs.exports import FORMS, commit_hash, export_state, folder_of
-from toolkit.runs.rundir import RunDir, read_config
+from toolkit.export.export_process import export_to_end, start_export
+from toolkit.export.export_state import FORMS, commit_hash, export_state, folder_of
+from toolkit.export.parity_certificate import Certificate
+from toolkit.export.prompt_contract import CONTRACT, read_contract, reference
+from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.system.durable import commit_dir
 
 pytestmark = pytest.mark.worker
 MERGED = "merged-bf16"
@@ -221,8 +221,8 @@ def test_merging_into_a_quantized_base_keeps_what_training_saw(tiny_model: Path,
 
 def test_the_demo_trained_exported_and_checked_by_its_own_processes(save_dir: Path) -> None:
     from toolkit.config import Config
-    from toolkit.data.sources import open_table
-    from toolkit.runs.rundir import create_run
+    from toolkit.data.storage.open_table import open_table
+    from toolkit.runs.run_dir import create_run
 
     config = Config.model_validate({"save_dir": str(save_dir), "data": {"train_size": 64, "test_size": 16}})
     run = create_run(config, open_table(config.data, save_dir))
@@ -248,8 +248,8 @@ def test_the_demo_trained_exported_and_checked_by_its_own_processes(save_dir: Pa
 
 
 def test_the_modelfile_writes_what_training_wrote(run: RunDir, kind: str) -> None:
-    from toolkit.worker import gguf
-    from toolkit.worker.model import load_tokenizer
+    from toolkit.worker.exporting import gguf
+    from toolkit.worker.models.load import load_tokenizer
 
     contract = reference(run)
     assert contract is not None
@@ -270,7 +270,7 @@ def test_a_converter_is_used_where_there_is_one_and_its_refusal_told(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.errors import ToolkitError
-    from toolkit.worker import gguf
+    from toolkit.worker.exporting import gguf
 
     folder = tmp_path / "out"
     shutil.copytree(folder_of(run, MERGED), folder)

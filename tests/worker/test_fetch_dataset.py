@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from toolkit.config import DataConfig
-from toolkit.data.sources import load_table, open_table
+from toolkit.data.storage.open_table import open_table
+from toolkit.data.table import load_table
 from toolkit.errors import DataError
 
 pytestmark = pytest.mark.worker

@@ -1,4 +1,4 @@
-"""What the probe says about this machine, as runs/machine.py reads it."""
+"""What the probe says about this machine, as system/machine.py reads it."""
 
 from __future__ import annotations
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.export.test_parity_certificate import contract, replay
 from tests.fakes.hub import FakeHub, fake_hub
 from tests.fakes.training import draft, make_run
-from tests.runs.test_certificate import contract, replay
 from toolkit.errors import RunError
-from toolkit.runs.certificate import judge, write_certificate
-from toolkit.runs.contract import CONTRACT
-from toolkit.runs.durable import commit_dir
-from toolkit.runs.exports import certificate_path, commit_hash, folder_of
-from toolkit.runs.hub import Push, hub_state, start_push
-from toolkit.runs.rundir import RunDir
+from toolkit.export.export_state import certificate_path, commit_hash, folder_of
+from toolkit.export.hub_push import Push, hub_state, start_push
+from toolkit.export.parity_certificate import judge, write_certificate
+from toolkit.export.prompt_contract import CONTRACT
+from toolkit.runs.run_dir import RunDir
+from toolkit.system.durable import commit_dir
 
 pytestmark = pytest.mark.worker
 FORM = "merged-bf16"

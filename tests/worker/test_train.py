@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.fakes.training import draft, events_of, make_run, rows, start_worker, train_here
-from toolkit.runs.durable import verify_commit
 from toolkit.runs.events import Event
-from toolkit.runs.rundir import RunDir
+from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import read_status
+from toolkit.system.durable import verify_commit
 
 pytestmark = pytest.mark.worker
 
@@ -109,9 +109,9 @@ def test_the_adapter_is_whole_and_foreign_tools_can_load_it(done: tuple[RunDir, 
 
 
 def test_answers_are_kept_beside_their_scores(done: tuple[RunDir, list[Event]]) -> None:
-    from toolkit.data.split import plan_split
+    from toolkit.data.examples.split import plan_split
     from toolkit.data.table import load_table
-    from toolkit.runs.rundir import read_config
+    from toolkit.runs.run_dir import read_config
 
     run, events = done
     (scores,) = kinds(events, "scores")
@@ -130,12 +130,12 @@ def test_answers_are_kept_beside_their_scores(done: tuple[RunDir, list[Event]]) 
 def test_answers_that_can_not_be_written_do_not_undo_the_training(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.worker import evaluate
+    from toolkit.worker.answering import greedy
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluate, "write_predictions", full)
+    monkeypatch.setattr(greedy, "write_predictions", full)
     run = make_run(draft(save_dir, tiny_model, num_train_epochs=1))
     code, events = train_here(run)
     assert (code, events[-1]["kind"]) == (0, "finished")
@@ -144,7 +144,7 @@ def test_answers_that_can_not_be_written_do_not_undo_the_training(
 
 
 def test_the_rows_that_trained_are_kept(done: tuple[RunDir, list[Event]]) -> None:
-    from toolkit.worker.splits import read_splits
+    from toolkit.worker.tokens.prepared_rows import read_splits
 
     run, events = done
     train, test = read_splits(run)
@@ -210,17 +210,17 @@ def test_several_gpus_and_a_flash_attention_that_fails_do_not_end_a_run(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here the package is missing; elsewhere it may be of the wrong release, or the model's heads too wide for it."""
-    from toolkit import choices
-    from toolkit.worker import assemble
+    from toolkit.settings import device_defaults
+    from toolkit.worker.training import trainer_setup
 
     def seen(**arguments: Any) -> Any:
         args = own(**arguments)
         args._n_gpu = 2  # what the library finds where two are visible, as "auto" needs them
         return args
 
-    own = assemble.SFTConfig
-    monkeypatch.setattr(assemble, "SFTConfig", seen)
-    monkeypatch.setattr(choices, "attention", lambda config, place: choices.FLASH)
+    own = trainer_setup.SFTConfig
+    monkeypatch.setattr(trainer_setup, "SFTConfig", seen)
+    monkeypatch.setattr(device_defaults, "attention", lambda config, place: device_defaults.FLASH)
     code, events = train_here(make_run(draft(save_dir, tiny_model, num_train_epochs=1)))
     assert code == 0, events[-1]
     warnings = [event["message"] for event in kinds(events, "warning")]
@@ -342,7 +342,7 @@ def test_a_stop_finishes_the_step_and_keeps_the_adapter(how: str, tiny_model: Pa
 
 
 def test_a_second_worker_of_the_same_run_is_refused(done: tuple[RunDir, list[Event]]) -> None:
-    from toolkit.runs.lock import locked
+    from toolkit.system.locks import locked
 
     run, events = done
     with locked(run.lock_path) as mine:

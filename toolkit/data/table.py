@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from toolkit.data.limits import Offer
+from toolkit.data.read_options import Offer
 from toolkit.errors import DataError
 
 FOOTER = b"finetuning-toolkit"
@@ -164,7 +164,7 @@ class Table:
 
 
 GONE = "missing_file"
-"""Why a run ended whose table is not there: one of `runs/explain.py`'s reasons."""
+"""Why a run ended whose table is not there: one of `runs/end_reasons.py`'s reasons."""
 
 
 def load_table(parquet: Path) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolkit.runs.lock import is_held
+from toolkit.system.locks import is_held
 
 
 def models_lock(save_dir: Path) -> Path:

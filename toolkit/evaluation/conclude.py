@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from toolkit.evaluation import counting, scoring, verdict
 from toolkit.evaluation.answers import Answer, Key, Probed, Recorded
-from toolkit.evaluation.measures import BY_NAME, LOSS, MEASURES, Measure
-from toolkit.evaluation.place import Evaluation, current_rules, read_spec
+from toolkit.evaluation.evaluation_dir import Evaluation, current_rules, read_spec
 from toolkit.evaluation.questions import Question
-from toolkit.evaluation.results import Confusion, Figure, Flips, Results, RuleFigure, write_results
-from toolkit.evaluation.rows import Array, ModelRows, answer_list, count_flips, outcomes, table, write_rows
-from toolkit.evaluation.rules import RuleSet, broken, titles
+from toolkit.evaluation.row_table import Array, ModelRows, answer_list, count_flips, outcomes, table, write_rows
+from toolkit.evaluation.statistics import counting, scoring, verdict
+from toolkit.evaluation.statistics.measures import BY_NAME, LOSS, MEASURES, Measure
+from toolkit.evaluation.statistics.pass_rules import RuleSet, broken, titles
+from toolkit.evaluation.statistics.results import Confusion, Figure, Flips, Results, RuleFigure, write_results
 
 RULE = Measure("rule", "Rule", "Answers that keep the rule.")
 

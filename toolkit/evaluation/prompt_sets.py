@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from toolkit.data.table import Table
 from toolkit.errors import DataError
-from toolkit.runs.durable import durable_write
-from toolkit.runs.ids import is_id, new_id
+from toolkit.system.durable import durable_write
+from toolkit.system.ids import is_id, new_id
 
 MOST_PROMPTS = 2_000
 MOST_CHARACTERS = 50_000

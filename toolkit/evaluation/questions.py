@@ -12,14 +12,14 @@ from typing import cast
 import numpy as np
 
 from toolkit.config import Config
-from toolkit.data.chat import Turn
-from toolkit.data.prompt import Renderer, Template, compile_template
-from toolkit.data.rendering import ChatRenderer, renderer_of
-from toolkit.data.split import plan_split
+from toolkit.data.conversations import Turn
+from toolkit.data.examples.renderers import ChatRenderer, renderer_of
+from toolkit.data.examples.split import plan_split
+from toolkit.data.examples.templates import Renderer, Template, compile_template
 from toolkit.data.table import Cells, Table, load_table
 from toolkit.errors import DataError, RunError
-from toolkit.evaluation.place import Evaluation, Spec, read_prompts, read_spec
-from toolkit.runs.rundir import RunDir, read_config
+from toolkit.evaluation.evaluation_dir import Evaluation, Spec, read_prompts, read_spec
+from toolkit.runs.run_dir import RunDir, read_config
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from toolkit.config import Config
 from toolkit.forecast.forecast import Forecast, forecast
-from toolkit.validation import parse
+from toolkit.settings.validation import parse
 
 _ARGS = "training.training_args."
 BATCH, ACCUMULATION = _ARGS + "per_device_train_batch_size", _ARGS + "gradient_accumulation_steps"

@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from toolkit.choices import Place, max_length, packs, pads, precision
 from toolkit.config import Config
-from toolkit.forecast import duration
-from toolkit.forecast.adapter import Adapter, adapter_of
-from toolkit.forecast.duration import COLD_SECONDS, READY_SECONDS, Times, Writer
-from toolkit.forecast.epoch import Epoch
-from toolkit.forecast.lengths import Lengths
-from toolkit.forecast.memory import RUNTIME_BYTES, Load, Memory, memory_of, working_bytes
-from toolkit.forecast.pace import KERNEL_SECONDS, Rates, batch_seconds, cpu_rates, gpu_rates
-from toolkit.forecast.shape import Shape
+from toolkit.forecast.costs import other_time
+from toolkit.forecast.costs.adapter_size import Adapter, adapter_of
+from toolkit.forecast.costs.epoch import Epoch
+from toolkit.forecast.costs.memory import RUNTIME_BYTES, Load, Memory, memory_of, working_bytes
+from toolkit.forecast.costs.model_shape import Shape
+from toolkit.forecast.costs.other_time import COLD_SECONDS, READY_SECONDS, Times, Writer
+from toolkit.forecast.costs.sampled_lengths import Lengths
+from toolkit.forecast.costs.step_time import KERNEL_SECONDS, Rates, batch_seconds, cpu_rates, gpu_rates
+from toolkit.settings.device_defaults import Place, max_length, packs, pads, precision
 
 LIBRARY_EPOCHS, LIBRARY_BATCH = 3, 8
 HEADS = {"lm_head", "embed_out"}
@@ -153,16 +153,16 @@ def _predicted(config: Config, scene: Scene) -> Forecast:
         real_share = sum(t for *_, t in epoch.parts) / max(sum(n * top for n, top, _ in epoch.parts), 1)
     tokens = round(sum(t for *_, t in epoch.parts) / len(epoch.parts) * epoch.batches) * scene.place.processes
     writer = Writer(scene.shape, adapter, load, rates_of(scene))
-    start = duration.starting(scene.lengths, writer, ready=scene.ready)
+    start = other_time.starting(scene.lengths, writer, ready=scene.ready)
     row_seconds = a_batch * epoch.batches / max(scene.lengths.train, 1)
     times = Times(
-        start, passes * a_batch, duration.evaluating(config, scene.lengths, writer, steps, row_seconds),
-        duration.ending(config, scene.lengths, writer),
+        start, passes * a_batch, other_time.evaluating(config, scene.lengths, writer, steps, row_seconds),
+        other_time.ending(config, scene.lengths, writer),
     )  # fmt: skip
     return Forecast(
         config, scene, adapter, load, memory, steps, a_batch * min(accumulated, epoch.batches),
         max(seconds), times, start - (READY_SECONDS if scene.ready else COLD_SECONDS),
-        duration.evaluations(config, steps), tokens,
+        other_time.evaluations(config, steps), tokens,
         real_share, _disk(scene, adapter), Correction(),
     )  # fmt: skip
 

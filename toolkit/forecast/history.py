@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import ToolkitError
+from toolkit.forecast.costs.memory import PROCESS_BYTES, RUNTIME_BYTES
+from toolkit.forecast.costs.step_time import batch_flops
 from toolkit.forecast.forecast import Correction, Forecast, Scene, forecast
-from toolkit.forecast.memory import PROCESS_BYTES, RUNTIME_BYTES
-from toolkit.forecast.pace import batch_flops
+from toolkit.forecast.run_measurements import Taken, is_over, taken
 from toolkit.forecast.scene import Unknown, scene_of_run
-from toolkit.forecast.taken import Taken, is_over, taken
-from toolkit.runs.machine import Machine
-from toolkit.runs.rundir import RunDir, list_runs, read_config
+from toolkit.runs.run_dir import RunDir, list_runs, read_config
+from toolkit.system.machine import Machine
 
 RUNS, A_LOOK, NEAREST = 16, 2, 5
 TELLING_BYTES = 200_000_000

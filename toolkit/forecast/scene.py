@@ -12,18 +12,18 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from toolkit.choices import Place
 from toolkit.config import Config
 from toolkit.data.table import Table
 from toolkit.errors import DataError, ToolkitError
+from toolkit.forecast.base_model_files import Base, find_base
+from toolkit.forecast.costs.model_shape import read_shape
+from toolkit.forecast.costs.sampled_lengths import Lengths, measure_lengths
 from toolkit.forecast.forecast import Scene
-from toolkit.forecast.lengths import Lengths, measure_lengths
-from toolkit.forecast.shape import read_shape
-from toolkit.forecast.source import Base, find_base
-from toolkit.runs.accelerate_file import process_count
-from toolkit.runs.machine import Machine, training_cores
-from toolkit.runs.rundir import RunDir, read_config
-from toolkit.runs.spare import fits_spare, spare_wanted
+from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.runs.worker_process import process_count
+from toolkit.services.spare_process import fits_spare, spare_wanted
+from toolkit.settings.device_defaults import Place
+from toolkit.system.machine import Machine, training_cores
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError
-from toolkit.runs.durable import commit_dir, fsync_dir, remove_tree, verify_commit
-from toolkit.runs.rundir import RunDir
+from toolkit.runs.run_dir import RunDir
+from toolkit.system.durable import commit_dir, fsync_dir, remove_tree, verify_commit
 
 KEPT = 2
 ROOM_BYTES = 64 * 2**20

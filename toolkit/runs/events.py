@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from toolkit.runs.durable import fsync_dir
+from toolkit.system.durable import fsync_dir
 
 Event = dict[str, Any]
 

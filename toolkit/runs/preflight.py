@@ -12,14 +12,14 @@ import shutil
 from pathlib import Path
 
 from toolkit.config import BUNDLED, Config
-from toolkit.data.prompt import template_problems
-from toolkit.data.rendering import chat_problems, renderer_of
-from toolkit.data.split import size_problems, usable_count
+from toolkit.data.examples.renderers import chat_problems, renderer_of
+from toolkit.data.examples.split import size_problems, usable_count
+from toolkit.data.examples.templates import template_problems
 from toolkit.data.table import Table
 from toolkit.errors import Problem
-from toolkit.forms.model_source import bundled_folder, model_kind
-from toolkit.runs.machine import Machine
-from toolkit.runs.rundir import save_dir_of
+from toolkit.runs.run_dir import save_dir_of
+from toolkit.settings.model_source import bundled_folder, model_kind
+from toolkit.system.machine import Machine
 
 NEEDED_BYTES, GOOD_BYTES = 200_000_000, 2_000_000_000
 NEEDED_FILES = 1_000

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from toolkit.runs import events as log
 from toolkit.runs import told
-from toolkit.runs.durable import COMMIT
+from toolkit.runs.event_facts import Facts, advance
 from toolkit.runs.events import Event
-from toolkit.runs.facts import Facts, advance
-from toolkit.runs.rundir import RunDir, is_living
+from toolkit.runs.run_dir import RunDir, is_living
+from toolkit.system.durable import COMMIT
 
 State = Literal[
     "queued", "starting", "running", "stopping", "finished", "paused", "stopped", "cancelled", "failed", "interrupted"

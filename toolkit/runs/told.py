@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit.runs.curve import Curve
+from toolkit.runs.event_facts import Facts, advance
 from toolkit.runs.events import Event, columns, read_events
-from toolkit.runs.facts import Facts, advance
 
 REMEMBERED = 1000
 """Runs whose facts are kept in memory, some kilobytes each."""

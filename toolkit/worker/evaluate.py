@@ -1,161 +1,158 @@
-"""Does it answer right? Greedy answers of base and adapter to held-out prompts, compared with what was expected.
+"""python -m toolkit.worker.evaluate RUN EVALUATION: one evaluation, from its first question or from where it was.
 
-Both are asked with exactly the prompt of training, in the same left-padded batches. Knows no trainer and no event.
+Holds the evaluation's lock for life and is the one writer of its events and answers. One evaluation at a time asks its
+models in a save_dir; the others wait. The libraries are imported only when something is left to ask. Environment:
+FTK_SAVE_DIR. Exit status: 0 finished or stopped, 1 failed, 3 somebody else is at it.
 """
 
 from __future__ import annotations
 
-import json
+import faulthandler
+import logging
+import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
 
-import torch
-from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
+from toolkit.errors import RunError, ToolkitError
+from toolkit.evaluation.answers import AnswerLog, read_answers
+from toolkit.evaluation.busy import models_lock
+from toolkit.evaluation.conclude import conclude
+from toolkit.evaluation.evaluation_dir import Evaluation, open_evaluation, read_spec
+from toolkit.evaluation.questions import Question, questions
+from toolkit.runs.end_reasons import explain_exception
+from toolkit.runs.events import EventWriter
+from toolkit.runs.model_names import BASE
+from toolkit.runs.run_dir import open_run, read_config
+from toolkit.system.locks import WorkerLock, try_lock
+from toolkit.worker.process import libraries
+from toolkit.worker.process.stop import Stop, StopAsked
 
-from toolkit.config import Config
-from toolkit.data.chat import Turn
-from toolkit.runs.durable import durable_write
-from toolkit.runs.rundir import RunDir
-from toolkit.worker.dataset import question
-from toolkit.worker.model import stop_ids
-from toolkit.worker.stop import Stop
-
-MAX_ROWS = 200
-MAX_SECONDS = 300.0
-BATCH = 32
-SLACK = 16
-"""Tokens beyond the longest expected answer: what is longer can't match, and a base model may ramble for ever."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A held-out row: its 0-based number in the run's table, what is asked, and what should come. turns: the whole
-    conversation where the row is one."""
-
-    row: int
-    prompt: str
-    expected: str
-    turns: tuple[Turn, ...] = ()
+_LOG = logging.getLogger(__name__)
+PERIOD_S = 0.5
+POLL_S = 0.2
 
 
-@dataclass(frozen=True)
-class Prediction:
-    row: int
-    prompt: str
-    expected: str
-    base: str
-    adapter: str
+def main(run_id: str, evaluation_id: str) -> int:
+    """Carry the evaluation out; returns the exit status. Raises RunError for an unknown one."""
+    faulthandler.enable()
+    run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
+    evaluation = open_evaluation(run, evaluation_id)
+    stop = Stop(evaluation.stop_path).listen()
+    with WorkerLock(evaluation.lock_path, 1, run.id), EventWriter(evaluation.events_path) as events:
+        events.append("started", pid=os.getpid())
+        try:
+            events.append(_carry_out(evaluation, stop, events))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the last event
+            _LOG.exception("evaluation %s of run %s", evaluation.id, run.id)
+            known = explain_exception(type(error).__name__, str(error))
+            words = (error.message, error.hint) if isinstance(error, ToolkitError) else (known.message, known.hint)
+            events.append("failed", message=words[0], hint=words[1])
+            return 1
+    return 0
 
 
-def score(
-    config: Config,
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
-    stop: Stop,
-) -> list[Prediction]:
-    """Answers of both models; fewer than questions when MAX_SECONDS are over. Raises StopAsked."""
-    model.eval()
-    found: list[Prediction] = []
-    begin = time.monotonic()
-    for start in range(0, len(questions), BATCH):
-        if found and time.monotonic() - begin > MAX_SECONDS:
-            break
-        batch = questions[start : start + BATCH]
-        prompts = [question(config, tokenizer, asked.prompt, asked.turns)[1] for asked in batch]
-        longest = max(len(tokenizer(q.expected, add_special_tokens=False)["input_ids"]) for q in batch)
-        adapted = answers(model, tokenizer, prompts, longest + SLACK, stop)
-        with model.disable_adapter():
-            plain = answers(model, tokenizer, prompts, longest + SLACK, stop)
-        found += [
-            Prediction(q.row, q.prompt, q.expected, base, adapter)
-            for q, base, adapter in zip(batch, plain, adapted, strict=True)
-        ]
-    return found
+def _carry_out(evaluation: Evaluation, stop: Stop, events: EventWriter) -> str:
+    """What the last event is called: "finished", or "stopped"."""
+    began = time.monotonic()
+    spec = read_spec(evaluation)
+    models = [BASE, evaluation.run.id, *(other for other in spec.compared if other != evaluation.run.id)]
+    events.append("phase", phase="reading the rows")
+    asked = questions(evaluation)
+    events.append("progress", done=_answered(evaluation, models), total=len(asked) * len(models))
+    stopped = False
+    try:
+        if _left(evaluation, asked, models, spec.probe):
+            with _alone(evaluation, stop, events):
+                _ask(evaluation, asked, models, stop, events)
+    except StopAsked:
+        stopped = True
+    events.append("phase", phase="counting")
+    results = conclude(evaluation, asked, read_answers(evaluation.answers_path), models, time.monotonic() - began)
+    events.append("progress", done=_answered(evaluation, models), total=len(asked) * len(models), remaining_s=0)
+    return "stopped" if stopped or not results.complete else "finished"
 
 
-@dataclass(frozen=True)
-class Said:
-    """An answer. tokens: how many, the end among them. cut: the token limit ended it, not the model."""
-
-    text: str
-    tokens: int
-    cut: bool
+def _answered(evaluation: Evaluation, models: Sequence[str]) -> int:
+    return sum(model in models for model, _ in read_answers(evaluation.answers_path).answers)
 
 
-def answers(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    stop: Stop,
-) -> list[str]:
-    """Greedy continuations, without special tokens. Raises StopAsked between two tokens."""
-    return [said.text for said in say(model, tokenizer, prompts, max_new_tokens, stop)]
+def _left(evaluation: Evaluation, asked: Sequence[Question], models: Sequence[str], probe: bool) -> bool:
+    """Whether a model is needed at all."""
+    found = read_answers(evaluation.answers_path)
+    missing = any((model, q.position) not in found.answers for q in asked for model in models)
+    return missing or (probe and not all(any(name == model for name, _ in found.probed) for model in models))
 
 
-def say(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    stop: Stop,
-) -> list[Said]:
-    """Like `answers`, with how each one ended."""
-    width = max(len(ids) for ids in prompts)
-    padding = [[tokenizer.pad_token_id] * (width - len(ids)) for ids in prompts]
-    ids = torch.tensor([[*pad, *ids] for pad, ids in zip(padding, prompts, strict=True)], device=model.device)
-    mask = torch.tensor([[0] * len(pad) + [1] * (width - len(pad)) for pad in padding], device=model.device)
-    ends = stop_ids(model, tokenizer)
-    greedy = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        use_cache=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=ends,
+@contextmanager
+def _alone(evaluation: Evaluation, stop: Stop, events: EventWriter) -> Iterator[None]:
+    """Inside, no other evaluation of the save_dir has its models loaded. Raises StopAsked."""
+    path = models_lock(evaluation.run.save_dir)
+    said = False
+    while (handle := try_lock(path)) is None:
+        if not said:
+            events.append("phase", phase="waiting for another evaluation")
+            said = True
+        stop.check()
+        time.sleep(POLL_S)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _ask(
+    evaluation: Evaluation, asked: Sequence[Question], models: Sequence[str], stop: Stop, events: EventWriter
+) -> None:
+    stop.check()
+    events.append("phase", phase="loading libraries")
+    libraries.load()
+    from toolkit.worker.answering import evaluation_asker
+
+    spec, config = read_spec(evaluation), read_config(evaluation.run)
+    engine = evaluation_asker.load(
+        evaluation, spec, lambda phase: (stop.check(), events.append("phase", phase=phase))[0]
     )
-    # no inference mode: what a layer keeps from one forward to the next must still be good for training
-    with torch.no_grad():
-        made = model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=greedy, stopping_criteria=[_AskedToStop(stop)]
-        )
-    texts = tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
-    lengths = [_length(row, ends) for row in made[:, width:].tolist()]
-    return [Said(text, abs(n), n < 0) for text, n in zip(texts, lengths, strict=True)]
+    known = read_answers(evaluation.answers_path)
+    log = AnswerLog(evaluation.answers_path)
+    try:
+        log.identify(known.identities, evaluation_asker.identities(engine, models))
+        events.append("phase", phase="asking")
+        evaluation_asker.ask(
+            engine, config, spec, asked, models, known, log, stop, _Teller(events, len(asked) * len(models))
+        )  # fmt: skip
+        if spec.probe:
+            events.append("phase", phase="probing for forgetting")
+            evaluation_asker.probe(engine, config, models, known, log, stop)
+    finally:
+        log.close()
 
 
-def _length(ids: Sequence[int], ends: Sequence[int]) -> int:
-    """Tokens up to the first end; negative when none came."""
-    return next((at + 1 for at, token in enumerate(ids) if token in ends), -len(ids))
+class _Teller:
+    """Writes progress at most twice a second, with the time left at the pace of this attempt."""
+
+    def __init__(self, events: EventWriter, total: int) -> None:
+        self._events, self._total = events, total
+        self._began = time.monotonic()
+        self._told = 0.0
+
+    def __call__(self, done: float, before: float) -> None:
+        now = time.monotonic()
+        if now - self._told < PERIOD_S and done < 1:
+            return
+        self._told = now
+        pace = (done - before) / max(1e-9, now - self._began)
+        left = (1 - done) / pace if pace > 0 else None
+        self._events.append("progress", done=round(done * self._total), total=self._total, remaining_s=left)
 
 
-def exact_match(predictions: Sequence[Prediction]) -> dict[str, float | int]:
-    """rows, and the shares 0 .. 1 of answers that equal the expected one, outer white space aside."""
-
-    def share(which: str) -> float:
-        right = sum(getattr(item, which).strip() == item.expected.strip() for item in predictions)
-        return right / len(predictions)
-
-    return {"rows": len(predictions), "exact_match": share("adapter"), "exact_match_base": share("base")}
-
-
-def write_predictions(run: RunDir, predictions: Sequence[Prediction]) -> None:
-    """evaluation/predictions.jsonl: one object a line {row, prompt, expected, base, adapter}."""
-    run.evaluation_dir.mkdir(exist_ok=True)
-    durable_write(run.evaluation_dir / "predictions.jsonl", "".join(_lines(predictions)))
-
-
-def _lines(predictions: Sequence[Prediction]) -> Iterator[str]:
-    return (json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in predictions)
-
-
-class _AskedToStop(StoppingCriteria):
-    def __init__(self, stop: Stop) -> None:
-        self._stop = stop
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        self._stop.check()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit("usage: python -m toolkit.worker.evaluate RUN EVALUATION (FTK_SAVE_DIR names their folder)")
+    try:
+        raise SystemExit(main(sys.argv[1], sys.argv[2]))
+    except RunError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(3) from error

@@ -16,12 +16,20 @@ import sys
 from pathlib import Path
 
 from toolkit.errors import RunError, ToolkitError
-from toolkit.runs.durable import commit_dir, scratch, verify_commit
-from toolkit.runs.explain import explain_exception
-from toolkit.runs.exports import ADAPTER, certificate_path, commit_hash, folder_of, known, lock_path, tell_progress
-from toolkit.runs.lock import WorkerLock
-from toolkit.runs.rundir import RunDir, open_run, read_config
-from toolkit.worker import libraries
+from toolkit.export.export_state import (
+    ADAPTER,
+    certificate_path,
+    commit_hash,
+    folder_of,
+    known,
+    lock_path,
+    tell_progress,
+)
+from toolkit.runs.end_reasons import explain_exception
+from toolkit.runs.run_dir import RunDir, open_run, read_config
+from toolkit.system.durable import commit_dir, scratch, verify_commit
+from toolkit.system.locks import WorkerLock
+from toolkit.worker.process import libraries
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,7 +77,7 @@ def make(run: RunDir, form: str, progress: Progress) -> None:
     adapter = commit_hash(run.adapter_dir)
     progress("loading libraries", 0.1)
     libraries.load()
-    from toolkit.worker import package
+    from toolkit.worker.exporting import package
 
     with scratch(run.exports_dir / f".new-{form}") as staging:
         package.build(run, read_config(run), form, staging, progress)

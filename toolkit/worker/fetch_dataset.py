@@ -1,6 +1,6 @@
 """Brings a Hugging Face dataset here as a table of text: `python -m toolkit.worker.fetch_dataset`.
 
-The only place that calls `datasets.load_dataset`. Takes a request as JSON on standard input, like `data/reader.py`, and
+The only place that calls `datasets.load_dataset`. Takes a request as JSON on standard input, like `data/readers/read_file.py`, and
 leaves table.parquet and report.json in the folder it was given. Without a network it says so within seconds, unless the
 dataset is in the local cache. Never runs code from a dataset: the installed version has no way to.
 """
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from toolkit.data.reader import TABLE, brace_notices, explain, report
-from toolkit.data.writer import TableWriter
+from toolkit.data.readers.read_file import TABLE, brace_notices, explain, report
+from toolkit.data.readers.table_writer import TableWriter
 from toolkit.errors import DataError
 
 if TYPE_CHECKING:

@@ -17,14 +17,17 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from toolkit.runs.durable import durable_write
-from toolkit.runs.rundir import RunDir, read_config
-from toolkit.worker import build, model
-from toolkit.worker.memory import readings
-from toolkit.worker.session import make_trainer, use_cores
-from toolkit.worker.session_context import Session
-from toolkit.worker.splits import open_source, read_splits, write_splits
-from toolkit.worker.stop import Stop
+from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.settings.device_defaults import max_length
+from toolkit.system.durable import durable_write
+from toolkit.worker.models import load
+from toolkit.worker.models.folder import resolve
+from toolkit.worker.process.memory import readings
+from toolkit.worker.process.stop import Stop
+from toolkit.worker.tokens.prepared_rows import open_source, read_splits, write_splits
+from toolkit.worker.training.session import use_cores
+from toolkit.worker.training.session_context import Session
+from toolkit.worker.training.trainer_setup import make_trainer
 
 STEPS = 2
 _ARGUMENTS = {"max_steps": STEPS, "gradient_accumulation_steps": 1, "warmup_steps": 0}
@@ -47,12 +50,12 @@ class _Clock(TrainerCallback):
 def measure(run: RunDir) -> dict[str, float]:
     """Prepare the rows, load the model, and take the steps. Raises what training would raise."""
     config = read_config(run)
-    model.quiet_libraries()
+    load.quiet_libraries()
     use_cores(1)
-    where, folder = model.place(config), model.resolve(config)
-    tokenizer, source = model.load_tokenizer(config, folder), open_source(run, config)
-    positions = model.context_length(folder)
-    length = min(build.max_length(config), positions or build.max_length(config))
+    where, folder = load.place(config), resolve(config)
+    tokenizer, source = load.load_tokenizer(config, folder), open_source(run, config)
+    positions = load.context_length(folder)
+    length = min(max_length(config), positions or max_length(config))
     write_splits(run, config, source, tokenizer, length, lambda *_, **__: None)
     train, test = read_splits(run)
     before = readings()["memory_bytes"]

@@ -1,6 +1,6 @@
 """Makes the bundled demo model from nothing: ``python -m toolkit.worker.pretrain_demo OUT_DIR --steps 3500``.
 
-Trains a byte-level BPE tokenizer and a small Llama with random weights on ``toolkit.assets.corpus``. One plain loop
+Trains a byte-level BPE tokenizer and a small Llama with random weights on ``toolkit.demo_data.corpus``. One plain loop
 on one CPU thread; the newest weights are written to OUT_DIR every few minutes, so that it can be stopped at any
 time.
 """
@@ -19,8 +19,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from toolkit.assets.corpus import documents
-from toolkit.assets.messages import Document
+from toolkit.demo_data.corpus import documents
+from toolkit.demo_data.messages import Document
 
 SEED = 20
 VOCABULARY = 1536

@@ -1,4 +1,4 @@
-"""python -m toolkit.worker.probe: one JSON line about this machine's hardware and libraries, for runs/machine.py."""
+"""python -m toolkit.worker.probe: one JSON line about this machine's hardware and libraries, for system/machine.py."""
 
 from __future__ import annotations
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from toolkit.config import Config
 from toolkit.errors import RunError, ToolkitError
-from toolkit.evaluation.card_section import card_section
-from toolkit.runs.card import model_card
-from toolkit.runs.contract import CONTRACT, read_contract
-from toolkit.runs.durable import COMMIT, scratch, verify_commit
-from toolkit.runs.exports import FORMS, folder_of, lock_path, tell_progress, unpack
-from toolkit.runs.hub import HUB, Push, read_request
-from toolkit.runs.lock import WorkerLock
-from toolkit.runs.rundir import RunDir, open_run, read_config
+from toolkit.export.evaluation_section import card_section
+from toolkit.export.export_state import FORMS, folder_of, lock_path, tell_progress, unpack
+from toolkit.export.hub_push import HUB, Push, read_request
+from toolkit.export.model_card import model_card
+from toolkit.export.prompt_contract import CONTRACT, read_contract
+from toolkit.runs.run_dir import RunDir, open_run, read_config
+from toolkit.system.durable import COMMIT, scratch, verify_commit
+from toolkit.system.locks import WorkerLock
 
 _LOG = logging.getLogger(__name__)
 AT_HOME = (COMMIT, "finetuning-toolkit.yml")

@@ -1,7 +1,7 @@
 """python -m toolkit.worker.replay RUN FORM: plays a run's golden prompts on one of its exports, in a fresh process.
 
 The export is loaded from its files as anybody would load it: its own tokenizer, templates and weights. Writes
-exports/<form>.certificate.json; what passes is `runs/certificate.py`'s to say. Exit status: 0 played, whatever the
+exports/<form>.certificate.json; what passes is `export/parity_certificate.py`'s to say. Exit status: 0 played, whatever the
 verdict; 1 it could not be played, with the reason as the last line of the output.
 """
 
@@ -19,27 +19,28 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from toolkit.config import Config
-from toolkit.data.prompt import Example, Renderer, make_renderer
-from toolkit.data.rendering import chat_renderer
+from toolkit.data.examples.renderers import chat_renderer
+from toolkit.data.examples.templates import Example, Renderer, make_renderer
 from toolkit.errors import RunError, ToolkitError
-from toolkit.runs.certificate import Certificate, Played, Replay, damaged, judge, write_certificate
-from toolkit.runs.contract import Contract, Golden, read_contract, reference, template_hash
-from toolkit.runs.durable import scratch, verify_commit
-from toolkit.runs.exports import FORMS, Form, certificate_path, commit_hash, folder_of, unpack
-from toolkit.runs.recipes import GGUF
-from toolkit.runs.rundir import RunDir, open_run, read_config
-from toolkit.worker import model
-from toolkit.worker.adapters import trained
-from toolkit.worker.contract import chat_template_hash, greedy, identity, measure, special_tokens
-from toolkit.worker.dataset import question
-from toolkit.worker.model import stop_ids
+from toolkit.export.export_state import FORMS, Form, certificate_path, commit_hash, folder_of, unpack
+from toolkit.export.parity_certificate import Certificate, Played, Replay, damaged, judge, write_certificate
+from toolkit.export.prompt_contract import Contract, Golden, read_contract, reference, template_hash
+from toolkit.export.usage_recipes import GGUF
+from toolkit.runs.run_dir import RunDir, open_run, read_config
+from toolkit.system.durable import scratch, verify_commit
+from toolkit.worker.answering.golden_prompts import chat_template_hash, greedy, identity, measure, special_tokens
+from toolkit.worker.models import load
+from toolkit.worker.models.adapter_switch import trained
+from toolkit.worker.models.folder import resolve
+from toolkit.worker.models.load import stop_ids
+from toolkit.worker.tokens.examples import question
 
 NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
 def main(run_id: str, form: str) -> int:
     run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
-    model.quiet_libraries()
+    load.quiet_libraries()
     folder = folder_of(run, form)
     commit = commit_hash(folder)
     contract = reference(run)
@@ -66,7 +67,7 @@ def play(run: RunDir, form: Form, contract: Contract) -> Replay:
     with _unpacked(run, form) as folder:
         copy = read_contract(folder)
         loaded, base_matches, dtype, precision = _load(config, form, folder, contract)
-        tokenizer = model.load_tokenizer(config, folder)
+        tokenizer = load.load_tokenizer(config, folder)
         columns = sorted({name for golden in contract.golden for name in golden.cells})
         renderer = _renderer(copy, columns)
         played = []
@@ -105,15 +106,15 @@ def _load(
 ) -> tuple[PreTrainedModel | PeftModel, bool | None, str, str]:
     """(model, whether an adapter's base is the right one, dtype found, dtype promised)."""
     if form.key == "adapter":
-        base_folder = model.resolve(config)
+        base_folder = resolve(config)
         same = identity(base_folder, contract.base.name) == contract.base
-        base = model.load_base(config, folder=base_folder)
+        base = load.load_base(config, folder=base_folder)
         here = str(base.dtype).removeprefix("torch.")
         return trained(base, folder), same, here, contract.precision
-    where = "cuda:0" if model.place(config).cuda else "cpu"
+    where = "cuda:0" if load.place(config).cuda else "cpu"
     converted = (folder / GGUF).exists()
     arguments: dict[str, Any] = {"gguf_file": GGUF} if converted else {"use_safetensors": True}
-    with model.explained(str(folder.name)):
+    with load.explained(str(folder.name)):
         loaded = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=form.dtype if converted else "auto",

@@ -2,7 +2,7 @@
 
 Environment: FTK_SAVE_DIR, FTK_ENGINE_RUN (the run whose base model is loaded), FTK_SERVICE_TOKEN, and optionally
 FTK_ENGINE_PORT (default: any free one) and FTK_ENGINE_IDLE_MINUTES (default 30; 0 is never). The server answers at
-once, the model loads meanwhile; ending the process gives the memory back. Announces itself as `runs/service.py` says;
+once, the model loads meanwhile; ending the process gives the memory back. Announces itself as `services/service_process.py` says;
 one engine a save_dir. Exit status: 0 ended as asked, 2 wrong environment, 3 another engine is there.
 """
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import sys
 
-from toolkit.runs.engine_process import ENGINE
-from toolkit.worker.api import application
-from toolkit.worker.host import Host
-from toolkit.worker.loopback import Place, exit_now, serve
+from toolkit.services.engine_process import ENGINE
+from toolkit.worker.serving.engine_host import Host
+from toolkit.worker.serving.http_server import Place, exit_now, serve
+from toolkit.worker.serving.routes import application
 
 IDLE_MINUTES = 30.0
 

@@ -25,9 +25,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from toolkit.runs.fork_server import GO, SHORT_BYTES, WATCH_SECONDS
-from toolkit.runs.machine import free_bytes
-from toolkit.worker import libraries
+from toolkit.services.fork_client import GO, SHORT_BYTES, WATCH_SECONDS
+from toolkit.system.machine import free_bytes
+from toolkit.worker.process import libraries
 
 ALSO = ("transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto", "toolkit.worker.warm")
 """Imported after the libraries; with the rehearsal one more step."""
@@ -76,15 +76,16 @@ def _rehearse() -> None:
     import torch
 
     from toolkit.config import Config
-    from toolkit.worker import model, train
+    from toolkit.worker import train
+    from toolkit.worker.models import load
 
-    model.quiet_libraries()  # a progress bar has a thread of its own
+    load.quiet_libraries()  # a progress bar has a thread of its own
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # no pool of threads before the fork
     with torch.random.fork_rng(devices=[]):
         config = Config.model_validate({"model": {"device_map": "cpu"}})
-        model.load_tokenizer(config)
-        model.load_base(config)
+        load.load_tokenizer(config)
+        load.load_base(config)
     torch.set_num_threads(threads)
     train.versions()
 
@@ -209,10 +210,11 @@ def _train(slot: int, run_id: str) -> int:
 
 
 def _answer(owner: int) -> int:
-    from toolkit.worker import loopback, warm
+    from toolkit.worker import warm
+    from toolkit.worker.serving import http_server
 
     os.environ["FTK_WARM_OWNER"] = str(owner)
-    loopback.exit_now(warm.main)
+    http_server.exit_now(warm.main)
     raise AssertionError("exit_now does not return")
 
 

@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError, ToolkitError
-from toolkit.runs.autopilot import is_on
+from toolkit.lifecycle.memory_autopilot import is_on
+from toolkit.lifecycle.resume_policy import close_attempt
 from toolkit.runs.checkpoints import newest_step
-from toolkit.runs.durable import durable_write
+from toolkit.runs.end_reasons import Explanation, explain_exception
 from toolkit.runs.events import EventWriter, read_events
-from toolkit.runs.explain import Explanation, explain_exception
-from toolkit.runs.lock import WorkerLock
-from toolkit.runs.resume import close_attempt
-from toolkit.runs.rundir import RunDir, open_run, read_config
-from toolkit.worker import libraries
-from toolkit.worker.stop import Stop, StopAsked
+from toolkit.runs.run_dir import RunDir, open_run, read_config
+from toolkit.system.durable import durable_write
+from toolkit.system.locks import WorkerLock
+from toolkit.worker.process import libraries
+from toolkit.worker.process.stop import Stop, StopAsked
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
 TRACE_FRAMES = 6
@@ -97,8 +97,8 @@ def _carry_out(run: RunDir, stop: Stop, tell: Any, attempt: int, rank: int, proc
     stop.check()
     tell("phase", phase="loading libraries")
     libraries.load()
-    from toolkit.worker.session import carry_out
-    from toolkit.worker.session_context import Session, Team
+    from toolkit.worker.training.session import carry_out
+    from toolkit.worker.training.session_context import Session, Team
 
     end = carry_out(Session(run, config, tell, stop, Team(processes, rank), attempt, versions()))
     return end.kind, end.step

@@ -2,7 +2,7 @@
 
 Environment: FTK_SAVE_DIR, FTK_SERVICE_TOKEN, FTK_WARM_BUILD (what its starter calls this code), FTK_WARM_OWNER (a
 descriptor that reads as ended once the starter is gone), optionally FTK_WARM_IDLE_MINUTES (default 30; 0 is never).
-Answers on the loopback as `runs/service.py` says. It ends when its starter is gone, when nobody asks for long, or when
+Answers on the loopback as `services/service_process.py` says. It ends when its starter is gone, when nobody asks for long, or when
 memory runs short while it is idle. It touches no GPU: importing takes no memory there. Exit status as `serve.py`'s.
 
     GET  /health   {status, phase}; the only one without a token
@@ -27,12 +27,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from toolkit.runs.machine import free_bytes
-from toolkit.runs.warm_process import SHORT_BYTES, WARM
-from toolkit.worker.desk import Desk, Job
-from toolkit.worker.guard import Guard, error_handlers, read_body
-from toolkit.worker.loopback import Leave, Place, exit_now, serve
-from toolkit.worker.payload import Body, parse
+from toolkit.services.warm_process import SHORT_BYTES, WARM
+from toolkit.system.machine import free_bytes
+from toolkit.worker.questions.desk import Desk, Job
+from toolkit.worker.serving.guard import Guard, error_handlers, read_body
+from toolkit.worker.serving.http_server import Leave, Place, exit_now, serve
+from toolkit.worker.serving.request_models import Body, parse
 
 IDLE_MINUTES = 30.0
 WATCH_SECONDS = 5.0

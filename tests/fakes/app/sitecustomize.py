@@ -7,7 +7,8 @@ from pathlib import Path
 
 if {"streamlit", "toolkit"} & set(sys.orig_argv):
     sys.path.insert(0, str(Path.cwd()))
-    from toolkit.runs import accelerate_file
 
-    accelerate_file.WORKER = "tests.fakes.worker"
+    from toolkit.runs import worker_process
+
+    worker_process.WORKER = "tests.fakes.worker"
     sys.path.pop(0)

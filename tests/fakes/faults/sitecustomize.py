@@ -28,7 +28,8 @@ ARMED: dict[str, Any] = {}
 
 
 def install() -> None:
-    from toolkit.runs import durable, events
+    from toolkit.runs import events
+    from toolkit.system import durable
 
     append, commit = events.EventWriter.append, durable.commit_dir
 

@@ -1,0 +1,252 @@
+"""The command line: what it prints, how it exits, and what Ctrl-C does to the run."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.run_fixtures import fake_command, queue, wait_for
+from toolkit.cli import main
+from toolkit.lifecycle.supervisor import Supervisor
+from toolkit.runs.run_dir import RunDir, kill_run, list_runs, read_config, read_meta
+from toolkit.runs.status import read_status
+from toolkit.settings.presets import presets
+from toolkit.system.paths import PROJECT_ROOT
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The person's folder: a CSV of theirs; the worker is the fake one."""
+    (tmp_path / "rows.csv").write_text("question,answer\n" + "".join(f"q{i},a{i}\n" for i in range(10)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(main, "Supervisor", functools.partial(Supervisor, command=fake_command, poll_seconds=0.02))
+    yield tmp_path
+    for run in list_runs(tmp_path / "experiments"):
+        kill_run(run, 0.2)
+
+
+def write_config(folder: Path, more: str = "") -> Path:
+    path = folder / "config.yml"
+    path.write_text('data:\n  path: rows.csv\n  prompt: "{question}"\n  prompt_stub: "{answer}"\n' + more)
+    return path
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["toolkit", *words])
+    with pytest.raises(SystemExit) as left:
+        main.main()
+    return int(left.value.code or 0)
+
+
+def test_run_to_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    write_config(folder)
+    assert call(monkeypatch, "run", "config.yml", "--name", "my first") == 0
+    (run,) = list_runs(folder / "experiments")
+    out = capsys.readouterr().out
+    assert "Finished after" in out
+    assert read_meta(run)["name"] == "my first"
+    assert str(read_config(run).data.path) == str(folder / "rows.csv"), "the worker runs elsewhere"
+    assert run.source_path.exists()
+    assert call(monkeypatch, "list") == 0
+    listed = capsys.readouterr().out
+    assert run.id in listed
+    assert "my first" in listed
+    assert "finished" in listed
+    assert "100%" in listed
+
+
+def test_every_problem_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(folder, "lora:\n  r: -1\n  bias: some\nsurprise: 1\n")
+    assert call(monkeypatch, "run", "config.yml") == 2
+    err = capsys.readouterr().err
+    for field in ("lora.r", "lora.bias", "surprise"):
+        assert f"error: {field}" in err
+    assert "Traceback" not in err
+    assert list_runs(folder / "experiments") == []
+
+
+def test_problems_of_data_and_disk_come_before_the_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "config.yml").write_text(
+        'data: {path: rows.csv, prompt: "{questoin}", prompt_stub: "{answer}", train_size: 100}\n'
+        "model: {hf_model_ckpt: ./nowhere}\n"
+    )
+    assert call(monkeypatch, "run", "config.yml") == 2
+    err = capsys.readouterr().err
+    for field in ("data.prompt", "data.train_size", "model.hf_model_ckpt"):
+        assert f"error: {field}" in err
+    assert list_runs(folder / "experiments") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("run", "missing.yml"), 2, "missing.yml"),
+        (("run", "rows.csv"), 2, "error"),
+        (("serve", "no-such-run"), 1, "There is no run"),
+        (("nonsense",), 2, "nonsense"),
+        (("list",), 0, ""),
+    ],
+)
+def test_wrong_words(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...], code: int, said: str,
+) -> None:  # fmt: skip
+    assert call(monkeypatch, *words) == code
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err + captured.out
+
+
+def test_a_bug_is_no_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(save_dir: Path) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(main, "list_runs", broken)
+    assert call(monkeypatch, "list") == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    monkeypatch.setenv("FTK_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["toolkit", "list"])
+    with pytest.raises(ZeroDivisionError):
+        main.main()
+
+
+def test_a_hard_stop_is_accepted_by_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(folder)
+    assert call(monkeypatch, "run", "config.yml", "--accept", "placeholder", "--accept", "double_bos") == 0
+    (run,) = list_runs(folder / "experiments")
+    assert read_config(run).data.accepted == ["placeholder", "double_bos"], "the run records what was accepted"
+    assert call(monkeypatch, "run", "config.yml", "--accept", "nonsense") == 2
+    err = capsys.readouterr().err
+    assert "error: data.accepted" in err and "placeholder" in err, "the names that there are"
+    assert call(monkeypatch, "run", "config.yml", "--accept", "mask_wrong") == 2, "what nobody may mean"
+    assert len(list_runs(folder / "experiments")) == 1
+
+
+def failing_command(run: RunDir, config: object) -> list[str]:
+    return [sys.executable, "-c", "raise MemoryError"]
+
+
+def test_a_failure_is_told_with_its_reason(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main, "Supervisor", functools.partial(Supervisor, command=failing_command, poll_seconds=0.02))
+    write_config(folder)
+    assert call(monkeypatch, "run", "config.yml") == 1
+    err = capsys.readouterr().err
+    assert "ran out of memory" in err
+    assert "per_device_train_batch_size" in err
+    assert "worker.log" in err
+
+
+def test_a_study_runs_every_combination_in_order(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(folder, "lora:\n  r: [4, 8]\nablation:\n  use_ablate: true\n  study_name: ranks\n")
+    assert call(monkeypatch, "run", "config.yml") == 0
+    runs = list_runs(folder / "experiments")[::-1]
+    assert [read_meta(run)["settings"] for run in runs] == [{"lora.r": 4}, {"lora.r": 8}]
+    assert [read_config(run).lora.r for run in runs] == [4, 8]
+    assert {read_meta(run)["study"] for run in runs} == {"ranks"}
+    assert [read_status(run).state for run in runs] == ["finished"] * 2
+    assert "2 runs" in capsys.readouterr().out
+
+
+def test_it_waits_for_the_run_before_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = queue(folder / "experiments", steps=20, step_seconds=0.02)
+    write_config(folder)
+    assert call(monkeypatch, "run", "config.yml") == 0
+    assert "waiting: 1 run before this one" in capsys.readouterr().out
+    assert read_status(other).state == "finished"
+
+
+def test_a_paused_run_is_resumed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = queue(folder / "experiments", steps=60, step_seconds=0.02, save_every=1)
+    own = Supervisor(run.save_dir, command=fake_command)
+    wait_for(run, lambda status: status.state == "running" and status.step >= 2, own)
+    assert call(monkeypatch, "pause", run.id) == 0
+    assert f"resume {run.id}" in capsys.readouterr().out
+    wait_for(run, lambda status: status.state == "paused", own)
+    assert call(monkeypatch, "pause", run.id) == 1
+    assert "not going" in capsys.readouterr().err
+    assert call(monkeypatch, "resume", run.id) == 0
+    assert (read_status(run).state, read_status(run).attempt) == ("finished", 2)
+    assert call(monkeypatch, "resume", run.id) == 1
+    assert "Continue it for more epochs" in capsys.readouterr().err
+
+
+def test_presets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "presets") == 0
+    out = capsys.readouterr().out
+    assert len(presets()) >= 3
+    for preset in presets():
+        assert preset.title in out
+        assert preset.path.name in out
+
+
+SCRIPT = """
+import functools, sys
+from tests.fakes.run_fixtures import FAKE
+from toolkit.cli import main as cli
+from toolkit.lifecycle.supervisor import Supervisor
+script = sys.argv.pop()
+def slow(run, config):
+    (run.path / "fake.json").write_text(script)
+    return [sys.executable, str(FAKE), run.id]
+cli.Supervisor = functools.partial(Supervisor, command=slow, poll_seconds=0.02)
+cli.kill_run = functools.partial(cli.kill_run, grace_seconds=0.5)
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("deaf", "presses"), [("false", 1), ("true", 2)])
+def test_ctrl_c_stops_and_a_second_one_kills(folder: Path, deaf: str, presses: int) -> None:
+    write_config(folder)
+    fake = f'{{"steps": 2000, "step_seconds": 0.01, "deaf": {deaf}}}'
+    argv = [sys.executable, "-c", SCRIPT, "run", "config.yml", fake]
+    process = subprocess.Popen(
+        argv,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while not list_runs(folder / "experiments"):
+            assert process.poll() is None, process.communicate()[0].decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (run,) = list_runs(folder / "experiments")
+        wait_for(run, lambda status: status.step >= 1)
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        said = process.communicate(timeout=30)[0].decode()
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert read_status(run).state == "stopped"
+    assert "Stopped after" in said
+    assert "Traceback" not in said

@@ -1,0 +1,76 @@
+"""Uploads are kept whole, by content, under names that the server makes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from toolkit.data.storage.uploads import adopt, label_of, store
+
+
+def test_the_bytes_are_kept_as_given(tmp_path: Path) -> None:
+    content = os.urandom(3_000_000)
+    path = store(io.BytesIO(content), "a.csv", tmp_path)
+    assert path.read_bytes() == content
+    assert path == tmp_path / "uploads" / f"{hashlib.sha256(content).hexdigest()[:12]}-a.csv"
+    assert store(content, "a.csv", tmp_path) == path
+    assert list((tmp_path / "uploads").iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../x.csv",
+        "/etc/passwd",
+        "CON",
+        ".",
+        "",
+        "x" * 300,
+        "a\0b.csv",
+        "a\nb.csv",
+        "😀.csv",
+        "\u202ecsv.exe",
+        "-rf.csv",
+        "C:\\Users\\me\\data.csv",
+        "a.tar.gz",
+        ".hidden",
+        "a b.JSON",
+    ],
+)
+def test_names_become_harmless(tmp_path: Path, name: str) -> None:
+    path = store(b"x", name, tmp_path)
+    assert path.parent == tmp_path / "uploads"
+    assert re.fullmatch(r"[0-9a-f]{12}-[a-z0-9-]{1,40}\.(csv|tsv|txt|json|jsonl|ndjson|data)", path.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("My Data (2).csv", "my-data-2"), ("Übung.json", "ubung"), ("C:\\x\\y.csv", "y"), ("日本.csv", "data")],
+)
+def test_labels_read_like_the_name(name: str, label: str) -> None:
+    assert label_of(name) == label
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    from toolkit.errors import DataError
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(DataError, match="No space left"):
+        store(Broken(), "a.csv", tmp_path)
+    assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_an_upload_is_its_own_copy(tmp_path: Path) -> None:
+    path = store(b"a,b\n", "a.csv", tmp_path)
+    source = adopt(path, tmp_path)
+    assert (source.path, source.label) == (path, "a.csv")
+    assert source.sha256 == hashlib.sha256(b"a,b\n").hexdigest()
+    assert list((tmp_path / "uploads").iterdir()) == [path]

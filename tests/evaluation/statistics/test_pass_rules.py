@@ -1,0 +1,82 @@
+"""Rules as data: what keeps and breaks them, and that a hostile one costs a bounded time and fetches nothing."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from toolkit.errors import ToolkitError
+from toolkit.evaluation.statistics.pass_rules import broken, read_rules, title
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize(
+    ("rule", "keeps", "breaks"),
+    [
+        ({"kind": "contains", "text": "Yes"}, "Yes!", "yes!"),
+        ({"kind": "contains", "text": "yes", "ignore_case": True}, "YES!", "no"),
+        ({"kind": "contains", "text": "sorry", "negate": True}, "no", "so sorry"),
+        ({"kind": "regex", "pattern": r"^\d{4}$"}, "2026", "26"),
+        ({"kind": "json_schema", "json_schema": SCHEMA}, '{"n": 3}', '{"n": 0}'),
+        ({"kind": "json_schema", "json_schema": SCHEMA}, '{"n": 3}', "three"),
+        ({"kind": "length", "most": 4}, "four", "fives"),
+        ({"kind": "length", "unit": "words", "least": 2}, "two words", "one"),
+    ],
+)
+def test_kept_and_broken(rule: dict[str, Any], keeps: str, breaks: str) -> None:
+    (one,) = read_rules({"rules": [rule]}).rules
+    assert broken(one, keeps) is None
+    assert broken(one, breaks)
+    assert title(one).startswith("must")
+
+
+@pytest.mark.parametrize("negate", [False, True])
+def test_a_pattern_without_end_is_cut_off_and_undecided(negate: bool) -> None:
+    evil = "^(a|aa|aaa|b?)+$"
+    schema = {"type": "string", "pattern": evil}
+    pattern = {"kind": "regex", "pattern": evil, "negate": negate}
+    rules = read_rules({"rules": [pattern, {"kind": "json_schema", "json_schema": schema}]}).rules
+    text = "a" * 60 + "!"
+    found = [broken(rule, text) for rule in rules]
+    assert found[0] and found[0].startswith("undecided")
+    quoted = broken(rules[1], f'"{text}"')
+    assert quoted and quoted.startswith("undecided")
+
+
+def test_a_schema_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("it went to the network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    (rule,) = read_rules(
+        {"rules": [{"kind": "json_schema", "json_schema": {"$ref": "http://example.com/s.json"}}]}
+    ).rules
+    assert "can't be applied" in str(broken(rule, "{}"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"rules": [{"kind": "regex", "pattern": "("}]}, "pattern can't be used"),
+        ({"rules": [{"kind": "json_schema", "json_schema": {"type": "thing"}}]}, "no JSON schema"),
+        ({"rules": [{"kind": "json_schema", "json_schema": {"patternProperties": {"a": {}}}}]}, "not supported"),
+        ({"rules": [{"kind": "length"}]}, "least or a most"),
+        ({"rules": [{"kind": "length", "least": 5, "most": 4}]}, "above the most"),
+        ({"rules": [{"kind": "shell", "command": "rm"}]}, "shell"),
+        ({"gate": {"improves": "charm"}}, "charm"),
+        ([], "dictionary"),
+    ],
+)
+def test_a_wrong_rule_is_named(wrong: Any, words: str) -> None:
+    with pytest.raises(ToolkitError, match=r"(?s)" + words):
+        read_rules(wrong)
+
+
+def test_rules_come_back_from_their_file() -> None:
+    rules = read_rules({"rules": [{"kind": "contains", "text": "x", "name": "an x"}], "gate": {"improves": "chrf"}})
+    import json
+
+    assert read_rules(json.loads(rules.model_dump_json())) == rules

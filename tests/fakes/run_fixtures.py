@@ -1,0 +1,68 @@
+"""A save_dir whose supervisor starts the fake worker, and short ways to make and watch runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.config import Config
+from toolkit.lifecycle.supervisor import Supervisor
+from toolkit.runs.run_dir import RunDir, create_run, kill_run, list_runs
+from toolkit.runs.status import RunStatus, read_status
+
+FAKE = Path(__file__).resolve().parent.parent / "fakes" / "worker.py"
+
+
+def fake_command(run: RunDir, config: Config) -> list[str]:
+    return [sys.executable, str(FAKE), run.id]
+
+
+def queue(save_dir: Path, name: str = "", **script: Any) -> RunDir:
+    """A queued run whose fake worker follows `script`."""
+    run = create_run(Config(save_dir=str(save_dir)), None, name=name)
+    (run.path / "fake.json").write_text(json.dumps(script))
+    return run
+
+
+def wait_for(run: RunDir, wanted: Callable[[RunStatus], bool], supervisor: Supervisor | None = None) -> RunStatus:
+    """Look (and tick, where no thread does) until `wanted`; fails after 20 s."""
+    deadline = time.monotonic() + 20
+    while True:
+        if supervisor is not None:
+            supervisor.tick()
+        status = read_status(run)
+        if wanted(status):
+            return status
+        assert not status.explained, f"the run is over: {status}"
+        assert time.monotonic() < deadline, f"waited in vain; the run is {status}"
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def state_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The install's key is made here, not in the home of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("FTK_STATE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def save_dir(tmp_path: Path) -> Iterator[Path]:
+    """Empty; whatever still runs in it when the test ends is ended."""
+    yield tmp_path / "experiments"
+    for run in list_runs(tmp_path / "experiments"):
+        kill_run(run, 0.2)
+
+
+@pytest.fixture
+def supervisor(save_dir: Path) -> Iterator[Supervisor]:
+    """Not started: the test ticks it, or starts it."""
+    supervisor = Supervisor(save_dir, command=fake_command, poll_seconds=0.02)
+    yield supervisor
+    supervisor.stop()

@@ -1,0 +1,169 @@
+"""Empty gradient checkpointing and, on a CPU, empty bf16: decided once, the same in form, run and worker."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.forecast.test_forecast import LLAMA, scene
+from toolkit.config import Config
+from toolkit.data.storage.open_table import open_table
+from toolkit.forecast import decisions as module
+from toolkit.forecast.costs.model_shape import read_shape
+from toolkit.forecast.decisions import Settled, settle
+from toolkit.forecast.forecast import Forecast, Scene, forecast
+from toolkit.forecast.scene import Unknown
+from toolkit.runs.run_dir import create_run, read_config, read_meta
+from toolkit.settings import device_defaults
+from toolkit.settings.device_defaults import BF16, CHECKPOINTING
+from toolkit.settings.validation import parse
+from toolkit.system.machine import Machine
+
+
+def asked(value: bool | None = None, **more: Any) -> Config:
+    args = {"per_device_train_batch_size": 8, "gradient_checkpointing": value}
+    return parse({"training": {"training_args": args, "sft_args": {"max_seq_length": 1024}}, **more})
+
+
+def on_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Config, **machine: Any) -> Settled:
+    seen: Scene = scene(**machine)
+    monkeypatch.setattr(module, "scene_for", lambda *_: seen)
+    return settle(config, None, None, tmp_path)
+
+
+def needs(value: bool) -> float:
+    return forecast(asked(value), scene()).memory.peak
+
+
+def test_it_is_on_where_only_that_makes_the_run_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert LLAMA["num_hidden_layers"] == 8
+    assert needs(True) < 0.8 * needs(False)
+    between = (needs(True) + needs(False)) / 2
+    for memory, wanted, word in ((16e9, False, "fits without, in"), (between, True, "computed twice instead of kept"),
+                                 (needs(True) / 2, False, "would not save enough")):  # fmt: skip
+        found = on_machine(monkeypatch, tmp_path, asked(), memory=memory)
+        assert found.config.training.training_args.gradient_checkpointing is wanted, memory
+        assert isinstance(found.found, Forecast)
+        assert found.found.load.checkpointing is wanted
+        assert word in found.told[0].why
+        assert word in found.reasons[CHECKPOINTING]
+
+
+def test_memory_that_others_hold_asks_for_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    free = (needs(True) + needs(False)) / 2
+    found = on_machine(monkeypatch, tmp_path, asked(), memory=16e9, free_bytes=free)
+    assert found.config.training.training_args.gradient_checkpointing is True
+    assert "are free" in found.told[0].why
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_what_the_user_chose_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: bool) -> None:
+    for memory in (16e9, (needs(True) + needs(False)) / 2):
+        found = on_machine(monkeypatch, tmp_path, asked(chosen), memory=memory)
+        assert found.config == asked(chosen)
+        assert (found.told, found.reasons) == ((), {})
+
+
+def test_without_a_forecast_it_is_off_and_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.settings.device_defaults import checkpointing
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = asked(model={"hf_model_ckpt": "nobody/no-such-model"})
+    found = settle(config, None, None, tmp_path)
+    assert found.config == config
+    assert not checkpointing(found.config)
+    assert "no forecast yet" in found.told[0].why
+    assert found.reasons == {}
+
+
+def test_the_run_remembers_what_was_decided_and_why(tmp_path: Path) -> None:
+    config = parse({"save_dir": str(tmp_path)})
+    table = open_table(config.data, tmp_path)
+    found = settle(config, table, None, tmp_path)
+    run = create_run(found.config, table, chosen=found.reasons)
+    assert read_config(run).training.training_args.gradient_checkpointing is False
+    assert read_meta(run)["chosen"] == found.reasons
+    assert CHECKPOINTING in found.reasons
+
+
+def test_a_run_shows_its_settings_as_they_were_asked_for(tmp_path: Path) -> None:
+    from toolkit.ui.workspace.run_facts import facts
+
+    config = parse({"save_dir": str(tmp_path)})
+    table = open_table(config.data, tmp_path)
+    settled = settle(config, table, None, tmp_path)
+    seen = facts(create_run(settled.config, table, chosen=settled.reasons))
+    assert seen.config["training"]["training_args"]["gradient_checkpointing"] is None
+    assert seen.chosen == settled.reasons
+
+
+def test_an_emptied_setting_is_valid_and_the_type_is_the_schemas() -> None:
+    field = type(Config().training.training_args).model_fields["gradient_checkpointing"]
+    assert str(field.annotation) == "typing.Optional[bool]"
+    assert field.default is None
+
+
+@pytest.mark.parametrize("wrong", [
+    {"hidden_size": "a"}, {"num_experts": "x"}, {"hidden_size": -64}, {"num_hidden_layers": 0}, {"hidden_size": 10**30},
+    {"vocab_size": None}, {"hidden_size": float("nan")}, {"hidden_size": float("inf")}, {"hidden_size": 64.5},
+    {"max_position_embeddings": "many"}, {"num_key_value_heads": [1, 2]}, {"model_type": ["a"]}, {"text_config": [1]},
+])  # fmt: skip
+def test_no_config_of_a_model_keeps_a_run_from_starting(wrong: dict[str, Any], tmp_path: Path) -> None:
+    """What is wrong with it is the run's to say; the forecast is none, or leaves the wrong part out."""
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **wrong}))
+    config = asked(save_dir=str(tmp_path), model={"hf_model_ckpt": str(tmp_path)})
+    found = settle(config, open_table(config.data, tmp_path), None, tmp_path)
+    assert isinstance(found.found, Unknown) or "text_config" in wrong
+    assert found.config.training.training_args.gradient_checkpointing in (None, False)
+
+
+ABLE = Machine(8, 2**35, bf16_cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("args", "more", "machine", "hidden", "wanted"),
+    [
+        ({}, {}, ABLE, 512, True),
+        ({}, {}, replace(ABLE, bf16_cpu=False), 512, None),
+        ({}, {}, None, 512, None),
+        ({}, {}, ABLE, 32, None),
+        ({"bf16": False}, {}, ABLE, 512, False),
+        ({"fp16": True}, {}, ABLE, 512, None),
+        ({}, {"model": {"quantize": True}}, ABLE, 512, None),
+    ],
+)
+def test_bf16_by_itself_where_the_cpu_computes_it_and_the_model_gains(
+    args: dict[str, Any], more: dict[str, Any], machine: Machine | None, hidden: int, wanted: bool | None,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    seen = replace(scene(), shape=read_shape({**LLAMA, "hidden_size": hidden, "intermediate_size": 3 * hidden}))
+    monkeypatch.setattr(module, "scene_for", lambda *_: seen)
+    config = parse({"training": {"training_args": {"gradient_checkpointing": False, **args}}, **more})
+    found = settle(config, None, machine, tmp_path)
+    assert found.config.training.training_args.bf16 is wanted
+    assert isinstance(found.found, Forecast)
+    assert (found.found.load.precision == "bf16") == (wanted is True)
+    decided = wanted is True and "bf16" not in args
+    assert (BF16 in found.reasons) == decided
+    lines = device_defaults.told(config, seen.place, 1, found.told)
+    told = [line.what for line in lines if line.path == BF16]
+    assert told == (["bf16"] if decided else ["fp32"] if args == {} else [])
+
+
+@pytest.mark.parametrize("hidden", [128, 192, 256])
+def test_runs_of_a_study_do_not_differ_in_precision(
+    hidden: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A larger batch gains more by bf16, and so does a smaller adapter: models near the border must not be torn."""
+    seen = replace(scene(), shape=read_shape({**LLAMA, "hidden_size": hidden, "intermediate_size": 3 * hidden}))
+    monkeypatch.setattr(module, "scene_for", lambda *_: seen)
+    found = set()
+    for batch, rank in ((1, 64), (2, 8), (8, 8), (32, 4)):
+        args = {"gradient_checkpointing": False, "per_device_train_batch_size": batch}
+        config = parse({"training": {"training_args": args}, "lora": {"r": rank}})
+        found.add(settle(config, None, ABLE, tmp_path).config.training.training_args.bf16)
+    assert len(found) == 1

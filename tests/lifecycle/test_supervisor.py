@@ -1,0 +1,379 @@
+"""The supervisor with real processes: once, one at a time, every end explained, whoever watches."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.run_fixtures import FAKE, fake_command, queue, wait_for
+from toolkit.config import Config
+from toolkit.errors import RunError
+from toolkit.lifecycle import supervisor as module
+from toolkit.lifecycle.claims import log_tail, read_claim
+from toolkit.lifecycle.supervisor import Supervisor
+from toolkit.runs.events import read_events
+from toolkit.runs.run_dir import RunDir, create_run, delete_run, kill_run, list_runs, request_stop
+from toolkit.runs.status import read_status
+from toolkit.system.locks import is_held, process_lives, read_holder
+
+
+def over(status) -> bool:
+    return status.explained
+
+
+def running(status) -> bool:
+    return status.state == "running" and status.step >= 1
+
+
+def kinds(run: RunDir) -> list[str]:
+    return [event["kind"] for event in read_events(run.events_path)[0]]
+
+
+def test_a_run_goes_from_queued_to_finished(save_dir: Path, supervisor: Supervisor) -> None:
+    run = queue(save_dir)
+    assert read_status(run).state == "queued"
+    seen = []
+    status = supervisor.run_to_end(run, lambda status: seen.append(status.state))
+    assert status.state == "finished"
+    assert (status.step, status.total_steps, status.fraction) == (3, 3, 1.0)
+    assert status.scores["exact_match"] == 1.0
+    assert "starting" in seen
+    assert not is_held(run.slot_path)
+
+
+def test_the_oldest_goes_first_and_one_at_a_time(save_dir: Path, supervisor: Supervisor) -> None:
+    runs = [queue(save_dir, name=str(index), step_seconds=0.05) for index in range(3)]
+    assert [run.id for run in runs] == sorted(run.id for run in runs)
+    supervisor.run_to_end(runs[-1], lambda status: None)
+    spans = [(events[0]["t"], events[-1]["t"]) for events in (read_events(run.events_path)[0] for run in runs)]
+    assert spans == sorted(spans)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize(
+    ("how", "reason", "words"),
+    [
+        ("kill", "killed", "killed from outside"),
+        ("segv", "native_crash", "SIGSEGV"),
+        ("abort", "native_crash", "SIGABRT"),
+        ("exit", "bug", "exit code 3"),
+        ("raise", "bug", "a wrong turn"),
+        ("oom", "out_of_memory", "ran out of memory"),
+    ],
+)
+def test_every_death_is_explained_and_the_queue_goes_on(
+    save_dir: Path, supervisor: Supervisor, how: str, reason: str, words: str
+) -> None:
+    run = queue(save_dir, die=how, die_at=2)
+    after = queue(save_dir, steps=1)
+    assert supervisor.run_to_end(after, lambda status: None).state == "finished"
+    status = read_status(run)
+    assert (status.state, status.reason) == ("failed", reason)
+    assert words in status.message
+    assert status.hint
+    assert kinds(run).count("failed") == 1
+    # what a second attempt may survive is tried once more; a bug is not
+    assert status.attempt == kinds(run).count("started") == (1 if reason == "bug" else 2)
+    assert ("second attempt in a row" in status.message) == (reason != "bug")
+    assert "last words" in log_tail(run, lines=30)
+
+
+def test_stop_is_polite(save_dir: Path, supervisor: Supervisor) -> None:
+    run = queue(save_dir, steps=1000, step_seconds=0.02)
+    wait_for(run, running, supervisor)
+    request_stop(run)
+    assert read_status(run).state in ("stopping", "stopped")
+    status = wait_for(run, over, supervisor)
+    assert status.state == "stopped"
+    assert 1 <= status.step < 1000
+
+
+def test_a_stopped_queued_run_is_cancelled_and_never_starts(save_dir: Path, supervisor: Supervisor) -> None:
+    first, second, third = queue(save_dir), queue(save_dir), queue(save_dir)
+    request_stop(second)
+    assert kill_run(third) is False
+    supervisor.run_to_end(first, lambda status: None)
+    assert [read_status(run).state for run in (second, third)] == ["cancelled", "cancelled"]
+    for _ in range(3):
+        supervisor.tick()
+    assert not second.claim_path.exists()
+    assert not second.events_path.exists()
+
+
+def test_kill_ends_a_deaf_worker_with_its_children(save_dir: Path, supervisor: Supervisor) -> None:
+    run = queue(save_dir, steps=1000, step_seconds=0.02, deaf=True, children=2)
+    wait_for(run, running, supervisor)
+    holder = read_holder(run.lock_path)
+    assert holder is not None
+    assert os.getpgid(holder.pid) == holder.pid, "the worker leads a group of its own"
+    children = [(p.pid, p.create_time()) for p in module_children(holder.pid)]
+    assert len(children) == 2
+    assert kill_run(run, grace_seconds=0.3) is True
+    assert not holder.alive()
+    assert not any(process_lives(pid, began) for pid, began in children)
+    status = wait_for(run, over, supervisor)
+    assert status.state == "stopped"
+    assert "on request" in status.message
+
+
+def module_children(pid: int):
+    import psutil
+
+    return psutil.Process(pid).children(recursive=True)
+
+
+def test_a_reused_pid_is_left_alone(save_dir: Path) -> None:
+    run = queue(save_dir)
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+    holder = {"pid": bystander.pid, "create_time": 1.0, "pgid": bystander.pid, "attempt": 1}
+    script = (
+        f"import fcntl, os, time; h = os.open({str(run.lock_path)!r}, os.O_CREAT | os.O_RDWR); "
+        "fcntl.flock(h, fcntl.LOCK_EX); print('held', flush=True); time.sleep(30)"
+    )
+    keeper = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    try:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == b"held\n"
+        run.lock_path.write_text(json.dumps({**holder, "boot": module.boot_id(), "run": run.id}))
+        assert kill_run(run, 0.2) is False
+        assert bystander.poll() is None
+    finally:
+        for process in (bystander, keeper):
+            process.kill()
+            process.wait()
+
+
+def test_a_new_supervisor_finds_the_living_worker(save_dir: Path, supervisor: Supervisor) -> None:
+    run = queue(save_dir, steps=40, step_seconds=0.02)
+    waiting = queue(save_dir, steps=1)
+    wait_for(run, running, supervisor)
+    supervisor.stop()  # the app goes; the worker stays
+    another = Supervisor(save_dir, command=fake_command)
+    another.tick()
+    assert read_status(run).state == "running"
+    assert read_status(waiting).state == "queued"
+    assert wait_for(waiting, over, another).state == "finished"
+    assert read_status(run).state == "finished"
+    assert kinds(run).count("started") == 1
+
+
+def test_the_app_may_die_and_the_run_goes_on_or_is_explained(save_dir: Path, supervisor: Supervisor) -> None:
+    going = queue(save_dir, steps=50, step_seconds=0.02)
+    context = multiprocessing.get_context("fork")
+    app = context.Process(target=tick_for_ever, args=(save_dir,))
+    app.start()
+    wait_for(going, running)
+    assert app.pid is not None
+    os.kill(app.pid, signal.SIGKILL)
+    app.join()
+    dies = queue(save_dir, die="kill", die_at=2)
+    assert wait_for(going, over, supervisor).state == "finished"
+    assert wait_for(dies, over, supervisor).state == "failed"
+
+
+def tick_for_ever(save_dir: Path) -> None:
+    own = Supervisor(save_dir, command=fake_command)
+    while True:
+        own.tick()
+        time.sleep(0.02)
+
+
+def test_worker_and_app_both_die(save_dir: Path, supervisor: Supervisor) -> None:
+    run = queue(save_dir, steps=1000, step_seconds=0.02)
+    app = multiprocessing.get_context("fork").Process(target=tick_for_ever, args=(save_dir,))
+    app.start()
+    wait_for(run, running)
+    holder = read_holder(run.lock_path)
+    assert holder is not None
+    assert app.pid is not None
+    os.kill(app.pid, signal.SIGKILL)
+    os.kill(holder.pid, signal.SIGKILL)
+    app.join()
+    wait_for(run, lambda status: status.state == "interrupted")
+    status = wait_for(run, lambda status: status.state == "running" and status.attempt == 2, supervisor)
+    assert kinds(run).count("interrupted") == 1
+    assert not status.message
+
+
+def test_claimed_and_never_started_is_tried_again(save_dir: Path, supervisor: Supervisor) -> None:
+    run = queue(save_dir)
+    run.claim_path.write_text("")  # the claimer died before it had written its name
+    assert read_status(run).state == "interrupted"
+    status = wait_for(run, over, supervisor)
+    assert (status.state, status.attempt) == ("finished", 2)
+    assert kinds(run)[:2] == ["interrupted", "started"]
+
+
+def test_the_slot_covers_the_time_before_the_worker_has_its_lock(save_dir: Path, supervisor: Supervisor) -> None:
+    run = queue(save_dir, before_lock=0.6, steps=1)
+    waiting = queue(save_dir, steps=1)
+    supervisor.tick()
+    supervisor.stop()  # even when the app goes right after the start
+    assert read_status(run).state == "starting"
+    with pytest.raises(RunError, match="still going"):
+        delete_run(run)
+    another = Supervisor(save_dir, command=fake_command)
+    another.tick()
+    assert read_status(waiting).state == "queued"
+    wait_for(waiting, over, another)
+    assert kinds(run).count("started") == 1
+    assert read_status(run).state == "finished"
+
+
+def test_eight_processes_start_each_run_once_and_one_at_a_time(save_dir: Path) -> None:
+    runs = [queue(save_dir, steps=2) for _ in range(4)]
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(8)
+    racers = [context.Process(target=race, args=(save_dir, barrier, runs[-1])) for _ in range(8)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(30)
+    assert [racer.exitcode for racer in racers] == [0] * 8
+    assert [read_status(run).state for run in runs] == ["finished"] * 4
+    assert [kinds(run).count("started") for run in runs] == [1] * 4
+    spans = [(events[0]["t"], events[-1]["t"]) for events in (read_events(run.events_path)[0] for run in runs)]
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+
+
+def race(save_dir: Path, barrier: threading.Barrier, last: RunDir) -> None:
+    own = Supervisor(save_dir, command=fake_command, poll_seconds=0.01)
+    barrier.wait()
+    own.run_to_end(last, lambda status: None)
+
+
+def test_a_run_that_cannot_be_started_fails_alone(save_dir: Path, supervisor: Supervisor) -> None:
+    broken = queue(save_dir)
+    broken.config_path.write_text("# finetuning-toolkit config, schema 99\n")
+    good = queue(save_dir, steps=1)
+    assert supervisor.run_to_end(good, lambda status: None).state == "finished"
+    status = read_status(broken)
+    assert status.state == "failed"
+    assert "newer version" in status.message
+
+
+def test_a_missing_interpreter_fails_the_run(save_dir: Path) -> None:
+    own = Supervisor(save_dir, command=lambda run, config: ["/nonexistent/python"])
+    run = queue(save_dir)
+    status = own.run_to_end(run, lambda status: None)
+    assert status.state == "failed"
+    assert "/nonexistent/python" in status.message
+    assert not is_held(run.slot_path)
+
+
+def test_trouble_with_one_run_leaves_the_others_alone(
+    save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = queue(save_dir), queue(save_dir, steps=1)
+    true_claim = module.take_claim
+
+    def claim(run: RunDir, attempt: int) -> bool:
+        if run.id == bad.id:
+            raise OSError(28, "No space left on device")
+        return true_claim(run, attempt)
+
+    monkeypatch.setattr(module, "take_claim", claim)
+    assert supervisor.run_to_end(good, lambda status: None).state == "finished"
+    assert read_status(bad).state == "queued"
+
+
+def test_a_folder_that_cannot_be_read_for_a_moment_does_not_end_the_supervision(
+    save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = queue(save_dir, steps=1)
+    true_list = module.list_runs
+    trouble = iter([OSError(116, "Stale file handle"), FileNotFoundError("deleted between two looks")])
+
+    def listed(folder: Path) -> list[RunDir]:
+        for error in trouble:
+            raise error
+        return true_list(folder)
+
+    monkeypatch.setattr(module, "list_runs", listed)
+    assert supervisor.run_to_end(run, lambda status: None).state == "finished"
+
+
+def test_an_end_that_cannot_be_written_is_tried_again_after_a_while(
+    save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = queue(save_dir, die="exit", die_at=1)
+    tried = []
+
+    def close(dead: RunDir, *what: int | None) -> bool:
+        tried.append(dead.id)
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(module, "close_dead", close)
+    deadline = time.monotonic() + 20
+    while not tried and time.monotonic() < deadline:
+        supervisor.tick()
+        time.sleep(0.02)
+    for _ in range(5):
+        supervisor.tick()
+    assert tried == [run.id]
+
+
+def test_a_worker_that_does_not_leave_loses_the_slot(
+    save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.3)
+    run = queue(save_dir, steps=1, linger=60)
+    waiting = queue(save_dir, steps=1)
+    assert wait_for(waiting, over, supervisor).state == "finished"
+    assert read_status(run).state == "finished"
+
+
+def test_start_is_idempotent_per_save_dir(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "probe_in_background", lambda *_: None)
+    first = Supervisor(save_dir, command=fake_command, poll_seconds=0.02)
+    second = Supervisor(save_dir, command=fake_command)
+    try:
+        first.start()
+        first.start()
+        second.start()
+        names = [thread.name for thread in threading.enumerate() if str(save_dir) in thread.name]
+        assert len(names) == 1
+        assert not second.alive
+        run = queue(save_dir, steps=1)
+        assert wait_for(run, over).state == "finished"
+    finally:
+        first.stop()
+    second.start()
+    assert second.alive
+    second.stop()
+
+
+def test_a_living_run_is_not_deleted_a_dead_one_is(save_dir: Path, supervisor: Supervisor) -> None:
+    run = queue(save_dir, steps=1000, step_seconds=0.02)
+    wait_for(run, running, supervisor)
+    with pytest.raises(RunError, match="still going"):
+        delete_run(run)
+    kill_run(run, 1)
+    wait_for(run, over, supervisor)
+    delete_run(run)
+    assert list_runs(save_dir) == []
+    assert not list((save_dir / "runs").glob(".trash-*"))
+    supervisor.tick()
+
+
+def test_the_worker_command_names_no_user_text(save_dir: Path) -> None:
+    from toolkit.runs.worker_process import worker_command, worker_environment
+
+    run = create_run(Config(save_dir=str(save_dir)), None, name="; rm -rf /")
+    assert worker_command(run, Config()) == [sys.executable, "-m", "toolkit.worker.train", run.id]
+    environment = worker_environment(run, Config(), 1)
+    assert environment["FTK_SAVE_DIR"] == str(save_dir)
+    assert environment["HF_HUB_OFFLINE"] == os.environ.get("HF_HUB_OFFLINE", "1")
+    assert int(environment["OMP_NUM_THREADS"]) >= 1
+    assert FAKE.exists()
+    assert read_claim(run) is None

@@ -1,0 +1,134 @@
+"""Run directories: whole or absent, in order, and no name becomes a path."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from toolkit.config import Config
+from toolkit.errors import RunError
+from toolkit.runs import run_dir as module
+from toolkit.runs.run_dir import (
+    RunDir,
+    create_run,
+    delete_run,
+    list_runs,
+    open_run,
+    read_config,
+    read_meta,
+    save_dir_of,
+)
+from toolkit.system.ids import new_id  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    path: Path
+    sha256: str = "ab" * 32
+    label: str = "orders"
+    rows: int = 7
+
+
+def test_a_run_holds_its_config_its_data_and_its_label(save_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "table.parquet").write_bytes(b"PAR1")
+    config = Config(save_dir=str(save_dir))
+    settings = {"lora.r": 8}
+    run = create_run(config, Source(tmp_path / "table.parquet"), name=" first ", study="ranks", settings=settings)
+    assert read_config(run) == config
+    meta = read_meta(run)
+    assert (meta["id"], meta["name"], meta["study"], meta["settings"]) == (run.id, "first", "ranks", settings)
+    assert meta["dataset"] == {"sha256": "ab" * 32, "label": "orders", "rows": 7}
+    assert abs(meta["created"] - time.time()) < 60
+    assert run.source_path.read_bytes() == b"PAR1"
+    assert run.save_dir == save_dir == save_dir_of(config)
+    assert {path.name for path in run.path.iterdir()} == {"config.yml", "run.json", "data"}
+
+
+def test_the_data_outlives_its_upload_also_across_file_systems(
+    save_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "table.parquet"
+    table.write_bytes(b"PAR1")
+
+    def no_links(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(module.os, "link", no_links)
+    run = create_run(Config(save_dir=str(save_dir)), Source(table))
+    table.unlink()
+    assert run.source_path.read_bytes() == b"PAR1"
+
+
+def test_ids_sort_by_creation(save_dir: Path) -> None:
+    runs = [create_run(Config(save_dir=str(save_dir)), None) for _ in range(10)]
+    assert [run.id for run in list_runs(save_dir)] == sorted((run.id for run in runs), reverse=True)
+    assert [run.id for run in runs] == sorted(run.id for run in runs)
+    ids = [new_id(1e9 + step / 40_000) for step in range(0, 80_000, 97)]
+    assert [one[:-1] for one in ids] == sorted(one[:-1] for one in ids)
+    assert len({one[:-1] for one in ids}) == len(ids)
+
+
+def test_the_same_id_twice_gives_two_runs(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = iter(["20260101-000000-aaaa", "20260101-000000-aaaa", "20260101-000000-aaab"])
+    monkeypatch.setattr(module, "new_id", lambda now: next(ids))
+    first, second = (create_run(Config(save_dir=str(save_dir)), None, name=name) for name in "ab")
+    assert (first.id, second.id) == ("20260101-000000-aaaa", "20260101-000000-aaab")
+    assert read_meta(first)["name"] == "a"
+    assert len(list((save_dir / "runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc", "CON", ".", "x" * 300, "a\0b", "a\nb", "🙂", "‮x", "-rf"])
+def test_names_never_become_paths(save_dir: Path, name: str) -> None:
+    run = create_run(Config(save_dir=str(save_dir)), None, name=name, study=name)
+    assert module.RUN_ID.fullmatch(run.id)
+    assert run.path.parent == save_dir / "runs"
+    assert read_meta(run)["name"] == name.strip()[:200]
+
+
+@pytest.mark.parametrize("run_id", ["..", "../runs", "", "A", "a/b", "a" * 41, "nothing-there"])
+def test_only_ids_are_opened(save_dir: Path, run_id: str) -> None:
+    create_run(Config(save_dir=str(save_dir)), None)
+    with pytest.raises(RunError, match="There is no run"):
+        open_run(save_dir, run_id)
+
+
+def test_half_made_and_foreign_entries_are_no_runs(save_dir: Path, tmp_path: Path) -> None:
+    run = create_run(Config(save_dir=str(save_dir)), None)
+    (save_dir / "runs" / ".new-x").mkdir()
+    (save_dir / "runs" / "file").write_text("")
+    (save_dir / "runs" / "link").symlink_to(tmp_path)
+    assert list_runs(save_dir) == [run]
+    assert list_runs(tmp_path / "nowhere") == []
+    with pytest.raises(RunError):
+        open_run(save_dir, "link")
+    assert open_run(save_dir, run.id) == run
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": "x"}', '{"schema": 99, "id": "a"}'])
+def test_a_run_that_can_not_be_read_says_so(save_dir: Path, content: str) -> None:
+    run = create_run(Config(save_dir=str(save_dir)), None)
+    run.meta_path.write_text(content)
+    with pytest.raises(RunError) as error:
+        read_meta(run)
+    assert run.id in error.value.message
+    assert error.value.hint
+
+
+def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="can't be written"):
+        create_run(Config(save_dir=str(tmp_path / "file")), None)
+
+
+def test_deleting(save_dir: Path) -> None:
+    run = create_run(Config(save_dir=str(save_dir)), None)
+    run.checkpoints_dir.mkdir()
+    (run.checkpoints_dir / "x").write_text(json.dumps({}))
+    delete_run(run)
+    assert not run.path.exists()
+    with pytest.raises(RunError, match="There is no run"):
+        delete_run(RunDir(run.path))

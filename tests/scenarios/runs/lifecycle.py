@@ -1,0 +1,219 @@
+"""A small model of a run's life beside the real thing: two supervisors on one folder, and everything a person may do.
+
+After each act the supervisors look until nothing moves any more; then every run must be in the state that the model
+says, one worker at most may live, and no attempt may have begun twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from tests.fakes.run_fixtures import fake_command, queue
+from toolkit.errors import RunError
+from toolkit.lifecycle import queue as order
+from toolkit.lifecycle import supervisor as supervising
+from toolkit.lifecycle.resume_policy import TRIES, request_resume
+from toolkit.lifecycle.supervisor import Supervisor
+from toolkit.runs.events import read_events
+from toolkit.runs.run_dir import RunDir, delete_run, is_living, kill_run, list_runs, request_stop
+from toolkit.runs.status import read_status
+from toolkit.system.locks import read_holder
+
+PATIENCE = float(os.environ.get("LIFE_PATIENCE", "60"))
+GRACE = 0.1
+
+
+@dataclass
+class Life:
+    """What the model knows of a run. barren: attempts in a row that saved nothing."""
+
+    state: str = "queued"
+    attempt: int = 0
+    barren: int = 0
+    fresh: bool = True  # no attempt has saved its first step yet
+
+
+class RunLife(RuleBasedStateMachine):
+    runs = Bundle("runs")
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.lives: dict[RunDir, Life] = {}
+        self.acts = 0
+        self._grace = supervising.FOREIGN_GRACE
+        supervising.FOREIGN_GRACE = GRACE  # type: ignore[misc]
+        self.apps = [self._app(), self._app()]
+
+    def teardown(self) -> None:
+        if not hasattr(self, "folder"):
+            return
+        supervising.FOREIGN_GRACE = self._grace  # type: ignore[misc]
+        for run in list_runs(self.folder):
+            kill_run(run, 0.2)
+        for app in self.apps:
+            app.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @rule(target=runs)
+    def create(self) -> RunDir:
+        run = queue(self.folder, steps=4, save_every=3, hold="training", holds=True)
+        self.lives[run] = Life()
+        self._settle()
+        return run
+
+    @rule()
+    def both_apps_at_once(self) -> None:
+        threads = [threading.Thread(target=app.tick) for app in self.apps * 2]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self._settle()
+
+    @rule(run=runs)
+    def let_finish(self, run: RunDir) -> None:
+        if self._going() is not run:
+            return
+        (run.path / "go").touch()
+        self.lives[run].state = "finished"
+        self._settle()
+
+    @rule(run=runs)
+    def stop(self, run: RunDir) -> None:
+        life = self.lives[run]
+        request_stop(run)
+        if life.state == "queued":
+            life.state = "stopped" if life.attempt else "cancelled"
+        elif life.state == "running":
+            life.state = "stopped"
+        self._settle()
+
+    @rule(run=runs)
+    def kill(self, run: RunDir) -> None:
+        life = self.lives[run]
+        assert kill_run(run, 2.0) is (life.state == "running")
+        if life.state in ("queued", "running"):
+            life.state = "cancelled" if not life.attempt else "stopped"
+        self._settle()
+
+    @rule(run=runs)
+    def worker_dies(self, run: RunDir) -> None:
+        if self._going() is not run:
+            return
+        holder = read_holder(run.lock_path)
+        assert holder is not None
+        os.kill(holder.pid, signal.SIGKILL)
+        life = self.lives[run]
+        life.barren += 1
+        life.state = "queued" if life.barren < TRIES else "failed"
+        self._settle()
+
+    @rule(which=st.integers(0, 1))
+    def app_restarts(self, which: int) -> None:
+        self.apps[which].stop()
+        self.apps[which] = self._app()
+        self._settle()
+
+    @rule(run=runs)
+    def resume(self, run: RunDir) -> None:
+        life = self.lives[run]
+        if life.state in ("queued", "running", "finished"):
+            if life.state != "queued":
+                with pytest.raises(RunError):
+                    request_resume(run)
+            return
+        request_resume(run)
+        life.state, life.barren = "queued", 0
+        self._settle()
+
+    @rule(run=runs, where=st.sampled_from(["first", "up", "down"]))
+    def move(self, run: RunDir, where: order.Where) -> None:
+        waiting = order.queue(self.folder)
+        assert not order.move(run, where) or run in waiting
+        self._settle()
+
+    @rule(run=runs)
+    def delete_a_living_one(self, run: RunDir) -> None:
+        if self._going() is run:
+            with pytest.raises(RunError, match="still going"):
+                delete_run(run)
+
+    @rule(run=consumes(runs))
+    def delete(self, run: RunDir) -> None:
+        if self._going() is run:
+            kill_run(run, 2.0)
+            self.lives[run].state = "stopped"
+            self._settle()
+        delete_run(run)
+        del self.lives[run]
+        self._settle()
+
+    @invariant()
+    def the_world_is_as_the_model_says(self) -> None:
+        if not hasattr(self, "folder"):
+            return
+        self.acts += 1
+        assert set(list_runs(self.folder)) == set(self.lives)
+        assert sum(is_living(run) for run in self.lives) <= 1
+        for run, life in self.lives.items():
+            status = read_status(run)
+            # over for good, and nobody saw how it ended: the page says "interrupted", and it waits for a person
+            told = "failed" if status.state == "interrupted" and status.explained else status.state
+            assert (told, status.attempt) == (life.state, life.attempt), (run.id, status, life)
+            began = [event["attempt"] for event in read_events(run.events_path)[0] if event["kind"] == "started"]
+            assert began == list(range(1, life.attempt + 1)), "an attempt began twice, or one was left out"
+            starts = run.path / "starts"
+            assert len(starts.read_text().split() if starts.exists() else []) == life.attempt, "one worker an attempt"
+
+    def _app(self) -> Supervisor:
+        return Supervisor(self.folder, command=fake_command, poll_seconds=0.01)
+
+    def _going(self) -> RunDir | None:
+        return next((run for run, life in self.lives.items() if life.state == "running"), None)
+
+    def _settle(self) -> None:
+        """Look until the runs that must end have ended, and the next one is there, holding at its second step."""
+        self._until(lambda: all(self._has_ended(run) for run in self.lives))
+        if self._going() is None and (run := self._next()) is not None:
+            life = self.lives[run]
+            life.state, life.attempt = "running", life.attempt + 1
+            self._until(lambda: self._holds(run, life.attempt))
+
+    def _next(self) -> RunDir | None:
+        """The run that goes on by now, else the first that waits."""
+        on = (run for run, life in self.lives.items() if read_status(run).attempt > life.attempt)
+        return next(on, None) or next((run for run in order.queue(self.folder) if run in self.lives), None)
+
+    def _has_ended(self, run: RunDir) -> bool:
+        life, status = self.lives[run], read_status(run)
+        if life.state == "running":
+            return status.state == "running"
+        if life.state == "queued":  # waits, or is already going on
+            return status.attempt > life.attempt or (status.state == "queued" and status.attempt == life.attempt)
+        return not is_living(run) and status.explained
+
+    def _holds(self, run: RunDir, attempt: int) -> bool:
+        here = run.path / "here"
+        there = here.exists() and here.read_text() == str(attempt)
+        return there or (run.path / "go").exists()
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            for app in self.apps:
+                app.tick()
+            assert time.monotonic() < deadline, {run.id: (life, read_status(run)) for run, life in self.lives.items()}
+            time.sleep(0.005)

@@ -1,0 +1,85 @@
+"""Whoever dies, whenever: the run ends as it should, once, without anybody's help. The long form is a benchmark."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.run_fixtures import fake_command, queue, wait_for
+from toolkit.lifecycle.supervisor import Supervisor
+from toolkit.runs.events import read_events
+from toolkit.runs.run_dir import RunDir, request_stop
+from toolkit.runs.status import read_status
+from toolkit.system.locks import read_holder
+
+MOMENTS = ("queued", "starting", "loading", "training", "saving", "evaluating", "stopping")
+VICTIMS = ("worker", "app", "both")
+PATIENCE = 60.0
+
+
+def app(save_dir: Path) -> None:
+    own = Supervisor(save_dir, command=fake_command)
+    while True:
+        own.tick()
+        time.sleep(0.02)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def started(run: RunDir) -> list[int]:
+    """The attempts that began, in order."""
+    return [event["attempt"] for event in read_events(run.events_path)[0] if event["kind"] == "started"]
+
+
+@pytest.mark.parametrize(("victim", "moment"), list(itertools.product(VICTIMS, MOMENTS)))
+def test_who_dies_when(victim: str, moment: str, save_dir: Path, supervisor: Supervisor) -> None:
+    before = queue(save_dir, steps=4, save_every=2, hold="training") if moment == "queued" else None
+    hold = "starting" if moment == "queued" else moment
+    run = queue(save_dir, steps=4, save_every=2, **({} if before else {"hold": hold}))
+    watched = before or run
+    process = multiprocessing.get_context("fork").Process(target=app, args=(save_dir,))
+    process.start()
+    try:
+        if moment == "stopping":
+            until(lambda: bool(started(run)), "it never began")
+            request_stop(run)
+        until((watched.path / "here").exists, f"it never came to {moment}")
+        if victim in ("worker", "both"):
+            kill_worker(watched)
+        if victim in ("app", "both"):
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+        (watched.path / "go").touch()
+        watcher = supervisor if victim != "worker" else None  # somebody opens the app again
+        status = wait_for(run, lambda status: status.explained, watcher)
+    finally:
+        process.kill()
+        process.join()
+    dies = victim != "app"
+    expected = "stopped" if moment == "stopping" else "finished"
+    assert status.state == expected
+    assert started(run) == sorted(set(started(run))), "an attempt began twice"
+    assert len(started(watched)) == 1 + dies - (dies and moment in ("starting", "stopping"))
+    if before:
+        assert read_status(before).state == "finished"
+        assert len(started(run)) == 1
+
+
+def kill_worker(run: RunDir) -> None:
+    """By the lock where it has one, else by what it left at its start."""
+    holder = read_holder(run.lock_path)
+    pid = holder.pid if holder and holder.pid else int((run.path / "starts").read_text().split()[-1])
+    os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,150 @@
+"""Two real processes under accelerate's launcher, on CPUs: one voice, every row once, and an end that ends them all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.fakes.training import draft, events_of, make_run, rows, start_worker, train_here
+from toolkit.runs.run_dir import RunDir, kill_run, read_config
+from toolkit.runs.status import read_status
+from toolkit.runs.worker_process import worker_command
+from toolkit.system.durable import verify_commit
+
+pytestmark = pytest.mark.worker
+
+
+def make(save_dir: Path, model: Path, **training: Any) -> RunDir:
+    settings = {**draft(save_dir, model, **training), "accelerate": True, "num_processes": 2}
+    settings["data"] |= {"train_size": 21, "test_size": 6}
+    return make_run(settings, rows(30))
+
+
+def launch(run: RunDir) -> subprocess.Popen[bytes]:
+    return start_worker(run, worker_command(run, read_config(run)))
+
+
+def tree(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return psutil.Process(launcher.pid).children(recursive=True)
+
+
+def wait_for_log(run: RunDir, launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The ranks, once they train."""
+    deadline = time.monotonic() + 120
+    while not events_of(run, "log"):
+        assert time.monotonic() < deadline, run.log_path.read_text()[-3000:]
+        assert launcher.poll() is None, run.log_path.read_text()[-3000:]
+        time.sleep(0.1)
+    ranks = [process for process in tree(launcher) if "toolkit.worker.train" in process.cmdline()]
+    assert len(ranks) == 2
+    return ranks
+
+
+@pytest.fixture(scope="module")
+def both(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A finished run of two processes."""
+    place = tmp_path_factory.mktemp("both")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTK_STATE_DIR", str(place / "state"))
+        run = make(place / "save", tiny_model)
+        assert launch(run).wait(180) == 0, run.log_path.read_text()[-3000:]
+        verify_commit(run.adapter_dir)
+    return run
+
+
+def test_every_row_once_an_epoch_and_one_voice(both: RunDir) -> None:
+    events = events_of(both)
+    assert [event["n"] for event in events] == list(range(1, len(events) + 1))
+    counts = {kind: len(events_of(both, kind)) for kind in ("started", "plan", "prepared", "adapter", "finished")}
+    assert counts == dict.fromkeys(counts, 1)
+    prepared, plan = events_of(both, "prepared")[0], events_of(both, "plan")[0]
+    # 21 rows in batches of 2 x 4 leave 5, which both processes share
+    assert (prepared["train_rows"], plan["steps_per_epoch"], plan["total_steps"]) == (21, 3, 6)
+    assert (plan["batch_size"], plan["processes"]) == (8, 2)
+    assert events_of(both, "log")[-1]["tokens"] == 2 * prepared["train_tokens"]
+    assert events_of(both, "scores")[0]["rows"] == 6
+
+
+def test_two_processes_learn_what_one_does(both: RunDir, tiny_model: Path, save_dir: Path) -> None:
+    from safetensors.torch import load_file
+
+    def losses(run: RunDir) -> list[float]:
+        return [event["loss"] for event in events_of(run, "log")]
+
+    settings = draft(save_dir, tiny_model, per_device_train_batch_size=8)
+    settings["data"] |= {"train_size": 21, "test_size": 6}
+    one = make_run(settings, rows(30))
+    assert train_here(one)[0] == 0
+    assert losses(both) == pytest.approx(losses(one), rel=1e-3)
+    tested = [[event["eval_loss"] for event in events_of(run, "eval")] for run in (both, one)]
+    assert tested[0] == pytest.approx(tested[1], rel=1e-3), "6 rows fill no batch of 2 x 8: none counts twice"
+    assert tested[0]
+    alone, shared = (load_file(run.adapter_dir / "adapter_model.safetensors") for run in (one, both))
+    assert max((alone[name] - shared[name]).abs().max().item() for name in alone) < 2e-3
+
+
+def test_a_stop_ends_both_and_keeps_the_adapter(tiny_model: Path, save_dir: Path) -> None:
+    run = make(save_dir, tiny_model, num_train_epochs=3000, eval_steps=100000)
+    launcher = launch(run)
+    ranks = wait_for_log(run, launcher)
+    run.stop_path.touch()
+    assert launcher.wait(60) == 0
+    assert not psutil.wait_procs(ranks, timeout=5)[1]
+    assert events_of(run)[-1]["kind"] == "stopped"
+    verify_commit(run.adapter_dir)
+
+
+def test_a_kill_ends_the_whole_tree(tiny_model: Path, save_dir: Path) -> None:
+    run = make(save_dir, tiny_model, num_train_epochs=3000, eval_steps=100000)
+    launcher = launch(run)
+    ranks = wait_for_log(run, launcher)
+    assert kill_run(run)
+    launcher.wait(30)
+    assert not psutil.wait_procs(ranks, timeout=5)[1]
+    assert not read_status(run).living
+
+
+def test_one_dead_process_ends_the_run_in_words(tiny_model: Path, save_dir: Path) -> None:
+    run = make(save_dir, tiny_model, num_train_epochs=3000, eval_steps=100000)
+    launcher = launch(run)
+    ranks = wait_for_log(run, launcher)
+    leader = events_of(run, "started")[0]["pid"]
+    (other,) = [process for process in ranks if process.pid != leader]
+    os.kill(other.pid, signal.SIGKILL)
+    assert launcher.wait(60) != 0
+    assert not psutil.wait_procs(ranks, timeout=5)[1]
+    last = events_of(run)[-1]
+    assert last["kind"] == "interrupted"  # the run goes on by itself
+    assert last["reason"] == "process_died"
+    assert last["hint"]
+    assert not run.adapter_dir.exists()
+
+
+def test_two_processes_resume_to_the_bit(tiny_model: Path, save_dir: Path) -> None:
+    def run_of(name: str) -> RunDir:
+        return make(save_dir / name, tiny_model, num_train_epochs=10, save_steps=2, eval_steps=100)
+
+    whole, run = run_of("whole"), run_of("killed")
+    assert launch(whole).wait(240) == 0, whole.log_path.read_text()[-3000:]
+    launcher = launch(run)
+    deadline = time.monotonic() + 240
+    while not events_of(run, "saved"):
+        assert time.monotonic() < deadline and launcher.poll() is None, run.log_path.read_text()[-3000:]
+        time.sleep(0.01)
+    os.kill(events_of(run, "started")[0]["pid"], signal.SIGKILL)
+    assert launcher.wait(60) != 0
+    again = start_worker(run, worker_command(run, read_config(run)), FTK_ATTEMPT="2")
+    assert again.wait(240) == 0, run.log_path.read_text()[-3000:]
+    assert events_of(run, "resumed")[0]["step"] >= 2
+    names = {path.name for path in (run.checkpoints_dir / "step-000030").iterdir()}
+    assert {"rank-0.safetensors", "rank-1.safetensors", "rank-0.json", "rank-1.json"} <= names
+    one, other = (path.adapter_dir / "adapter_model.safetensors" for path in (whole, run))
+    assert one.read_bytes() == other.read_bytes()
+    assert all(event["exact"] for event in events_of(run, "verified"))

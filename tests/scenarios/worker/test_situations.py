@@ -1,0 +1,66 @@
+"""Rows of the catalogue that only a model can meet: what a person is told, word for word, and what stays as it was.
+
+Adapters that are none (row 61) are `test_adapters.py`'s, with their reports in the same file.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import golden
+from tests.fakes.training import draft, make_run, rows, train_here
+from tests.worker.models.test_adapter_switch import HOSTILE, SITUATIONS
+from toolkit.config import Config
+from toolkit.errors import ToolkitError
+
+pytestmark = pytest.mark.worker
+
+LENGTHS = {"every prompt is longer than the limit": ("word " * 60 + "{question}", "{answer}"),
+           "answers are cut off by the limit": ("{question}\n", "{answer}" + " and so on" * 40)}  # fmt: skip
+LINKS = ("model folder that is a link", "link in a model folder", "folder of code behind a link")
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_rows_that_do_not_fit_the_length_limit(name: str, tiny_plain_model: Path, save_dir: Path) -> None:
+    """Row 55: the run is refused before its first step, and says what to raise."""
+    settings = draft(save_dir, tiny_plain_model)
+    settings["data"]["prompt"], settings["data"]["prompt_stub"] = LENGTHS[name]
+    run = make_run(settings, rows(24))
+    before = golden.state_of(run.data_dir)
+    code, events = train_here(run)
+    assert (code, events[-1]["kind"]) == (1, "failed")
+    assert {file: golden.state_of(run.data_dir).get(file) for file in before} == before
+    assert not run.adapter_dir.exists()
+    told = [f"{events[-1]['message']} {events[-1]['hint']}"]
+    golden.hold(SITUATIONS, name, {"row": 55, "outcome": "refused", "told": told})
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_links_in_the_place_of_a_model(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Row 57."""
+    from toolkit.worker.models.load import load_base
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "modeling.py").write_text("raise SystemExit")
+    if name == LINKS[0]:
+        folder = tmp_path / "link"
+        folder.symlink_to(tmp_path / "model")
+    elif name == LINKS[1]:
+        weights = (folder / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+        (folder / "model.safetensors").symlink_to(weights)
+    else:
+        (folder / "extra").symlink_to(tmp_path / "code")
+    before = golden.state_of(tmp_path)
+    with pytest.raises(ToolkitError) as caught:
+        load_base(Config.model_validate({"model": {"hf_model_ckpt": str(folder)}}))
+    assert golden.state_of(tmp_path) == before
+    told = [golden.without(str(caught.value), tmp_path)]
+    golden.hold(SITUATIONS, name, {"row": 57, "outcome": "refused", "told": told})
+
+
+def test_the_file_of_reports_is_whole() -> None:
+    golden.check(SITUATIONS, [*LENGTHS, *LINKS, *(f"adapter: {name}" for name in HOSTILE)])

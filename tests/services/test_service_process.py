@@ -1,0 +1,22 @@
+"""What serving processes share: a new one begins when the one before has let go."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from toolkit.services import service_process
+from toolkit.services.warm_process import WARM
+from toolkit.system.locks import is_held, try_lock
+
+
+def test_a_start_waits_for_a_lock_that_a_killed_one_still_holds(tmp_path: Path) -> None:
+    lock = WARM.file(tmp_path, "lock")
+    lock.parent.mkdir(parents=True)
+    handle = try_lock(lock)
+    assert handle is not None
+    assert is_held(lock)
+    threading.Timer(0.3, os.close, [handle]).start()
+    service_process._wait_until_free(WARM, tmp_path)
+    assert not is_held(lock)

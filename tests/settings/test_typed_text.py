@@ -1,0 +1,131 @@
+"""What is typed is what is held, and what can't be read is not lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.errors import ConfigError
+from toolkit.settings import import_export
+from toolkit.settings.field_spec import FieldSpec, by_path
+from toolkit.settings.typed_text import (
+    LIBRARY,
+    from_word,
+    indexes,
+    parse,
+    parse_many,
+    say,
+    settle,
+    short_number,
+    show,
+    show_many,
+    to_word,
+)
+
+RATE, RANK = "training.training_args.learning_rate", "lora.r"
+SIZE, NOISE = "data.train_size", "training.sft_args.neftune_noise_alpha"
+
+
+def spec(path: str) -> FieldSpec:
+    return by_path()[path]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        (RATE, "2e-4", 2e-4), (RATE, " .5 ", 0.5), (RATE, "1", 1.0), (RATE, "", None), (RATE, "fast", "fast"),
+        (RATE, "nan", "nan"), (RATE, "1e999", "1e999"), (RATE, "0,5", "0,5"),
+        (RANK, "16", 16), (RANK, "-3", -3), (RANK, "1.5", "1.5"), (RANK, "", None), (RANK, "1_000", "1_000"),
+        ("data.train_test_split_seed", "", ""),
+        (SIZE, "0.8", 0.8), (SIZE, "80", 80), (SIZE, "80%", 0.8), (SIZE, "1", 1), (SIZE, "1.0", 1.0), (SIZE, "", None),
+        ("model.hf_model_ckpt", "", None), ("data.prompt", "", ""), ("data.prompt", " {x}\n", " {x}\n"),
+        ("lora.target_modules", "q_proj, v_proj", ["q_proj", "v_proj"]),
+        ("lora.layers_to_transform", "0-2 5 x", [0, 1, 2, 5, "x"]),
+        ("model.quantize", "On", True), ("model.quantize", "false", False), ("model.quantize", "maybe", "maybe"),
+    ],
+)  # fmt: skip
+def test_parse(path: str, text: str, value: Any) -> None:
+    parsed = parse(spec(path), text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2e-4, "2e-4"), (5e-5, "5e-5"), (1.25e-5, "1.25e-5"), (0.005, "0.005"), (1.0, "1"), (0.0, "0"), (6.0, "6"),
+     (1e9, "1e9"), (-3e-4, "-3e-4")],
+)  # fmt: skip
+def test_numbers_are_short_and_readable(value: float, text: str) -> None:
+    assert short_number(value) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_no_digit_of_a_number_is_lost(value: float) -> None:
+    assert parse(spec(RATE), show(spec(RATE), value)) == value
+
+
+@given(st.floats(0.001, 0.999) | st.integers(1, 10**9) | st.just(1.0))
+def test_shares_and_counts_stay_what_they_are(value: float) -> None:
+    back = parse(spec(SIZE), show(spec(SIZE), value))
+    assert back == value
+    assert type(back) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "values"),
+    [
+        (RANK, "8, 16 32;64", [8, 16, 32, 64]),
+        (RANK, "8, abc,", [8, "abc"]),
+        (NOISE, "none, 5", [None, 5.0]),
+        (SIZE, "0.5, 100", [0.5, 100]),
+        ("lora.target_modules", "q_proj, v_proj\nall-linear\n", [["q_proj", "v_proj"], ["all-linear"]]),
+        ("lora.layers_to_transform", "0-1\n3\nnone", [[0, 1], [3], None]),
+        ("data.prompt", "a {x}\n---\nb\n\n{x}", ["a {x}", "b\n\n{x}"]),
+        (RANK, "", []),
+    ],
+)
+def test_several_values_in_one_box(path: str, text: str, values: list[Any]) -> None:
+    assert parse_many(spec(path), text) == values
+    assert parse_many(spec(path), show_many(spec(path), values)) == values
+
+
+def test_none_is_a_word_of_its_own_where_none_is_a_value() -> None:
+    bias = spec("lora.bias")
+    assert from_word(bias, "none") == "none"
+    assert from_word(bias, LIBRARY) is None
+    assert to_word(bias, None) == LIBRARY
+    assert from_word(bias, to_word(bias, "none")) == "none"
+
+
+def test_a_value_in_a_sentence() -> None:
+    assert say(spec(RANK), None) == LIBRARY
+    assert say(spec("data.prompt"), "") == "empty"
+    assert say(spec("data.prompt"), "a\nb") == "a b"
+    assert say(spec("model.quantize"), True) == "on"
+    assert len(say(spec("data.prompt"), "x" * 500)) == 48
+
+
+def test_values_of_a_file_get_their_type() -> None:
+    assert settle(spec(RATE), "1e-4") == 1e-4
+    assert settle(spec(RATE), 1) == 1.0
+    assert type(settle(spec(RATE), 1)) is float
+    assert settle(spec(SIZE), 1) == 1
+    assert settle(spec("data.prompt"), "1e-4") == "1e-4"
+    assert settle(spec(RANK), [8]) == [8]
+
+
+def test_indexes_keep_words_that_are_no_numbers() -> None:
+    assert indexes(["3-1", "2", ""]) == ["3-1", 2]
+
+
+def test_a_number_beyond_all_numbers_is_refused_in_words() -> None:
+    text = "ablation: {use_ablate: true}\ntraining: {training_args: {learning_rate: [1" + "0" * 400 + ", 1e-3]}}"
+    with pytest.raises(ConfigError, match="number"):
+        import_export.read(text)
+
+
+def test_several_shares_may_have_a_space_before_their_sign() -> None:
+    assert parse_many(by_path()["data.train_size"], "80 %, 70%; 60") == [0.8, 0.7, 60]

@@ -1,0 +1,107 @@
+"""Configs as files: what is written comes back unchanged, and a hostile or foreign file gets words and a place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.config import Config
+from toolkit.errors import ConfigError
+from toolkit.settings.validation import parse
+from toolkit.settings.yaml_file import HEADER, dump_config, dump_draft, load_draft, read_text, with_absolute_paths
+
+printable = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t"), max_size=80)
+
+
+def test_the_defaults_come_back() -> None:
+    text = dump_config(Config())
+    assert text.splitlines()[0] == HEADER
+    assert parse(load_draft(text)) == Config()
+
+
+@given(prompt=printable, rate=st.floats(1e-9, 1), name=printable)
+def test_any_text_and_number_comes_back(prompt: str, rate: float, name: str) -> None:
+    draft = {"data": {"prompt": prompt}, "training": {"training_args": {"learning_rate": rate}}, "save_dir": name}
+    assert load_draft(dump_draft(draft)) == draft
+
+
+def test_lists_of_values_come_back_and_a_shared_list_needs_no_alias() -> None:
+    values = [1e-4, 2e-4]
+    draft = {"lora": {"r": [8, 16], "target_modules": [["q_proj"], ["all-linear"]]}, "a": values, "b": values}
+    text = dump_draft(draft)
+    assert "&" not in text
+    assert load_draft(text) == draft
+
+
+def test_several_lines_stay_readable() -> None:
+    text = dump_draft({"prompt": "### Q: {q}\n### A:"})
+    assert "prompt: |-\n  ### Q: {q}\n  ### A:" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("# finetuning-toolkit config, schema 2\ndata: {}", "newer version"),
+        ("a: [1, 2", "line 1"),
+        ("a: 1\nb: 2\na: 3", "'a' stands here twice in line 3"),
+        ("a: &x [1]\nb: *x", "aliases"),
+        ("a: !!python/object/apply:os.system ['id']", "tags"),
+        ("a: !!binary aGk=", "tags"),
+        ("[" * 5000, "nested too deeply"),
+        ("{a: " * 5000, "nested too deeply"),
+        ("? [1, 2]\n: 3", "name is expected"),
+        ("- 1\n- 2", "holds a list"),
+        ("just words", "holds a str"),
+        ("a: \x00", "not plain YAML"),
+        ("a\tb: - c: :", "line 1"),
+        ("a: " + "x" * 1_000_001, "larger than 1 MB"),
+        ("a: 2020-13-45", "not plain YAML"),
+    ],
+)
+def test_what_can_not_be_read_is_refused_in_words(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_draft(text)
+    assert words in str(error.value)
+    assert error.value.problems[0].hint
+
+
+def test_an_empty_file_is_an_empty_draft() -> None:
+    assert load_draft("") == {}
+    assert load_draft(HEADER) == {}
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_dict_or_a_config_error(text: str) -> None:
+    try:
+        draft = load_draft(text)
+    except ConfigError:
+        return
+    assert isinstance(draft, dict)
+    assert draft == yaml.safe_load(text) or not draft
+
+
+def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can't be read"):
+        read_text(tmp_path / "none.yml")
+    (tmp_path / "x.yml").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        read_text(tmp_path / "x.yml")
+    (tmp_path / "bom.yml").write_bytes(b"\xef\xbb\xbfa: 1")
+    assert load_draft(read_text(tmp_path / "bom.yml")) == {"a": 1}
+
+
+def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    config = parse({"data": {"path": "rows.csv"}, "model": {"hf_model_ckpt": "./model"}})
+    absolute = with_absolute_paths(config)
+    assert str(absolute.data.path) == str(tmp_path / "rows.csv")
+    assert absolute.model.hf_model_ckpt == str(tmp_path / "model")
+    assert with_absolute_paths(Config()) == Config()
+    hub = parse({"data": {"file_type": "huggingface", "path": "a/b"}, "model": {"hf_model_ckpt": "org/name"}})
+    assert with_absolute_paths(hub) == hub

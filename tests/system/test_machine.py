@@ -1,0 +1,98 @@
+"""The machine is looked at once, in another process, and nobody waits who need not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.errors import RunError
+from toolkit.system import machine as module
+from toolkit.system.machine import Gpu, Machine, machine, machine_if_known, probe_in_background
+
+CPU = {"cpu_count": 2, "memory_bytes": 16_000_000_000, "cuda": False, "gpus": [], "bitsandbytes": True}
+H200 = {"name": "NVIDIA H200", "memory_bytes": 141_000_000_000, "capability": [9, 0]}
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The argument lists of all probes started; each answers that this is a plain computer."""
+    started: list[list[str]] = []
+
+    def run(argv: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        started.append(argv)
+        return subprocess.CompletedProcess(argv, 0, b"a warning\n" + json.dumps(CPU).encode() + b"\n", b"")
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    return started
+
+
+def test_once_and_then_from_the_file(tmp_path: Path, probes: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine_if_known(tmp_path) is None
+    found = machine(tmp_path / "new")
+    assert found == Machine(2, 16_000_000_000, bitsandbytes=True)
+    assert machine(tmp_path / "new") == found == machine_if_known(tmp_path / "new")
+    assert [argv[1:] for argv in probes] == [["-m", "toolkit.worker.probe"]]
+    monkeypatch.setattr(module, "boot_id", lambda: "started again")
+    assert machine_if_known(tmp_path / "new") is None
+
+
+def test_many_ask_one_looks(tmp_path: Path, probes: list[list[str]]) -> None:
+    for _ in range(5):
+        probe_in_background(tmp_path)
+    for thread in threading.enumerate():
+        if thread.name == "machine probe":
+            thread.join(10)
+    assert machine_if_known(tmp_path) is not None
+    assert len(probes) == 1
+    began = time.monotonic()
+    probe_in_background(tmp_path)
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"key": []}', '{"key": [], "machine": {}}'])
+def test_a_damaged_file_is_looked_up_anew(tmp_path: Path, probes: list[list[str]], content: str) -> None:
+    (tmp_path / "machine.json").write_text(content)
+    assert machine_if_known(tmp_path) is None
+    assert machine(tmp_path).cpu_count == 2
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        subprocess.CalledProcessError(1, "probe", stderr=b"Traceback\nModuleNotFoundError: No module named 'torch'"),
+        subprocess.TimeoutExpired("probe", 1),
+        OSError("no such interpreter"),
+    ],
+)
+def test_a_failed_probe_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception) -> None:
+    def run(*_: Any, **__: Any) -> None:
+        raise trouble
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    with pytest.raises(RunError) as error:
+        machine(tmp_path)
+    assert "probe" in error.value.hint
+    module._probe_quietly(tmp_path)
+    assert machine_if_known(tmp_path) is None
+
+
+@pytest.mark.parametrize("stdout", [b"", b"words\n", b"{}\n", b'{"cpu_count": 1, "memory_bytes": 1, "gpus": [{}]}\n'])
+def test_a_strange_answer_is_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdout: bytes) -> None:
+    done = subprocess.CompletedProcess([], 0, stdout, b"")
+    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(RunError, match="can't be looked at"):
+        machine(tmp_path)
+
+
+def test_gpus_and_words() -> None:
+    gpu = Gpu("NVIDIA H200", 141_000_000_000, (9, 0))
+    found = module._machine({**CPU, "cuda": True, "gpus": [H200, H200], "bf16_gpu": True, "tf32": True})
+    assert found.gpus == (gpu, gpu)
+    assert found.words == "2 x NVIDIA H200 (141 GB), 2 cores"
+    assert Machine(1, 16_000_000_000).words == "1 core, 16 GB"

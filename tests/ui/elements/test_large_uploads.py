@@ -1,0 +1,236 @@
+"""Large uploads are on disk before Streamlit sees them, and everything else goes by untouched."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+import streamlit as st
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
+
+from toolkit.data.storage import uploads
+from toolkit.errors import DataError
+from toolkit.ui.elements import large_uploads
+
+NAME = "ünï (quoted).csv"
+CONTENT = b"a,b\r\n" + random.Random(0).randbytes(300_000) + b"\r\n--nearly a boundary\r\n"
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    """In a thread of its own: the main one may have the event loop of the browser tests."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+class Behind:
+    """Stands for Streamlit's route: takes the one file of a form and answers with `status`."""
+
+    def __init__(self, folder: Path, status: int = 204) -> None:
+        self.got: list[UploadedFileRec] = []
+        self._status = status
+        inner = Starlette(routes=[Route("/_stcore/upload_file/{session}/{file}", self._put, methods=["PUT"])])
+        self.app = large_uploads.ToDisk(inner, lambda: folder)
+
+    async def _put(self, request: Request) -> Response:
+        (file,) = (await request.form()).values()
+        assert isinstance(file, UploadFile)
+        self.got.append(UploadedFileRec("1", file.filename or "", file.content_type or "", await file.read()))
+        return Response(status_code=self._status)
+
+    def put(self, content: bytes, session: str = "alive", /, **more: Any) -> int:
+        async def ask() -> int:
+            transport = httpx.ASGITransport(app=self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+                body = more or {"files": {"f": (NAME, content, "text/csv")}}
+                return (await client.put(f"/_stcore/upload_file/{session}/1", **body)).status_code
+
+        return _run(ask())
+
+    def given(self) -> UploadedFile:
+        return UploadedFile(self.got[-1], None)  # type: ignore[arg-type]
+
+
+class Sessions:
+    def is_active_session(self, name: str) -> bool:
+        return name == "alive"
+
+
+@pytest.fixture(autouse=True)
+def server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_uploads, "LARGE", 100_000)
+    monkeypatch.setattr(large_uploads, "WRITE", 70_000)
+    monkeypatch.setattr(large_uploads.Runtime, "exists", lambda: True)
+    monkeypatch.setattr(large_uploads.Runtime, "instance", Sessions)
+    monkeypatch.setattr(st, "get_option", lambda name: 1)
+
+
+def left(folder: Path) -> list[Path]:
+    return list((folder / "uploads").glob(".new-*"))
+
+
+def test_a_large_file_is_on_disk_and_a_receipt_in_memory(tmp_path: Path) -> None:
+    behind = Behind(tmp_path)
+    assert behind.put(CONTENT) == 204
+    (record,) = behind.got
+    assert (record.name, record.type) == (NAME, "text/csv")
+    assert len(record.data) < 100
+    path = large_uploads.keep(behind.given(), tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert path.name == f"{hashlib.sha256(CONTENT).hexdigest()[:12]}-uni-quoted.csv"
+    assert large_uploads.keep(behind.given(), tmp_path) == path, "a page may come back with its receipt"
+    assert not left(tmp_path)
+    assert path == uploads.store(CONTENT, NAME, tmp_path), "as if it had been small"
+
+
+def test_the_draft_may_have_another_folder(tmp_path: Path) -> None:
+    behind = Behind(tmp_path / "home")
+    behind.put(CONTENT)
+    path = large_uploads.keep(behind.given(), tmp_path / "elsewhere")
+    assert path.read_bytes() == CONTENT
+    assert path.is_relative_to(tmp_path / "elsewhere")
+    assert not left(tmp_path / "home")
+
+
+def test_the_rest_goes_by_untouched(tmp_path: Path) -> None:
+    behind = Behind(tmp_path)
+    for content, session in ((CONTENT[:50_000], "alive"), (CONTENT, "another"), (CONTENT * 5, "alive")):
+        behind.put(content, session)  # small; of no session; larger than is allowed: Streamlit refuses the last two
+        assert behind.got[-1].data == content
+    assert large_uploads.keep(UploadedFile(behind.got[0], None), tmp_path).read_bytes() == CONTENT[:50_000]  # type: ignore[arg-type]
+    assert not left(tmp_path)
+
+
+def test_a_receipt_of_nothing_is_not_taken_for_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forged = UploadedFileRec("1", "a.csv", "text/csv", large_uploads._MARK + b"0" * 32)
+    with pytest.raises(DataError, match="no longer kept") as refused:
+        large_uploads.keep(UploadedFile(forged, None), tmp_path)  # type: ignore[arg-type]
+    assert "again" in refused.value.hint
+    behind = Behind(tmp_path)
+    behind.put(CONTENT)
+    monkeypatch.setattr(large_uploads, "UNCLAIMED_S", -1)
+    large_uploads._drop_unclaimed()
+    with pytest.raises(DataError, match="no longer kept"):  # a page that comes back after it was given up
+        large_uploads.keep(behind.given(), tmp_path)
+
+
+def test_a_file_that_could_not_be_taken_in_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = Behind(tmp_path)
+    behind.put(CONTENT)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(uploads, "publish", full)
+    with pytest.raises(DataError, match="No space left"):
+        large_uploads.keep(behind.given(), tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="no longer kept"):
+        large_uploads.keep(behind.given(), tmp_path)
+    assert not left(tmp_path)
+
+
+def test_a_route_that_breaks_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaks(self: Behind, request: Request) -> Response:
+        raise RuntimeError("another version's route")
+
+    monkeypatch.setattr(Behind, "_put", breaks)
+    with pytest.raises(RuntimeError):
+        Behind(tmp_path).put(CONTENT)
+    assert not left(tmp_path)
+    assert not large_uploads._received
+
+
+def test_the_app_starts_without_a_folder_for_uploads(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    behind = Behind(tmp_path / "file")
+    assert behind.put(CONTENT) == 507
+    assert behind.put(CONTENT[:100]) == 204
+
+
+def test_what_streamlit_refuses_is_not_kept(tmp_path: Path) -> None:
+    behind = Behind(tmp_path, status=403)
+    assert behind.put(CONTENT) == 403
+    assert not left(tmp_path)
+    assert not large_uploads._received
+
+
+@pytest.mark.parametrize("body", [
+    b"--x\r\nContent-Disposition: form-data; name=f; filename=a\r\n\r\n" + CONTENT,
+    b"no form at all" + CONTENT,
+    (b"--x\r\nContent-Disposition: form-data; name=f; filename=a\r\n\r\n" + CONTENT + b"\r\n") * 2 + b"--x--\r\n",
+])  # fmt: skip
+def test_a_torn_or_twofold_form_is_refused(tmp_path: Path, body: bytes) -> None:
+    behind = Behind(tmp_path)
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert behind.put(b"", content=body, headers=headers) == 400
+    assert not behind.got
+    assert not left(tmp_path)
+
+
+def test_a_browser_that_goes_away_leaves_nothing(tmp_path: Path) -> None:
+    behind, sent = Behind(tmp_path), list[Any]()
+    messages = [
+        {"type": "http.request", "body": b"--x\r\n\r\n" + CONTENT, "more_body": True}, {"type": "http.disconnect"},
+    ]  # fmt: skip
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-length", b"500000"), (b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {"type": "http", "method": "PUT", "path": "/_stcore/upload_file/alive/1", "headers": headers}
+    _run(behind.app(scope, receive, send))
+    assert not left(tmp_path)
+
+
+def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, piece: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(large_uploads.Incoming, "write", full)
+    assert Behind(tmp_path).put(CONTENT) == 507
+    assert not left(tmp_path)
+
+
+def test_what_nobody_claimed_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = Behind(tmp_path)
+    behind.put(CONTENT)
+    assert len(left(tmp_path)) == 1
+    monkeypatch.setattr(large_uploads, "UNCLAIMED_S", 0)
+    behind.put(CONTENT)
+    assert len(left(tmp_path)) == 1, "the second one's"
+    monkeypatch.setattr(uploads, "ABANDONED_S", -1)
+    Behind(tmp_path)
+    assert not left(tmp_path), "swept at the next start"
+
+
+def test_an_upload_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(large_uploads, "st", SimpleNamespace(session_state={}))
+    kept, read = [], []
+
+    def keep(given: Any, save_dir: Path) -> Path:
+        kept.append(given.file_id)
+        return save_dir / given.file_id
+
+    monkeypatch.setattr(large_uploads, "keep", keep)
+    for name in ("a", "a", "b"):
+        given: Any = SimpleNamespace(file_id=name)
+        found = large_uploads.read_once(given, tmp_path, lambda path: (read.append(path), path.name)[1])
+        assert found == name
+    assert kept == ["a", "b"]
+    assert len(read) == 2

@@ -1,0 +1,56 @@
+"""Curves for the screen: thinned with their spikes, smoothed without a pull to zero."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.runs.curve import Curve
+from toolkit.ui.elements.thinning import settled, smooth, thin
+
+VALUES = st.lists(st.floats(-1e6, 1e6), max_size=3000)
+
+
+@given(VALUES, st.integers(4, 500))
+def test_thinning_keeps_ends_extremes_and_order(values: list[float], limit: int) -> None:
+    points = list(enumerate(values))
+    kept = thin(points, limit)
+    assert len(kept) <= max(limit, len(points) if len(points) <= limit else 0)
+    assert kept == sorted(set(kept))
+    assert set(kept) <= set(points)
+    if points:
+        assert (kept[0], kept[-1]) == (points[0], points[-1])
+        for end in (min, max):
+            assert end(value for _, value in kept) == end(values)
+
+
+def test_a_single_spike_survives() -> None:
+    points = [(step, 1.0) for step in range(100_000)]
+    points[77_777] = (77_777, 99.0)
+    assert (77_777, 99.0) in thin(points)
+
+
+def test_smoothing() -> None:
+    points = [(1, 4.0), (2, 4.0), (3, 4.0)]
+    assert smooth(points, 0.0) == points
+    assert [round(value, 9) for _, value in smooth(points, 0.9)] == [4.0, 4.0, 4.0]
+    assert smooth([], 0.5) == []
+
+
+def test_a_point_that_moves_no_pixel_waits_for_its_neighbours() -> None:
+    def shown(count: int) -> int:
+        return len(settled(Curve.of([(step, 1.0) for step in range(count)])))
+
+    assert [shown(count) for count in (0, 1, 999)] == [0, 1, 999]
+    assert shown(50_000) == shown(50_099) == 50_000
+    assert shown(50_100) == 50_100
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=3000), st.sampled_from((0.02, 0.6, 0.98)))
+def test_smoothing_is_the_plain_recursion(values: list[float], weight: float) -> None:
+    total, expected = 0.0, []
+    for number, value in enumerate(values, start=1):
+        total = weight * total + (1 - weight) * value
+        expected.append(total / (1 - weight**number))
+    assert smooth(list(enumerate(values)), weight).values.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)

@@ -1,0 +1,257 @@
+"""Every setting on screen: drawn, edited, wrong, swept and reset through Streamlit's own test runner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from toolkit.settings import ablation
+from toolkit.settings import draft as drafts
+from toolkit.settings.field_spec import FieldSpec, by_path, leaves
+from toolkit.settings.form_layout import SECTIONS, place
+from toolkit.ui.forms.widgets import RULES, read_list, read_size, rule
+
+EVERYTHING_ON = {
+    "model.quantize": True, "model.bitsandbytes.load_in_8bit": True, "inference.do_sample": True, "accelerate": True,
+    "ablation.use_ablate": True,
+}  # fmt: skip
+
+
+def form_page() -> None:
+    import streamlit as st
+
+    from toolkit.settings.ablation import check
+    from toolkit.settings.form_layout import SECTIONS
+    from toolkit.ui.forms import form
+    from toolkit.ui.workspace import workspace
+
+    problems = check(workspace.draft(), workspace.grid())
+    for section in [s.key for s in SECTIONS] if st.session_state.get("sections") is None else st.session_state.sections:
+        st.session_state[f"advanced:{section}"] = True
+        form.render_section(section, problems)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("FINETUNING_TOOLKIT_SAVE_DIR", str(tmp_path))
+    yield tmp_path
+
+
+def page(*sections: str) -> AppTest:
+    app = AppTest.from_function(form_page, default_timeout=30)
+    if sections:
+        app.session_state["sections"] = list(sections)
+    return checked(app.run())
+
+
+def checked(app: AppTest) -> AppTest:
+    assert not app.exception
+    return app
+
+
+def begin(folder: Path, settings: dict[str, Any], grid: dict[str, list[Any]] | None = None) -> None:
+    draft = drafts.default_draft()
+    for path, value in settings.items():
+        draft = drafts.put(draft, path, value)
+    (folder / "draft.json").write_text(json.dumps({"schema": 1, "draft": draft, "grid": grid or {}}))
+
+
+def saved(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "draft.json").read_text())
+
+
+def value(folder: Path, path: str) -> Any:
+    return drafts.get(saved(folder)["draft"], path)
+
+
+def keys(app: AppTest) -> set[str]:
+    kinds = ("text_input", "text_area", "selectbox", "multiselect", "toggle", "button_group")
+    return {widget.key for kind in kinds for widget in getattr(app, kind) if widget.key}
+
+
+def notes(app: AppTest) -> str:
+    return "\n".join(entry.value for entry in app.markdown).replace("\\", "")
+
+
+def test_every_setting_is_drawn_when_everything_is_on(folder: Path) -> None:
+    begin(folder, EVERYTHING_ON)
+    drawn = {key.removeprefix("field:") for key in keys(page()) if key.startswith("field:") and key.count(":") == 1}
+    assert drawn == set(by_path())
+    assert len(drawn) >= 56
+
+
+def test_every_setting_can_be_drawn_with_several_values(folder: Path) -> None:
+    fixed = {*ablation.FIXED}
+    grid = {spec.path: [spec.default] for spec in leaves() if spec.path not in fixed}
+    begin(folder, EVERYTHING_ON, grid)
+    drawn = {key.removeprefix("grid:") for key in keys(page()) if key.startswith("grid:")}
+    assert drawn == set(grid)
+
+
+def test_every_rule_is_used_and_a_kind_without_one_fails() -> None:
+    used = {rule(spec, place(spec.path)).name for spec in leaves()}
+    assert used == {entry.name for entry in RULES}
+    strange = FieldSpec("x", "colour", False, None, "")  # type: ignore[arg-type]
+    with pytest.raises(LookupError, match="x"):
+        rule(strange, place("x"))
+
+
+def test_every_widget_has_a_label_and_a_help_text(folder: Path) -> None:
+    begin(folder, EVERYTHING_ON)
+    app = page()
+    for spec in leaves():
+        found = [w for kind in ("text_input", "text_area", "selectbox", "multiselect", "toggle")
+                 for w in getattr(app, kind) if w.key == f"field:{spec.path}"]  # fmt: skip
+        for widget in found:
+            assert place(spec.path).label in widget.label.replace("\\", "")
+            if spec.kind != "size":
+                assert "Default:" in widget.help.replace("\\", "")
+
+
+def test_hidden_settings_keep_their_values(folder: Path) -> None:
+    begin(folder, {"inference.do_sample": True, "inference.temperature": 0.5})
+    app = page("inference")
+    checked(app.toggle(key="field:inference.do_sample").set_value(False).run())
+    assert "field:inference.temperature" not in keys(app)
+    checked(app.toggle(key="field:inference.do_sample").set_value(True).run())
+    assert app.text_input(key="field:inference.temperature").value == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("section", "path", "typed", "held", "shown"),
+    [
+        ("training", "training.training_args.learning_rate", "0.0002", 0.0002, "2e-4"),
+        ("training", "training.training_args.num_train_epochs", "5", 5, "5"),
+        ("training", "training.training_args.warmup_ratio", "", None, ""),
+        ("data", "data.train_size", "0.5", 0.5, "0.5"),
+        ("sequence", "training.sft_args.max_seq_length", " 64 ", 64, "64"),
+    ],
+)
+def test_numbers_are_held_as_numbers(folder: Path, section: str, path: str, typed: str, held: Any, shown: str) -> None:
+    app = page(section)
+    checked(app.text_input(key=f"field:{path}").set_value(typed).run())
+    assert value(folder, path) == held
+    assert type(value(folder, path)) is type(held)
+    assert app.text_input(key=f"field:{path}").value == shown
+
+
+def test_what_was_typed_as_a_share_comes_back(folder: Path) -> None:
+    app = page("data")
+    key = "field:data.train_size"
+    checked(app.text_input(key=key).set_value("0.7").run())
+    for way, held in (("Rows", 200), ("Share", 0.7)):
+        checked(app.segmented_control(key=f"{key}:mode").set_value(way).run())
+        if way == "Rows":
+            checked(app.text_input(key=key).set_value(str(held)).run())
+        assert value(folder, "data.train_size") == held
+
+
+def test_wrong_text_stays_on_screen_with_its_error_under_it(folder: Path) -> None:
+    app = page("training")
+    key = "field:training.training_args.num_train_epochs"
+    checked(app.text_input(key=key).set_value("many").run())
+    assert app.text_input(key=key).value == "many"
+    assert value(folder, "training.training_args.num_train_epochs") == "many"
+    assert "it is 'many'" in notes(app)
+    again = page("training")
+    assert again.text_input(key=key).value == "many"
+
+
+def test_words_and_lists_are_chosen(folder: Path) -> None:
+    app = page("model", "lora")
+    checked(app.selectbox(key="field:model.device_map").set_value("cpu").run())
+    assert value(folder, "model.device_map") == "cpu"
+    checked(app.multiselect(key="field:lora.target_modules").set_value(["q_proj", "v_proj"]).run())
+    assert value(folder, "lora.target_modules") == ["q_proj", "v_proj"]
+    checked(app.multiselect(key="field:lora.target_modules").set_value([]).run())
+    assert value(folder, "lora.target_modules") is None
+
+
+def test_words_outside_the_suggestions_are_shown_and_taken(folder: Path) -> None:
+    begin(folder, {"model.hf_model_ckpt": "someone/other-model", "lora.target_modules": ["my_proj"]})
+    app = page("model", "lora")
+    assert app.selectbox(key="field:model.hf_model_ckpt").value == "someone/other-model"
+    assert app.selectbox(key="field:model.hf_model_ckpt").proto.accept_new_options
+    assert app.multiselect(key="field:lora.target_modules").value == ["my_proj"]
+    assert app.multiselect(key="field:lora.target_modules").proto.accept_new_options
+    layers = by_path()["lora.layers_to_transform"]
+    assert read_list(layers, ["0-2", "7", "x"]) == [0, 1, 2, 7, "x"]
+    assert read_list(layers, []) is None
+
+
+def test_an_index_that_is_one_number_stays_one(folder: Path) -> None:
+    begin(folder, {"lora.layers_to_transform": 3})
+    app = page("lora")
+    assert app.multiselect(key="field:lora.layers_to_transform").value == ["3"]
+    checked(app.text_input(key="field:lora.r").set_value("8").run())
+    assert value(folder, "lora.layers_to_transform") == 3
+
+
+def test_shares_and_rows_are_two_things() -> None:
+    size = by_path()["data.train_size"]
+    assert read_size(size, "1", as_share=True) == 1.0
+    assert type(read_size(size, "1", as_share=True)) is float
+    assert type(read_size(size, "1", as_share=False)) is int
+    assert type(read_size(size, "200.0", as_share=False)) is int
+    assert read_size(size, "80%", as_share=True) == 0.8
+    assert read_size(size, "0.8", as_share=False) == 0.8
+    assert read_size(size, "half", as_share=True) == "half"
+
+
+def test_a_change_is_marked_and_reset(folder: Path) -> None:
+    app = page("lora")
+    assert "●" not in app.text_input(key="field:lora.r").label
+    checked(app.text_input(key="field:lora.r").set_value("8").run())
+    assert "●" in app.text_input(key="field:lora.r").label
+    checked(app.button(key="reset:lora.r").click().run())
+    assert app.text_input(key="field:lora.r").value == "16"
+    assert value(folder, "lora.r") == 16
+
+
+def test_a_setting_takes_several_values_and_goes_back(folder: Path) -> None:
+    begin(folder, {"ablation.use_ablate": True})
+    app = page("lora")
+    checked(app.button(key="several:lora.r").click().run())
+    checked(app.text_input(key="grid:lora.r").set_value("8, 16, abc").run())
+    assert saved(folder)["grid"] == {"lora.r": [8, 16, "abc"]}
+    assert app.text_input(key="grid:lora.r").value == "8, 16, abc"
+    assert "it is 'abc'" in notes(app)
+    checked(app.button(key="several:lora.r").click().run())
+    assert saved(folder)["grid"] == {}
+    assert value(folder, "lora.r") == 8
+
+
+def test_several_values_keep_the_schemas_order(folder: Path) -> None:
+    begin(folder, {"ablation.use_ablate": True})
+    app = page("lora")
+    checked(app.button(key="several:lora.bias").click().run())
+    checked(app.button(key="several:lora.r").click().run())
+    assert list(saved(folder)["grid"]) == ["lora.r", "lora.bias"]
+    checked(app.button(key="reset:lora.r").click().run())
+    assert list(saved(folder)["grid"]) == ["lora.bias"]
+
+
+def test_values_from_a_file_are_text_never_markup(folder: Path) -> None:
+    begin(folder, {"lora.bias": "<b>x</b> :red[**y**] $z$"})
+    body = "\n".join(entry.value for entry in page("lora").markdown)
+    assert "\\<b\\>" in body
+    assert ":red[**y**]" not in body
+
+
+def test_every_section_can_be_drawn_alone(folder: Path) -> None:
+    for entry in SECTIONS:
+        assert keys(page(entry.key)), entry.key
+
+
+def test_long_texts_stand_in_one_box_between_dashes(folder: Path) -> None:
+    app = page("run")
+    box = app.text_area(key="field:training.pinned_prompts")
+    app = checked(box.set_value("one, two\nlines\n---\n\n---\nanother").run())
+    assert value(folder, "training.pinned_prompts") == ["one, two\nlines", "another"]
+    app = checked(app.text_area(key="field:training.pinned_prompts").set_value(" ").run())
+    assert value(folder, "training.pinned_prompts") is None

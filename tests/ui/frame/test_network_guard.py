@@ -1,0 +1,63 @@
+"""The guard: what it lets through, what it refuses, and the command it gives."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+
+from toolkit.ui.frame.network_guard import APP, host_name, is_loopback, refusal, safe_command
+
+SAFE: dict[str, Any] = {
+    "server.address": "127.0.0.1", "server.allowedHosts": ["localhost", "127.0.0.1"], "server.enableCORS": True,
+    "server.enableXsrfProtection": True, "server.enableStaticServing": False, "server.enableAgentApi": False,
+}  # fmt: skip
+
+
+def asked(host: str | None = "localhost:8501", signed_in: bool = False, **changes: Any) -> Any:
+    options = SAFE | {f"server.{name}": value for name, value in changes.items()}
+    return refusal(options.__getitem__, host, signed_in)
+
+
+def test_this_machine_alone_is_fine() -> None:
+    assert asked() is None
+    assert asked("127.0.0.1:8611") is None
+    assert asked("[::1]:8501", address="::1") is None
+    assert asked(None) is None
+
+
+@pytest.mark.parametrize("address", [None, "", "0.0.0.0", "::", "192.168.1.4", "example.org"])
+def test_other_addresses_are_refused_without_sign_in(address: str | None) -> None:
+    found = asked(address=address)
+    assert found is not None
+    assert "nobody has to sign in" in found.reasons[0]
+    assert asked(address=address, signed_in=True) is None
+
+
+def test_a_rebound_name_is_refused_even_when_streamlit_allows_it() -> None:
+    assert "evil.example" in asked("evil.example:8501", allowedHosts=[]).reasons[0]
+    assert asked("evil.example", allowedHosts=["*"]) is not None
+    assert asked("lab.example", allowedHosts=["lab.example"]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("enableCORS", False), ("enableXsrfProtection", False), ("enableStaticServing", True), ("enableAgentApi", True)],
+)
+def test_switched_off_protections_are_refused(name: str, value: bool) -> None:
+    assert f"server.{name}" in asked(**{name: value}).reasons[0]
+
+
+def test_the_command_starts_this_app_on_this_machine() -> None:
+    argv = shlex.split(safe_command())
+    assert argv[1:5] == ["-m", "streamlit", "run", str(APP)]
+    assert APP.is_file()
+    assert argv[argv.index("--server.address") + 1] == "127.0.0.1"
+
+
+def test_hosts_and_addresses() -> None:
+    assert host_name("[::1]:8501") == "::1"
+    assert host_name("Localhost") == "localhost"
+    assert is_loopback("127.9.9.9")
+    assert not is_loopback("128.0.0.1")

@@ -1,0 +1,130 @@
+"""Answers: streamed side by side as they come, closed when the page moves on, and a refusal for one of them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from toolkit.config import InferenceConfig
+from toolkit.errors import EngineError
+from toolkit.services import engine_client
+from toolkit.services.engine_http import Delta, Done, Token
+from toolkit.services.engine_requests import Scored
+from toolkit.ui.elements.marked_text import differences, likelihoods, percent
+from toolkit.ui.playground import questions as questions_module
+from toolkit.ui.playground.columns import PRESETS, Column, settings_of
+
+
+class Place:
+    """A spot on the page that remembers what was written there."""
+
+    def __init__(self, on_write: Callable[[], None] = lambda: None) -> None:
+        self.written: list[str] = []
+        self._on_write = on_write
+
+    def code(self, text: str, **_: Any) -> None:
+        self.written.append(text)
+        self._on_write()
+
+
+class MovedOn(BaseException):
+    """What Streamlit raises when the page is run again."""
+
+
+def done(text: str) -> Done:
+    return Done(text, "<prompt>", 3, 2, 0.01, 100.0, "stop", 7)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the engine was asked; "other" can't be attached, the base refuses."""
+    found: dict[str, Any] = {"closed": 0}
+
+    def compare(info: Any, questions: Any, **_: Any) -> Iterator[tuple[int, Any]]:
+        found["questions"] = questions
+        try:
+            yield 0, Delta("one ", (Token("one", -0.5), Token(" ", -0.1)))
+            yield 1, EngineError("The base model refuses.", "Ask again.")
+            yield 0, Delta("two", (Token("two", -2.0),))
+            yield 0, done("one two")
+        finally:
+            found["closed"] += 1
+
+    def load_run(info: Any, run: str) -> None:
+        raise EngineError(f"{run} is gone.", "Choose another.")
+
+    monkeypatch.setattr(engine_client, "compare", compare)
+    monkeypatch.setattr(engine_client, "models", lambda info: ["base", "run-1"])
+    monkeypatch.setattr(engine_client, "load_run", load_run)
+    monkeypatch.setattr(engine_client, "score", lambda *_, **__: Scored((Token("two", -0.1),), 0.1, 1.1))
+    monkeypatch.setattr(questions_module, "REDRAW_S", -1.0)
+    return found
+
+
+def record(*models: str, seed: int | None = None, expected: str | None = None) -> questions_module.Record:
+    columns = [Column(model, model, InferenceConfig(max_new_tokens=9)) for model in models]
+    turns = [{"role": "user", "content": "hi"}]
+    return questions_module.question("run-1", "hi", turns, expected=expected, seed=seed, columns=columns)
+
+
+def test_all_are_asked_the_same_with_one_seed_and_a_refusal_stays_its_own(seen: dict[str, Any]) -> None:
+    asked, places = record("run-1", "base", "other", expected="one two"), [Place(), Place(), Place()]
+    questions_module.stream(None, asked, places)  # type: ignore[arg-type]
+    ours, base, other = asked.answers
+    assert places[0].written == ["one ", "one two"] and not places[1].written
+    assert (ours.text, ours.done, ours.error) == ("one two", done("one two"), None)
+    assert [token.text for token in ours.tokens] == ["one", " ", "two"]
+    assert ours.scored is not None and base.scored is None
+    assert base.error is not None and base.error.message == "The base model refuses."
+    assert other.error is not None and other.error.message == "other is gone."
+    assert all(answer.over for answer in asked.answers)
+    questions = seen["questions"]
+    assert [q.model for q in questions] == ["run-1", "base"]
+    assert {(q.seed, q.prompt_of, str(q.messages)) for q in questions} == {(asked.seed, "run-1", str(asked.messages))}
+    assert seen["closed"] == 1
+
+
+def test_without_a_typed_seed_one_is_drawn_for_the_question() -> None:
+    assert record("run-1", seed=7).seed == 7
+    assert len({record("run-1").seed for _ in range(20)}) > 10
+
+
+def test_a_stop_closes_the_stream_and_keeps_what_came(seen: dict[str, Any]) -> None:
+    def move_on() -> None:
+        raise MovedOn
+
+    asked = record("run-1", "base")
+    with pytest.raises(MovedOn):
+        questions_module.stream(None, asked, [Place(move_on), Place()])  # type: ignore[arg-type,list-item]
+    assert seen["closed"] == 1
+    assert asked.answers[0].text == "one "
+    assert all(answer.over and answer.done is None for answer in asked.answers)
+
+
+def test_a_preset_changes_how_tokens_are_chosen_and_nothing_else() -> None:
+    form = InferenceConfig(max_new_tokens=77, do_sample=True, temperature=5.0, epsilon_cutoff=0.2)
+    greedy = settings_of("greedy", form, None)
+    assert greedy is not None and (greedy.do_sample, greedy.max_new_tokens) == (False, 77)
+    creative = settings_of("creative", form, None)
+    assert creative is not None and (creative.temperature, creative.epsilon_cutoff) == (1.1, 0.0)
+    assert settings_of("shared", form, None) is form
+    pinned = settings_of("pinned", form, {"max_new_tokens": 3})
+    assert pinned is not None and pinned.max_new_tokens == 3
+    assert settings_of("greedy", None, None) is None
+    assert set(PRESETS) == {"greedy", "balanced", "creative"}
+
+
+def test_differences_are_the_words_that_the_other_lacks() -> None:
+    marks = differences("a big red  lamp!", "a red lamp!")
+    assert "".join(mark.text for mark in marks) == "a big red  lamp!"
+    assert [mark.text for mark in marks if mark.kind == "other"] == ["big ", "  "]
+    assert [mark.kind for mark in differences("same", "same")] == ["same"]
+
+
+def test_tokens_are_shaded_by_probability_with_a_note() -> None:
+    likely, unlikely = likelihoods([Token("a", -0.01, (("a", -0.01), (" b", -5.0))), Token("\n", -7.0)])
+    assert (likely.kind, unlikely.kind, unlikely.text) == ("p0", "p4", "↵\n")
+    assert likely.note == "a  99 %\n' b'  0.67 %"
+    assert percent(-7.0) == "0.091 %"

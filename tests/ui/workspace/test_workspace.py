@@ -1,0 +1,225 @@
+"""The workspace outlives the session: draft, grid and choices come back, a damaged file is set aside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from toolkit.config import DataConfig
+from toolkit.data.table import Table
+from toolkit.errors import DataError
+from toolkit.ui.workspace import current_dataset
+from toolkit.ui.workspace.current_dataset import suggest_templates, templates_fit
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FINETUNING_TOOLKIT_SAVE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def session(script: Callable[[], None]) -> AppTest:
+    app = AppTest.from_function(script, default_timeout=20).run()
+    assert not app.exception
+    return app
+
+
+def change() -> None:
+    from toolkit.ui.workspace import workspace
+
+    workspace.set_value("lora.r", 8)
+    workspace.set_grid({"lora.lora_alpha": [8, 16]})
+
+
+def show() -> None:
+    import streamlit as st
+
+    from toolkit.ui.workspace import workspace
+
+    workspace.refresh()
+    st.text(str(workspace.value("lora.r")))
+    st.text(str(workspace.grid()))
+    st.text(str(workspace.version()))
+    st.text(str(workspace.save_dir()))
+    st.text(str(st.session_state.get("workspace_notice")))
+
+
+def replace() -> None:
+    import streamlit as st
+
+    from toolkit.settings.draft import default_draft, put
+    from toolkit.ui.workspace import workspace
+
+    workspace.replace_draft(put(default_draft(), "lora.r", 4), {"lora.r": [1, 2]})
+    assert workspace.value("lora.r") == 4
+    workspace.restore_previous()
+    st.text(str(workspace.value("lora.r")))
+
+
+def test_a_new_session_finds_draft_and_grid(home: Path) -> None:
+    session(change)
+    texts = [entry.value for entry in session(show).text]
+    assert texts[:2] == ["8", "{'lora.lora_alpha': [8, 16]}"]
+    assert texts[3] == str(home)
+
+
+def test_another_tabs_change_is_taken_over_on_the_next_run(home: Path) -> None:
+    first = session(show)
+    assert first.text[0].value == "16"
+    session(change)
+    first.run()
+    assert [entry.value for entry in first.text][:3:2] == ["8", "1"]
+
+
+def edit() -> None:
+    import streamlit as st
+
+    from toolkit.ui.forms import form
+    from toolkit.ui.workspace import workspace
+
+    workspace.refresh()
+    st.button("edit", on_click=workspace.set_value, args=("lora.lora_dropout", 0.5))
+    st.button("try", on_click=form.set_values, args=("lora.bias", ["none", "all"]))
+    st.button("templates", on_click=workspace.replace_templates, args=("{message}", "{answer}!"))
+
+
+def test_what_another_tab_has_changed_since_is_not_put_back(home: Path) -> None:
+    first = session(edit)
+    first.button[0].click().run()
+    session(change)
+    first.button[1].click().run()
+    saved = json.loads((home / "draft.json").read_text())
+    assert (saved["draft"]["lora"]["r"], saved["draft"]["lora"]["lora_dropout"]) == (8, 0.5)
+    assert saved["grid"] == {"lora.lora_alpha": [8, 16], "lora.bias": ["none", "all"]}
+    session(switch_conversations)
+    first.button[2].click().run()
+    saved = json.loads((home / "draft.json").read_text())["draft"]["data"]
+    assert (saved["messages"], saved["prompt_stub"]) == ("chat", "{answer}!")
+
+
+def switch_conversations() -> None:
+    from toolkit.ui.workspace import workspace
+
+    workspace.set_value("data.accepted", ["double_bos"])
+    workspace.choose_messages("chat")
+    assert workspace.value("data.accepted") is None
+
+
+def hopeless() -> None:
+    import streamlit as st
+
+    from toolkit.ui.workspace import workspace
+
+    if st.session_state.get("path"):
+        workspace.set_value("data.path", st.session_state["path"])
+    st.text(str(workspace.table() is None))
+    if st.button("again"):
+        try:
+            workspace.choose_dataset("csv", str(workspace.value("data.path")))
+        except Exception as error:
+            st.text(str(error))
+
+
+def test_what_can_not_be_opened_is_not_tried_at_every_run_of_a_page(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(data: DataConfig, save_dir: Path) -> Table:
+        asked.append(str(data.path))
+        raise DataError("The hub can't be reached.")
+
+    monkeypatch.setattr(current_dataset, "opened", refuse)
+    app = session(hopeless)
+    app.run()
+    assert len(asked) == 1
+    app.session_state["path"] = "owner/name"
+    app.run().run()
+    assert asked[1:] == ["owner/name"]
+    app.button[0].click().run()
+    assert asked[1:] == ["owner/name"] * 2, "whoever asks for it is not put off"
+
+
+def other_rows() -> None:
+    from pathlib import Path
+
+    import numpy as np
+    import streamlit as st
+
+    from toolkit.data.table import Table
+    from toolkit.ui.data import table_view
+
+    first, second = (Table(Path(name), "same", "rows.csv", ("a",), rows, {}) for name, rows in (("1", 9), ("2", 3)))
+    table_view.show_only(first, "Duplicates", np.array([5, 8]))
+    st.text(str(table_view._chosen(second) is None))
+    st.text(str(len(table_view._chosen(first))))
+
+
+def test_rows_that_are_shown_alone_belong_to_one_reading_of_a_file() -> None:
+    assert [entry.value for entry in session(other_rows).text] == ["True", "2"]
+
+
+def after_a_fix() -> None:
+    from pathlib import Path
+
+    import streamlit as st
+
+    from toolkit.data.table import Table
+    from toolkit.ui.data import doctor_view
+    from toolkit.ui.workspace import workspace
+
+    change = ("digest", {"data.prompt": "{message}?"}, {"data.prompt": "{message}"})
+    st.session_state.setdefault(doctor_view._CHANGED, change)
+    doctor_view._changed(Table(Path("t"), "digest", "rows.csv", ("message",), 9, {}))
+    st.button("edit", on_click=workspace.set_value, args=("data.prompt", "{message}, edited"))
+
+
+def test_undo_of_a_fix_does_not_take_back_what_was_typed_since(home: Path) -> None:
+    app = session(after_a_fix)
+    assert [entry.label for entry in app.button] == ["Undo", "edit"]
+    app.button[1].click().run()
+    assert [entry.label for entry in app.button] == ["edit"]
+
+
+def test_replacing_can_be_undone(home: Path) -> None:
+    session(change)
+    assert session(replace).text[0].value == "8"
+    assert session(show).text[1].value == "{'lora.lora_alpha': [8, 16]}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"schema": 99, "draft": {}, "grid": {}}', '{"schema": 1}',
+     '{"schema": 1, "draft": {}, "grid": {"lora.r": 8}}'],
+)  # fmt: skip
+def test_a_damaged_file_is_set_aside_and_said(home: Path, content: str) -> None:
+    (home / "draft.json").write_text(content)
+    texts = [entry.value for entry in session(show).text]
+    assert texts[0] == "16"
+    assert "could not be read" in texts[4]
+    assert (home / "draft.unreadable.json").read_text() == content
+
+
+def test_settings_of_a_newer_default_are_filled_in(home: Path) -> None:
+    (home / "draft.json").write_text(json.dumps({"schema": 1, "draft": {"lora": {"r": 2}}, "grid": {}}))
+    assert session(show).text[0].value == "2"
+
+
+@pytest.mark.parametrize(
+    ("columns", "templates"),
+    [
+        (("instruction", "input", "output"), ("{instruction}\n\n{input}", "{output}")),
+        (("Question", "Answer", "id"), ("{Question}", "{Answer}")),
+        (("a", "b", "c"), ("{a}", "{c}")),
+        (("only",), ("", "{only}")),
+        (("br{ace", "x", "y"), ("{x}", "{y}")),
+        ((), ("", "")),
+    ],
+)
+def test_suggested_templates_fit(columns: tuple[str, ...], templates: tuple[str, str]) -> None:
+    assert suggest_templates(columns) == templates
+    assert templates_fit(*templates, columns)

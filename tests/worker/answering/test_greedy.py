@@ -1,0 +1,141 @@
+"""Scores: what a batch answers is what each prompt alone would be answered, and a stop is heard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.training import draft, make_run, train_here
+from toolkit.config import Config
+from toolkit.runs.run_dir import RunDir
+from toolkit.worker.process.stop import Stop, StopAsked
+
+pytestmark = pytest.mark.worker
+
+PROMPTS = [
+    "order",
+    "please order a lamp and a chair and a table",
+    "one two",
+    "how many parcels did we order last week?",
+]
+
+
+@pytest.fixture(scope="module")
+def adapted(tiny_model: Path) -> tuple[Config, Any, Any]:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from toolkit.worker.models.load import load_base, load_tokenizer
+
+    config = Config.model_validate({"model": {"hf_model_ckpt": str(tiny_model)}})
+    torch.manual_seed(1)
+    lora = LoraConfig(r=4, lora_alpha=64, target_modules="all-linear", init_lora_weights=False)
+    return config, get_peft_model(load_base(config), lora).eval(), load_tokenizer(config)
+
+
+def test_a_left_padded_batch_answers_like_each_prompt_alone(adapted: Any, tmp_path: Path) -> None:
+    from toolkit.worker.answering.greedy import answers
+    from toolkit.worker.tokens.examples import prompt_ids
+
+    config, model, tokenizer = adapted
+    stop = Stop(tmp_path / "stop")
+    ids = [prompt_ids(config, tokenizer, prompt)[1] for prompt in PROMPTS]
+    together = answers(model, tokenizer, ids, 12, stop)
+    assert together == [answers(model, tokenizer, [each], 12, stop)[0] for each in ids]
+    assert len(set(together)) > 1
+
+
+def test_base_and_adapter_answer_differently_and_the_base_as_itself(
+    adapted: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    from toolkit.worker.answering.greedy import Question, answers, score
+    from toolkit.worker.models.load import load_base
+    from toolkit.worker.tokens.examples import prompt_ids
+
+    config, model, tokenizer = adapted
+    stop = Stop(tmp_path / "stop")
+    questions = [Question(i, prompt, "x" * 8) for i, prompt in enumerate(PROMPTS)]
+    found = score(config, model, tokenizer, questions, stop)
+    assert [item.row for item in found] == [0, 1, 2, 3]
+    ids = [prompt_ids(config, tokenizer, prompt)[1] for prompt in PROMPTS]
+    longest = len(tokenizer("x" * 8, add_special_tokens=False)["input_ids"]) + 16
+    assert [item.base for item in found] == answers(load_base(config).eval(), tokenizer, ids, longest, stop)
+    assert [item.base for item in found] != [item.adapter for item in found]
+
+
+def test_an_exact_match_ignores_outer_space_alone() -> None:
+    from toolkit.worker.answering.greedy import Prediction, exact_match
+
+    def made(base: str, adapter: str) -> Prediction:
+        return Prediction(0, "q", "the answer", base, adapter)
+
+    found = [
+        made("no", " the answer\n"),
+        made("the answer", "the  answer"),
+        made("", "the answer"),
+        made("", "The answer"),
+    ]
+    assert exact_match(found) == {"rows": 4, "exact_match": 0.5, "exact_match_base": 0.25}
+
+
+def test_time_limits_the_rows(adapted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker.answering import greedy
+
+    monkeypatch.setattr(greedy, "BATCH", 2)
+    monkeypatch.setattr(greedy, "MAX_SECONDS", 0.0)
+    config, model, tokenizer = adapted
+    questions = [greedy.Question(i, prompt, "x") for i, prompt in enumerate(PROMPTS)]
+    assert len(greedy.score(config, model, tokenizer, questions, Stop(tmp_path / "stop"))) == 2
+
+
+def test_a_stop_is_heard_between_two_tokens(adapted: Any, tmp_path: Path) -> None:
+    from toolkit.worker.answering.greedy import answers
+
+    _, model, tokenizer = adapted
+    (tmp_path / "stop").touch()
+    with pytest.raises(StopAsked):
+        answers(model, tokenizer, [[1, 2, 3]], 10_000, Stop(tmp_path / "stop"))
+
+
+def trained(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, score: Any) -> tuple[RunDir, Any]:
+    from toolkit.worker.answering import greedy
+
+    monkeypatch.setattr(greedy, "score", score)
+    run = make_run(draft(save_dir, tiny_model, num_train_epochs=1))
+    code, events = train_here(run)
+    assert code == 0
+    assert [event["kind"] for event in events].count("adapter") == 1
+    assert not run.evaluation_dir.exists()
+    return run, events
+
+
+def test_trouble_while_scoring_does_not_fail_the_training(
+    save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trouble(*_: Any) -> None:
+        raise RuntimeError("out of luck")
+
+    _, events = trained(save_dir, tiny_model, monkeypatch, trouble)
+    assert events[-1]["kind"] == "finished"
+    assert "out of luck" in events[-2]["message"]
+
+
+def test_a_stop_while_scoring_is_a_stop(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: Any) -> None:
+        raise StopAsked
+
+    _, events = trained(save_dir, tiny_model, monkeypatch, asked)
+    assert (events[-1]["kind"], events[-1]["step"]) == ("stopped", 4)
+
+
+def test_predictions_are_one_object_a_line(save_dir: Path) -> None:
+    from toolkit.worker.answering.greedy import Prediction, write_predictions
+
+    run = RunDir(save_dir / "runs" / "r")
+    run.path.mkdir(parents=True)
+    write_predictions(run, [Prediction(3, "line\nbreak", "ü", "", "\u2028")])
+    (line,) = (run.evaluation_dir / "predictions.jsonl").read_bytes().decode().split("\n")[:-1]
+    assert json.loads(line) == {"row": 3, "prompt": "line\nbreak", "expected": "ü", "base": "", "adapter": "\u2028"}

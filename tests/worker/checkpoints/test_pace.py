@@ -1,0 +1,87 @@
+"""When a checkpoint is due: seconds at stake and seconds spent, over a training that our own clock plays through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.worker.checkpoints.pace import AT_STAKE, FIRST, MOST, Pace, interval
+
+
+@dataclass
+class Played:
+    """A training of steps, evaluations and checkpoints that take as long as they are told to."""
+
+    step_seconds: float
+    save_seconds: float
+    evaluation_seconds: float = 0.0
+    evaluation_every: int = 0
+    now: float = 0.0
+    saving: float = 0.0
+    trained: float = 0.0  # seconds of training since the last commit
+    at_stake: list[float] = field(default_factory=list)  # those seconds at the end of every step
+
+    def play(self, seconds: float) -> None:
+        pace = Pace(clock=lambda: self.now)
+        pace.begin()
+        step, known = 0, None
+        while self.now < seconds:
+            step, self.now, self.trained = step + 1, self.now + self.step_seconds, self.trained + self.step_seconds
+            self.at_stake.append(self.trained)
+            due = pace.due(step)
+            if self.evaluation_every and step % self.evaluation_every == 0:
+                if pace.due_before(known):
+                    self._save(pace, step)
+                    due = False
+                self.now += self.evaluation_seconds
+                known = self.evaluation_seconds
+            if due:
+                self._save(pace, step)
+
+    def _save(self, pace: Pace, step: int) -> None:
+        self.now += self.save_seconds
+        self.saving += self.save_seconds
+        self.trained = 0.0
+        pace.saved(step, self.save_seconds)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.2, 20.0), st.floats(0.001, 0.5))
+def test_little_is_at_stake_and_little_is_spent(step_seconds: float, save_seconds: float) -> None:
+    played = Played(step_seconds, save_seconds)
+    played.play(3000)
+    assert max(played.at_stake) <= AT_STAKE + step_seconds
+    assert played.saving <= MOST * played.now + save_seconds
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.2, 5.0), st.floats(0.001, 0.3), st.floats(1.0, 900.0), st.integers(1, 50))
+def test_a_long_evaluation_puts_no_more_at_stake(
+    step_seconds: float, save_seconds: float, evaluation_seconds: float, every: int
+) -> None:
+    played = Played(step_seconds, save_seconds, evaluation_seconds, every)
+    played.play(3000)
+    assert max(played.at_stake) <= AT_STAKE + step_seconds
+    assert played.saving <= MOST * played.now + 2 * save_seconds
+
+
+def test_a_checkpoint_that_takes_long_is_written_more_rarely() -> None:
+    assert [interval(seconds) for seconds in (None, 0.01, 0.2, 0.6, 6.0)] == [FIRST, FIRST, 40.0, 60.0, 600.0]
+
+
+def test_a_fixed_interval_is_kept_and_so_are_the_steps_asked_for() -> None:
+    pace = Pace(every=4, also={6})
+    assert [step for step in range(1, 13) if pace.due(step)] == [4, 6, 8, 12]
+    assert not pace.due_before(1000.0)
+
+
+@pytest.mark.parametrize(("waited", "seconds", "due"), [(0.1, None, True), (5.0, 1.0, False), (9.5, 1.0, True)])
+def test_before_an_evaluation_of_unknown_length_it_is_due(waited: float, seconds: float | None, due: bool) -> None:
+    now = [0.0]
+    pace = Pace(clock=lambda: now[0])
+    pace.begin()
+    now[0] = waited
+    assert pace.due_before(seconds) is due

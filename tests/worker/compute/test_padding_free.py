@@ -1,0 +1,45 @@
+"""Widths rounded up: few shapes, and the same loss and gradients as before."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.worker
+
+
+def test_a_batch_is_filled_up_behind_what_it_holds_and_never_beyond_the_models_positions() -> None:
+    import torch
+
+    from toolkit.worker.compute.even_shapes import WIDTH, widened
+    from toolkit.worker.tokens.labels import IGNORED
+
+    ids = torch.arange(1, 2 * 21 + 1).view(2, 21)
+    batch = {"input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids), "rows": 2}
+    found = widened(batch, None)
+    assert {found[name].shape for name in ("input_ids", "labels", "attention_mask")} == {(2, 2 * WIDTH)}
+    assert torch.equal(found["input_ids"][:, :21], ids)
+    assert found["labels"][:, 21:].eq(IGNORED).all()
+    assert not found["attention_mask"][:, 21:].any()
+    assert found["rows"] == 2
+    assert widened(batch, 24)["input_ids"].shape == (2, 24)
+    assert widened(batch, 20)["input_ids"].shape == (2, 21), "the model says what is wrong with it, not we"
+
+
+def test_rounding_changes_neither_loss_nor_gradients(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from toolkit.worker.compute.even_shapes import widened
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    ids = torch.arange(2, 2 + 2 * 21).view(2, 21) % model.config.vocab_size
+    mask = torch.ones_like(ids)
+    mask[1, 15:] = 0
+    batch = {"input_ids": ids, "labels": ids.masked_fill(mask == 0, -100), "attention_mask": mask}
+    found = []
+    for given in (batch, widened(batch, None)):
+        model.zero_grad()
+        loss = model(**given).loss
+        loss.backward()
+        found.append((loss.detach(), model.lm_head.weight.grad.clone()))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)

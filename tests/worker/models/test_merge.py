@@ -1,0 +1,120 @@
+"""Merges that keep what the adapter computed, and those that are refused with their reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.engine_runs import finished_run
+from toolkit.errors import ToolkitError
+from toolkit.runs.run_dir import RunDir, read_config
+
+pytestmark = pytest.mark.worker
+IDS = [[5, 9, 40, 77, 3, 120]]
+
+
+def changed(model: Path, target: Path, edit: Callable[[dict[str, Any]], None], **config: Any) -> Path:
+    """A copy of a model with other weights and settings."""
+    import safetensors.torch
+
+    shutil.copytree(model, target)
+    weights = safetensors.torch.load_file(target / "model.safetensors")
+    edit(weights)
+    safetensors.torch.save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**settings, **config}))
+    return target
+
+
+def merged_logits(run: RunDir, model: Path, dtype: str = "float32") -> Any:
+    import torch
+
+    from toolkit.worker.models.merge import merged
+
+    whole = merged(run, read_config(run), model, dtype)
+    with torch.inference_mode():
+        return whole(torch.tensor(IDS)).logits.float()
+
+
+def adapted_logits(run: RunDir) -> Any:
+    """What base and adapter compute as they were trained."""
+    import torch
+
+    from toolkit.worker.models.adapter_switch import trained
+    from toolkit.worker.models.load import load_base
+
+    peft = trained(load_base(read_config(run)).eval(), run.adapter_dir)
+    with torch.inference_mode():
+        return peft(torch.tensor(IDS)).logits.float()
+
+
+def tied(model: Path, target: Path) -> Path:
+    """The same model with one weight for embeddings and output."""
+    return changed(model, target, lambda weights: weights.pop("lm_head.weight"), tie_word_embeddings=True)
+
+
+@pytest.mark.parametrize("lora", [{}, {"modules_to_save": ["lm_head"]}], ids=["all-linear", "modules_to_save"])
+def test_a_merge_computes_what_the_adapter_did(save_dir: Path, tiny_model: Path, lora: dict[str, Any]) -> None:
+    import torch
+
+    run = finished_run(save_dir, tiny_model, **lora)
+    torch.testing.assert_close(merged_logits(run, tiny_model), adapted_logits(run), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantized_base_is_merged_in_full_precision(save_dir: Path, tiny_model: Path, bits: int) -> None:
+    """On the numbers that training saw: rounded they are, and never again."""
+    import torch
+
+    run = finished_run(save_dir, tiny_model, bits=bits)
+    found, expected = merged_logits(run, tiny_model), adapted_logits(run)
+    # eight-bit layers round their inputs too, which a plain layer does not
+    torch.testing.assert_close(found, expected, atol=0.01 if bits == 4 else 0.1, rtol=0)
+    plain = finished_run(save_dir, tiny_model)
+    assert not torch.allclose(found, merged_logits(plain, tiny_model), atol=1e-3), "the rounding is in it"
+
+
+def test_tied_embeddings_stay_tied(save_dir: Path, tiny_model: Path, tmp_path: Path) -> None:
+    import torch
+
+    model = tied(tiny_model, tmp_path / "tied")
+    run = finished_run(save_dir, model)
+    torch.testing.assert_close(merged_logits(run, model), adapted_logits(run), atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_of_tied_embeddings_alone_is_refused(save_dir: Path, tiny_model: Path, tmp_path: Path) -> None:
+    model = tied(tiny_model, tmp_path / "tied")
+    run = finished_run(save_dir, model, target_modules=["embed_tokens", "q_proj"])
+    with pytest.raises(ToolkitError, match="share one weight") as caught:
+        merged_logits(run, model)
+    assert "export the adapter instead" in caught.value.hint
+
+
+def test_numbers_that_fp16_can_not_hold_are_refused(save_dir: Path, tiny_model: Path, tmp_path: Path) -> None:
+    def edit(weights: dict[str, Any]) -> None:
+        weights["model.layers.1.mlp.up_proj.weight"][0, 0] = 70_000.0
+
+    model = changed(tiny_model, tmp_path / "loud", edit)
+    run = finished_run(save_dir, model)
+    with pytest.raises(ToolkitError, match=r"up_proj.weight has numbers that float16 can't hold") as caught:
+        merged_logits(run, model, "float16")
+    assert caught.value.hint == "Export it as bf16."
+    assert merged_logits(run, model, "bfloat16").isfinite().all()
+
+
+def test_too_little_memory_is_known_before_anything_is_loaded(
+    save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.worker.models import load, merge
+
+    run = finished_run(save_dir, tiny_model)
+    monkeypatch.setattr(merge, "free_bytes", lambda: 100_000)
+    monkeypatch.setattr(load, "load_base", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(ToolkitError, match=r"Merging needs about .* GiB of memory") as caught:
+        merged_logits(run, tiny_model, "bfloat16")
+    assert "export the adapter alone" in caught.value.hint

@@ -1,0 +1,75 @@
+"""The engine's life: ready means that every run asked for while the base loaded can be asked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from toolkit.worker.serving.engine_host import MOST_WAITING, Host
+from toolkit.worker.serving.request_models import RequestError, ScoreRequest
+
+
+@pytest.mark.worker
+def test_ready_comes_after_the_runs_asked_for_while_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from toolkit.worker.serving.engine import Engine
+
+    loaded, attached, may_load, may_attach = threading.Event(), [], threading.Event(), threading.Event()
+
+    def load(*_: object) -> SimpleNamespace:
+        may_load.wait(10)
+        loaded.set()
+
+        def attach(run: str) -> None:
+            may_attach.wait(10)
+            attached.append(run)
+
+        return SimpleNamespace(attach=attach, runs=(), base_name="")
+
+    monkeypatch.setattr(Engine, "load", load)
+    host = Host(tmp_path, "first", 0, lambda: None)
+    loading = host._computing.submit(host._load)
+    attaching = [host.attach("second"), host.attach("third")]
+    may_load.set()
+    loading.result(10)
+    assert loaded.is_set()
+    assert host.health()["status"] == "loading", "ready before the asked runs were attached"
+    may_attach.set()
+    for each in attaching:
+        each.result(10)
+    end = time.monotonic() + 10
+    while host.state == "loading" and time.monotonic() < end:
+        time.sleep(0.01)
+    assert host.state == "ready"
+    assert attached == ["second", "third"]
+
+
+def test_figures_count_among_what_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def score(*_: object) -> list[object]:
+        go_on.wait(30)
+        return []
+
+    async def ask() -> None:
+        host = Host(tmp_path, "first", 0, lambda: None)
+        host.engine = SimpleNamespace(form_of=lambda *_: None, score=score, runs=(), base_name="")  # type: ignore[assignment]
+        host.state = "ready"
+        monkeypatch.setattr(host, "_memory", dict)
+        asked = ScoreRequest.model_validate({"model": "first", "prompt": "a", "completion": "b"})
+        given = [host.score(asked) for _ in range(MOST_WAITING)]
+        assert host.health()["waiting"] == MOST_WAITING
+        with pytest.raises(RequestError, match="wait already"):
+            host.score(asked)
+        go_on.set()
+        await asyncio.gather(*(asyncio.wrap_future(one) for one in given))
+        await asyncio.sleep(0)
+        assert host.waiting == 0
+
+    with ThreadPoolExecutor(1) as thread:  # the main one may have the event loop of the browser tests
+        thread.submit(asyncio.run, ask()).result()

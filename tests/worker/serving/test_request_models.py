@@ -1,0 +1,75 @@
+"""What a request may say, and in which words the rest is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from toolkit.config import InferenceConfig
+from toolkit.worker.serving.request_models import (
+    NEUTRAL,
+    ChatRequest,
+    CompletionRequest,
+    LoadRequest,
+    RequestError,
+    parse,
+)
+
+HELLO: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "hello"}]}
+
+
+def test_what_is_not_sent_comes_from_the_run() -> None:
+    own = InferenceConfig(max_new_tokens=7, do_sample=True, temperature=0.5, top_k=3)
+    assert parse(ChatRequest, HELLO).settings(own) == own
+
+
+def test_every_setting_of_the_schema_can_be_sent_and_none_means_the_librarys_own() -> None:
+    sent = InferenceConfig(
+        max_new_tokens=5, use_cache=False, do_sample=True, top_p=0.5, temperature=0.7, epsilon_cutoff=0.1,
+        eta_cutoff=0.2, top_k=None,
+    )  # fmt: skip
+    assert all(getattr(sent, name) != field.default for name, field in InferenceConfig.model_fields.items())
+    assert parse(ChatRequest, {**HELLO, **sent.model_dump()}).settings(InferenceConfig()) == sent
+
+
+def test_openai_names_and_habits() -> None:
+    def settings(**sent: Any) -> InferenceConfig:
+        return parse(ChatRequest, {**HELLO, **sent}).settings(InferenceConfig())
+
+    assert settings(max_tokens=9).max_new_tokens == settings(max_completion_tokens=9).max_new_tokens == 9
+    assert settings(temperature=0.3).do_sample is True
+    assert settings(temperature=0).do_sample is False
+    assert settings(temperature=0.3, do_sample=False).do_sample is False
+    parts = {**HELLO, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 2}]}
+    assert parse(ChatRequest, parts).messages[0].text == "aa"
+    neutral = {name: values[0] for name, values in NEUTRAL.items()}
+    assert parse(ChatRequest, {**HELLO, **neutral, "user": "me"}).model == "base"
+    assert parse(CompletionRequest, {"model": "base", "prompt": ["one"]}).text == "one"
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"temperature": -1}, "temperature"), ({"temperature": 0, "do_sample": True}, "temperature"),
+        ({"top_p": 0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"top_k": -1}, "top_k"),
+        ({"epsilon_cutoff": 1}, "epsilon_cutoff"), ({"eta_cutoff": -0.1}, "eta_cutoff"),
+        ({"max_new_tokens": 0}, "max_new_tokens"), ({"seed": -1}, "seed"), ({"seed": 2**32}, "seed"),
+        ({"n": 2}, "n"), ({"top_logprobs": 21}, "top_logprobs"),
+        ({"tools": [{}]}, "tools"), ({"nonsense": 1}, "nonsense"),
+        ({"messages": []}, "messages"), ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
+        ({"messages": [{"role": "user", "content": None}]}, "content"), ({"model": ""}, "model"),
+        ({"temperature": float("nan")}, "temperature"), ({"stop": ["x"] * 17}, "stop"),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_parameter(change: dict[str, Any], word: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse(ChatRequest, {**HELLO, **change}).settings(InferenceConfig())
+    assert word in caught.value.message
+    assert caught.value.hint and caught.value.status == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b'{"run": "../x"}', b'{"run": "A"}'])
+def test_bodies_that_are_no_request(body: bytes) -> None:
+    with pytest.raises(RequestError):
+        parse(LoadRequest, body)

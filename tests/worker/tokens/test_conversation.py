@@ -1,0 +1,221 @@
+"""Conversations: what is learned in them, against the library's own mask, and awkward chat templates."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.training import draft, make_run, rows, train_here
+from toolkit.data.conversations import Turn, conversation
+from toolkit.data.examples.templates import Example
+from toolkit.errors import ConfigError, ToolkitError
+from toolkit.export.export_state import commit_hash, folder_of
+from toolkit.export.prompt_contract import read_contract
+from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.system.paths import ASSETS
+
+pytestmark = pytest.mark.worker
+
+CHATS = [
+    [("user", "the quick fox"), ("assistant", "jumps over")],
+    [("system", "be brief"), ("user", "12 lamps"), ("assistant", "to Anna"), ("user", "more 🦊"), ("assistant", "no")],
+    [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", " spaced  answer ")],
+    [("assistant", "who asks?"), ("user", "me"), ("assistant", "fine " * 40)],
+]
+FORGETFUL = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if loop.last and m['role'] == 'assistant' %}think {% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def chat(turns: Sequence[tuple[str, str]], silent: int | None = None) -> Example:
+    messages = [{"role": role, "content": text} for role, text in turns]
+    if silent is not None:
+        messages[silent]["weight"] = 0  # type: ignore[assignment]
+    found = conversation(json.dumps(messages))
+    return Example("", found[-1].content, found)
+
+
+def tokenizer_of(folder: Path, **more: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for name, value in more.items():
+        setattr(tokenizer, name, value)
+    return tokenizer
+
+
+def learned(tokenizer: Any, example: Example, length: int = 500) -> list[str]:
+    """The texts of the stretches that are learned."""
+    from toolkit.worker.tokens.labels import prepare
+
+    (row,) = prepare([example], tokenizer, length, chat=True).table.to_pylist()
+    assert len(row["labels"]) == len(row["input_ids"])
+    found: list[list[int]] = [[]]
+    for token, label in zip(row["input_ids"], row["labels"], strict=True):
+        assert label in (-100, token)
+        if label == -100:
+            found.append([])
+        else:
+            found[-1].append(token)
+    return [tokenizer.decode(ids) for ids in found if ids]
+
+
+def test_the_mask_is_that_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    from toolkit.worker.tokens.labels import prepare
+
+    monkeypatch.chdir(tmp_path)
+    folder = ASSETS / "demo-model"  # its template marks the answers
+    tokenizer = tokenizer_of(folder)
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(folder),
+        args=SFTConfig(use_cpu=True, bf16=False, report_to="none", output_dir="out", max_length=64,
+                       assistant_only_loss=True),
+        train_dataset=Dataset.from_list(
+            [{"messages": [{"role": role, "content": text} for role, text in turns]} for turns in CHATS]
+        ),
+        processing_class=tokenizer,
+    )  # fmt: skip
+    ours = prepare([chat(turns) for turns in CHATS], tokenizer, 64, chat=True).table.to_pylist()
+    for row, theirs in zip(ours, trainer.train_dataset, strict=True):
+        masked = theirs.get("assistant_masks")
+        labels = theirs["labels"] if masked is None else [
+            token if keep else -100 for token, keep in zip(theirs["input_ids"], masked, strict=True)
+        ]  # fmt: skip
+        assert row["input_ids"] == theirs["input_ids"][:64]
+        assert row["labels"] == labels[:64]
+
+
+def test_every_answer_is_learned_with_its_end(tiny_model: Path) -> None:
+    tokenizer = tokenizer_of(tiny_model)
+    assert learned(tokenizer, chat(CHATS[1])) == ["to Anna<|im_end|>\n", "no<|im_end|>\n"]
+    assert learned(tokenizer, chat(CHATS[3])) == ["who asks?<|im_end|>\n", "fine " * 40 + "<|im_end|>\n"]
+    assert learned(tokenizer, chat(CHATS[1], silent=2)) == ["no<|im_end|>\n"]
+    assert learned(tokenizer, chat(CHATS[1], silent=4)) == ["to Anna<|im_end|>\n"], "what follows teaches nothing"
+
+
+def test_one_question_is_the_same_as_prompt_and_completion(tiny_model: Path) -> None:
+    from toolkit.worker.tokens.labels import prepare
+
+    tokenizer = tokenizer_of(tiny_model)
+    pairs = [Example("the quick fox", "jumps over"), Example("emoji 🦊", " spaced\n"), Example("x", "y" * 300)]
+    chats = [chat([("user", e.prompt), ("assistant", e.completion)]) for e in pairs]
+    for length in (16, 40, 400):
+        ours, theirs = (prepare(examples, tokenizer, length, chat=True) for examples in (chats, pairs))
+        assert ours.table.to_pylist() == theirs.table.to_pylist()
+        assert ours.lost == theirs.lost
+
+
+def test_a_template_that_rewrites_earlier_answers(tiny_model: Path) -> None:
+    tokenizer = tokenizer_of(tiny_model, chat_template=FORGETFUL)
+    assert learned(tokenizer, chat(CHATS[1])) == ["to Anna<|im_end|>", "think no<|im_end|>\n"]
+
+
+def test_truncation_keeps_what_fits_and_counts_the_rest(tiny_model: Path) -> None:
+    from toolkit.worker.tokens.labels import prepare
+
+    tokenizer = tokenizer_of(tiny_model)
+    whole = prepare([chat(turns) for turns in CHATS], tokenizer, 500, chat=True).table.to_pylist()
+    cut = prepare([chat(turns) for turns in CHATS], tokenizer, 20, chat=True)
+    for row in cut.table.to_pylist():
+        assert row["labels"] == whole[row["row"]]["labels"][:20]
+        assert row["truncated"] == (len(whole[row["row"]]["labels"]) > 20)
+    assert cut.rows + len(cut.lost) == len(CHATS)
+    assert cut.lost
+
+
+def test_without_a_chat_template_it_is_refused(tiny_plain_model: Path) -> None:
+    from toolkit.config import Config
+    from toolkit.worker.tokens.examples import chat_enabled
+
+    config = Config.model_validate({"data": {"messages": "messages"}})
+    with pytest.raises(ConfigError, match="can't be trained on without one"):
+        chat_enabled(config, tokenizer_of(tiny_plain_model))
+
+
+def test_what_a_template_refuses_is_named(tiny_model: Path) -> None:
+    strict = "{% if messages[0]['role'] != 'user' %}{{ raise_exception('users come first') }}{% endif %}" + FORGETFUL
+    with pytest.raises(ToolkitError, match="users come first") as caught:
+        learned(tokenizer_of(tiny_model, chat_template=strict), chat(CHATS[3]))
+    assert "assistant, user, assistant" in caught.value.message
+
+
+def test_a_run_over_conversations(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    cells: list[dict[str, str | None]] = [
+        {"messages": json.dumps([
+            {"role": "user", "content": "hello"}, {"role": "assistant", "content": "what?", "weight": 0},
+            {"role": "user", "content": str(row["question"])}, {"role": "assistant", "content": str(row["answer"])},
+        ])} for row in rows(24)
+    ]  # fmt: skip
+    settings = draft(tmp_path / "save", tiny_model)
+    settings["data"]["messages"] = "messages"
+    settings["training"]["sft_args"]["max_seq_length"] = 200
+    run = make_run(settings, cells)
+    code, events = train_here(run)
+    assert code == 0, events[-1]
+    lines = [json.loads(line) for line in (run.evaluation_dir / "predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == 5
+    assert {line["expected"] for line in lines} <= {str(row["answer"]) for row in rows(24)}
+    assert lines[0]["prompt"].startswith("user: hello\n\nassistant: what?\n\nuser: order")
+    _an_export_holds_to_its_conversations(run, tiny_model)
+
+
+def _an_export_holds_to_its_conversations(run: RunDir, model: Path) -> None:
+    from toolkit.worker.export import Progress, make
+    from toolkit.worker.exporting import gguf
+    from toolkit.worker.replay import check
+
+    contract = read_contract(run.adapter_dir)
+    said = contract.template
+    assert (said.prompt, said.completion, said.messages) == ("", "", "messages"), "unused templates are not named"
+    assert all(golden.text.endswith("<|im_start|>assistant\n") for golden in contract.golden)
+    run.exports_dir.mkdir(exist_ok=True)
+    make(run, "adapter", Progress(run, "adapter"))
+    certificate = check(run, "adapter", contract, commit_hash(folder_of(run, "adapter")))
+    assert certificate.passed, [one.detail for one in certificate.failures]
+    text = gguf.modelfile(read_config(run), contract, tokenizer_of(model))
+    assert '<|im_start|>assistant\n{{ .Response }}<|im_end|>\n"""' in text
+    with zipfile.ZipFile(next(iter(folder_of(run, "adapter").glob("*.zip")))) as archive:
+        card = archive.read("README.md").decode()
+    assert "conversations: column `messages`" in card
+    assert "{question}" not in card, "a template that was not used is not in it"
+
+
+def test_the_last_turn_is_asked_with_all_before_it(tiny_model: Path) -> None:
+    from toolkit.config import Config
+    from toolkit.worker.tokens.examples import question
+
+    tokenizer = tokenizer_of(tiny_model)
+    asked = tokenizer.decode(question(Config(), tokenizer, "", chat(CHATS[1]).turns)[1])
+    assert asked.endswith("more 🦊<|im_end|>\n<|im_start|>assistant\n")
+    assert "to Anna" in asked
+    turns = (Turn("user", "hi"), Turn("assistant", "ho", learned=True))
+    plain = question(Config(), tokenizer, "hi")[1]
+    assert question(Config(), tokenizer, "", turns)[1] == plain
+
+
+def test_an_evaluation_asks_the_last_turn(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.evaluation import evaluation_dir
+    from toolkit.evaluation.questions import _test_rows
+
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    cells: list[dict[str, str | None]] = [{"messages": json.dumps(turns * (1 + i % 2))} for i in range(24)]
+    settings = draft(tmp_path / "save", tiny_model)
+    settings["data"]["messages"] = "messages"
+    run = make_run(settings, cells)
+    found = _test_rows(run, read_config(run), evaluation_dir.Spec(source="test", rows=3))
+    assert [question.expected for question in found] == ["two"] * 3
+    assert {len(question.turns) for question in found} <= {2, 4}
+    assert not any(question.error for question in found)

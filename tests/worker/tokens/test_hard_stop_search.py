@@ -1,0 +1,270 @@
+"""Every hard stop, each by a fault that was planted for it, and clean data without any."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.training import ROOT, draft, events_of, make_run, make_table, rows, train_here
+from toolkit.config import Config
+from toolkit.data.examples.hard_stops import KINDS, Fault, as_problem, blocking
+from toolkit.data.storage.open_table import open_table
+from toolkit.runs.run_dir import list_runs, read_config
+from toolkit.runs.status import read_status
+from toolkit.settings.presets import presets
+from toolkit.worker.questions.hard_stops import answer
+
+pytestmark = pytest.mark.worker
+
+
+class Quiet:
+    def tell(self, phase: str, done: int = 0, total: int = 0) -> None:
+        return
+
+
+def found(
+    folder: Path, model: Path, cells: list[dict[str, str | None]], prompt: str = "{question}\n", stub: str = "{answer}",
+    data: Mapping[str, Any] | None = None, **sft: Any,
+) -> dict[str, Fault]:  # fmt: skip
+    """What the warm worker would answer, by kind."""
+    from toolkit.worker.tokens import hard_stop_search
+
+    table = make_table(folder / "t.parquet", cells)
+    config = {
+        "data": {"prompt": prompt, "prompt_stub": stub, **(data or {})},
+        "model": {"hf_model_ckpt": str(model)},
+        "training": {"sft_args": {"max_seq_length": 200, **sft}},
+    }
+    hard_stop_search._KEPT.clear()
+    value = answer({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
+    return {fault.kind: fault for fault in (Fault.read(body) for body in value["faults"])}
+
+
+def tokens(model: Path, text: str) -> int:
+    from toolkit.worker.models.load import load_tokenizer
+
+    return len(load_tokenizer(Config.model_validate({"model": {"hf_model_ckpt": str(model)}}))(text)["input_ids"])
+
+
+def test_the_names_are_those_that_settings_accept() -> None:
+    from toolkit.field_types import FAULTS
+    from toolkit.worker.tokens.hard_stop_rules import RULES
+
+    assert set(FAULTS) == {name for name, kind in KINDS.items() if kind.judgement}
+    assert set(KINDS) == {*RULES, "pad_hides_end"}
+
+
+def test_clean_rows_have_none(tiny_model: Path, tiny_plain_model: Path, tmp_path: Path) -> None:
+    assert found(tmp_path, tiny_model, rows(12)) == {}
+    assert found(tmp_path, tiny_plain_model, rows(12)) == {}
+
+
+@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.title)
+def test_what_ships_has_none(preset: Any, tmp_path: Path) -> None:
+    from toolkit.settings import import_export
+    from toolkit.settings.ablation import expand
+    from toolkit.settings.yaml_file import read_text
+
+    imported = import_export.read(read_text(preset.path))
+    config = expand(imported.draft, imported.grid)[0].config
+    if not str(config.model.hf_model_ckpt).startswith("bundled:"):
+        pytest.skip("its model is on the hub")
+    table = open_table(config.data, tmp_path)
+    body = {"config": config.model_dump(mode="json"), "table": str(table.path)}
+    assert answer(body, Quiet())["faults"] == []  # type: ignore[arg-type]
+
+
+def test_prompt_longer_than_the_limit(tiny_plain_model: Path, tmp_path: Path) -> None:
+    cells = [*rows(3), {"question": "word " * 80, "answer": "yes"}]
+    fault = found(tmp_path, tiny_plain_model, cells, max_seq_length=64)["prompt_too_long"]
+    assert (fault.count, fault.rows, fault.judgement) == (1, (3,), True)
+    assert "64 tokens" in fault.message
+    assert "1 of 4 rows" in fault.message
+    assert "max_seq_length" in fault.hint
+
+
+def test_nothing_left_to_learn(tiny_plain_model: Path, tmp_path: Path) -> None:
+    question = "the quick brown fox jumps over"
+    exact = tokens(tiny_plain_model, question + "\n")
+    cells = [{"question": question, "answer": "dog"}, {"question": "a", "answer": "b"}]
+    faults = found(tmp_path, tiny_plain_model, cells, max_seq_length=exact)
+    assert set(faults) == {"nothing_trained"}
+    assert faults["nothing_trained"].rows == (0,)
+
+
+def test_two_beginnings(tiny_plain_model: Path, tmp_path: Path) -> None:
+    faults = found(tmp_path, tiny_plain_model, rows(4), prompt="Say: <s>{question}\n")
+    assert set(faults) == {"double_bos"}
+    assert faults["double_bos"].count == 4
+    assert "<s>" in faults["double_bos"].message
+    # at the very beginning the preparation itself keeps one of the two
+    assert found(tmp_path, tiny_plain_model, rows(4), prompt="<s>{question}\n") == {}
+
+
+def test_the_end_is_not_learned(tiny_plain_model: Path, tmp_path: Path) -> None:
+    long = [{"question": f"tell {i}", "answer": "and so on " * 40} for i in range(4)]
+    faults = found(tmp_path, tiny_plain_model, [*long, *rows(2)], max_seq_length=64)
+    assert set(faults) == {"end_untrained"}
+    assert faults["end_untrained"].rows == (0, 1, 2, 3)
+    assert "</s>" in faults["end_untrained"].message
+    # one answer that is cut off now and then is not what keeps a model from learning to stop
+    assert found(tmp_path, tiny_plain_model, [*long[:1], *rows(6)], max_seq_length=64) == {}
+
+
+def test_a_placeholder_that_was_not_filled(tiny_plain_model: Path, tmp_path: Path) -> None:
+    faults = found(tmp_path, tiny_plain_model, rows(4), prompt="{question} about {{ Answer }}\n")
+    assert set(faults) == {"placeholder"}
+    assert "{ Answer }" in faults["placeholder"].message
+    cells = [*rows(3), {"question": "Dear {question},", "answer": '{"name": "json is none"}'}]
+    assert found(tmp_path, tiny_plain_model, cells)["placeholder"].rows == (3,)
+
+
+def test_a_token_across_the_boundary(tiny_plain_model: Path, tmp_path: Path) -> None:
+    cells = [{"question": "th", "answer": "e quick"}, {"question": "a!", "answer": "(b"}]
+    faults = found(tmp_path, tiny_plain_model, cells, prompt="{question}")
+    assert set(faults) == {"boundary_merged"}
+    assert faults["boundary_merged"].rows == (0,)
+    assert "line break" in faults["boundary_merged"].hint
+    assert found(tmp_path, tiny_plain_model, cells) == {}, "the fix that is proposed works"
+
+
+def test_the_chat_template_twice(tiny_model: Path, tmp_path: Path) -> None:
+    by_hand = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    faults = found(tmp_path, tiny_model, rows(4), prompt=by_hand)
+    assert set(faults) == {"template_twice"}
+    assert faults["template_twice"].count == 4
+    assert "<|im_start|>" in faults["template_twice"].message
+    off = found(tmp_path, tiny_model, rows(4), prompt=by_hand, data={"use_chat_template": False})
+    assert off == {}, "the fix that is proposed works"
+
+
+def inspected(model: Path, completion_only: bool = True, collate: Any = None) -> dict[str, Fault]:
+    """The inspector on rows whose labels are those of the completion alone."""
+    from toolkit.data.examples.templates import Example
+    from toolkit.worker.models.load import load_tokenizer
+    from toolkit.worker.tokens.hard_stop_rules import Form
+    from toolkit.worker.tokens.hard_stop_search import Inspector
+    from toolkit.worker.tokens.labels import prepare_batches
+
+    tokenizer = load_tokenizer(Config.model_validate({"model": {"hf_model_ckpt": str(model)}}))
+    inspector = Inspector(Form.of(tokenizer, False, 200, completion_only, ["question"]), collate)
+    examples = [Example("short\n", "a"), Example("a longer one\n", "with an answer that pads the other")]
+    list(prepare_batches(examples, tokenizer, 200, False, [], inspect=inspector))
+    return {fault.kind: fault for fault in inspector.faults([10, 20])}
+
+
+def test_a_mask_against_its_switch(tiny_plain_model: Path) -> None:
+    assert inspected(tiny_plain_model) == {}
+    (fault,) = inspected(tiny_plain_model, completion_only=False).values()
+    assert (fault.kind, fault.rows, fault.judgement) == ("mask_wrong", (10, 20), False)
+    assert blocking([fault], ["mask_wrong"]) == [fault], "no one may accept that"
+
+
+def test_padding_that_hides_the_end(tiny_plain_model: Path) -> None:
+    """transformers' own collator for language modelling, with a padding token that is the end token."""
+    from transformers import DataCollatorForLanguageModeling
+
+    from toolkit.worker.models.load import load_tokenizer
+
+    tokenizer = load_tokenizer(Config.model_validate({"model": {"hf_model_ckpt": str(tiny_plain_model)}}))
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    naive = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        made = naive([{"input_ids": row["input_ids"]} for row in batch])
+        for at, row in enumerate(batch):
+            masked = sum(label == -100 for label in row["labels"])
+            made["labels"][at, :masked] = -100
+        return made  # type: ignore[no-any-return]
+
+    (fault,) = inspected(tiny_plain_model, collate=collate).values()
+    assert (fault.kind, fault.judgement) == ("pad_hides_end", False)
+    assert "</s>" in fault.message
+
+    def loses_the_mask(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        return dict(naive([{"input_ids": row["input_ids"]} for row in batch]))
+
+    assert "mask_wrong" in inspected(tiny_plain_model, collate=loses_the_mask) or "pad_hides_end" in inspected(
+        tiny_plain_model, collate=loses_the_mask
+    )
+
+
+def test_large_tables_are_sampled_and_say_so(
+    tiny_plain_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.worker.tokens import hard_stop_search
+
+    monkeypatch.setattr(hard_stop_search, "SAMPLE", 10)
+    table = make_table(tmp_path / "t.parquet", rows(24))
+    config = {
+        "data": {"prompt": "{question}<s>\n", "prompt_stub": "{answer}"},
+        "model": {"hf_model_ckpt": str(tiny_plain_model)},
+    }
+    hard_stop_search._KEPT.clear()
+    value = answer({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
+    assert (value["checked"], value["usable"]) == (10, 24)
+    fault = Fault.read(value["faults"][0])
+    assert fault.count == 10
+    assert list(fault.rows) == sorted(fault.rows)
+    assert max(fault.rows) > 9, "rows of the table, not of the sample"
+
+
+def test_a_run_refuses_them_and_takes_the_accepted(tiny_plain_model: Path, save_dir: Path) -> None:
+    settings = draft(save_dir, tiny_plain_model, num_train_epochs=1)
+    settings["data"]["prompt"] = "Say <s>{question}\n"
+    refused = make_run(settings, rows(24))
+    code, _ = train_here(refused)[:2]
+    assert code == 1
+    last = events_of(refused)[-1]
+    assert (last["kind"], last["reason"]) == ("failed", "refused")
+    assert "<s>" in last["message"]
+    assert "--accept double_bos" in last["hint"]
+    settings["data"]["accepted"] = ["double_bos"]
+    meant = make_run(settings, rows(24))
+    assert train_here(meant)[0] == 0
+    assert any("This was accepted." in event["message"] for event in events_of(meant, "warning"))
+    settings["data"]["accepted"] = None
+    again = make_run(settings, rows(24))
+    assert train_here(again)[0] == 1, "tokens that were kept under an acceptance are not another run's"
+
+
+def test_the_command_line_refuses_a_hard_stop_and_starts_when_it_is_meant(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.csv").write_text("question,answer\n" + "".join(f"q{i},a{i}\n" for i in range(8)))
+    settings = draft(tmp_path / "experiments", tiny_model, num_train_epochs=1)
+    templates = {"prompt": "{question} {{answer}}", "prompt_stub": "{answer}"}
+    settings["data"] = {"path": str(tmp_path / "rows.csv"), **templates, "train_size": 6, "test_size": 2}
+    (tmp_path / "config.yml").write_text(json.dumps(settings))
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+
+    def toolkit_run(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "toolkit", "run", str(tmp_path / "config.yml"), *words]
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+    refused = toolkit_run()
+    assert refused.returncode == 1
+    said = " ".join(refused.stderr.split())
+    assert "8 of 8 rows hold {answer} as text: a placeholder that was not filled." in said
+    assert "run with --accept placeholder" in said
+    assert "Traceback" not in refused.stderr
+    meant = toolkit_run("--accept", "placeholder")
+    assert meant.returncode == 0, meant.stderr
+    first, second = list_runs(tmp_path / "experiments")[::-1]
+    assert [read_status(run).state for run in (first, second)] == ["failed", "finished"]
+    assert (read_config(first).data.accepted, read_config(second).data.accepted) == (None, ["placeholder"])
+
+
+def test_accepted_is_a_warning_and_an_unknown_name_an_error() -> None:
+    fault = Fault("placeholder", "It holds {x}.", "Fill it.", 1, (0,))
+    assert as_problem(fault, []).severity == "error"
+    assert "accept it" in as_problem(fault, []).hint
+    assert as_problem(fault, ["placeholder"]).severity == "warning"
+    with pytest.raises(ValueError, match="not known"):
+        Config.model_validate({"data": {"accepted": ["whatever"]}})

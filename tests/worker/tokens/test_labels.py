@@ -1,0 +1,209 @@
+"""Our preparation against TRL's own, token for token, and where TRL's is wrong against what must be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.config import Config
+from toolkit.data.examples.templates import Example
+from toolkit.errors import ConfigError, ToolkitError
+
+pytestmark = pytest.mark.worker
+
+EXAMPLES = [
+    Example("the quick brown fox", " jumps over the lazy dog"),
+    Example("please send 12 lamps", "to Anna Berg"),
+    Example("", "an answer to nothing"),
+    Example("multi\nline\n\nprompt ", "{\"name\": \"Tom\"}\n"),
+    Example("emoji 🦊 and ünïcode ", "東京 🗼"),
+    Example("spaces before ", " spaces  around "),
+    Example("word", "piece that may merge with the word before"),
+    Example("x" * 90, "cut away completely when short"),
+    Example("about half of it ", "is cut away when the length is short " * 3),
+]  # fmt: skip
+
+
+def tokenizer_of(folder: Path) -> Any:
+    from toolkit.worker.models.load import load_tokenizer
+
+    return load_tokenizer(config_for(folder))
+
+
+def config_for(folder: Path, **data: Any) -> Config:
+    return Config.model_validate({"model": {"hf_model_ckpt": str(folder)}, "data": data})
+
+
+def by_trl(folder: Path, tokenizer: Any, examples: Sequence[Example], length: int, chat: bool) -> list[dict[str, Any]]:
+    """What SFTTrainer itself makes of the examples, collated by its own collator one by one."""
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    def both(example: Example) -> dict[str, Any]:
+        if not chat:
+            return {"prompt": example.prompt, "completion": example.completion}
+        asked = [{"role": "user", "content": example.prompt}]
+        return {"prompt": asked, "completion": [{"role": "assistant", "content": example.completion}]}
+
+    arguments = {"use_cpu": True, "bf16": False, "report_to": "none", "output_dir": "out", "max_length": length}
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(folder),
+        args=SFTConfig(**arguments),
+        train_dataset=Dataset.from_list([both(example) for example in examples]),
+        processing_class=tokenizer,
+    )
+    return [collated(trainer, row) for row in trainer.train_dataset]
+
+
+def collated(trainer: Any, row: dict[str, Any]) -> dict[str, Any]:
+    batch = trainer.data_collator([{name: row[name] for name in ("input_ids", "labels")}])
+    return {"input_ids": batch["input_ids"][0].tolist(), "labels": batch["labels"][0].tolist()}
+
+
+@pytest.mark.parametrize("length", [16, 40, 200])
+@pytest.mark.parametrize("chat", [True, False])
+def test_tokens_and_labels_equal_trl(
+    chat: bool, length: int, tiny_model: Path, tiny_plain_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.worker.tokens.labels import prepare
+
+    monkeypatch.chdir(tmp_path)
+    folder = tiny_model if chat else tiny_plain_model
+    tokenizer = tokenizer_of(folder)
+    ours = prepare(EXAMPLES, tokenizer, length, chat)
+    theirs = by_trl(folder, tokenizer, EXAMPLES, length, chat)
+    kept = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in ours.table.to_pylist()]
+    assert kept == theirs
+    assert ours.rows + len(ours.lost) == len(EXAMPLES)
+    assert (len(ours.lost) > 0) == (length < 200)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_only_the_completion_with_its_end_is_learned(chat: bool, tiny_model: Path, tiny_plain_model: Path) -> None:
+    from toolkit.worker.tokens.examples import prompt_ids
+    from toolkit.worker.tokens.labels import prepare
+
+    folder = tiny_model if chat else tiny_plain_model
+    tokenizer, config = tokenizer_of(folder), config_for(folder)
+    prepared = prepare(EXAMPLES[:2], tokenizer, 200, chat)
+    for example, row in zip(EXAMPLES, prepared.table.to_pylist(), strict=False):
+        learned = [label for label in row["labels"] if label != -100]
+        assert tokenizer.eos_token_id in learned
+        assert tokenizer.decode(learned, skip_special_tokens=True).strip() == example.completion.strip()
+        asked = prompt_ids(config, tokenizer, example.prompt)[1]
+        assert row["input_ids"][: len(asked)] == asked
+        assert all(label == -100 for label in row["labels"][: len(asked)])
+    assert prepared.trained_tokens < prepared.tokens
+
+
+def test_never_two_bos_and_one_eos(tiny_plain_model: Path) -> None:
+    from toolkit.worker.tokens.examples import prompt_ids
+    from toolkit.worker.tokens.labels import prepare
+
+    tokenizer = tokenizer_of(tiny_plain_model)
+    examples = [Example("<s>begun by hand", "closed by hand</s>"), Example("plain", "plain")]
+    for row in prepare(examples, tokenizer, 100, chat=False).table.to_pylist():
+        assert row["input_ids"].count(tokenizer.bos_token_id) == 1
+        assert row["input_ids"].count(tokenizer.eos_token_id) == 1
+        assert row["labels"][-1] == tokenizer.eos_token_id
+    text, ids = prompt_ids(config_for(tiny_plain_model), tokenizer, "<s>hello")
+    assert text == "<s>hello"
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_eos_is_learned_though_it_pads(tiny_plain_model: Path) -> None:
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    from toolkit.worker.tokens.labels import prepare
+
+    tokenizer = tokenizer_of(tiny_plain_model)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    rows = prepare([Example("a", "b"), Example("a longer one", "with a long end")], tokenizer, 100, chat=False)
+    batch = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)(rows.table.to_pylist())
+    first = rows.lengths[0]
+    assert batch["labels"][0, first - 1] == tokenizer.eos_token_id
+    assert (batch["labels"][0, first:] == -100).all()
+    assert (batch["attention_mask"][0, first:] == 0).all()
+
+
+def test_an_end_is_added_where_the_template_has_none(tiny_model: Path) -> None:
+    from toolkit.worker.tokens.labels import prepare
+
+    tokenizer = tokenizer_of(tiny_model)
+    tokenizer.chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}" \
+        "{% if add_generation_prompt %}[assistant] {% endif %}"  # fmt: skip
+    (row,) = prepare([Example("hi", "there")], tokenizer, 100, chat=True).table.to_pylist()
+    assert row["labels"][-1] == tokenizer.eos_token_id
+    assert row["labels"].count(tokenizer.eos_token_id) == 1
+
+
+def test_what_is_cut_away_is_counted(tiny_plain_model: Path) -> None:
+    from toolkit.worker.tokens.labels import prepare
+
+    tokenizer = tokenizer_of(tiny_plain_model)
+    prepared = prepare(EXAMPLES, tokenizer, 16, chat=False)
+    rows = prepared.table.to_pylist()
+    assert prepared.lost == tuple(sorted(set(range(len(EXAMPLES))) - {row["row"] for row in rows}))
+    assert prepared.truncated_rows == sum(row["truncated"] for row in rows) + len(prepared.lost)
+    assert prepared.longest == max(len(row["input_ids"]) for row in rows) <= 16
+    assert prepared.tokens == sum(len(row["input_ids"]) for row in rows)
+    assert all(any(label != -100 for label in row["labels"]) for row in rows)
+
+
+def test_batches_are_invisible(tiny_plain_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker.tokens import labels
+
+    tokenizer = tokenizer_of(tiny_plain_model)
+    whole = labels.prepare(EXAMPLES * 3, tokenizer, 30, chat=False)
+    monkeypatch.setattr(labels, "BATCH", 4)
+    parts = labels.prepare(iter(EXAMPLES * 3), tokenizer, 30, chat=False)
+    assert parts.table.to_pylist() == whole.table.to_pylist()
+    assert (parts.lost, parts.trained_tokens, parts.longest) == (whole.lost, whole.trained_tokens, whole.longest)
+
+
+def test_nothing_to_prepare(tiny_plain_model: Path) -> None:
+    from toolkit.worker.tokens.labels import prepare
+
+    empty = prepare([], tokenizer_of(tiny_plain_model), 10, chat=False)
+    assert (empty.rows, empty.tokens, empty.longest, empty.trained_tokens) == (0, 0, 0, 0)
+
+
+def test_the_template_is_used_when_there_is_one_and_nobody_objects(tiny_model: Path, tiny_plain_model: Path) -> None:
+    from toolkit.worker.tokens.examples import chat_enabled, prompt_ids
+
+    chat, plain = tokenizer_of(tiny_model), tokenizer_of(tiny_plain_model)
+    assert chat_enabled(config_for(tiny_model), chat)
+    assert not chat_enabled(config_for(tiny_model, use_chat_template=False), chat)
+    assert prompt_ids(config_for(tiny_model, use_chat_template=False), chat, "hi")[0] == "hi"
+    assert not chat_enabled(config_for(tiny_plain_model), plain)
+    with pytest.raises(ConfigError) as caught:
+        chat_enabled(config_for(tiny_plain_model, use_chat_template=True), plain)
+    assert caught.value.problems[0].path == "data.use_chat_template"
+
+
+def test_a_conversation_is_rendered_with_its_history(tiny_model: Path, tiny_plain_model: Path) -> None:
+    from toolkit.worker.tokens.examples import prompt_ids
+
+    history = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    tokenizer = tokenizer_of(tiny_model)
+    text, ids = prompt_ids(config_for(tiny_model), tokenizer, "three", system="be kind", history=history)
+    assert text == (
+        "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\ntwo<|im_end|>\n"
+        "<|im_start|>user\nthree<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert tokenizer.decode(ids) == text
+    plain = prompt_ids(config_for(tiny_plain_model), tokenizer_of(tiny_plain_model), "three", history=history)
+    assert plain[0] == "one\ntwo\nthree"
+
+
+def test_no_end_of_sequence_is_an_error(tiny_plain_model: Path) -> None:
+    from toolkit.worker.tokens.labels import prepare
+
+    tokenizer = tokenizer_of(tiny_plain_model)
+    tokenizer.eos_token = None
+    with pytest.raises(ToolkitError, match="end-of-sequence"):
+        prepare(EXAMPLES, tokenizer, 10, chat=False)

@@ -1,0 +1,212 @@
+"""A run's tokens: made once, then taken from the cache, and made anew when anything that decides them differs."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fakes.training import draft, make_run, rows
+from toolkit.runs.run_dir import RunDir, read_config
+
+pytestmark = pytest.mark.worker
+Written = Callable[..., tuple[RunDir, dict[str, Any]]]
+
+
+@pytest.fixture
+def written(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
+    """Makes a run, writes its splits, and returns it with the "prepared" event."""
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+
+    def write(cells: Any = None, length: int = 64, **data: Any) -> tuple[RunDir, dict[str, Any]]:
+        from toolkit.worker.models.load import load_tokenizer
+        from toolkit.worker.tokens.prepared_rows import open_source, write_splits
+
+        settings = draft(tmp_path / "save", tiny_model)
+        settings["data"] |= {"train_size": 0.75, "test_size": 0.25, **data}
+        run = make_run(settings, cells)
+        config = read_config(run)
+        told: list[dict[str, Any]] = []
+
+        def tell(kind: str, **fields: Any) -> None:
+            told.append({"k": kind, **fields})
+
+        tokenizer = load_tokenizer(config)
+        write_splits(
+            run, config, open_source(run, config), tokenizer, length, lambda k, **f: told.append({"k": k, **f})
+        )
+        return run, next(event for event in told if event["k"] == "prepared")
+
+    return write
+
+
+def parts(run: RunDir) -> list[list[dict[str, Any]]]:
+    from toolkit.worker.tokens.prepared_rows import read_splits
+
+    return [part.to_list() for part in read_splits(run)]
+
+
+def no_tokenising(*_: Any) -> Any:
+    raise AssertionError("the rows were tokenised a second time")
+
+
+def test_the_tokens_are_those_of_the_preparation(written: Written, tmp_path: Path) -> None:
+    from toolkit.worker.models.load import load_tokenizer
+    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.prepared_rows import open_source, read_splits, token_lengths
+
+    cells = [*rows(3000), {"question": None, "answer": "x"}, *rows(100)]
+    run, told = written(cells)
+    config = read_config(run)
+    source = open_source(run, config)
+    train, test = parts(run)
+    expected = prepare(source.examples(source.plan.train), load_tokenizer(config), 64, chat=True)
+    assert [row["row"] for row in train] == source.plan.train.tolist()
+    assert [row["input_ids"] for row in train] == expected.table["input_ids"].to_pylist()
+    assert [row["labels"] for row in train] == expected.table["labels"].to_pylist()
+    assert (told["train_tokens"], told["trained_tokens"]) == (expected.tokens, expected.trained_tokens)
+    assert sorted(row["row"] for row in test) == sorted(source.plan.test.tolist())
+    lengths = [len(row["input_ids"]) for row in test]
+    assert lengths == sorted(lengths)
+    dataset = read_splits(run)[0]
+    assert token_lengths(dataset) == expected.lengths.tolist()
+    assert token_lengths(dataset.remove_columns(["length"])) == expected.lengths.tolist()
+    assert told["dropped"] == 1
+
+
+def test_a_second_run_takes_what_the_first_has_made(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker.tokens import prepared_rows
+
+    first, told = written()
+    assert not told["cached"]
+    monkeypatch.setattr(prepared_rows, "prepare_batches", no_tokenising)
+    again, told = written()
+    assert told["cached"]
+    assert parts(again) == parts(first)
+    other, told = written(train_test_split_seed=7)
+    assert told["cached"], "the split is no part of the tokens"
+    assert parts(other) != parts(first)
+    tokens = [run.data_dir / "tokens.arrow" for run in (first, again)]
+    assert tokens[0].samefile(tokens[1]), "no second copy on the disk"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "{question}!"},
+        {"prompt_stub": " {answer}"},
+        {"length": 32, "accepted": ["prompt_too_long", "end_untrained"]},
+        {"use_chat_template": False},
+        {"cells": rows(23)},
+        {"train_size": 10, "test_size": 5},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_decides_the_tokens_is_part_of_the_key(written: Written, change: dict[str, Any]) -> None:
+    written()
+    run, told = written(**change)
+    assert not told["cached"]
+    assert len(parts(run)[0]) == told["train_rows"]
+
+
+def test_the_tokenizer_is_part_of_the_key(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from toolkit.worker.tokens.cache import fingerprint
+
+    first, second, third = (AutoTokenizer.from_pretrained(tiny_model) for _ in range(3))
+    assert fingerprint(first) == fingerprint(second)
+    second.add_tokens(["<new>"])
+    third.chat_template += " "
+    assert len({fingerprint(tokenizer) for tokenizer in (first, second, third)}) == 3
+
+
+def test_a_damaged_entry_is_made_again(written: Written, tmp_path: Path) -> None:
+    first, _ = written()
+    (entry,) = (tmp_path / "save" / "cache" / "tokens").glob("[!.]*")
+    whole = (entry / "tokens.arrow").read_bytes()
+    (entry / "tokens.arrow").unlink()
+    (entry / "tokens.arrow").write_bytes(whole[:-50] + b"x" * 50)
+    run, told = written()
+    assert not told["cached"]
+    assert parts(run) == parts(first)
+    assert written()[1]["cached"]
+
+
+def test_an_interrupted_preparation_changes_no_kept_entry(written: Written, tmp_path: Path) -> None:
+    from toolkit.worker.models.load import load_tokenizer
+    from toolkit.worker.tokens.prepared_rows import open_source, write_splits
+
+    run, _ = written()
+    config, before = read_config(run), parts(run)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # the same folder again, other tokens, and stopped after the first batch
+        write_splits(run, config, open_source(run, config), load_tokenizer(config), 40, lambda *_, **__: None, stop)
+    again, told = written()
+    assert told["cached"]
+    assert parts(again) == before
+
+
+def test_a_cache_that_can_not_be_written_costs_nothing_but_time(written: Written, tmp_path: Path) -> None:
+    (tmp_path / "save").mkdir()
+    (tmp_path / "save" / "cache").write_text("a file where the folder should be")
+    run, told = written()
+    assert not told["cached"]
+    assert len(parts(run)[0]) == told["train_rows"]
+
+
+def test_an_entry_for_which_a_run_has_no_room_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker.tokens import cache as cache_module
+
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    source = tmp_path / "made"
+    source.write_bytes(b"x")
+    cache = cache_module.TokenCache(tmp_path)
+    cache.keep("a", source)
+    assert not cache.fetch("a", tmp_path / "no folder" / "own")
+    assert cache.fetch("a", tmp_path / "own")
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker.tokens import cache as cache_module
+
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(cache_module, "MAX_BYTES", 30_000)
+    source = tmp_path / "made"
+    source.write_bytes(b"x" * 10_000)
+    cache = cache_module.TokenCache(tmp_path)
+    for used, name in enumerate(("a", "b"), start=1):
+        cache.keep(name, source)
+        os.utime(cache.folder / name, (used, used))  # a clock's tick may be longer than all of this
+    assert cache.fetch("a", tmp_path / "own")
+    cache.keep("c", source)
+    assert cache.fetch("a", tmp_path / "own")
+    assert not cache.fetch("b", tmp_path / "own")
+    assert (tmp_path / "own").read_bytes() == source.read_bytes(), "what a run holds stays"
+
+
+def test_many_at_once_keep_one_whole_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker.tokens import cache as cache_module
+
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    source = tmp_path / "made"
+    source.write_bytes(np.arange(50_000).tobytes())
+    cache = cache_module.TokenCache(tmp_path)
+    threads = [threading.Thread(target=cache.keep, args=("a" * 24, source)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cache.fetch("a" * 24, tmp_path / "own")
+    assert (tmp_path / "own").read_bytes() == source.read_bytes()
+    assert [path.name for path in cache.folder.iterdir() if path.name != ".lock"] == ["a" * 24]
+    assert json.loads((cache.folder / ("a" * 24) / "COMMIT.json").read_bytes())["key"] == "a" * 24

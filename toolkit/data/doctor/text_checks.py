@@ -1,0 +1,189 @@
+"""What is wrong with the characters of cells: mojibake, unusual characters, lost letters, very long cells.
+
+Arrow's regular expressions look at whole columns; only cells beyond ASCII that look wrong reach ftfy. Only columns that
+the templates use are looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from ftfy import TextFixerConfig, fix_encoding
+from ftfy.badness import is_bad
+
+from toolkit.data.doctor.examined_rows import Subject
+from toolkit.data.doctor.row_keys import Mask
+from toolkit.data.findings import Finding, Fix, Rows, rows_in_words
+
+LONG = 20_000
+"""A cell with more characters is very long whatever the others are."""
+LONG_TIMES, LONG_FLOOR = 20, 2_000
+"""So is one with so many times the median's characters, from so many characters on."""
+
+# Controls but tab and line breaks, soft and zero-width marks, direction overrides, private use, non-characters. Joiners
+# (U+200C, U+200D) belong to emoji and to several scripts and stay.
+UNUSUAL = (
+    "\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"
+    "\ue000-\uf8ff\ufeff\ufff0-\ufffb\ufffe\uffff"
+)
+_UNUSUAL = re.compile(f"[{UNUSUAL}]")
+_UNUSUAL_RE2 = "[" + "".join(c if c == "-" else f"\\x{{{ord(c):X}}}" for c in UNUSUAL) + "]"
+_LOST = "\ufffd"
+_EASY = TextFixerConfig(unescape_html=False)
+_SHOWN = 3
+
+
+def repaired(cell: str) -> str:
+    """The text that a cell with mojibake was before it was decoded wrongly; the same text when it has none."""
+    return fix_encoding(cell, _EASY) if not cell.isascii() and is_bad(cell) else cell
+
+
+def cleaned(cell: str) -> str:
+    """The text without unusual characters."""
+    return _UNUSUAL.sub("", cell)
+
+
+def _mojibake(subject: Subject) -> Iterator[Finding]:
+    found, samples = _scan(subject, _has_mojibake)
+    rows = _union(found)
+    if not rows.size:
+        return
+    sample = next(cell for cell in samples if cell)
+    before, after = _around_change(sample, repaired(sample))
+    yield Finding(
+        "mojibake",
+        "Garbled letters (mojibake)",
+        f"{rows_in_words(rows.size)} once decoded wrongly, such as '{before}' for '{after}'.",
+        "The model learns to write the garbled letters, and meets words that it does not know.",
+        "serious",
+        rows,
+        (
+            Fix(
+                f"Repair {rows_in_words(rows.size)}",
+                "repair",
+                f"garbled letters in {rows_in_words(rows.size)} repaired",
+                rows,
+                tuple(found),
+            ),
+        ),
+    )
+
+
+def _has_mojibake(cells: Any) -> Mask:
+    beyond = pc.fill_null(pc.match_substring_regex(cells, r"[^\x00-\x7f]"), False).to_numpy(zero_copy_only=False)
+    bad = np.zeros(len(cells), dtype=bool)
+    at = np.flatnonzero(beyond)
+    texts = cells.filter(beyond).to_pylist()
+    bad[at] = [is_bad(text) and repaired(text) != text for text in texts]
+    return bad
+
+
+def _unusual(subject: Subject) -> Iterator[Finding]:
+    # garbled letters hold controls too, and are repaired with them
+    found, samples = _scan(subject, lambda cells: _matches(cells, _UNUSUAL_RE2) & ~_has_mojibake(cells))
+    rows = _union(found)
+    if not rows.size:
+        return
+    names = sorted({f"U+{ord(match.group()):04X}" for cell in samples for match in _UNUSUAL.finditer(cell)})
+    listed = ", ".join(names[:_SHOWN]) + ("…" if len(names) > _SHOWN else "")
+    words = rows_in_words(rows.size)
+    fix = Fix(f"Clean {words}", "clean", f"unusual characters taken out of {words}", rows, tuple(found))
+    yield Finding(
+        "unusual",
+        "Unusual characters",
+        f"{rows_in_words(rows.size)} with control or invisible characters ({listed}).",
+        "Nobody sees them, but the model is trained to read and write them.",
+        "warning",
+        rows,
+        (fix,),
+    )
+
+
+def _lost(subject: Subject) -> Iterator[Finding]:
+    rows = _union(_scan(subject, lambda cells: _matches(cells, _LOST))[0])
+    if not rows.size:
+        return
+    fix = Fix(
+        f"Remove {rows_in_words(rows.size)}", "drop", f"{rows_in_words(rows.size)} with lost letters removed", rows
+    )
+    yield Finding(
+        "lost_letters",
+        "Lost letters",
+        f"{rows_in_words(rows.size)} with the sign � that stands where a letter was lost.",
+        "The letter can't be brought back, and the model learns to write the sign.",
+        "warning",
+        rows,
+        (fix,),
+    )
+
+
+def _matches(cells: Any, pattern: str) -> Mask:
+    return pc.fill_null(pc.match_substring_regex(cells, pattern), False).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def _long(subject: Subject) -> Iterator[Finding]:
+    found: dict[str, Rows] = {}
+    longest = 0
+    for column, lengths in subject.measured(subject.renderer.columns_needed, pc.utf8_length).items():
+        present = lengths[subject.usable]
+        if not present.size:
+            continue
+        limit = min(LONG, max(LONG_FLOOR, LONG_TIMES * float(np.median(present))))
+        long = (lengths > limit) & subject.usable
+        if long.any():
+            found[column] = np.flatnonzero(long)
+            longest = max(longest, int(lengths.max()))
+    rows = _union(found)
+    if not rows.size:
+        return
+    fix = Fix(
+        f"Remove {rows_in_words(rows.size)}", "drop", f"{rows_in_words(rows.size)} with very long cells removed", rows
+    )
+    yield Finding(
+        "long",
+        "Very long cells",
+        f"{rows_in_words(rows.size)} with a cell far longer than the others, up to {longest:,} "
+        f"characters ({', '.join(repr(column) for column in found)}).",
+        "What is beyond the maximum length is cut off, and one such row takes the memory of many.",
+        "warning",
+        rows,
+        (fix,),
+    )
+
+
+def _scan(subject: Subject, wrong: Callable[[Any], Mask]) -> tuple[dict[str, Rows], list[str]]:
+    """(rows by column in which `wrong` holds, a few of the cells); columns without any are left out."""
+    names = list(subject.renderer.columns_needed)
+    masks: dict[str, list[Mask]] = {name: [] for name in names}
+    samples: list[str] = []
+    for batch in subject.table.batches(names) if names else ():
+        for name, cells in zip(names, batch.columns, strict=True):
+            mask = wrong(cells)
+            masks[name].append(mask)
+            if len(samples) < 20 and mask.any():
+                samples += cells.filter(mask).slice(0, 20).to_pylist()
+    rows = {name: np.flatnonzero(np.concatenate(parts) & subject.usable) for name, parts in masks.items() if parts}
+    return {name: found for name, found in rows.items() if found.size}, samples
+
+
+def _union(found: dict[str, Rows]) -> Rows:
+    return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *found.values()]))
+
+
+def _around_change(before: str, after: str) -> tuple[str, str]:
+    """The first word that differs, as it is and as it was."""
+    pairs = zip(before.split(), after.split(), strict=False)
+    first = next(((a, b) for a, b in pairs if a != b), (before, after))
+    return first[0][:40], first[1][:40]
+
+
+CHECKS = (
+    ("looking for mojibake", _mojibake),
+    ("looking for unusual characters", _unusual),
+    ("looking for lost letters", _lost),
+    ("looking for very long cells", _long),
+)

@@ -1,0 +1,191 @@
+"""Which rows are trained on and which are held out: exact counts, and the same rows for app, worker and evaluation.
+
+`plan_split` is the one function that decides. Rows that lack a used cell are left out first, then the rest is split.
+Sizes and shuffling are those of `datasets.Dataset.train_test_split`, except that a product such as 0.1 x 30 counts as
+the 3 it is and not as 3.0000000000000004. Knows no file format and no tokenizer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from toolkit.config import Config, DataConfig
+from toolkit.data.examples.renderers import renderer_of
+from toolkit.data.examples.stratified_split import answer_codes, stratified_indices
+from toolkit.data.table import Table
+from toolkit.errors import DataError, Problem
+
+DEFAULT_TEST_SIZE = 0.25
+"""Held out when neither size is given, as in scikit-learn and datasets."""
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+Size = int | float | None
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """0-based row numbers of the table, int64: `train` and `test` shuffled, `dropped` ascending. Rows in none of the
+    three are usable and left over, because the sizes ask for fewer."""
+
+    train: Indices
+    test: Indices
+    dropped: Indices
+
+
+def plan_split(table: Table, data: DataConfig) -> SplitPlan:
+    """Decide every row's part. Raises DataError for a template that doesn't compile and for sizes that don't fit."""
+    renderer = renderer_of(data, table.columns)
+    usable = usable_indices(table, renderer.columns_needed)
+    unusable = np.ones(table.rows, dtype=bool)
+    unusable[usable] = False
+    dropped = np.flatnonzero(unusable)
+    try:
+        train, test = _parts(table, data, usable, renderer.stub_template.columns)
+    except DataError as error:
+        if not dropped.size:
+            raise
+        raise DataError(f"{_left_out(len(dropped), table.rows)} {error.message}", error.hint) from error
+    return SplitPlan(usable[train], usable[test], dropped)
+
+
+def _parts(table: Table, data: DataConfig, usable: Indices, answer: Sequence[str]) -> tuple[Indices, Indices]:
+    """Positions in `usable` that are trained on and held out, shuffled."""
+    seed = data.train_test_split_seed
+    if table.held_out:
+        return _given_parts(usable, table.rows - table.held_out, seed)
+    n_train, n_test = split_sizes(len(usable), data.train_size, data.test_size)
+    if data.stratify:
+        return stratified_indices(answer_codes(table, answer)[usable], n_train, n_test, seed)
+    return split_indices(len(usable), n_train, n_test, seed)
+
+
+def _given_parts(usable: Indices, first_test_row: int, seed: int) -> tuple[Indices, Indices]:
+    boundary = int(np.searchsorted(usable, first_test_row))
+    if boundary == 0 or boundary == len(usable):
+        which = "data" if boundary == 0 else "test file"
+        message = f"No row of the {which} has every cell that the templates use."
+        raise DataError(message, "The test file needs the same columns as the data.")
+    random = np.random.default_rng(seed)
+    return random.permutation(boundary), boundary + random.permutation(len(usable) - boundary)
+
+
+def usable_indices(table: Table, columns: Sequence[str]) -> Indices:
+    """The rows, ascending, in which none of `columns` is missing. Reads only columns with missing cells, in batches."""
+    gaps = [column for column in dict.fromkeys(columns) if table.missing.get(column, 0)]
+    if not gaps:
+        return np.arange(table.rows, dtype=np.int64)
+    present = [
+        np.logical_and.reduce([pc.is_valid(column).to_numpy(zero_copy_only=False) for column in batch.columns])
+        for batch in table.batches(gaps, size=65_536)
+    ]
+    return np.flatnonzero(np.concatenate(present)) if present else np.arange(0, dtype=np.int64)
+
+
+def usable_count(table: Table, columns: Sequence[str]) -> int:
+    """How many rows `usable_indices` has: from the footer where one column has gaps, else read once and remembered."""
+    gaps = tuple(column for column in dict.fromkeys(columns) if table.missing.get(column, 0))
+    if len(gaps) > 1:
+        return _counted(table, gaps)
+    return table.rows - sum(table.missing[column] for column in gaps)
+
+
+@lru_cache(maxsize=64)
+def _counted(table: Table, gaps: tuple[str, ...]) -> int:
+    return len(usable_indices(table, gaps))
+
+
+def split_sizes(rows: int, train_size: Size, test_size: Size) -> tuple[int, int]:
+    """(training rows, test rows) of `rows` usable rows.
+
+    A float is a fraction of the rows: training rows round down, test rows up. An int is a count. None means the rest;
+    with both None a quarter is held out. Raises DataError unless both are at least 1 and fit.
+    """
+    if rows < 2:
+        count = "no usable row" if rows == 0 else "1 usable row"
+        raise DataError(
+            f"The data has {count}; at least 2 are needed, one to train on and one to test.", "Add rows to the data."
+        )
+    for name, size in (("train_size", train_size), ("test_size", test_size)):
+        _check_size(name, size)
+    if train_size is None and test_size is None:
+        test_size = DEFAULT_TEST_SIZE
+    n_train = _count(rows, train_size, math.floor)
+    n_test = _count(rows, test_size, math.ceil)
+    n_train = rows - (n_test or 0) if n_train is None else n_train
+    n_test = rows - n_train if n_test is None else n_test
+    _check_fit(rows, n_train, n_test)
+    return n_train, n_test
+
+
+def count_parts(table: Table, usable: Indices, train_size: Size, test_size: Size) -> tuple[int, int]:
+    """(training rows, test rows): how many `plan_split` gives each part. Raises DataError as `split_sizes` does."""
+    if table.held_out:
+        train = int(np.searchsorted(usable, table.rows - table.held_out))
+        return train, len(usable) - train
+    return split_sizes(len(usable), train_size, test_size)
+
+
+def split_indices(rows: int, n_train: int, n_test: int, seed: int) -> tuple[Indices, Indices]:
+    """(train, test): disjoint positions below `rows`, shuffled; the same for the same arguments."""
+    order = np.random.default_rng(seed).permutation(rows)
+    return order[n_test : n_test + n_train], order[:n_test]
+
+
+def size_problems(config: Config, rows: int) -> list[Problem]:
+    """Why `rows` usable rows can't be split as the config says, under its fields; empty when they can, or when the
+    test rows have a file of their own."""
+    if config.data.test_path is not None:
+        return []
+    try:
+        split_sizes(rows, config.data.train_size, config.data.test_size)
+    except DataError as error:
+        fields = [leaf for leaf in ("train_size", "test_size") if getattr(config.data, leaf) is not None]
+        return [Problem(f"data.{leaf}", error.message, error.hint) for leaf in fields or ["test_size"]]
+    return []
+
+
+def _check_size(name: str, size: Size) -> None:
+    if size is None:
+        return
+    fraction = isinstance(size, float)
+    if isinstance(size, bool) or not (0 < size < 1 if fraction else size >= 1):
+        hint = "Use a fraction between 0 and 1, or a whole number of rows from 1 up."
+        raise DataError(f"{name} is {size}.", hint)
+
+
+def _count(rows: int, size: Size, to_int: Any) -> int | None:
+    if not isinstance(size, float):
+        return size
+    exact = size * rows
+    near = round(exact)
+    return near if abs(exact - near) <= 1e-9 * max(1.0, exact) else int(to_int(exact))
+
+
+def _check_fit(rows: int, n_train: int, n_test: int) -> None:
+    if n_train + n_test > rows and n_train < rows and n_test < rows:
+        message = f"{n_train:,} training and {n_test:,} test rows are {n_train + n_test:,}; the data has {rows:,} rows."
+        raise DataError(message, f"Make one of them smaller by {n_train + n_test - rows:,}.")
+    if n_train >= rows or n_test < 1:
+        message = f"{n_train:,} of {rows:,} rows would train the model and none would be left to test it."
+        raise DataError(message, f"Use at most {rows - 1:,} training rows.")
+    if n_test >= rows or n_train < 1:
+        message = f"{n_test:,} of {rows:,} rows would be held out and {max(n_train, 0):,} would train the model."
+        hint = f"Keep at least 1 training row: a train_size of {_at_least(rows)} or more, and fewer test rows."
+        raise DataError(message, hint)
+
+
+def _at_least(rows: int) -> str:
+    """The smallest fraction, in two or more digits, that is one row."""
+    digits = max(2, len(str(rows)))
+    return f"{math.ceil(10**digits / rows) / 10**digits:.{digits}f}"
+
+
+def _left_out(count: int, rows: int) -> str:
+    return f"{count:,} of {rows:,} rows lack a cell that the templates use and are left out."

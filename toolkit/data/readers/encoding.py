@@ -1,0 +1,176 @@
+"""Is it text, and in which encoding? Magic numbers, byte order marks, strict decoding.
+
+Nothing is guessed silently: what is not UTF-8 or marked UTF-16/32 is refused, with the choice that would read it.
+Nothing is decompressed. Knows nothing of CSV or JSON.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from toolkit.data.read_options import Offer, ReadOptions, UnreadableError
+from toolkit.data.readers.guesses import encoding_offers
+from toolkit.errors import DataError
+
+HEAD = 65_536
+CHUNK = 1 << 20
+_EXPORT = "Open it in its program and export it as CSV (UTF-8) or JSON."
+_UNPACK = "Unpack it and upload the file inside."
+_MAGIC = (
+    (b"PK\x03\x04", "a zip archive", _UNPACK),
+    (b"PK\x05\x06", "an empty zip archive", _UNPACK),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word file", _EXPORT),
+    (b"\x1f\x8b", "a gzip archive", _UNPACK),
+    (b"BZh", "a bzip2 archive", _UNPACK),
+    (b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
+    (b"Rar!\x1a\x07", "a rar archive", _UNPACK),
+    (b"PAR1", "a Parquet file", "Give it the ending .parquet."),
+    (b"ARROW1", "an Arrow file", "Write it as CSV or JSON."),
+    (b"SQLite format 3\x00", "an SQLite database", "Export the table as CSV."),
+    (b"%PDF-", "a PDF", "Bring its text into a CSV or JSON file."),
+    (b"{\\rtf", "an RTF document", "Save it as plain text, CSV or JSON."),
+    (b"\x89PNG", "an image", "Choose a CSV or JSON file."),
+    (b"\xff\xd8\xff", "an image", "Choose a CSV or JSON file."),
+    (b"\x80\x04\x95", "a Python pickle", "Write it as CSV or JSON; pickles are never opened."),
+)
+_BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
+    (codecs.BOM_UTF8, "utf-8-sig", "The file begins with a UTF-8 byte order mark; it is not part of the data."),
+    (codecs.BOM_UTF32_LE, "utf-32", "Read as UTF-32."),
+    (codecs.BOM_UTF32_BE, "utf-32", "Read as UTF-32."),
+    (codecs.BOM_UTF16_LE, "utf-16", "Read as UTF-16."),
+    (codecs.BOM_UTF16_BE, "utf-16", "Read as UTF-16."),
+)
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|!--)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """codec: a Python codec that decodes the whole file; errors: "strict", or "replace" where the user wants that;
+    notices: what there is to say about it."""
+
+    codec: str
+    notices: tuple[str, ...] = ()
+    errors: str = "strict"
+
+
+def find_encoding(path: Path, options: ReadOptions) -> Encoding:
+    """The encoding of the file, after reading all of it once. Raises DataError when it is not text, UnreadableError
+    with offers when it is text in an encoding that must be chosen."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if not head:
+        raise DataError("The file is empty (0 bytes).", "Choose another file.")
+    refuse_foreign(head)
+    found = _choose(head, options)
+    try:
+        if options.repair_text:
+            return _repaired(path, found)
+        _decode_all(path, found.codec, options)
+    except UnicodeError as error:  # of the whole file, not of a byte in it: those have their own words
+        hint = "Choose another encoding; without a byte order mark UTF-16 is utf-16-le or utf-16-be."
+        raise DataError(f"The file can't be read as {found.codec}: {error}.", hint) from error
+    return found
+
+
+def refuse_foreign(head: bytes) -> None:
+    """Raise DataError when the first bytes are those of another kind of file."""
+    for magic, what, hint in _MAGIC:
+        if head.startswith(magic):
+            if magic == b"PK\x03\x04" and (b"[Content_Types].xml" in head or b"xl/" in head):
+                what, hint = "an Excel file", "In Excel choose Save As, CSV UTF-8, and upload that."
+            raise DataError(f"This is {what}, whatever its name says.", hint)
+    if _MARKUP.match(head.removeprefix(codecs.BOM_UTF8)):
+        raise DataError(
+            "This is a web page or XML, not data: it begins with a tag.",
+            "Perhaps the download was an error page: download the file itself again.",
+        )
+
+
+def _choose(head: bytes, options: ReadOptions) -> Encoding:
+    if options.encoding is not None:
+        return Encoding(options.encoding, (f"Read as {options.encoding}, as chosen.",))
+    for mark, codec, notice in _BOMS:
+        if head.startswith(mark):
+            return Encoding(codec, (notice,))
+    pairs = len(head) // 2
+    low, high = head[0 : 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
+    if pairs and max(low, high) > 0.4 * pairs and min(low, high) < 0.05 * pairs:
+        codec = "utf-16-le" if high > low else "utf-16-be"
+        return Encoding(codec, ("Read as UTF-16; the file has no byte order mark that says so.",))
+    if len(_CONTROL.findall(head)) > 0.02 * len(head):
+        raise DataError("This is a binary file: it holds bytes that no text has.", "Choose a CSV or JSON file.")
+    return Encoding("utf-8")
+
+
+def _decoder(codec: str, errors: str) -> codecs.IncrementalDecoder:
+    try:
+        found = codecs.lookup(codec)
+        if not found._is_text_encoding:  # base64 and the like are codecs, too
+            raise LookupError(codec)
+        return codecs.getincrementaldecoder(codec)(errors)
+    except LookupError as error:
+        raise DataError(f"'{codec}' is not an encoding.", "Choose cp1252 or utf-8.") from error
+
+
+def _repaired(path: Path, found: Encoding) -> Encoding:
+    """The same with bytes that are no character replaced, and a notice of how many places that are."""
+    count = 0
+
+    def counting(error: UnicodeError) -> tuple[str, int]:
+        nonlocal count
+        count += 1
+        return "\ufffd", error.end if isinstance(error, UnicodeDecodeError) else 0
+
+    codecs.register_error("toolkit-counting", counting)
+    decoder = _decoder(found.codec, "toolkit-counting")
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    said = (f"At {count:,} places bytes that are no character were replaced by U+FFFD.",) if count else ()
+    return Encoding(found.codec, (*found.notices, *said), "replace")
+
+
+def _decode_all(path: Path, codec: str, options: ReadOptions) -> None:
+    decoder = _decoder(codec, "strict")
+    before = line = 0
+    with path.open("rb") as file:
+        while True:
+            chunk = file.read(CHUNK)
+            waiting = len(decoder.getstate()[0])
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                at = before - waiting + error.start
+                newlines = line + chunk.count(b"\n", 0, max(0, error.start - waiting))
+                raise _bad_byte(path, codec, at, newlines + 1, options) from error
+            if not chunk:
+                return
+            before += len(chunk)
+            line += chunk.count(b"\n")
+
+
+def _bad_byte(path: Path, codec: str, at: int, line: int, options: ReadOptions) -> DataError:
+    with path.open("rb") as file:
+        file.seek(at)
+        found = file.read(4)
+    name = codec.removesuffix("-sig").upper()
+    where = f"byte {at:,} (line {line:,})"
+    if codec.startswith(("utf-16", "utf-32")):
+        if len(found) < 4:
+            message = f"The file ends in the middle of a character, at {where}."
+            cut = Offer("Leave the torn character out", replace(options, repair_text=True))
+            return UnreadableError(message, "It was cut off: copy it again.", [cut])
+        return DataError(f"The file is not {name}: what stands at {where} is no character.", "Save it as UTF-8.")
+    message = f"The file is not {name}: 0x{found[0]:02X} at {where} is not part of any character."
+    offers = encoding_offers(path, at, replace(options, encoding=None))
+    offers = [offer for offer in offers if offer.options.encoding != options.encoding or offer.options.repair_text]
+    read = f" Read as {offers[0].label} it says: {offers[0].preview[0]}" if offers[0].preview else ""
+    hint = f"Choose how to read it, or save it as UTF-8 in the program that made it.{read}"
+    return UnreadableError(message, hint, offers)

@@ -1,0 +1,243 @@
+"""Files kept by their content: what was given is on disk, whole, before anyone looks inside.
+
+`save_dir/uploads/<first 12 hex digits of the sha256>-<label>.<ext>`. Written aside, fsynced, renamed: a name that
+exists is a whole file. Knows no format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import stat
+import time
+import unicodedata
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from toolkit.data.progress import Watch
+from toolkit.errors import DataError
+
+DIGITS = 12
+"""Hex digits of the sha256 in a file's name."""
+
+CHUNK = 1 << 20
+EXTENSIONS = ("csv", "tsv", "txt", "json", "jsonl", "ndjson", "parquet")
+_SETTLED_S = 2.0
+ABANDONED_S = 86_400
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file whose bytes won't change: path, sha256 (64 hex digits), label for people."""
+
+    path: Path
+    sha256: str
+    label: str
+
+
+_known: dict[tuple[str, str, int, int, int], Source] = {}
+
+
+def store(data: bytes | BinaryIO, name: str, save_dir: Path) -> Path:
+    """Keep an upload; returns its path. The same bytes under the same name are the same file.
+
+    Raises DataError when it can't be written, e.g. on a full disk.
+    """
+    chunks = iter([data]) if isinstance(data, bytes) else _chunks(data, name, 0, Watch())
+    return _keep(chunks, name, save_dir).path
+
+
+def adopt(path: Path, save_dir: Path, watch: Watch | None = None) -> Source:
+    """A copy, by content, of a file that the user named; an upload is its own copy.
+
+    Raises DataError when it is not there, not a regular file, or can't be read.
+    """
+    folder = uploads_dir(save_dir)
+    if path.is_symlink():
+        message = f"{path} is a symbolic link to {path.readlink()}."
+        raise DataError(message, "Give the path of the file itself.")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}.", "Check the path, or upload the file.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"The file {path} can't be opened ({error}).", "Check the path and its permissions.") from error
+    before = os.fstat(descriptor)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(descriptor)
+        what = "a folder" if stat.S_ISDIR(before.st_mode) else "not an ordinary file"
+        raise DataError(f"{path} is {what}.", "Give the path of one CSV or JSON file.")
+    with os.fdopen(descriptor, "rb") as file:
+        key = _key(folder, path, before)
+        known = _known.get(key)
+        if known is not None and known.path.exists():
+            return known
+        chunks = _chunks(file, path.name, before.st_size, watch or Watch())
+        own = path.resolve().parent == folder.resolve()
+        source = _hashed(chunks, path) if own else _keep(chunks, path.name, save_dir)
+        after = os.fstat(descriptor)
+    unchanged = (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    if unchanged and time.time() - before.st_mtime > _SETTLED_S:
+        _known[key] = source
+    return source
+
+
+class Incoming:
+    """A file that arrives in pieces, written aside and hashed on the way. Raises DataError where it can't begin."""
+
+    def __init__(self, save_dir: Path) -> None:
+        folder = uploads_dir(save_dir)
+        self.path = folder / f".new-{secrets.token_hex(8)}"
+        self._digest = hashlib.sha256()
+        try:
+            self._out = self.path.open("xb")
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def write(self, piece: bytes) -> None:
+        """Raises OSError."""
+        self._digest.update(piece)
+        self._out.write(piece)
+
+    def close(self) -> None:
+        self._out.close()
+
+    def discard(self) -> None:
+        """It is not wanted, or not whole."""
+        self._out.close()
+        self.path.unlink(missing_ok=True)
+
+
+def take_in(file: Incoming, name: str, save_dir: Path) -> Path:
+    """Keep a file that has arrived whole; raises DataError when it can't be."""
+    folder = uploads_dir(save_dir)
+    final = folder / f"{file.sha256[:DIGITS]}-{label_of(name)}.{_extension(name)}"
+    try:
+        file.close()
+        if file.path.parent.resolve() == folder.resolve():
+            publish(file.path, final)
+            made = final.stat()
+            _known[_key(folder, final, made)] = Source(final, file.sha256, final.name[DIGITS + 1 :])
+            return final
+        with file.path.open("rb") as there:  # the draft's folder is another one than the app's
+            return store(there, name, save_dir)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        file.discard()
+
+
+def sweep(save_dir: Path) -> None:
+    """Remove what was left half written by an app that died."""
+    for file in uploads_dir(save_dir).glob(".new-*"):
+        with suppress(FileNotFoundError):  # another app has just finished it
+            if time.time() - file.stat().st_mtime > ABANDONED_S:
+                file.unlink()
+
+
+def given_name(path: Path) -> str:
+    """What people call a file: its name without the digits that an upload's begins with."""
+    return re.sub(rf"^[0-9a-f]{{{DIGITS}}}-", "", path.name)
+
+
+def hashed(path: Path) -> Source:
+    """A file that ships with the toolkit, left where it is."""
+    with path.open("rb") as file:
+        return _hashed(_chunks(file, path.name, 0, Watch()), path)
+
+
+def label_of(name: str) -> str:
+    """The stem of a file's name as [a-z0-9-], at most 40 long; "data" when nothing is left."""
+    stem = name.replace("\\", "/").rsplit("/", 1)[-1]
+    stem = stem.rsplit(".", 1)[0] if "." in stem[1:] else stem
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "data"
+
+
+def uploads_dir(save_dir: Path) -> Path:
+    """Made when missing; raises DataError when it can't be."""
+    folder = Path(save_dir) / "uploads"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return folder
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Make a finished file durable under its final name."""
+    for path, flags in ((temporary, os.O_RDONLY), (final.parent, os.O_RDONLY | os.O_DIRECTORY)):
+        if path == final.parent:
+            temporary.replace(final)
+        descriptor = os.open(path, flags)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _key(folder: Path, path: Path, found: os.stat_result) -> tuple[str, str, int, int, int]:
+    return str(folder.absolute()), str(path.absolute()), found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _chunks(file: BinaryIO, name: str, size: int, watch: Watch) -> Iterator[bytes]:
+    """The file's bytes; `watch` is told when its `size` is known, and may stop it."""
+    done = 0
+    while chunk := _received(file, name):
+        yield chunk
+        done += len(chunk)
+        watch.step(done / size if size else 0.0, "taking in")
+
+
+def _received(data: BinaryIO, name: str) -> bytes:
+    try:
+        return data.read(CHUNK)
+    except (OSError, ValueError) as error:
+        message = f"{name[:80]} broke off while it came in ({error})."
+        raise DataError(message, "Give it again; nothing of it was kept.") from error
+
+
+def _keep(chunks: Iterator[bytes], name: str, save_dir: Path) -> Source:
+    folder = uploads_dir(save_dir)
+    temporary = folder / f".new-{secrets.token_hex(8)}"
+    digest = hashlib.sha256()
+    try:
+        with temporary.open("xb") as out:
+            for chunk in chunks:
+                digest.update(chunk)
+                out.write(chunk)
+        final = folder / f"{digest.hexdigest()[:DIGITS]}-{label_of(name)}.{_extension(name)}"
+        publish(temporary, final)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Source(final, digest.hexdigest(), final.name[DIGITS + 1 :])
+
+
+def _hashed(chunks: Iterator[bytes], path: Path) -> Source:
+    running = hashlib.sha256()
+    for chunk in chunks:
+        running.update(chunk)
+    digest = running.hexdigest()
+    own = path.name.startswith(digest[:DIGITS] + "-")
+    return Source(path, digest, path.name[DIGITS + 1 :] if own else path.name)
+
+
+def _extension(name: str) -> str:
+    extension = name.rsplit(".", 1)[-1].lower()
+    return extension if extension in EXTENSIONS else "data"
+
+
+def _unwritable(folder: Path, error: OSError) -> DataError:
+    reason = error.strerror or str(error)
+    return DataError(f"{folder} can't be written: {reason}.", "Free some space or choose another save_dir.")

@@ -1,0 +1,245 @@
+"""A run's directory: the one place that knows its file names; creates, lists, opens, stops and deletes runs.
+
+The directory is the source of truth about a run. What state it is in is `status.py`'s to derive, starting it is
+`supervisor.py`'s. Ids are paths, names are labels: no user text ever becomes part of a path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from toolkit.config import Config
+from toolkit.data.table import described
+from toolkit.errors import RunError
+from toolkit.runs.run_sources import RUN_SCHEMA, SourceTable, Start, link_or_copy, meta_of, take_over
+from toolkit.settings.validation import parse
+from toolkit.settings.yaml_file import dump_config, load_draft, with_absolute_paths
+from toolkit.system.durable import durable_write, fsync_dir, remove_tree
+from toolkit.system.ids import RUN_ID, new_id
+from toolkit.system.locks import Holder, end_processes, is_held, locked, read_holder
+
+MAX_NAME = 200
+PAUSE = "pause"
+"""What the file `stop` holds when the run is meant to go on later."""
+
+
+class _Inside:
+    """A path under the run's own."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: RunDir, owner: type[RunDir]) -> Path:
+        return run.path / self._name
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The paths of one run; having one does not mean that the files are there (yet)."""
+
+    path: Path
+
+    config_path = _Inside("config.yml")
+    meta_path = _Inside("run.json")
+    events_path = _Inside("events.jsonl")
+    lock_path = _Inside("worker.lock")
+    claim_path = _Inside("claim")
+    stop_path = _Inside("stop")
+    log_path = _Inside("worker.log")
+    data_dir = _Inside("data")
+    source_path = _Inside("data/source.parquet")
+    checkpoints_dir = _Inside("checkpoints")
+    adapter_dir = _Inside("adapter")
+    evaluation_dir = _Inside("evaluation")
+    film_path = _Inside("film.jsonl")
+    exports_dir = _Inside("exports")
+    start_dir = _Inside("start")
+    """The weights that a run begins with, when it continues another one; a checkpoint by the commit protocol."""
+    accelerate_path = _Inside("accelerate.yml")
+    slot_path = _Inside("../slot.lock")
+    """Held by the processes of the one run that is going in this save_dir."""
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def save_dir(self) -> Path:
+        return self.path.parent.parent
+
+    def claim_of(self, attempt: int) -> Path:
+        """The claim of one attempt: each is started once."""
+        return self.claim_path if attempt <= 1 else self.path / f"claim-{attempt}"
+
+
+def save_dir_of(config: Config) -> Path:
+    """The absolute folder of `config.save_dir`."""
+    return Path(config.save_dir or Config().save_dir or ".").expanduser().absolute()
+
+
+def create_run(
+    config: Config,
+    table: SourceTable | None,
+    *,
+    name: str = "",
+    study: str = "",
+    settings: dict[str, Any] | None = None,
+    start: Start | None = None,
+    chosen: Mapping[str, str] = MappingProxyType({}),
+) -> RunDir:
+    """Queue a run: a directory that is there whole or not at all. Raises RunError when it can't be written.
+
+    table: its parquet file becomes the run's own (a hard link where possible). settings: what differs in a study.
+    start: the checkpoint whose weights it begins with; it becomes the run's own likewise. chosen: settings of `config`
+    that were decided for the user, and why.
+    """
+    root = save_dir_of(config) / "runs"
+    config = with_absolute_paths(config.model_copy(update={"save_dir": str(save_dir_of(config))}))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        while True:
+            now = time.time()
+            run = RunDir(root / new_id(now))
+            staging = root / f".new-{run.id}"
+            meta = meta_of(
+                run.id,
+                now,
+                described(table),
+                name.strip()[:MAX_NAME],
+                study.strip()[:MAX_NAME],
+                settings,
+                start,
+                chosen,
+            )
+            _stage(staging, config, table, start, meta)
+            try:
+                staging.rename(run.path)
+            except OSError:
+                if not run.path.exists():
+                    raise
+                shutil.rmtree(staging)  # two runs in the same 1/46656 s drew the same letter
+                continue
+            fsync_dir(root)
+            return run
+    except OSError as error:
+        raise RunError(
+            f"The run can't be written to {root}: {error}.", "Free space there or change save_dir."
+        ) from error
+
+
+def _stage(
+    folder: Path, config: Config, table: SourceTable | None, start: Start | None, meta: dict[str, Any]
+) -> None:  # fmt: skip
+    (folder / "data").mkdir(parents=True)
+    if table is not None:
+        link_or_copy(table.path, folder / "data" / "source.parquet")
+    if start is not None:
+        take_over(start.path, folder / "start")
+    durable_write(folder / "config.yml", dump_config(config))
+    durable_write(folder / "run.json", json.dumps(meta, indent=1, ensure_ascii=False))
+    fsync_dir(folder)
+
+
+def list_runs(save_dir: Path) -> list[RunDir]:
+    """All runs of a save_dir, newest first; none when the folder is not there."""
+    root = save_dir.absolute() / "runs"
+    try:
+        with os.scandir(root) as entries:
+            names = [e.name for e in entries if RUN_ID.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    return [RunDir(root / name) for name in sorted(names, reverse=True)]
+
+
+def open_run(save_dir: Path, run_id: str) -> RunDir:
+    """The run of that id; raises RunError when there is none."""
+    run = RunDir(save_dir.absolute() / "runs" / run_id)
+    if not RUN_ID.fullmatch(run_id) or run.path.is_symlink() or not run.path.is_dir():
+        raise RunError(
+            f"There is no run '{run_id[:80]}' in {save_dir}.", "See the list of runs: python -m toolkit list"
+        )
+    return run
+
+
+def read_meta(run: RunDir) -> dict[str, Any]:
+    """run.json: id, name, created (Unix seconds), study, settings, dataset. Raises RunError."""
+    try:
+        meta: dict[str, Any] = json.loads(run.meta_path.read_bytes())
+        schema = int(meta["schema"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"Run {run.id} can't be read: {error}.", "Delete it, or restore its run.json.") from error
+    if schema > RUN_SCHEMA:
+        raise RunError(
+            f"Run {run.id} was written by a newer version (schema {schema}).", "Update the toolkit to use it."
+        )
+    return meta
+
+
+def read_config(run: RunDir) -> Config:
+    """The run's settings. Raises RunError (no file) or ConfigError (settings that can't be used)."""
+    try:
+        text = run.config_path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"The settings of run {run.id} can't be read: {error}.", "Delete the run.") from error
+    return parse(load_draft(text))
+
+
+def request_stop(run: RunDir, *, pause: bool = False) -> None:
+    """Ask politely: the worker finishes its step, keeps checkpoint and adapter; a queued run is cancelled.
+
+    pause: say so in the end, for a run that is meant to go on. Raises RunError.
+    """
+    path = open_run(run.save_dir, run.id).stop_path
+    path.write_text(PAUSE) if pause and not path.exists() else path.touch()
+
+
+def living_holder(run: RunDir) -> Holder | None:
+    """The process that holds the run's lock, or the one that is about to; None when nothing of the run lives."""
+    if is_held(run.lock_path):
+        return read_holder(run.lock_path)
+    return read_holder(run.slot_path) if is_starting(run) else None
+
+
+def is_starting(run: RunDir) -> bool:
+    """Whether a supervisor has just taken the slot for this run, or its process has it and no lock of its own yet."""
+    if not is_held(run.slot_path):
+        return False
+    holder = read_holder(run.slot_path)
+    if holder is None or holder.run != run.id:
+        return holder is None  # caught between the lock and its body
+    return holder.pid == 0 or holder.alive()  # an orphaned child may hold the slot a while longer
+
+
+def is_living(run: RunDir) -> bool:
+    """Whether any process works on the run."""
+    return is_held(run.lock_path) or is_starting(run)
+
+
+def kill_run(run: RunDir, grace_seconds: float = 5.0) -> bool:
+    """End the run's processes now: SIGTERM, wait, SIGKILL. Its unsaved work is lost; False when nothing lived.
+
+    A queued run is cancelled. Also works for a worker that another app process started.
+    """
+    request_stop(run)
+    holder = living_holder(run)
+    return holder is not None and end_processes(holder, grace_seconds)
+
+
+def delete_run(run: RunDir) -> None:
+    """Remove the run's directory. Raises RunError while a process works on it, an evaluation's or an export's too."""
+    others = [*run.evaluation_dir.glob("*/lock"), *run.exports_dir.glob("*.lock")]
+    with locked(open_run(run.save_dir, run.id).lock_path) as free:
+        if not free or is_starting(run) or any(map(is_held, others)):
+            raise RunError(f"Run {run.id} is still going.", "Stop it first.")
+        try:
+            remove_tree(run.path)
+        except OSError as error:
+            raise RunError(f"Run {run.id} can't be deleted: {error}.", "Is one of its files in use?") from error

@@ -1,0 +1,90 @@
+"""The file that `accelerate launch` reads, made from a config and a machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import yaml
+
+from toolkit.config import Config
+from toolkit.runs.run_dir import RunDir
+from toolkit.settings.model_source import model_kind
+from toolkit.system.durable import durable_write
+from toolkit.system.locks import Holder, boot_id
+from toolkit.system.machine import Machine, machine
+from toolkit.system.spawn import detached, library_environment
+
+CPU_PROCESSES = 2
+
+
+def process_count(config: Config, machine: Machine | None) -> int:
+    """How many processes train: `num_processes`, else one a GPU, else two on a CPU."""
+    if config.num_processes is not None:
+        return config.num_processes
+    return len(machine.gpus) if machine is not None and machine.gpus else CPU_PROCESSES
+
+
+def accelerate_yaml(config: Config, machine: Machine) -> str:
+    """The launcher's file. On CPUs it says MULTI_GPU beside use_cpu: with MULTI_CPU accelerate 1.15 starts one
+    process, without a word."""
+    count = process_count(config, machine)
+    on_cpu = not machine.cuda or config.model.device_map == "cpu"
+    args = config.training.training_args
+    settings: dict[str, Any] = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU" if count > 1 else "NO",
+        "use_cpu": on_cpu,
+        "num_machines": 1,
+        "num_processes": count,
+        "machine_rank": 0,
+        "mixed_precision": "bf16" if args.bf16 else "fp16" if args.fp16 and not on_cpu else "no",
+        "main_training_function": "main",
+        "main_process_port": 0,  # any free one: the fixed default may be another launcher's
+        "rdzv_backend": "static",
+        "same_network": True,
+    }
+    return yaml.safe_dump(settings, sort_keys=False)
+
+
+Command = Callable[[RunDir, Config], list[str]]
+"""(run, its config) -> argument list of its worker."""
+
+
+WORKER = "toolkit.worker.train"
+
+
+def worker_command(run: RunDir, config: Config) -> list[str]:
+    """The worker itself, or accelerate's launcher around it; writes the launcher's file into the run.
+
+    Raises RunError when this machine can't be looked at.
+    """
+    if not config.accelerate:
+        return [sys.executable, "-m", WORKER, run.id]
+    durable_write(run.accelerate_path, accelerate_yaml(config, machine(run.save_dir)))
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(run.accelerate_path)]
+    return [*launcher, "-m", WORKER, run.id]
+
+
+def worker_environment(run: RunDir, config: Config, attempt: int) -> dict[str, str]:
+    """This process's environment with what a worker needs: offline unless the model comes from the hub."""
+    processes = process_count(config, None) if config.accelerate else 1
+    libraries = library_environment(hub=model_kind(config) == "hub", processes=processes)
+    return {**libraries, "FTK_SAVE_DIR": str(run.save_dir), "FTK_ATTEMPT": str(attempt)}
+
+
+def spawn(
+    run: RunDir, argv: list[str], environment: dict[str, str], slot: int
+) -> tuple[subprocess.Popen[bytes], Holder]:
+    """Start the process in a session of its own; it keeps the slot's descriptor, and so the slot, for life.
+
+    Returns the process and its description. Raises OSError.
+    """
+    with run.log_path.open("ab") as log:
+        process = detached(argv, environment, log, pass_fds=(slot,))
+    began = psutil.Process(process.pid).create_time()
+    attempt = int(environment["FTK_ATTEMPT"])
+    return process, Holder(process.pid, began, attempt, boot_id(), run.id)

@@ -1,0 +1,132 @@
+"""The wire to the inference engine: an answer's events as they arrive.
+
+Every failure is an EngineError. What to ask is `client.py`'s, the connection `service_http.py`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from toolkit.errors import EngineError
+from toolkit.services import service_http
+from toolkit.services.engine_process import ENGINE, EngineInfo, last_words
+from toolkit.services.service_http import CONNECT_SECONDS, session
+
+__all__ = [
+    "CONNECT_SECONDS", "QUICK_SECONDS", "SILENCE_SECONDS", "Delta", "Done", "checked", "session", "stream",
+]  # fmt: skip
+
+QUICK_SECONDS = 30.0
+SILENCE_SECONDS = 60.0  # the engine sends a sign of life every 10 s
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of an answer: its natural log-probability, and the likeliest tokens in its place with theirs."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The next piece of an answer. tokens: when their figures were asked for."""
+
+    text: str
+    tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of an answer. prompt: the exact string the model was asked with. ttft_s counts waiting in the queue too.
+
+    finish_reason: stop | length | cancelled. notice: what to know about how it ended, or "".
+    """
+
+    text: str
+    prompt: str
+    prompt_tokens: int
+    completion_tokens: int
+    ttft_s: float
+    tokens_per_second: float
+    finish_reason: str
+    seed: int
+    notice: str = ""
+
+
+def checked(response: httpx.Response) -> dict[str, Any]:
+    return service_http.checked(ENGINE, response)
+
+
+def stream(info: EngineInfo, path: str, body: dict[str, Any]) -> Iterator[Delta | Done]:
+    """One answer; raises EngineError."""
+    for _, event in stream_columns(info, path, body):
+        if isinstance(event, EngineError):
+            raise event
+        yield event
+        if isinstance(event, Done):
+            return
+
+
+def stream_columns(
+    info: EngineInfo, path: str, body: dict[str, Any]
+) -> Iterator[tuple[int, Delta | Done | EngineError]]:
+    """The events of one or several answers with their column, until each has ended. Raises EngineError."""
+    texts: dict[int, list[str]] = {}
+    with session(info, SILENCE_SECONDS) as http, http.stream("POST", path, json=body) as response:
+        if response.status_code >= 400:
+            response.read()
+        service_http.refuse_errors(ENGINE, response)
+        for line in response.iter_lines():
+            if line == "data: [DONE]":
+                return
+            if not line.startswith("data: "):
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            column = event.get("column", 0)
+            if "error" in event:
+                yield column, EngineError(event["error"]["message"], event["error"]["hint"])
+                continue
+            if not event["choices"]:
+                continue
+            delta = _delta(event["choices"][0])
+            text = texts.setdefault(column, [])
+            if delta.text or delta.tokens:
+                text.append(delta.text)
+                yield column, delta
+            if event["choices"][0]["finish_reason"]:
+                yield column, _done("".join(text), event)
+    raise EngineError("The engine ended in the middle of the answer.", last_words(info.save_dir))
+
+
+def _delta(choice: dict[str, Any]) -> Delta:
+    text = choice["text"] if "text" in choice else choice["delta"].get("content", "")
+    figures = (choice.get("logprobs") or {}).get("content") or []
+    return Delta(text, tuple(token(entry) for entry in figures))
+
+
+def token(entry: dict[str, Any]) -> Token:
+    """A token as chat completions write it."""
+    top = tuple((other["token"], float(other["logprob"])) for other in entry["top_logprobs"])
+    return Token(entry["token"], float(entry["logprob"]), top)
+
+
+def _done(text: str, event: dict[str, Any]) -> Done:
+    usage, timings = event["usage"], event["timings"]
+    return Done(
+        text=text,
+        prompt=event["prompt"],
+        prompt_tokens=usage["prompt_tokens"],
+        completion_tokens=usage["completion_tokens"],
+        ttft_s=timings["ttft_s"],
+        tokens_per_second=timings["tokens_per_second"],
+        finish_reason=event["choices"][0]["finish_reason"],
+        seed=event["seed"],
+        notice=event["notice"],
+    )

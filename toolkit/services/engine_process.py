@@ -1,0 +1,86 @@
+"""The inference engine's process: what sets it apart from other services (`service.py`), and how to reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from toolkit.config import Config
+from toolkit.errors import EngineError
+from toolkit.runs.run_dir import RunDir
+from toolkit.runs.worker_process import worker_environment
+from toolkit.services import service_process
+from toolkit.services.service_process import Service, ServiceInfo, end, lives
+
+__all__ = ["ENGINE", "EngineInfo", "end", "find", "how_to_ask", "last_words", "lives", "one_at_a_time", "spawn"]
+
+ENGINE = Service(
+    name="engine",
+    module="toolkit.worker.serve",
+    title="The engine",
+    error=EngineError,
+    stuck="It may be busy or stuck: try again, or stop it and load the model again.",
+    gone="Load the model again.",
+)
+
+
+@dataclass(frozen=True)
+class EngineInfo(ServiceInfo):
+    """Where a living engine is. run: the one whose base model it was started with."""
+
+    run: str
+
+    service: ClassVar[Service] = ENGINE
+
+
+def find(save_dir: Path) -> EngineInfo | None:
+    """The living engine of `save_dir`, whoever started it; None when there is none."""
+    return service_process.find(EngineInfo, save_dir)
+
+
+def one_at_a_time(save_dir: Path) -> AbstractContextManager[None]:
+    """Two pages that start an engine at once get the same one. Raises EngineError when another start hangs."""
+    return service_process.one_at_a_time(ENGINE, save_dir)
+
+
+def spawn(run: RunDir, config: Config, *, port: int | None, idle_minutes: float) -> EngineInfo:
+    """Start the engine for the base model of `run`; returns once it has announced itself. Raises EngineError."""
+    settings = {
+        "FTK_ENGINE_RUN": run.id,
+        "FTK_ENGINE_PORT": str(port or 0),
+        "FTK_ENGINE_IDLE_MINUTES": str(idle_minutes),
+    }
+    return service_process.spawn(EngineInfo, run.save_dir, {**worker_environment(run, config, attempt=1), **settings})
+
+
+def last_words(save_dir: Path) -> str:
+    """The last lines that the engine wrote, or "" when there are none or it ended in order."""
+    return service_process.last_words(ENGINE, save_dir)
+
+
+def how_to_ask(info: EngineInfo, run_id: str, models: Sequence[str]) -> str:
+    """What a person needs to reach the engine from elsewhere: address, token, models, and two examples to copy."""
+    return f"""
+Ready. Any OpenAI client on this machine can ask it:
+
+  address  {info.url}/v1
+  key      {info.token}
+  models   {", ".join(sorted(models, key=lambda name: name != run_id))}
+
+curl {info.url}/v1/chat/completions \\
+  -H "Authorization: Bearer {info.token}" -H "Content-Type: application/json" \\
+  -d '{{"model": "{run_id}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+
+from openai import OpenAI
+client = OpenAI(base_url="{info.url}/v1", api_key="{info.token}")
+for part in client.chat.completions.create(
+    model="{run_id}", messages=[{{"role": "user", "content": "Hello"}}], stream=True
+):
+    if part.choices:
+        print(part.choices[0].delta.content or "", end="", flush=True)
+
+Ctrl-C ends it.
+"""

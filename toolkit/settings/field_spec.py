@@ -1,0 +1,158 @@
+"""One frozen FieldSpec for each setting of the schema, read from pydantic's FieldInfo.
+
+Says *what* a setting is: its kind, bounds, default, description, and whether it may be left to the library. Knows
+nothing of how it looks (`layout.py`), what is typed (`written.py`) or how it is drawn (`ui/forms/widgets.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, StringConstraints
+from pydantic.fields import FieldInfo
+
+from toolkit.config import Config
+
+Kind = Literal["flag", "whole", "number", "size", "choice", "text", "words", "indexes"]
+"""whole: int. number: float. size: a share (float) or a count (int). words: list of str. indexes: int(s)."""
+
+NUMERIC: tuple[Kind, ...] = ("whole", "number")
+LISTS: tuple[Kind, ...] = ("words", "indexes")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The limits of a number; None where there is none. `ge` and `le` are included, `gt` and `lt` are not."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def words(self) -> str:
+        """ "from 1 to 4096", "above 0, below 1", or "" without limits."""
+        low = f"above {self.gt:g}" if self.gt is not None else "" if self.ge is None else f"from {self.ge:.10g}"
+        high = f"below {self.lt:.10g}" if self.lt is not None else "" if self.le is None else f"to {self.le:.10g}"
+        plain = self.ge is not None and self.le is not None
+        return f"{low} {high}" if plain else ", ".join(part for part in (low, high) if part)
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One setting. `default` is what `Config()` holds; `optional`: None means "leave it to the library"."""
+
+    path: str
+    kind: Kind
+    optional: bool
+    default: Any
+    description: str
+    bounds: Bounds = Bounds()
+    choices: tuple[str, ...] = ()
+    max_length: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+
+@cache
+def leaves() -> tuple[FieldSpec, ...]:
+    """Every setting in the schema's order. Raises TypeError for a type that no kind describes."""
+    return tuple(_walk(Config, ""))
+
+
+@cache
+def by_path() -> dict[str, FieldSpec]:
+    return {spec.path: spec for spec in leaves()}
+
+
+@cache
+def sections() -> frozenset[str]:
+    """The dotted paths that hold settings and are none themselves, e.g. "model.bitsandbytes"."""
+    parts = [spec.path.split(".") for spec in leaves()]
+    return frozenset(".".join(names[:end]) for names in parts for end in range(1, len(names)))
+
+
+def _walk(model: type[BaseModel], prefix: str) -> Iterator[FieldSpec]:
+    for name, info in model.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _walk(annotation, f"{prefix}{name}.")
+        else:
+            yield _leaf(prefix + name, info)
+
+
+def _leaf(path: str, info: FieldInfo) -> FieldSpec:
+    types, limits = _flatten(info.annotation)
+    for entry in info.metadata:
+        _note(entry, limits)
+    choices = tuple(str(word) for kind in types if get_origin(kind) is Literal for word in get_args(kind))
+    bounds = Bounds(**{key: value for key, value in limits.items() if key != "max_length"})
+    return FieldSpec(
+        path=path,
+        kind=_kind(path, {kind for kind in types if kind is not NoneType}),
+        optional=NoneType in types,
+        default=info.get_default(call_default_factory=True),
+        description=info.description or "",
+        # a size has two sets of limits, one for shares and one for counts: pydantic words those better
+        bounds=Bounds() if {int, float} <= set(types) else bounds,
+        choices=choices,
+        max_length=limits.get("max_length"),
+    )
+
+
+def _flatten(annotation: Any) -> tuple[list[Any], dict[str, Any]]:
+    """The member types of nested Optional, Union and Annotated, and the limits met on the way."""
+    origin = get_origin(annotation)
+    types: list[Any] = []
+    limits: dict[str, Any] = {}
+    if origin is Annotated:
+        inner, *metadata = get_args(annotation)
+        types, limits = _flatten(inner)
+        for entry in metadata:
+            _note(entry, limits)
+    elif origin in (Union, UnionType):
+        for member in get_args(annotation):
+            found, more = _flatten(member)
+            types += found
+            limits |= more
+    elif origin is list:
+        types, limits = [list[_flatten(get_args(annotation)[0])[0][0]]], {}  # type: ignore[misc]
+    else:
+        types = [annotation]
+    return types, limits
+
+
+def _note(entry: Any, limits: dict[str, Any]) -> None:
+    for part in entry.metadata if isinstance(entry, FieldInfo) else [entry]:
+        for key in ("ge", "gt", "le", "lt"):
+            if hasattr(part, key) and getattr(part, key) is not None:
+                limits[key] = getattr(part, key)
+        if isinstance(part, StringConstraints) and part.max_length is not None:
+            limits["max_length"] = part.max_length
+
+
+_KINDS: dict[frozenset[Any], Kind] = {
+    frozenset({bool}): "flag",
+    frozenset({int}): "whole",
+    frozenset({float}): "number",
+    frozenset({float, int}): "size",
+    frozenset({str}): "text",
+    frozenset({Path, str}): "text",
+    frozenset({list[str]}): "words",
+    frozenset({list[int], int}): "indexes",
+}
+
+
+def _kind(path: str, types: set[Any]) -> Kind:
+    if len(types) == 1 and get_origin(next(iter(types))) is Literal:
+        return "choice"
+    kind = _KINDS.get(frozenset(types))
+    if kind is None:
+        raise TypeError(f"{path} has a type that no form knows: {types}. Add a kind to toolkit/settings/field_spec.py.")
+    return kind

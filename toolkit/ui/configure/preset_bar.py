@@ -1,0 +1,105 @@
+"""Settings in and out of the page: presets, a YAML file in, a YAML file out with the command that runs it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from toolkit.errors import ConfigError, Problem
+from toolkit.settings import import_export, presets
+from toolkit.settings.field_spec import by_path
+from toolkit.settings.form_layout import place
+from toolkit.ui.elements.escape import plain
+from toolkit.ui.workspace import workspace
+
+FILE = "config.yml"
+COMMAND = f"python -m toolkit run {FILE}"
+_IMPORTED = "transfer_notice"
+
+
+def preset_row() -> None:
+    """One button for each preset, then import, export and the way back."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(":gray[Start from]", width="content")
+        for preset in presets.presets():
+            st.button(
+                preset.title,
+                key=f"preset:{preset.name}",
+                help=plain(preset.description, 400),
+                on_click=_apply,
+                args=(preset,),
+            )
+        st.space("stretch")
+        if workspace.has_previous():
+            st.button("Undo", icon=":material/undo:", type="tertiary", key="undo_replace",
+                      help="Back to the settings before the last preset, import or reset", on_click=_undo)  # fmt: skip
+        if st.button("Import", icon=":material/upload_file:", key="open_import"):
+            import_dialog()
+        if st.button("Export", icon=":material/download:", key="open_export"):
+            export_dialog()
+    notice = st.session_state.pop(_IMPORTED, None)
+    if notice:
+        st.toast(plain(notice, 300), icon=":material/check:")
+
+
+@st.dialog("Import settings", width="large", icon=":material/upload_file:")
+def import_dialog() -> None:
+    """A YAML file, uploaded or pasted. Nothing is applied unless all of it can be used."""
+    st.caption("A config of this toolkit or of the original one. Settings that it lacks get their defaults.")
+    uploaded = st.file_uploader("YAML file", type=["yml", "yaml"], max_upload_size=1, key="import_file")
+    pasted = st.text_area("Or paste it here", height=200, key="import_text", placeholder="model:\n  quantize: true")
+    # never disabled: a paste reaches here only when the box is left, which is this press
+    if not st.button("Use these settings", type="primary", key="import_apply"):
+        return
+    if uploaded is None and not pasted.strip():
+        st.warning("Choose a file, or paste its text.", icon=":material/info:")
+        return
+    try:
+        text = pasted if pasted.strip() or uploaded is None else decode(uploaded.getvalue())
+        found = import_export.read(text)
+    except ConfigError as error:
+        _refuse(error)
+        return
+    workspace.replace_draft(found.draft, found.grid)
+    st.session_state[_IMPORTED] = "The settings were imported."
+    st.rerun()
+
+
+@st.dialog("Export settings", width="large", icon=":material/download:")
+def export_dialog() -> None:
+    """The draft as a file, and the command that runs it."""
+    text = import_export.write(workspace.draft(), workspace.grid())
+    st.caption("Save this as a file, then run the same without a browser:")
+    st.code(COMMAND, language=None)
+    st.download_button(
+        "Download config.yml", text, file_name=FILE, mime="application/yaml", icon=":material/download:",
+        type="primary", on_click="ignore", key="export_download",
+    )  # fmt: skip
+    st.code(text, language=None, height=420)
+
+
+def decode(data: bytes) -> str:
+    """The text of an uploaded file; raises ConfigError when it is not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        problem = Problem("", f"The file is not text in UTF-8: byte {error.start} can't be read.", "Save it as UTF-8.")
+        raise ConfigError([problem]) from error
+
+
+def _refuse(error: ConfigError) -> None:
+    count = len(error.problems)
+    st.error(f"Nothing was changed: {count} setting{'s' if count != 1 else ''} can't be used.", icon=":material/error:")
+    for problem in error.problems[:50]:
+        label = f"**{plain(place(problem.path).label)}** " if problem.path in by_path() else ""
+        name = f":gray[{plain(problem.path)}]  \n" if problem.path else ""
+        st.markdown(f"{label}{name}{plain(problem.message, 500)} {plain(problem.hint, 500)}")
+
+
+def _apply(preset: presets.Preset) -> None:
+    workspace.replace_draft(presets.apply(preset, workspace.draft()))
+    st.session_state[_IMPORTED] = f"Settings from “{preset.title}”."
+
+
+def _undo() -> None:
+    workspace.restore_previous()
+    st.session_state[_IMPORTED] = "Back to the settings before."

@@ -1,0 +1,77 @@
+"""The split on screen: sizes as row counts, and a thin bar of what is trained on, held out and left over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from toolkit.config import Config
+from toolkit.data.examples.renderers import renderer_of
+from toolkit.data.examples.split import plan_split, size_problems, split_sizes, usable_count
+from toolkit.data.table import Table
+from toolkit.errors import DataError, Problem
+from toolkit.ui.elements.words import plural
+
+
+def usable_rows(table: Table, config: Config) -> int:
+    """Rows that have every cell that the templates use; all rows while the templates are wrong."""
+    try:
+        renderer = renderer_of(config.data, table.columns)
+    except DataError:
+        return table.rows
+    return usable_count(table, renderer.columns_needed)
+
+
+def problems(table: Table, config: Config) -> list[Problem]:
+    return size_problems(config, usable_rows(table, config))
+
+
+def split_bar(table: Table, config: Config) -> None:
+    """One bar over all rows of the table; says nothing while the sizes don't fit."""
+    usable = usable_rows(table, config)
+    try:
+        train, test = _counts(table, config, usable)
+    except DataError:
+        return
+    parts = [("Train", train, 0), ("Test", test, 1), ("Not used", usable - train - test, None)]
+    parts.append(("Left out for missing cells", table.rows - usable, None))
+    parts = [part for part in parts if part[1]]
+    st.plotly_chart(_bar(parts), config={"staticPlot": True}, key="split_bar", alt=_words(parts), height=34)
+    st.caption(_words(parts))
+
+
+def _counts(table: Table, config: Config, usable: int) -> tuple[int, int]:
+    if not table.held_out:
+        return split_sizes(usable, config.data.train_size, config.data.test_size)
+    plan = plan_split(table, config.data)
+    return len(plan.train), len(plan.test)
+
+
+def _words(parts: list[tuple[str, int, int | None]]) -> str:
+    return " · ".join(f"{name}: {plural(rows, 'row')}" for name, rows, _ in parts)
+
+
+def _bar(parts: list[tuple[str, int, int | None]]) -> Any:
+    colours = list(st.get_option(f"theme.{st.context.theme.type or 'light'}.chartCategoricalColors") or [])
+    figure = go.Figure()
+    for name, rows, slot in parts:
+        colour = colours[slot] if slot is not None and colours else "#9AA5A3"
+        figure.add_bar(
+            x=[rows],
+            y=[""],
+            orientation="h",
+            name=name,
+            marker={"color": colour, "line": {"width": 0}},
+            text=f" {name} {rows:,}",
+            insidetextfont={"size": 13},
+            textposition="inside",
+            insidetextanchor="start",
+            textangle=0,
+        )
+    figure.update_layout(
+        barmode="stack", showlegend=False, margin={"l": 0, "r": 0, "t": 0, "b": 0}, bargap=0,
+        xaxis={"visible": False, "range": [0, sum(rows for _, rows, _ in parts)]}, yaxis={"visible": False},
+    )  # fmt: skip
+    return figure

@@ -1,0 +1,75 @@
+"""A text with marks, as text: words that differ from another answer, or tokens by their probability with a note on
+hover. Its script is `marked_text.js`; values cross as data, never as markup.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import streamlit as st
+from streamlit.components.v2.types import ComponentRenderer
+
+from toolkit.evaluation.statistics.word_diff import word_diff
+from toolkit.services.engine_http import Token
+from toolkit.system.paths import STATIC
+
+SHADES = (0.9, 0.6, 0.3, 0.1)
+"""A token at least as likely as the first is not shaded; below the last it is darkest."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A stretch of text. kind: same, other, or p0 (likely) to p4 (unlikely). note: what hovering shows."""
+
+    text: str
+    kind: str = "same"
+    note: str = ""
+
+
+@st.cache_resource(show_spinner=False)
+def _component() -> ComponentRenderer:
+    return st.components.v2.component(
+        "marked_text",
+        html='<div class="marked"></div>',
+        css=(STATIC / "marked_text.css").read_text(encoding="utf-8"),
+        js=(STATIC / "marked_text.js").read_text(encoding="utf-8"),
+    )
+
+
+def marked_text(marks: Sequence[Mark], key: str) -> None:
+    """Draw the text."""
+    _component()(key=key, data={"parts": [asdict(mark) for mark in marks]})
+
+
+def differences(text: str, reference: str) -> list[Mark]:
+    """`text` with the words marked that `reference` does not have in their place."""
+    return [Mark(part.text, "other" if part.changed else "same") for part in word_diff(reference, text)[1]]
+
+
+def likelihoods(tokens: Sequence[Token]) -> list[Mark]:
+    """Each token shaded by its probability, with it and its top alternatives as the note."""
+    return [Mark(token.text.replace("\n", "↵\n"), f"p{_shade(token)}", _note(token)) for token in tokens]
+
+
+def _shade(token: Token) -> int:
+    probability = math.exp(token.logprob)
+    return sum(probability < limit for limit in SHADES)
+
+
+def _note(token: Token) -> str:
+    lines = [f"{_name(token.text)}  {percent(token.logprob)}"]
+    others = [(text, value) for text, value in token.top if text != token.text]
+    lines += [f"{_name(text)}  {percent(value)}" for text, value in others]
+    return "\n".join(lines)
+
+
+def _name(text: str) -> str:
+    return repr(text) if text.strip() != text or not text else text
+
+
+def percent(logprob: float) -> str:
+    """A log-probability as a share: -0.01 -> "99 %", -9 -> "0.01 %"."""
+    share = 100 * math.exp(logprob)
+    return f"{share:.0f} %" if share >= 10 else f"{share:.2g} %"

@@ -1,0 +1,19 @@
+"""What the theme's options in `.streamlit/config.toml` can't say, as a style sheet of ours on every page."""
+
+from __future__ import annotations
+
+import streamlit as st
+from streamlit.components.v2.types import ComponentRenderer
+
+from toolkit.system.paths import STATIC
+
+
+@st.cache_resource(show_spinner=False)
+def _sheet() -> ComponentRenderer:
+    css = (STATIC / "theme.css").read_text(encoding="utf-8")
+    return st.components.v2.component("theme", css=css, isolate_styles=False)
+
+
+def theme() -> None:
+    """Apply `theme.css` to this page."""
+    _sheet()(key="theme")

@@ -1,0 +1,199 @@
+"""Every row of an evaluation on screen: filtered, the most damaged first, one of them in full with its words marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import streamlit as st
+
+from toolkit.evaluation.download import as_csv, as_json
+from toolkit.evaluation.evaluation_dir import Evaluation
+from toolkit.evaluation.row_table import against, read_rows
+from toolkit.evaluation.statistics.results import OUTCOMES, Results
+from toolkit.evaluation.statistics.word_diff import Part, word_diff
+from toolkit.ui.elements.escape import plain
+from toolkit.ui.elements.marked_markdown import marked
+from toolkit.ui.elements.words import OUTCOME_WORDS, count, figure, plural
+from toolkit.ui.evaluate.figures import Names
+from toolkit.ui.evaluate.pair import Pair
+
+SHOWN = 200
+"""Rows in the list at once; the filter and the downloads reach the others."""
+SHORT = 160
+ORDERS = {"damage": "Most damage first", "gain": "Most gain first", "order": "As asked"}
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Which rows to show, and in what order."""
+
+    outcomes: Sequence[str]
+    text: str
+    order: str
+    only_broken_rules: bool
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Whose answers are shown: their places in the table and what they are called, the reference first."""
+
+    places: tuple[int, int]
+    titles: tuple[str, str]
+
+    @property
+    def at(self) -> int:
+        return self.places[1]
+
+
+def rows_view(evaluation: Evaluation, results: Results, pair: Pair, names: Names) -> None:
+    """The list, the chosen row and the downloads."""
+    stamp = evaluation.rows_path.stat().st_mtime_ns
+    whole = _read(str(evaluation.rows_path), stamp)
+    both = (pair.reference, pair.model)
+    before, after = (results.models.index(model) for model in both)
+    sides = Sides((before, after), (names[pair.reference], names[pair.model]))
+    table = against(whole, *sides.places)
+    st.subheader("Rows", anchor=False)
+    pick = _picker(table, sides.at, bool(results.rules))
+    found = chosen_rows(table, sides.places, pick)
+    _downloads(evaluation, whole, [names[model] for model in results.models])
+    if not len(found):
+        st.caption(":material/filter_alt: No row fits the filter.")
+        return
+    position = _list(table, found[:SHOWN], sides, f"{evaluation.id}_{both}_{hash(str(pick))}")
+    if len(found) > SHOWN:
+        st.caption(f"The first {SHOWN} of {plural(len(found), 'row')}.")
+    _one(table.slice(position, 1).to_pylist()[0], sides)
+
+
+def chosen_rows(table: pa.Table, places: tuple[int, int], pick: Pick) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Indices of the rows that fit, in the order that was chosen."""
+    reference, at = places
+    fits = np.isin(table[f"outcome_{at}"].to_numpy(), list(pick.outcomes or OUTCOMES))
+    if pick.text:
+        columns = ("prompt", "expected", f"answer_{reference}", f"answer_{at}")
+        hits = [
+            pc.fill_null(pc.match_substring(table[c], pick.text, ignore_case=True), False).to_numpy() for c in columns
+        ]
+        fits &= np.any(hits, axis=0)
+    if pick.only_broken_rules:
+        fits &= pc.list_value_length(table[f"rules_{at}"]).to_numpy() > 0
+    rows = np.flatnonzero(fits)
+    damage = table[f"damage_{at}"].to_numpy()[rows]
+    if pick.order == "damage":
+        return rows[np.argsort(-damage, kind="stable")]
+    return rows[np.argsort(damage, kind="stable")] if pick.order == "gain" else rows
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _read(path: str, stamp: int) -> pa.Table:
+    del stamp  # part of the cache's key alone
+    return read_rows(Path(path)).combine_chunks()
+
+
+def _picker(table: pa.Table, at: int, rules: bool) -> Pick:
+    counts = {one["values"]: one["counts"] for one in pc.value_counts(table[f"outcome_{at}"]).to_pylist()}
+    there = [kind for kind in OUTCOMES if kind in counts]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        outcomes = st.pills(
+            "What became of them", there, selection_mode="multi", key="row_outcomes", width="content",
+            format_func=lambda kind: f"{OUTCOME_WORDS[kind][0]} {count(counts[kind])}",
+        )  # fmt: skip
+        text = st.text_input("Containing", key="row_text", placeholder="any text", icon=":material/search:", width=220)
+        order = st.selectbox("Order", list(ORDERS), format_func=ORDERS.__getitem__, key="row_order", width=180)
+        broken = rules and st.toggle("Breaks a rule", key="row_rules")
+    return Pick(tuple(outcomes or ()), text or "", order or "damage", bool(broken))
+
+
+def _downloads(evaluation: Evaluation, table: pa.Table, titles: Sequence[str]) -> None:
+    with st.container(horizontal=True, gap="small"):
+        for label, make, end, mime in (
+            ("Download CSV", as_csv, "csv", "text/csv"),
+            ("Download JSON", as_json, "json", "application/json"),
+        ):
+            st.download_button(
+                label, partial(_encoded, make, table, titles), file_name=f"evaluation-{evaluation.id}.{end}",
+                mime=mime, icon=":material/download:", on_click="ignore", key=f"download_{end}",
+            )  # fmt: skip
+
+
+def _encoded(make: Callable[[pa.Table, Sequence[str]], str], table: pa.Table, titles: Sequence[str]) -> bytes:
+    return make(table, titles).encode()
+
+
+def _list(table: pa.Table, found: np.ndarray[Any, Any], sides: Sides, key: str) -> int:
+    """Draw the list; returns the index of the chosen row, the first one to begin with."""
+    part = table.take(pa.array(found))
+    answers = dict(zip(("Expected", *sides.titles), ("expected", *(f"answer_{i}" for i in sides.places)), strict=True))
+    frame = pd.DataFrame(
+        {
+            "Row": [row + 1 for row in part["row"].to_pylist()],
+            "": [
+                f"{OUTCOME_WORDS[kind][1]} {OUTCOME_WORDS[kind][0]}" for kind in part[f"outcome_{sides.at}"].to_pylist()
+            ],
+            "Prompt": _short(part["prompt"]),
+            **{title: _short(part[column]) for title, column in answers.items()},
+        }
+    )
+    picked = st.dataframe(
+        frame, hide_index=True, height=min(38 + 35 * len(frame), 353), on_select="rerun", key=f"rows_{key}",
+        selection_mode="single-row", selection_default={"selection": {"rows": [0]}}, alt="The rows of the evaluation",
+        column_config={
+            "Row": st.column_config.NumberColumn(width=60),
+            "": st.column_config.TextColumn(width=110),
+            **{name: st.column_config.TextColumn(width=215) for name in ("Prompt", *answers)},
+        },
+    )  # fmt: skip
+    rows = picked["selection"]["rows"]
+    return int(found[rows[0]] if rows and rows[0] < len(found) else found[0])
+
+
+def _short(column: pa.ChunkedArray) -> list[str]:
+    texts = (" ".join((text or "")[: 2 * SHORT].split()) for text in column.to_pylist())
+    return [text if len(text) <= SHORT else text[: SHORT - 1] + "…" for text in texts]
+
+
+def _one(row: dict[str, Any], sides: Sides) -> None:
+    """One row in full: what was asked and expected, and both answers with what differs from the expected one."""
+    kind = row[f"outcome_{sides.at}"]
+    word, mark, colour = OUTCOME_WORDS[kind]
+    with st.container(border=True):
+        st.markdown(f"**Row {row['row'] + 1}** · :{colour}[{mark} {word}]")
+        with st.container(height=160 if len(row["prompt"]) > 600 else "content", border=False):
+            st.caption("Prompt")
+            st.code(row["prompt"] or " ", language=None, wrap_lines=True)
+        expected = row["expected"]
+        shown = list(zip(sides.titles, sides.places, strict=True))
+        columns = st.columns(3 if expected is not None else 2)
+        if expected is not None:
+            with columns[0]:
+                st.caption("Expected")
+                with st.container(border=True):
+                    st.markdown(marked([Part(expected)], "red"))
+        for column, (title, model) in zip(columns[-2:], shown, strict=True):
+            with column:
+                st.caption(plain(title))
+                _answer(row, model, expected if expected is not None else row[f"answer_{sides.places[0]}"])
+        if expected is not None:
+            st.caption("Marked: words that differ from the expected answer.")
+
+
+def _answer(row: dict[str, Any], model: int, against: str) -> None:
+    if row[f"error_{model}"]:
+        st.markdown(f":red[:material/error: {plain(row[f'error_{model}'], 500)}]")
+        return
+    with st.container(border=True):
+        st.markdown(marked(word_diff(row[f"answer_{model}"], against)[0], "red"))
+    notes = [f"loss {figure(row[f'loss_{model}'])}"] if row[f"loss_{model}"] is not None else []
+    notes += ["cut at the token limit"] if row[f"cut_{model}"] else []
+    notes += [f"breaks: {plain(title, 80)}" for title in row[f"rules_{model}"]]
+    if notes:
+        st.caption(" · ".join(notes))

@@ -1,0 +1,81 @@
+"""A row that is a conversation: its turns in order, and which of them the model learns to write."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from toolkit.config import DataConfig
+from toolkit.data.conversations import Turn
+from toolkit.data.examples.renderers import chat_problems, renderer_of
+from toolkit.data.table import Table
+from toolkit.errors import DataError
+from toolkit.ui.elements.error_boundary import boundary
+from toolkit.ui.elements.escape import plain
+from toolkit.ui.examples.prompt_view import prompt_workbench, row_picker, text_block
+from toolkit.ui.examples.xray_view import xray
+from toolkit.ui.frame.page import show_problem
+from toolkit.ui.workspace import workspace
+from toolkit.ui.workspace.hard_stop_view import hard_stops
+
+SHOWN_TURNS = 40
+NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
+_TEMPLATES = ""
+
+
+def workbench(table: Table) -> None:
+    """The templates beside their example, or the row's conversation where the table has such and the user wants it."""
+    if table.chats or workspace.value("data.messages"):
+        _what_is_learned(table)
+    if workspace.value("data.messages"):
+        _conversations(table)
+    else:
+        prompt_workbench(table)
+
+
+def _what_is_learned(table: Table) -> None:
+    now = str(workspace.value("data.messages") or _TEMPLATES)
+    columns = list(dict.fromkeys([*table.chats, *([now] if now else [])]))
+    several = len(columns) > 1
+    names = {name: f"The conversations in '{name}'" if several else "The conversations" for name in columns}
+    chosen = st.segmented_control(
+        "What is learned", [*columns, _TEMPLATES], default=now, required=True, key=f"learned_{workspace.version()}",
+        format_func=lambda name: names.get(name, "One answer a row, by two templates"),
+    )  # fmt: skip
+    if chosen is not None and chosen != now:
+        workspace.choose_messages(chosen or None)
+        st.rerun()
+
+
+@st.fragment
+def _conversations(table: Table) -> None:
+    with boundary():
+        data = DataConfig(messages=str(workspace.value("data.messages")))
+        for problem in chat_problems(data, table):
+            show_problem(problem)
+        index = row_picker(table.rows, "row")
+        try:
+            renderer = renderer_of(data, table.columns)
+            row = table.row(index)
+            turns = renderer.example(row).turns if renderer.usable(row) else None
+        except DataError as error:
+            st.caption(f":orange[:material/block:] This row can't be trained on: {plain(error, 500)}")
+            return
+        if turns is None:
+            st.caption(":material/block: This row is left out: it holds no conversation.")
+            return
+        _turns(turns)
+        if xray(table, index):
+            hard_stops(table, "row")
+
+
+def _turns(turns: tuple[Turn, ...]) -> None:
+    for turn in turns[:SHOWN_TURNS]:
+        colour = "green" if turn.learned else "blue" if turn.role == "user" else "gray"
+        words = "the model learns to write this" if turn.learned else "read, not learned"
+        if turn.role == "assistant" and not turn.learned:
+            words = "read, not learned: its weight is 0"
+        st.markdown(f":{colour}-badge[{NAMES[turn.role]}] :gray[{words}]")
+        text_block(turn.content)
+    if len(turns) > SHOWN_TURNS:
+        st.caption(f"… and {len(turns) - SHOWN_TURNS:,} more turns.")
+    st.caption("The model's own chat template is put around the turns; a model without one can't be trained on them.")

@@ -1,0 +1,47 @@
+"""What the app does before anybody opens a page: runs go on (after a reboot, the app alone is enough), and what the
+pages need is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import streamlit as st
+
+from toolkit.ui.frame import ahead, page
+from toolkit.ui.workspace import workspace, workspace_file
+
+FIRST_PAGE_S = 10.0
+"""Whoever has just started the app waits for its first page, which starts the same: that one goes first."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any] | None]:
+    """For `st.App`: import what pages need, and supervise the saved workspace's runs soon after the server's start."""
+    ahead.import_ahead()
+    later = threading.Timer(FIRST_PAGE_S, _settle)
+    later.daemon = True
+    later.start()
+    try:
+        yield None
+    finally:
+        later.cancel()
+
+
+def _settle() -> None:
+    supervise()
+    ahead.keep_for_life()
+
+
+def supervise() -> None:
+    """Start the supervising thread; does nothing where a page has done so."""
+    try:
+        page.supervisor(str(workspace.folder_of(workspace_file.load()[0])))
+    except OSError:
+        _LOG.exception("nothing is supervised before a page is opened")

@@ -1,0 +1,77 @@
+"""The workspace as a file: `<home>/draft.json`, the draft and the grid beside it, read and written whole.
+
+Knows no session (`state.py`) and no setting; a file that can't be read is set aside, not lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, cast
+
+from toolkit.config import Config
+from toolkit.settings.draft import complete, default_draft
+from toolkit.system.durable import durable_write
+
+ENVIRONMENT = "FINETUNING_TOOLKIT_SAVE_DIR"
+DEFAULT_FOLDER = cast(str, Config.model_fields["save_dir"].default)
+_SCHEMA = 1
+
+
+def home() -> Path:
+    """The folder of the draft: FINETUNING_TOOLKIT_SAVE_DIR, or ./experiments below where the app was started."""
+    folder = Path(os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER).expanduser().resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def at_home(new: dict[str, Any]) -> dict[str, Any]:
+    """Spell the default folder out where the environment moved it: the runs' own configs must name the real one."""
+    if new.get("save_dir") in (None, DEFAULT_FOLDER) and os.environ.get(ENVIRONMENT):
+        new["save_dir"] = str(home())
+    return new
+
+
+def stamp() -> tuple[int, int] | None:
+    """Another one after every save, by whomever; None without a file."""
+    file = _file()
+    if not file.exists():
+        return None
+    found = file.stat()
+    return found.st_mtime_ns, found.st_ino
+
+
+def load() -> tuple[dict[str, Any], str]:
+    """(the saved workspace, or the defaults; what there is to say about it, or "")."""
+    file = _file()
+    if not file.exists():
+        return _fresh(), ""
+    try:
+        return _checked(json.loads(file.read_text(encoding="utf-8"))), ""
+    except ValueError as error:
+        aside = file.with_suffix(".unreadable.json")
+        file.replace(aside)
+        return _fresh(), f"The saved draft could not be read ({error}); it is kept as {aside}."
+
+
+def save(workspace: dict[str, Any]) -> None:
+    durable_write(_file(), json.dumps(workspace, ensure_ascii=False, indent=1))
+
+
+def _file() -> Path:
+    return home() / "draft.json"
+
+
+def _fresh() -> dict[str, Any]:
+    return {"schema": _SCHEMA, "draft": at_home(default_draft()), "grid": {}}
+
+
+def _checked(loaded: Any) -> dict[str, Any]:
+    if not isinstance(loaded, dict) or loaded.get("schema") != _SCHEMA:
+        raise ValueError("it was written by another version")
+    saved, saved_grid = loaded.get("draft"), loaded.get("grid")
+    lists = isinstance(saved_grid, dict) and all(isinstance(values, list) for values in saved_grid.values())
+    if not isinstance(saved, dict) or not lists:
+        raise ValueError("it is not a draft")
+    return {"schema": _SCHEMA, "draft": at_home(complete(saved)), "grid": saved_grid}

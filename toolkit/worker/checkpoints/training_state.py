@@ -1,0 +1,121 @@
+"""What a training is at the end of a step, as files in a folder, and back: everything that a bit-exact resume needs.
+
+weights      every trainable parameter by its name          optimizer   moments, scheduler and gradient scaler
+trainer_state.json   the trainer's step, epoch and tokens   rank-N      random states and running sums of process N
+Knows neither run nor commit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from toolkit.errors import ToolkitError
+from toolkit.worker.checkpoints.checkpoint_tree import load_tree, save_tree
+
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer", "trainer_state.json"
+
+
+def write_shared(trainer: Any, folder: Path) -> None:
+    """What is the same in every process; one of them writes it."""
+    save_weights(trainer.model, folder)
+    scaler = getattr(trainer.accelerator, "scaler", None)
+    tree = {
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.lr_scheduler.state_dict(),
+        "scaler": scaler.state_dict() if scaler is not None else None,
+    }
+    save_tree(folder, OPTIMIZER, tree)
+    # the trainer's own history of logs would grow with the run; events.jsonl has it
+    dataclasses.replace(trainer.state, log_history=[]).save_to_json(folder / STATE)
+
+
+def write_rank(trainer: Any, folder: Path, rank: int) -> None:
+    """What each process has for itself."""
+    tree = {
+        "random": random_states(),
+        "loss_since_log": trainer._tr_loss,
+        "step_last_logged": trainer._globalstep_last_logged,
+        "tokens_trained": trainer._total_train_tokens,
+    }
+    save_tree(folder, f"rank-{rank}", tree)
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    save_file({name: weight.detach().cpu().contiguous() for name, weight in trained.items()}, folder / WEIGHTS)
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Put the trained weights back. Raises ToolkitError when they are not exactly those that this model trains."""
+    saved = load_file(folder / WEIGHTS)
+    own = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    strange = sorted(set(saved) ^ set(own)) or [n for n in own if own[n].shape != saved[n].shape]
+    if strange:
+        message = f"The checkpoint's weights don't fit this adapter: {strange[0]} and {len(strange) - 1} more differ."
+        raise ToolkitError(message, "Use the settings (model and LoRA) that the checkpoint was made with.")
+    with torch.no_grad():
+        for name, weight in own.items():
+            if weight.dtype != saved[name].dtype:
+                raise ToolkitError(f"The checkpoint has {name} as {saved[name].dtype}, this run as {weight.dtype}.",
+                                   "Use the precision that the checkpoint was made with.")  # fmt: skip
+            weight.copy_(saved[name])
+
+
+def load_optimizer(trainer: Any, folder: Path) -> None:
+    """Optimizer, scheduler and gradient scaler as they were."""
+    tree = load_tree(folder, OPTIMIZER)
+    trainer.optimizer.load_state_dict(tree["optimizer"])
+    _keep_types(getattr(trainer.optimizer, "optimizer", trainer.optimizer), tree["optimizer"])
+    trainer.lr_scheduler.load_state_dict(tree["scheduler"])
+    if tree["scaler"] is not None and getattr(trainer.accelerator, "scaler", None) is not None:
+        trainer.accelerator.scaler.load_state_dict(tree["scaler"])
+
+
+def load_rank(trainer: Any, folder: Path, rank: int) -> None:
+    """The running sums of this process; its random states come later, at the trainer's own moment."""
+    tree = load_tree(folder, f"rank-{rank}")
+    trainer._tr_loss = tree["loss_since_log"].to(trainer.args.device)
+    trainer._globalstep_last_logged = tree["step_last_logged"]
+    trainer._total_train_tokens = tree["tokens_trained"]
+
+
+def load_random(folder: Path, rank: int) -> None:
+    set_random_states(load_tree(folder, f"rank-{rank}")["random"])
+
+
+def random_states() -> dict[str, Any]:
+    """The states of every generator that training draws from, as plain values and tensors."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [str(name), keys.tolist(), int(position), int(has_gauss), float(gauss)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    random.setstate(states["python"])
+    name, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def _keep_types(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """torch casts moments to the type of their weight on loading; some optimizers keep them wider."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    for weight, number in zip(weights, numbers, strict=True):
+        for name, value in saved["state"].get(number, {}).items():
+            if isinstance(value, torch.Tensor) and optimizer.state[weight][name].dtype != value.dtype:
+                optimizer.state[weight][name] = value.to(optimizer.state[weight][name].device)

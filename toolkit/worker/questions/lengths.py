@@ -1,0 +1,94 @@
+"""How long every row of a table is in tokens: the warm worker's question "lengths".
+
+body: {"config": ..., "table": path} as in `subject.py`.  value: {"path": file, "rows": their number}; the file is a
+NumPy array, int32, (rows of the table, 2): tokens of the prompt and of the completion with its end, nothing cut, both
+-1 where the row lacks a cell that the templates use. `toolkit.data.doctor.token_lengths` reads it. Kept by content: the same table,
+templates and tokenizer are counted once. max_seq_length plays no part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.data.examples.split import usable_indices
+from toolkit.services.warm_process import WARM
+from toolkit.system.durable import durable_write
+from toolkit.worker.questions.dataset_subject import Subject, open_subject
+from toolkit.worker.tokens.examples import tokenize
+
+if TYPE_CHECKING:
+    from toolkit.worker.questions.desk import Job
+
+BATCH = 1000
+KEPT_FILES = 30
+
+
+def answer(body: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """See the module. Raises ToolkitError for settings, table or model that can't be used."""
+    subject = open_subject(body, job.tell)
+    folder = WARM.folder(Path(os.environ["FTK_SAVE_DIR"])) / "lengths"
+    file = folder / f"{_key(subject)}.npy"
+    if _whole(file, subject.table.rows):
+        os.utime(file)
+    else:
+        counted = _count(subject, job)
+        folder.mkdir(parents=True, exist_ok=True)
+        raw = io.BytesIO()
+        np.save(raw, counted, allow_pickle=False)
+        durable_write(file, raw.getvalue())
+        _tidy(folder)
+    return {"path": str(file), "rows": subject.table.rows}
+
+
+def _count(subject: Subject, job: Job) -> np.ndarray[Any, np.dtype[np.int32]]:
+    renderer = subject.renderer
+    usable = usable_indices(subject.table, renderer.columns_needed)
+    found = np.full((subject.table.rows, 2), -1, dtype=np.int32)
+    done = 0
+    for part in subject.table.scan(usable, renderer.columns_needed):
+        cells = {name: part.column(name).to_pylist() for name in part.column_names}
+        examples = renderer.examples(cells, part.num_rows)
+        while batch := list(islice(examples, BATCH)):
+            job.tell("counting tokens", done, len(usable))
+            tokens = tokenize(batch, subject.tokenizer, subject.chat)
+            counts = [(each.learned_from, len(each.ids) - each.learned_from) for each in tokens]
+            found[usable[done : done + len(batch)]] = counts
+            done += len(batch)
+    return found
+
+
+def _whole(file: Path, rows: int) -> bool:
+    try:
+        return bool(np.load(file, mmap_mode="r", allow_pickle=False).shape == (rows, 2))
+    except (OSError, ValueError):
+        return False
+
+
+def _key(subject: Subject) -> str:
+    data = subject.config.data
+    content = [
+        subject.table.sha256,
+        subject.table.path.name,  # says how the bytes were read: otherwise read they are other rows
+        subject.table.rows,
+        data.prompt,
+        data.prompt_stub,
+        data.messages,
+        subject.chat,
+        subject.identity,
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+
+
+def _tidy(folder: Path) -> None:
+    newest_first = sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in newest_first[KEPT_FILES:]:
+        file.unlink(missing_ok=True)

@@ -1,0 +1,128 @@
+"""What every served route shares: the host name and the token before it, its body, and the shape of an error.
+
+A web page can make a browser send requests to 127.0.0.1, also under a name of its own (DNS rebinding): requests for
+another host than this machine are refused, and all but /health need the bearer token. Knows no model.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import traceback
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from toolkit.errors import ToolkitError
+from toolkit.services.service_process import Service
+from toolkit.worker.serving.request_models import RequestError
+
+MAX_BODY_BYTES = 4 * 2**20
+OWN_HOSTS = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.ASCII)
+TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+         409: "conflict_error", 413: "invalid_request_error", 429: "rate_limit_error"}  # fmt: skip
+
+
+def error_body(error: Exception) -> dict[str, object]:
+    """OpenAI's error object, with the `hint` that every error here has."""
+    status, code, param = _details(error)
+    message, hint = (error.message, error.hint) if isinstance(error, ToolkitError) else (str(error), "")
+    kind = TYPES.get(status, "server_error")
+    return {"error": {"message": message, "hint": hint, "type": kind, "param": param or None, "code": code}}
+
+
+def error_response(error: Exception) -> JSONResponse:
+    status, code, _ = _details(error)
+    headers = {"Retry-After": "2"} if code in ("loading", "busy") else None
+    return JSONResponse(error_body(error), status_code=status, headers=headers)
+
+
+def _details(error: Exception) -> tuple[int, str, str]:
+    if isinstance(error, RequestError):
+        return error.status, error.code, error.param
+    return 400, "invalid_request", ""
+
+
+class Guard:
+    def __init__(self, app: ASGIApp, token: str, service: Service) -> None:
+        self._app, self._service = app, service
+        self._expected = f"bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            refusal = self._refusal(scope)
+            if refusal is not None:
+                await error_response(refusal)(scope, receive, send)
+                return
+        elif scope["type"] != "lifespan":
+            return  # no websockets here
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> RequestError | None:
+        headers = Headers(scope=scope)
+        if len(headers.getlist("host")) != 1 or not OWN_HOSTS.fullmatch(headers["host"]):
+            return RequestError("This host name is not served.", "Use 127.0.0.1.", status=403, code="foreign_host")
+        if scope["path"] == "/health" and scope["method"] == "GET":
+            return None
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if not hmac.compare_digest(f"{scheme.lower()} {token}".encode(), self._expected):
+            name = self._service.name
+            hint = f"Send the header 'Authorization: Bearer TOKEN' with the token from {name}/{name}.json."
+            return RequestError("The token is missing or wrong.", hint, status=401, code="invalid_api_key")
+        if int(headers.get("content-length", "0") or 0) > MAX_BODY_BYTES:
+            message = f"The request is larger than {MAX_BODY_BYTES // 2**20} MiB."
+            return RequestError(message, "Shorten it.", status=413, code="too_large")
+        return None
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, at most MAX_BODY_BYTES; raises RequestError."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            message = f"The request is larger than {MAX_BODY_BYTES // 2**20} MiB."
+            raise RequestError(message, "Shorten it.", status=413, code="too_large")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def error_handlers(service: Service, offered: str) -> dict[Any, Any]:
+    """For Starlette: every error as `error_body`. offered: where a caller sees what there is."""
+
+    async def refused(_: Request, error: Exception) -> Response:
+        return error_response(error)
+
+    async def no_such_route(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        message = f"{request.method} {request.url.path[:100]} is not offered by this {service.name}."
+        return error_response(RequestError(message, f"See {offered}.", status=status, code="not_found"))
+
+    async def failed(_: Request, error: Exception) -> Response:
+        """The traceback is in the log: Starlette raises the error again after this reply."""
+        message = f"{service.title} failed: {type(error).__name__}."
+        return error_response(RequestError(message, see_log(service), status=500, code="internal"))
+
+    return {ToolkitError: refused, HTTPException: no_such_route, Exception: failed}
+
+
+def see_log(service: Service) -> str:
+    return f"Its log ({service.name}/{service.name}.log in the save_dir) has the details."
+
+
+def presentable(error: Exception, service: Service) -> ToolkitError:
+    """The error itself if it is ours; else one with the first line, and the whole in the log."""
+    if isinstance(error, ToolkitError):
+        return error
+    traceback.print_exception(error)
+    first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        hint = "Choose a smaller model or quantize it, or end other programs that use this memory."
+        return RequestError("The memory is not enough for this model.", hint, status=503, code="out_of_memory")
+    return RequestError(f"{type(error).__name__}: {first}", see_log(service), status=500, code="internal")

@@ -1,0 +1,124 @@
+"""What every serving process does around its application: lock, port, announcement, serving, leaving.
+
+The other side of `services/service_process.py`. Listens on 127.0.0.1 alone; an idle server wakes once a second. Knows no route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from toolkit.services.service_process import IN_ORDER, SCHEMA, Service
+from toolkit.system.durable import durable_write
+from toolkit.system.locks import describe_self, try_lock, write_body
+
+LOOPBACK = "127.0.0.1"
+SECONDS_TO_CLOSE = 2
+TICK_SECONDS = 1.0
+
+Leave = Callable[[], None]
+"""Ends the server; called on its event loop."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and for whom a process serves. token: what callers must show. about: what it announces of itself."""
+
+    save_dir: Path
+    token: str
+    port: int
+    about: Mapping[str, object]
+
+    @classmethod
+    def read(cls, port: str | None = None, **about: object) -> Place:
+        """From the environment; raises KeyError or ValueError: only programs write these variables."""
+        token = os.environ.pop("FTK_SERVICE_TOKEN")  # not for the children
+        return cls(Path(os.environ["FTK_SAVE_DIR"]).absolute(), token, int(port or 0), about)
+
+
+def serve(service: Service, place: Place, application: Callable[[Leave], ASGIApp]) -> int:
+    """Serve until asked to leave. Returns the exit status: 0 in order, 2 the port is taken, 3 another one is there."""
+    folder = service.folder(place.save_dir)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = try_lock(service.file(place.save_dir, "lock"))
+    if lock is None:
+        print(f"Another {service.name} serves {place.save_dir}.", file=sys.stderr)
+        return 3
+    write_body(lock, describe_self(attempt=1))
+    try:
+        listening = _listen(place.port)
+    except OSError as error:
+        print(f"Port {place.port} can't be used: {error.strerror}.", file=sys.stderr)
+        return 2
+    announced = service.file(place.save_dir, "json")
+    signal.signal(signal.SIGTERM, _leave)  # uvicorn raises it again after its own orderly end
+    try:
+        server = _Server(lambda: application(server.leave))
+        durable_write(announced, json.dumps(_announcement(place, listening)), mode=0o600)
+        server.run(sockets=[listening])
+    finally:
+        announced.unlink(missing_ok=True)
+        print(IN_ORDER, file=sys.stderr, flush=True)
+    return 0
+
+
+def exit_now(main: Callable[[], int]) -> None:
+    """Run `main` and leave at once with its status: a load or an answer may still be going on in its thread."""
+    try:
+        status = main()
+    except (SystemExit, KeyboardInterrupt):
+        status = 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's own loop wakes ten times a second, also when nobody asks anything."""
+
+    def __init__(self, factory: Callable[[], ASGIApp]) -> None:
+        settings = {"ws": "none", "log_level": "warning", "access_log": False, "server_header": False}
+        super().__init__(uvicorn.Config(factory, factory=True, timeout_graceful_shutdown=SECONDS_TO_CLOSE, **settings))
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        self.should_exit = True
+        self._leaving.set()
+
+    async def main_loop(self) -> None:
+        counter = 0
+        while not await self.on_tick(counter):
+            counter += 10  # it counts tenths of seconds
+            try:
+                await asyncio.wait_for(self._leaving.wait(), TICK_SECONDS)
+            except TimeoutError:
+                continue  # a signal sets should_exit without waking the loop
+
+
+def _listen(port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((LOOPBACK, port))
+    listening.listen(128)  # from now on a client waits instead of being refused
+    return listening
+
+
+def _announcement(place: Place, listening: socket.socket) -> dict[str, object]:
+    me = describe_self(attempt=1)
+    own = {"schema": SCHEMA, "port": listening.getsockname()[1], "pid": me.pid, "create_time": me.create_time}
+    return {**own, "token": place.token, **place.about}
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)

@@ -1,0 +1,188 @@
+"""What requests may say: the bodies of the engine's routes, checked, and the errors that answer the others.
+
+Settings that a request leaves out are the run's own (`inference` of its config). What this engine can't do is refused
+by name; only what changes nothing is ignored. Knows no model, no route and no library but pydantic.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from toolkit.config import InferenceConfig
+from toolkit.errors import EngineError
+from toolkit.runs.model_names import NAME
+
+SEED_LIMIT = 2**32
+MOST_ALTERNATIVES, MOST_COLUMNS = 20, 4
+ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
+WITHOUT_EFFECT = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,), "best_of": (1,), "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},),
+    "tools": ([],), "tool_choice": ("none", "auto"), "suffix": ("",),
+    "response_format": ({"type": "text"},), "echo": (False,), "parallel_tool_calls": (True, False),
+}  # fmt: skip
+"""Parameters of OpenAI's API that are accepted only with the value that asks for nothing."""
+
+
+class RequestError(EngineError):
+    """A request that is refused: `status` is the HTTP status, `code` and `param` as in OpenAI's errors."""
+
+    def __init__(
+        self, message: str, hint: str = "", *, status: int = 400, code: str = "invalid_request", param: str = ""
+    ):
+        super().__init__(message, hint)
+        self.status, self.code, self.param = status, code, param
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
+
+
+class Message(Body):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class StreamOptions(Body):
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class Request(Body):
+    """What both ways of asking share. `prompt_of`: the run whose prompt form the base model is asked in."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    prompt_of: Annotated[str, Field(max_length=200)] | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_new_tokens: int | None = None
+    use_cache: bool | None = None
+    do_sample: bool | None = None
+    top_p: float | None = None
+    temperature: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
+    top_k: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] | None = None
+    stop: str | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _openai_names(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        kept: dict[str, Any] = {}
+        for name, value in given.items():
+            if name in WITHOUT_EFFECT:
+                continue
+            if name in NEUTRAL:
+                if value is not None and value not in NEUTRAL[name]:
+                    raise RequestError(f"'{name}' is not supported by this engine.", "Leave it out.", param=name)
+                continue
+            if name in ALIASES:
+                if value is not None:
+                    kept.setdefault(ALIASES[name], value)
+                continue
+            kept[name] = value
+        return kept
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in given if text)
+
+    def settings(self, defaults: InferenceConfig) -> InferenceConfig:
+        """The run's settings with those of the request over them; raises RequestError.
+
+        As in OpenAI's API a temperature alone asks for sampling, and 0 for none; `do_sample` has the last word.
+        """
+        sent = {name: getattr(self, name) for name in self.model_fields_set if name in InferenceConfig.model_fields}
+        if "do_sample" not in sent and sent.get("temperature") is not None:
+            sent["do_sample"] = sent["temperature"] > 0
+        if sent.get("do_sample") and sent.get("temperature") == 0:
+            raise RequestError(
+                "Sampling can't use temperature 0.", "Raise it, or do without do_sample.", param="temperature"
+            )
+        return parse(InferenceConfig, {**defaults.model_dump(), **sent})
+
+
+class ChatRequest(Request):
+    messages: Annotated[list[Message], Field(min_length=1, max_length=2000)]
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
+
+    @property
+    def alternatives(self) -> int | None:
+        """Likely tokens to tell beside each one; None: no figures of tokens are wanted."""
+        if self.top_logprobs and not self.logprobs:
+            raise RequestError("'top_logprobs' needs 'logprobs'.", "Send logprobs: true too.", param="top_logprobs")
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class CompletionRequest(Request):
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
+
+    @property
+    def alternatives(self) -> int | None:
+        return self.logprobs
+
+    @property
+    def text(self) -> str:
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+
+
+class RenderRequest(Body):
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    prompt_of: Annotated[str, Field(max_length=200)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=2000)]
+
+
+class CompareRequest(Body):
+    """Several questions at once, answered side by side in one stream."""
+
+    asks: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_COLUMNS)]
+
+
+class ScoreRequest(Body):
+    """prompt: of one row, without a chat template; it is put into the run's own form. history: what was said before."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    prompt_of: Annotated[str, Field(max_length=200)] | None = None
+    prompt: Annotated[str, Field(min_length=1)]
+    completion: Annotated[str, Field(min_length=1)]
+    history: Annotated[list[Message], Field(max_length=2000)] = []
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] = 0
+
+
+class LoadRequest(Body):
+    run: Annotated[str, Field(pattern=f"^{NAME}$")]
+
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def parse(kind: type[Parsed], given: Any) -> Parsed:
+    """`given` (a value, or JSON as bytes) as a `kind`; raises RequestError that names the first wrong field."""
+    try:
+        return kind.model_validate_json(given) if isinstance(given, bytes) else kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise RequestError(f"'{name}' is not a parameter of this engine.", "Leave it out.", param=name) from error
+        shown = repr(first["input"])[:80]
+        place = f"'{name}': " if name else ""
+        raise RequestError(f"{place}{first['msg']}; it is {shown}.", "Correct the request.", param=name) from error
