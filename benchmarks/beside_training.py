@@ -22,8 +22,8 @@ from toolkit.data.storage.open_table import open_table
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
 from toolkit.runs.run_dir import RunDir, create_run
-from toolkit.settings.validation import parse
-from toolkit.system.locks import read_holder
+from toolkit.settings.validation import parse_draft
+from toolkit.system.locks import read_lock_holder
 
 WAYS = ("nobody_looks", "open_elsewhere", "browser_here")
 
@@ -47,7 +47,7 @@ def beside(server: Server, query: str, folder: Path, rounds: int, seconds: float
 
 def training(folder: Path) -> tuple[RunDir, Supervisor]:
     """A run of the demo without an end in sight, past its first steps."""
-    config = parse({"save_dir": str(folder), "training": {"training_args": {"num_train_epochs": 500, "logging_steps": 1,
+    config = parse_draft({"save_dir": str(folder), "training": {"training_args": {"num_train_epochs": 500, "logging_steps": 1,
                     "eval_steps": 10**6}}})  # fmt: skip
     supervisor = Supervisor(folder)
     supervisor.start()
@@ -81,7 +81,7 @@ def looked_at(way: str, server: Server, query: str, browser: Browser) -> Iterato
 def look(run: RunDir, server: Server, seconds: float) -> dict[str, float]:
     """So many seconds of the run."""
     time.sleep(1)
-    holder = read_holder(run.lock_path)
+    holder = read_lock_holder(run.lock_path)
     assert holder is not None
     worker, app = psutil.Process(holder.pid), psutil.Process(server.process.pid)
     before, begun, clock = (cpu(worker), cpu(app), browsers()), time.time(), time.monotonic()

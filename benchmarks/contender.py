@@ -39,11 +39,11 @@ def prepared(folder: Path, rows: list[dict[str, str]]) -> Any:
     from toolkit.config import Config
     from toolkit.data.examples.templates import Example
     from toolkit.worker.models import load
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
 
     config = Config.model_validate({"model": {"hf_model_ckpt": str(folder / "model")}})
     tokenizer = load.load_tokenizer(config)
-    return tokenizer, prepare(
+    return tokenizer, prepare_examples(
         [Example(row["instruction"], row["output"]) for row in rows], tokenizer, LENGTH, chat=True
     )
 
@@ -54,7 +54,7 @@ def ours(folder: Path, train: list[dict[str, str]], bf16: bool, clock: Clock) ->
 
     from toolkit.config import Config
     from toolkit.worker.models import library_arguments, load
-    from toolkit.worker.models.lora_setup import lora_config
+    from toolkit.worker.models.lora_setup import build_lora_config
     from toolkit.worker.training.trainer import PreparedTrainer
 
     args = {"bf16": bf16, "num_train_epochs": 1, "learning_rate": RATE, "per_device_train_batch_size": BATCH,
@@ -64,14 +64,14 @@ def ours(folder: Path, train: list[dict[str, str]], bf16: bool, clock: Clock) ->
         "training": {"training_args": args, "sft_args": {"max_seq_length": LENGTH}},
     })  # fmt: skip
     tokenizer, rows = prepared(folder, train)
-    base = load.load_base(config)
+    base = load.load_base_model(config)
     arguments = {
-        **library_arguments.sft_args(config, library_arguments.Place(), str(folder / "out")),
+        **library_arguments.sft_args(config, library_arguments.ComputeDevice(), str(folder / "out")),
         "eval_strategy": "no",
     }
     trainer = PreparedTrainer(
         model=base, args=SFTConfig(**arguments), train_dataset=Dataset(rows.table), processing_class=tokenizer,
-        peft_config=lora_config(config, base),
+        peft_config=build_lora_config(config, base),
     )  # fmt: skip
     return timed(trainer, clock)
 

@@ -26,9 +26,9 @@ from tests.conftest import make_tiny_model
 from tests.fakes.training import draft, make_run
 from toolkit.errors import RunError
 from toolkit.lifecycle.supervisor import Supervisor
-from toolkit.runs.checkpoints import kept, verified
+from toolkit.runs.checkpoints import list_kept_checkpoints, verify_checkpoint
 from toolkit.runs.run_dir import RunDir, kill_run
-from toolkit.runs.status import RunStatus, read_status
+from toolkit.runs.status import RunStatus, read_run_status
 
 FAULTS = Path(__file__).resolve().parent.parent / "tests" / "fakes" / "faults"
 PATIENCE = 300.0
@@ -47,7 +47,7 @@ def new_run(place: Path, model: Path, leave: int | None) -> RunDir:
 
 def until(own: Supervisor, run: RunDir, wanted: Callable[[RunStatus], bool]) -> RunStatus:
     deadline = time.monotonic() + PATIENCE
-    while not wanted(status := read_status(run)):
+    while not wanted(status := read_run_status(run)):
         own.tick()
         if time.monotonic() > deadline:
             raise AssertionError(f"waited in vain: {status}")
@@ -62,9 +62,9 @@ def weights(run: RunDir) -> str:
 def damaged(run: RunDir) -> list[str]:
     """What stands there as a checkpoint and does not verify."""
     found = []
-    for path in kept(run).values():
+    for path in list_kept_checkpoints(run).values():
         try:
-            verified(path, run.id)
+            verify_checkpoint(path, run.id)
         except RunError as error:
             found.append(error.message)
     return found

@@ -26,11 +26,11 @@ import pyarrow.parquet as pq
 
 from tests.fakes.corpus import EXACT, NEAR, WHOLE, leaks, seeded, small, totals
 from toolkit.config import Config
-from toolkit.data.doctor.checks import findings
+from toolkit.data.doctor.checks import list_findings
 from toolkit.data.examples.split import plan_split
 from toolkit.data.findings import Finding
 from toolkit.data.storage.open_table import open_table
-from toolkit.data.table import footer
+from toolkit.data.table import make_table_footer
 
 PER_FAULT = 60
 
@@ -40,7 +40,7 @@ def examined(path: Path, templates: dict[str, str], folder: Path) -> tuple[dict[
     data = {"file_type": "csv", "path": str(path), **templates}
     config = Config.model_validate({"data": data})
     table = open_table(config.data, folder)
-    return {finding.kind: finding for finding in findings(table, config)}, plan_split(table, config.data)
+    return {finding.kind: finding for finding in list_findings(table, config)}, plan_split(table, config.data)
 
 
 def rows_found(seeds: int, rows: int) -> dict[str, list[int]]:
@@ -94,7 +94,7 @@ def big_table(path: Path, rows: int) -> None:
                     part[at][0] = part[at][0].replace("e", "x", at // 100 % 2)
             last = part
             out.write_table(pa.table(list(zip(*part, strict=True)), schema=schema))
-        out.add_key_value_metadata(footer("0" * 64, "big", {"message": 0, "reply": 0}, ()))
+        out.add_key_value_metadata(make_table_footer("0" * 64, "big", {"message": 0, "reply": 0}, ()))
 
 
 def speed(rows: int) -> dict[str, float]:

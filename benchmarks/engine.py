@@ -29,10 +29,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.fakes.engine_runs import finished_run
 from toolkit.config import InferenceConfig
-from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.services import engine_client
 from toolkit.system.paths import ASSETS
-from toolkit.worker.models.load import load_base, load_tokenizer, quiet_libraries
+from toolkit.worker.models.load import load_base_model, load_tokenizer, quiet_libraries
 
 DEMO = ASSETS / "demo-model"
 SHAPES = {
@@ -64,9 +64,9 @@ class Bare:
 
     def __init__(self, run: RunDir) -> None:
         quiet_libraries()
-        config = read_config(run)
+        config = read_run_config(run)
         self.tokenizer = load_tokenizer(config)
-        adapted = PeftModel.from_pretrained(load_base(config), str(run.adapter_dir))
+        adapted = PeftModel.from_pretrained(load_base_model(config), str(run.adapter_dir))
         self.model = adapted.merge_and_unload().eval()
 
     def ask(self, prompt: str, tokens: int) -> tuple[str, int, float]:
@@ -96,10 +96,10 @@ def ask_engine(
 def measure(shape: str, rounds: int, tokens: int, place: Path) -> dict[str, object]:
     run = finished_run(place / "save", build_model(shape, place / "model"))
     bare = Bare(run)
-    info = engine_client.start(place / "save", run.id)
+    info = engine_client.start_engine(place / "save", run.id)
     try:
-        engine_client.wait_ready(info)
-        prompt = engine_client.render(info, run.id, [{"role": "user", "content": WORDS * 6}]).prompt
+        engine_client.wait_for_engine(info)
+        prompt = engine_client.render_engine_prompt(info, run.id, [{"role": "user", "content": WORDS * 6}]).prompt
         totals: dict[str, list[float]] = {"engine": [], "bare": [], "engine_first": [], "bare_first": [], "decode": [],
                                           "first_token": []}  # fmt: skip
         for turn in range(rounds + 2):
@@ -114,7 +114,7 @@ def measure(shape: str, rounds: int, tokens: int, place: Path) -> dict[str, obje
                     totals[name].append(value)
         return _summary(shape, rounds, tokens, done.prompt_tokens, totals)
     finally:
-        engine_client.stop(info)
+        engine_client.stop_engine(info)
 
 
 def _summary(

@@ -29,13 +29,13 @@ from tests.fakes.engine_runs import make_config, write_adapter
 from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
 from toolkit.evaluation import evaluation_dir
-from toolkit.evaluation.answers import Answer, AnswerLog, Key, read_answers
-from toolkit.evaluation.evaluation_dir import Evaluation, Spec
-from toolkit.evaluation.questions import Question, questions
+from toolkit.evaluation.answers import AnswerKey, AnswerLog, EvaluationAnswer, read_recorded_answers
+from toolkit.evaluation.evaluation_dir import Evaluation, EvaluationSpec
+from toolkit.evaluation.questions import EvaluationQuestion, make_questions
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.worker.answering import evaluation_asker
-from toolkit.worker.process.stop import Stop
+from toolkit.worker.process.stop import StopSignal
 from toolkit.worker.serving.engine import Engine
 
 SLOWEST_AIM = 3.0
@@ -47,7 +47,7 @@ class Setup:
     config: Config
     evaluation: Evaluation
     engine: Engine
-    asked: list[Question]
+    asked: list[EvaluationQuestion]
 
     @property
     def models(self) -> tuple[str, str]:
@@ -59,30 +59,32 @@ def set_up(shape: str, rows: int, folder: Path) -> Setup:
     config = Config.model_validate({**make_config(folder / "save", model).model_dump(), "data": {"test_size": rows}})
     run = create_run(config, open_table(config.data, folder / "save"))
     write_adapter(run, config, seed=1)
-    evaluation = evaluation_dir.create(run, Spec(rows=rows))
-    engine = evaluation_asker.load(evaluation, evaluation_dir.read_spec(evaluation), lambda _: None)
-    return Setup(run, config, evaluation, engine, questions(evaluation))
+    evaluation = evaluation_dir.create_evaluation(run, EvaluationSpec(rows=rows))
+    engine = evaluation_asker.load_evaluation_engine(
+        evaluation, evaluation_dir.read_evaluation_spec(evaluation), lambda _: None
+    )
+    return Setup(run, config, evaluation, engine, make_questions(evaluation))
 
 
-def ask(setup: Setup, batch: int, turn: int) -> tuple[float, float, Mapping[Key, Answer]]:
+def ask(setup: Setup, batch: int, turn: int) -> tuple[float, float, Mapping[AnswerKey, EvaluationAnswer]]:
     """(answers a second, answers a CPU-second, the answers)"""
-    evaluation_asker.MOST_ROWS = batch
+    evaluation_asker.MAX_BATCH_ROWS = batch
     path = setup.evaluation.path / f"answers-{batch}-{turn}.jsonl"
-    log, stop = AnswerLog(path), Stop(setup.evaluation.path / "never")
-    spec = evaluation_dir.read_spec(setup.evaluation)
+    log, stop = AnswerLog(path), StopSignal(setup.evaluation.path / "never")
+    spec = evaluation_dir.read_evaluation_spec(setup.evaluation)
     began, used = time.perf_counter(), time.process_time()
-    evaluation_asker.ask(
-        setup.engine, setup.config, spec, setup.asked, setup.models, read_answers(path), log, stop, lambda *_: None
+    evaluation_asker.answer_remaining_questions(
+        setup.engine, setup.config, spec, setup.asked, setup.models, read_recorded_answers(path), log, stop, lambda *_: None
     )  # fmt: skip
     seconds, cpu = time.perf_counter() - began, time.process_time() - used
     log.close()
     count = len(setup.asked) * 2
-    return count / seconds, count / cpu, read_answers(path).answers
+    return count / seconds, count / cpu, read_recorded_answers(path).answers
 
 
 def measure(shape: str, rows: int, rounds: int, folder: Path) -> dict[str, object]:
     setup = set_up(shape, rows, folder)
-    batched = evaluation_asker.MOST_ROWS
+    batched = evaluation_asker.MAX_BATCH_ROWS
     ask(setup, batched, -1)  # warms up
     rates: dict[int, list[tuple[float, float]]] = {batched: [], 1: []}
     differing = 0

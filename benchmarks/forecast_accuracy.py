@@ -31,13 +31,13 @@ import psutil
 from benchmarks import forecast_grid as grid
 from benchmarks.forecast_grid import Case
 from toolkit.data.storage.open_table import open_table
-from toolkit.forecast.forecast import Forecast, corrected, forecast
-from toolkit.forecast.history import compared, correction_by
-from toolkit.forecast.run_measurements import Taken, ends, taken
-from toolkit.forecast.scene import Unknown, scene_for
+from toolkit.forecast.forecast import Forecast, apply_correction, forecast_run
+from toolkit.forecast.history import compare_with_prediction, median_correction
+from toolkit.forecast.run_measurements import RunMeasurements, read_first_and_last_events, read_run_measurements
+from toolkit.forecast.scene import NoForecast, scene_for
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import create_run
-from toolkit.system.machine import machine
+from toolkit.system.machine import probe_machine
 
 FOLDER = Path("/tmp/forecast-grid")
 Row = dict[str, Any]
@@ -47,9 +47,9 @@ def predict(case: Case, folder: Path) -> Forecast:
     """As on a machine that has trained nothing yet."""
     save_dir = folder / "save"
     config = grid.config_of(case, folder, save_dir)
-    scene = scene_for(config, open_table(config.data, save_dir), machine(save_dir))
-    assert not isinstance(scene, Unknown), scene.why
-    return forecast(config, scene)
+    scene = scene_for(config, open_table(config.data, save_dir), probe_machine(save_dir))
+    assert not isinstance(scene, NoForecast), scene.why
+    return forecast_run(config, scene)
 
 
 def measure(case: Case, folder: Path, supervisor: Supervisor) -> Row:
@@ -62,10 +62,10 @@ def measure(case: Case, folder: Path, supervisor: Supervisor) -> Row:
             spare.keep()
             time.sleep(0.2)
     end = supervisor.run_to_end(run, lambda status: None)
-    found = taken(run)
+    found = read_run_measurements(run)
     if end.state != "finished" or found is None:
         raise SystemExit(f"{case.words} ended as {end.state}: {run.log_path.read_text()[-2000:]}")
-    head, tail = ends(run.events_path)
+    head, tail = read_first_and_last_events(run.events_path)
     return {**asdict(found), "seconds": tail[-1]["t"] - head[0]["t"], "load_average": os.getloadavg()[0]}
 
 
@@ -73,13 +73,13 @@ def judge(measured: Mapping[str, Row], folder: Path) -> list[Row]:
     """Ratios predicted / measured of each config, before and after the others have corrected it."""
     cases = {case.words: case for case in grid.cases() if case.words in measured}
     before = {words: predict(case, folder) for words, case in cases.items()}
-    names = Taken.__dataclass_fields__
-    real = {words: Taken(**{name: measured[words][name] for name in names}) for words in cases}
-    seen = {words: compared(before[words], real[words]) for words in cases}
+    names = RunMeasurements.__dataclass_fields__
+    real = {words: RunMeasurements(**{name: measured[words][name] for name in names}) for words in cases}
+    seen = {words: compare_with_prediction(before[words], real[words]) for words in cases}
     rows = []
     for words in cases:
         others = [one for other, one in seen.items() if other != words]
-        after = corrected(before[words], correction_by(others, before[words]))
+        after = apply_correction(before[words], median_correction(others, before[words]))
         peak = real[words].gpu_peak_bytes or real[words].peak_bytes or 1.0
         rows.append({
             "case": words, "peak_mb": peak / 1e6, "seconds": measured[words]["seconds"],

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import workload
 from toolkit.config import Config
-from toolkit.settings.validation import parse
+from toolkit.settings.validation import parse_draft
 
 
 def _llama(vocabulary: int, hidden: int, feed: int, layers: int, heads: int, kv_heads: int) -> dict[str, int]:
@@ -136,7 +136,7 @@ def config_of(case: Case, folder: Path, save_dir: Path) -> Config:
     demo = case.model == DEMO
     data = {} if demo else {"file_type": "json", "path": str(folder / f"{case.data}.jsonl"), "prompt": "{instruction}",
                             "prompt_stub": "{output}"}  # fmt: skip
-    return parse({
+    return parse_draft({
         "save_dir": str(save_dir),
         "data": {**data, "test_size": chosen.get("test", TEST_ROWS), "train_size": rows},
         "model": {"hf_model_ckpt": case.model if demo else str(folder / case.model),

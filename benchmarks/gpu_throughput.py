@@ -141,10 +141,10 @@ def _ours(model: Any, data: Any, kind: str, cap: int, more: dict[str, Any]) -> A
 
     from toolkit.config import Config
     from toolkit.settings import device_defaults
-    from toolkit.worker.compute.packing import keeps_apart
+    from toolkit.worker.compute.packing import keeps_examples_apart
     from toolkit.worker.models import library_arguments
     from toolkit.worker.models import load as models
-    from toolkit.worker.models.lora_setup import lora_config
+    from toolkit.worker.models.lora_setup import build_lora_config
     from toolkit.worker.training.trainer import PreparedTrainer
 
     config = Config.model_validate({
@@ -152,15 +152,15 @@ def _ours(model: Any, data: Any, kind: str, cap: int, more: dict[str, Any]) -> A
         "training": {"training_args": {"learning_rate": RATE, "warmup_ratio": 0.0, "num_train_epochs": 1},
                      "sft_args": {"packing": "packed"}},
     })  # fmt: skip
-    where = models.place(config)
-    if device_defaults.attention(config, where) == device_defaults.FLASH:
-        model.set_attn_implementation(device_defaults.FLASH)
-    if not keeps_apart(model):
+    where = models.detect_compute_device(config)
+    if device_defaults.resolve_attention(config, where) == device_defaults.FLASH_ATTENTION:
+        model.set_attn_implementation(device_defaults.FLASH_ATTENTION)
+    if not keeps_examples_apart(model):
         raise SystemExit("packed examples are not kept apart: no figure")
     arguments = {**library_arguments.sft_args(config, where, tempfile.mkdtemp()), "eval_strategy": "no", **more}
     return PreparedTrainer(
         model=model, args=SFTConfig(**arguments), train_dataset=data, processing_class=tokenizer(),
-        peft_config=lora_config(config, model), packed_rows=cap,
+        peft_config=build_lora_config(config, model), packed_rows=cap,
     )  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def random_model(shape: dict[str, Any], quantized: bool) -> Any:
 
     from toolkit.config import Config
     from toolkit.worker.models import library_arguments
-    from toolkit.worker.models.load import keep_gradients_right
+    from toolkit.worker.models.load import disable_weight_repacking
 
     cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda else torch.float32
@@ -212,7 +212,7 @@ def random_model(shape: dict[str, Any], quantized: bool) -> Any:
     if cuda:
         torch.cuda.empty_cache()  # what is reserved for a moment while reading is not the training's
         torch.cuda.reset_peak_memory_stats()
-    return keep_gradients_right(read)
+    return disable_weight_repacking(read)
 
 
 def held_out_loss(model: Any, rows: list[list[int]]) -> float:

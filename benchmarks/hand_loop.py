@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.workload import SHAPE
-from toolkit.data.examples.batches import batches_of_like_length
+from toolkit.data.examples.batches import batch_by_length
 
 HEADS, GROUPS, LAYERS = SHAPE["num_attention_heads"], SHAPE["num_key_value_heads"], SHAPE["num_hidden_layers"]
 WIDTH = SHAPE["hidden_size"] // HEADS
@@ -120,7 +120,7 @@ def train(model: HandLlama, rows: list[dict[str, list[int]]], batch: int, rate: 
     """AdamW with a linear schedule and clipping, as the libraries do; returns the last step's loss."""
     optimizer = torch.optim.AdamW(model.trained, lr=rate, weight_decay=0.0)
     lengths = np.array([len(row["input_ids"]) for row in rows])
-    steps = [b for epoch in range(epochs) for b in batches_of_like_length(lengths, batch, seed=42, epoch=epoch)]
+    steps = [b for epoch in range(epochs) for b in batch_by_length(lengths, batch, seed=42, epoch=epoch)]
     last = 0.0
     for number, chosen in enumerate(steps):
         for group in optimizer.param_groups:

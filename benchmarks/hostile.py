@@ -17,7 +17,7 @@ from pathlib import Path
 from toolkit.config import DataConfig
 from toolkit.data.examples.templates import MAX_TEMPLATE, compile_template
 from toolkit.data.storage.open_table import open_table
-from toolkit.data.storage.uploads import store
+from toolkit.data.storage.uploads import store_upload
 from toolkit.errors import DataError
 
 Make = Callable[[int], str]
@@ -65,7 +65,7 @@ def cpu_of_children() -> float:
 def read(content: bytes, kind: str) -> tuple[float, str]:
     """(CPU-seconds of the reading process, how it ended)."""
     with tempfile.TemporaryDirectory() as folder:
-        path = store(content, f"hostile.{kind}", Path(folder))
+        path = store_upload(content, f"hostile.{kind}", Path(folder))
         before = cpu_of_children()
         try:
             ended = f"{open_table(DataConfig(file_type=kind, path=str(path)), Path(folder)).rows:,} rows"

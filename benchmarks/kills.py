@@ -34,10 +34,10 @@ from tests.fakes.fork_server import fork_server
 from tests.fakes.training import draft, events_of, make_run
 from toolkit.lifecycle.resume_policy import request_resume
 from toolkit.lifecycle.supervisor import Supervisor
-from toolkit.runs.events import series
+from toolkit.runs.events import collect_series
 from toolkit.runs.run_dir import RunDir
-from toolkit.runs.status import RunStatus, read_status
-from toolkit.system.locks import is_held, read_holder
+from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.system.locks import is_lock_held, read_lock_holder
 
 CURVES = ("loss", "grad_norm", "learning_rate", "tokens", "epoch", "eval_loss")
 MOST_A_RUN = 12
@@ -79,7 +79,7 @@ def settings(save_dir: Path, model: Path, steps_between: int = 2) -> dict[str, A
 
 def fingerprint(run: RunDir) -> tuple[bytes, dict[str, Any]]:
     weights = (run.adapter_dir / "adapter_model.safetensors").read_bytes()
-    return weights, {name: points for name, points in series(events_of(run)).items() if name in CURVES}
+    return weights, {name: points for name, points in collect_series(events_of(run)).items() if name in CURVES}
 
 
 class Killer:
@@ -93,9 +93,9 @@ class Killer:
 
     def __call__(self, status: RunStatus) -> None:
         """Called at every look of the supervisor's loop."""
-        if self._budget <= 0 or status.explained or not is_held(self._run.lock_path):
+        if self._budget <= 0 or status.explained or not is_lock_held(self._run.lock_path):
             return
-        holder = read_holder(self._run.lock_path)
+        holder = read_lock_holder(self._run.lock_path)
         if holder is None:
             return
         if holder.attempt != self._attempt:
@@ -121,7 +121,7 @@ def campaign(place: Path, kills: int, seed: int, seconds: float = 3600, say=lamb
     with fork_server(place) as worker:
         supervisor = Supervisor(place / "save", command=lambda run, config: [*worker, run.id], poll_seconds=0.02)
         reference = make_run(settings(place / "save", model))
-        assert supervisor.run_to_end(reference, lambda status: None).state == "finished", read_status(reference)
+        assert supervisor.run_to_end(reference, lambda status: None).state == "finished", read_run_status(reference)
         expected = fingerprint(reference)
         while score.kills < kills and time.monotonic() < until:
             run = make_run(settings(place / "save", model, chance.choice([1, 2, 3])))

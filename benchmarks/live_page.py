@@ -31,7 +31,7 @@ from benchmarks.open_page import OpenPage
 from tests.browser.server import Server, start_server, stop_everything
 from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
-from toolkit.runs.events import EventWriter, encode
+from toolkit.runs.events import EventWriter, encode_event
 from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.system.locks import WorkerLock
 
@@ -53,16 +53,16 @@ def told(points: int) -> bytes:
     dice, began = random.Random(7), time.time() - STEP_S * points
     first = {"attempt": 1, "t": began}
     lines = [
-        encode({"n": 1, **first, "kind": "started", "pid": 1}),
-        encode({"n": 2, **first, "kind": "plan", "total_steps": 2 * points, "epochs": 2 * points / 1000}),
-        encode({"n": 3, **first, "kind": "phase", "phase": "training"}),
+        encode_event({"n": 1, **first, "kind": "started", "pid": 1}),
+        encode_event({"n": 2, **first, "kind": "plan", "total_steps": 2 * points, "epochs": 2 * points / 1000}),
+        encode_event({"n": 3, **first, "kind": "phase", "phase": "training"}),
     ]
     for step in range(1, points + 1):
         at = began + STEP_S * step
-        lines.append(encode(log(step + 3, step, at, dice)))
+        lines.append(encode_event(log(step + 3, step, at, dice)))
         if step % (points // 50) == 0:
             seen = {"step": step, "eval_loss": 2 * math.exp(-step / 9000) + 0.3}
-            lines.append(encode({"n": step + 3, "attempt": 1, "t": at, "kind": "eval", **seen}))
+            lines.append(encode_event({"n": step + 3, "attempt": 1, "t": at, "kind": "eval", **seen}))
     return b"".join(lines)
 
 
@@ -71,7 +71,7 @@ def told_run(save_dir: Path, lines: bytes, name: str, *, over: bool, study: str 
     config = Config(save_dir=str(save_dir))
     run = create_run(config, open_table(config.data, save_dir), name=name, study=study)
     run.claim_path.touch()
-    end = encode({"n": 10**9, "attempt": 1, "t": time.time(), "kind": "finished", "step": 1}) if over else b""
+    end = encode_event({"n": 10**9, "attempt": 1, "t": time.time(), "kind": "finished", "step": 1}) if over else b""
     run.events_path.write_bytes(lines + end)
     return run
 

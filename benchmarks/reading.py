@@ -94,13 +94,13 @@ def settings(folder: Path, source: Path) -> Any:
 
 def ours_read(folder: Path, source: Path, count: int) -> Stages:
     """The reading process itself: limits, checks, and the table on disk."""
-    from toolkit.data.readers.read_file import Request, read
+    from toolkit.data.readers.read_file import ReadRequest, read_file_to_table
 
     made, stages = folder / "table", Stages()
     made.mkdir(exist_ok=True)
     kind = {".jsonl": "json"}.get(source.suffix, source.suffix[1:])
-    request = Request(str(source), str(made), kind, "0" * 64, source.name)
-    stages.time("read and checked", lambda: read(request))
+    request = ReadRequest(str(source), str(made), kind, "0" * 64, source.name)
+    stages.time("read and checked", lambda: read_file_to_table(request))
     return stages
 
 
@@ -130,7 +130,7 @@ def ours_tokenise(folder: Path, source: Path, count: int) -> Stages:
     """What a run does with its table, twice: the second time the tokens come from the cache."""
     from toolkit.runs.run_dir import RunDir
     from toolkit.worker.models.load import load_tokenizer
-    from toolkit.worker.tokens.prepared_rows import open_source, read_splits, write_splits
+    from toolkit.worker.tokens.prepared_rows import open_row_source, read_splits, write_splits
 
     stages, config = Stages(), settings(folder, source)
     tokenizer = load_tokenizer(config)
@@ -140,7 +140,7 @@ def ours_tokenise(folder: Path, source: Path, count: int) -> Stages:
         os.link(folder / "table" / "table.parquet", run.source_path)
 
         def prepared(run: RunDir = run) -> Any:
-            write_splits(run, config, open_source(run, config), tokenizer, LENGTH, lambda *_, **__: None)
+            write_splits(run, config, open_row_source(run, config), tokenizer, LENGTH, lambda *_, **__: None)
             return read_splits(run)
 
         train, test = stages.time(stage, prepared)

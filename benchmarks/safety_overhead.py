@@ -67,21 +67,21 @@ class Inside:
 def safety() -> list[tuple[Any, str, Callable[..., Any]]]:
     """Every function that is there for safety alone, with what stands in its place without it."""
     from toolkit.runs.events import EventWriter
-    from toolkit.worker.checkpoints.checkpointed_trainer import Keeper
-    from toolkit.worker.checkpoints.pace import Pace
-    from toolkit.worker.process.stop import Stop
-    from toolkit.worker.training.loss_watch import Explosion, LossWatch
+    from toolkit.worker.checkpoints.checkpointed_trainer import CheckpointWriter
+    from toolkit.worker.checkpoints.pace import CheckpointPace
+    from toolkit.worker.process.stop import StopSignal
+    from toolkit.worker.training.loss_watch import ExplosionDetector, LossWatch
 
     return [
-        (Keeper, "save", lambda self, trainer: None),
+        (CheckpointWriter, "save", lambda self, trainer: None),
         (os, "fsync", lambda handle: None),
         (EventWriter, "reserve", lambda self: None),
         (LossWatch, "see", lambda self, loss, step: None),
         (LossWatch, "first", lambda self: None),
-        (Explosion, "see", lambda self, loss: False),
-        (Pace, "due", lambda self, step: False),
-        (Pace, "due_before", lambda self, seconds: False),
-        (Stop, "asked", lambda self: False),
+        (ExplosionDetector, "see", lambda self, loss: False),
+        (CheckpointPace, "due", lambda self, step: False),
+        (CheckpointPace, "due_before", lambda self, seconds: False),
+        (StopSignal, "asked", lambda self: False),
     ]
 
 
@@ -96,14 +96,14 @@ def arranged(safe: bool, inside: Inside) -> Iterator[None]:
 def once(save_dir: Path, epochs: int, safe: bool, rows: int | None = None) -> dict[str, float]:
     """One training: its wall-clock and processor seconds, checkpoints, and seconds inside the safety's code."""
     from toolkit.worker.training import session
-    from toolkit.worker.training.attempt import Training
+    from toolkit.worker.training.attempt import TrainingAttempt
 
     training = {"training_args": {"num_train_epochs": epochs}, "pinned_rows": 0}
     data = {} if rows is None else {"train_size": rows, "test_size": 8}
     config = Config.model_validate({"save_dir": str(save_dir), "data": data, "training": training})
     run = create_run(config, open_table(config.data, save_dir))
     seconds: dict[str, float] = {}
-    fit, inside = Training.fit, Inside()
+    fit, inside = TrainingAttempt.fit, Inside()
 
     def timed(self: Any) -> None:
         with arranged(safe, inside):
@@ -111,18 +111,18 @@ def once(save_dir: Path, epochs: int, safe: bool, rows: int | None = None) -> di
             fit(self)
             seconds.update(wall=time.perf_counter() - began, cpu=time.process_time() - used)
 
-    unscored = patch.object(session, "_scored", lambda session, *_: session_end(session))
-    with patch.object(Training, "fit", timed), unscored:
+    unscored = patch.object(session, "_answer_test_rows", lambda session, *_: session_end(session))
+    with patch.object(TrainingAttempt, "fit", timed), unscored:
         code, events = train_here(run)
     assert code == 0, events[-1]
     return {**seconds, "checkpoints": len(events_of(run, "saved")), "inside": inside.seconds}
 
 
 def session_end(session: Any) -> Any:
-    from toolkit.worker.training.session_context import End
+    from toolkit.worker.training.session_context import SessionEnd
 
     del session
-    return End("finished", 0)
+    return SessionEnd("finished", 0)
 
 
 def spread(numbers: Sequence[float]) -> dict[str, float]:

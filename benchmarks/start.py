@@ -29,7 +29,7 @@ from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, create_run
-from toolkit.services.spare_process import Spare
+from toolkit.services.spare_process import SpareProcess
 
 NEVER = 10**9
 
@@ -38,7 +38,7 @@ def carry_out(supervisor: Supervisor, config: Config, table: Any) -> tuple[float
     """(seconds from the queue to the first logged loss, hash of the adapter) of one run that a thread supervises."""
     queued = time.time()
     run = create_run(config, table)
-    supervisor.look_now()
+    supervisor.check_now()
     while not (found := events(run)) or found[-1]["kind"] not in ("finished", "failed"):
         time.sleep(0.5)
     if found[-1]["kind"] == "failed":
@@ -52,7 +52,7 @@ def events(run: RunDir) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.events_path.read_text().splitlines()] if run.events_path.exists() else []
 
 
-def wait_for(spare: Spare) -> dict[str, float]:
+def wait_for(spare: SpareProcess) -> dict[str, float]:
     """What the spare holds once it is ready. private: memory that no fork shares and no other process has mapped."""
     spare._not_before = 0.0
     while (server := spare.ready_server()) is None:

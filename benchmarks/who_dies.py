@@ -28,9 +28,9 @@ from playwright.sync_api import Playwright, sync_playwright
 from tests.browser.server import CHROMIUM, FLAGS, Server, open_window, start_server, stop_everything
 from tests.conftest import make_tiny_model
 from tests.fakes.training import draft, events_of, make_run
-from toolkit.runs.run_dir import RunDir, request_stop
-from toolkit.runs.status import read_status
-from toolkit.system.locks import read_holder, try_lock
+from toolkit.runs.run_dir import RunDir, request_run_stop
+from toolkit.runs.status import read_run_status
+from toolkit.system.locks import read_lock_holder, try_lock
 
 FAULTS = Path(__file__).resolve().parent.parent / "tests" / "fakes" / "faults"
 VICTIMS = ("worker", "app", "both", "browser")
@@ -56,7 +56,7 @@ class World:
         self._browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         self.app: Server = self.opened()
         undisturbed = self.new_run(None)
-        self.until(lambda: read_status(undisturbed).explained, "the first run did not end")
+        self.until(lambda: read_run_status(undisturbed).explained, "the first run did not end")
         self.expected = weights(undisturbed)
 
     def opened(self) -> Server:
@@ -89,7 +89,7 @@ class World:
             window.page.get_by_role("button", name="Stop", exact=True).click()
             self.until(run.stop_path.exists, "the press of Stop did not arrive")
         elif moment == "stopping":
-            request_stop(run)
+            request_run_stop(run)
         if window:
             window.page.get_by_role("button", name="Use these settings again").wait_for()
             window.die()
@@ -101,11 +101,13 @@ class World:
         (holding.path / "go").touch()
         if victim in ("app", "both"):
             self.app = self.opened()
-        self.until(lambda: read_status(run).explained and read_status(holding).explained, f"{read_status(run)}")
+        self.until(
+            lambda: read_run_status(run).explained and read_run_status(holding).explained, f"{read_run_status(run)}"
+        )
         return self.judge(victim, moment, run, holding)
 
     def judge(self, victim: str, moment: str, run: RunDir, holding: RunDir) -> str:
-        status = read_status(run)
+        status = read_run_status(run)
         if status.state != ("stopped" if moment == "stopping" else "finished"):
             return f"it is {status.state}: {status.message}"
         attempts = [event["attempt"] for event in events_of(holding, "started")]
@@ -129,7 +131,7 @@ def weights(run: RunDir) -> str:
 
 
 def kill_worker(run: RunDir) -> None:
-    holder = read_holder(run.lock_path)
+    holder = read_lock_holder(run.lock_path)
     assert holder is not None
     os.kill(holder.pid, signal.SIGKILL)
 

@@ -24,7 +24,7 @@ from toolkit.services import warm_client
 
 def seconds(save_dir: Path, body: dict[str, Any]) -> float:
     began = time.perf_counter()
-    value = warm_client.ask(save_dir, "xray", body)
+    value = warm_client.ask_warm_worker(save_dir, "xray", body)
     assert value["usable"], value
     return time.perf_counter() - began
 
@@ -59,7 +59,7 @@ def main() -> None:
         try:
             found = measured(save_dir, chosen.rounds)
         finally:
-            warm_client.stop(save_dir)
+            warm_client.stop_warm_worker(save_dir)
     print(json.dumps(found, indent=1))
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")

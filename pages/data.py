@@ -5,58 +5,58 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.data.read_options import UnreadableError
-from toolkit.data.storage.background_open import StillOpening
+from toolkit.data.storage.background_open import StillOpeningError
 from toolkit.ui.data import opening_view, split_view, table_view
-from toolkit.ui.data.doctor_view import doctor, pointer
+from toolkit.ui.data.doctor_view import show_data_checks, show_findings_link
 from toolkit.ui.data.next_step import data_missing
-from toolkit.ui.data.reading_view import other_ways, ways_out
-from toolkit.ui.data.source_view import reread, source_line, source_picker
-from toolkit.ui.data.test_rows_view import split_settings
-from toolkit.ui.data.version_view import version_line
+from toolkit.ui.data.reading_view import offer_read_options, show_other_read_options
+from toolkit.ui.data.source_view import choose_source, reread_dataset, show_source_line
+from toolkit.ui.data.test_rows_view import show_split_settings
+from toolkit.ui.data.version_view import show_version_line
 from toolkit.ui.elements.error_boundary import show_error
-from toolkit.ui.elements.scroll import scroll_if_asked
+from toolkit.ui.elements.scroll import scroll_if_requested
 from toolkit.ui.examples import conversation_view
 from toolkit.ui.frame import page
-from toolkit.ui.frame.first_visit import hero
+from toolkit.ui.frame.first_visit import show_first_visit
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.current_dataset import config_of
+from toolkit.ui.workspace.current_dataset import config_with_data
 
-with page.page(
+with page.page_frame(
     "data", "What the model will learn from: a table, and two templates that turn each row into an example."
 ):
-    hero()
+    show_first_visit()
     st.subheader("Dataset", anchor=False)
-    source_picker()
-    table = workspace.table()
+    choose_source()
+    table = workspace.current_table()
     missing = data_missing(table)
     error = workspace.table_error()
-    if isinstance(error, StillOpening):
-        opening_view.going(error.opening)
+    if isinstance(error, StillOpeningError):
+        opening_view.show_opening_progress(error.opening)
     elif error is not None:
         show_error(error)
         if isinstance(error, UnreadableError):
-            ways_out(error.offers, reread)
+            offer_read_options(error.offers, reread_dataset)
     if table is not None:
         with st.container(key="dataset"):
             with st.container(horizontal=True, vertical_alignment="center"):
-                source_line(table.label, table.rows, len(table.columns))
-                version_line(table, "dataset")
-                pointer(table)
-            table_view.notices(table)
-            other_ways(table, reread)
-            table_view.table_preview(table)
+                show_source_line(table.label, table.rows, len(table.columns))
+                show_version_line(table, "dataset")
+                show_findings_link(table)
+            table_view.show_table_notices(table)
+            show_other_read_options(table, reread_dataset)
+            table_view.show_table(table)
 
         st.subheader("Examples", anchor=False)
-        conversation_view.workbench(table)
+        conversation_view.show_examples(table)
 
         st.subheader("Train and test", anchor=False)
-        config = config_of(workspace.draft()["data"])
-        problems = split_view.problems(table, config) if config else []
-        split_settings(table, config, problems)
+        config = config_with_data(workspace.current_draft()["data"])
+        problems = split_view.split_problems(table, config) if config else []
+        show_split_settings(table, config, problems)
         if config is not None:
-            split_view.split_bar(table, config)
+            split_view.show_split_bar(table, config)
 
         st.subheader("Checks", anchor=False)
-        doctor(table)
-        scroll_if_asked()
-    page.next_step("configure", "Configure the training", missing)
+        show_data_checks(table)
+        scroll_if_requested()
+    page.show_next_step("configure", "Configure the training", missing)

@@ -5,26 +5,26 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.runs.run_dir import list_runs
-from toolkit.ui.evaluate.evaluate_view import evaluate
+from toolkit.ui.evaluate.evaluate_view import draw_evaluate_page
 from toolkit.ui.frame import page
-from toolkit.ui.frame.first_visit import hero
-from toolkit.ui.frame.status_strip import living
+from toolkit.ui.frame.first_visit import show_first_visit
+from toolkit.ui.frame.status_strip import list_live_runs
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.run_entries import entries
+from toolkit.ui.workspace.run_entries import read_run_entries
 
-with page.page("evaluate"):
-    found, _ = entries(list_runs(workspace.save_dir()))
+with page.page_frame("evaluate"):
+    found, _ = read_run_entries(list_runs(workspace.current_save_dir()))
     usable = [entry for entry in found if entry.status.adapter_ready]
     if usable:
-        evaluate(usable, found)
-        page.next_step("playground", "Talk to it in the playground")
-    elif living():
+        draw_evaluate_page(usable, found)
+        page.show_next_step("playground", "Talk to it in the playground")
+    elif list_live_runs():
         with st.container(border=True):
             st.markdown("##### :material/balance: Nothing to judge yet")
             st.markdown("A run is being trained: when it has finished, you see here whether it is better.")
             if st.button("Watch it", type="primary", icon=":material/show_chart:"):
-                page.go("runs")
+                page.go_to_page("runs")
     else:
         st.caption("Here you see whether a run is better than its base model. No run has finished yet.")
-        hero()
-        page.next_step("data", "Choose data of your own")
+        show_first_visit()
+        page.show_next_step("data", "Choose data of your own")

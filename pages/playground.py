@@ -6,25 +6,25 @@ import streamlit as st
 
 from toolkit.runs.run_dir import list_runs
 from toolkit.ui.frame import page
-from toolkit.ui.frame.first_visit import hero
-from toolkit.ui.frame.status_strip import living
-from toolkit.ui.playground.playground_view import playground
+from toolkit.ui.frame.first_visit import show_first_visit
+from toolkit.ui.frame.status_strip import list_live_runs
+from toolkit.ui.playground.playground_view import draw_playground
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.run_entries import entries
+from toolkit.ui.workspace.run_entries import read_run_entries
 
-with page.page("playground"):
-    found, _ = entries(list_runs(workspace.save_dir()))
+with page.page_frame("playground"):
+    found, _ = read_run_entries(list_runs(workspace.current_save_dir()))
     usable = [entry for entry in found if entry.status.adapter_ready]
     if usable:
-        playground(usable, found)
-        page.next_step("configure", "Change a setting and train again")
-    elif living():
+        draw_playground(usable, found)
+        page.show_next_step("configure", "Change a setting and train again")
+    elif list_live_runs():
         with st.container(border=True):
             st.markdown("##### :material/forum: Nobody to talk to yet")
             st.markdown("A run is being trained: when it has finished, you talk to it here.")
             if st.button("Watch it", type="primary", icon=":material/show_chart:"):
-                page.go("runs")
+                page.go_to_page("runs")
     else:
         st.caption("Here you talk to what a run has learned, beside its base model. No run has finished yet.")
-        hero()
-        page.next_step("data", "Choose data of your own")
+        show_first_visit()
+        page.show_next_step("data", "Choose data of your own")

@@ -7,38 +7,38 @@ import streamlit as st
 from toolkit.runs.run_dir import list_runs
 from toolkit.ui.data.next_step import playground_missing
 from toolkit.ui.elements.error_boundary import show_error
-from toolkit.ui.elements.scroll import scroll_if_asked
+from toolkit.ui.elements.scroll import scroll_if_requested
 from toolkit.ui.frame import page
-from toolkit.ui.frame.first_visit import hero
-from toolkit.ui.playground.engine_bar import loaded_beside_training
-from toolkit.ui.runs.export_view import export_section
-from toolkit.ui.runs.queue_view import queue_panel
-from toolkit.ui.runs.run_actions import action_row
-from toolkit.ui.runs.run_settings import settings_view
-from toolkit.ui.runs.run_table import live_table
-from toolkit.ui.runs.run_view import live_view
+from toolkit.ui.frame.first_visit import show_first_visit
+from toolkit.ui.playground.engine_bar import draw_engine_memory_note
+from toolkit.ui.runs.export_view import draw_export_section
+from toolkit.ui.runs.queue_view import draw_queue_panel
+from toolkit.ui.runs.run_actions import draw_run_actions
+from toolkit.ui.runs.run_settings import draw_run_settings
+from toolkit.ui.runs.run_table import draw_live_run_table
+from toolkit.ui.runs.run_view import draw_live_run
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.run_chooser import run_chooser
-from toolkit.ui.workspace.run_entries import entries
+from toolkit.ui.workspace.run_chooser import choose_shown_run
+from toolkit.ui.workspace.run_entries import read_run_entries
 
-with page.page("runs"):
-    found, broken = entries(list_runs(workspace.save_dir()))
-    hero()
+with page.page_frame("runs"):
+    found, broken = read_run_entries(list_runs(workspace.current_save_dir()))
+    show_first_visit()
     if found:
-        chosen = run_chooser(found, "Run")
-        loaded_beside_training()
-        live_view(chosen.run)
-        action_row(chosen.run)
+        chosen = choose_shown_run(found, "Run")
+        draw_engine_memory_note()
+        draw_live_run(chosen.run)
+        draw_run_actions(chosen.run)
         if chosen.status.adapter_ready:
-            export_section(chosen.run)
+            draw_export_section(chosen.run)
         with st.expander("Settings of this run", icon=":material/tune:"):
-            settings_view(chosen.run, found)
-        queue_panel()
+            draw_run_settings(chosen.run, found)
+        draw_queue_panel()
         st.subheader("All runs", anchor=False)
-        live_table(found, chosen.run.id)
-        page.next_step("playground", "Talk to it in the playground", playground_missing(chosen.status))
-        scroll_if_asked()
+        draw_live_run_table(found, chosen.run.id)
+        page.show_next_step("playground", "Talk to it in the playground", playground_missing(chosen.status))
+        scroll_if_requested()
     else:
-        page.next_step("data", "Choose data of your own")
+        page.show_next_step("data", "Choose data of your own")
     for error in broken:
         show_error(error)

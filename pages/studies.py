@@ -5,10 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.ui.frame import page
-from toolkit.ui.runs.study_view import studies, study_live
+from toolkit.ui.runs.study_view import draw_live_study, list_studies
 
-with page.page("studies"):
-    found = studies()
+with page.page_frame("studies"):
+    found = list_studies()
     if not found:
         with st.container(border=True):
             st.markdown("##### :material/science: No study yet")
@@ -17,9 +17,9 @@ with page.page("studies"):
                 "served best. On the Configure page, switch **use ablate** on and give a setting more than one value."
             )
             if st.button("Set up a study", type="primary", icon=":material/tune:"):
-                page.go("configure")
+                page.go_to_page("configure")
     else:
         names = list(found)
         name = st.selectbox("Study", names, key="study", bind="query-params")
-        study_live(found[name if name in found else names[0]])
-        page.next_step("runs", "See its runs one by one")
+        draw_live_study(found[name if name in found else names[0]])
+        page.show_next_step("runs", "See its runs one by one")

@@ -14,9 +14,9 @@ from pydantic import BaseModel, FilePath
 from toolkit import config as schema
 from toolkit.config import Config
 from toolkit.errors import ConfigError
-from toolkit.settings.draft import default_draft, put
-from toolkit.settings.import_export import read
-from toolkit.settings.validation import parse, validate
+from toolkit.settings.draft import default_draft, replace_setting
+from toolkit.settings.import_export import import_settings
+from toolkit.settings.validation import parse_draft, validate_draft
 
 HfModelPath = str
 SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
@@ -195,7 +195,7 @@ def test_added_fields_keep_old_files_valid() -> None:
 
 
 def test_the_defaults_are_a_config() -> None:
-    config, problems = validate({})
+    config, problems = validate_draft({})
     assert config == Config()
     assert problems == []
 
@@ -227,24 +227,24 @@ def test_the_defaults_are_a_config() -> None:
 def test_what_cannot_be_used_is_reported_under_each_of_its_fields(settings: dict[str, Any], paths: set[str]) -> None:
     draft = default_draft()
     for path, value in settings.items():
-        draft = put(draft, path, value)
-    config, problems = validate(draft)
+        draft = replace_setting(draft, path, value)
+    config, problems = validate_draft(draft)
     assert config is None
     assert {problem.path for problem in problems if problem.severity == "error"} == paths
     assert all(problem.message for problem in problems)
 
 
 def test_all_errors_come_at_once_contradictions_included() -> None:
-    draft = put(put(default_draft(), "lora.r", 0), "training.training_args.bf16", True)
-    draft = put(draft, "training.training_args.fp16", True)
-    paths = {problem.path for problem in validate(draft)[1]}
+    draft = replace_setting(replace_setting(default_draft(), "lora.r", 0), "training.training_args.bf16", True)
+    draft = replace_setting(draft, "training.training_args.fp16", True)
+    paths = {problem.path for problem in validate_draft(draft)[1]}
     assert paths >= {"lora.r", "training.training_args.bf16", "training.training_args.fp16"}
 
 
 def test_one_row_and_the_whole_are_kept_apart() -> None:
-    assert parse({"data": {"train_size": 1, "test_size": 1}}).data.train_size == 1
-    assert isinstance(parse({"data": {"train_size": "12"}}).data.train_size, int)
-    assert validate({"data": {"train_size": 1.0}})[0] is None
+    assert parse_draft({"data": {"train_size": 1, "test_size": 1}}).data.train_size == 1
+    assert isinstance(parse_draft({"data": {"train_size": "12"}}).data.train_size, int)
+    assert validate_draft({"data": {"train_size": 1.0}})[0] is None
 
 
 # What files of the original toolkit look like: every value that its defaults and its starter file hold.
@@ -297,7 +297,7 @@ inference: {max_new_tokens: 1024, use_cache: true, do_sample: true, top_p: 0.9, 
 
 
 def test_a_file_of_the_original_toolkit_loads() -> None:
-    config = parse(read(OLD_FILE).draft)
+    config = parse_draft(import_settings(OLD_FILE).draft)
     assert config.model.bitsandbytes.bnb_4bit_compute_dtype == "bfloat16"
     assert config.model.device_map is None
     assert config.lora.target_modules == ["all-linear"]
@@ -305,7 +305,10 @@ def test_a_file_of_the_original_toolkit_loads() -> None:
 
 
 def test_a_file_without_the_quantization_block_loads() -> None:
-    assert parse(read("model: {quantize: true, bitsandbytes: }").draft).model.bitsandbytes.load_in_4bit is True
+    assert (
+        parse_draft(import_settings("model: {quantize: true, bitsandbytes: }").draft).model.bitsandbytes.load_in_4bit
+        is True
+    )
 
 
 @pytest.mark.parametrize(
@@ -322,7 +325,7 @@ def test_a_file_without_the_quantization_block_loads() -> None:
 )
 def test_what_no_longer_fits_names_the_field_and_the_remedy(addition: dict[str, Any], path: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        read(yaml.safe_dump(addition))
+        import_settings(yaml.safe_dump(addition))
     (problem,) = caught.value.problems
     assert problem.path == path
     assert remedy in problem.hint
@@ -331,8 +334,8 @@ def test_what_no_longer_fits_names_the_field_and_the_remedy(addition: dict[str, 
 def test_a_path_is_kept_as_written_whether_it_exists_or_not(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("a,b\n1,2\n")
-    assert str(parse({"data": {"path": str(file)}}).data.path) == str(file)
-    assert parse({"data": {"path": "yahma/alpaca-cleaned"}}).data.path == "yahma/alpaca-cleaned"
+    assert str(parse_draft({"data": {"path": str(file)}}).data.path) == str(file)
+    assert parse_draft({"data": {"path": "yahma/alpaca-cleaned"}}).data.path == "yahma/alpaca-cleaned"
 
 
 # one wrong value for every kind of field: what the user reads, and that no word of a library is in it
@@ -365,7 +368,7 @@ def test_what_is_wrong_is_said_in_plain_words(path: str, value: object, message:
     for name in parents:
         here = here[name]
     here[leaf] = value
-    config, problems = validate(draft)
+    config, problems = validate_draft(draft)
     assert config is None
     assert [(problem.path, problem.message) for problem in problems] == [(path, message)]
 
@@ -373,5 +376,5 @@ def test_what_is_wrong_is_said_in_plain_words(path: str, value: object, message:
 @pytest.mark.parametrize("layers", [True, [True], [0, False]])
 def test_a_switch_is_no_layer(layers: object) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse({"lora": {"layers_to_transform": layers, "target_modules": ["q_proj"]}})
+        parse_draft({"lora": {"layers_to_transform": layers, "target_modules": ["q_proj"]}})
     assert any("ust not be true or false" in problem.message for problem in caught.value.problems)

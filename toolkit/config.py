@@ -17,8 +17,8 @@ from pydantic_core import PydanticCustomError
 
 from toolkit.errors import Problem
 from toolkit.field_types import (
+    ACCEPTABLE_HARD_STOPS,
     BIASES,
-    FAULTS,
     OPTIMIZERS,
     QUANT_TYPES,
     SCHEDULERS,
@@ -27,18 +27,18 @@ from toolkit.field_types import (
     CodecName,
     DataPath,
     HfModelPath,
-    Index,
+    LayerIndex,
     ModuleName,
-    Name,
-    Section,
-    Size,
-    Template,
-    all_linear,
+    RowShareOrCount,
+    SettingsSection,
+    ShortText,
+    TemplateText,
     check_device_map,
-    dtype_name,
     each_of,
-    number_from_text,
+    normalize_dtype,
     one_of,
+    parse_number_text,
+    wrap_all_linear,
 )
 
 SCHEMA_VERSION = 1
@@ -48,7 +48,7 @@ BUNDLED = "bundled:"
 """Prefix of a dataset or a model that ships with the toolkit, e.g. "bundled:demo-model". No hub id has a colon."""
 
 
-class AblationConfig(Section):
+class AblationConfig(SettingsSection):
     """Represents the configuration for ablation studies."""
 
     use_ablate: Optional[bool] = Field(False, description="Flag to enable ablation")
@@ -57,20 +57,20 @@ class AblationConfig(Section):
     )
 
 
-class DataConfig(Section):
+class DataConfig(SettingsSection):
     """Represents the configuration for data ingestion."""
 
     file_type: Literal["json", "csv", "huggingface"] = Field("csv", description="File type")
     path: DataPath = Field(BUNDLED + "orders.csv", description="Path to the file or HuggingFace model")
-    prompt: Template = Field("{message}", description="Prompt for the model. Use {} brackets for column name")
-    prompt_stub: Template = Field(
+    prompt: TemplateText = Field("{message}", description="Prompt for the model. Use {} brackets for column name")
+    prompt_stub: TemplateText = Field(
         "{answer}",
         description="Stub for the prompt; this is injected during training. Use {} brackets for column name",
     )
-    train_size: Annotated[Optional[Size], BeforeValidator(number_from_text)] = Field(
+    train_size: Annotated[Optional[RowShareOrCount], BeforeValidator(parse_number_text)] = Field(
         0.8, description="Size of the training set; float for proportion and int for # of examples"
     )
-    test_size: Annotated[Optional[Size], BeforeValidator(number_from_text)] = Field(
+    test_size: Annotated[Optional[RowShareOrCount], BeforeValidator(parse_number_text)] = Field(
         0.2, description="Size of the test set; float for proportion and int for # of examples"
     )
     train_test_split_seed: int = Field(
@@ -81,11 +81,11 @@ class DataConfig(Section):
         "the same across runs",
     )
     # added
-    accepted: Optional[List[Name]] = Field(None, description="Hard stops that you have looked at and mean")
+    accepted: Optional[List[ShortText]] = Field(None, description="Hard stops that you have looked at and mean")
     use_chat_template: Optional[bool] = Field(
         None, description="Wrap prompt and completion in the tokenizer's chat template; empty means: when it has one"
     )
-    messages: Optional[Name] = Field(
+    messages: Optional[ShortText] = Field(
         None,
         description="Column that holds whole conversations (lists of role and content): every answer of the assistant "
         "is learned, and the two templates are not used",
@@ -102,7 +102,7 @@ class DataConfig(Section):
     delimiter: Optional[Character] = Field(
         None, description="Character between the cells of a CSV file; empty means: find out"
     )
-    rows_from: Optional[Name] = Field(
+    rows_from: Optional[ShortText] = Field(
         None, description="Key of the list that holds the rows, in a JSON file with several lists"
     )
     flatten: Optional[bool] = Field(
@@ -115,10 +115,10 @@ class DataConfig(Section):
         False, description="Replace what is no character by U+FFFD and take NUL characters out, instead of refusing"
     )
 
-    _accepted = field_validator("accepted")(each_of(FAULTS))
+    _accepted = field_validator("accepted")(each_of(ACCEPTABLE_HARD_STOPS))
 
 
-class BitsAndBytesConfig(Section):
+class BitsAndBytesConfig(SettingsSection):
     """Represents the configuration for BitsAndBytes quantization."""
 
     load_in_8bit: Optional[bool] = Field(False, description="Enable 8-bit quantization with LLM.int8()")
@@ -146,11 +146,11 @@ class BitsAndBytesConfig(Section):
         "quantized again",
     )
 
-    _dtype = field_validator("bnb_4bit_compute_dtype", mode="before")(dtype_name)
+    _dtype = field_validator("bnb_4bit_compute_dtype", mode="before")(normalize_dtype)
     _quant_type = field_validator("bnb_4bit_quant_type")(one_of(QUANT_TYPES))
 
 
-class ModelConfig(Section):
+class ModelConfig(SettingsSection):
     """Represents the configuration for the model."""
 
     hf_model_ckpt: Optional[HfModelPath] = Field(
@@ -165,7 +165,7 @@ class ModelConfig(Section):
     _device_map = field_validator("device_map", mode="before")(check_device_map)
 
 
-class LoraConfig(Section):
+class LoraConfig(SettingsSection):
     """Represents the configuration for LoRA (Low-Rank Adaptation)."""
 
     r: Optional[int] = Field(16, ge=1, le=4096, description="Lora rank")
@@ -183,15 +183,17 @@ class LoraConfig(Section):
         None,
         description="List of modules apart from LoRA layers to be set as trainable and saved in the final checkpoint",
     )
-    layers_to_transform: Optional[Union[List[Index], Index]] = Field(None, description="The layer indexes to transform")
+    layers_to_transform: Optional[Union[List[LayerIndex], LayerIndex]] = Field(
+        None, description="The layer indexes to transform"
+    )
     layers_pattern: Optional[ModuleName] = Field(None, description="The layer pattern name")
 
-    _all_linear = field_validator("target_modules", mode="before")(all_linear)
+    _all_linear = field_validator("target_modules", mode="before")(wrap_all_linear)
     _task_type = field_validator("task_type")(one_of(TASK_TYPES))
     _bias = field_validator("bias")(one_of(BIASES))
 
 
-class TrainingArgs(Section):
+class TrainingArgs(SettingsSection):
     """Represents the training arguments."""
 
     num_train_epochs: Optional[int] = Field(2, ge=1, le=10_000, description="Number of training epochs")
@@ -228,7 +230,7 @@ class TrainingArgs(Section):
     _scheduler = field_validator("lr_scheduler_type")(one_of(SCHEDULERS))
 
 
-class SftArgs(Section):
+class SftArgs(SettingsSection):
     """Represents the arguments for Supervised Fine-Tuning (SFT)."""
 
     max_seq_length: Optional[int] = Field(256, ge=8, le=1_048_576, description="Maximum sequence length")
@@ -247,13 +249,13 @@ class SftArgs(Section):
     )
 
 
-class TrainingConfig(Section):
+class TrainingConfig(SettingsSection):
     """Represents the configuration for training."""
 
     training_args: TrainingArgs = Field(default_factory=lambda: TrainingArgs(), description="Training arguments")
     sft_args: SftArgs = Field(default_factory=lambda: SftArgs(), description="SFT arguments")
     # added
-    pinned_prompts: Optional[List[Template]] = Field(
+    pinned_prompts: Optional[List[TemplateText]] = Field(
         None, max_length=10, description="Prompts that the run answers at every evaluation, to see the answers change"
     )
     pinned_rows: int = Field(
@@ -261,7 +263,7 @@ class TrainingConfig(Section):
     )
 
 
-class InferenceConfig(Section):
+class InferenceConfig(SettingsSection):
     """Represents the configuration for inference."""
 
     max_new_tokens: Optional[int] = Field(128, ge=1, le=1_048_576, description="Maximum new tokens")
@@ -274,7 +276,7 @@ class InferenceConfig(Section):
     top_k: Optional[int] = Field(50, ge=0, description="top-k sampling")
 
 
-class Config(Section):
+class Config(SettingsSection):
     """Represents the overall configuration for the toolkit."""
 
     save_dir: Optional[HfModelPath] = Field("./experiments", description="Folder to save to")
@@ -299,7 +301,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Config:
-        found = contradictions(self)
+        found = find_contradictions(self)
         if found:
             # the problems travel in ctx, so that validation.py can put each under its own field
             raise PydanticCustomError(
@@ -310,7 +312,7 @@ class Config(Section):
         return self
 
 
-def contradictions(config: Config) -> list[Problem]:
+def find_contradictions(config: Config) -> list[Problem]:
     """Every pair of settings that can't both hold, each reported under each of its fields."""
     args, bnb = config.training.training_args, config.model.bitsandbytes
     found: list[Problem] = []
@@ -328,7 +330,7 @@ def contradictions(config: Config) -> list[Problem]:
         found.append(
             Problem("model.quantize", "Quantization is on, but neither 8-bit nor 4-bit is.", "Switch one of them on.")
         )
-    found.extend(_lora_contradictions(config))
+    found.extend(_find_lora_contradictions(config))
     if config.inference.do_sample and config.inference.temperature == 0:
         found.append(
             Problem("inference.temperature", "Sampling can't use temperature 0.", "Raise it, or switch sampling off.")
@@ -345,7 +347,7 @@ def contradictions(config: Config) -> list[Problem]:
     return found
 
 
-def _lora_contradictions(config: Config) -> list[Problem]:
+def _find_lora_contradictions(config: Config) -> list[Problem]:
     lora = config.lora
     found: list[Problem] = []
     if lora.layers_pattern is not None and lora.layers_to_transform is None:

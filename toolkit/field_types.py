@@ -30,7 +30,7 @@ TASK_TYPES = ("CAUSAL_LM",)
 QUANT_TYPES = ("nf4", "fp4")
 
 
-DTYPES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
+DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
 
 
 COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
@@ -54,12 +54,12 @@ SCHEDULERS = (
 )  # fmt: skip
 
 
-MOST_NAME, MOST_PATH = 255, 3_900
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 3_900
 """Bytes of one name in a path, and of a whole path with room for what is kept below it: what systems can look up."""
 
 
 # The hard stops that a person may accept (toolkit/data/examples/hard_stops.py); a test compares them.
-FAULTS = (
+ACCEPTABLE_HARD_STOPS = (
     "prompt_too_long", "nothing_trained", "double_bos", "end_untrained", "placeholder", "boundary_merged",
     "template_twice",
 )  # fmt: skip
@@ -90,11 +90,11 @@ def each_of(words: Sequence[str]) -> Callable[[list[str] | None], list[str] | No
     return check
 
 
-def dtype_name(value: Any) -> Any:
+def normalize_dtype(value: Any) -> Any:
     """ "bf16" and "torch.bfloat16", which the original's own examples used, mean "bfloat16"."""
     if isinstance(value, str):
         value = value.removeprefix("torch.")
-        value = DTYPES.get(value, value)
+        value = DTYPE_ALIASES.get(value, value)
         one_of(COMPUTE_DTYPES)(value)
     return value
 
@@ -114,12 +114,12 @@ def check_device_map(value: Any) -> Any:
     return value
 
 
-def path_fault(text: str) -> str:
+def find_path_error(text: str) -> str:
     """Why this is a path on no disk, or "": asking the system whether it exists would itself fail."""
     if "\0" in text:
         return "A path has no NUL character"
     longest = max(len(part.encode(errors="replace")) for part in text.split("/"))
-    if longest > MOST_NAME or len(str(Path(text).absolute()).encode(errors="replace")) > MOST_PATH:
+    if longest > MAX_NAME_BYTES or len(str(Path(text).absolute()).encode(errors="replace")) > MAX_PATH_BYTES:
         return "This is too long for a path, or for a name in one"
     try:
         Path(text).expanduser()
@@ -128,48 +128,48 @@ def path_fault(text: str) -> str:
     return ""
 
 
-def path_text(value: Any) -> Any:
+def check_path_text(value: Any) -> Any:
     """A validator: a PydanticCustomError for text that has a `path_fault`."""
-    fault = path_fault(value) if isinstance(value, str) else ""
+    fault = find_path_error(value) if isinstance(value, str) else ""
     if fault:
         raise PydanticCustomError("path_text", "{fault}", {"fault": fault})
     return value
 
 
-def all_linear(value: Any) -> Any:
+def wrap_all_linear(value: Any) -> Any:
     """Later files of the original write the bare word "all-linear" where the schema has a list."""
     return [value] if value == "all-linear" else value
 
 
-def no_bool(value: Any) -> Any:
+def reject_bool(value: Any) -> Any:
     """A validator: pydantic would read True as 1, also inside a list."""
     if isinstance(value, bool):
         raise PydanticCustomError("no_bool", "must not be true or false")
     return value
 
 
-HfModelPath = Annotated[str, BeforeValidator(path_text), StringConstraints(min_length=1, max_length=4096)]
+HfModelPath = Annotated[str, BeforeValidator(check_path_text), StringConstraints(min_length=1, max_length=4096)]
 
 
-DataPath = Annotated[Union[FilePath, HfModelPath], BeforeValidator(path_text)]
+DataPath = Annotated[Union[FilePath, HfModelPath], BeforeValidator(check_path_text)]
 
 
 ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-Template = Annotated[str, StringConstraints(max_length=20_000)]
+TemplateText = Annotated[str, StringConstraints(max_length=20_000)]
 
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 CodecName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 Character = Annotated[str, StringConstraints(min_length=1, max_length=1)]
-Index = Annotated[int, Field(ge=0), BeforeValidator(no_bool)]
+LayerIndex = Annotated[int, Field(ge=0), BeforeValidator(reject_bool)]
 
 
-Size = Union[Annotated[float, Field(gt=0, lt=1)], Annotated[int, Field(ge=1, strict=True)]]
+RowShareOrCount = Union[Annotated[float, Field(gt=0, lt=1)], Annotated[int, Field(ge=1, strict=True)]]
 
 
-def number_from_text(value: Any) -> Any:
+def parse_number_text(value: Any) -> Any:
     """Keep 1 (one row) and 1.0 (not a fraction) apart, also when they arrive as text."""
     if not isinstance(value, str):
         return value
@@ -185,11 +185,11 @@ def _takes_bool(annotation: Any) -> bool:
     return annotation is bool
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         takes = _takes_bool(cls.model_fields[str(info.field_name)].annotation)
-        return value if takes else no_bool(value)  # train_size=True became one row in the original
+        return value if takes else reject_bool(value)  # train_size=True became one row in the original

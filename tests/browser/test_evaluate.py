@@ -15,8 +15,8 @@ from tests.browser.server import Server
 from tests.fakes.engine_runs import write_adapter, write_checkpoint
 from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
-from toolkit.evaluation.statistics.verdict import OPENINGS
-from toolkit.export.export_state import export_state, folder_of
+from toolkit.evaluation.statistics.verdict import VERDICT_SENTENCES
+from toolkit.export.export_state import export_folder, read_export_state
 from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import RunDir, create_run
 
@@ -68,7 +68,7 @@ def test_one_click_from_the_run_to_the_verdict(page: Page, server: Server, run: 
     expect(page.get_by_role("heading", name="Evaluate", exact=True)).to_be_visible()
     page.reload()
     verdict = page.get_by_role("heading").filter(
-        has_text=re.compile("|".join(text.split("{}")[0] for text in OPENINGS.values()))
+        has_text=re.compile("|".join(text.split("{}")[0] for text in VERDICT_SENTENCES.values()))
     )
     expect(verdict).to_be_visible(timeout=150 * SECOND)
     expect(page.get_by_text("Both wrong").first).to_be_visible(timeout=60 * SECOND)
@@ -82,8 +82,8 @@ def test_one_click_from_the_run_to_the_verdict(page: Page, server: Server, run: 
     card = page.get_by_test_id("stLayoutWrapper").filter(has_text="The small file of what was learned").last
     card.get_by_role("button", name="Make it").click(timeout=60 * SECOND)
     expect(page.get_by_role("button", name=re.compile(r"Download \("))).to_be_visible(timeout=180 * SECOND)
-    assert export_state(run, "adapter").state == "passed"
-    with zipfile.ZipFile(next(folder_of(run, "adapter").glob("*.zip"))) as archive:
+    assert read_export_state(run, "adapter").state == "passed"
+    with zipfile.ZipFile(next(export_folder(run, "adapter").glob("*.zip"))) as archive:
         assert {"adapter_model.safetensors", "contract.json"} <= set(archive.namelist())
         figures = archive.read("README.md").decode()
     assert "| Exact match |" in figures, "the card tells what the evaluation found"

@@ -6,13 +6,13 @@ import time
 
 from tests.browser.server import Server
 from tests.fakes.training import draft, make_run
-from toolkit.runs.status import read_status
+from toolkit.runs.status import read_run_status
 
 
 def test_a_waiting_run_is_taken_up_although_nobody_opens_a_page(server: Server) -> None:
     run = make_run(draft(server.save_dir, server.save_dir / "no model there"))
     deadline = time.monotonic() + 120
-    while not read_status(run).over:
-        assert time.monotonic() < deadline, read_status(run)
+    while not read_run_status(run).over:
+        assert time.monotonic() < deadline, read_run_status(run)
         time.sleep(0.5)
-    assert "no model there" in read_status(run).message
+    assert "no model there" in read_run_status(run).message

@@ -20,7 +20,7 @@ from tests.browser.server import ROOT, Server, open_window, start_server, stop_e
 from tests.fakes.run_fixtures import queue
 from toolkit.runs.events import read_events
 from toolkit.runs.run_dir import RunDir, list_runs
-from toolkit.runs.status import read_status
+from toolkit.runs.status import read_run_status
 from toolkit.system.locks import try_lock
 
 SHOWN = {
@@ -81,8 +81,8 @@ def test_the_browser_dies_and_no_run_minds(driver: Playwright, app: Server) -> N
         expect(window.page.get_by_text(shown, exact=False).first).to_be_visible(timeout=60_000)
         window.die()
         (holding.path / "go").touch()
-        until(lambda run=run: read_status(run).explained, f"{moment}: {read_status(run)}")  # type: ignore[misc]
-        assert read_status(run).state == ("stopped" if moment == "stopping" else "finished"), moment
+        until(lambda run=run: read_run_status(run).explained, f"{moment}: {read_run_status(run)}")  # type: ignore[misc]
+        assert read_run_status(run).state == ("stopped" if moment == "stopping" else "finished"), moment
         assert [event["kind"] for event in read_events(run.events_path)[0]].count("started") == 1, moment
 
 
@@ -101,10 +101,10 @@ def test_two_apps_and_two_command_lines_start_each_run_once(app: Server, browser
         assert [line.wait(120) for line in lines] == [0, 0]
         runs = list_runs(app.save_dir)
         assert len(runs) == 6
-        until(lambda: all(read_status(run).explained for run in runs), "not all of them ended")
+        until(lambda: all(read_run_status(run).explained for run in runs), "not all of them ended")
     finally:
         stop_everything(another)
-    assert {read_status(run).state for run in runs} == {"finished"}
+    assert {read_run_status(run).state for run in runs} == {"finished"}
     assert [len((run.path / "starts").read_text().split()) for run in runs] == [1] * 6
     spans = sorted((events[0]["t"], events[-1]["t"]) for events in (read_events(run.events_path)[0] for run in runs))
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans)), "one at a time"

@@ -13,10 +13,10 @@ from tests.cli.test_main import call
 from tests.evaluation.planted import known_flips, make_run
 from toolkit.cli import evaluate
 from toolkit.evaluation import evaluation_dir, progress, prompt_sets
-from toolkit.evaluation.answers import Answer, AnswerLog, read_answers
-from toolkit.evaluation.conclude import conclude
+from toolkit.evaluation.answers import AnswerLog, EvaluationAnswer, read_recorded_answers
+from toolkit.evaluation.conclude import conclude_evaluation
 from toolkit.evaluation.evaluation_dir import Evaluation
-from toolkit.evaluation.questions import questions
+from toolkit.evaluation.questions import make_questions
 from toolkit.runs.events import EventWriter
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir
@@ -38,20 +38,22 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Evaluation]:
 
     def play(evaluation: Evaluation) -> None:
         found.append(evaluation)
-        asked = questions(evaluation)
+        asked = make_questions(evaluation)
         log = AnswerLog(evaluation.answers_path)
         for question in asked:
             for model, text in zip(
                 (BASE, evaluation.run.id), SAID.get(question.expected or "", ("a", "b")), strict=True
             ):
-                log.write([Answer(model, question.position, text)])
+                log.write([EvaluationAnswer(model, question.position, text)])
         log.close()
-        conclude(evaluation, asked, read_answers(evaluation.answers_path), (BASE, evaluation.run.id), 1.0)
+        conclude_evaluation(
+            evaluation, asked, read_recorded_answers(evaluation.answers_path), (BASE, evaluation.run.id), 1.0
+        )
         with EventWriter(evaluation.events_path) as events:
             events.append("started")
             events.append("finished")
 
-    monkeypatch.setattr(progress, "start", play)
+    monkeypatch.setattr(progress, "start_evaluation", play)
     return found
 
 
@@ -82,7 +84,7 @@ def test_the_gate_decides_the_exit_code(ask: Ask, started: list[Any], capsys: An
     rules.write_text("rules:\n  - {kind: contains, text: wrong, negate: true}\ngate: {improves: null}\n")
     rows = tmp_path / "rows.csv"
     rows.write_text("q,a\n" + "".join(f"question {i},{text}\n" for i, text in enumerate(SAID)))
-    assert ask("--file", str(rows), "--rules", str(rules)) == evaluate.REFUSED
+    assert ask("--file", str(rows), "--rules", str(rules)) == evaluate.EXIT_GATE_REFUSED
     assert "do not promote" in capsys.readouterr().out
     rules.write_text("rules: [{kind: banana}]\n")
     assert ask("--rules", str(rules)) == 1
@@ -93,9 +95,9 @@ def test_the_gate_decides_the_exit_code(ask: Ask, started: list[Any], capsys: An
 
 
 def test_a_prompt_set_by_its_name(ask: Ask, started: list[Any], run: RunDir, capsys: Any) -> None:
-    prompt_sets.save(run.save_dir, prompt_sets.made("mine", [("Hello?", None)]))
+    prompt_sets.save_prompt_set(run.save_dir, prompt_sets.make_prompt_set("mine", [("Hello?", None)]))
     assert ask("--prompts", "mine") == 0
-    assert evaluation_dir.read_spec(started[0]).label == "mine"
+    assert evaluation_dir.read_evaluation_spec(started[0]).label == "mine"
     assert "read the rows" in capsys.readouterr().out
     assert ask("--prompts", "yours") == 1
     assert "There are: mine." in capsys.readouterr().err
@@ -104,7 +106,7 @@ def test_a_prompt_set_by_its_name(ask: Ask, started: list[Any], run: RunDir, cap
 def test_what_was_left_goes_on_and_what_is_done_does_not(
     ask: Ask, started: list[Any], run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = evaluation_dir.create(run, evaluation_dir.Spec())
+    left = evaluation_dir.create_evaluation(run, evaluation_dir.EvaluationSpec())
     with EventWriter(left.events_path) as events:
         events.append("started")
     assert ask() == 0
@@ -138,13 +140,18 @@ def test_ctrl_c_stops_politely_and_starts_nothing_again(
     ask: Ask, run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     started: list[Evaluation] = []
-    looks = iter([progress.Progress("running", done=3, total=8), progress.Progress("stopped", done=3, total=8)])
+    looks = iter(
+        [
+            progress.EvaluationProgress("running", done=3, total=8),
+            progress.EvaluationProgress("stopped", done=3, total=8),
+        ]
+    )
 
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(progress, "start", started.append)
-    monkeypatch.setattr(progress, "progress", lambda _: next(looks))
+    monkeypatch.setattr(progress, "start_evaluation", started.append)
+    monkeypatch.setattr(progress, "read_evaluation_progress", lambda _: next(looks))
     monkeypatch.setattr(evaluate.time, "sleep", interrupted)
     assert ask() == evaluate.STOPPED
     assert len(started) == 1

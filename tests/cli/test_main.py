@@ -16,9 +16,9 @@ import pytest
 from tests.fakes.run_fixtures import fake_command, queue, wait_for
 from toolkit.cli import main
 from toolkit.lifecycle.supervisor import Supervisor
-from toolkit.runs.run_dir import RunDir, kill_run, list_runs, read_config, read_meta
-from toolkit.runs.status import read_status
-from toolkit.settings.presets import presets
+from toolkit.runs.run_dir import RunDir, kill_run, list_runs, read_run_config, read_run_meta
+from toolkit.runs.status import read_run_status
+from toolkit.settings.presets import load_presets
 from toolkit.system.paths import PROJECT_ROOT
 
 
@@ -53,8 +53,8 @@ def test_run_to_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     (run,) = list_runs(folder / "experiments")
     out = capsys.readouterr().out
     assert "Finished after" in out
-    assert read_meta(run)["name"] == "my first"
-    assert str(read_config(run).data.path) == str(folder / "rows.csv"), "the worker runs elsewhere"
+    assert read_run_meta(run)["name"] == "my first"
+    assert str(read_run_config(run).data.path) == str(folder / "rows.csv"), "the worker runs elsewhere"
     assert run.source_path.exists()
     assert call(monkeypatch, "list") == 0
     listed = capsys.readouterr().out
@@ -131,7 +131,7 @@ def test_a_hard_stop_is_accepted_by_its_name(
     write_config(folder)
     assert call(monkeypatch, "run", "config.yml", "--accept", "placeholder", "--accept", "double_bos") == 0
     (run,) = list_runs(folder / "experiments")
-    assert read_config(run).data.accepted == ["placeholder", "double_bos"], "the run records what was accepted"
+    assert read_run_config(run).data.accepted == ["placeholder", "double_bos"], "the run records what was accepted"
     assert call(monkeypatch, "run", "config.yml", "--accept", "nonsense") == 2
     err = capsys.readouterr().err
     assert "error: data.accepted" in err and "placeholder" in err, "the names that there are"
@@ -161,10 +161,10 @@ def test_a_study_runs_every_combination_in_order(
     write_config(folder, "lora:\n  r: [4, 8]\nablation:\n  use_ablate: true\n  study_name: ranks\n")
     assert call(monkeypatch, "run", "config.yml") == 0
     runs = list_runs(folder / "experiments")[::-1]
-    assert [read_meta(run)["settings"] for run in runs] == [{"lora.r": 4}, {"lora.r": 8}]
-    assert [read_config(run).lora.r for run in runs] == [4, 8]
-    assert {read_meta(run)["study"] for run in runs} == {"ranks"}
-    assert [read_status(run).state for run in runs] == ["finished"] * 2
+    assert [read_run_meta(run)["settings"] for run in runs] == [{"lora.r": 4}, {"lora.r": 8}]
+    assert [read_run_config(run).lora.r for run in runs] == [4, 8]
+    assert {read_run_meta(run)["study"] for run in runs} == {"ranks"}
+    assert [read_run_status(run).state for run in runs] == ["finished"] * 2
     assert "2 runs" in capsys.readouterr().out
 
 
@@ -175,7 +175,7 @@ def test_it_waits_for_the_run_before_it(
     write_config(folder)
     assert call(monkeypatch, "run", "config.yml") == 0
     assert "waiting: 1 run before this one" in capsys.readouterr().out
-    assert read_status(other).state == "finished"
+    assert read_run_status(other).state == "finished"
 
 
 def test_a_paused_run_is_resumed(
@@ -190,7 +190,7 @@ def test_a_paused_run_is_resumed(
     assert call(monkeypatch, "pause", run.id) == 1
     assert "not going" in capsys.readouterr().err
     assert call(monkeypatch, "resume", run.id) == 0
-    assert (read_status(run).state, read_status(run).attempt) == ("finished", 2)
+    assert (read_run_status(run).state, read_run_status(run).attempt) == ("finished", 2)
     assert call(monkeypatch, "resume", run.id) == 1
     assert "Continue it for more epochs" in capsys.readouterr().err
 
@@ -198,8 +198,8 @@ def test_a_paused_run_is_resumed(
 def test_presets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "presets") == 0
     out = capsys.readouterr().out
-    assert len(presets()) >= 3
-    for preset in presets():
+    assert len(load_presets()) >= 3
+    for preset in load_presets():
         assert preset.title in out
         assert preset.path.name in out
 
@@ -247,6 +247,6 @@ def test_ctrl_c_stops_and_a_second_one_kills(folder: Path, deaf: str, presses: i
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert read_status(run).state == "stopped"
+    assert read_run_status(run).state == "stopped"
     assert "Stopped after" in said
     assert "Traceback" not in said

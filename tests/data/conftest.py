@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.data.read_options import FIND_OUT, ReadOptions
-from toolkit.data.readers.read_file import TABLE, Request, read
+from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from toolkit.data.readers.read_file import TABLE_FILE, ReadRequest, read_file_to_table
 from toolkit.data.table import Table, load_table
 
 Opener = Callable[..., Table]
@@ -17,11 +17,13 @@ Opener = Callable[..., Table]
 
 @pytest.fixture
 def open_bytes(tmp_path: Path) -> Opener:
-    def opened(content: bytes | str, kind: str = "csv", options: ReadOptions = FIND_OUT) -> Table:
+    def opened(content: bytes | str, kind: str = "csv", options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table:
         data = content.encode() if isinstance(content, str) else content
         source = tmp_path / f"source.{kind}"
         source.write_bytes(data)
-        read(Request(str(source), str(tmp_path), kind, hashlib.sha256(data).hexdigest(), "test", options))
-        return load_table(tmp_path / TABLE)
+        read_file_to_table(
+            ReadRequest(str(source), str(tmp_path), kind, hashlib.sha256(data).hexdigest(), "test", options)
+        )
+        return load_table(tmp_path / TABLE_FILE)
 
     return opened

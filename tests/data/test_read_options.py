@@ -8,16 +8,25 @@ from collections.abc import Callable
 import pytest
 
 from toolkit.config import DataConfig
-from toolkit.data.conversations import conversation
+from toolkit.data.conversations import parse_conversation
 from toolkit.data.examples.renderers import chat_problems, renderer_of
-from toolkit.data.read_options import CHOICES, FIND_OUT, Offer, ReadOptions, UnreadableError, read_options
+from toolkit.data.read_options import (
+    DEFAULT_READ_OPTIONS,
+    READ_OPTION_NAMES,
+    Offer,
+    ReadOptions,
+    UnreadableError,
+    read_options,
+)
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 
 Opener = Callable[..., Table]
 
 
-def refused(open_bytes: Opener, content: bytes | str, kind: str, options: ReadOptions = FIND_OUT) -> tuple[Offer, ...]:
+def refused(
+    open_bytes: Opener, content: bytes | str, kind: str, options: ReadOptions = DEFAULT_READ_OPTIONS
+) -> tuple[Offer, ...]:
     with pytest.raises(UnreadableError) as caught:
         open_bytes(content, kind, options)
     assert caught.value.hint
@@ -144,8 +153,8 @@ def test_choices_add_up(open_bytes: Opener) -> None:
 def test_the_settings_hold_every_choice() -> None:
     data = DataConfig(encoding="cp1252", delimiter="\t", rows_from="x", flatten=True, bad_rows="fill", repair_text=True)
     assert read_options(data) == ReadOptions("cp1252", "\t", "x", True, "fill", True)
-    assert read_options(DataConfig()) == FIND_OUT
-    assert set(CHOICES) <= set(DataConfig.model_fields)
+    assert read_options(DataConfig()) == DEFAULT_READ_OPTIONS
+    assert set(READ_OPTION_NAMES) <= set(DataConfig.model_fields)
 
 
 # conversations
@@ -169,10 +178,12 @@ def test_openai_files_are_recognised(open_bytes: Opener) -> None:
 
 
 def test_sharegpt_and_parts_and_weights() -> None:
-    turns = conversation(json.dumps([{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]))
+    turns = parse_conversation(json.dumps([{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]))
     assert [(turn.role, turn.content) for turn in turns] == [("user", "a"), ("assistant", "b")]
     parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
-    turns = conversation(json.dumps([{"role": "developer", "content": parts}, {**ANSWER, "weight": 0}, ANSWER, USER]))
+    turns = parse_conversation(
+        json.dumps([{"role": "developer", "content": parts}, {**ANSWER, "weight": 0}, ANSWER, USER])
+    )
     assert [(turn.role, turn.learned) for turn in turns] == [
         ("system", False),
         ("assistant", False),

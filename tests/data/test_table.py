@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.data.readers.table_writer import BATCH_ROWS
-from toolkit.data.table import FEW, Table, load_table
+from toolkit.data.table import MAX_ROWS_BY_GROUP, Table, load_table
 from toolkit.errors import DataError
 
 ROWS = 2 * BATCH_ROWS + 100
@@ -50,7 +50,7 @@ def test_rows_columns_and_batches(table: Table) -> None:
             table.row(index)
 
 
-@pytest.mark.parametrize("count", [5, FEW + 1, 5_000])
+@pytest.mark.parametrize("count", [5, MAX_ROWS_BY_GROUP + 1, 5_000])
 def test_take_keeps_the_order_asked_for(table: Table, count: int) -> None:
     wanted = [(i * 7919) % ROWS for i in range(count)]
     assert list(table.take(wanted)) == [_row(i) for i in wanted]

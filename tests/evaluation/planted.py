@@ -8,12 +8,12 @@ from pathlib import Path
 from tests.fakes.training import make_table
 from toolkit.config import Config
 from toolkit.evaluation import evaluation_dir
-from toolkit.evaluation.answers import Answer, AnswerLog, Probed, read_answers
-from toolkit.evaluation.conclude import conclude
-from toolkit.evaluation.evaluation_dir import Evaluation, Spec
-from toolkit.evaluation.questions import questions
+from toolkit.evaluation.answers import AnswerLog, EvaluationAnswer, ProbeAnswer, read_recorded_answers
+from toolkit.evaluation.conclude import conclude_evaluation
+from toolkit.evaluation.evaluation_dir import Evaluation, EvaluationSpec
+from toolkit.evaluation.questions import make_questions
 from toolkit.evaluation.statistics.pass_rules import RuleSet
-from toolkit.evaluation.statistics.results import Results
+from toolkit.evaluation.statistics.results import EvaluationResults
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir, create_run
 
@@ -38,26 +38,26 @@ def plant(
     probe: Sequence[float] = (),
     asked_for: Sequence[str] = (),
     others: Sequence[str] = (),
-) -> tuple[Evaluation, Results]:
+) -> tuple[Evaluation, EvaluationResults]:
     """An evaluation that is over. said: expected answer -> (base's, adapter's, those of the others). probe: how the
     loss moves a passage. asked_for: the expected answers row by row, where one occurs more than once.
     """
     models = (BASE, run.id, *others)
     cells: list[dict[str, str | None]] = [{"q": f"question {i}", "a": text} for i, text in enumerate(asked_for or said)]
     table = make_table(run.save_dir / "asked.parquet", cells)
-    spec = Spec(rows=None, source="file", label="planted rows", compared=tuple(others))
-    evaluation = evaluation_dir.create(run, spec, rules, table=table)
-    asked = questions(evaluation)
+    spec = EvaluationSpec(rows=None, source="file", label="planted rows", compared=tuple(others))
+    evaluation = evaluation_dir.create_evaluation(run, spec, rules, table=table)
+    asked = make_questions(evaluation)
     log = AnswerLog(evaluation.answers_path)
     for question in asked:
         for model, text in zip(models, said[question.expected or ""], strict=True):
             nll = 1.0 if text == question.expected else 6.0
-            log.write([Answer(model, question.position, text, tokens=3, nll=nll, loss_tokens=3)])
+            log.write([EvaluationAnswer(model, question.position, text, tokens=3, nll=nll, loss_tokens=3)])
     for at, moved in enumerate(probe):
-        log.write([Probed(BASE, at, 10.0, 10), Probed(run.id, at, 10.0 + moved, 10)])
+        log.write([ProbeAnswer(BASE, at, 10.0, 10), ProbeAnswer(run.id, at, 10.0 + moved, 10)])
     log.close()
-    found = read_answers(evaluation.answers_path)
-    return evaluation, conclude(evaluation, asked, found, models, 1.0)
+    found = read_recorded_answers(evaluation.answers_path)
+    return evaluation, conclude_evaluation(evaluation, asked, found, models, 1.0)
 
 
 def two_adapters() -> dict[str, tuple[str, str, str]]:

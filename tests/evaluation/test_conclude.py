@@ -10,22 +10,22 @@ import pytest
 from tests.evaluation.planted import known_flips, make_run, plant, two_adapters
 from tests.export.test_parity_certificate import contract
 from toolkit.evaluation import evaluation_dir
-from toolkit.evaluation.answers import Answer, AnswerLog, read_answers
-from toolkit.evaluation.conclude import conclude
-from toolkit.evaluation.evaluation_dir import Spec
-from toolkit.evaluation.questions import questions
-from toolkit.evaluation.row_table import against, read_rows
-from toolkit.evaluation.statistics.measures import BY_NAME
-from toolkit.evaluation.statistics.pass_rules import read_rules
-from toolkit.evaluation.statistics.results import Flips, read_results
-from toolkit.evaluation.statistics.verdict import sentences, written
-from toolkit.export.evaluation_section import card_section
-from toolkit.export.export_state import FORMS
+from toolkit.evaluation.answers import AnswerLog, EvaluationAnswer, read_recorded_answers
+from toolkit.evaluation.conclude import conclude_evaluation
+from toolkit.evaluation.evaluation_dir import EvaluationSpec
+from toolkit.evaluation.questions import make_questions
+from toolkit.evaluation.row_table import compare_to_reference, read_row_table
+from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
+from toolkit.evaluation.statistics.pass_rules import parse_pass_rules
+from toolkit.evaluation.statistics.results import FlipCounts, read_evaluation_results
+from toolkit.evaluation.statistics.verdict import describe_comparison, format_measure_value
+from toolkit.export.evaluation_section import evaluation_section
+from toolkit.export.export_state import EXPORT_FORMS
 from toolkit.export.model_card import model_card
 from toolkit.runs.model_names import BASE
-from toolkit.runs.run_dir import read_config
+from toolkit.runs.run_dir import read_run_config
 from toolkit.system.durable import commit_dir
-from toolkit.ui.elements.words import share
+from toolkit.ui.elements.words import format_share
 
 GATE = {"rules": [{"kind": "contains", "text": "wrong", "negate": True, "at_least": 0.9}], "gate": {}}
 
@@ -34,19 +34,19 @@ def test_known_flips_are_counted_exactly(tmp_path: Path) -> None:
     said = known_flips(fixed=31, broke=3, same=7, both_wrong=5)
     run = make_run(tmp_path, list(said))
     evaluation, results = plant(run, said)
-    assert results.flips[run.id] == Flips(fixed=31, broke=3, same=7, both_wrong=5)
+    assert results.flips[run.id] == FlipCounts(fixed=31, broke=3, same=7, both_wrong=5)
     exact = results.figure("exact_match")
     assert exact is not None
     assert (exact.rows, exact.models[BASE].value, exact.models[run.id].value) == (46, 10 / 46, 38 / 46)
     assert exact.differences[run.id].verdict == "better"
     assert results.sentences[run.id][0] == "It is better than its base model."
     assert "fixed 31 rows and broke 3" in " ".join(results.sentences[run.id])
-    rows = read_rows(evaluation.rows_path)
+    rows = read_row_table(evaluation.rows_path)
     outcomes = rows["outcome_1"].to_pylist()
     assert [outcomes.count(kind) for kind in ("fixed", "broke", "same", "both wrong")] == [31, 3, 7, 5]
     worst = int(np.argmax(rows["damage_1"].to_numpy()))
     assert outcomes[worst] == "broke"
-    assert read_results(evaluation.results_path) == results
+    assert read_evaluation_results(evaluation.results_path) == results
 
 
 def test_two_adapters_are_held_against_each_other(tmp_path: Path) -> None:
@@ -60,17 +60,17 @@ def test_two_adapters_are_held_against_each_other(tmp_path: Path) -> None:
     assert (there.verdict, back.verdict) == ("worse", "better")
     assert (there.value, there.low, there.high, there.p) == (-back.value, -back.high, -back.low, back.p)  # type: ignore[operator]
     assert there.value == pytest.approx((15 - 30) / 46)
-    assert results.flips_of(run.id, "other") == Flips(fixed=10, broke=25, same=5, both_wrong=6)
-    assert results.flips_of("other", run.id) == Flips(fixed=25, broke=10, same=5, both_wrong=6)
-    words = sentences(results, "other", run.id, ("the first", "the first"))
+    assert results.flips_of(run.id, "other") == FlipCounts(fixed=10, broke=25, same=5, both_wrong=6)
+    assert results.flips_of("other", run.id) == FlipCounts(fixed=25, broke=10, same=5, both_wrong=6)
+    words = describe_comparison(results, "other", run.id, ("the first", "the first"))
     assert words[0] == "It is worse than the first." and "fixed 10 rows and broke 25" in words[-1]
-    rows = read_rows(evaluation.rows_path)
-    turned = against(rows, 1, 2)
+    rows = read_row_table(evaluation.rows_path)
+    turned = compare_to_reference(rows, 1, 2)
     kinds = turned["outcome_2"].to_pylist()
     assert [kinds.count(kind) for kind in ("fixed", "broke", "same", "both wrong")] == [10, 25, 5, 6]
     assert kinds[int(np.argmax(turned["damage_2"].to_numpy()))] == "broke"
-    assert against(rows, 0, 2) is rows
-    assert read_results(evaluation.results_path) == results
+    assert compare_to_reference(rows, 0, 2) is rows
+    assert read_evaluation_results(evaluation.results_path) == results
 
 
 def test_two_adapters_that_differ_by_chance_are_within_noise(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_two_adapters_that_differ_by_chance_are_within_noise(tmp_path: Path) -> 
             enumerate(two_adapters().items())}  # fmt: skip
     run = make_run(tmp_path, list(said))
     _, results = plant(run, said, others=["other"])
-    words = sentences(results, "other", run.id, ("the first", "the first"))
+    words = describe_comparison(results, "other", run.id, ("the first", "the first"))
     assert words[0] == "No difference to the first that these rows can show."
 
 
@@ -107,30 +107,34 @@ def test_a_failure_is_a_row_with_its_reason_and_counts_as_wrong(tmp_path: Path) 
     run = make_run(tmp_path, list(said))
     evaluation, _ = plant(run, said)
     log = AnswerLog(evaluation.answers_path)
-    log.write([Answer(run.id, 0, error="The prompt has 900 tokens; the model's context holds 256.")])
+    log.write([EvaluationAnswer(run.id, 0, error="The prompt has 900 tokens; the model's context holds 256.")])
     log.close()
-    asked = questions(evaluation)
-    results = conclude(evaluation, asked, read_answers(evaluation.answers_path), (BASE, run.id), 1.0)
+    asked = make_questions(evaluation)
+    results = conclude_evaluation(
+        evaluation, asked, read_recorded_answers(evaluation.answers_path), (BASE, run.id), 1.0
+    )
     exact, loss = results.figure("exact_match"), results.figure("loss")
     assert exact is not None
     assert loss is not None
     assert (exact.rows, exact.models[run.id].value) == (8, 7 / 8)
     assert loss.rows == 7
     assert results.failures[run.id] == {"The prompt has 900 tokens; the model's context holds 256.": 1}
-    assert "900 tokens" in read_rows(evaluation.rows_path)["error_1"].to_pylist()[0]
+    assert "900 tokens" in read_row_table(evaluation.rows_path)["error_1"].to_pylist()[0]
 
 
 def test_what_was_not_asked_yet_is_left_out_and_said(tmp_path: Path) -> None:
     said = known_flips(fixed=4, broke=0, same=4, both_wrong=0)
     run = make_run(tmp_path, list(said))
-    evaluation = evaluation_dir.create(run, Spec(rows=None), read_rules(GATE))
-    asked = questions(evaluation)
+    evaluation = evaluation_dir.create_evaluation(run, EvaluationSpec(rows=None), parse_pass_rules(GATE))
+    asked = make_questions(evaluation)
     log = AnswerLog(evaluation.answers_path)
     for question in asked[:5]:
-        log.write([Answer(model, question.position, "x") for model in (BASE, run.id)])
-    log.write([Answer(BASE, 5, "x")])
+        log.write([EvaluationAnswer(model, question.position, "x") for model in (BASE, run.id)])
+    log.write([EvaluationAnswer(BASE, 5, "x")])
     log.close()
-    results = conclude(evaluation, asked, read_answers(evaluation.answers_path), (BASE, run.id), 1.0)
+    results = conclude_evaluation(
+        evaluation, asked, read_recorded_answers(evaluation.answers_path), (BASE, run.id), 1.0
+    )
     assert (results.asked, results.answered, results.complete) == (8, 5, False)
     assert "Only 5 of 8 rows were answered." in results.gate[run.id].reasons
 
@@ -138,17 +142,17 @@ def test_what_was_not_asked_yet_is_left_out_and_said(tmp_path: Path) -> None:
 def test_the_gate_opens_only_when_all_holds(tmp_path: Path) -> None:
     said = known_flips(fixed=20, broke=0, same=2, both_wrong=1)
     run = make_run(tmp_path, list(said))
-    evaluation, results = plant(run, said, read_rules(GATE))
+    evaluation, results = plant(run, said, parse_pass_rules(GATE))
     assert results.gate[run.id].passed
     assert results.rules[0].broke[run.id] == 1
     assert results.rules[0].kept[run.id].value == pytest.approx(22 / 23)
     stricter = {"kind": "contains", "text": "wrong", "negate": True}
-    evaluation_dir.replace_rules(evaluation, read_rules({"rules": [stricter], "gate": {}}))
-    found = read_answers(evaluation.answers_path)
-    again = conclude(evaluation, questions(evaluation), found, (BASE, run.id), 1.0)
+    evaluation_dir.replace_evaluation_rules(evaluation, parse_pass_rules({"rules": [stricter], "gate": {}}))
+    found = read_recorded_answers(evaluation.answers_path)
+    again = conclude_evaluation(evaluation, make_questions(evaluation), found, (BASE, run.id), 1.0)
     assert not again.gate[run.id].passed
     assert again.gate[run.id].reasons == ("The answer must not contain “wrong”: 95.7 % of the answers, 100 % wanted.",)
-    assert read_rows(evaluation.rows_path)["rules_1"].to_pylist().count(["must not contain “wrong”"]) == 1
+    assert read_row_table(evaluation.rows_path)["rules_1"].to_pylist().count(["must not contain “wrong”"]) == 1
 
 
 def test_rules_that_say_the_same_are_counted_apart(tmp_path: Path) -> None:
@@ -156,22 +160,28 @@ def test_rules_that_say_the_same_are_counted_apart(tmp_path: Path) -> None:
     run = make_run(tmp_path, list(said))
     schemas = [{"kind": "json_schema", "json_schema": {"type": kind}} for kind in ("object", "string", "object")]
     kept = {"kind": "json_schema", "json_schema": {}, "negate": True, "name": "must fit the JSON schema"}
-    evaluation, results = plant(run, said, read_rules({"rules": [*schemas, kept]}))
+    evaluation, results = plant(run, said, parse_pass_rules({"rules": [*schemas, kept]}))
     titles = [rule.title for rule in results.rules]
     assert titles == ["must fit the JSON schema", *(f"must fit the JSON schema ({n})" for n in (2, 3, 4))]
     assert [rule.kept[run.id].value for rule in results.rules] == [0, 0, 0, 1]
-    assert read_rows(evaluation.rows_path)["rules_1"].to_pylist() == [titles[:3]] * 2
+    assert read_row_table(evaluation.rows_path)["rules_1"].to_pylist() == [titles[:3]] * 2
 
 
 def test_almost_all_is_not_all(tmp_path: Path) -> None:
-    assert written(BY_NAME["exact_match"], 2999 / 3000) == "99.9 %"
-    assert [share(value) for value in (0.0, 1e-5, 0.5, 0.99999, 1.0)] == ["0 %", "0.1 %", "50 %", "99.9 %", "100 %"]
+    assert format_measure_value(MEASURES_BY_NAME["exact_match"], 2999 / 3000) == "99.9 %"
+    assert [format_share(value) for value in (0.0, 1e-5, 0.5, 0.99999, 1.0)] == [
+        "0 %",
+        "0.1 %",
+        "50 %",
+        "99.9 %",
+        "100 %",
+    ]
 
 
 def test_a_gate_refuses_what_is_within_noise(tmp_path: Path) -> None:
     said = known_flips(fixed=2, broke=1, same=9, both_wrong=9)
     run = make_run(tmp_path, list(said))
-    _, results = plant(run, said, read_rules({"gate": {"improves": "exact_match"}}))
+    _, results = plant(run, said, parse_pass_rules({"gate": {"improves": "exact_match"}}))
     assert results.gate[run.id].reasons == ("Exact match is within noise.",)
 
 
@@ -208,21 +218,21 @@ def test_the_model_card_tells_the_newest_evaluation_of_this_adapter(
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
     said = known_flips(fixed=31, broke=3, same=7, both_wrong=5)
     run = make_run(tmp_path / "save", list(said))
-    assert card_section(run) is None
+    assert evaluation_section(run) is None
     staging = run.path / ".new"
     staging.mkdir()
     commit_dir(staging, run.adapter_dir, {})
-    assert card_section(run) is None
+    assert evaluation_section(run) is None
     plant(run, known_flips(fixed=1, broke=0, same=20, both_wrong=20))
     evaluation, _ = plant(run, said, probe=[0.5] * 20)
-    written = card_section(run)
+    written = evaluation_section(run)
     assert written is not None and "`planted rows`, 46 rows. It is better than its base model." in written
     assert "| Exact match | 21.7 % (" in written and "| +60.9 points (" in written and "| better |" in written
     assert "| Loss on text that it should still know | 1 (1 – 1) | 1.05 (" in written and "| worse |" in written
-    card = model_card(run, read_config(run), FORMS["adapter"], contract(), picture=None, evaluated=written)
+    card = model_card(run, read_run_config(run), EXPORT_FORMS["adapter"], contract(), picture=None, evaluated=written)
     assert written in card and "were not scored" not in card and "own scores" not in card
     log = AnswerLog(evaluation.answers_path)
-    log.identify({}, {run.id: "the hash of an earlier adapter"})
+    log.record_identities({}, {run.id: "the hash of an earlier adapter"})
     log.close()
-    older = card_section(run)
+    older = evaluation_section(run)
     assert older is not None and "41 rows" in older, "one of another adapter does not count"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.planted import make_run, plant
-from toolkit.evaluation.download import as_csv, as_json, harmless
-from toolkit.evaluation.row_table import read_rows
-from toolkit.evaluation.statistics.word_diff import word_diff
+from toolkit.evaluation.download import escape_formula, rows_as_csv, rows_as_json
+from toolkit.evaluation.row_table import read_row_table
+from toolkit.evaluation.statistics.word_diff import diff_words
 
 FORMULAS = ['=HYPERLINK("http://x","y")', "+1", "-1", "@SUM(A1)", "\t=1", "  =2"]
 NASTY = [*FORMULAS, 'a "quoted", cell\nwith a line', "ü\u202e🙂", "'=x"]
@@ -21,18 +21,18 @@ NASTY = [*FORMULAS, 'a "quoted", cell\nwith a line', "ü\u202e🙂", "'=x"]
 def test_formulas_are_harmless_in_csv_and_intact_in_json(tmp_path: Path) -> None:
     run = make_run(tmp_path, NASTY)
     evaluation, _ = plant(run, {text: (text, "=cmd|' /C calc'!A0") for text in NASTY})
-    rows = read_rows(evaluation.rows_path)
-    back = json.loads(as_json(rows, ["base", "=adapter"]))
+    rows = read_row_table(evaluation.rows_path)
+    back = json.loads(rows_as_json(rows, ["base", "=adapter"]))
     assert [row["expected"] for row in back] == NASTY
     assert {row["answer (=adapter)"] for row in back} == {"=cmd|' /C calc'!A0"}
     assert [row["outcome (=adapter)"] for row in back] == ["broke"] * len(NASTY)
     assert [row["row"] for row in back] == [at + 1 for at in rows["row"].to_pylist()], "as on screen"
-    text = as_csv(rows, ["base", "adapter"])
+    text = rows_as_csv(rows, ["base", "adapter"])
     assert text.startswith("\ufeff")
     table = list(csv.DictReader(io.StringIO(text[1:])))
     assert len(table) == len(NASTY)
     for row, expected in zip(table, NASTY, strict=True):
-        assert row["expected"] == harmless(expected)
+        assert row["expected"] == escape_formula(expected)
         assert row["answer (adapter)"].startswith("'=")
         assert float(row["damage (adapter)"]) > 0
     assert not [cell for row in table for name, cell in row.items() if cell.startswith(("=", "@", "\t"))]
@@ -40,20 +40,20 @@ def test_formulas_are_harmless_in_csv_and_intact_in_json(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_what_a_spreadsheet_would_run_begins_with_a_quote(text: str) -> None:
-    assert harmless(text) == "'" + text
+    assert escape_formula(text) == "'" + text
 
 
 def test_other_texts_stay() -> None:
-    assert [harmless(text) for text in ("", "a=b", "1-2", "'=x")] == ["", "a=b", "1-2", "'=x"]
+    assert [escape_formula(text) for text in ("", "a=b", "1-2", "'=x")] == ["", "a=b", "1-2", "'=x"]
 
 
 def test_a_word_diff_marks_words_and_keeps_the_texts() -> None:
-    left, right = word_diff("send 12 blue lamps", "send 12 red lamps now")
+    left, right = diff_words("send 12 blue lamps", "send 12 red lamps now")
     assert [part.text for part in left if part.changed] == ["blue"]
     assert [part.text for part in right if part.changed] == ["red", " now"]
     assert "".join(part.text for part in left) == "send 12 blue lamps"
-    same, _ = word_diff("same", "same")
+    same, _ = diff_words("same", "same")
     assert not any(part.changed for part in same)
-    long, _ = word_diff("word " * 5_000, "word")
+    long, _ = diff_words("word " * 5_000, "word")
     assert len(long) == 1
     assert long[0].changed

@@ -11,8 +11,8 @@ from tests.evaluation.planted import make_run
 from tests.fakes.training import make_table
 from toolkit.errors import DataError, RunError
 from toolkit.evaluation import evaluation_dir, progress, prompt_sets
-from toolkit.evaluation.evaluation_dir import Spec
-from toolkit.evaluation.questions import questions
+from toolkit.evaluation.evaluation_dir import EvaluationSpec
+from toolkit.evaluation.questions import make_questions
 from toolkit.runs.events import Event, EventWriter
 from toolkit.runs.run_dir import delete_run
 from toolkit.system.locks import WorkerLock
@@ -20,22 +20,25 @@ from toolkit.system.locks import WorkerLock
 
 def test_what_was_asked_comes_back(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["a", "b"])
-    first = evaluation_dir.create(run, Spec())
-    second = evaluation_dir.create(run, Spec(rows=1, seed=7))
-    assert evaluation_dir.evaluations(run) == [second, first]
-    assert (evaluation_dir.read_spec(second).rows, evaluation_dir.read_spec(second).seed) == (1, 7)
-    assert len(questions(second)) == 1
+    first = evaluation_dir.create_evaluation(run, EvaluationSpec())
+    second = evaluation_dir.create_evaluation(run, EvaluationSpec(rows=1, seed=7))
+    assert evaluation_dir.list_evaluations(run) == [second, first]
+    assert (evaluation_dir.read_evaluation_spec(second).rows, evaluation_dir.read_evaluation_spec(second).seed) == (
+        1,
+        7,
+    )
+    assert len(make_questions(second)) == 1
     assert [path.name for path in run.evaluation_dir.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(RunError):
         evaluation_dir.open_evaluation(run, "../../etc")
-    evaluation_dir.delete(second)
-    assert evaluation_dir.evaluations(run) == [first]
+    evaluation_dir.delete_evaluation(second)
+    assert evaluation_dir.list_evaluations(run) == [first]
 
 
 def test_one_that_goes_is_not_deleted(tmp_path: Path) -> None:
-    evaluation = evaluation_dir.create(make_run(tmp_path, ["a"]), Spec())
+    evaluation = evaluation_dir.create_evaluation(make_run(tmp_path, ["a"]), EvaluationSpec())
     with WorkerLock(evaluation.lock_path), pytest.raises(RunError, match="still going"):
-        evaluation_dir.delete(evaluation)
+        evaluation_dir.delete_evaluation(evaluation)
     with WorkerLock(evaluation.lock_path), pytest.raises(RunError, match="still going"):
         delete_run(evaluation.run)
     delete_run(evaluation.run)
@@ -43,16 +46,16 @@ def test_one_that_goes_is_not_deleted(tmp_path: Path) -> None:
 
 
 def test_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:
-    evaluation = evaluation_dir.create(make_run(tmp_path, ["a"]), Spec())
+    evaluation = evaluation_dir.create_evaluation(make_run(tmp_path, ["a"]), EvaluationSpec())
     evaluation.spec_path.write_text('{"schema_version": 99}')
     with pytest.raises(RunError, match="newer"):
-        evaluation_dir.read_spec(evaluation)
+        evaluation_dir.read_evaluation_spec(evaluation)
 
 
 def test_a_file_with_a_missing_cell_keeps_the_row(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["a"])
     table = make_table(tmp_path / "other.parquet", [{"q": "one", "a": "1"}, {"q": None, "a": "2"}])
-    asked = questions(evaluation_dir.create(run, Spec(source="file"), table=table))
+    asked = make_questions(evaluation_dir.create_evaluation(run, EvaluationSpec(source="file"), table=table))
     assert [(q.prompt, q.expected, bool(q.error)) for q in asked] == [("one", "1", False), ("", "2", True)]
     assert "'q'" in asked[1].error
 
@@ -60,15 +63,18 @@ def test_a_file_with_a_missing_cell_keeps_the_row(tmp_path: Path) -> None:
 def test_a_file_of_questions_alone_has_no_expected_answers(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["a"])
     table = make_table(tmp_path / "other.parquet", [{"q": "one", "z": "1"}])
-    assert questions(evaluation_dir.create(run, Spec(source="file"), table=table))[0].expected is None
+    assert (
+        make_questions(evaluation_dir.create_evaluation(run, EvaluationSpec(source="file"), table=table))[0].expected
+        is None
+    )
     with pytest.raises(DataError, match="No column"):
         wrong = make_table(tmp_path / "wrong.parquet", [{"z": "1"}])
-        questions(evaluation_dir.create(run, Spec(source="file"), table=wrong))
+        make_questions(evaluation_dir.create_evaluation(run, EvaluationSpec(source="file"), table=wrong))
 
 
-def fold(*events: tuple[str, dict[str, object]], held: bool) -> progress.Progress:
+def fold(*events: tuple[str, dict[str, object]], held: bool) -> progress.EvaluationProgress:
     made: list[Event] = [{"kind": kind, "t": float(at), "n": at, **more} for at, (kind, more) in enumerate(events)]
-    return progress.fold(made, held=held, now=10.0)
+    return progress.fold_evaluation_events(made, held=held, now=10.0)
 
 
 def test_the_state_follows_from_events_and_lock() -> None:
@@ -89,27 +95,29 @@ def test_the_state_follows_from_events_and_lock() -> None:
 
 
 def test_progress_reads_the_files(tmp_path: Path) -> None:
-    evaluation = evaluation_dir.create(make_run(tmp_path, ["a"]), Spec())
-    assert progress.progress(evaluation).state == "new"
+    evaluation = evaluation_dir.create_evaluation(make_run(tmp_path, ["a"]), EvaluationSpec())
+    assert progress.read_evaluation_progress(evaluation).state == "new"
     with WorkerLock(evaluation.lock_path), EventWriter(evaluation.events_path) as events:
         events.append("started")
-        assert progress.progress(evaluation).going
-    assert progress.progress(evaluation).state == "interrupted"
+        assert progress.read_evaluation_progress(evaluation).going
+    assert progress.read_evaluation_progress(evaluation).state == "interrupted"
 
 
 def test_prompt_sets_are_kept(tmp_path: Path) -> None:
-    made = prompt_sets.save(tmp_path, prompt_sets.made("  mine ", [("Hello?", "Hi!"), ("", "x"), ("Who?", "")]))
+    made = prompt_sets.save_prompt_set(
+        tmp_path, prompt_sets.make_prompt_set("  mine ", [("Hello?", "Hi!"), ("", "x"), ("Who?", "")])
+    )
     assert [(item.prompt, item.expected) for item in made.items] == [("Hello?", "Hi!"), ("Who?", None)]
-    assert prompt_sets.prompt_sets(tmp_path) == [made]
-    changed = prompt_sets.save(tmp_path, made.model_copy(update={"name": "ours"}))
-    assert prompt_sets.prompt_sets(tmp_path) == [changed]
-    (prompt_sets.folder(tmp_path) / "damaged.json").write_text("{")
-    assert prompt_sets.prompt_sets(tmp_path) == [changed]
+    assert prompt_sets.list_prompt_sets(tmp_path) == [made]
+    changed = prompt_sets.save_prompt_set(tmp_path, made.model_copy(update={"name": "ours"}))
+    assert prompt_sets.list_prompt_sets(tmp_path) == [changed]
+    (prompt_sets.prompt_sets_dir(tmp_path) / "damaged.json").write_text("{")
+    assert prompt_sets.list_prompt_sets(tmp_path) == [changed]
     run = make_run(tmp_path, ["a"])
-    evaluation = evaluation_dir.create(run, Spec(source="prompts"), prompts=changed)
-    prompt_sets.delete(tmp_path, changed.id)
-    assert prompt_sets.prompt_sets(tmp_path) == []
-    assert [q.expected for q in questions(evaluation)] == ["Hi!", None], "an evaluation keeps its own copy"
+    evaluation = evaluation_dir.create_evaluation(run, EvaluationSpec(source="prompts"), prompts=changed)
+    prompt_sets.delete_prompt_set(tmp_path, changed.id)
+    assert prompt_sets.list_prompt_sets(tmp_path) == []
+    assert [q.expected for q in make_questions(evaluation)] == ["Hi!", None], "an evaluation keeps its own copy"
 
 
 def test_a_prompt_set_from_a_table(tmp_path: Path) -> None:
@@ -117,16 +125,16 @@ def test_a_prompt_set_from_a_table(tmp_path: Path) -> None:
         {"id": "1", "Prompt": "p", "Expected": "007"},
         {"id": "2", "Prompt": "q", "Expected": None},
     ]
-    made = prompt_sets.from_table("t", make_table(tmp_path / "t.parquet", cells))
+    made = prompt_sets.prompt_set_from_table("t", make_table(tmp_path / "t.parquet", cells))
     assert [(item.prompt, item.expected) for item in made.items] == [("p", "007"), ("q", None)]
-    bare = prompt_sets.from_table("t", make_table(tmp_path / "b.parquet", [{"z": "only"}]))
+    bare = prompt_sets.prompt_set_from_table("t", make_table(tmp_path / "b.parquet", [{"z": "only"}]))
     assert (bare.items[0].prompt, bare.items[0].expected) == ("only", None)
 
 
 @pytest.mark.parametrize("pairs", [[], [("  ", "x")], [("x" * 60_000, None)], [("x", None)] * 2_001])
 def test_sets_that_can_not_be(pairs: list[tuple[str, str | None]]) -> None:
     with pytest.raises(DataError):
-        prompt_sets.made("name", pairs)
+        prompt_sets.make_prompt_set("name", pairs)
 
 
 def test_a_full_disk_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,5 +145,5 @@ def test_a_full_disk_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(evaluation_dir, "durable_write", full)
     with pytest.raises(RunError, match="No space left"):
-        evaluation_dir.create(run, Spec())
+        evaluation_dir.create_evaluation(run, EvaluationSpec())
     assert not list(run.evaluation_dir.iterdir())

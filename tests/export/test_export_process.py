@@ -13,10 +13,10 @@ import pytest
 from tests.fakes.run_fixtures import queue
 from toolkit.errors import RunError
 from toolkit.export import export_process
-from toolkit.export.export_state import ExportState, lock_path
+from toolkit.export.export_state import ExportState, export_lock_path
 from toolkit.runs.run_dir import delete_run, list_runs
-from toolkit.system.durable import scratch
-from toolkit.system.locks import is_held, locked
+from toolkit.system.durable import scratch_dir
+from toolkit.system.locks import hold_lock, is_lock_held
 
 BUSY = """
 import subprocess, sys, time
@@ -39,11 +39,11 @@ def test_ctrl_c_ends_what_the_export_has_started_too(
     lock = tmp_path / "busy.lock"
     monkeypatch.setattr(
         export_process, "start_export",
-        lambda *_, **__: export_process.begin(["busy", str(tmp_path)], environment, tmp_path / "log", lock),
+        lambda *_, **__: export_process.start_locked_process(["busy", str(tmp_path)], environment, tmp_path / "log", lock),
     )  # fmt: skip
 
     def look(state: ExportState) -> None:
-        assert is_held(lock), (tmp_path / "log").read_text()
+        assert is_lock_held(lock), (tmp_path / "log").read_text()
         if (tmp_path / "child").exists() and (tmp_path / "child").read_text():
             raise KeyboardInterrupt
 
@@ -59,7 +59,7 @@ def test_ctrl_c_ends_what_the_export_has_started_too(
 def test_a_run_whose_export_goes_is_not_deleted(save_dir: Path) -> None:
     run = queue(save_dir)
     run.exports_dir.mkdir()
-    with locked(lock_path(run, "adapter")), pytest.raises(RunError, match="still going"):
+    with hold_lock(export_lock_path(run, "adapter")), pytest.raises(RunError, match="still going"):
         delete_run(run)
     assert list_runs(save_dir) == [run]
     delete_run(run)
@@ -69,6 +69,6 @@ def test_a_run_whose_export_goes_is_not_deleted(save_dir: Path) -> None:
 def test_what_a_killed_process_left_goes_first(tmp_path: Path) -> None:
     (tmp_path / ".new").mkdir()
     (tmp_path / ".new" / "left").touch()
-    with scratch(tmp_path / ".new") as folder:
+    with scratch_dir(tmp_path / ".new") as folder:
         assert list(folder.iterdir()) == []
     assert list(tmp_path.iterdir()) == []

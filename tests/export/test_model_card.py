@@ -14,12 +14,20 @@ from tests.fakes.training import draft, make_run
 from toolkit.data.examples.templates import compile_template
 from toolkit.errors import RunError
 from toolkit.export.export_process import start_export
-from toolkit.export.export_state import ADAPTER, FORMS, commit_hash, export_state, folder_of, lock_path, tell_progress
+from toolkit.export.export_state import (
+    ADAPTER_HASH_KEY,
+    EXPORT_FORMS,
+    commit_hash,
+    export_folder,
+    export_lock_path,
+    read_export_state,
+    write_export_progress,
+)
 from toolkit.export.model_card import exact_matches, interval, model_card
-from toolkit.export.prompt_contract import CONTRACT, read_contract, reference
-from toolkit.export.usage_recipes import as_code, recipes
+from toolkit.export.prompt_contract import CONTRACT_FILE, read_contract, read_reference_contract
+from toolkit.export.usage_recipes import list_usage_recipes, template_to_python
 from toolkit.runs.events import EventWriter
-from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.system.durable import commit_dir
 from toolkit.system.locks import WorkerLock
 
@@ -36,7 +44,7 @@ def test_the_card_tells_what_was_set_and_measured(run: RunDir) -> None:
     run.evaluation_dir.mkdir()
     lines = [{"row": i, "expected": "a", "base": "b", "adapter": " a " if i else "b"} for i in range(10)]
     (run.evaluation_dir / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    card = model_card(run, read_config(run), FORMS["adapter"], contract(), picture="curves.png")
+    card = model_card(run, read_run_config(run), EXPORT_FORMS["adapter"], contract(), picture="curves.png")
     head = yaml.safe_load(card.split("---")[1])
     assert head["base_model"] == "owner/model" and head["library_name"] == "peft"
     assert "| 0.0 % (0.0 to 27.8) | 90.0 % (59.6 to 98.2) |" in card
@@ -51,7 +59,7 @@ def test_a_training_that_was_cut_short_is_said_to_be(run: RunDir, paused: bool) 
         events.append("started")
         events.append("plan", total_steps=40, epochs=2)
         events.append("stopped", step=7, **({"paused": True} if paused else {}))
-    card = model_card(run, read_config(run), FORMS["adapter"], contract(), picture=None)
+    card = model_card(run, read_run_config(run), EXPORT_FORMS["adapter"], contract(), picture=None)
     assert "stopped after step 7 of 40" in card
 
 
@@ -61,11 +69,11 @@ def test_an_interval_is_honest_at_the_ends() -> None:
     assert exact_matches(Path("nowhere")) is None
 
 
-@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize("form", list(EXPORT_FORMS))
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_ready_lines_are_quoted_for_their_language(run: RunDir, form: str, chat: bool) -> None:
     place = "/a folder/o'clock $(touch x)"
-    for one in recipes(run, read_config(run), FORMS[form], place, chat=chat):
+    for one in list_usage_recipes(run, read_run_config(run), EXPORT_FORMS[form], place, chat=chat):
         if one.language == "python":
             tree = ast.parse(one.text)
             assert place in [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
@@ -75,14 +83,14 @@ def test_the_ready_lines_are_quoted_for_their_language(run: RunDir, form: str, c
 
 
 def test_a_run_on_conversations_is_described_by_its_conversations(run: RunDir) -> None:
-    config = read_config(run)
+    config = read_run_config(run)
     config = config.model_copy(update={"data": config.data.model_copy(update={"messages": "chat `s`"})})
     asked = contract().model_copy(update={"chat": True})
-    card = model_card(run, config, FORMS["adapter"], asked, picture=None)
+    card = model_card(run, config, EXPORT_FORMS["adapter"], asked, picture=None)
     assert "- conversations: column `` chat `s` ``" in card
     assert "what the assistant says" in card and "with all turns so far" in card
     assert "{question}" not in card and "{answer}" not in card and "def prompt" not in card
-    ways = recipes(run, config, FORMS["adapter"], "m", chat=True)
+    ways = list_usage_recipes(run, config, EXPORT_FORMS["adapter"], "m", chat=True)
     (snippet,) = [one.text for one in ways if one.language == "python"]
     ast.parse(snippet)
     assert 'turns = [{"role": "user"' in snippet and "apply_chat_template" in snippet
@@ -91,24 +99,24 @@ def test_a_run_on_conversations_is_described_by_its_conversations(run: RunDir) -
 def test_a_template_as_code_renders_the_same() -> None:
     row = {"a b": "x", "q'": 'y"'}
     template = compile_template("1 {{ {a b}\n'{q'}' \\", list(row))
-    assert eval(as_code(template), {"row": row}) == template.render(row)
+    assert eval(template_to_python(template), {"row": row}) == template.render(row)
 
 
 def test_the_state_of_an_export_is_its_files_and_its_lock(run: RunDir) -> None:
     run.exports_dir.mkdir()
-    assert export_state(run, "adapter").state == "none"
-    with WorkerLock(lock_path(run, "adapter")):
-        tell_progress(run, "adapter", "running", "merging", 0.4)
-        state = export_state(run, "adapter")
+    assert read_export_state(run, "adapter").state == "none"
+    with WorkerLock(export_lock_path(run, "adapter")):
+        write_export_progress(run, "adapter", "running", "merging", 0.4)
+        state = read_export_state(run, "adapter")
         assert (state.state, state.phase, state.fraction) == ("running", "merging", 0.4)
         with pytest.raises(RunError, match="no adapter"):
             start_export(run, "adapter")
-    state = export_state(run, "adapter")
+    state = read_export_state(run, "adapter")
     assert state.state == "failed" and "without a word" in state.message
-    tell_progress(run, "adapter", "failed", "", 1.0, "no memory", "buy some")
-    assert export_state(run, "adapter").message == "no memory"
+    write_export_progress(run, "adapter", "failed", "", 1.0, "no memory", "buy some")
+    assert read_export_state(run, "adapter").message == "no memory"
     with pytest.raises(RunError, match="no form"):
-        export_state(run, "../adapter")
+        read_export_state(run, "../adapter")
 
 
 def test_an_export_of_an_earlier_adapter_is_none_of_the_run_as_it_is(run: RunDir) -> None:
@@ -120,19 +128,19 @@ def test_an_export_of_an_earlier_adapter_is_none_of_the_run_as_it_is(run: RunDir
 
     adapter(b"first")
     (run.exports_dir / ".new").mkdir(parents=True)
-    made_of = {ADAPTER: commit_hash(run.adapter_dir)}
-    commit_dir(run.exports_dir / ".new", folder_of(run, "adapter"), made_of)
-    assert export_state(run, "adapter").state == "unchecked"
+    made_of = {ADAPTER_HASH_KEY: commit_hash(run.adapter_dir)}
+    commit_dir(run.exports_dir / ".new", export_folder(run, "adapter"), made_of)
+    assert read_export_state(run, "adapter").state == "unchecked"
     adapter(b"second")
-    state = export_state(run, "adapter")
+    state = read_export_state(run, "adapter")
     assert state.state == "failed" and "earlier adapter" in state.message and state.folder is not None
 
 
 def test_a_contract_comes_back_as_it_was(run: RunDir) -> None:
-    assert reference(run) is None
+    assert read_reference_contract(run) is None
     run.exports_dir.mkdir()
-    (run.exports_dir / CONTRACT).write_text(contract().dump())
-    assert reference(run) == contract()
-    (run.exports_dir / CONTRACT).write_text(json.dumps({"schema": 99}))
+    (run.exports_dir / CONTRACT_FILE).write_text(contract().dump())
+    assert read_reference_contract(run) == contract()
+    (run.exports_dir / CONTRACT_FILE).write_text(json.dumps({"schema": 99}))
     with pytest.raises(RunError, match="newer version"):
         read_contract(run.exports_dir)

@@ -8,38 +8,45 @@ from typing import Any
 import pytest
 
 from toolkit.errors import RunError
-from toolkit.export.parity_certificate import Certificate, Played, Replay, judge, read_certificate, write_certificate
-from toolkit.export.prompt_contract import BaseIdentity, Contract, Golden, SpecialTokens, Templates
+from toolkit.export.parity_certificate import (
+    Certificate,
+    ExportReplay,
+    ReplayedPrompt,
+    certify_replay,
+    read_certificate,
+    write_certificate,
+)
+from toolkit.export.prompt_contract import BaseIdentity, GoldenPrompt, PromptContract, PromptTemplates, SpecialTokens
 
 SPECIAL = SpecialTokens(bos=1, eos=2, pad=2, stops=(2,), bos_added=True, eos_added=False)
-GOLDEN = Golden(
+GOLDEN = GoldenPrompt(
     row=7, split="test", cells={"q": "a"}, prompt="a", text="a", expected="b", ids=(1, 5, 6), answer_ids=(8, 9, 2),
     answer="b", logprobs=(-0.1, -0.2, -0.3), margins=(3.0, 0.001, 2.0), prompt_logprobs=(-4.0, -5.0),
 )  # fmt: skip
 
 
-def contract(**changed: Any) -> Contract:
+def contract(**changed: Any) -> PromptContract:
     fields: dict[str, Any] = {
-        "run": "r", "template": Templates(prompt="{q}", completion="{a}", sha256="t"), "chat": False,
+        "run": "r", "template": PromptTemplates(prompt="{q}", completion="{a}", sha256="t"), "chat": False,
         "chat_template_sha256": None, "special_tokens": SPECIAL, "generation": {}, "versions": {},
         "base": BaseIdentity(name="m", config_sha256="c", weights_sha256="w"), "precision": "float32",
         "quantized": False, "golden": (GOLDEN,) * 4,
     }  # fmt: skip
-    return Contract(**{**fields, **changed})
+    return PromptContract(**{**fields, **changed})
 
 
-def replay(played: dict[str, Any] | None = None, **changed: Any) -> Replay:
-    shared = {name: getattr(GOLDEN, name) for name in Played.model_fields}
-    one = Played(**{**shared, **(played or {})})
+def replay(played: dict[str, Any] | None = None, **changed: Any) -> ExportReplay:
+    shared = {name: getattr(GOLDEN, name) for name in ReplayedPrompt.model_fields}
+    one = ReplayedPrompt(**{**shared, **(played or {})})
     fields: dict[str, Any] = {
         "template_sha256": "t", "chat_template_sha256": None, "special_tokens": SPECIAL, "base_matches": True,
         "dtype": "float32", "precision": "float32", "played": (one,) * 4,
     }  # fmt: skip
-    return Replay(**{**fields, **changed})
+    return ExportReplay(**{**fields, **changed})
 
 
-def verdict(found: Replay) -> Certificate:
-    return judge(contract(), found, form="adapter", commit="c")
+def verdict(found: ExportReplay) -> Certificate:
+    return certify_replay(contract(), found, form="adapter", commit="c")
 
 
 def test_the_same_passes() -> None:
@@ -63,7 +70,7 @@ def test_the_same_passes() -> None:
         (replay({"answer_ids": (8,)}), "greedy answers equal", "4 of 4 differ"),
     ],
 )
-def test_each_difference_breaks_it_and_is_shown(found: Replay, name: str, says: str) -> None:
+def test_each_difference_breaks_it_and_is_shown(found: ExportReplay, name: str, says: str) -> None:
     certificate = verdict(found)
     assert not certificate.passed
     assert [check.name for check in certificate.failures] == [name]
@@ -79,21 +86,23 @@ def test_a_model_that_is_sure_of_little_may_move_little() -> None:
             "prompt_logprobs": golden.prompt_logprobs,
         }
         held = contract(precision="bfloat16", golden=(golden,) * 4)
-        found = judge(held, replay(moved, dtype="bfloat16", precision="bfloat16"), form="merged-bf16", commit="c")
+        found = certify_replay(
+            held, replay(moved, dtype="bfloat16", precision="bfloat16"), form="merged-bf16", commit="c"
+        )
         assert found.passed is passes, [check.detail for check in found.checks]
 
 
 def test_a_tie_between_two_tokens_is_no_difference() -> None:
-    certificate = judge(contract(), replay({"answer_ids": (8, 4, 4)}), form="adapter", commit="c")
+    certificate = certify_replay(contract(), replay({"answer_ids": (8, 4, 4)}), form="adapter", commit="c")
     assert not certificate.passed, "in float32 a lead of 0.001 is no tie"
     coarse = replay({"answer_ids": (8, 4, 4)}, precision="bfloat16", dtype="bfloat16")
-    certificate = judge(contract(), coarse, form="merged-bf16", commit="c")
+    certificate = certify_replay(contract(), coarse, form="merged-bf16", commit="c")
     assert certificate.passed and certificate.rows[0].tie == 1 and "tie" in certificate.checks[-1].detail
 
 
 def test_without_golden_prompts_there_is_no_verdict() -> None:
     with pytest.raises(RunError, match="no golden prompt"):
-        judge(contract(golden=()), replay(played=None), form="adapter", commit="c")
+        certify_replay(contract(golden=()), replay(played=None), form="adapter", commit="c")
 
 
 def test_it_is_kept_and_a_damaged_one_is_told(tmp_path: Path) -> None:

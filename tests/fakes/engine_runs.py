@@ -49,23 +49,23 @@ def write_adapter(run: RunDir, config: Config, seed: int, scale: float = 1.0) ->
 
 def write_checkpoint(run: RunDir, config: Config, step: int, seed: int) -> None:
     """A kept checkpoint with the weights of such an adapter, as training writes it."""
-    from toolkit.runs.checkpoints import save
-    from toolkit.worker.checkpoints.training_state import save_weights
+    from toolkit.runs.checkpoints import save_checkpoint
+    from toolkit.worker.checkpoints.training_state import save_trained_weights
 
     peft = _random_adapter(config, seed, 1.0)
-    save(run, step, lambda folder: save_weights(peft, folder), {}, lambda done: None)
+    save_checkpoint(run, step, lambda folder: save_trained_weights(peft, folder), {}, lambda done: None)
 
 
 def _random_adapter(config: Config, seed: int, scale: float) -> Any:
     import torch
     from peft import get_peft_model
 
-    from toolkit.worker.models.load import load_base
-    from toolkit.worker.models.lora_setup import lora_config
+    from toolkit.worker.models.load import load_base_model
+    from toolkit.worker.models.lora_setup import build_lora_config
 
     torch.manual_seed(seed)
-    base = load_base(config)
-    peft = get_peft_model(base, lora_config(config, base))
+    base = load_base_model(config)
+    peft = get_peft_model(base, build_lora_config(config, base))
     with torch.no_grad():
         for name, parameter in peft.named_parameters():
             if parameter.requires_grad:

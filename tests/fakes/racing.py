@@ -10,10 +10,12 @@ from pathlib import Path
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
 from toolkit.runs.run_dir import RunDir
-from toolkit.runs.worker_process import Command
+from toolkit.runs.worker_process import CommandBuilder
 
 
-def race(make_run: Callable[[], RunDir], command: Command, processes: int, timeout: float = 120) -> tuple[int, int]:
+def race(
+    make_run: Callable[[], RunDir], command: CommandBuilder, processes: int, timeout: float = 120
+) -> tuple[int, int]:
     """(worker processes that began, attempts that began) of one new run that so many processes start at once."""
     run = make_run()
     context = multiprocessing.get_context("fork")
@@ -30,7 +32,7 @@ def race(make_run: Callable[[], RunDir], command: Command, processes: int, timeo
     return len((run.path / "starts").read_text().split()), len(began)
 
 
-def _racer(save_dir: Path, run: RunDir, command: Command, barrier: threading.Barrier) -> None:
+def _racer(save_dir: Path, run: RunDir, command: CommandBuilder, barrier: threading.Barrier) -> None:
     own = Supervisor(save_dir, command=command, poll_seconds=0.01)
     barrier.wait()
     own.run_to_end(run, lambda status: None)

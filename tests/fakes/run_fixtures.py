@@ -14,7 +14,7 @@ import pytest
 from toolkit.config import Config
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, create_run, kill_run, list_runs
-from toolkit.runs.status import RunStatus, read_status
+from toolkit.runs.status import RunStatus, read_run_status
 
 FAKE = Path(__file__).resolve().parent.parent / "fakes" / "worker.py"
 
@@ -36,7 +36,7 @@ def wait_for(run: RunDir, wanted: Callable[[RunStatus], bool], supervisor: Super
     while True:
         if supervisor is not None:
             supervisor.tick()
-        status = read_status(run)
+        status = read_run_status(run)
         if wanted(status):
             return status
         assert not status.explained, f"the run is over: {status}"

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolkit.config import Config
-from toolkit.data.table import Table, footer, load_table
+from toolkit.data.table import Table, load_table, make_table_footer
 from toolkit.runs.events import Event, read_events
 from toolkit.runs.run_dir import RunDir, create_run
 
@@ -37,7 +37,7 @@ def make_table(path: Path, cells: Sequence[dict[str, str | None]]) -> Table:
     missing = {name: table[name].null_count for name in names}
     with pq.ParquetWriter(path, table.schema) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata(footer("0" * 64, "made by a test", missing, ()))
+        writer.add_key_value_metadata(make_table_footer("0" * 64, "made by a test", missing, ()))
     return load_table(path)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from toolkit.runs.events import EventWriter, read_events
-from toolkit.runs.run_dir import PAUSE, RunDir, open_run
+from toolkit.runs.run_dir import PAUSE_REQUEST, RunDir, open_run
 from toolkit.system.locks import WorkerLock
 
 DEATHS = {"kill": signal.SIGKILL, "abort": signal.SIGABRT, "segv": signal.SIGSEGV, "term": signal.SIGTERM}
@@ -54,7 +54,7 @@ def train(run: RunDir, script: dict[str, Any], events: EventWriter) -> None:
     start = max((event["step"] for event in read_events(run.events_path)[0] if event["kind"] == "saved"), default=0)
     dies = events.attempt <= script.get("dying", 99)
     events.append("started", pid=os.getpid(), versions={}, device="cpu", host="here")
-    events.reserve()
+    events.reserve_space()
     events.append("phase", phase="loading model")
     hold(run, script, "loading")
     events.append("plan", total_steps=steps, epochs=1)
@@ -64,7 +64,7 @@ def train(run: RunDir, script: dict[str, Any], events: EventWriter) -> None:
     for step in range(start + 1, steps + 1):
         if run.stop_path.exists() and not script.get("deaf"):
             hold(run, script, "stopping")
-            paused = {"paused": True} if run.stop_path.read_text() == PAUSE else {}
+            paused = {"paused": True} if run.stop_path.read_text() == PAUSE_REQUEST else {}
             events.append("stopped", step=step - 1, **paused)
             return
         if script.get("die_at") == step and dies:

@@ -13,30 +13,30 @@ from tests.forecast.test_forecast import LLAMA, scene
 from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
 from toolkit.forecast import decisions as module
-from toolkit.forecast.costs.model_shape import read_shape
-from toolkit.forecast.decisions import Settled, settle
-from toolkit.forecast.forecast import Forecast, Scene, forecast
-from toolkit.forecast.scene import Unknown
-from toolkit.runs.run_dir import create_run, read_config, read_meta
+from toolkit.forecast.costs.model_shape import read_model_shape
+from toolkit.forecast.decisions import DecidedSettings, decide_open_settings
+from toolkit.forecast.forecast import Forecast, Scene, forecast_run
+from toolkit.forecast.scene import NoForecast
+from toolkit.runs.run_dir import create_run, read_run_config, read_run_meta
 from toolkit.settings import device_defaults
-from toolkit.settings.device_defaults import BF16, CHECKPOINTING
-from toolkit.settings.validation import parse
+from toolkit.settings.device_defaults import BF16_PATH, CHECKPOINTING_PATH
+from toolkit.settings.validation import parse_draft
 from toolkit.system.machine import Machine
 
 
 def asked(value: bool | None = None, **more: Any) -> Config:
     args = {"per_device_train_batch_size": 8, "gradient_checkpointing": value}
-    return parse({"training": {"training_args": args, "sft_args": {"max_seq_length": 1024}}, **more})
+    return parse_draft({"training": {"training_args": args, "sft_args": {"max_seq_length": 1024}}, **more})
 
 
-def on_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Config, **machine: Any) -> Settled:
+def on_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: Config, **machine: Any) -> DecidedSettings:
     seen: Scene = scene(**machine)
     monkeypatch.setattr(module, "scene_for", lambda *_: seen)
-    return settle(config, None, None, tmp_path)
+    return decide_open_settings(config, None, None, tmp_path)
 
 
 def needs(value: bool) -> float:
-    return forecast(asked(value), scene()).memory.peak
+    return forecast_run(asked(value), scene()).memory.peak
 
 
 def test_it_is_on_where_only_that_makes_the_run_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_it_is_on_where_only_that_makes_the_run_fit(monkeypatch: pytest.MonkeyPa
         assert isinstance(found.found, Forecast)
         assert found.found.load.checkpointing is wanted
         assert word in found.told[0].why
-        assert word in found.reasons[CHECKPOINTING]
+        assert word in found.reasons[CHECKPOINTING_PATH]
 
 
 def test_memory_that_others_hold_asks_for_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -69,34 +69,34 @@ def test_what_the_user_chose_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_without_a_forecast_it_is_off_and_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from toolkit.settings.device_defaults import checkpointing
+    from toolkit.settings.device_defaults import uses_gradient_checkpointing
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     config = asked(model={"hf_model_ckpt": "nobody/no-such-model"})
-    found = settle(config, None, None, tmp_path)
+    found = decide_open_settings(config, None, None, tmp_path)
     assert found.config == config
-    assert not checkpointing(found.config)
+    assert not uses_gradient_checkpointing(found.config)
     assert "no forecast yet" in found.told[0].why
     assert found.reasons == {}
 
 
 def test_the_run_remembers_what_was_decided_and_why(tmp_path: Path) -> None:
-    config = parse({"save_dir": str(tmp_path)})
+    config = parse_draft({"save_dir": str(tmp_path)})
     table = open_table(config.data, tmp_path)
-    found = settle(config, table, None, tmp_path)
+    found = decide_open_settings(config, table, None, tmp_path)
     run = create_run(found.config, table, chosen=found.reasons)
-    assert read_config(run).training.training_args.gradient_checkpointing is False
-    assert read_meta(run)["chosen"] == found.reasons
-    assert CHECKPOINTING in found.reasons
+    assert read_run_config(run).training.training_args.gradient_checkpointing is False
+    assert read_run_meta(run)["chosen"] == found.reasons
+    assert CHECKPOINTING_PATH in found.reasons
 
 
 def test_a_run_shows_its_settings_as_they_were_asked_for(tmp_path: Path) -> None:
-    from toolkit.ui.workspace.run_facts import facts
+    from toolkit.ui.workspace.run_facts import read_run_summary
 
-    config = parse({"save_dir": str(tmp_path)})
+    config = parse_draft({"save_dir": str(tmp_path)})
     table = open_table(config.data, tmp_path)
-    settled = settle(config, table, None, tmp_path)
-    seen = facts(create_run(settled.config, table, chosen=settled.reasons))
+    settled = decide_open_settings(config, table, None, tmp_path)
+    seen = read_run_summary(create_run(settled.config, table, chosen=settled.reasons))
     assert seen.config["training"]["training_args"]["gradient_checkpointing"] is None
     assert seen.chosen == settled.reasons
 
@@ -116,8 +116,8 @@ def test_no_config_of_a_model_keeps_a_run_from_starting(wrong: dict[str, Any], t
     """What is wrong with it is the run's to say; the forecast is none, or leaves the wrong part out."""
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **wrong}))
     config = asked(save_dir=str(tmp_path), model={"hf_model_ckpt": str(tmp_path)})
-    found = settle(config, open_table(config.data, tmp_path), None, tmp_path)
-    assert isinstance(found.found, Unknown) or "text_config" in wrong
+    found = decide_open_settings(config, open_table(config.data, tmp_path), None, tmp_path)
+    assert isinstance(found.found, NoForecast) or "text_config" in wrong
     assert found.config.training.training_args.gradient_checkpointing in (None, False)
 
 
@@ -140,17 +140,17 @@ def test_bf16_by_itself_where_the_cpu_computes_it_and_the_model_gains(
     args: dict[str, Any], more: dict[str, Any], machine: Machine | None, hidden: int, wanted: bool | None,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
-    seen = replace(scene(), shape=read_shape({**LLAMA, "hidden_size": hidden, "intermediate_size": 3 * hidden}))
+    seen = replace(scene(), shape=read_model_shape({**LLAMA, "hidden_size": hidden, "intermediate_size": 3 * hidden}))
     monkeypatch.setattr(module, "scene_for", lambda *_: seen)
-    config = parse({"training": {"training_args": {"gradient_checkpointing": False, **args}}, **more})
-    found = settle(config, None, machine, tmp_path)
+    config = parse_draft({"training": {"training_args": {"gradient_checkpointing": False, **args}}, **more})
+    found = decide_open_settings(config, None, machine, tmp_path)
     assert found.config.training.training_args.bf16 is wanted
     assert isinstance(found.found, Forecast)
     assert (found.found.load.precision == "bf16") == (wanted is True)
     decided = wanted is True and "bf16" not in args
-    assert (BF16 in found.reasons) == decided
-    lines = device_defaults.told(config, seen.place, 1, found.told)
-    told = [line.what for line in lines if line.path == BF16]
+    assert (BF16_PATH in found.reasons) == decided
+    lines = device_defaults.explain_defaults(config, seen.place, 1, found.told)
+    told = [line.what for line in lines if line.path == BF16_PATH]
     assert told == (["bf16"] if decided else ["fp32"] if args == {} else [])
 
 
@@ -159,11 +159,11 @@ def test_runs_of_a_study_do_not_differ_in_precision(
     hidden: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A larger batch gains more by bf16, and so does a smaller adapter: models near the border must not be torn."""
-    seen = replace(scene(), shape=read_shape({**LLAMA, "hidden_size": hidden, "intermediate_size": 3 * hidden}))
+    seen = replace(scene(), shape=read_model_shape({**LLAMA, "hidden_size": hidden, "intermediate_size": 3 * hidden}))
     monkeypatch.setattr(module, "scene_for", lambda *_: seen)
     found = set()
     for batch, rank in ((1, 64), (2, 8), (8, 8), (32, 4)):
         args = {"gradient_checkpointing": False, "per_device_train_batch_size": batch}
-        config = parse({"training": {"training_args": args}, "lora": {"r": rank}})
-        found.add(settle(config, None, ABLE, tmp_path).config.training.training_args.bf16)
+        config = parse_draft({"training": {"training_args": args}, "lora": {"r": rank}})
+        found.add(decide_open_settings(config, None, ABLE, tmp_path).config.training.training_args.bf16)
     assert len(found) == 1

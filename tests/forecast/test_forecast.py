@@ -12,16 +12,16 @@ import pytest
 
 from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
-from toolkit.forecast.advice import BATCH, CHECKPOINTING, advise
-from toolkit.forecast.base_model_files import find_base
+from toolkit.forecast.advice import BATCH_SIZE_PATH, GRADIENT_CHECKPOINTING_PATH, find_memory_advice
+from toolkit.forecast.base_model_files import find_base_model
 from toolkit.forecast.costs.memory import RUNTIME_BYTES
-from toolkit.forecast.costs.model_shape import read_shape
-from toolkit.forecast.costs.sampled_lengths import Lengths, measure_lengths
-from toolkit.forecast.forecast import Correction, Forecast, Scene, forecast, with_measured
-from toolkit.forecast.history import correction, observe
-from toolkit.forecast.scene import Unknown, scene_for
-from toolkit.settings.device_defaults import Place
-from toolkit.settings.validation import parse
+from toolkit.forecast.costs.model_shape import read_model_shape
+from toolkit.forecast.costs.sampled_lengths import SampledLengths, sample_lengths
+from toolkit.forecast.forecast import Correction, Forecast, Scene, forecast_run, with_measurement
+from toolkit.forecast.history import find_correction, observe_run
+from toolkit.forecast.scene import NoForecast, scene_for
+from toolkit.settings.device_defaults import ComputeDevice
+from toolkit.settings.validation import parse_draft
 
 LLAMA = {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8,
          "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 8192}  # fmt: skip
@@ -29,27 +29,27 @@ LLAMA = {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1536, "
 
 def config(**changes: Any) -> Config:
     args = {"num_train_epochs": 2, "per_device_train_batch_size": 8, **changes.pop("args", {})}
-    return parse({"training": {"training_args": args, "sft_args": {"max_seq_length": 1024}}, **changes})
+    return parse_draft({"training": {"training_args": args, "sft_args": {"max_seq_length": 1024}}, **changes})
 
 
 def scene(memory: float = 16e9, **more: Any) -> Scene:
     tokens = np.arange(20, 220)
-    lengths = Lengths(1000, 100, tokens, tokens // 2, np.array([900, 500, 400]), True)
-    return Scene(read_shape(LLAMA), lengths, Place(), memory, **more)
+    lengths = SampledLengths(1000, 100, tokens, tokens // 2, np.array([900, 500, 400]), True)
+    return Scene(read_model_shape(LLAMA), lengths, ComputeDevice(), memory, **more)
 
 
 def test_steps_are_counted_as_the_trainer_does() -> None:
-    assert forecast(config(), scene()).steps == 2 * 125
-    assert forecast(config(args={"gradient_accumulation_steps": 2}), scene()).steps == 2 * 63
-    assert forecast(config(args={"per_device_train_batch_size": 3}), scene()).steps == 2 * 334
+    assert forecast_run(config(), scene()).steps == 2 * 125
+    assert forecast_run(config(args={"gradient_accumulation_steps": 2}), scene()).steps == 2 * 63
+    assert forecast_run(config(args={"per_device_train_batch_size": 3}), scene()).steps == 2 * 334
 
 
 def test_the_longest_rows_decide_the_memory() -> None:
-    found = forecast(config(), scene())
+    found = forecast_run(config(), scene())
     assert (found.load.rows, found.load.longest) == (8, 900)
     assert found.real_share == 1
-    assert 0.9 < forecast(config(), replace(scene(), place=Place(cuda=True))).real_share < 1
-    cut = forecast(parse({"training": {"sft_args": {"max_seq_length": 128}}}), scene())
+    assert 0.9 < forecast_run(config(), replace(scene(), place=ComputeDevice(cuda=True))).real_share < 1
+    cut = forecast_run(parse_draft({"training": {"sft_args": {"max_seq_length": 128}}}), scene())
     assert cut.load.longest == 128
     assert cut.memory.activations < found.memory.activations / 2
 
@@ -58,8 +58,8 @@ def test_a_test_file_has_its_own_rows(tmp_path: Path) -> None:
     from tests.fakes.training import make_table
 
     table = make_table(tmp_path / "t.parquet", [{"q": f"ask {i}", "a": "answer"} for i in range(30)])
-    data = parse({"data": {"prompt": "{q}", "prompt_stub": "{a}"}}).data
-    alone, joined = (measure_lengths(one, data, None, False) for one in (table, replace(table, held_out=4)))
+    data = parse_draft({"data": {"prompt": "{q}", "prompt_stub": "{a}"}}).data
+    alone, joined = (sample_lengths(one, data, None, False) for one in (table, replace(table, held_out=4)))
     assert (alone.train, alone.test) == (24, 6)
     assert (joined.train, joined.test) == (26, 4)
 
@@ -67,16 +67,16 @@ def test_a_test_file_has_its_own_rows(tmp_path: Path) -> None:
 def test_the_same_bytes_read_otherwise_are_looked_at_anew(tmp_path: Path) -> None:
     from tests.fakes.training import make_table
 
-    data = parse({"data": {"prompt": "{q}", "prompt_stub": "{a}"}}).data
+    data = parse_draft({"data": {"prompt": "{q}", "prompt_stub": "{a}"}}).data
     tables = [make_table(tmp_path / f"{n}.parquet", [{"q": "long " * n, "a": "x"}] * 8) for n in (1, 50)]
     assert tables[0].sha256 == tables[1].sha256
-    short, long = (int(measure_lengths(table, data, None, False).longest[0]) for table in tables)
+    short, long = (int(sample_lengths(table, data, None, False).longest[0]) for table in tables)
     assert long > 10 * short
 
 
 def test_no_bundled_name_leads_out_of_the_assets() -> None:
     for name, known in (("bundled:demo-model", True), ("bundled:../assets/demo-model", False)):
-        assert (find_base(parse({"model": {"hf_model_ckpt": name}})) != "unknown") is known
+        assert (find_base_model(parse_draft({"model": {"hf_model_ckpt": name}})) != "unknown") is known
 
 
 def test_measuring_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,9 +87,11 @@ def test_measuring_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("os.link", refused)
-    monkeypatch.setattr(measured_run, "WORKER", "toolkit.worker.nothing")  # fails at once: it is not what is looked at
+    monkeypatch.setattr(
+        measured_run, "MEASURE_WORKER", "toolkit.worker.nothing"
+    )  # fails at once: it is not what is looked at
     table = make_table(tmp_path / "t.parquet", [{"q": "ask", "a": "answer"}] * 8)
-    probe = measured_run.start_measuring("key", parse({"save_dir": str(tmp_path)}), table)
+    probe = measured_run.start_measuring("key", parse_draft({"save_dir": str(tmp_path)}), table)
     assert probe.folder.source_path.read_bytes() == table.path.read_bytes()
     probe.end()
 
@@ -108,8 +110,10 @@ def test_measuring_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_saves_memory_is_seen_to(change: dict[str, Any], less: str) -> None:
     # two rows of some 200 tokens: with many, what bf16 attention and quantized layers keep outweighs what they save
     few = replace(scene(), lengths=replace(scene().lengths, longest=np.array([200, 190, 180])))
-    before = forecast(config(args={"per_device_train_batch_size": 2}), few)
-    after = forecast(config(**{**change, "args": {"per_device_train_batch_size": 2, **change.get("args", {})}}), few)
+    before = forecast_run(config(args={"per_device_train_batch_size": 2}), few)
+    after = forecast_run(
+        config(**{**change, "args": {"per_device_train_batch_size": 2, **change.get("args", {})}}), few
+    )
     assert getattr(after.memory, less) < getattr(before.memory, less)
     # quantized layers keep more for the backward, bf16 on a CPU keeps kernels: a small model's weights do not outweigh
     # that
@@ -118,54 +122,54 @@ def test_what_saves_memory_is_seen_to(change: dict[str, Any], less: str) -> None
 
 
 def test_nothing_is_advised_for_a_run_that_fits() -> None:
-    assert forecast(config(), scene()).fit == "fits"
-    assert advise(forecast(config(), scene())) is None
-    assert forecast(config(), scene(free_bytes=1e8)).fit == "tight"
+    assert forecast_run(config(), scene()).fit == "fits"
+    assert find_memory_advice(forecast_run(config(), scene())) is None
+    assert forecast_run(config(), scene(free_bytes=1e8)).fit == "tight"
 
 
 def test_the_fewest_changes_make_it_fit() -> None:
-    found = forecast(config(), scene(1.2e9))
+    found = forecast_run(config(), scene(1.2e9))
     assert found.fit == "too large"
-    offered = advise(found)
+    offered = find_memory_advice(found)
     assert offered is not None
     assert offered.enough
     assert offered.after.memory.peak <= 0.95 * 1.2e9
-    batch = offered.changes.get(BATCH)
+    batch = offered.changes.get(BATCH_SIZE_PATH)
     if batch is not None:  # the same examples a step
         assert batch * offered.changes["training.training_args.gradient_accumulation_steps"] == 8
     assert len(offered.changes) <= 2
 
 
 def test_a_machine_that_is_far_too_small_gets_every_saving_and_the_truth() -> None:
-    offered = advise(forecast(config(), scene(3e8)))
+    offered = find_memory_advice(forecast_run(config(), scene(3e8)))
     assert offered is not None
     assert not offered.enough
-    assert offered.changes[CHECKPOINTING] is True
-    assert offered.changes[BATCH] == 1
+    assert offered.changes[GRADIENT_CHECKPOINTING_PATH] is True
+    assert offered.changes[BATCH_SIZE_PATH] == 1
 
 
 def test_runs_and_probes_correct_it() -> None:
-    found = forecast(config(), scene())
-    slower = forecast(config(), scene(), Correction(time=2.0, memory=1.2, process_bytes=9e8, runs=3))
+    found = forecast_run(config(), scene())
+    slower = forecast_run(config(), scene(), Correction(time=2.0, memory=1.2, process_bytes=9e8, runs=3))
     assert slower.step_seconds == pytest.approx(2 * found.step_seconds)
     assert slower.memory.activations == pytest.approx(1.2 * found.memory.activations)
     own = found.memory.process - RUNTIME_BYTES
-    probed = with_measured(found, 3_000_000_000, own, 2 * found.first_step_seconds)
+    probed = with_measurement(found, 3_000_000_000, own, 2 * found.first_step_seconds)
     assert probed.memory.peak == pytest.approx(3e9)
-    fatter = with_measured(found, 3_000_000_000 + 2e8, own + 2e8, 2 * found.first_step_seconds)
+    fatter = with_measurement(found, 3_000_000_000 + 2e8, own + 2e8, 2 * found.first_step_seconds)
     assert fatter.memory.peak == pytest.approx(3e9), "a probe that imported more is no larger run"
     assert probed.step_seconds == pytest.approx(2 * found.step_seconds)
 
 
 def test_several_processes_share_the_steps() -> None:
-    shared = replace(scene(), place=Place(processes=2))
-    assert forecast(config(), shared).steps == 2 * 63
+    shared = replace(scene(), place=ComputeDevice(processes=2))
+    assert forecast_run(config(), shared).steps == 2 * 63
 
 
-def demo(folder: Path, **changes: Any) -> Forecast | Unknown:
-    chosen = parse({"save_dir": str(folder), **changes})
+def demo(folder: Path, **changes: Any) -> Forecast | NoForecast:
+    chosen = parse_draft({"save_dir": str(folder), **changes})
     found = scene_for(chosen, open_table(chosen.data, folder), None)
-    return found if isinstance(found, Unknown) else forecast(chosen, found)
+    return found if isinstance(found, NoForecast) else forecast_run(chosen, found)
 
 
 def test_the_demo_run_is_forecast_from_its_files(tmp_path: Path) -> None:
@@ -181,23 +185,23 @@ def test_the_demo_run_is_forecast_from_its_files(tmp_path: Path) -> None:
 def test_what_is_not_known_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     absent = demo(tmp_path, model={"hf_model_ckpt": "nobody/no-such-model"})
-    assert isinstance(absent, Unknown)
+    assert isinstance(absent, NoForecast)
     assert "config.json" in absent.why
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     odd = demo(tmp_path, model={"hf_model_ckpt": str(tmp_path / "odd")})
-    assert isinstance(odd, Unknown)
+    assert isinstance(odd, NoForecast)
     assert "mamba" in odd.why
 
 
 def test_without_a_tokenizer_lengths_follow_from_characters(tmp_path: Path) -> None:
     data = Config().data
     table = open_table(data, tmp_path)
-    guessed = measure_lengths(table, data, None, False)
+    guessed = sample_lengths(table, data, None, False)
     assert not guessed.counted
     assert guessed.longest[0] >= guessed.longest[-1] > 0
-    assert len(guessed.of_all(256)) == guessed.train
-    assert guessed.of_all(20).max() == 20
+    assert len(guessed.row_tokens(256)) == guessed.train
+    assert guessed.row_tokens(20).max() == 20
 
 
 def test_the_search_for_long_rows_finds_the_longest(tmp_path: Path) -> None:
@@ -206,9 +210,9 @@ def test_the_search_for_long_rows_finds_the_longest(tmp_path: Path) -> None:
     rows = [{"message": "short", "answer": "yes"} for _ in range(5000)]
     rows[3777] = {"message": "long " * 300, "answer": "no"}
     table = make_table(tmp_path / "t.parquet", rows)
-    found = measure_lengths(table, Config().data, None, False)
+    found = sample_lengths(table, Config().data, None, False)
     assert found.longest[0] > 300
-    assert found.of_all(4096).max() == found.longest[0]
+    assert found.row_tokens(4096).max() == found.longest[0]
 
 
 def test_conversations_have_lengths_too(tmp_path: Path) -> None:
@@ -217,7 +221,7 @@ def test_conversations_have_lengths_too(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "hello " * 40}, {"role": "assistant", "content": "hi"}]
     table = make_table(tmp_path / "t.parquet", [{"talk": json.dumps(turns)}] * 10)
     data = Config().data.model_copy(update={"messages": "talk"})
-    found = measure_lengths(table, data, None, True)
+    found = sample_lengths(table, data, None, True)
     assert found.train == 8
     assert (found.tokens > found.trained).all()
 
@@ -225,7 +229,7 @@ def test_conversations_have_lengths_too(tmp_path: Path) -> None:
 def test_history_is_neutral_without_runs(tmp_path: Path) -> None:
     found = demo(tmp_path)
     assert isinstance(found, Forecast)
-    assert correction(tmp_path, found, None) == Correction()
+    assert find_correction(tmp_path, found, None) == Correction()
 
 
 @pytest.mark.worker
@@ -235,7 +239,7 @@ def test_a_probe_measures_and_a_run_teaches(tmp_path: Path, tiny_model: Path) ->
     from toolkit.lifecycle.supervisor import Supervisor
     from toolkit.runs.run_dir import create_run
 
-    chosen = parse({
+    chosen = parse_draft({
         "save_dir": str(tmp_path), "model": {"hf_model_ckpt": str(tiny_model)},
         "data": {"train_size": 64, "test_size": 2}, "inference": {"max_new_tokens": 2},
     })  # fmt: skip
@@ -249,13 +253,13 @@ def test_a_probe_measures_and_a_run_teaches(tmp_path: Path, tiny_model: Path) ->
     assert not probe.folder.path.exists()
     run = create_run(chosen, table)
     assert Supervisor(tmp_path).run_to_end(run, lambda status: None).state == "finished"
-    seen = observe(run, None)
+    seen = observe_run(run, None)
     assert seen is not None
     assert seen.time > 0
     assert seen.process_bytes is not None
     found = scene_for(chosen, table, None)
-    assert not isinstance(found, Unknown)
-    assert correction(tmp_path, forecast(chosen, found), None).runs == 1
+    assert not isinstance(found, NoForecast)
+    assert find_correction(tmp_path, forecast_run(chosen, found), None).runs == 1
 
 
 @pytest.mark.worker
@@ -269,7 +273,7 @@ def test_a_probe_that_fails_says_why(tmp_path: Path, tiny_model: Path) -> None:
         if file.suffix != ".safetensors":
             (broken / file.name).write_bytes(file.read_bytes())
     (broken / "model.safetensors").write_bytes(b"no weights")
-    chosen = parse({"save_dir": str(tmp_path), "model": {"hf_model_ckpt": str(broken)}})
+    chosen = parse_draft({"save_dir": str(tmp_path), "model": {"hf_model_ckpt": str(broken)}})
     probe = start_measuring("key", chosen, open_table(chosen.data, tmp_path))
     probe.process.wait(300)
     with pytest.raises(ToolkitError, match="can't be loaded"):

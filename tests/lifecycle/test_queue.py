@@ -16,28 +16,28 @@ from tests.fakes.run_fixtures import fake_command
 from tests.fakes.run_fixtures import queue as queue_run
 from toolkit.errors import RunError
 from toolkit.lifecycle import queue as module
-from toolkit.lifecycle.queue import move, queue
+from toolkit.lifecycle.queue import list_queued_runs, move_queued_run
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
-from toolkit.runs.run_dir import RunDir, request_stop
+from toolkit.runs.run_dir import RunDir, request_run_stop
 from toolkit.system.locks import try_lock
 
 
 def names(save_dir: Path) -> list[str]:
-    return [run.id for run in queue(save_dir)]
+    return [run.id for run in list_queued_runs(save_dir)]
 
 
 def test_the_oldest_is_first_until_somebody_moves_one(save_dir: Path) -> None:
     a, b, c = (queue_run(save_dir) for _ in range(3))
     assert names(save_dir) == [a.id, b.id, c.id]
-    assert move(c, "first")
+    assert move_queued_run(c, "first")
     assert names(save_dir) == [c.id, a.id, b.id]
-    assert move(a, "down")
+    assert move_queued_run(a, "down")
     assert names(save_dir) == [c.id, b.id, a.id]
-    assert move(a, "up")
-    assert not move(c, "up")
-    assert not move(c, "first")
-    assert not move(b, "down")
+    assert move_queued_run(a, "up")
+    assert not move_queued_run(c, "up")
+    assert not move_queued_run(c, "first")
+    assert not move_queued_run(b, "down")
     assert names(save_dir) == [c.id, a.id, b.id]
     later = queue_run(save_dir)
     assert names(save_dir) == [c.id, a.id, b.id, later.id]
@@ -45,9 +45,9 @@ def test_the_oldest_is_first_until_somebody_moves_one(save_dir: Path) -> None:
 
 def test_the_supervisor_takes_them_in_that_order_after_a_restart(save_dir: Path, supervisor: Supervisor) -> None:
     runs = [queue_run(save_dir, steps=1) for _ in range(3)]
-    move(runs[2], "first")
-    move(runs[0], "down")
-    request_stop(runs[1])  # cancelled: nothing waits for it
+    move_queued_run(runs[2], "first")
+    move_queued_run(runs[0], "down")
+    request_run_stop(runs[1])  # cancelled: nothing waits for it
     another = Supervisor(save_dir, command=fake_command, poll_seconds=0.02)
     another.run_to_end(runs[0], lambda status: None)
     began = {run.id: read_events(run.events_path)[0][0]["t"] for run in (runs[2], runs[0])}
@@ -58,19 +58,19 @@ def test_the_supervisor_takes_them_in_that_order_after_a_restart(save_dir: Path,
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 99, "order": ["x"]}', '{"schema": 1, "order": null}'])
 def test_a_file_that_cannot_be_read_means_by_age(save_dir: Path, text: str) -> None:
     a, b = queue_run(save_dir), queue_run(save_dir)
-    module._path(save_dir).write_text(text)
+    module._queue_path(save_dir).write_text(text)
     assert names(save_dir) == [a.id, b.id]
-    assert move(b, "first")
+    assert move_queued_run(b, "first")
     assert names(save_dir) == [b.id, a.id]
 
 
 def test_whoever_keeps_the_lock_is_named(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, b = queue_run(save_dir), queue_run(save_dir)
-    monkeypatch.setattr(module, "ACQUIRE_SECONDS", 0.05)
-    handle = try_lock(module._path(save_dir).with_suffix(".lock"))
+    monkeypatch.setattr(module, "LOCK_TIMEOUT_SECONDS", 0.05)
+    handle = try_lock(module._queue_path(save_dir).with_suffix(".lock"))
     assert handle is not None
     with pytest.raises(RunError, match="another program"):
-        move(b, "up")
+        move_queued_run(b, "up")
     os.close(handle)
 
 
@@ -78,7 +78,7 @@ def shuffle(save_dir: Path, runs: list[RunDir], barrier: threading.Barrier, seed
     rng = random.Random(seed)
     barrier.wait()
     for _ in range(20):
-        move(rng.choice(runs), rng.choice(["first", "up", "down"]))
+        move_queued_run(rng.choice(runs), rng.choice(["first", "up", "down"]))
 
 
 def test_many_may_move_at_once_and_no_run_is_lost(save_dir: Path) -> None:
@@ -103,7 +103,7 @@ def test_moves_do_what_a_list_would(tmp_path_factory: pytest.TempPathFactory, mo
     for number, where in moves:
         at = model.index(runs[number].id)
         to = {"first": 0, "up": at - 1, "down": at + 1}[where]
-        moved = move(runs[number], where)  # type: ignore[arg-type]
+        moved = move_queued_run(runs[number], where)  # type: ignore[arg-type]
         assert moved == (to != at and 0 <= to < 4)
         if moved:
             model.insert(to, model.pop(at))

@@ -15,21 +15,21 @@ from tests.fakes.run_fixtures import fake_command, queue, wait_for
 from toolkit.errors import RunError
 from toolkit.lifecycle import claims, resume_policy
 from toolkit.lifecycle.resume_policy import (
-    GOES_ON,
-    barren,
+    RETRYABLE_REASONS,
     can_resume,
     close_attempt,
+    count_attempts_without_checkpoint,
+    count_attempts_without_progress,
     ended_from_outside,
-    fruitless,
+    list_attempts_without_checkpoint,
     request_resume,
-    stuck,
 )
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.end_reasons import Explanation
 from toolkit.runs.events import EventWriter, read_events
-from toolkit.runs.run_dir import RunDir, kill_run, request_stop
-from toolkit.runs.status import RunStatus, read_status
-from toolkit.system.locks import read_holder
+from toolkit.runs.run_dir import RunDir, kill_run, request_run_stop
+from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.system.locks import read_lock_holder
 
 
 def kinds(run: RunDir) -> list[str]:
@@ -69,7 +69,7 @@ def test_two_attempts_without_a_checkpoint_stop_it_and_a_person_may_resume(
     assert "Resume" in status.hint
     assert can_resume(status)
     request_resume(run)
-    status = read_status(run)
+    status = read_run_status(run)
     assert (status.state, status.explained, status.coming) == ("queued", False, 4)
     assert supervisor.run_to_end(run, lambda status: None).state == "finished"
     assert kinds(run).count("started") == 4
@@ -78,16 +78,16 @@ def test_two_attempts_without_a_checkpoint_stop_it_and_a_person_may_resume(
 def test_a_paused_run_goes_on_when_asked(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=300, step_seconds=0.01, save_every=1)
     wait_for(run, past(3), supervisor)
-    request_stop(run, pause=True)
+    request_run_stop(run, pause=True)
     status = wait_for(run, over, supervisor)
     assert status.state == "paused"
     for _ in range(3):
         supervisor.tick()
-    assert read_status(run).state == "paused", "nobody asked for more"
+    assert read_run_status(run).state == "paused", "nobody asked for more"
     stopped_at = status.step
     request_resume(run)
     status = wait_for(run, past(stopped_at + 1, 2), supervisor)
-    request_stop(run)
+    request_run_stop(run)
     status = wait_for(run, over, supervisor)
     assert (status.state, can_resume(status)) == ("stopped", True)
     logged = [event["step"] for event in read_events(run.events_path)[0] if event["kind"] == "log"]
@@ -100,23 +100,23 @@ def test_what_waits_to_go_on_can_be_stopped_for_good(save_dir: Path, supervisor:
         events.append("started")
         events.append("interrupted", reason="killed", message="m", hint="h")
     run.claim_path.write_text("{}")
-    status = read_status(run)
+    status = read_run_status(run)
     assert (status.state, status.message, status.explained) == ("queued", "m", False)
-    request_stop(run)
+    request_run_stop(run)
     supervisor.tick()
-    status = read_status(run)
+    status = read_run_status(run)
     assert (status.state, status.explained) == ("stopped", True)
     assert kinds(run) == ["started", "interrupted"]
     request_resume(run)
-    assert read_status(run).state == "queued"
+    assert read_run_status(run).state == "queued"
     assert supervisor.run_to_end(run, lambda status: None).state == "finished"
 
 
 def test_a_cancelled_run_can_be_queued_again(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1)
-    request_stop(run)
+    request_run_stop(run)
     supervisor.tick()
-    assert read_status(run).state == "cancelled"
+    assert read_run_status(run).state == "cancelled"
     request_resume(run)
     assert supervisor.run_to_end(run, lambda status: None).state == "finished"
     with pytest.raises(RunError, match="finished"):
@@ -145,7 +145,7 @@ def test_after_a_reboot_it_goes_on(save_dir: Path, supervisor: Supervisor, monke
     run = queue(save_dir, steps=30, step_seconds=0.02, save_every=1)
     wait_for(run, past(2), supervisor)
     supervisor.stop()
-    holder = read_holder(run.lock_path)
+    holder = read_lock_holder(run.lock_path)
     assert holder is not None
     os.kill(holder.pid, signal.SIGKILL)
     monkeypatch.setattr(claims, "boot_id", lambda: "another boot")
@@ -168,7 +168,7 @@ def test_a_full_disk_is_waited_out_and_holds_nobody_up(
         close_attempt(events, [], Explanation("disk_full", "The disk is full.", "Free space."))
     run.claim_path.write_text("{}")
     assert supervisor.run_to_end(other, lambda status: None).state == "finished"
-    status = read_status(run)
+    status = read_run_status(run)
     assert (status.state, status.reason, status.message) == ("queued", "disk_full", "The disk is full.")
     free[0] = 10**9
     assert supervisor.run_to_end(run, lambda status: None).state == "finished"
@@ -190,9 +190,9 @@ def test_elapsed_time_counts_only_the_time_that_something_lived(
         events.append("started")
         events.append("resumed", step=2)
         now[0] += 5
-        assert read_status(run).step == 2
+        assert read_run_status(run).step == 2
         events.append("finished", step=8)
-    assert read_status(run).elapsed_s == 15
+    assert read_run_status(run).elapsed_s == 15
 
 
 @pytest.mark.parametrize(
@@ -202,14 +202,14 @@ def test_elapsed_time_counts_only_the_time_that_something_lived(
 def test_fruitless_attempts_in_a_row(saved: list[int], requeued: list[int], attempt: int, count: int) -> None:
     events = [{"kind": "saved", "attempt": one} for one in saved]
     events += [{"kind": "requeued", "attempt": one} for one in requeued]
-    assert fruitless(events, attempt) == count
+    assert count_attempts_without_checkpoint(events, attempt) == count
 
 
 @pytest.mark.parametrize(
     ("began", "attempt", "count"), [([1], 2, 1), ([1], 3, 2), ([1, 3], 3, 2), ([], 2, 2), ([1, 2], 2, 2)]
 )
 def test_one_attempt_that_never_began_is_no_fault_of_the_run(began: list[int], attempt: int, count: int) -> None:
-    assert fruitless([{"kind": "started", "attempt": one} for one in began], attempt) == count
+    assert count_attempts_without_checkpoint([{"kind": "started", "attempt": one} for one in began], attempt) == count
 
 
 def ended(attempt: int, reached: int | None = None, *, outside: bool = True, saved: bool = False) -> list[Any]:
@@ -223,32 +223,32 @@ def ended(attempt: int, reached: int | None = None, *, outside: bool = True, sav
 
 def test_who_is_killed_from_outside_while_loading_is_not_to_blame() -> None:
     events = ended(1, 5) + ended(2) + ended(3)
-    assert barren(events, 3) == [3, 2, 1]
-    assert fruitless(events, 3) == 1, "the first one had begun to train"
-    assert fruitless(events + ended(4, 5), 4) == 2
-    assert fruitless(ended(1, outside=False) + ended(2, outside=False), 2) == 2, "its own doing"
+    assert list_attempts_without_checkpoint(events, 3) == [3, 2, 1]
+    assert count_attempts_without_checkpoint(events, 3) == 1, "the first one had begun to train"
+    assert count_attempts_without_checkpoint(events + ended(4, 5), 4) == 2
+    assert count_attempts_without_checkpoint(ended(1, outside=False) + ended(2, outside=False), 2) == 2, "its own doing"
     before = [event for event in ended(1) if event["kind"] != "interrupted"]
-    assert [fruitless(before, 1, outside=outside) for outside in (True, False)] == [0, 1]
+    assert [count_attempts_without_checkpoint(before, 1, outside=outside) for outside in (True, False)] == [0, 1]
     assert [ended_from_outside(events, attempt) for attempt in (0, 1, 2, 4)] == [False, True, True, False]
 
 
 def test_attempts_that_come_no_further_are_counted_whoever_ends_them() -> None:
     events = ended(1, 7, saved=True) + ended(2, 6, saved=True) + ended(3, 7) + ended(4)
-    assert [stuck(events, attempt) for attempt in (1, 2, 3, 4)] == [0, 1, 2, 3]
-    assert stuck(events + ended(5, 8), 5) == 0
-    assert stuck([*events, {"kind": "requeued", "attempt": 4}, *ended(5, 3)], 5) == 0
+    assert [count_attempts_without_progress(events, attempt) for attempt in (1, 2, 3, 4)] == [0, 1, 2, 3]
+    assert count_attempts_without_progress(events + ended(5, 8), 5) == 0
+    assert count_attempts_without_progress([*events, {"kind": "requeued", "attempt": 4}, *ended(5, 3)], 5) == 0
 
 
 def test_killed_again_and_again_while_loading_it_goes_on_and_stops_in_the_end(
     save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resume_policy, "STUCK", 4)
+    monkeypatch.setattr(resume_policy, "MAX_ATTEMPTS_WITHOUT_PROGRESS", 4)
     run = queue(save_dir, steps=3, hold="loading", holds=True)
-    status = read_status(run)
+    status = read_run_status(run)
     while not status.explained:
         until = wait_for(run, lambda status: status.explained or holding(run, status.attempt), supervisor)
         if not until.explained:
-            holder = read_holder(run.lock_path)
+            holder = read_lock_holder(run.lock_path)
             assert holder is not None
             os.kill(holder.pid, signal.SIGKILL)
             status = wait_for(run, lambda now, seen=until: now.explained or now.attempt > seen.attempt, supervisor)  # type: ignore[misc]
@@ -271,4 +271,4 @@ def test_the_reasons_are_ones_that_explain_knows() -> None:
     from toolkit.worker import train
 
     text = inspect.getsource(end_reasons) + Path(train.__file__).read_text()
-    assert all(f'"{reason}"' in text for reason in GOES_ON)
+    assert all(f'"{reason}"' in text for reason in RETRYABLE_REASONS)

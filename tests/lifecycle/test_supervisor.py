@@ -19,12 +19,12 @@ from tests.fakes.run_fixtures import FAKE, fake_command, queue, wait_for
 from toolkit.config import Config
 from toolkit.errors import RunError
 from toolkit.lifecycle import supervisor as module
-from toolkit.lifecycle.claims import log_tail, read_claim
+from toolkit.lifecycle.claims import read_claim, read_log_tail
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
-from toolkit.runs.run_dir import RunDir, create_run, delete_run, kill_run, list_runs, request_stop
-from toolkit.runs.status import read_status
-from toolkit.system.locks import is_held, process_lives, read_holder
+from toolkit.runs.run_dir import RunDir, create_run, delete_run, kill_run, list_runs, request_run_stop
+from toolkit.runs.status import read_run_status
+from toolkit.system.locks import is_lock_held, is_process_alive, read_lock_holder
 
 
 def over(status) -> bool:
@@ -41,14 +41,14 @@ def kinds(run: RunDir) -> list[str]:
 
 def test_a_run_goes_from_queued_to_finished(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir)
-    assert read_status(run).state == "queued"
+    assert read_run_status(run).state == "queued"
     seen = []
     status = supervisor.run_to_end(run, lambda status: seen.append(status.state))
     assert status.state == "finished"
     assert (status.step, status.total_steps, status.fraction) == (3, 3, 1.0)
     assert status.scores["exact_match"] == 1.0
     assert "starting" in seen
-    assert not is_held(run.slot_path)
+    assert not is_lock_held(run.slot_path)
 
 
 def test_the_oldest_goes_first_and_one_at_a_time(save_dir: Path, supervisor: Supervisor) -> None:
@@ -77,7 +77,7 @@ def test_every_death_is_explained_and_the_queue_goes_on(
     run = queue(save_dir, die=how, die_at=2)
     after = queue(save_dir, steps=1)
     assert supervisor.run_to_end(after, lambda status: None).state == "finished"
-    status = read_status(run)
+    status = read_run_status(run)
     assert (status.state, status.reason) == ("failed", reason)
     assert words in status.message
     assert status.hint
@@ -85,14 +85,14 @@ def test_every_death_is_explained_and_the_queue_goes_on(
     # what a second attempt may survive is tried once more; a bug is not
     assert status.attempt == kinds(run).count("started") == (1 if reason == "bug" else 2)
     assert ("second attempt in a row" in status.message) == (reason != "bug")
-    assert "last words" in log_tail(run, lines=30)
+    assert "last words" in read_log_tail(run, lines=30)
 
 
 def test_stop_is_polite(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1000, step_seconds=0.02)
     wait_for(run, running, supervisor)
-    request_stop(run)
-    assert read_status(run).state in ("stopping", "stopped")
+    request_run_stop(run)
+    assert read_run_status(run).state in ("stopping", "stopped")
     status = wait_for(run, over, supervisor)
     assert status.state == "stopped"
     assert 1 <= status.step < 1000
@@ -100,10 +100,10 @@ def test_stop_is_polite(save_dir: Path, supervisor: Supervisor) -> None:
 
 def test_a_stopped_queued_run_is_cancelled_and_never_starts(save_dir: Path, supervisor: Supervisor) -> None:
     first, second, third = queue(save_dir), queue(save_dir), queue(save_dir)
-    request_stop(second)
+    request_run_stop(second)
     assert kill_run(third) is False
     supervisor.run_to_end(first, lambda status: None)
-    assert [read_status(run).state for run in (second, third)] == ["cancelled", "cancelled"]
+    assert [read_run_status(run).state for run in (second, third)] == ["cancelled", "cancelled"]
     for _ in range(3):
         supervisor.tick()
     assert not second.claim_path.exists()
@@ -113,14 +113,14 @@ def test_a_stopped_queued_run_is_cancelled_and_never_starts(save_dir: Path, supe
 def test_kill_ends_a_deaf_worker_with_its_children(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1000, step_seconds=0.02, deaf=True, children=2)
     wait_for(run, running, supervisor)
-    holder = read_holder(run.lock_path)
+    holder = read_lock_holder(run.lock_path)
     assert holder is not None
     assert os.getpgid(holder.pid) == holder.pid, "the worker leads a group of its own"
     children = [(p.pid, p.create_time()) for p in module_children(holder.pid)]
     assert len(children) == 2
     assert kill_run(run, grace_seconds=0.3) is True
     assert not holder.alive()
-    assert not any(process_lives(pid, began) for pid, began in children)
+    assert not any(is_process_alive(pid, began) for pid, began in children)
     status = wait_for(run, over, supervisor)
     assert status.state == "stopped"
     assert "on request" in status.message
@@ -160,10 +160,10 @@ def test_a_new_supervisor_finds_the_living_worker(save_dir: Path, supervisor: Su
     supervisor.stop()  # the app goes; the worker stays
     another = Supervisor(save_dir, command=fake_command)
     another.tick()
-    assert read_status(run).state == "running"
-    assert read_status(waiting).state == "queued"
+    assert read_run_status(run).state == "running"
+    assert read_run_status(waiting).state == "queued"
     assert wait_for(waiting, over, another).state == "finished"
-    assert read_status(run).state == "finished"
+    assert read_run_status(run).state == "finished"
     assert kinds(run).count("started") == 1
 
 
@@ -193,7 +193,7 @@ def test_worker_and_app_both_die(save_dir: Path, supervisor: Supervisor) -> None
     app = multiprocessing.get_context("fork").Process(target=tick_for_ever, args=(save_dir,))
     app.start()
     wait_for(run, running)
-    holder = read_holder(run.lock_path)
+    holder = read_lock_holder(run.lock_path)
     assert holder is not None
     assert app.pid is not None
     os.kill(app.pid, signal.SIGKILL)
@@ -208,7 +208,7 @@ def test_worker_and_app_both_die(save_dir: Path, supervisor: Supervisor) -> None
 def test_claimed_and_never_started_is_tried_again(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir)
     run.claim_path.write_text("")  # the claimer died before it had written its name
-    assert read_status(run).state == "interrupted"
+    assert read_run_status(run).state == "interrupted"
     status = wait_for(run, over, supervisor)
     assert (status.state, status.attempt) == ("finished", 2)
     assert kinds(run)[:2] == ["interrupted", "started"]
@@ -219,15 +219,15 @@ def test_the_slot_covers_the_time_before_the_worker_has_its_lock(save_dir: Path,
     waiting = queue(save_dir, steps=1)
     supervisor.tick()
     supervisor.stop()  # even when the app goes right after the start
-    assert read_status(run).state == "starting"
+    assert read_run_status(run).state == "starting"
     with pytest.raises(RunError, match="still going"):
         delete_run(run)
     another = Supervisor(save_dir, command=fake_command)
     another.tick()
-    assert read_status(waiting).state == "queued"
+    assert read_run_status(waiting).state == "queued"
     wait_for(waiting, over, another)
     assert kinds(run).count("started") == 1
-    assert read_status(run).state == "finished"
+    assert read_run_status(run).state == "finished"
 
 
 def test_eight_processes_start_each_run_once_and_one_at_a_time(save_dir: Path) -> None:
@@ -240,7 +240,7 @@ def test_eight_processes_start_each_run_once_and_one_at_a_time(save_dir: Path) -
     for racer in racers:
         racer.join(30)
     assert [racer.exitcode for racer in racers] == [0] * 8
-    assert [read_status(run).state for run in runs] == ["finished"] * 4
+    assert [read_run_status(run).state for run in runs] == ["finished"] * 4
     assert [kinds(run).count("started") for run in runs] == [1] * 4
     spans = [(events[0]["t"], events[-1]["t"]) for events in (read_events(run.events_path)[0] for run in runs)]
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
@@ -257,7 +257,7 @@ def test_a_run_that_cannot_be_started_fails_alone(save_dir: Path, supervisor: Su
     broken.config_path.write_text("# finetuning-toolkit config, schema 99\n")
     good = queue(save_dir, steps=1)
     assert supervisor.run_to_end(good, lambda status: None).state == "finished"
-    status = read_status(broken)
+    status = read_run_status(broken)
     assert status.state == "failed"
     assert "newer version" in status.message
 
@@ -268,7 +268,7 @@ def test_a_missing_interpreter_fails_the_run(save_dir: Path) -> None:
     status = own.run_to_end(run, lambda status: None)
     assert status.state == "failed"
     assert "/nonexistent/python" in status.message
-    assert not is_held(run.slot_path)
+    assert not is_lock_held(run.slot_path)
 
 
 def test_trouble_with_one_run_leaves_the_others_alone(
@@ -284,7 +284,7 @@ def test_trouble_with_one_run_leaves_the_others_alone(
 
     monkeypatch.setattr(module, "take_claim", claim)
     assert supervisor.run_to_end(good, lambda status: None).state == "finished"
-    assert read_status(bad).state == "queued"
+    assert read_run_status(bad).state == "queued"
 
 
 def test_a_folder_that_cannot_be_read_for_a_moment_does_not_end_the_supervision(
@@ -313,7 +313,7 @@ def test_an_end_that_cannot_be_written_is_tried_again_after_a_while(
         tried.append(dead.id)
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(module, "close_dead", close)
+    monkeypatch.setattr(module, "close_dead_attempt", close)
     deadline = time.monotonic() + 20
     while not tried and time.monotonic() < deadline:
         supervisor.tick()
@@ -326,15 +326,15 @@ def test_an_end_that_cannot_be_written_is_tried_again_after_a_while(
 def test_a_worker_that_does_not_leave_loses_the_slot(
     save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LINGER_SECONDS", 0.3)
+    monkeypatch.setattr(module, "WORKER_LINGER_SECONDS", 0.3)
     run = queue(save_dir, steps=1, linger=60)
     waiting = queue(save_dir, steps=1)
     assert wait_for(waiting, over, supervisor).state == "finished"
-    assert read_status(run).state == "finished"
+    assert read_run_status(run).state == "finished"
 
 
 def test_start_is_idempotent_per_save_dir(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "probe_in_background", lambda *_: None)
+    monkeypatch.setattr(module, "probe_machine_in_background", lambda *_: None)
     first = Supervisor(save_dir, command=fake_command, poll_seconds=0.02)
     second = Supervisor(save_dir, command=fake_command)
     try:

@@ -18,7 +18,7 @@ from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.system import machine as machines
 from toolkit.system.durable import commit_dir
-from toolkit.system.locks import describe_self, try_lock, write_body
+from toolkit.system.locks import describe_self, try_lock, write_lock_holder
 from toolkit.ui.frame import page as page_module
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -31,13 +31,15 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("FTK_WARM", "off")  # a process that imports torch for each page would make these tests slow
     known = machines.Machine(cpu_count=2, memory_bytes=8_000_000_000)
-    (tmp_path / "machine.json").write_text(json.dumps({"schema": 1, "key": machines._key(), "machine": asdict(known)}))
+    (tmp_path / "machine.json").write_text(
+        json.dumps({"schema": 1, "key": machines._machine_key(), "machine": asdict(known)})
+    )
     (tmp_path / "runs").mkdir()
     slot = try_lock(tmp_path / "runs" / "slot.lock")
     assert slot is not None
-    write_body(slot, describe_self(1, run="another"))
+    write_lock_holder(slot, describe_self(1, run="another"))
     yield tmp_path
-    page_module.supervisor(str(tmp_path)).stop()
+    page_module.get_supervisor(str(tmp_path)).stop()
     os.close(slot)
 
 

@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 from toolkit.data.table import load_table
 from toolkit.runs.run_dir import list_runs
 from toolkit.settings import draft as drafts
-from toolkit.settings.form_layout import SECTIONS
+from toolkit.settings.form_layout import FORM_SECTIONS
 from toolkit.settings.yaml_file import load_draft
 from toolkit.system import machine as machines
 from toolkit.system.locks import try_lock
@@ -33,20 +33,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A workspace whose one place to train is taken: what is started stays queued."""
     monkeypatch.setenv("FINETUNING_TOOLKIT_SAVE_DIR", str(tmp_path))
     known = machines.Machine(cpu_count=2, memory_bytes=8_000_000_000)
-    body = {"schema": 1, "key": machines._key(), "machine": asdict(known)}
+    body = {"schema": 1, "key": machines._machine_key(), "machine": asdict(known)}
     (tmp_path / "machine.json").write_text(json.dumps(body))
     (tmp_path / "runs").mkdir()
     slot = try_lock(tmp_path / "runs" / "slot.lock")
     assert slot is not None
     yield tmp_path
-    page_module.supervisor(str(tmp_path)).stop()
+    page_module.get_supervisor(str(tmp_path)).stop()
     os.close(slot)
 
 
 def begin(folder: Path, settings: dict[str, Any], grid: dict[str, list[Any]] | None = None) -> None:
     draft = drafts.default_draft()
     for path, value in settings.items():
-        draft = drafts.put(draft, path, value)
+        draft = drafts.replace_setting(draft, path, value)
     (folder / "draft.json").write_text(json.dumps({"schema": 1, "draft": draft, "grid": grid or {}}))
 
 
@@ -76,7 +76,7 @@ def start(app: AppTest) -> AppTest:
 
 
 def test_every_section_opens(folder: Path) -> None:
-    for entry in SECTIONS:
+    for entry in FORM_SECTIONS:
         app = page(entry.key)
         assert entry.title in [header.value for header in app.subheader]
 
@@ -100,7 +100,7 @@ def test_a_second_press_of_the_same_button_starts_nothing(folder: Path) -> None:
     app.session_state["start_request"] = number
     checked(app.switch_page("pages/configure.py").run())
     assert len(list_runs(folder)) == 1
-    assert launch.claim(number) is False
+    assert launch.claim_start(number) is False
 
 
 def test_start_works_again_after_a_second_press_broke_the_first_off(
@@ -109,7 +109,7 @@ def test_start_works_again_after_a_second_press_broke_the_first_off(
     """The second press ends the first one's page at its next look at the session: its number was not renewed then."""
     app = page()
     with monkeypatch.context() as broken_off:
-        broken_off.setattr(launch, "renew", lambda: None)
+        broken_off.setattr(launch, "renew_start_ticket", lambda: None)
         start(app)
     number = app.session_state["start_ticket"]
     app.session_state["start_request"] = number
@@ -119,7 +119,7 @@ def test_start_works_again_after_a_second_press_broke_the_first_off(
 
 
 def test_a_click_meanwhile_loses_no_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app, real, broken = page(), launch.start, []
+    app, real, broken = page(), launch.start_runs, []
 
     def start_once_broken_off(*asked: Any) -> Any:
         if not broken:
@@ -127,7 +127,7 @@ def test_a_click_meanwhile_loses_no_start(folder: Path, monkeypatch: pytest.Monk
             raise RerunException(RerunData())  # what Streamlit does at the next look at the session
         return real(*asked)
 
-    monkeypatch.setattr(launch, "start", start_once_broken_off)
+    monkeypatch.setattr(launch, "start_runs", start_once_broken_off)
     start(app)
     assert broken
     checked(app.switch_page("pages/configure.py").run())
@@ -204,7 +204,9 @@ def test_changes_are_listed_old_to_new_and_reset(folder: Path) -> None:
     checked(app.button(key="undo:lora.r").click().run())
     assert draft(folder)["lora"]["r"] == 16
     checked(app.button(key="reset_all").click().run())
-    assert drafts.changed(draft(folder)) == [drafts.Change("save_dir", "./experiments", str(folder))]
+    assert drafts.find_changed_settings(draft(folder)) == [
+        drafts.SettingChange("save_dir", "./experiments", str(folder))
+    ]
     assert "nothing yet" in words(app)
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes import golden
 from tests.pages.conftest import Stage, button, words
 from toolkit.data.storage import background_open
-from toolkit.runs.run_dir import list_runs, read_meta
+from toolkit.runs.run_dir import list_runs, read_run_meta
 
 
 def test_first_visit_shows_the_sample_and_an_example(stage: Stage) -> None:
@@ -29,7 +29,7 @@ def test_try_it_now_queues_the_default_run_and_goes_there(stage: Stage) -> None:
     app = button(stage.page("data"), "Try it now").click().run()
     stage.checked(app)
     (run,) = list_runs(stage.folder)
-    assert read_meta(run)["dataset"]["rows"] == 640
+    assert read_run_meta(run)["dataset"]["rows"] == 640
     assert app.title[0].value == "Runs"
     assert "in the queue" in words(app)
 
@@ -193,8 +193,8 @@ def test_a_big_file_is_opened_in_the_background_and_a_refresh_finds_it(
         return real(data, *rest)
 
     monkeypatch.setattr(background_open, "open_table", slow)
-    monkeypatch.setattr(background_open, "BIG", 20)
-    monkeypatch.setattr(background_open, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(background_open, "BIG_FILE_BYTES", 20)
+    monkeypatch.setattr(background_open, "FILE_OPEN_WAIT_S", 0.01)
     big = tmp_path / "big.csv"
     big.write_text("question,answer\n1,one\n2,two\n3,three\n")
     app = stage.page("data")
@@ -205,7 +205,7 @@ def test_a_big_file_is_opened_in_the_background_and_a_refresh_finds_it(
         assert "orders.csv" in words(waiting), "the former dataset stays"
         assert button(waiting, "Don't open it")
     may_go.set()
-    assert all(one.over.wait(60) for one in background_open._going.values())
+    assert all(one.over.wait(60) for one in background_open._running.values())
     app = stage.page("data")
     assert "3 rows" in words(app)
     assert not [entry for entry in app.button if entry.label == "Don't open it"]

@@ -15,7 +15,7 @@ from tests.pages.conftest import Stage, button, words
 from toolkit.config import DataConfig
 from toolkit.data.doctor import examinations
 from toolkit.data.storage.open_table import open_table
-from toolkit.data.storage.uploads import store
+from toolkit.data.storage.uploads import store_upload
 from toolkit.services import warm_client
 from toolkit.settings.draft import default_draft
 from toolkit.system.durable import durable_write
@@ -25,7 +25,7 @@ from toolkit.system.durable import durable_write
 def faulty(stage: Stage) -> Stage:
     """A workspace whose draft names a file with a duplicate and an empty answer."""
     rows = "".join(f"what is {i}?,it is {i}!\n" for i in range(20))
-    path = store(f"q,a\n{rows}what is 3?,it is 3!\nwhat is 99?, \n".encode(), "faulty.csv", stage.folder)
+    path = store_upload(f"q,a\n{rows}what is 3?,it is 3!\nwhat is 99?, \n".encode(), "faulty.csv", stage.folder)
     draft = default_draft()
     draft["data"] |= {"path": str(path), "prompt": "{q}", "prompt_stub": "{a}"}
     draft["save_dir"] = str(stage.folder)
@@ -56,12 +56,12 @@ def test_a_fix_makes_a_version_and_undo_takes_it_back(faulty: Stage) -> None:
 def test_findings_stay_in_view_while_a_new_version_is_checked(faulty: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     app = checked(faulty.page("data"), "Empty answers")
     with monkeypatch.context() as slow:
-        slow.setattr(examinations, "PATIENCE_S", 20.0)
+        slow.setattr(examinations, "EXAMINE_DELAY_S", 20.0)
         app = faulty.checked(button(app, "Remove 1 row").click().run())
         assert "Being checked again" in words(app)
         assert "1 row repeats an earlier row" in words(app)
-    examinations.forget(
-        next(key for key, one in examinations._going.items() if not one.over)
+    examinations.forget_examination(
+        next(key for key, one in examinations._running.items() if not one.over)
     )  # begun anew, without that wait
     app = checked(app.run(), "**2 findings**")
     assert "Being checked again" not in words(app)
@@ -70,10 +70,12 @@ def test_findings_stay_in_view_while_a_new_version_is_checked(faulty: Stage, mon
 def test_accepting_a_hard_stop_examines_nothing_anew(faulty: Stage) -> None:
     data = DataConfig(path=str(faulty.folder / "draft.json"), prompt="{q}", prompt_stub="{a}")
     table = open_table(DataConfig(), faulty.folder)
-    assert examinations.key_of(table, data) == examinations.key_of(
+    assert examinations.examination_key(table, data) == examinations.examination_key(
         table, data.model_copy(update={"accepted": ["long_prompt"]})
     )
-    assert examinations.key_of(table, data) != examinations.key_of(table, data.model_copy(update={"prompt": "{a}"}))
+    assert examinations.examination_key(table, data) != examinations.examination_key(
+        table, data.model_copy(update={"prompt": "{a}"})
+    )
 
 
 def test_start_shows_what_is_open_and_what_was_accepted(faulty: Stage) -> None:
@@ -106,13 +108,13 @@ def test_answers_that_the_limit_cuts_are_found_and_the_limit_is_set_by_a_click(
     np.save(faulty.folder / "counted.npy", counts)
     asked = []
 
-    def look(save_dir: Path, kind: str, body: dict[str, Any], *, lane: str, wait: float) -> warm_client.Look:
+    def look(save_dir: Path, kind: str, body: dict[str, Any], *, lane: str, wait: float) -> warm_client.QuestionState:
         if kind != "lengths":
-            return warm_client.Look("off", message="not asked here")
+            return warm_client.QuestionState("off", message="not asked here")
         asked.append((kind, body["config"]["data"]["prompt"]))
-        return warm_client.Look("done", value={"path": str(faulty.folder / "counted.npy"), "rows": 22})
+        return warm_client.QuestionState("done", value={"path": str(faulty.folder / "counted.npy"), "rows": 22})
 
-    monkeypatch.setattr(warm_client, "look", look)
+    monkeypatch.setattr(warm_client, "poll_warm_question", look)
     app = checked(faulty.page("data"), "Answers cut off by the length limit")
     assert "1 of 22 rows is longer than 256 tokens" in words(app)
     assert set(asked) == {("lengths", "{q}")}

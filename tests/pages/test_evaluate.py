@@ -13,12 +13,12 @@ from tests.evaluation.planted import known_flips, plant, two_adapters
 from tests.fakes.training import make_table
 from tests.pages.conftest import Stage, button, words
 from toolkit.evaluation import evaluation_dir, progress, prompt_sets
-from toolkit.evaluation.answers import Answer, AnswerLog, Probed, read_answers
-from toolkit.evaluation.busy import models_lock
-from toolkit.evaluation.conclude import conclude
-from toolkit.evaluation.evaluation_dir import Evaluation, Spec
-from toolkit.evaluation.questions import questions
-from toolkit.evaluation.statistics.pass_rules import read_rules
+from toolkit.evaluation.answers import AnswerLog, EvaluationAnswer, ProbeAnswer, read_recorded_answers
+from toolkit.evaluation.busy import loaded_models_lock
+from toolkit.evaluation.conclude import conclude_evaluation
+from toolkit.evaluation.evaluation_dir import Evaluation, EvaluationSpec
+from toolkit.evaluation.questions import make_questions
+from toolkit.evaluation.statistics.pass_rules import parse_pass_rules
 from toolkit.runs.events import EventWriter
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir
@@ -114,7 +114,7 @@ def test_two_adapters_are_compared_on_the_page(stage: Stage, run: RunDir) -> Non
 def test_one_that_broke_off_goes_on_when_its_page_is_opened(
     stage: Stage, run: RunDir, started: list[Evaluation]
 ) -> None:
-    evaluation = evaluation_dir.create(run, Spec())
+    evaluation = evaluation_dir.create_evaluation(run, EvaluationSpec())
     with EventWriter(evaluation.events_path) as events:
         events.append("started")
         events.append("progress", done=3, total=20)
@@ -141,12 +141,16 @@ def test_a_null_change_is_within_noise(stage: Stage, run: RunDir) -> None:
 
 def test_questions_without_answers_can_show_that_something_was_forgotten(stage: Stage, run: RunDir) -> None:
     table = make_table(run.save_dir / "asked.parquet", [{"q": f"question {n}"} for n in range(6)])
-    evaluation = evaluation_dir.create(run, Spec(rows=None, source="file", label="questions alone"), table=table)
+    evaluation = evaluation_dir.create_evaluation(
+        run, EvaluationSpec(rows=None, source="file", label="questions alone"), table=table
+    )
     log = AnswerLog(evaluation.answers_path)
-    log.write([Answer(model, n, "said") for n in range(6) for model in (BASE, run.id)])
-    log.write([Probed(model, n, nll, 10) for n in range(20) for model, nll in ((BASE, 10.0), (run.id, 14.0))])
+    log.write([EvaluationAnswer(model, n, "said") for n in range(6) for model in (BASE, run.id)])
+    log.write([ProbeAnswer(model, n, nll, 10) for n in range(20) for model, nll in ((BASE, 10.0), (run.id, 14.0))])
     log.close()
-    conclude(evaluation, questions(evaluation), read_answers(evaluation.answers_path), (BASE, run.id), 1.0)
+    conclude_evaluation(
+        evaluation, make_questions(evaluation), read_recorded_answers(evaluation.answers_path), (BASE, run.id), 1.0
+    )
     over(evaluation)
     text = words(stage.checked(stage.page("evaluate", run)))
     assert "No expected answers are known" in text
@@ -167,8 +171,8 @@ def test_the_first_press_evaluates_the_test_rows(stage: Stage, run: RunDir, star
     assert "Is it better?" in words(app)
     app = stage.checked(button(app, "Evaluate").click().run())
     (evaluation,) = started
-    spec = evaluation_dir.read_spec(evaluation)
-    assert (spec.source, spec.rows, spec.probe) == ("test", evaluation_dir.DEFAULT_ROWS, True)
+    spec = evaluation_dir.read_evaluation_spec(evaluation)
+    assert (spec.source, spec.rows, spec.probe) == ("test", evaluation_dir.DEFAULT_EVALUATION_ROWS, True)
     assert button(app, "Go on where it was"), "that process has ended without a word"
 
 
@@ -180,7 +184,7 @@ def test_from_the_run_it_is_one_click(stage: Stage, run: RunDir, started: list[E
 
 
 def test_progress_and_stop_are_on_the_page(stage: Stage, run: RunDir) -> None:
-    evaluation = evaluation_dir.create(run, Spec())
+    evaluation = evaluation_dir.create_evaluation(run, EvaluationSpec())
     with WorkerLock(evaluation.lock_path), EventWriter(evaluation.events_path) as events:
         events.append("started")
         events.append("phase", phase="asking")
@@ -196,7 +200,7 @@ def test_progress_and_stop_are_on_the_page(stage: Stage, run: RunDir) -> None:
 
 
 def test_a_failure_is_words(stage: Stage, run: RunDir) -> None:
-    evaluation = evaluation_dir.create(run, Spec())
+    evaluation = evaluation_dir.create_evaluation(run, EvaluationSpec())
     with EventWriter(evaluation.events_path) as events:
         events.append("started")
         events.append("failed", message="The memory is not enough.", hint="Close something.")
@@ -209,20 +213,20 @@ def test_rules_and_gate(stage: Stage, run: RunDir, started: list[Evaluation]) ->
     evaluation, _ = plant(run, known_flips(fixed=20, broke=0, same=5, both_wrong=1))
     over(evaluation)
     evaluation_dir.save_rules(
-        stage.folder, read_rules({"rules": [{"kind": "contains", "text": "wrong", "negate": True}]})
+        stage.folder, parse_pass_rules({"rules": [{"kind": "contains", "text": "wrong", "negate": True}]})
     )
     app = stage.page("evaluate", run)
     assert "must not contain “wrong” in 100 % of the rows" in words(app).replace(":gray[", "").replace("]", "")
     app = app.selectbox(key="gate_no gate").set_value("exact_match").run()
-    rules = evaluation_dir.saved_rules(stage.folder)
+    rules = evaluation_dir.read_saved_rules(stage.folder)
     assert rules.gate is not None
     assert rules.gate.improves == "exact_match"
     app = stage.checked(button(app, "Apply these rules to the answers above").click().run())
     assert started == [evaluation]
-    assert evaluation_dir.current_rules(evaluation) == rules
+    assert evaluation_dir.read_evaluation_rules(evaluation) == rules
     app = stage.page("evaluate", run)
     app = button_by_key(app, "drop_rule_0").click().run()
-    assert evaluation_dir.saved_rules(stage.folder).rules == ()
+    assert evaluation_dir.read_saved_rules(stage.folder).rules == ()
 
 
 def button_by_key(app: AppTest, key: str) -> Any:
@@ -230,13 +234,15 @@ def button_by_key(app: AppTest, key: str) -> Any:
 
 
 def test_a_prompt_set_is_run_and_kept_with_the_run(stage: Stage, run: RunDir, started: list[Evaluation]) -> None:
-    kept = prompt_sets.save(stage.folder, prompt_sets.made("greetings", [("Hello?", "Hi!"), ("Who?", None)]))
+    kept = prompt_sets.save_prompt_set(
+        stage.folder, prompt_sets.make_prompt_set("greetings", [("Hello?", "Hi!"), ("Who?", None)])
+    )
     app = stage.page("evaluate", run)
     app = app.segmented_control(key="eval_source").set_value("prompts").run()
     app = stage.checked(button(app, "Evaluate these").click().run())
     (evaluation,) = started
-    assert evaluation_dir.read_spec(evaluation).label == "greetings"
-    assert evaluation_dir.read_prompts(evaluation).items == kept.items
+    assert evaluation_dir.read_evaluation_spec(evaluation).label == "greetings"
+    assert evaluation_dir.read_evaluation_prompts(evaluation).items == kept.items
 
 
 def test_the_page_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:
@@ -247,5 +253,5 @@ def test_the_page_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:
 
 def test_the_strip_says_that_an_evaluation_is_going(stage: Stage) -> None:
     assert "Nothing is running" in words(stage.page("evaluate"))
-    with WorkerLock(models_lock(stage.folder)):
+    with WorkerLock(loaded_models_lock(stage.folder)):
         assert "An evaluation is going" in words(stage.page("evaluate"))

@@ -7,33 +7,39 @@ import time
 
 from tests.export.test_parity_certificate import contract, replay
 from tests.pages.conftest import Stage, button, words
-from toolkit.export.export_state import FORMS, certificate_path, commit_hash, folder_of, tell_progress
-from toolkit.export.parity_certificate import judge, write_certificate
-from toolkit.export.prompt_contract import CONTRACT
+from toolkit.export.export_state import (
+    EXPORT_FORMS,
+    certificate_path,
+    commit_hash,
+    export_folder,
+    write_export_progress,
+)
+from toolkit.export.parity_certificate import certify_replay, write_certificate
+from toolkit.export.prompt_contract import CONTRACT_FILE
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import commit_dir
 
 
 def made(run: RunDir, form: str, *, broken: bool) -> None:
     run.exports_dir.mkdir(exist_ok=True)
-    (run.exports_dir / CONTRACT).write_text(contract().dump())
+    (run.exports_dir / CONTRACT_FILE).write_text(contract().dump())
     staging = run.exports_dir / ".new"
     staging.mkdir()
     (staging / "model.safetensors").write_bytes(b"weights")
-    commit_dir(staging, folder_of(run, form), {})
+    commit_dir(staging, export_folder(run, form), {})
     found = replay({"answer_ids": (7, 9, 2), "answer": "<b>c</b>"} if broken else None)
-    verdict = judge(contract(), found, form=form, commit=commit_hash(folder_of(run, form)))
+    verdict = certify_replay(contract(), found, form=form, commit=commit_hash(export_folder(run, form)))
     write_certificate(certificate_path(run, form), verdict)
 
 
 def test_each_card_says_what_its_export_is_worth(stage: Stage) -> None:
     run = stage.finished("done")
     app = stage.page("runs", run)
-    assert words(app).count("Not made yet") == len(FORMS)
-    assert len([entry for entry in app.button if entry.label == "Make it"]) == len(FORMS)
+    assert words(app).count("Not made yet") == len(EXPORT_FORMS)
+    assert len([entry for entry in app.button if entry.label == "Make it"]) == len(EXPORT_FORMS)
     made(run, "merged-bf16", broken=False)
     made(run, "merged-fp16", broken=True)
-    tell_progress(run, "adapter", "failed", "", 1.0, "The disk is full.", "Free space.")
+    write_export_progress(run, "adapter", "failed", "", 1.0, "The disk is full.", "Free space.")
     text = words(stage.page("runs", run))
     assert "Answers as the run did" in text and "Broken: don't use it" in text
     assert "'<b>c</b>' instead of 'b'" in text  # as text: `words` took the escapes off

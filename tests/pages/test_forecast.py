@@ -8,7 +8,7 @@ import pytest
 
 from tests.pages.conftest import Stage, button, words
 from toolkit.forecast import scene
-from toolkit.ui.configure.forecast_view import short
+from toolkit.ui.configure.forecast_view import shorten_number
 
 
 def test_it_stands_beside_the_form_and_moves_with_it(stage: Stage) -> None:
@@ -35,4 +35,4 @@ def test_what_does_not_fit_is_made_to_fit_by_a_click(stage: Stage, monkeypatch: 
 
 
 def test_numbers_of_parameters_are_short() -> None:
-    assert [short(n) for n in (12, 651_264, 2_065_344, 8_030_261_248)] == ["12", "651 k", "2.07 M", "8.03 B"]
+    assert [shorten_number(n) for n in (12, 651_264, 2_065_344, 8_030_261_248)] == ["12", "651 k", "2.07 M", "8.03 B"]

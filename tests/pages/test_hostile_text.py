@@ -13,11 +13,11 @@ from streamlit.testing.v1 import AppTest
 
 from tests.evaluation.planted import plant
 from tests.pages.conftest import Stage
-from toolkit.data.storage.uploads import store
+from toolkit.data.storage.uploads import store_upload
 from toolkit.runs.events import EventWriter
-from toolkit.system.printable import visible
+from toolkit.system.printable import escape_control_characters
 from toolkit.ui.elements import charts
-from toolkit.ui.elements.escape import plain
+from toolkit.ui.elements.escape import escape_text
 
 NASTY = (
     "<script>alert(1)</script> ![x](http://evil.example/x.png) $\\int$ :smile: :material/bug_report: "
@@ -126,25 +126,25 @@ def test_the_net_has_no_holes(stage: Stage) -> None:
 
 
 def test_names_of_files_are_letters_alone(stage: Stage) -> None:
-    path = store(b"a,b\n1,2\n", f"{LONG}.csv", stage.folder)
+    path = store_upload(b"a,b\n1,2\n", f"{LONG}.csv", stage.folder)
     assert re.fullmatch(r"[0-9a-f]{12}-[a-z0-9-]{1,40}\.csv", path.name)
 
 
 def test_a_chart_shows_names_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts, "palette", lambda: ["#000000"] * 8)
-    figure = charts.overlay({LONG: [(1, 1.0), (2, 0.5)]}, "loss", "r")
+    monkeypatch.setattr(charts, "series_colors", lambda: ["#000000"] * 8)
+    figure = charts.overlay_chart({LONG: [(1, 1.0), (2, 0.5)]}, "loss", "r")
     (line,) = figure.data
     for text in (line.name, line.hovertemplate):
         assert not re.search("<(?!extra|/extra)|\u202e|&(?!amp;)", text)
-    assert len(line.name) < 2 * charts.LABEL
+    assert len(line.name) < 2 * charts.MAX_LABEL_CHARACTERS
 
 
 def test_a_block_of_text_shows_what_would_turn_it_around() -> None:
-    assert visible("a\u202eb\tc\r\n\x1b") == "a⟨U+202E⟩b\tc\r\n⟨U+001B⟩"
-    assert visible("👩‍👩‍👧 مرحبا") == "👩‍👩‍👧 مرحبا"
+    assert escape_control_characters("a\u202eb\tc\r\n\x1b") == "a⟨U+202E⟩b\tc\r\n⟨U+001B⟩"
+    assert escape_control_characters("👩‍👩‍👧 مرحبا") == "👩‍👩‍👧 مرحبا"
 
 
 def test_plain_keeps_letters_of_every_script() -> None:
     for text in ("Zoë", "数据", "👩‍👩‍👧", "مرحبا", "नमस्ते"):
-        assert plain(text) == text
-    assert plain("a\u202eb\x1b[31mc\x00") == "ab\\[31mc"
+        assert escape_text(text) == text
+    assert escape_text("a\u202eb\x1b[31mc\x00") == "ab\\[31mc"

@@ -92,9 +92,9 @@ def test_what_the_engine_holds_beside_a_training_is_said_and_freed_with_one_clic
         "ready", runs=("run", "run@40"), base="bundled:demo-model", gpu_memory_bytes=3 * 2**30
     )
     ended: list[engine_client.EngineInfo] = []
-    monkeypatch.setattr(engine_client, "find", lambda _: None if ended else info)
-    monkeypatch.setattr(engine_client, "status", lambda _: held)
-    monkeypatch.setattr(engine_client, "stop", ended.append)
+    monkeypatch.setattr(engine_client, "find_engine", lambda _: None if ended else info)
+    monkeypatch.setattr(engine_client, "read_engine_status", lambda _: held)
+    monkeypatch.setattr(engine_client, "stop_engine", ended.append)
     waiting = stage.run(name="waiting")
     app = stage.page("runs", waiting)
     assert "The playground holds demo-model with 2 adapters · 3.0 GiB of GPU memory" in words(app)

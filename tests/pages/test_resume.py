@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.pages.conftest import Stage, button, words
-from toolkit.runs.run_dir import PAUSE, RunDir, list_runs, read_config, read_meta
-from toolkit.runs.status import read_status
+from toolkit.runs.run_dir import PAUSE_REQUEST, RunDir, list_runs, read_run_config, read_run_meta
+from toolkit.runs.status import read_run_status
 from toolkit.system.durable import commit_dir
 
 PLAN = ("plan", {"total_steps": 100, "epochs": 2})
@@ -30,12 +30,12 @@ def test_a_run_that_broke_off_says_that_it_goes_on(stage: Stage) -> None:
 
 def test_a_paused_run_offers_resume(stage: Stage) -> None:
     run = stage.run(("started", {}), PLAN, SAVED, ("stopped", {"step": 40, "paused": True}))
-    run.stop_path.write_text(PAUSE)
+    run.stop_path.write_text(PAUSE_REQUEST)
     app = stage.page("runs", run)
     assert "Paused" in words(app)
     button(app, "Resume").click().run()
     assert not app.exception
-    assert read_status(run).state == "queued"
+    assert read_run_status(run).state == "queued"
     assert not run.stop_path.exists()
 
 
@@ -52,16 +52,16 @@ def test_a_finished_run_offers_no_resume_but_training_on(stage: Stage) -> None:
 
 def test_a_new_run_begins_with_a_checkpoint(stage: Stage) -> None:
     from tests.fakes.training import make_table
-    from toolkit.lifecycle.continue_run import choices, continue_run
+    from toolkit.lifecycle.continue_run import continue_run, list_start_checkpoints
 
     run = stage.finished("first")
     make_table(run.source_path, [{"message": "a", "answer": "b"}])
     checkpoint(run, 96)
-    (kept,) = choices(run, read_status(run))
+    (kept,) = list_start_checkpoints(run, read_run_status(run))
     assert kept.last
     new = continue_run(run, kept, 5)
-    assert read_config(new).training.training_args.num_train_epochs == 5
-    assert read_meta(new)["start"] == {"run": run.id, "step": 96}
+    assert read_run_config(new).training.training_args.num_train_epochs == 5
+    assert read_run_meta(new)["start"] == {"run": run.id, "step": 96}
     assert (new.start_dir / "weights.safetensors").read_bytes() == b"w" * 100
     assert {one.id for one in list_runs(stage.folder)} == {run.id, new.id}
 

@@ -11,8 +11,8 @@ import pytest
 from tests.pages.conftest import Stage, button, words
 from toolkit.errors import RunError
 from toolkit.runs.events import EventWriter
-from toolkit.runs.run_dir import list_runs, read_meta
-from toolkit.system.durable import COMMIT, commit_dir
+from toolkit.runs.run_dir import list_runs, read_run_meta
+from toolkit.system.durable import COMMIT_NAME, commit_dir
 from toolkit.ui.runs import run_actions
 
 
@@ -85,18 +85,18 @@ def test_a_damaged_run_does_not_hide_the_others(stage: Stage) -> None:
 
 def test_rename_keeps_the_rest(stage: Stage) -> None:
     run = stage.finished("before")
-    run_actions.rename(run, " after ")
-    meta = read_meta(run)
+    run_actions.rename_run(run, " after ")
+    meta = read_run_meta(run)
     assert (meta["name"], meta["id"]) == ("after", run.id)
 
 
 def test_the_adapter_as_a_zip_of_known_names(stage: Stage) -> None:
     run = stage.finished("done")
-    names = zipfile.ZipFile(io.BytesIO(run_actions.adapter_zip(run))).namelist()
+    names = zipfile.ZipFile(io.BytesIO(run_actions.zip_adapter(run))).namelist()
     assert names == ["adapter_model.safetensors", "adapter_config.json", "finetuning-toolkit.yml"]
     (run.adapter_dir / "adapter_model.safetensors").write_bytes(b"changed")
     with pytest.raises(RunError):
-        run_actions.adapter_zip(run)
+        run_actions.zip_adapter(run)
 
 
 def test_the_zip_holds_every_file_of_the_tokenizer(stage: Stage) -> None:
@@ -104,9 +104,9 @@ def test_the_zip_holds_every_file_of_the_tokenizer(stage: Stage) -> None:
     tokenizer = {"added_tokens.json", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}
     for name in (*tokenizer, "training_args.bin"):
         (run.adapter_dir / name).write_bytes(b"content")
-    (run.adapter_dir / COMMIT).unlink()
+    (run.adapter_dir / COMMIT_NAME).unlink()
     commit_dir(run.adapter_dir.rename(run.path / ".new-adapter"), run.adapter_dir, {})
-    names = set(zipfile.ZipFile(io.BytesIO(run_actions.adapter_zip(run))).namelist())
+    names = set(zipfile.ZipFile(io.BytesIO(run_actions.zip_adapter(run))).namelist())
     assert tokenizer <= names
     assert "training_args.bin" not in names, "a pickle may hold a token"
 

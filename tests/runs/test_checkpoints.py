@@ -12,9 +12,18 @@ import pytest
 from tests.fakes.disk import Death, Disk, Fault, io_error, no_space, watched
 from toolkit.config import Config
 from toolkit.errors import RunError
-from toolkit.runs.checkpoints import checkpoint_path, has_room, kept, newest_step, newest_whole, save, sweep, verified
+from toolkit.runs.checkpoints import (
+    checkpoint_path,
+    has_checkpoint_room,
+    list_kept_checkpoints,
+    newest_checkpoint_step,
+    newest_verified_checkpoint,
+    remove_unfinished_checkpoints,
+    save_checkpoint,
+    verify_checkpoint,
+)
 from toolkit.runs.run_dir import RunDir, create_run
-from toolkit.system.durable import COMMIT
+from toolkit.system.durable import COMMIT_NAME
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +48,9 @@ def fill(folder: Path, step: int) -> None:
 
 def write(run: RunDir, step: int, said: list[int] | None = None, best: int | None = None) -> None:
     told = said if said is not None else []
-    save(run, step, lambda folder: fill(folder, step), {"attempt": 1}, lambda done: told.append(done.step), best)
+    save_checkpoint(
+        run, step, lambda folder: fill(folder, step), {"attempt": 1}, lambda done: told.append(done.step), best
+    )
 
 
 def content(path: Path) -> dict[str, bytes]:
@@ -49,13 +60,15 @@ def content(path: Path) -> dict[str, bytes]:
 def test_the_newest_two_are_kept_and_the_best(run: RunDir) -> None:
     for step in (4, 8, 12):
         write(run, step)
-    assert list(kept(run)) == [12, 8]
+    assert list(list_kept_checkpoints(run)) == [12, 8]
     for step in (16, 20, 24):
         write(run, step, best=8)
-    assert list(kept(run)) == [24, 20, 8]
-    assert newest_step(run) == 24
-    assert verified(checkpoint_path(run, 8), run.id).bytes == 5000 + len('{"step": 8}') + 800 + len("state of 8")
-    found, refused = newest_whole(run)
+    assert list(list_kept_checkpoints(run)) == [24, 20, 8]
+    assert newest_checkpoint_step(run) == 24
+    assert verify_checkpoint(checkpoint_path(run, 8), run.id).bytes == 5000 + len('{"step": 8}') + 800 + len(
+        "state of 8"
+    )
+    found, refused = newest_verified_checkpoint(run)
     assert found is not None
     assert (found.step, refused) == (24, [])
 
@@ -65,26 +78,26 @@ def test_a_commit_that_is_not_this_runs_or_not_of_this_step_is_refused(run: RunD
     write(other, 4)
     shutil.copytree(other.checkpoints_dir, run.checkpoints_dir)
     with pytest.raises(RunError, match="not a checkpoint of run"):
-        verified(checkpoint_path(run, 4), run.id)
+        verify_checkpoint(checkpoint_path(run, 4), run.id)
     checkpoint_path(other, 4).rename(checkpoint_path(other, 9))
     with pytest.raises(RunError, match="not a checkpoint of run"):
-        verified(checkpoint_path(other, 9), other.id)
+        verify_checkpoint(checkpoint_path(other, 9), other.id)
 
 
 def survivors(tree: Path, said: list[int], expected: dict[int, dict[str, bytes]], *, again: bool) -> None:
     """What is found in `tree`, a copy of the run's directory after a crash, is whole and no older than was said."""
     left = RunDir(tree)
-    sweep(left)
-    found, _ = newest_whole(left)
+    remove_unfinished_checkpoints(left)
+    found, _ = newest_verified_checkpoint(left)
     assert (found.step if found else 0) >= (said[-1] if said else 0), f"said {said}, found {found and found.step}"
     if found is not None:
-        names = set(content(found.path)) - {COMMIT}
+        names = set(content(found.path)) - {COMMIT_NAME}
         assert {name: content(found.path)[name] for name in names} == expected[found.step]
     if not again:
         return
     # the run can be saved again, crash or not: a log whose torn end was not tested by writing on once lost records
     write(left, 99)
-    assert newest_step(left) == 99
+    assert newest_checkpoint_step(left) == 99
     assert not [path for path in left.checkpoints_dir.iterdir() if path.name.startswith(".")]
 
 
@@ -176,13 +189,13 @@ def test_a_replaced_checkpoint_is_whole_or_absent_at_every_moment(run: RunDir) -
 
     def look(moment: str) -> None:
         if checkpoint_path(run, 5).exists():
-            verified(checkpoint_path(run, 5), run.id)
+            verify_checkpoint(checkpoint_path(run, 5), run.id)
         states.append(moment)
 
     with watched(run.path, look):
         write(run, 5)
     assert len(states) > 30
-    assert newest_step(run) == 5
+    assert newest_checkpoint_step(run) == 5
 
 
 def test_a_thousand_damages_are_all_refused(run: RunDir, tmp_path: Path) -> None:
@@ -193,11 +206,11 @@ def test_a_thousand_damages_are_all_refused(run: RunDir, tmp_path: Path) -> None
         name = chance.choice(sorted(whole))
         path = checkpoint_path(run, 7) / name
         damage(path, chance)
-        found, refused = newest_whole(run)
+        found, refused = newest_verified_checkpoint(run)
         assert found is None, f"{name} was damaged and accepted"
         assert len(refused) == 1
         path.write_bytes(whole[name])
-    assert newest_whole(run)[0] is not None
+    assert newest_verified_checkpoint(run)[0] is not None
 
 
 def damage(path: Path, chance: random.Random) -> None:
@@ -220,5 +233,5 @@ def damage(path: Path, chance: random.Random) -> None:
 
 
 def test_space_is_looked_for_on_the_runs_own_volume(run: RunDir) -> None:
-    assert has_room(run, 1000)
-    assert not has_room(run, shutil.disk_usage(run.path).free)
+    assert has_checkpoint_room(run, 1000)
+    assert not has_checkpoint_room(run, shutil.disk_usage(run.path).free)

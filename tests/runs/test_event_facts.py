@@ -8,20 +8,20 @@ import pytest
 
 from toolkit.runs import told
 from toolkit.runs.events import EventWriter, read_events
-from toolkit.runs.told import curves, facts
+from toolkit.runs.told import read_event_facts, read_run_curves
 
 
 def test_reading_on_sees_what_is_new(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    assert curves(path) == {}
+    assert read_run_curves(path) == {}
     with EventWriter(path) as writer:
         writer.append("log", step=1, loss=3.0)
-        assert curves(path) == {"loss": [(1, 3.0)]}
+        assert read_run_curves(path) == {"loss": [(1, 3.0)]}
         writer.append("log", step=2, loss=2.0)
         writer.append("eval", step=2, eval_loss=2.5)
-        assert curves(path) == {"loss": [(1, 3.0), (2, 2.0)], "eval_loss": [(2, 2.5)]}
+        assert read_run_curves(path) == {"loss": [(1, 3.0), (2, 2.0)], "eval_loss": [(2, 2.5)]}
     path.write_bytes(b"")
-    assert curves(path) == {}
+    assert read_run_curves(path) == {}
 
 
 def test_state_and_curves_come_from_one_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,24 +38,24 @@ def test_state_and_curves_come_from_one_parse(tmp_path: Path, monkeypatch: pytes
         writer.append("started")
         for step in range(1, 4):
             writer.append("log", step=step, loss=1.0 / step)
-        assert curves(path)["loss"][-1] == (3, 1 / 3)
-        assert (facts(path).step, facts(path).attempt) == (3, 1)
+        assert read_run_curves(path)["loss"][-1] == (3, 1 / 3)
+        assert (read_event_facts(path).step, read_event_facts(path).attempt) == (3, 1)
         writer.append("log", step=4, loss=0.25)
-        assert facts(path).last["loss"] == 0.25
-        assert len(curves(path)["loss"]) == 4
+        assert read_event_facts(path).last["loss"] == 0.25
+        assert len(read_run_curves(path)["loss"]) == 4
     assert [count for _, count in reads] == [4, 1]
 
 
 def test_curves_of_runs_that_nobody_draws_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told._logs.clear()
-    told._drawn.clear()
-    monkeypatch.setattr(told, "DRAWN", 2)
+    told._cached_logs.clear()
+    told._cached_curves.clear()
+    monkeypatch.setattr(told, "MAX_CACHED_CURVES", 2)
     paths = [tmp_path / f"{number}.jsonl" for number in range(3)]
     for path in paths:
         with EventWriter(path) as writer:
             writer.append("log", step=1, loss=2.0)
-        assert len(curves(path)) == 1
-    kept = [log.curves is not None for (path, _), log in told._logs.items() if path in paths]
+        assert len(read_run_curves(path)) == 1
+    kept = [log.curves is not None for (path, _), log in told._cached_logs.items() if path in paths]
     assert sum(kept) == 2
-    assert facts(paths[0]).step == 1
-    assert curves(paths[0]) == {"loss": [(1, 2.0)]}  # read again
+    assert read_event_facts(paths[0]).step == 1
+    assert read_run_curves(paths[0]) == {"loss": [(1, 2.0)]}  # read again

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.runs import events as module
-from toolkit.runs.events import EventWriter, encode, read_events, series
-from toolkit.runs.status import fold
+from toolkit.runs.events import EventWriter, collect_series, encode_event, read_events
+from toolkit.runs.status import run_status_from_events
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_torn_tail_waits_for_the_reader_and_is_cut_by_the_writer(tmp_path: Pat
 
 def test_a_damaged_line_is_skipped_and_keeps_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    lines = [encode({"n": n, "attempt": 1, "t": 0.0, "kind": "log", "loss": 0.25}) for n in (1, 2, 3)]
+    lines = [encode_event({"n": n, "attempt": 1, "t": 0.0, "kind": "log", "loss": 0.25}) for n in (1, 2, 3)]
     path.write_bytes(lines[0] + lines[1].replace(b"0.25", b"0.26") + lines[2])
     assert [event["n"] for event in read_events(path)[0]] == [1, 3]
     with EventWriter(path) as writer:
@@ -67,7 +67,7 @@ def test_no_number_that_json_lacks(tmp_path: Path) -> None:
     assert b"NaN" not in path.read_bytes()
     found = read_events(path)[0]
     assert found[0]["loss"] == "nan"
-    assert series(found) == {}
+    assert collect_series(found) == {}
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_a_later_attempt_replaces_what_it_replays() -> None:
         {"n": n, "attempt": attempt, "t": 0.0, "kind": "log", "step": step, "loss": loss, "done": True}
         for n, (attempt, step, loss) in enumerate([(1, 1, 3.0), (1, 2, 2.0), (2, 2, 2.5), (2, 3, 1.0)])
     ]
-    assert series(events) == {"loss": [(1, 3.0), (2, 2.5), (3, 1.0)]}
+    assert collect_series(events) == {"loss": [(1, 3.0), (2, 2.5), (3, 1.0)]}
 
 
 @given(
@@ -121,8 +121,8 @@ def test_any_bytes_are_read_whole_line_by_whole_line(
     path.write_bytes(raw)
     found, offset = read_events(path)
     assert offset == raw.rfind(b"\n") + 1
-    assert fold(found, lock_held=False, claimed=False, stop_requested=False)
-    series(found)
+    assert run_status_from_events(found, lock_held=False, claimed=False, stop_requested=False)
+    collect_series(found)
     stepwise, at = [], 0
     for end in range(0, len(raw) + 1, max(1, len(raw) // 5)):
         path.write_bytes(raw[:end])
@@ -165,6 +165,6 @@ def test_any_fields_survive_the_way_and_fold(
     found = read_events(path)[0]
     assert [event["kind"] for event in found] == [kind for kind, _ in said]
     for lock_held in (True, False):
-        status = fold(found, lock_held=lock_held, claimed=True, stop_requested=False, now=9e9)
+        status = run_status_from_events(found, lock_held=lock_held, claimed=True, stop_requested=False, now=9e9)
         assert 0 <= status.fraction <= 1
         assert status.living or status.over

@@ -14,11 +14,11 @@ from toolkit.data.storage.open_table import open_table
 from toolkit.data.table import Table
 from toolkit.errors import Problem
 from toolkit.runs import preflight as module
-from toolkit.runs.preflight import asks_machine, preflight
+from toolkit.runs.preflight import preflight_needs_machine, preflight_problems
 from toolkit.runs.worker_process import accelerate_yaml, process_count
-from toolkit.settings.draft import put
+from toolkit.settings.draft import replace_setting
 from toolkit.settings.model_source import model_kind
-from toolkit.settings.validation import parse
+from toolkit.settings.validation import parse_draft
 from toolkit.system.machine import Gpu, Machine
 
 CPU = Machine(2, 16 * 10**9, bitsandbytes=True)
@@ -32,8 +32,8 @@ def config(**leaves: Any) -> Config:
     """Defaults with some leaves changed; "__" stands for the dot."""
     draft: dict[str, Any] = {}
     for path, value in leaves.items():
-        draft = put(draft, path.replace("__", "."), value)
-    return parse(draft)
+        draft = replace_setting(draft, path.replace("__", "."), value)
+    return parse_draft(draft)
 
 
 def found(problems: list[Problem]) -> set[tuple[str, str]]:
@@ -70,14 +70,14 @@ MACHINE_CASES = [
 @pytest.mark.parametrize(("leaves", "machine", "expected"), MACHINE_CASES)
 def test_what_the_machine_can_do(leaves: dict[str, Any], machine: Machine, expected: set[tuple[str, str]]) -> None:
     made = config(**leaves)
-    assert found(preflight(made, None, machine)) == expected
-    assert preflight(made, None, None) == []
+    assert found(preflight_problems(made, None, machine)) == expected
+    assert preflight_problems(made, None, None) == []
     if expected:
-        assert asks_machine(made)
+        assert preflight_needs_machine(made)
 
 
 def test_the_defaults_ask_nothing_of_the_machine() -> None:
-    assert not asks_machine(Config())
+    assert not preflight_needs_machine(Config())
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_the_defaults_ask_nothing_of_the_machine() -> None:
 def test_where_the_model_is(name: str | None, kind: str, right: bool) -> None:
     made = config(model__hf_model_ckpt=name)
     assert model_kind(made) == kind
-    assert found(preflight(made, None, None)) == (set() if right else {("model.hf_model_ckpt", "error")})
+    assert found(preflight_problems(made, None, None)) == (set() if right else {("model.hf_model_ckpt", "error")})
 
 
 def test_a_local_model_holds_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +107,9 @@ def test_a_local_model_holds_a_config(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "my-model").mkdir()
     made = config(model__hf_model_ckpt="my-model")
     assert model_kind(made) == "local"
-    assert "no config.json" in preflight(made, None, None)[0].message
+    assert "no config.json" in preflight_problems(made, None, None)[0].message
     (tmp_path / "my-model" / "config.json").write_text("{}")
-    assert preflight(made, None, None) == []
+    assert preflight_problems(made, None, None) == []
 
 
 @pytest.fixture
@@ -121,17 +121,17 @@ def table(tmp_path: Path) -> Table:
 
 def test_the_data_and_its_templates(table: Table) -> None:
     fine = config(data__prompt="{question}", data__prompt_stub="{answer}")
-    assert {path for path, severity in found(preflight(fine, table, None)) if severity == "error"} == set()
+    assert {path for path, severity in found(preflight_problems(fine, table, None)) if severity == "error"} == set()
     wrong = config(data__prompt="{questoin}", data__prompt_stub="{answer}", data__train_size=50, data__test_size=50)
-    problems = preflight(wrong, table, CPU)
+    problems = preflight_problems(wrong, table, CPU)
     assert {"data.prompt", "data.train_size", "data.test_size"} <= {problem.path for problem in problems}
     assert any("question" in problem.message + problem.hint for problem in problems if problem.path == "data.prompt")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     made = config(data__path=str(tmp_path / "gone.csv"))
-    assert found(preflight(made, None, None)) == {("data.path", "error")}
-    assert preflight(config(data__path="org/name", data__file_type="huggingface"), None, None) == []
+    assert found(preflight_problems(made, None, None)) == {("data.path", "error")}
+    assert preflight_problems(config(data__path="org/name", data__file_type="huggingface"), None, None) == []
 
 
 def test_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +139,11 @@ def test_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
     for free, expected in ((10**10, set()), (10**9, {("save_dir", "warning")}), (10**6, {("save_dir", "error")})):
         monkeypatch.setattr(module.shutil, "disk_usage", lambda path, free=free: usage(free))
-        assert found(preflight(made, None, None)) == expected
+        assert found(preflight_problems(made, None, None)) == expected
     (tmp_path / "file").write_text("")
-    assert found(preflight(config(save_dir=str(tmp_path / "file" / "x")), None, None)) == {("save_dir", "error")}
+    assert found(preflight_problems(config(save_dir=str(tmp_path / "file" / "x")), None, None)) == {
+        ("save_dir", "error")
+    }
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ from toolkit.runs.run_dir import (
     delete_run,
     list_runs,
     open_run,
-    read_config,
-    read_meta,
+    read_run_config,
+    read_run_meta,
     save_dir_of,
 )
-from toolkit.system.ids import new_id  # fmt: skip
+from toolkit.system.ids import make_timed_id  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def test_a_run_holds_its_config_its_data_and_its_label(save_dir: Path, tmp_path:
     config = Config(save_dir=str(save_dir))
     settings = {"lora.r": 8}
     run = create_run(config, Source(tmp_path / "table.parquet"), name=" first ", study="ranks", settings=settings)
-    assert read_config(run) == config
-    meta = read_meta(run)
+    assert read_run_config(run) == config
+    meta = read_run_meta(run)
     assert (meta["id"], meta["name"], meta["study"], meta["settings"]) == (run.id, "first", "ranks", settings)
     assert meta["dataset"] == {"sha256": "ab" * 32, "label": "orders", "rows": 7}
     assert abs(meta["created"] - time.time()) < 60
@@ -67,26 +67,26 @@ def test_ids_sort_by_creation(save_dir: Path) -> None:
     runs = [create_run(Config(save_dir=str(save_dir)), None) for _ in range(10)]
     assert [run.id for run in list_runs(save_dir)] == sorted((run.id for run in runs), reverse=True)
     assert [run.id for run in runs] == sorted(run.id for run in runs)
-    ids = [new_id(1e9 + step / 40_000) for step in range(0, 80_000, 97)]
+    ids = [make_timed_id(1e9 + step / 40_000) for step in range(0, 80_000, 97)]
     assert [one[:-1] for one in ids] == sorted(one[:-1] for one in ids)
     assert len({one[:-1] for one in ids}) == len(ids)
 
 
 def test_the_same_id_twice_gives_two_runs(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = iter(["20260101-000000-aaaa", "20260101-000000-aaaa", "20260101-000000-aaab"])
-    monkeypatch.setattr(module, "new_id", lambda now: next(ids))
+    monkeypatch.setattr(module, "make_timed_id", lambda now: next(ids))
     first, second = (create_run(Config(save_dir=str(save_dir)), None, name=name) for name in "ab")
     assert (first.id, second.id) == ("20260101-000000-aaaa", "20260101-000000-aaab")
-    assert read_meta(first)["name"] == "a"
+    assert read_run_meta(first)["name"] == "a"
     assert len(list((save_dir / "runs").iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc", "CON", ".", "x" * 300, "a\0b", "a\nb", "🙂", "‮x", "-rf"])
 def test_names_never_become_paths(save_dir: Path, name: str) -> None:
     run = create_run(Config(save_dir=str(save_dir)), None, name=name, study=name)
-    assert module.RUN_ID.fullmatch(run.id)
+    assert module.ID_PATTERN.fullmatch(run.id)
     assert run.path.parent == save_dir / "runs"
-    assert read_meta(run)["name"] == name.strip()[:200]
+    assert read_run_meta(run)["name"] == name.strip()[:200]
 
 
 @pytest.mark.parametrize("run_id", ["..", "../runs", "", "A", "a/b", "a" * 41, "nothing-there"])
@@ -113,7 +113,7 @@ def test_a_run_that_can_not_be_read_says_so(save_dir: Path, content: str) -> Non
     run = create_run(Config(save_dir=str(save_dir)), None)
     run.meta_path.write_text(content)
     with pytest.raises(RunError) as error:
-        read_meta(run)
+        read_run_meta(run)
     assert run.id in error.value.message
     assert error.value.hint
 

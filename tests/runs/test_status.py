@@ -9,9 +9,9 @@ import pytest
 
 from tests.fakes.run_fixtures import queue
 from toolkit.runs.events import EventWriter
-from toolkit.runs.run_dir import request_stop
-from toolkit.runs.status import LIVING, OVER, fold, read_status
-from toolkit.system.durable import COMMIT
+from toolkit.runs.run_dir import request_run_stop
+from toolkit.runs.status import ACTIVE, ENDED, read_run_status, run_status_from_events
+from toolkit.system.durable import COMMIT_NAME
 from toolkit.system.locks import WorkerLock
 
 
@@ -68,21 +68,21 @@ CASES = [
 
 @pytest.mark.parametrize(("events", "lock_held", "claimed", "stop_requested", "state"), CASES)
 def test_fold(events: Any, lock_held: bool, claimed: bool, stop_requested: bool, state: str) -> None:
-    status = fold(events, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested)
+    status = run_status_from_events(events, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested)
     assert status.state == state
-    assert status.living == (state in LIVING)
-    assert status.over == (state in OVER)
+    assert status.living == (state in ACTIVE)
+    assert status.over == (state in ENDED)
     assert status.living or status.over or state == "queued"
 
 
 def test_every_state_is_in_the_table() -> None:
-    assert {case[4] for case in CASES} == LIVING | OVER | {"queued"}
+    assert {case[4] for case in CASES} == ACTIVE | ENDED | {"queued"}
 
 
 def test_the_words_of_an_end() -> None:
-    status = fold(FAILED, lock_held=False, claimed=True, stop_requested=False)
+    status = run_status_from_events(FAILED, lock_held=False, claimed=True, stop_requested=False)
     assert (status.message, status.hint, status.reason, status.explained) == ("m", "h", "bug", True)
-    status = fold(log("started"), lock_held=False, claimed=True, stop_requested=False)
+    status = run_status_from_events(log("started"), lock_held=False, claimed=True, stop_requested=False)
     assert "started again" in status.hint
     assert not status.explained, "its supervisor may still find out why"
 
@@ -98,48 +98,50 @@ def test_facts_of_a_running_run() -> None:
         ("warning", {"message": "careful"}),
         ("progress", {"step": 20, "epoch": 0.8}),
     )
-    status = fold(events, lock_held=True, claimed=True, stop_requested=False, now=107.0)
+    status = run_status_from_events(events, lock_held=True, claimed=True, stop_requested=False, now=107.0)
     assert (status.step, status.total_steps, status.epoch, status.epochs) == (20, 100, 0.8, 4)
     assert (status.phase, status.warnings, status.fraction) == ("training", ("careful",), 0.2)
     assert status.last["loss"] == 2.0
     assert status.last["eval_loss"] == 1.5
     assert status.elapsed_s == 7.0
     assert status.remaining_s == pytest.approx(80 * 5 / 20)  # 20 steps took the 5 s since training began
-    later = fold(events, lock_held=True, claimed=True, stop_requested=False, now=109.0)
+    later = run_status_from_events(events, lock_held=True, claimed=True, stop_requested=False, now=109.0)
     assert later.remaining_s == pytest.approx(80 * 5 / 20 - 2)
-    over = fold([*events, *FINISHED[1:]], lock_held=False, claimed=True, stop_requested=False, now=1e9)
+    over = run_status_from_events(
+        [*events, *FINISHED[1:]], lock_held=False, claimed=True, stop_requested=False, now=1e9
+    )
     assert over.remaining_s is None
     assert over.elapsed_s < 100
 
 
 def test_fields_of_the_wrong_type_are_left_out() -> None:
     events = log("started", ("plan", {"total_steps": None}), ("progress", {"step": "many", "epoch": True}))
-    status = fold(events, lock_held=True, claimed=True, stop_requested=False)
+    status = run_status_from_events(events, lock_held=True, claimed=True, stop_requested=False)
     assert (status.step, status.total_steps, status.epoch) == (0, 0, 0.0)
 
 
 def test_read_status_takes_only_what_is_new(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = queue(save_dir)
-    assert read_status(run).state == "queued"
+    assert read_run_status(run).state == "queued"
     with WorkerLock(run.lock_path, 1, run.id), EventWriter(run.events_path) as events:
-        assert read_status(run).state == "starting"
+        assert read_run_status(run).state == "starting"
         events.append("started")
         events.append("progress", step=3)
-        assert (read_status(run).state, read_status(run).step) == ("running", 3)
-        request_stop(run)
-        assert read_status(run).state == "stopping"
+        assert (read_run_status(run).state, read_run_status(run).step) == ("running", 3)
+        request_run_stop(run)
+        assert read_run_status(run).state == "stopping"
         events.append("stopped", step=4)
-    assert (read_status(run).state, read_status(run).step) == ("stopped", 4)
+    assert (read_run_status(run).state, read_run_status(run).step) == ("stopped", 4)
     offsets: list[int] = []
     monkeypatch.setattr("toolkit.runs.told.read_events", lambda path, offset: offsets.append(offset) or ([], offset))
-    assert read_status(run).step == 4
+    assert read_run_status(run).step == 4
     assert offsets == [], "an unchanged file is not opened"
 
 
 def test_an_adapter_that_was_committed_counts_without_its_event(save_dir: Path) -> None:
     run = queue(save_dir)
-    assert not read_status(run).adapter_ready
+    assert not read_run_status(run).adapter_ready
     run.adapter_dir.mkdir()
-    assert not read_status(run).adapter_ready
-    (run.adapter_dir / COMMIT).write_text("{}")
-    assert read_status(run).adapter_ready
+    assert not read_run_status(run).adapter_ready
+    (run.adapter_dir / COMMIT_NAME).write_text("{}")
+    assert read_run_status(run).adapter_ready

@@ -19,26 +19,26 @@ from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, create_run
-from toolkit.runs.status import read_status
+from toolkit.runs.status import read_run_status
 from toolkit.runs.worker_process import worker_environment
 from toolkit.services import fork_client, warm_client
 from toolkit.services import spare_process as module
-from toolkit.services.fork_client import LOST, Forked, ForkServer
-from toolkit.services.spare_process import Spare
-from toolkit.settings.validation import parse
-from toolkit.system.locks import is_held, try_lock
-from toolkit.system.machine import machine_if_known
+from toolkit.services.fork_client import LOST_EXIT_CODE, ForkedProcess, ForkServer
+from toolkit.services.spare_process import SpareProcess
+from toolkit.settings.validation import parse_draft
+from toolkit.system.locks import is_lock_held, try_lock
+from toolkit.system.machine import read_known_machine
 
 
 @pytest.fixture
-def spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spare]:
+def spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SpareProcess]:
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
-    found = Spare(tmp_path)
+    found = SpareProcess(tmp_path)
     found._not_before = 0.0
     yield found
     found.end()
-    warm_client.stop(tmp_path)
-    del module._KEPT[tmp_path]
+    warm_client.stop_warm_worker(tmp_path)
+    del module._SPARES[tmp_path]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 300.0) -> None:
@@ -49,14 +49,14 @@ def wait_for(condition: Callable[[], object], seconds: float = 300.0) -> None:
 
 
 def queue(folder: Path, model: Path) -> tuple[RunDir, Config]:
-    config = parse({
+    config = parse_draft({
         "save_dir": str(folder), "model": {"hf_model_ckpt": str(model)},
         "data": {"train_size": 16, "test_size": 2}, "inference": {"max_new_tokens": 2},
     })  # fmt: skip
     return create_run(config, open_table(config.data, folder)), config
 
 
-def begin(spare: Spare, folder: Path, model: Path, **more: str) -> tuple[RunDir, Forked]:
+def begin(spare: SpareProcess, folder: Path, model: Path, **more: str) -> tuple[RunDir, ForkedProcess]:
     run, config = queue(folder, model)
     slot = try_lock(run.slot_path)
     assert slot is not None
@@ -67,22 +67,22 @@ def begin(spare: Spare, folder: Path, model: Path, **more: str) -> tuple[RunDir,
     return run, taken[0]
 
 
-def pid_of(spare: Spare) -> int:
+def pid_of(spare: SpareProcess) -> int:
     assert spare._server is not None
     return spare._server.process.pid
 
 
-def ended(run: RunDir, process: Forked) -> None:
-    assert is_held(run.slot_path)  # by the fork alone
+def ended(run: RunDir, process: ForkedProcess) -> None:
+    assert is_lock_held(run.slot_path)  # by the fork alone
     assert process.wait(300) == 0
-    assert not is_held(run.slot_path)
+    assert not is_lock_held(run.slot_path)
     events = [json.loads(line) for line in run.events_path.read_text().splitlines()]
     assert (events[0]["kind"], events[0]["pid"], events[-1]["kind"]) == ("started", process.pid, "finished")
     assert "loss" in run.log_path.read_text()
 
 
 @pytest.mark.worker
-def test_runs_and_the_warm_worker_are_forks_of_it(tmp_path: Path, tiny_model: Path, spare: Spare) -> None:
+def test_runs_and_the_warm_worker_are_forks_of_it(tmp_path: Path, tiny_model: Path, spare: SpareProcess) -> None:
     spare.keep()
     wait_for(spare.ready_server)
     first_run, first = begin(spare, tmp_path, tiny_model)
@@ -94,8 +94,8 @@ def test_runs_and_the_warm_worker_are_forks_of_it(tmp_path: Path, tiny_model: Pa
     data = {"prompt": "{message}", "prompt_stub": "{json}"}
     body = {"config": {"data": data, "model": {"hf_model_ckpt": str(tiny_model)}}, "table": str(table.path)}
     with pytest.raises(Exception, match="message"):  # the warm worker answers: no such column
-        warm_client.ask(tmp_path, "lengths", body)
-    info = warm_client.find(tmp_path)
+        warm_client.ask_warm_worker(tmp_path, "lengths", body)
+    info = warm_client.find_warm_worker(tmp_path)
     assert info is not None
     assert psutil.Process(info.pid).ppid() == pid_of(spare)
     ended(second_run, second)
@@ -107,7 +107,7 @@ def test_runs_and_the_warm_worker_are_forks_of_it(tmp_path: Path, tiny_model: Pa
 
 @pytest.mark.worker
 def test_where_a_fork_is_not_safe_it_becomes_the_worker(
-    tmp_path: Path, tiny_model: Path, spare: Spare, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_model: Path, spare: SpareProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "site").mkdir()
     thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(10_000,), daemon=True).start()\n"
@@ -115,7 +115,7 @@ def test_where_a_fork_is_not_safe_it_becomes_the_worker(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     spare.keep()
     wait_for(spare.ready_server)
-    assert module.server_for(tmp_path, 1.0) is None  # the warm worker starts on its own
+    assert module.wait_for_fork_server(tmp_path, 1.0) is None  # the warm worker starts on its own
     before = pid_of(spare)
     run, process = begin(spare, tmp_path, tiny_model)
     assert process.pid == before
@@ -123,7 +123,7 @@ def test_where_a_fork_is_not_safe_it_becomes_the_worker(
     ended(run, process)
 
 
-def test_one_that_is_not_ready_gives_way_to_a_cold_start(tmp_path: Path, spare: Spare) -> None:
+def test_one_that_is_not_ready_gives_way_to_a_cold_start(tmp_path: Path, spare: SpareProcess) -> None:
     spare.keep()
     assert spare._server is not None
     process = spare._server.process
@@ -134,32 +134,32 @@ def test_one_that_is_not_ready_gives_way_to_a_cold_start(tmp_path: Path, spare: 
 
 
 def test_a_run_waits_for_one_that_imports_until_it_hangs(
-    tmp_path: Path, spare: Spare, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, spare: SpareProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not spare.comes(Config()), "nobody keeps one: a command line"
-    spare._not_before = time.monotonic() + module.FIRST_SECONDS
+    assert not spare.run_should_wait(Config()), "nobody keeps one: a command line"
+    spare._not_before = time.monotonic() + module.START_DELAY_SECONDS
     spare.keep()
     assert spare._server is None
-    assert not spare.comes(parse({"accelerate": True}))
-    assert spare.comes(Config()), "it is begun at once when somebody waits"
+    assert not spare.run_should_wait(parse_draft({"accelerate": True}))
+    assert spare.run_should_wait(Config()), "it is begun at once when somebody waits"
     server = spare._server
     assert server is not None
-    wait_for(lambda: spare.comes(Config()) and module.importing(tmp_path)[0] > 0)
-    assert module.importing(tmp_path)[0] < module.importing(tmp_path)[1]
+    wait_for(lambda: spare.run_should_wait(Config()) and module.read_import_progress(tmp_path)[0] > 0)
+    assert module.read_import_progress(tmp_path)[0] < module.read_import_progress(tmp_path)[1]
     os.kill(pid_of(spare), signal.SIGSTOP)
-    assert spare.comes(Config())
-    monkeypatch.setattr(fork_client, "STALL_SECONDS", 0.5)
-    wait_for(lambda: not spare.comes(Config()))
+    assert spare.run_should_wait(Config())
+    monkeypatch.setattr(fork_client, "IMPORT_STALL_SECONDS", 0.5)
+    wait_for(lambda: not spare.run_should_wait(Config()))
     assert server.process.poll() == -signal.SIGKILL
-    assert module.importing(tmp_path) == (0, 0)
+    assert module.read_import_progress(tmp_path) == (0, 0)
     assert spare.take(RunDir(tmp_path / "runs" / "r"), Config(), {}, 0) is None
 
 
-def test_nobody_waits_for_one_that_died_while_it_imported(spare: Spare) -> None:
+def test_nobody_waits_for_one_that_died_while_it_imported(spare: SpareProcess) -> None:
     spare.keep()
-    assert spare.comes(Config())
+    assert spare.run_should_wait(Config())
     os.kill(pid_of(spare), signal.SIGKILL)
-    wait_for(lambda: not spare.comes(Config()))
+    wait_for(lambda: not spare.run_should_wait(Config()))
 
 
 @pytest.fixture
@@ -170,8 +170,8 @@ def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supe
     found.start()
     yield found
     found.stop()
-    warm_client.stop(tmp_path)
-    del module._KEPT[tmp_path]
+    warm_client.stop_warm_worker(tmp_path)
+    del module._SPARES[tmp_path]
 
 
 def kinds(run: RunDir) -> list[str]:
@@ -184,18 +184,18 @@ def test_the_first_run_of_a_session_takes_over_the_imports(
     tmp_path: Path, tiny_model: Path, supervisor: Supervisor
 ) -> None:
     run, _ = queue(tmp_path, tiny_model)
-    supervisor.look_now()
+    supervisor.check_now()
     spare = supervisor._spare
     assert spare is not None
-    wait_for(lambda: module.importing(tmp_path)[0] > 0)
-    assert read_status(run).state == "queued"
-    assert not is_held(run.slot_path), "whoever else comes may start it"
+    wait_for(lambda: module.read_import_progress(tmp_path)[0] > 0)
+    assert read_run_status(run).state == "queued"
+    assert not is_lock_held(run.slot_path), "whoever else comes may start it"
     wait_for(lambda: "started" in kinds(run))
     started = json.loads(run.events_path.read_text().splitlines()[0])
     assert psutil.Process(started["pid"]).ppid() == pid_of(spare)
-    wait_for(lambda: read_status(run).explained)
-    assert read_status(run).state == "finished"
-    wait_for(lambda: machine_if_known(tmp_path) is not None)
+    wait_for(lambda: read_run_status(run).explained)
+    assert read_run_status(run).state == "finished"
+    wait_for(lambda: read_known_machine(tmp_path) is not None)
 
 
 @pytest.mark.worker
@@ -218,16 +218,16 @@ def test_an_answer_that_comes_too_late_starts_nothing_twice(
         number = int(ours.recv(32))
         assert psutil.pid_exists(number)
     os.close(slot)
-    wait_for(lambda: server.code_of(number) is not None)  # nobody told it to go on: it leaves
-    assert server.code_of(number) == 0
-    assert not is_held(given_up.slot_path)
+    wait_for(lambda: server.exit_code_of(number) is not None)  # nobody told it to go on: it leaves
+    assert server.exit_code_of(number) == 0
+    assert not is_lock_held(given_up.slot_path)
     assert not kinds(given_up)
     # and one that does not answer at all
-    monkeypatch.setattr(fork_client, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(fork_client, "FORK_ANSWER_SECONDS", 0.5)
     os.kill(server.process.pid, signal.SIGSTOP)
     run, _ = queue(tmp_path, tiny_model)
-    supervisor.look_now()
-    wait_for(lambda: read_status(run).explained)
+    supervisor.check_now()
+    wait_for(lambda: read_run_status(run).explained)
     assert kinds(run).count("started") == 1
     assert kinds(run)[-1] == "finished"
     assert server.process.poll() == -signal.SIGKILL
@@ -236,7 +236,7 @@ def test_an_answer_that_comes_too_late_starts_nothing_twice(
 def answer_of_a_page(folder: Path, body: dict[str, Any], at_work: Callable[[], object]) -> dict[str, Any]:
     """Look as a page does, every tenth of a second, until the value is there; `at_work` once, when it is worked on."""
     deadline, done = time.monotonic() + 300, False
-    while (seen := warm_client.look(folder, "lengths", body, wait=0.1)).state != "done":
+    while (seen := warm_client.poll_warm_question(folder, "lengths", body, wait=0.1)).state != "done":
         assert seen.state in ("starting", "working"), seen
         if seen.state == "working" and not done:
             at_work()
@@ -261,29 +261,29 @@ def test_a_question_is_answered_whoever_is_killed_meanwhile(
         os.kill(pid_of(spare), signal.SIGKILL)
 
     def kill_worker() -> None:
-        info = warm_client.find(tmp_path)
+        info = warm_client.find_warm_worker(tmp_path)
         assert info is not None
         os.kill(info.pid, signal.SIGKILL)
 
     wait_for(lambda: spare._server is not None)
-    warm_client.look(tmp_path, "lengths", body)  # it waits for the imports
+    warm_client.poll_warm_question(tmp_path, "lengths", body)  # it waits for the imports
     kill_server()
     first = answer_of_a_page(tmp_path, body, kill_worker)  # while it is asked
     kill_worker()  # between two questions
     spare._not_before = 0.0
     wait_for(spare.ready_server)
     run, _ = queue(tmp_path, tiny_model)
-    supervisor.look_now()
+    supervisor.check_now()
     wait_for(lambda: kinds(run))  # while a run is a fork
     assert answer_of_a_page(tmp_path, body, kill_server) == first
     warm_client._STARTERS.clear()  # more deaths than that in half a minute are said
     kill_worker()
     assert answer_of_a_page(tmp_path, body, lambda: None) == first
-    wait_for(lambda: read_status(run).explained)
-    assert read_status(run).state == "finished"
+    wait_for(lambda: read_run_status(run).explained)
+    assert read_run_status(run).state == "finished"
 
 
-def test_a_dead_one_is_replaced(spare: Spare) -> None:
+def test_a_dead_one_is_replaced(spare: SpareProcess) -> None:
     spare.keep()
     first = pid_of(spare)
     psutil.Process(first).kill()
@@ -295,7 +295,7 @@ def test_a_dead_one_is_replaced(spare: Spare) -> None:
     assert pid_of(spare) != first
 
 
-def test_one_of_older_code_is_replaced(spare: Spare, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_older_code_is_replaced(spare: SpareProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     spare.keep()
     first = spare._server
     assert first is not None
@@ -309,42 +309,42 @@ def test_one_of_older_code_is_replaced(spare: Spare, monkeypatch: pytest.MonkeyP
     assert spare._server is not None
 
 
-def test_it_leaves_with_its_starter(spare: Spare) -> None:
+def test_it_leaves_with_its_starter(spare: SpareProcess) -> None:
     spare.keep()
     assert spare._server is not None
     spare._server._line.shutdown(socket.SHUT_RDWR)
     assert spare._server.process.wait(120) == 0
 
 
-def test_what_nobody_can_tell_any_more_is_lost(spare: Spare) -> None:
+def test_what_nobody_can_tell_any_more_is_lost(spare: SpareProcess) -> None:
     spare.keep()
     server = spare._server
     assert server is not None
-    forked = Forked(server, 2**22 + 1, 0.0)  # no process has this number
+    forked = ForkedProcess(server, 2**22 + 1, 0.0)  # no process has this number
     assert forked.poll() is None
     server.kill()
-    assert forked.poll() == LOST
+    assert forked.poll() == LOST_EXIT_CODE
 
 
-@pytest.mark.parametrize(("late", "code"), [(0, 0), (3, 3), (None, LOST)])
+@pytest.mark.parametrize(("late", "code"), [(0, 0), (3, 3), (None, LOST_EXIT_CODE)])
 def test_an_exit_code_that_arrives_late_is_kept(late: int | None, code: int) -> None:
     """The server reports the fork's end between the first look at the line and the look at the processes."""
 
     codes = [None, late]
     server = SimpleNamespace(alive=False, code_of=lambda pid: codes.pop(0))
-    forked = Forked(cast(ForkServer, server), 2**22 + 1, 0.0)  # no process has this number
+    forked = ForkedProcess(cast(ForkServer, server), 2**22 + 1, 0.0)  # no process has this number
     assert forked.poll() == code
 
 
-def test_none_is_started_when_memory_is_short(spare: Spare, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "free_bytes", lambda: 10**9)
+def test_none_is_started_when_memory_is_short(spare: SpareProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "free_memory_bytes", lambda: 10**9)
     spare.keep()
     assert spare._server is None
-    assert module.server_for(spare._save_dir, 60.0) is None
+    assert module.wait_for_fork_server(spare._save_dir, 60.0) is None
 
 
 @pytest.mark.parametrize(
     "settings", [{"accelerate": True}, {"model": {"hf_model_ckpt": "owner/name"}}], ids=["several processes", "hub"]
 )
-def test_runs_of_another_environment_start_cold(settings: dict[str, object], spare: Spare) -> None:
-    assert not spare._fits(parse(dict(settings)))
+def test_runs_of_another_environment_start_cold(settings: dict[str, object], spare: SpareProcess) -> None:
+    assert not spare._fits(parse_draft(dict(settings)))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.data.doctor.token_lengths import read_lengths
+from toolkit.data.doctor.token_lengths import read_row_lengths
 from toolkit.data.storage.open_table import open_table
 from toolkit.errors import DataError, WarmError
 from toolkit.services import warm_client, warm_process
@@ -29,7 +29,7 @@ def save_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "save"
     folder.mkdir()
     yield folder
-    warm_client.stop(folder)
+    warm_client.stop_warm_worker(folder)
     warm_client._STARTERS.clear()
 
 
@@ -53,27 +53,27 @@ def lengths_body(save_dir: Path, rows: list[dict[str, str]], model: Path) -> dic
 
 def test_switched_off_there_is_none_and_it_says_so(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTK_WARM", "off")
-    warm_client.keep(save_dir)
-    seen = warm_client.look(save_dir, "lengths", {})
+    warm_client.ensure_warm_worker(save_dir)
+    seen = warm_client.poll_warm_question(save_dir, "lengths", {})
     assert (seen.state, seen.over) == ("off", True)
     with pytest.raises(WarmError, match="switched off"):
-        warm_client.ask(save_dir, "lengths", {})
+        warm_client.ask_warm_worker(save_dir, "lengths", {})
     with pytest.raises(WarmError, match="switched off"):
-        warm_process.start(save_dir)
-    assert warm_client.find(save_dir) is None
+        warm_process.start_warm_worker(save_dir)
+    assert warm_client.find_warm_worker(save_dir) is None
 
 
 def test_without_memory_none_is_started(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm_process, "free_bytes", lambda: 300_000_000)
-    assert warm_client.look(save_dir, "lengths", {}).state == "starting"
-    seen = until(lambda: (look := warm_client.look(save_dir, "lengths", {})).over and look)
+    monkeypatch.setattr(warm_process, "free_memory_bytes", lambda: 300_000_000)
+    assert warm_client.poll_warm_question(save_dir, "lengths", {}).state == "starting"
+    seen = until(lambda: (look := warm_client.poll_warm_question(save_dir, "lengths", {})).over and look)
     assert seen.state == "failed"
     assert "0.3 GB of memory are free" in seen.message
-    assert warm_client.find(save_dir) is None
+    assert warm_client.find_warm_worker(save_dir) is None
 
 
 def test_the_free_memory_is_a_number() -> None:
-    assert warm_process.free_bytes() > 0
+    assert warm_process.free_memory_bytes() > 0
 
 
 @pytest.mark.worker
@@ -85,55 +85,61 @@ def test_it_counts_the_tokens_of_every_row(save_dir: Path, tiny_plain_model: Pat
         {"ask": "a" * 300, "say": "b"},
     ]
     body = lengths_body(save_dir, rows, tiny_plain_model)
-    first = warm_client.look(save_dir, "lengths", body)
+    first = warm_client.poll_warm_question(save_dir, "lengths", body)
     assert (first.state, first.phase) == ("starting", "starting a process with the training libraries")
-    seen = [warm_client.look(save_dir, "lengths", body, wait=0.2)]
+    seen = [warm_client.poll_warm_question(save_dir, "lengths", body, wait=0.2)]
     while not seen[-1].over:
-        seen.append(warm_client.look(save_dir, "lengths", body, wait=0.2))
+        seen.append(warm_client.poll_warm_question(save_dir, "lengths", body, wait=0.2))
     assert any("importing" in look.phase for look in seen)
     assert seen[-1].state == "done", seen[-1]
-    lengths = read_lengths(Path(seen[-1].value["path"]))
+    lengths = read_row_lengths(Path(seen[-1].value["path"]))
     assert lengths.whole.tolist()[1] == -1
     # <s>, the prompt's tokens; the completion's and </s>
     assert (lengths.prompt[2], lengths.completion[2]) == (2, 1)
     assert lengths.prompt[3] > 256 > lengths.completion[3] == 2
-    again = warm_client.ask(save_dir, "lengths", body)
+    again = warm_client.ask_warm_worker(save_dir, "lengths", body)
     assert again == seen[-1].value, "counted once"
     Path(again["path"]).write_bytes(b"damaged")
     with pytest.raises(DataError):
-        read_lengths(Path(again["path"]))
-    assert (read_lengths(Path(warm_client.ask(save_dir, "lengths", body)["path"])).whole == lengths.whole).all()
+        read_row_lengths(Path(again["path"]))
+    assert (
+        read_row_lengths(Path(warm_client.ask_warm_worker(save_dir, "lengths", body)["path"])).whole == lengths.whole
+    ).all()
 
     def changed(section: str, **values: Any) -> dict[str, Any]:
         config = {**body["config"], section: {**body["config"].get(section, {}), **values}}
         return {**body, "config": config}
 
     with pytest.raises(WarmError, match=r"No column of rows\.json is named"):
-        warm_client.ask(save_dir, "lengths", changed("data", prompt="{no}"))
+        warm_client.ask_warm_worker(save_dir, "lengths", changed("data", prompt="{no}"))
     with pytest.raises(WarmError, match="does not exist"):
-        warm_client.ask(save_dir, "lengths", changed("model", hf_model_ckpt="/no/such/folder"))
-    assert warm_client.ask(save_dir, "lengths", changed("lora", r=4))["rows"] == 4
+        warm_client.ask_warm_worker(save_dir, "lengths", changed("model", hf_model_ckpt="/no/such/folder"))
+    assert warm_client.ask_warm_worker(save_dir, "lengths", changed("lora", r=4))["rows"] == 4
 
 
 @pytest.mark.worker
 def test_a_dead_or_stale_one_is_replaced_and_a_fresh_one_found(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = warm_process.start(save_dir)
-    assert warm_process.start(save_dir) == first == warm_client.find(save_dir)
+    first = warm_process.start_warm_worker(save_dir)
+    assert warm_process.start_warm_worker(save_dir) == first == warm_client.find_warm_worker(save_dir)
     os.kill(first.pid, signal.SIGKILL)
-    until(lambda: warm_client.find(save_dir) is None)
-    assert warm_client.look(save_dir, "lengths", {}).state == "starting"
-    second: WarmInfo = until(lambda: warm_client.find(save_dir))
+    until(lambda: warm_client.find_warm_worker(save_dir) is None)
+    assert warm_client.poll_warm_question(save_dir, "lengths", {}).state == "starting"
+    second: WarmInfo = until(lambda: warm_client.find_warm_worker(save_dir))
     assert second.pid != first.pid
-    until(lambda: warm_client.look(save_dir, "lengths", {}).state == "working")
+    until(lambda: warm_client.poll_warm_question(save_dir, "lengths", {}).state == "working")
 
     monkeypatch.setattr(warm_client, "build_id", lambda: "another")
     monkeypatch.setattr(warm_process, "build_id", lambda: "another")
-    assert warm_client.look(save_dir, "lengths", {}).state == "starting"
-    third: WarmInfo = until(lambda: (info := warm_client.find(save_dir)) and info.build == "another" and info)
+    assert warm_client.poll_warm_question(save_dir, "lengths", {}).state == "starting"
+    third: WarmInfo = until(
+        lambda: (info := warm_client.find_warm_worker(save_dir)) and info.build == "another" and info
+    )
     assert third.pid != second.pid
-    warm_client.stop(save_dir)
-    assert warm_client.find(save_dir) is None
-    assert not warm_process.WARM.file(save_dir, "json").exists() or not warm_process.service_process.lives(third)
+    warm_client.stop_warm_worker(save_dir)
+    assert warm_client.find_warm_worker(save_dir) is None
+    assert not warm_process.WARM_SERVICE.file(
+        save_dir, "json"
+    ).exists() or not warm_process.service_process.is_service_alive(third)
 
 
 @pytest.mark.worker
@@ -145,17 +151,17 @@ def test_it_ends_with_the_program_that_started_it(save_dir: Path) -> None:
     )
     assert starter.stdout is not None
     pid = int(starter.stdout.readline())
-    info = warm_client.find(save_dir)
+    info = warm_client.find_warm_worker(save_dir)
     assert info is not None
     assert info.pid == pid
     starter.kill()
     starter.wait()
-    until(lambda: warm_client.find(save_dir) is None)
+    until(lambda: warm_client.find_warm_worker(save_dir) is None)
 
 
 def test_the_build_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(build_id, "PROJECT_ROOT", tmp_path)
-    monkeypatch.setattr(build_id, "BUILD_SECONDS", 0.0)
+    monkeypatch.setattr(build_id, "BUILD_ID_CACHE_SECONDS", 0.0)
     code = tmp_path / "toolkit" / "worker" / "one.py"
     code.parent.mkdir(parents=True)
     code.write_text("a = 1")
@@ -163,11 +169,11 @@ def test_the_build_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert build_id.build_id() == before
     code.write_text("a = 12")
     assert build_id.build_id() != before
-    build_id._BUILD.clear()
+    build_id._CACHED_BUILD_ID.clear()
 
 
 def test_two_installations_keep_one_each(save_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert warm_process.WARM.own == build_id.installation()
+    assert warm_process.WARM_SERVICE.own == build_id.installation_id()
     monkeypatch.setattr(build_id, "PROJECT_ROOT", tmp_path)
-    other = replace(warm_process.WARM, own=build_id.installation())
-    assert other.file(save_dir, "lock") != warm_process.WARM.file(save_dir, "lock")
+    other = replace(warm_process.WARM_SERVICE, own=build_id.installation_id())
+    assert other.file(save_dir, "lock") != warm_process.WARM_SERVICE.file(save_dir, "lock")

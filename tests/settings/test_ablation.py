@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from toolkit.errors import ConfigError
 from toolkit.settings import ablation
-from toolkit.settings.ablation import check, expand, merge_grid, split_grid
-from toolkit.settings.draft import default_draft, get, put
-from toolkit.settings.import_export import read, write
+from toolkit.settings.ablation import check_value_grid, expand_trials, merge_grid, split_grid
+from toolkit.settings.draft import default_draft, get_setting, replace_setting
+from toolkit.settings.import_export import export_settings, import_settings
 
 ON = {"ablation": {"use_ablate": True, "study_name": "s"}}
 
@@ -23,7 +23,7 @@ def study(text: str) -> tuple[dict[str, Any], dict[str, list[Any]]]:
 
 
 def on() -> dict[str, Any]:
-    return put(default_draft(), "ablation.use_ablate", True)
+    return replace_setting(default_draft(), "ablation.use_ablate", True)
 
 
 def test_last_key_changes_fastest_as_in_the_original() -> None:
@@ -31,8 +31,8 @@ def test_last_key_changes_fastest_as_in_the_original() -> None:
         model: {hf_model_ckpt: [a, b]}
         lora: {r: [8, 16, 32], lora_dropout: [.1, .2]}
     """)
-    runs = [tuple(variant.settings.values()) for variant in expand(draft, grid)]
-    assert len(runs) == ablation.size(grid) == 12
+    runs = [tuple(variant.settings.values()) for variant in expand_trials(draft, grid)]
+    assert len(runs) == ablation.count_trials(grid) == 12
     assert runs[:4] == [("a", 8, 0.1), ("a", 8, 0.2), ("a", 16, 0.1), ("a", 16, 0.2)]
     assert runs[-1] == ("b", 32, 0.2)
 
@@ -59,7 +59,7 @@ def test_last_key_changes_fastest_as_in_the_original() -> None:
 def test_lists_that_mean_several_values(text: str, path: str, values: list[Any]) -> None:
     draft, grid = study(text)
     assert grid == {path: values}
-    assert not isinstance(get(draft, path), list) or path in ("lora.target_modules", "lora.layers_to_transform")
+    assert not isinstance(get_setting(draft, path), list) or path in ("lora.target_modules", "lora.layers_to_transform")
 
 
 @pytest.mark.parametrize("text", ["lora: {target_modules: [q, v]}", "lora: {layers_to_transform: [0, 1]}"])
@@ -71,7 +71,7 @@ def test_a_section_with_several_values_becomes_whole_configs() -> None:
     draft, grid = study(
         "model: {quantize: true, bitsandbytes: [{bnb_4bit_quant_type: fp4}, {load_in_8bit: true, load_in_4bit: false}]}"
     )
-    first, second = (variant.config.model.bitsandbytes for variant in expand(draft, grid))
+    first, second = (variant.config.model.bitsandbytes for variant in expand_trials(draft, grid))
     assert (first.load_in_4bit, first.bnb_4bit_quant_type) == (True, "fp4")
     assert (second.load_in_8bit, second.load_in_4bit) == (True, False)
 
@@ -80,7 +80,7 @@ def test_without_use_ablate_a_list_is_an_error_with_the_way_out() -> None:
     draft, grid = split_grid({"lora": {"r": [8, 16]}})
     assert grid == {}
     with pytest.raises(ConfigError) as caught:
-        expand(draft, grid)
+        expand_trials(draft, grid)
     assert caught.value.problems[0].path == "lora.r"
     assert "use_ablate" in caught.value.problems[0].hint
 
@@ -102,35 +102,35 @@ def test_lists_that_cannot_be_a_study(text: str, path: str, words: str) -> None:
 
 
 def test_one_and_one_point_zero_are_two_values() -> None:
-    assert check(on(), {"data.train_size": [0.5, 1]}) == []
-    assert ablation.list_problem("data.train_size", [1, 1.0]) is None
+    assert check_value_grid(on(), {"data.train_size": [0.5, 1]}) == []
+    assert ablation.find_value_list_problem("data.train_size", [1, 1.0]) is None
 
 
 def test_a_contradiction_of_two_values_names_the_runs_it_is_in() -> None:
-    draft = put(on(), "training.training_args.fp16", True)
-    problems = check(draft, {"training.training_args.bf16": [True, False], "lora.r": [8, 16]})
+    draft = replace_setting(on(), "training.training_args.fp16", True)
+    problems = check_value_grid(draft, {"training.training_args.bf16": [True, False], "lora.r": [8, 16]})
     assert {problem.path for problem in problems} == {"training.training_args.bf16", "training.training_args.fp16"}
     assert all("In 2 of 4 runs: bf16 on." in problem.message for problem in problems)
 
 
 def test_each_value_is_checked() -> None:
-    (problem,) = check(on(), {"lora.r": [8, "abc", 16]})
+    (problem,) = check_value_grid(on(), {"lora.r": [8, "abc", 16]})
     assert problem.path == "lora.r"
     assert "abc" in problem.message
 
 
 def test_too_many_runs_are_refused_before_they_are_built() -> None:
     grid = {"lora.r": list(range(1, 101)), "lora.lora_alpha": list(range(1, 101))}
-    (problem,) = check(on(), grid)
+    (problem,) = check_value_grid(on(), grid)
     assert "10,000 runs" in problem.message
     assert "500" in problem.message
     with pytest.raises(ConfigError):
-        expand(on(), grid)
-    assert len(expand(on(), {"lora.r": list(range(1, 501))})) == 500
+        expand_trials(on(), grid)
+    assert len(expand_trials(on(), {"lora.r": list(range(1, 501))})) == 500
 
 
 def test_the_grid_is_ignored_while_ablation_is_off() -> None:
-    (variant,) = expand(default_draft(), {"lora.r": [8, 16]})
+    (variant,) = expand_trials(default_draft(), {"lora.r": [8, 16]})
     assert variant.settings == {}
     assert variant.config.lora.r == 16
 
@@ -147,8 +147,8 @@ ablation: {use_ablate: true, study_name: ranks}
 lora: {r: [8, 16], target_modules: [[q_proj], [q_proj, v_proj]], layers_to_transform: [0, 1]}
 training: {training_args: {learning_rate: [1e-4, 2e-4]}}
 """
-    first = read(text)
-    again = read(write(first.draft, first.grid))
+    first = import_settings(text)
+    again = import_settings(export_settings(first.draft, first.grid))
     assert (again.draft, again.grid) == (first.draft, first.grid)
 
 
@@ -170,7 +170,7 @@ def test_merge_and_split_are_each_others_way_back(data: st.DataObject) -> None:
     grid = {path: data.draw(st.lists(VALUES[path], min_size=1, max_size=3, unique_by=repr)) for path in paths}
     draft = on()
     for path, values in grid.items():
-        draft = put(draft, path, values[0])
+        draft = replace_setting(draft, path, values[0])
     split_draft, split = split_grid(merge_grid(draft, grid))
     assert split_draft == draft
     assert {path: repr(values) for path, values in split.items()} == {p: repr(v) for p, v in grid.items()}

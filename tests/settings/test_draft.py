@@ -8,8 +8,8 @@ import pytest
 
 from toolkit.config import Config
 from toolkit.settings import draft as drafts
-from toolkit.settings.field_spec import leaves
-from toolkit.settings.import_export import read, write
+from toolkit.settings.field_spec import list_field_specs
+from toolkit.settings.import_export import export_settings, import_settings
 
 
 def test_every_setting_survives_export_and_import_unchanged() -> None:
@@ -25,44 +25,47 @@ def test_every_setting_survives_export_and_import_unchanged() -> None:
         "training.sft_args.max_seq_length": 64, "data.delimiter": "\t", "data.bad_rows": "skip",
         "data.accepted": ["placeholder"], "training.sft_args.packing": "packed",
     }  # fmt: skip
-    for spec in leaves():
+    for spec in list_field_specs():
         value = special[spec.path] if spec.path in special else other.get(spec.kind, "0123")
-        draft = drafts.put(draft, spec.path, value)
-    assert read(write(draft)).draft == draft
-    count = sum(drafts.get(draft, spec.path) != spec.default for spec in leaves())
+        draft = drafts.replace_setting(draft, spec.path, value)
+    assert import_settings(export_settings(draft)).draft == draft
+    count = sum(drafts.get_setting(draft, spec.path) != spec.default for spec in list_field_specs())
     assert count >= 45, "the sweep changed too few settings to mean anything"
 
 
 def test_none_survives_for_every_optional_setting() -> None:
     draft = drafts.default_draft()
-    optional = [spec.path for spec in leaves() if spec.optional]
+    optional = [spec.path for spec in list_field_specs() if spec.optional]
     for path in optional:
-        draft = drafts.put(draft, path, None)
+        draft = drafts.replace_setting(draft, path, None)
     assert len(optional) > 45
-    assert read(write(draft)).draft == draft
+    assert import_settings(export_settings(draft)).draft == draft
 
 
 def test_put_leaves_the_old_draft_alone() -> None:
     draft = drafts.default_draft()
     before = copy.deepcopy(draft)
-    after = drafts.put(draft, "lora.target_modules", ["q_proj"])
+    after = drafts.replace_setting(draft, "lora.target_modules", ["q_proj"])
     assert draft == before
-    assert drafts.get(after, "lora.target_modules") == ["q_proj"]
+    assert drafts.get_setting(after, "lora.target_modules") == ["q_proj"]
     with pytest.raises(KeyError):
-        drafts.put(draft, "lora.rank", 8)
+        drafts.replace_setting(draft, "lora.rank", 8)
 
 
 def test_get_gives_the_default_of_what_is_missing() -> None:
-    assert drafts.get({}, "lora.r") == 16
-    assert drafts.get({"lora": None}, "lora.r") == 16
-    assert drafts.get({}, "no.such") is None
+    assert drafts.get_setting({}, "lora.r") == 16
+    assert drafts.get_setting({"lora": None}, "lora.r") == 16
+    assert drafts.get_setting({}, "no.such") is None
 
 
 def test_changed_lists_old_and_new() -> None:
-    draft = drafts.put(drafts.put(drafts.default_draft(), "lora.r", 8), "inference.top_p", None)
-    assert drafts.changed(draft) == [drafts.Change("lora.r", 16, 8), drafts.Change("inference.top_p", 1.0, None)]
-    assert drafts.changed(drafts.default_draft()) == []
-    assert drafts.changed({}) == []
+    draft = drafts.replace_setting(drafts.replace_setting(drafts.default_draft(), "lora.r", 8), "inference.top_p", None)
+    assert drafts.find_changed_settings(draft) == [
+        drafts.SettingChange("lora.r", 16, 8),
+        drafts.SettingChange("inference.top_p", 1.0, None),
+    ]
+    assert drafts.find_changed_settings(drafts.default_draft()) == []
+    assert drafts.find_changed_settings({}) == []
 
 
 @pytest.mark.parametrize(
@@ -70,18 +73,20 @@ def test_changed_lists_old_and_new() -> None:
     [(6.0, 6, False), (0, False, True), (0.8, 1, True), (None, False, True), (["a"], ["a"], False), (32, "32", True)],
 )
 def test_differs(first: object, second: object, differ: bool) -> None:
-    assert drafts.differs(first, second) is differ
+    assert drafts.setting_values_differ(first, second) is differ
 
 
 def test_reset_of_a_setting_and_of_a_section() -> None:
-    draft = drafts.put(drafts.put(drafts.default_draft(), "lora.r", 8), "lora.lora_alpha", 8)
-    assert drafts.changed(drafts.reset(draft, "lora.r")) == [drafts.Change("lora.lora_alpha", 32, 8)]
-    assert drafts.reset(draft, "lora") == drafts.default_draft()
-    assert drafts.reset(draft, ["lora.r", "lora.lora_alpha"]) == drafts.default_draft()
+    draft = drafts.replace_setting(drafts.replace_setting(drafts.default_draft(), "lora.r", 8), "lora.lora_alpha", 8)
+    assert drafts.find_changed_settings(drafts.reset_settings(draft, "lora.r")) == [
+        drafts.SettingChange("lora.lora_alpha", 32, 8)
+    ]
+    assert drafts.reset_settings(draft, "lora") == drafts.default_draft()
+    assert drafts.reset_settings(draft, ["lora.r", "lora.lora_alpha"]) == drafts.default_draft()
 
 
 def test_complete_fills_in_the_schemas_order_and_keeps_what_is_no_setting() -> None:
-    draft = drafts.complete({"lora": {"r": 8, "rank": 1}, "model": {"bitsandbytes": None}, "qa": 1})
+    draft = drafts.fill_defaults({"lora": {"r": 8, "rank": 1}, "model": {"bitsandbytes": None}, "qa": 1})
     assert draft["lora"]["rank"] == 1
     assert draft["qa"] == 1
     assert draft["model"]["bitsandbytes"] == Config().model.bitsandbytes.model_dump()
@@ -89,8 +94,11 @@ def test_complete_fills_in_the_schemas_order_and_keeps_what_is_no_setting() -> N
 
 
 def test_hard_stops_are_added_to_those_accepted_already() -> None:
-    from toolkit.settings.import_export import accepting
+    from toolkit.settings.import_export import accept_hard_stops
 
-    draft = drafts.put(drafts.default_draft(), "data.accepted", ["placeholder"])
-    assert drafts.get(accepting(draft, ["double_bos"]), "data.accepted") == ["placeholder", "double_bos"]
-    assert accepting(draft, ()) == draft
+    draft = drafts.replace_setting(drafts.default_draft(), "data.accepted", ["placeholder"])
+    assert drafts.get_setting(accept_hard_stops(draft, ["double_bos"]), "data.accepted") == [
+        "placeholder",
+        "double_bos",
+    ]
+    assert accept_hard_stops(draft, ()) == draft

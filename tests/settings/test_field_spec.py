@@ -9,12 +9,12 @@ from pydantic import BaseModel, Field
 
 from toolkit.config import Config
 from toolkit.settings import field_spec as specs
-from toolkit.settings.draft import default_draft, get
-from toolkit.settings.field_spec import by_path, leaves
+from toolkit.settings.draft import default_draft, get_setting
+from toolkit.settings.field_spec import field_specs_by_path, list_field_specs
 
 
 def test_every_setting_is_there_once_in_the_schemas_order() -> None:
-    paths = [spec.path for spec in leaves()]
+    paths = [spec.path for spec in list_field_specs()]
     assert len(paths) == len(set(paths)) >= 56
     assert paths[0] == "save_dir"
     assert paths.index("lora.r") < paths.index("training.training_args.bf16") < paths.index("inference.top_k")
@@ -22,8 +22,8 @@ def test_every_setting_is_there_once_in_the_schemas_order() -> None:
 
 def test_defaults_are_what_a_config_holds() -> None:
     draft = default_draft()
-    assert all(spec.default == get(draft, spec.path) for spec in leaves())
-    assert all(spec.description for spec in leaves())
+    assert all(spec.default == get_setting(draft, spec.path) for spec in list_field_specs())
+    assert all(spec.description for spec in list_field_specs())
 
 
 @pytest.mark.parametrize(
@@ -42,17 +42,17 @@ def test_defaults_are_what_a_config_holds() -> None:
     ],
 )
 def test_kinds(path: str, kind: str, optional: bool) -> None:
-    spec = by_path()[path]
+    spec = field_specs_by_path()[path]
     assert (spec.kind, spec.optional) == (kind, optional)
 
 
 def test_limits_in_words() -> None:
-    assert by_path()["lora.r"].bounds.words() == "from 1 to 4096"
-    assert by_path()["lora.lora_dropout"].bounds.words() == "from 0, below 1"
-    assert by_path()["training.training_args.learning_rate"].bounds.words() == "above 0, to 10"
-    assert by_path()["inference.top_k"].bounds.words() == "from 0"
-    assert by_path()["data.prompt"].bounds.words() == ""
-    assert by_path()["data.file_type"].choices == ("json", "csv", "huggingface")
+    assert field_specs_by_path()["lora.r"].bounds.words() == "from 1 to 4096"
+    assert field_specs_by_path()["lora.lora_dropout"].bounds.words() == "from 0, below 1"
+    assert field_specs_by_path()["training.training_args.learning_rate"].bounds.words() == "above 0, to 10"
+    assert field_specs_by_path()["inference.top_k"].bounds.words() == "from 0"
+    assert field_specs_by_path()["data.prompt"].bounds.words() == ""
+    assert field_specs_by_path()["data.file_type"].choices == ("json", "csv", "huggingface")
 
 
 def test_a_type_without_a_kind_is_an_error_not_a_blank() -> None:
@@ -60,10 +60,10 @@ def test_a_type_without_a_kind_is_an_error_not_a_blank() -> None:
         odd: Optional[dict[str, Any]] = Field(None, description="x")
 
     with pytest.raises(TypeError, match="odd"):
-        specs._leaf("odd", Strange.model_fields["odd"])
+        specs._build_field_spec("odd", Strange.model_fields["odd"])
 
 
 def test_sections_are_the_paths_above() -> None:
-    assert specs.sections() >= set(Config.model_fields) - {"save_dir", "accelerate", "autopilot", "num_processes"}
-    assert "model.bitsandbytes" in specs.sections()
-    assert "lora.r" not in specs.sections()
+    assert specs.section_paths() >= set(Config.model_fields) - {"save_dir", "accelerate", "autopilot", "num_processes"}
+    assert "model.bitsandbytes" in specs.section_paths()
+    assert "lora.r" not in specs.section_paths()

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 
 from toolkit.errors import ConfigError
 from toolkit.settings import import_export
-from toolkit.settings.field_spec import FieldSpec, by_path
+from toolkit.settings.field_spec import FieldSpec, field_specs_by_path
 from toolkit.settings.typed_text import (
-    LIBRARY,
-    from_word,
-    indexes,
-    parse,
-    parse_many,
-    say,
-    settle,
-    short_number,
-    show,
-    show_many,
-    to_word,
+    LIBRARY_DEFAULT,
+    format_field_text,
+    format_one_of_several,
+    format_several_values,
+    format_short_number,
+    normalize_text,
+    parse_field_text,
+    parse_layer_indexes,
+    parse_one_of_several,
+    parse_several_values,
+    summarize_value,
 )
 
 RATE, RANK = "training.training_args.learning_rate", "lora.r"
@@ -30,7 +30,7 @@ SIZE, NOISE = "data.train_size", "training.sft_args.neftune_noise_alpha"
 
 
 def spec(path: str) -> FieldSpec:
-    return by_path()[path]
+    return field_specs_by_path()[path]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def spec(path: str) -> FieldSpec:
     ],
 )  # fmt: skip
 def test_parse(path: str, text: str, value: Any) -> None:
-    parsed = parse(spec(path), text)
+    parsed = parse_field_text(spec(path), text)
     assert parsed == value
     assert type(parsed) is type(value)
 
@@ -59,17 +59,17 @@ def test_parse(path: str, text: str, value: Any) -> None:
      (1e9, "1e9"), (-3e-4, "-3e-4")],
 )  # fmt: skip
 def test_numbers_are_short_and_readable(value: float, text: str) -> None:
-    assert short_number(value) == text
+    assert format_short_number(value) == text
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_no_digit_of_a_number_is_lost(value: float) -> None:
-    assert parse(spec(RATE), show(spec(RATE), value)) == value
+    assert parse_field_text(spec(RATE), format_field_text(spec(RATE), value)) == value
 
 
 @given(st.floats(0.001, 0.999) | st.integers(1, 10**9) | st.just(1.0))
 def test_shares_and_counts_stay_what_they_are(value: float) -> None:
-    back = parse(spec(SIZE), show(spec(SIZE), value))
+    back = parse_field_text(spec(SIZE), format_field_text(spec(SIZE), value))
     assert back == value
     assert type(back) is type(value)
 
@@ -88,44 +88,44 @@ def test_shares_and_counts_stay_what_they_are(value: float) -> None:
     ],
 )
 def test_several_values_in_one_box(path: str, text: str, values: list[Any]) -> None:
-    assert parse_many(spec(path), text) == values
-    assert parse_many(spec(path), show_many(spec(path), values)) == values
+    assert parse_several_values(spec(path), text) == values
+    assert parse_several_values(spec(path), format_several_values(spec(path), values)) == values
 
 
 def test_none_is_a_word_of_its_own_where_none_is_a_value() -> None:
     bias = spec("lora.bias")
-    assert from_word(bias, "none") == "none"
-    assert from_word(bias, LIBRARY) is None
-    assert to_word(bias, None) == LIBRARY
-    assert from_word(bias, to_word(bias, "none")) == "none"
+    assert parse_one_of_several(bias, "none") == "none"
+    assert parse_one_of_several(bias, LIBRARY_DEFAULT) is None
+    assert format_one_of_several(bias, None) == LIBRARY_DEFAULT
+    assert parse_one_of_several(bias, format_one_of_several(bias, "none")) == "none"
 
 
 def test_a_value_in_a_sentence() -> None:
-    assert say(spec(RANK), None) == LIBRARY
-    assert say(spec("data.prompt"), "") == "empty"
-    assert say(spec("data.prompt"), "a\nb") == "a b"
-    assert say(spec("model.quantize"), True) == "on"
-    assert len(say(spec("data.prompt"), "x" * 500)) == 48
+    assert summarize_value(spec(RANK), None) == LIBRARY_DEFAULT
+    assert summarize_value(spec("data.prompt"), "") == "empty"
+    assert summarize_value(spec("data.prompt"), "a\nb") == "a b"
+    assert summarize_value(spec("model.quantize"), True) == "on"
+    assert len(summarize_value(spec("data.prompt"), "x" * 500)) == 48
 
 
 def test_values_of_a_file_get_their_type() -> None:
-    assert settle(spec(RATE), "1e-4") == 1e-4
-    assert settle(spec(RATE), 1) == 1.0
-    assert type(settle(spec(RATE), 1)) is float
-    assert settle(spec(SIZE), 1) == 1
-    assert settle(spec("data.prompt"), "1e-4") == "1e-4"
-    assert settle(spec(RANK), [8]) == [8]
+    assert normalize_text(spec(RATE), "1e-4") == 1e-4
+    assert normalize_text(spec(RATE), 1) == 1.0
+    assert type(normalize_text(spec(RATE), 1)) is float
+    assert normalize_text(spec(SIZE), 1) == 1
+    assert normalize_text(spec("data.prompt"), "1e-4") == "1e-4"
+    assert normalize_text(spec(RANK), [8]) == [8]
 
 
 def test_indexes_keep_words_that_are_no_numbers() -> None:
-    assert indexes(["3-1", "2", ""]) == ["3-1", 2]
+    assert parse_layer_indexes(["3-1", "2", ""]) == ["3-1", 2]
 
 
 def test_a_number_beyond_all_numbers_is_refused_in_words() -> None:
     text = "ablation: {use_ablate: true}\ntraining: {training_args: {learning_rate: [1" + "0" * 400 + ", 1e-3]}}"
     with pytest.raises(ConfigError, match="number"):
-        import_export.read(text)
+        import_export.import_settings(text)
 
 
 def test_several_shares_may_have_a_space_before_their_sign() -> None:
-    assert parse_many(by_path()["data.train_size"], "80 %, 70%; 60") == [0.8, 0.7, 60]
+    assert parse_several_values(field_specs_by_path()["data.train_size"], "80 %, 70%; 60") == [0.8, 0.7, 60]

@@ -11,16 +11,23 @@ from hypothesis import strategies as st
 
 from toolkit.config import Config
 from toolkit.errors import ConfigError
-from toolkit.settings.validation import parse
-from toolkit.settings.yaml_file import HEADER, dump_config, dump_draft, load_draft, read_text, with_absolute_paths
+from toolkit.settings.validation import parse_draft
+from toolkit.settings.yaml_file import (
+    SCHEMA_HEADER,
+    dump_config,
+    dump_draft,
+    load_draft,
+    read_config_text,
+    with_absolute_paths,
+)
 
 printable = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t"), max_size=80)
 
 
 def test_the_defaults_come_back() -> None:
     text = dump_config(Config())
-    assert text.splitlines()[0] == HEADER
-    assert parse(load_draft(text)) == Config()
+    assert text.splitlines()[0] == SCHEMA_HEADER
+    assert parse_draft(load_draft(text)) == Config()
 
 
 @given(prompt=printable, rate=st.floats(1e-9, 1), name=printable)
@@ -71,7 +78,7 @@ def test_what_can_not_be_read_is_refused_in_words(text: str, words: str) -> None
 
 def test_an_empty_file_is_an_empty_draft() -> None:
     assert load_draft("") == {}
-    assert load_draft(HEADER) == {}
+    assert load_draft(SCHEMA_HEADER) == {}
 
 
 @given(st.text(max_size=200))
@@ -86,22 +93,22 @@ def test_any_text_is_a_dict_or_a_config_error(text: str) -> None:
 
 def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't be read"):
-        read_text(tmp_path / "none.yml")
+        read_config_text(tmp_path / "none.yml")
     (tmp_path / "x.yml").write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(ConfigError, match="UTF-8"):
-        read_text(tmp_path / "x.yml")
+        read_config_text(tmp_path / "x.yml")
     (tmp_path / "bom.yml").write_bytes(b"\xef\xbb\xbfa: 1")
-    assert load_draft(read_text(tmp_path / "bom.yml")) == {"a": 1}
+    assert load_draft(read_config_text(tmp_path / "bom.yml")) == {"a": 1}
 
 
 def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
-    config = parse({"data": {"path": "rows.csv"}, "model": {"hf_model_ckpt": "./model"}})
+    config = parse_draft({"data": {"path": "rows.csv"}, "model": {"hf_model_ckpt": "./model"}})
     absolute = with_absolute_paths(config)
     assert str(absolute.data.path) == str(tmp_path / "rows.csv")
     assert absolute.model.hf_model_ckpt == str(tmp_path / "model")
     assert with_absolute_paths(Config()) == Config()
-    hub = parse({"data": {"file_type": "huggingface", "path": "a/b"}, "model": {"hf_model_ckpt": "org/name"}})
+    hub = parse_draft({"data": {"file_type": "huggingface", "path": "a/b"}, "model": {"hf_model_ckpt": "org/name"}})
     assert with_absolute_paths(hub) == hub

@@ -12,13 +12,13 @@ import pytest
 from toolkit.errors import RunError
 from toolkit.system import durable as module
 from toolkit.system.durable import (
-    COMMIT,
+    COMMIT_NAME,
     commit_dir,
     durable_copy,
     durable_write,
-    install_key,
+    load_install_key,
+    remove_leftover_dirs,
     remove_tree,
-    sweep_aside,
     verify_commit,
 )
 
@@ -48,9 +48,9 @@ DAMAGES = {
     "file gone": lambda folder: (folder / "inner" / "state.json").unlink(),
     "file emptied": lambda folder: os.truncate(folder / "inner" / "state.json", 0),
     "file added": lambda folder: (folder / "evil.py").write_text("x"),
-    "no commit": lambda folder: (folder / COMMIT).unlink(),
-    "half a commit": lambda folder: os.truncate(folder / COMMIT, 50),
-    "commit is a list": lambda folder: (folder / COMMIT).write_text("[]"),
+    "no commit": lambda folder: (folder / COMMIT_NAME).unlink(),
+    "half a commit": lambda folder: os.truncate(folder / COMMIT_NAME, 50),
+    "commit is a list": lambda folder: (folder / COMMIT_NAME).write_text("[]"),
     "edited commit": lambda folder: edit(folder, lambda body: body | {"step": 5}),
     "no signature": lambda folder: edit(folder, lambda body: {k: v for k, v in body.items() if k != "hmac"}),
     "newer schema": lambda folder: edit(folder, lambda body: body | {"schema": 2}),
@@ -68,7 +68,7 @@ def zero_tail(path: Path) -> None:
 
 
 def edit(folder: Path, change) -> None:
-    path = folder / COMMIT
+    path = folder / COMMIT_NAME
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
 
 
@@ -101,14 +101,14 @@ def test_a_newer_schema_is_named_as_such(committed: Path) -> None:
 
 
 def test_the_key_is_made_once_and_for_its_owner_alone(state_dir: Path) -> None:
-    first = install_key()
-    assert install_key() == first
+    first = load_install_key()
+    assert load_install_key() == first
     assert len(first) == 32
     assert stat.S_IMODE((state_dir / "key").stat().st_mode) == 0o600
     assert [path.name for path in state_dir.iterdir()] == ["key"]
     (state_dir / "key").write_bytes(b"short")
     with pytest.raises(RunError, match="damaged"):
-        install_key()
+        load_install_key()
 
 
 def test_a_symbolic_link_is_not_committed(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_an_older_directory_is_replaced_whole(committed: Path, tmp_path: Path) -
     (tmp_path / "next" / "only").write_text("new")
     commit_dir(tmp_path / "next", committed, {"step": 8})
     assert verify_commit(committed)["step"] == 8
-    assert {path.name for path in committed.iterdir()} == {"only", COMMIT}
+    assert {path.name for path in committed.iterdir()} == {"only", COMMIT_NAME}
     assert [path.name for path in tmp_path.iterdir()] == [committed.name]
 
 
@@ -169,9 +169,9 @@ def test_everything_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatc
 def test_leftovers_are_swept_when_they_are_old(tmp_path: Path) -> None:
     for name in (".new-1", ".trash-2", "kept"):
         (tmp_path / name).mkdir()
-    sweep_aside(tmp_path)
+    remove_leftover_dirs(tmp_path)
     assert len(list(tmp_path.iterdir())) == 3
-    sweep_aside(tmp_path, older_than_seconds=-1)
+    remove_leftover_dirs(tmp_path, older_than_seconds=-1)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     remove_tree(tmp_path / "kept")
     remove_tree(tmp_path / "kept")
@@ -179,8 +179,8 @@ def test_leftovers_are_swept_when_they_are_old(tmp_path: Path) -> None:
 
 
 def test_a_list_of_files_that_is_none_is_refused_in_words(committed: Path) -> None:
-    body = json.loads((committed / COMMIT).read_text())
-    (committed / COMMIT).write_text(json.dumps({**body, "files": list(body["files"])}))
+    body = json.loads((committed / COMMIT_NAME).read_text())
+    (committed / COMMIT_NAME).write_text(json.dumps({**body, "files": list(body["files"])}))
     with pytest.raises(RunError, match="can't be read"):
         verify_commit(committed, own=False)
 

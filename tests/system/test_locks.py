@@ -16,36 +16,36 @@ import pytest
 from toolkit.errors import RunError
 from toolkit.system import locks as module
 from toolkit.system.locks import (
-    Holder,
+    LockHolder,
     WorkerLock,
     describe_self,
-    end_processes,
-    is_held,
-    locked,
-    process_lives,
-    read_holder,
+    end_holder_processes,
+    hold_lock,
+    is_lock_held,
+    is_process_alive,
+    read_lock_holder,
     try_lock,
 )  # fmt: skip
 
 
 def test_held_while_inside(tmp_path: Path) -> None:
     path = tmp_path / "worker.lock"
-    assert not is_held(path)
+    assert not is_lock_held(path)
     with WorkerLock(path, 3, "run-1"):
-        assert is_held(path)
+        assert is_lock_held(path)
         assert try_lock(path) is None
-        with locked(path) as mine:
+        with hold_lock(path) as mine:
             assert not mine
-        holder = read_holder(path)
+        holder = read_lock_holder(path)
         assert holder is not None
         assert (holder.pid, holder.attempt, holder.run) == (os.getpid(), 3, "run-1")
         assert holder.alive()
         assert holder.launcher_pid is None
-    assert not is_held(path)
+    assert not is_lock_held(path)
 
 
 def test_a_second_worker_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ACQUIRE_SECONDS", 0.1)
+    monkeypatch.setattr(module, "LOCK_TIMEOUT_SECONDS", 0.1)
     path = tmp_path / "worker.lock"
     with WorkerLock(path), pytest.raises(RunError, match="Another worker"), WorkerLock(path):
         raise AssertionError("two workers hold one lock")
@@ -57,10 +57,10 @@ def test_a_forked_child_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
     with WorkerLock(path):
         child = context.Process(target=time.sleep, args=(20,))
         child.start()
-        assert is_held(path), "the child's leaving must not free it"
+        assert is_lock_held(path), "the child's leaving must not free it"
     try:
         deadline = time.monotonic() + 10
-        while is_held(path):  # until the child has had its first moment
+        while is_lock_held(path):  # until the child has had its first moment
             assert time.monotonic() < deadline, "the child must not keep it"
             time.sleep(0.01)
         assert child.is_alive()
@@ -78,28 +78,28 @@ def test_a_kill_frees_the_lock(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
-    assert is_held(path)
-    holder = read_holder(path)
+    assert is_lock_held(path)
+    holder = read_lock_holder(path)
     assert holder is not None
     assert holder.alive()
     process.kill()
     process.wait()
-    assert not is_held(path)
+    assert not is_lock_held(path)
     assert not holder.alive()
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", '{"pid": 1}', '{"unknown": 1}'])
 def test_a_body_that_can_not_be_read_is_none(tmp_path: Path, body: str) -> None:
     (tmp_path / "lock").write_text(body)
-    assert read_holder(tmp_path / "lock") is None
-    assert read_holder(tmp_path / "missing") is None
+    assert read_lock_holder(tmp_path / "lock") is None
+    assert read_lock_holder(tmp_path / "missing") is None
 
 
 def test_a_process_is_its_pid_and_its_start() -> None:
     me = describe_self(1)
-    assert process_lives(me.pid, me.create_time)
-    assert not process_lives(me.pid, me.create_time - 10)
-    assert not process_lives(0, 0.0)
+    assert is_process_alive(me.pid, me.create_time)
+    assert not is_process_alive(me.pid, me.create_time - 10)
+    assert not is_process_alive(0, 0.0)
     assert not replace(me, boot="another start of the machine").alive()
 
 
@@ -108,8 +108,8 @@ def test_nothing_is_signalled_unless_everything_matches(change: dict[str, object
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
     try:
         began = psutil.Process(process.pid).create_time()
-        holder = replace(Holder(process.pid, began, 1, module.boot_id()), **change)  # type: ignore[arg-type]
-        assert end_processes(holder, 0.1) is False
+        holder = replace(LockHolder(process.pid, began, 1, module.boot_id()), **change)  # type: ignore[arg-type]
+        assert end_holder_processes(holder, 0.1) is False
         assert process.poll() is None
     finally:
         process.kill()
@@ -128,8 +128,8 @@ def test_the_launcher_and_every_rank_end(monkeypatch: pytest.MonkeyPatch) -> Non
     launcher.stdout.readline()
     top = psutil.Process(launcher.pid)
     first, second = top.children()
-    holder = Holder(first.pid, first.create_time(), 1, module.boot_id(), "r", launcher.pid, top.create_time())
-    assert end_processes(holder, 2) is True
+    holder = LockHolder(first.pid, first.create_time(), 1, module.boot_id(), "r", launcher.pid, top.create_time())
+    assert end_holder_processes(holder, 2) is True
     launcher.wait(5)
     assert not first.is_running()
     assert not second.is_running()

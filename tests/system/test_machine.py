@@ -13,7 +13,7 @@ import pytest
 
 from toolkit.errors import RunError
 from toolkit.system import machine as module
-from toolkit.system.machine import Gpu, Machine, machine, machine_if_known, probe_in_background
+from toolkit.system.machine import Gpu, Machine, probe_machine, probe_machine_in_background, read_known_machine
 
 CPU = {"cpu_count": 2, "memory_bytes": 16_000_000_000, "cuda": False, "gpus": [], "bitsandbytes": True}
 H200 = {"name": "NVIDIA H200", "memory_bytes": 141_000_000_000, "capability": [9, 0]}
@@ -33,33 +33,33 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_once_and_then_from_the_file(tmp_path: Path, probes: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine_if_known(tmp_path) is None
-    found = machine(tmp_path / "new")
+    assert read_known_machine(tmp_path) is None
+    found = probe_machine(tmp_path / "new")
     assert found == Machine(2, 16_000_000_000, bitsandbytes=True)
-    assert machine(tmp_path / "new") == found == machine_if_known(tmp_path / "new")
+    assert probe_machine(tmp_path / "new") == found == read_known_machine(tmp_path / "new")
     assert [argv[1:] for argv in probes] == [["-m", "toolkit.worker.probe"]]
     monkeypatch.setattr(module, "boot_id", lambda: "started again")
-    assert machine_if_known(tmp_path / "new") is None
+    assert read_known_machine(tmp_path / "new") is None
 
 
 def test_many_ask_one_looks(tmp_path: Path, probes: list[list[str]]) -> None:
     for _ in range(5):
-        probe_in_background(tmp_path)
+        probe_machine_in_background(tmp_path)
     for thread in threading.enumerate():
         if thread.name == "machine probe":
             thread.join(10)
-    assert machine_if_known(tmp_path) is not None
+    assert read_known_machine(tmp_path) is not None
     assert len(probes) == 1
     began = time.monotonic()
-    probe_in_background(tmp_path)
+    probe_machine_in_background(tmp_path)
     assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"key": []}', '{"key": [], "machine": {}}'])
 def test_a_damaged_file_is_looked_up_anew(tmp_path: Path, probes: list[list[str]], content: str) -> None:
     (tmp_path / "machine.json").write_text(content)
-    assert machine_if_known(tmp_path) is None
-    assert machine(tmp_path).cpu_count == 2
+    assert read_known_machine(tmp_path) is None
+    assert probe_machine(tmp_path).cpu_count == 2
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ def test_a_failed_probe_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(module.subprocess, "run", run)
     with pytest.raises(RunError) as error:
-        machine(tmp_path)
+        probe_machine(tmp_path)
     assert "probe" in error.value.hint
     module._probe_quietly(tmp_path)
-    assert machine_if_known(tmp_path) is None
+    assert read_known_machine(tmp_path) is None
 
 
 @pytest.mark.parametrize("stdout", [b"", b"words\n", b"{}\n", b'{"cpu_count": 1, "memory_bytes": 1, "gpus": [{}]}\n'])
@@ -87,12 +87,12 @@ def test_a_strange_answer_is_no_machine(tmp_path: Path, monkeypatch: pytest.Monk
     done = subprocess.CompletedProcess([], 0, stdout, b"")
     monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: done)
     with pytest.raises(RunError, match="can't be looked at"):
-        machine(tmp_path)
+        probe_machine(tmp_path)
 
 
 def test_gpus_and_words() -> None:
     gpu = Gpu("NVIDIA H200", 141_000_000_000, (9, 0))
-    found = module._machine({**CPU, "cuda": True, "gpus": [H200, H200], "bf16_gpu": True, "tf32": True})
+    found = module._parse_machine({**CPU, "cuda": True, "gpus": [H200, H200], "bf16_gpu": True, "tf32": True})
     assert found.gpus == (gpu, gpu)
     assert found.words == "2 x NVIDIA H200 (141 GB), 2 cores"
     assert Machine(1, 16_000_000_000).words == "1 core, 16 GB"

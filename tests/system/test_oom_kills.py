@@ -9,11 +9,11 @@ import pytest
 
 from tests.fakes.run_fixtures import queue
 from toolkit.lifecycle import child_watch, claims
-from toolkit.lifecycle.child_watch import Started
-from toolkit.lifecycle.claims import explain_run, take_claim
+from toolkit.lifecycle.child_watch import ChildWorker
+from toolkit.lifecycle.claims import explain_run_death, take_claim
 from toolkit.system import oom_kills
-from toolkit.system.locks import Holder, try_lock, write_body
-from toolkit.system.oom_kills import oom_victims
+from toolkit.system.locks import LockHolder, try_lock, write_lock_holder
+from toolkit.system.oom_kills import find_oom_victims
 
 OWN, OTHER = 4711, 4712
 
@@ -23,16 +23,16 @@ def test_victims_since(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     killed = "Memory cgroup out of memory: Killed process {} (python) total-vm:1kB"
     records = [(now - 100, killed.format(1)), (now - 5, killed.format(2)), (now - 4, "eth0: link up"),
                (now - 3, "Out of memory: " + killed.format(3).partition(": ")[2])]  # fmt: skip
-    monkeypatch.setattr(oom_kills, "_records", lambda handle: records)
-    monkeypatch.setattr(oom_kills, "NAMESPACE", tmp_path / "ours")
-    oom_kills.NAMESPACE.symlink_to(oom_kills.OWN_PROCESS_IDS)
+    monkeypatch.setattr(oom_kills, "_read_kernel_log", lambda handle: records)
+    monkeypatch.setattr(oom_kills, "PID_NAMESPACE", tmp_path / "ours")
+    oom_kills.PID_NAMESPACE.symlink_to(oom_kills.ROOT_PID_NAMESPACE)
     log = tmp_path / "log"
     log.touch()
-    assert oom_victims(time.time() - 50, log) == {2, 3}
-    assert oom_victims(time.time() - 50, tmp_path / "none") is None
-    monkeypatch.setattr(oom_kills, "NAMESPACE", tmp_path / "a container's")
-    oom_kills.NAMESPACE.symlink_to("pid:[1]")
-    assert oom_victims(time.time() - 50, log) is None, "its process ids are not ours"
+    assert find_oom_victims(time.time() - 50, log) == {2, 3}
+    assert find_oom_victims(time.time() - 50, tmp_path / "none") is None
+    monkeypatch.setattr(oom_kills, "PID_NAMESPACE", tmp_path / "a container's")
+    oom_kills.PID_NAMESPACE.symlink_to("pid:[1]")
+    assert find_oom_victims(time.time() - 50, log) is None, "its process ids are not ours"
 
 
 @pytest.mark.parametrize(
@@ -50,28 +50,28 @@ def test_another_programs_end_is_not_taken_for_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     run = queue(save_dir)
-    monkeypatch.setattr(claims, "oom_kills", lambda: 10)
+    monkeypatch.setattr(claims, "count_oom_kills", lambda: 10)
     assert take_claim(run)
     handle = try_lock(run.lock_path)
     assert handle is not None
-    write_body(handle, Holder(OWN, 0.0, 1, "boot", run.id))
-    monkeypatch.setattr(claims, "oom_kills", lambda: count)
-    monkeypatch.setattr(claims, "oom_victims", lambda since: victims)
-    why = explain_run(run, -9)
+    write_lock_holder(handle, LockHolder(OWN, 0.0, 1, "boot", run.id))
+    monkeypatch.setattr(claims, "count_oom_kills", lambda: count)
+    monkeypatch.setattr(claims, "find_oom_victims", lambda since: victims)
+    why = explain_run_death(run, -9)
     assert (why.reason, why.outside) == (reason, outside)
     if count == 11 and victims is None:  # whoever looked while the worker lived knows more
-        assert explain_run(run, -9, oom_before=11).reason == "killed"
+        assert explain_run_death(run, -9, oom_before=11).reason == "killed"
 
 
 def test_the_count_of_some_seconds_before_the_end_is_kept(monkeypatch: pytest.MonkeyPatch, save_dir: Path) -> None:
     now, count = [100.0], [3]
     monkeypatch.setattr(child_watch.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(child_watch, "oom_kills", lambda: count[0])
-    child = Started(queue(save_dir), None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(child_watch, "count_oom_kills", lambda: count[0])
+    child = ChildWorker(queue(save_dir), None, None)  # type: ignore[arg-type]
     assert child.oom_before is None
     seen = []
     for _ in range(16):
-        child.look_at_memory()
+        child.record_oom_kills()
         seen.append(child.oom_before)
         now[0] += 1.0
         count[0] += 1

@@ -13,11 +13,11 @@ from tests.fakes.engine_runs import make_config, write_adapter
 from tests.fakes.training import make_table, own_signals
 from toolkit.config import Config
 from toolkit.evaluation import evaluation_dir, progress
-from toolkit.evaluation.answers import read_answers
-from toolkit.evaluation.evaluation_dir import Evaluation, Spec
-from toolkit.evaluation.row_table import read_rows
-from toolkit.evaluation.statistics.pass_rules import read_rules
-from toolkit.evaluation.statistics.results import Flips, Results, read_results
+from toolkit.evaluation.answers import read_recorded_answers
+from toolkit.evaluation.evaluation_dir import Evaluation, EvaluationSpec
+from toolkit.evaluation.row_table import read_row_table
+from toolkit.evaluation.statistics.pass_rules import parse_pass_rules
+from toolkit.evaluation.statistics.results import EvaluationResults, FlipCounts, read_evaluation_results
 from toolkit.runs.events import read_events
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir, create_run
@@ -45,8 +45,8 @@ def make_run(save_dir: Path, model: Path, scale: float = 1.0) -> RunDir:
 
 def ask(run: RunDir, cells: list[dict[str, str | None]], **spec: Any) -> Evaluation:
     table = make_table(run.save_dir / "asked.parquet", cells)
-    wanted = Spec(**{"source": "file", "max_new_tokens": 2, "probe": False, **spec})
-    return evaluation_dir.create(run, wanted, table=table)
+    wanted = EvaluationSpec(**{"source": "file", "max_new_tokens": 2, "probe": False, **spec})
+    return evaluation_dir.create_evaluation(run, wanted, table=table)
 
 
 def carry_out(evaluation: Evaluation) -> int:
@@ -57,14 +57,14 @@ def carry_out(evaluation: Evaluation) -> int:
         return main(evaluation.run.id, evaluation.id)
 
 
-def results_of(evaluation: Evaluation) -> Results:
-    found = read_results(evaluation.results_path)
+def results_of(evaluation: Evaluation) -> EvaluationResults:
+    found = read_evaluation_results(evaluation.results_path)
     assert found is not None
     return found
 
 
 def answers_of(evaluation: Evaluation, model: str) -> list[str]:
-    found = read_answers(evaluation.answers_path).answers
+    found = read_recorded_answers(evaluation.answers_path).answers
     return [found[model, at].text for at in range(len(PROMPTS))]
 
 
@@ -84,7 +84,7 @@ def test_known_flips_of_a_real_adapter(save_dir: Path, tiny_model: Path) -> None
     planted = ask(run, cells)
     assert carry_out(planted) == 0
     results = results_of(planted)
-    assert results.flips[run.id] == Flips(fixed=9, broke=2, same=0, both_wrong=len(PROMPTS) - 11)
+    assert results.flips[run.id] == FlipCounts(fixed=9, broke=2, same=0, both_wrong=len(PROMPTS) - 11)
     assert answers_of(planted, BASE) == base
     loss = results.figure("loss")
     assert loss is not None
@@ -108,7 +108,7 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(
 ) -> None:
     from toolkit.worker.answering import evaluation_asker
 
-    monkeypatch.setattr(evaluation_asker, "MOST_ROWS", 4)
+    monkeypatch.setattr(evaluation_asker, "MAX_BATCH_ROWS", 4)
     run = make_run(save_dir, tiny_model)
     cells: list[dict[str, str | None]] = [{"q": prompt, "a": "please"} for prompt in PROMPTS]
     whole, killed = ask(run, cells), ask(run, cells)
@@ -117,7 +117,7 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(
     class Killed(BaseException):
         """Nothing catches it, as nothing catches SIGKILL."""
 
-    answered = evaluation_asker._answered
+    answered = evaluation_asker._answer_batch
     asked: list[int] = []
 
     def dies(engine: Any, model: str, batch: Any, stop: Any) -> Any:
@@ -126,27 +126,27 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(
             raise Killed
         return answered(engine, model, batch, stop)
 
-    monkeypatch.setattr(evaluation_asker, "_answered", dies)
+    monkeypatch.setattr(evaluation_asker, "_answer_batch", dies)
     with pytest.raises(Killed):
         carry_out(killed)
     with killed.answers_path.open("ab") as log:
         log.write(b'{"kind":"answer","model":"base","posi')  # torn by the death
-    assert progress.progress(killed).state == "interrupted"
-    before = len(read_answers(killed.answers_path).answers)
+    assert progress.read_evaluation_progress(killed).state == "interrupted"
+    before = len(read_recorded_answers(killed.answers_path).answers)
     assert 0 < before < 2 * len(PROMPTS)
     asked.append(0)
     assert carry_out(killed) == 0
-    assert progress.progress(killed).state == "finished"
+    assert progress.read_evaluation_progress(killed).state == "finished"
     assert sum(asked[5:]) == 2 * len(PROMPTS) - before, "what was answered is not asked again"
-    assert read_rows(killed.rows_path).equals(read_rows(whole.rows_path))
+    assert read_row_table(killed.rows_path).equals(read_row_table(whole.rows_path))
 
 
 def test_a_stop_keeps_what_was_answered_and_counts_it(save_dir: Path, tiny_model: Path) -> None:
     run = make_run(save_dir, tiny_model)
     evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS])
-    evaluation_dir.request_stop(evaluation)
+    evaluation_dir.request_evaluation_stop(evaluation)
     assert carry_out(evaluation) == 0
-    assert progress.progress(evaluation).state == "stopped"
+    assert progress.read_evaluation_progress(evaluation).state == "stopped"
     results = results_of(evaluation)
     assert (results.answered, results.complete) == (0, False)
     evaluation.stop_path.unlink()
@@ -163,7 +163,7 @@ def test_a_row_that_can_not_be_asked_stays_a_row(save_dir: Path, tiny_model: Pat
     ]
     evaluation = ask(run, cells)
     assert carry_out(evaluation) == 0
-    results, rows = results_of(evaluation), read_rows(evaluation.rows_path)
+    results, rows = results_of(evaluation), read_row_table(evaluation.rows_path)
     assert (results.asked, results.answered) == (3, 3)
     assert "context holds 256" in rows["error_1"].to_pylist()[1]
     assert "no value for column 'q'" in rows["error_0"].to_pylist()[2]
@@ -182,15 +182,15 @@ def test_a_row_that_can_not_be_asked_stays_a_row(save_dir: Path, tiny_model: Pat
     ],
 )
 def test_a_row_without_memory_says_so(error: Exception) -> None:
-    from toolkit.worker.answering.evaluation_asker import _words
+    from toolkit.worker.answering.evaluation_asker import _describe_failure
 
-    assert _words(error) == "The memory is not enough for this row."
+    assert _describe_failure(error) == "The memory is not enough for this row."
 
 
 def test_another_error_of_a_row_is_named() -> None:
-    from toolkit.worker.answering.evaluation_asker import _words
+    from toolkit.worker.answering.evaluation_asker import _describe_failure
 
-    assert _words(ValueError("no such token\nand more")) == "ValueError: no such token"
+    assert _describe_failure(ValueError("no such token\nand more")) == "ValueError: no such token"
 
 
 def test_a_batch_that_fails_is_halved_until_the_row_is_alone(
@@ -199,18 +199,18 @@ def test_a_batch_that_fails_is_halved_until_the_row_is_alone(
     from toolkit.worker.answering import evaluation_asker, greedy
 
     run = make_run(save_dir, tiny_model)
-    say = greedy.say
+    say = greedy.generate_greedy_answers
 
     def fails(model: Any, tokenizer: Any, prompts: Any, limit: int, stop: Any) -> Any:
         if any(len(tokenizer.decode(list(ids))) > 70 for ids in prompts):
             raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
         return say(model, tokenizer, prompts, limit, stop)
 
-    monkeypatch.setattr(evaluation_asker.greedy, "say", fails)
+    monkeypatch.setattr(evaluation_asker.greedy, "generate_greedy_answers", fails)
     cells: list[dict[str, str | None]] = [{"q": "order", "a": "x"} for _ in range(5)]
     evaluation = ask(run, [*cells, {"q": "long " * 30, "a": "x"}])
     assert carry_out(evaluation) == 0
-    errors = read_rows(evaluation.rows_path)["error_1"].to_pylist()
+    errors = read_row_table(evaluation.rows_path)["error_1"].to_pylist()
     assert errors == [""] * 5 + ["The memory is not enough for this row."]
 
 
@@ -224,9 +224,9 @@ def test_other_rules_need_no_model(save_dir: Path, tiny_model: Path, monkeypatch
     def never(*_: Any) -> None:
         raise AssertionError("it loaded a model")
 
-    monkeypatch.setattr(evaluation_asker, "load", never)
-    evaluation_dir.replace_rules(
-        evaluation, read_rules({"rules": [{"kind": "length", "most": 1_000}], "gate": {"improves": None}})
+    monkeypatch.setattr(evaluation_asker, "load_evaluation_engine", never)
+    evaluation_dir.replace_evaluation_rules(
+        evaluation, parse_pass_rules({"rules": [{"kind": "length", "most": 1_000}], "gate": {"improves": None}})
     )
     assert carry_out(evaluation) == 0
     assert results_of(evaluation).gate[run.id].passed
@@ -257,7 +257,7 @@ def test_a_checkpoint_is_evaluated_beside_the_adapter(save_dir: Path, tiny_model
 
     run = trained(save_dir, tiny_model)
     names = (f"{run.id}@4", f"{run.id}@3")
-    evaluation = evaluation_dir.create(run, Spec(compared=names, probe=False))
+    evaluation = evaluation_dir.create_evaluation(run, EvaluationSpec(compared=names, probe=False))
     assert carry_out(evaluation) == 0
     results = results_of(evaluation)
     assert results.models == (BASE, run.id, *names)
@@ -272,11 +272,11 @@ def test_a_checkpoint_is_evaluated_beside_the_adapter(save_dir: Path, tiny_model
 def test_its_process_lives_alone_and_is_found(save_dir: Path, tiny_model: Path) -> None:
     run = make_run(save_dir, tiny_model)
     evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS])
-    progress.start(evaluation)
-    progress.start(evaluation)  # a second press does nothing
+    progress.start_evaluation(evaluation)
+    progress.start_evaluation(evaluation)  # a second press does nothing
     deadline = time.monotonic() + 120
-    while progress.progress(evaluation).going:
+    while progress.read_evaluation_progress(evaluation).going:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert progress.progress(evaluation).state == "finished", evaluation.log_path.read_text()
+    assert progress.read_evaluation_progress(evaluation).state == "finished", evaluation.log_path.read_text()
     assert [event["kind"] for event in read_events(evaluation.events_path)[0]].count("started") == 1

@@ -14,10 +14,10 @@ import pytest
 from tests.fakes.engine_runs import write_adapter
 from tests.fakes.training import draft, make_run, train_here
 from toolkit.export.export_process import export_to_end, start_export
-from toolkit.export.export_state import FORMS, commit_hash, export_state, folder_of
+from toolkit.export.export_state import EXPORT_FORMS, commit_hash, export_folder, read_export_state
 from toolkit.export.parity_certificate import Certificate
-from toolkit.export.prompt_contract import CONTRACT, read_contract, reference
-from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.export.prompt_contract import CONTRACT_FILE, read_contract, read_reference_contract
+from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.system.durable import commit_dir
 
 pytestmark = pytest.mark.worker
@@ -36,25 +36,25 @@ def run(kind: str, tiny_model: Path, tiny_plain_model: Path, tmp_path_factory: p
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTK_STATE_DIR", str(place / "state"))
         made = make_run(draft(place / "save", tiny_model if kind == "chat" else tiny_plain_model))
-        write_adapter(made, read_config(made), 1)
+        write_adapter(made, read_run_config(made), 1)
         for form in ("adapter", MERGED, "merged-fp16"):
             build(made, form)
     return made
 
 
 def build(run: RunDir, form: str) -> None:
-    from toolkit.worker.export import Progress, make
+    from toolkit.worker.export import ExportProgress, make_export
 
     run.exports_dir.mkdir(exist_ok=True)
-    make(run, form, Progress(run, form))
+    make_export(run, form, ExportProgress(run, form))
 
 
 def verdict(run: RunDir, form: str) -> Certificate:
-    from toolkit.worker.replay import check
+    from toolkit.worker.replay import certify_export
 
-    contract = reference(run)
+    contract = read_reference_contract(run)
     assert contract is not None
-    return check(run, form, contract, commit_hash(folder_of(run, form)))
+    return certify_export(run, form, contract, commit_hash(export_folder(run, form)))
 
 
 def failed(certificate: Certificate) -> set[str]:
@@ -65,7 +65,7 @@ def failed(certificate: Certificate) -> set[str]:
 def tampered(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Change the merged export by a function of its folder, with a commit that covers the change up; undone after."""
     monkeypatch.setenv("FTK_STATE_DIR", str(run.save_dir.parent / "state"))
-    folder = folder_of(run, MERGED)
+    folder = export_folder(run, MERGED)
     kept = run.exports_dir / "kept"
     shutil.copytree(folder, kept)
 
@@ -93,7 +93,7 @@ def test_untouched_it_passes(run: RunDir, form: str) -> None:
 
 
 def test_the_contract_says_what_was_asked(run: RunDir, kind: str) -> None:
-    contract = reference(run)
+    contract = read_reference_contract(run)
     assert contract is not None and contract.made == "export" and len(contract.golden) == 8
     assert contract.chat is (kind == "chat") and bool(contract.chat_template_sha256) is (kind == "chat")
     assert contract.special_tokens.bos_added is (kind == "plain") and not contract.special_tokens.eos_added
@@ -106,9 +106,9 @@ def test_the_contract_says_what_was_asked(run: RunDir, kind: str) -> None:
 
 def test_another_template_breaks_it(tampered: Any) -> None:
     def change(folder: Path) -> None:
-        body = json.loads((folder / CONTRACT).read_text())
+        body = json.loads((folder / CONTRACT_FILE).read_text())
         body["template"]["prompt"] = "Question: {question}"
-        (folder / CONTRACT).write_text(json.dumps(body))
+        (folder / CONTRACT_FILE).write_text(json.dumps(body))
 
     certificate = tampered(change)
     assert {"prompt template", "token ids identical"} <= failed(certificate)
@@ -148,7 +148,7 @@ def test_a_layer_that_was_not_merged_breaks_it(tampered: Any, run: RunDir) -> No
     import safetensors.torch
 
     def change(folder: Path) -> None:
-        base = safetensors.torch.load_file(Path(str(read_config(run).model.hf_model_ckpt)) / "model.safetensors")
+        base = safetensors.torch.load_file(Path(str(read_run_config(run).model.hf_model_ckpt)) / "model.safetensors")
         weights = safetensors.torch.load_file(folder / "model.safetensors")
         name = "model.layers.1.mlp.down_proj.weight"
         assert not (weights[name] == base[name].to(weights[name].dtype)).all()
@@ -184,8 +184,8 @@ def test_another_precision_than_promised_breaks_it(tampered: Any) -> None:
 
 
 def test_files_that_changed_are_not_even_loaded(run: RunDir) -> None:
-    path = folder_of(run, MERGED) / "chat_template.jinja"
-    path = path if path.exists() else folder_of(run, MERGED) / "tokenizer.json"
+    path = export_folder(run, MERGED) / "chat_template.jinja"
+    path = path if path.exists() else export_folder(run, MERGED) / "tokenizer.json"
     before = path.read_bytes()
     path.write_bytes(before + b" ")
     try:
@@ -197,12 +197,12 @@ def test_files_that_changed_are_not_even_loaded(run: RunDir) -> None:
 
 def test_the_zip_holds_what_is_needed_and_no_pickle(run: RunDir) -> None:
     (run.adapter_dir / "training_args.bin").write_bytes(b"a pickle with a token")
-    (path,) = folder_of(run, "adapter").glob("*.zip")
+    (path,) = export_folder(run, "adapter").glob("*.zip")
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
         card = archive.read("README.md").decode()
     (run.adapter_dir / "training_args.bin").unlink()
-    assert {"adapter_model.safetensors", "adapter_config.json", CONTRACT, "tokenizer.json", "README.md"} <= names
+    assert {"adapter_model.safetensors", "adapter_config.json", CONTRACT_FILE, "tokenizer.json", "README.md"} <= names
     assert not [name for name in names if not name.endswith((".json", ".safetensors", ".jinja", ".md", ".png", ".yml"))]
     assert "library_name: peft" in card and "{question}" in card and "order lamp" not in card
 
@@ -211,12 +211,12 @@ def test_merging_into_a_quantized_base_keeps_what_training_saw(tiny_model: Path,
     settings = draft(save_dir, tiny_model)
     settings["model"].update(quantize=True, bitsandbytes={"load_in_4bit": True}, device_map="cpu")
     run = make_run(settings)
-    write_adapter(run, read_config(run), 3)
+    write_adapter(run, read_run_config(run), 3)
     for form in ("adapter", MERGED):
         build(run, form)
         certificate = verdict(run, form)
         assert certificate.passed, certificate.failures
-    assert "quantization_config" not in json.loads((folder_of(run, MERGED) / "config.json").read_text())
+    assert "quantization_config" not in json.loads((export_folder(run, MERGED) / "config.json").read_text())
 
 
 def test_the_demo_trained_exported_and_checked_by_its_own_processes(save_dir: Path) -> None:
@@ -231,30 +231,30 @@ def test_the_demo_trained_exported_and_checked_by_its_own_processes(save_dir: Pa
     contract = read_contract(run.adapter_dir)
     assert contract.made == "training" and [golden.split for golden in contract.golden] == ["test"] * 8
     phases: list[str] = []
-    for form in sorted(set(FORMS) - {MERGED}):
+    for form in sorted(set(EXPORT_FORMS) - {MERGED}):
         build(run, form)
         assert verdict(run, form).passed, form
     end = export_to_end(run, MERGED, lambda state: phases.append(state.phase))
     assert end.state == "passed", (end.message, end.certificate and end.certificate.failures)
     assert end.bytes > 0
     assert "checking it against the golden prompts" in phases
-    card = (folder_of(run, MERGED) / "README.md").read_text()
+    card = (export_folder(run, MERGED) / "README.md").read_text()
     assert "exact match, 16 rows (95 % interval)" in card and "![Loss by step](curves.png)" in card
-    assert (folder_of(run, MERGED) / "curves.png").read_bytes().startswith(b"\x89PNG")
-    (folder_of(run, MERGED) / "config.json").write_text("{}")
-    assert export_state(run, MERGED).state == "passed"  # until somebody looks
+    assert (export_folder(run, MERGED) / "curves.png").read_bytes().startswith(b"\x89PNG")
+    (export_folder(run, MERGED) / "config.json").write_text("{}")
+    assert read_export_state(run, MERGED).state == "passed"  # until somebody looks
     start_export(run, MERGED, check_only=True).wait()
-    assert export_state(run, MERGED).state == "broken"
+    assert read_export_state(run, MERGED).state == "broken"
 
 
 def test_the_modelfile_writes_what_training_wrote(run: RunDir, kind: str) -> None:
     from toolkit.worker.exporting import gguf
     from toolkit.worker.models.load import load_tokenizer
 
-    contract = reference(run)
+    contract = read_reference_contract(run)
     assert contract is not None
-    config = read_config(run)
-    text = gguf.modelfile(config, contract, load_tokenizer(config, folder_of(run, MERGED)))
+    config = read_run_config(run)
+    text = gguf.make_modelfile(config, contract, load_tokenizer(config, export_folder(run, MERGED)))
     template = text.split('"""')[1]
     plain = template.split("{{ else }}")[1].replace("{{ end }}", "") if "{{ else }}" in template else template
     golden = contract.golden[0]
@@ -273,15 +273,15 @@ def test_a_converter_is_used_where_there_is_one_and_its_refusal_told(
     from toolkit.worker.exporting import gguf
 
     folder = tmp_path / "out"
-    shutil.copytree(folder_of(run, MERGED), folder)
-    gguf.convert(folder)
+    shutil.copytree(export_folder(run, MERGED), folder)
+    gguf.convert_to_gguf(folder)
     assert (folder / "model.safetensors").exists(), "without a converter all stays"
     (tmp_path / "convert_hf_to_gguf.py").write_text("raise NotImplementedError('tokenizer of another planet')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ToolkitError, match="tokenizer of another planet"):
-        gguf.convert(folder)
+        gguf.convert_to_gguf(folder)
     code = "import sys, pathlib\npathlib.Path(sys.argv[sys.argv.index('--outfile') + 1]).write_bytes(b'GGUF')"
     (tmp_path / "convert_hf_to_gguf.py").write_text(code)
-    gguf.convert(folder)
+    gguf.convert_to_gguf(folder)
     assert (folder / "model.gguf").read_bytes() == b"GGUF" and not list(folder.glob("*.safetensors"))

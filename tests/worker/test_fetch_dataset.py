@@ -18,7 +18,7 @@ pytestmark = pytest.mark.worker
 def test_values_become_text(tmp_path: Path) -> None:
     import datasets
 
-    from toolkit.worker.fetch_dataset import write_table
+    from toolkit.worker.fetch_dataset import write_split_table
 
     features = datasets.Features(
         {
@@ -36,7 +36,9 @@ def test_values_become_text(tmp_path: Path) -> None:
         "list": [[1, 2], [], None],
         "picture": [None, None, None],
     }
-    write_table(datasets.Dataset.from_dict(rows, features=features), tmp_path, "me/mine", ["Read the split train."])
+    write_split_table(
+        datasets.Dataset.from_dict(rows, features=features), tmp_path, "me/mine", ["Read the split train."]
+    )
     table = load_table(tmp_path / "table.parquet")
     assert table.page(0, 9) == [
         {"text": "007", "label": "bad", "number": "1.5", "list": "[1, 2]"},
@@ -52,14 +54,14 @@ def test_values_become_text(tmp_path: Path) -> None:
 
 
 def test_the_training_split_is_read_and_the_rest_named() -> None:
-    from toolkit.worker.fetch_dataset import choose_split
+    from toolkit.worker.fetch_dataset import choose_hub_split
 
-    assert choose_split("x", {"test": 5, "train": 10}) == ("train", ["Read the split train; left out: test."])
-    assert choose_split("x", {"train": 10}) == ("train", [])
-    assert choose_split("x", {"validation": 10}) == ("validation", [])
+    assert choose_hub_split("x", {"test": 5, "train": 10}) == ("train", ["Read the split train; left out: test."])
+    assert choose_hub_split("x", {"train": 10}) == ("train", [])
+    assert choose_hub_split("x", {"validation": 10}) == ("validation", [])
     for sizes in ({}, {"a": 1, "b": 2}):
         with pytest.raises(DataError) as caught:
-            choose_split("x", sizes)
+            choose_hub_split("x", sizes)
         assert caught.value.hint
 
 

@@ -12,10 +12,10 @@ from tests.export.test_parity_certificate import contract, replay
 from tests.fakes.hub import FakeHub, fake_hub
 from tests.fakes.training import draft, make_run
 from toolkit.errors import RunError
-from toolkit.export.export_state import certificate_path, commit_hash, folder_of
-from toolkit.export.hub_push import Push, hub_state, start_push
-from toolkit.export.parity_certificate import judge, write_certificate
-from toolkit.export.prompt_contract import CONTRACT
+from toolkit.export.export_state import certificate_path, commit_hash, export_folder
+from toolkit.export.hub_push import HubPush, read_hub_state, start_push
+from toolkit.export.parity_certificate import certify_replay, write_certificate
+from toolkit.export.prompt_contract import CONTRACT_FILE
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import commit_dir
 
@@ -33,11 +33,11 @@ def run(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     made.exports_dir.mkdir()
     staging = made.exports_dir / ".new"
     staging.mkdir()
-    (staging / CONTRACT).write_text(contract().dump())
+    (staging / CONTRACT_FILE).write_text(contract().dump())
     (staging / "model.safetensors").write_bytes(b"weights")
     (staging / "finetuning-toolkit.yml").write_text(f"save_dir: {save_dir}")
-    commit_dir(staging, folder_of(made, FORM), {})
-    verdict = judge(contract(), replay(), form=FORM, commit=commit_hash(folder_of(made, FORM)))
+    commit_dir(staging, export_folder(made, FORM), {})
+    verdict = certify_replay(contract(), replay(), form=FORM, commit=commit_hash(export_folder(made, FORM)))
     write_certificate(certificate_path(made, FORM), verdict)
     return made
 
@@ -45,17 +45,17 @@ def run(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
 def test_it_has_begun_when_the_start_returns(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_hub() as hub:
         ask(monkeypatch, hub)
-        process = start_push(run, Push(FORM, "me/model"))
-        assert hub_state(run).state == "running"
+        process = start_push(run, HubPush(FORM, "me/model"))
+        assert read_hub_state(run).state == "running"
         with pytest.raises(RunError, match="going on"):
-            start_push(run, Push(FORM, "me/other"))
+            start_push(run, HubPush(FORM, "me/other"))
         assert process.wait(120) == 0
         assert [one["name"] for one in hub.created] == ["model"]
 
 
-def push(run: RunDir, asked: Push) -> tuple[str, str]:
+def push(run: RunDir, asked: HubPush) -> tuple[str, str]:
     start_push(run, asked).wait(120)
-    state = hub_state(run)
+    state = read_hub_state(run)
     return state.state, f"{state.message} {state.hint}"
 
 
@@ -69,49 +69,49 @@ def test_it_arrives_with_its_card_and_without_rows_paths_or_the_token(
 ) -> None:
     with fake_hub() as hub:
         ask(monkeypatch, hub)
-        state, words = push(run, Push(FORM, "me/model"))
+        state, words = push(run, HubPush(FORM, "me/model"))
         assert (state, hub.url in words) == ("passed", True), words
         assert hub.created[0]["visibility"] == "private" and hub.tokens == {"Bearer hf_secret"}
-        assert set(hub.files) == {"README.md", CONTRACT, "model.safetensors"}
-        assert json.loads(hub.files[CONTRACT])["golden"] == []
+        assert set(hub.files) == {"README.md", CONTRACT_FILE, "model.safetensors"}
+        assert json.loads(hub.files[CONTRACT_FILE])["golden"] == []
         assert b"place = 'me/model'" in hub.files["README.md"]
         for place in (str(run.save_dir), "/a/model"):
             assert not [name for name, content in hub.files.items() if place.encode() in content], place
         assert b"`model of mine`" in hub.files["README.md"]
-        assert push(run, Push(FORM, "me/model", golden=True))[0] == "passed"
-        assert len(json.loads(hub.files[CONTRACT])["golden"]) == 4
+        assert push(run, HubPush(FORM, "me/model", golden=True))[0] == "passed"
+        assert len(json.loads(hub.files[CONTRACT_FILE])["golden"]) == 4
     for path in (*run.exports_dir.rglob("*"), run.config_path):
         assert not path.is_file() or b"hf_secret" not in path.read_bytes(), path
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt", "folder/inside.txt", ".."])
 def test_a_zip_with_paths_in_it_is_refused(run: RunDir, tmp_path: Path, name: str) -> None:
-    from toolkit.worker.push import gather
+    from toolkit.worker.push import gather_published_files
 
     staging = run.exports_dir / ".new"
     staging.mkdir()
     with zipfile.ZipFile(staging / "adapter.zip", "w") as archive:
-        archive.writestr(CONTRACT, contract().dump())
+        archive.writestr(CONTRACT_FILE, contract().dump())
         archive.writestr(name, "content")
-    commit_dir(staging, folder_of(run, "adapter"), {})
+    commit_dir(staging, export_folder(run, "adapter"), {})
     target = tmp_path / "target"
     target.mkdir()
     with pytest.raises(RunError, match="no plain file name"):
-        gather(run, Push("adapter", "me/model"), target)
+        gather_published_files(run, HubPush("adapter", "me/model"), target)
     assert not list(target.iterdir()), "nothing is unpacked before every name is checked"
 
 
 def test_what_can_not_be_pushed_is_told(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match="no name of a repository"):
-        start_push(run, Push(FORM, "https://elsewhere"))
+        start_push(run, HubPush(FORM, "https://elsewhere"))
     with pytest.raises(RunError, match="has not passed"):
-        start_push(run, Push("adapter", "me/model"))
-    state, words = push(run, Push(FORM, "me/model"))
+        start_push(run, HubPush("adapter", "me/model"))
+    state, words = push(run, HubPush(FORM, "me/model"))
     assert state == "failed" and "no login" in words and "HF_TOKEN" in words
     with fake_hub() as hub:
         ask(monkeypatch, hub)
         hub.status = 403
-        assert "does not let this login write" in push(run, Push(FORM, "me/model"))[1]
-    assert "can't be reached" in push(run, Push(FORM, "me/model"))[1]  # the hub has gone
+        assert "does not let this login write" in push(run, HubPush(FORM, "me/model"))[1]
+    assert "can't be reached" in push(run, HubPush(FORM, "me/model"))[1]  # the hub has gone
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "offline" in push(run, Push(FORM, "me/model"))[1]
+    assert "offline" in push(run, HubPush(FORM, "me/model"))[1]

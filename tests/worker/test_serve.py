@@ -45,11 +45,11 @@ def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTK_STATE_DIR", str(place / "state"))
         first, second = (finished_run(place / "save", model, seed) for seed in (1, 2))
-        info = engine_client.start(place / "save", first.id)
-        engine_client.wait_ready(info, 120)
-        engine_client.load_run(info, second.id)
+        info = engine_client.start_engine(place / "save", first.id)
+        engine_client.wait_for_engine(info, 120)
+        engine_client.attach_adapter(info, second.id)
         yield info, first.id, second.id
-        engine_client.stop(info)
+        engine_client.stop_engine(info)
 
 
 def headers(info: EngineInfo, **more: str) -> dict[str, str]:
@@ -67,8 +67,8 @@ def whole(info: EngineInfo, model: str, **settings: Any) -> tuple[str, Done]:
 
 def test_base_and_adapters_answer_differently_and_always_the_same(served: tuple[EngineInfo, str, str]) -> None:
     info, first, second = served
-    assert engine_client.models(info) == ["base", first, second]
-    assert engine_client.status(info).memory_bytes > 50_000_000
+    assert engine_client.list_engine_models(info) == ["base", first, second]
+    assert engine_client.read_engine_status(info).memory_bytes > 50_000_000
     texts = {name: whole(info, name)[0] for name in ("base", first, second)}
     assert len(set(texts.values())) == 3
     for name in (second, "base", first, "base", second, first):
@@ -79,7 +79,7 @@ def test_the_end_of_a_stream_tells_all(served: tuple[EngineInfo, str, str]) -> N
     info, first, _ = served
     done = whole(info, first)[1]
     assert done.prompt == "<|im_start|>user\nplease send 12 blue lamps<|im_end|>\n<|im_start|>assistant\n"
-    rendered = engine_client.render(info, first, HELLO)
+    rendered = engine_client.render_engine_prompt(info, first, HELLO)
     assert (rendered.prompt, rendered.prompt_tokens) == (done.prompt, done.prompt_tokens)
     assert (done.completion_tokens, done.finish_reason, done.notice, done.seed) == (16, "length", "", 1)
     assert done.ttft_s > 0 and done.tokens_per_second > 0
@@ -193,8 +193,8 @@ def test_what_can_not_be_is_refused_with_a_status(served: tuple[EngineInfo, str,
         (lambda: list(engine_client.stream_completion(info, first, "", InferenceConfig())), "prompt is empty"),
         (lambda: list(engine_client.stream_chat(info, "nope", HELLO, InferenceConfig())), "not loaded"),
         (lambda: list(engine_client.stream_chat(info, first, [], InferenceConfig())), "messages"),
-        (lambda: engine_client.load_run(info, "20200101-000000-none"), "no run"),
-        (lambda: engine_client.load_run(info, "../../etc"), "run"),
+        (lambda: engine_client.attach_adapter(info, "20200101-000000-none"), "no run"),
+        (lambda: engine_client.attach_adapter(info, "../../etc"), "run"),
     ]:
         with pytest.raises(EngineError, match=message) as caught:
             call()
@@ -206,13 +206,13 @@ def test_closing_the_stream_ends_the_answer(served: tuple[EngineInfo, str, str])
     endless = InferenceConfig(max_new_tokens=CONTEXT // 2)
     stream = engine_client.stream_chat(info, first, HELLO, endless)
     assert isinstance(next(stream), Delta)
-    assert engine_client.status(info).waiting == 1
+    assert engine_client.read_engine_status(info).waiting == 1
     stream.close()
-    _until(lambda: engine_client.status(info).waiting == 0)
+    _until(lambda: engine_client.read_engine_status(info).waiting == 0)
     body = {"model": first, "messages": HELLO, "max_tokens": CONTEXT // 2}
     with pytest.raises(httpx.ReadTimeout):  # the same for one who waits for the whole and gives up
         httpx.post(f"{info.url}/v1/chat/completions", headers=headers(info), json=body, timeout=0.5)
-    _until(lambda: engine_client.status(info).waiting == 0)
+    _until(lambda: engine_client.read_engine_status(info).waiting == 0)
     assert whole(info, first)[1].completion_tokens == 16
 
 
@@ -221,15 +221,15 @@ def test_short_questions_do_not_wait_for_a_long_answer_to_end(served: tuple[Engi
     running = engine_client.stream_chat(info, first, HELLO, InferenceConfig(max_new_tokens=CONTEXT // 2))
     next(running)
     alone = {model: whole(info, model, max_new_tokens=8)[0] for model in (second, "base")}
-    _until(lambda: engine_client.status(info).waiting == 1)  # the short ones have left
+    _until(lambda: engine_client.read_engine_status(info).waiting == 1)  # the short ones have left
     assert isinstance(next(running), Delta), "the long one goes on"
     left = engine_client.stream_chat(info, first, HELLO, InferenceConfig(max_new_tokens=CONTEXT // 2))
     next(left)
     left.close()
-    _until(lambda: engine_client.status(info).waiting == 1)
+    _until(lambda: engine_client.read_engine_status(info).waiting == 1)
     assert isinstance(next(running), Delta)
     running.close()
-    _until(lambda: engine_client.status(info).waiting == 0)
+    _until(lambda: engine_client.read_engine_status(info).waiting == 0)
     assert alone == {model: whole(info, model, max_new_tokens=8)[0] for model in (second, "base")}
 
 
@@ -248,7 +248,7 @@ def test_models_are_asked_side_by_side(served: tuple[EngineInfo, str, str]) -> N
     token = seen[0][-1].tokens[0]
     assert token.logprob <= 0 and len(token.top) == 2 and token.top[0][1] >= token.top[1][1]
     stream.close()
-    _until(lambda: engine_client.status(info).waiting == 0)
+    _until(lambda: engine_client.read_engine_status(info).waiting == 0)
     short = [engine_client.Question(q.model, HELLO, InferenceConfig(max_new_tokens=8), 1, first) for q in questions[:3]]
     ends = {column: event.text for column, event in engine_client.compare(info, short) if isinstance(event, Done)}
     assert ends == {i: whole(info, name, max_new_tokens=8)[0] for i, name in enumerate((first, "base", second))}
@@ -271,17 +271,17 @@ def test_a_hung_process_is_noticed_and_ended_and_a_strange_pid_is_not(tmp_path: 
     folder.mkdir()
     claims = {"schema": 1, "port": 1, "pid": os.getpid(), "create_time": 1.0, "run": "x", "token": "t"}
     (folder / "engine.json").write_text(json.dumps(claims))
-    assert engine_client.find(tmp_path) is None
+    assert engine_client.find_engine(tmp_path) is None
     info = EngineInfo(tmp_path, 1, os.getpid(), 1.0, "t", "x")
-    engine_client.stop(info)  # and this process is still here
-    assert engine_client.status(info).status == "stopped"
+    engine_client.stop_engine(info)  # and this process is still here
+    assert engine_client.read_engine_status(info).status == "stopped"
 
 
 def test_an_error_of_the_connection_is_told_in_words(served: tuple[EngineInfo, str, str]) -> None:
     elsewhere = replace(served[0], port=9)
     with pytest.raises(EngineError, match="can't be reached"):
-        engine_client.models(elsewhere)
-    assert engine_client.status(elsewhere).status == "stopped"
+        engine_client.list_engine_models(elsewhere)
+    assert engine_client.read_engine_status(elsewhere).status == "stopped"
 
 
 def _until(condition: Any, seconds: float = 20.0) -> None:

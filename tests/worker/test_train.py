@@ -15,7 +15,7 @@ import pytest
 from tests.fakes.training import draft, events_of, make_run, rows, start_worker, train_here
 from toolkit.runs.events import Event
 from toolkit.runs.run_dir import RunDir
-from toolkit.runs.status import read_status
+from toolkit.runs.status import read_run_status
 from toolkit.system.durable import verify_commit
 
 pytestmark = pytest.mark.worker
@@ -82,7 +82,7 @@ def test_a_run_says_what_happens_in_order(done: tuple[RunDir, list[Event]]) -> N
     assert events[-1]["kind"] == "finished"
     assert events[-1]["step"] == 8
     assert not kinds(events, "warning")
-    status = read_status(run)
+    status = read_run_status(run)
     assert (status.state, status.adapter_ready, status.step) == ("finished", True, 8)
 
 
@@ -111,12 +111,12 @@ def test_the_adapter_is_whole_and_foreign_tools_can_load_it(done: tuple[RunDir, 
 def test_answers_are_kept_beside_their_scores(done: tuple[RunDir, list[Event]]) -> None:
     from toolkit.data.examples.split import plan_split
     from toolkit.data.table import load_table
-    from toolkit.runs.run_dir import read_config
+    from toolkit.runs.run_dir import read_run_config
 
     run, events = done
     (scores,) = kinds(events, "scores")
     lines = [json.loads(line) for line in (run.evaluation_dir / "predictions.jsonl").read_text().splitlines()]
-    plan = plan_split(load_table(run.source_path), read_config(run).data)
+    plan = plan_split(load_table(run.source_path), read_run_config(run).data)
     assert [line["row"] for line in lines] == plan.test.tolist()
     for line in lines:
         cells = rows(24)[line["row"]]
@@ -220,7 +220,7 @@ def test_several_gpus_and_a_flash_attention_that_fails_do_not_end_a_run(
 
     own = trainer_setup.SFTConfig
     monkeypatch.setattr(trainer_setup, "SFTConfig", seen)
-    monkeypatch.setattr(device_defaults, "attention", lambda config, place: device_defaults.FLASH)
+    monkeypatch.setattr(device_defaults, "resolve_attention", lambda config, place: device_defaults.FLASH_ATTENTION)
     code, events = train_here(make_run(draft(save_dir, tiny_model, num_train_epochs=1)))
     assert code == 0, events[-1]
     warnings = [event["message"] for event in kinds(events, "warning")]
@@ -278,7 +278,7 @@ def test_every_failure_ends_in_words(
     assert "Traceback" in caplog.text  # the log has it
     assert phases(events)[-1] == after
     assert not run.adapter_dir.exists()
-    assert read_status(run).state == "failed"
+    assert read_run_status(run).state == "failed"
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tiny_model: Path, save_dir: Path) -> None:
@@ -338,14 +338,14 @@ def test_a_stop_finishes_the_step_and_keeps_the_adapter(how: str, tiny_model: Pa
     assert events[-1]["step"] == kinds(events, "adapter")[0]["step"] == kinds(events, "log")[-1]["step"] >= 1
     verify_commit(run.adapter_dir)
     assert not kinds(events, "scores")
-    assert read_status(run).state == "stopped"
+    assert read_run_status(run).state == "stopped"
 
 
 def test_a_second_worker_of_the_same_run_is_refused(done: tuple[RunDir, list[Event]]) -> None:
-    from toolkit.system.locks import locked
+    from toolkit.system.locks import hold_lock
 
     run, events = done
-    with locked(run.lock_path) as mine:
+    with hold_lock(run.lock_path) as mine:
         assert mine
         second = start_worker(run)
         assert second.wait(60) == 1

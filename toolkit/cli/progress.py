@@ -17,26 +17,28 @@ from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.export.export_state import ExportState
 from toolkit.lifecycle.resume_policy import can_resume
-from toolkit.runs.run_dir import RunDir, list_runs, read_meta, save_dir_of
-from toolkit.runs.status import RunStatus, read_status
-from toolkit.system.printable import legible
+from toolkit.runs.run_dir import RunDir, list_runs, read_run_meta, save_dir_of
+from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.system.printable import strip_control_characters
 
-Look = Callable[[RunStatus, int], None]
+ProgressLine = Callable[[RunStatus, int], None]
 """(status, how often Ctrl-C was pressed) -> shown."""
 
 
 @contextmanager
-def display(run: RunDir, out: Console) -> Iterator[Look]:
+def show_run_progress(run: RunDir, out: Console) -> Iterator[ProgressLine]:
     """Yields what to call at every look: it moves a bar on a terminal and prints a line for every tenth elsewhere."""
     if not out.is_terminal:
         said: list[str] = []
 
         def line(status: RunStatus, interrupts: int) -> None:
-            text = _doing(run, status, interrupts)
+            text = _describe_activity(run, status, interrupts)
             tenth = int(status.fraction * 10)
             if f"{text}{tenth}" not in said:
                 said.append(f"{text}{tenth}")
-                steps = f"  step {status.step}/{status.total_steps}{_numbers(status)}" if status.step else ""
+                steps = (
+                    f"  step {status.step}/{status.total_steps}{_format_loss_and_time(status)}" if status.step else ""
+                )
                 out.print(text + steps)
 
         yield line
@@ -51,13 +53,15 @@ def display(run: RunDir, out: Console) -> Iterator[Look]:
         task = progress.add_task("", total=None, numbers="")
 
         def bar(status: RunStatus, interrupts: int) -> None:
-            doing, total = _doing(run, status, interrupts), status.total_steps or None
-            progress.update(task, description=doing, completed=status.step, total=total, numbers=_numbers(status))
+            doing, total = _describe_activity(run, status, interrupts), status.total_steps or None
+            progress.update(
+                task, description=doing, completed=status.step, total=total, numbers=_format_loss_and_time(status)
+            )
 
         yield bar
 
 
-def _doing(run: RunDir, status: RunStatus, interrupts: int) -> str:
+def _describe_activity(run: RunDir, status: RunStatus, interrupts: int) -> str:
     if interrupts > 1 and status.living:
         return "ending"
     if status.state == "stopping":
@@ -65,12 +69,12 @@ def _doing(run: RunDir, status: RunStatus, interrupts: int) -> str:
     if status.state == "queued" and status.reason == "disk_full":
         return "waiting for space on the disk, then it goes on by itself"
     if status.state == "queued":
-        before = sum(not read_status(other).over for other in list_runs(run.save_dir) if other.id < run.id)
+        before = sum(not read_run_status(other).over for other in list_runs(run.save_dir) if other.id < run.id)
         return f"waiting: {before} run{'s' if before != 1 else ''} before this one" if before else "starting"
     return status.phase or status.state
 
 
-def _numbers(status: RunStatus) -> str:
+def _format_loss_and_time(status: RunStatus) -> str:
     loss = status.last.get("loss")
     left = status.remaining_s
     words = [f"loss {loss:.4f}"] if isinstance(loss, float) else []
@@ -79,33 +83,33 @@ def _numbers(status: RunStatus) -> str:
     return "  " + ", ".join(words) if words else ""
 
 
-def row(run: RunDir) -> tuple[str, ...]:
+def format_run_row(run: RunDir) -> tuple[str, ...]:
     """A run in the list of all: id, name, study, state, steps, loss, exact match."""
     try:
-        meta, status = read_meta(run), read_status(run)
+        meta, status = read_run_meta(run), read_run_status(run)
     except ToolkitError as error:
         return run.id, error.message, "", "unreadable", "", "", ""
     loss, match = status.last.get("loss"), status.scores.get("exact_match")
     steps = f"{status.step}/{status.total_steps}" if status.total_steps else ""
     return (
-        run.id, legible(meta.get("name", "")), legible(meta.get("study", "")), status.state, steps,
+        run.id, strip_control_characters(meta.get("name", "")), strip_control_characters(meta.get("study", "")), status.state, steps,
         f"{loss:.4f}" if isinstance(loss, float) else "", f"{match:.0%}" if isinstance(match, int | float) else "",
     )  # fmt: skip
 
 
-def ending(run: RunDir, status: RunStatus) -> str:
+def describe_run_end(run: RunDir, status: RunStatus) -> str:
     """How it went, where the adapter is and what to do next; for a run that failed why, and where the log is."""
     seconds = f"{status.elapsed_s:.0f} s"
-    elsewhere = "" if run.save_dir == save_dir_of(Config()) else f" --save-dir {shlex.quote(shown(run.save_dir))}"
+    elsewhere = "" if run.save_dir == save_dir_of(Config()) else f" --save-dir {shlex.quote(format_path(run.save_dir))}"
     go_on = f"\nGo on from step {status.saved_step}: python -m toolkit resume {run.id}{elsewhere}"
     go_on = go_on if can_resume(status) and status.saved_step else ""
     if status.state not in ("finished", "stopped", "paused"):
         told = f"{status.state.capitalize()}: {status.message} {status.hint}".strip()
-        return f"{told}\nLog: {shown(run.log_path)}{go_on}"
+        return f"{told}\nLog: {format_path(run.log_path)}{go_on}"
     if not status.adapter_ready:
         return f"{status.state.capitalize()} after {seconds}: no adapter was saved. {status.message}".strip() + go_on
     lines = [f"{status.state.capitalize()} after {seconds} and {status.step} steps.{go_on}"]
-    lines.append(f"Adapter: {shown(run.adapter_dir)}")
+    lines.append(f"Adapter: {format_path(run.adapter_dir)}")
     base, adapter = status.scores.get("exact_match_base"), status.scores.get("exact_match")
     if isinstance(base, int | float) and isinstance(adapter, int | float):
         rows = status.scores.get("rows", "")
@@ -114,7 +118,7 @@ def ending(run: RunDir, status: RunStatus) -> str:
     return "\n".join(lines)
 
 
-def export_line(out: Console) -> Callable[[ExportState], None]:
+def make_export_printer(out: Console) -> Callable[[ExportState], None]:
     """What to call at every look at an export: each new phase is a line."""
     said: list[str] = []
 
@@ -127,7 +131,7 @@ def export_line(out: Console) -> Callable[[ExportState], None]:
     return line
 
 
-def export_ending(state: ExportState) -> str:
+def describe_export_end(state: ExportState) -> str:
     """Where the export is and the verdict on it, check by check; or why there is none."""
     if state.certificate is None or state.folder is None:
         return f"{state.form.title}: {state.message} {state.hint}".strip()
@@ -135,10 +139,10 @@ def export_ending(state: ExportState) -> str:
     checks = [
         f"  {'ok ' if check.passed else 'NO '} {check.name}: {check.detail}" for check in state.certificate.checks
     ]
-    return "\n".join([f"{state.form.title}: {verdict}. {shown(state.folder)}", *checks])
+    return "\n".join([f"{state.form.title}: {verdict}. {format_path(state.folder)}", *checks])
 
 
-def shown(path: Path) -> str:
+def format_path(path: Path) -> str:
     """The path as one would type it from here."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

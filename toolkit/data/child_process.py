@@ -16,14 +16,14 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from toolkit.data.progress import Stopped, Tell, Watch
+from toolkit.data.progress import DataProgressReporter, DataWorkStopped, Watch
 from toolkit.data.read_options import Offer, UnreadableError
-from toolkit.data.readers.read_file import PROGRESS, REPORT, TABLE
+from toolkit.data.readers.read_file import TABLE_FILE, TASK_PROGRESS_FILE, TASK_REPORT_FILE
 from toolkit.errors import DataError
 from toolkit.system.paths import PROJECT_ROOT
 
-_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "SYSTEMROOT")
-_FIXED = {
+_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "SYSTEMROOT")
+_FIXED_ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # the other pools reserve gigabytes of address space
     "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "1",
@@ -31,7 +31,7 @@ _FIXED = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUTF8": "1",
 }
-_DEATHS = {
+_EXIT_REASONS = {
     signal.SIGKILL: "it was killed, most likely for want of memory",
     signal.SIGXCPU: "it took too long",
     signal.SIGSEGV: "it crashed",
@@ -40,7 +40,7 @@ _DEATHS = {
 }
 
 
-def read_in_child(
+def make_table_in_child(
     module: str, request: str, folder: Path, limit_s: float, environment: Mapping[str, str] | None = None,
     watch: Watch | None = None,
 ) -> Path:  # fmt: skip
@@ -49,21 +49,21 @@ def read_in_child(
     Raises the DataError that the child reported, or one that explains its death; `limit_s` is wall clock, seconds.
     """
     watch = watch or Watch()
-    answer_of_child(module, request, folder, limit_s, environment, stop=watch.stop, tell=watch.tell)
-    return folder / TABLE
+    run_in_child(module, request, folder, limit_s, environment, stop=watch.stop, tell=watch.tell)
+    return folder / TABLE_FILE
 
 
-def answer_of_child(
+def run_in_child(
     module: str, request: str, folder: Path, limit_s: float, environment: Mapping[str, str] | None = None,
-    *, doing: str = "Reading", stop: threading.Event | None = None, tell: Tell | None = None,
+    *, doing: str = "Reading", stop: threading.Event | None = None, tell: DataProgressReporter | None = None,
 ) -> None:  # fmt: skip
     """Run `python -m module` with `request` on its standard input until it has left its report in `folder`.
 
     Raises what `read_in_child` does, in which `doing` the data is named, and Stopped soon after `stop` was set. `tell`
     hears what the child leaves about its progress.
     """
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    env = {**kept, **_FIXED, "PYTHONPATH": str(PROJECT_ROOT), **(environment or {})}
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    env = {**kept, **_FIXED_ENVIRONMENT, "PYTHONPATH": str(PROJECT_ROOT), **(environment or {})}
     log = folder / "stderr.log"
     with tempfile.TemporaryFile() as asked, log.open("wb") as errors:
         asked.write(request.encode())
@@ -72,29 +72,29 @@ def answer_of_child(
             [sys.executable, "-m", module],
             stdin=asked, stdout=subprocess.DEVNULL, stderr=errors, cwd=PROJECT_ROOT, env=env, start_new_session=True,
         )  # fmt: skip
-        _wait(process, limit_s, doing, stop, lambda: _hear(folder, tell))
-    report = folder / REPORT
+        _wait_for_exit(process, limit_s, doing, stop, lambda: _report_progress(folder, tell))
+    report = folder / TASK_REPORT_FILE
     if process.returncode != 0 or not report.exists():
-        raise _death(process.returncode, log, doing)
+        raise _exit_error(process.returncode, log, doing)
     error_found = json.loads(report.read_text())["error"]
     if error_found is not None:
         offers = [Offer.load(offer) for offer in error_found["offers"]]
         if offers:
             raise UnreadableError(error_found["message"], error_found["hint"], offers)
-        raise Refused(error_found["message"], error_found["hint"])
+        raise ChildRefusedError(error_found["message"], error_found["hint"])
 
 
-def _hear(folder: Path, tell: Tell | None) -> None:
+def _report_progress(folder: Path, tell: DataProgressReporter | None) -> None:
     if tell is None:
         return
     try:
-        told = json.loads((folder / PROGRESS).read_text())
+        told = json.loads((folder / TASK_PROGRESS_FILE).read_text())
     except (OSError, ValueError):  # nothing is told yet
         return
     tell(float(told["share"]), str(told["words"]))
 
 
-def _wait(
+def _wait_for_exit(
     process: subprocess.Popen[bytes], limit_s: float, doing: str, stop: threading.Event | None, look: Callable[[], None]
 ) -> None:
     """Until the process has ended by itself; otherwise it is killed, and why is raised."""
@@ -107,7 +107,7 @@ def _wait(
             except subprocess.TimeoutExpired as waiting:
                 look()
                 if stop is not None and stop.is_set():
-                    raise Stopped(f"{doing} the data was stopped.") from waiting
+                    raise DataWorkStopped(f"{doing} the data was stopped.") from waiting
                 if time.monotonic() >= end:
                     message = f"{doing} the data took more than {limit_s:.0f} seconds and was given up."
                     hint = "Try a smaller file, or one object a line (JSONL) instead of one list."
@@ -118,14 +118,14 @@ def _wait(
             process.wait()
 
 
-class Refused(DataError):
+class ChildRefusedError(DataError):
     """The child read the file and said no: it would say so again."""
 
 
-def _death(returncode: int, log: Path, doing: str) -> DataError:
+def _exit_error(returncode: int, log: Path, doing: str) -> DataError:
     if returncode < 0:
         number = signal.Signals(-returncode)
-        reason = f"{_DEATHS.get(number, 'it was ended')} ({number.name})"
+        reason = f"{_EXIT_REASONS.get(number, 'it was ended')} ({number.name})"
     else:
         lines = log.read_text(errors="replace").strip().splitlines()
         reason = f"it ended with code {returncode}" + (f": {lines[-1][:300]}" if lines else "")

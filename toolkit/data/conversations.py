@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toolkit.data.read_options import Offer, ReadOptions, preview
+from toolkit.data.read_options import Offer, ReadOptions, shorten_preview
 from toolkit.errors import DataError
 
 ROLES = {
@@ -26,7 +26,7 @@ _NO_TOOLS = "Tool calls are not trained here: leave these rows out, or write the
 
 
 @dataclass(frozen=True)
-class Turn:
+class Message:
     """One message. role: "system", "user" or "assistant"; learned: whether the model is to write it."""
 
     role: str
@@ -34,7 +34,7 @@ class Turn:
     learned: bool = False
 
 
-def conversation(cell: str) -> tuple[Turn, ...]:
+def parse_conversation(cell: str) -> tuple[Message, ...]:
     """The turns of a cell, up to the last one that is learned. Raises DataError in words for a person."""
     try:
         messages = json.loads(cell)
@@ -42,7 +42,7 @@ def conversation(cell: str) -> tuple[Turn, ...]:
         raise DataError("it is not a list of messages.", "Write a list of role and content.") from error
     if not isinstance(messages, list):
         raise DataError("it is not a list of messages.", "Write a list of role and content.")
-    turns = [_turn(number, message) for number, message in enumerate(messages, start=1)]
+    turns = [_parse_message(number, message) for number, message in enumerate(messages, start=1)]
     last = max((at for at, turn in enumerate(turns) if turn.learned), default=None)
     if last is None:
         hint = 'Give it a message with the role "assistant" whose weight is not 0.'
@@ -62,14 +62,14 @@ def looks_like_chat(cell: str) -> bool:
     return bool(messages) and len(whole) == len(messages)
 
 
-def as_text(turns: Sequence[Turn]) -> str:
+def format_conversation(turns: Sequence[Message]) -> str:
     """The turns as a person reads them; a question alone stands without its role."""
     if len(turns) == 1 and turns[0].role == "user":
         return turns[0].content
     return "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
 
 
-def last_alone(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+def train_last_message_only(turns: Sequence[Message]) -> tuple[Message, ...]:
     """The same conversation in which the last turn alone counts as learned."""
     return (*(replace(turn, learned=False) for turn in turns[:-1]), *turns[-1:])
 
@@ -101,7 +101,7 @@ class ChatColumns:
 
     def _checked(self, column: str, cell: str, row: int) -> str | None:
         try:
-            conversation(cell)
+            parse_conversation(cell)
         except DataError as error:
             self._bad[column] += 1
             if self._skip:
@@ -125,10 +125,10 @@ class ChatColumns:
         if self._skip or not any(self._bad[column] and self._good[column] for column in self.faults):
             return []
         label = f"Leave out the {sum(self._bad.values()):,} conversations that can't be trained on"
-        return [Offer(label, replace(options, bad_rows="skip"), preview(filter(None, self.faults.values())))]
+        return [Offer(label, replace(options, bad_rows="skip"), shorten_preview(filter(None, self.faults.values())))]
 
 
-def _turn(number: int, message: Any) -> Turn:
+def _parse_message(number: int, message: Any) -> Message:
     if not isinstance(message, dict):
         raise DataError(f"message {number} is not an object.", "Write every message as role and content.")
     given = str(message.get("role", message.get("from", "")))
@@ -139,7 +139,7 @@ def _turn(number: int, message: Any) -> Turn:
         hint = "The roles are system, user and assistant (in ShareGPT's words human and gpt)."
         raise DataError(f"message {number} has the role '{given[:40]}'.", hint)
     content = _content(number, message.get("content", message.get("value")))
-    return Turn(role, content, role == "assistant" and _weight(number, message) == 1)
+    return Message(role, content, role == "assistant" and _weight(number, message) == 1)
 
 
 def _content(number: int, content: Any) -> str:

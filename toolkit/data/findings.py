@@ -16,12 +16,12 @@ import numpy as np
 
 from toolkit.errors import DataError
 
-Weight = Literal["serious", "warning", "note"]
-WEIGHTS: tuple[Weight, ...] = ("serious", "warning", "note")
-Action = Literal["drop", "repair", "clean", "set", "template"]
-Rows = np.ndarray[Any, np.dtype[np.int64]]
-NONE: Rows = np.zeros(0, dtype=np.int64)
-REPORT = "report.json"
+FindingSeverity = Literal["serious", "warning", "note"]
+FINDING_SEVERITIES: tuple[FindingSeverity, ...] = ("serious", "warning", "note")
+FixAction = Literal["drop", "repair", "clean", "set", "template"]
+RowNumbers = np.ndarray[Any, np.dtype[np.int64]]
+NO_ROWS: RowNumbers = np.zeros(0, dtype=np.int64)
+FINDINGS_REPORT_FILE = "report.json"
 
 
 def rows_in_words(count: int) -> str:
@@ -36,9 +36,9 @@ class Fix:
     (dotted path -> value) into the draft. template: in the template under settings["path"] write "new" for "old"."""
 
     label: str
-    action: Action
+    action: FixAction
     done: str = ""
-    rows: Rows = field(default_factory=lambda: NONE)
+    rows: RowNumbers = field(default_factory=lambda: NO_ROWS)
     columns: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -52,8 +52,8 @@ class Finding:
     title: str
     message: str
     why: str
-    weight: Weight
-    rows: Rows = field(default_factory=lambda: NONE)
+    weight: FindingSeverity
+    rows: RowNumbers = field(default_factory=lambda: NO_ROWS)
     fixes: tuple[Fix, ...] = ()
 
     @property
@@ -62,19 +62,19 @@ class Finding:
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
+class FindingsReport:
     """findings: the weightiest first; notes: what was left out of the examination, in sentences."""
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
 
 
-def ordered(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+def order_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """The weightiest first; among these the ones about a template, then those with most rows."""
-    return tuple(sorted(findings, key=lambda f: (WEIGHTS.index(f.weight), f.count > 0, -f.count)))
+    return tuple(sorted(findings, key=lambda f: (FINDING_SEVERITIES.index(f.weight), f.count > 0, -f.count)))
 
 
-def write_report(report: Report, folder: Path) -> None:
+def write_findings_report(report: FindingsReport, folder: Path) -> None:
     """Write report.json and its lists of rows into an existing folder."""
     entries = []
     for at, finding in enumerate(report.findings):
@@ -88,29 +88,29 @@ def write_report(report: Report, folder: Path) -> None:
         entry = {name: getattr(finding, name) for name in ("kind", "title", "message", "why", "weight")}
         entries.append({**entry, "fixes": fixes})
     content = {"findings": entries, "notes": report.notes}
-    (folder / REPORT).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    (folder / FINDINGS_REPORT_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def read_report(folder: Path) -> Report:
+def read_findings_report(folder: Path) -> FindingsReport:
     """Raises DataError when the folder holds no whole report."""
     try:
-        content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        found = [_finding(entry, folder, at) for at, entry in enumerate(content["findings"])]
+        content = json.loads((folder / FINDINGS_REPORT_FILE).read_text(encoding="utf-8"))
+        found = [_read_finding(entry, folder, at) for at, entry in enumerate(content["findings"])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"The findings in {folder} can't be read ({error}).", "Check the data again.") from error
-    return Report(tuple(found), tuple(content["notes"]))
+    return FindingsReport(tuple(found), tuple(content["notes"]))
 
 
-def _finding(entry: dict[str, Any], folder: Path, at: int) -> Finding:
+def _read_finding(entry: dict[str, Any], folder: Path, at: int) -> Finding:
     fixes = [
-        Fix(**{**fix, "columns": tuple(fix["columns"])}, rows=_rows(folder / f"{at}-{nth}.npy"))
+        Fix(**{**fix, "columns": tuple(fix["columns"])}, rows=_load_row_numbers(folder / f"{at}-{nth}.npy"))
         for nth, fix in enumerate(entry.pop("fixes"))
     ]
-    return replace(Finding(**entry), rows=_rows(folder / f"{at}.npy"), fixes=tuple(fixes))
+    return replace(Finding(**entry), rows=_load_row_numbers(folder / f"{at}.npy"), fixes=tuple(fixes))
 
 
-def _rows(file: Path) -> Rows:
+def _load_row_numbers(file: Path) -> RowNumbers:
     size = file.stat().st_size
     # an empty array can't be mapped
-    rows: Rows = np.load(file, mmap_mode="r" if size > 4096 else None, allow_pickle=False)
+    rows: RowNumbers = np.load(file, mmap_mode="r" if size > 4096 else None, allow_pickle=False)
     return rows

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from toolkit.errors import DataError
 
-Tell = Callable[[float, str], None]
+DataProgressReporter = Callable[[float, str], None]
 """(share done, at what)."""
 
 
-class Stopped(DataError):
+class DataWorkStopped(DataError):
     """Nobody waits for the answer any more."""
 
 
@@ -20,11 +20,11 @@ class Stopped(DataError):
 class Watch:
     """tell: is told of every step of a longer work; stop: set when the work shall be given up."""
 
-    tell: Tell = lambda share, words: None
+    tell: DataProgressReporter = lambda share, words: None
     stop: threading.Event = field(default_factory=threading.Event)
 
     def step(self, share: float, words: str) -> None:
         """Tell, and raise Stopped when nobody waits any more."""
         if self.stop.is_set():
-            raise Stopped(f"The data was no longer wanted while {words} it.")
+            raise DataWorkStopped(f"The data was no longer wanted while {words} it.")
         self.tell(min(1.0, share), words)

@@ -14,11 +14,11 @@ from toolkit.errors import DataError
 MAX_COLUMNS = 1_000
 MAX_CELL = 1_000_000
 """Longest cell, in characters."""
-MAX_NAME = 1_000
+MAX_COLUMN_NAME_CHARACTERS = 1_000
 """Longest column name, in characters."""
-MEMORY = 4 << 30
+READER_MEMORY_BYTES = 4 << 30
 """Address space of the reading process, in bytes: libraries about 1 GB, the rest for the file."""
-OPEN_FILES = 64
+MAX_OPEN_FILES = 64
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,23 @@ class ReadOptions:
     repair_text: bool = False
 
 
-FIND_OUT = ReadOptions()
-CHOICES = tuple(field.name for field in fields(ReadOptions))
+DEFAULT_READ_OPTIONS = ReadOptions()
+READ_OPTION_NAMES = tuple(field.name for field in fields(ReadOptions))
 """The data settings that say how a file is read."""
-SOURCE = ("file_type", "path", "test_path", *CHOICES)
+SOURCE_SETTINGS = ("file_type", "path", "test_path", *READ_OPTION_NAMES)
 """The data settings that decide which table there is: with other values it has to be opened anew."""
 
 
 def source_key(data: DataConfig) -> str:
     """Equal for settings that open the same table."""
-    return data.model_dump_json(include=set(SOURCE))
+    return data.model_dump_json(include=set(SOURCE_SETTINGS))
 
 
 def read_options(data: DataConfig) -> ReadOptions:
     """The choices that the data settings hold."""
-    return ReadOptions(**{name: getattr(data, name) or getattr(FIND_OUT, name) for name in CHOICES})
+    return ReadOptions(
+        **{name: getattr(data, name) or getattr(DEFAULT_READ_OPTIONS, name) for name in READ_OPTION_NAMES}
+    )
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class UnreadableError(DataError):
 PREVIEW_LINES, PREVIEW_WIDTH = 3, 160
 
 
-def preview(lines: Iterable[str]) -> tuple[str, ...]:
+def shorten_preview(lines: Iterable[str]) -> tuple[str, ...]:
     """The first lines, short enough for a screen."""
     shown = []
     for line in lines:
@@ -90,19 +92,19 @@ def preview(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(shown)
 
 
-def seconds(size: int) -> int:
+def time_limit_seconds(size: int) -> int:
     """Time allowed for a file of `size` bytes, CPU and wall clock alike: a minute and a second for every MB."""
     return 60 + size // 1_000_000
 
 
-def confine(size: int) -> None:
+def limit_process_resources(size: int) -> None:
     """Bind this process to the limits for a file of `size` bytes: memory, CPU, output and open files; no core dump."""
-    cpu = seconds(size)
+    cpu = time_limit_seconds(size)
     limits = {
-        resource.RLIMIT_AS: MEMORY,
+        resource.RLIMIT_AS: READER_MEMORY_BYTES,
         resource.RLIMIT_CPU: cpu,
         resource.RLIMIT_FSIZE: (64 << 20) + 4 * size,
-        resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
         resource.RLIMIT_CORE: 0,
     }
     for kind, wanted in limits.items():

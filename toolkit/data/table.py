@@ -21,16 +21,16 @@ import pyarrow.parquet as pq
 from toolkit.data.read_options import Offer
 from toolkit.errors import DataError
 
-FOOTER = b"finetuning-toolkit"
-SCHEMA = 1
-FEW = 1_000
+FOOTER_KEY = b"finetuning-toolkit"
+TABLE_SCHEMA_VERSION = 1
+MAX_ROWS_BY_GROUP = 1_000
 """Up to so many rows are taken without reading whole columns."""
 
-Cells = dict[str, str | None]
+TableRow = dict[str, str | None]
 
 
 @dataclass(frozen=True)
-class Version:
+class DatasetVersion:
     """What a fixed dataset came from. original and parent: sha256 of the first table and of the one before; parent_type
     and parent_path: how the data settings name that one; steps: what was done since the original, in words."""
 
@@ -58,7 +58,7 @@ class Table:
     rows: int
     missing: Mapping[str, int] = field(hash=False)
     notices: tuple[str, ...] = ()
-    version: Version | None = None
+    version: DatasetVersion | None = None
     offers: tuple[Offer, ...] = field(default=(), hash=False)
     chats: Mapping[str, str] = field(default_factory=dict, hash=False)
     held_out: int = 0
@@ -70,7 +70,7 @@ class Table:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         return np.cumsum([0, *sizes], dtype=np.int64)
 
-    def page(self, start: int, count: int) -> list[Cells]:
+    def page(self, start: int, count: int) -> list[TableRow]:
         """Rows start .. start+count as dicts; fewer at the end. Reads only the row groups that hold them."""
         start, stop = max(start, 0), min(start + count, self.rows)
         if start >= stop:
@@ -82,7 +82,7 @@ class Table:
         begin = int(self._starts[first])
         return _dicts(part.slice(start - begin, stop - start))
 
-    def row(self, index: int) -> Cells:
+    def row(self, index: int) -> TableRow:
         """One row. Raises DataError outside 0 .. rows-1."""
         if not 0 <= index < self.rows:
             raise DataError(f"There is no row {index + 1}: the data has {self.rows:,} rows.", "Choose another row.")
@@ -116,7 +116,7 @@ class Table:
 
     def take(
         self, indices: Sequence[int] | np.ndarray[Any, Any], columns: Sequence[str] | None = None, size: int = 4_096
-    ) -> Iterator[Cells]:
+    ) -> Iterator[TableRow]:
         """The rows with these 0-based indices, in this order, as dicts of `columns` (all of them by default).
 
         Rows in ascending order are read batch by batch. For many rows in another order the columns are held in memory
@@ -126,7 +126,7 @@ class Table:
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
             raise DataError(f"A row index is outside 0 .. {self.rows - 1}.", "Open the data again.")
         names = list(self.columns if columns is None else columns)
-        if wanted.size <= FEW:
+        if wanted.size <= MAX_ROWS_BY_GROUP:
             yield from self._take_few(wanted, names)
             return
         if (np.diff(wanted) > 0).all():
@@ -150,10 +150,10 @@ class Table:
                 yield part if whole else part.take(pa.array(ascending[begin:end] - first))
             first += batch.num_rows
 
-    def _take_few(self, wanted: np.ndarray[Any, np.dtype[np.int64]], columns: list[str]) -> Iterator[Cells]:
+    def _take_few(self, wanted: np.ndarray[Any, np.dtype[np.int64]], columns: list[str]) -> Iterator[TableRow]:
         """Row group by row group, so that a handful of rows does not bring all the text into memory."""
         groups = np.searchsorted(self._starts, wanted, side="right") - 1
-        found: dict[int, Cells] = {}
+        found: dict[int, TableRow] = {}
         for group in np.unique(groups):
             here = np.flatnonzero(groups == group)
             with self._opened(int(self._starts[group]), int(self._starts[group + 1])) as file:
@@ -163,7 +163,7 @@ class Table:
         yield from (found[position] for position in range(len(wanted)))
 
 
-GONE = "missing_file"
+MISSING_FILE = "missing_file"
 """Why a run ended whose table is not there: one of `runs/end_reasons.py`'s reasons."""
 
 
@@ -171,17 +171,19 @@ def load_table(parquet: Path) -> Table:
     """Open a parsed table, e.g. a run's own copy. Raises DataError when the file is not one."""
     try:
         with pq.ParquetFile(parquet) as file:
-            footer = json.loads((file.metadata.metadata or {})[FOOTER])
+            footer = json.loads((file.metadata.metadata or {})[FOOTER_KEY])
             rows, columns = file.metadata.num_rows, tuple(file.schema_arrow.names)
     except FileNotFoundError as error:
         gone = f"The prepared data is gone: there is no {parquet}."
-        raise DataError(gone, "Was it moved or deleted? Bring it back, or open the data again.", GONE) from error
+        raise DataError(
+            gone, "Was it moved or deleted? Bring it back, or open the data again.", MISSING_FILE
+        ) from error
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise DataError(f"The prepared data {parquet} can't be read ({error}).", "Open the data again.") from error
-    if footer["schema"] > SCHEMA:
+    if footer["schema"] > TABLE_SCHEMA_VERSION:
         raise DataError(f"{parquet} was made by a newer version of the toolkit.", "Update the toolkit.")
     notices, made = tuple(footer["notices"]), footer.get("version")
-    version = Version(**{**made, "steps": tuple(made["steps"])}) if made else None
+    version = DatasetVersion(**{**made, "steps": tuple(made["steps"])}) if made else None
     offers = tuple(Offer.load(offer) for offer in footer.get("offers", ()))
     return Table(
         Path(parquet), footer["sha256"], footer["label"], columns, rows, footer["missing"], notices, version,
@@ -189,13 +191,21 @@ def load_table(parquet: Path) -> Table:
     )  # fmt: skip
 
 
-def footer(sha256: str, label: str, missing: Mapping[str, int], notices: Sequence[str], **more: Any) -> dict[str, str]:
+def make_table_footer(
+    sha256: str, label: str, missing: Mapping[str, int], notices: Sequence[str], **more: Any
+) -> dict[str, str]:
     """What `load_table` reads back, as key-value metadata; `more`: version, offers, chats, held_out."""
-    content = {"schema": SCHEMA, "sha256": sha256, "label": label, "missing": dict(missing), "notices": list(notices)}
-    return {FOOTER.decode(): json.dumps({**content, **more})}
+    content = {
+        "schema": TABLE_SCHEMA_VERSION,
+        "sha256": sha256,
+        "label": label,
+        "missing": dict(missing),
+        "notices": list(notices),
+    }
+    return {FOOTER_KEY.decode(): json.dumps({**content, **more})}
 
 
-def described(table: Any) -> dict[str, Any]:
+def describe_dataset(table: Any) -> dict[str, Any]:
     """What a run remembers of its dataset: sha256, label, rows, and the version if it is one; empty for None."""
     if table is None:
         return {}
@@ -204,6 +214,6 @@ def described(table: Any) -> dict[str, Any]:
     return known if made is None else {**known, "version": made.as_dict()}
 
 
-def _dicts(part: pa.Table) -> list[Cells]:
+def _dicts(part: pa.Table) -> list[TableRow]:
     cells = [column.to_pylist() for column in part.columns]
     return [dict(zip(part.column_names, row, strict=True)) for row in zip(*cells, strict=True)]

@@ -12,16 +12,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-FINDINGS, PROGRESS, ROWS = "findings", "progress.json", "rows.npy"
+FINDINGS_FOLDER, EXAMINE_PROGRESS_FILE, ROWS_FILE = "findings", "progress.json", "rows.npy"
 
 
-class _Dumped:
+class _JsonRequest:
     def dump(self) -> str:
         return json.dumps(asdict(self))  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)
-class ExamineRequest(_Dumped):
+class ExamineRequest(_JsonRequest):
     """table: the parquet file; data: the data section of a config; folder: where the answer goes."""
 
     table: str
@@ -30,7 +30,7 @@ class ExamineRequest(_Dumped):
 
 
 @dataclass(frozen=True)
-class MendRequest(_Dumped):
+class RepairRequest(_JsonRequest):
     """table: the parquet file; folder: has rows.npy, gets the answer; action: drop, repair or clean; columns: those to
     edit; sha256 and version: for the footer."""
 
@@ -42,7 +42,7 @@ class MendRequest(_Dumped):
     version: dict[str, Any]
 
 
-def text_bytes(table: Path) -> int:
+def parquet_content_bytes(table: Path) -> int:
     """The size of a parquet file's content in memory, about."""
     metadata = pq.read_metadata(table)
     return sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))

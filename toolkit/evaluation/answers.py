@@ -10,12 +10,12 @@ from typing import Any
 from toolkit.errors import RunError
 from toolkit.runs.events import EventWriter, read_events
 
-Key = tuple[str, int]
+AnswerKey = tuple[str, int]
 """(model, position)"""
 
 
 @dataclass(frozen=True)
-class Answer:
+class EvaluationAnswer:
     """What a model said to a question. error: why there is no answer, or "". cut: it ran into the token limit.
 
     nll: the summed surprise (nats) at the expected answer over `loss_tokens` tokens; None when it could not be had.
@@ -32,7 +32,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeAnswer:
     """The surprise of a model at one passage of the forgetting probe."""
 
     model: str
@@ -42,29 +42,29 @@ class Probed:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedAnswers:
     """All that was answered so far."""
 
-    answers: Mapping[Key, Answer]
-    probed: Mapping[Key, Probed]
+    answers: Mapping[AnswerKey, EvaluationAnswer]
+    probed: Mapping[AnswerKey, ProbeAnswer]
     identities: Mapping[str, str]
 
 
-def read_answers(path: Path) -> Recorded:
+def read_recorded_answers(path: Path) -> RecordedAnswers:
     """The last word on each question; damaged lines count as not answered."""
-    answers: dict[Key, Answer] = {}
-    probed: dict[Key, Probed] = {}
+    answers: dict[AnswerKey, EvaluationAnswer] = {}
+    probed: dict[AnswerKey, ProbeAnswer] = {}
     identities: dict[str, str] = {}
     for event in read_events(path)[0]:
         if event["kind"] == "answer":
-            answer: Answer = _made(Answer, event)
+            answer: EvaluationAnswer = _from_event(EvaluationAnswer, event)
             answers[answer.model, answer.position] = answer
         elif event["kind"] == "probe":
-            one: Probed = _made(Probed, event)
+            one: ProbeAnswer = _from_event(ProbeAnswer, event)
             probed[one.model, one.passage] = one
         elif event["kind"] == "models":
             identities = dict(event["identities"])
-    return Recorded(answers, probed, identities)
+    return RecordedAnswers(answers, probed, identities)
 
 
 class AnswerLog:
@@ -73,7 +73,7 @@ class AnswerLog:
     def __init__(self, path: Path) -> None:
         self._writer = EventWriter(path)
 
-    def identify(self, known: Mapping[str, str], now: Mapping[str, str]) -> None:
+    def record_identities(self, known: Mapping[str, str], now: Mapping[str, str]) -> None:
         """Note what each model is. Raises RunError when one has changed since the first answers."""
         changed = [name for name, value in known.items() if now.get(name, value) != value]
         if changed:
@@ -82,13 +82,13 @@ class AnswerLog:
         if not known:
             self._writer.append("models", identities=dict(now))
 
-    def write(self, made: Iterable[Answer | Probed]) -> None:
+    def write(self, made: Iterable[EvaluationAnswer | ProbeAnswer]) -> None:
         for one in made:
-            self._writer.append("answer" if isinstance(one, Answer) else "probe", **asdict(one))
+            self._writer.append("answer" if isinstance(one, EvaluationAnswer) else "probe", **asdict(one))
 
     def close(self) -> None:
         self._writer.close()
 
 
-def _made(kind: Any, event: Mapping[str, Any]) -> Any:
+def _from_event(kind: Any, event: Mapping[str, Any]) -> Any:
     return kind(**{field.name: event[field.name] for field in fields(kind) if field.name in event})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolkit.system.locks import is_held
+from toolkit.system.locks import is_lock_held
 
 
-def models_lock(save_dir: Path) -> Path:
+def loaded_models_lock(save_dir: Path) -> Path:
     """Held by the one evaluation of a save_dir that has its models loaded."""
     return save_dir / "runs" / "evaluating.lock"
 
 
-def evaluating(save_dir: Path) -> bool:
-    return is_held(models_lock(save_dir))
+def is_evaluating(save_dir: Path) -> bool:
+    return is_lock_held(loaded_models_lock(save_dir))

@@ -17,37 +17,37 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PER_MODEL = ("answer", "error", "cut", "tokens", "loss", "rules", "outcome", "damage")
 
 
-def records(rows: pa.Table, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def make_download_records(rows: pa.Table, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """One flat dict a row; `names` are what the models are called, base first; rows are numbered from 1."""
     columns = list(_columns(rows.column_names, names).items())
     for row in rows.to_pylist():
         yield {title: row[column] + 1 if column == "row" else row[column] for title, column in columns}
 
 
-def as_json(rows: pa.Table, names: Sequence[str]) -> str:
+def rows_as_json(rows: pa.Table, names: Sequence[str]) -> str:
     """A JSON array; texts are exactly as they were answered."""
-    return json.dumps(list(records(rows, names)), ensure_ascii=False, indent=1)
+    return json.dumps(list(make_download_records(rows, names)), ensure_ascii=False, indent=1)
 
 
-def as_csv(rows: pa.Table, names: Sequence[str]) -> str:
+def rows_as_csv(rows: pa.Table, names: Sequence[str]) -> str:
     """CSV with a byte-order mark, for spreadsheets. A text that they would take for a formula begins with a quote."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow([harmless(title) for title in _columns(rows.column_names, names)])
-    for record in records(rows, names):
+    writer.writerow([escape_formula(title) for title in _columns(rows.column_names, names)])
+    for record in make_download_records(rows, names):
         writer.writerow([_cell(value) for value in record.values()])
     return "\ufeff" + out.getvalue()
 
 
-def harmless(text: str) -> str:
+def escape_formula(text: str) -> str:
     """`text`, with a quote before what a spreadsheet would run; spaces before it do not hide it."""
     return f"'{text}" if text.startswith(_FORMULA) or text.lstrip().startswith(_FORMULA) else text
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
-        return harmless(value)
-    return harmless("; ".join(value)) if isinstance(value, list) else value
+        return escape_formula(value)
+    return escape_formula("; ".join(value)) if isinstance(value, list) else value
 
 
 def _columns(there: Sequence[str], names: Sequence[str]) -> Mapping[str, str]:

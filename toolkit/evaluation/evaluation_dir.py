@@ -23,19 +23,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from toolkit.data.table import Table
 from toolkit.errors import RunError
 from toolkit.evaluation.prompt_sets import PromptSet
-from toolkit.evaluation.statistics.pass_rules import RuleSet, read_rules
+from toolkit.evaluation.statistics.pass_rules import RuleSet, parse_pass_rules
 from toolkit.runs.run_dir import RunDir
-from toolkit.runs.run_sources import link_or_copy
-from toolkit.system.durable import durable_write, fsync_dir, remove_tree, scratch
-from toolkit.system.ids import is_id, new_id
-from toolkit.system.locks import is_held
+from toolkit.runs.run_sources import link_or_copy_file
+from toolkit.system.durable import durable_write, fsync_dir, remove_tree, scratch_dir
+from toolkit.system.ids import is_valid_id, make_timed_id
+from toolkit.system.locks import is_lock_held
 
-SCHEMA = 1
-DEFAULT_ROWS = 500
-SourceKind = Literal["test", "file", "prompts"]
+SPEC_SCHEMA_VERSION = 1
+DEFAULT_EVALUATION_ROWS = 500
+QuestionSource = Literal["test", "file", "prompts"]
 
 
-class Spec(BaseModel):
+class EvaluationSpec(BaseModel):
     """What is evaluated. rows: at most so many (None: all). compared: other runs on the same base model, by id.
 
     max_new_tokens: None lets each answer be a little longer than the expected one.
@@ -43,10 +43,10 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: int = SCHEMA
-    source: SourceKind = "test"
+    schema_version: int = SPEC_SCHEMA_VERSION
+    source: QuestionSource = "test"
     label: str = "test rows"
-    rows: Annotated[int, Field(ge=1)] | None = DEFAULT_ROWS
+    rows: Annotated[int, Field(ge=1)] | None = DEFAULT_EVALUATION_ROWS
     compared: tuple[str, ...] = ()
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     probe: bool = True
@@ -110,9 +110,9 @@ class Evaluation:
         return self.path / "worker.log"
 
 
-def create(
+def create_evaluation(
     run: RunDir,
-    spec: Spec,
+    spec: EvaluationSpec,
     rules: RuleSet | None = None,
     *,
     table: Table | None = None,
@@ -123,14 +123,14 @@ def create(
     table: the rows of a file (source "file"), kept as the evaluation's own. prompts: for source "prompts".
     """
     now = time.time()
-    made = Evaluation(run, new_id(now))
+    made = Evaluation(run, make_timed_id(now))
     staging = run.evaluation_dir / f".new-{made.id}"
     spec = spec.model_copy(update={"created": now})
     try:
         run.evaluation_dir.mkdir(parents=True, exist_ok=True)
-        with scratch(staging):
+        with scratch_dir(staging):
             if table is not None:
-                link_or_copy(table.path, staging / made.data_path.name)
+                link_or_copy_file(table.path, staging / made.data_path.name)
             if prompts is not None:
                 durable_write(staging / made.prompts_path.name, prompts.model_dump_json(indent=1))
             durable_write(staging / made.rules_path.name, (rules or RuleSet()).model_dump_json(indent=1))
@@ -143,10 +143,10 @@ def create(
     return made
 
 
-def evaluations(run: RunDir) -> list[Evaluation]:
+def list_evaluations(run: RunDir) -> list[Evaluation]:
     """All evaluations of a run, newest first."""
     try:
-        names = [path.name for path in run.evaluation_dir.iterdir() if is_id(path.name) and path.is_dir()]
+        names = [path.name for path in run.evaluation_dir.iterdir() if is_valid_id(path.name) and path.is_dir()]
     except FileNotFoundError:
         return []
     return [Evaluation(run, name) for name in sorted(names, reverse=True)]
@@ -155,46 +155,46 @@ def evaluations(run: RunDir) -> list[Evaluation]:
 def open_evaluation(run: RunDir, evaluation_id: str) -> Evaluation:
     """The evaluation of that id; raises RunError when there is none."""
     found = Evaluation(run, evaluation_id)
-    if not is_id(evaluation_id) or not found.spec_path.is_file():
+    if not is_valid_id(evaluation_id) or not found.spec_path.is_file():
         raise RunError(f"Run {run.id} has no evaluation '{evaluation_id[:80]}'.", "Start one on the Evaluate page.")
     return found
 
 
-def read_spec(evaluation: Evaluation) -> Spec:
+def read_evaluation_spec(evaluation: Evaluation) -> EvaluationSpec:
     """Raises RunError: damaged, or written by a newer version."""
     raw = _read_json(evaluation.spec_path)
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version > SCHEMA:
+    if isinstance(version, int) and version > SPEC_SCHEMA_VERSION:
         raise RunError("The evaluation was made by a newer version.", "Update the toolkit to use it.")
     try:
-        return Spec.model_validate(raw)
+        return EvaluationSpec.model_validate(raw)
     except ValidationError as error:
         raise RunError(
             f"{evaluation.spec_path} can't be used.", "Delete the evaluation and start a new one."
         ) from error
 
 
-def current_rules(evaluation: Evaluation) -> RuleSet:
+def read_evaluation_rules(evaluation: Evaluation) -> RuleSet:
     """The rules of an evaluation. Raises ToolkitError."""
-    return read_rules(_read_json(evaluation.rules_path)) if evaluation.rules_path.exists() else RuleSet()
+    return parse_pass_rules(_read_json(evaluation.rules_path)) if evaluation.rules_path.exists() else RuleSet()
 
 
-def replace_rules(evaluation: Evaluation, rules: RuleSet) -> None:
+def replace_evaluation_rules(evaluation: Evaluation, rules: RuleSet) -> None:
     """Other rules for the same answers; the figures follow when the evaluation is started again."""
     durable_write(evaluation.rules_path, rules.model_dump_json(indent=1))
 
 
-def saved_rules(save_dir: Path) -> RuleSet:
+def read_saved_rules(save_dir: Path) -> RuleSet:
     """The rules of a workspace, which new evaluations take over; none when none were saved. Raises ToolkitError."""
     path = save_dir / "rules.json"
-    return read_rules(_read_json(path)) if path.exists() else RuleSet()
+    return parse_pass_rules(_read_json(path)) if path.exists() else RuleSet()
 
 
 def save_rules(save_dir: Path, rules: RuleSet) -> None:
     durable_write(save_dir / "rules.json", rules.model_dump_json(indent=1))
 
 
-def read_prompts(evaluation: Evaluation) -> PromptSet:
+def read_evaluation_prompts(evaluation: Evaluation) -> PromptSet:
     """Raises RunError."""
     try:
         return PromptSet.model_validate(_read_json(evaluation.prompts_path))
@@ -202,14 +202,14 @@ def read_prompts(evaluation: Evaluation) -> PromptSet:
         raise RunError(f"{evaluation.prompts_path} can't be used.", "Start a new evaluation.") from error
 
 
-def request_stop(evaluation: Evaluation) -> None:
+def request_evaluation_stop(evaluation: Evaluation) -> None:
     """Ask politely: the figures are made of what was answered by then."""
     evaluation.stop_path.touch()
 
 
-def delete(evaluation: Evaluation) -> None:
+def delete_evaluation(evaluation: Evaluation) -> None:
     """Remove it from the disk. Raises RunError while it is going."""
-    if is_held(evaluation.lock_path):
+    if is_lock_held(evaluation.lock_path):
         raise RunError("The evaluation is still going.", "Stop it first.")
     remove_tree(evaluation.path)
 

@@ -12,14 +12,14 @@ from itertools import islice
 from toolkit.demo_data.corpus import documents
 from toolkit.system.paths import ASSETS
 
-DEMO = "bundled:demo-model"
+DEMO_CHECKPOINT = "bundled:demo-model"
 DEMO_SEED = 918_273
 DEMO_PASSAGES = 48
 
 
-def passages(checkpoint: str) -> list[str]:
+def read_probe_passages(checkpoint: str) -> list[str]:
     """The texts for a base model, named as in the settings."""
-    if checkpoint == DEMO:
+    if checkpoint == DEMO_CHECKPOINT:
         return [text for text, _ in islice(documents(DEMO_SEED), DEMO_PASSAGES)]
     path = ASSETS / "probe.json"
     return [str(text) for text in json.loads(path.read_text(encoding="utf-8"))]

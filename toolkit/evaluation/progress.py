@@ -17,25 +17,25 @@ from typing import Any, Literal
 from toolkit.errors import RunError
 from toolkit.evaluation.evaluation_dir import Evaluation
 from toolkit.runs.events import Event, read_events
-from toolkit.runs.run_dir import read_config
+from toolkit.runs.run_dir import read_run_config
 from toolkit.runs.worker_process import worker_environment
-from toolkit.system.locks import Holder, end_processes, is_held, locked, read_holder
-from toolkit.system.spawn import detached, reap
+from toolkit.system.locks import LockHolder, end_holder_processes, hold_lock, is_lock_held, read_lock_holder
+from toolkit.system.spawn import reap_in_background, start_detached_process
 
-State = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
-START_SECONDS = 30.0
-WORKER = "toolkit.worker.evaluate"
-STARTING = "start.lock"
+EvaluationState = Literal["new", "running", "finished", "stopped", "failed", "interrupted"]
+EVALUATION_START_TIMEOUT_S = 30.0
+EVALUATION_WORKER = "toolkit.worker.evaluate"
+START_LOCK_FILE = "start.lock"
 
 
 @dataclass(frozen=True)
-class Progress:
+class EvaluationProgress:
     """done and total: answers. remaining_s: None while it can't be known. message and hint: why it failed.
 
     attempts: how often its process has been started.
     """
 
-    state: State
+    state: EvaluationState
     phase: str = ""
     done: int = 0
     total: int = 0
@@ -55,7 +55,7 @@ class Progress:
         return min(1.0, self.done / self.total) if self.total else 0.0
 
 
-def fold(events: Iterable[Event], *, held: bool, now: float | None = None) -> Progress:
+def fold_evaluation_events(events: Iterable[Event], *, held: bool, now: float | None = None) -> EvaluationProgress:
     """The state after these events. held: a process works on it. now: Unix seconds, for a living one."""
     seen: dict[str, Any] = {}
     last: Event | None = None
@@ -70,9 +70,9 @@ def fold(events: Iterable[Event], *, held: bool, now: float | None = None) -> Pr
         else:
             seen.update({name: value for name, value in event.items() if name not in ("n", "kind", "c", "attempt")})
     over = last is not None and last["kind"] in ("finished", "stopped", "failed")
-    state: State = "running" if held else last["kind"] if last and over else "interrupted" if last else "new"
+    state: EvaluationState = "running" if held else last["kind"] if last and over else "interrupted" if last else "new"
     until = now if held and now is not None else seen.get("t", seen.get("began", 0.0))
-    return Progress(
+    return EvaluationProgress(
         state=state, phase=str(seen.get("phase", "")), done=int(seen.get("done", 0)), total=int(seen.get("total", 0)),
         elapsed_s=max(0.0, until - seen.get("began", until)), remaining_s=seen.get("remaining_s") if held else None,
         message=str(seen.get("message", "")) if state == "failed" else "",
@@ -80,25 +80,25 @@ def fold(events: Iterable[Event], *, held: bool, now: float | None = None) -> Pr
     )  # fmt: skip
 
 
-def progress(evaluation: Evaluation) -> Progress:
+def read_evaluation_progress(evaluation: Evaluation) -> EvaluationProgress:
     """The state of an evaluation now; one whose process is just being started is going too."""
     # before the events: one that ends in between has written its last
-    held = is_held(evaluation.path / STARTING) or is_held(evaluation.lock_path)
-    return fold(read_events(evaluation.events_path)[0], held=held, now=time.time())
+    held = is_lock_held(evaluation.path / START_LOCK_FILE) or is_lock_held(evaluation.lock_path)
+    return fold_evaluation_events(read_events(evaluation.events_path)[0], held=held, now=time.time())
 
 
-def start(evaluation: Evaluation) -> None:
+def start_evaluation(evaluation: Evaluation) -> None:
     """Start its process, or start it again; returns once it lives. Does nothing while one lives. Raises RunError."""
-    with locked(evaluation.path / STARTING) as free:
-        if not free or is_held(evaluation.lock_path):
+    with hold_lock(evaluation.path / START_LOCK_FILE) as free:
+        if not free or is_lock_held(evaluation.lock_path):
             return
         evaluation.stop_path.unlink(missing_ok=True)
         before = len(read_events(evaluation.events_path)[0])
         process = _spawn(evaluation)
-        reap(process, "evaluation")
-        deadline = time.monotonic() + START_SECONDS
+        reap_in_background(process, "evaluation")
+        deadline = time.monotonic() + EVALUATION_START_TIMEOUT_S
         while process.poll() is None and time.monotonic() < deadline:
-            if is_held(evaluation.lock_path):
+            if is_lock_held(evaluation.lock_path):
                 return
             time.sleep(0.05)
         if len(read_events(evaluation.events_path)[0]) == before:
@@ -106,16 +106,16 @@ def start(evaluation: Evaluation) -> None:
 
 
 def _spawn(evaluation: Evaluation) -> subprocess.Popen[bytes]:
-    environment = worker_environment(evaluation.run, read_config(evaluation.run), attempt=1)
+    environment = worker_environment(evaluation.run, read_run_config(evaluation.run), attempt=1)
     try:
         with evaluation.log_path.open("ab") as log:
-            argv = [sys.executable, "-m", WORKER, evaluation.run.id, evaluation.id]
-            return detached(argv, environment, log)
+            argv = [sys.executable, "-m", EVALUATION_WORKER, evaluation.run.id, evaluation.id]
+            return start_detached_process(argv, environment, log)
     except OSError as error:
         raise RunError(f"The evaluation can't be started: {error}.", "Free memory or disk space.") from error
 
 
-def kill(evaluation: Evaluation, grace_seconds: float = 5.0) -> bool:
+def kill_evaluation(evaluation: Evaluation, grace_seconds: float = 5.0) -> bool:
     """End its process now; what was answered stays. False when none lived."""
-    holder: Holder | None = read_holder(evaluation.lock_path) if is_held(evaluation.lock_path) else None
-    return holder is not None and holder.pid != os.getpid() and end_processes(holder, grace_seconds)
+    holder: LockHolder | None = read_lock_holder(evaluation.lock_path) if is_lock_held(evaluation.lock_path) else None
+    return holder is not None and holder.pid != os.getpid() and end_holder_processes(holder, grace_seconds)

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolkit.errors import RunError
-from toolkit.evaluation.answers import Answer, Key
-from toolkit.evaluation.questions import Question
-from toolkit.evaluation.statistics.results import Flips, Outcome
+from toolkit.evaluation.answers import AnswerKey, EvaluationAnswer
+from toolkit.evaluation.questions import EvaluationQuestion
+from toolkit.evaluation.statistics.results import FlipCounts, RowOutcome
 
 KEPT_SCORES = ("exact_match", "same_words", "token_f1", "chrf", "json_fields")
 """Measures that are kept row by row; the others can be had from the answers."""
-Array = np.ndarray[Any, np.dtype[np.float64]]
+ScoreArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class ModelRows:
     """One model's answers to all questions, in their order. scores: by measure; rules: titles of the broken ones."""
 
     name: str
-    answers: Sequence[Answer]
-    scores: Mapping[str, Array]
+    answers: Sequence[EvaluationAnswer]
+    scores: Mapping[str, ScoreArray]
     rules: Sequence[Sequence[str]]
 
 
-def outcomes(base: ModelRows, adapter: ModelRows) -> list[Outcome]:
+def compute_outcomes(base: ModelRows, adapter: ModelRows) -> list[RowOutcome]:
     """What became of each row from one model (the base) to another, by exact match."""
     before, after = base.scores.get("exact_match"), adapter.scores.get("exact_match")
     if before is None or after is None:
@@ -45,7 +45,7 @@ def outcomes(base: ModelRows, adapter: ModelRows) -> list[Outcome]:
     return [_outcome(left, right) for left, right in zip(before, after, strict=True)]
 
 
-def _outcome(base: float, adapter: float) -> Outcome:
+def _outcome(base: float, adapter: float) -> RowOutcome:
     if math.isnan(base) or math.isnan(adapter):
         return "no expected answer"
     if base == adapter:
@@ -53,14 +53,14 @@ def _outcome(base: float, adapter: float) -> Outcome:
     return "fixed" if adapter else "broke"
 
 
-def count_flips(found: Sequence[Outcome]) -> Flips:
-    return Flips(
+def count_flips(found: Sequence[RowOutcome]) -> FlipCounts:
+    return FlipCounts(
         fixed=found.count("fixed"), broke=found.count("broke"), same=found.count("same"),
         both_wrong=found.count("both wrong"), unknown=found.count("no expected answer"),
     )  # fmt: skip
 
 
-def damage(base: ModelRows, adapter: ModelRows) -> Array:
+def compute_damage(base: ModelRows, adapter: ModelRows) -> ScoreArray:
     """What was lost from base to adapter, -3 (all won) to 3 (all lost): exact match, shared words, characters."""
     total = np.zeros(len(base.answers))
     for name in ("exact_match", "token_f1", "chrf"):
@@ -69,7 +69,7 @@ def damage(base: ModelRows, adapter: ModelRows) -> Array:
     return total
 
 
-def table(questions: Sequence[Question], models: Sequence[ModelRows]) -> pa.Table:
+def make_row_table(questions: Sequence[EvaluationQuestion], models: Sequence[ModelRows]) -> pa.Table:
     """The whole table, in the order of the questions."""
     columns: dict[str, Any] = {
         "position": pa.array([q.position for q in questions], pa.int64()),
@@ -80,28 +80,28 @@ def table(questions: Sequence[Question], models: Sequence[ModelRows]) -> pa.Tabl
     for at, model in enumerate(models):
         columns.update(_columns(at, model))
         if at:
-            columns[f"outcome_{at}"] = pa.array(outcomes(models[0], model), pa.string())
-            columns[f"damage_{at}"] = pa.array(damage(models[0], model), pa.float64())
+            columns[f"outcome_{at}"] = pa.array(compute_outcomes(models[0], model), pa.string())
+            columns[f"damage_{at}"] = pa.array(compute_damage(models[0], model), pa.float64())
     return pa.table(columns)
 
 
-def against(rows: pa.Table, reference: int, at: int) -> pa.Table:
+def compare_to_reference(rows: pa.Table, reference: int, at: int) -> pa.Table:
     """The table with outcome and damage of the model at `at` counted from another one than the base."""
     if reference == 0:
         return rows
-    left, right = (_scored(rows, place) for place in (reference, at))
-    counted = {f"outcome_{at}": pa.array(outcomes(left, right), pa.string()),
-               f"damage_{at}": pa.array(damage(left, right), pa.float64())}  # fmt: skip
+    left, right = (_read_model_scores(rows, place) for place in (reference, at))
+    counted = {f"outcome_{at}": pa.array(compute_outcomes(left, right), pa.string()),
+               f"damage_{at}": pa.array(compute_damage(left, right), pa.float64())}  # fmt: skip
     for name, column in counted.items():
         rows = rows.set_column(rows.column_names.index(name), name, column)
     return rows
 
 
-def _scored(rows: pa.Table, at: int) -> ModelRows:
+def _read_model_scores(rows: pa.Table, at: int) -> ModelRows:
     """A model's row scores, read back; its answers are not needed to compare."""
     names = (name for name in KEPT_SCORES if f"score_{name}_{at}" in rows.column_names)
     scores = {name: rows[f"score_{name}_{at}"].to_numpy() for name in names}
-    return ModelRows(str(at), [Answer(str(at), 0)] * len(rows), scores, ())
+    return ModelRows(str(at), [EvaluationAnswer(str(at), 0)] * len(rows), scores, ())
 
 
 def _columns(at: int, model: ModelRows) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _columns(at: int, model: ModelRows) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_rows(path: Path, rows: pa.Table) -> None:
+def write_row_table(path: Path, rows: pa.Table) -> None:
     """Whole or not at all, durable when it returns. Raises OSError."""
     aside = path.with_name(f".{path.name}.tmp")
     pq.write_table(rows, aside)
@@ -130,7 +130,7 @@ def write_rows(path: Path, rows: pa.Table) -> None:
     aside.rename(path)
 
 
-def read_rows(path: Path) -> pa.Table:
+def read_row_table(path: Path) -> pa.Table:
     """Raises RunError."""
     try:
         return pq.read_table(path)
@@ -138,9 +138,12 @@ def read_rows(path: Path) -> pa.Table:
         raise RunError(f"{path} can't be read.", "Evaluate again.") from error
 
 
-def answer_list(name: str, questions: Sequence[Question], found: Mapping[Key, Answer]) -> list[Answer]:
+def order_answers(
+    name: str, questions: Sequence[EvaluationQuestion], found: Mapping[AnswerKey, EvaluationAnswer]
+) -> list[EvaluationAnswer]:
     """The model's answers in the order of the questions; one that is not there is a failure with a reason."""
     return [
-        found.get((name, q.position)) or Answer(name, q.position, error=q.error or "It was not asked: stopped before.")
+        found.get((name, q.position))
+        or EvaluationAnswer(name, q.position, error=q.error or "It was not asked: stopped before.")
         for q in questions
     ]

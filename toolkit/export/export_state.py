@@ -18,13 +18,13 @@ from typing import Any, Literal
 
 from toolkit.errors import RunError
 from toolkit.export.parity_certificate import Certificate, read_certificate
-from toolkit.export.prompt_contract import sha256
+from toolkit.export.prompt_contract import sha256_hex
 from toolkit.runs.run_dir import RunDir
-from toolkit.system.durable import COMMIT, durable_write
-from toolkit.system.locks import is_held
+from toolkit.system.durable import COMMIT_NAME, durable_write
+from toolkit.system.locks import is_lock_held
 
 EXPORT_SCHEMA = 1
-ADAPTER = "adapter"
+ADAPTER_HASH_KEY = "adapter"
 """Entry of an export's commit: the hash of the adapter's own that it was made of."""
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_config.json")
 """What makes an adapter: without both there is none."""
@@ -33,11 +33,11 @@ TOKENIZER_FILES = (
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
 """Names under which tokenizers save themselves. No other file of a tokenizer leaves the machine."""
-State = Literal["none", "running", "passed", "broken", "unchecked", "failed"]
+ExportStateName = Literal["none", "running", "passed", "broken", "unchecked", "failed"]
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportForm:
     """One way to take a model away. dtype: of the weights, "" for the adapter's own."""
 
     key: str
@@ -46,13 +46,15 @@ class Form:
     dtype: str = ""
 
 
-FORMS = {
+EXPORT_FORMS = {
     form.key: form
     for form in (
-        Form("adapter", "Adapter", "The small file of what was learned. It needs the base model beside it."),
-        Form("merged-bf16", "Merged, bf16", "One model of its own, for vLLM and transformers on new GPUs.", "bfloat16"),
-        Form("merged-fp16", "Merged, fp16", "The same, finer rounding, for older GPUs and for GGUF.", "float16"),
-        Form("gguf", "For Ollama", "What llama.cpp and Ollama read, asked as in training.", "float16"),
+        ExportForm("adapter", "Adapter", "The small file of what was learned. It needs the base model beside it."),
+        ExportForm(
+            "merged-bf16", "Merged, bf16", "One model of its own, for vLLM and transformers on new GPUs.", "bfloat16"
+        ),
+        ExportForm("merged-fp16", "Merged, fp16", "The same, finer rounding, for older GPUs and for GGUF.", "float16"),
+        ExportForm("gguf", "For Ollama", "What llama.cpp and Ollama read, asked as in training.", "float16"),
     )
 }
 
@@ -61,8 +63,8 @@ FORMS = {
 class ExportState:
     """One form of one run at one moment. fraction: 0 .. 1 while it runs. folder: where the export is, once made."""
 
-    form: Form
-    state: State
+    form: ExportForm
+    state: ExportStateName
     phase: str = ""
     fraction: float = 0.0
     message: str = ""
@@ -72,7 +74,7 @@ class ExportState:
     bytes: int = 0
 
 
-def folder_of(run: RunDir, form: str) -> Path:
+def export_folder(run: RunDir, form: str) -> Path:
     return run.exports_dir / form
 
 
@@ -85,11 +87,11 @@ def unpack(archive: Path, folder: Path) -> None:
         opened.extractall(folder)
 
 
-def progress_path(run: RunDir, form: str) -> Path:
+def export_progress_path(run: RunDir, form: str) -> Path:
     return run.exports_dir / f"{form}.json"
 
 
-def lock_path(run: RunDir, form: str) -> Path:
+def export_lock_path(run: RunDir, form: str) -> Path:
     return run.exports_dir / f"{form}.lock"
 
 
@@ -97,21 +99,21 @@ def certificate_path(run: RunDir, form: str) -> Path:
     return run.exports_dir / f"{form}.certificate.json"
 
 
-def known(form: str) -> Form:
+def find_export_form(form: str) -> ExportForm:
     """The form of that name; raises RunError."""
-    if form not in FORMS:
-        raise RunError(f"'{form[:40]}' is no form of an export.", f"Choose one of {', '.join(FORMS)}.")
-    return FORMS[form]
+    if form not in EXPORT_FORMS:
+        raise RunError(f"'{form[:40]}' is no form of an export.", f"Choose one of {', '.join(EXPORT_FORMS)}.")
+    return EXPORT_FORMS[form]
 
 
-def export_state(run: RunDir, form: str) -> ExportState:
+def read_export_state(run: RunDir, form: str) -> ExportState:
     """What is known of one export, from its files and its lock alone. Raises RunError for damaged files."""
-    kind = known(form)
-    said = _progress(progress_path(run, form))
-    if is_held(lock_path(run, form)):
+    kind = find_export_form(form)
+    said = _read_progress_file(export_progress_path(run, form))
+    if is_lock_held(export_lock_path(run, form)):
         return ExportState(kind, "running", str(said.get("phase", "starting")), float(said.get("fraction", 0.0)))
-    folder = folder_of(run, form)
-    made = (folder / COMMIT).exists()
+    folder = export_folder(run, form)
+    made = (folder / COMMIT_NAME).exists()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if made else 0
     where = folder if made else None
     if said.get("state") == "failed":
@@ -122,7 +124,7 @@ def export_state(run: RunDir, form: str) -> ExportState:
         return ExportState(kind, "failed", message="The export ended without a word.", hint=hint, folder=where)
     if not made:
         return ExportState(kind, "none")
-    if _outdated(run, folder):
+    if _is_outdated(run, folder):
         message = "It was made of an earlier adapter: the run has gone on since."
         return ExportState(kind, "failed", message=message, hint="Make it again.", folder=where, bytes=size)
     certificate = read_certificate(certificate_path(run, form))
@@ -131,41 +133,44 @@ def export_state(run: RunDir, form: str) -> ExportState:
     return ExportState(kind, certificate.verdict, certificate=certificate, folder=where, bytes=size)
 
 
-def _outdated(run: RunDir, folder: Path) -> bool:
+def _is_outdated(run: RunDir, folder: Path) -> bool:
     """Whether the run has another adapter by now; an export that does not say of which it was made has the doubt."""
     try:
-        made_of, now = json.loads((folder / COMMIT).read_bytes()).get(ADAPTER), commit_hash(run.adapter_dir)
+        made_of, now = (
+            json.loads((folder / COMMIT_NAME).read_bytes()).get(ADAPTER_HASH_KEY),
+            commit_hash(run.adapter_dir),
+        )
     except (OSError, ValueError, AttributeError):
         return False
     return made_of is not None and made_of != now
 
 
-def pushed_state(run: RunDir, form: Form) -> ExportState:
+def read_push_state(run: RunDir, form: ExportForm) -> ExportState:
     """How far a push is: no folder of its own, no certificate; `passed` when it has arrived."""
-    said = _progress(progress_path(run, form.key))
-    if is_held(lock_path(run, form.key)):
+    said = _read_progress_file(export_progress_path(run, form.key))
+    if is_lock_held(export_lock_path(run, form.key)):
         return ExportState(form, "running", str(said.get("phase", "starting")), float(said.get("fraction", 0.0)))
     message, hint = str(said.get("message", "")), str(said.get("hint", ""))
     if said.get("state") == "running":
         message, hint = "The push ended without a word.", "Push again."
-    states: dict[object, State] = {None: "none", "made": "passed"}
+    states: dict[object, ExportStateName] = {None: "none", "made": "passed"}
     return ExportState(form, states.get(said.get("state"), "failed"), message=message, hint=hint)
 
 
 def commit_hash(folder: Path) -> str:
-    return sha256((folder / COMMIT).read_bytes())
+    return sha256_hex((folder / COMMIT_NAME).read_bytes())
 
 
-def tell_progress(
+def write_export_progress(
     run: RunDir, form: str, state: str, phase: str, fraction: float, message: str = "", hint: str = ""
 ) -> None:
     """For the process that makes the export, and holds its lock."""
     body = {"schema": EXPORT_SCHEMA, "state": state, "phase": phase, "fraction": round(fraction, 3),
             "message": message, "hint": hint}  # fmt: skip
-    durable_write(progress_path(run, form), json.dumps(body, ensure_ascii=False))
+    durable_write(export_progress_path(run, form), json.dumps(body, ensure_ascii=False))
 
 
-def _progress(path: Path) -> dict[str, Any]:
+def _read_progress_file(path: Path) -> dict[str, Any]:
     try:
         body: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:

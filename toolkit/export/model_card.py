@@ -17,47 +17,47 @@ from typing import Any
 import yaml
 
 from toolkit.config import BUNDLED, Config
-from toolkit.export.export_state import Form
-from toolkit.export.prompt_contract import Contract
-from toolkit.export.usage_recipes import base_place, recipes
-from toolkit.runs.run_dir import RunDir, read_meta
-from toolkit.runs.status import RunStatus, read_status
+from toolkit.export.export_state import ExportForm
+from toolkit.export.prompt_contract import PromptContract
+from toolkit.export.usage_recipes import base_model_location, list_usage_recipes
+from toolkit.runs.run_dir import RunDir, read_run_meta
+from toolkit.runs.status import RunStatus, read_run_status
 
 Z = 1.959964  # of a two-sided 95 % interval
 
 
 def model_card(
-    run: RunDir, config: Config, form: Form, contract: Contract, *, picture: str | None, place: str = ".",
+    run: RunDir, config: Config, form: ExportForm, contract: PromptContract, *, picture: str | None, place: str = ".",
     evaluated: str | None = None,
 ) -> str:  # fmt: skip
     """README.md of an export. picture: the file with the curves, beside it. place: how the snippets name the model.
 
     evaluated: what an evaluation of this adapter found; without it the card tells the run's own scores.
     """
-    status, meta = read_status(run), read_meta(run)
+    status, meta = read_run_status(run), read_run_meta(run)
     dataset: dict[str, Any] = meta.get("dataset") or {}
     model = str(config.model.hf_model_ckpt).removeprefix(BUNDLED)
     made_up = f"{model} on {dataset.get('label') or 'its data'}"
     parts = [
-        _head(config, form),
+        _front_matter(config, form),
         f"# {inline_code(str(meta.get('name') or made_up))}",
-        _lead(config, form, contract),
-        "## Data\n\n" + "\n".join(_data(config, dataset, status)),
-        "## Training\n\n" + "\n".join(_training(config, status, contract)),
+        _introduction(config, form, contract),
+        "## Data\n\n" + "\n".join(_data_lines(config, dataset, status)),
+        "## Training\n\n" + "\n".join(_training_lines(config, status, contract)),
     ]
     if picture:
         parts.append(f"![Loss by step]({picture})")
-    figures = evaluated or "\n".join(_figures(run, status))
+    figures = evaluated or "\n".join(_score_lines(run, status))
     if figures:
         parts.append("## Figures\n\n" + figures)
     parts += [
-        "## Use\n\n" + _use(run, config, form, contract, place),
-        "## Limits\n\n" + "\n".join(_limits(config, status, contract, scored=bool(evaluated or status.scores))),
+        "## Use\n\n" + _usage_section(run, config, form, contract, place),
+        "## Limits\n\n" + "\n".join(_limit_lines(config, status, contract, scored=bool(evaluated or status.scores))),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _head(config: Config, form: Form) -> str:
+def _front_matter(config: Config, form: ExportForm) -> str:
     base = str(config.model.hf_model_ckpt or "")
     hub = not base.startswith(BUNDLED) and re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists()
     library = "peft" if form.key == "adapter" else "transformers"
@@ -66,7 +66,7 @@ def _head(config: Config, form: Form) -> str:
     return "---\n" + yaml.safe_dump({**({"base_model": base} if hub else {}), **head}, sort_keys=False) + "---"
 
 
-def _lead(config: Config, form: Form, contract: Contract) -> str:
+def _introduction(config: Config, form: ExportForm, contract: PromptContract) -> str:
     what = "A LoRA adapter for" if form.key == "adapter" else f"A LoRA adapter merged ({form.dtype}) into"
     made = f"made with the Finetuning Toolkit on {datetime.now(UTC):%d %B %Y}"
     lead = f"{what} {inline_code(str(config.model.hf_model_ckpt))}, {made}."
@@ -75,7 +75,7 @@ def _lead(config: Config, form: Form, contract: Contract) -> str:
     return lead
 
 
-def _data(config: Config, dataset: dict[str, Any], status: RunStatus) -> Iterator[str]:
+def _data_lines(config: Config, dataset: dict[str, Any], status: RunStatus) -> Iterator[str]:
     prepared, rows = status.prepared, dataset.get("rows")
     size = f", {rows:,} rows" if isinstance(rows, int) else ""
     yield f"- dataset {inline_code(str(dataset.get('label') or config.data.path))}{size}"
@@ -96,7 +96,7 @@ def _data(config: Config, dataset: dict[str, Any], status: RunStatus) -> Iterato
     yield f"- completion, the part that is learned: {inline_code(config.data.prompt_stub)}"
 
 
-def _training(config: Config, status: RunStatus, contract: Contract) -> Iterator[str]:
+def _training_lines(config: Config, status: RunStatus, contract: PromptContract) -> Iterator[str]:
     args, lora, plan = config.training.training_args, config.lora, status.plan
     targets = ", ".join(lora.target_modules or []) or "the library's choice"
     yield f"- LoRA rank {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}, on {targets}"
@@ -113,14 +113,14 @@ def _training(config: Config, status: RunStatus, contract: Contract) -> Iterator
     yield f"- base model identity: config `{config_hash}`, weights' headers `{weights_hash}`"
 
 
-def _figures(run: RunDir, status: RunStatus) -> Iterator[str]:
+def _score_lines(run: RunDir, status: RunStatus) -> Iterator[str]:
     scored = exact_matches(run.evaluation_dir / "predictions.jsonl")
     if scored or status.last.get("eval_loss") is not None:
         yield "The run's own scores at its end; it was not evaluated further.\n"
         yield "| on the held-out rows | base model | this model |\n|---|---|---|"
     if scored:
         rows, base, adapter = scored
-        yield f"| exact match, {rows:,} rows (95 % interval) | {_share(base, rows)} | {_share(adapter, rows)} |"
+        yield f"| exact match, {rows:,} rows (95 % interval) | {_share_with_interval(base, rows)} | {_share_with_interval(adapter, rows)} |"
     loss = status.last.get("eval_loss")
     if isinstance(loss, int | float):
         yield f"| loss of the completion | – | {loss:.4g} |"
@@ -147,12 +147,12 @@ def interval(right: int, rows: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _share(right: int, rows: int) -> str:
+def _share_with_interval(right: int, rows: int) -> str:
     low, high = interval(right, rows)
     return f"{100 * right / rows:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _use(run: RunDir, config: Config, form: Form, contract: Contract, place: str) -> str:
+def _usage_section(run: RunDir, config: Config, form: ExportForm, contract: PromptContract, place: str) -> str:
     if config.data.messages is not None:
         lead = "Asked in the tokenizer's chat template with all turns so far, the system message among them if its "
         lead += "conversations began with one."
@@ -160,14 +160,18 @@ def _use(run: RunDir, config: Config, form: Form, contract: Contract, place: str
         lead = "Asked in the tokenizer's chat template, one user message holding the prompt."
     else:
         lead = "Asked with the bare prompt: it was trained without a chat template."
-    ways = [one for one in recipes(run, config, form, place, chat=contract.chat) if "toolkit serve" not in one.text]
+    ways = [
+        one
+        for one in list_usage_recipes(run, config, form, place, chat=contract.chat)
+        if "toolkit serve" not in one.text
+    ]
     blocks = [f"**{one.title}**\n\n```{one.language}\n{one.text}\n```" for one in ways]
     if form.key == "adapter" and str(config.model.hf_model_ckpt).startswith(BUNDLED):
-        lead += f" The base model came with the toolkit, from {inline_code(base_place(config))}."
+        lead += f" The base model came with the toolkit, from {inline_code(base_model_location(config))}."
     return "\n\n".join([lead, *blocks])
 
 
-def _limits(config: Config, status: RunStatus, contract: Contract, *, scored: bool) -> Iterator[str]:
+def _limit_lines(config: Config, status: RunStatus, contract: PromptContract, *, scored: bool) -> Iterator[str]:
     form = "the form of its conversations" if config.data.messages is not None else "the form of the prompts above"
     yield f"- It learned {form}; asked otherwise it may answer like its base model, or worse."
     yield "- The licence and the limits of the base model hold for it too."

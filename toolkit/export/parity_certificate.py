@@ -17,11 +17,11 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from toolkit.errors import RunError
-from toolkit.export.prompt_contract import Contract, Golden, Record, SpecialTokens
+from toolkit.export.prompt_contract import FrozenModel, GoldenPrompt, PromptContract, SpecialTokens
 from toolkit.system.durable import durable_write
 
 CERTIFICATE_SCHEMA = 1
-BOUNDS = {"float32": 0.002, "float16": 0.05, "bfloat16": 0.4}
+DRIFT_BOUNDS = {"float32": 0.002, "float16": 0.05, "bfloat16": 0.4}
 """The most that one token's log-probability may move, by the coarser of the two precisions (natural logarithm).
 
 Float16 rounds 8 times finer than bfloat16. Two to three times what untouched exports of the demo model show (0.016 and
@@ -40,7 +40,7 @@ TIE_SHARE = 0.25
 """Answers may part where the likeliest token led the next one by less than this share of the bound: a coin toss."""
 
 
-class Played(Record):
+class ReplayedPrompt(FrozenModel):
     """What an export made of one golden prompt; the fields are those of `Golden`."""
 
     prompt: str
@@ -52,7 +52,7 @@ class Played(Record):
     prompt_logprobs: tuple[float, ...]
 
 
-class Replay(Record):
+class ExportReplay(FrozenModel):
     """An export as it was found. dtype: of its weights on the disk; precision: that it says it has."""
 
     template_sha256: str
@@ -61,10 +61,10 @@ class Replay(Record):
     base_matches: bool | None  # None where the export carries its own weights
     dtype: str
     precision: str
-    played: tuple[Played, ...]
+    played: tuple[ReplayedPrompt, ...]
 
 
-class Check(Record):
+class ParityCheck(FrozenModel):
     """One thing looked at. detail: what was found, with the difference when it failed."""
 
     name: str
@@ -72,7 +72,7 @@ class Check(Record):
     detail: str
 
 
-class Row(Record):
+class ParityRow(FrozenModel):
     """One golden prompt: tie is the answer token at which two were equally likely, else None."""
 
     row: int
@@ -85,14 +85,14 @@ class Row(Record):
     tie: int | None
 
 
-class Certificate(Record):
+class Certificate(FrozenModel):
     """The verdict on one export. commit: SHA-256 of the COMMIT.json that was looked at."""
 
     schema_: Annotated[int, Field(alias="schema")] = CERTIFICATE_SCHEMA
     form: str
     verdict: Literal["passed", "broken"]
-    checks: tuple[Check, ...]
-    rows: tuple[Row, ...]
+    checks: tuple[ParityCheck, ...]
+    rows: tuple[ParityRow, ...]
     bound: float
     drift: float
     mean_drift: float
@@ -104,22 +104,26 @@ class Certificate(Record):
         return self.verdict == "passed"
 
     @property
-    def failures(self) -> tuple[Check, ...]:
+    def failures(self) -> tuple[ParityCheck, ...]:
         return tuple(check for check in self.checks if not check.passed)
 
 
-def judge(contract: Contract, replay: Replay, *, form: str, commit: str) -> Certificate:
+def certify_replay(contract: PromptContract, replay: ExportReplay, *, form: str, commit: str) -> Certificate:
     """Hold the replay against the contract. Raises RunError when there is no golden prompt to hold it against."""
     if not contract.golden:
         raise RunError("The contract has no golden prompt.", "Every prompt was longer than the model's context.")
-    coarser = max((contract.precision, replay.precision), key=lambda name: BOUNDS.get(name, BOUNDS["bfloat16"]))
-    bound = BOUNDS.get(coarser, BOUNDS["bfloat16"])
-    rows = tuple(_row(golden, played, bound) for golden, played in zip(contract.golden, replay.played, strict=True))
-    drifts = [d for pair in zip(contract.golden, replay.played, strict=True) for d in _drifts(*pair)]
+    coarser = max(
+        (contract.precision, replay.precision), key=lambda name: DRIFT_BOUNDS.get(name, DRIFT_BOUNDS["bfloat16"])
+    )
+    bound = DRIFT_BOUNDS.get(coarser, DRIFT_BOUNDS["bfloat16"])
+    rows = tuple(
+        _parity_row(golden, played, bound) for golden, played in zip(contract.golden, replay.played, strict=True)
+    )
+    drifts = [d for pair in zip(contract.golden, replay.played, strict=True) for d in _token_drifts(*pair)]
     mean = sum(drifts) / len(drifts) if drifts else 0.0
-    allowed = min(bound * MEAN_SHARE, SPREAD_SHARE.get(coarser, SPREAD_SHARE["bfloat16"]) * _spread(contract))
-    drift = _drift(rows, (bound, allowed), coarser, mean)
-    checks = (*_policy(contract, replay), *_answers(contract, replay, rows, drift))
+    allowed = min(bound * MEAN_SHARE, SPREAD_SHARE.get(coarser, SPREAD_SHARE["bfloat16"]) * _logprob_spread(contract))
+    drift = _drift_check(rows, (bound, allowed), coarser, mean)
+    checks = (*_identity_checks(contract, replay), *_answer_checks(contract, replay, rows, drift))
     verdict: Literal["passed", "broken"] = "passed" if all(check.passed for check in checks) else "broken"
     return Certificate(
         form=form, verdict=verdict, checks=checks, rows=rows, bound=bound, drift=round(max(drifts, default=0.0), 6),
@@ -127,45 +131,51 @@ def judge(contract: Contract, replay: Replay, *, form: str, commit: str) -> Cert
     )  # fmt: skip
 
 
-def damaged(form: str, commit: str, reason: str) -> Certificate:
+def certify_damaged_export(form: str, commit: str, reason: str) -> Certificate:
     """The verdict on an export whose files are not those that were committed: it is not even loaded."""
-    check = Check(name="files as committed", passed=False, detail=reason)
+    check = ParityCheck(name="files as committed", passed=False, detail=reason)
     return Certificate(
         form=form, verdict="broken", checks=(check,), rows=(), bound=0.0, drift=0.0, mean_drift=0.0, commit=commit,
         made=time.time(),
     )  # fmt: skip
 
 
-def _policy(contract: Contract, replay: Replay) -> Iterator[Check]:
-    yield _same("prompt template", contract.template.sha256[:12], replay.template_sha256[:12])
-    yield _same("chat template", _short(contract.chat_template_sha256), _short(replay.chat_template_sha256))
+def _identity_checks(contract: PromptContract, replay: ExportReplay) -> Iterator[ParityCheck]:
+    yield _equality_check("prompt template", contract.template.sha256[:12], replay.template_sha256[:12])
+    yield _equality_check(
+        "chat template", _short_hash(contract.chat_template_sha256), _short_hash(replay.chat_template_sha256)
+    )
     expected, found = contract.special_tokens.model_dump(), replay.special_tokens.model_dump()
     differing = [f"{name} {expected[name]} became {found[name]}" for name in expected if expected[name] != found[name]]
-    yield Check(name="special tokens", passed=not differing, detail="; ".join(differing) or "BOS, EOS, pad and stops")
+    yield ParityCheck(
+        name="special tokens", passed=not differing, detail="; ".join(differing) or "BOS, EOS, pad and stops"
+    )
     if replay.base_matches is not None:
         words = "the base model that it was trained on" if replay.base_matches else "another base model was found"
-        yield Check(name="base model", passed=replay.base_matches, detail=words)
-    yield _same("weights' precision", replay.precision, replay.dtype)
+        yield ParityCheck(name="base model", passed=replay.base_matches, detail=words)
+    yield _equality_check("weights' precision", replay.precision, replay.dtype)
 
 
-def _spread(contract: Contract) -> float:
+def _logprob_spread(contract: PromptContract) -> float:
     values = [value for golden in contract.golden for value in (*golden.prompt_logprobs, *golden.logprobs)]
     return statistics.pstdev(values) if len(values) > 1 else math.inf
 
 
-def _drift(rows: Sequence[Row], allowed: tuple[float, float], coarser: str, mean: float) -> Check:
+def _drift_check(rows: Sequence[ParityRow], allowed: tuple[float, float], coarser: str, mean: float) -> ParityCheck:
     """allowed: for one token, and on average."""
     most = max(row.drift for row in rows)
     detail = f"at most {most:.4g} of {allowed[0]:g} allowed for {coarser}, on average {mean:.3g} of {allowed[1]:.3g}"
-    return Check(name="log-probability drift", passed=most <= allowed[0] and mean <= allowed[1], detail=detail)
+    return ParityCheck(name="log-probability drift", passed=most <= allowed[0] and mean <= allowed[1], detail=detail)
 
 
-def _answers(contract: Contract, replay: Replay, rows: Sequence[Row], drift: Check) -> Iterator[Check]:
+def _answer_checks(
+    contract: PromptContract, replay: ExportReplay, rows: Sequence[ParityRow], drift: ParityCheck
+) -> Iterator[ParityCheck]:
     wrong = [i for i, row in enumerate(rows) if not row.ids_equal]
     detail = f"{len(rows)} prompts, {sum(len(golden.ids) for golden in contract.golden):,} tokens"
     if wrong:
         detail = f"{len(wrong)} of {len(rows)} differ; {_first_difference(contract, replay, wrong[0])}"
-    yield Check(name="token ids identical", passed=not wrong, detail=detail)
+    yield ParityCheck(name="token ids identical", passed=not wrong, detail=detail)
     yield drift
     unequal = [row for row in rows if not row.answer_equal]
     detail = f"{len(rows)} answers"
@@ -176,42 +186,42 @@ def _answers(contract: Contract, replay: Replay, rows: Sequence[Row], drift: Che
         detail = (
             f"{len(unequal)} of {len(rows)} differ; row {one.row}: {one.got[:80]!r} instead of {one.expected[:80]!r}"
         )
-    yield Check(name="greedy answers equal", passed=not unequal, detail=detail)
+    yield ParityCheck(name="greedy answers equal", passed=not unequal, detail=detail)
 
 
-def _same(name: str, expected: str, found: str) -> Check:
+def _equality_check(name: str, expected: str, found: str) -> ParityCheck:
     detail = expected if expected == found else f"{expected} became {found}"
-    return Check(name=name, passed=expected == found, detail=detail)
+    return ParityCheck(name=name, passed=expected == found, detail=detail)
 
 
-def _short(value: str | None) -> str:
+def _short_hash(value: str | None) -> str:
     return value[:12] if value else "none"
 
 
-def _row(golden: Golden, played: Played, bound: float) -> Row:
-    tie = _tie(golden, played, bound)
+def _parity_row(golden: GoldenPrompt, played: ReplayedPrompt, bound: float) -> ParityRow:
+    tie = _tie_position(golden, played, bound)
     equal = golden.answer_ids == played.answer_ids or tie is not None
-    return Row(
+    return ParityRow(
         row=golden.row, split=golden.split, ids_equal=golden.ids == played.ids,
-        drift=max(_drifts(golden, played), default=0.0), answer_equal=equal,
+        drift=max(_token_drifts(golden, played), default=0.0), answer_equal=equal,
         expected=golden.answer, got=played.answer, tie=tie,
     )  # fmt: skip
 
 
-def _drifts(golden: Golden, played: Played) -> list[float]:
+def _token_drifts(golden: GoldenPrompt, played: ReplayedPrompt) -> list[float]:
     before = (*golden.prompt_logprobs, *golden.logprobs)
     after = (*played.prompt_logprobs, *played.logprobs)
     return [abs(a - b) for a, b in zip(before, after, strict=False)]
 
 
-def _tie(golden: Golden, played: Played, bound: float) -> int | None:
+def _tie_position(golden: GoldenPrompt, played: ReplayedPrompt, bound: float) -> int | None:
     """Where the answers part, if the two likeliest tokens were there so close that rounding may choose."""
     longest = min(len(golden.answer_ids), len(played.answer_ids))
     part = next((i for i in range(longest) if golden.answer_ids[i] != played.answer_ids[i]), None)
     return part if part is not None and golden.margins[part] < bound * TIE_SHARE else None
 
 
-def _first_difference(contract: Contract, replay: Replay, index: int) -> str:
+def _first_difference(contract: PromptContract, replay: ExportReplay, index: int) -> str:
     expected, found = contract.golden[index].ids, replay.played[index].ids
     longest = min(len(expected), len(found))
     at = next((i for i in range(longest) if expected[i] != found[i]), longest)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.config import BUNDLED, Config
-from toolkit.data.examples.templates import Template, compile_template
-from toolkit.export.export_state import Form
+from toolkit.data.examples.templates import CompiledTemplate, compile_template
+from toolkit.export.export_state import ExportForm
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.paths import ASSETS
 
-GGUF, CONVERTER = "model.gguf", "convert_hf_to_gguf"
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+GGUF_FILE, GGUF_CONVERTER = "model.gguf", "convert_hf_to_gguf"
+VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's --max-lora-rank may be."""
 
 
@@ -29,10 +29,10 @@ class Recipe:
     text: str
 
 
-def recipes(run: RunDir, config: Config, form: Form, place: str, *, chat: bool) -> list[Recipe]:
+def list_usage_recipes(run: RunDir, config: Config, form: ExportForm, place: str, *, chat: bool) -> list[Recipe]:
     """How to use one export that lies at `place` (a folder, or a hub id). chat: asked in the chat template."""
     if form.key == "gguf":
-        ready = (Path(place) / GGUF).exists()
+        ready = (Path(place) / GGUF_FILE).exists()
         return [*([] if ready else [_conversion(place)]), _ollama(run, place), _llama_server(place)]
     return [_serve(run), _vllm(run, config, form, place), _python(config, form, place, chat=chat)]
 
@@ -42,13 +42,13 @@ def _serve(run: RunDir) -> Recipe:
     return Recipe("This machine, OpenAI's API", "bash", f"python -m toolkit serve {run.id} --save-dir {here}")
 
 
-def _vllm(run: RunDir, config: Config, form: Form, place: str) -> Recipe:
+def _vllm(run: RunDir, config: Config, form: ExportForm, place: str) -> Recipe:
     where = shlex.quote(place)
     if form.key != "adapter":
         text = f"vllm serve {where} --dtype {form.dtype} --served-model-name {run.id}"
         return Recipe("vLLM", "bash", text)
-    rank = next((rank for rank in LORA_RANKS if rank >= (config.lora.r or 8)), LORA_RANKS[-1])
-    base = shlex.quote(base_place(config))
+    rank = next((rank for rank in VLLM_LORA_RANKS if rank >= (config.lora.r or 8)), VLLM_LORA_RANKS[-1])
+    base = shlex.quote(base_model_location(config))
     lines = (
         f"vllm serve {base} --enable-lora --max-lora-rank {rank}",
         f"  --lora-modules {run.id}={where}",
@@ -56,7 +56,7 @@ def _vllm(run: RunDir, config: Config, form: Form, place: str) -> Recipe:
     return Recipe("vLLM", "bash", " \\\n".join(lines))
 
 
-def base_place(config: Config) -> str:
+def base_model_location(config: Config) -> str:
     """Where another program finds the base model: a hub id, or a folder of this machine."""
     name = str(config.model.hf_model_ckpt or "")
     if not name.startswith(BUNDLED):
@@ -64,7 +64,7 @@ def base_place(config: Config) -> str:
     return str(ASSETS / name.removeprefix(BUNDLED))
 
 
-def _python(config: Config, form: Form, place: str, *, chat: bool) -> Recipe:
+def _python(config: Config, form: ExportForm, place: str, *, chat: bool) -> Recipe:
     imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
     load = [f"model = AutoModelForCausalLM.from_pretrained(place, dtype={form.dtype or 'auto'!r})"]
     if form.key == "adapter":
@@ -100,11 +100,11 @@ def _template(config: Config, *, chat: bool) -> list[str]:
     template = compile_template(config.data.prompt, re.findall(r"\{([^{}]+)\}", config.data.prompt))
     example = ", ".join(f"{name!r}: '...'" for name in template.columns)
     asked = ['turns = [{"role": "user", "content": prompt(row)}]'] if chat else []
-    lines = ["", "def prompt(row):", f"    return {as_code(template)}", "", ""]
+    lines = ["", "def prompt(row):", f"    return {template_to_python(template)}", "", ""]
     return [*lines, f"row = {{{example}}}", *asked]
 
 
-def as_code(template: Template) -> str:
+def template_to_python(template: CompiledTemplate) -> str:
     """A Python expression that renders the template for a dict `row`; every text is quoted by Python itself."""
     pieces = [f"row[{piece.text!r}]" if piece.is_column else repr(piece.text) for piece in template.pieces]
     return " + ".join(pieces) or "''"
@@ -122,12 +122,12 @@ def _generation(config: Config) -> str:
 
 def _conversion(place: str) -> Recipe:
     """In an environment of its own: the converter's requirements are not this project's."""
-    where, target = shlex.quote(place), shlex.quote(str(Path(place) / GGUF))
+    where, target = shlex.quote(place), shlex.quote(str(Path(place) / GGUF_FILE))
     lines = (
         "git clone --depth 1 https://github.com/ggml-org/llama.cpp",
         "python -m venv llama.cpp/.venv",
         "llama.cpp/.venv/bin/pip install -r llama.cpp/requirements/requirements-convert_hf_to_gguf.txt",
-        f"llama.cpp/.venv/bin/python llama.cpp/{CONVERTER}.py {where} --outfile {target} --outtype f16",
+        f"llama.cpp/.venv/bin/python llama.cpp/{GGUF_CONVERTER}.py {where} --outfile {target} --outtype f16",
     )
     return Recipe("Convert it, once", "bash", "\n".join(lines))
 
@@ -138,4 +138,4 @@ def _ollama(run: RunDir, place: str) -> Recipe:
 
 
 def _llama_server(place: str) -> Recipe:
-    return Recipe("llama.cpp", "bash", f"llama-server -m {shlex.quote(str(Path(place) / GGUF))} --port 8080")
+    return Recipe("llama.cpp", "bash", f"llama-server -m {shlex.quote(str(Path(place) / GGUF_FILE))} --port 8080")

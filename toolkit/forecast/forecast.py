@@ -11,17 +11,29 @@ from dataclasses import dataclass, replace
 
 from toolkit.config import Config
 from toolkit.forecast.costs import other_time
-from toolkit.forecast.costs.adapter_size import Adapter, adapter_of
-from toolkit.forecast.costs.epoch import Epoch
-from toolkit.forecast.costs.memory import RUNTIME_BYTES, Load, Memory, memory_of, working_bytes
-from toolkit.forecast.costs.model_shape import Shape
-from toolkit.forecast.costs.other_time import COLD_SECONDS, READY_SECONDS, Times, Writer
-from toolkit.forecast.costs.sampled_lengths import Lengths
-from toolkit.forecast.costs.step_time import KERNEL_SECONDS, Rates, batch_seconds, cpu_rates, gpu_rates
-from toolkit.settings.device_defaults import Place, max_length, packs, pads, precision
+from toolkit.forecast.costs.adapter_size import AdapterSize, compute_adapter_size
+from toolkit.forecast.costs.epoch import SimulatedEpoch
+from toolkit.forecast.costs.memory import (
+    RUNTIME_BYTES,
+    BatchWorkload,
+    MemoryUse,
+    activation_and_logit_bytes,
+    forecast_memory,
+)
+from toolkit.forecast.costs.model_shape import ModelShape
+from toolkit.forecast.costs.other_time import COLD_SECONDS, READY_SECONDS, GenerationSpeed, PhaseSeconds
+from toolkit.forecast.costs.sampled_lengths import SampledLengths
+from toolkit.forecast.costs.step_time import KERNEL_BUILD_SECONDS, DeviceRates, batch_seconds, cpu_rates, gpu_rates
+from toolkit.settings.device_defaults import (
+    ComputeDevice,
+    computes_padding,
+    resolve_max_length,
+    resolve_precision,
+    uses_packing,
+)
 
 LIBRARY_EPOCHS, LIBRARY_BATCH = 3, 8
-HEADS = {"lm_head", "embed_out"}
+OUTPUT_HEAD_MODULES = {"lm_head", "embed_out"}
 """Trained in full, they need logits that exist all at once."""
 
 
@@ -30,9 +42,9 @@ class Scene:
     """All that a forecast looks at beside the settings. memory_bytes: of the device that trains; threads: of a CPU.
     ready: whether a process waits that has imported the libraries."""
 
-    shape: Shape
-    lengths: Lengths
-    place: Place
+    shape: ModelShape
+    lengths: SampledLengths
+    place: ComputeDevice
     memory_bytes: float
     threads: int = 1
     gpu_name: str = ""
@@ -56,7 +68,7 @@ class Correction:
 
 
 @dataclass(frozen=True)
-class Disk:
+class DiskUse:
     """Bytes: what stays (adapter, data), and what comes beside it (checkpoints, a model that is downloaded)."""
 
     adapter: float
@@ -77,18 +89,18 @@ class Forecast:
 
     config: Config
     scene: Scene
-    adapter: Adapter
-    load: Load
-    memory: Memory
+    adapter: AdapterSize
+    load: BatchWorkload
+    memory: MemoryUse
     steps: int
     step_seconds: float
     first_step_seconds: float
-    times: Times
+    times: PhaseSeconds
     by_size: float
     evaluations: int
     tokens: int
     real_share: float
-    disk: Disk
+    disk: DiskUse
     correction: Correction
     measured: bool = False
 
@@ -106,13 +118,13 @@ class Forecast:
         return "fits" if self.memory.peak <= 0.95 * free else "tight"
 
 
-def forecast(config: Config, scene: Scene, correction: Correction | None = None) -> Forecast:
+def forecast_run(config: Config, scene: Scene, correction: Correction | None = None) -> Forecast:
     """Predict the run that `config` describes."""
-    found = _predicted(config, scene)
-    return found if correction is None else corrected(found, correction)
+    found = _predict_run(config, scene)
+    return found if correction is None else apply_correction(found, correction)
 
 
-def corrected(found: Forecast, known: Correction) -> Forecast:
+def apply_correction(found: Forecast, known: Correction) -> Forecast:
     """A forecast that no run has corrected yet, as this machine's runs correct it."""
     memory = found.memory.scaled(known.memory)
     if known.process_bytes is not None:
@@ -122,7 +134,7 @@ def corrected(found: Forecast, known: Correction) -> Forecast:
         memory=memory,
         step_seconds=found.step_seconds * known.time,
         first_step_seconds=found.first_step_seconds * known.time,
-        times=Times(
+        times=PhaseSeconds(
             found.times.starting if known.starting is None else known.starting + found.by_size,
             found.times.training * known.time,
             found.times.evaluating * known.rest,
@@ -132,48 +144,52 @@ def corrected(found: Forecast, known: Correction) -> Forecast:
     )
 
 
-def _predicted(config: Config, scene: Scene) -> Forecast:
+def _predict_run(config: Config, scene: Scene) -> Forecast:
     args = config.training.training_args
-    adapter = adapter_of(config.lora, scene.shape)
+    adapter = compute_adapter_size(config.lora, scene.shape)
     batch_size = args.per_device_train_batch_size or LIBRARY_BATCH
-    packed = packs(config)
-    epoch = Epoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes, packed)
-    rows, longest, real = max(epoch.parts, key=lambda part: part[0] * part[1] if pads(config, scene.place) else part[2])
+    packed = uses_packing(config)
+    epoch = SimulatedEpoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes, packed)
+    rows, longest, real = max(
+        epoch.parts, key=lambda part: part[0] * part[1] if computes_padding(config, scene.place) else part[2]
+    )
     share = scene.lengths.trained_share(epoch.limit) if config.training.sft_args.completion_only_loss else 1.0
-    load = replace(_load(config, scene, rows, longest, real, share), widths=epoch.widths, counts=epoch.counts)
-    memory = memory_of(scene.shape, adapter, load)
-    seconds = [_seconds(scene, adapter, _load(config, scene, n, top, t, share)) for n, top, t in epoch.parts]
+    load = replace(_batch_workload(config, scene, rows, longest, real, share), widths=epoch.widths, counts=epoch.counts)
+    memory = forecast_memory(scene.shape, adapter, load)
+    seconds = [
+        _batch_seconds(scene, adapter, _batch_workload(config, scene, n, top, t, share)) for n, top, t in epoch.parts
+    ]
     passes = epoch.batches * (args.num_train_epochs or LIBRARY_EPOCHS)
-    compiled = KERNEL_SECONDS * load.counts if memory.kernels else 0.0
+    compiled = KERNEL_BUILD_SECONDS * load.counts if memory.kernels else 0.0
     a_batch = sum(seconds) / len(seconds) + compiled / max(passes, 1)
     accumulated = args.gradient_accumulation_steps or 1
     steps = math.ceil(epoch.batches / accumulated) * (args.num_train_epochs or LIBRARY_EPOCHS)
     real_share = 1.0
-    if pads(config, scene.place):
+    if computes_padding(config, scene.place):
         real_share = sum(t for *_, t in epoch.parts) / max(sum(n * top for n, top, _ in epoch.parts), 1)
     tokens = round(sum(t for *_, t in epoch.parts) / len(epoch.parts) * epoch.batches) * scene.place.processes
-    writer = Writer(scene.shape, adapter, load, rates_of(scene))
-    start = other_time.starting(scene.lengths, writer, ready=scene.ready)
+    writer = GenerationSpeed(scene.shape, adapter, load, device_rates(scene))
+    start = other_time.startup_seconds(scene.lengths, writer, ready=scene.ready)
     row_seconds = a_batch * epoch.batches / max(scene.lengths.train, 1)
-    times = Times(
-        start, passes * a_batch, other_time.evaluating(config, scene.lengths, writer, steps, row_seconds),
-        other_time.ending(config, scene.lengths, writer),
+    times = PhaseSeconds(
+        start, passes * a_batch, other_time.evaluation_seconds(config, scene.lengths, writer, steps, row_seconds),
+        other_time.final_phase_seconds(config, scene.lengths, writer),
     )  # fmt: skip
     return Forecast(
         config, scene, adapter, load, memory, steps, a_batch * min(accumulated, epoch.batches),
         max(seconds), times, start - (READY_SECONDS if scene.ready else COLD_SECONDS),
-        other_time.evaluations(config, steps), tokens,
-        real_share, _disk(scene, adapter), Correction(),
+        other_time.count_evaluations(config, steps), tokens,
+        real_share, _disk_use(scene, adapter), Correction(),
     )  # fmt: skip
 
 
-def length_limit(config: Config, shape: Shape) -> int:
+def length_limit(config: Config, shape: ModelShape) -> int:
     """Tokens kept of an example: the setting's, or the model's positions where those are fewer."""
-    wanted = max_length(config)
+    wanted = resolve_max_length(config)
     return wanted if shape.positions is None else min(wanted, shape.positions)
 
 
-def with_measured(found: Forecast, peak_bytes: float, process_bytes: float, longest_step_seconds: float) -> Forecast:
+def with_measurement(found: Forecast, peak_bytes: float, process_bytes: float, longest_step_seconds: float) -> Forecast:
     """The forecast with what a probe measured on the largest batch in place of what was predicted for it.
 
     The probe is a process of its own: what a run's takes before it has a model stays predicted.
@@ -192,34 +208,34 @@ def with_measured(found: Forecast, peak_bytes: float, process_bytes: float, long
     )
 
 
-def _load(config: Config, scene: Scene, rows: int, longest: int, real: int, share: float) -> Load:
-    tokens = rows * longest if pads(config, scene.place) else real
+def _batch_workload(config: Config, scene: Scene, rows: int, longest: int, real: int, share: float) -> BatchWorkload:
+    tokens = rows * longest if computes_padding(config, scene.place) else real
     args, bnb = config.training.training_args, config.model.bitsandbytes
     quantized = ""
     if config.model.quantize and bnb.load_in_4bit:
         quantized = "4bit" if bnb.bnb_4bit_use_double_quant else "4bit-plain"
     elif config.model.quantize and bnb.load_in_8bit:
         quantized = "8bit"
-    return Load(
-        rows, longest, tokens, round(real * share), precision(config, scene.place), bool(args.gradient_checkpointing),
+    return BatchWorkload(
+        rows, longest, tokens, round(real * share), resolve_precision(config, scene.place), bool(args.gradient_checkpointing),
         quantized, bool(config.lora.lora_dropout), args.optim or "adamw_torch", scene.place.cuda, scene.file_bytes,
-        whole_logits=not scene.shape.plain_head or bool(HEADS & set(config.lora.modules_to_save or ())),
+        whole_logits=not scene.shape.plain_head or bool(OUTPUT_HEAD_MODULES & set(config.lora.modules_to_save or ())),
     )  # fmt: skip
 
 
-def _seconds(scene: Scene, adapter: Adapter, load: Load) -> float:
-    kept = working_bytes(scene.shape, adapter, load)
-    return batch_seconds(scene.shape, adapter, load, rates_of(scene), kept)
+def _batch_seconds(scene: Scene, adapter: AdapterSize, load: BatchWorkload) -> float:
+    kept = activation_and_logit_bytes(scene.shape, adapter, load)
+    return batch_seconds(scene.shape, adapter, load, device_rates(scene), kept)
 
 
-def rates_of(scene: Scene) -> Rates:
+def device_rates(scene: Scene) -> DeviceRates:
     """The device's, before any run has corrected them."""
     return gpu_rates(scene.gpu_name) if scene.place.cuda else cpu_rates(scene.threads)
 
 
-def _disk(scene: Scene, adapter: Adapter) -> Disk:
+def _disk_use(scene: Scene, adapter: AdapterSize) -> DiskUse:
     trained = 4.0 * adapter.parameters
     rows = scene.lengths.train + scene.lengths.test
     tokens = rows * float(scene.lengths.tokens.mean() if len(scene.lengths.tokens) else 0)
     # two checkpoints, each with the optimizer's two moments; ids and labels of four bytes
-    return Disk(trained + 500_000, 2 * 3 * trained, 8 * tokens + 40 * rows, scene.download_bytes)
+    return DiskUse(trained + 500_000, 2 * 3 * trained, 8 * tokens + 40 * rows, scene.download_bytes)

@@ -15,22 +15,22 @@ from pathlib import Path
 from toolkit.errors import ToolkitError
 from toolkit.forecast.costs.memory import PROCESS_BYTES, RUNTIME_BYTES
 from toolkit.forecast.costs.step_time import batch_flops
-from toolkit.forecast.forecast import Correction, Forecast, Scene, forecast
-from toolkit.forecast.run_measurements import Taken, is_over, taken
-from toolkit.forecast.scene import Unknown, scene_of_run
-from toolkit.runs.run_dir import RunDir, list_runs, read_config
+from toolkit.forecast.forecast import Correction, Forecast, Scene, forecast_run
+from toolkit.forecast.run_measurements import RunMeasurements, read_run_measurements, run_has_completed
+from toolkit.forecast.scene import NoForecast, scene_of_run
+from toolkit.runs.run_dir import RunDir, list_runs, read_run_config
 from toolkit.system.machine import Machine
 
-RUNS, A_LOOK, NEAREST = 16, 2, 5
-TELLING_BYTES = 200_000_000
-LEAST, MOST = 0.92, 1.4
+MAX_OBSERVED_RUNS, NEW_RUNS_PER_CALL, NEAREST_RUNS = 16, 2, 5
+MIN_COMPARABLE_BYTES = 200_000_000
+MIN_MEMORY_FACTOR, MAX_MEMORY_FACTOR = 0.92, 1.4
 """Of a correction of memory: too much promised costs a run, too little only a setting that is asked for in vain."""
-_LOG = logging.getLogger(__name__)
-_seen: dict[tuple[str, str], Observation | None] = {}
+logger = logging.getLogger(__name__)
+_observed: dict[tuple[str, str], RunObservation | None] = {}
 
 
 @dataclass(frozen=True)
-class Observation:
+class RunObservation:
     """One run. time, memory, rest: measured / predicted, rest of all time between starting and training steps;
     process_bytes: before its model was there; starting: seconds, of which what its size explains is taken off;
     flops: of a batch."""
@@ -45,22 +45,22 @@ class Observation:
     rest: float | None = None
 
 
-def correction(save_dir: Path, now: Forecast, machine: Machine | None) -> Correction:
+def find_correction(save_dir: Path, now: Forecast, machine: Machine | None) -> Correction:
     """What the runs most like the forecast one say; neutral while there is none."""
-    return correction_by(observations(save_dir, machine), now)
+    return median_correction(observe_recent_runs(save_dir, machine), now)
 
 
-def correction_by(known: Sequence[Observation], now: Forecast) -> Correction:
+def median_correction(known: Sequence[RunObservation], now: Forecast) -> Correction:
     """The medians over the runs on the same device whose batches are nearest in size."""
-    found = [one for one in known if one.device == _device(now.scene)]
+    found = [one for one in known if one.device == _device_name(now.scene)]
     alike = [one for one in found if one.precision == now.load.precision] or found
     if not alike:
         return Correction()
     size = batch_flops(now.scene.shape, now.adapter, now.load)
-    nearest = sorted(alike, key=lambda one: abs(math.log(one.flops / size)))[:NEAREST]
+    nearest = sorted(alike, key=lambda one: abs(math.log(one.flops / size)))[:NEAREST_RUNS]
     return Correction(
         time=statistics.median(one.time for one in nearest),
-        memory=min(max(_median([one.memory for one in nearest]) or 1.0, LEAST), MOST),
+        memory=min(max(_median([one.memory for one in nearest]) or 1.0, MIN_MEMORY_FACTOR), MAX_MEMORY_FACTOR),
         process_bytes=_median([one.process_bytes for one in nearest]),
         starting=_median([one.starting for one in nearest]),
         rest=_median([one.rest for one in nearest]) or 1.0,
@@ -73,38 +73,38 @@ def _median(values: Sequence[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def observations(save_dir: Path, machine: Machine | None) -> list[Observation]:
+def observe_recent_runs(save_dir: Path, machine: Machine | None) -> list[RunObservation]:
     """Of the newest runs; those not seen before are looked at a few at a time."""
-    fresh = A_LOOK
-    for run in list_runs(save_dir)[:RUNS]:
+    fresh = NEW_RUNS_PER_CALL
+    for run in list_runs(save_dir)[:MAX_OBSERVED_RUNS]:
         key = (str(save_dir), run.id)
-        if key in _seen or not fresh or not is_over(run):
+        if key in _observed or not fresh or not run_has_completed(run):
             continue
         fresh -= 1
         try:
-            _seen[key] = observe(run, machine)
+            _observed[key] = observe_run(run, machine)
         except (ToolkitError, OSError, ValueError, KeyError) as error:
-            _LOG.info("run %s teaches nothing: %s", run.id, error)
-            _seen[key] = None
-    known = (_seen.get((str(save_dir), run.id)) for run in list_runs(save_dir)[:RUNS])
+            logger.info("run %s teaches nothing: %s", run.id, error)
+            _observed[key] = None
+    known = (_observed.get((str(save_dir), run.id)) for run in list_runs(save_dir)[:MAX_OBSERVED_RUNS])
     return [one for one in known if one is not None]
 
 
-def observe(run: RunDir, machine: Machine | None) -> Observation | None:
+def observe_run(run: RunDir, machine: Machine | None) -> RunObservation | None:
     """One run's figures, or None when it was too short. Raises ToolkitError when its files can't be read."""
-    found = taken(run)
+    found = read_run_measurements(run)
     scene = scene_of_run(run, machine) if found is not None else None
-    if found is None or scene is None or isinstance(scene, Unknown):
+    if found is None or scene is None or isinstance(scene, NoForecast):
         return None
-    return compared(forecast(read_config(run), scene), found)
+    return compare_with_prediction(forecast_run(read_run_config(run), scene), found)
 
 
-def compared(predicted: Forecast, found: Taken) -> Observation:
+def compare_with_prediction(predicted: Forecast, found: RunMeasurements) -> RunObservation:
     """What a run took against what was predicted for it, uncorrected."""
     scene = predicted.scene
     speed = predicted.tokens / max(predicted.steps / _epochs(predicted), 1) / predicted.step_seconds
-    return Observation(
-        device=_device(scene),
+    return RunObservation(
+        device=_device_name(scene),
         precision=found.precision or predicted.load.precision,
         flops=batch_flops(scene.shape, predicted.adapter, predicted.load),
         time=speed / found.tokens_per_second,
@@ -115,17 +115,17 @@ def compared(predicted: Forecast, found: Taken) -> Observation:
     )
 
 
-def _memory_ratio(predicted: Forecast, found: Taken) -> float | None:
+def _memory_ratio(predicted: Forecast, found: RunMeasurements) -> float | None:
     peak = found.gpu_peak_bytes if predicted.scene.place.cuda else found.peak_bytes
     if peak is None:
         return None
     process = (found.process_bytes or PROCESS_BYTES) + RUNTIME_BYTES
     beyond = predicted.memory.peak - predicted.memory.process
     # a run that needs little beside its process says nothing about a larger one
-    return (peak - process) / beyond if beyond > TELLING_BYTES else None
+    return (peak - process) / beyond if beyond > MIN_COMPARABLE_BYTES else None
 
 
-def _rest_ratio(predicted: Forecast, found: Taken) -> float | None:
+def _rest_ratio(predicted: Forecast, found: RunMeasurements) -> float | None:
     if found.evaluation is None or found.ending is None:
         return None
     times = predicted.times
@@ -136,5 +136,5 @@ def _epochs(predicted: Forecast) -> int:
     return predicted.config.training.training_args.num_train_epochs or 1
 
 
-def _device(scene: Scene) -> str:
+def _device_name(scene: Scene) -> str:
     return scene.gpu_name or f"cpu x{scene.threads}"

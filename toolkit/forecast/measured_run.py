@@ -17,20 +17,20 @@ from toolkit.data.table import Table
 from toolkit.errors import RunError, ToolkitError
 from toolkit.runs.end_reasons import explain_exception
 from toolkit.runs.run_dir import RunDir, save_dir_of
-from toolkit.runs.run_sources import link_or_copy
+from toolkit.runs.run_sources import link_or_copy_file
 from toolkit.runs.worker_process import worker_environment
 from toolkit.settings.yaml_file import dump_config, with_absolute_paths
 from toolkit.system.durable import durable_write, remove_tree
-from toolkit.system.ids import new_id
-from toolkit.system.spawn import detached
+from toolkit.system.ids import make_timed_id
+from toolkit.system.spawn import start_detached_process
 
-WORKER = "toolkit.worker.measure"
-RESULT = "measured.json"
-PATIENCE_S = 600.0
+MEASURE_WORKER = "toolkit.worker.measure"
+MEASURE_RESULT_FILE = "measured.json"
+MEASURE_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredStep:
     """Of the largest batch: the most memory that was used, what of it the process took before it had a model, and the
     seconds of a step."""
 
@@ -40,7 +40,7 @@ class Measured:
 
 
 @dataclass
-class Measuring:
+class RunningMeasurement:
     """A probe that is going. `key` is the caller's: what it measures."""
 
     key: str
@@ -52,10 +52,10 @@ class Measuring:
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def result(self) -> Measured | None:
+    def result(self) -> MeasuredStep | None:
         """What was measured; None while it goes on. Raises ToolkitError with the reason when it failed."""
         if self.process.poll() is None:
-            if self.seconds < PATIENCE_S:
+            if self.seconds < MEASURE_TIMEOUT_S:
                 return None
             self.end()
             raise RunError("Measuring took more than 10 minutes.", "Try it with a smaller batch or shorter examples.")
@@ -72,8 +72,8 @@ class Measuring:
         if self.folder.path.exists():
             remove_tree(self.folder.path)
 
-    def _read(self, returncode: int) -> Measured:
-        file = self.folder.path / RESULT
+    def _read(self, returncode: int) -> MeasuredStep:
+        file = self.folder.path / MEASURE_RESULT_FILE
         if not file.exists():
             if returncode == -9:
                 raise RunError("The measurement was ended by the system: it ran out of memory.", "It does not fit.")
@@ -83,22 +83,24 @@ class Measuring:
         if "error" in body:
             why = explain_exception(body["error"], body["message"])
             raise ToolkitError(why.message, why.hint)
-        return Measured(int(body["peak_bytes"]), int(body["process_bytes"]), float(body["step_seconds"]))
+        return MeasuredStep(int(body["peak_bytes"]), int(body["process_bytes"]), float(body["step_seconds"]))
 
 
-def start_measuring(key: str, config: Config, table: Table) -> Measuring:
+def start_measuring(key: str, config: Config, table: Table) -> RunningMeasurement:
     """Begin in a process of its own, at low priority beside a run. Raises RunError when it can't be started."""
     save_dir = save_dir_of(config)
-    run = RunDir(save_dir / "probes" / new_id(time.time()))
+    run = RunDir(save_dir / "probes" / make_timed_id(time.time()))
     try:
         for left in run.path.parent.glob("*"):
-            if time.time() - left.stat().st_mtime > PATIENCE_S:
+            if time.time() - left.stat().st_mtime > MEASURE_TIMEOUT_S:
                 remove_tree(left)
         run.data_dir.mkdir(parents=True)
-        link_or_copy(table.path, run.source_path)
+        link_or_copy_file(table.path, run.source_path)
         durable_write(run.config_path, dump_config(with_absolute_paths(config)))
         with run.log_path.open("ab") as log:
-            process = detached([sys.executable, "-m", WORKER, run.id], worker_environment(run, config, 1), log)
+            process = start_detached_process(
+                [sys.executable, "-m", MEASURE_WORKER, run.id], worker_environment(run, config, 1), log
+            )
     except OSError as error:
         raise RunError(f"The measurement can't be started: {error}.", "Free some space, or change save_dir.") from error
-    return Measuring(key, run, process)
+    return RunningMeasurement(key, run, process)

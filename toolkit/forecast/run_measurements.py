@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from toolkit.runs.events import Event, is_number, read_events
+from toolkit.runs.events import Event, is_finite_number, read_events
 from toolkit.runs.run_dir import RunDir
 
-TAIL_BYTES, HEAD_BYTES = 65_536, 16_384
-FEWEST_LOGS = 4
-OVER = ("finished", "stopped")
-_TRAINS = ("answering pinned prompts", "training")
+EVENTS_TAIL_BYTES, EVENTS_HEAD_BYTES = 65_536, 16_384
+MIN_LOG_EVENTS = 4
+COMPLETED_KINDS = ("finished", "stopped")
+_TRAINING_PHASES = ("answering pinned prompts", "training")
 
 
 @dataclass(frozen=True)
-class Taken:
+class RunMeasurements:
     """tokens_per_second: of training steps, without the first. evaluation: seconds of one, film strip included.
 
     ending: from the last evaluation to the end. None is what the run's events don't say.
@@ -38,77 +38,79 @@ class Taken:
     ending: float | None = None
 
 
-def taken(run: RunDir) -> Taken | None:
+def read_run_measurements(run: RunDir) -> RunMeasurements | None:
     """The figures of a run that is over, or None when it was too short to say anything."""
-    head, tail = ends(run.events_path)
-    logs = [event for event in tail if event["kind"] == "log" and is_number(event.get("tokens_per_second"))]
+    head, tail = read_first_and_last_events(run.events_path)
+    logs = [event for event in tail if event["kind"] == "log" and is_finite_number(event.get("tokens_per_second"))]
     plan = next((event for event in head if event["kind"] == "plan"), None)
-    if plan is None or len(logs) < FEWEST_LOGS:
+    if plan is None or len(logs) < MIN_LOG_EVENTS:
         return None
-    return Taken(
+    return RunMeasurements(
         precision=str(plan.get("precision", "")),
-        tokens_per_second=_speed(logs),
+        tokens_per_second=_tokens_per_second(logs),
         process_bytes=_number(plan.get("process_bytes")),
-        peak_bytes=_most(logs, "peak_bytes"),
-        gpu_peak_bytes=_most(logs, "gpu_peak_bytes"),
-        starting=_starting(head),
-        evaluation=_evaluation(tail),
-        ending=_ending(tail),
+        peak_bytes=_max_value(logs, "peak_bytes"),
+        gpu_peak_bytes=_max_value(logs, "gpu_peak_bytes"),
+        starting=_startup_seconds(head),
+        evaluation=_mean_evaluation_seconds(tail),
+        ending=_final_phase_seconds(tail),
     )
 
 
-def is_over(run: RunDir) -> bool:
+def run_has_completed(run: RunDir) -> bool:
     """Whether the run came to an end that was wanted."""
-    _, tail = ends(run.events_path)
-    return bool(tail) and tail[-1]["kind"] in OVER
+    _, tail = read_first_and_last_events(run.events_path)
+    return bool(tail) and tail[-1]["kind"] in COMPLETED_KINDS
 
 
-def ends(path: Path) -> tuple[list[Event], list[Event]]:
+def read_first_and_last_events(path: Path) -> tuple[list[Event], list[Event]]:
     """(the first events, the last ones); the same for a short file."""
     if not path.exists():
         return [], []
     size = path.stat().st_size
-    tail, _ = read_events(path, max(0, size - TAIL_BYTES))
-    if size <= TAIL_BYTES:
+    tail, _ = read_events(path, max(0, size - EVENTS_TAIL_BYTES))
+    if size <= EVENTS_TAIL_BYTES:
         return tail, tail
     with path.open("rb") as file:
-        lines = file.read(HEAD_BYTES).split(b"\n")[:-1]
+        lines = file.read(EVENTS_HEAD_BYTES).split(b"\n")[:-1]
     return [json.loads(line) for line in lines if line], tail
 
 
-def _speed(logs: Sequence[Event]) -> float:
+def _tokens_per_second(logs: Sequence[Event]) -> float:
     """Tokens of all logged steps but the first over their seconds."""
-    counted = [(float(log["tokens"]), float(log["tokens_per_second"])) for log in logs if is_number(log.get("tokens"))]
+    counted = [
+        (float(log["tokens"]), float(log["tokens_per_second"])) for log in logs if is_finite_number(log.get("tokens"))
+    ]
     steps = [(now - before, speed) for (before, _), (now, speed) in pairwise(counted) if now > before and speed > 0]
     if not steps:
         return statistics.harmonic_mean([max(float(log["tokens_per_second"]), 1e-3) for log in logs[1:]])
     return sum(tokens for tokens, _ in steps) / sum(tokens / speed for tokens, speed in steps)
 
 
-def _starting(head: Sequence[Event]) -> float | None:
+def _startup_seconds(head: Sequence[Event]) -> float | None:
     began = next((event for event in head if event["kind"] == "started"), None)
-    first = next((event for event in head if event.get("phase") in _TRAINS), None)
+    first = next((event for event in head if event.get("phase") in _TRAINING_PHASES), None)
     if began is None or first is None or first["attempt"] != began["attempt"] or began["attempt"] != 1:
         return None
     return float(first["t"]) - float(began["t"])
 
 
-def _evaluation(tail: Sequence[Event]) -> float | None:
+def _mean_evaluation_seconds(tail: Sequence[Event]) -> float | None:
     phases = [event for event in tail if event["kind"] == "phase"]
     each = [float(after["t"]) - float(now["t"]) for now, after in pairwise(phases) if now["phase"] == "evaluating"]
     return statistics.fmean(each) if each else None
 
 
-def _ending(tail: Sequence[Event]) -> float | None:
+def _final_phase_seconds(tail: Sequence[Event]) -> float | None:
     saving = next((event for event in tail if event.get("phase") == "saving"), None)
     if saving is None or tail[-1]["kind"] != "finished":
         return None
     return float(tail[-1]["t"]) - float(saving["t"])
 
 
-def _most(logs: Sequence[Event], name: str) -> float | None:
-    return max((float(log[name]) for log in logs if is_number(log.get(name))), default=None)
+def _max_value(logs: Sequence[Event], name: str) -> float | None:
+    return max((float(log[name]) for log in logs if is_finite_number(log.get(name))), default=None)
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and is_number(value) else None
+    return float(value) if isinstance(value, int | float) and is_finite_number(value) else None

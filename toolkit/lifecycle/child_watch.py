@@ -11,20 +11,20 @@ import time
 from dataclasses import dataclass
 
 from toolkit.runs.run_dir import RunDir
-from toolkit.services.fork_client import Forked
-from toolkit.system.oom_kills import oom_kills
+from toolkit.services.fork_client import ForkedProcess
+from toolkit.system.oom_kills import count_oom_kills
 
-OOM_SECONDS = 5.0
+OOM_COUNT_SECONDS = 5.0
 """A large process needs some seconds to die; what the kernel ended earlier than that was another one."""
 
 
 @dataclass
-class Started:
+class ChildWorker:
     """slot: our copy of the slot's descriptor, until the worker's own lock is held. oom: the last two looks at the
     kernel's count of processes ended for memory, each with its time."""
 
     run: RunDir
-    process: subprocess.Popen[bytes] | Forked
+    process: subprocess.Popen[bytes] | ForkedProcess
     slot: int | None
     oom: tuple[tuple[float, int | None], ...] = ()
 
@@ -33,11 +33,11 @@ class Started:
             os.close(self.slot)
             self.slot = None
 
-    def look_at_memory(self) -> None:
+    def record_oom_kills(self) -> None:
         """Call it at every look at a living worker."""
         now = time.monotonic()
-        if not self.oom or now - self.oom[-1][0] >= OOM_SECONDS:
-            self.oom = (*self.oom[-1:], (now, oom_kills()))
+        if not self.oom or now - self.oom[-1][0] >= OOM_COUNT_SECONDS:
+            self.oom = (*self.oom[-1:], (now, count_oom_kills()))
 
     @property
     def oom_before(self) -> int | None:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from toolkit.data.table import load_table
 from toolkit.errors import RunError
-from toolkit.runs.checkpoints import kept, verified
-from toolkit.runs.run_dir import RunDir, create_run, read_config, read_meta
-from toolkit.runs.run_sources import Start
+from toolkit.runs.checkpoints import list_kept_checkpoints, verify_checkpoint
+from toolkit.runs.run_dir import RunDir, create_run, read_run_config, read_run_meta
+from toolkit.runs.run_sources import StartingCheckpoint
 from toolkit.runs.status import RunStatus
 
 
 @dataclass(frozen=True)
-class Kept:
+class StartCheckpoint:
     """A checkpoint that a new run may begin with, as people see it."""
 
     path: Path
@@ -28,22 +28,27 @@ class Kept:
     best: bool
 
 
-def choices(run: RunDir, status: RunStatus) -> list[Kept]:
+def list_start_checkpoints(run: RunDir, status: RunStatus) -> list[StartCheckpoint]:
     """The run's checkpoints, newest first. Whether each is whole is seen when one is used."""
     best = status.best.get("step")
-    return [Kept(path, step, number == 0, step == best) for number, (step, path) in enumerate(kept(run).items())]
+    return [
+        StartCheckpoint(path, step, number == 0, step == best)
+        for number, (step, path) in enumerate(list_kept_checkpoints(run).items())
+    ]
 
 
-def continue_run(run: RunDir, checkpoint: Kept, epochs: int, name: str = "") -> RunDir:
+def continue_run(run: RunDir, checkpoint: StartCheckpoint, epochs: int, name: str = "") -> RunDir:
     """Queue a new run that trains `epochs` epochs from the checkpoint on.
 
     Raises RunError (checkpoint damaged, disk) or DataError (the run's table can't be read).
     """
     if epochs < 1:
         raise RunError(f"{epochs} epochs would train nothing.", "Type 1 or more.")
-    whole = verified(checkpoint.path, run.id)
-    config = read_config(run)
+    whole = verify_checkpoint(checkpoint.path, run.id)
+    config = read_run_config(run)
     config.training.training_args.num_train_epochs = epochs
     config.save_dir = str(run.save_dir)
-    label = name or f"{read_meta(run).get('name') or run.id}, continued from step {whole.step}"
-    return create_run(config, load_table(run.source_path), name=label, start=Start(whole.path, run.id, whole.step))
+    label = name or f"{read_run_meta(run).get('name') or run.id}, continued from step {whole.step}"
+    return create_run(
+        config, load_table(run.source_path), name=label, start=StartingCheckpoint(whole.path, run.id, whole.step)
+    )

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import yaml
 
-from toolkit.runs.events import Event, is_number
+from toolkit.runs.events import Event, is_finite_number
 from toolkit.runs.run_dir import RunDir
 
-OUT_OF_MEMORY = frozenset({"out_of_memory", "out_of_memory_gpu"})
+OUT_OF_MEMORY_REASONS = frozenset({"out_of_memory", "out_of_memory_gpu"})
 
 
-def is_on(run: RunDir) -> bool:
+def is_autopilot_on(run: RunDir) -> bool:
     """Whether the run may go on by itself; settings that can't be read do not keep it from that."""
     try:
         found = yaml.safe_load(run.config_path.read_text(encoding="utf-8"))
@@ -26,28 +26,28 @@ def is_on(run: RunDir) -> bool:
     return not isinstance(found, dict) or found.get("autopilot") is not False
 
 
-def micro_batch(events: Sequence[Event]) -> int | None:
+def find_micro_batch_limit(events: Sequence[Event]) -> int | None:
     """Rows that an attempt may compute at once; None while the memory was enough for a whole batch."""
-    found = [int(event["micro_batch"]) for event in events if _shrank(event)]
+    found = [int(event["micro_batch"]) for event in events if _shrinks_micro_batch(event)]
     return min(found, default=None)
 
 
-def smaller(events: Sequence[Event], attempt: int) -> int | None:
+def halve_micro_batch(events: Sequence[Event], attempt: int) -> int | None:
     """Half of what this attempt computed at once, rounded up; None when it did not get so far, or it was one row."""
     plans = [event for event in events if event["kind"] == "plan" and event["attempt"] == attempt]
     now = plans[-1].get("micro_batch") if plans else None
     return (now + 1) // 2 if isinstance(now, int) and now > 1 else None
 
 
-def last_change(events: Sequence[Event]) -> int:
+def last_shrunk_attempt(events: Sequence[Event]) -> int:
     """The last attempt after which the parts became smaller; 0 when none did."""
-    return max((int(event["attempt"]) for event in events if _shrank(event)), default=0)
+    return max((int(event["attempt"]) for event in events if _shrinks_micro_batch(event)), default=0)
 
 
-def words(rows: int) -> str:
+def describe_micro_batch(rows: int) -> str:
     """What happens next, as a sentence."""
     return f"The run goes on with {rows} {'row' if rows == 1 else 'rows'} at a time: slower, and the same experiment."
 
 
-def _shrank(event: Event) -> bool:
-    return event["kind"] == "interrupted" and is_number(event.get("micro_batch"))
+def _shrinks_micro_batch(event: Event) -> bool:
+    return event["kind"] == "interrupted" and is_finite_number(event.get("micro_batch"))

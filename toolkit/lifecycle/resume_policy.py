@@ -16,20 +16,20 @@ from typing import Any
 from toolkit.errors import RunError
 from toolkit.lifecycle import memory_autopilot
 from toolkit.runs.end_reasons import Explanation
-from toolkit.runs.events import Event, EventWriter, is_number
-from toolkit.runs.run_dir import RunDir, is_living, is_starting
-from toolkit.runs.status import RunStatus, read_status
+from toolkit.runs.events import Event, EventWriter, is_finite_number
+from toolkit.runs.run_dir import RunDir, is_run_alive, is_run_starting
+from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.system.durable import fsync_dir
-from toolkit.system.locks import locked
+from toolkit.system.locks import hold_lock
 
-GOES_ON = frozenset(
+RETRYABLE_REASONS = frozenset(
     {"killed", "interrupted", "native_crash", "process_died", "out_of_memory", "out_of_memory_gpu", "disk_full"}
 )
 """Reasons after which another attempt can go better, although nothing was changed."""
-TRIES = 2
-STUCK = 10
-LEAVING_SECONDS = 10.0
-_REACHED = ("progress", "log", "saved")
+MAX_ATTEMPTS_WITHOUT_CHECKPOINT = 2
+MAX_ATTEMPTS_WITHOUT_PROGRESS = 10
+WORKER_EXIT_SECONDS = 10.0
+_STEP_EVENTS = ("progress", "log", "saved")
 
 
 def close_attempt(
@@ -40,66 +40,74 @@ def close_attempt(
     before: all events of the run up to now. alone: it may go on by itself. more: further fields of the event.
     """
     said = {name: value for name, value in vars(why).items() if value is not False}
-    if why.reason not in GOES_ON:
+    if why.reason not in RETRYABLE_REASONS:
         return writer.append("failed", **said, **more)
     if not alone:
         kept = "The autopilot is off: Resume goes on from the last checkpoint."
         return writer.append("failed", **{**said, "hint": f"{why.hint} {kept}"}, **more)
-    rows = memory_autopilot.smaller(before, writer.attempt) if why.reason in memory_autopilot.OUT_OF_MEMORY else None
+    rows = (
+        memory_autopilot.halve_micro_batch(before, writer.attempt)
+        if why.reason in memory_autopilot.OUT_OF_MEMORY_REASONS
+        else None
+    )
     if rows is not None:
-        smaller = {"message": f"{why.message} {memory_autopilot.words(rows)}", "hint": "", "micro_batch": rows}
+        smaller = {
+            "message": f"{why.message} {memory_autopilot.describe_micro_batch(rows)}",
+            "hint": "",
+            "micro_batch": rows,
+        }
         return writer.append("interrupted", **{**said, **smaller}, **more)
-    found = _in_vain(before, writer.attempt, why)
+    found = _explain_no_retry(before, writer.attempt, why)
     if not found:
         return writer.append("interrupted", **said, **more)
     hint = f"{why.hint.removesuffix('.')}. What was learned before is kept: Resume goes on from there."
     return writer.append("failed", reason=why.reason, message=f"{why.message} {found}", hint=hint, **more)
 
 
-def _in_vain(before: Sequence[Event], attempt: int, why: Explanation) -> str:
+def _explain_no_retry(before: Sequence[Event], attempt: int, why: Explanation) -> str:
     """Why another attempt would be in vain, as a sentence; "" when it may go better."""
-    if fruitless(before, attempt, outside=why.outside) >= TRIES:
-        number = _ordinal(len(barren(before, attempt)))
+    if count_attempts_without_checkpoint(before, attempt, outside=why.outside) >= MAX_ATTEMPTS_WITHOUT_CHECKPOINT:
+        number = _ordinal(len(list_attempts_without_checkpoint(before, attempt)))
         return f"It was the {number} attempt in a row that ended before a new checkpoint."
-    if stuck(before, attempt) >= STUCK:
-        return f"It was the {_ordinal(STUCK)} attempt in a row that came no further than the run had been before."
+    if count_attempts_without_progress(before, attempt) >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
+        return f"It was the {_ordinal(MAX_ATTEMPTS_WITHOUT_PROGRESS)} attempt in a row that came no further than the run had been before."
     return ""
 
 
-def barren(events: Sequence[Event], attempt: int) -> list[int]:
+def list_attempts_without_checkpoint(events: Sequence[Event], attempt: int) -> list[int]:
     """The attempts in a row that saved nothing, `attempt` the first of them and the older ones behind it."""
     saved = {event["attempt"] for event in events if event["kind"] == "saved"}
-    return list(itertools.takewhile(lambda one: one not in saved, range(attempt, _since(events), -1)))
+    return list(itertools.takewhile(lambda one: one not in saved, range(attempt, _last_reset_attempt(events), -1)))
 
 
-def stuck(events: Sequence[Event], attempt: int) -> int:
+def count_attempts_without_progress(events: Sequence[Event], attempt: int) -> int:
     """How many attempts in a row, `attempt` the last of them, came to no step that the run had not reached before."""
     furthest = 0
     in_a_row = 0
-    for one in range(_since(events) + 1, attempt + 1):
-        steps = (event["step"] for event in events if event["attempt"] == one and event["kind"] in _REACHED)
-        reached = max(filter(is_number, steps), default=0)
+    for one in range(_last_reset_attempt(events) + 1, attempt + 1):
+        steps = (event["step"] for event in events if event["attempt"] == one and event["kind"] in _STEP_EVENTS)
+        reached = max(filter(is_finite_number, steps), default=0)
         in_a_row = 0 if reached > furthest else in_a_row + 1
         furthest = max(furthest, reached)
     return in_a_row
 
 
-def _since(events: Sequence[Event]) -> int:
+def _last_reset_attempt(events: Sequence[Event]) -> int:
     """Counting begins behind this attempt: somebody's Resume begins anew, and so does what the autopilot changed."""
     asked = max((event["attempt"] for event in events if event["kind"] == "requeued"), default=0)
-    return max(asked, memory_autopilot.last_change(events))
+    return max(asked, memory_autopilot.last_shrunk_attempt(events))
 
 
 def ended_from_outside(events: Sequence[Event], attempt: int) -> bool:
     """Whether somebody else ended this attempt, and the run is to go on."""
-    return any(_from_outside(event) for event in events if event["attempt"] == attempt)
+    return any(_was_ended_from_outside(event) for event in events if event["attempt"] == attempt)
 
 
-def _from_outside(event: Event) -> bool:
+def _was_ended_from_outside(event: Event) -> bool:
     return event["kind"] == "interrupted" and event.get("outside") is True
 
 
-def fruitless(events: Sequence[Event], attempt: int, *, outside: bool = False) -> int:
+def count_attempts_without_checkpoint(events: Sequence[Event], attempt: int, *, outside: bool = False) -> int:
     """How many of the barren attempts count against the run. outside: somebody ended `attempt` from outside.
 
     One that was ended from outside before it began to train does not. One that never began counts once the one before
@@ -107,9 +115,9 @@ def fruitless(events: Sequence[Event], attempt: int, *, outside: bool = False) -
     """
     began = {event["attempt"] for event in events if event["kind"] == "started"}
     trained = {event["attempt"] for event in events if event["kind"] == "plan"}
-    killed = {event["attempt"] for event in events if _from_outside(event)}
+    killed = {event["attempt"] for event in events if _was_ended_from_outside(event)}
     excused = ((killed | {attempt}) if outside else killed) - trained
-    counting = (one for one in barren(events, attempt) if one not in excused)
+    counting = (one for one in list_attempts_without_checkpoint(events, attempt) if one not in excused)
     return sum(one in began or one - 1 not in began for one in counting)
 
 
@@ -120,11 +128,11 @@ def can_resume(status: RunStatus) -> bool:
 
 def request_resume(run: RunDir) -> None:
     """Put a run that is over back into the queue, to go on from its last checkpoint. Raises RunError, OSError."""
-    _let_leave(run)
-    with locked(run.lock_path) as free:
-        if not free or is_starting(run):
+    _wait_for_worker_exit(run)
+    with hold_lock(run.lock_path) as free:
+        if not free or is_run_starting(run):
             raise RunError(f"Run {run.id} is still going.", "Stop or pause it first.")
-        status = read_status(run, alone=True)
+        status = read_run_status(run, alone=True)
         if status.state == "finished":
             raise RunError(f"Run {run.id} is finished.", "Continue it for more epochs: that is a new run.")
         run.stop_path.unlink(missing_ok=True)
@@ -134,10 +142,10 @@ def request_resume(run: RunDir) -> None:
                 events.append("requeued", step=status.saved_step)
 
 
-def _let_leave(run: RunDir) -> None:
+def _wait_for_worker_exit(run: RunDir) -> None:
     """A worker that has said its last word is gone in a moment."""
-    deadline = time.monotonic() + LEAVING_SECONDS
-    while time.monotonic() < deadline and is_living(run) and read_status(run).explained:
+    deadline = time.monotonic() + WORKER_EXIT_SECONDS
+    while time.monotonic() < deadline and is_run_alive(run) and read_run_status(run).explained:
         time.sleep(0.05)
 
 

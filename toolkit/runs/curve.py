@@ -7,18 +7,18 @@ from typing import Any, overload
 
 import numpy as np
 
-Point = tuple[int, float]
-Numbers = np.ndarray[Any, np.dtype[Any]]
+CurvePoint = tuple[int, float]
+_Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
-class Curve(Sequence[Point]):
+class Curve(Sequence[CurvePoint]):
     """(step, value) by rising step, held as two arrays. Never changed: what is new makes another one."""
 
-    def __init__(self, steps: Numbers, values: Numbers) -> None:
+    def __init__(self, steps: _Numbers, values: _Numbers) -> None:
         self.steps, self.values = steps, values
 
     @classmethod
-    def of(cls, points: Sequence[Point]) -> Curve:
+    def of(cls, points: Sequence[CurvePoint]) -> Curve:
         """These points as a curve; a curve is itself."""
         if isinstance(points, Curve):
             return points
@@ -34,15 +34,15 @@ class Curve(Sequence[Point]):
         return len(self.steps)
 
     @overload
-    def __getitem__(self, at: int) -> Point: ...
+    def __getitem__(self, at: int) -> CurvePoint: ...
     @overload
     def __getitem__(self, at: slice) -> Curve: ...
-    def __getitem__(self, at: int | slice) -> Point | Curve:
+    def __getitem__(self, at: int | slice) -> CurvePoint | Curve:
         if isinstance(at, slice):
             return Curve(self.steps[at], self.values[at])
         return int(self.steps[at]), float(self.values[at])
 
-    def __iter__(self) -> Iterator[Point]:
+    def __iter__(self) -> Iterator[CurvePoint]:
         return zip(self.steps.tolist(), self.values.tolist(), strict=True)
 
     def __eq__(self, other: object) -> bool:
@@ -52,7 +52,7 @@ class Curve(Sequence[Point]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def with_new(self, new: Curve) -> Curve:
+    def updated_with(self, new: Curve) -> Curve:
         """With these points, which replace those of the same steps: a step that a later attempt replayed."""
         replayed = bool(len(self) and len(new) and new.steps[0] <= self.steps[-1])
         keep = ~np.isin(self.steps, new.steps) if replayed else slice(None)

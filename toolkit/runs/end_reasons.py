@@ -33,7 +33,7 @@ _LESS_MEMORY = (
 )
 _NO_NETWORK = "Check the connection, or give the path of a local folder, or use bundled:demo-model."
 # In this order: the first pattern found in "ExceptionType: text" decides.
-_KNOWN: tuple[tuple[str, str, str, str], ...] = (
+_KNOWN_ERRORS: tuple[tuple[str, str, str, str], ...] = (
     ("out_of_memory_gpu", r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)|"
      r"CUDA error: out of memory|HIP out of memory|CUDNN_STATUS_ALLOC_FAILED",
      "The GPU ran out of memory.", _LESS_MEMORY + " quantize makes the base model about four times smaller."),
@@ -70,18 +70,20 @@ _KNOWN: tuple[tuple[str, str, str, str], ...] = (
     ("missing_package", r"^(ModuleNotFoundError|ImportError)",
      "A package is missing or broken.", "Run pip install -r requirements.txt again."),
 )  # fmt: skip
-_QUOTES_ITSELF = frozenset(
+_QUOTED_REASONS = frozenset(
     {"bad_data", "bad_settings", "permission", "missing_file", "disk_error", "missing_package", "model_not_found",
      "gpu_error"}
 )  # fmt: skip
-_PLAIN_IN_A_LOG = frozenset({"out_of_memory_gpu", "out_of_memory", "disk_full"})
+_REASONS_WITHOUT_TRACEBACK = frozenset({"out_of_memory_gpu", "out_of_memory", "disk_full"})
 """Libraries print these without a traceback; the words of the others may stand in any log."""
 _RANK = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
 _EXCEPTION_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+)(?:: ?(.*))?$")
-_FAULTS = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP})
+_CRASH_SIGNALS = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+)
 """What a program does to itself; every other signal comes from outside."""
-_FATAL = "Fatal Python error: "
-_SAID = {
+_FATAL_PREFIX = "Fatal Python error: "
+_FATAL_ERROR_SIGNALS = {
     "Segmentation fault": signal.SIGSEGV, "Aborted": signal.SIGABRT, "Bus error": signal.SIGBUS,
     "Floating point exception": signal.SIGFPE, "Illegal instruction": signal.SIGILL,
 }  # fmt: skip
@@ -122,17 +124,17 @@ def explain_death(
     log = _RANK.sub("", log_tail)
     number = _signal_of(returncode, log)
     if number == signal.SIGKILL or (number is None and returncode is None and oom_killed):
-        return _killed(oom_killed)
+        return _explain_sigkill(oom_killed)
     exception = _last_exception(log)
     if exception is not None:
         return replace(explain_exception(*exception[:2]), trace=exception[2])
     recognised = _recognise(log)
-    if recognised is not None and recognised.reason in _PLAIN_IN_A_LOG:
+    if recognised is not None and recognised.reason in _REASONS_WITHOUT_TRACEBACK:
         return recognised
     if disk_full and number in (None, signal.SIGBUS):  # the log could not take the words; a mapped file raises SIGBUS
         return replace(explain_exception("OSError", "No space left on device"), trace=_fault_trace(log))
     if number is not None:
-        return _native(number, log) if number in _FAULTS else _ended(number)
+        return _explain_native_crash(number, log) if number in _CRASH_SIGNALS else _explain_outside_signal(number)
     if returncode is None:
         return Explanation("interrupted", "The worker ended without a word while the app was closed.", START_AGAIN)
     return Explanation(
@@ -142,7 +144,7 @@ def explain_death(
     )
 
 
-def _killed(oom_killed: bool | None) -> Explanation:
+def _explain_sigkill(oom_killed: bool | None) -> Explanation:
     if oom_killed:
         return Explanation(
             "out_of_memory",
@@ -157,12 +159,12 @@ def _killed(oom_killed: bool | None) -> Explanation:
     return Explanation("killed", message, START_AGAIN, outside=True)
 
 
-def _ended(number: int) -> Explanation:
+def _explain_outside_signal(number: int) -> Explanation:
     message = f"The worker was ended from outside ({_signal_name(number)})."
     return Explanation("killed", message, START_AGAIN, outside=True)
 
 
-def _native(number: int, log: str) -> Explanation:
+def _explain_native_crash(number: int, log: str) -> Explanation:
     """A crash below Python; faulthandler has written down where Python stood."""
     trace = _fault_trace(log)
     frame = _FRAME.search(trace)
@@ -177,7 +179,7 @@ def _native(number: int, log: str) -> Explanation:
 
 def _fault_trace(log: str) -> str:
     """What faulthandler said last: the error, and the frames of the thread in which it happened."""
-    at = log.rfind(_FATAL)
+    at = log.rfind(_FATAL_PREFIX)
     if at < 0:
         return ""
     lines = log[at:].splitlines()
@@ -189,10 +191,10 @@ def _fault_trace(log: str) -> str:
 
 
 def _recognise(text: str) -> Explanation | None:
-    for reason, pattern, message, hint in _KNOWN:
+    for reason, pattern, message, hint in _KNOWN_ERRORS:
         found = re.search(pattern, text, re.IGNORECASE | re.MULTILINE)
         if found:
-            said = _first_line(text.partition(": ")[2]) if reason in _QUOTES_ITSELF else ""
+            said = _first_line(text.partition(": ")[2]) if reason in _QUOTED_REASONS else ""
             return Explanation(reason, f"{message} ({said})" if said else message, hint)
     return None
 
@@ -219,7 +221,7 @@ def _signal_of(returncode: int | None, log_tail: str) -> int | None:
         # the accelerate launcher exits with 1 and prints what happened to its rank
         ranks = re.findall(r"exitcode\s*:\s*-(\d+)", log_tail)
         return int(ranks[-1]) if ranks else None
-    return next((number for words, number in _SAID.items() if _FATAL + words in log_tail), None)
+    return next((number for words, number in _FATAL_ERROR_SIGNALS.items() if _FATAL_PREFIX + words in log_tail), None)
 
 
 def _signal_name(number: int) -> str:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from toolkit.runs.events import TERMINAL, Event, is_number
+from toolkit.runs.events import TERMINAL_KINDS, Event, is_finite_number
 
-_NOT_ITS_OWN = ("interrupted", "requeued")  # written by others, perhaps much later
+_WRITTEN_BY_OTHERS = ("interrupted", "requeued")  # written by others, perhaps much later
 
 
 @dataclass(frozen=True)
-class Facts:
+class EventFacts:
     """Each field holds the latest word on its matter."""
 
     phase: str = ""
@@ -49,15 +49,15 @@ class Facts:
         return self.attempt + 1 if self.waiting or not self.attempt else self.attempt
 
 
-def advance(facts: Facts, events: Iterable[Event]) -> Facts:
+def update_event_facts(facts: EventFacts, events: Iterable[Event]) -> EventFacts:
     """The facts after some more events."""
     now = SimpleNamespace(**vars(facts))  # one record at the end, not one for each of fifty thousand events
-    for event in _joined(events):
-        vars(now).update(_change(now, event))
-    return Facts(**vars(now))
+    for event in _merge_log_events(events):
+        vars(now).update(_changed_fields(now, event))
+    return EventFacts(**vars(now))
 
 
-def _joined(events: Iterable[Event]) -> Iterator[Event]:
+def _merge_log_events(events: Iterable[Event]) -> Iterator[Event]:
     """Consecutive `log` events of one attempt as one: of each of their fields the latest value counts."""
     held: Event | None = None
     for event in events:
@@ -73,7 +73,7 @@ def _joined(events: Iterable[Event]) -> Iterator[Event]:
         yield held
 
 
-def _change(facts: SimpleNamespace, event: Event) -> dict[str, Any]:
+def _changed_fields(facts: SimpleNamespace, event: Event) -> dict[str, Any]:
     """The fields of Facts that an event changes."""
     kind, new = event["kind"], dict[str, Any]()
     fields = {name: value for name, value in event.items() if name not in ("n", "attempt", "t", "kind", "c")}
@@ -100,14 +100,14 @@ def _change(facts: SimpleNamespace, event: Event) -> dict[str, Any]:
         new["adapter"] = True
     elif kind in ("interrupted", "requeued"):
         new |= {"waiting": True, "end": None, "broke": event if kind == "interrupted" else None}
-    elif kind in TERMINAL:
+    elif kind in TERMINAL_KINDS:
         new["end"] = event
     if kind in ("progress", "log", "resumed", "finished", "stopped"):
         new |= _numbers(fields, "step", "epoch")
-    if kind not in _NOT_ITS_OWN:
+    if kind not in _WRITTEN_BY_OTHERS:
         new["seen"] = event["t"]
     return new
 
 
 def _numbers(fields: Event, *names: str) -> dict[str, Any]:
-    return {name: fields[name] for name in names if is_number(fields.get(name))}
+    return {name: fields[name] for name in names if is_finite_number(fields.get(name))}

@@ -22,14 +22,16 @@ from toolkit.system.durable import fsync_dir
 
 Event = dict[str, Any]
 
-TERMINAL = ("finished", "stopped", "failed")
-DURABLE = frozenset({"started", "saved", "adapter", "scores", "answers", "interrupted", "requeued", *TERMINAL})
+TERMINAL_KINDS = ("finished", "stopped", "failed")
+DURABLE_KINDS = frozenset(
+    {"started", "saved", "adapter", "scores", "answers", "interrupted", "requeued", *TERMINAL_KINDS}
+)
 """Kinds that are on the disk when append() returns; the others at most when the system writes next."""
-LAST_WORDS = frozenset({"failed", "interrupted", "stopped"})
+RESERVED_SPACE_KINDS = frozenset({"failed", "interrupted", "stopped"})
 """Kinds for which `reserve` has put space aside."""
-BALLAST_BYTES = 256 * 1024
-_MARK = b',"c":'
-_NO_SERIES = frozenset({"n", "attempt", "t", "kind", "c", "step"})
+RESERVED_SPACE_BYTES = 256 * 1024
+_CHECKSUM_MARK = b',"c":'
+_NON_SERIES_FIELDS = frozenset({"n", "attempt", "t", "kind", "c", "step"})
 
 
 class EventWriter:
@@ -53,23 +55,23 @@ class EventWriter:
     def append(self, kind: str, **fields: Any) -> Event:
         """Write one event and return it. Field names n, attempt, t, kind and c are taken."""
         event: Event = {"n": self._next, "attempt": self.attempt, "t": round(time.time(), 3), "kind": kind}
-        event.update({name: _plain(value) for name, value in fields.items()})
+        event.update({name: _to_json_value(value) for name, value in fields.items()})
         try:
-            self._write(encode(event))
+            self._write(encode_event(event))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or kind not in LAST_WORDS:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or kind not in RESERVED_SPACE_KINDS:
                 raise
             self._ballast.unlink(missing_ok=True)
-            self._write(encode(event))
+            self._write(encode_event(event))
         self._next += 1
-        if kind in DURABLE:
+        if kind in DURABLE_KINDS:
             os.fsync(self._handle)
         return event
 
-    def reserve(self) -> None:
+    def reserve_space(self) -> None:
         """Put some space aside, so that the last event can be written on a disk that filled up meanwhile."""
         with self._ballast.open("wb") as file:
-            file.write(os.urandom(BALLAST_BYTES))  # nothing that a file system could compress away
+            file.write(os.urandom(RESERVED_SPACE_BYTES))  # nothing that a file system could compress away
             os.fsync(file.fileno())
 
     def close(self) -> None:
@@ -93,10 +95,10 @@ class EventWriter:
             raise
 
 
-def encode(event: Event) -> bytes:
+def encode_event(event: Event) -> bytes:
     """One line, the checksum of what stands before it as its last field."""
     body = json.dumps(event, allow_nan=False, separators=(",", ":")).encode()[:-1]
-    return body + _MARK + str(zlib.crc32(body)).encode() + b"}\n"
+    return body + _CHECKSUM_MARK + str(zlib.crc32(body)).encode() + b"}\n"
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
@@ -112,84 +114,88 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
         return [], 0
     whole = raw.rfind(b"\n") + 1
     lines = raw[: max(0, whole - 1)].split(b"\n")
-    found = _decode_sealed(lines) if all(_seal(line) for line in lines) else map(_decode, lines)
+    found = (
+        _decode_verified_lines(lines) if all(_checksum_matches(line) for line in lines) else map(_decode_line, lines)
+    )
     return [event for event in found if event is not None], offset + whole
 
 
-def _seal(line: bytes) -> bool | None:
+def _checksum_matches(line: bytes) -> bool | None:
     """Whether a line is what its checksum says; None without one."""
-    body, mark, check = line.rpartition(_MARK)
+    body, mark, check = line.rpartition(_CHECKSUM_MARK)
     return zlib.crc32(body) == int(check[:-1]) if mark and check[:-1].isdigit() else None
 
 
-def _decode_sealed(lines: list[bytes]) -> Iterable[Event | None]:
+def _decode_verified_lines(lines: list[bytes]) -> Iterable[Event | None]:
     """Lines as `encode` wrote them, read as one list: half the time of one after the other."""
     try:
-        return map(_checked, json.loads(b"[" + b",".join(lines) + b"]"))
+        return map(_valid_event, json.loads(b"[" + b",".join(lines) + b"]"))
     except (ValueError, RecursionError):  # sealed by somebody else
-        return map(_decode, lines)
+        return map(_decode_line, lines)
 
 
-def _decode(line: bytes) -> Event | None:
-    if _seal(line) is False:
+def _decode_line(line: bytes) -> Event | None:
+    if _checksum_matches(line) is False:
         return None
     try:
-        return _checked(json.loads(line))
+        return _valid_event(json.loads(line))
     except (ValueError, RecursionError):
         return None
 
 
-def _checked(event: Any) -> Event | None:
+def _valid_event(event: Any) -> Event | None:
     if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
         return None
     for name, default in (("n", 0), ("attempt", 1), ("t", 0.0)):
         event.setdefault(name, default)
-        if not is_number(event[name]):
+        if not is_finite_number(event[name]):
             return None
     return event
 
 
-def series(events: Iterable[Event]) -> dict[str, list[tuple[int, float]]]:
+def collect_series(events: Iterable[Event]) -> dict[str, list[tuple[int, float]]]:
     """Every number that `log` and `eval` events carry, as (step, value) by rising step.
 
     A step that a later attempt replayed shows the later value: one curve, while the file keeps both.
     """
-    return {name: list(zip(steps, values, strict=True)) for name, (steps, values) in columns(events).items()}
+    return {
+        name: list(zip(steps, values, strict=True)) for name, (steps, values) in collect_series_columns(events).items()
+    }
 
 
-def columns(events: Iterable[Event]) -> dict[str, tuple[list[int], list[float]]]:
+def collect_series_columns(events: Iterable[Event]) -> dict[str, tuple[list[int], list[float]]]:
     """What `series` gives, as steps and values apart."""
     found: dict[str, tuple[list[int], list[float]]] = {}
     for event in events:
-        if event["kind"] not in ("log", "eval") or not is_number(event.get("step")):
+        if event["kind"] not in ("log", "eval") or not is_finite_number(event.get("step")):
             continue
         step = int(event["step"])
         for name, value in event.items():
-            if name not in _NO_SERIES and is_number(value):
+            if name not in _NON_SERIES_FIELDS and is_finite_number(value):
                 steps, values = found[name] if name in found else found.setdefault(name, ([], []))
                 steps.append(step)
                 values.append(float(value))
-    return {name: _rising(*column) for name, column in found.items()}
+    return {name: _sort_by_step(*column) for name, column in found.items()}
 
 
-def _rising(steps: list[int], values: list[float]) -> tuple[list[int], list[float]]:
+def _sort_by_step(steps: list[int], values: list[float]) -> tuple[list[int], list[float]]:
     if all(map(operator.lt, steps, itertools.islice(steps, 1, None))):
         return steps, values
     latest = dict(sorted(dict(zip(steps, values, strict=True)).items()))
     return list(latest), list(latest.values())
 
 
-def is_number(value: object) -> bool:
+def is_finite_number(value: object) -> bool:
     """A finite number; True is none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     """JSON has no NaN and no infinity: they are kept as words."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {str(name): _plain(inner) for name, inner in value.items()}
+        return {str(name): _to_json_value(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_to_json_value(inner) for inner in value]
     return value

@@ -18,31 +18,35 @@ from toolkit.data.examples.templates import template_problems
 from toolkit.data.table import Table
 from toolkit.errors import Problem
 from toolkit.runs.run_dir import save_dir_of
-from toolkit.settings.model_source import bundled_folder, model_kind
+from toolkit.settings.model_source import bundled_model_folder, model_kind
 from toolkit.system.machine import Machine
 
-NEEDED_BYTES, GOOD_BYTES = 200_000_000, 2_000_000_000
-NEEDED_FILES = 1_000
+NEEDED_DISK_BYTES, COMFORTABLE_DISK_BYTES = 200_000_000, 2_000_000_000
+NEEDED_DISK_FILES = 1_000
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _ARGS = "training.training_args."
 
 
-def preflight(config: Config, table: Table | None, machine: Machine | None) -> list[Problem]:
+def preflight_problems(config: Config, table: Table | None, machine: Machine | None) -> list[Problem]:
     """Every reason, and every warning, why this config will not train as it says on this machine with this data."""
-    found = [*_data(config, table), *_model(config), *_disk(save_dir_of(config))]
+    found = [*_data_problems(config, table), *_model_problems(config), *_disk_problems(save_dir_of(config))]
     if machine is not None:
-        found += [*_precision(config, machine), *_devices(config, machine), *_quantization(config, machine)]
+        found += [
+            *_precision_problems(config, machine),
+            *_device_problems(config, machine),
+            *_quantization_problems(config, machine),
+        ]
     return found
 
 
-def asks_machine(config: Config) -> bool:
+def preflight_needs_machine(config: Config) -> bool:
     """Whether any check of `preflight` depends on the machine for this config."""
     args, model = config.training.training_args, config.model
     on_gpu = (model.device_map or "").startswith("cuda")
     return bool(args.bf16 or args.fp16 or args.tf32 or model.quantize or config.accelerate or on_gpu)
 
 
-def _data(config: Config, table: Table | None) -> list[Problem]:
+def _data_problems(config: Config, table: Table | None) -> list[Problem]:
     data = config.data
     if table is None:
         is_file = data.file_type != "huggingface" and not str(data.path).startswith(BUNDLED)
@@ -62,7 +66,7 @@ def _data(config: Config, table: Table | None) -> list[Problem]:
     return [*found, *size_problems(config, usable)]
 
 
-def _model(config: Config) -> list[Problem]:
+def _model_problems(config: Config) -> list[Problem]:
     path, kind, name = "model.hf_model_ckpt", model_kind(config), config.model.hf_model_ckpt or ""
     if kind == "none":
         return [Problem(path, "No base model is chosen.", "Enter a hub id, a folder, or bundled:demo-model.")]
@@ -71,7 +75,7 @@ def _model(config: Config) -> list[Problem]:
             return []
         hint = "A hub id looks like owner/name; a folder begins with /, ./ or ~."
         return [Problem(path, f"'{name}' is neither a hub id nor a folder.", hint)]
-    folder = bundled_folder(name) if kind == "bundled" else Path(name).expanduser()
+    folder = bundled_model_folder(name) if kind == "bundled" else Path(name).expanduser()
     if folder is None:
         return [Problem(path, f"No bundled model is called '{name}'.", "There is bundled:demo-model.")]
     if folder.is_symlink():
@@ -85,7 +89,7 @@ def _model(config: Config) -> list[Problem]:
     return []
 
 
-def _precision(config: Config, machine: Machine) -> list[Problem]:
+def _precision_problems(config: Config, machine: Machine) -> list[Problem]:
     args, found = config.training.training_args, []
     on_gpu = machine.cuda and config.model.device_map != "cpu"
     if args.bf16 and on_gpu and not machine.bf16_gpu:
@@ -102,7 +106,7 @@ def _precision(config: Config, machine: Machine) -> list[Problem]:
     return found
 
 
-def _devices(config: Config, machine: Machine) -> list[Problem]:
+def _device_problems(config: Config, machine: Machine) -> list[Problem]:
     found: list[Problem] = []
     wanted = config.model.device_map or ""
     if wanted.startswith("cuda"):
@@ -125,7 +129,7 @@ def _devices(config: Config, machine: Machine) -> list[Problem]:
     return found
 
 
-def _quantization(config: Config, machine: Machine) -> list[Problem]:
+def _quantization_problems(config: Config, machine: Machine) -> list[Problem]:
     if not config.model.quantize:
         return []
     if not machine.bitsandbytes:
@@ -143,29 +147,31 @@ def _quantization(config: Config, machine: Machine) -> list[Problem]:
     return found
 
 
-def is_or_can_be_made(folder: Path) -> bool:
+def can_use_folder(folder: Path) -> bool:
     """Whether this is a folder that can be read, or can become one. Raises nothing."""
-    there = _first_that_is(folder)
+    there = _nearest_existing(folder)
     wanted = os.R_OK if there == folder else os.W_OK
     return os.access(there, wanted | os.X_OK) and there.is_dir()
 
 
-def _first_that_is(folder: Path) -> Path:
+def _nearest_existing(folder: Path) -> Path:
     return next(there for there in (folder, *folder.parents) if os.access(there, os.F_OK) or there == there.parent)
 
 
-def _disk(save_dir: Path) -> list[Problem]:
-    there = _first_that_is(save_dir)
+def _disk_problems(save_dir: Path) -> list[Problem]:
+    there = _nearest_existing(save_dir)
     if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
         return [Problem("save_dir", f"Nothing can be written to '{save_dir}'.", "Choose another folder.")]
     room = os.statvfs(there)
-    if room.f_files and room.f_favail < NEEDED_FILES:
+    if room.f_files and room.f_favail < NEEDED_DISK_FILES:
         message = f"The disk of '{save_dir}' takes only {room.f_favail:,} more files, whatever their size."
         return [Problem("save_dir", message, "Delete small files that nobody needs, or choose another disk.")]
     free = shutil.disk_usage(there).free
-    if free >= GOOD_BYTES:
+    if free >= COMFORTABLE_DISK_BYTES:
         return []
     message = f"The disk of '{save_dir}' has {free / 1e6:,.0f} MB left."
-    if free < NEEDED_BYTES:
-        return [Problem("save_dir", message, f"A run needs at least {NEEDED_BYTES / 1e6:.0f} MB: free some space.")]
+    if free < NEEDED_DISK_BYTES:
+        return [
+            Problem("save_dir", message, f"A run needs at least {NEEDED_DISK_BYTES / 1e6:.0f} MB: free some space.")
+        ]
     return [Problem("save_dir", message, "A larger model's adapter may not fit.", "warning")]

@@ -17,21 +17,28 @@ from types import MappingProxyType
 from typing import Any
 
 from toolkit.config import Config
-from toolkit.data.table import described
+from toolkit.data.table import describe_dataset
 from toolkit.errors import RunError
-from toolkit.runs.run_sources import RUN_SCHEMA, SourceTable, Start, link_or_copy, meta_of, take_over
-from toolkit.settings.validation import parse
+from toolkit.runs.run_sources import (
+    RUN_SCHEMA,
+    SourceTable,
+    StartingCheckpoint,
+    build_run_meta,
+    link_or_copy_checkpoint,
+    link_or_copy_file,
+)
+from toolkit.settings.validation import parse_draft
 from toolkit.settings.yaml_file import dump_config, load_draft, with_absolute_paths
 from toolkit.system.durable import durable_write, fsync_dir, remove_tree
-from toolkit.system.ids import RUN_ID, new_id
-from toolkit.system.locks import Holder, end_processes, is_held, locked, read_holder
+from toolkit.system.ids import ID_PATTERN, make_timed_id
+from toolkit.system.locks import LockHolder, end_holder_processes, hold_lock, is_lock_held, read_lock_holder
 
-MAX_NAME = 200
-PAUSE = "pause"
+MAX_RUN_NAME_LENGTH = 200
+PAUSE_REQUEST = "pause"
 """What the file `stop` holds when the run is meant to go on later."""
 
 
-class _Inside:
+class _RunPath:
     """A path under the run's own."""
 
     def __init__(self, name: str) -> None:
@@ -47,24 +54,24 @@ class RunDir:
 
     path: Path
 
-    config_path = _Inside("config.yml")
-    meta_path = _Inside("run.json")
-    events_path = _Inside("events.jsonl")
-    lock_path = _Inside("worker.lock")
-    claim_path = _Inside("claim")
-    stop_path = _Inside("stop")
-    log_path = _Inside("worker.log")
-    data_dir = _Inside("data")
-    source_path = _Inside("data/source.parquet")
-    checkpoints_dir = _Inside("checkpoints")
-    adapter_dir = _Inside("adapter")
-    evaluation_dir = _Inside("evaluation")
-    film_path = _Inside("film.jsonl")
-    exports_dir = _Inside("exports")
-    start_dir = _Inside("start")
+    config_path = _RunPath("config.yml")
+    meta_path = _RunPath("run.json")
+    events_path = _RunPath("events.jsonl")
+    lock_path = _RunPath("worker.lock")
+    claim_path = _RunPath("claim")
+    stop_path = _RunPath("stop")
+    log_path = _RunPath("worker.log")
+    data_dir = _RunPath("data")
+    source_path = _RunPath("data/source.parquet")
+    checkpoints_dir = _RunPath("checkpoints")
+    adapter_dir = _RunPath("adapter")
+    evaluation_dir = _RunPath("evaluation")
+    film_path = _RunPath("film.jsonl")
+    exports_dir = _RunPath("exports")
+    start_dir = _RunPath("start")
     """The weights that a run begins with, when it continues another one; a checkpoint by the commit protocol."""
-    accelerate_path = _Inside("accelerate.yml")
-    slot_path = _Inside("../slot.lock")
+    accelerate_path = _RunPath("accelerate.yml")
+    slot_path = _RunPath("../slot.lock")
     """Held by the processes of the one run that is going in this save_dir."""
 
     @property
@@ -92,7 +99,7 @@ def create_run(
     name: str = "",
     study: str = "",
     settings: dict[str, Any] | None = None,
-    start: Start | None = None,
+    start: StartingCheckpoint | None = None,
     chosen: Mapping[str, str] = MappingProxyType({}),
 ) -> RunDir:
     """Queue a run: a directory that is there whole or not at all. Raises RunError when it can't be written.
@@ -107,14 +114,14 @@ def create_run(
         root.mkdir(parents=True, exist_ok=True)
         while True:
             now = time.time()
-            run = RunDir(root / new_id(now))
+            run = RunDir(root / make_timed_id(now))
             staging = root / f".new-{run.id}"
-            meta = meta_of(
+            meta = build_run_meta(
                 run.id,
                 now,
-                described(table),
-                name.strip()[:MAX_NAME],
-                study.strip()[:MAX_NAME],
+                describe_dataset(table),
+                name.strip()[:MAX_RUN_NAME_LENGTH],
+                study.strip()[:MAX_RUN_NAME_LENGTH],
                 settings,
                 start,
                 chosen,
@@ -136,13 +143,13 @@ def create_run(
 
 
 def _stage(
-    folder: Path, config: Config, table: SourceTable | None, start: Start | None, meta: dict[str, Any]
+    folder: Path, config: Config, table: SourceTable | None, start: StartingCheckpoint | None, meta: dict[str, Any]
 ) -> None:  # fmt: skip
     (folder / "data").mkdir(parents=True)
     if table is not None:
-        link_or_copy(table.path, folder / "data" / "source.parquet")
+        link_or_copy_file(table.path, folder / "data" / "source.parquet")
     if start is not None:
-        take_over(start.path, folder / "start")
+        link_or_copy_checkpoint(start.path, folder / "start")
     durable_write(folder / "config.yml", dump_config(config))
     durable_write(folder / "run.json", json.dumps(meta, indent=1, ensure_ascii=False))
     fsync_dir(folder)
@@ -153,7 +160,7 @@ def list_runs(save_dir: Path) -> list[RunDir]:
     root = save_dir.absolute() / "runs"
     try:
         with os.scandir(root) as entries:
-            names = [e.name for e in entries if RUN_ID.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+            names = [e.name for e in entries if ID_PATTERN.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
     return [RunDir(root / name) for name in sorted(names, reverse=True)]
@@ -162,14 +169,14 @@ def list_runs(save_dir: Path) -> list[RunDir]:
 def open_run(save_dir: Path, run_id: str) -> RunDir:
     """The run of that id; raises RunError when there is none."""
     run = RunDir(save_dir.absolute() / "runs" / run_id)
-    if not RUN_ID.fullmatch(run_id) or run.path.is_symlink() or not run.path.is_dir():
+    if not ID_PATTERN.fullmatch(run_id) or run.path.is_symlink() or not run.path.is_dir():
         raise RunError(
             f"There is no run '{run_id[:80]}' in {save_dir}.", "See the list of runs: python -m toolkit list"
         )
     return run
 
 
-def read_meta(run: RunDir) -> dict[str, Any]:
+def read_run_meta(run: RunDir) -> dict[str, Any]:
     """run.json: id, name, created (Unix seconds), study, settings, dataset. Raises RunError."""
     try:
         meta: dict[str, Any] = json.loads(run.meta_path.read_bytes())
@@ -183,44 +190,44 @@ def read_meta(run: RunDir) -> dict[str, Any]:
     return meta
 
 
-def read_config(run: RunDir) -> Config:
+def read_run_config(run: RunDir) -> Config:
     """The run's settings. Raises RunError (no file) or ConfigError (settings that can't be used)."""
     try:
         text = run.config_path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"The settings of run {run.id} can't be read: {error}.", "Delete the run.") from error
-    return parse(load_draft(text))
+    return parse_draft(load_draft(text))
 
 
-def request_stop(run: RunDir, *, pause: bool = False) -> None:
+def request_run_stop(run: RunDir, *, pause: bool = False) -> None:
     """Ask politely: the worker finishes its step, keeps checkpoint and adapter; a queued run is cancelled.
 
     pause: say so in the end, for a run that is meant to go on. Raises RunError.
     """
     path = open_run(run.save_dir, run.id).stop_path
-    path.write_text(PAUSE) if pause and not path.exists() else path.touch()
+    path.write_text(PAUSE_REQUEST) if pause and not path.exists() else path.touch()
 
 
-def living_holder(run: RunDir) -> Holder | None:
+def find_run_holder(run: RunDir) -> LockHolder | None:
     """The process that holds the run's lock, or the one that is about to; None when nothing of the run lives."""
-    if is_held(run.lock_path):
-        return read_holder(run.lock_path)
-    return read_holder(run.slot_path) if is_starting(run) else None
+    if is_lock_held(run.lock_path):
+        return read_lock_holder(run.lock_path)
+    return read_lock_holder(run.slot_path) if is_run_starting(run) else None
 
 
-def is_starting(run: RunDir) -> bool:
+def is_run_starting(run: RunDir) -> bool:
     """Whether a supervisor has just taken the slot for this run, or its process has it and no lock of its own yet."""
-    if not is_held(run.slot_path):
+    if not is_lock_held(run.slot_path):
         return False
-    holder = read_holder(run.slot_path)
+    holder = read_lock_holder(run.slot_path)
     if holder is None or holder.run != run.id:
         return holder is None  # caught between the lock and its body
     return holder.pid == 0 or holder.alive()  # an orphaned child may hold the slot a while longer
 
 
-def is_living(run: RunDir) -> bool:
+def is_run_alive(run: RunDir) -> bool:
     """Whether any process works on the run."""
-    return is_held(run.lock_path) or is_starting(run)
+    return is_lock_held(run.lock_path) or is_run_starting(run)
 
 
 def kill_run(run: RunDir, grace_seconds: float = 5.0) -> bool:
@@ -228,16 +235,16 @@ def kill_run(run: RunDir, grace_seconds: float = 5.0) -> bool:
 
     A queued run is cancelled. Also works for a worker that another app process started.
     """
-    request_stop(run)
-    holder = living_holder(run)
-    return holder is not None and end_processes(holder, grace_seconds)
+    request_run_stop(run)
+    holder = find_run_holder(run)
+    return holder is not None and end_holder_processes(holder, grace_seconds)
 
 
 def delete_run(run: RunDir) -> None:
     """Remove the run's directory. Raises RunError while a process works on it, an evaluation's or an export's too."""
     others = [*run.evaluation_dir.glob("*/lock"), *run.exports_dir.glob("*.lock")]
-    with locked(open_run(run.save_dir, run.id).lock_path) as free:
-        if not free or is_starting(run) or any(map(is_held, others)):
+    with hold_lock(open_run(run.save_dir, run.id).lock_path) as free:
+        if not free or is_run_starting(run) or any(map(is_lock_held, others)):
             raise RunError(f"Run {run.id} is still going.", "Stop it first.")
         try:
             remove_tree(run.path)

@@ -30,7 +30,7 @@ class SourceTable(Protocol):
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingCheckpoint:
     """A committed checkpoint of another run. path: its folder; run: that run's id."""
 
     path: Path
@@ -38,14 +38,14 @@ class Start:
     step: int
 
 
-def meta_of(
+def build_run_meta(
     run_id: str,
     now: float,
     dataset: dict[str, Any],
     name: str,
     study: str,
     settings: dict[str, Any] | None,
-    start: Start | None,
+    start: StartingCheckpoint | None,
     chosen: Mapping[str, str],
 ) -> dict[str, Any]:
     """The content of run.json. chosen: settings that were decided for the user, and why."""
@@ -57,7 +57,7 @@ def meta_of(
     return meta if start is None else {**meta, "start": {"run": start.run, "step": start.step}}
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy_file(source: Path, target: Path) -> None:
     """Give a run a file of its own, without a second copy on the disk where the file system can. Raises OSError."""
     try:
         os.link(source, target)
@@ -65,9 +65,9 @@ def link_or_copy(source: Path, target: Path) -> None:
         durable_copy(source, target)
 
 
-def take_over(checkpoint: Path, target: Path) -> None:
+def link_or_copy_checkpoint(checkpoint: Path, target: Path) -> None:
     """The same for a checkpoint's folder; committed files are never written again. Raises OSError."""
     target.mkdir()
     for path in sorted(checkpoint.iterdir()):
-        link_or_copy(path, target / path.name)
+        link_or_copy_file(path, target / path.name)
     fsync_dir(target)

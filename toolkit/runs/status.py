@@ -12,17 +12,17 @@ from typing import Any, Literal
 
 from toolkit.runs import events as log
 from toolkit.runs import told
-from toolkit.runs.event_facts import Facts, advance
+from toolkit.runs.event_facts import EventFacts, update_event_facts
 from toolkit.runs.events import Event
-from toolkit.runs.run_dir import RunDir, is_living
-from toolkit.system.durable import COMMIT
+from toolkit.runs.run_dir import RunDir, is_run_alive
+from toolkit.system.durable import COMMIT_NAME
 
-State = Literal[
+RunState = Literal[
     "queued", "starting", "running", "stopping", "finished", "paused", "stopped", "cancelled", "failed", "interrupted"
 ]
-LIVING: frozenset[State] = frozenset({"starting", "running", "stopping"})
-OVER: frozenset[State] = frozenset({"finished", "paused", "stopped", "cancelled", "failed", "interrupted"})
-series = log.series
+ACTIVE: frozenset[RunState] = frozenset({"starting", "running", "stopping"})
+ENDED: frozenset[RunState] = frozenset({"finished", "paused", "stopped", "cancelled", "failed", "interrupted"})
+series = log.collect_series
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RunStatus:
     fields of those events. In state "queued" with attempt > 0 the run waits to go on; message then says why it ended.
     """
 
-    state: State
+    state: RunState
     phase: str = ""
     step: int = 0
     total_steps: int = 0
@@ -68,11 +68,11 @@ class RunStatus:
 
     @property
     def living(self) -> bool:
-        return self.state in LIVING
+        return self.state in ACTIVE
 
     @property
     def over(self) -> bool:
-        return self.state in OVER
+        return self.state in ENDED
 
     @property
     def fraction(self) -> float:
@@ -80,26 +80,30 @@ class RunStatus:
         return min(1.0, self.step / self.total_steps) if self.total_steps else 0.0
 
 
-def fold(
+def run_status_from_events(
     events: Iterable[Event], *, lock_held: bool, claimed: bool, stop_requested: bool, now: float | None = None
 ) -> RunStatus:
     """The state of a run. lock_held: a process works on it (or is just being started). now: Unix seconds, to tell
     how long a living run has been going; without it, the time of the last event."""
-    return conclude(
-        advance(Facts(), events), lock_held=lock_held, claimed=claimed, stop_requested=stop_requested, now=now
+    return derive_run_status(
+        update_event_facts(EventFacts(), events),
+        lock_held=lock_held,
+        claimed=claimed,
+        stop_requested=stop_requested,
+        now=now,
     )
 
 
-def conclude(
-    facts: Facts, *, lock_held: bool, claimed: bool, stop_requested: bool, now: float | None = None
+def derive_run_status(
+    facts: EventFacts, *, lock_held: bool, claimed: bool, stop_requested: bool, now: float | None = None
 ) -> RunStatus:
     """The verdict on the facts and on who lives."""
-    state = _state(facts, lock_held, claimed, stop_requested)
-    at = facts.seen if now is None or facts.waiting or state not in LIVING else max(now, facts.seen)
-    message, hint, reason = _words(state, facts)
+    state = _derive_state(facts, lock_held, claimed, stop_requested)
+    at = facts.seen if now is None or facts.waiting or state not in ACTIVE else max(now, facts.seen)
+    message, hint, reason = _message_hint_reason(state, facts)
     return RunStatus(
         state=state,
-        phase=facts.phase if state in LIVING else "",
+        phase=facts.phase if state in ACTIVE else "",
         step=facts.step,
         total_steps=facts.total_steps,
         epoch=facts.epoch,
@@ -128,7 +132,7 @@ def conclude(
     )
 
 
-def _state(facts: Facts, lock_held: bool, claimed: bool, stop_requested: bool) -> State:
+def _derive_state(facts: EventFacts, lock_held: bool, claimed: bool, stop_requested: bool) -> RunState:
     if facts.end is not None:
         if facts.end["kind"] == "failed":
             return "interrupted" if facts.end.get("reason") == "interrupted" else "failed"
@@ -146,7 +150,7 @@ def _state(facts: Facts, lock_held: bool, claimed: bool, stop_requested: bool) -
     return "queued"
 
 
-def _words(state: State, facts: Facts) -> tuple[str, str, str]:
+def _message_hint_reason(state: RunState, facts: EventFacts) -> tuple[str, str, str]:
     last = facts.end if facts.end is not None else facts.broke if facts.waiting and state == "queued" else None
     if last is not None and state != "finished":
         return tuple(str(last.get(name, "")) for name in ("message", "hint", "reason"))  # type: ignore[return-value]
@@ -160,7 +164,7 @@ def _broke_at(end: Event | None) -> int | None:
     return step if isinstance(step, int) else None
 
 
-def _remaining(facts: Facts, at: float) -> float | None:
+def _remaining(facts: EventFacts, at: float) -> float | None:
     if facts.training_began is None or not facts.total_steps:
         return None
     began, first = facts.training_began
@@ -172,22 +176,22 @@ def _remaining(facts: Facts, at: float) -> float | None:
     return max(0.0, per_step * (facts.total_steps - facts.step) - (at - facts.seen))
 
 
-def read_status(run: RunDir, now: float | None = None, *, alone: bool = False) -> RunStatus:
+def read_run_status(run: RunDir, now: float | None = None, *, alone: bool = False) -> RunStatus:
     """The state of a run now. alone: whoever asks holds the run's lock. Raises OSError when it can't be read."""
     # in this order: a worker that starts or ends in between has then left the later sign that overrules the earlier
-    coming = told.facts(run.events_path).next_attempt
+    coming = told.read_event_facts(run.events_path).next_attempt
     claimed = run.claim_of(coming).exists()
     stop_requested = run.stop_path.exists()
-    lock_held = not alone and is_living(run)
-    facts = told.facts(run.events_path)
+    lock_held = not alone and is_run_alive(run)
+    facts = told.read_event_facts(run.events_path)
     claimed = claimed and facts.next_attempt == coming
-    status = conclude(
+    status = derive_run_status(
         facts, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested, now=now or time.time()
     )
-    return replace(status, adapter_ready=facts.adapter or (run.adapter_dir / COMMIT).is_file())
+    return replace(status, adapter_ready=facts.adapter or (run.adapter_dir / COMMIT_NAME).is_file())
 
 
-def looks(run: RunDir) -> tuple[int, ...]:
+def ended_run_fingerprint(run: RunDir) -> tuple[int, ...]:
     """What changes when anything about a run that is over does."""
     try:
         size = run.events_path.stat().st_size

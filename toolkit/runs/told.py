@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit.runs.curve import Curve
-from toolkit.runs.event_facts import Facts, advance
-from toolkit.runs.events import Event, columns, read_events
+from toolkit.runs.event_facts import EventFacts, update_event_facts
+from toolkit.runs.events import Event, collect_series_columns, read_events
 
-REMEMBERED = 1000
+MAX_CACHED_RUNS = 1000
 """Runs whose facts are kept in memory, some kilobytes each."""
-DRAWN = 20
+MAX_CACHED_CURVES = 20
 """Runs whose curves are: 16 bytes for each point of each series."""
 
 
 @dataclass
-class _Log:
+class _CachedLog:
     """offset: bytes read. curves: None where they are not kept."""
 
     offset: int = 0
-    facts: Facts = field(default_factory=Facts)
+    facts: EventFacts = field(default_factory=EventFacts)
     curves: dict[str, Curve] | None = None
 
     def read_on(self, path: Path, size: int) -> None:
@@ -37,52 +37,52 @@ class _Log:
             self.take(new)
 
     def take(self, new: list[Event]) -> None:
-        self.facts = advance(self.facts, new)
+        self.facts = update_event_facts(self.facts, new)
         if self.curves is None:
             return
-        for name, (steps, values) in columns(new).items():
+        for name, (steps, values) in collect_series_columns(new).items():
             found = Curve.from_columns(steps, values)
-            self.curves[name] = self.curves[name].with_new(found) if name in self.curves else found
+            self.curves[name] = self.curves[name].updated_with(found) if name in self.curves else found
 
 
-_Key = tuple[Path, int]
-_logs: OrderedDict[_Key, _Log] = OrderedDict()
-_drawn: OrderedDict[_Key, None] = OrderedDict()
+_LogKey = tuple[Path, int]
+_cached_logs: OrderedDict[_LogKey, _CachedLog] = OrderedDict()
+_cached_curves: OrderedDict[_LogKey, None] = OrderedDict()
 _guard = threading.Lock()
 
 
-def facts(events_path: Path) -> Facts:
+def read_event_facts(events_path: Path) -> EventFacts:
     """What the events of a run say by now. Costs only what is new since anybody's last look."""
     with _guard:
-        found = _look(events_path, curves=False)
-        return found.facts if found else Facts()
+        found = _read_cached_log(events_path, curves=False)
+        return found.facts if found else EventFacts()
 
 
-def curves(events_path: Path) -> dict[str, Curve]:
+def read_run_curves(events_path: Path) -> dict[str, Curve]:
     """Every series of a run as (step, value) by rising step. Costs only what is new since anybody's last look."""
     with _guard:
-        found = _look(events_path, curves=True)
+        found = _read_cached_log(events_path, curves=True)
         return dict(found.curves or {}) if found else {}
 
 
-def _look(path: Path, *, curves: bool) -> _Log | None:
+def _read_cached_log(path: Path, *, curves: bool) -> _CachedLog | None:
     try:
         stat = path.stat()
     except FileNotFoundError:
         return None
     key = (path, stat.st_ino)
-    known = _logs.get(key)
+    known = _cached_logs.get(key)
     if known is None or (curves and known.curves is None):
-        wanted = curves or len(_drawn) < DRAWN  # who looks at a run's state often draws it next
-        known = _logs[key] = _Log(curves={} if wanted else None)
+        wanted = curves or len(_cached_curves) < MAX_CACHED_CURVES  # who looks at a run's state often draws it next
+        known = _cached_logs[key] = _CachedLog(curves={} if wanted else None)
         if wanted:
-            _drawn[key] = None
+            _cached_curves[key] = None
     known.read_on(path, stat.st_size)
-    _logs.move_to_end(key)
+    _cached_logs.move_to_end(key)
     if curves:
-        _drawn.move_to_end(key)
-    if len(_logs) > REMEMBERED:
-        _drawn.pop(_logs.popitem(last=False)[0], None)
-    if len(_drawn) > DRAWN:
-        _logs[_drawn.popitem(last=False)[0]].curves = None
+        _cached_curves.move_to_end(key)
+    if len(_cached_logs) > MAX_CACHED_RUNS:
+        _cached_curves.pop(_cached_logs.popitem(last=False)[0], None)
+    if len(_cached_curves) > MAX_CACHED_CURVES:
+        _cached_logs[_cached_curves.popitem(last=False)[0]].curves = None
     return known

@@ -14,9 +14,9 @@ from toolkit.config import Config
 from toolkit.runs.run_dir import RunDir
 from toolkit.settings.model_source import model_kind
 from toolkit.system.durable import durable_write
-from toolkit.system.locks import Holder, boot_id
-from toolkit.system.machine import Machine, machine
-from toolkit.system.spawn import detached, library_environment
+from toolkit.system.locks import LockHolder, boot_id
+from toolkit.system.machine import Machine, probe_machine
+from toolkit.system.spawn import library_environment, start_detached_process
 
 CPU_PROCESSES = 2
 
@@ -50,11 +50,11 @@ def accelerate_yaml(config: Config, machine: Machine) -> str:
     return yaml.safe_dump(settings, sort_keys=False)
 
 
-Command = Callable[[RunDir, Config], list[str]]
+CommandBuilder = Callable[[RunDir, Config], list[str]]
 """(run, its config) -> argument list of its worker."""
 
 
-WORKER = "toolkit.worker.train"
+TRAINING_MODULE = "toolkit.worker.train"
 
 
 def worker_command(run: RunDir, config: Config) -> list[str]:
@@ -63,10 +63,10 @@ def worker_command(run: RunDir, config: Config) -> list[str]:
     Raises RunError when this machine can't be looked at.
     """
     if not config.accelerate:
-        return [sys.executable, "-m", WORKER, run.id]
-    durable_write(run.accelerate_path, accelerate_yaml(config, machine(run.save_dir)))
+        return [sys.executable, "-m", TRAINING_MODULE, run.id]
+    durable_write(run.accelerate_path, accelerate_yaml(config, probe_machine(run.save_dir)))
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(run.accelerate_path)]
-    return [*launcher, "-m", WORKER, run.id]
+    return [*launcher, "-m", TRAINING_MODULE, run.id]
 
 
 def worker_environment(run: RunDir, config: Config, attempt: int) -> dict[str, str]:
@@ -76,15 +76,15 @@ def worker_environment(run: RunDir, config: Config, attempt: int) -> dict[str, s
     return {**libraries, "FTK_SAVE_DIR": str(run.save_dir), "FTK_ATTEMPT": str(attempt)}
 
 
-def spawn(
+def spawn_training_worker(
     run: RunDir, argv: list[str], environment: dict[str, str], slot: int
-) -> tuple[subprocess.Popen[bytes], Holder]:
+) -> tuple[subprocess.Popen[bytes], LockHolder]:
     """Start the process in a session of its own; it keeps the slot's descriptor, and so the slot, for life.
 
     Returns the process and its description. Raises OSError.
     """
     with run.log_path.open("ab") as log:
-        process = detached(argv, environment, log, pass_fds=(slot,))
+        process = start_detached_process(argv, environment, log, pass_fds=(slot,))
     began = psutil.Process(process.pid).create_time()
     attempt = int(environment["FTK_ATTEMPT"])
-    return process, Holder(process.pid, began, attempt, boot_id(), run.id)
+    return process, LockHolder(process.pid, began, attempt, boot_id(), run.id)

@@ -14,14 +14,10 @@ import httpx
 
 from toolkit.errors import EngineError
 from toolkit.services import service_http
-from toolkit.services.engine_process import ENGINE, EngineInfo, last_words
-from toolkit.services.service_http import CONNECT_SECONDS, session
+from toolkit.services.engine_process import ENGINE_SERVICE, EngineInfo, read_engine_log_tail
+from toolkit.services.service_http import connect_to_service
 
-__all__ = [
-    "CONNECT_SECONDS", "QUICK_SECONDS", "SILENCE_SECONDS", "Delta", "Done", "checked", "session", "stream",
-]  # fmt: skip
-
-QUICK_SECONDS = 30.0
+QUICK_REPLY_SECONDS = 30.0
 SILENCE_SECONDS = 60.0  # the engine sends a sign of life every 10 s
 
 
@@ -60,13 +56,13 @@ class Done:
     notice: str = ""
 
 
-def checked(response: httpx.Response) -> dict[str, Any]:
-    return service_http.checked(ENGINE, response)
+def read_engine_reply(response: httpx.Response) -> dict[str, Any]:
+    return service_http.read_service_reply(ENGINE_SERVICE, response)
 
 
-def stream(info: EngineInfo, path: str, body: dict[str, Any]) -> Iterator[Delta | Done]:
+def stream_engine_answer(info: EngineInfo, path: str, body: dict[str, Any]) -> Iterator[Delta | Done]:
     """One answer; raises EngineError."""
-    for _, event in stream_columns(info, path, body):
+    for _, event in stream_parallel_answers(info, path, body):
         if isinstance(event, EngineError):
             raise event
         yield event
@@ -74,15 +70,15 @@ def stream(info: EngineInfo, path: str, body: dict[str, Any]) -> Iterator[Delta 
             return
 
 
-def stream_columns(
+def stream_parallel_answers(
     info: EngineInfo, path: str, body: dict[str, Any]
 ) -> Iterator[tuple[int, Delta | Done | EngineError]]:
     """The events of one or several answers with their column, until each has ended. Raises EngineError."""
     texts: dict[int, list[str]] = {}
-    with session(info, SILENCE_SECONDS) as http, http.stream("POST", path, json=body) as response:
+    with connect_to_service(info, SILENCE_SECONDS) as http, http.stream("POST", path, json=body) as response:
         if response.status_code >= 400:
             response.read()
-        service_http.refuse_errors(ENGINE, response)
+        service_http.raise_service_error(ENGINE_SERVICE, response)
         for line in response.iter_lines():
             if line == "data: [DONE]":
                 return
@@ -95,29 +91,29 @@ def stream_columns(
                 continue
             if not event["choices"]:
                 continue
-            delta = _delta(event["choices"][0])
+            delta = _parse_delta(event["choices"][0])
             text = texts.setdefault(column, [])
             if delta.text or delta.tokens:
                 text.append(delta.text)
                 yield column, delta
             if event["choices"][0]["finish_reason"]:
-                yield column, _done("".join(text), event)
-    raise EngineError("The engine ended in the middle of the answer.", last_words(info.save_dir))
+                yield column, _parse_done("".join(text), event)
+    raise EngineError("The engine ended in the middle of the answer.", read_engine_log_tail(info.save_dir))
 
 
-def _delta(choice: dict[str, Any]) -> Delta:
+def _parse_delta(choice: dict[str, Any]) -> Delta:
     text = choice["text"] if "text" in choice else choice["delta"].get("content", "")
     figures = (choice.get("logprobs") or {}).get("content") or []
-    return Delta(text, tuple(token(entry) for entry in figures))
+    return Delta(text, tuple(parse_answer_token(entry) for entry in figures))
 
 
-def token(entry: dict[str, Any]) -> Token:
+def parse_answer_token(entry: dict[str, Any]) -> Token:
     """A token as chat completions write it."""
     top = tuple((other["token"], float(other["logprob"])) for other in entry["top_logprobs"])
     return Token(entry["token"], float(entry["logprob"]), top)
 
 
-def _done(text: str, event: dict[str, Any]) -> Done:
+def _parse_done(text: str, event: dict[str, Any]) -> Done:
     usage, timings = event["usage"], event["timings"]
     return Done(
         text=text,

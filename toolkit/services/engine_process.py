@@ -13,11 +13,9 @@ from toolkit.errors import EngineError
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.worker_process import worker_environment
 from toolkit.services import service_process
-from toolkit.services.service_process import Service, ServiceInfo, end, lives
+from toolkit.services.service_process import Service, ServiceInfo
 
-__all__ = ["ENGINE", "EngineInfo", "end", "find", "how_to_ask", "last_words", "lives", "one_at_a_time", "spawn"]
-
-ENGINE = Service(
+ENGINE_SERVICE = Service(
     name="engine",
     module="toolkit.worker.serve",
     title="The engine",
@@ -33,35 +31,37 @@ class EngineInfo(ServiceInfo):
 
     run: str
 
-    service: ClassVar[Service] = ENGINE
+    service: ClassVar[Service] = ENGINE_SERVICE
 
 
-def find(save_dir: Path) -> EngineInfo | None:
+def find_engine(save_dir: Path) -> EngineInfo | None:
     """The living engine of `save_dir`, whoever started it; None when there is none."""
-    return service_process.find(EngineInfo, save_dir)
+    return service_process.find_service(EngineInfo, save_dir)
 
 
-def one_at_a_time(save_dir: Path) -> AbstractContextManager[None]:
+def lock_engine_start(save_dir: Path) -> AbstractContextManager[None]:
     """Two pages that start an engine at once get the same one. Raises EngineError when another start hangs."""
-    return service_process.one_at_a_time(ENGINE, save_dir)
+    return service_process.lock_service_start(ENGINE_SERVICE, save_dir)
 
 
-def spawn(run: RunDir, config: Config, *, port: int | None, idle_minutes: float) -> EngineInfo:
+def spawn_engine(run: RunDir, config: Config, *, port: int | None, idle_minutes: float) -> EngineInfo:
     """Start the engine for the base model of `run`; returns once it has announced itself. Raises EngineError."""
     settings = {
         "FTK_ENGINE_RUN": run.id,
         "FTK_ENGINE_PORT": str(port or 0),
         "FTK_ENGINE_IDLE_MINUTES": str(idle_minutes),
     }
-    return service_process.spawn(EngineInfo, run.save_dir, {**worker_environment(run, config, attempt=1), **settings})
+    return service_process.spawn_service(
+        EngineInfo, run.save_dir, {**worker_environment(run, config, attempt=1), **settings}
+    )
 
 
-def last_words(save_dir: Path) -> str:
+def read_engine_log_tail(save_dir: Path) -> str:
     """The last lines that the engine wrote, or "" when there are none or it ended in order."""
-    return service_process.last_words(ENGINE, save_dir)
+    return service_process.read_service_log_tail(ENGINE_SERVICE, save_dir)
 
 
-def how_to_ask(info: EngineInfo, run_id: str, models: Sequence[str]) -> str:
+def describe_engine_access(info: EngineInfo, run_id: str, models: Sequence[str]) -> str:
     """What a person needs to reach the engine from elsewhere: address, token, models, and two examples to copy."""
     return f"""
 Ready. Any OpenAI client on this machine can ask it:

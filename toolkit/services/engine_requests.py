@@ -11,16 +11,25 @@ from typing import Any
 
 from toolkit.config import InferenceConfig
 from toolkit.errors import EngineError
-from toolkit.services.engine_http import SILENCE_SECONDS, Delta, Done, Token, checked, stream, stream_columns, token
+from toolkit.services.engine_http import (
+    SILENCE_SECONDS,
+    Delta,
+    Done,
+    Token,
+    parse_answer_token,
+    read_engine_reply,
+    stream_engine_answer,
+    stream_parallel_answers,
+)
 from toolkit.services.engine_process import EngineInfo
-from toolkit.services.service_http import session
+from toolkit.services.service_http import connect_to_service
 
-Message = Mapping[str, str]
+EngineMessage = Mapping[str, str]
 """{"role": "system" | "user" | "assistant", "content": text}"""
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredCompletion:
     """loss: the mean of minus the log-probabilities of `tokens`; perplexity: its exponential."""
 
     tokens: tuple[Token, ...]
@@ -31,7 +40,7 @@ class Scored:
 def stream_chat(
     info: EngineInfo,
     model: str,
-    messages: Sequence[Message],
+    messages: Sequence[EngineMessage],
     inference: InferenceConfig,
     seed: int | None = None,
     *,
@@ -41,8 +50,8 @@ def stream_chat(
 
     model: a run id, or "base". prompt_of: the run whose prompt form and template the base is asked in.
     """
-    body = {"messages": [dict(m) for m in messages], **_asked(model, inference, seed, prompt_of)}
-    return stream(info, "/v1/chat/completions", body)
+    body = {"messages": [dict(m) for m in messages], **_request_fields(model, inference, seed, prompt_of)}
+    return stream_engine_answer(info, "/v1/chat/completions", body)
 
 
 def stream_completion(
@@ -55,22 +64,24 @@ def stream_completion(
     prompt_of: str | None = None,
 ) -> Iterator[Delta | Done]:
     """As stream_chat, but `prompt` is sent as it is, without a template."""
-    return stream(info, "/v1/completions", {"prompt": prompt, **_asked(model, inference, seed, prompt_of)})
+    return stream_engine_answer(
+        info, "/v1/completions", {"prompt": prompt, **_request_fields(model, inference, seed, prompt_of)}
+    )
 
 
 @dataclass(frozen=True)
-class Question:
+class EngineQuestion:
     """One of several questions that are answered side by side; the fields are those of stream_chat."""
 
     model: str
-    messages: Sequence[Message]
+    messages: Sequence[EngineMessage]
     inference: InferenceConfig
     seed: int | None
     prompt_of: str | None = None
 
 
-def compare(
-    info: EngineInfo, questions: Sequence[Question], *, top_logprobs: int | None = None
+def stream_comparison(
+    info: EngineInfo, questions: Sequence[EngineQuestion], *, top_logprobs: int | None = None
 ) -> Iterator[tuple[int, Delta | Done | EngineError]]:
     """Answers side by side: (number of the question, event), until each has ended with a Done or an error of its own.
 
@@ -79,13 +90,17 @@ def compare(
     """
     figures = {} if top_logprobs is None else {"logprobs": True, "top_logprobs": top_logprobs}
     asks = [
-        {"messages": [dict(m) for m in q.messages], **_asked(q.model, q.inference, q.seed, q.prompt_of), **figures}
+        {
+            "messages": [dict(m) for m in q.messages],
+            **_request_fields(q.model, q.inference, q.seed, q.prompt_of),
+            **figures,
+        }
         for q in questions
     ]
-    return stream_columns(info, "/v1/compare", {"asks": asks})
+    return stream_parallel_answers(info, "/v1/compare", {"asks": asks})
 
 
-def score(
+def request_score(
     info: EngineInfo,
     model: str,
     prompt: str,
@@ -93,18 +108,20 @@ def score(
     *,
     prompt_of: str | None = None,
     top_logprobs: int = 0,
-    history: Sequence[Message] = (),
-) -> Scored:
+    history: Sequence[EngineMessage] = (),
+) -> ScoredCompletion:
     """What a model gives to an expected answer after a row's prompt, its end included: as training would count it.
 
     history: the turns before the prompt, for a run on conversations.
     """
     body = {"model": model, "prompt": prompt, "completion": completion, "prompt_of": prompt_of,
             "top_logprobs": top_logprobs, "history": [dict(m) for m in history]}  # fmt: skip
-    with session(info, SILENCE_SECONDS) as http:
-        found = checked(http.post("/v1/score", json=body))
-    return Scored(tuple(token(entry) for entry in found["tokens"]), found["loss"], found["perplexity"])
+    with connect_to_service(info, SILENCE_SECONDS) as http:
+        found = read_engine_reply(http.post("/v1/score", json=body))
+    return ScoredCompletion(
+        tuple(parse_answer_token(entry) for entry in found["tokens"]), found["loss"], found["perplexity"]
+    )
 
 
-def _asked(model: str, inference: InferenceConfig, seed: int | None, prompt_of: str | None) -> dict[str, Any]:
+def _request_fields(model: str, inference: InferenceConfig, seed: int | None, prompt_of: str | None) -> dict[str, Any]:
     return {"model": model, "stream": True, "seed": seed, "prompt_of": prompt_of, **inference.model_dump()}

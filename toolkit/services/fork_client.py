@@ -20,21 +20,21 @@ from typing import Any
 import psutil
 
 from toolkit.system.build_id import build_id
-from toolkit.system.locks import process_lives
+from toolkit.system.locks import is_process_alive
 from toolkit.system.paths import PROJECT_ROOT
 
-WATCH_SECONDS = 20.0
+MEMORY_WATCH_SECONDS = 20.0
 """A waiting one looks at the machine's memory so often."""
-SHORT_BYTES = 1_500_000_000
+FORK_SERVER_MIN_FREE_BYTES = 1_500_000_000
 """With less free memory it leaves once nothing that it forked trains, and none is started with less than twice that."""
-ANSWER_SECONDS = 5.0
-GO = b"go"
+FORK_ANSWER_SECONDS = 5.0
+FORK_GO = b"go"
 """What a fork that has told its number waits for: nothing is begun of which its starter has not heard."""
-STALL_SECONDS = 20.0
+IMPORT_STALL_SECONDS = 20.0
 """Imports that neither compute nor read for so long hang. A slow disk does not."""
-MOST_SECONDS = 180.0
+MAX_IMPORT_SECONDS = 180.0
 """No imports last so long."""
-LOST = 1000
+LOST_EXIT_CODE = 1000
 """In place of an exit code when the process that knew it is gone."""
 
 
@@ -50,7 +50,7 @@ class ForkServer:
         self.done = self.steps = 0
         self._guard = threading.Lock()
         self._line, theirs = socket.socketpair()
-        self._line.settimeout(ANSWER_SECONDS)
+        self._line.settimeout(FORK_ANSWER_SECONDS)
         self._unread = b""
         self._codes: dict[int, int] = {}
         self._open = True
@@ -73,17 +73,17 @@ class ForkServer:
             self._read()
         return self.ready and self.alive
 
-    def hangs(self) -> bool:
+    def is_stalled(self) -> bool:
         """Whether its imports come on no more. Look now and then: it is told by what was seen before."""
         now = time.monotonic()
-        work = (self.done, *_work_of(self.process.pid))
+        work = (self.done, *_work_counters(self.process.pid))
         if work != self._work:
             self._work, self._moved = work, now
-        return not self.ready and (now - self._moved > STALL_SECONDS or now - self._began > MOST_SECONDS)
+        return not self.ready and (now - self._moved > IMPORT_STALL_SECONDS or now - self._began > MAX_IMPORT_SECONDS)
 
     def fork(
         self, kind: str, arguments: list[str], environment: Mapping[str, str], log: Path, handle: int
-    ) -> Forked:  # fmt: skip
+    ) -> ForkedProcess:  # fmt: skip
         """A process for the order `kind` of `worker/spare.py`, to which the open file `handle` goes.
 
         Raises OSError when it does not come about: then nothing was begun, nothing will be, and this server is ended.
@@ -94,20 +94,20 @@ class ForkServer:
             with ours:  # closed without a word, the fork that may come late leaves at once
                 with theirs, self._guard:
                     self._order(json.dumps(order).encode() + b"\n", [handle, theirs.fileno()])
-                pid = _number_from(ours)
+                pid = _read_pid(ours)
                 began = psutil.Process(pid).create_time()
-                ours.sendall(GO)
+                ours.sendall(FORK_GO)
         except (OSError, ValueError, psutil.NoSuchProcess) as error:
             self.kill()  # it may have half of the order
             raise OSError(f"the process that has imported the libraries does not answer: {error}") from error
-        return Forked(self, pid, began)
+        return ForkedProcess(self, pid, began)
 
     def _order(self, order: bytes, handles: list[int]) -> None:
         """Call with the guard held. A long order takes several writes, the open files go with the first."""
         sent = socket.send_fds(self._line, [order], handles)
         self._line.sendall(order[sent:])
 
-    def code_of(self, pid: int) -> int | None:
+    def exit_code_of(self, pid: int) -> int | None:
         """The exit code of an ended fork as subprocess gives it; None while it is not known."""
         if pid == self.process.pid:
             return self.process.poll()
@@ -151,9 +151,9 @@ class ForkServer:
             self._codes[int(said["ended"])] = int(said["code"])
 
 
-def _number_from(line: socket.socket) -> int:
+def _read_pid(line: socket.socket) -> int:
     """The number that a fork tells on its own line. Raises OSError (TimeoutError among others) or ValueError."""
-    line.settimeout(ANSWER_SECONDS)
+    line.settimeout(FORK_ANSWER_SECONDS)
     told = b""
     while not told.endswith(b"\n"):
         more = line.recv(32)
@@ -163,7 +163,7 @@ def _number_from(line: socket.socket) -> int:
     return int(told)
 
 
-def _work_of(pid: int) -> tuple[float, ...]:
+def _work_counters(pid: int) -> tuple[float, ...]:
     """What grows while a process computes or reads; () once it is gone."""
     try:
         process = psutil.Process(pid)
@@ -173,7 +173,7 @@ def _work_of(pid: int) -> tuple[float, ...]:
         return ()
 
 
-class Forked:
+class ForkedProcess:
     """A process that a ForkServer forked, with the part of subprocess.Popen that its watcher needs."""
 
     def __init__(self, server: ForkServer, pid: int, began: float) -> None:
@@ -181,10 +181,10 @@ class Forked:
 
     def poll(self) -> int | None:
         """Its exit code; None while it lives; LOST when it ended and nobody is left who knows how."""
-        code = self._server.code_of(self.pid)
-        if code is None and not self._server.alive and not process_lives(self.pid, self.began):
-            code = self._server.code_of(self.pid)  # it may have arrived since; 0 is a code like any other
-            return LOST if code is None else code
+        code = self._server.exit_code_of(self.pid)
+        if code is None and not self._server.alive and not is_process_alive(self.pid, self.began):
+            code = self._server.exit_code_of(self.pid)  # it may have arrived since; 0 is a code like any other
+            return LOST_EXIT_CODE if code is None else code
         return code
 
     def wait(self, timeout: float | None = None) -> int:
@@ -198,5 +198,5 @@ class Forked:
 
     def kill(self) -> None:
         """End it at once."""
-        if process_lives(self.pid, self.began):
+        if is_process_alive(self.pid, self.began):
             psutil.Process(self.pid).kill()

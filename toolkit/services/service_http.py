@@ -12,13 +12,13 @@ from typing import Any
 
 import httpx
 
-from toolkit.services.service_process import Service, ServiceInfo, last_words
+from toolkit.services.service_process import Service, ServiceInfo, read_service_log_tail
 
 CONNECT_SECONDS = 5.0
 
 
 @contextmanager
-def session(info: ServiceInfo, silence: float) -> Iterator[httpx.Client]:
+def connect_to_service(info: ServiceInfo, silence: float) -> Iterator[httpx.Client]:
     """A connection to that process and nowhere else; httpx's errors become the service's.
 
     silence: seconds without a byte after which it counts as stuck.
@@ -36,18 +36,18 @@ def session(info: ServiceInfo, silence: float) -> Iterator[httpx.Client]:
     except httpx.TimeoutException as error:
         raise service.error(f"{service.title} does not answer.", service.stuck) from error
     except httpx.HTTPError as error:
-        hint = last_words(service, info.save_dir) or service.gone
+        hint = read_service_log_tail(service, info.save_dir) or service.gone
         raise service.error(f"{service.title} can't be reached: it has ended.", hint) from error
 
 
-def checked(service: Service, response: httpx.Response) -> dict[str, Any]:
+def read_service_reply(service: Service, response: httpx.Response) -> dict[str, Any]:
     """The JSON object of a reply; raises the service's error for a refusal."""
-    refuse_errors(service, response)
+    raise_service_error(service, response)
     found: dict[str, Any] = response.json()
     return found
 
 
-def refuse_errors(service: Service, response: httpx.Response) -> None:
+def raise_service_error(service: Service, response: httpx.Response) -> None:
     if response.status_code < 400:
         return
     try:

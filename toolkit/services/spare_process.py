@@ -19,28 +19,28 @@ from pathlib import Path
 from toolkit.config import Config
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.worker_process import worker_environment
-from toolkit.services.fork_client import SHORT_BYTES, Forked, ForkServer
+from toolkit.services.fork_client import FORK_SERVER_MIN_FREE_BYTES, ForkedProcess, ForkServer
 from toolkit.settings.model_source import model_kind
 from toolkit.system.build_id import build_id
-from toolkit.system.locks import Holder, boot_id
-from toolkit.system.machine import Machine, free_bytes, machine_if_known
+from toolkit.system.locks import LockHolder, boot_id
+from toolkit.system.machine import Machine, free_memory_bytes, read_known_machine
 
-FIRST_SECONDS = 1.0
+START_DELAY_SECONDS = 1.0
 """After the supervisor's start, which begins the app's first page: that one comes first."""
-PROBE_SECONDS = 60.0
-AGAIN_SECONDS = 20.0
+_PROBE_SECONDS = 60.0
+RESTART_DELAY_SECONDS = 20.0
 """After one that died, and after a run that started cold: its own imports and first steps come first."""
-LOOK_SECONDS = 10.0
+BUILD_CHECK_SECONDS = 10.0
 """Between two looks at whether the code has changed."""
-PRIORITY = 5
+IMPORT_NICENESS = 5
 """Of imports beside a training: they take a quarter of a core from it, and the next run waits for its end anyway."""
-SWITCH = "FTK_SPARE"
+SPARE_VARIABLE = "FTK_SPARE"
 """Environment variable; 0 switches the spare off."""
-_LOG = logging.getLogger(__name__)
-_KEPT: dict[Path, Spare] = {}
+logger = logging.getLogger(__name__)
+_SPARES: dict[Path, SpareProcess] = {}
 
 
-class Spare:
+class SpareProcess:
     """At most one spare process for one save_dir."""
 
     def __init__(self, save_dir: Path) -> None:
@@ -49,8 +49,8 @@ class Spare:
         self._server: ForkServer | None = None
         self._looked = 0.0
         self._kept = self._busy = False
-        self._not_before = time.monotonic() + FIRST_SECONDS
-        _KEPT[self._save_dir] = self
+        self._not_before = time.monotonic() + START_DELAY_SECONDS
+        _SPARES[self._save_dir] = self
 
     def keep(self, *, busy: bool = False) -> None:
         """Have a fresh one; called before every look of the supervisor that keeps one. busy: a run is going."""
@@ -62,13 +62,13 @@ class Spare:
                     self._start()
             elif not self._server.alive:
                 self.end()
-            elif now - self._looked > LOOK_SECONDS:
+            elif now - self._looked > BUILD_CHECK_SECONDS:
                 self._looked = now
                 if self._server.build != build_id():
                     self._server.retire()
                     self._server = None
 
-    def comes(self, config: Config) -> bool:
+    def run_should_wait(self, config: Config) -> bool:
         """Whether a run of `config` does best to wait for it: it imports, or begins to now, and gets on with it."""
         with self._guard:
             if not (self._kept and self._fits(config) and self.coming()) or self._server is None:
@@ -79,10 +79,10 @@ class Spare:
         """Whether there is one that imports or is ready. Starts it if it was still to be; ends it when it hangs."""
         with self._guard:
             now = time.monotonic()
-            if self._server is None and now < self._not_before <= now + FIRST_SECONDS:
+            if self._server is None and now < self._not_before <= now + START_DELAY_SECONDS:
                 self._start()
-            if self._server is not None and self._server.hangs():
-                _LOG.warning("the spare hangs while it imports")
+            if self._server is not None and self._server.is_stalled():
+                logger.warning("the spare hangs while it imports")
                 self.end()
             return self._server is not None and self._server.alive
 
@@ -92,7 +92,7 @@ class Spare:
         return (0, 0) if server is None or server.ready else (server.done, server.steps)
 
     def take(self, run: RunDir, config: Config, environment: dict[str, str], slot: int) -> tuple[
-        Forked, Holder
+        ForkedProcess, LockHolder
     ] | None:  # fmt: skip
         """Fork the worker of `run`: the process and its description; None when the run must start cold."""
         server = self.ready_server() if self._fits(config) else None
@@ -100,19 +100,19 @@ class Spare:
             with self._guard:  # an import that goes on would take a core from the run that starts now
                 if self._server is not None and not self._server.ready:
                     self.end()
-                self._not_before = max(self._not_before, time.monotonic() + AGAIN_SECONDS)
+                self._not_before = max(self._not_before, time.monotonic() + RESTART_DELAY_SECONDS)
             return None
         try:
             process = server.fork("train", [run.id], environment, run.log_path, slot)
         except OSError as error:
-            _LOG.info("the spare can't take run %s: %s", run.id, error)
+            logger.info("the spare can't take run %s: %s", run.id, error)
             self.end()
             return None
         if process.pid == server.process.pid:  # it has become the worker itself
             with self._guard:
                 self._server = None
-                self._not_before = time.monotonic() + AGAIN_SECONDS
-        holder = Holder(
+                self._not_before = time.monotonic() + RESTART_DELAY_SECONDS
+        holder = LockHolder(
             process.pid, process.began, int(environment["FTK_ATTEMPT"]), boot_id(), run.id
         )  # fmt: skip
         return process, holder
@@ -129,32 +129,32 @@ class Spare:
             if self._server is not None:
                 self._server.kill()
             self._server = None
-            self._not_before = time.monotonic() + AGAIN_SECONDS
+            self._not_before = time.monotonic() + RESTART_DELAY_SECONDS
 
     def _start(self) -> None:
         self._not_before = time.monotonic() + 60  # one that dies at once is not tried again and again
-        if free_bytes() < 2 * SHORT_BYTES:
+        if free_memory_bytes() < 2 * FORK_SERVER_MIN_FREE_BYTES:
             return
         general = worker_environment(RunDir(self._save_dir / "runs" / "spare"), Config(), 1)
         # asking whether there is a GPU must not start its driver: which one a run sees is decided later
-        self._server = ForkServer({**general, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}, PRIORITY * self._busy)
+        self._server = ForkServer({**general, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}, IMPORT_NICENESS * self._busy)
         self._looked = time.monotonic()
 
     def _fits(self, config: Config) -> bool:
-        return fits_spare(config, machine_if_known(self._save_dir))
+        return can_run_as_fork(config, read_known_machine(self._save_dir))
 
 
-def fits_spare(config: Config, machine: Machine | None) -> bool:
+def can_run_as_fork(config: Config, machine: Machine | None) -> bool:
     """Whether a run may be a fork: one process, offline as the imports were, at most one GPU to choose from."""
     if config.accelerate or model_kind(config) == "hub":
         return False
     return machine is None or len(machine.gpus) <= 1
 
 
-def server_for(save_dir: Path, seconds: float) -> ForkServer | None:
+def wait_for_fork_server(save_dir: Path, seconds: float) -> ForkServer | None:
     """The fork server that this program keeps for `save_dir`, waited for while it imports; None where there is none,
     or it can't fork."""
-    kept, deadline = _KEPT.get(save_dir.absolute()), time.monotonic() + seconds
+    kept, deadline = _SPARES.get(save_dir.absolute()), time.monotonic() + seconds
     while kept is not None and kept.coming() and time.monotonic() < deadline:
         server = kept.ready_server()
         if server is not None:
@@ -163,28 +163,28 @@ def server_for(save_dir: Path, seconds: float) -> ForkServer | None:
     return None
 
 
-def forked_probe(save_dir: Path) -> bytes:
+def probe_in_fork(save_dir: Path) -> bytes:
     """What `worker/probe.py` says in a fork, for `machine.py`: torch is not imported twice. b"" where that can't be."""
-    server = server_for(save_dir, PROBE_SECONDS)
+    server = wait_for_fork_server(save_dir, _PROBE_SECONDS)
     if server is None:
         return b""
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("rb") as nothing:
         log = Path(folder) / "probe.log"
         try:
             process = server.fork("probe", [], dict(os.environ), log, nothing.fileno())
-            ended = process.wait(PROBE_SECONDS) == 0
+            ended = process.wait(_PROBE_SECONDS) == 0
         except (OSError, subprocess.TimeoutExpired) as error:
-            _LOG.info("the spare can't look at this machine: %s", error)
+            logger.info("the spare can't look at this machine: %s", error)
             return b""
         return log.read_bytes() if ended else b""
 
 
-def importing(save_dir: Path) -> tuple[int, int]:
+def read_import_progress(save_dir: Path) -> tuple[int, int]:
     """How far the imports are that a run of this program waits for: (steps done, of how many); (0, 0) for none."""
-    kept = _KEPT.get(save_dir.absolute())
+    kept = _SPARES.get(save_dir.absolute())
     return kept.progress() if kept is not None else (0, 0)
 
 
-def spare_wanted() -> bool:
+def is_spare_enabled() -> bool:
     """Whether nobody switched it off: half a GB of memory for starts that are seconds earlier."""
-    return os.environ.get(SWITCH, "1") != "0"
+    return os.environ.get(SPARE_VARIABLE, "1") != "0"

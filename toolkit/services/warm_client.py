@@ -26,22 +26,20 @@ from typing import Any, Literal
 
 from toolkit.errors import WarmError
 from toolkit.services import service_http, service_process, warm_process
-from toolkit.services.warm_process import WARM, WarmInfo, find, switched_off
+from toolkit.services.warm_process import WARM_SERVICE, WarmInfo, find_warm_worker, is_warm_worker_disabled
 from toolkit.system.build_id import build_id
 
-__all__ = ["Look", "WarmInfo", "ask", "cancel", "find", "keep", "look", "stop"]
-
-QUICK_SECONDS = 15.0
-POLL_SECONDS = 0.1
-LEAVING_SECONDS = 0.5
-RETRY_SECONDS = 30.0
+_QUICK_SECONDS = 15.0
+_POLL_SECONDS = 0.1
+_EXIT_SECONDS = 0.5
+_RETRY_SECONDS = 30.0
 """After a failed start, or several deaths within this time, so long nothing is started again."""
-MOST_DEATHS = 3
-_LOG = logging.getLogger(__name__)
+_MAX_RECENT_STARTS = 3
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Look:
+class QuestionState:
     """What is known about a question by now.
 
     state: "starting" (no worker yet), "working", "done", "failed", or "off" (there will be no worker).
@@ -82,18 +80,20 @@ _STARTERS: dict[Path, _Starter] = {}
 _GUARD = threading.Lock()
 
 
-def keep(save_dir: Path, *, after: float = 0.0) -> None:
+def ensure_warm_worker(save_dir: Path, *, after: float = 0.0) -> None:
     """See to it that there is a warm worker; returns at once, raises nothing. Call when one is likely needed.
 
     after: seconds to wait before the first start by this program, so that something more urgent has the machine.
     """
     save_dir = save_dir.absolute()
     with _GUARD:
-        if _fresh(save_dir) is None and not switched_off():
+        if _current_worker(save_dir) is None and not is_warm_worker_disabled():
             _start_in_background(save_dir, after if save_dir not in _STARTERS else 0.0)
 
 
-def look(save_dir: Path, kind: str, body: Mapping[str, Any], *, lane: str = "", wait: float = 0.0) -> Look:
+def poll_warm_question(
+    save_dir: Path, kind: str, body: Mapping[str, Any], *, lane: str = "", wait: float = 0.0
+) -> QuestionState:
     """What is known of this question; starts whatever is missing. wait: seconds to wait for the answer, at most 10.
 
     lane: who asks. A different body of the same kind in the same lane takes the former one's place. Raises nothing
@@ -102,74 +102,78 @@ def look(save_dir: Path, kind: str, body: Mapping[str, Any], *, lane: str = "", 
     save_dir = save_dir.absolute()
     asked = {"kind": kind, "body": dict(body), "lane": lane, "wait": wait}
     json.dumps(asked)
-    info = _fresh(save_dir)
+    info = _current_worker(save_dir)
     if info is not None:
         try:
-            with service_http.session(info, QUICK_SECONDS + wait) as http:
-                return Look(**service_http.checked(WARM, http.post("/look", json=asked)))
+            with service_http.connect_to_service(info, _QUICK_SECONDS + wait) as http:
+                return QuestionState(**service_http.read_service_reply(WARM_SERVICE, http.post("/look", json=asked)))
         except WarmError as error:
-            if not _ended(info):
-                return Look("failed", message=error.message, hint=error.hint)
-    if switched_off():
-        return Look("off", message="The warm worker is switched off.", hint="Start the app without FTK_WARM=off.")
-    return _starting(save_dir)
+            if not _has_ended(info):
+                return QuestionState("failed", message=error.message, hint=error.hint)
+    if is_warm_worker_disabled():
+        return QuestionState(
+            "off", message="The warm worker is switched off.", hint="Start the app without FTK_WARM=off."
+        )
+    return _start_and_report(save_dir)
 
 
-def ask(save_dir: Path, kind: str, body: Mapping[str, Any], *, lane: str = "", timeout: float = 120) -> dict[str, Any]:
+def ask_warm_worker(
+    save_dir: Path, kind: str, body: Mapping[str, Any], *, lane: str = "", timeout: float = 120
+) -> dict[str, Any]:
     """The answer, waited for. Raises WarmError when it failed, there is no worker, or `timeout` seconds went by."""
     end = time.monotonic() + timeout
     while True:
-        seen = look(save_dir, kind, body, lane=lane, wait=max(0.0, min(2.0, end - time.monotonic())))
+        seen = poll_warm_question(save_dir, kind, body, lane=lane, wait=max(0.0, min(2.0, end - time.monotonic())))
         if seen.state == "done":
             return seen.value
         if seen.over:
             raise WarmError(seen.message, seen.hint)
         if time.monotonic() > end:
-            raise WarmError(f"There was no answer within {timeout:.0f} s ({seen.phase}).", WARM.stuck)
-        time.sleep(POLL_SECONDS)
+            raise WarmError(f"There was no answer within {timeout:.0f} s ({seen.phase}).", WARM_SERVICE.stuck)
+        time.sleep(_POLL_SECONDS)
 
 
-def cancel(save_dir: Path, kind: str, *, lane: str = "") -> None:
+def cancel_warm_question(save_dir: Path, kind: str, *, lane: str = "") -> None:
     """Give up what is under way in that lane, if anything is."""
-    info = find(save_dir)
+    info = find_warm_worker(save_dir)
     if info is None:
         return
     try:
-        with service_http.session(info, QUICK_SECONDS) as http:
-            service_http.checked(WARM, http.post("/cancel", json={"kind": kind, "lane": lane}))
+        with service_http.connect_to_service(info, _QUICK_SECONDS) as http:
+            service_http.read_service_reply(WARM_SERVICE, http.post("/cancel", json={"kind": kind, "lane": lane}))
     except WarmError as error:
-        _LOG.info("nothing to cancel: %s", error)
+        logger.info("nothing to cancel: %s", error)
 
 
-def stop(save_dir: Path) -> None:
+def stop_warm_worker(save_dir: Path) -> None:
     """End the warm worker and give its memory back; returns when the process is gone. The next question starts one."""
-    info = find(save_dir)
+    info = find_warm_worker(save_dir)
     if info is not None:
-        service_process.end(info, grace_seconds=0.0)
+        service_process.end_service(info, grace_seconds=0.0)
 
 
-def _fresh(save_dir: Path) -> WarmInfo | None:
+def _current_worker(save_dir: Path) -> WarmInfo | None:
     """The living worker; None when there is none, or its code is not today's."""
-    info = find(save_dir)
+    info = find_warm_worker(save_dir)
     return info if info is not None and info.build == build_id() else None
 
 
-def _ended(info: WarmInfo) -> bool:
+def _has_ended(info: WarmInfo) -> bool:
     """Whether it is gone. Whoever is being killed loses its connections a moment before its lock."""
-    end = time.monotonic() + LEAVING_SECONDS
-    while service_process.lives(info):
+    end = time.monotonic() + _EXIT_SECONDS
+    while service_process.is_service_alive(info):
         if time.monotonic() > end:
             return False
-        time.sleep(POLL_SECONDS / 5)
+        time.sleep(_POLL_SECONDS / 5)
     return True
 
 
-def _starting(save_dir: Path) -> Look:
+def _start_and_report(save_dir: Path) -> QuestionState:
     with _GUARD:
         error = _start_in_background(save_dir)
     if error is not None:
-        return Look("failed", message=error.message, hint=error.hint)
-    return Look("starting", phase="starting a process with the training libraries")
+        return QuestionState("failed", message=error.message, hint=error.hint)
+    return QuestionState("starting", phase="starting a process with the training libraries")
 
 
 def _start_in_background(save_dir: Path, after: float = 0.0) -> WarmError | None:
@@ -178,11 +182,11 @@ def _start_in_background(save_dir: Path, after: float = 0.0) -> WarmError | None
     if known is not None and known.thread.is_alive():
         return None
     now = time.monotonic()
-    if known is not None and known.failed is not None and now - known.failed_at < RETRY_SECONDS:
+    if known is not None and known.failed is not None and now - known.failed_at < _RETRY_SECONDS:
         return known.failed
-    recent = [at for at in known.began if now - at < RETRY_SECONDS] if known else []
-    if len(recent) >= MOST_DEATHS:
-        words = service_process.last_words(WARM, save_dir)
+    recent = [at for at in known.began if now - at < _RETRY_SECONDS] if known else []
+    if len(recent) >= _MAX_RECENT_STARTS:
+        words = service_process.read_service_log_tail(WARM_SERVICE, save_dir)
         return WarmError(f"The warm worker ended {len(recent)} times in a row.", words or "Try again in a minute.")
     thread = threading.Thread(target=_start, args=(save_dir, after), name="warm worker", daemon=True)
     _STARTERS[save_dir] = _Starter(thread, [*recent, now])
@@ -193,10 +197,10 @@ def _start_in_background(save_dir: Path, after: float = 0.0) -> WarmError | None
 def _start(save_dir: Path, after: float) -> None:
     time.sleep(after)
     try:
-        warm_process.start(save_dir)
+        warm_process.start_warm_worker(save_dir)
     except (WarmError, OSError) as error:
         shown = error if isinstance(error, WarmError) else WarmError("The warm worker can't be started.", str(error))
-        _LOG.warning("%s", shown)
+        logger.warning("%s", shown)
         with _GUARD:
             starter = _STARTERS[save_dir]
             starter.failed, starter.failed_at = shown, time.monotonic()

@@ -18,11 +18,11 @@ from pydantic.fields import FieldInfo
 
 from toolkit.config import Config
 
-Kind = Literal["flag", "whole", "number", "size", "choice", "text", "words", "indexes"]
+FieldKind = Literal["flag", "whole", "number", "size", "choice", "text", "words", "indexes"]
 """whole: int. number: float. size: a share (float) or a count (int). words: list of str. indexes: int(s)."""
 
-NUMERIC: tuple[Kind, ...] = ("whole", "number")
-LISTS: tuple[Kind, ...] = ("words", "indexes")
+NUMERIC: tuple[FieldKind, ...] = ("whole", "number")
+LIST_KINDS: tuple[FieldKind, ...] = ("words", "indexes")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FieldSpec:
     """One setting. `default` is what `Config()` holds; `optional`: None means "leave it to the library"."""
 
     path: str
-    kind: Kind
+    kind: FieldKind
     optional: bool
     default: Any
     description: str
@@ -61,41 +61,41 @@ class FieldSpec:
 
 
 @cache
-def leaves() -> tuple[FieldSpec, ...]:
+def list_field_specs() -> tuple[FieldSpec, ...]:
     """Every setting in the schema's order. Raises TypeError for a type that no kind describes."""
-    return tuple(_walk(Config, ""))
+    return tuple(_walk_fields(Config, ""))
 
 
 @cache
-def by_path() -> dict[str, FieldSpec]:
-    return {spec.path: spec for spec in leaves()}
+def field_specs_by_path() -> dict[str, FieldSpec]:
+    return {spec.path: spec for spec in list_field_specs()}
 
 
 @cache
-def sections() -> frozenset[str]:
+def section_paths() -> frozenset[str]:
     """The dotted paths that hold settings and are none themselves, e.g. "model.bitsandbytes"."""
-    parts = [spec.path.split(".") for spec in leaves()]
+    parts = [spec.path.split(".") for spec in list_field_specs()]
     return frozenset(".".join(names[:end]) for names in parts for end in range(1, len(names)))
 
 
-def _walk(model: type[BaseModel], prefix: str) -> Iterator[FieldSpec]:
+def _walk_fields(model: type[BaseModel], prefix: str) -> Iterator[FieldSpec]:
     for name, info in model.model_fields.items():
         annotation = info.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _walk(annotation, f"{prefix}{name}.")
+            yield from _walk_fields(annotation, f"{prefix}{name}.")
         else:
-            yield _leaf(prefix + name, info)
+            yield _build_field_spec(prefix + name, info)
 
 
-def _leaf(path: str, info: FieldInfo) -> FieldSpec:
-    types, limits = _flatten(info.annotation)
+def _build_field_spec(path: str, info: FieldInfo) -> FieldSpec:
+    types, limits = _flatten_annotation(info.annotation)
     for entry in info.metadata:
-        _note(entry, limits)
+        _collect_limits(entry, limits)
     choices = tuple(str(word) for kind in types if get_origin(kind) is Literal for word in get_args(kind))
     bounds = Bounds(**{key: value for key, value in limits.items() if key != "max_length"})
     return FieldSpec(
         path=path,
-        kind=_kind(path, {kind for kind in types if kind is not NoneType}),
+        kind=_find_field_kind(path, {kind for kind in types if kind is not NoneType}),
         optional=NoneType in types,
         default=info.get_default(call_default_factory=True),
         description=info.description or "",
@@ -106,29 +106,29 @@ def _leaf(path: str, info: FieldInfo) -> FieldSpec:
     )
 
 
-def _flatten(annotation: Any) -> tuple[list[Any], dict[str, Any]]:
+def _flatten_annotation(annotation: Any) -> tuple[list[Any], dict[str, Any]]:
     """The member types of nested Optional, Union and Annotated, and the limits met on the way."""
     origin = get_origin(annotation)
     types: list[Any] = []
     limits: dict[str, Any] = {}
     if origin is Annotated:
         inner, *metadata = get_args(annotation)
-        types, limits = _flatten(inner)
+        types, limits = _flatten_annotation(inner)
         for entry in metadata:
-            _note(entry, limits)
+            _collect_limits(entry, limits)
     elif origin in (Union, UnionType):
         for member in get_args(annotation):
-            found, more = _flatten(member)
+            found, more = _flatten_annotation(member)
             types += found
             limits |= more
     elif origin is list:
-        types, limits = [list[_flatten(get_args(annotation)[0])[0][0]]], {}  # type: ignore[misc]
+        types, limits = [list[_flatten_annotation(get_args(annotation)[0])[0][0]]], {}  # type: ignore[misc]
     else:
         types = [annotation]
     return types, limits
 
 
-def _note(entry: Any, limits: dict[str, Any]) -> None:
+def _collect_limits(entry: Any, limits: dict[str, Any]) -> None:
     for part in entry.metadata if isinstance(entry, FieldInfo) else [entry]:
         for key in ("ge", "gt", "le", "lt"):
             if hasattr(part, key) and getattr(part, key) is not None:
@@ -137,7 +137,7 @@ def _note(entry: Any, limits: dict[str, Any]) -> None:
             limits["max_length"] = part.max_length
 
 
-_KINDS: dict[frozenset[Any], Kind] = {
+_KIND_OF_TYPES: dict[frozenset[Any], FieldKind] = {
     frozenset({bool}): "flag",
     frozenset({int}): "whole",
     frozenset({float}): "number",
@@ -149,10 +149,10 @@ _KINDS: dict[frozenset[Any], Kind] = {
 }
 
 
-def _kind(path: str, types: set[Any]) -> Kind:
+def _find_field_kind(path: str, types: set[Any]) -> FieldKind:
     if len(types) == 1 and get_origin(next(iter(types))) is Literal:
         return "choice"
-    kind = _KINDS.get(frozenset(types))
+    kind = _KIND_OF_TYPES.get(frozenset(types))
     if kind is None:
         raise TypeError(f"{path} has a type that no form knows: {types}. Add a kind to toolkit/settings/field_spec.py.")
     return kind

@@ -14,52 +14,52 @@ from typing import Any
 from toolkit.errors import ConfigError, Problem
 from toolkit.settings import ablation
 from toolkit.settings import draft as drafts
-from toolkit.settings.yaml_file import dump_draft, load_draft, read_text
+from toolkit.settings.yaml_file import dump_draft, load_draft, read_config_text
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedSettings:
     """A file's settings, usable as they are. `warnings` are remarks that block nothing."""
 
     draft: drafts.Draft
-    grid: ablation.Grid
+    grid: ablation.ValueGrid
     warnings: tuple[Problem, ...]
 
 
-def read(text: str) -> Imported:
+def import_settings(text: str) -> ImportedSettings:
     """Settings from YAML; a setting that the file lacks has its default. Raises ConfigError with every problem."""
     draft, grid = ablation.split_grid(load_draft(text))
-    problems = ablation.check(draft, grid)
+    problems = ablation.check_value_grid(draft, grid)
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         raise ConfigError(errors)
-    variants = ablation.expand(draft, grid)
+    variants = ablation.expand_trials(draft, grid)
     # the values as validation read them: "1e-4", which YAML calls text, is the number
-    settled = drafts.from_config(variants[0].config)
-    return Imported(settled, grid, tuple(problems))
+    settled = drafts.draft_from_config(variants[0].config)
+    return ImportedSettings(settled, grid, tuple(problems))
 
 
-def read_file(path: Path) -> Imported:
+def import_settings_file(path: Path) -> ImportedSettings:
     """`read` of a file; each problem names the setting or the file, and what to do."""
     try:
-        return read(read_text(path))
+        return import_settings(read_config_text(path))
     except ConfigError as error:
-        here = [_in_file(found, path.name) for found in error.problems]
+        here = [_locate_in_file(found, path.name) for found in error.problems]
         raise ConfigError(here) from error
 
 
-def _in_file(found: Problem, name: str) -> Problem:
+def _locate_in_file(found: Problem, name: str) -> Problem:
     where = found.path or ("" if name in found.message else name)
     return replace(found, path=where, hint=found.hint or f"Correct it in {name}.")
 
 
-def write(draft: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None) -> str:
+def export_settings(draft: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None) -> str:
     """The draft as YAML, valid or not, with lists of values while ablation is on; `read` gives the same back."""
     used = {path: list(values) for path, values in (grid or {}).items()} if ablation.uses_ablation(draft) else {}
-    return dump_draft(ablation.merge_grid(drafts.complete(draft), used))
+    return dump_draft(ablation.merge_grid(drafts.fill_defaults(draft), used))
 
 
-def accepting(draft: dict[str, Any], hard_stops: Sequence[str]) -> dict[str, Any]:
+def accept_hard_stops(draft: dict[str, Any], hard_stops: Sequence[str]) -> dict[str, Any]:
     """The draft with more hard stops accepted by name; which names there are is the schema's to say."""
-    already = drafts.get(draft, "data.accepted") or []
-    return drafts.put(draft, "data.accepted", [*already, *hard_stops]) if hard_stops else draft
+    already = drafts.get_setting(draft, "data.accepted") or []
+    return drafts.replace_setting(draft, "data.accepted", [*already, *hard_stops]) if hard_stops else draft

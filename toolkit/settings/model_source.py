@@ -22,7 +22,7 @@ def model_kind(config: Config) -> ModelKind:
     return "local" if name.startswith(("/", "./", "../", "~")) or Path(name).is_dir() else "hub"
 
 
-def bundled_folder(name: str) -> Path | None:
+def bundled_model_folder(name: str) -> Path | None:
     """Where the model of that name lies among the toolkit's own; None when there is none. No name leads elsewhere."""
     plain = name.removeprefix(BUNDLED)
     return ASSETS / plain if re.fullmatch(r"[a-z0-9-]+", plain) and (ASSETS / plain).is_dir() else None

@@ -30,18 +30,20 @@ class Preset:
 
 
 @cache
-def presets() -> tuple[Preset, ...]:
+def load_presets() -> tuple[Preset, ...]:
     """Every preset, by file name. Raises ConfigError for a file that is not YAML."""
-    return tuple(_read(path) for path in sorted(PRESETS.glob("*.yml")))
+    return tuple(_read_preset(path) for path in sorted(PRESETS.glob("*.yml")))
 
 
-def apply(preset: Preset, draft: Mapping[str, Any]) -> drafts.Draft:
+def apply_preset(preset: Preset, draft: Mapping[str, Any]) -> drafts.Draft:
     """The preset over the defaults, with the draft's own data and folder where the preset has none."""
     kept = {name: draft[name] for name in ("data", "save_dir") if name in draft}
-    return drafts.complete(drafts.overlay(drafts.overlay(drafts.default_draft(), kept), preset.settings))
+    return drafts.fill_defaults(
+        drafts.overlay_settings(drafts.overlay_settings(drafts.default_draft(), kept), preset.settings)
+    )
 
 
-def _read(path: Path) -> Preset:
+def _read_preset(path: Path) -> Preset:
     text = path.read_text(encoding="utf-8")
     said = dict(re.findall(r"^# (title|description): (.+)$", text, re.MULTILINE))
     return Preset(path.stem, said["title"], said["description"], load_draft(text), path)

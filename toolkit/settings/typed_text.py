@@ -14,107 +14,109 @@ from typing import Any
 
 from toolkit.settings.field_spec import FieldSpec
 
-LIBRARY = "library default"
+LIBRARY_DEFAULT = "library default"
 """Stands for None where an empty box can't: among several values, and in tables."""
 
-RULE = "---"
+TEXT_SEPARATOR = "---"
 """The line between two values of a long text."""
 
-_NONE = {LIBRARY, "none", "null", "default"}
-_FLAGS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
+_NONE_WORDS = {LIBRARY_DEFAULT, "none", "null", "default"}
+_FLAG_WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
-def parse(spec: FieldSpec, text: str) -> Any:
+def parse_field_text(spec: FieldSpec, text: str) -> Any:
     """The value of one box. Empty is None where the setting is optional; unreadable text comes back unchanged."""
     plain = text.strip()
     if not plain and spec.kind != "text":
         return None if spec.optional else ""
     match spec.kind:
         case "whole":
-            return _whole(plain)
+            return _parse_whole(plain)
         case "number":
-            return _number(plain)
+            return _parse_number(plain)
         case "size":
-            return _size(plain)
+            return _parse_size(plain)
         case "flag":
-            return _FLAGS.get(plain.lower(), text)
+            return _FLAG_WORDS.get(plain.lower(), text)
         case "words":
             return [word for word in re.split(r"[,\s]+", plain) if word]
         case "indexes":
-            return indexes(re.split(r"[,\s]+", plain))
+            return parse_layer_indexes(re.split(r"[,\s]+", plain))
         case _:
             return None if spec.optional and not plain else text
 
 
-def settle(spec: FieldSpec, value: Any) -> Any:
+def normalize_text(spec: FieldSpec, value: Any) -> Any:
     """A value as a file wrote it, in its own type: YAML reads 1e-4 as text. Everything else comes back unchanged."""
     if isinstance(value, str) and spec.kind in ("whole", "number", "size", "flag"):
-        return parse(spec, value)
+        return parse_field_text(spec, value)
     if spec.kind == "number" and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < 1e300 else value
     return value
 
 
-def show(spec: FieldSpec, value: Any) -> str:
+def format_field_text(spec: FieldSpec, value: Any) -> str:
     """The text of a box: the shortest one that `parse` reads as the same value. None is empty."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
-        return f"{value!r}" if spec.kind == "size" else short_number(value)
+        return f"{value!r}" if spec.kind == "size" else format_short_number(value)
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     return str(value)
 
 
-def say(spec: FieldSpec, value: Any, limit: int = 48) -> str:
+def summarize_value(spec: FieldSpec, value: Any, limit: int = 48) -> str:
     """A value in a sentence or a table cell: one line, at most `limit` characters, never empty."""
     if value is None:
-        return LIBRARY
-    text = " ".join(show(spec, value).split())
+        return LIBRARY_DEFAULT
+    text = " ".join(format_field_text(spec, value).split())
     if not text:
         return "empty"
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def parse_many(spec: FieldSpec, text: str) -> list[Any]:
+def parse_several_values(spec: FieldSpec, text: str) -> list[Any]:
     """Several values in one box: numbers after commas, lists one a line, long texts between `---` lines."""
     if spec.kind == "text":
         return split_texts(text, keep_empty=True)
     text = re.sub(r"\s+%", "%", text) if spec.kind == "size" else text
     parts = text.splitlines() if spec.kind in ("words", "indexes") else re.split(r"[,;\s]+", text)
-    return [from_word(spec, part.strip()) for part in parts if part.strip()]
+    return [parse_one_of_several(spec, part.strip()) for part in parts if part.strip()]
 
 
 def split_texts(text: str, *, keep_empty: bool = False) -> list[str]:
     """The texts between `---` lines."""
-    parts = [part.strip("\n") for part in re.split(rf"(?m)^{RULE}[ \t]*$", text)]
+    parts = [part.strip("\n") for part in re.split(rf"(?m)^{TEXT_SEPARATOR}[ \t]*$", text)]
     return [part for part in parts if keep_empty or part.strip()]
 
 
-def show_many(spec: FieldSpec, values: Sequence[Any]) -> str:
+def format_several_values(spec: FieldSpec, values: Sequence[Any]) -> str:
     """What `parse_many` reads as the same values."""
-    words = [to_word(spec, value) for value in values]
+    words = [format_one_of_several(spec, value) for value in values]
     if spec.kind == "text":
-        return f"\n{RULE}\n".join(words)
+        return f"\n{TEXT_SEPARATOR}\n".join(words)
     return ("\n" if spec.kind in ("words", "indexes") else ", ").join(words)
 
 
-def from_word(spec: FieldSpec, word: str) -> Any:
+def parse_one_of_several(spec: FieldSpec, word: str) -> Any:
     """One of several values: "none" means "leave it to the library", except where none is a word of the setting."""
-    if spec.optional and (word == LIBRARY or (spec.kind not in ("text", "choice") and word.lower() in _NONE)):
+    if spec.optional and (
+        word == LIBRARY_DEFAULT or (spec.kind not in ("text", "choice") and word.lower() in _NONE_WORDS)
+    ):
         return None
-    return parse(spec, word)
+    return parse_field_text(spec, word)
 
 
-def to_word(spec: FieldSpec, value: Any) -> str:
+def format_one_of_several(spec: FieldSpec, value: Any) -> str:
     if value is None:
-        return "none" if spec.kind not in ("text", "choice") else LIBRARY
-    return show(spec, value)
+        return "none" if spec.kind not in ("text", "choice") else LIBRARY_DEFAULT
+    return format_field_text(spec, value)
 
 
-def indexes(words: Sequence[str]) -> list[Any]:
+def parse_layer_indexes(words: Sequence[str]) -> list[Any]:
     """Layer numbers; "0-3" means 0, 1, 2, 3. A word that is no number stays a word."""
     found: list[Any] = []
     for word in words:
@@ -122,11 +124,11 @@ def indexes(words: Sequence[str]) -> list[Any]:
         if span and int(span[1]) <= int(span[2]):
             found += range(int(span[1]), int(span[2]) + 1)
         elif word:
-            found.append(_whole(word))
+            found.append(_parse_whole(word))
     return found
 
 
-def short_number(value: float) -> str:
+def format_short_number(value: float) -> str:
     """0.0002 -> "2e-4", 0.05 -> "0.05", 1.0 -> "1"; no digit is lost."""
     if not math.isfinite(value):
         return str(value)
@@ -138,21 +140,21 @@ def short_number(value: float) -> str:
     return f"{'-' if sign else ''}{mantissa}e{int(exponent) + len(digits) - 1}"
 
 
-def _whole(text: str) -> Any:
+def _parse_whole(text: str) -> Any:
     return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else text
 
 
-def _number(text: str) -> Any:
+def _parse_number(text: str) -> Any:
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", text):
         return text
     value = float(text)
     return value if math.isfinite(value) else text
 
 
-def _size(text: str) -> Any:
+def _parse_size(text: str) -> Any:
     """ "80 %" and 0.8 are shares, 80 is a count: the spelling decides, as in a file."""
     if text.endswith("%"):
-        share = _number(text[:-1].strip())
+        share = _parse_number(text[:-1].strip())
         return share if isinstance(share, str) else float(Decimal(text[:-1].strip()) / 100)
-    whole = _whole(text)
-    return whole if isinstance(whole, int) else _number(text)
+    whole = _parse_whole(text)
+    return whole if isinstance(whole, int) else _parse_number(text)

@@ -17,16 +17,16 @@ from toolkit.config import Config
 from toolkit.errors import ConfigError, Problem
 
 # Keys of later versions of the original toolkit (research of its config files), and what to do about each.
-RETIRED = {
+RETIRED_KEYS = {
     "qa": "Evaluation is not part of a config here: delete the whole qa block.",
     "model.torch_dtype": "Delete it: the weights load in the precision that training_args.bf16 / fp16 ask for.",
     "model.attn_implementation": "Delete it: the attention implementation is chosen for the device.",
     "inference.max_length": "Use inference.max_new_tokens instead.",
 }
-_DELETE = "Delete this line: no setting has this name."
+_DELETE_HINT = "Delete this line: no setting has this name."
 _WHOLE, _NUMBER, _BLOCK = "A whole number is needed", "A number is needed", "A block of settings is needed"
 # pydantic's error types in our words; {names} are those of the error's context
-WORDS = {
+ERROR_MESSAGES = {
     "int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE, "int_parsing_size": _WHOLE,
     "float_type": _NUMBER, "float_parsing": _NUMBER, "finite_number": "A finite number is needed",
     "bool_type": "true or false is needed", "bool_parsing": "true or false is needed",
@@ -40,7 +40,7 @@ WORDS = {
 }  # fmt: skip
 
 
-def validate(draft: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
+def validate_draft(draft: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
     """Check a nested dict of settings.
 
     Returns (config, warnings) when it can be used, and (None, errors and warnings) when it can't. Contradictions
@@ -49,35 +49,37 @@ def validate(draft: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
     try:
         config = Config.model_validate(draft)
     except ValidationError as error:
-        problems = [problem for detail in error.errors() for problem in _problems(detail)]
+        problems = [problem for detail in error.errors() for problem in _problems_of_error(detail)]
         if not any(detail["type"] == "contradiction" for detail in error.errors()):
-            problems += _contradictions_despite(draft, error)
-        return None, _unique(problems)
-    return config, remarks(config)
+            problems += _find_contradictions_without(draft, error)
+        return None, _first_per_field(problems)
+    return config, find_config_warnings(config)
 
 
-def parse(draft: Mapping[str, Any]) -> Config:
+def parse_draft(draft: Mapping[str, Any]) -> Config:
     """The Config of a draft; raises ConfigError with every problem."""
-    config, problems = validate(draft)
+    config, problems = validate_draft(draft)
     if config is None:
         raise ConfigError(problems)
     return config
 
 
-def _contradictions_despite(draft: Mapping[str, Any], error: ValidationError) -> list[Problem]:
+def _find_contradictions_without(draft: Mapping[str, Any], error: ValidationError) -> list[Problem]:
     rest = copy.deepcopy(dict(draft))
     wrong = {".".join(_field_names(detail["loc"])) for detail in error.errors()}
     for path in wrong:
-        _drop(rest, path)
+        _drop_setting(rest, path)
     try:
         Config.model_validate(rest)
     except ValidationError as second:
-        found = [p for detail in second.errors() if detail["type"] == "contradiction" for p in _problems(detail)]
+        found = [
+            p for detail in second.errors() if detail["type"] == "contradiction" for p in _problems_of_error(detail)
+        ]
         return [problem for problem in found if problem.path not in wrong]
     return []
 
 
-def _drop(draft: dict[str, Any], path: str) -> None:
+def _drop_setting(draft: dict[str, Any], path: str) -> None:
     *parents, leaf = path.split(".")
     here: Any = draft
     for name in parents:
@@ -86,14 +88,14 @@ def _drop(draft: dict[str, Any], path: str) -> None:
         here.pop(leaf, None)
 
 
-def _problems(detail: ErrorDetails) -> list[Problem]:
+def _problems_of_error(detail: ErrorDetails) -> list[Problem]:
     if detail["type"] == "contradiction":
         return list(detail["ctx"]["problems"])
     path = ".".join(_field_names(detail["loc"]))
     if detail["type"] == "extra_forbidden":
-        return [Problem(path, f"'{detail['loc'][-1]}' is not a setting.", RETIRED.get(path, _DELETE))]
+        return [Problem(path, f"'{detail['loc'][-1]}' is not a setting.", RETIRED_KEYS.get(path, _DELETE_HINT))]
     value = detail["input"]
-    message = f"{_in_words(detail)}; it is {_shown(value)}."
+    message = f"{_error_message(detail)}; it is {_format_input(value)}."
     return [Problem(path, message, _hint(path, value, detail))]
 
 
@@ -112,14 +114,14 @@ def _field_names(loc: tuple[int | str, ...]) -> list[str]:
     return names
 
 
-def _in_words(detail: ErrorDetails) -> str:
-    words = WORDS.get(detail["type"], detail["msg"])
+def _error_message(detail: ErrorDetails) -> str:
+    words = ERROR_MESSAGES.get(detail["type"], detail["msg"])
     for name, value in detail.get("ctx", {}).items():
         words = words.replace(f"{{{name}}}", str(value) if isinstance(value, str) else f"{value:,.10g}")
     return words[:1].upper() + words[1:]
 
 
-def _shown(value: Any) -> str:
+def _format_input(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "empty", True: "true", False: "false"}[value]
     text = repr(value)
@@ -139,7 +141,7 @@ def _hint(path: str, value: Any, detail: ErrorDetails) -> str:
     return ""
 
 
-def _unique(problems: list[Problem]) -> list[Problem]:
+def _first_per_field(problems: list[Problem]) -> list[Problem]:
     """A union reports one error a member: the first one under a field is enough."""
     seen: dict[tuple[str, str], Problem] = {}
     for problem in problems:
@@ -148,7 +150,7 @@ def _unique(problems: list[Problem]) -> list[Problem]:
     return list(seen.values())
 
 
-def remarks(config: Config) -> list[Problem]:
+def find_config_warnings(config: Config) -> list[Problem]:
     """Settings that are valid and do not do what they seem to: warnings, each under its field."""
     args = config.training.training_args
     found: list[Problem] = []

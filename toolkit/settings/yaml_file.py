@@ -16,9 +16,9 @@ import yaml
 from toolkit.config import BUNDLED, SCHEMA_VERSION, Config
 from toolkit.errors import ConfigError, Problem
 
-HEADER = f"# finetuning-toolkit config, schema {SCHEMA_VERSION}"
-MAX_BYTES = 1_000_000
-MAX_DEPTH = 20
+SCHEMA_HEADER = f"# finetuning-toolkit config, schema {SCHEMA_VERSION}"
+MAX_YAML_BYTES = 1_000_000
+MAX_YAML_DEPTH = 20
 _SCHEMA_LINE = re.compile(r"^#\s*finetuning-toolkit config, schema (\d{1,9})\s*$", re.MULTILINE)
 
 
@@ -32,47 +32,53 @@ def dump_draft(draft: Mapping[str, Any]) -> str:
     body = yaml.dump(
         dict(draft), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=110
     )
-    return f"{HEADER}\n{body}"
+    return f"{SCHEMA_HEADER}\n{body}"
 
 
-def read_text(path: Path) -> str:
+def read_config_text(path: Path) -> str:
     """The text of a config file; raises ConfigError when there is none, or it isn't text."""
     try:
         with path.expanduser().open("rb") as file:
-            return file.read(MAX_BYTES + 1).decode("utf-8-sig")
+            return file.read(MAX_YAML_BYTES + 1).decode("utf-8-sig")
     except OSError as error:
-        raise _refusal(f"'{path}' can't be read: {error.strerror}.", "Check the path.") from error
+        raise _config_file_error(f"'{path}' can't be read: {error.strerror}.", "Check the path.") from error
     except UnicodeDecodeError as error:
-        raise _refusal(f"'{path}' is not text in UTF-8.", "Is it a YAML file?") from error
+        raise _config_file_error(f"'{path}' is not text in UTF-8.", "Is it a YAML file?") from error
     except (ValueError, RuntimeError) as error:  # a NUL in it, or the folder of a user whom nobody knows
-        raise _refusal(f"{str(path)!r} is no path: {error}.", "Check the path.") from error
+        raise _config_file_error(f"{str(path)!r} is no path: {error}.", "Check the path.") from error
 
 
 def load_draft(text: str) -> dict[str, Any]:
     """The nested dict that a YAML file holds; raises ConfigError that says where it can't be read."""
-    if len(text.encode(errors="replace")) > MAX_BYTES:
-        raise _refusal("The file is larger than 1 MB.", "A config has about 60 lines: is this the right file?")
+    if len(text.encode(errors="replace")) > MAX_YAML_BYTES:
+        raise _config_file_error(
+            "The file is larger than 1 MB.", "A config has about 60 lines: is this the right file?"
+        )
     version = _SCHEMA_LINE.search(text[:2000])
     if version and int(version.group(1)) > SCHEMA_VERSION:
         message = (
             f"The file was written by a newer version (schema {version.group(1)}, this one reads {SCHEMA_VERSION})."
         )
-        raise _refusal(message, "Update the toolkit to use it.")
+        raise _config_file_error(message, "Update the toolkit to use it.")
     try:
-        _check_events(text)
+        _check_plain_yaml(text)
         draft = _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise _refusal(f"The file is not plain YAML: {error.problem}{place}.", "Correct this line.") from error
+        raise _config_file_error(
+            f"The file is not plain YAML: {error.problem}{place}.", "Correct this line."
+        ) from error
     except (yaml.YAMLError, ValueError) as error:
         if "integer string conversion" in str(error):
-            raise _refusal("A number in the file has more than 4,300 digits.", "Write a shorter one.") from error
-        raise _refusal(f"The file is not plain YAML: {error}.", "Is it a text file in UTF-8?") from error
+            raise _config_file_error(
+                "A number in the file has more than 4,300 digits.", "Write a shorter one."
+            ) from error
+        raise _config_file_error(f"The file is not plain YAML: {error}.", "Is it a text file in UTF-8?") from error
     if draft is None:
         return {}
     if not isinstance(draft, dict):
-        raise _refusal(
+        raise _config_file_error(
             f"The file holds a {type(draft).__name__} where settings by name are expected.",
             "Begin with lines such as `data:`, or export a config to see one.",
         )
@@ -92,7 +98,7 @@ def with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update={"model": model, "data": data})
 
 
-def _check_events(text: str) -> None:
+def _check_plain_yaml(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -101,13 +107,13 @@ def _check_events(text: str) -> None:
             wrong = "anchors (&) and aliases (*) are not used here"
         elif getattr(event, "tag", None):
             wrong = "tags (!) are not used here"
-        elif depth > MAX_DEPTH:
+        elif depth > MAX_YAML_DEPTH:
             wrong = "it is nested too deeply"
         if wrong:
             raise yaml.MarkedYAMLError(problem=wrong, problem_mark=event.start_mark)  # type: ignore[arg-type]
 
 
-def _refusal(message: str, hint: str) -> ConfigError:
+def _config_file_error(message: str, hint: str) -> ConfigError:
     return ConfigError([Problem("", message, hint)])
 
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from toolkit.errors import RunError
 
-COMMIT = "COMMIT.json"
+COMMIT_NAME = "COMMIT.json"
 COMMIT_SCHEMA = 1
 KEY_BYTES = 32
 
@@ -74,7 +74,7 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(trash)
 
 
-def sweep_aside(folder: Path, older_than_seconds: float = 3600) -> None:
+def remove_leftover_dirs(folder: Path, older_than_seconds: float = 3600) -> None:
     """Remove what interrupted creations (.new-*) and deletions (.trash-*) left in `folder`."""
     for path in (*folder.glob(".new-*"), *folder.glob(".trash-*")):
         try:
@@ -86,7 +86,7 @@ def sweep_aside(folder: Path, older_than_seconds: float = 3600) -> None:
 
 
 @contextmanager
-def scratch(path: Path) -> Iterator[Path]:
+def scratch_dir(path: Path) -> Iterator[Path]:
     """An empty folder that lives as long as the block; what a killed process left there goes first. One user a path."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
@@ -102,11 +102,11 @@ def commit_dir(staging: Path, final: Path, extra: dict[str, Any]) -> dict[str, A
     `staging` lies beside `final` (one file system). An older `final` is moved away first and deleted last. Returns the
     content of COMMIT.json. Raises OSError; RunError for a symbolic link in `staging`.
     """
-    files = {name: _seal(staging / name) for name in _names(staging)}
+    files = {name: _sync_and_hash(staging / name) for name in _file_names(staging)}
     body = {"schema": COMMIT_SCHEMA, "files": files, **extra}
     for folder in sorted({(staging / name).parent for name in files} - {staging}, reverse=True):
         fsync_dir(folder)
-    durable_write(staging / COMMIT, json.dumps({**body, "hmac": _signature(body)}, indent=1))
+    durable_write(staging / COMMIT_NAME, json.dumps({**body, "hmac": _sign_body(body)}, indent=1))
     old = final.with_name(f".trash-{final.name}-{secrets.token_hex(4)}")
     if final.exists():
         final.rename(old)
@@ -123,28 +123,28 @@ def verify_commit(folder: Path, *, own: bool = True) -> dict[str, Any]:
     to resume from may not). Raises RunError that names the first thing wrong.
     """
     try:
-        body: dict[str, Any] = json.loads((folder / COMMIT).read_bytes())
+        body: dict[str, Any] = json.loads((folder / COMMIT_NAME).read_bytes())
         files: dict[str, dict[str, Any]] = body["files"]
         schema = int(body["schema"])
         signature = str(body.pop("hmac"))
         if not isinstance(files, dict):
             raise TypeError("files is no object")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _broken(folder, f"its {COMMIT} can't be read ({error})") from error
+        raise _untrusted_error(folder, f"its {COMMIT_NAME} can't be read ({error})") from error
     if schema > COMMIT_SCHEMA:
         raise RunError(f"{folder} was written by a newer version (schema {schema}).", "Update the toolkit to use it.")
-    if own and not hmac.compare_digest(signature, _signature(body)):
-        raise _broken(folder, "it was not written by this install, or was changed since")
-    found = set(_names(folder)) - {COMMIT}
+    if own and not hmac.compare_digest(signature, _sign_body(body)):
+        raise _untrusted_error(folder, "it was not written by this install, or was changed since")
+    found = set(_file_names(folder)) - {COMMIT_NAME}
     if found != set(files):
-        raise _broken(folder, f"files missing or added: {', '.join(sorted(found ^ set(files)))}")
+        raise _untrusted_error(folder, f"files missing or added: {', '.join(sorted(found ^ set(files)))}")
     for name, expected in files.items():
-        if _fingerprint(folder / name) != expected:
-            raise _broken(folder, f"{name} is damaged")
+        if _hash_file(folder / name) != expected:
+            raise _untrusted_error(folder, f"{name} is damaged")
     return body
 
 
-def install_key() -> bytes:
+def load_install_key() -> bytes:
     """This install's secret, made at first use; only its owner can read it. Raises RunError."""
     home = os.environ.get("FTK_STATE_DIR")
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
@@ -173,7 +173,7 @@ def _create_key(path: Path) -> None:
         aside.unlink()
 
 
-def _names(folder: Path) -> Iterable[str]:
+def _file_names(folder: Path) -> Iterable[str]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise RunError(f"{path} is a symbolic link.", "Replace it by the file itself.")
@@ -181,21 +181,21 @@ def _names(folder: Path) -> Iterable[str]:
             yield path.relative_to(folder).as_posix()
 
 
-def _seal(path: Path) -> dict[str, Any]:
+def _sync_and_hash(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return _fingerprint(path)
+    return _hash_file(path)
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def _hash_file(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _signature(body: dict[str, Any]) -> str:
+def _sign_body(body: dict[str, Any]) -> str:
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-    return hmac.new(install_key(), canonical, "sha256").hexdigest()
+    return hmac.new(load_install_key(), canonical, "sha256").hexdigest()
 
 
-def _broken(folder: Path, why: str) -> RunError:
+def _untrusted_error(folder: Path, why: str) -> RunError:
     return RunError(f"{folder.name} can't be trusted: {why}.", "Start the run again.")

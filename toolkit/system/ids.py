@@ -6,11 +6,11 @@ import re
 import secrets
 from datetime import UTC, datetime
 
-RUN_ID = re.compile(r"[a-z0-9-]{1,40}")
+ID_PATTERN = re.compile(r"[a-z0-9-]{1,40}")
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-def new_id(now: float) -> str:
+def make_timed_id(now: float) -> str:
     """An id that sorts by time: "20261123-235501-ab1x" is date, time (UTC), the fraction in 1/46656 s and a letter."""
     stamp = datetime.fromtimestamp(now, UTC)
     ticks = int(now % 1 * 36**3)
@@ -18,6 +18,6 @@ def new_id(now: float) -> str:
     return f"{stamp:%Y%m%d-%H%M%S}-{fraction}{secrets.choice(_BASE36)}"
 
 
-def is_id(text: str) -> bool:
+def is_valid_id(text: str) -> bool:
     """Whether `text` can be an id, and so is safe as a name."""
-    return RUN_ID.fullmatch(text) is not None
+    return ID_PATTERN.fullmatch(text) is not None

@@ -21,12 +21,12 @@ import psutil
 
 from toolkit.errors import RunError
 
-ACQUIRE_SECONDS = 5.0  # a reader's look at the lock lasts microseconds; longer means that somebody lives
-SAME_START = 0.5  # seconds: create_time is exact to a clock tick and shifts a little when the clock is set
+LOCK_TIMEOUT_SECONDS = 5.0  # a reader's look at the lock lasts microseconds; longer means that somebody lives
+START_TOLERANCE_SECONDS = 0.5  # seconds: create_time is exact to a clock tick and shifts a little when the clock is set
 
 
 @dataclass(frozen=True)
-class Holder:
+class LockHolder:
     """A process as its lock file describes it; `launcher_*` is the parent that started several ranks, if any.
 
     pid 0: not started yet, the lock is held for it.
@@ -41,14 +41,14 @@ class Holder:
     launcher_create_time: float | None = None
 
     @classmethod
-    def read(cls, body: dict[str, Any]) -> Holder:
+    def read(cls, body: dict[str, Any]) -> LockHolder:
         """From its JSON, perhaps another version's with fields that are not known here. Raises TypeError."""
         names = {known.name for known in fields(cls)}
         return cls(**{name: value for name, value in body.items() if name in names})
 
     def alive(self) -> bool:
         """Whether this very process lives, not another one with its pid."""
-        return self.boot == boot_id() and process_lives(self.pid, self.create_time)
+        return self.boot == boot_id() and is_process_alive(self.pid, self.create_time)
 
 
 def boot_id() -> str:
@@ -59,22 +59,25 @@ def boot_id() -> str:
         return f"boot-{psutil.boot_time():.0f}"
 
 
-def process_lives(pid: int, create_time: float) -> bool:
+def is_process_alive(pid: int, create_time: float) -> bool:
     """Whether process `pid` lives (a zombie does not) and began at `create_time` (Unix seconds)."""
     if pid <= 0:
         return False
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - create_time) < SAME_START and process.status() != psutil.STATUS_ZOMBIE
+        return (
+            abs(process.create_time() - create_time) < START_TOLERANCE_SECONDS
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
     except psutil.NoSuchProcess:
         return False
 
 
-def describe_self(attempt: int, run: str = "") -> Holder:
+def describe_self(attempt: int, run: str = "") -> LockHolder:
     """This process, for a lock's body."""
     me = psutil.Process()
     launcher = me.parent() if "TORCHELASTIC_RUN_ID" in os.environ else None
-    return Holder(
+    return LockHolder(
         pid=me.pid,
         create_time=me.create_time(),
         attempt=attempt,
@@ -100,7 +103,7 @@ def try_lock(path: Path) -> int | None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[bool]:
+def hold_lock(path: Path) -> Iterator[bool]:
     """Hold the lock inside the block; yields False when somebody else holds it."""
     handle = try_lock(path)
     try:
@@ -110,7 +113,7 @@ def locked(path: Path) -> Iterator[bool]:
             os.close(handle)
 
 
-def is_held(path: Path) -> bool:
+def is_lock_held(path: Path) -> bool:
     """Whether a living process holds the lock. Looks with a shared lock: two readers never see each other."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -125,17 +128,17 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def write_body(handle: int, holder: Holder) -> None:
+def write_lock_holder(handle: int, holder: LockHolder) -> None:
     """Replace the body of the lock file that `handle` holds."""
     raw = json.dumps(asdict(holder)).encode()
     os.pwrite(handle, raw, 0)  # before the cut: a full disk then leaves the old body, not an empty one
     os.ftruncate(handle, len(raw))
 
 
-def read_holder(path: Path) -> Holder | None:
+def read_lock_holder(path: Path) -> LockHolder | None:
     """The last holder's own words; None when there are none (yet). Says nothing about whether it lives."""
     try:
-        return Holder.read(json.loads(path.read_bytes()))
+        return LockHolder.read(json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
 
@@ -152,14 +155,14 @@ class WorkerLock:
         self._handle: int | None = None
 
     def __enter__(self) -> WorkerLock:
-        deadline = time.monotonic() + ACQUIRE_SECONDS
+        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while (handle := try_lock(self._path)) is None:
             if time.monotonic() > deadline:
                 raise RunError("Another worker is training this run.", "Watch it on the Runs page.")
             time.sleep(0.02)
         self._handle = handle
-        os.register_at_fork(after_in_child=self._leave_to_parent)
-        write_body(handle, describe_self(self._attempt, self._run))
+        os.register_at_fork(after_in_child=self._release_in_child)
+        write_lock_holder(handle, describe_self(self._attempt, self._run))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -167,11 +170,11 @@ class WorkerLock:
             os.close(self._handle)
             self._handle = None
 
-    def _leave_to_parent(self) -> None:
+    def _release_in_child(self) -> None:
         self.__exit__(None, None, None)  # close() in a child leaves the parent's lock alone; LOCK_UN would not
 
 
-def holder_tree(holder: Holder) -> list[psutil.Process]:
+def list_holder_processes(holder: LockHolder) -> list[psutil.Process]:
     """The living processes that a holder answers for: itself, its launcher, and all their children."""
     found: dict[int, psutil.Process] = {}
     roots: list[tuple[int | None, Any]] = [
@@ -179,7 +182,7 @@ def holder_tree(holder: Holder) -> list[psutil.Process]:
         (holder.pid, holder.create_time),
     ]
     for pid, create_time in roots:
-        if pid is None or not process_lives(pid, create_time):
+        if pid is None or not is_process_alive(pid, create_time):
             continue
         try:
             process = psutil.Process(pid)
@@ -190,33 +193,33 @@ def holder_tree(holder: Holder) -> list[psutil.Process]:
     return list(found.values())
 
 
-def end_processes(holder: Holder, grace_seconds: float = 5.0) -> bool:
+def end_holder_processes(holder: LockHolder, grace_seconds: float = 5.0) -> bool:
     """SIGTERM the holder's tree, wait, SIGKILL what is left; returns whether anything was there to end.
 
     Nothing is signalled unless pid, start time and boot match: a reused pid is left alone.
     """
     if holder.boot != boot_id():
         return False
-    members = holder_tree(holder)
+    members = list_holder_processes(holder)
     for member in members:
-        _signal(member, "terminate")
+        _signal_process(member, "terminate")
     _, left = psutil.wait_procs(members, timeout=grace_seconds)
     for member in left:
-        for child in _children(member):
-            _signal(child, "kill")
-        _signal(member, "kill")
+        for child in _list_children(member):
+            _signal_process(child, "kill")
+        _signal_process(member, "kill")
     psutil.wait_procs(left, timeout=grace_seconds)
     return bool(members)
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def _list_children(process: psutil.Process) -> list[psutil.Process]:
     try:
         return process.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
 
 
-def _signal(process: psutil.Process, how: str) -> None:
+def _signal_process(process: psutil.Process, how: str) -> None:
     try:
         process.terminate() if how == "terminate" else process.kill()
     except psutil.NoSuchProcess:

@@ -25,12 +25,12 @@ from toolkit.system.durable import durable_write
 from toolkit.system.locks import boot_id
 from toolkit.system.paths import PROJECT_ROOT
 
-FIRST_PAGE_SECONDS = 3.0  # importing torch takes a core for as long
-PROBE_SECONDS = 180
-Quicker = Callable[[], bytes]
+PROBE_DELAY_SECONDS = 3.0  # importing torch takes a core for as long
+PROBE_TIMEOUT_SECONDS = 180
+FastProbe = Callable[[], bytes]
 """The probe's output from a process that has imported torch already; b"" where there is none."""
-_LOG = logging.getLogger(__name__)
-_ONE_PROBE = threading.Lock()
+logger = logging.getLogger(__name__)
+_PROBE_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -68,54 +68,62 @@ class Machine:
         return f"{count}{first.name} ({first.memory_bytes / 1e9:.0f} GB), {cores}"
 
 
-def machine(save_dir: Path, quicker: Quicker | None = None) -> Machine:
+def probe_machine(save_dir: Path, quicker: FastProbe | None = None) -> Machine:
     """This machine; runs the probe when it is not known yet (seconds). Raises RunError when the probe fails."""
-    with _ONE_PROBE:
-        known = machine_if_known(save_dir)
+    with _PROBE_LOCK:
+        known = read_known_machine(save_dir)
         if known is not None:
             return known
-        found = _probe(quicker)
+        found = _run_probe(quicker)
         save_dir.mkdir(parents=True, exist_ok=True)
-        durable_write(_file(save_dir), json.dumps({"schema": 1, "key": _key(), "machine": asdict(found)}, indent=1))
+        durable_write(
+            _machine_path(save_dir),
+            json.dumps({"schema": 1, "key": _machine_key(), "machine": asdict(found)}, indent=1),
+        )
         return found
 
 
-def machine_if_known(save_dir: Path) -> Machine | None:
+def read_known_machine(save_dir: Path) -> Machine | None:
     """This machine if it was looked at since it was started and since torch was installed; never waits."""
     try:
-        body = json.loads(_file(save_dir).read_bytes())
-        return _machine(body["machine"]) if body["key"] == _key() else None
+        body = json.loads(_machine_path(save_dir).read_bytes())
+        return _parse_machine(body["machine"]) if body["key"] == _machine_key() else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
-def probe_in_background(save_dir: Path, quicker: Quicker | None = None) -> None:
+def probe_machine_in_background(save_dir: Path, quicker: FastProbe | None = None) -> None:
     """Find out in a thread, unless it is known; a few seconds from now, so that the app's first page comes first."""
-    if machine_if_known(save_dir) is None:
-        timer = threading.Timer(FIRST_PAGE_SECONDS, _probe_quietly, args=(save_dir, quicker))
+    if read_known_machine(save_dir) is None:
+        timer = threading.Timer(PROBE_DELAY_SECONDS, _probe_quietly, args=(save_dir, quicker))
         timer.name, timer.daemon = "machine probe", True
         timer.start()
 
 
-def _probe_quietly(save_dir: Path, quicker: Quicker | None = None) -> None:
+def _probe_quietly(save_dir: Path, quicker: FastProbe | None = None) -> None:
     try:
-        machine(save_dir, quicker)
+        probe_machine(save_dir, quicker)
     except (ToolkitError, OSError) as error:
-        _LOG.warning("this machine can't be looked at: %s", error)
+        logger.warning("this machine can't be looked at: %s", error)
 
 
-def _probe(quicker: Quicker | None) -> Machine:
+def _run_probe(quicker: FastProbe | None) -> Machine:
     argv = [sys.executable, "-m", "toolkit.worker.probe"]
     hint = "Run `python -m toolkit.worker.probe` to see why; is torch installed?"
     try:
         said = quicker() if quicker else b""
         if not said:
             said = subprocess.run(
-                argv, cwd=PROJECT_ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_SECONDS, check=True
+                argv,
+                cwd=PROJECT_ROOT,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=PROBE_TIMEOUT_SECONDS,
+                check=True,
             ).stdout
-        return _machine(json.loads(said.splitlines()[-1]))
+        return _parse_machine(json.loads(said.splitlines()[-1]))
     except subprocess.TimeoutExpired as error:
-        raise RunError(f"Looking at this machine took more than {PROBE_SECONDS} s.", hint) from error
+        raise RunError(f"Looking at this machine took more than {PROBE_TIMEOUT_SECONDS} s.", hint) from error
     except subprocess.CalledProcessError as error:
         last = error.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {error.returncode}"]
         raise RunError(f"This machine can't be looked at: {last[0][:300]}", hint) from error
@@ -123,7 +131,7 @@ def _probe(quicker: Quicker | None) -> Machine:
         raise RunError(f"This machine can't be looked at: {error}.", hint) from error
 
 
-def _machine(body: dict[str, Any]) -> Machine:
+def _parse_machine(body: dict[str, Any]) -> Machine:
     gpus = tuple(
         Gpu(str(gpu["name"]), int(gpu["memory_bytes"]), (int(gpu["capability"][0]), int(gpu["capability"][1])))
         for gpu in body.get("gpus", ())
@@ -141,11 +149,11 @@ def _machine(body: dict[str, Any]) -> Machine:
     )
 
 
-def _file(save_dir: Path) -> Path:
+def _machine_path(save_dir: Path) -> Path:
     return save_dir / "machine.json"
 
 
-def _key() -> list[str]:
+def _machine_key() -> list[str]:
     try:
         torch = version("torch")
     except PackageNotFoundError:
@@ -153,7 +161,7 @@ def _key() -> list[str]:
     return [boot_id(), torch, os.environ.get("CUDA_VISIBLE_DEVICES", "")]
 
 
-def free_bytes() -> int:
+def free_memory_bytes() -> int:
     """Memory that this machine, or this container, can still give."""
     free = int(psutil.virtual_memory().available)
     group = Path("/sys/fs/cgroup")

@@ -10,13 +10,13 @@ import re
 import time
 from pathlib import Path
 
-NAMESPACE = Path("/proc/self/ns/pid")
-OWN_PROCESS_IDS = "pid:[4026531836]"
+PID_NAMESPACE = Path("/proc/self/ns/pid")
+ROOT_PID_NAMESPACE = "pid:[4026531836]"
 """The first namespace of process ids, in which the kernel's log speaks; its number is fixed in the kernel."""
-_VICTIM = re.compile(r"Killed process (\d+) ")
+_KILLED_PROCESS = re.compile(r"Killed process (\d+) ")
 
 
-def oom_kills() -> int | None:
+def count_oom_kills() -> int | None:
     """How many processes the kernel has ended for memory, in this process's control group and on the machine.
 
     None where the kernel does not tell.
@@ -32,11 +32,11 @@ def oom_kills() -> int | None:
             files.append(Path(f"/sys/fs/cgroup{path}/memory.events"))
         elif controllers == "memory":
             files.append(Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control"))
-    counts = [count for file in files if (count := _oom_count(file)) is not None]
+    counts = [count for file in files if (count := _read_oom_count(file)) is not None]
     return sum(counts) if counts else None
 
 
-def _oom_count(file: Path) -> int | None:
+def _read_oom_count(file: Path) -> int | None:
     try:
         found = re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE)
     except OSError:
@@ -44,24 +44,24 @@ def _oom_count(file: Path) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def oom_victims(since: float, log: Path = Path("/dev/kmsg")) -> set[int] | None:
+def find_oom_victims(since: float, log: Path = Path("/dev/kmsg")) -> set[int] | None:
     """The processes that the kernel has ended for memory since then (Unix seconds); None where its log is closed to us
     or speaks of process ids that are not ours."""
     try:
-        if str(NAMESPACE.readlink()) != OWN_PROCESS_IDS:
+        if str(PID_NAMESPACE.readlink()) != ROOT_PID_NAMESPACE:
             return None
         handle = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     booted = time.time() - time.monotonic()
     try:
-        return {int(found[1]) for at, text in _records(handle) if booted + at >= since - 1
-                and (found := _VICTIM.search(text))}  # fmt: skip
+        return {int(found[1]) for at, text in _read_kernel_log(handle) if booted + at >= since - 1
+                and (found := _KILLED_PROCESS.search(text))}  # fmt: skip
     finally:
         os.close(handle)
 
 
-def _records(handle: int) -> list[tuple[float, str]]:
+def _read_kernel_log(handle: int) -> list[tuple[float, str]]:
     """(seconds since the start of the machine, text) of each record that the kernel still has."""
     found: list[tuple[float, str]] = []
     while True:

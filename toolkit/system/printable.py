@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 
 # C0 and C1 controls but tab and line break; marks, embeddings, overrides and isolates of text direction
-_STEERING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
-def visible(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     """`text` with each of them as its number, so that a preview shows them and is not turned around by them."""
-    return _STEERING.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", text)
+    return _CONTROL_CHARACTERS.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", text)
 
 
-def legible(text: object) -> str:
+def strip_control_characters(text: object) -> str:
     """`text` without them; tabs and line breaks stay."""
-    return _STEERING.sub("", str(text))
+    return _CONTROL_CHARACTERS.sub("", str(text))

@@ -34,7 +34,7 @@ def library_environment(*, hub: bool, processes: int = 1) -> dict[str, str]:
     return {**os.environ, **settings}
 
 
-def detached(
+def start_detached_process(
     argv: Sequence[str], environment: Mapping[str, str], log: IO[bytes], *, pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
     """A process that outlives this one: a session of its own, no input, all output in `log`. Raises OSError."""
@@ -44,6 +44,6 @@ def detached(
     )  # fmt: skip
 
 
-def reap(process: subprocess.Popen[bytes], name: str) -> None:
+def reap_in_background(process: subprocess.Popen[bytes], name: str) -> None:
     """Whoever waits for a child ends it for good; a thread of that name does, however long it lives."""
     threading.Thread(target=process.wait, name=f"{name}-reaper", daemon=True).start()

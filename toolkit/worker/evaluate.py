@@ -17,22 +17,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from toolkit.errors import RunError, ToolkitError
-from toolkit.evaluation.answers import AnswerLog, read_answers
-from toolkit.evaluation.busy import models_lock
-from toolkit.evaluation.conclude import conclude
-from toolkit.evaluation.evaluation_dir import Evaluation, open_evaluation, read_spec
-from toolkit.evaluation.questions import Question, questions
+from toolkit.evaluation.answers import AnswerLog, read_recorded_answers
+from toolkit.evaluation.busy import loaded_models_lock
+from toolkit.evaluation.conclude import conclude_evaluation
+from toolkit.evaluation.evaluation_dir import Evaluation, open_evaluation, read_evaluation_spec
+from toolkit.evaluation.questions import EvaluationQuestion, make_questions
 from toolkit.runs.end_reasons import explain_exception
 from toolkit.runs.events import EventWriter
 from toolkit.runs.model_names import BASE
-from toolkit.runs.run_dir import open_run, read_config
+from toolkit.runs.run_dir import open_run, read_run_config
 from toolkit.system.locks import WorkerLock, try_lock
 from toolkit.worker.process import libraries
-from toolkit.worker.process.stop import Stop, StopAsked
+from toolkit.worker.process.stop import StopRequested, StopSignal
 
-_LOG = logging.getLogger(__name__)
-PERIOD_S = 0.5
-POLL_S = 0.2
+logger = logging.getLogger(__name__)
+PROGRESS_EVENT_PERIOD_S = 0.5
+MODELS_LOCK_POLL_S = 0.2
 
 
 def main(run_id: str, evaluation_id: str) -> int:
@@ -40,13 +40,13 @@ def main(run_id: str, evaluation_id: str) -> int:
     faulthandler.enable()
     run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
     evaluation = open_evaluation(run, evaluation_id)
-    stop = Stop(evaluation.stop_path).listen()
+    stop = StopSignal(evaluation.stop_path).listen()
     with WorkerLock(evaluation.lock_path, 1, run.id), EventWriter(evaluation.events_path) as events:
         events.append("started", pid=os.getpid())
         try:
-            events.append(_carry_out(evaluation, stop, events))
+            events.append(_run_evaluation(evaluation, stop, events))
         except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the last event
-            _LOG.exception("evaluation %s of run %s", evaluation.id, run.id)
+            logger.exception("evaluation %s of run %s", evaluation.id, run.id)
             known = explain_exception(type(error).__name__, str(error))
             words = (error.message, error.hint) if isinstance(error, ToolkitError) else (known.message, known.hint)
             events.append("failed", message=words[0], hint=words[1])
@@ -54,83 +54,91 @@ def main(run_id: str, evaluation_id: str) -> int:
     return 0
 
 
-def _carry_out(evaluation: Evaluation, stop: Stop, events: EventWriter) -> str:
+def _run_evaluation(evaluation: Evaluation, stop: StopSignal, events: EventWriter) -> str:
     """What the last event is called: "finished", or "stopped"."""
     began = time.monotonic()
-    spec = read_spec(evaluation)
+    spec = read_evaluation_spec(evaluation)
     models = [BASE, evaluation.run.id, *(other for other in spec.compared if other != evaluation.run.id)]
     events.append("phase", phase="reading the rows")
-    asked = questions(evaluation)
-    events.append("progress", done=_answered(evaluation, models), total=len(asked) * len(models))
+    asked = make_questions(evaluation)
+    events.append("progress", done=_count_answers(evaluation, models), total=len(asked) * len(models))
     stopped = False
     try:
-        if _left(evaluation, asked, models, spec.probe):
-            with _alone(evaluation, stop, events):
-                _ask(evaluation, asked, models, stop, events)
-    except StopAsked:
+        if _needs_model(evaluation, asked, models, spec.probe):
+            with _hold_models_lock(evaluation, stop, events):
+                _ask_models(evaluation, asked, models, stop, events)
+    except StopRequested:
         stopped = True
     events.append("phase", phase="counting")
-    results = conclude(evaluation, asked, read_answers(evaluation.answers_path), models, time.monotonic() - began)
-    events.append("progress", done=_answered(evaluation, models), total=len(asked) * len(models), remaining_s=0)
+    results = conclude_evaluation(
+        evaluation, asked, read_recorded_answers(evaluation.answers_path), models, time.monotonic() - began
+    )
+    events.append("progress", done=_count_answers(evaluation, models), total=len(asked) * len(models), remaining_s=0)
     return "stopped" if stopped or not results.complete else "finished"
 
 
-def _answered(evaluation: Evaluation, models: Sequence[str]) -> int:
-    return sum(model in models for model, _ in read_answers(evaluation.answers_path).answers)
+def _count_answers(evaluation: Evaluation, models: Sequence[str]) -> int:
+    return sum(model in models for model, _ in read_recorded_answers(evaluation.answers_path).answers)
 
 
-def _left(evaluation: Evaluation, asked: Sequence[Question], models: Sequence[str], probe: bool) -> bool:
+def _needs_model(
+    evaluation: Evaluation, asked: Sequence[EvaluationQuestion], models: Sequence[str], probe: bool
+) -> bool:
     """Whether a model is needed at all."""
-    found = read_answers(evaluation.answers_path)
+    found = read_recorded_answers(evaluation.answers_path)
     missing = any((model, q.position) not in found.answers for q in asked for model in models)
     return missing or (probe and not all(any(name == model for name, _ in found.probed) for model in models))
 
 
 @contextmanager
-def _alone(evaluation: Evaluation, stop: Stop, events: EventWriter) -> Iterator[None]:
+def _hold_models_lock(evaluation: Evaluation, stop: StopSignal, events: EventWriter) -> Iterator[None]:
     """Inside, no other evaluation of the save_dir has its models loaded. Raises StopAsked."""
-    path = models_lock(evaluation.run.save_dir)
+    path = loaded_models_lock(evaluation.run.save_dir)
     said = False
     while (handle := try_lock(path)) is None:
         if not said:
             events.append("phase", phase="waiting for another evaluation")
             said = True
         stop.check()
-        time.sleep(POLL_S)
+        time.sleep(MODELS_LOCK_POLL_S)
     try:
         yield
     finally:
         os.close(handle)
 
 
-def _ask(
-    evaluation: Evaluation, asked: Sequence[Question], models: Sequence[str], stop: Stop, events: EventWriter
+def _ask_models(
+    evaluation: Evaluation,
+    asked: Sequence[EvaluationQuestion],
+    models: Sequence[str],
+    stop: StopSignal,
+    events: EventWriter,
 ) -> None:
     stop.check()
     events.append("phase", phase="loading libraries")
-    libraries.load()
+    libraries.import_libraries()
     from toolkit.worker.answering import evaluation_asker
 
-    spec, config = read_spec(evaluation), read_config(evaluation.run)
-    engine = evaluation_asker.load(
+    spec, config = read_evaluation_spec(evaluation), read_run_config(evaluation.run)
+    engine = evaluation_asker.load_evaluation_engine(
         evaluation, spec, lambda phase: (stop.check(), events.append("phase", phase=phase))[0]
     )
-    known = read_answers(evaluation.answers_path)
+    known = read_recorded_answers(evaluation.answers_path)
     log = AnswerLog(evaluation.answers_path)
     try:
-        log.identify(known.identities, evaluation_asker.identities(engine, models))
+        log.record_identities(known.identities, evaluation_asker.hash_adapter_commits(engine, models))
         events.append("phase", phase="asking")
-        evaluation_asker.ask(
-            engine, config, spec, asked, models, known, log, stop, _Teller(events, len(asked) * len(models))
+        evaluation_asker.answer_remaining_questions(
+            engine, config, spec, asked, models, known, log, stop, _ProgressWriter(events, len(asked) * len(models))
         )  # fmt: skip
         if spec.probe:
             events.append("phase", phase="probing for forgetting")
-            evaluation_asker.probe(engine, config, models, known, log, stop)
+            evaluation_asker.score_probe_passages(engine, config, models, known, log, stop)
     finally:
         log.close()
 
 
-class _Teller:
+class _ProgressWriter:
     """Writes progress at most twice a second, with the time left at the pace of this attempt."""
 
     def __init__(self, events: EventWriter, total: int) -> None:
@@ -140,7 +148,7 @@ class _Teller:
 
     def __call__(self, done: float, before: float) -> None:
         now = time.monotonic()
-        if now - self._told < PERIOD_S and done < 1:
+        if now - self._told < PROGRESS_EVENT_PERIOD_S and done < 1:
             return
         self._told = now
         pace = (done - before) / max(1e-9, now - self._began)

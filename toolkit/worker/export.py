@@ -17,52 +17,52 @@ from pathlib import Path
 
 from toolkit.errors import RunError, ToolkitError
 from toolkit.export.export_state import (
-    ADAPTER,
+    ADAPTER_HASH_KEY,
     certificate_path,
     commit_hash,
-    folder_of,
-    known,
-    lock_path,
-    tell_progress,
+    export_folder,
+    export_lock_path,
+    find_export_form,
+    write_export_progress,
 )
 from toolkit.runs.end_reasons import explain_exception
-from toolkit.runs.run_dir import RunDir, open_run, read_config
-from toolkit.system.durable import commit_dir, scratch, verify_commit
+from toolkit.runs.run_dir import RunDir, open_run, read_run_config
+from toolkit.system.durable import commit_dir, scratch_dir, verify_commit
 from toolkit.system.locks import WorkerLock
 from toolkit.worker.process import libraries
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-class Progress:
+class ExportProgress:
     """Says how far the export is."""
 
     def __init__(self, run: RunDir, form: str) -> None:
         self._run, self._form = run, form
 
     def __call__(self, phase: str, fraction: float) -> None:
-        tell_progress(self._run, self._form, "running", phase, fraction)
+        write_export_progress(self._run, self._form, "running", phase, fraction)
 
     def end(self, state: str, message: str = "", hint: str = "") -> None:
-        tell_progress(self._run, self._form, state, "", 1.0, message, hint)
+        write_export_progress(self._run, self._form, state, "", 1.0, message, hint)
 
 
 def main(run_id: str, form: str, check_only: bool) -> int:
     faulthandler.enable()
     run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
-    known(form)
+    find_export_form(form)
     run.exports_dir.mkdir(exist_ok=True)
-    with WorkerLock(lock_path(run, form), run=run.id):
-        progress = Progress(run, form)
+    with WorkerLock(export_lock_path(run, form), run=run.id):
+        progress = ExportProgress(run, form)
         try:
             if not check_only:
-                make(run, form, progress)
-            replay(run, form, progress)
+                make_export(run, form, progress)
+            replay_export(run, form, progress)
         except ToolkitError as error:
             progress.end("failed", error.message, error.hint)
             return 1
         except Exception as error:  # noqa: BLE001 - whatever it is, the page must be able to say it
-            _LOG.exception("export %s of %s", form, run.id)
+            logger.exception("export %s of %s", form, run.id)
             why = explain_exception(type(error).__name__, str(error))
             progress.end("failed", why.message, why.hint)
             return 1
@@ -70,24 +70,24 @@ def main(run_id: str, form: str, check_only: bool) -> int:
     return 0
 
 
-def make(run: RunDir, form: str, progress: Progress) -> None:
+def make_export(run: RunDir, form: str, progress: ExportProgress) -> None:
     """Build the export aside and commit it as exports/<form>/. Raises ToolkitError with the reason to refuse."""
     progress("verifying the adapter", 0.05)
     verify_commit(run.adapter_dir, own=False)
     adapter = commit_hash(run.adapter_dir)
     progress("loading libraries", 0.1)
-    libraries.load()
+    libraries.import_libraries()
     from toolkit.worker.exporting import package
 
-    with scratch(run.exports_dir / f".new-{form}") as staging:
-        package.build(run, read_config(run), form, staging, progress)
+    with scratch_dir(run.exports_dir / f".new-{form}") as staging:
+        package.build_export(run, read_run_config(run), form, staging, progress)
         progress("writing to disk", 0.55)
         certificate_path(run, form).unlink(missing_ok=True)
-        facts = {"kind": "export", "form": form, "run": run.id, ADAPTER: adapter}
-        commit_dir(staging, folder_of(run, form), facts)
+        facts = {"kind": "export", "form": form, "run": run.id, ADAPTER_HASH_KEY: adapter}
+        commit_dir(staging, export_folder(run, form), facts)
 
 
-def replay(run: RunDir, form: str, progress: Progress) -> None:
+def replay_export(run: RunDir, form: str, progress: ExportProgress) -> None:
     """Play the export in a process that knows nothing of how it was made. Raises RunError when it can't be played."""
     progress("checking it against the golden prompts", 0.65)
     done = subprocess.run(

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from toolkit.data.readers.read_file import TABLE, brace_notices, explain, report
+from toolkit.data.readers.read_file import TABLE_FILE, brace_notices, data_error_as_dict, write_task_report
 from toolkit.data.readers.table_writer import TableWriter
 from toolkit.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
 
-PROBE_SECONDS = 8.0
-TRAIN = "train"
+HUB_PROBE_SECONDS = 8.0
+TRAIN_SPLIT_NAME = "train"
 _NOT_TEXT = ("Image", "Audio", "Video", "Pdf", "Nifti")
 
 
@@ -33,32 +33,32 @@ def main() -> int:
     request = json.load(sys.stdin)
     folder = Path(request["folder"])
     os.chdir(folder)  # an empty folder: the id must not name a folder beside the app
-    online = reachable()
+    online = is_hub_reachable()
     if not online:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported: hence the late imports
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     try:
-        fetch(request["dataset"], folder, online)
+        fetch_dataset_table(request["dataset"], folder, online)
     except DataError as error:
-        report(folder, error=explain(error))
+        write_task_report(folder, error=data_error_as_dict(error))
     else:
-        report(folder, error=None)
+        write_task_report(folder, error=None)
     return 0
 
 
-def reachable() -> bool:
+def is_hub_reachable() -> bool:
     """Does the hub answer? False at once when the environment says to stay offline."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        httpx.head(endpoint, timeout=PROBE_SECONDS)
+        httpx.head(endpoint, timeout=HUB_PROBE_SECONDS)
     except httpx.HTTPError:
         return False
     return True
 
 
-def fetch(name: str, folder: Path, online: bool) -> None:
+def fetch_dataset_table(name: str, folder: Path, online: bool) -> None:
     """Write the dataset's rows to folder/table.parquet. Raises DataError."""
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
@@ -66,26 +66,26 @@ def fetch(name: str, folder: Path, online: bool) -> None:
     try:
         loaded = datasets.load_dataset(name)
     except (OSError, ValueError, RuntimeError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
-        raise _explained(name, error, online) from error
+        raise _explain_fetch_error(name, error, online) from error
     splits = dict(loaded)
-    chosen, notices = choose_split(name, {split: len(rows) for split, rows in splits.items()})
-    write_table(splits[chosen], folder, name, notices)
+    chosen, notices = choose_hub_split(name, {split: len(rows) for split, rows in splits.items()})
+    write_split_table(splits[chosen], folder, name, notices)
 
 
-def choose_split(name: str, sizes: dict[str, int]) -> tuple[str, list[str]]:
+def choose_hub_split(name: str, sizes: dict[str, int]) -> tuple[str, list[str]]:
     """(split to read, notices): "train" when there is one, else the only one. Raises DataError when that is unclear."""
     if not sizes:
         raise DataError(f"The dataset {name} has no rows.", "Choose another dataset.")
     listed = ", ".join(f"{split} ({rows:,} rows)" for split, rows in sizes.items())
-    if TRAIN in sizes:
-        others = [split for split in sizes if split != TRAIN]
-        return TRAIN, [f"Read the split train; left out: {', '.join(others)}."] if others else []
+    if TRAIN_SPLIT_NAME in sizes:
+        others = [split for split in sizes if split != TRAIN_SPLIT_NAME]
+        return TRAIN_SPLIT_NAME, [f"Read the split train; left out: {', '.join(others)}."] if others else []
     if len(sizes) == 1:
         return next(iter(sizes)), []
     raise DataError(f"The dataset {name} has no split named train: {listed}.", "Save the one you want as JSON.")
 
 
-def write_table(rows: datasets.Dataset, folder: Path, label: str, notices: Sequence[str]) -> None:
+def write_split_table(rows: datasets.Dataset, folder: Path, label: str, notices: Sequence[str]) -> None:
     """Write a split's rows as text. Pictures and sounds are left out with a notice."""
     import datasets
 
@@ -104,11 +104,11 @@ def write_table(rows: datasets.Dataset, folder: Path, label: str, notices: Seque
         raise DataError(f"The dataset {label} has no rows with text.", "Choose another dataset.")
     writer = TableWriter(folder, lambda row: f"row {row:,} of the split")
     for column in kept:
-        writer.grow(column)
-    texts = [_text_of(labels.get(column)) for column in kept]
+        writer.add_column(column)
+    texts = [_text_converter(labels.get(column)) for column in kept]
     for number, cells in enumerate(_cells(rows.select_columns(kept), kept), start=1):
         writer.add([text(cell) for text, cell in zip(texts, cells, strict=True)], number)
-    writer.finish(folder / TABLE, label, said + brace_notices(kept))
+    writer.finish(folder / TABLE_FILE, label, said + brace_notices(kept))
 
 
 def _cells(rows: datasets.Dataset, columns: list[str]) -> Iterator[tuple[Any, ...]]:
@@ -116,7 +116,7 @@ def _cells(rows: datasets.Dataset, columns: list[str]) -> Iterator[tuple[Any, ..
         yield from zip(*(batch[column] for column in columns), strict=True)
 
 
-def _text_of(label: Any) -> Callable[[Any], str | None]:
+def _text_converter(label: Any) -> Callable[[Any], str | None]:
     def text(cell: Any) -> str | None:
         if cell is None or isinstance(cell, str):
             return cell
@@ -129,7 +129,7 @@ def _text_of(label: Any) -> Callable[[Any], str | None]:
     return text
 
 
-def _explained(name: str, error: Exception, online: bool) -> DataError:
+def _explain_fetch_error(name: str, error: Exception, online: bool) -> DataError:
     if not online:
         return DataError(
             f"The dataset {name} is not on this machine, and the Hugging Face hub can't be reached.",

@@ -17,23 +17,23 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from toolkit.runs.run_dir import RunDir, read_config
-from toolkit.settings.device_defaults import max_length
+from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.settings.device_defaults import resolve_max_length
 from toolkit.system.durable import durable_write
 from toolkit.worker.models import load
-from toolkit.worker.models.folder import resolve
-from toolkit.worker.process.memory import readings
-from toolkit.worker.process.stop import Stop
-from toolkit.worker.tokens.prepared_rows import open_source, read_splits, write_splits
-from toolkit.worker.training.session import use_cores
-from toolkit.worker.training.session_context import Session
+from toolkit.worker.models.folder import resolve_model_folder
+from toolkit.worker.process.memory import read_process_memory
+from toolkit.worker.process.stop import StopSignal
+from toolkit.worker.tokens.prepared_rows import open_row_source, read_splits, write_splits
+from toolkit.worker.training.session import set_thread_count
+from toolkit.worker.training.session_context import TrainingSession
 from toolkit.worker.training.trainer_setup import make_trainer
 
-STEPS = 2
-_ARGUMENTS = {"max_steps": STEPS, "gradient_accumulation_steps": 1, "warmup_steps": 0}
+MEASURED_STEPS = 2
+_MEASURING_ARGUMENTS = {"max_steps": MEASURED_STEPS, "gradient_accumulation_steps": 1, "warmup_steps": 0}
 
 
-class _Clock(TrainerCallback):
+class _StepTimer(TrainerCallback):
     """Seconds of each optimizer step, evaluation and logging left out."""
 
     def __init__(self) -> None:
@@ -47,26 +47,26 @@ class _Clock(TrainerCallback):
         self.seconds.append(time.monotonic() - self._since)
 
 
-def measure(run: RunDir) -> dict[str, float]:
+def measure_training_steps(run: RunDir) -> dict[str, float]:
     """Prepare the rows, load the model, and take the steps. Raises what training would raise."""
-    config = read_config(run)
+    config = read_run_config(run)
     load.quiet_libraries()
-    use_cores(1)
-    where, folder = load.place(config), resolve(config)
-    tokenizer, source = load.load_tokenizer(config, folder), open_source(run, config)
-    positions = load.context_length(folder)
-    length = min(max_length(config), positions or max_length(config))
+    set_thread_count(1)
+    where, folder = load.detect_compute_device(config), resolve_model_folder(config)
+    tokenizer, source = load.load_tokenizer(config, folder), open_row_source(run, config)
+    positions = load.read_context_length(folder)
+    length = min(resolve_max_length(config), positions or resolve_max_length(config))
     write_splits(run, config, source, tokenizer, length, lambda *_, **__: None)
     train, test = read_splits(run)
-    before = readings()["memory_bytes"]
-    session = Session(run, config, lambda *_, **__: None, Stop(run.stop_path))
-    trainer = make_trainer(session, where, folder, tokenizer, train, test.select([]), _ARGUMENTS)
-    clock = _Clock()
+    before = read_process_memory()["memory_bytes"]
+    session = TrainingSession(run, config, lambda *_, **__: None, StopSignal(run.stop_path))
+    trainer = make_trainer(session, where, folder, tokenizer, train, test.select([]), _MEASURING_ARGUMENTS)
+    clock = _StepTimer()
     trainer.add_callback(clock)
     sampler = trainer._get_train_sampler()
-    trainer.train_dataset = train.select(next(iter(sampler)) * STEPS)
+    trainer.train_dataset = train.select(next(iter(sampler)) * MEASURED_STEPS)
     trainer.train()
-    found = readings()
+    found = read_process_memory()
     peak = found.get("gpu_peak_bytes") or found.get("peak_bytes") or found["memory_bytes"]
     return {"peak_bytes": peak, "process_bytes": before, "step_seconds": clock.seconds[-1]}
 
@@ -75,7 +75,7 @@ def main(name: str) -> int:
     os.nice(5)  # whatever else goes on here comes first
     run = RunDir(Path(os.environ["FTK_SAVE_DIR"]) / "probes" / name)
     try:
-        body: dict[str, Any] = measure(run)
+        body: dict[str, Any] = measure_training_steps(run)
     except Exception as error:
         logging.getLogger(__name__).exception("probe %s", name)
         body = {"error": type(error).__name__, "message": str(error)}

@@ -24,10 +24,10 @@ from toolkit.demo_data.messages import Document
 
 SEED = 20
 VOCABULARY = 1536
-SPECIAL = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
+DEMO_SPECIAL_TOKENS = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
 # A word gets the same tokens whatever stands around it, so copying it is pure repetition of tokens. Runs of spaces and
 # punctuation may merge (`", "` is one token), which keeps sequences short.
-PIECES = r"[\p{L}\p{M}]+|\p{N}|\n|[^\p{L}\p{M}\p{N}\n]+"
+PIECE_PATTERN = r"[\p{L}\p{M}]+|\p{N}|\n|[^\p{L}\p{M}\p{N}\n]+"
 # No text stands between the role token and the message: what follows can never merge with the template.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}\n"
@@ -43,17 +43,17 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}\n"
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}\n"
 )
-ROWS, LENGTH = 32, 192
+ROWS_PER_BATCH, TOKENS_PER_ROW = 32, 192
 # The context of a document is partly random and cannot be predicted; its answer can.
 CONTEXT_WEIGHT = 0.2
 
 
-def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
+def train_demo_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with the chat template; any text survives encoding and decoding unchanged."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.Split(Regex(PIECE_PATTERN), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -62,14 +62,14 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
         vocab_size=VOCABULARY,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL],
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in DEMO_SPECIAL_TOKENS],
     )
     tokenizer.train_from_iterator(texts, trainer)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token=SPECIAL[0],
-        pad_token=SPECIAL[1],
-        extra_special_tokens=SPECIAL[2:],
+        eos_token=DEMO_SPECIAL_TOKENS[0],
+        pad_token=DEMO_SPECIAL_TOKENS[1],
+        extra_special_tokens=DEMO_SPECIAL_TOKENS[2:],
         model_max_length=512,
         clean_up_tokenization_spaces=False,
         padding_side="left",
@@ -78,7 +78,7 @@ def train_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> LlamaForCausalLM:
+def make_demo_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> LlamaForCausalLM:
     """A Llama with random weights and tied embeddings."""
     return LlamaForCausalLM(
         LlamaConfig(
@@ -97,7 +97,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> L
     )
 
 
-def encoded(tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document]) -> Iterator[tuple[list[int], list[float]]]:
+def encode_documents(
+    tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document]
+) -> Iterator[tuple[list[int], list[float]]]:
     """Token ids and loss weights of each document, 512 documents tokenized at a time."""
     while chunk := list(itertools.islice(stream, 512)):
         encodings = tokenizer.backend_tokenizer.encode_batch([text for text, _ in chunk])
@@ -105,10 +107,14 @@ def encoded(tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document]) -> I
             yield encoding.ids, [1.0 if begin >= start else CONTEXT_WEIGHT for begin, _ in encoding.offsets]
 
 
-def batches(pairs: Iterator[tuple[list[int], list[float]]], pad: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batch_documents(
+    pairs: Iterator[tuple[list[int], list[float]]], pad: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Rows that start with a document and hold as many whole ones as fit; every eighth batch has fewer, longer rows."""
     for number in itertools.count():
-        rows, length = (ROWS // 2, LENGTH * 2) if number % 8 == 7 else (ROWS, LENGTH)
+        rows, length = (
+            (ROWS_PER_BATCH // 2, TOKENS_PER_ROW * 2) if number % 8 == 7 else (ROWS_PER_BATCH, TOKENS_PER_ROW)
+        )
         ids = torch.full((rows, length + 1), pad)
         weights = torch.zeros(rows, length + 1)
         for row in range(rows):
@@ -122,7 +128,7 @@ def batches(pairs: Iterator[tuple[list[int], list[float]]], pad: int) -> Iterato
         yield ids, weights
 
 
-def optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices, AdamW for embeddings and norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
@@ -132,7 +138,9 @@ def optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimiz
     ]
 
 
-def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, float]:
+def compute_demo_losses(
+    model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, float]:
     """The weighted loss and the plain loss of the answers alone, in nats a token."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(input_ids=ids[:, :-1], use_cache=False).logits
@@ -142,7 +150,7 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -
     return (losses * weight).sum() / weight.sum(), answers
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+def save_demo_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Weights in half precision beside the tokenizer."""
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
@@ -153,14 +161,14 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
-def pretrain(out: Path, options: argparse.Namespace) -> None:
+def pretrain_demo_model(out: Path, options: argparse.Namespace) -> None:
     """Train until the steps or the minutes are used up, whichever comes first."""
     torch.manual_seed(SEED)
-    tokenizer = train_tokenizer(text for text, _ in itertools.islice(documents(SEED), 60_000))
-    model = new_model(tokenizer, options.hidden, options.layers)
-    opts = optimizers(model, options.rate)
+    tokenizer = train_demo_tokenizer(text for text, _ in itertools.islice(documents(SEED), 60_000))
+    model = make_demo_model(tokenizer, options.hidden, options.layers)
+    opts = make_optimizers(model, options.rate)
     began, saved, tokens, smooth = time.monotonic(), time.monotonic(), 0, None
-    stream = batches(encoded(tokenizer, documents(SEED + 1)), tokenizer.pad_token_id)
+    stream = batch_documents(encode_documents(tokenizer, documents(SEED + 1)), tokenizer.pad_token_id)
     for step, (ids, weights) in enumerate(stream, start=1):
         used = time.monotonic() - began
         share = max(step / options.steps, used / (options.minutes * 60))
@@ -168,7 +176,7 @@ def pretrain(out: Path, options: argparse.Namespace) -> None:
             break
         for group in (group for opt in opts for group in opt.param_groups):
             group["lr"] = options.rate * min(1.0, step / 100) * max(0.02, 1.0 - share)
-        loss, answers = loss_of(model, ids, weights)
+        loss, answers = compute_demo_losses(model, ids, weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for opt in opts:
@@ -180,9 +188,9 @@ def pretrain(out: Path, options: argparse.Namespace) -> None:
             report = {"step": step, "answers": round(smooth, 4), "tokens": tokens, "cpu_s": round(time.process_time())}
             print(json.dumps(report), flush=True)
         if time.monotonic() - saved > options.save_every * 60:
-            save(model, tokenizer, out)
+            save_demo_model(model, tokenizer, out)
             saved = time.monotonic()
-    save(model, tokenizer, out)
+    save_demo_model(model, tokenizer, out)
 
 
 def main() -> None:
@@ -200,7 +208,7 @@ def main() -> None:
     torch.set_num_threads(1)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    pretrain(options.out, options)
+    pretrain_demo_model(options.out, options)
 
 
 if __name__ == "__main__":

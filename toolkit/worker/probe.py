@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 import torch
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "flash_attn",
+PROBED_LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "flash_attn",
              "liger_kernel")  # fmt: skip
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 """Instructions that multiply bf16 numbers; without one the products are converted back and forth."""
 
 
-def probe() -> dict[str, Any]:
+def detect_hardware() -> dict[str, Any]:
     """cpu_count (usable by this process), memory_bytes, gpus with their capability, what they support, versions."""
     cuda = torch.cuda.is_available()
     gpus = [_gpu(index) for index in range(torch.cuda.device_count())] if cuda else []
@@ -33,7 +33,7 @@ def probe() -> dict[str, Any]:
         "tf32": cuda and all(gpu["capability"] >= [8, 0] for gpu in gpus),
         "bf16_cpu": any(flag in processor_flags() for flag in BF16_FLAGS),
         "bitsandbytes": importlib.util.find_spec("bitsandbytes") is not None,
-        "versions": versions(),
+        "versions": read_installed_versions(),
     }
 
 
@@ -46,10 +46,10 @@ def processor_flags() -> set[str]:
     return set()
 
 
-def versions() -> dict[str, str]:
+def read_installed_versions() -> dict[str, str]:
     """Library -> installed version; a library that is not installed is left out."""
     found = {"python": sys.version.split()[0]}
-    for name in LIBRARIES:
+    for name in PROBED_LIBRARIES:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
@@ -62,7 +62,7 @@ def _gpu(index: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    sys.stdout.write(json.dumps(probe()) + "\n")
+    sys.stdout.write(json.dumps(detect_hardware()) + "\n")
     return 0
 
 

@@ -15,86 +15,88 @@ from pathlib import Path
 
 from toolkit.config import Config
 from toolkit.errors import RunError, ToolkitError
-from toolkit.export.evaluation_section import card_section
-from toolkit.export.export_state import FORMS, folder_of, lock_path, tell_progress, unpack
-from toolkit.export.hub_push import HUB, Push, read_request
+from toolkit.export.evaluation_section import evaluation_section
+from toolkit.export.export_state import EXPORT_FORMS, export_folder, export_lock_path, unpack, write_export_progress
+from toolkit.export.hub_push import HUB_FORM, HubPush, read_push_request
 from toolkit.export.model_card import model_card
-from toolkit.export.prompt_contract import CONTRACT, read_contract
-from toolkit.runs.run_dir import RunDir, open_run, read_config
-from toolkit.system.durable import COMMIT, scratch, verify_commit
+from toolkit.export.prompt_contract import CONTRACT_FILE, read_contract
+from toolkit.runs.run_dir import RunDir, open_run, read_run_config
+from toolkit.system.durable import COMMIT_NAME, scratch_dir, verify_commit
 from toolkit.system.locks import WorkerLock
 
-_LOG = logging.getLogger(__name__)
-AT_HOME = (COMMIT, "finetuning-toolkit.yml")
+logger = logging.getLogger(__name__)
+UNPUBLISHED_FILES = (COMMIT_NAME, "finetuning-toolkit.yml")
 _ADAPTER = "adapter_config.json"
 
 
 def main(run_id: str) -> int:
     run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
-    with WorkerLock(lock_path(run, HUB.key), run=run.id):
+    with WorkerLock(export_lock_path(run, HUB_FORM.key), run=run.id):
         try:
-            address = push(run, read_request(run))
+            address = push_export(run, read_push_request(run))
         except ToolkitError as error:
-            tell_progress(run, HUB.key, "failed", "", 1.0, error.message, error.hint)
+            write_export_progress(run, HUB_FORM.key, "failed", "", 1.0, error.message, error.hint)
             return 1
         except Exception as error:  # noqa: BLE001 - whatever the network does, the page must be able to say it
-            _LOG.exception("push of %s", run.id)
+            logger.exception("push of %s", run.id)
             message = f"The push failed: {(str(error).splitlines() or [type(error).__name__])[0][:300]}"
-            tell_progress(run, HUB.key, "failed", "", 1.0, message, "Try again; what has arrived is not sent twice.")
+            write_export_progress(
+                run, HUB_FORM.key, "failed", "", 1.0, message, "Try again; what has arrived is not sent twice."
+            )
             return 1
-        tell_progress(run, HUB.key, "made", "", 1.0, address)
+        write_export_progress(run, HUB_FORM.key, "made", "", 1.0, address)
     return 0
 
 
-def push(run: RunDir, asked: Push) -> str:
+def push_export(run: RunDir, asked: HubPush) -> str:
     """The repository's address. Raises ToolkitError in words for a missing login, a refusal, or no network."""
-    tell_progress(run, HUB.key, "running", "reaching the hub", 0.1)
+    write_export_progress(run, HUB_FORM.key, "running", "reaching the hub", 0.1)
     from huggingface_hub import HfApi, get_token
 
     if not get_token():
         raise RunError("There is no login for the hub.", "Run `hf auth login`, or set HF_TOKEN, then push again.")
-    with scratch(run.exports_dir / ".push") as folder:
-        gather(run, asked, folder)
+    with scratch_dir(run.exports_dir / ".push") as folder:
+        gather_published_files(run, asked, folder)
         api = HfApi(library_name="finetuning-toolkit")
-        with _in_words(asked.repo):
+        with _explain_hub_errors(asked.repo):
             address = api.create_repo(asked.repo, private=asked.private, exist_ok=True)
-            tell_progress(run, HUB.key, "running", "sending the files", 0.4)
+            write_export_progress(run, HUB_FORM.key, "running", "sending the files", 0.4)
             api.upload_folder(repo_id=asked.repo, folder_path=folder, commit_message="Upload a fine-tuned model")
     return str(address)
 
 
-def gather(run: RunDir, asked: Push, folder: Path) -> None:
+def gather_published_files(run: RunDir, asked: HubPush, folder: Path) -> None:
     """Put what goes out into `folder`. Raises ToolkitError when others could not use it."""
-    source = folder_of(run, asked.form)
+    source = export_folder(run, asked.form)
     verify_commit(source, own=False)
     archive = next(iter(source.glob("*.zip")), None)
     if archive is not None:
         unpack(archive, folder)
     else:
         shutil.copytree(source, folder, dirs_exist_ok=True)
-    for name in AT_HOME:
+    for name in UNPUBLISHED_FILES:
         (folder / name).unlink(missing_ok=True)
     _refuse_local_base(folder)
     contract = read_contract(folder)
-    base = contract.base.model_copy(update={"name": _without_place(contract.base.name)})
+    base = contract.base.model_copy(update={"name": _without_folder(contract.base.name)})
     outgoing = contract.model_copy(update={"base": base, **({} if asked.golden else {"golden": ()})})
-    (folder / CONTRACT).write_text(outgoing.dump(), encoding="utf-8")
+    (folder / CONTRACT_FILE).write_text(outgoing.dump(), encoding="utf-8")
     picture = "curves.png" if (folder / "curves.png").exists() else None
-    config = _without_places(read_config(run))
-    form, evaluated = FORMS[asked.form], card_section(run)
+    config = _without_local_paths(read_run_config(run))
+    form, evaluated = EXPORT_FORMS[asked.form], evaluation_section(run)
     card = model_card(run, config, form, outgoing, picture=picture, place=asked.repo, evaluated=evaluated)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _without_places(config: Config) -> Config:
+def _without_local_paths(config: Config) -> Config:
     """The settings as the card tells them: names of folders and files, not where they lie."""
-    model = config.model.model_copy(update={"hf_model_ckpt": _without_place(str(config.model.hf_model_ckpt))})
-    data = config.data.model_copy(update={"path": _without_place(str(config.data.path))})
+    model = config.model.model_copy(update={"hf_model_ckpt": _without_folder(str(config.model.hf_model_ckpt))})
+    data = config.data.model_copy(update={"path": _without_folder(str(config.data.path))})
     return config.model_copy(update={"model": model, "data": data})
 
 
-def _without_place(name: str) -> str:
-    return Path(name).name if _local(name) else name
+def _without_folder(name: str) -> str:
+    return Path(name).name if _is_local(name) else name
 
 
 def _refuse_local_base(folder: Path) -> None:
@@ -102,16 +104,16 @@ def _refuse_local_base(folder: Path) -> None:
     if not path.exists():
         return
     base = str(json.loads(path.read_bytes())["base_model_name_or_path"])
-    if _local(base):
+    if _is_local(base):
         message = f"The adapter's base model is a folder of this machine ({Path(base).name}): others can't load it."
         raise RunError(message, "Push the merged model instead.")
 
 
-def _local(name: str) -> bool:
+def _is_local(name: str) -> bool:
     return name.startswith(("/", ".", "~", "bundled:")) or Path(name).exists()
 
 
-class _in_words:
+class _explain_hub_errors:
     """What the hub's library raises, in the user's words."""
 
     def __init__(self, repo: str) -> None:

@@ -22,99 +22,120 @@ from toolkit.config import Config
 from toolkit.data.examples.renderers import chat_renderer
 from toolkit.data.examples.templates import Example, Renderer, make_renderer
 from toolkit.errors import RunError, ToolkitError
-from toolkit.export.export_state import FORMS, Form, certificate_path, commit_hash, folder_of, unpack
-from toolkit.export.parity_certificate import Certificate, Played, Replay, damaged, judge, write_certificate
-from toolkit.export.prompt_contract import Contract, Golden, read_contract, reference, template_hash
-from toolkit.export.usage_recipes import GGUF
-from toolkit.runs.run_dir import RunDir, open_run, read_config
-from toolkit.system.durable import scratch, verify_commit
-from toolkit.worker.answering.golden_prompts import chat_template_hash, greedy, identity, measure, special_tokens
+from toolkit.export.export_state import EXPORT_FORMS, ExportForm, certificate_path, commit_hash, export_folder, unpack
+from toolkit.export.parity_certificate import (
+    Certificate,
+    ExportReplay,
+    ReplayedPrompt,
+    certify_damaged_export,
+    certify_replay,
+    write_certificate,
+)
+from toolkit.export.prompt_contract import (
+    GoldenPrompt,
+    PromptContract,
+    hash_templates,
+    read_contract,
+    read_reference_contract,
+)
+from toolkit.export.usage_recipes import GGUF_FILE
+from toolkit.runs.run_dir import RunDir, open_run, read_run_config
+from toolkit.system.durable import scratch_dir, verify_commit
+from toolkit.worker.answering.golden_prompts import (
+    chat_template_hash,
+    generate_greedy_ids,
+    measure_token_logprobs,
+    read_base_identity,
+    special_tokens,
+)
 from toolkit.worker.models import load
-from toolkit.worker.models.adapter_switch import trained
-from toolkit.worker.models.folder import resolve
-from toolkit.worker.models.load import stop_ids
-from toolkit.worker.tokens.examples import question
+from toolkit.worker.models.adapter_switch import load_trained_adapter
+from toolkit.worker.models.folder import resolve_model_folder
+from toolkit.worker.models.load import stop_token_ids
+from toolkit.worker.tokens.examples import encode_example_prompt
 
-NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
 def main(run_id: str, form: str) -> int:
     run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
     load.quiet_libraries()
-    folder = folder_of(run, form)
+    folder = export_folder(run, form)
     commit = commit_hash(folder)
-    contract = reference(run)
+    contract = read_reference_contract(run)
     if contract is None:
         raise RunError(f"Run {run.id} has no prompt contract.", "Export it again.")
-    verdict = check(run, form, contract, commit)
+    verdict = certify_export(run, form, contract, commit)
     write_certificate(certificate_path(run, form), verdict)
     print(verdict.verdict)
     return 0
 
 
-def check(run: RunDir, form: str, contract: Contract, commit: str) -> Certificate:
+def certify_export(run: RunDir, form: str, contract: PromptContract, commit: str) -> Certificate:
     """The verdict; files that changed since they were committed are not loaded."""
     try:
-        verify_commit(folder_of(run, form), own=False)
+        verify_commit(export_folder(run, form), own=False)
     except RunError as error:
-        return damaged(form, commit, error.message)
-    return judge(contract, play(run, FORMS[form], contract), form=form, commit=commit)
+        return certify_damaged_export(form, commit, error.message)
+    return certify_replay(contract, replay_golden_prompts(run, EXPORT_FORMS[form], contract), form=form, commit=commit)
 
 
-def play(run: RunDir, form: Form, contract: Contract) -> Replay:
+def replay_golden_prompts(run: RunDir, form: ExportForm, contract: PromptContract) -> ExportReplay:
     """What the export makes of the contract's prompts. Raises ToolkitError when it can't be loaded."""
-    config = read_config(run)
+    config = read_run_config(run)
     with _unpacked(run, form) as folder:
         copy = read_contract(folder)
-        loaded, base_matches, dtype, precision = _load(config, form, folder, contract)
+        loaded, base_matches, dtype, precision = _load_export(config, form, folder, contract)
         tokenizer = load.load_tokenizer(config, folder)
         columns = sorted({name for golden in contract.golden for name in golden.cells})
         renderer = _renderer(copy, columns)
         played = []
         for golden in contract.golden:
-            played.append(_played(config, loaded, tokenizer, golden, renderer.example(golden.cells)))
-        return Replay(
-            template_sha256=template_hash(copy.template.prompt, copy.template.completion, copy.template.messages),
+            played.append(_replay_prompt(config, loaded, tokenizer, golden, renderer.example(golden.cells)))
+        return ExportReplay(
+            template_sha256=hash_templates(copy.template.prompt, copy.template.completion, copy.template.messages),
             chat_template_sha256=chat_template_hash(tokenizer),
             special_tokens=special_tokens(loaded, tokenizer),
             base_matches=base_matches, dtype=dtype, precision=precision, played=tuple(played),
         )  # fmt: skip
 
 
-def _renderer(copy: Contract, columns: list[str]) -> Renderer:
+def _renderer(copy: PromptContract, columns: list[str]) -> Renderer:
     """The way from a golden row to what is asked; the completion is not needed."""
     if copy.template.messages is not None:
         return chat_renderer(copy.template.messages)
     return make_renderer(copy.template.prompt, "", columns)
 
 
-def _played(config: Config, loaded: Any, tokenizer: Any, golden: Golden, example: Example) -> Played:
-    text, ids = question(config, tokenizer, example.prompt, example.turns)
+def _replay_prompt(
+    config: Config, loaded: Any, tokenizer: Any, golden: GoldenPrompt, example: Example
+) -> ReplayedPrompt:
+    text, ids = encode_example_prompt(config, tokenizer, example.prompt, example.turns)
     limit = max(1, len(golden.answer_ids))
-    answer = greedy(loaded, ids or [0], stop_ids(loaded, tokenizer), limit, tokenizer.pad_token_id)
+    answer = generate_greedy_ids(loaded, ids or [0], stop_token_ids(loaded, tokenizer), limit, tokenizer.pad_token_id)
     # measured on the contract's own ids: where only the ids differ, the drift says that the weights are right
-    figures = measure(loaded, golden.ids, golden.answer_ids)
-    return Played(
+    figures = measure_token_logprobs(loaded, golden.ids, golden.answer_ids)
+    return ReplayedPrompt(
         prompt=example.prompt, text=text, ids=ids, answer_ids=answer,
         answer=tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False),
         logprobs=figures.logprobs, prompt_logprobs=figures.prompt_logprobs,
     )  # fmt: skip
 
 
-def _load(
-    config: Config, form: Form, folder: Path, contract: Contract
+def _load_export(
+    config: Config, form: ExportForm, folder: Path, contract: PromptContract
 ) -> tuple[PreTrainedModel | PeftModel, bool | None, str, str]:
     """(model, whether an adapter's base is the right one, dtype found, dtype promised)."""
     if form.key == "adapter":
-        base_folder = resolve(config)
-        same = identity(base_folder, contract.base.name) == contract.base
-        base = load.load_base(config, folder=base_folder)
+        base_folder = resolve_model_folder(config)
+        same = read_base_identity(base_folder, contract.base.name) == contract.base
+        base = load.load_base_model(config, folder=base_folder)
         here = str(base.dtype).removeprefix("torch.")
-        return trained(base, folder), same, here, contract.precision
-    where = "cuda:0" if load.place(config).cuda else "cpu"
-    converted = (folder / GGUF).exists()
-    arguments: dict[str, Any] = {"gguf_file": GGUF} if converted else {"use_safetensors": True}
-    with load.explained(str(folder.name)):
+        return load_trained_adapter(base, folder), same, here, contract.precision
+    where = "cuda:0" if load.detect_compute_device(config).cuda else "cpu"
+    converted = (folder / GGUF_FILE).exists()
+    arguments: dict[str, Any] = {"gguf_file": GGUF_FILE} if converted else {"use_safetensors": True}
+    with load.explain_load_errors(str(folder.name)):
         loaded = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=form.dtype if converted else "auto",
@@ -134,17 +155,17 @@ def weights_dtype(folder: Path) -> str:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         found |= {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
-    return " and ".join(sorted(NAMES.get(name, name) for name in found))
+    return " and ".join(sorted(DTYPE_NAMES.get(name, name) for name in found))
 
 
 @contextmanager
-def _unpacked(run: RunDir, form: Form) -> Iterator[Path]:
+def _unpacked(run: RunDir, form: ExportForm) -> Iterator[Path]:
     """The export's files: its folder, or what its zip holds, in a folder that lives as long as the replay."""
-    folder = folder_of(run, form.key)
+    folder = export_folder(run, form.key)
     if form.key != "adapter":
         yield folder
         return
-    with scratch(run.exports_dir / ".replay") as temporary:
+    with scratch_dir(run.exports_dir / ".replay") as temporary:
         unpack(next(iter(folder.glob("*.zip"))), temporary)
         yield temporary
 

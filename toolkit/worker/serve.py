@@ -11,26 +11,28 @@ from __future__ import annotations
 import os
 import sys
 
-from toolkit.services.engine_process import ENGINE
-from toolkit.worker.serving.engine_host import Host
-from toolkit.worker.serving.http_server import Place, exit_now, serve
-from toolkit.worker.serving.routes import application
+from toolkit.services.engine_process import ENGINE_SERVICE
+from toolkit.worker.serving.engine_host import EngineHost
+from toolkit.worker.serving.http_server import ServiceAddress, run_and_exit, serve_application
+from toolkit.worker.serving.routes import build_engine_app
 
-IDLE_MINUTES = 30.0
+ENGINE_IDLE_MINUTES = 30.0
 
 
 def main() -> int:
     try:
         run_id = os.environ["FTK_ENGINE_RUN"]
-        place = Place.read(os.environ.get("FTK_ENGINE_PORT"), run=run_id)
-        idle_seconds = 60 * float(os.environ.get("FTK_ENGINE_IDLE_MINUTES") or IDLE_MINUTES)
+        place = ServiceAddress.read(os.environ.get("FTK_ENGINE_PORT"), run=run_id)
+        idle_seconds = 60 * float(os.environ.get("FTK_ENGINE_IDLE_MINUTES") or ENGINE_IDLE_MINUTES)
     except (KeyError, ValueError) as error:
         print(f"The environment is not complete: {error}", file=sys.stderr)
         return 2
-    return serve(
-        ENGINE, place, lambda leave: application(Host(place.save_dir, run_id, idle_seconds, leave), place.token)
+    return serve_application(
+        ENGINE_SERVICE,
+        place,
+        lambda leave: build_engine_app(EngineHost(place.save_dir, run_id, idle_seconds, leave), place.token),
     )
 
 
 if __name__ == "__main__":
-    exit_now(main)
+    run_and_exit(main)

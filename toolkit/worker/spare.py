@@ -25,30 +25,34 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from toolkit.services.fork_client import GO, SHORT_BYTES, WATCH_SECONDS
-from toolkit.system.machine import free_bytes
+from toolkit.services.fork_client import FORK_GO, FORK_SERVER_MIN_FREE_BYTES, MEMORY_WATCH_SECONDS
+from toolkit.system.machine import free_memory_bytes
 from toolkit.worker.process import libraries
 
-ALSO = ("transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto", "toolkit.worker.warm")
+EXTRA_IMPORTS = (
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.auto.modeling_auto",
+    "toolkit.worker.warm",
+)
 """Imported after the libraries; with the rehearsal one more step."""
-STEPS = len(libraries.PIECES) + 1
-IMPORT_LOOK_SECONDS = 0.1
+TOTAL_IMPORT_STEPS = len(libraries.IMPORT_STEPS) + 1
+IMPORT_CHECK_SECONDS = 0.1
 ORDER_BYTES = 65_536
 """Read at once; an order may be longer."""
-Order = dict[str, Any]
+WorkerOrder = dict[str, Any]
 
 
 def main(handle: int, niceness: int) -> int:
     """Wait for orders; returns in the processes that carry one out, with the worker's exit code."""
-    imports = Imports(niceness)
+    imports = ImportThread(niceness)
     imports.start()
-    order = Orders(socket.socket(fileno=handle)).wait(imports)
+    order = OrderReceiver(socket.socket(fileno=handle)).wait(imports)
     if order is None:
         os._exit(0)  # not through the interpreter's end: a thread may be in the middle of an import
-    return _carry_out(order)
+    return _run_order(order)
 
 
-class Imports(threading.Thread):
+class ImportThread(threading.Thread):
     """done: of STEPS. It dies with whatever an import raises; `done` then stays below."""
 
     def __init__(self, niceness: int) -> None:
@@ -60,18 +64,18 @@ class Imports(threading.Thread):
         if self._niceness:
             # this thread's alone: the main thread, whose forks train, could not raise its own priority again
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
-        libraries.load(self._told)
-        for name in ALSO:
+        libraries.import_libraries(self._told)
+        for name in EXTRA_IMPORTS:
             importlib.import_module(name)
-        _rehearse()
+        _warm_up()
         gc.freeze()  # no look through what the libraries hold in a fork: it would copy the pages
-        self.done = STEPS
+        self.done = TOTAL_IMPORT_STEPS
 
     def _told(self, done: int) -> None:
         self.done = done
 
 
-def _rehearse() -> None:
+def _warm_up() -> None:
     """What the libraries work out at a first load, a third of a second, is then known to every fork."""
     import torch
 
@@ -85,9 +89,9 @@ def _rehearse() -> None:
     with torch.random.fork_rng(devices=[]):
         config = Config.model_validate({"model": {"device_map": "cpu"}})
         load.load_tokenizer(config)
-        load.load_base(config)
+        load.load_base_model(config)
     torch.set_num_threads(threads)
-    train.versions()
+    train.read_training_versions()
 
 
 def can_fork() -> bool:
@@ -97,7 +101,7 @@ def can_fork() -> bool:
     return sys.platform == "linux" and threading.active_count() == 1 and not torch.cuda.is_initialized()
 
 
-class Orders:
+class OrderReceiver:
     """Takes orders from the line, one after another, and tells there how the forks ended."""
 
     def __init__(self, line: socket.socket) -> None:
@@ -106,36 +110,36 @@ class Orders:
         self._training: set[int] = set()
         self._leaving = False
 
-    def wait(self, imports: Imports) -> Order | None:
+    def wait(self, imports: ImportThread) -> WorkerOrder | None:
         """The order that this very process, a fork as a rule, is to carry out; None when it shall leave."""
         if not self._imported(imports):
             return None
         self._say(ready=True, forks=can_fork())
         while not (self._leaving and not self._training):
             listening = [] if self._leaving else [self._line]
-            readable = select.select([*listening, *self._forks], [], [], WATCH_SECONDS)[0]
+            readable = select.select([*listening, *self._forks], [], [], MEMORY_WATCH_SECONDS)[0]
             self._reap([handle for handle in readable if handle is not self._line])
             if self._line in readable:
                 order = self._take()
                 if order is not None:
                     return order
-            elif not readable and not self._training and free_bytes() < SHORT_BYTES:
+            elif not readable and not self._training and free_memory_bytes() < FORK_SERVER_MIN_FREE_BYTES:
                 return None
         return None
 
-    def _imported(self, imports: Imports) -> bool:
+    def _imported(self, imports: ImportThread) -> bool:
         """Tell how far the imports are until they end; whether all is there."""
         told = -1
         while imports.is_alive():
-            imports.join(IMPORT_LOOK_SECONDS)
+            imports.join(IMPORT_CHECK_SECONDS)
             if select.select([self._line], [], [], 0)[0]:
                 return False  # nobody orders before it is ready: the starter is gone
             if imports.done > told:
                 told = imports.done
-                self._say(done=told, steps=STEPS)
-        return imports.done == STEPS
+                self._say(done=told, steps=TOTAL_IMPORT_STEPS)
+        return imports.done == TOTAL_IMPORT_STEPS
 
-    def _take(self) -> Order | None:
+    def _take(self) -> WorkerOrder | None:
         """Fork for the next order; returns it in the process that carries it out."""
         message, descriptors, *_ = socket.recv_fds(self._line, ORDER_BYTES, 2)
         while not message.endswith(b"\n"):
@@ -145,7 +149,7 @@ class Orders:
                 return None
             message += more
         handle, answer = descriptors
-        order: Order = {**json.loads(message), "handle": handle}
+        order: WorkerOrder = {**json.loads(message), "handle": handle}
         pid = os.fork() if can_fork() else 0
         if pid:
             os.close(handle)
@@ -155,7 +159,7 @@ class Orders:
             return None
         for inherited in (self._line.detach(), *self._forks):
             os.close(inherited)
-        if not _agreed(answer):
+        if not _confirm_order(answer):
             os._exit(0)
         return order
 
@@ -171,15 +175,15 @@ class Orders:
             self._line.sendall(json.dumps(words).encode() + b"\n")
 
 
-def _agreed(answer: int) -> bool:
+def _confirm_order(answer: int) -> bool:
     """Tell whoever ordered this process its number, and hear whether it is still wanted."""
     with socket.socket(fileno=answer) as line, suppress(OSError):  # nobody is there any more
         line.sendall(str(os.getpid()).encode() + b"\n")
-        return line.recv(len(GO)) == GO
+        return line.recv(len(FORK_GO)) == FORK_GO
     return False
 
 
-def _carry_out(order: Order) -> int:
+def _run_order(order: WorkerOrder) -> int:
     """Be the ordered process; returns its exit code."""
     if os.getsid(0) != os.getpid():
         os.setsid()
@@ -188,11 +192,11 @@ def _carry_out(order: Order) -> int:
         os.dup2(log, stream)
     os.environ.clear()
     os.environ.update(order["environment"])
-    _obey_hub_switch()
-    return KINDS[order["kind"]](order["handle"], *order["arguments"])
+    _apply_offline_setting()
+    return ORDER_KINDS[order["kind"]](order["handle"], *order["arguments"])
 
 
-def _obey_hub_switch() -> None:
+def _apply_offline_setting() -> None:
     """Whether the hub may be asked was read while the libraries were imported, for another process."""
     import datasets.config
     import huggingface_hub.constants
@@ -214,7 +218,7 @@ def _answer(owner: int) -> int:
     from toolkit.worker.serving import http_server
 
     os.environ["FTK_WARM_OWNER"] = str(owner)
-    http_server.exit_now(warm.main)
+    http_server.run_and_exit(warm.main)
     raise AssertionError("exit_now does not return")
 
 
@@ -225,7 +229,7 @@ def _probe(handle: int) -> int:
     return probe.main()
 
 
-KINDS: dict[str, Callable[..., int]] = {"train": _train, "warm": _answer, "probe": _probe}
+ORDER_KINDS: dict[str, Callable[..., int]] = {"train": _train, "warm": _answer, "probe": _probe}
 
 
 if __name__ == "__main__":

@@ -22,24 +22,24 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError, ToolkitError
-from toolkit.lifecycle.memory_autopilot import is_on
+from toolkit.lifecycle.memory_autopilot import is_autopilot_on
 from toolkit.lifecycle.resume_policy import close_attempt
-from toolkit.runs.checkpoints import newest_step
+from toolkit.runs.checkpoints import newest_checkpoint_step
 from toolkit.runs.end_reasons import Explanation, explain_exception
 from toolkit.runs.events import EventWriter, read_events
-from toolkit.runs.run_dir import RunDir, open_run, read_config
+from toolkit.runs.run_dir import RunDir, open_run, read_run_config
 from toolkit.system.durable import durable_write
 from toolkit.system.locks import WorkerLock
 from toolkit.worker.process import libraries
-from toolkit.worker.process.stop import Stop, StopAsked
+from toolkit.worker.process.stop import StopRequested, StopSignal
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+TRAINING_LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
 TRACE_FRAMES = 6
-_LOG = logging.getLogger(__name__)
-_LEFT_ALONE = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer", re.IGNORECASE)
+logger = logging.getLogger(__name__)
+_PEER_LOST = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer", re.IGNORECASE)
 _SEE_LOG = "The log may say why; often it is memory: lower num_processes or the batch size, then start again."
-_CORRECT = "Correct this on the Configure page, then start the run again."
-OTHERS_SECONDS = 3.0  # a process that failed has so long to leave its reason before the first one reports its own
+_CORRECT_SETTINGS = "Correct this on the Configure page, then start the run again."
+FAILURE_WAIT_SECONDS = 3.0  # a process that failed has so long to leave its reason before the first one reports its own
 
 
 def main(run_id: str) -> int:
@@ -49,58 +49,62 @@ def main(run_id: str) -> int:
     run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
     attempt = int(os.environ.get("FTK_ATTEMPT", "1"))
     rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    stop = Stop(run.stop_path).listen()
+    stop = StopSignal(run.stop_path).listen()
     if rank:
-        return _follow(run, stop, attempt, rank, processes)
+        return _run_other_process(run, stop, attempt, rank, processes)
     with WorkerLock(run.lock_path, attempt, run.id), EventWriter(run.events_path, attempt) as events:
-        return _lead(run, stop, events, processes)
+        return _run_main_process(run, stop, events, processes)
 
 
-def _lead(run: RunDir, stop: Stop, events: EventWriter, processes: int) -> int:
+def _run_main_process(run: RunDir, stop: StopSignal, events: EventWriter, processes: int) -> int:
     for path in run.path.glob(".failed-rank-*"):
         path.unlink()
-    events.append("started", pid=os.getpid(), host=platform.node(), versions=versions(), processes=processes)
+    events.append(
+        "started", pid=os.getpid(), host=platform.node(), versions=read_training_versions(), processes=processes
+    )
     try:
-        events.reserve()
-        kind, step = _carry_out(run, stop, events.append, events.attempt, 0, processes)
-    except StopAsked:
-        kind, step = "stopped", newest_step(run)
+        events.reserve_space()
+        kind, step = _run_training(run, stop, events.append, events.attempt, 0, processes)
+    except StopRequested:
+        kind, step = "stopped", newest_checkpoint_step(run)
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the last event
-        _LOG.exception("run %s", run.id)
-        why = _other_failure(run, processes, error) or explain(error, processes)
+        logger.exception("run %s", run.id)
+        why = _other_failure(run, processes, error) or explain_training_error(error, processes)
         why = replace(why, trace=_trace(error)) if why.reason == "bug" else why
         step = getattr(error, "step", None)
         at = {} if step is None else {"step": step}
-        close_attempt(events, read_events(run.events_path)[0], why, alone=is_on(run), **at)
+        close_attempt(events, read_events(run.events_path)[0], why, alone=is_autopilot_on(run), **at)
         return 1
-    events.append(kind, step=step, **({"paused": True} if kind == "stopped" and stop.pausing else {}))
+    events.append(kind, step=step, **({"paused": True} if kind == "stopped" and stop.wants_pause else {}))
     return 0
 
 
-def _follow(run: RunDir, stop: Stop, attempt: int, rank: int, processes: int) -> int:
+def _run_other_process(run: RunDir, stop: StopSignal, attempt: int, rank: int, processes: int) -> int:
     """One of the other processes: it works, tells nothing, and leaves its reason behind when it fails."""
     try:
-        _carry_out(run, stop, _say_nothing, attempt, rank, processes)
-    except StopAsked:
+        _run_training(run, stop, _ignore_event, attempt, rank, processes)
+    except StopRequested:
         return 0
     except Exception as error:  # noqa: BLE001 - the first process tells it
-        _LOG.exception("run %s, process %d", run.id, rank)
-        why = explain(error)
+        logger.exception("run %s, process %d", run.id, rank)
+        why = explain_training_error(error)
         durable_write(_failure_path(run, rank), json.dumps({"type": type(error).__name__, **vars(why)}))
         return 1
     return 0
 
 
-def _carry_out(run: RunDir, stop: Stop, tell: Any, attempt: int, rank: int, processes: int) -> tuple[str, int]:
-    config = read_config(run)
+def _run_training(run: RunDir, stop: StopSignal, tell: Any, attempt: int, rank: int, processes: int) -> tuple[str, int]:
+    config = read_run_config(run)
     _choose_gpu(config.model.device_map, processes)
     stop.check()
     tell("phase", phase="loading libraries")
-    libraries.load()
-    from toolkit.worker.training.session import carry_out
-    from toolkit.worker.training.session_context import Session, Team
+    libraries.import_libraries()
+    from toolkit.worker.training.session import run_training_session
+    from toolkit.worker.training.session_context import RunProcesses, TrainingSession
 
-    end = carry_out(Session(run, config, tell, stop, Team(processes, rank), attempt, versions()))
+    end = run_training_session(
+        TrainingSession(run, config, tell, stop, RunProcesses(processes, rank), attempt, read_training_versions())
+    )
     return end.kind, end.step
 
 
@@ -117,15 +121,15 @@ def _choose_gpu(device_map: str | None, processes: int) -> None:
             os.environ["CUDA_VISIBLE_DEVICES"] = seen[number]
 
 
-def explain(error: Exception, processes: int = 1) -> Explanation:
+def explain_training_error(error: Exception, processes: int = 1) -> Explanation:
     """What a user reads about an exception: its own words if it was raised for them, else explain.py's."""
-    if processes > 1 and _LEFT_ALONE.search(str(error)):
+    if processes > 1 and _PEER_LOST.search(str(error)):
         message = "Another process of this run ended suddenly, and the rest can't go on without it."
         return Explanation("process_died", message, _SEE_LOG)
     known = explain_exception(type(error).__name__, str(error))
     if isinstance(error, ToolkitError):
         reason = error.reason or (known.reason if known.reason != "bug" else "refused")
-        return Explanation(reason, error.message, error.hint or _CORRECT)
+        return Explanation(reason, error.message, error.hint or _CORRECT_SETTINGS)
     return known
 
 
@@ -138,7 +142,7 @@ def _other_failure(run: RunDir, processes: int, error: Exception) -> Explanation
     """The reason of the process that failed first: this one may only have noticed that it was left alone."""
     if processes == 1 or isinstance(error, ToolkitError):
         return None
-    deadline = time.monotonic() + OTHERS_SECONDS
+    deadline = time.monotonic() + FAILURE_WAIT_SECONDS
     while time.monotonic() < deadline:
         for path in sorted(run.path.glob(".failed-rank-*")):
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -152,13 +156,13 @@ def _failure_path(run: RunDir, rank: int) -> Path:
 
 
 @cache
-def versions() -> dict[str, str]:
+def read_training_versions() -> dict[str, str]:
     """Of Python and the libraries that decide a training's numbers."""
-    installed = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    installed = {name: importlib.metadata.version(name) for name in TRAINING_LIBRARIES}
     return {"python": platform.python_version(), **installed}
 
 
-def _say_nothing(kind: str, **fields: Any) -> None:
+def _ignore_event(kind: str, **fields: Any) -> None:
     del kind, fields
 
 

@@ -27,38 +27,38 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from toolkit.services.warm_process import SHORT_BYTES, WARM
-from toolkit.system.machine import free_bytes
-from toolkit.worker.questions.desk import Desk, Job
-from toolkit.worker.serving.guard import Guard, error_handlers, read_body
-from toolkit.worker.serving.http_server import Leave, Place, exit_now, serve
-from toolkit.worker.serving.request_models import Body, parse
+from toolkit.services.warm_process import WARM_MIN_FREE_BYTES, WARM_SERVICE
+from toolkit.system.machine import free_memory_bytes
+from toolkit.worker.questions.desk import QuestionJob, RequestQueue
+from toolkit.worker.serving.guard import RequestGuard, error_handlers, read_request_body
+from toolkit.worker.serving.http_server import ServiceAddress, ShutdownCallback, run_and_exit, serve_application
+from toolkit.worker.serving.request_models import RequestBody, parse_request
 
-IDLE_MINUTES = 30.0
-WATCH_SECONDS = 5.0
-MOST_WAIT = 10.0
+WARM_IDLE_MINUTES = 30.0
+WARM_CHECK_SECONDS = 5.0
+MAX_WAIT_SECONDS = 10.0
 
 
-class LookRequest(Body):
+class QuestionRequest(RequestBody):
     kind: Annotated[str, Field(min_length=1, max_length=100)]
     body: dict[str, Any]
     lane: Annotated[str, Field(max_length=200)] = ""
-    wait: Annotated[float, Field(ge=0, le=MOST_WAIT)] = 0.0
+    wait: Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS)] = 0.0
 
 
-class CancelRequest(Body):
+class CancelRequest(RequestBody):
     kind: Annotated[str, Field(min_length=1, max_length=100)]
     lane: Annotated[str, Field(max_length=200)] = ""
 
 
-class Warm:
+class WarmWorkerRoutes:
     """The routes, and the reasons to leave."""
 
-    def __init__(self, desk: Desk, leave: Leave, owner: int, idle_seconds: float) -> None:
+    def __init__(self, desk: RequestQueue, leave: ShutdownCallback, owner: int, idle_seconds: float) -> None:
         self._desk, self._leave, self._owner, self._idle_seconds = desk, leave, owner, idle_seconds
 
     @asynccontextmanager
-    async def life(self, _: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self._desk.begin()
         asyncio.get_running_loop().add_reader(self._owner, self._owner_gone)
         watching = asyncio.create_task(self._watch())
@@ -70,20 +70,20 @@ class Warm:
         return JSONResponse({"status": "ready" if self._desk.ready else "loading", "phase": self._desk.phase})
 
     async def look(self, request: Request) -> Response:
-        asked = parse(LookRequest, await read_body(request))
+        asked = parse_request(QuestionRequest, await read_request_body(request))
         job = self._desk.look(asked.kind, asked.body, asked.lane)
         if job.future is not None and asked.wait:
             await asyncio.wait([asyncio.wrap_future(job.future)], timeout=asked.wait)
         if job.over:
-            self._desk.hand_out(job, asked.lane)
+            self._desk.discard_delivered_job(job, asked.lane)
         return JSONResponse(self._words(job))
 
     async def cancel(self, request: Request) -> Response:
-        asked = parse(CancelRequest, await read_body(request))
+        asked = parse_request(CancelRequest, await read_request_body(request))
         self._desk.cancel(asked.kind, asked.lane)
         return JSONResponse({})
 
-    def _words(self, job: Job) -> dict[str, Any]:
+    def _words(self, job: QuestionJob) -> dict[str, Any]:
         if job.error is not None:
             return {"state": "failed", "message": job.error.message, "hint": job.error.hint}
         if job.value is not None:
@@ -97,14 +97,14 @@ class Warm:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            self._desk.tidy()
+            await asyncio.sleep(WARM_CHECK_SECONDS)
+            self._desk.discard_unfetched_jobs()
             if self._desk.busy or not self._desk.ready:
                 continue
             idle = time.monotonic() - self._desk.used
             if 0 < self._idle_seconds < idle:
                 self._end(f"Not asked for {idle:.0f} s")
-            elif free_bytes() < SHORT_BYTES:
+            elif free_memory_bytes() < WARM_MIN_FREE_BYTES:
                 self._end("Memory is short")
 
     def _end(self, why: str) -> None:
@@ -113,7 +113,7 @@ class Warm:
         self._leave()
 
 
-def application(warm: Warm, token: str) -> ASGIApp:
+def build_warm_app(warm: WarmWorkerRoutes, token: str) -> ASGIApp:
     """The guarded ASGI app."""
     app = Starlette(
         routes=[
@@ -121,23 +121,27 @@ def application(warm: Warm, token: str) -> ASGIApp:
             Route("/look", warm.look, methods=["POST"]),
             Route("/cancel", warm.cancel, methods=["POST"]),
         ],
-        exception_handlers=error_handlers(WARM, "worker/warm.py"),
-        lifespan=warm.life,
+        exception_handlers=error_handlers(WARM_SERVICE, "worker/warm.py"),
+        lifespan=warm.lifespan,
     )
-    return Guard(app, token, WARM)
+    return RequestGuard(app, token, WARM_SERVICE)
 
 
 def main() -> int:
     try:
-        place = Place.read(build=os.environ["FTK_WARM_BUILD"])
+        place = ServiceAddress.read(build=os.environ["FTK_WARM_BUILD"])
         owner = int(os.environ.pop("FTK_WARM_OWNER"))
-        idle_seconds = 60 * float(os.environ.get("FTK_WARM_IDLE_MINUTES") or IDLE_MINUTES)
+        idle_seconds = 60 * float(os.environ.get("FTK_WARM_IDLE_MINUTES") or WARM_IDLE_MINUTES)
     except (KeyError, ValueError) as error:
         print(f"The environment is not complete: {error}", file=sys.stderr)
         return 2
     os.set_inheritable(owner, False)
-    return serve(WARM, place, lambda leave: application(Warm(Desk(), leave, owner, idle_seconds), place.token))
+    return serve_application(
+        WARM_SERVICE,
+        place,
+        lambda leave: build_warm_app(WarmWorkerRoutes(RequestQueue(), leave, owner, idle_seconds), place.token),
+    )
 
 
 if __name__ == "__main__":
-    exit_now(main)
+    run_and_exit(main)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from toolkit.config import Config
-from toolkit.data.doctor.checks import findings
+from toolkit.data.doctor.checks import list_findings
 from toolkit.data.doctor.row_keys import row_keys
 from toolkit.data.examples.split import plan_split
 from toolkit.data.findings import Finding
@@ -25,7 +25,7 @@ def _by_kind(found: list[Finding]) -> dict[str, Finding]:
 
 def test_clean_data_has_no_findings(open_bytes: Callable[..., Table]) -> None:
     table = open_bytes("q,a\n" + "".join(f"what is {i}?,it is {i}!\n" for i in range(50)))
-    assert findings(table, _config()) == []
+    assert list_findings(table, _config()) == []
 
 
 def test_every_kind_is_found_with_its_rows(open_bytes: Callable[..., Table]) -> None:
@@ -35,7 +35,7 @@ def test_every_kind_is_found_with_its_rows(open_bytes: Callable[..., Table]) -> 
     rows[7] = '{"q": "q7", "a": " \\n"}'
     rows[9] = '{"q": "q8", "a": "a8"}'
     rows[11] = '{"q": "q10", "a": "another"}'
-    found = _by_kind(findings(open_bytes("\n".join(rows), "json"), _config()))
+    found = _by_kind(list_findings(open_bytes("\n".join(rows), "json"), _config()))
     assert found["missing"].rows.tolist() == [3, 5]
     assert "'q' in 1, 'a' in 1" in found["missing"].message
     assert found["empty_answer"].rows.tolist() == [7]
@@ -47,18 +47,18 @@ def test_every_kind_is_found_with_its_rows(open_bytes: Callable[..., Table]) -> 
 
 def test_test_rows_that_are_training_rows(open_bytes: Callable[..., Table]) -> None:
     table = open_bytes("q,a,id\n" + "".join(f"q{i % 10},a{i % 10},{i}\n" for i in range(200)))
-    found = _by_kind(findings(table, _config()))
+    found = _by_kind(list_findings(table, _config()))
     test = plan_split(table, _config().data).test
     assert found["leak"].count == len(test)
     assert found["leak"].rows.tolist() == sorted(test.tolist())
     assert found["duplicate"].count == 190
     assert found["leak"].fixes[0].rows.tolist() == found["duplicate"].rows.tolist()
-    assert "leak" not in _by_kind(findings(table, _config("{q} {id}")))
+    assert "leak" not in _by_kind(list_findings(table, _config("{q} {id}")))
 
 
 def test_a_column_of_one_value_can_be_taken_out(open_bytes: Callable[..., Table]) -> None:
     table = open_bytes("q,shop,a\n" + "".join(f"q{i},here,a{i}\n" for i in range(40)))
-    finding = _by_kind(findings(table, _config("{q} {shop}")))["constant"]
+    finding = _by_kind(list_findings(table, _config("{q} {shop}")))["constant"]
     (fix,) = finding.fixes
     assert (fix.label, fix.settings) == (
         "Take {shop} out of the prompt", {"path": "data.prompt", "old": "{shop}", "new": ""}
@@ -67,8 +67,8 @@ def test_a_column_of_one_value_can_be_taken_out(open_bytes: Callable[..., Table]
 
 def test_an_answer_with_words_around_its_cell_is_not_empty(open_bytes: Callable[..., Table]) -> None:
     table = open_bytes('[{"q": "1", "a": ""}, {"q": "2", "a": "x"}, {"q": "3", "a": "y"}]', "json")
-    assert "empty_answer" in _by_kind(findings(table, _config()))
-    assert "empty_answer" not in _by_kind(findings(table, _config(stub="Answer: {a}")))
+    assert "empty_answer" in _by_kind(list_findings(table, _config()))
+    assert "empty_answer" not in _by_kind(list_findings(table, _config(stub="Answer: {a}")))
 
 
 def test_keys_are_equal_exactly_when_cells_are(open_bytes: Callable[..., Table]) -> None:
@@ -82,4 +82,4 @@ def test_keys_are_equal_exactly_when_cells_are(open_bytes: Callable[..., Table])
 def test_settings_that_can_not_be_used_raise(open_bytes: Callable[..., Table]) -> None:
     table = open_bytes("q,a\n1,2\n3,4\n5,6\n")
     with pytest.raises(DataError, match="No column"):
-        findings(table, _config("{nope}"))
+        list_findings(table, _config("{nope}"))

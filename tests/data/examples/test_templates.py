@@ -8,7 +8,7 @@ from toolkit.config import Config
 from toolkit.data.examples.templates import (
     MAX_TEMPLATE,
     Example,
-    Piece,
+    TemplatePiece,
     compile_template,
     make_renderer,
     template_problems,
@@ -96,7 +96,7 @@ def test_a_long_template_is_refused() -> None:
 
 def test_pieces_tell_literal_from_column() -> None:
     pieces = compile_template("a{{b {c}", ["c"]).pieces
-    assert pieces == (Piece("a{b "), Piece("c", is_column=True))
+    assert pieces == (TemplatePiece("a{b "), TemplatePiece("c", is_column=True))
 
 
 def test_renderer() -> None:

@@ -62,7 +62,7 @@ def test_what_is_refused(open_bytes: Opener, content: bytes, words: str) -> None
 
 
 def test_a_bomb_is_given_up(open_bytes: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_reader, "MOST_TEXT", 1_000_000)
+    monkeypatch.setattr(parquet_reader, "MAX_UNPACKED_CHARACTERS", 1_000_000)
     bomb = written({"a": ["x" * 1_000] * 100_000}, compression="zstd")
     assert len(bomb) < 50_000
     with pytest.raises(DataError, match="unpacks to more text"):

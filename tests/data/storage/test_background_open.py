@@ -11,18 +11,18 @@ import pytest
 
 from toolkit.config import Config, DataConfig
 from toolkit.data.examples.split import usable_count, usable_indices
-from toolkit.data.progress import Stopped, Watch
+from toolkit.data.progress import DataWorkStopped, Watch
 from toolkit.data.storage import background_open, open_table
-from toolkit.data.storage.background_open import StillOpening, give_up, opened
+from toolkit.data.storage.background_open import StillOpeningError, cancel_opening, open_or_wait
 from toolkit.errors import DataError
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(background_open, "BIG", 0)
-    monkeypatch.setattr(background_open, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(background_open, "BIG_FILE_BYTES", 0)
+    monkeypatch.setattr(background_open, "FILE_OPEN_WAIT_S", 0.01)
     yield
-    background_open._going.clear()
+    background_open._running.clear()
 
 
 def settings(path: Path) -> DataConfig:
@@ -37,8 +37,8 @@ def big_csv(path: Path, rows: int) -> Path:
 def finally_opened(data: DataConfig, folder: Path) -> Any:
     for _ in range(100):
         try:
-            return opened(data, folder)
-        except StillOpening as still:
+            return open_or_wait(data, folder)
+        except StillOpeningError as still:
             assert still.opening.over.wait(60)
     raise AssertionError("it never ends")
 
@@ -54,10 +54,10 @@ def test_whoever_asks_again_finds_the_same_one(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(background_open, "open_table", slow)
     data = settings(big_csv(tmp_path / "big.csv", 10))
-    with pytest.raises(StillOpening) as first:
-        opened(data, tmp_path)
-    with pytest.raises(StillOpening) as second:
-        opened(data, tmp_path)
+    with pytest.raises(StillOpeningError) as first:
+        open_or_wait(data, tmp_path)
+    with pytest.raises(StillOpeningError) as second:
+        open_or_wait(data, tmp_path)
     assert first.value.opening is second.value.opening
     assert "big.csv" in first.value.message
     may_go.set()
@@ -66,8 +66,8 @@ def test_whoever_asks_again_finds_the_same_one(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_small_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background_open, "BIG", 30_000_000)
-    assert opened(settings(big_csv(tmp_path / "small.csv", 3)), tmp_path).rows == 3
+    monkeypatch.setattr(background_open, "BIG_FILE_BYTES", 30_000_000)
+    assert open_or_wait(settings(big_csv(tmp_path / "small.csv", 3)), tmp_path).rows == 3
 
 
 def test_a_refusal_is_told_once_and_asked_for_anew(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_refusal_is_told_once_and_asked_for_anew(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(DataError, match="never closes"):
             finally_opened(settings(path), tmp_path)
-    assert not background_open._going
+    assert not background_open._running
 
 
 def test_every_step_is_told_and_shares_only_grow_within_one(tmp_path: Path) -> None:
@@ -93,30 +93,30 @@ def test_every_step_is_told_and_shares_only_grow_within_one(tmp_path: Path) -> N
 def test_the_reader_leaves_word_of_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.data.readers import read_file
 
-    monkeypatch.setattr(read_file, "TELL_EVERY_S", 0)
+    monkeypatch.setattr(read_file, "TASK_PROGRESS_INTERVAL_S", 0)
     big_csv(tmp_path / "a.csv", 40_000)
     lines = (f'{{"question": "{i}", "answer": "{i}"}}\n' for i in range(40_000))
     (tmp_path / "a.jsonl").write_text("".join(lines))
     for name, kind in (("a.csv", "csv"), ("a.jsonl", "json")):
         folder, shares = tmp_path / f"{name}-out", list[float]()
         folder.mkdir()
-        request = read_file.Request(str(tmp_path / name), str(folder), kind, "0" * 64, name)
-        read_file.read(request, lambda share, words, into=shares: into.append(share))
+        request = read_file.ReadRequest(str(tmp_path / name), str(folder), kind, "0" * 64, name)
+        read_file.read_file_to_table(request, lambda share, words, into=shares: into.append(share))
         assert shares == sorted(shares) and shares[-1] == 1 and len(shares) >= 3
-    tell = read_file.progress_in(tmp_path)
+    tell = read_file.task_progress_writer(tmp_path)
     tell(0.5, "reading")
     assert '"share": 0.5' in (tmp_path / "progress.json").read_text()
 
 
 def test_it_can_be_given_up(tmp_path: Path) -> None:
     data = settings(big_csv(tmp_path / "big.csv", 50_000))
-    one = background_open.opening(data, tmp_path)
-    give_up(one)
+    one = background_open.request_opening(data, tmp_path)
+    cancel_opening(one)
     assert one.over.wait(60)
     assert one.table is None or one.table.rows == 50_000  # it may have been quicker
     if one.table is None:
-        assert isinstance(one.error, Stopped)
-    assert background_open.opening(data, tmp_path) is not one
+        assert isinstance(one.error, DataWorkStopped)
+    assert background_open.request_opening(data, tmp_path) is not one
     assert finally_opened(data, tmp_path).rows == 50_000
 
 

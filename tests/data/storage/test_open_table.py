@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from toolkit.config import DataConfig
-from toolkit.data.child_process import read_in_child
+from toolkit.data.child_process import make_table_in_child
 from toolkit.data.read_options import ReadOptions, UnreadableError
 from toolkit.data.storage import open_table as open_table_module
 from toolkit.data.storage.open_table import open_table
-from toolkit.data.storage.uploads import store
+from toolkit.data.storage.uploads import store_upload
 from toolkit.data.table import load_table
 from toolkit.errors import DataError
 from toolkit.system.paths import PROJECT_ROOT
@@ -25,11 +25,11 @@ def _data(path: Path | str, kind: str = "csv") -> DataConfig:
 
 
 def test_an_upload_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = store(b"a,b\n1,2\n3,\n", "My Data!.csv", tmp_path)
+    path = store_upload(b"a,b\n1,2\n3,\n", "My Data!.csv", tmp_path)
     first = open_table(_data(path), tmp_path)
     assert (first.columns, first.rows, first.label) == (("a", "b"), 2, "my-data.csv")
     assert first.path.is_relative_to(tmp_path / "uploads")
-    monkeypatch.setattr(open_table_module, "read_in_child", _must_not_run)
+    monkeypatch.setattr(open_table_module, "make_table_in_child", _must_not_run)
     assert open_table(_data(path), tmp_path) == first
     assert load_table(first.path).page(0, 9) == [{"a": "1", "b": "2"}, {"a": "3", "b": None}]
     assert not list((tmp_path / "uploads").rglob(".part-*"))
@@ -48,28 +48,28 @@ def test_a_file_of_the_user_is_copied_by_content(tmp_path: Path) -> None:
 
 
 def test_the_same_bytes_as_csv_and_as_json_do_not_meet(tmp_path: Path) -> None:
-    path = store(b'{"a": 1}\n{"a": 2}\n', "x.json", tmp_path)
+    path = store_upload(b'{"a": 1}\n{"a": 2}\n', "x.json", tmp_path)
     assert open_table(_data(path, "json"), tmp_path).rows == 2
     with pytest.raises(DataError, match="This is JSON"):
         open_table(_data(path, "csv"), tmp_path)
 
 
 def test_a_refusal_is_kept_with_its_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = store("a,b\ncafé,2\n".encode("cp1252"), "x.csv", tmp_path)
+    path = store_upload("a,b\ncafé,2\n".encode("cp1252"), "x.csv", tmp_path)
     with pytest.raises(UnreadableError) as caught:
         open_table(_data(path), tmp_path)
     offers = caught.value.offers
     assert (offers[0].options, offers[0].preview) == (ReadOptions(encoding="cp1252"), ("café,2",))
     chosen = _data(path).model_copy(update={"encoding": "cp1252"})
     assert open_table(chosen, tmp_path).row(0) == {"a": "café", "b": "2"}
-    monkeypatch.setattr(open_table_module, "read_in_child", _must_not_run)
+    monkeypatch.setattr(open_table_module, "make_table_in_child", _must_not_run)
     with pytest.raises(UnreadableError) as again:
         open_table(_data(path), tmp_path)
     assert (str(again.value), again.value.offers) == (str(caught.value), caught.value.offers)
 
 
 def test_a_damaged_table_is_read_anew(tmp_path: Path) -> None:
-    path = store(b"a,b\n1,2\n", "x.csv", tmp_path)
+    path = store_upload(b"a,b\n1,2\n", "x.csv", tmp_path)
     table = open_table(_data(path), tmp_path)
     table.path.write_bytes(b"PAR1 not any more")
     with pytest.raises(DataError, match="can't be read"):
@@ -115,7 +115,7 @@ def test_a_hub_id_is_an_id(tmp_path: Path, name: str) -> None:
 def test_an_unwritable_save_dir_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="can't be written"):
-        store(b"a", "a.csv", tmp_path / "file")
+        store_upload(b"a", "a.csv", tmp_path / "file")
 
 
 DEATHS = {
@@ -133,7 +133,7 @@ def test_a_dead_child_is_a_normal_outcome(tmp_path: Path, name: str) -> None:
     script, words = DEATHS[name]
     (tmp_path / "dying.py").write_text(script)
     with pytest.raises(DataError) as caught:
-        read_in_child("dying", "{}", tmp_path, 1 if name == "slow" else 20, {"PYTHONPATH": str(tmp_path)})
+        make_table_in_child("dying", "{}", tmp_path, 1 if name == "slow" else 20, {"PYTHONPATH": str(tmp_path)})
     assert words in caught.value.message
     assert caught.value.hint
 
@@ -151,15 +151,15 @@ def test_a_file_too_big_for_the_memory_limit_is_refused_in_words(tmp_path: Path)
     request = json.dumps({**content, "options": {}})
     environment = {"PYTHONPATH": f"{tmp_path}:{PROJECT_ROOT}"}
     with pytest.raises(DataError, match="of memory") as caught:
-        read_in_child("small", request, tmp_path, 60, environment)
+        make_table_in_child("small", request, tmp_path, 60, environment)
     assert "JSONL" in caught.value.hint
 
 
 def test_the_child_is_confined_and_gets_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
     script = (
-        "import os, pathlib, resource as r, sys\nfrom toolkit.data.read_options import confine\n"
-        "from toolkit.data.readers.read_file import explain, report\nfrom toolkit.errors import DataError\nconfine(1000)\n"
+        "import os, pathlib, resource as r, sys\nfrom toolkit.data.read_options import limit_process_resources\n"
+        "from toolkit.data.readers.read_file import data_error_as_dict, write_task_report\nfrom toolkit.errors import DataError\nconfine(1000)\n"
         "names = ('RLIMIT_AS', 'RLIMIT_CPU', 'RLIMIT_FSIZE', 'RLIMIT_NOFILE', 'RLIMIT_CORE')\n"
         "said = [r.getrlimit(getattr(r, n))[0] for n in names], sorted(os.environ), sys.argv\n"
         f"report(pathlib.Path({str(tmp_path)!r}), error=explain(DataError(str(said))))"
@@ -167,7 +167,7 @@ def test_the_child_is_confined_and_gets_no_secret(tmp_path: Path, monkeypatch: p
     (tmp_path / "look.py").write_text(script)
     environment = {"PYTHONPATH": f"{tmp_path}:{PROJECT_ROOT}"}
     with pytest.raises(DataError) as caught:
-        read_in_child("look", "{}", tmp_path, 20, environment)
+        make_table_in_child("look", "{}", tmp_path, 20, environment)
     assert f"[{4 << 30}, 60, {(64 << 20) + 4000}, 64, 0]" in caught.value.message
     assert "HF_TOKEN" not in caught.value.message
 
@@ -175,7 +175,7 @@ def test_the_child_is_confined_and_gets_no_secret(tmp_path: Path, monkeypatch: p
 def test_two_threads_read_a_file_once(tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    path = store(b"a,b\n" + b"1,2\n" * 1000, "x.csv", tmp_path)
+    path = store_upload(b"a,b\n" + b"1,2\n" * 1000, "x.csv", tmp_path)
     started = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         tables = list(pool.map(lambda _: open_table(_data(path), tmp_path), range(4)))
@@ -190,15 +190,17 @@ def _must_not_run(*_: object) -> Path:
 def test_a_refusal_names_its_file(tmp_path: Path) -> None:
     for name in ("first.csv", "second.csv"):  # the same bytes: the second refusal is a kept one
         with pytest.raises(DataError) as caught:
-            open_table(_data(store(b"a,b\n1\n", name, tmp_path)), tmp_path)
+            open_table(_data(store_upload(b"a,b\n1\n", name, tmp_path)), tmp_path)
         assert caught.value.message.startswith(f"{name}: 1 row does not fit")
 
 
 def test_a_test_file_stands_behind_the_data(tmp_path: Path) -> None:
     from toolkit.data.examples.split import plan_split
 
-    data = _data(store(b"q,a,x\n" + b"1,2,3\n" * 7, "data.csv", tmp_path))
-    test = store(b'{"a": "t", "q": "u"}\n{"q": "no answer"}\n{"a": "t", "q": "w", "new": 1}', "test.jsonl", tmp_path)
+    data = _data(store_upload(b"q,a,x\n" + b"1,2,3\n" * 7, "data.csv", tmp_path))
+    test = store_upload(
+        b'{"a": "t", "q": "u"}\n{"q": "no answer"}\n{"a": "t", "q": "w", "new": 1}', "test.jsonl", tmp_path
+    )
     both = data.model_copy(update={"test_path": str(test), "prompt": "{q}", "prompt_stub": "{a}"})
     table = open_table(both, tmp_path)
     assert (table.rows, table.held_out, table.columns) == (10, 3, ("q", "a", "x", "new"))
@@ -208,14 +210,14 @@ def test_a_test_file_stands_behind_the_data(tmp_path: Path) -> None:
     assert sorted(plan.test) == [7, 9]
     assert plan.dropped.tolist() == [8]
     assert table.sha256 != open_table(data, tmp_path).sha256
-    other = store(b"z\n1\n", "other.csv", tmp_path)
+    other = store_upload(b"z\n1\n", "other.csv", tmp_path)
     with pytest.raises(DataError, match="no column of the data"):
         open_table(data.model_copy(update={"test_path": str(other)}), tmp_path)
 
 
 def test_a_damaged_table_of_two_files_names_what_and_where(tmp_path: Path) -> None:
-    data = _data(store(b"q,a\n" + b"1,2\n" * 7, "data.csv", tmp_path))
-    both = data.model_copy(update={"test_path": str(store(b"q,a\n3,4\n", "held.csv", tmp_path))})
+    data = _data(store_upload(b"q,a\n" + b"1,2\n" * 7, "data.csv", tmp_path))
+    both = data.model_copy(update={"test_path": str(store_upload(b"q,a\n3,4\n", "held.csv", tmp_path))})
     table = open_table(both, tmp_path)
     whole = table.path.read_bytes()
     table.path.write_bytes(whole[:-100])
@@ -230,7 +232,7 @@ def test_a_damaged_table_of_two_files_names_what_and_where(tmp_path: Path) -> No
 
 def test_a_fault_in_a_test_file_is_told_from_one_in_the_data(tmp_path: Path) -> None:
     good = b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
-    data = _data(store(good * 3, "data.jsonl", tmp_path)).model_copy(update={"file_type": "json"})
+    data = _data(store_upload(good * 3, "data.jsonl", tmp_path)).model_copy(update={"file_type": "json"})
     for name, content, words in (
         (
             "tools.jsonl",
@@ -239,5 +241,5 @@ def test_a_fault_in_a_test_file_is_told_from_one_in_the_data(tmp_path: Path) -> 
         ),
         ("text.jsonl", b'{"messages": "hello"}', "Column 'messages' holds no conversations."),
     ):
-        table = open_table(data.model_copy(update={"test_path": str(store(content, name, tmp_path))}), tmp_path)
+        table = open_table(data.model_copy(update={"test_path": str(store_upload(content, name, tmp_path))}), tmp_path)
         assert table.chats["messages"].startswith(f"In the test file {name}: {words}")

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.data.storage.uploads import adopt, label_of, store
+from toolkit.data.storage.uploads import make_file_label, store_named_file, store_upload
 
 
 def test_the_bytes_are_kept_as_given(tmp_path: Path) -> None:
     content = os.urandom(3_000_000)
-    path = store(io.BytesIO(content), "a.csv", tmp_path)
+    path = store_upload(io.BytesIO(content), "a.csv", tmp_path)
     assert path.read_bytes() == content
     assert path == tmp_path / "uploads" / f"{hashlib.sha256(content).hexdigest()[:12]}-a.csv"
-    assert store(content, "a.csv", tmp_path) == path
+    assert store_upload(content, "a.csv", tmp_path) == path
     assert list((tmp_path / "uploads").iterdir()) == [path]
 
 
@@ -43,7 +43,7 @@ def test_the_bytes_are_kept_as_given(tmp_path: Path) -> None:
     ],
 )
 def test_names_become_harmless(tmp_path: Path, name: str) -> None:
-    path = store(b"x", name, tmp_path)
+    path = store_upload(b"x", name, tmp_path)
     assert path.parent == tmp_path / "uploads"
     assert re.fullmatch(r"[0-9a-f]{12}-[a-z0-9-]{1,40}\.(csv|tsv|txt|json|jsonl|ndjson|data)", path.name)
 
@@ -53,7 +53,7 @@ def test_names_become_harmless(tmp_path: Path, name: str) -> None:
     [("My Data (2).csv", "my-data-2"), ("Übung.json", "ubung"), ("C:\\x\\y.csv", "y"), ("日本.csv", "data")],
 )
 def test_labels_read_like_the_name(name: str, label: str) -> None:
-    assert label_of(name) == label
+    assert make_file_label(name) == label
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -64,13 +64,13 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(DataError, match="No space left"):
-        store(Broken(), "a.csv", tmp_path)
+        store_upload(Broken(), "a.csv", tmp_path)
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
 def test_an_upload_is_its_own_copy(tmp_path: Path) -> None:
-    path = store(b"a,b\n", "a.csv", tmp_path)
-    source = adopt(path, tmp_path)
+    path = store_upload(b"a,b\n", "a.csv", tmp_path)
+    source = store_named_file(path, tmp_path)
     assert (source.path, source.label) == (path, "a.csv")
     assert source.sha256 == hashlib.sha256(b"a,b\n").hexdigest()
     assert list((tmp_path / "uploads").iterdir()) == [path]

@@ -9,66 +9,72 @@ import numpy as np
 import pytest
 
 from toolkit.config import Config, DataConfig
-from toolkit.data.doctor.checks import findings
+from toolkit.data.doctor.checks import list_findings
 from toolkit.data.examples.split import plan_split
 from toolkit.data.findings import Finding, Fix
 from toolkit.data.storage.open_table import open_table
-from toolkit.data.storage.uploads import store
-from toolkit.data.storage.versions import Place, apply, first, redone, undone
+from toolkit.data.storage.uploads import store_upload
+from toolkit.data.storage.versions import (
+    DatasetReference,
+    apply_fix,
+    find_next_version,
+    find_original_dataset,
+    find_previous_version,
+)
 from toolkit.data.table import Table, load_table
 from toolkit.errors import DataError
-from toolkit.runs.run_dir import create_run, read_meta
+from toolkit.runs.run_dir import create_run, read_run_meta
 from toolkit.settings import import_export
-from toolkit.settings.ablation import expand
+from toolkit.settings.ablation import expand_trials
 from toolkit.settings.draft import default_draft
 
 ROWS = ["q,a", "one,1", "two,", "three,caf\u00c3\u00a9", "one,1", "f\u200bour,4", "five,5"]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place("csv", str(store("\n".join(ROWS).encode(), "numbers.csv", tmp_path)))
+def place(tmp_path: Path) -> DatasetReference:
+    return DatasetReference("csv", str(store_upload("\n".join(ROWS).encode(), "numbers.csv", tmp_path)))
 
 
-def opened(place: Place, save_dir: Path) -> Table:
+def opened(place: DatasetReference, save_dir: Path) -> Table:
     return open_table(_config(place).data, save_dir)
 
 
-def _config(place: Place) -> Config:
+def _config(place: DatasetReference) -> Config:
     data = {"file_type": place.file_type, "path": place.path, "prompt": "{q}", "prompt_stub": "{a}"}
     return Config.model_validate({"data": data})
 
 
-def fix_of(table: Table, place: Place, kind: str) -> Fix:
-    found: dict[str, Finding] = {f.kind: f for f in findings(table, _config(place))}
+def fix_of(table: Table, place: DatasetReference, kind: str) -> Fix:
+    found: dict[str, Finding] = {f.kind: f for f in list_findings(table, _config(place))}
     return found[kind].fixes[0]
 
 
-def test_not_all_rows_of_a_test_file_can_be_taken_out(tmp_path: Path, place: Place) -> None:
-    held = store(b"q,a\nsix,6\nseven,7\n", "held.csv", tmp_path)
+def test_not_all_rows_of_a_test_file_can_be_taken_out(tmp_path: Path, place: DatasetReference) -> None:
+    held = store_upload(b"q,a\nsix,6\nseven,7\n", "held.csv", tmp_path)
     data = _config(place).data.model_copy(update={"test_path": str(held)})
     table = open_table(data, tmp_path)
     drop = Fix("Remove", "drop", "two rows removed", np.arange(table.rows - 2, table.rows))
     with pytest.raises(DataError, match="No row of the test file would be left"):
-        apply(drop, table, place, tmp_path)
+        apply_fix(drop, table, place, tmp_path)
 
 
 def test_a_fault_in_a_conversation_keeps_its_row_number(tmp_path: Path) -> None:
     good = '[{"role": "user", "content": "%d"}, {"role": "assistant", "content": "yes"}]'
     lines = [f'{{"messages": {good % number}}}' for number in range(16_500)]
     lines[16_450] = '{"messages": [{"role": "user", "content": "?"}, {"role": "nobody", "content": "!"}]}'
-    place = Place("json", str(store("\n".join(lines).encode(), "talks.jsonl", tmp_path)))
+    place = DatasetReference("json", str(store_upload("\n".join(lines).encode(), "talks.jsonl", tmp_path)))
     table = open_table(DataConfig(file_type="json", path=place.path), tmp_path)
     assert table.chats["messages"].startswith("Row 16,451, ")
-    made = apply(Fix("Remove", "drop", "one row removed", np.array([3])), table, place, tmp_path)
+    made = apply_fix(Fix("Remove", "drop", "one row removed", np.array([3])), table, place, tmp_path)
     mended = open_table(DataConfig(file_type="json", path=made.path), tmp_path)
     assert mended.chats["messages"].startswith("Row 16,450, ")
 
 
-def test_a_fix_leaves_the_original_and_makes_a_version(tmp_path: Path, place: Place) -> None:
+def test_a_fix_leaves_the_original_and_makes_a_version(tmp_path: Path, place: DatasetReference) -> None:
     before = hashlib.sha256(Path(place.path).read_bytes()).hexdigest()
     table = opened(place, tmp_path)
-    made = apply(fix_of(table, place, "duplicate"), table, place, tmp_path)
+    made = apply_fix(fix_of(table, place, "duplicate"), table, place, tmp_path)
     after = opened(made, tmp_path)
     assert [row["q"] for row in after.page(0, 9)] == ["one", "two", "three", "f\u200bour", "five"]
     assert after.version is not None
@@ -79,56 +85,56 @@ def test_a_fix_leaves_the_original_and_makes_a_version(tmp_path: Path, place: Pl
     assert opened(place, tmp_path).rows == 6
 
 
-def test_repairs_touch_only_the_cells_concerned(tmp_path: Path, place: Place) -> None:
+def test_repairs_touch_only_the_cells_concerned(tmp_path: Path, place: DatasetReference) -> None:
     table = opened(place, tmp_path)
-    made = apply(fix_of(table, place, "mojibake"), table, place, tmp_path)
-    made = apply(fix_of(opened(made, tmp_path), made, "unusual"), opened(made, tmp_path), made, tmp_path)
+    made = apply_fix(fix_of(table, place, "mojibake"), table, place, tmp_path)
+    made = apply_fix(fix_of(opened(made, tmp_path), made, "unusual"), opened(made, tmp_path), made, tmp_path)
     after = opened(made, tmp_path)
     expected = [dict(row) for row in table.page(0, 9)]
     expected[2]["a"], expected[4]["q"] = "café", "four"
     assert after.page(0, 9) == expected
 
 
-def test_undo_and_redo_go_along_the_chain(tmp_path: Path, place: Place) -> None:
+def test_undo_and_redo_go_along_the_chain(tmp_path: Path, place: DatasetReference) -> None:
     table = opened(place, tmp_path)
-    second = apply(fix_of(table, place, "duplicate"), table, place, tmp_path)
+    second = apply_fix(fix_of(table, place, "duplicate"), table, place, tmp_path)
     other = opened(second, tmp_path)
-    third = apply(fix_of(other, second, "missing"), other, second, tmp_path)
+    third = apply_fix(fix_of(other, second, "missing"), other, second, tmp_path)
     last = opened(third, tmp_path)
-    assert undone(last) == second
-    assert undone(other) == place
-    assert undone(table) is None
-    assert redone(table, place, tmp_path) == second
-    assert redone(other, second, tmp_path) == third
-    assert redone(last, third, tmp_path) is None
-    assert first(last) == place
+    assert find_previous_version(last) == second
+    assert find_previous_version(other) == place
+    assert find_previous_version(table) is None
+    assert find_next_version(table, place, tmp_path) == second
+    assert find_next_version(other, second, tmp_path) == third
+    assert find_next_version(last, third, tmp_path) is None
+    assert find_original_dataset(last) == place
     # another fix of the original: redo goes to the newest, and the same fix again is the same file
-    apart = apply(fix_of(table, place, "mojibake"), table, place, tmp_path)
-    assert redone(table, place, tmp_path) == apart
-    assert apply(fix_of(table, place, "duplicate"), table, place, tmp_path) == second
-    assert redone(table, place, tmp_path) == second
+    apart = apply_fix(fix_of(table, place, "mojibake"), table, place, tmp_path)
+    assert find_next_version(table, place, tmp_path) == apart
+    assert apply_fix(fix_of(table, place, "duplicate"), table, place, tmp_path) == second
+    assert find_next_version(table, place, tmp_path) == second
 
 
-def test_a_run_trains_on_the_version_and_says_so(tmp_path: Path, place: Place) -> None:
+def test_a_run_trains_on_the_version_and_says_so(tmp_path: Path, place: DatasetReference) -> None:
     table = opened(place, tmp_path)
-    made = apply(fix_of(table, place, "duplicate"), table, place, tmp_path)
+    made = apply_fix(fix_of(table, place, "duplicate"), table, place, tmp_path)
     version = opened(made, tmp_path)
     config = _config(made).model_copy(update={"save_dir": str(tmp_path)})
     run = create_run(config, version)
-    assert read_meta(run)["dataset"]["version"]["steps"] == list(version.version.steps)  # type: ignore[union-attr]
-    assert read_meta(run)["dataset"]["rows"] == 5
+    assert read_run_meta(run)["dataset"]["version"]["steps"] == list(version.version.steps)  # type: ignore[union-attr]
+    assert read_run_meta(run)["dataset"]["rows"] == 5
     assert load_table(run.source_path).page(0, 9) == version.page(0, 9)
 
 
-def test_the_exported_file_and_its_command_train_on_the_same_rows(tmp_path: Path, place: Place) -> None:
+def test_the_exported_file_and_its_command_train_on_the_same_rows(tmp_path: Path, place: DatasetReference) -> None:
     table = opened(place, tmp_path)
-    made = apply(fix_of(table, place, "duplicate"), table, place, tmp_path)
+    made = apply_fix(fix_of(table, place, "duplicate"), table, place, tmp_path)
     draft = default_draft()
     draft["data"] |= {"file_type": made.file_type, "path": made.path, "prompt": "{q}", "prompt_stub": "{a}"}
-    imported = import_export.read(
-        import_export.write(draft, {})
+    imported = import_export.import_settings(
+        import_export.export_settings(draft, {})
     )  # what the Export dialog gives, as `toolkit run` reads it
-    (variant,) = expand(imported.draft, imported.grid)
+    (variant,) = expand_trials(imported.draft, imported.grid)
     again = open_table(variant.config.data, tmp_path / "elsewhere")
     here = opened(made, tmp_path)
     assert again.page(0, 9) == here.page(0, 9)
@@ -136,12 +142,12 @@ def test_the_exported_file_and_its_command_train_on_the_same_rows(tmp_path: Path
     assert (first.train.tolist(), first.test.tolist()) == (second.train.tolist(), second.test.tolist())
 
 
-def test_what_is_not_a_version_is_refused(tmp_path: Path, place: Place) -> None:
+def test_what_is_not_a_version_is_refused(tmp_path: Path, place: DatasetReference) -> None:
     table = opened(place, tmp_path)
-    made = Path(apply(fix_of(table, place, "duplicate"), table, place, tmp_path).path)
+    made = Path(apply_fix(fix_of(table, place, "duplicate"), table, place, tmp_path).path)
     forged = made.with_name(f"{made.name[:13]}{'0' * 12}.parquet")
     forged.write_bytes(made.read_bytes())
     with pytest.raises(DataError, match="not the version"):
-        opened(Place("csv", str(forged)), tmp_path)
+        opened(DatasetReference("csv", str(forged)), tmp_path)
     with pytest.raises(DataError, match=r"would be left"):
-        apply(Fix("", "drop", "", np.arange(table.rows - 1)), table, place, tmp_path)
+        apply_fix(Fix("", "drop", "", np.arange(table.rows - 1)), table, place, tmp_path)

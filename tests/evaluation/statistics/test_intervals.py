@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from toolkit.evaluation.statistics import intervals
-from toolkit.evaluation.statistics.counting import figures, mean_column, ratio_column
-from toolkit.evaluation.statistics.measures import BY_NAME
+from toolkit.evaluation.statistics.counting import compute_figures, mean_column, ratio_column
+from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
 from toolkit.evaluation.statistics.results import Verdict
 
 Pair = Callable[[np.random.Generator], np.ndarray]
@@ -45,14 +45,14 @@ SEEDS = 120
 
 
 def verdict(values: np.ndarray, measure: str = "token_f1", seed: int = 0) -> Verdict:
-    column = mean_column(BY_NAME[measure], values)
-    return figures([column], ["base", "adapter"], seed)[0].differences["adapter"].verdict
+    column = mean_column(MEASURES_BY_NAME[measure], values)
+    return compute_figures([column], ["base", "adapter"], seed)[0].differences["adapter"].verdict
 
 
 @pytest.mark.parametrize("name", NULLS)
 def test_a_planted_null_is_within_noise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "FLIPS", 1_000)
-    monkeypatch.setattr(intervals, "DRAWS", 1_000)
+    monkeypatch.setattr(intervals, "SIGN_FLIPS", 1_000)
+    monkeypatch.setattr(intervals, "BOOTSTRAP_DRAWS", 1_000)
     found = [verdict(NULLS[name](np.random.default_rng([seed, 7])), seed=seed) for seed in range(SEEDS)]
     assert found.count("noise") / SEEDS >= 0.95
 
@@ -69,7 +69,7 @@ def test_a_planted_effect_is_found() -> None:
 
 def test_no_change_at_all_is_noise() -> None:
     same = np.repeat((np.arange(50) % 3 == 0).astype(float)[:, None], 2, axis=1)
-    column = figures([mean_column(BY_NAME["exact_match"], same)], ["base", "adapter"], 0)[0]
+    column = compute_figures([mean_column(MEASURES_BY_NAME["exact_match"], same)], ["base", "adapter"], 0)[0]
     gap = column.differences["adapter"]
     assert (gap.verdict, gap.value, gap.low, gap.high, gap.p) == ("noise", 0, 0, 0, 1)
 
@@ -85,14 +85,16 @@ def test_five_flips_of_a_hundred_are_not_enough() -> None:
 @pytest.mark.parametrize("rows", [1, 4])
 def test_a_handful_of_rows_is_no_evidence(rows: int) -> None:
     values = np.array([[0.0, 1.0]] * rows)
-    found = figures([mean_column(BY_NAME["exact_match"], values)], ["base", "adapter"], 0)[0]
+    found = compute_figures([mean_column(MEASURES_BY_NAME["exact_match"], values)], ["base", "adapter"], 0)[0]
     assert found.models["adapter"].value == 1
     assert found.models["adapter"].low is None
     assert found.differences["adapter"].verdict == "noise"
 
 
 def test_all_right_is_not_certain() -> None:
-    found = figures([mean_column(BY_NAME["exact_match"], np.array([[0.0, 1.0]] * 20))], ["base", "adapter"], 0)[0]
+    found = compute_figures(
+        [mean_column(MEASURES_BY_NAME["exact_match"], np.array([[0.0, 1.0]] * 20))], ["base", "adapter"], 0
+    )[0]
     exact = 0.025 ** (1 / 20)  # Clopper and Pearson's bound
     assert found.models["adapter"].low == pytest.approx(exact)
     assert found.models["base"].high == pytest.approx(1 - exact)
@@ -104,7 +106,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     held = 0
     for seed in range(200):
         values = random.normal(1.0, 2.0, size=(40, 1))
-        found = figures([mean_column(BY_NAME["length_difference"], values)], ["base"], seed)[0].models["base"]
+        found = compute_figures([mean_column(MEASURES_BY_NAME["length_difference"], values)], ["base"], seed)[0].models[
+            "base"
+        ]
         assert found.low is not None
         assert found.high is not None
         held += found.low <= 1.0 <= found.high
@@ -113,15 +117,15 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 
 def test_the_same_seed_gives_the_same_figures() -> None:
     values = np.random.default_rng(1).random((40, 2))
-    column = mean_column(BY_NAME["chrf"], values)
-    assert figures([column], ["base", "a"], 4) == figures([column], ["base", "a"], 4)
-    assert figures([column], ["base", "a"], 4) != figures([column], ["base", "a"], 5)
+    column = mean_column(MEASURES_BY_NAME["chrf"], values)
+    assert compute_figures([column], ["base", "a"], 4) == compute_figures([column], ["base", "a"], 4)
+    assert compute_figures([column], ["base", "a"], 4) != compute_figures([column], ["base", "a"], 5)
 
 
 def test_loss_weighs_tokens_and_perplexity_is_its_exponential() -> None:
     top, bottom = np.array([[2.0, 1.0], [9.0, 3.0], [7.0, 7.0]]), np.array([[1.0, 1.0], [9.0, 9.0], [0.0, 7.0]])
-    loss, perplexity = figures(
-        [ratio_column(BY_NAME[name], top, bottom, exponential=name == "perplexity") for name in ("loss", "perplexity")],
+    loss, perplexity = compute_figures(
+        [ratio_column(MEASURES_BY_NAME[name], top, bottom, exponential=name == "perplexity") for name in ("loss", "perplexity")],
         ["base", "a"], 0,
     )  # fmt: skip
     assert loss.rows == 2, "a row without a loss for one model counts for none"
@@ -132,15 +136,15 @@ def test_loss_weighs_tokens_and_perplexity_is_its_exponential() -> None:
 
 def test_a_row_without_a_value_for_one_model_counts_for_none() -> None:
     values = np.array([[1.0, np.nan], [0.0, 1.0], [1.0, 1.0]])
-    found = figures([mean_column(BY_NAME["exact_match"], values)], ["base", "a"], 0)[0]
+    found = compute_figures([mean_column(MEASURES_BY_NAME["exact_match"], values)], ["base", "a"], 0)[0]
     assert found.rows == 2
     assert found.models["base"].value == 0.5
 
 
 def test_flip_p_is_exact_enough() -> None:
-    assert intervals.flip_p(np.ones(5), flips=40_000) == pytest.approx(2 / 32, abs=0.005)
-    assert intervals.flip_p(np.zeros(9)) == 1.0
-    assert intervals.flip_p(np.array([np.nan, 1.0])) == pytest.approx(1.0, abs=0.01)
+    assert intervals.sign_flip_p_value(np.ones(5), flips=40_000) == pytest.approx(2 / 32, abs=0.005)
+    assert intervals.sign_flip_p_value(np.zeros(9)) == 1.0
+    assert intervals.sign_flip_p_value(np.array([np.nan, 1.0])) == pytest.approx(1.0, abs=0.01)
 
 
 def test_no_interval_leaves_what_is_possible() -> None:
@@ -149,11 +153,11 @@ def test_no_interval_leaves_what_is_possible() -> None:
     shares = random.random((6, 2)) ** 4
     losses = random.exponential(1.0, (6, 2))
     columns = [
-        mean_column(BY_NAME["chrf"], shares),
-        mean_column(BY_NAME["length_difference"], 100 * shares),
-        ratio_column(BY_NAME["perplexity"], losses, np.ones((6, 2)), exponential=True),
+        mean_column(MEASURES_BY_NAME["chrf"], shares),
+        mean_column(MEASURES_BY_NAME["length_difference"], 100 * shares),
+        ratio_column(MEASURES_BY_NAME["perplexity"], losses, np.ones((6, 2)), exponential=True),
     ]
-    chrf, length, perplexity = figures(columns, ["base", "a"], 0)
+    chrf, length, perplexity = compute_figures(columns, ["base", "a"], 0)
     for value in chrf.models.values():
         assert value.low is not None
         assert value.high is not None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from toolkit.errors import ToolkitError
-from toolkit.evaluation.statistics.pass_rules import broken, read_rules, title
+from toolkit.evaluation.statistics.pass_rules import find_rule_violation, parse_pass_rules, rule_title
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"]}
 
@@ -27,10 +27,10 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1
     ],
 )
 def test_kept_and_broken(rule: dict[str, Any], keeps: str, breaks: str) -> None:
-    (one,) = read_rules({"rules": [rule]}).rules
-    assert broken(one, keeps) is None
-    assert broken(one, breaks)
-    assert title(one).startswith("must")
+    (one,) = parse_pass_rules({"rules": [rule]}).rules
+    assert find_rule_violation(one, keeps) is None
+    assert find_rule_violation(one, breaks)
+    assert rule_title(one).startswith("must")
 
 
 @pytest.mark.parametrize("negate", [False, True])
@@ -38,11 +38,11 @@ def test_a_pattern_without_end_is_cut_off_and_undecided(negate: bool) -> None:
     evil = "^(a|aa|aaa|b?)+$"
     schema = {"type": "string", "pattern": evil}
     pattern = {"kind": "regex", "pattern": evil, "negate": negate}
-    rules = read_rules({"rules": [pattern, {"kind": "json_schema", "json_schema": schema}]}).rules
+    rules = parse_pass_rules({"rules": [pattern, {"kind": "json_schema", "json_schema": schema}]}).rules
     text = "a" * 60 + "!"
-    found = [broken(rule, text) for rule in rules]
+    found = [find_rule_violation(rule, text) for rule in rules]
     assert found[0] and found[0].startswith("undecided")
-    quoted = broken(rules[1], f'"{text}"')
+    quoted = find_rule_violation(rules[1], f'"{text}"')
     assert quoted and quoted.startswith("undecided")
 
 
@@ -51,10 +51,10 @@ def test_a_schema_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("it went to the network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    (rule,) = read_rules(
+    (rule,) = parse_pass_rules(
         {"rules": [{"kind": "json_schema", "json_schema": {"$ref": "http://example.com/s.json"}}]}
     ).rules
-    assert "can't be applied" in str(broken(rule, "{}"))
+    assert "can't be applied" in str(find_rule_violation(rule, "{}"))
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,13 @@ def test_a_schema_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_wrong_rule_is_named(wrong: Any, words: str) -> None:
     with pytest.raises(ToolkitError, match=r"(?s)" + words):
-        read_rules(wrong)
+        parse_pass_rules(wrong)
 
 
 def test_rules_come_back_from_their_file() -> None:
-    rules = read_rules({"rules": [{"kind": "contains", "text": "x", "name": "an x"}], "gate": {"improves": "chrf"}})
+    rules = parse_pass_rules(
+        {"rules": [{"kind": "contains", "text": "x", "name": "an x"}], "gate": {"improves": "chrf"}}
+    )
     import json
 
-    assert read_rules(json.loads(rules.model_dump_json())) == rules
+    assert parse_pass_rules(json.loads(rules.model_dump_json())) == rules

@@ -9,9 +9,9 @@ import pytest
 
 from toolkit.config import Config, LoraConfig
 from toolkit.errors import ToolkitError
-from toolkit.forecast.costs.adapter_size import adapter_of
-from toolkit.forecast.costs.memory import Load, _kept_by_a_layer
-from toolkit.forecast.costs.model_shape import read_shape
+from toolkit.forecast.costs.adapter_size import compute_adapter_size
+from toolkit.forecast.costs.memory import BatchWorkload, _layer_activation_bytes
+from toolkit.forecast.costs.model_shape import read_model_shape
 
 SMALL = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3,
          "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
@@ -49,7 +49,7 @@ def test_parameters_are_the_library_s(kind: str) -> None:
     from toolkit.worker.models.library_arguments import lora_args
 
     config = AutoConfig.for_model(kind, **CONFIGS[kind])
-    shape = read_shape({"model_type": kind, **CONFIGS[kind]})
+    shape = read_model_shape({"model_type": kind, **CONFIGS[kind]})
     for settings in ADAPTERS:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
@@ -58,7 +58,7 @@ def test_parameters_are_the_library_s(kind: str) -> None:
         if chosen.target_modules is None and kind not in TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:
             continue
         adapted = get_peft_model(model, PeftConfig(**lora_args(Config(lora=chosen))))
-        assert adapter_of(chosen, shape).parameters == adapted.get_nb_trainable_parameters()[0], settings
+        assert compute_adapter_size(chosen, shape).parameters == adapted.get_nb_trainable_parameters()[0], settings
 
 
 @pytest.mark.worker
@@ -69,23 +69,23 @@ def test_what_a_layer_keeps_is_what_autograd_holds(bf16: bool) -> None:
     from peft import get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from toolkit.worker.compute.attention import use_examples
+    from toolkit.worker.compute.attention import use_padding_free_attention
     from toolkit.worker.compute.fused_layers import fuse_layers
-    from toolkit.worker.compute.fused_lora import fuse
-    from toolkit.worker.compute.padding_free import without_padding
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
+    from toolkit.worker.compute.padding_free import remove_padding
 
     rows, tokens = 2, 48
     ids = torch.randint(0, 320, (rows, tokens), generator=torch.Generator().manual_seed(0))
-    row = without_padding({"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)})
+    row = remove_padding({"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)})
     del row["labels"]
 
     def held(layers: int) -> int:
         config = LlamaConfig(**{**SMALL, "num_hidden_layers": layers}, tie_word_embeddings=True)
         base = LlamaForCausalLM(config).to(torch.bfloat16 if bf16 else torch.float32)
         model = get_peft_model(base, PeftConfig(r=4, target_modules="all-linear")).train()
-        fuse(model)
+        fuse_lora_layers(model)
         fuse_layers(model)
-        use_examples(model.get_base_model())
+        use_padding_free_attention(model.get_base_model())
         weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         kept: dict[int, Any] = {}
 
@@ -99,24 +99,24 @@ def test_what_a_layer_keeps_is_what_autograd_holds(bf16: bool) -> None:
             model.base_model.model.model(**row, use_cache=False)
         return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
-    shape = read_shape({"model_type": "llama", **SMALL})
-    load = Load(rows, tokens, rows * tokens, 10, "bf16" if bf16 else "fp32")
-    predicted = _kept_by_a_layer(shape, adapter_of(LoraConfig(r=4), shape), load)
+    shape = read_model_shape({"model_type": "llama", **SMALL})
+    load = BatchWorkload(rows, tokens, rows * tokens, 10, "bf16" if bf16 else "fp32")
+    predicted = _layer_activation_bytes(shape, compute_adapter_size(LoraConfig(r=4), shape), load)
     assert predicted == pytest.approx((held(4) - held(2)) / 2 / (rows * tokens), rel=0.01)
 
 
 def test_a_kind_that_is_not_known_is_refused_by_name() -> None:
     with pytest.raises(ToolkitError, match="mamba"):
-        read_shape({"model_type": "mamba", "hidden_size": 64})
+        read_model_shape({"model_type": "mamba", "hidden_size": 64})
     with pytest.raises(ToolkitError, match="num_attention_heads"):
-        read_shape({"model_type": "llama", "hidden_size": 64, "intermediate_size": 4, "num_key_value_heads": 1,
+        read_model_shape({"model_type": "llama", "hidden_size": 64, "intermediate_size": 4, "num_key_value_heads": 1,
                     "num_hidden_layers": 1})  # fmt: skip
 
 
 def test_llama_8b_is_the_size_that_its_name_says() -> None:
-    shape = read_shape({
+    shape = read_model_shape({
         "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
         "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
     })  # fmt: skip
     assert shape.parameters == 8_030_261_248
-    assert adapter_of(LoraConfig(r=16, target_modules=["all-linear"]), shape).parameters == 41_943_040
+    assert compute_adapter_size(LoraConfig(r=16, target_modules=["all-linear"]), shape).parameters == 41_943_040

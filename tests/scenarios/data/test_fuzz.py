@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from toolkit.data.examples.templates import compile_template
 from toolkit.data.read_options import ReadOptions
-from toolkit.data.readers.read_file import TABLE, Request, read
+from toolkit.data.readers.read_file import TABLE_FILE, ReadRequest, read_file_to_table
 from toolkit.data.table import Table, load_table
 from toolkit.errors import DataError
 
@@ -29,8 +29,8 @@ def _read(content: bytes, kind: str, options: ReadOptions) -> list[dict[str, str
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "source")
         source.write_bytes(content)
-        read(Request(str(source), folder, kind, hashlib.sha256(content).hexdigest(), "fuzz", options))
-        table: Table = load_table(Path(folder, TABLE))
+        read_file_to_table(ReadRequest(str(source), folder, kind, hashlib.sha256(content).hexdigest(), "fuzz", options))
+        table: Table = load_table(Path(folder, TABLE_FILE))
         return table.page(0, table.rows)
 
 

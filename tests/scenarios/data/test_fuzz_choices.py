@@ -21,10 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.scenarios.data.test_fuzz import NAME, TEXT, VALUE, _expected, _read
-from toolkit.data.conversations import ChatColumns, conversation, looks_like_chat
+from toolkit.data.conversations import ChatColumns, looks_like_chat, parse_conversation
 from toolkit.data.examples import templates
 from toolkit.data.examples.templates import MAX_TEMPLATE, compile_template
-from toolkit.data.read_options import FIND_OUT, ReadOptions
+from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from toolkit.errors import DataError
 from toolkit.system.paths import PROJECT_ROOT
 
@@ -93,7 +93,7 @@ ROWS = st.lists(st.dictionaries(NAME, VALUE, min_size=1, max_size=3), min_size=2
 @given(ROWS, ROWS, st.sampled_from(["wrapped", "chosen", "columns"]))
 def test_every_shape_holds_the_same_rows(rows: list[dict[str, Any]], others: list[dict[str, Any]], shape: str) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    options = FIND_OUT
+    options = DEFAULT_READ_OPTIONS
     if shape == "wrapped":
         document: Any = {"version": 1, "data": rows}
     elif shape == "chosen":
@@ -136,15 +136,15 @@ def test_parquet_gives_back_every_text(names: list[str], rows: list[list[str]]) 
     out = io.BytesIO()
     columns = {name: pa.array([row[at] for row in rows], pa.string()) for at, name in enumerate(names)}
     pq.write_table(pa.table(columns), out)
-    found = _read(out.getvalue(), "parquet", FIND_OUT)
+    found = _read(out.getvalue(), "parquet", DEFAULT_READ_OPTIONS)
     assert found == [dict(zip(names, row, strict=False)) for row in rows]
 
 
 DAMAGE = """
 import hashlib, random, sys, tempfile
 from pathlib import Path
-from toolkit.data.read_options import confine
-from toolkit.data.readers.read_file import TABLE, Request, read
+from toolkit.data.read_options import limit_process_resources
+from toolkit.data.readers.read_file import TABLE_FILE, ReadRequest, read_file_to_table
 from toolkit.data.table import load_table
 from toolkit.errors import DataError
 whole = bytearray(Path(sys.argv[1]).read_bytes())
@@ -206,7 +206,7 @@ def test_any_cell_is_a_conversation_or_refused(cell: str) -> None:
     kept = ChatColumns(skip=True).look("c", [cell], 1)
     assert kept[0] in (cell, None)
     try:
-        turns = conversation(cell)
+        turns = parse_conversation(cell)
     except DataError as error:
         assert error.message and error.hint
         return
@@ -236,11 +236,13 @@ def test_a_long_template_of_mistakes_costs_a_bounded_number_of_comparisons(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    nearest = templates.nearest
-    monkeypatch.setattr(templates, "nearest", lambda name, columns: calls.append(name) or nearest(name, columns))
+    nearest = templates.find_nearest_column
+    monkeypatch.setattr(
+        templates, "find_nearest_column", lambda name, columns: calls.append(name) or nearest(name, columns)
+    )
     columns = [f"column {random.Random(i).random()}" for i in range(1000)]
     try:
         compile_template((text * MAX_TEMPLATE)[:MAX_TEMPLATE], columns)
     except DataError as error:
-        assert len(error.message.splitlines()) <= templates.LISTED + 1
-    assert len(calls) <= 2 * templates.LISTED
+        assert len(error.message.splitlines()) <= templates.MAX_LISTED_MISTAKES + 1
+    assert len(calls) <= 2 * templates.MAX_LISTED_MISTAKES

@@ -22,22 +22,22 @@ import pytest
 from tests.fakes import golden
 from tests.fakes.run_fixtures import fake_command
 from toolkit.cli import main
-from toolkit.cli.progress import row
+from toolkit.cli.progress import format_run_row
 from toolkit.config import Config, DataConfig
 from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.split import plan_split
 from toolkit.data.storage.open_table import open_table
-from toolkit.data.storage.uploads import store
+from toolkit.data.storage.uploads import store_upload
 from toolkit.data.table import load_table
 from toolkit.errors import DataError
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs import preflight
 from toolkit.runs.events import EventWriter
-from toolkit.runs.run_dir import create_run, list_runs, read_config, read_meta
-from toolkit.runs.status import read_status
+from toolkit.runs.run_dir import create_run, list_runs, read_run_config, read_run_meta
+from toolkit.runs.status import read_run_status
 from toolkit.settings.draft import default_draft
 from toolkit.settings.yaml_file import dump_draft
-from toolkit.system.ids import RUN_ID
+from toolkit.system.ids import ID_PATTERN
 from toolkit.system.paths import ASSETS
 
 GOLDEN = Path(__file__).with_name("golden_situations.json")
@@ -164,10 +164,10 @@ def test_what_is_told_and_what_stays(case: Case, desk: Desk) -> None:
     report: dict[str, Any] = {"row": case.row, "outcome": "accepted" if new else "refused", "told": told}
     if new:
         (run,) = new
-        assert code == 0 and RUN_ID.fullmatch(run.id) and run.path.parent == desk.save_dir / "runs"
-        report |= _first_example(read_config(run), load_table(run.source_path))
+        assert code == 0 and ID_PATTERN.fullmatch(run.id) and run.path.parent == desk.save_dir / "runs"
+        report |= _first_example(read_run_config(run), load_table(run.source_path))
         if case.row == 56:
-            report["shown"] = row(run)[1]
+            report["shown"] = format_run_row(run)[1]
     else:
         assert code in (1, 2)
         assert all(line.startswith(("error: ", "warning: ")) for line in told)
@@ -224,16 +224,16 @@ class Broken(io.BytesIO):
 
 def test_uploads_that_break_off_meet_or_come_twice(desk: Desk) -> None:
     """Row 62."""
-    first = store(TEN.encode(), "mine.csv", desk.save_dir)
+    first = store_upload(TEN.encode(), "mine.csv", desk.save_dir)
     before = golden.state_of(desk.folder)
-    told = _refused(lambda: store(Broken(b"q,a\n1,2\n"), "mine.csv", desk.save_dir), desk)
+    told = _refused(lambda: store_upload(Broken(b"q,a\n1,2\n"), "mine.csv", desk.save_dir), desk)
     assert golden.state_of(desk.folder) == before, "half an upload leaves nothing behind"
     golden.hold(GOLDEN, "upload broken off", {"row": 62, "outcome": "refused", "told": told})
     contents = [TEN.replace("answer", f"{i}") for i in range(4)] * 2
     found: dict[int, str | None] = {}
 
     def upload(at: int) -> None:
-        path = store(contents[at].encode(), "same name.csv", desk.save_dir)
+        path = store_upload(contents[at].encode(), "same name.csv", desk.save_dir)
         found[at] = open_table(DataConfig(path=str(path)), desk.save_dir).row(0)["a"]
 
     threads = [threading.Thread(target=upload, args=(at,)) for at in range(len(contents))]
@@ -242,7 +242,7 @@ def test_uploads_that_break_off_meet_or_come_twice(desk: Desk) -> None:
     for thread in threads:
         thread.join()
     assert found == {at: f"{at % 4} 0" for at in range(len(contents))}, "nobody gets another's rows"
-    assert store(TEN.encode(), "mine.csv", desk.save_dir) == first, "the same file is kept once"
+    assert store_upload(TEN.encode(), "mine.csv", desk.save_dir) == first, "the same file is kept once"
     count = len(list((desk.save_dir / "uploads").glob("*same-name.csv")))
     report = {"row": 62, "outcome": "accepted", "told": [], "files": count, "uploads": len(contents)}
     golden.hold(GOLDEN, "uploads at once", report)
@@ -272,7 +272,7 @@ class Disk(NamedTuple):
 
 
 def _of_disk(save_dir: Path) -> list[str]:
-    found = preflight.preflight(Config(save_dir=str(save_dir)), None, None)
+    found = preflight.preflight_problems(Config(save_dir=str(save_dir)), None, None)
     return [str(problem) for problem in found if problem.path == "save_dir"]
 
 
@@ -301,7 +301,7 @@ def test_disks_folders_and_clocks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -
     (desk.folder / "config.yml").write_text(json.dumps({"data": data, "save_dir": str(there / "runs of mine")}))
     code, _, err = desk.call("run", "config.yml")
     (run,) = list_runs(there / "runs of mine")
-    assert (code, read_meta(run)["dataset"]["rows"]) == (0, 10)
+    assert (code, read_run_meta(run)["dataset"]["rows"]) == (0, 10)
     golden.hold(GOLDEN, "spaces and letters in paths", {"row": 64, "outcome": "accepted", "told": err.splitlines()})
 
 
@@ -314,7 +314,7 @@ def test_a_clock_that_jumps_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
         (1_999_996_401.0, "finished", {"step": 2, "epoch": 1.0}),
     ), start=1)]  # fmt: skip
     run.events_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    status = read_status(run)
+    status = read_run_status(run)
     assert status.elapsed_s >= 0
     code, out, err = desk.call("list")
     assert code == 0 and run.id in out

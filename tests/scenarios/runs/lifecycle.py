@@ -24,12 +24,12 @@ from tests.fakes.run_fixtures import fake_command, queue
 from toolkit.errors import RunError
 from toolkit.lifecycle import queue as order
 from toolkit.lifecycle import supervisor as supervising
-from toolkit.lifecycle.resume_policy import TRIES, request_resume
+from toolkit.lifecycle.resume_policy import MAX_ATTEMPTS_WITHOUT_CHECKPOINT, request_resume
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
-from toolkit.runs.run_dir import RunDir, delete_run, is_living, kill_run, list_runs, request_stop
-from toolkit.runs.status import read_status
-from toolkit.system.locks import read_holder
+from toolkit.runs.run_dir import RunDir, delete_run, is_run_alive, kill_run, list_runs, request_run_stop
+from toolkit.runs.status import read_run_status
+from toolkit.system.locks import read_lock_holder
 
 PATIENCE = float(os.environ.get("LIFE_PATIENCE", "60"))
 GRACE = 0.1
@@ -53,14 +53,14 @@ class RunLife(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.lives: dict[RunDir, Life] = {}
         self.acts = 0
-        self._grace = supervising.FOREIGN_GRACE
-        supervising.FOREIGN_GRACE = GRACE  # type: ignore[misc]
+        self._grace = supervising.FOREIGN_GRACE_SECONDS
+        supervising.FOREIGN_GRACE_SECONDS = GRACE  # type: ignore[misc]
         self.apps = [self._app(), self._app()]
 
     def teardown(self) -> None:
         if not hasattr(self, "folder"):
             return
-        supervising.FOREIGN_GRACE = self._grace  # type: ignore[misc]
+        supervising.FOREIGN_GRACE_SECONDS = self._grace  # type: ignore[misc]
         for run in list_runs(self.folder):
             kill_run(run, 0.2)
         for app in self.apps:
@@ -94,7 +94,7 @@ class RunLife(RuleBasedStateMachine):
     @rule(run=runs)
     def stop(self, run: RunDir) -> None:
         life = self.lives[run]
-        request_stop(run)
+        request_run_stop(run)
         if life.state == "queued":
             life.state = "stopped" if life.attempt else "cancelled"
         elif life.state == "running":
@@ -113,12 +113,12 @@ class RunLife(RuleBasedStateMachine):
     def worker_dies(self, run: RunDir) -> None:
         if self._going() is not run:
             return
-        holder = read_holder(run.lock_path)
+        holder = read_lock_holder(run.lock_path)
         assert holder is not None
         os.kill(holder.pid, signal.SIGKILL)
         life = self.lives[run]
         life.barren += 1
-        life.state = "queued" if life.barren < TRIES else "failed"
+        life.state = "queued" if life.barren < MAX_ATTEMPTS_WITHOUT_CHECKPOINT else "failed"
         self._settle()
 
     @rule(which=st.integers(0, 1))
@@ -140,9 +140,9 @@ class RunLife(RuleBasedStateMachine):
         self._settle()
 
     @rule(run=runs, where=st.sampled_from(["first", "up", "down"]))
-    def move(self, run: RunDir, where: order.Where) -> None:
-        waiting = order.queue(self.folder)
-        assert not order.move(run, where) or run in waiting
+    def move(self, run: RunDir, where: order.QueueMove) -> None:
+        waiting = order.list_queued_runs(self.folder)
+        assert not order.move_queued_run(run, where) or run in waiting
         self._settle()
 
     @rule(run=runs)
@@ -167,9 +167,9 @@ class RunLife(RuleBasedStateMachine):
             return
         self.acts += 1
         assert set(list_runs(self.folder)) == set(self.lives)
-        assert sum(is_living(run) for run in self.lives) <= 1
+        assert sum(is_run_alive(run) for run in self.lives) <= 1
         for run, life in self.lives.items():
-            status = read_status(run)
+            status = read_run_status(run)
             # over for good, and nobody saw how it ended: the page says "interrupted", and it waits for a person
             told = "failed" if status.state == "interrupted" and status.explained else status.state
             assert (told, status.attempt) == (life.state, life.attempt), (run.id, status, life)
@@ -194,16 +194,16 @@ class RunLife(RuleBasedStateMachine):
 
     def _next(self) -> RunDir | None:
         """The run that goes on by now, else the first that waits."""
-        on = (run for run, life in self.lives.items() if read_status(run).attempt > life.attempt)
-        return next(on, None) or next((run for run in order.queue(self.folder) if run in self.lives), None)
+        on = (run for run, life in self.lives.items() if read_run_status(run).attempt > life.attempt)
+        return next(on, None) or next((run for run in order.list_queued_runs(self.folder) if run in self.lives), None)
 
     def _has_ended(self, run: RunDir) -> bool:
-        life, status = self.lives[run], read_status(run)
+        life, status = self.lives[run], read_run_status(run)
         if life.state == "running":
             return status.state == "running"
         if life.state == "queued":  # waits, or is already going on
             return status.attempt > life.attempt or (status.state == "queued" and status.attempt == life.attempt)
-        return not is_living(run) and status.explained
+        return not is_run_alive(run) and status.explained
 
     def _holds(self, run: RunDir, attempt: int) -> bool:
         here = run.path / "here"
@@ -215,5 +215,7 @@ class RunLife(RuleBasedStateMachine):
         while not condition():
             for app in self.apps:
                 app.tick()
-            assert time.monotonic() < deadline, {run.id: (life, read_status(run)) for run, life in self.lives.items()}
+            assert time.monotonic() < deadline, {
+                run.id: (life, read_run_status(run)) for run, life in self.lives.items()
+            }
             time.sleep(0.005)

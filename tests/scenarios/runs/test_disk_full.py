@@ -14,7 +14,7 @@ from tests.fakes.run_fixtures import fake_command, queue, wait_for
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.run_dir import RunDir, kill_run, list_runs
-from toolkit.runs.status import read_status
+from toolkit.runs.status import read_run_status
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_the_last_words_have_their_place(small_disk: Path) -> None:
     path = small_disk / "events.jsonl"
     with EventWriter(path) as events:
         events.append("started")
-        events.reserve()
+        events.reserve_space()
         fill(small_disk)
         with pytest.raises(OSError, match="No space left") as error:
             for _ in range(1000):
@@ -66,7 +66,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_space(small_disk
         assert "Free space" in status.hint
         for _ in range(5):
             own.tick()
-        assert read_status(run).attempt == 1, "it does not try again while there is no space"
+        assert read_run_status(run).attempt == 1, "it does not try again while there is no space"
         (small_disk / "filler").unlink()
         subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
         assert wait_for(run, lambda status: status.explained, own).state == "finished"
@@ -83,6 +83,6 @@ def test_another_run_does_not_wait_for_the_space(small_disk: Path) -> None:
         os.truncate(small_disk / "filler", 4096 * 64)  # some space: for a small run, not for a checkpoint
         other: RunDir = queue(small_disk, steps=2)
         assert wait_for(other, lambda status: status.explained, own).state == "finished"
-        assert read_status(full).state == "queued"
+        assert read_run_status(full).state == "queued"
     finally:
         own.stop()

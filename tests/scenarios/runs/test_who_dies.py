@@ -15,9 +15,9 @@ import pytest
 from tests.fakes.run_fixtures import fake_command, queue, wait_for
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
-from toolkit.runs.run_dir import RunDir, request_stop
-from toolkit.runs.status import read_status
-from toolkit.system.locks import read_holder
+from toolkit.runs.run_dir import RunDir, request_run_stop
+from toolkit.runs.status import read_run_status
+from toolkit.system.locks import read_lock_holder
 
 MOMENTS = ("queued", "starting", "loading", "training", "saving", "evaluating", "stopping")
 VICTIMS = ("worker", "app", "both")
@@ -54,7 +54,7 @@ def test_who_dies_when(victim: str, moment: str, save_dir: Path, supervisor: Sup
     try:
         if moment == "stopping":
             until(lambda: bool(started(run)), "it never began")
-            request_stop(run)
+            request_run_stop(run)
         until((watched.path / "here").exists, f"it never came to {moment}")
         if victim in ("worker", "both"):
             kill_worker(watched)
@@ -74,12 +74,12 @@ def test_who_dies_when(victim: str, moment: str, save_dir: Path, supervisor: Sup
     assert started(run) == sorted(set(started(run))), "an attempt began twice"
     assert len(started(watched)) == 1 + dies - (dies and moment in ("starting", "stopping"))
     if before:
-        assert read_status(before).state == "finished"
+        assert read_run_status(before).state == "finished"
         assert len(started(run)) == 1
 
 
 def kill_worker(run: RunDir) -> None:
     """By the lock where it has one, else by what it left at its start."""
-    holder = read_holder(run.lock_path)
+    holder = read_lock_holder(run.lock_path)
     pid = holder.pid if holder and holder.pid else int((run.path / "starts").read_text().split()[-1])
     os.kill(pid, signal.SIGKILL)

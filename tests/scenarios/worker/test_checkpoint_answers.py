@@ -13,7 +13,7 @@ from tests.fakes.training import draft, make_run, train_here
 from tests.worker.models.test_adapter_switch import biased_copy
 from toolkit.errors import RunError
 from toolkit.runs.checkpoints import checkpoint_path
-from toolkit.runs.model_names import Answerer, checkpoints_of, parse
+from toolkit.runs.model_names import AdapterReference, list_checkpoint_references, parse_model_name
 from toolkit.runs.run_dir import RunDir
 
 pytestmark = pytest.mark.worker
@@ -57,8 +57,8 @@ def test_the_last_checkpoint_is_the_adapter_and_the_one_before_is_not(
 
     model = biased_copy(tiny_model, tmp_path / "biased") if "bias" in lora else tiny_model
     run = trained(save_dir, model, **lora)
-    last, before = checkpoints_of(run)
-    assert (last, before) == (Answerer(run.id, 4), Answerer(run.id, 3))
+    last, before = list_checkpoint_references(run)
+    assert (last, before) == (AdapterReference(run.id, 4), AdapterReference(run.id, 3))
     engine = engine_of(run)
     base = logits(engine, "base")
     for one in (last, before):
@@ -69,7 +69,7 @@ def test_the_last_checkpoint_is_the_adapter_and_the_one_before_is_not(
     assert not torch.equal(logits(engine, before.name), base)
     assert torch.equal(logits(engine, "base"), base)
     assert engine.runs == (run.id, last.name, before.name)
-    assert engine.form_of(before.name) == engine.form_of(run.id)
+    assert engine.config_for_model(before.name) == engine.config_for_model(run.id)
 
 
 def test_only_a_whole_checkpoint_of_this_install_answers(
@@ -94,12 +94,12 @@ def test_only_a_whole_checkpoint_of_this_install_answers(
     engine.attach(f"{run.id}@4")
     shutil.rmtree(checkpoint_path(run, 4))  # training goes on and rotates it away: what is loaded stays
     from toolkit.config import InferenceConfig
-    from toolkit.worker.serving.stream_answer import Ask
+    from toolkit.worker.serving.stream_answer import GenerationRequest
 
-    ask = Ask(f"{run.id}@4", "order lamp", ids, InferenceConfig(max_new_tokens=4), 0.0)
+    ask = GenerationRequest(f"{run.id}@4", "order lamp", ids, InferenceConfig(max_new_tokens=4), 0.0)
     assert engine.answer(ask, lambda piece: None, threading.Event()).completion_tokens > 0
 
 
 @pytest.mark.parametrize("name", ["20261124-000000-aaaa", "20261124-000000-aaaa@40"])
 def test_a_name_comes_back(name: str) -> None:
-    assert parse(name).name == name
+    assert parse_model_name(name).name == name

@@ -13,9 +13,9 @@ import pytest
 from tests.fakes.engine_runs import write_adapter
 from tests.fakes.training import draft, make_run
 from tests.worker.test_export import MERGED, build, failed, verdict
-from toolkit.export.export_state import folder_of
-from toolkit.export.prompt_contract import CONTRACT
-from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.export.export_state import export_folder
+from toolkit.export.prompt_contract import CONTRACT_FILE
+from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.system.durable import commit_dir
 
 pytestmark = pytest.mark.worker
@@ -50,7 +50,7 @@ def run(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pyte
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTK_STATE_DIR", str(place / "state"))
         made = make_run(draft(place / "save", make_family(request.param, tiny_model, place / "model")))
-        write_adapter(made, read_config(made), 1)
+        write_adapter(made, read_run_config(made), 1)
         for form in ("adapter", MERGED, "merged-fp16"):
             build(made, form)
     return made
@@ -58,7 +58,7 @@ def run(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pyte
 
 def tampered(run: RunDir, change: Callable[[Path], None]) -> set[str]:
     """What fails once the merged export was changed, with a commit that covers it up; undone after."""
-    folder, kept = folder_of(run, MERGED), run.exports_dir / "kept"
+    folder, kept = export_folder(run, MERGED), run.exports_dir / "kept"
     shutil.copytree(folder, kept)
     staging = run.exports_dir / ".tampered"
     shutil.copytree(folder, staging)
@@ -95,7 +95,7 @@ def test_tampering_fails(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     import safetensors.torch
     import torch
 
-    base = safetensors.torch.load_file(Path(str(read_config(run).model.hf_model_ckpt)) / "model.safetensors")
+    base = safetensors.torch.load_file(Path(str(read_run_config(run).model.hf_model_ckpt)) / "model.safetensors")
 
     def forget_one_layer(weights: dict[str, Any]) -> None:
         name = "model.layers.1.mlp.down_proj.weight"
@@ -114,9 +114,9 @@ def test_tampering_fails(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_text(path.read_text().replace("<|im_end|>\n", "<|im_end|>"))
 
     def prompt_template(folder: Path) -> None:
-        body = json.loads((folder / CONTRACT).read_text())
+        body = json.loads((folder / CONTRACT_FILE).read_text())
         body["template"]["prompt"] = "Question: {question}"
-        (folder / CONTRACT).write_text(json.dumps(body))
+        (folder / CONTRACT_FILE).write_text(json.dumps(body))
 
     def begins_with_a_token(folder: Path) -> None:
         body = json.loads((folder / "tokenizer.json").read_text())

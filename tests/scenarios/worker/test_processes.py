@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from tests.fakes.training import draft, events_of, make_run, rows, start_worker, train_here
-from toolkit.runs.run_dir import RunDir, kill_run, read_config
-from toolkit.runs.status import read_status
+from toolkit.runs.run_dir import RunDir, kill_run, read_run_config
+from toolkit.runs.status import read_run_status
 from toolkit.runs.worker_process import worker_command
 from toolkit.system.durable import verify_commit
 
@@ -28,7 +28,7 @@ def make(save_dir: Path, model: Path, **training: Any) -> RunDir:
 
 
 def launch(run: RunDir) -> subprocess.Popen[bytes]:
-    return start_worker(run, worker_command(run, read_config(run)))
+    return start_worker(run, worker_command(run, read_run_config(run)))
 
 
 def tree(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -108,7 +108,7 @@ def test_a_kill_ends_the_whole_tree(tiny_model: Path, save_dir: Path) -> None:
     assert kill_run(run)
     launcher.wait(30)
     assert not psutil.wait_procs(ranks, timeout=5)[1]
-    assert not read_status(run).living
+    assert not read_run_status(run).living
 
 
 def test_one_dead_process_ends_the_run_in_words(tiny_model: Path, save_dir: Path) -> None:
@@ -140,7 +140,7 @@ def test_two_processes_resume_to_the_bit(tiny_model: Path, save_dir: Path) -> No
         time.sleep(0.01)
     os.kill(events_of(run, "started")[0]["pid"], signal.SIGKILL)
     assert launcher.wait(60) != 0
-    again = start_worker(run, worker_command(run, read_config(run)), FTK_ATTEMPT="2")
+    again = start_worker(run, worker_command(run, read_run_config(run)), FTK_ATTEMPT="2")
     assert again.wait(240) == 0, run.log_path.read_text()[-3000:]
     assert events_of(run, "resumed")[0]["step"] >= 2
     names = {path.name for path in (run.checkpoints_dir / "step-000030").iterdir()}

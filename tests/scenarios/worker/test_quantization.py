@@ -34,9 +34,9 @@ def config_for(model: Path, way: dict[str, Any]) -> Config:
 def adapted(model: Path, way: dict[str, Any]) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    from toolkit.worker.models.load import load_base
+    from toolkit.worker.models.load import load_base_model
 
-    base = load_base(config_for(model, way))
+    base = load_base_model(config_for(model, way))
     return get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
 
 
@@ -105,9 +105,9 @@ def test_an_evaluation_leaves_the_gradients_right(tiny_model: Path, way: str) ->
     ("way", "kind"), [("nf4 doubled", "Linear4bit"), ("fp4", "Linear4bit"), ("8 bits", "Linear8bitLt")]
 )
 def test_the_weights_are_really_small(tiny_model: Path, way: str, kind: str) -> None:
-    from toolkit.worker.models.load import load_base
+    from toolkit.worker.models.load import load_base_model
 
-    model = load_base(config_for(tiny_model, WAYS[way]))
+    model = load_base_model(config_for(tiny_model, WAYS[way]))
     kinds = [type(part).__name__ for part in model.modules()]
     assert kinds.count(kind) == 14
     assert type(model.lm_head).__name__ == "Linear"
@@ -117,9 +117,9 @@ def test_the_weights_are_really_small(tiny_model: Path, way: str, kind: str) -> 
 
 
 def test_modules_named_by_the_user_stay_in_full(tiny_model: Path) -> None:
-    from toolkit.worker.models.load import load_base
+    from toolkit.worker.models.load import load_base_model
 
-    model = load_base(config_for(tiny_model, WAYS["4 bits, some modules in full"]))
+    model = load_base_model(config_for(tiny_model, WAYS["4 bits, some modules in full"]))
     layer = model.model.layers[0]
     assert type(layer.self_attn.q_proj).__name__ == type(model.lm_head).__name__ == "Linear"
     assert type(layer.self_attn.k_proj).__name__ == "Linear4bit"

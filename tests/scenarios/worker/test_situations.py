@@ -41,7 +41,7 @@ def test_rows_that_do_not_fit_the_length_limit(name: str, tiny_plain_model: Path
 @pytest.mark.parametrize("name", LINKS)
 def test_links_in_the_place_of_a_model(name: str, tiny_model: Path, tmp_path: Path) -> None:
     """Row 57."""
-    from toolkit.worker.models.load import load_base
+    from toolkit.worker.models.load import load_base_model
 
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (tmp_path / "code").mkdir()
@@ -56,7 +56,7 @@ def test_links_in_the_place_of_a_model(name: str, tiny_model: Path, tmp_path: Pa
         (folder / "extra").symlink_to(tmp_path / "code")
     before = golden.state_of(tmp_path)
     with pytest.raises(ToolkitError) as caught:
-        load_base(Config.model_validate({"model": {"hf_model_ckpt": str(folder)}}))
+        load_base_model(Config.model_validate({"model": {"hf_model_ckpt": str(folder)}}))
     assert golden.state_of(tmp_path) == before
     told = [golden.without(str(caught.value), tmp_path)]
     golden.hold(SITUATIONS, name, {"row": 57, "outcome": "refused", "told": told})

@@ -42,7 +42,7 @@ class Behind:
         self.got: list[UploadedFileRec] = []
         self._status = status
         inner = Starlette(routes=[Route("/_stcore/upload_file/{session}/{file}", self._put, methods=["PUT"])])
-        self.app = large_uploads.ToDisk(inner, lambda: folder)
+        self.app = large_uploads.UploadToDisk(inner, lambda: folder)
 
     async def _put(self, request: Request) -> Response:
         (file,) = (await request.form()).values()
@@ -70,8 +70,8 @@ class Sessions:
 
 @pytest.fixture(autouse=True)
 def server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_uploads, "LARGE", 100_000)
-    monkeypatch.setattr(large_uploads, "WRITE", 70_000)
+    monkeypatch.setattr(large_uploads, "LARGE_UPLOAD_BYTES", 100_000)
+    monkeypatch.setattr(large_uploads, "UPLOAD_WRITE_BYTES", 70_000)
     monkeypatch.setattr(large_uploads.Runtime, "exists", lambda: True)
     monkeypatch.setattr(large_uploads.Runtime, "instance", Sessions)
     monkeypatch.setattr(st, "get_option", lambda name: 1)
@@ -87,18 +87,18 @@ def test_a_large_file_is_on_disk_and_a_receipt_in_memory(tmp_path: Path) -> None
     (record,) = behind.got
     assert (record.name, record.type) == (NAME, "text/csv")
     assert len(record.data) < 100
-    path = large_uploads.keep(behind.given(), tmp_path)
+    path = large_uploads.keep_upload(behind.given(), tmp_path)
     assert path.read_bytes() == CONTENT
     assert path.name == f"{hashlib.sha256(CONTENT).hexdigest()[:12]}-uni-quoted.csv"
-    assert large_uploads.keep(behind.given(), tmp_path) == path, "a page may come back with its receipt"
+    assert large_uploads.keep_upload(behind.given(), tmp_path) == path, "a page may come back with its receipt"
     assert not left(tmp_path)
-    assert path == uploads.store(CONTENT, NAME, tmp_path), "as if it had been small"
+    assert path == uploads.store_upload(CONTENT, NAME, tmp_path), "as if it had been small"
 
 
 def test_the_draft_may_have_another_folder(tmp_path: Path) -> None:
     behind = Behind(tmp_path / "home")
     behind.put(CONTENT)
-    path = large_uploads.keep(behind.given(), tmp_path / "elsewhere")
+    path = large_uploads.keep_upload(behind.given(), tmp_path / "elsewhere")
     assert path.read_bytes() == CONTENT
     assert path.is_relative_to(tmp_path / "elsewhere")
     assert not left(tmp_path / "home")
@@ -109,21 +109,21 @@ def test_the_rest_goes_by_untouched(tmp_path: Path) -> None:
     for content, session in ((CONTENT[:50_000], "alive"), (CONTENT, "another"), (CONTENT * 5, "alive")):
         behind.put(content, session)  # small; of no session; larger than is allowed: Streamlit refuses the last two
         assert behind.got[-1].data == content
-    assert large_uploads.keep(UploadedFile(behind.got[0], None), tmp_path).read_bytes() == CONTENT[:50_000]  # type: ignore[arg-type]
+    assert large_uploads.keep_upload(UploadedFile(behind.got[0], None), tmp_path).read_bytes() == CONTENT[:50_000]  # type: ignore[arg-type]
     assert not left(tmp_path)
 
 
 def test_a_receipt_of_nothing_is_not_taken_for_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forged = UploadedFileRec("1", "a.csv", "text/csv", large_uploads._MARK + b"0" * 32)
     with pytest.raises(DataError, match="no longer kept") as refused:
-        large_uploads.keep(UploadedFile(forged, None), tmp_path)  # type: ignore[arg-type]
+        large_uploads.keep_upload(UploadedFile(forged, None), tmp_path)  # type: ignore[arg-type]
     assert "again" in refused.value.hint
     behind = Behind(tmp_path)
     behind.put(CONTENT)
-    monkeypatch.setattr(large_uploads, "UNCLAIMED_S", -1)
+    monkeypatch.setattr(large_uploads, "UNCLAIMED_UPLOAD_S", -1)
     large_uploads._drop_unclaimed()
     with pytest.raises(DataError, match="no longer kept"):  # a page that comes back after it was given up
-        large_uploads.keep(behind.given(), tmp_path)
+        large_uploads.keep_upload(behind.given(), tmp_path)
 
 
 def test_a_file_that_could_not_be_taken_in_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,12 +133,12 @@ def test_a_file_that_could_not_be_taken_in_is_asked_for_again(tmp_path: Path, mo
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(uploads, "publish", full)
+    monkeypatch.setattr(uploads, "publish_file", full)
     with pytest.raises(DataError, match="No space left"):
-        large_uploads.keep(behind.given(), tmp_path)
+        large_uploads.keep_upload(behind.given(), tmp_path)
     monkeypatch.undo()
     with pytest.raises(DataError, match="no longer kept"):
-        large_uploads.keep(behind.given(), tmp_path)
+        large_uploads.keep_upload(behind.given(), tmp_path)
     assert not left(tmp_path)
 
 
@@ -202,7 +202,7 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(self: Any, piece: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(large_uploads.Incoming, "write", full)
+    monkeypatch.setattr(large_uploads.IncomingFile, "write", full)
     assert Behind(tmp_path).put(CONTENT) == 507
     assert not left(tmp_path)
 
@@ -211,10 +211,10 @@ def test_what_nobody_claimed_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     behind = Behind(tmp_path)
     behind.put(CONTENT)
     assert len(left(tmp_path)) == 1
-    monkeypatch.setattr(large_uploads, "UNCLAIMED_S", 0)
+    monkeypatch.setattr(large_uploads, "UNCLAIMED_UPLOAD_S", 0)
     behind.put(CONTENT)
     assert len(left(tmp_path)) == 1, "the second one's"
-    monkeypatch.setattr(uploads, "ABANDONED_S", -1)
+    monkeypatch.setattr(uploads, "ABANDONED_UPLOAD_S", -1)
     Behind(tmp_path)
     assert not left(tmp_path), "swept at the next start"
 
@@ -227,10 +227,10 @@ def test_an_upload_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         kept.append(given.file_id)
         return save_dir / given.file_id
 
-    monkeypatch.setattr(large_uploads, "keep", keep)
+    monkeypatch.setattr(large_uploads, "keep_upload", keep)
     for name in ("a", "a", "b"):
         given: Any = SimpleNamespace(file_id=name)
-        found = large_uploads.read_once(given, tmp_path, lambda path: (read.append(path), path.name)[1])
+        found = large_uploads.read_upload_once(given, tmp_path, lambda path: (read.append(path), path.name)[1])
         assert found == name
     assert kept == ["a", "b"]
     assert len(read) == 2

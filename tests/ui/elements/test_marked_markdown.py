@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from toolkit.evaluation.statistics.word_diff import Part
-from toolkit.ui.elements.marked_markdown import marked
+from toolkit.evaluation.statistics.word_diff import DiffSpan
+from toolkit.ui.elements.marked_markdown import mark_changes
 
 
 def test_markup_is_escaped_inside_and_outside_of_marks() -> None:
     nasty = "<b>x</b> ](http://e) :red[x] **y** `z` $a$"
     for changed in (False, True):
-        shown = marked([Part(nasty, changed)], "red")
+        shown = mark_changes([DiffSpan(nasty, changed)], "red")
         inner = shown.removeprefix(":red-background[").removesuffix("]") if changed else shown
         assert "<b>" not in inner
         assert "\\]\\(" in inner
@@ -17,7 +17,7 @@ def test_markup_is_escaped_inside_and_outside_of_marks() -> None:
 
 
 def test_lines_and_spaces_stay() -> None:
-    assert marked([Part("a\n  b"), Part("c", True)], "green") == "a  \n\u00a0\u00a0b:green-background[c]"
-    assert marked([Part(" ", True)], "red") == ":red-background[\u00a0]"
-    assert marked([], "red") == " "
-    assert marked([Part("x" * 10_000)], "red").endswith("…")
+    assert mark_changes([DiffSpan("a\n  b"), DiffSpan("c", True)], "green") == "a  \n\u00a0\u00a0b:green-background[c]"
+    assert mark_changes([DiffSpan(" ", True)], "red") == ":red-background[\u00a0]"
+    assert mark_changes([], "red") == " "
+    assert mark_changes([DiffSpan("x" * 10_000)], "red").endswith("…")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.runs.curve import Curve
-from toolkit.ui.elements.thinning import settled, smooth, thin
+from toolkit.ui.elements.thinning import smooth_curve, thin_curve, whole_strides
 
 VALUES = st.lists(st.floats(-1e6, 1e6), max_size=3000)
 
@@ -15,7 +15,7 @@ VALUES = st.lists(st.floats(-1e6, 1e6), max_size=3000)
 @given(VALUES, st.integers(4, 500))
 def test_thinning_keeps_ends_extremes_and_order(values: list[float], limit: int) -> None:
     points = list(enumerate(values))
-    kept = thin(points, limit)
+    kept = thin_curve(points, limit)
     assert len(kept) <= max(limit, len(points) if len(points) <= limit else 0)
     assert kept == sorted(set(kept))
     assert set(kept) <= set(points)
@@ -28,19 +28,19 @@ def test_thinning_keeps_ends_extremes_and_order(values: list[float], limit: int)
 def test_a_single_spike_survives() -> None:
     points = [(step, 1.0) for step in range(100_000)]
     points[77_777] = (77_777, 99.0)
-    assert (77_777, 99.0) in thin(points)
+    assert (77_777, 99.0) in thin_curve(points)
 
 
 def test_smoothing() -> None:
     points = [(1, 4.0), (2, 4.0), (3, 4.0)]
-    assert smooth(points, 0.0) == points
-    assert [round(value, 9) for _, value in smooth(points, 0.9)] == [4.0, 4.0, 4.0]
-    assert smooth([], 0.5) == []
+    assert smooth_curve(points, 0.0) == points
+    assert [round(value, 9) for _, value in smooth_curve(points, 0.9)] == [4.0, 4.0, 4.0]
+    assert smooth_curve([], 0.5) == []
 
 
 def test_a_point_that_moves_no_pixel_waits_for_its_neighbours() -> None:
     def shown(count: int) -> int:
-        return len(settled(Curve.of([(step, 1.0) for step in range(count)])))
+        return len(whole_strides(Curve.of([(step, 1.0) for step in range(count)])))
 
     assert [shown(count) for count in (0, 1, 999)] == [0, 1, 999]
     assert shown(50_000) == shown(50_099) == 50_000
@@ -53,4 +53,4 @@ def test_smoothing_is_the_plain_recursion(values: list[float], weight: float) ->
     for number, value in enumerate(values, start=1):
         total = weight * total + (1 - weight) * value
         expected.append(total / (1 - weight**number))
-    assert smooth(list(enumerate(values)), weight).values.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert smooth_curve(list(enumerate(values)), weight).values.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)

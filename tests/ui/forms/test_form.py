@@ -12,9 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 from toolkit.settings import ablation
 from toolkit.settings import draft as drafts
-from toolkit.settings.field_spec import FieldSpec, by_path, leaves
-from toolkit.settings.form_layout import SECTIONS, place
-from toolkit.ui.forms.widgets import RULES, read_list, read_size, rule
+from toolkit.settings.field_spec import FieldSpec, field_specs_by_path, list_field_specs
+from toolkit.settings.form_layout import FORM_SECTIONS, get_field_layout
+from toolkit.ui.forms.widgets import WIDGET_RULES, find_widget_rule, read_list, read_size
 
 EVERYTHING_ON = {
     "model.quantize": True, "model.bitsandbytes.load_in_8bit": True, "inference.do_sample": True, "accelerate": True,
@@ -25,13 +25,15 @@ EVERYTHING_ON = {
 def form_page() -> None:
     import streamlit as st
 
-    from toolkit.settings.ablation import check
-    from toolkit.settings.form_layout import SECTIONS
+    from toolkit.settings.ablation import check_value_grid
+    from toolkit.settings.form_layout import FORM_SECTIONS
     from toolkit.ui.forms import form
     from toolkit.ui.workspace import workspace
 
-    problems = check(workspace.draft(), workspace.grid())
-    for section in [s.key for s in SECTIONS] if st.session_state.get("sections") is None else st.session_state.sections:
+    problems = check_value_grid(workspace.current_draft(), workspace.current_grid())
+    for section in (
+        [s.key for s in FORM_SECTIONS] if st.session_state.get("sections") is None else st.session_state.sections
+    ):
         st.session_state[f"advanced:{section}"] = True
         form.render_section(section, problems)
 
@@ -57,7 +59,7 @@ def checked(app: AppTest) -> AppTest:
 def begin(folder: Path, settings: dict[str, Any], grid: dict[str, list[Any]] | None = None) -> None:
     draft = drafts.default_draft()
     for path, value in settings.items():
-        draft = drafts.put(draft, path, value)
+        draft = drafts.replace_setting(draft, path, value)
     (folder / "draft.json").write_text(json.dumps({"schema": 1, "draft": draft, "grid": grid or {}}))
 
 
@@ -66,7 +68,7 @@ def saved(folder: Path) -> dict[str, Any]:
 
 
 def value(folder: Path, path: str) -> Any:
-    return drafts.get(saved(folder)["draft"], path)
+    return drafts.get_setting(saved(folder)["draft"], path)
 
 
 def keys(app: AppTest) -> set[str]:
@@ -81,34 +83,34 @@ def notes(app: AppTest) -> str:
 def test_every_setting_is_drawn_when_everything_is_on(folder: Path) -> None:
     begin(folder, EVERYTHING_ON)
     drawn = {key.removeprefix("field:") for key in keys(page()) if key.startswith("field:") and key.count(":") == 1}
-    assert drawn == set(by_path())
+    assert drawn == set(field_specs_by_path())
     assert len(drawn) >= 56
 
 
 def test_every_setting_can_be_drawn_with_several_values(folder: Path) -> None:
-    fixed = {*ablation.FIXED}
-    grid = {spec.path: [spec.default] for spec in leaves() if spec.path not in fixed}
+    fixed = {*ablation.STUDY_WIDE_SETTINGS}
+    grid = {spec.path: [spec.default] for spec in list_field_specs() if spec.path not in fixed}
     begin(folder, EVERYTHING_ON, grid)
     drawn = {key.removeprefix("grid:") for key in keys(page()) if key.startswith("grid:")}
     assert drawn == set(grid)
 
 
 def test_every_rule_is_used_and_a_kind_without_one_fails() -> None:
-    used = {rule(spec, place(spec.path)).name for spec in leaves()}
-    assert used == {entry.name for entry in RULES}
+    used = {find_widget_rule(spec, get_field_layout(spec.path)).name for spec in list_field_specs()}
+    assert used == {entry.name for entry in WIDGET_RULES}
     strange = FieldSpec("x", "colour", False, None, "")  # type: ignore[arg-type]
     with pytest.raises(LookupError, match="x"):
-        rule(strange, place("x"))
+        find_widget_rule(strange, get_field_layout("x"))
 
 
 def test_every_widget_has_a_label_and_a_help_text(folder: Path) -> None:
     begin(folder, EVERYTHING_ON)
     app = page()
-    for spec in leaves():
+    for spec in list_field_specs():
         found = [w for kind in ("text_input", "text_area", "selectbox", "multiselect", "toggle")
                  for w in getattr(app, kind) if w.key == f"field:{spec.path}"]  # fmt: skip
         for widget in found:
-            assert place(spec.path).label in widget.label.replace("\\", "")
+            assert get_field_layout(spec.path).label in widget.label.replace("\\", "")
             if spec.kind != "size":
                 assert "Default:" in widget.help.replace("\\", "")
 
@@ -179,7 +181,7 @@ def test_words_outside_the_suggestions_are_shown_and_taken(folder: Path) -> None
     assert app.selectbox(key="field:model.hf_model_ckpt").proto.accept_new_options
     assert app.multiselect(key="field:lora.target_modules").value == ["my_proj"]
     assert app.multiselect(key="field:lora.target_modules").proto.accept_new_options
-    layers = by_path()["lora.layers_to_transform"]
+    layers = field_specs_by_path()["lora.layers_to_transform"]
     assert read_list(layers, ["0-2", "7", "x"]) == [0, 1, 2, 7, "x"]
     assert read_list(layers, []) is None
 
@@ -193,7 +195,7 @@ def test_an_index_that_is_one_number_stays_one(folder: Path) -> None:
 
 
 def test_shares_and_rows_are_two_things() -> None:
-    size = by_path()["data.train_size"]
+    size = field_specs_by_path()["data.train_size"]
     assert read_size(size, "1", as_share=True) == 1.0
     assert type(read_size(size, "1", as_share=True)) is float
     assert type(read_size(size, "1", as_share=False)) is int
@@ -244,7 +246,7 @@ def test_values_from_a_file_are_text_never_markup(folder: Path) -> None:
 
 
 def test_every_section_can_be_drawn_alone(folder: Path) -> None:
-    for entry in SECTIONS:
+    for entry in FORM_SECTIONS:
         assert keys(page(entry.key)), entry.key
 
 

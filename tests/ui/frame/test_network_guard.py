@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from toolkit.ui.frame.network_guard import APP, host_name, is_loopback, refusal, safe_command
+from toolkit.ui.frame.network_guard import (
+    APP_FILE,
+    check_network_exposure,
+    host_of_header,
+    is_loopback,
+    safe_start_command,
+)
 
 SAFE: dict[str, Any] = {
     "server.address": "127.0.0.1", "server.allowedHosts": ["localhost", "127.0.0.1"], "server.enableCORS": True,
@@ -17,7 +23,7 @@ SAFE: dict[str, Any] = {
 
 def asked(host: str | None = "localhost:8501", signed_in: bool = False, **changes: Any) -> Any:
     options = SAFE | {f"server.{name}": value for name, value in changes.items()}
-    return refusal(options.__getitem__, host, signed_in)
+    return check_network_exposure(options.__getitem__, host, signed_in)
 
 
 def test_this_machine_alone_is_fine() -> None:
@@ -50,14 +56,14 @@ def test_switched_off_protections_are_refused(name: str, value: bool) -> None:
 
 
 def test_the_command_starts_this_app_on_this_machine() -> None:
-    argv = shlex.split(safe_command())
-    assert argv[1:5] == ["-m", "streamlit", "run", str(APP)]
-    assert APP.is_file()
+    argv = shlex.split(safe_start_command())
+    assert argv[1:5] == ["-m", "streamlit", "run", str(APP_FILE)]
+    assert APP_FILE.is_file()
     assert argv[argv.index("--server.address") + 1] == "127.0.0.1"
 
 
 def test_hosts_and_addresses() -> None:
-    assert host_name("[::1]:8501") == "::1"
-    assert host_name("Localhost") == "localhost"
+    assert host_of_header("[::1]:8501") == "::1"
+    assert host_of_header("Localhost") == "localhost"
     assert is_loopback("127.9.9.9")
     assert not is_loopback("128.0.0.1")

@@ -5,18 +5,18 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from toolkit.system.paths import PROJECT_ROOT
-from toolkit.ui.frame.ahead import imported
+from toolkit.ui.frame.ahead import list_page_imports
 from toolkit.ui.frame.page import PAGES
 
 
 def test_what_a_page_imports() -> None:
-    assert imported("from pathlib import Path\nfrom toolkit.ui.elements import charts, words\nfrom toolkit.runs.run_dir import x\n") == [
+    assert list_page_imports("from pathlib import Path\nfrom toolkit.ui.elements import charts, words\nfrom toolkit.runs.run_dir import x\n") == [
         "toolkit.ui.elements.charts", "toolkit.ui.elements.words", "toolkit.runs.run_dir",
     ]  # fmt: skip
 
 
 def test_every_page_names_modules_that_are_there() -> None:
     for page in PAGES.values():
-        names = imported((PROJECT_ROOT / page.file).read_text(encoding="utf-8"))
+        names = list_page_imports((PROJECT_ROOT / page.file).read_text(encoding="utf-8"))
         assert "toolkit.ui.frame.page" in names
         assert all(find_spec(name) for name in names)

@@ -23,7 +23,7 @@ def test_a_tick_that_fails_is_words(error: Exception, words: str, monkeypatch: p
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(status_strip, "living", fail)
+    monkeypatch.setattr(status_strip, "list_live_runs", fail)
     app = AppTest.from_function(line).run()
     assert not app.exception
     assert words in app.error[0].value

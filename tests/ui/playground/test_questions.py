@@ -11,10 +11,10 @@ from toolkit.config import InferenceConfig
 from toolkit.errors import EngineError
 from toolkit.services import engine_client
 from toolkit.services.engine_http import Delta, Done, Token
-from toolkit.services.engine_requests import Scored
-from toolkit.ui.elements.marked_text import differences, likelihoods, percent
+from toolkit.services.engine_requests import ScoredCompletion
+from toolkit.ui.elements.marked_text import logprob_percent, mark_differences, mark_likelihoods
 from toolkit.ui.playground import questions as questions_module
-from toolkit.ui.playground.columns import PRESETS, Column, settings_of
+from toolkit.ui.playground.columns import GENERATION_PRESETS, AnswerColumn, resolve_column_settings
 
 
 class Place:
@@ -56,22 +56,22 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         raise EngineError(f"{run} is gone.", "Choose another.")
 
     monkeypatch.setattr(engine_client, "compare", compare)
-    monkeypatch.setattr(engine_client, "models", lambda info: ["base", "run-1"])
-    monkeypatch.setattr(engine_client, "load_run", load_run)
-    monkeypatch.setattr(engine_client, "score", lambda *_, **__: Scored((Token("two", -0.1),), 0.1, 1.1))
-    monkeypatch.setattr(questions_module, "REDRAW_S", -1.0)
+    monkeypatch.setattr(engine_client, "list_engine_models", lambda info: ["base", "run-1"])
+    monkeypatch.setattr(engine_client, "attach_adapter", load_run)
+    monkeypatch.setattr(engine_client, "score", lambda *_, **__: ScoredCompletion((Token("two", -0.1),), 0.1, 1.1))
+    monkeypatch.setattr(questions_module, "REDRAW_SECONDS", -1.0)
     return found
 
 
-def record(*models: str, seed: int | None = None, expected: str | None = None) -> questions_module.Record:
-    columns = [Column(model, model, InferenceConfig(max_new_tokens=9)) for model in models]
+def record(*models: str, seed: int | None = None, expected: str | None = None) -> questions_module.AskedQuestion:
+    columns = [AnswerColumn(model, model, InferenceConfig(max_new_tokens=9)) for model in models]
     turns = [{"role": "user", "content": "hi"}]
-    return questions_module.question("run-1", "hi", turns, expected=expected, seed=seed, columns=columns)
+    return questions_module.prepare_question("run-1", "hi", turns, expected=expected, seed=seed, columns=columns)
 
 
 def test_all_are_asked_the_same_with_one_seed_and_a_refusal_stays_its_own(seen: dict[str, Any]) -> None:
     asked, places = record("run-1", "base", "other", expected="one two"), [Place(), Place(), Place()]
-    questions_module.stream(None, asked, places)  # type: ignore[arg-type]
+    questions_module.stream_answers(None, asked, places)  # type: ignore[arg-type]
     ours, base, other = asked.answers
     assert places[0].written == ["one ", "one two"] and not places[1].written
     assert (ours.text, ours.done, ours.error) == ("one two", done("one two"), None)
@@ -97,7 +97,7 @@ def test_a_stop_closes_the_stream_and_keeps_what_came(seen: dict[str, Any]) -> N
 
     asked = record("run-1", "base")
     with pytest.raises(MovedOn):
-        questions_module.stream(None, asked, [Place(move_on), Place()])  # type: ignore[arg-type,list-item]
+        questions_module.stream_answers(None, asked, [Place(move_on), Place()])  # type: ignore[arg-type,list-item]
     assert seen["closed"] == 1
     assert asked.answers[0].text == "one "
     assert all(answer.over and answer.done is None for answer in asked.answers)
@@ -105,26 +105,26 @@ def test_a_stop_closes_the_stream_and_keeps_what_came(seen: dict[str, Any]) -> N
 
 def test_a_preset_changes_how_tokens_are_chosen_and_nothing_else() -> None:
     form = InferenceConfig(max_new_tokens=77, do_sample=True, temperature=5.0, epsilon_cutoff=0.2)
-    greedy = settings_of("greedy", form, None)
+    greedy = resolve_column_settings("greedy", form, None)
     assert greedy is not None and (greedy.do_sample, greedy.max_new_tokens) == (False, 77)
-    creative = settings_of("creative", form, None)
+    creative = resolve_column_settings("creative", form, None)
     assert creative is not None and (creative.temperature, creative.epsilon_cutoff) == (1.1, 0.0)
-    assert settings_of("shared", form, None) is form
-    pinned = settings_of("pinned", form, {"max_new_tokens": 3})
+    assert resolve_column_settings("shared", form, None) is form
+    pinned = resolve_column_settings("pinned", form, {"max_new_tokens": 3})
     assert pinned is not None and pinned.max_new_tokens == 3
-    assert settings_of("greedy", None, None) is None
-    assert set(PRESETS) == {"greedy", "balanced", "creative"}
+    assert resolve_column_settings("greedy", None, None) is None
+    assert set(GENERATION_PRESETS) == {"greedy", "balanced", "creative"}
 
 
 def test_differences_are_the_words_that_the_other_lacks() -> None:
-    marks = differences("a big red  lamp!", "a red lamp!")
+    marks = mark_differences("a big red  lamp!", "a red lamp!")
     assert "".join(mark.text for mark in marks) == "a big red  lamp!"
     assert [mark.text for mark in marks if mark.kind == "other"] == ["big ", "  "]
-    assert [mark.kind for mark in differences("same", "same")] == ["same"]
+    assert [mark.kind for mark in mark_differences("same", "same")] == ["same"]
 
 
 def test_tokens_are_shaded_by_probability_with_a_note() -> None:
-    likely, unlikely = likelihoods([Token("a", -0.01, (("a", -0.01), (" b", -5.0))), Token("\n", -7.0)])
+    likely, unlikely = mark_likelihoods([Token("a", -0.01, (("a", -0.01), (" b", -5.0))), Token("\n", -7.0)])
     assert (likely.kind, unlikely.kind, unlikely.text) == ("p0", "p4", "↵\n")
     assert likely.note == "a  99 %\n' b'  0.67 %"
-    assert percent(-7.0) == "0.091 %"
+    assert logprob_percent(-7.0) == "0.091 %"

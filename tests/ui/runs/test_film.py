@@ -9,25 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.runs.events import EventWriter
-from toolkit.ui.runs.film import as_markdown, film, word_diff
+from toolkit.ui.runs.film import format_word_diff, read_film, word_diff
 
 PINS = [{"prompt": "two lamps", "expected": "2 lamps", "row": 4}, {"prompt": "hello", "expected": None, "row": None}]
 
 
 def test_frames_are_read_on_and_a_replayed_step_shows_the_later_answer(tmp_path: Path) -> None:
     path = tmp_path / "film.jsonl"
-    assert film(path).steps == []
+    assert read_film(path).steps == []
     with EventWriter(path, 1) as writer:
         writer.append("pinned", pins=PINS)
         writer.append("answers", step=0, texts=["?", "hi"])
-        assert film(path).frames == {0: ("?", "hi")}
+        assert read_film(path).frames == {0: ("?", "hi")}
         writer.append("answers", step=4, texts=["2 lamps", "hi"])
         writer.append("answers", step=8, texts=["lost", "hi"])
     with EventWriter(path, 2) as writer:
         writer.append("pinned", pins=PINS)
         writer.append("answers", step=8, texts=["2 lamps ", "hi"])
         writer.append("answers", step=9, texts=["one too few"])
-    found = film(path)
+    found = read_film(path)
     assert found.steps == [0, 4, 8]
     assert (found.before(0), found.before(8)) == (None, 4)
     assert found.right_since(0, 8) == 4
@@ -48,9 +48,9 @@ def test_long_texts_keep_their_end() -> None:
 
 
 def test_words_are_marked_and_markup_stays_text() -> None:
-    shown = as_markdown(word_diff("two red lamps", "two blue lamps"))
+    shown = format_word_diff(word_diff("two red lamps", "two blue lamps"))
     assert shown == "two :gray[~~red~~]:green-background[**blue**] lamps"
-    assert as_markdown(word_diff("a b", "a"), gone=None).strip() == "a"
-    hostile = as_markdown(word_diff("", "</p><script>x</script>](http://x) **b** $x$ :red[y]"))
+    assert format_word_diff(word_diff("a b", "a"), gone=None).strip() == "a"
+    hostile = format_word_diff(word_diff("", "</p><script>x</script>](http://x) **b** $x$ :red[y]"))
     unescaped = re.sub(r"\\.", "", hostile).removeprefix(":green-background[**").removesuffix("**]")
     assert not set(unescaped) & set("<>[]()*$:")

@@ -10,27 +10,27 @@ import pandas as pd
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import RunStatus
 from toolkit.settings.draft import default_draft
-from toolkit.ui.runs.run_table import as_row
-from toolkit.ui.runs.run_view import LOG_LINES, pace, tail
-from toolkit.ui.workspace.run_entries import Entry
-from toolkit.ui.workspace.run_facts import Facts
+from toolkit.ui.runs.run_table import run_table_row
+from toolkit.ui.runs.run_view import LOG_LINES, read_last_log_lines, run_refresh_seconds
+from toolkit.ui.workspace.run_entries import RunEntry
+from toolkit.ui.workspace.run_facts import RunSummary
 
 
 def test_of_a_progress_bar_the_last_state_is_shown(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     log.write_bytes(b"begin\nload 1%\rload 50%\rload 100%\r\nend\r\n")
-    assert tail(log) == "begin\nload 100%\nend"
+    assert read_last_log_lines(log) == "begin\nload 100%\nend"
     log.write_text("".join(f"{number}%\r" for number in range(500)) + "\nafter\n")
-    assert tail(log) == "499%\nafter"
+    assert read_last_log_lines(log) == "499%\nafter"
     log.write_text("line\n" * 500)
-    assert tail(log).count("line") == LOG_LINES
+    assert read_last_log_lines(log).count("line") == LOG_LINES
 
 
 def test_runs_of_winter_and_summer_show_the_hours_of_their_labels() -> None:
     starts = [
         datetime(2026, month, 5, 12, tzinfo=timezone(timedelta(hours=hours))) for month, hours in ((1, 1), (7, 2))
     ]
-    rows = [as_row(Entry(RunDir(Path("r")), Facts("run", start, "", {}, {}, default_draft()), RunStatus("finished")))
+    rows = [run_table_row(RunEntry(RunDir(Path("r")), RunSummary("run", start, "", {}, {}, default_draft()), RunStatus("finished")))
             for start in starts]  # fmt: skip
     started = pd.DataFrame(rows)["Started"]
     assert started.dt.hour.tolist() == [12, 12]
@@ -38,5 +38,5 @@ def test_runs_of_winter_and_summer_show_the_hours_of_their_labels() -> None:
 
 def test_a_run_whose_end_is_far_is_looked_at_less_often_and_stays_so() -> None:
     near, far, unknown = (RunStatus("running", remaining_s=left) for left in (60.0, 4000.0, None))
-    assert [pace(status) for status in (near, far, unknown)] == [1.0, 2.0, 1.0]
-    assert [pace(status, 2.0) for status in (near, far, unknown)] == [2.0, 2.0, 2.0]
+    assert [run_refresh_seconds(status) for status in (near, far, unknown)] == [1.0, 2.0, 1.0]
+    assert [run_refresh_seconds(status, 2.0) for status in (near, far, unknown)] == [2.0, 2.0, 2.0]

@@ -8,27 +8,27 @@ from pathlib import Path
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import RunStatus
 from toolkit.settings.draft import default_draft
-from toolkit.ui.runs.study_view import best_words, labelled
-from toolkit.ui.workspace.run_entries import Entry
-from toolkit.ui.workspace.run_facts import Facts
+from toolkit.ui.runs.study_view import describe_best_run, label_study_runs
+from toolkit.ui.workspace.run_entries import RunEntry
+from toolkit.ui.workspace.run_facts import RunSummary
 
 
 def test_one_run_is_no_contest() -> None:
-    assert best_words({}) == best_words({"r 8": 1.0}) == ""
+    assert describe_best_run({}) == describe_best_run({"r 8": 1.0}) == ""
 
 
 def test_the_best_is_named_and_a_tie_is_called_one() -> None:
-    assert "so far: r 8." in best_words({"r 4": 0.5, "r 8": 0.75})
-    assert "so far: r 8 and r 16." in best_words({"r 4": 0.5, "r 8": 0.75, "r 16": 0.75})
-    assert best_words({"r 4": 1.0, "r 8": 1.0}) == "Exact match can't tell these runs apart so far."
+    assert "so far: r 8." in describe_best_run({"r 4": 0.5, "r 8": 0.75})
+    assert "so far: r 8 and r 16." in describe_best_run({"r 4": 0.5, "r 8": 0.75, "r 16": 0.75})
+    assert describe_best_run({"r 4": 1.0, "r 8": 1.0}) == "Exact match can't tell these runs apart so far."
 
 
 def test_runs_of_a_study_that_was_queued_twice_are_all_there() -> None:
     runs = [("20260105-120000-aaaa", 8), ("20260105-120001-bbbb", 16), ("20260106-120000-cccc", 8)]
     found = [
-        Entry(RunDir(Path(name)), Facts("x", datetime(2026, 1, 5), "s", {"lora.r": r}, {}, default_draft()),
+        RunEntry(RunDir(Path(name)), RunSummary("x", datetime(2026, 1, 5), "s", {"lora.r": r}, {}, default_draft()),
               RunStatus("finished")) for name, r in runs
     ]  # fmt: skip
-    by_label = labelled(found)
+    by_label = label_study_runs(found)
     assert list(by_label.values()) == found
     assert "Rank (r) 16" in by_label

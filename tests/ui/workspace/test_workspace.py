@@ -31,7 +31,7 @@ def session(script: Callable[[], None]) -> AppTest:
 def change() -> None:
     from toolkit.ui.workspace import workspace
 
-    workspace.set_value("lora.r", 8)
+    workspace.set_setting("lora.r", 8)
     workspace.set_grid({"lora.lora_alpha": [8, 16]})
 
 
@@ -40,24 +40,24 @@ def show() -> None:
 
     from toolkit.ui.workspace import workspace
 
-    workspace.refresh()
-    st.text(str(workspace.value("lora.r")))
-    st.text(str(workspace.grid()))
-    st.text(str(workspace.version()))
-    st.text(str(workspace.save_dir()))
+    workspace.refresh_workspace()
+    st.text(str(workspace.current_setting("lora.r")))
+    st.text(str(workspace.current_grid()))
+    st.text(str(workspace.draft_version()))
+    st.text(str(workspace.current_save_dir()))
     st.text(str(st.session_state.get("workspace_notice")))
 
 
 def replace() -> None:
     import streamlit as st
 
-    from toolkit.settings.draft import default_draft, put
+    from toolkit.settings.draft import default_draft, replace_setting
     from toolkit.ui.workspace import workspace
 
-    workspace.replace_draft(put(default_draft(), "lora.r", 4), {"lora.r": [1, 2]})
-    assert workspace.value("lora.r") == 4
-    workspace.restore_previous()
-    st.text(str(workspace.value("lora.r")))
+    workspace.replace_draft(replace_setting(default_draft(), "lora.r", 4), {"lora.r": [1, 2]})
+    assert workspace.current_setting("lora.r") == 4
+    workspace.restore_previous_draft()
+    st.text(str(workspace.current_setting("lora.r")))
 
 
 def test_a_new_session_finds_draft_and_grid(home: Path) -> None:
@@ -81,9 +81,9 @@ def edit() -> None:
     from toolkit.ui.forms import form
     from toolkit.ui.workspace import workspace
 
-    workspace.refresh()
-    st.button("edit", on_click=workspace.set_value, args=("lora.lora_dropout", 0.5))
-    st.button("try", on_click=form.set_values, args=("lora.bias", ["none", "all"]))
+    workspace.refresh_workspace()
+    st.button("edit", on_click=workspace.set_setting, args=("lora.lora_dropout", 0.5))
+    st.button("try", on_click=form.set_grid_values, args=("lora.bias", ["none", "all"]))
     st.button("templates", on_click=workspace.replace_templates, args=("{message}", "{answer}!"))
 
 
@@ -104,9 +104,9 @@ def test_what_another_tab_has_changed_since_is_not_put_back(home: Path) -> None:
 def switch_conversations() -> None:
     from toolkit.ui.workspace import workspace
 
-    workspace.set_value("data.accepted", ["double_bos"])
+    workspace.set_setting("data.accepted", ["double_bos"])
     workspace.choose_messages("chat")
-    assert workspace.value("data.accepted") is None
+    assert workspace.current_setting("data.accepted") is None
 
 
 def hopeless() -> None:
@@ -115,11 +115,11 @@ def hopeless() -> None:
     from toolkit.ui.workspace import workspace
 
     if st.session_state.get("path"):
-        workspace.set_value("data.path", st.session_state["path"])
-    st.text(str(workspace.table() is None))
+        workspace.set_setting("data.path", st.session_state["path"])
+    st.text(str(workspace.current_table() is None))
     if st.button("again"):
         try:
-            workspace.choose_dataset("csv", str(workspace.value("data.path")))
+            workspace.choose_dataset("csv", str(workspace.current_setting("data.path")))
         except Exception as error:
             st.text(str(error))
 
@@ -133,7 +133,7 @@ def test_what_can_not_be_opened_is_not_tried_at_every_run_of_a_page(
         asked.append(str(data.path))
         raise DataError("The hub can't be reached.")
 
-    monkeypatch.setattr(current_dataset, "opened", refuse)
+    monkeypatch.setattr(current_dataset, "open_or_wait", refuse)
     app = session(hopeless)
     app.run()
     assert len(asked) == 1
@@ -154,9 +154,9 @@ def other_rows() -> None:
     from toolkit.ui.data import table_view
 
     first, second = (Table(Path(name), "same", "rows.csv", ("a",), rows, {}) for name, rows in (("1", 9), ("2", 3)))
-    table_view.show_only(first, "Duplicates", np.array([5, 8]))
-    st.text(str(table_view._chosen(second) is None))
-    st.text(str(len(table_view._chosen(first))))
+    table_view.show_only_rows(first, "Duplicates", np.array([5, 8]))
+    st.text(str(table_view._filtered_rows(second) is None))
+    st.text(str(len(table_view._filtered_rows(first))))
 
 
 def test_rows_that_are_shown_alone_belong_to_one_reading_of_a_file() -> None:
@@ -174,8 +174,8 @@ def after_a_fix() -> None:
 
     change = ("digest", {"data.prompt": "{message}?"}, {"data.prompt": "{message}"})
     st.session_state.setdefault(doctor_view._CHANGED, change)
-    doctor_view._changed(Table(Path("t"), "digest", "rows.csv", ("message",), 9, {}))
-    st.button("edit", on_click=workspace.set_value, args=("data.prompt", "{message}, edited"))
+    doctor_view._undo_fix_line(Table(Path("t"), "digest", "rows.csv", ("message",), 9, {}))
+    st.button("edit", on_click=workspace.set_setting, args=("data.prompt", "{message}, edited"))
 
 
 def test_undo_of_a_fix_does_not_take_back_what_was_typed_since(home: Path) -> None:

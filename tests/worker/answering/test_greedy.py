@@ -11,7 +11,7 @@ import pytest
 from tests.fakes.training import draft, make_run, train_here
 from toolkit.config import Config
 from toolkit.runs.run_dir import RunDir
-from toolkit.worker.process.stop import Stop, StopAsked
+from toolkit.worker.process.stop import StopRequested, StopSignal
 
 pytestmark = pytest.mark.worker
 
@@ -28,46 +28,48 @@ def adapted(tiny_model: Path) -> tuple[Config, Any, Any]:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from toolkit.worker.models.load import load_base, load_tokenizer
+    from toolkit.worker.models.load import load_base_model, load_tokenizer
 
     config = Config.model_validate({"model": {"hf_model_ckpt": str(tiny_model)}})
     torch.manual_seed(1)
     lora = LoraConfig(r=4, lora_alpha=64, target_modules="all-linear", init_lora_weights=False)
-    return config, get_peft_model(load_base(config), lora).eval(), load_tokenizer(config)
+    return config, get_peft_model(load_base_model(config), lora).eval(), load_tokenizer(config)
 
 
 def test_a_left_padded_batch_answers_like_each_prompt_alone(adapted: Any, tmp_path: Path) -> None:
-    from toolkit.worker.answering.greedy import answers
-    from toolkit.worker.tokens.examples import prompt_ids
+    from toolkit.worker.answering.greedy import generate_greedy_texts
+    from toolkit.worker.tokens.examples import encode_prompt
 
     config, model, tokenizer = adapted
-    stop = Stop(tmp_path / "stop")
-    ids = [prompt_ids(config, tokenizer, prompt)[1] for prompt in PROMPTS]
-    together = answers(model, tokenizer, ids, 12, stop)
-    assert together == [answers(model, tokenizer, [each], 12, stop)[0] for each in ids]
+    stop = StopSignal(tmp_path / "stop")
+    ids = [encode_prompt(config, tokenizer, prompt)[1] for prompt in PROMPTS]
+    together = generate_greedy_texts(model, tokenizer, ids, 12, stop)
+    assert together == [generate_greedy_texts(model, tokenizer, [each], 12, stop)[0] for each in ids]
     assert len(set(together)) > 1
 
 
 def test_base_and_adapter_answer_differently_and_the_base_as_itself(
     adapted: Any, tiny_model: Path, tmp_path: Path
 ) -> None:
-    from toolkit.worker.answering.greedy import Question, answers, score
-    from toolkit.worker.models.load import load_base
-    from toolkit.worker.tokens.examples import prompt_ids
+    from toolkit.worker.answering.greedy import HeldOutRow, answer_held_out_rows, generate_greedy_texts
+    from toolkit.worker.models.load import load_base_model
+    from toolkit.worker.tokens.examples import encode_prompt
 
     config, model, tokenizer = adapted
-    stop = Stop(tmp_path / "stop")
-    questions = [Question(i, prompt, "x" * 8) for i, prompt in enumerate(PROMPTS)]
-    found = score(config, model, tokenizer, questions, stop)
+    stop = StopSignal(tmp_path / "stop")
+    questions = [HeldOutRow(i, prompt, "x" * 8) for i, prompt in enumerate(PROMPTS)]
+    found = answer_held_out_rows(config, model, tokenizer, questions, stop)
     assert [item.row for item in found] == [0, 1, 2, 3]
-    ids = [prompt_ids(config, tokenizer, prompt)[1] for prompt in PROMPTS]
+    ids = [encode_prompt(config, tokenizer, prompt)[1] for prompt in PROMPTS]
     longest = len(tokenizer("x" * 8, add_special_tokens=False)["input_ids"]) + 16
-    assert [item.base for item in found] == answers(load_base(config).eval(), tokenizer, ids, longest, stop)
+    assert [item.base for item in found] == generate_greedy_texts(
+        load_base_model(config).eval(), tokenizer, ids, longest, stop
+    )
     assert [item.base for item in found] != [item.adapter for item in found]
 
 
 def test_an_exact_match_ignores_outer_space_alone() -> None:
-    from toolkit.worker.answering.greedy import Prediction, exact_match
+    from toolkit.worker.answering.greedy import Prediction, score_exact_match
 
     def made(base: str, adapter: str) -> Prediction:
         return Prediction(0, "q", "the answer", base, adapter)
@@ -78,32 +80,32 @@ def test_an_exact_match_ignores_outer_space_alone() -> None:
         made("", "the answer"),
         made("", "The answer"),
     ]
-    assert exact_match(found) == {"rows": 4, "exact_match": 0.5, "exact_match_base": 0.25}
+    assert score_exact_match(found) == {"rows": 4, "exact_match": 0.5, "exact_match_base": 0.25}
 
 
 def test_time_limits_the_rows(adapted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.answering import greedy
 
-    monkeypatch.setattr(greedy, "BATCH", 2)
-    monkeypatch.setattr(greedy, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(greedy, "GREEDY_BATCH_ROWS", 2)
+    monkeypatch.setattr(greedy, "MAX_HELD_OUT_SECONDS", 0.0)
     config, model, tokenizer = adapted
-    questions = [greedy.Question(i, prompt, "x") for i, prompt in enumerate(PROMPTS)]
-    assert len(greedy.score(config, model, tokenizer, questions, Stop(tmp_path / "stop"))) == 2
+    questions = [greedy.HeldOutRow(i, prompt, "x") for i, prompt in enumerate(PROMPTS)]
+    assert len(greedy.answer_held_out_rows(config, model, tokenizer, questions, StopSignal(tmp_path / "stop"))) == 2
 
 
 def test_a_stop_is_heard_between_two_tokens(adapted: Any, tmp_path: Path) -> None:
-    from toolkit.worker.answering.greedy import answers
+    from toolkit.worker.answering.greedy import generate_greedy_texts
 
     _, model, tokenizer = adapted
     (tmp_path / "stop").touch()
-    with pytest.raises(StopAsked):
-        answers(model, tokenizer, [[1, 2, 3]], 10_000, Stop(tmp_path / "stop"))
+    with pytest.raises(StopRequested):
+        generate_greedy_texts(model, tokenizer, [[1, 2, 3]], 10_000, StopSignal(tmp_path / "stop"))
 
 
 def trained(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, score: Any) -> tuple[RunDir, Any]:
     from toolkit.worker.answering import greedy
 
-    monkeypatch.setattr(greedy, "score", score)
+    monkeypatch.setattr(greedy, "answer_held_out_rows", score)
     run = make_run(draft(save_dir, tiny_model, num_train_epochs=1))
     code, events = train_here(run)
     assert code == 0
@@ -125,7 +127,7 @@ def test_trouble_while_scoring_does_not_fail_the_training(
 
 def test_a_stop_while_scoring_is_a_stop(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(*_: Any) -> None:
-        raise StopAsked
+        raise StopRequested
 
     _, events = trained(save_dir, tiny_model, monkeypatch, asked)
     assert (events[-1]["kind"], events[-1]["step"]) == ("stopped", 4)

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.worker.checkpoints.pace import AT_STAKE, FIRST, MOST, Pace, interval
+from toolkit.worker.checkpoints.pace import (
+    FIRST_INTERVAL_SECONDS,
+    MAX_SAVE_SHARE,
+    MAX_UNSAVED_SECONDS,
+    CheckpointPace,
+    checkpoint_interval,
+)
 
 
 @dataclass
@@ -25,7 +31,7 @@ class Played:
     at_stake: list[float] = field(default_factory=list)  # those seconds at the end of every step
 
     def play(self, seconds: float) -> None:
-        pace = Pace(clock=lambda: self.now)
+        pace = CheckpointPace(clock=lambda: self.now)
         pace.begin()
         step, known = 0, None
         while self.now < seconds:
@@ -41,7 +47,7 @@ class Played:
             if due:
                 self._save(pace, step)
 
-    def _save(self, pace: Pace, step: int) -> None:
+    def _save(self, pace: CheckpointPace, step: int) -> None:
         self.now += self.save_seconds
         self.saving += self.save_seconds
         self.trained = 0.0
@@ -53,8 +59,8 @@ class Played:
 def test_little_is_at_stake_and_little_is_spent(step_seconds: float, save_seconds: float) -> None:
     played = Played(step_seconds, save_seconds)
     played.play(3000)
-    assert max(played.at_stake) <= AT_STAKE + step_seconds
-    assert played.saving <= MOST * played.now + save_seconds
+    assert max(played.at_stake) <= MAX_UNSAVED_SECONDS + step_seconds
+    assert played.saving <= MAX_SAVE_SHARE * played.now + save_seconds
 
 
 @settings(max_examples=50, deadline=None)
@@ -64,16 +70,22 @@ def test_a_long_evaluation_puts_no_more_at_stake(
 ) -> None:
     played = Played(step_seconds, save_seconds, evaluation_seconds, every)
     played.play(3000)
-    assert max(played.at_stake) <= AT_STAKE + step_seconds
-    assert played.saving <= MOST * played.now + 2 * save_seconds
+    assert max(played.at_stake) <= MAX_UNSAVED_SECONDS + step_seconds
+    assert played.saving <= MAX_SAVE_SHARE * played.now + 2 * save_seconds
 
 
 def test_a_checkpoint_that_takes_long_is_written_more_rarely() -> None:
-    assert [interval(seconds) for seconds in (None, 0.01, 0.2, 0.6, 6.0)] == [FIRST, FIRST, 40.0, 60.0, 600.0]
+    assert [checkpoint_interval(seconds) for seconds in (None, 0.01, 0.2, 0.6, 6.0)] == [
+        FIRST_INTERVAL_SECONDS,
+        FIRST_INTERVAL_SECONDS,
+        40.0,
+        60.0,
+        600.0,
+    ]
 
 
 def test_a_fixed_interval_is_kept_and_so_are_the_steps_asked_for() -> None:
-    pace = Pace(every=4, also={6})
+    pace = CheckpointPace(every=4, also={6})
     assert [step for step in range(1, 13) if pace.due(step)] == [4, 6, 8, 12]
     assert not pace.due_before(1000.0)
 
@@ -81,7 +93,7 @@ def test_a_fixed_interval_is_kept_and_so_are_the_steps_asked_for() -> None:
 @pytest.mark.parametrize(("waited", "seconds", "due"), [(0.1, None, True), (5.0, 1.0, False), (9.5, 1.0, True)])
 def test_before_an_evaluation_of_unknown_length_it_is_due(waited: float, seconds: float | None, due: bool) -> None:
     now = [0.0]
-    pace = Pace(clock=lambda: now[0])
+    pace = CheckpointPace(clock=lambda: now[0])
     pace.begin()
     now[0] = waited
     assert pace.due_before(seconds) is due

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.worker.checkpoints.replay_check import Replay, ResumeRefused
+from toolkit.worker.checkpoints.replay_check import ReplayCheck, ResumeRefused
 
 LOG: dict[str, Any] = {
     "loss": 1.5,
@@ -20,10 +20,10 @@ LOG: dict[str, Any] = {
 EVAL = {"eval_loss": 1.25, "epoch": 0.5}
 
 
-def replay(exact: bool = True) -> tuple[Replay, list[tuple[str, dict[str, Any]]]]:
+def replay(exact: bool = True) -> tuple[ReplayCheck, list[tuple[str, dict[str, Any]]]]:
     told: list[tuple[str, dict[str, Any]]] = []
     before = [{"kind": "log", "step": 8, **LOG}, {"kind": "eval", "step": 8, **EVAL}, {"kind": "log", "step": 4, **LOG}]
-    return Replay(lambda kind, **fields: told.append((kind, fields)), before, 4, exact=exact), told
+    return ReplayCheck(lambda kind, **fields: told.append((kind, fields)), before, 4, exact=exact), told
 
 
 def test_equal_steps_are_counted_and_machine_figures_pass() -> None:

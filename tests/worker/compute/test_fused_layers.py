@@ -61,10 +61,10 @@ def off_by(one: dict[str, Any], other: dict[str, Any]) -> float:
 
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 3e-2)])
 def test_fused_layers_equal_peft_s(model: Any, bf16: bool, tolerance: float) -> None:
-    from toolkit.worker.compute.fused_lora import fuse
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
     logits, gradients = outcome(model, batch(), bf16=bf16)
-    assert fuse(model) == 14  # 2 layers x 7 linear maps
+    assert fuse_lora_layers(model) == 14  # 2 layers x 7 linear maps
     fused_logits, fused_gradients = outcome(model, batch(), bf16=bf16)
     assert set(fused_gradients) == set(gradients)
     assert float((fused_logits - logits).norm() / logits.norm()) < tolerance
@@ -75,10 +75,10 @@ def test_fused_layers_equal_peft_s(model: Any, bf16: bool, tolerance: float) -> 
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 3e-2)])
 def test_fused_norms_and_feed_forwards_equal_the_library_s(model: Any, bf16: bool, tolerance: float) -> None:
     from toolkit.worker.compute.fused_layers import fuse_layers
-    from toolkit.worker.compute.fused_lora import fuse
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
     logits, gradients = outcome(model, batch(), bf16=bf16)
-    fuse(model)
+    fuse_lora_layers(model)
     assert fuse_layers(model) == 7  # 2 layers x (2 norms and a feed-forward), and the last norm
     fused_logits, fused_gradients = outcome(model, batch(), bf16=bf16)
     assert set(fused_gradients) == set(gradients)
@@ -88,12 +88,12 @@ def test_fused_norms_and_feed_forwards_equal_the_library_s(model: Any, bf16: boo
 
 def test_a_long_row_in_parts_is_the_whole_one(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.compute import fused_layers
-    from toolkit.worker.compute.fused_lora import fuse
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
-    fuse(model)
+    fuse_lora_layers(model)
     fused_layers.fuse_layers(model)
     whole, gradients = outcome(model, batch((23,)))
-    monkeypatch.setattr(fused_layers, "PART", 5)
+    monkeypatch.setattr(fused_layers, "TOKENS_PER_PART", 5)
     parts, of_parts = outcome(model, batch((23,)))
     assert float((parts - whole).abs().max()) < 1e-5
     assert off_by(of_parts, gradients) < 1e-5
@@ -102,7 +102,7 @@ def test_a_long_row_in_parts_is_the_whole_one(model: Any, monkeypatch: pytest.Mo
 def test_a_fused_feed_forward_s_gradients_are_the_slope_of_its_values() -> None:
     import torch
 
-    from toolkit.worker.compute.fused_layers import _Feed, _Norm
+    from toolkit.worker.compute.fused_layers import _FusedFeedForward, _FusedNorm
 
     def random(*size: int) -> Any:
         return torch.randn(*size, dtype=torch.float64, generator=draw).requires_grad_()
@@ -118,20 +118,20 @@ def test_a_fused_feed_forward_s_gradients_are_the_slope_of_its_values() -> None:
     def feed(x: Any, *given: Any) -> Any:
         rest = iter(given)
         full = [next(rest) if part is not None and part.requires_grad else part for part in parts]
-        return _Feed.apply(x, [0.5, 0.7, 1.1], *full)
+        return _FusedFeedForward.apply(x, [0.5, 0.7, 1.1], *full)
 
     assert torch.autograd.gradcheck(feed, (x, *learned))
     weight = random(wide).detach()
-    assert torch.autograd.gradcheck(lambda x: _Norm.apply(x, weight, 1e-6), (x,), atol=1e-3, rtol=1e-2, eps=1e-2)
+    assert torch.autograd.gradcheck(lambda x: _FusedNorm.apply(x, weight, 1e-6), (x,), atol=1e-3, rtol=1e-2, eps=1e-2)
 
 
 def test_a_norm_of_another_kind_keeps_its_own_step(model: Any) -> None:
     import torch
 
     from toolkit.worker.compute.fused_layers import fuse_layers
-    from toolkit.worker.compute.fused_lora import fuse
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
-    fuse(model)
+    fuse_lora_layers(model)
     first = model.get_base_model().model.layers[0]
     kind = type(first.input_layernorm)
     other = type(
@@ -151,8 +151,8 @@ def test_a_small_feed_forward_of_another_kind_keeps_its_own_step(kind: str, bf16
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from toolkit.worker.compute.fused_layers import FeedStep, fuse_layers
-    from toolkit.worker.compute.fused_lora import fuse
+    from toolkit.worker.compute.fused_layers import FeedForwardStep, fuse_layers
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
     torch.manual_seed(0)
     shape = LlamaConfig(
@@ -166,9 +166,9 @@ def test_a_small_feed_forward_of_another_kind_keeps_its_own_step(kind: str, bf16
         own = type(feed)
         forward = {"forward": lambda self, x: torch.nn.functional.dropout(own.forward(self, x), 0.1, self.training)}
         feed.__class__ = type("OtherMLP", (own,), {**forward, "__module__": own.__module__})
-    fuse(model)
+    fuse_lora_layers(model)
     fuse_layers(model)
-    assert isinstance(vars(feed).get("forward"), FeedStep) == (kind == "silu")
+    assert isinstance(vars(feed).get("forward"), FeedForwardStep) == (kind == "silu")
     assert not feed.training
 
 
@@ -181,7 +181,7 @@ def test_head_and_loss_in_one_step_equal_the_plain_ones(
 
     from toolkit.worker.compute import fused_loss
 
-    monkeypatch.setattr(fused_loss, "MAX_LOGITS", at_once)
+    monkeypatch.setattr(fused_loss, "MAX_LOGITS_AT_ONCE", at_once)
     draw = torch.Generator().manual_seed(2)
     dtype = torch.bfloat16 if bf16 else torch.float32
     weight = torch.randn(300, 32, generator=draw).to(dtype)
@@ -223,14 +223,14 @@ def test_logits_that_are_changed_after_the_head_are_noticed(model: Any, monkeypa
 def test_a_fused_model_still_answers_as_its_base_and_is_saved_the_same(model: Any, tmp_path: Path) -> None:
     import torch
 
-    from toolkit.worker.compute.fused_lora import fuse
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
     model.eval()
     inputs = batch()
     with torch.no_grad(), model.disable_adapter():
         base = model(**inputs).logits
     names = list(model.state_dict())
-    fuse(model)
+    fuse_lora_layers(model)
     with torch.no_grad(), model.disable_adapter():
         torch.testing.assert_close(model(**inputs).logits, base, rtol=0, atol=0)
     assert list(model.state_dict()) == names
@@ -241,11 +241,11 @@ def test_what_is_not_plain_stays_peft_s(tiny_model: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from toolkit.worker.compute.fused_lora import fuse
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
     for more in ({"lora_dropout": 0.1}, {"use_dora": True}, {"lora_bias": True}):
         base = AutoModelForCausalLM.from_pretrained(tiny_model)
-        assert fuse(get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], **more))) == 0
+        assert fuse_lora_layers(get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], **more))) == 0
 
 
 def test_layers_whose_weights_are_elsewhere_stay_peft_s(tiny_model: Path) -> None:
@@ -255,11 +255,13 @@ def test_layers_whose_weights_are_elsewhere_stay_peft_s(tiny_model: Path) -> Non
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from toolkit.worker.compute.fused_lora import fuse
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
     cpu_offload(base.model.layers[0], execution_device=torch.device("cpu"))
-    assert fuse(get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))) == 7  # of the other layer
+    assert (
+        fuse_lora_layers(get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))) == 7
+    )  # of the other layer
 
 
 def test_attention_of_another_shape_or_with_a_bias_is_right() -> None:
@@ -267,7 +269,7 @@ def test_attention_of_another_shape_or_with_a_bias_is_right() -> None:
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    from toolkit.worker.compute.attention import attend
+    from toolkit.worker.compute.attention import attend_by_example
 
     class Causal(torch.nn.Module):
         is_causal = True
@@ -279,21 +281,21 @@ def test_attention_of_another_shape_or_with_a_bias_is_right() -> None:
     )
     bias = torch.randn(1, 4, 7, 7, generator=draw).bfloat16() * 4
     for more in ({}, {"position_bias": bias}):
-        found = attend(Causal(), query, key, value, None, cu_seq_lens_q=torch.tensor([0, 7]), **more)[0]
+        found = attend_by_example(Causal(), query, key, value, None, cu_seq_lens_q=torch.tensor([0, 7]), **more)[0]
         wanted = sdpa_attention_forward(Causal(), query, key, value, None, **more)[0]
         torch.testing.assert_close(found, wanted, rtol=3e-2, atol=3e-2)
 
 
 @pytest.mark.parametrize("lengths", [(24, 24, 24), (24, 11, 3)])
 def test_attention_by_example_equals_the_kernel_in_bf16(model: Any, lengths: tuple[int, ...]) -> None:
-    from toolkit.worker.compute.attention import use_examples
-    from toolkit.worker.compute.padding_free import without_padding
+    from toolkit.worker.compute.attention import use_padding_free_attention
+    from toolkit.worker.compute.padding_free import remove_padding
 
     whole, exact = outcome(model, batch(lengths))
     kernel, kernel_gradients = outcome(model, batch(lengths), bf16=True)
-    assert use_examples(model.get_base_model())
+    assert use_padding_free_attention(model.get_base_model())
     inputs = batch(lengths)
-    row = without_padding({**inputs, "labels": inputs["input_ids"]})
+    row = remove_padding({**inputs, "labels": inputs["input_ids"]})
     del row["labels"]
     alone, gradients = outcome(model, row, bf16=True)
     # as near to the fp32 numbers as the kernel is, give or take rounding
@@ -308,7 +310,7 @@ def test_grouped_products_equal_the_kernel(lengths: tuple[int, ...], window: int
     """Values and slopes, in numbers wide enough to see every wrong index; whatever the lengths and their order."""
     import torch
 
-    from toolkit.worker.compute.attention import _by_kernel, _Examples, plan
+    from toolkit.worker.compute.attention import _attend_by_kernel, _ExampleAttention, plan_attention
 
     random = torch.Generator().manual_seed(0)
     heads, key_heads, width = 6, 2, 8
@@ -318,8 +320,8 @@ def test_grouped_products_equal_the_kernel(lengths: tuple[int, ...], window: int
         return found.transpose(1, 2).requires_grad_()
 
     query, key, value = states(heads), states(key_heads), states(key_heads)
-    own = _Examples.apply(query, key, value, plan(lengths, heads, key_heads, even), window, 0.3)
-    kernel = _by_kernel(query, key, value, lengths, window, scale=0.3, enable_gqa=True)
+    own = _ExampleAttention.apply(query, key, value, plan_attention(lengths, heads, key_heads, even), window, 0.3)
+    kernel = _attend_by_kernel(query, key, value, lengths, window, scale=0.3, enable_gqa=True)
     torch.testing.assert_close(own, kernel)
     into = torch.randn(own.shape, generator=random, dtype=own.dtype)
     for found, expected in zip(
@@ -343,8 +345,8 @@ def test_a_family_without_padding_answers_as_with_it(kind: str) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from toolkit.worker.compute.attention import use_examples
-    from toolkit.worker.compute.padding_free import reads_borders, without_padding
+    from toolkit.worker.compute.attention import use_padding_free_attention
+    from toolkit.worker.compute.padding_free import remove_padding, respects_borders
 
     shape = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
              "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
@@ -353,28 +355,28 @@ def test_a_family_without_padding_answers_as_with_it(kind: str) -> None:
     inputs = batch((24, 11, 17))
     with torch.no_grad():
         plain = found(**inputs, use_cache=False).logits[inputs["attention_mask"].bool()]
-        assert use_examples(found)
-        row = without_padding({**inputs, "labels": inputs["input_ids"]})
+        assert use_padding_free_attention(found)
+        row = remove_padding({**inputs, "labels": inputs["input_ids"]})
         del row["labels"]
         torch.testing.assert_close(found(**row, use_cache=False).logits[0], plain, rtol=1e-4, atol=1e-5)
-    assert reads_borders(found)
+    assert respects_borders(found)
 
 
 def test_a_model_that_does_not_hear_of_borders_is_noticed(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoModelForCausalLM
 
     from toolkit.worker.compute import attention
-    from toolkit.worker.compute.padding_free import reads_borders
+    from toolkit.worker.compute.padding_free import respects_borders
 
     deaf = AutoModelForCausalLM.from_pretrained(tiny_model)
-    own = attention.attend
+    own = attention.attend_by_example
     monkeypatch.setattr(
         attention,
-        "attend",
+        "attend_by_example",
         lambda module, q, k, v, mask, cu_seq_lens_q=None, **rest: own(module, q, k, v, None, **rest),
     )
-    assert attention.use_examples(deaf)
-    assert not reads_borders(deaf)
+    assert attention.use_padding_free_attention(deaf)
+    assert not respects_borders(deaf)
 
 
 SMALL = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
@@ -395,12 +397,12 @@ OTHERS: dict[str, dict[str, Any]] = {
 def test_a_family_that_needs_its_padding_keeps_it(kind: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from toolkit.worker.compute.attention import use_examples
-    from toolkit.worker.compute.padding_free import reads_borders
+    from toolkit.worker.compute.attention import use_padding_free_attention
+    from toolkit.worker.compute.padding_free import respects_borders
 
     found = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL, **OTHERS[kind]))
-    assert use_examples(found)
-    assert not reads_borders(found)
+    assert use_padding_free_attention(found)
+    assert not respects_borders(found)
     assert found.training
 
 
@@ -412,11 +414,11 @@ def test_in_bf16_rounding_is_no_leak_and_a_faint_leak_is_no_rounding(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from toolkit.worker.compute.attention import use_examples
-    from toolkit.worker.compute.padding_free import reads_borders
+    from toolkit.worker.compute.attention import use_padding_free_attention
+    from toolkit.worker.compute.padding_free import respects_borders
 
     found = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
-    assert use_examples(found)
+    assert use_padding_free_attention(found)
     own = type(found).forward
 
     def rounded(self: Any, input_ids: Any = None, cu_seq_lens_q: Any = None, **rest: Any) -> Any:
@@ -428,7 +430,7 @@ def test_in_bf16_rounding_is_no_leak_and_a_faint_leak_is_no_rounding(
         return out
 
     monkeypatch.setattr(type(found), "forward", rounded)
-    assert reads_borders(found) is reads
+    assert respects_borders(found) is reads
 
 
 def test_a_result_can_be_changed_in_place(model: Any) -> None:
@@ -436,14 +438,14 @@ def test_a_result_can_be_changed_in_place(model: Any) -> None:
     import torch
 
     from toolkit.worker.compute.fused_layers import fuse_layers
-    from toolkit.worker.compute.fused_lora import fuse
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
     layer = model.get_base_model().model.layers[0]
     x = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(0))
     found = []
     for fused in (False, True):
         if fused:
-            fuse(model)
+            fuse_lora_layers(model)
             fuse_layers(model)
         slopes = []
         for part in (layer.self_attn.q_proj, layer.mlp):
@@ -464,21 +466,21 @@ def test_the_last_layer_of_experts_is_whole_where_rows_are_no_tokens() -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from toolkit.worker.compute.fused_layers import fuse_layers
-    from toolkit.worker.compute.fused_lora import fuse
-    from toolkit.worker.compute.last_layer import alone, last_steps
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
+    from toolkit.worker.compute.last_layer import compute_only_tokens, find_skippable_steps
 
     own = {**OTHERS["qwen2_moe"], "use_sliding_window": False}
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2_moe", **SMALL, **own))
     model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).eval()
-    fuse(model)
+    fuse_lora_layers(model)
     fuse_layers(model)
-    steps, ids = last_steps(base), batch((20,))["input_ids"]
+    steps, ids = find_skippable_steps(base), batch((20,))["input_ids"]
     assert steps
     tokens = torch.tensor([2, 11, 19])
     with torch.no_grad():
         wanted = model(input_ids=ids, use_cache=False).logits[0, tokens]
-        with alone(steps, tokens):
+        with compute_only_tokens(steps, tokens):
             found = model(input_ids=ids, use_cache=False).logits[0, tokens]
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
@@ -490,29 +492,29 @@ def test_in_bf16_a_layer_that_a_later_one_reads_faintly_is_not_the_last(tiny_mod
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from toolkit.worker.compute.fused_layers import FEED, fuse_layers
-    from toolkit.worker.compute.fused_lora import fuse
-    from toolkit.worker.compute.last_layer import last_steps
+    from toolkit.worker.compute.fused_layers import FEED_FORWARD_PROJECTIONS, fuse_layers
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
+    from toolkit.worker.compute.last_layer import find_skippable_steps
 
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
-    names = ["q_proj", "k_proj", "v_proj", "o_proj", *FEED]
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", *FEED_FORWARD_PROJECTIONS]
     model = get_peft_model(base, LoraConfig(r=4, target_modules=names, layers_to_transform=[layer]))
     with torch.no_grad():
         base.model.layers[1].self_attn.o_proj.weight.mul_(1 if layer else 0.1)
-    fuse(model)
+    fuse_lora_layers(model)
     fuse_layers(model)
-    assert len(last_steps(base)) == (3 if layer else 0)
+    assert len(find_skippable_steps(base)) == (3 if layer else 0)
 
 
 def test_packed_rows_do_not_see_each_other(model: Any) -> None:
     """Position ids that start again keep the rows apart, in both attentions and both precisions."""
     import torch
 
-    from toolkit.worker.compute.attention import use_examples
-    from toolkit.worker.compute.fused_lora import fuse
+    from toolkit.worker.compute.attention import use_padding_free_attention
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
-    fuse(model)
-    use_examples(model.get_base_model())
+    fuse_lora_layers(model)
+    use_padding_free_attention(model.get_base_model())
     ids = batch((20,))["input_ids"]
     positions = torch.tensor([[*range(12), *range(8)]])
     for context, tolerance in ((nullcontext(), 1e-4), (torch.autocast("cpu", torch.bfloat16), 5e-2)):
@@ -530,20 +532,20 @@ def test_the_last_layer_leaves_out_what_nobody_reads(model: Any, monkeypatch: py
     import torch
 
     from toolkit.worker.compute.fused_layers import fuse_layers
-    from toolkit.worker.compute.fused_lora import fuse
-    from toolkit.worker.compute.last_layer import alone, last_steps
+    from toolkit.worker.compute.fused_lora import fuse_lora_layers
+    from toolkit.worker.compute.last_layer import compute_only_tokens, find_skippable_steps
 
     base = model.get_base_model()
-    assert last_steps(base) == ()
-    fuse(model)
+    assert find_skippable_steps(base) == ()
+    fuse_lora_layers(model)
     fuse_layers(model)
-    steps = last_steps(base)
+    steps = find_skippable_steps(base)
     assert len(steps) == 3
     ids, tokens = batch((20,))["input_ids"], torch.tensor([2, 3, 11, 19])
     gradients = []
     for only in (False, True):
         model.zero_grad()
-        with alone(steps, tokens) if only else nullcontext():
+        with compute_only_tokens(steps, tokens) if only else nullcontext():
             logits = model(input_ids=ids, use_cache=False).logits[0, tokens]
         torch.logsumexp(logits, dim=-1).mean().backward()
         gradients.append((logits.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}))
@@ -558,4 +560,4 @@ def test_the_last_layer_leaves_out_what_nobody_reads(model: Any, monkeypatch: py
         return found
 
     monkeypatch.setattr(type(base), "forward", mixed)
-    assert last_steps(base) == ()  # of a model whose logits look back once more
+    assert find_skippable_steps(base) == ()  # of a model whose logits look back once more

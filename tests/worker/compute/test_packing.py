@@ -33,7 +33,7 @@ def collated(trainer: Any, capacity: int | None) -> dict[str, Any]:
 
 
 def test_rows_are_filled_in_order_and_end_in_padding_that_stands_alone() -> None:
-    from toolkit.worker.compute.packing import PackingCollator, real_tokens
+    from toolkit.worker.compute.packing import PackingCollator, count_real_tokens
 
     lengths = (3, 4, 2, 9, 1, 2)
     examples = [{"input_ids": [n] * n, "labels": [n] * n} for n in lengths]
@@ -43,7 +43,9 @@ def test_rows_are_filled_in_order_and_end_in_padding_that_stands_alone() -> None
     ]  # fmt: skip
     assert batch["position_ids"].tolist()[0] == [0, 1, 2, 0, 1, 2, 3, 0, 0]
     assert batch["labels"].tolist()[0] == [-100, 3, 3, -100, 4, 4, 4, -100, -100]
-    assert real_tokens(batch["position_ids"]) == sum(lengths) - 1  # an example of one token can't be told from padding
+    assert (
+        count_real_tokens(batch["position_ids"]) == sum(lengths) - 1
+    )  # an example of one token can't be told from padding
     assert set(batch) == {"input_ids", "labels", "position_ids"}  # a mask of ones would join the examples
 
 
@@ -91,8 +93,8 @@ def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monke
     from transformers import PreTrainedModel
     from transformers import modeling_flash_attention_utils as library
 
-    from toolkit.worker.compute.packing import keeps_apart
-    from toolkit.worker.compute.padding_free import for_flash, reads_borders, without_padding
+    from toolkit.worker.compute.packing import keeps_examples_apart
+    from toolkit.worker.compute.padding_free import flash_attention_row, remove_padding, respects_borders
 
     told: list[list[int]] = []
 
@@ -124,12 +126,12 @@ def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monke
     monkeypatch.setattr(trainer, "_padding_free", False)  # as on a GPU
     monkeypatch.setattr(trainer, "_last", ())
     try:
-        assert keeps_apart(base)
-        assert reads_borders(base, for_flash)
+        assert keeps_examples_apart(base)
+        assert respects_borders(base, flash_attention_row)
         other, others = loss_and_gradients(trainer, packed, True, count)
     finally:
         base.set_attn_implementation(before)
-    assert told[-1] == without_padding(packed)["cu_seq_lens_q"].tolist()
+    assert told[-1] == remove_padding(packed)["cu_seq_lens_q"].tolist()
     torch.testing.assert_close(other, loss, rtol=1e-5, atol=1e-6)
     for name, gradient in gradients.items():
         torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=1e-6)
@@ -138,13 +140,13 @@ def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monke
 def test_a_model_that_mixes_packed_examples_is_noticed(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import masking_utils
 
-    from toolkit.worker.compute.packing import keeps_apart
+    from toolkit.worker.compute.packing import keeps_examples_apart
 
     trainer.model.train()
-    assert keeps_apart(trainer.model)
+    assert keeps_examples_apart(trainer.model)
     assert trainer.model.training
     monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda positions: None)
-    assert not keeps_apart(trainer.model)
+    assert not keeps_examples_apart(trainer.model)
 
 
 @settings(max_examples=100, deadline=None)
@@ -156,7 +158,7 @@ def test_a_model_that_mixes_packed_examples_is_noticed(trainer: Any, monkeypatch
 )
 def test_every_row_once_in_batches_that_fit(lengths: list[int], size: int, processes: int, epoch: int) -> None:
     from toolkit.errors import ToolkitError
-    from toolkit.worker.compute.packing import _rows
+    from toolkit.worker.compute.packing import _pack_rows
     from toolkit.worker.training.trainer import PackedBatches
 
     found, steps = [], set()
@@ -174,7 +176,7 @@ def test_every_row_once_in_batches_that_fit(lengths: list[int], size: int, proce
     assert len({number for pair in steps for number in pair}) == 1
     assert Counter(row for batch in found for row in batch) == Counter(range(len(lengths)))
     for batch in found:
-        rows = list(_rows([{"input_ids": [0] * lengths[row]} for row in batch], 64))
+        rows = list(_pack_rows([{"input_ids": [0] * lengths[row]} for row in batch], 64))
         assert 1 <= len(rows) <= size + 1
 
 
@@ -206,9 +208,9 @@ def test_a_checkpoint_of_other_batches_is_not_gone_on_from(tmp_path: Path) -> No
 
     own = {"config": "c", "data": {}, "processes": 1, "versions": {}, "machine": {"device": "cpu"}}
     before = Checkpoint(step=3, path=tmp_path / "step-3", body=own)
-    assert choice.check(before, {**own, "batches": choice.GROUPED}, lambda *_, **__: None)
+    assert choice.check_resume_allowed(before, {**own, "batches": choice.GROUPED_BATCHES}, lambda *_, **__: None)
     with pytest.raises(ToolkitError, match="forming batches"):
-        choice.check(before, {**own, "batches": choice.PACKED}, lambda *_, **__: None)
+        choice.check_resume_allowed(before, {**own, "batches": choice.PACKED_BATCHES}, lambda *_, **__: None)
 
 
 @pytest.mark.parametrize("apart", [True, False])
@@ -229,8 +231,8 @@ def test_flash_attention_is_left_where_examples_of_a_row_are_mixed(
         base.config._attn_implementation = name
 
     monkeypatch.setattr(base, "set_attn_implementation", choose)
-    monkeypatch.setattr(trainer_setup, "reads_borders", lambda model, row: apart)
+    monkeypatch.setattr(trainer_setup, "respects_borders", lambda model, row: apart)
     monkeypatch.setattr(base, "_supports_flash_attn", True, raising=False)
-    trainer_setup._flash(session, base, torch.device("cpu"))
+    trainer_setup._enable_flash_attention(session, base, torch.device("cpu"))
     assert base.config._attn_implementation == ("flash_attention_2" if apart else "sdpa")
     assert bool(said) is not apart

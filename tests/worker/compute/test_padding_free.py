@@ -10,26 +10,26 @@ pytestmark = pytest.mark.worker
 def test_a_batch_is_filled_up_behind_what_it_holds_and_never_beyond_the_models_positions() -> None:
     import torch
 
-    from toolkit.worker.compute.even_shapes import WIDTH, widened
-    from toolkit.worker.tokens.labels import IGNORED
+    from toolkit.worker.compute.even_shapes import BATCH_WIDTH_MULTIPLE, pad_batch_width
+    from toolkit.worker.tokens.labels import IGNORED_LABEL
 
     ids = torch.arange(1, 2 * 21 + 1).view(2, 21)
     batch = {"input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids), "rows": 2}
-    found = widened(batch, None)
-    assert {found[name].shape for name in ("input_ids", "labels", "attention_mask")} == {(2, 2 * WIDTH)}
+    found = pad_batch_width(batch, None)
+    assert {found[name].shape for name in ("input_ids", "labels", "attention_mask")} == {(2, 2 * BATCH_WIDTH_MULTIPLE)}
     assert torch.equal(found["input_ids"][:, :21], ids)
-    assert found["labels"][:, 21:].eq(IGNORED).all()
+    assert found["labels"][:, 21:].eq(IGNORED_LABEL).all()
     assert not found["attention_mask"][:, 21:].any()
     assert found["rows"] == 2
-    assert widened(batch, 24)["input_ids"].shape == (2, 24)
-    assert widened(batch, 20)["input_ids"].shape == (2, 21), "the model says what is wrong with it, not we"
+    assert pad_batch_width(batch, 24)["input_ids"].shape == (2, 24)
+    assert pad_batch_width(batch, 20)["input_ids"].shape == (2, 21), "the model says what is wrong with it, not we"
 
 
 def test_rounding_changes_neither_loss_nor_gradients(tiny_model) -> None:  # type: ignore[no-untyped-def]
     import torch
     from transformers import AutoModelForCausalLM
 
-    from toolkit.worker.compute.even_shapes import widened
+    from toolkit.worker.compute.even_shapes import pad_batch_width
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     ids = torch.arange(2, 2 + 2 * 21).view(2, 21) % model.config.vocab_size
@@ -37,7 +37,7 @@ def test_rounding_changes_neither_loss_nor_gradients(tiny_model) -> None:  # typ
     mask[1, 15:] = 0
     batch = {"input_ids": ids, "labels": ids.masked_fill(mask == 0, -100), "attention_mask": mask}
     found = []
-    for given in (batch, widened(batch, None)):
+    for given in (batch, pad_batch_width(batch, None)):
         model.zero_grad()
         loss = model(**given).loss
         loss.backward()

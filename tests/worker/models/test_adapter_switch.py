@@ -27,10 +27,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def load(model: Path) -> Any:
     from tests.fakes.engine_runs import make_config
-    from toolkit.worker.models.adapter_switch import Adapters
-    from toolkit.worker.models.load import load_base
+    from toolkit.worker.models.adapter_switch import AdapterSwitch
+    from toolkit.worker.models.load import load_base_model
 
-    return Adapters(load_base(make_config(model.parent, model)).eval())
+    return AdapterSwitch(load_base_model(make_config(model.parent, model)).eval())
 
 
 def attach(adapters: Any, name: str, folder: Path) -> None:
@@ -52,9 +52,9 @@ def alone(model: Path, folder: Path) -> Any:
     from peft import PeftModel
 
     from tests.fakes.engine_runs import make_config
-    from toolkit.worker.models.load import load_base
+    from toolkit.worker.models.load import load_base_model
 
-    peft = PeftModel.from_pretrained(load_base(make_config(model.parent, model)), str(folder)).eval()
+    peft = PeftModel.from_pretrained(load_base_model(make_config(model.parent, model)), str(folder)).eval()
     with torch.inference_mode():
         return peft(torch.tensor(IDS)).logits.clone()
 
@@ -208,11 +208,11 @@ def test_what_is_no_plain_adapter_is_refused_and_the_others_stay(tiny_model: Pat
 
 def test_where_an_adapter_claims_to_come_from_does_not_matter(tiny_model: Path, runs: Path) -> None:
     from tests.fakes.engine_runs import finished_run
-    from toolkit.worker.models.adapter_files import read_config
+    from toolkit.worker.models.adapter_files import read_adapter_config
 
     run = finished_run(runs, tiny_model)
     edited(base_model_name_or_path="evil/model", auto_mapping={"parent_library": "os"}, revision="x")(run.adapter_dir)
-    assert read_config(run.adapter_dir).r == 4
+    assert read_adapter_config(run.adapter_dir).r == 4
 
 
 def test_what_is_merged_or_exported_is_read_as_carefully(tiny_model: Path, tmp_path: Path, runs: Path) -> None:
@@ -221,23 +221,25 @@ def test_what_is_merged_or_exported_is_read_as_carefully(tiny_model: Path, tmp_p
 
     from tests.fakes.engine_runs import finished_run, make_config
     from toolkit.errors import EngineError
-    from toolkit.worker.models.adapter_switch import trained
-    from toolkit.worker.models.load import load_base
+    from toolkit.worker.models.adapter_switch import load_trained_adapter
+    from toolkit.worker.models.load import load_base_model
 
     made = finished_run(runs, tiny_model)
     config = make_config(runs, tiny_model)
     expected = alone(tiny_model, made.adapter_dir)
     with torch.inference_mode():
-        assert torch.equal(trained(load_base(config), made.adapter_dir)(torch.tensor(IDS)).logits, expected)
+        assert torch.equal(
+            load_trained_adapter(load_base_model(config), made.adapter_dir)(torch.tensor(IDS)).logits, expected
+        )
     pickled = tmp_path / "pickled"
     shutil.copytree(made.adapter_dir, pickled)
     torch.save(load_file(pickled / "adapter_model.safetensors"), pickled / "adapter_model.bin")
     (pickled / "adapter_model.safetensors").unlink()
     with pytest.raises(EngineError, match="has no adapter_model"):
-        trained(load_base(config), pickled)
+        load_trained_adapter(load_base_model(config), pickled)
     other = tmp_path / "other"
     shutil.copytree(made.adapter_dir, other)
     given = json.loads((other / "adapter_config.json").read_text())
     (other / "adapter_config.json").write_text(json.dumps({**given, "alora_invocation_tokens": [1]}))
     with pytest.raises(EngineError, match="alora_invocation_tokens"):
-        trained(load_base(config), other)
+        load_trained_adapter(load_base_model(config), other)

@@ -13,12 +13,12 @@ import pytest
 from pydantic import BaseModel
 
 from toolkit.config import Config
-from toolkit.data.examples.hard_stops import Fault, blocking
+from toolkit.data.examples.hard_stops import Fault, select_blocking
 from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.split import plan_split
 from toolkit.data.table import Table
 from toolkit.field_types import OPTIMIZERS, SCHEDULERS
-from toolkit.settings.draft import put
+from toolkit.settings.draft import replace_setting
 
 pytestmark = pytest.mark.worker
 
@@ -103,7 +103,7 @@ def leaves(model: BaseModel, before: str = "") -> Iterator[str]:
 def with_settings(settings: dict[str, Any]) -> Config:
     draft: dict[str, Any] = {}
     for path, value in settings.items():
-        draft = put(draft, path, value)
+        draft = replace_setting(draft, path, value)
     return Config.model_validate(draft)
 
 
@@ -120,21 +120,21 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
     from toolkit.settings import device_defaults
     from toolkit.worker.models import library_arguments, load
     from toolkit.worker.tokens import labels
-    from toolkit.worker.tokens.prepared_rows import Source
+    from toolkit.worker.tokens.prepared_rows import RowSource
     from toolkit.worker.training import film_strip
 
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_model, tmp_path / "another")
 
     def measure(config: Config) -> dict[str, dict[str, Any]]:
-        place = library_arguments.Place(cuda=True, capability=(9, 0), bf16_gpu=True)
+        place = library_arguments.ComputeDevice(cuda=True, capability=(9, 0), bf16_gpu=True)
         data = config.data
         renderer = renderer_of(data, table.columns)
         plan = plan_split(table, data)
-        folder = load.resolve(config)
+        folder = load.resolve_model_folder(config)
         tokenizer = load.load_tokenizer(config, tiny_model)
         loads = {
-            **library_arguments.load_args(config, place),
+            **library_arguments.model_load_args(config, place),
             "quantization_config": library_arguments.quantization_args(config),
         }
         return {
@@ -142,21 +142,23 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
             "LoraConfig": library_arguments.lora_args(config),
             "BitsAndBytesConfig": library_arguments.quantization_args(config) or {},
             "from_pretrained": loads,
-            "generate": library_arguments.generate_args(config.inference),
+            "generate": library_arguments.generation_args(config.inference),
             "toolkit": {"example": renderer.example(ROWS[0]), "split": (plan.train.tolist(), plan.test.tolist())},
             "worker": {
                 "chat": labels.chat_enabled(config, tokenizer),
                 "folder": folder.name,
-                "packs": device_defaults.packs(config),
-                "stops": blocking([Fault("placeholder", "", "", 1)], data.accepted or ()),
-                "mask": labels.prepare(
+                "packs": device_defaults.uses_packing(config),
+                "stops": select_blocking([Fault("placeholder", "", "", 1)], data.accepted or ()),
+                "mask": labels.prepare_examples(
                     [renderer.example(ROWS[0])],
                     tokenizer,
                     99,
                     False,
                     completion_only=config.training.sft_args.completion_only_loss,
                 ).trained_tokens,
-                "pins": film_strip.choose(config, Source(table, plan, renderer_of(config.data, table.columns))),
+                "pins": film_strip.choose_pinned_prompts(
+                    config, RowSource(table, plan, renderer_of(config.data, table.columns))
+                ),
             },
         }
 
@@ -245,7 +247,7 @@ def test_the_values_arrive_in_the_objects_that_the_trainer_reads() -> None:
     from toolkit.worker.models import library_arguments
 
     config = with_settings({"model.quantize": True, "training.training_args.gradient_checkpointing": True})
-    arguments = library_arguments.sft_args(config, library_arguments.Place(), "out")
+    arguments = library_arguments.sft_args(config, library_arguments.ComputeDevice(), "out")
     made = SFTConfig(**arguments)
     assert made.report_to == []  # the library's own form of "none"
     del arguments["report_to"]
@@ -263,16 +265,19 @@ def test_a_cpu_gets_what_it_can_do() -> None:
     from toolkit.worker.models import library_arguments
 
     config = with_settings({"training.training_args.fp16": True, "training.training_args.tf32": True})
-    arguments = library_arguments.sft_args(config, library_arguments.Place(), "out")
+    arguments = library_arguments.sft_args(config, library_arguments.ComputeDevice(), "out")
     assert arguments["use_cpu"] is True
     assert "tf32" not in arguments
     assert arguments["fp16"] is False  # a silent no-op of the library: fp32 is what would happen
-    assert library_arguments.load_args(config, library_arguments.Place())["dtype"] == "float32"
-    assert library_arguments.load_args(config, library_arguments.Place())["device_map"] == "cpu"
+    assert library_arguments.model_load_args(config, library_arguments.ComputeDevice())["dtype"] == "float32"
+    assert library_arguments.model_load_args(config, library_arguments.ComputeDevice())["device_map"] == "cpu"
     unsaid = with_settings({"training.training_args.bf16": None})
-    assert library_arguments.sft_args(unsaid, library_arguments.Place(), "out")["bf16"] is False
-    assert library_arguments.sft_args(unsaid, library_arguments.Place(cuda=True, bf16_gpu=True), "out")["bf16"] is True
-    old = library_arguments.Place(cuda=True, capability=(7, 5))
+    assert library_arguments.sft_args(unsaid, library_arguments.ComputeDevice(), "out")["bf16"] is False
+    assert (
+        library_arguments.sft_args(unsaid, library_arguments.ComputeDevice(cuda=True, bf16_gpu=True), "out")["bf16"]
+        is True
+    )
+    old = library_arguments.ComputeDevice(cuda=True, capability=(7, 5))
     assert "tf32" not in library_arguments.sft_args(config, old, "out")
 
 
@@ -290,19 +295,24 @@ def test_quirks_of_the_libraries() -> None:
     quantization = library_arguments.quantization_args(config) or {}
     assert isinstance(quantization["llm_int8_threshold"], float)
     assert quantization["llm_int8_skip_modules"] == ["q_proj", "lm_head"]
-    several = library_arguments.load_args(Config(), library_arguments.Place(cuda=True, processes=2))
+    several = library_arguments.model_load_args(Config(), library_arguments.ComputeDevice(cuda=True, processes=2))
     assert "device_map" not in several
     second = with_settings({"model.device_map": "cuda:1"})
-    assert library_arguments.load_args(second, library_arguments.Place(cuda=True, gpus=2))["device_map"] == "cuda:1"
-    assert library_arguments.load_args(second, library_arguments.Place(cuda=True))["device_map"] == "cuda:0", (
-        "the others are hidden"
+    assert (
+        library_arguments.model_load_args(second, library_arguments.ComputeDevice(cuda=True, gpus=2))["device_map"]
+        == "cuda:1"
     )
-    assert library_arguments.load_args(Config(), library_arguments.Place(cuda=True))["device_map"] == "auto"
+    assert (
+        library_arguments.model_load_args(second, library_arguments.ComputeDevice(cuda=True))["device_map"] == "cuda:0"
+    ), "the others are hidden"
+    assert (
+        library_arguments.model_load_args(Config(), library_arguments.ComputeDevice(cuda=True))["device_map"] == "auto"
+    )
     cold = with_settings({"inference.do_sample": True})
     frozen = copy.deepcopy(cold)
     frozen.inference.temperature = 0.0
-    assert library_arguments.generate_args(frozen.inference)["do_sample"] is False
-    assert "temperature" not in library_arguments.generate_args(frozen.inference)
+    assert library_arguments.generation_args(frozen.inference)["do_sample"] is False
+    assert "temperature" not in library_arguments.generation_args(frozen.inference)
 
 
 def test_vocabularies_are_those_of_the_installed_transformers() -> None:
@@ -325,7 +335,7 @@ def test_every_optimizer_steps_on_a_cpu(name: str) -> None:
     from toolkit.worker.models import library_arguments
 
     arguments = library_arguments.sft_args(
-        with_settings({"training.training_args.optim": name}), library_arguments.Place(), "out"
+        with_settings({"training.training_args.optim": name}), library_arguments.ComputeDevice(), "out"
     )
     made_of, settings = Trainer.get_optimizer_cls_and_kwargs(SFTConfig(**arguments))
     weight = torch.nn.Parameter(torch.ones(64, 128))  # above the size at which 8-bit states begin
@@ -343,7 +353,7 @@ def test_the_default_length_is_the_library_s() -> None:
 
     assert SFTConfig.__dataclass_fields__["max_length"].default == device_defaults.LIBRARY_MAX_LENGTH
     assert (
-        device_defaults.max_length(with_settings({"training.sft_args.max_seq_length": None}))
+        device_defaults.resolve_max_length(with_settings({"training.sft_args.max_seq_length": None}))
         == device_defaults.LIBRARY_MAX_LENGTH
     )
 
@@ -380,7 +390,7 @@ def test_a_gpu_that_only_emulates_bf16_has_none(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(probe, "_gpu", lambda number: {"name": "T4", "memory_bytes": 1, "capability": [7, 5]})
-    place = load.place(Config())
-    assert place == device_defaults.Place(cuda=True, capability=(7, 5))
-    assert device_defaults.precision(Config(), place) == "fp32"
-    assert probe.probe()["bf16_gpu"] is False
+    place = load.detect_compute_device(Config())
+    assert place == device_defaults.ComputeDevice(cuda=True, capability=(7, 5))
+    assert device_defaults.resolve_precision(Config(), place) == "fp32"
+    assert probe.detect_hardware()["bf16_gpu"] is False

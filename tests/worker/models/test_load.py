@@ -74,27 +74,27 @@ def drop_weight(path: Path, name: str) -> None:
     ],
 )  # fmt: skip
 def test_a_folder_that_is_no_plain_model_is_refused(copy: Path, how: str, says: str) -> None:
-    from toolkit.worker.models.load import load_base
+    from toolkit.worker.models.load import load_base_model
 
     spoil(copy, how)
     with pytest.raises(ToolkitError, match=says) as caught:
-        load_base(config_for(copy))
+        load_base_model(config_for(copy))
     assert caught.value.hint
     assert "Traceback" not in str(caught.value)
 
 
 def test_links_are_refused_but_for_those_of_a_download(copy: Path, tmp_path: Path) -> None:
-    from toolkit.worker.models.folder import resolve
+    from toolkit.worker.models.folder import resolve_model_folder
     from toolkit.worker.models.load import load_tokenizer
 
     (tmp_path / "link").symlink_to(copy)
     with pytest.raises(ToolkitError, match=f"link' is a symbolic link to '{copy}'"):
-        resolve(config_for(tmp_path / "link"))
+        resolve_model_folder(config_for(tmp_path / "link"))
     outside = tmp_path / "outside"
     outside.mkdir()
     (copy / "more").symlink_to(outside)
     with pytest.raises(ToolkitError, match=f"{copy / 'more'}, that leads out of it to {outside}"):
-        resolve(config_for(copy))
+        resolve_model_folder(config_for(copy))
     (copy / "more").unlink()
     snapshot = tmp_path / "hub" / "models--owner--name" / "snapshots" / "abc"
     blobs = snapshot.parent.parent / "blobs"
@@ -106,7 +106,7 @@ def test_links_are_refused_but_for_those_of_a_download(copy: Path, tmp_path: Pat
     assert load_tokenizer(config_for(snapshot)).eos_token == "<|im_end|>", "laid out as the hub's client does"
     (snapshot / "LICENSE").symlink_to(tmp_path / "model" / "config.json")
     with pytest.raises(ToolkitError, match="LICENSE, that leads out of it"):
-        resolve(config_for(snapshot))
+        resolve_model_folder(config_for(snapshot))
 
 
 @pytest.mark.parametrize(
@@ -119,22 +119,22 @@ def test_links_are_refused_but_for_those_of_a_download(copy: Path, tmp_path: Pat
     ],
 )  # fmt: skip
 def test_a_model_that_is_not_there_is_explained(name: str | None, says: str) -> None:
-    from toolkit.worker.models.folder import resolve
+    from toolkit.worker.models.folder import resolve_model_folder
 
     with pytest.raises(ToolkitError, match=says) as caught:
-        resolve(config_for(name))
+        resolve_model_folder(config_for(name))
     assert caught.value.hint
 
 
 def test_a_hub_id_fails_fast_without_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
-    from toolkit.worker.models.folder import resolve
+    from toolkit.worker.models.folder import resolve_model_folder
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ToolkitError, match="hub can't be reached") as caught:
-        resolve(config_for("owner/model-that-nobody-has"))
+        resolve_model_folder(config_for("owner/model-that-nobody-has"))
     assert "folder" in caught.value.hint
 
 
@@ -143,8 +143,8 @@ def test_a_cached_hub_model_is_checked_like_a_folder(
 ) -> None:
     from huggingface_hub import constants
 
-    from toolkit.worker.models.folder import resolve
-    from toolkit.worker.models.load import load_base, load_tokenizer
+    from toolkit.worker.models.folder import resolve_model_folder
+    from toolkit.worker.models.load import load_base_model, load_tokenizer
 
     cached = tmp_path / "models--owner--tiny"
     snapshot = Path(shutil.copytree(tiny_model, cached / "snapshots" / ("a" * 40)))
@@ -153,35 +153,35 @@ def test_a_cached_hub_model_is_checked_like_a_folder(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     config = config_for("owner/tiny")
-    assert resolve(config) == snapshot
+    assert resolve_model_folder(config) == snapshot
     assert load_tokenizer(config).chat_template
-    assert load_base(config).num_parameters() > 0
+    assert load_base_model(config).num_parameters() > 0
     add_key(snapshot / "config.json", "auto_map", {"AutoConfig": "x.X"})
     with pytest.raises(ToolkitError, match="auto_map"):
-        resolve(config)
+        resolve_model_folder(config)
 
 
 def test_half_precision_weights_load_in_full_on_a_cpu() -> None:
     import torch
 
-    from toolkit.worker.models.folder import resolve
-    from toolkit.worker.models.load import context_length, load_base, load_tokenizer
+    from toolkit.worker.models.folder import resolve_model_folder
+    from toolkit.worker.models.load import load_base_model, load_tokenizer, read_context_length
 
     config = Config()
-    assert json.loads((resolve(config) / "config.json").read_text())["dtype"] == "float16"
-    assert {p.dtype for p in load_base(config).parameters()} == {torch.float32}
+    assert json.loads((resolve_model_folder(config) / "config.json").read_text())["dtype"] == "float16"
+    assert {p.dtype for p in load_base_model(config).parameters()} == {torch.float32}
     assert load_tokenizer(config).chat_template
-    assert context_length(resolve(config)) == 512
+    assert read_context_length(resolve_model_folder(config)) == 512
 
 
 def test_bf16_is_the_precision_of_the_weights_too(tiny_model: Path) -> None:
     import torch
 
-    from toolkit.worker.models.load import load_base
+    from toolkit.worker.models.load import load_base_model
 
     config = config_for(tiny_model)
     config.training.training_args.bf16 = True
-    assert {p.dtype for p in load_base(config).parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in load_base_model(config).parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(
@@ -199,12 +199,12 @@ def test_bf16_is_the_precision_of_the_weights_too(tiny_model: Path) -> None:
 def test_adapter_settings_that_the_model_can_t_have(
     tiny_model: Path, lora: dict[str, Any], field: str, says: str
 ) -> None:
-    from toolkit.worker.models.load import load_base
-    from toolkit.worker.models.lora_setup import lora_config
+    from toolkit.worker.models.load import load_base_model
+    from toolkit.worker.models.lora_setup import build_lora_config
 
     config = config_for(tiny_model, **lora)
     with pytest.raises(ConfigError) as caught:
-        lora_config(config, load_base(config))
+        build_lora_config(config, load_base_model(config))
     assert [problem.path for problem in caught.value.problems] == [field]
     assert says in str(caught.value.problems[0])
 
@@ -222,18 +222,18 @@ def test_adapter_settings_that_the_model_can_t_have(
 def test_adapter_settings_choose_what_is_trained(tiny_model: Path, lora: dict[str, Any], trained: int) -> None:
     from peft import get_peft_model
 
-    from toolkit.worker.models.load import load_base
-    from toolkit.worker.models.lora_setup import lora_config
+    from toolkit.worker.models.load import load_base_model
+    from toolkit.worker.models.lora_setup import build_lora_config
 
     config = config_for(tiny_model, **lora)
-    base = load_base(config)
-    adapted = get_peft_model(base, lora_config(config, base))
+    base = load_base_model(config)
+    adapted = get_peft_model(base, build_lora_config(config, base))
     assert sum(parameter.requires_grad for parameter in adapted.parameters()) == trained
 
 
 def test_a_tied_head_stays_tied() -> None:
-    from toolkit.worker.models.load import load_base
-    from toolkit.worker.models.lora_setup import lora_config
+    from toolkit.worker.models.load import load_base_model
+    from toolkit.worker.models.lora_setup import build_lora_config
 
     config = config_for("bundled:demo-model", modules_to_save=["lm_head"])
-    assert lora_config(config, load_base(config)).ensure_weight_tying is True
+    assert build_lora_config(config, load_base_model(config)).ensure_weight_tying is True

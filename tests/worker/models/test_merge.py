@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes.engine_runs import finished_run
 from toolkit.errors import ToolkitError
-from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.runs.run_dir import RunDir, read_run_config
 
 pytestmark = pytest.mark.worker
 IDS = [[5, 9, 40, 77, 3, 120]]
@@ -34,9 +34,9 @@ def changed(model: Path, target: Path, edit: Callable[[dict[str, Any]], None], *
 def merged_logits(run: RunDir, model: Path, dtype: str = "float32") -> Any:
     import torch
 
-    from toolkit.worker.models.merge import merged
+    from toolkit.worker.models.merge import load_merged_model
 
-    whole = merged(run, read_config(run), model, dtype)
+    whole = load_merged_model(run, read_run_config(run), model, dtype)
     with torch.inference_mode():
         return whole(torch.tensor(IDS)).logits.float()
 
@@ -45,10 +45,10 @@ def adapted_logits(run: RunDir) -> Any:
     """What base and adapter compute as they were trained."""
     import torch
 
-    from toolkit.worker.models.adapter_switch import trained
-    from toolkit.worker.models.load import load_base
+    from toolkit.worker.models.adapter_switch import load_trained_adapter
+    from toolkit.worker.models.load import load_base_model
 
-    peft = trained(load_base(read_config(run)).eval(), run.adapter_dir)
+    peft = load_trained_adapter(load_base_model(read_run_config(run)).eval(), run.adapter_dir)
     with torch.inference_mode():
         return peft(torch.tensor(IDS)).logits.float()
 
@@ -113,8 +113,8 @@ def test_too_little_memory_is_known_before_anything_is_loaded(
     from toolkit.worker.models import load, merge
 
     run = finished_run(save_dir, tiny_model)
-    monkeypatch.setattr(merge, "free_bytes", lambda: 100_000)
-    monkeypatch.setattr(load, "load_base", lambda *_, **__: pytest.fail("it was loaded"))
+    monkeypatch.setattr(merge, "free_memory_bytes", lambda: 100_000)
+    monkeypatch.setattr(load, "load_base_model", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(ToolkitError, match=r"Merging needs about .* GiB of memory") as caught:
         merged_logits(run, tiny_model, "bfloat16")
     assert "export the adapter alone" in caught.value.hint

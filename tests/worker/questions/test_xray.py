@@ -10,8 +10,8 @@ import pytest
 
 from tests.fakes.training import draft, make_run, rows
 from toolkit.config import Config
-from toolkit.runs.run_dir import RunDir, read_config
-from toolkit.worker.training.session_context import Session
+from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.worker.training.session_context import TrainingSession
 
 pytestmark = pytest.mark.worker
 
@@ -48,17 +48,22 @@ def run_of(save_dir: Path, model: Path, length: int, **changed: Any) -> RunDir:
 def first_batch(run: RunDir) -> list[tuple[list[int], list[int]]]:
     """(ids, labels) of each row of the first batch that reaches the loss, padding taken off."""
     from toolkit.worker.models import load
-    from toolkit.worker.process.stop import Stop
-    from toolkit.worker.tokens.prepared_rows import open_source, read_splits, write_splits
+    from toolkit.worker.process.stop import StopSignal
+    from toolkit.worker.tokens.prepared_rows import open_row_source, read_splits, write_splits
     from toolkit.worker.training import session
     from toolkit.worker.training.trainer import PreparedTrainer
 
-    config = read_config(run)
-    folder = load.resolve(config)
+    config = read_run_config(run)
+    folder = load.resolve_model_folder(config)
     tokenizer = load.load_tokenizer(config, folder)
-    said = Session(run, config, lambda *_, **__: None, Stop(run.stop_path))
+    said = TrainingSession(run, config, lambda *_, **__: None, StopSignal(run.stop_path))
     write_splits(
-        run, config, open_source(run, config), tokenizer, session._length(config, folder, said.tell), said.tell
+        run,
+        config,
+        open_row_source(run, config),
+        tokenizer,
+        session._example_length(config, folder, said.tell),
+        said.tell,
     )
     seen: list[dict[str, Any]] = []
 
@@ -66,7 +71,7 @@ def first_batch(run: RunDir) -> list[tuple[list[int], list[int]]]:
         seen.append({name: value.clone() for name, value in inputs.items()})
         raise Captured
 
-    trainer = session.make_trainer(said, load.place(config), folder, tokenizer, *read_splits(run))
+    trainer = session.make_trainer(said, load.detect_compute_device(config), folder, tokenizer, *read_splits(run))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Captured):
         patch.setattr(PreparedTrainer, "compute_loss", stop_at_loss)
         trainer.train()
@@ -95,7 +100,7 @@ def shown_rows(run: RunDir, config: Config, count: int = len(CELLS)) -> dict[int
     from toolkit.worker.questions import xray
 
     body = {"config": config.model_dump(mode="json"), "table": str(run.source_path)}
-    return {row: xray.answer({**body, "row": row}, Quiet()) for row in range(count)}  # type: ignore[arg-type]
+    return {row: xray.answer_token_view({**body, "row": row}, Quiet()) for row in range(count)}  # type: ignore[arg-type]
 
 
 def as_trained(shown: dict[str, Any]) -> tuple[list[int], list[int]]:
@@ -111,7 +116,7 @@ def test_the_first_batch_is_what_was_shown(
     chat: bool, length: int, tiny_model: Path, tiny_plain_model: Path, save_dir: Path
 ) -> None:
     run = run_of(save_dir, tiny_model if chat else tiny_plain_model, length)
-    shown = shown_rows(run, read_config(run))
+    shown = shown_rows(run, read_run_config(run))
     assert shown.pop(len(CELLS) - 1) == {"usable": False}
     expected = [as_trained(one) for one in shown.values() if not one["left_out"]]
     batch = first_batch(run)
@@ -139,7 +144,7 @@ def test_the_first_batch_of_conversations_is_what_was_shown(length: int, tiny_mo
     settings["data"] |= {"messages": "messages", "train_size": len(chats) - 1, "test_size": 1, "accepted": EVERY}
     settings["training"]["sft_args"] = {"max_seq_length": length}
     run = make_run(settings, cells)
-    shown = list(shown_rows(run, read_config(run), len(chats)).values())
+    shown = list(shown_rows(run, read_run_config(run), len(chats)).values())
     expected = [as_trained(one) for one in shown if not one["left_out"]]
     batch = first_batch(run)
     assert len(batch) >= len(expected) - 1
@@ -155,7 +160,7 @@ def test_the_first_batch_of_conversations_is_what_was_shown(length: int, tiny_mo
 
 def test_packed_rows_hold_what_was_shown(tiny_model: Path, save_dir: Path) -> None:
     run = run_of(save_dir, tiny_model, 200, packing="packed")
-    shown = shown_rows(run, read_config(run))
+    shown = shown_rows(run, read_run_config(run))
     expected = [as_trained(one) for one in shown.values() if one["usable"]]
     batch = first_batch(run)
     assert len(batch) == len(expected) - 1
@@ -164,7 +169,7 @@ def test_packed_rows_hold_what_was_shown(tiny_model: Path, save_dir: Path) -> No
 
 def test_the_prompt_is_learned_too_when_the_switch_says_so(tiny_plain_model: Path, save_dir: Path) -> None:
     run = run_of(save_dir, tiny_plain_model, 200, completion_only_loss=False)
-    shown = shown_rows(run, read_config(run))
+    shown = shown_rows(run, read_run_config(run))
     expected = [as_trained(one) for one in shown.values() if one["usable"]]
     batch = first_batch(run)
     assert all((ids, [-100, *labels[1:]]) in expected for ids, labels in batch)
@@ -173,23 +178,25 @@ def test_the_prompt_is_learned_too_when_the_switch_says_so(tiny_plain_model: Pat
 
 def test_the_collator_is_the_trainer_s_own(tiny_model: Path, save_dir: Path) -> None:
     from toolkit.worker.models import load
-    from toolkit.worker.process.stop import Stop
-    from toolkit.worker.tokens.collate import collator
-    from toolkit.worker.tokens.prepared_rows import open_source, read_splits, write_splits
+    from toolkit.worker.process.stop import StopSignal
+    from toolkit.worker.tokens.collate import make_collator
+    from toolkit.worker.tokens.prepared_rows import open_row_source, read_splits, write_splits
     from toolkit.worker.training import session
 
     run = run_of(save_dir, tiny_model, 200)
-    config = read_config(run)
+    config = read_run_config(run)
     tokenizer = load.load_tokenizer(config)
-    said = Session(run, config, lambda *_, **__: None, Stop(run.stop_path))
-    write_splits(run, config, open_source(run, config), tokenizer, 200, said.tell)
-    trainer = session.make_trainer(said, load.place(config), load.resolve(config), tokenizer, *read_splits(run))
-    assert trainer.data_collator == collator(tokenizer)
+    said = TrainingSession(run, config, lambda *_, **__: None, StopSignal(run.stop_path))
+    write_splits(run, config, open_row_source(run, config), tokenizer, 200, said.tell)
+    trainer = session.make_trainer(
+        said, load.detect_compute_device(config), load.resolve_model_folder(config), tokenizer, *read_splits(run)
+    )
+    assert trainer.data_collator == make_collator(tokenizer)
 
 
 def test_cut_tokens_specials_and_characters_of_several_tokens(tiny_plain_model: Path, save_dir: Path) -> None:
     run = run_of(save_dir, tiny_plain_model, SHORT)
-    shown = shown_rows(run, read_config(run))
+    shown = shown_rows(run, read_run_config(run))
     fox = [token for part in shown[14]["parts"] for token in part["tokens"]]
     assert "🦊" in [token[1] for token in fox], "a character of several tokens stands whole at the first of them"
     assert "".join(token[1] for token in fox if not token[4]) == "emoji 🦊 and ünïcode 東京 🗼"
@@ -213,8 +220,8 @@ def test_a_huge_row_shows_what_decides_something(tiny_plain_model: Path, tmp_pat
         "data": {"prompt": "{question}", "prompt_stub": "{answer}"},
         "model": {"hf_model_ckpt": str(tiny_plain_model)},
     }
-    shown = xray.answer({"config": config, "table": str(table.path), "row": 0}, Quiet())  # type: ignore[arg-type]
+    shown = xray.answer_token_view({"config": config, "table": str(table.path), "row": 0}, Quiet())  # type: ignore[arg-type]
     places = [at for part in shown["parts"] for at in range(part["from"], part["from"] + len(part["tokens"]))]
     assert places == sorted(set(places))
-    assert len(places) <= xray.SHOWN < shown["total"]
+    assert len(places) <= xray.SHOWN_ROW_TOKENS < shown["total"]
     assert {0, shown["length"], shown["begins"], shown["total"] - 1} <= set(places)

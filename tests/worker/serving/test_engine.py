@@ -25,25 +25,25 @@ def load(save_dir: Path, run_id: str) -> Any:
 
 
 def said(*turns: tuple[str, str]) -> list[Any]:
-    from toolkit.worker.serving.request_models import Message
+    from toolkit.worker.serving.request_models import RequestMessage
 
-    return [Message(role=role, content=text) for role, text in turns]
+    return [RequestMessage(role=role, content=text) for role, text in turns]
 
 
 def test_a_run_without_template_is_asked_exactly_as_trained(save_dir: Path, tiny_plain_model: Path) -> None:
     from tests.fakes.engine_runs import finished_run
-    from toolkit.runs.run_dir import read_config
+    from toolkit.runs.run_dir import read_run_config
     from toolkit.worker.serving.request_models import RequestError
     from toolkit.worker.tokens import labels
 
     run = finished_run(save_dir, tiny_plain_model)
     engine = load(save_dir, run.id)
-    form = engine.form_of(run.id)
+    form = engine.config_for_model(run.id)
     text, ids = engine.prompt(form, said(("user", "send 12 lamps: ")))
     assert text == "send 12 lamps: "
-    assert (text, ids) == labels.prompt_ids(read_config(run), engine.tokenizer, "send 12 lamps: ")
-    assert engine.raw(form, text) == (text, ids)
-    assert engine.form_of("base") == form
+    assert (text, ids) == labels.encode_prompt(read_run_config(run), engine.tokenizer, "send 12 lamps: ")
+    assert engine.encode_raw_text(form, text) == (text, ids)
+    assert engine.config_for_model("base") == form
     turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
     for refused in (said(*turns), said(("system", "be brief"), ("user", "a"))):
         with pytest.raises(RequestError, match="without a chat template"):
@@ -56,13 +56,13 @@ def test_a_run_with_turns(save_dir: Path, tiny_model: Path) -> None:
 
     run = finished_run(save_dir, tiny_model)
     engine = load(save_dir, run.id)
-    form = engine.form_of(run.id)
+    form = engine.config_for_model(run.id)
     text, ids = engine.prompt(form, said(("system", "be"), ("user", "a"), ("assistant", "b"), ("user", "c")))
     assert text == (
         "<|im_start|>system\nbe<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
         "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert engine.raw(form, text) == (text, ids), "a rendered prompt, sent raw, is the same prompt"
+    assert engine.encode_raw_text(form, text) == (text, ids), "a rendered prompt, sent raw, is the same prompt"
     for wrong in (said(("user", "a"), ("assistant", "b")), said(("user", "a"), ("system", "b")), said(("system", "a"))):
         with pytest.raises(RequestError):
             engine.prompt(form, wrong)
@@ -75,7 +75,7 @@ def test_an_answer_in_a_conversation_is_scored_after_all_that_was_said(save_dir:
 
     run = finished_run(save_dir, tiny_model)
     engine = load(save_dir, run.id)
-    form, before = engine.form_of(run.id), said(("system", "be"), ("user", "a"), ("assistant", "b"))
+    form, before = engine.config_for_model(run.id), said(("system", "be"), ("user", "a"), ("assistant", "b"))
     found = engine.score(run.id, form, "c", "12 lamps", 0, before)
     _, ids = engine.prompt(form, [*before, *said(("user", "c"))])
     answer = engine.tokenizer("12 lamps<|im_end|>", add_special_tokens=False)["input_ids"]
@@ -111,9 +111,9 @@ def test_only_runs_of_this_base_with_a_whole_adapter_come_in(
             engine.attach(run_id)
     assert engine.runs == (first.id, second.id)
     with pytest.raises(ToolkitError, match="is not loaded"):
-        engine.form_of(other.id)
+        engine.config_for_model(other.id)
     with pytest.raises(ToolkitError, match="is not loaded"):
-        engine.form_of("base", other.id)
+        engine.config_for_model("base", other.id)
 
 
 @pytest.mark.parametrize("others", [0, 1])
@@ -127,7 +127,9 @@ def test_a_run_that_went_on_answers_with_its_new_adapter(save_dir: Path, tiny_mo
         engine.attach(one.id)
 
     def figures(name: str) -> list[float]:
-        return [token.logprob for token in engine.score(name, engine.form_of(name), "send 12", "blue lamps", 0)]
+        return [
+            token.logprob for token in engine.score(name, engine.config_for_model(name), "send 12", "blue lamps", 0)
+        ]
 
     before, plain, beside = figures(run.id), figures("base"), [figures(one.id) for one in other]
     write_adapter(run, make_config(save_dir, tiny_model), seed=9)
@@ -140,18 +142,20 @@ def test_a_run_that_went_on_answers_with_its_new_adapter(save_dir: Path, tiny_mo
 
 def figures_of_a_fresh_engine(save_dir: Path, run_id: str) -> list[float]:
     engine = load(save_dir, run_id)
-    return [token.logprob for token in engine.score(run_id, engine.form_of(run_id), "send 12", "blue lamps", 0)]
+    return [
+        token.logprob for token in engine.score(run_id, engine.config_for_model(run_id), "send 12", "blue lamps", 0)
+    ]
 
 
 def test_the_client_and_the_engine_agree_on_what_a_base_is(save_dir: Path, tiny_model: Path) -> None:
     from tests.fakes.engine_runs import finished_run
     from toolkit.config import Config
-    from toolkit.runs.run_dir import read_config
-    from toolkit.services.engine_client import base_key
+    from toolkit.runs.run_dir import read_run_config
+    from toolkit.services.engine_client import base_model_key
     from toolkit.system.machine import Machine
 
     run = finished_run(save_dir, tiny_model)
-    engine, config = load(save_dir, run.id), read_config(run)
+    engine, config = load(save_dir, run.id), read_run_config(run)
 
     def changed(**sections: dict[str, Any]) -> Config:
         draft = config.model_dump(mode="json")
@@ -161,7 +165,7 @@ def test_the_client_and_the_engine_agree_on_what_a_base_is(save_dir: Path, tiny_
 
     bf16 = {"training_args": {"bf16": True, "num_train_epochs": 9}}
     here = Machine(cpu_count=2, memory_bytes=10**9)
-    assert read_config(run).training.training_args.bf16 is None, "an empty setting is the fp32 of this machine"
+    assert read_run_config(run).training.training_args.bf16 is None, "an empty setting is the fp32 of this machine"
     same = [
         changed(training={"training_args": {"bf16": False}}),
         changed(lora={"r": 9}),
@@ -171,23 +175,23 @@ def test_the_client_and_the_engine_agree_on_what_a_base_is(save_dir: Path, tiny_
     other = [changed(training=bf16), changed(model={"quantize": True, "bitsandbytes": {"load_in_4bit": True}}),
              changed(model={"hf_model_ckpt": "bundled:demo-model"})]  # fmt: skip
     for config_, expected in [*((c, True) for c in same), *((c, False) for c in other)]:
-        assert (base_key(config_, here) == base_key(config, here)) is expected
+        assert (base_model_key(config_, here) == base_model_key(config, here)) is expected
         assert engine.shares_base(config_) is expected
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_quantized_base_stays_unmerged_and_switches_exactly(save_dir: Path, tiny_model: Path, bits: int) -> None:
     from tests.fakes.engine_runs import finished_run
-    from toolkit.worker.serving.stream_answer import Ask
+    from toolkit.worker.serving.stream_answer import GenerationRequest
 
     runs = [finished_run(save_dir, tiny_model, seed, bits=bits).id for seed in (1, 2)]
     engine = load(save_dir, runs[0])
     engine.attach(runs[1])
-    text, ids = engine.prompt(engine.form_of(runs[0]), said(("user", "send 12 lamps")))
+    text, ids = engine.prompt(engine.config_for_model(runs[0]), said(("user", "send 12 lamps")))
 
     def answer(name: str) -> str:
         settings = engine.config.inference
-        found = engine.answer(Ask(name, text, ids, settings, 0.0), lambda piece: None, threading.Event())
+        found = engine.answer(GenerationRequest(name, text, ids, settings, 0.0), lambda piece: None, threading.Event())
         assert not engine.adapters.merged
         return str(found.text)
 

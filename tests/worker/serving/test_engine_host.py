@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from toolkit.worker.serving.engine_host import MOST_WAITING, Host
+from toolkit.worker.serving.engine_host import MAX_WAITING_REQUESTS, EngineHost
 from toolkit.worker.serving.request_models import RequestError, ScoreRequest
 
 
@@ -32,7 +32,7 @@ def test_ready_comes_after_the_runs_asked_for_while_loading(monkeypatch: pytest.
         return SimpleNamespace(attach=attach, runs=(), base_name="")
 
     monkeypatch.setattr(Engine, "load", load)
-    host = Host(tmp_path, "first", 0, lambda: None)
+    host = EngineHost(tmp_path, "first", 0, lambda: None)
     loading = host._computing.submit(host._load)
     attaching = [host.attach("second"), host.attach("third")]
     may_load.set()
@@ -57,13 +57,13 @@ def test_figures_count_among_what_waits(monkeypatch: pytest.MonkeyPatch, tmp_pat
         return []
 
     async def ask() -> None:
-        host = Host(tmp_path, "first", 0, lambda: None)
+        host = EngineHost(tmp_path, "first", 0, lambda: None)
         host.engine = SimpleNamespace(form_of=lambda *_: None, score=score, runs=(), base_name="")  # type: ignore[assignment]
         host.state = "ready"
         monkeypatch.setattr(host, "_memory", dict)
         asked = ScoreRequest.model_validate({"model": "first", "prompt": "a", "completion": "b"})
-        given = [host.score(asked) for _ in range(MOST_WAITING)]
-        assert host.health()["waiting"] == MOST_WAITING
+        given = [host.score(asked) for _ in range(MAX_WAITING_REQUESTS)]
+        assert host.health()["waiting"] == MAX_WAITING_REQUESTS
         with pytest.raises(RequestError, match="wait already"):
             host.score(asked)
         go_on.set()

@@ -8,12 +8,12 @@ import pytest
 
 from toolkit.config import InferenceConfig
 from toolkit.worker.serving.request_models import (
-    NEUTRAL,
+    NEUTRAL_VALUES,
     ChatRequest,
     CompletionRequest,
     LoadRequest,
     RequestError,
-    parse,
+    parse_request,
 )
 
 HELLO: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "hello"}]}
@@ -21,7 +21,7 @@ HELLO: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content
 
 def test_what_is_not_sent_comes_from_the_run() -> None:
     own = InferenceConfig(max_new_tokens=7, do_sample=True, temperature=0.5, top_k=3)
-    assert parse(ChatRequest, HELLO).settings(own) == own
+    assert parse_request(ChatRequest, HELLO).settings(own) == own
 
 
 def test_every_setting_of_the_schema_can_be_sent_and_none_means_the_librarys_own() -> None:
@@ -30,22 +30,22 @@ def test_every_setting_of_the_schema_can_be_sent_and_none_means_the_librarys_own
         eta_cutoff=0.2, top_k=None,
     )  # fmt: skip
     assert all(getattr(sent, name) != field.default for name, field in InferenceConfig.model_fields.items())
-    assert parse(ChatRequest, {**HELLO, **sent.model_dump()}).settings(InferenceConfig()) == sent
+    assert parse_request(ChatRequest, {**HELLO, **sent.model_dump()}).settings(InferenceConfig()) == sent
 
 
 def test_openai_names_and_habits() -> None:
     def settings(**sent: Any) -> InferenceConfig:
-        return parse(ChatRequest, {**HELLO, **sent}).settings(InferenceConfig())
+        return parse_request(ChatRequest, {**HELLO, **sent}).settings(InferenceConfig())
 
     assert settings(max_tokens=9).max_new_tokens == settings(max_completion_tokens=9).max_new_tokens == 9
     assert settings(temperature=0.3).do_sample is True
     assert settings(temperature=0).do_sample is False
     assert settings(temperature=0.3, do_sample=False).do_sample is False
     parts = {**HELLO, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 2}]}
-    assert parse(ChatRequest, parts).messages[0].text == "aa"
-    neutral = {name: values[0] for name, values in NEUTRAL.items()}
-    assert parse(ChatRequest, {**HELLO, **neutral, "user": "me"}).model == "base"
-    assert parse(CompletionRequest, {"model": "base", "prompt": ["one"]}).text == "one"
+    assert parse_request(ChatRequest, parts).messages[0].text == "aa"
+    neutral = {name: values[0] for name, values in NEUTRAL_VALUES.items()}
+    assert parse_request(ChatRequest, {**HELLO, **neutral, "user": "me"}).model == "base"
+    assert parse_request(CompletionRequest, {"model": "base", "prompt": ["one"]}).text == "one"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_openai_names_and_habits() -> None:
 )  # fmt: skip
 def test_refusals_name_the_parameter(change: dict[str, Any], word: str) -> None:
     with pytest.raises(RequestError) as caught:
-        parse(ChatRequest, {**HELLO, **change}).settings(InferenceConfig())
+        parse_request(ChatRequest, {**HELLO, **change}).settings(InferenceConfig())
     assert word in caught.value.message
     assert caught.value.hint and caught.value.status == 400
 
@@ -72,4 +72,4 @@ def test_refusals_name_the_parameter(change: dict[str, Any], word: str) -> None:
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b'{"run": "../x"}', b'{"run": "A"}'])
 def test_bodies_that_are_no_request(body: bytes) -> None:
     with pytest.raises(RequestError):
-        parse(LoadRequest, body)
+        parse_request(LoadRequest, body)

@@ -19,10 +19,10 @@ PROMPT = "<|im_start|>user\nplease send 12 blue lamps<|im_end|>\n<|im_start|>ass
 @pytest.fixture(scope="module")
 def loaded(tiny_model: Path) -> tuple[Any, Any]:
     from tests.fakes.engine_runs import make_config
-    from toolkit.worker.models.load import load_base, load_tokenizer
+    from toolkit.worker.models.load import load_base_model, load_tokenizer
 
     config = make_config(tiny_model.parent, tiny_model)
-    model, tokenizer = load_base(config).eval(), load_tokenizer(config)
+    model, tokenizer = load_base_model(config).eval(), load_tokenizer(config)
     model.lm_head.weight.data[tokenizer.eos_token_id] = 0  # a random model should not end by itself
     return model, tokenizer
 
@@ -34,13 +34,16 @@ def ask(
     alternatives: int | None = None,
     **settings: Any,
 ) -> Any:
-    from toolkit.worker.serving.stream_answer import Ask, answer
+    from toolkit.worker.serving.stream_answer import GenerationRequest
+    from toolkit.worker.serving.stream_answer import stream_answer as answer
 
     model, tokenizer = loaded
     ids = tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
     settings.setdefault("max_new_tokens", 20)
     pieces: list[Any] = []
-    asked = Ask("m", PROMPT, ids, InferenceConfig(**settings), time.perf_counter(), seed, stops, alternatives)
+    asked = GenerationRequest(
+        "m", PROMPT, ids, InferenceConfig(**settings), time.perf_counter(), seed, stops, alternatives
+    )
     found = answer(model, tokenizer, asked, pieces.append, threading.Event())
     assert "".join(piece.text for piece in pieces) == found.text
     assert tuple(token for piece in pieces for token in piece.tokens) == found.tokens
@@ -133,20 +136,22 @@ def test_answers_that_take_turns_are_those_that_did_not(
     from types import SimpleNamespace
 
     from toolkit.worker.serving import stream_answer
-    from toolkit.worker.serving.engine import TakeTurns
-    from toolkit.worker.serving.turn_taking import Baton
+    from toolkit.worker.serving.engine import EngineYieldPoint
+    from toolkit.worker.serving.turn_taking import FairLock
 
     monkeypatch.setattr(stream_answer, "SLICE_SECONDS", 0.0)
     model, tokenizer = loaded
     ids = tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
-    baton, order, found = Baton(), [], {}
+    baton, order, found = FairLock(), [], {}
     adapters = SimpleNamespace(select=order.append)
 
     def run(seed: int) -> None:
-        asked = stream_answer.Ask(str(seed), PROMPT, ids, InferenceConfig(**SAMPLED, max_new_tokens=20), 0.0, seed)
+        asked = stream_answer.GenerationRequest(
+            str(seed), PROMPT, ids, InferenceConfig(**SAMPLED, max_new_tokens=20), 0.0, seed
+        )
         with baton.held():
-            pause = TakeTurns(baton, adapters, str(seed))
-            found[seed] = stream_answer.answer(
+            pause = EngineYieldPoint(baton, adapters, str(seed))
+            found[seed] = stream_answer.stream_answer(
                 model, tokenizer, asked, lambda piece: None, threading.Event(), pause
             ).text
 
@@ -175,10 +180,10 @@ def test_length_and_its_reason(loaded: tuple[Any, Any]) -> None:
 
 def test_a_prompt_that_fills_the_context_is_refused(loaded: tuple[Any, Any]) -> None:
     from toolkit.worker.serving.request_models import RequestError
-    from toolkit.worker.serving.stream_answer import Ask, arguments_of
+    from toolkit.worker.serving.stream_answer import GenerationRequest, generation_arguments
 
     with pytest.raises(RequestError, match="256 tokens; this model's context holds 256") as caught:
-        arguments_of(loaded[0], Ask("m", "", [5] * 256, InferenceConfig(), 0.0))
+        generation_arguments(loaded[0], GenerationRequest("m", "", [5] * 256, InferenceConfig(), 0.0))
     assert caught.value.code == "context_length_exceeded"
 
 
@@ -192,7 +197,7 @@ def test_eos_and_stop_texts_end_the_answer(loaded: tuple[Any, Any], monkeypatch:
     model, tokenizer = loaded
     ids = tokenizer(PROMPT, add_special_tokens=False, return_tensors="pt")["input_ids"]
     fourth = int(model.generate(ids, max_new_tokens=4, do_sample=False)[0, -1])
-    monkeypatch.setattr(stream_answer, "stop_ids", lambda *_: [fourth])
+    monkeypatch.setattr(stream_answer, "stop_token_ids", lambda *_: [fourth])
     ended = ask(loaded, do_sample=False)
     assert ended.finish_reason == "stop" and ended.completion_tokens <= 4
 
@@ -209,8 +214,8 @@ def test_cancelling_ends_it_within_a_token(loaded: tuple[Any, Any], monkeypatch:
         cancelled.set()
 
     ids = tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
-    asked = stream_answer.Ask("m", PROMPT, ids, InferenceConfig(max_new_tokens=200), time.perf_counter())
-    found = stream_answer.answer(model, tokenizer, asked, emit, cancelled)
+    asked = stream_answer.GenerationRequest("m", PROMPT, ids, InferenceConfig(max_new_tokens=200), time.perf_counter())
+    found = stream_answer.stream_answer(model, tokenizer, asked, emit, cancelled)
     assert found.finish_reason == "cancelled" and found.completion_tokens <= 3 and pieces
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from tests.fakes.training import draft, make_run, rows, train_here
-from toolkit.data.conversations import Turn, conversation
+from toolkit.data.conversations import Message, parse_conversation
 from toolkit.data.examples.templates import Example
 from toolkit.errors import ConfigError, ToolkitError
-from toolkit.export.export_state import commit_hash, folder_of
+from toolkit.export.export_state import commit_hash, export_folder
 from toolkit.export.prompt_contract import read_contract
-from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.system.paths import ASSETS
 
 pytestmark = pytest.mark.worker
@@ -38,7 +38,7 @@ def chat(turns: Sequence[tuple[str, str]], silent: int | None = None) -> Example
     messages = [{"role": role, "content": text} for role, text in turns]
     if silent is not None:
         messages[silent]["weight"] = 0  # type: ignore[assignment]
-    found = conversation(json.dumps(messages))
+    found = parse_conversation(json.dumps(messages))
     return Example("", found[-1].content, found)
 
 
@@ -53,9 +53,9 @@ def tokenizer_of(folder: Path, **more: Any) -> Any:
 
 def learned(tokenizer: Any, example: Example, length: int = 500) -> list[str]:
     """The texts of the stretches that are learned."""
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
 
-    (row,) = prepare([example], tokenizer, length, chat=True).table.to_pylist()
+    (row,) = prepare_examples([example], tokenizer, length, chat=True).table.to_pylist()
     assert len(row["labels"]) == len(row["input_ids"])
     found: list[list[int]] = [[]]
     for token, label in zip(row["input_ids"], row["labels"], strict=True):
@@ -72,7 +72,7 @@ def test_the_mask_is_that_of_the_library(tmp_path: Path, monkeypatch: pytest.Mon
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
 
     monkeypatch.chdir(tmp_path)
     folder = ASSETS / "demo-model"  # its template marks the answers
@@ -86,7 +86,7 @@ def test_the_mask_is_that_of_the_library(tmp_path: Path, monkeypatch: pytest.Mon
         ),
         processing_class=tokenizer,
     )  # fmt: skip
-    ours = prepare([chat(turns) for turns in CHATS], tokenizer, 64, chat=True).table.to_pylist()
+    ours = prepare_examples([chat(turns) for turns in CHATS], tokenizer, 64, chat=True).table.to_pylist()
     for row, theirs in zip(ours, trainer.train_dataset, strict=True):
         masked = theirs.get("assistant_masks")
         labels = theirs["labels"] if masked is None else [
@@ -105,13 +105,13 @@ def test_every_answer_is_learned_with_its_end(tiny_model: Path) -> None:
 
 
 def test_one_question_is_the_same_as_prompt_and_completion(tiny_model: Path) -> None:
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_model)
     pairs = [Example("the quick fox", "jumps over"), Example("emoji 🦊", " spaced\n"), Example("x", "y" * 300)]
     chats = [chat([("user", e.prompt), ("assistant", e.completion)]) for e in pairs]
     for length in (16, 40, 400):
-        ours, theirs = (prepare(examples, tokenizer, length, chat=True) for examples in (chats, pairs))
+        ours, theirs = (prepare_examples(examples, tokenizer, length, chat=True) for examples in (chats, pairs))
         assert ours.table.to_pylist() == theirs.table.to_pylist()
         assert ours.lost == theirs.lost
 
@@ -122,11 +122,11 @@ def test_a_template_that_rewrites_earlier_answers(tiny_model: Path) -> None:
 
 
 def test_truncation_keeps_what_fits_and_counts_the_rest(tiny_model: Path) -> None:
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_model)
-    whole = prepare([chat(turns) for turns in CHATS], tokenizer, 500, chat=True).table.to_pylist()
-    cut = prepare([chat(turns) for turns in CHATS], tokenizer, 20, chat=True)
+    whole = prepare_examples([chat(turns) for turns in CHATS], tokenizer, 500, chat=True).table.to_pylist()
+    cut = prepare_examples([chat(turns) for turns in CHATS], tokenizer, 20, chat=True)
     for row in cut.table.to_pylist():
         assert row["labels"] == whole[row["row"]]["labels"][:20]
         assert row["truncated"] == (len(whole[row["row"]]["labels"]) > 20)
@@ -172,21 +172,21 @@ def test_a_run_over_conversations(tiny_model: Path, tmp_path: Path, monkeypatch:
 
 
 def _an_export_holds_to_its_conversations(run: RunDir, model: Path) -> None:
-    from toolkit.worker.export import Progress, make
+    from toolkit.worker.export import ExportProgress, make_export
     from toolkit.worker.exporting import gguf
-    from toolkit.worker.replay import check
+    from toolkit.worker.replay import certify_export
 
     contract = read_contract(run.adapter_dir)
     said = contract.template
     assert (said.prompt, said.completion, said.messages) == ("", "", "messages"), "unused templates are not named"
     assert all(golden.text.endswith("<|im_start|>assistant\n") for golden in contract.golden)
     run.exports_dir.mkdir(exist_ok=True)
-    make(run, "adapter", Progress(run, "adapter"))
-    certificate = check(run, "adapter", contract, commit_hash(folder_of(run, "adapter")))
+    make_export(run, "adapter", ExportProgress(run, "adapter"))
+    certificate = certify_export(run, "adapter", contract, commit_hash(export_folder(run, "adapter")))
     assert certificate.passed, [one.detail for one in certificate.failures]
-    text = gguf.modelfile(read_config(run), contract, tokenizer_of(model))
+    text = gguf.make_modelfile(read_run_config(run), contract, tokenizer_of(model))
     assert '<|im_start|>assistant\n{{ .Response }}<|im_end|>\n"""' in text
-    with zipfile.ZipFile(next(iter(folder_of(run, "adapter").glob("*.zip")))) as archive:
+    with zipfile.ZipFile(next(iter(export_folder(run, "adapter").glob("*.zip")))) as archive:
         card = archive.read("README.md").decode()
     assert "conversations: column `messages`" in card
     assert "{question}" not in card, "a template that was not used is not in it"
@@ -194,20 +194,20 @@ def _an_export_holds_to_its_conversations(run: RunDir, model: Path) -> None:
 
 def test_the_last_turn_is_asked_with_all_before_it(tiny_model: Path) -> None:
     from toolkit.config import Config
-    from toolkit.worker.tokens.examples import question
+    from toolkit.worker.tokens.examples import encode_example_prompt
 
     tokenizer = tokenizer_of(tiny_model)
-    asked = tokenizer.decode(question(Config(), tokenizer, "", chat(CHATS[1]).turns)[1])
+    asked = tokenizer.decode(encode_example_prompt(Config(), tokenizer, "", chat(CHATS[1]).turns)[1])
     assert asked.endswith("more 🦊<|im_end|>\n<|im_start|>assistant\n")
     assert "to Anna" in asked
-    turns = (Turn("user", "hi"), Turn("assistant", "ho", learned=True))
-    plain = question(Config(), tokenizer, "hi")[1]
-    assert question(Config(), tokenizer, "", turns)[1] == plain
+    turns = (Message("user", "hi"), Message("assistant", "ho", learned=True))
+    plain = encode_example_prompt(Config(), tokenizer, "hi")[1]
+    assert encode_example_prompt(Config(), tokenizer, "", turns)[1] == plain
 
 
 def test_an_evaluation_asks_the_last_turn(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.evaluation import evaluation_dir
-    from toolkit.evaluation.questions import _test_rows
+    from toolkit.evaluation.questions import _test_row_questions
 
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
     turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
@@ -215,7 +215,7 @@ def test_an_evaluation_asks_the_last_turn(tiny_model: Path, tmp_path: Path, monk
     settings = draft(tmp_path / "save", tiny_model)
     settings["data"]["messages"] = "messages"
     run = make_run(settings, cells)
-    found = _test_rows(run, read_config(run), evaluation_dir.Spec(source="test", rows=3))
+    found = _test_row_questions(run, read_run_config(run), evaluation_dir.EvaluationSpec(source="test", rows=3))
     assert [question.expected for question in found] == ["two"] * 3
     assert {len(question.turns) for question in found} <= {2, 4}
     assert not any(question.error for question in found)

@@ -13,12 +13,12 @@ import pytest
 
 from tests.fakes.training import ROOT, draft, events_of, make_run, make_table, rows, train_here
 from toolkit.config import Config
-from toolkit.data.examples.hard_stops import KINDS, Fault, as_problem, blocking
+from toolkit.data.examples.hard_stops import HARD_STOPS, Fault, hard_stop_problem, select_blocking
 from toolkit.data.storage.open_table import open_table
-from toolkit.runs.run_dir import list_runs, read_config
-from toolkit.runs.status import read_status
-from toolkit.settings.presets import presets
-from toolkit.worker.questions.hard_stops import answer
+from toolkit.runs.run_dir import list_runs, read_run_config
+from toolkit.runs.status import read_run_status
+from toolkit.settings.presets import load_presets
+from toolkit.worker.questions.hard_stops import answer_hard_stops
 
 pytestmark = pytest.mark.worker
 
@@ -42,7 +42,7 @@ def found(
         "training": {"sft_args": {"max_seq_length": 200, **sft}},
     }
     hard_stop_search._KEPT.clear()
-    value = answer({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
+    value = answer_hard_stops({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
     return {fault.kind: fault for fault in (Fault.read(body) for body in value["faults"])}
 
 
@@ -53,11 +53,11 @@ def tokens(model: Path, text: str) -> int:
 
 
 def test_the_names_are_those_that_settings_accept() -> None:
-    from toolkit.field_types import FAULTS
-    from toolkit.worker.tokens.hard_stop_rules import RULES
+    from toolkit.field_types import ACCEPTABLE_HARD_STOPS
+    from toolkit.worker.tokens.hard_stop_rules import HARD_STOP_RULES
 
-    assert set(FAULTS) == {name for name, kind in KINDS.items() if kind.judgement}
-    assert set(KINDS) == {*RULES, "pad_hides_end"}
+    assert set(ACCEPTABLE_HARD_STOPS) == {name for name, kind in HARD_STOPS.items() if kind.judgement}
+    assert set(HARD_STOPS) == {*HARD_STOP_RULES, "pad_hides_end"}
 
 
 def test_clean_rows_have_none(tiny_model: Path, tiny_plain_model: Path, tmp_path: Path) -> None:
@@ -65,19 +65,19 @@ def test_clean_rows_have_none(tiny_model: Path, tiny_plain_model: Path, tmp_path
     assert found(tmp_path, tiny_plain_model, rows(12)) == {}
 
 
-@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.title)
+@pytest.mark.parametrize("preset", load_presets(), ids=lambda preset: preset.title)
 def test_what_ships_has_none(preset: Any, tmp_path: Path) -> None:
     from toolkit.settings import import_export
-    from toolkit.settings.ablation import expand
-    from toolkit.settings.yaml_file import read_text
+    from toolkit.settings.ablation import expand_trials
+    from toolkit.settings.yaml_file import read_config_text
 
-    imported = import_export.read(read_text(preset.path))
-    config = expand(imported.draft, imported.grid)[0].config
+    imported = import_export.import_settings(read_config_text(preset.path))
+    config = expand_trials(imported.draft, imported.grid)[0].config
     if not str(config.model.hf_model_ckpt).startswith("bundled:"):
         pytest.skip("its model is on the hub")
     table = open_table(config.data, tmp_path)
     body = {"config": config.model_dump(mode="json"), "table": str(table.path)}
-    assert answer(body, Quiet())["faults"] == []  # type: ignore[arg-type]
+    assert answer_hard_stops(body, Quiet())["faults"] == []  # type: ignore[arg-type]
 
 
 def test_prompt_longer_than_the_limit(tiny_plain_model: Path, tmp_path: Path) -> None:
@@ -148,12 +148,12 @@ def inspected(model: Path, completion_only: bool = True, collate: Any = None) ->
     """The inspector on rows whose labels are those of the completion alone."""
     from toolkit.data.examples.templates import Example
     from toolkit.worker.models.load import load_tokenizer
-    from toolkit.worker.tokens.hard_stop_rules import Form
-    from toolkit.worker.tokens.hard_stop_search import Inspector
+    from toolkit.worker.tokens.hard_stop_rules import PromptFrame
+    from toolkit.worker.tokens.hard_stop_search import HardStopInspector
     from toolkit.worker.tokens.labels import prepare_batches
 
     tokenizer = load_tokenizer(Config.model_validate({"model": {"hf_model_ckpt": str(model)}}))
-    inspector = Inspector(Form.of(tokenizer, False, 200, completion_only, ["question"]), collate)
+    inspector = HardStopInspector(PromptFrame.of(tokenizer, False, 200, completion_only, ["question"]), collate)
     examples = [Example("short\n", "a"), Example("a longer one\n", "with an answer that pads the other")]
     list(prepare_batches(examples, tokenizer, 200, False, [], inspect=inspector))
     return {fault.kind: fault for fault in inspector.faults([10, 20])}
@@ -163,7 +163,7 @@ def test_a_mask_against_its_switch(tiny_plain_model: Path) -> None:
     assert inspected(tiny_plain_model) == {}
     (fault,) = inspected(tiny_plain_model, completion_only=False).values()
     assert (fault.kind, fault.rows, fault.judgement) == ("mask_wrong", (10, 20), False)
-    assert blocking([fault], ["mask_wrong"]) == [fault], "no one may accept that"
+    assert select_blocking([fault], ["mask_wrong"]) == [fault], "no one may accept that"
 
 
 def test_padding_that_hides_the_end(tiny_plain_model: Path) -> None:
@@ -207,7 +207,7 @@ def test_large_tables_are_sampled_and_say_so(
         "model": {"hf_model_ckpt": str(tiny_plain_model)},
     }
     hard_stop_search._KEPT.clear()
-    value = answer({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
+    value = answer_hard_stops({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
     assert (value["checked"], value["usable"]) == (10, 24)
     fault = Fault.read(value["faults"][0])
     assert fault.count == 10
@@ -257,14 +257,14 @@ def test_the_command_line_refuses_a_hard_stop_and_starts_when_it_is_meant(
     meant = toolkit_run("--accept", "placeholder")
     assert meant.returncode == 0, meant.stderr
     first, second = list_runs(tmp_path / "experiments")[::-1]
-    assert [read_status(run).state for run in (first, second)] == ["failed", "finished"]
-    assert (read_config(first).data.accepted, read_config(second).data.accepted) == (None, ["placeholder"])
+    assert [read_run_status(run).state for run in (first, second)] == ["failed", "finished"]
+    assert (read_run_config(first).data.accepted, read_run_config(second).data.accepted) == (None, ["placeholder"])
 
 
 def test_accepted_is_a_warning_and_an_unknown_name_an_error() -> None:
     fault = Fault("placeholder", "It holds {x}.", "Fill it.", 1, (0,))
-    assert as_problem(fault, []).severity == "error"
-    assert "accept it" in as_problem(fault, []).hint
-    assert as_problem(fault, ["placeholder"]).severity == "warning"
+    assert hard_stop_problem(fault, []).severity == "error"
+    assert "accept it" in hard_stop_problem(fault, []).hint
+    assert hard_stop_problem(fault, ["placeholder"]).severity == "warning"
     with pytest.raises(ValueError, match="not known"):
         Config.model_validate({"data": {"accepted": ["whatever"]}})

@@ -69,12 +69,12 @@ def collated(trainer: Any, row: dict[str, Any]) -> dict[str, Any]:
 def test_tokens_and_labels_equal_trl(
     chat: bool, length: int, tiny_model: Path, tiny_plain_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
 
     monkeypatch.chdir(tmp_path)
     folder = tiny_model if chat else tiny_plain_model
     tokenizer = tokenizer_of(folder)
-    ours = prepare(EXAMPLES, tokenizer, length, chat)
+    ours = prepare_examples(EXAMPLES, tokenizer, length, chat)
     theirs = by_trl(folder, tokenizer, EXAMPLES, length, chat)
     kept = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in ours.table.to_pylist()]
     assert kept == theirs
@@ -84,33 +84,33 @@ def test_tokens_and_labels_equal_trl(
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_only_the_completion_with_its_end_is_learned(chat: bool, tiny_model: Path, tiny_plain_model: Path) -> None:
-    from toolkit.worker.tokens.examples import prompt_ids
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.examples import encode_prompt
+    from toolkit.worker.tokens.labels import prepare_examples
 
     folder = tiny_model if chat else tiny_plain_model
     tokenizer, config = tokenizer_of(folder), config_for(folder)
-    prepared = prepare(EXAMPLES[:2], tokenizer, 200, chat)
+    prepared = prepare_examples(EXAMPLES[:2], tokenizer, 200, chat)
     for example, row in zip(EXAMPLES, prepared.table.to_pylist(), strict=False):
         learned = [label for label in row["labels"] if label != -100]
         assert tokenizer.eos_token_id in learned
         assert tokenizer.decode(learned, skip_special_tokens=True).strip() == example.completion.strip()
-        asked = prompt_ids(config, tokenizer, example.prompt)[1]
+        asked = encode_prompt(config, tokenizer, example.prompt)[1]
         assert row["input_ids"][: len(asked)] == asked
         assert all(label == -100 for label in row["labels"][: len(asked)])
     assert prepared.trained_tokens < prepared.tokens
 
 
 def test_never_two_bos_and_one_eos(tiny_plain_model: Path) -> None:
-    from toolkit.worker.tokens.examples import prompt_ids
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.examples import encode_prompt
+    from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_plain_model)
     examples = [Example("<s>begun by hand", "closed by hand</s>"), Example("plain", "plain")]
-    for row in prepare(examples, tokenizer, 100, chat=False).table.to_pylist():
+    for row in prepare_examples(examples, tokenizer, 100, chat=False).table.to_pylist():
         assert row["input_ids"].count(tokenizer.bos_token_id) == 1
         assert row["input_ids"].count(tokenizer.eos_token_id) == 1
         assert row["labels"][-1] == tokenizer.eos_token_id
-    text, ids = prompt_ids(config_for(tiny_plain_model), tokenizer, "<s>hello")
+    text, ids = encode_prompt(config_for(tiny_plain_model), tokenizer, "<s>hello")
     assert text == "<s>hello"
     assert ids.count(tokenizer.bos_token_id) == 1
 
@@ -118,11 +118,11 @@ def test_never_two_bos_and_one_eos(tiny_plain_model: Path) -> None:
 def test_eos_is_learned_though_it_pads(tiny_plain_model: Path) -> None:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_plain_model)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
-    rows = prepare([Example("a", "b"), Example("a longer one", "with a long end")], tokenizer, 100, chat=False)
+    rows = prepare_examples([Example("a", "b"), Example("a longer one", "with a long end")], tokenizer, 100, chat=False)
     batch = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)(rows.table.to_pylist())
     first = rows.lengths[0]
     assert batch["labels"][0, first - 1] == tokenizer.eos_token_id
@@ -131,21 +131,21 @@ def test_eos_is_learned_though_it_pads(tiny_plain_model: Path) -> None:
 
 
 def test_an_end_is_added_where_the_template_has_none(tiny_model: Path) -> None:
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_model)
     tokenizer.chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}" \
         "{% if add_generation_prompt %}[assistant] {% endif %}"  # fmt: skip
-    (row,) = prepare([Example("hi", "there")], tokenizer, 100, chat=True).table.to_pylist()
+    (row,) = prepare_examples([Example("hi", "there")], tokenizer, 100, chat=True).table.to_pylist()
     assert row["labels"][-1] == tokenizer.eos_token_id
     assert row["labels"].count(tokenizer.eos_token_id) == 1
 
 
 def test_what_is_cut_away_is_counted(tiny_plain_model: Path) -> None:
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_plain_model)
-    prepared = prepare(EXAMPLES, tokenizer, 16, chat=False)
+    prepared = prepare_examples(EXAMPLES, tokenizer, 16, chat=False)
     rows = prepared.table.to_pylist()
     assert prepared.lost == tuple(sorted(set(range(len(EXAMPLES))) - {row["row"] for row in rows}))
     assert prepared.truncated_rows == sum(row["truncated"] for row in rows) + len(prepared.lost)
@@ -158,27 +158,27 @@ def test_batches_are_invisible(tiny_plain_model: Path, monkeypatch: pytest.Monke
     from toolkit.worker.tokens import labels
 
     tokenizer = tokenizer_of(tiny_plain_model)
-    whole = labels.prepare(EXAMPLES * 3, tokenizer, 30, chat=False)
-    monkeypatch.setattr(labels, "BATCH", 4)
-    parts = labels.prepare(iter(EXAMPLES * 3), tokenizer, 30, chat=False)
+    whole = labels.prepare_examples(EXAMPLES * 3, tokenizer, 30, chat=False)
+    monkeypatch.setattr(labels, "EXAMPLES_PER_BATCH", 4)
+    parts = labels.prepare_examples(iter(EXAMPLES * 3), tokenizer, 30, chat=False)
     assert parts.table.to_pylist() == whole.table.to_pylist()
     assert (parts.lost, parts.trained_tokens, parts.longest) == (whole.lost, whole.trained_tokens, whole.longest)
 
 
 def test_nothing_to_prepare(tiny_plain_model: Path) -> None:
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
 
-    empty = prepare([], tokenizer_of(tiny_plain_model), 10, chat=False)
+    empty = prepare_examples([], tokenizer_of(tiny_plain_model), 10, chat=False)
     assert (empty.rows, empty.tokens, empty.longest, empty.trained_tokens) == (0, 0, 0, 0)
 
 
 def test_the_template_is_used_when_there_is_one_and_nobody_objects(tiny_model: Path, tiny_plain_model: Path) -> None:
-    from toolkit.worker.tokens.examples import chat_enabled, prompt_ids
+    from toolkit.worker.tokens.examples import chat_enabled, encode_prompt
 
     chat, plain = tokenizer_of(tiny_model), tokenizer_of(tiny_plain_model)
     assert chat_enabled(config_for(tiny_model), chat)
     assert not chat_enabled(config_for(tiny_model, use_chat_template=False), chat)
-    assert prompt_ids(config_for(tiny_model, use_chat_template=False), chat, "hi")[0] == "hi"
+    assert encode_prompt(config_for(tiny_model, use_chat_template=False), chat, "hi")[0] == "hi"
     assert not chat_enabled(config_for(tiny_plain_model), plain)
     with pytest.raises(ConfigError) as caught:
         chat_enabled(config_for(tiny_plain_model, use_chat_template=True), plain)
@@ -186,24 +186,24 @@ def test_the_template_is_used_when_there_is_one_and_nobody_objects(tiny_model: P
 
 
 def test_a_conversation_is_rendered_with_its_history(tiny_model: Path, tiny_plain_model: Path) -> None:
-    from toolkit.worker.tokens.examples import prompt_ids
+    from toolkit.worker.tokens.examples import encode_prompt
 
     history = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
     tokenizer = tokenizer_of(tiny_model)
-    text, ids = prompt_ids(config_for(tiny_model), tokenizer, "three", system="be kind", history=history)
+    text, ids = encode_prompt(config_for(tiny_model), tokenizer, "three", system="be kind", history=history)
     assert text == (
         "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\ntwo<|im_end|>\n"
         "<|im_start|>user\nthree<|im_end|>\n<|im_start|>assistant\n"
     )
     assert tokenizer.decode(ids) == text
-    plain = prompt_ids(config_for(tiny_plain_model), tokenizer_of(tiny_plain_model), "three", history=history)
+    plain = encode_prompt(config_for(tiny_plain_model), tokenizer_of(tiny_plain_model), "three", history=history)
     assert plain[0] == "one\ntwo\nthree"
 
 
 def test_no_end_of_sequence_is_an_error(tiny_plain_model: Path) -> None:
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_plain_model)
     tokenizer.eos_token = None
     with pytest.raises(ToolkitError, match="end-of-sequence"):
-        prepare(EXAMPLES, tokenizer, 10, chat=False)
+        prepare_examples(EXAMPLES, tokenizer, 10, chat=False)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.fakes.training import draft, make_run, rows
-from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.runs.run_dir import RunDir, read_run_config
 
 pytestmark = pytest.mark.worker
 Written = Callable[..., tuple[RunDir, dict[str, Any]]]
@@ -26,12 +26,12 @@ def written(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     def write(cells: Any = None, length: int = 64, **data: Any) -> tuple[RunDir, dict[str, Any]]:
         from toolkit.worker.models.load import load_tokenizer
-        from toolkit.worker.tokens.prepared_rows import open_source, write_splits
+        from toolkit.worker.tokens.prepared_rows import open_row_source, write_splits
 
         settings = draft(tmp_path / "save", tiny_model)
         settings["data"] |= {"train_size": 0.75, "test_size": 0.25, **data}
         run = make_run(settings, cells)
-        config = read_config(run)
+        config = read_run_config(run)
         told: list[dict[str, Any]] = []
 
         def tell(kind: str, **fields: Any) -> None:
@@ -39,7 +39,7 @@ def written(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
         tokenizer = load_tokenizer(config)
         write_splits(
-            run, config, open_source(run, config), tokenizer, length, lambda k, **f: told.append({"k": k, **f})
+            run, config, open_row_source(run, config), tokenizer, length, lambda k, **f: told.append({"k": k, **f})
         )
         return run, next(event for event in told if event["k"] == "prepared")
 
@@ -58,15 +58,15 @@ def no_tokenising(*_: Any) -> Any:
 
 def test_the_tokens_are_those_of_the_preparation(written: Written, tmp_path: Path) -> None:
     from toolkit.worker.models.load import load_tokenizer
-    from toolkit.worker.tokens.labels import prepare
-    from toolkit.worker.tokens.prepared_rows import open_source, read_splits, token_lengths
+    from toolkit.worker.tokens.labels import prepare_examples
+    from toolkit.worker.tokens.prepared_rows import open_row_source, read_splits, read_token_lengths
 
     cells = [*rows(3000), {"question": None, "answer": "x"}, *rows(100)]
     run, told = written(cells)
-    config = read_config(run)
-    source = open_source(run, config)
+    config = read_run_config(run)
+    source = open_row_source(run, config)
     train, test = parts(run)
-    expected = prepare(source.examples(source.plan.train), load_tokenizer(config), 64, chat=True)
+    expected = prepare_examples(source.examples(source.plan.train), load_tokenizer(config), 64, chat=True)
     assert [row["row"] for row in train] == source.plan.train.tolist()
     assert [row["input_ids"] for row in train] == expected.table["input_ids"].to_pylist()
     assert [row["labels"] for row in train] == expected.table["labels"].to_pylist()
@@ -75,8 +75,8 @@ def test_the_tokens_are_those_of_the_preparation(written: Written, tmp_path: Pat
     lengths = [len(row["input_ids"]) for row in test]
     assert lengths == sorted(lengths)
     dataset = read_splits(run)[0]
-    assert token_lengths(dataset) == expected.lengths.tolist()
-    assert token_lengths(dataset.remove_columns(["length"])) == expected.lengths.tolist()
+    assert read_token_lengths(dataset) == expected.lengths.tolist()
+    assert read_token_lengths(dataset.remove_columns(["length"])) == expected.lengths.tolist()
     assert told["dropped"] == 1
 
 
@@ -118,13 +118,13 @@ def test_whatever_decides_the_tokens_is_part_of_the_key(written: Written, change
 def test_the_tokenizer_is_part_of_the_key(tiny_model: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from toolkit.worker.tokens.cache import fingerprint
+    from toolkit.worker.tokens.cache import fingerprint_tokenizer
 
     first, second, third = (AutoTokenizer.from_pretrained(tiny_model) for _ in range(3))
-    assert fingerprint(first) == fingerprint(second)
+    assert fingerprint_tokenizer(first) == fingerprint_tokenizer(second)
     second.add_tokens(["<new>"])
     third.chat_template += " "
-    assert len({fingerprint(tokenizer) for tokenizer in (first, second, third)}) == 3
+    assert len({fingerprint_tokenizer(tokenizer) for tokenizer in (first, second, third)}) == 3
 
 
 def test_a_damaged_entry_is_made_again(written: Written, tmp_path: Path) -> None:
@@ -141,16 +141,16 @@ def test_a_damaged_entry_is_made_again(written: Written, tmp_path: Path) -> None
 
 def test_an_interrupted_preparation_changes_no_kept_entry(written: Written, tmp_path: Path) -> None:
     from toolkit.worker.models.load import load_tokenizer
-    from toolkit.worker.tokens.prepared_rows import open_source, write_splits
+    from toolkit.worker.tokens.prepared_rows import open_row_source, write_splits
 
     run, _ = written()
-    config, before = read_config(run), parts(run)
+    config, before = read_run_config(run), parts(run)
 
     def stop() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):  # the same folder again, other tokens, and stopped after the first batch
-        write_splits(run, config, open_source(run, config), load_tokenizer(config), 40, lambda *_, **__: None, stop)
+        write_splits(run, config, open_row_source(run, config), load_tokenizer(config), 40, lambda *_, **__: None, stop)
     again, told = written()
     assert told["cached"]
     assert parts(again) == before
@@ -180,7 +180,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
     from toolkit.worker.tokens import cache as cache_module
 
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(cache_module, "MAX_BYTES", 30_000)
+    monkeypatch.setattr(cache_module, "TOKEN_CACHE_MAX_BYTES", 30_000)
     source = tmp_path / "made"
     source.write_bytes(b"x" * 10_000)
     cache = cache_module.TokenCache(tmp_path)

@@ -102,9 +102,9 @@ def made(kind: str) -> Any:
 
 
 def twice(tokenizer: Any, begins: list[str], fulls: list[str], special: bool) -> list[tuple[list[int], list[int]]]:
-    from toolkit.worker.tokens.encode import encode
+    from toolkit.worker.tokens.encode import encode_texts
 
-    return list(zip(*(encode(tokenizer, texts, special=special) for texts in (begins, fulls)), strict=True))
+    return list(zip(*(encode_texts(tokenizer, texts, special=special) for texts in (begins, fulls)), strict=True))
 
 
 def pieces(dice: random.Random) -> str:
@@ -146,12 +146,12 @@ def test_any_text(kind: str, rows: list[tuple[str, str, str]], chat: bool) -> No
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_pass_is_one(kind: str) -> None:
     """Where cutting is safe it is done, else the tests above would compare a thing with itself."""
-    from toolkit.worker.tokens.shared_prefix import _seam
+    from toolkit.worker.tokens.shared_prefix import _find_cut_rule
 
     tokenizer = made(kind)
-    chat = _seam(tokenizer, "<|im_start|>user\nthe fox<|im_end|>\n<|im_start|>assistant\n", False)
+    chat = _find_cut_rule(tokenizer, "<|im_start|>user\nthe fox<|im_end|>\n<|im_start|>assistant\n", False)
     assert chat is not None and chat.mark == "<|im_start|>"
-    words = _seam(tokenizer, "the quick fox", True)
+    words = _find_cut_rule(tokenizer, "the quick fox", True)
     assert (words is not None) == KINDS[kind][1]
     if words is not None:
         assert words.place("the quick brown\nfox: 12 é") == len("the quick")
@@ -162,21 +162,21 @@ def test_the_pass_is_one(kind: str) -> None:
 def test_a_token_that_may_reach_across_forbids_the_cut() -> None:
     from tokenizers import AddedToken
 
-    from toolkit.worker.tokens.shared_prefix import _seam
+    from toolkit.worker.tokens.shared_prefix import _find_cut_rule
 
     tokenizer = made("gpt-2")
     for token in (AddedToken("a b"), AddedToken("ab", lstrip=True), AddedToken("ab", rstrip=True)):
         other = type(tokenizer)(tokenizer_object=type(tokenizer.backend_tokenizer).from_str(
             tokenizer.backend_tokenizer.to_str()), bos_token="<s>", eos_token="</s>")  # fmt: skip
         other.backend_tokenizer.add_tokens([token])
-        assert _seam(other, "the quick fox", True) is None
+        assert _find_cut_rule(other, "the quick fox", True) is None
 
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_boundary_that_merges_is_seen(chat: bool) -> None:
     """The ids of the prompt alone are those that the model is asked with, though the whole is tokenised once."""
-    from toolkit.worker.tokens.encode import encode
-    from toolkit.worker.tokens.examples import tokenize
+    from toolkit.worker.tokens.encode import encode_texts
+    from toolkit.worker.tokens.examples import tokenize_examples
 
     tokenizer = made("llama-3")
     tokenizer.chat_template = CHAT_TEMPLATE.replace("assistant\n", "assistant")  # open: an answer may merge with it
@@ -186,8 +186,8 @@ def test_the_boundary_that_merges_is_seen(chat: bool) -> None:
         Example("ends  ", " so"),
         Example("", "x"),
     ]
-    found = tokenize(rows, tokenizer, chat)
+    found = tokenize_examples(rows, tokenizer, chat)
     for row, each in zip(rows, found, strict=True):
         alone = row.prompt if not chat else f"<|im_start|>user\n{row.prompt}<|im_end|>\n<|im_start|>assistant"
-        assert each.prompt == encode(tokenizer, [alone], special=not chat)[0]
+        assert each.prompt == encode_texts(tokenizer, [alone], special=not chat)[0]
     assert chat or [each.merged for each in found[:2]] == [True, False]

@@ -11,10 +11,15 @@ import pytest
 
 from tests.fakes.training import draft, events_of, make_run, train_here
 from toolkit.errors import RunError
-from toolkit.runs.checkpoints import checkpoint_path, kept, newest_whole, verified
-from toolkit.runs.events import series
+from toolkit.runs.checkpoints import (
+    checkpoint_path,
+    list_kept_checkpoints,
+    newest_verified_checkpoint,
+    verify_checkpoint,
+)
+from toolkit.runs.events import collect_series
 from toolkit.runs.run_dir import RunDir
-from toolkit.runs.status import read_status
+from toolkit.runs.status import read_run_status
 
 pytestmark = pytest.mark.worker
 CURVES = ("loss", "grad_norm", "learning_rate", "tokens", "epoch", "eval_loss")
@@ -34,23 +39,23 @@ def weights(run: RunDir) -> bytes:
 
 
 def curves(run: RunDir) -> dict[str, Any]:
-    return {name: points for name, points in series(events_of(run)).items() if name in CURVES}
+    return {name: points for name, points in collect_series(events_of(run)).items() if name in CURVES}
 
 
 def train_until_killed(run: RunDir, attempt: int, at: int) -> None:
     """One attempt in a forked child that is killed when step `at` is about to be saved."""
     child = os.fork()
     if child == 0:
-        from toolkit.worker.checkpoints.checkpointed_trainer import Keeper
+        from toolkit.worker.checkpoints.checkpointed_trainer import CheckpointWriter
 
-        whole = Keeper.save
+        whole = CheckpointWriter.save
 
-        def save(self: Keeper, trainer: Any) -> None:
+        def save(self: CheckpointWriter, trainer: Any) -> None:
             if trainer.state.global_step == at:
                 os.kill(os.getpid(), 9)
             whole(self, trainer)
 
-        Keeper.save = save  # type: ignore[method-assign]
+        CheckpointWriter.save = save  # type: ignore[method-assign]
         os.environ["FTK_ATTEMPT"] = str(attempt)
         train_here(run)
         os._exit(0)
@@ -109,28 +114,28 @@ def test_kills_at_every_kind_of_step_leave_no_trace(
     assert [event["steps"] for event in events_of(run, "verified")] == [1, 1, 1, 1]
     assert all(event["exact"] for event in events_of(run, "verified"))
     assert len(events_of(run, "prepared")) == 1, "rows are prepared once"
-    status = read_status(run)
+    status = read_run_status(run)
     assert (status.state, status.step, status.attempt, status.verified["steps"]) == ("finished", 6, 5, 1)
-    assert list(kept(run)) == [6, 5]
+    assert list(list_kept_checkpoints(run)) == [6, 5]
 
 
 def test_a_pause_leaves_no_trace_either(
     whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.lifecycle.resume_policy import request_resume
-    from toolkit.worker.training.reporter import Reporter
+    from toolkit.worker.training.reporter import TrainingReporter
 
     run = make_run(settings(save_dir, tiny_model, save_steps=100))
-    on_step_end = Reporter.on_step_end
+    on_step_end = TrainingReporter.on_step_end
 
-    def pause_at_three(self: Reporter, args: Any, state: Any, control: Any, **more: Any) -> Any:
+    def pause_at_three(self: TrainingReporter, args: Any, state: Any, control: Any, **more: Any) -> Any:
         if state.global_step == 3 and len(events_of(run, "started")) == 1:
             run.stop_path.write_text("pause")
         return on_step_end(self, args, state, control, **more)
 
-    monkeypatch.setattr(Reporter, "on_step_end", pause_at_three)
+    monkeypatch.setattr(TrainingReporter, "on_step_end", pause_at_three)
     assert train_here(run)[0] == 0
-    assert (read_status(run).state, read_status(run).step) == ("paused", 3)
+    assert (read_run_status(run).state, read_run_status(run).step) == ("paused", 3)
     assert not events_of(run, "eval"), "the evaluation of step 3 is left for later"
     request_resume(run)
     go_on(run, 2, monkeypatch)
@@ -148,7 +153,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     raw[-100] ^= 1
     broken.write_bytes(raw)
     with pytest.raises(RunError, match=r"optimizer\.safetensors is damaged"):
-        verified(checkpoint_path(run, 4), run.id)
+        verify_checkpoint(checkpoint_path(run, 4), run.id)
     go_on(run, 2, monkeypatch)
     said = " ".join(event["message"] for event in events_of(run, "warning"))
     assert "optimizer.safetensors is damaged" in said
@@ -163,9 +168,9 @@ def test_without_any_whole_checkpoint_it_begins_again(
 ) -> None:
     run = make_run(settings(save_dir, tiny_model))
     train_until_killed(run, 1, 4)
-    for path in kept(run).values():
+    for path in list_kept_checkpoints(run).values():
         (path / "COMMIT.json").unlink()
-    assert newest_whole(run)[0] is None
+    assert newest_verified_checkpoint(run)[0] is None
     go_on(run, 2, monkeypatch)
     assert "begins again" in events_of(run, "warning")[0]["message"]
     assert events_of(run, "verified")[0]["exact"] is False, "a run begun again is compared too"
@@ -178,7 +183,7 @@ def test_a_replay_that_differs_is_refused(tiny_model: Path, save_dir: Path, monk
     run = make_run(settings(save_dir, tiny_model, save_steps=3, logging_steps=1))
     train_until_killed(run, 1, 6)
     # a resume that forgets the optimizer: stock software accepts it in silence
-    monkeypatch.setattr(training_state, "load_optimizer", lambda trainer, folder: None)
+    monkeypatch.setattr(training_state, "load_optimizer_state", lambda trainer, folder: None)
     monkeypatch.setenv("FTK_ATTEMPT", "2")
     code, events = train_here(run)
     assert code == 1
@@ -203,7 +208,7 @@ def test_changed_settings_or_rows_are_refused(
 def test_another_runs_checkpoint_is_refused(whole: RunDir, tiny_model: Path, save_dir: Path) -> None:
     run = make_run(settings(save_dir, tiny_model))
     shutil.copytree(whole.checkpoints_dir, run.checkpoints_dir)
-    found, refused = newest_whole(run)
+    found, refused = newest_verified_checkpoint(run)
     assert found is None
     assert len(refused) == 2
 
@@ -223,25 +228,27 @@ def test_every_optimizer_comes_back(
 def test_early_stopping_ends_at_the_right_step_and_puts_the_best_back(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.worker.training.best_checkpoint import BestSoFar
+    from toolkit.worker.training.best_checkpoint import BestCheckpointCallback
 
     losses = {1: 3.0, 2: 2.0, 3: 2.5, 4: 2.5, 5: 1.0, 6: 1.0}
-    on_evaluate = BestSoFar.on_evaluate
+    on_evaluate = BestCheckpointCallback.on_evaluate
 
-    def told(self: BestSoFar, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any) -> None:
+    def told(
+        self: BestCheckpointCallback, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any
+    ) -> None:
         on_evaluate(self, args, state, control, {"eval_loss": losses[state.global_step]}, **more)
 
-    monkeypatch.setattr(BestSoFar, "on_evaluate", told)
+    monkeypatch.setattr(BestCheckpointCallback, "on_evaluate", told)
     stopping = {"early_stopping_patience": 2, "load_best_at_end": True, "eval_steps": 1, "save_steps": 100}
     whole = make_run(settings(save_dir / "whole", tiny_model, **stopping))
     assert train_here(whole)[0] == 0
     assert [event["step"] for event in events_of(whole, "best")] == [1, 2]
     (early,) = events_of(whole, "early")
     assert (early["step"], early["best_step"], early["evaluations"]) == (4, 2, 2)
-    status = read_status(whole)
+    status = read_run_status(whole)
     assert (status.state, status.step, status.total_steps) == ("finished", 4, 6)
     assert events_of(whole, "adapter")[0]["step"] == 2
-    assert set(kept(whole)) == {4, 2}
+    assert set(list_kept_checkpoints(whole)) == {4, 2}
 
     # killed before the end is saved, and again after it: patience and the best survive
     run = make_run(settings(save_dir / "killed", tiny_model, **stopping))
@@ -272,23 +279,25 @@ def test_an_evaluation_that_may_be_long_has_a_checkpoint_before_it(
 def test_the_evaluation_that_ends_a_run_early_may_be_cut_off_too(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.worker.checkpoints.pace import Pace
-    from toolkit.worker.training.best_checkpoint import BestSoFar
+    from toolkit.worker.checkpoints.pace import CheckpointPace
+    from toolkit.worker.training.best_checkpoint import BestCheckpointCallback
 
     losses = {1: 3.0, 2: 2.0, 3: 2.5, 4: 2.5}
-    on_evaluate = BestSoFar.on_evaluate
+    on_evaluate = BestCheckpointCallback.on_evaluate
 
-    def told(self: BestSoFar, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any) -> None:
+    def told(
+        self: BestCheckpointCallback, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any
+    ) -> None:
         on_evaluate(self, args, state, control, {"eval_loss": losses[state.global_step]}, **more)
 
-    monkeypatch.setattr(BestSoFar, "on_evaluate", told)
-    monkeypatch.setattr(Pace, "due_before", lambda self, seconds: True)
+    monkeypatch.setattr(BestCheckpointCallback, "on_evaluate", told)
+    monkeypatch.setattr(CheckpointPace, "due_before", lambda self, seconds: True)
     stopping = {"early_stopping_patience": 2, "load_best_at_end": True, "eval_steps": 1, "save_steps": None}
     run = make_run(settings(save_dir, tiny_model, **stopping))
     train_until_killed_evaluating(run, 1, 4)
     go_on(run, 2, monkeypatch)
     assert events_of(run, "resumed")[0]["step"] == 4
-    status = read_status(run)
+    status = read_run_status(run)
     assert (status.state, status.step, status.early["step"]) == ("finished", 4, 4), "not one step more"
     assert events_of(run, "adapter")[0]["step"] == 2, "the best is put back"
 
@@ -312,25 +321,25 @@ def test_a_new_run_begins_with_another_runs_weights(
 ) -> None:
     from safetensors.torch import load_file
 
-    from toolkit.lifecycle.continue_run import choices, continue_run
+    from toolkit.lifecycle.continue_run import continue_run, list_start_checkpoints
     from toolkit.worker.training import attempt as attempt_module
 
     monkeypatch.setenv("FTK_STATE_DIR", str(whole.save_dir.parent / "state"))
-    last = choices(whole, read_status(whole))[0]
+    last = list_start_checkpoints(whole, read_run_status(whole))[0]
     new = continue_run(whole, last, 1)
     first: list[dict[str, Any]] = []
-    begin = attempt_module.Training._begin_with_another_runs
+    begin = attempt_module.TrainingAttempt._load_start_weights
 
     def begun(self: Any) -> None:
         begin(self)
         first.append({n: w.detach().clone() for n, w in self._trainer.model.named_parameters() if w.requires_grad})
 
-    monkeypatch.setattr(attempt_module.Training, "_begin_with_another_runs", begun)
+    monkeypatch.setattr(attempt_module.TrainingAttempt, "_load_start_weights", begun)
     code, events = train_here(new)
     assert code == 0, events[-1]
     (began,) = events_of(new, "began_from")
     assert (began["run"], began["step"]) == (whole.id, 6)
     saved = load_file(last.path / "weights.safetensors")
     assert all((first[0][name] == saved[name]).all() for name in saved)
-    assert read_status(new).total_steps == 2
+    assert read_run_status(new).total_steps == 2
     assert events_of(new, "log")[0]["loss"] < events_of(whole, "log")[0]["loss"]

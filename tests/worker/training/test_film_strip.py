@@ -65,19 +65,19 @@ def test_training_does_not_notice(tiny_model: Path, save_dir: Path) -> None:
 
 def test_at_most_ten_prompts_first_and_none_twice(tmp_path: Path) -> None:
     from tests.fakes.training import make_table
-    from toolkit.worker.tokens.prepared_rows import Source
-    from toolkit.worker.training.film_strip import MOST, choose
+    from toolkit.worker.tokens.prepared_rows import RowSource
+    from toolkit.worker.training.film_strip import MAX_PROMPTS_PER_SAMPLING, choose_pinned_prompts
 
     table = make_table(tmp_path / "t.parquet", rows(40))
     config = Config.model_validate(settings(tmp_path, Path("any"), pinned_prompts=["one", "two", "one", " "]))
     config = config.model_copy(update={"data": config.data.model_copy(update={"test_size": 20})})
     config.training.pinned_rows = 10
     plan = plan_split(table, config.data)
-    source = Source(table, plan, make_renderer("{question}", "{answer}", table.columns))
-    pins = choose(config, source)
-    assert len(pins) == MOST
+    source = RowSource(table, plan, make_renderer("{question}", "{answer}", table.columns))
+    pins = choose_pinned_prompts(config, source)
+    assert len(pins) == MAX_PROMPTS_PER_SAMPLING
     assert [pin.prompt for pin in pins[:2]] == ["one", "two"]
-    assert len({pin.prompt for pin in pins}) == MOST
+    assert len({pin.prompt for pin in pins}) == MAX_PROMPTS_PER_SAMPLING
     assert {pin.row for pin in pins[2:]} <= set(plan.test.tolist())
 
 
@@ -87,7 +87,7 @@ def test_a_strip_that_fails_is_a_warning(tiny_model: Path, save_dir: Path, monke
     def fail(*_: Any) -> list[str]:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
 
-    monkeypatch.setattr(film_strip, "answers", fail)
+    monkeypatch.setattr(film_strip, "generate_greedy_texts", fail)
     run = make_run(settings(save_dir, tiny_model))
     code, events = train_here(run)
     assert (code, events[-1]["kind"]) == (0, "finished")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.training import draft, events_of, make_run, train_here
-from toolkit.runs.checkpoints import kept
-from toolkit.runs.status import read_status
+from toolkit.runs.checkpoints import list_kept_checkpoints
+from toolkit.runs.status import read_run_status
 
 pytestmark = pytest.mark.worker
 
@@ -33,8 +33,8 @@ def test_a_loss_that_is_no_number_is_caught_at_its_step_and_not_kept(
     assert code == 1
     assert (events[-1]["kind"], events[-1]["reason"], events[-1]["step"]) == ("failed", "diverged", 5)
     assert "at step 5" in events[-1]["message"]
-    assert read_status(run).state == "failed"
-    assert next(iter(kept(run))) == 4
+    assert read_run_status(run).state == "failed"
+    assert next(iter(list_kept_checkpoints(run))) == 4
     assert not events_of(run, "adapter")
 
 
@@ -60,7 +60,7 @@ def test_the_first_broken_loss_counts() -> None:
     ],
 )
 def test_an_explosion_is_worse_than_guessing_for_a_while(losses: list[float], seen: bool) -> None:
-    from toolkit.worker.training.loss_watch import Explosion
+    from toolkit.worker.training.loss_watch import ExplosionDetector
 
-    watch = Explosion(320)
+    watch = ExplosionDetector(320)
     assert any(watch.see(loss) for loss in losses) is seen

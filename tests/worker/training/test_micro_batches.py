@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.training import draft, events_of, make_run, rows, train_here
 from toolkit.runs.run_dir import RunDir
-from toolkit.runs.status import read_status
+from toolkit.runs.status import read_run_status
 
 pytestmark = pytest.mark.worker
 Seen = dict[int, tuple[tuple[tuple[int, ...], ...], int]]
@@ -74,14 +74,14 @@ def test_out_of_memory_halves_the_rows_until_they_fit_and_the_curve_stays(
     assert train(whole, 1, monkeypatch) == 0
     small_memory(2, from_step=4)
     assert train(cut, 1, monkeypatch) == 1
-    status = read_status(cut)
+    status = read_run_status(cut)
     assert (status.state, status.reason) == ("queued", "out_of_memory_gpu")
     assert "4 rows at a time" in status.message
     assert events_of(cut, "interrupted")[-1]["micro_batch"] == 4
     assert (
         train(cut, 2, monkeypatch) == 1
     )  # at the same step again, and yet it goes on: the next attempt is another one
-    assert read_status(cut).state == "queued"
+    assert read_run_status(cut).state == "queued"
     of_cut = small_memory(2, from_step=4)
     assert train(cut, 3, monkeypatch) == 0, events_of(cut)[-1]
     # batches are made of rows of like length; how many rows are computed at once changes neither rows nor order
@@ -110,11 +110,11 @@ def test_one_row_that_does_not_fit_stops_and_explains(
     run = make_run(settings(save_dir, tiny_model), rows(40))
     small_memory(0)
     for attempt in range(1, 5):
-        assert read_status(run).state == "queued"
+        assert read_run_status(run).state == "queued"
         assert train(run, attempt, monkeypatch) == 1
     assert [event["micro_batch"] for event in events_of(run, "interrupted") if "micro_batch" in event] == [4, 2, 1]
     assert train(run, 5, monkeypatch) == 1
-    status = read_status(run)
+    status = read_run_status(run)
     assert (status.state, status.reason) == ("failed", "out_of_memory_gpu")
     assert "max_seq_length" in status.hint
 
@@ -125,7 +125,7 @@ def test_without_the_autopilot_it_stops_at_once(
     run = make_run({**settings(save_dir, tiny_model), "autopilot": False}, rows(40))
     small_memory(2)
     assert train(run, 1, monkeypatch) == 1
-    status = read_status(run)
+    status = read_run_status(run)
     assert status.state == "failed"
     assert "autopilot is off" in status.hint
 
@@ -133,7 +133,7 @@ def test_without_the_autopilot_it_stops_at_once(
 def test_parts_hold_every_row_once_and_are_as_wide_as_they_need() -> None:
     import torch
 
-    from toolkit.worker.training.micro_batches import parts, scored
+    from toolkit.worker.training.micro_batches import count_trained_tokens, split_into_micro_batches
 
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
     batch = {
@@ -141,7 +141,11 @@ def test_parts_hold_every_row_once_and_are_as_wide_as_they_need() -> None:
         "attention_mask": mask,
         "labels": torch.where(mask > 0, 5, -100),
     }
-    assert [len(part["labels"]) for part in parts(batch, 2)] == [2, 1]
-    assert [part["input_ids"].shape[1] for part in parts(batch, 1)] == [4, 2, 1]
-    assert sum(int(scored(part)) for part in parts(batch, 1)) == int(scored(batch)) == 4
-    assert len(list(parts(batch, None))) == len(list(parts(batch, 3))) == 1
+    assert [len(part["labels"]) for part in split_into_micro_batches(batch, 2)] == [2, 1]
+    assert [part["input_ids"].shape[1] for part in split_into_micro_batches(batch, 1)] == [4, 2, 1]
+    assert (
+        sum(int(count_trained_tokens(part)) for part in split_into_micro_batches(batch, 1))
+        == int(count_trained_tokens(batch))
+        == 4
+    )
+    assert len(list(split_into_micro_batches(batch, None))) == len(list(split_into_micro_batches(batch, 3))) == 1

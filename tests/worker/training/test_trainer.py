@@ -25,15 +25,17 @@ def trainer(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     from toolkit.config import Config
     from toolkit.worker.models import library_arguments, load
-    from toolkit.worker.tokens.labels import prepare
+    from toolkit.worker.tokens.labels import prepare_examples
     from toolkit.worker.training.trainer import PreparedTrainer
 
     config = Config.model_validate({"model": {"hf_model_ckpt": str(tiny_model)}})
     tokenizer = load.load_tokenizer(config)
-    table = prepare(ROWS, tokenizer, 64, chat=True).table
-    arguments = library_arguments.sft_args(config, library_arguments.Place(), str(tmp_path_factory.mktemp("out")))
+    table = prepare_examples(ROWS, tokenizer, 64, chat=True).table
+    arguments = library_arguments.sft_args(
+        config, library_arguments.ComputeDevice(), str(tmp_path_factory.mktemp("out"))
+    )
     return PreparedTrainer(
-        model=load.load_base(config),
+        model=load.load_base_model(config),
         args=SFTConfig(**{**arguments, "per_device_train_batch_size": 4, "eval_strategy": "no"}),
         train_dataset=Dataset(table),
         processing_class=tokenizer,
@@ -79,11 +81,11 @@ def test_the_lean_loss_is_the_library_s(trainer: Any, count: int | None) -> None
 def test_the_test_loss_is_a_mean_over_tokens_whatever_the_batches(
     trainer: Any, monkeypatch: pytest.MonkeyPatch, size: int, micro_batch: int | None
 ) -> None:
-    from toolkit.worker.answering.likelihood import surprise
+    from toolkit.worker.answering.likelihood import compute_row_losses
 
     model = trainer.model.eval()
     rows = [(row["input_ids"], row["labels"]) for row in trainer.train_dataset]
-    found = surprise(model, rows)
+    found = compute_row_losses(model, rows)
     expected = sum(nats for nats, _ in found) / sum(tokens for _, tokens in found)
     by_row = sum(nats / tokens for nats, tokens in found) / len(found)
     assert abs(expected - by_row) > 1e-3, "rows that tell the two means apart"
@@ -149,7 +151,7 @@ def test_a_huge_batch_takes_the_library_s_chunked_way(trainer: Any, monkeypatch:
 
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     lean = trainer.compute_loss(trainer.model, dict(batch)).item()
-    monkeypatch.setattr(module, "MAX_LOGITS", 1)
+    monkeypatch.setattr(module, "MAX_WHOLE_LOSS_LOGITS", 1)
     monkeypatch.setattr(trainer, "_plain_head", False)
     trainer._metrics["train"].clear()
     chunked = trainer.compute_loss(trainer.model, dict(batch)).item()
@@ -159,11 +161,11 @@ def test_a_huge_batch_takes_the_library_s_chunked_way(trainer: Any, monkeypatch:
 
 def batches(lengths: list[int], size: int, processes: int, epoch: int = 0, seed: int = 0) -> list[list[list[int]]]:
     """[rank][step] -> rows."""
-    from toolkit.worker.training.trainer import BatchesOfLikeLength
+    from toolkit.worker.training.trainer import LengthGroupedBatches
 
     found = []
     for rank in range(processes):
-        sampler = BatchesOfLikeLength(lengths, batch_size=size, processes=processes, rank=rank, seed=seed)
+        sampler = LengthGroupedBatches(lengths, batch_size=size, processes=processes, rank=rank, seed=seed)
         sampler.set_epoch(epoch)
         found.append(list(sampler))
         assert len(sampler) == len(found[-1])
@@ -199,10 +201,10 @@ def test_like_lengths_share_a_batch_and_epochs_differ() -> None:
 
 
 def test_fewer_rows_than_processes_are_refused() -> None:
-    from toolkit.worker.training.trainer import BatchesOfLikeLength
+    from toolkit.worker.training.trainer import LengthGroupedBatches
 
     with pytest.raises(ValueError, match="3 rows"):
-        BatchesOfLikeLength([1, 2, 3], batch_size=1, processes=4)
+        LengthGroupedBatches([1, 2, 3], batch_size=1, processes=4)
 
 
 def test_the_trainer_s_loader_yields_these_batches(trainer: Any) -> None:

@@ -9,54 +9,58 @@ import json
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.findings import Finding, Report
-from toolkit.data.storage.uploads import DIGITS, publish, uploads_dir
+from toolkit.data.findings import Finding, FindingsReport
+from toolkit.data.storage.uploads import HASH_DIGITS, publish_file, uploads_dir
 from toolkit.data.table import Table
 
-Marks = dict[str, dict[str, Any]]
+AcceptedFindings = dict[str, dict[str, Any]]
 
 
-def marks(table: Table, save_dir: Path) -> Marks:
+def read_accepted_findings(table: Table, save_dir: Path) -> AcceptedFindings:
     """kind -> what was accepted under it. A file that can't be read accepts nothing."""
     try:
-        loaded = json.loads(_file(table, save_dir).read_text(encoding="utf-8"))
+        loaded = json.loads(_accepted_file(table, save_dir).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
 
 
-def is_accepted(finding: Finding, accepted: Marks) -> bool:
+def is_accepted(finding: Finding, accepted: AcceptedFindings) -> bool:
     mark = accepted.get(finding.kind)
     if mark is None:
         return False
     return bool(mark["message"] == finding.message or 0 < finding.count <= mark["count"])
 
 
-def accept(finding: Finding, table: Table, save_dir: Path) -> None:
+def accept_finding(finding: Finding, table: Table, save_dir: Path) -> None:
     """Mark it as seen. Raises OSError when that can't be written."""
     mark = {"count": finding.count, "message": finding.message}
-    _write(table, save_dir, {**marks(table, save_dir), finding.kind: mark})
+    _write_accepted(table, save_dir, {**read_accepted_findings(table, save_dir), finding.kind: mark})
 
 
-def reopen(finding: Finding, table: Table, save_dir: Path) -> None:
+def reopen_finding(finding: Finding, table: Table, save_dir: Path) -> None:
     """Take the mark off again."""
-    _write(table, save_dir, {k: mark for k, mark in marks(table, save_dir).items() if k != finding.kind})
+    _write_accepted(
+        table, save_dir, {k: mark for k, mark in read_accepted_findings(table, save_dir).items() if k != finding.kind}
+    )
 
 
-def divided(report: Report, accepted: Marks) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+def split_by_acceptance(
+    report: FindingsReport, accepted: AcceptedFindings
+) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
     """(open, accepted)."""
     seen = tuple(finding for finding in report.findings if is_accepted(finding, accepted))
     return tuple(finding for finding in report.findings if finding not in seen), seen
 
 
-def _file(table: Table, save_dir: Path) -> Path:
+def _accepted_file(table: Table, save_dir: Path) -> Path:
     original = table.version.original if table.version else table.sha256
-    return uploads_dir(save_dir) / "findings" / f"accepted-{original[:DIGITS]}.json"
+    return uploads_dir(save_dir) / "findings" / f"accepted-{original[:HASH_DIGITS]}.json"
 
 
-def _write(table: Table, save_dir: Path, content: Marks) -> None:
-    final = _file(table, save_dir)
+def _write_accepted(table: Table, save_dir: Path, content: AcceptedFindings) -> None:
+    final = _accepted_file(table, save_dir)
     final.parent.mkdir(exist_ok=True)
     aside = final.with_name(f".{final.name}")
     aside.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    publish(aside, final)
+    publish_file(aside, final)

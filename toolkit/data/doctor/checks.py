@@ -13,40 +13,42 @@ import pyarrow as pa
 
 from toolkit.config import Config, DataConfig
 from toolkit.data.doctor import column_checks, text_checks
-from toolkit.data.doctor.column_checks import is_identifier
-from toolkit.data.doctor.examined_rows import Subject, subject_of
-from toolkit.data.doctor.near_duplicates import LIMIT
-from toolkit.data.doctor.row_keys import repeats
-from toolkit.data.findings import Finding, Fix, Report, Rows, ordered, rows_in_words
+from toolkit.data.doctor.column_checks import is_id_column
+from toolkit.data.doctor.examined_rows import ExaminedRows, make_examined_rows
+from toolkit.data.doctor.near_duplicates import MAX_COMPARED_ROWS
+from toolkit.data.doctor.row_keys import mark_repeats
+from toolkit.data.findings import Finding, FindingsReport, Fix, RowNumbers, order_findings, rows_in_words
 from toolkit.data.table import Table
 
-Progress = Callable[[float, str], None]
-Check = Callable[[Subject], Iterator[Finding]]
+CheckProgressReporter = Callable[[float, str], None]
+DatasetCheck = Callable[[ExaminedRows], Iterator[Finding]]
 
 
-def findings(table: Table, config: Config) -> list[Finding]:
+def list_findings(table: Table, config: Config) -> list[Finding]:
     """Every finding, the weightiest first. Raises DataError when the templates or the sizes can't be used."""
-    return list(examine(table, config.data).findings)
+    return list(examine_dataset(table, config.data).findings)
 
 
-def examine(table: Table, data: DataConfig, tell: Progress = lambda share, words: None) -> Report:
+def examine_dataset(
+    table: Table, data: DataConfig, tell: CheckProgressReporter = lambda share, words: None
+) -> FindingsReport:
     """The whole examination; `tell` hears how far it is (0 to 1) and at what."""
     tell(0.02, "comparing rows")
-    subject = subject_of(table, data)
+    subject = make_examined_rows(table, data)
     found: list[Finding] = []
-    for at, (words, check) in enumerate(CHECKS):
-        tell(0.1 + 0.4 * at / len(CHECKS), words)
+    for at, (words, check) in enumerate(DATASET_CHECKS):
+        tell(0.1 + 0.4 * at / len(DATASET_CHECKS), words)
         found += check(subject)
         pa.default_memory_pool().release_unused()  # each check reads the text anew; what it leaves would add up
-    found += _near(subject, lambda share: tell(0.5 + 0.5 * share, "looking for near duplicates"))
+    found += _near_duplicates(subject, lambda share: tell(0.5 + 0.5 * share, "looking for near duplicates"))
     notes = []
-    if subject.used.size > LIMIT:
-        notes.append(f"Near duplicates were looked for among the first {LIMIT:,} rows.")
+    if subject.used.size > MAX_COMPARED_ROWS:
+        notes.append(f"Near duplicates were looked for among the first {MAX_COMPARED_ROWS:,} rows.")
     tell(1.0, "done")
-    return Report(ordered(found), tuple(notes))
+    return FindingsReport(order_findings(found), tuple(notes))
 
 
-def _missing(subject: Subject) -> Iterator[Finding]:
+def _missing(subject: ExaminedRows) -> Iterator[Finding]:
     dropped = subject.plan.dropped
     if not dropped.size:
         return
@@ -59,44 +61,44 @@ def _missing(subject: Subject) -> Iterator[Finding]:
         "They are left out before splitting, so the model never sees them.",
         "note",
         dropped,
-        (_drop(dropped, "with missing cells"),),
+        (_drop_fix(dropped, "with missing cells"),),
     )
 
 
-def _empty_answers(subject: Subject) -> Iterator[Finding]:
+def _empty_answers(subject: ExaminedRows) -> Iterator[Finding]:
     rows = np.flatnonzero(subject.blank_answers)
     if rows.size:
         yield Finding(
             "empty_answer",
             "Empty answers",
-            f"{rows_in_words(rows.size)} {_form(rows, 'has', 'have')} nothing, or white space alone, as the answer.",
+            f"{rows_in_words(rows.size)} {_singular_or_plural(rows, 'has', 'have')} nothing, or white space alone, as the answer.",
             "They teach the model to say nothing.",
             "serious",
             rows,
-            (_drop(rows, "with an empty answer"),),
+            (_drop_fix(rows, "with an empty answer"),),
         )
 
 
-def _duplicates(subject: Subject) -> Iterator[Finding]:
+def _duplicates(subject: ExaminedRows) -> Iterator[Finding]:
     rows = subject.repeated
     if rows.size:
         yield Finding(
             "duplicate",
             "Exact duplicates",
-            f"{rows_in_words(rows.size)} {_form(rows, 'repeats', 'repeat')} an earlier row, prompt and answer alike.",
+            f"{rows_in_words(rows.size)} {_singular_or_plural(rows, 'repeats', 'repeat')} an earlier row, prompt and answer alike.",
             "The model sees them more often than the others and learns them by heart.",
             "warning",
             rows,
-            (_drop(rows, "that repeated an earlier row"),),
+            (_drop_fix(rows, "that repeated an earlier row"),),
         )
 
 
-def _contradictions(subject: Subject) -> Iterator[Finding]:
+def _contradictions(subject: ExaminedRows) -> Iterator[Finding]:
     answer = subject.renderer.stub_template.columns
-    if not subject.renderer.prompt_template.columns or (len(answer) == 1 and is_identifier(subject, answer[0])):
+    if not subject.renderer.prompt_template.columns or (len(answer) == 1 and is_id_column(subject, answer[0])):
         return
     filled = subject.used[~subject.blank_answers[subject.used]]
-    first_of_each = filled[~repeats(subject.examples[filled])]
+    first_of_each = filled[~mark_repeats(subject.examples[filled])]
     prompts = subject.prompts[first_of_each]
     several = np.bincount(prompts, minlength=1) > 1
     if not several.any():
@@ -107,16 +109,16 @@ def _contradictions(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         "contradiction",
         "Contradictory answers",
-        f"{rows_in_words(rows.size)} {_form(rows, 'shares', 'share')} a prompt with a row that answers "
+        f"{rows_in_words(rows.size)} {_singular_or_plural(rows, 'shares', 'share')} a prompt with a row that answers "
         f"differently ({int(several.sum()):,} prompts).",
         "The model can learn only one answer to a prompt; from several it learns to guess.",
         "warning",
         rows,
-        (_drop(others, "with another answer than the commonest", label),),
+        (_drop_fix(others, "with another answer than the commonest", label),),
     )
 
 
-def _minority(subject: Subject, rows: Rows) -> Rows:
+def _minority(subject: ExaminedRows, rows: RowNumbers) -> RowNumbers:
     """Of the rows of each prompt, those with another than its commonest answer; the first counts where two are even."""
     _, pair, times = np.unique(subject.examples[rows], return_inverse=True, return_counts=True)
     order = np.lexsort((rows, -times[pair], subject.prompts[rows]))
@@ -126,7 +128,7 @@ def _minority(subject: Subject, rows: Rows) -> Rows:
     return np.sort(rows[order][subject.examples[rows][order] != best])
 
 
-def _leaks(subject: Subject) -> Iterator[Finding]:
+def _leaks(subject: ExaminedRows) -> Iterator[Finding]:
     plan = subject.plan
     same = np.isin(subject.examples[plan.test], subject.examples[plan.train])
     rows = np.sort(plan.test[same])
@@ -134,20 +136,24 @@ def _leaks(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "leak",
             "Test rows in the training set",
-            f"{rows.size:,} of {plan.test.size:,} test rows {_form(rows, 'is', 'are')} also in the "
+            f"{rows.size:,} of {plan.test.size:,} test rows {_singular_or_plural(rows, 'is', 'are')} also in the "
             "training set, word for word.",
             "The scores will look better than the model is: it has seen the questions with their answers.",
             "serious",
             rows,
-            (_drop(subject.repeated, "that repeated an earlier row", f"Remove all {subject.repeated.size:,} repeats"),),
+            (
+                _drop_fix(
+                    subject.repeated, "that repeated an earlier row", f"Remove all {subject.repeated.size:,} repeats"
+                ),
+            ),
         )
 
 
-def _near(subject: Subject, tell: Callable[[float], None]) -> Iterator[Finding]:
-    earlier, later, rows = subject.near(tell)
+def _near_duplicates(subject: ExaminedRows, tell: Callable[[float], None]) -> Iterator[Finding]:
+    earlier, later, rows = subject.find_near_duplicates(tell)
     if not rows.size:
         return
-    fix = _drop(rows, "nearly equal to an earlier row")
+    fix = _drop_fix(rows, "nearly equal to an earlier row")
     part = np.zeros(subject.table.rows, dtype=np.int8)
     part[subject.plan.train], part[subject.plan.test] = 1, 2
     first, second = part[earlier], part[later]
@@ -160,12 +166,12 @@ def _near(subject: Subject, tell: Callable[[float], None]) -> Iterator[Finding]:
             "The scores will look better than the model is: it has seen almost the same questions.",
             "serious",
             leaks,
-            (_drop(rows, "nearly equal to an earlier row", f"Remove all {rows.size:,} near repeats"),),
+            (_drop_fix(rows, "nearly equal to an earlier row", f"Remove all {rows.size:,} near repeats"),),
         )
     yield Finding(
         "near_duplicate",
         "Near duplicates",
-        f"{rows_in_words(rows.size)} {_form(rows, 'differs', 'differ')} from an earlier row only in case, "
+        f"{rows_in_words(rows.size)} {_singular_or_plural(rows, 'differs', 'differ')} from an earlier row only in case, "
         "punctuation or a few letters.",
         "They weigh like copies: the model sees the same thing more often than the rest.",
         "warning",
@@ -174,21 +180,21 @@ def _near(subject: Subject, tell: Callable[[float], None]) -> Iterator[Finding]:
     )
 
 
-def _drop(rows: Rows, what: str, label: str = "") -> Fix:
+def _drop_fix(rows: RowNumbers, what: str, label: str = "") -> Fix:
     words = rows_in_words(rows.size)
     return Fix(label or f"Remove {words}", "drop", f"{words} {what} removed", rows)
 
 
-def _form(rows: Rows, one: str, many: str) -> str:
+def _singular_or_plural(rows: RowNumbers, one: str, many: str) -> str:
     return one if rows.size == 1 else many
 
 
-CHECKS: tuple[tuple[str, Check], ...] = (
+DATASET_CHECKS: tuple[tuple[str, DatasetCheck], ...] = (
     ("looking for missing cells", _missing),
     ("looking for empty answers", _empty_answers),
     ("looking for duplicates", _duplicates),
     ("looking for contradictions", _contradictions),
     ("comparing test and training rows", _leaks),
-    *((words, check) for words, check in column_checks.CHECKS),
-    *((words, check) for words, check in text_checks.CHECKS),
+    *((words, check) for words, check in column_checks.COLUMN_CHECKS),
+    *((words, check) for words, check in text_checks.TEXT_CHECKS),
 )

@@ -12,36 +12,36 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from toolkit.data.doctor.examined_rows import Subject
-from toolkit.data.examples.templates import Template
-from toolkit.data.findings import Finding, Fix, Rows, rows_in_words
+from toolkit.data.doctor.examined_rows import ExaminedRows
+from toolkit.data.examples.templates import CompiledTemplate
+from toolkit.data.findings import Finding, Fix, RowNumbers, rows_in_words
 
-FEW_ROWS = 10
+MIN_COLUMN_ROWS = 10
 """Fewer usable rows say nothing about a column."""
-SAMPLE = 200
+ID_SAMPLE_ROWS = 200
 """Rows looked at before a whole column is."""
-LABELS, LABEL_ROWS = 20, 5
+MAX_CHECKED_LABELS, MIN_ROWS_PER_LABEL = 20, 5
 """A completion is a label when it has at most so many distinct values, with so many rows each on average."""
-UNEVEN = 10
+UNEVEN_LABEL_RATIO = 10
 """Labels are uneven when the commonest has more than so many times the rows of the rarest."""
-KEPT_TIMES = 3
+BALANCED_LABEL_RATIO = 3
 """Balancing keeps of each label at most so many times the rows of the rarest."""
 
-_NUMBERED = r"^\s*[#\pL_.\-/ ]{0,12}\d{1,18}\s*$"
-_HASHED = r"^\s*\{?([[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}|[[:xdigit:]]{16,64})\}?\s*$"
-_NAMED = re.compile(r"(^|[\s_.-])(id|ids|uuid|guid|key|no|nr|num|number|index|idx|row)$", re.IGNORECASE)
-_CAMEL = re.compile(r"[a-z]I[dD]$")
+_NUMBER_PATTERN = r"^\s*[#\pL_.\-/ ]{0,12}\d{1,18}\s*$"
+_HASH_PATTERN = r"^\s*\{?([[:xdigit:]]{8}(-[[:xdigit:]]{4}){3}-[[:xdigit:]]{12}|[[:xdigit:]]{16,64})\}?\s*$"
+_ID_NAME_PATTERN = re.compile(r"(^|[\s_.-])(id|ids|uuid|guid|key|no|nr|num|number|index|idx|row)$", re.IGNORECASE)
+_CAMEL_CASE_ID_PATTERN = re.compile(r"[a-z]I[dD]$")
 
 
-def _wrong_column(subject: Subject) -> Iterator[Finding]:
+def _wrong_column(subject: ExaminedRows) -> Iterator[Finding]:
     """A template whose only column numbers the rows."""
     for leaf, template, name in _templates(subject):
-        if len(template.columns) != 1 or not is_identifier(subject, template.columns[0]):
+        if len(template.columns) != 1 or not is_id_column(subject, template.columns[0]):
             continue
         column = template.columns[0]
         fixes = tuple(
-            Fix(f"Use {{{other}}} instead", "template", settings=_swap(leaf, column, f"{{{other}}}"))
-            for other in _better(subject, column)[:2]
+            Fix(f"Use {{{other}}} instead", "template", settings=_template_edit(leaf, column, f"{{{other}}}"))
+            for other in _alternative_columns(subject, column)[:2]
         )
         learns = "learns to invent numbers" if leaf == "prompt_stub" else "has nothing to answer from"
         yield Finding(
@@ -54,7 +54,7 @@ def _wrong_column(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _answer_in_prompt(subject: Subject) -> Iterator[Finding]:
+def _answer_in_prompt(subject: ExaminedRows) -> Iterator[Finding]:
     renderer = subject.renderer
     both = [column for column in renderer.stub_template.columns if column in renderer.prompt_template.columns]
     if not both:
@@ -62,7 +62,7 @@ def _answer_in_prompt(subject: Subject) -> Iterator[Finding]:
     fixes: tuple[Fix, ...] = ()
     if set(renderer.prompt_template.columns) - set(both):
         fixes = tuple(
-            Fix(f"Take {{{column}}} out of the prompt", "template", settings=_swap("prompt", column, ""))
+            Fix(f"Take {{{column}}} out of the prompt", "template", settings=_template_edit("prompt", column, ""))
             for column in both
         )
     yield Finding(
@@ -75,8 +75,8 @@ def _answer_in_prompt(subject: Subject) -> Iterator[Finding]:
     )
 
 
-def _constant(subject: Subject) -> Iterator[Finding]:
-    if subject.used.size < FEW_ROWS:
+def _constant(subject: ExaminedRows) -> Iterator[Finding]:
+    if subject.used.size < MIN_COLUMN_ROWS:
         return
     for leaf, template, name in _templates(subject):
         same = [c for c in template.columns if len(np.unique(subject.keys([c])[subject.used])) == 1]
@@ -90,11 +90,13 @@ def _constant(subject: Subject) -> Iterator[Finding]:
         fixes: tuple[Fix, ...] = ()
         if whole:
             fixes = tuple(
-                Fix(f"Use {{{other}}} instead", "template", settings=_swap(leaf, same[0], f"{{{other}}}"))
-                for other in _better(subject, same[0])[:2]
+                Fix(f"Use {{{other}}} instead", "template", settings=_template_edit(leaf, same[0], f"{{{other}}}"))
+                for other in _alternative_columns(subject, same[0])[:2]
             )
         else:
-            fixes = tuple(Fix(f"Take {{{c}}} out of the {name}", "template", settings=_swap(leaf, c, "")) for c in same)
+            fixes = tuple(
+                Fix(f"Take {{{c}}} out of the {name}", "template", settings=_template_edit(leaf, c, "")) for c in same
+            )
         yield Finding(
             "constant",
             "The same in every row",
@@ -105,17 +107,17 @@ def _constant(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _imbalance(subject: Subject) -> Iterator[Finding]:
+def _imbalance(subject: ExaminedRows) -> Iterator[Finding]:
     answers = subject.answers[subject.used]
     if not answers.size or not subject.renderer.stub_template.columns:
         return
     _, first, label, times = np.unique(answers, return_index=True, return_inverse=True, return_counts=True)
-    few = 2 <= len(times) <= LABELS and answers.size >= LABEL_ROWS * len(times)
-    if not few or times.max() <= UNEVEN * times.min():
+    few = 2 <= len(times) <= MAX_CHECKED_LABELS and answers.size >= MIN_ROWS_PER_LABEL * len(times)
+    if not few or times.max() <= UNEVEN_LABEL_RATIO * times.min():
         return
     most, least = (_answer(subject, int(subject.used[first[at]])) for at in (times.argmax(), times.argmin()))
-    kept = max(KEPT_TIMES * int(times.min()), LABEL_ROWS)
-    surplus = _surplus(subject.used, label, kept)
+    kept = max(BALANCED_LABEL_RATIO * int(times.min()), MIN_ROWS_PER_LABEL)
+    surplus = _surplus_rows(subject.used, label, kept)
     fix = Fix(f"Keep at most {kept:,} rows a label, remove {surplus.size:,}", "drop",
               f"{rows_in_words(surplus.size)} of the commonest labels removed", surplus)  # fmt: skip
     yield Finding(
@@ -129,7 +131,7 @@ def _imbalance(subject: Subject) -> Iterator[Finding]:
     )
 
 
-def _surplus(rows: Rows, label: Rows, kept: int) -> Rows:
+def _surplus_rows(rows: RowNumbers, label: RowNumbers, kept: int) -> RowNumbers:
     """Rows beyond the first `kept` of each label, in an order drawn from a fixed seed."""
     order = np.random.default_rng(0).permutation(rows.size)
     by_label = order[np.argsort(label[order], kind="stable")]
@@ -139,19 +141,19 @@ def _surplus(rows: Rows, label: Rows, kept: int) -> Rows:
     return np.sort(rows[by_label[rank >= kept]])
 
 
-def is_identifier(subject: Subject, column: str) -> bool:
+def is_id_column(subject: ExaminedRows, column: str) -> bool:
     """Whether the column numbers the rows: a different number or hash in each, by its name, its order or its look."""
-    few = pc.drop_null(pa.array([row[column] for row in subject.table.page(0, SAMPLE)], pa.string()))
-    if len(few) < FEW_ROWS or max(_share(few, _HASHED), _share(few, _NUMBERED)) < 0.9:
+    few = pc.drop_null(pa.array([row[column] for row in subject.table.page(0, ID_SAMPLE_ROWS)], pa.string()))
+    if len(few) < MIN_COLUMN_ROWS or max(_share(few, _HASH_PATTERN), _share(few, _NUMBER_PATTERN)) < 0.9:
         return False  # the usual case, without reading the column
     present = pc.drop_null(subject.table.column(column))
-    if len(present) < FEW_ROWS or pc.count_distinct(present).as_py() < len(present):
+    if len(present) < MIN_COLUMN_ROWS or pc.count_distinct(present).as_py() < len(present):
         return False
-    if _share(present, _HASHED) >= 0.99:
+    if _share(present, _HASH_PATTERN) >= 0.99:
         return True
-    if _share(present, _NUMBERED) < 0.99:
+    if _share(present, _NUMBER_PATTERN) < 0.99:
         return False
-    if _NAMED.search(column) or _CAMEL.search(column):
+    if _ID_NAME_PATTERN.search(column) or _CAMEL_CASE_ID_PATTERN.search(column):
         return True
     digits = pc.replace_substring_regex(present, r"[^0-9]", "").to_pylist()
     numbers = np.array([float(text or 0) for text in digits])
@@ -162,7 +164,7 @@ def _share(cells: object, pattern: str) -> float:
     return float(pc.mean(pc.cast(pc.match_substring_regex(cells, pattern), "float64")).as_py() or 0)
 
 
-def _better(subject: Subject, wrong: str) -> list[str]:
+def _alternative_columns(subject: ExaminedRows, wrong: str) -> list[str]:
     """Columns to use instead: unused, mostly filled, neither numbering the rows nor the same in all; longest first."""
     table = subject.table
     found = []
@@ -171,21 +173,21 @@ def _better(subject: Subject, wrong: str) -> list[str]:
         if column == wrong or not unused or set("{}") & set(column) or table.missing.get(column, 0) > 0.2 * table.rows:
             continue
         cells = table.column(column)
-        if pc.count_distinct(cells).as_py() > 1 and not is_identifier(subject, column):
+        if pc.count_distinct(cells).as_py() > 1 and not is_id_column(subject, column):
             found.append((float(pc.mean(pc.utf8_length(cells)).as_py() or 0), column))
     return [column for _, column in sorted(found, reverse=True)]
 
 
-def _swap(leaf: str, column: str, text: str) -> dict[str, str]:
+def _template_edit(leaf: str, column: str, text: str) -> dict[str, str]:
     return {"path": f"data.{leaf}", "old": f"{{{column}}}", "new": text}
 
 
-def _templates(subject: Subject) -> Iterator[tuple[str, Template, str]]:
+def _templates(subject: ExaminedRows) -> Iterator[tuple[str, CompiledTemplate, str]]:
     yield "prompt", subject.renderer.prompt_template, "prompt"
     yield "prompt_stub", subject.renderer.stub_template, "completion"
 
 
-def _answer(subject: Subject, row: int) -> str:
+def _answer(subject: ExaminedRows, row: int) -> str:
     text = subject.renderer.stub_template.render(subject.table.row(row))
     return text if len(text) <= 40 else text[:39] + "…"
 
@@ -194,7 +196,7 @@ def _listed(columns: Sequence[str]) -> str:
     return ", ".join(f"'{column}'" for column in columns)
 
 
-CHECKS = (
+COLUMN_CHECKS = (
     ("looking at the templates", _wrong_column),
     ("looking at the templates", _answer_in_prompt),
     ("looking for constant columns", _constant),

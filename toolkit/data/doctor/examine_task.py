@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 from toolkit.config import DataConfig
-from toolkit.data.doctor.checks import examine
-from toolkit.data.findings import write_report
-from toolkit.data.read_options import MEMORY, confine
-from toolkit.data.readers.read_file import explain, report
+from toolkit.data.doctor.checks import examine_dataset
+from toolkit.data.findings import write_findings_report
+from toolkit.data.read_options import READER_MEMORY_BYTES, limit_process_resources
+from toolkit.data.readers.read_file import data_error_as_dict, write_task_report
 from toolkit.data.table import load_table
-from toolkit.data.task_process import FINDINGS, PROGRESS, ExamineRequest, text_bytes
+from toolkit.data.task_process import EXAMINE_PROGRESS_FILE, FINDINGS_FOLDER, ExamineRequest, parquet_content_bytes
 from toolkit.errors import DataError
 
 
@@ -26,22 +26,24 @@ def main() -> int:
     folder = Path(request.folder)
 
     def tell(share: float, words: str) -> None:
-        aside = folder / f".{PROGRESS}"
+        aside = folder / f".{EXAMINE_PROGRESS_FILE}"
         aside.write_text(json.dumps({"share": share, "words": words}))
-        aside.replace(folder / PROGRESS)
+        aside.replace(folder / EXAMINE_PROGRESS_FILE)
 
-    confine(text_bytes(Path(request.table)))
+    limit_process_resources(parquet_content_bytes(Path(request.table)))
     try:
-        found = examine(load_table(Path(request.table)), DataConfig.model_validate(request.data), tell)
-        (folder / FINDINGS).mkdir()
-        write_report(found, folder / FINDINGS)
+        found = examine_dataset(load_table(Path(request.table)), DataConfig.model_validate(request.data), tell)
+        (folder / FINDINGS_FOLDER).mkdir()
+        write_findings_report(found, folder / FINDINGS_FOLDER)
     except DataError as error:
-        report(folder, error=explain(error))
+        write_task_report(folder, error=data_error_as_dict(error))
     except MemoryError:
-        message = f"Checking the data takes more than {MEMORY >> 30} GB of memory."
-        report(folder, error=explain(DataError(message, "Training is not affected. Check a part of the data.")))
+        message = f"Checking the data takes more than {READER_MEMORY_BYTES >> 30} GB of memory."
+        write_task_report(
+            folder, error=data_error_as_dict(DataError(message, "Training is not affected. Check a part of the data."))
+        )
     else:
-        report(folder, error=None)
+        write_task_report(folder, error=None)
     return 0
 
 

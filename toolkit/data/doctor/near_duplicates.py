@@ -19,28 +19,28 @@ from rapidfuzz import process
 from rapidfuzz.distance import Indel
 from rensa import RMinHash
 
-from toolkit.data.doctor.row_keys import Hashes, groups, hash_texts
-from toolkit.data.findings import Rows
+from toolkit.data.doctor.row_keys import Hashes, hash_texts, number_groups
+from toolkit.data.findings import RowNumbers
 from toolkit.data.table import Table
 
-SIMILAR = 0.95
-SHINGLE = 5
-SHORTEST = 20
-HASHES, BAND = 64, 4
-ANCHORS = 3
+MIN_SIMILARITY = 0.95
+SHINGLE_BYTES = 5
+MIN_FUZZY_CHARACTERS = 20
+MINHASH_SIZE, MINHASH_BAND_SIZE = 64, 4
+ROWS_COMPARED_PER_BUCKET = 3
 """A row is compared with so many others of its bucket: buckets of alike rows can be huge."""
-LIMIT = 2_000_000
+MAX_COMPARED_ROWS = 2_000_000
 """Rows that are compared letter by letter; of more, the first so many."""
-COMPARED = 4_000
+MAX_COMPARED_CHARACTERS = 4_000
 """Characters of a text that are compared: what differs only after these counts as near."""
 
 _SEED = 42
 _CHUNK = 1_024
-_PAIRS = 32_768
-_TIDY = 100_000
+_PAIRS_PER_BATCH = 32_768
+_RELEASE_MEMORY_ROWS = 100_000
 """Rows after which memory that is no longer used goes back."""
 _SEPARATOR = "\x1f"
-Tell = Callable[[float], None]
+ShareReporter = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -48,29 +48,33 @@ class Sketches:
     """What is kept of each of `rows` (ascending): the hash of its normal text, and the bands of its MinHash where the
     text is long enough, at the positions `long`."""
 
-    rows: Rows
+    rows: RowNumbers
     keys: Hashes
-    long: Rows
+    long: RowNumbers
     bands: np.ndarray[Any, np.dtype[np.uint32]]
 
 
-def near_pairs(
-    table: Table, prompt: Sequence[str], answer: Sequence[str], rows: Rows, tell: Tell = lambda share: None
-) -> tuple[Rows, Rows]:
+def find_near_pairs(
+    table: Table,
+    prompt: Sequence[str],
+    answer: Sequence[str],
+    rows: RowNumbers,
+    tell: ShareReporter = lambda share: None,
+) -> tuple[RowNumbers, RowNumbers]:
     """(earlier, later): pairs of near rows among `rows` (distinct in their cells), sorted by the later, then the
     earlier. Not every pair of a large group is listed, but each of its rows has one with an earlier row."""
-    rows = rows[:LIMIT]
-    sketches = _sketched(table, prompt, answer, rows, lambda share: tell(share * 0.7))
-    equal = _by_group(groups([sketches.keys], len(rows)))
-    candidates = _candidates(sketches)
+    rows = rows[:MAX_COMPARED_ROWS]
+    sketches = _sketch_rows(table, prompt, answer, rows, lambda share: tell(share * 0.7))
+    equal = _group_pairs(number_groups([sketches.keys], len(rows)))
+    candidates = _candidate_pairs(sketches)
     tell(0.75)
-    similar = _measured(table, prompt, answer, rows, candidates, lambda share: tell(0.75 + share * 0.25))
+    similar = _similar_pairs(table, prompt, answer, rows, candidates, lambda share: tell(0.75 + share * 0.25))
     pairs = np.unique(np.concatenate([equal, similar]), axis=0)
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
     return rows[pairs[:, 0]], rows[pairs[:, 1]]
 
 
-def followers(earlier: Rows, later: Rows) -> Rows:
+def choose_rows_to_drop(earlier: RowNumbers, later: RowNumbers) -> RowNumbers:
     """The rows to leave out so that no pair is left: each follows an earlier row that stays. Ascending."""
     out: set[int] = set()
     for first, second in zip(earlier.tolist(), later.tolist(), strict=True):
@@ -79,10 +83,12 @@ def followers(earlier: Rows, later: Rows) -> Rows:
     return np.array(sorted(out), dtype=np.int64)
 
 
-def _sketched(table: Table, prompt: Sequence[str], answer: Sequence[str], rows: Rows, tell: Tell) -> Sketches:
+def _sketch_rows(
+    table: Table, prompt: Sequence[str], answer: Sequence[str], rows: RowNumbers, tell: ShareReporter
+) -> Sketches:
     # one array each, filled as the texts come: joining pieces would hold everything twice
     keys = np.empty((len(rows), 2), dtype=np.uint64)
-    bands = np.empty((len(rows), HASHES // BAND), dtype=np.uint32)
+    bands = np.empty((len(rows), MINHASH_SIZE // MINHASH_BAND_SIZE), dtype=np.uint32)
     long = np.empty(len(rows), dtype=np.int64)
     done = filled = 0
     for part in _normal_texts(table, prompt, answer, rows):
@@ -90,21 +96,21 @@ def _sketched(table: Table, prompt: Sequence[str], answer: Sequence[str], rows: 
         whole = [f"{p}{_SEPARATOR}{a}" for p, a in zip(prompts, answers, strict=True)]
         texts = [f"{w}{_SEPARATOR}{n}".encode() for w, n in zip(whole, numbers, strict=True)]
         keys[done : done + len(whole)] = hash_texts(texts)
-        fit = [at for at, text in enumerate(whole) if len(text) >= SHORTEST]
+        fit = [at for at, text in enumerate(whole) if len(text) >= MIN_FUZZY_CHARACTERS]
         if fit:
             end = filled + len(fit)
             long[filled:end] = np.array(fit, dtype=np.int64) + done
             bands[filled:end] = _bands([whole[at] for at in fit])
             filled = end
         done += len(whole)
-        if done % _TIDY < len(whole):
+        if done % _RELEASE_MEMORY_ROWS < len(whole):
             pa.default_memory_pool().release_unused()
         tell(done / max(1, len(rows)))
     return Sketches(rows, keys, long[:filled], bands[:filled])
 
 
 def _normal_texts(
-    table: Table, prompt: Sequence[str], answer: Sequence[str], rows: Rows
+    table: Table, prompt: Sequence[str], answer: Sequence[str], rows: RowNumbers
 ) -> Iterator[pa.RecordBatch]:  # fmt: skip
     """Columns prompt, answer, numbers of `rows` (ascending), in batches; a missing cell counts as empty."""
     wanted = np.zeros(table.rows, dtype=bool)
@@ -117,21 +123,23 @@ def _normal_texts(
         if not mask.any():
             continue
         part = batch.filter(pa.array(mask))
-        digits = pc.utf8_trim_whitespace(pc.replace_substring_regex(_joined(part, names), r"[^0-9]+", " "))
-        columns = [_normal(_joined(part, prompt)), _normal(_joined(part, answer)), digits]
+        digits = pc.utf8_trim_whitespace(pc.replace_substring_regex(_join_columns(part, names), r"[^0-9]+", " "))
+        columns = [_normalize_texts(_join_columns(part, prompt)), _normalize_texts(_join_columns(part, answer)), digits]
         yield pa.record_batch(columns, names=["prompt", "answer", "numbers"])
 
 
-def _joined(part: pa.RecordBatch, columns: Sequence[str]) -> Any:
-    cells = [pc.fill_null(pc.utf8_slice_codeunits(part.column(name), 0, COMPARED), "") for name in columns]
+def _join_columns(part: pa.RecordBatch, columns: Sequence[str]) -> Any:
+    cells = [
+        pc.fill_null(pc.utf8_slice_codeunits(part.column(name), 0, MAX_COMPARED_CHARACTERS), "") for name in columns
+    ]
     return pc.binary_join_element_wise(*cells, " ") if cells else pa.array([""] * part.num_rows)
 
 
-def _normal(texts: Any) -> Any:
+def _normalize_texts(texts: Any) -> Any:
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(texts), r"[^\p{L}\p{N}\p{M}]+", " "))
 
 
-def _by_group(keys: Rows) -> Rows:
+def _group_pairs(keys: RowNumbers) -> RowNumbers:
     """(first, other) for every other member of a group: positions, shape (pairs, 2)."""
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
@@ -141,18 +149,18 @@ def _by_group(keys: Rows) -> Rows:
     return np.column_stack([firsts[other], order[other]]).astype(np.int64)
 
 
-def _candidates(sketches: Sketches) -> Rows:
+def _candidate_pairs(sketches: Sketches) -> RowNumbers:
     """Pairs of positions that share a band of their MinHashes: each row with the first rows of its bucket, and with
     the one before it."""
     bands, long, total = sketches.bands, sketches.long, len(sketches.rows)
     keys = np.zeros(0, dtype=np.int64)
     for number in range(bands.shape[1] if long.size > 1 else 0):
-        pairs = np.sort(long[_in_bucket(bands[:, number])], axis=1)
+        pairs = np.sort(long[_bucket_pairs(bands[:, number])], axis=1)
         keys = np.unique(np.concatenate([keys, pairs[:, 0] * total + pairs[:, 1]]))
     return np.column_stack([keys // max(total, 1), keys % max(total, 1)])
 
 
-def _in_bucket(band: np.ndarray[Any, Any]) -> Rows:
+def _bucket_pairs(band: np.ndarray[Any, Any]) -> RowNumbers:
     order = np.argsort(band, kind="stable")
     ranked = band[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
@@ -161,7 +169,7 @@ def _in_bucket(band: np.ndarray[Any, Any]) -> Rows:
     order, sizes = order[np.repeat(shared, sizes)], sizes[shared]
     first = np.repeat(np.cumsum(sizes) - sizes, sizes)
     at = np.arange(len(order))
-    anchors = [first + step for step in range(ANCHORS)] + [at - 1]
+    anchors = [first + step for step in range(ROWS_COMPARED_PER_BUCKET)] + [at - 1]
     pairs = [np.column_stack([order[anchor[ok]], order[at[ok]]]) for anchor in anchors
              for ok in [(anchor < at) & (anchor >= first)]]  # fmt: skip
     return np.concatenate(pairs).astype(np.int64)
@@ -170,10 +178,10 @@ def _in_bucket(band: np.ndarray[Any, Any]) -> Rows:
 def _bands(texts: Sequence[str]) -> np.ndarray[Any, Any]:
     """(texts, HASHES / BAND) of uint32: equal where all hashes of a band are, and by chance once in billions."""
     hashes, offsets = _shingles([text.encode() for text in texts])
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, HASHES, _SEED)
-    digests = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(texts), -1, BAND)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, MINHASH_SIZE, _SEED)
+    digests = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(texts), -1, MINHASH_BAND_SIZE)
     mixed = np.zeros(digests.shape[:2], dtype=np.uint64)
-    for at in range(BAND):
+    for at in range(MINHASH_BAND_SIZE):
         mixed = (mixed ^ digests[:, :, at]) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
     return (mixed >> np.uint64(32)).astype(np.uint32)
@@ -183,49 +191,49 @@ def _shingles(raw: Sequence[bytes]) -> tuple[np.ndarray[Any, Any], np.ndarray[An
     """(hashes of all runs of SHINGLE bytes, offsets of each text's): one text after the other."""
     lengths = np.array([len(text) for text in raw])
     letters = np.frombuffer(b"".join(raw), dtype=np.uint8)
-    runs = len(letters) - SHINGLE + 1
+    runs = len(letters) - SHINGLE_BYTES + 1
     value = np.zeros(runs, dtype=np.uint64)
-    for at in range(SHINGLE):
+    for at in range(SHINGLE_BYTES):
         value |= letters[at : runs + at].astype(np.uint64) << np.uint64(8 * at)
     value *= np.uint64(0x9E3779B97F4A7C15)
     value ^= value >> np.uint64(32)
     ends = np.cumsum(lengths)
     inside = np.ones(runs, dtype=bool)
-    for back in range(1, SHINGLE):  # runs that reach into the next text
+    for back in range(1, SHINGLE_BYTES):  # runs that reach into the next text
         crossing = ends[:-1] - back
         inside[crossing[crossing < runs]] = False
-    offsets = np.concatenate([[0], np.cumsum(np.maximum(lengths - SHINGLE + 1, 0))])
+    offsets = np.concatenate([[0], np.cumsum(np.maximum(lengths - SHINGLE_BYTES + 1, 0))])
     return value[inside], offsets.astype(np.uint64)
 
 
-def _measured(
-    table: Table, prompt: Sequence[str], answer: Sequence[str], rows: Rows, pairs: Rows, tell: Tell
-) -> Rows:  # fmt: skip
+def _similar_pairs(
+    table: Table, prompt: Sequence[str], answer: Sequence[str], rows: RowNumbers, pairs: RowNumbers, tell: ShareReporter
+) -> RowNumbers:  # fmt: skip
     """The pairs (of positions in `rows`) that are near, by the letters of their texts."""
     kept = [np.zeros((0, 2), dtype=np.int64)]
     if not len(pairs):
         return kept[0]
     involved = np.unique(pairs)
     texts = pa.Table.from_batches(_normal_texts(table, prompt, answer, rows[involved]))
-    for start in range(0, len(pairs), _PAIRS):
-        part = pairs[start : start + _PAIRS]
+    for start in range(0, len(pairs), _PAIRS_PER_BATCH):
+        part = pairs[start : start + _PAIRS_PER_BATCH]
         for column in ("numbers", "answer", "prompt"):
             first, second = (
                 texts[column].take(pa.array(np.searchsorted(involved, part[:, side]))).to_pylist() for side in (0, 1)
             )
-            same = _equal(first, second) if column == "numbers" else _alike(first, second)
+            same = _are_equal(first, second) if column == "numbers" else _are_similar(first, second)
             part = part[same]
         kept.append(part)
-        tell(min(1.0, (start + _PAIRS) / len(pairs)))
+        tell(min(1.0, (start + _PAIRS_PER_BATCH) / len(pairs)))
     return np.concatenate(kept)
 
 
-def _equal(first: Sequence[str], second: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _are_equal(first: Sequence[str], second: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.array([one == other for one, other in zip(first, second, strict=True)], dtype=bool)
 
 
-def _alike(first: Sequence[str], second: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _are_similar(first: Sequence[str], second: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     scores = process.cpdist(
-        first, second, scorer=Indel.normalized_similarity, score_cutoff=SIMILAR, dtype=np.float32, workers=1
+        first, second, scorer=Indel.normalized_similarity, score_cutoff=MIN_SIMILARITY, dtype=np.float32, workers=1
     )
-    return scores >= SIMILAR
+    return scores >= MIN_SIMILARITY

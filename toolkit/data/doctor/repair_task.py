@@ -17,21 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolkit.data.conversations import ChatColumns
-from toolkit.data.doctor.text_checks import cleaned, repaired
-from toolkit.data.read_options import confine
-from toolkit.data.readers.read_file import TABLE, explain, report
-from toolkit.data.table import Table, footer, load_table
-from toolkit.data.task_process import ROWS, MendRequest, text_bytes
+from toolkit.data.doctor.text_checks import remove_unusual_characters, repair_mojibake
+from toolkit.data.read_options import limit_process_resources
+from toolkit.data.readers.read_file import TABLE_FILE, data_error_as_dict, write_task_report
+from toolkit.data.table import Table, load_table, make_table_footer
+from toolkit.data.task_process import ROWS_FILE, RepairRequest, parquet_content_bytes
 from toolkit.errors import DataError
 
-_EDITS: dict[str, Callable[[str], str]] = {"repair": repaired, "clean": cleaned}
+_CELL_REPAIRS: dict[str, Callable[[str], str]] = {"repair": repair_mojibake, "clean": remove_unusual_characters}
 
 
-def mend(request: MendRequest) -> None:
+def write_fixed_table(request: RepairRequest) -> None:
     """Write the new table. Raises DataError when too little would be left."""
     table, folder = load_table(Path(request.table)), Path(request.folder)
     concerned = np.zeros(table.rows, dtype=bool)
-    concerned[np.load(folder / ROWS, allow_pickle=False)] = True
+    concerned[np.load(folder / ROWS_FILE, allow_pickle=False)] = True
     left = table.rows - int(concerned.sum()) if request.action == "drop" else table.rows
     held_out = table.held_out
     if request.action == "drop":
@@ -43,8 +43,8 @@ def mend(request: MendRequest) -> None:
     schema = pa.schema([(column, pa.string()) for column in table.columns])
     missing = dict.fromkeys(table.columns, 0)
     chats, written = ChatColumns(), 0
-    with pq.ParquetWriter(folder / TABLE, schema, compression="zstd") as out:
-        for batch in _batches(table, request, concerned):
+    with pq.ParquetWriter(folder / TABLE_FILE, schema, compression="zstd") as out:
+        for batch in _fixed_batches(table, request, concerned):
             for name, cells in zip(table.columns, batch.columns, strict=True):
                 missing[name] += cells.null_count
                 if name in table.chats:
@@ -53,10 +53,10 @@ def mend(request: MendRequest) -> None:
                 out.write_batch(batch)
                 written += batch.num_rows
         more = {"version": request.version, "chats": chats.faults, "held_out": held_out}
-        out.add_key_value_metadata(footer(request.sha256, table.label, missing, table.notices, **more))
+        out.add_key_value_metadata(make_table_footer(request.sha256, table.label, missing, table.notices, **more))
 
 
-def _batches(table: Table, request: MendRequest, concerned: np.ndarray[Any, Any]) -> Iterator[pa.RecordBatch]:
+def _fixed_batches(table: Table, request: RepairRequest, concerned: np.ndarray[Any, Any]) -> Iterator[pa.RecordBatch]:
     start = 0
     for batch in table.batches(table.columns):
         mask = concerned[start : start + batch.num_rows]
@@ -64,7 +64,7 @@ def _batches(table: Table, request: MendRequest, concerned: np.ndarray[Any, Any]
         if request.action == "drop":
             yield batch.filter(pa.array(~mask))
             continue
-        edit = _EDITS[request.action]
+        edit = _CELL_REPAIRS[request.action]
         for at, name in enumerate(table.columns):
             if name in request.columns and mask.any():
                 cells = batch.column(at).to_pylist()
@@ -76,14 +76,14 @@ def _batches(table: Table, request: MendRequest, concerned: np.ndarray[Any, Any]
 
 def main() -> int:
     """0 when the request was answered, with a table or with a reason; anything else is a death."""
-    request = MendRequest(**json.load(sys.stdin))
-    confine(text_bytes(Path(request.table)))
+    request = RepairRequest(**json.load(sys.stdin))
+    limit_process_resources(parquet_content_bytes(Path(request.table)))
     try:
-        mend(request)
+        write_fixed_table(request)
     except DataError as error:
-        report(Path(request.folder), error=explain(error))
+        write_task_report(Path(request.folder), error=data_error_as_dict(error))
     else:
-        report(Path(request.folder), error=None)
+        write_task_report(Path(request.folder), error=None)
     return 0
 
 

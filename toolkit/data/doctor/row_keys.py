@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from toolkit.data.findings import Rows
+from toolkit.data.findings import RowNumbers
 from toolkit.data.table import Table
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
@@ -21,10 +21,10 @@ _BATCH = 4_096
 _MISSING = b"\xff" * 16
 
 
-def row_keys(table: Table, columns: Sequence[str]) -> Rows:
+def row_keys(table: Table, columns: Sequence[str]) -> RowNumbers:
     """A number for each row, equal exactly when the rows' cells in `columns` are equal; int64, `rows` long."""
     hashes = column_hashes(table, columns)
-    return groups([hashes[column] for column in columns], table.rows)
+    return number_groups([hashes[column] for column in columns], table.rows)
 
 
 def column_hashes(table: Table, columns: Sequence[str]) -> dict[str, Hashes]:
@@ -40,7 +40,7 @@ def column_hashes(table: Table, columns: Sequence[str]) -> dict[str, Hashes]:
     return {name: np.concatenate([empty, *found]) for name, found in parts.items()}
 
 
-def groups(hashes: Sequence[Hashes], rows: int) -> Rows:
+def number_groups(hashes: Sequence[Hashes], rows: int) -> RowNumbers:
     """Numbers that are equal exactly where all of `hashes` are; all zero without any."""
     if not hashes or not rows:
         return np.zeros(rows, dtype=np.int64)
@@ -54,7 +54,7 @@ def groups(hashes: Sequence[Hashes], rows: int) -> Rows:
     return numbers
 
 
-def repeats(keys: Rows) -> Mask:
+def mark_repeats(keys: RowNumbers) -> Mask:
     """True where a key stood earlier."""
     again = np.ones(len(keys), dtype=bool)
     again[np.unique(keys, return_index=True)[1]] = False

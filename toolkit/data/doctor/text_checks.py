@@ -15,45 +15,45 @@ import pyarrow.compute as pc
 from ftfy import TextFixerConfig, fix_encoding
 from ftfy.badness import is_bad
 
-from toolkit.data.doctor.examined_rows import Subject
+from toolkit.data.doctor.examined_rows import ExaminedRows
 from toolkit.data.doctor.row_keys import Mask
-from toolkit.data.findings import Finding, Fix, Rows, rows_in_words
+from toolkit.data.findings import Finding, Fix, RowNumbers, rows_in_words
 
-LONG = 20_000
+MAX_USUAL_CELL_CHARACTERS = 20_000
 """A cell with more characters is very long whatever the others are."""
-LONG_TIMES, LONG_FLOOR = 20, 2_000
+LONG_CELL_RATIO, MIN_LONG_CELL_CHARACTERS = 20, 2_000
 """So is one with so many times the median's characters, from so many characters on."""
 
 # Controls but tab and line breaks, soft and zero-width marks, direction overrides, private use, non-characters. Joiners
 # (U+200C, U+200D) belong to emoji and to several scripts and stay.
-UNUSUAL = (
+UNUSUAL_CHARACTERS = (
     "\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"
     "\ue000-\uf8ff\ufeff\ufff0-\ufffb\ufffe\uffff"
 )
-_UNUSUAL = re.compile(f"[{UNUSUAL}]")
-_UNUSUAL_RE2 = "[" + "".join(c if c == "-" else f"\\x{{{ord(c):X}}}" for c in UNUSUAL) + "]"
-_LOST = "\ufffd"
-_EASY = TextFixerConfig(unescape_html=False)
+_UNUSUAL = re.compile(f"[{UNUSUAL_CHARACTERS}]")
+_UNUSUAL_RE2 = "[" + "".join(c if c == "-" else f"\\x{{{ord(c):X}}}" for c in UNUSUAL_CHARACTERS) + "]"
+_REPLACEMENT_CHARACTER = "\ufffd"
+_FIXER_CONFIG = TextFixerConfig(unescape_html=False)
 _SHOWN = 3
 
 
-def repaired(cell: str) -> str:
+def repair_mojibake(cell: str) -> str:
     """The text that a cell with mojibake was before it was decoded wrongly; the same text when it has none."""
-    return fix_encoding(cell, _EASY) if not cell.isascii() and is_bad(cell) else cell
+    return fix_encoding(cell, _FIXER_CONFIG) if not cell.isascii() and is_bad(cell) else cell
 
 
-def cleaned(cell: str) -> str:
+def remove_unusual_characters(cell: str) -> str:
     """The text without unusual characters."""
     return _UNUSUAL.sub("", cell)
 
 
-def _mojibake(subject: Subject) -> Iterator[Finding]:
-    found, samples = _scan(subject, _has_mojibake)
-    rows = _union(found)
+def _mojibake(subject: ExaminedRows) -> Iterator[Finding]:
+    found, samples = _scan_columns(subject, _has_mojibake)
+    rows = _union_of_rows(found)
     if not rows.size:
         return
     sample = next(cell for cell in samples if cell)
-    before, after = _around_change(sample, repaired(sample))
+    before, after = _around_change(sample, repair_mojibake(sample))
     yield Finding(
         "mojibake",
         "Garbled letters (mojibake)",
@@ -78,14 +78,14 @@ def _has_mojibake(cells: Any) -> Mask:
     bad = np.zeros(len(cells), dtype=bool)
     at = np.flatnonzero(beyond)
     texts = cells.filter(beyond).to_pylist()
-    bad[at] = [is_bad(text) and repaired(text) != text for text in texts]
+    bad[at] = [is_bad(text) and repair_mojibake(text) != text for text in texts]
     return bad
 
 
-def _unusual(subject: Subject) -> Iterator[Finding]:
+def _unusual_characters(subject: ExaminedRows) -> Iterator[Finding]:
     # garbled letters hold controls too, and are repaired with them
-    found, samples = _scan(subject, lambda cells: _matches(cells, _UNUSUAL_RE2) & ~_has_mojibake(cells))
-    rows = _union(found)
+    found, samples = _scan_columns(subject, lambda cells: _matches(cells, _UNUSUAL_RE2) & ~_has_mojibake(cells))
+    rows = _union_of_rows(found)
     if not rows.size:
         return
     names = sorted({f"U+{ord(match.group()):04X}" for cell in samples for match in _UNUSUAL.finditer(cell)})
@@ -103,8 +103,8 @@ def _unusual(subject: Subject) -> Iterator[Finding]:
     )
 
 
-def _lost(subject: Subject) -> Iterator[Finding]:
-    rows = _union(_scan(subject, lambda cells: _matches(cells, _LOST))[0])
+def _lost_letters(subject: ExaminedRows) -> Iterator[Finding]:
+    rows = _union_of_rows(_scan_columns(subject, lambda cells: _matches(cells, _REPLACEMENT_CHARACTER))[0])
     if not rows.size:
         return
     fix = Fix(
@@ -125,19 +125,21 @@ def _matches(cells: Any, pattern: str) -> Mask:
     return pc.fill_null(pc.match_substring_regex(cells, pattern), False).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
-def _long(subject: Subject) -> Iterator[Finding]:
-    found: dict[str, Rows] = {}
+def _long_cells(subject: ExaminedRows) -> Iterator[Finding]:
+    found: dict[str, RowNumbers] = {}
     longest = 0
     for column, lengths in subject.measured(subject.renderer.columns_needed, pc.utf8_length).items():
         present = lengths[subject.usable]
         if not present.size:
             continue
-        limit = min(LONG, max(LONG_FLOOR, LONG_TIMES * float(np.median(present))))
+        limit = min(
+            MAX_USUAL_CELL_CHARACTERS, max(MIN_LONG_CELL_CHARACTERS, LONG_CELL_RATIO * float(np.median(present)))
+        )
         long = (lengths > limit) & subject.usable
         if long.any():
             found[column] = np.flatnonzero(long)
             longest = max(longest, int(lengths.max()))
-    rows = _union(found)
+    rows = _union_of_rows(found)
     if not rows.size:
         return
     fix = Fix(
@@ -155,7 +157,7 @@ def _long(subject: Subject) -> Iterator[Finding]:
     )
 
 
-def _scan(subject: Subject, wrong: Callable[[Any], Mask]) -> tuple[dict[str, Rows], list[str]]:
+def _scan_columns(subject: ExaminedRows, wrong: Callable[[Any], Mask]) -> tuple[dict[str, RowNumbers], list[str]]:
     """(rows by column in which `wrong` holds, a few of the cells); columns without any are left out."""
     names = list(subject.renderer.columns_needed)
     masks: dict[str, list[Mask]] = {name: [] for name in names}
@@ -170,7 +172,7 @@ def _scan(subject: Subject, wrong: Callable[[Any], Mask]) -> tuple[dict[str, Row
     return {name: found for name, found in rows.items() if found.size}, samples
 
 
-def _union(found: dict[str, Rows]) -> Rows:
+def _union_of_rows(found: dict[str, RowNumbers]) -> RowNumbers:
     return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *found.values()]))
 
 
@@ -181,9 +183,9 @@ def _around_change(before: str, after: str) -> tuple[str, str]:
     return first[0][:40], first[1][:40]
 
 
-CHECKS = (
+TEXT_CHECKS = (
     ("looking for mojibake", _mojibake),
-    ("looking for unusual characters", _unusual),
-    ("looking for lost letters", _lost),
-    ("looking for very long cells", _long),
+    ("looking for unusual characters", _unusual_characters),
+    ("looking for lost letters", _lost_letters),
+    ("looking for very long cells", _long_cells),
 )

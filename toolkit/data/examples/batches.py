@@ -12,24 +12,24 @@ import numpy as np
 MEGABATCHES = 50
 """Rows are sorted by length within so many batches at a time: enough to save padding, few enough to stay random."""
 
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
+IntegerArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def count_batches(rows: int, batch_size: int, processes: int = 1) -> int:
     """Batches of `batch_size` rows for each of the processes; a rest smaller than their number joins the one before."""
     whole = batch_size * processes
-    return math.ceil(rows / whole) - joins(rows, batch_size, processes)
+    return math.ceil(rows / whole) - merges_last_batch(rows, batch_size, processes)
 
 
-def joins(rows: int, batch_size: int, processes: int) -> bool:
+def merges_last_batch(rows: int, batch_size: int, processes: int) -> bool:
     """Whether the last rows are too few to give every process one."""
     whole = batch_size * processes
     return 0 < rows % whole < processes and rows > whole
 
 
-def batches_of_like_length(
-    lengths: Numbers, batch_size: int, processes: int = 1, seed: int = 0, epoch: int = 0
-) -> list[Numbers]:
+def batch_by_length(
+    lengths: IntegerArray, batch_size: int, processes: int = 1, seed: int = 0, epoch: int = 0
+) -> list[IntegerArray]:
     """Positions in `lengths`, batch by batch, for all processes together; each comes once. Follows from seed and epoch.
 
     The batch that needs most memory comes first: it fails at once or never.
@@ -47,7 +47,7 @@ def batches_of_like_length(
     return [batches[i] for i in [longest, *others]]
 
 
-def best_fit(lengths: Numbers, capacity: int, seed: int = 0, epoch: int = 0) -> list[Numbers]:
+def pack_best_fit(lengths: IntegerArray, capacity: int, seed: int = 0, epoch: int = 0) -> list[IntegerArray]:
     """Positions in `lengths`, packed row by packed row of at most `capacity` tokens; each comes once.
 
     The longest first, each into the row that it fills best. Which of several like lengths goes where follows from seed

@@ -11,12 +11,12 @@ from typing import Any
 
 from toolkit.errors import Problem
 
-SHOWN = 100
+MAX_HARD_STOP_ROWS = 100
 """Most row numbers that one carries."""
 
 
 @dataclass(frozen=True)
-class Kind:
+class HardStop:
     """title: a few words. path: the setting under which it is shown. judgement: whether it may be accepted as meant."""
 
     title: str
@@ -25,18 +25,18 @@ class Kind:
 
 
 _LENGTH, _PROMPT, _CHAT = "training.sft_args.max_seq_length", "data.prompt", "data.use_chat_template"
-KINDS: dict[str, Kind] = {
-    "prompt_too_long": Kind("The prompt alone is too long", _LENGTH),
-    "nothing_trained": Kind("Nothing in a row is learned", _LENGTH),
-    "double_bos": Kind("Two beginnings", _PROMPT),
-    "end_untrained": Kind("The end is not learned", _LENGTH),
-    "pad_hides_end": Kind("Padding hides the end", "model.hf_model_ckpt", judgement=False),
-    "placeholder": Kind("A placeholder was not filled", _PROMPT),
-    "mask_wrong": Kind(
+HARD_STOPS: dict[str, HardStop] = {
+    "prompt_too_long": HardStop("The prompt alone is too long", _LENGTH),
+    "nothing_trained": HardStop("Nothing in a row is learned", _LENGTH),
+    "double_bos": HardStop("Two beginnings", _PROMPT),
+    "end_untrained": HardStop("The end is not learned", _LENGTH),
+    "pad_hides_end": HardStop("Padding hides the end", "model.hf_model_ckpt", judgement=False),
+    "placeholder": HardStop("A placeholder was not filled", _PROMPT),
+    "mask_wrong": HardStop(
         "The loss mask contradicts its switch", "training.sft_args.completion_only_loss", judgement=False
     ),
-    "boundary_merged": Kind("A token spans prompt and completion", _PROMPT),
-    "template_twice": Kind("The chat template is applied twice", _CHAT),
+    "boundary_merged": HardStop("A token spans prompt and completion", _PROMPT),
+    "template_twice": HardStop("The chat template is applied twice", _CHAT),
 }
 
 
@@ -52,24 +52,24 @@ class Fault:
 
     @property
     def judgement(self) -> bool:
-        return KINDS[self.kind].judgement
+        return HARD_STOPS[self.kind].judgement
 
     @classmethod
     def read(cls, body: Mapping[str, Any]) -> Fault:
         """From JSON; raises KeyError or TypeError for another version's."""
         fault = cls(**{**body, "rows": tuple(body["rows"])})
-        KINDS[fault.kind]
+        HARD_STOPS[fault.kind]
         return fault
 
 
-def blocking(faults: Iterable[Fault], accepted: Collection[str]) -> list[Fault]:
+def select_blocking(faults: Iterable[Fault], accepted: Collection[str]) -> list[Fault]:
     """Those that keep a run from starting."""
     return [fault for fault in faults if not (fault.judgement and fault.kind in accepted)]
 
 
-def as_problem(fault: Fault, accepted: Collection[str]) -> Problem:
+def hard_stop_problem(fault: Fault, accepted: Collection[str]) -> Problem:
     """An error under its setting, or a warning once it is accepted."""
-    kind = KINDS[fault.kind]
+    kind = HARD_STOPS[fault.kind]
     if fault.judgement and fault.kind in accepted:
         return Problem(kind.path, f"{fault.message} You have accepted this.", severity="warning")
     meant = " If it is meant, accept it on the Data page." if fault.judgement else ""

@@ -9,8 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolkit.config import DataConfig
-from toolkit.data.conversations import TOOL_COLUMNS, as_text, conversation
-from toolkit.data.examples.templates import Example, Piece, Renderer, Row, Template, make_renderer
+from toolkit.data.conversations import TOOL_COLUMNS, format_conversation, parse_conversation
+from toolkit.data.examples.templates import (
+    CompiledTemplate,
+    Example,
+    Renderer,
+    TemplatePiece,
+    TemplateRow,
+    make_renderer,
+)
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
 
@@ -30,7 +37,7 @@ def renderer_of(data: DataConfig, columns: Sequence[str], label: str = "") -> Re
 
 def chat_renderer(column: str) -> ChatRenderer:
     """For a column whose cells are conversations: nothing of them is prompt alone."""
-    return ChatRenderer(Template(()), Template((Piece(column, is_column=True),)), column)
+    return ChatRenderer(CompiledTemplate(()), CompiledTemplate((TemplatePiece(column, is_column=True),)), column)
 
 
 def chat_problems(data: DataConfig, table: Table) -> list[Problem]:
@@ -52,7 +59,7 @@ class ChatRenderer(Renderer):
 
     column: str = ""
 
-    def example(self, row: Row) -> Example:
+    def example(self, row: TemplateRow) -> Example:
         return _example(row[self.column] or "")
 
     def examples(self, cells: Mapping[str, Sequence[str]], count: int) -> Iterator[Example]:
@@ -60,5 +67,5 @@ class ChatRenderer(Renderer):
 
 
 def _example(cell: str) -> Example:
-    turns = conversation(cell)
-    return Example(as_text(turns[:-1]), turns[-1].content, turns)
+    turns = parse_conversation(cell)
+    return Example(format_conversation(turns[:-1]), turns[-1].content, turns)

@@ -25,8 +25,8 @@ from toolkit.errors import DataError, Problem
 DEFAULT_TEST_SIZE = 0.25
 """Held out when neither size is given, as in scikit-learn and datasets."""
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-Size = int | float | None
+SplitIndices = np.ndarray[Any, np.dtype[np.int64]]
+SplitSize = int | float | None
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class SplitPlan:
     """0-based row numbers of the table, int64: `train` and `test` shuffled, `dropped` ascending. Rows in none of the
     three are usable and left over, because the sizes ask for fewer."""
 
-    train: Indices
-    test: Indices
-    dropped: Indices
+    train: SplitIndices
+    test: SplitIndices
+    dropped: SplitIndices
 
 
 def plan_split(table: Table, data: DataConfig) -> SplitPlan:
@@ -47,7 +47,7 @@ def plan_split(table: Table, data: DataConfig) -> SplitPlan:
     unusable[usable] = False
     dropped = np.flatnonzero(unusable)
     try:
-        train, test = _parts(table, data, usable, renderer.stub_template.columns)
+        train, test = _split_positions(table, data, usable, renderer.stub_template.columns)
     except DataError as error:
         if not dropped.size:
             raise
@@ -55,18 +55,20 @@ def plan_split(table: Table, data: DataConfig) -> SplitPlan:
     return SplitPlan(usable[train], usable[test], dropped)
 
 
-def _parts(table: Table, data: DataConfig, usable: Indices, answer: Sequence[str]) -> tuple[Indices, Indices]:
+def _split_positions(
+    table: Table, data: DataConfig, usable: SplitIndices, answer: Sequence[str]
+) -> tuple[SplitIndices, SplitIndices]:
     """Positions in `usable` that are trained on and held out, shuffled."""
     seed = data.train_test_split_seed
     if table.held_out:
-        return _given_parts(usable, table.rows - table.held_out, seed)
+        return _split_at_test_file(usable, table.rows - table.held_out, seed)
     n_train, n_test = split_sizes(len(usable), data.train_size, data.test_size)
     if data.stratify:
         return stratified_indices(answer_codes(table, answer)[usable], n_train, n_test, seed)
     return split_indices(len(usable), n_train, n_test, seed)
 
 
-def _given_parts(usable: Indices, first_test_row: int, seed: int) -> tuple[Indices, Indices]:
+def _split_at_test_file(usable: SplitIndices, first_test_row: int, seed: int) -> tuple[SplitIndices, SplitIndices]:
     boundary = int(np.searchsorted(usable, first_test_row))
     if boundary == 0 or boundary == len(usable):
         which = "data" if boundary == 0 else "test file"
@@ -76,7 +78,7 @@ def _given_parts(usable: Indices, first_test_row: int, seed: int) -> tuple[Indic
     return random.permutation(boundary), boundary + random.permutation(len(usable) - boundary)
 
 
-def usable_indices(table: Table, columns: Sequence[str]) -> Indices:
+def usable_indices(table: Table, columns: Sequence[str]) -> SplitIndices:
     """The rows, ascending, in which none of `columns` is missing. Reads only columns with missing cells, in batches."""
     gaps = [column for column in dict.fromkeys(columns) if table.missing.get(column, 0)]
     if not gaps:
@@ -92,16 +94,16 @@ def usable_count(table: Table, columns: Sequence[str]) -> int:
     """How many rows `usable_indices` has: from the footer where one column has gaps, else read once and remembered."""
     gaps = tuple(column for column in dict.fromkeys(columns) if table.missing.get(column, 0))
     if len(gaps) > 1:
-        return _counted(table, gaps)
+        return _count_usable_rows(table, gaps)
     return table.rows - sum(table.missing[column] for column in gaps)
 
 
 @lru_cache(maxsize=64)
-def _counted(table: Table, gaps: tuple[str, ...]) -> int:
+def _count_usable_rows(table: Table, gaps: tuple[str, ...]) -> int:
     return len(usable_indices(table, gaps))
 
 
-def split_sizes(rows: int, train_size: Size, test_size: Size) -> tuple[int, int]:
+def split_sizes(rows: int, train_size: SplitSize, test_size: SplitSize) -> tuple[int, int]:
     """(training rows, test rows) of `rows` usable rows.
 
     A float is a fraction of the rows: training rows round down, test rows up. An int is a count. None means the rest;
@@ -124,7 +126,7 @@ def split_sizes(rows: int, train_size: Size, test_size: Size) -> tuple[int, int]
     return n_train, n_test
 
 
-def count_parts(table: Table, usable: Indices, train_size: Size, test_size: Size) -> tuple[int, int]:
+def count_parts(table: Table, usable: SplitIndices, train_size: SplitSize, test_size: SplitSize) -> tuple[int, int]:
     """(training rows, test rows): how many `plan_split` gives each part. Raises DataError as `split_sizes` does."""
     if table.held_out:
         train = int(np.searchsorted(usable, table.rows - table.held_out))
@@ -132,7 +134,7 @@ def count_parts(table: Table, usable: Indices, train_size: Size, test_size: Size
     return split_sizes(len(usable), train_size, test_size)
 
 
-def split_indices(rows: int, n_train: int, n_test: int, seed: int) -> tuple[Indices, Indices]:
+def split_indices(rows: int, n_train: int, n_test: int, seed: int) -> tuple[SplitIndices, SplitIndices]:
     """(train, test): disjoint positions below `rows`, shuffled; the same for the same arguments."""
     order = np.random.default_rng(seed).permutation(rows)
     return order[n_test : n_test + n_train], order[:n_test]
@@ -151,7 +153,7 @@ def size_problems(config: Config, rows: int) -> list[Problem]:
     return []
 
 
-def _check_size(name: str, size: Size) -> None:
+def _check_size(name: str, size: SplitSize) -> None:
     if size is None:
         return
     fraction = isinstance(size, float)
@@ -160,7 +162,7 @@ def _check_size(name: str, size: Size) -> None:
         raise DataError(f"{name} is {size}.", hint)
 
 
-def _count(rows: int, size: Size, to_int: Any) -> int | None:
+def _count(rows: int, size: SplitSize, to_int: Any) -> int | None:
     if not isinstance(size, float):
         return size
     exact = size * rows

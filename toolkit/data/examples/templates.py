@@ -15,22 +15,22 @@ from functools import cached_property
 from itertools import repeat
 
 from toolkit.config import Config, DataConfig
-from toolkit.data.conversations import Turn
+from toolkit.data.conversations import Message
 from toolkit.errors import DataError, Problem
 
 MAX_TEMPLATE = 20_000
 """Longest template, in characters."""
 
-LISTED = 10
+MAX_LISTED_MISTAKES = 10
 """Mistakes of a template that are told."""
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _SYNTAX = re.compile(r"[.\[!:]")
-Row = Mapping[str, str | None]
+TemplateRow = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
-class Piece:
+class TemplatePiece:
     """Literal text, or, with `is_column`, the name of the column whose cell goes here."""
 
     text: str
@@ -38,17 +38,17 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Template:
+class CompiledTemplate:
     """A compiled template; `pieces` in order, neighbouring literals joined."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[TemplatePiece, ...]
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns used, each once, in order of first use."""
         return tuple(dict.fromkeys(piece.text for piece in self.pieces if piece.is_column))
 
-    def render(self, row: Row) -> str:
+    def render(self, row: TemplateRow) -> str:
         """The text for one row. Raises DataError when a used cell is missing."""
         return "".join(_cell(row, piece.text) if piece.is_column else piece.text for piece in self.pieces)
 
@@ -67,29 +67,29 @@ class Example:
 
     prompt: str
     completion: str
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)
 class Renderer:
     """The one way from a row to the text that preview, training, evaluation and playground share."""
 
-    prompt_template: Template
-    stub_template: Template
+    prompt_template: CompiledTemplate
+    stub_template: CompiledTemplate
 
     @cached_property
     def columns_needed(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.prompt_template.columns + self.stub_template.columns))
 
-    def usable(self, row: Row) -> bool:
+    def usable(self, row: TemplateRow) -> bool:
         """False when a used cell is missing: such a row is left out, before splitting (`split.plan_split`)."""
         return all(row.get(column) is not None for column in self.columns_needed)
 
-    def prompt(self, row: Row) -> str:
+    def prompt(self, row: TemplateRow) -> str:
         """The prompt alone: the row needs the prompt's columns only."""
         return self.prompt_template.render(row)
 
-    def example(self, row: Row) -> Example:
+    def example(self, row: TemplateRow) -> Example:
         """Raises DataError when the row is not usable."""
         return Example(self.prompt_template.render(row), self.stub_template.render(row))
 
@@ -99,7 +99,7 @@ class Renderer:
         return map(Example, prompts, stubs)
 
 
-def compile_template(text: str, columns: Sequence[str], label: str = "") -> Template:
+def compile_template(text: str, columns: Sequence[str], label: str = "") -> CompiledTemplate:
     """Compile `text` against the table's column names. label: the table's name, for the words of an error.
 
     Raises DataError with every mistake and its place; an unknown column comes with the nearest name.
@@ -107,7 +107,7 @@ def compile_template(text: str, columns: Sequence[str], label: str = "") -> Temp
     pieces, mistakes = _parse(text, columns, label)
     if mistakes:
         raise DataError("\n".join(message for message, _ in mistakes), mistakes[0][1])
-    return Template(tuple(pieces))
+    return CompiledTemplate(tuple(pieces))
 
 
 def make_renderer(prompt: str, stub: str, columns: Sequence[str], label: str = "") -> Renderer:
@@ -144,7 +144,7 @@ def template_problems(config: Config, columns: Sequence[str], label: str = "") -
 def _messages_problems(data: DataConfig, columns: Sequence[str], label: str) -> list[Problem]:
     column = data.messages or ""
     if column not in columns:
-        near = nearest(column, columns)
+        near = find_nearest_column(column, columns)
         hint = f"Did you mean '{near}'?" if near else "Empty it to train on the two templates."
         return [Problem("data.messages", f"{_no_column(label)} is named '{column[:60]}'.", hint)]
     if data.use_chat_template is False:
@@ -153,7 +153,7 @@ def _messages_problems(data: DataConfig, columns: Sequence[str], label: str) -> 
     return []
 
 
-def _cell(row: Row, column: str) -> str:
+def _cell(row: TemplateRow, column: str) -> str:
     value = row.get(column)
     if value is None:
         raise DataError(f"The row has no value for column '{column}'.", "Fill the cell, or leave the row out.")
@@ -164,14 +164,14 @@ def _no_column(label: str) -> str:
     return f"No column of {label}" if label else "No column"
 
 
-def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[Piece], list[tuple[str, str]]]:
+def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[TemplatePiece], list[tuple[str, str]]]:
     """(pieces, mistakes), a mistake being (message, hint)."""
     if len(text) > MAX_TEMPLATE:
         message = f"The template has {len(text):,} characters; at most {MAX_TEMPLATE:,} are allowed."
         return [], [(message, "Move the long part into a column of the data.")]
     known = set(columns)
     wrong = 0
-    pieces: list[Piece] = []
+    pieces: list[TemplatePiece] = []
     mistakes: list[tuple[str, str]] = []
     literal: list[str] = []
     end = 0
@@ -182,15 +182,15 @@ def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[Pie
         if match.group() in ("{{", "}}"):
             literal.append(match.group()[0])
         elif name is not None and name in known:
-            pieces += [Piece("".join(literal)), Piece(name, is_column=True)]
+            pieces += [TemplatePiece("".join(literal)), TemplatePiece(name, is_column=True)]
             literal = []
         else:
             wrong += 1
-            if wrong <= LISTED:  # each is compared with every column: a pasted program has thousands
+            if wrong <= MAX_LISTED_MISTAKES:  # each is compared with every column: a pasted program has thousands
                 mistakes.append(_mistake(match, columns, label))
-    if wrong > LISTED:
-        mistakes.append((f"There are {wrong - LISTED:,} more mistakes.", "Correct these first."))
-    pieces.append(Piece("".join(literal) + text[end:]))
+    if wrong > MAX_LISTED_MISTAKES:
+        mistakes.append((f"There are {wrong - MAX_LISTED_MISTAKES:,} more mistakes.", "Correct these first."))
+    pieces.append(TemplatePiece("".join(literal) + text[end:]))
     return [piece for piece in pieces if piece.is_column or piece.text], mistakes
 
 
@@ -204,9 +204,9 @@ def _mistake(match: re.Match[str], columns: Sequence[str], label: str) -> tuple[
         return f"There is no column name in {match.group()} at {place}.", "Put a column's name between the braces."
     shown = name if len(name) <= 60 else name[:57] + "..."
     message = f"{_no_column(label)} is named '{shown}' (at {place})."
-    near = nearest(name, columns)
+    near = find_nearest_column(name, columns)
     if near is None and _SYNTAX.search(name):
-        near = nearest(_SYNTAX.split(name)[0], columns)
+        near = find_nearest_column(_SYNTAX.split(name)[0], columns)
     if _SYNTAX.search(name):
         message += " Only {column}, {{ and }} are allowed: no dots, brackets or formats."
     if near is not None:
@@ -215,7 +215,7 @@ def _mistake(match: re.Match[str], columns: Sequence[str], label: str) -> tuple[
     return message, f"The columns are: {listed}. {double}" if columns else double
 
 
-def nearest(name: str, columns: Sequence[str]) -> str | None:
+def find_nearest_column(name: str, columns: Sequence[str]) -> str | None:
     """The column that `name` most likely means: by case and outer spaces first, then by similarity."""
     wanted = name.strip().casefold()
     for column in columns:

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import TextIO
 
 from toolkit.data.read_options import MAX_CELL, MAX_COLUMNS, Offer, ReadOptions, UnreadableError
-from toolkit.data.readers.delimiter import SAMPLE, delimiter_notice, delimiter_offers, sniff
-from toolkit.data.readers.encoding import Encoding
+from toolkit.data.readers.delimiter import SAMPLE_CHARACTERS, delimiter_notice, delimiter_offers, detect_delimiter
+from toolkit.data.readers.encoding import DetectedEncoding
 from toolkit.data.readers.table_writer import TableWriter
 from toolkit.errors import DataError
 
-LISTED = 10
+MAX_LISTED_LINES = 10
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReadOutcome:
     """What a reader says beside the rows: notices, columns to drop, and other ways to read the file."""
 
     notices: list[str]
@@ -33,16 +33,18 @@ class Outcome:
     offers: list[Offer]
 
 
-def read_csv(path: Path, encoding: Encoding, options: ReadOptions, writer: TableWriter) -> Outcome:
+def read_csv(path: Path, encoding: DetectedEncoding, options: ReadOptions, writer: TableWriter) -> ReadOutcome:
     """Write the file's rows to `writer`. Raises DataError with the place, UnreadableError with the ways out."""
     csv.field_size_limit(MAX_CELL)
     if options.delimiter in ('"', "\r", "\n", " "):
         raise DataError(f"{options.delimiter!r} can't be a delimiter.", "Choose a comma, semicolon, tab or bar.")
     with path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as file:
-        sample = file.read(SAMPLE)
+        sample = file.read(SAMPLE_CHARACTERS)
         _refuse_json(sample)
         marked = re.match(r"sep=([^\w\s\"]|\t)\r?\n", sample)
-        delimiter = options.delimiter or (marked.group(1) if marked else sniff(sample, whole=len(sample) < SAMPLE))
+        delimiter = options.delimiter or (
+            marked.group(1) if marked else detect_delimiter(sample, whole=len(sample) < SAMPLE_CHARACTERS)
+        )
         file.seek(0)
         records = _records(file, delimiter)
         if marked:
@@ -54,8 +56,8 @@ def read_csv(path: Path, encoding: Encoding, options: ReadOptions, writer: Table
             raise DataError("The file holds only blank lines.", "Choose a file with a header and rows.")
         names = clean_header(header, notices)
         for name in names:
-            writer.grow(name)
-        body, size = _Body(len(names), options), path.stat().st_size
+            writer.add_column(name)
+        body, size = _RowWidthCheck(len(names), options), path.stat().st_size
         stream: TextIO = file
         writer.at = lambda: stream.buffer.tell() / size
         for line, fields in records:
@@ -64,7 +66,7 @@ def read_csv(path: Path, encoding: Encoding, options: ReadOptions, writer: Table
                 writer.add(fields if whole else fields[: len(names)] + [""] * (len(names) - len(fields)), line)
         writer.at = lambda: 1.0
     notices += body.finish(header, offers)
-    return Outcome(notices, _empty_last(header, names, writer, notices), offers)
+    return ReadOutcome(notices, _drop_empty_last_column(header, names, writer, notices), offers)
 
 
 def clean_header(header: list[str], notices: list[str]) -> list[str]:
@@ -81,7 +83,7 @@ def clean_header(header: list[str], notices: list[str]) -> list[str]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         places = [str(index + 1) for index, name in enumerate(names) if name == twice[0]]
-        message = f"Columns {', '.join(places[:LISTED])} are all named '{twice[0][:60]}'."
+        message = f"Columns {', '.join(places[:MAX_LISTED_LINES])} are all named '{twice[0][:60]}'."
         raise DataError(message, "Give every column a name of its own in the file's first line.")
     if len(names) > MAX_COLUMNS:
         raise DataError(
@@ -91,7 +93,7 @@ def clean_header(header: list[str], notices: list[str]) -> list[str]:
     return names
 
 
-class _Body:
+class _RowWidthCheck:
     """Which rows fit the header's width, and the words for those that don't."""
 
     def __init__(self, width: int, options: ReadOptions) -> None:
@@ -124,10 +126,12 @@ class _Body:
         """The notices; raises UnreadableError with ways out when rows don't fit, DataError when there are none."""
         skip = self._options.bad_rows == "skip"
         mixed = bool(self.ended and self.good) and not skip
-        bad = sorted(self._first_bad + (self._first_ended if mixed else []))[:LISTED]
+        bad = sorted(self._first_bad + (self._first_ended if mixed else []))[:MAX_LISTED_LINES]
         count = self.bad + (self.ended if mixed else 0)
         if count and not skip:
-            raise UnreadableError(*_ragged(count, bad, self.width), [*self._ways_out(count, bad), *offers])
+            raise UnreadableError(
+                *_row_width_message(count, bad, self.width), [*self._recovery_offers(count, bad), *offers]
+            )
         if not self.good and not self.ended and not self.filled:
             names = _listed([name.strip() for name in header])
             raise DataError(f"The file has a header ({names}) and 0 rows; at least 2 are needed.", "Add rows to it.")
@@ -149,7 +153,7 @@ class _Body:
             notices.append(f"{self.blank:,} {lines} left out.")
         return notices
 
-    def _ways_out(self, count: int, bad: list[tuple[int, int]]) -> list[Offer]:
+    def _recovery_offers(self, count: int, bad: list[tuple[int, int]]) -> list[Offer]:
         kept = self.good + self.ended
         these = "this row" if count == 1 else f"these {count:,} rows"
         ways = []
@@ -163,7 +167,7 @@ class _Body:
 
     @staticmethod
     def _remember(kept: list[tuple[int, int]], line: int, count: int) -> None:
-        if len(kept) < LISTED:
+        if len(kept) < MAX_LISTED_LINES:
             kept.append((line, count))
 
 
@@ -177,7 +181,7 @@ def _records(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[st
         except StopIteration:
             return
         except csv.Error as error:
-            raise _broken(error, line, reader.line_num) from error
+            raise _syntax_error(error, line, reader.line_num) from error
         yield line, fields
         line = reader.line_num + 1
 
@@ -186,7 +190,7 @@ def _rows(number: int) -> str:
     return "1 row" if number == 1 else f"{number:,} rows"
 
 
-def _broken(error: csv.Error, first: int, last: int) -> DataError:
+def _syntax_error(error: csv.Error, first: int, last: int) -> DataError:
     where = f"line {first:,}" if first == last else f"lines {first:,} to {last:,}"
     text = str(error)
     if "unexpected end" in text:
@@ -201,7 +205,7 @@ def _broken(error: csv.Error, first: int, last: int) -> DataError:
     return DataError(f"The row at {where} is not CSV ({text}).", "Correct this row in the file.")
 
 
-def _ragged(count: int, bad: list[tuple[int, int]], width: int) -> tuple[str, str]:
+def _row_width_message(count: int, bad: list[tuple[int, int]], width: int) -> tuple[str, str]:
     rows = ", ".join(f"line {line:,} has {cells}" for line, cells in bad)
     more = f", and {count - len(bad):,} more" if count > len(bad) else ""
     message = (
@@ -213,7 +217,7 @@ def _ragged(count: int, bad: list[tuple[int, int]], width: int) -> tuple[str, st
     return message, "Add the missing delimiters to these rows."
 
 
-def _empty_last(header: list[str], names: list[str], writer: TableWriter, notices: list[str]) -> list[str]:
+def _drop_empty_last_column(header: list[str], names: list[str], writer: TableWriter, notices: list[str]) -> list[str]:
     """A header and rows that all end with a delimiter make a last column without name and cells: no column at all."""
     if header[-1].strip() or len(names) < 2:
         return []
@@ -238,5 +242,5 @@ def _refuse_json(sample: str) -> None:
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(name[:40] for name in names[:LISTED])
-    return shown + (", ..." if len(names) > LISTED else "")
+    shown = ", ".join(name[:40] for name in names[:MAX_LISTED_LINES])
+    return shown + (", ..." if len(names) > MAX_LISTED_LINES else "")

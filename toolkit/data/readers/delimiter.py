@@ -9,15 +9,15 @@ import csv
 import io
 from dataclasses import replace
 
-from toolkit.data.read_options import Offer, ReadOptions, preview
+from toolkit.data.read_options import Offer, ReadOptions, shorten_preview
 
 DELIMITERS = (",", ";", "\t", "|")
-NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-SAMPLE = 65_536
+DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SAMPLE_CHARACTERS = 65_536
 SAMPLE_ROWS = 50
 
 
-def sniff(sample: str, *, whole: bool) -> str:
+def detect_delimiter(sample: str, *, whole: bool) -> str:
     """The delimiter among , ; tab | under which the header has several names and the sample's rows as many cells.
 
     A comma wins a tie. Where no delimiter makes the rows even, the one with the widest header; a single column: comma.
@@ -41,8 +41,10 @@ def delimiter_offers(sample: str, used: str, options: ReadOptions) -> list[Offer
     for delimiter in DELIMITERS:
         rows = sample_rows(sample, delimiter)
         if delimiter != used and rows and len(rows[0]) > 1:
-            lines = preview("  \u2502  ".join(fields) for fields in rows)
-            offers.append(Offer(f"Cells end at {NAMES[delimiter]}", replace(options, delimiter=delimiter), lines))
+            lines = shorten_preview("  \u2502  ".join(fields) for fields in rows)
+            offers.append(
+                Offer(f"Cells end at {DELIMITER_NAMES[delimiter]}", replace(options, delimiter=delimiter), lines)
+            )
     return offers
 
 
@@ -64,4 +66,4 @@ def delimiter_notice(delimiter: str, *, chosen: bool) -> list[str]:
     """What there is to say about a delimiter that is no comma."""
     if delimiter == "," or chosen:
         return []
-    return [f"Columns are separated by {NAMES.get(delimiter, repr(delimiter))}."]
+    return [f"Columns are separated by {DELIMITER_NAMES.get(delimiter, repr(delimiter))}."]

@@ -15,8 +15,8 @@ from toolkit.data.read_options import Offer, ReadOptions, UnreadableError
 from toolkit.data.readers.guesses import encoding_offers
 from toolkit.errors import DataError
 
-HEAD = 65_536
-CHUNK = 1 << 20
+ENCODING_HEAD_BYTES = 65_536
+DECODE_CHUNK_BYTES = 1 << 20
 _EXPORT = "Open it in its program and export it as CSV (UTF-8) or JSON."
 _UNPACK = "Unpack it and upload the file inside."
 _MAGIC = (
@@ -50,7 +50,7 @@ _MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|!--)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Encoding:
+class DetectedEncoding:
     """codec: a Python codec that decodes the whole file; errors: "strict", or "replace" where the user wants that;
     notices: what there is to say about it."""
 
@@ -59,18 +59,18 @@ class Encoding:
     errors: str = "strict"
 
 
-def find_encoding(path: Path, options: ReadOptions) -> Encoding:
+def detect_encoding(path: Path, options: ReadOptions) -> DetectedEncoding:
     """The encoding of the file, after reading all of it once. Raises DataError when it is not text, UnreadableError
     with offers when it is text in an encoding that must be chosen."""
     with path.open("rb") as file:
-        head = file.read(HEAD)
+        head = file.read(ENCODING_HEAD_BYTES)
     if not head:
         raise DataError("The file is empty (0 bytes).", "Choose another file.")
-    refuse_foreign(head)
-    found = _choose(head, options)
+    refuse_other_formats(head)
+    found = _detect_codec(head, options)
     try:
         if options.repair_text:
-            return _repaired(path, found)
+            return _replace_invalid_bytes(path, found)
         _decode_all(path, found.codec, options)
     except UnicodeError as error:  # of the whole file, not of a byte in it: those have their own words
         hint = "Choose another encoding; without a byte order mark UTF-16 is utf-16-le or utf-16-be."
@@ -78,7 +78,7 @@ def find_encoding(path: Path, options: ReadOptions) -> Encoding:
     return found
 
 
-def refuse_foreign(head: bytes) -> None:
+def refuse_other_formats(head: bytes) -> None:
     """Raise DataError when the first bytes are those of another kind of file."""
     for magic, what, hint in _MAGIC:
         if head.startswith(magic):
@@ -92,20 +92,20 @@ def refuse_foreign(head: bytes) -> None:
         )
 
 
-def _choose(head: bytes, options: ReadOptions) -> Encoding:
+def _detect_codec(head: bytes, options: ReadOptions) -> DetectedEncoding:
     if options.encoding is not None:
-        return Encoding(options.encoding, (f"Read as {options.encoding}, as chosen.",))
+        return DetectedEncoding(options.encoding, (f"Read as {options.encoding}, as chosen.",))
     for mark, codec, notice in _BOMS:
         if head.startswith(mark):
-            return Encoding(codec, (notice,))
+            return DetectedEncoding(codec, (notice,))
     pairs = len(head) // 2
     low, high = head[0 : 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
     if pairs and max(low, high) > 0.4 * pairs and min(low, high) < 0.05 * pairs:
         codec = "utf-16-le" if high > low else "utf-16-be"
-        return Encoding(codec, ("Read as UTF-16; the file has no byte order mark that says so.",))
+        return DetectedEncoding(codec, ("Read as UTF-16; the file has no byte order mark that says so.",))
     if len(_CONTROL.findall(head)) > 0.02 * len(head):
         raise DataError("This is a binary file: it holds bytes that no text has.", "Choose a CSV or JSON file.")
-    return Encoding("utf-8")
+    return DetectedEncoding("utf-8")
 
 
 def _decoder(codec: str, errors: str) -> codecs.IncrementalDecoder:
@@ -118,7 +118,7 @@ def _decoder(codec: str, errors: str) -> codecs.IncrementalDecoder:
         raise DataError(f"'{codec}' is not an encoding.", "Choose cp1252 or utf-8.") from error
 
 
-def _repaired(path: Path, found: Encoding) -> Encoding:
+def _replace_invalid_bytes(path: Path, found: DetectedEncoding) -> DetectedEncoding:
     """The same with bytes that are no character replaced, and a notice of how many places that are."""
     count = 0
 
@@ -130,11 +130,11 @@ def _repaired(path: Path, found: Encoding) -> Encoding:
     codecs.register_error("toolkit-counting", counting)
     decoder = _decoder(found.codec, "toolkit-counting")
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(DECODE_CHUNK_BYTES):
             decoder.decode(chunk)
         decoder.decode(b"", final=True)
     said = (f"At {count:,} places bytes that are no character were replaced by U+FFFD.",) if count else ()
-    return Encoding(found.codec, (*found.notices, *said), "replace")
+    return DetectedEncoding(found.codec, (*found.notices, *said), "replace")
 
 
 def _decode_all(path: Path, codec: str, options: ReadOptions) -> None:
@@ -142,21 +142,21 @@ def _decode_all(path: Path, codec: str, options: ReadOptions) -> None:
     before = line = 0
     with path.open("rb") as file:
         while True:
-            chunk = file.read(CHUNK)
+            chunk = file.read(DECODE_CHUNK_BYTES)
             waiting = len(decoder.getstate()[0])
             try:
                 decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 at = before - waiting + error.start
                 newlines = line + chunk.count(b"\n", 0, max(0, error.start - waiting))
-                raise _bad_byte(path, codec, at, newlines + 1, options) from error
+                raise _invalid_byte_error(path, codec, at, newlines + 1, options) from error
             if not chunk:
                 return
             before += len(chunk)
             line += chunk.count(b"\n")
 
 
-def _bad_byte(path: Path, codec: str, at: int, line: int, options: ReadOptions) -> DataError:
+def _invalid_byte_error(path: Path, codec: str, at: int, line: int, options: ReadOptions) -> DataError:
     with path.open("rb") as file:
         file.seek(at)
         found = file.read(4)

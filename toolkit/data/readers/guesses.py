@@ -11,75 +11,75 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from toolkit.data.read_options import Offer, ReadOptions, preview
+from toolkit.data.read_options import Offer, ReadOptions, shorten_preview
 
-ALPHABETS = {
+LATIN_ENCODINGS = {
     "cp1252": "Western Europe, Windows",
     "cp1250": "Central Europe, Windows",
     "cp1254": "Turkish, Windows",
     "mac-roman": "Western Europe, old Macs",
     "iso-8859-1": "Latin-1, Western Europe",
 }
-OTHERS = {
+NON_LATIN_ENCODINGS = {
     "cp1251": "Cyrillic, Windows",
     "koi8-r": "Cyrillic, KOI8-R",
     "cp1253": "Greek, Windows",
     "cp1255": "Hebrew, Windows",
     "cp1256": "Arabic, Windows",
 }
-WIDE = {
+MULTIBYTE_ENCODINGS = {
     "cp932": "Japanese, Shift-JIS",
     "euc-jp": "Japanese, EUC",
     "gb18030": "Chinese, simplified",
     "big5": "Chinese, traditional",
     "cp949": "Korean",
 }
-MOST = 10
-BEFORE, AFTER = 4_096, 65_536
-_HIGH = re.compile(rb"[\x80-\xff]+")
-_ODD = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
+MAX_ENCODING_OFFERS = 10
+CONTEXT_BYTES_BEFORE, CONTEXT_BYTES_AFTER = 4_096, 65_536
+_HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
+_UNLIKELY_CHARACTERS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
 
 
 def encoding_offers(path: Path, bad: int, options: ReadOptions) -> list[Offer]:
     """The encodings that read the part of the file around byte `bad`, the likely ones first, and last UTF-8 with what
     is no character replaced."""
     with path.open("rb") as file:
-        start = max(0, bad - BEFORE)
+        start = max(0, bad - CONTEXT_BYTES_BEFORE)
         file.seek(start)
-        part = file.read(BEFORE + AFTER)
+        part = file.read(CONTEXT_BYTES_BEFORE + CONTEXT_BYTES_AFTER)
     part = part[part.rfind(b"\n", 0, bad - start) + 1 :]  # from the line of the bad byte on
     texts: dict[str, str] = {}
-    for codec in _likely_first(part):
-        text = _decoded(part, codec)
+    for codec in _rank_encodings(part):
+        text = _try_decode(part, codec)
         if text is not None and text not in texts.values():  # the first of those that read the same
             texts[codec] = text
-    words = {**ALPHABETS, **OTHERS, **WIDE}
+    words = {**LATIN_ENCODINGS, **NON_LATIN_ENCODINGS, **MULTIBYTE_ENCODINGS}
     offers = [
-        Offer(f"{codec} ({words[codec]})", replace(options, encoding=codec), preview(_telling(text)))
+        Offer(f"{codec} ({words[codec]})", replace(options, encoding=codec), shorten_preview(_non_ascii_lines(text)))
         for codec, text in texts.items()
     ]
-    lines = preview(_telling(part.decode("utf-8", "replace")))
+    lines = shorten_preview(_non_ascii_lines(part.decode("utf-8", "replace")))
     repair = replace(options, encoding="utf-8", repair_text=True)
-    return [*offers[:MOST], Offer("UTF-8, what is no character replaced by \ufffd", repair, lines)]
+    return [*offers[:MAX_ENCODING_OFFERS], Offer("UTF-8, what is no character replaced by \ufffd", repair, lines)]
 
 
-def _likely_first(part: bytes) -> dict[str, str]:
+def _rank_encodings(part: bytes) -> dict[str, str]:
     """Single accents between ASCII letters speak for an alphabet of western Europe, long runs for another script."""
-    runs = [len(run) for run in _HIGH.findall(part)]
+    runs = [len(run) for run in _HIGH_BYTES.findall(part)]
     if runs and sum(run for run in runs if run > 1) > 0.6 * sum(runs):
-        return {**WIDE, **OTHERS, **ALPHABETS}
-    return {**ALPHABETS, **WIDE, **OTHERS}
+        return {**MULTIBYTE_ENCODINGS, **NON_LATIN_ENCODINGS, **LATIN_ENCODINGS}
+    return {**LATIN_ENCODINGS, **MULTIBYTE_ENCODINGS, **NON_LATIN_ENCODINGS}
 
 
-def _decoded(part: bytes, codec: str) -> str | None:
+def _try_decode(part: bytes, codec: str) -> str | None:
     decoder = codecs.getincrementaldecoder(codec)("strict")
     try:
         text = decoder.decode(part)
     except UnicodeDecodeError:
         return None
-    return None if _ODD.search(text) else text
+    return None if _UNLIKELY_CHARACTERS.search(text) else text
 
 
-def _telling(text: str) -> Iterator[str]:
+def _non_ascii_lines(text: str) -> Iterator[str]:
     """The lines in which the encoding makes a difference."""
     return (line for line in text.splitlines() if not line.isascii())

@@ -13,30 +13,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from toolkit.data.read_options import Offer, ReadOptions, UnreadableError, preview
-from toolkit.data.readers.encoding import Encoding
+from toolkit.data.read_options import Offer, ReadOptions, UnreadableError, shorten_preview
+from toolkit.data.readers.encoding import DetectedEncoding
 from toolkit.data.readers.json_text import (
-    DECODER,
-    NotJson,
-    Repeated,
-    is_chat,
+    JSON_DECODER,
+    NonFiniteNumber,
+    RepeatedKeyError,
+    describe_decode_error,
+    describe_json_type,
+    is_message_list,
     json_text,
-    kind,
-    reason,
-    remedy,
     skip_space,
+    suggest_json_fix,
 )
-from toolkit.data.readers.jsonshape import NEED, flatten_offer, flattened, unwrap
+from toolkit.data.readers.jsonshape import EXPECTED_TOP_LEVEL, flatten_offer, flatten_row, unwrap_rows
 from toolkit.data.readers.table_writer import TableWriter
 from toolkit.errors import DataError
 
-LISTED = 10
+MAX_LISTED_RECORDS = 10
 
 
 class JsonReader:
     """Feeds a JSON file's rows to a TableWriter. `notices` and `offers`, other ways to read it, fill meanwhile."""
 
-    def __init__(self, path: Path, encoding: Encoding, options: ReadOptions) -> None:
+    def __init__(self, path: Path, encoding: DetectedEncoding, options: ReadOptions) -> None:
         self.notices: list[str] = []
         self.offers: list[Offer] = []
         self._path = path
@@ -53,33 +53,33 @@ class JsonReader:
         """Write every row; raises DataError with the row and its place."""
         rows = self._lines(writer) if self._one_object_a_line() else self._document()
         for mark, value in rows:
-            row = {"messages": value} if is_chat(value) else value
+            row = {"messages": value} if is_message_list(value) else value
             if not isinstance(row, dict):
-                message = f"{NEED}; row {writer.rows + 1:,} ({self.place(mark)}) is {kind(value)}."
+                message = f"{EXPECTED_TOP_LEVEL}; row {writer.rows + 1:,} ({self.place(mark)}) is {describe_json_type(value)}."
                 raise DataError(message, 'Write every row as an object, e.g. {"question": "...", "answer": "..."}.')
             self._add(writer, row, mark)
         if not writer.rows:
             raise DataError("The file has 0 rows; at least 2 are needed.", "Add rows to it.")
         if not writer.columns:
             raise DataError(f"None of the {writer.rows:,} objects has a key.", "Choose a file with columns.")
-        self._last_notices()
+        self._add_closing_notices()
 
     def _add(self, writer: TableWriter, value: dict[str, Any], mark: int) -> None:
         if self._options.flatten:
-            value = self._flat(value, writer.rows + 1, mark)
+            value = self._flatten_if_chosen(value, writer.rows + 1, mark)
         for key in value:
             if key not in self._columns:
                 self._columns[key] = self._name(key, writer)
-                writer.grow(self._columns[key])
+                writer.add_column(self._columns[key])
         row = writer.rows + 1
         # text and what is missing are most cells, and need no call
         cells = [cell if (cell := value.get(key)) is None or type(cell) is str else self._cell(key, cell, row, mark)
                  for key in self._columns]  # fmt: skip
         writer.add(cells, mark)
 
-    def _flat(self, value: dict[str, Any], row: int, mark: int) -> dict[str, Any]:
+    def _flatten_if_chosen(self, value: dict[str, Any], row: int, mark: int) -> dict[str, Any]:
         try:
-            return flattened(value)
+            return flatten_row(value)
         except DataError as error:
             raise DataError(f"Row {row:,} ({self.place(mark)}): {error.message}", error.hint) from error
 
@@ -95,7 +95,7 @@ class JsonReader:
     def _cell(self, key: str, value: Any, row: int, mark: int) -> str | None:
         if value is None or type(value) is str:
             return value
-        if isinstance(value, NotJson) and self._options.repair_text:
+        if isinstance(value, NonFiniteNumber) and self._options.repair_text:
             return str(value)
         try:
             text = json_text(value, top=True)
@@ -103,23 +103,25 @@ class JsonReader:
             message = f"Row {row:,} ({self.place(mark)}), column '{key}': {error} is not JSON."
             hint = f'Write null for a missing value, or "{error}" for the word.'
             offer = Offer(f"Read {error} as the word", replace(self._options, repair_text=True))
-            raise UnreadableError(message, hint, [offer] if isinstance(value, NotJson) else []) from error
+            raise UnreadableError(message, hint, [offer] if isinstance(value, NonFiniteNumber) else []) from error
         except RecursionError as error:
             raise DataError(f"Row {row:,} ({self.place(mark)}) is nested too deeply.", "Flatten it.") from error
         if isinstance(value, dict | list):
             self._nested[key] = self._nested.get(key, 0) + 1
-            if key not in self._chats and is_chat(value):
+            if key not in self._chats and is_message_list(value):
                 self._chats.add(key)
             if isinstance(value, dict) and value and not self.offers and not self._options.flatten:
                 self.offers.append(flatten_offer({key: value}, self._options))
         return text
 
-    def _last_notices(self) -> None:
+    def _add_closing_notices(self) -> None:
         for key, count in self._nested.items():
             if key not in self._chats:
                 self.notices.append(f"Column '{key}' holds lists or objects in {count:,} rows; they are JSON text.")
         if self._left_out:
-            shown = ", ".join(self._left_out[:LISTED]) + (", …" if len(self._left_out) > LISTED else "")
+            shown = ", ".join(self._left_out[:MAX_LISTED_RECORDS]) + (
+                ", …" if len(self._left_out) > MAX_LISTED_RECORDS else ""
+            )
             self.notices.append(f"{len(self._left_out):,} rows that are no JSON were left out, as chosen: {shown}.")
         if self._options.flatten:
             self.notices.append("Values inside objects have columns of their own, as chosen.")
@@ -164,7 +166,9 @@ class JsonReader:
             return
         if row == 1:
             raise error
-        way = Offer("Leave out lines that are no JSON", replace(self._options, bad_rows="skip"), preview([text]))
+        way = Offer(
+            "Leave out lines that are no JSON", replace(self._options, bad_rows="skip"), shorten_preview([text])
+        )
         raise UnreadableError(error.message, error.hint, [way]) from error
 
     def _open(self) -> TextIO:
@@ -183,10 +187,10 @@ class JsonReader:
             return
         value, end = self._decode(text, start, start, "The file")
         if not isinstance(value, dict):
-            message = f"{NEED}; found {kind(value)}."
+            message = f"{EXPECTED_TOP_LEVEL}; found {describe_json_type(value)}."
             raise DataError(message, "Choose a file with rows.")
         if skip_space(text, end) == len(text):
-            yield from ((start, row) for row in unwrap(value, self._options, self.notices.append))
+            yield from ((start, row) for row in unwrap_rows(value, self._options, self.notices.append))
             return
         yield start, value
         while (start := skip_space(text, end)) < len(text):
@@ -201,7 +205,7 @@ class JsonReader:
             try:
                 value, end = self._decode(text, at, at, f"Row {count:,}")
             except DataError as error:
-                if self._is_torn(error, text, count):
+                if self._is_truncated(error, text, count):
                     return
                 raise
             yield at, value
@@ -214,14 +218,14 @@ class JsonReader:
                 found = "the file ends" if at == len(text) else f"there is {text[at]!r}"
                 message = f"After row {count:,} a comma or ] must follow; {found} at {self._offset(at)}."
                 hint = "The file is cut off or damaged there." if at == len(text) else "Correct it."
-                if self._is_torn(DataError(message, hint), text, count + 1):
+                if self._is_truncated(DataError(message, hint), text, count + 1):
                     return
                 raise DataError(message, hint)
         after = skip_space(text, at + 1)
         if after != len(text):
             raise DataError(f"The list ends, and more text follows at {self._offset(after)}.", "Make it one list.")
 
-    def _is_torn(self, error: DataError, text: str, row: int) -> bool:
+    def _is_truncated(self, error: DataError, text: str, row: int) -> bool:
         """Whether the list ends too early and the user wants what is before; raises the offer to do so."""
         if "cut off" not in error.hint or row == 1:
             return False
@@ -233,13 +237,15 @@ class JsonReader:
 
     def _decode(self, text: str, at: int, mark: int, what: str) -> tuple[Any, int]:
         try:
-            return DECODER.raw_decode(text, at)
+            return JSON_DECODER.raw_decode(text, at)
         except json.JSONDecodeError as error:
             where = self.place(mark) if text is not self._text else self._offset(error.pos)
             if text is not self._text:
                 where += f", character {error.pos + 1:,}"
-            raise DataError(f"{what} is not JSON, at {where}: {reason(error)}", remedy(error, text)) from error
-        except Repeated as error:
+            raise DataError(
+                f"{what} is not JSON, at {where}: {describe_decode_error(error)}", suggest_json_fix(error, text)
+            ) from error
+        except RepeatedKeyError as error:
             raise DataError(f"{what} ({self.place(mark)}): {error.message}", error.hint) from error
         except RecursionError as error:
             raise DataError(f"{what} ({self.place(mark)}) is nested too deeply.", "Flatten it.") from error

@@ -15,31 +15,33 @@ from toolkit.errors import DataError
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-class Number(str):
+class JsonNumber(str):
     """A number's text, as in the file."""
 
     __slots__ = ()
 
 
-class NotJson(str):
+class NonFiniteNumber(str):
     """NaN, Infinity or -Infinity: Python reads them, JSON has no such thing."""
 
     __slots__ = ()
 
 
-class Repeated(DataError):
+class RepeatedKeyError(DataError):
     """A key twice in one object."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise Repeated(f"the key '{key[:60]}' stands twice in one object.", "Keep one of the two.")
+        raise RepeatedKeyError(f"the key '{key[:60]}' stands twice in one object.", "Keep one of the two.")
     return found
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=Number, parse_float=Number, parse_constant=NotJson)
+JSON_DECODER = json.JSONDecoder(
+    object_pairs_hook=_build_object, parse_int=JsonNumber, parse_float=JsonNumber, parse_constant=NonFiniteNumber
+)
 
 
 def skip_space(text: str, at: int) -> int:
@@ -49,9 +51,9 @@ def skip_space(text: str, at: int) -> int:
 
 def json_text(value: Any, *, top: bool = False) -> str:
     """A value's text: numbers as in the file, strings bare at the top. Raises ValueError(NaN) for what JSON lacks."""
-    if isinstance(value, NotJson):
+    if isinstance(value, NonFiniteNumber):
         raise ValueError(str(value))
-    if isinstance(value, Number):
+    if isinstance(value, JsonNumber):
         return str(value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json_text(key)}: {json_text(item)}" for key, item in value.items()) + "}"
@@ -66,24 +68,24 @@ def all_objects(found: list[Any]) -> bool:
     return all(isinstance(row, dict) for row in found)
 
 
-def is_chat(value: Any) -> bool:
+def is_message_list(value: Any) -> bool:
     if not isinstance(value, list) or not value or not all_objects(value):
         return False
     return all({"role", "content"} <= row.keys() or {"from", "value"} <= row.keys() for row in value)
 
 
-def kind(value: Any) -> str:
-    if isinstance(value, Number | NotJson):
+def describe_json_type(value: Any) -> str:
+    if isinstance(value, JsonNumber | NonFiniteNumber):
         return f"the number {value[:30]}"
     names = {dict: "an object", list: "a list", str: "a text", bool: str(value).lower(), type(None): "null"}
     return names[type(value)]
 
 
-def reason(error: json.JSONDecodeError) -> str:
+def describe_decode_error(error: json.JSONDecodeError) -> str:
     return error.msg[:1].lower() + error.msg[1:] + "."
 
 
-def remedy(error: json.JSONDecodeError, text: str) -> str:
+def suggest_json_fix(error: json.JSONDecodeError, text: str) -> str:
     found = text[error.pos : error.pos + 1]
     before = text[: error.pos].rstrip()[-1:]
     if found == "'" or re.match(r"(None|True|False)\b", text[error.pos : error.pos + 6]):

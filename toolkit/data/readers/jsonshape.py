@@ -9,17 +9,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from toolkit.data.read_options import MAX_COLUMNS, Offer, ReadOptions, UnreadableError, preview
-from toolkit.data.readers.json_text import Number, all_objects, is_chat, json_text
+from toolkit.data.read_options import MAX_COLUMNS, Offer, ReadOptions, UnreadableError, shorten_preview
+from toolkit.data.readers.json_text import JsonNumber, all_objects, is_message_list, json_text
 from toolkit.errors import DataError
 
 CHAT_KEYS = ("messages", "conversations", "conversation")
-NEED = "The top level must be a list of objects, or one object on each line"
+EXPECTED_TOP_LEVEL = "The top level must be a list of objects, or one object on each line"
 
 
-def unwrap(value: dict[str, Any], options: ReadOptions, notice: Callable[[str], None]) -> list[Any]:
+def unwrap_rows(value: dict[str, Any], options: ReadOptions, notice: Callable[[str], None]) -> list[Any]:
     """The rows inside one object. Raises DataError, or UnreadableError where several lists could be meant."""
-    if not value or any(is_chat(value.get(key)) for key in CHAT_KEYS):
+    if not value or any(is_message_list(value.get(key)) for key in CHAT_KEYS):
         return [value] if value else []
     lists: dict[str, list[Any]] = {key: found for key, found in value.items() if isinstance(found, list)}
     if options.rows_from is not None:
@@ -44,16 +44,16 @@ def unwrap(value: dict[str, Any], options: ReadOptions, notice: Callable[[str], 
     if len(lists) == len(value):
         return _columns_to_rows(value, notice)
     if len(value) > 1 and all(isinstance(found, dict) for found in value.values()):
-        message = f"{NEED}; found one object of {len(value):,} objects."
+        message = f"{EXPECTED_TOP_LEVEL}; found one object of {len(value):,} objects."
         raise DataError(message, "Made with pandas? Write it with to_json(..., orient='records').")
     return [value]
 
 
-def flattened(row: dict[str, Any], before: str = "") -> dict[str, Any]:
+def flatten_row(row: dict[str, Any], before: str = "") -> dict[str, Any]:
     """The row with the values inside its objects under outer.inner. Raises DataError where two get one name."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
-        inner = flattened(value, f"{before}{key}.") if isinstance(value, dict) and value else {before + key: value}
+        inner = flatten_row(value, f"{before}{key}.") if isinstance(value, dict) and value else {before + key: value}
         twice = flat.keys() & inner.keys()
         if twice:
             name = sorted(twice)[0]
@@ -64,18 +64,20 @@ def flattened(row: dict[str, Any], before: str = "") -> dict[str, Any]:
 
 def flatten_offer(row: dict[str, Any], options: ReadOptions) -> Offer:
     """The choice to make columns of what stands inside a row's objects."""
-    flat = flattened(row)
-    lines = preview(f"{name}: {_short(value)}" for name, value in flat.items() if name not in row)
+    flat = flatten_row(row)
+    lines = shorten_preview(f"{name}: {_value_preview(value)}" for name, value in flat.items() if name not in row)
     return Offer("Make columns of the values inside objects", replace(options, flatten=True), lines)
 
 
 def _list_offer(key: str, rows: list[Any], options: ReadOptions) -> Offer:
-    return Offer(f"The rows are the list '{key}'", replace(options, rows_from=key), preview(map(_short, rows)))
+    return Offer(
+        f"The rows are the list '{key}'", replace(options, rows_from=key), shorten_preview(map(_value_preview, rows))
+    )
 
 
-def _short(value: Any) -> str:
+def _value_preview(value: Any) -> str:
     try:
-        return json_text(value)[:200] if not isinstance(value, str) or isinstance(value, Number) else value[:200]
+        return json_text(value)[:200] if not isinstance(value, str) or isinstance(value, JsonNumber) else value[:200]
     except (ValueError, RecursionError):
         return "…"
 

@@ -18,20 +18,20 @@ from toolkit.data.read_options import MAX_COLUMNS
 from toolkit.data.readers.table_writer import TableWriter
 from toolkit.errors import DataError
 
-MAGIC = b"PAR1"
-BATCH = 1_024
-MOST_TEXT, PER_BYTE = 1 << 30, 40
+PARQUET_MAGIC = b"PAR1"
+PARQUET_BATCH_ROWS = 1_024
+MAX_UNPACKED_CHARACTERS, MAX_CHARACTERS_PER_BYTE = 1 << 30, 40
 """Characters that a file may unpack to: so many, or so many for each of its bytes, whichever is more."""
 
 
 def read_parquet(path: Path, writer: TableWriter) -> list[str]:
     """Write the file's rows to `writer`; returns notices. Raises DataError."""
     with path.open("rb") as file:
-        if file.read(4) != MAGIC:
+        if file.read(4) != PARQUET_MAGIC:
             raise DataError("This is no Parquet file, whatever its name says.", "Give it the ending of what it is.")
     try:
         with pq.ParquetFile(path) as file:
-            return _rows(file, path.stat().st_size, writer)
+            return _write_rows(file, path.stat().st_size, writer)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise DataError(
@@ -39,16 +39,16 @@ def read_parquet(path: Path, writer: TableWriter) -> list[str]:
         ) from error
 
 
-def _rows(file: pq.ParquetFile, size: int, writer: TableWriter) -> list[str]:
+def _write_rows(file: pq.ParquetFile, size: int, writer: TableWriter) -> list[str]:
     fields = list(file.schema_arrow)
-    _check(fields, file.metadata.num_rows)
+    _check_columns(fields, file.metadata.num_rows)
     for field in fields:
-        writer.grow(field.name)
-    texts = [_text_of(field) for field in fields]
-    budget = max(MOST_TEXT, PER_BYTE * size)
+        writer.add_column(field.name)
+    texts = [_text_converter(field) for field in fields]
+    budget = max(MAX_UNPACKED_CHARACTERS, MAX_CHARACTERS_PER_BYTE * size)
     number = 0
     writer.at = lambda: number / file.metadata.num_rows
-    for batch in file.iter_batches(batch_size=BATCH):
+    for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
         columns = [_cells(text, column, field, number) for text, column, field in
                    zip(texts, batch.columns, fields, strict=True)]  # fmt: skip
         for cells in zip(*columns, strict=True):
@@ -64,7 +64,7 @@ def _rows(file: pq.ParquetFile, size: int, writer: TableWriter) -> list[str]:
     return said + [f"Column '{name}' holds lists or objects; they are JSON text." for name in nested[:10]]
 
 
-def _check(fields: list[pa.Field], rows: int) -> None:
+def _check_columns(fields: list[pa.Field], rows: int) -> None:
     if len(fields) > MAX_COLUMNS:
         message = f"The file has {len(fields):,} columns; at most {MAX_COLUMNS:,} are allowed."
         raise DataError(message, "Keep the columns that the prompt needs.")
@@ -93,7 +93,7 @@ def _is_binary(kind: pa.DataType) -> bool:
     return any(is_kind(kind) for is_kind in found)
 
 
-def _text_of(field: pa.Field) -> Callable[[pa.Array], list[str | None]]:
+def _text_converter(field: pa.Field) -> Callable[[pa.Array], list[str | None]]:
     if pa.types.is_nested(field.type):
         return lambda column: list(_as_json(column))
     return lambda column: column.cast(pa.string()).to_pylist()

@@ -14,23 +14,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from toolkit.data.progress import Tell
-from toolkit.data.read_options import FIND_OUT, MEMORY, ReadOptions, UnreadableError, confine
-from toolkit.data.readers.csv_reader import Outcome, read_csv
-from toolkit.data.readers.encoding import find_encoding
+from toolkit.data.progress import DataProgressReporter
+from toolkit.data.read_options import (
+    DEFAULT_READ_OPTIONS,
+    READER_MEMORY_BYTES,
+    ReadOptions,
+    UnreadableError,
+    limit_process_resources,
+)
+from toolkit.data.readers.csv_reader import ReadOutcome, read_csv
+from toolkit.data.readers.encoding import detect_encoding
 from toolkit.data.readers.json_reader import JsonReader
 from toolkit.data.readers.parquet_reader import read_parquet
 from toolkit.data.readers.table_writer import TableWriter
 from toolkit.errors import DataError
 
-TABLE, REPORT, PROGRESS = "table.parquet", "report.json", "progress.json"
+TABLE_FILE, TASK_REPORT_FILE, TASK_PROGRESS_FILE = "table.parquet", "report.json", "progress.json"
 ENCODING_SHARE = 0.05
 """Of the time that reading takes, about."""
-TELL_EVERY_S = 0.25
+TASK_PROGRESS_INTERVAL_S = 0.25
 
 
 @dataclass(frozen=True)
-class Request:
+class ReadRequest:
     """source: the file; folder: where the answer goes; kind: "csv", "json" or "parquet"; sha256, label: for the
     footer."""
 
@@ -39,10 +45,10 @@ class Request:
     kind: str
     sha256: str
     label: str
-    options: ReadOptions = FIND_OUT
+    options: ReadOptions = DEFAULT_READ_OPTIONS
 
     @classmethod
-    def load(cls, stream: TextIO) -> Request:
+    def load(cls, stream: TextIO) -> ReadRequest:
         content = json.load(stream)
         return cls(**{**content, "options": ReadOptions(**content["options"])})
 
@@ -50,7 +56,7 @@ class Request:
         return json.dumps(asdict(self))
 
 
-def read(request: Request, tell: Tell = lambda share, words: None) -> None:
+def read_file_to_table(request: ReadRequest, tell: DataProgressReporter = lambda share, words: None) -> None:
     """Read the file into request.folder/table.parquet; `tell` hears the share done and at what. Raises DataError."""
     source, folder, options = Path(request.source), Path(request.folder), request.options
 
@@ -65,10 +71,10 @@ def read(request: Request, tell: Tell = lambda share, words: None) -> None:
     if request.kind == "parquet":
         writer = writer_for(lambda row: f"row {row:,} of the file")
         notices = read_parquet(source, writer) + brace_notices(writer.columns)
-        writer.finish(folder / TABLE, request.label, notices)
+        writer.finish(folder / TABLE_FILE, request.label, notices)
         return
     tell(0.0, "finding its encoding")
-    encoding = find_encoding(source, options)
+    encoding = detect_encoding(source, options)
     if request.kind == "csv":
         writer = writer_for(lambda line: f"line {line:,}", empty_is_missing=True)
         found = read_csv(source, encoding, options, writer)
@@ -76,9 +82,9 @@ def read(request: Request, tell: Tell = lambda share, words: None) -> None:
         reader = JsonReader(source, encoding, options)
         writer = writer_for(lambda mark: reader.place(mark))
         reader.read(writer)
-        found = Outcome([*reader.notices, *openai_notices(writer.columns)], [], reader.offers)
+        found = ReadOutcome([*reader.notices, *openai_notices(writer.columns)], [], reader.offers)
     notices = [*encoding.notices, *found.notices, *brace_notices(writer.columns)]
-    writer.finish(folder / TABLE, request.label, notices, found.drop, found.offers)
+    writer.finish(folder / TABLE_FILE, request.label, notices, found.drop, found.offers)
 
 
 def brace_notices(columns: list[str]) -> list[str]:
@@ -98,28 +104,28 @@ def openai_notices(columns: list[str]) -> list[str]:
     return [f"{form}: the templates {{prompt}} and {{completion}} train on it as it is."]
 
 
-def report(folder: Path, **content: Any) -> None:
+def write_task_report(folder: Path, **content: Any) -> None:
     """Leave the outcome for the process that waits."""
-    (folder / REPORT).write_text(json.dumps(content))
+    (folder / TASK_REPORT_FILE).write_text(json.dumps(content))
 
 
-def progress_in(folder: Path) -> Tell:
+def task_progress_writer(folder: Path) -> DataProgressReporter:
     """Leaves how far it is in the folder, now and then, for the process that waits."""
     last = 0.0
 
     def tell(share: float, words: str) -> None:
         nonlocal last
-        if time.monotonic() - last < TELL_EVERY_S:
+        if time.monotonic() - last < TASK_PROGRESS_INTERVAL_S:
             return
         last = time.monotonic()
-        aside = folder / f".{PROGRESS}"
+        aside = folder / f".{TASK_PROGRESS_FILE}"
         aside.write_text(json.dumps({"share": share, "words": words}))
-        aside.replace(folder / PROGRESS)
+        aside.replace(folder / TASK_PROGRESS_FILE)
 
     return tell
 
 
-def explain(error: DataError) -> dict[str, Any]:
+def data_error_as_dict(error: DataError) -> dict[str, Any]:
     """A DataError as JSON."""
     offers = [offer.dump() for offer in error.offers] if isinstance(error, UnreadableError) else []
     return {"message": error.message, "hint": error.hint, "offers": offers}
@@ -127,21 +133,21 @@ def explain(error: DataError) -> dict[str, Any]:
 
 def main() -> int:
     """0 when the request was answered, with a table or with a reason; anything else is a death."""
-    request = Request.load(sys.stdin)
+    request = ReadRequest.load(sys.stdin)
     folder = Path(request.folder)
-    confine(Path(request.source).stat().st_size)
+    limit_process_resources(Path(request.source).stat().st_size)
     try:
-        read(request, progress_in(folder))
+        read_file_to_table(request, task_progress_writer(folder))
     except DataError as error:
-        report(folder, error=explain(error))
+        write_task_report(folder, error=data_error_as_dict(error))
     except MemoryError:
         needs = DataError(
-            f"Reading the file takes more than {MEMORY >> 30} GB of memory.",
+            f"Reading the file takes more than {READER_MEMORY_BYTES >> 30} GB of memory.",
             "A JSON list is read whole: write one object a line (JSONL), or split the file.",
         )
-        report(folder, error=explain(needs))
+        write_task_report(folder, error=data_error_as_dict(needs))
     else:
-        report(folder, error=None)
+        write_task_report(folder, error=None)
     return 0
 
 

@@ -18,21 +18,21 @@ import pyarrow.parquet as pq
 
 from toolkit.data.conversations import ChatColumns
 from toolkit.data.read_options import (
-    FIND_OUT,
+    DEFAULT_READ_OPTIONS,
     MAX_CELL,
+    MAX_COLUMN_NAME_CHARACTERS,
     MAX_COLUMNS,
-    MAX_NAME,
     Offer,
     ReadOptions,
     UnreadableError,
-    preview,
+    shorten_preview,
 )
-from toolkit.data.table import footer
+from toolkit.data.table import make_table_footer
 from toolkit.errors import DataError
 
 BATCH_ROWS = 16_384
 BATCH_CHARACTERS = 16_000_000
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_INVALID_CHARACTERS = re.compile("[\0\ud800-\udfff]")
 
 
 class TableWriter:
@@ -46,7 +46,7 @@ class TableWriter:
         place: Callable[[int], str],
         *,
         empty_is_missing: bool = False,
-        options: ReadOptions = FIND_OUT,
+        options: ReadOptions = DEFAULT_READ_OPTIONS,
         known: str | None = None,
         told: Callable[[float], None] = lambda share: None,
     ) -> None:
@@ -69,9 +69,9 @@ class TableWriter:
         self._known = known
         self._hash = hashlib.sha256()
 
-    def grow(self, name: str) -> None:
+    def add_column(self, name: str) -> None:
         """Add a column; rows so far lack it. Raises DataError for a name or a number of columns beyond the limits."""
-        check_name(name)
+        check_column_name(name)
         if len(self.columns) == MAX_COLUMNS:
             hint = (
                 "Keep the columns that the prompt needs. A file without a header, or turned on its side, looks so too."
@@ -112,7 +112,7 @@ class TableWriter:
         offered = [offer.dump() for offer in (*offers, *self._chats.offers(self._options))]
         more = {"chats": self._chats.faults, "offers": offered}
         digest = self._known if self._known is not None else self._hash.hexdigest()
-        last = footer(digest, label, missing, notices, **more)
+        last = make_table_footer(digest, label, missing, notices, **more)
         if self._part is not None and len(self._parts) == 1 and not drop:  # it is the table already
             self._part.add_key_value_metadata(last)
             self._part.close()
@@ -167,7 +167,7 @@ class TableWriter:
         return array
 
     def _repair(self, cell: str | None) -> str | None:
-        if not cell or not _NO_TEXT.search(cell):
+        if not cell or not _INVALID_CHARACTERS.search(cell):
             return cell
         self._repaired += 1
         return _as_text(cell) or None
@@ -192,19 +192,19 @@ class TableWriter:
             raise DataError(message, hint)
         repaired = _as_text(cells[at] or "")
         offer = Offer(
-            "Take such characters out and go on", replace(self._options, repair_text=True), preview([repaired])
+            "Take such characters out and go on", replace(self._options, repair_text=True), shorten_preview([repaired])
         )
         raise UnreadableError(message, hint, [offer])
 
 
 def _as_text(cell: str) -> str:
-    return _NO_TEXT.sub(lambda found: "" if found.group() == "\0" else "\ufffd", cell)
+    return _INVALID_CHARACTERS.sub(lambda found: "" if found.group() == "\0" else "\ufffd", cell)
 
 
-def check_name(name: str) -> None:
+def check_column_name(name: str) -> None:
     """Raise DataError for a column name that can't be one."""
-    if len(name) > MAX_NAME:
-        message = f"A column's name has {len(name):,} characters ('{name[:40]}...'); at most {MAX_NAME:,} are allowed."
+    if len(name) > MAX_COLUMN_NAME_CHARACTERS:
+        message = f"A column's name has {len(name):,} characters ('{name[:40]}...'); at most {MAX_COLUMN_NAME_CHARACTERS:,} are allowed."
         raise DataError(message, "The file needs a first line with the names of its columns.")
     if "\0" in name or _has_surrogate(name):
         shown = name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

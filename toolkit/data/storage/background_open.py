@@ -16,22 +16,22 @@ from toolkit.config import DataConfig
 from toolkit.data.progress import Watch
 from toolkit.data.read_options import read_options
 from toolkit.data.storage.open_table import open_table
-from toolkit.data.storage.uploads import given_name
+from toolkit.data.storage.uploads import original_file_name
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 
-BIG = 30_000_000
+BIG_FILE_BYTES = 30_000_000
 """Bytes; a smaller file is read within a moment."""
-PATIENCE_S, HUB_PATIENCE_S = 0.5, 5.0
+FILE_OPEN_WAIT_S, HUB_OPEN_WAIT_S = 0.5, 5.0
 """For a big file, and for a dataset of which nobody knows how big it is."""
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _lock = threading.Lock()
-_going: dict[str, Opening] = {}
+_running: dict[str, DatasetOpening] = {}
 
 
 @dataclass(eq=False)
-class Opening:
+class DatasetOpening:
     """One dataset being opened; `table` or `error` is set when `over`. Threads share it: read, don't write."""
 
     key: str
@@ -51,69 +51,71 @@ class Opening:
         left = spent * (1 - share) / share if share > 0.03 and spent > 1 else None
         return share, self._words, left
 
-    def hear(self, share: float, words: str) -> None:
+    def record_progress(self, share: float, words: str) -> None:
         """What the work tells. A new step begins a new count of time."""
         if words != self._words:
             self._words, self._since = words, time.monotonic()
         self._share = share
 
 
-class StillOpening(DataError):
+class StillOpeningError(DataError):
     """It takes longer: `opening` says how far it is. Ask again."""
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: DatasetOpening) -> None:
         share, words, _ = opening.progress
         super().__init__(f"{opening.label} is still being opened ({words}, {share:.0%}).", "Wait a moment.")
         self.opening = opening
 
 
-def opened(data: DataConfig, save_dir: Path) -> Table:
+def open_or_wait(data: DataConfig, save_dir: Path) -> Table:
     """The table that the settings name. Raises what `open_table` does, and StillOpening when it takes longer."""
-    one = opening(data, save_dir)
-    patience = None if _small(data) else HUB_PATIENCE_S if data.file_type == "huggingface" else PATIENCE_S
+    one = request_opening(data, save_dir)
+    patience = None if _is_small(data) else HUB_OPEN_WAIT_S if data.file_type == "huggingface" else FILE_OPEN_WAIT_S
     if not one.over.wait(patience):
-        raise StillOpening(one)
+        raise StillOpeningError(one)
     with _lock:  # the next one asks the disk again
-        _going.pop(one.key, None)
+        _running.pop(one.key, None)
     if one.error is not None:
         raise one.error
     assert one.table is not None
     return one.table
 
 
-def opening(data: DataConfig, save_dir: Path) -> Opening:
+def request_opening(data: DataConfig, save_dir: Path) -> DatasetOpening:
     """The one that is going on for these settings, or a new one."""
     content = (str(data.file_type), str(data.path), str(data.test_path), repr(read_options(data)), str(save_dir))
     key = "\0".join(content)
     with _lock:
-        known = _going.get(key)
+        known = _running.get(key)
         if known is None:
-            known = _going[key] = Opening(key, given_name(Path(str(data.path))))
-            threading.Thread(target=_work, args=(known, data, save_dir), name="open-dataset", daemon=True).start()
+            known = _running[key] = DatasetOpening(key, original_file_name(Path(str(data.path))))
+            threading.Thread(
+                target=_run_opening, args=(known, data, save_dir), name="open-dataset", daemon=True
+            ).start()
         return known
 
 
-def give_up(one: Opening) -> None:
+def cancel_opening(one: DatasetOpening) -> None:
     """Stop it: nobody wants it any more."""
     one.stop.set()
     with _lock:
-        _going.pop(one.key, None)
+        _running.pop(one.key, None)
 
 
-def _work(one: Opening, data: DataConfig, save_dir: Path) -> None:
+def _run_opening(one: DatasetOpening, data: DataConfig, save_dir: Path) -> None:
     try:
-        one.table = open_table(data, save_dir, Watch(one.hear, one.stop))
+        one.table = open_table(data, save_dir, Watch(one.record_progress, one.stop))
     except DataError as error:
         one.error = error
     except Exception as error:  # a thread has nobody above it: the page tells
-        log.exception("opening %s broke off", one.label)
+        logger.exception("opening %s broke off", one.label)
         one.error = DataError(f"The data could not be opened: {type(error).__name__}: {error}.", "See the app's log.")
     finally:
         one.over.set()
 
 
-def _small(data: DataConfig) -> bool:
+def _is_small(data: DataConfig) -> bool:
     if data.file_type == "huggingface":
         return False
     files = [Path(str(path)) for path in (data.path, data.test_path) if path is not None]
-    return sum(file.stat().st_size for file in files if file.is_file()) < BIG
+    return sum(file.stat().st_size for file in files if file.is_file()) < BIG_FILE_BYTES

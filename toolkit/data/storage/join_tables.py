@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from toolkit.data.read_options import confine
-from toolkit.data.readers.read_file import TABLE, explain, report
-from toolkit.data.table import Table, footer, load_table
+from toolkit.data.read_options import limit_process_resources
+from toolkit.data.readers.read_file import TABLE_FILE, data_error_as_dict, write_task_report
+from toolkit.data.table import Table, load_table, make_table_footer
 from toolkit.errors import DataError
 
 
@@ -33,7 +33,7 @@ class JoinRequest:
         return json.dumps(asdict(self))
 
 
-def join(data: Table, test: Table, final: Path) -> None:
+def write_joined_table(data: Table, test: Table, final: Path) -> None:
     """Write both to `final`. Raises DataError when they have no column in common."""
     common = [name for name in data.columns if name in test.columns]
     if not common:
@@ -53,12 +53,12 @@ def join(data: Table, test: Table, final: Path) -> None:
                 out.write_batch(pa.record_batch(cells, schema=schema))
         digest = hashlib.sha256(f"{data.sha256}+{test.sha256}".encode()).hexdigest()
         notices = [*data.notices, f"The last {test.rows:,} rows are those of the test file {test.label}."]
-        chats = {name: fault or _fault_of_test(name, test) for name, fault in data.chats.items()}
+        chats = {name: fault or _test_file_fault(name, test) for name, fault in data.chats.items()}
         more = {"chats": chats, "offers": [offer.dump() for offer in data.offers], "held_out": test.rows}
-        out.add_key_value_metadata(footer(digest, data.label, missing, notices, **more))
+        out.add_key_value_metadata(make_table_footer(digest, data.label, missing, notices, **more))
 
 
-def _fault_of_test(column: str, test: Table) -> str:
+def _test_file_fault(column: str, test: Table) -> str:
     """Why the test file's conversations can't be used, in words that tell its rows from those of the data; or ""."""
     if column not in test.columns:
         return ""
@@ -69,14 +69,14 @@ def _fault_of_test(column: str, test: Table) -> str:
 def main() -> int:
     """0 when the request was answered, with a table or with a reason; anything else is a death."""
     request = JoinRequest(**json.load(sys.stdin))
-    confine(20 * (Path(request.data).stat().st_size + Path(request.test).stat().st_size))
+    limit_process_resources(20 * (Path(request.data).stat().st_size + Path(request.test).stat().st_size))
     folder = Path(request.folder)
     try:
-        join(load_table(Path(request.data)), load_table(Path(request.test)), folder / TABLE)
+        write_joined_table(load_table(Path(request.data)), load_table(Path(request.test)), folder / TABLE_FILE)
     except DataError as error:
-        report(folder, error=explain(error))
+        write_task_report(folder, error=data_error_as_dict(error))
     else:
-        report(folder, error=None)
+        write_task_report(folder, error=None)
     return 0
 
 

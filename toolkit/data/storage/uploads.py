@@ -22,17 +22,17 @@ from typing import BinaryIO
 from toolkit.data.progress import Watch
 from toolkit.errors import DataError
 
-DIGITS = 12
+HASH_DIGITS = 12
 """Hex digits of the sha256 in a file's name."""
 
-CHUNK = 1 << 20
-EXTENSIONS = ("csv", "tsv", "txt", "json", "jsonl", "ndjson", "parquet")
-_SETTLED_S = 2.0
-ABANDONED_S = 86_400
+UPLOAD_CHUNK_BYTES = 1 << 20
+UPLOAD_EXTENSIONS = ("csv", "tsv", "txt", "json", "jsonl", "ndjson", "parquet")
+_UNCHANGED_S = 2.0
+ABANDONED_UPLOAD_S = 86_400
 
 
 @dataclass(frozen=True)
-class Source:
+class StoredFile:
     """A file whose bytes won't change: path, sha256 (64 hex digits), label for people."""
 
     path: Path
@@ -40,19 +40,19 @@ class Source:
     label: str
 
 
-_known: dict[tuple[str, str, int, int, int], Source] = {}
+_known: dict[tuple[str, str, int, int, int], StoredFile] = {}
 
 
-def store(data: bytes | BinaryIO, name: str, save_dir: Path) -> Path:
+def store_upload(data: bytes | BinaryIO, name: str, save_dir: Path) -> Path:
     """Keep an upload; returns its path. The same bytes under the same name are the same file.
 
     Raises DataError when it can't be written, e.g. on a full disk.
     """
-    chunks = iter([data]) if isinstance(data, bytes) else _chunks(data, name, 0, Watch())
-    return _keep(chunks, name, save_dir).path
+    chunks = iter([data]) if isinstance(data, bytes) else _read_chunks(data, name, 0, Watch())
+    return _store_chunks(chunks, name, save_dir).path
 
 
-def adopt(path: Path, save_dir: Path, watch: Watch | None = None) -> Source:
+def store_named_file(path: Path, save_dir: Path, watch: Watch | None = None) -> StoredFile:
     """A copy, by content, of a file that the user named; an upload is its own copy.
 
     Raises DataError when it is not there, not a regular file, or can't be read.
@@ -73,21 +73,21 @@ def adopt(path: Path, save_dir: Path, watch: Watch | None = None) -> Source:
         what = "a folder" if stat.S_ISDIR(before.st_mode) else "not an ordinary file"
         raise DataError(f"{path} is {what}.", "Give the path of one CSV or JSON file.")
     with os.fdopen(descriptor, "rb") as file:
-        key = _key(folder, path, before)
+        key = _stat_key(folder, path, before)
         known = _known.get(key)
         if known is not None and known.path.exists():
             return known
-        chunks = _chunks(file, path.name, before.st_size, watch or Watch())
+        chunks = _read_chunks(file, path.name, before.st_size, watch or Watch())
         own = path.resolve().parent == folder.resolve()
-        source = _hashed(chunks, path) if own else _keep(chunks, path.name, save_dir)
+        source = _hash_chunks(chunks, path) if own else _store_chunks(chunks, path.name, save_dir)
         after = os.fstat(descriptor)
     unchanged = (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    if unchanged and time.time() - before.st_mtime > _SETTLED_S:
+    if unchanged and time.time() - before.st_mtime > _UNCHANGED_S:
         _known[key] = source
     return source
 
 
-class Incoming:
+class IncomingFile:
     """A file that arrives in pieces, written aside and hashed on the way. Raises DataError where it can't begin."""
 
     def __init__(self, save_dir: Path) -> None:
@@ -117,45 +117,45 @@ class Incoming:
         self.path.unlink(missing_ok=True)
 
 
-def take_in(file: Incoming, name: str, save_dir: Path) -> Path:
+def store_incoming_file(file: IncomingFile, name: str, save_dir: Path) -> Path:
     """Keep a file that has arrived whole; raises DataError when it can't be."""
     folder = uploads_dir(save_dir)
-    final = folder / f"{file.sha256[:DIGITS]}-{label_of(name)}.{_extension(name)}"
+    final = folder / f"{file.sha256[:HASH_DIGITS]}-{make_file_label(name)}.{_extension(name)}"
     try:
         file.close()
         if file.path.parent.resolve() == folder.resolve():
-            publish(file.path, final)
+            publish_file(file.path, final)
             made = final.stat()
-            _known[_key(folder, final, made)] = Source(final, file.sha256, final.name[DIGITS + 1 :])
+            _known[_stat_key(folder, final, made)] = StoredFile(final, file.sha256, final.name[HASH_DIGITS + 1 :])
             return final
         with file.path.open("rb") as there:  # the draft's folder is another one than the app's
-            return store(there, name, save_dir)
+            return store_upload(there, name, save_dir)
     except OSError as error:
         raise _unwritable(folder, error) from error
     finally:
         file.discard()
 
 
-def sweep(save_dir: Path) -> None:
+def remove_abandoned_uploads(save_dir: Path) -> None:
     """Remove what was left half written by an app that died."""
     for file in uploads_dir(save_dir).glob(".new-*"):
         with suppress(FileNotFoundError):  # another app has just finished it
-            if time.time() - file.stat().st_mtime > ABANDONED_S:
+            if time.time() - file.stat().st_mtime > ABANDONED_UPLOAD_S:
                 file.unlink()
 
 
-def given_name(path: Path) -> str:
+def original_file_name(path: Path) -> str:
     """What people call a file: its name without the digits that an upload's begins with."""
-    return re.sub(rf"^[0-9a-f]{{{DIGITS}}}-", "", path.name)
+    return re.sub(rf"^[0-9a-f]{{{HASH_DIGITS}}}-", "", path.name)
 
 
-def hashed(path: Path) -> Source:
+def hash_bundled_file(path: Path) -> StoredFile:
     """A file that ships with the toolkit, left where it is."""
     with path.open("rb") as file:
-        return _hashed(_chunks(file, path.name, 0, Watch()), path)
+        return _hash_chunks(_read_chunks(file, path.name, 0, Watch()), path)
 
 
-def label_of(name: str) -> str:
+def make_file_label(name: str) -> str:
     """The stem of a file's name as [a-z0-9-], at most 40 long; "data" when nothing is left."""
     stem = name.replace("\\", "/").rsplit("/", 1)[-1]
     stem = stem.rsplit(".", 1)[0] if "." in stem[1:] else stem
@@ -173,7 +173,7 @@ def uploads_dir(save_dir: Path) -> Path:
     return folder
 
 
-def publish(temporary: Path, final: Path) -> None:
+def publish_file(temporary: Path, final: Path) -> None:
     """Make a finished file durable under its final name."""
     for path, flags in ((temporary, os.O_RDONLY), (final.parent, os.O_RDONLY | os.O_DIRECTORY)):
         if path == final.parent:
@@ -185,28 +185,28 @@ def publish(temporary: Path, final: Path) -> None:
             os.close(descriptor)
 
 
-def _key(folder: Path, path: Path, found: os.stat_result) -> tuple[str, str, int, int, int]:
+def _stat_key(folder: Path, path: Path, found: os.stat_result) -> tuple[str, str, int, int, int]:
     return str(folder.absolute()), str(path.absolute()), found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _chunks(file: BinaryIO, name: str, size: int, watch: Watch) -> Iterator[bytes]:
+def _read_chunks(file: BinaryIO, name: str, size: int, watch: Watch) -> Iterator[bytes]:
     """The file's bytes; `watch` is told when its `size` is known, and may stop it."""
     done = 0
-    while chunk := _received(file, name):
+    while chunk := _read_chunk(file, name):
         yield chunk
         done += len(chunk)
         watch.step(done / size if size else 0.0, "taking in")
 
 
-def _received(data: BinaryIO, name: str) -> bytes:
+def _read_chunk(data: BinaryIO, name: str) -> bytes:
     try:
-        return data.read(CHUNK)
+        return data.read(UPLOAD_CHUNK_BYTES)
     except (OSError, ValueError) as error:
         message = f"{name[:80]} broke off while it came in ({error})."
         raise DataError(message, "Give it again; nothing of it was kept.") from error
 
 
-def _keep(chunks: Iterator[bytes], name: str, save_dir: Path) -> Source:
+def _store_chunks(chunks: Iterator[bytes], name: str, save_dir: Path) -> StoredFile:
     folder = uploads_dir(save_dir)
     temporary = folder / f".new-{secrets.token_hex(8)}"
     digest = hashlib.sha256()
@@ -215,27 +215,27 @@ def _keep(chunks: Iterator[bytes], name: str, save_dir: Path) -> Source:
             for chunk in chunks:
                 digest.update(chunk)
                 out.write(chunk)
-        final = folder / f"{digest.hexdigest()[:DIGITS]}-{label_of(name)}.{_extension(name)}"
-        publish(temporary, final)
+        final = folder / f"{digest.hexdigest()[:HASH_DIGITS]}-{make_file_label(name)}.{_extension(name)}"
+        publish_file(temporary, final)
     except OSError as error:
         raise _unwritable(folder, error) from error
     finally:
         temporary.unlink(missing_ok=True)
-    return Source(final, digest.hexdigest(), final.name[DIGITS + 1 :])
+    return StoredFile(final, digest.hexdigest(), final.name[HASH_DIGITS + 1 :])
 
 
-def _hashed(chunks: Iterator[bytes], path: Path) -> Source:
+def _hash_chunks(chunks: Iterator[bytes], path: Path) -> StoredFile:
     running = hashlib.sha256()
     for chunk in chunks:
         running.update(chunk)
     digest = running.hexdigest()
-    own = path.name.startswith(digest[:DIGITS] + "-")
-    return Source(path, digest, path.name[DIGITS + 1 :] if own else path.name)
+    own = path.name.startswith(digest[:HASH_DIGITS] + "-")
+    return StoredFile(path, digest, path.name[HASH_DIGITS + 1 :] if own else path.name)
 
 
 def _extension(name: str) -> str:
     extension = name.rsplit(".", 1)[-1].lower()
-    return extension if extension in EXTENSIONS else "data"
+    return extension if extension in UPLOAD_EXTENSIONS else "data"
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Better = Literal["higher", "lower", "neither"]
-Form = Literal["share", "figure"]
+BetterDirection = Literal["higher", "lower", "neither"]
+MeasureKind = Literal["share", "figure"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Measure:
     name: str
     title: str
     help: str
-    better: Better = "higher"
-    form: Form = "share"
+    better: BetterDirection = "higher"
+    form: MeasureKind = "share"
     group: str = "Right or wrong"
 
 
@@ -46,12 +46,12 @@ MEASURES = (
     Measure("length_difference", "Length difference", "Characters too many or too few.", "lower", "figure", _LENGTH),
     Measure("length_ratio", "Length ratio", "Characters answered by those expected.", "neither", "figure", _LENGTH),
 )  # fmt: skip
-BY_NAME = {measure.name: measure for measure in MEASURES}
+MEASURES_BY_NAME = {measure.name: measure for measure in MEASURES}
 
-LOSS = "loss"
-EXACT = "exact_match"
-GATEABLE = tuple(m.name for m in MEASURES if m.better != "neither")
+LOSS_MEASURE = "loss"
+EXACT_MATCH_MEASURE = "exact_match"
+GATE_MEASURES = tuple(m.name for m in MEASURES if m.better != "neither")
 """Measures that a gate may ask to rise (or, where lower is better, to fall)."""
 
-MOST_LABELS = 20
+MAX_ANSWER_LABELS = 20
 """Up to so many different expected answers, each twice or more on average, they are taken for labels."""

@@ -18,12 +18,12 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from toolkit.errors import ToolkitError
-from toolkit.evaluation.statistics.measures import EXACT, GATEABLE
-from toolkit.evaluation.statistics.text import NotJson, read_json, words
+from toolkit.evaluation.statistics.measures import EXACT_MATCH_MEASURE, GATE_MEASURES
+from toolkit.evaluation.statistics.text import InvalidJsonError, parse_answer_json, split_words
 
 REGEX_SECONDS = 0.1
 MAX_RULES = 50
-Short = Annotated[str, Field(max_length=1_000)]
+ShortText = Annotated[str, Field(max_length=1_000)]
 
 
 class _Rule(BaseModel):
@@ -39,18 +39,18 @@ class _Rule(BaseModel):
     at_least: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
-class Contains(_Rule):
+class ContainsRule(_Rule):
     kind: Literal["contains"] = "contains"
-    text: Annotated[Short, Field(min_length=1)]
+    text: Annotated[ShortText, Field(min_length=1)]
     ignore_case: bool = False
 
 
-class Matches(_Rule):
+class RegexRule(_Rule):
     kind: Literal["regex"] = "regex"
-    pattern: Annotated[Short, Field(min_length=1)]
+    pattern: Annotated[ShortText, Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _compiles(self) -> Matches:
+    def _compiles(self) -> RegexRule:
         try:
             regex.compile(self.pattern)
         except regex.error as error:
@@ -58,12 +58,12 @@ class Matches(_Rule):
         return self
 
 
-class FitsSchema(_Rule):
+class JsonSchemaRule(_Rule):
     kind: Literal["json_schema"] = "json_schema"
     json_schema: dict[str, Any]
 
     @model_validator(mode="after")
-    def _is_schema(self) -> FitsSchema:
+    def _is_schema(self) -> JsonSchemaRule:
         try:
             Draft202012Validator.check_schema(self.json_schema)
         except (SchemaError, RecursionError) as error:
@@ -74,14 +74,14 @@ class FitsSchema(_Rule):
         return self
 
 
-class Length(_Rule):
+class LengthRule(_Rule):
     kind: Literal["length"] = "length"
     unit: Literal["characters", "words"] = "characters"
     least: Annotated[int, Field(ge=0)] | None = None
     most: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
-    def _bounds(self) -> Length:
+    def _bounds(self) -> LengthRule:
         if self.least is None and self.most is None:
             raise ValueError("give a least or a most length")
         if self.least is not None and self.most is not None and self.least > self.most:
@@ -89,7 +89,7 @@ class Length(_Rule):
         return self
 
 
-Rule = Annotated[Contains | Matches | FitsSchema | Length, Field(discriminator="kind")]
+PassRule = Annotated[ContainsRule | RegexRule | JsonSchemaRule | LengthRule, Field(discriminator="kind")]
 
 
 class Gate(BaseModel):
@@ -97,13 +97,13 @@ class Gate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    improves: str | None = EXACT
+    improves: str | None = EXACT_MATCH_MEASURE
     rules: bool = True
 
     @model_validator(mode="after")
     def _known(self) -> Gate:
-        if self.improves is not None and self.improves not in GATEABLE:
-            raise ValueError(f"improves '{self.improves[:60]}' is none of: {', '.join(GATEABLE)}")
+        if self.improves is not None and self.improves not in GATE_MEASURES:
+            raise ValueError(f"improves '{self.improves[:60]}' is none of: {', '.join(GATE_MEASURES)}")
         return self
 
 
@@ -112,14 +112,14 @@ class RuleSet(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rules: Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)] = ()
+    rules: Annotated[tuple[PassRule, ...], Field(max_length=MAX_RULES)] = ()
     gate: Gate | None = None
 
 
 _READER = TypeAdapter(RuleSet)
 
 
-def read_rules(value: Any) -> RuleSet:
+def parse_pass_rules(value: Any) -> RuleSet:
     """A set of rules from plain data. Raises ToolkitError that names every wrong part."""
     try:
         return _READER.validate_python(value)
@@ -129,33 +129,33 @@ def read_rules(value: Any) -> RuleSet:
         raise ToolkitError(message, "A rule has a kind: contains, regex, json_schema or length.") from error
 
 
-def title(rule: Rule) -> str:
+def rule_title(rule: PassRule) -> str:
     """A rule in words, for people."""
     if rule.name:
         return rule.name
     verb = "must not" if rule.negate else "must"
-    if isinstance(rule, Contains):
+    if isinstance(rule, ContainsRule):
         return f"{verb} contain “{rule.text}”"
-    if isinstance(rule, Matches):
+    if isinstance(rule, RegexRule):
         return f"{verb} match {rule.pattern}"
-    if isinstance(rule, FitsSchema):
+    if isinstance(rule, JsonSchemaRule):
         return f"{verb} fit the JSON schema {rule.json_schema.get('title', '')}".rstrip()
     bounds = [f"at least {rule.least}"] * (rule.least is not None) + [f"at most {rule.most}"] * (rule.most is not None)
     return f"{verb} have {' and '.join(bounds)} {rule.unit}"
 
 
-def titles(rules: Sequence[Rule]) -> list[str]:
+def unique_rule_titles(rules: Sequence[PassRule]) -> list[str]:
     """The title of each rule, no two alike: those that say the same are numbered."""
     found: list[str] = []
-    for own in map(title, rules):
+    for own in map(rule_title, rules):
         number = sum(other == own or other.startswith(f"{own} (") for other in found) + 1
         found.append(own if number == 1 else f"{own} ({number})")
     return found
 
 
-def broken(rule: Rule, answer: str) -> str | None:
+def find_rule_violation(rule: PassRule, answer: str) -> str | None:
     """Why `answer` breaks the rule, or None when it keeps it."""
-    reason = _against(rule, answer)
+    reason = _find_mismatch(rule, answer)
     if reason is not None and reason.startswith("undecided"):
         return reason  # neither kept nor its opposite
     if rule.negate:
@@ -163,27 +163,27 @@ def broken(rule: Rule, answer: str) -> str | None:
     return reason
 
 
-def _against(rule: Rule, answer: str) -> str | None:
-    if isinstance(rule, Contains):
+def _find_mismatch(rule: PassRule, answer: str) -> str | None:
+    if isinstance(rule, ContainsRule):
         there = rule.text.casefold() in answer.casefold() if rule.ignore_case else rule.text in answer
         return None if there else "the text is missing"
-    if isinstance(rule, Matches):
+    if isinstance(rule, RegexRule):
         try:
             return None if _search(rule.pattern, answer) else "the pattern is not found"
         except TimeoutError:
             return f"undecided: the pattern took longer than {REGEX_SECONDS} s"
-    if isinstance(rule, FitsSchema):
-        return _against_schema(rule, answer)
-    size = len(answer) if rule.unit == "characters" else len(words(answer))
+    if isinstance(rule, JsonSchemaRule):
+        return _find_schema_mismatch(rule, answer)
+    size = len(answer) if rule.unit == "characters" else len(split_words(answer))
     low, high = rule.least or 0, rule.most if rule.most is not None else size
     return None if low <= size <= high else f"{size} {rule.unit}"
 
 
-def _against_schema(rule: FitsSchema, answer: str) -> str | None:
+def _find_schema_mismatch(rule: JsonSchemaRule, answer: str) -> str | None:
     try:
-        value = read_json(answer)
+        value = parse_answer_json(answer)
         _VALIDATOR(rule.json_schema, registry=Registry()).validate(value)  # an empty registry fetches nothing
-    except NotJson as error:
+    except InvalidJsonError as error:
         return f"no JSON: {error}"
     except ValidationError as error:
         return f"{error.json_path}: {error.message}"[:300]

@@ -11,17 +11,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from toolkit.errors import RunError
 from toolkit.system.durable import durable_write
 
-SCHEMA = 1
+RESULTS_SCHEMA_VERSION = 1
 Verdict = Literal["better", "worse", "noise", "differs"]
-Outcome = Literal["fixed", "broke", "same", "both wrong", "no expected answer"]
-OUTCOMES: tuple[Outcome, ...] = ("fixed", "broke", "same", "both wrong", "no expected answer")
+RowOutcome = Literal["fixed", "broke", "same", "both wrong", "no expected answer"]
+ROW_OUTCOMES: tuple[RowOutcome, ...] = ("fixed", "broke", "same", "both wrong", "no expected answer")
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Value(_Record):
+class FigureValue(_Record):
     """A figure with its 95 % bootstrap interval; None where it can't be known."""
 
     value: float | None = None
@@ -29,7 +29,7 @@ class Value(_Record):
     high: float | None = None
 
 
-class Difference(_Record):
+class FigureDifference(_Record):
     """Adapter minus base on the same rows, with the 98 % interval and the sign-flip p that the verdict rests on."""
 
     value: float | None = None
@@ -47,18 +47,18 @@ class Figure(_Record):
 
     measure: str
     rows: int
-    models: dict[str, Value]
-    differences: dict[str, Difference] = {}
-    between: dict[str, dict[str, Difference]] = {}
+    models: dict[str, FigureValue]
+    differences: dict[str, FigureDifference] = {}
+    between: dict[str, dict[str, FigureDifference]] = {}
 
-    def against(self, reference: str, name: str) -> Difference:
+    def against(self, reference: str, name: str) -> FigureDifference:
         """`name` minus `reference`; of what was counted before pairs were, nothing is known."""
         if reference in self.between:
-            return self.between[reference].get(name, Difference())
-        return self.differences.get(name, Difference())
+            return self.between[reference].get(name, FigureDifference())
+        return self.differences.get(name, FigureDifference())
 
 
-class Flips(_Record):
+class FlipCounts(_Record):
     """Rows by what became of them from one model to another, by exact match. same: both right."""
 
     fixed: int = 0
@@ -73,7 +73,7 @@ class RuleFigure(_Record):
 
     title: str
     at_least: float
-    kept: dict[str, Value]
+    kept: dict[str, FigureValue]
     fixed: dict[str, int] = {}
     broke: dict[str, int] = {}
 
@@ -92,13 +92,13 @@ class Confusion(_Record):
     counts: dict[str, tuple[tuple[int, ...], ...]]
 
 
-class Results(_Record):
+class EvaluationResults(_Record):
     """All that was counted. models: base first. asked: questions; answered: those with an answer of every model.
 
     failures: model -> reason -> rows. complete: every question was asked; else it was stopped.
     """
 
-    schema_version: int = SCHEMA
+    schema_version: int = RESULTS_SCHEMA_VERSION
     models: tuple[str, ...]
     asked: int
     answered: int
@@ -109,8 +109,8 @@ class Results(_Record):
     figures: tuple[Figure, ...] = ()
     fields: tuple[Figure, ...] = ()
     confusion: Confusion | None = None
-    flips: dict[str, Flips] = {}
-    flips_between: dict[str, dict[str, Flips]] = {}
+    flips: dict[str, FlipCounts] = {}
+    flips_between: dict[str, dict[str, FlipCounts]] = {}
     rules: tuple[RuleFigure, ...] = ()
     gate: dict[str, GateFigure] = {}
     probe: Figure | None = None
@@ -121,27 +121,27 @@ class Results(_Record):
     def adapters(self) -> tuple[str, ...]:
         return self.models[1:]
 
-    def flips_of(self, reference: str, name: str) -> Flips:
+    def flips_of(self, reference: str, name: str) -> FlipCounts:
         """What became of the rows from `reference` to `name`."""
         if reference in self.flips_between:
-            return self.flips_between[reference].get(name, Flips())
-        return self.flips.get(name, Flips())
+            return self.flips_between[reference].get(name, FlipCounts())
+        return self.flips.get(name, FlipCounts())
 
     def figure(self, measure: str) -> Figure | None:
         return next((one for one in self.figures if one.measure == measure), None)
 
 
-def write_results(path: Path, results: Results) -> None:
+def write_evaluation_results(path: Path, results: EvaluationResults) -> None:
     durable_write(path, results.model_dump_json(indent=1))
 
 
-def read_results(path: Path) -> Results | None:
+def read_evaluation_results(path: Path) -> EvaluationResults | None:
     """None when there are none yet. Raises RunError: damaged, or of a newer version."""
     try:
         raw = json.loads(path.read_bytes())
-        if int(raw["schema_version"]) > SCHEMA:
+        if int(raw["schema_version"]) > RESULTS_SCHEMA_VERSION:
             raise RunError("The figures were made by a newer version.", "Update the toolkit to see them.")
-        return Results.model_validate(raw)
+        return EvaluationResults.model_validate(raw)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:

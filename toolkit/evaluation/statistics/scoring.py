@@ -13,16 +13,23 @@ from typing import Any
 
 from sacrebleu.metrics.chrf import CHRF
 
-from toolkit.evaluation.statistics.measures import MOST_LABELS
-from toolkit.evaluation.statistics.text import NotJson, fields, normal, read_json, same_json, words
+from toolkit.evaluation.statistics.measures import MAX_ANSWER_LABELS
+from toolkit.evaluation.statistics.text import (
+    InvalidJsonError,
+    iterate_json_fields,
+    normalize_words,
+    parse_answer_json,
+    same_json,
+    split_words,
+)
 
-OTHER = "(something else)"
-MOST_FIELDS = 40
+OTHER_LABEL = "(something else)"
+MAX_SCORED_FIELDS = 40
 _CHRF = CHRF()
 
 
 @dataclass(frozen=True)
-class Kind:
+class AnswerKind:
     """What the expected answers are. labels: their normal forms, when they are few; json: whether they are objects."""
 
     labels: tuple[str, ...] = ()
@@ -30,30 +37,30 @@ class Kind:
     field_names: tuple[str, ...] = field(default=())
 
 
-def kind_of(expected: Sequence[str | None]) -> Kind:
+def detect_answer_kind(expected: Sequence[str | None]) -> AnswerKind:
     """JSON when every expected answer is an object; labels when at most MOST_LABELS occur, each twice on average."""
     known = [text for text in expected if text is not None]
     if not known:
-        return Kind()
-    objects = [_object(text) for text in known]
+        return AnswerKind()
+    objects = [_parse_object(text) for text in known]
     if all(value is not None for value in objects):
-        named = Counter(name for value in objects for name, _ in fields(value))
-        return Kind(json=True, field_names=tuple(name for name, _ in named.most_common(MOST_FIELDS)))
-    forms = Counter(normal(text) for text in known)
-    few = 2 <= len(forms) <= MOST_LABELS and len(known) >= 2 * len(forms)
-    return Kind(labels=tuple(sorted(forms)) if few else ())
+        named = Counter(name for value in objects for name, _ in iterate_json_fields(value))
+        return AnswerKind(json=True, field_names=tuple(name for name, _ in named.most_common(MAX_SCORED_FIELDS)))
+    forms = Counter(normalize_words(text) for text in known)
+    few = 2 <= len(forms) <= MAX_ANSWER_LABELS and len(known) >= 2 * len(forms)
+    return AnswerKind(labels=tuple(sorted(forms)) if few else ())
 
 
-def score(answer: str, expected: str | None, kind: Kind) -> dict[str, float]:
+def score_answer(answer: str, expected: str | None, kind: AnswerKind) -> dict[str, float]:
     """Every measure of `measures.MEASURES` but the loss. Without an expected answer there is nothing to measure."""
     if expected is None:
         return {}
-    said, meant = words(answer), words(expected)
+    said, meant = split_words(answer), split_words(expected)
     shared = sum((Counter(said) & Counter(meant)).values())
     found = {
         "exact_match": float(answer.strip() == expected.strip()),
-        "same_words": float(normal(answer) == normal(expected)),
-        "rouge_l": _f1(_common(said, meant), len(said), len(meant)),
+        "same_words": float(normalize_words(answer) == normalize_words(expected)),
+        "rouge_l": _f1(_common_subsequence_length(said, meant), len(said), len(meant)),
         "chrf": _CHRF.sentence_score(answer, [expected]).score / 100,
         "length_difference": float(abs(len(answer) - len(expected))),
         "length_ratio": len(answer) / len(expected) if expected else math.nan,
@@ -65,22 +72,22 @@ def score(answer: str, expected: str | None, kind: Kind) -> dict[str, float]:
     if kind.labels:
         found["label_accuracy"] = found["same_words"]
     if kind.json:
-        found.update(_json(answer, expected))
+        found.update(_json_scores(answer, expected))
     return found
 
 
-def label_of(answer: str, kind: Kind) -> str:
+def match_answer_label(answer: str, kind: AnswerKind) -> str:
     """The label that an answer names, or OTHER."""
-    form = normal(answer)
-    return form if form in kind.labels else OTHER
+    form = normalize_words(answer)
+    return form if form in kind.labels else OTHER_LABEL
 
 
-def field_scores(answer: str, expected: str | None, kind: Kind) -> dict[str, float]:
+def score_json_fields(answer: str, expected: str | None, kind: AnswerKind) -> dict[str, float]:
     """1 or 0 for each field of the expected JSON object; fields that it does not have are left out."""
     if expected is None or not kind.json:
         return {}
-    given = dict(fields(_object(answer) or {}))
-    wanted = dict(fields(_object(expected) or {}))
+    given = dict(iterate_json_fields(_parse_object(answer) or {}))
+    wanted = dict(iterate_json_fields(_parse_object(expected) or {}))
     return {
         name: float(name in given and same_json(given[name], wanted[name]))
         for name in kind.field_names if name in wanted
@@ -105,7 +112,7 @@ def _f1(shared: int, said: int, meant: int) -> float:
     return 2 * shared / (said + meant) if shared else 0.0
 
 
-def _common(left: Sequence[str], right: Sequence[str]) -> int:
+def _common_subsequence_length(left: Sequence[str], right: Sequence[str]) -> int:
     """Length of the longest common subsequence; each row of the table needs only the one before."""
     before = [0] * (len(right) + 1)
     for word in left:
@@ -116,20 +123,20 @@ def _common(left: Sequence[str], right: Sequence[str]) -> int:
     return before[-1]
 
 
-def _json(answer: str, expected: str) -> dict[str, float]:
+def _json_scores(answer: str, expected: str) -> dict[str, float]:
     try:
-        given = read_json(answer)
-    except NotJson:
+        given = parse_answer_json(answer)
+    except InvalidJsonError:
         return {"json_valid": 0.0, "json_fields": 0.0}
-    theirs = dict(fields(given)) if isinstance(given, dict) else {}
-    wanted = list(fields(_object(expected) or {}))
+    theirs = dict(iterate_json_fields(given)) if isinstance(given, dict) else {}
+    wanted = list(iterate_json_fields(_parse_object(expected) or {}))
     right = sum(name in theirs and same_json(theirs[name], value) for name, value in wanted)
     return {"json_valid": 1.0, "json_fields": right / len(wanted) if wanted else math.nan}
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def _parse_object(text: str) -> dict[str, Any] | None:
     try:
-        value = read_json(text)
-    except NotJson:
+        value = parse_answer_json(text)
+    except InvalidJsonError:
         return None
     return value if isinstance(value, dict) else None

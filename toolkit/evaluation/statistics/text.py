@@ -20,37 +20,37 @@ _WORD = re.compile(
 _FENCE = re.compile(r"\A```[a-zA-Z]*\n(.*?)\n?```\Z", re.S)
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a text, case and width of characters set aside."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def normal(text: str) -> str:
+def normalize_words(text: str) -> str:
     """The words joined by one space; for a text without any (an emoji, a sign) the text itself, trimmed."""
-    return " ".join(words(text)) or text.strip()
+    return " ".join(split_words(text)) or text.strip()
 
 
-class NotJson(ValueError):
+class InvalidJsonError(ValueError):
     """The text is no JSON value; the message says where."""
 
 
-def read_json(text: str) -> Any:
+def parse_answer_json(text: str) -> Any:
     """The JSON value of a text, one Markdown fence around it allowed. Raises NotJson; NaN and Infinity are not JSON."""
     trimmed = text.strip()
     fenced = _FENCE.match(trimmed)
     try:
-        return json.loads(fenced.group(1) if fenced else trimmed, parse_constant=_refuse)
+        return json.loads(fenced.group(1) if fenced else trimmed, parse_constant=_refuse_constant)
     except RecursionError as error:
-        raise NotJson("it is nested too deeply") from error
+        raise InvalidJsonError("it is nested too deeply") from error
     except ValueError as error:
-        raise NotJson(str(error)) from error
+        raise InvalidJsonError(str(error)) from error
 
 
-def fields(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def iterate_json_fields(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted name, value) of every leaf of a JSON object; lists are leaves, an empty object too."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from fields(inner, f"{prefix}.{key}" if prefix else str(key))
+            yield from iterate_json_fields(inner, f"{prefix}.{key}" if prefix else str(key))
     elif prefix:
         yield prefix, value
 
@@ -63,12 +63,12 @@ def same_json(left: Any, right: Any) -> bool:
         return len(left) == len(right) and all(map(same_json, left, right))
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(same_json(left[key], right[key]) for key in left)
-    return (type(left) is type(right) and left == right) or (_number(left) and _number(right) and left == right)
+    return (type(left) is type(right) and left == right) or (_is_number(left) and _is_number(right) and left == right)
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _refuse(constant: str) -> Any:
+def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")

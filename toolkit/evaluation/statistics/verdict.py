@@ -5,18 +5,26 @@ The words say no more than the intervals do. Knows records alone.
 
 from __future__ import annotations
 
-from toolkit.evaluation.statistics.intervals import FEWEST
-from toolkit.evaluation.statistics.measures import BY_NAME, Measure
+from toolkit.evaluation.statistics.intervals import MIN_INTERVAL_ROWS
+from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME, Measure
 from toolkit.evaluation.statistics.pass_rules import Gate
-from toolkit.evaluation.statistics.results import Difference, Figure, Flips, GateFigure, Results, Value, Verdict
+from toolkit.evaluation.statistics.results import (
+    EvaluationResults,
+    Figure,
+    FigureDifference,
+    FigureValue,
+    FlipCounts,
+    GateFigure,
+    Verdict,
+)
 from toolkit.runs.model_names import BASE
 
-HEADLINES = ("exact_match", "json_fields", "token_f1", "loss", "perplexity")
+HEADLINE_MEASURES = ("exact_match", "json_fields", "token_f1", "loss", "perplexity")
 """The verdict rests on the first of these that says anything about these rows."""
-SILENT = 0.05
+MIN_HEADLINE_SHARE = 0.05
 """A share that no model reaches says nothing: free text is hardly ever matched exactly."""
-ITS_BASE = "its base model"
-OPENINGS = {
+BASE_MODEL_PHRASE = "its base model"
+VERDICT_SENTENCES = {
     "better": "It is better than {}.",
     "worse": "It is worse than {}.",
     "noise": "No difference to {} that these rows can show.",
@@ -24,73 +32,75 @@ OPENINGS = {
 }
 
 
-def opening(verdict: Verdict, reference: str = ITS_BASE) -> str:
+def verdict_sentence(verdict: Verdict, reference: str = BASE_MODEL_PHRASE) -> str:
     """The first sentence of a verdict. reference: what it is compared with, in words."""
-    before, after = OPENINGS[verdict].split("{}")
+    before, after = VERDICT_SENTENCES[verdict].split("{}")
     return f"{before}{reference}{after}"
 
 
-def judge(results: Results, gate: Gate | None) -> Results:
+def judge_results(results: EvaluationResults, gate: Gate | None) -> EvaluationResults:
     """The same results with headline, sentences and gate filled in."""
     headline = _headline(results)
     named = results.model_copy(update={"headline": headline})
     return named.model_copy(
         update={
-            "sentences": {name: sentences(named, name) for name in named.adapters},
-            "gate": {name: _gate(named, gate, name) for name in named.adapters} if gate else {},
+            "sentences": {name: describe_comparison(named, name) for name in named.adapters},
+            "gate": {name: _judge_gate(named, gate, name) for name in named.adapters} if gate else {},
         }
     )
 
 
-def _headline(results: Results) -> str | None:
-    for name in HEADLINES:
+def _headline(results: EvaluationResults) -> str | None:
+    for name in HEADLINE_MEASURES:
         figure = results.figure(name)
         if figure is None:
             continue
         values = [value.value or 0.0 for value in figure.models.values()]
-        if BY_NAME[name].form == "figure" or max(values) >= SILENT:
+        if MEASURES_BY_NAME[name].form == "figure" or max(values) >= MIN_HEADLINE_SHARE:
             return name
     return None
 
 
-def sentences(
-    results: Results, name: str, reference: str = BASE, called: tuple[str, str] = (ITS_BASE, "base")
+def describe_comparison(
+    results: EvaluationResults, name: str, reference: str = BASE, called: tuple[str, str] = (BASE_MODEL_PHRASE, "base")
 ) -> tuple[str, ...]:
     """`name` against `reference`, most important first. called: the reference in a sentence, and before a value."""
     figure = results.figure(results.headline) if results.headline else None
     if figure is None:
         unjudged = "No expected answers are known, so nothing can be called right or wrong: read the rows."
-        forgotten = _probe(results.probe, name) if reference == BASE else ""
+        forgotten = _forgetting_sentence(results.probe, name) if reference == BASE else ""
         return (unjudged, forgotten) if forgotten else (unjudged,)
     return tuple(
         sentence
         for sentence in (
-            opening(figure.against(reference, name).verdict, called[0]),
-            _main(figure, name, reference, called[1]),
-            f"With only {_rows(figure.rows)}, chance can't be told from change." if figure.rows < FEWEST else "",
-            _flips(results.flips_of(reference, name)) if results.headline == "exact_match" else "",
-            _probe(results.probe, name) if reference == BASE else "",
+            verdict_sentence(figure.against(reference, name).verdict, called[0]),
+            _headline_sentence(figure, name, reference, called[1]),
+            f"With only {_rows(figure.rows)}, chance can't be told from change."
+            if figure.rows < MIN_INTERVAL_ROWS
+            else "",
+            _flips_sentence(results.flips_of(reference, name)) if results.headline == "exact_match" else "",
+            _forgetting_sentence(results.probe, name) if reference == BASE else "",
         )
         if sentence
     )
 
 
-def _main(figure: Figure, name: str, reference: str, called: str) -> str:
-    measure = BY_NAME[figure.measure]
+def _headline_sentence(figure: Figure, name: str, reference: str, called: str) -> str:
+    measure = MEASURES_BY_NAME[figure.measure]
     value, other = figure.models[name], figure.models[reference]
     return (
-        f"{measure.title} over {_rows(figure.rows)}: {written(measure, value.value)}, "
-        f"{called} {written(measure, other.value)}; difference {gap_words(measure, figure.against(reference, name))}."
+        f"{measure.title} over {_rows(figure.rows)}: {format_measure_value(measure, value.value)}, "
+        f"{called} {format_measure_value(measure, other.value)}; difference {format_difference(measure, figure.against(reference, name))}."
     )
 
 
-def _flips(flips: Flips) -> str:
+def _flips_sentence(flips: FlipCounts) -> str:
     if flips.fixed + flips.broke == 0:
         return "No row changed sides."
     return f"It fixed {_rows(flips.fixed)} and broke {flips.broke:,}."
 
 
-def _probe(figure: Figure | None, name: str) -> str:
+def _forgetting_sentence(figure: Figure | None, name: str) -> str:
     if figure is None:
         return ""
     before, after = figure.models["base"].value, figure.models[name].value
@@ -105,11 +115,11 @@ def _probe(figure: Figure | None, name: str) -> str:
     return f"No sign of forgetting: {moved}, within noise."
 
 
-def _gate(results: Results, gate: Gate, name: str) -> GateFigure:
+def _judge_gate(results: EvaluationResults, gate: Gate, name: str) -> GateFigure:
     against: list[str] = []
     held: list[str] = []
     if gate.improves is not None:
-        title = BY_NAME[gate.improves].title
+        title = MEASURES_BY_NAME[gate.improves].title
         figure = results.figure(gate.improves)
         verdict = figure.differences[name].verdict if figure else None
         if verdict == "better":
@@ -131,16 +141,16 @@ def _gate(results: Results, gate: Gate, name: str) -> GateFigure:
     return GateFigure(passed=not against, reasons=tuple(against or held))
 
 
-def written(measure: Measure, value: float | None) -> str:
+def format_measure_value(measure: Measure, value: float | None) -> str:
     """A value in its measure's unit: "94.5 %", "0.231"."""
     if value is None:
         return "–"
     return _percent(value) if measure.form == "share" else f"{value:.3g}"
 
 
-def with_interval(measure: Measure, value: Value) -> str:
+def format_with_interval(measure: Measure, value: FigureValue) -> str:
     """ "94.5 % (90.6 – 98.4)"."""
-    shown = written(measure, value.value)
+    shown = format_measure_value(measure, value.value)
     if value.low is None or value.high is None:
         return shown
     factor = 100 if measure.form == "share" else 1
@@ -148,7 +158,7 @@ def with_interval(measure: Measure, value: Value) -> str:
     return f"{shown} ({value.low * factor:{form}} – {value.high * factor:{form}})"
 
 
-def gap_words(measure: Measure, gap: Difference) -> str:
+def format_difference(measure: Measure, gap: FigureDifference) -> str:
     """A difference with its interval: "+94.5 points (+90.6 to +98.4)"."""
     if gap.value is None:
         return "–"

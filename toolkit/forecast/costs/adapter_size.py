@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toolkit.config import LoraConfig
-from toolkit.forecast.costs.model_shape import Linear, Shape
+from toolkit.forecast.costs.model_shape import LinearLayer, ModelShape
 
 LIBRARY_RANK = 8
 
 
 @dataclass(frozen=True)
-class Adapter:
+class AdapterSize:
     """lora: parameters of all low-rank pairs; whole: of modules that are trained in full, and biases.
 
     narrow: the ranks of one layer's pairs together; inputs: the widths that they read; pairs: pairs in all layers.
@@ -28,37 +28,37 @@ class Adapter:
         return self.lora + self.whole
 
 
-def adapter_of(config: LoraConfig, shape: Shape) -> Adapter:
+def compute_adapter_size(config: LoraConfig, shape: ModelShape) -> AdapterSize:
     """What `config` trains in a model of `shape`."""
     rank = config.r if config.r is not None else LIBRARY_RANK
     chosen = [linear for linear in shape.linears if _is_target(linear.name, config.target_modules, shape)]
-    layers = _layers(config, shape)
+    layers = _count_adapted_layers(config, shape)
     lora = layers * sum(rank * (linear.inputs + linear.outputs) for linear in chosen)
     biased = shape.linears if config.bias == "all" else chosen if config.bias == "lora_only" else ()
     biases = (shape.layers if config.bias == "all" else layers) * sum(
         linear.outputs for linear in biased if linear.bias
     )
-    whole = biases + sum(_whole(name, shape) for name in set(config.modules_to_save or ()))
+    whole = biases + sum(_module_parameters(name, shape) for name in set(config.modules_to_save or ()))
     inputs = sum(linear.inputs for linear in chosen)
-    return Adapter(lora, whole, rank * len(chosen), inputs, layers * len(chosen))
+    return AdapterSize(lora, whole, rank * len(chosen), inputs, layers * len(chosen))
 
 
-def _is_target(name: str, targets: list[str] | None, shape: Shape) -> bool:
+def _is_target(name: str, targets: list[str] | None, shape: ModelShape) -> bool:
     if targets is None:
         return name in shape.usual
     return targets == ["all-linear"] or any(name == target.rsplit(".", 1)[-1] for target in targets)
 
 
-def _layers(config: LoraConfig, shape: Shape) -> int:
+def _count_adapted_layers(config: LoraConfig, shape: ModelShape) -> int:
     chosen = config.layers_to_transform
     if chosen is None:
         return shape.layers
     return len({index for index in ([chosen] if isinstance(chosen, int) else chosen) if index < shape.layers})
 
 
-def _whole(name: str, shape: Shape) -> int:
+def _module_parameters(name: str, shape: ModelShape) -> int:
     last = name.rsplit(".", 1)[-1]
     if last in ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out"):
         return shape.embedding
-    named: list[Linear] = [linear for linear in shape.linears if linear.name == last]
+    named: list[LinearLayer] = [linear for linear in shape.linears if linear.name == last]
     return shape.layers * sum(linear.parameters for linear in named)

@@ -13,13 +13,13 @@ from typing import Any
 
 from toolkit.errors import ToolkitError
 
-Raw = Mapping[str, Any]
-LARGEST = 10**9
+RawModelConfig = Mapping[str, Any]
+MAX_DIMENSION = 10**9
 """No width and no vocabulary comes near."""
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearLayer:
     """A linear map that every layer has once: its name, and its numbers of inputs and outputs."""
 
     name: str
@@ -33,7 +33,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """A decoder: `layers` times the `linears` between an embedding and a head.
 
     queries, keys: widths of all heads together. feed: the widest product inside a layer. norms: parameters of a
@@ -52,7 +52,7 @@ class Shape:
     feed: int
     vocabulary: int
     positions: int | None
-    linears: tuple[Linear, ...]
+    linears: tuple[LinearLayer, ...]
     usual: tuple[str, ...]
     tied: bool
     norms: int
@@ -74,7 +74,7 @@ class Shape:
         return self.layers * (sum(linear.parameters for linear in self.linears) + self.experts)
 
     @cached_property
-    def used_parameters(self) -> int:
+    def active_parameters(self) -> int:
         """Those of them that a single token meets."""
         each = sum(linear.parameters for linear in self.linears) + self.experts * self.expert_share
         return round(self.layers * each)
@@ -85,7 +85,7 @@ class Shape:
         return around + self.linear_parameters + self.layers * self.norms
 
 
-def read_shape(config: Raw) -> Shape:
+def read_model_shape(config: RawModelConfig) -> ModelShape:
     """The shape that a config.json describes. Raises ToolkitError for a kind of model that is not known here, and for
     sizes that are none."""
     inner = config.get("text_config")
@@ -94,7 +94,7 @@ def read_shape(config: Raw) -> Shape:
     family = _FAMILIES.get(kind) or (
         _llama if {"hidden_size", "intermediate_size", "num_key_value_heads"} <= set(raw) else None
     )
-    if family is None or kind in _OTHERWISE:
+    if family is None or kind in _UNSUPPORTED_MODELS:
         raise ToolkitError(f"The shape of '{kind or 'unnamed'}' models is not known here.", "Press Measure instead.")
     try:
         found = family(raw)
@@ -102,18 +102,18 @@ def read_shape(config: Raw) -> Shape:
         raise ToolkitError(f"The model's config.json lacks {error}.", "Get the model again.") from error
     except (TypeError, ValueError, ArithmeticError):
         found = None
-    if found is None or not _is_possible(found):
+    if found is None or not _has_valid_sizes(found):
         raise ToolkitError("The sizes in the model's config.json are none.", "Get the model again.")
     return found
 
 
-def _is_possible(shape: Shape) -> bool:
+def _has_valid_sizes(shape: ModelShape) -> bool:
     sizes = (shape.hidden, shape.layers, shape.heads, shape.queries, shape.keys, shape.feed, shape.vocabulary)
     given = sizes if shape.positions is None else (*sizes, shape.positions)
-    return all(type(size) is int and 0 < size <= LARGEST for size in given)
+    return all(type(size) is int and 0 < size <= MAX_DIMENSION for size in given)
 
 
-def _llama(raw: Raw) -> Shape:
+def _llama(raw: RawModelConfig) -> ModelShape:
     """Llama, Mistral, Qwen, Gemma, SmolLM and the many others that copy them."""
     kind, hidden, layers, heads = (
         raw["model_type"],
@@ -126,81 +126,90 @@ def _llama(raw: Raw) -> Shape:
     queries, keys, feed = heads * width, kv_heads * width, raw["intermediate_size"]
     bias, qkv_bias = bool(raw.get("attention_bias")), kind == "qwen2" or bool(raw.get("attention_bias"))
     attention = (
-        Linear("q_proj", hidden, queries, qkv_bias), Linear("k_proj", hidden, keys, qkv_bias),
-        Linear("v_proj", hidden, keys, qkv_bias), Linear("o_proj", queries, hidden, bias),
+        LinearLayer("q_proj", hidden, queries, qkv_bias), LinearLayer("k_proj", hidden, keys, qkv_bias),
+        LinearLayer("v_proj", hidden, keys, qkv_bias), LinearLayer("o_proj", queries, hidden, bias),
     )  # fmt: skip
     count = int(raw.get("num_local_experts") or raw.get("num_experts") or 0)
     mlp_bias = bool(raw.get("mlp_bias"))
-    dense = (Linear("gate_proj", hidden, feed, mlp_bias), Linear("up_proj", hidden, feed, mlp_bias),
-             Linear("down_proj", feed, hidden, mlp_bias))  # fmt: skip
+    dense = (LinearLayer("gate_proj", hidden, feed, mlp_bias), LinearLayer("up_proj", hidden, feed, mlp_bias),
+             LinearLayer("down_proj", feed, hidden, mlp_bias))  # fmt: skip
     inner = int(raw.get("moe_intermediate_size") or feed)
     norms = hidden * (4 if kind in ("gemma2", "gemma3", "gemma3_text") else 2)
     norms += 2 * width if kind in ("qwen3", "qwen3_moe", "gemma3", "gemma3_text") else 0
-    return Shape(
-        kind, hidden, layers, heads, queries, keys, inner * _used(raw) if count else feed, raw["vocab_size"],
+    return ModelShape(
+        kind, hidden, layers, heads, queries, keys, inner * _experts_per_token(raw) if count else feed, raw["vocab_size"],
         raw.get("max_position_embeddings"), attention if count else (*attention, *dense), ("q_proj", "v_proj"),
         bool(raw.get("tie_word_embeddings", kind.startswith("gemma"))), norms, hidden,
-        experts=count * (3 * inner * hidden + hidden), expert_share=_used(raw) / count if count else 1.0,
-        plain_head=not any(raw.get(name) for name in _ON_LOGITS),
+        experts=count * (3 * inner * hidden + hidden), expert_share=_experts_per_token(raw) / count if count else 1.0,
+        plain_head=not any(raw.get(name) for name in _LOGIT_SETTINGS),
     )  # fmt: skip
 
 
-def _used(raw: Raw) -> int:
+def _experts_per_token(raw: RawModelConfig) -> int:
     return int(raw.get("num_experts_per_tok") or 1)
 
 
-def _phi3(raw: Raw) -> Shape:
+def _phi3(raw: RawModelConfig) -> ModelShape:
     plain = _llama(raw)
     hidden, queries, keys, feed = plain.hidden, plain.queries, plain.keys, plain.feed
-    linears = (Linear("qkv_proj", hidden, queries + 2 * keys), Linear("o_proj", queries, hidden),
-               Linear("gate_up_proj", hidden, 2 * feed), Linear("down_proj", feed, hidden))  # fmt: skip
-    return Shape(**{**vars(plain), "linears": linears, "usual": ("qkv_proj",)})
+    linears = (LinearLayer("qkv_proj", hidden, queries + 2 * keys), LinearLayer("o_proj", queries, hidden),
+               LinearLayer("gate_up_proj", hidden, 2 * feed), LinearLayer("down_proj", feed, hidden))  # fmt: skip
+    return ModelShape(**{**vars(plain), "linears": linears, "usual": ("qkv_proj",)})
 
 
-def _gpt2(raw: Raw) -> Shape:
+def _gpt2(raw: RawModelConfig) -> ModelShape:
     hidden, layers, heads = raw["n_embd"], raw["n_layer"], raw["n_head"]
     feed, positions = raw.get("n_inner") or 4 * hidden, raw.get("n_positions", 1024)
-    linears = (Linear("c_attn", hidden, 3 * hidden, True), Linear("c_proj", hidden, hidden, True),
-               Linear("c_fc", hidden, feed, True), Linear("c_proj", feed, hidden, True))  # fmt: skip
+    linears = (LinearLayer("c_attn", hidden, 3 * hidden, True), LinearLayer("c_proj", hidden, hidden, True),
+               LinearLayer("c_fc", hidden, feed, True), LinearLayer("c_proj", feed, hidden, True))  # fmt: skip
     tied = bool(raw.get("tie_word_embeddings", True))
-    return Shape("gpt2", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"], positions, linears,
+    return ModelShape("gpt2", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"], positions, linears,
                  ("c_attn",), tied, 4 * hidden, 2 * hidden, positions * hidden,
-                 steps_kept=_COMPOSED.get(raw.get("activation_function", "gelu_new"), 0),
+                 steps_kept=_COMPOSED_ACTIVATIONS.get(raw.get("activation_function", "gelu_new"), 0),
                  drops=bool(raw.get("attn_pdrop", 0.1)))  # fmt: skip
 
 
-def _gpt_neox(raw: Raw) -> Shape:
+def _gpt_neox(raw: RawModelConfig) -> ModelShape:
     hidden, layers, heads, feed = (
         raw["hidden_size"], raw["num_hidden_layers"], raw["num_attention_heads"], raw["intermediate_size"]
     )  # fmt: skip
     bias = bool(raw.get("attention_bias", True))
-    linears = (Linear("query_key_value", hidden, 3 * hidden, bias), Linear("dense", hidden, hidden, bias),
-               Linear("dense_h_to_4h", hidden, feed, True), Linear("dense_4h_to_h", feed, hidden, True))  # fmt: skip
-    return Shape("gpt_neox", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"],
+    linears = (LinearLayer("query_key_value", hidden, 3 * hidden, bias), LinearLayer("dense", hidden, hidden, bias),
+               LinearLayer("dense_h_to_4h", hidden, feed, True), LinearLayer("dense_4h_to_h", feed, hidden, True))  # fmt: skip
+    return ModelShape("gpt_neox", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"],
                  raw.get("max_position_embeddings"), linears, ("query_key_value",),
                  bool(raw.get("tie_word_embeddings", False)), 4 * hidden, 2 * hidden)  # fmt: skip
 
 
-def _opt(raw: Raw) -> Shape:
+def _opt(raw: RawModelConfig) -> ModelShape:
     hidden, layers, heads, feed = (
         raw["hidden_size"], raw["num_hidden_layers"], raw["num_attention_heads"], raw["ffn_dim"]
     )  # fmt: skip
     if raw.get("word_embed_proj_dim", hidden) != hidden:
         raise KeyError("an embedding as wide as its layers")
     bias, positions = bool(raw.get("enable_bias", True)), raw.get("max_position_embeddings", 2048)
-    attention = tuple(Linear(name, hidden, hidden, bias) for name in ("k_proj", "v_proj", "q_proj", "out_proj"))
-    linears = (*attention, Linear("fc1", hidden, feed, bias), Linear("fc2", feed, hidden, bias))
-    return Shape("opt", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"], positions, linears,
+    attention = tuple(LinearLayer(name, hidden, hidden, bias) for name in ("k_proj", "v_proj", "q_proj", "out_proj"))
+    linears = (*attention, LinearLayer("fc1", hidden, feed, bias), LinearLayer("fc2", feed, hidden, bias))
+    return ModelShape("opt", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"], positions, linears,
                  ("q_proj", "v_proj"), bool(raw.get("tie_word_embeddings", True)), 4 * hidden, 2 * hidden,
                  (positions + 2) * hidden)  # fmt: skip
 
 
 _HEAD_WIDTH = {"gemma": 256, "gemma2": 256, "gemma3": 256, "gemma3_text": 256, "qwen3": 128, "qwen3_moe": 128}
-_ON_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-_COMPOSED = {"gelu_new": 3, "gelu_fast": 3, "quick_gelu": 1}
+_LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+_COMPOSED_ACTIVATIONS = {"gelu_new": 3, "gelu_fast": 3, "quick_gelu": 1}
 """Activations that transformers computes in several operations: the products that they keep."""
-_OTHERWISE = {"deepseek_v2", "deepseek_v3", "jamba", "falcon_h1", "qwen3_next", "gemma3n", "gemma3n_text", "gpt_oss"}
+_UNSUPPORTED_MODELS = {
+    "deepseek_v2",
+    "deepseek_v3",
+    "jamba",
+    "falcon_h1",
+    "qwen3_next",
+    "gemma3n",
+    "gemma3n_text",
+    "gpt_oss",
+}
 """They have the usual keys and other layers: compressed attention, state spaces, per-layer embeddings."""
-_FAMILIES: dict[str, Callable[[Raw], Shape]] = {
+_FAMILIES: dict[str, Callable[[RawModelConfig], ModelShape]] = {
     "gpt2": _gpt2, "gpt_neox": _gpt_neox, "opt": _opt, "phi3": _phi3,
 }  # fmt: skip

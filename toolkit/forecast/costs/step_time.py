@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toolkit.forecast.costs.adapter_size import Adapter
-from toolkit.forecast.costs.memory import Load
-from toolkit.forecast.costs.model_shape import Shape
+from toolkit.forecast.costs.adapter_size import AdapterSize
+from toolkit.forecast.costs.memory import BatchWorkload
+from toolkit.forecast.costs.model_shape import ModelShape
 
-STEP_SECONDS, LAYER_SECONDS = 0.004, 0.0035
+BATCH_OVERHEAD_SECONDS, LAYER_OVERHEAD_SECONDS = 0.004, 0.0035
 """Of one batch, and of one of its layers: calls from Python, whatever their size."""
-MOVED_PER_KEPT = 3.5
+PASSES_PER_KEPT_BYTE = 3.5
 """Passes over memory for each byte that is kept."""
-LOGIT_BYTES, TRAINED_BYTES = 64.0, 64.0
+MOVED_BYTES_PER_LOGIT, MOVED_BYTES_PER_PARAMETER = 64.0, 64.0
 """Moved for each logit that is scored (exponentials count as much as their passes) and for each number trained."""
-KERNEL_SECONDS = 0.012
+KERNEL_BUILD_SECONDS = 0.012
 """Of making code for bf16 batches on a CPU with one more number of tokens."""
 
 
 @dataclass(frozen=True)
-class Rates:
+class DeviceRates:
     """Arithmetic and memory speed of a device. flops: by precision, useful ones each second; bytes: each second."""
 
     flops: dict[str, float]
@@ -33,21 +33,21 @@ class Rates:
     eager: float = 1.0
 
 
-def cpu_rates(threads: int) -> Rates:
+def cpu_rates(threads: int) -> DeviceRates:
     """A core of a server of these years: fp32 and, where it has the instructions, bf16."""
     share = threads**0.9
-    return Rates({"fp32": 83e9 * share, "bf16": 150e9 * share, "fp16": 83e9 * share}, 8e9 * share, threads)
+    return DeviceRates({"fp32": 83e9 * share, "bf16": 150e9 * share, "fp16": 83e9 * share}, 8e9 * share, threads)
 
 
-def gpu_rates(name: str) -> Rates:
+def gpu_rates(name: str) -> DeviceRates:
     """By the card's name: what training reaches of its peak, about a half."""
-    for mark, peak, bandwidth in _CARDS:
+    for mark, peak, bandwidth in _GPU_SPECS:
         if mark in name.upper():
-            return Rates({"fp32": peak / 8, "bf16": peak / 2, "fp16": peak / 2}, bandwidth * 0.6, eager=0.25)
-    return Rates({"fp32": 10e12, "bf16": 25e12, "fp16": 25e12}, 3e11, eager=0.25)
+            return DeviceRates({"fp32": peak / 8, "bf16": peak / 2, "fp16": peak / 2}, bandwidth * 0.6, eager=0.25)
+    return DeviceRates({"fp32": 10e12, "bf16": 25e12, "fp16": 25e12}, 3e11, eager=0.25)
 
 
-_CARDS = (
+_GPU_SPECS = (
     ("B200", 2250e12, 8e12), ("H200", 989e12, 4.8e12), ("H100", 989e12, 3.35e12), ("A100", 312e12, 2e12),
     ("L40", 181e12, 8.6e11), ("A6000", 155e12, 7.7e11), ("5090", 210e12, 1.8e12), ("4090", 165e12, 1e12),
     ("3090", 71e12, 9.3e11), ("L4", 121e12, 3e11), ("A10", 125e12, 6e11), ("V100", 112e12, 9e11), ("T4", 65e12, 3.2e11),
@@ -55,19 +55,25 @@ _CARDS = (
 """Dense 16-bit operations and bytes each second, from the makers' data sheets."""
 
 
-def batch_flops(shape: Shape, adapter: Adapter, load: Load) -> float:
+def batch_flops(shape: ModelShape, adapter: AdapterSize, load: BatchWorkload) -> float:
     """Floating-point operations of one forward and backward: frozen weights 4 a token, trained ones 6."""
-    linear = shape.used_parameters * (6 if load.checkpointing else 4) + 6 * adapter.lora
+    linear = shape.active_parameters * (6 if load.checkpointing else 4) + 6 * adapter.lora
     attention = 14 * shape.layers * shape.queries * load.longest / (2 if load.gpu else 1)
     return load.tokens * (linear + attention) + load.scored * 4 * shape.embedding
 
 
-def batch_seconds(shape: Shape, adapter: Adapter, load: Load, rates: Rates, kept_bytes: float) -> float:
+def batch_seconds(
+    shape: ModelShape, adapter: AdapterSize, load: BatchWorkload, rates: DeviceRates, kept_bytes: float
+) -> float:
     """Seconds of one batch, forward and backward. kept_bytes: its activations and logits."""
     arithmetic = batch_flops(shape, adapter, load) / rates.flops[load.precision]
     slower = 1.3 if load.quantized else 1.0
-    overhead = (STEP_SECONDS + LAYER_SECONDS * shape.layers) * (1.4 if load.checkpointing else 1.0) * rates.eager
-    moved = MOVED_PER_KEPT * kept_bytes + TRAINED_BYTES * adapter.parameters
+    overhead = (
+        (BATCH_OVERHEAD_SECONDS + LAYER_OVERHEAD_SECONDS * shape.layers)
+        * (1.4 if load.checkpointing else 1.0)
+        * rates.eager
+    )
+    moved = PASSES_PER_KEPT_BYTE * kept_bytes + MOVED_BYTES_PER_PARAMETER * adapter.parameters
     if not load.gpu:
-        moved += LOGIT_BYTES * load.scored * shape.vocabulary
+        moved += MOVED_BYTES_PER_LOGIT * load.scored * shape.vocabulary
     return arithmetic * slower + moved / rates.bytes + overhead

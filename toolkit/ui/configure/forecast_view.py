@@ -10,83 +10,88 @@ from typing import cast
 
 import streamlit as st
 
-from toolkit.forecast.advice import Advice, advise
+from toolkit.forecast.advice import MemoryAdvice, find_memory_advice
 from toolkit.forecast.forecast import Forecast
-from toolkit.forecast.scene import Unknown
+from toolkit.forecast.scene import NoForecast
 from toolkit.settings import form_layout
-from toolkit.ui.configure.measure_view import measure, with_probe
-from toolkit.ui.elements.escape import plain
-from toolkit.ui.elements.words import count, duration, plural, share, size
+from toolkit.ui.configure.measure_view import add_session_measurement, draw_measure_button
+from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.words import format_bytes, format_count, format_duration, format_plural, format_share
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.decided_settings import settled
-from toolkit.ui.workspace.review import Review, one_for_each_value, value_words
+from toolkit.ui.workspace.decided_settings import decide_variant_settings
+from toolkit.ui.workspace.review import DraftReview, one_run_per_value, value_label
 
-MOST_RUNS = 6
+MAX_FORECAST_RUNS = 6
 """Runs of a study that are forecast, those that differ first."""
 _FITS = {
     "fits": ("Fits", ":material/check_circle:", "green"),
     "tight": ("Tight", ":material/warning:", "orange"),
     "too large": ("Too large", ":material/error:", "red"),
 }
-_KEPT = "forecast"
+_LAST_FORECASTS = "forecast"
 
 
-def panel(reviewed: Review) -> None:
+def draw_forecast_panel(reviewed: DraftReview) -> None:
     """The forecast of the draft; of the largest and of all runs where it is a study."""
-    found = _of(reviewed)
+    found = _forecast_runs(reviewed)
     with st.container(border=True, gap="small"):
-        if isinstance(found, Unknown):
+        if isinstance(found, NoForecast):
             st.markdown("**Forecast**")
-            st.caption(plain(found.why, 400))
+            st.caption(escape_text(found.why, 400))
             if found.waiting:
-                _look_again()
+                _retry_while_waiting()
             return
         largest = max(found, key=lambda one: one.memory.peak)
-        _heading(largest)
-        _figures(largest, found, reviewed.runs)
-        _advice(largest)
-        _details(largest)
-        measure(largest)
+        _draw_heading(largest)
+        _draw_figures(largest, found, reviewed.runs)
+        _draw_advice(largest)
+        _draw_details(largest)
+        draw_measure_button(largest)
 
 
-def _of(reviewed: Review) -> list[Forecast] | Unknown:
+def _forecast_runs(reviewed: DraftReview) -> list[Forecast] | NoForecast:
     """Forecasts of the runs; the last good ones while the settings have errors."""
-    kept = cast("list[Forecast] | None", st.session_state.get(_KEPT))
+    kept = cast("list[Forecast] | None", st.session_state.get(_LAST_FORECASTS))
     if not reviewed.variants:
-        return kept or Unknown("It appears once the settings can be used.")
-    found = [settled(variant).found for variant in one_for_each_value(reviewed.variants)[:MOST_RUNS]]
-    known = [one for one in found if not isinstance(one, Unknown)]
+        return kept or NoForecast("It appears once the settings can be used.")
+    found = [
+        decide_variant_settings(variant).found for variant in one_run_per_value(reviewed.variants)[:MAX_FORECAST_RUNS]
+    ]
+    known = [one for one in found if not isinstance(one, NoForecast)]
     if len(known) < len(found):
-        return next(one for one in found if isinstance(one, Unknown))
-    st.session_state[_KEPT] = known
-    return [with_probe(one) for one in known]
+        return next(one for one in found if isinstance(one, NoForecast))
+    st.session_state[_LAST_FORECASTS] = known
+    return [add_session_measurement(one) for one in known]
 
 
-def _heading(found: Forecast) -> None:
+def _draw_heading(found: Forecast) -> None:
     word, icon, colour = _FITS[found.fit]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**Forecast**", width="stretch")
         st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]
 
 
-def _figures(found: Forecast, every: Sequence[Forecast], runs: int) -> None:
+def _draw_figures(found: Forecast, every: Sequence[Forecast], runs: int) -> None:
     where = found.scene.gpu_name or "this machine"
     total = sum(one.seconds for one in every) * max(runs, 1) / len(every)
-    steps = plural(found.steps, "step")
+    steps = format_plural(found.steps, "step")
     rows = [
-        ("Memory", f"**{_rough(found.memory.peak)}** of {size(found.scene.memory_bytes)}"),
-        ("Time", f"**{_about(total)}** · {steps if runs <= 1 else plural(runs, 'run')}"),
-        ("Trains", f"{short(found.adapter.parameters)} of {short(found.scene.shape.parameters)} parameters"),
-        ("Disk", _rough(found.disk.total)),
+        ("Memory", f"**{_rough_size(found.memory.peak)}** of {format_bytes(found.scene.memory_bytes)}"),
+        ("Time", f"**{_about_duration(total)}** · {steps if runs <= 1 else format_plural(runs, 'run')}"),
+        (
+            "Trains",
+            f"{shorten_number(found.adapter.parameters)} of {shorten_number(found.scene.shape.parameters)} parameters",
+        ),
+        ("Disk", _rough_size(found.disk.total)),
     ]
     with st.container(gap="xsmall"):
         st.progress(min(1.0, found.memory.peak / found.scene.memory_bytes))
-        _lines(rows, 64)
+        _draw_lines(rows, 64)
     if found.fit == "tight":
-        st.caption(f"It fits once other programs on {plain(where)} give memory back.")
+        st.caption(f"It fits once other programs on {escape_text(where)} give memory back.")
 
 
-def _lines(rows: Sequence[tuple[str, str]], width: int) -> None:
+def _draw_lines(rows: Sequence[tuple[str, str]], width: int) -> None:
     """Label and words, a line each, in small type. width: of the labels, in pixels."""
     with st.container(gap="xxsmall"):
         for label, words in rows:
@@ -95,52 +100,55 @@ def _lines(rows: Sequence[tuple[str, str]], width: int) -> None:
                 st.markdown(f":small[{words}]", width="stretch")
 
 
-def _about(seconds: float) -> str:
+def _about_duration(seconds: float) -> str:
     """The duration with as many digits as a forecast deserves."""
     if seconds >= 3600:
-        return f"about {duration(round(seconds / 600) * 600).removesuffix(' 00 min')}"
+        return f"about {format_duration(round(seconds / 600) * 600).removesuffix(' 00 min')}"
     if seconds < 90:
-        return f"about {duration(round(seconds / 5) * 5 or 5)}"
-    return f"about {duration(round(seconds / 60) * 60).removesuffix(' 00 s')}"
+        return f"about {format_duration(round(seconds / 5) * 5 or 5)}"
+    return f"about {format_duration(round(seconds / 60) * 60).removesuffix(' 00 s')}"
 
 
-def _rough(number: float) -> str:
+def _rough_size(number: float) -> str:
     """Bytes with no more digits than a forecast deserves: "630 MiB", "1.2 GiB"."""
-    value, unit = size(number).split(" ")
+    value, unit = format_bytes(number).split(" ")
     return f"{float(value):.0f} {unit}" if float(value) >= 10 and unit != "GiB" else f"{value} {unit}"
 
 
-def short(number: int) -> str:
+def shorten_number(number: int) -> str:
     """651264 -> "651 k", 8030261248 -> "8.03 B"."""
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
             return f"{number / limit:.3g} {unit}"
-    return count(number)
+    return format_count(number)
 
 
-def _advice(found: Forecast) -> None:
-    offered = advise(found)
+def _draw_advice(found: Forecast) -> None:
+    offered = find_memory_advice(found)
     if offered is None:
         if found.fit == "too large":
             st.caption("No setting makes it fit: choose a smaller base model.")
         return
-    changes = [f"{form_layout.place(path).label} {value_words(path, value)}" for path, value in offered.changes.items()]
-    words = f"{', '.join(changes)}: {_rough(offered.after.memory.peak)}, {_about(offered.after.seconds)}"
+    changes = [
+        f"{form_layout.get_field_layout(path).label} {value_label(path, value)}"
+        for path, value in offered.changes.items()
+    ]
+    words = f"{', '.join(changes)}: {_rough_size(offered.after.memory.peak)}, {_about_duration(offered.after.seconds)}"
     st.button(
         "Make it fit" if offered.enough else "Come nearer", icon=":material/compress:", width="stretch",
-        key="make_it_fit", on_click=_apply, args=(offered,),
+        key="make_it_fit", on_click=_apply_advice, args=(offered,),
     )  # fmt: skip
     st.caption(
-        plain(words, 400) + ("." if offered.enough else ". That is still too much: choose a smaller base model.")
+        escape_text(words, 400) + ("." if offered.enough else ". That is still too much: choose a smaller base model.")
     )
 
 
-def _apply(offered: Advice) -> None:
+def _apply_advice(offered: MemoryAdvice) -> None:
     for path, value in offered.changes.items():
-        workspace.set_value(path, value)
+        workspace.set_setting(path, value)
 
 
-def _details(found: Forecast) -> None:
+def _draw_details(found: Forecast) -> None:
     fold = st.expander("What takes memory and time", key="forecast_details", icon=":material/tune:", on_change="rerun")
     if not fold.open:
         return
@@ -151,18 +159,18 @@ def _details(found: Forecast) -> None:
             ("Gradients", memory.gradients), ("Optimizer", memory.optimizer), ("Activations", memory.activations),
             ("Logits and loss", memory.logits), ("Compiled kernels", memory.kernels),
         ]  # fmt: skip
-        _lines([(name, _rough(part)) for name, part in parts if part], 120)
-        batch = f"{plural(load.rows, 'row')} of up to {plural(load.longest, 'token')}"
+        _draw_lines([(name, _rough_size(part)) for name, part in parts if part], 120)
+        batch = f"{format_plural(load.rows, 'row')} of up to {format_plural(load.longest, 'token')}"
         padding = (
             "No padding is computed."
             if found.real_share == 1
-            else f"{share(found.real_share)} of all tokens are no padding."
+            else f"{format_share(found.real_share)} of all tokens are no padding."
         )
         st.caption(f"The largest batch decides: {batch}. {padding}")
         spent = [("Starting", times.starting), ("Training", times.training),
-                 (f"{plural(found.evaluations, 'test')} on the way", times.evaluating),
+                 (f"{format_plural(found.evaluations, 'test')} on the way", times.evaluating),
                  ("Saving and answers", times.ending)]  # fmt: skip
-        _lines([(name, duration(max(part, 1.0))) for name, part in spent if part], 120)
+        _draw_lines([(name, format_duration(max(part, 1.0))) for name, part in spent if part], 120)
         for line in _reasons(found):
             st.caption(line)
 
@@ -175,16 +183,16 @@ def _reasons(found: Forecast) -> list[str]:
     if found.measured:
         lines.append("Memory and the time of a step were measured with two steps on the largest batch.")
     elif found.correction.runs:
-        runs = plural(found.correction.runs, "run")
+        runs = format_plural(found.correction.runs, "run")
         lines.append(f"Corrected by the {runs} on this machine most like it: memory, start, steps and answers.")
     else:
         lines.append("Not corrected by any run on this machine yet: the time may be off by half.")
     if found.disk.download:
-        lines.append(f"The base model is downloaded first: {_rough(found.disk.download)}.")
+        lines.append(f"The base model is downloaded first: {_rough_size(found.disk.download)}.")
     return lines
 
 
-def _look_again() -> None:
+def _retry_while_waiting() -> None:
     @st.fragment(run_every=1.0)
     def wait() -> None:
         if st.session_state.setdefault("forecast_waits", 0) < 15:

@@ -6,43 +6,43 @@ import streamlit as st
 
 from toolkit.errors import ConfigError, Problem
 from toolkit.settings import import_export, presets
-from toolkit.settings.field_spec import by_path
-from toolkit.settings.form_layout import place
-from toolkit.ui.elements.escape import plain
+from toolkit.settings.field_spec import field_specs_by_path
+from toolkit.settings.form_layout import get_field_layout
+from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace
 
-FILE = "config.yml"
-COMMAND = f"python -m toolkit run {FILE}"
-_IMPORTED = "transfer_notice"
+SETTINGS_FILE = "config.yml"
+RUN_COMMAND = f"python -m toolkit run {SETTINGS_FILE}"
+_NOTICE = "transfer_notice"
 
 
-def preset_row() -> None:
+def draw_preset_bar() -> None:
     """One button for each preset, then import, export and the way back."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(":gray[Start from]", width="content")
-        for preset in presets.presets():
+        for preset in presets.load_presets():
             st.button(
                 preset.title,
                 key=f"preset:{preset.name}",
-                help=plain(preset.description, 400),
-                on_click=_apply,
+                help=escape_text(preset.description, 400),
+                on_click=_apply_preset,
                 args=(preset,),
             )
         st.space("stretch")
-        if workspace.has_previous():
+        if workspace.has_previous_draft():
             st.button("Undo", icon=":material/undo:", type="tertiary", key="undo_replace",
                       help="Back to the settings before the last preset, import or reset", on_click=_undo)  # fmt: skip
         if st.button("Import", icon=":material/upload_file:", key="open_import"):
-            import_dialog()
+            import_settings_dialog()
         if st.button("Export", icon=":material/download:", key="open_export"):
-            export_dialog()
-    notice = st.session_state.pop(_IMPORTED, None)
+            export_settings_dialog()
+    notice = st.session_state.pop(_NOTICE, None)
     if notice:
-        st.toast(plain(notice, 300), icon=":material/check:")
+        st.toast(escape_text(notice, 300), icon=":material/check:")
 
 
 @st.dialog("Import settings", width="large", icon=":material/upload_file:")
-def import_dialog() -> None:
+def import_settings_dialog() -> None:
     """A YAML file, uploaded or pasted. Nothing is applied unless all of it can be used."""
     st.caption("A config of this toolkit or of the original one. Settings that it lacks get their defaults.")
     uploaded = st.file_uploader("YAML file", type=["yml", "yaml"], max_upload_size=1, key="import_file")
@@ -54,30 +54,30 @@ def import_dialog() -> None:
         st.warning("Choose a file, or paste its text.", icon=":material/info:")
         return
     try:
-        text = pasted if pasted.strip() or uploaded is None else decode(uploaded.getvalue())
-        found = import_export.read(text)
+        text = pasted if pasted.strip() or uploaded is None else decode_upload(uploaded.getvalue())
+        found = import_export.import_settings(text)
     except ConfigError as error:
-        _refuse(error)
+        _show_problems(error)
         return
     workspace.replace_draft(found.draft, found.grid)
-    st.session_state[_IMPORTED] = "The settings were imported."
+    st.session_state[_NOTICE] = "The settings were imported."
     st.rerun()
 
 
 @st.dialog("Export settings", width="large", icon=":material/download:")
-def export_dialog() -> None:
+def export_settings_dialog() -> None:
     """The draft as a file, and the command that runs it."""
-    text = import_export.write(workspace.draft(), workspace.grid())
+    text = import_export.export_settings(workspace.current_draft(), workspace.current_grid())
     st.caption("Save this as a file, then run the same without a browser:")
-    st.code(COMMAND, language=None)
+    st.code(RUN_COMMAND, language=None)
     st.download_button(
-        "Download config.yml", text, file_name=FILE, mime="application/yaml", icon=":material/download:",
+        "Download config.yml", text, file_name=SETTINGS_FILE, mime="application/yaml", icon=":material/download:",
         type="primary", on_click="ignore", key="export_download",
     )  # fmt: skip
     st.code(text, language=None, height=420)
 
 
-def decode(data: bytes) -> str:
+def decode_upload(data: bytes) -> str:
     """The text of an uploaded file; raises ConfigError when it is not UTF-8."""
     try:
         return data.decode("utf-8-sig")
@@ -86,20 +86,22 @@ def decode(data: bytes) -> str:
         raise ConfigError([problem]) from error
 
 
-def _refuse(error: ConfigError) -> None:
+def _show_problems(error: ConfigError) -> None:
     count = len(error.problems)
     st.error(f"Nothing was changed: {count} setting{'s' if count != 1 else ''} can't be used.", icon=":material/error:")
     for problem in error.problems[:50]:
-        label = f"**{plain(place(problem.path).label)}** " if problem.path in by_path() else ""
-        name = f":gray[{plain(problem.path)}]  \n" if problem.path else ""
-        st.markdown(f"{label}{name}{plain(problem.message, 500)} {plain(problem.hint, 500)}")
+        label = (
+            f"**{escape_text(get_field_layout(problem.path).label)}** " if problem.path in field_specs_by_path() else ""
+        )
+        name = f":gray[{escape_text(problem.path)}]  \n" if problem.path else ""
+        st.markdown(f"{label}{name}{escape_text(problem.message, 500)} {escape_text(problem.hint, 500)}")
 
 
-def _apply(preset: presets.Preset) -> None:
-    workspace.replace_draft(presets.apply(preset, workspace.draft()))
-    st.session_state[_IMPORTED] = f"Settings from “{preset.title}”."
+def _apply_preset(preset: presets.Preset) -> None:
+    workspace.replace_draft(presets.apply_preset(preset, workspace.current_draft()))
+    st.session_state[_NOTICE] = f"Settings from “{preset.title}”."
 
 
 def _undo() -> None:
-    workspace.restore_previous()
-    st.session_state[_IMPORTED] = "Back to the settings before."
+    workspace.restore_previous_draft()
+    st.session_state[_NOTICE] = "Back to the settings before."

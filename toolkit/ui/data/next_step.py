@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from toolkit.data.examples.renderers import chat_problems
 from toolkit.data.examples.templates import template_problems
-from toolkit.data.storage.background_open import StillOpening
+from toolkit.data.storage.background_open import StillOpeningError
 from toolkit.data.table import Table
 from toolkit.runs.status import RunStatus
-from toolkit.ui.data.split_view import problems as split_problems
+from toolkit.ui.data.split_view import split_problems
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.current_dataset import config_of
+from toolkit.ui.workspace.current_dataset import config_with_data
 
 
 def data_missing(table: Table | None) -> list[str]:
     """Why the Data page is not done yet; empty when it is."""
     if table is None:
         return [
-            "Wait until the data is open." if isinstance(workspace.table_error(), StillOpening) else "Choose a dataset."
+            "Wait until the data is open."
+            if isinstance(workspace.table_error(), StillOpeningError)
+            else "Choose a dataset."
         ]
-    config = config_of(workspace.draft()["data"])
+    config = config_with_data(workspace.current_draft()["data"])
     if config is None:
         return ["Correct the settings marked above."]
     every = [

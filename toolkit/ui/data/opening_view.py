@@ -13,19 +13,19 @@ import streamlit as st
 from pydantic import ValidationError
 
 from toolkit.config import DataConfig
-from toolkit.data.read_options import CHOICES, ReadOptions
-from toolkit.data.storage.background_open import Opening, StillOpening, give_up, opening
+from toolkit.data.read_options import READ_OPTION_NAMES, ReadOptions
+from toolkit.data.storage.background_open import DatasetOpening, StillOpeningError, cancel_opening, request_opening
 from toolkit.system.durable import durable_write
-from toolkit.ui.elements.escape import plain
-from toolkit.ui.elements.words import duration, share
+from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.words import format_duration, format_share
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.workspace_file import home
+from toolkit.ui.workspace.workspace_file import home_folder
 
-PERIOD_S = 1.0
+OPENING_REFRESH_S = 1.0
 
 
 @dataclass(frozen=True)
-class Wish:
+class PendingDataset:
     """A dataset that was chosen and is not there yet; options None: the draft's own choices stay."""
 
     file_type: str
@@ -37,83 +37,85 @@ class Wish:
         return json.dumps({**asdict(self), "options": asdict(self.options) if self.options else None})
 
     @classmethod
-    def load(cls, text: str) -> Wish:
+    def load(cls, text: str) -> PendingDataset:
         content = json.loads(text)
         options = ReadOptions(**content["options"]) if content["options"] else None
         return cls(content["file_type"], content["path"], options, content["test_path"])
 
     def data(self) -> DataConfig:
         chosen = self.options or ReadOptions(
-            **{name: value for name in CHOICES if (value := workspace.value(f"data.{name}"))}
+            **{name: value for name in READ_OPTION_NAMES if (value := workspace.current_setting(f"data.{name}"))}
         )
-        named = {name: getattr(chosen, name) or None for name in CHOICES}
+        named = {name: getattr(chosen, name) or None for name in READ_OPTION_NAMES}
         return DataConfig.model_validate(
             {"file_type": self.file_type, "path": self.path, "test_path": self.test_path, **named}
         )
 
 
-def choose(file_type: str, path: str, options: ReadOptions | None = None, test_path: str | None = None) -> bool:
+def request_dataset(
+    file_type: str, path: str, options: ReadOptions | None = None, test_path: str | None = None
+) -> bool:
     """Take a dataset into the draft, at once or, when opening it takes longer, as soon as it is there.
 
     Returns whether it is there. Raises DataError when it can't be opened; the former one stays.
     """
-    _file().unlink(missing_ok=True)
+    _pending_file().unlink(missing_ok=True)
     try:
         workspace.choose_dataset(file_type, path, options, test_path)
-    except StillOpening:
-        durable_write(_file(), Wish(file_type, path, options, test_path).dump())
+    except StillOpeningError:
+        durable_write(_pending_file(), PendingDataset(file_type, path, options, test_path).dump())
         return False
     return True
 
 
-def awaited(take: Callable[[Wish], None]) -> None:
+def show_pending_dataset(take: Callable[[PendingDataset], None]) -> None:
     """The dataset that is on its way, if there is one; `take` takes it once it is there, or says why it is not."""
-    wish = wished()
+    wish = read_pending_dataset()
     if wish is None:
         return
     try:
-        one = opening(wish.data(), workspace.save_dir())
+        one = request_opening(wish.data(), workspace.current_save_dir())
     except ValidationError:  # the file is of another version of this app
-        _file().unlink(missing_ok=True)
+        _pending_file().unlink(missing_ok=True)
         return
     if one.over.is_set():
         take(wish)
     else:
-        st.fragment(_progress, run_every=PERIOD_S)(one, wanted=True)
+        st.fragment(_progress, run_every=OPENING_REFRESH_S)(one, wanted=True)
 
 
-def going(one: Opening) -> None:
+def show_opening_progress(one: DatasetOpening) -> None:
     """The draft's own dataset on its way: after a restart its bytes are looked at again."""
-    st.fragment(_progress, run_every=PERIOD_S)(one, wanted=False)
+    st.fragment(_progress, run_every=OPENING_REFRESH_S)(one, wanted=False)
 
 
-def _progress(one: Opening, wanted: bool) -> None:
+def _progress(one: DatasetOpening, wanted: bool) -> None:
     if one.over.is_set():
         st.rerun()
     done, words, left = one.progress
-    wait = f", about {duration(left)} left" if left is not None else ""
-    text = f":material/hourglass_top: Opening **{plain(one.label)}**: {plain(words)}, {share(round(done, 2))}{wait}"
+    wait = f", about {format_duration(left)} left" if left is not None else ""
+    text = f":material/hourglass_top: Opening **{escape_text(one.label)}**: {escape_text(words)}, {format_share(round(done, 2))}{wait}"
     with st.container(border=True):
         st.progress(done, text=text)
         if wanted:
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.caption("It goes on while you look at other pages; the former dataset stays in use until then.")
                 if st.button("Don't open it", icon=":material/close:", type="tertiary", key="opening_cancel"):
-                    give_up(one)
-                    _file().unlink(missing_ok=True)
+                    cancel_opening(one)
+                    _pending_file().unlink(missing_ok=True)
                     st.rerun()
 
 
-def _file() -> Path:
-    return home() / "opening.json"
+def _pending_file() -> Path:
+    return home_folder() / "opening.json"
 
 
-def wished() -> Wish | None:
+def read_pending_dataset() -> PendingDataset | None:
     """What was chosen and is not there yet."""
     try:
-        return Wish.load(_file().read_text(encoding="utf-8"))
+        return PendingDataset.load(_pending_file().read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):  # torn, or of another version
-        _file().unlink(missing_ok=True)
+        _pending_file().unlink(missing_ok=True)
         return None

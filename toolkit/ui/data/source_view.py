@@ -7,25 +7,25 @@ from pathlib import Path
 import streamlit as st
 
 from toolkit.config import BUNDLED
-from toolkit.data.read_options import FIND_OUT, ReadOptions, UnreadableError
+from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions, UnreadableError
 from toolkit.errors import DataError
-from toolkit.field_types import path_fault
+from toolkit.field_types import find_path_error
 from toolkit.ui.data import opening_view
-from toolkit.ui.data.opening_view import Wish
-from toolkit.ui.data.reading_view import ways_out
+from toolkit.ui.data.opening_view import PendingDataset
+from toolkit.ui.data.reading_view import offer_read_options
 from toolkit.ui.elements.error_boundary import show_error
-from toolkit.ui.elements.escape import plain
-from toolkit.ui.elements.large_uploads import keep
-from toolkit.ui.elements.words import plural
+from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.large_uploads import keep_upload
+from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import workspace
 
-SAMPLES = (
+SAMPLE_DATASETS = (
     ("csv", BUNDLED + "orders.csv", "Orders", ":material/shopping_cart:",
      "Messages to a shop, and the order in them as JSON. The demo model learns it in about a minute."),
     ("json", BUNDLED + "tickets.json", "Tickets", ":material/support_agent:",
      "Messages to a help desk, and which of six categories each belongs to."),
 )  # fmt: skip
-WAYS = {
+SOURCE_LABELS = {
     "sample": ":material/dataset: Sample",
     "upload": ":material/upload: Upload",
     "path": ":material/folder_open: Path",
@@ -33,45 +33,52 @@ WAYS = {
 }
 
 
-def source_picker() -> None:
+def choose_source() -> None:
     """One row to choose by, and the chosen way's own widget below; the outcome goes into the draft."""
-    st.session_state.setdefault("source_way", _way_of_draft())
+    st.session_state.setdefault("source_way", _source_of_draft())
     way = st.segmented_control(
-        "Where is the data?", list(WAYS), format_func=WAYS.__getitem__, key="source_way", required=True,
+        "Where is the data?", list(SOURCE_LABELS), format_func=SOURCE_LABELS.__getitem__, key="source_way", required=True,
         persist_state="session",
     )  # fmt: skip
-    {"sample": _samples, "upload": _upload, "path": _path, "hub": _hub}[way or "sample"]()
-    opening_view.awaited(_take_wish)
+    {"sample": _sample_buttons, "upload": _upload_box, "path": _path_form, "hub": _hub_form}[way or "sample"]()
+    opening_view.show_pending_dataset(_take_pending)
     failed = st.session_state.get("source_error")
     if failed is not None:
         show_error(failed)
         wanted = st.session_state.get("source_wanted")
         if isinstance(failed, UnreadableError) and wanted is not None:
             file_type, path = wanted
-            ways_out(failed.offers, lambda options: _take(file_type, path, options))
+            offer_read_options(failed.offers, lambda options: _take_dataset(file_type, path, options))
 
 
-def _way_of_draft() -> str:
-    wish = opening_view.wished()
-    path = wish.path if wish else str(workspace.value("data.path"))
+def _source_of_draft() -> str:
+    wish = opening_view.read_pending_dataset()
+    path = wish.path if wish else str(workspace.current_setting("data.path"))
     if path.startswith(BUNDLED):
         return "sample"
-    if (wish.file_type if wish else workspace.value("data.file_type")) == "huggingface":
+    if (wish.file_type if wish else workspace.current_setting("data.file_type")) == "huggingface":
         return "hub"
-    return "upload" if (workspace.save_dir() / "uploads") in Path(path).parents else "path"
+    return "upload" if (workspace.current_save_dir() / "uploads") in Path(path).parents else "path"
 
 
-def reread(options: ReadOptions) -> None:
+def reread_dataset(options: ReadOptions) -> None:
     """The draft's own dataset once more, read as `options` say."""
-    test_path = workspace.value("data.test_path")
-    _take(str(workspace.value("data.file_type")), str(workspace.value("data.path")), options, test_path)
+    test_path = workspace.current_setting("data.test_path")
+    _take_dataset(
+        str(workspace.current_setting("data.file_type")),
+        str(workspace.current_setting("data.path")),
+        options,
+        test_path,
+    )
 
 
-def _take(file_type: str, path: str, options: ReadOptions | None = FIND_OUT, test_path: str | None = None) -> None:
+def _take_dataset(
+    file_type: str, path: str, options: ReadOptions | None = DEFAULT_READ_OPTIONS, test_path: str | None = None
+) -> None:
     st.session_state.pop("source_error", None)
     try:
         with st.spinner("Reading the data…"):
-            there = opening_view.choose(file_type, path, options, test_path)
+            there = opening_view.request_dataset(file_type, path, options, test_path)
     except DataError as error:
         st.session_state["source_error"], st.session_state["source_wanted"] = error, (file_type, path)
     else:
@@ -80,23 +87,23 @@ def _take(file_type: str, path: str, options: ReadOptions | None = FIND_OUT, tes
     st.rerun()
 
 
-def _take_wish(wish: Wish) -> None:
-    _take(wish.file_type, wish.path, wish.options, wish.test_path)
+def _take_pending(wish: PendingDataset) -> None:
+    _take_dataset(wish.file_type, wish.path, wish.options, wish.test_path)
 
 
-def _samples() -> None:
-    chosen = workspace.value("data.path")
-    for column, (file_type, path, title, icon, words) in zip(st.columns(2), SAMPLES, strict=True):
+def _sample_buttons() -> None:
+    chosen = workspace.current_setting("data.path")
+    for column, (file_type, path, title, icon, words) in zip(st.columns(2), SAMPLE_DATASETS, strict=True):
         with column.container(border=True, height="stretch"):
             st.markdown(f"{icon} **{title}**")
             st.caption(words)
             used = path == chosen
             label = "In use" if used else f"Use {title}"
             if st.button(label, key=f"sample_{title}", disabled=used, icon=":material/check:" if used else None):
-                _take(file_type, path)
+                _take_dataset(file_type, path)
 
 
-def _upload() -> None:
+def _upload_box() -> None:
     turn = st.session_state.setdefault("upload_turn", 0)
     limit = int(st.get_option("server.maxUploadSize"))
     most = f"{limit / 1024:g} GB" if limit >= 1024 else f"{limit} MB"
@@ -110,44 +117,44 @@ def _upload() -> None:
     # a new key drops the widget's value: the file is on disk now, and must not stay in the server's memory too
     st.session_state["upload_turn"] = turn + 1
     try:
-        stored = keep(given, workspace.save_dir())
+        stored = keep_upload(given, workspace.current_save_dir())
     except DataError as error:
         st.session_state["source_error"] = error
         st.rerun()
-    if str(stored) == str(workspace.value("data.path")):
+    if str(stored) == str(workspace.current_setting("data.path")):
         st.toast("The same file is in use already: it was kept once, and read again.", icon=":material/info:")
-    _take("csv" if stored.suffix.lower() in (".csv", ".tsv") else "json", str(stored), FIND_OUT)
+    _take_dataset("csv" if stored.suffix.lower() in (".csv", ".tsv") else "json", str(stored), DEFAULT_READ_OPTIONS)
 
 
-def _path() -> None:
+def _path_form() -> None:
     with st.form("path_form", border=False):
         row = st.columns([5, 1], vertical_alignment="bottom")
         typed = row[0].text_input(
             "Path of a CSV, JSON, JSONL or Parquet file on the machine that runs this app",
-            value="" if _way_of_draft() != "path" else str(workspace.value("data.path")), placeholder="/data/orders.csv",
+            value="" if _source_of_draft() != "path" else str(workspace.current_setting("data.path")), placeholder="/data/orders.csv",
         )  # fmt: skip
         if row[1].form_submit_button("Open", icon=":material/folder_open:", width="stretch") and (typed or "").strip():
             path = (typed or "").strip()
-            path = path if path_fault(path) else str(Path(path).expanduser())
-            _take("csv" if path.lower().endswith((".csv", ".tsv", ".txt")) else "json", path)
+            path = path if find_path_error(path) else str(Path(path).expanduser())
+            _take_dataset("csv" if path.lower().endswith((".csv", ".tsv", ".txt")) else "json", path)
 
 
-def _hub() -> None:
+def _hub_form() -> None:
     with st.form("hub_form", border=False):
         row = st.columns([5, 1], vertical_alignment="bottom")
         typed = row[0].text_input(
             "Dataset id on the Hugging Face hub", placeholder="owner/name",
-            value=str(workspace.value("data.path")) if _way_of_draft() == "hub" else "",
+            value=str(workspace.current_setting("data.path")) if _source_of_draft() == "hub" else "",
             help="It is downloaded once, then read from this machine. Nothing else here talks to the network.",
         )  # fmt: skip
         if (
             row[1].form_submit_button("Open", icon=":material/cloud_download:", width="stretch")
             and (typed or "").strip()
         ):
-            _take("huggingface", (typed or "").strip())
+            _take_dataset("huggingface", (typed or "").strip())
 
 
-def source_line(label: str, rows: int, columns: int) -> None:
+def show_source_line(label: str, rows: int, columns: int) -> None:
     """What is in use now, in one line."""
-    size = f":gray-badge[{plural(rows, 'row')}] :gray-badge[{plural(columns, 'column')}]"
-    st.markdown(f":material/database: **{plain(label)}** {size}", width="content")
+    size = f":gray-badge[{format_plural(rows, 'row')}] :gray-badge[{format_plural(columns, 'column')}]"
+    st.markdown(f":material/database: **{escape_text(label)}** {size}", width="content")

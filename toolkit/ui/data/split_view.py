@@ -12,7 +12,7 @@ from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.split import plan_split, size_problems, split_sizes, usable_count
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
-from toolkit.ui.elements.words import plural
+from toolkit.ui.elements.words import format_plural
 
 
 def usable_rows(table: Table, config: Config) -> int:
@@ -24,36 +24,38 @@ def usable_rows(table: Table, config: Config) -> int:
     return usable_count(table, renderer.columns_needed)
 
 
-def problems(table: Table, config: Config) -> list[Problem]:
+def split_problems(table: Table, config: Config) -> list[Problem]:
     return size_problems(config, usable_rows(table, config))
 
 
-def split_bar(table: Table, config: Config) -> None:
+def show_split_bar(table: Table, config: Config) -> None:
     """One bar over all rows of the table; says nothing while the sizes don't fit."""
     usable = usable_rows(table, config)
     try:
-        train, test = _counts(table, config, usable)
+        train, test = _train_and_test_rows(table, config, usable)
     except DataError:
         return
     parts = [("Train", train, 0), ("Test", test, 1), ("Not used", usable - train - test, None)]
     parts.append(("Left out for missing cells", table.rows - usable, None))
     parts = [part for part in parts if part[1]]
-    st.plotly_chart(_bar(parts), config={"staticPlot": True}, key="split_bar", alt=_words(parts), height=34)
-    st.caption(_words(parts))
+    st.plotly_chart(
+        _bar_figure(parts), config={"staticPlot": True}, key="split_bar", alt=_describe_parts(parts), height=34
+    )
+    st.caption(_describe_parts(parts))
 
 
-def _counts(table: Table, config: Config, usable: int) -> tuple[int, int]:
+def _train_and_test_rows(table: Table, config: Config, usable: int) -> tuple[int, int]:
     if not table.held_out:
         return split_sizes(usable, config.data.train_size, config.data.test_size)
     plan = plan_split(table, config.data)
     return len(plan.train), len(plan.test)
 
 
-def _words(parts: list[tuple[str, int, int | None]]) -> str:
-    return " · ".join(f"{name}: {plural(rows, 'row')}" for name, rows, _ in parts)
+def _describe_parts(parts: list[tuple[str, int, int | None]]) -> str:
+    return " · ".join(f"{name}: {format_plural(rows, 'row')}" for name, rows, _ in parts)
 
 
-def _bar(parts: list[tuple[str, int, int | None]]) -> Any:
+def _bar_figure(parts: list[tuple[str, int, int | None]]) -> Any:
     colours = list(st.get_option(f"theme.{st.context.theme.type or 'light'}.chartCategoricalColors") or [])
     figure = go.Figure()
     for name, rows, slot in parts:

@@ -14,14 +14,18 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from toolkit.runs.curve import Curve, Point
-from toolkit.system.printable import legible
-from toolkit.ui.elements.thinning import FEW_POINTS, smooth, thin
+from toolkit.runs.curve import Curve, CurvePoint
+from toolkit.system.printable import strip_control_characters
+from toolkit.ui.elements.thinning import MAX_POINTS_SMALL, smooth_curve, thin_curve
 
-LABEL = 80
+MAX_LABEL_CHARACTERS = 80
 _KEPT = "kept_figures"
-CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "responsive": True}
-SMALL = (
+PLOTLY_CONFIG = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "responsive": True,
+}
+SMALL_CHARTS = (
     # series, title, unit factor, format of the hover
     ("learning_rate", "Learning rate", 1.0, ".3g"),
     ("grad_norm", "Gradient norm", 1.0, ".3g"),
@@ -31,7 +35,7 @@ SMALL = (
 )
 
 
-class Drawn(go.Figure):  # type: ignore[misc]
+class FrozenFigure(go.Figure):  # type: ignore[misc]
     """A figure that is written down once, however often it is sent; not to be changed after that.
 
     plotly copies a figure value by value each time that Streamlit asks for it, its template too: that took more than
@@ -44,38 +48,38 @@ class Drawn(go.Figure):  # type: ignore[misc]
         return dict(self._written)
 
 
-def kept(name: str, draw: Callable[..., go.Figure], *about: Any) -> go.Figure:
+def reuse_figure(name: str, draw: Callable[..., go.Figure], *about: Any) -> go.Figure:
     """`draw(*about)`; in this session the same figure again as long as all that it is about is equal."""
     held = st.session_state.setdefault(_KEPT, {})
-    key = (about, palette())
+    key = (about, series_colors())
     if name not in held or held[name][0] != key:
         held[name] = (key, draw(*about))
     return held[name][1]
 
 
-def palette() -> list[str]:
+def series_colors() -> list[str]:
     """The theme's colours for series, light or dark as the visitor sees it."""
     kind = "dark" if st.context.theme.type == "dark" else "light"
     return list(st.get_option(f"theme.{kind}.chartCategoricalColors") or ["#0B6E63", "#C2571A", "#4759B8"])
 
 
 def loss_chart(
-    curves: Mapping[str, Sequence[Point]],
+    curves: Mapping[str, Sequence[CurvePoint]],
     smoothing: float,
     revision: str,
     log_scale: bool = False,
     mark: int | None = None,
-    best: Point | None = None,
+    best: CurvePoint | None = None,
 ) -> go.Figure:
     """Training loss (raw behind, smoothed in front) and loss on the test split; a thin line at the step `mark`.
 
     best: step and loss of the best checkpoint, marked by a star.
     """
-    colours = palette()
+    colours = series_colors()
     train = curves.get("loss", [])
-    lines = [_line("Training, raw", thin(train), colours[0], opacity=0.3, width=1)] if smoothing else []
-    lines.append(_line("Training", thin(smooth(train, smoothing)), colours[0]))
-    lines.append(_line("Test", thin(curves.get("eval_loss", [])), colours[1], markers=True))
+    lines = [_line("Training, raw", thin_curve(train), colours[0], opacity=0.3, width=1)] if smoothing else []
+    lines.append(_line("Training", thin_curve(smooth_curve(train, smoothing)), colours[0]))
+    lines.append(_line("Test", thin_curve(curves.get("eval_loss", [])), colours[1], markers=True))
     if best is not None:
         star = {"symbol": "star", "size": 14, "color": colours[1], "line": {"color": "white", "width": 1}}
         lines.append({**_line("Best checkpoint", Curve.of([best]), colours[1]), "mode": "markers", "marker": star})
@@ -88,20 +92,22 @@ def loss_chart(
     return figure
 
 
-def small_chart(points: Sequence[Point], factor: float, form: str, revision: str) -> go.Figure:
+def small_chart(points: Sequence[CurvePoint], factor: float, form: str, revision: str) -> go.Figure:
     """One series without a legend; its title stands above it on the page."""
-    shown = thin(points, FEW_POINTS)
-    lines = [_line("", Curve(shown.steps, shown.values * factor), palette()[2], width=1.6, form=form)]
+    shown = thin_curve(points, MAX_POINTS_SMALL)
+    lines = [_line("", Curve(shown.steps, shown.values * factor), series_colors()[2], width=1.6, form=form)]
     y = {"rangemode": "tozero", "nticks": 4}
     return _figure(lines, revision, None, legend=False, yaxis=y, xaxis={"nticks": 5})
 
 
-def overlay(runs: Mapping[str, Sequence[Point]], title: str, revision: str, smoothing: float = 0.0) -> go.Figure:
+def overlay_chart(
+    runs: Mapping[str, Sequence[CurvePoint]], title: str, revision: str, smoothing: float = 0.0
+) -> go.Figure:
     """The same series of several runs; the keys are their labels."""
-    colours = palette()
+    colours = series_colors()
     lines = [
         _line(
-            label, thin(smooth(points, smoothing), 200), colours[number % len(colours)],
+            label, thin_curve(smooth_curve(points, smoothing), 200), colours[number % len(colours)],
             dash=("solid", "dash", "dot", "dashdot")[number // len(colours) % 4],
         )
         for number, (label, points) in enumerate(runs.items())
@@ -114,7 +120,7 @@ def length_chart(edges: Any, counts: Any, limit: int | None) -> go.Figure:
 
     edges, counts: as `data.truncation.histogram` gives them.
     """
-    colours = palette()
+    colours = series_colors()
     figure = go.Figure(_figure([], "lengths", "tokens", legend=False))
     bars = list(pairwise(edges))
     beyond = [limit is not None and (start + end - 1) / 2 > limit for start, end in bars]
@@ -143,7 +149,7 @@ def _figure(
         "xaxis": {**x, **axes.get("xaxis", {})},
         "yaxis": {"automargin": True, **axes.get("yaxis", {})},
     }  # fmt: skip
-    return Drawn({"data": lines, "layout": layout}, _validate=False)
+    return FrozenFigure({"data": lines, "layout": layout}, _validate=False)
 
 
 def _line(
@@ -161,6 +167,6 @@ def _line(
 
 def _no_markup(text: str) -> str:
     """plotly reads entities, a few HTML tags and %{...} in labels; a legend has room for so many characters."""
-    line = " ".join(legible(text).split())
-    shown = line if len(line) <= LABEL else line[: LABEL - 1] + "…"
+    line = " ".join(strip_control_characters(text).split())
+    shown = line if len(line) <= MAX_LABEL_CHARACTERS else line[: MAX_LABEL_CHARACTERS - 1] + "…"
     return shown.replace("&", "&amp;").replace("<", "‹").replace(">", "›").replace("%{", "% {")

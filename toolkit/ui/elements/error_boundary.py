@@ -13,13 +13,13 @@ from contextlib import contextmanager
 import streamlit as st
 
 from toolkit.errors import ToolkitError
-from toolkit.ui.elements.escape import plain_lines
+from toolkit.ui.elements.escape import escape_lines
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def boundary() -> Iterator[None]:
+def error_boundary() -> Iterator[None]:
     """Turns an error into words: a ToolkitError into its message and hint, any other into a sentence with an id.
 
     The trace of the latter goes to the app's log under the same id.
@@ -30,7 +30,7 @@ def boundary() -> Iterator[None]:
         show_error(error)
     except Exception:
         ticket = secrets.token_hex(3)
-        log.exception("error %s", ticket)
+        logger.exception("error %s", ticket)
         st.error(
             f"Something went wrong inside the app (error {ticket}). Nothing was lost: runs go on, and your settings "
             f"are saved. The log of the app, in the terminal that started it, has the details under {ticket}.",
@@ -40,5 +40,5 @@ def boundary() -> Iterator[None]:
 
 def show_error(error: ToolkitError) -> None:
     """Message and hint of an error, as text."""
-    body = plain_lines(error.message)
-    st.error(f"{body}  \n{plain_lines(error.hint)}" if error.hint else body, icon=":material/error:")
+    body = escape_lines(error.message)
+    st.error(f"{body}  \n{escape_lines(error.hint)}" if error.hint else body, icon=":material/error:")

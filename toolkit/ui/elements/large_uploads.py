@@ -28,84 +28,84 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.runtime import Runtime
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from toolkit.data.storage.uploads import Incoming, store, sweep, take_in
+from toolkit.data.storage.uploads import IncomingFile, remove_abandoned_uploads, store_incoming_file, store_upload
 from toolkit.errors import DataError
 
-LARGE = 8 << 20
+LARGE_UPLOAD_BYTES = 8 << 20
 """Bytes; smaller ones stay in memory for the moment that they are needed."""
-WRITE = 4 << 20
-UNCLAIMED_S = 3_600
+UPLOAD_WRITE_BYTES = 4 << 20
+UNCLAIMED_UPLOAD_S = 3_600
 """So long a file waits for the page that asked for it."""
 _PATH = re.compile(r"/_stcore/upload_file/([^/]+)/[^/]+")
 _READ = "upload_read"
-Read = TypeVar("Read")
+ReadResult = TypeVar("ReadResult")
 _MARK = b"finetuning-toolkit received "
 
 
 @dataclass(frozen=True)
-class _Received:
-    file: Incoming
+class _ReceivedFile:
+    file: IncomingFile
     at: float = field(default_factory=time.monotonic)
 
 
-_LOG = logging.getLogger(__name__)
-_received: dict[bytes, _Received] = {}
-_taken: dict[bytes, Path] = {}
+logger = logging.getLogger(__name__)
+_received: dict[bytes, _ReceivedFile] = {}
+_claimed: dict[bytes, Path] = {}
 """Receipts that were turned into files: a page may come back with one."""
 
 
-def keep(given: UploadedFile, save_dir: Path) -> Path:
+def keep_upload(given: UploadedFile, save_dir: Path) -> Path:
     """The path of an uploaded file in the workspace. Raises DataError when it can't be written, or is gone."""
     content = given.getbuffer()
     token = bytes(content) if len(content) < 100 else b""
     received = _received.pop(token, None)
     if received is not None:
-        _taken[token] = take_in(received.file, given.name, save_dir)
-    if token in _taken:
-        return _taken[token]
+        _claimed[token] = store_incoming_file(received.file, given.name, save_dir)
+    if token in _claimed:
+        return _claimed[token]
     if token.startswith(_MARK):  # the receipt alone would be taken for the data
         raise DataError(f"{given.name[:80]} was uploaded, but is no longer kept.", "Upload it again.")
-    return store(given, given.name, save_dir)
+    return store_upload(given, given.name, save_dir)
 
 
-def read_once(given: UploadedFile, save_dir: Path, read: Callable[[Path], Read]) -> Read:
+def read_upload_once(given: UploadedFile, save_dir: Path, read: Callable[[Path], ReadResult]) -> ReadResult:
     """What `read` makes of the kept file; a rerun of the page with the same upload finds it in the session.
 
     Raises DataError as `keep`, and what `read` raises.
     """
     held = st.session_state.get(_READ)
     if held is None or held[0] != given.file_id:
-        st.session_state[_READ] = held = (given.file_id, read(keep(given, save_dir)))
-    return cast(Read, held[1])
+        st.session_state[_READ] = held = (given.file_id, read(keep_upload(given, save_dir)))
+    return cast(ReadResult, held[1])
 
 
-class ToDisk:
+class UploadToDisk:
     """ASGI middleware; `folder` says where incoming files are written."""
 
     def __init__(self, app: ASGIApp, folder: Callable[[], Path]) -> None:
         self._app = app
         self._folder = folder
         try:
-            sweep(folder())
+            remove_abandoned_uploads(folder())
         except (DataError, OSError) as error:  # the app starts all the same: each page says what is wrong
-            _LOG.warning("unfinished uploads can't be looked for: %s", error)
+            logger.warning("unfinished uploads can't be looked for: %s", error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        boundary = _boundary(scope)
+        boundary = _form_boundary(scope)
         if boundary is None:
             await self._app(scope, receive, send)
             return
         _drop_unclaimed()
         try:
-            form = _Form(boundary, Incoming(self._folder()))
+            form = _UploadForm(boundary, IncomingFile(self._folder()))
         except (DataError, OSError) as error:
             await PlainTextResponse(str(error), 507)(scope, receive, send)
             return
         token = _MARK + secrets.token_hex(16).encode()
         try:
             if await form.read(receive):
-                _received[token] = _Received(form.file)
-                await self._pass_on(scope, form.with_content(token), send, token)
+                _received[token] = _ReceivedFile(form.file)
+                await self._forward_receipt(scope, form.with_content(token), send, token)
             else:
                 await PlainTextResponse("The upload did not arrive whole.", 400)(scope, receive, send)
         except FormParserError as error:
@@ -116,7 +116,7 @@ class ToDisk:
             if token not in _received:
                 form.file.discard()
 
-    async def _pass_on(self, scope: Scope, body: bytes, send: Send, token: bytes) -> None:
+    async def _forward_receipt(self, scope: Scope, body: bytes, send: Send, token: bytes) -> None:
         """Streamlit's own route, which checks who asks, with a short body in the place of the long one."""
         sent = kept = False
 
@@ -142,10 +142,10 @@ class ToDisk:
                 _received.pop(token, None)
 
 
-class _Form:
+class _UploadForm:
     """A form with one file, read as it arrives: the head of its part is kept, its content goes to `file`."""
 
-    def __init__(self, boundary: bytes, file: Incoming) -> None:
+    def __init__(self, boundary: bytes, file: IncomingFile) -> None:
         self.file = file
         self._boundary = boundary
         self._head = b""
@@ -167,7 +167,7 @@ class _Form:
                 return False
             self._parser.write(message.get("body", b""))
             more = message.get("more_body", False)
-            if self._held >= WRITE or not more:
+            if self._held >= UPLOAD_WRITE_BYTES or not more:
                 parts, self._parts, self._held = self._parts, [], 0
                 await anyio.to_thread.run_sync(self.file.write, b"".join(parts))
         return self._ended and self._files == 1
@@ -198,7 +198,7 @@ class _Form:
         self._ended = True
 
 
-def _boundary(scope: Scope) -> bytes | None:
+def _form_boundary(scope: Scope) -> bytes | None:
     """The boundary of a form that is to be written to disk; None for every other request, and for those that Streamlit
     will refuse."""
     if scope["type"] != "http" or scope["method"] != "PUT":
@@ -207,7 +207,7 @@ def _boundary(scope: Scope) -> bytes | None:
     headers = Headers(scope=scope)
     length = headers.get("content-length", "")
     most = int(st.get_option("server.maxUploadSize")) << 20
-    if found is None or not length.isdigit() or not LARGE <= int(length) <= most:
+    if found is None or not length.isdigit() or not LARGE_UPLOAD_BYTES <= int(length) <= most:
         return None
     if not Runtime.exists() or not Runtime.instance().is_active_session(found.group(1)):
         return None
@@ -218,11 +218,11 @@ def _boundary(scope: Scope) -> bytes | None:
 def _drop_unclaimed() -> None:
     """Files whose page went away before it took them."""
     for token, received in [*_received.items()]:
-        if time.monotonic() - received.at > UNCLAIMED_S:
+        if time.monotonic() - received.at > UNCLAIMED_UPLOAD_S:
             received.file.discard()
             _received.pop(token, None)
 
 
 def middleware(folder: Callable[[], Path]) -> Any:
     """For `st.App`."""
-    return Middleware(ToDisk, folder=folder)
+    return Middleware(UploadToDisk, folder=folder)

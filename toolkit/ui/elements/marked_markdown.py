@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from toolkit.evaluation.statistics.word_diff import Part
-from toolkit.ui.elements.escape import plain
+from toolkit.evaluation.statistics.word_diff import DiffSpan
+from toolkit.ui.elements.escape import escape_text
 
-MOST = 4_000
+MAX_MARKED_CHARACTERS = 4_000
 """Characters of a text that are shown with marks."""
 
 
-def marked(parts: Sequence[Part], colour: str) -> str:
+def mark_changes(parts: Sequence[DiffSpan], colour: str) -> str:
     """Markdown of the parts, the changed ones on a background of `colour` ("red", "green")."""
-    left = MOST
+    left = MAX_MARKED_CHARACTERS
     pieces: list[str] = []
     for part in parts:
         text = part.text[:left]
@@ -27,15 +27,17 @@ def marked(parts: Sequence[Part], colour: str) -> str:
 
 
 def _line(text: str, changed: bool, colour: str) -> str:
-    shown = _spaced(text, keep=changed)
+    shown = _escape_with_spaces(text, keep=changed)
     return f":{colour}-background[{shown}]" if changed and shown else shown
 
 
-def _spaced(text: str, *, keep: bool) -> str:
+def _escape_with_spaces(text: str, *, keep: bool) -> str:
     """Escaped, with white space that markdown would swallow kept as such."""
     words = re.split(r"(\s+)", text)
-    return "".join(_blank(word, keep) if word.isspace() else plain(word, MOST) for word in words)
+    return "".join(
+        _visible_space(word, keep) if word.isspace() else escape_text(word, MAX_MARKED_CHARACTERS) for word in words
+    )
 
 
-def _blank(space: str, keep: bool) -> str:
+def _visible_space(space: str, keep: bool) -> str:
     return "\u00a0" * len(space) if keep or len(space) > 1 else " "

@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
-from toolkit.evaluation.statistics.word_diff import word_diff
+from toolkit.evaluation.statistics.word_diff import diff_words
 from toolkit.services.engine_http import Token
 from toolkit.system.paths import STATIC
 
-SHADES = (0.9, 0.6, 0.3, 0.1)
+SHADE_LIMITS = (0.9, 0.6, 0.3, 0.1)
 """A token at least as likely as the first is not shaded; below the last it is darkest."""
 
 
 @dataclass(frozen=True)
-class Mark:
+class MarkedSpan:
     """A stretch of text. kind: same, other, or p0 (likely) to p4 (unlikely). note: what hovering shows."""
 
     text: str
@@ -38,38 +38,38 @@ def _component() -> ComponentRenderer:
     )
 
 
-def marked_text(marks: Sequence[Mark], key: str) -> None:
+def show_marked_text(marks: Sequence[MarkedSpan], key: str) -> None:
     """Draw the text."""
     _component()(key=key, data={"parts": [asdict(mark) for mark in marks]})
 
 
-def differences(text: str, reference: str) -> list[Mark]:
+def mark_differences(text: str, reference: str) -> list[MarkedSpan]:
     """`text` with the words marked that `reference` does not have in their place."""
-    return [Mark(part.text, "other" if part.changed else "same") for part in word_diff(reference, text)[1]]
+    return [MarkedSpan(part.text, "other" if part.changed else "same") for part in diff_words(reference, text)[1]]
 
 
-def likelihoods(tokens: Sequence[Token]) -> list[Mark]:
+def mark_likelihoods(tokens: Sequence[Token]) -> list[MarkedSpan]:
     """Each token shaded by its probability, with it and its top alternatives as the note."""
-    return [Mark(token.text.replace("\n", "↵\n"), f"p{_shade(token)}", _note(token)) for token in tokens]
+    return [MarkedSpan(token.text.replace("\n", "↵\n"), f"p{_shade(token)}", _note(token)) for token in tokens]
 
 
 def _shade(token: Token) -> int:
     probability = math.exp(token.logprob)
-    return sum(probability < limit for limit in SHADES)
+    return sum(probability < limit for limit in SHADE_LIMITS)
 
 
 def _note(token: Token) -> str:
-    lines = [f"{_name(token.text)}  {percent(token.logprob)}"]
+    lines = [f"{_token_label(token.text)}  {logprob_percent(token.logprob)}"]
     others = [(text, value) for text, value in token.top if text != token.text]
-    lines += [f"{_name(text)}  {percent(value)}" for text, value in others]
+    lines += [f"{_token_label(text)}  {logprob_percent(value)}" for text, value in others]
     return "\n".join(lines)
 
 
-def _name(text: str) -> str:
+def _token_label(text: str) -> str:
     return repr(text) if text.strip() != text or not text else text
 
 
-def percent(logprob: float) -> str:
+def logprob_percent(logprob: float) -> str:
     """A log-probability as a share: -0.01 -> "99 %", -9 -> "0.01 %"."""
     share = 100 * math.exp(logprob)
     return f"{share:.0f} %" if share >= 10 else f"{share:.2g} %"

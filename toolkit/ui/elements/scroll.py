@@ -16,7 +16,7 @@ export default function (component) {
   part.scrollIntoView({ behavior: "smooth", block: "start" })
 }
 """
-_ASKED = "scroll_to"
+_REQUESTED = "scroll_to"
 
 
 @st.cache_resource(show_spinner=False)
@@ -24,14 +24,14 @@ def _component() -> ComponentRenderer:
     return st.components.v2.component("scroll_to", js=_JS)
 
 
-def ask(key: str) -> None:
+def request_scroll(key: str) -> None:
     """Scroll to the container with this key at the next run of the page."""
-    turn = int(st.session_state.get(_ASKED, ("", 0))[1]) + 1
-    st.session_state[_ASKED] = (key, turn)
+    turn = int(st.session_state.get(_REQUESTED, ("", 0))[1]) + 1
+    st.session_state[_REQUESTED] = (key, turn)
 
 
-def scroll_if_asked() -> None:
+def scroll_if_requested() -> None:
     """Call once at the end of the page."""
-    key, turn = st.session_state.get(_ASKED, ("", 0))
+    key, turn = st.session_state.get(_REQUESTED, ("", 0))
     if turn:
         _component()(key="scroll", data={"to": key, "turn": turn})

@@ -9,11 +9,11 @@ from toolkit.system.paths import STATIC
 
 
 @st.cache_resource(show_spinner=False)
-def _sheet() -> ComponentRenderer:
+def _style_sheet() -> ComponentRenderer:
     css = (STATIC / "theme.css").read_text(encoding="utf-8")
     return st.components.v2.component("theme", css=css, isolate_styles=False)
 
 
-def theme() -> None:
+def apply_theme() -> None:
     """Apply `theme.css` to this page."""
-    _sheet()(key="theme")
+    _style_sheet()(key="theme")

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toolkit.runs.curve import Curve, Point
+from toolkit.runs.curve import Curve, CurvePoint
 
-MAX_POINTS, FEW_POINTS = 500, 150
+MAX_POINTS, MAX_POINTS_SMALL = 500, 150
 """In a chart over the whole width of a page, and in one of several beside each other."""
-STRETCH = 64
+SMOOTHING_BLOCK = 64
 """Points that are smoothed at a time: any weight above 0.00002 to this power is still a number."""
-PULL = 2000
+START_BIAS_POINTS = 2000
 """Points after which the start weighs nothing any more: 0.98 to this power is less than a float64 can tell from 0."""
 
 
-def settled(curve: Curve, limit: int = MAX_POINTS) -> Curve:
+def whole_strides(curve: Curve, limit: int = MAX_POINTS) -> Curve:
     """Without the newest points that would not move a pixel yet: the same picture is neither sent nor drawn again.
 
     Fewer than two points for each that is drawn are always whole.
@@ -25,14 +25,14 @@ def settled(curve: Curve, limit: int = MAX_POINTS) -> Curve:
     return curve[: len(curve) - len(curve) % stride]
 
 
-def smooth(points: Sequence[Point], weight: float) -> Curve:
+def smooth_curve(points: Sequence[CurvePoint], weight: float) -> Curve:
     """An exponential moving average without the pull towards zero at the start; weight 0 changes nothing, < 1."""
     curve = Curve.of(points)
     if not weight or not len(curve):
         return curve
-    powers = weight ** np.arange(STRETCH + 1)
+    powers = weight ** np.arange(SMOOTHING_BLOCK + 1)
     # within a stretch a running sum of what the powers have grown back; what came before fades into it
-    size = min(STRETCH, len(curve))
+    size = min(SMOOTHING_BLOCK, len(curve))
     padded = np.zeros(-(-len(curve) // size) * size)
     padded[: len(curve)] = curve.values
     within = (1 - weight) * powers[:size] * np.cumsum(padded.reshape(-1, size) / powers[:size], axis=1)
@@ -41,12 +41,12 @@ def smooth(points: Sequence[Point], weight: float) -> Curve:
         carried[number] = total
         total = last + powers[size] * total
     totals = (within + np.outer(carried, powers[1 : size + 1])).reshape(-1)[: len(curve)]
-    start = min(PULL, len(curve))
+    start = min(START_BIAS_POINTS, len(curve))
     totals[:start] /= 1 - weight ** np.arange(1, start + 1)
     return Curve(curve.steps, totals)
 
 
-def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> Curve:
+def thin_curve(points: Sequence[CurvePoint], limit: int = MAX_POINTS) -> Curve:
     """At most `limit` points (at least 4): the first, the last, and the lowest and highest of each stretch between."""
     curve = Curve.of(points)
     if len(curve) <= limit:

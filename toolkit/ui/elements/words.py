@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # state -> (word, icon, colour of Streamlit's markdown)
-STATES = {
+STATE_LABELS = {
     "queued": ("Queued", ":material/hourglass_top:", "gray"),
     "starting": ("Starting", ":material/rocket_launch:", "blue"),
     "running": ("Running", ":material/play_circle:", "blue"),
@@ -16,7 +16,7 @@ STATES = {
     "interrupted": ("Interrupted", ":material/power_off:", "orange"),
 }
 # what became of a figure from base to adapter -> (word, icon, colour)
-VERDICTS = {
+VERDICT_LABELS = {
     "better": ("better", ":material/trending_up:", "green"),
     "worse": ("worse", ":material/trending_down:", "red"),
     "noise": ("within noise", ":material/drag_handle:", "gray"),
@@ -24,7 +24,7 @@ VERDICTS = {
     "unknown": ("unknown", ":material/help:", "gray"),
 }
 # what became of a row from base to adapter -> (word, mark, colour)
-OUTCOME_WORDS = {
+OUTCOME_LABELS = {
     "fixed": ("Fixed", "▲", "green"),
     "broke": ("Broke", "▼", "red"),
     "same": ("Same", "=", "gray"),
@@ -34,7 +34,7 @@ OUTCOME_WORDS = {
 LIVING = ("queued", "starting", "running", "stopping")
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """7 -> "7 s", 95 -> "1 min 35 s", 4000 -> "1 h 06 min"; None -> "–"."""
     if seconds is None:
         return "–"
@@ -46,17 +46,17 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def count(number: int | None) -> str:
+def format_count(number: int | None) -> str:
     """1234567 -> "1,234,567"; None -> "–"."""
     return "–" if number is None else f"{number:,}"
 
 
-def plural(number: int, noun: str, many: str | None = None) -> str:
+def format_plural(number: int, noun: str, many: str | None = None) -> str:
     """(1, "row") -> "1 row"; (3, "row") -> "3 rows"."""
     return f"{number:,} {noun if number == 1 else many or noun + 's'}"
 
 
-def size(number: float | None) -> str:
+def format_bytes(number: float | None) -> str:
     """Bytes with a binary unit: 5_400_000 -> "5.1 MiB"."""
     if number is None:
         return "–"
@@ -68,7 +68,7 @@ def size(number: float | None) -> str:
     return f"{value:.1f} TiB"
 
 
-def share(fraction: float | None) -> str:
+def format_share(fraction: float | None) -> str:
     """0.9875 -> "98.8 %"; "100 %" is all and "0 %" nothing, 0.9999 is "99.9 %"; None -> "–"."""
     if fraction is None:
         return "–"
@@ -76,11 +76,11 @@ def share(fraction: float | None) -> str:
     return f"{100 * rounded:.1f} %".replace(".0 %", " %")
 
 
-def figure(number: float | None) -> str:
+def format_figure(number: float | None) -> str:
     """A loss or a rate with four significant digits."""
     return "–" if number is None else f"{number:.4g}"
 
 
-def model_name(checkpoint: str) -> str:
+def short_model_name(checkpoint: str) -> str:
     """The last part of a hub id or a path: "bundled:demo-model" -> "demo-model"."""
     return checkpoint.removeprefix("bundled:").rstrip("/").rpartition("/")[2] or checkpoint

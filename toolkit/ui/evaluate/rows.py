@@ -14,25 +14,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import streamlit as st
 
-from toolkit.evaluation.download import as_csv, as_json
+from toolkit.evaluation.download import rows_as_csv, rows_as_json
 from toolkit.evaluation.evaluation_dir import Evaluation
-from toolkit.evaluation.row_table import against, read_rows
-from toolkit.evaluation.statistics.results import OUTCOMES, Results
-from toolkit.evaluation.statistics.word_diff import Part, word_diff
-from toolkit.ui.elements.escape import plain
-from toolkit.ui.elements.marked_markdown import marked
-from toolkit.ui.elements.words import OUTCOME_WORDS, count, figure, plural
-from toolkit.ui.evaluate.figures import Names
-from toolkit.ui.evaluate.pair import Pair
+from toolkit.evaluation.row_table import compare_to_reference, read_row_table
+from toolkit.evaluation.statistics.results import ROW_OUTCOMES, EvaluationResults
+from toolkit.evaluation.statistics.word_diff import DiffSpan, diff_words
+from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.marked_markdown import mark_changes
+from toolkit.ui.elements.words import OUTCOME_LABELS, format_count, format_figure, format_plural
+from toolkit.ui.evaluate.figures import ModelNames
+from toolkit.ui.evaluate.pair import ComparedModels
 
-SHOWN = 200
+SHOWN_EVALUATION_ROWS = 200
 """Rows in the list at once; the filter and the downloads reach the others."""
-SHORT = 160
-ORDERS = {"damage": "Most damage first", "gain": "Most gain first", "order": "As asked"}
+CELL_CHARACTERS = 160
+ROW_ORDERS = {"damage": "Most damage first", "gain": "Most gain first", "order": "As asked"}
 
 
 @dataclass(frozen=True)
-class Pick:
+class RowFilter:
     """Which rows to show, and in what order."""
 
     outcomes: Sequence[str]
@@ -42,7 +42,7 @@ class Pick:
 
 
 @dataclass(frozen=True)
-class Sides:
+class ComparedAnswers:
     """Whose answers are shown: their places in the table and what they are called, the reference first."""
 
     places: tuple[int, int]
@@ -53,31 +53,35 @@ class Sides:
         return self.places[1]
 
 
-def rows_view(evaluation: Evaluation, results: Results, pair: Pair, names: Names) -> None:
+def draw_evaluation_rows(
+    evaluation: Evaluation, results: EvaluationResults, pair: ComparedModels, names: ModelNames
+) -> None:
     """The list, the chosen row and the downloads."""
     stamp = evaluation.rows_path.stat().st_mtime_ns
     whole = _read(str(evaluation.rows_path), stamp)
     both = (pair.reference, pair.model)
     before, after = (results.models.index(model) for model in both)
-    sides = Sides((before, after), (names[pair.reference], names[pair.model]))
-    table = against(whole, *sides.places)
+    sides = ComparedAnswers((before, after), (names[pair.reference], names[pair.model]))
+    table = compare_to_reference(whole, *sides.places)
     st.subheader("Rows", anchor=False)
-    pick = _picker(table, sides.at, bool(results.rules))
-    found = chosen_rows(table, sides.places, pick)
+    pick = _draw_filter(table, sides.at, bool(results.rules))
+    found = filter_evaluation_rows(table, sides.places, pick)
     _downloads(evaluation, whole, [names[model] for model in results.models])
     if not len(found):
         st.caption(":material/filter_alt: No row fits the filter.")
         return
-    position = _list(table, found[:SHOWN], sides, f"{evaluation.id}_{both}_{hash(str(pick))}")
-    if len(found) > SHOWN:
-        st.caption(f"The first {SHOWN} of {plural(len(found), 'row')}.")
-    _one(table.slice(position, 1).to_pylist()[0], sides)
+    position = _draw_list(table, found[:SHOWN_EVALUATION_ROWS], sides, f"{evaluation.id}_{both}_{hash(str(pick))}")
+    if len(found) > SHOWN_EVALUATION_ROWS:
+        st.caption(f"The first {SHOWN_EVALUATION_ROWS} of {format_plural(len(found), 'row')}.")
+    _draw_row(table.slice(position, 1).to_pylist()[0], sides)
 
 
-def chosen_rows(table: pa.Table, places: tuple[int, int], pick: Pick) -> np.ndarray[Any, np.dtype[np.int64]]:
+def filter_evaluation_rows(
+    table: pa.Table, places: tuple[int, int], pick: RowFilter
+) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Indices of the rows that fit, in the order that was chosen."""
     reference, at = places
-    fits = np.isin(table[f"outcome_{at}"].to_numpy(), list(pick.outcomes or OUTCOMES))
+    fits = np.isin(table[f"outcome_{at}"].to_numpy(), list(pick.outcomes or ROW_OUTCOMES))
     if pick.text:
         columns = ("prompt", "expected", f"answer_{reference}", f"answer_{at}")
         hits = [
@@ -96,40 +100,40 @@ def chosen_rows(table: pa.Table, places: tuple[int, int], pick: Pick) -> np.ndar
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _read(path: str, stamp: int) -> pa.Table:
     del stamp  # part of the cache's key alone
-    return read_rows(Path(path)).combine_chunks()
+    return read_row_table(Path(path)).combine_chunks()
 
 
-def _picker(table: pa.Table, at: int, rules: bool) -> Pick:
+def _draw_filter(table: pa.Table, at: int, rules: bool) -> RowFilter:
     counts = {one["values"]: one["counts"] for one in pc.value_counts(table[f"outcome_{at}"]).to_pylist()}
-    there = [kind for kind in OUTCOMES if kind in counts]
+    there = [kind for kind in ROW_OUTCOMES if kind in counts]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         outcomes = st.pills(
             "What became of them", there, selection_mode="multi", key="row_outcomes", width="content",
-            format_func=lambda kind: f"{OUTCOME_WORDS[kind][0]} {count(counts[kind])}",
+            format_func=lambda kind: f"{OUTCOME_LABELS[kind][0]} {format_count(counts[kind])}",
         )  # fmt: skip
         text = st.text_input("Containing", key="row_text", placeholder="any text", icon=":material/search:", width=220)
-        order = st.selectbox("Order", list(ORDERS), format_func=ORDERS.__getitem__, key="row_order", width=180)
+        order = st.selectbox("Order", list(ROW_ORDERS), format_func=ROW_ORDERS.__getitem__, key="row_order", width=180)
         broken = rules and st.toggle("Breaks a rule", key="row_rules")
-    return Pick(tuple(outcomes or ()), text or "", order or "damage", bool(broken))
+    return RowFilter(tuple(outcomes or ()), text or "", order or "damage", bool(broken))
 
 
 def _downloads(evaluation: Evaluation, table: pa.Table, titles: Sequence[str]) -> None:
     with st.container(horizontal=True, gap="small"):
         for label, make, end, mime in (
-            ("Download CSV", as_csv, "csv", "text/csv"),
-            ("Download JSON", as_json, "json", "application/json"),
+            ("Download CSV", rows_as_csv, "csv", "text/csv"),
+            ("Download JSON", rows_as_json, "json", "application/json"),
         ):
             st.download_button(
-                label, partial(_encoded, make, table, titles), file_name=f"evaluation-{evaluation.id}.{end}",
+                label, partial(_encode_download, make, table, titles), file_name=f"evaluation-{evaluation.id}.{end}",
                 mime=mime, icon=":material/download:", on_click="ignore", key=f"download_{end}",
             )  # fmt: skip
 
 
-def _encoded(make: Callable[[pa.Table, Sequence[str]], str], table: pa.Table, titles: Sequence[str]) -> bytes:
+def _encode_download(make: Callable[[pa.Table, Sequence[str]], str], table: pa.Table, titles: Sequence[str]) -> bytes:
     return make(table, titles).encode()
 
 
-def _list(table: pa.Table, found: np.ndarray[Any, Any], sides: Sides, key: str) -> int:
+def _draw_list(table: pa.Table, found: np.ndarray[Any, Any], sides: ComparedAnswers, key: str) -> int:
     """Draw the list; returns the index of the chosen row, the first one to begin with."""
     part = table.take(pa.array(found))
     answers = dict(zip(("Expected", *sides.titles), ("expected", *(f"answer_{i}" for i in sides.places)), strict=True))
@@ -137,10 +141,11 @@ def _list(table: pa.Table, found: np.ndarray[Any, Any], sides: Sides, key: str) 
         {
             "Row": [row + 1 for row in part["row"].to_pylist()],
             "": [
-                f"{OUTCOME_WORDS[kind][1]} {OUTCOME_WORDS[kind][0]}" for kind in part[f"outcome_{sides.at}"].to_pylist()
+                f"{OUTCOME_LABELS[kind][1]} {OUTCOME_LABELS[kind][0]}"
+                for kind in part[f"outcome_{sides.at}"].to_pylist()
             ],
-            "Prompt": _short(part["prompt"]),
-            **{title: _short(part[column]) for title, column in answers.items()},
+            "Prompt": _shorten_cells(part["prompt"]),
+            **{title: _shorten_cells(part[column]) for title, column in answers.items()},
         }
     )
     picked = st.dataframe(
@@ -156,15 +161,15 @@ def _list(table: pa.Table, found: np.ndarray[Any, Any], sides: Sides, key: str) 
     return int(found[rows[0]] if rows and rows[0] < len(found) else found[0])
 
 
-def _short(column: pa.ChunkedArray) -> list[str]:
-    texts = (" ".join((text or "")[: 2 * SHORT].split()) for text in column.to_pylist())
-    return [text if len(text) <= SHORT else text[: SHORT - 1] + "…" for text in texts]
+def _shorten_cells(column: pa.ChunkedArray) -> list[str]:
+    texts = (" ".join((text or "")[: 2 * CELL_CHARACTERS].split()) for text in column.to_pylist())
+    return [text if len(text) <= CELL_CHARACTERS else text[: CELL_CHARACTERS - 1] + "…" for text in texts]
 
 
-def _one(row: dict[str, Any], sides: Sides) -> None:
+def _draw_row(row: dict[str, Any], sides: ComparedAnswers) -> None:
     """One row in full: what was asked and expected, and both answers with what differs from the expected one."""
     kind = row[f"outcome_{sides.at}"]
-    word, mark, colour = OUTCOME_WORDS[kind]
+    word, mark, colour = OUTCOME_LABELS[kind]
     with st.container(border=True):
         st.markdown(f"**Row {row['row'] + 1}** · :{colour}[{mark} {word}]")
         with st.container(height=160 if len(row["prompt"]) > 600 else "content", border=False):
@@ -177,23 +182,23 @@ def _one(row: dict[str, Any], sides: Sides) -> None:
             with columns[0]:
                 st.caption("Expected")
                 with st.container(border=True):
-                    st.markdown(marked([Part(expected)], "red"))
+                    st.markdown(mark_changes([DiffSpan(expected)], "red"))
         for column, (title, model) in zip(columns[-2:], shown, strict=True):
             with column:
-                st.caption(plain(title))
-                _answer(row, model, expected if expected is not None else row[f"answer_{sides.places[0]}"])
+                st.caption(escape_text(title))
+                _draw_answer(row, model, expected if expected is not None else row[f"answer_{sides.places[0]}"])
         if expected is not None:
             st.caption("Marked: words that differ from the expected answer.")
 
 
-def _answer(row: dict[str, Any], model: int, against: str) -> None:
+def _draw_answer(row: dict[str, Any], model: int, against: str) -> None:
     if row[f"error_{model}"]:
-        st.markdown(f":red[:material/error: {plain(row[f'error_{model}'], 500)}]")
+        st.markdown(f":red[:material/error: {escape_text(row[f'error_{model}'], 500)}]")
         return
     with st.container(border=True):
-        st.markdown(marked(word_diff(row[f"answer_{model}"], against)[0], "red"))
-    notes = [f"loss {figure(row[f'loss_{model}'])}"] if row[f"loss_{model}"] is not None else []
+        st.markdown(mark_changes(diff_words(row[f"answer_{model}"], against)[0], "red"))
+    notes = [f"loss {format_figure(row[f'loss_{model}'])}"] if row[f"loss_{model}"] is not None else []
     notes += ["cut at the token limit"] if row[f"cut_{model}"] else []
-    notes += [f"breaks: {plain(title, 80)}" for title in row[f"rules_{model}"]]
+    notes += [f"breaks: {escape_text(title, 80)}" for title in row[f"rules_{model}"]]
     if notes:
         st.caption(" · ".join(notes))

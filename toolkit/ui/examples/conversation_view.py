@@ -5,40 +5,40 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.config import DataConfig
-from toolkit.data.conversations import Turn
+from toolkit.data.conversations import Message
 from toolkit.data.examples.renderers import chat_problems, renderer_of
 from toolkit.data.table import Table
 from toolkit.errors import DataError
-from toolkit.ui.elements.error_boundary import boundary
-from toolkit.ui.elements.escape import plain
-from toolkit.ui.examples.prompt_view import prompt_workbench, row_picker, text_block
-from toolkit.ui.examples.xray_view import xray
+from toolkit.ui.elements.error_boundary import error_boundary
+from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.examples.prompt_view import row_picker, show_prompt_workbench, text_block
+from toolkit.ui.examples.xray_view import show_token_view
 from toolkit.ui.frame.page import show_problem
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.hard_stop_view import hard_stops
+from toolkit.ui.workspace.hard_stop_view import show_hard_stops
 
 SHOWN_TURNS = 40
-NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
+ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 _TEMPLATES = ""
 
 
-def workbench(table: Table) -> None:
+def show_examples(table: Table) -> None:
     """The templates beside their example, or the row's conversation where the table has such and the user wants it."""
-    if table.chats or workspace.value("data.messages"):
-        _what_is_learned(table)
-    if workspace.value("data.messages"):
-        _conversations(table)
+    if table.chats or workspace.current_setting("data.messages"):
+        _choose_training_text(table)
+    if workspace.current_setting("data.messages"):
+        _show_conversation(table)
     else:
-        prompt_workbench(table)
+        show_prompt_workbench(table)
 
 
-def _what_is_learned(table: Table) -> None:
-    now = str(workspace.value("data.messages") or _TEMPLATES)
+def _choose_training_text(table: Table) -> None:
+    now = str(workspace.current_setting("data.messages") or _TEMPLATES)
     columns = list(dict.fromkeys([*table.chats, *([now] if now else [])]))
     several = len(columns) > 1
     names = {name: f"The conversations in '{name}'" if several else "The conversations" for name in columns}
     chosen = st.segmented_control(
-        "What is learned", [*columns, _TEMPLATES], default=now, required=True, key=f"learned_{workspace.version()}",
+        "What is learned", [*columns, _TEMPLATES], default=now, required=True, key=f"learned_{workspace.draft_version()}",
         format_func=lambda name: names.get(name, "One answer a row, by two templates"),
     )  # fmt: skip
     if chosen is not None and chosen != now:
@@ -47,9 +47,9 @@ def _what_is_learned(table: Table) -> None:
 
 
 @st.fragment
-def _conversations(table: Table) -> None:
-    with boundary():
-        data = DataConfig(messages=str(workspace.value("data.messages")))
+def _show_conversation(table: Table) -> None:
+    with error_boundary():
+        data = DataConfig(messages=str(workspace.current_setting("data.messages")))
         for problem in chat_problems(data, table):
             show_problem(problem)
         index = row_picker(table.rows, "row")
@@ -58,23 +58,23 @@ def _conversations(table: Table) -> None:
             row = table.row(index)
             turns = renderer.example(row).turns if renderer.usable(row) else None
         except DataError as error:
-            st.caption(f":orange[:material/block:] This row can't be trained on: {plain(error, 500)}")
+            st.caption(f":orange[:material/block:] This row can't be trained on: {escape_text(error, 500)}")
             return
         if turns is None:
             st.caption(":material/block: This row is left out: it holds no conversation.")
             return
-        _turns(turns)
-        if xray(table, index):
-            hard_stops(table, "row")
+        _show_turns(turns)
+        if show_token_view(table, index):
+            show_hard_stops(table, "row")
 
 
-def _turns(turns: tuple[Turn, ...]) -> None:
+def _show_turns(turns: tuple[Message, ...]) -> None:
     for turn in turns[:SHOWN_TURNS]:
         colour = "green" if turn.learned else "blue" if turn.role == "user" else "gray"
         words = "the model learns to write this" if turn.learned else "read, not learned"
         if turn.role == "assistant" and not turn.learned:
             words = "read, not learned: its weight is 0"
-        st.markdown(f":{colour}-badge[{NAMES[turn.role]}] :gray[{words}]")
+        st.markdown(f":{colour}-badge[{ROLE_NAMES[turn.role]}] :gray[{words}]")
         text_block(turn.content)
     if len(turns) > SHOWN_TURNS:
         st.caption(f"… and {len(turns) - SHOWN_TURNS:,} more turns.")

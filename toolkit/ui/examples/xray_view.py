@@ -9,7 +9,7 @@ from streamlit.components.v2.types import ComponentRenderer
 
 from toolkit.data.table import Table
 from toolkit.system.paths import STATIC
-from toolkit.ui.elements.escape import plain
+from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import warm_questions, workspace
 
 
@@ -23,30 +23,30 @@ def _component() -> ComponentRenderer:
     )
 
 
-def xray(table: Table, row: int) -> bool:
+def show_token_view(table: Table, row: int) -> bool:
     """The tokens of a row (0-based), or what is waited for; returns whether there is nothing to wait for any more."""
     st.markdown("**What the model is trained on, token by token**")
-    body = {**warm_questions.subject(workspace.draft(), table), "row": row}
-    seen = warm_questions.look("xray", body)
+    body = {**warm_questions.token_question_body(workspace.current_draft(), table), "row": row}
+    seen = warm_questions.ask_warm_question("xray", body)
     if not seen.over:
-        warm_questions.waiting(seen, lambda: warm_questions.look("xray", body, wait=0.0), "xray")
+        warm_questions.wait_for_answer(seen, lambda: warm_questions.ask_warm_question("xray", body, wait=0.0), "xray")
     elif seen.state == "done":
-        _draw(seen.value, row)
+        _show_tokens(seen.value, row)
     else:
-        st.caption(f":material/visibility_off: {plain(seen.message, 500)} {plain(seen.hint, 500)}")
+        st.caption(f":material/visibility_off: {escape_text(seen.message, 500)} {escape_text(seen.hint, 500)}")
     return seen.over
 
 
-def _draw(value: dict[str, Any], row: int) -> None:
+def _show_tokens(value: dict[str, Any], row: int) -> None:
     if not value["usable"]:
         st.caption(":material/block: This row is left out: it lacks a cell that the templates use.")
         return
     _component()(key="xray", data={**value, "row": row + 1})
-    for note in _notes(value):
+    for note in _token_notes(value):
         st.markdown(f":orange[:material/warning:] {note}")
 
 
-def _notes(value: dict[str, Any]) -> list[str]:
+def _token_notes(value: dict[str, Any]) -> list[str]:
     found = []
     if value["left_out"]:
         found.append(f"This row is left out: nothing to learn is left within {value['length']:,} tokens.")

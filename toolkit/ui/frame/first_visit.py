@@ -5,27 +5,29 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.config import BUNDLED, Config
-from toolkit.forecast.decisions import settle
+from toolkit.forecast.decisions import decide_open_settings
 from toolkit.runs.run_dir import RunDir, create_run, list_runs
-from toolkit.system.machine import machine_if_known
+from toolkit.system.machine import read_known_machine
 from toolkit.ui.frame import page
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.current_dataset import open_cached
+from toolkit.ui.workspace.current_dataset import open_cached_table
 
 
-def start_demo() -> RunDir:
+def start_demo_run() -> RunDir:
     """Queue a run of the default settings; raises DataError or RunError."""
-    config = Config(save_dir=str(workspace.save_dir()))
-    table = open_cached(config.data.model_dump(mode="json"), workspace.save_dir())
-    final = settle(config, table, machine_if_known(workspace.save_dir()), workspace.save_dir())
+    config = Config(save_dir=str(workspace.current_save_dir()))
+    table = open_cached_table(config.data.model_dump(mode="json"), workspace.current_save_dir())
+    final = decide_open_settings(
+        config, table, read_known_machine(workspace.current_save_dir()), workspace.current_save_dir()
+    )
     run = create_run(final.config, table, name="First try: orders to JSON", chosen=final.reasons)
-    page.supervisor(str(workspace.save_dir())).look_now()
+    page.get_supervisor(str(workspace.current_save_dir())).check_now()
     return run
 
 
-def hero() -> None:
+def show_first_visit() -> None:
     """Shown until there is a run, or data of one's own."""
-    if list_runs(workspace.save_dir()) or not str(workspace.value("data.path")).startswith(BUNDLED):
+    if list_runs(workspace.current_save_dir()) or not str(workspace.current_setting("data.path")).startswith(BUNDLED):
         return
     with st.container(border=True):
         words, button = st.columns([4, 1], vertical_alignment="center")
@@ -36,5 +38,5 @@ def hero() -> None:
         )
         if button.button("Try it now", type="primary", icon=":material/play_arrow:", width="stretch"):
             with st.spinner("Preparing the sample…"):
-                run = start_demo()
-            page.go("runs", run.id)
+                run = start_demo_run()
+            page.go_to_page("runs", run.id)

@@ -15,22 +15,22 @@ from typing import Any
 
 from toolkit.system.paths import PROJECT_ROOT
 
-APP = PROJECT_ROOT / "app.py"
-LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+APP_FILE = PROJECT_ROOT / "app.py"
+LOCAL_HOST_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
-class Refusal:
+class NetworkRefusal:
     """Why the app does not show itself (one sentence each), and the command that starts it rightly."""
 
     reasons: tuple[str, ...]
     command: str
 
 
-def safe_command() -> str:
+def safe_start_command() -> str:
     """A command line that starts this app on this machine alone, from any folder."""
     flags = "--server.address 127.0.0.1 --server.allowedHosts localhost --server.allowedHosts 127.0.0.1"
-    return f"{shlex.quote(sys.executable)} -m streamlit run {shlex.quote(str(APP))} {flags}"
+    return f"{shlex.quote(sys.executable)} -m streamlit run {shlex.quote(str(APP_FILE))} {flags}"
 
 
 def is_loopback(address: str | None) -> bool:
@@ -45,14 +45,16 @@ def is_loopback(address: str | None) -> bool:
         return False
 
 
-def host_name(header: str) -> str:
+def host_of_header(header: str) -> str:
     """The name in a Host header, without the port: "[::1]:8501" -> "::1"."""
     if header.startswith("["):
         return header[1:].partition("]")[0].lower()
     return header.rpartition(":")[0].lower() if header.count(":") == 1 else header.lower()
 
 
-def refusal(option: Callable[[str], Any], host: str | None, signed_in: bool = False) -> Refusal | None:
+def check_network_exposure(
+    option: Callable[[str], Any], host: str | None, signed_in: bool = False
+) -> NetworkRefusal | None:
     """None when the app may go on.
 
     option: reads a Streamlit option by its dotted name. host: the Host header of this visit, None when there is none.
@@ -64,9 +66,11 @@ def refusal(option: Callable[[str], Any], host: str | None, signed_in: bool = Fa
         where = f"the address {address}" if address else "every network interface of this machine"
         reasons.append(f"The server listens on {where}, and nobody has to sign in.")
     if host is not None and not signed_in:
-        allowed = {*LOCAL_NAMES, *option("server.allowedHosts")} - {"*"}
-        if host_name(host) not in allowed:
-            reasons.append(f"The browser asked for the host {host_name(host)[:80]}, which is not on the allowed list.")
+        allowed = {*LOCAL_HOST_NAMES, *option("server.allowedHosts")} - {"*"}
+        if host_of_header(host) not in allowed:
+            reasons.append(
+                f"The browser asked for the host {host_of_header(host)[:80]}, which is not on the allowed list."
+            )
     for name in ("server.enableCORS", "server.enableXsrfProtection"):
         if not option(name):
             reasons.append(f"{name} is switched off, so that any website could use this app through your browser.")
@@ -74,4 +78,4 @@ def refusal(option: Callable[[str], Any], host: str | None, signed_in: bool = Fa
         reasons.append("server.enableStaticServing is on: files beside the app would be served to anyone.")
     if option("server.enableAgentApi"):
         reasons.append("server.enableAgentApi is on: programs could drive this app without a browser.")
-    return Refusal(tuple(reasons), safe_command()) if reasons else None
+    return NetworkRefusal(tuple(reasons), safe_start_command()) if reasons else None

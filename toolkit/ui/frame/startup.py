@@ -15,17 +15,17 @@ import streamlit as st
 from toolkit.ui.frame import ahead, page
 from toolkit.ui.workspace import workspace, workspace_file
 
-FIRST_PAGE_S = 10.0
+FIRST_PAGE_HEAD_START_S = 10.0
 """Whoever has just started the app waits for its first page, which starts the same: that one goes first."""
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any] | None]:
     """For `st.App`: import what pages need, and supervise the saved workspace's runs soon after the server's start."""
-    ahead.import_ahead()
-    later = threading.Timer(FIRST_PAGE_S, _settle)
+    ahead.import_pages_ahead()
+    later = threading.Timer(FIRST_PAGE_HEAD_START_S, _finish_startup)
     later.daemon = True
     later.start()
     try:
@@ -34,14 +34,14 @@ async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any] | None]:
         later.cancel()
 
 
-def _settle() -> None:
-    supervise()
-    ahead.keep_for_life()
+def _finish_startup() -> None:
+    start_supervision()
+    ahead.freeze_loaded_objects()
 
 
-def supervise() -> None:
+def start_supervision() -> None:
     """Start the supervising thread; does nothing where a page has done so."""
     try:
-        page.supervisor(str(workspace.folder_of(workspace_file.load()[0])))
+        page.get_supervisor(str(workspace.resolve_save_dir(workspace_file.load_workspace()[0])))
     except OSError:
-        _LOG.exception("nothing is supervised before a page is opened")
+        logger.exception("nothing is supervised before a page is opened")

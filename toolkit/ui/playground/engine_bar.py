@@ -7,117 +7,120 @@ import streamlit as st
 from toolkit.errors import EngineError
 from toolkit.services import engine_client
 from toolkit.services.engine_client import EngineStatus
-from toolkit.services.engine_process import EngineInfo, find
-from toolkit.ui.elements.error_boundary import boundary, show_error
-from toolkit.ui.elements.escape import plain
-from toolkit.ui.elements.words import duration, model_name, plural, size
-from toolkit.ui.frame.status_strip import living
+from toolkit.services.engine_process import EngineInfo, find_engine
+from toolkit.ui.elements.error_boundary import error_boundary, show_error
+from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.words import format_bytes, format_duration, format_plural, short_model_name
+from toolkit.ui.frame.status_strip import list_live_runs
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.run_entries import Entry
+from toolkit.ui.workspace.run_entries import RunEntry
 
-PERIOD_S = 0.5
-TRAINING = ("starting", "running", "stopping")
+ENGINE_REFRESH_SECONDS = 0.5
+TRAINING_STATES = ("starting", "running", "stopping")
 
 
-def ready(info: EngineInfo | None, status: EngineStatus | None, run_id: str) -> bool:
+def is_engine_ready(info: EngineInfo | None, status: EngineStatus | None, run_id: str) -> bool:
     """Whether the engine can answer for this run now."""
     return info is not None and status is not None and status.status == "ready" and run_id in status.runs
 
 
-def engine_bar(entry: Entry) -> EngineInfo | None:
+def draw_engine_bar(entry: RunEntry) -> EngineInfo | None:
     """One line with the state of the engine and its button; returns the engine once it can answer for this run."""
-    info = find(workspace.save_dir())
-    status = engine_client.status(info) if info else None
-    if st.session_state.get("want_engine") == entry.run.id and not ready(info, status, entry.run.id):
-        _load(entry, info, status)
+    info = find_engine(workspace.current_save_dir())
+    status = engine_client.read_engine_status(info) if info else None
+    if st.session_state.get("want_engine") == entry.run.id and not is_engine_ready(info, status, entry.run.id):
+        _load_engine(entry, info, status)
         return None
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        if ready(info, status, entry.run.id) and info is not None and status is not None:
+        if is_engine_ready(info, status, entry.run.id) and info is not None and status is not None:
             st.badge("Loaded", icon=":material/memory:", color="green")
-            st.caption(_what(status), width="content")
+            st.caption(_engine_summary(status), width="content")
             if st.button("Free the memory", icon=":material/eject:", type="tertiary", help="Ends the engine."):
-                free(info)
+                free_engine(info)
             return info
         st.badge("Not loaded", icon=":material/memory:", color="gray")
         waits = "It loads when you first ask, and stays until freed or 30 minutes unused."
-        if any(run_status.state in TRAINING for _, run_status in living()):
+        if any(run_status.state in TRAINING_STATES for _, run_status in list_live_runs()):
             waits += " A run is training now: both will share the memory."
         st.caption(waits, width="content")
         if st.button("Load it now", icon=":material/download_for_offline:", type="tertiary"):
-            want(entry.run.id)
+            request_engine(entry.run.id)
             st.rerun()
     return None
 
 
-def _what(status: EngineStatus) -> str:
+def _engine_summary(status: EngineStatus) -> str:
     """Which model is loaded, and what it takes."""
-    held = [f"{size(status.memory_bytes)} of memory"] if status.memory_bytes else []
-    on_gpu = [f"{size(status.gpu_memory_bytes)} of GPU memory"] if status.gpu_memory_bytes else []
-    model = f"{plain(model_name(status.base))} with {plural(len(status.runs), 'adapter')}"
+    held = [f"{format_bytes(status.memory_bytes)} of memory"] if status.memory_bytes else []
+    on_gpu = [f"{format_bytes(status.gpu_memory_bytes)} of GPU memory"] if status.gpu_memory_bytes else []
+    model = f"{escape_text(short_model_name(status.base))} with {format_plural(len(status.runs), 'adapter')}"
     return " · ".join([model, *held, *on_gpu])
 
 
-def loaded_beside_training() -> None:
+def draw_engine_memory_note() -> None:
     """While a run is going or waiting: whether the playground holds a model, and the way to free it."""
-    info = find(workspace.save_dir()) if living() else None
-    status = engine_client.status(info) if info else None
+    info = find_engine(workspace.current_save_dir()) if list_live_runs() else None
+    status = engine_client.read_engine_status(info) if info else None
     if info is None or status is None or status.status != "ready":
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.caption(f":material/memory: The playground holds {_what(status)}", width="content")
+        st.caption(f":material/memory: The playground holds {_engine_summary(status)}", width="content")
         if st.button("Free the memory", icon=":material/eject:", type="tertiary", help="Ends the engine."):
-            free(info)
+            free_engine(info)
 
 
-def want(run_id: str) -> None:
+def request_engine(run_id: str) -> None:
     """Ask for the engine: the next run of the page starts it and waits for it on screen."""
     st.session_state["want_engine"] = run_id
 
 
-def free(info: EngineInfo) -> None:
+def free_engine(info: EngineInfo) -> None:
     st.session_state.pop("want_engine", None)
     st.session_state.pop("pending_ask", None)
     with st.spinner("Freeing the memory…"):
-        engine_client.stop(info)
+        engine_client.stop_engine(info)
     st.rerun()
 
 
-def _load(entry: Entry, info: EngineInfo | None, status: EngineStatus | None) -> None:
+def _load_engine(entry: RunEntry, info: EngineInfo | None, status: EngineStatus | None) -> None:
     """Start or join the engine, then watch it; a failure ends the wish and says why."""
     try:
         if info is None or status is None or status.status in ("failed", "stopped"):
             with st.spinner("Starting the engine…"):
-                engine_client.start(workspace.save_dir(), entry.run.id)
+                engine_client.start_engine(workspace.current_save_dir(), entry.run.id)
         elif status.status == "ready":
             with st.spinner("Attaching the adapter…"):
-                engine_client.start(workspace.save_dir(), entry.run.id)
+                engine_client.start_engine(workspace.current_save_dir(), entry.run.id)
     except EngineError as error:
-        _give_up(error)
+        _abandon_request(error)
         return
-    st.fragment(_watch, run_every=PERIOD_S)(entry.run.id, entry.facts.model)
+    st.fragment(_watch_loading, run_every=ENGINE_REFRESH_SECONDS)(entry.run.id, entry.facts.model)
 
 
-def _watch(run_id: str, model: str) -> None:
-    with boundary():
-        info = find(workspace.save_dir())
-        status = engine_client.status(info) if info else EngineStatus("stopped", message="The engine has ended.")
-        if ready(info, status, run_id):
+def _watch_loading(run_id: str, model: str) -> None:
+    with error_boundary():
+        info = find_engine(workspace.current_save_dir())
+        status = (
+            engine_client.read_engine_status(info) if info else EngineStatus("stopped", message="The engine has ended.")
+        )
+        if is_engine_ready(info, status, run_id):
             st.rerun()
         if status.status in ("failed", "stopped"):
-            _give_up(EngineError(status.message or "The engine has ended.", status.hint))
+            _abandon_request(EngineError(status.message or "The engine has ended.", status.hint))
             return
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.badge("Loading", icon=":material/hourglass_top:", color="blue")
             st.caption(
-                f"{plain(model)} · {plain(status.phase or 'starting')} · {duration(status.seconds)}", width="content"
+                f"{escape_text(model)} · {escape_text(status.phase or 'starting')} · {format_duration(status.seconds)}",
+                width="content",
             )
             if info is not None and st.button("Cancel", icon=":material/close:", type="tertiary"):
-                free(info)
+                free_engine(info)
         # how long a load takes is not known: the bar shows that it is alive, and never claims to be done
         st.progress(status.progress if status.progress is not None else 1 - 1 / (1 + status.seconds / 8))
 
 
-def _give_up(error: EngineError) -> None:
+def _abandon_request(error: EngineError) -> None:
     st.session_state.pop("want_engine", None)
     st.session_state.pop("pending_ask", None)
     show_error(error)

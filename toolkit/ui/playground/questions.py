@@ -19,35 +19,35 @@ from toolkit.errors import EngineError, ToolkitError
 from toolkit.services import engine_client
 from toolkit.services.engine_http import Delta, Done, Token
 from toolkit.services.engine_process import EngineInfo
-from toolkit.services.engine_requests import Question, Scored, compare, score
-from toolkit.ui.playground.columns import SHARED, Column
+from toolkit.services.engine_requests import EngineQuestion, ScoredCompletion, request_score, stream_comparison
+from toolkit.ui.playground.columns import SHARED_SETTINGS, AnswerColumn
 
-REDRAW_S = 0.08
-MOST_RECORDS = 20
-TOP = 5
+REDRAW_SECONDS = 0.08
+MAX_KEPT_QUESTIONS = 20
+ALTERNATIVES_PER_TOKEN = 5
 """Alternatives that are told for each token."""
-SEEDS = 2**32
-Message = Mapping[str, str]
+SEED_COUNT = 2**32
+QuestionMessage = Mapping[str, str]
 
 
 @dataclass
-class Answer:
+class ShownAnswer:
     """One model's answer, as far as it has come. model: a name (`answerers.py`), or client.BASE. way: its settings."""
 
     model: str
     title: str
     inference: InferenceConfig
-    way: str = SHARED
+    way: str = SHARED_SETTINGS
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     done: Done | None = None
     error: ToolkitError | None = None
-    scored: Scored | None = None
+    scored: ScoredCompletion | None = None
     over: bool = False
 
 
 @dataclass
-class Record:
+class AskedQuestion:
     """A question with its answers. shown: what the person asked, in their words. expected: None when nobody knows.
 
     seed: one for all columns, drawn when none was typed.
@@ -55,61 +55,61 @@ class Record:
 
     run_id: str
     shown: str
-    messages: Sequence[Message]
+    messages: Sequence[QuestionMessage]
     expected: str | None
     seed: int
     chat: bool = False
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ShownAnswer] = field(default_factory=list)
 
 
-def question(
+def prepare_question(
     run_id: str,
     shown: str,
-    messages: Sequence[Message],
+    messages: Sequence[QuestionMessage],
     *,
     expected: str | None,
     seed: int | None,
-    columns: Sequence[Column],
+    columns: Sequence[AnswerColumn],
     chat: bool = False,
-) -> Record:
+) -> AskedQuestion:
     """A question to a run and those beside it, not asked yet. Columns whose settings are wrong are left out."""
-    answers = [Answer(c.model, c.title, c.inference, c.way) for c in columns if c.inference is not None]
-    drawn = secrets.randbelow(SEEDS) if seed is None else seed
-    return Record(run_id, shown, messages, expected, drawn, chat, answers)
+    answers = [ShownAnswer(c.model, c.title, c.inference, c.way) for c in columns if c.inference is not None]
+    drawn = secrets.randbelow(SEED_COUNT) if seed is None else seed
+    return AskedQuestion(run_id, shown, messages, expected, drawn, chat, answers)
 
 
-def records(run_id: str, *, chat: bool) -> list[Record]:
+def asked_questions(run_id: str, *, chat: bool) -> list[AskedQuestion]:
     """The session's questions to a run, oldest first: those of its chat, or those in its template."""
-    kept: dict[tuple[str, bool], list[Record]] = st.session_state.setdefault("records", {})
+    kept: dict[tuple[str, bool], list[AskedQuestion]] = st.session_state.setdefault("records", {})
     return kept.setdefault((run_id, chat), [])
 
 
-def remember(record: Record) -> None:
-    kept = records(record.run_id, chat=record.chat)
+def remember_question(record: AskedQuestion) -> None:
+    kept = asked_questions(record.run_id, chat=record.chat)
     kept.append(record)
-    del kept[:-MOST_RECORDS]
+    del kept[:-MAX_KEPT_QUESTIONS]
 
 
-def stream(info: EngineInfo, record: Record, places: Sequence[DeltaGenerator]) -> None:
+def stream_answers(info: EngineInfo, record: AskedQuestion, places: Sequence[DeltaGenerator]) -> None:
     """Fill in the answers, each into its place on the page, all at once.
 
     A rerun of the page (Stop among others) leaves through here: closing the generator ends the answers at the engine.
     """
     try:
-        asked = _attached(info, record)
-        questions = [Question(a.model, record.messages, a.inference, record.seed, record.run_id) for a in asked]
+        asked = _attach_models(info, record)
+        questions = [EngineQuestion(a.model, record.messages, a.inference, record.seed, record.run_id) for a in asked]
         drawn = [0.0] * len(asked)
-        events = compare(info, questions, top_logprobs=TOP)
+        events = stream_comparison(info, questions, top_logprobs=ALTERNATIVES_PER_TOKEN)
         try:
             for number, event in events:
                 answer, place = asked[number], places[record.answers.index(asked[number])]
-                _take(answer, event)
-                if isinstance(event, Delta) and time.monotonic() - drawn[number] > REDRAW_S:
+                _update_answer(answer, event)
+                if isinstance(event, Delta) and time.monotonic() - drawn[number] > REDRAW_SECONDS:
                     place.code(answer.text or " ", language=None, wrap_lines=True)
                     drawn[number] = time.monotonic()
         finally:
             events.close()  # type: ignore[attr-defined]
-        _score(info, record)
+        _score_expected(info, record)
     except ToolkitError as error:
         for answer in record.answers:
             if answer.done is None and answer.error is None:
@@ -119,19 +119,19 @@ def stream(info: EngineInfo, record: Record, places: Sequence[DeltaGenerator]) -
             answer.over = True
 
 
-def _attached(info: EngineInfo, record: Record) -> list[Answer]:
+def _attach_models(info: EngineInfo, record: AskedQuestion) -> list[ShownAnswer]:
     """The answers whose model is there, attached now where it was not; a refusal stays its own."""
-    known = set(engine_client.models(info))
+    known = set(engine_client.list_engine_models(info))
     for answer in record.answers:
         if answer.model not in known:
             try:
-                engine_client.load_run(info, answer.model)
+                engine_client.attach_adapter(info, answer.model)
             except EngineError as error:
                 answer.error = error
     return [answer for answer in record.answers if answer.error is None]
 
 
-def _take(answer: Answer, event: Delta | Done | EngineError) -> None:
+def _update_answer(answer: ShownAnswer, event: Delta | Done | EngineError) -> None:
     if isinstance(event, Delta):
         answer.text += event.text
         answer.tokens += event.tokens
@@ -143,19 +143,19 @@ def _take(answer: Answer, event: Delta | Done | EngineError) -> None:
         answer.error = event
 
 
-def _score(info: EngineInfo, record: Record) -> None:
+def _score_expected(info: EngineInfo, record: AskedQuestion) -> None:
     """What each model would have given to the expected answer."""
     if record.expected is None:
         return
     *history, last = record.messages
     for answer in record.answers:
         if answer.done is not None:
-            answer.scored = score(
+            answer.scored = request_score(
                 info,
                 answer.model,
                 last["content"],
                 record.expected,
                 prompt_of=record.run_id,
-                top_logprobs=TOP,
+                top_logprobs=ALTERNATIVES_PER_TOKEN,
                 history=history,
             )

@@ -10,66 +10,66 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from toolkit.data.conversations import Turn, as_text
+from toolkit.data.conversations import Message, format_conversation
 from toolkit.data.examples.renderers import ChatRenderer, renderer_of
 from toolkit.data.examples.split import plan_split
 from toolkit.data.examples.templates import Renderer
 from toolkit.data.table import Table, load_table
-from toolkit.runs.run_dir import RunDir, read_config
-from toolkit.ui.elements.escape import plain
+from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.examples.prompt_view import text_block
-from toolkit.ui.playground.columns import Column
-from toolkit.ui.playground.questions import Record, question
+from toolkit.ui.playground.columns import AnswerColumn
+from toolkit.ui.playground.questions import AskedQuestion, prepare_question
 
-Rows = np.ndarray[Any, np.dtype[np.int64]]
+TestRowIndices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def held_out(folder: str) -> tuple[Table, Rows, Renderer]:
+def load_test_rows(folder: str) -> tuple[Table, TestRowIndices, Renderer]:
     """The run's own table, the rows of its test split, and its templates, compiled as in training. Raises DataError."""
     run = RunDir(Path(folder))
-    config, table = read_config(run), load_table(run.source_path)
+    config, table = read_run_config(run), load_table(run.source_path)
     renderer = renderer_of(config.data, table.columns)
     return table, plan_split(table, config.data).test, renderer
 
 
-def boxes(run: RunDir) -> None:
+def draw_column_boxes(run: RunDir) -> None:
     """One growing box for each column of the prompt's template, or for the question that ends a conversation; a row of
     the test split is in them at first."""
-    renderer = held_out(str(run.path))[2]
+    renderer = load_test_rows(str(run.path))[2]
     if _row_key(run) not in st.session_state:
-        fill(run)
+        fill_random_test_row(run)
     if isinstance(renderer, ChatRenderer):
-        earlier = _turns(run, renderer)[:-2]
+        earlier = _row_messages(run, renderer)[:-2]
         if earlier:
             st.caption("What was said before")
-            text_block(as_text(earlier))
+            text_block(format_conversation(earlier))
         st.text_area("The next message", key=_box_key(run, ""), height="content", persist_state="session")
         return
     for column in renderer.prompt_template.columns:
-        st.text_area(plain(column), key=_box_key(run, column), height="content", persist_state="session")
+        st.text_area(escape_text(column), key=_box_key(run, column), height="content", persist_state="session")
     if not renderer.prompt_template.columns:
         st.caption("The prompt of this run uses no column: it is the same for every question.")
 
 
-def fill(run: RunDir) -> None:
+def fill_random_test_row(run: RunDir) -> None:
     """Put a random row of the test split into the boxes."""
-    table, test, renderer = held_out(str(run.path))
+    table, test, renderer = load_test_rows(str(run.path))
     index = int(random.choice(test))  # noqa: S311  which row to try is no secret
     st.session_state[_row_key(run)] = index
     if isinstance(renderer, ChatRenderer):
-        st.session_state[_box_key(run, "")] = _asked(_turns(run, renderer))
+        st.session_state[_box_key(run, "")] = _last_question(_row_messages(run, renderer))
         return
     row = table.row(index)
     for column in renderer.prompt_template.columns:
         st.session_state[_box_key(run, column)] = row[column] or ""
 
 
-def question_in_boxes(run: RunDir, *, seed: int | None, columns: Sequence[Column]) -> Record:
+def prepare_boxed_question(run: RunDir, *, seed: int | None, columns: Sequence[AnswerColumn]) -> AskedQuestion:
     """What the boxes hold now; the expected answer is known while they are a row of the test split unchanged."""
-    table, _, renderer = held_out(str(run.path))
+    table, _, renderer = load_test_rows(str(run.path))
     if isinstance(renderer, ChatRenderer):
-        return _question_in_turn(run, renderer, seed=seed, columns=columns)
+        return _prepare_chat_question(run, renderer, seed=seed, columns=columns)
     values = {
         column: str(st.session_state.get(_box_key(run, column)) or "") for column in renderer.prompt_template.columns
     }
@@ -78,25 +78,27 @@ def question_in_boxes(run: RunDir, *, seed: int | None, columns: Sequence[Column
     prompt = renderer.prompt(values)
     expected = renderer.example(row).completion if same else None
     messages = [{"role": "user", "content": prompt}]
-    return question(run.id, prompt, messages, expected=expected, seed=seed, columns=columns)
+    return prepare_question(run.id, prompt, messages, expected=expected, seed=seed, columns=columns)
 
 
-def _question_in_turn(run: RunDir, renderer: ChatRenderer, *, seed: int | None, columns: Sequence[Column]) -> Record:
+def _prepare_chat_question(
+    run: RunDir, renderer: ChatRenderer, *, seed: int | None, columns: Sequence[AnswerColumn]
+) -> AskedQuestion:
     """The conversation of the row up to its last question, with that question as the box has it."""
-    turns = _turns(run, renderer)
+    turns = _row_messages(run, renderer)
     typed = str(st.session_state.get(_box_key(run, "")) or "")
     messages = [{"role": turn.role, "content": turn.content} for turn in turns[:-2]]
     messages.append({"role": "user", "content": typed})
-    expected = turns[-1].content if typed == _asked(turns) else None
-    return question(run.id, typed, messages, expected=expected, seed=seed, columns=columns)
+    expected = turns[-1].content if typed == _last_question(turns) else None
+    return prepare_question(run.id, typed, messages, expected=expected, seed=seed, columns=columns)
 
 
-def _turns(run: RunDir, renderer: ChatRenderer) -> tuple[Turn, ...]:
-    table, _, _ = held_out(str(run.path))
+def _row_messages(run: RunDir, renderer: ChatRenderer) -> tuple[Message, ...]:
+    table, _, _ = load_test_rows(str(run.path))
     return renderer.example(table.row(int(st.session_state[_row_key(run)]))).turns
 
 
-def _asked(turns: tuple[Turn, ...]) -> str:
+def _last_question(turns: tuple[Message, ...]) -> str:
     """The question before the last answer; empty where that follows something else."""
     return turns[-2].content if len(turns) > 1 and turns[-2].role == "user" else ""
 

@@ -12,23 +12,23 @@ import streamlit as st
 
 from toolkit.errors import ToolkitError
 from toolkit.export.export_process import start_export
-from toolkit.export.export_state import FORMS, ExportState, export_state
-from toolkit.export.hub_push import hub_state
+from toolkit.export.export_state import EXPORT_FORMS, ExportState, read_export_state
+from toolkit.export.hub_push import read_hub_state
 from toolkit.export.parity_certificate import Certificate
-from toolkit.export.prompt_contract import Contract, reference
-from toolkit.export.usage_recipes import GGUF, recipes
-from toolkit.runs.run_dir import RunDir, read_config
+from toolkit.export.prompt_contract import PromptContract, read_reference_contract
+from toolkit.export.usage_recipes import GGUF_FILE, list_usage_recipes
+from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.ui.elements import scroll
-from toolkit.ui.elements.error_boundary import boundary, show_error
-from toolkit.ui.elements.escape import plain
-from toolkit.ui.elements.words import size
+from toolkit.ui.elements.error_boundary import error_boundary, show_error
+from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.words import format_bytes
 from toolkit.ui.examples.prompt_view import text_block
 from toolkit.ui.frame import page
-from toolkit.ui.runs.hub_view import push_row
+from toolkit.ui.runs.hub_view import draw_hub_push
 
-PERIOD_S = 0.7
-_OPEN = "exports_open"
-BADGES = {
+EXPORT_REFRESH_SECONDS = 0.7
+_OPENED_RUN = "exports_open"
+EXPORT_BADGES = {
     "none": ("Not made yet", ":material/radio_button_unchecked:", "gray"),
     "running": ("Being made", ":material/hourglass_top:", "blue"),
     "passed": ("Answers as the run did", ":material/verified:", "green"),
@@ -38,96 +38,96 @@ BADGES = {
 }
 
 
-def export_section(run: RunDir) -> None:
+def draw_export_section(run: RunDir) -> None:
     """All forms of a run's export."""
-    opened = st.session_state.get(_OPEN) == run.id
+    opened = st.session_state.get(_OPENED_RUN) == run.id
     with st.expander("Export", icon=":material/ios_share:", key=f"export_{run.id}", expanded=opened):
         st.caption(
             "Each export is played against golden prompts that were answered when the run finished: token ids, "
             "log-probabilities and answers must be the same, or the export is marked broken."
         )
-        going = _going(run, [_state(run, form) for form in FORMS])
-        st.fragment(_cards, run_every=PERIOD_S if going else None)(run.path, going)
+        going = _is_running(run, [_read_state(run, form) for form in EXPORT_FORMS])
+        st.fragment(_draw_cards, run_every=EXPORT_REFRESH_SECONDS if going else None)(run.path, going)
 
 
 def open_exports(run: RunDir) -> NoReturn:
     """Go to the run's page, where its exports then stand open."""
-    st.session_state[_OPEN] = run.id
-    scroll.ask(f"export_{run.id}")
-    page.go("runs", run.id)
+    st.session_state[_OPENED_RUN] = run.id
+    scroll.request_scroll(f"export_{run.id}")
+    page.go_to_page("runs", run.id)
 
 
-def _cards(path: Path, going: bool) -> None:
-    with boundary():
+def _draw_cards(path: Path, going: bool) -> None:
+    with error_boundary():
         run = RunDir(path)
-        states = [_state(run, form) for form in FORMS]
-        if _going(run, states) is not going:
+        states = [_read_state(run, form) for form in EXPORT_FORMS]
+        if _is_running(run, states) is not going:
             st.rerun()  # the fragment ticks only while something is being made
         grid = st.grid(min_column_width=240)
         for state in states:
             with grid.cell(), st.container(border=True, height="stretch"):
-                _card(run, state)
-        push_row(run, [state.form for state in states if state.state == "passed"])
+                _draw_card(run, state)
+        draw_hub_push(run, [state.form for state in states if state.state == "passed"])
 
 
-def _going(run: RunDir, states: list[ExportState]) -> bool:
-    return any(state.state == "running" for state in (*states, hub_state(run)))
+def _is_running(run: RunDir, states: list[ExportState]) -> bool:
+    return any(state.state == "running" for state in (*states, read_hub_state(run)))
 
 
-def _state(run: RunDir, form: str) -> ExportState:
+def _read_state(run: RunDir, form: str) -> ExportState:
     try:
-        return export_state(run, form)
+        return read_export_state(run, form)
     except ToolkitError as error:
-        return ExportState(FORMS[form], "failed", message=error.message, hint=error.hint)
+        return ExportState(EXPORT_FORMS[form], "failed", message=error.message, hint=error.hint)
 
 
-def _card(run: RunDir, state: ExportState) -> None:
+def _draw_card(run: RunDir, state: ExportState) -> None:
     st.markdown(f"**{state.form.title}**")
     st.caption(state.form.what)
-    word, icon, colour = BADGES[state.state]
+    word, icon, colour = EXPORT_BADGES[state.state]
     st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]
     if state.state == "running":
-        st.progress(state.fraction, text=plain(state.phase.capitalize()))
+        st.progress(state.fraction, text=escape_text(state.phase.capitalize()))
         return
     if state.state == "failed":
-        st.caption(f":red[{plain(state.message, 500)}] {plain(state.hint, 500)}")
+        st.caption(f":red[{escape_text(state.message, 500)}] {escape_text(state.hint, 500)}")
     if state.certificate is not None:
-        _verdict(state.certificate)
-    if state.form.key == "gguf" and state.folder is not None and not (state.folder / GGUF).exists():
+        _draw_verdict(state.certificate)
+    if state.form.key == "gguf" and state.folder is not None and not (state.folder / GGUF_FILE).exists():
         st.caption("llama.cpp's converter is not installed here: the commands to convert it are under *Use it*.")
-    _buttons(run, state)
+    _draw_buttons(run, state)
 
 
-def _verdict(certificate: Certificate) -> None:
+def _draw_verdict(certificate: Certificate) -> None:
     if certificate.passed:
         tokens = next((check.detail for check in certificate.checks if check.name == "token ids identical"), "")
-        st.caption(f"{plain(tokens)} identical; drift {certificate.drift:.3g}, allowed {certificate.bound:g}.")
+        st.caption(f"{escape_text(tokens)} identical; drift {certificate.drift:.3g}, allowed {certificate.bound:g}.")
         return
     for check in certificate.failures:
-        st.caption(f":red[:material/close: {plain(check.name)}]: {plain(check.detail, 400)}")
+        st.caption(f":red[:material/close: {escape_text(check.name)}]: {escape_text(check.detail, 400)}")
 
 
-def _buttons(run: RunDir, state: ExportState) -> None:
+def _draw_buttons(run: RunDir, state: ExportState) -> None:
     form = state.form.key
     with st.container(horizontal=True, gap="small"):
         wanted = state.folder is None or state.state in ("broken", "failed")
         if wanted and st.button("Make it", key=f"make_{form}", icon=":material/play_arrow:", type="primary"):
-            _start(run, form)
+            _start_export(run, form)
         if state.folder is None:
             return
         archive = next(iter(state.folder.glob("*.zip")), None)
         if archive is not None and state.state == "passed":
             st.download_button(
-                f"Download ({size(archive.stat().st_size)})", archive.read_bytes, file_name=archive.name,
+                f"Download ({format_bytes(archive.stat().st_size)})", archive.read_bytes, file_name=archive.name,
                 mime="application/zip", icon=":material/download:", on_click="ignore", key=f"zip_{form}",
             )  # fmt: skip
         with st.popover("Use it", icon=":material/code:", width="content"):
-            _use(run, state)
+            _draw_usage(run, state)
         with st.popover("Checks", icon=":material/fact_check:", width="content"):
-            _certificate(run, state)
+            _draw_certificate(run, state)
 
 
-def _start(run: RunDir, form: str, *, check_only: bool = False) -> None:
+def _start_export(run: RunDir, form: str, *, check_only: bool = False) -> None:
     try:
         with st.spinner("Starting…"):
             start_export(run, form, check_only=check_only)
@@ -137,26 +137,26 @@ def _start(run: RunDir, form: str, *, check_only: bool = False) -> None:
     st.rerun()
 
 
-def _use(run: RunDir, state: ExportState) -> None:
+def _draw_usage(run: RunDir, state: ExportState) -> None:
     """Ready lines, in the run's own prompt form."""
-    contract = _contract(run)
+    contract = _read_contract(run)
     chat = contract.chat if contract is not None else False
     st.markdown("**Where it is**")
     st.code(str(state.folder), language=None, wrap_lines=True)
-    for one in recipes(run, read_config(run), state.form, str(state.folder), chat=chat):
+    for one in list_usage_recipes(run, read_run_config(run), state.form, str(state.folder), chat=chat):
         st.markdown(f"**{one.title}**")
         st.code(one.text, language=one.language, wrap_lines=True)
 
 
-def _contract(run: RunDir) -> Contract | None:
+def _read_contract(run: RunDir) -> PromptContract | None:
     try:
-        return reference(run)
+        return read_reference_contract(run)
     except ToolkitError as error:
         show_error(error)
         return None
 
 
-def _certificate(run: RunDir, state: ExportState) -> None:
+def _draw_certificate(run: RunDir, state: ExportState) -> None:
     """Check by check, and answer by answer where one differs."""
     certificate = state.certificate
     if certificate is None:
@@ -164,10 +164,10 @@ def _certificate(run: RunDir, state: ExportState) -> None:
     else:
         for check in certificate.checks:
             mark = ":green[:material/check:]" if check.passed else ":red[:material/close:]"
-            st.markdown(f"{mark} **{plain(check.name)}** {plain(check.detail, 400)}")
+            st.markdown(f"{mark} **{escape_text(check.name)}** {escape_text(check.detail, 400)}")
         for row in [row for row in certificate.rows if not row.answer_equal][:3]:
             st.caption(f"Row {row.row}: expected, and what came instead")
             text_block(row.expected)
             text_block(row.got)
     if st.button("Check again", key=f"check_{state.form.key}", icon=":material/replay:"):
-        _start(run, state.form.key, check_only=True)
+        _start_export(run, state.form.key, check_only=True)

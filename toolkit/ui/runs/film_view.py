@@ -5,20 +5,20 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.runs.run_dir import RunDir
-from toolkit.ui.elements.escape import plain
-from toolkit.ui.elements.words import plural
-from toolkit.ui.runs.film import Film, as_markdown, film, matches, word_diff
+from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.words import format_plural
+from toolkit.ui.runs.film import Film, format_word_diff, matches_expected, read_film, word_diff
 
 PROMPT_LIMIT = 400
 ANSWER_LIMIT = 3000
 
 
-def chosen_step(run: RunDir) -> int | None:
+def chosen_film_step(run: RunDir) -> int | None:
     """The step that the slider stands on; None for a run without answers. Draw the slider with `film_strip`.
 
     Follows the newest answers until somebody moves the slider away from them.
     """
-    steps = film(run.film_path).steps
+    steps = read_film(run.film_path).steps
     if not steps:
         return None
     key, newest = f"film_{run.id}", f"film_newest_{run.id}"
@@ -29,9 +29,9 @@ def chosen_step(run: RunDir) -> int | None:
     return int(st.session_state[key])
 
 
-def film_strip(run: RunDir) -> None:
+def draw_film_strip(run: RunDir) -> None:
     """The slider and the answers at its step; nothing for a run that answered no prompt (yet)."""
-    strip = film(run.film_path)
+    strip = read_film(run.film_path)
     if not strip.steps:
         return
     if len(strip.steps) > 1:
@@ -49,9 +49,9 @@ def film_strip(run: RunDir) -> None:
 
 def _summary(strip: Film, step: int) -> str:
     known = [number for number, pin in enumerate(strip.pins) if pin.expected is not None]
-    right = sum(matches(strip.frames[step][number], strip.pins[number].expected) for number in known)
+    right = sum(matches_expected(strip.frames[step][number], strip.pins[number].expected) for number in known)
     before = strip.before(step)
-    parts = [f"{right} of {plural(len(known), 'answer')} as expected" if known else ""]
+    parts = [f"{right} of {format_plural(len(known), 'answer')} as expected" if known else ""]
     if before is None:
         parts.append("the base model, before the first step" if step == 0 else "the first answers of this run")
     else:
@@ -61,10 +61,10 @@ def _summary(strip: Film, step: int) -> str:
 
 def _answer(strip: Film, number: int, step: int) -> None:
     pin, now = strip.pins[number], strip.frames[step][number]
-    st.caption(plain(pin.prompt, PROMPT_LIMIT) or "(an empty prompt)")
+    st.caption(escape_text(pin.prompt, PROMPT_LIMIT) or "(an empty prompt)")
     before = strip.before(step)
     earlier = now if before is None else strip.frames[before][number]
-    st.markdown(as_markdown(word_diff(earlier[:ANSWER_LIMIT], now[:ANSWER_LIMIT])).strip() or ":gray[(no answer)]")
+    st.markdown(format_word_diff(word_diff(earlier[:ANSWER_LIMIT], now[:ANSWER_LIMIT])).strip() or ":gray[(no answer)]")
     if pin.expected is None:
         return
     since = strip.right_since(number, step)
@@ -72,7 +72,7 @@ def _answer(strip: Film, number: int, step: int) -> None:
         words = "as expected" if since == step else f"as expected since step {since}"
         st.caption(f":green[:material/check: {words}]")
         return
-    missing = as_markdown(
+    missing = format_word_diff(
         word_diff(now[:ANSWER_LIMIT], pin.expected[:ANSWER_LIMIT]), new="orange-background", gone=None
     )
     st.caption(f"expected: {missing.strip()}")

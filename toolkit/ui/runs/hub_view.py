@@ -7,32 +7,32 @@ from collections.abc import Sequence
 import streamlit as st
 
 from toolkit.errors import ToolkitError
-from toolkit.export.export_state import Form
-from toolkit.export.hub_push import Push, hub_state, start_push
+from toolkit.export.export_state import ExportForm
+from toolkit.export.hub_push import HubPush, read_hub_state, start_push
 from toolkit.runs.run_dir import RunDir
 from toolkit.ui.elements.error_boundary import show_error
-from toolkit.ui.elements.escape import plain
+from toolkit.ui.elements.escape import escape_text
 
 
-def push_row(run: RunDir, ready: Sequence[Form]) -> None:
+def draw_hub_push(run: RunDir, ready: Sequence[ExportForm]) -> None:
     """The form, and how the last push is going. ready: the exports that passed their certificates."""
-    state = hub_state(run)
+    state = read_hub_state(run)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         off = not ready or state.state == "running"
         with st.popover("Push to the Hugging Face Hub", icon=":material/cloud_upload:", width="content", disabled=off):
-            _form(run, ready)
+            _draw_push_form(run, ready)
         if not ready:
             st.caption("Only an export that answers as the run did can be pushed.", width="content")
         elif state.state == "running":
-            st.badge(plain(state.phase.capitalize()), icon=":material/hourglass_top:", color="blue")
+            st.badge(escape_text(state.phase.capitalize()), icon=":material/hourglass_top:", color="blue")
         elif state.state == "failed":
-            st.markdown(f":small[:red[{plain(state.message, 500)}] {plain(state.hint, 500)}]")
+            st.markdown(f":small[:red[{escape_text(state.message, 500)}] {escape_text(state.hint, 500)}]")
         elif state.state == "passed":
             st.badge("Pushed", icon=":material/cloud_done:", color="green")
             st.code(state.message, language=None)
 
 
-def _form(run: RunDir, ready: Sequence[Form]) -> None:
+def _draw_push_form(run: RunDir, ready: Sequence[ExportForm]) -> None:
     with st.form(f"push_{run.id}", border=False):
         titles = {form.key: form.title for form in ready}
         form = st.selectbox("What", list(titles), format_func=lambda key: titles[key])
@@ -44,7 +44,7 @@ def _form(run: RunDir, ready: Sequence[Form]) -> None:
                    "paths of this machine stay here.")  # fmt: skip
         if st.form_submit_button("Push", type="primary", icon=":material/cloud_upload:"):
             try:
-                start_push(run, Push(form or "", (repo or "").strip(), private=private, golden=golden))
+                start_push(run, HubPush(form or "", (repo or "").strip(), private=private, golden=golden))
             except ToolkitError as error:
                 show_error(error)
                 return

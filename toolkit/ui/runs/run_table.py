@@ -9,65 +9,69 @@ import pandas as pd
 import streamlit as st
 
 from toolkit.settings.draft import default_draft
-from toolkit.ui.elements.error_boundary import boundary
-from toolkit.ui.elements.words import STATES, duration
+from toolkit.ui.elements.error_boundary import error_boundary
+from toolkit.ui.elements.words import STATE_LABELS, format_duration
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.review import named
-from toolkit.ui.workspace.run_entries import Entry, entries
-from toolkit.ui.workspace.run_facts import Facts, differences
+from toolkit.ui.workspace.review import describe_settings
+from toolkit.ui.workspace.run_entries import RunEntry, read_run_entries
+from toolkit.ui.workspace.run_facts import RunSummary, config_differences
 
-PERIOD_S = 4
-QUIET = ("save_dir", "data.path", "data.file_type", "data.prompt", "data.prompt_stub", "model.hf_model_ckpt",
+RUN_TABLE_REFRESH_SECONDS = 4
+UNLISTED_SETTINGS = ("save_dir", "data.path", "data.file_type", "data.prompt", "data.prompt_stub", "model.hf_model_ckpt",
          "ablation.use_ablate", "ablation.study_name")  # fmt: skip
 """Settings that have a column of their own, or say nothing about the training."""
-MARKS = {
+STATE_MARKS = {
     "queued": "◌", "starting": "◔", "running": "▶", "stopping": "◑", "finished": "✓", "paused": "‖", "stopped": "■",
     "cancelled": "–", "failed": "✕", "interrupted": "!",
 }  # fmt: skip
 
 
-def settings_apart(found: Facts) -> str:
+def describe_changed_settings(found: RunSummary) -> str:
     """What differs from the defaults, in words; a study's own settings come first."""
-    changed = {path: value for path, _, value in differences(default_draft(), found.config) if path not in QUIET}
+    changed = {
+        path: value
+        for path, _, value in config_differences(default_draft(), found.config)
+        if path not in UNLISTED_SETTINGS
+    }
     changed = {**found.settings, **{path: value for path, value in changed.items() if path not in found.settings}}
-    return named(changed)
+    return describe_settings(changed)
 
 
-def live_table(found: Sequence[Entry], chosen: str) -> None:
+def draw_live_run_table(found: Sequence[RunEntry], chosen: str) -> None:
     """The table of these runs; it ticks while one of them lives, and picking a run in it chooses that run."""
     living = any(not entry.status.over for entry in found)
 
     def table() -> None:
-        with boundary():
-            now, _ = entries([entry.run for entry in found if entry.run.path.exists()])
-            picked = run_table(now, chosen, key="all_runs") if now else None
+        with error_boundary():
+            now, _ = read_run_entries([entry.run for entry in found if entry.run.path.exists()])
+            picked = draw_run_table(now, chosen, key="all_runs") if now else None
             if picked:
                 workspace.choose_run(picked)
                 st.rerun()
 
-    st.fragment(table, run_every=PERIOD_S if living else None, key="all_runs_fragment")()
+    st.fragment(table, run_every=RUN_TABLE_REFRESH_SECONDS if living else None, key="all_runs_fragment")()
 
 
-def as_row(entry: Entry) -> dict[str, Any]:
+def run_table_row(entry: RunEntry) -> dict[str, Any]:
     """One line of the table."""
     found, status = entry.facts, entry.status
     return {
-        "State": f"{MARKS[status.state]} {STATES[status.state][0]}",
+        "State": f"{STATE_MARKS[status.state]} {STATE_LABELS[status.state][0]}",
         "Run": found.name,
         "Model": found.model,
         "Dataset": str(found.dataset.get("label") or "–"),
         "Started": found.created.replace(tzinfo=None),  # one column has one zone, winter and summer have two
-        "Duration": duration(status.elapsed_s or None),
+        "Duration": format_duration(status.elapsed_s or None),
         "Loss": status.last.get("loss"),
         "Test loss": status.last.get("eval_loss"),
         "Exact match": status.scores.get("exact_match"),
-        "Settings changed": settings_apart(found) or "–",
+        "Settings changed": describe_changed_settings(found) or "–",
     }
 
 
-def run_table(found: Sequence[Entry], chosen: str | None, *, key: str) -> str | None:
+def draw_run_table(found: Sequence[RunEntry], chosen: str | None, *, key: str) -> str | None:
     """Draw the table; returns the id of the run that was just picked in it, else None."""
-    frame = pd.DataFrame([as_row(entry) for entry in found])
+    frame = pd.DataFrame([run_table_row(entry) for entry in found])
     ids = [entry.run.id for entry in found]
     picked = st.dataframe(
         frame, hide_index=True, height=min(38 + 35 * len(found), 423), on_select="rerun", selection_mode="single-row",

@@ -14,18 +14,18 @@ import streamlit as st
 
 from toolkit.config import Config
 from toolkit.data.doctor import accepted_findings
-from toolkit.data.doctor.examinations import Examination, examination
-from toolkit.data.doctor.token_lengths import Lengths, read_lengths
-from toolkit.data.doctor.truncation import SETTING, cut_answers
+from toolkit.data.doctor.examinations import Examination, request_examination
+from toolkit.data.doctor.token_lengths import RowLengths, read_row_lengths
+from toolkit.data.doctor.truncation import MAX_LENGTH_SETTING, find_truncated_answers
 from toolkit.data.examples.split import size_problems
 from toolkit.data.examples.templates import template_problems
-from toolkit.data.findings import Finding, Report, ordered
+from toolkit.data.findings import Finding, FindingsReport, order_findings
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.ui.workspace import warm_questions, workspace
-from toolkit.ui.workspace.current_dataset import config_of
+from toolkit.ui.workspace.current_dataset import config_with_data
 
-_COUNTED = "lengths_counted"
+_COUNTED_LENGTHS = "lengths_counted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Checkup:
     examined: Examination
     findings: tuple[Finding, ...]
     seen: tuple[Finding, ...]
-    lengths: Lengths | None
+    lengths: RowLengths | None
     counting: str = ""
     uncounted: str = ""
 
@@ -45,53 +45,59 @@ class Checkup:
         return not self.examined.over or bool(self.counting)
 
 
-def checkup(table: Table) -> Checkup | None:
+def read_checkup(table: Table) -> Checkup | None:
     """None while the draft's templates or sizes can't be used; that is said elsewhere."""
-    draft = workspace.draft()
-    config = config_of(draft["data"])
-    if config is None or not _usable(table, config):
+    draft = workspace.current_draft()
+    config = config_with_data(draft["data"])
+    if config is None or not _has_usable_settings(table, config):
         return None
-    examined = examination(table, config.data, workspace.save_dir(), session())
+    examined = request_examination(table, config.data, workspace.current_save_dir(), session_id())
     lengths, counting, uncounted = _lengths(table, draft)
-    limit = workspace.value(SETTING)
-    cut = cut_answers(lengths, limit) if lengths is not None and isinstance(limit, int) else None
+    limit = workspace.current_setting(MAX_LENGTH_SETTING)
+    cut = find_truncated_answers(lengths, limit) if lengths is not None and isinstance(limit, int) else None
     found = (*(examined.report.findings if examined.report else ()), *((cut,) if cut else ()))
-    marks = accepted_findings.marks(table, workspace.save_dir())
-    return Checkup(examined, *accepted_findings.divided(Report(ordered(found)), marks), lengths, counting, uncounted)
+    marks = accepted_findings.read_accepted_findings(table, workspace.current_save_dir())
+    return Checkup(
+        examined,
+        *accepted_findings.split_by_acceptance(FindingsReport(order_findings(found)), marks),
+        lengths,
+        counting,
+        uncounted,
+    )
 
 
-def session() -> str:
+def session_id() -> str:
     """This browser session: whose former questions give way to new ones."""
     return str(st.session_state.setdefault("session", secrets.token_hex(8)))
 
 
-def _usable(table: Table, config: Config) -> bool:
+def _has_usable_settings(table: Table, config: Config) -> bool:
     found = [*template_problems(config, table.columns), *size_problems(config, table.rows)]
     return not any(problem.severity == "error" for problem in found)
 
 
-def _lengths(table: Table, draft: dict[str, Any]) -> tuple[Lengths | None, str, str]:
+def _lengths(table: Table, draft: dict[str, Any]) -> tuple[RowLengths | None, str, str]:
     """(lengths, what is waited for, why there are none); what is known already is not asked again."""
-    body = warm_questions.subject(draft, table)
+    body = warm_questions.token_question_body(draft, table)
     body["config"].pop("training")  # the limit plays no part in how long a row is
     key = json.dumps(body, sort_keys=True, default=str)
-    held = st.session_state.get(_COUNTED)
+    held = st.session_state.get(_COUNTED_LENGTHS)
     if held is not None and held[0] == key:
         return held[1], "", held[2]
-    look = warm_questions.look("lengths", body, lane="doctor", wait=0.0)
+    look = warm_questions.ask_warm_question("lengths", body, lane="doctor", wait=0.0)
     if not look.over:
         share = f" ({look.share:.0%})" if look.share is not None else ""
         return None, f"{look.phase or 'counting tokens'}{share}", ""
     lengths, failed = None, f"{look.message} {look.hint}".strip()
     if look.state == "done":
         try:
-            lengths, failed = read_lengths(Path(look.value["path"])), ""
+            lengths, failed = read_row_lengths(Path(look.value["path"])), ""
         except DataError as error:
             failed = str(error)
-    st.session_state[_COUNTED] = (key, lengths, failed)
+    st.session_state[_COUNTED_LENGTHS] = (key, lengths, failed)
     return lengths, "", failed
 
 
-def count_again() -> None:
+def recount_token_lengths() -> None:
     """Ask once more for lengths that could not be had."""
-    st.session_state.pop(_COUNTED, None)
+    st.session_state.pop(_COUNTED_LENGTHS, None)

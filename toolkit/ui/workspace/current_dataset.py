@@ -15,35 +15,40 @@ from pydantic import ValidationError
 
 from toolkit.config import Config, DataConfig
 from toolkit.data.examples.templates import compile_template
-from toolkit.data.read_options import SOURCE
-from toolkit.data.storage.background_open import StillOpening, opened
+from toolkit.data.read_options import SOURCE_SETTINGS
+from toolkit.data.storage.background_open import StillOpeningError, open_or_wait
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 
-PAIRS = (
+USUAL_COLUMN_PAIRS = (
     ("prompt", "completion"), ("instruction", "output"), ("instruction", "response"), ("question", "answer"),
     ("input", "output"), ("text", "label"), ("text", "summary"), ("source", "target"),
 )  # fmt: skip
-RETRY_SECONDS = 30.0
+REOPEN_AFTER_SECONDS = 30.0
 """To find out that the hub can't be reached, or that a file is hopeless, may take as long as reading it."""
 
 
-def open_cached(data: Mapping[str, Any], save_dir: Path, *, again: bool = False) -> Table:
+def open_cached_table(data: Mapping[str, Any], save_dir: Path, *, again: bool = False) -> Table:
     """The table of a draft's data section; raises DataError, StillOpening while a big one is on its way. The same file
     is opened once a session.
 
     A refusal is remembered for a while, because every run of a page asks; again: look anew in any case.
     """
-    named = {name: data.get(name) for name in SOURCE}
+    named = {name: data.get(name) for name in SOURCE_SETTINGS}
     key = (tuple(named.values()), _stamp(named["path"]), _stamp(named["test_path"]), str(save_dir))
     held = st.session_state.get("table")
     if held is None or held[0] != key:
         refused = st.session_state.get("table_refused")
-        if not again and refused is not None and refused[0] == key and time.monotonic() - refused[2] < RETRY_SECONDS:
+        if (
+            not again
+            and refused is not None
+            and refused[0] == key
+            and time.monotonic() - refused[2] < REOPEN_AFTER_SECONDS
+        ):
             raise refused[1]
         try:
-            table = opened(_source(named), save_dir)
-        except StillOpening:
+            table = open_or_wait(_source(named), save_dir)
+        except StillOpeningError:
             raise
         except DataError as error:
             st.session_state["table_refused"] = (key, error, time.monotonic())
@@ -79,7 +84,7 @@ def suggest_templates(columns: Sequence[str]) -> tuple[str, str]:
     usable = [column for column in columns if "{" not in column and "}" not in column]
     if not usable:
         return "", ""
-    for first, last in PAIRS:
+    for first, last in USUAL_COLUMN_PAIRS:
         if first in lower and last in lower:
             middle = lower.get("input") if first == "instruction" else None
             prompt = f"{{{lower[first]}}}" + (f"\n\n{{{middle}}}" if middle else "")
@@ -96,7 +101,7 @@ def templates_fit(prompt: str, stub: str, columns: Sequence[str]) -> bool:
         return False
 
 
-def config_of(data: Mapping[str, Any]) -> Config | None:
+def config_with_data(data: Mapping[str, Any]) -> Config | None:
     """A Config with this data section and defaults elsewhere; None while the section itself is invalid."""
     try:
         return Config.model_validate({"data": dict(data)})

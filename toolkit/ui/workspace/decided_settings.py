@@ -11,44 +11,47 @@ import streamlit as st
 from toolkit.config import Config
 from toolkit.data.table import Table
 from toolkit.errors import DataError
-from toolkit.forecast.decisions import Settled, settle
-from toolkit.forecast.scene import Unknown
-from toolkit.settings.ablation import Variant
-from toolkit.system.machine import machine_if_known
+from toolkit.forecast.decisions import DecidedSettings, decide_open_settings
+from toolkit.forecast.scene import NoForecast
+from toolkit.settings.ablation import StudyTrial
+from toolkit.system.machine import read_known_machine
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.review import table_for, varies_table
+from toolkit.ui.workspace.review import open_run_table, varies_table
 
-NEITHER = ("save_dir", "ablation", "inference")
+IRRELEVANT_SECTIONS = ("save_dir", "ablation", "inference")
 """Sections that change nothing about what training takes."""
-_KEPT, _MOST = "settled", 16
+_CACHE, _MAX_CACHED = "settled", 16
 
 
-def matters(config: Config) -> str:
+def relevant_settings(config: Config) -> str:
     """What of a config decides what training takes."""
-    return config.model_dump_json(exclude=set(NEITHER))
+    return config.model_dump_json(exclude=set(IRRELEVANT_SECTIONS))
 
 
-def settled(variant: Variant) -> Settled:
+def decide_variant_settings(variant: StudyTrial) -> DecidedSettings:
     """What Start would do with this run of the draft."""
-    config, table = variant.config, workspace.table()
+    config, table = variant.config, workspace.current_table()
     if varies_table(variant.settings):
         try:
-            table = table_for(config)
+            table = open_run_table(config)
         except DataError as error:
-            return Settled(config, Unknown(error.message))
-    return _kept(config, table)
+            return DecidedSettings(config, NoForecast(error.message))
+    return _decide_cached(config, table)
 
 
-def forget() -> None:
+def forget_decided_settings() -> None:
     """Look anew next time: something that a forecast waited for may be there."""
-    st.session_state.pop(_KEPT, None)
+    st.session_state.pop(_CACHE, None)
 
 
-def _kept(config: Config, table: Table | None) -> Settled:
-    machine = machine_if_known(workspace.save_dir())
-    key = json.dumps([matters(config), table.sha256 if table else "", repr(machine)])
-    kept = cast("Mapping[str, Settled]", st.session_state.get(_KEPT, {}))
-    if key not in kept or isinstance(kept[key].found, Unknown):
-        newest = dict(list(kept.items())[-_MOST + 1 :])
-        st.session_state[_KEPT] = kept = {**newest, key: settle(config, table, machine, workspace.save_dir())}
+def _decide_cached(config: Config, table: Table | None) -> DecidedSettings:
+    machine = read_known_machine(workspace.current_save_dir())
+    key = json.dumps([relevant_settings(config), table.sha256 if table else "", repr(machine)])
+    kept = cast("Mapping[str, DecidedSettings]", st.session_state.get(_CACHE, {}))
+    if key not in kept or isinstance(kept[key].found, NoForecast):
+        newest = dict(list(kept.items())[-_MAX_CACHED + 1 :])
+        st.session_state[_CACHE] = kept = {
+            **newest,
+            key: decide_open_settings(config, table, machine, workspace.current_save_dir()),
+        }
     return kept[key]

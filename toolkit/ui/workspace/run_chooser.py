@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import streamlit as st
 
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.run_entries import Entry
+from toolkit.ui.workspace.run_entries import RunEntry
 
 
-def run_chooser(found: Sequence[Entry], label: str) -> Entry:
+def choose_shown_run(found: Sequence[RunEntry], label: str) -> RunEntry:
     """Draw the box over these runs (at least one); the choice survives a refresh and a change of page."""
     by_id = {entry.run.id: entry for entry in found}
-    wanted = workspace.run_id()
+    wanted = workspace.chosen_run_id()
     if wanted not in by_id:
         living = [entry for entry in found if entry.status.living]
         wanted = (living or list(found))[0].run.id

@@ -9,15 +9,15 @@ from typing import Any
 
 import streamlit as st
 
-from toolkit.runs.run_dir import RunDir, read_meta
-from toolkit.settings.draft import complete, put
-from toolkit.settings.field_spec import by_path, leaves
-from toolkit.settings.yaml_file import load_draft, read_text
-from toolkit.ui.elements.words import model_name
+from toolkit.runs.run_dir import RunDir, read_run_meta
+from toolkit.settings.draft import fill_defaults, replace_setting
+from toolkit.settings.field_spec import field_specs_by_path, list_field_specs
+from toolkit.settings.yaml_file import load_draft, read_config_text
+from toolkit.ui.elements.words import short_model_name
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunSummary:
     """name: the label, or one made of model and dataset. created: local time. settings: what a study varied.
 
     dataset: label, rows and sha256 of the run's own table. config: the run's settings as a nested dict, as they were
@@ -34,27 +34,29 @@ class Facts:
 
     @property
     def model(self) -> str:
-        return model_name(str(self.config["model"]["hf_model_ckpt"]))
+        return short_model_name(str(self.config["model"]["hf_model_ckpt"]))
 
 
-def facts(run: RunDir) -> Facts:
+def read_run_summary(run: RunDir) -> RunSummary:
     """The facts of a run; raises RunError or ConfigError when its files can't be read."""
     stamp = run.meta_path.stat().st_mtime_ns if run.meta_path.exists() else 0
-    return _read(str(run.path), stamp)
+    return _read_cached(str(run.path), stamp)
 
 
 @st.cache_data(show_spinner=False, max_entries=1000)
-def _read(folder: str, stamp: int) -> Facts:
+def _read_cached(folder: str, stamp: int) -> RunSummary:
     del stamp  # part of the cache's key alone
     run = RunDir(Path(folder))
-    meta = read_meta(run)
-    config = complete(load_draft(read_text(run.config_path)))
-    chosen = {str(path): str(why) for path, why in dict(meta.get("chosen") or {}).items() if path in by_path()}
+    meta = read_run_meta(run)
+    config = fill_defaults(load_draft(read_config_text(run.config_path)))
+    chosen = {
+        str(path): str(why) for path, why in dict(meta.get("chosen") or {}).items() if path in field_specs_by_path()
+    }
     for path in chosen:
-        config = put(config, path, None)
+        config = replace_setting(config, path, None)
     dataset = dict(meta.get("dataset") or {})
-    model = model_name(str(config["model"]["hf_model_ckpt"]))
-    return Facts(
+    model = short_model_name(str(config["model"]["hf_model_ckpt"]))
+    return RunSummary(
         name=str(meta.get("name") or f"{model} on {dataset.get('label') or 'its data'}"),
         created=datetime.fromtimestamp(float(meta["created"])).astimezone(),
         study=str(meta.get("study") or ""),
@@ -65,10 +67,10 @@ def _read(folder: str, stamp: int) -> Facts:
     )
 
 
-def flat(config: dict[str, Any]) -> dict[str, Any]:
+def flatten_config(config: dict[str, Any]) -> dict[str, Any]:
     """Dotted path -> value, for every setting of the schema that the config has."""
     found: dict[str, Any] = {}
-    for spec in leaves():
+    for spec in list_field_specs():
         here: Any = config
         for part in spec.path.split("."):
             here = here.get(part) if isinstance(here, dict) else None
@@ -76,7 +78,7 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """(path, first's value, second's value) of every setting in which two configs differ; save_dir does not count."""
-    left, right = flat(first), flat(second)
+    left, right = flatten_config(first), flatten_config(second)
     return [(path, left[path], right[path]) for path in left if left[path] != right[path] and path != "save_dir"]

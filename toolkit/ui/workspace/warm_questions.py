@@ -14,19 +14,19 @@ import streamlit as st
 
 from toolkit.data.table import Table
 from toolkit.services import warm_client
-from toolkit.services.warm_client import Look
-from toolkit.ui.elements.escape import plain
+from toolkit.services.warm_client import QuestionState
+from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace
 
-BLINK_SECONDS = 0.35
-POLL_SECONDS = 0.5
-FIRST_PAGE_SECONDS = 2.0
+ANSWER_WAIT_SECONDS = 0.35
+QUESTION_POLL_SECONDS = 0.5
+WARM_WORKER_DELAY_SECONDS = 2.0
 """The app's first page is there before the warm worker takes a core for some seconds."""
 _DATA = ("prompt", "prompt_stub", "messages", "use_chat_template")
 _SFT = ("max_seq_length", "completion_only_loss")
 
 
-def subject(draft: Mapping[str, Any], table: Table) -> dict[str, Any]:
+def token_question_body(draft: Mapping[str, Any], table: Table) -> dict[str, Any]:
     """The body of a question about a table's tokens: only the settings that decide them, so that others change nothing.
 
     The settings may be invalid: the worker says so.
@@ -41,20 +41,24 @@ def subject(draft: Mapping[str, Any], table: Table) -> dict[str, Any]:
     return {"config": config, "table": str(table.path), "sha256": table.sha256}
 
 
-def look(kind: str, body: Mapping[str, Any], *, lane: str = "", wait: float = BLINK_SECONDS) -> Look:
+def ask_warm_question(
+    kind: str, body: Mapping[str, Any], *, lane: str = "", wait: float = ANSWER_WAIT_SECONDS
+) -> QuestionState:
     """What is known of a question by now. lane: the place on the page that asks; each tab has lanes of its own."""
     key, text = f"asked:{lane}:{kind}", json.dumps(body, sort_keys=True)
     held = st.session_state.get(key)
     if held is not None and held[0] == text:
-        return cast(Look, held[1])
-    warm_client.keep(workspace.save_dir(), after=FIRST_PAGE_SECONDS)
-    seen = warm_client.look(workspace.save_dir(), kind, body, lane=f"{_tab()}{lane}", wait=wait)
+        return cast(QuestionState, held[1])
+    warm_client.ensure_warm_worker(workspace.current_save_dir(), after=WARM_WORKER_DELAY_SECONDS)
+    seen = warm_client.poll_warm_question(
+        workspace.current_save_dir(), kind, body, lane=f"{_tab_id()}{lane}", wait=wait
+    )
     if seen.state == "done":
         st.session_state[key] = (text, seen)
     return seen
 
 
-def waiting(seen: Look, ask: Callable[[], Look], key: str) -> None:
+def wait_for_answer(seen: QuestionState, ask: Callable[[], QuestionState], key: str) -> None:
     """What is waited for, and a look every now and then: the page runs again once it is over."""
     first = [seen]
 
@@ -62,19 +66,19 @@ def waiting(seen: Look, ask: Callable[[], Look], key: str) -> None:
         now = first.pop() if first else ask()
         if now.over:
             st.rerun()
-        words(now)
+        show_question_progress(now)
 
-    st.fragment(again, run_every=POLL_SECONDS, key=f"waiting_{key}")()
+    st.fragment(again, run_every=QUESTION_POLL_SECONDS, key=f"waiting_{key}")()
 
 
-def words(seen: Look) -> None:
+def show_question_progress(seen: QuestionState) -> None:
     """A line that says what is waited for, with a bar where it is known how far it is."""
-    phase = plain(seen.phase[:1].upper() + seen.phase[1:])
+    phase = escape_text(seen.phase[:1].upper() + seen.phase[1:])
     if seen.share is None:
         st.caption(f":material/hourglass_top: {phase}…")
     else:
         st.progress(seen.share, f"{phase}: {seen.done:,} of {seen.total:,}")
 
 
-def _tab() -> str:
+def _tab_id() -> str:
     return cast(str, st.session_state.setdefault("tab", secrets.token_hex(6)))

@@ -16,49 +16,54 @@ from typing import Any, cast
 
 import streamlit as st
 
-from toolkit.data.read_options import CHOICES, ReadOptions
+from toolkit.data.read_options import READ_OPTION_NAMES, ReadOptions
 from toolkit.data.table import Table
 from toolkit.errors import DataError
-from toolkit.field_types import path_fault
-from toolkit.runs.preflight import is_or_can_be_made
-from toolkit.settings.draft import get, put
+from toolkit.field_types import find_path_error
+from toolkit.runs.preflight import can_use_folder
+from toolkit.settings.draft import get_setting, replace_setting
 from toolkit.ui.workspace import workspace_file
-from toolkit.ui.workspace.current_dataset import open_cached, suggest_templates, templates_fit
-from toolkit.ui.workspace.workspace_file import DEFAULT_FOLDER, home
+from toolkit.ui.workspace.current_dataset import open_cached_table, suggest_templates, templates_fit
+from toolkit.ui.workspace.workspace_file import DEFAULT_WORKSPACE_FOLDER, home_folder
 
-_ONE_CHANGE = threading.RLock()
+_CHANGE_LOCK = threading.RLock()
 
 
-def save_dir() -> Path:
+def current_save_dir() -> Path:
     """The folder of runs, uploads and studies."""
-    return folder_of(_workspace())
+    return resolve_save_dir(_workspace())
 
 
-def folder_of(workspace: dict[str, Any]) -> Path:
+def resolve_save_dir(workspace: dict[str, Any]) -> Path:
     """The draft's save_dir; `home()` where that is the default or none."""
     chosen = workspace["draft"].get("save_dir")
-    if not isinstance(chosen, str) or not chosen.strip() or chosen == DEFAULT_FOLDER or path_fault(chosen):
-        return home()
+    if (
+        not isinstance(chosen, str)
+        or not chosen.strip()
+        or chosen == DEFAULT_WORKSPACE_FOLDER
+        or find_path_error(chosen)
+    ):
+        return home_folder()
     folder = Path(chosen).expanduser().resolve()
-    return folder if is_or_can_be_made(folder) else home()
+    return folder if can_use_folder(folder) else home_folder()
 
 
-def draft() -> dict[str, Any]:
+def current_draft() -> dict[str, Any]:
     """A copy of the settings as they stand, valid or not. Change them through `set_value` and `replace_draft`."""
     return cast(dict[str, Any], copy.deepcopy(_workspace()["draft"]))
 
 
-DECIDE_TOKENS = ("data.path", "data.prompt", "data.prompt_stub", "data.messages", "data.use_chat_template",
+TOKEN_SETTINGS = ("data.path", "data.prompt", "data.prompt_stub", "data.messages", "data.use_chat_template",
                  "model.hf_model_ckpt")  # fmt: skip
 """What a hard stop was accepted for: with another value it is to be looked at again."""
 
 
-def set_value(path: str, value: Any) -> None:
+def set_setting(path: str, value: Any) -> None:
     """Put one setting, e.g. ("lora.r", 8), and save."""
-    with _changing() as workspace:
-        if path in DECIDE_TOKENS and get(workspace["draft"], path) != value:
-            workspace["draft"] = put(workspace["draft"], "data.accepted", None)
-        workspace["draft"] = put(workspace["draft"], path, value)
+    with _change_workspace() as workspace:
+        if path in TOKEN_SETTINGS and get_setting(workspace["draft"], path) != value:
+            workspace["draft"] = replace_setting(workspace["draft"], "data.accepted", None)
+        workspace["draft"] = replace_setting(workspace["draft"], path, value)
 
 
 def replace_draft(new: dict[str, Any], grid: dict[str, list[Any]] | None = None) -> None:
@@ -66,44 +71,47 @@ def replace_draft(new: dict[str, Any], grid: dict[str, list[Any]] | None = None)
 
     The draft that it replaces stays one step away: `restore_previous`.
     """
-    with _changing() as workspace:
+    with _change_workspace() as workspace:
         st.session_state["previous_workspace"] = copy.deepcopy(workspace)
-        workspace["draft"], workspace["grid"] = workspace_file.at_home(copy.deepcopy(new)), copy.deepcopy(grid or {})
-        _bump()
+        workspace["draft"], workspace["grid"] = (
+            workspace_file.with_home_folder(copy.deepcopy(new)),
+            copy.deepcopy(grid or {}),
+        )
+        _increase_version()
 
 
-def has_previous() -> bool:
+def has_previous_draft() -> bool:
     return "previous_workspace" in st.session_state
 
 
-def restore_previous() -> None:
+def restore_previous_draft() -> None:
     """Undo the last `replace_draft` of this session; does nothing when there was none."""
     previous = st.session_state.pop("previous_workspace", None)
     if previous is not None:
         st.session_state["workspace"] = previous
-        _bump()
-        _save(previous)
+        _increase_version()
+        _save_to_file(previous)
 
 
-def grid() -> dict[str, list[Any]]:
+def current_grid() -> dict[str, list[Any]]:
     """The values that an ablation tries, by dotted path; empty when there is none."""
     return cast(dict[str, list[Any]], copy.deepcopy(_workspace()["grid"]))
 
 
 def set_grid(new: dict[str, list[Any]]) -> None:
-    with _changing() as workspace:
+    with _change_workspace() as workspace:
         workspace["grid"] = copy.deepcopy(new)
 
 
-def value(path: str) -> Any:
+def current_setting(path: str) -> Any:
     """One setting as it stands in the draft."""
-    return get(_workspace()["draft"], path)
+    return get_setting(_workspace()["draft"], path)
 
 
-def table() -> Table | None:
+def current_table() -> Table | None:
     """The dataset that the draft names, opened once; None when it can't be, and `table_error` says why."""
     try:
-        opened = open_cached(_workspace()["draft"].get("data") or {}, save_dir())
+        opened = open_cached_table(_workspace()["draft"].get("data") or {}, current_save_dir())
     except DataError as error:
         st.session_state["table_error"] = error
         return None
@@ -124,11 +132,11 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
     named: dict[str, Any] = {"file_type": file_type, "path": path}
     if options is None:
         kept = _workspace()["draft"]["data"]
-        named |= {name: kept.get(name) for name in ("test_path", *CHOICES)}
+        named |= {name: kept.get(name) for name in ("test_path", *READ_OPTION_NAMES)}
     else:
         named |= {"test_path": test_path, **asdict(options)}
-    opened = open_cached(named, save_dir(), again=True)
-    with _changing() as workspace:
+    opened = open_cached_table(named, current_save_dir(), again=True)
+    with _change_workspace() as workspace:
         data = workspace["draft"]["data"] = {**workspace["draft"]["data"], **named, "accepted": None}
         if options is not None and data.get("messages") not in opened.chats:
             data["messages"] = next(iter(opened.chats), None)
@@ -136,36 +144,38 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
         if not templates_fit(prompt, stub, opened.columns):
             st.session_state["earlier_templates"] = (prompt, stub)
             data["prompt"], data["prompt_stub"] = suggest_templates(opened.columns)
-        _bump()
+        _increase_version()
 
 
 def choose_messages(column: str | None) -> None:
     """Train on the conversations of a column, or, with None, on the two templates."""
-    set_value("data.messages", column)
-    _bump()
+    set_setting("data.messages", column)
+    _increase_version()
 
 
 def replace_templates(prompt: str, stub: str) -> None:
     """Put both templates at once, from outside of their editors."""
-    with _changing() as workspace:
+    with _change_workspace() as workspace:
         data = workspace["draft"]["data"]
         workspace["draft"]["data"] = {**data, "prompt": prompt, "prompt_stub": stub, "accepted": None}
-        _bump()
+        _increase_version()
 
 
-def version() -> int:
+def draft_version() -> int:
     """Grows whenever the draft was replaced from outside its widgets: put it into their keys."""
     return int(st.session_state.get("workspace_version", 0))
 
 
-def refresh() -> None:
+def refresh_workspace() -> None:
     """Take over what another tab has saved since: before any widget is drawn, and before a change that builds on it."""
-    if "workspace" in st.session_state and workspace_file.stamp() != st.session_state.get("workspace_stamp"):
-        st.session_state["workspace"] = _load()
-        _bump()
+    if "workspace" in st.session_state and workspace_file.workspace_file_stamp() != st.session_state.get(
+        "workspace_stamp"
+    ):
+        st.session_state["workspace"] = _load_from_file()
+        _increase_version()
 
 
-def run_id() -> str | None:
+def chosen_run_id() -> str | None:
     """The chosen run, kept in the address bar and, over page switches, in the session."""
     named = st.query_params.get("run")
     if named:
@@ -185,32 +195,32 @@ def choose_run(chosen: str | None) -> None:
 
 def _workspace() -> dict[str, Any]:
     if "workspace" not in st.session_state:
-        st.session_state["workspace"] = _load()
+        st.session_state["workspace"] = _load_from_file()
     return cast(dict[str, Any], st.session_state["workspace"])
 
 
 @contextmanager
-def _changing() -> Iterator[dict[str, Any]]:
+def _change_workspace() -> Iterator[dict[str, Any]]:
     """The workspace as any tab saved it last, to be changed; saved at the end."""
-    with _ONE_CHANGE:  # a callback runs before the page's own refresh: what another tab has changed must not go back
-        refresh()
+    with _CHANGE_LOCK:  # a callback runs before the page's own refresh: what another tab has changed must not go back
+        refresh_workspace()
         workspace = _workspace()
         yield workspace
-        _save(workspace)
+        _save_to_file(workspace)
 
 
-def _bump() -> None:
-    st.session_state["workspace_version"] = version() + 1
+def _increase_version() -> None:
+    st.session_state["workspace_version"] = draft_version() + 1
 
 
-def _load() -> dict[str, Any]:
-    st.session_state["workspace_stamp"] = workspace_file.stamp()
-    loaded, notice = workspace_file.load()
+def _load_from_file() -> dict[str, Any]:
+    st.session_state["workspace_stamp"] = workspace_file.workspace_file_stamp()
+    loaded, notice = workspace_file.load_workspace()
     if notice:
         st.session_state["workspace_notice"] = notice
     return loaded
 
 
-def _save(workspace: dict[str, Any]) -> None:
-    workspace_file.save(workspace)
-    st.session_state["workspace_stamp"] = workspace_file.stamp()
+def _save_to_file(workspace: dict[str, Any]) -> None:
+    workspace_file.save_workspace(workspace)
+    st.session_state["workspace_stamp"] = workspace_file.workspace_file_stamp()

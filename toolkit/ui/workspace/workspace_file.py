@@ -11,67 +11,67 @@ from pathlib import Path
 from typing import Any, cast
 
 from toolkit.config import Config
-from toolkit.settings.draft import complete, default_draft
+from toolkit.settings.draft import default_draft, fill_defaults
 from toolkit.system.durable import durable_write
 
-ENVIRONMENT = "FINETUNING_TOOLKIT_SAVE_DIR"
-DEFAULT_FOLDER = cast(str, Config.model_fields["save_dir"].default)
+SAVE_DIR_VARIABLE = "FINETUNING_TOOLKIT_SAVE_DIR"
+DEFAULT_WORKSPACE_FOLDER = cast(str, Config.model_fields["save_dir"].default)
 _SCHEMA = 1
 
 
-def home() -> Path:
+def home_folder() -> Path:
     """The folder of the draft: FINETUNING_TOOLKIT_SAVE_DIR, or ./experiments below where the app was started."""
-    folder = Path(os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER).expanduser().resolve()
+    folder = Path(os.environ.get(SAVE_DIR_VARIABLE) or DEFAULT_WORKSPACE_FOLDER).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def at_home(new: dict[str, Any]) -> dict[str, Any]:
+def with_home_folder(new: dict[str, Any]) -> dict[str, Any]:
     """Spell the default folder out where the environment moved it: the runs' own configs must name the real one."""
-    if new.get("save_dir") in (None, DEFAULT_FOLDER) and os.environ.get(ENVIRONMENT):
-        new["save_dir"] = str(home())
+    if new.get("save_dir") in (None, DEFAULT_WORKSPACE_FOLDER) and os.environ.get(SAVE_DIR_VARIABLE):
+        new["save_dir"] = str(home_folder())
     return new
 
 
-def stamp() -> tuple[int, int] | None:
+def workspace_file_stamp() -> tuple[int, int] | None:
     """Another one after every save, by whomever; None without a file."""
-    file = _file()
+    file = _workspace_file()
     if not file.exists():
         return None
     found = file.stat()
     return found.st_mtime_ns, found.st_ino
 
 
-def load() -> tuple[dict[str, Any], str]:
+def load_workspace() -> tuple[dict[str, Any], str]:
     """(the saved workspace, or the defaults; what there is to say about it, or "")."""
-    file = _file()
+    file = _workspace_file()
     if not file.exists():
-        return _fresh(), ""
+        return _default_workspace(), ""
     try:
-        return _checked(json.loads(file.read_text(encoding="utf-8"))), ""
+        return _validate_workspace(json.loads(file.read_text(encoding="utf-8"))), ""
     except ValueError as error:
         aside = file.with_suffix(".unreadable.json")
         file.replace(aside)
-        return _fresh(), f"The saved draft could not be read ({error}); it is kept as {aside}."
+        return _default_workspace(), f"The saved draft could not be read ({error}); it is kept as {aside}."
 
 
-def save(workspace: dict[str, Any]) -> None:
-    durable_write(_file(), json.dumps(workspace, ensure_ascii=False, indent=1))
+def save_workspace(workspace: dict[str, Any]) -> None:
+    durable_write(_workspace_file(), json.dumps(workspace, ensure_ascii=False, indent=1))
 
 
-def _file() -> Path:
-    return home() / "draft.json"
+def _workspace_file() -> Path:
+    return home_folder() / "draft.json"
 
 
-def _fresh() -> dict[str, Any]:
-    return {"schema": _SCHEMA, "draft": at_home(default_draft()), "grid": {}}
+def _default_workspace() -> dict[str, Any]:
+    return {"schema": _SCHEMA, "draft": with_home_folder(default_draft()), "grid": {}}
 
 
-def _checked(loaded: Any) -> dict[str, Any]:
+def _validate_workspace(loaded: Any) -> dict[str, Any]:
     if not isinstance(loaded, dict) or loaded.get("schema") != _SCHEMA:
         raise ValueError("it was written by another version")
     saved, saved_grid = loaded.get("draft"), loaded.get("grid")
     lists = isinstance(saved_grid, dict) and all(isinstance(values, list) for values in saved_grid.values())
     if not isinstance(saved, dict) or not lists:
         raise ValueError("it is not a draft")
-    return {"schema": _SCHEMA, "draft": at_home(complete(saved)), "grid": saved_grid}
+    return {"schema": _SCHEMA, "draft": with_home_folder(fill_defaults(saved)), "grid": saved_grid}

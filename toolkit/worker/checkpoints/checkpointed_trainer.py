@@ -18,7 +18,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
-from toolkit.runs.checkpoints import Checkpoint, save, staging_path
+from toolkit.runs.checkpoints import Checkpoint, checkpoint_staging_path, save_checkpoint
 from toolkit.runs.run_dir import RunDir
 from toolkit.worker.checkpoints import training_state as state
 
@@ -26,7 +26,7 @@ Tell = Callable[..., None]
 
 
 @dataclass
-class Keeper:
+class CheckpointWriter:
     """Writes the checkpoints of one attempt. identity: what a resume will compare, part of the signed commit.
 
     on_saved: told (step, seconds) after each commit. note: further facts of the next commit. first: whether the
@@ -48,21 +48,23 @@ class Keeper:
 
         def fill(folder: Path) -> None:
             if self.rank == 0:
-                state.write_shared(trainer, folder)
-            self._meet()  # the folder is there
-            state.write_rank(trainer, folder, self.rank)
-            self._meet()  # every process has written its part
+                state.save_shared_state(trainer, folder)
+            self._wait_for_all()  # the folder is there
+            state.save_rank_state(trainer, folder, self.rank)
+            self._wait_for_all()  # every process has written its part
 
         def tell(done: Checkpoint) -> None:
             self.tell("saved", step=step, bytes=done.bytes, seconds=round(time.monotonic() - began, 4))
 
         if self.rank == 0:
-            save(self.run, step, fill, {**self.identity, **self.note()}, tell, trainer.state.best_global_step)
+            save_checkpoint(
+                self.run, step, fill, {**self.identity, **self.note()}, tell, trainer.state.best_global_step
+            )
         else:
-            fill(staging_path(self.run, step))
+            fill(checkpoint_staging_path(self.run, step))
         self.on_saved(step, time.monotonic() - began)
 
-    def _meet(self) -> None:
+    def _wait_for_all(self) -> None:
         if self.processes > 1:
             torch.distributed.barrier()
 
@@ -70,42 +72,42 @@ class Keeper:
 class CheckpointedTrainer(SFTTrainer):
     """`keeper` is set before training; `train(resume_from_checkpoint=str(folder))` takes a folder that was verified."""
 
-    keeper: Keeper
+    keeper: CheckpointWriter
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._resumed_from: Path | None = None
-        self.add_callback(_RunningSums(self))
+        self.add_callback(_RunningSumsRestorer(self))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.keeper.save(self)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._resumed_from = Path(resume_from_checkpoint)
-        state.load_weights(self.model, self._resumed_from)
+        state.load_trained_weights(self.model, self._resumed_from)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            state.load_optimizer(self, Path(checkpoint))
+            state.load_optimizer_state(self, Path(checkpoint))
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         """Comes with the optimizer."""
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            state.load_random(Path(checkpoint), self.args.process_index)
+            state.load_random_states(Path(checkpoint), self.args.process_index)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         if self.keeper.first():  # here: what this step logged is logged, and the sums of the log are as a resume needs
             self.keeper.save(self)
-        before = state.random_states()
+        before = state.get_random_states()
         try:
             return super().evaluate(*args, **kwargs)
         finally:
             state.set_random_states(before)
 
 
-class _RunningSums(TrainerCallback):
+class _RunningSumsRestorer(TrainerCallback):
     """The trainer clears its sums since the last log just before training begins: a resume puts them back."""
 
     def __init__(self, trainer: CheckpointedTrainer) -> None:
@@ -114,4 +116,4 @@ class _RunningSums(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state_: TrainerState, control: TrainerControl, **_: Any) -> None:
         folder = self._trainer._resumed_from
         if folder is not None:
-            state.load_rank(self._trainer, folder, args.process_index)
+            state.load_rank_state(self._trainer, folder, args.process_index)

@@ -16,31 +16,37 @@ from typing import Any
 import torch
 
 from toolkit.errors import ToolkitError
-from toolkit.runs.checkpoints import Checkpoint, kept, newest_whole, set_aside, sweep
+from toolkit.runs.checkpoints import (
+    Checkpoint,
+    list_kept_checkpoints,
+    newest_verified_checkpoint,
+    remove_unfinished_checkpoints,
+    set_checkpoint_aside,
+)
 from toolkit.runs.run_dir import RunDir
-from toolkit.worker.tokens.cache import TOKENS
+from toolkit.worker.tokens.cache import TOKENS_FILE
 
 Tell = Callable[..., None]
-GROUPED, PACKED = "grouped", "packed"
+GROUPED_BATCHES, PACKED_BATCHES = "grouped", "packed"
 """How batches are formed; a checkpoint that does not say so is of the first kind."""
 
 
-def find(run: RunDir, tell: Tell, *, leads: bool) -> Checkpoint | None:
+def choose_checkpoint(run: RunDir, tell: Tell, *, leads: bool) -> Checkpoint | None:
     """The checkpoint to go on from. leads: this process may set refused ones aside and remove what was half written."""
     if leads:
-        sweep(run)
-    found, refused = newest_whole(run)
+        remove_unfinished_checkpoints(run)
+    found, refused = newest_verified_checkpoint(run)
     for error in refused:
         instead = f"the one of step {found.step} is used" if found else "the run begins again at its first step"
         tell("warning", message=f"A checkpoint was refused, {instead}. {error.message}")
     if leads:
-        for step, path in kept(run).items():
+        for step, path in list_kept_checkpoints(run).items():
             if found is None or step > found.step:
-                set_aside(run, path)
+                set_checkpoint_aside(run, path)
     return found
 
 
-def identity(
+def checkpoint_identity(
     run: RunDir, attempt: int, processes: int, versions: dict[str, str], machine: dict[str, Any], batches: str
 ) -> dict[str, Any]:
     """What a checkpoint says of itself and a resume compares, beside its step."""
@@ -48,7 +54,7 @@ def identity(
         "run": run.id,
         "attempt": attempt,
         "config": _sha256(run.config_path),
-        "data": data_hashes(run),
+        "data": hash_prepared_rows(run),
         "processes": processes,
         "batches": batches,
         "versions": versions,
@@ -56,16 +62,20 @@ def identity(
     }
 
 
-def data_hashes(run: RunDir) -> dict[str, str]:
+def hash_prepared_rows(run: RunDir) -> dict[str, str]:
     """Of the prepared rows as they lie in the run's directory."""
-    return {name: _sha256(run.data_dir / name) for name in (TOKENS, "train.npy", "test.npy") if _there(run, name)}
+    return {
+        name: _sha256(run.data_dir / name)
+        for name in (TOKENS_FILE, "train.npy", "test.npy")
+        if _has_data_file(run, name)
+    }
 
 
-def check(found: Checkpoint, own: dict[str, Any], tell: Tell) -> bool:
+def check_resume_allowed(found: Checkpoint, own: dict[str, Any], tell: Tell) -> bool:
     """Whether replayed steps must be equal to the last bit. Raises ToolkitError when going on would be another run."""
     compared = {"config": "settings", "data": "prepared rows", "processes": "number of processes",
                 "batches": "way of forming batches"}  # fmt: skip
-    body = {"batches": GROUPED, **found.body}
+    body = {"batches": GROUPED_BATCHES, **found.body}
     for key, what in compared.items():
         if body.get(key) != own[key]:
             message = f"The run can't go on from {found.path.name}: its {what} changed since then."
@@ -78,11 +88,11 @@ def check(found: Checkpoint, own: dict[str, Any], tell: Tell) -> bool:
     return not changed and found.body["machine"] == own["machine"] and own["machine"]["device"] == "cpu"
 
 
-def machine(device: str, threads: int, batch: int, precision: str, micro_batch: int) -> dict[str, Any]:
+def numeric_environment(device: str, threads: int, batch: int, precision: str, micro_batch: int) -> dict[str, Any]:
     """What decides in which order a machine adds numbers up."""
     return {
         "device": device,
-        "cpu": f"{_cpu()} {torch.backends.cpu.get_cpu_capability()}",
+        "cpu": f"{_cpu_name()} {torch.backends.cpu.get_cpu_capability()}",
         "threads": threads,
         "batch": batch,
         "micro_batch": micro_batch,
@@ -90,7 +100,7 @@ def machine(device: str, threads: int, batch: int, precision: str, micro_batch: 
     }
 
 
-def _there(run: RunDir, name: str) -> bool:
+def _has_data_file(run: RunDir, name: str) -> bool:
     return (run.data_dir / name).is_file()
 
 
@@ -99,7 +109,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _cpu() -> str:
+def _cpu_name() -> str:
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:

@@ -11,20 +11,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-AT_STAKE = 60.0
-FIRST = 10.0
-SHARE = 0.005
-MOST = 0.01
+MAX_UNSAVED_SECONDS = 60.0
+FIRST_INTERVAL_SECONDS = 10.0
+TARGET_SAVE_SHARE = 0.005
+MAX_SAVE_SHARE = 0.01
 
 
-def interval(save_seconds: float | None) -> float:
+def checkpoint_interval(save_seconds: float | None) -> float:
     """Seconds from one checkpoint to the next; None: none was written yet, so that its cost is not known."""
     if save_seconds is None:
-        return FIRST
-    return max(min(max(FIRST, save_seconds / SHARE), AT_STAKE), save_seconds / MOST)
+        return FIRST_INTERVAL_SECONDS
+    return max(
+        min(max(FIRST_INTERVAL_SECONDS, save_seconds / TARGET_SAVE_SHARE), MAX_UNSAVED_SECONDS),
+        save_seconds / MAX_SAVE_SHARE,
+    )
 
 
-class Pace:
+class CheckpointPace:
     """every: steps between two checkpoints as the user fixed them; None is automatic. also: steps at which one is due
     whatever the interval says."""
 
@@ -49,13 +52,15 @@ class Pace:
         if self._every is not None:
             return step % self._every == 0
         another = (self._clock() - self._began) / self._steps
-        return self._worth_it() and self._waited() + another > interval(self._save_seconds)
+        return self._worth_it() and self._seconds_since_save() + another > checkpoint_interval(self._save_seconds)
 
     def due_before(self, seconds: float | None) -> bool:
         """Whether to save before something that is no training and takes so long (None: nobody knows yet)."""
         if self._every is not None:
             return False
-        unknown_or_long = seconds is None or self._waited() + seconds > interval(self._save_seconds)
+        unknown_or_long = seconds is None or self._seconds_since_save() + seconds > checkpoint_interval(
+            self._save_seconds
+        )
         return self._worth_it() and unknown_or_long
 
     def saved(self, step: int, seconds: float) -> None:
@@ -65,10 +70,12 @@ class Pace:
         self._spent += seconds
         self._last = self._clock()
 
-    def _waited(self) -> float:
+    def _seconds_since_save(self) -> float:
         return self._clock() - self._last
 
     def _worth_it(self) -> bool:
         """Whether one more keeps to the 1 %: of the time since the last one, or of the whole training."""
         cost = self._save_seconds or 0.0
-        return cost <= MOST * self._waited() or self._spent + cost <= MOST * (self._clock() - self._began)
+        return cost <= MAX_SAVE_SHARE * self._seconds_since_save() or self._spent + cost <= MAX_SAVE_SHARE * (
+            self._clock() - self._began
+        )

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from toolkit.errors import ToolkitError
-from toolkit.runs.events import Event, is_number
+from toolkit.runs.events import Event, is_finite_number
 
 Tell = Callable[..., None]
-COMPARED = ("log", "eval")
-TRAINED = ("loss", "grad_norm", "learning_rate", "tokens", "epoch")
+COMPARED_EVENTS = ("log", "eval")
+COMPARED_FIGURES = ("loss", "grad_norm", "learning_rate", "tokens", "epoch")
 """What of a log follows from the training alone; of an evaluation it is every `eval_` figure. Memory and speed pass."""
-TOLERANCE = 0.05
+REPLAY_LOSS_TOLERANCE = 0.05
 """Relative, of losses alone: GPU kernels add in an order of their own, and a few steps make it visible."""
 
 
@@ -24,14 +24,14 @@ class ResumeRefused(ToolkitError):
     """A replayed step differs: what would come out is not the run that was interrupted."""
 
 
-class Replay:
+class ReplayCheck:
     """Takes the place of `tell` and compares what passes. before: the run's events up to now; start: resumed step."""
 
     def __init__(self, tell: Tell, before: Iterable[Event], start: int, *, exact: bool) -> None:
         self._tell, self._start, self._exact = tell, start, exact
         self._logged: dict[tuple[str, int], Event] = {}
         for event in before:
-            if event["kind"] in COMPARED and is_number(event.get("step")) and event["step"] > start:
+            if event["kind"] in COMPARED_EVENTS and is_finite_number(event.get("step")) and event["step"] > start:
                 self._logged[event["kind"], int(event["step"])] = event
         self._left = set(self._logged)
         self._last = max((step for _, step in self._logged), default=start)
@@ -44,7 +44,7 @@ class Replay:
         return self._last - self._start
 
     def __call__(self, kind: str, **fields: Any) -> None:
-        if kind in COMPARED and fields["step"] > self._last:
+        if kind in COMPARED_EVENTS and fields["step"] > self._last:
             self.finish()
         self._tell(kind, **fields)
         before = self._logged.get((kind, fields.get("step", -1)))
@@ -62,12 +62,12 @@ class Replay:
 
     @property
     def _tolerance(self) -> float:
-        return 0.0 if self._exact else TOLERANCE
+        return 0.0 if self._exact else REPLAY_LOSS_TOLERANCE
 
     def _compare(self, kind: str, before: Event, now: dict[str, Any]) -> None:
         step = int(now["step"])
         for name in sorted(set(before) & set(now)):
-            followed = name in TRAINED or name.startswith("eval_")
+            followed = name in COMPARED_FIGURES or name.startswith("eval_")
             if followed and self._differs(name, before[name], now[name]):
                 message = f"The resume can't be trusted: {name} at step {step} is {now[name]} and was {before[name]}."
                 hint = "Start the run again with the same settings, or start a new run from one of its checkpoints."
@@ -77,6 +77,6 @@ class Replay:
     def _differs(self, name: str, before: Any, now: Any) -> bool:
         if self._exact:
             return str(before) != str(now)
-        if not name.endswith("loss") or not is_number(before) or not is_number(now):
+        if not name.endswith("loss") or not is_finite_number(before) or not is_finite_number(now):
             return False
-        return abs(before - now) > TOLERANCE * max(abs(before), abs(now))
+        return abs(before - now) > REPLAY_LOSS_TOLERANCE * max(abs(before), abs(now))

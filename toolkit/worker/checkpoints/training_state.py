@@ -20,27 +20,27 @@ from torch import nn
 from toolkit.errors import ToolkitError
 from toolkit.worker.checkpoints.checkpoint_tree import load_tree, save_tree
 
-WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer", "trainer_state.json"
+CHECKPOINT_WEIGHTS_FILE, OPTIMIZER_STATE, TRAINER_STATE_FILE = "weights.safetensors", "optimizer", "trainer_state.json"
 
 
-def write_shared(trainer: Any, folder: Path) -> None:
+def save_shared_state(trainer: Any, folder: Path) -> None:
     """What is the same in every process; one of them writes it."""
-    save_weights(trainer.model, folder)
+    save_trained_weights(trainer.model, folder)
     scaler = getattr(trainer.accelerator, "scaler", None)
     tree = {
         "optimizer": trainer.optimizer.state_dict(),
         "scheduler": trainer.lr_scheduler.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
     }
-    save_tree(folder, OPTIMIZER, tree)
+    save_tree(folder, OPTIMIZER_STATE, tree)
     # the trainer's own history of logs would grow with the run; events.jsonl has it
-    dataclasses.replace(trainer.state, log_history=[]).save_to_json(folder / STATE)
+    dataclasses.replace(trainer.state, log_history=[]).save_to_json(folder / TRAINER_STATE_FILE)
 
 
-def write_rank(trainer: Any, folder: Path, rank: int) -> None:
+def save_rank_state(trainer: Any, folder: Path, rank: int) -> None:
     """What each process has for itself."""
     tree = {
-        "random": random_states(),
+        "random": get_random_states(),
         "loss_since_log": trainer._tr_loss,
         "step_last_logged": trainer._globalstep_last_logged,
         "tokens_trained": trainer._total_train_tokens,
@@ -48,14 +48,16 @@ def write_rank(trainer: Any, folder: Path, rank: int) -> None:
     save_tree(folder, f"rank-{rank}", tree)
 
 
-def save_weights(model: nn.Module, folder: Path) -> None:
+def save_trained_weights(model: nn.Module, folder: Path) -> None:
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    save_file({name: weight.detach().cpu().contiguous() for name, weight in trained.items()}, folder / WEIGHTS)
+    save_file(
+        {name: weight.detach().cpu().contiguous() for name, weight in trained.items()}, folder / CHECKPOINT_WEIGHTS_FILE
+    )
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
+def load_trained_weights(model: nn.Module, folder: Path) -> None:
     """Put the trained weights back. Raises ToolkitError when they are not exactly those that this model trains."""
-    saved = load_file(folder / WEIGHTS)
+    saved = load_file(folder / CHECKPOINT_WEIGHTS_FILE)
     own = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     strange = sorted(set(saved) ^ set(own)) or [n for n in own if own[n].shape != saved[n].shape]
     if strange:
@@ -69,17 +71,17 @@ def load_weights(model: nn.Module, folder: Path) -> None:
             weight.copy_(saved[name])
 
 
-def load_optimizer(trainer: Any, folder: Path) -> None:
+def load_optimizer_state(trainer: Any, folder: Path) -> None:
     """Optimizer, scheduler and gradient scaler as they were."""
-    tree = load_tree(folder, OPTIMIZER)
+    tree = load_tree(folder, OPTIMIZER_STATE)
     trainer.optimizer.load_state_dict(tree["optimizer"])
-    _keep_types(getattr(trainer.optimizer, "optimizer", trainer.optimizer), tree["optimizer"])
+    _keep_dtypes(getattr(trainer.optimizer, "optimizer", trainer.optimizer), tree["optimizer"])
     trainer.lr_scheduler.load_state_dict(tree["scheduler"])
     if tree["scaler"] is not None and getattr(trainer.accelerator, "scaler", None) is not None:
         trainer.accelerator.scaler.load_state_dict(tree["scaler"])
 
 
-def load_rank(trainer: Any, folder: Path, rank: int) -> None:
+def load_rank_state(trainer: Any, folder: Path, rank: int) -> None:
     """The running sums of this process; its random states come later, at the trainer's own moment."""
     tree = load_tree(folder, f"rank-{rank}")
     trainer._tr_loss = tree["loss_since_log"].to(trainer.args.device)
@@ -87,11 +89,11 @@ def load_rank(trainer: Any, folder: Path, rank: int) -> None:
     trainer._total_train_tokens = tree["tokens_trained"]
 
 
-def load_random(folder: Path, rank: int) -> None:
+def load_random_states(folder: Path, rank: int) -> None:
     set_random_states(load_tree(folder, f"rank-{rank}")["random"])
 
 
-def random_states() -> dict[str, Any]:
+def get_random_states() -> dict[str, Any]:
     """The states of every generator that training draws from, as plain values and tensors."""
     name, keys, position, has_gauss, gauss = np.random.get_state()
     return {
@@ -111,7 +113,7 @@ def set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def _keep_types(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+def _keep_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """torch casts moments to the type of their weight on loading; some optimizers keep them wider."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     numbers = [number for group in saved["param_groups"] for number in group["params"]]

@@ -13,38 +13,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.worker.tokens.labels import IGNORED
+from toolkit.worker.tokens.labels import IGNORED_LABEL
 
-WIDTH = 16
+BATCH_WIDTH_MULTIPLE = 16
 """Tokens that a batch's width is a multiple of."""
-ROWS = 32
+ROW_COUNT_MULTIPLE = 32
 """Rows that the head's products are a multiple of, and all of a batch without padding."""
-_FILLERS = {"input_ids": 0, "labels": IGNORED, "attention_mask": 0, "position_ids": 0}
+_PADDING_VALUES = {"input_ids": 0, "labels": IGNORED_LABEL, "attention_mask": 0, "position_ids": 0}
 
 
-def widened(inputs: Mapping[str, Any], positions: int | None) -> dict[str, Any]:
+def pad_batch_width(inputs: Mapping[str, Any], positions: int | None) -> dict[str, Any]:
     """The batch [rows, width] as wide as the next multiple of WIDTH, as far as the model has positions."""
     width = inputs["input_ids"].shape[1]
-    wanted = -(-width // WIDTH) * WIDTH
+    wanted = -(-width // BATCH_WIDTH_MULTIPLE) * BATCH_WIDTH_MULTIPLE
     more = (wanted if positions is None else max(width, min(wanted, positions))) - width
     if not more:
         return dict(inputs)
     return {
-        name: nn.functional.pad(value, (0, more), value=_FILLERS[name]) if name in _FILLERS else value
+        name: nn.functional.pad(value, (0, more), value=_PADDING_VALUES[name]) if name in _PADDING_VALUES else value
         for name, value in inputs.items()
     }
 
 
-def lengthened(hidden: Tensor) -> Tensor:
+def pad_row_count(hidden: Tensor) -> Tensor:
     """[n, width] with zero rows up to the next multiple of ROWS, where that pays."""
-    more = -len(hidden) % ROWS if _are_kept(hidden) else 0
+    more = -len(hidden) % ROW_COUNT_MULTIPLE if _caches_shapes(hidden) else 0
     return nn.functional.pad(hidden, (0, 0, 0, more)) if more else hidden
 
 
-def rows_at_once(hidden: Tensor, most: int) -> int:
+def rows_per_product(hidden: Tensor, most: int) -> int:
     """At most so many rows of `hidden` in one product, one whole multiple of ROWS at least where shapes are kept."""
-    return max(ROWS, most // ROWS * ROWS) if _are_kept(hidden) else max(1, most)
+    return (
+        max(ROW_COUNT_MULTIPLE, most // ROW_COUNT_MULTIPLE * ROW_COUNT_MULTIPLE)
+        if _caches_shapes(hidden)
+        else max(1, most)
+    )
 
 
-def _are_kept(hidden: Tensor) -> bool:
+def _caches_shapes(hidden: Tensor) -> bool:
     return hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16

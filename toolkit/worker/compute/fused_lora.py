@@ -16,15 +16,15 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
 
-def fuse(model: nn.Module) -> int:
+def fuse_lora_layers(model: nn.Module) -> int:
     """Give every layer that allows it the fused forward; returns their number."""
-    layers = [layer for layer in model.modules() if _fusible(layer)]
+    layers = [layer for layer in model.modules() if _can_fuse(layer)]
     for layer in layers:
-        layer.forward = _Forward(layer)
+        layer.forward = _FusedForward(layer)
     return len(layers)
 
 
-def _fusible(layer: nn.Module) -> bool:
+def _can_fuse(layer: nn.Module) -> bool:
     if type(layer) is not LoraLinear or type(layer.base_layer) is not nn.Linear or len(layer.lora_A) != 1:
         return False
     if "forward" in vars(layer) or "forward" in vars(layer.base_layer):  # hooks bring its weights when they are needed
@@ -38,7 +38,7 @@ def _fusible(layer: nn.Module) -> bool:
 
 
 @dataclass(frozen=True)
-class Pair:
+class LoraPair:
     """A frozen weight [out, in] with its bias, and the adapter's down [rank, in] and up [out, rank] beside it."""
 
     weight: Tensor
@@ -68,26 +68,26 @@ class Pair:
         return into, for_down, for_up
 
 
-def forward_of(layer: nn.Module) -> _Forward | None:
+def fused_forward_of(layer: nn.Module) -> _FusedForward | None:
     """The fused forward that `fuse` gave a layer."""
     found = vars(layer).get("forward")
-    return found if isinstance(found, _Forward) else None
+    return found if isinstance(found, _FusedForward) else None
 
 
-class TokenStep:
+class TokenwiseStep:
     """What a layer does to each token by itself: it can leave tokens out whose result nobody reads."""
 
     only: Tensor | None = None
     """Places [n] of an input [1, tokens, width] that are computed; the output is zero elsewhere. None: all of them."""
 
-    def of_tokens(self, x: Tensor, step: Callable[[Tensor], Tensor]) -> Tensor:
+    def apply_to_tokens(self, x: Tensor, step: Callable[[Tensor], Tensor]) -> Tensor:
         if self.only is None or x.dim() != 3 or len(x) > 1:  # experts get rows [n, width], and not always all of them
             return step(x)
         found = step(x.index_select(1, self.only))
         return found.new_zeros(*x.shape[:-1], found.shape[-1]).index_copy(1, self.only, found)
 
 
-class _Forward(TokenStep):
+class _FusedForward(TokenwiseStep):
     """Stands where a layer's `forward` was; whatever is not plain training goes to peft's own."""
 
     def __init__(self, layer: Any) -> None:
@@ -99,25 +99,25 @@ class _Forward(TokenStep):
         layer = self._layer
         return not layer.disable_adapters and not layer.merged and layer.active_adapters == [self._name]
 
-    def pair(self, x: Tensor) -> Pair:
+    def pair(self, x: Tensor) -> LoraPair:
         """The layer's tensors, the frozen ones in the precision that `x` is computed in."""
         layer, name, kind = self._layer, self._name, x.device.type
         base = layer.base_layer
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else base.weight.dtype
         down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-        return Pair(base.weight.to(dtype), base.bias, down, up, layer.scaling[name])
+        return LoraPair(base.weight.to(dtype), base.bias, down, up, layer.scaling[name])
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or not self.plain:
             return type(self._layer).forward(self._layer, x, *args, **kwargs)
-        return self.of_tokens(x, self._product)
+        return self.apply_to_tokens(x, self._product)
 
     def _product(self, x: Tensor) -> Tensor:
         pair = self.pair(x)
         return _LoraProduct.apply(x.to(pair.weight.dtype), pair.weight, pair.bias, pair.down, pair.up, pair.scale)
 
 
-def reshaped(out: Tensor, x: Tensor) -> Tensor:
+def restore_shape(out: Tensor, x: Tensor) -> Tensor:
     """[n, out] -> x's shape with another width; no view, which a model that goes on in place (Gemma 3n) is refused."""
     return torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])
 
@@ -131,17 +131,17 @@ class _LoraProduct(torch.autograd.Function):
     ) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             rows = x.reshape(-1, x.shape[-1])
-            out, narrow = Pair(weight, bias, down, up, scale).forward(rows)
+            out, narrow = LoraPair(weight, bias, down, up, scale).forward(rows)
         ctx.save_for_backward(rows, narrow, weight, down, up)
         ctx.scale = scale
-        return reshaped(out, x)
+        return restore_shape(out, x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, narrow, weight, down, up = ctx.saved_tensors
         gradient = gradients[0]
         flat = gradient.reshape(-1, gradient.shape[-1])
-        pair = Pair(weight, None, down, up, ctx.scale)
+        pair = LoraPair(weight, None, down, up, ctx.scale)
         for_x, for_down, for_up = pair.backward(flat, rows, narrow, inputs=ctx.needs_input_grad[0])
         if for_x is not None:
             for_x = for_x.view(*gradient.shape[:-1], rows.shape[-1])

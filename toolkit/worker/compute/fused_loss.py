@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from toolkit.worker.compute.even_shapes import lengthened, rows_at_once
-from toolkit.worker.models.trial_pass import on_trial
+from toolkit.worker.compute.even_shapes import pad_row_count, rows_per_product
+from toolkit.worker.models.trial_pass import temporary_eval_mode
 
-MAX_LOGITS = 2**22
+MAX_LOGITS_AT_ONCE = 2**22
 """Logits that exist at once, at most: 16 MB in fp32."""
-NEAR_ROWS, NEAR_LOGITS = 256, 2**21
+MIN_PRODUCT_ROWS, MAX_CACHED_LOGITS = 256, 2**21
 """Rows that a product is worth computing for, and logits that stay near a core: of more, each costs more
 (512 rows of 8,192 in bf16: 56 ms in one, 40 ms in two)."""
-LEAST = 1e-30
+MIN_PROBABILITY = 1e-30
 """A chance below it has lost digits, or all."""
-TOKENS = 8
+HEAD_CHECK_TOKENS = 8
 """The first tokens of the vocabulary, on which a model is looked at; one alone may be padding, which is all zeros."""
 
 
@@ -39,8 +39,8 @@ def has_plain_head(model: PreTrainedModel) -> bool:
     seen: list[Tensor] = []
     handle = head.register_forward_hook(lambda module, inputs, output: seen.append(output))
     try:
-        with on_trial(model):
-            ids = torch.arange(TOKENS, device=head.weight.device)[None] % head.weight.shape[0]
+        with temporary_eval_mode(model):
+            ids = torch.arange(HEAD_CHECK_TOKENS, device=head.weight.device)[None] % head.weight.shape[0]
             logits = model(input_ids=ids, use_cache=False).logits
     finally:
         handle.remove()
@@ -49,7 +49,7 @@ def has_plain_head(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def hidden_before(head: nn.Module, scored: Tensor) -> Iterator[list[Tensor]]:
+def capture_hidden_states(head: nn.Module, scored: Tensor) -> Iterator[list[Tensor]]:
     """Inside, `head` computes nothing: the list gets the hidden states [n, width] before the positions in `scored`."""
     found: list[Tensor] = []
 
@@ -69,10 +69,10 @@ def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return _HeadLoss.apply(hidden.to(weight.dtype), weight, labels)
 
 
-def _nats(logits: Tensor, chances: Tensor, own: Tensor) -> Tensor:
+def _label_losses(logits: Tensor, chances: Tensor, own: Tensor) -> Tensor:
     """What each label costs: -log of its chance, and from the logits where a chance is too small to be told from 0."""
     found = chances[: len(own)].gather(1, own)
-    nats, lost = -found.log(), (found < LEAST).flatten()
+    nats, lost = -found.log(), (found < MIN_PROBABILITY).flatten()
     if lost.any():
         few = logits[: len(own)][lost].float()
         nats[lost] = torch.logsumexp(few, dim=1, keepdim=True) - few.gather(1, own[lost])
@@ -86,17 +86,19 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         wanted, scored = ctx.needs_input_grad[0], len(hidden)
         total = torch.zeros((), device=hidden.device)
-        hidden = lengthened(hidden)
+        hidden = pad_row_count(hidden)
         back = torch.empty_like(hidden) if wanted else None
         vocabulary = weight.shape[0]
-        rows = rows_at_once(hidden, min(MAX_LOGITS // vocabulary, max(NEAR_ROWS, NEAR_LOGITS // vocabulary)))
+        rows = rows_per_product(
+            hidden, min(MAX_LOGITS_AT_ONCE // vocabulary, max(MIN_PRODUCT_ROWS, MAX_CACHED_LOGITS // vocabulary))
+        )
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), rows):
                 part = slice(start, start + rows)
                 own = labels[part, None]
                 logits = hidden[part] @ weight.T
                 chances = torch.softmax(logits, dim=1, dtype=torch.float32)
-                total += _nats(logits, chances, own).sum()
+                total += _label_losses(logits, chances, own).sum()
                 if back is not None:
                     chances[: len(own)].scatter_add_(1, own, torch.full_like(own, -1.0, dtype=torch.float32))
                     torch.mm(chances.to(weight.dtype), weight, out=back[part])

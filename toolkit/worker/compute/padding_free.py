@@ -16,22 +16,22 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from toolkit.worker.compute import attention
-from toolkit.worker.models.trial_pass import on_trial
-from toolkit.worker.tokens.labels import IGNORED
+from toolkit.worker.models.trial_pass import temporary_eval_mode
+from toolkit.worker.tokens.labels import IGNORED_LABEL
 
-TOLERANCE = 1e-3
+PADDING_FREE_TOLERANCE = 1e-3
 """Of the largest logit: what rounding may change in fp32. A leak changes logits as much as another text does."""
-COARSE, COARSE_LEAK = 0.15, 1e-2
+HALF_PRECISION_TOLERANCE, HALF_PRECISION_LEAK = 0.15, 1e-2
 """The same in half precision: between an example in a row and by itself, where products have other shapes, many layers
 round that much; between rows of one shape nothing is rounded otherwise, but where experts share the tokens out."""
-TRIED = (5, 3, 6)
+CHECK_EXAMPLE_LENGTHS = (5, 3, 6)
 """Tokens of the examples by which a model is tried."""
-REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
+MODEL_REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
 """What models raise at arguments or shapes that they have no place for."""
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-def without_padding(batch: Mapping[str, Any], multiple: int = 1) -> dict[str, Tensor]:
+def remove_padding(batch: Mapping[str, Any], multiple: int = 1) -> dict[str, Tensor]:
     """input_ids and labels [rows, width] -> the same [1, real tokens], position_ids, and where examples begin and end.
 
     The batch says what is real by its attention_mask [rows, width], an example a row, or by the position_ids of packed
@@ -49,10 +49,10 @@ def without_padding(batch: Mapping[str, Any], multiple: int = 1) -> dict[str, Te
     positions = torch.cat([positions, torch.arange(more, device=ids.device)])
     first = positions == 0
     borders = torch.cat([first.nonzero().flatten(), positions.new_tensor([len(positions)])]).int()
-    labels = pad(batch["labels"][real], (0, more), value=IGNORED)
+    labels = pad(batch["labels"][real], (0, more), value=IGNORED_LABEL)
     return {
         "input_ids": pad(ids[real], (0, more))[None],
-        "labels": labels.masked_fill(first, IGNORED)[None],
+        "labels": labels.masked_fill(first, IGNORED_LABEL)[None],
         "position_ids": positions[None],
         "cu_seq_lens_q": borders,
         # a mask that is there already is handed through as it is: none of all pairs is made, and nobody reads this one
@@ -60,7 +60,7 @@ def without_padding(batch: Mapping[str, Any], multiple: int = 1) -> dict[str, Te
     }
 
 
-def for_flash(row: Mapping[str, Tensor]) -> dict[str, Any]:
+def flash_attention_row(row: Mapping[str, Tensor]) -> dict[str, Any]:
     """The same row as flash-attn's kernels want it: the borders of queries and keys, the longest example, no mask."""
     borders = row["cu_seq_lens_q"]
     longest = int(borders.diff().max())
@@ -74,7 +74,7 @@ def for_flash(row: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def reads_borders(model: PreTrainedModel, row: Callable[[Mapping[str, Tensor]], dict[str, Any]] = dict) -> bool:
+def respects_borders(model: PreTrainedModel, row: Callable[[Mapping[str, Tensor]], dict[str, Any]] = dict) -> bool:
     """Whether the model's logits without padding are those of its examples, each by itself, and stay the same when
     another example in the row is another one. Reads fourteen tokens three times.
 
@@ -83,33 +83,37 @@ def reads_borders(model: PreTrainedModel, row: Callable[[Mapping[str, Tensor]], 
     """
     device = model.get_input_embeddings().weight.device
     vocabulary = model.config.get_text_config().vocab_size
-    ids = torch.arange(1, sum(TRIED) + 1, device=device) % vocabulary
-    parts = [part[None] for part in ids.split(list(TRIED))]
-    width = max(TRIED)
+    ids = torch.arange(1, sum(CHECK_EXAMPLE_LENGTHS) + 1, device=device) % vocabulary
+    parts = [part[None] for part in ids.split(list(CHECK_EXAMPLE_LENGTHS))]
+    width = max(CHECK_EXAMPLE_LENGTHS)
     padded = torch.stack([pad(part[0], (0, width - part.shape[1])) for part in parts])
-    mask = torch.stack([torch.arange(width, device=device) < size for size in TRIED])
-    joined = without_padding({"input_ids": padded, "labels": padded, "attention_mask": mask})
+    mask = torch.stack([torch.arange(width, device=device) < size for size in CHECK_EXAMPLE_LENGTHS])
+    joined = remove_padding({"input_ids": padded, "labels": padded, "attention_mask": mask})
     del joined["labels"]
     other = joined["input_ids"].clone()
-    other[:, : TRIED[0]] = (other[:, : TRIED[0]] + sum(TRIED)) % vocabulary
-    attention.ASKED.clear()
-    attention.TOLD.clear()
-    with on_trial(model):
+    other[:, : CHECK_EXAMPLE_LENGTHS[0]] = (
+        other[:, : CHECK_EXAMPLE_LENGTHS[0]] + sum(CHECK_EXAMPLE_LENGTHS)
+    ) % vocabulary
+    attention.REQUESTED_WINDOWS.clear()
+    attention.APPLIED_WINDOWS.clear()
+    with temporary_eval_mode(model):
         alone = torch.cat([model(input_ids=part, use_cache=False).logits[0].float() for part in parts])
-        found = _read(model, row(joined))
-        moved = _read(model, row({**joined, "input_ids": other}))
-    if found is None or moved is None or attention.ASKED - {None} != attention.TOLD - {None}:
+        found = _read_logits(model, row(joined))
+        moved = _read_logits(model, row({**joined, "input_ids": other}))
+    if found is None or moved is None or attention.REQUESTED_WINDOWS - {None} != attention.APPLIED_WINDOWS - {None}:
         return False
     coarse, largest = next(model.parameters()).dtype != torch.float32, alone.abs().max()
-    same = (found - alone).abs().max() <= (COARSE if coarse else TOLERANCE) * largest
-    apart = (found - moved)[TRIED[0] :].abs().max() <= (COARSE_LEAK if coarse else TOLERANCE) * largest
+    same = (found - alone).abs().max() <= (HALF_PRECISION_TOLERANCE if coarse else PADDING_FREE_TOLERANCE) * largest
+    apart = (found - moved)[CHECK_EXAMPLE_LENGTHS[0] :].abs().max() <= (
+        HALF_PRECISION_LEAK if coarse else PADDING_FREE_TOLERANCE
+    ) * largest
     return bool(same and apart)
 
 
-def _read(model: PreTrainedModel, given: Mapping[str, Any]) -> Tensor | None:
+def _read_logits(model: PreTrainedModel, given: Mapping[str, Any]) -> Tensor | None:
     """Logits [tokens, vocabulary] of a row, or None where the model refuses it."""
     try:
         return model(**given, use_cache=False).logits[0].float()
-    except REFUSALS as error:
-        _LOG.info("%s takes no rows without padding: %s", type(model).__name__, error)
+    except MODEL_REFUSALS as error:
+        logger.info("%s takes no rows without padding: %s", type(model).__name__, error)
         return None

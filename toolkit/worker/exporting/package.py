@@ -13,78 +13,82 @@ from pathlib import Path
 
 from toolkit.config import Config
 from toolkit.errors import RunError
-from toolkit.export.evaluation_section import card_section
-from toolkit.export.export_state import FORMS, TOKENIZER_FILES, WEIGHT_FILES, Form
+from toolkit.export.evaluation_section import evaluation_section
+from toolkit.export.export_state import EXPORT_FORMS, TOKENIZER_FILES, WEIGHT_FILES, ExportForm
 from toolkit.export.model_card import model_card
-from toolkit.export.prompt_contract import CONTRACT, Contract, reference
+from toolkit.export.prompt_contract import CONTRACT_FILE, PromptContract, read_reference_contract
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import durable_write
-from toolkit.worker.exporting.loss_chart import curves_png
-from toolkit.worker.models.folder import resolve
+from toolkit.worker.exporting.loss_chart import draw_loss_chart
+from toolkit.worker.models.folder import resolve_model_folder
 
-Progress = Callable[[str, float], None]
+ExportProgressCallback = Callable[[str, float], None]
 
-CARD, PICTURE, SETTINGS = "README.md", "curves.png", "finetuning-toolkit.yml"
+CARD_FILE, CHART_FILE, EXPORTED_SETTINGS_FILE = "README.md", "curves.png", "finetuning-toolkit.yml"
 
 
-def build(run: RunDir, config: Config, form: str, staging: Path, progress: Progress) -> None:
+def build_export(run: RunDir, config: Config, form: str, staging: Path, progress: ExportProgressCallback) -> None:
     """Fill `staging`. Raises ToolkitError with the reason why this form can't be had."""
-    contract = _contract(run, config, progress)
+    contract = _find_or_make_contract(run, config, progress)
     if form == "adapter":
         inside = staging / "files"
         inside.mkdir()
-        _copy(run.adapter_dir, inside, (*WEIGHT_FILES, *TOKENIZER_FILES))
-        _describe(run, config, FORMS[form], contract, inside)
-        _zip(inside, staging / f"adapter-{run.id}.zip")
+        _copy_files(run.adapter_dir, inside, (*WEIGHT_FILES, *TOKENIZER_FILES))
+        _add_description(run, config, EXPORT_FORMS[form], contract, inside)
+        _zip_folder(inside, staging / f"adapter-{run.id}.zip")
         shutil.rmtree(inside)
         return
-    _merge(run, config, FORMS[form], staging, progress)
-    _describe(run, config, FORMS[form], contract, staging)
+    _save_merged_model(run, config, EXPORT_FORMS[form], staging, progress)
+    _add_description(run, config, EXPORT_FORMS[form], contract, staging)
     if form == "gguf":
-        _for_ollama(config, contract, staging, progress)
+        _add_ollama_files(config, contract, staging, progress)
 
 
-def _for_ollama(config: Config, contract: Contract, staging: Path, progress: Progress) -> None:
+def _add_ollama_files(
+    config: Config, contract: PromptContract, staging: Path, progress: ExportProgressCallback
+) -> None:
     from toolkit.worker.exporting import gguf
     from toolkit.worker.models import load
 
     tokenizer = load.load_tokenizer(config, staging)
-    durable_write(staging / "Modelfile", gguf.modelfile(config, contract, tokenizer))
+    durable_write(staging / "Modelfile", gguf.make_modelfile(config, contract, tokenizer))
     progress("converting to GGUF", 0.5)
-    gguf.convert(staging)
+    gguf.convert_to_gguf(staging)
 
 
-def _merge(run: RunDir, config: Config, form: Form, staging: Path, progress: Progress) -> None:
+def _save_merged_model(
+    run: RunDir, config: Config, form: ExportForm, staging: Path, progress: ExportProgressCallback
+) -> None:
     from toolkit.worker.models import load
-    from toolkit.worker.models.merge import merged
+    from toolkit.worker.models.merge import load_merged_model
 
     load.quiet_libraries()
-    folder = resolve(config)
+    folder = resolve_model_folder(config)
     progress("merging the adapter into the base model", 0.2)
-    whole = merged(run, config, folder, form.dtype)
+    whole = load_merged_model(run, config, folder, form.dtype)
     progress("saving the merged model", 0.4)
     whole.save_pretrained(staging)
-    _copy(run.adapter_dir, staging, TOKENIZER_FILES)
+    _copy_files(run.adapter_dir, staging, TOKENIZER_FILES)
 
 
-def _contract(run: RunDir, config: Config, progress: Progress) -> Contract:
+def _find_or_make_contract(run: RunDir, config: Config, progress: ExportProgressCallback) -> PromptContract:
     """The adapter's own, else one made now from base and adapter as training would load them."""
-    found = reference(run)
+    found = read_reference_contract(run)
     if found is not None:
         return found
     from toolkit.worker.answering.golden_prompts import make_contract
     from toolkit.worker.models import load
-    from toolkit.worker.models.adapter_switch import trained
-    from toolkit.worker.tokens.prepared_rows import open_source
+    from toolkit.worker.models.adapter_switch import load_trained_adapter
+    from toolkit.worker.tokens.prepared_rows import open_row_source
 
     progress("asking the golden prompts", 0.15)
     load.quiet_libraries()
-    folder = resolve(config)
-    base = load.load_base(config, folder=folder)
-    adapted = trained(base, run.adapter_dir)
+    folder = resolve_model_folder(config)
+    base = load.load_base_model(config, folder=folder)
+    adapted = load_trained_adapter(base, run.adapter_dir)
     tokenizer = load.load_tokenizer(config, _tokenizer_folder(run, folder))
-    made = make_contract(run.id, config, adapted, tokenizer, open_source(run, config), folder, made="export")
-    durable_write(run.exports_dir / CONTRACT, made.dump())
+    made = make_contract(run.id, config, adapted, tokenizer, open_row_source(run, config), folder, made="export")
+    durable_write(run.exports_dir / CONTRACT_FILE, made.dump())
     return made
 
 
@@ -92,25 +96,25 @@ def _tokenizer_folder(run: RunDir, base: Path) -> Path:
     return run.adapter_dir if (run.adapter_dir / "tokenizer_config.json").exists() else base
 
 
-def _describe(run: RunDir, config: Config, form: Form, contract: Contract, folder: Path) -> None:
+def _add_description(run: RunDir, config: Config, form: ExportForm, contract: PromptContract, folder: Path) -> None:
     if not (folder / "tokenizer_config.json").exists():
-        _copy(resolve(config), folder, TOKENIZER_FILES)  # an adapter of old that came without
-    durable_write(folder / CONTRACT, contract.dump())
-    shutil.copyfile(run.config_path, folder / SETTINGS)
-    picture = curves_png(run)
+        _copy_files(resolve_model_folder(config), folder, TOKENIZER_FILES)  # an adapter of old that came without
+    durable_write(folder / CONTRACT_FILE, contract.dump())
+    shutil.copyfile(run.config_path, folder / EXPORTED_SETTINGS_FILE)
+    picture = draw_loss_chart(run)
     if picture is not None:
-        durable_write(folder / PICTURE, picture)
-    shown, evaluated = PICTURE if picture else None, card_section(run)
-    durable_write(folder / CARD, model_card(run, config, form, contract, picture=shown, evaluated=evaluated))
+        durable_write(folder / CHART_FILE, picture)
+    shown, evaluated = CHART_FILE if picture else None, evaluation_section(run)
+    durable_write(folder / CARD_FILE, model_card(run, config, form, contract, picture=shown, evaluated=evaluated))
 
 
-def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+def _copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
     for name in names:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
 
 
-def _zip(folder: Path, target: Path) -> None:
+def _zip_folder(folder: Path, target: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     if not set(WEIGHT_FILES) <= set(names):
         raise RunError("The adapter has no weights.", "Train the run again.")

@@ -22,15 +22,15 @@ from toolkit.config import Config
 from toolkit.errors import EngineError
 from toolkit.worker.models import library_arguments
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-MAX_CONFIG_BYTES = 1_000_000
-PREFIX = "base_model.model."
-RETRAIN = "Train it again, or choose another run."
-TRAINED = "default"
+ADAPTER_WEIGHTS_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+MAX_ADAPTER_CONFIG_BYTES = 1_000_000
+PEFT_PREFIX = "base_model.model."
+RETRAIN_HINT = "Train it again, or choose another run."
+PEFT_ADAPTER_NAME = "default"
 """peft's name for the one adapter of a training."""
 
-Weights = dict[str, torch.Tensor]
-Names = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)]
+AdapterWeights = dict[str, torch.Tensor]
+ModuleNames = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)]
 
 
 class AdapterFile(BaseModel):
@@ -41,98 +41,102 @@ class AdapterFile(BaseModel):
     peft_type: Annotated[str, Field(pattern="^LORA$")]
     r: Annotated[int, Field(ge=1, le=65536)]
     lora_alpha: Annotated[int | float, Field(ge=0, le=1e6)]
-    target_modules: Names
+    target_modules: ModuleNames
     bias: Annotated[str, Field(pattern="^(none|all|lora_only)$")] = "none"
     fan_in_fan_out: bool = False
     use_rslora: bool = False
-    modules_to_save: Names | None = None
+    modules_to_save: ModuleNames | None = None
     layers_to_transform: list[int] | int | None = None
-    layers_pattern: Annotated[str, Field(max_length=200)] | Names | None = None
+    layers_pattern: Annotated[str, Field(max_length=200)] | ModuleNames | None = None
     ensure_weight_tying: bool = False
 
 
 # say where an adapter came from or how its training began: no effect on what it answers, never handed on
-UNREAD = {
+IGNORED_CONFIG_KEYS = {
     "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "lora_dropout", "init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
     "megatron_config", "megatron_core", "qalora_group_size", "runtime_config",
 }  # fmt: skip
 
 
-def read_config(folder: Path) -> AdapterFile:
+def read_adapter_config(folder: Path) -> AdapterFile:
     """The checked adapter_config.json of `folder`; raises EngineError for anything but a plain LoRA adapter."""
-    path = folder / CONFIG
+    path = folder / ADAPTER_CONFIG_FILE
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise EngineError(f"{CONFIG} of the adapter is larger than 1 MB.", RETRAIN)
+        if path.stat().st_size > MAX_ADAPTER_CONFIG_BYTES:
+            raise EngineError(f"{ADAPTER_CONFIG_FILE} of the adapter is larger than 1 MB.", RETRAIN_HINT)
         given = json.loads(path.read_bytes())
         if not isinstance(given, dict):
             raise ValueError("it holds no settings by name")
-        chosen = {name: value for name, value in given.items() if name not in UNREAD}
+        chosen = {name: value for name, value in given.items() if name not in IGNORED_CONFIG_KEYS}
         for name in set(chosen) - set(AdapterFile.model_fields):
             if chosen.pop(name):
-                raise EngineError(f"{CONFIG} of the adapter sets '{name}', which is not supported here.", RETRAIN)
+                raise EngineError(
+                    f"{ADAPTER_CONFIG_FILE} of the adapter sets '{name}', which is not supported here.", RETRAIN_HINT
+                )
         return AdapterFile.model_validate(chosen)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise EngineError(f"{CONFIG} of the adapter has a wrong '{name}': {first['msg']}.", RETRAIN) from error
+        raise EngineError(
+            f"{ADAPTER_CONFIG_FILE} of the adapter has a wrong '{name}': {first['msg']}.", RETRAIN_HINT
+        ) from error
     except (OSError, ValueError) as error:
-        raise EngineError(f"{CONFIG} of the adapter can't be read: {error}.", RETRAIN) from error
+        raise EngineError(f"{ADAPTER_CONFIG_FILE} of the adapter can't be read: {error}.", RETRAIN_HINT) from error
 
 
-def read_adapter(folder: Path) -> tuple[AdapterFile, Weights]:
+def read_adapter(folder: Path) -> tuple[AdapterFile, AdapterWeights]:
     """The adapter that lies in `folder`. Raises EngineError."""
-    return read_config(folder), read_weights(folder / WEIGHTS)
+    return read_adapter_config(folder), read_adapter_weights(folder / ADAPTER_WEIGHTS_FILE)
 
 
-def read_weights(path: Path) -> Weights:
+def read_adapter_weights(path: Path) -> AdapterWeights:
     """Tensors by name, on the CPU; raises EngineError. Other formats than safetensors are never opened."""
     try:
         return safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
-        raise EngineError(f"{path.name} of the adapter can't be read: {error}.", RETRAIN) from error
+        raise EngineError(f"{path.name} of the adapter can't be read: {error}.", RETRAIN_HINT) from error
 
 
-def misfit(error: Exception) -> str:
+def describe_misfit(error: Exception) -> str:
     """What does not fit, in one line: of longer ones the first weight that they name."""
     lines = [line.strip() for line in (str(error).strip() or repr(error)).splitlines()]
     return next((line for line in lines if line.startswith("size mismatch")), lines[0])[:300].rstrip(".:")
 
 
-def take_biases(weights: Weights, chosen: AdapterFile) -> Weights:
+def pop_base_biases(weights: AdapterWeights, chosen: AdapterFile) -> AdapterWeights:
     """Remove the base's own biases from `weights` and return them by the base's parameter names."""
     saved_whole = tuple(f".{module}.bias" for module in chosen.modules_to_save or ())
     names = [
         key for key in weights
         if key.endswith(".bias") and ".lora_" not in key and not (saved_whole and key.endswith(saved_whole))
     ]  # fmt: skip
-    return {name.removeprefix(PREFIX).replace(".base_layer.bias", ".bias"): weights.pop(name) for name in names}
+    return {name.removeprefix(PEFT_PREFIX).replace(".base_layer.bias", ".bias"): weights.pop(name) for name in names}
 
 
-def from_training(config: Config, trained: Mapping[str, torch.Tensor]) -> tuple[AdapterFile, Weights]:
+def adapter_from_training(config: Config, trained: Mapping[str, torch.Tensor]) -> tuple[AdapterFile, AdapterWeights]:
     """(settings, weights under an adapter's own names) of what a training has as `trained`. Raises EngineError."""
-    plain = {_as_saved(name): weight for name, weight in trained.items()}
+    plain = {_saved_name(name): weight for name, weight in trained.items()}
     given = {
         name: value for name, value in library_arguments.lora_args(config).items() if name in AdapterFile.model_fields
     }
     given.update(
-        peft_type="LORA", target_modules=_around(trained, r"\.lora_(?:A|embedding_A)\."),
-        modules_to_save=_around(trained, r"\.modules_to_save\.") or None, layers_to_transform=None, layers_pattern=None,
+        peft_type="LORA", target_modules=_modules_marked(trained, r"\.lora_(?:A|embedding_A)\."),
+        modules_to_save=_modules_marked(trained, r"\.modules_to_save\.") or None, layers_to_transform=None, layers_pattern=None,
     )  # fmt: skip
     try:
         return AdapterFile.model_validate(given), plain
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
-        raise EngineError(f"The checkpoint is not one of a plain LoRA adapter: {reason}.", RETRAIN) from error
+        raise EngineError(f"The checkpoint is not one of a plain LoRA adapter: {reason}.", RETRAIN_HINT) from error
 
 
-def _as_saved(name: str) -> str:
-    name = name.replace(f".modules_to_save.{TRAINED}.", ".")
-    return re.sub(rf"(\.lora_(?:embedding_)?[AB])\.{TRAINED}(?=\.|$)", r"\1", name)
+def _saved_name(name: str) -> str:
+    name = name.replace(f".modules_to_save.{PEFT_ADAPTER_NAME}.", ".")
+    return re.sub(rf"(\.lora_(?:embedding_)?[AB])\.{PEFT_ADAPTER_NAME}(?=\.|$)", r"\1", name)
 
 
-def _around(names: Mapping[str, Any], mark: str) -> list[str]:
+def _modules_marked(names: Mapping[str, Any], mark: str) -> list[str]:
     """The modules, by their full names in the base, whose weights bear this mark."""
-    parts = (re.split(mark, name.removeprefix(PREFIX), maxsplit=1) for name in names)
+    parts = (re.split(mark, name.removeprefix(PEFT_PREFIX), maxsplit=1) for name in names)
     return sorted({found[0] for found in parts if len(found) == 2})

@@ -20,20 +20,28 @@ from transformers import PreTrainedModel
 
 from toolkit.errors import EngineError
 from toolkit.runs.model_names import BASE
-from toolkit.system.machine import free_bytes
-from toolkit.worker.models.adapter_files import RETRAIN, WEIGHTS, AdapterFile, Weights, misfit, read_config, take_biases
+from toolkit.system.machine import free_memory_bytes
+from toolkit.worker.models.adapter_files import (
+    ADAPTER_WEIGHTS_FILE,
+    RETRAIN_HINT,
+    AdapterFile,
+    AdapterWeights,
+    describe_misfit,
+    pop_base_biases,
+    read_adapter_config,
+)
 
 COPY_SHARE = 0.5  # of the free memory: what copies of merged weights may take
 
 
-def trained(base: PreTrainedModel, folder: Path) -> PeftModel:
+def load_trained_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     """`base` with the adapter in `folder`, as training left it: PEFT's own layers, ready to answer or to be merged.
 
     Raises EngineError. `base` is edited in place.
     """
-    config = _peft_config(read_config(folder))
-    if not (folder / WEIGHTS).is_file():  # PEFT would look for a pickle instead
-        raise EngineError(f"The adapter has no {WEIGHTS}.", RETRAIN)
+    config = _peft_config(read_adapter_config(folder))
+    if not (folder / ADAPTER_WEIGHTS_FILE).is_file():  # PEFT would look for a pickle instead
+        raise EngineError(f"The adapter has no {ADAPTER_WEIGHTS_FILE}.", RETRAIN_HINT)
     return PeftModel.from_pretrained(base, str(folder), config=config, local_files_only=True).eval()
 
 
@@ -42,7 +50,7 @@ def _peft_config(chosen: AdapterFile, **other: Any) -> LoraConfig:
     return LoraConfig(task_type="CAUSAL_LM", **values)
 
 
-class Adapters:
+class AdapterSwitch:
     """The adapters of `model`, by name; `select` makes one of them, or BASE, what `model` computes."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -56,12 +64,12 @@ class Adapters:
         self._kept: dict[torch.nn.Parameter, torch.Tensor] = {}
         self._changed: list[torch.nn.Parameter] = []
 
-    def attach(self, name: str, chosen: AdapterFile, weights: Weights) -> None:
+    def attach(self, name: str, chosen: AdapterFile, weights: AdapterWeights) -> None:
         """Add an adapter, in place of one of that name; raises EngineError and leaves the others."""
-        biases = take_biases(weights, chosen)
+        biases = pop_base_biases(weights, chosen)
         # biases of the base are set by `select`: PEFT allows them to one adapter only, and does not put them back
         config = _peft_config(chosen, bias="none", inference_mode=True)
-        self._as_trained()
+        self._restore_base()
         self.selected = None
         if name in self.names:
             self._remove(name)
@@ -73,10 +81,12 @@ class Adapters:
             self._biases[name] = biases
         except (ValueError, RuntimeError, KeyError, AttributeError) as error:
             self._remove(name)
-            raise EngineError(f"The adapter does not fit this base model: {misfit(error)}.", RETRAIN) from error
+            raise EngineError(
+                f"The adapter does not fit this base model: {describe_misfit(error)}.", RETRAIN_HINT
+            ) from error
         self.names.append(name)
 
-    def _insert(self, name: str, config: LoraConfig, weights: Weights) -> None:
+    def _insert(self, name: str, config: LoraConfig, weights: AdapterWeights) -> None:
         if self._peft is None:
             self._peft = PeftModel(self.model, config, adapter_name=name)
         else:
@@ -106,7 +116,7 @@ class Adapters:
         if name == self.selected:
             return
         self.selected, self.merged = None, False
-        self._as_trained()
+        self._restore_base()
         if self._peft is not None and name == BASE:
             self._peft.base_model.disable_adapter_layers()
             self._unwrap()
@@ -114,11 +124,11 @@ class Adapters:
             self._peft.base_model.enable_adapter_layers()
             self._peft.set_adapter(name)
             for key, value in self._biases[name].items():
-                self._change(self.model.get_parameter(_where(self.model, key))).copy_(value)
+                self._writable_data(self.model.get_parameter(_parameter_path(self.model, key))).copy_(value)
             self.merged = self._merge(name)
         self.selected = name
 
-    def _as_trained(self) -> None:
+    def _restore_base(self) -> None:
         """Wrappers in their places, nothing merged, the base's own values: bit for bit, from the copies."""
         for parent, child_name, layer in self._wrapped:
             setattr(parent, child_name, layer)
@@ -131,7 +141,7 @@ class Adapters:
         for parent, child_name, layer in self._wrapped:
             setattr(parent, child_name, layer.base_layer)
 
-    def _change(self, parameter: torch.nn.Parameter) -> torch.Tensor:
+    def _writable_data(self, parameter: torch.nn.Parameter) -> torch.Tensor:
         if parameter not in self._kept:
             self._kept[parameter] = parameter.detach().clone()
         self._changed.append(parameter)
@@ -142,7 +152,7 @@ class Adapters:
         if not self._mergeable(layers):
             return False
         for layer in layers:
-            self._change(layer.base_layer.weight)
+            self._writable_data(layer.base_layer.weight)
             layer.merge(adapter_names=[name])
         self._unwrap()
         return True
@@ -162,10 +172,10 @@ class Adapters:
 def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return free_bytes()
+    return free_memory_bytes()
 
 
-def _where(model: PreTrainedModel, name: str) -> str:
+def _parameter_path(model: PreTrainedModel, name: str) -> str:
     """The present name of a parameter: a wrapper may stand around its module."""
     module, _, leaf = name.rpartition(".")
     return f"{module}.base_layer.{leaf}" if isinstance(model.get_submodule(module), LoraLayer) else name

@@ -30,70 +30,78 @@ from toolkit.system.paths import ASSETS
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 INTERNAL_KEYS = ("_attn_implementation", "_experts_implementation")
-GONE, BROKEN = "model_not_found", "bad_model"
+MODEL_NOT_FOUND, BAD_MODEL = "model_not_found", "bad_model"
 _OFFLINE_HINT = "Connect this machine, or put the model into a folder and enter the folder's path."
 
 
-def resolve(config: Config) -> Path:
+def resolve_model_folder(config: Config) -> Path:
     """The folder of the base model, downloaded if it is a hub id, and checked.
 
     Raises ToolkitError: not found, gated, offline, without safetensors, or carrying code.
     """
-    folder = local_folder(config) or download(str(config.model.hf_model_ckpt))
-    refuse_code(folder)
+    folder = local_model_folder(config) or download_model(str(config.model.hf_model_ckpt))
+    check_model_folder(folder)
     return folder
 
 
-def local_folder(config: Config) -> Path | None:
+def local_model_folder(config: Config) -> Path | None:
     """Where the base model lies if it is bundled or a folder, None if it is a hub id; raises ToolkitError."""
     name = str(config.model.hf_model_ckpt or "")
     if not name:
-        raise ToolkitError("No base model is chosen.", "Enter a folder, a hub id or bundled:demo-model.", GONE)
+        raise ToolkitError(
+            "No base model is chosen.", "Enter a folder, a hub id or bundled:demo-model.", MODEL_NOT_FOUND
+        )
     if name.startswith(BUNDLED):
         plain = name.removeprefix(BUNDLED)
         folder = ASSETS / plain
         if not re.fullmatch(r"[a-z0-9-]+", plain) or not folder.is_dir():
-            raise ToolkitError(f"No bundled model is called '{name}'.", "Choose bundled:demo-model.", GONE)
+            raise ToolkitError(f"No bundled model is called '{name}'.", "Choose bundled:demo-model.", MODEL_NOT_FOUND)
         return folder
-    return _local(name)
+    return _existing_folder(name)
 
 
-def _local(name: str) -> Path | None:
+def _existing_folder(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.is_symlink():
         message = f"The model folder '{name}' is a symbolic link to '{path.readlink()}'."
-        raise ToolkitError(message, "Enter that folder itself.", BROKEN)
+        raise ToolkitError(message, "Enter that folder itself.", BAD_MODEL)
     if path.is_dir():
         return path.resolve()
     if path.exists():
-        raise ToolkitError(f"'{name}' is a file.", "Enter the folder that holds config.json and the weights.", GONE)
+        raise ToolkitError(
+            f"'{name}' is a file.", "Enter the folder that holds config.json and the weights.", MODEL_NOT_FOUND
+        )
     if name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1:
-        raise ToolkitError(f"The model folder '{name}' does not exist.", "Check the path, or enter a hub id.", GONE)
+        raise ToolkitError(
+            f"The model folder '{name}' does not exist.", "Check the path, or enter a hub id.", MODEL_NOT_FOUND
+        )
     return None
 
 
-def download(name: str, files: Sequence[str] = HUB_FILES) -> Path:
+def download_model(name: str, files: Sequence[str] = HUB_FILES) -> Path:
     """The folder of a hub model's files that match one of the patterns; raises ToolkitError."""
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except HFValidationError as error:
         message = f"'{name}' is neither a folder on this machine nor a hub id."
-        raise ToolkitError(message, "A hub id looks like owner/name.", GONE) from error
+        raise ToolkitError(message, "A hub id looks like owner/name.", MODEL_NOT_FOUND) from error
     except GatedRepoError as error:
         hint = f"Accept its terms at https://huggingface.co/{name}, then log in here with `hf auth login`."
-        raise ToolkitError(f"The model '{name}' is gated.", hint, GONE) from error
+        raise ToolkitError(f"The model '{name}' is gated.", hint, MODEL_NOT_FOUND) from error
     except RepositoryNotFoundError as error:
         hint = "Check the spelling; for a private model log in with `hf auth login`."
-        raise ToolkitError(f"The hub has no model '{name}' that you may read.", hint, GONE) from error
+        raise ToolkitError(f"The hub has no model '{name}' that you may read.", hint, MODEL_NOT_FOUND) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
         message = f"'{name}' is no folder on this machine, and the hub can't be reached to download it."
         raise ToolkitError(message, _OFFLINE_HINT, "no_network") from error
     except (HfHubHTTPError, OSError) as error:
-        message = f"Downloading '{name}' failed: {first_line(error)}."
-        raise ToolkitError(message, "Try again later.", "disk_full" if _no_room(error) else "no_network") from error
+        message = f"Downloading '{name}' failed: {first_error_line(error)}."
+        raise ToolkitError(
+            message, "Try again later.", "disk_full" if _is_disk_full(error) else "no_network"
+        ) from error
 
 
-def refuse_code(folder: Path, *, weights: bool = True) -> None:
+def check_model_folder(folder: Path, *, weights: bool = True) -> None:
     """Raise ToolkitError unless the folder is a plain base model: safetensors, no code, no hidden switches, no links.
 
     weights: whether they must be there; False for a folder that only a tokenizer is read from.
@@ -102,21 +110,23 @@ def refuse_code(folder: Path, *, weights: bool = True) -> None:
     _refuse_links(folder)
     scripts = sorted(path.name for path in folder.rglob("*.py"))
     if scripts:
-        raise ToolkitError(f"The model folder contains code ({scripts[0]}).", hint, BROKEN)
+        raise ToolkitError(f"The model folder contains code ({scripts[0]}).", hint, BAD_MODEL)
     if (folder / "adapter_config.json").exists():
         message = f"'{folder.name}' is an adapter, not a base model."
-        raise ToolkitError(message, "Enter the base model that it was trained on.", BROKEN)
+        raise ToolkitError(message, "Enter the base model that it was trained on.", BAD_MODEL)
     if not (folder / "config.json").exists():
         raise ToolkitError(
-            f"The folder '{folder.name}' has no config.json.", "Enter a folder that holds a model.", BROKEN
+            f"The folder '{folder.name}' has no config.json.", "Enter a folder that holds a model.", BAD_MODEL
         )
     for path in sorted(folder.glob("*.json")):
-        for key, value in _entries(_read_json(path)):
+        for key, value in _walk_entries(_read_json(path)):
             if key in CODE_KEYS or key.startswith(INTERNAL_KEYS) or _names_kernel(key, value):
-                raise ToolkitError(f"{path.name} of the model contains '{key}', which can load code.", hint, BROKEN)
+                raise ToolkitError(f"{path.name} of the model contains '{key}', which can load code.", hint, BAD_MODEL)
     if weights and not any(folder.glob("*.safetensors")):
         message = f"The model '{folder.name}' has no safetensors weights."
-        raise ToolkitError(message, "Convert it to safetensors: other weight files can run code when opened.", BROKEN)
+        raise ToolkitError(
+            message, "Convert it to safetensors: other weight files can run code when opened.", BAD_MODEL
+        )
 
 
 def _refuse_links(folder: Path) -> None:
@@ -127,7 +137,7 @@ def _refuse_links(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not path.resolve().is_relative_to(own):
             message = f"The model folder holds a symbolic link, {path}, that leads out of it to {path.readlink()}."
-            raise ToolkitError(message, "Put the file itself there.", BROKEN)
+            raise ToolkitError(message, "Put the file itself there.", BAD_MODEL)
 
 
 def _read_json(path: Path) -> Any:
@@ -137,19 +147,19 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise ToolkitError(
-            f"{path.name} of the model can't be read: {first_line(error)}.", "Get it again.", BROKEN
+            f"{path.name} of the model can't be read: {first_error_line(error)}.", "Get it again.", BAD_MODEL
         ) from error
 
 
-def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+def _walk_entries(value: Any) -> Iterator[tuple[str, Any]]:
     """Every (key, value) at any depth."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key, inner
-            yield from _entries(inner)
+            yield from _walk_entries(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _entries(inner)
+            yield from _walk_entries(inner)
 
 
 def _names_kernel(key: str, value: Any) -> bool:
@@ -157,10 +167,10 @@ def _names_kernel(key: str, value: Any) -> bool:
     return "attn_implementation" in key and isinstance(value, str) and "/" in value
 
 
-def first_line(error: BaseException) -> str:
+def first_error_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300].rstrip(".")
 
 
-def _no_room(error: BaseException) -> bool:
+def _is_disk_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

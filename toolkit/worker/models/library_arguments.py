@@ -9,10 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 from toolkit.config import Config, InferenceConfig
-from toolkit.settings.device_defaults import Place, checkpointing, liger, max_length, optimizer, precision, tf32
+from toolkit.settings.device_defaults import (
+    ComputeDevice,
+    resolve_max_length,
+    resolve_optimizer,
+    resolve_precision,
+    resolve_tf32,
+    uses_gradient_checkpointing,
+    uses_liger_kernels,
+)
 
 EVALUATIONS_PER_RUN = 10
-KEPT_IN_FULL = "lm_head"  # quantizing the head makes both 4-bit and 8-bit forwards fail
+UNQUANTIZED_MODULE = "lm_head"  # quantizing the head makes both 4-bit and 8-bit forwards fail
 
 _SFT, _LORA, _BNB, _LOAD, _GEN = "SFTConfig.", "LoraConfig.", "BitsAndBytesConfig.", "from_pretrained.", "generate."
 _ARGS, _QUANT, _ADAPTER, _INFER = "training.training_args.", "model.bitsandbytes.", "lora.", "inference."
@@ -89,23 +97,23 @@ UNUSED: dict[str, str] = {
 }
 
 
-def sft_args(config: Config, place: Place, output_dir: str) -> dict[str, Any]:
+def sft_args(config: Config, place: ComputeDevice, output_dir: str) -> dict[str, Any]:
     """Keyword arguments of trl.SFTConfig. Data is prepared by dataset.py; adapters are saved by checkpoint.py."""
     args, sft = config.training.training_args, config.training.sft_args
-    kind = precision(config, place)
+    kind = resolve_precision(config, place)
     chosen = {
         "num_train_epochs": args.num_train_epochs,
         "per_device_train_batch_size": args.per_device_train_batch_size,
         "per_device_eval_batch_size": args.per_device_train_batch_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
-        "optim": optimizer(config),
+        "optim": resolve_optimizer(config),
         "logging_steps": args.logging_steps,
         "learning_rate": args.learning_rate,
         "max_grad_norm": args.max_grad_norm,
         "warmup_steps": args.warmup_ratio,  # a float below 1 is a share of all steps
         "lr_scheduler_type": args.lr_scheduler_type,
         "neftune_noise_alpha": sft.neftune_noise_alpha,
-        "tf32": tf32(config, place),
+        "tf32": resolve_tf32(config, place),
     }
     return {
         **{name: value for name, value in chosen.items() if value is not None},
@@ -114,17 +122,17 @@ def sft_args(config: Config, place: Place, output_dir: str) -> dict[str, Any]:
         "bf16": kind == "bf16",
         "fp16": kind == "fp16",
         "use_cpu": not place.cuda,
-        "activation_checkpointing": checkpointing(config),
-        "max_length": max_length(config),
+        "activation_checkpointing": uses_gradient_checkpointing(config),
+        "max_length": resolve_max_length(config),
         "eval_strategy": "steps",
         "eval_steps": args.eval_steps if args.eval_steps is not None else 1 / EVALUATIONS_PER_RUN,
         "dataloader_pin_memory": place.cuda,
-        **({"use_liger_kernel": True} if liger(config, place) else {}),
-        **_fixed(output_dir),
+        **({"use_liger_kernel": True} if uses_liger_kernels(config, place) else {}),
+        **_fixed_args(output_dir),
     }
 
 
-def _fixed(output_dir: str) -> dict[str, Any]:
+def _fixed_args(output_dir: str) -> dict[str, Any]:
     return {
         "output_dir": output_dir,
         "save_strategy": "no",
@@ -155,14 +163,14 @@ def quantization_args(config: Config) -> dict[str, Any] | None:
     if "llm_int8_threshold" in chosen:
         chosen["llm_int8_threshold"] = float(chosen["llm_int8_threshold"])
     skipped = chosen.get("llm_int8_skip_modules")
-    if skipped is not None and KEPT_IN_FULL not in skipped:  # a list replaces the library's own
-        chosen["llm_int8_skip_modules"] = [*skipped, KEPT_IN_FULL]
+    if skipped is not None and UNQUANTIZED_MODULE not in skipped:  # a list replaces the library's own
+        chosen["llm_int8_skip_modules"] = [*skipped, UNQUANTIZED_MODULE]
     return chosen
 
 
-def load_args(config: Config, place: Place) -> dict[str, Any]:
+def model_load_args(config: Config, place: ComputeDevice) -> dict[str, Any]:
     """Keyword arguments of AutoModelForCausalLM.from_pretrained, without the quantization config."""
-    dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[precision(config, place)]
+    dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[resolve_precision(config, place)]
     chosen: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     device_map = config.model.device_map
     if device_map is not None and not config.accelerate and place.processes == 1:
@@ -171,7 +179,7 @@ def load_args(config: Config, place: Place) -> dict[str, Any]:
     return chosen
 
 
-def generate_args(inference: InferenceConfig) -> dict[str, Any]:
+def generation_args(inference: InferenceConfig) -> dict[str, Any]:
     """Keyword arguments of model.generate. Without sampling the sampling settings mean nothing and are left out."""
     chosen = inference.model_dump(exclude_none=True)
     if not inference.do_sample or inference.temperature == 0:

@@ -15,12 +15,16 @@ from transformers import PreTrainedModel
 
 from toolkit.config import Config
 from toolkit.errors import ConfigError, Problem
-from toolkit.worker.models.library_arguments import KEPT_IN_FULL, lora_args
+from toolkit.worker.models.library_arguments import UNQUANTIZED_MODULE, lora_args
 
 
-def lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
+def build_lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
     """peft's config for this model. Raises ConfigError with every name and layer that the model does not have."""
-    problems = [*_targets(config, model), *_saved(config, model), *_layers(config, model)]
+    problems = [
+        *_target_problems(config, model),
+        *_saved_module_problems(config, model),
+        *_layer_problems(config, model),
+    ]
     if problems:
         raise ConfigError(problems)
     arguments = lora_args(config)
@@ -29,23 +33,27 @@ def lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
     return LoraConfig(**arguments)
 
 
-def _targets(config: Config, model: PreTrainedModel) -> list[Problem]:
+def _target_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
     targets = config.lora.target_modules
     if targets is None or targets == ["all-linear"]:
         return []
-    found = _unknown("lora.target_modules", targets, model, (name for name, part in _parts(model) if _can_adapt(part)))
-    if any(name.split(".")[-1] == KEPT_IN_FULL for name in targets):
+    found = _unknown_module_problems(
+        "lora.target_modules", targets, model, (name for name, part in _named_modules(model) if _can_adapt(part))
+    )
+    if any(name.split(".")[-1] == UNQUANTIZED_MODULE for name in targets):
         message = "An adapter on lm_head would never be trained."
         found.append(Problem("lora.target_modules", message, "Leave it out, or name it in modules_to_save."))
     return found
 
 
-def _saved(config: Config, model: PreTrainedModel) -> list[Problem]:
+def _saved_module_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
     names = config.lora.modules_to_save or []
-    return _unknown("lora.modules_to_save", names, model, (name for name, _ in _parts(model)))
+    return _unknown_module_problems("lora.modules_to_save", names, model, (name for name, _ in _named_modules(model)))
 
 
-def _unknown(field: str, wanted: Iterable[str], model: PreTrainedModel, known: Iterable[str]) -> list[Problem]:
+def _unknown_module_problems(
+    field: str, wanted: Iterable[str], model: PreTrainedModel, known: Iterable[str]
+) -> list[Problem]:
     names = list(known)
     short = sorted({name.split(".")[-1] for name in names} - {""})
     found = []
@@ -58,7 +66,7 @@ def _unknown(field: str, wanted: Iterable[str], model: PreTrainedModel, known: I
     return found
 
 
-def _layers(config: Config, model: PreTrainedModel) -> list[Problem]:
+def _layer_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
     chosen = config.lora.layers_to_transform
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     if chosen is None or not isinstance(count, int):
@@ -69,13 +77,13 @@ def _layers(config: Config, model: PreTrainedModel) -> list[Problem]:
         message = f"The model has {count} layers, numbered from 0; there is no layer {wrong[0]}."
         found.append(Problem("lora.layers_to_transform", message, f"Use numbers from 0 to {count - 1}."))
     pattern = config.lora.layers_pattern
-    if pattern and not any(re.search(rf"(^|\.){re.escape(pattern)}\.\d+\.", name) for name, _ in _parts(model)):
+    if pattern and not any(re.search(rf"(^|\.){re.escape(pattern)}\.\d+\.", name) for name, _ in _named_modules(model)):
         message = f"The model has no numbered list of layers called '{pattern}'."
         found.append(Problem("lora.layers_pattern", message, "Empty it, or enter e.g. layers or h."))
     return found
 
 
-def _parts(model: PreTrainedModel) -> Iterable[tuple[str, nn.Module]]:
+def _named_modules(model: PreTrainedModel) -> Iterable[tuple[str, nn.Module]]:
     return model.named_modules()
 
 

@@ -18,35 +18,35 @@ from transformers import PreTrainedModel
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.runs.run_dir import RunDir
-from toolkit.settings.device_defaults import Place
-from toolkit.system.machine import free_bytes
+from toolkit.settings.device_defaults import ComputeDevice
+from toolkit.system.machine import free_memory_bytes
 from toolkit.worker.models import load
-from toolkit.worker.models.adapter_switch import trained
+from toolkit.worker.models.adapter_switch import load_trained_adapter
 
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-ROOM = 1.25
+MERGE_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+MERGE_MEMORY_FACTOR = 1.25
 """Free memory that a merge wants, in sizes of the weights: what is loaded, and the largest layer in float32."""
 
 
-def merged(run: RunDir, config: Config, folder: Path, dtype: str) -> PreTrainedModel:
+def load_merged_model(run: RunDir, config: Config, folder: Path, dtype: str) -> PreTrainedModel:
     """The run's model without an adapter. folder: of its base model. Raises ToolkitError with the reason to refuse."""
     _refuse_without_memory(folder, dtype)
-    base = base_as_trained(config, folder)
-    peft = trained(base, run.adapter_dir)
+    base = load_base_as_trained(config, folder)
+    peft = load_trained_adapter(base, run.adapter_dir)
     _refuse_shared(peft, config)
-    return merge(peft, DTYPES[dtype])
+    return merge_adapter(peft, MERGE_DTYPES[dtype])
 
 
-def base_as_trained(config: Config, folder: Path) -> PreTrainedModel:
+def load_base_as_trained(config: Config, folder: Path) -> PreTrainedModel:
     """The base with its own numbers: quantized as in training, else as they lie on the disk, on the CPU."""
     if config.model.quantize:
-        return load.load_base(config, folder=folder).eval()
+        return load.load_base_model(config, folder=folder).eval()
     on_disk = config.model_copy(update={"model": config.model.model_copy(update={"device_map": "cpu"})})
-    return load.load_base(on_disk, Place(), folder, dtype="auto").eval()
+    return load.load_base_model(on_disk, ComputeDevice(), folder, dtype="auto").eval()
 
 
 @torch.no_grad()
-def merge(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
+def merge_adapter(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
     """Take the adapter into the weights, all of them in `dtype` afterwards. Raises ToolkitError for an overflow."""
     name = str(peft.active_adapter)
     for layer in [part for part in peft.modules() if isinstance(part, LoraLayer)]:
@@ -54,12 +54,12 @@ def merge(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
             continue
         plain = layer.get_base_layer()
         whole = dequantize_module_weight(plain).float() + layer.get_delta_weight(name).float()
-        layer.base_layer = _with_weight(plain, whole.to(dtype))
+        layer.base_layer = _replace_weight(plain, whole.to(dtype))
     found = peft.base_model.unload()
     for path, part in list(found.named_modules()):
-        if _quantized(part):  # the layers that the adapter left alone
-            found.set_submodule(path, _with_weight(part, dequantize_module_weight(part).to(dtype)))
-    _forget_quantization(found)
+        if _is_quantized(part):  # the layers that the adapter left alone
+            found.set_submodule(path, _replace_weight(part, dequantize_module_weight(part).to(dtype)))
+    _remove_quantization_marks(found)
     found = found.to(dtype)
     for weight_name, weight in found.named_parameters():
         if not torch.isfinite(weight).all():
@@ -68,9 +68,9 @@ def merge(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
     return found
 
 
-def _with_weight(plain: nn.Module, weight: torch.Tensor) -> nn.Module:
+def _replace_weight(plain: nn.Module, weight: torch.Tensor) -> nn.Module:
     """`plain` with another weight; a quantized layer becomes a plain one."""
-    if not _quantized(plain):
+    if not _is_quantized(plain):
         plain.weight = nn.Parameter(weight, requires_grad=False)
         return plain
     fresh = nn.Linear(weight.shape[1], weight.shape[0], bias=plain.bias is not None, device="meta")
@@ -80,11 +80,11 @@ def _with_weight(plain: nn.Module, weight: torch.Tensor) -> nn.Module:
     return fresh
 
 
-def _quantized(part: nn.Module) -> bool:
+def _is_quantized(part: nn.Module) -> bool:
     return type(part).__name__ in ("Linear4bit", "Linear8bitLt")
 
 
-def _forget_quantization(found: PreTrainedModel) -> None:
+def _remove_quantization_marks(found: PreTrainedModel) -> None:
     """What transformers' own `dequantize` takes away at its end: else saving and casting are refused."""
     for owner, name in (
         (found.config, "quantization_config"), (found, "hf_quantizer"), (found, "quantization_method"),
@@ -107,8 +107,8 @@ def _refuse_shared(peft: PeftModel, config: Config) -> None:
 
 def _refuse_without_memory(folder: Path, dtype: str) -> None:
     on_disk = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    needed = on_disk * ROOM * (2 if dtype == "float32" else 1)
-    free = free_bytes()
+    needed = on_disk * MERGE_MEMORY_FACTOR * (2 if dtype == "float32" else 1)
+    free = free_memory_bytes()
     if needed > free:
         message = f"Merging needs about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free."
         raise ToolkitError(message, "End other programs, or export the adapter alone.")

@@ -10,7 +10,7 @@ from torch import nn
 
 
 @contextmanager
-def on_trial(model: nn.Module) -> Iterator[None]:
+def temporary_eval_mode(model: nn.Module) -> Iterator[None]:
     """Inside, the model drops nothing and keeps nothing for gradients; afterwards all modules are as before."""
     training = {module: module.training for module in model.modules()}
     try:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-PIECES = (
+IMPORT_STEPS = (
     "torch", "transformers", "torch.distributed.tensor", "transformers.modeling_utils", "bitsandbytes",
     "peft.tuners.lora", "datasets", "trl.trainer.sft_trainer", "toolkit.worker.training.session",
 )  # fmt: skip
@@ -22,21 +22,21 @@ PIECES = (
 _COMPILER = "TORCHDYNAMO_DISABLE"
 
 
-def load(told: Callable[[int], None] = lambda _: None) -> None:
+def import_libraries(told: Callable[[int], None] = lambda _: None) -> None:
     """Import all PIECES; `told` hears after each how many are done. Raises what an import raises."""
     # it advises to install a package that is left out on purpose: that one runs code from the hub
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    with _no_search_for_garbage():
-        for done, name in enumerate(PIECES, 1):
+    with _without_garbage_collection():
+        for done, name in enumerate(IMPORT_STEPS, 1):
             if name == "bitsandbytes":
-                _without_compiler(name)
+                _import_without_compiler(name)
             else:
                 importlib.import_module(name)
             told(done)
 
 
 @contextmanager
-def _no_search_for_garbage() -> Iterator[None]:
+def _without_garbage_collection() -> Iterator[None]:
     """What lives afterwards is left out of every later search: it costs a third of a second, and copies pages in a
     fork."""
     on = gc.isenabled()
@@ -49,7 +49,7 @@ def _no_search_for_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def _without_compiler(name: str) -> None:
+def _import_without_compiler(name: str) -> None:
     before = os.environ.get(_COMPILER)
     os.environ[_COMPILER] = "1"
     try:

@@ -10,12 +10,12 @@ import torch
 _STATUS = Path("/proc/self/status")
 
 
-def readings() -> dict[str, int]:
+def read_process_memory() -> dict[str, int]:
     """memory_bytes: resident set of this process; peak_bytes: its largest so far, where the system keeps it.
 
     gpu_memory_bytes, gpu_peak_bytes: reserved by torch on all GPUs, if it uses any.
     """
-    found = {"memory_bytes": psutil.Process().memory_info().rss, **_peak()}
+    found = {"memory_bytes": psutil.Process().memory_info().rss, **_peak_memory()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         cards = range(torch.cuda.device_count())
         found["gpu_memory_bytes"] = sum(torch.cuda.memory_reserved(card) for card in cards)
@@ -23,7 +23,7 @@ def readings() -> dict[str, int]:
     return found
 
 
-def _peak() -> dict[str, int]:
+def _peak_memory() -> dict[str, int]:
     # not getrusage: its maximum may be that of the process that started this one
     try:
         lines = _STATUS.read_text().splitlines()

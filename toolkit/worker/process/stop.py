@@ -6,21 +6,21 @@ import signal
 from pathlib import Path
 from types import FrameType
 
-from toolkit.runs.run_dir import PAUSE
+from toolkit.runs.run_dir import PAUSE_REQUEST
 
 
-class StopAsked(Exception):
+class StopRequested(Exception):
     """Raised between two phases, or inside a long one, once a stop was asked for."""
 
 
-class Stop:
+class StopSignal:
     """Whether anybody asked this process to stop."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._signalled = False
 
-    def listen(self) -> Stop:
+    def listen(self) -> StopSignal:
         """Take SIGTERM and SIGINT as requests from now on; call from the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
@@ -30,17 +30,17 @@ class Stop:
         return self._signalled or self._path.exists()
 
     @property
-    def pausing(self) -> bool:
+    def wants_pause(self) -> bool:
         """Whether whoever asked means to go on later."""
         try:
-            return self._path.read_text(encoding="utf-8").strip() == PAUSE
+            return self._path.read_text(encoding="utf-8").strip() == PAUSE_REQUEST
         except FileNotFoundError:
             return False
 
     def check(self) -> None:
         """Raise StopAsked if a stop was asked for."""
         if self.asked():
-            raise StopAsked
+            raise StopRequested
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True

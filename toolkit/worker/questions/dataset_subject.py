@@ -23,22 +23,22 @@ from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.templates import Renderer
 from toolkit.data.table import Table, load_table
 from toolkit.errors import ToolkitError
-from toolkit.settings.device_defaults import max_length
-from toolkit.settings.validation import parse
+from toolkit.settings.device_defaults import resolve_max_length
+from toolkit.settings.validation import parse_draft
 from toolkit.worker.models import load
-from toolkit.worker.models.folder import download, local_folder, refuse_code
+from toolkit.worker.models.folder import check_model_folder, download_model, local_model_folder
 from toolkit.worker.tokens.examples import chat_enabled
 
 TOKENIZER_FILES = ("config.json", "tokenizer*", "*.jinja", "special_tokens_map.json", "added_tokens.json",
                    "vocab*", "merges.txt", "*.model", "chat_template*")  # fmt: skip
-KEPT = 2
+KEPT_TOKENIZERS = 2
 """Tokenizers that each thread keeps; a large one takes a hundred megabytes."""
 
-Tell = Callable[[str], None]
+_ReportPhase = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Subject:
+class TokenizedDataset:
     """length: tokens kept of an example. chat: whether it travels in the chat template. identity: of the tokenizer,
     equal for equal files."""
 
@@ -51,45 +51,51 @@ class Subject:
     renderer: Renderer
 
 
-def open_subject(body: Mapping[str, Any], tell: Tell) -> Subject:
+def open_tokenized_dataset(body: Mapping[str, Any], tell: _ReportPhase) -> TokenizedDataset:
     """body: {"config": settings as a nested dict, missing ones are defaults, "table": path of a parsed table}.
 
     Raises ToolkitError: settings, table, templates or model that can't be used. `tell` hears what takes time.
     """
-    config = config_of(body)
+    config = config_from_question(body)
     table = load_table(Path(str(body["table"])))
     renderer = renderer_of(config.data, table.columns, table.label)
     folder = tokenizer_folder(config, tell)
-    identity = identify(folder)
-    tokenizer = _kept(config, folder, identity, tell)
-    return Subject(
-        config, tokenizer, identity, chat_enabled(config, tokenizer), longest_example(config, folder), table, renderer
+    identity = identify_tokenizer(folder)
+    tokenizer = _cached_tokenizer(config, folder, identity, tell)
+    return TokenizedDataset(
+        config,
+        tokenizer,
+        identity,
+        chat_enabled(config, tokenizer),
+        example_token_limit(config, folder),
+        table,
+        renderer,
     )
 
 
-def config_of(body: Mapping[str, Any]) -> Config:
+def config_from_question(body: Mapping[str, Any]) -> Config:
     """The settings of a question; raises ConfigError."""
     given = body.get("config")
     if not isinstance(given, dict):
         raise ToolkitError("The question has no settings.", "Restart the app: it has changed.")
-    return parse(given)
+    return parse_draft(given)
 
 
-def tokenizer_folder(config: Config, tell: Tell) -> Path:
+def tokenizer_folder(config: Config, tell: _ReportPhase) -> Path:
     """A folder with the model's tokenizer and config.json: its own, or what the hub has of it. Raises ToolkitError."""
-    folder = local_folder(config)
+    folder = local_model_folder(config)
     if folder is None:
         name = str(config.model.hf_model_ckpt)
         try:
             folder = Path(snapshot_download(name, allow_patterns=list(TOKENIZER_FILES), local_files_only=True))
         except (LocalEntryNotFoundError, ValueError):
             tell(f"fetching the tokenizer of {name}")
-            folder = download(name, TOKENIZER_FILES)
-    refuse_code(folder, weights=False)
+            folder = download_model(name, TOKENIZER_FILES)
+    check_model_folder(folder, weights=False)
     return folder
 
 
-def identify(folder: Path) -> str:
+def identify_tokenizer(folder: Path) -> str:
     """16 hex digits: equal exactly for folders whose tokenizers are the same files."""
     files = sorted({file for pattern in TOKENIZER_FILES for file in folder.glob(pattern) if file.is_file()})
     stamps = [(file, stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat())]
@@ -101,27 +107,27 @@ def _digest(file: Path, size: int, changed: int) -> str:
     return f"{file.name}:{hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
-def longest_example(config: Config, folder: Path) -> int:
+def example_token_limit(config: Config, folder: Path) -> int:
     """Tokens kept of an example: max_seq_length, or the model's positions where those are fewer."""
-    wanted, positions = max_length(config), load.context_length(folder)
+    wanted, positions = resolve_max_length(config), load.read_context_length(folder)
     return wanted if positions is None else min(wanted, positions)
 
 
-class _Kept(threading.local):
+class _ThreadTokenizers(threading.local):
     """A tokenizer can't be used by two threads at once, so each has its own."""
 
     def __init__(self) -> None:
         self.tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 
 
-_KEPT = _Kept()
+_THREAD_TOKENIZERS = _ThreadTokenizers()
 
 
-def _kept(config: Config, folder: Path, identity: str, tell: Tell) -> PreTrainedTokenizerBase:
-    kept = _KEPT.tokenizers
+def _cached_tokenizer(config: Config, folder: Path, identity: str, tell: _ReportPhase) -> PreTrainedTokenizerBase:
+    kept = _THREAD_TOKENIZERS.tokenizers
     if identity not in kept:
         tell("loading the tokenizer")
-        while len(kept) >= KEPT:
+        while len(kept) >= KEPT_TOKENIZERS:
             del kept[next(iter(kept))]
         kept[identity] = load.load_tokenizer(config, folder)
     return kept[identity]

@@ -14,44 +14,44 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.examples.split import usable_indices
-from toolkit.worker.questions.dataset_subject import Subject, open_subject
-from toolkit.worker.questions.desk import Job
+from toolkit.worker.questions.dataset_subject import TokenizedDataset, open_tokenized_dataset
+from toolkit.worker.questions.desk import QuestionJob
 from toolkit.worker.tokens.examples import PromptAndCompletion
-from toolkit.worker.tokens.hard_stop_rules import Form
-from toolkit.worker.tokens.hard_stop_search import Inspector
+from toolkit.worker.tokens.hard_stop_rules import PromptFrame
+from toolkit.worker.tokens.hard_stop_search import HardStopInspector
 from toolkit.worker.tokens.labels import prepare_batches
 
-SAMPLE = 20_000
-KEPT = 32
-_KEPT: dict[str, dict[str, Any]] = {}
+HARD_STOP_SAMPLE_ROWS = 20_000
+MAX_CACHED_HARD_STOPS = 32
+_CACHED_HARD_STOPS: dict[str, dict[str, Any]] = {}
 
 
-def form_of(subject: Subject) -> Form:
+def make_prompt_frame(subject: TokenizedDataset) -> PromptFrame:
     only = subject.config.training.sft_args.completion_only_loss
-    return Form.of(subject.tokenizer, subject.chat, subject.length, only, subject.table.columns)
+    return PromptFrame.of(subject.tokenizer, subject.chat, subject.length, only, subject.table.columns)
 
 
-def answer(body: Mapping[str, Any], job: Job) -> dict[str, Any]:
+def answer_hard_stops(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
     """See the module. Raises ToolkitError for settings, table or model that can't be used."""
-    subject = open_subject(body, job.tell)
+    subject = open_tokenized_dataset(body, job.tell)
     data, sft = subject.config.data, subject.config.training.sft_args
     # the file's name says how its bytes were read: otherwise read they are other rows
     table = subject.table
     key = json.dumps([table.sha256, table.path.name, table.rows, data.prompt, data.prompt_stub, data.messages,
                       subject.chat, subject.length, sft.completion_only_loss, subject.identity])  # fmt: skip
-    if key not in _KEPT:
-        _KEPT[key] = _look(subject, job)
-        while len(_KEPT) > KEPT:
-            del _KEPT[next(iter(_KEPT))]
-    return _KEPT[key]
+    if key not in _CACHED_HARD_STOPS:
+        _CACHED_HARD_STOPS[key] = _find_hard_stops(subject, job)
+        while len(_CACHED_HARD_STOPS) > MAX_CACHED_HARD_STOPS:
+            del _CACHED_HARD_STOPS[next(iter(_CACHED_HARD_STOPS))]
+    return _CACHED_HARD_STOPS[key]
 
 
-def _look(subject: Subject, job: Job) -> dict[str, Any]:
+def _find_hard_stops(subject: TokenizedDataset, job: QuestionJob) -> dict[str, Any]:
     usable = usable_indices(subject.table, subject.renderer.columns_needed)
     rows = usable
-    if len(usable) > SAMPLE:
-        rows = np.sort(np.random.default_rng(0).choice(usable, SAMPLE, replace=False))
-    inspector = Inspector(form_of(subject))
+    if len(usable) > HARD_STOP_SAMPLE_ROWS:
+        rows = np.sort(np.random.default_rng(0).choice(usable, HARD_STOP_SAMPLE_ROWS, replace=False))
+    inspector = HardStopInspector(make_prompt_frame(subject))
     lost: list[int] = []
     done = 0
     for batch in prepare_batches(
@@ -64,7 +64,7 @@ def _look(subject: Subject, job: Job) -> dict[str, Any]:
     return {"faults": faults, "checked": len(rows), "usable": len(usable)}
 
 
-def _examples(subject: Subject, rows: np.ndarray) -> Iterator[PromptAndCompletion]:
+def _examples(subject: TokenizedDataset, rows: np.ndarray) -> Iterator[PromptAndCompletion]:
     renderer = subject.renderer
     for part in subject.table.scan(rows, renderer.columns_needed):
         cells = {name: part.column(name).to_pylist() for name in part.column_names}

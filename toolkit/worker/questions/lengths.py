@@ -20,36 +20,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.data.examples.split import usable_indices
-from toolkit.services.warm_process import WARM
+from toolkit.services.warm_process import WARM_SERVICE
 from toolkit.system.durable import durable_write
-from toolkit.worker.questions.dataset_subject import Subject, open_subject
-from toolkit.worker.tokens.examples import tokenize
+from toolkit.worker.questions.dataset_subject import TokenizedDataset, open_tokenized_dataset
+from toolkit.worker.tokens.examples import tokenize_examples
 
 if TYPE_CHECKING:
-    from toolkit.worker.questions.desk import Job
+    from toolkit.worker.questions.desk import QuestionJob
 
-BATCH = 1000
-KEPT_FILES = 30
+COUNTED_EXAMPLES_PER_BATCH = 1000
+KEPT_LENGTH_FILES = 30
 
 
-def answer(body: Mapping[str, Any], job: Job) -> dict[str, Any]:
+def answer_lengths(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
     """See the module. Raises ToolkitError for settings, table or model that can't be used."""
-    subject = open_subject(body, job.tell)
-    folder = WARM.folder(Path(os.environ["FTK_SAVE_DIR"])) / "lengths"
-    file = folder / f"{_key(subject)}.npy"
-    if _whole(file, subject.table.rows):
+    subject = open_tokenized_dataset(body, job.tell)
+    folder = WARM_SERVICE.folder(Path(os.environ["FTK_SAVE_DIR"])) / "lengths"
+    file = folder / f"{_lengths_key(subject)}.npy"
+    if _is_complete(file, subject.table.rows):
         os.utime(file)
     else:
-        counted = _count(subject, job)
+        counted = _count_tokens(subject, job)
         folder.mkdir(parents=True, exist_ok=True)
         raw = io.BytesIO()
         np.save(raw, counted, allow_pickle=False)
         durable_write(file, raw.getvalue())
-        _tidy(folder)
+        _delete_old_files(folder)
     return {"path": str(file), "rows": subject.table.rows}
 
 
-def _count(subject: Subject, job: Job) -> np.ndarray[Any, np.dtype[np.int32]]:
+def _count_tokens(subject: TokenizedDataset, job: QuestionJob) -> np.ndarray[Any, np.dtype[np.int32]]:
     renderer = subject.renderer
     usable = usable_indices(subject.table, renderer.columns_needed)
     found = np.full((subject.table.rows, 2), -1, dtype=np.int32)
@@ -57,23 +57,23 @@ def _count(subject: Subject, job: Job) -> np.ndarray[Any, np.dtype[np.int32]]:
     for part in subject.table.scan(usable, renderer.columns_needed):
         cells = {name: part.column(name).to_pylist() for name in part.column_names}
         examples = renderer.examples(cells, part.num_rows)
-        while batch := list(islice(examples, BATCH)):
+        while batch := list(islice(examples, COUNTED_EXAMPLES_PER_BATCH)):
             job.tell("counting tokens", done, len(usable))
-            tokens = tokenize(batch, subject.tokenizer, subject.chat)
-            counts = [(each.learned_from, len(each.ids) - each.learned_from) for each in tokens]
+            tokens = tokenize_examples(batch, subject.tokenizer, subject.chat)
+            counts = [(each.completion_start, len(each.ids) - each.completion_start) for each in tokens]
             found[usable[done : done + len(batch)]] = counts
             done += len(batch)
     return found
 
 
-def _whole(file: Path, rows: int) -> bool:
+def _is_complete(file: Path, rows: int) -> bool:
     try:
         return bool(np.load(file, mmap_mode="r", allow_pickle=False).shape == (rows, 2))
     except (OSError, ValueError):
         return False
 
 
-def _key(subject: Subject) -> str:
+def _lengths_key(subject: TokenizedDataset) -> str:
     data = subject.config.data
     content = [
         subject.table.sha256,
@@ -88,7 +88,7 @@ def _key(subject: Subject) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
-def _tidy(folder: Path) -> None:
+def _delete_old_files(folder: Path) -> None:
     newest_first = sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in newest_first[KEPT_FILES:]:
+    for file in newest_first[KEPT_LENGTH_FILES:]:
         file.unlink(missing_ok=True)

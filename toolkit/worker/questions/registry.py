@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Question:
+class WarmQuestion:
     """answers: dotted name of the function. quick: milliseconds; quick ones never wait for long ones."""
 
     answers: str
     quick: bool = False
 
 
-QUESTIONS: dict[str, Question] = {
-    "xray": Question("toolkit.worker.questions.xray.answer", quick=True),
-    "faults": Question("toolkit.worker.questions.hard_stops.answer"),
-    "lengths": Question("toolkit.worker.questions.lengths.answer"),
+WARM_QUESTIONS: dict[str, WarmQuestion] = {
+    "xray": WarmQuestion("toolkit.worker.questions.xray.answer_token_view", quick=True),
+    "faults": WarmQuestion("toolkit.worker.questions.hard_stops.answer_hard_stops"),
+    "lengths": WarmQuestion("toolkit.worker.questions.lengths.answer_lengths"),
 }

@@ -12,33 +12,33 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
-from toolkit.worker.questions.dataset_subject import Subject, open_subject
-from toolkit.worker.tokens.collate import collator
-from toolkit.worker.tokens.examples import PromptAndCompletion, tokenize
-from toolkit.worker.tokens.labels import IGNORED, prepare
+from toolkit.worker.questions.dataset_subject import TokenizedDataset, open_tokenized_dataset
+from toolkit.worker.tokens.collate import make_collator
+from toolkit.worker.tokens.examples import PromptAndCompletion, tokenize_examples
+from toolkit.worker.tokens.labels import IGNORED_LABEL, prepare_examples
 
 if TYPE_CHECKING:
-    from toolkit.worker.questions.desk import Job
+    from toolkit.worker.questions.desk import QuestionJob
 
-SHOWN = 4_000
+SHOWN_ROW_TOKENS = 4_000
 """Tokens of a row that travel to the screen; of a longer one the parts that decide something."""
-MASKED, TRAINED, CUT = "m", "t", "c"
-UNFINISHED = "\ufffd"
-LONGEST_CHARACTER = 6
+STATE_MASKED, STATE_TRAINED, STATE_TRUNCATED = "m", "t", "c"
+INCOMPLETE_CHARACTER = "\ufffd"
+MAX_TOKENS_PER_CHARACTER = 6
 """Tokens that one character may take."""
 
 
-def answer(body: Mapping[str, Any], job: Job) -> dict[str, Any]:
+def answer_token_view(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
     """See the module. Raises ToolkitError for settings, table or model that can't be used."""
-    subject = open_subject(body, job.tell)
+    subject = open_tokenized_dataset(body, job.tell)
     renderer = subject.renderer
     (cells,) = subject.table.take([int(body["row"])], renderer.columns_needed)
     if not renderer.usable(cells):
         return {"usable": False}
-    return shown(renderer.example(cells), subject)
+    return describe_example(renderer.example(cells), subject)
 
 
-def shown(example: PromptAndCompletion, subject: Subject) -> dict[str, Any]:
+def describe_example(example: PromptAndCompletion, subject: TokenizedDataset) -> dict[str, Any]:
     """What the trainer makes of one example.
 
     total, kept, trained: numbers of tokens. begins: the position where the completion begins; merged: whether a token
@@ -47,62 +47,68 @@ def shown(example: PromptAndCompletion, subject: Subject) -> dict[str, Any]:
     parts: [{"from": position, "tokens": [[id, text, name, state, special], ...]}, ...], the row but for its gaps.
     """
     tokenizer = subject.tokenizer
-    (tokens,) = tokenize([example], tokenizer, subject.chat)
-    ids, labels = batch_of(example, subject)
-    states = _states(labels, len(tokens.ids))
+    (tokens,) = tokenize_examples([example], tokenizer, subject.chat)
+    ids, labels = collate_example(example, subject)
+    states = _token_states(labels, len(tokens.ids))
     assert ids == tokens.ids[: len(ids)], "the batch differs from the row's own tokens"
     return {
         "usable": True,
         "total": len(tokens.ids),
         "kept": min(len(tokens.ids), subject.length),
-        "trained": states.count(TRAINED),
-        "begins": tokens.learned_from,
+        "trained": states.count(STATE_TRAINED),
+        "begins": tokens.completion_start,
         "answers": [begin for begin, _ in tokens.learned[1:]],
         "merged": tokens.merged,
         "length": subject.length,
         "chat": subject.chat,
         "left_out": not ids,
-        "parts": list(_parts(tokens.ids, states or _lost(tokens.ids, subject.length), tokens.learned_from, subject)),
+        "parts": list(
+            _token_parts(
+                tokens.ids, states or _untrained_states(tokens.ids, subject.length), tokens.completion_start, subject
+            )
+        ),
     }
 
 
-def batch_of(example: PromptAndCompletion, subject: Subject) -> tuple[list[int], list[int]]:
+def collate_example(example: PromptAndCompletion, subject: TokenizedDataset) -> tuple[list[int], list[int]]:
     """(ids, labels) of the example in a batch of its own, by the trainer's collator; both empty when it is left out."""
     only = subject.config.training.sft_args.completion_only_loss
-    rows = prepare([example], subject.tokenizer, subject.length, subject.chat, completion_only=only).table
+    rows = prepare_examples([example], subject.tokenizer, subject.length, subject.chat, completion_only=only).table
     if not rows.num_rows:
         return [], []
-    batch = collator(subject.tokenizer)(rows.select(["input_ids", "labels"]).to_pylist())
+    batch = make_collator(subject.tokenizer)(rows.select(["input_ids", "labels"]).to_pylist())
     return batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
 
 
-def _states(labels: Sequence[int], total: int) -> str:
+def _token_states(labels: Sequence[int], total: int) -> str:
     """A letter for each token. The first one has nothing before it to be learned from."""
     if not labels:
         return ""
-    kept = "".join(MASKED if label == IGNORED or at == 0 else TRAINED for at, label in enumerate(labels))
-    return kept + CUT * (total - len(labels))
+    kept = "".join(
+        STATE_MASKED if label == IGNORED_LABEL or at == 0 else STATE_TRAINED for at, label in enumerate(labels)
+    )
+    return kept + STATE_TRUNCATED * (total - len(labels))
 
 
-def _lost(ids: Sequence[int], length: int) -> str:
-    return MASKED * min(len(ids), length) + CUT * max(0, len(ids) - length)
+def _untrained_states(ids: Sequence[int], length: int) -> str:
+    return STATE_MASKED * min(len(ids), length) + STATE_TRUNCATED * max(0, len(ids) - length)
 
 
-def _parts(ids: list[int], states: str, begins: int, subject: Subject) -> Iterator[dict[str, Any]]:
+def _token_parts(ids: list[int], states: str, begins: int, subject: TokenizedDataset) -> Iterator[dict[str, Any]]:
     special = set(subject.tokenizer.all_special_ids)
     for start, stop in _windows(len(ids), (begins, subject.length)):
         part = ids[start:stop]
         names = subject.tokenizer.convert_ids_to_tokens(part)
-        texts = _texts(part, names, subject.tokenizer)
+        texts = _token_texts(part, names, subject.tokenizer)
         rows = zip(part, texts, names, states[start:stop], strict=True)
         yield {"from": start, "tokens": [[i, text, name, state, int(i in special)] for i, text, name, state in rows]}
 
 
 def _windows(total: int, marks: Sequence[int]) -> list[tuple[int, int]]:
     """The whole row, or its beginning, its end and what lies around the marks, in order and disjoint."""
-    if total <= SHOWN:
+    if total <= SHOWN_ROW_TOKENS:
         return [(0, total)]
-    half = SHOWN // 8
+    half = SHOWN_ROW_TOKENS // 8
     wanted = [(0, 2 * half), *((mark - half, mark + half) for mark in marks), (total - 2 * half, total)]
     found: list[tuple[int, int]] = []
     for start, stop in sorted((max(0, a), min(total, b)) for a, b in wanted if a < total):
@@ -113,14 +119,14 @@ def _windows(total: int, marks: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
-def _texts(ids: Sequence[int], names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def _token_texts(ids: Sequence[int], names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Each token's text. A character of several tokens stands at the first of them, the others are empty."""
     texts: list[str] = []
     while len(texts) < len(ids):
         at = len(texts)
-        for size in range(1, LONGEST_CHARACTER + 1):
+        for size in range(1, MAX_TOKENS_PER_CHARACTER + 1):
             text = _decode(ids[at : at + size], tokenizer)
-            if UNFINISHED not in text:
+            if INCOMPLETE_CHARACTER not in text:
                 break
         else:
             size, text = 1, names[at]

@@ -16,38 +16,38 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.services.engine_process import ENGINE
+from toolkit.services.engine_process import ENGINE_SERVICE
 from toolkit.worker.process import libraries
-from toolkit.worker.serving.guard import presentable
-from toolkit.worker.serving.pieces import Piece, TokenScore
+from toolkit.worker.serving.guard import as_toolkit_error
+from toolkit.worker.serving.pieces import TextPiece, TokenScore
 from toolkit.worker.serving.request_models import RequestError, ScoreRequest
 
 if TYPE_CHECKING:
     from toolkit.worker.serving.engine import Engine
-    from toolkit.worker.serving.stream_answer import Answer, Ask
+    from toolkit.worker.serving.stream_answer import GeneratedAnswer, GenerationRequest
 
-MOST_WAITING = 64
-AT_ONCE = 8
+MAX_WAITING_REQUESTS = 64
+MAX_CONCURRENT_ANSWERS = 8
 """Each holds the keys and values of its own tokens: two playgrounds of four columns."""
 SECONDS_TO_REPORT_FAILURE = 60.0
-WATCH_SECONDS = 1.0
+IDLE_CHECK_SECONDS = 1.0
 
 
-class Turn:
+class AnswerStream:
     """One answer on its way from the computing thread to a connection: pieces of text, then an Answer or an error."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.events: asyncio.Queue[Piece | Answer | Exception] = asyncio.Queue()
+        self.events: asyncio.Queue[TextPiece | GeneratedAnswer | Exception] = asyncio.Queue()
         self.cancelled = threading.Event()
 
-    def emit(self, event: Piece | Answer | Exception) -> None:
+    def emit(self, event: TextPiece | GeneratedAnswer | Exception) -> None:
         """Called on a computing thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.events.put_nowait, event)
 
 
-class Host:
+class EngineHost:
     """`begin` once the event loop runs; `end` is called when the process should end."""
 
     def __init__(self, save_dir: Path, run_id: str, idle_seconds: float, end: Callable[[], None]) -> None:
@@ -56,8 +56,8 @@ class Host:
         self.phase, self.message, self.hint = "loading libraries", "", ""
         self.engine: Engine | None = None
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._answering = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="answer")
-        self._turns: set[Turn] = set()
+        self._answering = ThreadPoolExecutor(MAX_CONCURRENT_ANSWERS, thread_name_prefix="answer")
+        self._turns: set[AnswerStream] = set()
         self._scores = 0
         self._refused: dict[str, str] = {}
         self._guard = threading.Lock()
@@ -103,9 +103,9 @@ class Host:
     def _memory(self) -> dict[str, int]:
         if self.engine is None:
             return {}
-        from toolkit.worker.process.memory import readings  # torch is there by now
+        from toolkit.worker.process.memory import read_process_memory  # torch is there by now
 
-        return readings()
+        return read_process_memory()
 
     def ready(self) -> Engine:
         """The loaded engine; raises RequestError while there is none."""
@@ -115,10 +115,10 @@ class Host:
             raise RequestError(f"The model is not ready: {self.phase}.", "Wait a little.", status=503, code="loading")
         return self.engine
 
-    def ask(self, ask: Ask) -> Turn:
+    def ask(self, ask: GenerationRequest) -> AnswerStream:
         """Queue an answer; raises RequestError when too many wait already."""
         engine = self._free()
-        turn = Turn(asyncio.get_running_loop())
+        turn = AnswerStream(asyncio.get_running_loop())
         self._turns.add(turn)
         done = asyncio.wrap_future(self._answering.submit(self._answer, engine, ask, turn))
         done.add_done_callback(lambda _: self._turns.discard(turn))
@@ -127,7 +127,7 @@ class Host:
     def score(self, asked: ScoreRequest) -> Future[list[TokenScore]]:
         """The figures of an expected answer, when its turn comes; raises RequestError as `ask`, the future too."""
         engine = self._free()
-        form = engine.form_of(asked.model, asked.prompt_of)
+        form = engine.config_for_model(asked.model, asked.prompt_of)
         self.touch()
         parts = (asked.model, form, asked.prompt, asked.completion, asked.top_logprobs, asked.history)
         self._scores += 1
@@ -144,8 +144,10 @@ class Host:
     def _free(self) -> Engine:
         """The loaded engine; raises RequestError while there is none, or when too many wait already."""
         engine = self.ready()
-        if self.waiting >= MOST_WAITING:
-            raise RequestError(f"{MOST_WAITING} requests wait already.", "Try again later.", status=429, code="busy")
+        if self.waiting >= MAX_WAITING_REQUESTS:
+            raise RequestError(
+                f"{MAX_WAITING_REQUESTS} requests wait already.", "Try again later.", status=429, code="busy"
+            )
         return engine
 
     @property
@@ -165,14 +167,14 @@ class Host:
         """Why attaching that run failed, or ""."""
         return self._refused.get(run_id, "")
 
-    def _answer(self, engine: Engine, ask: Ask, turn: Turn) -> None:
+    def _answer(self, engine: Engine, ask: GenerationRequest, turn: AnswerStream) -> None:
         if turn.cancelled.is_set():
             return
         self.touch()
         try:
             turn.emit(engine.answer(ask, turn.emit, turn.cancelled))
         except Exception as error:  # noqa: BLE001 - whatever a model does, the next request must find a living engine
-            turn.emit(presentable(error, ENGINE))
+            turn.emit(as_toolkit_error(error, ENGINE_SERVICE))
         self.touch()
 
     def _attach(self, run_id: str) -> None:
@@ -182,7 +184,7 @@ class Host:
             self._refused.pop(run_id, None)
             self.engine.attach(run_id)
         except Exception as error:
-            shown = presentable(error, ENGINE)
+            shown = as_toolkit_error(error, ENGINE_SERVICE)
             self._refused[run_id] = str(shown)
             raise shown from error
 
@@ -204,13 +206,13 @@ class Host:
     def _load(self) -> None:
         warnings.simplefilter("ignore")  # transformers announces renames, and advises on settings that are checked
         try:
-            libraries.load()
+            libraries.import_libraries()
             from toolkit.worker.serving.engine import Engine  # seconds of imports: /health answers meanwhile
 
             self.engine = Engine.load(self.save_dir, self.run_id, self._enter)
             self._open()
         except Exception as error:  # noqa: BLE001 - reported by /health until the process ends
-            shown = presentable(error, ENGINE)
+            shown = as_toolkit_error(error, ENGINE_SERVICE)
             self.message, self.hint, self.state = shown.message, shown.hint, "failed"
         self.touch()
 
@@ -220,7 +222,7 @@ class Host:
     async def _watch(self) -> None:
         """End the process when nobody has used it for long, or after a failed load has been on view for a while."""
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
+            await asyncio.sleep(IDLE_CHECK_SECONDS)
             idle = time.monotonic() - self._used
             if self.state == "failed" and idle > SECONDS_TO_REPORT_FAILURE:
                 self._end()

@@ -22,32 +22,32 @@ from toolkit.services.service_process import Service
 from toolkit.worker.serving.request_models import RequestError
 
 MAX_BODY_BYTES = 4 * 2**20
-OWN_HOSTS = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.ASCII)
-TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+LOOPBACK_HOSTS = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.ASCII)
+ERROR_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
          409: "conflict_error", 413: "invalid_request_error", 429: "rate_limit_error"}  # fmt: skip
 
 
 def error_body(error: Exception) -> dict[str, object]:
     """OpenAI's error object, with the `hint` that every error here has."""
-    status, code, param = _details(error)
+    status, code, param = _error_status(error)
     message, hint = (error.message, error.hint) if isinstance(error, ToolkitError) else (str(error), "")
-    kind = TYPES.get(status, "server_error")
+    kind = ERROR_TYPES.get(status, "server_error")
     return {"error": {"message": message, "hint": hint, "type": kind, "param": param or None, "code": code}}
 
 
 def error_response(error: Exception) -> JSONResponse:
-    status, code, _ = _details(error)
+    status, code, _ = _error_status(error)
     headers = {"Retry-After": "2"} if code in ("loading", "busy") else None
     return JSONResponse(error_body(error), status_code=status, headers=headers)
 
 
-def _details(error: Exception) -> tuple[int, str, str]:
+def _error_status(error: Exception) -> tuple[int, str, str]:
     if isinstance(error, RequestError):
         return error.status, error.code, error.param
     return 400, "invalid_request", ""
 
 
-class Guard:
+class RequestGuard:
     def __init__(self, app: ASGIApp, token: str, service: Service) -> None:
         self._app, self._service = app, service
         self._expected = f"bearer {token}".encode()
@@ -64,7 +64,7 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> RequestError | None:
         headers = Headers(scope=scope)
-        if len(headers.getlist("host")) != 1 or not OWN_HOSTS.fullmatch(headers["host"]):
+        if len(headers.getlist("host")) != 1 or not LOOPBACK_HOSTS.fullmatch(headers["host"]):
             return RequestError("This host name is not served.", "Use 127.0.0.1.", status=403, code="foreign_host")
         if scope["path"] == "/health" and scope["method"] == "GET":
             return None
@@ -79,7 +79,7 @@ class Guard:
         return None
 
 
-async def read_body(request: Request) -> bytes:
+async def read_request_body(request: Request) -> bytes:
     """The body, at most MAX_BODY_BYTES; raises RequestError."""
     parts: list[bytes] = []
     size = 0
@@ -106,16 +106,16 @@ def error_handlers(service: Service, offered: str) -> dict[Any, Any]:
     async def failed(_: Request, error: Exception) -> Response:
         """The traceback is in the log: Starlette raises the error again after this reply."""
         message = f"{service.title} failed: {type(error).__name__}."
-        return error_response(RequestError(message, see_log(service), status=500, code="internal"))
+        return error_response(RequestError(message, log_hint(service), status=500, code="internal"))
 
     return {ToolkitError: refused, HTTPException: no_such_route, Exception: failed}
 
 
-def see_log(service: Service) -> str:
+def log_hint(service: Service) -> str:
     return f"Its log ({service.name}/{service.name}.log in the save_dir) has the details."
 
 
-def presentable(error: Exception, service: Service) -> ToolkitError:
+def as_toolkit_error(error: Exception, service: Service) -> ToolkitError:
     """The error itself if it is ours; else one with the first line, and the whole in the log."""
     if isinstance(error, ToolkitError):
         return error
@@ -125,4 +125,4 @@ def presentable(error: Exception, service: Service) -> ToolkitError:
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         hint = "Choose a smaller model or quantize it, or end other programs that use this memory."
         return RequestError("The memory is not enough for this model.", hint, status=503, code="out_of_memory")
-    return RequestError(f"{type(error).__name__}: {first}", see_log(service), status=500, code="internal")
+    return RequestError(f"{type(error).__name__}: {first}", log_hint(service), status=500, code="internal")

@@ -19,20 +19,20 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from toolkit.services.service_process import IN_ORDER, SCHEMA, Service
+from toolkit.services.service_process import CLEAN_EXIT_LINE, SERVICE_SCHEMA, Service
 from toolkit.system.durable import durable_write
-from toolkit.system.locks import describe_self, try_lock, write_body
+from toolkit.system.locks import describe_self, try_lock, write_lock_holder
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK_ADDRESS = "127.0.0.1"
 SECONDS_TO_CLOSE = 2
 TICK_SECONDS = 1.0
 
-Leave = Callable[[], None]
+ShutdownCallback = Callable[[], None]
 """Ends the server; called on its event loop."""
 
 
 @dataclass(frozen=True)
-class Place:
+class ServiceAddress:
     """Where and for whom a process serves. token: what callers must show. about: what it announces of itself."""
 
     save_dir: Path
@@ -41,13 +41,15 @@ class Place:
     about: Mapping[str, object]
 
     @classmethod
-    def read(cls, port: str | None = None, **about: object) -> Place:
+    def read(cls, port: str | None = None, **about: object) -> ServiceAddress:
         """From the environment; raises KeyError or ValueError: only programs write these variables."""
         token = os.environ.pop("FTK_SERVICE_TOKEN")  # not for the children
         return cls(Path(os.environ["FTK_SAVE_DIR"]).absolute(), token, int(port or 0), about)
 
 
-def serve(service: Service, place: Place, application: Callable[[Leave], ASGIApp]) -> int:
+def serve_application(
+    service: Service, place: ServiceAddress, application: Callable[[ShutdownCallback], ASGIApp]
+) -> int:
     """Serve until asked to leave. Returns the exit status: 0 in order, 2 the port is taken, 3 another one is there."""
     folder = service.folder(place.save_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,25 +57,25 @@ def serve(service: Service, place: Place, application: Callable[[Leave], ASGIApp
     if lock is None:
         print(f"Another {service.name} serves {place.save_dir}.", file=sys.stderr)
         return 3
-    write_body(lock, describe_self(attempt=1))
+    write_lock_holder(lock, describe_self(attempt=1))
     try:
         listening = _listen(place.port)
     except OSError as error:
         print(f"Port {place.port} can't be used: {error.strerror}.", file=sys.stderr)
         return 2
     announced = service.file(place.save_dir, "json")
-    signal.signal(signal.SIGTERM, _leave)  # uvicorn raises it again after its own orderly end
+    signal.signal(signal.SIGTERM, _exit_on_signal)  # uvicorn raises it again after its own orderly end
     try:
         server = _Server(lambda: application(server.leave))
         durable_write(announced, json.dumps(_announcement(place, listening)), mode=0o600)
         server.run(sockets=[listening])
     finally:
         announced.unlink(missing_ok=True)
-        print(IN_ORDER, file=sys.stderr, flush=True)
+        print(CLEAN_EXIT_LINE, file=sys.stderr, flush=True)
     return 0
 
 
-def exit_now(main: Callable[[], int]) -> None:
+def run_and_exit(main: Callable[[], int]) -> None:
     """Run `main` and leave at once with its status: a load or an answer may still be going on in its thread."""
     try:
         status = main()
@@ -109,16 +111,16 @@ class _Server(uvicorn.Server):
 def _listen(port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((LOOPBACK, port))
+    listening.bind((LOOPBACK_ADDRESS, port))
     listening.listen(128)  # from now on a client waits instead of being refused
     return listening
 
 
-def _announcement(place: Place, listening: socket.socket) -> dict[str, object]:
+def _announcement(place: ServiceAddress, listening: socket.socket) -> dict[str, object]:
     me = describe_self(attempt=1)
-    own = {"schema": SCHEMA, "port": listening.getsockname()[1], "pid": me.pid, "create_time": me.create_time}
+    own = {"schema": SERVICE_SCHEMA, "port": listening.getsockname()[1], "pid": me.pid, "create_time": me.create_time}
     return {**own, "token": place.token, **place.about}
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)

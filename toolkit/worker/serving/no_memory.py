@@ -20,7 +20,7 @@ def is_no_memory(error: BaseException | None) -> bool:
     return isinstance(error, RuntimeError) and any(words in text for words in _WORDS)
 
 
-class memory_explained:
+class explain_out_of_memory:
     """Turns what torch raises without memory into a RequestError."""
 
     def __enter__(self) -> None:

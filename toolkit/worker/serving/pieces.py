@@ -21,7 +21,7 @@ class TokenScore:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """The next stretch of an answer. tokens: those heard since the last piece, when they were asked for."""
 
     text: str

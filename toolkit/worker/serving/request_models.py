@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from toolkit.config import InferenceConfig
 from toolkit.errors import EngineError
-from toolkit.runs.model_names import NAME
+from toolkit.runs.model_names import MODEL_NAME_PATTERN
 
-SEED_LIMIT = 2**32
-MOST_ALTERNATIVES, MOST_COLUMNS = 20, 4
-ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
-WITHOUT_EFFECT = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+ENGINE_SEED_LIMIT = 2**32
+MAX_ALTERNATIVES, MAX_COMPARED_REQUESTS = 20, 4
+OPENAI_ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
+IGNORED_FIELDS = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "n": (1,), "best_of": (1,), "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},),
     "tools": ([],), "tool_choice": ("none", "auto"), "suffix": ("",),
     "response_format": ({"type": "text"},), "echo": (False,), "parallel_tool_calls": (True, False),
@@ -36,16 +36,16 @@ class RequestError(EngineError):
         self.status, self.code, self.param = status, code, param
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
-class TextPart(Body):
+class TextPart(RequestBody):
     type: Literal["text"]
     text: str
 
 
-class Message(Body):
+class RequestMessage(RequestBody):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
     name: str | None = None
@@ -55,12 +55,12 @@ class Message(Body):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class StreamOptions(Body):
+class StreamOptions(RequestBody):
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class Request(Body):
+class AnswerRequest(RequestBody):
     """What both ways of asking share. `prompt_of`: the run whose prompt form the base model is asked in."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
@@ -75,7 +75,7 @@ class Request(Body):
     epsilon_cutoff: float | None = None
     eta_cutoff: float | None = None
     top_k: int | None = None
-    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=ENGINE_SEED_LIMIT)] | None = None
     stop: str | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)] | None = None
 
     @model_validator(mode="before")
@@ -85,15 +85,15 @@ class Request(Body):
             return given
         kept: dict[str, Any] = {}
         for name, value in given.items():
-            if name in WITHOUT_EFFECT:
+            if name in IGNORED_FIELDS:
                 continue
-            if name in NEUTRAL:
-                if value is not None and value not in NEUTRAL[name]:
+            if name in NEUTRAL_VALUES:
+                if value is not None and value not in NEUTRAL_VALUES[name]:
                     raise RequestError(f"'{name}' is not supported by this engine.", "Leave it out.", param=name)
                 continue
-            if name in ALIASES:
+            if name in OPENAI_ALIASES:
                 if value is not None:
-                    kept.setdefault(ALIASES[name], value)
+                    kept.setdefault(OPENAI_ALIASES[name], value)
                 continue
             kept[name] = value
         return kept
@@ -115,13 +115,13 @@ class Request(Body):
             raise RequestError(
                 "Sampling can't use temperature 0.", "Raise it, or do without do_sample.", param="temperature"
             )
-        return parse(InferenceConfig, {**defaults.model_dump(), **sent})
+        return parse_request(InferenceConfig, {**defaults.model_dump(), **sent})
 
 
-class ChatRequest(Request):
-    messages: Annotated[list[Message], Field(min_length=1, max_length=2000)]
+class ChatRequest(AnswerRequest):
+    messages: Annotated[list[RequestMessage], Field(min_length=1, max_length=2000)]
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
 
     @property
     def alternatives(self) -> int | None:
@@ -131,9 +131,9 @@ class ChatRequest(Request):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class CompletionRequest(Request):
+class CompletionRequest(AnswerRequest):
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
-    logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
 
     @property
     def alternatives(self) -> int | None:
@@ -144,37 +144,37 @@ class CompletionRequest(Request):
         return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
 
-class RenderRequest(Body):
+class RenderRequest(RequestBody):
     model: Annotated[str, Field(min_length=1, max_length=200)]
     prompt_of: Annotated[str, Field(max_length=200)] | None = None
-    messages: Annotated[list[Message], Field(min_length=1, max_length=2000)]
+    messages: Annotated[list[RequestMessage], Field(min_length=1, max_length=2000)]
 
 
-class CompareRequest(Body):
+class CompareRequest(RequestBody):
     """Several questions at once, answered side by side in one stream."""
 
-    asks: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_COLUMNS)]
+    asks: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_COMPARED_REQUESTS)]
 
 
-class ScoreRequest(Body):
+class ScoreRequest(RequestBody):
     """prompt: of one row, without a chat template; it is put into the run's own form. history: what was said before."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
     prompt_of: Annotated[str, Field(max_length=200)] | None = None
     prompt: Annotated[str, Field(min_length=1)]
     completion: Annotated[str, Field(min_length=1)]
-    history: Annotated[list[Message], Field(max_length=2000)] = []
-    top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] = 0
+    history: Annotated[list[RequestMessage], Field(max_length=2000)] = []
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] = 0
 
 
-class LoadRequest(Body):
-    run: Annotated[str, Field(pattern=f"^{NAME}$")]
+class LoadRequest(RequestBody):
+    run: Annotated[str, Field(pattern=f"^{MODEL_NAME_PATTERN}$")]
 
 
-Parsed = TypeVar("Parsed", bound=BaseModel)
+ParsedBody = TypeVar("Parsed", bound=BaseModel)
 
 
-def parse(kind: type[Parsed], given: Any) -> Parsed:
+def parse_request(kind: type[ParsedBody], given: Any) -> ParsedBody:
     """`given` (a value, or JSON as bytes) as a `kind`; raises RequestError that names the first wrong field."""
     try:
         return kind.model_validate_json(given) if isinstance(given, bytes) else kind.model_validate(given)

@@ -31,10 +31,16 @@ from starlette.types import ASGIApp
 
 from toolkit.errors import ToolkitError
 from toolkit.runs.model_names import BASE
-from toolkit.services.engine_process import ENGINE
-from toolkit.worker.serving.engine_host import Host, Turn
-from toolkit.worker.serving.guard import Guard, error_handlers, read_body
-from toolkit.worker.serving.openai_format import Shape, one_stream, side_by_side, token_entry, whole
+from toolkit.services.engine_process import ENGINE_SERVICE
+from toolkit.worker.serving.engine_host import AnswerStream, EngineHost
+from toolkit.worker.serving.guard import RequestGuard, error_handlers, read_request_body
+from toolkit.worker.serving.openai_format import (
+    ReplyFamily,
+    send_whole_answer,
+    stream_one_answer,
+    stream_side_by_side,
+    token_entry,
+)
 from toolkit.worker.serving.request_models import (
     ChatRequest,
     CompareRequest,
@@ -42,11 +48,11 @@ from toolkit.worker.serving.request_models import (
     LoadRequest,
     RenderRequest,
     ScoreRequest,
-    parse,
+    parse_request,
 )
 
 
-def application(host: Host, token: str) -> ASGIApp:
+def build_engine_app(host: EngineHost, token: str) -> ASGIApp:
     """The guarded ASGI app. `host` begins with the server and closes with it."""
 
     @asynccontextmanager
@@ -55,7 +61,7 @@ def application(host: Host, token: str) -> ASGIApp:
         yield
         host.close()
 
-    routes = Routes(host)
+    routes = EngineRoutes(host)
     app = Starlette(
         routes=[
             Route("/health", routes.health),
@@ -68,14 +74,14 @@ def application(host: Host, token: str) -> ASGIApp:
             Route("/v1/load", routes.load, methods=["POST"]),
             Route("/shutdown", routes.shutdown, methods=["POST"]),
         ],
-        exception_handlers=error_handlers(ENGINE, "/v1/models and /health"),
+        exception_handlers=error_handlers(ENGINE_SERVICE, "/v1/models and /health"),
         lifespan=lifespan,
     )
-    return Guard(app, token, ENGINE)
+    return RequestGuard(app, token, ENGINE_SERVICE)
 
 
-class Routes:
-    def __init__(self, host: Host) -> None:
+class EngineRoutes:
+    def __init__(self, host: EngineHost) -> None:
         self._host = host
 
     async def health(self, _: Request) -> Response:
@@ -89,31 +95,31 @@ class Routes:
 
     async def chat(self, request: Request) -> Response:
         received = time.perf_counter()
-        asked = parse(ChatRequest, await read_body(request))
+        asked = parse_request(ChatRequest, await read_request_body(request))
         engine = self._host.ready()
-        form = engine.form_of(asked.model, asked.prompt_of)
+        form = engine.config_for_model(asked.model, asked.prompt_of)
         text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
-        return await self._reply(request, Shape.CHAT, asked, text, ids, received)
+        return await self._reply(request, ReplyFamily.CHAT, asked, text, ids, received)
 
     async def compare(self, request: Request) -> Response:
         received = time.perf_counter()
-        asks = parse(CompareRequest, await read_body(request)).asks
+        asks = parse_request(CompareRequest, await read_request_body(request)).asks
         columns = [(await self._column(given, received), str(given.get("model", ""))[:200]) for given in asks]
-        return side_by_side(columns)
+        return stream_side_by_side(columns)
 
-    async def _column(self, given: dict[str, Any], received: float) -> Turn | Exception:
+    async def _column(self, given: dict[str, Any], received: float) -> AnswerStream | Exception:
         """One of several questions; what is wrong with it is its own."""
         try:
-            asked = parse(ChatRequest, given)
+            asked = parse_request(ChatRequest, given)
             engine = self._host.ready()
-            form = engine.form_of(asked.model, asked.prompt_of)
+            form = engine.config_for_model(asked.model, asked.prompt_of)
             text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
             return self._turn(asked, text, ids, received)
         except ToolkitError as error:
             return error
 
     async def score(self, request: Request) -> Response:
-        asked = parse(ScoreRequest, await read_body(request))
+        asked = parse_request(ScoreRequest, await read_request_body(request))
         tokens = await asyncio.wrap_future(self._host.score(asked))
         loss = -sum(token.logprob for token in tokens) / len(tokens)
         return JSONResponse(
@@ -122,16 +128,16 @@ class Routes:
 
     async def completions(self, request: Request) -> Response:
         received = time.perf_counter()
-        asked = parse(CompletionRequest, await read_body(request))
+        asked = parse_request(CompletionRequest, await read_request_body(request))
         engine = self._host.ready()
-        form = engine.form_of(asked.model, asked.prompt_of)
-        text, ids = await run_in_threadpool(engine.raw, form, asked.text)
-        return await self._reply(request, Shape.TEXT, asked, text, ids, received)
+        form = engine.config_for_model(asked.model, asked.prompt_of)
+        text, ids = await run_in_threadpool(engine.encode_raw_text, form, asked.text)
+        return await self._reply(request, ReplyFamily.TEXT, asked, text, ids, received)
 
     async def _reply(
         self,
         request: Request,
-        shape: Shape,
+        shape: ReplyFamily,
         asked: ChatRequest | CompletionRequest,
         text: str,
         ids: list[int],
@@ -140,27 +146,30 @@ class Routes:
         turn = self._turn(asked, text, ids, received)
         if asked.stream:
             usage_alone = asked.stream_options is not None and asked.stream_options.include_usage
-            return one_stream(turn, shape, asked.model, usage_alone)
-        return await whole(request, turn, shape, asked.model)
+            return stream_one_answer(turn, shape, asked.model, usage_alone)
+        return await send_whole_answer(request, turn, shape, asked.model)
 
-    def _turn(self, asked: ChatRequest | CompletionRequest, text: str, ids: list[int], received: float) -> Turn:
-        from toolkit.worker.serving.stream_answer import Ask, arguments_of  # loaded by now: the engine is ready
+    def _turn(self, asked: ChatRequest | CompletionRequest, text: str, ids: list[int], received: float) -> AnswerStream:
+        from toolkit.worker.serving.stream_answer import (  # loaded by now: the engine is ready
+            GenerationRequest,
+            generation_arguments,
+        )
 
         engine = self._host.ready()
-        settings = asked.settings(engine.form_of(asked.model, asked.prompt_of).inference)
-        ask = Ask(asked.model, text, ids, settings, received, asked.seed, asked.stops, asked.alternatives)
-        arguments_of(engine.adapters.model, ask)  # refuses what can't fit while a status code can still say so
+        settings = asked.settings(engine.config_for_model(asked.model, asked.prompt_of).inference)
+        ask = GenerationRequest(asked.model, text, ids, settings, received, asked.seed, asked.stops, asked.alternatives)
+        generation_arguments(engine.adapters.model, ask)  # refuses what can't fit while a status code can still say so
         return self._host.ask(ask)
 
     async def render(self, request: Request) -> Response:
-        asked = parse(RenderRequest, await read_body(request))
+        asked = parse_request(RenderRequest, await read_request_body(request))
         engine = self._host.ready()
-        form = engine.form_of(asked.model, asked.prompt_of)
+        form = engine.config_for_model(asked.model, asked.prompt_of)
         text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
         return JSONResponse({"prompt": text, "prompt_tokens": len(ids)})
 
     async def load(self, request: Request) -> Response:
-        asked = parse(LoadRequest, await read_body(request))
+        asked = parse_request(LoadRequest, await read_request_body(request))
         attaching = self._host.attach(asked.run)
         if self._host.state == "loading":
             return JSONResponse({"status": "queued", "run": asked.run}, status_code=202)

@@ -19,26 +19,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 
 from toolkit.config import InferenceConfig
 from toolkit.worker.models import library_arguments
-from toolkit.worker.models.load import stop_ids
-from toolkit.worker.serving.no_memory import memory_explained
-from toolkit.worker.serving.pieces import Piece, TokenScore
-from toolkit.worker.serving.request_models import SEED_LIMIT, RequestError
+from toolkit.worker.models.load import stop_token_ids
+from toolkit.worker.serving.no_memory import explain_out_of_memory
+from toolkit.worker.serving.pieces import TextPiece, TokenScore
+from toolkit.worker.serving.request_models import ENGINE_SEED_LIMIT, RequestError
 from toolkit.worker.serving.text_stream import TextStream
-from toolkit.worker.serving.token_scores import LogitsWatch
+from toolkit.worker.serving.token_scores import LogitsRecorder
 
 FLUSH_SECONDS = 0.03
 """Pause between two pieces: a reader sees a steady stream, and the server's thread rarely takes the interpreter."""
 
 SLICE_SECONDS = 0.2
 """How long an answer computes while others wait for the model."""
-SWITCH_SHARE = 5
+MIN_SLICE_PER_SWITCH = 5
 """A slice lasts at least so many times what switching to its adapter took."""
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True)
-class Ask:
+class GenerationRequest:
     """What is asked: `text` is the exact prompt, `ids` its tokens. received: time.perf_counter() at arrival.
 
     alternatives: how many likely tokens to tell beside each one; None tells no figures of tokens at all.
@@ -55,7 +55,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Answer:
+class GeneratedAnswer:
     """ttft_s: seconds from arrival to the first token, waiting included. tokens_per_second: of the tokens after it,
     while it computed.
 
@@ -74,7 +74,7 @@ class Answer:
     tokens: tuple[TokenScore, ...] = ()
 
 
-class Pause:
+class YieldPoint:
     """Between two tokens: lets other answers compute, and goes on as if nothing had been. The default never does."""
 
     def wanted(self) -> bool:
@@ -84,17 +84,17 @@ class Pause:
         """Returns when it is this answer's turn again."""
 
 
-class Listener(StoppingCriteria):
+class TokenListener(StoppingCriteria):
     """Hears every new token, emits pieces of text, and ends the answer when it is cancelled or a stop text came."""
 
     def __init__(
         self,
         stream: TextStream,
         ends: set[int],
-        emit: Callable[[Piece], None],
+        emit: Callable[[TextPiece], None],
         cancelled: threading.Event,
-        watch: LogitsWatch,
-        pause: Pause,
+        watch: LogitsRecorder,
+        pause: YieldPoint,
     ) -> None:
         self.stream, self._ends, self._emit, self._cancelled = stream, ends, emit, cancelled
         self._watch, self._pause = watch, pause
@@ -114,9 +114,9 @@ class Listener(StoppingCriteria):
                 torch.zeros(shape, dtype=torch.bool, device=device),
                 torch.ones(shape, dtype=torch.bool, device=device),
             )
-        return self._verdicts[int(self._hear(int(input_ids[0, -1])))]
+        return self._verdicts[int(self._handle_token(int(input_ids[0, -1])))]
 
-    def _hear(self, token: int) -> bool:
+    def _handle_token(self, token: int) -> bool:
         if self.ended or self.stream.stopped or self._cancelled.is_set():
             return True
         self.last_at = time.perf_counter()
@@ -125,7 +125,7 @@ class Listener(StoppingCriteria):
         if token in self._ends:
             self.ended = True
             return True
-        figures = self._watch.heard(token)
+        figures = self._watch.score_chosen_token(token)
         if figures is not None:
             self.tokens.append(figures)
         self._pending.append(token)
@@ -136,17 +136,17 @@ class Listener(StoppingCriteria):
                 self._flushed_at = self.last_at
                 self._send(piece)
         if self.last_at - self._slice[0] > self._slice[1] and self._pause.wanted():
-            self._give_way()
+            self._yield_turn()
         return self.stream.stopped or self._cancelled.is_set()
 
-    def _give_way(self) -> None:
+    def _yield_turn(self) -> None:
         piece = self.stream.push(self._pending)
         self._pending = []
         self._send(piece)
         self._pause.take()
         back = time.perf_counter()
         self.paused += back - self.last_at
-        self._slice = (back, max(SLICE_SECONDS, SWITCH_SHARE * getattr(self._pause, "switch_seconds", 0.0)))
+        self._slice = (back, max(SLICE_SECONDS, MIN_SLICE_PER_SWITCH * getattr(self._pause, "switch_seconds", 0.0)))
 
     def finish(self) -> None:
         self._send(self.stream.push(self._pending))
@@ -158,26 +158,26 @@ class Listener(StoppingCriteria):
         fresh = tuple(self.tokens[self._told :])
         if text or (last and fresh):
             self._told = len(self.tokens)
-            self._emit(Piece(text, fresh))
+            self._emit(TextPiece(text, fresh))
 
 
-def answer(
+def stream_answer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    ask: Ask,
-    emit: Callable[[Piece], None],
+    ask: GenerationRequest,
+    emit: Callable[[TextPiece], None],
     cancelled: threading.Event,
-    pause: Pause | None = None,
-) -> Answer:
+    pause: YieldPoint | None = None,
+) -> GeneratedAnswer:
     """Generate, calling `emit` with pieces of the text. Raises RequestError: the prompt or the memory does not fit."""
-    arguments, bound = arguments_of(model, ask)
-    ends = set(stop_ids(model, tokenizer))
-    seed = ask.seed if ask.seed is not None else secrets.randbelow(SEED_LIMIT)
-    stream, watch = TextStream(_decoder(tokenizer), ask.stops), LogitsWatch(model, tokenizer, ask.alternatives)
-    listener = Listener(stream, ends, emit, cancelled, watch, pause or Pause())
+    arguments, bound = generation_arguments(model, ask)
+    ends = set(stop_token_ids(model, tokenizer))
+    seed = ask.seed if ask.seed is not None else secrets.randbelow(ENGINE_SEED_LIMIT)
+    stream, watch = TextStream(_decoder(tokenizer), ask.stops), LogitsRecorder(model, tokenizer, ask.alternatives)
+    listener = TokenListener(stream, ends, emit, cancelled, watch, pause or YieldPoint())
     ids = torch.tensor([ask.ids], device=model.device)
     torch.manual_seed(seed)
-    with watch, _no_gradients(model), memory_explained():
+    with watch, _no_gradients(model), explain_out_of_memory():
         model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -187,15 +187,15 @@ def answer(
             **arguments,
         )
     listener.finish()
-    reason = _reason(listener, cancelled)
+    reason = _finish_reason(listener, cancelled)
     cut = bound if reason == "length" else ""
-    return _figures(ask, listener, reason, seed, cut)
+    return _make_answer(ask, listener, reason, seed, cut)
 
 
-def arguments_of(model: PreTrainedModel, ask: Ask) -> tuple[dict[str, Any], str]:
+def generation_arguments(model: PreTrainedModel, ask: GenerationRequest) -> tuple[dict[str, Any], str]:
     """Keyword arguments of generate, and the notice that holds if the answer runs into the model's context length."""
-    arguments = library_arguments.generate_args(ask.settings)
-    limit = context_length(model)
+    arguments = library_arguments.generation_args(ask.settings)
+    limit = loaded_context_length(model)
     wanted = arguments.get("max_new_tokens")
     if limit is None:
         return {**arguments, "max_new_tokens": wanted or 1024}, ""
@@ -209,7 +209,7 @@ def arguments_of(model: PreTrainedModel, ask: Ask) -> tuple[dict[str, Any], str]
     return {**arguments, "max_new_tokens": room}, notice
 
 
-def context_length(model: PreTrainedModel) -> int | None:
+def loaded_context_length(model: PreTrainedModel) -> int | None:
     """Tokens that the loaded model's positions allow, or None when its config does not say."""
     value = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return value if isinstance(value, int) else None
@@ -227,15 +227,17 @@ def _no_gradients(model: PreTrainedModel) -> torch.inference_mode | torch.no_gra
     return torch.no_grad() if getattr(model, "is_quantized", False) else torch.inference_mode()
 
 
-def _reason(listener: Listener, cancelled: threading.Event) -> FinishReason:
+def _finish_reason(listener: TokenListener, cancelled: threading.Event) -> FinishReason:
     if listener.ended or listener.stream.stopped:
         return "stop"
     return "cancelled" if cancelled.is_set() else "length"
 
 
-def _figures(ask: Ask, listener: Listener, reason: FinishReason, seed: int, notice: str) -> Answer:
+def _make_answer(
+    ask: GenerationRequest, listener: TokenListener, reason: FinishReason, seed: int, notice: str
+) -> GeneratedAnswer:
     seconds = listener.last_at - listener.first_at - listener.paused
-    return Answer(
+    return GeneratedAnswer(
         text=listener.stream.text,
         prompt=ask.text,
         prompt_tokens=len(ask.ids),

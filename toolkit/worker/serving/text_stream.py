@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-UNDECIDED = "\ufffd"
+REPLACEMENT_CHARACTER = "\ufffd"
 
 
 class TextStream:
@@ -49,7 +49,7 @@ class TextStream:
             return
         known = self._decode(self._ids[self._context : self._read])
         window = self._decode(self._ids[self._context :])
-        if window.endswith(UNDECIDED) and not final:
+        if window.endswith(REPLACEMENT_CHARACTER) and not final:
             return
         self._text += window[len(known) :]
         if window:  # ids without any text (special tokens) can't serve as context

@@ -12,34 +12,34 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from toolkit.worker.serving.pieces import TokenScore
 
 
-class LogitsWatch:
+class LogitsRecorder:
     """Keeps the last position's logits of the model's passes on this thread, until the token they chose is heard."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, alternatives: int | None) -> None:
         self._tokenizer, self._alternatives = tokenizer, alternatives
         self._thread = threading.get_ident()  # other answers share the model, each on its own thread
         self._logits: torch.Tensor | None = None
-        self._hook = model.register_forward_hook(self._see) if alternatives is not None else None
+        self._hook = model.register_forward_hook(self._record_logits) if alternatives is not None else None
 
-    def __enter__(self) -> LogitsWatch:
+    def __enter__(self) -> LogitsRecorder:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._hook is not None:
             self._hook.remove()
 
-    def heard(self, token: int) -> TokenScore | None:
+    def score_chosen_token(self, token: int) -> TokenScore | None:
         """The figures of a token that was just chosen; None when nobody asked for them."""
         if self._alternatives is None or self._logits is None:
             return None
-        return score(self._tokenizer, self._logits, token, self._alternatives)
+        return score_token(self._tokenizer, self._logits, token, self._alternatives)
 
-    def _see(self, model: Any, arguments: Any, output: Any) -> None:
+    def _record_logits(self, model: Any, arguments: Any, output: Any) -> None:
         if threading.get_ident() == self._thread:
             self._logits = output.logits[0, -1]
 
 
-def score(tokenizer: PreTrainedTokenizerBase, logits: torch.Tensor, token: int, alternatives: int) -> TokenScore:
+def score_token(tokenizer: PreTrainedTokenizerBase, logits: torch.Tensor, token: int, alternatives: int) -> TokenScore:
     """logits: one position, over the vocabulary."""
     scores = torch.log_softmax(logits.float(), dim=-1)
     top: tuple[tuple[str, float], ...] = ()
@@ -50,14 +50,14 @@ def score(tokenizer: PreTrainedTokenizerBase, logits: torch.Tensor, token: int, 
     return TokenScore(_text(tokenizer, token), float(scores[token]), top)
 
 
-def given(
+def score_given_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], learned_from: int, alternatives: int
 ) -> list[TokenScore]:
     """What the model gives to ids[learned_from:] after what stands before them, in one pass."""
     both = torch.tensor([list(ids)], device=model.device)
     with torch.no_grad():
         logits = model(input_ids=both, attention_mask=torch.ones_like(both)).logits[0]
-    return [score(tokenizer, logits[at - 1], ids[at], alternatives) for at in range(learned_from, len(ids))]
+    return [score_token(tokenizer, logits[at - 1], ids[at], alternatives) for at in range(learned_from, len(ids))]
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Baton:
+class FairLock:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
@@ -32,7 +32,7 @@ class Baton:
         """Whether anybody waits for it."""
         return bool(self._waiting)
 
-    def pass_on(self) -> None:
+    def yield_turn(self) -> None:
         """For its holder: let everybody who waits now go first."""
         self._give()
         self._take()

@@ -25,15 +25,15 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.errors import RunError
-from toolkit.system.durable import commit_dir, remove_tree, sweep_aside, verify_commit
+from toolkit.system.durable import commit_dir, remove_leftover_dirs, remove_tree, verify_commit
 
-VERSION = 1
+TOKEN_CACHE_VERSION = 1
 """Part of every key: raise it when `dataset.py` makes other tokens or labels of the same rows."""
-MAX_BYTES = 20 << 30
-MAX_SHARE = 0.1
+TOKEN_CACHE_MAX_BYTES = 20 << 30
+TOKEN_CACHE_MAX_SHARE = 0.1
 """The cache keeps below this share of the disk, too."""
-TOKENS = "tokens.arrow"
-_LOG = logging.getLogger(__name__)
+TOKENS_FILE = "tokens.arrow"
+logger = logging.getLogger(__name__)
 
 
 def cache_key(parts: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, table: Path, rows: np.ndarray) -> str:
@@ -41,11 +41,17 @@ def cache_key(parts: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, tabl
     with table.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     chosen = hashlib.sha256(np.ascontiguousarray(rows, dtype=np.int64).tobytes()).hexdigest()
-    made_of = {"version": VERSION, "table": content, "rows": chosen, "tokenizer": fingerprint(tokenizer), **parts}
+    made_of = {
+        "version": TOKEN_CACHE_VERSION,
+        "table": content,
+        "rows": chosen,
+        "tokenizer": fingerprint_tokenizer(tokenizer),
+        **parts,
+    }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     """A digest of everything that decides which ids a text gets, the libraries' versions included."""
     vocabulary = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
     special = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.chat_template, type(tokenizer).__name__)
@@ -67,14 +73,14 @@ class TokenCache:
             verify_commit(entry)
         except (RunError, OSError) as error:
             if entry.exists():
-                _LOG.warning("the tokens kept as %s can't be used and are made again: %s", key, error)
+                logger.warning("the tokens kept as %s can't be used and are made again: %s", key, error)
                 _discard(entry)
             return False
         try:
-            _link(entry / TOKENS, target)
+            _link(entry / TOKENS_FILE, target)
             os.utime(entry)
         except OSError as error:  # e.g. no room for a copy, or another run has just discarded it: no fault of the entry
-            _LOG.warning("the tokens kept as %s can't be taken over and are made again: %s", key, error)
+            logger.warning("the tokens kept as %s can't be taken over and are made again: %s", key, error)
             return False
         return True
 
@@ -83,20 +89,20 @@ class TokenCache:
         staging = self.folder / f".new-{key}-{secrets.token_hex(4)}"
         try:
             staging.mkdir(parents=True)
-            _link(source, staging / TOKENS)
+            _link(source, staging / TOKENS_FILE)
             with (self.folder / ".lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not (self.folder / key).exists():
                     commit_dir(staging, self.folder / key, {"key": key})
                 self._make_room(key)
         except (RunError, OSError) as error:  # e.g. a full disk: the run has its own file
-            _LOG.warning("the tokens were not kept for later runs: %s", error)
+            logger.warning("the tokens were not kept for later runs: %s", error)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _make_room(self, newest: str) -> None:
-        sweep_aside(self.folder)
-        allowed = min(MAX_BYTES, int(MAX_SHARE * shutil.disk_usage(self.folder).total))
+        remove_leftover_dirs(self.folder)
+        allowed = min(TOKEN_CACHE_MAX_BYTES, int(TOKEN_CACHE_MAX_SHARE * shutil.disk_usage(self.folder).total))
         entries = [path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
         used = 0
         for entry in sorted(entries, key=lambda path: (path.name == newest, path.stat().st_mtime_ns), reverse=True):
@@ -117,4 +123,4 @@ def _discard(entry: Path) -> None:
     try:
         remove_tree(entry)
     except OSError as error:  # another run is discarding it too
-        _LOG.warning("%s could not be removed: %s", entry, error)
+        logger.warning("%s could not be removed: %s", entry, error)

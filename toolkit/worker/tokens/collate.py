@@ -6,5 +6,5 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 
-def collator(tokenizer: PreTrainedTokenizerBase) -> DataCollatorForLanguageModeling:
+def make_collator(tokenizer: PreTrainedTokenizerBase) -> DataCollatorForLanguageModeling:
     return DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)

@@ -13,14 +13,20 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.errors import ToolkitError
-from toolkit.worker.tokens.encode import Message, encode, encode_with_starts, render_chats, shared_beginning
+from toolkit.worker.tokens.encode import (
+    MessageDict,
+    common_prefix_length,
+    encode_texts,
+    encode_with_offsets,
+    render_chats,
+)
 
-Span = tuple[int, int]
+TokenSpan = tuple[int, int]
 """First token and the one behind the last."""
 
 
-class Turn(Protocol):
-    """What `toolkit.data.conversations.Turn` offers."""
+class MessageLike(Protocol):
+    """What `toolkit.data.conversations.Message` offers."""
 
     @property
     def role(self) -> str: ...
@@ -30,38 +36,40 @@ class Turn(Protocol):
     def learned(self) -> bool: ...
 
 
-def messages_of(turns: Sequence[Turn]) -> list[Message]:
+def to_message_dicts(turns: Sequence[MessageLike]) -> list[MessageDict]:
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
-def asked(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> tuple[str, list[int]]:
+def encode_conversation_prompt(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[MessageLike]
+) -> tuple[str, list[int]]:
     """What a model is asked with so that it writes the last turn: text and ids."""
-    texts = render_chats(tokenizer, [messages_of(turns[:-1])], add_generation_prompt=True)
-    return texts[0], encode(tokenizer, texts, special=False)[0]
+    texts = render_chats(tokenizer, [to_message_dicts(turns[:-1])], add_generation_prompt=True)
+    return texts[0], encode_texts(tokenizer, texts, special=False)[0]
 
 
 def encode_conversations(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]]
-) -> list[tuple[list[int], list[Span]]]:
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[MessageLike]]
+) -> list[tuple[list[int], list[TokenSpan]]]:
     """(ids, learned spans in order) of each conversation, whose last turn is learned. Raises ToolkitError."""
-    texts = render_chats(tokenizer, [messages_of(turns) for turns in conversations])
+    texts = render_chats(tokenizer, [to_message_dicts(turns) for turns in conversations])
     learned = [(i, k) for i, turns in enumerate(conversations) for k, turn in enumerate(turns) if turn.learned]
-    before = [messages_of(conversations[i][:k]) for i, k in learned]
-    until = [messages_of(conversations[i][: k + 1]) for i, k in learned]
+    before = [to_message_dicts(conversations[i][:k]) for i, k in learned]
+    until = [to_message_dicts(conversations[i][: k + 1]) for i, k in learned]
     begins = render_chats(tokenizer, before, add_generation_prompt=True)
     ends = render_chats(tokenizer, until)
-    encoded = encode_with_starts(tokenizer, texts)
-    spans: list[list[Span]] = [[] for _ in conversations]
+    encoded = encode_with_offsets(tokenizer, texts)
+    spans: list[list[TokenSpan]] = [[] for _ in conversations]
     for (i, _), begin, end in zip(learned, begins, ends, strict=True):
-        spans[i].append(_span(tokenizer, texts[i], encoded[i], begin, end))
-    return [_closed(tokenizer, ids, found) for (ids, _), found in zip(encoded, spans, strict=True)]
+        spans[i].append(_find_answer_span(tokenizer, texts[i], encoded[i], begin, end))
+    return [_append_eos(tokenizer, ids, found) for (ids, _), found in zip(encoded, spans, strict=True)]
 
 
-def _span(
+def _find_answer_span(
     tokenizer: PreTrainedTokenizerBase, text: str, encoded: tuple[list[int], list[int]], begin: str, end: str
-) -> Span:
+) -> TokenSpan:
     ids, starts = encoded
-    first = bisect_left(starts, shared_beginning(begin, text))
+    first = bisect_left(starts, common_prefix_length(begin, text))
     if text.startswith(end):
         return first, bisect_left(starts, len(end))
     # a template that writes earlier answers differently (it takes their reasoning out): up to where generation stops
@@ -72,7 +80,9 @@ def _span(
     return first, ids.index(eos, first) + 1
 
 
-def _closed(tokenizer: PreTrainedTokenizerBase, ids: list[int], spans: list[Span]) -> tuple[list[int], list[Span]]:
+def _append_eos(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], spans: list[TokenSpan]
+) -> tuple[list[int], list[TokenSpan]]:
     """A template may end a turn with nothing, or with a mark that is not where generation stops: add EOS at the end."""
     first, _ = spans[-1]
     if tokenizer.eos_token_id in ids[first:]:

@@ -9,12 +9,12 @@ from transformers import PreTrainedTokenizerBase
 
 from toolkit.errors import ToolkitError
 
-Message = dict[str, str]
+MessageDict = dict[str, str]
 
 
 def render_chats(
     tokenizer: PreTrainedTokenizerBase,
-    conversations: Sequence[Sequence[Message]],
+    conversations: Sequence[Sequence[MessageDict]],
     *,
     add_generation_prompt: bool = False,
 ) -> list[str]:
@@ -22,26 +22,28 @@ def render_chats(
     try:
         return _render(tokenizer, conversations, add_generation_prompt)
     except TemplateError as error:
-        raise _refused(tokenizer, conversations, add_generation_prompt) or ToolkitError(
+        raise _explain_refusal(tokenizer, conversations, add_generation_prompt) or ToolkitError(
             f"The model's chat template can't be used: {error}", "Choose another model."
         ) from error
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, special: bool) -> list[list[int]]:
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, special: bool) -> list[list[int]]:
     """Ids of each text; `special` adds what the tokenizer adds around a plain text, never a second BOS."""
     if tokenizer.is_fast:
-        encoded = [item.ids for item in backend_of(tokenizer).encode_batch_fast(texts, add_special_tokens=special)]
+        encoded = [
+            item.ids for item in unpadded_backend(tokenizer).encode_batch_fast(texts, add_special_tokens=special)
+        ]
     else:
         encoded = tokenizer(texts, add_special_tokens=special, truncation=False)["input_ids"]
-    return [one_bos(ids, tokenizer.bos_token_id) for ids in encoded]
+    return [remove_double_bos(ids, tokenizer.bos_token_id) for ids in encoded]
 
 
-def one_bos(ids: list[int], bos: int | None) -> list[int]:
+def remove_double_bos(ids: list[int], bos: int | None) -> list[int]:
     """Without the first of two beginnings of sequence: the text had one, and the tokenizer put its own before it."""
     return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
 
-def encode_with_starts(
+def encode_with_offsets(
     tokenizer: PreTrainedTokenizerBase, texts: list[str]
 ) -> list[tuple[list[int], list[int]]]:  # fmt: skip
     """(ids, the character of the text at which each of them begins) without anything added around.
@@ -51,13 +53,13 @@ def encode_with_starts(
     if not tokenizer.is_fast:
         message = "This model's tokenizer can't tell where its tokens begin, so that single turns can't be learned."
         raise ToolkitError(message, "Train on two templates instead, or choose a model with a fast tokenizer.")
-    found = backend_of(tokenizer).encode_batch(texts, add_special_tokens=False)
+    found = unpadded_backend(tokenizer).encode_batch(texts, add_special_tokens=False)
     pairs = [(item.ids, [start for start, _ in item.offsets]) for item in found]
     bos = tokenizer.bos_token_id
     return [(i[1:], s[1:]) if bos is not None and i[:2] == [bos, bos] else (i, s) for i, s in pairs]
 
 
-def shared_beginning(begin: Sequence[int] | str, full: Sequence[int] | str) -> int:
+def common_prefix_length(begin: Sequence[int] | str, full: Sequence[int] | str) -> int:
     """Length of the common beginning: tokens may merge where the completion starts, templates may differ there."""
     if full[: len(begin)] == begin:
         return len(begin)
@@ -65,7 +67,7 @@ def shared_beginning(begin: Sequence[int] | str, full: Sequence[int] | str) -> i
     return next((i for i in range(longest) if begin[i] != full[i]), longest)
 
 
-def backend_of(tokenizer: PreTrainedTokenizerBase):  # type: ignore[no-untyped-def]
+def unpadded_backend(tokenizer: PreTrainedTokenizerBase):  # type: ignore[no-untyped-def]
     """The library's own tokenizer, which cuts nothing off and pads nothing."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
@@ -74,7 +76,7 @@ def backend_of(tokenizer: PreTrainedTokenizerBase):  # type: ignore[no-untyped-d
 
 
 def _render(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]], add_generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[MessageDict]], add_generation_prompt: bool
 ) -> list[str]:
     if not conversations:
         return []
@@ -83,8 +85,8 @@ def _render(
     )
 
 
-def _refused(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]], add_generation_prompt: bool
+def _explain_refusal(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[MessageDict]], add_generation_prompt: bool
 ) -> ToolkitError | None:
     for messages in conversations:
         try:

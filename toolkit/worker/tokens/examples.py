@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
 from toolkit.errors import ConfigError, Problem, ToolkitError
-from toolkit.worker.tokens.conversation import Span, Turn, asked, encode_conversations
-from toolkit.worker.tokens.encode import Message, encode, render_chats, shared_beginning
+from toolkit.worker.tokens.conversation import MessageLike, TokenSpan, encode_conversation_prompt, encode_conversations
+from toolkit.worker.tokens.encode import MessageDict, common_prefix_length, encode_texts, render_chats
 from toolkit.worker.tokens.shared_prefix import encode_pairs
 
 
@@ -26,7 +26,7 @@ class PromptAndCompletion(Protocol):
     @property
     def completion(self) -> str: ...
     @property
-    def turns(self) -> Sequence[Turn]: ...
+    def turns(self) -> Sequence[MessageLike]: ...
 
 
 def chat_enabled(config: Config, tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -46,13 +46,13 @@ def chat_enabled(config: Config, tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(tokenizer.chat_template) if wanted is None else wanted
 
 
-def prompt_ids(
+def encode_prompt(
     config: Config,
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
     *,
     system: str | None = None,
-    history: Sequence[Message] = (),
+    history: Sequence[MessageDict] = (),
 ) -> tuple[str, list[int]]:
     """The text and the token ids that a model is asked with: exactly the beginning of a training example.
 
@@ -61,21 +61,21 @@ def prompt_ids(
     chat = chat_enabled(config, tokenizer)
     earlier = ([{"role": "system", "content": system}] if system else []) + list(history)
     if chat:
-        text = render_chats(tokenizer, [[*earlier, _user(prompt)]], add_generation_prompt=True)[0]
+        text = render_chats(tokenizer, [[*earlier, _user_message(prompt)]], add_generation_prompt=True)[0]
     else:
         text = "\n".join([*(message["content"] for message in earlier), prompt])
-    ids = encode(tokenizer, [text], special=not chat)[0]
-    return text, ids if chat else _open(ids, tokenizer.eos_token_id)
+    ids = encode_texts(tokenizer, [text], special=not chat)[0]
+    return text, ids if chat else _without_trailing_eos(ids, tokenizer.eos_token_id)
 
 
-def question(
-    config: Config, tokenizer: PreTrainedTokenizerBase, prompt: str, turns: Sequence[Turn] = ()
+def encode_example_prompt(
+    config: Config, tokenizer: PreTrainedTokenizerBase, prompt: str, turns: Sequence[MessageLike] = ()
 ) -> tuple[str, list[int]]:
     """What a model is asked with to write an example's completion, or its conversation's last turn: text and ids."""
-    return asked(tokenizer, turns) if turns else prompt_ids(config, tokenizer, prompt)
+    return encode_conversation_prompt(tokenizer, turns) if turns else encode_prompt(config, tokenizer, prompt)
 
 
-class Tokens(NamedTuple):
+class TokenizedExample(NamedTuple):
     """One example, nothing cut. prompt: what the model would be asked with. ids: all of it, with its end.
 
     learned: spans of `ids`, in order; the first one begins before len(prompt) where the two begin differently.
@@ -83,37 +83,39 @@ class Tokens(NamedTuple):
 
     prompt: list[int]
     ids: list[int]
-    learned: list[Span]
+    learned: list[TokenSpan]
 
     @property
-    def learned_from(self) -> int:
+    def completion_start(self) -> int:
         """The position where the completion, or the first answer of a conversation, begins."""
         return self.learned[0][0] if self.learned else len(self.ids)
 
     @property
     def merged(self) -> bool:
         """Whether the prompt's last token is another one when the completion follows."""
-        return self.learned_from < len(self.prompt)
+        return self.completion_start < len(self.prompt)
 
 
-def tokenize(batch: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, chat: bool) -> list[Tokens]:
+def tokenize_examples(
+    batch: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, chat: bool
+) -> list[TokenizedExample]:
     """The token ids of each example. Raises ToolkitError as `prepare` does."""
     if tokenizer.eos_token_id is None:
         raise ToolkitError("The tokenizer has no end-of-sequence token.", "Choose a model whose tokenizer has one.")
     if batch[0].turns:
         found = encode_conversations(tokenizer, [example.turns for example in batch])
-        return [Tokens(ids[: learned[0][0]], ids, learned) for ids, learned in found]
-    pairs = _pairs(batch, tokenizer, chat)
-    return [Tokens(begin, full, [(shared_beginning(begin, full), len(full))]) for begin, full in pairs]
+        return [TokenizedExample(ids[: learned[0][0]], ids, learned) for ids, learned in found]
+    pairs = _encode_examples(batch, tokenizer, chat)
+    return [TokenizedExample(begin, full, [(common_prefix_length(begin, full), len(full))]) for begin, full in pairs]
 
 
-def _pairs(
+def _encode_examples(
     batch: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, chat: bool
 ) -> list[tuple[list[int], list[int]]]:
     """(ids of the prompt alone, ids of prompt and completion with the end) for each example."""
     eos, eos_id = str(tokenizer.eos_token), tokenizer.eos_token_id
     if chat:
-        asked = [[_user(example.prompt)] for example in batch]
+        asked = [[_user_message(example.prompt)] for example in batch]
         answered = [
             [*messages, {"role": "assistant", "content": example.completion}]
             for messages, example in zip(asked, batch, strict=True)
@@ -125,12 +127,15 @@ def _pairs(
     closed = [example.prompt + example.completion.removesuffix(eos) + eos for example in batch]
     # some plain tokenizers close every text by themselves: a prompt stays open, an answer is closed once
     pairs = encode_pairs(tokenizer, [example.prompt for example in batch], closed, special=True)
-    return [(_open(begin, eos_id), full[:-1] if full[-2:] == [eos_id, eos_id] else full) for begin, full in pairs]
+    return [
+        (_without_trailing_eos(begin, eos_id), full[:-1] if full[-2:] == [eos_id, eos_id] else full)
+        for begin, full in pairs
+    ]
 
 
-def _open(ids: list[int], eos_id: int | None) -> list[int]:
+def _without_trailing_eos(ids: list[int], eos_id: int | None) -> list[int]:
     return ids[:-1] if ids and ids[-1] == eos_id else ids
 
 
-def _user(prompt: str) -> Message:
+def _user_message(prompt: str) -> MessageDict:
     return {"role": "user", "content": prompt}

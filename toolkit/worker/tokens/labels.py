@@ -17,21 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
-from toolkit.worker.tokens.encode import Message
-from toolkit.worker.tokens.examples import PromptAndCompletion, Tokens, chat_enabled, prompt_ids, question, tokenize
+from toolkit.worker.tokens.examples import (
+    PromptAndCompletion,
+    TokenizedExample,
+    tokenize_examples,
+)
 
-__all__ = [
-    "BATCH", "IGNORED", "SCHEMA", "Inspect", "Message", "Prepared", "PromptAndCompletion", "Tokens", "chat_enabled",
-    "prepare", "prepare_batches", "prompt_ids", "question", "tokenize",
-]  # fmt: skip
-
-IGNORED = -100
-BATCH = 2000
-Inspect = Callable[[int, Sequence[PromptAndCompletion], Sequence[Tokens], pa.RecordBatch], None]
+IGNORED_LABEL = -100
+EXAMPLES_PER_BATCH = 2000
+BatchInspector = Callable[[int, Sequence[PromptAndCompletion], Sequence[TokenizedExample], pa.RecordBatch], None]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedExamples:
     """Rows that train.
 
     table: columns `row` (int32, the position among the given examples), `input_ids` and `labels` (list<int32>, of one
@@ -56,7 +54,7 @@ class Prepared:
 
     @property
     def trained_tokens(self) -> int:
-        return sum(int((part.flatten().to_numpy() != IGNORED).sum()) for part in self.table["labels"].chunks)
+        return sum(int((part.flatten().to_numpy() != IGNORED_LABEL).sum()) for part in self.table["labels"].chunks)
 
     @property
     def longest(self) -> int:
@@ -68,14 +66,14 @@ class Prepared:
         return int(np.count_nonzero(self.table["truncated"].to_numpy())) + len(self.lost)
 
 
-def prepare(
+def prepare_examples(
     examples: Iterable[PromptAndCompletion],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     chat: bool,
     *,
     completion_only: bool = True,
-) -> Prepared:
+) -> PreparedExamples:
     """Token ids and labels of every example, cut to `max_length` tokens; examples are read once, batch by batch.
 
     completion_only: whether the prompt is masked; else it is learned like the rest.
@@ -84,7 +82,7 @@ def prepare(
     """
     lost: list[int] = []
     batches = list(prepare_batches(examples, tokenizer, max_length, chat, lost, completion_only=completion_only))
-    return Prepared(pa.Table.from_batches(batches, SCHEMA), tuple(lost))
+    return PreparedExamples(pa.Table.from_batches(batches, PREPARED_SCHEMA), tuple(lost))
 
 
 def prepare_batches(
@@ -95,7 +93,7 @@ def prepare_batches(
     lost: list[int],
     *,
     completion_only: bool = True,
-    inspect: Inspect | None = None,
+    inspect: BatchInspector | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """What `prepare` returns, BATCH examples at a time for those who must not hold all; `lost` fills meanwhile.
 
@@ -103,39 +101,39 @@ def prepare_batches(
     """
     rest = iter(examples)
     start = 0
-    while batch := list(islice(rest, BATCH)):
-        tokens = tokenize(batch, tokenizer, chat)
-        columns = _columns(start, tokens, max_length, lost, completion_only)
+    while batch := list(islice(rest, EXAMPLES_PER_BATCH)):
+        tokens = tokenize_examples(batch, tokenizer, chat)
+        columns = _label_batch(start, tokens, max_length, lost, completion_only)
         if inspect is not None:
             inspect(start, batch, tokens, columns)
         yield columns
         start += len(batch)
 
 
-SCHEMA = pa.schema(
+PREPARED_SCHEMA = pa.schema(
     {"row": pa.int32(), "input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "truncated": pa.bool_()}
 )
 
 
-def _columns(
-    start: int, tokens: Sequence[Tokens], max_length: int, lost: list[int], completion_only: bool
+def _label_batch(
+    start: int, tokens: Sequence[TokenizedExample], max_length: int, lost: list[int], completion_only: bool
 ) -> pa.RecordBatch:
     sizes = np.fromiter((len(each.ids) for each in tokens), np.int64, len(tokens))
     ids = np.fromiter(chain.from_iterable(each.ids for each in tokens), np.int32, int(sizes.sum()))
     starts = np.cumsum(sizes) - sizes
     kept = np.arange(len(ids)) - np.repeat(starts, sizes) < max_length
-    learned = kept & (learned_mask(tokens, starts, len(ids)) if completion_only else True)
+    learned = kept & (trained_token_mask(tokens, starts, len(ids)) if completion_only else True)
     some = np.logical_or.reduceat(learned, starts) if len(ids) else np.zeros(0, dtype=bool)
     lost += (start + np.flatnonzero(~some)).tolist()
     kept &= np.repeat(some, sizes)
-    labels = np.where(learned, ids, np.int32(IGNORED))[kept]
+    labels = np.where(learned, ids, np.int32(IGNORED_LABEL))[kept]
     offsets = pa.array(np.concatenate([[0], np.cumsum(np.minimum(sizes[some], max_length))]), pa.int32())
     rows = pa.array(start + np.flatnonzero(some), pa.int32())
     lists = [pa.ListArray.from_arrays(offsets, pa.array(values, pa.int32())) for values in (ids[kept], labels)]
-    return pa.record_batch([rows, *lists, pa.array(sizes[some] > max_length)], schema=SCHEMA)
+    return pa.record_batch([rows, *lists, pa.array(sizes[some] > max_length)], schema=PREPARED_SCHEMA)
 
 
-def learned_mask(tokens: Sequence[Tokens], starts: np.ndarray, total: int) -> np.ndarray:
+def trained_token_mask(tokens: Sequence[TokenizedExample], starts: np.ndarray, total: int) -> np.ndarray:
     """Which of the `total` tokens are learned, one example's after the other's; `starts`: where each example begins."""
     spans = [(at, *span) for at, each in zip(starts.tolist(), tokens, strict=True) for span in each.learned]
     at, first, end = np.array(spans, dtype=np.int64).reshape(-1, 3).T

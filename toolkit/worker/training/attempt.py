@@ -12,61 +12,61 @@ from transformers import TrainerState
 
 from toolkit.errors import ToolkitError
 from toolkit.lifecycle.resume_policy import ended_from_outside
-from toolkit.runs.checkpoints import Checkpoint, checkpoint_path, verified
+from toolkit.runs.checkpoints import Checkpoint, checkpoint_path, verify_checkpoint
 from toolkit.runs.events import Event, read_events
-from toolkit.system.durable import COMMIT, verify_commit
+from toolkit.system.durable import COMMIT_NAME, verify_commit
 from toolkit.worker.checkpoints import choice
 from toolkit.worker.checkpoints import training_state as state
-from toolkit.worker.checkpoints.checkpointed_trainer import Keeper
-from toolkit.worker.checkpoints.pace import Pace
-from toolkit.worker.checkpoints.replay_check import Replay
-from toolkit.worker.process.stop import StopAsked
-from toolkit.worker.training.best_checkpoint import BestSoFar, EndedEarly
-from toolkit.worker.training.loss_watch import Explosion
-from toolkit.worker.training.reporter import Reporter, diverged
+from toolkit.worker.checkpoints.checkpointed_trainer import CheckpointWriter
+from toolkit.worker.checkpoints.pace import CheckpointPace
+from toolkit.worker.checkpoints.replay_check import ReplayCheck
+from toolkit.worker.process.stop import StopRequested
+from toolkit.worker.training.best_checkpoint import BestCheckpointCallback, EarlyStopReached
+from toolkit.worker.training.loss_watch import ExplosionDetector
+from toolkit.worker.training.reporter import TrainingReporter, divergence_error
 from toolkit.worker.training.trainer import PreparedTrainer
 
 if TYPE_CHECKING:
-    from toolkit.worker.training.session_context import Session
+    from toolkit.worker.training.session_context import TrainingSession
 
 NEVER = 2**62
 """Steps between two checkpoints of a process that does not lead: it saves when the first one does."""
 
 
-class Training:
+class TrainingAttempt:
     """One attempt. facts: of the `plan` event. found: the checkpoint to go on from; its files were verified.
 
     Raises ToolkitError when the run can't go on from `found`.
     """
 
     def __init__(
-        self, session: Session, trainer: PreparedTrainer, facts: dict[str, Any], found: Checkpoint | None
+        self, session: TrainingSession, trainer: PreparedTrainer, facts: dict[str, Any], found: Checkpoint | None
     ) -> None:
         self._session, self._trainer, self._found = session, trainer, found
         team, run, args = session.team, session.run, session.config.training.training_args
-        machine = choice.machine(
+        machine = choice.numeric_environment(
             facts["device"], facts["threads"], facts["batch_size"], facts["precision"], facts["micro_batch"]
         )
-        batches = choice.PACKED if trainer.packed_rows else choice.GROUPED
-        own = choice.identity(run, session.attempt, team.processes, session.versions, machine, batches)
-        exact = found is not None and choice.check(found, own, session.tell)
+        batches = choice.PACKED_BATCHES if trainer.packed_rows else choice.GROUPED_BATCHES
+        own = choice.checkpoint_identity(run, session.attempt, team.processes, session.versions, machine, batches)
+        exact = found is not None and choice.check_resume_allowed(found, own, session.tell)
         start, before = found.step if found else 0, read_events(run.events_path)[0]
-        self._replay = Replay(session.tell, before, start, exact=exact)
+        self._replay = ReplayCheck(session.tell, before, start, exact=exact)
         also = self._also(before, start, session.attempt)
-        pace = Pace(args.save_steps, also) if team.leads else Pace(NEVER)
-        explosion = Explosion(trainer.model.config.get_text_config().vocab_size)
-        self._reporter = Reporter(
+        pace = CheckpointPace(args.save_steps, also) if team.is_main_process else CheckpointPace(NEVER)
+        explosion = ExplosionDetector(trainer.model.config.get_text_config().vocab_size)
+        self._reporter = TrainingReporter(
             self._replay, session.stop, facts, pace, trainer.watch, explosion, processes=team.processes
         )
-        trainer.keeper = Keeper(
+        trainer.keeper = CheckpointWriter(
             run, self._replay, own, team.processes, team.rank, pace.saved, self._notes, self._saves_first
         )
         trainer.add_callback(self._reporter)
         self._kept: int | None = None
-        self._best: BestSoFar | None = None
+        self._best: BestCheckpointCallback | None = None
         if args.early_stopping_patience is not None or args.load_best_at_end:
             waited = int(found.body.get("waited", 0)) if found else 0
-            self._best = BestSoFar(session.tell, args.early_stopping_patience, waited)
+            self._best = BestCheckpointCallback(session.tell, args.early_stopping_patience, waited)
             trainer.add_callback(self._best)
 
     @property
@@ -91,49 +91,49 @@ class Training:
             self._session.tell("resumed", step=found.step, replays=self._replay.steps, checkpoint=found.path.name)
             trainer.args.eval_on_start = bool(found.body.get("evaluation_due"))
         else:
-            self._begin_with_another_runs()
+            self._load_start_weights()
         if found is not None and found.body.get("ended_early"):
-            state.load_weights(trainer.model, found.path)
-            trainer.state = TrainerState.load_from_json(str(found.path / state.STATE))
+            state.load_trained_weights(trainer.model, found.path)
+            trainer.state = TrainerState.load_from_json(str(found.path / state.TRAINER_STATE_FILE))
         elif not self._train():
             return
         if self._session.config.training.training_args.load_best_at_end and not self.stopped:
-            self._put_best_back()
+            self._restore_best_weights()
 
     def _train(self) -> bool:
         """False when a stop came during an evaluation."""
         found, trainer = self._found, self._trainer
         try:
             result = trainer.train(resume_from_checkpoint=str(found.path) if found else None)
-        except EndedEarly:
+        except EarlyStopReached:
             self._replay.finish()
             return True
-        except StopAsked:
+        except StopRequested:
             # before the first step after a resume the random states are not the training's yet: what is kept, is right
             if found is None or self.step > found.step:
                 trainer.keeper.save(trainer)
             return False
         if not torch.isfinite(torch.tensor(result.training_loss)):
-            raise diverged("loss was NaN or infinite", self.step)
+            raise divergence_error("loss was NaN or infinite", self.step)
         self._replay.finish()
         return True
 
-    def _begin_with_another_runs(self) -> None:
+    def _load_start_weights(self) -> None:
         folder = self._session.run.start_dir
         if not folder.exists():
             return
         body = verify_commit(folder)
-        state.load_weights(self._trainer.model, folder)
+        state.load_trained_weights(self._trainer.model, folder)
         self._session.tell("began_from", run=body["run"], step=body["step"])
 
-    def _put_best_back(self) -> None:
+    def _restore_best_weights(self) -> None:
         best, run = self._trainer.state.best_global_step, self._session.run
         if best is None or best == self.step:
             return
         path = checkpoint_path(run, best)
-        if not (path / COMMIT).exists():
+        if not (path / COMMIT_NAME).exists():
             raise ToolkitError(f"The best checkpoint, of step {best}, is gone.", "Switch load_best_at_end off.")
-        state.load_weights(self._trainer.model, verified(path, run.id).path)
+        state.load_trained_weights(self._trainer.model, verify_checkpoint(path, run.id).path)
         self._kept = best
 
     def _also(self, before: list[Event], start: int, attempt: int) -> set[int]:

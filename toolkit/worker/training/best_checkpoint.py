@@ -11,20 +11,20 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-Tell = Callable[..., None]
+_EmitEvent = Callable[..., None]
 
 
-class EndedEarly(Exception):
+class EarlyStopReached(Exception):
     """A resumed run made the evaluation that was still due, and it was the last one: there is no step to train."""
 
 
-class BestSoFar(TrainerCallback):
+class BestCheckpointCallback(TrainerCallback):
     """patience: evaluations in a row without a lower loss after which training ends; None never ends it.
 
     waited: how many there were before a resume. The best loss and step live in the trainer's own state.
     """
 
-    def __init__(self, tell: Tell, patience: int | None, waited: int = 0) -> None:
+    def __init__(self, tell: _EmitEvent, patience: int | None, waited: int = 0) -> None:
         self._tell, self._patience = tell, patience
         self.waited = waited
         self.ended_early = False
@@ -51,4 +51,4 @@ class BestSoFar(TrainerCallback):
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.ended_early:  # the trainer looks at its control after a step alone
-            raise EndedEarly
+            raise EarlyStopReached

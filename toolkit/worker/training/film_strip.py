@@ -17,22 +17,22 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.config import Config
-from toolkit.data.conversations import Turn
+from toolkit.data.conversations import Message
 from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import RunDir
-from toolkit.worker.answering.greedy import SLACK, answers
-from toolkit.worker.process.stop import Stop, StopAsked
-from toolkit.worker.tokens.examples import question
-from toolkit.worker.tokens.prepared_rows import Source
+from toolkit.worker.answering.greedy import ANSWER_SLACK_TOKENS, generate_greedy_texts
+from toolkit.worker.process.stop import StopRequested, StopSignal
+from toolkit.worker.tokens.examples import encode_example_prompt
+from toolkit.worker.tokens.prepared_rows import RowSource
 
-MOST = 10
-MAX_NEW_TOKENS = 128
-SEARCHED_ROWS = 100_000
-_LOG = logging.getLogger(__name__)
+MAX_PROMPTS_PER_SAMPLING = 10
+MAX_PINNED_ANSWER_TOKENS = 128
+PINNED_SEARCH_ROWS = 100_000
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Pin:
+class AnsweredPrompt:
     """What is asked again and again. expected: the completion of the row that has this prompt, if there is one.
 
     row: its 0-based number in the run's table.  turns: the whole conversation where the row is one.
@@ -41,30 +41,30 @@ class Pin:
     prompt: str
     expected: str | None = None
     row: int | None = None
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[Message, ...] = ()
 
     def told(self) -> dict[str, Any]:
         """What the film keeps of it."""
         return {"prompt": self.prompt, "expected": self.expected, "row": self.row}
 
 
-def choose(config: Config, source: Source) -> list[Pin]:
+def choose_pinned_prompts(config: Config, source: RowSource) -> list[AnsweredPrompt]:
     """The pinned prompts, then test rows, at most MOST in all."""
     asked = [prompt for prompt in dict.fromkeys(config.training.pinned_prompts or []) if prompt.strip()]
     rows = source.plan.test[: config.training.pinned_rows]
     from_rows = [
-        Pin(example.prompt, example.completion, int(row), example.turns)
+        AnsweredPrompt(example.prompt, example.completion, int(row), example.turns)
         for row, example in zip(rows, source.examples(rows), strict=True)
     ]
-    typed = _found_in_rows([Pin(prompt) for prompt in asked], source) if asked else []
-    return list({pin.prompt: pin for pin in (*typed, *from_rows)}.values())[:MOST]
+    typed = _add_expected_answers([AnsweredPrompt(prompt) for prompt in asked], source) if asked else []
+    return list({pin.prompt: pin for pin in (*typed, *from_rows)}.values())[:MAX_PROMPTS_PER_SAMPLING]
 
 
-def _found_in_rows(pins: list[Pin], source: Source) -> list[Pin]:
+def _add_expected_answers(pins: list[AnsweredPrompt], source: RowSource) -> list[AnsweredPrompt]:
     """The same pins; one that is a row's own prompt gets the completion of that row."""
     wanted = {pin.prompt: pin for pin in pins}
     for rows in (source.plan.test, source.plan.train):
-        searched = rows[:SEARCHED_ROWS]
+        searched = rows[:PINNED_SEARCH_ROWS]
         for row, example in zip(searched, source.examples(searched), strict=True):
             pin = wanted.get(example.prompt)
             if pin is not None and pin.expected is None:
@@ -72,7 +72,7 @@ def _found_in_rows(pins: list[Pin], source: Source) -> list[Pin]:
     return list(wanted.values())
 
 
-class FilmStrip(TrainerCallback):
+class SampleOutputsCallback(TrainerCallback):
     """Answers the pins and writes them down. One process a run has one; its file has no other writer."""
 
     def __init__(
@@ -80,17 +80,17 @@ class FilmStrip(TrainerCallback):
         run: RunDir,
         config: Config,
         tokenizer: PreTrainedTokenizerBase,
-        pins: Sequence[Pin],
+        pins: Sequence[AnsweredPrompt],
         tell: Callable[..., None],
-        stop: Stop,
+        stop: StopSignal,
         attempt: int,
         positions: int | None = None,
     ) -> None:
         self._run, self._tokenizer, self._tell, self._stop = run, tokenizer, tell, stop
         self._attempt = attempt
         self._film: EventWriter | None = None
-        asked = [(pin, question(config, tokenizer, pin.prompt, pin.turns)[1]) for pin in pins]
-        fits = [(pin, ids) for pin, ids in asked if positions is None or len(ids) + SLACK <= positions]
+        asked = [(pin, encode_example_prompt(config, tokenizer, pin.prompt, pin.turns)[1]) for pin in pins]
+        fits = [(pin, ids) for pin, ids in asked if positions is None or len(ids) + ANSWER_SLACK_TOKENS <= positions]
         if len(fits) < len(asked):
             tell("warning", message=f"{len(asked) - len(fits)} pinned prompts are longer than the model's context.")
         self.pins = [pin for pin, _ in fits]
@@ -99,11 +99,11 @@ class FilmStrip(TrainerCallback):
 
     def _new_tokens(self, config: Config, positions: int | None) -> int:
         """As long as the longest expected answer; the config's own limit where nothing is expected."""
-        limit = min(config.inference.max_new_tokens or MAX_NEW_TOKENS, MAX_NEW_TOKENS)
+        limit = min(config.inference.max_new_tokens or MAX_PINNED_ANSWER_TOKENS, MAX_PINNED_ANSWER_TOKENS)
         known = [self._tokenizer(pin.expected, add_special_tokens=False)["input_ids"] for pin in self.pins
                  if pin.expected is not None]  # fmt: skip
-        wanted = limit if len(known) < len(self.pins) else max(map(len, known), default=0) + SLACK
-        room = MAX_NEW_TOKENS if positions is None else positions - max(map(len, self._ids), default=0)
+        wanted = limit if len(known) < len(self.pins) else max(map(len, known), default=0) + ANSWER_SLACK_TOKENS
+        room = MAX_PINNED_ANSWER_TOKENS if positions is None else positions - max(map(len, self._ids), default=0)
         return max(1, min(wanted, limit, room))
 
     def on_train_begin(
@@ -115,29 +115,29 @@ class FilmStrip(TrainerCallback):
         self._film.append("pinned", pins=[pin.told() for pin in self.pins])
         if not state.global_step:  # the adapter has learned nothing yet: these are the base model's answers
             self._tell("phase", phase="answering pinned prompts")
-            self.shoot(model, 0)
+            self.record_sample_outputs(model, 0)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
         if self.pins:
-            self.shoot(model, state.global_step)
+            self.record_sample_outputs(model, state.global_step)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._film is not None:
             self._film.close()
             self._film = None
 
-    def shoot(self, model: Any, step: int) -> None:
+    def record_sample_outputs(self, model: Any, step: int) -> None:
         """One frame. A stop leaves it out: the trainer hears of it by itself."""
         try:
             texts = self._answer(getattr(model, "module", model))
             if self._film is not None:
                 self._film.append("answers", step=step, texts=texts)
-        except StopAsked:
+        except StopRequested:
             return
         except Exception as error:  # noqa: BLE001 - looking at the training must not end it
-            _LOG.exception("answering pinned prompts")
+            logger.exception("answering pinned prompts")
             self.pins = []
             message = f"The pinned prompts are not answered any more ({type(error).__name__}: {_first_line(error)})."
             self._tell("warning", message=message)
@@ -150,7 +150,7 @@ class FilmStrip(TrainerCallback):
         model.eval()
         try:
             with torch.random.fork_rng(devices):
-                return answers(model, self._tokenizer, self._ids, self._length, self._stop)
+                return generate_greedy_texts(model, self._tokenizer, self._ids, self._length, self._stop)
         finally:
             model.train(training)
 

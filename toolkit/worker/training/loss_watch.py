@@ -13,8 +13,8 @@ from collections import deque
 import torch
 from torch import Tensor
 
-WINDOW = 5
-WORSE = 3.0
+EXPLOSION_WINDOW = 5
+EXPLOSION_FACTOR = 3.0
 
 
 class LossWatch:
@@ -35,7 +35,7 @@ class LossWatch:
         return found if found >= 0 else None
 
 
-class Explosion:
+class ExplosionDetector:
     """Whether the logged loss has left all sense: WORSE times what guessing every token alike would cost, and WORSE
     times where it began, as the median of WINDOW logs in a row.
 
@@ -44,13 +44,13 @@ class Explosion:
 
     def __init__(self, vocabulary: int) -> None:
         self._guessing = math.log(max(2, vocabulary))
-        self._recent: deque[float] = deque(maxlen=WINDOW)
+        self._recent: deque[float] = deque(maxlen=EXPLOSION_WINDOW)
         self._begin: float | None = None
 
     def see(self, loss: float) -> bool:
         if self._begin is None:
             self._begin = loss
         self._recent.append(loss)
-        if len(self._recent) < WINDOW:
+        if len(self._recent) < EXPLOSION_WINDOW:
             return False
-        return statistics.median(self._recent) > WORSE * max(self._guessing, self._begin)
+        return statistics.median(self._recent) > EXPLOSION_FACTOR * max(self._guessing, self._begin)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
-from toolkit.worker.tokens.labels import IGNORED
+from toolkit.worker.tokens.labels import IGNORED_LABEL
 from toolkit.worker.training.loss_watch import LossWatch
 
 
@@ -32,9 +32,9 @@ class MicroBatchedTrainer(SFTTrainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
-        *earlier, last = parts(inputs, self.micro_batch)
+        *earlier, last = split_into_micro_batches(inputs, self.micro_batch)
         if earlier and num_items_in_batch is None:  # a model that does not take the count: this batch is all there is
-            num_items_in_batch = scored(inputs) * self.accelerator.num_processes
+            num_items_in_batch = count_trained_tokens(inputs) * self.accelerator.num_processes
         total: Any = 0.0
         for part in earlier:
             with self.accelerator.no_sync(model):
@@ -54,9 +54,9 @@ class MicroBatchedTrainer(SFTTrainer):
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         rows = self._own_rows(len(inputs["labels"]))
         # a batch of nothing but fill is computed all the same, and not counted: the library waits for its loss
-        pieces = list(parts(first_rows(inputs, rows or 1), self.micro_batch))
+        pieces = list(split_into_micro_batches(keep_first_rows(inputs, rows or 1), self.micro_batch))
         losses = [super(MicroBatchedTrainer, self).prediction_step(model, piece, True)[0] for piece in pieces]
-        counts = torch.stack([scored(piece) for piece in pieces]).to(losses[0].device)
+        counts = torch.stack([count_trained_tokens(piece) for piece in pieces]).to(losses[0].device)
         found = torch.stack([(torch.stack(losses).double() * counts).sum(), counts.sum().double()])
         found_here = found if rows else torch.zeros_like(found)
         self._tested = found_here if self._tested is None else self._tested + found_here
@@ -79,19 +79,19 @@ class MicroBatchedTrainer(SFTTrainer):
         return max(0, min(rows, there.remainder - self.accelerator.process_index * rows))
 
 
-def first_rows(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:
+def keep_first_rows(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:
     """The batch's first rows, padded as the whole."""
     if rows >= len(inputs["labels"]):
         return dict(inputs)
     return {name: value[:rows] if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
 
-def scored(inputs: Mapping[str, Any]) -> Tensor:
+def count_trained_tokens(inputs: Mapping[str, Any]) -> Tensor:
     """How many tokens of a batch are learned."""
-    return (inputs["labels"][:, 1:] != IGNORED).sum()
+    return (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
 
 
-def parts(inputs: Mapping[str, Any], rows: int | None) -> Iterator[dict[str, Any]]:
+def split_into_micro_batches(inputs: Mapping[str, Any], rows: int | None) -> Iterator[dict[str, Any]]:
     """The batch in parts of at most so many rows, each as wide as its longest row: padding comes last."""
     count = len(inputs["labels"])
     if rows is None or rows >= count:

@@ -15,18 +15,18 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.errors import ToolkitError
-from toolkit.worker.checkpoints.pace import Pace
-from toolkit.worker.process.memory import readings
-from toolkit.worker.process.stop import Stop, StopAsked
-from toolkit.worker.training.loss_watch import Explosion, LossWatch
+from toolkit.worker.checkpoints.pace import CheckpointPace
+from toolkit.worker.process.memory import read_process_memory
+from toolkit.worker.process.stop import StopRequested, StopSignal
+from toolkit.worker.training.loss_watch import ExplosionDetector, LossWatch
 
-Tell = Callable[..., None]
+_EmitEvent = Callable[..., None]
 PROGRESS_SECONDS = 1.0
-LOGGED = ("loss", "grad_norm", "learning_rate")
+LOGGED_METRICS = ("loss", "grad_norm", "learning_rate")
 SPEED_KEYS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
-LOOKS_EVERY = 10
+LOSS_CHECK_STEPS = 10
 """Steps between two looks at whether the loss is a number, where looking makes the GPU wait."""
 
 
@@ -36,14 +36,14 @@ class DivergedError(ToolkitError):
     step = 0
 
 
-def diverged(what: str, step: int) -> DivergedError:
+def divergence_error(what: str, step: int) -> DivergedError:
     hint = "Lower the learning rate, raise warmup_ratio, or switch fp16 off; then start again."
     error = DivergedError(f"The {what} at step {step}: training diverged.", hint)
     error.step = step
     return error
 
 
-class Reporter(TrainerCallback):
+class TrainingReporter(TrainerCallback):
     """facts: fields of the `plan` event that are known before training. pace: says when a checkpoint is due.
 
     watch: has seen the loss of every step. explosion: is shown every loss that is logged.
@@ -51,12 +51,12 @@ class Reporter(TrainerCallback):
 
     def __init__(
         self,
-        tell: Tell,
-        stop: Stop,
+        tell: _EmitEvent,
+        stop: StopSignal,
         facts: Mapping[str, Any],
-        pace: Pace,
+        pace: CheckpointPace,
         watch: LossWatch,
-        explosion: Explosion,
+        explosion: ExplosionDetector,
         *,
         processes: int = 1,
     ) -> None:
@@ -84,15 +84,15 @@ class Reporter(TrainerCallback):
         last = state.global_step >= state.max_steps
         if now - self._said >= PROGRESS_SECONDS or last:
             self._said = now
-            self._tell("progress", step=state.global_step, epoch=_short(state.epoch))
+            self._tell("progress", step=state.global_step, epoch=_round_epoch(state.epoch))
         if last and args.eval_strategy != "no":
             control.should_evaluate = True
         due = self._pace.due(state.global_step)
         first = control.should_evaluate and self._pace.due_before(self._evaluation_seconds)
-        broken = self._broken_since(args, state, due or first or last)
-        asked, due, bad, first = self._together(args, self._stop.asked(), due, broken is not None, first)
+        broken = self._first_non_finite_step(args, state, due or first or last)
+        asked, due, bad, first = self._any_process(args, self._stop.asked(), due, broken is not None, first)
         if bad:  # before anything of it is saved
-            raise diverged("loss was NaN or infinite", broken or state.global_step)
+            raise divergence_error("loss was NaN or infinite", broken or state.global_step)
         self.saves_first = first and not asked
         control.should_save = control.should_save or (due and not self.saves_first) or asked or last
         if asked:
@@ -107,9 +107,9 @@ class Reporter(TrainerCallback):
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self._together(args, self._stop.asked())[0]:
+        if self._any_process(args, self._stop.asked())[0]:
             self.stopped = self.evaluation_due = True
-            raise StopAsked
+            raise StopRequested
 
     def on_log(
         self,
@@ -124,21 +124,23 @@ class Reporter(TrainerCallback):
             return
         now, tokens = time.monotonic(), int(state.num_input_tokens_seen)
         speed = (tokens - self._tokens) / max(now - self._since, 1e-9)
-        numbers = {name: float(logs[name]) for name in LOGGED if name in logs}
+        numbers = {name: float(logs[name]) for name in LOGGED_METRICS if name in logs}
         self._tell(
             "log",
             step=state.global_step,
-            epoch=_short(state.epoch),
+            epoch=_round_epoch(state.epoch),
             **numbers,
             tokens_per_second=round(speed, 1),
             tokens=tokens,
-            **readings(),
+            **read_process_memory(),
         )
         self._since, self._tokens = now, tokens
         if not math.isfinite(numbers["loss"]):
-            raise diverged(f"loss became {_word(numbers['loss'])}", self._watch.first() or state.global_step)
+            raise divergence_error(
+                f"loss became {_name_non_finite(numbers['loss'])}", self._watch.first() or state.global_step
+            )
         if self._explosion.see(numbers["loss"]):
-            raise diverged(f"loss was {numbers['loss']:.4g}, far worse than guessing,", state.global_step)
+            raise divergence_error(f"loss was {numbers['loss']:.4g}, far worse than guessing,", state.global_step)
 
     def on_evaluate(
         self,
@@ -151,7 +153,7 @@ class Reporter(TrainerCallback):
         kept = {name: value for name, value in (metrics or {}).items() if not name.endswith(SPEED_KEYS)}
         for name in ("epoch", "num_input_tokens_seen"):
             kept.pop(name, None)
-        self._tell("eval", step=state.global_step, epoch=_short(state.epoch), **kept)
+        self._tell("eval", step=state.global_step, epoch=_round_epoch(state.epoch), **kept)
         self.evaluation_due = self.saves_first = False
         if self._away_since is not None:  # evaluation is no training time
             self._evaluation_seconds = time.monotonic() - self._away_since
@@ -160,12 +162,12 @@ class Reporter(TrainerCallback):
         if state.global_step < state.max_steps:
             self._tell("phase", phase="training")
 
-    def _broken_since(self, args: TrainingArguments, state: TrainerState, saves: bool) -> int | None:
+    def _first_non_finite_step(self, args: TrainingArguments, state: TrainerState, saves: bool) -> int | None:
         """The first step whose loss was no number; looked for where it costs nothing, or something will be kept."""
-        cheap = args.device.type == "cpu" or self._processes > 1 or state.global_step % LOOKS_EVERY == 0
+        cheap = args.device.type == "cpu" or self._processes > 1 or state.global_step % LOSS_CHECK_STEPS == 0
         return self._watch.first() if cheap or saves or self._stop.asked() else None
 
-    def _together(self, args: TrainingArguments, *wishes: bool) -> tuple[bool, ...]:
+    def _any_process(self, args: TrainingArguments, *wishes: bool) -> tuple[bool, ...]:
         """What any process wishes, the same in all: one that acted alone would leave the others waiting for ever."""
         if self._processes == 1:
             return wishes
@@ -174,9 +176,9 @@ class Reporter(TrainerCallback):
         return tuple(value > 0 for value in gathered.tolist())
 
 
-def _short(epoch: float | None) -> float | None:
+def _round_epoch(epoch: float | None) -> float | None:
     return None if epoch is None else round(epoch, 4)
 
 
-def _word(value: float) -> str:
+def _name_non_finite(value: float) -> str:
     return "NaN" if math.isnan(value) else "infinite"

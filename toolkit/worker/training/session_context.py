@@ -8,32 +8,32 @@ from typing import Literal
 
 from toolkit.config import Config
 from toolkit.runs.run_dir import RunDir
-from toolkit.worker.process.stop import Stop
+from toolkit.worker.process.stop import StopSignal
 
 Tell = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class Team:
+class RunProcesses:
     """The processes of this run: how many, and which one this is. Rank 0 alone tells, saves and scores."""
 
     processes: int = 1
     rank: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         return self.rank == 0
 
 
 @dataclass(frozen=True)
-class Session:
+class TrainingSession:
     """What all parts of a run need."""
 
     run: RunDir
     config: Config
     tell: Tell
-    stop: Stop
-    team: Team = Team()
+    stop: StopSignal
+    team: RunProcesses = RunProcesses()
     attempt: int = 1
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -44,7 +44,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class End:
+class SessionEnd:
     """How a run ended that did not fail, and after which step."""
 
     kind: Literal["finished", "stopped"]

@@ -19,25 +19,25 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import BatchRebalanceSampler
 
-from toolkit.data.examples.batches import Numbers, batches_of_like_length, best_fit, count_batches
+from toolkit.data.examples.batches import IntegerArray, batch_by_length, count_batches, pack_best_fit
 from toolkit.errors import ToolkitError
-from toolkit.worker.answering.likelihood import only_positions
+from toolkit.worker.answering.likelihood import limit_head_to_positions
 from toolkit.worker.checkpoints.checkpointed_trainer import CheckpointedTrainer
-from toolkit.worker.compute.attention import use_examples
-from toolkit.worker.compute.even_shapes import ROWS, widened
+from toolkit.worker.compute.attention import use_padding_free_attention
+from toolkit.worker.compute.even_shapes import ROW_COUNT_MULTIPLE, pad_batch_width
 from toolkit.worker.compute.fused_layers import fuse_layers
-from toolkit.worker.compute.fused_lora import TokenStep, fuse
-from toolkit.worker.compute.fused_loss import has_plain_head, head_loss, hidden_before
-from toolkit.worker.compute.last_layer import alone, last_steps
-from toolkit.worker.compute.packing import PackingCollator, real_tokens
-from toolkit.worker.compute.padding_free import for_flash, reads_borders, without_padding
-from toolkit.worker.tokens.labels import IGNORED
-from toolkit.worker.tokens.prepared_rows import token_lengths
+from toolkit.worker.compute.fused_lora import TokenwiseStep, fuse_lora_layers
+from toolkit.worker.compute.fused_loss import capture_hidden_states, has_plain_head, head_loss
+from toolkit.worker.compute.last_layer import compute_only_tokens, find_skippable_steps
+from toolkit.worker.compute.packing import PackingCollator, count_real_tokens
+from toolkit.worker.compute.padding_free import flash_attention_row, remove_padding, respects_borders
+from toolkit.worker.tokens.labels import IGNORED_LABEL
+from toolkit.worker.tokens.prepared_rows import read_token_lengths
 from toolkit.worker.training.micro_batches import MicroBatchedTrainer
 
-MAX_LOGITS = 2**26
+MAX_WHOLE_LOSS_LOGITS = 2**26
 """Above so many logits in one batch (a quarter of a GB in fp32) the library's chunked loss is used: it holds fewer."""
-WHOLE_WEIGHTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+UNSHARDED_MODES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 """Every process has all weights: only then may a layer read another module's."""
 
 
@@ -53,10 +53,10 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         super().__init__(*args, **kwargs)
         self.packed_rows = packed_rows
         self._plain_head = self._padding_free = False
-        self._last: tuple[TokenStep, ...] = ()
+        self._last: tuple[TokenwiseStep, ...] = ()
         self._even_shapes = self.args.bf16 and self.args.device.type == "cpu"
-        if self.accelerator.distributed_type in WHOLE_WEIGHTS:
-            fuse(self.model)
+        if self.accelerator.distributed_type in UNSHARDED_MODES:
+            fuse_lora_layers(self.model)
             fuse_layers(self.model)
             if self.args.device.type == "cpu":
                 self._settle(self.model.get_base_model())
@@ -65,13 +65,13 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         """What this model allows on a CPU, found by asking it."""
         self._plain_head = has_plain_head(base)
         # NEFTune's noise shrinks with the length of a row: in one that holds a whole batch it would be another setting
-        if self.args.neftune_noise_alpha or not use_examples(base):
+        if self.args.neftune_noise_alpha or not use_padding_free_attention(base):
             return
-        self._padding_free = reads_borders(base)
+        self._padding_free = respects_borders(base)
         if not self._padding_free:
             base.set_attn_implementation("sdpa")
         elif self._plain_head and not self.args.gradient_checkpointing:  # which asks again when nothing is set any more
-            self._last = last_steps(base)
+            self._last = find_skippable_steps(base)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         # the library collects garbage before its first step: what was imported and loaded stays for good
@@ -94,13 +94,15 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
     ) -> Any:
         given = inputs
         if self._padding_free:
-            inputs = without_padding(inputs, ROWS if self._even_shapes else 1)
+            inputs = remove_padding(inputs, ROW_COUNT_MULTIPLE if self._even_shapes else 1)
         elif str(self.model.config._attn_implementation).startswith("flash"):
-            given = inputs = for_flash(without_padding(inputs))
+            given = inputs = flash_attention_row(remove_padding(inputs))
         elif self._even_shapes:
-            inputs = widened(inputs, getattr(self.model.config.get_text_config(), "max_position_embeddings", None))
+            inputs = pad_batch_width(
+                inputs, getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+            )
         labels = inputs["labels"][:, 1:]
-        scored = labels != IGNORED
+        scored = labels != IGNORED_LABEL
         # unwrapping walks through every module, which is a fiftieth of a small model's step
         whole = self.model if self._plain_head else self.accelerator.unwrap_model(self.model)
         head = whole.get_output_embeddings()
@@ -110,11 +112,11 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         unread = ("labels",) if self._padding_free else ("labels", "attention_mask")
         rest = {name: value for name, value in inputs.items() if name not in unread}
         if self._plain_head:
-            with hidden_before(head, scored) as hidden, self._read_alone(scored):
+            with capture_hidden_states(head, scored) as hidden, self._skip_unread_tokens(scored):
                 model(**rest, use_cache=False)
             total = head_loss(hidden[0], head.weight, labels[scored])
         else:
-            with only_positions(head, scored):
+            with limit_head_to_positions(head, scored):
                 logits = model(**rest, use_cache=False).logits
             total = nn.functional.cross_entropy(logits[0].float(), labels[scored], reduction="sum")
         count = scored.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
@@ -123,31 +125,31 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         shared = self.args.average_tokens_across_devices and num_items_in_batch is not None
         return loss * self.accelerator.num_processes if shared else loss
 
-    def _read_alone(self, scored: Tensor) -> AbstractContextManager[None]:
+    def _skip_unread_tokens(self, scored: Tensor) -> AbstractContextManager[None]:
         """Nobody reads what the last layer makes of a token whose logits are not scored."""
         if not self._last:
             return nullcontext()
         read, unread = scored[0].nonzero().flatten(), (~scored[0]).nonzero().flatten()
-        more = -len(read) % ROWS if self._even_shapes else 0
-        return alone(self._last, torch.cat([read, unread[:more]]))
+        more = -len(read) % ROW_COUNT_MULTIPLE if self._even_shapes else 0
+        return compute_only_tokens(self._last, torch.cat([read, unread[:more]]))
 
     def _worth_it(self, scored: Tensor) -> bool:
         if self._plain_head:
             return True
         vocabulary = self.model.config.get_text_config().vocab_size
-        return self.args.device.type == "cpu" and int(scored.sum()) * vocabulary <= MAX_LOGITS
+        return self.args.device.type == "cpu" and int(scored.sum()) * vocabulary <= MAX_WHOLE_LOSS_LOGITS
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
         """Packed rows have no attention mask, and padding may share its token with the end of an answer."""
         if self.packed_rows is None:
             super()._track_num_input_tokens(inputs)
             return
-        seen = torch.tensor(real_tokens(inputs["position_ids"]), device=self.args.device)
+        seen = torch.tensor(count_real_tokens(inputs["position_ids"]), device=self.args.device)
         self.state.num_input_tokens_seen += int(self.accelerator.gather(seen).sum())
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> BatchesOfLikeLength:
-        return sampler(
-            token_lengths(self.train_dataset),  # the argument is the same rows with fewer columns
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedBatches:
+        return make_batch_sampler(
+            read_token_lengths(self.train_dataset),  # the argument is the same rows with fewer columns
             packed_rows=self.packed_rows,
             batch_size=self.args.per_device_train_batch_size,
             processes=self.args.world_size,
@@ -156,7 +158,7 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         )
 
 
-class BatchesOfLikeLength(BatchRebalanceSampler):
+class LengthGroupedBatches(BatchRebalanceSampler):
     """This process's batches of row numbers: like lengths together, batches in random order, the longest first.
 
     Each row comes exactly once an epoch. What does not fill a batch is spread over the processes, so that all of them
@@ -180,11 +182,11 @@ class BatchesOfLikeLength(BatchRebalanceSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         lengths = np.asarray(self.lengths)
-        for batch in batches_of_like_length(lengths, self._size, self.dp_size, self.seed, self.epoch):
+        for batch in batch_by_length(lengths, self._size, self.dp_size, self.seed, self.epoch):
             yield np.array_split(batch, self.dp_size)[self.rank].tolist()
 
 
-class PackedBatches(BatchesOfLikeLength):
+class PackedBatches(LengthGroupedBatches):
     """The same of packed rows: the numbers of all examples in a batch's packed rows, one row behind the other.
 
     Raises ToolkitError when there are fewer packed rows than processes.
@@ -202,16 +204,16 @@ class PackedBatches(BatchesOfLikeLength):
     def __iter__(self) -> Iterator[list[int]]:
         packed, lengths = self._packed(), np.asarray(self.lengths)
         tokens = np.array([lengths[rows].sum() for rows in packed])
-        for batch in batches_of_like_length(tokens, self._size, self.dp_size, self.seed, self.epoch):
+        for batch in batch_by_length(tokens, self._size, self.dp_size, self.seed, self.epoch):
             own = np.array_split(batch, self.dp_size)[self.rank]
             yield np.concatenate([packed[row] for row in own]).tolist()
 
-    def _packed(self) -> list[Numbers]:
-        return best_fit(np.asarray(self.lengths), self._capacity, self.seed, self.epoch)
+    def _packed(self) -> list[IntegerArray]:
+        return pack_best_fit(np.asarray(self.lengths), self._capacity, self.seed, self.epoch)
 
 
-def sampler(lengths: Sequence[int], *, packed_rows: int | None, **kwargs: Any) -> BatchesOfLikeLength:
+def make_batch_sampler(lengths: Sequence[int], *, packed_rows: int | None, **kwargs: Any) -> LengthGroupedBatches:
     """Batches of like lengths, or of packed rows of so many tokens."""
     if packed_rows is None:
-        return BatchesOfLikeLength(lengths, **kwargs)
+        return LengthGroupedBatches(lengths, **kwargs)
     return PackedBatches(lengths, capacity=packed_rows, **kwargs)
