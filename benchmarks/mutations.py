@@ -6,7 +6,7 @@ Works on a copy of the tree. The fsyncs have a test of their own (each does noth
 cut: tests/runs/test_checkpoints.py); here they are removed from the source once more, beside renames and checks.
 """
 
-# ruff: noqa: E501 - the texts are lines of the source as they stand
+
 
 from __future__ import annotations
 

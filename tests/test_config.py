@@ -1,5 +1,5 @@
 """The schema is public API: its names, types and descriptions, what contradicts what, and old files that still load."""
-# ruff: noqa: E501 - the descriptions are quoted as they are
+
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from toolkit.cli import main
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, kill_run, list_runs, read_run_config, read_run_meta
 from toolkit.runs.status import read_run_status
-from toolkit.settings.presets import load_presets
+from toolkit.settings.import_export import load_presets
 from toolkit.system.paths import PROJECT_ROOT
 
 

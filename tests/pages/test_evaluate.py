@@ -14,9 +14,8 @@ from tests.fakes.training import make_table
 from tests.pages.conftest import Stage, button, words
 from toolkit.evaluation import evaluation_dir, progress, prompt_sets
 from toolkit.evaluation.answers import AnswerLog, EvaluationAnswer, ProbeAnswer, read_recorded_answers
-from toolkit.evaluation.busy import loaded_models_lock
 from toolkit.evaluation.conclude import conclude_evaluation
-from toolkit.evaluation.evaluation_dir import Evaluation, EvaluationSpec
+from toolkit.evaluation.evaluation_dir import Evaluation, EvaluationSpec, loaded_models_lock
 from toolkit.evaluation.questions import make_questions
 from toolkit.evaluation.statistics.pass_rules import parse_pass_rules
 from toolkit.runs.events import EventWriter

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.runs import told
+from toolkit.runs import event_facts
+from toolkit.runs.event_facts import _cached_curves, _cached_logs, read_event_facts, read_run_curves
 from toolkit.runs.events import EventWriter, read_events
-from toolkit.runs.told import read_event_facts, read_run_curves
 
 
 def test_reading_on_sees_what_is_new(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_state_and_curves_come_from_one_parse(tmp_path: Path, monkeypatch: pytes
         reads.append((offset, len(found[0])))
         return found
 
-    monkeypatch.setattr(told, "read_events", counted)
+    monkeypatch.setattr(event_facts, "read_events", counted)
     path = tmp_path / "events.jsonl"
     with EventWriter(path) as writer:
         writer.append("started")
@@ -47,15 +47,15 @@ def test_state_and_curves_come_from_one_parse(tmp_path: Path, monkeypatch: pytes
 
 
 def test_curves_of_runs_that_nobody_draws_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told._cached_logs.clear()
-    told._cached_curves.clear()
-    monkeypatch.setattr(told, "MAX_CACHED_CURVES", 2)
+    _cached_logs.clear()
+    _cached_curves.clear()
+    monkeypatch.setattr(event_facts, "MAX_CACHED_CURVES", 2)
     paths = [tmp_path / f"{number}.jsonl" for number in range(3)]
     for path in paths:
         with EventWriter(path) as writer:
             writer.append("log", step=1, loss=2.0)
         assert len(read_run_curves(path)) == 1
-    kept = [log.curves is not None for (path, _), log in told._cached_logs.items() if path in paths]
+    kept = [log.curves is not None for (path, _), log in _cached_logs.items() if path in paths]
     assert sum(kept) == 2
     assert read_event_facts(paths[0]).step == 1
     assert read_run_curves(paths[0]) == {"loss": [(1, 2.0)]}  # read again

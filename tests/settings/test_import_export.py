@@ -6,8 +6,7 @@ import pytest
 
 from toolkit.config import Config
 from toolkit.settings.draft import default_draft, replace_setting
-from toolkit.settings.import_export import import_settings
-from toolkit.settings.presets import apply_preset, load_presets
+from toolkit.settings.import_export import apply_preset, import_settings, load_presets
 from toolkit.settings.validation import parse_draft, validate_draft
 from toolkit.system.paths import PRESETS
 

@@ -45,7 +45,7 @@ from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.services import engine_client
 from toolkit.settings import import_export
 from toolkit.settings.ablation import StudyTrial, expand_trials, uses_ablation
-from toolkit.settings.presets import load_presets as all_presets
+from toolkit.settings.import_export import load_presets as all_presets
 from toolkit.system.machine import probe_machine, read_known_machine
 from toolkit.system.printable import strip_control_characters
 

@@ -219,3 +219,12 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{path} can't be read: {error}.", "Start a new evaluation.") from error
+
+
+def loaded_models_lock(save_dir: Path) -> Path:
+    """Held by the one evaluation of a save_dir that has its models loaded."""
+    return save_dir / "runs" / "evaluating.lock"
+
+
+def is_evaluating(save_dir: Path) -> bool:
+    return is_lock_held(loaded_models_lock(save_dir))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from toolkit.config import Config
 from toolkit.forecast.costs import other_time
 from toolkit.forecast.costs.adapter_size import AdapterSize, compute_adapter_size
-from toolkit.forecast.costs.epoch import SimulatedEpoch
 from toolkit.forecast.costs.memory import (
     RUNTIME_BYTES,
     BatchWorkload,
@@ -23,7 +22,14 @@ from toolkit.forecast.costs.memory import (
 from toolkit.forecast.costs.model_shape import ModelShape
 from toolkit.forecast.costs.other_time import COLD_SECONDS, READY_SECONDS, GenerationSpeed, PhaseSeconds
 from toolkit.forecast.costs.sampled_lengths import SampledLengths
-from toolkit.forecast.costs.step_time import KERNEL_BUILD_SECONDS, DeviceRates, batch_seconds, cpu_rates, gpu_rates
+from toolkit.forecast.costs.step_time import (
+    KERNEL_BUILD_SECONDS,
+    DeviceRates,
+    SimulatedEpoch,
+    batch_seconds,
+    cpu_rates,
+    gpu_rates,
+)
 from toolkit.settings.device_defaults import (
     ComputeDevice,
     computes_padding,

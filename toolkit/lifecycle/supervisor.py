@@ -144,7 +144,7 @@ class Supervisor:
     def _call_safely(self, run: RunDir | None, act: Callable[..., None], *args: Any) -> None:
         try:
             act(*args)
-        except Exception:  # noqa: BLE001 - one run's trouble must not end the supervision of the others
+        except Exception:
             logger.exception("supervising %s", run.id if run else self.save_dir)
             if run is not None:
                 self._put_off[run.id] = time.monotonic() + FAILED_START_PAUSE_SECONDS
@@ -230,7 +230,7 @@ class Supervisor:
             process, holder = taken or spawn_training_worker(run, self._command(run, config), environment, slot)
         except ToolkitError as error:
             close_unstarted_attempt(run, Explanation("bad_settings", error.message, error.hint))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes this run's last event
+        except Exception as error:
             logger.exception("starting %s", run.id)
             close_unstarted_attempt(run, explain_exception(type(error).__name__, str(error)))
         else:

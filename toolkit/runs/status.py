@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from toolkit.runs import events as log
-from toolkit.runs import told
-from toolkit.runs.event_facts import EventFacts, update_event_facts
+from toolkit.runs.event_facts import EventFacts, read_event_facts, update_event_facts
 from toolkit.runs.events import Event
 from toolkit.runs.run_dir import RunDir, is_run_alive
 from toolkit.system.durable import COMMIT_NAME
@@ -179,11 +178,11 @@ def _remaining(facts: EventFacts, at: float) -> float | None:
 def read_run_status(run: RunDir, now: float | None = None, *, alone: bool = False) -> RunStatus:
     """The state of a run now. alone: whoever asks holds the run's lock. Raises OSError when it can't be read."""
     # in this order: a worker that starts or ends in between has then left the later sign that overrules the earlier
-    coming = told.read_event_facts(run.events_path).next_attempt
+    coming = read_event_facts(run.events_path).next_attempt
     claimed = run.claim_of(coming).exists()
     stop_requested = run.stop_path.exists()
     lock_held = not alone and is_run_alive(run)
-    facts = told.read_event_facts(run.events_path)
+    facts = read_event_facts(run.events_path)
     claimed = claimed and facts.next_attempt == coming
     status = derive_run_status(
         facts, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested, now=now or time.time()

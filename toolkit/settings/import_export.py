@@ -6,8 +6,10 @@ what a list means (`ablation.py`), not where a draft is kept.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from toolkit.errors import ConfigError, Problem
 from toolkit.settings import ablation
 from toolkit.settings import draft as drafts
 from toolkit.settings.yaml_file import dump_draft, load_draft, read_config_text
+from toolkit.system.paths import PRESETS
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,34 @@ def accept_hard_stops(draft: dict[str, Any], hard_stops: Sequence[str]) -> dict[
     """The draft with more hard stops accepted by name; which names there are is the schema's to say."""
     already = drafts.get_setting(draft, "data.accepted") or []
     return drafts.replace_setting(draft, "data.accepted", [*already, *hard_stops]) if hard_stops else draft
+
+
+@dataclass(frozen=True)
+class Preset:
+    """`name` is the file's name without its ending; `settings` the nested dict as the file has it."""
+
+    name: str
+    title: str
+    description: str
+    settings: drafts.Draft
+    path: Path
+
+
+@cache
+def load_presets() -> tuple[Preset, ...]:
+    """Every preset, by file name. Raises ConfigError for a file that is not YAML."""
+    return tuple(_read_preset(path) for path in sorted(PRESETS.glob("*.yml")))
+
+
+def apply_preset(preset: Preset, draft: Mapping[str, Any]) -> drafts.Draft:
+    """The preset over the defaults, with the draft's own data and folder where the preset has none."""
+    kept = {name: draft[name] for name in ("data", "save_dir") if name in draft}
+    return drafts.fill_defaults(
+        drafts.overlay_settings(drafts.overlay_settings(drafts.default_draft(), kept), preset.settings)
+    )
+
+
+def _read_preset(path: Path) -> Preset:
+    text = path.read_text(encoding="utf-8")
+    said = dict(re.findall(r"^# (title|description): (.+)$", text, re.MULTILINE))
+    return Preset(path.stem, said["title"], said["description"], load_draft(text), path)

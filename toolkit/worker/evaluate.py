@@ -18,9 +18,8 @@ from pathlib import Path
 
 from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation.answers import AnswerLog, read_recorded_answers
-from toolkit.evaluation.busy import loaded_models_lock
 from toolkit.evaluation.conclude import conclude_evaluation
-from toolkit.evaluation.evaluation_dir import Evaluation, open_evaluation, read_evaluation_spec
+from toolkit.evaluation.evaluation_dir import Evaluation, loaded_models_lock, open_evaluation, read_evaluation_spec
 from toolkit.evaluation.questions import EvaluationQuestion, make_questions
 from toolkit.runs.end_reasons import explain_exception
 from toolkit.runs.events import EventWriter
@@ -45,7 +44,7 @@ def main(run_id: str, evaluation_id: str) -> int:
         events.append("started", pid=os.getpid())
         try:
             events.append(_run_evaluation(evaluation, stop, events))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the last event
+        except Exception as error:
             logger.exception("evaluation %s of run %s", evaluation.id, run.id)
             known = explain_exception(type(error).__name__, str(error))
             words = (error.message, error.hint) if isinstance(error, ToolkitError) else (known.message, known.hint)

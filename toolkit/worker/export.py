@@ -61,7 +61,7 @@ def main(run_id: str, form: str, check_only: bool) -> int:
         except ToolkitError as error:
             progress.end("failed", error.message, error.hint)
             return 1
-        except Exception as error:  # noqa: BLE001 - whatever it is, the page must be able to say it
+        except Exception as error:
             logger.exception("export %s of %s", form, run.id)
             why = explain_exception(type(error).__name__, str(error))
             progress.end("failed", why.message, why.hint)

@@ -37,7 +37,7 @@ def main(run_id: str) -> int:
         except ToolkitError as error:
             write_export_progress(run, HUB_FORM.key, "failed", "", 1.0, error.message, error.hint)
             return 1
-        except Exception as error:  # noqa: BLE001 - whatever the network does, the page must be able to say it
+        except Exception as error:
             logger.exception("push of %s", run.id)
             message = f"The push failed: {(str(error).splitlines() or [type(error).__name__])[0][:300]}"
             write_export_progress(

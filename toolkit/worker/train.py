@@ -67,7 +67,7 @@ def _run_main_process(run: RunDir, stop: StopSignal, events: EventWriter, proces
         kind, step = _run_training(run, stop, events.append, events.attempt, 0, processes)
     except StopRequested:
         kind, step = "stopped", newest_checkpoint_step(run)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the last event
+    except Exception as error:
         logger.exception("run %s", run.id)
         why = _other_failure(run, processes, error) or explain_training_error(error, processes)
         why = replace(why, trace=_trace(error)) if why.reason == "bug" else why
@@ -85,7 +85,7 @@ def _run_other_process(run: RunDir, stop: StopSignal, attempt: int, rank: int, p
         _run_training(run, stop, _ignore_event, attempt, rank, processes)
     except StopRequested:
         return 0
-    except Exception as error:  # noqa: BLE001 - the first process tells it
+    except Exception as error:
         logger.exception("run %s, process %d", run.id, rank)
         why = explain_training_error(error)
         durable_write(_failure_path(run, rank), json.dumps({"type": type(error).__name__, **vars(why)}))

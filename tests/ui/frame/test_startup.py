@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from toolkit.system.paths import PROJECT_ROOT
-from toolkit.ui.frame.ahead import list_page_imports
 from toolkit.ui.frame.page import PAGES
+from toolkit.ui.frame.startup import list_page_imports
 
 
 def test_what_a_page_imports() -> None:

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.worker
 def test_a_batch_is_filled_up_behind_what_it_holds_and_never_beyond_the_models_positions() -> None:
     import torch
 
-    from toolkit.worker.compute.even_shapes import BATCH_WIDTH_MULTIPLE, pad_batch_width
+    from toolkit.worker.compute.padding_free import BATCH_WIDTH_MULTIPLE, pad_batch_width
     from toolkit.worker.tokens.labels import IGNORED_LABEL
 
     ids = torch.arange(1, 2 * 21 + 1).view(2, 21)
@@ -29,7 +29,7 @@ def test_rounding_changes_neither_loss_nor_gradients(tiny_model) -> None:  # typ
     import torch
     from transformers import AutoModelForCausalLM
 
-    from toolkit.worker.compute.even_shapes import pad_batch_width
+    from toolkit.worker.compute.padding_free import pad_batch_width
 
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     ids = torch.arange(2, 2 + 2 * 21).view(2, 21) % model.config.vocab_size

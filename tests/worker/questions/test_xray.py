@@ -179,7 +179,7 @@ def test_the_prompt_is_learned_too_when_the_switch_says_so(tiny_plain_model: Pat
 def test_the_collator_is_the_trainer_s_own(tiny_model: Path, save_dir: Path) -> None:
     from toolkit.worker.models import load
     from toolkit.worker.process.stop import StopSignal
-    from toolkit.worker.tokens.collate import make_collator
+    from toolkit.worker.tokens.labels import make_collator
     from toolkit.worker.tokens.prepared_rows import open_row_source, read_splits, write_splits
     from toolkit.worker.training import session
 

@@ -17,7 +17,7 @@ from toolkit.data.examples.hard_stops import HARD_STOPS, Fault, hard_stop_proble
 from toolkit.data.storage.open_table import open_table
 from toolkit.runs.run_dir import list_runs, read_run_config
 from toolkit.runs.status import read_run_status
-from toolkit.settings.presets import load_presets
+from toolkit.settings.import_export import load_presets
 from toolkit.worker.questions.hard_stops import answer_hard_stops
 
 pytestmark = pytest.mark.worker

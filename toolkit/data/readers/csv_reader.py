@@ -7,6 +7,7 @@ An empty cell is a missing one. Nothing is converted: 007, NA, 1e5 and True stay
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections import Counter
@@ -15,8 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from toolkit.data.read_options import MAX_CELL, MAX_COLUMNS, Offer, ReadOptions, UnreadableError
-from toolkit.data.readers.delimiter import SAMPLE_CHARACTERS, delimiter_notice, delimiter_offers, detect_delimiter
+from toolkit.data.read_options import MAX_CELL, MAX_COLUMNS, Offer, ReadOptions, UnreadableError, shorten_preview
 from toolkit.data.readers.encoding import DetectedEncoding
 from toolkit.data.readers.table_writer import TableWriter
 from toolkit.errors import DataError
@@ -244,3 +244,67 @@ def _refuse_json(sample: str) -> None:
 def _listed(names: list[str]) -> str:
     shown = ", ".join(name[:40] for name in names[:MAX_LISTED_LINES])
     return shown + (", ..." if len(names) > MAX_LISTED_LINES else "")
+
+
+DELIMITERS = (",", ";", "\t", "|")
+
+
+DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+SAMPLE_CHARACTERS = 65_536
+
+
+SAMPLE_ROWS = 50
+
+
+def detect_delimiter(sample: str, *, whole: bool) -> str:
+    """The delimiter among , ; tab | under which the header has several names and the sample's rows as many cells.
+
+    A comma wins a tie. Where no delimiter makes the rows even, the one with the widest header; a single column: comma.
+    """
+    widths = {}
+    for delimiter in DELIMITERS:
+        rows = [len(fields) for fields in sample_rows(sample, delimiter)]
+        widths[delimiter] = rows if whole or len(rows) < 2 else rows[:-1]
+    several = {delimiter: rows for delimiter, rows in widths.items() if rows and rows[0] > 1}
+    even = [delimiter for delimiter, rows in several.items() if set(rows) <= {rows[0], rows[0] + 1}]
+    exact = [delimiter for delimiter in even if set(several[delimiter]) == {several[delimiter][0]}]
+    for choice in (exact, even):
+        if choice:
+            return choice[0]
+    return max(several, key=lambda delimiter: several[delimiter][0], default=",")
+
+
+def delimiter_offers(sample: str, used: str, options: ReadOptions) -> list[Offer]:
+    """The other delimiters under which the header has several names, each with the first rows cut by it."""
+    offers = []
+    for delimiter in DELIMITERS:
+        rows = sample_rows(sample, delimiter)
+        if delimiter != used and rows and len(rows[0]) > 1:
+            lines = shorten_preview("  \u2502  ".join(fields) for fields in rows)
+            offers.append(
+                Offer(f"Cells end at {DELIMITER_NAMES[delimiter]}", replace(options, delimiter=delimiter), lines)
+            )
+    return offers
+
+
+def sample_rows(sample: str, delimiter: str) -> list[list[str]]:
+    """The first rows of the sample; fewer where it can't be cut by this delimiter."""
+    rows: list[list[str]] = []
+    try:
+        for fields in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
+            if fields:
+                rows.append(fields)
+            if len(rows) > SAMPLE_ROWS:
+                break
+    except csv.Error:
+        return []
+    return rows
+
+
+def delimiter_notice(delimiter: str, *, chosen: bool) -> list[str]:
+    """What there is to say about a delimiter that is no comma."""
+    if delimiter == "," or chosen:
+        return []
+    return [f"Columns are separated by {DELIMITER_NAMES.get(delimiter, repr(delimiter))}."]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.errors import ConfigError, Problem
-from toolkit.settings import import_export, presets
+from toolkit.settings import import_export
 from toolkit.settings.field_spec import field_specs_by_path
 from toolkit.settings.form_layout import get_field_layout
+from toolkit.settings.import_export import Preset, apply_preset, load_presets
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace
 
@@ -20,7 +21,7 @@ def draw_preset_bar() -> None:
     """One button for each preset, then import, export and the way back."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(":gray[Start from]", width="content")
-        for preset in presets.load_presets():
+        for preset in load_presets():
             st.button(
                 preset.title,
                 key=f"preset:{preset.name}",
@@ -97,8 +98,8 @@ def _show_problems(error: ConfigError) -> None:
         st.markdown(f"{label}{name}{escape_text(problem.message, 500)} {escape_text(problem.hint, 500)}")
 
 
-def _apply_preset(preset: presets.Preset) -> None:
-    workspace.replace_draft(presets.apply_preset(preset, workspace.current_draft()))
+def _apply_preset(preset: Preset) -> None:
+    workspace.replace_draft(apply_preset(preset, workspace.current_draft()))
     st.session_state[_NOTICE] = f"Settings from “{preset.title}”."
 
 

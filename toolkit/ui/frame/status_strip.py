@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from toolkit.evaluation.busy import is_evaluating
+from toolkit.evaluation.evaluation_dir import is_evaluating
 from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.ui.elements.error_boundary import error_boundary

@@ -11,10 +11,10 @@ from pathlib import Path
 import streamlit as st
 
 from toolkit.lifecycle.queue import list_queued_runs
+from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.events import is_finite_number
 from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import RunStatus, read_run_status
-from toolkit.runs.told import read_run_curves
 from toolkit.services.spare_process import read_import_progress
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.run_dir import RunDir, list_runs
-from toolkit.runs.told import read_run_curves
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text

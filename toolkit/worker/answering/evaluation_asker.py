@@ -28,7 +28,7 @@ from toolkit.worker.answering import greedy, likelihood
 from toolkit.worker.process.stop import StopRequested, StopSignal
 from toolkit.worker.serving import stream_answer
 from toolkit.worker.serving.engine import Engine
-from toolkit.worker.serving.no_memory import is_no_memory
+from toolkit.worker.serving.guard import is_no_memory
 from toolkit.worker.tokens import labels as labels_module
 from toolkit.worker.tokens.examples import chat_enabled
 from toolkit.worker.tokens.examples import encode_example_prompt as question_ids
@@ -213,7 +213,7 @@ def _generate_answers(engine: Engine, batch: Sequence[TokenizedQuestion], stop: 
         )  # fmt: skip
     except StopRequested:
         raise
-    except Exception as error:  # noqa: BLE001 - a row that can't be answered stays a row, with its reason
+    except Exception as error:
         if len(batch) > 1:
             _empty_cuda_cache()
             half = len(batch) // 2
@@ -230,7 +230,7 @@ def _compute_losses(engine: Engine, rows: Sequence[likelihood.LabelledTokens]) -
     """None where it could not be had: the row has no loss then, and its answer still counts."""
     try:
         return [one if one[1] else None for one in likelihood.compute_row_losses(engine.adapters.model, rows)]
-    except Exception:  # noqa: BLE001 - its answer counts, and that it has no loss is shown
+    except Exception:
         if len(rows) > 1:
             _empty_cuda_cache()
             half = len(rows) // 2

@@ -86,7 +86,7 @@ def contract_text(
     """The contract as it is saved. The adapter is worth more: what goes wrong here is a warning, and None."""
     try:
         return make_contract(run_id, config, model, tokenizer, source, folder).dump()
-    except Exception as error:  # noqa: BLE001 - an export makes up for it later
+    except Exception as error:
         logger.exception("prompt contract")
         message = f"The golden prompts could not be answered ({type(error).__name__}: {error}). An export tries again."
         tell("warning", message=message)

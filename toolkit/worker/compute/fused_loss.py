@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from toolkit.worker.compute.even_shapes import pad_row_count, rows_per_product
+from toolkit.worker.compute.padding_free import pad_row_count, rows_per_product
 from toolkit.worker.models.trial_pass import temporary_eval_mode
 
 MAX_LOGITS_AT_ONCE = 2**22

@@ -69,7 +69,7 @@ def _go_template(contract: PromptContract, tokenizer: PreTrainedTokenizerBase) -
     try:
         turns = [{"role": "system", "content": SYSTEM_PLACEHOLDER}, {"role": "user", "content": PROMPT_PLACEHOLDER}]
         with_system, same_end = _split_at_prompt(tokenizer, turns)
-    except Exception:  # noqa: BLE001 - a template may raise anything at a role that it does not know
+    except Exception:  # noqa: BLE001 - its answer counts, and that it has no loss is shown
         with_system, same_end = "", ""
     if SYSTEM_PLACEHOLDER in with_system and same_end == after:
         first, second = with_system.split(SYSTEM_PLACEHOLDER, 1)

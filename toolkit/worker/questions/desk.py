@@ -128,7 +128,7 @@ class RequestQueue:
         try:
             libraries.import_libraries()
             self.phase = "ready"
-        except Exception as error:  # noqa: BLE001 - told to whoever asks
+        except Exception as error:  # noqa: BLE001 - raised again by whoever closes the page
             self.broken = as_toolkit_error(error, WARM_SERVICE)
             self.phase = "failed"
         self._imported.set()
@@ -146,5 +146,5 @@ class RequestQueue:
             job.value = answer(job.body, job)
         except JobCancelled:
             job.error = ToolkitError("It was given up: a newer question took its place.", "Ask again.")
-        except Exception as error:  # noqa: BLE001 - whatever a question does, the next one must find a living worker
+        except Exception as error:  # noqa: BLE001 - raised again by whoever closes the page
             job.error = as_toolkit_error(error, WARM_SERVICE)

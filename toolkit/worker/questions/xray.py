@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.worker.questions.dataset_subject import TokenizedDataset, open_tokenized_dataset
-from toolkit.worker.tokens.collate import make_collator
 from toolkit.worker.tokens.examples import PromptAndCompletion, tokenize_examples
-from toolkit.worker.tokens.labels import IGNORED_LABEL, prepare_examples
+from toolkit.worker.tokens.labels import IGNORED_LABEL, make_collator, prepare_examples
 
 if TYPE_CHECKING:
     from toolkit.worker.questions.desk import QuestionJob

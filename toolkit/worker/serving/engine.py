@@ -35,8 +35,8 @@ from toolkit.worker.models.adapter_files import (
 from toolkit.worker.models.adapter_switch import AdapterSwitch
 from toolkit.worker.models.folder import resolve_model_folder
 from toolkit.worker.serving import stream_answer, token_scores
-from toolkit.worker.serving.pieces import TextPiece, TokenScore
 from toolkit.worker.serving.request_models import RequestError, RequestMessage
+from toolkit.worker.serving.text_stream import TextPiece, TokenScore
 from toolkit.worker.serving.turn_taking import FairLock
 from toolkit.worker.tokens import labels as labels_module
 from toolkit.worker.tokens.encode import MessageDict

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.services.engine_process import ENGINE_SERVICE
 from toolkit.worker.process import libraries
 from toolkit.worker.serving.guard import as_toolkit_error
-from toolkit.worker.serving.pieces import TextPiece, TokenScore
 from toolkit.worker.serving.request_models import RequestError, ScoreRequest
+from toolkit.worker.serving.text_stream import TextPiece, TokenScore
 
 if TYPE_CHECKING:
     from toolkit.worker.serving.engine import Engine
@@ -173,7 +173,7 @@ class EngineHost:
         self.touch()
         try:
             turn.emit(engine.answer(ask, turn.emit, turn.cancelled))
-        except Exception as error:  # noqa: BLE001 - whatever a model does, the next request must find a living engine
+        except Exception as error:  # noqa: BLE001 - raised again by whoever closes the page
             turn.emit(as_toolkit_error(error, ENGINE_SERVICE))
         self.touch()
 
@@ -211,7 +211,7 @@ class EngineHost:
 
             self.engine = Engine.load(self.save_dir, self.run_id, self._enter)
             self._open()
-        except Exception as error:  # noqa: BLE001 - reported by /health until the process ends
+        except Exception as error:  # noqa: BLE001 - raised again by whoever closes the page
             shown = as_toolkit_error(error, ENGINE_SERVICE)
             self.message, self.hint, self.state = shown.message, shown.hint, "failed"
         self.touch()

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from toolkit.worker.serving.engine_host import AnswerStream
 from toolkit.worker.serving.guard import error_body
-from toolkit.worker.serving.pieces import TextPiece, TokenScore
+from toolkit.worker.serving.text_stream import TextPiece, TokenScore
 
 if TYPE_CHECKING:
     from toolkit.worker.serving.stream_answer import GeneratedAnswer

@@ -20,10 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 from toolkit.config import InferenceConfig
 from toolkit.worker.models import library_arguments
 from toolkit.worker.models.load import stop_token_ids
-from toolkit.worker.serving.no_memory import explain_out_of_memory
-from toolkit.worker.serving.pieces import TextPiece, TokenScore
+from toolkit.worker.serving.guard import explain_out_of_memory
 from toolkit.worker.serving.request_models import ENGINE_SEED_LIMIT, RequestError
-from toolkit.worker.serving.text_stream import TextStream
+from toolkit.worker.serving.text_stream import TextPiece, TextStream, TokenScore
 from toolkit.worker.serving.token_scores import LogitsRecorder
 
 FLUSH_SECONDS = 0.03

@@ -8,6 +8,7 @@ model; a decoder is any function from ids to text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 REPLACEMENT_CHARACTER = "\ufffd"
 
@@ -68,3 +69,23 @@ class TextStream:
 
     def _find(self, stop: str) -> int:
         return self._text.find(stop, max(0, self._given - len(stop) + 1))
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """A token as text, its natural log-probability, and the likeliest tokens in its place, itself perhaps among them.
+
+    Log-probabilities are the model's own: before temperature and cut-offs.
+    """
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """The next stretch of an answer. tokens: those heard since the last piece, when they were asked for."""
+
+    text: str
+    tokens: tuple[TokenScore, ...] = ()

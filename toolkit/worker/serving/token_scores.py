@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from toolkit.worker.serving.pieces import TokenScore
+from toolkit.worker.serving.text_stream import TokenScore
 
 
 class LogitsRecorder:

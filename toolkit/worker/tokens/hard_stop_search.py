@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from toolkit.data.examples.hard_stops import HARD_STOPS, MAX_HARD_STOP_ROWS, Fault
-from toolkit.worker.tokens.collate import make_collator
 from toolkit.worker.tokens.examples import PromptAndCompletion, TokenizedExample
 from toolkit.worker.tokens.hard_stop_rules import HARD_STOP_RULES, CheckedRow, PromptFrame, describe_hard_stop
-from toolkit.worker.tokens.labels import IGNORED_LABEL
+from toolkit.worker.tokens.labels import IGNORED_LABEL, make_collator
 
 COLLATED_ROWS = 16
 """Rows of the first batch that go through the collator."""

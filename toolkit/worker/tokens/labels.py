@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from toolkit.worker.tokens.examples import (
     PromptAndCompletion,
@@ -139,3 +140,7 @@ def trained_token_mask(tokens: Sequence[TokenizedExample], starts: np.ndarray, t
     at, first, end = np.array(spans, dtype=np.int64).reshape(-1, 3).T
     steps = np.bincount(at + first, minlength=total + 1) - np.bincount(at + end, minlength=total + 1)
     return np.cumsum(steps)[:total] > 0
+
+
+def make_collator(tokenizer: PreTrainedTokenizerBase) -> DataCollatorForLanguageModeling:
+    return DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)

@@ -136,7 +136,7 @@ class SampleOutputsCallback(TrainerCallback):
                 self._film.append("answers", step=step, texts=texts)
         except StopRequested:
             return
-        except Exception as error:  # noqa: BLE001 - looking at the training must not end it
+        except Exception as error:
             logger.exception("answering pinned prompts")
             self.pins = []
             message = f"The pinned prompts are not answered any more ({type(error).__name__}: {_first_line(error)})."

@@ -24,13 +24,18 @@ from toolkit.errors import ToolkitError
 from toolkit.worker.answering.likelihood import limit_head_to_positions
 from toolkit.worker.checkpoints.checkpointed_trainer import CheckpointedTrainer
 from toolkit.worker.compute.attention import use_padding_free_attention
-from toolkit.worker.compute.even_shapes import ROW_COUNT_MULTIPLE, pad_batch_width
 from toolkit.worker.compute.fused_layers import fuse_layers
 from toolkit.worker.compute.fused_lora import TokenwiseStep, fuse_lora_layers
 from toolkit.worker.compute.fused_loss import capture_hidden_states, has_plain_head, head_loss
 from toolkit.worker.compute.last_layer import compute_only_tokens, find_skippable_steps
 from toolkit.worker.compute.packing import PackingCollator, count_real_tokens
-from toolkit.worker.compute.padding_free import flash_attention_row, remove_padding, respects_borders
+from toolkit.worker.compute.padding_free import (
+    ROW_COUNT_MULTIPLE,
+    flash_attention_row,
+    pad_batch_width,
+    remove_padding,
+    respects_borders,
+)
 from toolkit.worker.tokens.labels import IGNORED_LABEL
 from toolkit.worker.tokens.prepared_rows import read_token_lengths
 from toolkit.worker.training.micro_batches import MicroBatchedTrainer
