@@ -31,6 +31,9 @@ from tests.fakes.engine_runs import finished_run
 from toolkit.config import InferenceConfig
 from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.services import engine_client
+from toolkit.services.engine_http import Done
+from toolkit.services.engine_process import EngineInfo
+from toolkit.services.engine_requests import stream_completion
 from toolkit.system.paths import ASSETS
 from toolkit.worker.models.load import load_base_model, load_tokenizer, quiet_libraries
 
@@ -82,13 +85,13 @@ class Bare:
 
 
 def ask_engine(
-    info: engine_client.EngineInfo, run_id: str, prompt: str, tokens: int
-) -> tuple[engine_client.Done, float, float]:
+    info: EngineInfo, run_id: str, prompt: str, tokens: int
+) -> tuple[Done, float, float]:
     """(end, seconds to the first piece, seconds of all), as the page would see them."""
     began, first = time.perf_counter(), 0.0
-    for event in engine_client.stream_completion(info, run_id, prompt, InferenceConfig(max_new_tokens=tokens)):
+    for event in stream_completion(info, run_id, prompt, InferenceConfig(max_new_tokens=tokens)):
         first = first or time.perf_counter() - began
-        if isinstance(event, engine_client.Done):
+        if isinstance(event, Done):
             return event, first, time.perf_counter() - began
     raise SystemExit("the engine gave no answer")
 

@@ -93,15 +93,21 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
+def package_imports() -> dict[str, set[str]]:
+    """Which package of `toolkit/` imports which; `__main__` only starts the command line."""
+    graph: dict[str, set[str]] = defaultdict(set)
+    for file, targets in import_graph().items():
+        if file.name != "__main__.py":
+            graph[package(file)] |= {package(target) for target in targets} - {package(file)}
+    return graph
+
+
 def module_cycles() -> list[list[str]]:
     return cycles({str(file): {str(target) for target in targets} for file, targets in import_graph().items()})
 
 
 def package_cycles() -> list[list[str]]:
-    graph: dict[str, set[str]] = defaultdict(set)
-    for file, targets in import_graph().items():
-        graph[package(file)] |= {package(target) for target in targets} - {package(file)}
-    return cycles(graph)
+    return cycles(package_imports())
 
 
 def definitions(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:

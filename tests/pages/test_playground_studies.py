@@ -7,6 +7,8 @@ from streamlit.testing.v1 import AppTest
 
 from tests.pages.conftest import ROOT, Stage, button, words
 from toolkit.services import engine_client
+from toolkit.services.engine_process import EngineInfo
+from toolkit.ui.playground import engine_bar
 
 
 def test_the_playground_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:
@@ -87,12 +89,12 @@ def test_other_runs_of_the_same_base_can_stand_beside_and_a_preset_is_one_click(
 def test_what_the_engine_holds_beside_a_training_is_said_and_freed_with_one_click(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = engine_client.EngineInfo(stage.folder, 1, 1, 1.0, "token", "run")
+    info = EngineInfo(stage.folder, 1, 1, 1.0, "token", "run")
     held = engine_client.EngineStatus(
         "ready", runs=("run", "run@40"), base="bundled:demo-model", gpu_memory_bytes=3 * 2**30
     )
-    ended: list[engine_client.EngineInfo] = []
-    monkeypatch.setattr(engine_client, "find_engine", lambda _: None if ended else info)
+    ended: list[EngineInfo] = []
+    monkeypatch.setattr(engine_bar, "find_engine", lambda _: None if ended else info)
     monkeypatch.setattr(engine_client, "read_engine_status", lambda _: held)
     monkeypatch.setattr(engine_client, "stop_engine", ended.append)
     waiting = stage.run(name="waiting")

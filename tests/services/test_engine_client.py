@@ -16,7 +16,9 @@ import pytest
 from toolkit.config import InferenceConfig
 from toolkit.errors import EngineError, ToolkitError
 from toolkit.services import engine_client
-from toolkit.services.engine_process import EngineInfo
+from toolkit.services.engine_http import Done
+from toolkit.services.engine_process import EngineInfo, find_engine
+from toolkit.services.engine_requests import stream_chat
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -25,17 +27,17 @@ HELLO = [{"role": "user", "content": "hello"}]
 def save_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
     yield tmp_path / "save"
-    left = engine_client.find_engine(tmp_path / "save")
+    left = find_engine(tmp_path / "save")
     if left is not None:
         engine_client.stop_engine(left)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2}', '{"schema": 1, "port": 5}'])
 def test_no_engine_where_none_lives(tmp_path: Path, text: str) -> None:
-    assert engine_client.find_engine(tmp_path) is None
+    assert find_engine(tmp_path) is None
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "engine.json").write_text(text)
-    assert engine_client.find_engine(tmp_path) is None
+    assert find_engine(tmp_path) is None
 
 
 def test_a_run_that_is_not_there(tmp_path: Path) -> None:
@@ -61,7 +63,7 @@ def test_one_engine_serves_a_save_dir_and_follows_the_asked_run(
     for thread in racing:
         thread.join()
     assert time.monotonic() - began < 20, "start waited for the model"
-    assert got[0] == got[1] == engine_client.find_engine(save_dir)
+    assert got[0] == got[1] == find_engine(save_dir)
     assert engine_client.read_engine_status(got[0]).phase
     ready = engine_client.wait_for_engine(got[0], 120)
     assert set(engine_client.list_engine_models(got[0])) == {"base", a.id, b.id} and set(ready.runs) == {a.id, b.id}
@@ -69,8 +71,8 @@ def test_one_engine_serves_a_save_dir_and_follows_the_asked_run(
     other = engine_client.start_engine(save_dir, plain.id)  # another base: the idle engine makes room
     assert other.pid != got[0].pid and engine_client.read_engine_status(got[0]).status == "stopped"
     engine_client.wait_for_engine(other, 120)
-    *_, done = engine_client.stream_chat(other, plain.id, [{"role": "user", "content": "send: "}], InferenceConfig())
-    assert isinstance(done, engine_client.Done) and done.prompt == "send: "
+    *_, done = stream_chat(other, plain.id, [{"role": "user", "content": "send: "}], InferenceConfig())
+    assert isinstance(done, Done) and done.prompt == "send: "
     with pytest.raises(EngineError, match="another base model"):
         engine_client.attach_adapter(other, a.id)
     with pytest.raises(EngineError, match="already runs on port"):
@@ -86,7 +88,7 @@ def test_one_engine_serves_a_save_dir_and_follows_the_asked_run(
     engine_client.stop_engine(other)
     engine_client.stop_engine(other)
     ended = engine_client.read_engine_status(other)
-    assert (ended.status, ended.hint) == ("stopped", "") and engine_client.find_engine(save_dir) is None
+    assert (ended.status, ended.hint) == ("stopped", "") and find_engine(save_dir) is None
     assert not (save_dir / "engine" / "engine.json").exists()
     with pytest.raises(EngineError):
         engine_client.list_engine_models(other)
@@ -102,17 +104,17 @@ def test_a_failed_load_is_reported_and_a_killed_engine_forgotten(save_dir: Path,
     with pytest.raises(EngineError, match="no adapter yet"):
         engine_client.wait_for_engine(info, 120)
     with pytest.raises(EngineError, match="no adapter yet"):
-        list(engine_client.stream_chat(info, "base", HELLO, InferenceConfig()))
+        list(stream_chat(info, "base", HELLO, InferenceConfig()))
     run = finished_run(save_dir, tiny_model)
     replaced = engine_client.start_engine(save_dir, run.id)  # a failed engine does not stand in the way
     assert replaced.pid != info.pid
     engine_client.wait_for_engine(replaced, 120)
     os.kill(replaced.pid, signal.SIGKILL)
     deadline = time.monotonic() + 5
-    while engine_client.find_engine(save_dir) is not None and time.monotonic() < deadline:
+    while find_engine(save_dir) is not None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert (
-        engine_client.find_engine(save_dir) is None and engine_client.read_engine_status(replaced).status == "stopped"
+        find_engine(save_dir) is None and engine_client.read_engine_status(replaced).status == "stopped"
     )
 
 
@@ -122,10 +124,10 @@ def test_an_unused_engine_ends_by_itself(save_dir: Path, tiny_model: Path) -> No
 
     info = engine_client.start_engine(save_dir, finished_run(save_dir, tiny_model).id, idle_minutes=1 / 60)
     deadline = time.monotonic() + 60
-    while engine_client.find_engine(save_dir) is not None and time.monotonic() < deadline:
+    while find_engine(save_dir) is not None and time.monotonic() < deadline:
         engine_client.read_engine_status(info)  # looking is not using
         time.sleep(0.1)
-    assert engine_client.find_engine(save_dir) is None
+    assert find_engine(save_dir) is None
     assert (engine_client.read_engine_status(info).status, engine_client.read_engine_status(info).hint) == (
         "stopped",
         "",
@@ -151,7 +153,7 @@ def test_serving_in_the_foreground_until_interrupted(save_dir: Path, tiny_model:
     while "Ctrl-C" not in (line := shown.stdout.readline()):
         assert line, shown.communicate()[1]
         lines.append(line)
-    info = engine_client.find_engine(save_dir)
+    info = find_engine(save_dir)
     assert info is not None
     text = "".join(lines)
     assert f"models   {run.id}, base, {second.id}" in text
@@ -159,4 +161,4 @@ def test_serving_in_the_foreground_until_interrupted(save_dir: Path, tiny_model:
     shown.send_signal(signal.SIGINT)
     rest, errors = shown.communicate(timeout=90)
     assert (shown.returncode, errors) == (0, "") and "Ending" in rest
-    assert engine_client.find_engine(save_dir) is None
+    assert find_engine(save_dir) is None

@@ -19,7 +19,14 @@ from toolkit.config import InferenceConfig
 from toolkit.errors import EngineError
 from toolkit.services import engine_client
 from toolkit.services.engine_http import Delta, Done
-from toolkit.services.engine_process import EngineInfo
+from toolkit.services.engine_process import EngineInfo, find_engine
+from toolkit.services.engine_requests import (
+    EngineQuestion,
+    request_score,
+    stream_chat,
+    stream_comparison,
+    stream_completion,
+)
 
 pytestmark = pytest.mark.worker
 
@@ -58,7 +65,7 @@ def headers(info: EngineInfo, **more: str) -> dict[str, str]:
 
 def whole(info: EngineInfo, model: str, **settings: Any) -> tuple[str, Done]:
     settings.setdefault("max_new_tokens", 16)
-    *pieces, done = engine_client.stream_chat(info, model, HELLO, InferenceConfig(**settings), seed=1)
+    *pieces, done = stream_chat(info, model, HELLO, InferenceConfig(**settings), seed=1)
     assert isinstance(done, Done) and all(isinstance(piece, Delta) for piece in pieces)
     text = "".join(piece.text for piece in pieces if isinstance(piece, Delta))
     assert text == done.text
@@ -83,9 +90,9 @@ def test_the_end_of_a_stream_tells_all(served: tuple[EngineInfo, str, str]) -> N
     assert (rendered.prompt, rendered.prompt_tokens) == (done.prompt, done.prompt_tokens)
     assert (done.completion_tokens, done.finish_reason, done.notice, done.seed) == (16, "length", "", 1)
     assert done.ttft_s > 0 and done.tokens_per_second > 0
-    *_, raw = engine_client.stream_completion(info, first, done.prompt, InferenceConfig(max_new_tokens=16))
+    *_, raw = stream_completion(info, first, done.prompt, InferenceConfig(max_new_tokens=16))
     assert isinstance(raw, Done) and raw.text == done.text
-    *_, base = engine_client.stream_chat(info, "base", HELLO, InferenceConfig(max_new_tokens=4), prompt_of=first)
+    *_, base = stream_chat(info, "base", HELLO, InferenceConfig(max_new_tokens=4), prompt_of=first)
     assert isinstance(base, Done) and base.prompt == done.prompt
 
 
@@ -189,10 +196,10 @@ def test_what_can_not_be_is_refused_with_a_status(served: tuple[EngineInfo, str,
     info, first, _ = served
     words = "lamp " * CONTEXT
     for call, message in [
-        (lambda: list(engine_client.stream_completion(info, first, words, InferenceConfig())), "context holds"),
-        (lambda: list(engine_client.stream_completion(info, first, "", InferenceConfig())), "prompt is empty"),
-        (lambda: list(engine_client.stream_chat(info, "nope", HELLO, InferenceConfig())), "not loaded"),
-        (lambda: list(engine_client.stream_chat(info, first, [], InferenceConfig())), "messages"),
+        (lambda: list(stream_completion(info, first, words, InferenceConfig())), "context holds"),
+        (lambda: list(stream_completion(info, first, "", InferenceConfig())), "prompt is empty"),
+        (lambda: list(stream_chat(info, "nope", HELLO, InferenceConfig())), "not loaded"),
+        (lambda: list(stream_chat(info, first, [], InferenceConfig())), "messages"),
         (lambda: engine_client.attach_adapter(info, "20200101-000000-none"), "no run"),
         (lambda: engine_client.attach_adapter(info, "../../etc"), "run"),
     ]:
@@ -204,7 +211,7 @@ def test_what_can_not_be_is_refused_with_a_status(served: tuple[EngineInfo, str,
 def test_closing_the_stream_ends_the_answer(served: tuple[EngineInfo, str, str]) -> None:
     info, first, _ = served
     endless = InferenceConfig(max_new_tokens=CONTEXT // 2)
-    stream = engine_client.stream_chat(info, first, HELLO, endless)
+    stream = stream_chat(info, first, HELLO, endless)
     assert isinstance(next(stream), Delta)
     assert engine_client.read_engine_status(info).waiting == 1
     stream.close()
@@ -218,12 +225,12 @@ def test_closing_the_stream_ends_the_answer(served: tuple[EngineInfo, str, str])
 
 def test_short_questions_do_not_wait_for_a_long_answer_to_end(served: tuple[EngineInfo, str, str]) -> None:
     info, first, second = served
-    running = engine_client.stream_chat(info, first, HELLO, InferenceConfig(max_new_tokens=CONTEXT // 2))
+    running = stream_chat(info, first, HELLO, InferenceConfig(max_new_tokens=CONTEXT // 2))
     next(running)
     alone = {model: whole(info, model, max_new_tokens=8)[0] for model in (second, "base")}
     _until(lambda: engine_client.read_engine_status(info).waiting == 1)  # the short ones have left
     assert isinstance(next(running), Delta), "the long one goes on"
-    left = engine_client.stream_chat(info, first, HELLO, InferenceConfig(max_new_tokens=CONTEXT // 2))
+    left = stream_chat(info, first, HELLO, InferenceConfig(max_new_tokens=CONTEXT // 2))
     next(left)
     left.close()
     _until(lambda: engine_client.read_engine_status(info).waiting == 1)
@@ -236,9 +243,9 @@ def test_short_questions_do_not_wait_for_a_long_answer_to_end(served: tuple[Engi
 def test_models_are_asked_side_by_side(served: tuple[EngineInfo, str, str]) -> None:
     info, first, second = served
     settings = InferenceConfig(max_new_tokens=CONTEXT // 4)
-    questions = [engine_client.Question(name, HELLO, settings, 1, first) for name in (first, "base", second, "nope")]
+    questions = [EngineQuestion(name, HELLO, settings, 1, first) for name in (first, "base", second, "nope")]
     seen: dict[int, list[Any]] = {0: [], 1: [], 2: [], 3: []}
-    stream = engine_client.compare(info, questions, top_logprobs=2)
+    stream = stream_comparison(info, questions, top_logprobs=2)
     for column, event in stream:
         seen[column].append(event)
         if all(seen[i] for i in range(4)):
@@ -249,21 +256,21 @@ def test_models_are_asked_side_by_side(served: tuple[EngineInfo, str, str]) -> N
     assert token.logprob <= 0 and len(token.top) == 2 and token.top[0][1] >= token.top[1][1]
     stream.close()
     _until(lambda: engine_client.read_engine_status(info).waiting == 0)
-    short = [engine_client.Question(q.model, HELLO, InferenceConfig(max_new_tokens=8), 1, first) for q in questions[:3]]
-    ends = {column: event.text for column, event in engine_client.compare(info, short) if isinstance(event, Done)}
+    short = [EngineQuestion(q.model, HELLO, InferenceConfig(max_new_tokens=8), 1, first) for q in questions[:3]]
+    ends = {column: event.text for column, event in stream_comparison(info, short) if isinstance(event, Done)}
     assert ends == {i: whole(info, name, max_new_tokens=8)[0] for i, name in enumerate((first, "base", second))}
 
 
 def test_an_expected_answer_is_scored_as_training_counts_it(served: tuple[EngineInfo, str, str]) -> None:
     info, first, _ = served
-    scored = engine_client.score(info, first, "please send 12 blue lamps", "12 lamps", top_logprobs=2)
+    scored = request_score(info, first, "please send 12 blue lamps", "12 lamps", top_logprobs=2)
     assert scored.tokens[-1].text.strip() in ("<|im_end|>", "") and len(scored.tokens[0].top) == 2
     assert scored.loss == pytest.approx(-sum(t.logprob for t in scored.tokens) / len(scored.tokens))
     greedy = whole(info, first, max_new_tokens=4)[0]
-    better = engine_client.score(info, first, "please send 12 blue lamps", greedy)
+    better = request_score(info, first, "please send 12 blue lamps", greedy)
     assert better.tokens[0].logprob > scored.tokens[0].logprob
     with pytest.raises(EngineError, match="not loaded"):
-        engine_client.score(info, "nope", "a", "b")
+        request_score(info, "nope", "a", "b")
 
 
 def test_a_hung_process_is_noticed_and_ended_and_a_strange_pid_is_not(tmp_path: Path) -> None:
@@ -271,7 +278,7 @@ def test_a_hung_process_is_noticed_and_ended_and_a_strange_pid_is_not(tmp_path: 
     folder.mkdir()
     claims = {"schema": 1, "port": 1, "pid": os.getpid(), "create_time": 1.0, "run": "x", "token": "t"}
     (folder / "engine.json").write_text(json.dumps(claims))
-    assert engine_client.find_engine(tmp_path) is None
+    assert find_engine(tmp_path) is None
     info = EngineInfo(tmp_path, 1, os.getpid(), 1.0, "t", "x")
     engine_client.stop_engine(info)  # and this process is still here
     assert engine_client.read_engine_status(info).status == "stopped"

@@ -10,5 +10,5 @@ if {"streamlit", "toolkit"} & set(sys.orig_argv):
 
     from toolkit.runs import worker_process
 
-    worker_process.WORKER = "tests.fakes.worker"
+    worker_process.TRAINING_MODULE = "tests.fakes.worker"
     sys.path.pop(0)

@@ -15,9 +15,9 @@ from tests.fakes.golden import check
 from tests.scenarios.data.test_hostile import CASES, GOLDEN
 from toolkit.system.paths import PROJECT_ROOT
 
-SITUATIONS = ("data", "pages", "worker")
+SITUATIONS = ("scenarios/data", "pages", "scenarios/worker")
 """Folders of tests with reports of rows that are about more than reading, each in a golden_situations.json."""
-DATA, CHOICES, SPLIT, PROMPT = "data/test_hostile", "data/test_choices", "data/test_split", "data/test_prompt"
+DATA, CHOICES, SPLIT, PROMPT = "scenarios/data/test_hostile", "data/test_read_options", "data/examples/test_split", "data/examples/test_templates"
 
 # number: (what, cases of test_hostile.py, tests as "file::name")
 ROWS: dict[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
@@ -33,7 +33,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     10: ("NUL in a cell", ("nul in a cell", "nul in a cell, json"),
          (f"{CHOICES}::test_nul_and_half_characters_go_on_request",)),
     11: ("no text at all", ("NULs csv", "excel csv", "gzip csv", "old excel", "pdf"), ()),
-    12: ("zip bomb", ("gzip csv", "gzip json"), ("data/test_parquet::test_a_bomb_is_given_up",)),
+    12: ("zip bomb", ("gzip csv", "gzip json"), ("data/readers/test_parquet_reader::test_a_bomb_is_given_up",)),
     13: ("2 GB upload", (), ("pages/test_data::test_the_uploader_says_its_limit_and_the_way_round",)),
     14: ("huge cell", ("cell of a million", "cell of more", "cell of more, json"), ()),
     15: ("20,000 columns", ("20,000 columns", "too many keys"), ()),
@@ -51,7 +51,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     25: ("nearly equal names", ("names of any kind", "names with spaces", "equal but for spaces"), ()),
     26: ("no name", ("no name", "no last name"), ()),
     27: ("names that are code", ("names that are code elsewhere", "braces in a name"),
-         ("data/test_fuzz::test_any_column_can_be_used",)),
+         ("scenarios/data/test_fuzz::test_any_column_can_be_used",)),
     28: ("NA, null, nan as text", ("words",), ()),
     29: ("007, 1e5, True", ("numbers",), ()),
     30: ("a missing label", ("a missing label",), ()),
@@ -78,20 +78,20 @@ ROWS: dict[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     49: ("template with formats", (), (f"{PROMPT}::test_mistakes_name_their_place",)),
     50: ("template with attributes", (), (f"{PROMPT}::test_mistakes_name_their_place",)),
     51: ("template with a padding of 2 GB", (), (f"{PROMPT}::test_mistakes_name_their_place",)),
-    52: ("doubled braces", (), ("data/test_fuzz::test_template_text_compiles_or_is_refused",)),
+    52: ("doubled braces", (), ("scenarios/data/test_fuzz::test_template_text_compiles_or_is_refused",)),
     53: ("braces in a cell", (), (f"{PROMPT}::test_a_cell_is_never_read_as_a_template",)),
     54: ("template without a column", (), (f"{PROMPT}::test_problems_stand_under_their_field",)),
-    55: ("rows longer than the limit", (), ("worker/test_dataset::test_what_is_cut_away_is_counted",)),
-    56: ("names of runs", (), ("runs/test_rundir::test_names_never_become_paths",)),
-    57: ("symbolic links", (), ("data/test_sources::test_what_is_no_file_is_refused",)),
+    55: ("rows longer than the limit", (), ("worker/tokens/test_labels::test_what_is_cut_away_is_counted",)),
+    56: ("names of runs", (), ("runs/test_run_dir::test_names_never_become_paths",)),
+    57: ("symbolic links", (), ("data/storage/test_open_table::test_what_is_no_file_is_refused",)),
     58: ("formulas in an export", ("formulas and markup",),
          ("evaluation/test_download::test_formulas_are_harmless_in_csv_and_intact_in_json",)),
     59: ("markup in cells", ("formulas and markup",), ("pages/test_hostile_text::test_every_page_shows_text_as_text",)),
-    60: ("hostile settings files", (), ("runs/test_configfile::test_what_can_not_be_read_is_refused_in_words",)),
+    60: ("hostile settings files", (), ("settings/test_yaml_file::test_what_can_not_be_read_is_refused_in_words",)),
     61: ("hostile adapters", (),
-         ("worker/test_adapters::test_what_is_no_plain_adapter_is_refused_and_the_others_stay",)),
-    62: ("two uploads at once", (), ("data/test_sources::test_two_threads_read_a_file_once",)),
-    63: ("file edited after the upload", (), ("data/test_sources::test_a_file_of_the_user_is_copied_by_content",)),
+         ("worker/models/test_adapter_switch::test_what_is_no_plain_adapter_is_refused_and_the_others_stay",)),
+    62: ("two uploads at once", (), ("data/storage/test_open_table::test_two_threads_read_a_file_once",)),
+    63: ("file edited after the upload", (), ("data/storage/test_open_table::test_a_file_of_the_user_is_copied_by_content",)),
     64: ("disk and folder", (), ("runs/test_preflight::test_the_disk",)),
 }  # fmt: skip
 

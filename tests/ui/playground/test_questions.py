@@ -55,10 +55,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def load_run(info: Any, run: str) -> None:
         raise EngineError(f"{run} is gone.", "Choose another.")
 
-    monkeypatch.setattr(engine_client, "compare", compare)
+    monkeypatch.setattr(questions_module, "stream_comparison", compare)
     monkeypatch.setattr(engine_client, "list_engine_models", lambda info: ["base", "run-1"])
     monkeypatch.setattr(engine_client, "attach_adapter", load_run)
-    monkeypatch.setattr(engine_client, "score", lambda *_, **__: ScoredCompletion((Token("two", -0.1),), 0.1, 1.1))
+    monkeypatch.setattr(questions_module, "request_score", lambda *_, **__: ScoredCompletion((Token("two", -0.1),), 0.1, 1.1))
     monkeypatch.setattr(questions_module, "REDRAW_SECONDS", -1.0)
     return found
 

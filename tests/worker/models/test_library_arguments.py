@@ -119,7 +119,7 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
     """config -> {group: {key: value}}: everything that the worker hands on."""
     from toolkit.settings import device_defaults
     from toolkit.worker.models import library_arguments, load
-    from toolkit.worker.tokens import labels
+    from toolkit.worker.tokens import examples, labels
     from toolkit.worker.tokens.prepared_rows import RowSource
     from toolkit.worker.training import film_strip
 
@@ -145,7 +145,7 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
             "generate": library_arguments.generation_args(config.inference),
             "toolkit": {"example": renderer.example(ROWS[0]), "split": (plan.train.tolist(), plan.test.tolist())},
             "worker": {
-                "chat": labels.chat_enabled(config, tokenizer),
+                "chat": examples.chat_enabled(config, tokenizer),
                 "folder": folder.name,
                 "packs": device_defaults.uses_packing(config),
                 "stops": select_blocking([Fault("placeholder", "", "", 1)], data.accepted or ()),

@@ -34,14 +34,14 @@ def test_a_run_without_template_is_asked_exactly_as_trained(save_dir: Path, tiny
     from tests.fakes.engine_runs import finished_run
     from toolkit.runs.run_dir import read_run_config
     from toolkit.worker.serving.request_models import RequestError
-    from toolkit.worker.tokens import labels
+    from toolkit.worker.tokens import examples
 
     run = finished_run(save_dir, tiny_plain_model)
     engine = load(save_dir, run.id)
     form = engine.config_for_model(run.id)
     text, ids = engine.prompt(form, said(("user", "send 12 lamps: ")))
     assert text == "send 12 lamps: "
-    assert (text, ids) == labels.encode_prompt(read_run_config(run), engine.tokenizer, "send 12 lamps: ")
+    assert (text, ids) == examples.encode_prompt(read_run_config(run), engine.tokenizer, "send 12 lamps: ")
     assert engine.encode_raw_text(form, text) == (text, ids)
     assert engine.config_for_model("base") == form
     turns = [("user", "a"), ("assistant", "b"), ("user", "c")]

@@ -33,7 +33,7 @@ def found(
     data: Mapping[str, Any] | None = None, **sft: Any,
 ) -> dict[str, Fault]:  # fmt: skip
     """What the warm worker would answer, by kind."""
-    from toolkit.worker.tokens import hard_stop_search
+    from toolkit.worker.questions import hard_stops
 
     table = make_table(folder / "t.parquet", cells)
     config = {
@@ -41,7 +41,7 @@ def found(
         "model": {"hf_model_ckpt": str(model)},
         "training": {"sft_args": {"max_seq_length": 200, **sft}},
     }
-    hard_stop_search._KEPT.clear()
+    hard_stops._CACHED_HARD_STOPS.clear()
     value = answer_hard_stops({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
     return {fault.kind: fault for fault in (Fault.read(body) for body in value["faults"])}
 
@@ -198,15 +198,15 @@ def test_padding_that_hides_the_end(tiny_plain_model: Path) -> None:
 def test_large_tables_are_sampled_and_say_so(
     tiny_plain_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.worker.tokens import hard_stop_search
+    from toolkit.worker.questions import hard_stops
 
-    monkeypatch.setattr(hard_stop_search, "SAMPLE", 10)
+    monkeypatch.setattr(hard_stops, "HARD_STOP_SAMPLE_ROWS", 10)
     table = make_table(tmp_path / "t.parquet", rows(24))
     config = {
         "data": {"prompt": "{question}<s>\n", "prompt_stub": "{answer}"},
         "model": {"hf_model_ckpt": str(tiny_plain_model)},
     }
-    hard_stop_search._KEPT.clear()
+    hard_stops._CACHED_HARD_STOPS.clear()
     value = answer_hard_stops({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
     assert (value["checked"], value["usable"]) == (10, 24)
     fault = Fault.read(value["faults"][0])
