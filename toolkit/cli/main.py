@@ -48,6 +48,7 @@ from toolkit.settings.ablation import StudyTrial, expand_trials, uses_ablation
 from toolkit.settings.import_export import load_presets as all_presets
 from toolkit.system.machine import probe_machine, read_known_machine
 from toolkit.system.printable import strip_control_characters
+from toolkit.system.spawn import app_command
 
 EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_INTERRUPTED = 1, 2, 130
 RUN_LIST_COLUMNS = ("name", "study", "state", "steps", "loss", "exact match")
@@ -70,6 +71,15 @@ def main() -> None:
     """Entry point: no error of any kind ends in a traceback."""
     with _print_errors():
         app()
+
+
+@app.command("app")
+def open_app(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of this machine to listen on.")] = 8501,
+) -> None:
+    """Open the app in the browser."""
+    command = [*app_command(), "--server.port", str(port)]
+    os.execv(command[0], command)  # the server takes this process's place, and with it Ctrl-C and the exit code
 
 
 @app.command()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import IO
 
 from toolkit.system.machine import training_cores
-from toolkit.system.paths import PROJECT_ROOT
+from toolkit.system.paths import APP_FILE, PROJECT_ROOT
 
 
 def library_environment(*, hub: bool, processes: int = 1) -> dict[str, str]:
@@ -47,3 +48,10 @@ def start_detached_process(
 def reap_in_background(process: subprocess.Popen[bytes], name: str) -> None:
     """Whoever waits for a child ends it for good; a thread of that name does, however long it lives."""
     threading.Thread(target=process.wait, name=f"{name}-reaper", daemon=True).start()
+
+
+def app_command() -> list[str]:
+    """Return the argument list that starts the app on this machine only, from any folder."""
+    flags = ["--server.address", "127.0.0.1"]
+    flags += ["--server.allowedHosts", "localhost", "--server.allowedHosts", "127.0.0.1"]
+    return [sys.executable, "-m", "streamlit", "run", str(APP_FILE), *flags]

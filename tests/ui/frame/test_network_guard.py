@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from toolkit.system.paths import APP_FILE
 from toolkit.ui.frame.network_guard import (
-    APP_FILE,
     check_network_exposure,
     host_of_header,
     is_loopback,

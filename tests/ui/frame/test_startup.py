@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from toolkit.system.paths import PROJECT_ROOT
+from toolkit.system.paths import APP_ROOT
 from toolkit.ui.frame.page import PAGES
 from toolkit.ui.frame.startup import list_page_imports
 
@@ -17,6 +17,6 @@ def test_what_a_page_imports() -> None:
 
 def test_every_page_names_modules_that_are_there() -> None:
     for page in PAGES.values():
-        names = list_page_imports((PROJECT_ROOT / page.file).read_text(encoding="utf-8"))
+        names = list_page_imports((APP_ROOT / page.file).read_text(encoding="utf-8"))
         assert "toolkit.ui.frame.page" in names
         assert all(find_spec(name) for name in names)

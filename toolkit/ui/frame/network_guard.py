@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.system.paths import PROJECT_ROOT
+from toolkit.system.spawn import app_command
 
-APP_FILE = PROJECT_ROOT / "app.py"
 LOCAL_HOST_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -28,9 +26,8 @@ class NetworkRefusal:
 
 
 def safe_start_command() -> str:
-    """A command line that starts this app on this machine alone, from any folder."""
-    flags = "--server.address 127.0.0.1 --server.allowedHosts localhost --server.allowedHosts 127.0.0.1"
-    return f"{shlex.quote(sys.executable)} -m streamlit run {shlex.quote(str(APP_FILE))} {flags}"
+    """Return the command line that starts this app on this machine only, from any folder."""
+    return shlex.join(app_command())
 
 
 def is_loopback(address: str | None) -> bool:

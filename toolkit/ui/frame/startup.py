@@ -15,7 +15,7 @@ from typing import Any
 
 import streamlit as st
 
-from toolkit.system.paths import PROJECT_ROOT
+from toolkit.system.paths import APP_ROOT, PROJECT_ROOT
 from toolkit.ui.frame import page
 from toolkit.ui.frame.page import PAGES
 from toolkit.ui.workspace import workspace, workspace_file
@@ -80,5 +80,5 @@ def _module(package: str, name: str) -> str:
 
 def _import_pages() -> None:
     for one_page in PAGES.values():
-        for name in list_page_imports((PROJECT_ROOT / one_page.file).read_text(encoding="utf-8")):
+        for name in list_page_imports((APP_ROOT / one_page.file).read_text(encoding="utf-8")):
             import_module(name)
