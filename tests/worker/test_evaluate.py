@@ -173,18 +173,18 @@ def test_a_row_that_can_not_be_asked_stays_a_row(save_dir: Path, tiny_model: Pat
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "memory"),
     [
-        MemoryError(),
-        RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you tried"),
+        (MemoryError(), "memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"), "GPU memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: "), "memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you"), "memory"),
     ],
 )
-def test_a_row_without_memory_says_so(error: Exception) -> None:
+def test_a_row_without_memory_says_so(error: Exception, memory: str) -> None:
     from toolkit.worker.answering.evaluation_asker import _describe_failure
 
-    assert _describe_failure(error) == "The memory is not enough for this row."
+    assert _describe_failure(error) == f"There is not enough {memory} for this row."
 
 
 def test_another_error_of_a_row_is_named() -> None:
@@ -211,7 +211,7 @@ def test_a_batch_that_fails_is_halved_until_the_row_is_alone(
     evaluation = ask(run, [*cells, {"q": "long " * 30, "a": "x"}])
     assert carry_out(evaluation) == 0
     errors = read_row_table(evaluation.rows_path)["error_1"].to_pylist()
-    assert errors == [""] * 5 + ["The memory is not enough for this row."]
+    assert errors == [""] * 5 + ["There is not enough GPU memory for this row."]
 
 
 def test_other_rules_need_no_model(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

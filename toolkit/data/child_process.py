@@ -20,6 +20,7 @@ from toolkit.data.progress import DataProgressReporter, DataWorkStopped, Watch
 from toolkit.data.read_options import Offer, UnreadableError
 from toolkit.data.readers.read_file import TABLE_FILE, TASK_PROGRESS_FILE, TASK_REPORT_FILE
 from toolkit.errors import DataError
+from toolkit.system.out_of_memory import LIKELY_KILLED_FOR_MEMORY
 from toolkit.system.paths import PROJECT_ROOT
 
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "SYSTEMROOT")
@@ -32,7 +33,7 @@ _FIXED_ENVIRONMENT = {
     "PYTHONUTF8": "1",
 }
 _EXIT_REASONS = {
-    signal.SIGKILL: "it was killed, most likely for want of memory",
+    signal.SIGKILL: LIKELY_KILLED_FOR_MEMORY,
     signal.SIGXCPU: "it took too long",
     signal.SIGSEGV: "it crashed",
     signal.SIGABRT: "it crashed",

@@ -22,6 +22,7 @@ from toolkit.runs.worker_process import worker_environment
 from toolkit.settings.yaml_file import dump_config, with_absolute_paths
 from toolkit.system.durable import durable_write, remove_tree
 from toolkit.system.ids import make_timed_id
+from toolkit.system.out_of_memory import out_of_memory_message
 from toolkit.system.spawn import start_detached_process
 
 MEASURE_WORKER = "toolkit.worker.measure"
@@ -76,7 +77,7 @@ class RunningMeasurement:
         file = self.folder.path / MEASURE_RESULT_FILE
         if not file.exists():
             if returncode == -9:
-                raise RunError("The measurement was ended by the system: it ran out of memory.", "It does not fit.")
+                raise RunError(*out_of_memory_message("host", "measurement_killed"))
             last = self.folder.log_path.read_text(errors="replace").strip().splitlines()[-1:] or ["no reason given"]
             raise RunError(f"The measurement failed: {last[0][:300]}", "Start the run to see its whole log.")
         body = json.loads(file.read_bytes())

@@ -10,6 +10,13 @@ import re
 import signal
 from dataclasses import dataclass, replace
 
+from toolkit.system.out_of_memory import (
+    REDUCE_TRAINING_MEMORY_HINT,
+    MemoryKind,
+    find_out_of_memory,
+    out_of_memory_message,
+)
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -27,19 +34,9 @@ class Explanation:
 
 START_AGAIN = "It can be started again."
 TRACE_LINES = 12
-_LESS_MEMORY = (
-    "Lower per_device_train_batch_size (and raise gradient_accumulation_steps by as much), lower max_seq_length, "
-    "or switch gradient_checkpointing on."
-)
 _NO_NETWORK = "Check the connection, or give the path of a local folder, or use bundled:demo-model."
 # In this order: the first pattern found in "ExceptionType: text" decides.
 _KNOWN_ERRORS: tuple[tuple[str, str, str, str], ...] = (
-    ("out_of_memory_gpu", r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)|"
-     r"CUDA error: out of memory|HIP out of memory|CUDNN_STATUS_ALLOC_FAILED",
-     "The GPU ran out of memory.", _LESS_MEMORY + " quantize makes the base model about four times smaller."),
-    ("out_of_memory", r"^MemoryError|DefaultCPUAllocator|can't allocate memory|Cannot allocate memory|std::bad_alloc|"
-     r"ArrowMemoryError|realloc of size|can't start new thread",
-     "The machine ran out of memory.", _LESS_MEMORY + " Close other programs, or choose a smaller model."),
     ("disk_full", r"No space left on device|os error 28|ENOSPC|Disk quota exceeded|PytorchStreamWriter failed writing",
      "The disk is full.", "Free space on the volume of save_dir (delete old runs), then start again."),
     ("diverged", r"DivergedError|loss is (nan|inf)",
@@ -70,6 +67,7 @@ _KNOWN_ERRORS: tuple[tuple[str, str, str, str], ...] = (
     ("missing_package", r"^(ModuleNotFoundError|ImportError)",
      "A package is missing or broken.", "Run pip install -r requirements.txt again."),
 )  # fmt: skip
+_OUT_OF_MEMORY_REASONS: dict[MemoryKind, str] = {"gpu": "out_of_memory_gpu", "host": "out_of_memory"}
 _QUOTED_REASONS = frozenset(
     {"bad_data", "bad_settings", "permission", "missing_file", "disk_error", "missing_package", "model_not_found",
      "gpu_error"}
@@ -92,7 +90,7 @@ _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 
 def explain_exception(type_name: str, text: str) -> Explanation:
     """Words for a Python exception, from its type's name and its text."""
-    found = _recognise(f"{type_name.rpartition('.')[2]}: {text}")
+    found = _recognize(f"{type_name.rpartition('.')[2]}: {text}")
     if found is not None:
         return found
     first = _first_line(text)
@@ -128,7 +126,7 @@ def explain_death(
     exception = _last_exception(log)
     if exception is not None:
         return replace(explain_exception(*exception[:2]), trace=exception[2])
-    recognised = _recognise(log)
+    recognised = _recognize(log)
     if recognised is not None and recognised.reason in _REASONS_WITHOUT_TRACEBACK:
         return recognised
     if disk_full and number in (None, signal.SIGBUS):  # the log could not take the words; a mapped file raises SIGBUS
@@ -146,14 +144,10 @@ def explain_death(
 
 def _explain_sigkill(oom_killed: bool | None) -> Explanation:
     if oom_killed:
-        return Explanation(
-            "out_of_memory",
-            "The machine ran out of memory, and the system ended the worker.",
-            _LESS_MEMORY + " Close other programs, or choose a smaller model.",
-        )
+        return Explanation("out_of_memory", *out_of_memory_message("host", "training_killed"))
     if oom_killed is None:  # nobody counts here: memory can't be ruled out
         message = "The worker was killed from outside (SIGKILL), by a person or for memory that a container ran out of."
-        hint = f"{START_AGAIN} If it happens again: {_LESS_MEMORY[0].lower()}{_LESS_MEMORY[1:]}"
+        hint = f"{START_AGAIN} If it happens again: {REDUCE_TRAINING_MEMORY_HINT}"
         return Explanation("killed", message, hint)
     message = "The worker was killed from outside (SIGKILL), and not for memory."
     return Explanation("killed", message, START_AGAIN, outside=True)
@@ -190,7 +184,10 @@ def _fault_trace(log: str) -> str:
     return "\n".join([lines[0], *itertools.islice(frames, TRACE_LINES)])
 
 
-def _recognise(text: str) -> Explanation | None:
+def _recognize(text: str) -> Explanation | None:
+    kind = find_out_of_memory(text)  # first: a library that lacks memory often reports a second error as well
+    if kind is not None:
+        return Explanation(_OUT_OF_MEMORY_REASONS[kind], *out_of_memory_message(kind, "training"))
     for reason, pattern, message, hint in _KNOWN_ERRORS:
         found = re.search(pattern, text, re.IGNORECASE | re.MULTILINE)
         if found:

@@ -119,7 +119,7 @@ def test_an_unwritable_save_dir_is_explained(tmp_path: Path) -> None:
 
 
 DEATHS = {
-    "kill": ("import os; os.kill(os.getpid(), 9)", "want of memory (SIGKILL)"),
+    "kill": ("import os; os.kill(os.getpid(), 9)", "ran out of memory (SIGKILL)"),
     "crash": ("import os; os.kill(os.getpid(), 11)", "it crashed (SIGSEGV)"),
     "error": ("raise ValueError('in the reader')", "code 1: ValueError: in the reader"),
     "silent": ("pass", "ended with code 0"),

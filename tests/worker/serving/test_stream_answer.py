@@ -230,7 +230,7 @@ def test_no_memory_is_a_message(loaded: tuple[Any, Any], monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patch:
         patch.setattr(loaded[0], "forward", fail)
-        with pytest.raises(RequestError, match="memory is not enough") as caught:
+        with pytest.raises(RequestError, match="not enough memory") as caught:
             ask(loaded)
     assert caught.value.status == 503
     assert ask(loaded, max_new_tokens=2).completion_tokens == 2

@@ -24,11 +24,11 @@ from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.runs.model_names import BASE, parse_model_name
 from toolkit.runs.run_dir import open_run
 from toolkit.system.durable import COMMIT_NAME
+from toolkit.system.out_of_memory import out_of_memory_kind, out_of_memory_message
 from toolkit.worker.answering import greedy, likelihood
 from toolkit.worker.process.stop import StopRequested, StopSignal
 from toolkit.worker.serving import stream_answer
 from toolkit.worker.serving.engine import Engine
-from toolkit.worker.serving.guard import is_no_memory
 from toolkit.worker.tokens import labels as labels_module
 from toolkit.worker.tokens.examples import chat_enabled
 from toolkit.worker.tokens.examples import encode_example_prompt as question_ids
@@ -245,7 +245,8 @@ def _empty_cuda_cache() -> None:
 
 
 def _describe_failure(error: Exception) -> str:
-    if is_no_memory(error):
-        return "The memory is not enough for this row."
+    kind = out_of_memory_kind(error)
+    if kind is not None:
+        return out_of_memory_message(kind, "evaluation_row").message
     first = str(error).strip().splitlines()[:1] or [""]
     return f"{type(error).__name__}: {first[0][:200]}"

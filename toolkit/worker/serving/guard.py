@@ -9,6 +9,8 @@ from __future__ import annotations
 import hmac
 import re
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from toolkit.errors import ToolkitError
 from toolkit.services.service_process import Service
+from toolkit.system.out_of_memory import out_of_memory_kind, out_of_memory_message
 from toolkit.worker.serving.request_models import RequestError
 
 MAX_BODY_BYTES = 4 * 2**20
@@ -122,36 +125,22 @@ def as_toolkit_error(error: Exception, service: Service) -> ToolkitError:
         return error
     traceback.print_exception(error)
     first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        hint = "Choose a smaller model or quantize it, or end other programs that use this memory."
-        return RequestError("The memory is not enough for this model.", hint, status=503, code="out_of_memory")
+    kind = out_of_memory_kind(error)
+    if kind is not None:
+        return RequestError(*out_of_memory_message(kind, "loading_model"), status=503, code="out_of_memory")
     return RequestError(f"{type(error).__name__}: {first}", log_hint(service), status=500, code="internal")
 
 
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
-"""GPU and CPU say it differently: the last two are torch's CPU allocator, on Linux and on Windows."""
-
-
-def is_no_memory(error: BaseException | None) -> bool:
-    """Return whether an allocation failed, on the CPU or on a GPU."""
-    if isinstance(error, MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in _WORDS)
-
-
-class explain_out_of_memory:
-    """Turns what torch raises without memory into a RequestError."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not is_no_memory(error):
-            return
+@contextmanager
+def explain_out_of_memory() -> Iterator[None]:
+    """Raise a RequestError in the place of an allocation error of the block, and free cached GPU memory."""
+    try:
+        yield
+    except Exception as error:
+        kind = out_of_memory_kind(error)
+        if kind is None:
+            raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        message = "The memory is not enough for this prompt and answer."
-        hint = "Shorten the prompt, lower max_new_tokens, or end other programs that use this memory."
+        message, hint = out_of_memory_message(kind, "generating")
         raise RequestError(message, hint, status=503, code="out_of_memory") from error
