@@ -25,16 +25,17 @@ ROOT_MODULES = {"errors", "field_types", "config"}
 """Every package may import these modules of the root."""
 
 MAY_IMPORT = {
-    "ui/evaluate": "data data/storage evaluation evaluation/statistics runs ui/elements ui/frame ui/runs ui/workspace",
+    "ui/evaluate": "data data/storage evaluation evaluation/statistics runs ui/elements ui/runs ui/workspace",
     "ui/configure": "data forecast runs services settings system ui/data ui/elements ui/forms ui/frame ui/workspace",
-    "ui/runs": "export lifecycle runs services settings system ui/data ui/elements ui/examples ui/frame ui/workspace",
+    "ui/runs": "evaluation/statistics export lifecycle runs services settings system ui/data ui/elements ui/examples "
+    "ui/frame ui/workspace",
     "worker": "data/examples data/readers demo_data evaluation export lifecycle runs services settings system worker/answering "
     "worker/exporting worker/models worker/process worker/questions worker/serving worker/tokens "
     "worker/training",
     "ui/data": "data data/doctor data/examples data/storage runs settings system ui/elements ui/examples ui/forms "
-    "ui/frame ui/workspace",
+    "ui/workspace",
     "ui/playground": "data data/examples runs services settings ui/elements ui/examples ui/forms ui/frame ui/workspace",
-    "worker/training": "data data/examples export lifecycle runs settings system worker/answering worker/checkpoints "
+    "worker/training": "data/examples export lifecycle runs settings system worker/answering worker/checkpoints "
     "worker/compute worker/models worker/process worker/questions worker/tokens",
     "worker/exporting": "export runs system worker/answering worker/models worker/tokens",
     "ui/examples": "data data/examples system ui/elements ui/frame ui/workspace",

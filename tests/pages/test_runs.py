@@ -118,7 +118,7 @@ def test_a_hundred_runs_are_listed(stage: Stage) -> None:
     assert len(app.selectbox[0].options) == len(list_runs(stage.folder)) == 12
 
 
-def test_the_film_strip_shows_how_answers_changed(stage: Stage) -> None:
+def test_sample_outputs_show_how_answers_changed(stage: Stage) -> None:
     run = stage.finished("filmed")
     with EventWriter(run.film_path) as film:
         film.append("pinned", pins=[{"prompt": "two *lamps*", "expected": "2 lamps", "row": 1},
@@ -129,18 +129,18 @@ def test_the_film_strip_shows_how_answers_changed(stage: Stage) -> None:
     app = stage.page("runs", run)
     slider = app.select_slider[0]
     assert (slider.options, slider.value) == (["0", "48", "96"], 96)
-    assert "as expected since step 48" in words(app)
+    assert "Correct since step 48" in words(app)
     app = stage.checked(slider.set_value(0).run())
     text = words(app)
-    assert "0 of 1 answer as expected · the base model" in text
-    assert "expected: " in text
+    assert "0 of 1 answer correct · base model, before training" in text
+    assert "Expected: " in text
     assert "two *lamps*" in text
     app = stage.checked(app.select_slider[0].set_value(48).run())
-    assert "since step 0" in words(app)
+    assert "changes since step 0" in words(app)
     assert "\\*\\*" in "".join(entry.value for entry in app.markdown), "an answer is text, not markup"
 
 
-def test_a_run_without_a_film_strip_shows_none(stage: Stage) -> None:
+def test_a_run_without_sample_outputs_shows_no_slider(stage: Stage) -> None:
     assert not stage.page("runs", stage.finished("dark")).select_slider
 
 

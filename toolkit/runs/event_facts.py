@@ -13,10 +13,29 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from toolkit.data.conversations import Message
 from toolkit.runs.curve import Curve
 from toolkit.runs.events import TERMINAL_KINDS, Event, collect_series_columns, is_finite_number, read_events
 
 _WRITTEN_BY_OTHERS = ("interrupted", "requeued")  # written by others, perhaps much later
+
+
+@dataclass(frozen=True)
+class PinnedPrompt:
+    """A prompt that a run answers before training and at every evaluation.
+
+    expected: the completion of the row with this prompt, None when unknown. row: that row's 0-based number in the run's
+    table. turns: the whole conversation, where the row is one; not recorded in the log of sample outputs.
+    """
+
+    prompt: str
+    expected: str | None = None
+    row: int | None = None
+    turns: tuple[Message, ...] = ()
+
+    def event_fields(self) -> dict[str, Any]:
+        """Return the fields that a `pinned` event records."""
+        return {"prompt": self.prompt, "expected": self.expected, "row": self.row}
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,29 @@ def mark_changes(parts: Sequence[DiffSpan], colour: str) -> str:
     return "".join(pieces) or " "
 
 
+def mark_edits(old: Sequence[DiffSpan], new: Sequence[DiffSpan]) -> str:
+    """Return Markdown of the new text with added words on a green background and removed words struck through in gray.
+
+    old, new: the two sides that `diff_words` returns. Their unchanged spans are the same texts in the same order.
+    """
+    pieces: list[str] = []
+    position = 0
+    for span in new:
+        if position < len(old) and old[position].changed:
+            pieces.append(_strike_through(old[position].text))
+            position += 1
+        pieces.append(mark_changes([span], "green"))
+        position += not span.changed
+    return "".join([*pieces, *(_strike_through(span.text) for span in old[position:])])
+
+
+def _strike_through(text: str) -> str:
+    words = " ".join(text.split())
+    # Markdown strikes through only what has no white space next to the marks
+    marked = f":gray[~~{escape_text(words, MAX_MARKED_CHARACTERS)}~~]" if words else ""
+    return f"{' ' * text[:1].isspace()}{marked}{' ' * text[-1:].isspace()}"
+
+
 def _line(text: str, changed: bool, colour: str) -> str:
     shown = _escape_with_spaces(text, keep=changed)
     return f":{colour}-background[{shown}]" if changed and shown else shown

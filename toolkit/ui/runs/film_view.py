@@ -1,78 +1,81 @@
-"""The film strip under the loss: a slider over the evaluated steps, and what each pinned prompt was answered there."""
+"""Sample outputs during training: a slider over the evaluated steps, and the answer to each pinned prompt there."""
 
 from __future__ import annotations
 
 import streamlit as st
 
+from toolkit.evaluation.statistics.word_diff import diff_words
 from toolkit.runs.run_dir import RunDir
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.marked_markdown import mark_changes, mark_edits
 from toolkit.ui.elements.words import format_plural
-from toolkit.ui.runs.film import Film, format_word_diff, matches_expected, read_film, word_diff
+from toolkit.ui.runs.film import SampleOutputs, matches_expected, read_sample_outputs
 
-PROMPT_LIMIT = 400
-ANSWER_LIMIT = 3000
+MAX_PROMPT_CHARACTERS = 400
+MAX_ANSWER_CHARACTERS = 3000
+"""Of each text, so that two of them can be compared and shown on every refresh of the page."""
 
 
-def chosen_film_step(run: RunDir) -> int | None:
-    """The step that the slider stands on; None for a run without answers. Draw the slider with `film_strip`.
+def chosen_sample_step(run: RunDir) -> int | None:
+    """Return the step that the slider is set to, or None for a run without sample outputs.
 
-    Follows the newest answers until somebody moves the slider away from them.
+    The slider follows the newest step until the user moves it away from there. `draw_sample_outputs` draws it.
     """
-    steps = read_film(run.film_path).steps
+    steps = read_sample_outputs(run.film_path).steps
     if not steps:
         return None
-    key, newest = f"film_{run.id}", f"film_newest_{run.id}"
-    stands = st.session_state.get(key)
-    if stands not in steps or stands == st.session_state.get(newest):
+    key, newest_key = f"film_{run.id}", f"film_newest_{run.id}"
+    current = st.session_state.get(key)
+    if current not in steps or current == st.session_state.get(newest_key):
         st.session_state[key] = steps[-1]
-    st.session_state[newest] = steps[-1]
+    st.session_state[newest_key] = steps[-1]
     return int(st.session_state[key])
 
 
-def draw_film_strip(run: RunDir) -> None:
-    """The slider and the answers at its step; nothing for a run that answered no prompt (yet)."""
-    strip = read_film(run.film_path)
-    if not strip.steps:
+def draw_sample_outputs(run: RunDir) -> None:
+    """Draw the slider and the answers at its step; nothing for a run without sample outputs."""
+    outputs = read_sample_outputs(run.film_path)
+    if not outputs.steps:
         return
-    if len(strip.steps) > 1:
+    st.markdown("**Sample outputs during training**")
+    if len(outputs.steps) > 1:
         st.select_slider(
-            "Answers at step", strip.steps, key=f"film_{run.id}",
-            help="At every evaluation the run answers the pinned prompts. Step 0 is the base model.",
-        )  # fmt: skip
-    step = int(st.session_state.get(f"film_{run.id}", strip.steps[-1]))
-    st.caption(_summary(strip, step))
+            "Outputs at step",
+            outputs.steps,
+            key=f"film_{run.id}",
+            help="The run answers the pinned prompts at every evaluation. Step 0 is the base model before training.",
+        )
+    step = int(st.session_state.get(f"film_{run.id}", outputs.steps[-1]))
+    st.caption(_summary(outputs, step))
     grid = st.grid(min_column_width=380)
-    for number in range(len(strip.pins)):
+    for number in range(len(outputs.prompts)):
         with grid.cell(), st.container(border=True, height="stretch", gap="xsmall"):
-            _answer(strip, number, step)
+            _draw_answer(outputs, number, step)
 
 
-def _summary(strip: Film, step: int) -> str:
-    known = [number for number, pin in enumerate(strip.pins) if pin.expected is not None]
-    right = sum(matches_expected(strip.frames[step][number], strip.pins[number].expected) for number in known)
-    before = strip.before(step)
-    parts = [f"{right} of {format_plural(len(known), 'answer')} as expected" if known else ""]
-    if before is None:
-        parts.append("the base model, before the first step" if step == 0 else "the first answers of this run")
+def _summary(outputs: SampleOutputs, step: int) -> str:
+    known = [number for number, prompt in enumerate(outputs.prompts) if prompt.expected is not None]
+    correct = sum(matches_expected(outputs.frames[step][number], outputs.prompts[number].expected) for number in known)
+    previous = outputs.previous_step(step)
+    parts = [f"{correct} of {format_plural(len(known), 'answer')} correct"] if known else []
+    if previous is None:
+        parts.append("base model, before training" if step == 0 else "first sample of this run")
     else:
-        parts.append(f":green-background[new] and :gray[~~gone~~] since step {before}")
-    return " · ".join(part for part in parts if part)
+        parts.append(f"changes since step {previous}: :green-background[added], :gray[~~removed~~]")
+    return " · ".join(parts)
 
 
-def _answer(strip: Film, number: int, step: int) -> None:
-    pin, now = strip.pins[number], strip.frames[step][number]
-    st.caption(escape_text(pin.prompt, PROMPT_LIMIT) or "(an empty prompt)")
-    before = strip.before(step)
-    earlier = now if before is None else strip.frames[before][number]
-    st.markdown(format_word_diff(word_diff(earlier[:ANSWER_LIMIT], now[:ANSWER_LIMIT])).strip() or ":gray[(no answer)]")
-    if pin.expected is None:
+def _draw_answer(outputs: SampleOutputs, number: int, step: int) -> None:
+    prompt, answer = outputs.prompts[number], outputs.frames[step][number][:MAX_ANSWER_CHARACTERS]
+    st.caption(escape_text(prompt.prompt, MAX_PROMPT_CHARACTERS) or "(empty prompt)")
+    previous = outputs.previous_step(step)
+    earlier = answer if previous is None else outputs.frames[previous][number][:MAX_ANSWER_CHARACTERS]
+    st.markdown(mark_edits(*diff_words(earlier, answer)).strip() or ":gray[(empty answer)]")
+    if prompt.expected is None:
         return
-    since = strip.right_since(number, step)
+    since = outputs.correct_since(number, step)
     if since is not None:
-        words = "as expected" if since == step else f"as expected since step {since}"
-        st.caption(f":green[:material/check: {words}]")
+        st.caption(f":green[:material/check: {'Correct' if since == step else f'Correct since step {since}'}]")
         return
-    missing = format_word_diff(
-        word_diff(now[:ANSWER_LIMIT], pin.expected[:ANSWER_LIMIT]), new="orange-background", gone=None
-    )
-    st.caption(f"expected: {missing.strip()}")
+    missing, _ = diff_words(prompt.expected[:MAX_ANSWER_CHARACTERS], answer)
+    st.caption(f"Expected: {mark_changes(missing, 'orange').strip()}")

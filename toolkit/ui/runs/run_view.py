@@ -31,7 +31,7 @@ from toolkit.ui.elements.words import (
     format_share,
 )
 from toolkit.ui.frame.status_strip import SLOW_REFRESH_FROM_S
-from toolkit.ui.runs.film_view import chosen_film_step, draw_film_strip
+from toolkit.ui.runs.film_view import chosen_sample_step, draw_sample_outputs
 from toolkit.ui.runs.run_actions import draw_stop_buttons
 from toolkit.ui.runs.safety_lines import describe_resume, safety_lines
 from toolkit.ui.workspace.run_facts import read_run_summary
@@ -214,14 +214,14 @@ def _draw_curves(run: RunDir, status: RunStatus) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="large"):
         smoothing = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=240, persist_state="session")
         log_scale = st.toggle("Log scale", key="log_scale", persist_state="session")
-    marked = chosen_film_step(run) if status.broke_at is None else status.broke_at
+    marked = chosen_sample_step(run) if status.broke_at is None else status.broke_at
     # of a run that is over nothing is left out: it may have ended with a spike
     losses = {name: whole_strides(found[name]) if living else found[name] for name in LOSS_CURVES if name in found}
     st.plotly_chart(
         charts.reuse_figure("loss", charts.loss_chart, losses, smoothing, run.id, log_scale, marked, _best_point(status)),
         key=f"loss_{run.id}", config=charts.PLOTLY_CONFIG, height=320, alt="Loss by step",
     )  # fmt: skip
-    draw_film_strip(run)
+    draw_sample_outputs(run)
     small = [entry for entry in charts.SMALL_CHARTS if found.get(entry[0])]
     for (name, title, factor, form), column in zip(small, st.columns(len(small) or 1), strict=False):
         with column:

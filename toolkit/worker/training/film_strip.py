@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.config import Config
-from toolkit.data.conversations import Message
+from toolkit.runs.event_facts import PinnedPrompt
 from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import RunDir
 from toolkit.worker.answering.greedy import ANSWER_SLACK_TOKENS, generate_greedy_texts
@@ -31,36 +31,19 @@ PINNED_SEARCH_ROWS = 100_000
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class AnsweredPrompt:
-    """What is asked again and again. expected: the completion of the row that has this prompt, if there is one.
-
-    row: its 0-based number in the run's table.  turns: the whole conversation where the row is one.
-    """
-
-    prompt: str
-    expected: str | None = None
-    row: int | None = None
-    turns: tuple[Message, ...] = ()
-
-    def told(self) -> dict[str, Any]:
-        """What the film keeps of it."""
-        return {"prompt": self.prompt, "expected": self.expected, "row": self.row}
-
-
-def choose_pinned_prompts(config: Config, source: RowSource) -> list[AnsweredPrompt]:
+def choose_pinned_prompts(config: Config, source: RowSource) -> list[PinnedPrompt]:
     """The pinned prompts, then test rows, at most MOST in all."""
     asked = [prompt for prompt in dict.fromkeys(config.training.pinned_prompts or []) if prompt.strip()]
     rows = source.plan.test[: config.training.pinned_rows]
     from_rows = [
-        AnsweredPrompt(example.prompt, example.completion, int(row), example.turns)
+        PinnedPrompt(example.prompt, example.completion, int(row), example.turns)
         for row, example in zip(rows, source.examples(rows), strict=True)
     ]
-    typed = _add_expected_answers([AnsweredPrompt(prompt) for prompt in asked], source) if asked else []
+    typed = _add_expected_answers([PinnedPrompt(prompt) for prompt in asked], source) if asked else []
     return list({pin.prompt: pin for pin in (*typed, *from_rows)}.values())[:MAX_PROMPTS_PER_SAMPLING]
 
 
-def _add_expected_answers(pins: list[AnsweredPrompt], source: RowSource) -> list[AnsweredPrompt]:
+def _add_expected_answers(pins: list[PinnedPrompt], source: RowSource) -> list[PinnedPrompt]:
     """The same pins; one that is a row's own prompt gets the completion of that row."""
     wanted = {pin.prompt: pin for pin in pins}
     for rows in (source.plan.test, source.plan.train):
@@ -80,7 +63,7 @@ class SampleOutputsCallback(TrainerCallback):
         run: RunDir,
         config: Config,
         tokenizer: PreTrainedTokenizerBase,
-        pins: Sequence[AnsweredPrompt],
+        pins: Sequence[PinnedPrompt],
         tell: Callable[..., None],
         stop: StopSignal,
         attempt: int,
@@ -112,7 +95,7 @@ class SampleOutputsCallback(TrainerCallback):
         if not self.pins:
             return
         self._film = EventWriter(self._run.film_path, self._attempt)
-        self._film.append("pinned", pins=[pin.told() for pin in self.pins])
+        self._film.append("pinned", pins=[pin.event_fields() for pin in self.pins])
         if not state.global_step:  # the adapter has learned nothing yet: these are the base model's answers
             self._tell("phase", phase="answering pinned prompts")
             self.record_sample_outputs(model, 0)
