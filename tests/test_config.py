@@ -1,6 +1,5 @@
 """The schema is public API: its names, types and descriptions, what contradicts what, and old files that still load."""
 
-
 from __future__ import annotations
 
 from pathlib import Path

@@ -81,38 +81,38 @@ class DataConfig(SettingsSection):
         "the same across runs",
     )
     # added
-    accepted: Optional[List[ShortText]] = Field(None, description="Hard stops that you have looked at and mean")
+    accepted: Optional[List[ShortText]] = Field(
+        None, description="Blocking problems to accept, by name; training starts in spite of them"
+    )
     use_chat_template: Optional[bool] = Field(
-        None, description="Wrap prompt and completion in the tokenizer's chat template; empty means: when it has one"
+        None, description="Wrap prompt and completion in the tokenizer's chat template"
     )
     messages: Optional[ShortText] = Field(
         None,
-        description="Column that holds whole conversations (lists of role and content): every answer of the assistant "
-        "is learned, and the two templates are not used",
+        description="Column that holds whole conversations (lists of role and content). Every assistant message is "
+        "trained, and the two templates are not used",
     )
     test_path: Optional[HfModelPath] = Field(
-        None, description="Path to a file with the test rows; all rows of the data are then trained on"
+        None,
+        description="Path to a separate file with the test set. All rows of the dataset are then used for training",
     )
     stratify: Optional[bool] = Field(
-        False, description="Keep the shares of the answers alike in training and test set, where there are few answers"
+        False,
+        description="Give training and test set the same mix of answers, where there are few different answers",
     )
-    encoding: Optional[CodecName] = Field(
-        None, description="Text encoding of the file, e.g. cp1252; empty means: find out, and ask when in doubt"
-    )
-    delimiter: Optional[Character] = Field(
-        None, description="Character between the cells of a CSV file; empty means: find out"
-    )
+    encoding: Optional[CodecName] = Field(None, description="Text encoding of the file, e.g. cp1252")
+    delimiter: Optional[Character] = Field(None, description="Character between the cells of a CSV file")
     rows_from: Optional[ShortText] = Field(
-        None, description="Key of the list that holds the rows, in a JSON file with several lists"
+        None, description="Key of the list that holds the rows, for a JSON file with several lists"
     )
     flatten: Optional[bool] = Field(
-        False, description="Make a column of each value inside a JSON object, named outer.inner"
+        False, description="Make a column of each value inside a nested JSON object, named outer.inner"
     )
     bad_rows: Optional[Literal["skip", "fill"]] = Field(
-        None, description="Rows that don't fit: leave them out, or treat their missing cells as empty; empty: refuse"
+        None, description="Rows with too many or too few cells: skip them, or treat missing cells as empty"
     )
     repair_text: Optional[bool] = Field(
-        False, description="Replace what is no character by U+FFFD and take NUL characters out, instead of refusing"
+        False, description="Replace invalid bytes by U+FFFD and remove NUL characters, instead of rejecting the file"
     )
 
     _accepted = field_validator("accepted")(each_of(ACCEPTABLE_HARD_STOPS))
@@ -212,19 +212,21 @@ class TrainingArgs(SettingsSection):
     warmup_ratio: Optional[float] = Field(0.05, ge=0, lt=1, description="Warmup ratio")
     lr_scheduler_type: Optional[str] = Field("cosine", description="Learning rate scheduler type")
     # added
-    seed: int = Field(42, ge=0, lt=2**32, description="Seed of the adapter's first weights, data order and dropout")
-    eval_steps: Optional[int] = Field(
-        None, ge=1, description="Steps between two evaluations on the test set; empty means: about ten times a run"
+    seed: int = Field(
+        42, ge=0, lt=2**32, description="Seed of the adapter's initial weights, the data order and dropout"
     )
+    eval_steps: Optional[int] = Field(None, ge=1, description="Steps between two evaluations on the test set")
     save_steps: Optional[int] = Field(
         None,
         ge=1,
-        description="Steps between two checkpoints; empty means: so often that a crash costs at most a minute of work",
+        description="Steps between two checkpoints",
     )
     early_stopping_patience: Optional[int] = Field(
-        None, ge=1, description="Training ends after so many evaluations without a lower test loss; empty means: never"
+        None, ge=1, description="Stop after this many evaluations without a lower test loss"
     )
-    load_best_at_end: bool = Field(False, description="Keep the weights with the lowest test loss, not the last ones")
+    load_best_at_end: bool = Field(
+        False, description="Keep the weights with the lowest test loss instead of the last ones"
+    )
 
     _optim = field_validator("optim")(one_of(OPTIMIZERS))
     _scheduler = field_validator("lr_scheduler_type")(one_of(SCHEDULERS))
@@ -241,11 +243,11 @@ class SftArgs(SettingsSection):
         "performance for instruction fine-tuning.",
     )
     # added
-    completion_only_loss: bool = Field(True, description="Learn the completion alone; off: the prompt too")
+    completion_only_loss: bool = Field(True, description="Train on the completion only; off: on the prompt too")
     packing: Optional[Literal["grouped", "packed"]] = Field(
         None,
-        description="How examples share a batch: like lengths together, or packed into full rows, where the batch size "
-        "counts rows; empty means: grouped",
+        description="How examples share a batch: grouped puts examples of similar length together; packed joins "
+        "several examples into one full row, and the batch size then counts rows",
     )
 
 
@@ -256,10 +258,13 @@ class TrainingConfig(SettingsSection):
     sft_args: SftArgs = Field(default_factory=lambda: SftArgs(), description="SFT arguments")
     # added
     pinned_prompts: Optional[List[TemplateText]] = Field(
-        None, max_length=10, description="Prompts that the run answers at every evaluation, to see the answers change"
+        None, max_length=10, description="Prompts that are answered at each evaluation, to show how the answers change"
     )
     pinned_rows: int = Field(
-        4, ge=0, le=10, description="Test rows that are answered with the pinned prompts; all together at most 10"
+        4,
+        ge=0,
+        le=10,
+        description="Number of test rows that are answered at each evaluation; at most 10 together with the prompts",
     )
 
 
@@ -293,11 +298,10 @@ class Config(SettingsSection):
     inference: InferenceConfig = Field(default_factory=lambda: InferenceConfig(), description="Inference configuration")
     # added
     autopilot: bool = Field(
-        True, description="Go on by itself after a crash; after running out of memory, with fewer rows at a time"
+        True,
+        description="Continue from the last checkpoint after a crash; when out of memory, with a smaller batch",
     )
-    num_processes: Optional[int] = Field(
-        None, ge=1, le=1024, description="Processes that accelerate starts; empty means: one a GPU, or two on a CPU"
-    )
+    num_processes: Optional[int] = Field(None, ge=1, le=1024, description="Number of processes that Accelerate starts")
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Config:

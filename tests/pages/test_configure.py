@@ -178,7 +178,7 @@ def test_data_that_does_not_fit_is_said_before_start(folder: Path) -> None:
 def test_search_shows_what_it_finds_and_says_what_has_no_effect(folder: Path) -> None:
     app = page()
     checked(app.text_input(key="configure_search").set_value("temperature").run())
-    assert "With **Sample** switched on, also: Temperature" in words(app)
+    assert "With **Sampling** switched on, also: Temperature" in words(app)
     checked(app.text_input(key="configure_search").set_value("learning").run())
     assert app.text_input(key="field:training.training_args.learning_rate").value == "0.003"
     checked(app.text_input(key="configure_search").set_value("").run())
@@ -199,7 +199,7 @@ def test_changes_are_listed_old_to_new_and_reset(folder: Path) -> None:
     begin(folder, {"lora.r": 8, "training.training_args.learning_rate": 2e-4})
     app = page()
     text = words(app)
-    assert "Rank (r): 16 → **8**" in text
+    assert "LoRA rank (r): 16 → **8**" in text
     assert "Learning rate: 0.003 → **2e-4**" in text
     checked(app.button(key="undo:lora.r").click().run())
     assert draft(folder)["lora"]["r"] == 16
@@ -271,8 +271,8 @@ def test_a_study_is_shown_before_it_starts_and_queued_under_its_name(folder: Pat
     app = page("study")
     assert "**4 runs** will be queued under the study **ranks**" in words(app)
     table = app.dataframe[0].value
-    assert list(table.columns) == ["Run", "Rank (r)", "Learning rate"]
-    assert list(table["Rank (r)"]) == ["8", "8", "16", "16"]
+    assert list(table.columns) == ["Run", "LoRA rank (r)", "Learning rate"]
+    assert list(table["LoRA rank (r)"]) == ["8", "8", "16", "16"]
     assert app.button(key="start").label == "Start 4 runs"
     start(app)
     runs = list_runs(folder)

@@ -120,7 +120,7 @@ def test_answers_that_the_limit_cuts_are_found_and_the_limit_is_set_by_a_click(
     assert set(asked) == {("lengths", "{q}")}
     app = faulty.checked(button(app, "Set the length to 616, nothing is cut").click().run())
     assert "Answers cut off" not in words(app)
-    assert "A fix changed **Longest example**." in words(app)
+    assert "A fix changed **Max sequence length (tokens)**." in words(app)
     saved = json.loads((faulty.folder / "draft.json").read_text())
     assert saved["draft"]["training"]["sft_args"]["max_seq_length"] == 616
     app.button_group(key="source_way").set_value("sample").run()

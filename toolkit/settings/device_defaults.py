@@ -161,9 +161,9 @@ def _explain_tf32(place: ComputeDevice) -> ExplainedDefault:
 def _explain_packing(config: Config, place: ComputeDevice) -> ExplainedDefault:
     path = "training.sft_args.packing"
     if computes_padding(config, place):
-        return ExplainedDefault(path, "Like lengths together", "little padding is left")
+        return ExplainedDefault(path, "Group by length", "little padding is left")
     return ExplainedDefault(
-        path, "Like lengths together", "without padding: a step computes its examples' own tokens and no others"
+        path, "Group by length", "without padding: a step computes its examples' own tokens and no others"
     )
 
 

@@ -1,7 +1,7 @@
-"""How each setting looks: its group, order, plain words, and when it is worth showing. A table; no Streamlit.
+"""The layout of the settings form: each setting's section, order, label, and when it is shown.
 
-*What* a setting is stays in `config.py`. A setting without a row here still gets a form: its group follows from its
-class and its label from its name.
+A setting without a row in the table still gets a form field: its section follows from its class and its label from
+its name.
 """
 
 from __future__ import annotations
@@ -22,15 +22,19 @@ from toolkit.field_types import (
     TASK_TYPES,
 )
 from toolkit.settings.draft import get_setting
+from toolkit.settings.field_explanations import FIELD_EXPLANATIONS
 from toolkit.settings.field_spec import field_specs_by_path, list_field_specs
 from toolkit.settings.typed_text import summarize_value
 
 Level = Literal["basic", "advanced"]
 ShowConditions = tuple[tuple[str, tuple[Any, ...]], ...]
+"""Pairs of (path, values): the setting at the path must hold one of the values."""
 
 
 @dataclass(frozen=True)
 class FormSection:
+    """A tab of the settings form. icon: a Material icon in Streamlit's notation. lead: the sentence under the title."""
+
     key: str
     title: str
     icon: str
@@ -38,27 +42,17 @@ class FormSection:
 
 
 FORM_SECTIONS = (
-    FormSection(
-        "data", "Data", ":material/table_view:", "What the model learns from. The Data page shows it row by row."
-    ),
+    FormSection("data", "Data", ":material/table_view:", "What the model is trained on, as on the Data page."),
     FormSection("model", "Model", ":material/deployed_code:", "The base model that the adapter is trained on."),
-    FormSection(
-        "quantization", "Quantization", ":material/compress:", "Load the base model in 4 or 8 bits to save memory."
-    ),
-    FormSection("lora", "LoRA", ":material/layers:", "The adapter: how large it is and where it sits in the model."),
-    FormSection(
-        "training", "Training", ":material/model_training:", "How long, how fast and in which order it learns."
-    ),
-    FormSection(
-        "precision", "Precision & speed", ":material/speed:", "Number formats, memory savers and several processes."
-    ),
-    FormSection("sequence", "Sequence", ":material/short_text:", "How long an example may be and how it is wrapped."),
-    FormSection("inference", "Inference", ":material/forum:", "How answers are written, here and in the playground."),
-    FormSection(
-        "study", "Study", ":material/science:", "Try several values of any setting, one run for each combination."
-    ),
-    FormSection("run", "Run & saving", ":material/folder:", "Where runs are kept and how often they report."),
-)
+    FormSection("quantization", "Quantization", ":material/compress:", "Load the base model in 4 or 8 bits."),
+    FormSection("lora", "LoRA", ":material/layers:", "The size of the adapter, and where it is applied."),
+    FormSection("training", "Training", ":material/model_training:", "Epochs, learning rate, batch size, optimizer."),
+    FormSection("precision", "Precision & speed", ":material/speed:", "Number formats, memory and processes."),
+    FormSection("sequence", "Sequence", ":material/short_text:", "Length of the examples, loss, chat template."),
+    FormSection("inference", "Inference", ":material/forum:", "How answers are generated, here and in the Playground."),
+    FormSection("study", "Study", ":material/science:", "Try several values of a setting: one trial each."),
+    FormSection("run", "Run & saving", ":material/folder:", "Where runs are stored, and how often they log and save."),
+)  # fmt: skip
 
 _SECTION_OF = {
     "data": "data",
@@ -75,9 +69,11 @@ _SECTION_OF = {
 
 @dataclass(frozen=True)
 class FieldLayout:
-    """How one setting looks. `shown_when`: every (path, values) must hold; hidden values are kept.
+    """How one setting looks in the form.
 
-    words: values in plain words. empty: what an empty box means. switch: one toggle instead of Off / On.
+    suggestions: values to choose from; others may be typed where the schema allows. shown_when: the setting is shown
+    while every condition holds; the value of a hidden setting is kept. rows: lines of a text area, 0 for one line.
+    switch: one toggle instead of Off / On. words: labels of the values. empty: what an empty box means.
     """
 
     section: str
@@ -89,10 +85,11 @@ class FieldLayout:
     rows: int = 0
     switch: bool = False
     words: Mapping[str, str] = field(default_factory=dict)
-    empty: str = "the library decides"
+    empty: str = "the library's default"
 
     @property
     def when_empty(self) -> str:
+        """What an empty box means, with a capital letter."""
         return self.empty[:1].upper() + self.empty[1:]
 
 
@@ -109,113 +106,120 @@ _QUANTIZED: ShowConditions = (("model.quantize", (True,)),)
 _LOADS_8BIT: ShowConditions = (*_QUANTIZED, ("model.bitsandbytes.load_in_8bit", (True,)))
 _LOADS_4BIT: ShowConditions = (*_QUANTIZED, ("model.bitsandbytes.load_in_4bit", (True,)))
 _SAMPLED: ShowConditions = (("inference.do_sample", (True,)),)
-_BNB, _ARGS = "model.bitsandbytes.", "training.training_args."
+_STUDY: ShowConditions = (("ablation.use_ablate", (True,)),)
+_ACCELERATED: ShowConditions = (("accelerate", (True,)),)
+_BNB, _ARGS, _SFT = "model.bitsandbytes.", "training.training_args.", "training.sft_args."
 
-# fmt: off
+# Labels are the names that papers and libraries use; the plain explanation is in `field_explanations.py`.
 _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "data.file_type": FieldLayout("data", "File type", words={
         "csv": "CSV", "json": "JSON or JSONL", "huggingface": "Hugging Face dataset"}),
-    "data.path": FieldLayout("data", "File or dataset", suggestions=(BUNDLED + "orders.csv", BUNDLED + "tickets.json")),
+    "data.path": FieldLayout("data", "Dataset path", suggestions=(BUNDLED + "orders.csv", BUNDLED + "tickets.json")),
     "data.prompt": FieldLayout("data", "Prompt template", rows=3),
     "data.prompt_stub": FieldLayout("data", "Completion template", rows=3),
-    "data.train_size": FieldLayout("data", "Training rows", empty="all rows that the test set leaves"),
-    "data.test_size": FieldLayout("data", "Test rows", empty="all rows that the training set leaves"),
+    "data.train_size": FieldLayout("data", "Training split", empty="all rows that are not in the test split"),
+    "data.test_size": FieldLayout("data", "Test split", empty="all rows that are not in the training split"),
     "data.train_test_split_seed": FieldLayout("data", "Split seed", "advanced"),
-    "data.messages": FieldLayout("data", "Conversations", "advanced", empty="none: the templates are used"),
-    "data.test_path": FieldLayout("data", "Test file", "advanced", empty="the test rows are split off the data"),
+    "data.messages": FieldLayout("data", "Conversation column", "advanced", empty="none; the templates are used"),
+    "data.test_path": FieldLayout("data", "Test file", "advanced", empty="the test set is split off the dataset"),
     "data.stratify": FieldLayout("data", "Stratified split", "advanced", switch=True, empty="off"),
-    "data.encoding": FieldLayout("data", "Encoding", "advanced", ("utf-8", "cp1252", "utf-16", "cp932"), empty="found out"),
-    "data.delimiter": FieldLayout("data", "Delimiter", "advanced", (",", ";", "|"), empty="found out"),
-    "data.rows_from": FieldLayout("data", "Rows are the list", "advanced", empty="the only one"),
-    "data.flatten": FieldLayout("data", "Columns from nested objects", "advanced", switch=True, empty="off"),
-    "data.bad_rows": FieldLayout("data", "Rows that don't fit", "advanced", empty="refuse the file", words={
-        "skip": "leave them out", "fill": "missing cells are empty"}),
-    "data.repair_text": FieldLayout("data", "Replace what is no text", "advanced", switch=True, empty="off"),
-    "data.accepted": FieldLayout("data", "Accepted hard stops", "advanced", ACCEPTABLE_HARD_STOPS, empty="none"),
-    "model.hf_model_ckpt": FieldLayout("model", "Base model", suggestions=SUGGESTED_MODELS, empty="the bundled demo model"),
-    "model.device_map": FieldLayout("model", "Device", suggestions=(*DEVICE_MAPS, "cuda:0"),
-                              empty="the first GPU, else the CPU"),
+    "data.encoding": FieldLayout("data", "Encoding", "advanced", ("utf-8", "cp1252", "utf-16", "cp932"),
+                                 empty="detect automatically"),
+    "data.delimiter": FieldLayout("data", "Delimiter", "advanced", (",", ";", "|"), empty="detect automatically"),
+    "data.rows_from": FieldLayout("data", "Path to the rows in the file", "advanced", empty="the only list"),
+    "data.flatten": FieldLayout("data", "Flatten nested objects", "advanced", switch=True, empty="off"),
+    "data.bad_rows": FieldLayout("data", "Malformed rows", "advanced", empty="reject the file", words={
+        "skip": "Skip them", "fill": "Treat missing cells as empty"}),
+    "data.repair_text": FieldLayout("data", "Replace invalid characters", "advanced", switch=True, empty="off"),
+    "data.accepted": FieldLayout("data", "Accepted blocking problems", "advanced", ACCEPTABLE_HARD_STOPS, empty="none"),
+    "model.hf_model_ckpt": FieldLayout("model", "Base model", suggestions=SUGGESTED_MODELS,
+                                       empty="the bundled demo model"),
+    "model.device_map": FieldLayout("model", "Device map", suggestions=(*DEVICE_MAPS, "cuda:0"),
+                                    empty="the first GPU, or the CPU if there is none"),
     "model.quantize": FieldLayout("quantization", "Quantize the base model", switch=True, empty="off"),
-    _BNB + "load_in_4bit": FieldLayout("quantization", "4-bit", shown_when=_QUANTIZED),
-    _BNB + "load_in_8bit": FieldLayout("quantization", "8-bit", shown_when=_QUANTIZED),
-    _BNB + "bnb_4bit_quant_type": FieldLayout("quantization", "4-bit number format", suggestions=QUANT_TYPES,
-                                        shown_when=_LOADS_4BIT, words={"nf4": "NF4", "fp4": "FP4"}),
-    _BNB + "bnb_4bit_compute_dtype": FieldLayout("quantization", "4-bit computing precision",
-                                           suggestions=COMPUTE_DTYPES, shown_when=_LOADS_4BIT),
+    _BNB + "load_in_4bit": FieldLayout("quantization", "Load in 4-bit", shown_when=_QUANTIZED),
+    _BNB + "load_in_8bit": FieldLayout("quantization", "Load in 8-bit", shown_when=_QUANTIZED),
+    _BNB + "bnb_4bit_quant_type": FieldLayout("quantization", "4-bit quantization type", suggestions=QUANT_TYPES,
+                                              shown_when=_LOADS_4BIT, words={"nf4": "NF4", "fp4": "FP4"}),
+    _BNB + "bnb_4bit_compute_dtype": FieldLayout("quantization", "4-bit compute dtype", suggestions=COMPUTE_DTYPES,
+                                                 shown_when=_LOADS_4BIT),
     _BNB + "bnb_4bit_use_double_quant": FieldLayout("quantization", "Double quantization", shown_when=_LOADS_4BIT),
     _BNB + "llm_int8_threshold": FieldLayout("quantization", "8-bit outlier threshold", shown_when=_LOADS_8BIT),
-    _BNB + "llm_int8_skip_modules": FieldLayout("quantization", "Modules kept in full precision", "advanced", ("lm_head",),
-                                          _QUANTIZED, empty="the output layer alone"),
-    _BNB + "llm_int8_enable_fp32_cpu_offload": FieldLayout("quantization", "Offload parts to the CPU", "advanced",
-                                                     shown_when=_QUANTIZED),
-    _BNB + "llm_int8_has_fp16_weight": FieldLayout("quantization", "16-bit main weights", "advanced", shown_when=_LOADS_8BIT),
-    "lora.r": FieldLayout("lora", "Rank (r)"),
-    "lora.lora_alpha": FieldLayout("lora", "Alpha"),
-    "lora.lora_dropout": FieldLayout("lora", "Dropout"),
+    _BNB + "llm_int8_skip_modules": FieldLayout("quantization", "Modules to skip", "advanced", ("lm_head",), _QUANTIZED,
+                                                empty="the output layer only"),
+    _BNB + "llm_int8_enable_fp32_cpu_offload": FieldLayout("quantization", "FP32 CPU offload", "advanced",
+                                                           shown_when=_QUANTIZED),
+    _BNB + "llm_int8_has_fp16_weight": FieldLayout("quantization", "FP16 main weights (8-bit)", "advanced",
+                                                   shown_when=_LOADS_8BIT),
+    "lora.r": FieldLayout("lora", "LoRA rank (r)"),
+    "lora.lora_alpha": FieldLayout("lora", "LoRA alpha"),
+    "lora.lora_dropout": FieldLayout("lora", "LoRA dropout"),
     "lora.target_modules": FieldLayout("lora", "Target modules", suggestions=("all-linear", *LORA_TARGET_MODULES),
-                                 empty="the usual modules of the model's architecture"),
-    "lora.bias": FieldLayout("lora", "Train biases", "advanced", BIASES),
+                                       empty="the usual modules of the model's architecture"),
+    "lora.bias": FieldLayout("lora", "Bias training", "advanced", BIASES),
     "lora.task_type": FieldLayout("lora", "Task type", "advanced", TASK_TYPES),
-    "lora.modules_to_save": FieldLayout("lora", "Modules trained in full", "advanced", ("embed_tokens", "lm_head"),
-                                  empty="none"),
-    "lora.layers_to_transform": FieldLayout("lora", "Layers", "advanced", empty="every layer"),
-    "lora.layers_pattern": FieldLayout("lora", "Name of the layer list", "advanced", ("layers", "h"),
-                                 empty="found by itself"),
-    "lora.fan_in_fan_out": FieldLayout("lora", "Weights stored as (in, out)", "advanced"),
+    "lora.modules_to_save": FieldLayout("lora", "Modules to save", "advanced", ("embed_tokens", "lm_head"),
+                                        empty="none"),
+    "lora.layers_to_transform": FieldLayout("lora", "Layers to transform", "advanced", empty="every layer"),
+    "lora.layers_pattern": FieldLayout("lora", "Layers pattern", "advanced", ("layers", "h"),
+                                       empty="detect automatically"),
+    "lora.fan_in_fan_out": FieldLayout("lora", "Fan-in fan-out weights", "advanced"),
     _ARGS + "num_train_epochs": FieldLayout("training", "Epochs"),
     _ARGS + "learning_rate": FieldLayout("training", "Learning rate"),
-    _ARGS + "per_device_train_batch_size": FieldLayout("training", "Batch size", unit="examples per device"),
-    _ARGS + "gradient_accumulation_steps": FieldLayout("training", "Gradient accumulation", unit="batches per step"),
-    _ARGS + "lr_scheduler_type": FieldLayout("training", "Learning rate schedule", suggestions=SCHEDULERS),
-    _ARGS + "warmup_ratio": FieldLayout("training", "Warm-up", unit="share of all steps"),
-    _ARGS + "optim": FieldLayout("training", "Optimizer", "advanced", OPTIMIZERS, empty="AdamW in one kernel"),
-    _ARGS + "max_grad_norm": FieldLayout("training", "Gradient clipping", "advanced", unit="largest norm"),
-    "training.sft_args.neftune_noise_alpha": FieldLayout("training", "NEFTune noise", "advanced", empty="no noise"),
+    _ARGS + "per_device_train_batch_size": FieldLayout("training", "Batch size per device", unit="examples"),
+    _ARGS + "gradient_accumulation_steps": FieldLayout("training", "Gradient accumulation steps",
+                                                           unit="batches per step"),
+    _ARGS + "lr_scheduler_type": FieldLayout("training", "Learning rate scheduler", suggestions=SCHEDULERS),
+    _ARGS + "warmup_ratio": FieldLayout("training", "Warmup ratio", unit="share of all steps"),
+    _ARGS + "optim": FieldLayout("training", "Optimizer", "advanced", OPTIMIZERS, empty="fused AdamW"),
+    _ARGS + "max_grad_norm": FieldLayout("training", "Max gradient norm", "advanced"),
+    _SFT + "neftune_noise_alpha": FieldLayout("training", "NEFTune noise alpha", "advanced", empty="no noise"),
     _ARGS + "seed": FieldLayout("training", "Training seed", "advanced"),
-    _ARGS + "bf16": FieldLayout("precision", "bf16", empty="on where the device gains by it"),
+    _ARGS + "bf16": FieldLayout("precision", "bf16", empty="on where the device computes it faster"),
     _ARGS + "fp16": FieldLayout("precision", "fp16"),
-    _ARGS + "tf32": FieldLayout("precision", "tf32", empty="on where a GPU has it"),
+    _ARGS + "tf32": FieldLayout("precision", "tf32", empty="on where the GPU supports it"),
     _ARGS + "gradient_checkpointing": FieldLayout("precision", "Gradient checkpointing",
-                                            empty="on where only that makes the run fit"),
-    "training.sft_args.packing": FieldLayout("precision", "Batches", empty="like lengths together", words={
-        "grouped": "Like lengths together", "packed": "Packed rows"}),
-    "accelerate": FieldLayout("precision", "Train in several processes", switch=True, empty="off"),
-    "num_processes": FieldLayout("precision", "Processes", shown_when=(("accelerate", (True,)),),
-                           empty="one a GPU, or two on a CPU"),
-    "training.sft_args.max_seq_length": FieldLayout("sequence", "Longest example", unit="tokens"),
-    "training.sft_args.completion_only_loss": FieldLayout("sequence", "Learn the completion alone", switch=True),
-    "data.use_chat_template": FieldLayout("sequence", "Chat template", empty="used when the tokenizer has one"),
-    "inference.max_new_tokens": FieldLayout("inference", "Longest answer", unit="tokens"),
-    "inference.do_sample": FieldLayout("inference", "Sample", switch=True, empty="off"),
+                                                  empty="on if the run does not fit into memory without it"),
+    _SFT + "packing": FieldLayout("precision", "Packing", empty="group by length", words={
+        "grouped": "Group by length", "packed": "Pack into rows"}),
+    "accelerate": FieldLayout("precision", "Multi-process training (Accelerate)", switch=True, empty="off"),
+    "num_processes": FieldLayout("precision", "Number of processes", shown_when=_ACCELERATED,
+                                 empty="one per GPU, or two on a CPU"),
+    _SFT + "max_seq_length": FieldLayout("sequence", "Max sequence length (tokens)"),
+    _SFT + "completion_only_loss": FieldLayout("sequence", "Loss on completion only", switch=True),
+    "data.use_chat_template": FieldLayout("sequence", "Chat template", empty="used if the tokenizer has one"),
+    "inference.max_new_tokens": FieldLayout("inference", "Max new tokens"),
+    "inference.do_sample": FieldLayout("inference", "Sampling", switch=True, empty="off"),
     "inference.temperature": FieldLayout("inference", "Temperature", shown_when=_SAMPLED),
-    "inference.top_p": FieldLayout("inference", "Top p", shown_when=_SAMPLED),
-    "inference.top_k": FieldLayout("inference", "Top k", shown_when=_SAMPLED, unit="tokens, 0 is all"),
-    "inference.epsilon_cutoff": FieldLayout("inference", "Epsilon cutoff", "advanced", shown_when=_SAMPLED, unit="0 is off"),
-    "inference.eta_cutoff": FieldLayout("inference", "Eta cutoff", "advanced", shown_when=_SAMPLED, unit="0 is off"),
-    "inference.use_cache": FieldLayout("inference", "Key-value cache", "advanced"),
-    "ablation.use_ablate": FieldLayout("study", "Try several values", switch=True, empty="off"),
-    "ablation.study_name": FieldLayout("study", "Study name", shown_when=(("ablation.use_ablate", (True,)),)),
-    "save_dir": FieldLayout("run", "Folder for runs", empty="./experiments"),
-    _ARGS + "logging_steps": FieldLayout("run", "Log every", unit="steps"),
-    _ARGS + "eval_steps": FieldLayout("run", "Evaluate every", unit="steps", empty="about ten times a run"),
-    _ARGS + "early_stopping_patience": FieldLayout("training", "Early stopping", "advanced",
-                                             unit="evaluations without a lower test loss", empty="off"),
-    _ARGS + "load_best_at_end": FieldLayout("training", "Keep the best weights", "advanced"),
-    _ARGS + "save_steps": FieldLayout("run", "Checkpoint every", "advanced", unit="steps",
-                                empty="chosen by itself: at most a minute of work is ever at stake"),
-    "autopilot": FieldLayout("run", "Autopilot", switch=True),
-    "training.pinned_rows": FieldLayout("run", "Test rows on the film strip"),
-    "training.pinned_prompts": FieldLayout("run", "Pinned prompts", rows=3, empty="test rows alone"),
-}
-# fmt: on
+    "inference.top_p": FieldLayout("inference", "Top-p", shown_when=_SAMPLED),
+    "inference.top_k": FieldLayout("inference", "Top-k", shown_when=_SAMPLED, unit="tokens, 0 for all"),
+    "inference.epsilon_cutoff": FieldLayout("inference", "Epsilon cutoff", "advanced", (), _SAMPLED, unit="0 for off"),
+    "inference.eta_cutoff": FieldLayout("inference", "Eta cutoff", "advanced", (), _SAMPLED, unit="0 for off"),
+    "inference.use_cache": FieldLayout("inference", "KV cache", "advanced"),
+    "ablation.use_ablate": FieldLayout("study", "Ablation study", switch=True, empty="off"),
+    "ablation.study_name": FieldLayout("study", "Study name", shown_when=_STUDY),
+    "save_dir": FieldLayout("run", "Output folder", empty="./experiments"),
+    _ARGS + "logging_steps": FieldLayout("run", "Logging interval", unit="steps"),
+    _ARGS + "eval_steps": FieldLayout("run", "Evaluation interval", unit="steps",
+                                       empty="about ten evaluations per run"),
+    _ARGS + "early_stopping_patience": FieldLayout("training", "Early stopping patience", "advanced",
+                                                   unit="evaluations without a lower test loss", empty="off"),
+    _ARGS + "load_best_at_end": FieldLayout("training", "Load best weights at end", "advanced"),
+    _ARGS + "save_steps": FieldLayout("run", "Checkpoint interval", "advanced", unit="steps",
+                                      empty="adaptive: a crash costs at most a minute of training"),
+    "autopilot": FieldLayout("run", "Auto-recovery", switch=True),
+    "training.pinned_rows": FieldLayout("run", "Sample outputs: test rows"),
+    "training.pinned_prompts": FieldLayout("run", "Sample outputs: prompts", rows=3, empty="test rows only"),
+}  # fmt: skip
 
 
 def get_form_section(key: str) -> FormSection:
-    return next(entry for entry in FORM_SECTIONS if entry.key == key)
+    """Return the section of that key. Raises StopIteration for an unknown key."""
+    return next(section for section in FORM_SECTIONS if section.key == key)
 
 
 def get_field_layout(path: str) -> FieldLayout:
-    """How a setting looks; for one without a row, what follows from its class and name."""
+    """Return the layout of a setting; without a row in the table, one that follows from its class and name."""
     if path in _FIELD_LAYOUTS:
         return _FIELD_LAYOUTS[path]
     parent, _, name = path.rpartition(".")
@@ -223,46 +227,54 @@ def get_field_layout(path: str) -> FieldLayout:
 
 
 def list_section_settings(key: str, level: Level | None = None) -> tuple[str, ...]:
-    """The settings of a section in the order of the table, those without a row last."""
-    rest = [spec.path for spec in list_field_specs() if spec.path not in _FIELD_LAYOUTS]
-    every = [path for path in (*_FIELD_LAYOUTS, *rest) if path in field_specs_by_path()]
+    """Return the paths of a section's settings in the order of the table; those without a row come last."""
+    without_row = [spec.path for spec in list_field_specs() if spec.path not in _FIELD_LAYOUTS]
+    existing = [path for path in (*_FIELD_LAYOUTS, *without_row) if path in field_specs_by_path()]
     return tuple(
         path
-        for path in every
+        for path in existing
         if get_field_layout(path).section == key and level in (None, get_field_layout(path).level)
     )
 
 
 def is_setting_shown(path: str, draft: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None) -> bool:
-    """Whether a setting has any effect as the draft, or any run of its study, stands."""
-    several = grid or {}
+    """Return whether a setting has an effect with these values, or in at least one trial of the study."""
+    study_values = grid or {}
     return all(
-        any(value in allowed for value in [get_setting(draft, other), *several.get(other, ())])
+        any(value in allowed for value in [get_setting(draft, other), *study_values.get(other, ())])
         for other, allowed in get_field_layout(path).shown_when
     )
 
 
-def search_settings(words: str) -> tuple[str, ...]:
-    """The settings whose label, name, section or description hold every word, those named so first."""
-    wanted = words.lower().split()
+def search_settings(query: str) -> tuple[str, ...]:
+    """Return the paths of the settings that match every word of the query.
+
+    A word matches the label, path, section, description or explanation; matches of label and path come first.
+    """
+    wanted = query.lower().split()
     hits: list[tuple[int, str]] = []
     for spec in list_field_specs():
-        here = get_field_layout(spec.path)
-        named = f"{here.label} {spec.path}".lower()
-        text = f"{named} {named.replace('_', ' ')} {get_form_section(here.section).title} {spec.description}".lower()
+        layout = get_field_layout(spec.path)
+        named = f"{layout.label} {spec.path}".lower()
+        about = f"{get_form_section(layout.section).title} {spec.description} {FIELD_EXPLANATIONS.get(spec.path, '')}"
+        text = f"{named} {named.replace('_', ' ')} {about}".lower()
         if wanted and all(word in text for word in wanted):
             hits.append((0 if all(word in named for word in wanted) else 1, spec.path))
     return tuple(path for _, path in sorted(hits, key=lambda hit: hit[0]))
 
 
 def help_text(path: str) -> str:
-    """Description, limits, what empty means, the default, and the name in the file: plain text, one fact a line."""
-    spec, here = field_specs_by_path()[path], get_field_layout(path)
+    """Return the help of a setting as plain text, one fact per line.
+
+    The lines: description, explanation, limits, meaning of an empty box, default, name in the YAML file.
+    """
+    spec, layout = field_specs_by_path()[path], get_field_layout(path)
     limits = spec.bounds.words()
     lines = [
         spec.description.rstrip(".") + ".",
+        FIELD_EXPLANATIONS.get(path, ""),
         f"Allowed: {limits}." if limits else "",
-        f"Empty: {here.empty}." if spec.optional else "",
+        f"Empty: {layout.empty}." if spec.optional else "",
         f"Default: {summarize_value(spec, spec.default)}.",
         f"In the file: {path}",
     ]

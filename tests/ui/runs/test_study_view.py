@@ -31,4 +31,4 @@ def test_runs_of_a_study_that_was_queued_twice_are_all_there() -> None:
     ]  # fmt: skip
     by_label = label_study_runs(found)
     assert list(by_label.values()) == found
-    assert "Rank (r) 16" in by_label
+    assert "LoRA rank (r) 16" in by_label

@@ -52,7 +52,7 @@ def _token_notes(value: dict[str, Any]) -> list[str]:
         found.append(f"This row is left out: nothing to learn is left within {value['length']:,} tokens.")
     elif value["kept"] < value["total"]:
         cut = value["total"] - value["kept"]
-        found.append(f"{cut:,} tokens are cut off at {value['length']:,}: raise **Longest example** to keep them.")
+        found.append(f"{cut:,} tokens are cut off at {value['length']:,}: raise **Max sequence length (tokens)** to keep them.")
     if value["merged"]:
         found.append("Prompt and completion share a token where they meet: end the prompt with a line break.")
     return found

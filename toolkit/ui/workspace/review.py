@@ -125,7 +125,7 @@ def runs_table(variants: Sequence[ablation.StudyTrial]) -> list[dict[str, str]]:
 
 
 def variant_name(variant: ablation.StudyTrial) -> str:
-    """ "Rank (r) 8, Learning rate 2e-4": what tells a run from the others of its study."""
+    """ "LoRA rank (r) 8, Learning rate 2e-4": what tells a run from the others of its study."""
     return ", ".join(f"{_heading(path)} {value_label(path, value)}" for path, value in variant.settings.items())
 
 
@@ -154,7 +154,7 @@ def _first_for_each_message(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def describe_settings(settings: Mapping[str, Any]) -> str:
-    """Settings in the form's own words: "Rank (r) 8, Learning rate 2e-4"."""
+    """Settings in the form's own words: "LoRA rank (r) 8, Learning rate 2e-4"."""
     return ", ".join(f"{setting_label(path)} {value_label(path, value)}" for path, value in settings.items())
 
 

@@ -153,7 +153,7 @@ def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, fo
             "Write a column with single braces in the template; or correct the cells.",
         ),
         "mask_wrong": (
-            f"In {rows} the loss mask contradicts the setting 'Learn the completion alone'.",
+            f"In {rows} the loss mask contradicts the setting 'Loss on completion only'.",
             "This is a fault of the toolkit, not of the data: please report it.",
         ),
         "boundary_merged": (

@@ -1,0 +1,53 @@
+"""Plain explanations of the settings that the schema describes in a few words only; the form shows them as help."""
+
+from __future__ import annotations
+
+_BNB, _ARGS, _SFT = "model.bitsandbytes.", "training.training_args.", "training.sft_args."
+
+FIELD_EXPLANATIONS: dict[str, str] = {
+    "data.path": "A CSV, JSON, JSONL or Parquet file on this machine, or the ID of a dataset on the Hugging Face Hub.",
+    "data.prompt": "The input of each example. {column} inserts that column's cell; write {{ for a literal brace.",
+    "data.prompt_stub": "The answer that the model learns to give. {column} inserts that column's cell.",
+    "data.train_size": "A share of the usable rows (0.8 is 80 %), or a number of rows.",
+    "data.test_size": "A share of the usable rows (0.2 is 20 %), or a number of rows. The test set is not trained on.",
+    "model.hf_model_ckpt": "A model ID on the Hugging Face Hub, a local folder, or the bundled demo model.",
+    "model.device_map": "auto places the model on the GPUs if there are any; cpu keeps it off the GPUs.",
+    "model.quantize": "Quantized weights take a quarter to a half of the memory. Needs bitsandbytes.",
+    _BNB + "llm_int8_threshold": "Activations above this value are multiplied in 16 bits.",
+    _BNB + "llm_int8_has_fp16_weight": "Keeps a 16-bit copy of the weights next to the 8-bit ones.",
+    "lora.r": "Size of the adapter's matrices. A higher rank can learn more, and takes more memory.",
+    "lora.lora_alpha": "The adapter's output is scaled by alpha / r. Twice the rank is a common choice.",
+    "lora.lora_dropout": "Share of the adapter's inputs that are set to zero during training, against overfitting.",
+    "lora.target_modules": "all-linear means every linear layer except the output layer.",
+    "lora.layers_to_transform": "Limits the adapter to these layers, counted from 0.",
+    "lora.layers_pattern": "Name of the list of layers inside the model, used together with the layer indexes.",
+    "lora.fan_in_fan_out": "Needed for models that store weights as (in, out), such as GPT-2.",
+    _ARGS + "num_train_epochs": "One epoch is one pass over the training set.",
+    _ARGS + "learning_rate": "Size of an update. LoRA usually takes 1e-4 to 3e-4; the small demo model takes more.",
+    _ARGS + "per_device_train_batch_size": "Examples that are computed at once. Fewer take less memory.",
+    _ARGS + "gradient_accumulation_steps": "Batches whose gradients are added up before an update of the weights. "
+    "Has the effect of a larger batch without its memory.",
+    _ARGS + "lr_scheduler_type": "How the learning rate changes during training.",
+    _ARGS + "warmup_ratio": "Share of the steps in which the learning rate rises from 0 to its full value.",
+    _ARGS + "optim": "The 8-bit and paged optimizers need bitsandbytes and take less memory.",
+    _ARGS + "max_grad_norm": "Gradients with a larger norm are scaled down to it (gradient clipping); 0 is off.",
+    _SFT + "neftune_noise_alpha": "Scale of the noise that is added to the embeddings. Typical: 5 to 15.",
+    _ARGS + "bf16": "16-bit numbers with the range of fp32. Saves memory and time where the device supports it.",
+    _ARGS + "fp16": "16-bit numbers with loss scaling, for GPUs without bf16.",
+    _ARGS + "tf32": "Matrix products of fp32 numbers on the fast units of GPUs from Ampere on, slightly less exact.",
+    _ARGS + "gradient_checkpointing": "Layers are computed again in the backward pass instead of kept: less memory, "
+    "slower steps.",
+    "accelerate": "Starts one training process per GPU through Accelerate; nothing has to be launched by hand.",
+    _SFT + "max_seq_length": "Longer examples are truncated to so many tokens, prompt and completion together.",
+    "inference.max_new_tokens": "An answer ends after so many tokens at the latest.",
+    "inference.do_sample": "Off: greedy decoding, always the most probable token. On: tokens are drawn at random.",
+    "inference.temperature": "Below 1 the answers are more predictable, above 1 more varied.",
+    "inference.top_p": "Draws from the most probable tokens that have this probability together (nucleus sampling).",
+    "inference.top_k": "Draws from so many of the most probable tokens.",
+    "inference.epsilon_cutoff": "Tokens with a lower probability are not drawn.",
+    "inference.eta_cutoff": "As the epsilon cutoff, but lower where many tokens are about equally probable.",
+    "inference.use_cache": "Keeps keys and values of earlier tokens, so that each new token is computed faster.",
+    "ablation.use_ablate": "Each setting may have several values; every combination is one trial of the study.",
+    "save_dir": "Each run has a folder of its own below it.",
+    _ARGS + "logging_steps": "Steps between two points of the loss chart.",
+}  # fmt: skip
