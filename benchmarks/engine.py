@@ -84,9 +84,7 @@ class Bare:
         return text, len(made), time.perf_counter() - began
 
 
-def ask_engine(
-    info: EngineInfo, run_id: str, prompt: str, tokens: int
-) -> tuple[Done, float, float]:
+def ask_engine(info: EngineInfo, run_id: str, prompt: str, tokens: int) -> tuple[Done, float, float]:
     """(end, seconds to the first piece, seconds of all), as the page would see them."""
     began, first = time.perf_counter(), 0.0
     for event in stream_completion(info, run_id, prompt, InferenceConfig(max_new_tokens=tokens)):

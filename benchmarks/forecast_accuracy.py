@@ -35,6 +35,7 @@ from toolkit.forecast.forecast import Forecast, apply_correction, forecast_run
 from toolkit.forecast.history import compare_with_prediction, median_correction
 from toolkit.forecast.run_measurements import RunMeasurements, read_first_and_last_events, read_run_measurements
 from toolkit.forecast.scene import NoForecast, scene_for
+from toolkit.lifecycle.launcher import ForkLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import create_run
 from toolkit.system.machine import probe_machine
@@ -56,10 +57,11 @@ def measure(case: Case, folder: Path, supervisor: Supervisor) -> Row:
     """One real run: what its events say it took, and the machine's load meanwhile."""
     config = grid.config_of(case, folder, folder / "save")
     run = create_run(config, open_table(config.data, folder / "save"))
-    if (spare := supervisor._spare) is not None:
+    if isinstance(supervisor.launcher, ForkLauncher):
+        spare = supervisor.launcher.spare
         spare._not_before = 0.0
         while spare.ready_server() is None:
-            spare.keep()
+            spare.maintain()
             time.sleep(0.2)
     end = supervisor.run_to_end(run, lambda status: None)
     found = read_run_measurements(run)
@@ -152,8 +154,7 @@ def main() -> None:
         measured[case.words] = measure(case, folder, supervisor)
         print(f"{case.words}: {measured[case.words]['seconds']:.1f} s", flush=True)
         given.json.write_text(json.dumps({"measured": measured}, indent=1) + "\n")
-    if supervisor._spare is not None:
-        supervisor._spare.end()
+    supervisor.launcher.close()
     found = summary(measured, folder)
     show(found)
     given.json.write_text(json.dumps(found, indent=1) + "\n")

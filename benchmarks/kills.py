@@ -33,6 +33,7 @@ from tests.conftest import make_tiny_model
 from tests.fakes.fork_server import fork_server
 from tests.fakes.training import draft, events_of, make_run
 from toolkit.lifecycle.resume_policy import request_resume
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import collect_series
 from toolkit.runs.run_dir import RunDir
@@ -119,7 +120,9 @@ def campaign(place: Path, kills: int, seed: int, seconds: float = 3600, say=lamb
     score, chance, until = Score(), random.Random(seed), time.monotonic() + seconds
     model = make_tiny_model(place / "model", chat=True)
     with fork_server(place) as worker:
-        supervisor = Supervisor(place / "save", command=lambda run, config: [*worker, run.id], poll_seconds=0.02)
+        supervisor = Supervisor(
+            place / "save", launcher=LocalLauncher(lambda run, config: [*worker, run.id]), poll_seconds=0.02
+        )
         reference = make_run(settings(place / "save", model))
         assert supervisor.run_to_end(reference, lambda status: None).state == "finished", read_run_status(reference)
         expected = fingerprint(reference)

@@ -12,7 +12,7 @@ from toolkit.runs.status import read_run_status
 def test_a_waiting_run_is_taken_up_although_nobody_opens_a_page(server: Server) -> None:
     run = make_run(draft(server.save_dir, server.save_dir / "no model there"))
     deadline = time.monotonic() + 120
-    while not read_run_status(run).over:
+    while not read_run_status(run).has_ended:
         assert time.monotonic() < deadline, read_run_status(run)
         time.sleep(0.5)
     assert "no model there" in read_run_status(run).message

@@ -15,6 +15,7 @@ import pytest
 
 from tests.fakes.run_fixtures import fake_command, queue, wait_for
 from toolkit.cli import main
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, kill_run, list_runs, read_run_config, read_run_meta
 from toolkit.runs.status import read_run_status
@@ -28,7 +29,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "rows.csv").write_text("question,answer\n" + "".join(f"q{i},a{i}\n" for i in range(10)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(main, "Supervisor", functools.partial(Supervisor, command=fake_command, poll_seconds=0.02))
+    monkeypatch.setattr(
+        main, "Supervisor", functools.partial(Supervisor, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
+    )
     yield tmp_path
     for run in list_runs(tmp_path / "experiments"):
         kill_run(run, 0.2)
@@ -146,7 +149,9 @@ def failing_command(run: RunDir, config: object) -> list[str]:
 def test_a_failure_is_told_with_its_reason(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(main, "Supervisor", functools.partial(Supervisor, command=failing_command, poll_seconds=0.02))
+    monkeypatch.setattr(
+        main, "Supervisor", functools.partial(Supervisor, launcher=LocalLauncher(failing_command), poll_seconds=0.02)
+    )
     write_config(folder)
     assert call(monkeypatch, "run", "config.yml") == 1
     err = capsys.readouterr().err
@@ -182,7 +187,7 @@ def test_a_paused_run_is_resumed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = queue(folder / "experiments", steps=60, step_seconds=0.02, save_every=1)
-    own = Supervisor(run.save_dir, command=fake_command)
+    own = Supervisor(run.save_dir, launcher=LocalLauncher(fake_command))
     wait_for(run, lambda status: status.state == "running" and status.step >= 2, own)
     assert call(monkeypatch, "pause", run.id) == 0
     assert f"resume {run.id}" in capsys.readouterr().out
@@ -208,12 +213,13 @@ SCRIPT = """
 import functools, sys
 from tests.fakes.run_fixtures import FAKE
 from toolkit.cli import main as cli
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 script = sys.argv.pop()
 def slow(run, config):
     (run.path / "fake.json").write_text(script)
     return [sys.executable, str(FAKE), run.id]
-cli.Supervisor = functools.partial(Supervisor, command=slow, poll_seconds=0.02)
+cli.Supervisor = functools.partial(Supervisor, launcher=LocalLauncher(slow), poll_seconds=0.02)
 cli.kill_run = functools.partial(cli.kill_run, grace_seconds=0.5)
 cli.main()
 """

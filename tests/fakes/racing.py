@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
 from toolkit.runs.run_dir import RunDir
@@ -33,6 +34,6 @@ def race(
 
 
 def _racer(save_dir: Path, run: RunDir, command: CommandBuilder, barrier: threading.Barrier) -> None:
-    own = Supervisor(save_dir, command=command, poll_seconds=0.01)
+    own = Supervisor(save_dir, launcher=LocalLauncher(command), poll_seconds=0.01)
     barrier.wait()
     own.run_to_end(run, lambda status: None)

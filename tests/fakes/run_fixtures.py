@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from toolkit.config import Config
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, create_run, kill_run, list_runs
 from toolkit.runs.status import RunStatus, read_run_status
@@ -63,6 +64,6 @@ def save_dir(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def supervisor(save_dir: Path) -> Iterator[Supervisor]:
     """Not started: the test ticks it, or starts it."""
-    supervisor = Supervisor(save_dir, command=fake_command, poll_seconds=0.02)
+    supervisor = Supervisor(save_dir, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
     yield supervisor
     supervisor.stop()

@@ -17,6 +17,7 @@ from tests.fakes.run_fixtures import queue as queue_run
 from toolkit.errors import RunError
 from toolkit.lifecycle import queue as module
 from toolkit.lifecycle.queue import list_queued_runs, move_queued_run
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
 from toolkit.runs.run_dir import RunDir, request_run_stop
@@ -48,7 +49,7 @@ def test_the_supervisor_takes_them_in_that_order_after_a_restart(save_dir: Path,
     move_queued_run(runs[2], "first")
     move_queued_run(runs[0], "down")
     request_run_stop(runs[1])  # cancelled: nothing waits for it
-    another = Supervisor(save_dir, command=fake_command, poll_seconds=0.02)
+    another = Supervisor(save_dir, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
     another.run_to_end(runs[0], lambda status: None)
     began = {run.id: read_events(run.events_path)[0][0]["t"] for run in (runs[2], runs[0])}
     assert began[runs[2].id] < began[runs[0].id]

@@ -24,6 +24,7 @@ from toolkit.lifecycle.resume_policy import (
     list_attempts_without_checkpoint,
     request_resume,
 )
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.end_reasons import Explanation
 from toolkit.runs.events import EventWriter, read_events
@@ -149,7 +150,7 @@ def test_after_a_reboot_it_goes_on(save_dir: Path, supervisor: Supervisor, monke
     assert holder is not None
     os.kill(holder.pid, signal.SIGKILL)
     monkeypatch.setattr(claims, "boot_id", lambda: "another boot")
-    another = Supervisor(save_dir, command=fake_command)
+    another = Supervisor(save_dir, launcher=LocalLauncher(fake_command))
     status = another.run_to_end(run, lambda status: None)
     assert (status.state, status.attempt) == ("finished", 2)
     (broke,) = (event for event in read_events(run.events_path)[0] if event["kind"] == "interrupted")

@@ -20,6 +20,7 @@ from toolkit.config import Config
 from toolkit.errors import RunError
 from toolkit.lifecycle import supervisor as module
 from toolkit.lifecycle.claims import read_claim, read_log_tail
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
 from toolkit.runs.run_dir import RunDir, create_run, delete_run, kill_run, list_runs, request_run_stop
@@ -119,7 +120,7 @@ def test_kill_ends_a_deaf_worker_with_its_children(save_dir: Path, supervisor: S
     children = [(p.pid, p.create_time()) for p in module_children(holder.pid)]
     assert len(children) == 2
     assert kill_run(run, grace_seconds=0.3) is True
-    assert not holder.alive()
+    assert not holder.is_alive()
     assert not any(is_process_alive(pid, began) for pid, began in children)
     status = wait_for(run, over, supervisor)
     assert status.state == "stopped"
@@ -158,7 +159,7 @@ def test_a_new_supervisor_finds_the_living_worker(save_dir: Path, supervisor: Su
     waiting = queue(save_dir, steps=1)
     wait_for(run, running, supervisor)
     supervisor.stop()  # the app goes; the worker stays
-    another = Supervisor(save_dir, command=fake_command)
+    another = Supervisor(save_dir, launcher=LocalLauncher(fake_command))
     another.tick()
     assert read_run_status(run).state == "running"
     assert read_run_status(waiting).state == "queued"
@@ -182,7 +183,7 @@ def test_the_app_may_die_and_the_run_goes_on_or_is_explained(save_dir: Path, sup
 
 
 def tick_for_ever(save_dir: Path) -> None:
-    own = Supervisor(save_dir, command=fake_command)
+    own = Supervisor(save_dir, launcher=LocalLauncher(fake_command))
     while True:
         own.tick()
         time.sleep(0.02)
@@ -222,7 +223,7 @@ def test_the_slot_covers_the_time_before_the_worker_has_its_lock(save_dir: Path,
     assert read_run_status(run).state == "starting"
     with pytest.raises(RunError, match="still going"):
         delete_run(run)
-    another = Supervisor(save_dir, command=fake_command)
+    another = Supervisor(save_dir, launcher=LocalLauncher(fake_command))
     another.tick()
     assert read_run_status(waiting).state == "queued"
     wait_for(waiting, over, another)
@@ -247,7 +248,7 @@ def test_eight_processes_start_each_run_once_and_one_at_a_time(save_dir: Path) -
 
 
 def race(save_dir: Path, barrier: threading.Barrier, last: RunDir) -> None:
-    own = Supervisor(save_dir, command=fake_command, poll_seconds=0.01)
+    own = Supervisor(save_dir, launcher=LocalLauncher(fake_command), poll_seconds=0.01)
     barrier.wait()
     own.run_to_end(last, lambda status: None)
 
@@ -263,7 +264,7 @@ def test_a_run_that_cannot_be_started_fails_alone(save_dir: Path, supervisor: Su
 
 
 def test_a_missing_interpreter_fails_the_run(save_dir: Path) -> None:
-    own = Supervisor(save_dir, command=lambda run, config: ["/nonexistent/python"])
+    own = Supervisor(save_dir, launcher=LocalLauncher(lambda run, config: ["/nonexistent/python"]))
     run = queue(save_dir)
     status = own.run_to_end(run, lambda status: None)
     assert status.state == "failed"
@@ -335,21 +336,21 @@ def test_a_worker_that_does_not_leave_loses_the_slot(
 
 def test_start_is_idempotent_per_save_dir(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "probe_machine_in_background", lambda *_: None)
-    first = Supervisor(save_dir, command=fake_command, poll_seconds=0.02)
-    second = Supervisor(save_dir, command=fake_command)
+    first = Supervisor(save_dir, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
+    second = Supervisor(save_dir, launcher=LocalLauncher(fake_command))
     try:
         first.start()
         first.start()
         second.start()
         names = [thread.name for thread in threading.enumerate() if str(save_dir) in thread.name]
         assert len(names) == 1
-        assert not second.alive
+        assert not second.is_alive
         run = queue(save_dir, steps=1)
         assert wait_for(run, over).state == "finished"
     finally:
         first.stop()
     second.start()
-    assert second.alive
+    assert second.is_alive
     second.stop()
 
 

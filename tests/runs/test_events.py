@@ -167,4 +167,4 @@ def test_any_fields_survive_the_way_and_fold(
     for lock_held in (True, False):
         status = run_status_from_events(found, lock_held=lock_held, claimed=True, stop_requested=False, now=9e9)
         assert 0 <= status.fraction <= 1
-        assert status.living or status.over
+        assert status.is_active or status.has_ended

@@ -70,9 +70,9 @@ CASES = [
 def test_fold(events: Any, lock_held: bool, claimed: bool, stop_requested: bool, state: str) -> None:
     status = run_status_from_events(events, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested)
     assert status.state == state
-    assert status.living == (state in ACTIVE)
-    assert status.over == (state in ENDED)
-    assert status.living or status.over or state == "queued"
+    assert status.is_active == (state in ACTIVE)
+    assert status.has_ended == (state in ENDED)
+    assert status.is_active or status.has_ended or state == "queued"
 
 
 def test_every_state_is_in_the_table() -> None:

@@ -113,9 +113,7 @@ def test_a_failed_load_is_reported_and_a_killed_engine_forgotten(save_dir: Path,
     deadline = time.monotonic() + 5
     while find_engine(save_dir) is not None and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert (
-        find_engine(save_dir) is None and engine_client.read_engine_status(replaced).status == "stopped"
-    )
+    assert find_engine(save_dir) is None and engine_client.read_engine_status(replaced).status == "stopped"
 
 
 @pytest.mark.worker

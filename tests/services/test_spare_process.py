@@ -17,6 +17,7 @@ import pytest
 
 from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
+from toolkit.lifecycle.launcher import ForkLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.runs.status import read_run_status
@@ -60,10 +61,10 @@ def begin(spare: SpareProcess, folder: Path, model: Path, **more: str) -> tuple[
     run, config = queue(folder, model)
     slot = try_lock(run.slot_path)
     assert slot is not None
-    taken = spare.take(run, config, {**worker_environment(run, config, 1), **more}, slot)
+    taken = spare.fork_worker(run, config, {**worker_environment(run, config, 1), **more}, slot)
     assert taken is not None
     os.close(slot)
-    assert taken[1].alive()
+    assert taken[1].is_alive()
     return run, taken[0]
 
 
@@ -83,7 +84,7 @@ def ended(run: RunDir, process: ForkedProcess) -> None:
 
 @pytest.mark.worker
 def test_runs_and_the_warm_worker_are_forks_of_it(tmp_path: Path, tiny_model: Path, spare: SpareProcess) -> None:
-    spare.keep()
+    spare.maintain()
     wait_for(spare.ready_server)
     first_run, first = begin(spare, tmp_path, tiny_model)
     ended(first_run, first)
@@ -113,7 +114,7 @@ def test_where_a_fork_is_not_safe_it_becomes_the_worker(
     thread = "import threading, time\nthreading.Thread(target=time.sleep, args=(10_000,), daemon=True).start()\n"
     (tmp_path / "site" / "sitecustomize.py").write_text(thread)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    spare.keep()
+    spare.maintain()
     wait_for(spare.ready_server)
     assert module.wait_for_fork_server(tmp_path, 1.0) is None  # the warm worker starts on its own
     before = pid_of(spare)
@@ -124,12 +125,12 @@ def test_where_a_fork_is_not_safe_it_becomes_the_worker(
 
 
 def test_one_that_is_not_ready_gives_way_to_a_cold_start(tmp_path: Path, spare: SpareProcess) -> None:
-    spare.keep()
+    spare.maintain()
     assert spare._server is not None
     process = spare._server.process
-    assert spare.take(RunDir(tmp_path / "runs" / "r"), Config(), {}, 0) is None
+    assert spare.fork_worker(RunDir(tmp_path / "runs" / "r"), Config(), {}, 0) is None
     assert process.poll() is not None  # it takes no core from the run that starts now
-    spare.keep()
+    spare.maintain()
     assert spare._server is None
 
 
@@ -138,7 +139,7 @@ def test_a_run_waits_for_one_that_imports_until_it_hangs(
 ) -> None:
     assert not spare.run_should_wait(Config()), "nobody keeps one: a command line"
     spare._not_before = time.monotonic() + module.START_DELAY_SECONDS
-    spare.keep()
+    spare.maintain()
     assert spare._server is None
     assert not spare.run_should_wait(parse_draft({"accelerate": True}))
     assert spare.run_should_wait(Config()), "it is begun at once when somebody waits"
@@ -152,11 +153,11 @@ def test_a_run_waits_for_one_that_imports_until_it_hangs(
     wait_for(lambda: not spare.run_should_wait(Config()))
     assert server.process.poll() == -signal.SIGKILL
     assert module.read_import_progress(tmp_path) == (0, 0)
-    assert spare.take(RunDir(tmp_path / "runs" / "r"), Config(), {}, 0) is None
+    assert spare.fork_worker(RunDir(tmp_path / "runs" / "r"), Config(), {}, 0) is None
 
 
 def test_nobody_waits_for_one_that_died_while_it_imported(spare: SpareProcess) -> None:
-    spare.keep()
+    spare.maintain()
     assert spare.run_should_wait(Config())
     os.kill(pid_of(spare), signal.SIGKILL)
     wait_for(lambda: not spare.run_should_wait(Config()))
@@ -185,8 +186,8 @@ def test_the_first_run_of_a_session_takes_over_the_imports(
 ) -> None:
     run, _ = queue(tmp_path, tiny_model)
     supervisor.check_now()
-    spare = supervisor._spare
-    assert spare is not None
+    assert isinstance(supervisor.launcher, ForkLauncher)
+    spare = supervisor.launcher.spare
     wait_for(lambda: module.read_import_progress(tmp_path)[0] > 0)
     assert read_run_status(run).state == "queued"
     assert not is_lock_held(run.slot_path), "whoever else comes may start it"
@@ -202,8 +203,8 @@ def test_the_first_run_of_a_session_takes_over_the_imports(
 def test_an_answer_that_comes_too_late_starts_nothing_twice(
     tmp_path: Path, tiny_model: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spare = supervisor._spare
-    assert spare is not None
+    assert isinstance(supervisor.launcher, ForkLauncher)
+    spare = supervisor.launcher.spare
     wait_for(spare.ready_server)
     server = spare.ready_server()
     assert server is not None
@@ -214,7 +215,9 @@ def test_an_answer_that_comes_too_late_starts_nothing_twice(
     slot = try_lock(given_up.slot_path)
     assert slot is not None
     with ours, theirs, server._guard:
-        server._order(json.dumps({**order, "log": str(given_up.log_path)}).encode() + b"\n", [slot, theirs.fileno()])
+        server._send_order(
+            json.dumps({**order, "log": str(given_up.log_path)}).encode() + b"\n", [slot, theirs.fileno()]
+        )
         number = int(ours.recv(32))
         assert psutil.pid_exists(number)
     os.close(slot)
@@ -254,8 +257,8 @@ def test_a_question_is_answered_whoever_is_killed_meanwhile(
     column = table.columns[0]
     data = {"prompt": f"{{{column}}}", "prompt_stub": f"{{{column}}}"}
     body = {"config": {"data": data, "model": {"hf_model_ckpt": str(tiny_model)}}, "table": str(table.path)}
-    spare = supervisor._spare
-    assert spare is not None
+    assert isinstance(supervisor.launcher, ForkLauncher)
+    spare = supervisor.launcher.spare
 
     def kill_server() -> None:
         os.kill(pid_of(spare), signal.SIGKILL)
@@ -284,40 +287,40 @@ def test_a_question_is_answered_whoever_is_killed_meanwhile(
 
 
 def test_a_dead_one_is_replaced(spare: SpareProcess) -> None:
-    spare.keep()
+    spare.maintain()
     first = pid_of(spare)
     psutil.Process(first).kill()
-    wait_for(lambda: spare._server is None or not spare._server.alive)
-    spare.keep()
+    wait_for(lambda: spare._server is None or not spare._server.is_alive)
+    spare.maintain()
     assert spare._server is None
     spare._not_before = 0.0
-    spare.keep()
+    spare.maintain()
     assert pid_of(spare) != first
 
 
 def test_one_of_older_code_is_replaced(spare: SpareProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    spare.keep()
+    spare.maintain()
     first = spare._server
     assert first is not None
     monkeypatch.setattr(module, "build_id", lambda: "another")
     assert spare.ready_server() is None
-    spare._looked = spare._not_before = -1000.0
-    spare.keep()
+    spare._build_checked = spare._not_before = -1000.0
+    spare.maintain()
     assert spare._server is None
     assert first.process.wait(120) == 0  # nothing that it forked trains
-    spare.keep()
+    spare.maintain()
     assert spare._server is not None
 
 
 def test_it_leaves_with_its_starter(spare: SpareProcess) -> None:
-    spare.keep()
+    spare.maintain()
     assert spare._server is not None
-    spare._server._line.shutdown(socket.SHUT_RDWR)
+    spare._server._socket.shutdown(socket.SHUT_RDWR)
     assert spare._server.process.wait(120) == 0
 
 
 def test_what_nobody_can_tell_any_more_is_lost(spare: SpareProcess) -> None:
-    spare.keep()
+    spare.maintain()
     server = spare._server
     assert server is not None
     forked = ForkedProcess(server, 2**22 + 1, 0.0)  # no process has this number
@@ -338,7 +341,7 @@ def test_an_exit_code_that_arrives_late_is_kept(late: int | None, code: int) -> 
 
 def test_none_is_started_when_memory_is_short(spare: SpareProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "free_memory_bytes", lambda: 10**9)
-    spare.keep()
+    spare.maintain()
     assert spare._server is None
     assert module.wait_for_fork_server(spare._save_dir, 60.0) is None
 

@@ -55,7 +55,7 @@ def test_switched_off_there_is_none_and_it_says_so(save_dir: Path, monkeypatch: 
     monkeypatch.setenv("FTK_WARM", "off")
     warm_client.ensure_warm_worker(save_dir)
     seen = warm_client.poll_warm_question(save_dir, "lengths", {})
-    assert (seen.state, seen.over) == ("off", True)
+    assert (seen.state, seen.is_final) == ("off", True)
     with pytest.raises(WarmError, match="switched off"):
         warm_client.ask_warm_worker(save_dir, "lengths", {})
     with pytest.raises(WarmError, match="switched off"):
@@ -66,7 +66,7 @@ def test_switched_off_there_is_none_and_it_says_so(save_dir: Path, monkeypatch: 
 def test_without_memory_none_is_started(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm_process, "free_memory_bytes", lambda: 300_000_000)
     assert warm_client.poll_warm_question(save_dir, "lengths", {}).state == "starting"
-    seen = until(lambda: (look := warm_client.poll_warm_question(save_dir, "lengths", {})).over and look)
+    seen = until(lambda: (look := warm_client.poll_warm_question(save_dir, "lengths", {})).is_final and look)
     assert seen.state == "failed"
     assert "0.3 GB of memory are free" in seen.message
     assert warm_client.find_warm_worker(save_dir) is None
@@ -88,7 +88,7 @@ def test_it_counts_the_tokens_of_every_row(save_dir: Path, tiny_plain_model: Pat
     first = warm_client.poll_warm_question(save_dir, "lengths", body)
     assert (first.state, first.phase) == ("starting", "starting a process with the training libraries")
     seen = [warm_client.poll_warm_question(save_dir, "lengths", body, wait=0.2)]
-    while not seen[-1].over:
+    while not seen[-1].is_final:
         seen.append(warm_client.poll_warm_question(save_dir, "lengths", body, wait=0.2))
     assert any("importing" in look.phase for look in seen)
     assert seen[-1].state == "done", seen[-1]

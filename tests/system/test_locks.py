@@ -39,7 +39,7 @@ def test_held_while_inside(tmp_path: Path) -> None:
         holder = read_lock_holder(path)
         assert holder is not None
         assert (holder.pid, holder.attempt, holder.run) == (os.getpid(), 3, "run-1")
-        assert holder.alive()
+        assert holder.is_alive()
         assert holder.launcher_pid is None
     assert not is_lock_held(path)
 
@@ -81,11 +81,11 @@ def test_a_kill_frees_the_lock(tmp_path: Path) -> None:
     assert is_lock_held(path)
     holder = read_lock_holder(path)
     assert holder is not None
-    assert holder.alive()
+    assert holder.is_alive()
     process.kill()
     process.wait()
     assert not is_lock_held(path)
-    assert not holder.alive()
+    assert not holder.is_alive()
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", '{"pid": 1}', '{"unknown": 1}'])
@@ -100,7 +100,7 @@ def test_a_process_is_its_pid_and_its_start() -> None:
     assert is_process_alive(me.pid, me.create_time)
     assert not is_process_alive(me.pid, me.create_time - 10)
     assert not is_process_alive(0, 0.0)
-    assert not replace(me, boot="another start of the machine").alive()
+    assert not replace(me, boot="another start of the machine").is_alive()
 
 
 @pytest.mark.parametrize("change", [{"create_time": 1.0}, {"boot": "another"}, {"pid": 0}])

@@ -60,7 +60,7 @@ def test_another_programs_end_is_not_taken_for_ours(
     why = explain_run_death(run, -9)
     assert (why.reason, why.outside) == (reason, outside)
     if count == 11 and victims is None:  # whoever looked while the worker lived knows more
-        assert explain_run_death(run, -9, oom_before=11).reason == "killed"
+        assert explain_run_death(run, -9, earlier_oom_kills=11).reason == "killed"
 
 
 def test_the_count_of_some_seconds_before_the_end_is_kept(monkeypatch: pytest.MonkeyPatch, save_dir: Path) -> None:
@@ -68,11 +68,11 @@ def test_the_count_of_some_seconds_before_the_end_is_kept(monkeypatch: pytest.Mo
     monkeypatch.setattr(child_watch.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(child_watch, "count_oom_kills", lambda: count[0])
     child = ChildWorker(queue(save_dir), None, None)  # type: ignore[arg-type]
-    assert child.oom_before is None
+    assert child.earlier_oom_kills is None
     seen = []
     for _ in range(16):
         child.record_oom_kills()
-        seen.append(child.oom_before)
+        seen.append(child.earlier_oom_kills)
         now[0] += 1.0
         count[0] += 1
     assert seen == [3] * 10 + [8] * 5 + [13]

@@ -117,7 +117,7 @@ def pause(
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
     """Let RUN finish its step, write a checkpoint and leave; `resume` goes on from there."""
-    if not read_run_status(chosen := open_run(save_dir, run)).living:
+    if not read_run_status(chosen := open_run(save_dir, run)).is_active:
         raise RunError(f"Run {run} is not going.", "See the list of runs: python -m toolkit list")
     request_run_stop(chosen, pause=True)
     out.print(f"It pauses after this step. Go on later: python -m toolkit resume {run}")
@@ -249,7 +249,7 @@ def _follow_run(supervisor: Supervisor, run: RunDir, interrupts: list[int]) -> R
 
         def look(status: RunStatus) -> None:
             show(status, len(interrupts))
-            if len(interrupts) > 1 and status.living:
+            if len(interrupts) > 1 and status.is_active:
                 kill_run(run)
 
         return supervisor.run_to_end(run, look)

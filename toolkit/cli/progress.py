@@ -62,14 +62,14 @@ def show_run_progress(run: RunDir, out: Console) -> Iterator[ProgressLine]:
 
 
 def _describe_activity(run: RunDir, status: RunStatus, interrupts: int) -> str:
-    if interrupts > 1 and status.living:
+    if interrupts > 1 and status.is_active:
         return "ending"
     if status.state == "stopping":
         return "stopping after this step (Ctrl-C again ends it at once)"
     if status.state == "queued" and status.reason == "disk_full":
         return "waiting for space on the disk, then it goes on by itself"
     if status.state == "queued":
-        before = sum(not read_run_status(other).over for other in list_runs(run.save_dir) if other.id < run.id)
+        before = sum(not read_run_status(other).has_ended for other in list_runs(run.save_dir) if other.id < run.id)
         return f"waiting: {before} run{'s' if before != 1 else ''} before this one" if before else "starting"
     return status.phase or status.state
 

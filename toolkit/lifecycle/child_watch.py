@@ -1,45 +1,45 @@
-"""A worker that this process started: its process, its slot, and what the kernel counted while it lived.
-
-Starting and ending workers is `supervisor.py`'s.
-"""
+"""A worker that this process started: its handle, its slot, and the kernel's out-of-memory counts while it lived."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from dataclasses import dataclass
 
+from toolkit.lifecycle.launcher import WorkerHandle
 from toolkit.runs.run_dir import RunDir
-from toolkit.services.fork_client import ForkedProcess
 from toolkit.system.oom_kills import count_oom_kills
 
 OOM_COUNT_SECONDS = 5.0
-"""A large process needs some seconds to die; what the kernel ended earlier than that was another one."""
+"""Seconds between two counts. A large process needs some seconds to die, so an older kill was of another process."""
 
 
 @dataclass
 class ChildWorker:
-    """slot: our copy of the slot's descriptor, until the worker's own lock is held. oom: the last two looks at the
-    kernel's count of processes ended for memory, each with its time."""
+    """slot: this process's copy of the slot's descriptor, until the worker holds its own lock; None after that.
+
+    oom_counts: the last two (time.monotonic(), processes that the kernel killed for memory so far).
+    """
 
     run: RunDir
-    process: subprocess.Popen[bytes] | ForkedProcess
+    worker: WorkerHandle
     slot: int | None
-    oom: tuple[tuple[float, int | None], ...] = ()
+    oom_counts: tuple[tuple[float, int | None], ...] = ()
 
     def release_slot(self) -> None:
+        """Close this process's copy of the slot; the worker keeps its own."""
         if self.slot is not None:
             os.close(self.slot)
             self.slot = None
 
     def record_oom_kills(self) -> None:
-        """Call it at every look at a living worker."""
+        """Read the kernel's count. Call at every poll while the worker is alive."""
         now = time.monotonic()
-        if not self.oom or now - self.oom[-1][0] >= OOM_COUNT_SECONDS:
-            self.oom = (*self.oom[-1:], (now, count_oom_kills()))
+        if not self.oom_counts or now - self.oom_counts[-1][0] >= OOM_COUNT_SECONDS:
+            self.oom_counts = (*self.oom_counts[-1:], (now, count_oom_kills()))
 
     @property
-    def oom_before(self) -> int | None:
-        """The count some seconds ago; None when nobody looked yet."""
-        return self.oom[0][1] if self.oom else None
+    def earlier_oom_kills(self) -> int | None:
+        """The count some seconds ago; None before the first count, or where the kernel does not provide one."""
+        # the older of the two: the newest count may already include the kill of this worker
+        return self.oom_counts[0][1] if self.oom_counts else None

@@ -62,18 +62,18 @@ def read_claim(run: RunDir, attempt: int = 1) -> Claim | None:
     try:
         body: dict[str, Any] = json.loads(run.claim_of(attempt).read_bytes())
         kills = body["oom_kills"]
-        holder = LockHolder.read(body["supervisor"])
+        holder = LockHolder.from_json(body["supervisor"])
         return Claim(holder, None if kills is None else int(kills), float(body["at"]), int(body.get("log_bytes", 0)))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def close_dead_attempt(run: RunDir, returncode: int | None, oom_before: int | None = None) -> bool:
+def close_dead_attempt(run: RunDir, returncode: int | None, earlier_oom_kills: int | None = None) -> bool:
     """Write the last event of an attempt whose worker is dead and left none. False while somebody holds its lock.
 
-    oom_before: `oom_kills()` shortly before it died, where somebody looked; None is as of its start.
+    earlier_oom_kills: `oom_kills()` shortly before it died, where somebody looked; None is as of its start.
     """
-    return _write_last_event(run, lambda attempt: explain_run_death(run, returncode, attempt, oom_before))
+    return _write_last_event(run, lambda attempt: explain_run_death(run, returncode, attempt, earlier_oom_kills))
 
 
 def close_unstarted_attempt(run: RunDir, why: Explanation) -> bool:
@@ -82,14 +82,14 @@ def close_unstarted_attempt(run: RunDir, why: Explanation) -> bool:
 
 
 def explain_run_death(
-    run: RunDir, returncode: int | None, attempt: int = 1, oom_before: int | None = None
+    run: RunDir, returncode: int | None, attempt: int = 1, earlier_oom_kills: int | None = None
 ) -> Explanation:
     """Why the run's worker died, from its return code (None: another process was its parent), log, and the kernel."""
     claim = read_claim(run, attempt)
     return explain_death(
         returncode,
         read_log_tail(run, start=claim.log_bytes if claim else 0),
-        oom_killed=_was_killed_for_memory(run, claim, oom_before),
+        oom_killed=_was_killed_for_memory(run, claim, earlier_oom_kills),
         rebooted=claim is not None and claim.supervisor.boot != boot_id(),
         disk_full=_is_disk_full(run.path),
     )

@@ -14,13 +14,15 @@ import operator
 import os
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from toolkit.system.durable import fsync_dir
 
 Event = dict[str, Any]
+EventReporter = Callable[..., None]
+"""(kind, **fields): writes one event, as `EventWriter.append` does."""
 
 TERMINAL_KINDS = ("finished", "stopped", "failed")
 DURABLE_KINDS = frozenset(

@@ -222,7 +222,7 @@ def is_run_starting(run: RunDir) -> bool:
     holder = read_lock_holder(run.slot_path)
     if holder is None or holder.run != run.id:
         return holder is None  # caught between the lock and its body
-    return holder.pid == 0 or holder.alive()  # an orphaned child may hold the slot a while longer
+    return holder.pid == 0 or holder.is_alive()  # an orphaned child may hold the slot a while longer
 
 
 def is_run_alive(run: RunDir) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from toolkit.runs import events as log
 from toolkit.runs.event_facts import EventFacts, read_event_facts, update_event_facts
 from toolkit.runs.events import Event
 from toolkit.runs.run_dir import RunDir, is_run_alive
@@ -21,7 +20,7 @@ RunState = Literal[
 ]
 ACTIVE: frozenset[RunState] = frozenset({"starting", "running", "stopping"})
 ENDED: frozenset[RunState] = frozenset({"finished", "paused", "stopped", "cancelled", "failed", "interrupted"})
-series = log.collect_series
+UNFINISHED: frozenset[RunState] = ACTIVE | {"queued"}
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,11 @@ class RunStatus:
         return int(self.saved.get("step") or 0)
 
     @property
-    def living(self) -> bool:
+    def is_active(self) -> bool:
         return self.state in ACTIVE
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         return self.state in ENDED
 
     @property

@@ -49,8 +49,8 @@ class ForkServer:
         self.ready = self.forks = False
         self.done = self.steps = 0
         self._guard = threading.Lock()
-        self._line, theirs = socket.socketpair()
-        self._line.settimeout(FORK_ANSWER_SECONDS)
+        self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(FORK_ANSWER_SECONDS)
         self._unread = b""
         self._codes: dict[int, int] = {}
         self._open = True
@@ -64,14 +64,14 @@ class ForkServer:
             )  # fmt: skip
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         return self.process.poll() is None
 
     def is_ready(self) -> bool:
         """Whether it has imported everything."""
         with self._guard:
             self._read()
-        return self.ready and self.alive
+        return self.ready and self.is_alive
 
     def is_stalled(self) -> bool:
         """Whether its imports come on no more. Look now and then: it is told by what was seen before."""
@@ -93,7 +93,7 @@ class ForkServer:
         try:
             with ours:  # closed without a word, the fork that may come late leaves at once
                 with theirs, self._guard:
-                    self._order(json.dumps(order).encode() + b"\n", [handle, theirs.fileno()])
+                    self._send_order(json.dumps(order).encode() + b"\n", [handle, theirs.fileno()])
                 pid = _read_pid(ours)
                 began = psutil.Process(pid).create_time()
                 ours.sendall(FORK_GO)
@@ -102,10 +102,10 @@ class ForkServer:
             raise OSError(f"the process that has imported the libraries does not answer: {error}") from error
         return ForkedProcess(self, pid, began)
 
-    def _order(self, order: bytes, handles: list[int]) -> None:
+    def _send_order(self, order: bytes, handles: list[int]) -> None:
         """Call with the guard held. A long order takes several writes, the open files go with the first."""
-        sent = socket.send_fds(self._line, [order], handles)
-        self._line.sendall(order[sent:])
+        sent = socket.send_fds(self._socket, [order], handles)
+        self._socket.sendall(order[sent:])
 
     def exit_code_of(self, pid: int) -> int | None:
         """The exit code of an ended fork as subprocess gives it; None while it is not known."""
@@ -119,7 +119,7 @@ class ForkServer:
         """No more orders: it leaves once nothing that it forked trains."""
         with self._guard:
             if self._open:
-                self._line.shutdown(socket.SHUT_WR)
+                self._socket.shutdown(socket.SHUT_WR)
 
     def kill(self) -> None:
         """End it. What it forked goes on."""
@@ -128,21 +128,21 @@ class ForkServer:
         with self._guard:
             self._read()  # how what it forked has ended by now
             self._open = False
-            self._line.close()
+            self._socket.close()
 
     def _read(self) -> None:
         """Take in what it has said. Call with the guard held."""
-        while self._open and select.select([self._line], [], [], 0.0)[0]:
+        while self._open and select.select([self._socket], [], [], 0.0)[0]:
             try:
-                new = self._line.recv(65_536)
+                new = self._socket.recv(65_536)
             except OSError:  # it died with an order unread
                 new = b""
             self._open = bool(new)
             *lines, self._unread = (self._unread + new).split(b"\n")
             for line in lines:
-                self._take(json.loads(line))
+                self._handle_message(json.loads(line))
 
-    def _take(self, said: dict[str, Any]) -> None:
+    def _handle_message(self, said: dict[str, Any]) -> None:
         if "ready" in said:
             self.ready, self.forks = True, bool(said["forks"])
         elif "done" in said:
@@ -182,7 +182,7 @@ class ForkedProcess:
     def poll(self) -> int | None:
         """Its exit code; None while it lives; LOST when it ended and nobody is left who knows how."""
         code = self._server.exit_code_of(self.pid)
-        if code is None and not self._server.alive and not is_process_alive(self.pid, self.began):
+        if code is None and not self._server.is_alive and not is_process_alive(self.pid, self.began):
             code = self._server.exit_code_of(self.pid)  # it may have arrived since; 0 is a code like any other
             return LOST_EXIT_CODE if code is None else code
         return code

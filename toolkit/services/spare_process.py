@@ -47,23 +47,23 @@ class SpareProcess:
         self._save_dir = save_dir.absolute()
         self._guard = threading.RLock()
         self._server: ForkServer | None = None
-        self._looked = 0.0
-        self._kept = self._busy = False
+        self._build_checked = 0.0
+        self._maintained = self._busy = False
         self._not_before = time.monotonic() + START_DELAY_SECONDS
         _SPARES[self._save_dir] = self
 
-    def keep(self, *, busy: bool = False) -> None:
+    def maintain(self, *, busy: bool = False) -> None:
         """Have a fresh one; called before every look of the supervisor that keeps one. busy: a run is going."""
         with self._guard:
             now = time.monotonic()
-            self._kept, self._busy = True, busy
+            self._maintained, self._busy = True, busy
             if self._server is None:
                 if now >= self._not_before:
                     self._start()
-            elif not self._server.alive:
+            elif not self._server.is_alive:
                 self.end()
-            elif now - self._looked > BUILD_CHECK_SECONDS:
-                self._looked = now
+            elif now - self._build_checked > BUILD_CHECK_SECONDS:
+                self._build_checked = now
                 if self._server.build != build_id():
                     self._server.retire()
                     self._server = None
@@ -71,11 +71,11 @@ class SpareProcess:
     def run_should_wait(self, config: Config) -> bool:
         """Whether a run of `config` does best to wait for it: it imports, or begins to now, and gets on with it."""
         with self._guard:
-            if not (self._kept and self._fits(config) and self.coming()) or self._server is None:
+            if not (self._maintained and self._fits(config) and self.is_coming()) or self._server is None:
                 return False
-            return not self._server.is_ready() and self._server.alive
+            return not self._server.is_ready() and self._server.is_alive
 
-    def coming(self) -> bool:
+    def is_coming(self) -> bool:
         """Whether there is one that imports or is ready. Starts it if it was still to be; ends it when it hangs."""
         with self._guard:
             now = time.monotonic()
@@ -84,14 +84,14 @@ class SpareProcess:
             if self._server is not None and self._server.is_stalled():
                 logger.warning("the spare hangs while it imports")
                 self.end()
-            return self._server is not None and self._server.alive
+            return self._server is not None and self._server.is_alive
 
     def progress(self) -> tuple[int, int]:
         """Steps that its imports have done, and of how many; (0, 0) when none is under way."""
         server = self._server
         return (0, 0) if server is None or server.ready else (server.done, server.steps)
 
-    def take(self, run: RunDir, config: Config, environment: dict[str, str], slot: int) -> tuple[
+    def fork_worker(self, run: RunDir, config: Config, environment: dict[str, str], slot: int) -> tuple[
         ForkedProcess, LockHolder
     ] | None:  # fmt: skip
         """Fork the worker of `run`: the process and its description; None when the run must start cold."""
@@ -138,7 +138,7 @@ class SpareProcess:
         general = worker_environment(RunDir(self._save_dir / "runs" / "spare"), Config(), 1)
         # asking whether there is a GPU must not start its driver: which one a run sees is decided later
         self._server = ForkServer({**general, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}, IMPORT_NICENESS * self._busy)
-        self._looked = time.monotonic()
+        self._build_checked = time.monotonic()
 
     def _fits(self, config: Config) -> bool:
         return can_run_as_fork(config, read_known_machine(self._save_dir))
@@ -155,7 +155,7 @@ def wait_for_fork_server(save_dir: Path, seconds: float) -> ForkServer | None:
     """The fork server that this program keeps for `save_dir`, waited for while it imports; None where there is none,
     or it can't fork."""
     kept, deadline = _SPARES.get(save_dir.absolute()), time.monotonic() + seconds
-    while kept is not None and kept.coming() and time.monotonic() < deadline:
+    while kept is not None and kept.is_coming() and time.monotonic() < deadline:
         server = kept.ready_server()
         if server is not None:
             return server if server.forks else None

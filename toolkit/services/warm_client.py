@@ -56,12 +56,12 @@ class QuestionState:
     hint: str = ""
 
     @property
-    def over(self) -> bool:
+    def is_final(self) -> bool:
         """Nothing more will come without asking again."""
         return self.state in ("done", "failed", "off")
 
     @property
-    def share(self) -> float | None:
+    def fraction(self) -> float | None:
         """How far it is, 0 to 1; None when that is not known."""
         return min(1.0, self.done / self.total) if self.total else None
 
@@ -126,7 +126,7 @@ def ask_warm_worker(
         seen = poll_warm_question(save_dir, kind, body, lane=lane, wait=max(0.0, min(2.0, end - time.monotonic())))
         if seen.state == "done":
             return seen.value
-        if seen.over:
+        if seen.is_final:
             raise WarmError(seen.message, seen.hint)
         if time.monotonic() > end:
             raise WarmError(f"There was no answer within {timeout:.0f} s ({seen.phase}).", WARM_SERVICE.stuck)

@@ -41,12 +41,12 @@ class LockHolder:
     launcher_create_time: float | None = None
 
     @classmethod
-    def read(cls, body: dict[str, Any]) -> LockHolder:
+    def from_json(cls, body: dict[str, Any]) -> LockHolder:
         """From its JSON, perhaps another version's with fields that are not known here. Raises TypeError."""
         names = {known.name for known in fields(cls)}
         return cls(**{name: value for name, value in body.items() if name in names})
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether this very process lives, not another one with its pid."""
         return self.boot == boot_id() and is_process_alive(self.pid, self.create_time)
 
@@ -138,7 +138,7 @@ def write_lock_holder(handle: int, holder: LockHolder) -> None:
 def read_lock_holder(path: Path) -> LockHolder | None:
     """The last holder's own words; None when there are none (yet). Says nothing about whether it lives."""
     try:
-        return LockHolder.read(json.loads(path.read_bytes()))
+        return LockHolder.from_json(json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
 

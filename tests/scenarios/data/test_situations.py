@@ -30,6 +30,7 @@ from toolkit.data.storage.open_table import open_table
 from toolkit.data.storage.uploads import store_upload
 from toolkit.data.table import load_table
 from toolkit.errors import DataError
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs import preflight
 from toolkit.runs.events import EventWriter
@@ -123,7 +124,9 @@ def desk(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tables, tmp_path / "experiments" / "uploads" / "tables")
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(main, "Supervisor", functools.partial(Supervisor, command=fake_command, poll_seconds=0.02))
+    monkeypatch.setattr(
+        main, "Supervisor", functools.partial(Supervisor, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
+    )
 
     def call(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["toolkit", *words])

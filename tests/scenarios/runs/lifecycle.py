@@ -25,6 +25,7 @@ from toolkit.errors import RunError
 from toolkit.lifecycle import queue as order
 from toolkit.lifecycle import supervisor as supervising
 from toolkit.lifecycle.resume_policy import MAX_ATTEMPTS_WITHOUT_CHECKPOINT, request_resume
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
 from toolkit.runs.run_dir import RunDir, delete_run, is_run_alive, kill_run, list_runs, request_run_stop
@@ -179,7 +180,7 @@ class RunLife(RuleBasedStateMachine):
             assert len(starts.read_text().split() if starts.exists() else []) == life.attempt, "one worker an attempt"
 
     def _app(self) -> Supervisor:
-        return Supervisor(self.folder, command=fake_command, poll_seconds=0.01)
+        return Supervisor(self.folder, launcher=LocalLauncher(fake_command), poll_seconds=0.01)
 
     def _going(self) -> RunDir | None:
         return next((run for run, life in self.lives.items() if life.state == "running"), None)

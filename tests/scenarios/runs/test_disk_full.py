@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.run_fixtures import fake_command, queue, wait_for
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.run_dir import RunDir, kill_run, list_runs
@@ -58,7 +59,7 @@ def test_the_last_words_have_their_place(small_disk: Path) -> None:
 
 def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_space(small_disk: Path) -> None:
     run = queue(small_disk, steps=6, save_every=2, die="fill", die_at=4, dying=1)
-    own = Supervisor(small_disk, command=fake_command, poll_seconds=0.02)
+    own = Supervisor(small_disk, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
     try:
         status = wait_for(run, lambda status: status.reason == "disk_full", own)
         assert status.state == "queued", "it waits"
@@ -77,7 +78,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_space(small_disk
 
 def test_another_run_does_not_wait_for_the_space(small_disk: Path) -> None:
     full = queue(small_disk, steps=6, die="fill", die_at=2, dying=1)
-    own = Supervisor(small_disk, command=fake_command, poll_seconds=0.02)
+    own = Supervisor(small_disk, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
     try:
         wait_for(full, lambda status: status.reason == "disk_full", own)
         os.truncate(small_disk / "filler", 4096 * 64)  # some space: for a small run, not for a checkpoint

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.run_fixtures import fake_command, queue, wait_for
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
 from toolkit.runs.run_dir import RunDir, request_run_stop
@@ -25,7 +26,7 @@ PATIENCE = 60.0
 
 
 def app(save_dir: Path) -> None:
-    own = Supervisor(save_dir, command=fake_command)
+    own = Supervisor(save_dir, launcher=LocalLauncher(fake_command))
     while True:
         own.tick()
         time.sleep(0.02)

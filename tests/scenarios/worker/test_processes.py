@@ -108,7 +108,7 @@ def test_a_kill_ends_the_whole_tree(tiny_model: Path, save_dir: Path) -> None:
     assert kill_run(run)
     launcher.wait(30)
     assert not psutil.wait_procs(ranks, timeout=5)[1]
-    assert not read_run_status(run).living
+    assert not read_run_status(run).is_active
 
 
 def test_one_dead_process_ends_the_run_in_words(tiny_model: Path, save_dir: Path) -> None:

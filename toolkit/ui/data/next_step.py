@@ -42,6 +42,6 @@ def playground_missing(status: RunStatus) -> list[str]:
     """Why a run can't be talked to yet; empty when it can."""
     if status.adapter_ready:
         return []
-    if status.over:
+    if status.has_ended:
         return ["This run left no adapter: choose another one, or start it again."]
     return ["The run has to finish, or be stopped; either leaves an adapter."]

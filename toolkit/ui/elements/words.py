@@ -31,7 +31,6 @@ OUTCOME_LABELS = {
     "both wrong": ("Both wrong", "✕", "orange"),
     "no expected answer": ("Not judged", "·", "gray"),
 }
-LIVING = ("queued", "starting", "running", "stopping")
 
 
 def format_duration(seconds: float | None) -> str:

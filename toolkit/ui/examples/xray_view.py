@@ -28,13 +28,13 @@ def show_token_view(table: Table, row: int) -> bool:
     st.markdown("**What the model is trained on, token by token**")
     body = {**warm_questions.token_question_body(workspace.current_draft(), table), "row": row}
     seen = warm_questions.ask_warm_question("xray", body)
-    if not seen.over:
+    if not seen.is_final:
         warm_questions.wait_for_answer(seen, lambda: warm_questions.ask_warm_question("xray", body, wait=0.0), "xray")
     elif seen.state == "done":
         _show_tokens(seen.value, row)
     else:
         st.caption(f":material/visibility_off: {escape_text(seen.message, 500)} {escape_text(seen.hint, 500)}")
-    return seen.over
+    return seen.is_final
 
 
 def _show_tokens(value: dict[str, Any], row: int) -> None:

@@ -6,10 +6,10 @@ import streamlit as st
 
 from toolkit.evaluation.evaluation_dir import is_evaluating
 from toolkit.runs.run_dir import RunDir, list_runs
-from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.runs.status import UNFINISHED, RunStatus, read_run_status
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import LIVING, STATE_LABELS, format_duration, format_plural
+from toolkit.ui.elements.words import STATE_LABELS, format_duration, format_plural
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_facts import read_run_summary
 
@@ -21,14 +21,14 @@ SLOW_REFRESH_FROM_S = 600.0
 def list_live_runs() -> list[tuple[RunDir, RunStatus]]:
     """Runs that are going or waiting, oldest first."""
     found = [(run, read_run_status(run)) for run in reversed(list_runs(workspace.current_save_dir()))]
-    return [(run, status) for run, status in found if status.state in LIVING]
+    return [(run, status) for run, status in found if status.state in UNFINISHED]
 
 
 def show_status_line() -> None:
     """Draw the line. It ticks only while something lives, and reruns the page once when the last run ended."""
     now = list_live_runs()
     st.session_state["strip_living"] = [run.id for run, _ in now]
-    ends = [status.remaining_s for _, status in now if status.living]
+    ends = [status.remaining_s for _, status in now if status.is_active]
     period = (
         SLOW_STATUS_REFRESH_S
         if ends and all(left is not None and left > SLOW_REFRESH_FROM_S for left in ends)

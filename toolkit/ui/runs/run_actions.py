@@ -30,7 +30,7 @@ ADAPTER_ZIP_FILES = (*WEIGHT_FILES, "README.md", CONTRACT_FILE, "generation_conf
 
 def draw_stop_buttons(run: RunDir, status: RunStatus) -> None:
     """Pause, stop politely, or at once after a question; for a run that is over, Resume where that can be."""
-    if status.over:
+    if status.has_ended:
         _resume_button(run, status)
         return
     queued = status.state == "queued"
@@ -116,13 +116,13 @@ def draw_run_actions(run: RunDir) -> None:
                 "Download adapter", lambda: zip_adapter(run), file_name=f"adapter-{run.id}.zip", mime="application/zip",
                 icon=":material/download:", on_click="ignore",
             )  # fmt: skip
-        kept = list_start_checkpoints(run, status) if status.over else []
+        kept = list_start_checkpoints(run, status) if status.has_ended else []
         if kept and st.button(
             "Train on", icon=":material/fast_forward:", help="A new run that begins with what this one has learned."
         ):
             continue_dialog(run, kept)
         _draw_rename_form(run)
-        if st.button("Delete", icon=":material/delete:", disabled=not status.over, help=_delete_help(status)):
+        if st.button("Delete", icon=":material/delete:", disabled=not status.has_ended, help=_delete_help(status)):
             delete_dialog(run)
 
 
@@ -151,7 +151,7 @@ def _checkpoint_name(checkpoint: StartCheckpoint) -> str:
 
 
 def _delete_help(status: RunStatus) -> str:
-    return "Asks first." if status.over else "Stop it first."
+    return "Asks first." if status.has_ended else "Stop it first."
 
 
 def _draw_rename_form(run: RunDir) -> None:

@@ -39,7 +39,7 @@ def describe_changed_settings(found: RunSummary) -> str:
 
 def draw_live_run_table(found: Sequence[RunEntry], chosen: str) -> None:
     """The table of these runs; it ticks while one of them lives, and picking a run in it chooses that run."""
-    living = any(not entry.status.over for entry in found)
+    living = any(not entry.status.has_ended for entry in found)
 
     def table() -> None:
         with error_boundary():

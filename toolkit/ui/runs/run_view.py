@@ -14,14 +14,13 @@ from toolkit.lifecycle.queue import list_queued_runs
 from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.events import is_finite_number
 from toolkit.runs.run_dir import RunDir, list_runs
-from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.runs.status import UNFINISHED, RunStatus, read_run_status
 from toolkit.services.spare_process import read_import_progress
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_lines, escape_text
 from toolkit.ui.elements.thinning import MAX_POINTS_SMALL, whole_strides
 from toolkit.ui.elements.words import (
-    LIVING,
     STATE_LABELS,
     format_bytes,
     format_count,
@@ -55,7 +54,7 @@ FIGURE_HELP = {
 def draw_live_run(run: RunDir) -> None:
     """Status, figures, curves and log of a run; fragments of their own, so that the page around them stays still."""
     status = read_run_status(run)
-    period = run_refresh_seconds(status) if status.state in LIVING else None
+    period = run_refresh_seconds(status) if status.state in UNFINISHED else None
     st.fragment(_draw_status, run_every=period, key=f"run_{run.id}")(run.path, status.state, period)
     st.fragment(_draw_curves_and_log, run_every=period and 2 * period, key=f"curves_{run.id}")(run.path)
 
@@ -96,7 +95,7 @@ def _draw_curves_and_log(path: Path) -> None:
 
 
 def _logged_nothing(status: RunStatus) -> bool:
-    return status.over and not (status.last or status.scores or status.prepared)
+    return status.has_ended and not (status.last or status.scores or status.prepared)
 
 
 def _draw_headline(run: RunDir, status: RunStatus) -> None:
@@ -107,7 +106,7 @@ def _draw_headline(run: RunDir, status: RunStatus) -> None:
         st.markdown(" · ".join(_facts_in_words(run, status)) or " ", width="content")
     with right:
         draw_stop_buttons(run, status)
-    if status.state in LIVING:
+    if status.state in UNFINISHED:
         st.progress(_share_done(run, status))
         st.caption(AUTO_RECOVERY_NOTES[bool(read_run_summary(run).config.get("autopilot", True))])
 
@@ -149,7 +148,7 @@ def _count_runs_ahead(run: RunDir) -> int:
 
 
 def _active_runs(run: RunDir) -> list[RunDir]:
-    return [other for other in list_runs(run.save_dir) if read_run_status(other).living]
+    return [other for other in list_runs(run.save_dir) if read_run_status(other).is_active]
 
 
 def _draw_outcome(status: RunStatus) -> None:
@@ -206,7 +205,7 @@ def _exact_match(scores: dict[str, float]) -> tuple[tuple[str, str], tuple[str, 
 
 
 def _draw_curves(run: RunDir, status: RunStatus) -> None:
-    found, living = read_run_curves(run.events_path), status.state in LIVING
+    found, living = read_run_curves(run.events_path), status.state in UNFINISHED
     if not found:
         waiting = "The first point appears after the first steps." if living else "It logged no points."
         st.caption(f":material/show_chart: No curves yet. {waiting}")

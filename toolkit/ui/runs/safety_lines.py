@@ -30,7 +30,7 @@ def safety_lines(status: RunStatus) -> list[str]:
     if status.best:
         loss = format_figure(status.best.get("eval_loss"))
         lines.append(f":material/star: Lowest test loss {loss}, at step {status.best.get('step'):,}.")
-    if status.living and (status.saved_step or status.attempt > 1):
+    if status.is_active and (status.saved_step or status.attempt > 1):
         saved = f" Checkpoint at step {status.saved_step:,}." if status.saved_step else ""
         tries = f" Attempt {status.attempt}." if status.attempt > 1 else ""
         why = (

@@ -11,11 +11,12 @@ import streamlit as st
 
 from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.run_dir import RunDir, list_runs
+from toolkit.runs.status import UNFINISHED
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.thinning import whole_strides
-from toolkit.ui.elements.words import LIVING, STATE_LABELS, format_duration, format_plural
+from toolkit.ui.elements.words import STATE_LABELS, format_duration, format_plural
 from toolkit.ui.runs.run_table import STATE_MARKS
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings, setting_label, value_label
@@ -37,7 +38,7 @@ def list_studies() -> dict[str, list[RunDir]]:
 
 def draw_live_study(runs: Sequence[RunDir]) -> None:
     """The study; it ticks while one of its runs lives."""
-    living = any(entry.status.state in LIVING for entry in read_run_entries(runs)[0])
+    living = any(entry.status.state in UNFINISHED for entry in read_run_entries(runs)[0])
     st.fragment(_draw_study, run_every=STUDY_REFRESH_SECONDS if living else None, key=f"study_{runs[0].id}")(
         tuple(runs)
     )
@@ -46,7 +47,7 @@ def draw_live_study(runs: Sequence[RunDir]) -> None:
 def _draw_study(runs: tuple[RunDir, ...]) -> None:
     with error_boundary():
         found, _ = read_run_entries(runs)
-        over = sum(entry.status.over for entry in found)
+        over = sum(entry.status.has_ended for entry in found)
         if over < len(found):
             st.progress(over / len(found), f"{over} of {format_plural(len(found), 'run')} done")
         else:

@@ -85,8 +85,8 @@ def _lengths(table: Table, draft: dict[str, Any]) -> tuple[RowLengths | None, st
     if held is not None and held[0] == key:
         return held[1], "", held[2]
     look = warm_questions.ask_warm_question("lengths", body, lane="doctor", wait=0.0)
-    if not look.over:
-        share = f" ({look.share:.0%})" if look.share is not None else ""
+    if not look.is_final:
+        share = f" ({look.fraction:.0%})" if look.fraction is not None else ""
         return None, f"{look.phase or 'counting tokens'}{share}", ""
     lengths, failed = None, f"{look.message} {look.hint}".strip()
     if look.state == "done":

@@ -54,7 +54,7 @@ def hard_stop_problems(
     pending = None
     for at, draft in enumerate(list(bodies.values())[:MAX_CHECKED_VARIANTS]):
         seen = ask_hard_stops(draft, table, lane=f"start{at}", wait=wait)
-        pending = pending if seen.over else seen
+        pending = pending if seen.is_final else seen
         accepted = draft["data"]["accepted"] or []
         listed.update(dict.fromkeys(hard_stop_problem(fault, accepted) for fault in read_faults(seen)))
     return list(listed), pending
@@ -64,7 +64,7 @@ def show_hard_stops(table: Table, row_key: str) -> None:
     """The hard stops of the draft, for the Data page. row_key: of the widget that chooses a row, to jump to."""
     draft = workspace.current_draft()
     seen = ask_hard_stops(draft, table, lane="data")
-    if not seen.over:
+    if not seen.is_final:
         warm_questions.wait_for_answer(seen, lambda: ask_hard_stops(draft, table, lane="data"), "faults")
     elif seen.state == "done":
         _show_faults(read_faults(seen), seen.value, row_key)

@@ -15,7 +15,7 @@ def choose_shown_run(found: Sequence[RunEntry], label: str) -> RunEntry:
     by_id = {entry.run.id: entry for entry in found}
     wanted = workspace.chosen_run_id()
     if wanted not in by_id:
-        living = [entry for entry in found if entry.status.living]
+        living = [entry for entry in found if entry.status.is_active]
         wanted = (living or list(found))[0].run.id
     workspace.choose_run(wanted)
     picked = st.selectbox(

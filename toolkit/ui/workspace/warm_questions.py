@@ -64,7 +64,7 @@ def wait_for_answer(seen: QuestionState, ask: Callable[[], QuestionState], key: 
 
     def again() -> None:
         now = first.pop() if first else ask()
-        if now.over:
+        if now.is_final:
             st.rerun()
         show_question_progress(now)
 
@@ -74,10 +74,10 @@ def wait_for_answer(seen: QuestionState, ask: Callable[[], QuestionState], key: 
 def show_question_progress(seen: QuestionState) -> None:
     """A line that says what is waited for, with a bar where it is known how far it is."""
     phase = escape_text(seen.phase[:1].upper() + seen.phase[1:])
-    if seen.share is None:
+    if seen.fraction is None:
         st.caption(f":material/hourglass_top: {phase}…")
     else:
-        st.progress(seen.share, f"{phase}: {seen.done:,} of {seen.total:,}")
+        st.progress(seen.fraction, f"{phase}: {seen.done:,} of {seen.total:,}")
 
 
 def _tab_id() -> str:
