@@ -32,8 +32,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from tests.conftest import make_tiny_model
 from tests.fakes.fork_server import fork_server
 from tests.fakes.training import draft, events_of, make_run
-from toolkit.lifecycle.resume_policy import request_resume
 from toolkit.lifecycle.launcher import LocalLauncher
+from toolkit.lifecycle.resume_policy import request_resume
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import collect_series
 from toolkit.runs.run_dir import RunDir

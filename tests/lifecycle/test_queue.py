@@ -16,8 +16,8 @@ from tests.fakes.run_fixtures import fake_command
 from tests.fakes.run_fixtures import queue as queue_run
 from toolkit.errors import RunError
 from toolkit.lifecycle import queue as module
-from toolkit.lifecycle.queue import list_queued_runs, move_queued_run
 from toolkit.lifecycle.launcher import LocalLauncher
+from toolkit.lifecycle.queue import list_queued_runs, move_queued_run
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
 from toolkit.runs.run_dir import RunDir, request_run_stop

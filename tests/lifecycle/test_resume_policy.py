@@ -14,6 +14,7 @@ import pytest
 from tests.fakes.run_fixtures import fake_command, queue, wait_for
 from toolkit.errors import RunError
 from toolkit.lifecycle import claims, resume_policy
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.resume_policy import (
     RETRYABLE_REASONS,
     can_resume,
@@ -24,7 +25,6 @@ from toolkit.lifecycle.resume_policy import (
     list_attempts_without_checkpoint,
     request_resume,
 )
-from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.end_reasons import Explanation
 from toolkit.runs.events import EventWriter, read_events

@@ -24,8 +24,8 @@ from tests.fakes.run_fixtures import fake_command, queue
 from toolkit.errors import RunError
 from toolkit.lifecycle import queue as order
 from toolkit.lifecycle import supervisor as supervising
-from toolkit.lifecycle.resume_policy import MAX_ATTEMPTS_WITHOUT_CHECKPOINT, request_resume
 from toolkit.lifecycle.launcher import LocalLauncher
+from toolkit.lifecycle.resume_policy import MAX_ATTEMPTS_WITHOUT_CHECKPOINT, request_resume
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
 from toolkit.runs.run_dir import RunDir, delete_run, is_run_alive, kill_run, list_runs, request_run_stop
