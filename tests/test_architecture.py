@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "worker/checkpoints": "runs worker/tokens",
     "ui/elements": "data/storage evaluation/statistics runs services system",
     "data/doctor": "data data/examples data/readers data/storage",
-    "services": "runs settings system",
+    "services": "data runs settings system",
     "evaluation": "data data/examples demo_data evaluation/statistics runs system",
     "worker/process": "runs",
     "worker/models": "runs settings system",

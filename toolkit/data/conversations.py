@@ -25,6 +25,10 @@ _TOOL_ROLES = ("tool", "function", "observation", "function_call")
 _NO_TOOLS = "Tool calls are not trained here: leave these rows out, or write the call into the answer as text."
 
 
+MessageDict = dict[str, str]
+"""{"role": "system" | "user" | "assistant", "content": text}: a message as chat templates and the engine take it."""
+
+
 @dataclass(frozen=True)
 class Message:
     """One message. role: "system", "user" or "assistant"; learned: whether the model is to write it."""

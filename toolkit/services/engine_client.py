@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.config import Config
+from toolkit.data.conversations import MessageDict
 from toolkit.errors import EngineError, RunError
 from toolkit.runs.run_dir import open_run, read_run_config
 from toolkit.services import engine_process
 from toolkit.services.engine_http import QUICK_REPLY_SECONDS, SILENCE_SECONDS, read_engine_reply
 from toolkit.services.engine_process import EngineInfo, find_engine
-from toolkit.services.engine_requests import EngineMessage
 from toolkit.services.service_http import CONNECT_SECONDS, connect_to_service
 from toolkit.services.service_process import end_service, is_service_alive
 from toolkit.settings.device_defaults import ComputeDevice, resolve_precision
@@ -156,7 +156,7 @@ def stop_engine(info: EngineInfo, grace_seconds: float = 5.0) -> None:
 
 
 def render_engine_prompt(
-    info: EngineInfo, model: str, messages: Sequence[EngineMessage], *, prompt_of: str | None = None
+    info: EngineInfo, model: str, messages: Sequence[MessageDict], *, prompt_of: str | None = None
 ) -> RenderedPrompt:
     """The exact prompt string of a conversation, as the model would be asked."""
     body = {"model": model, "messages": [dict(m) for m in messages], "prompt_of": prompt_of}

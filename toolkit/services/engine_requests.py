@@ -5,11 +5,12 @@ Every failure is an EngineError. The wire is `engine_http.py`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from toolkit.config import InferenceConfig
+from toolkit.data.conversations import MessageDict
 from toolkit.errors import EngineError
 from toolkit.services.engine_http import (
     SILENCE_SECONDS,
@@ -24,9 +25,6 @@ from toolkit.services.engine_http import (
 from toolkit.services.engine_process import EngineInfo
 from toolkit.services.service_http import connect_to_service
 
-EngineMessage = Mapping[str, str]
-"""{"role": "system" | "user" | "assistant", "content": text}"""
-
 
 @dataclass(frozen=True)
 class ScoredCompletion:
@@ -40,7 +38,7 @@ class ScoredCompletion:
 def stream_chat(
     info: EngineInfo,
     model: str,
-    messages: Sequence[EngineMessage],
+    messages: Sequence[MessageDict],
     inference: InferenceConfig,
     seed: int | None = None,
     *,
@@ -74,7 +72,7 @@ class EngineQuestion:
     """One of several questions that are answered side by side; the fields are those of stream_chat."""
 
     model: str
-    messages: Sequence[EngineMessage]
+    messages: Sequence[MessageDict]
     inference: InferenceConfig
     seed: int | None
     prompt_of: str | None = None
@@ -108,7 +106,7 @@ def request_score(
     *,
     prompt_of: str | None = None,
     top_logprobs: int = 0,
-    history: Sequence[EngineMessage] = (),
+    history: Sequence[MessageDict] = (),
 ) -> ScoredCompletion:
     """What a model gives to an expected answer after a row's prompt, its end included: as training would count it.
 

@@ -113,6 +113,17 @@ def hold_lock(path: Path) -> Iterator[bool]:
             os.close(handle)
 
 
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Hold the lock inside the block; wait for as long as another process or thread holds it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def is_lock_held(path: Path) -> bool:
     """Whether a living process holds the lock. Looks with a shared lock: two readers never see each other."""
     try:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from tests.fakes.tokens import count_trained_tokens
 from toolkit.config import Config
 from toolkit.data.examples.hard_stops import Fault, select_blocking
 from toolkit.data.examples.renderers import renderer_of
@@ -149,13 +150,15 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
                 "folder": folder.name,
                 "packs": device_defaults.uses_packing(config),
                 "stops": select_blocking([Fault("placeholder", "", "", 1)], data.accepted or ()),
-                "mask": labels.prepare_examples(
-                    [renderer.example(ROWS[0])],
-                    tokenizer,
-                    99,
-                    False,
-                    completion_only=config.training.sft_args.completion_only_loss,
-                ).trained_tokens,
+                "mask": count_trained_tokens(
+                    labels.prepare_examples(
+                        [renderer.example(ROWS[0])],
+                        tokenizer,
+                        99,
+                        False,
+                        completion_only=config.training.sft_args.completion_only_loss,
+                    )
+                ),
                 "pins": film_strip.choose_pinned_prompts(
                     config, RowSource(table, plan, renderer_of(config.data, table.columns))
                 ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.tokens import count_trained_tokens
 from toolkit.config import Config
 from toolkit.data.examples.templates import Example
 from toolkit.errors import ConfigError, ToolkitError
@@ -97,7 +98,7 @@ def test_only_the_completion_with_its_end_is_learned(chat: bool, tiny_model: Pat
         asked = encode_prompt(config, tokenizer, example.prompt)[1]
         assert row["input_ids"][: len(asked)] == asked
         assert all(label == -100 for label in row["labels"][: len(asked)])
-    assert prepared.trained_tokens < prepared.tokens
+    assert count_trained_tokens(prepared) < prepared.tokens
 
 
 def test_never_two_bos_and_one_eos(tiny_plain_model: Path) -> None:
@@ -148,7 +149,9 @@ def test_what_is_cut_away_is_counted(tiny_plain_model: Path) -> None:
     prepared = prepare_examples(EXAMPLES, tokenizer, 16, chat=False)
     rows = prepared.table.to_pylist()
     assert prepared.lost == tuple(sorted(set(range(len(EXAMPLES))) - {row["row"] for row in rows}))
-    assert prepared.truncated_rows == sum(row["truncated"] for row in rows) + len(prepared.lost)
+    whole = prepare_examples(EXAMPLES, tokenizer, 10_000, chat=False).table.to_pylist()
+    too_long = {row["row"] for row in whole if len(row["input_ids"]) > 16}
+    assert {row["row"] for row in rows if row["truncated"]} | set(prepared.lost) == too_long
     assert prepared.longest == max(len(row["input_ids"]) for row in rows) <= 16
     assert prepared.tokens == sum(len(row["input_ids"]) for row in rows)
     assert all(any(label != -100 for label in row["labels"]) for row in rows)
@@ -162,14 +165,14 @@ def test_batches_are_invisible(tiny_plain_model: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(labels, "EXAMPLES_PER_BATCH", 4)
     parts = labels.prepare_examples(iter(EXAMPLES * 3), tokenizer, 30, chat=False)
     assert parts.table.to_pylist() == whole.table.to_pylist()
-    assert (parts.lost, parts.trained_tokens, parts.longest) == (whole.lost, whole.trained_tokens, whole.longest)
+    assert (parts.lost, parts.longest) == (whole.lost, whole.longest)
 
 
 def test_nothing_to_prepare(tiny_plain_model: Path) -> None:
     from toolkit.worker.tokens.labels import prepare_examples
 
     empty = prepare_examples([], tokenizer_of(tiny_plain_model), 10, chat=False)
-    assert (empty.rows, empty.tokens, empty.longest, empty.trained_tokens) == (0, 0, 0, 0)
+    assert (empty.rows, empty.tokens, empty.longest) == (0, 0, 0)
 
 
 def test_the_template_is_used_when_there_is_one_and_nobody_objects(tiny_model: Path, tiny_plain_model: Path) -> None:

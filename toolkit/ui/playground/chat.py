@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import streamlit as st
 
 from toolkit.config import Config
+from toolkit.data.conversations import MessageDict
 from toolkit.errors import EngineError
 from toolkit.runs.run_dir import RunDir
 from toolkit.services import engine_client
 from toolkit.services.engine_process import EngineInfo
 from toolkit.ui.playground.columns import AnswerColumn
-from toolkit.ui.playground.questions import AskedQuestion, QuestionMessage, asked_questions, prepare_question
+from toolkit.ui.playground.questions import AskedQuestion, asked_questions, prepare_question
 
 CHAT_PROBE = ({"role": "system", "content": "."}, {"role": "user", "content": "."})
 
@@ -40,7 +41,7 @@ def prepare_chat_question(
     run: RunDir, typed: str, system: str, *, seed: int | None, columns: Sequence[AnswerColumn]
 ) -> AskedQuestion:
     """The next turn: the system prompt, the turns so far with this run's answers, and what was typed."""
-    messages: list[QuestionMessage] = [{"role": "system", "content": system}] if system.strip() else []
+    messages: list[MessageDict] = [{"role": "system", "content": system}] if system.strip() else []
     for record in asked_questions(run.id, chat=True):
         if record.answers[0].text:
             messages.append({"role": "user", "content": record.shown})

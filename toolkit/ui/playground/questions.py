@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from toolkit.config import InferenceConfig
+from toolkit.data.conversations import MessageDict
 from toolkit.errors import EngineError, ToolkitError
 from toolkit.services import engine_client
 from toolkit.services.engine_http import Delta, Done, Token
@@ -27,7 +28,6 @@ MAX_KEPT_QUESTIONS = 20
 ALTERNATIVES_PER_TOKEN = 5
 """Alternatives that are told for each token."""
 SEED_COUNT = 2**32
-QuestionMessage = Mapping[str, str]
 
 
 @dataclass
@@ -55,7 +55,7 @@ class AskedQuestion:
 
     run_id: str
     shown: str
-    messages: Sequence[QuestionMessage]
+    messages: Sequence[MessageDict]
     expected: str | None
     seed: int
     chat: bool = False
@@ -65,7 +65,7 @@ class AskedQuestion:
 def prepare_question(
     run_id: str,
     shown: str,
-    messages: Sequence[QuestionMessage],
+    messages: Sequence[MessageDict],
     *,
     expected: str | None,
     seed: int | None,

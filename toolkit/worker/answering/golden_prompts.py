@@ -13,7 +13,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ MAX_GOLDEN_ANSWER_TOKENS = 64
 SCORED_PROMPT_TOKENS = 64
 logger = logging.getLogger(__name__)
 GOLDEN_CANDIDATES = 4 * GOLDEN_PROMPTS
-LoadedModel = PreTrainedModel | PeftModel
+LoadedModel: TypeAlias = PreTrainedModel | PeftModel
 
 
 @dataclass(frozen=True)

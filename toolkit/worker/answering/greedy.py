@@ -135,11 +135,10 @@ def _answer_length(ids: Sequence[int], ends: Sequence[int]) -> int:
 def score_exact_match(predictions: Sequence[Prediction]) -> dict[str, float | int]:
     """rows, and the shares 0 .. 1 of answers that equal the expected one, outer white space aside."""
 
-    def share(which: str) -> float:
-        right = sum(getattr(item, which).strip() == item.expected.strip() for item in predictions)
-        return right / len(predictions)
-
-    return {"rows": len(predictions), "exact_match": share("adapter"), "exact_match_base": share("base")}
+    count = len(predictions)
+    adapter = sum(item.adapter.strip() == item.expected.strip() for item in predictions)
+    base = sum(item.base.strip() == item.expected.strip() for item in predictions)
+    return {"rows": count, "exact_match": adapter / count, "exact_match_base": base / count}
 
 
 def write_predictions(run: RunDir, predictions: Sequence[Prediction]) -> None:

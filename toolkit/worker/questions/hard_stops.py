@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.examples.split import usable_indices
+from toolkit.data.examples.templates import Example
 from toolkit.worker.questions.dataset_subject import TokenizedDataset, open_tokenized_dataset
 from toolkit.worker.questions.desk import QuestionJob
-from toolkit.worker.tokens.examples import PromptAndCompletion
 from toolkit.worker.tokens.hard_stop_rules import PromptFrame
 from toolkit.worker.tokens.hard_stop_search import HardStopInspector
 from toolkit.worker.tokens.labels import prepare_batches
@@ -64,7 +64,7 @@ def _find_hard_stops(subject: TokenizedDataset, job: QuestionJob) -> dict[str, A
     return {"faults": faults, "checked": len(rows), "usable": len(usable)}
 
 
-def _examples(subject: TokenizedDataset, rows: np.ndarray) -> Iterator[PromptAndCompletion]:
+def _examples(subject: TokenizedDataset, rows: np.ndarray) -> Iterator[Example]:
     renderer = subject.renderer
     for part in subject.table.scan(rows, renderer.columns_needed):
         cells = {name: part.column(name).to_pylist() for name in part.column_names}

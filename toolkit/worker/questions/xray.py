@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
+from toolkit.data.examples.templates import Example
 from toolkit.worker.questions.dataset_subject import TokenizedDataset, open_tokenized_dataset
-from toolkit.worker.tokens.examples import PromptAndCompletion, tokenize_examples
+from toolkit.worker.serving.text_stream import REPLACEMENT_CHARACTER
+from toolkit.worker.tokens.examples import tokenize_examples
 from toolkit.worker.tokens.labels import IGNORED_LABEL, make_collator, prepare_examples
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 SHOWN_ROW_TOKENS = 4_000
 """Tokens of a row that travel to the screen; of a longer one the parts that decide something."""
 STATE_MASKED, STATE_TRAINED, STATE_TRUNCATED = "m", "t", "c"
-INCOMPLETE_CHARACTER = "\ufffd"
+
 MAX_TOKENS_PER_CHARACTER = 6
 """Tokens that one character may take."""
 
@@ -37,7 +39,7 @@ def answer_token_view(body: Mapping[str, Any], job: QuestionJob) -> dict[str, An
     return describe_example(renderer.example(cells), subject)
 
 
-def describe_example(example: PromptAndCompletion, subject: TokenizedDataset) -> dict[str, Any]:
+def describe_example(example: Example, subject: TokenizedDataset) -> dict[str, Any]:
     """What the trainer makes of one example.
 
     total, kept, trained: numbers of tokens. begins: the position where the completion begins; merged: whether a token
@@ -69,7 +71,7 @@ def describe_example(example: PromptAndCompletion, subject: TokenizedDataset) ->
     }
 
 
-def collate_example(example: PromptAndCompletion, subject: TokenizedDataset) -> tuple[list[int], list[int]]:
+def collate_example(example: Example, subject: TokenizedDataset) -> tuple[list[int], list[int]]:
     """(ids, labels) of the example in a batch of its own, by the trainer's collator; both empty when it is left out."""
     only = subject.config.training.sft_args.completion_only_loss
     rows = prepare_examples([example], subject.tokenizer, subject.length, subject.chat, completion_only=only).table
@@ -125,7 +127,7 @@ def _token_texts(ids: Sequence[int], names: Sequence[str], tokenizer: PreTrained
         at = len(texts)
         for size in range(1, MAX_TOKENS_PER_CHARACTER + 1):
             text = _decode(ids[at : at + size], tokenizer)
-            if INCOMPLETE_CHARACTER not in text:
+            if REPLACEMENT_CHARACTER not in text:
                 break
         else:
             size, text = 1, names[at]
@@ -136,4 +138,4 @@ def _token_texts(ids: Sequence[int], names: Sequence[str], tokenizer: PreTrained
 
 
 def _decode(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
-from toolkit.data.conversations import Message
+from toolkit.data.conversations import Message, MessageDict
 from toolkit.data.examples.templates import Example
 from toolkit.errors import EngineError
 from toolkit.runs.checkpoints import verify_checkpoint
@@ -39,7 +39,6 @@ from toolkit.worker.serving.request_models import RequestError, RequestMessage
 from toolkit.worker.serving.text_stream import TextPiece, TokenScore
 from toolkit.worker.serving.turn_taking import FairLock
 from toolkit.worker.tokens import labels as labels_module
-from toolkit.worker.tokens.encode import MessageDict
 from toolkit.worker.tokens.examples import chat_enabled, encode_prompt
 
 

@@ -90,8 +90,17 @@ class _Server(uvicorn.Server):
     """uvicorn's own loop wakes ten times a second, also when nobody asks anything."""
 
     def __init__(self, factory: Callable[[], ASGIApp]) -> None:
-        settings = {"ws": "none", "log_level": "warning", "access_log": False, "server_header": False}
-        super().__init__(uvicorn.Config(factory, factory=True, timeout_graceful_shutdown=SECONDS_TO_CLOSE, **settings))
+        super().__init__(
+            uvicorn.Config(
+                factory,
+                factory=True,
+                timeout_graceful_shutdown=SECONDS_TO_CLOSE,
+                ws="none",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+            )
+        )
         self._leaving = asyncio.Event()
 
     def leave(self) -> None:

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from toolkit.worker.serving.engine_host import AnswerStream
 from toolkit.worker.serving.guard import error_body
-from toolkit.worker.serving.text_stream import TextPiece, TokenScore
+from toolkit.worker.serving.text_stream import REPLACEMENT_CHARACTER, TextPiece, TokenScore
 
 if TYPE_CHECKING:
     from toolkit.worker.serving.stream_answer import GeneratedAnswer
@@ -76,7 +76,7 @@ def token_entry(token: TokenScore) -> dict[str, Any]:
 
 
 def _bytes(text: str) -> list[int] | None:
-    return None if "\ufffd" in text else list(text.encode())  # half a character has no text of its own
+    return None if REPLACEMENT_CHARACTER in text else list(text.encode())  # a part of a character has no text
 
 
 def answer_metadata(answer: GeneratedAnswer) -> dict[str, Any]:

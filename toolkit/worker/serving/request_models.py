@@ -171,7 +171,7 @@ class LoadRequest(RequestBody):
     run: Annotated[str, Field(pattern=f"^{MODEL_NAME_PATTERN}$")]
 
 
-ParsedBody = TypeVar("Parsed", bound=BaseModel)
+ParsedBody = TypeVar("ParsedBody", bound=BaseModel)
 
 
 def parse_request(kind: type[ParsedBody], given: Any) -> ParsedBody:

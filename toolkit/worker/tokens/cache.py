@@ -8,7 +8,6 @@ cache, or a race between two runs, costs time and nothing else. Knows no split a
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -26,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from toolkit.errors import RunError
 from toolkit.system.durable import commit_dir, remove_leftover_dirs, remove_tree, verify_commit
+from toolkit.system.locks import wait_for_lock
 
 TOKEN_CACHE_VERSION = 1
 """Part of every key: raise it when `dataset.py` makes other tokens or labels of the same rows."""
@@ -90,8 +90,7 @@ class TokenCache:
         try:
             staging.mkdir(parents=True)
             _link(source, staging / TOKENS_FILE)
-            with (self.folder / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with wait_for_lock(self.folder / ".lock"):
                 if not (self.folder / key).exists():
                     commit_dir(staging, self.folder / key, {"key": key})
                 self._make_room(key)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
+from toolkit.data.conversations import Message, MessageDict
 from toolkit.errors import ToolkitError
 from toolkit.worker.tokens.encode import (
-    MessageDict,
     common_prefix_length,
     encode_texts,
     encode_with_offsets,
@@ -25,31 +24,18 @@ TokenSpan = tuple[int, int]
 """First token and the one behind the last."""
 
 
-class MessageLike(Protocol):
-    """What `toolkit.data.conversations.Message` offers."""
-
-    @property
-    def role(self) -> str: ...
-    @property
-    def content(self) -> str: ...
-    @property
-    def learned(self) -> bool: ...
-
-
-def to_message_dicts(turns: Sequence[MessageLike]) -> list[MessageDict]:
+def to_message_dicts(turns: Sequence[Message]) -> list[MessageDict]:
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
-def encode_conversation_prompt(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[MessageLike]
-) -> tuple[str, list[int]]:
+def encode_conversation_prompt(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message]) -> tuple[str, list[int]]:
     """What a model is asked with so that it writes the last turn: text and ids."""
     texts = render_chats(tokenizer, [to_message_dicts(turns[:-1])], add_generation_prompt=True)
     return texts[0], encode_texts(tokenizer, texts, special=False)[0]
 
 
 def encode_conversations(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[MessageLike]]
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Message]]
 ) -> list[tuple[list[int], list[TokenSpan]]]:
     """(ids, learned spans in order) of each conversation, whose last turn is learned. Raises ToolkitError."""
     texts = render_chats(tokenizer, [to_message_dicts(turns) for turns in conversations])

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from toolkit.data.conversations import MessageDict
 from toolkit.errors import ToolkitError
-
-MessageDict = dict[str, str]
 
 
 def render_chats(
@@ -80,9 +79,10 @@ def _render(
 ) -> list[str]:
     if not conversations:
         return []
-    return tokenizer.apply_chat_template(
+    texts = tokenizer.apply_chat_template(
         [list(messages) for messages in conversations], tokenize=False, add_generation_prompt=add_generation_prompt
     )
+    return [str(text) for text in texts]
 
 
 def _explain_refusal(

@@ -7,26 +7,17 @@ nothing labelled: that is `dataset.py`'s.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
+from toolkit.data.conversations import Message, MessageDict
+from toolkit.data.examples.templates import Example
 from toolkit.errors import ConfigError, Problem, ToolkitError
-from toolkit.worker.tokens.conversation import MessageLike, TokenSpan, encode_conversation_prompt, encode_conversations
-from toolkit.worker.tokens.encode import MessageDict, common_prefix_length, encode_texts, render_chats
+from toolkit.worker.tokens.conversation import TokenSpan, encode_conversation_prompt, encode_conversations
+from toolkit.worker.tokens.encode import common_prefix_length, encode_texts, render_chats
 from toolkit.worker.tokens.shared_prefix import encode_pairs
-
-
-class PromptAndCompletion(Protocol):
-    """What `toolkit.data.examples.templates.Example` offers."""
-
-    @property
-    def prompt(self) -> str: ...
-    @property
-    def completion(self) -> str: ...
-    @property
-    def turns(self) -> Sequence[MessageLike]: ...
 
 
 def chat_enabled(config: Config, tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -69,7 +60,7 @@ def encode_prompt(
 
 
 def encode_example_prompt(
-    config: Config, tokenizer: PreTrainedTokenizerBase, prompt: str, turns: Sequence[MessageLike] = ()
+    config: Config, tokenizer: PreTrainedTokenizerBase, prompt: str, turns: Sequence[Message] = ()
 ) -> tuple[str, list[int]]:
     """What a model is asked with to write an example's completion, or its conversation's last turn: text and ids."""
     return encode_conversation_prompt(tokenizer, turns) if turns else encode_prompt(config, tokenizer, prompt)
@@ -97,7 +88,7 @@ class TokenizedExample(NamedTuple):
 
 
 def tokenize_examples(
-    batch: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, chat: bool
+    batch: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool
 ) -> list[TokenizedExample]:
     """The token ids of each example. Raises ToolkitError as `prepare` does."""
     if tokenizer.eos_token_id is None:
@@ -110,7 +101,7 @@ def tokenize_examples(
 
 
 def _encode_examples(
-    batch: Sequence[PromptAndCompletion], tokenizer: PreTrainedTokenizerBase, chat: bool
+    batch: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool
 ) -> list[tuple[list[int], list[int]]]:
     """(ids of the prompt alone, ids of prompt and completion with the end) for each example."""
     eos, eos_id = str(tokenizer.eos_token), tokenizer.eos_token_id

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from toolkit.data.examples.hard_stops import HARD_STOPS, MAX_HARD_STOP_ROWS, Fault
-from toolkit.worker.tokens.examples import PromptAndCompletion, TokenizedExample
+from toolkit.data.examples.templates import Example
+from toolkit.worker.tokens.examples import TokenizedExample
 from toolkit.worker.tokens.hard_stop_rules import HARD_STOP_RULES, CheckedRow, PromptFrame, describe_hard_stop
 from toolkit.worker.tokens.labels import IGNORED_LABEL, make_collator
 
@@ -34,7 +35,7 @@ class HardStopInspector:
     def __call__(
         self,
         start: int,
-        batch: Sequence[PromptAndCompletion],
+        batch: Sequence[Example],
         tokens: Sequence[TokenizedExample],
         columns: pa.RecordBatch,
     ) -> None:

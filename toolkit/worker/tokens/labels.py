@@ -18,15 +18,12 @@ import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from toolkit.worker.tokens.examples import (
-    PromptAndCompletion,
-    TokenizedExample,
-    tokenize_examples,
-)
+from toolkit.data.examples.templates import Example
+from toolkit.worker.tokens.examples import TokenizedExample, tokenize_examples
 
 IGNORED_LABEL = -100
 EXAMPLES_PER_BATCH = 2000
-BatchInspector = Callable[[int, Sequence[PromptAndCompletion], Sequence[TokenizedExample], pa.RecordBatch], None]
+BatchInspector = Callable[[int, Sequence[Example], Sequence[TokenizedExample], pa.RecordBatch], None]
 
 
 @dataclass(frozen=True)
@@ -47,28 +44,20 @@ class PreparedExamples:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each row."""
-        return pc.list_value_length(self.table["input_ids"]).to_numpy()
+        lengths: np.ndarray = pc.list_value_length(self.table["input_ids"]).to_numpy()
+        return lengths
 
     @property
     def tokens(self) -> int:
         return int(self.lengths.sum())
 
     @property
-    def trained_tokens(self) -> int:
-        return sum(int((part.flatten().to_numpy() != IGNORED_LABEL).sum()) for part in self.table["labels"].chunks)
-
-    @property
     def longest(self) -> int:
         return int(self.lengths.max(initial=0))
 
-    @property
-    def truncated_rows(self) -> int:
-        """Rows that lost tokens, those that lost their whole completion included."""
-        return int(np.count_nonzero(self.table["truncated"].to_numpy())) + len(self.lost)
-
 
 def prepare_examples(
-    examples: Iterable[PromptAndCompletion],
+    examples: Iterable[Example],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     chat: bool,
@@ -87,7 +76,7 @@ def prepare_examples(
 
 
 def prepare_batches(
-    examples: Iterable[PromptAndCompletion],
+    examples: Iterable[Example],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     chat: bool,

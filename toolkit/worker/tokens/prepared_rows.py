@@ -137,7 +137,8 @@ def read_token_lengths(dataset: Dataset) -> list[int]:
     """Tokens of each row, in the dataset's order."""
     if "length" in dataset.column_names:
         return [int(length) for length in dataset.with_format("numpy")["length"][:]]
-    return pc.list_value_length(dataset.with_format("arrow")[:].column("input_ids")).to_pylist()
+    lengths: list[int] = pc.list_value_length(dataset.with_format("arrow")[:].column("input_ids")).to_pylist()
+    return lengths
 
 
 def _tokenise(
