@@ -1,8 +1,8 @@
 """Write the tables of settings and commands in docs/reference.md: `python docs/generate_reference.py`.
 
-The settings come from the schema (`toolkit/config.py`) and the form, the commands from the command line itself. Only the
-text between `<!-- settings -->` and `<!-- /settings -->`, and between `<!-- cli -->` and `<!-- /cli -->`, is replaced. A
-test compares the page with what this script writes.
+The settings come from the schema (`toolkit/config.py`) and the form, the commands from the command line itself. Only
+the text between `<!-- settings -->` and `<!-- /settings -->`, and between `<!-- cli -->` and `<!-- /cli -->`, is
+replaced. A test compares the page with what this script writes.
 """
 
 from __future__ import annotations

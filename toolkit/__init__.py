@@ -1,11 +1,6 @@
 """Fine-tune language models by point and click.
 
-Rooms, and what each may import (arrows point one way):
-
-    app.py, pages/ -> ui -> forms, runs, data, ablation, client -> config, validation, rules, errors
-    worker -> data, runs.{rundir, events, lock, explain, configfile, durable} -> config, validation, rules, errors
-
-Only `worker` imports torch, transformers, peft, trl, datasets, bitsandbytes or accelerate; only `ui`, `pages` and
-`app.py` import streamlit or plotly. `ui` and `worker` never import each other: they meet in a run directory or over
-the engine's HTTP. Every folder's `__init__.py` is empty: an import path is a file path.
+The app (`app.py`, `pages/`, `ui`) never imports torch. It writes a run directory and starts a worker process
+(`worker`); the two share files or speak HTTP. docs/architecture.md describes the packages and which of them may import
+which; tests/test_architecture.py checks it.
 """

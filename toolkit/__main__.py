@@ -1,4 +1,4 @@
-"""python -m toolkit: the command line of `cli.py`."""
+"""Entry point of `python -m toolkit`."""
 
 from toolkit.cli.main import main
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.test_main import call
 from tests.evaluation.planted import known_flips, make_run
-from toolkit.cli import evaluate
+from toolkit.cli import console, evaluate
 from toolkit.evaluation import evaluation_dir, progress, prompt_sets
 from toolkit.evaluation.answers import AnswerLog, EvaluationAnswer, read_recorded_answers
 from toolkit.evaluation.conclude import conclude_evaluation
@@ -84,7 +84,7 @@ def test_the_gate_decides_the_exit_code(ask: Ask, started: list[Any], capsys: An
     rules.write_text("rules:\n  - {kind: contains, text: wrong, negate: true}\ngate: {improves: null}\n")
     rows = tmp_path / "rows.csv"
     rows.write_text("q,a\n" + "".join(f"question {i},{text}\n" for i, text in enumerate(SAID)))
-    assert ask("--file", str(rows), "--rules", str(rules)) == evaluate.EXIT_GATE_REFUSED
+    assert ask("--file", str(rows), "--rules", str(rules)) == console.EXIT_GATE_REFUSED
     assert "do not promote" in capsys.readouterr().out
     rules.write_text("rules: [{kind: banana}]\n")
     assert ask("--rules", str(rules)) == 1
@@ -100,7 +100,7 @@ def test_a_prompt_set_by_its_name(ask: Ask, started: list[Any], run: RunDir, cap
     assert evaluation_dir.read_evaluation_spec(started[0]).label == "mine"
     assert "read the rows" in capsys.readouterr().out
     assert ask("--prompts", "yours") == 1
-    assert "There are: mine." in capsys.readouterr().err
+    assert "Saved prompt sets: mine." in capsys.readouterr().err
 
 
 def test_what_was_left_goes_on_and_what_is_done_does_not(
@@ -153,7 +153,7 @@ def test_ctrl_c_stops_politely_and_starts_nothing_again(
     monkeypatch.setattr(progress, "start_evaluation", started.append)
     monkeypatch.setattr(progress, "read_evaluation_progress", lambda _: next(looks))
     monkeypatch.setattr(evaluate.time, "sleep", interrupted)
-    assert ask() == evaluate.STOPPED
+    assert ask() == console.EXIT_INTERRUPTED
     assert len(started) == 1
     assert started[0].stop_path.exists()
-    assert "The same command goes on." in capsys.readouterr().err
+    assert "Run the same command again to continue." in capsys.readouterr().err

@@ -179,7 +179,7 @@ def test_it_waits_for_the_run_before_it(
     other = queue(folder / "experiments", steps=20, step_seconds=0.02)
     write_config(folder)
     assert call(monkeypatch, "run", "config.yml") == 0
-    assert "waiting: 1 run before this one" in capsys.readouterr().out
+    assert "waiting: 1 run ahead in the queue" in capsys.readouterr().out
     assert read_run_status(other).state == "finished"
 
 
@@ -193,7 +193,7 @@ def test_a_paused_run_is_resumed(
     assert f"resume {run.id}" in capsys.readouterr().out
     wait_for(run, lambda status: status.state == "paused", own)
     assert call(monkeypatch, "pause", run.id) == 1
-    assert "not going" in capsys.readouterr().err
+    assert "not running" in capsys.readouterr().err
     assert call(monkeypatch, "resume", run.id) == 0
     assert (read_run_status(run).state, read_run_status(run).attempt) == ("finished", 2)
     assert call(monkeypatch, "resume", run.id) == 1

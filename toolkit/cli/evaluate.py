@@ -1,7 +1,7 @@
-"""`python -m toolkit evaluate RUN`: is the run better than its base model, without a browser.
+"""`python -m toolkit evaluate RUN`: compare a run's adapter with its base model.
 
-Exit codes: 0 evaluated (and the gate passed, if there is one), 1 failed, 3 the gate says no, 130 stopped by Ctrl-C;
-the same command goes on then. Knows neither how a model is asked nor how an interval is made.
+Exit codes: 0 evaluated (and passed the gate, if there is one), 1 failed, 3 refused by the gate, 130 stopped with
+Ctrl-C. After Ctrl-C, the same command continues the evaluation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table as Grid
 
-from toolkit.config import Config, DataConfig
+from toolkit.cli.console import (
+    DEFAULT_SAVE_DIR,
+    EXIT_FAILED,
+    EXIT_GATE_REFUSED,
+    EXIT_INTERRUPTED,
+    SaveDirOption,
+    err,
+    out,
+)
+from toolkit.config import DataConfig
 from toolkit.data.storage.open_table import open_table
 from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation import evaluation_dir, progress, prompt_sets
@@ -30,39 +39,42 @@ from toolkit.field_types import find_path_error
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
 from toolkit.settings.yaml_file import load_draft, read_config_text
 
-FAILED, EXIT_GATE_REFUSED, STOPPED = 1, 3, 130
 EVALUATION_POLL_SECONDS = 0.25
-HERE = Path(Config().save_dir or ".")
 TERMINAL_VERDICTS = {"better": "better", "worse": "worse", "noise": "within noise", "differs": "differs"}
-
-out = Console(highlight=False, markup=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+_MODEL_COLUMN_WIDTH, _MEASURE_COLUMN_WIDTH = 48, 72
+"""Characters of the table of measures: it is widened beyond the terminal rather than truncated."""
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="The id of a run that has an adapter.")],
-    file: Annotated[Path | None, typer.Option(help="A CSV or JSON file with the columns of the templates.")] = None,
-    prompts: Annotated[str, typer.Option(help="A prompt set, by name or id.")] = "",
-    rows: Annotated[int, typer.Option(min=0, help="At most so many rows; 0 means all.")] = evaluation_dir.DEFAULT_EVALUATION_ROWS,
-    compare: Annotated[list[str] | None, typer.Option(help="Another run, or RUN@STEP; may be repeated.")] = None,
-    rules: Annotated[Path | None, typer.Option(help="A YAML or JSON file with rules and a gate.")] = None,
-    probe: Annotated[bool, typer.Option(help="Look whether something was forgotten.")] = True,
-    new: Annotated[bool, typer.Option("--new", help="Start anew instead of going on with an unfinished one.")] = False,
-    save_dir: Annotated[Path, typer.Option(help="The folder that the runs are in.")] = HERE,
-) -> None:  # fmt: skip
+    run: Annotated[str, typer.Argument(help="ID of a run that has an adapter.")],
+    file: Annotated[
+        Path | None, typer.Option(help="Evaluate on the rows of this file; it needs the columns of the templates.")
+    ] = None,
+    prompts: Annotated[str, typer.Option(help="Evaluate on a saved prompt set, by name or ID.")] = "",
+    rows: Annotated[
+        int, typer.Option(min=0, help="Maximum number of rows; 0 for all.")
+    ] = evaluation_dir.DEFAULT_EVALUATION_ROWS,
+    compare: Annotated[
+        list[str] | None, typer.Option(help="Also evaluate another run, or RUN@STEP. May be given several times.")
+    ] = None,
+    rules: Annotated[Path | None, typer.Option(help="A YAML or JSON file with pass rules and a gate.")] = None,
+    probe: Annotated[bool, typer.Option(help="Check whether general knowledge of the base model was lost.")] = True,
+    new: Annotated[bool, typer.Option("--new", help="Start over, even if an evaluation is unfinished.")] = False,
+    save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
+) -> None:
     """Compare RUN's adapter with its base model on rows that it was not trained on."""
     chosen = open_run(save_dir, run)
     if not chosen.adapter_dir.is_dir():
         raise RunError(f"Run {run} has no adapter yet.", "Wait until it has finished.")
-    wanted = parse_pass_rules(load_draft(read_config_text(rules))) if rules else RuleSet()
+    pass_rules = parse_pass_rules(load_draft(read_config_text(rules))) if rules else RuleSet()
     spec = EvaluationSpec(rows=rows or None, compared=tuple(compare or ()), probe=probe)
     evaluation = None if new else _find_unfinished_evaluation(chosen, spec, file, prompts)
     if evaluation is not None:
-        out.print(f"Going on with evaluation {evaluation.id}.")
+        out.print(f"Continuing the unfinished evaluation {evaluation.id}. Use --new to start over.")
         if rules:
-            evaluation_dir.replace_evaluation_rules(evaluation, wanted)
+            evaluation_dir.replace_evaluation_rules(evaluation, pass_rules)
     else:
-        evaluation = _create_evaluation(chosen, spec, wanted, file, prompts)
+        evaluation = _create_evaluation(chosen, spec, pass_rules, file, prompts)
     raise typer.Exit(_follow_evaluation(evaluation))
 
 
@@ -70,7 +82,7 @@ def _create_evaluation(
     run: RunDir, spec: EvaluationSpec, rules: RuleSet, file: Path | None, prompts: str
 ) -> Evaluation:
     if file is not None and prompts:
-        raise ToolkitError("Both a file and a prompt set are given.", "Choose one of them.")
+        raise ToolkitError("--file and --prompts cannot be combined.", "Give only one of them.")
     if file is not None:
         fault = find_path_error(str(file))
         if fault:
@@ -89,42 +101,40 @@ def _create_evaluation(
 
 def _find_prompt_set(save_dir: Path, wanted: str) -> prompt_sets.PromptSet:
     sets = prompt_sets.list_prompt_sets(save_dir)
-    found = next((one for one in sets if wanted in (one.id, one.name)), None)
-    if found is None:
-        names = ", ".join(one.name for one in sets) or "none"
-        raise ToolkitError(f"There is no prompt set '{wanted}'.", f"There are: {names}.")
-    return found
+    chosen = next((prompt_set for prompt_set in sets if wanted in (prompt_set.id, prompt_set.name)), None)
+    if chosen is None:
+        names = ", ".join(prompt_set.name for prompt_set in sets) or "none"
+        raise ToolkitError(f"There is no prompt set '{wanted}'.", f"Saved prompt sets: {names}.")
+    return chosen
 
 
 def _find_unfinished_evaluation(
     run: RunDir, spec: EvaluationSpec, file: Path | None, prompts: str
 ) -> Evaluation | None:
-    """The newest evaluation of the run when it asks the same and was not finished."""
+    """Return the run's newest evaluation if it is unfinished and has the same specification."""
     newest = next(iter(evaluation_dir.list_evaluations(run)), None)
     if newest is None or file is not None or prompts:
         return None
     same = evaluation_dir.read_evaluation_spec(newest).model_copy(update={"created": spec.created}) == spec
-    return (
-        newest
-        if same and progress.read_evaluation_progress(newest).state in ("running", "stopped", "interrupted")
-        else None
-    )
+    unfinished = progress.read_evaluation_progress(newest).state in ("running", "stopped", "interrupted")
+    return newest if same and unfinished else None
 
 
 def _follow_evaluation(evaluation: Evaluation) -> int:
+    """Start the evaluation, show its progress and results, and return the exit code."""
     out.print(f"Evaluation {evaluation.id} in {evaluation.path}")
     try:
         progress.start_evaluation(evaluation)
-        now = _show_evaluation_progress(evaluation)
+        ended = _show_evaluation_progress(evaluation)
     except KeyboardInterrupt:
         evaluation_dir.request_evaluation_stop(evaluation)
-        now = _show_evaluation_progress(evaluation)
-        err.print("Stopped. The same command goes on.")
+        _show_evaluation_progress(evaluation)  # the worker stops after the current batch of answers
+        err.print("Stopped. Run the same command again to continue.")
         _print_results(read_evaluation_results(evaluation.results_path))
-        return STOPPED
-    if now.state in ("failed", "interrupted", "new"):
-        err.print(f"error: {now.message or 'The evaluation ended without a word.'} {now.hint}".rstrip())
-        return FAILED
+        return EXIT_INTERRUPTED
+    if ended.state in ("failed", "interrupted", "new"):
+        err.print(f"error: {ended.message or 'The evaluation ended without a message.'} {ended.hint}".rstrip())
+        return EXIT_FAILED
     results = read_evaluation_results(evaluation.results_path)
     _print_results(results)
     refused = results is not None and any(not gate.passed for gate in results.gate.values())
@@ -151,14 +161,14 @@ def _print_results(results: EvaluationResults | None) -> None:
         out.print(" ".join(results.sentences[name]))
     for left, right in combinations(results.adapters, 2):
         words = describe_comparison(results, right, left, (left, left))
-        out.print(f"\n{right} against {left}: {' '.join(words)}")
+        out.print(f"\n{right} compared with {left}: {' '.join(words)}")
     for model, reasons in results.failures.items():
         for reason, count in reasons.items():
-            out.print(f"{model}: {count} without an answer: {reason}")
-    wide = Console(highlight=False, markup=False, width=max(out.width, 72 + 48 * len(results.adapters)))
-    wide.print(_build_figures_table(results))
+            out.print(f"{model}: {count} rows without an answer: {reason}")
+    width = max(out.width, _MEASURE_COLUMN_WIDTH + _MODEL_COLUMN_WIDTH * len(results.adapters))
+    Console(highlight=False, markup=False, width=width).print(_build_figures_table(results))
     for name, gate in results.gate.items():
-        out.print(f"Gate, {name}: {'promote' if gate.passed else 'do not promote'}. {' '.join(gate.reasons)}")
+        out.print(f"Gate for {name}: {'promote' if gate.passed else 'do not promote'}. {' '.join(gate.reasons)}")
 
 
 def _build_figures_table(results: EvaluationResults) -> Grid:
@@ -168,8 +178,10 @@ def _build_figures_table(results: EvaluationResults) -> Grid:
     for figure in results.figures:
         measure = MEASURES_BY_NAME[figure.measure]
         values = [format_measure_value(measure, figure.models[name].value) for name in results.models]
-        gaps = [
-            (format_difference(measure, gap), TERMINAL_VERDICTS[gap.verdict]) for gap in figure.differences.values()
+        differences = [
+            text
+            for difference in figure.differences.values()
+            for text in (format_difference(measure, difference), TERMINAL_VERDICTS[difference.verdict])
         ]
-        grid.add_row(measure.title, *values, *(word for pair in gaps for word in pair))
+        grid.add_row(measure.title, *values, *differences)
     return grid

@@ -1,30 +1,38 @@
-"""The same runs without a browser: `python -m toolkit run config.yml`, list, serve, evaluate, export.
+"""The command line: `python -m toolkit run config.yml`, list, pause, resume, serve, evaluate, export, presets, app.
 
-Exit codes: 0 finished, 1 failed, 2 settings that can't be used (every problem is printed), 130 stopped by Ctrl-C. Knows
-neither how a run starts (`lifecycle/supervisor.py`) nor how the engine answers (`client.py`).
+Exit codes: 0 success, 1 failure, 2 invalid settings (every problem is printed), 3 refused by an evaluation's gate,
+130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column
 from rich.table import Table as Grid
 
+from toolkit.cli.console import (
+    DEFAULT_SAVE_DIR,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    SaveDirOption,
+    err,
+    format_path,
+    out,
+    print_errors,
+    print_warnings,
+)
 from toolkit.cli.evaluate import evaluate
 from toolkit.cli.progress import (
     describe_export_end,
     describe_run_end,
-    format_path,
     format_run_row,
     make_export_printer,
     show_run_progress,
@@ -33,7 +41,7 @@ from toolkit.config import Config, DataConfig
 from toolkit.data.read_options import source_key
 from toolkit.data.storage.open_table import open_table
 from toolkit.data.table import Table
-from toolkit.errors import ConfigError, Problem, RunError, ToolkitError
+from toolkit.errors import ConfigError, Problem, RunError
 from toolkit.export.export_process import export_to_end
 from toolkit.export.export_state import EXPORT_FORMS, find_export_form
 from toolkit.forecast.decisions import decide_open_settings
@@ -50,62 +58,60 @@ from toolkit.system.machine import probe_machine, read_known_machine
 from toolkit.system.printable import strip_control_characters
 from toolkit.system.spawn import app_command
 
-EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_INTERRUPTED = 1, 2, 130
 RUN_LIST_COLUMNS = ("name", "study", "state", "steps", "loss", "exact match")
 RUN_ID_WIDTH = 20
-"""Characters of a run's id: one types it from the list."""
+"""Characters of a run's ID, which are never cut off: the ID is copied from the list into other commands."""
 AcceptOption = Annotated[
-    list[str] | None, typer.Option(help="A hard stop that is meant, by its name; may be repeated.")
+    list[str] | None, typer.Option(help="Name of a blocking problem to accept. May be given several times.")
 ]
-SaveDirOption = Annotated[Path, typer.Option(help="The folder that the runs are in.")]
-DEFAULT_SAVE_DIR = Path(Config().save_dir or ".")
 
 app = typer.Typer(
-    help="Fine-tune language models.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    help="Fine-tune a language model, and run, compare and export the result.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, markup=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
-    """Entry point: no error of any kind ends in a traceback."""
-    with _print_errors():
+    """Run the command line; every error is printed as a message."""
+    with print_errors():
         app()
 
 
 @app.command("app")
 def open_app(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of this machine to listen on.")] = 8501,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of this machine that the app listens on.")] = 8501,
 ) -> None:
-    """Open the app in the browser."""
+    """Start the app and open it in the browser."""
     command = [*app_command(), "--server.port", str(port)]
-    os.execv(command[0], command)  # the server takes this process's place, and with it Ctrl-C and the exit code
+    os.execv(command[0], command)  # noqa: S606 - the server replaces this process: Ctrl-C and exit code are its own
 
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="A YAML file, as the Configure page exports it.")],
-    name: Annotated[str, typer.Option(help="A name for people; the run's folder has an id of its own.")] = "",
+    config: Annotated[Path, typer.Argument(help="A YAML file with settings, such as the Configure page exports.")],
+    name: Annotated[str, typer.Option(help="A name that is shown in lists. The run's ID is chosen for it.")] = "",
     accept: AcceptOption = None,
 ) -> None:
-    """Train as CONFIG says; every combination of it when ablation is on."""
+    """Train with the settings in CONFIG; with ablation on, one run for each combination of values."""
     imported = import_export.import_settings_file(config)
     variants = expand_trials(import_export.accept_hard_stops(imported.draft, accept or ()), imported.grid)
-    _print_warnings(imported.warnings)
+    print_warnings(imported.warnings)
     tables = _open_checked_tables([variant.config for variant in variants])
     study = (variants[0].config.ablation.study_name or "") if uses_ablation(imported.draft) else ""
     runs = [_create_trial_run(variant, table, name, study) for variant, table in zip(variants, tables, strict=True)]
     if len(runs) > 1:
-        out.print(f"Study {study}: {len(runs)} runs, one after the other.")
+        out.print(f"Study {study}: {len(runs)} runs, one after another.")
     raise typer.Exit(_run_all(runs))
 
 
 @app.command()
 def resume(
-    run: Annotated[str, typer.Argument(help="The id of a run that was paused, stopped, or broke off.")],
+    run: Annotated[str, typer.Argument(help="ID of a run that was paused, stopped or interrupted.")],
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
-    """Let RUN go on from its last checkpoint, to the end that its settings say."""
+    """Resume RUN from its last checkpoint and train it to the end."""
     if read_run_status(chosen := open_run(save_dir, run)).explained:
         request_resume(chosen)
     raise typer.Exit(_run_all([chosen]))
@@ -113,36 +119,41 @@ def resume(
 
 @app.command()
 def pause(
-    run: Annotated[str, typer.Argument(help="The id of a run that is going.")],
+    run: Annotated[str, typer.Argument(help="ID of a run that is training.")],
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
-    """Let RUN finish its step, write a checkpoint and leave; `resume` goes on from there."""
+    """Pause RUN after its current step. It writes a checkpoint, from which `resume` continues."""
     if not read_run_status(chosen := open_run(save_dir, run)).is_active:
-        raise RunError(f"Run {run} is not going.", "See the list of runs: python -m toolkit list")
+        raise RunError(f"Run {run} is not running.", "List the runs with: python -m toolkit list")
     request_run_stop(chosen, pause=True)
-    out.print(f"It pauses after this step. Go on later: python -m toolkit resume {run}")
+    out.print(f"The run pauses after the current step. Resume it with: python -m toolkit resume {run}")
 
 
 @app.command("list")
 def list_(save_dir: SaveDirOption = DEFAULT_SAVE_DIR) -> None:
-    """All runs, newest first."""
+    """List all runs, newest first."""
     if not (runs := list_runs(save_dir)):
-        out.print(f"There is no run in {save_dir} yet. Start one: python -m toolkit run config.yml")
+        out.print(f"There are no runs in {save_dir}. Start one with: python -m toolkit run config.yml")
         return
     grid = Grid(Column("run", min_width=RUN_ID_WIDTH), *RUN_LIST_COLUMNS, box=None, pad_edge=False)
-    for one in runs:
-        grid.add_row(*format_run_row(one))
+    for listed in runs:
+        grid.add_row(*format_run_row(listed))
     out.print(grid, soft_wrap=False)
 
 
 @app.command()
 def serve(
-    run: Annotated[str, typer.Argument(help="The id of a run that has an adapter.")],
-    also: Annotated[list[str] | None, typer.Argument(help="More runs on its base; RUN@STEP is a checkpoint.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Empty means any free one.")] = None,
+    run: Annotated[str, typer.Argument(help="ID of a run that has an adapter.")],
+    also: Annotated[
+        list[str] | None,
+        typer.Argument(help="IDs of more runs on the same base model. RUN@STEP is a checkpoint."),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port to listen on; any free one if empty.")
+    ] = None,
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
-    """Answer with RUN's adapter and its base model over HTTP, in the manner of OpenAI's API, on this machine alone."""
+    """Serve RUN's adapter and its base model over an OpenAI-compatible API, reachable from this machine only."""
     engine_client.serve_in_foreground(save_dir.absolute(), open_run(save_dir, run).id, port, also or ())
 
 
@@ -151,29 +162,32 @@ app.command()(evaluate)
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="The id of a run that has an adapter.")],
-    form: Annotated[str, typer.Option(help=f"One of {', '.join(EXPORT_FORMS)}, or all.")] = "adapter",
-    check: Annotated[bool, typer.Option("--check", help="Only play the export that is there once more.")] = False,
+    run: Annotated[str, typer.Argument(help="ID of a run that has an adapter.")],
+    form: Annotated[str, typer.Option(help=f"Form of the export: {', '.join(EXPORT_FORMS)}, or all.")] = "adapter",
+    check: Annotated[bool, typer.Option("--check", help="Only check the existing export again.")] = False,
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
-    """Make a copy of RUN's model to take away, and check that it answers as the run did."""
+    """Export RUN's model and check that it answers as the run did."""
     chosen = open_run(save_dir, run)
     wanted = list(EXPORT_FORMS) if form == "all" else [find_export_form(form).key]
-    ends = [export_to_end(chosen, one, make_export_printer(out), check_only=check) for one in wanted]
-    for end in ends:
-        (out if end.state == "passed" else err).print(describe_export_end(end))
-    raise typer.Exit(0 if all(end.state == "passed" for end in ends) else EXIT_FAILED)
+    states = [export_to_end(chosen, key, make_export_printer(out), check_only=check) for key in wanted]
+    for state in states:
+        (out if state.state == "passed" else err).print(describe_export_end(state))
+    raise typer.Exit(0 if all(state.state == "passed" for state in states) else EXIT_FAILED)
 
 
 @app.command()
 def presets() -> None:
-    """The known-good settings that ship with the toolkit."""
+    """List the presets: settings that are known to work together."""
     for preset in all_presets():
         out.print(f"{preset.title}\n  {preset.description}\n  python -m toolkit run {format_path(preset.path)}\n")
 
 
 def _open_checked_tables(configs: list[Config]) -> list[Table]:
-    """The table of each config; raises ConfigError with every problem of all of them."""
+    """Open the table of each config; configs with the same source share one.
+
+    Raises ConfigError with the problems of all configs.
+    """
     opened: dict[str, Table] = {}
     tables: list[Table] = []
     found: dict[Problem, None] = {}
@@ -182,15 +196,13 @@ def _open_checked_tables(configs: list[Config]) -> list[Table]:
         if key not in opened:
             opened[key] = _open_with_notices(config.data, save_dir_of(config))
         tables.append(opened[key])
-        here = (
-            probe_machine(save_dir_of(config))
-            if preflight_needs_machine(config)
-            else read_known_machine(save_dir_of(config))
-        )
-        found.update(dict.fromkeys(preflight_problems(config, opened[key], here)))
+        # the probe imports torch, which takes seconds: only settings that depend on the GPU wait for it
+        read_machine = probe_machine if preflight_needs_machine(config) else read_known_machine
+        machine = read_machine(save_dir_of(config))
+        found.update(dict.fromkeys(preflight_problems(config, opened[key], machine)))
     if errors := [problem for problem in found if problem.severity == "error"]:
         raise ConfigError(errors)
-    _print_warnings(found)
+    print_warnings(found)
     return tables
 
 
@@ -212,13 +224,13 @@ def _create_trial_run(variant: StudyTrial, table: Table, name: str, study: str) 
 
 
 def _run_all(runs: list[RunDir]) -> int:
-    """Exit code after running them in order; one that fails does not keep the others from running."""
+    """Run them in order and return the exit code. A run that fails does not stop the ones after it."""
     code = 0
     supervisor = Supervisor(runs[0].save_dir)
     with _stop_on_interrupt(runs) as interrupts:
-        for one in runs:
-            status = _follow_run(supervisor, one, interrupts)
-            (err if status.state in ("failed", "interrupted") else out).print(describe_run_end(one, status))
+        for run in runs:
+            status = _follow_run(supervisor, run, interrupts)
+            (err if status.state in ("failed", "interrupted") else out).print(describe_run_end(run, status))
             if interrupts:
                 return EXIT_INTERRUPTED
             code = code if status.state == "finished" else EXIT_FAILED
@@ -227,14 +239,18 @@ def _run_all(runs: list[RunDir]) -> int:
 
 @contextmanager
 def _stop_on_interrupt(runs: list[RunDir]) -> Iterator[list[int]]:
-    """Ctrl-C asks the runs to stop, and a second one has them killed; the list counts. No exception flies about."""
+    """Turn Ctrl-C into a request to stop the runs.
+
+    Yields a list with one entry for each Ctrl-C; from the second on, `_follow_run` kills the worker. A signal handler
+    instead of KeyboardInterrupt, because an exception could interrupt the supervisor between two writes.
+    """
     interrupts: list[int] = []
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         interrupts.append(number)
-        for one in runs:
-            if one.path.is_dir():
-                request_run_stop(one)
+        for run in runs:
+            if run.path.is_dir():
+                request_run_stop(run)
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
@@ -247,32 +263,9 @@ def _follow_run(supervisor: Supervisor, run: RunDir, interrupts: list[int]) -> R
     out.print(f"Run {run.id} in {format_path(run.path)}")
     with show_run_progress(run, out) as show:
 
-        def look(status: RunStatus) -> None:
+        def on_status(status: RunStatus) -> None:
             show(status, len(interrupts))
             if len(interrupts) > 1 and status.is_active:
                 kill_run(run)
 
-        return supervisor.run_to_end(run, look)
-
-
-def _print_warnings(problems: Iterable[Problem]) -> None:
-    for problem in problems:
-        err.print(strip_control_characters(f"warning: {problem}"))
-
-
-@contextmanager
-def _print_errors() -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        for problem in error.problems:
-            err.print(strip_control_characters(f"error: {problem}"))
-        sys.exit(EXIT_BAD_SETTINGS)
-    except ToolkitError as error:
-        err.print(strip_control_characters(f"error: {error}"))
-        sys.exit(EXIT_FAILED)
-    except Exception as error:  # the last line of defence between a bug and a person
-        if "FTK_DEBUG" in os.environ:
-            raise
-        err.print(f"error: this is a bug of the toolkit ({type(error).__name__}: {error}). FTK_DEBUG=1 shows where.")
-        sys.exit(EXIT_FAILED)
+        return supervisor.run_to_end(run, on_status)
