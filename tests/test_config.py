@@ -313,7 +313,7 @@ def test_a_file_without_the_quantization_block_loads() -> None:
 @pytest.mark.parametrize(
     ("addition", "path", "remedy"),
     [
-        ({"qa": {"llm_metrics": ["length"]}}, "qa", "delete the whole qa block"),
+        ({"qa": {"llm_metrics": ["length"]}}, "qa", "Delete the whole qa block"),
         ({"model": {"torch_dtype": "auto"}}, "model.torch_dtype", "Delete it"),
         ({"model": {"attn_implementation": "sdpa"}}, "model.attn_implementation", "Delete it"),
         ({"inference": {"max_length": 20}}, "inference.max_length", "max_new_tokens"),

@@ -1,11 +1,8 @@
 """The schema: every setting with its name, type, bounds, default and description.
 
-Public API: classes, fields, types and descriptions are those of the original toolkit's reference; fields below
-a "# added" line are this project's own. Forms, YAML, command line, sweeps and help all derive from here. What a
-setting *looks like* is `settings/form_layout.py`'s; what a library calls it is `worker/models/library_arguments.py`'s. Imports pydantic and
-the plain rules of `rules.py`, nothing else: no torch, no file is read but the existence check of `FilePath`.
-
-`None` means: leave it to the library. Defaults train the bundled demo model on a bundled dataset on any CPU.
+Public API: classes, fields, types and descriptions are those of the original toolkit's reference; fields below an
+"# added" line are this project's own. Forms, YAML, command line, studies and help derive from here. None means the
+library's default. The defaults train the bundled demo model on a bundled dataset on any CPU.
 """
 
 from __future__ import annotations
@@ -42,10 +39,10 @@ from toolkit.field_types import (
 )
 
 SCHEMA_VERSION = 1
-"""Written into the first line of every config file; a newer one is refused, never guessed at."""
+"""Version in the first line of every config file; a file with a newer version is rejected."""
 
 BUNDLED = "bundled:"
-"""Prefix of a dataset or a model that ships with the toolkit, e.g. "bundled:demo-model". No hub id has a colon."""
+"""Prefix of a dataset or model that ships with the toolkit, e.g. "bundled:demo-model". No Hub ID has a colon."""
 
 
 class AblationConfig(SettingsSection):
@@ -307,7 +304,7 @@ class Config(SettingsSection):
     def _no_contradictions(self) -> Config:
         found = find_contradictions(self)
         if found:
-            # the problems travel in ctx, so that validation.py can put each under its own field
+            # validation.py reads the problems from ctx and reports each under its own setting
             raise PydanticCustomError(
                 "contradiction",
                 "{summary}",
@@ -317,37 +314,33 @@ class Config(SettingsSection):
 
 
 def find_contradictions(config: Config) -> list[Problem]:
-    """Every pair of settings that can't both hold, each reported under each of its fields."""
+    """Return the settings that contradict each other; each problem is reported under every setting involved."""
     args, bnb = config.training.training_args, config.model.bitsandbytes
     found: list[Problem] = []
 
-    def both(first: str, second: str, message: str, hint: str) -> None:
-        found.extend(Problem(path, message, hint) for path in (first, second))
+    def report_pair(section: str, first: str, second: str, message: str, hint: str) -> None:
+        found.extend(Problem(section + name, message, hint) for name in (first, second))
 
     if args.bf16 and args.fp16:
-        here = "training.training_args."
-        both(here + "bf16", here + "fp16", "bf16 and fp16 are both on.", "Switch one of them off.")
+        message = "bf16 and fp16 are both on."
+        report_pair("training.training_args.", "bf16", "fp16", message, "Switch one of them off.")
     if config.model.quantize and bnb.load_in_8bit and bnb.load_in_4bit:
-        here = "model.bitsandbytes."
-        both(here + "load_in_8bit", here + "load_in_4bit", "8-bit and 4-bit are both on.", "Switch one of them off.")
+        message = "8-bit and 4-bit quantization are both on."
+        report_pair("model.bitsandbytes.", "load_in_8bit", "load_in_4bit", message, "Switch one of them off.")
     if config.model.quantize and not (bnb.load_in_8bit or bnb.load_in_4bit):
-        found.append(
-            Problem("model.quantize", "Quantization is on, but neither 8-bit nor 4-bit is.", "Switch one of them on.")
-        )
+        message = "Quantization is on, but neither 8-bit nor 4-bit is selected."
+        found.append(Problem("model.quantize", message, "Select one of them."))
     found.extend(_find_lora_contradictions(config))
     if config.inference.do_sample and config.inference.temperature == 0:
-        found.append(
-            Problem("inference.temperature", "Sampling can't use temperature 0.", "Raise it, or switch sampling off.")
-        )
+        hint = "Raise the temperature, or switch sampling off."
+        found.append(Problem("inference.temperature", "Sampling needs a temperature above 0.", hint))
     if isinstance(config.data.train_size, float) and isinstance(config.data.test_size, float):
         total = config.data.train_size + config.data.test_size
         if total > 1 + 1e-9:
-            both(
-                "data.train_size", "data.test_size",
-                f"Train and test together are {total:.4g} of the data.", "Together they may be at most 1.",
-            )  # fmt: skip
+            message = f"The training and test splits add up to {total:.4g}, more than the whole dataset."
+            report_pair("data.", "train_size", "test_size", message, "Lower one of them: their sum must be at most 1.")
     if config.ablation.use_ablate and not (config.ablation.study_name or "").strip():
-        found.append(Problem("ablation.study_name", "The study has no name.", "Type one."))
+        found.append(Problem("ablation.study_name", "The study has no name.", "Enter a name."))
     return found
 
 
@@ -359,15 +352,17 @@ def _find_lora_contradictions(config: Config) -> list[Problem]:
             Problem(
                 "lora.layers_pattern",
                 f"The layer pattern '{lora.layers_pattern}' has no effect without layer indexes.",
-                "Fill layers_to_transform, or empty this.",
+                "Fill in layers_to_transform, or clear this setting.",
             )
         )
     targets = lora.target_modules
     if targets is not None and not targets:
-        found.append(Problem("lora.target_modules", "The list is empty.", "Name modules, or reset it."))
+        found.append(
+            Problem("lora.target_modules", "The list of target modules is empty.", "Add modules, or reset the setting.")
+        )
     if targets and "all-linear" in targets and len(targets) > 1:
-        found.append(Problem("lora.target_modules", "all-linear stands beside other names.", "Keep it alone."))
+        found.append(Problem("lora.target_modules", "all-linear is combined with other names.", "Remove the others."))
     if targets == ["all-linear"] and lora.layers_to_transform is not None:
-        message = "Layer indexes can't be used with all-linear."
+        message = "Layer indexes cannot be combined with all-linear."
         found.append(Problem("lora.layers_to_transform", message, "Name the target modules, e.g. q_proj and v_proj."))
     return found

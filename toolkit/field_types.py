@@ -1,4 +1,4 @@
-"""Types, vocabularies and validators that the settings in `config.py` share."""
+"""Types, allowed values and validators of the settings in `config.py`."""
 
 from __future__ import annotations
 
@@ -23,23 +23,18 @@ from pydantic_core import PydanticCustomError
 
 BIASES = ("none", "all", "lora_only")
 
-
 TASK_TYPES = ("CAUSAL_LM",)
-
 
 QUANT_TYPES = ("nf4", "fp4")
 
-
 DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
 
-
 COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
-
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential", "cpu", "cuda")
 
 
-# The names that the installed transformers accepts and that need no further package; a test compares them.
+# those of transformers that need no further package; a test compares them with the installed version
 OPTIMIZERS = (
     "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop",
     "adamw_bnb_8bit", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
@@ -47,51 +42,49 @@ OPTIMIZERS = (
     "paged_ademamix_32bit", "paged_ademamix_8bit",
 )  # fmt: skip
 
-
 SCHEDULERS = (
     "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial",
     "inverse_sqrt",
 )  # fmt: skip
 
-
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 3_900
-"""Bytes of one name in a path, and of a whole path with room for what is kept below it: what systems can look up."""
+"""Bytes of one name in a path, and of a whole path. Linux allows 255 and 4,096; the rest is for files inside it."""
 
 
-# The hard stops that a person may accept (toolkit/data/examples/hard_stops.py); a test compares them.
+# the blocking problems that may be accepted (toolkit/data/examples/hard_stops.py); a test compares them
 ACCEPTABLE_HARD_STOPS = (
     "prompt_too_long", "nothing_trained", "double_bos", "end_untrained", "placeholder", "boundary_merged",
     "template_twice",
 )  # fmt: skip
 
 
-def one_of(words: Sequence[str]) -> Callable[[str | None], str | None]:
-    """A validator that accepts `words` and None; raises a PydanticCustomError that lists the words."""
+def one_of(allowed: Sequence[str]) -> Callable[[str | None], str | None]:
+    """Return a validator that accepts the allowed words and None, and lists them in its PydanticCustomError."""
 
     def check(value: str | None) -> str | None:
-        if value is not None and value not in words:
+        if value is not None and value not in allowed:
             raise PydanticCustomError(
-                "one_of", "'{value}' is not known; use one of {words}", {"value": value, "words": ", ".join(words)}
+                "one_of", "'{value}' is not known; use one of {words}", {"value": value, "words": ", ".join(allowed)}
             )
         return value
 
     return check
 
 
-def each_of(words: Sequence[str]) -> Callable[[list[str] | None], list[str] | None]:
-    """As `one_of`, for every word of a list."""
-    one = one_of(words)
+def each_of(allowed: Sequence[str]) -> Callable[[list[str] | None], list[str] | None]:
+    """Return a validator as `one_of`, for each word of a list."""
+    check_word = one_of(allowed)
 
     def check(values: list[str] | None) -> list[str] | None:
         for value in values or ():
-            one(value)
+            check_word(value)
         return values
 
     return check
 
 
 def normalize_dtype(value: Any) -> Any:
-    """ "bf16" and "torch.bfloat16", which the original's own examples used, mean "bfloat16"."""
+    """Read "bf16" and "torch.bfloat16" as "bfloat16"; the original's examples use them."""
     if isinstance(value, str):
         value = value.removeprefix("torch.")
         value = DTYPE_ALIASES.get(value, value)
@@ -100,7 +93,7 @@ def normalize_dtype(value: Any) -> Any:
 
 
 def check_device_map(value: Any) -> Any:
-    """ "none" means None, as in the original; other words must be ones that transformers can place a model by."""
+    """Read "none" as None, as the original does; other words must be device maps of transformers."""
     if not isinstance(value, str):
         return value
     if value.lower() == "none":
@@ -115,21 +108,21 @@ def check_device_map(value: Any) -> Any:
 
 
 def find_path_error(text: str) -> str:
-    """Why this is a path on no disk, or "": asking the system whether it exists would itself fail."""
+    """Return why the text cannot be a path on any disk, or ""; for such text, even asking whether it exists fails."""
     if "\0" in text:
-        return "A path has no NUL character"
+        return "A path cannot contain a NUL character"
     longest = max(len(part.encode(errors="replace")) for part in text.split("/"))
     if longest > MAX_NAME_BYTES or len(str(Path(text).absolute()).encode(errors="replace")) > MAX_PATH_BYTES:
-        return "This is too long for a path, or for a name in one"
+        return "The path, or a name in it, is too long"
     try:
         Path(text).expanduser()
     except RuntimeError:
-        return "This machine has no such user, whose folder ~ would mean"
+        return "The path starts with ~ and a user that this machine does not have"
     return ""
 
 
 def check_path_text(value: Any) -> Any:
-    """A validator: a PydanticCustomError for text that has a `path_fault`."""
+    """Raise a PydanticCustomError for text that cannot be a path."""
     fault = find_path_error(value) if isinstance(value, str) else ""
     if fault:
         raise PydanticCustomError("path_text", "{fault}", {"fault": fault})
@@ -137,12 +130,12 @@ def check_path_text(value: Any) -> Any:
 
 
 def wrap_all_linear(value: Any) -> Any:
-    """Later files of the original write the bare word "all-linear" where the schema has a list."""
+    """Read the bare word "all-linear" as a list; later files of the original write it so."""
     return [value] if value == "all-linear" else value
 
 
 def reject_bool(value: Any) -> Any:
-    """A validator: pydantic would read True as 1, also inside a list."""
+    """Raise a PydanticCustomError for True and False, which pydantic would read as 1 and 0."""
     if isinstance(value, bool):
         raise PydanticCustomError("no_bool", "must not be true or false")
     return value
@@ -150,27 +143,22 @@ def reject_bool(value: Any) -> Any:
 
 HfModelPath = Annotated[str, BeforeValidator(check_path_text), StringConstraints(min_length=1, max_length=4096)]
 
-
 DataPath = Annotated[Union[FilePath, HfModelPath], BeforeValidator(check_path_text)]
-
 
 ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
-
 TemplateText = Annotated[str, StringConstraints(max_length=20_000)]
-
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 CodecName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 Character = Annotated[str, StringConstraints(min_length=1, max_length=1)]
 LayerIndex = Annotated[int, Field(ge=0), BeforeValidator(reject_bool)]
 
-
 RowShareOrCount = Union[Annotated[float, Field(gt=0, lt=1)], Annotated[int, Field(ge=1, strict=True)]]
 
 
 def parse_number_text(value: Any) -> Any:
-    """Keep 1 (one row) and 1.0 (not a fraction) apart, also when they arrive as text."""
+    """Read text as int or float: 1 is one row and 1.0 is an invalid share, so the spelling matters."""
     if not isinstance(value, str):
         return value
     for number in (int, float):
@@ -186,10 +174,12 @@ def _takes_bool(annotation: Any) -> bool:
 
 
 class SettingsSection(BaseModel):
+    """Base of all sections of the schema: unknown keys, NaN, infinity and true or false for a number are errors."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         takes = _takes_bool(cls.model_fields[str(info.field_name)].annotation)
-        return value if takes else reject_bool(value)  # train_size=True became one row in the original
+        return value if takes else reject_bool(value)  # the original read train_size: true as one row

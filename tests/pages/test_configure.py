@@ -298,7 +298,7 @@ def test_too_large_a_study_says_so(folder: Path) -> None:
     begin(folder, {"ablation.use_ablate": True}, grid)
     app = page("study")
     assert app.button(key="start").disabled
-    assert "841 runs are more than one study may have (500)" in words(app)
+    assert "The study has 841 trials; the maximum is 500." in words(app)
 
 
 def test_the_launchers_file_is_shown_for_several_processes(folder: Path) -> None:

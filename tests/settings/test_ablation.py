@@ -89,7 +89,7 @@ def test_without_use_ablate_a_list_is_an_error_with_the_way_out() -> None:
     ("text", "path", "words"),
     [
         ("lora: {r: []}", "lora.r", "empty"),
-        ("save_dir: [a, b]", "save_dir", "one value"),
+        ("save_dir: [a, b]", "save_dir", "cannot have several values"),
         ("lora: {r: [8, 8]}", "lora.r", "listed twice"),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_contradiction_of_two_values_names_the_runs_it_is_in() -> None:
     draft = replace_setting(on(), "training.training_args.fp16", True)
     problems = check_value_grid(draft, {"training.training_args.bf16": [True, False], "lora.r": [8, 16]})
     assert {problem.path for problem in problems} == {"training.training_args.bf16", "training.training_args.fp16"}
-    assert all("In 2 of 4 runs: bf16 on." in problem.message for problem in problems)
+    assert all("In 2 of 4 trials: bf16 on." in problem.message for problem in problems)
 
 
 def test_each_value_is_checked() -> None:
@@ -122,7 +122,7 @@ def test_each_value_is_checked() -> None:
 def test_too_many_runs_are_refused_before_they_are_built() -> None:
     grid = {"lora.r": list(range(1, 101)), "lora.lora_alpha": list(range(1, 101))}
     (problem,) = check_value_grid(on(), grid)
-    assert "10,000 runs" in problem.message
+    assert "10,000 trials" in problem.message
     assert "500" in problem.message
     with pytest.raises(ConfigError):
         expand_trials(on(), grid)

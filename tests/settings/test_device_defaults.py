@@ -37,8 +37,13 @@ def test_what_a_device_gets(
     place: ComputeDevice, precision: str, tf32: bool | None, attention: str, pads: bool, liger: bool
 ) -> None:
     empty = config()
-    found = (device_defaults.resolve_precision(empty, place), device_defaults.resolve_tf32(empty, place), device_defaults.resolve_attention(empty, place),
-             device_defaults.computes_padding(empty, place), device_defaults.uses_liger_kernels(empty, place))  # fmt: skip
+    found = (
+        device_defaults.resolve_precision(empty, place),
+        device_defaults.resolve_tf32(empty, place),
+        device_defaults.resolve_attention(empty, place),
+        device_defaults.computes_padding(empty, place),
+        device_defaults.uses_liger_kernels(empty, place),
+    )
     assert found == (precision, tf32, attention, pads, liger)
     assert device_defaults.resolve_optimizer(empty) == "adamw_torch_fused"
 
@@ -68,7 +73,7 @@ def test_every_choice_is_told_with_its_reason(place: ComputeDevice) -> None:
     words = " ".join(f"{line.what} {line.why}" for line in lines)
     assert ("without padding" in words) != device_defaults.computes_padding(config(), place)
     assert ("flash-attn: it is" in " ".join(f"{line.what}: {line.why}" for line in lines)) == (place == FULL)
-    assert ("3 threads" in words) == (not place.cuda)
+    assert ("3 CPU threads" in words) == (not place.cuda)
 
 
 def test_what_a_person_chose_is_not_told() -> None:

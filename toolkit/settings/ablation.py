@@ -1,9 +1,8 @@
-"""A draft and several values for some of its settings -> the runs that this means.
+"""Studies: a draft and a grid of values become the trials that they mean.
 
-The values lie *beside* the draft, in a grid {dotted path: [values]}; in a YAML file they stand in the form of the
-original toolkit, a list where one value is expected. For settings that are lists themselves only a list of lists means
-several values. Runs come in the order of nested loops over the grid, the last path changing fastest. Knows no file
-and no form.
+The grid {dotted path: [values]} is kept separately from the draft. In a YAML file a list stands where one value is
+expected, as in the original toolkit; for settings that are lists themselves, only a list of lists means several values.
+Trials come in the order of nested loops over the grid, with the last path changing fastest.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from toolkit.settings.validation import validate_draft
 ValueGrid = dict[str, list[Any]]
 
 MAX_STUDY_TRIALS = 500
-"""Runs that one study may have: more than this is a slip of the finger, and a queue nobody waits for."""
+"""Trials per study. More are most likely a typing mistake, and each trial is a whole training run."""
 
 STUDY_WIDE_SETTINGS = (
     "save_dir",
@@ -34,22 +33,22 @@ STUDY_WIDE_SETTINGS = (
     "training.pinned_prompts",
     "training.pinned_rows",
 )
-"""Settings of the study as a whole: two values would tear it into two studies."""
+"""Settings that belong to the study as a whole and cannot differ between its trials."""
 
 
 @dataclass(frozen=True)
 class StudyTrial:
-    """One run of a study: its whole config, and the values that tell it from the others, by path."""
+    """One trial: its complete config, and the values (by path) in which it differs from the other trials."""
 
     config: Config
     settings: dict[str, Any]
 
 
 def split_grid(raw: Mapping[str, Any]) -> tuple[drafts.Draft, ValueGrid]:
-    """Part a file's settings into (draft, grid); in the draft stands the first value of each.
+    """Split the settings of a file into (draft, grid); the draft gets the first value of each list.
 
-    Without `ablation.use_ablate` nothing is parted: a list where one value is expected is then an error that validation
-    words. Raises ConfigError with every path that holds an empty list or can't take several values.
+    Without `ablation.use_ablate` the grid is empty, and validation reports a list where one value is expected. Raises
+    ConfigError with every path that holds an empty list or cannot take several values.
     """
     if not uses_ablation(raw):
         return drafts.fill_defaults(raw), {}
@@ -63,7 +62,7 @@ def split_grid(raw: Mapping[str, Any]) -> tuple[drafts.Draft, ValueGrid]:
             problems.append(problem)
         else:
             spec = field_specs_by_path().get(path)
-            grid[path] = [normalize_text(spec, one) for one in value] if spec else list(value)
+            grid[path] = [normalize_text(spec, entry) for entry in value] if spec else list(value)
     if problems:
         raise ConfigError(problems)
     single = drafts.fill_defaults(raw)
@@ -73,7 +72,7 @@ def split_grid(raw: Mapping[str, Any]) -> tuple[drafts.Draft, ValueGrid]:
 
 
 def merge_grid(draft: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> drafts.Draft:
-    """The draft in the YAML form: a list of values where the grid has several. `split_grid` undoes it."""
+    """Return the draft as a YAML file holds it, with the lists of the grid. The inverse of `split_grid`."""
     merged = dict(draft)
     for path, values in grid.items():
         merged = drafts.replace_setting(merged, path, list(values))
@@ -81,59 +80,61 @@ def merge_grid(draft: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> draft
 
 
 def has_several_values(path: str, value: Any) -> bool:
-    """Whether a file's value means several values."""
+    """Return whether a value from a file means several values of that setting."""
     spec = field_specs_by_path().get(path)
     if not isinstance(value, list) or (spec is None and path not in section_paths()):
         return False
     if spec is not None and spec.kind in LIST_KINDS:
-        # any inner list counts, wherever it stands: the original looked at the first member alone
+        # any inner list counts, at any position: the original looked at the first entry only
         return any(isinstance(member, list) for member in value)
     return True
 
 
 def find_value_list_problem(path: str, values: list[Any]) -> Problem | None:
-    """What is wrong with the list itself, whatever its values are."""
+    """Return a problem of the list itself, such as duplicates; the values are not validated."""
     if path in STUDY_WIDE_SETTINGS:
-        return Problem(path, "One study has one value here.", "Keep one value.")
-    if not values:
-        return Problem(path, "The list of values is empty.", "Give at least one value, or go back to a single one.")
-    seen = [json.dumps(value, sort_keys=True, default=str) for value in values]
-    twice = next((value for at, value in enumerate(values) if seen[at] in seen[:at]), _NO_DUPLICATE)
-    if twice is not _NO_DUPLICATE:
         return Problem(
-            path, f"{_format_setting(path, twice)} is listed twice.", "Remove one: both runs would be the same."
+            path, "This setting cannot have several values: it applies to the whole study.", "Keep one value."
         )
+    if not values:
+        return Problem(path, "The list of values is empty.", "Add a value, or switch back to a single value.")
+    seen = [json.dumps(value, sort_keys=True, default=str) for value in values]
+    duplicate = next((value for at, value in enumerate(values) if seen[at] in seen[:at]), _NO_DUPLICATE)
+    if duplicate is not _NO_DUPLICATE:
+        hint = "Remove one of them: both trials would be the same."
+        return Problem(path, f"{_format_setting(path, duplicate)} is listed twice.", hint)
     return None
 
 
 def count_trials(grid: Mapping[str, list[Any]]) -> int:
-    """How many runs the grid means; 1 for an empty one."""
+    """Return the number of trials of the grid; 1 for an empty grid."""
     return math.prod(len(values) for values in grid.values())
 
 
 def uses_ablation(draft: Mapping[str, Any]) -> bool:
+    """Return whether the draft is a study."""
     return drafts.get_setting(draft, "ablation.use_ablate") is True
 
 
 def check_value_grid(
     draft: Mapping[str, Any], grid: Mapping[str, list[Any]], cap: int = MAX_STUDY_TRIALS
 ) -> list[Problem]:
-    """Everything that keeps the grid from becoming runs, and the warnings; empty paths stand for the whole study."""
+    """Return all errors and warnings of the study. A problem of the study as a whole has an empty path."""
     return _validate_trials(draft, grid, cap)[1]
 
 
 def expand_trials(
     draft: Mapping[str, Any], grid: Mapping[str, list[Any]], cap: int = MAX_STUDY_TRIALS
 ) -> list[StudyTrial]:
-    """Every run of the study, the last path fastest; without use_ablate the one run of the draft.
+    """Return every trial of the study, the last path changing fastest; without use_ablate, the draft's single run.
 
-    Raises ConfigError with every problem of every combination, or when there would be more than `cap` runs.
+    Raises ConfigError with the problems of all combinations, or for more than `cap` trials.
     """
-    variants, problems = _validate_trials(draft, grid, cap)
+    trials, problems = _validate_trials(draft, grid, cap)
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         raise ConfigError(errors)
-    return variants
+    return trials
 
 
 def _validate_trials(
@@ -145,9 +146,9 @@ def _validate_trials(
     if problems:
         return [], problems
     if count_trials(used) > cap:
-        message = f"{count_trials(used):,} runs are more than one study may have ({cap})."
-        return [], [Problem("", message, "Take fewer values.")]
-    variants: list[StudyTrial] = []
+        message = f"The study has {count_trials(used):,} trials; the maximum is {cap}."
+        return [], [Problem("", message, "Remove some of the values.")]
+    trials: list[StudyTrial] = []
     found: dict[Problem, list[dict[str, Any]]] = {}
     for values in itertools.product(*used.values()):
         settings = dict(zip(used, values, strict=True))
@@ -155,30 +156,31 @@ def _validate_trials(
         for problem in problems:
             found.setdefault(problem, []).append(settings)
         if config is not None:
-            variants.append(
-                StudyTrial(config, {path: drafts.get_setting(drafts.draft_from_config(config), path) for path in used})
-            )
-    return variants, [_name_affected_trials(problem, where, count_trials(used)) for problem, where in found.items()]
+            # the values as validation read them, such as 1e-4 for the text "1e-4"
+            checked = drafts.draft_from_config(config)
+            trials.append(StudyTrial(config, {path: drafts.get_setting(checked, path) for path in used}))
+    return trials, [_name_affected_trials(problem, affected, count_trials(used)) for problem, affected in found.items()]
 
 
 def _fill_in_values(draft: Mapping[str, Any], settings: Mapping[str, Any]) -> drafts.Draft:
+    """Set the values of one trial; a value for a whole section is laid over the draft's section."""
     filled = dict(draft)
     for path, value in settings.items():
-        below = drafts.get_setting(filled, path)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        filled = drafts.replace_setting(filled, path, drafts.overlay_settings(below, value) if both else value)
+        current = drafts.get_setting(filled, path)
+        both = isinstance(current, Mapping) and isinstance(value, Mapping)
+        filled = drafts.replace_setting(filled, path, drafts.overlay_settings(current, value) if both else value)
     return filled
 
 
-def _name_affected_trials(problem: Problem, where: list[dict[str, Any]], total: int) -> Problem:
-    """Say which combinations a problem belongs to, when it is not all of them."""
-    if len(where) == total:
+def _name_affected_trials(problem: Problem, affected: list[dict[str, Any]], total: int) -> Problem:
+    """Add to the message which trials have the problem, unless all of them have it."""
+    if len(affected) == total:
         return problem
-    same = {path: value for path, value in where[0].items() if all(other[path] == value for other in where)}
+    same = {path: value for path, value in affected[0].items() if all(other[path] == value for other in affected)}
     named = ", ".join(
-        f"{path.rpartition('.')[2]} {_format_setting(path, value)}" for path, value in (same or where[0]).items()
+        f"{path.rpartition('.')[2]} {_format_setting(path, value)}" for path, value in (same or affected[0]).items()
     )
-    message = f"{problem.message} In {len(where)} of {total} runs{'' if same else ', first'}: {named}."
+    message = f"{problem.message} In {len(affected)} of {total} trials{'' if same else ', first'}: {named}."
     return Problem(problem.path, message, problem.hint, problem.severity)
 
 

@@ -1,7 +1,7 @@
-"""What an empty setting becomes on the device at hand, and why. Pure; no library is asked.
+"""The value that an empty setting gets on a given device, and the reason.
 
-The worker trains by these answers, the forecast counts by them and the form tells them: one place decides. A value that
-the user chose always wins.
+The worker, the forecast and the form all use these functions, so that they agree. A value that the user chose is never
+changed.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from toolkit.config import Config
 Precision = Literal["fp32", "bf16", "fp16"]
 
 AMPERE_CAPABILITY = (8, 0)
-"""The compute capability from which GPUs have tf32 and flash-attn's kernels."""
+"""Minimum compute capability of GPUs with tf32 and for flash-attn's kernels."""
 FUSED_ADAMW = "adamw_torch_fused"
 FLASH_ATTENTION, SDPA = "flash_attention_2", "sdpa"
 
 LIBRARY_MAX_LENGTH = 1024
-"""SFTConfig's own default, which a test compares: importing trl would cost seconds."""
+"""Tokens; the default of trl's SFTConfig. Copied because importing trl takes seconds; a test compares the two."""
 
 
 @dataclass(frozen=True)
 class ComputeDevice:
-    """Where a run computes: whether on a GPU, what that GPU can do, and how many processes share the run.
+    """The device of a run.
 
-    flash, liger: whether the packages flash-attn and liger-kernel are installed. gpus: how many the process sees.
+    capability: the GPU's compute capability. bf16_gpu: whether the GPU computes bf16. processes: training processes of
+    the run. flash, liger: whether flash-attn and liger-kernel are installed. gpus: GPUs that the process sees.
     """
 
     cuda: bool = False
@@ -39,23 +40,23 @@ class ComputeDevice:
 
 
 def resolve_max_length(config: Config) -> int:
-    """Tokens kept of an example; an empty setting means the library's default."""
+    """Return the max sequence length in tokens."""
     chosen = config.training.sft_args.max_seq_length
     return chosen if chosen is not None else LIBRARY_MAX_LENGTH
 
 
 def resolve_precision(config: Config, place: ComputeDevice) -> Precision:
-    """ "bf16", "fp16" or "fp32". On a CPU fp16 would be a silent no-op of the library, hence fp32 there."""
+    """Return the number format of training. On a CPU the library ignores fp16 silently, hence fp32 there."""
     args = config.training.training_args
     if args.fp16:
         return "fp16" if place.cuda else "fp32"
-    if args.bf16 is None:  # the library's default is bf16, which fails where the GPU lacks it
+    if args.bf16 is None:  # not the library's default, which is bf16 and fails on GPUs without it
         return "bf16" if place.cuda and place.bf16_gpu else "fp32"
     return "bf16" if args.bf16 else "fp32"
 
 
 def resolve_tf32(config: Config, place: ComputeDevice) -> bool | None:
-    """Whether fp32 products are rounded to tf32; None where the GPU takes the switch in neither position."""
+    """Return whether fp32 products are rounded to tf32; None where the device has no such switch."""
     if not place.cuda or place.capability < AMPERE_CAPABILITY:
         return None
     chosen = config.training.training_args.tf32
@@ -63,41 +64,41 @@ def resolve_tf32(config: Config, place: ComputeDevice) -> bool | None:
 
 
 def resolve_optimizer(config: Config) -> str:
-    """AdamW in one kernel, unless another one was chosen."""
+    """Return the optimizer: fused AdamW unless another one was chosen."""
     return config.training.training_args.optim or FUSED_ADAMW
 
 
 def resolve_attention(config: Config, place: ComputeDevice) -> str:
-    """transformers' name of the attention: flash-attn's kernels where they are installed and can compute."""
-    able = (
+    """Return transformers' name of the attention: flash-attn where it is installed and supports the device."""
+    supported = (
         place.cuda
         and place.flash
         and place.capability >= AMPERE_CAPABILITY
         and resolve_precision(config, place) != "fp32"
     )
-    # its examples stand in one row, and NEFTune's noise shrinks with the length of a row
-    return FLASH_ATTENTION if able and not config.training.sft_args.neftune_noise_alpha else SDPA
+    # flash-attn joins the examples of a batch into one row, and NEFTune divides its noise by the length of a row
+    return FLASH_ATTENTION if supported and not config.training.sft_args.neftune_noise_alpha else SDPA
 
 
 def uses_packing(config: Config) -> bool:
-    """Whether a row of a batch holds several examples. Only if asked: a step would learn from more of them."""
+    """Return whether several examples are packed into one row. Never by default: it changes the examples per step."""
     return config.training.sft_args.packing == "packed"
 
 
 def computes_padding(config: Config, place: ComputeDevice) -> bool:
-    """Whether a batch's padding is computed: where attention knows no borders inside a row of several examples."""
-    if config.training.sft_args.neftune_noise_alpha:  # its noise is divided by a row's length
+    """Return whether padding is computed: needed where attention cannot separate several examples in one row."""
+    if config.training.sft_args.neftune_noise_alpha:  # the noise is divided by the length of a row
         return True
     return place.cuda and resolve_attention(config, place) != FLASH_ATTENTION
 
 
 def uses_liger_kernels(config: Config, place: ComputeDevice) -> bool:
-    """Whether Liger's kernels compute norms, feed-forwards and rotary positions."""
+    """Return whether Liger kernels compute norms, feed-forward layers and rotary positions."""
     return place.cuda and place.liger and not config.model.quantize
 
 
 class ExplainedDefault(NamedTuple):
-    """What a setting is on this device, and why. path: of the setting, "" where there is none to change it."""
+    """The value of an empty setting on this device, and why. path: "" if no setting controls it."""
 
     path: str
     what: str
@@ -109,81 +110,83 @@ BF16_PATH = "training.training_args.bf16"
 
 
 def uses_gradient_checkpointing(config: Config) -> bool:
-    """Whether layers are computed again on the way back. Empty is decided before Start, by `forecast/decisions.py`; what
-    nobody has decided is off."""
+    """Return whether layers are computed again in the backward pass.
+
+    `forecast/decisions.py` fills an empty setting before Start; empty means off.
+    """
     return bool(config.training.training_args.gradient_checkpointing)
 
 
 def explain_defaults(
-    config: Config, place: ComputeDevice, threads: int, settled: tuple[ExplainedDefault, ...] = ()
+    config: Config, place: ComputeDevice, threads: int, decided: tuple[ExplainedDefault, ...] = ()
 ) -> tuple[ExplainedDefault, ...]:
-    """Everything that was chosen for this device, in sentences; what the user chose is not in it.
+    """Explain every value that was chosen for this device; settings that the user chose are left out.
 
-    settled: what a forecast has decided.
+    threads: of the training process. decided: what the forecast has decided.
     """
     args, sft = config.training.training_args, config.training.sft_args
-    open_still = args.bf16 is None and not args.fp16 and BF16_PATH not in {line.path for line in settled}
+    undecided = args.bf16 is None and not args.fp16 and BF16_PATH not in {line.path for line in decided}
     found = [
-        _explain_precision(config, place) if open_still else None,
+        _explain_precision(config, place) if undecided else None,
         _explain_tf32(place) if args.tf32 is None and place.cuda else None,
-        ExplainedDefault(_ARGS + "optim", "AdamW in one kernel", "the same numbers to rounding")
+        ExplainedDefault(_ARGS + "optim", "Fused AdamW", "faster than plain AdamW, equal up to rounding")
         if args.optim is None
         else None,
-        *settled,
+        *decided,
         _explain_packing(config, place) if sft.packing is None else None,
         _explain_attention(config, place),
         _explain_kernels(config, place),
-        None if place.cuda else ExplainedDefault("", f"{threads} thread{'s' if threads > 1 else ''}", _THREADS_REASON),
+        None
+        if place.cuda
+        else ExplainedDefault("", f"{threads} CPU thread{'s' if threads > 1 else ''}", _THREADS_REASON),
     ]
-    return tuple(one for one in found if one is not None)
+    return tuple(line for line in found if line is not None)
 
 
 _ARGS = "training.training_args."
-_THREADS_REASON = "the free cores, one left for the app where there are more than three; they wait without spinning"
+_THREADS_REASON = "the free cores; with more than three, one is left for the app"
 
 
 def _explain_precision(config: Config, place: ComputeDevice) -> ExplainedDefault:
     path = BF16_PATH
     if resolve_precision(config, place) == "bf16":
-        return ExplainedDefault(path, "bf16", "this GPU computes it at full speed, in half the memory")
+        return ExplainedDefault(path, "bf16", "this GPU computes it at full speed, and it takes half the memory")
     if place.cuda:
-        return ExplainedDefault(path, "fp32", "this GPU has no bf16")
-    return ExplainedDefault(path, "fp32", "exact on any CPU; bf16 is faster for larger models where a CPU computes it")
+        return ExplainedDefault(path, "fp32", "this GPU does not support bf16")
+    return ExplainedDefault(path, "fp32", "works on any CPU; bf16 is faster for larger models on CPUs that support it")
 
 
 def _explain_tf32(place: ComputeDevice) -> ExplainedDefault:
     path = _ARGS + "tf32"
     if place.capability >= AMPERE_CAPABILITY:
-        return ExplainedDefault(path, "tf32 on", "products that stay in fp32 take the fast units of this GPU")
-    return ExplainedDefault(path, "tf32 off", "only GPUs from Ampere on have it")
+        return ExplainedDefault(path, "tf32 on", "matrix products in fp32 use the fast tensor cores of this GPU")
+    return ExplainedDefault(path, "tf32 off", "it needs a GPU of the Ampere generation or newer")
 
 
 def _explain_packing(config: Config, place: ComputeDevice) -> ExplainedDefault:
     path = "training.sft_args.packing"
     if computes_padding(config, place):
-        return ExplainedDefault(path, "Group by length", "little padding is left")
-    return ExplainedDefault(
-        path, "Group by length", "without padding: a step computes its examples' own tokens and no others"
-    )
+        return ExplainedDefault(path, "Group by length", "batches need little padding")
+    return ExplainedDefault(path, "Group by length", "without padding: only the tokens of the examples are computed")
 
 
 def _explain_attention(config: Config, place: ComputeDevice) -> ExplainedDefault:
     if resolve_attention(config, place) == FLASH_ATTENTION:
-        return ExplainedDefault("", "flash-attn", "it is installed, and this GPU can compute it")
+        return ExplainedDefault("", "flash-attn", "it is installed and supports this GPU")
     if place.cuda:
         return ExplainedDefault(
-            "", "SDPA attention", "PyTorch's own kernels; flash-attn is not installed, or can't be used here"
+            "", "SDPA attention", "PyTorch's kernels; flash-attn is not installed or cannot be used here"
         )
     return ExplainedDefault(
-        "", "SDPA attention", "each example by itself; short ones take plain products, which are faster"
+        "", "SDPA attention", "computed per example; short examples use plain matrix products, which are faster"
     )
 
 
 def _explain_kernels(config: Config, place: ComputeDevice) -> ExplainedDefault | None:
     if uses_liger_kernels(config, place):
-        return ExplainedDefault("", "Liger kernels", "they are installed")
+        return ExplainedDefault("", "Liger kernels", "the package liger-kernel is installed")
     if place.cuda:
         return None
     return ExplainedDefault(
-        "", "Loss at trained tokens alone", "norms, feed-forward and adapters in one step each, equal to rounding"
+        "", "Fused layers, loss at trained tokens only", "faster, and equal to the usual computation up to rounding"
     )

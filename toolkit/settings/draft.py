@@ -1,7 +1,6 @@
-"""The draft: a plain nested dict that holds what a person is editing, valid or not.
+"""Drafts: nested dicts of settings while they are edited, valid or not.
 
-Maps drafts to drafts and never changes one in place. Knows the schema's paths, not its rules (`validation.py`), not
-how a draft is stored (`ui/workspace/workspace.py`), not how several values are written (`ablation.py`).
+Every function returns a new draft; none is changed in place.
 """
 
 from __future__ import annotations
@@ -27,16 +26,17 @@ class SettingChange:
 
 
 def default_draft() -> Draft:
-    """What `Config()` holds, as plain values: text, numbers, lists, dicts, None."""
+    """Return the defaults of the schema as plain values: text, numbers, lists, dicts, None."""
     return Config().model_dump(mode="json")
 
 
 def draft_from_config(config: Config) -> Draft:
+    """Return the settings of a config as a draft."""
     return config.model_dump(mode="json")
 
 
 def get_setting(draft: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path; the schema's default where the draft has none."""
+    """Return the value at a dotted path; the schema's default if the draft has none."""
     here: Any = draft
     for name in path.split("."):
         if not isinstance(here, Mapping) or name not in here:
@@ -46,7 +46,7 @@ def get_setting(draft: Mapping[str, Any], path: str) -> Any:
 
 
 def replace_setting(draft: Mapping[str, Any], path: str, value: Any) -> Draft:
-    """A copy of the draft with one value set; missing sections on the way are made. Raises KeyError: no setting."""
+    """Return the draft with one value replaced; missing sections are added. Raises KeyError for an unknown path."""
     if path not in field_specs_by_path() and path not in section_paths():
         raise KeyError(path)
     return _replace_at(draft, path.split("."), value)
@@ -54,23 +54,23 @@ def replace_setting(draft: Mapping[str, Any], path: str, value: Any) -> Draft:
 
 def _replace_at(draft: Mapping[str, Any], names: list[str], value: Any) -> Draft:
     first, *rest = names
-    inner = draft.get(first)
-    inside = _replace_at(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else copy.deepcopy(value)
-    return {**draft, first: inside}
+    section = draft.get(first)
+    new = _replace_at(section if isinstance(section, Mapping) else {}, rest, value) if rest else copy.deepcopy(value)
+    return {**draft, first: new}
 
 
 def overlay_settings(draft: Mapping[str, Any], top: Mapping[str, Any]) -> Draft:
-    """The draft with every value that `top` has; keys that are no settings are kept, so that validation names them."""
+    """Return the draft with every value of `top` laid over it. Unknown keys are kept for validation to report."""
     merged = dict(draft)
     for name, value in top.items():
-        below = merged.get(name)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[name] = overlay_settings(below, value) if both else copy.deepcopy(value)  # type: ignore[arg-type]
+        current = merged.get(name)
+        both = isinstance(current, Mapping) and isinstance(value, Mapping)
+        merged[name] = overlay_settings(current, value) if both else copy.deepcopy(value)  # type: ignore[arg-type]
     return merged
 
 
 def fill_defaults(draft: Mapping[str, Any]) -> Draft:
-    """The draft with every missing setting at its default, in the schema's order; a section left empty is filled."""
+    """Return the draft with missing settings at their defaults, in schema order; empty sections are filled too."""
     return overlay_settings(default_draft(), _without_empty_sections(draft, ""))
 
 
@@ -81,13 +81,13 @@ def _without_empty_sections(draft: Mapping[str, Any], prefix: str) -> Draft:
             kept[name] = value
         elif isinstance(value, Mapping):
             kept[name] = _without_empty_sections(value, f"{prefix}{name}.")
-        elif value is not None:  # "bitsandbytes:" with nothing below is how old files say "the defaults"
+        elif value is not None:  # a file of the original may say "bitsandbytes:" with nothing below, for the defaults
             kept[name] = value
     return kept
 
 
 def find_changed_settings(draft: Mapping[str, Any]) -> list[SettingChange]:
-    """Every setting that differs from its default, in the schema's order."""
+    """Return every setting that differs from its default, in the schema's order."""
     values = ((spec, get_setting(draft, spec.path)) for spec in list_field_specs())
     return [
         SettingChange(spec.path, spec.default, value)
@@ -97,14 +97,14 @@ def find_changed_settings(draft: Mapping[str, Any]) -> list[SettingChange]:
 
 
 def setting_values_differ(first: Any, second: Any) -> bool:
-    """Whether two values of one setting differ; 6 in a file is the 6.0 of the schema, but True is not 1."""
+    """Return whether two values of a setting differ. 6 in a file equals the schema's 6.0, but True differs from 1."""
     if isinstance(first, float) and isinstance(second, int) and not isinstance(second, bool):
         return first != second
     return type(first) is not type(second) or bool(first != second)
 
 
 def reset_settings(draft: Mapping[str, Any], paths: str | Iterable[str]) -> Draft:
-    """The draft with these settings at their defaults: one path, a dotted section ("lora"), or several of either."""
+    """Return the draft with these settings at their defaults. Each path is a setting or a section, such as "lora"."""
     wanted = (paths,) if isinstance(paths, str) else tuple(paths)
     result = dict(draft)
     for spec in list_field_specs():

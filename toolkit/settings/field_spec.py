@@ -1,8 +1,4 @@
-"""One frozen FieldSpec for each setting of the schema, read from pydantic's FieldInfo.
-
-Says *what* a setting is: its kind, bounds, default, description, and whether it may be left to the library. Knows
-nothing of how it looks (`layout.py`), what is typed (`written.py`) or how it is drawn (`ui/forms/widgets.py`).
-"""
+"""One FieldSpec for each setting of the schema: kind, bounds, default, description, and whether it may be empty."""
 
 from __future__ import annotations
 
@@ -19,15 +15,15 @@ from pydantic.fields import FieldInfo
 from toolkit.config import Config
 
 FieldKind = Literal["flag", "whole", "number", "size", "choice", "text", "words", "indexes"]
-"""whole: int. number: float. size: a share (float) or a count (int). words: list of str. indexes: int(s)."""
+"""whole: int. number: float. size: a share (float) or a number of rows (int). words: list of str. indexes: an int or a
+list of int."""
 
-NUMERIC: tuple[FieldKind, ...] = ("whole", "number")
 LIST_KINDS: tuple[FieldKind, ...] = ("words", "indexes")
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The limits of a number; None where there is none. `ge` and `le` are included, `gt` and `lt` are not."""
+    """The limits of a number, None for no limit. ge, le: inclusive. gt, lt: exclusive."""
 
     ge: float | None = None
     gt: float | None = None
@@ -35,16 +31,16 @@ class Bounds:
     lt: float | None = None
 
     def words(self) -> str:
-        """ "from 1 to 4096", "above 0, below 1", or "" without limits."""
+        """Return for example "from 1 to 4096" or "above 0, below 1"; "" without limits."""
         low = f"above {self.gt:g}" if self.gt is not None else "" if self.ge is None else f"from {self.ge:.10g}"
         high = f"below {self.lt:.10g}" if self.lt is not None else "" if self.le is None else f"to {self.le:.10g}"
-        plain = self.ge is not None and self.le is not None
-        return f"{low} {high}" if plain else ", ".join(part for part in (low, high) if part)
+        both_inclusive = self.ge is not None and self.le is not None
+        return f"{low} {high}" if both_inclusive else ", ".join(part for part in (low, high) if part)
 
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """One setting. `default` is what `Config()` holds; `optional`: None means "leave it to the library"."""
+    """One setting. optional: whether it may be None, which means the library's default."""
 
     path: str
     kind: FieldKind
@@ -57,23 +53,25 @@ class FieldSpec:
 
     @property
     def name(self) -> str:
+        """The last part of the path."""
         return self.path.rpartition(".")[2]
 
 
 @cache
 def list_field_specs() -> tuple[FieldSpec, ...]:
-    """Every setting in the schema's order. Raises TypeError for a type that no kind describes."""
+    """Return every setting in the schema's order. Raises TypeError for a field type without a kind."""
     return tuple(_walk_fields(Config, ""))
 
 
 @cache
 def field_specs_by_path() -> dict[str, FieldSpec]:
+    """Return every setting by its dotted path."""
     return {spec.path: spec for spec in list_field_specs()}
 
 
 @cache
 def section_paths() -> frozenset[str]:
-    """The dotted paths that hold settings and are none themselves, e.g. "model.bitsandbytes"."""
+    """Return the dotted paths of the sections, such as "model.bitsandbytes"."""
     parts = [spec.path.split(".") for spec in list_field_specs()]
     return frozenset(".".join(names[:end]) for names in parts for end in range(1, len(names)))
 
@@ -99,7 +97,7 @@ def _build_field_spec(path: str, info: FieldInfo) -> FieldSpec:
         optional=NoneType in types,
         default=info.get_default(call_default_factory=True),
         description=info.description or "",
-        # a size has two sets of limits, one for shares and one for counts: pydantic words those better
+        # a size has separate limits for shares and for numbers of rows, which one Bounds cannot hold
         bounds=Bounds() if {int, float} <= set(types) else bounds,
         choices=choices,
         max_length=limits.get("max_length"),
@@ -107,7 +105,7 @@ def _build_field_spec(path: str, info: FieldInfo) -> FieldSpec:
 
 
 def _flatten_annotation(annotation: Any) -> tuple[list[Any], dict[str, Any]]:
-    """The member types of nested Optional, Union and Annotated, and the limits met on the way."""
+    """Return the member types of nested Optional, Union and Annotated, and the limits found in them."""
     origin = get_origin(annotation)
     types: list[Any] = []
     limits: dict[str, Any] = {}
@@ -118,9 +116,9 @@ def _flatten_annotation(annotation: Any) -> tuple[list[Any], dict[str, Any]]:
             _collect_limits(entry, limits)
     elif origin in (Union, UnionType):
         for member in get_args(annotation):
-            found, more = _flatten_annotation(member)
-            types += found
-            limits |= more
+            member_types, member_limits = _flatten_annotation(member)
+            types += member_types
+            limits |= member_limits
     elif origin is list:
         types, limits = [list[_flatten_annotation(get_args(annotation)[0])[0][0]]], {}  # type: ignore[misc]
     else:
@@ -154,5 +152,5 @@ def _find_field_kind(path: str, types: set[Any]) -> FieldKind:
         return "choice"
     kind = _KIND_OF_TYPES.get(frozenset(types))
     if kind is None:
-        raise TypeError(f"{path} has a type that no form knows: {types}. Add a kind to toolkit/settings/field_spec.py.")
+        raise TypeError(f"{path} has a type without a kind: {types}. Add a kind to toolkit/settings/field_spec.py.")
     return kind

@@ -1,7 +1,6 @@
-"""Settings as a YAML file and back, several values for a setting included.
+"""Import and export of settings as YAML, including studies, and the presets that ship with the toolkit.
 
-All or nothing: a file whose settings can't be used changes nothing. Knows the file's form (`settings/yaml_file.py`) and
-what a list means (`ablation.py`), not where a draft is kept.
+An import is all or nothing: a file with invalid settings raises, and nothing of it is used.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from toolkit.system.paths import PRESETS
 
 @dataclass(frozen=True)
 class ImportedSettings:
-    """A file's settings, usable as they are. `warnings` are remarks that block nothing."""
+    """Valid settings from a file. warnings: problems that do not block a run."""
 
     draft: drafts.Draft
     grid: ablation.ValueGrid
@@ -30,47 +29,47 @@ class ImportedSettings:
 
 
 def import_settings(text: str) -> ImportedSettings:
-    """Settings from YAML; a setting that the file lacks has its default. Raises ConfigError with every problem."""
+    """Return the settings of a YAML text; missing ones have their defaults. Raises ConfigError with every problem."""
     draft, grid = ablation.split_grid(load_draft(text))
     problems = ablation.check_value_grid(draft, grid)
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         raise ConfigError(errors)
-    variants = ablation.expand_trials(draft, grid)
-    # the values as validation read them: "1e-4", which YAML calls text, is the number
-    settled = drafts.draft_from_config(variants[0].config)
-    return ImportedSettings(settled, grid, tuple(problems))
+    trials = ablation.expand_trials(draft, grid)
+    # the values as validation read them: 1e-4 is text in YAML 1.1 and a number in the config
+    checked = drafts.draft_from_config(trials[0].config)
+    return ImportedSettings(checked, grid, tuple(problems))
 
 
 def import_settings_file(path: Path) -> ImportedSettings:
-    """`read` of a file; each problem names the setting or the file, and what to do."""
+    """Import a file. Raises ConfigError; each problem names the setting or the file, and what to do."""
     try:
         return import_settings(read_config_text(path))
     except ConfigError as error:
-        here = [_locate_in_file(found, path.name) for found in error.problems]
-        raise ConfigError(here) from error
+        problems = [_locate_in_file(problem, path.name) for problem in error.problems]
+        raise ConfigError(problems) from error
 
 
-def _locate_in_file(found: Problem, name: str) -> Problem:
-    where = found.path or ("" if name in found.message else name)
-    return replace(found, path=where, hint=found.hint or f"Correct it in {name}.")
+def _locate_in_file(problem: Problem, name: str) -> Problem:
+    location = problem.path or ("" if name in problem.message else name)
+    return replace(problem, path=location, hint=problem.hint or f"Correct it in {name}.")
 
 
 def export_settings(draft: Mapping[str, Any], grid: Mapping[str, Sequence[Any]] | None = None) -> str:
-    """The draft as YAML, valid or not, with lists of values while ablation is on; `read` gives the same back."""
+    """Return the draft as YAML, valid or not. While ablation is on, settings with several values become lists."""
     used = {path: list(values) for path, values in (grid or {}).items()} if ablation.uses_ablation(draft) else {}
     return dump_draft(ablation.merge_grid(drafts.fill_defaults(draft), used))
 
 
 def accept_hard_stops(draft: dict[str, Any], hard_stops: Sequence[str]) -> dict[str, Any]:
-    """The draft with more hard stops accepted by name; which names there are is the schema's to say."""
-    already = drafts.get_setting(draft, "data.accepted") or []
-    return drafts.replace_setting(draft, "data.accepted", [*already, *hard_stops]) if hard_stops else draft
+    """Return the draft with more blocking problems accepted, by name; validation checks the names."""
+    accepted = drafts.get_setting(draft, "data.accepted") or []
+    return drafts.replace_setting(draft, "data.accepted", [*accepted, *hard_stops]) if hard_stops else draft
 
 
 @dataclass(frozen=True)
 class Preset:
-    """`name` is the file's name without its ending; `settings` the nested dict as the file has it."""
+    """A preset. name: the file's name without its ending. settings: only those that the file names."""
 
     name: str
     title: str
@@ -81,12 +80,12 @@ class Preset:
 
 @cache
 def load_presets() -> tuple[Preset, ...]:
-    """Every preset, by file name. Raises ConfigError for a file that is not YAML."""
+    """Return every preset, sorted by file name. Raises ConfigError for a file that is not YAML."""
     return tuple(_read_preset(path) for path in sorted(PRESETS.glob("*.yml")))
 
 
 def apply_preset(preset: Preset, draft: Mapping[str, Any]) -> drafts.Draft:
-    """The preset over the defaults, with the draft's own data and folder where the preset has none."""
+    """Lay the preset over the defaults; data and output folder of the draft are kept unless the preset sets them."""
     kept = {name: draft[name] for name in ("data", "save_dir") if name in draft}
     return drafts.fill_defaults(
         drafts.overlay_settings(drafts.overlay_settings(drafts.default_draft(), kept), preset.settings)
@@ -95,5 +94,5 @@ def apply_preset(preset: Preset, draft: Mapping[str, Any]) -> drafts.Draft:
 
 def _read_preset(path: Path) -> Preset:
     text = path.read_text(encoding="utf-8")
-    said = dict(re.findall(r"^# (title|description): (.+)$", text, re.MULTILINE))
-    return Preset(path.stem, said["title"], said["description"], load_draft(text), path)
+    header = dict(re.findall(r"^# (title|description): (.+)$", text, re.MULTILINE))
+    return Preset(path.stem, header["title"], header["description"], load_draft(text), path)

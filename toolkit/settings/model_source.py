@@ -1,4 +1,4 @@
-"""Where the base model that a config names comes from."""
+"""The source of the base model that a config names: bundled, a local folder, or the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ModelKind = Literal["none", "bundled", "local", "hub"]
 
 
 def model_kind(config: Config) -> ModelKind:
-    """Where the base model comes from; a path is one by its look or because the folder is there."""
+    """Return the source of the base model. A name that looks like a path, or is an existing folder, is "local"."""
     name = config.model.hf_model_ckpt
     if not name:
         return "none"
@@ -23,6 +23,6 @@ def model_kind(config: Config) -> ModelKind:
 
 
 def bundled_model_folder(name: str) -> Path | None:
-    """Where the model of that name lies among the toolkit's own; None when there is none. No name leads elsewhere."""
+    """Return the folder of a bundled model, or None. A name with path separators never leads outside the assets."""
     plain = name.removeprefix(BUNDLED)
     return ASSETS / plain if re.fullmatch(r"[a-z0-9-]+", plain) and (ASSETS / plain).is_dir() else None

@@ -1,7 +1,7 @@
-"""What a person types <-> what a setting holds.
+"""Conversion between the text of a form field and the value of a setting.
 
-Text that can't be read stays as it is: it goes into the draft as text, where validation reports it under its field
-and the form shows it again. Nothing typed is lost or silently changed. Knows no widget and no draft.
+Text that cannot be parsed stays text: it goes into the draft as it was typed, where validation reports it and the form
+shows it again. Nothing that was typed is lost or changed silently.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from toolkit.settings.field_spec import FieldSpec
 
 LIBRARY_DEFAULT = "library default"
-"""Stands for None where an empty box can't: among several values, and in tables."""
+"""Stands for None where an empty field cannot: among several values, and in tables."""
 
 TEXT_SEPARATOR = "---"
 """The line between two values of a long text."""
@@ -25,7 +25,7 @@ _FLAG_WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": Fal
 
 
 def parse_field_text(spec: FieldSpec, text: str) -> Any:
-    """The value of one box. Empty is None where the setting is optional; unreadable text comes back unchanged."""
+    """Return the value of a field's text. Empty is None for an optional setting; text that cannot be parsed is kept."""
     plain = text.strip()
     if not plain and spec.kind != "text":
         return None if spec.optional else ""
@@ -47,7 +47,7 @@ def parse_field_text(spec: FieldSpec, text: str) -> Any:
 
 
 def normalize_text(spec: FieldSpec, value: Any) -> Any:
-    """A value as a file wrote it, in its own type: YAML reads 1e-4 as text. Everything else comes back unchanged."""
+    """Convert a value from a file to the setting's type (YAML reads 1e-4 as text); others are returned unchanged."""
     if isinstance(value, str) and spec.kind in ("whole", "number", "size", "flag"):
         return parse_field_text(spec, value)
     if spec.kind == "number" and isinstance(value, int) and not isinstance(value, bool):
@@ -56,7 +56,7 @@ def normalize_text(spec: FieldSpec, value: Any) -> Any:
 
 
 def format_field_text(spec: FieldSpec, value: Any) -> str:
-    """The text of a box: the shortest one that `parse` reads as the same value. None is empty."""
+    """Return the shortest text that `parse_field_text` reads as the same value; "" for None."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -69,7 +69,7 @@ def format_field_text(spec: FieldSpec, value: Any) -> str:
 
 
 def summarize_value(spec: FieldSpec, value: Any, limit: int = 48) -> str:
-    """A value in a sentence or a table cell: one line, at most `limit` characters, never empty."""
+    """Return a value for a sentence or table cell: one line of at most `limit` characters, never empty."""
     if value is None:
         return LIBRARY_DEFAULT
     text = " ".join(format_field_text(spec, value).split())
@@ -79,7 +79,7 @@ def summarize_value(spec: FieldSpec, value: Any, limit: int = 48) -> str:
 
 
 def parse_several_values(spec: FieldSpec, text: str) -> list[Any]:
-    """Several values in one box: numbers after commas, lists one a line, long texts between `---` lines."""
+    """Parse several values: numbers separated by commas, lists one per line, texts separated by `---` lines."""
     if spec.kind == "text":
         return split_texts(text, keep_empty=True)
     text = re.sub(r"\s+%", "%", text) if spec.kind == "size" else text
@@ -88,13 +88,13 @@ def parse_several_values(spec: FieldSpec, text: str) -> list[Any]:
 
 
 def split_texts(text: str, *, keep_empty: bool = False) -> list[str]:
-    """The texts between `---` lines."""
+    """Split a text at its `---` lines."""
     parts = [part.strip("\n") for part in re.split(rf"(?m)^{TEXT_SEPARATOR}[ \t]*$", text)]
     return [part for part in parts if keep_empty or part.strip()]
 
 
 def format_several_values(spec: FieldSpec, values: Sequence[Any]) -> str:
-    """What `parse_many` reads as the same values."""
+    """Return the text that `parse_several_values` reads as the same values."""
     words = [format_one_of_several(spec, value) for value in values]
     if spec.kind == "text":
         return f"\n{TEXT_SEPARATOR}\n".join(words)
@@ -102,7 +102,7 @@ def format_several_values(spec: FieldSpec, values: Sequence[Any]) -> str:
 
 
 def parse_one_of_several(spec: FieldSpec, word: str) -> Any:
-    """One of several values: "none" means "leave it to the library", except where none is a word of the setting."""
+    """Parse one of several values. "none" means the library's default, unless "none" is a value of the setting."""
     if spec.optional and (
         word == LIBRARY_DEFAULT or (spec.kind not in ("text", "choice") and word.lower() in _NONE_WORDS)
     ):
@@ -111,13 +111,14 @@ def parse_one_of_several(spec: FieldSpec, word: str) -> Any:
 
 
 def format_one_of_several(spec: FieldSpec, value: Any) -> str:
+    """Return the text that `parse_one_of_several` reads as the same value."""
     if value is None:
         return "none" if spec.kind not in ("text", "choice") else LIBRARY_DEFAULT
     return format_field_text(spec, value)
 
 
 def parse_layer_indexes(words: Sequence[str]) -> list[Any]:
-    """Layer numbers; "0-3" means 0, 1, 2, 3. A word that is no number stays a word."""
+    """Parse layer indexes; "0-3" means 0, 1, 2, 3. Words that are not numbers are kept for validation to report."""
     found: list[Any] = []
     for word in words:
         span = re.fullmatch(r"(\d{1,4})-(\d{1,4})", word)
@@ -129,7 +130,7 @@ def parse_layer_indexes(words: Sequence[str]) -> list[Any]:
 
 
 def format_short_number(value: float) -> str:
-    """0.0002 -> "2e-4", 0.05 -> "0.05", 1.0 -> "1"; no digit is lost."""
+    """Return a number in its shortest exact form: 0.0002 -> "2e-4", 0.05 -> "0.05", 1.0 -> "1"."""
     if not math.isfinite(value):
         return str(value)
     if value == 0 or 1e-3 <= abs(value) < 1e7:
@@ -152,7 +153,7 @@ def _parse_number(text: str) -> Any:
 
 
 def _parse_size(text: str) -> Any:
-    """ "80 %" and 0.8 are shares, 80 is a count: the spelling decides, as in a file."""
+    """Parse a share ("80 %", "0.8") or a number of rows ("80"); the spelling decides, as in a file."""
     if text.endswith("%"):
         share = _parse_number(text[:-1].strip())
         return share if isinstance(share, str) else float(Decimal(text[:-1].strip()) / 100)

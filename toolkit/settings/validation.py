@@ -1,7 +1,6 @@
-"""Draft in, (Config or None, every problem at once) out: the words that a user reads about a setting.
+"""Validation of drafts: pydantic's errors become problems with a message and a hint, all of them at once.
 
-Turns pydantic's errors into Problems in the user's words, and knows the keys of the original toolkit's files that this
-one has no use for, with the remedy for each.
+Keys of the original toolkit that no longer exist are reported with a remedy for each.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from pydantic_core import ErrorDetails
 from toolkit.config import Config
 from toolkit.errors import ConfigError, Problem
 
-# Keys of later versions of the original toolkit (research of its config files), and what to do about each.
+# keys of later versions of the original toolkit, collected from its config files
 RETIRED_KEYS = {
-    "qa": "Evaluation is not part of a config here: delete the whole qa block.",
-    "model.torch_dtype": "Delete it: the weights load in the precision that training_args.bf16 / fp16 ask for.",
+    "qa": "Delete the whole qa block: a config does not describe evaluations here.",
+    "model.torch_dtype": "Delete it: training_args.bf16 and fp16 decide the precision of the weights.",
     "model.attn_implementation": "Delete it: the attention implementation is chosen for the device.",
     "inference.max_length": "Use inference.max_new_tokens instead.",
 }
 _DELETE_HINT = "Delete this line: no setting has this name."
 _WHOLE, _NUMBER, _BLOCK = "A whole number is needed", "A number is needed", "A block of settings is needed"
-# pydantic's error types in our words; {names} are those of the error's context
+# by pydantic's error type; {names} are filled in from the context of the error
 ERROR_MESSAGES = {
     "int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE, "int_parsing_size": _WHOLE,
     "float_type": _NUMBER, "float_parsing": _NUMBER, "finite_number": "A finite number is needed",
@@ -41,10 +40,10 @@ ERROR_MESSAGES = {
 
 
 def validate_draft(draft: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
-    """Check a nested dict of settings.
+    """Validate a nested dict of settings.
 
-    Returns (config, warnings) when it can be used, and (None, errors and warnings) when it can't. Contradictions
-    between fields are found even while other fields are wrong: those are set aside for the second look.
+    Returns (config, warnings) for a valid draft and (None, errors and warnings) for an invalid one. Contradictions
+    between settings are found even while other settings are invalid: those are left out in a second pass.
     """
     try:
         config = Config.model_validate(draft)
@@ -57,7 +56,7 @@ def validate_draft(draft: Mapping[str, Any]) -> tuple[Config | None, list[Proble
 
 
 def parse_draft(draft: Mapping[str, Any]) -> Config:
-    """The Config of a draft; raises ConfigError with every problem."""
+    """Return the config of a draft. Raises ConfigError with every problem."""
     config, problems = validate_draft(draft)
     if config is None:
         raise ConfigError(problems)
@@ -65,27 +64,27 @@ def parse_draft(draft: Mapping[str, Any]) -> Config:
 
 
 def _find_contradictions_without(draft: Mapping[str, Any], error: ValidationError) -> list[Problem]:
-    rest = copy.deepcopy(dict(draft))
-    wrong = {".".join(_field_names(detail["loc"])) for detail in error.errors()}
-    for path in wrong:
-        _drop_setting(rest, path)
+    """Return the contradictions between the settings that are valid by themselves."""
+    remaining = copy.deepcopy(dict(draft))
+    invalid = {".".join(_field_names(detail["loc"])) for detail in error.errors()}
+    for path in invalid:
+        _drop_setting(remaining, path)
     try:
-        Config.model_validate(rest)
-    except ValidationError as second:
-        found = [
-            p for detail in second.errors() if detail["type"] == "contradiction" for p in _problems_of_error(detail)
-        ]
-        return [problem for problem in found if problem.path not in wrong]
+        Config.model_validate(remaining)
+    except ValidationError as remaining_error:
+        contradictions = [detail for detail in remaining_error.errors() if detail["type"] == "contradiction"]
+        problems = [problem for detail in contradictions for problem in _problems_of_error(detail)]
+        return [problem for problem in problems if problem.path not in invalid]
     return []
 
 
 def _drop_setting(draft: dict[str, Any], path: str) -> None:
     *parents, leaf = path.split(".")
-    here: Any = draft
+    section: Any = draft
     for name in parents:
-        here = here.get(name) if isinstance(here, dict) else None
-    if isinstance(here, dict):
-        here.pop(leaf, None)
+        section = section.get(name) if isinstance(section, dict) else None
+    if isinstance(section, dict):
+        section.pop(leaf, None)
 
 
 def _problems_of_error(detail: ErrorDetails) -> list[Problem]:
@@ -100,7 +99,7 @@ def _problems_of_error(detail: ErrorDetails) -> list[Problem]:
 
 
 def _field_names(loc: tuple[int | str, ...]) -> list[str]:
-    """Walk the schema, not the value: what is no field name (a union's member, a list's index) ends the path."""
+    """Return the field names of an error's location, without the union members and list indexes after them."""
     names: list[str] = []
     model: Any = Config
     for part in loc:
@@ -135,14 +134,14 @@ def _hint(path: str, value: Any, detail: ErrorDetails) -> str:
         return "Give a share between 0 and 1, or a whole number of rows."
     if path in ("data.prompt", "data.prompt_stub"):
         if isinstance(value, dict):
-            return 'Put it in quotes: YAML reads {output} as a mapping, "{output}" as text.'
+            return 'Put the template in quotes: YAML reads {output} as a mapping and "{output}" as text.'
         if value is None:
-            return "YAML reads lines that begin with # as comments: begin the text with >- or |."
+            return "YAML reads lines that start with # as comments: start the text with >- or |."
     return ""
 
 
 def _first_per_field(problems: list[Problem]) -> list[Problem]:
-    """A union reports one error a member: the first one under a field is enough."""
+    """Keep one problem per setting: pydantic reports one error for each member of a union."""
     seen: dict[tuple[str, str], Problem] = {}
     for problem in problems:
         key = (problem.path, problem.message if "all-linear" in problem.message else "")
@@ -151,7 +150,7 @@ def _first_per_field(problems: list[Problem]) -> list[Problem]:
 
 
 def find_config_warnings(config: Config) -> list[Problem]:
-    """Settings that are valid and do not do what they seem to: warnings, each under its field."""
+    """Return warnings for valid settings that have no effect."""
     args = config.training.training_args
     found: list[Problem] = []
 
@@ -159,18 +158,18 @@ def find_config_warnings(config: Config) -> list[Problem]:
         found.append(Problem(path, message, hint, "warning"))
 
     if args.lr_scheduler_type == "constant" and args.warmup_ratio:
-        hint = "Choose constant_with_warmup to use it."
-        warn("training.training_args.warmup_ratio", "The constant scheduler ignores the warm-up.", hint)
+        hint = "Choose the scheduler constant_with_warmup to use it."
+        warn("training.training_args.warmup_ratio", "The constant scheduler ignores the warmup ratio.", hint)
     inference = config.inference
     if not inference.do_sample:
         changed = inference.temperature not in (None, 1.0) or inference.top_p not in (None, 1.0)
         changed = changed or inference.top_k not in (None, type(inference)().top_k)
         if changed or inference.epsilon_cutoff or inference.eta_cutoff:
-            message = "Without sampling, temperature, top p, top k and the cutoffs have no effect."
+            message = "Temperature, top-p, top-k and the cutoffs have no effect while sampling is off."
             warn("inference.do_sample", message, "Switch sampling on to use them.")
     bnb = config.model.bitsandbytes
     if not config.model.quantize and bnb != type(bnb)():
-        warn("model.quantize", "The bitsandbytes settings are ignored while quantization is off.")
+        warn("model.quantize", "The bitsandbytes settings have no effect while quantization is off.")
     if config.num_processes is not None and not config.accelerate:
-        warn("num_processes", "It has no effect while accelerate is off.")
+        warn("num_processes", "The number of processes has no effect while accelerate is off.")
     return found

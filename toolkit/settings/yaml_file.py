@@ -1,7 +1,6 @@
-"""A config as a file: YAML with a schema version in its first line.
+"""Config files: YAML with the schema version in the first line.
 
-Reads plain YAML only: no tags, no aliases (a short file could unfold into gigabytes), no key twice, at most 1 MB.
-Whether the settings make sense is `validation.py`'s to say, what a list means `ablation.py`'s.
+Only plain YAML is read: no tags, no aliases (a short file could expand to gigabytes), no duplicate keys, at most 1 MB.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from toolkit.config import BUNDLED, SCHEMA_VERSION, Config
 from toolkit.errors import ConfigError, Problem
 
 SCHEMA_HEADER = f"# finetuning-toolkit config, schema {SCHEMA_VERSION}"
-MAX_YAML_BYTES = 1_000_000
-MAX_YAML_DEPTH = 20
+MAX_YAML_BYTES = 1_000_000  # a config has 3 kB; a larger file is most likely another file
+MAX_YAML_DEPTH = 20  # levels of nesting; the schema has 4, and the parser recurses
 _SCHEMA_LINE = re.compile(r"^#\s*finetuning-toolkit config, schema (\d{1,9})\s*$", re.MULTILINE)
 
 
 def dump_config(config: Config) -> str:
-    """Every setting of `config` as YAML; `load_draft` and validation give an equal Config back."""
+    """Return every setting as YAML; `load_draft` and validation restore an equal config."""
     return dump_draft(config.model_dump(mode="json"))
 
 
 def dump_draft(draft: Mapping[str, Any]) -> str:
-    """A nested dict of settings (lists of values for a sweep included) as YAML with the schema line."""
+    """Return a nested dict of settings, including the lists of a study, as YAML with the schema line."""
     body = yaml.dump(
         dict(draft), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=110
     )
@@ -36,30 +35,30 @@ def dump_draft(draft: Mapping[str, Any]) -> str:
 
 
 def read_config_text(path: Path) -> str:
-    """The text of a config file; raises ConfigError when there is none, or it isn't text."""
+    """Return the text of a config file. Raises ConfigError if it does not exist or is not text."""
     try:
         with path.expanduser().open("rb") as file:
             return file.read(MAX_YAML_BYTES + 1).decode("utf-8-sig")
     except OSError as error:
         raise _config_file_error(f"'{path}' can't be read: {error.strerror}.", "Check the path.") from error
     except UnicodeDecodeError as error:
-        raise _config_file_error(f"'{path}' is not text in UTF-8.", "Is it a YAML file?") from error
-    except (ValueError, RuntimeError) as error:  # a NUL in it, or the folder of a user whom nobody knows
-        raise _config_file_error(f"{str(path)!r} is no path: {error}.", "Check the path.") from error
+        raise _config_file_error(f"'{path}' is not UTF-8 text.", "Check that it is a YAML file.") from error
+    except (ValueError, RuntimeError) as error:  # a NUL character, or ~ with an unknown user
+        raise _config_file_error(f"{str(path)!r} is not a path: {error}.", "Check the path.") from error
 
 
 def load_draft(text: str) -> dict[str, Any]:
-    """The nested dict that a YAML file holds; raises ConfigError that says where it can't be read."""
+    """Return the nested dict of a YAML text. Raises ConfigError with the place that cannot be read."""
     if len(text.encode(errors="replace")) > MAX_YAML_BYTES:
         raise _config_file_error(
-            "The file is larger than 1 MB.", "A config has about 60 lines: is this the right file?"
+            "The file is larger than 1 MB.", "A config has about 60 lines: check that this is the right file."
         )
     version = _SCHEMA_LINE.search(text[:2000])
     if version and int(version.group(1)) > SCHEMA_VERSION:
         message = (
             f"The file was written by a newer version (schema {version.group(1)}, this one reads {SCHEMA_VERSION})."
         )
-        raise _config_file_error(message, "Update the toolkit to use it.")
+        raise _config_file_error(message, "Update the toolkit to read it.")
     try:
         _check_plain_yaml(text)
         draft = _Loader(text).get_single_data()
@@ -72,21 +71,23 @@ def load_draft(text: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         if "integer string conversion" in str(error):
             raise _config_file_error(
-                "A number in the file has more than 4,300 digits.", "Write a shorter one."
+                "A number in the file has more than 4,300 digits.", "Write a shorter number."
             ) from error
-        raise _config_file_error(f"The file is not plain YAML: {error}.", "Is it a text file in UTF-8?") from error
+        raise _config_file_error(
+            f"The file is not plain YAML: {error}.", "Check that it is a text file in UTF-8."
+        ) from error
     if draft is None:
         return {}
     if not isinstance(draft, dict):
         raise _config_file_error(
-            f"The file holds a {type(draft).__name__} where settings by name are expected.",
-            "Begin with lines such as `data:`, or export a config to see one.",
+            f"The file holds a {type(draft).__name__} instead of named settings.",
+            "Start with lines such as `data:`, or export a config to see an example.",
         )
     return draft
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """The same settings, local paths made absolute: a file must mean the same in every folder."""
+    """Return the config with absolute local paths: it is stored with the run and read in another folder."""
     model, data = config.model, config.data
     folder = Path(model.hf_model_ckpt or "").expanduser()
     if model.hf_model_ckpt and not model.hf_model_ckpt.startswith(BUNDLED) and folder.is_dir():
@@ -104,9 +105,9 @@ def _check_plain_yaml(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         wrong = None
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            wrong = "anchors (&) and aliases (*) are not used here"
+            wrong = "anchors (&) and aliases (*) are not allowed"
         elif getattr(event, "tag", None):
-            wrong = "tags (!) are not used here"
+            wrong = "tags (!) are not allowed"
         elif depth > MAX_YAML_DEPTH:
             wrong = "it is nested too deeply"
         if wrong:
@@ -118,7 +119,7 @@ def _config_file_error(message: str, hint: str) -> ConfigError:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain types; a key that stands twice is an error, for PyYAML would silently take the last."""
+    """Loads plain types only. A duplicate key is an error: PyYAML would take the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -126,13 +127,13 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a name is expected here", problem_mark=key.start_mark)
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands here twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' appears twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text of several lines as a block that people can edit."""
+    """Writes text of several lines as a block, so that it can be edited."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
