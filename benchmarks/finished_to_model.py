@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python benchmarks/finished_to_model.py [--shots FOLDER] [--json FILE]
 
-Trains the demo by "Try it now", then counts from the moment in which the run's page offers "Is it better?": to the
+Trains the demo by "Try it now", then counts from the moment in which the run's page offers "Evaluate": to the
 verdict, and to the adapter's certificate, which puts its file one click away. With --shots the playground's differences
 and tokens are kept as pictures, in both themes.
 """
@@ -48,15 +48,15 @@ class Clock:
 def way(page: Page, server: Server) -> dict[str, Any]:
     page.goto(server.url)
     page.get_by_role("button", name="Try it now").click()
-    better = page.get_by_role("button", name="Is it better?")
+    better = page.get_by_role("button", name="Evaluate", exact=True)
     better.wait_for(timeout=400 * SECOND)
     clock = Clock()
     clock.click(better)
     page.get_by_role("heading").filter(has_text=re.compile("It is ")).wait_for(timeout=300 * SECOND)
     clock.note("verdict")
-    clock.click(page.get_by_role("button", name="Take the model away"))
+    clock.click(page.get_by_role("button", name="Export", exact=True))
     card = page.get_by_test_id("stLayoutWrapper").filter(has_text="The small file of what was learned").last
-    clock.click(card.get_by_role("button", name="Make it"))
+    clock.click(card.get_by_role("button", name="Export", exact=True))
     page.get_by_role("button", name=re.compile(r"Download \(")).wait_for(timeout=300 * SECOND)
     clock.note("certificate")
     return {"clicks": clock.clicks, "seconds": clock.seconds, "aim_seconds": AIM_S}

@@ -91,7 +91,7 @@ class World:
         elif moment == "stopping":
             request_run_stop(run)
         if window:
-            window.page.get_by_role("button", name="Use these settings again").wait_for()
+            window.page.get_by_role("button", name="Reuse settings").wait_for()
             window.die()
         if victim in ("worker", "both"):
             kill_worker(holding)

@@ -1,4 +1,4 @@
-"""Choose the data, write the two templates, see what each row becomes, and decide the split."""
+"""The Data page: dataset, templates, examples, split and data checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.current_dataset import config_with_data
 
 with page.page_frame(
-    "data", "What the model will learn from: a table, and two templates that turn each row into an example."
+    "data", "Choose a dataset and write the two templates that turn each row into a training example."
 ):
     show_first_visit()
     st.subheader("Dataset", anchor=False)
@@ -49,14 +49,14 @@ with page.page_frame(
         st.subheader("Examples", anchor=False)
         conversation_view.show_examples(table)
 
-        st.subheader("Train and test", anchor=False)
+        st.subheader("Training and test split", anchor=False)
         config = config_with_data(workspace.current_draft()["data"])
         problems = split_view.split_problems(table, config) if config else []
         show_split_settings(table, config, problems)
         if config is not None:
             split_view.show_split_bar(table, config)
 
-        st.subheader("Checks", anchor=False)
+        st.subheader("Data checks", anchor=False)
         show_data_checks(table)
         scroll_if_requested()
     page.show_next_step("configure", "Configure the training", missing)

@@ -1,4 +1,4 @@
-"""Is a run better than its base model, what did it break, and row by row why."""
+"""The Evaluate page: whether a run is better than its base model, with every test row."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_entries import read_run_entries
 
 with page.page_frame("evaluate"):
-    found, _ = read_run_entries(list_runs(workspace.current_save_dir()))
-    usable = [entry for entry in found if entry.status.adapter_ready]
-    if usable:
-        draw_evaluate_page(usable, found)
-        page.show_next_step("playground", "Talk to it in the playground")
+    all_runs, _ = read_run_entries(list_runs(workspace.current_save_dir()))
+    runs_with_adapter = [entry for entry in all_runs if entry.status.adapter_ready]
+    if runs_with_adapter:
+        draw_evaluate_page(runs_with_adapter, all_runs)
+        page.show_next_step("playground", "Open in playground")
     elif list_live_runs():
         with st.container(border=True):
-            st.markdown("##### :material/balance: Nothing to judge yet")
-            st.markdown("A run is being trained: when it has finished, you see here whether it is better.")
-            if st.button("Watch it", type="primary", icon=":material/show_chart:"):
+            st.markdown("##### :material/balance: No trained model yet")
+            st.markdown("A run is training. When it has finished, you can compare it with its base model here.")
+            if st.button("View run", type="primary", icon=":material/show_chart:"):
                 page.go_to_page("runs")
     else:
-        st.caption("Here you see whether a run is better than its base model. No run has finished yet.")
+        st.caption("Measure whether a run is better than its base model. No run has finished yet.")
         show_first_visit()
-        page.show_next_step("data", "Choose data of your own")
+        page.show_next_step("data", "Use your own data")

@@ -1,4 +1,4 @@
-"""Talk to a finished run, beside the base model it came from."""
+"""The Playground page: ask a trained model, next to its base model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_entries import read_run_entries
 
 with page.page_frame("playground"):
-    found, _ = read_run_entries(list_runs(workspace.current_save_dir()))
-    usable = [entry for entry in found if entry.status.adapter_ready]
-    if usable:
-        draw_playground(usable, found)
+    all_runs, _ = read_run_entries(list_runs(workspace.current_save_dir()))
+    runs_with_adapter = [entry for entry in all_runs if entry.status.adapter_ready]
+    if runs_with_adapter:
+        draw_playground(runs_with_adapter, all_runs)
         page.show_next_step("configure", "Change a setting and train again")
     elif list_live_runs():
         with st.container(border=True):
-            st.markdown("##### :material/forum: Nobody to talk to yet")
-            st.markdown("A run is being trained: when it has finished, you talk to it here.")
-            if st.button("Watch it", type="primary", icon=":material/show_chart:"):
+            st.markdown("##### :material/forum: No trained model yet")
+            st.markdown("A run is training. When it has finished, you can chat with its model here.")
+            if st.button("View run", type="primary", icon=":material/show_chart:"):
                 page.go_to_page("runs")
     else:
-        st.caption("Here you talk to what a run has learned, beside its base model. No run has finished yet.")
+        st.caption("Chat with a trained model and its base model side by side. No run has finished yet.")
         show_first_visit()
-        page.show_next_step("data", "Choose data of your own")
+        page.show_next_step("data", "Use your own data")

@@ -1,4 +1,4 @@
-"""Watch a run, and find every other one."""
+"""The Runs page: the chosen run, its export, its settings, the queue and the table of all runs."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from toolkit.ui.workspace.run_chooser import choose_shown_run
 from toolkit.ui.workspace.run_entries import read_run_entries
 
 with page.page_frame("runs"):
-    found, broken = read_run_entries(list_runs(workspace.current_save_dir()))
+    entries, unreadable = read_run_entries(list_runs(workspace.current_save_dir()))
     show_first_visit()
-    if found:
-        chosen = choose_shown_run(found, "Run")
+    if entries:
+        chosen = choose_shown_run(entries, "Run")
         draw_engine_memory_note()
         draw_live_run(chosen.run)
         draw_run_actions(chosen.run)
         if chosen.status.adapter_ready:
             draw_export_section(chosen.run)
         with st.expander("Settings of this run", icon=":material/tune:"):
-            draw_run_settings(chosen.run, found)
+            draw_run_settings(chosen.run, entries)
         draw_queue_panel()
         st.subheader("All runs", anchor=False)
-        draw_live_run_table(found, chosen.run.id)
-        page.show_next_step("playground", "Talk to it in the playground", playground_missing(chosen.status))
+        draw_live_run_table(entries, chosen.run.id)
+        page.show_next_step("playground", "Open in playground", playground_missing(chosen.status))
         scroll_if_requested()
     else:
-        page.show_next_step("data", "Choose data of your own")
-    for error in broken:
+        page.show_next_step("data", "Use your own data")
+    for error in unreadable:
         show_error(error)

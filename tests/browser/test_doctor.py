@@ -43,7 +43,7 @@ def test_five_planted_faults_are_found_and_repaired_from_the_page_alone(
     repair(checks, f"Repair {garbled}", 3, "485 rows")
     repair(checks, "repeats", 4, "445 rows")
     checks.get_by_role("button", name="nothing is cut").click(timeout=2 * WAIT)
-    expect(checks.get_by_text("Nothing was found.")).to_be_visible(timeout=WAIT)
+    expect(checks.get_by_text("No findings.")).to_be_visible(timeout=WAIT)
 
     page.reload()  # versions are on disk: a refresh changes nothing
     expect(checks.get_by_text("Version 4")).to_be_visible(timeout=WAIT)

@@ -62,7 +62,7 @@ def downloaded(page: Page, button: Locator) -> Path:
 
 def test_one_click_from_the_run_to_the_verdict(page: Page, server: Server, run: RunDir, tmp_path: Path) -> None:
     page.goto(f"{server.url}/runs?run={run.id}")
-    page.get_by_role("button", name="Is it better?").click()
+    page.get_by_role("button", name="Evaluate", exact=True).click()
     begun = page.get_by_text(re.compile("elapsed|Counted over")).first
     expect(begun).to_be_visible(timeout=90 * SECOND)
     expect(page.get_by_role("heading", name="Evaluate", exact=True)).to_be_visible()
@@ -71,16 +71,16 @@ def test_one_click_from_the_run_to_the_verdict(page: Page, server: Server, run: 
         has_text=re.compile("|".join(text.split("{}")[0] for text in VERDICT_SENTENCES.values()))
     )
     expect(verdict).to_be_visible(timeout=150 * SECOND)
-    expect(page.get_by_text("Both wrong").first).to_be_visible(timeout=60 * SECOND)
+    expect(page.get_by_text("Unchanged (wrong)").first).to_be_visible(timeout=60 * SECOND)
     expect(page.get_by_role("button", name="Download JSON")).to_be_visible(timeout=60 * SECOND)
     rows = json.loads(downloaded(page, page.get_by_role("button", name="Download JSON")).read_text())
     assert len(rows) == ROWS
     assert {row["expected"] for row in rows} <= {f"{i} lamps" for i in range(ROWS + 4)}
     assert all(row["answer (Adapter)"] != row["answer (Base model)"] for row in rows)
 
-    page.get_by_role("button", name="Take the model away").click()
+    page.get_by_role("button", name="Export", exact=True).click()
     card = page.get_by_test_id("stLayoutWrapper").filter(has_text="The small file of what was learned").last
-    card.get_by_role("button", name="Make it").click(timeout=60 * SECOND)
+    card.get_by_role("button", name="Export", exact=True).click(timeout=60 * SECOND)
     expect(page.get_by_role("button", name=re.compile(r"Download \("))).to_be_visible(timeout=180 * SECOND)
     assert read_export_state(run, "adapter").state == "passed"
     with zipfile.ZipFile(next(export_folder(run, "adapter").glob("*.zip"))) as archive:
@@ -89,7 +89,7 @@ def test_one_click_from_the_run_to_the_verdict(page: Page, server: Server, run: 
     assert "| Exact match |" in figures, "the card tells what the evaluation found"
 
 
-def test_a_checkpoint_answers_beside_the_adapter_and_survives_a_refresh(
+def test_a_checkpoint_answers_next_to_the_adapter_and_survives_a_refresh(
     page: Page, server: Server, run: RunDir
 ) -> None:
     page.goto(f"{server.url}/playground?run={run.id}&beside=base,{run.id}@1")

@@ -87,7 +87,7 @@ def test_upload_template_train_chat(page: Page, server: Server, upload: Path) ->
     completion = page.get_by_label("Completion template")
     completion.fill("{shout}")
     expect(page.locator("code", has_text=re.compile("^CAT00!$"))).to_be_visible()
-    expect(page.get_by_text("Train: 48").first).to_be_visible()
+    expect(page.get_by_text("Training: 48").first).to_be_visible()
 
     page.get_by_role("button", name="Configure the training").click()
     page.get_by_label("Name of the run").fill("shouting")
@@ -100,7 +100,7 @@ def test_upload_template_train_chat(page: Page, server: Server, upload: Path) ->
     open_page(page, "Playground")
     page.get_by_role("button", name="Try a test row").click()
     expect(page.get_by_text("tokens/s").first).to_be_visible(timeout=90 * SECOND)
-    page.get_by_text("The exact prompt sent").first.click()
+    page.get_by_text("Exact prompt (").first.click()
     expect(page.get_by_text(re.compile("<.*Shout ", re.S)).first).to_be_visible()
 
 

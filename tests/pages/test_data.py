@@ -1,4 +1,4 @@
-"""The Data page: sources, templates, what a row becomes, the split, and what is missing."""
+"""The Data page: sources, templates, examples, the split, and the problems that block the next step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_first_visit_shows_the_sample_and_an_example(stage: Stage) -> None:
     text = words(app)
     assert "orders.csv" in text
     assert "See it work" in text
-    assert "Train: 512 rows" in text
+    assert "Training: 512 rows" in text
     assert any('{"name":' in block.value for block in app.code), "the completion of the first row"
     assert not button(app, "Configure the training").disabled
 
@@ -34,7 +34,7 @@ def test_try_it_now_queues_the_default_run_and_goes_there(stage: Stage) -> None:
     assert "in the queue" in words(app)
 
 
-def test_another_dataset_suggests_templates_and_keeps_the_earlier_ones(stage: Stage) -> None:
+def test_another_dataset_suggests_templates_and_the_previous_ones_can_be_restored(stage: Stage) -> None:
     app = button(stage.page("data"), "Use Tickets").click().run()
     draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
     assert (draft["prompt"], draft["prompt_stub"]) == ("{ticket}", "{category}")
@@ -47,7 +47,7 @@ def test_another_dataset_suggests_templates_and_keeps_the_earlier_ones(stage: St
     assert "No column of tickets.json is named 'message'" in words(app)
 
 
-def test_an_upload_is_stored_and_its_widget_emptied(stage: Stage) -> None:
+def test_an_upload_is_stored_and_its_widget_cleared(stage: Stage) -> None:
     app = stage.page("data")
     app.button_group(key="source_way").set_value("upload").run()
     app.file_uploader[0].upload("mine.csv", b"question,answer\n007,one\n2,two\n3,\n4,four\n", "text/csv").run()
@@ -57,10 +57,10 @@ def test_an_upload_is_stored_and_its_widget_emptied(stage: Stage) -> None:
     assert len(list((stage.folder / "uploads").glob("*mine*.csv"))) == 1
     assert not app.file_uploader[0].value
     assert "2 of 3" not in text
-    assert "Left out for missing cells: 1 row" in text
+    assert "Skipped (empty cells): 1 row" in text
 
 
-def test_a_broken_upload_keeps_the_former_dataset(stage: Stage) -> None:
+def test_a_broken_upload_keeps_the_previous_dataset(stage: Stage) -> None:
     app = stage.page("data")
     app.button_group(key="source_way").set_value("upload").run()
     app.file_uploader[0].upload("bad.json", b'[{"a": 1}, {"a": ', "application/json").run()
@@ -81,7 +81,7 @@ def test_a_path_on_this_machine(stage: Stage, tmp_path: Path) -> None:
     assert (draft["prompt"], draft["prompt_stub"], draft["file_type"]) == ("{text}", "{label}", "json")
 
 
-def test_rows_are_stepped_through(stage: Stage) -> None:
+def test_the_row_buttons_step_through_the_rows(stage: Stage) -> None:
     app = stage.page("data")
     first = [block.value for block in app.code]
     app = button(app, "").click().run()  # previous of the first row is the last one
@@ -89,7 +89,7 @@ def test_rows_are_stepped_through(stage: Stage) -> None:
     assert [block.value for block in app.code] != first
 
 
-def test_a_prompt_is_pinned_and_taken_off_again(stage: Stage) -> None:
+def test_a_prompt_is_pinned_and_unpinned(stage: Stage) -> None:
     app = stage.page("data")
     app = stage.checked(button(app, "Pin").click().run())
     pinned = json.loads((stage.folder / "draft.json").read_text())["draft"]["training"]["pinned_prompts"]
@@ -108,25 +108,25 @@ def _data(stage: Stage) -> dict[str, Any]:
     return dict(json.loads((stage.folder / "draft.json").read_text())["draft"]["data"])
 
 
-def test_an_encoding_in_doubt_is_chosen_by_its_preview(stage: Stage) -> None:
+def test_an_ambiguous_encoding_is_chosen_by_its_preview(stage: Stage) -> None:
     app = _upload(stage, "mine.csv", "q;a\ncafé;1\nx;2\ny;3\n".encode("cp1252"))
-    assert "can be read once you choose how" in words(app)
+    assert "Choose how to read this file" in words(app)
     assert any("café;1" in block.value for block in app.code)
-    assert "orders.csv" in words(app), "the former dataset is still there"
-    app = stage.checked(button(app, "Read it this way").click().run())
+    assert "orders.csv" in words(app), "the previous dataset is still in use"
+    app = stage.checked(button(app, "Apply").click().run())
     assert "3 rows" in words(app)
     assert _data(stage)["encoding"] == "cp1252"
     again = stage.page("data")
     assert "Encoding: cp1252" in words(again), "a new session reads the same table"
-    app = stage.checked(button(again, "Forget these choices").click().run())
-    assert "choose how" in words(app)
+    app = stage.checked(button(again, "Reset to automatic detection").click().run())
+    assert "Choose how" in words(app)
     assert _data(stage)["encoding"] == "cp1252", "what can't be read without a choice keeps the choice"
     app.button_group(key="source_way").set_value("sample").run()
     app = stage.checked(button(app, "Use Tickets").click().run())
     assert _data(stage)["encoding"] is None, "another dataset begins without choices"
 
 
-def test_conversations_are_shown_as_such_and_trained_as_such(stage: Stage) -> None:
+def test_conversations_are_recognized_shown_and_trained_on(stage: Stage) -> None:
     turns = [{"role": "user", "content": "What is <b>2+2</b>?"}, {"role": "assistant", "content": "4, _really_"}]
     line = json.dumps({"messages": turns}) + "\n"
     app = _upload(stage, "chats.jsonl", line.encode() * 8)
@@ -141,7 +141,7 @@ def test_conversations_are_shown_as_such_and_trained_as_such(stage: Stage) -> No
     assert "What is learned" in [group.label for group in stage.checked(app).button_group]
 
 
-def test_an_older_file_of_openai_is_recognised_and_its_templates_are_there(stage: Stage) -> None:
+def test_a_legacy_openai_file_is_recognized_and_gets_its_templates(stage: Stage) -> None:
     lines = b'{"prompt": "hi", "completion": " ho"}\n{"prompt": "a", "completion": " b"}\n' * 3
     app = _upload(stage, "old.jsonl", lines)
     assert "OpenAI's older form for fine-tuning" in words(app)
@@ -149,7 +149,7 @@ def test_an_older_file_of_openai_is_recognised_and_its_templates_are_there(stage
     assert not button(app, "Configure the training").disabled
 
 
-def test_the_uploader_says_its_limit_and_the_way_round(stage: Stage) -> None:
+def test_the_uploader_states_its_limit_and_the_alternative(stage: Stage) -> None:
     app = stage.page("data")
     app.button_group(key="source_way").set_value("upload").run()
     (box,) = [entry for entry in stage.checked(app).file_uploader if entry.label.startswith("A CSV")]
@@ -157,33 +157,36 @@ def test_the_uploader_says_its_limit_and_the_way_round(stage: Stage) -> None:
     assert "up to 2 GB" in box.label
     assert "choose Path" in box.help
     told = [f"{box.label}. {box.help}"]
-    golden.hold(Path(__file__).with_name("golden_situations.json"), "file above the limit",
-                {"row": 13, "outcome": "refused", "told": told})  # fmt: skip
+    golden.hold(
+        Path(__file__).with_name("golden_situations.json"),
+        "file above the limit",
+        {"row": 13, "outcome": "refused", "told": told},
+    )
 
 
-def test_a_test_file_is_taken_while_the_sizes_are_wrong(stage: Stage) -> None:
+def test_a_test_file_can_be_uploaded_while_the_split_sizes_are_invalid(stage: Stage) -> None:
     app = _upload(stage, "mine.csv", b"question,answer\n" + b"1,one\n2,two\n" * 5)
     app.text_input(key="field:data.test_size").set_value("2").run()
     (box,) = [entry for entry in app.file_uploader if entry.label.startswith("A file with")]
     app = stage.checked(box.upload("held.csv", b"question,answer\n3,one\n", "text/csv").run())
     assert _data(stage)["test_path"].endswith("held.csv")
-    assert "come from a test file" in words(app)
+    assert "The test set is a separate file" in words(app)
 
 
-def test_a_test_file_takes_the_place_of_the_split(stage: Stage) -> None:
+def test_a_test_file_replaces_the_split(stage: Stage) -> None:
     app = _upload(stage, "mine.csv", b"question,answer\n" + b"1,one\n2,two\n" * 5)
     assert any(entry.label == "Stratified split" for entry in app.toggle), "two answers are few"
     (box,) = [entry for entry in app.file_uploader if entry.label.startswith("A file with")]
     app = stage.checked(box.upload("held.csv", b"question,answer\n3,one\n", "text/csv").run())
-    assert "The last 1 rows come from a test file" in words(app)
-    assert "Train: 10 rows" in words(app)
+    assert "The test set is a separate file with 1 row" in words(app)
+    assert "Training: 10 rows" in words(app)
     assert _data(stage)["test_path"].endswith("held.csv")
-    app = stage.checked(button(app, "Split the test rows off the data instead").click().run())
+    app = stage.checked(button(app, "Split the dataset instead").click().run())
     assert _data(stage)["test_path"] is None
-    assert "Train: 8 rows" in words(app)
+    assert "Training: 8 rows" in words(app)
 
 
-def test_a_big_file_is_opened_in_the_background_and_a_refresh_finds_it(
+def test_a_large_file_is_opened_in_the_background_and_survives_a_refresh(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_go, real = threading.Event(), background_open.open_table
@@ -202,11 +205,11 @@ def test_a_big_file_is_opened_in_the_background_and_a_refresh_finds_it(
     next(box for box in app.text_input if box.label.startswith("Path")).set_value(str(big))
     stage.checked(button(app, "Open").click().run())
     for waiting in (app, stage.page("data")):  # the second one is another tab
-        assert "orders.csv" in words(waiting), "the former dataset stays"
-        assert button(waiting, "Don't open it")
+        assert "orders.csv" in words(waiting), "the previous dataset stays in use"
+        assert button(waiting, "Cancel opening")
     may_go.set()
     assert all(one.over.wait(60) for one in background_open._running.values())
     app = stage.page("data")
     assert "3 rows" in words(app)
-    assert not [entry for entry in app.button if entry.label == "Don't open it"]
+    assert not [entry for entry in app.button if entry.label == "Cancel opening"]
     assert not (stage.folder / "opening.json").exists()

@@ -1,4 +1,4 @@
-"""The doctor on the pages: findings with their fixes, accepted ones, and what Configure says about them."""
+"""Data checks on the pages: findings with their fixes, accepted findings, and the note about them on Configure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def faulty(stage: Stage) -> Stage:
 
 
 def checked(app: AppTest, wanted: str) -> AppTest:
-    """The page once the examination is over."""
+    """Return the page once it shows these words; fail after two minutes."""
     end = time.monotonic() + 120
     while wanted not in words(app):
         assert time.monotonic() < end, words(app)
@@ -43,7 +43,7 @@ def checked(app: AppTest, wanted: str) -> AppTest:
     return app
 
 
-def test_a_fix_makes_a_version_and_undo_takes_it_back(faulty: Stage) -> None:
+def test_a_fix_creates_a_version_and_undo_reverts_it(faulty: Stage) -> None:
     app = checked(faulty.page("data"), "Empty answers")
     assert "1 row repeats an earlier row" in words(app)
     app = checked(button(app, "Remove 1 row").click().run(), "Version 2")
@@ -53,21 +53,21 @@ def test_a_fix_makes_a_version_and_undo_takes_it_back(faulty: Stage) -> None:
     assert len(list(Path(faulty.folder / "uploads" / "versions").glob("*.parquet"))) == 1
 
 
-def test_findings_stay_in_view_while_a_new_version_is_checked(faulty: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_findings_stay_visible_while_a_new_version_is_checked(faulty: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     app = checked(faulty.page("data"), "Empty answers")
     with monkeypatch.context() as slow:
         slow.setattr(examinations, "EXAMINE_DELAY_S", 20.0)
         app = faulty.checked(button(app, "Remove 1 row").click().run())
-        assert "Being checked again" in words(app)
+        assert "Checking again" in words(app)
         assert "1 row repeats an earlier row" in words(app)
     examinations.forget_examination(
         next(key for key, one in examinations._running.items() if not one.over)
-    )  # begun anew, without that wait
+    )  # so that it starts again without that delay
     app = checked(app.run(), "**2 findings**")
-    assert "Being checked again" not in words(app)
+    assert "Checking again" not in words(app)
 
 
-def test_accepting_a_hard_stop_examines_nothing_anew(faulty: Stage) -> None:
+def test_accepting_a_blocking_problem_does_not_restart_the_checks(faulty: Stage) -> None:
     data = DataConfig(path=str(faulty.folder / "draft.json"), prompt="{q}", prompt_stub="{a}")
     table = open_table(DataConfig(), faulty.folder)
     assert examinations.examination_key(table, data) == examinations.examination_key(
@@ -78,15 +78,15 @@ def test_accepting_a_hard_stop_examines_nothing_anew(faulty: Stage) -> None:
     )
 
 
-def test_start_shows_what_is_open_and_what_was_accepted(faulty: Stage) -> None:
+def test_configure_shows_open_and_accepted_findings(faulty: Stage) -> None:
     app = checked(faulty.page("data"), "Empty answers")
     for _ in range(2):
-        app = faulty.checked(button(app, "I have seen this").click().run())
-    assert "Nothing else was found." in words(app)
+        app = faulty.checked(button(app, "Accept finding").click().run())
+    assert "No other findings." in words(app)
     app = checked(app.switch_page("pages/configure.py").run(), "Accepted in the data")
     assert "Empty answers (1 row), Exact duplicates (1 row)." in words(app)
     app = app.switch_page("pages/data.py").run()
-    app = faulty.checked(button(app, "Open again").click().run())
+    app = faulty.checked(button(app, "Reopen").click().run())
     app = checked(app.switch_page("pages/configure.py").run(), "1 finding in the data")
     assert not button(app, "Start").disabled, "a finding warns and blocks nothing"
 
@@ -100,7 +100,7 @@ def test_rows_of_a_finding_are_shown_in_the_preview(faulty: Stage) -> None:
     assert "1 of 22 rows" not in words(app)
 
 
-def test_answers_that_the_limit_cuts_are_found_and_the_limit_is_set_by_a_click(
+def test_truncated_answers_are_found_and_a_click_raises_the_limit(
     faulty: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = np.full((22, 2), 10, dtype=np.int32)
@@ -108,13 +108,13 @@ def test_answers_that_the_limit_cuts_are_found_and_the_limit_is_set_by_a_click(
     np.save(faulty.folder / "counted.npy", counts)
     asked = []
 
-    def look(save_dir: Path, kind: str, body: dict[str, Any], *, lane: str, wait: float) -> warm_client.QuestionState:
+    def poll(save_dir: Path, kind: str, body: dict[str, Any], *, lane: str, wait: float) -> warm_client.QuestionState:
         if kind != "lengths":
             return warm_client.QuestionState("off", message="not asked here")
         asked.append((kind, body["config"]["data"]["prompt"]))
         return warm_client.QuestionState("done", value={"path": str(faulty.folder / "counted.npy"), "rows": 22})
 
-    monkeypatch.setattr(warm_client, "poll_warm_question", look)
+    monkeypatch.setattr(warm_client, "poll_warm_question", poll)
     app = checked(faulty.page("data"), "Answers cut off by the length limit")
     assert "1 of 22 rows is longer than 256 tokens" in words(app)
     assert set(asked) == {("lengths", "{q}")}

@@ -1,4 +1,4 @@
-"""The Evaluate page over planted answers: exact counts, a null within noise, every row there."""
+"""The Evaluate page over prepared answers: exact counts, no difference within noise, every row in the list."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def run(stage: Stage, tmp_path: Path) -> RunDir:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Evaluation]:
-    """Evaluations whose process would have been started."""
+    """The evaluations whose process would have been started."""
     found: list[Evaluation] = []
     monkeypatch.setattr(progress, "_spawn", lambda evaluation: found.append(evaluation) or Ended(evaluation))
     return found
 
 
 class Ended:
-    """A process that was over at once and left its first event."""
+    """A process that ended immediately after its first event."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         with EventWriter(evaluation.events_path) as events:
@@ -66,12 +66,12 @@ def tiles(app: AppTest) -> dict[str, str]:
     return {metric.label: metric.value for metric in app.metric}
 
 
-def test_known_flips_are_on_the_page_exactly(stage: Stage, run: RunDir) -> None:
+def test_known_changes_are_counted_exactly(stage: Stage, run: RunDir) -> None:
     said = known_flips(fixed=31, broke=3, same=7, both_wrong=5)
     evaluation, _ = plant(run, said, probe=[0.4] * 20)
     over(evaluation)
     app = stage.page("evaluate", run)
-    assert tiles(app) == {"Fixed": "31", "Broke": "3", "Same": "7", "Both wrong": "5"}
+    assert tiles(app) == {"Fixed": "31", "Broke": "3", "Unchanged (correct)": "7", "Unchanged (wrong)": "5"}
     text = words(app)
     assert "It is better than its base model." in text
     assert "It fixed 31 rows and broke 3." in text
@@ -88,7 +88,7 @@ def test_known_flips_are_on_the_page_exactly(stage: Stage, run: RunDir) -> None:
     app = app.text_input(key="row_text").set_value("question 4").run()
     assert len(stage.checked(app).dataframe[-1].value) == 7, "4 and 40 to 45"
     app = app.text_input(key="row_text").set_value("nowhere").run()
-    assert "No row fits the filter" in words(stage.checked(app))
+    assert "No row matches the filter" in words(stage.checked(app))
 
 
 def test_two_adapters_are_compared_on_the_page(stage: Stage, run: RunDir) -> None:
@@ -97,12 +97,12 @@ def test_two_adapters_are_compared_on_the_page(stage: Stage, run: RunDir) -> Non
     over(evaluation)
     app = stage.page("evaluate", run)
     assert words(app).count("It is better than its base model.") == 2
-    assert tiles(app) == {"Fixed": "30", "Broke": "0", "Same": "0", "Both wrong": "16"}
+    assert tiles(app) == {"Fixed": "30", "Broke": "0", "Unchanged (correct)": "0", "Unchanged (wrong)": "16"}
     app = stage.checked(app.selectbox(key=f"model_{evaluation.id}").set_value(other.id).run())
     assert tiles(app)["Fixed"] == "15"
     app = stage.checked(app.selectbox(key=f"against_{evaluation.id}_{other.id}").set_value(run.id).run())
-    assert tiles(app) == {"Fixed": "10", "Broke": "25", "Same": "5", "Both wrong": "6"}
-    assert "yours against mine, on the same rows" in words(app) and "It is worse than mine." in words(app)
+    assert tiles(app) == {"Fixed": "10", "Broke": "25", "Unchanged (correct)": "5", "Unchanged (wrong)": "6"}
+    assert "yours compared with mine, on the same rows" in words(app) and "It is worse than mine." in words(app)
     rows = app.dataframe[-1].value
     assert list(rows.columns[-3:]) == ["Expected", "mine", "yours"]
     assert list(rows[""])[:2] == ["▼ Broke"] * 2
@@ -110,7 +110,7 @@ def test_two_adapters_are_compared_on_the_page(stage: Stage, run: RunDir) -> Non
     assert measures.loc[measures["Measure"] == "Exact match", "Verdict"].item() == "worse"
 
 
-def test_one_that_broke_off_goes_on_when_its_page_is_opened(
+def test_an_interrupted_evaluation_continues_when_its_page_is_opened(
     stage: Stage, run: RunDir, started: list[Evaluation]
 ) -> None:
     evaluation = evaluation_dir.create_evaluation(run, EvaluationSpec())
@@ -120,13 +120,13 @@ def test_one_that_broke_off_goes_on_when_its_page_is_opened(
     app = stage.page("evaluate", run)
     assert started == [evaluation]
     app = stage.checked(app.run())
-    assert started == [evaluation], "once a session: one that always dies waits for a person"
-    assert "It was ended from outside" in words(app)
-    stage.checked(button(app, "Go on where it was").click().run())
+    assert started == [evaluation], "once per session: one that always fails waits for a click"
+    assert "The evaluation was interrupted" in words(app)
+    stage.checked(button(app, "Continue evaluation").click().run())
     assert started == [evaluation] * 2
 
 
-def test_a_null_change_is_within_noise(stage: Stage, run: RunDir) -> None:
+def test_no_real_change_is_within_noise(stage: Stage, run: RunDir) -> None:
     said = known_flips(fixed=4, broke=4, same=20, both_wrong=20, wrong=("no idea", "no idea"))
     evaluation, _ = plant(run, said, probe=[0.1, -0.1] * 10)
     over(evaluation)
@@ -138,7 +138,7 @@ def test_a_null_change_is_within_noise(stage: Stage, run: RunDir) -> None:
     assert set(measures["Verdict"]) == {"within noise"}
 
 
-def test_questions_without_answers_can_show_that_something_was_forgotten(stage: Stage, run: RunDir) -> None:
+def test_forgetting_is_found_without_expected_answers(stage: Stage, run: RunDir) -> None:
     table = make_table(run.save_dir / "asked.parquet", [{"q": f"question {n}"} for n in range(6)])
     evaluation = evaluation_dir.create_evaluation(
         run, EvaluationSpec(rows=None, source="file", label="questions alone"), table=table
@@ -156,7 +156,7 @@ def test_questions_without_answers_can_show_that_something_was_forgotten(stage: 
     assert "It has forgotten something" in text
 
 
-def test_text_from_outside_is_text(stage: Stage, run: RunDir) -> None:
+def test_text_from_outside_is_escaped(stage: Stage, run: RunDir) -> None:
     nasty = "<b>bold</b> [link](http://e.x) :red[red] $x$"
     evaluation, _ = plant(run, {nasty: ("**no**", nasty), "other": ("other", "<img src=x>")})
     over(evaluation)
@@ -165,19 +165,19 @@ def test_text_from_outside_is_text(stage: Stage, run: RunDir) -> None:
     assert not [text for text in shown if re.search(r"(?<!\\)(<b>|<img|\]\(http|\*\*no|\$x)", text)]
 
 
-def test_the_first_press_evaluates_the_test_rows(stage: Stage, run: RunDir, started: list[Evaluation]) -> None:
+def test_the_first_click_evaluates_the_test_set(stage: Stage, run: RunDir, started: list[Evaluation]) -> None:
     app = stage.page("evaluate", run)
-    assert "Is it better?" in words(app)
+    assert "Is the adapter better than the base model?" in words(app)
     app = stage.checked(button(app, "Evaluate").click().run())
     (evaluation,) = started
     spec = evaluation_dir.read_evaluation_spec(evaluation)
     assert (spec.source, spec.rows, spec.probe) == ("test", evaluation_dir.DEFAULT_EVALUATION_ROWS, True)
-    assert button(app, "Go on where it was"), "that process has ended without a word"
+    assert button(app, "Continue evaluation"), "the process has ended without an event"
 
 
-def test_from_the_run_it_is_one_click(stage: Stage, run: RunDir, started: list[Evaluation]) -> None:
+def test_an_evaluation_starts_with_one_click_from_the_run(stage: Stage, run: RunDir, started: list[Evaluation]) -> None:
     app = stage.page("runs", run)
-    app = stage.checked(button(app, "Is it better?").click().run())
+    app = stage.checked(button(app, "Evaluate").click().run())
     assert app.title[0].value == "Evaluate"
     assert [one.run.id for one in started] == [run.id]
 
@@ -195,10 +195,10 @@ def test_progress_and_stop_are_on_the_page(stage: Stage, run: RunDir) -> None:
         button(app, "Stop").click().run()
         assert evaluation.stop_path.exists()
     app = stage.page("evaluate", run)
-    assert "ended from outside after 30 of 120 answers" in words(app)
+    assert "interrupted after 30 of 120 answers" in words(app)
 
 
-def test_a_failure_is_words(stage: Stage, run: RunDir) -> None:
+def test_a_failure_is_explained(stage: Stage, run: RunDir) -> None:
     evaluation = evaluation_dir.create_evaluation(run, EvaluationSpec())
     with EventWriter(evaluation.events_path) as events:
         events.append("started")
@@ -215,12 +215,12 @@ def test_rules_and_gate(stage: Stage, run: RunDir, started: list[Evaluation]) ->
         stage.folder, parse_pass_rules({"rules": [{"kind": "contains", "text": "wrong", "negate": True}]})
     )
     app = stage.page("evaluate", run)
-    assert "must not contain “wrong” in 100 % of the rows" in words(app).replace(":gray[", "").replace("]", "")
+    assert "must not contain “wrong” in at least 100 % of the rows" in words(app).replace(":gray[", "").replace("]", "")
     app = app.selectbox(key="gate_no gate").set_value("exact_match").run()
     rules = evaluation_dir.read_saved_rules(stage.folder)
     assert rules.gate is not None
     assert rules.gate.improves == "exact_match"
-    app = stage.checked(button(app, "Apply these rules to the answers above").click().run())
+    app = stage.checked(button(app, "Apply rules to this evaluation").click().run())
     assert started == [evaluation]
     assert evaluation_dir.read_evaluation_rules(evaluation) == rules
     app = stage.page("evaluate", run)
@@ -238,7 +238,7 @@ def test_a_prompt_set_is_run_and_kept_with_the_run(stage: Stage, run: RunDir, st
     )
     app = stage.page("evaluate", run)
     app = app.segmented_control(key="eval_source").set_value("prompts").run()
-    app = stage.checked(button(app, "Evaluate these").click().run())
+    app = stage.checked(button(app, "Evaluate with these options").click().run())
     (evaluation,) = started
     assert evaluation_dir.read_evaluation_spec(evaluation).label == "greetings"
     assert evaluation_dir.read_evaluation_prompts(evaluation).items == kept.items
@@ -247,10 +247,10 @@ def test_a_prompt_set_is_run_and_kept_with_the_run(stage: Stage, run: RunDir, st
 def test_the_page_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:
     assert button(stage.page("evaluate"), "Try it now")
     stage.run(name="waiting")
-    assert button(stage.page("evaluate"), "Watch it")
+    assert button(stage.page("evaluate"), "View run")
 
 
-def test_the_strip_says_that_an_evaluation_is_going(stage: Stage) -> None:
+def test_the_status_line_shows_a_running_evaluation(stage: Stage) -> None:
     assert "Nothing is running" in words(stage.page("evaluate"))
     with WorkerLock(loaded_models_lock(stage.folder)):
         assert "An evaluation is going" in words(stage.page("evaluate"))

@@ -1,4 +1,4 @@
-"""The export section of a finished run: what each card says, from the files alone."""
+"""The export section of a finished run: the state on each card, read from the files."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def made(run: RunDir, form: str, *, broken: bool) -> None:
     write_certificate(certificate_path(run, form), verdict)
 
 
-def test_each_card_says_what_its_export_is_worth(stage: Stage) -> None:
+def test_each_card_shows_the_state_of_its_export(stage: Stage) -> None:
     run = stage.finished("done")
     app = stage.page("runs", run)
-    assert words(app).count("Not made yet") == len(EXPORT_FORMS)
-    assert len([entry for entry in app.button if entry.label == "Make it"]) == len(EXPORT_FORMS)
+    assert words(app).count("Not exported") == len(EXPORT_FORMS)
+    assert len([entry for entry in app.button if entry.label == "Export"]) == len(EXPORT_FORMS)
     made(run, "merged-bf16", broken=False)
     made(run, "merged-fp16", broken=True)
     write_export_progress(run, "adapter", "failed", "", 1.0, "The disk is full.", "Free space.")
     text = words(stage.page("runs", run))
-    assert "Answers as the run did" in text and "Broken: don't use it" in text
+    assert "Verified" in text and "Verification failed" in text
     assert "'<b>c</b>' instead of 'b'" in text  # as text: `words` took the escapes off
     assert "The disk is full. Free space." in text.replace("]", "")
     assert "vllm serve" in text and "python -m toolkit serve" in text
 
 
-def test_an_export_that_can_not_start_is_told_in_words(stage: Stage) -> None:
+def test_an_export_that_fails_is_explained(stage: Stage) -> None:
     run = stage.finished("done")
     app = stage.page("runs", run)
     (run.adapter_dir / "COMMIT.json").write_text(json.dumps({"schema": 1}))  # not what was committed
-    app = stage.checked(button(app, "Make it").click().run())
+    app = stage.checked(button(app, "Export").click().run())
     deadline = time.monotonic() + 120
-    while "Not made" not in words(app).replace("Not made yet", "") and time.monotonic() < deadline:
+    while "Export failed" not in words(app) and time.monotonic() < deadline:
         app = stage.checked(app.run())
     assert "can't be trusted" in words(app)
 

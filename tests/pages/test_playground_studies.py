@@ -17,12 +17,12 @@ def test_the_playground_is_empty_until_a_run_has_an_adapter(stage: Stage) -> Non
     assert "No run has finished yet" in words(stage.page("playground"))
 
 
-def test_the_playground_waits_for_a_queued_run(stage: Stage) -> None:
+def test_the_playground_points_to_a_queued_run(stage: Stage) -> None:
     stage.run(name="waiting")
-    assert button(stage.page("playground"), "Watch it")
+    assert button(stage.page("playground"), "View run")
 
 
-def test_a_test_row_is_in_the_boxes(stage: Stage) -> None:
+def test_the_text_boxes_hold_a_test_row(stage: Stage) -> None:
     run = stage.finished("done")
     app = stage.page("playground", run)
     assert app.text_area[0].label == "message"
@@ -32,7 +32,7 @@ def test_a_test_row_is_in_the_boxes(stage: Stage) -> None:
     assert app.number_input(key="ask_seed").value is None
 
 
-def test_wrong_settings_stop_the_question(stage: Stage) -> None:
+def test_invalid_settings_disable_ask(stage: Stage) -> None:
     run = stage.finished("done")
     app = stage.page("playground", run)
     app.session_state["workspace"]["draft"]["inference"].update(do_sample=True, temperature=0)
@@ -71,7 +71,7 @@ def test_while_a_study_is_on_the_playground_offers_one_value_each(stage: Stage) 
     assert app.text_input(key="field:inference.max_new_tokens").value == "128"
 
 
-def test_other_runs_of_the_same_base_can_stand_beside_and_a_preset_is_one_click(stage: Stage) -> None:
+def test_other_runs_of_the_same_base_can_be_compared_and_a_preset_is_one_click(stage: Stage) -> None:
     other, run = stage.finished("other"), stage.finished("done")
     stage.finished("elsewhere", config={"model": {"hf_model_ckpt": "owner/other-model"}})
     app = stage.page("playground", run)
@@ -86,7 +86,7 @@ def test_other_runs_of_the_same_base_can_stand_beside_and_a_preset_is_one_click(
     assert app.session_state["workspace"]["draft"]["inference"]["do_sample"] is True, "the form stays as it was"
 
 
-def test_what_the_engine_holds_beside_a_training_is_said_and_freed_with_one_click(
+def test_a_model_loaded_next_to_a_training_is_shown_and_unloaded_with_one_click(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     info = EngineInfo(stage.folder, 1, 1, 1.0, "token", "run")
@@ -99,12 +99,12 @@ def test_what_the_engine_holds_beside_a_training_is_said_and_freed_with_one_clic
     monkeypatch.setattr(engine_client, "stop_engine", ended.append)
     waiting = stage.run(name="waiting")
     app = stage.page("runs", waiting)
-    assert "The playground holds demo-model with 2 adapters · 3.0 GiB of GPU memory" in words(app)
-    app = stage.checked(button(app, "Free the memory").click().run())
-    assert ended == [info] and "The playground holds" not in words(app)
+    assert "Loaded in the playground: demo-model with 2 adapters · 3.0 GiB of GPU memory" in words(app)
+    app = stage.checked(button(app, "Unload model").click().run())
+    assert ended == [info] and "Loaded in the playground" not in words(app)
 
 
-def test_checkpoints_and_the_address_choose_the_columns(stage: Stage) -> None:
+def test_checkpoints_and_the_url_choose_the_columns(stage: Stage) -> None:
     run, other = stage.finished("done"), stage.finished("other", adapter=False)
     for one, step in ((run, 40), (run, 80), (other, 7)):
         (one.checkpoints_dir / f"step-{step:06d}").mkdir(parents=True)

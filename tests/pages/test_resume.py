@@ -1,4 +1,4 @@
-"""What the Runs page says and offers about going on: pause, resume, train on, and what was proved."""
+"""Pause, resume, continued training and verified resumes on the Runs page."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def checkpoint(run: RunDir, step: int) -> None:
     commit_dir(staging, run.checkpoints_dir / f"step-{step:06d}", extra)
 
 
-def test_a_run_that_broke_off_says_that_it_goes_on(stage: Stage) -> None:
+def test_an_interrupted_run_says_that_it_continues(stage: Stage) -> None:
     why = {"reason": "killed", "message": "The worker was killed from outside.", "hint": "h"}
     run = stage.run(("started", {}), PLAN, SAVED, ("interrupted", why))
     app = stage.page("runs", run)
-    told = app.info[0].value.replace("\\", "")
-    assert "killed from outside" in told
-    assert "goes on by itself from step 40" in told
+    message = app.info[0].value.replace("\\", "")
+    assert "killed from outside" in message
+    assert "continues automatically from step 40" in message
 
 
 def test_a_paused_run_offers_resume(stage: Stage) -> None:
@@ -39,18 +39,18 @@ def test_a_paused_run_offers_resume(stage: Stage) -> None:
     assert not run.stop_path.exists()
 
 
-def test_a_finished_run_offers_no_resume_but_training_on(stage: Stage) -> None:
+def test_a_finished_run_offers_continued_training_but_no_resume(stage: Stage) -> None:
     run = stage.finished("first")
     checkpoint(run, 96)
     checkpoint(run, 80)
     app = stage.page("runs", run)
     assert not [one for one in app.button if one.label == "Resume"]
-    button(app, "Train on").click().run()
-    assert "begin anew" in words(app)
-    assert [one.label for one in app.selectbox if one.label == "From"] == ["From"]
+    button(app, "Continue training").click().run()
+    assert "start from the beginning" in words(app)
+    assert [one.label for one in app.selectbox if one.label == "Checkpoint"] == ["Checkpoint"]
 
 
-def test_a_new_run_begins_with_a_checkpoint(stage: Stage) -> None:
+def test_continued_training_starts_from_a_checkpoint(stage: Stage) -> None:
     from tests.fakes.training import make_table
     from toolkit.lifecycle.continue_run import continue_run, list_start_checkpoints
 
@@ -66,13 +66,17 @@ def test_a_new_run_begins_with_a_checkpoint(stage: Stage) -> None:
     assert {one.id for one in list_runs(stage.folder)} == {run.id, new.id}
 
 
-def test_proofs_and_ends_are_said(stage: Stage) -> None:
+def test_a_verified_resume_and_early_stopping_are_shown(stage: Stage) -> None:
     run = stage.run(
-        ("started", {}), PLAN, SAVED, ("verified", {"steps": 7, "exact": True, "tolerance": 0.0}),
+        ("started", {}),
+        PLAN,
+        SAVED,
+        ("verified", {"steps": 7, "exact": True, "tolerance": 0.0}),
         ("best", {"step": 30, "eval_loss": 0.5}),
-        ("early", {"step": 60, "evaluations": 3, "best_step": 30, "best_loss": 0.5}), ("finished", {"step": 60}),
-    )  # fmt: skip
+        ("early", {"step": 60, "evaluations": 3, "best_step": 30, "best_loss": 0.5}),
+        ("finished", {"step": 60}),
+    )
     text = words(stage.page("runs", run))
     assert "Resume verified: 7 replayed steps identical" in text
-    assert "Ended early at step 60: 3 evaluations without a lower test loss" in text
-    assert "Lowest test loss 0.5, at step 30" in text
+    assert "Stopped early at step 60: 3 evaluations without a lower test loss" in text
+    assert "Lowest test loss: 0.5 at step 30" in text

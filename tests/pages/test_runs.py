@@ -1,4 +1,4 @@
-"""The Runs page over runs told by events: states in words, figures, actions, comparison."""
+"""The Runs page over recorded events: states, figures, actions, comparison of settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolkit.system.durable import COMMIT_NAME, commit_dir
 from toolkit.ui.runs import run_actions
 
 
-def test_empty_offers_the_demo(stage: Stage) -> None:
+def test_without_runs_the_page_offers_the_demo(stage: Stage) -> None:
     app = stage.page("runs")
     assert button(app, "Try it now")
     assert "Nothing is running" in words(app)
@@ -27,25 +27,25 @@ def test_a_finished_run(stage: Stage) -> None:
     app = stage.page("runs", run)
     text = words(app)
     assert "step 96 of 96" in text
-    assert "3 rows left out" in text
+    assert "3 rows skipped" in text
     figures = {metric.label: metric.value for metric in app.metric}
     assert figures["Exact match"] == "97 %"
     assert figures["Base model"] == "0 %"
     assert figures["Test loss"] == "0.25"
-    assert not button(app, "Talk to it in the playground").disabled
+    assert not button(app, "Open in playground").disabled
 
 
-def test_a_failed_run_says_why_and_what_next(stage: Stage) -> None:
+def test_a_failed_run_shows_its_reason_and_the_next_step(stage: Stage) -> None:
     run = stage.run(
         ("started", {}), ("failed", {"reason": "oom", "message": "The memory ran out.", "hint": "Halve the *batch*."})
     )
     app = stage.page("runs", run)
     assert "The memory ran out" in app.error[0].value.replace("\\", "")
     assert "\\*batch\\*" in app.error[0].value, "text, not markup"
-    assert button(app, "Talk to it in the playground").disabled
+    assert button(app, "Open in playground").disabled
 
 
-def test_queued_runs_know_their_place_and_can_be_cancelled(stage: Stage) -> None:
+def test_queued_runs_show_their_position_and_can_be_cancelled(stage: Stage) -> None:
     stage.run(name="one")
     second = stage.run(name="two")
     app = stage.page("runs", second)
@@ -54,7 +54,7 @@ def test_queued_runs_know_their_place_and_can_be_cancelled(stage: Stage) -> None
     assert second.stop_path.exists()
 
 
-def test_the_chosen_run_stays_and_the_newest_is_the_default(stage: Stage) -> None:
+def test_the_newest_run_is_the_default_and_a_choice_is_kept(stage: Stage) -> None:
     old, new = stage.finished("old"), stage.finished("new")
     assert stage.page("runs").query_params["run"] == new.id
     app = stage.page("runs", old)
@@ -63,9 +63,9 @@ def test_the_chosen_run_stays_and_the_newest_is_the_default(stage: Stage) -> Non
     assert stage.checked(app).query_params["run"] == new.id
 
 
-def test_use_these_settings_again(stage: Stage) -> None:
+def test_settings_of_a_run_are_loaded_into_the_draft(stage: Stage) -> None:
     run = stage.finished("wide", config={"lora": {"r": 8}})
-    button(stage.page("runs", run), "Use these settings again").click().run()
+    button(stage.page("runs", run), "Reuse settings").click().run()
     assert json.loads((stage.folder / "draft.json").read_text())["draft"]["lora"]["r"] == 8
 
 
@@ -83,14 +83,14 @@ def test_a_damaged_run_does_not_hide_the_others(stage: Stage) -> None:
     assert bad.id in app.error[0].value.replace("\\", "")
 
 
-def test_rename_keeps_the_rest(stage: Stage) -> None:
+def test_renaming_changes_only_the_name(stage: Stage) -> None:
     run = stage.finished("before")
     run_actions.rename_run(run, " after ")
     meta = read_run_meta(run)
     assert (meta["name"], meta["id"]) == ("after", run.id)
 
 
-def test_the_adapter_as_a_zip_of_known_names(stage: Stage) -> None:
+def test_the_adapter_is_downloaded_as_a_zip_of_known_files(stage: Stage) -> None:
     run = stage.finished("done")
     names = zipfile.ZipFile(io.BytesIO(run_actions.zip_adapter(run))).namelist()
     assert names == ["adapter_model.safetensors", "adapter_config.json", "finetuning-toolkit.yml"]
@@ -99,7 +99,7 @@ def test_the_adapter_as_a_zip_of_known_names(stage: Stage) -> None:
         run_actions.zip_adapter(run)
 
 
-def test_the_zip_holds_every_file_of_the_tokenizer(stage: Stage) -> None:
+def test_the_zip_contains_every_file_of_the_tokenizer(stage: Stage) -> None:
     run = stage.finished("done")
     tokenizer = {"added_tokens.json", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}
     for name in (*tokenizer, "training_args.bin"):
@@ -121,8 +121,13 @@ def test_a_hundred_runs_are_listed(stage: Stage) -> None:
 def test_sample_outputs_show_how_answers_changed(stage: Stage) -> None:
     run = stage.finished("filmed")
     with EventWriter(run.film_path) as film:
-        film.append("pinned", pins=[{"prompt": "two *lamps*", "expected": "2 lamps", "row": 1},
-                                    {"prompt": "hello", "expected": None, "row": None}])  # fmt: skip
+        film.append(
+            "pinned",
+            pins=[
+                {"prompt": "two *lamps*", "expected": "2 lamps", "row": 1},
+                {"prompt": "hello", "expected": None, "row": None},
+            ],
+        )
         film.append("answers", step=0, texts=["lamps?", "hi"])
         film.append("answers", step=48, texts=["2 lamps", "hi **you**"])
         film.append("answers", step=96, texts=["2 lamps", "hi **you**"])
@@ -157,6 +162,6 @@ def test_the_queue_is_a_list_whose_runs_can_be_moved_and_cancelled(stage: Stage)
     assert one.stop_path.exists()
 
 
-def test_without_waiting_runs_there_is_no_queue(stage: Stage) -> None:
+def test_without_queued_runs_there_is_no_queue(stage: Stage) -> None:
     stage.finished("done")
     assert "Queue" not in [entry.value for entry in stage.page("runs").subheader]

@@ -58,7 +58,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(questions_module, "stream_comparison", compare)
     monkeypatch.setattr(engine_client, "list_engine_models", lambda info: ["base", "run-1"])
     monkeypatch.setattr(engine_client, "attach_adapter", load_run)
-    monkeypatch.setattr(questions_module, "request_score", lambda *_, **__: ScoredCompletion((Token("two", -0.1),), 0.1, 1.1))
+    monkeypatch.setattr(
+        questions_module, "request_score", lambda *_, **__: ScoredCompletion((Token("two", -0.1),), 0.1, 1.1)
+    )
     monkeypatch.setattr(questions_module, "REDRAW_SECONDS", -1.0)
     return found
 
@@ -79,7 +81,7 @@ def test_all_are_asked_the_same_with_one_seed_and_a_refusal_stays_its_own(seen: 
     assert ours.scored is not None and base.scored is None
     assert base.error is not None and base.error.message == "The base model refuses."
     assert other.error is not None and other.error.message == "other is gone."
-    assert all(answer.over for answer in asked.answers)
+    assert all(answer.ended for answer in asked.answers)
     questions = seen["questions"]
     assert [q.model for q in questions] == ["run-1", "base"]
     assert {(q.seed, q.prompt_of, str(q.messages)) for q in questions} == {(asked.seed, "run-1", str(asked.messages))}
@@ -100,7 +102,7 @@ def test_a_stop_closes_the_stream_and_keeps_what_came(seen: dict[str, Any]) -> N
         questions_module.stream_answers(None, asked, [Place(move_on), Place()])  # type: ignore[arg-type,list-item]
     assert seen["closed"] == 1
     assert asked.answers[0].text == "one "
-    assert all(answer.over and answer.done is None for answer in asked.answers)
+    assert all(answer.ended and answer.done is None for answer in asked.answers)
 
 
 def test_a_preset_changes_how_tokens_are_chosen_and_nothing_else() -> None:

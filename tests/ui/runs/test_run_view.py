@@ -1,4 +1,4 @@
-"""What the run page makes of a log and of times."""
+"""The run view: the end of the log, start times and the refresh interval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolkit.ui.workspace.run_entries import RunEntry
 from toolkit.ui.workspace.run_facts import RunSummary
 
 
-def test_of_a_progress_bar_the_last_state_is_shown(tmp_path: Path) -> None:
+def test_only_the_last_state_of_a_progress_bar_is_shown(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     log.write_bytes(b"begin\nload 1%\rload 50%\rload 100%\r\nend\r\n")
     assert read_last_log_lines(log) == "begin\nload 100%\nend"
@@ -26,17 +26,21 @@ def test_of_a_progress_bar_the_last_state_is_shown(tmp_path: Path) -> None:
     assert read_last_log_lines(log).count("line") == LOG_LINES
 
 
-def test_runs_of_winter_and_summer_show_the_hours_of_their_labels() -> None:
+def test_start_times_in_winter_and_summer_keep_their_local_hour() -> None:
     starts = [
         datetime(2026, month, 5, 12, tzinfo=timezone(timedelta(hours=hours))) for month, hours in ((1, 1), (7, 2))
     ]
-    rows = [run_table_row(RunEntry(RunDir(Path("r")), RunSummary("run", start, "", {}, {}, default_draft()), RunStatus("finished")))
-            for start in starts]  # fmt: skip
+    rows = [
+        run_table_row(
+            RunEntry(RunDir(Path("r")), RunSummary("run", start, "", {}, {}, default_draft()), RunStatus("finished"))
+        )
+        for start in starts
+    ]
     started = pd.DataFrame(rows)["Started"]
     assert started.dt.hour.tolist() == [12, 12]
 
 
-def test_a_run_whose_end_is_far_is_looked_at_less_often_and_stays_so() -> None:
+def test_a_run_with_much_time_left_refreshes_less_often_from_then_on() -> None:
     near, far, unknown = (RunStatus("running", remaining_s=left) for left in (60.0, 4000.0, None))
     assert [run_refresh_seconds(status) for status in (near, far, unknown)] == [1.0, 2.0, 1.0]
     assert [run_refresh_seconds(status, 2.0) for status in (near, far, unknown)] == [2.0, 2.0, 2.0]

@@ -1,4 +1,4 @@
-"""What a study says about its runs."""
+"""The labels of a study's runs and the sentence on the best one."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from toolkit.ui.workspace.run_entries import RunEntry
 from toolkit.ui.workspace.run_facts import RunSummary
 
 
-def test_one_run_is_no_contest() -> None:
+def test_fewer_than_two_trials_have_no_best_one() -> None:
     assert describe_best_run({}) == describe_best_run({"r 8": 1.0}) == ""
 
 
-def test_the_best_is_named_and_a_tie_is_called_one() -> None:
+def test_the_best_trials_are_named_and_a_tie_is_reported() -> None:
     assert "so far: r 8." in describe_best_run({"r 4": 0.5, "r 8": 0.75})
     assert "so far: r 8 and r 16." in describe_best_run({"r 4": 0.5, "r 8": 0.75, "r 16": 0.75})
-    assert describe_best_run({"r 4": 1.0, "r 8": 1.0}) == "Exact match can't tell these runs apart so far."
+    assert describe_best_run({"r 4": 1.0, "r 8": 1.0}) == "All trials have the same exact match so far."
 
 
-def test_runs_of_a_study_that_was_queued_twice_are_all_there() -> None:
+def test_runs_of_a_study_that_was_queued_twice_get_unique_labels() -> None:
     runs = [("20260105-120000-aaaa", 8), ("20260105-120001-bbbb", 16), ("20260106-120000-cccc", 8)]
     found = [
-        RunEntry(RunDir(Path(name)), RunSummary("x", datetime(2026, 1, 5), "s", {"lora.r": r}, {}, default_draft()),
-              RunStatus("finished")) for name, r in runs
-    ]  # fmt: skip
+        RunEntry(
+            RunDir(Path(name)),
+            RunSummary("x", datetime(2026, 1, 5), "s", {"lora.r": r}, {}, default_draft()),
+            RunStatus("finished"),
+        )
+        for name, r in runs
+    ]
     by_label = label_study_runs(found)
     assert list(by_label.values()) == found
     assert "LoRA rank (r) 16" in by_label

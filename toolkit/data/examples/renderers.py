@@ -49,7 +49,7 @@ def chat_problems(data: DataConfig, table: Table) -> list[Problem]:
     fault = table.chats.get(column, f"Column '{column}' holds no conversations.")
     if tools and not fault:
         fault = f"Column '{tools[0]}' lists tools: tool calls are not trained here."
-    hint = "Leave these rows out (Read it another way), correct the file, or train on templates instead."
+    hint = "Leave these rows out (Reading options), correct the file, or train on templates instead."
     return [Problem("data.messages", fault, hint)] if fault else []
 
 

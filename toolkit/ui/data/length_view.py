@@ -1,4 +1,4 @@
-"""Token lengths on screen: how long the examples are, and where the length limit cuts them."""
+"""Token lengths on the Data page: a histogram of the examples' lengths with the max sequence length."""
 
 from __future__ import annotations
 
@@ -15,45 +15,52 @@ from toolkit.data.doctor.truncation import (
 )
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.workspace import checkup, workspace
-from toolkit.ui.workspace.checkup import Checkup
+from toolkit.ui.workspace import workspace
+from toolkit.ui.workspace.checkup import Checkup, recount_token_lengths
 
-_DRAWN = "length_figure"
+_CACHED_FIGURE = "length_figure"
 
 
-def show_token_lengths(look: Checkup) -> None:
-    """The histogram, or what it waits for."""
-    if look.lengths is not None and len(usable_row_lengths(look.lengths)):
-        _histogram(look.lengths)
-    elif look.counting:
-        st.caption(f":material/hourglass_top: Token lengths: {escape_text(look.counting)}")
-    elif look.uncounted:
+def show_token_lengths(checkup: Checkup) -> None:
+    """Draw the histogram, or why there is none yet."""
+    if checkup.lengths is not None and len(usable_row_lengths(checkup.lengths)):
+        _show_histogram(checkup.lengths)
+    elif checkup.counting:
+        st.caption(f":material/hourglass_top: Token lengths: {escape_text(checkup.counting)}")
+    elif checkup.uncounted:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.caption(
-                f":material/info: The tokens were not counted. {escape_text(look.uncounted, 400)}", width="content"
+                f":material/info: The tokens could not be counted. {escape_text(checkup.uncounted, 400)}",
+                width="content",
             )
-            st.button("Try again", key="count_again", type="tertiary", icon=":material/refresh:",
-                      on_click=checkup.recount_token_lengths)  # fmt: skip
+            st.button(
+                "Try again",
+                key="count_again",
+                type="tertiary",
+                icon=":material/refresh:",
+                on_click=recount_token_lengths,
+            )
 
 
-def _histogram(lengths: RowLengths) -> None:
+def _show_histogram(lengths: RowLengths) -> None:
     limit = workspace.current_setting(MAX_LENGTH_SETTING)
-    whole = usable_row_lengths(lengths)
-    cut = find_truncated_rows(lengths, limit).size if isinstance(limit, int) else 0
-    words = [f"99 % of the rows have at most {suggest_max_length(lengths):,}, the longest has {int(whole.max()):,}"]
+    longest = int(usable_row_lengths(lengths).max())
+    facts = f"99 % of the rows have at most {suggest_max_length(lengths):,} tokens. The longest row has {longest:,}."
     if isinstance(limit, int):
-        words.append(f"the limit is {limit:,}" + (f": {cut:,} answers lose their end" if cut else ""))
-    st.markdown("**Tokens a row** :gray[prompt and answer together]")
+        truncated = find_truncated_rows(lengths, limit).size
+        facts += f" Max sequence length: {limit:,} tokens; truncated rows: {truncated:,}."
+    st.markdown("**Tokens per row** :gray[prompt and completion]")
     figure = _cached_figure(lengths, limit if isinstance(limit, int) else None)
-    st.plotly_chart(figure, key="length_chart", config={"displayModeBar": False}, height=190,
-                    alt="Rows by their number of tokens")  # fmt: skip
-    st.caption("; ".join(words) + ".")
+    st.plotly_chart(
+        figure, key="length_chart", config={"displayModeBar": False}, height=190, alt="Histogram of tokens per row"
+    )
+    st.caption(facts)
 
 
 def _cached_figure(lengths: RowLengths, limit: int | None) -> Figure:
-    """Made once: the page looks again every few seconds, and mostly nothing has changed."""
-    held = st.session_state.get(_DRAWN)
-    if held is None or held[0] is not lengths or held[1:3] != (limit, charts.series_colors()):
-        drawn = charts.length_chart(*length_histogram(lengths), limit)
-        st.session_state[_DRAWN] = held = (lengths, limit, charts.series_colors(), drawn)
-    return held[3]
+    """Return the histogram, built again only when its data or colors changed: the page refreshes every few seconds."""
+    cached = st.session_state.get(_CACHED_FIGURE)
+    if cached is None or cached[0] is not lengths or cached[1:3] != (limit, charts.series_colors()):
+        figure = charts.length_chart(*length_histogram(lengths), limit)
+        st.session_state[_CACHED_FIGURE] = cached = (lengths, limit, charts.series_colors(), figure)
+    return cached[3]

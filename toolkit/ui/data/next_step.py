@@ -1,4 +1,4 @@
-"""What is missing before the next step can be taken, in plain sentences. Pure but for the draft it reads."""
+"""What is missing before the user can go on to the next page, as sentences for the screen."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from toolkit.ui.workspace.current_dataset import config_with_data
 
 
 def data_missing(table: Table | None) -> list[str]:
-    """Why the Data page is not done yet; empty when it is."""
+    """Return what has to be corrected on the Data page; empty when it is complete."""
     if table is None:
         return [
-            "Wait until the data is open."
+            "Wait until the dataset is open."
             if isinstance(workspace.table_error(), StillOpeningError)
             else "Choose a dataset."
         ]
     config = config_with_data(workspace.current_draft()["data"])
     if config is None:
         return ["Correct the settings marked above."]
-    every = [
+    problems = [
         *template_problems(config, table.columns, table.label),
         *chat_problems(config.data, table),
         *split_problems(table, config),
     ]
-    found = [problem for problem in every if problem.severity == "error"]
-    words = {
+    sentences = {
         "data.prompt": "Correct the prompt template.",
         "data.prompt_stub": "Correct the completion template.",
-        "data.messages": "Choose conversations that can be trained on, or templates.",
-        "data.use_chat_template": "Switch the chat template on: conversations need it.",
+        "data.messages": "Choose a column with valid conversations, or use templates.",
+        "data.use_chat_template": "Turn on the chat template: conversations need it.",
     }
-    return list(dict.fromkeys(words.get(p.path, "Choose sizes that fit the data.") for p in found))
+    errors = [problem for problem in problems if problem.severity == "error"]
+    return list(dict.fromkeys(sentences.get(error.path, "Choose split sizes that fit the data.") for error in errors))
 
 
 def playground_missing(status: RunStatus) -> list[str]:
-    """Why a run can't be talked to yet; empty when it can."""
+    """Return why the playground can't load a run; empty when it can."""
     if status.adapter_ready:
         return []
     if status.has_ended:
-        return ["This run left no adapter: choose another one, or start it again."]
-    return ["The run has to finish, or be stopped; either leaves an adapter."]
+        return ["This run has no adapter. Choose another run, or train it again."]
+    return ["Wait until the run has finished, or stop it. Both save an adapter."]

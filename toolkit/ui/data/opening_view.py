@@ -1,5 +1,7 @@
-"""A big dataset on its way: how far it is, how long still. What was asked for is kept on disk, so that a refresh,
-another tab or a restart goes on with it; until it is there the former dataset stays in use.
+"""A large dataset that is being opened in the background: its progress, and the request for it.
+
+The request is stored in `opening.json` of the workspace folder, so that a page refresh, another tab or a restart of the
+app continues it. The previous dataset stays in use until the new one is open.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ OPENING_REFRESH_S = 1.0
 
 @dataclass(frozen=True)
 class PendingDataset:
-    """A dataset that was chosen and is not there yet; options None: the draft's own choices stay."""
+    """A dataset that was chosen and is not open yet. options: None keeps the reading options of the draft."""
 
     file_type: str
     path: str
@@ -42,7 +44,7 @@ class PendingDataset:
         options = ReadOptions(**content["options"]) if content["options"] else None
         return cls(content["file_type"], content["path"], options, content["test_path"])
 
-    def data(self) -> DataConfig:
+    def data_config(self) -> DataConfig:
         chosen = self.options or ReadOptions(
             **{name: value for name in READ_OPTION_NAMES if (value := workspace.current_setting(f"data.{name}"))}
         )
@@ -55,9 +57,9 @@ class PendingDataset:
 def request_dataset(
     file_type: str, path: str, options: ReadOptions | None = None, test_path: str | None = None
 ) -> bool:
-    """Take a dataset into the draft, at once or, when opening it takes longer, as soon as it is there.
+    """Put a dataset into the draft now, or record the request when opening it takes longer.
 
-    Returns whether it is there. Raises DataError when it can't be opened; the former one stays.
+    Returns whether the dataset is open. Raises DataError when it can't be opened; the draft keeps the previous one.
     """
     _pending_file().unlink(missing_ok=True)
     try:
@@ -68,40 +70,40 @@ def request_dataset(
     return True
 
 
-def show_pending_dataset(take: Callable[[PendingDataset], None]) -> None:
-    """The dataset that is on its way, if there is one; `take` takes it once it is there, or says why it is not."""
-    wish = read_pending_dataset()
-    if wish is None:
+def show_pending_dataset(on_opened: Callable[[PendingDataset], None]) -> None:
+    """Draw the progress of the requested dataset, if there is one; call `on_opened` once opening it has ended."""
+    pending = read_pending_dataset()
+    if pending is None:
         return
     try:
-        one = request_opening(wish.data(), workspace.current_save_dir())
-    except ValidationError:  # the file is of another version of this app
+        opening_job = request_opening(pending.data_config(), workspace.current_save_dir())
+    except ValidationError:  # written by another version of this app
         _pending_file().unlink(missing_ok=True)
         return
-    if one.over.is_set():
-        take(wish)
+    if opening_job.over.is_set():
+        on_opened(pending)
     else:
-        st.fragment(_progress, run_every=OPENING_REFRESH_S)(one, wanted=True)
+        st.fragment(_progress, run_every=OPENING_REFRESH_S)(opening_job, can_cancel=True)
 
 
-def show_opening_progress(one: DatasetOpening) -> None:
-    """The draft's own dataset on its way: after a restart its bytes are looked at again."""
-    st.fragment(_progress, run_every=OPENING_REFRESH_S)(one, wanted=False)
+def show_opening_progress(opening_job: DatasetOpening) -> None:
+    """Draw the progress of the draft's own dataset, which is opened again after a restart of the app."""
+    st.fragment(_progress, run_every=OPENING_REFRESH_S)(opening_job, can_cancel=False)
 
 
-def _progress(one: DatasetOpening, wanted: bool) -> None:
-    if one.over.is_set():
+def _progress(opening_job: DatasetOpening, can_cancel: bool) -> None:
+    if opening_job.over.is_set():
         st.rerun()
-    done, words, left = one.progress
-    wait = f", about {format_duration(left)} left" if left is not None else ""
-    text = f":material/hourglass_top: Opening **{escape_text(one.label)}**: {escape_text(words)}, {format_share(round(done, 2))}{wait}"
+    done, step, seconds_left = opening_job.progress
+    wait = f", about {format_duration(seconds_left)} left" if seconds_left is not None else ""
+    label = f"Opening **{escape_text(opening_job.label)}**: {escape_text(step)}, {format_share(round(done, 2))}{wait}"
     with st.container(border=True):
-        st.progress(done, text=text)
-        if wanted:
+        st.progress(done, text=f":material/hourglass_top: {label}")
+        if can_cancel:
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.caption("It goes on while you look at other pages; the former dataset stays in use until then.")
-                if st.button("Don't open it", icon=":material/close:", type="tertiary", key="opening_cancel"):
-                    cancel_opening(one)
+                st.caption("You can leave this page. The previous dataset stays in use until this one is open.")
+                if st.button("Cancel opening", icon=":material/close:", type="tertiary", key="opening_cancel"):
+                    cancel_opening(opening_job)
                     _pending_file().unlink(missing_ok=True)
                     st.rerun()
 
@@ -111,11 +113,11 @@ def _pending_file() -> Path:
 
 
 def read_pending_dataset() -> PendingDataset | None:
-    """What was chosen and is not there yet."""
+    """Return the dataset that was requested and is not open yet, or None."""
     try:
         return PendingDataset.load(_pending_file().read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):  # torn, or of another version
+    except (OSError, ValueError, KeyError, TypeError):  # incomplete, or written by another version of this app
         _pending_file().unlink(missing_ok=True)
         return None

@@ -1,4 +1,4 @@
-"""The split on screen: sizes as row counts, and a thin bar of what is trained on, held out and left over."""
+"""The split into training and test set: row counts as a bar and as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from toolkit.ui.elements.words import format_plural
 
 
 def usable_rows(table: Table, config: Config) -> int:
-    """Rows that have every cell that the templates use; all rows while the templates are wrong."""
+    """Return the number of rows with a value in every column of the templates.
+
+    While the templates are invalid, all rows count as usable.
+    """
     try:
         renderer = renderer_of(config.data, table.columns)
     except DataError:
@@ -25,18 +28,19 @@ def usable_rows(table: Table, config: Config) -> int:
 
 
 def split_problems(table: Table, config: Config) -> list[Problem]:
+    """Return the problems of the split sizes for the usable rows of a table."""
     return size_problems(config, usable_rows(table, config))
 
 
 def show_split_bar(table: Table, config: Config) -> None:
-    """One bar over all rows of the table; says nothing while the sizes don't fit."""
+    """Draw one bar over all rows of the table; nothing while the sizes don't fit."""
     usable = usable_rows(table, config)
     try:
         train, test = _train_and_test_rows(table, config, usable)
     except DataError:
         return
-    parts = [("Train", train, 0), ("Test", test, 1), ("Not used", usable - train - test, None)]
-    parts.append(("Left out for missing cells", table.rows - usable, None))
+    parts = [("Training", train, 0), ("Test", test, 1), ("Unused", usable - train - test, None)]
+    parts.append(("Skipped (empty cells)", table.rows - usable, None))
     parts = [part for part in parts if part[1]]
     st.plotly_chart(
         _bar_figure(parts), config={"staticPlot": True}, key="split_bar", alt=_describe_parts(parts), height=34
@@ -56,16 +60,16 @@ def _describe_parts(parts: list[tuple[str, int, int | None]]) -> str:
 
 
 def _bar_figure(parts: list[tuple[str, int, int | None]]) -> Any:
-    colours = list(st.get_option(f"theme.{st.context.theme.type or 'light'}.chartCategoricalColors") or [])
+    colors = list(st.get_option(f"theme.{st.context.theme.type or 'light'}.chartCategoricalColors") or [])
     figure = go.Figure()
     for name, rows, slot in parts:
-        colour = colours[slot] if slot is not None and colours else "#9AA5A3"
+        color = colors[slot] if slot is not None and colors else "#9AA5A3"
         figure.add_bar(
             x=[rows],
             y=[""],
             orientation="h",
             name=name,
-            marker={"color": colour, "line": {"width": 0}},
+            marker={"color": color, "line": {"width": 0}},
             text=f" {name} {rows:,}",
             insidetextfont={"size": 13},
             textposition="inside",
@@ -73,7 +77,11 @@ def _bar_figure(parts: list[tuple[str, int, int | None]]) -> Any:
             textangle=0,
         )
     figure.update_layout(
-        barmode="stack", showlegend=False, margin={"l": 0, "r": 0, "t": 0, "b": 0}, bargap=0,
-        xaxis={"visible": False, "range": [0, sum(rows for _, rows, _ in parts)]}, yaxis={"visible": False},
-    )  # fmt: skip
+        barmode="stack",
+        showlegend=False,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        bargap=0,
+        xaxis={"visible": False, "range": [0, sum(rows for _, rows, _ in parts)]},
+        yaxis={"visible": False},
+    )
     return figure

@@ -1,4 +1,4 @@
-"""The table on screen: text as text, a page at a time, whole or only some rows, with what the reader decided."""
+"""Preview of the table, a page at a time: all rows or the rows of a finding, and the notices of the reader."""
 
 from __future__ import annotations
 
@@ -12,54 +12,62 @@ from toolkit.ui.elements.escape import escape_text
 
 ROWS_PER_PAGE = 100
 MAX_PREVIEW_CHARACTERS = 2000
-"""Characters of a cell that the table shows; the row's own view has the rest."""
+"""Characters of a cell in the preview; the view of a single row shows the whole cell."""
 _SHOWN_ROWS = "rows_shown"
 
 
 def show_table(table: Table) -> None:
-    """A page of rows; the pagination appears when there is more than one."""
-    chosen = _filtered_rows(table)
-    total = table.rows if chosen is None else len(chosen)
+    """Draw one page of rows, with a page control where there are several pages."""
+    filtered = _filtered_rows(table)
+    total = table.rows if filtered is None else len(filtered)
     pages = -(-total // ROWS_PER_PAGE)
-    held = st.container()
-    turn = "" if chosen is None else f"_{st.session_state[_SHOWN_ROWS][1]}_{total}"
-    page = st.pagination(pages, key=f"page_{table.sha256[:12]}{turn}") if pages > 1 else 1
+    preview = st.container()
+    # a filter needs its own page number: page 7 of all rows is no page of a few
+    suffix = "" if filtered is None else f"_{st.session_state[_SHOWN_ROWS][1]}_{total}"
+    page = st.pagination(pages, key=f"page_{table.sha256[:12]}{suffix}") if pages > 1 else 1
     start = (page - 1) * ROWS_PER_PAGE
-    if chosen is None:
+    if filtered is None:
         numbers = np.arange(start, min(start + ROWS_PER_PAGE, total))
         rows = table.page(start, ROWS_PER_PAGE)
     else:
-        numbers = np.asarray(chosen[start : start + ROWS_PER_PAGE])
+        numbers = np.asarray(filtered[start : start + ROWS_PER_PAGE])
         rows = list(table.take(numbers))
     frame = pd.DataFrame(
         {name: [_cell(row[name]) for row in rows] for name in table.columns},
         index=pd.Index(numbers + 1, name="row"),
         dtype="str",
     )
-    held.dataframe(
-        frame, height=250, alt="The rows of the dataset", row_height=32,
+    preview.dataframe(
+        frame,
+        height=250,
+        alt="Rows of the dataset",
+        row_height=32,
         column_config={name: st.column_config.TextColumn(name, help=None) for name in table.columns},
-    )  # fmt: skip
+    )
 
 
 def show_only_rows(table: Table, title: str, rows: RowNumbers) -> None:
-    """Let the preview show these rows alone, until told otherwise or until another table comes."""
+    """Limit the preview to these rows until the user removes the filter or opens another table."""
     st.session_state[_SHOWN_ROWS] = (table.path, title, rows)
 
 
 def _filtered_rows(table: Table) -> RowNumbers | None:
-    """The rows that the preview is limited to, with the way back to all of them."""
+    """Draw the active filter with a button to remove it; return its rows, or None without a filter."""
     path, title, rows = st.session_state.get(_SHOWN_ROWS, (None, "", None))
-    if path != table.path or rows is None:  # the same file read another way has other rows
+    if path != table.path or rows is None:  # another file, or the same one read with other options
         return None
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f":orange-badge[:material/filter_alt: {escape_text(title)}] :gray[{len(rows):,} of {table.rows:,} rows]",
-                    width="content")  # fmt: skip
-        st.button("Show all rows", type="tertiary", icon=":material/close:", key="show_all_rows", on_click=_show_all)
+        st.markdown(
+            f":orange-badge[:material/filter_alt: {escape_text(title)}] :gray[{len(rows):,} of {table.rows:,} rows]",
+            width="content",
+        )
+        st.button(
+            "Show all rows", type="tertiary", icon=":material/close:", key="show_all_rows", on_click=_remove_filter
+        )
     return rows  # type: ignore[no-any-return]
 
 
-def _show_all() -> None:
+def _remove_filter() -> None:
     st.session_state.pop(_SHOWN_ROWS, None)
 
 
@@ -68,6 +76,6 @@ def _cell(value: str | None) -> str | None:
 
 
 def show_table_notices(table: Table) -> None:
-    """What the reader noticed on the way in."""
-    for sentence in table.notices:
-        st.caption(f":material/info: {escape_text(sentence, 500)}")
+    """Draw what the reader of the file reported."""
+    for notice in table.notices:
+        st.caption(f":material/info: {escape_text(notice, 500)}")

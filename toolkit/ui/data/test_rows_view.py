@@ -1,4 +1,4 @@
-"""Where the test rows come from: split off the data, or a file of their own; and whether the split is stratified."""
+"""Choice of the test set: split off the dataset, by chance or stratified, or taken from a test file."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from toolkit.errors import DataError, Problem
 from toolkit.ui.data import opening_view
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.large_uploads import keep_upload
+from toolkit.ui.elements.words import format_plural
 from toolkit.ui.forms.form import render_field
 from toolkit.ui.workspace import workspace
 
 MAX_COUNTED_ROWS = 200_000
-"""Up to so many rows the page counts the answers."""
+"""Tables up to this size are searched for the number of different completions, which takes a second at most."""
 
 
 def show_split_settings(table: Table, config: Config | None, problems: list[Problem]) -> None:
-    """The sizes of the split, or the test file in their place."""
+    """Draw the settings of the split, or the test file that replaces it."""
     if table.held_out:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f":material/fact_check: The last {table.held_out:,} rows come from a test file; all others are "
-                        "trained on.", width="content")  # fmt: skip
-            if st.button("Split the test rows off the data instead", icon=":material/undo:", type="tertiary"):
+            st.markdown(
+                f":material/fact_check: The test set is a separate file with {format_plural(table.held_out, 'row')}. "
+                "All other rows are training data.",
+                width="content",
+            )
+            if st.button("Split the dataset instead", icon=":material/undo:", type="tertiary"):
                 _use_test_file(None)
         return
     for column, leaf in zip(st.columns(3), ("train_size", "test_size", "train_test_split_seed"), strict=True):
@@ -35,24 +39,29 @@ def show_split_settings(table: Table, config: Config | None, problems: list[Prob
     answers = _count_few_answers(table, config)
     if answers is not None:
         render_field("data.stratify", problems)
-        words = f"The completions are {answers} different texts. Switched on, each has the same share in both parts;"
-        st.caption(f"{words} off, chance decides.")
+        st.caption(
+            f"The dataset has {answers} different completions. A stratified split keeps the share of each one the same "
+            "in the training set and the test set; otherwise the split is random."
+        )
     if table.version is None:
         _upload_test_file()
 
 
 def _upload_test_file() -> None:
-    with st.expander("Use a test file instead of a split", icon=":material/upload_file:"):
+    with st.expander("Use a separate test file", icon=":material/upload_file:"):
         turn = st.session_state.setdefault("test_upload_turn", 0)
-        given = st.file_uploader("A file with the same columns", type=["csv", "tsv", "json", "jsonl", "parquet"],
-                                 key=f"test_upload_{turn}")  # fmt: skip
+        uploaded = st.file_uploader(
+            "A file with the same columns as the dataset",
+            type=["csv", "tsv", "json", "jsonl", "parquet"],
+            key=f"test_upload_{turn}",
+        )
         failed = st.session_state.get("test_file_error")
         if failed is not None:
             show_error(failed)
-        if given is not None:
+        if uploaded is not None:
             st.session_state["test_upload_turn"] = turn + 1
             try:
-                path = str(keep_upload(given, workspace.current_save_dir()))
+                path = str(keep_upload(uploaded, workspace.current_save_dir()))
             except DataError as error:
                 st.session_state["test_file_error"] = error
                 st.rerun()
@@ -70,22 +79,25 @@ def _use_test_file(test_path: str | None) -> None:
     try:
         with st.spinner("Reading the data…"):
             opening_view.request_dataset(
-                str(workspace.current_setting("data.file_type")), str(workspace.current_setting("data.path")), options, test_path
-            )  # fmt: skip
+                str(workspace.current_setting("data.file_type")),
+                str(workspace.current_setting("data.path")),
+                options,
+                test_path,
+            )
     except DataError as error:
         st.session_state["test_file_error"] = error
     st.rerun()
 
 
 def _count_few_answers(table: Table, config: Config | None) -> int | None:
-    """How many different completions there are, where that is few; None otherwise."""
+    """Return the number of different completions if there are few of them, else None."""
     if config is None or table.rows > MAX_COUNTED_ROWS or config.data.messages is not None:
         return None
     key = (str(table.path), config.data.prompt_stub)
-    held = st.session_state.get("few_answers")
-    if held is None or held[0] != key:
-        st.session_state["few_answers"] = held = (key, _count_answers(table, config))
-    count: int | None = held[1]
+    cached = st.session_state.get("few_answers")
+    if cached is None or cached[0] != key:
+        st.session_state["few_answers"] = cached = (key, _count_answers(table, config))
+    count: int | None = cached[1]
     return count
 
 
@@ -95,4 +107,5 @@ def _count_answers(table: Table, config: Config) -> int | None:
     except DataError:
         return None
     count = int(codes.max(initial=-1)) + 1
+    # stratifying needs several rows per completion on both sides of the split
     return count if 1 < count <= table.rows // 4 else None

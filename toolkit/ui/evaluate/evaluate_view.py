@@ -1,4 +1,4 @@
-"""The Evaluate page: a run, its evaluations, what one is doing, and what it found. The verdict comes first."""
+"""The Evaluate page: the chosen run and evaluation, its progress and its results, with the verdict first."""
 
 from __future__ import annotations
 
@@ -29,39 +29,42 @@ from toolkit.ui.workspace.run_entries import RunEntry
 EVALUATION_REFRESH_SECONDS = 1
 
 
-def draw_evaluate_page(usable: Sequence[RunEntry], found: Sequence[RunEntry]) -> RunEntry:
-    """Draw the page over the runs that have an adapter; returns the chosen one. found: all runs."""
+def draw_evaluate_page(runs_with_adapter: Sequence[RunEntry], all_runs: Sequence[RunEntry]) -> RunEntry:
+    """Draw the page for one of the runs with an adapter; return the chosen one."""
     left, right = st.columns(2)
     with left:
-        entry = choose_shown_run(usable, "Run")
-    all_of_it = evaluation_dir.list_evaluations(entry.run)
+        entry = choose_shown_run(runs_with_adapter, "Run")
+    evaluations = evaluation_dir.list_evaluations(entry.run)
     if (
         st.session_state.pop(EVALUATE_NOW, None) == entry.run.id
-        and not all_of_it
+        and not evaluations
         and launch_evaluation(entry.run) is not None
     ):
         st.rerun()
     with right:
-        evaluation = _choose_evaluation(all_of_it)
+        evaluation = _choose_evaluation(evaluations)
     if evaluation is None:
-        _draw_first_start(entry, found)
+        _draw_first_start(entry, all_runs)
         return entry
-    _draw_evaluation(evaluation, entry, found)
+    _draw_evaluation(evaluation, entry, all_runs)
     return entry
 
 
-def _choose_evaluation(found: Sequence[Evaluation]) -> Evaluation | None:
-    if not found:
+def _choose_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation | None:
+    if not evaluations:
         return None
-    by_id = {one.id: one for one in found}
-    wanted = st.session_state.get("evaluation_id")
-    index = list(by_id).index(wanted) if wanted in by_id else 0
-    picked = st.selectbox(
-        "Evaluation", list(by_id), index=index, format_func=lambda one: _label(by_id[one]),
-        key=f"evaluation_{found[0].id}_{len(found)}_{found[0].run.id}",
-    )  # fmt: skip
-    st.session_state["evaluation_id"] = picked
-    return by_id[picked or found[0].id]
+    by_id = {evaluation.id: evaluation for evaluation in evaluations}
+    previous_id = st.session_state.get("evaluation_id")
+    index = list(by_id).index(previous_id) if previous_id in by_id else 0
+    chosen_id = st.selectbox(
+        "Evaluation",
+        list(by_id),
+        index=index,
+        format_func=lambda evaluation_id: _label(by_id[evaluation_id]),
+        key=f"evaluation_{evaluations[0].id}_{len(evaluations)}_{evaluations[0].run.id}",
+    )
+    st.session_state["evaluation_id"] = chosen_id
+    return by_id[chosen_id or evaluations[0].id]
 
 
 def _label(evaluation: Evaluation) -> str:
@@ -69,39 +72,48 @@ def _label(evaluation: Evaluation) -> str:
         spec = evaluation_dir.read_evaluation_spec(evaluation)
     except ToolkitError:
         return f"{evaluation.id} (can't be read)"
-    when = datetime.fromtimestamp(spec.created).astimezone()
-    return f"{when:%d %b %H:%M} · {spec.label}"
+    created = datetime.fromtimestamp(spec.created).astimezone()
+    return f"{created:%d %b %H:%M} · {spec.label}"
 
 
-def _draw_first_start(entry: RunEntry, found: Sequence[RunEntry]) -> None:
+def _draw_first_start(entry: RunEntry, all_runs: Sequence[RunEntry]) -> None:
     with st.container(border=True):
-        st.markdown("##### :material/balance: Is it better?")
+        st.markdown("##### :material/balance: Is the adapter better than the base model?")
         st.markdown(
-            "Base model and adapter answer the rows that were held out, and every difference is held against chance. "
-            "It goes on when this page is closed."
+            "The base model and the adapter answer the test set, and each difference is tested for statistical "
+            "significance. You can close this page while the evaluation runs."
         )
-        pressed = st.button("Evaluate", type="primary", icon=":material/play_arrow:", key="evaluate")
-        if pressed and launch_evaluation(entry.run) is not None:
+        clicked = st.button("Evaluate", type="primary", icon=":material/play_arrow:", key="evaluate")
+        if clicked and launch_evaluation(entry.run) is not None:
             st.rerun()
-    with st.expander("With other rows, other runs or rules", icon=":material/tune:"):
-        _draw_options(entry, found, None)
+    with st.expander("Evaluation options: rows, compared models, rules", icon=":material/tune:"):
+        _draw_options(entry, all_runs, None)
 
 
-def _draw_options(entry: RunEntry, found: Sequence[RunEntry], evaluation: Evaluation | None) -> None:
-    wanted = draw_evaluation_form(entry, list_comparable_models(entry, found))
+def _draw_options(entry: RunEntry, all_runs: Sequence[RunEntry], evaluation: Evaluation | None) -> None:
+    request = draw_evaluation_form(entry, list_comparable_models(entry, all_runs))
     st.divider()
     rules = draw_rule_editor()
     with st.container(horizontal=True, gap="small"):
-        pressed = st.button(
-            "Evaluate these", icon=":material/play_arrow:", key="evaluate_these", disabled=wanted.missing
-        )  # fmt: skip
-        if pressed and launch_evaluation(entry.run, wanted) is not None:
+        clicked = st.button(
+            "Evaluate with these options",
+            icon=":material/play_arrow:",
+            key="evaluate_these",
+            disabled=request.is_incomplete,
+        )
+        if clicked and launch_evaluation(entry.run, request) is not None:
             st.rerun()
-        stale = evaluation is not None and _rules_of(evaluation) != rules
-        if evaluation is not None and stale and st.button(
-            "Apply these rules to the answers above", icon=":material/rule:", key="apply_rules",
-            help="The answers stay; only the figures are made anew.",
-        ):  # fmt: skip
+        rules_changed = evaluation is not None and _rules_of(evaluation) != rules
+        if (
+            evaluation is not None
+            and rules_changed
+            and st.button(
+                "Apply rules to this evaluation",
+                icon=":material/rule:",
+                key="apply_rules",
+                help="Computes the figures again from the recorded answers.",
+            )
+        ):
             evaluation_dir.replace_evaluation_rules(evaluation, rules)
             claim_first_start(evaluation)
             progress.start_evaluation(evaluation)
@@ -115,29 +127,31 @@ def _rules_of(evaluation: Evaluation) -> object:
         return None
 
 
-def _draw_evaluation(evaluation: Evaluation, entry: RunEntry, found: Sequence[RunEntry]) -> None:
-    now = progress.read_evaluation_progress(evaluation)
-    if now.state == "interrupted" and _resume_interrupted(evaluation):
-        now = progress.read_evaluation_progress(evaluation)
-    if now.going:
+def _draw_evaluation(evaluation: Evaluation, entry: RunEntry, all_runs: Sequence[RunEntry]) -> None:
+    status = progress.read_evaluation_progress(evaluation)
+    if status.state == "interrupted" and _resume_interrupted(evaluation):
+        status = progress.read_evaluation_progress(evaluation)
+    if status.going:
         _draw_progress(evaluation)
     else:
-        _draw_ending(evaluation, now)
+        _draw_ending(evaluation, status)
         results = read_evaluation_results(evaluation.results_path)
         if results is not None and results.answered:
-            _draw_results(evaluation, results, found)
-    if not now.going:
-        with st.expander("Evaluate again: other rows, other runs, rules", icon=":material/tune:"):
-            _draw_options(entry, found, evaluation)
+            _draw_results(evaluation, results, all_runs)
+    if not status.going:
+        with st.expander("Evaluate again with other rows, models or rules", icon=":material/tune:"):
+            _draw_options(entry, all_runs, evaluation)
 
 
 def _resume_interrupted(evaluation: Evaluation) -> bool:
-    """One that broke off goes on when its page is opened. One that this session has started before waits for a person:
-    it would break off again."""
+    """Continue an interrupted evaluation; return whether it was started.
+
+    Not if it was stopped on request, nor if this session has started it before: it would probably fail again.
+    """
     if evaluation.stop_path.exists() or not claim_first_start(evaluation):
         return False
     try:
-        with st.spinner("It had broken off: going on…"):
+        with st.spinner("Continuing the interrupted evaluation…"):
             progress.start_evaluation(evaluation)
     except ToolkitError as error:
         show_error(error)
@@ -154,51 +168,58 @@ def _draw_progress(evaluation: Evaluation) -> None:
 def _watch_progress(run: RunDir, evaluation_id: str) -> None:
     with error_boundary():
         evaluation = Evaluation(run, evaluation_id)
-        now = progress.read_evaluation_progress(evaluation)
-        if not now.going:
+        status = progress.read_evaluation_progress(evaluation)
+        if not status.going:
             st.rerun()
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 st.badge("Evaluating", icon=":material/balance:", color="blue")
-                st.markdown(" · ".join(_progress_facts(now)) or " ", width="stretch")
-                stopping = evaluation.stop_path.exists()
+                st.markdown(" · ".join(_progress_facts(status)) or " ", width="stretch")
+                is_stopping = evaluation.stop_path.exists()
                 if st.button(
-                    "Stop", icon=":material/stop_circle:", key="stop_evaluation", disabled=stopping,
-                    help="Counts what was answered so far; it can go on later.",
-                ):  # fmt: skip
+                    "Stop",
+                    icon=":material/stop_circle:",
+                    key="stop_evaluation",
+                    disabled=is_stopping,
+                    help="Shows results for the rows answered so far. The evaluation can be continued later.",
+                ):
                     evaluation_dir.request_evaluation_stop(evaluation)
-            st.progress(now.fraction)
-            if now.attempts > 1:
-                st.caption(":material/replay: It goes on where it was: what was answered is not asked again.")
+            st.progress(status.fraction)
+            if status.attempts > 1:
+                st.caption(":material/replay: Continued: rows that were answered before are not asked again.")
 
 
-def _progress_facts(now: progress.EvaluationProgress) -> list[str]:
-    parts = [escape_text(now.phase)] if now.phase else []
-    if now.total:
-        parts.append(f"{format_count(now.done)} of {format_plural(now.total, 'answer')}")
-    parts.append(f"{format_duration(now.elapsed_s)} elapsed")
-    if now.remaining_s:
-        parts.append(f"about {format_duration(now.remaining_s)} left")
+def _progress_facts(status: progress.EvaluationProgress) -> list[str]:
+    parts = [escape_text(status.phase)] if status.phase else []
+    if status.total:
+        parts.append(_answer_count(status))
+    parts.append(f"{format_duration(status.elapsed_s)} elapsed")
+    if status.remaining_s:
+        parts.append(f"about {format_duration(status.remaining_s)} left")
     return parts
 
 
-def _draw_ending(evaluation: Evaluation, now: progress.EvaluationProgress) -> None:
-    """What is to be said about one that did not run to its end, and the way on."""
-    if now.state == "finished":
+def _answer_count(status: progress.EvaluationProgress) -> str:
+    return f"{format_count(status.done)} of {format_plural(status.total, 'answer')}"
+
+
+def _draw_ending(evaluation: Evaluation, status: progress.EvaluationProgress) -> None:
+    """Draw why an evaluation did not finish, with a button to continue it."""
+    if status.state == "finished":
         return
-    if now.state == "failed":
-        st.error(f"{escape_lines(now.message)}  \n{escape_lines(now.hint)}", icon=":material/error:")
-    elif now.state == "interrupted":
+    if status.state == "failed":
+        st.error(f"{escape_lines(status.message)}  \n{escape_lines(status.hint)}", icon=":material/error:")
+    elif status.state == "interrupted":
         st.warning(
-            f"It was ended from outside after {format_count(now.done)} of {format_plural(now.total, 'answer')}. Nothing is lost.",
+            f"The evaluation was interrupted after {_answer_count(status)}. All recorded answers are kept.",
             icon=":material/power_off:",
         )
-    elif now.state == "stopped":
+    elif status.state == "stopped":
         st.info(
-            f"Stopped after {format_count(now.done)} of {format_plural(now.total, 'answer')}.",
+            f"Stopped after {_answer_count(status)}.",
             icon=":material/stop_circle:",
         )
-    if st.button("Go on where it was", type="primary", icon=":material/play_arrow:", key="go_on"):
+    if st.button("Continue evaluation", type="primary", icon=":material/play_arrow:", key="go_on"):
         try:
             progress.start_evaluation(evaluation)
         except ToolkitError as error:
@@ -207,11 +228,15 @@ def _draw_ending(evaluation: Evaluation, now: progress.EvaluationProgress) -> No
             st.rerun()
 
 
-def _draw_results(evaluation: Evaluation, results: EvaluationResults, found: Sequence[RunEntry]) -> None:
-    names = name_models(results, found)
+def _draw_results(evaluation: Evaluation, results: EvaluationResults, all_runs: Sequence[RunEntry]) -> None:
+    names = name_models(results, all_runs)
     figures.draw_verdicts(results, names)
-    if st.button("Take the model away", icon=":material/ios_share:", key="take_away",
-                 help="Its export, checked against what it answered when training ended."):  # fmt: skip
+    if st.button(
+        "Export",
+        icon=":material/ios_share:",
+        key="take_away",
+        help="Export this run's model; each export is verified against the answers of the run.",
+    ):
         open_exports(evaluation.run)
     pair = choose_compared_models(evaluation, results, names)
     figures.draw_flip_tiles(results, pair.model, pair.reference, names)

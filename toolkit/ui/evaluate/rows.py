@@ -1,4 +1,4 @@
-"""Every row of an evaluation on screen: filtered, the most damaged first, one of them in full with its words marked."""
+"""Rows of an evaluation: a filtered list, the most damaged first, and one row in full with its differences marked."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from toolkit.ui.evaluate.figures import ModelNames
 from toolkit.ui.evaluate.pair import ComparedModels
 
 SHOWN_EVALUATION_ROWS = 200
-"""Rows in the list at once; the filter and the downloads reach the others."""
+"""Rows shown in the list; the filter and the downloads cover all rows."""
 CELL_CHARACTERS = 160
-ROW_ORDERS = {"damage": "Most damage first", "gain": "Most gain first", "order": "As asked"}
+ROW_ORDERS = {"damage": "Largest loss first", "gain": "Largest gain first", "order": "Original order"}
 
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which rows to show, and in what order."""
+    """Which rows to show, and in which order. order: a key of ROW_ORDERS."""
 
     outcomes: Sequence[str]
     text: str
@@ -43,78 +43,88 @@ class RowFilter:
 
 @dataclass(frozen=True)
 class ComparedAnswers:
-    """Whose answers are shown: their places in the table and what they are called, the reference first."""
+    """The two models whose answers are shown, the reference first: their columns in the table and their names."""
 
     places: tuple[int, int]
     titles: tuple[str, str]
 
     @property
-    def at(self) -> int:
+    def model_column(self) -> int:
         return self.places[1]
 
 
 def draw_evaluation_rows(
     evaluation: Evaluation, results: EvaluationResults, pair: ComparedModels, names: ModelNames
 ) -> None:
-    """The list, the chosen row and the downloads."""
+    """Draw the filter, the downloads, the list of rows and the chosen row."""
     stamp = evaluation.rows_path.stat().st_mtime_ns
-    whole = _read(str(evaluation.rows_path), stamp)
-    both = (pair.reference, pair.model)
-    before, after = (results.models.index(model) for model in both)
+    all_rows = _read(str(evaluation.rows_path), stamp)
+    models = (pair.reference, pair.model)
+    before, after = (results.models.index(model) for model in models)
     sides = ComparedAnswers((before, after), (names[pair.reference], names[pair.model]))
-    table = compare_to_reference(whole, *sides.places)
+    table = compare_to_reference(all_rows, *sides.places)
     st.subheader("Rows", anchor=False)
-    pick = _draw_filter(table, sides.at, bool(results.rules))
-    found = filter_evaluation_rows(table, sides.places, pick)
-    _downloads(evaluation, whole, [names[model] for model in results.models])
-    if not len(found):
-        st.caption(":material/filter_alt: No row fits the filter.")
+    row_filter = _draw_filter(table, sides.model_column, bool(results.rules))
+    matching = filter_evaluation_rows(table, sides.places, row_filter)
+    _downloads(evaluation, all_rows, [names[model] for model in results.models])
+    if not len(matching):
+        st.caption(":material/filter_alt: No row matches the filter.")
         return
-    position = _draw_list(table, found[:SHOWN_EVALUATION_ROWS], sides, f"{evaluation.id}_{both}_{hash(str(pick))}")
-    if len(found) > SHOWN_EVALUATION_ROWS:
-        st.caption(f"The first {SHOWN_EVALUATION_ROWS} of {format_plural(len(found), 'row')}.")
+    position = _draw_list(
+        table, matching[:SHOWN_EVALUATION_ROWS], sides, f"{evaluation.id}_{models}_{hash(str(row_filter))}"
+    )
+    if len(matching) > SHOWN_EVALUATION_ROWS:
+        st.caption(f"The first {SHOWN_EVALUATION_ROWS} of {format_plural(len(matching), 'matching row')}.")
     _draw_row(table.slice(position, 1).to_pylist()[0], sides)
 
 
 def filter_evaluation_rows(
-    table: pa.Table, places: tuple[int, int], pick: RowFilter
+    table: pa.Table, places: tuple[int, int], row_filter: RowFilter
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Indices of the rows that fit, in the order that was chosen."""
-    reference, at = places
-    fits = np.isin(table[f"outcome_{at}"].to_numpy(), list(pick.outcomes or ROW_OUTCOMES))
-    if pick.text:
-        columns = ("prompt", "expected", f"answer_{reference}", f"answer_{at}")
+    """Return the indices of the matching rows in the chosen order.
+
+    places: the columns of the reference and of the compared model.
+    """
+    reference, model = places
+    matches = np.isin(table[f"outcome_{model}"].to_numpy(), list(row_filter.outcomes or ROW_OUTCOMES))
+    if row_filter.text:
+        columns = ("prompt", "expected", f"answer_{reference}", f"answer_{model}")
         hits = [
-            pc.fill_null(pc.match_substring(table[c], pick.text, ignore_case=True), False).to_numpy() for c in columns
+            pc.fill_null(pc.match_substring(table[c], row_filter.text, ignore_case=True), False).to_numpy()
+            for c in columns
         ]
-        fits &= np.any(hits, axis=0)
-    if pick.only_broken_rules:
-        fits &= pc.list_value_length(table[f"rules_{at}"]).to_numpy() > 0
-    rows = np.flatnonzero(fits)
-    damage = table[f"damage_{at}"].to_numpy()[rows]
-    if pick.order == "damage":
+        matches &= np.any(hits, axis=0)
+    if row_filter.only_broken_rules:
+        matches &= pc.list_value_length(table[f"rules_{model}"]).to_numpy() > 0
+    rows = np.flatnonzero(matches)
+    damage = table[f"damage_{model}"].to_numpy()[rows]
+    if row_filter.order == "damage":
         return rows[np.argsort(-damage, kind="stable")]
-    return rows[np.argsort(damage, kind="stable")] if pick.order == "gain" else rows
+    return rows[np.argsort(damage, kind="stable")] if row_filter.order == "gain" else rows
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _read(path: str, stamp: int) -> pa.Table:
-    del stamp  # part of the cache's key alone
+    del stamp  # only part of the cache key: a rewritten file is read again
     return read_row_table(Path(path)).combine_chunks()
 
 
-def _draw_filter(table: pa.Table, at: int, rules: bool) -> RowFilter:
-    counts = {one["values"]: one["counts"] for one in pc.value_counts(table[f"outcome_{at}"]).to_pylist()}
-    there = [kind for kind in ROW_OUTCOMES if kind in counts]
+def _draw_filter(table: pa.Table, model: int, has_rules: bool) -> RowFilter:
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(table[f"outcome_{model}"]).to_pylist()}
+    present = [kind for kind in ROW_OUTCOMES if kind in counts]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         outcomes = st.pills(
-            "What became of them", there, selection_mode="multi", key="row_outcomes", width="content",
+            "Outcome",
+            present,
+            selection_mode="multi",
+            key="row_outcomes",
+            width="content",
             format_func=lambda kind: f"{OUTCOME_LABELS[kind][0]} {format_count(counts[kind])}",
-        )  # fmt: skip
-        text = st.text_input("Containing", key="row_text", placeholder="any text", icon=":material/search:", width=220)
+        )
+        text = st.text_input("Search", key="row_text", placeholder="Text in a row", icon=":material/search:", width=220)
         order = st.selectbox("Order", list(ROW_ORDERS), format_func=ROW_ORDERS.__getitem__, key="row_order", width=180)
-        broken = rules and st.toggle("Breaks a rule", key="row_rules")
-    return RowFilter(tuple(outcomes or ()), text or "", order or "damage", bool(broken))
+        only_broken_rules = has_rules and st.toggle("Only broken rules", key="row_rules")
+    return RowFilter(tuple(outcomes or ()), text or "", order or "damage", bool(only_broken_rules))
 
 
 def _downloads(evaluation: Evaluation, table: pa.Table, titles: Sequence[str]) -> None:
@@ -124,41 +134,52 @@ def _downloads(evaluation: Evaluation, table: pa.Table, titles: Sequence[str]) -
             ("Download JSON", rows_as_json, "json", "application/json"),
         ):
             st.download_button(
-                label, partial(_encode_download, make, table, titles), file_name=f"evaluation-{evaluation.id}.{end}",
-                mime=mime, icon=":material/download:", on_click="ignore", key=f"download_{end}",
-            )  # fmt: skip
+                label,
+                partial(_encode_download, make, table, titles),
+                file_name=f"evaluation-{evaluation.id}.{end}",
+                mime=mime,
+                icon=":material/download:",
+                on_click="ignore",
+                key=f"download_{end}",
+            )
 
 
 def _encode_download(make: Callable[[pa.Table, Sequence[str]], str], table: pa.Table, titles: Sequence[str]) -> bytes:
     return make(table, titles).encode()
 
 
-def _draw_list(table: pa.Table, found: np.ndarray[Any, Any], sides: ComparedAnswers, key: str) -> int:
-    """Draw the list; returns the index of the chosen row, the first one to begin with."""
-    part = table.take(pa.array(found))
+def _draw_list(table: pa.Table, matching: np.ndarray[Any, Any], sides: ComparedAnswers, key: str) -> int:
+    """Draw the list; return the index of the selected row, at first that of the first row."""
+    part = table.take(pa.array(matching))
     answers = dict(zip(("Expected", *sides.titles), ("expected", *(f"answer_{i}" for i in sides.places)), strict=True))
     frame = pd.DataFrame(
         {
             "Row": [row + 1 for row in part["row"].to_pylist()],
             "": [
                 f"{OUTCOME_LABELS[kind][1]} {OUTCOME_LABELS[kind][0]}"
-                for kind in part[f"outcome_{sides.at}"].to_pylist()
+                for kind in part[f"outcome_{sides.model_column}"].to_pylist()
             ],
             "Prompt": _shorten_cells(part["prompt"]),
             **{title: _shorten_cells(part[column]) for title, column in answers.items()},
         }
     )
     picked = st.dataframe(
-        frame, hide_index=True, height=min(38 + 35 * len(frame), 353), on_select="rerun", key=f"rows_{key}",
-        selection_mode="single-row", selection_default={"selection": {"rows": [0]}}, alt="The rows of the evaluation",
+        frame,
+        hide_index=True,
+        height=min(38 + 35 * len(frame), 353),
+        on_select="rerun",
+        key=f"rows_{key}",
+        selection_mode="single-row",
+        selection_default={"selection": {"rows": [0]}},
+        alt="Rows of the evaluation",
         column_config={
             "Row": st.column_config.NumberColumn(width=60),
-            "": st.column_config.TextColumn(width=110),
+            "": st.column_config.TextColumn(width=170),
             **{name: st.column_config.TextColumn(width=215) for name in ("Prompt", *answers)},
         },
-    )  # fmt: skip
+    )
     rows = picked["selection"]["rows"]
-    return int(found[rows[0]] if rows and rows[0] < len(found) else found[0])
+    return int(matching[rows[0]] if rows and rows[0] < len(matching) else matching[0])
 
 
 def _shorten_cells(column: pa.ChunkedArray) -> list[str]:
@@ -167,38 +188,38 @@ def _shorten_cells(column: pa.ChunkedArray) -> list[str]:
 
 
 def _draw_row(row: dict[str, Any], sides: ComparedAnswers) -> None:
-    """One row in full: what was asked and expected, and both answers with what differs from the expected one."""
-    kind = row[f"outcome_{sides.at}"]
-    word, mark, colour = OUTCOME_LABELS[kind]
+    """Draw one row in full: the prompt, the expected answer, and both answers with their differences marked."""
+    kind = row[f"outcome_{sides.model_column}"]
+    label, mark, color = OUTCOME_LABELS[kind]
     with st.container(border=True):
-        st.markdown(f"**Row {row['row'] + 1}** · :{colour}[{mark} {word}]")
+        st.markdown(f"**Row {row['row'] + 1}** · :{color}[{mark} {label}]")
         with st.container(height=160 if len(row["prompt"]) > 600 else "content", border=False):
             st.caption("Prompt")
             st.code(row["prompt"] or " ", language=None, wrap_lines=True)
         expected = row["expected"]
-        shown = list(zip(sides.titles, sides.places, strict=True))
+        models = list(zip(sides.titles, sides.places, strict=True))
         columns = st.columns(3 if expected is not None else 2)
         if expected is not None:
             with columns[0]:
-                st.caption("Expected")
+                st.caption("Expected answer")
                 with st.container(border=True):
                     st.markdown(mark_changes([DiffSpan(expected)], "red"))
-        for column, (title, model) in zip(columns[-2:], shown, strict=True):
+        for column, (title, model) in zip(columns[-2:], models, strict=True):
             with column:
                 st.caption(escape_text(title))
                 _draw_answer(row, model, expected if expected is not None else row[f"answer_{sides.places[0]}"])
         if expected is not None:
-            st.caption("Marked: words that differ from the expected answer.")
+            st.caption("Words that differ from the expected answer are marked.")
 
 
-def _draw_answer(row: dict[str, Any], model: int, against: str) -> None:
+def _draw_answer(row: dict[str, Any], model: int, compared_text: str) -> None:
     if row[f"error_{model}"]:
         st.markdown(f":red[:material/error: {escape_text(row[f'error_{model}'], 500)}]")
         return
     with st.container(border=True):
-        st.markdown(mark_changes(diff_words(row[f"answer_{model}"], against)[0], "red"))
+        st.markdown(mark_changes(diff_words(row[f"answer_{model}"], compared_text)[0], "red"))
     notes = [f"loss {format_figure(row[f'loss_{model}'])}"] if row[f"loss_{model}"] is not None else []
-    notes += ["cut at the token limit"] if row[f"cut_{model}"] else []
+    notes += ["truncated at the token limit"] if row[f"cut_{model}"] else []
     notes += [f"breaks: {escape_text(title, 80)}" for title in row[f"rules_{model}"]]
     if notes:
         st.caption(" · ".join(notes))

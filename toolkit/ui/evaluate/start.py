@@ -1,4 +1,4 @@
-"""Starting an evaluation: on the run's test rows with one press, or on a file or a prompt set, with other runs."""
+"""Start of an evaluation: on the run's test set with one click, or on a file or a prompt set, with other models."""
 
 from __future__ import annotations
 
@@ -20,67 +20,76 @@ from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.large_uploads import read_upload_once
-from toolkit.ui.elements.words import format_count
+from toolkit.ui.elements.words import format_plural
 from toolkit.ui.evaluate.prompt_set_editor import draw_prompt_set_buttons
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_entries import RunEntry
 
 EVALUATION_SOURCES = {
-    "test": ":material/fact_check: Test rows",
-    "file": ":material/upload: A file",
-    "prompts": ":material/list_alt: A prompt set",
+    "test": ":material/fact_check: Test set",
+    "file": ":material/upload: File",
+    "prompts": ":material/list_alt: Prompt set",
 }
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What the form holds; table and prompts for those sources, None while they are missing."""
+    """The contents of the form. table, prompts: the rows of these two sources, None while not chosen."""
 
     spec: EvaluationSpec
     table: Table | None = None
     prompts: PromptSet | None = None
 
     @property
-    def missing(self) -> bool:
+    def is_incomplete(self) -> bool:
+        """Whether the source needs a file or a prompt set that is not chosen yet."""
         return (self.spec.source == "file" and self.table is None) or (
             self.spec.source == "prompts" and self.prompts is None
         )
 
 
-def launch_evaluation(run: RunDir, wanted: EvaluationRequest | None = None) -> Evaluation | None:
-    """Create and start; an error is shown and nothing is left half done."""
-    wanted = wanted or EvaluationRequest(EvaluationSpec())
+def launch_evaluation(run: RunDir, request: EvaluationRequest | None = None) -> Evaluation | None:
+    """Create and start an evaluation, by default of the test set; on an error, show it and return None."""
+    request = request or EvaluationRequest(EvaluationSpec())
     try:
         with st.spinner("Starting…"):
-            made = evaluation_dir.create_evaluation(
+            evaluation = evaluation_dir.create_evaluation(
                 run,
-                wanted.spec,
+                request.spec,
                 evaluation_dir.read_saved_rules(run.save_dir),
-                table=wanted.table,
-                prompts=wanted.prompts,
+                table=request.table,
+                prompts=request.prompts,
             )
-            claim_first_start(made)
-            progress.start_evaluation(made)
+            claim_first_start(evaluation)
+            progress.start_evaluation(evaluation)
     except ToolkitError as error:
         show_error(error)
         return None
-    st.session_state["evaluation_id"] = made.id
-    return made
+    st.session_state["evaluation_id"] = evaluation.id
+    return evaluation
 
 
 def claim_first_start(evaluation: Evaluation) -> bool:
-    """Whether this session has not started it yet; from now on it has."""
+    """Record that this session starts the evaluation; return whether it is the first time."""
     started: set[str] = st.session_state.setdefault("evaluations_started", set())
-    first = evaluation.id not in started
+    is_first = evaluation.id not in started
     started.add(evaluation.id)
-    return first
+    return is_first
 
 
-def draw_evaluation_form(entry: RunEntry, others: Mapping[str, str]) -> EvaluationRequest:
-    """Draw the options; returns what they ask for. others: name -> label of what can be compared with."""
+def draw_evaluation_form(entry: RunEntry, comparable_models: Mapping[str, str]) -> EvaluationRequest:
+    """Draw the options of an evaluation; return what is chosen.
+
+    comparable_models: model name -> label.
+    """
     source = st.segmented_control(
-        "Which rows?", list(EVALUATION_SOURCES), format_func=EVALUATION_SOURCES.__getitem__, default="test", required=True, key="eval_source",
-    )  # fmt: skip
+        "Rows",
+        list(EVALUATION_SOURCES),
+        format_func=EVALUATION_SOURCES.__getitem__,
+        default="test",
+        required=True,
+        key="eval_source",
+    )
     table, prompts, label = None, None, "test rows"
     if source == "file":
         table = _choose_file(entry.run)
@@ -90,41 +99,53 @@ def draw_evaluation_form(entry: RunEntry, others: Mapping[str, str]) -> Evaluati
         label = prompts.name if prompts else "a prompt set"
     left, middle, right = st.columns([2, 4, 2], vertical_alignment="bottom")
     rows = left.number_input(
-        "At most so many rows", 1, 1_000_000, value=evaluation_dir.DEFAULT_EVALUATION_ROWS, step=100, key="eval_rows",
+        "Max rows",
+        1,
+        1_000_000,
+        value=evaluation_dir.DEFAULT_EVALUATION_ROWS,
+        step=100,
+        key="eval_rows",
         help=_count_test_rows(entry.run) if source == "test" else None,
-    )  # fmt: skip
+    )
     compared = middle.multiselect(
-        "Compare with checkpoints, or other runs on the same base", list(others), format_func=lambda one: others[one],
-        key=f"eval_compare_{entry.run.id}", placeholder="None" if others else "There is no other one",
-        help="All answer the same rows; any two of them can be held against each other.",
-    )  # fmt: skip
-    probe = right.toggle("Probe for forgetting", value=True, key="eval_probe",
-                         help="The loss on short texts that the training had nothing to do with.")  # fmt: skip
+        "Compare with checkpoints or other runs of the same base model",
+        list(comparable_models),
+        format_func=lambda model: comparable_models[model],
+        key=f"eval_compare_{entry.run.id}",
+        placeholder="None" if comparable_models else "No other models",
+        help="All models answer the same rows, and any two of them can be compared.",
+    )
+    probe = right.toggle(
+        "Forgetting probe",
+        value=True,
+        key="eval_probe",
+        help="Measures the loss on short texts unrelated to the training data.",
+    )
     spec = EvaluationSpec(source=source or "test", label=label, rows=int(rows), compared=tuple(compared), probe=probe)
     return EvaluationRequest(spec, table, prompts)
 
 
 def _count_test_rows(run: RunDir) -> str:
     try:
-        return f"This run holds out {format_count(count_test_rows(run))}."
+        return f"The test set of this run has {format_plural(count_test_rows(run), 'row')}."
     except ToolkitError as error:
         return escape_text(error.message)
 
 
 def _choose_file(run: RunDir) -> Table | None:
-    given = st.file_uploader(
+    uploaded = st.file_uploader(
         "A CSV or JSON file with the columns of the run's templates", type=["csv", "json", "jsonl"], key="eval_file"
     )
-    if given is None:
+    if uploaded is None:
         return None
     try:
-        table = read_upload_once(given, workspace.current_save_dir(), _read_table)
+        table = read_upload_once(uploaded, workspace.current_save_dir(), _read_table)
         _, stub = templates_for(read_run_config(run), table.columns, table.label)
     except ToolkitError as error:
         show_error(error)
         return None
-    known = "with expected answers" if stub else "without expected answers: the rows can be read, not judged"
-    st.caption(f":material/check: {escape_text(table.label)}: {format_count(table.rows)} rows, {known}.")
+    expected = "with expected answers" if stub else "without expected answers, so answers can be read but not scored"
+    st.caption(f":material/check: {escape_text(table.label)}: {format_plural(table.rows, 'row')}, {expected}.")
     return table
 
 
@@ -135,11 +156,16 @@ def _read_table(path: Path) -> Table:
 
 
 def _choose_prompt_set() -> PromptSet | None:
-    sets = {one.id: one for one in list_prompt_sets(workspace.current_save_dir())}
+    sets = {prompt_set.id: prompt_set for prompt_set in list_prompt_sets(workspace.current_save_dir())}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         chosen = st.selectbox(
-            "Prompt set", list(sets), format_func=lambda one: f"{sets[one].name} ({len(sets[one].items)})", width=360,
-            key=f"eval_set_{len(sets)}", placeholder="None yet: make one", disabled=not sets,
-        )  # fmt: skip
+            "Prompt set",
+            list(sets),
+            format_func=lambda set_id: f"{sets[set_id].name} ({format_plural(len(sets[set_id].items), 'prompt')})",
+            width=360,
+            key=f"eval_set_{len(sets)}",
+            placeholder="No prompt sets yet",
+            disabled=not sets,
+        )
         draw_prompt_set_buttons(sets.get(chosen) if chosen else None)
     return sets.get(chosen) if chosen else None

@@ -1,4 +1,4 @@
-"""Free conversation with a model that has a chat template: turns, a system prompt, history."""
+"""Chat with a model that has a chat template: system prompt, history and the next message."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ CHAT_PROBE = ({"role": "system", "content": "."}, {"role": "user", "content": ".
 
 
 def find_chat_refusal(info: EngineInfo, run_id: str) -> EngineError | None:
-    """Why this run can't hold a conversation, in the engine's words; None when it can. Asked once an engine and run."""
-    known = st.session_state.setdefault("turns_refused", {})
+    """Return why this run can't be used for chat, or None if it can. The engine is asked once per engine and run."""
+    refusals = st.session_state.setdefault("turns_refused", {})
     key = (info.pid, run_id)
-    if key not in known:
+    if key not in refusals:
         try:
             engine_client.render_engine_prompt(info, run_id, CHAT_PROBE)
         except EngineError as error:
-            known[key] = error
+            refusals[key] = error
         else:
-            known[key] = None
-    return known[key]  # type: ignore[no-any-return]
+            refusals[key] = None
+    return refusals[key]  # type: ignore[no-any-return]
 
 
 def allows_chat(config: Config) -> bool:
-    """False when the run was trained without a template on purpose; the engine knows the rest once it is loaded."""
+    """Return False if the config of the run turns its chat template off. The engine decides once it is loaded."""
     return config.data.use_chat_template is not False
 
 
 def prepare_chat_question(
     run: RunDir, typed: str, system: str, *, seed: int | None, columns: Sequence[AnswerColumn]
 ) -> AskedQuestion:
-    """The next turn: the system prompt, the turns so far with this run's answers, and what was typed."""
+    """Return the next question: the system prompt, the earlier messages with this run's answers, and the typed text."""
     messages: list[MessageDict] = [{"role": "system", "content": system}] if system.strip() else []
     for record in asked_questions(run.id, chat=True):
         if record.answers[0].text:

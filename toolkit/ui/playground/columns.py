@@ -1,6 +1,6 @@
-"""Who answers in the playground, and with which settings: two to four columns on one loaded base model.
+"""The models that answer in the playground and their generation settings: up to four columns on one loaded base model.
 
-The settings are the form's for all columns, or a column's own: a preset, or a copy pinned from the form.
+The settings of the form apply to all columns, or each column has its own: a preset, or a copy pinned from the form.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from toolkit.ui.workspace.run_entries import RunEntry
 
 MAX_ANSWER_COLUMNS = 4
 COLUMNS_PARAMETER = "beside"
-"""The parameter of the address that names the columns beside the run."""
+"""The URL parameter with the models that are compared with the run, separated by commas."""
 GENERATION_PRESETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "greedy": (":material/straight:", {"do_sample": False}),
     "balanced": (":material/balance:", {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 50}),
@@ -28,7 +28,7 @@ GENERATION_PRESETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 SHARED_SETTINGS, PINNED_SETTINGS = "shared", "pinned"
 COLUMN_SETTINGS_LABELS = {
-    SHARED_SETTINGS: "As in the form",
+    SHARED_SETTINGS: "Form settings",
     **{name: name.capitalize() for name in GENERATION_PRESETS},
     PINNED_SETTINGS: "Pinned",
 }
@@ -36,38 +36,52 @@ COLUMN_SETTINGS_LABELS = {
 
 @dataclass(frozen=True)
 class AnswerColumn:
-    """One answerer. model: a name (`answerers.py`) or client.BASE. inference: None while its settings are wrong."""
+    """One model that answers.
+
+    model: a run id, `<run id>@<step>` for a checkpoint, or BASE. inference: None while the settings are invalid.
+    settings_source: where the settings come from, a key of COLUMN_SETTINGS_LABELS.
+    """
 
     model: str
     title: str
     inference: InferenceConfig | None
-    way: str = SHARED_SETTINGS
+    settings_source: str = SHARED_SETTINGS
 
 
-def choose_columns(entry: RunEntry, found: Sequence[RunEntry], shared: InferenceConfig | None) -> list[AnswerColumn]:
-    """Draw the choice of who answers beside the run; returns the columns, the run's own first.
+def choose_columns(entry: RunEntry, all_runs: Sequence[RunEntry], shared: InferenceConfig | None) -> list[AnswerColumn]:
+    """Draw the choice of models to compare with the run; return the columns, the run's own first.
 
-    found: all runs. The choice rides in the address bar, so that a link or a refresh shows the same columns.
+    all_runs: also those without an adapter, because their checkpoints can answer. The choice is kept in the URL, so
+    that a link or a refresh shows the same columns.
     """
-    names = {BASE: "Base model", **list_comparable_models(entry, found)}
+    names = {BASE: "Base model", **list_comparable_models(entry, all_runs)}
     key = f"beside:{entry.run.id}"
     st.session_state.setdefault(key, _columns_in_url(names))
-    st.session_state[key] = [model for model in st.session_state[key] if model in names]  # a run may be gone
+    st.session_state[key] = [model for model in st.session_state[key] if model in names]  # a run may have been deleted
     chosen = st.multiselect(
-        "Beside this run", list(names), format_func=lambda model: names[model], max_selections=MAX_ANSWER_COLUMNS - 1,
-        key=key, persist_state="session", placeholder="Nobody: this run alone",
-        help="The base model, kept checkpoints, and other runs of the same base: all on one loaded model, with the "
-        "same prompt and seed.",
-    )  # fmt: skip
+        "Compare with",
+        list(names),
+        format_func=lambda model: names[model],
+        max_selections=MAX_ANSWER_COLUMNS - 1,
+        key=key,
+        persist_state="session",
+        placeholder="This run only",
+        help="The base model, saved checkpoints, and other runs of the same base model. All use one loaded base model, "
+        "the same prompt and the same seed.",
+    )
     _write_columns_to_url(chosen)
-    own = st.toggle("Settings for each column", key="own_settings", persist_state="session",
-                    help="Otherwise all columns use the form below.")  # fmt: skip
+    own = st.toggle(
+        "Separate settings per column",
+        key="own_settings",
+        persist_state="session",
+        help="If off, all columns use the generation settings below.",
+    )
     titles = {entry.run.id: "This run", **names}
     return [_choose_column_settings(model, titles[model], shared, own=own) for model in (entry.run.id, *chosen)]
 
 
 def _columns_in_url(names: Collection[str]) -> list[str]:
-    """The models that the address names, as far as they are there; the base model where it names none."""
+    """Return the models that the URL names, without unknown ones; the base model if it names none."""
     given = st.query_params.get(COLUMNS_PARAMETER)
     if given is None:
         return [BASE]
@@ -75,22 +89,38 @@ def _columns_in_url(names: Collection[str]) -> list[str]:
 
 
 def _write_columns_to_url(chosen: Sequence[str]) -> None:
-    wanted = ",".join(chosen)
-    if wanted != st.query_params.get(COLUMNS_PARAMETER, BASE):
-        st.query_params[COLUMNS_PARAMETER] = wanted
+    value = ",".join(chosen)
+    if value != st.query_params.get(COLUMNS_PARAMETER, BASE):
+        st.query_params[COLUMNS_PARAMETER] = value
 
 
 def _choose_column_settings(model: str, title: str, shared: InferenceConfig | None, *, own: bool) -> AnswerColumn:
     if not own:
         return AnswerColumn(model, title, shared)
     pinned: dict[str, dict[str, Any]] = st.session_state.setdefault("pinned_settings", {})
-    ways = [way for way in COLUMN_SETTINGS_LABELS if way != PINNED_SETTINGS or model in pinned]
+    sources = [source for source in COLUMN_SETTINGS_LABELS if source != PINNED_SETTINGS or model in pinned]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="xxsmall"):
-        way = st.selectbox(escape_text(title, 40), ways, format_func=COLUMN_SETTINGS_LABELS.__getitem__, key=f"way:{model}",
-                           persist_state="session") or SHARED_SETTINGS  # fmt: skip
-        st.button("", icon=":material/keep:", key=f"pin:{model}", type="tertiary", disabled=shared is None,
-                  help="Keep what the form holds for this column.", on_click=_pin_settings, args=(model, shared))  # fmt: skip
-    return AnswerColumn(model, title, resolve_column_settings(way, shared, pinned.get(model)), way)
+        source = (
+            st.selectbox(
+                escape_text(title, 40),
+                sources,
+                format_func=COLUMN_SETTINGS_LABELS.__getitem__,
+                key=f"way:{model}",
+                persist_state="session",
+            )
+            or SHARED_SETTINGS
+        )
+        st.button(
+            "",
+            icon=":material/keep:",
+            key=f"pin:{model}",
+            type="tertiary",
+            disabled=shared is None,
+            help="Keep the current settings of the form for this column.",
+            on_click=_pin_settings,
+            args=(model, shared),
+        )
+    return AnswerColumn(model, title, resolve_column_settings(source, shared, pinned.get(model)), source)
 
 
 def _pin_settings(model: str, shared: InferenceConfig | None) -> None:
@@ -100,26 +130,35 @@ def _pin_settings(model: str, shared: InferenceConfig | None) -> None:
 
 
 def resolve_column_settings(
-    way: str, shared: InferenceConfig | None, pinned: Mapping[str, Any] | None
+    source: str, shared: InferenceConfig | None, pinned: Mapping[str, Any] | None
 ) -> InferenceConfig | None:
-    """A preset changes how a token is chosen; length and cache stay the form's."""
-    if way == PINNED_SETTINGS and pinned is not None:
+    """Return the settings of a column. A preset changes only the sampling; length and cache come from the form."""
+    if source == PINNED_SETTINGS and pinned is not None:
         return InferenceConfig.model_validate(pinned)
-    if shared is None or way not in GENERATION_PRESETS:
+    if shared is None or source not in GENERATION_PRESETS:
         return shared
-    return InferenceConfig.model_validate({**shared.model_dump(), **_neutral_cutoffs(), **GENERATION_PRESETS[way][1]})
+    return InferenceConfig.model_validate(
+        {**shared.model_dump(), **_neutral_cutoffs(), **GENERATION_PRESETS[source][1]}
+    )
 
 
 def _neutral_cutoffs() -> dict[str, Any]:
+    # a cutoff set by hand would change what a preset means
     return {"epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
 
 
 def draw_generation_presets() -> None:
-    """Greedy, balanced, creative: one click puts each into the form."""
+    """Draw one button per preset; a click writes its values into the form."""
     with st.container(horizontal=True, gap="xxsmall"):
         for name, (icon, values) in GENERATION_PRESETS.items():
-            st.button(name.capitalize(), icon=icon, key=f"preset:{name}", on_click=_apply_preset, args=(values,),
-                      type="tertiary")  # fmt: skip
+            st.button(
+                name.capitalize(),
+                icon=icon,
+                key=f"preset:{name}",
+                on_click=_apply_preset,
+                args=(values,),
+                type="tertiary",
+            )
 
 
 def _apply_preset(values: Mapping[str, Any]) -> None:

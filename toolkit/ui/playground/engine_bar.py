@@ -1,4 +1,4 @@
-"""The engine on screen: whether the chosen run's model is loaded, loading it with visible progress, freeing it."""
+"""State of the inference engine for the chosen run: load the model, show the progress, unload it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TRAINING_STATES = ("starting", "running", "stopping")
 
 
 def is_engine_ready(info: EngineInfo | None, status: EngineStatus | None, run_id: str) -> bool:
-    """Whether the engine can answer for this run now."""
+    """Return whether the engine can answer for this run now."""
     return info is not None and status is not None and status.status == "ready" and run_id in status.runs
 
 
 def draw_engine_bar(entry: RunEntry) -> EngineInfo | None:
-    """One line with the state of the engine and its button; returns the engine once it can answer for this run."""
+    """Draw the state of the engine with its button; return the engine once it can answer for this run."""
     info = find_engine(workspace.current_save_dir())
     status = engine_client.read_engine_status(info) if info else None
     if st.session_state.get("want_engine") == entry.run.id and not is_engine_ready(info, status, entry.run.id):
@@ -35,61 +35,72 @@ def draw_engine_bar(entry: RunEntry) -> EngineInfo | None:
         if is_engine_ready(info, status, entry.run.id) and info is not None and status is not None:
             st.badge("Loaded", icon=":material/memory:", color="green")
             st.caption(_engine_summary(status), width="content")
-            if st.button("Free the memory", icon=":material/eject:", type="tertiary", help="Ends the engine."):
+            if st.button(
+                "Unload model",
+                icon=":material/eject:",
+                type="tertiary",
+                help="Stops the inference engine and frees its memory.",
+            ):
                 free_engine(info)
             return info
         st.badge("Not loaded", icon=":material/memory:", color="gray")
-        waits = "It loads when you first ask, and stays until freed or 30 minutes unused."
+        note = "The model loads with your first question. It is unloaded after 30 minutes without a question."
         if any(run_status.state in TRAINING_STATES for _, run_status in list_live_runs()):
-            waits += " A run is training now: both will share the memory."
-        st.caption(waits, width="content")
-        if st.button("Load it now", icon=":material/download_for_offline:", type="tertiary"):
+            note += " A run is training now and shares the memory with it."
+        st.caption(note, width="content")
+        if st.button("Load model", icon=":material/download_for_offline:", type="tertiary"):
             request_engine(entry.run.id)
             st.rerun()
     return None
 
 
 def _engine_summary(status: EngineStatus) -> str:
-    """Which model is loaded, and what it takes."""
-    held = [f"{format_bytes(status.memory_bytes)} of memory"] if status.memory_bytes else []
-    on_gpu = [f"{format_bytes(status.gpu_memory_bytes)} of GPU memory"] if status.gpu_memory_bytes else []
+    """Return the name of the loaded model, the number of adapters and the memory in use."""
+    memory = [f"{format_bytes(status.memory_bytes)} of memory"] if status.memory_bytes else []
+    gpu_memory = [f"{format_bytes(status.gpu_memory_bytes)} of GPU memory"] if status.gpu_memory_bytes else []
     model = f"{escape_text(short_model_name(status.base))} with {format_plural(len(status.runs), 'adapter')}"
-    return " · ".join([model, *held, *on_gpu])
+    return " · ".join([model, *memory, *gpu_memory])
 
 
 def draw_engine_memory_note() -> None:
-    """While a run is going or waiting: whether the playground holds a model, and the way to free it."""
+    """Draw that the playground has a model loaded, with a button to unload it, while a run is active or queued."""
     info = find_engine(workspace.current_save_dir()) if list_live_runs() else None
     status = engine_client.read_engine_status(info) if info else None
     if info is None or status is None or status.status != "ready":
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.caption(f":material/memory: The playground holds {_engine_summary(status)}", width="content")
-        if st.button("Free the memory", icon=":material/eject:", type="tertiary", help="Ends the engine."):
+        st.caption(f":material/memory: Loaded in the playground: {_engine_summary(status)}", width="content")
+        if st.button(
+            "Unload model",
+            icon=":material/eject:",
+            type="tertiary",
+            help="Stops the inference engine and frees its memory.",
+        ):
             free_engine(info)
 
 
 def request_engine(run_id: str) -> None:
-    """Ask for the engine: the next run of the page starts it and waits for it on screen."""
+    """Request the engine for a run; the next rerun of the page starts it and shows its progress."""
     st.session_state["want_engine"] = run_id
 
 
 def free_engine(info: EngineInfo) -> None:
+    """Stop the engine and drop a question that waits for it."""
     st.session_state.pop("want_engine", None)
     st.session_state.pop("pending_ask", None)
-    with st.spinner("Freeing the memory…"):
+    with st.spinner("Unloading the model…"):
         engine_client.stop_engine(info)
     st.rerun()
 
 
 def _load_engine(entry: RunEntry, info: EngineInfo | None, status: EngineStatus | None) -> None:
-    """Start or join the engine, then watch it; a failure ends the wish and says why."""
+    """Start the engine or load the adapter into it, then show the progress; an error drops the request."""
     try:
         if info is None or status is None or status.status in ("failed", "stopped"):
             with st.spinner("Starting the engine…"):
                 engine_client.start_engine(workspace.current_save_dir(), entry.run.id)
         elif status.status == "ready":
-            with st.spinner("Attaching the adapter…"):
+            with st.spinner("Loading the adapter…"):
                 engine_client.start_engine(workspace.current_save_dir(), entry.run.id)
     except EngineError as error:
         _abandon_request(error)
@@ -101,12 +112,14 @@ def _watch_loading(run_id: str, model: str) -> None:
     with error_boundary():
         info = find_engine(workspace.current_save_dir())
         status = (
-            engine_client.read_engine_status(info) if info else EngineStatus("stopped", message="The engine has ended.")
+            engine_client.read_engine_status(info)
+            if info
+            else EngineStatus("stopped", message="The inference engine has ended.")
         )
         if is_engine_ready(info, status, run_id):
             st.rerun()
         if status.status in ("failed", "stopped"):
-            _abandon_request(EngineError(status.message or "The engine has ended.", status.hint))
+            _abandon_request(EngineError(status.message or "The inference engine has ended.", status.hint))
             return
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.badge("Loading", icon=":material/hourglass_top:", color="blue")
@@ -116,7 +129,7 @@ def _watch_loading(run_id: str, model: str) -> None:
             )
             if info is not None and st.button("Cancel", icon=":material/close:", type="tertiary"):
                 free_engine(info)
-        # how long a load takes is not known: the bar shows that it is alive, and never claims to be done
+        # without a reported share the bar fills with time: half of it in 8 s, but never completely
         st.progress(status.progress if status.progress is not None else 1 - 1 / (1 + status.seconds / 8))
 
 

@@ -1,4 +1,4 @@
-"""The playground: a run, its engine, a question in either form, and the answers side by side."""
+"""The playground: a run, the inference engine, a question by template or chat, and the answers side by side."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_chooser import choose_shown_run
 from toolkit.ui.workspace.run_entries import RunEntry
 
-QUESTION_FORMS = {"template": ":material/table_rows: As in training", "chat": ":material/forum: Free chat"}
-
-
+QUESTION_FORMS = {"template": ":material/table_rows: Prompt template", "chat": ":material/forum: Chat"}
 ANSWER_VIEWS = {
     TEXT_VIEW: ":material/notes: Text",
     DIFFERENCE_VIEW: ":material/difference: Differences",
@@ -44,7 +42,7 @@ ANSWER_VIEWS = {
 
 @dataclass(frozen=True)
 class QuestionOptions:
-    """How to ask: who answers, a seed or None for a new one each time, and how answers are shown."""
+    """How to ask a question. seed: None for a new one each time. view: how answers are shown, a key of ANSWER_VIEWS."""
 
     columns: Sequence[AnswerColumn]
     seed: int | None
@@ -52,58 +50,69 @@ class QuestionOptions:
 
     @property
     def are_settings_valid(self) -> bool:
-        """False while the settings of a column are wrong."""
+        """Return False while the settings of a column are invalid."""
         return all(column.inference is not None for column in self.columns)
 
 
-def draw_playground(usable: Sequence[RunEntry], found: Sequence[RunEntry]) -> RunEntry:
-    """Draw the playground over the runs that have an adapter; returns the chosen one. found: all runs."""
+def draw_playground(runs_with_adapter: Sequence[RunEntry], all_runs: Sequence[RunEntry]) -> RunEntry:
+    """Draw the playground for one of the runs with an adapter; return the chosen one."""
     main, side = st.columns([7, 3], gap="large")
     with main:
-        entry = choose_shown_run(usable, "Run")
+        entry = choose_shown_run(runs_with_adapter, "Run")
         bar = st.container()
     with side:
-        asking = _choose_options(entry, found)
+        options = _choose_options(entry, all_runs)
     with main:
         with bar:
             info = draw_engine_bar(entry)
         form = _choose_form(entry, info)
         if form == "chat":
-            _draw_chat(entry.run, info, asking)
+            _draw_chat(entry.run, info, options)
         else:
-            _draw_template_form(entry.run, info, asking)
+            _draw_template_form(entry.run, info, options)
     return entry
 
 
-def _choose_options(entry: RunEntry, found: Sequence[RunEntry]) -> QuestionOptions:
+def _choose_options(entry: RunEntry, all_runs: Sequence[RunEntry]) -> QuestionOptions:
     inference, problems = validate_inference_settings()
-    st.markdown("##### :material/groups: Who answers")
-    columns = choose_columns(entry, found, inference)
+    st.markdown("##### :material/groups: Models")
+    columns = choose_columns(entry, all_runs, inference)
     view = st.segmented_control(
-        "Show answers as", list(ANSWER_VIEWS), format_func=ANSWER_VIEWS.__getitem__, default=DIFFERENCE_VIEW, required=True, key="answer_view",
+        "Show answers as",
+        list(ANSWER_VIEWS),
+        format_func=ANSWER_VIEWS.__getitem__,
+        default=DIFFERENCE_VIEW,
+        required=True,
+        key="answer_view",
         persist_state="session",
-        help="Differences: words that the first column does not have there. Tokens: hover one for its probability and "
-        "what else was likely.",
-    )  # fmt: skip
-    st.markdown("##### :material/tune: How they answer")
+        help="Differences marks the words that differ from the first column. Tokens shows the probability of each "
+        "token and its alternatives on hover.",
+    )
+    st.markdown("##### :material/tune: Generation settings")
     seed = st.number_input(
-        "Seed", 0, 2**32 - 1, value=None, placeholder="a new one each time", key="ask_seed", persist_state="session",
-        help="One seed for all columns. The same seed gives the same answer.",
-    )  # fmt: skip
+        "Seed",
+        0,
+        2**32 - 1,
+        value=None,
+        placeholder="New for each question",
+        key="ask_seed",
+        persist_state="session",
+        help="All columns use the same seed. The same seed and settings give the same answer.",
+    )
     draw_generation_presets()
     render_section("inference", problems, several=False)
-    st.caption("Changes count from the next question on.")
+    st.caption("Changes apply to the next question.")
     return QuestionOptions(columns, seed, view or DIFFERENCE_VIEW)
 
 
 def validate_inference_settings() -> tuple[InferenceConfig | None, list[Problem]]:
-    """The draft's section on inference, and what is wrong with it; None while something is."""
+    """Return the generation settings of the draft, or None while they are invalid, and their problems."""
     draft = workspace.current_draft()
     _, problems = validate_draft(draft)
-    mine = [problem for problem in problems if problem.path.startswith("inference")]
-    if any(problem.severity == "error" for problem in mine):
-        return None, mine
-    return InferenceConfig.model_validate(draft["inference"]), mine
+    own = [problem for problem in problems if problem.path.startswith("inference")]
+    if any(problem.severity == "error" for problem in own):
+        return None, own
+    return InferenceConfig.model_validate(draft["inference"]), own
 
 
 def _choose_form(entry: RunEntry, info: EngineInfo | None) -> str:
@@ -112,107 +121,129 @@ def _choose_form(entry: RunEntry, info: EngineInfo | None) -> str:
     if info is not None and find_chat_refusal(info, entry.run.id) is not None:
         return "template"
     chosen = st.segmented_control(
-        "Form of the question", list(QUESTION_FORMS), format_func=QUESTION_FORMS.__getitem__, default="template", required=True,
-        key="ask_form", label_visibility="collapsed", persist_state="session",
-    )  # fmt: skip
+        "Question format",
+        list(QUESTION_FORMS),
+        format_func=QUESTION_FORMS.__getitem__,
+        default="template",
+        required=True,
+        key="ask_form",
+        label_visibility="collapsed",
+        persist_state="session",
+    )
     return chosen or "template"
 
 
-def _draw_template_form(run: RunDir, info: EngineInfo | None, asking: QuestionOptions) -> None:
-    kept = asked_questions(run.id, chat=False)
+def _draw_template_form(run: RunDir, info: EngineInfo | None, options: QuestionOptions) -> None:
+    questions = asked_questions(run.id, chat=False)
     draw_column_boxes(run)
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
-        off = not asking.are_settings_valid
+        disabled = not options.are_settings_valid
         st.button(
-            "Try a test row", icon=":material/casino:", type="secondary" if kept else "primary", disabled=off,
-            on_click=_try_row, args=(run, asking), help="A row the model was not trained on, with its known answer.",
-        )  # fmt: skip
+            "Try a test row",
+            icon=":material/casino:",
+            type="secondary" if questions else "primary",
+            disabled=disabled,
+            on_click=_try_row,
+            args=(run, options),
+            help="A row of the test set, with its expected answer.",
+        )
         st.button(
-            "Ask", icon=":material/send:", type="primary" if kept else "secondary", disabled=off, on_click=_ask_question,
-            args=(run, asking),
-        )  # fmt: skip
-        stop = st.empty()
+            "Ask",
+            icon=":material/send:",
+            type="primary" if questions else "secondary",
+            disabled=disabled,
+            on_click=_ask_question,
+            args=(run, options),
+        )
+        stop_slot = st.empty()
     fresh = _take_pending(run, info, chat=False)
-    _end_stale_answers(kept, fresh)
-    places: list[DeltaGenerator] = []
-    for record in reversed(kept):
-        drawn = draw_question_card(record, asking.view)
+    _end_stale_answers(questions, fresh)
+    placeholders: list[DeltaGenerator] = []
+    for record in reversed(questions):
+        drawn = draw_question_card(record, options.view)
         if record is fresh:
-            places = drawn
-    _stream_fresh_answers(info, fresh, places, stop)
+            placeholders = drawn
+    _stream_fresh_answers(info, fresh, placeholders, stop_slot)
 
 
-def _try_row(run: RunDir, asking: QuestionOptions) -> None:
+def _try_row(run: RunDir, options: QuestionOptions) -> None:
     fill_random_test_row(run)
-    _ask_question(run, asking)
+    _ask_question(run, options)
 
 
-def _ask_question(run: RunDir, asking: QuestionOptions) -> None:
-    st.session_state["pending_ask"] = prepare_boxed_question(run, seed=asking.seed, columns=asking.columns)
+def _ask_question(run: RunDir, options: QuestionOptions) -> None:
+    st.session_state["pending_ask"] = prepare_boxed_question(run, seed=options.seed, columns=options.columns)
     request_engine(run.id)
 
 
 def _take_pending(run: RunDir, info: EngineInfo | None, *, chat: bool) -> AskedQuestion | None:
-    """The question that waits for the engine, once the engine is there."""
-    waiting: AskedQuestion | None = st.session_state.get("pending_ask")
-    if waiting is None or waiting.run_id != run.id or waiting.chat is not chat:
+    """Return the question that waits for the engine once the engine is ready, else None."""
+    pending: AskedQuestion | None = st.session_state.get("pending_ask")
+    if pending is None or pending.run_id != run.id or pending.chat is not chat:
         return None
     if info is None:
-        st.caption(":material/hourglass_top: The question is asked as soon as the model has loaded.")
+        st.caption(":material/hourglass_top: Your question is sent as soon as the model has loaded.")
         return None
     del st.session_state["pending_ask"]
-    remember_question(waiting)
-    return waiting
+    remember_question(pending)
+    return pending
 
 
-def _end_stale_answers(kept: Sequence[AskedQuestion], fresh: AskedQuestion | None) -> None:
-    """What this run of the page does not stream is over: a run that was stopped may still be on its way out."""
-    for record in kept:
+def _end_stale_answers(records: Sequence[AskedQuestion], fresh: AskedQuestion | None) -> None:
+    """Mark all answers as ended that this rerun of the page does not stream: a rerun cut off their stream."""
+    for record in records:
         if record is not fresh:
             for answer in record.answers:
-                answer.over = True
+                answer.ended = True
 
 
 def _stream_fresh_answers(
-    info: EngineInfo | None, fresh: AskedQuestion | None, places: Sequence[DeltaGenerator], stop: DeltaGenerator
+    info: EngineInfo | None,
+    fresh: AskedQuestion | None,
+    placeholders: Sequence[DeltaGenerator],
+    stop_slot: DeltaGenerator,
 ) -> None:
-    """Stream the fresh question's answers; a press of Stop reruns the page, which ends the stream."""
+    """Stream the answers to the new question. A click on Stop reruns the page, which ends the stream."""
     if info is None or fresh is None:
         return
-    stop.button("Stop", icon=":material/stop_circle:", key="stop_answer")
-    stream_answers(info, fresh, places)
+    stop_slot.button("Stop", icon=":material/stop_circle:", key="stop_answer")
+    stream_answers(info, fresh, placeholders)
     st.rerun()
 
 
-def _draw_chat(run: RunDir, info: EngineInfo | None, asking: QuestionOptions) -> None:
+def _draw_chat(run: RunDir, info: EngineInfo | None, options: QuestionOptions) -> None:
     with st.expander("System prompt", icon=":material/psychology:"):
         system = st.text_area(
-            "System prompt", key="system_prompt", height="content", label_visibility="collapsed",
-            placeholder="Empty: none is sent", persist_state="session",
-        )  # fmt: skip
-    said = st.container()
-    typed = st.chat_input("Your message", disabled=not asking.are_settings_valid, key="chat_input")
+            "System prompt",
+            key="system_prompt",
+            height="content",
+            label_visibility="collapsed",
+            placeholder="Leave empty to send no system prompt",
+            persist_state="session",
+        )
+    conversation = st.container()
+    typed = st.chat_input("Message", disabled=not options.are_settings_valid, key="chat_input")
     if typed:
         st.session_state["pending_ask"] = prepare_chat_question(
-            run, str(typed), system or "", seed=asking.seed, columns=asking.columns
+            run, str(typed), system or "", seed=options.seed, columns=options.columns
         )
         request_engine(run.id)
         if info is None:
             st.rerun()
-    stop = st.empty()
-    with said:
+    stop_slot = st.empty()
+    with conversation:
         fresh = _take_pending(run, info, chat=True)
-        places = _draw_conversation(run, fresh, asking.view)
-    before = asked_questions(run.id, chat=True)
-    if before and st.button("Clear the conversation", icon=":material/delete_sweep:", type="tertiary"):
-        before.clear()
+        placeholders = _draw_conversation(run, fresh, options.view)
+    questions = asked_questions(run.id, chat=True)
+    if questions and st.button("Clear conversation", icon=":material/delete_sweep:", type="tertiary"):
+        questions.clear()
         st.rerun()
-    _stream_fresh_answers(info, fresh, places, stop)
+    _stream_fresh_answers(info, fresh, placeholders, stop_slot)
 
 
 def _draw_conversation(run: RunDir, fresh: AskedQuestion | None, view: str) -> list[DeltaGenerator]:
     _end_stale_answers(asked_questions(run.id, chat=True), fresh)
-    places: list[DeltaGenerator] = []
+    placeholders: list[DeltaGenerator] = []
     for record in asked_questions(run.id, chat=True):
         with st.chat_message("user", avatar=":material/person:"):
             st.text(record.shown)
@@ -220,5 +251,5 @@ def _draw_conversation(run: RunDir, fresh: AskedQuestion | None, view: str) -> l
             drawn = draw_answers(record, create_answer_columns(len(record.answers)), view)
             draw_exact_prompt(record)
         if record is fresh:
-            places = drawn
-    return places
+            placeholders = drawn
+    return placeholders

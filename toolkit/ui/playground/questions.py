@@ -1,7 +1,7 @@
-"""Questions and answers: one question goes to several models with the same prompt and seed, and all stream at once.
+"""Questions and answers of the playground: a question goes to several models with the same prompt and seed.
 
-They live in the session; a stop, a new question or a closed page ends the stream, and what had come by then stays. How
-they look is `answer_card.py`'s.
+All answers stream at once and are kept in the session. A stop, a new question or a closed page ends the stream; the
+text received by then is kept.
 """
 
 from __future__ import annotations
@@ -24,33 +24,39 @@ from toolkit.services.engine_requests import EngineQuestion, ScoredCompletion, r
 from toolkit.ui.playground.columns import SHARED_SETTINGS, AnswerColumn
 
 REDRAW_SECONDS = 0.08
+"""Least time between two updates of a streaming answer: each one is sent to the browser."""
 MAX_KEPT_QUESTIONS = 20
 ALTERNATIVES_PER_TOKEN = 5
-"""Alternatives that are told for each token."""
+"""Most likely tokens that the engine reports for each position."""
 SEED_COUNT = 2**32
 
 
 @dataclass
 class ShownAnswer:
-    """One model's answer, as far as it has come. model: a name (`answerers.py`), or client.BASE. way: its settings."""
+    """The answer of one model, as far as it was received.
+
+    model: a run id, `<run id>@<step>` for a checkpoint, or BASE. settings_source: a key of COLUMN_SETTINGS_LABELS.
+    ended: no more text will arrive.
+    """
 
     model: str
     title: str
     inference: InferenceConfig
-    way: str = SHARED_SETTINGS
+    settings_source: str = SHARED_SETTINGS
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     done: Done | None = None
     error: ToolkitError | None = None
     scored: ScoredCompletion | None = None
-    over: bool = False
+    ended: bool = False
 
 
 @dataclass
 class AskedQuestion:
-    """A question with its answers. shown: what the person asked, in their words. expected: None when nobody knows.
+    """A question with its answers.
 
-    seed: one for all columns, drawn when none was typed.
+    shown: the question as it appears on the page. expected: the expected answer, None when unknown. seed: the same for
+    all columns.
     """
 
     run_id: str
@@ -72,41 +78,48 @@ def prepare_question(
     columns: Sequence[AnswerColumn],
     chat: bool = False,
 ) -> AskedQuestion:
-    """A question to a run and those beside it, not asked yet. Columns whose settings are wrong are left out."""
-    answers = [ShownAnswer(c.model, c.title, c.inference, c.way) for c in columns if c.inference is not None]
-    drawn = secrets.randbelow(SEED_COUNT) if seed is None else seed
-    return AskedQuestion(run_id, shown, messages, expected, drawn, chat, answers)
+    """Return a question to the models of these columns, without asking it.
+
+    Columns with invalid settings are skipped. seed: None draws a random one.
+    """
+    answers = [
+        ShownAnswer(c.model, c.title, c.inference, c.settings_source) for c in columns if c.inference is not None
+    ]
+    used_seed = secrets.randbelow(SEED_COUNT) if seed is None else seed
+    return AskedQuestion(run_id, shown, messages, expected, used_seed, chat, answers)
 
 
 def asked_questions(run_id: str, *, chat: bool) -> list[AskedQuestion]:
-    """The session's questions to a run, oldest first: those of its chat, or those in its template."""
-    kept: dict[tuple[str, bool], list[AskedQuestion]] = st.session_state.setdefault("records", {})
-    return kept.setdefault((run_id, chat), [])
+    """Return the session's questions to a run, oldest first: those of its chat, or those with its prompt template."""
+    records: dict[tuple[str, bool], list[AskedQuestion]] = st.session_state.setdefault("records", {})
+    return records.setdefault((run_id, chat), [])
 
 
 def remember_question(record: AskedQuestion) -> None:
-    kept = asked_questions(record.run_id, chat=record.chat)
-    kept.append(record)
-    del kept[:-MAX_KEPT_QUESTIONS]
+    """Add a question to the session, which keeps the last MAX_KEPT_QUESTIONS of a run."""
+    records = asked_questions(record.run_id, chat=record.chat)
+    records.append(record)
+    del records[:-MAX_KEPT_QUESTIONS]
 
 
-def stream_answers(info: EngineInfo, record: AskedQuestion, places: Sequence[DeltaGenerator]) -> None:
-    """Fill in the answers, each into its place on the page, all at once.
+def stream_answers(info: EngineInfo, record: AskedQuestion, placeholders: Sequence[DeltaGenerator]) -> None:
+    """Ask the question and stream all answers at once, each into its placeholder on the page.
 
-    A rerun of the page (Stop among others) leaves through here: closing the generator ends the answers at the engine.
+    A rerun of the page (a click on Stop, for example) raises in here; closing the generator then ends the answers in
+    the engine.
     """
     try:
         asked = _attach_models(info, record)
         questions = [EngineQuestion(a.model, record.messages, a.inference, record.seed, record.run_id) for a in asked]
-        drawn = [0.0] * len(asked)
+        drawn_at = [0.0] * len(asked)
         events = stream_comparison(info, questions, top_logprobs=ALTERNATIVES_PER_TOKEN)
         try:
             for number, event in events:
-                answer, place = asked[number], places[record.answers.index(asked[number])]
+                answer = asked[number]
                 _update_answer(answer, event)
-                if isinstance(event, Delta) and time.monotonic() - drawn[number] > REDRAW_SECONDS:
-                    place.code(answer.text or " ", language=None, wrap_lines=True)
-                    drawn[number] = time.monotonic()
+                if isinstance(event, Delta) and time.monotonic() - drawn_at[number] > REDRAW_SECONDS:
+                    placeholders[record.answers.index(answer)].code(answer.text or " ", language=None, wrap_lines=True)
+                    drawn_at[number] = time.monotonic()
         finally:
             events.close()  # type: ignore[attr-defined]
         _score_expected(info, record)
@@ -115,15 +128,15 @@ def stream_answers(info: EngineInfo, record: AskedQuestion, places: Sequence[Del
             if answer.done is None and answer.error is None:
                 answer.error = error
     finally:
-        for answer in record.answers:  # those that a stop left in the middle or unasked
-            answer.over = True
+        for answer in record.answers:  # including those that a stop interrupted or that were never asked
+            answer.ended = True
 
 
 def _attach_models(info: EngineInfo, record: AskedQuestion) -> list[ShownAnswer]:
-    """The answers whose model is there, attached now where it was not; a refusal stays its own."""
-    known = set(engine_client.list_engine_models(info))
+    """Load the adapters that the engine lacks; return the answers whose model could be loaded."""
+    loaded = set(engine_client.list_engine_models(info))
     for answer in record.answers:
-        if answer.model not in known:
+        if answer.model not in loaded:
             try:
                 engine_client.attach_adapter(info, answer.model)
             except EngineError as error:
@@ -136,7 +149,7 @@ def _update_answer(answer: ShownAnswer, event: Delta | Done | EngineError) -> No
         answer.text += event.text
         answer.tokens += event.tokens
         return
-    answer.over = True
+    answer.ended = True
     if isinstance(event, Done):
         answer.done, answer.text = event, event.text
     else:
@@ -144,7 +157,7 @@ def _update_answer(answer: ShownAnswer, event: Delta | Done | EngineError) -> No
 
 
 def _score_expected(info: EngineInfo, record: AskedQuestion) -> None:
-    """What each model would have given to the expected answer."""
+    """Score the expected answer with every model that answered."""
     if record.expected is None:
         return
     *history, last = record.messages

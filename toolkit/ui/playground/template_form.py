@@ -1,4 +1,4 @@
-"""Asking in the form that the run was trained on: one box a column, or a row of the test split with its answer."""
+"""Questions with the prompt template of a run: one text box per column, filled with a row of the test set at first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ TestRowIndices = np.ndarray[Any, np.dtype[np.int64]]
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def load_test_rows(folder: str) -> tuple[Table, TestRowIndices, Renderer]:
-    """The run's own table, the rows of its test split, and its templates, compiled as in training. Raises DataError."""
+    """Return the table of a run, the row numbers of its test set, and its templates as used in training.
+
+    Raises:
+        DataError: the table can't be read, or the templates do not fit it.
+    """
     run = RunDir(Path(folder))
     config, table = read_run_config(run), load_table(run.source_path)
     renderer = renderer_of(config.data, table.columns)
@@ -34,28 +38,30 @@ def load_test_rows(folder: str) -> tuple[Table, TestRowIndices, Renderer]:
 
 
 def draw_column_boxes(run: RunDir) -> None:
-    """One growing box for each column of the prompt's template, or for the question that ends a conversation; a row of
-    the test split is in them at first."""
+    """Draw one text box per column of the prompt template, or one for the last question of a conversation.
+
+    They contain a row of the test set at first.
+    """
     renderer = load_test_rows(str(run.path))[2]
     if _row_key(run) not in st.session_state:
         fill_random_test_row(run)
     if isinstance(renderer, ChatRenderer):
         earlier = _row_messages(run, renderer)[:-2]
         if earlier:
-            st.caption("What was said before")
+            st.caption("Earlier messages")
             text_block(format_conversation(earlier))
-        st.text_area("The next message", key=_box_key(run, ""), height="content", persist_state="session")
+        st.text_area("Next message", key=_box_key(run, ""), height="content", persist_state="session")
         return
     for column in renderer.prompt_template.columns:
         st.text_area(escape_text(column), key=_box_key(run, column), height="content", persist_state="session")
     if not renderer.prompt_template.columns:
-        st.caption("The prompt of this run uses no column: it is the same for every question.")
+        st.caption("The prompt template of this run uses no column, so every question has the same prompt.")
 
 
 def fill_random_test_row(run: RunDir) -> None:
-    """Put a random row of the test split into the boxes."""
+    """Fill the text boxes with a random row of the test set."""
     table, test, renderer = load_test_rows(str(run.path))
-    index = int(random.choice(test))  # noqa: S311  which row to try is no secret
+    index = int(random.choice(test))  # noqa: S311  not used for security
     st.session_state[_row_key(run)] = index
     if isinstance(renderer, ChatRenderer):
         st.session_state[_box_key(run, "")] = _last_question(_row_messages(run, renderer))
@@ -66,7 +72,7 @@ def fill_random_test_row(run: RunDir) -> None:
 
 
 def prepare_boxed_question(run: RunDir, *, seed: int | None, columns: Sequence[AnswerColumn]) -> AskedQuestion:
-    """What the boxes hold now; the expected answer is known while they are a row of the test split unchanged."""
+    """Return the question in the text boxes, with the expected answer while they hold an unchanged test row."""
     table, _, renderer = load_test_rows(str(run.path))
     if isinstance(renderer, ChatRenderer):
         return _prepare_chat_question(run, renderer, seed=seed, columns=columns)
@@ -74,9 +80,9 @@ def prepare_boxed_question(run: RunDir, *, seed: int | None, columns: Sequence[A
         column: str(st.session_state.get(_box_key(run, column)) or "") for column in renderer.prompt_template.columns
     }
     row = table.row(int(st.session_state[_row_key(run)]))
-    same = all(values[column] == row[column] for column in values)
+    is_unchanged = all(values[column] == row[column] for column in values)
     prompt = renderer.prompt(values)
-    expected = renderer.example(row).completion if same else None
+    expected = renderer.example(row).completion if is_unchanged else None
     messages = [{"role": "user", "content": prompt}]
     return prepare_question(run.id, prompt, messages, expected=expected, seed=seed, columns=columns)
 
@@ -84,7 +90,7 @@ def prepare_boxed_question(run: RunDir, *, seed: int | None, columns: Sequence[A
 def _prepare_chat_question(
     run: RunDir, renderer: ChatRenderer, *, seed: int | None, columns: Sequence[AnswerColumn]
 ) -> AskedQuestion:
-    """The conversation of the row up to its last question, with that question as the box has it."""
+    """Return the conversation of the row up to its last question, which is replaced by the text of the box."""
     turns = _row_messages(run, renderer)
     typed = str(st.session_state.get(_box_key(run, "")) or "")
     messages = [{"role": turn.role, "content": turn.content} for turn in turns[:-2]]
@@ -99,7 +105,7 @@ def _row_messages(run: RunDir, renderer: ChatRenderer) -> tuple[Message, ...]:
 
 
 def _last_question(turns: tuple[Message, ...]) -> str:
-    """The question before the last answer; empty where that follows something else."""
+    """Return the question before the last answer; "" if the answer follows a message that is not the user's."""
     return turns[-2].content if len(turns) > 1 and turns[-2].role == "user" else ""
 
 

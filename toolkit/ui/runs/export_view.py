@@ -1,6 +1,6 @@
-"""Taking a finished run's model away: each form as a card with its state, its certificate and the lines to use it.
+"""Export of a finished run: one card per export format with its state, its parity certificate and usage instructions.
 
-An export is made by a process of its own and goes on whatever happens to the page; the cards tick while one is going.
+An export runs in a process of its own and does not depend on the page; the cards refresh while one is running.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ from toolkit.ui.frame import page
 from toolkit.ui.runs.hub_view import draw_hub_push
 
 EXPORT_REFRESH_SECONDS = 0.7
-_OPENED_RUN = "exports_open"
+_EXPANDED_RUN = "exports_open"
 EXPORT_BADGES = {
-    "none": ("Not made yet", ":material/radio_button_unchecked:", "gray"),
-    "running": ("Being made", ":material/hourglass_top:", "blue"),
-    "passed": ("Answers as the run did", ":material/verified:", "green"),
-    "broken": ("Broken: don't use it", ":material/gpp_bad:", "red"),
-    "unchecked": ("Not checked", ":material/help:", "orange"),
-    "failed": ("Not made", ":material/error:", "red"),
+    "none": ("Not exported", ":material/radio_button_unchecked:", "gray"),
+    "running": ("Exporting", ":material/hourglass_top:", "blue"),
+    "passed": ("Verified", ":material/verified:", "green"),
+    "broken": ("Verification failed", ":material/gpp_bad:", "red"),
+    "unchecked": ("Not verified", ":material/help:", "orange"),
+    "failed": ("Export failed", ":material/error:", "red"),
 }
 
 
 def draw_export_section(run: RunDir) -> None:
-    """All forms of a run's export."""
-    opened = st.session_state.get(_OPENED_RUN) == run.id
-    with st.expander("Export", icon=":material/ios_share:", key=f"export_{run.id}", expanded=opened):
+    """Draw the export section of a run with a card per format."""
+    expanded = st.session_state.get(_EXPANDED_RUN) == run.id
+    with st.expander("Export", icon=":material/ios_share:", key=f"export_{run.id}", expanded=expanded):
         st.caption(
-            "Each export is played against golden prompts that were answered when the run finished: token ids, "
-            "log-probabilities and answers must be the same, or the export is marked broken."
+            "Each export answers the golden prompts that the run answered when it finished. It is verified only if "
+            "token ids, log-probabilities and answers match."
         )
-        going = _is_running(run, [_read_state(run, form) for form in EXPORT_FORMS])
-        st.fragment(_draw_cards, run_every=EXPORT_REFRESH_SECONDS if going else None)(run.path, going)
+        is_running = _is_running(run, [_read_state(run, form) for form in EXPORT_FORMS])
+        st.fragment(_draw_cards, run_every=EXPORT_REFRESH_SECONDS if is_running else None)(run.path, is_running)
 
 
 def open_exports(run: RunDir) -> NoReturn:
-    """Go to the run's page, where its exports then stand open."""
-    st.session_state[_OPENED_RUN] = run.id
+    """Go to the Runs page with this run's export section expanded and in view."""
+    st.session_state[_EXPANDED_RUN] = run.id
     scroll.request_scroll(f"export_{run.id}")
     page.go_to_page("runs", run.id)
 
 
-def _draw_cards(path: Path, going: bool) -> None:
+def _draw_cards(path: Path, was_running: bool) -> None:
     with error_boundary():
         run = RunDir(path)
         states = [_read_state(run, form) for form in EXPORT_FORMS]
-        if _is_running(run, states) is not going:
-            st.rerun()  # the fragment ticks only while something is being made
+        if _is_running(run, states) is not was_running:
+            st.rerun()  # only the page can change how often the fragment refreshes
         grid = st.grid(min_column_width=240)
         for state in states:
             with grid.cell(), st.container(border=True, height="stretch"):
@@ -84,8 +84,8 @@ def _read_state(run: RunDir, form: str) -> ExportState:
 def _draw_card(run: RunDir, state: ExportState) -> None:
     st.markdown(f"**{state.form.title}**")
     st.caption(state.form.what)
-    word, icon, colour = EXPORT_BADGES[state.state]
-    st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]
+    label, icon, color = EXPORT_BADGES[state.state]
+    st.badge(label, icon=icon, color=color)  # type: ignore[arg-type]
     if state.state == "running":
         st.progress(state.fraction, text=escape_text(state.phase.capitalize()))
         return
@@ -94,14 +94,19 @@ def _draw_card(run: RunDir, state: ExportState) -> None:
     if state.certificate is not None:
         _draw_verdict(state.certificate)
     if state.form.key == "gguf" and state.folder is not None and not (state.folder / GGUF_FILE).exists():
-        st.caption("llama.cpp's converter is not installed here: the commands to convert it are under *Use it*.")
+        st.caption(
+            "The converter of llama.cpp is not installed here. *How to use it* has the commands to convert the model."
+        )
     _draw_buttons(run, state)
 
 
 def _draw_verdict(certificate: Certificate) -> None:
     if certificate.passed:
         tokens = next((check.detail for check in certificate.checks if check.name == "token ids identical"), "")
-        st.caption(f"{escape_text(tokens)} identical; drift {certificate.drift:.3g}, allowed {certificate.bound:g}.")
+        st.caption(
+            f"Token ids: {escape_text(tokens)} identical. Largest difference of log-probabilities: "
+            f"{certificate.drift:.3g} (limit {certificate.bound:g})."
+        )
         return
     for check in certificate.failures:
         st.caption(f":red[:material/close: {escape_text(check.name)}]: {escape_text(check.detail, 400)}")
@@ -110,20 +115,25 @@ def _draw_verdict(certificate: Certificate) -> None:
 def _draw_buttons(run: RunDir, state: ExportState) -> None:
     form = state.form.key
     with st.container(horizontal=True, gap="small"):
-        wanted = state.folder is None or state.state in ("broken", "failed")
-        if wanted and st.button("Make it", key=f"make_{form}", icon=":material/play_arrow:", type="primary"):
+        needs_export = state.folder is None or state.state in ("broken", "failed")
+        if needs_export and st.button("Export", key=f"make_{form}", icon=":material/play_arrow:", type="primary"):
             _start_export(run, form)
         if state.folder is None:
             return
         archive = next(iter(state.folder.glob("*.zip")), None)
         if archive is not None and state.state == "passed":
             st.download_button(
-                f"Download ({format_bytes(archive.stat().st_size)})", archive.read_bytes, file_name=archive.name,
-                mime="application/zip", icon=":material/download:", on_click="ignore", key=f"zip_{form}",
-            )  # fmt: skip
-        with st.popover("Use it", icon=":material/code:", width="content"):
+                f"Download ({format_bytes(archive.stat().st_size)})",
+                archive.read_bytes,
+                file_name=archive.name,
+                mime="application/zip",
+                icon=":material/download:",
+                on_click="ignore",
+                key=f"zip_{form}",
+            )
+        with st.popover("How to use it", icon=":material/code:", width="content"):
             _draw_usage(run, state)
-        with st.popover("Checks", icon=":material/fact_check:", width="content"):
+        with st.popover("Verification", icon=":material/fact_check:", width="content"):
             _draw_certificate(run, state)
 
 
@@ -138,14 +148,14 @@ def _start_export(run: RunDir, form: str, *, check_only: bool = False) -> None:
 
 
 def _draw_usage(run: RunDir, state: ExportState) -> None:
-    """Ready lines, in the run's own prompt form."""
+    """Draw the folder of the export, and ready commands and code that use the run's own prompt format."""
     contract = _read_contract(run)
     chat = contract.chat if contract is not None else False
-    st.markdown("**Where it is**")
+    st.markdown("**Folder**")
     st.code(str(state.folder), language=None, wrap_lines=True)
-    for one in list_usage_recipes(run, read_run_config(run), state.form, str(state.folder), chat=chat):
-        st.markdown(f"**{one.title}**")
-        st.code(one.text, language=one.language, wrap_lines=True)
+    for recipe in list_usage_recipes(run, read_run_config(run), state.form, str(state.folder), chat=chat):
+        st.markdown(f"**{recipe.title}**")
+        st.code(recipe.text, language=recipe.language, wrap_lines=True)
 
 
 def _read_contract(run: RunDir) -> PromptContract | None:
@@ -157,17 +167,17 @@ def _read_contract(run: RunDir) -> PromptContract | None:
 
 
 def _draw_certificate(run: RunDir, state: ExportState) -> None:
-    """Check by check, and answer by answer where one differs."""
+    """Draw the checks of the certificate, and up to three answers that differ."""
     certificate = state.certificate
     if certificate is None:
-        st.caption("It has not been played since it was made.")
+        st.caption("This export has not been verified yet.")
     else:
         for check in certificate.checks:
             mark = ":green[:material/check:]" if check.passed else ":red[:material/close:]"
             st.markdown(f"{mark} **{escape_text(check.name)}** {escape_text(check.detail, 400)}")
         for row in [row for row in certificate.rows if not row.answer_equal][:3]:
-            st.caption(f"Row {row.row}: expected, and what came instead")
+            st.caption(f"Row {row.row}: expected answer, then the answer of the export")
             text_block(row.expected)
             text_block(row.got)
-    if st.button("Check again", key=f"check_{state.form.key}", icon=":material/replay:"):
+    if st.button("Verify again", key=f"check_{state.form.key}", icon=":material/replay:"):
         _start_export(run, state.form.key, check_only=True)

@@ -34,7 +34,7 @@ class SampleOutputs:
         return max((other for other in self.frames if other < step), default=None)
 
     def correct_since(self, number: int, step: int) -> int | None:
-        """Return the first step of the unbroken series up to `step` in which prompt `number` got its expected answer."""
+        """Return the first step from which prompt `number` was answered correctly at every evaluation up to `step`."""
         since = None
         for earlier in reversed([other for other in self.steps if other <= step]):
             if not matches_expected(self.frames[earlier][number], self.prompts[number].expected):

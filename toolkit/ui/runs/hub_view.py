@@ -1,4 +1,4 @@
-"""Pushing a checked export to the hub: what goes where, and what stays at home. The token is never asked for here."""
+"""Push of a verified export to the Hugging Face Hub. The page never asks for a token."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
 
 
-def draw_hub_push(run: RunDir, ready: Sequence[ExportForm]) -> None:
-    """The form, and how the last push is going. ready: the exports that passed their certificates."""
+def draw_hub_push(run: RunDir, verified: Sequence[ExportForm]) -> None:
+    """Draw the form and the state of the last push. verified: the exports whose certificates passed."""
     state = read_hub_state(run)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        off = not ready or state.state == "running"
-        with st.popover("Push to the Hugging Face Hub", icon=":material/cloud_upload:", width="content", disabled=off):
-            _draw_push_form(run, ready)
-        if not ready:
-            st.caption("Only an export that answers as the run did can be pushed.", width="content")
+        disabled = not verified or state.state == "running"
+        with st.popover(
+            "Push to the Hugging Face Hub", icon=":material/cloud_upload:", width="content", disabled=disabled
+        ):
+            _draw_push_form(run, verified)
+        if not verified:
+            st.caption("Only a verified export can be pushed.", width="content")
         elif state.state == "running":
             st.badge(escape_text(state.phase.capitalize()), icon=":material/hourglass_top:", color="blue")
         elif state.state == "failed":
@@ -32,16 +34,21 @@ def draw_hub_push(run: RunDir, ready: Sequence[ExportForm]) -> None:
             st.code(state.message, language=None)
 
 
-def _draw_push_form(run: RunDir, ready: Sequence[ExportForm]) -> None:
+def _draw_push_form(run: RunDir, verified: Sequence[ExportForm]) -> None:
     with st.form(f"push_{run.id}", border=False):
-        titles = {form.key: form.title for form in ready}
-        form = st.selectbox("What", list(titles), format_func=lambda key: titles[key])
+        titles = {form.key: form.title for form in verified}
+        form = st.selectbox("Export", list(titles), format_func=lambda key: titles[key])
         repo = st.text_input("Repository", placeholder="owner/name", max_chars=200)
         private = st.toggle("Private", value=True)
-        golden = st.toggle("Send the golden prompts too", value=False,
-                           help="They are rows of your data; with them others can check their copy.")  # fmt: skip
-        st.caption("The login is the hub's own (`hf auth login`) or HF_TOKEN; it is not kept. The card goes along, "
-                   "paths of this machine stay here.")  # fmt: skip
+        golden = st.toggle(
+            "Include the golden prompts",
+            value=False,
+            help="They contain rows of your data. With them, others can verify their copy.",
+        )
+        st.caption(
+            "Uses your Hub login (`hf auth login`) or HF_TOKEN, which is not stored. The model card is included, "
+            "without paths of this machine."
+        )
         if st.form_submit_button("Push", type="primary", icon=":material/cloud_upload:"):
             try:
                 start_push(run, HubPush(form or "", (repo or "").strip(), private=private, golden=golden))

@@ -1,4 +1,4 @@
-"""The queue on screen: the waiting runs in their order, each to be moved or cancelled."""
+"""The queue on the Runs page: the queued runs in their order, with buttons to move or cancel them."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from toolkit.ui.workspace.run_facts import read_run_summary
 
 QUEUE_REFRESH_SECONDS = 2
 QUEUE_MOVES: tuple[tuple[QueueMove, str, str], ...] = (
-    ("first", "vertical_align_top", "First"),
-    ("up", "arrow_upward", "Earlier"),
-    ("down", "arrow_downward", "Later"),
+    ("first", "vertical_align_top", "Move to the front"),
+    ("up", "arrow_upward", "Move up"),
+    ("down", "arrow_downward", "Move down"),
 )
 
 
 def draw_queue_panel() -> None:
-    """Nothing while no run waits. Ticks, because runs leave the queue by themselves."""
+    """Draw the queue, refreshed because runs leave it by themselves; nothing while it is empty."""
     if list_queued_runs(workspace.current_save_dir()):
         st.subheader("Queue", anchor=False)
-        st.fragment(_draw_waiting_runs, run_every=QUEUE_REFRESH_SECONDS, key="queue_fragment")()
+        st.fragment(_draw_queued_runs, run_every=QUEUE_REFRESH_SECONDS, key="queue_fragment")()
 
 
-def _draw_waiting_runs() -> None:
+def _draw_queued_runs() -> None:
     with error_boundary():
-        waiting = list_queued_runs(workspace.current_save_dir())
-        if not waiting:
+        queued = list_queued_runs(workspace.current_save_dir())
+        if not queued:
             st.rerun()
         with st.container(border=True, gap="xsmall"):
-            for place, run in enumerate(waiting):
-                _draw_run(run, place, len(waiting))
+            for position, run in enumerate(queued):
+                _draw_run(run, position, len(queued))
 
 
-def _draw_run(run: RunDir, place: int, count: int) -> None:
+def _draw_run(run: RunDir, position: int, count: int) -> None:
     name, buttons = st.columns([3, 1], vertical_alignment="center")
-    name.markdown(f":gray[{place + 1}.] {escape_text(read_run_summary(run).name, 80)}")
+    name.markdown(f":gray[{position + 1}.] {escape_text(read_run_summary(run).name, 80)}")
     with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
-        for where, icon, word in QUEUE_MOVES if count > 1 else ():
-            possible = place < count - 1 if where == "down" else place > 0
-            if _draw_button(icon, word, f"{where}_{run.id}", possible):
-                move_queued_run(run, where)
+        for move, icon, tooltip in QUEUE_MOVES if count > 1 else ():
+            is_possible = position < count - 1 if move == "down" else position > 0
+            if _draw_button(icon, tooltip, f"{move}_{run.id}", is_possible):
+                move_queued_run(run, move)
                 st.rerun()
-        if _draw_button("close", "Cancel: take it out of the queue", f"cancel_{run.id}"):
+        if _draw_button("close", "Cancel this run", f"cancel_{run.id}"):
             request_run_stop(run)
             st.rerun()
 
 
-def _draw_button(icon: str, word: str, key: str, possible: bool = True) -> bool:
-    return st.button("", icon=f":material/{icon}:", key=key, help=word, disabled=not possible, type="tertiary")
+def _draw_button(icon: str, tooltip: str, key: str, is_possible: bool = True) -> bool:
+    return st.button("", icon=f":material/{icon}:", key=key, help=tooltip, disabled=not is_possible, type="tertiary")

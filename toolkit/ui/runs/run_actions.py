@@ -1,4 +1,4 @@
-"""What one can do with a run: stop, kill, delete, rename, use its settings again, download its adapter."""
+"""Actions on a run: pause, stop, resume, kill, delete, rename, continue, reuse its settings, download its adapter."""
 
 from __future__ import annotations
 
@@ -23,33 +23,43 @@ from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_facts import read_run_summary
 
 EVALUATE_NOW = "evaluate_now"
-"""Session key: the run whose evaluation shall begin when the Evaluate page opens."""
+"""Session key: id of the run whose evaluation starts when the Evaluate page opens."""
 ADAPTER_ZIP_FILES = (*WEIGHT_FILES, "README.md", CONTRACT_FILE, "generation_config.json", *TOKENIZER_FILES)
-"""What a downloaded adapter may hold, under these names and no others."""
+"""The only files in a downloaded adapter. Others may contain a token, such as `training_args.bin`."""
 
 
 def draw_stop_buttons(run: RunDir, status: RunStatus) -> None:
-    """Pause, stop politely, or at once after a question; for a run that is over, Resume where that can be."""
+    """Draw Pause, Stop and Kill for a run that is not over, or Resume for one that can be resumed."""
     if status.has_ended:
         _resume_button(run, status)
         return
     queued = status.state == "queued"
     with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
         if not queued and st.button(
-            "Pause", icon=":material/pause:", key=f"pause_{run.id}", disabled=status.state == "stopping",
-            help="Finish the step, write a checkpoint, and leave. Resume goes on from there, as if nothing had been.",
-        ):  # fmt: skip
+            "Pause",
+            icon=":material/pause:",
+            key=f"pause_{run.id}",
+            disabled=status.state == "stopping",
+            help="Finish the current step, save a checkpoint and end the worker. Resume continues from there.",
+        ):
             request_run_stop(run, pause=True)
             st.rerun(scope="fragment")
         if st.button(
-            "Cancel" if queued else "Stop", icon=":material/stop_circle:", key=f"stop_{run.id}",
+            "Cancel" if queued else "Stop",
+            icon=":material/stop_circle:",
+            key=f"stop_{run.id}",
             disabled=status.state == "stopping",
-            help="Take it out of the queue." if queued else "Finish the step, keep the adapter, and end.",
-        ):  # fmt: skip
+            help="Remove this run from the queue."
+            if queued
+            else "Finish the current step, save the adapter and end the run.",
+        ):
             request_run_stop(run)
             st.rerun(scope="app" if queued else "fragment")
         if not queued and st.button(
-            "Kill", icon=":material/bolt:", key=f"kill_{run.id}", help="End it at once. Asks first."
+            "Kill",
+            icon=":material/bolt:",
+            key=f"kill_{run.id}",
+            help="End the worker immediately. Asks for confirmation.",
         ):
             kill_dialog(run)
 
@@ -57,9 +67,13 @@ def draw_stop_buttons(run: RunDir, status: RunStatus) -> None:
 def _resume_button(run: RunDir, status: RunStatus) -> None:
     if not can_resume(status):
         return
-    what = f"Go on from step {status.saved_step}." if status.saved_step else "It has no checkpoint: start it over."
+    tooltip = (
+        f"Continue from the checkpoint at step {status.saved_step:,}."
+        if status.saved_step
+        else "There is no checkpoint: training starts again from step 0."
+    )
     with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
-        if st.button("Resume", icon=":material/resume:", key=f"resume_{run.id}", type="primary", help=what):
+        if st.button("Resume", icon=":material/resume:", key=f"resume_{run.id}", type="primary", help=tooltip):
             with error_boundary():
                 request_resume(run)
                 st.rerun(scope="app")
@@ -68,76 +82,82 @@ def _resume_button(run: RunDir, status: RunStatus) -> None:
 @st.dialog("Kill this run?", icon=":material/bolt:")
 def kill_dialog(run: RunDir) -> None:
     st.markdown(
-        f"**{escape_text(read_run_summary(run).name)}** ends at once. What it learned since its last checkpoint is lost."
+        f"**{escape_text(read_run_summary(run).name)}** ends immediately. "
+        "The training since its last checkpoint is lost."
     )
-    st.caption("Stop is gentler: it finishes the step and keeps the adapter.")
+    st.caption("To keep the adapter, use Stop: it finishes the current step and saves.")
     with st.container(horizontal=True):
-        if st.button("Kill it", type="primary", icon=":material/bolt:"):
-            with st.spinner("Ending its processes…"):
+        if st.button("Kill run", type="primary", icon=":material/bolt:"):
+            with st.spinner("Ending the processes of the run…"):
                 kill_run(run)
             st.rerun()
-        if st.button("Keep it running"):
+        if st.button("Cancel"):
             st.rerun()
 
 
 @st.dialog("Delete this run?", icon=":material/delete:")
 def delete_dialog(run: RunDir) -> None:
     st.markdown(
-        f"**{escape_text(read_run_summary(run).name)}** with its adapter, checkpoints, curves and log is removed from the disk."
+        f"**{escape_text(read_run_summary(run).name)}** is removed from the disk with its adapter, exports, "
+        "checkpoints, evaluations, curves and log. This can't be undone."
     )
     with st.container(horizontal=True):
-        if st.button("Delete it", type="primary", icon=":material/delete:"):
+        if st.button("Delete run", type="primary", icon=":material/delete:"):
             with error_boundary():
                 delete_run(run)
                 workspace.choose_run(None)
                 st.rerun()
-        if st.button("Keep it"):
+        if st.button("Cancel"):
             st.rerun()
 
 
 def draw_run_actions(run: RunDir) -> None:
-    """Everything that can be done with the chosen run, in one row."""
+    """Draw all actions for the chosen run in one row."""
     status = read_run_status(run)
     with st.container(horizontal=True, gap="small"):
         if status.adapter_ready and st.button(
-            "Talk to it", type="primary", icon=":material/forum:", help="Open it in the playground."
+            "Open in playground", type="primary", icon=":material/forum:", help="Chat with this run's model."
         ):
             page.go_to_page("playground", run.id)
         if status.adapter_ready and st.button(
-            "Is it better?", icon=":material/balance:", help="Base model and adapter on the held-out rows, in figures."
+            "Evaluate", icon=":material/balance:", help="Compare the adapter with its base model on the test set."
         ):
             st.session_state[EVALUATE_NOW] = run.id
             page.go_to_page("evaluate", run.id)
-        if st.button("Use these settings again", icon=":material/replay:", help="Loads them into Data and Configure."):
+        if st.button(
+            "Reuse settings", icon=":material/replay:", help="Load this run's settings into Data and Configure."
+        ):
             workspace.replace_draft(read_run_summary(run).config)
             page.go_to_page("configure")
         if status.adapter_ready:
             st.download_button(
-                "Download adapter", lambda: zip_adapter(run), file_name=f"adapter-{run.id}.zip", mime="application/zip",
-                icon=":material/download:", on_click="ignore",
-            )  # fmt: skip
-        kept = list_start_checkpoints(run, status) if status.has_ended else []
-        if kept and st.button(
-            "Train on", icon=":material/fast_forward:", help="A new run that begins with what this one has learned."
+                "Download adapter",
+                lambda: zip_adapter(run),
+                file_name=f"adapter-{run.id}.zip",
+                mime="application/zip",
+                icon=":material/download:",
+                on_click="ignore",
+            )
+        checkpoints = list_start_checkpoints(run, status) if status.has_ended else []
+        if checkpoints and st.button(
+            "Continue training", icon=":material/fast_forward:", help="Start a new run from this run's weights."
         ):
-            continue_dialog(run, kept)
+            continue_dialog(run, checkpoints)
         _draw_rename_form(run)
         if st.button("Delete", icon=":material/delete:", disabled=not status.has_ended, help=_delete_help(status)):
             delete_dialog(run)
 
 
-@st.dialog("Train on", icon=":material/fast_forward:")
-def continue_dialog(run: RunDir, kept: list[StartCheckpoint]) -> None:
-    """A new run from one of this run's checkpoints."""
-    st.markdown(
-        f"A new run with the settings of **{escape_text(read_run_summary(run).name)}**, beginning with its weights."
-    )
-    chosen = st.selectbox("From", kept, format_func=_checkpoint_name)
-    before = read_run_summary(run).config["training"]["training_args"].get("num_train_epochs") or 1
-    epochs = st.number_input("Epochs", min_value=1, max_value=10_000, value=int(before))
+@st.dialog("Continue training", icon=":material/fast_forward:")
+def continue_dialog(run: RunDir, checkpoints: list[StartCheckpoint]) -> None:
+    """Ask for a checkpoint and a number of epochs, and queue a new run that starts from there."""
+    st.markdown(f"Starts a new run with the settings and the weights of **{escape_text(read_run_summary(run).name)}**.")
+    chosen = st.selectbox("Checkpoint", checkpoints, format_func=_checkpoint_name)
+    previous_epochs = read_run_summary(run).config["training"]["training_args"].get("num_train_epochs") or 1
+    epochs = st.number_input("Epochs", min_value=1, max_value=10_000, value=int(previous_epochs))
     st.caption(
-        "Learning rate schedule and optimizer begin anew: the first run's schedule has come to its end. Nothing of the "
-        "first run is changed."
+        "The learning rate schedule and the optimizer start from the beginning, because the schedule of the first run "
+        "has ended. The first run is not changed."
     )
     if st.button("Start", type="primary", icon=":material/play_arrow:") and chosen is not None:
         with error_boundary():
@@ -146,39 +166,43 @@ def continue_dialog(run: RunDir, kept: list[StartCheckpoint]) -> None:
 
 
 def _checkpoint_name(checkpoint: StartCheckpoint) -> str:
-    marks = [word for word, is_so in (("the last", checkpoint.last), ("lowest test loss", checkpoint.best)) if is_so]
+    marks = [mark for mark, applies in (("last", checkpoint.last), ("lowest test loss", checkpoint.best)) if applies]
     return f"Step {checkpoint.step:,}" + (f" ({', '.join(marks)})" if marks else "")
 
 
 def _delete_help(status: RunStatus) -> str:
-    return "Asks first." if status.has_ended else "Stop it first."
+    return "Asks for confirmation." if status.has_ended else "Stop the run first."
 
 
 def _draw_rename_form(run: RunDir) -> None:
     with st.popover("Rename", icon=":material/edit:"), st.form(f"rename_{run.id}", border=False):
-        name = st.text_input("Label", value=read_run_summary(run).name, max_chars=MAX_RUN_NAME_LENGTH)
+        name = st.text_input("Name", value=read_run_summary(run).name, max_chars=MAX_RUN_NAME_LENGTH)
         if st.form_submit_button("Save", type="primary"):
             rename_run(run, name or "")
             st.rerun()
 
 
 def rename_run(run: RunDir, name: str) -> None:
-    """Change the run's label; its id and folder stay."""
+    """Change the name of a run; its id and folder stay the same."""
     meta = read_run_meta(run)
     meta["name"] = name.strip()[:MAX_RUN_NAME_LENGTH]
     durable_write(run.meta_path, json.dumps(meta, indent=1, ensure_ascii=False))
 
 
 def zip_adapter(run: RunDir) -> bytes:
-    """The adapter as a zip of files with fixed names, after its commit was verified. Raises RunError."""
+    """Return the adapter and the run's config as a zip file.
+
+    Raises:
+        RunError: the adapter's files are not those that were committed.
+    """
     try:
-        whole = verify_commit(run.adapter_dir, own=False)
+        commit = verify_commit(run.adapter_dir, own=False)
     except ToolkitError as error:
-        raise type(error)(error.message, "Train the run again.") from error
+        raise type(error)(error.message, "Train the run again to get a new adapter.") from error
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in ADAPTER_ZIP_FILES:
-            if name in whole["files"]:
+            if name in commit["files"]:
                 archive.write(run.adapter_dir / name, name)
         archive.write(run.config_path, "finetuning-toolkit.yml")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""A run's settings: what differs from the defaults, or from another run, and the whole file."""
+"""Settings of a run: the differences from the defaults or from another run, and the whole config file."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from toolkit.ui.workspace.run_facts import config_differences, read_run_summary
 
 
 def draw_run_settings(run: RunDir, others: Sequence[RunEntry]) -> None:
-    """Compare with the defaults or with another run of the list."""
-    mine = read_run_summary(run)
-    choices: dict[str, str] = {"": "the defaults"} | {e.run.id: e.label for e in others if e.run.id != run.id}
-    against = st.selectbox("Compare with", list(choices), format_func=choices.__getitem__, key="compare_with")
-    other = next((entry.facts for entry in others if entry.run.id == against), None)
+    """Draw the differences from the defaults or from another run. others: the runs to choose from."""
+    summary = read_run_summary(run)
+    choices: dict[str, str] = {"": "Defaults"} | {e.run.id: e.label for e in others if e.run.id != run.id}
+    compared_id = st.selectbox("Compare with", list(choices), format_func=choices.__getitem__, key="compare_with")
+    other = next((entry.facts for entry in others if entry.run.id == compared_id), None)
     config = other.config if other else default_draft()
-    found = config_differences(config, mine.config)
-    show_run_version(mine.dataset)
-    if not found:
-        st.caption(":material/equal: No setting differs.")
+    differences = config_differences(config, summary.config)
+    show_run_version(summary.dataset)
+    if not differences:
+        st.caption(":material/equal: All settings are equal.")
     else:
         name = other.name if other else "Default"
-        if other and other.name == mine.name:
-            name = f"{name} ({against})"
+        if other and other.name == summary.name:
+            name = f"{name} ({compared_id})"
         frame = pd.DataFrame(
             [
                 (setting_label(path), value_label(path, theirs), value_label(path, ours), path)
-                for path, theirs, ours in found
+                for path, theirs, ours in differences
             ],
-            columns=["Setting", name, "This run", "Name in the file"],
+            columns=["Setting", name, "This run", "Config key"],
         )
         st.dataframe(frame, hide_index=True, alt="Settings that differ")
-    for path, why in mine.chosen.items():
+    for path, reason in summary.chosen.items():
         st.caption(
-            f":material/tune: {escape_text(setting_label(path))} was left to this machine. {escape_text(why, 400)}."
+            f":material/tune: {escape_text(setting_label(path))} was chosen automatically. {escape_text(reason, 400)}."
         )
-    with st.expander("The whole file", icon=":material/description:"):
+    with st.expander("Config file", icon=":material/description:"):
         st.code(run.config_path.read_text(encoding="utf-8"), language=None, height=360)

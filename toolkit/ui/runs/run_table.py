@@ -1,4 +1,4 @@
-"""All runs in one table: what each is, how it ended, and which settings set it apart."""
+"""The table of all runs: state, model, dataset, figures and the settings that differ from the defaults."""
 
 from __future__ import annotations
 
@@ -17,67 +17,85 @@ from toolkit.ui.workspace.run_entries import RunEntry, read_run_entries
 from toolkit.ui.workspace.run_facts import RunSummary, config_differences
 
 RUN_TABLE_REFRESH_SECONDS = 4
-UNLISTED_SETTINGS = ("save_dir", "data.path", "data.file_type", "data.prompt", "data.prompt_stub", "model.hf_model_ckpt",
-         "ablation.use_ablate", "ablation.study_name")  # fmt: skip
-"""Settings that have a column of their own, or say nothing about the training."""
+UNLISTED_SETTINGS = (
+    "save_dir",
+    "data.path",
+    "data.file_type",
+    "data.prompt",
+    "data.prompt_stub",
+    "model.hf_model_ckpt",
+    "ablation.use_ablate",
+    "ablation.study_name",
+)
+"""Settings that have a column of their own or do not affect the training."""
 STATE_MARKS = {
     "queued": "◌", "starting": "◔", "running": "▶", "stopping": "◑", "finished": "✓", "paused": "‖", "stopped": "■",
     "cancelled": "–", "failed": "✕", "interrupted": "!",
 }  # fmt: skip
 
 
-def describe_changed_settings(found: RunSummary) -> str:
-    """What differs from the defaults, in words; a study's own settings come first."""
+def describe_changed_settings(summary: RunSummary) -> str:
+    """Return the settings that differ from the defaults as text, the varied settings of a study first."""
     changed = {
         path: value
-        for path, _, value in config_differences(default_draft(), found.config)
+        for path, _, value in config_differences(default_draft(), summary.config)
         if path not in UNLISTED_SETTINGS
     }
-    changed = {**found.settings, **{path: value for path, value in changed.items() if path not in found.settings}}
+    changed = {**summary.settings, **{path: value for path, value in changed.items() if path not in summary.settings}}
     return describe_settings(changed)
 
 
-def draw_live_run_table(found: Sequence[RunEntry], chosen: str) -> None:
-    """The table of these runs; it ticks while one of them lives, and picking a run in it chooses that run."""
-    living = any(not entry.status.has_ended for entry in found)
+def draw_live_run_table(entries: Sequence[RunEntry], chosen: str) -> None:
+    """Draw the table, refreshed while a run is active; selecting a row chooses that run.
+
+    chosen: id of the run that is on screen.
+    """
+    is_active = any(not entry.status.has_ended for entry in entries)
 
     def table() -> None:
         with error_boundary():
-            now, _ = read_run_entries([entry.run for entry in found if entry.run.path.exists()])
-            picked = draw_run_table(now, chosen, key="all_runs") if now else None
+            current, _ = read_run_entries([entry.run for entry in entries if entry.run.path.exists()])
+            picked = draw_run_table(current, chosen, key="all_runs") if current else None
             if picked:
                 workspace.choose_run(picked)
                 st.rerun()
 
-    st.fragment(table, run_every=RUN_TABLE_REFRESH_SECONDS if living else None, key="all_runs_fragment")()
+    st.fragment(table, run_every=RUN_TABLE_REFRESH_SECONDS if is_active else None, key="all_runs_fragment")()
 
 
 def run_table_row(entry: RunEntry) -> dict[str, Any]:
-    """One line of the table."""
-    found, status = entry.facts, entry.status
+    """Return the cells of one run by column."""
+    summary, status = entry.facts, entry.status
     return {
         "State": f"{STATE_MARKS[status.state]} {STATE_LABELS[status.state][0]}",
-        "Run": found.name,
-        "Model": found.model,
-        "Dataset": str(found.dataset.get("label") or "–"),
-        "Started": found.created.replace(tzinfo=None),  # one column has one zone, winter and summer have two
+        "Run": summary.name,
+        "Model": summary.model,
+        "Dataset": str(summary.dataset.get("label") or "–"),
+        "Started": summary.created.replace(tzinfo=None),  # a column has one time zone; summer and winter have two
         "Duration": format_duration(status.elapsed_s or None),
-        "Loss": status.last.get("loss"),
+        "Training loss": status.last.get("loss"),
         "Test loss": status.last.get("eval_loss"),
         "Exact match": status.scores.get("exact_match"),
-        "Settings changed": describe_changed_settings(found) or "–",
+        "Changed settings": describe_changed_settings(summary) or "–",
     }
 
 
-def draw_run_table(found: Sequence[RunEntry], chosen: str | None, *, key: str) -> str | None:
-    """Draw the table; returns the id of the run that was just picked in it, else None."""
-    frame = pd.DataFrame([run_table_row(entry) for entry in found])
-    ids = [entry.run.id for entry in found]
+def draw_run_table(entries: Sequence[RunEntry], chosen: str | None, *, key: str) -> str | None:
+    """Draw the table; return the id of the run that was just selected in it, else None."""
+    frame = pd.DataFrame([run_table_row(entry) for entry in entries])
+    ids = [entry.run.id for entry in entries]
     picked = st.dataframe(
-        frame, hide_index=True, height=min(38 + 35 * len(found), 423), on_select="rerun", selection_mode="single-row",
-        key=f"{key}_{len(ids)}_{ids[0]}_{chosen}", alt="All runs", placeholder="–", column_config=_columns(),
+        frame,
+        hide_index=True,
+        height=min(38 + 35 * len(entries), 423),
+        on_select="rerun",
+        selection_mode="single-row",
+        key=f"{key}_{len(ids)}_{ids[0]}_{chosen}",
+        alt="All runs",
+        placeholder="–",
+        column_config=_columns(),
         selection_default={"selection": {"rows": [ids.index(chosen)]}} if chosen in ids else None,
-    )  # fmt: skip
+    )
     rows = picked["selection"]["rows"]
     return ids[rows[0]] if rows and rows[0] < len(ids) and ids[rows[0]] != chosen else None
 
@@ -89,8 +107,8 @@ def _columns() -> dict[str, Any]:
         "Run": column.TextColumn(width="medium"),
         "Started": column.DatetimeColumn(format="D MMM HH:mm", width=110),
         "Duration": column.TextColumn(width=100),
-        "Loss": column.NumberColumn(format="%.4f", width=80),
+        "Training loss": column.NumberColumn(format="%.4f", width=80),
         "Test loss": column.NumberColumn(format="%.4f", width=80),
         "Exact match": column.NumberColumn(format="percent", width=100),
-        "Settings changed": column.TextColumn(width="large"),
+        "Changed settings": column.TextColumn(width="large"),
     }

@@ -1,7 +1,7 @@
-"""One run on screen: what it is doing, its figures and its curves. Ticks while the run lives, every second or two.
+"""One run on the Runs page: state, figures, curves and log, refreshed every second or two while the run is active.
 
-Each tick costs the browser more than the app, and both may sit on the machine that trains: what changes slowly is drawn
-less often, and a run whose end is far is looked at less often.
+A refresh costs the browser more than the app, and both may share the machine with the training. Curves therefore
+refresh half as often as the state, and a run with much time left refreshes half as often as one that is about to end.
 """
 
 from __future__ import annotations
@@ -39,43 +39,47 @@ RUN_REFRESH_SECONDS, LONG_RUN_REFRESH_SECONDS = 1.0, 2.0
 LOSS_CURVES = ("loss", "eval_loss")
 CURVES_TAB, LOG_TAB = ":material/show_chart: Curves", ":material/terminal: Log"
 AUTO_RECOVERY_NOTES = {
-    True: ":material/autorenew: Autopilot: after a crash the run goes on by itself from its last checkpoint; out of "
-    "memory, with fewer rows at a time. A loss that is no number stops it, and a run that fails holds up no other.",
-    False: ":material/do_not_disturb_on: The autopilot is off: a run that dies waits for you.",
+    True: ":material/autorenew: Auto-recovery is on. After a crash, the run continues from its last checkpoint; when "
+    "memory runs out, with a smaller batch. If the loss becomes NaN, the run stops. The queue continues.",
+    False: ":material/do_not_disturb_on: Auto-recovery is off. After a crash, the run waits until you resume it.",
 }
 LOG_BYTES = 20_000
+"""Bytes read from the end of the log, enough for LOG_LINES lines."""
 LOG_LINES = 60
 FIGURE_HELP = {
-    "Exact match": "Held-out rows that the adapter answers, character by character, as expected.",
-    "Base model": "The same rows answered by the base model, without what was learned.",
+    "Exact match": "Share of the test rows for which the adapter's answer equals the expected answer.",
+    "Base model": "Exact match of the base model on the same test rows.",
 }
 
 
 def draw_live_run(run: RunDir) -> None:
-    """Status, figures, curves and log of a run; fragments of their own, so that the page around them stays still."""
+    """Draw state, figures, curves and log of a run in two fragments, so that the rest of the page does not refresh."""
     status = read_run_status(run)
-    period = run_refresh_seconds(status) if status.state in UNFINISHED else None
-    st.fragment(_draw_status, run_every=period, key=f"run_{run.id}")(run.path, status.state, period)
-    st.fragment(_draw_curves_and_log, run_every=period and 2 * period, key=f"curves_{run.id}")(run.path)
+    interval = run_refresh_seconds(status) if status.state in UNFINISHED else None
+    st.fragment(_draw_status, run_every=interval, key=f"run_{run.id}")(run.path, status.state, interval)
+    st.fragment(_draw_curves_and_log, run_every=interval and 2 * interval, key=f"curves_{run.id}")(run.path)
 
 
-def run_refresh_seconds(status: RunStatus, drawn: float = RUN_REFRESH_SECONDS) -> float:
-    """Seconds from one look at a living run to the next. drawn: now, kept until the end is known to be far."""
+def run_refresh_seconds(status: RunStatus, current: float = RUN_REFRESH_SECONDS) -> float:
+    """Return the seconds between two refreshes of an active run.
+
+    current: the present value; it is kept until much remaining time is predicted, so that the interval changes once.
+    """
     return (
         LONG_RUN_REFRESH_SECONDS
         if status.remaining_s is not None and status.remaining_s > SLOW_REFRESH_FROM_S
-        else drawn
+        else current
     )
 
 
-def _draw_status(path: Path, state_drawn: str, drawn: float | None) -> None:
+def _draw_status(path: Path, drawn_state: str, interval: float | None) -> None:
     with error_boundary():
         run = RunDir(path)
         status = read_run_status(run)
-        if status.state != state_drawn:
-            st.rerun()  # the buttons and the list around this fragment belong to the other state
-        if drawn is not None and run_refresh_seconds(status, drawn) != drawn:
-            st.rerun()  # once at most, soon after the first steps: a tick can't change its own period
+        if status.state != drawn_state:
+            st.rerun()  # the rest of the page still shows the previous state
+        if interval is not None and run_refresh_seconds(status, interval) != interval:
+            st.rerun()  # a fragment can't change its own interval; happens once at most, soon after the first steps
         _draw_headline(run, status)
         _draw_outcome(status)
         if not _logged_nothing(status):
@@ -86,7 +90,7 @@ def _draw_curves_and_log(path: Path) -> None:
     with error_boundary():
         run = RunDir(path)
         status = read_run_status(run)
-        # a run that ended before its first figure has only its log to show
+        # a run that ended before its first figure has only a log
         curve_tab, log_tab = st.tabs([CURVES_TAB, LOG_TAB], default=LOG_TAB if _logged_nothing(status) else CURVES_TAB)
         with curve_tab:
             _draw_curves(run, status)
@@ -99,11 +103,11 @@ def _logged_nothing(status: RunStatus) -> bool:
 
 
 def _draw_headline(run: RunDir, status: RunStatus) -> None:
-    word, icon, colour = STATE_LABELS[status.state]
+    label, icon, color = STATE_LABELS[status.state]
     left, right = st.columns([3, 1], vertical_alignment="center")
     with left.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]
-        st.markdown(" · ".join(_facts_in_words(run, status)) or " ", width="content")
+        st.badge(label, icon=icon, color=color)  # type: ignore[arg-type]
+        st.markdown(" · ".join(_headline_facts(run, status)) or " ", width="content")
     with right:
         draw_stop_buttons(run, status)
     if status.state in UNFINISHED:
@@ -112,14 +116,14 @@ def _draw_headline(run: RunDir, status: RunStatus) -> None:
 
 
 def _share_done(run: RunDir, status: RunStatus) -> float:
-    first = status.state == "queued" and not _count_runs_ahead(run) and not _active_runs(run)
-    done, steps = read_import_progress(run.save_dir) if first else (0, 0)
+    is_next = status.state == "queued" and not _count_runs_ahead(run) and not _active_runs(run)
+    done, steps = read_import_progress(run.save_dir) if is_next else (0, 0)
     return done / steps if steps else status.fraction
 
 
-def _facts_in_words(run: RunDir, status: RunStatus) -> list[str]:
+def _headline_facts(run: RunDir, status: RunStatus) -> list[str]:
     if status.state == "queued":
-        return [_place_in_queue(run)]
+        return [_describe_queue_position(run)]
     parts = [escape_text(status.phase)] if status.phase else []
     if status.total_steps:
         parts.append(f"step {format_count(status.step)} of {format_count(status.total_steps)}")
@@ -131,20 +135,20 @@ def _facts_in_words(run: RunDir, status: RunStatus) -> list[str]:
     return parts
 
 
-def _place_in_queue(run: RunDir) -> str:
-    place = _count_runs_ahead(run)
-    if place:
-        return f"number {place + 1} in the queue"
-    going = _active_runs(run)
-    if going:
-        return f"next in the queue, after {escape_text(read_run_summary(going[0]).name, 60)}"
+def _describe_queue_position(run: RunDir) -> str:
+    ahead = _count_runs_ahead(run)
+    if ahead:
+        return f"number {ahead + 1} in the queue"
+    active = _active_runs(run)
+    if active:
+        return f"next in the queue, after {escape_text(read_run_summary(active[0]).name, 60)}"
     done, steps = read_import_progress(run.save_dir)
-    return f"begins once the training libraries are loaded: {done} of {steps}" if steps else "next in the queue"
+    return f"loading the training libraries: {done} of {steps}" if steps else "next in the queue"
 
 
 def _count_runs_ahead(run: RunDir) -> int:
-    waiting = [queued.id for queued in list_queued_runs(run.save_dir)]
-    return waiting.index(run.id) if run.id in waiting else 0
+    queued = [other.id for other in list_queued_runs(run.save_dir)]
+    return queued.index(run.id) if run.id in queued else 0
 
 
 def _active_runs(run: RunDir) -> list[RunDir]:
@@ -153,11 +157,11 @@ def _active_runs(run: RunDir) -> list[RunDir]:
 
 def _draw_outcome(status: RunStatus) -> None:
     if status.state in ("failed", "interrupted"):
-        body = escape_lines(status.message) or "The run ended without a word."
+        body = escape_lines(status.message) or "The run ended without an error message. The log may show why."
         show = st.error if status.state == "failed" else st.warning
         show(f"{body}  \n{escape_lines(status.hint)}" if status.hint else body, icon=STATE_LABELS[status.state][1])
         if status.trace:
-            with st.expander("Where it happened", icon=":material/troubleshoot:"):
+            with st.expander("Stack trace", icon=":material/troubleshoot:"):
                 st.code(status.trace, language=None, wrap_lines=True)
     elif status.state == "stopped" and status.message:
         st.info(escape_lines(status.message), icon=STATE_LABELS["stopped"][1])
@@ -174,22 +178,22 @@ def _draw_figures(status: RunStatus) -> None:
     rows = (
         f"{format_count(prepared.get('train_rows'))} / {format_count(prepared.get('test_rows'))}" if prepared else "–"
     )
-    plain_figures = (
+    other_figures = (
         ("Training loss", format_figure(last.get("loss"))),
         ("Test loss", format_figure(last.get("eval_loss"))),
         ("Tokens per second", format_count(_round_figure(last.get("tokens_per_second")))),
         ("Memory", format_bytes(last.get("gpu_memory_bytes") or last.get("memory_bytes"))),
-        ("Rows, train / test", rows),
+        ("Training / test rows", rows),
     )
     grid = st.grid(min_column_width=140)
-    for name, value in (*_exact_match(status.scores), *plain_figures):
+    for name, value in (*_exact_match(status.scores), *other_figures):
         with grid.cell():
             st.metric(name, value, border=True, height="stretch", help=FIGURE_HELP.get(name))
-    dropped, cut = prepared.get("dropped") or 0, prepared.get("truncated_rows") or 0
-    if dropped or cut:
+    skipped, truncated = prepared.get("dropped") or 0, prepared.get("truncated_rows") or 0
+    if skipped or truncated:
         st.caption(
-            f":orange[:material/warning:] {format_plural(dropped, 'row')} left out for missing cells, "
-            f"{format_plural(cut, 'row')} cut to the maximum sequence length."
+            f":orange[:material/warning:] {format_plural(skipped, 'row')} skipped because of empty cells, "
+            f"{format_plural(truncated, 'row')} truncated to the max sequence length."
         )
 
 
@@ -205,31 +209,43 @@ def _exact_match(scores: dict[str, float]) -> tuple[tuple[str, str], tuple[str, 
 
 
 def _draw_curves(run: RunDir, status: RunStatus) -> None:
-    found, living = read_run_curves(run.events_path), status.state in UNFINISHED
-    if not found:
-        waiting = "The first point appears after the first steps." if living else "It logged no points."
-        st.caption(f":material/show_chart: No curves yet. {waiting}")
+    curves, is_active = read_run_curves(run.events_path), status.state in UNFINISHED
+    if not curves:
+        reason = (
+            "No curves yet: the first data point is logged after the first steps." if is_active else "No curves logged."
+        )
+        st.caption(f":material/show_chart: {reason}")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="large"):
         smoothing = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=240, persist_state="session")
         log_scale = st.toggle("Log scale", key="log_scale", persist_state="session")
-    marked = chosen_sample_step(run) if status.broke_at is None else status.broke_at
-    # of a run that is over nothing is left out: it may have ended with a spike
-    losses = {name: whole_strides(found[name]) if living else found[name] for name in LOSS_CURVES if name in found}
+    marked_step = chosen_sample_step(run) if status.broke_at is None else status.broke_at
+    # a run that is over is drawn with all its points: it may have ended with a spike
+    losses = {
+        name: whole_strides(curves[name]) if is_active else curves[name] for name in LOSS_CURVES if name in curves
+    }
     st.plotly_chart(
-        charts.reuse_figure("loss", charts.loss_chart, losses, smoothing, run.id, log_scale, marked, _best_point(status)),
-        key=f"loss_{run.id}", config=charts.PLOTLY_CONFIG, height=320, alt="Loss by step",
-    )  # fmt: skip
+        charts.reuse_figure(
+            "loss", charts.loss_chart, losses, smoothing, run.id, log_scale, marked_step, _best_point(status)
+        ),
+        key=f"loss_{run.id}",
+        config=charts.PLOTLY_CONFIG,
+        height=320,
+        alt="Loss by step",
+    )
     draw_sample_outputs(run)
-    small = [entry for entry in charts.SMALL_CHARTS if found.get(entry[0])]
+    small = [entry for entry in charts.SMALL_CHARTS if curves.get(entry[0])]
     for (name, title, factor, form), column in zip(small, st.columns(len(small) or 1), strict=False):
         with column:
             st.caption(title)
-            curve = whole_strides(found[name], MAX_POINTS_SMALL) if living else found[name]
+            curve = whole_strides(curves[name], MAX_POINTS_SMALL) if is_active else curves[name]
             st.plotly_chart(
                 charts.reuse_figure(name, charts.small_chart, curve, factor, form, run.id),
-                key=f"{name}_{run.id}", config=charts.PLOTLY_CONFIG, height=170, alt=f"{title} by step",
-            )  # fmt: skip
+                key=f"{name}_{run.id}",
+                config=charts.PLOTLY_CONFIG,
+                height=170,
+                alt=f"{title} by step",
+            )
 
 
 def _best_point(status: RunStatus) -> tuple[int, float] | None:
@@ -241,17 +257,17 @@ def _best_point(status: RunStatus) -> tuple[int, float] | None:
 def _draw_log(run: RunDir) -> None:
     text = read_last_log_lines(run.log_path)
     if not text:
-        st.caption("The worker has written nothing yet.")
+        st.caption("The log is empty.")
         return
     st.code(text, language=None, wrap_lines=True, height=320)
 
 
 def read_last_log_lines(path: Path) -> str:
-    """The last lines of a text file; "" when there is none. Bytes that are no UTF-8 are shown as such."""
+    """Return the last LOG_LINES lines of a text file; "" if it does not exist. Invalid UTF-8 is shown as escapes."""
     if not path.exists():
         return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - LOG_BYTES))
         text = file.read().decode("utf-8", errors="backslashreplace").rstrip("\r\n")
-    # a progress bar rewrites its line with carriage returns: its last state is the line
+    # a progress bar rewrites its line after carriage returns: only its last state counts
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")[-LOG_LINES:])

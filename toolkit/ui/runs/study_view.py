@@ -1,4 +1,4 @@
-"""A study on screen: its runs with the settings that tell them apart, their outcomes, and their curves in one chart."""
+"""A study: a table of its runs with their varied settings and results, the best run, and all curves in one chart."""
 
 from __future__ import annotations
 
@@ -27,50 +27,55 @@ STUDY_CURVES = {"eval_loss": "Test loss", "loss": "Training loss"}
 
 
 def list_studies() -> dict[str, list[RunDir]]:
-    """Every study's runs, oldest first; the study with the newest run first."""
-    found: dict[str, list[RunDir]] = {}
-    whole, _ = read_run_entries(list_runs(workspace.current_save_dir()))
-    for entry in whole:
+    """Return the runs of each study, oldest first; the study with the newest run comes first."""
+    studies: dict[str, list[RunDir]] = {}
+    entries, _ = read_run_entries(list_runs(workspace.current_save_dir()))
+    for entry in entries:
         if entry.facts.study:
-            found.setdefault(entry.facts.study, []).insert(0, entry.run)
-    return found
+            studies.setdefault(entry.facts.study, []).insert(0, entry.run)
+    return studies
 
 
 def draw_live_study(runs: Sequence[RunDir]) -> None:
-    """The study; it ticks while one of its runs lives."""
-    living = any(entry.status.state in UNFINISHED for entry in read_run_entries(runs)[0])
-    st.fragment(_draw_study, run_every=STUDY_REFRESH_SECONDS if living else None, key=f"study_{runs[0].id}")(
+    """Draw the study, refreshed while one of its runs is active."""
+    is_active = any(entry.status.state in UNFINISHED for entry in read_run_entries(runs)[0])
+    st.fragment(_draw_study, run_every=STUDY_REFRESH_SECONDS if is_active else None, key=f"study_{runs[0].id}")(
         tuple(runs)
     )
 
 
 def _draw_study(runs: tuple[RunDir, ...]) -> None:
     with error_boundary():
-        found, _ = read_run_entries(runs)
-        over = sum(entry.status.has_ended for entry in found)
-        if over < len(found):
-            st.progress(over / len(found), f"{over} of {format_plural(len(found), 'run')} done")
+        entries, _ = read_run_entries(runs)
+        over = sum(entry.status.has_ended for entry in entries)
+        if over < len(entries):
+            st.progress(over / len(entries), f"{over} of {format_plural(len(entries), 'trial')} complete")
         else:
-            st.caption(f":material/check_circle: All {format_plural(len(found), 'run')} done")
+            st.caption(f":material/check_circle: {over} of {format_plural(len(entries), 'trial')} complete")
         st.dataframe(
-            pd.DataFrame([_study_row(entry) for entry in found]), hide_index=True, column_config=_columns(),
-            alt="The runs of the study", placeholder="–",
-        )  # fmt: skip
-        _draw_best_run(found)
-        _draw_curves(found)
+            pd.DataFrame([_study_row(entry) for entry in entries]),
+            hide_index=True,
+            column_config=_columns(),
+            alt="Trials of the study",
+            placeholder="–",
+        )
+        _draw_best_run(entries)
+        _draw_curves(entries)
 
 
 def study_run_label(entry: RunEntry) -> str:
-    """What tells a run of a study apart, in the form's words."""
+    """Return the varied settings of a run with the labels of the form, or the run's name if nothing varies."""
     return describe_settings(entry.facts.settings) or entry.facts.name
 
 
-def label_study_runs(found: Sequence[RunEntry]) -> dict[str, RunEntry]:
-    """The runs by their labels, none lost: of a study that was queued twice their starts tell them apart."""
-    times = Counter(map(study_run_label, found))
+def label_study_runs(entries: Sequence[RunEntry]) -> dict[str, RunEntry]:
+    """Return the runs by unique label; runs with equal settings get their start time and id appended."""
+    label_counts = Counter(map(study_run_label, entries))
     return {
-        name if times[name] == 1 else f"{name}, {entry.facts.created:%d %b %H:%M:%S} ({entry.run.id[-4:]})": entry
-        for entry in found
+        name
+        if label_counts[name] == 1
+        else f"{name}, {entry.facts.created:%d %b %H:%M:%S} ({entry.run.id[-4:]})": entry
+        for entry in entries
         for name in [study_run_label(entry)]
     }
 
@@ -80,10 +85,10 @@ def _study_row(entry: RunEntry) -> dict[str, Any]:
     return {
         **{setting_label(path): value_label(path, value) for path, value in entry.facts.settings.items()},
         "State": f"{STATE_MARKS[status.state]} {STATE_LABELS[status.state][0]}",
-        "Loss": status.last.get("loss"),
+        "Training loss": status.last.get("loss"),
         "Test loss": status.last.get("eval_loss"),
         "Exact match": status.scores.get("exact_match"),
-        "Base": status.scores.get("exact_match_base"),
+        "Exact match, base": status.scores.get("exact_match_base"),
         "Duration": format_duration(status.elapsed_s or None),
     }
 
@@ -91,31 +96,35 @@ def _study_row(entry: RunEntry) -> dict[str, Any]:
 def _columns() -> dict[str, Any]:
     column = st.column_config
     return {
-        "Loss": column.NumberColumn(format="%.4f"),
+        "Training loss": column.NumberColumn(format="%.4f"),
         "Test loss": column.NumberColumn(format="%.4f"),
         "Exact match": column.NumberColumn(format="percent"),
-        "Base": column.NumberColumn("Exact match, base", format="percent"),
+        "Exact match, base": column.NumberColumn(format="percent"),
     }
 
 
-def _draw_best_run(found: Sequence[RunEntry]) -> None:
-    scores = {name: entry.status.scores.get("exact_match") for name, entry in label_study_runs(found).items()}
-    words = describe_best_run({name: float(score) for name, score in scores.items() if score is not None})
-    if words:
-        st.caption(f":material/trophy: {escape_text(words, 1000)}")
+def _draw_best_run(entries: Sequence[RunEntry]) -> None:
+    scores = {name: entry.status.scores.get("exact_match") for name, entry in label_study_runs(entries).items()}
+    sentence = describe_best_run({name: float(score) for name, score in scores.items() if score is not None})
+    if sentence:
+        st.caption(f":material/trophy: {escape_text(sentence, 1000)}")
 
 
 def describe_best_run(scores: Mapping[str, float]) -> str:
-    """Which run answers best, by its exact match (0 to 1); "" with fewer than two. A tie is called one."""
+    """Return a sentence on the trials with the highest exact match; "" for fewer than two trials.
+
+    scores: exact match as a share (0 to 1) by the label of the trial.
+    """
     if len(scores) < 2:
         return ""
     best = [name for name, score in scores.items() if score == max(scores.values())]
     if len(best) == len(scores):
-        return "Exact match can't tell these runs apart so far."
-    return f"Most exact matches so far: {' and '.join(best)}. One seed each: small differences may be chance."
+        return "All trials have the same exact match so far."
+    names = " and ".join(best)
+    return f"Highest exact match so far: {names}. Each trial uses one seed, so small differences may be chance."
 
 
-def _draw_curves(found: Sequence[RunEntry]) -> None:
+def _draw_curves(entries: Sequence[RunEntry]) -> None:
     name = st.segmented_control(
         "Curve",
         list(STUDY_CURVES),
@@ -124,17 +133,17 @@ def _draw_curves(found: Sequence[RunEntry]) -> None:
         required=True,
         key="study_series",
     )
-    chosen = name or "eval_loss"
-    every = {
-        name: read_run_curves(entry.run.events_path).get(chosen) for name, entry in label_study_runs(found).items()
+    series = name or "eval_loss"
+    curves = {
+        name: read_run_curves(entry.run.events_path).get(series) for name, entry in label_study_runs(entries).items()
     }
-    lines = {text: whole_strides(curve) for text, curve in every.items() if curve}
+    lines = {label: whole_strides(curve) for label, curve in curves.items() if curve}
     if not lines:
-        st.caption(":material/show_chart: No points yet.")
+        st.caption(":material/show_chart: No data points yet.")
         return
     figure = charts.reuse_figure(
-        "study", charts.overlay_chart, lines, STUDY_CURVES[chosen].lower(), found[0].run.id + chosen
+        "study", charts.overlay_chart, lines, STUDY_CURVES[series].lower(), entries[0].run.id + series
     )
     st.plotly_chart(
-        figure, key="study_overlay", config=charts.PLOTLY_CONFIG, height=380, alt=f"{STUDY_CURVES[chosen]} by step"
+        figure, key="study_overlay", config=charts.PLOTLY_CONFIG, height=380, alt=f"{STUDY_CURVES[series]} by step"
     )
