@@ -1,4 +1,4 @@
-"""Answers: streamed side by side as they come, closed when the page moves on, and a refusal for one of them alone."""
+"""Answers of the playground: streamed side by side, ended by a rerun of the page, with an error for one model only."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from toolkit.ui.playground import questions as questions_module
 from toolkit.ui.playground.columns import GENERATION_PRESETS, AnswerColumn, resolve_column_settings
 
 
-class Place:
-    """A spot on the page that remembers what was written there."""
+class RecordingPlaceholder:
+    """A placeholder of the page that records what is written to it."""
 
     def __init__(self, on_write: Callable[[], None] = lambda: None) -> None:
         self.written: list[str] = []
@@ -29,8 +29,8 @@ class Place:
         self._on_write()
 
 
-class MovedOn(BaseException):
-    """What Streamlit raises when the page is run again."""
+class RerunError(BaseException):
+    """Stands for the exception that Streamlit raises in a script that is run again."""
 
 
 def done(text: str) -> Done:
@@ -39,7 +39,7 @@ def done(text: str) -> Done:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the engine was asked; "other" can't be attached, the base refuses."""
+    """Record what the engine is asked. The adapter "other" can't be loaded, and the base model gives an error."""
     found: dict[str, Any] = {"closed": 0}
 
     def compare(info: Any, questions: Any, **_: Any) -> Iterator[tuple[int, Any]]:
@@ -71,11 +71,14 @@ def record(*models: str, seed: int | None = None, expected: str | None = None) -
     return questions_module.prepare_question("run-1", "hi", turns, expected=expected, seed=seed, columns=columns)
 
 
-def test_all_are_asked_the_same_with_one_seed_and_a_refusal_stays_its_own(seen: dict[str, Any]) -> None:
-    asked, places = record("run-1", "base", "other", expected="one two"), [Place(), Place(), Place()]
-    questions_module.stream_answers(None, asked, places)  # type: ignore[arg-type]
+def test_all_models_get_the_same_question_and_seed_and_keep_their_own_errors(seen: dict[str, Any]) -> None:
+    asked, placeholders = (
+        record("run-1", "base", "other", expected="one two"),
+        [RecordingPlaceholder(), RecordingPlaceholder(), RecordingPlaceholder()],
+    )
+    questions_module.stream_answers(None, asked, placeholders)  # type: ignore[arg-type]
     ours, base, other = asked.answers
-    assert places[0].written == ["one ", "one two"] and not places[1].written
+    assert placeholders[0].written == ["one ", "one two"] and not placeholders[1].written
     assert (ours.text, ours.done, ours.error) == ("one two", done("one two"), None)
     assert [token.text for token in ours.tokens] == ["one", " ", "two"]
     assert ours.scored is not None and base.scored is None
@@ -88,24 +91,24 @@ def test_all_are_asked_the_same_with_one_seed_and_a_refusal_stays_its_own(seen: 
     assert seen["closed"] == 1
 
 
-def test_without_a_typed_seed_one_is_drawn_for_the_question() -> None:
+def test_a_question_without_a_seed_gets_a_random_one() -> None:
     assert record("run-1", seed=7).seed == 7
     assert len({record("run-1").seed for _ in range(20)}) > 10
 
 
-def test_a_stop_closes_the_stream_and_keeps_what_came(seen: dict[str, Any]) -> None:
-    def move_on() -> None:
-        raise MovedOn
+def test_a_stop_closes_the_stream_and_keeps_the_received_text(seen: dict[str, Any]) -> None:
+    def rerun() -> None:
+        raise RerunError
 
     asked = record("run-1", "base")
-    with pytest.raises(MovedOn):
-        questions_module.stream_answers(None, asked, [Place(move_on), Place()])  # type: ignore[arg-type,list-item]
+    with pytest.raises(RerunError):
+        questions_module.stream_answers(None, asked, [RecordingPlaceholder(rerun), RecordingPlaceholder()])  # type: ignore[arg-type,list-item]
     assert seen["closed"] == 1
     assert asked.answers[0].text == "one "
     assert all(answer.ended and answer.done is None for answer in asked.answers)
 
 
-def test_a_preset_changes_how_tokens_are_chosen_and_nothing_else() -> None:
+def test_a_preset_changes_only_the_sampling() -> None:
     form = InferenceConfig(max_new_tokens=77, do_sample=True, temperature=5.0, epsilon_cutoff=0.2)
     greedy = resolve_column_settings("greedy", form, None)
     assert greedy is not None and (greedy.do_sample, greedy.max_new_tokens) == (False, 77)
@@ -118,7 +121,7 @@ def test_a_preset_changes_how_tokens_are_chosen_and_nothing_else() -> None:
     assert set(GENERATION_PRESETS) == {"greedy", "balanced", "creative"}
 
 
-def test_differences_are_the_words_that_the_other_lacks() -> None:
+def test_differences_are_the_words_that_the_other_text_lacks() -> None:
     marks = mark_differences("a big red  lamp!", "a red lamp!")
     assert "".join(mark.text for mark in marks) == "a big red  lamp!"
     assert [mark.text for mark in marks if mark.kind == "other"] == ["big ", "  "]

@@ -1,4 +1,4 @@
-"""Sample outputs of a run: what each pinned prompt was answered before training and at every evaluation.
+"""Sample outputs of a run: the answers to its pinned prompts before training and at every evaluation.
 
 Read from the run's `film.jsonl`: a `pinned` event per attempt with the prompts, an `answers` event per evaluated step.
 Readers are cached by path and continue where the last call ended.

@@ -47,11 +47,11 @@ def draw_live_study(runs: Sequence[RunDir]) -> None:
 def _draw_study(runs: tuple[RunDir, ...]) -> None:
     with error_boundary():
         entries, _ = read_run_entries(runs)
-        over = sum(entry.status.has_ended for entry in entries)
-        if over < len(entries):
-            st.progress(over / len(entries), f"{over} of {format_plural(len(entries), 'trial')} complete")
+        ended = sum(entry.status.has_ended for entry in entries)
+        if ended < len(entries):
+            st.progress(ended / len(entries), f"{ended} of {format_plural(len(entries), 'trial')} complete")
         else:
-            st.caption(f":material/check_circle: {over} of {format_plural(len(entries), 'trial')} complete")
+            st.caption(f":material/check_circle: {ended} of {format_plural(len(entries), 'trial')} complete")
         st.dataframe(
             pd.DataFrame([_study_row(entry) for entry in entries]),
             hide_index=True,
