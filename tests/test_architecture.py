@@ -29,8 +29,8 @@ MAY_IMPORT = {
     "ui/configure": "data forecast runs services settings system ui/data ui/elements ui/forms ui/frame ui/workspace",
     "ui/runs": "evaluation/statistics export lifecycle runs services settings system ui/data ui/elements ui/examples "
     "ui/frame ui/workspace",
-    "worker": "data/examples data/readers demo_data evaluation export lifecycle runs services settings system worker/answering "
-    "worker/exporting worker/models worker/process worker/questions worker/serving worker/tokens "
+    "worker": "data/examples data/readers demo_data evaluation export forecast lifecycle runs services settings system "
+    "worker/answering worker/exporting worker/models worker/process worker/questions worker/serving worker/tokens "
     "worker/training",
     "ui/data": "data data/doctor data/examples data/storage runs settings system ui/elements ui/examples ui/forms "
     "ui/workspace",

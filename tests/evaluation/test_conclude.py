@@ -20,7 +20,7 @@ from toolkit.evaluation.statistics.pass_rules import parse_pass_rules
 from toolkit.evaluation.statistics.results import FlipCounts, read_evaluation_results
 from toolkit.evaluation.statistics.verdict import describe_comparison, format_measure_value
 from toolkit.export.evaluation_section import evaluation_section
-from toolkit.export.export_state import EXPORT_FORMS
+from toolkit.export.export_forms import EXPORT_FORMS
 from toolkit.export.model_card import model_card
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import read_run_config
@@ -55,8 +55,8 @@ def test_two_adapters_are_held_against_each_other(tmp_path: Path) -> None:
     evaluation, results = plant(run, said, others=["other"])
     exact = results.figure("exact_match")
     assert exact is not None
-    assert [exact.against(BASE, name).verdict for name in results.adapters] == ["better", "better"]
-    there, back = exact.against(run.id, "other"), exact.against("other", run.id)
+    assert [exact.difference_from(BASE, name).verdict for name in results.adapters] == ["better", "better"]
+    there, back = exact.difference_from(run.id, "other"), exact.difference_from("other", run.id)
     assert (there.verdict, back.verdict) == ("worse", "better")
     assert (there.value, there.low, there.high, there.p) == (-back.value, -back.high, -back.low, back.p)  # type: ignore[operator]
     assert there.value == pytest.approx((15 - 30) / 46)
@@ -228,8 +228,8 @@ def test_the_model_card_tells_the_newest_evaluation_of_this_adapter(
     written = evaluation_section(run)
     assert written is not None and "`planted rows`, 46 rows. It is better than its base model." in written
     assert "| Exact match | 21.7 % (" in written and "| +60.9 points (" in written and "| better |" in written
-    assert "| Loss on text that it should still know | 1 (1 – 1) | 1.05 (" in written and "| worse |" in written
-    card = model_card(run, read_run_config(run), EXPORT_FORMS["adapter"], contract(), picture=None, evaluated=written)
+    assert "| Loss on general text (forgetting probe) | 1 (1 – 1) | 1.05 (" in written and "| worse |" in written
+    card = model_card(run, read_run_config(run), EXPORT_FORMS["adapter"], contract(), chart_file=None, figures=written)
     assert written in card and "were not scored" not in card and "own scores" not in card
     log = AnswerLog(evaluation.answers_path)
     log.record_identities({}, {run.id: "the hash of an earlier adapter"})

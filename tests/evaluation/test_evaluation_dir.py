@@ -1,4 +1,4 @@
-"""Evaluations and prompt sets on the disk: whole or absent, and a state that follows from events and lock."""
+"""Evaluations and prompt sets on the disk: complete or absent, and a state that follows from events and lock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from toolkit.runs.run_dir import delete_run
 from toolkit.system.locks import WorkerLock
 
 
-def test_what_was_asked_comes_back(tmp_path: Path) -> None:
+def test_an_evaluation_is_read_as_it_was_created(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["a", "b"])
     first = evaluation_dir.create_evaluation(run, EvaluationSpec())
     second = evaluation_dir.create_evaluation(run, EvaluationSpec(rows=1, seed=7))
@@ -35,9 +35,9 @@ def test_what_was_asked_comes_back(tmp_path: Path) -> None:
     assert evaluation_dir.list_evaluations(run) == [first]
 
 
-def test_one_that_goes_is_not_deleted(tmp_path: Path) -> None:
+def test_a_running_evaluation_is_not_deleted(tmp_path: Path) -> None:
     evaluation = evaluation_dir.create_evaluation(make_run(tmp_path, ["a"]), EvaluationSpec())
-    with WorkerLock(evaluation.lock_path), pytest.raises(RunError, match="still going"):
+    with WorkerLock(evaluation.lock_path), pytest.raises(RunError, match="still running"):
         evaluation_dir.delete_evaluation(evaluation)
     with WorkerLock(evaluation.lock_path), pytest.raises(RunError, match="still going"):
         delete_run(evaluation.run)
@@ -45,14 +45,14 @@ def test_one_that_goes_is_not_deleted(tmp_path: Path) -> None:
     assert not evaluation.path.exists()
 
 
-def test_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:
+def test_a_spec_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     evaluation = evaluation_dir.create_evaluation(make_run(tmp_path, ["a"]), EvaluationSpec())
     evaluation.spec_path.write_text('{"schema_version": 99}')
     with pytest.raises(RunError, match="newer"):
         evaluation_dir.read_evaluation_spec(evaluation)
 
 
-def test_a_file_with_a_missing_cell_keeps_the_row(tmp_path: Path) -> None:
+def test_a_row_with_an_empty_cell_stays_with_its_reason(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["a"])
     table = make_table(tmp_path / "other.parquet", [{"q": "one", "a": "1"}, {"q": None, "a": "2"}])
     asked = make_questions(evaluation_dir.create_evaluation(run, EvaluationSpec(source="file"), table=table))
@@ -72,9 +72,9 @@ def test_a_file_of_questions_alone_has_no_expected_answers(tmp_path: Path) -> No
         make_questions(evaluation_dir.create_evaluation(run, EvaluationSpec(source="file"), table=wrong))
 
 
-def fold(*events: tuple[str, dict[str, object]], held: bool) -> progress.EvaluationProgress:
+def fold(*events: tuple[str, dict[str, object]], is_running: bool) -> progress.EvaluationProgress:
     made: list[Event] = [{"kind": kind, "t": float(at), "n": at, **more} for at, (kind, more) in enumerate(events)]
-    return progress.fold_evaluation_events(made, held=held, now=10.0)
+    return progress.fold_evaluation_events(made, is_running=is_running, now=10.0)
 
 
 def test_the_state_follows_from_events_and_lock() -> None:
@@ -83,14 +83,14 @@ def test_the_state_follows_from_events_and_lock() -> None:
         ("phase", {"phase": "asking"}),
         ("progress", {"done": 3, "total": 12, "remaining_s": 9.0}),
     ]
-    now = fold(*going, held=True)
+    now = fold(*going, is_running=True)
     assert (now.state, now.phase, now.fraction, now.remaining_s, now.elapsed_s) == ("running", "asking", 0.25, 9.0, 10)
-    assert fold(*going, held=False).state == "interrupted"
-    assert fold(held=False).state == "new"
-    assert fold(*going, ("finished", {}), held=False).state == "finished"
-    failed = fold(*going, ("failed", {"message": "no", "hint": "do"}), held=False)
+    assert fold(*going, is_running=False).state == "interrupted"
+    assert fold(is_running=False).state == "new"
+    assert fold(*going, ("finished", {}), is_running=False).state == "finished"
+    failed = fold(*going, ("failed", {"message": "no", "hint": "do"}), is_running=False)
     assert (failed.state, failed.message, failed.hint) == ("failed", "no", "do")
-    again = fold(*going, ("failed", {"message": "no"}), ("started", {}), held=True)
+    again = fold(*going, ("failed", {"message": "no"}), ("started", {}), is_running=True)
     assert (again.state, again.message) == ("running", "")
 
 
@@ -99,11 +99,11 @@ def test_progress_reads_the_files(tmp_path: Path) -> None:
     assert progress.read_evaluation_progress(evaluation).state == "new"
     with WorkerLock(evaluation.lock_path), EventWriter(evaluation.events_path) as events:
         events.append("started")
-        assert progress.read_evaluation_progress(evaluation).going
+        assert progress.read_evaluation_progress(evaluation).is_running
     assert progress.read_evaluation_progress(evaluation).state == "interrupted"
 
 
-def test_prompt_sets_are_kept(tmp_path: Path) -> None:
+def test_prompt_sets_are_saved_changed_and_deleted(tmp_path: Path) -> None:
     made = prompt_sets.save_prompt_set(
         tmp_path, prompt_sets.make_prompt_set("  mine ", [("Hello?", "Hi!"), ("", "x"), ("Who?", "")])
     )
@@ -132,12 +132,12 @@ def test_a_prompt_set_from_a_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pairs", [[], [("  ", "x")], [("x" * 60_000, None)], [("x", None)] * 2_001])
-def test_sets_that_can_not_be(pairs: list[tuple[str, str | None]]) -> None:
+def test_invalid_prompt_sets_are_refused(pairs: list[tuple[str, str | None]]) -> None:
     with pytest.raises(DataError):
         prompt_sets.make_prompt_set("name", pairs)
 
 
-def test_a_full_disk_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_partial_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path, ["one"])
 
     def full(*_: object) -> None:

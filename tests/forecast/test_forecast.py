@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,9 +89,7 @@ def test_measuring_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("os.link", refused)
-    monkeypatch.setattr(
-        measured_run, "MEASURE_WORKER", "toolkit.worker.nothing"
-    )  # fails at once: it is not what is looked at
+    monkeypatch.setattr(measured_run, "start_job", lambda *_: subprocess.Popen([sys.executable, "-c", ""]))
     table = make_table(tmp_path / "t.parquet", [{"q": "ask", "a": "answer"}] * 8)
     probe = measured_run.start_measuring("key", parse_draft({"save_dir": str(tmp_path)}), table)
     assert probe.folder.source_path.read_bytes() == table.path.read_bytes()

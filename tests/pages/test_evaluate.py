@@ -21,6 +21,7 @@ from toolkit.evaluation.statistics.pass_rules import parse_pass_rules
 from toolkit.runs.events import EventWriter
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir
+from toolkit.system.background_job import JobFiles
 from toolkit.system.locks import WorkerLock
 
 DATA = {"data": {"prompt": "{q}", "prompt_stub": "{a}"}}
@@ -38,22 +39,15 @@ def run(stage: Stage, tmp_path: Path) -> RunDir:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Evaluation]:
     """The evaluations whose process would have been started."""
     found: list[Evaluation] = []
-    monkeypatch.setattr(progress, "_spawn", lambda evaluation: found.append(evaluation) or Ended(evaluation))
-    return found
 
-
-class Ended:
-    """A process that ended immediately after its first event."""
-
-    def __init__(self, evaluation: Evaluation) -> None:
-        with EventWriter(evaluation.events_path) as events:
+    def start_and_end(files: JobFiles, module: str, arguments: list[str], *_: object, **__: object) -> None:
+        """A process that ended immediately after its first event."""
+        found.append(Evaluation(RunDir(files.state.parents[2]), arguments[1]))
+        with EventWriter(files.state) as events:
             events.append("started")
 
-    def poll(self) -> int:
-        return 0
-
-    def wait(self) -> int:
-        return 0
+    monkeypatch.setattr(progress, "start_job", start_and_end)
+    return found
 
 
 def over(evaluation: Evaluation) -> None:

@@ -7,16 +7,12 @@ import time
 
 from tests.export.test_parity_certificate import contract, replay
 from tests.pages.conftest import Stage, button, words
-from toolkit.export.export_state import (
-    EXPORT_FORMS,
-    certificate_path,
-    commit_hash,
-    export_folder,
-    write_export_progress,
-)
+from toolkit.export.export_forms import EXPORT_FORMS
+from toolkit.export.export_state import certificate_path, commit_hash, export_folder, export_job
 from toolkit.export.parity_certificate import certify_replay, write_certificate
 from toolkit.export.prompt_contract import CONTRACT_FILE
 from toolkit.runs.run_dir import RunDir
+from toolkit.system.background_job import StateFileReporter
 from toolkit.system.durable import commit_dir
 
 
@@ -39,7 +35,7 @@ def test_each_card_shows_the_state_of_its_export(stage: Stage) -> None:
     assert len([entry for entry in app.button if entry.label == "Export"]) == len(EXPORT_FORMS)
     made(run, "merged-bf16", broken=False)
     made(run, "merged-fp16", broken=True)
-    write_export_progress(run, "adapter", "failed", "", 1.0, "The disk is full.", "Free space.")
+    StateFileReporter(export_job(run, "adapter")).fail("The disk is full.", "Free space.")
     text = words(stage.page("runs", run))
     assert "Verified" in text and "Verification failed" in text
     assert "'<b>c</b>' instead of 'b'" in text  # as text: `words` took the escapes off

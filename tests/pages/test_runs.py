@@ -10,6 +10,7 @@ import pytest
 
 from tests.pages.conftest import Stage, button, words
 from toolkit.errors import RunError
+from toolkit.export.adapter_archive import zip_adapter
 from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import list_runs, read_run_meta
 from toolkit.system.durable import COMMIT_NAME, commit_dir
@@ -92,11 +93,11 @@ def test_renaming_changes_only_the_name(stage: Stage) -> None:
 
 def test_the_adapter_is_downloaded_as_a_zip_of_known_files(stage: Stage) -> None:
     run = stage.finished("done")
-    names = zipfile.ZipFile(io.BytesIO(run_actions.zip_adapter(run))).namelist()
+    names = zipfile.ZipFile(io.BytesIO(zip_adapter(run))).namelist()
     assert names == ["adapter_model.safetensors", "adapter_config.json", "finetuning-toolkit.yml"]
     (run.adapter_dir / "adapter_model.safetensors").write_bytes(b"changed")
     with pytest.raises(RunError):
-        run_actions.zip_adapter(run)
+        zip_adapter(run)
 
 
 def test_the_zip_contains_every_file_of_the_tokenizer(stage: Stage) -> None:
@@ -106,7 +107,7 @@ def test_the_zip_contains_every_file_of_the_tokenizer(stage: Stage) -> None:
         (run.adapter_dir / name).write_bytes(b"content")
     (run.adapter_dir / COMMIT_NAME).unlink()
     commit_dir(run.adapter_dir.rename(run.path / ".new-adapter"), run.adapter_dir, {})
-    names = set(zipfile.ZipFile(io.BytesIO(run_actions.zip_adapter(run))).namelist())
+    names = set(zipfile.ZipFile(io.BytesIO(zip_adapter(run))).namelist())
     assert tokenizer <= names
     assert "training_args.bin" not in names, "a pickle may hold a token"
 

@@ -263,7 +263,7 @@ def test_a_checkpoint_is_evaluated_beside_the_adapter(save_dir: Path, tiny_model
     assert results.models == (BASE, run.id, *names)
     loss = results.figure("loss")
     assert loss is not None
-    last, before = (loss.against(run.id, name) for name in names)
+    last, before = (loss.difference_from(run.id, name) for name in names)
     assert last.value == 0, "the last checkpoint is the adapter"
     assert before.value != 0
     assert results.flips_of(run.id, names[0]).broke == 0
@@ -275,7 +275,7 @@ def test_its_process_lives_alone_and_is_found(save_dir: Path, tiny_model: Path) 
     progress.start_evaluation(evaluation)
     progress.start_evaluation(evaluation)  # a second press does nothing
     deadline = time.monotonic() + 120
-    while progress.read_evaluation_progress(evaluation).going:
+    while progress.read_evaluation_progress(evaluation).is_running:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert progress.read_evaluation_progress(evaluation).state == "finished", evaluation.log_path.read_text()

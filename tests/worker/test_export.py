@@ -13,11 +13,13 @@ import pytest
 
 from tests.fakes.engine_runs import write_adapter
 from tests.fakes.training import draft, make_run, train_here
+from toolkit.export.export_forms import EXPORT_FORMS
 from toolkit.export.export_process import export_to_end, start_export
-from toolkit.export.export_state import EXPORT_FORMS, commit_hash, export_folder, read_export_state
+from toolkit.export.export_state import commit_hash, export_folder, export_job, read_export_state
 from toolkit.export.parity_certificate import Certificate
 from toolkit.export.prompt_contract import CONTRACT_FILE, read_contract, read_reference_contract
 from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.system.background_job import StateFileReporter
 from toolkit.system.durable import commit_dir
 
 pytestmark = pytest.mark.worker
@@ -43,10 +45,10 @@ def run(kind: str, tiny_model: Path, tiny_plain_model: Path, tmp_path_factory: p
 
 
 def build(run: RunDir, form: str) -> None:
-    from toolkit.worker.export import ExportProgress, make_export
+    from toolkit.worker.export import make_export
 
     run.exports_dir.mkdir(exist_ok=True)
-    make_export(run, form, ExportProgress(run, form))
+    make_export(run, form, StateFileReporter(export_job(run, form)))
 
 
 def verdict(run: RunDir, form: str) -> Certificate:
@@ -83,7 +85,7 @@ def tampered(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("form", ["adapter", MERGED, "merged-fp16"])
-def test_untouched_it_passes(run: RunDir, form: str) -> None:
+def test_an_untouched_export_passes(run: RunDir, form: str) -> None:
     certificate = verdict(run, form)
     assert certificate.passed, certificate.failures
     assert len(certificate.rows) == 8 and all(row.ids_equal and row.answer_equal for row in certificate.rows)
@@ -92,7 +94,7 @@ def test_untouched_it_passes(run: RunDir, form: str) -> None:
     }
 
 
-def test_the_contract_says_what_was_asked(run: RunDir, kind: str) -> None:
+def test_the_contract_describes_prompts_and_tokens(run: RunDir, kind: str) -> None:
     contract = read_reference_contract(run)
     assert contract is not None and contract.made == "export" and len(contract.golden) == 8
     assert contract.chat is (kind == "chat") and bool(contract.chat_template_sha256) is (kind == "chat")
@@ -183,7 +185,7 @@ def test_another_precision_than_promised_breaks_it(tampered: Any) -> None:
     assert "weights' precision" in failed(certificate) and "float16" in certificate.failures[0].detail
 
 
-def test_files_that_changed_are_not_even_loaded(run: RunDir) -> None:
+def test_changed_files_are_not_loaded(run: RunDir) -> None:
     path = export_folder(run, MERGED) / "chat_template.jinja"
     path = path if path.exists() else export_folder(run, MERGED) / "tokenizer.json"
     before = path.read_bytes()
@@ -195,7 +197,7 @@ def test_files_that_changed_are_not_even_loaded(run: RunDir) -> None:
     assert failed(certificate) == {"files as committed"} and path.name in certificate.failures[0].detail
 
 
-def test_the_zip_holds_what_is_needed_and_no_pickle(run: RunDir) -> None:
+def test_the_zip_contains_what_is_needed_and_no_pickle(run: RunDir) -> None:
     (run.adapter_dir / "training_args.bin").write_bytes(b"a pickle with a token")
     (path,) = export_folder(run, "adapter").glob("*.zip")
     with zipfile.ZipFile(path) as archive:
@@ -266,7 +268,7 @@ def test_the_modelfile_writes_what_training_wrote(run: RunDir, kind: str) -> Non
     assert "FROM ./model.gguf" in text and "PARAMETER temperature 0" in text
 
 
-def test_a_converter_is_used_where_there_is_one_and_its_refusal_told(
+def test_an_installed_converter_is_used_and_its_error_is_reported(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.errors import ToolkitError
@@ -275,7 +277,7 @@ def test_a_converter_is_used_where_there_is_one_and_its_refusal_told(
     folder = tmp_path / "out"
     shutil.copytree(export_folder(run, MERGED), folder)
     gguf.convert_to_gguf(folder)
-    assert (folder / "model.safetensors").exists(), "without a converter all stays"
+    assert (folder / "model.safetensors").exists(), "without a converter nothing changes"
     (tmp_path / "convert_hf_to_gguf.py").write_text("raise NotImplementedError('tokenizer of another planet')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -1,4 +1,4 @@
-"""A push to a hub of our own: what goes out, what stays at home, and every refusal in words."""
+"""A push to a local stand-in for the Hub: what is published, what is not, and a reason for every refusal."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def run(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     return made
 
 
-def test_it_has_begun_when_the_start_returns(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_push_is_running_when_its_start_returns(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_hub() as hub:
         ask(monkeypatch, hub)
         process = start_push(run, HubPush(FORM, "me/model"))
         assert read_hub_state(run).state == "running"
-        with pytest.raises(RunError, match="going on"):
+        with pytest.raises(RunError, match="already running"):
             start_push(run, HubPush(FORM, "me/other"))
         assert process.wait(120) == 0
         assert [one["name"] for one in hub.created] == ["model"]
@@ -64,13 +64,11 @@ def ask(monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
 
 
-def test_it_arrives_with_its_card_and_without_rows_paths_or_the_token(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_push_contains_the_card_and_no_rows_paths_or_token(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_hub() as hub:
         ask(monkeypatch, hub)
         state, words = push(run, HubPush(FORM, "me/model"))
-        assert (state, hub.url in words) == ("passed", True), words
+        assert (state, hub.url in words) == ("done", True), words
         assert hub.created[0]["visibility"] == "private" and hub.tokens == {"Bearer hf_secret"}
         assert set(hub.files) == {"README.md", CONTRACT_FILE, "model.safetensors"}
         assert json.loads(hub.files[CONTRACT_FILE])["golden"] == []
@@ -78,7 +76,7 @@ def test_it_arrives_with_its_card_and_without_rows_paths_or_the_token(
         for place in (str(run.save_dir), "/a/model"):
             assert not [name for name, content in hub.files.items() if place.encode() in content], place
         assert b"`model of mine`" in hub.files["README.md"]
-        assert push(run, HubPush(FORM, "me/model", golden=True))[0] == "passed"
+        assert push(run, HubPush(FORM, "me/model", golden=True))[0] == "done"
         assert len(json.loads(hub.files[CONTRACT_FILE])["golden"]) == 4
     for path in (*run.exports_dir.rglob("*"), run.config_path):
         assert not path.is_file() or b"hf_secret" not in path.read_bytes(), path
@@ -96,13 +94,13 @@ def test_a_zip_with_paths_in_it_is_refused(run: RunDir, tmp_path: Path, name: st
     commit_dir(staging, export_folder(run, "adapter"), {})
     target = tmp_path / "target"
     target.mkdir()
-    with pytest.raises(RunError, match="no plain file name"):
+    with pytest.raises(RunError, match="not a plain file name"):
         gather_published_files(run, HubPush("adapter", "me/model"), target)
     assert not list(target.iterdir()), "nothing is unpacked before every name is checked"
 
 
-def test_what_can_not_be_pushed_is_told(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RunError, match="no name of a repository"):
+def test_a_push_that_fails_gives_its_reason(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunError, match="not a valid repository name"):
         start_push(run, HubPush(FORM, "https://elsewhere"))
     with pytest.raises(RunError, match="has not passed"):
         start_push(run, HubPush("adapter", "me/model"))

@@ -145,7 +145,7 @@ def _show_evaluation_progress(evaluation: Evaluation) -> progress.EvaluationProg
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=out, transient=True) as bar:
         task = bar.add_task("starting", total=1.0, left="")
-        while (now := progress.read_evaluation_progress(evaluation)).going:
+        while (now := progress.read_evaluation_progress(evaluation)).is_running:
             left = "" if now.remaining_s is None else f"about {now.remaining_s:,.0f} s left"
             bar.update(task, completed=now.fraction, description=now.phase or "starting", left=left)
             time.sleep(EVALUATION_POLL_SECONDS)

@@ -42,8 +42,8 @@ from toolkit.data.read_options import source_key
 from toolkit.data.storage.open_table import open_table
 from toolkit.data.table import Table
 from toolkit.errors import ConfigError, Problem, RunError
+from toolkit.export.export_forms import EXPORT_FORMS, find_export_form
 from toolkit.export.export_process import export_to_end
-from toolkit.export.export_state import EXPORT_FORMS, find_export_form
 from toolkit.forecast.decisions import decide_open_settings
 from toolkit.lifecycle.resume_policy import request_resume
 from toolkit.lifecycle.supervisor import Supervisor

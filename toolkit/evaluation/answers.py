@@ -1,4 +1,7 @@
-"""Answers as they come: one line each in answers.jsonl, read back by whoever goes on or counts. Knows no model."""
+"""answers.jsonl: one line per answer, appended while an evaluation asks and read to continue it or to score it.
+
+Kinds of line: "answer", "probe", and once "models" with a hash of each adapter.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,11 @@ AnswerKey = tuple[str, int]
 
 @dataclass(frozen=True)
 class EvaluationAnswer:
-    """What a model said to a question. error: why there is no answer, or "". cut: it ran into the token limit.
+    """A model's answer to a question.
 
-    nll: the summed surprise (nats) at the expected answer over `loss_tokens` tokens; None when it could not be had.
+    position: of the question. tokens: of the answer. cut: whether the token limit ended it. error: why there is no
+    answer, or "". nll: summed negative log-likelihood (nats) of the expected answer over `loss_tokens` tokens, None
+    when it could not be computed.
     """
 
     model: str
@@ -33,7 +38,7 @@ class EvaluationAnswer:
 
 @dataclass(frozen=True)
 class ProbeAnswer:
-    """The surprise of a model at one passage of the forgetting probe."""
+    """The loss of a model on one passage of the forgetting probe. nll: nats, summed over `tokens`."""
 
     model: str
     passage: int
@@ -43,7 +48,7 @@ class ProbeAnswer:
 
 @dataclass(frozen=True)
 class RecordedAnswers:
-    """All that was answered so far."""
+    """All answers so far. identities: model -> hash of its adapter."""
 
     answers: Mapping[AnswerKey, EvaluationAnswer]
     probed: Mapping[AnswerKey, ProbeAnswer]
@@ -51,7 +56,7 @@ class RecordedAnswers:
 
 
 def read_recorded_answers(path: Path) -> RecordedAnswers:
-    """The last word on each question; damaged lines count as not answered."""
+    """Return the latest answer to each question. A damaged line counts as not answered."""
     answers: dict[AnswerKey, EvaluationAnswer] = {}
     probed: dict[AnswerKey, ProbeAnswer] = {}
     identities: dict[str, str] = {}
@@ -60,35 +65,40 @@ def read_recorded_answers(path: Path) -> RecordedAnswers:
             answer: EvaluationAnswer = _from_event(EvaluationAnswer, event)
             answers[answer.model, answer.position] = answer
         elif event["kind"] == "probe":
-            one: ProbeAnswer = _from_event(ProbeAnswer, event)
-            probed[one.model, one.passage] = one
+            probe: ProbeAnswer = _from_event(ProbeAnswer, event)
+            probed[probe.model, probe.passage] = probe
         elif event["kind"] == "models":
             identities = dict(event["identities"])
     return RecordedAnswers(answers, probed, identities)
 
 
 class AnswerLog:
-    """The one writer of answers.jsonl; goes on after what is there."""
+    """Appends to answers.jsonl. Only the process that holds the evaluation's lock may open one."""
 
     def __init__(self, path: Path) -> None:
         self._writer = EventWriter(path)
 
-    def record_identities(self, known: Mapping[str, str], now: Mapping[str, str]) -> None:
-        """Note what each model is. Raises RunError when one has changed since the first answers."""
-        changed = [name for name, value in known.items() if now.get(name, value) != value]
+    def record_identities(self, recorded: Mapping[str, str], present: Mapping[str, str]) -> None:
+        """Record what each model is, as hashes by name.
+
+        Raises RunError when one has changed since the first answers: old and new answers must not be mixed.
+        """
+        changed = [name for name, value in recorded.items() if present.get(name, value) != value]
         if changed:
             message = f"The adapter of run {changed[0]} has changed since the first answers."
             raise RunError(message, "Start a new evaluation.")
-        if not known:
-            self._writer.append("models", identities=dict(now))
+        if not recorded:
+            self._writer.append("models", identities=dict(present))
 
-    def write(self, made: Iterable[EvaluationAnswer | ProbeAnswer]) -> None:
-        for one in made:
-            self._writer.append("answer" if isinstance(one, EvaluationAnswer) else "probe", **asdict(one))
+    def write(self, answers: Iterable[EvaluationAnswer | ProbeAnswer]) -> None:
+        """Append answers, one line each."""
+        for answer in answers:
+            self._writer.append("answer" if isinstance(answer, EvaluationAnswer) else "probe", **asdict(answer))
 
     def close(self) -> None:
         self._writer.close()
 
 
 def _from_event(kind: Any, event: Mapping[str, Any]) -> Any:
+    # fields that another version has written are dropped, those that it lacks keep their defaults
     return kind(**{field.name: event[field.name] for field in fields(kind) if field.name in event})

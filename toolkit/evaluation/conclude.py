@@ -1,6 +1,6 @@
-"""An evaluation's answers put together: results.json and rows.parquet, from what was asked and said. No model needed.
+"""Turning the questions and answers of an evaluation into results.json and rows.parquet.
 
-Other rules for the same answers mean one more pass here, and no question asked again.
+It needs no model: after a change of the rules only this step runs again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from toolkit.evaluation.evaluation_dir import Evaluation, read_evaluation_rules,
 from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.evaluation.row_table import (
     ModelRows,
-    ScoreArray,
     compute_outcomes,
     count_flips,
     make_row_table,
@@ -23,6 +22,7 @@ from toolkit.evaluation.row_table import (
     write_row_table,
 )
 from toolkit.evaluation.statistics import counting, scoring, verdict
+from toolkit.evaluation.statistics.intervals import FloatArray
 from toolkit.evaluation.statistics.measures import LOSS_MEASURE, MEASURES, MEASURES_BY_NAME, Measure
 from toolkit.evaluation.statistics.pass_rules import RuleSet, find_rule_violation, unique_rule_titles
 from toolkit.evaluation.statistics.results import (
@@ -34,38 +34,43 @@ from toolkit.evaluation.statistics.results import (
     write_evaluation_results,
 )
 
-RULE_MEASURE = Measure("rule", "Rule", "Answers that keep the rule.")
+RULE_MEASURE = Measure("rule", "Rule", "Answers that pass the rule.")
 
 
 def conclude_evaluation(
     evaluation: Evaluation,
-    asked: Sequence[EvaluationQuestion],
-    found: RecordedAnswers,
+    questions: Sequence[EvaluationQuestion],
+    recorded: RecordedAnswers,
     models: Sequence[str],
     seconds: float,
 ) -> EvaluationResults:
-    """Count, judge and write. Questions that some model was not asked (a stop) are left for another time.
+    """Score the answers, judge the models and write both files.
 
-    Raises OSError, ToolkitError.
+    models: base first. seconds: duration of this attempt. Questions that a stop left unanswered by any model do not
+    count. Raises OSError, ToolkitError.
     """
     spec, rules = read_evaluation_spec(evaluation), read_evaluation_rules(evaluation)
-    there = [q for q in asked if all((model, q.position) in found.answers for model in models)]
-    kind = scoring.detect_answer_kind([q.expected for q in there])
-    parts = [_model_rows(model, there, found.answers, kind, rules) for model in models]
+    answered = [q for q in questions if all((model, q.position) in recorded.answers for model in models)]
+    kind = scoring.detect_answer_kind([q.expected for q in answered])
+    parts = [_model_rows(model, answered, recorded.answers, kind, rules) for model in models]
     results = EvaluationResults(
-        models=tuple(models), asked=len(asked), answered=len(there), complete=len(there) == len(asked), seconds=seconds,
+        models=tuple(models),
+        asked=len(questions),
+        answered=len(answered),
+        complete=len(answered) == len(questions),
+        seconds=seconds,
         failures={part.name: dict(Counter(a.error for a in part.answers if a.error)) for part in parts},
         cut={part.name: sum(a.cut for a in part.answers) for part in parts},
         figures=tuple(_figures(parts, models, spec.seed)),
-        fields=tuple(_fields(parts, there, kind, models, spec.seed)),
-        confusion=_confusion(parts, there, kind),
+        fields=tuple(_fields(parts, answered, kind, models, spec.seed)),
+        confusion=_confusion(parts, answered, kind),
         flips={part.name: count_flips(compute_outcomes(parts[0], part)) for part in parts[1:]},
         flips_between=_flips_between(parts[1:]),
         rules=tuple(_rules(parts, rules, models, spec.seed)),
-        probe=_probe(found.probed, models, spec.seed),
-    )  # fmt: skip
+        probe=_probe(recorded.probed, models, spec.seed),
+    )
     judged = verdict.judge_results(results, rules.gate)
-    write_row_table(evaluation.rows_path, make_row_table(there, parts))
+    write_row_table(evaluation.rows_path, make_row_table(answered, parts))
     write_evaluation_results(evaluation.results_path, judged)
     return judged
 
@@ -82,18 +87,18 @@ def _flips_between(parts: Sequence[ModelRows]) -> dict[str, dict[str, FlipCounts
 
 def _model_rows(
     model: str,
-    there: Sequence[EvaluationQuestion],
+    questions: Sequence[EvaluationQuestion],
     answers: Mapping[AnswerKey, EvaluationAnswer],
     kind: scoring.AnswerKind,
     rules: RuleSet,
 ) -> ModelRows:
-    said = order_answers(model, there, answers)
-    scores = [scoring.score_answer(a.text, q.expected, kind) for a, q in zip(said, there, strict=True)]
+    ordered = order_answers(model, questions, answers)
+    scores = [scoring.score_answer(a.text, q.expected, kind) for a, q in zip(ordered, questions, strict=True)]
     names = {name for row in scores for name in row}
     columns = {name: np.array([row.get(name, np.nan) for row in scores], dtype=float) for name in sorted(names)}
-    named = list(zip(unique_rule_titles(rules.rules), rules.rules, strict=True))
-    against = [[name for name, rule in named if find_rule_violation(rule, a.text) is not None] for a in said]
-    return ModelRows(model, said, columns, against)
+    titled = list(zip(unique_rule_titles(rules.rules), rules.rules, strict=True))
+    broken = [[title for title, rule in titled if find_rule_violation(rule, a.text) is not None] for a in ordered]
+    return ModelRows(model, ordered, columns, broken)
 
 
 def _figures(parts: Sequence[ModelRows], models: Sequence[str], seed: int) -> list[Figure]:
@@ -108,8 +113,8 @@ def _figures(parts: Sequence[ModelRows], models: Sequence[str], seed: int) -> li
     return counting.compute_figures(columns, models, seed)
 
 
-def _loss(parts: Sequence[ModelRows]) -> tuple[ScoreArray, ScoreArray]:
-    """Nats and tokens of each row, [rows, models]; no tokens where a model has no loss."""
+def _loss(parts: Sequence[ModelRows]) -> tuple[FloatArray, FloatArray]:
+    """Return nats and tokens, each [rows, models]; 0 tokens where a model has no loss."""
     known = [[a.nll is not None and a.loss_tokens > 0 for a in part.answers] for part in parts]
     top = np.array([[a.nll if a.nll is not None else np.nan for a in part.answers] for part in parts], dtype=float)
     bottom = np.array([[a.loss_tokens for a in part.answers] for part in parts], dtype=float)
@@ -118,13 +123,13 @@ def _loss(parts: Sequence[ModelRows]) -> tuple[ScoreArray, ScoreArray]:
 
 def _fields(
     parts: Sequence[ModelRows],
-    there: Sequence[EvaluationQuestion],
+    questions: Sequence[EvaluationQuestion],
     kind: scoring.AnswerKind,
     models: Sequence[str],
     seed: int,
 ) -> list[Figure]:
     rows = [
-        [scoring.score_json_fields(a.text, q.expected, kind) for a, q in zip(part.answers, there, strict=True)]
+        [scoring.score_json_fields(a.text, q.expected, kind) for a, q in zip(part.answers, questions, strict=True)]
         for part in parts
     ]
     columns = []
@@ -135,7 +140,7 @@ def _fields(
 
 
 def _confusion(
-    parts: Sequence[ModelRows], there: Sequence[EvaluationQuestion], kind: scoring.AnswerKind
+    parts: Sequence[ModelRows], questions: Sequence[EvaluationQuestion], kind: scoring.AnswerKind
 ) -> Confusion | None:
     if not kind.labels:
         return None
@@ -144,8 +149,9 @@ def _confusion(
     for part in parts:
         pairs = Counter(
             (scoring.match_answer_label(q.expected, kind), scoring.match_answer_label(a.text, kind))
-            for a, q in zip(part.answers, there, strict=True) if q.expected is not None
-        )  # fmt: skip
+            for a, q in zip(part.answers, questions, strict=True)
+            if q.expected is not None
+        )
         counts[part.name] = tuple(tuple(pairs[row, column] for column in columns) for row in kind.labels)
     return Confusion(labels=kind.labels, counts=counts)
 
@@ -157,11 +163,13 @@ def _rules(parts: Sequence[ModelRows], rules: RuleSet, models: Sequence[str], se
         figure = counting.compute_figures([counting.mean_column(RULE_MEASURE, kept)], models, seed)
         found.append(
             RuleFigure(
-                title=name, at_least=rule.at_least, kept=figure[0].models if figure else {},
-                fixed={m: int(((kept[:, i] > kept[:, 0])).sum()) for i, m in enumerate(models) if i},
-                broke={m: int(((kept[:, i] < kept[:, 0])).sum()) for i, m in enumerate(models) if i},
+                title=name,
+                at_least=rule.at_least,
+                kept=figure[0].models if figure else {},
+                fixed={m: int((kept[:, i] > kept[:, 0]).sum()) for i, m in enumerate(models) if i},
+                broke={m: int((kept[:, i] < kept[:, 0]).sum()) for i, m in enumerate(models) if i},
             )
-        )  # fmt: skip
+        )
     return found
 
 

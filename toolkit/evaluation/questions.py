@@ -1,6 +1,6 @@
-"""What an evaluation asks: the run's own test rows, the rows of a file, or a prompt set, in the form of training.
+"""The questions of an evaluation: the run's own test set, the rows of a file, or a prompt set.
 
-A row that can't be asked stays in the list with its reason. Knows no model.
+Rows are rendered with the templates of training. A row that can't be asked stays in the list with its reason.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from toolkit.runs.run_dir import RunDir, read_run_config
 
 @dataclass(frozen=True)
 class EvaluationQuestion:
-    """position: 0-based among the questions. row: 0-based in its table or set. expected: None when nobody knows.
+    """One question.
 
-    error: why it can't be asked, or "".  turns: the whole conversation, of which the last turn is asked for.
+    position: 0-based among the questions. row: 0-based in its table or set. expected: None when it is not known.
+    error: why it can't be asked, or "". turns: the whole conversation, of which the last message is asked for.
     """
 
     position: int
@@ -38,23 +39,23 @@ class EvaluationQuestion:
 
 
 def make_questions(evaluation: Evaluation) -> list[EvaluationQuestion]:
-    """All questions, at most as many as the spec wants. Raises ToolkitError: no rows, columns that do not fit."""
+    """Return the questions, at most `spec.rows`. Raises ToolkitError: there are no rows, or the columns do not fit."""
     spec, config = read_evaluation_spec(evaluation), read_run_config(evaluation.run)
     if spec.source == "prompts":
         items = read_evaluation_prompts(evaluation).items[: spec.rows]
         return [EvaluationQuestion(i, i, item.prompt, item.expected) for i, item in enumerate(items)]
-    found = (
+    questions = (
         _test_row_questions(evaluation.run, config, spec)
         if spec.source == "test"
         else _file_questions(evaluation, config, spec)
     )
-    if not found:
-        raise RunError("There is no row to ask.", "Give the run a test split, or choose a file.")
-    return found
+    if not questions:
+        raise RunError("There are no rows to ask.", "Train with a test set, or choose a file.")
+    return questions
 
 
 def count_test_rows(run: RunDir) -> int:
-    """How many rows the run holds out."""
+    """Return the number of rows in the run's test set."""
     return len(plan_split(load_table(run.source_path), read_run_config(run).data).test)
 
 
@@ -79,9 +80,9 @@ def _file_questions(evaluation: Evaluation, config: Config, spec: EvaluationSpec
 def templates_for(
     config: Config, columns: Sequence[str], label: str = ""
 ) -> tuple[CompiledTemplate, CompiledTemplate | None]:
-    """The run's templates over a file's columns; no completion template when the file has no such column.
+    """Return the run's templates for a file's columns: prompt and completion, None when the file has no such column.
 
-    Raises DataError when the prompt's columns are not there.
+    Raises DataError when a column of the prompt is missing.
     """
     if config.data.messages is not None:
         stub = renderer_of(config.data, columns, label).stub_template
@@ -90,7 +91,7 @@ def templates_for(
     try:
         return prompt, compile_template(config.data.prompt_stub, columns)
     except DataError:
-        return prompt, None  # a file of questions alone
+        return prompt, None  # a file without expected answers
 
 
 def _template_questions(

@@ -1,7 +1,7 @@
-"""Every row of an evaluation as a table: what was asked and answered, what became of it, and how much it hurts.
+"""rows.parquet, every row of an evaluation: question, answers, scores, and what changed from base model to adapter.
 
-rows.parquet: position, row, prompt, expected, ask_error; then for the model at place i (base is 0) answer_i, error_i,
-cut_i, tokens_i, loss_i, score_<measure>_i, rules_i; and for adapters outcome_i and damage_i. Knows no statistics.
+Columns: position, row, prompt, expected; then for model i (0 is the base) answer_i, error_i, cut_i, tokens_i, loss_i
+(nats per token), score_<measure>_i, rules_i (titles of the broken rules); and for adapters outcome_i and damage_i.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ import pyarrow.parquet as pq
 from toolkit.errors import RunError
 from toolkit.evaluation.answers import AnswerKey, EvaluationAnswer
 from toolkit.evaluation.questions import EvaluationQuestion
+from toolkit.evaluation.statistics.intervals import FloatArray
 from toolkit.evaluation.statistics.results import FlipCounts, RowOutcome
 
 KEPT_SCORES = ("exact_match", "same_words", "token_f1", "chrf", "json_fields")
-"""Measures that are kept row by row; the others can be had from the answers."""
-ScoreArray = np.ndarray[Any, np.dtype[np.float64]]
+"""Measures that are stored for each row; the others can be computed from the answers."""
 
 
 @dataclass(frozen=True)
 class ModelRows:
-    """One model's answers to all questions, in their order. scores: by measure; rules: titles of the broken ones."""
+    """One model's answers in the order of the questions. scores: by measure. rules: titles of the broken rules."""
 
     name: str
     answers: Sequence[EvaluationAnswer]
-    scores: Mapping[str, ScoreArray]
+    scores: Mapping[str, FloatArray]
     rules: Sequence[Sequence[str]]
 
 
 def compute_outcomes(base: ModelRows, adapter: ModelRows) -> list[RowOutcome]:
-    """What became of each row from one model (the base) to another, by exact match."""
+    """Return what became of each row from one model to another, by exact match."""
     before, after = base.scores.get("exact_match"), adapter.scores.get("exact_match")
     if before is None or after is None:
         return ["no expected answer"] * len(base.answers)
@@ -53,15 +53,22 @@ def _outcome(base: float, adapter: float) -> RowOutcome:
     return "fixed" if adapter else "broke"
 
 
-def count_flips(found: Sequence[RowOutcome]) -> FlipCounts:
+def count_flips(outcomes: Sequence[RowOutcome]) -> FlipCounts:
+    """Count the rows by outcome."""
     return FlipCounts(
-        fixed=found.count("fixed"), broke=found.count("broke"), same=found.count("same"),
-        both_wrong=found.count("both wrong"), unknown=found.count("no expected answer"),
-    )  # fmt: skip
+        fixed=outcomes.count("fixed"),
+        broke=outcomes.count("broke"),
+        same=outcomes.count("same"),
+        both_wrong=outcomes.count("both wrong"),
+        unknown=outcomes.count("no expected answer"),
+    )
 
 
-def compute_damage(base: ModelRows, adapter: ModelRows) -> ScoreArray:
-    """What was lost from base to adapter, -3 (all won) to 3 (all lost): exact match, shared words, characters."""
+def compute_damage(base: ModelRows, adapter: ModelRows) -> FloatArray:
+    """Return how much each row lost from base to adapter, from -3 (gained in full) to 3 (lost in full).
+
+    The sum of the differences in exact match, word F1 and chrF; a missing score counts as no difference.
+    """
     total = np.zeros(len(base.answers))
     for name in ("exact_match", "token_f1", "chrf"):
         if name in base.scores and name in adapter.scores:
@@ -70,7 +77,7 @@ def compute_damage(base: ModelRows, adapter: ModelRows) -> ScoreArray:
 
 
 def make_row_table(questions: Sequence[EvaluationQuestion], models: Sequence[ModelRows]) -> pa.Table:
-    """The whole table, in the order of the questions."""
+    """Return the table, in the order of the questions."""
     columns: dict[str, Any] = {
         "position": pa.array([q.position for q in questions], pa.int64()),
         "row": pa.array([q.row for q in questions], pa.int64()),
@@ -86,19 +93,21 @@ def make_row_table(questions: Sequence[EvaluationQuestion], models: Sequence[Mod
 
 
 def compare_to_reference(rows: pa.Table, reference: int, at: int) -> pa.Table:
-    """The table with outcome and damage of the model at `at` counted from another one than the base."""
+    """Return the table with outcome and damage of model `at` counted from model `reference`, not from the base."""
     if reference == 0:
         return rows
-    left, right = (_read_model_scores(rows, place) for place in (reference, at))
-    counted = {f"outcome_{at}": pa.array(compute_outcomes(left, right), pa.string()),
-               f"damage_{at}": pa.array(compute_damage(left, right), pa.float64())}  # fmt: skip
-    for name, column in counted.items():
+    before, after = _read_model_scores(rows, reference), _read_model_scores(rows, at)
+    recomputed = {
+        f"outcome_{at}": pa.array(compute_outcomes(before, after), pa.string()),
+        f"damage_{at}": pa.array(compute_damage(before, after), pa.float64()),
+    }
+    for name, column in recomputed.items():
         rows = rows.set_column(rows.column_names.index(name), name, column)
     return rows
 
 
 def _read_model_scores(rows: pa.Table, at: int) -> ModelRows:
-    """A model's row scores, read back; its answers are not needed to compare."""
+    """Return the scores of one model; its answers are not needed for a comparison and stay empty."""
     names = (name for name in KEPT_SCORES if f"score_{name}_{at}" in rows.column_names)
     scores = {name: rows[f"score_{name}_{at}"].to_numpy() for name in names}
     return ModelRows(str(at), [EvaluationAnswer(str(at), 0)] * len(rows), scores, ())
@@ -116,34 +125,35 @@ def _columns(at: int, model: ModelRows) -> dict[str, Any]:
         f"rules_{at}": pa.array([list(titles) for titles in model.rules], pa.list_(pa.string())),
         **{
             f"score_{name}_{at}": pa.array(model.scores[name], pa.float64())
-            for name in KEPT_SCORES if name in model.scores
+            for name in KEPT_SCORES
+            if name in model.scores
         },
-    }  # fmt: skip
+    }
 
 
 def write_row_table(path: Path, rows: pa.Table) -> None:
-    """Whole or not at all, durable when it returns. Raises OSError."""
-    aside = path.with_name(f".{path.name}.tmp")
-    pq.write_table(rows, aside)
-    with aside.open("rb") as file:
+    """Replace the file atomically; it is on the disk when this returns. Raises OSError."""
+    staged = path.with_name(f".{path.name}.tmp")
+    pq.write_table(rows, staged)
+    with staged.open("rb") as file:
         os.fsync(file.fileno())
-    aside.rename(path)
+    staged.rename(path)
 
 
 def read_row_table(path: Path) -> pa.Table:
-    """Raises RunError."""
+    """Return the table. Raises RunError when it can't be read."""
     try:
         return pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path} can't be read.", "Evaluate again.") from error
+        raise RunError(f"{path} can't be read.", "Start a new evaluation.") from error
 
 
 def order_answers(
-    name: str, questions: Sequence[EvaluationQuestion], found: Mapping[AnswerKey, EvaluationAnswer]
+    name: str, questions: Sequence[EvaluationQuestion], answers: Mapping[AnswerKey, EvaluationAnswer]
 ) -> list[EvaluationAnswer]:
-    """The model's answers in the order of the questions; one that is not there is a failure with a reason."""
+    """Return the model's answers in the order of the questions; a missing one becomes an error with its reason."""
     return [
-        found.get((name, q.position))
-        or EvaluationAnswer(name, q.position, error=q.error or "It was not asked: stopped before.")
+        answers.get((name, q.position))
+        or EvaluationAnswer(name, q.position, error=q.error or "Not asked: the evaluation was stopped before.")
         for q in questions
     ]

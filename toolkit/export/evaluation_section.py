@@ -1,7 +1,4 @@
-"""What a model card says of an evaluation: the newest one of the adapter as it is now, every figure with its interval.
-
-Knows results and words; the card around it is `export/model_card.py`'s.
-"""
+"""The section of a model card about the newest evaluation of its adapter: every figure with its interval."""
 
 from __future__ import annotations
 
@@ -24,7 +21,10 @@ _VERDICT_LABELS = {"noise": "within noise"}
 
 
 def evaluation_section(run: RunDir) -> str | None:
-    """Markdown of the figures; None when this adapter has not been evaluated. What can't be read is passed over."""
+    """Return the figures as Markdown, None when the present adapter has not been evaluated.
+
+    An evaluation that can't be read is skipped: the card is worth having without it.
+    """
     for evaluation in list_evaluations(run):
         try:
             results = read_evaluation_results(evaluation.results_path)
@@ -41,13 +41,13 @@ def evaluation_section(run: RunDir) -> str | None:
 
 
 def _is_of_current_adapter(evaluation: Evaluation) -> bool:
-    """Whether it asked the adapter that lies there now: a run that went on has another one."""
-    asked = read_recorded_answers(evaluation.answers_path).identities.get(evaluation.run.id)
+    """Return whether the evaluation asked the present adapter: training a run further gives it another one."""
+    recorded = read_recorded_answers(evaluation.answers_path).identities.get(evaluation.run.id)
     try:
-        now = hashlib.sha256((evaluation.run.adapter_dir / COMMIT_NAME).read_bytes()).hexdigest()
+        present = hashlib.sha256((evaluation.run.adapter_dir / COMMIT_NAME).read_bytes()).hexdigest()
     except FileNotFoundError:
         return False
-    return asked in (None, now)
+    return recorded in (None, present)  # the first evaluations did not record it
 
 
 def _lines(evaluation: Evaluation, results: EvaluationResults) -> Iterator[str]:
@@ -56,19 +56,20 @@ def _lines(evaluation: Evaluation, results: EvaluationResults) -> Iterator[str]:
     rows = f"{results.answered:,} of {results.asked:,} rows" if not results.complete else f"{results.asked:,} rows"
     yield f"Evaluated on {when} on {inline_code(spec.label)}, {rows}. {' '.join(results.sentences.get(name, ()))}"
     yield ""
-    yield "| measure (95 % interval) | base model | this model | difference (98 % interval) | |"
+    yield "| measure (95 % interval) | base model | this model | difference (98 % interval) | verdict |"
     yield "|---|---|---|---|---|"
     for figure in results.figures:
         yield _row(MEASURES_BY_NAME[figure.measure].title, figure.measure, figure, name)
     if results.probe is not None:
-        yield _row("Loss on text that it should still know", "loss", results.probe, name)
+        yield _row("Loss on general text (forgetting probe)", "loss", results.probe, name)
     failed = sum(results.failures.get(name, {}).values())
     if failed:
         yield ""
-        yield f"{failed:,} rows have no answer; they count as wrong."
+        yield f"{failed:,} of {results.answered:,} rows have no answer and count as wrong."
 
 
 def _row(title: str, measure: str, figure: Figure, name: str) -> str:
-    kind, gap = MEASURES_BY_NAME[measure], figure.against(BASE, name)
+    kind, difference = MEASURES_BY_NAME[measure], figure.difference_from(BASE, name)
     base, adapter = (format_with_interval(kind, figure.models[model]) for model in (BASE, name))
-    return f"| {title} | {base} | {adapter} | {format_difference(kind, gap)} | {_VERDICT_LABELS.get(gap.verdict, gap.verdict)} |"
+    verdict = _VERDICT_LABELS.get(difference.verdict, difference.verdict)
+    return f"| {title} | {base} | {adapter} | {format_difference(kind, difference)} | {verdict} |"

@@ -1,7 +1,10 @@
-"""Pushing an export to the hub: what was asked, how far it is, and starting the process that does it.
+"""Pushing an export to the Hugging Face Hub: what is pushed, how far the push is, and starting its process.
 
-The token is the hub's own login or HF_TOKEN: it is read by the process that pushes, never asked for, passed on or
-written down. Only an export that passed its certificate is pushed. What goes out is `worker/push.py`'s to choose.
+    exports/hub.request.json  what to push
+    exports/hub.json          progress and end, see `system/background_job.py`; the result is the repository's address
+
+The token is the Hub's own login or HF_TOKEN. Only the process that pushes reads it; it is never asked for, passed on
+or written to a file. Only an export that passed its certificate is pushed.
 """
 
 from __future__ import annotations
@@ -14,27 +17,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from toolkit.errors import RunError
-from toolkit.export.export_process import start_locked_process
-from toolkit.export.export_state import (
-    ExportForm,
-    ExportState,
-    export_lock_path,
-    find_export_form,
-    read_export_state,
-    read_push_state,
-)
+from toolkit.export.export_forms import find_export_form
+from toolkit.export.export_state import read_export_state
 from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.runs.worker_process import worker_environment
+from toolkit.system.background_job import JobFiles, JobState, read_job, start_job
 from toolkit.system.durable import durable_write
-from toolkit.system.locks import is_lock_held
 
+PUSH_WORKER = "toolkit.worker.push"
 REPOSITORY_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-HUB_FORM = ExportForm("hub", "Hugging Face Hub", "A repository of yours on the hub, with the model card.")
+"""owner/name with the Hub's characters, each part at most 96."""
 
 
 @dataclass(frozen=True)
 class HubPush:
-    """form: which export. golden: whether the golden prompts, rows of your data, go along."""
+    """form: key of the export. golden: whether to send the golden prompts, which are rows of the user's data."""
 
     form: str
     repo: str
@@ -42,31 +39,43 @@ class HubPush:
     golden: bool = False
 
 
+def push_job(run: RunDir) -> JobFiles:
+    """Return the files of the process that pushes."""
+    return JobFiles.in_folder(run.exports_dir, "hub")
+
+
 def push_request_path(run: RunDir) -> Path:
+    """Return the file that says what to push."""
     return run.exports_dir / "hub.request.json"
 
 
 def read_push_request(run: RunDir) -> HubPush:
+    """Return what the last push was asked to send."""
     return HubPush(**json.loads(push_request_path(run).read_bytes()))
 
 
-def read_hub_state(run: RunDir) -> ExportState:
-    """How far the last push is; `message` is the repository's address once it is done."""
-    return read_push_state(run, HUB_FORM)
+def read_hub_state(run: RunDir) -> JobState:
+    """Return the state of the last push; `message` is the repository's address once it is done. Raises RunError."""
+    return read_job(push_job(run))
 
 
 def start_push(run: RunDir, push: HubPush) -> subprocess.Popen[bytes]:
-    """Returns once it has begun. Raises RunError: no such name, nothing checked to push, or a push is going on."""
+    """Push an export; return once the process is at work.
+
+    Raises RunError: the name is not valid, the export has not passed its certificate, or a push is running.
+    """
     if not REPOSITORY_PATTERN.fullmatch(push.repo):
-        raise RunError(f"'{push.repo[:100]}' is no name of a repository.", "It looks like owner/name.")
+        raise RunError(f"'{push.repo[:100]}' is not a valid repository name.", "It has the form owner/name.")
     if read_export_state(run, find_export_form(push.form).key).state != "passed":
         message = f"The export '{push.form}' has not passed its certificate."
-        raise RunError(message, "Make it first: only what answers as the run did is pushed.")
-    if is_lock_held(export_lock_path(run, HUB_FORM.key)):
-        raise RunError("A push of this run is going on.", "Wait for it.")
+        raise RunError(message, "Make it first. Only an export that answers as the run did can be pushed.")
+    if read_hub_state(run).state == "running":  # the running one reads the request: leave its file alone
+        raise RunError("A push of this run is already running.", "Wait until it is done.")
     durable_write(push_request_path(run), json.dumps(asdict(push)))
     environment = worker_environment(run, read_run_config(run), attempt=1)
-    environment["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "0")  # a local model may still go to the hub
-    return start_locked_process(
-        ["toolkit.worker.push", run.id], environment, run.exports_dir / "hub.log", export_lock_path(run, HUB_FORM.key)
-    )
+    # the worker's environment is offline for a local base model; a push needs the network all the same
+    environment["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "0")
+    process = start_job(push_job(run), PUSH_WORKER, [run.id], environment)
+    if process is None:
+        raise RunError("A push of this run is already running.", "Wait until it is done.")
+    return process

@@ -1,7 +1,7 @@
-"""Ready lines to use a model elsewhere: serve, vLLM, Python, Ollama. Text alone; nothing here is ever executed.
+"""Commands and code to use an exported model elsewhere: serve, vLLM, Python, Ollama. Text only; never executed here.
 
-The prompt in them is the run's own template, as code, or for a run on conversations their turns: whoever copies them
-asks in the form that was trained. Paths and texts are quoted for the language that they stand in.
+The prompt in them is the run's own template as code, or for a run on conversations their messages, so that the model
+gets the format of training. Paths and texts are quoted for the language of each recipe.
 """
 
 from __future__ import annotations
@@ -13,41 +13,55 @@ from pathlib import Path
 
 from toolkit.config import BUNDLED, Config
 from toolkit.data.examples.templates import CompiledTemplate, compile_template
-from toolkit.export.export_state import ExportForm
+from toolkit.export.export_forms import GGUF_FILE, ExportForm, resolve_form_function
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.paths import ASSETS
 
-GGUF_FILE, GGUF_CONVERTER = "model.gguf", "convert_hf_to_gguf"
+GGUF_CONVERTER = "convert_hf_to_gguf"
+"""Name of llama.cpp's converter, as a module and as a script."""
 VLLM_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM's --max-lora-rank may be."""
+"""The values that vLLM accepts for --max-lora-rank."""
+DEFAULT_LORA_RANK, DEFAULT_NEW_TOKENS = 8, 128
+"""What PEFT and the playground take when the settings leave them open."""
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """One way to use the model. language: for the code block, "bash" or "python"."""
+
     title: str
     language: str
     text: str
 
 
-def list_usage_recipes(run: RunDir, config: Config, form: ExportForm, place: str, *, chat: bool) -> list[Recipe]:
-    """How to use one export that lies at `place` (a folder, or a hub id). chat: asked in the chat template."""
-    if form.key == "gguf":
-        ready = (Path(place) / GGUF_FILE).exists()
-        return [*([] if ready else [_conversion(place)]), _ollama(run, place), _llama_server(place)]
-    return [_serve(run), _vllm(run, config, form, place), _python(config, form, place, chat=chat)]
+def list_usage_recipes(run: RunDir, config: Config, form: ExportForm, location: str, *, chat: bool) -> list[Recipe]:
+    """Return how to use an export. location: a folder or a Hub id. chat: whether the chat template is used."""
+    recipes: list[Recipe] = resolve_form_function(form.recipes)(run, config, form, location, chat)
+    return recipes
+
+
+def list_model_recipes(run: RunDir, config: Config, form: ExportForm, location: str, chat: bool) -> list[Recipe]:
+    """Return the recipes of an adapter or a merged model."""
+    return [_serve(run), _vllm(run, config, form, location), _python(config, form, location, chat=chat)]
+
+
+def list_gguf_recipes(run: RunDir, config: Config, form: ExportForm, location: str, chat: bool) -> list[Recipe]:
+    """Return the recipes for llama.cpp and Ollama, and how to convert the model where that is still to do."""
+    converted = (Path(location) / GGUF_FILE).exists()
+    return [*([] if converted else [_conversion(location)]), _ollama(run, location), _llama_server(location)]
 
 
 def _serve(run: RunDir) -> Recipe:
-    here = shlex.quote(str(run.save_dir))
-    return Recipe("This machine, OpenAI's API", "bash", f"python -m toolkit serve {run.id} --save-dir {here}")
+    save_dir = shlex.quote(str(run.save_dir))
+    return Recipe("This machine, OpenAI's API", "bash", f"python -m toolkit serve {run.id} --save-dir {save_dir}")
 
 
-def _vllm(run: RunDir, config: Config, form: ExportForm, place: str) -> Recipe:
-    where = shlex.quote(place)
-    if form.key != "adapter":
+def _vllm(run: RunDir, config: Config, form: ExportForm, location: str) -> Recipe:
+    where = shlex.quote(location)
+    if form.contains_base:
         text = f"vllm serve {where} --dtype {form.dtype} --served-model-name {run.id}"
         return Recipe("vLLM", "bash", text)
-    rank = next((rank for rank in VLLM_LORA_RANKS if rank >= (config.lora.r or 8)), VLLM_LORA_RANKS[-1])
+    rank = next((rank for rank in VLLM_LORA_RANKS if rank >= (config.lora.r or DEFAULT_LORA_RANK)), VLLM_LORA_RANKS[-1])
     base = shlex.quote(base_model_location(config))
     lines = (
         f"vllm serve {base} --enable-lora --max-lora-rank {rank}",
@@ -57,17 +71,17 @@ def _vllm(run: RunDir, config: Config, form: ExportForm, place: str) -> Recipe:
 
 
 def base_model_location(config: Config) -> str:
-    """Where another program finds the base model: a hub id, or a folder of this machine."""
+    """Return where another program finds the base model: a Hub id, or a folder on this machine."""
     name = str(config.model.hf_model_ckpt or "")
     if not name.startswith(BUNDLED):
         return name
     return str(ASSETS / name.removeprefix(BUNDLED))
 
 
-def _python(config: Config, form: ExportForm, place: str, *, chat: bool) -> Recipe:
+def _python(config: Config, form: ExportForm, location: str, *, chat: bool) -> Recipe:
     imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
     load = [f"model = AutoModelForCausalLM.from_pretrained(place, dtype={form.dtype or 'auto'!r})"]
-    if form.key == "adapter":
+    if not form.contains_base:
         imports = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
         load = ["model = AutoPeftModelForCausalLM.from_pretrained(place)"]
     given = _turns() if config.data.messages is not None else _template(config, chat=chat)
@@ -79,7 +93,7 @@ def _python(config: Config, form: ExportForm, place: str, *, chat: bool) -> Reci
     else:
         ask = ['given = tokenizer(prompt(row), return_tensors="pt")']
     lines = [
-        imports, "", f"place = {place!r}", "tokenizer = AutoTokenizer.from_pretrained(place)", *load, "",
+        imports, "", f"place = {location!r}", "tokenizer = AutoTokenizer.from_pretrained(place)", *load, "",
         *given, *ask, f"made = model.generate(**given, {_generation(config)})",
         'answer = tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True)', "print(answer)",
     ]  # fmt: skip
@@ -87,42 +101,42 @@ def _python(config: Config, form: ExportForm, place: str, *, chat: bool) -> Reci
 
 
 def _turns() -> list[str]:
-    """What a run on conversations is asked: the turns themselves, no template."""
+    """Return the lines that stand for the messages of a run on conversations, which has no template."""
     return [
-        "# all turns so far, the last one the user's; first the system message, if the conversations had one",
+        "# all messages so far, the last one from the user; first the system message, if your conversations have one",
         'turns = [{"role": "user", "content": "..."}]',
     ]
 
 
 def _template(config: Config, *, chat: bool) -> list[str]:
-    """The prompt's template as a function, and what is asked with it."""
-    # the columns that the run's own table had: every name in braces, or it would not have been trained
+    """Return the lines with the prompt template as a function, and a call of it."""
+    # every name in braces was a column of the run's table, or the run would not have started
     template = compile_template(config.data.prompt, re.findall(r"\{([^{}]+)\}", config.data.prompt))
     example = ", ".join(f"{name!r}: '...'" for name in template.columns)
-    asked = ['turns = [{"role": "user", "content": prompt(row)}]'] if chat else []
+    call = ['turns = [{"role": "user", "content": prompt(row)}]'] if chat else []
     lines = ["", "def prompt(row):", f"    return {template_to_python(template)}", "", ""]
-    return [*lines, f"row = {{{example}}}", *asked]
+    return [*lines, f"row = {{{example}}}", *call]
 
 
 def template_to_python(template: CompiledTemplate) -> str:
-    """A Python expression that renders the template for a dict `row`; every text is quoted by Python itself."""
+    """Return a Python expression that renders the template for a dict `row`; all texts are quoted with `repr`."""
     pieces = [f"row[{piece.text!r}]" if piece.is_column else repr(piece.text) for piece in template.pieces]
     return " + ".join(pieces) or "''"
 
 
 def _generation(config: Config) -> str:
-    """The run's settings for answers, as keyword arguments."""
-    chosen = config.inference
-    parts = [f"max_new_tokens={chosen.max_new_tokens or 128}", f"do_sample={bool(chosen.do_sample)}"]
-    if chosen.do_sample:
+    """Return the run's generation settings as keyword arguments of `generate`."""
+    settings = config.inference
+    parts = [f"max_new_tokens={settings.max_new_tokens or DEFAULT_NEW_TOKENS}", f"do_sample={bool(settings.do_sample)}"]
+    if settings.do_sample:
         names = ("temperature", "top_p", "top_k")
-        parts += [f"{name}={getattr(chosen, name)}" for name in names if getattr(chosen, name) is not None]
+        parts += [f"{name}={getattr(settings, name)}" for name in names if getattr(settings, name) is not None]
     return ", ".join(parts)
 
 
-def _conversion(place: str) -> Recipe:
-    """In an environment of its own: the converter's requirements are not this project's."""
-    where, target = shlex.quote(place), shlex.quote(str(Path(place) / GGUF_FILE))
+def _conversion(location: str) -> Recipe:
+    """Return the commands to convert with llama.cpp, in an environment of its own: its requirements differ."""
+    where, target = shlex.quote(location), shlex.quote(str(Path(location) / GGUF_FILE))
     lines = (
         "git clone --depth 1 https://github.com/ggml-org/llama.cpp",
         "python -m venv llama.cpp/.venv",
@@ -132,10 +146,10 @@ def _conversion(place: str) -> Recipe:
     return Recipe("Convert it, once", "bash", "\n".join(lines))
 
 
-def _ollama(run: RunDir, place: str) -> Recipe:
-    lines = (f"cd {shlex.quote(place)}", f"ollama create {run.id} -f Modelfile", f"ollama run {run.id}")
+def _ollama(run: RunDir, location: str) -> Recipe:
+    lines = (f"cd {shlex.quote(location)}", f"ollama create {run.id} -f Modelfile", f"ollama run {run.id}")
     return Recipe("Ollama", "bash", "\n".join(lines))
 
 
-def _llama_server(place: str) -> Recipe:
-    return Recipe("llama.cpp", "bash", f"llama-server -m {shlex.quote(str(Path(place) / GGUF_FILE))} --port 8080")
+def _llama_server(location: str) -> Recipe:
+    return Recipe("llama.cpp", "bash", f"llama-server -m {shlex.quote(str(Path(location) / GGUF_FILE))} --port 8080")

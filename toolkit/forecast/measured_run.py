@@ -1,39 +1,39 @@
-"""Measures instead of predicting: a process that trains two real steps on the longest real batch, then goes away.
+"""Measuring in place of predicting: a process that trains two real steps on the longest real batch, then ends.
 
-Starts it, looks at it, ends it. It works in a folder of its own below save_dir/probes, which is removed with it. What
-it does there is `worker/measure.py`'s.
+Each measurement works in a folder of its own below save_dir/probes, which is removed when it has ended.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 
 from toolkit.config import Config
 from toolkit.data.table import Table
-from toolkit.errors import RunError, ToolkitError
-from toolkit.runs.end_reasons import explain_exception
+from toolkit.errors import RunError
 from toolkit.runs.run_dir import RunDir, save_dir_of
 from toolkit.runs.run_sources import link_or_copy_file
 from toolkit.runs.worker_process import worker_environment
 from toolkit.settings.yaml_file import dump_config, with_absolute_paths
+from toolkit.system.background_job import JOB_FAILED_STATUS, JobFiles, cancel_job, read_job, start_job
 from toolkit.system.durable import durable_write, remove_tree
 from toolkit.system.ids import make_timed_id
 from toolkit.system.out_of_memory import out_of_memory_message
-from toolkit.system.spawn import start_detached_process
 
 MEASURE_WORKER = "toolkit.worker.measure"
-MEASURE_RESULT_FILE = "measured.json"
 MEASURE_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
 class MeasuredStep:
-    """Of the largest batch: the most memory that was used, what of it the process took before it had a model, and the
-    seconds of a step."""
+    """The largest batch as measured.
+
+    peak_bytes: the most memory that was used. process_bytes: what the process used before it had loaded a model.
+    step_seconds: of one optimizer step.
+    """
 
     peak_bytes: int
     process_bytes: int
@@ -42,7 +42,7 @@ class MeasuredStep:
 
 @dataclass
 class RunningMeasurement:
-    """A probe that is going. `key` is the caller's: what it measures."""
+    """A measurement in progress. key: what it measures, in the caller's terms. folder: a run's folder of its own."""
 
     key: str
     folder: RunDir
@@ -51,57 +51,62 @@ class RunningMeasurement:
 
     @property
     def seconds(self) -> float:
+        """Seconds since the start."""
         return time.monotonic() - self.started
 
     def result(self) -> MeasuredStep | None:
-        """What was measured; None while it goes on. Raises ToolkitError with the reason when it failed."""
+        """Return what was measured, None while it is running. Raises ToolkitError with the reason when it failed."""
         if self.process.poll() is None:
             if self.seconds < MEASURE_TIMEOUT_S:
                 return None
             self.end()
-            raise RunError("Measuring took more than 10 minutes.", "Try it with a smaller batch or shorter examples.")
+            raise RunError("Measuring took more than 10 minutes.", "Try a smaller batch or shorter examples.")
         try:
-            return self._read(self.process.returncode)
+            return self._read_result()
         finally:
             remove_tree(self.folder.path)
 
     def end(self) -> None:
-        """Stop measuring."""
+        """Stop measuring and remove the folder."""
         if self.process.poll() is None:
-            self.process.kill()
+            cancel_job(measure_job(self.folder))
             self.process.wait()
         if self.folder.path.exists():
             remove_tree(self.folder.path)
 
-    def _read(self, returncode: int) -> MeasuredStep:
-        file = self.folder.path / MEASURE_RESULT_FILE
-        if not file.exists():
-            if returncode == -9:
-                raise RunError(*out_of_memory_message("host", "measurement_killed"))
-            last = self.folder.log_path.read_text(errors="replace").strip().splitlines()[-1:] or ["no reason given"]
-            raise RunError(f"The measurement failed: {last[0][:300]}", "Start the run to see its whole log.")
-        body = json.loads(file.read_bytes())
-        if "error" in body:
-            why = explain_exception(body["error"], body["message"])
-            raise ToolkitError(why.message, why.hint)
-        return MeasuredStep(int(body["peak_bytes"]), int(body["process_bytes"]), float(body["step_seconds"]))
+    def _read_result(self) -> MeasuredStep:
+        job = read_job(measure_job(self.folder))
+        if job.state == "done":
+            body = json.loads(job.message)
+            return MeasuredStep(int(body["peak_bytes"]), int(body["process_bytes"]), float(body["step_seconds"]))
+        if self.process.returncode == -signal.SIGKILL:  # nothing else kills a measurement that was not cancelled
+            raise RunError(*out_of_memory_message("host", "measurement_killed"))
+        if self.process.returncode == JOB_FAILED_STATUS:
+            raise RunError(job.message, job.hint)
+        # its own log goes with the folder
+        raise RunError(f"The measurement failed: {job.message}", "Start the run to see its whole log.")
+
+
+def measure_job(folder: RunDir) -> JobFiles:
+    """Return the files of the process that measures; its result is a `MeasuredStep` as JSON."""
+    return JobFiles.in_folder(folder.path, "measure")
 
 
 def start_measuring(key: str, config: Config, table: Table) -> RunningMeasurement:
-    """Begin in a process of its own, at low priority beside a run. Raises RunError when it can't be started."""
+    """Start measuring at low priority; return once the process is at work. Raises RunError."""
     save_dir = save_dir_of(config)
     run = RunDir(save_dir / "probes" / make_timed_id(time.time()))
     try:
-        for left in run.path.parent.glob("*"):
-            if time.time() - left.stat().st_mtime > MEASURE_TIMEOUT_S:
-                remove_tree(left)
+        # an app that was closed in the middle of a measurement leaves a folder behind
+        for leftover in run.path.parent.glob("*"):
+            if time.time() - leftover.stat().st_mtime > MEASURE_TIMEOUT_S:
+                remove_tree(leftover)
         run.data_dir.mkdir(parents=True)
         link_or_copy_file(table.path, run.source_path)
         durable_write(run.config_path, dump_config(with_absolute_paths(config)))
-        with run.log_path.open("ab") as log:
-            process = start_detached_process(
-                [sys.executable, "-m", MEASURE_WORKER, run.id], worker_environment(run, config, 1), log
-            )
+        process = start_job(measure_job(run), MEASURE_WORKER, [run.id], worker_environment(run, config, 1))
     except OSError as error:
         raise RunError(f"The measurement can't be started: {error}.", "Free some space, or change save_dir.") from error
+    if process is None:
+        raise RunError("The measurement is already running.", "Wait until it is done.")
     return RunningMeasurement(key, run, process)

@@ -101,6 +101,12 @@ def explain_exception(type_name: str, text: str) -> Explanation:
     )
 
 
+def explain_error(error: Exception) -> tuple[str, str]:
+    """Return (message, hint) for an exception that a background job has caught."""
+    found = explain_exception(type(error).__name__, str(error))
+    return found.message, found.hint
+
+
 def explain_death(
     returncode: int | None,
     log_tail: str,

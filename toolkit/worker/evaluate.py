@@ -1,78 +1,101 @@
-"""python -m toolkit.worker.evaluate RUN EVALUATION: one evaluation, from its first question or from where it was.
+"""python -m toolkit.worker.evaluate RUN EVALUATION: carries out one evaluation, from its start or where it stopped.
 
-Holds the evaluation's lock for life and is the one writer of its events and answers. One evaluation at a time asks its
-models in a save_dir; the others wait. The libraries are imported only when something is left to ask. Environment:
-FTK_SAVE_DIR. Exit status: 0 finished or stopped, 1 failed, 3 somebody else is at it.
+Environment: FTK_SAVE_DIR. Only the process that holds the evaluation's lock writes its events and answers. One
+evaluation at a time loads models in a save_dir; the others wait. The heavy libraries are imported only when a question
+is left to ask. Exit status: 0 finished or stopped, 1 failed, 3 another process is carrying it out.
 """
 
 from __future__ import annotations
 
-import faulthandler
-import logging
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
-from toolkit.errors import RunError, ToolkitError
+from toolkit.errors import RunError
 from toolkit.evaluation.answers import AnswerLog, read_recorded_answers
 from toolkit.evaluation.conclude import conclude_evaluation
 from toolkit.evaluation.evaluation_dir import Evaluation, loaded_models_lock, open_evaluation, read_evaluation_spec
 from toolkit.evaluation.questions import EvaluationQuestion, make_questions
-from toolkit.runs.end_reasons import explain_exception
+from toolkit.runs.end_reasons import explain_error
 from toolkit.runs.events import EventWriter
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import open_run, read_run_config
-from toolkit.system.locks import WorkerLock, try_lock
+from toolkit.system.background_job import job_main
+from toolkit.system.locks import try_lock
 from toolkit.worker.process import libraries
 from toolkit.worker.process.stop import StopRequested, StopSignal
 
-logger = logging.getLogger(__name__)
-PROGRESS_EVENT_PERIOD_S = 0.5
-MODELS_LOCK_POLL_S = 0.2
+PROGRESS_PERIOD_SECONDS = 0.5  # the page looks once a second
+MODELS_LOCK_POLL_SECONDS = 0.2
+
+
+class EvaluationReporter:
+    """Reports an evaluation into its event log. Enter it while holding the evaluation's lock."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self._path = evaluation.events_path
+
+    def __enter__(self) -> EvaluationReporter:
+        self._events = EventWriter(self._path)
+        self._events.append("started", pid=os.getpid())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._events.close()
+
+    def phase(self, phase: str) -> None:
+        self._events.append("phase", phase=phase)
+
+    def progress(self, done: int, total: int, remaining_s: float | None = None) -> None:
+        """done, total: answers. remaining_s: seconds left, None while unknown."""
+        self._events.append("progress", done=done, total=total, remaining_s=remaining_s)
+
+    def finish(self, result: str) -> None:
+        """result: "finished", or "stopped"."""
+        self._events.append(result)
+
+    def fail(self, message: str, hint: str) -> None:
+        self._events.append("failed", message=message, hint=hint)
 
 
 def main(run_id: str, evaluation_id: str) -> int:
-    """Carry the evaluation out; returns the exit status. Raises RunError for an unknown one."""
-    faulthandler.enable()
+    """Carry out the evaluation. Return the exit status. Raises RunError for an unknown one, or one in progress."""
     run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
     evaluation = open_evaluation(run, evaluation_id)
     stop = StopSignal(evaluation.stop_path).listen()
-    with WorkerLock(evaluation.lock_path, 1, run.id), EventWriter(evaluation.events_path) as events:
-        events.append("started", pid=os.getpid())
-        try:
-            events.append(_run_evaluation(evaluation, stop, events))
-        except Exception as error:
-            logger.exception("evaluation %s of run %s", evaluation.id, run.id)
-            known = explain_exception(type(error).__name__, str(error))
-            words = (error.message, error.hint) if isinstance(error, ToolkitError) else (known.message, known.hint)
-            events.append("failed", message=words[0], hint=words[1])
-            return 1
-    return 0
+    return job_main(
+        evaluation.job,
+        EvaluationReporter(evaluation),
+        lambda reporter: _carry_out(evaluation, stop, reporter),
+        explain_error,
+        run=run.id,
+    )
 
 
-def _run_evaluation(evaluation: Evaluation, stop: StopSignal, events: EventWriter) -> str:
-    """What the last event is called: "finished", or "stopped"."""
+def _carry_out(evaluation: Evaluation, stop: StopSignal, reporter: EvaluationReporter) -> str:
+    """Ask what is left, compute the figures and return the name of the last event: "finished" or "stopped"."""
     began = time.monotonic()
     spec = read_evaluation_spec(evaluation)
     models = [BASE, evaluation.run.id, *(other for other in spec.compared if other != evaluation.run.id)]
-    events.append("phase", phase="reading the rows")
-    asked = make_questions(evaluation)
-    events.append("progress", done=_count_answers(evaluation, models), total=len(asked) * len(models))
+    reporter.phase("reading the rows")
+    questions = make_questions(evaluation)
+    total = len(questions) * len(models)
+    reporter.progress(_count_answers(evaluation, models), total)
     stopped = False
     try:
-        if _needs_model(evaluation, asked, models, spec.probe):
-            with _hold_models_lock(evaluation, stop, events):
-                _ask_models(evaluation, asked, models, stop, events)
+        if _needs_model(evaluation, questions, models, spec.probe):
+            with _hold_models_lock(evaluation, stop, reporter):
+                _ask_models(evaluation, questions, models, stop, reporter)
     except StopRequested:
         stopped = True
-    events.append("phase", phase="counting")
-    results = conclude_evaluation(
-        evaluation, asked, read_recorded_answers(evaluation.answers_path), models, time.monotonic() - began
-    )
-    events.append("progress", done=_count_answers(evaluation, models), total=len(asked) * len(models), remaining_s=0)
+    reporter.phase("computing the figures")
+    recorded = read_recorded_answers(evaluation.answers_path)
+    results = conclude_evaluation(evaluation, questions, recorded, models, time.monotonic() - began)
+    reporter.progress(_count_answers(evaluation, models), total, remaining_s=0)
     return "stopped" if stopped or not results.complete else "finished"
 
 
@@ -81,25 +104,25 @@ def _count_answers(evaluation: Evaluation, models: Sequence[str]) -> int:
 
 
 def _needs_model(
-    evaluation: Evaluation, asked: Sequence[EvaluationQuestion], models: Sequence[str], probe: bool
+    evaluation: Evaluation, questions: Sequence[EvaluationQuestion], models: Sequence[str], probe: bool
 ) -> bool:
-    """Whether a model is needed at all."""
-    found = read_recorded_answers(evaluation.answers_path)
-    missing = any((model, q.position) not in found.answers for q in asked for model in models)
-    return missing or (probe and not all(any(name == model for name, _ in found.probed) for model in models))
+    """Return whether an answer, or a passage of the forgetting probe, is missing for any model."""
+    recorded = read_recorded_answers(evaluation.answers_path)
+    missing = any((model, q.position) not in recorded.answers for q in questions for model in models)
+    return missing or (probe and not all(any(name == model for name, _ in recorded.probed) for model in models))
 
 
 @contextmanager
-def _hold_models_lock(evaluation: Evaluation, stop: StopSignal, events: EventWriter) -> Iterator[None]:
-    """Inside, no other evaluation of the save_dir has its models loaded. Raises StopAsked."""
+def _hold_models_lock(evaluation: Evaluation, stop: StopSignal, reporter: EvaluationReporter) -> Iterator[None]:
+    """Wait until no other evaluation of the save_dir has its models loaded. Raises StopRequested."""
     path = loaded_models_lock(evaluation.run.save_dir)
-    said = False
+    waiting = False
     while (handle := try_lock(path)) is None:
-        if not said:
-            events.append("phase", phase="waiting for another evaluation")
-            said = True
+        if not waiting:
+            reporter.phase("waiting for another evaluation")
+            waiting = True
         stop.check()
-        time.sleep(MODELS_LOCK_POLL_S)
+        time.sleep(MODELS_LOCK_POLL_SECONDS)
     try:
         yield
     finally:
@@ -108,51 +131,55 @@ def _hold_models_lock(evaluation: Evaluation, stop: StopSignal, events: EventWri
 
 def _ask_models(
     evaluation: Evaluation,
-    asked: Sequence[EvaluationQuestion],
+    questions: Sequence[EvaluationQuestion],
     models: Sequence[str],
     stop: StopSignal,
-    events: EventWriter,
+    reporter: EvaluationReporter,
 ) -> None:
     stop.check()
-    events.append("phase", phase="loading libraries")
+    reporter.phase("loading libraries")
     libraries.import_libraries()
     from toolkit.worker.answering import evaluation_asker
 
+    def report_loading(phase: str) -> None:
+        stop.check()
+        reporter.phase(phase)
+
     spec, config = read_evaluation_spec(evaluation), read_run_config(evaluation.run)
-    engine = evaluation_asker.load_evaluation_engine(
-        evaluation, spec, lambda phase: (stop.check(), events.append("phase", phase=phase))[0]
-    )
-    known = read_recorded_answers(evaluation.answers_path)
+    engine = evaluation_asker.load_evaluation_engine(evaluation, spec, report_loading)
+    recorded = read_recorded_answers(evaluation.answers_path)
     log = AnswerLog(evaluation.answers_path)
+    report_share = _ShareReporter(reporter, len(questions) * len(models))
     try:
-        log.record_identities(known.identities, evaluation_asker.hash_adapter_commits(engine, models))
-        events.append("phase", phase="asking")
+        log.record_identities(recorded.identities, evaluation_asker.hash_adapter_commits(engine, models))
+        reporter.phase("asking")
         evaluation_asker.answer_remaining_questions(
-            engine, config, spec, asked, models, known, log, stop, _ProgressWriter(events, len(asked) * len(models))
-        )  # fmt: skip
+            engine, config, spec, questions, models, recorded, log, stop, report_share
+        )
         if spec.probe:
-            events.append("phase", phase="probing for forgetting")
-            evaluation_asker.score_probe_passages(engine, config, models, known, log, stop)
+            reporter.phase("probing for forgetting")
+            evaluation_asker.score_probe_passages(engine, config, models, recorded, log, stop)
     finally:
         log.close()
 
 
-class _ProgressWriter:
-    """Writes progress at most twice a second, with the time left at the pace of this attempt."""
+class _ShareReporter:
+    """Reports the share of answers at most twice a second, with the time left at the pace of this attempt."""
 
-    def __init__(self, events: EventWriter, total: int) -> None:
-        self._events, self._total = events, total
+    def __init__(self, reporter: EvaluationReporter, total: int) -> None:
+        self._reporter, self._total = reporter, total
         self._began = time.monotonic()
-        self._told = 0.0
+        self._reported = 0.0
 
     def __call__(self, done: float, before: float) -> None:
+        """done: share of all answers, 0 to 1. before: the share that earlier attempts had answered."""
         now = time.monotonic()
-        if now - self._told < PROGRESS_EVENT_PERIOD_S and done < 1:
+        if now - self._reported < PROGRESS_PERIOD_SECONDS and done < 1:
             return
-        self._told = now
+        self._reported = now
         pace = (done - before) / max(1e-9, now - self._began)
-        left = (1 - done) / pace if pace > 0 else None
-        self._events.append("progress", done=round(done * self._total), total=self._total, remaining_s=left)
+        remaining = (1 - done) / pace if pace > 0 else None
+        self._reporter.progress(round(done * self._total), self._total, remaining)
 
 
 if __name__ == "__main__":

@@ -1,73 +1,75 @@
-"""python -m toolkit.worker.push RUN: sends one checked export to the hub, as exports/hub.request.json says.
+"""python -m toolkit.worker.push RUN: pushes one checked export to the Hub, as exports/hub.request.json says.
 
-The token is the hub's own login or HF_TOKEN. Left at home: paths of this machine, the settings file that holds them,
-and, unless asked for, the golden prompts. Writes exports/hub.json; exit status 0 when the hub has it, else 1.
+The token is the Hub's own login or HF_TOKEN. Not sent: paths of this machine, the settings file that contains them,
+and, unless asked for, the golden prompts. Exit status: 0 when the Hub has the export, 1 when it failed, with the
+reason in exports/hub.json.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from toolkit.config import Config
 from toolkit.errors import RunError, ToolkitError
+from toolkit.export.adapter_archive import CARD_FILE, SETTINGS_FILE, unpack
 from toolkit.export.evaluation_section import evaluation_section
-from toolkit.export.export_state import EXPORT_FORMS, export_folder, export_lock_path, unpack, write_export_progress
-from toolkit.export.hub_push import HUB_FORM, HubPush, read_push_request
-from toolkit.export.model_card import model_card
+from toolkit.export.export_forms import EXPORT_FORMS
+from toolkit.export.export_state import export_folder
+from toolkit.export.hub_push import HubPush, push_job, read_push_request
+from toolkit.export.model_card import CHART_FILE, model_card
 from toolkit.export.prompt_contract import CONTRACT_FILE, read_contract
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
+from toolkit.system.background_job import StateFileReporter, job_main
 from toolkit.system.durable import COMMIT_NAME, scratch_dir, verify_commit
-from toolkit.system.locks import WorkerLock
 
-logger = logging.getLogger(__name__)
-UNPUBLISHED_FILES = (COMMIT_NAME, "finetuning-toolkit.yml")
-_ADAPTER = "adapter_config.json"
+UNPUBLISHED_FILES = (COMMIT_NAME, SETTINGS_FILE)
+_ADAPTER_CONFIG = "adapter_config.json"
 
 
 def main(run_id: str) -> int:
+    """Push the requested export. Return the exit status. Raises RunError: no such run, or a push is running."""
     run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
-    with WorkerLock(export_lock_path(run, HUB_FORM.key), run=run.id):
-        try:
-            address = push_export(run, read_push_request(run))
-        except ToolkitError as error:
-            write_export_progress(run, HUB_FORM.key, "failed", "", 1.0, error.message, error.hint)
-            return 1
-        except Exception as error:
-            logger.exception("push of %s", run.id)
-            message = f"The push failed: {(str(error).splitlines() or [type(error).__name__])[0][:300]}"
-            write_export_progress(
-                run, HUB_FORM.key, "failed", "", 1.0, message, "Try again; what has arrived is not sent twice."
-            )
-            return 1
-        write_export_progress(run, HUB_FORM.key, "made", "", 1.0, address)
-    return 0
+    job = push_job(run)
+    return job_main(
+        job,
+        StateFileReporter(job),
+        lambda progress: push_export(run, read_push_request(run), progress),
+        _explain_failure,
+        run=run.id,
+    )
 
 
-def push_export(run: RunDir, asked: HubPush) -> str:
-    """The repository's address. Raises ToolkitError in words for a missing login, a refusal, or no network."""
-    write_export_progress(run, HUB_FORM.key, "running", "reaching the hub", 0.1)
+def _explain_failure(error: Exception) -> tuple[str, str]:
+    first_line = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    return f"The push failed: {first_line}", "Try again. Files that have arrived are not sent twice."
+
+
+def push_export(run: RunDir, request: HubPush, progress: StateFileReporter) -> str:
+    """Push and return the repository's address. Raises ToolkitError: no login, no right to write, or no network."""
+    progress("connecting to the Hub", 0.1)
     from huggingface_hub import HfApi, get_token
 
     if not get_token():
-        raise RunError("There is no login for the hub.", "Run `hf auth login`, or set HF_TOKEN, then push again.")
+        raise RunError("There is no login for the Hub.", "Run `hf auth login`, or set HF_TOKEN, then push again.")
     with scratch_dir(run.exports_dir / ".push") as folder:
-        gather_published_files(run, asked, folder)
+        gather_published_files(run, request, folder)
         api = HfApi(library_name="finetuning-toolkit")
-        with _explain_hub_errors(asked.repo):
-            address = api.create_repo(asked.repo, private=asked.private, exist_ok=True)
-            write_export_progress(run, HUB_FORM.key, "running", "sending the files", 0.4)
-            api.upload_folder(repo_id=asked.repo, folder_path=folder, commit_message="Upload a fine-tuned model")
+        with _explain_hub_errors(request.repo):
+            address = api.create_repo(request.repo, private=request.private, exist_ok=True)
+            progress("uploading the files", 0.4)
+            api.upload_folder(repo_id=request.repo, folder_path=folder, commit_message="Upload a fine-tuned model")
     return str(address)
 
 
-def gather_published_files(run: RunDir, asked: HubPush, folder: Path) -> None:
-    """Put what goes out into `folder`. Raises ToolkitError when others could not use it."""
-    source = export_folder(run, asked.form)
+def gather_published_files(run: RunDir, request: HubPush, folder: Path) -> None:
+    """Write what is published into `folder`. Raises ToolkitError when others could not use it."""
+    source = export_folder(run, request.form)
     verify_commit(source, own=False)
     archive = next(iter(source.glob("*.zip")), None)
     if archive is not None:
@@ -79,17 +81,22 @@ def gather_published_files(run: RunDir, asked: HubPush, folder: Path) -> None:
     _refuse_local_base(folder)
     contract = read_contract(folder)
     base = contract.base.model_copy(update={"name": _without_folder(contract.base.name)})
-    outgoing = contract.model_copy(update={"base": base, **({} if asked.golden else {"golden": ()})})
+    outgoing = contract.model_copy(update={"base": base, **({} if request.golden else {"golden": ()})})
     (folder / CONTRACT_FILE).write_text(outgoing.dump(), encoding="utf-8")
-    picture = "curves.png" if (folder / "curves.png").exists() else None
-    config = _without_local_paths(read_run_config(run))
-    form, evaluated = EXPORT_FORMS[asked.form], evaluation_section(run)
-    card = model_card(run, config, form, outgoing, picture=picture, place=asked.repo, evaluated=evaluated)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    card = model_card(
+        run,
+        _without_local_paths(read_run_config(run)),
+        EXPORT_FORMS[request.form],
+        outgoing,
+        chart_file=CHART_FILE if (folder / CHART_FILE).exists() else None,
+        location=request.repo,
+        figures=evaluation_section(run),
+    )
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def _without_local_paths(config: Config) -> Config:
-    """The settings as the card tells them: names of folders and files, not where they lie."""
+    """Return the settings for the card: names of folders and files without their paths."""
     model = config.model.model_copy(update={"hf_model_ckpt": _without_folder(str(config.model.hf_model_ckpt))})
     data = config.data.model_copy(update={"path": _without_folder(str(config.data.path))})
     return config.model_copy(update={"model": model, "data": data})
@@ -100,12 +107,12 @@ def _without_folder(name: str) -> str:
 
 
 def _refuse_local_base(folder: Path) -> None:
-    path = folder / _ADAPTER
+    path = folder / _ADAPTER_CONFIG
     if not path.exists():
         return
     base = str(json.loads(path.read_bytes())["base_model_name_or_path"])
     if _is_local(base):
-        message = f"The adapter's base model is a folder of this machine ({Path(base).name}): others can't load it."
+        message = f"The adapter's base model is a folder on this machine ({Path(base).name}): others can't load it."
         raise RunError(message, "Push the merged model instead.")
 
 
@@ -113,29 +120,30 @@ def _is_local(name: str) -> bool:
     return name.startswith(("/", ".", "~", "bundled:")) or Path(name).exists()
 
 
-class _explain_hub_errors:
-    """What the hub's library raises, in the user's words."""
+@contextmanager
+def _explain_hub_errors(repo: str) -> Iterator[None]:
+    """Turn what the Hub's library raises into a RunError with the next step."""
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    def __init__(self, repo: str) -> None:
-        self._repo = repo
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-        if isinstance(error, OfflineModeIsEnabled):
-            raise RunError("This machine is set to work offline (HF_HUB_OFFLINE).", "Unset it to push.") from error
-        if isinstance(error, HfHubHTTPError):
-            status = error.response.status_code if error.response is not None else 0
-            if status in (401, 403):
-                hint = "Log in with a token that may write: `hf auth login`, or HF_TOKEN."
-                raise RunError(f"The hub does not let this login write to {self._repo}.", hint) from error
-        # the hub's library brings an HTTP client of its own, by changing names
-        if error is not None and any(k.__name__ in ("TransportError", "ConnectionError") for k in type(error).__mro__):
-            raise RunError("The hub can't be reached.", "Connect this machine, then push again.") from error
+    try:
+        yield
+    except OfflineModeIsEnabled as error:
+        raise RunError("This machine is set to work offline (HF_HUB_OFFLINE).", "Unset it to push.") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        if status not in (401, 403):
+            raise
+        hint = "Log in with a token that may write: `hf auth login`, or HF_TOKEN."
+        raise RunError(f"The Hub does not let this login write to {repo}.", hint) from error
+    except Exception as error:
+        # by name: which HTTP client the Hub's library uses, and so which classes it raises, differs by its version
+        if not any(kind.__name__ in ("TransportError", "ConnectionError") for kind in type(error).__mro__):
+            raise
+        raise RunError("The Hub can't be reached.", "Connect this machine to the network, then push again.") from error
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))
+    try:
+        raise SystemExit(main(sys.argv[1]))
+    except ToolkitError as error:
+        raise SystemExit(f"{error}") from error

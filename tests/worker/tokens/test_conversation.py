@@ -14,9 +14,10 @@ from tests.fakes.training import draft, make_run, rows, train_here
 from toolkit.data.conversations import Message, parse_conversation
 from toolkit.data.examples.templates import Example
 from toolkit.errors import ConfigError, ToolkitError
-from toolkit.export.export_state import commit_hash, export_folder
+from toolkit.export.export_state import commit_hash, export_folder, export_job
 from toolkit.export.prompt_contract import read_contract
 from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.system.background_job import StateFileReporter
 from toolkit.system.paths import ASSETS
 
 pytestmark = pytest.mark.worker
@@ -172,7 +173,7 @@ def test_a_run_over_conversations(tiny_model: Path, tmp_path: Path, monkeypatch:
 
 
 def _an_export_holds_to_its_conversations(run: RunDir, model: Path) -> None:
-    from toolkit.worker.export import ExportProgress, make_export
+    from toolkit.worker.export import make_export
     from toolkit.worker.exporting import gguf
     from toolkit.worker.replay import certify_export
 
@@ -181,7 +182,7 @@ def _an_export_holds_to_its_conversations(run: RunDir, model: Path) -> None:
     assert (said.prompt, said.completion, said.messages) == ("", "", "messages"), "unused templates are not named"
     assert all(golden.text.endswith("<|im_start|>assistant\n") for golden in contract.golden)
     run.exports_dir.mkdir(exist_ok=True)
-    make_export(run, "adapter", ExportProgress(run, "adapter"))
+    make_export(run, "adapter", StateFileReporter(export_job(run, "adapter")))
     certificate = certify_export(run, "adapter", contract, commit_hash(export_folder(run, "adapter")))
     assert certificate.passed, [one.detail for one in certificate.failures]
     text = gguf.make_modelfile(read_run_config(run), contract, tokenizer_of(model))

@@ -51,7 +51,7 @@ class Figure(_Record):
     differences: dict[str, FigureDifference] = {}
     between: dict[str, dict[str, FigureDifference]] = {}
 
-    def against(self, reference: str, name: str) -> FigureDifference:
+    def difference_from(self, reference: str, name: str) -> FigureDifference:
         """`name` minus `reference`; of what was counted before pairs were, nothing is known."""
         if reference in self.between:
             return self.between[reference].get(name, FigureDifference())

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics.chrf import CHRF
 
 from toolkit.evaluation.statistics.measures import MAX_ANSWER_LABELS
@@ -60,7 +61,7 @@ def score_answer(answer: str, expected: str | None, kind: AnswerKind) -> dict[st
     found = {
         "exact_match": float(answer.strip() == expected.strip()),
         "same_words": float(normalize_words(answer) == normalize_words(expected)),
-        "rouge_l": _f1(_common_subsequence_length(said, meant), len(said), len(meant)),
+        "rouge_l": _f1(LCSseq.similarity(said, meant), len(said), len(meant)),
         "chrf": _CHRF.sentence_score(answer, [expected]).score / 100,
         "length_difference": float(abs(len(answer) - len(expected))),
         "length_ratio": len(answer) / len(expected) if expected else math.nan,
@@ -110,17 +111,6 @@ def _overlap(said: Sequence[str], meant: Sequence[str], shared: int) -> dict[str
 
 def _f1(shared: int, said: int, meant: int) -> float:
     return 2 * shared / (said + meant) if shared else 0.0
-
-
-def _common_subsequence_length(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest common subsequence; each row of the table needs only the one before."""
-    before = [0] * (len(right) + 1)
-    for word in left:
-        row = [0]
-        for at, other in enumerate(right):
-            row.append(before[at] + 1 if word == other else max(before[at + 1], row[at]))
-        before = row
-    return before[-1]
 
 
 def _json_scores(answer: str, expected: str) -> dict[str, float]:

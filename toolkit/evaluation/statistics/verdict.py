@@ -73,7 +73,7 @@ def describe_comparison(
     return tuple(
         sentence
         for sentence in (
-            verdict_sentence(figure.against(reference, name).verdict, called[0]),
+            verdict_sentence(figure.difference_from(reference, name).verdict, called[0]),
             _headline_sentence(figure, name, reference, called[1]),
             f"With only {_rows(figure.rows)}, chance can't be told from change."
             if figure.rows < MIN_INTERVAL_ROWS
@@ -90,7 +90,7 @@ def _headline_sentence(figure: Figure, name: str, reference: str, called: str) -
     value, other = figure.models[name], figure.models[reference]
     return (
         f"{measure.title} over {_rows(figure.rows)}: {format_measure_value(measure, value.value)}, "
-        f"{called} {format_measure_value(measure, other.value)}; difference {format_difference(measure, figure.against(reference, name))}."
+        f"{called} {format_measure_value(measure, other.value)}; difference {format_difference(measure, figure.difference_from(reference, name))}."
     )
 
 

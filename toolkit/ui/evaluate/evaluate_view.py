@@ -131,14 +131,14 @@ def _draw_evaluation(evaluation: Evaluation, entry: RunEntry, all_runs: Sequence
     status = progress.read_evaluation_progress(evaluation)
     if status.state == "interrupted" and _resume_interrupted(evaluation):
         status = progress.read_evaluation_progress(evaluation)
-    if status.going:
+    if status.is_running:
         _draw_progress(evaluation)
     else:
         _draw_ending(evaluation, status)
         results = read_evaluation_results(evaluation.results_path)
         if results is not None and results.answered:
             _draw_results(evaluation, results, all_runs)
-    if not status.going:
+    if not status.is_running:
         with st.expander("Evaluate again with other rows, models or rules", icon=":material/tune:"):
             _draw_options(entry, all_runs, evaluation)
 
@@ -169,7 +169,7 @@ def _watch_progress(run: RunDir, evaluation_id: str) -> None:
     with error_boundary():
         evaluation = Evaluation(run, evaluation_id)
         status = progress.read_evaluation_progress(evaluation)
-        if not status.going:
+        if not status.is_running:
             st.rerun()
         with st.container(border=True):
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):

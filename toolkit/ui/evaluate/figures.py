@@ -99,7 +99,7 @@ def draw_result_details(results: EvaluationResults, names: ModelNames, reference
 def headline_verdict(results: EvaluationResults, name: str, reference: str = BASE) -> str:
     """Return the verdict on the main measure of the evaluation."""
     figure = results.figure(results.headline) if results.headline else None
-    return figure.against(reference, name).verdict if figure else "unknown"
+    return figure.difference_from(reference, name).verdict if figure else "unknown"
 
 
 def _draw_gate(results: EvaluationResults, name: str) -> None:
@@ -147,7 +147,7 @@ def _measure_row(
     compared = [name for name in results.adapters if name != reference]
     for adapter in compared:
         tag = "" if len(compared) == 1 else f" ({names[adapter]})"
-        difference = figure.against(reference, adapter)
+        difference = figure.difference_from(reference, adapter)
         row["Difference" + tag] = format_difference(measure, difference)
         row["Verdict" + tag] = VERDICT_LABELS[difference.verdict][0]
     row["Description"] = measure.help

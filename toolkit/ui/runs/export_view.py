@@ -11,12 +11,13 @@ from typing import NoReturn
 import streamlit as st
 
 from toolkit.errors import ToolkitError
+from toolkit.export.export_forms import EXPORT_FORMS
 from toolkit.export.export_process import start_export
-from toolkit.export.export_state import EXPORT_FORMS, ExportState, read_export_state
+from toolkit.export.export_state import ExportState, read_export_state
 from toolkit.export.hub_push import read_hub_state
 from toolkit.export.parity_certificate import Certificate
 from toolkit.export.prompt_contract import PromptContract, read_reference_contract
-from toolkit.export.usage_recipes import GGUF_FILE, list_usage_recipes
+from toolkit.export.usage_recipes import list_usage_recipes
 from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.ui.elements import scroll
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
@@ -71,7 +72,7 @@ def _draw_cards(path: Path, was_running: bool) -> None:
 
 
 def _is_running(run: RunDir, states: list[ExportState]) -> bool:
-    return any(state.state == "running" for state in (*states, read_hub_state(run)))
+    return read_hub_state(run).state == "running" or any(state.state == "running" for state in states)
 
 
 def _read_state(run: RunDir, form: str) -> ExportState:
@@ -93,10 +94,8 @@ def _draw_card(run: RunDir, state: ExportState) -> None:
         st.caption(f":red[{escape_text(state.message, 500)}] {escape_text(state.hint, 500)}")
     if state.certificate is not None:
         _draw_verdict(state.certificate)
-    if state.form.key == "gguf" and state.folder is not None and not (state.folder / GGUF_FILE).exists():
-        st.caption(
-            "The converter of llama.cpp is not installed here. *How to use it* has the commands to convert the model."
-        )
+    if state.form.main_file and state.folder is not None and not (state.folder / state.form.main_file).exists():
+        st.caption(state.form.without_main_file)
     _draw_buttons(run, state)
 
 

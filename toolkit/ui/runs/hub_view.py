@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from toolkit.errors import ToolkitError
-from toolkit.export.export_state import ExportForm
+from toolkit.export.export_forms import ExportForm
 from toolkit.export.hub_push import HubPush, read_hub_state, start_push
 from toolkit.runs.run_dir import RunDir
 from toolkit.ui.elements.error_boundary import show_error
@@ -29,7 +29,7 @@ def draw_hub_push(run: RunDir, verified: Sequence[ExportForm]) -> None:
             st.badge(escape_text(state.phase.capitalize()), icon=":material/hourglass_top:", color="blue")
         elif state.state == "failed":
             st.markdown(f":small[:red[{escape_text(state.message, 500)}] {escape_text(state.hint, 500)}]")
-        elif state.state == "passed":
+        elif state.state == "done":
             st.badge("Pushed", icon=":material/cloud_done:", color="green")
             st.code(state.message, language=None)
 

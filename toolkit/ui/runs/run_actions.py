@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 
 import streamlit as st
 
-from toolkit.errors import ToolkitError
-from toolkit.export.export_state import TOKENIZER_FILES, WEIGHT_FILES
-from toolkit.export.prompt_contract import CONTRACT_FILE
+from toolkit.export.adapter_archive import zip_adapter
 from toolkit.lifecycle.continue_run import StartCheckpoint, continue_run, list_start_checkpoints
 from toolkit.lifecycle.resume_policy import can_resume, request_resume
 from toolkit.runs.run_dir import MAX_RUN_NAME_LENGTH, RunDir, delete_run, kill_run, read_run_meta, request_run_stop
 from toolkit.runs.status import RunStatus, read_run_status
-from toolkit.system.durable import durable_write, verify_commit
+from toolkit.system.durable import durable_write
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.frame import page
@@ -24,8 +20,6 @@ from toolkit.ui.workspace.run_facts import read_run_summary
 
 EVALUATE_NOW = "evaluate_now"
 """Session key: id of the run whose evaluation starts when the Evaluate page opens."""
-ADAPTER_ZIP_FILES = (*WEIGHT_FILES, "README.md", CONTRACT_FILE, "generation_config.json", *TOKENIZER_FILES)
-"""The only files in a downloaded adapter. Others may contain a token, such as `training_args.bin`."""
 
 
 def draw_stop_buttons(run: RunDir, status: RunStatus) -> None:
@@ -187,22 +181,3 @@ def rename_run(run: RunDir, name: str) -> None:
     meta = read_run_meta(run)
     meta["name"] = name.strip()[:MAX_RUN_NAME_LENGTH]
     durable_write(run.meta_path, json.dumps(meta, indent=1, ensure_ascii=False))
-
-
-def zip_adapter(run: RunDir) -> bytes:
-    """Return the adapter and the run's config as a zip file.
-
-    Raises:
-        RunError: the adapter's files are not those that were committed.
-    """
-    try:
-        commit = verify_commit(run.adapter_dir, own=False)
-    except ToolkitError as error:
-        raise type(error)(error.message, "Train the run again to get a new adapter.") from error
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in ADAPTER_ZIP_FILES:
-            if name in commit["files"]:
-                archive.write(run.adapter_dir / name, name)
-        archive.write(run.config_path, "finetuning-toolkit.yml")
-    return buffer.getvalue()

@@ -1,7 +1,8 @@
-"""A merged model for llama.cpp and Ollama: the Modelfile, and the GGUF where llama.cpp's converter is installed.
+"""The GGUF form of an export, for llama.cpp and Ollama: a Modelfile, and model.gguf where a converter is installed.
 
-The converter is no package of its own makers; where one named `convert_hf_to_gguf` is installed it is used, in a
-process of its own. Elsewhere the export holds what it would read, and `export/usage_recipes.py` has the exact commands.
+llama.cpp's converter is not published as a package by its authors. Where a module named `convert_hf_to_gguf` is
+installed it runs in a process of its own; elsewhere the export contains the converter's input, and the usage recipes
+give the exact commands.
 """
 
 from __future__ import annotations
@@ -9,67 +10,114 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
+from toolkit.export.export_forms import GGUF_FILE, ExportForm
+from toolkit.export.export_state import export_folder
 from toolkit.export.prompt_contract import PromptContract
-from toolkit.export.usage_recipes import GGUF_CONVERTER, GGUF_FILE
+from toolkit.export.usage_recipes import GGUF_CONVERTER
+from toolkit.runs.run_dir import RunDir
+from toolkit.system.durable import durable_write
+from toolkit.worker.exporting.merged import build_merged, load_exported_model, load_merged
+from toolkit.worker.exporting.package import ExportProgressCallback, LoadedExport
+from toolkit.worker.models import load
 
+DEFAULT_NEW_TOKENS = 128  # when the run does not limit its answers, as in the playground
 SYSTEM_PLACEHOLDER, PROMPT_PLACEHOLDER, ANSWER_PLACEHOLDER = (
     "\u241esystem\u241e",
     "\u241eprompt\u241e",
     "\u241eanswer\u241e",
 )
-"""Stand-ins that no template contains; what a template writes around them is kept."""
+"""Texts that no chat template contains: whatever the template writes around them belongs to its format."""
+
+
+def build_gguf(
+    run: RunDir,
+    config: Config,
+    form: ExportForm,
+    contract: PromptContract,
+    staging: Path,
+    progress: ExportProgressCallback,
+) -> None:
+    """Write the merged model with a Modelfile, converted to GGUF where a converter is installed."""
+    build_merged(run, config, form, contract, staging, progress)
+    tokenizer = load.load_tokenizer(config, staging)
+    durable_write(staging / "Modelfile", make_modelfile(config, contract, tokenizer))
+    progress("converting to GGUF", 0.5)
+    convert_to_gguf(staging)
+
+
+def load_gguf(
+    run: RunDir, config: Config, form: ExportForm, contract: PromptContract
+) -> AbstractContextManager[LoadedExport]:
+    """Load model.gguf, or the merged model that it would be converted from."""
+    folder = export_folder(run, form.key)
+    if not (folder / GGUF_FILE).exists():
+        return load_merged(run, config, form, contract)
+    return _load_converted(config, form, folder)
+
+
+@contextmanager
+def _load_converted(config: Config, form: ExportForm, folder: Path) -> Iterator[LoadedExport]:
+    model = load_exported_model(config, folder, dtype=form.dtype, gguf_file=GGUF_FILE)
+    computed = str(model.dtype).removeprefix("torch.")
+    dtype = form.dtype if form.dtype == computed else f"{form.dtype}, loaded as {computed}"
+    yield LoadedExport(folder, model, None, dtype, form.dtype)
 
 
 def convert_to_gguf(folder: Path) -> None:
-    """Replace the weights in `folder` by model.gguf, where a converter is installed. Raises ToolkitError."""
+    """Replace the weights in `folder` by model.gguf, where a converter is installed.
+
+    Raises ToolkitError when the converter fails.
+    """
     if importlib.util.find_spec(GGUF_CONVERTER) is None:
         return
+    converter = [sys.executable, "-m", GGUF_CONVERTER, str(folder), "--outfile", str(folder / GGUF_FILE)]
     done = subprocess.run(
-        [sys.executable, "-m", GGUF_CONVERTER, str(folder), "--outfile", str(folder / GGUF_FILE), "--outtype", "f16"],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [*converter, "--outtype", "f16"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     sys.stderr.write(done.stderr)
     if done.returncode or not (folder / GGUF_FILE).exists():
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:300]
-        hint = "It may not know this architecture or tokenizer yet. Export the merged model instead."
-        raise ToolkitError(f"llama.cpp's converter refused: {reason}.", hint)
+        hint = "It may not support this architecture or tokenizer yet. Export the merged model instead."
+        raise ToolkitError(f"llama.cpp's converter failed: {reason}.", hint)
     for path in folder.glob("*.safetensors*"):
         path.unlink()
 
 
 def make_modelfile(config: Config, contract: PromptContract, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Ollama's Modelfile: the prompt form of training, the tokens that end an answer, the run's settings."""
-    chosen = config.inference
+    """Return Ollama's Modelfile: prompt format of training, stop tokens, and the run's generation settings."""
+    settings = config.inference
     lines = [f"FROM ./{GGUF_FILE}", f'TEMPLATE """{_go_template(contract, tokenizer)}"""']
     stops = [tokenizer.decode([token], skip_special_tokens=False) for token in contract.special_tokens.stops]
     lines += [f"PARAMETER stop {_quote_parameter(text)}" for text in stops if text.strip()]
-    temperature = chosen.temperature if chosen.do_sample and chosen.temperature is not None else 0
+    temperature = settings.temperature if settings.do_sample and settings.temperature is not None else 0
     lines.append(f"PARAMETER temperature {temperature:g}")
-    if chosen.do_sample:
-        named = (("top_p", chosen.top_p), ("top_k", chosen.top_k))
+    if settings.do_sample:
+        named = (("top_p", settings.top_p), ("top_k", settings.top_k))
         lines += [f"PARAMETER {name} {value:g}" for name, value in named if value is not None]
-    lines.append(f"PARAMETER num_predict {chosen.max_new_tokens or 128}")
+    lines.append(f"PARAMETER num_predict {settings.max_new_tokens or DEFAULT_NEW_TOKENS}")
     return "\n".join(lines) + "\n"
 
 
 def _go_template(contract: PromptContract, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Go's template of one turn: exactly what the tokenizer's chat template writes around prompt and system prompt."""
+    """Return the Go template of one turn: what the tokenizer's chat template writes around prompt and system prompt."""
     if not contract.chat:
         return "{{ .Prompt }}"
     before, after = _split_at_prompt(tokenizer, [{"role": "user", "content": PROMPT_PLACEHOLDER}])
     if contract.special_tokens.bos_added and tokenizer.bos_token:
-        before = before.removeprefix(str(tokenizer.bos_token))  # the runtime puts it there itself
+        before = before.removeprefix(str(tokenizer.bos_token))  # llama.cpp and Ollama add it themselves
     start = _escape_template_text(before)
     try:
         turns = [{"role": "system", "content": SYSTEM_PLACEHOLDER}, {"role": "user", "content": PROMPT_PLACEHOLDER}]
         with_system, same_end = _split_at_prompt(tokenizer, turns)
-    except Exception:  # noqa: BLE001 - its answer counts, and that it has no loss is shown
+    except Exception:  # noqa: BLE001 - a template may refuse a system message in any way: then there is none
         with_system, same_end = "", ""
     if SYSTEM_PLACEHOLDER in with_system and same_end == after:
         first, second = with_system.split(SYSTEM_PLACEHOLDER, 1)
@@ -79,7 +127,7 @@ def _go_template(contract: PromptContract, tokenizer: PreTrainedTokenizerBase) -
     turn = f"{start}{{{{ .Prompt }}}}{_escape_template_text(after)}"
     if contract.template.messages is None:
         return turn
-    # in a conversation earlier answers come before the question, each closed as training saw it
+    # in a conversation Ollama repeats the template for every earlier turn: close its answer as training did
     return f"{turn}{{{{ .Response }}}}{_escape_template_text(_after_answer(tokenizer))}"
 
 
@@ -92,14 +140,14 @@ def _split_at_prompt(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, s
     text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     before, found, after = text.partition(PROMPT_PLACEHOLDER)
     if not found:
-        raise ToolkitError("The chat template changes what the user writes.", "Export the merged model instead.")
+        raise ToolkitError("The chat template changes the text of the prompt.", "Export the merged model instead.")
     return before, after
 
 
 def _escape_template_text(text: str) -> str:
-    """Text that Go's template engine and the Modelfile's quotes leave as it is."""
+    """Escape text for Go's template engine inside the Modelfile's triple quotes."""
     if '"""' in text:
-        raise ToolkitError("The chat template contains three quotes.", "Write the Modelfile by hand.")
+        raise ToolkitError("The chat template contains three double quotes in a row.", "Write the Modelfile by hand.")
     return text.replace("{{", '{{ "{{" }}')
 
 

@@ -1,0 +1,107 @@
+"""The forms in which a run's model can be exported, and the functions that build, load and describe each of them.
+
+A new form is one module in `worker/exporting` and one entry in `EXPORT_FORMS`. The functions are named as
+"module:function", because those of the worker need torch, which the app never imports.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.errors import RunError
+
+GGUF_FILE = "model.gguf"
+
+
+@dataclass(frozen=True)
+class ExportForm:
+    """One form of export.
+
+    dtype: precision of the exported weights, "" for the adapter's own.
+    contains_base: whether the weights are a whole model; an adapter needs its base model.
+    build: (run, config, form, contract, staging folder, progress) -> None; fills the folder.
+    load: (run, config, form, contract) -> context manager of a `LoadedExport`.
+    recipes: (run, config, form, location, chat) -> list of recipes.
+    main_file, without_main_file: a file that may be missing because a converter is not installed, and what to say then.
+    """
+
+    key: str
+    title: str
+    what: str
+    dtype: str
+    contains_base: bool
+    build: str
+    load: str
+    recipes: str
+    main_file: str = ""
+    without_main_file: str = ""
+
+
+_MERGED_BUILD, _MERGED_LOAD = (
+    "toolkit.worker.exporting.merged:build_merged",
+    "toolkit.worker.exporting.merged:load_merged",
+)
+_MODEL_RECIPES = "toolkit.export.usage_recipes:list_model_recipes"
+
+EXPORT_FORMS = {
+    form.key: form
+    for form in (
+        ExportForm(
+            key="adapter",
+            title="Adapter",
+            what="The small file with the trained weights. It needs the base model.",
+            dtype="",
+            contains_base=False,
+            build="toolkit.worker.exporting.adapter:build_adapter",
+            load="toolkit.worker.exporting.adapter:load_adapter",
+            recipes=_MODEL_RECIPES,
+        ),
+        ExportForm(
+            key="merged-bf16",
+            title="Merged, bf16",
+            what="One complete model, for vLLM and transformers on recent GPUs.",
+            dtype="bfloat16",
+            contains_base=True,
+            build=_MERGED_BUILD,
+            load=_MERGED_LOAD,
+            recipes=_MODEL_RECIPES,
+        ),
+        ExportForm(
+            key="merged-fp16",
+            title="Merged, fp16",
+            what="One complete model with finer rounding, for older GPUs and for GGUF.",
+            dtype="float16",
+            contains_base=True,
+            build=_MERGED_BUILD,
+            load=_MERGED_LOAD,
+            recipes=_MODEL_RECIPES,
+        ),
+        ExportForm(
+            key="gguf",
+            title="For Ollama",
+            what="Files for llama.cpp and Ollama, with the prompt format of training.",
+            dtype="float16",
+            contains_base=True,
+            build="toolkit.worker.exporting.gguf:build_gguf",
+            load="toolkit.worker.exporting.gguf:load_gguf",
+            recipes="toolkit.export.usage_recipes:list_gguf_recipes",
+            main_file=GGUF_FILE,
+            without_main_file="The converter of llama.cpp is not installed here. *How to use it* has the commands to "
+            "convert the model.",
+        ),
+    )
+}
+
+
+def find_export_form(form: str) -> ExportForm:
+    """Return the form with that key. Raises RunError."""
+    if form not in EXPORT_FORMS:
+        raise RunError(f"'{form[:40]}' is not a form of export.", f"Choose one of {', '.join(EXPORT_FORMS)}.")
+    return EXPORT_FORMS[form]
+
+
+def resolve_form_function(reference: str) -> Any:
+    """Import and return the function that a form names as "module:function"."""
+    return pkgutil.resolve_name(reference)

@@ -1,0 +1,75 @@
+"""The merged forms of an export: base model and adapter as one model in safetensors, and loading it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM
+
+from toolkit.config import Config
+from toolkit.export.adapter_archive import TOKENIZER_FILES
+from toolkit.export.export_forms import ExportForm
+from toolkit.export.export_state import export_folder
+from toolkit.export.prompt_contract import PromptContract
+from toolkit.runs.run_dir import RunDir
+from toolkit.worker.exporting.package import ExportProgressCallback, LoadedExport, add_description, copy_files
+from toolkit.worker.models import load
+from toolkit.worker.models.folder import resolve_model_folder
+from toolkit.worker.models.merge import load_merged_model
+
+DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+"""torch's names for the types in a safetensors header."""
+
+
+def build_merged(
+    run: RunDir,
+    config: Config,
+    form: ExportForm,
+    contract: PromptContract,
+    staging: Path,
+    progress: ExportProgressCallback,
+) -> None:
+    """Write the merged model in `form.dtype` with its tokenizer and description into `staging`."""
+    load.quiet_libraries()
+    folder = resolve_model_folder(config)
+    progress("merging the adapter into the base model", 0.2)
+    merged = load_merged_model(run, config, folder, form.dtype)
+    progress("saving the merged model", 0.4)
+    merged.save_pretrained(staging)
+    copy_files(run.adapter_dir, staging, TOKENIZER_FILES)
+    add_description(run, config, form, contract, staging)
+
+
+@contextmanager
+def load_merged(run: RunDir, config: Config, form: ExportForm, contract: PromptContract) -> Iterator[LoadedExport]:
+    """Yield the model as transformers loads it from the exported folder."""
+    folder = export_folder(run, form.key)
+    model = load_exported_model(config, folder, dtype="auto", use_safetensors=True)
+    stored, computed = read_weights_dtype(folder), str(model.dtype).removeprefix("torch.")
+    dtype = stored if stored == computed else f"{stored}, loaded as {computed}"
+    yield LoadedExport(folder, model, None, dtype, form.dtype)
+
+
+def load_exported_model(config: Config, folder: Path, **arguments: Any) -> Any:
+    """Load a model from its exported files alone, onto the device of the run. Raises ToolkitError."""
+    device = "cuda:0" if load.detect_compute_device(config).cuda else "cpu"
+    with load.explain_load_errors(folder.name):
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, **arguments
+        )
+    return model.eval().to(device)
+
+
+def read_weights_dtype(folder: Path) -> str:
+    """Return the precision of the floating-point weights in the folder's safetensors; several are joined by "and"."""
+    found: set[str] = set()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            # the format begins with the length of its JSON header: 8 bytes, little-endian
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        found |= {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
+    return " and ".join(sorted(DTYPE_NAMES.get(name, name) for name in found))
