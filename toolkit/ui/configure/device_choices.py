@@ -9,14 +9,14 @@ from toolkit.settings.ablation import StudyTrial
 from toolkit.settings.device_defaults import explain_defaults
 from toolkit.system.machine import Machine, training_cores
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.workspace.decided_settings import decide_variant_settings
+from toolkit.ui.workspace.decided_settings import decide_trial_settings
 
 
 def draw_device_choices(variant: StudyTrial, machine: Machine | None) -> None:
     """One line a choice. What the user has set is not listed: it is what they said."""
     config = variant.config
     lines = explain_defaults(
-        config, device_for_run(config, machine), training_cores(), decide_variant_settings(variant).told
+        config, device_for_run(config, machine), training_cores(), decide_trial_settings(variant).told
     )
     where = "this machine" if machine is None else machine.words
     with st.container(border=True, gap="xsmall"):

@@ -19,7 +19,7 @@ from toolkit.ui.workspace.checkup import read_checkup
 SHOWN_FINDINGS = 4
 
 
-def draw_doctor_note(*, waits: bool = False) -> None:
+def draw_data_checks_note(*, waits: bool = False) -> None:
     """A few lines in the panel of Start; nothing while the data or its templates can't be used.
 
     waits: a line beside it says already what the warm worker is waited for.

@@ -18,8 +18,8 @@ from toolkit.ui.configure.measure_view import add_session_measurement, draw_meas
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.words import format_bytes, format_count, format_duration, format_plural, format_share
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.decided_settings import decide_variant_settings
-from toolkit.ui.workspace.review import DraftReview, one_run_per_value, value_label
+from toolkit.ui.workspace.decided_settings import decide_trial_settings
+from toolkit.ui.workspace.review import DraftReview, pick_trial_per_value, value_label
 
 MAX_FORECAST_RUNS = 6
 """Runs of a study that are forecast, those that differ first."""
@@ -55,7 +55,7 @@ def _forecast_runs(reviewed: DraftReview) -> list[Forecast] | NoForecast:
     if not reviewed.variants:
         return kept or NoForecast("It appears once the settings can be used.")
     found = [
-        decide_variant_settings(variant).found for variant in one_run_per_value(reviewed.variants)[:MAX_FORECAST_RUNS]
+        decide_trial_settings(variant).found for variant in pick_trial_per_value(reviewed.variants)[:MAX_FORECAST_RUNS]
     ]
     known = [one for one in found if not isinstance(one, NoForecast)]
     if len(known) < len(found):

@@ -15,14 +15,14 @@ from toolkit.settings.ablation import STUDY_WIDE_SETTINGS
 from toolkit.settings.field_spec import field_specs_by_path
 from toolkit.system.machine import read_known_machine
 from toolkit.ui.configure import forecast_view, launch, preset_bar
-from toolkit.ui.configure.doctor_note import draw_doctor_note
+from toolkit.ui.configure.doctor_note import draw_data_checks_note
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.words import format_plural
 from toolkit.ui.forms import form
 from toolkit.ui.frame import page
 from toolkit.ui.workspace import warm_questions, workspace
-from toolkit.ui.workspace.review import DraftReview, review_draft, runs_table, value_label
+from toolkit.ui.workspace.review import DraftReview, review_draft, tabulate_trials, value_label
 
 MAX_LISTED_ITEMS = 8
 """Changes and problems that are listed at once."""
@@ -45,7 +45,7 @@ def draw_start_panel(reviewed: DraftReview) -> None:
         if reviewed.checking is not None:
             warm_questions.wait_for_answer(reviewed.checking, lambda: review_draft().checking or _CHECK_DONE, "review")
         _draw_problems(reviewed.problems)
-        draw_doctor_note(waits=reviewed.checking is not None)
+        draw_data_checks_note(waits=reviewed.checking is not None)
     forecast_view.draw_forecast_panel(reviewed)
     _draw_changes()
     st.caption("The same without a browser, with the exported file:")
@@ -67,7 +67,7 @@ def draw_study_table(reviewed: DraftReview) -> None:
         return
     study = escape_text(workspace.current_setting("ablation.study_name") or "")
     st.markdown(f"**{format_plural(len(reviewed.variants), 'run')}** will be queued under the study **{study}**.")
-    rows = runs_table(reviewed.variants)
+    rows = tabulate_trials(reviewed.variants)
     st.dataframe(rows, hide_index=True, width="stretch", height="content" if len(rows) <= 12 else 440)
 
 

@@ -17,7 +17,7 @@ from toolkit.ui.frame.page import show_problem
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.hard_stop_view import show_hard_stops
 
-SHOWN_TURNS = 40
+MAX_SHOWN_MESSAGES = 40
 ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 _TEMPLATES = ""
 
@@ -69,13 +69,13 @@ def _show_conversation(table: Table) -> None:
 
 
 def _show_turns(turns: tuple[Message, ...]) -> None:
-    for turn in turns[:SHOWN_TURNS]:
+    for turn in turns[:MAX_SHOWN_MESSAGES]:
         colour = "green" if turn.learned else "blue" if turn.role == "user" else "gray"
         words = "the model learns to write this" if turn.learned else "read, not learned"
         if turn.role == "assistant" and not turn.learned:
             words = "read, not learned: its weight is 0"
         st.markdown(f":{colour}-badge[{ROLE_NAMES[turn.role]}] :gray[{words}]")
         text_block(turn.content)
-    if len(turns) > SHOWN_TURNS:
-        st.caption(f"… and {len(turns) - SHOWN_TURNS:,} more turns.")
+    if len(turns) > MAX_SHOWN_MESSAGES:
+        st.caption(f"… and {len(turns) - MAX_SHOWN_MESSAGES:,} more turns.")
     st.caption("The model's own chat template is put around the turns; a model without one can't be trained on them.")

@@ -5,7 +5,6 @@ found, and what the warm worker's token lengths say about the length limit. Wait
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.ui.workspace import warm_questions, workspace
 from toolkit.ui.workspace.current_dataset import config_with_data
+from toolkit.ui.workspace.workspace import session_id
 
 _COUNTED_LENGTHS = "lengths_counted"
 
@@ -64,11 +64,6 @@ def read_checkup(table: Table) -> Checkup | None:
         counting,
         uncounted,
     )
-
-
-def session_id() -> str:
-    """This browser session: whose former questions give way to new ones."""
-    return str(st.session_state.setdefault("session", secrets.token_hex(8)))
 
 
 def _has_usable_settings(table: Table, config: Config) -> bool:

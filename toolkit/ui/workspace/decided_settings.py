@@ -28,7 +28,7 @@ def relevant_settings(config: Config) -> str:
     return config.model_dump_json(exclude=set(IRRELEVANT_SECTIONS))
 
 
-def decide_variant_settings(variant: StudyTrial) -> DecidedSettings:
+def decide_trial_settings(variant: StudyTrial) -> DecidedSettings:
     """What Start would do with this run of the draft."""
     config, table = variant.config, workspace.current_table()
     if varies_table(variant.settings):

@@ -20,7 +20,7 @@ from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import warm_questions, workspace
 
-MAX_CHECKED_VARIANTS = 6
+MAX_CHECKED_TRIALS = 6
 """So many different settings of a study are looked at before Start; each run looks again by itself."""
 MAX_ROW_BUTTONS = 6
 ACCEPTED_PATH = "data.accepted"
@@ -37,7 +37,7 @@ def read_faults(seen: QuestionState) -> list[Fault]:
     return [Fault.read(body) for body in seen.value.get("faults", ())]
 
 
-def hard_stop_problems(
+def find_hard_stop_problems(
     variants: Sequence[StudyTrial], table: Table | None, wait: float = 0.0
 ) -> tuple[list[Problem], QuestionState | None]:
     """(hard stops of these runs, a look that is not over yet if there is one), each different question asked once.
@@ -52,7 +52,7 @@ def hard_stop_problems(
         bodies.setdefault(repr(warm_questions.token_question_body(draft, table)), draft)
     listed: dict[Problem, None] = {}
     pending = None
-    for at, draft in enumerate(list(bodies.values())[:MAX_CHECKED_VARIANTS]):
+    for at, draft in enumerate(list(bodies.values())[:MAX_CHECKED_TRIALS]):
         seen = ask_hard_stops(draft, table, lane=f"start{at}", wait=wait)
         pending = pending if seen.is_final else seen
         accepted = draft["data"]["accepted"] or []

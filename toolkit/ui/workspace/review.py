@@ -59,7 +59,7 @@ def review_draft(wait: float = 0.0) -> DraftReview:
         st.session_state["review"] = held = (key, review_settings(draft, grid, table, error, machine))
     found = cast(DraftReview, held[1])
     varied = ablation.uses_ablation(draft) and varies_table(grid)
-    stops, checking = hard_stop_view.hard_stop_problems(found.variants, None if varied else table, wait)
+    stops, checking = hard_stop_view.find_hard_stop_problems(found.variants, None if varied else table, wait)
     return replace(found, problems=_errors_first([*found.problems, *stops]), checking=checking)
 
 
@@ -77,14 +77,14 @@ def review_settings(
     variants = () if errors else tuple(ablation.expand_trials(draft, grid))
     if table_error is not None and not varies_table(used):
         problems.append(Problem("data.path", table_error.message, table_error.hint))
-    for variant in one_run_per_value(variants):
+    for variant in pick_trial_per_value(variants):
         own, missing = _run_table(variant.config, table, used)
         problems += missing
         problems += preflight_problems(variant.config, own, machine)
     return DraftReview(variants, _first_for_each_message(_errors_first(problems)), ablation.count_trials(used))
 
 
-def one_run_per_value(variants: Iterable[ablation.StudyTrial]) -> list[ablation.StudyTrial]:
+def pick_trial_per_value(variants: Iterable[ablation.StudyTrial]) -> list[ablation.StudyTrial]:
     """The first run with each value of each setting: what depends on machine and data rarely needs every pair."""
     seen: set[tuple[str, str]] = set()
     chosen = []
@@ -115,7 +115,7 @@ def value_label(path: str, value: Any) -> str:
     return words.get(value, summarize_value(spec, value)) if isinstance(value, str) else summarize_value(spec, value)
 
 
-def runs_table(variants: Sequence[ablation.StudyTrial]) -> list[dict[str, str]]:
+def tabulate_trials(variants: Sequence[ablation.StudyTrial]) -> list[dict[str, str]]:
     """One row a run, only the settings that differ, under their labels."""
     differing = [path for path in variants[0].settings if len({repr(v.settings[path]) for v in variants}) > 1]
     return [

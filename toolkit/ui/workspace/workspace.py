@@ -7,6 +7,7 @@ The draft is a plain nested dict and may be invalid: what is wrong with it is `v
 from __future__ import annotations
 
 import copy
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -224,3 +225,8 @@ def _load_from_file() -> dict[str, Any]:
 def _save_to_file(workspace: dict[str, Any]) -> None:
     workspace_file.save_workspace(workspace)
     st.session_state["workspace_stamp"] = workspace_file.workspace_file_stamp()
+
+
+def session_id() -> str:
+    """This browser session: whose former questions give way to new ones."""
+    return str(st.session_state.setdefault("session", secrets.token_hex(8)))
