@@ -1,4 +1,4 @@
-"""The entry point: `streamlit run app.py`. What every page needs is `ui/frame/page.py`'s."""
+"""Entry point of the app: `streamlit run app.py`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from toolkit.ui.elements import large_uploads
 from toolkit.ui.frame import page, startup
 from toolkit.ui.workspace.workspace_file import home_folder
 
-if __name__ == "__main__":  # the script, run for every visit
+if __name__ == "__main__":  # Streamlit runs the script once for every page run
     st.set_page_config(page_title="Finetuning Toolkit", page_icon=page.PAGE_ICON, layout="wide")
     page.build_navigation().run()
-else:  # the server, made once by `streamlit run`
+else:  # `streamlit run` imports the module once to find the ASGI app
     app = st.App(__file__, lifespan=startup.lifespan, middleware=[large_uploads.middleware(home_folder)])

@@ -1,4 +1,4 @@
-"""Several runs that differ in a few settings, side by side."""
+"""The Studies page: compare runs that differ in a few settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ with page.page_frame("studies"):
         with st.container(border=True):
             st.markdown("##### :material/science: No study yet")
             st.markdown(
-                "A study trains the same data under several values of any setting, one run each, and shows which value "
-                "served best. On the Configure page, switch **use ablate** on and give a setting more than one value."
+                "A study trains one run for each value of a setting and compares the results. To set one up, open "
+                "**Study** on the Configure page, switch it on, and give a setting more than one value."
             )
             if st.button("Set up a study", type="primary", icon=":material/tune:"):
                 page.go_to_page("configure")
@@ -22,4 +22,4 @@ with page.page_frame("studies"):
         names = list(found)
         name = st.selectbox("Study", names, key="study", bind="query-params")
         draw_live_study(found[name if name in found else names[0]])
-        page.show_next_step("runs", "See its runs one by one")
+        page.show_next_step("runs", "Open the runs")

@@ -90,7 +90,7 @@ def test_upload_template_train_chat(page: Page, server: Server, upload: Path) ->
     expect(page.get_by_text("Training: 48").first).to_be_visible()
 
     page.get_by_role("button", name="Configure the training").click()
-    page.get_by_label("Name of the run").fill("shouting")
+    page.get_by_label("Run name").fill("shouting")
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
     wait_for_words(page, "Finished")

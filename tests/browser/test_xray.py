@@ -19,9 +19,9 @@ def test_tokens_before_start_and_a_hard_stop_that_is_meant(page: Page, server: S
     trained = page.locator(".xray .row .token.t")
     expect(trained.first).to_have_text('{"')
     trained.first.hover()
-    expect(page.locator(".xray .detail")).to_have_text(re.compile(r"Token \d+ · id 329 · .* · learned"))
+    expect(page.locator(".xray .detail")).to_have_text(re.compile(r"Token \d+ · id 329 · .* · trained"))
     expect(page.locator(".xray .edge")).to_have_text("completion ▸")
-    expect(page.get_by_text("Nothing stands against training")).to_be_visible(timeout=120 * SECOND)
+    expect(page.get_by_text("No blocking problems in")).to_be_visible(timeout=120 * SECOND)
 
     row = page.get_by_label("Row (of 640)")
     row.fill("2")
@@ -35,8 +35,8 @@ def test_tokens_before_start_and_a_hard_stop_that_is_meant(page: Page, server: S
     start = page.get_by_role("button", name="Start", exact=True)
     expect(start).to_be_disabled(timeout=120 * SECOND)
     page.get_by_role("link", name="Data").first.click()
-    page.get_by_role("button", name="I mean it").click(timeout=120 * SECOND)
-    expect(page.get_by_role("button", name="Take it back")).to_be_visible()
+    page.get_by_role("button", name="Accept anyway").click(timeout=120 * SECOND)
+    expect(page.get_by_role("button", name="Withdraw acceptance")).to_be_visible()
     assert json.loads((server.save_dir / "draft.json").read_text())["draft"]["data"]["accepted"] == ["placeholder"]
     page.get_by_role("link", name="Configure").first.click()
     expect(start).to_be_enabled(timeout=120 * SECOND)

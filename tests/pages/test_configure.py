@@ -156,7 +156,7 @@ def test_what_is_wrong_blocks_start_and_leads_to_its_field(folder: Path) -> None
     app = page()
     assert app.button(key="start").disabled
     text = words(app)
-    assert "Before it can start" in text
+    assert "Fix before starting" in text
     assert "it is 'many'" in text
     jump = next(b for b in app.button if b.key.startswith("problem:") and "num_train_epochs" in b.key)
     checked(jump.click().run())
@@ -178,7 +178,7 @@ def test_data_that_does_not_fit_is_said_before_start(folder: Path) -> None:
 def test_search_shows_what_it_finds_and_says_what_has_no_effect(folder: Path) -> None:
     app = page()
     checked(app.text_input(key="configure_search").set_value("temperature").run())
-    assert "With **Sampling** switched on, also: Temperature" in words(app)
+    assert "Switch on **Sampling** to use: Temperature" in words(app)
     checked(app.text_input(key="configure_search").set_value("learning").run())
     assert app.text_input(key="field:training.training_args.learning_rate").value == "0.003"
     checked(app.text_input(key="configure_search").set_value("").run())
@@ -207,7 +207,7 @@ def test_changes_are_listed_old_to_new_and_reset(folder: Path) -> None:
     assert drafts.find_changed_settings(draft(folder)) == [
         drafts.SettingChange("save_dir", "./experiments", str(folder))
     ]
-    assert "nothing yet" in words(app)
+    assert "**Changed from the defaults** :gray[none]" in words(app)
 
 
 def test_a_section_is_reset_alone(folder: Path) -> None:
@@ -321,7 +321,7 @@ def test_settings_survive_a_refresh(folder: Path) -> None:
 def test_a_path_that_can_not_be_is_said_and_can_be_corrected(folder: Path, path: str, typed: str) -> None:
     begin(folder, {path: typed})
     app = page({"save_dir": "run", "data.path": "data"}.get(path, "model"))
-    assert "Before it can start" in words(app)
+    assert "Fix before starting" in words(app)
     assert app.button(key="start").disabled
     boxes = [box for kind in (app.text_input, app.selectbox) for box in kind if box.key == f"field:{path}"]
     assert [box.value for box in boxes] == [typed]

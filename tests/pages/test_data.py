@@ -19,7 +19,7 @@ def test_first_visit_shows_the_sample_and_an_example(stage: Stage) -> None:
     app = stage.page("data")
     text = words(app)
     assert "orders.csv" in text
-    assert "See it work" in text
+    assert "Try a demo run" in text
     assert "Training: 512 rows" in text
     assert any('{"name":' in block.value for block in app.code), "the completion of the first row"
     assert not button(app, "Configure the training").disabled
@@ -39,7 +39,7 @@ def test_another_dataset_suggests_templates_and_the_previous_ones_can_be_restore
     draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
     assert (draft["prompt"], draft["prompt_stub"]) == ("{ticket}", "{category}")
     assert "tickets.json" in words(stage.checked(app))
-    app = button(app, "Bring them back").click().run()
+    app = button(app, "Restore them").click().run()
     draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
     assert draft["prompt"] == "{message}"
     assert button(app, "Configure the training").disabled
@@ -133,12 +133,12 @@ def test_conversations_are_recognized_shown_and_trained_on(stage: Stage) -> None
     assert _data(stage)["messages"] == "messages"
     text = words(app)
     assert "8 conversations" in text
-    assert "the model learns to write this" in text
+    assert ":gray[trained]" in text
     assert {"What is <b>2+2</b>?", "4, _really_"} <= {block.value for block in app.code}
     assert not button(app, "Configure the training").disabled
-    app.button_group(key=next(g.key for g in app.button_group if g.label == "What is learned")).set_value("").run()
+    app.button_group(key=next(g.key for g in app.button_group if g.label == "Train on")).set_value("").run()
     assert _data(stage)["messages"] is None
-    assert "What is learned" in [group.label for group in stage.checked(app).button_group]
+    assert "Train on" in [group.label for group in stage.checked(app).button_group]
 
 
 def test_a_legacy_openai_file_is_recognized_and_gets_its_templates(stage: Stage) -> None:

@@ -83,7 +83,7 @@ def test_configure_shows_open_and_accepted_findings(faulty: Stage) -> None:
     for _ in range(2):
         app = faulty.checked(button(app, "Accept finding").click().run())
     assert "No other findings." in words(app)
-    app = checked(app.switch_page("pages/configure.py").run(), "Accepted in the data")
+    app = checked(app.switch_page("pages/configure.py").run(), "Accepted findings")
     assert "Empty answers (1 row), Exact duplicates (1 row)." in words(app)
     app = app.switch_page("pages/data.py").run()
     app = faulty.checked(button(app, "Reopen").click().run())

@@ -247,4 +247,4 @@ def test_the_page_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:
 def test_the_status_line_shows_a_running_evaluation(stage: Stage) -> None:
     assert "Nothing is running" in words(stage.page("evaluate"))
     with WorkerLock(loaded_models_lock(stage.folder)):
-        assert "An evaluation is going" in words(stage.page("evaluate"))
+        assert "An evaluation is running" in words(stage.page("evaluate"))

@@ -37,7 +37,7 @@ def test_this_machine_alone_is_fine() -> None:
 def test_other_addresses_are_refused_without_sign_in(address: str | None) -> None:
     found = asked(address=address)
     assert found is not None
-    assert "nobody has to sign in" in found.reasons[0]
+    assert "visitors do not have to sign in" in found.reasons[0]
     assert asked(address=address, signed_in=True) is None
 
 

@@ -1,4 +1,4 @@
-"""The Configure page below its presets: one section at a time, or the settings that a search finds, and the summary."""
+"""The Configure page below its presets: one section or the search results on the left, the Start panel on the right."""
 
 from __future__ import annotations
 
@@ -23,17 +23,22 @@ _LAST_SECTION = "configure_last_section"
 
 
 def draw_settings(reviewed: DraftReview) -> None:
-    """The search box and the sections over the whole width; below, the form beside the summary."""
-    words = st.text_input(
-        "Find a setting", key=CONFIGURE_SEARCH_KEY, type="search", live=True, icon=":material/search:",
-        placeholder="Find a setting by its name or what it does", label_visibility="collapsed",
-    )  # fmt: skip
-    searching = bool((words or "").strip())
+    """Draw the search box and the section tabs, and below them the form and the Start panel."""
+    query = st.text_input(
+        "Find a setting",
+        key=CONFIGURE_SEARCH_KEY,
+        type="search",
+        live=True,
+        icon=":material/search:",
+        placeholder="Find a setting by name or description",
+        label_visibility="collapsed",
+    )
+    searching = bool((query or "").strip())
     chosen = None if searching else _choose_section(reviewed.problems)
     form_side, summary_side = st.columns([7, 3], gap="medium")
     with form_side:
         if chosen is None:
-            _draw_search_results(str(words), reviewed.problems)
+            _draw_search_results(str(query), reviewed.problems)
         else:
             _draw_section(chosen, reviewed)
     with summary_side:
@@ -44,7 +49,7 @@ def _choose_section(problems: Sequence[Problem]) -> form_layout.FormSection:
     keys = [entry.key for entry in form_layout.FORM_SECTIONS]
     if st.session_state.get(CONFIGURE_SECTION_KEY) not in keys:
         st.session_state[CONFIGURE_SECTION_KEY] = st.session_state.get(_LAST_SECTION, "model")
-    wrong = {
+    with_errors = {
         form_layout.get_field_layout(problem.path).section
         for problem in problems
         if problem.severity == "error" and problem.path
@@ -53,7 +58,7 @@ def _choose_section(problems: Sequence[Problem]) -> form_layout.FormSection:
     changed = {key for key in keys if any(map(view.is_changed, form_layout.list_section_settings(key)))}
 
     def title(key: str) -> str:
-        mark = " :red[:material/error:]" if key in wrong else " :primary[●]" if key in changed else ""
+        mark = " :red[:material/error:]" if key in with_errors else " :primary[●]" if key in changed else ""
         return form_layout.get_form_section(key).title + mark
 
     chosen = st.pills(
@@ -65,7 +70,7 @@ def _choose_section(problems: Sequence[Problem]) -> form_layout.FormSection:
         label_visibility="collapsed",
         wrap=True,
     )
-    # a widget's value is lost while it is not drawn: search and other pages come back to the same section
+    # Streamlit drops a widget's value while it is not drawn; this restores the section after a search or another page
     st.session_state[_LAST_SECTION] = chosen
     return form_layout.get_form_section(str(chosen))
 
@@ -75,10 +80,16 @@ def _draw_section(entry: form_layout.FormSection, reviewed: DraftReview) -> None
     with st.container(gap=None):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.subheader(entry.title, anchor=False, width="stretch")
-            # always there, so that nothing moves when the first setting is changed
-            unchanged = not any(map(form.read_form_state().is_changed, paths))
-            st.button("Reset section", icon=":material/undo:", type="tertiary", key="reset_section",
-                      disabled=unchanged, on_click=form.reset_several_settings, args=(paths,))  # fmt: skip
+            # disabled instead of hidden, so that the page does not jump when the first setting is changed
+            st.button(
+                "Reset section",
+                icon=":material/undo:",
+                type="tertiary",
+                key="reset_section",
+                disabled=not any(map(form.read_form_state().is_changed, paths)),
+                on_click=form.reset_several_settings,
+                args=(paths,),
+            )
         st.caption(entry.lead)
     form.render_section(entry.key, reviewed.problems)
     if entry.key == "data":
@@ -86,34 +97,33 @@ def _draw_section(entry: form_layout.FormSection, reviewed: DraftReview) -> None
     elif entry.key == "study":
         draw_study_table(reviewed)
     elif entry.key == "precision":
-        if reviewed.variants:
-            device_choices.draw_device_choices(reviewed.variants[0], read_known_machine(workspace.current_save_dir()))
+        if reviewed.trials:
+            device_choices.draw_device_choices(reviewed.trials[0], read_known_machine(workspace.current_save_dir()))
         _draw_accelerate_file(reviewed)
 
 
-def _draw_search_results(words: str, problems: Sequence[Problem]) -> None:
-    paths = form_layout.search_settings(words)
+def _draw_search_results(query: str, problems: Sequence[Problem]) -> None:
+    paths = form_layout.search_settings(query)
     shown = form.visible_settings(paths, problems)
-    st.caption(f"{format_plural(len(paths), 'setting')} for “{escape_text(words)}”")
+    st.caption(f"{format_plural(len(paths), 'setting')} for “{escape_text(query)}”")
     form.render_fields(shown, problems)
-    for need, labels in _hidden_labels([path for path in paths if path not in shown]).items():
-        st.caption(f"With **{escape_text(need)}** switched on, also: {escape_text(', '.join(labels), 500)}")
+    for condition, labels in _hidden_labels([path for path in paths if path not in shown]).items():
+        st.caption(f"Switch on **{escape_text(condition)}** to use: {escape_text(', '.join(labels), 500)}")
 
 
 def _hidden_labels(hidden: Sequence[str]) -> dict[str, list[str]]:
-    """The labels of settings that are hidden now, by what would show them."""
-    found: dict[str, list[str]] = {}
+    """Return the labels of hidden settings by the labels of the settings that would show them."""
+    labels: dict[str, list[str]] = {}
     for path in hidden:
-        needs = [
-            form_layout.get_field_layout(other).label for other, _ in form_layout.get_field_layout(path).shown_when
-        ]
-        found.setdefault(" and ".join(needs), []).append(form_layout.get_field_layout(path).label)
-    return found
+        layout = form_layout.get_field_layout(path)
+        conditions = [form_layout.get_field_layout(other).label for other, _ in layout.shown_when]
+        labels.setdefault(" and ".join(conditions), []).append(layout.label)
+    return labels
 
 
 def _draw_accelerate_file(reviewed: DraftReview) -> None:
     machine = read_known_machine(workspace.current_save_dir())
-    if workspace.current_setting("accelerate") is not True or machine is None or not reviewed.variants:
+    if workspace.current_setting("accelerate") is not True or machine is None or not reviewed.trials:
         return
-    st.caption("`accelerate launch` gets this file, made from the settings and this machine:")
-    st.code(accelerate_yaml(reviewed.variants[0].config, machine), language=None)
+    st.caption("Config file for `accelerate launch`, made from the settings and this machine:")
+    st.code(accelerate_yaml(reviewed.trials[0].config, machine), language=None)

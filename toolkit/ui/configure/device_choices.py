@@ -1,4 +1,4 @@
-"""What was chosen for this machine, and why, below the settings that may change it. Draws what `choices.py` tells."""
+"""The settings that were chosen automatically for this machine, with the reasons."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace.decided_settings import decide_trial_settings
 
 
-def draw_device_choices(variant: StudyTrial, machine: Machine | None) -> None:
-    """One line a choice. What the user has set is not listed: it is what they said."""
-    config = variant.config
+def draw_device_choices(trial: StudyTrial, machine: Machine | None) -> None:
+    """Draw one line for each automatic choice; settings that the user has set are not listed."""
+    config = trial.config
     lines = explain_defaults(
-        config, device_for_run(config, machine), training_cores(), decide_trial_settings(variant).told
+        config, device_for_run(config, machine), training_cores(), decide_trial_settings(trial).told
     )
     where = "this machine" if machine is None else machine.words
     with st.container(border=True, gap="xsmall"):
-        st.markdown(f"**Chosen for {escape_text(where)}**")
+        st.markdown(f"**Chosen automatically for {escape_text(where)}**")
         for line in lines:
             st.markdown(f":small[{escape_text(line.what)} :gray[· {escape_text(line.why, 300)}]]")

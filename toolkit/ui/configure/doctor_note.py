@@ -1,4 +1,4 @@
-"""What the doctor says beside Start: findings that are open, and accepted ones. It warns and blocks nothing."""
+"""The findings of the data checks in the Start panel. They are warnings and do not block Start."""
 
 from __future__ import annotations
 
@@ -17,52 +17,54 @@ from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.checkup import read_checkup
 
 SHOWN_FINDINGS = 4
+"""Findings that are listed by title; the others are counted."""
 
 
-def draw_data_checks_note(*, waits: bool = False) -> None:
-    """A few lines in the panel of Start; nothing while the data or its templates can't be used.
+def draw_data_checks_note(*, start_is_waiting: bool = False) -> None:
+    """Draw the findings and the progress of the data checks; nothing while the data or its templates are invalid.
 
-    waits: a line beside it says already what the warm worker is waited for.
+    start_is_waiting: the panel already shows the progress of the background worker.
     """
-    st.fragment(_draw_note, run_every=CHECKS_REFRESH_S)(waits)
+    st.fragment(_draw_note, run_every=CHECKS_REFRESH_S)(start_is_waiting)
 
 
-def _draw_note(waits: bool) -> None:
+def _draw_note(start_is_waiting: bool) -> None:
     with error_boundary():
         table = workspace.current_table()
-        look = read_checkup(table) if table is not None else None
-        if look is None:
+        checkup = read_checkup(table) if table is not None else None
+        if checkup is None:
             return
-        _draw_open_findings(look.findings)
-        if look.seen:
-            st.caption(f":material/visibility: Accepted in the data: {_list_findings(look.seen)}")
-        if look.examined.error is not None:
-            st.caption(":material/info: The data could not be checked. The Data page says why.")
-        elif look.examined.over and look.counting and waits:
+        _draw_open_findings(checkup.findings)
+        if checkup.accepted:
+            st.caption(f":material/visibility: Accepted findings: {_list_findings(checkup.accepted)}")
+        if checkup.examined.error is not None:
+            st.caption(":material/info: The data could not be checked. The Data page shows the reason.")
+        elif checkup.examined.over and checkup.counting and start_is_waiting:
             return
-        elif look.going:
-            words = look.examined.progress[1] if not look.examined.over else look.counting
-            st.caption(f":material/hourglass_top: The data is being checked: {escape_text(words)}")
-        elif not look.findings and not look.seen:
-            st.caption(":green[:material/check_circle:] The data was checked: nothing was found.")
+        elif checkup.is_running:
+            phase = checkup.examined.progress[1] if not checkup.examined.over else checkup.counting
+            st.caption(f":material/hourglass_top: Checking the data: {escape_text(phase)}")
+        elif not checkup.findings and not checkup.accepted:
+            st.caption(":green[:material/check_circle:] Data checks: no findings.")
 
 
-def _draw_open_findings(now: Sequence[Finding]) -> None:
-    if not now:
+def _draw_open_findings(findings: Sequence[Finding]) -> None:
+    if not findings:
         return
-    colour = "red" if now[0].weight == "serious" else "orange" if now[0].weight == "warning" else "gray"
+    weight = findings[0].weight  # the most serious finding is first
+    color = "red" if weight == "serious" else "orange" if weight == "warning" else "gray"
     with st.container(gap=None):
-        st.markdown(
-            f":{colour}[:material/warning: **{format_plural(len(now), 'finding')} in the data**] {_list_findings(now)}"
-        )
-        if st.button("See and repair", type="tertiary", key="to_doctor", icon=":material/healing:"):
+        count = format_plural(len(findings), "finding")
+        st.markdown(f":{color}[:material/warning: **{count} in the data**] {_list_findings(findings)}")
+        if st.button("Review and repair", type="tertiary", key="to_doctor", icon=":material/healing:"):
             scroll.request_scroll("doctor")
             page.go_to_page("data")
 
 
-def _list_findings(found: Sequence[Finding]) -> str:
-    words = [
-        escape_text(f.title) + (f" ({format_plural(f.count, 'row')})" if f.count else "")
-        for f in found[:SHOWN_FINDINGS]
+def _list_findings(findings: Sequence[Finding]) -> str:
+    titles = [
+        escape_text(finding.title) + (f" ({format_plural(finding.count, 'row')})" if finding.count else "")
+        for finding in findings[:SHOWN_FINDINGS]
     ]
-    return ", ".join(words) + (f" and {len(found) - SHOWN_FINDINGS} more" if len(found) > SHOWN_FINDINGS else "") + "."
+    others = len(findings) - SHOWN_FINDINGS
+    return ", ".join(titles) + (f" and {others} more" if others > 0 else "") + "."

@@ -1,7 +1,4 @@
-"""The forecast beside the form: memory, time, steps, disk, whether it fits, and what would make it fit.
-
-Moves with every setting. Draws only: what a run takes is `toolkit/forecast`'s to say.
-"""
+"""The forecast in the Start panel: memory, time, steps, disk, whether the run fits, and what would make it fit."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from toolkit.ui.workspace.decided_settings import decide_trial_settings
 from toolkit.ui.workspace.review import DraftReview, pick_trial_per_value, value_label
 
 MAX_FORECAST_RUNS = 6
-"""Runs of a study that are forecast, those that differ first."""
+"""Runs of a study that are forecast: the first ones that differ in a value."""
 _FITS = {
     "fits": ("Fits", ":material/check_circle:", "green"),
     "tight": ("Tight", ":material/warning:", "orange"),
@@ -32,7 +29,7 @@ _LAST_FORECASTS = "forecast"
 
 
 def draw_forecast_panel(reviewed: DraftReview) -> None:
-    """The forecast of the draft; of the largest and of all runs where it is a study."""
+    """Draw the forecast of the draft. A study shows the memory of its largest run and the time of all runs."""
     found = _forecast_runs(reviewed)
     with st.container(border=True, gap="small"):
         if isinstance(found, NoForecast):
@@ -50,13 +47,11 @@ def draw_forecast_panel(reviewed: DraftReview) -> None:
 
 
 def _forecast_runs(reviewed: DraftReview) -> list[Forecast] | NoForecast:
-    """Forecasts of the runs; the last good ones while the settings have errors."""
-    kept = cast("list[Forecast] | None", st.session_state.get(_LAST_FORECASTS))
-    if not reviewed.variants:
-        return kept or NoForecast("It appears once the settings can be used.")
-    found = [
-        decide_trial_settings(variant).found for variant in pick_trial_per_value(reviewed.variants)[:MAX_FORECAST_RUNS]
-    ]
+    """Return forecasts of the trials; the last ones while the settings have errors."""
+    last = cast("list[Forecast] | None", st.session_state.get(_LAST_FORECASTS))
+    if not reviewed.trials:
+        return last or NoForecast("Correct the settings to see the forecast.")
+    found = [decide_trial_settings(trial).found for trial in pick_trial_per_value(reviewed.trials)[:MAX_FORECAST_RUNS]]
     known = [one for one in found if not isinstance(one, NoForecast)]
     if len(known) < len(found):
         return next(one for one in found if isinstance(one, NoForecast))
@@ -65,15 +60,16 @@ def _forecast_runs(reviewed: DraftReview) -> list[Forecast] | NoForecast:
 
 
 def _draw_heading(found: Forecast) -> None:
-    word, icon, colour = _FITS[found.fit]
+    label, icon, color = _FITS[found.fit]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**Forecast**", width="stretch")
-        st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]
+        st.badge(label, icon=icon, color=color)  # type: ignore[arg-type]
 
 
-def _draw_figures(found: Forecast, every: Sequence[Forecast], runs: int) -> None:
+def _draw_figures(found: Forecast, forecasts: Sequence[Forecast], runs: int) -> None:
     where = found.scene.gpu_name or "this machine"
-    total = sum(one.seconds for one in every) * max(runs, 1) / len(every)
+    # the forecast runs stand for all runs of the study
+    total = sum(one.seconds for one in forecasts) * max(runs, 1) / len(forecasts)
     steps = format_plural(found.steps, "step")
     rows = [
         ("Memory", f"**{_rough_size(found.memory.peak)}** of {format_bytes(found.scene.memory_bytes)}"),
@@ -88,20 +84,20 @@ def _draw_figures(found: Forecast, every: Sequence[Forecast], runs: int) -> None
         st.progress(min(1.0, found.memory.peak / found.scene.memory_bytes))
         _draw_lines(rows, 64)
     if found.fit == "tight":
-        st.caption(f"It fits once other programs on {escape_text(where)} give memory back.")
+        st.caption(f"The run fits if other programs free memory on {escape_text(where)}.")
 
 
 def _draw_lines(rows: Sequence[tuple[str, str]], width: int) -> None:
-    """Label and words, a line each, in small type. width: of the labels, in pixels."""
+    """Draw (label, value) lines in small type. width: of the labels, in pixels."""
     with st.container(gap="xxsmall"):
-        for label, words in rows:
+        for label, value in rows:
             with st.container(horizontal=True, gap="small", wrap=False):
                 st.markdown(f":small[:gray[{label}]]", width=width)
-                st.markdown(f":small[{words}]", width="stretch")
+                st.markdown(f":small[{value}]", width="stretch")
 
 
 def _about_duration(seconds: float) -> str:
-    """The duration with as many digits as a forecast deserves."""
+    """Return the duration rounded to the accuracy of a forecast: 5 s, 1 min from 90 s, 10 min from 1 h."""
     if seconds >= 3600:
         return f"about {format_duration(round(seconds / 600) * 600).removesuffix(' 00 min')}"
     if seconds < 90:
@@ -110,13 +106,13 @@ def _about_duration(seconds: float) -> str:
 
 
 def _rough_size(number: float) -> str:
-    """Bytes with no more digits than a forecast deserves: "630 MiB", "1.2 GiB"."""
+    """Return bytes rounded to the accuracy of a forecast: "630 MiB", "1.2 GiB"."""
     value, unit = format_bytes(number).split(" ")
     return f"{float(value):.0f} {unit}" if float(value) >= 10 and unit != "GiB" else f"{value} {unit}"
 
 
 def shorten_number(number: int) -> str:
-    """651264 -> "651 k", 8030261248 -> "8.03 B"."""
+    """Return a number with three digits and a decimal unit: 651264 -> "651 k", 8030261248 -> "8.03 B"."""
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
             return f"{number / limit:.3g} {unit}"
@@ -124,80 +120,92 @@ def shorten_number(number: int) -> str:
 
 
 def _draw_advice(found: Forecast) -> None:
-    offered = find_memory_advice(found)
-    if offered is None:
+    advice = find_memory_advice(found)
+    if advice is None:
         if found.fit == "too large":
-            st.caption("No setting makes it fit: choose a smaller base model.")
+            st.caption("No setting makes this run fit. Choose a smaller base model.")
         return
     changes = [
         f"{form_layout.get_field_layout(path).label} {value_label(path, value)}"
-        for path, value in offered.changes.items()
+        for path, value in advice.changes.items()
     ]
-    words = f"{', '.join(changes)}: {_rough_size(offered.after.memory.peak)}, {_about_duration(offered.after.seconds)}"
+    effect = f"{_rough_size(advice.after.memory.peak)}, {_about_duration(advice.after.seconds)}"
     st.button(
-        "Make it fit" if offered.enough else "Come nearer", icon=":material/compress:", width="stretch",
-        key="make_it_fit", on_click=_apply_advice, args=(offered,),
-    )  # fmt: skip
+        "Make it fit" if advice.enough else "Reduce memory",
+        icon=":material/compress:",
+        width="stretch",
+        key="make_it_fit",
+        on_click=_apply_advice,
+        args=(advice,),
+    )
     st.caption(
-        escape_text(words, 400) + ("." if offered.enough else ". That is still too much: choose a smaller base model.")
+        escape_text(f"{', '.join(changes)}: {effect}", 400)
+        + ("." if advice.enough else ". The run still does not fit: choose a smaller base model as well.")
     )
 
 
-def _apply_advice(offered: MemoryAdvice) -> None:
-    for path, value in offered.changes.items():
+def _apply_advice(advice: MemoryAdvice) -> None:
+    for path, value in advice.changes.items():
         workspace.set_setting(path, value)
 
 
 def _draw_details(found: Forecast) -> None:
-    fold = st.expander("What takes memory and time", key="forecast_details", icon=":material/tune:", on_change="rerun")
-    if not fold.open:
+    details = st.expander(
+        "Memory and time in detail", key="forecast_details", icon=":material/tune:", on_change="rerun"
+    )
+    if not details.open:
         return
     memory, load, times = found.memory, found.load, found.times
-    with fold:
+    with details:
         parts = [
-            ("The process itself", memory.process), ("Base model", memory.weights), ("Adapter", memory.adapter),
-            ("Gradients", memory.gradients), ("Optimizer", memory.optimizer), ("Activations", memory.activations),
-            ("Logits and loss", memory.logits), ("Compiled kernels", memory.kernels),
-        ]  # fmt: skip
+            ("Process", memory.process),
+            ("Base model", memory.weights),
+            ("Adapter", memory.adapter),
+            ("Gradients", memory.gradients),
+            ("Optimizer", memory.optimizer),
+            ("Activations", memory.activations),
+            ("Logits and loss", memory.logits),
+            ("Compiled kernels", memory.kernels),
+        ]
         _draw_lines([(name, _rough_size(part)) for name, part in parts if part], 120)
         batch = f"{format_plural(load.rows, 'row')} of up to {format_plural(load.longest, 'token')}"
+        no_padding = found.real_share == 1
         padding = (
-            "No padding is computed."
-            if found.real_share == 1
-            else f"{format_share(found.real_share)} of all tokens are no padding."
+            "There is no padding." if no_padding else f"Padding: {format_share(1 - found.real_share)} of all tokens."
         )
-        st.caption(f"The largest batch decides: {batch}. {padding}")
-        spent = [("Starting", times.starting), ("Training", times.training),
-                 (f"{format_plural(found.evaluations, 'test')} on the way", times.evaluating),
-                 ("Saving and answers", times.ending)]  # fmt: skip
-        _draw_lines([(name, format_duration(max(part, 1.0))) for name, part in spent if part], 120)
-        for line in _reasons(found):
+        st.caption(f"Peak memory is reached in the largest batch: {batch}. {padding}")
+        phases = [
+            ("Starting", times.starting),
+            ("Training", times.training),
+            (format_plural(found.evaluations, "evaluation"), times.evaluating),
+            ("Saving and answers", times.ending),
+        ]
+        _draw_lines([(name, format_duration(max(seconds, 1.0))) for name, seconds in phases if seconds], 120)
+        for line in _describe_basis(found):
             st.caption(line)
 
 
-def _reasons(found: Forecast) -> list[str]:
-    """Where the numbers come from."""
+def _describe_basis(found: Forecast) -> list[str]:
+    """Return sentences on what the forecast is based on."""
     lines = []
     if not found.scene.lengths.counted:
-        lines.append("The tokenizer is not on this machine yet: lengths follow from characters.")
+        lines.append("Token lengths are estimated from characters: the tokenizer is not on this machine yet.")
     if found.measured:
-        lines.append("Memory and the time of a step were measured with two steps on the largest batch.")
+        lines.append("Memory and step time were measured with two steps on the largest batch.")
     elif found.correction.runs:
-        runs = format_plural(found.correction.runs, "run")
-        lines.append(f"Corrected by the {runs} on this machine most like it: memory, start, steps and answers.")
+        runs = format_plural(found.correction.runs, "most similar run")
+        lines.append(f"Memory and time are corrected by the {runs} on this machine.")
     else:
-        lines.append("Not corrected by any run on this machine yet: the time may be off by half.")
+        lines.append("No run on this machine to compare with yet: the time may be off by 50 %.")
     if found.disk.download:
         lines.append(f"The base model is downloaded first: {_rough_size(found.disk.download)}.")
     return lines
 
 
+@st.fragment(run_every=1.0)
 def _retry_while_waiting() -> None:
-    @st.fragment(run_every=1.0)
-    def wait() -> None:
-        if st.session_state.setdefault("forecast_waits", 0) < 15:
-            st.session_state["forecast_waits"] += 1
-            if st.session_state["forecast_waits"] % 3 == 0:
-                st.rerun()
-
-    wait()
+    """Rerun the page every third second, five times at most, until what the forecast lacks has arrived."""
+    if st.session_state.setdefault("forecast_waits", 0) < 15:
+        st.session_state["forecast_waits"] += 1
+        if st.session_state["forecast_waits"] % 3 == 0:
+            st.rerun()

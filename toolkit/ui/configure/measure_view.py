@@ -1,4 +1,4 @@
-"""Measuring instead of predicting, on screen: the button, the wait, and what came out, kept for the session."""
+"""Measuring memory and step time instead of predicting them: the button, the progress, and the session's results."""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ _MEASURED, _MEASURING, _FAILED = "forecast_measured", "forecast_measuring", "for
 
 
 def add_session_measurement(found: Forecast) -> Forecast:
-    """The forecast with what was measured for these very settings, if anything was."""
-    measured = cast("Mapping[str, MeasuredStep]", st.session_state.get(_MEASURED, {})).get(
-        relevant_settings(found.config)
-    )
-    return found if measured is None else with_measurement(
-        found, measured.peak_bytes, measured.process_bytes, measured.step_seconds
-    )  # fmt: skip
+    """Return the forecast with this session's measurement of the same settings, if there is one."""
+    results = cast("Mapping[str, MeasuredStep]", st.session_state.get(_MEASURED, {}))
+    measured = results.get(relevant_settings(found.config))
+    if measured is None:
+        return found
+    return with_measurement(found, measured.peak_bytes, measured.process_bytes, measured.step_seconds)
 
 
 def draw_measure_button(found: Forecast) -> None:
-    """The button, or the wait for what it began."""
-    going = cast("RunningMeasurement | None", st.session_state.get(_MEASURING))
-    if going is not None:
+    """Draw the Measure button, or the progress of the measurement that it started."""
+    if st.session_state.get(_MEASURING) is not None:
         _watch_measuring()
         return
     if not found.measured:
         st.button(
-            "Measure", icon=":material/speed:", type="tertiary", key="measure", on_click=_begin_measuring, args=(found.config,),
-            help="Trains two steps on the longest batch in a process of its own, and replaces the estimates.",
-        )  # fmt: skip
+            "Measure",
+            icon=":material/speed:",
+            type="tertiary",
+            key="measure",
+            on_click=_begin_measuring,
+            args=(found.config,),
+            help="Trains two steps on the longest batch in a separate process and replaces the estimates.",
+        )
     failed = st.session_state.pop(_FAILED, None)
     if failed is not None:
         show_error(failed)
@@ -57,26 +60,25 @@ def _begin_measuring(config: Config) -> None:
 
 @st.fragment(run_every=1.0)
 def _watch_measuring() -> None:
-    going = cast("RunningMeasurement | None", st.session_state.get(_MEASURING))
-    if going is None:
+    running = cast("RunningMeasurement | None", st.session_state.get(_MEASURING))
+    if running is None:
         st.rerun()
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(f":material/speed: Measuring… {format_duration(going.seconds)}", width="stretch")
+        st.caption(f":material/speed: Measuring… {format_duration(running.seconds)}", width="stretch")
         st.button("Cancel", type="tertiary", key="measure_cancel", on_click=_cancel_measuring)
     try:
-        found = going.result()
+        measured = running.result()
     except ToolkitError as error:
         st.session_state[_FAILED] = error
-        found = None
     else:
-        if found is None:
+        if measured is None:
             return
-        st.session_state[_MEASURED] = {**st.session_state.get(_MEASURED, {}), going.key: found}
+        st.session_state[_MEASURED] = {**st.session_state.get(_MEASURED, {}), running.key: measured}
     st.session_state.pop(_MEASURING, None)
     st.rerun()
 
 
 def _cancel_measuring() -> None:
-    going = cast("RunningMeasurement | None", st.session_state.pop(_MEASURING, None))
-    if going is not None:
-        going.end()
+    running = cast("RunningMeasurement | None", st.session_state.pop(_MEASURING, None))
+    if running is not None:
+        running.end()

@@ -1,4 +1,4 @@
-"""Settings in and out of the page: presets, a YAML file in, a YAML file out with the command that runs it."""
+"""The bar above the form: presets, import and export of a YAML file, and undo."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from toolkit.settings.field_spec import field_specs_by_path
 from toolkit.settings.form_layout import get_field_layout
 from toolkit.settings.import_export import Preset, apply_preset, load_presets
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import workspace
 
 SETTINGS_FILE = "config.yml"
@@ -18,7 +19,7 @@ _NOTICE = "transfer_notice"
 
 
 def draw_preset_bar() -> None:
-    """One button for each preset, then import, export and the way back."""
+    """Draw a button for each preset, then Undo, Import and Export."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(":gray[Start from]", width="content")
         for preset in load_presets():
@@ -31,8 +32,14 @@ def draw_preset_bar() -> None:
             )
         st.space("stretch")
         if workspace.has_previous_draft():
-            st.button("Undo", icon=":material/undo:", type="tertiary", key="undo_replace",
-                      help="Back to the settings before the last preset, import or reset", on_click=_undo)  # fmt: skip
+            st.button(
+                "Undo",
+                icon=":material/undo:",
+                type="tertiary",
+                key="undo_replace",
+                help="Restore the settings before the last preset, import or reset",
+                on_click=_undo,
+            )
         if st.button("Import", icon=":material/upload_file:", key="open_import"):
             import_settings_dialog()
         if st.button("Export", icon=":material/download:", key="open_export"):
@@ -44,15 +51,15 @@ def draw_preset_bar() -> None:
 
 @st.dialog("Import settings", width="large", icon=":material/upload_file:")
 def import_settings_dialog() -> None:
-    """A YAML file, uploaded or pasted. Nothing is applied unless all of it can be used."""
-    st.caption("A config of this toolkit or of the original one. Settings that it lacks get their defaults.")
+    """Import an uploaded or pasted YAML file; a file with any invalid setting changes nothing."""
+    st.caption("A config file of this toolkit or of the original one. Missing settings get their defaults.")
     uploaded = st.file_uploader("YAML file", type=["yml", "yaml"], max_upload_size=1, key="import_file")
     pasted = st.text_area("Or paste it here", height=200, key="import_text", placeholder="model:\n  quantize: true")
-    # never disabled: a paste reaches here only when the box is left, which is this press
+    # never disabled: pasted text arrives only when the text area loses the focus, which this press causes
     if not st.button("Use these settings", type="primary", key="import_apply"):
         return
     if uploaded is None and not pasted.strip():
-        st.warning("Choose a file, or paste its text.", icon=":material/info:")
+        st.warning("Choose a file or paste its text.", icon=":material/info:")
         return
     try:
         text = pasted if pasted.strip() or uploaded is None else decode_upload(uploaded.getvalue())
@@ -67,29 +74,36 @@ def import_settings_dialog() -> None:
 
 @st.dialog("Export settings", width="large", icon=":material/download:")
 def export_settings_dialog() -> None:
-    """The draft as a file, and the command that runs it."""
+    """Show the draft as a YAML file to download, and the command that runs it."""
     text = import_export.export_settings(workspace.current_draft(), workspace.current_grid())
-    st.caption("Save this as a file, then run the same without a browser:")
+    st.caption("Download the file, then start the same run from the command line:")
     st.code(RUN_COMMAND, language=None)
     st.download_button(
-        "Download config.yml", text, file_name=SETTINGS_FILE, mime="application/yaml", icon=":material/download:",
-        type="primary", on_click="ignore", key="export_download",
-    )  # fmt: skip
+        f"Download {SETTINGS_FILE}",
+        text,
+        file_name=SETTINGS_FILE,
+        mime="application/yaml",
+        icon=":material/download:",
+        type="primary",
+        on_click="ignore",
+        key="export_download",
+    )
     st.code(text, language=None, height=420)
 
 
 def decode_upload(data: bytes) -> str:
-    """The text of an uploaded file; raises ConfigError when it is not UTF-8."""
+    """Return the text of an uploaded file. Raises: ConfigError if it is not UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        problem = Problem("", f"The file is not text in UTF-8: byte {error.start} can't be read.", "Save it as UTF-8.")
+        message = f"The file is not UTF-8 text: byte {error.start} can't be decoded."
+        problem = Problem("", message, "Save it as UTF-8 and import it again.")
         raise ConfigError([problem]) from error
 
 
 def _show_problems(error: ConfigError) -> None:
     count = len(error.problems)
-    st.error(f"Nothing was changed: {count} setting{'s' if count != 1 else ''} can't be used.", icon=":material/error:")
+    st.error(f"Nothing was changed: {format_plural(count, 'setting')} can't be used.", icon=":material/error:")
     for problem in error.problems[:50]:
         label = (
             f"**{escape_text(get_field_layout(problem.path).label)}** " if problem.path in field_specs_by_path() else ""
@@ -100,9 +114,9 @@ def _show_problems(error: ConfigError) -> None:
 
 def _apply_preset(preset: Preset) -> None:
     workspace.replace_draft(apply_preset(preset, workspace.current_draft()))
-    st.session_state[_NOTICE] = f"Settings from “{preset.title}”."
+    st.session_state[_NOTICE] = f"The settings of “{preset.title}” were applied."
 
 
 def _undo() -> None:
     workspace.restore_previous_draft()
-    st.session_state[_NOTICE] = "Back to the settings before."
+    st.session_state[_NOTICE] = "The previous settings were restored."

@@ -1,4 +1,4 @@
-"""The panel beside the form: what Start would do, what keeps it from doing it, and what differs from the defaults."""
+"""The panel next to the form: the Start button, the problems that block it, and the changes from the defaults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from toolkit.errors import Problem, ToolkitError
 from toolkit.services.warm_client import QuestionState
 from toolkit.settings import draft as drafts
 from toolkit.settings import form_layout
-from toolkit.settings.ablation import STUDY_WIDE_SETTINGS
 from toolkit.settings.field_spec import field_specs_by_path
 from toolkit.system.machine import read_known_machine
 from toolkit.ui.configure import forecast_view, launch, preset_bar
@@ -22,15 +21,17 @@ from toolkit.ui.elements.words import format_plural
 from toolkit.ui.forms import form
 from toolkit.ui.frame import page
 from toolkit.ui.workspace import warm_questions, workspace
+from toolkit.ui.workspace.decided_settings import decide_all_trials
 from toolkit.ui.workspace.review import DraftReview, review_draft, tabulate_trials, value_label
 
 MAX_LISTED_ITEMS = 8
 """Changes and problems that are listed at once."""
 
 HARD_STOP_WAIT_SECONDS = 2.0
-"""How long a press of Start waits for the search for hard stops; the run itself looks at its rows in any case."""
+"""How long a press of Start waits for the search for hard stops; the run checks its rows again in any case."""
 
 START_EXPIRY_SECONDS = 15.0
+"""A press that is not handled within this time is dropped: by then the user may have moved on."""
 _CHECK_DONE = QuestionState("done")
 _PRESSED_AT = "start_pressed"
 _REQUEST, _NAME, _START_ERROR = "start_request", "run_name", "start_failed"
@@ -38,41 +39,41 @@ CONFIGURE_SECTION_KEY, CONFIGURE_SEARCH_KEY = "configure_section", "configure_se
 
 
 def draw_start_panel(reviewed: DraftReview) -> None:
-    """Start, problems, changes, and the command line."""
+    """Draw the Start button, problems, data checks, forecast, changes, and the command line."""
     _handle_request(reviewed)
     with st.container(border=True):
         _draw_start(reviewed)
         if reviewed.checking is not None:
             warm_questions.wait_for_answer(reviewed.checking, lambda: review_draft().checking or _CHECK_DONE, "review")
         _draw_problems(reviewed.problems)
-        draw_data_checks_note(waits=reviewed.checking is not None)
+        draw_data_checks_note(start_is_waiting=reviewed.checking is not None)
     forecast_view.draw_forecast_panel(reviewed)
     _draw_changes()
-    st.caption("The same without a browser, with the exported file:")
+    st.caption("To start the same run from the command line, export the settings and run:")
     st.code(preset_bar.RUN_COMMAND, language=None, wrap_lines=True)
 
 
 def draw_study_table(reviewed: DraftReview) -> None:
-    """The runs of the study before they start: only the settings that differ."""
+    """Draw the runs that the study would start, with the settings that differ."""
     if workspace.current_setting("ablation.use_ablate") is not True:
         return
     if not workspace.current_grid():
         st.info(
-            "Press :material/stacks: beside any setting to try several values of it. Every combination becomes a run.",
+            "Press :material/stacks: next to a setting to give it several values. Every combination becomes a run.",
             icon=":material/science:",
         )
         return
-    if not reviewed.variants:
-        st.caption("The runs are listed here once the values can be used.")
+    if not reviewed.trials:
+        st.caption("Correct the settings to see the list of runs.")
         return
     study = escape_text(workspace.current_setting("ablation.study_name") or "")
-    st.markdown(f"**{format_plural(len(reviewed.variants), 'run')}** will be queued under the study **{study}**.")
-    rows = tabulate_trials(reviewed.variants)
+    st.markdown(f"**{format_plural(len(reviewed.trials), 'run')}** will be queued under the study **{study}**.")
+    rows = tabulate_trials(reviewed.trials)
     st.dataframe(rows, hide_index=True, width="stretch", height="content" if len(rows) <= 12 else 440)
 
 
 def open_setting(path: str) -> None:
-    """Turn the form to the section of a setting."""
+    """Show the section of a setting in the form."""
     st.session_state[CONFIGURE_SEARCH_KEY] = ""
     st.session_state[CONFIGURE_SECTION_KEY] = form_layout.get_field_layout(path).section
 
@@ -80,8 +81,8 @@ def open_setting(path: str) -> None:
 def _draw_start(reviewed: DraftReview) -> None:
     runs = max(reviewed.runs, 1)
     study = workspace.current_setting("ablation.use_ablate") is True and bool(workspace.current_grid())
-    st.text_input("Name of the run" if not study else "Name before each run", key=_NAME, max_chars=120,
-                  placeholder="Optional")  # fmt: skip
+    label = "Run name" if not study else "Run name (prefix for every run of the study)"
+    st.text_input(label, key=_NAME, max_chars=120, placeholder="Optional")
     st.button(
         f"Start {runs:,} runs" if study and runs > 1 else "Start",
         type="primary",
@@ -92,19 +93,25 @@ def _draw_start(reviewed: DraftReview) -> None:
         on_click=_request_start,
         args=(launch.start_ticket(),),
     )
-    known = read_known_machine(workspace.current_save_dir())
-    where = f" This machine: {escape_text(known.words)}." if known else ""
-    st.caption(("They run one after another." if study and runs > 1 else "Trains in the background.") + where)
+    machine = read_known_machine(workspace.current_save_dir())
+    where = f" This machine: {escape_text(machine.words)}." if machine else ""
+    st.caption(("The runs train one after another." if study and runs > 1 else "Trains in the background.") + where)
     if study:
-        st.button("See the runs", type="tertiary", icon=":material/table_rows:", key="see_runs", on_click=open_setting,
-                  args=("ablation.use_ablate",))  # fmt: skip
+        st.button(
+            "Show the runs",
+            type="tertiary",
+            icon=":material/table_rows:",
+            key="see_runs",
+            on_click=open_setting,
+            args=("ablation.use_ablate",),
+        )
     failed = st.session_state.pop(_START_ERROR, None)
     if failed is not None:
         show_error(failed)
 
 
-def _request_start(number: str) -> None:
-    st.session_state[_REQUEST], st.session_state[_PRESSED_AT] = number, time.monotonic()
+def _request_start(ticket: str) -> None:
+    st.session_state[_REQUEST], st.session_state[_PRESSED_AT] = ticket, time.monotonic()
 
 
 def _finish_request() -> None:
@@ -113,13 +120,14 @@ def _finish_request() -> None:
 
 
 def _handle_request(reviewed: DraftReview) -> None:
-    """Start what a press asked for; a second press of the same button only follows the first to the runs.
+    """Start the runs that a press of the button requested, and go to the Runs page.
 
-    Another click breaks this off wherever it looks at the session or draws: the press stays until it is answered, as
-    a rule by the page's next run, unless the person has gone elsewhere for so long that it would come as a surprise.
+    Another click interrupts the script wherever it reads the session or draws. The request therefore stays in the
+    session until it is handled, usually by the next run of the page, or until it expires. A second press of the same
+    button starts nothing and only goes to the Runs page.
     """
-    number = st.session_state.get(_REQUEST)
-    if number is None:
+    ticket = st.session_state.get(_REQUEST)
+    if ticket is None:
         return
     if time.monotonic() - st.session_state.get(_PRESSED_AT, time.monotonic()) > START_EXPIRY_SECONDS:
         del st.session_state[_REQUEST]
@@ -129,16 +137,15 @@ def _handle_request(reviewed: DraftReview) -> None:
     if reviewed.errors:
         del st.session_state[_REQUEST]
         return
-    study = (
-        (workspace.current_setting("ablation.study_name") or "")
-        if workspace.current_setting("ablation.use_ablate") is True
-        else ""
-    )
+    is_study = workspace.current_setting("ablation.use_ablate") is True
+    study = str(workspace.current_setting("ablation.study_name") or "") if is_study else ""
     name = str(st.session_state.get(_NAME) or "").strip()
     with st.spinner("Starting…" if reviewed.runs < 20 else f"Queueing {reviewed.runs} runs…"):
         try:
-            started = launch.start_runs(reviewed, name, study, number)
-        except Exception as error:  # what breaks a page off is none
+            # decided before the ticket is claimed: the cache is in the session, where a second press interrupts
+            decided = decide_all_trials(reviewed.trials)
+            started = launch.start_runs(reviewed.trials, decided, name, study, ticket)
+        except Exception as error:  # Streamlit interrupts the script with exceptions that are not of this class
             _finish_request()
             if not isinstance(error, ToolkitError):
                 raise
@@ -151,39 +158,42 @@ def _handle_request(reviewed: DraftReview) -> None:
 def _draw_problems(problems: Sequence[Problem]) -> None:
     errors = sum(problem.severity == "error" for problem in problems)
     if errors:
-        st.markdown(f"**Before it can start** :gray[{format_plural(errors, 'setting')} to correct]")
+        st.markdown(f"**Fix before starting** :gray[{format_plural(errors, 'problem')}]")
     elif problems:
-        st.markdown("**Worth knowing**")
+        st.markdown("**Warnings**")
     for at, problem in enumerate(problems[:MAX_LISTED_ITEMS]):
         with st.container(gap=None):
             if problem.path in field_specs_by_path():
-                here = form_layout.get_field_layout(problem.path)
+                layout = form_layout.get_field_layout(problem.path)
                 st.button(
-                    f"{form_layout.get_form_section(here.section).title} › {here.label}", key=f"problem:{at}:{problem.path}",
-                    type="tertiary", on_click=open_setting, args=(problem.path,),
-                )  # fmt: skip
+                    f"{form_layout.get_form_section(layout.section).title} › {layout.label}",
+                    key=f"problem:{at}:{problem.path}",
+                    type="tertiary",
+                    on_click=open_setting,
+                    args=(problem.path,),
+                )
             form.show_field_problem(problem)
     if len(problems) > MAX_LISTED_ITEMS:
         st.caption(f"and {len(problems) - MAX_LISTED_ITEMS} more")
 
 
 def _draw_changes() -> None:
-    """What differs from the defaults, old -> new, each with its way back."""
+    """Draw the settings that differ from the defaults, as default -> value, each with a reset button."""
     view = form.read_form_state()
     grid = view.grid
     changes = [c for c in drafts.find_changed_settings(view.draft) if c.path not in grid and view.is_changed(c.path)]
     total = len(changes) + len(grid)
     with st.container(border=True, gap=None):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**Changed from the defaults** :gray[{total or 'nothing yet'}]", width="stretch")
+            st.markdown(f"**Changed from the defaults** :gray[{total or 'none'}]", width="stretch")
             if total:
                 st.button("Reset all", type="tertiary", key="reset_all", on_click=_reset_everything)
         rows = [(path, [value_label(path, value) for value in values]) for path, values in grid.items()]
         rows += [(change.path, [value_label(change.path, change.value)]) for change in changes]
-        everything = st.session_state.get("all_changes", False) or total <= MAX_LISTED_ITEMS
-        for path, values in rows if everything else rows[:MAX_LISTED_ITEMS]:
+        show_all = st.session_state.get("all_changes", False) or total <= MAX_LISTED_ITEMS
+        for path, values in rows if show_all else rows[:MAX_LISTED_ITEMS]:
             _draw_change(path, values)
-        if not everything:
+        if not show_all:
             st.button(
                 f"Show {total - MAX_LISTED_ITEMS} more", type="tertiary", key="all_changes_button", on_click=_show_all
             )
@@ -195,8 +205,15 @@ def _draw_change(path: str, values: Sequence[str]) -> None:
     new = ", ".join(f"**{escape_text(value, 40)}**" for value in values[:6]) + (" …" if len(values) > 6 else "")
     with st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="xxsmall"):
         st.caption(f"{escape_text(label)}: {escape_text(old, 40)} → {new}")
-        st.button("", icon=":material/undo:", type="tertiary", key=f"undo:{path}", help=f"Reset {escape_text(label)}",
-                  on_click=form.reset_setting, args=(path,))  # fmt: skip
+        st.button(
+            "",
+            icon=":material/undo:",
+            type="tertiary",
+            key=f"undo:{path}",
+            help=f"Reset {escape_text(label)}",
+            on_click=form.reset_setting,
+            args=(path,),
+        )
 
 
 def _show_all() -> None:
@@ -204,9 +221,6 @@ def _show_all() -> None:
 
 
 def _reset_everything() -> None:
-    """Back to the defaults, with the way back that presets have; the folder stays, it is where the runs are."""
-    workspace.replace_draft(
-        drafts.replace_setting(
-            drafts.default_draft(), STUDY_WIDE_SETTINGS[0], workspace.current_setting(STUDY_WIDE_SETTINGS[0])
-        )
-    )
+    """Reset all settings except the folder with the runs; `workspace.restore_previous_draft` undoes it."""
+    save_dir = workspace.current_setting("save_dir")
+    workspace.replace_draft(drafts.replace_setting(drafts.default_draft(), "save_dir", save_dir))

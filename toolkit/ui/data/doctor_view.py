@@ -92,7 +92,7 @@ def _show_findings(table: Table, checkup: Checkup) -> None:
     failed = st.session_state.pop(_FAILED, None)
     if failed is not None:
         show_error(failed)
-    findings, accepted = checkup.findings, checkup.seen
+    findings, accepted = checkup.findings, checkup.accepted
     st.session_state[_EARLIER] = (versions.original_sha256(table), findings)
     if findings:
         counts = [(weight, sum(f.weight == weight for f in findings)) for weight in WEIGHT_STYLES]

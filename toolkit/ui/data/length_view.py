@@ -27,10 +27,10 @@ def show_token_lengths(checkup: Checkup) -> None:
         _show_histogram(checkup.lengths)
     elif checkup.counting:
         st.caption(f":material/hourglass_top: Token lengths: {escape_text(checkup.counting)}")
-    elif checkup.uncounted:
+    elif checkup.count_error:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.caption(
-                f":material/info: The tokens could not be counted. {escape_text(checkup.uncounted, 400)}",
+                f":material/info: The tokens could not be counted. {escape_text(checkup.count_error, 400)}",
                 width="content",
             )
             st.button(

@@ -1,8 +1,8 @@
-"""The charts, as plotly figures in the theme's colours. Knows points, not where they come from.
+"""Charts as plotly figures in the theme's colors.
 
-`uirevision` stays the same while a run is on screen: what one has zoomed to stays while new points arrive. Figures are
-written down whole and unchecked: plotly's checks of each property took most of a refresh, and a test makes them. A page
-that refreshes asks `kept` for its figures, which makes one only when something in it has changed.
+`uirevision` stays the same while a run is on screen, so that a zoom survives new points. Figures are built without
+plotly's validation, which took most of the time of a refresh; a test validates them instead. A page that refreshes
+calls `reuse_figure`, which builds a figure only when its inputs have changed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PLOTLY_CONFIG = {
     "responsive": True,
 }
 SMALL_CHARTS = (
-    # series, title, unit factor, format of the hover
+    # series, title, factor to the unit in the title, d3 number format of the hover text
     ("learning_rate", "Learning rate", 1.0, ".3g"),
     ("grad_norm", "Gradient norm", 1.0, ".3g"),
     ("tokens_per_second", "Tokens per second", 1.0, ",.0f"),
@@ -36,29 +36,29 @@ SMALL_CHARTS = (
 
 
 class FrozenFigure(go.Figure):  # type: ignore[misc]
-    """A figure that is written down once, however often it is sent; not to be changed after that.
+    """A figure that caches its `to_dict`; do not change it after the first call.
 
-    plotly copies a figure value by value each time that Streamlit asks for it, its template too: that took more than
-    all else in a refresh.
+    Streamlit calls `to_dict` for every rerun, and plotly then copies the figure and its template value by value. That
+    took longer than everything else in a refresh.
     """
 
     def to_dict(self) -> dict[str, Any]:
-        if "_written" not in vars(self):
-            self._written = super().to_dict()
-        return dict(self._written)
+        if "_cached_dict" not in vars(self):
+            self._cached_dict = super().to_dict()
+        return dict(self._cached_dict)
 
 
-def reuse_figure(name: str, draw: Callable[..., go.Figure], *about: Any) -> go.Figure:
-    """`draw(*about)`; in this session the same figure again as long as all that it is about is equal."""
-    held = st.session_state.setdefault(_KEPT, {})
-    key = (about, series_colors())
-    if name not in held or held[name][0] != key:
-        held[name] = (key, draw(*about))
-    return held[name][1]
+def reuse_figure(name: str, draw: Callable[..., go.Figure], *inputs: Any) -> go.Figure:
+    """Return `draw(*inputs)`, cached in the session under `name` until the inputs or the theme's colors change."""
+    cached = st.session_state.setdefault(_KEPT, {})
+    key = (inputs, series_colors())
+    if name not in cached or cached[name][0] != key:
+        cached[name] = (key, draw(*inputs))
+    return cached[name][1]
 
 
 def series_colors() -> list[str]:
-    """The theme's colours for series, light or dark as the visitor sees it."""
+    """Return the theme's chart colors for the visitor's light or dark theme."""
     kind = "dark" if st.context.theme.type == "dark" else "light"
     return list(st.get_option(f"theme.{kind}.chartCategoricalColors") or ["#0B6E63", "#C2571A", "#4759B8"])
 
@@ -71,31 +71,33 @@ def loss_chart(
     mark: int | None = None,
     best: CurvePoint | None = None,
 ) -> go.Figure:
-    """Training loss (raw behind, smoothed in front) and loss on the test split; a thin line at the step `mark`.
+    """Chart the training loss (raw behind, smoothed in front) and the loss on the test split by step.
 
-    best: step and loss of the best checkpoint, marked by a star.
+    smoothing: weight of the moving average, 0 to below 1; 0 draws no raw line.
+    mark: step with a vertical line. best: step and loss of the best checkpoint, drawn as a star.
     """
-    colours = series_colors()
+    colors = series_colors()
     train = curves.get("loss", [])
-    lines = [_line("Training, raw", thin_curve(train), colours[0], opacity=0.3, width=1)] if smoothing else []
-    lines.append(_line("Training", thin_curve(smooth_curve(train, smoothing)), colours[0]))
-    lines.append(_line("Test", thin_curve(curves.get("eval_loss", [])), colours[1], markers=True))
+    lines = [_line("Training, raw", thin_curve(train), colors[0], opacity=0.3, width=1)] if smoothing else []
+    lines.append(_line("Training", thin_curve(smooth_curve(train, smoothing)), colors[0]))
+    lines.append(_line("Test", thin_curve(curves.get("eval_loss", [])), colors[1], markers=True))
     if best is not None:
-        star = {"symbol": "star", "size": 14, "color": colours[1], "line": {"color": "white", "width": 1}}
-        lines.append({**_line("Best checkpoint", Curve.of([best]), colours[1]), "mode": "markers", "marker": star})
+        star = {"symbol": "star", "size": 14, "color": colors[1], "line": {"color": "white", "width": 1}}
+        lines.append({**_line("Best checkpoint", Curve.of([best]), colors[1]), "mode": "markers", "marker": star})
     axis = {"type": "log"} if log_scale else {"rangemode": "tozero"}
     figure = _figure(lines, revision, "step", legend=True, yaxis={"title": {"text": "loss"}, **axis})
     if mark is not None:
         line = {"color": "#8A94A6", "width": 1.5, "dash": "dot"}
-        over_all = {"type": "line", "x0": mark, "x1": mark, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
-        figure.update_layout({"shapes": [{**over_all, "line": line}]})
+        vertical = {"type": "line", "x0": mark, "x1": mark, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
+        figure.update_layout({"shapes": [{**vertical, "line": line}]})
     return figure
 
 
-def small_chart(points: Sequence[CurvePoint], factor: float, form: str, revision: str) -> go.Figure:
-    """One series without a legend; its title stands above it on the page."""
+def small_chart(points: Sequence[CurvePoint], factor: float, number_format: str, revision: str) -> go.Figure:
+    """Chart one series, multiplied by `factor`, without legend and title; the page shows the title above it."""
     shown = thin_curve(points, MAX_POINTS_SMALL)
-    lines = [_line("", Curve(shown.steps, shown.values * factor), series_colors()[2], width=1.6, form=form)]
+    values = Curve(shown.steps, shown.values * factor)
+    lines = [_line("", values, series_colors()[2], width=1.6, number_format=number_format)]
     y = {"rangemode": "tozero", "nticks": 4}
     return _figure(lines, revision, None, legend=False, yaxis=y, xaxis={"nticks": 5})
 
@@ -103,38 +105,46 @@ def small_chart(points: Sequence[CurvePoint], factor: float, form: str, revision
 def overlay_chart(
     runs: Mapping[str, Sequence[CurvePoint]], title: str, revision: str, smoothing: float = 0.0
 ) -> go.Figure:
-    """The same series of several runs; the keys are their labels."""
-    colours = series_colors()
+    """Chart the same series of several runs by step; the keys of `runs` are the labels in the legend."""
+    colors = series_colors()
     lines = [
         _line(
-            label, thin_curve(smooth_curve(points, smoothing), 200), colours[number % len(colours)],
-            dash=("solid", "dash", "dot", "dashdot")[number // len(colours) % 4],
+            label,
+            thin_curve(smooth_curve(points, smoothing), 200),
+            colors[number % len(colors)],
+            # past the last color the colors repeat with another dash
+            dash=("solid", "dash", "dot", "dashdot")[number // len(colors) % 4],
         )
         for number, (label, points) in enumerate(runs.items())
-    ]  # fmt: skip
+    ]
     return _figure(lines, revision, "step", legend=True, yaxis={"title": {"text": title}})
 
 
 def length_chart(edges: Any, counts: Any, limit: int | None) -> go.Figure:
-    """Rows by their number of tokens: bars beyond `limit` in another colour, the limit as a dashed line.
+    """Chart a histogram of rows by tokens: bars beyond `limit` in another color, the limit as a dashed line.
 
-    edges, counts: as `data.truncation.histogram` gives them.
+    edges: bin edges in tokens, one more than counts. counts: rows per bin.
     """
-    colours = series_colors()
+    colors = series_colors()
     figure = go.Figure(_figure([], "lengths", "tokens", legend=False))
     bars = list(pairwise(edges))
     beyond = [limit is not None and (start + end - 1) / 2 > limit for start, end in bars]
     figure.add_bar(
-        x=[(start + end) / 2 for start, end in bars], y=list(counts), width=[end - start for start, end in bars],
-        marker={"color": [colours[1] if over else colours[0] for over in beyond], "line": {"width": 0}},
+        x=[(start + end) / 2 for start, end in bars],
+        y=list(counts),
+        width=[end - start for start, end in bars],
+        marker={"color": [colors[1] if over else colors[0] for over in beyond], "line": {"width": 0}},
         customdata=[f"{start:,}–{end - 1:,} tokens" for start, end in bars],
         hovertemplate="%{customdata}: %{y:,} rows<extra></extra>",
-    )  # fmt: skip
+    )
     figure.update_layout(hovermode="closest", bargap=0.06)
     figure.update_yaxes(title="rows", rangemode="tozero", nticks=4)
     if limit is not None and limit <= edges[-1] * 1.5:
-        figure.add_vline(limit, line={"color": colours[7], "width": 1.5, "dash": "dash"},
-                         annotation={"text": f"limit {limit:,}", "yanchor": "top"})  # fmt: skip
+        figure.add_vline(
+            limit,
+            line={"color": colors[7], "width": 1.5, "dash": "dash"},
+            annotation={"text": f"limit {limit:,}", "yanchor": "top"},
+        )
     return figure
 
 
@@ -153,20 +163,27 @@ def _figure(
 
 
 def _line(
-    name: str, points: Curve, colour: str, *, opacity: float = 1.0, width: float = 2.0,
-    markers: bool = False, dash: str = "solid", form: str = ".4g",
-) -> dict[str, Any]:  # fmt: skip
+    name: str,
+    points: Curve,
+    color: str,
+    *,
+    opacity: float = 1.0,
+    width: float = 2.0,
+    markers: bool = False,
+    dash: str = "solid",
+    number_format: str = ".4g",
+) -> dict[str, Any]:
     return {
         "type": "scatter", "x": points.steps, "y": points.values,
         "name": _no_markup(name), "opacity": opacity, "marker": {"size": 6},
         "mode": "lines+markers" if markers or len(points) == 1 else "lines",
-        "line": {"color": colour, "width": width, "dash": dash},
-        "hovertemplate": f"%{{y:{form}}}<extra>{_no_markup(name)}</extra>",
+        "line": {"color": color, "width": width, "dash": dash},
+        "hovertemplate": f"%{{y:{number_format}}}<extra>{_no_markup(name)}</extra>",
     }  # fmt: skip
 
 
 def _no_markup(text: str) -> str:
-    """plotly reads entities, a few HTML tags and %{...} in labels; a legend has room for so many characters."""
+    """Return `text` without what plotly reads as markup (entities, HTML tags, %{...}), cut to fit a legend."""
     line = " ".join(strip_control_characters(text).split())
     shown = line if len(line) <= MAX_LABEL_CHARACTERS else line[: MAX_LABEL_CHARACTERS - 1] + "…"
     return shown.replace("&", "&amp;").replace("<", "‹").replace(">", "›").replace("%{", "% {")

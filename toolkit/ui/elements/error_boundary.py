@@ -1,6 +1,6 @@
-"""The error boundary: what goes wrong inside a part of a page becomes words there, and the rest stays usable.
+"""The error boundary: an exception in one part of a page becomes a message there, and the rest stays usable.
 
-Every part that draws itself again on its own needs one. Knows no page.
+Every fragment needs a boundary of its own, because it reruns outside the boundary of its page.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def error_boundary() -> Iterator[None]:
-    """Turns an error into words: a ToolkitError into its message and hint, any other into a sentence with an id.
+    """Show an exception on the page: message and hint of a ToolkitError, a general message with an id for any other.
 
-    The trace of the latter goes to the app's log under the same id.
+    The traceback of the latter goes to the app's log under the same id.
     """
     try:
         yield
     except ToolkitError as error:
         show_error(error)
     except Exception:
-        ticket = secrets.token_hex(3)
-        logger.exception("error %s", ticket)
+        error_id = secrets.token_hex(3)
+        logger.exception("error %s", error_id)
         st.error(
-            f"Something went wrong inside the app (error {ticket}). Nothing was lost: runs go on, and your settings "
-            f"are saved. The log of the app, in the terminal that started it, has the details under {ticket}.",
+            f"Something went wrong inside the app (error {error_id}). Runs continue and your settings are saved. "
+            f"For details, look for {error_id} in the app's log, in the terminal where the app was started.",
             icon=":material/error:",
         )
 
 
 def show_error(error: ToolkitError) -> None:
-    """Message and hint of an error, as text."""
+    """Show the message and hint of an error as text."""
     body = escape_lines(error.message)
     st.error(f"{body}  \n{escape_lines(error.hint)}" if error.hint else body, icon=":material/error:")

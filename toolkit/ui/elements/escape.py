@@ -1,6 +1,6 @@
-"""Text from outside (names, columns, cells, log lines, model output) as text on screen, never as markup.
+"""Escape text from outside (names, columns, cells, log lines, model output) for Streamlit's markdown.
 
-`st.text` and `st.code` need no help; labels, captions, errors and buttons are markdown, and go through here.
+`st.text` and `st.code` show plain text already. Labels, captions, errors and buttons are markdown and need escaping.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&^=@/])")
 
 
 def escape_text(text: object, limit: int = 200) -> str:
-    """`text` with everything that markdown, HTML, LaTeX, emoji or a link could grow from escaped, on one line, and
-    without characters that turn the line around."""
+    """Return `text` on one line of at most `limit` characters, escaped so that nothing in it is read as markup.
+
+    Markup is markdown, HTML, LaTeX, emoji codes and links. Control and bidirectional characters are removed.
+    """
     line = " ".join(strip_control_characters(text).split())
     if len(line) > limit:
         line = line[: limit - 1] + "…"
@@ -22,6 +24,6 @@ def escape_text(text: object, limit: int = 200) -> str:
 
 
 def escape_lines(text: object, limit: int = 4000) -> str:
-    """Like `plain`, line breaks kept."""
+    """Return the first `limit` characters of `text` escaped as by `escape_text`, with line breaks kept."""
     lines = str(text)[:limit].splitlines()
     return "  \n".join(escape_text(line, limit) for line in lines)

@@ -1,8 +1,8 @@
-"""Large uploads go to disk as they arrive: Streamlit itself would hold them in the memory of the app.
+"""Write large uploads to disk as they arrive; Streamlit would hold them in the memory of the app.
 
-`ToDisk` stands before Streamlit's own routes. It writes a large file beside the other uploads, hashes it on the way,
-and hands a receipt of a few bytes on in its place, so that `st.file_uploader` works as ever; `keep` turns either back
-into a file. A receipt counts only in the process that wrote it.
+The middleware `UploadToDisk` runs before Streamlit's own routes. It writes a large file next to the other uploads,
+hashes it on the way, and forwards a receipt of a few bytes in its place, so that `st.file_uploader` works unchanged.
+`keep_upload` turns a receipt or a small upload into a file. A receipt is valid only in the process that wrote it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from toolkit.data.storage.uploads import IncomingFile, remove_abandoned_uploads,
 from toolkit.errors import DataError
 
 LARGE_UPLOAD_BYTES = 8 << 20
-"""Bytes; smaller ones stay in memory for the moment that they are needed."""
+"""Uploads of at least this many bytes are written to disk; smaller ones stay in memory until they are stored."""
 UPLOAD_WRITE_BYTES = 4 << 20
+"""Bytes that are collected before they are written, so that there is not one write for each network packet."""
 UNCLAIMED_UPLOAD_S = 3_600
-"""So long a file waits for the page that asked for it."""
+"""Seconds after which a file that no page has claimed is removed."""
 _PATH = re.compile(r"/_stcore/upload_file/([^/]+)/[^/]+")
 _READ = "upload_read"
 ReadResult = TypeVar("ReadResult")
@@ -51,11 +52,14 @@ class _ReceivedFile:
 logger = logging.getLogger(__name__)
 _received: dict[bytes, _ReceivedFile] = {}
 _claimed: dict[bytes, Path] = {}
-"""Receipts that were turned into files: a page may come back with one."""
+"""Receipts that were turned into files: a rerun of the page presents its receipt again."""
 
 
 def keep_upload(given: UploadedFile, save_dir: Path) -> Path:
-    """The path of an uploaded file in the workspace. Raises DataError when it can't be written, or is gone."""
+    """Store an uploaded file in the workspace and return its path.
+
+    Raises: DataError if the file can't be written or is no longer kept.
+    """
     content = given.getbuffer()
     token = bytes(content) if len(content) < 100 else b""
     received = _received.pop(token, None)
@@ -63,15 +67,15 @@ def keep_upload(given: UploadedFile, save_dir: Path) -> Path:
         _claimed[token] = store_incoming_file(received.file, given.name, save_dir)
     if token in _claimed:
         return _claimed[token]
-    if token.startswith(_MARK):  # the receipt alone would be taken for the data
+    if token.startswith(_MARK):  # an unknown receipt: storing it would store the receipt as if it were the data
         raise DataError(f"{given.name[:80]} was uploaded, but is no longer kept.", "Upload it again.")
     return store_upload(given, given.name, save_dir)
 
 
 def read_upload_once(given: UploadedFile, save_dir: Path, read: Callable[[Path], ReadResult]) -> ReadResult:
-    """What `read` makes of the kept file; a rerun of the page with the same upload finds it in the session.
+    """Store the upload, apply `read` to it, and return the result, cached in the session for the same upload.
 
-    Raises DataError as `keep`, and what `read` raises.
+    Raises: DataError as `keep_upload`, and whatever `read` raises.
     """
     held = st.session_state.get(_READ)
     if held is None or held[0] != given.file_id:
@@ -80,15 +84,15 @@ def read_upload_once(given: UploadedFile, save_dir: Path, read: Callable[[Path],
 
 
 class UploadToDisk:
-    """ASGI middleware; `folder` says where incoming files are written."""
+    """ASGI middleware that writes large uploads to disk. folder: returns the folder for incoming files."""
 
     def __init__(self, app: ASGIApp, folder: Callable[[], Path]) -> None:
         self._app = app
         self._folder = folder
         try:
             remove_abandoned_uploads(folder())
-        except (DataError, OSError) as error:  # the app starts all the same: each page says what is wrong
-            logger.warning("unfinished uploads can't be looked for: %s", error)
+        except (DataError, OSError) as error:  # the app still starts: each page shows what is wrong with the folder
+            logger.warning("could not remove abandoned uploads: %s", error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         boundary = _form_boundary(scope)
@@ -107,9 +111,9 @@ class UploadToDisk:
                 _received[token] = _ReceivedFile(form.file)
                 await self._forward_receipt(scope, form.with_content(token), send, token)
             else:
-                await PlainTextResponse("The upload did not arrive whole.", 400)(scope, receive, send)
+                await PlainTextResponse("The upload is incomplete.", 400)(scope, receive, send)
         except FormParserError as error:
-            await PlainTextResponse(f"This is no upload: {error}.", 400)(scope, receive, send)
+            await PlainTextResponse(f"The upload form is invalid: {error}.", 400)(scope, receive, send)
         except OSError as error:
             await PlainTextResponse(f"The file can't be written: {error.strerror}.", 507)(scope, receive, send)
         finally:
@@ -117,49 +121,59 @@ class UploadToDisk:
                 form.file.discard()
 
     async def _forward_receipt(self, scope: Scope, body: bytes, send: Send, token: bytes) -> None:
-        """Streamlit's own route, which checks who asks, with a short body in the place of the long one."""
-        sent = kept = False
+        """Call Streamlit's own route, which checks the session, with the receipt in place of the long body."""
+        sent = accepted = False
 
-        async def short() -> Message:
+        async def receive_receipt() -> Message:
             nonlocal sent
             if sent:
                 return {"type": "http.disconnect"}
             sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        async def heed(message: Message) -> None:
-            nonlocal kept
+        async def watch_status(message: Message) -> None:
+            nonlocal accepted
             if message["type"] == "http.response.start":
-                kept = message["status"] < 300
+                accepted = message["status"] < 300
             await send(message)
 
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
         try:
-            await self._app({**scope, "headers": headers}, short, heed)
+            await self._app({**scope, "headers": headers}, receive_receipt, watch_status)
         finally:
-            if not kept:
+            if not accepted:
                 _received.pop(token, None)
 
 
 class _UploadForm:
-    """A form with one file, read as it arrives: the head of its part is kept, its content goes to `file`."""
+    """Parser of a multipart form with one file: keeps the headers of its part and writes its content to `file`."""
 
     def __init__(self, boundary: bytes, file: IncomingFile) -> None:
         self.file = file
         self._boundary = boundary
-        self._head = b""
-        self._parts: list[bytes] = []
-        self._held = 0
-        self._files = 0
-        self._ended = self._in_value = False
-        self._parser = MultipartParser(boundary, {
-            "on_part_begin": self._begin, "on_header_field": self._name, "on_header_value": self._value,
-            "on_header_end": self._line, "on_part_data": self._take, "on_end": self._end,
-        })  # fmt: skip
+        self._part_headers = b""
+        self._unwritten: list[bytes] = []
+        self._unwritten_bytes = 0
+        self._parts = 0
+        self._ended = self._in_header_value = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_part_data": self._on_part_data,
+                "on_end": self._on_end,
+            },
+        )
 
     async def read(self, receive: Receive) -> bool:
-        """Whether the form came whole; False when the browser went away. Raises OSError."""
+        """Read the form and return whether it is complete and has one file; False after a disconnect.
+
+        Raises: OSError if the file can't be written.
+        """
         more = True
         while more:
             message = await receive()
@@ -167,47 +181,50 @@ class _UploadForm:
                 return False
             self._parser.write(message.get("body", b""))
             more = message.get("more_body", False)
-            if self._held >= UPLOAD_WRITE_BYTES or not more:
-                parts, self._parts, self._held = self._parts, [], 0
-                await anyio.to_thread.run_sync(self.file.write, b"".join(parts))
-        return self._ended and self._files == 1
+            if self._unwritten_bytes >= UPLOAD_WRITE_BYTES or not more:
+                pieces, self._unwritten, self._unwritten_bytes = self._unwritten, [], 0
+                await anyio.to_thread.run_sync(self.file.write, b"".join(pieces))
+        return self._ended and self._parts == 1
 
     def with_content(self, content: bytes) -> bytes:
-        """The same form with another content of its file."""
-        return b"--%b\r\n%b\r\n%b\r\n--%b--\r\n" % (self._boundary, self._head, content, self._boundary)
+        """Return the same form with `content` as its file."""
+        return b"--%b\r\n%b\r\n%b\r\n--%b--\r\n" % (self._boundary, self._part_headers, content, self._boundary)
 
-    def _begin(self) -> None:
-        self._files += 1
+    def _on_part_begin(self) -> None:
+        self._parts += 1
 
-    def _name(self, data: bytes, start: int, end: int) -> None:
-        self._head += data[start:end]
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._part_headers += data[start:end]
 
-    def _value(self, data: bytes, start: int, end: int) -> None:
-        self._head += data[start:end] if self._in_value else b": " + data[start:end]
-        self._in_value = True
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        # a value may come in several calls: only the first follows the name
+        self._part_headers += data[start:end] if self._in_header_value else b": " + data[start:end]
+        self._in_header_value = True
 
-    def _line(self) -> None:
-        self._head += b"\r\n"
-        self._in_value = False
+    def _on_header_end(self) -> None:
+        self._part_headers += b"\r\n"
+        self._in_header_value = False
 
-    def _take(self, data: bytes, start: int, end: int) -> None:
-        self._parts.append(data[start:end])
-        self._held += end - start
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._unwritten.append(data[start:end])
+        self._unwritten_bytes += end - start
 
-    def _end(self) -> None:
+    def _on_end(self) -> None:
         self._ended = True
 
 
 def _form_boundary(scope: Scope) -> bytes | None:
-    """The boundary of a form that is to be written to disk; None for every other request, and for those that Streamlit
-    will refuse."""
+    """Return the boundary of an upload form to write to disk.
+
+    None for every other request, and for uploads that Streamlit itself refuses (too large, or an unknown session).
+    """
     if scope["type"] != "http" or scope["method"] != "PUT":
         return None
     found = _PATH.search(scope["path"])
     headers = Headers(scope=scope)
     length = headers.get("content-length", "")
-    most = int(st.get_option("server.maxUploadSize")) << 20
-    if found is None or not length.isdigit() or not LARGE_UPLOAD_BYTES <= int(length) <= most:
+    max_bytes = int(st.get_option("server.maxUploadSize")) << 20  # the option is in MiB
+    if found is None or not length.isdigit() or not LARGE_UPLOAD_BYTES <= int(length) <= max_bytes:
         return None
     if not Runtime.exists() or not Runtime.instance().is_active_session(found.group(1)):
         return None
@@ -216,7 +233,7 @@ def _form_boundary(scope: Scope) -> bytes | None:
 
 
 def _drop_unclaimed() -> None:
-    """Files whose page went away before it took them."""
+    """Remove files whose page was closed before it claimed them."""
     for token, received in [*_received.items()]:
         if time.monotonic() - received.at > UNCLAIMED_UPLOAD_S:
             received.file.discard()
@@ -224,5 +241,5 @@ def _drop_unclaimed() -> None:
 
 
 def middleware(folder: Callable[[], Path]) -> Any:
-    """For `st.App`."""
+    """Return the upload middleware in the form that `st.App` takes."""
     return Middleware(UploadToDisk, folder=folder)

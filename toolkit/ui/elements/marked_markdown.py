@@ -1,4 +1,4 @@
-"""A text with its changed words marked, as text on screen: nothing in it is ever read as markup."""
+"""Markdown of a text with its changed words highlighted; the text itself is escaped."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MAX_MARKED_CHARACTERS = 4_000
 """Characters of a text that are shown with marks."""
 
 
-def mark_changes(parts: Sequence[DiffSpan], colour: str) -> str:
-    """Markdown of the parts, the changed ones on a background of `colour` ("red", "green")."""
+def mark_changes(parts: Sequence[DiffSpan], color: str) -> str:
+    """Return markdown of the parts, with the changed ones on a background of `color` ("red", "green")."""
     left = MAX_MARKED_CHARACTERS
     pieces: list[str] = []
     for part in parts:
         text = part.text[:left]
         left -= len(text)
-        pieces.append("  \n".join(_line(line, part.changed, colour) for line in text.split("\n")))
+        pieces.append("  \n".join(_line(line, part.changed, color) for line in text.split("\n")))
         if left <= 0:
             pieces.append("…")
             break
@@ -49,13 +49,13 @@ def _strike_through(text: str) -> str:
     return f"{' ' * text[:1].isspace()}{marked}{' ' * text[-1:].isspace()}"
 
 
-def _line(text: str, changed: bool, colour: str) -> str:
+def _line(text: str, changed: bool, color: str) -> str:
     shown = _escape_with_spaces(text, keep=changed)
-    return f":{colour}-background[{shown}]" if changed and shown else shown
+    return f":{color}-background[{shown}]" if changed and shown else shown
 
 
 def _escape_with_spaces(text: str, *, keep: bool) -> str:
-    """Escaped, with white space that markdown would swallow kept as such."""
+    """Return the text escaped, with the white space that markdown would collapse as no-break spaces."""
     words = re.split(r"(\s+)", text)
     return "".join(
         _visible_space(word, keep) if word.isspace() else escape_text(word, MAX_MARKED_CHARACTERS) for word in words

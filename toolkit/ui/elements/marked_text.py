@@ -1,5 +1,6 @@
-"""A text with marks, as text: words that differ from another answer, or tokens by their probability with a note on
-hover. Its script is `marked_text.js`; values cross as data, never as markup.
+"""The component for marked text: words that differ from another answer, or tokens shaded by their probability.
+
+`marked_text.js` draws it. Texts are passed to it as data, never as markup.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from toolkit.services.engine_http import Token
 from toolkit.system.paths import STATIC
 
 SHADE_LIMITS = (0.9, 0.6, 0.3, 0.1)
-"""A token at least as likely as the first is not shaded; below the last it is darkest."""
+"""Probabilities: a token at or above the first is not shaded, one below the last is shaded darkest."""
 
 
 @dataclass(frozen=True)
 class MarkedSpan:
-    """A stretch of text. kind: same, other, or p0 (likely) to p4 (unlikely). note: what hovering shows."""
+    """A part of a text. kind: "same", "other", or "p0" (likely) to "p4" (unlikely). note: the tooltip."""
 
     text: str
     kind: str = "same"
@@ -39,17 +40,17 @@ def _component() -> ComponentRenderer:
 
 
 def show_marked_text(marks: Sequence[MarkedSpan], key: str) -> None:
-    """Draw the text."""
+    """Draw the text with its marks."""
     _component()(key=key, data={"parts": [asdict(mark) for mark in marks]})
 
 
 def mark_differences(text: str, reference: str) -> list[MarkedSpan]:
-    """`text` with the words marked that `reference` does not have in their place."""
+    """Return the spans of `text`, with the words that differ from `reference` marked."""
     return [MarkedSpan(part.text, "other" if part.changed else "same") for part in diff_words(reference, text)[1]]
 
 
 def mark_likelihoods(tokens: Sequence[Token]) -> list[MarkedSpan]:
-    """Each token shaded by its probability, with it and its top alternatives as the note."""
+    """Return a span for each token, shaded by its probability, with the top alternatives in the tooltip."""
     return [MarkedSpan(token.text.replace("\n", "↵\n"), f"p{_shade(token)}", _note(token)) for token in tokens]
 
 
@@ -70,6 +71,6 @@ def _token_label(text: str) -> str:
 
 
 def logprob_percent(logprob: float) -> str:
-    """A log-probability as a share: -0.01 -> "99 %", -9 -> "0.01 %"."""
+    """Return a natural log-probability as a percentage: -0.01 -> "99 %", -9 -> "0.012 %"."""
     share = 100 * math.exp(logprob)
     return f"{share:.0f} %" if share >= 10 else f"{share:.2g} %"

@@ -1,4 +1,4 @@
-"""Brings a part of the page into view: what a click has changed may lie above."""
+"""Scroll to a part of the page: what a click has changed may be above the visible part."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _component() -> ComponentRenderer:
 
 
 def request_scroll(key: str) -> None:
-    """Scroll to the container with this key at the next run of the page."""
+    """Scroll to the container with this key when the page runs next."""
     turn = int(st.session_state.get(_REQUESTED, ("", 0))[1]) + 1
     st.session_state[_REQUESTED] = (key, turn)
 
 
 def scroll_if_requested() -> None:
-    """Call once at the end of the page."""
+    """Scroll if `request_scroll` was called; call it once at the end of the page."""
     key, turn = st.session_state.get(_REQUESTED, ("", 0))
     if turn:
         _component()(key="scroll", data={"to": key, "turn": turn})

@@ -1,4 +1,4 @@
-"""What the theme's options in `.streamlit/config.toml` can't say, as a style sheet of ours on every page."""
+"""The style sheet for what the theme options in `.streamlit/config.toml` do not cover."""
 
 from __future__ import annotations
 

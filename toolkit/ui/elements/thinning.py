@@ -1,58 +1,45 @@
-"""A run's curves for the screen: smoothed, and thinned with spikes kept. Knows numbers, no file and no charts."""
+"""Smoothing and thinning of a run's curves for the screen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from toolkit.runs.curve import Curve, CurvePoint
 
 MAX_POINTS, MAX_POINTS_SMALL = 500, 150
-"""In a chart over the whole width of a page, and in one of several beside each other."""
-SMOOTHING_BLOCK = 64
-"""Points that are smoothed at a time: any weight above 0.00002 to this power is still a number."""
-START_BIAS_POINTS = 2000
-"""Points after which the start weighs nothing any more: 0.98 to this power is less than a float64 can tell from 0."""
+"""Points of a curve in a chart of the full page width, and in one of several small charts in a row."""
 
 
 def whole_strides(curve: Curve, limit: int = MAX_POINTS) -> Curve:
-    """Without the newest points that would not move a pixel yet: the same picture is neither sent nor drawn again.
+    """Return the curve without the newest points that would not move a pixel, so that an unchanged chart is not resent.
 
-    Fewer than two points for each that is drawn are always whole.
+    A curve with fewer than two points for each of the `limit` drawn ones is returned whole.
     """
     stride = max(1, len(curve) // limit)
     return curve[: len(curve) - len(curve) % stride]
 
 
 def smooth_curve(points: Sequence[CurvePoint], weight: float) -> Curve:
-    """An exponential moving average without the pull towards zero at the start; weight 0 changes nothing, < 1."""
+    """Return the exponential moving average of the curve, with the bias towards zero at its start corrected.
+
+    weight: of the past, 0 (no smoothing) to below 1.
+    """
     curve = Curve.of(points)
     if not weight or not len(curve):
         return curve
-    powers = weight ** np.arange(SMOOTHING_BLOCK + 1)
-    # within a stretch a running sum of what the powers have grown back; what came before fades into it
-    size = min(SMOOTHING_BLOCK, len(curve))
-    padded = np.zeros(-(-len(curve) // size) * size)
-    padded[: len(curve)] = curve.values
-    within = (1 - weight) * powers[:size] * np.cumsum(padded.reshape(-1, size) / powers[:size], axis=1)
-    carried, total = np.empty(len(within)), 0.0
-    for number, last in enumerate(within[:, -1].tolist()):
-        carried[number] = total
-        total = last + powers[size] * total
-    totals = (within + np.outer(carried, powers[1 : size + 1])).reshape(-1)[: len(curve)]
-    start = min(START_BIAS_POINTS, len(curve))
-    totals[:start] /= 1 - weight ** np.arange(1, start + 1)
-    return Curve(curve.steps, totals)
+    return Curve(curve.steps, pd.Series(curve.values).ewm(alpha=1 - weight).mean().to_numpy())
 
 
 def thin_curve(points: Sequence[CurvePoint], limit: int = MAX_POINTS) -> Curve:
-    """At most `limit` points (at least 4): the first, the last, and the lowest and highest of each stretch between."""
+    """Return at most `limit` points (at least 4): the first, the last, and minimum and maximum of each part between."""
     curve = Curve.of(points)
     if len(curve) <= limit:
         return curve
-    stretches = (limit - 2) // 2
-    bounds = 1 + (len(curve) - 2) * np.arange(stretches + 1) // stretches
+    parts = (limit - 2) // 2
+    bounds = 1 + (len(curve) - 2) * np.arange(parts + 1) // parts
     kept = [0]
     for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         part = curve.values[start:end]

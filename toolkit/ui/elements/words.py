@@ -1,8 +1,8 @@
-"""Numbers, times and states in words: the one vocabulary of every screen. Pure, no Streamlit."""
+"""Labels of states and outcomes, and formats of numbers, sizes and durations, for every page."""
 
 from __future__ import annotations
 
-# state -> (word, icon, colour of Streamlit's markdown)
+# state -> (label, icon, color of Streamlit's markdown)
 STATE_LABELS = {
     "queued": ("Queued", ":material/hourglass_top:", "gray"),
     "starting": ("Starting", ":material/rocket_launch:", "blue"),
@@ -15,26 +15,26 @@ STATE_LABELS = {
     "failed": ("Failed", ":material/error:", "red"),
     "interrupted": ("Interrupted", ":material/power_off:", "orange"),
 }
-# what became of a figure from base to adapter -> (word, icon, colour)
+# verdict on a figure, adapter against base model -> (label, icon, color)
 VERDICT_LABELS = {
     "better": ("better", ":material/trending_up:", "green"),
     "worse": ("worse", ":material/trending_down:", "red"),
-    "noise": ("within noise", ":material/drag_handle:", "gray"),
+    "noise": ("within noise", ":material/drag_handle:", "gray"),  # the interval includes no change
     "differs": ("differs", ":material/change_history:", "blue"),
     "unknown": ("unknown", ":material/help:", "gray"),
 }
-# what became of a row from base to adapter -> (word, mark, colour)
+# outcome of a row, adapter against base model -> (label, symbol, color)
 OUTCOME_LABELS = {
     "fixed": ("Fixed", "▲", "green"),
     "broke": ("Broke", "▼", "red"),
-    "same": ("Same", "=", "gray"),
-    "both wrong": ("Both wrong", "✕", "orange"),
-    "no expected answer": ("Not judged", "·", "gray"),
+    "same": ("Unchanged (correct)", "=", "gray"),
+    "both wrong": ("Unchanged (wrong)", "✕", "orange"),
+    "no expected answer": ("No expected answer", "·", "gray"),
 }
 
 
 def format_duration(seconds: float | None) -> str:
-    """7 -> "7 s", 95 -> "1 min 35 s", 4000 -> "1 h 06 min"; None -> "–"."""
+    """Format a duration: 7 -> "7 s", 95 -> "1 min 35 s", 4000 -> "1 h 06 min"; None -> "–"."""
     if seconds is None:
         return "–"
     whole = max(0, round(seconds))
@@ -46,17 +46,17 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_count(number: int | None) -> str:
-    """1234567 -> "1,234,567"; None -> "–"."""
+    """Format a count: 1234567 -> "1,234,567"; None -> "–"."""
     return "–" if number is None else f"{number:,}"
 
 
-def format_plural(number: int, noun: str, many: str | None = None) -> str:
-    """(1, "row") -> "1 row"; (3, "row") -> "3 rows"."""
-    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
+def format_plural(number: int, noun: str, plural: str | None = None) -> str:
+    """Format a count with its noun: (1, "row") -> "1 row"; (3, "row") -> "3 rows"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def format_bytes(number: float | None) -> str:
-    """Bytes with a binary unit: 5_400_000 -> "5.1 MiB"."""
+    """Format bytes with a binary unit: 5_400_000 -> "5.1 MiB"; None -> "–"."""
     if number is None:
         return "–"
     value = float(number)
@@ -68,7 +68,10 @@ def format_bytes(number: float | None) -> str:
 
 
 def format_share(fraction: float | None) -> str:
-    """0.9875 -> "98.8 %"; "100 %" is all and "0 %" nothing, 0.9999 is "99.9 %"; None -> "–"."""
+    """Format a fraction as a percentage: 0.9875 -> "98.8 %"; None -> "–".
+
+    "100 %" and "0 %" mean exactly all and nothing: 0.9999 is "99.9 %".
+    """
     if fraction is None:
         return "–"
     rounded = min(max(fraction, 0.001), 0.999) if 0 < fraction < 1 else fraction
@@ -76,10 +79,10 @@ def format_share(fraction: float | None) -> str:
 
 
 def format_figure(number: float | None) -> str:
-    """A loss or a rate with four significant digits."""
+    """Format a loss or a rate with four significant digits; None -> "–"."""
     return "–" if number is None else f"{number:.4g}"
 
 
 def short_model_name(checkpoint: str) -> str:
-    """The last part of a hub id or a path: "bundled:demo-model" -> "demo-model"."""
+    """Return the last part of a Hub id or a path: "bundled:demo-model" -> "demo-model"."""
     return checkpoint.removeprefix("bundled:").rstrip("/").rpartition("/")[2] or checkpoint

@@ -1,4 +1,4 @@
-"""A row that is a conversation: its turns in order, and which of them the model learns to write."""
+"""The example of a row: a conversation with its trained messages, or the templates with their result."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.hard_stop_view import show_hard_stops
 
 MAX_SHOWN_MESSAGES = 40
+"""Messages of a conversation that the page shows."""
 ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 _TEMPLATES = ""
 
 
 def show_examples(table: Table) -> None:
-    """The templates beside their example, or the row's conversation where the table has such and the user wants it."""
+    """Show the templates with their example, or a row's conversation if the draft trains on conversations."""
     if table.chats or workspace.current_setting("data.messages"):
         _choose_training_text(table)
     if workspace.current_setting("data.messages"):
@@ -33,15 +34,19 @@ def show_examples(table: Table) -> None:
 
 
 def _choose_training_text(table: Table) -> None:
-    now = str(workspace.current_setting("data.messages") or _TEMPLATES)
-    columns = list(dict.fromkeys([*table.chats, *([now] if now else [])]))
+    current = str(workspace.current_setting("data.messages") or _TEMPLATES)
+    columns = list(dict.fromkeys([*table.chats, *([current] if current else [])]))
     several = len(columns) > 1
-    names = {name: f"The conversations in '{name}'" if several else "The conversations" for name in columns}
+    labels = {name: f"Conversations in '{name}'" if several else "Conversations" for name in columns}
     chosen = st.segmented_control(
-        "What is learned", [*columns, _TEMPLATES], default=now, required=True, key=f"learned_{workspace.draft_version()}",
-        format_func=lambda name: names.get(name, "One answer a row, by two templates"),
-    )  # fmt: skip
-    if chosen is not None and chosen != now:
+        "Train on",
+        [*columns, _TEMPLATES],
+        default=current,
+        required=True,
+        key=f"learned_{workspace.draft_version()}",
+        format_func=lambda name: labels.get(name, "Prompt and completion templates"),
+    )
+    if chosen is not None and chosen != current:
         workspace.choose_messages(chosen or None)
         st.rerun()
 
@@ -56,26 +61,29 @@ def _show_conversation(table: Table) -> None:
         try:
             renderer = renderer_of(data, table.columns)
             row = table.row(index)
-            turns = renderer.example(row).turns if renderer.usable(row) else None
+            messages = renderer.example(row).turns if renderer.usable(row) else None
         except DataError as error:
             st.caption(f":orange[:material/block:] This row can't be trained on: {escape_text(error, 500)}")
             return
-        if turns is None:
-            st.caption(":material/block: This row is left out: it holds no conversation.")
+        if messages is None:
+            st.caption(":material/block: This row is skipped: it has no conversation.")
             return
-        _show_turns(turns)
+        _show_messages(messages)
         if show_token_view(table, index):
             show_hard_stops(table, "row")
 
 
-def _show_turns(turns: tuple[Message, ...]) -> None:
-    for turn in turns[:MAX_SHOWN_MESSAGES]:
-        colour = "green" if turn.learned else "blue" if turn.role == "user" else "gray"
-        words = "the model learns to write this" if turn.learned else "read, not learned"
-        if turn.role == "assistant" and not turn.learned:
-            words = "read, not learned: its weight is 0"
-        st.markdown(f":{colour}-badge[{ROLE_NAMES[turn.role]}] :gray[{words}]")
-        text_block(turn.content)
-    if len(turns) > MAX_SHOWN_MESSAGES:
-        st.caption(f"… and {len(turns) - MAX_SHOWN_MESSAGES:,} more turns.")
-    st.caption("The model's own chat template is put around the turns; a model without one can't be trained on them.")
+def _show_messages(messages: tuple[Message, ...]) -> None:
+    for message in messages[:MAX_SHOWN_MESSAGES]:
+        color = "green" if message.learned else "blue" if message.role == "user" else "gray"
+        state = "trained" if message.learned else "masked"
+        if message.role == "assistant" and not message.learned:
+            state = "masked: its weight is 0"
+        st.markdown(f":{color}-badge[{ROLE_NAMES[message.role]}] :gray[{state}]")
+        text_block(message.content)
+    if len(messages) > MAX_SHOWN_MESSAGES:
+        st.caption(f"… and {len(messages) - MAX_SHOWN_MESSAGES:,} more messages.")
+    st.caption(
+        "The messages are formatted with the model's chat template. "
+        "A model without a chat template can't be trained on conversations."
+    )

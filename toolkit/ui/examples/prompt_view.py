@@ -1,4 +1,4 @@
-"""The two templates beside what they make of a row: the same code that training uses, redrawn while one types."""
+"""The two templates next to the example that they make of a row, with the code that training uses, updated live."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from toolkit.ui.workspace.hard_stop_view import show_hard_stops
 MAX_SHOWN_CHARACTERS = 20_000
 """Characters of a text that the screen shows."""
 PINNED_PROMPT_LIMIT = 10
+"""Pinned prompts of a run; each is answered at every evaluation and so takes training time."""
 SCROLLED_CHARACTERS = 1200
-"""A longer text scrolls in a box of its own."""
+"""Characters from which a text is shown in a scrolling box."""
 
 
 def show_prompt_workbench(table: Table) -> None:
-    """Editors on the left, the chosen row and what it becomes on the right."""
-    # what lies below on the page is drawn after this, with the templates as they stand now
+    """Show the template editors on the left, and the chosen row with its example on the right."""
+    # the parts of the page below are drawn after this, so they use the current templates
     st.session_state["columns_needed"] = _columns_needed(table)
     _workbench(table)
 
@@ -48,11 +49,11 @@ def _workbench(table: Table) -> None:
 def _editors(table: Table) -> None:
     config = config_with_data(workspace.current_draft()["data"])
     problems = template_problems(config, table.columns, table.label) if config else []
-    for leaf, title, words in (
-        ("prompt", ":blue-badge[Prompt]", "what the model is given"),
-        ("prompt_stub", ":green-badge[Completion]", "what it learns to write"),
+    for leaf, title, meaning in (
+        ("prompt", ":blue-badge[Prompt]", "the input of the model"),
+        ("prompt_stub", ":green-badge[Completion]", "the answer that the model is trained to write"),
     ):
-        st.markdown(f"{title} {words}")
+        st.markdown(f"{title} {meaning}")
         template_editor(
             "Prompt template" if leaf == "prompt" else "Completion template",
             str(workspace.current_setting(f"data.{leaf}") or ""),
@@ -72,11 +73,12 @@ def _restore_earlier_templates() -> None:
     if earlier is None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("The earlier templates did not fit these columns.", width="content")
-        if st.button("Bring them back", icon=":material/undo:", type="tertiary"):
-            now = (str(workspace.current_setting("data.prompt")), str(workspace.current_setting("data.prompt_stub")))
+        st.caption("The earlier templates do not fit the columns of this dataset and were replaced.", width="content")
+        if st.button("Restore them", icon=":material/undo:", type="tertiary"):
+            prompt, stub = workspace.current_setting("data.prompt"), workspace.current_setting("data.prompt_stub")
             workspace.replace_templates(*earlier)
-            st.session_state["earlier_templates"] = now
+            # swapped, so that another press undoes this one
+            st.session_state["earlier_templates"] = (str(prompt), str(stub))
             st.rerun()
 
 
@@ -91,18 +93,21 @@ def _preview(table: Table) -> None:
         )
     except DataError:
         renderer = None
-    raw, made = st.columns([2, 3])
-    with raw:
+    cells_side, example_side = st.columns([2, 3])
+    with cells_side:
         st.markdown(":gray-badge[Row]")
         used = set(renderer.columns_needed) if renderer else set()
-        text_block("\n".join(f"{name}{' *' if name in used else ''}: {'(missing)' if cell is None else cell}"
-                             for name, cell in row.items()))  # fmt: skip
+        lines = [
+            f"{name}{' *' if name in used else ''}: {'(missing)' if cell is None else cell}"
+            for name, cell in row.items()
+        ]
+        text_block("\n".join(lines))
         st.caption("\\* used by the templates" if used else "")
-    with made:
+    with example_side:
         if renderer is None:
-            st.caption("Correct the templates to see what this row becomes.")
+            st.caption("Correct the templates to see the example of this row.")
         elif not renderer.usable(row):
-            st.caption(":material/block: This row is left out: it lacks a cell that the templates use.")
+            st.caption(":material/block: This row is skipped: a cell that the templates use is empty.")
         else:
             example = renderer.example(row)
             with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
@@ -114,28 +119,33 @@ def _preview(table: Table) -> None:
 
 
 def _pin_button(prompt: str) -> None:
-    """Put the prompt on the film strip of the next runs, or take it off."""
+    """Draw the button that adds the prompt to the sample outputs during training, or removes it."""
     pinned = [str(entry) for entry in workspace.current_setting("training.pinned_prompts") or []]
-    there = prompt in pinned
-    kept = [entry for entry in pinned if entry != prompt] if there else [*pinned, prompt]
+    is_pinned = prompt in pinned
+    changed = [entry for entry in pinned if entry != prompt] if is_pinned else [*pinned, prompt]
     st.button(
-        "Unpin" if there else "Pin", icon=":material/keep_off:" if there else ":material/keep:", type="tertiary",
-        key="pin_prompt", disabled=not there and len(pinned) >= PINNED_PROMPT_LIMIT,
-        help="A pinned prompt is answered at every evaluation: the run's page shows how the answer changes. "
-        f"At most {PINNED_PROMPT_LIMIT}; the whole list is on Configure, under Run & saving.",
-        on_click=workspace.set_setting, args=("training.pinned_prompts", kept or None),
-    )  # fmt: skip
+        "Unpin" if is_pinned else "Pin",
+        icon=":material/keep_off:" if is_pinned else ":material/keep:",
+        type="tertiary",
+        key="pin_prompt",
+        disabled=not is_pinned and len(pinned) >= PINNED_PROMPT_LIMIT,
+        help="The model answers pinned prompts at every evaluation, and the Runs page shows the answers under Sample "
+        f"outputs during training. At most {PINNED_PROMPT_LIMIT} prompts; edit the list on the Configure page, under "
+        "Run & saving.",
+        on_click=workspace.set_setting,
+        args=("training.pinned_prompts", changed or None),
+    )
 
 
 def row_picker(rows: int, key: str) -> int:
-    """Previous, next, random, or a number; returns the 0-based row."""
+    """Draw the row number with Previous, Next and Random, and return the 0-based row. key: of the 1-based number."""
     st.session_state[key] = min(max(int(st.session_state.get(key, 1)), 1), rows)
 
     def move(step: int) -> None:
         st.session_state[key] = (st.session_state[key] - 1 + step) % rows + 1
 
     def jump() -> None:
-        st.session_state[key] = random.randint(1, rows)  # noqa: S311  which row to look at is no secret
+        st.session_state[key] = random.randint(1, rows)  # noqa: S311  not used for security
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         st.number_input(f"Row (of {rows:,})", 1, rows, key=key, width=170)
@@ -146,23 +156,21 @@ def row_picker(rows: int, key: str) -> int:
 
 
 def text_block(text: str) -> None:
-    """Text from outside, exactly as it is, in a monospace block; what would turn its lines around has its number."""
-    shown = escape_control_characters(
-        text
-        if len(text) <= MAX_SHOWN_CHARACTERS
-        else f"{text[:MAX_SHOWN_CHARACTERS]}\n… {len(text) - MAX_SHOWN_CHARACTERS:,} more characters"
-    )
+    """Show a text as it is in a monospace block; control and bidirectional characters are shown by their code."""
+    if len(text) > MAX_SHOWN_CHARACTERS:
+        text = f"{text[:MAX_SHOWN_CHARACTERS]}\n… {len(text) - MAX_SHOWN_CHARACTERS:,} more characters"
+    shown = escape_control_characters(text)
     st.code(shown or " ", language=None, wrap_lines=True, height=260 if len(shown) > SCROLLED_CHARACTERS else "content")
 
 
 def _rerun_on_new_columns(table: Table) -> None:
-    """What lies outside of this fragment depends on the columns used: run the page again when they have changed."""
+    """Rerun the page when the used columns change: parts of the page outside this fragment depend on them."""
     if _columns_needed(table) != st.session_state["columns_needed"]:
         st.rerun()
 
 
 def _columns_needed(table: Table) -> tuple[str, ...] | None:
-    """The columns that the templates use, or None while they can't be compiled."""
+    """Return the columns that the templates use; None while they can't be compiled."""
     prompt, stub = str(workspace.current_setting("data.prompt")), str(workspace.current_setting("data.prompt_stub"))
     try:
         return tuple(make_renderer(prompt, stub, table.columns).columns_needed)

@@ -1,5 +1,7 @@
-"""The template editor: a text box that answers while one types, which `st.text_area` does not, and inserts columns at
-the caret. Its script is `editor.js`; values cross as data, never as markup.
+"""The template editor: a text box that updates while the user types, and inserts columns at the caret.
+
+`st.text_area` updates only when it loses the focus. `editor.js` draws the box; values are passed as data, never as
+markup.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ def _component() -> ComponentRenderer:
 def template_editor(
     label: str, value: str, columns: Sequence[str], *, key: str, version: int, save: Callable[[str], None]
 ) -> None:
-    """Draw the editor. `save` gets the whole text whenever it has changed.
+    """Draw the editor. save: is called with the whole text after a change.
 
-    version: a number that grows when `value` was replaced by something else than typing here.
+    version: a number that grows when `value` is changed from outside; only then the editor replaces its text.
     """
 
     def changed() -> None:
@@ -44,7 +46,7 @@ def template_editor(
             "value": value,
             "version": version,
             "columns": [name for name in columns if "{" not in name and "}" not in name][:100],
-            "placeholder": "Type text, and insert columns",
+            "placeholder": "Type text and insert columns",
         },
         default={"value": value},
         on_value_change=changed,

@@ -1,4 +1,7 @@
-"""The loss X-ray on screen: a row's tokens as the trainer will see them. `xray.js` draws them; texts cross as data."""
+"""The token view: a row's tokens as the trainer sees them, each trained, masked or truncated.
+
+`xray.js` draws them; texts are passed as data, never as markup.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from streamlit.components.v2.types import ComponentRenderer
 from toolkit.data.table import Table
 from toolkit.system.paths import STATIC
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import warm_questions, workspace
+from toolkit.ui.workspace.review import setting_label
 
 
 @st.cache_resource(show_spinner=False)
@@ -24,22 +29,24 @@ def _component() -> ComponentRenderer:
 
 
 def show_token_view(table: Table, row: int) -> bool:
-    """The tokens of a row (0-based), or what is waited for; returns whether there is nothing to wait for any more."""
+    """Show the tokens of a row (0-based) or the progress of the request; return whether the request is finished."""
     st.markdown("**What the model is trained on, token by token**")
     body = {**warm_questions.token_question_body(workspace.current_draft(), table), "row": row}
-    seen = warm_questions.ask_warm_question("xray", body)
-    if not seen.is_final:
-        warm_questions.wait_for_answer(seen, lambda: warm_questions.ask_warm_question("xray", body, wait=0.0), "xray")
-    elif seen.state == "done":
-        _show_tokens(seen.value, row)
+    question = warm_questions.ask_warm_question("xray", body)
+    if not question.is_final:
+        warm_questions.wait_for_answer(
+            question, lambda: warm_questions.ask_warm_question("xray", body, wait=0.0), "xray"
+        )
+    elif question.state == "done":
+        _show_tokens(question.value, row)
     else:
-        st.caption(f":material/visibility_off: {escape_text(seen.message, 500)} {escape_text(seen.hint, 500)}")
-    return seen.is_final
+        st.caption(f":material/visibility_off: {escape_text(question.message, 500)} {escape_text(question.hint, 500)}")
+    return question.is_final
 
 
 def _show_tokens(value: dict[str, Any], row: int) -> None:
     if not value["usable"]:
-        st.caption(":material/block: This row is left out: it lacks a cell that the templates use.")
+        st.caption(":material/block: This row is skipped: a cell that the templates use is empty.")
         return
     _component()(key="xray", data={**value, "row": row + 1})
     for note in _token_notes(value):
@@ -47,12 +54,18 @@ def _show_tokens(value: dict[str, Any], row: int) -> None:
 
 
 def _token_notes(value: dict[str, Any]) -> list[str]:
-    found = []
+    notes = []
     if value["left_out"]:
-        found.append(f"This row is left out: nothing to learn is left within {value['length']:,} tokens.")
+        notes.append(f"This row is skipped: none of its first {value['length']:,} tokens is trained.")
     elif value["kept"] < value["total"]:
-        cut = value["total"] - value["kept"]
-        found.append(f"{cut:,} tokens are cut off at {value['length']:,}: raise **Max sequence length (tokens)** to keep them.")
+        truncated = format_plural(value["total"] - value["kept"], "token")
+        notes.append(
+            f"Truncated to {value['length']:,} tokens: {truncated} lost. Raise **{_length_label()}** to keep them."
+        )
     if value["merged"]:
-        found.append("Prompt and completion share a token where they meet: end the prompt with a line break.")
-    return found
+        notes.append("Prompt and completion share a token where they meet. End the prompt with a line break.")
+    return notes
+
+
+def _length_label() -> str:
+    return setting_label("training.sft_args.max_seq_length")

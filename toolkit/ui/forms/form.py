@@ -1,7 +1,7 @@
-"""The form of the settings, for any page: a section, a list of them, or one. The draft (`ui/workspace/workspace.py`) is the truth.
+"""The form of the settings: a section, a list of settings, or one setting, for any page.
 
-Draws label, widget, the mark of a change with its reset, the switch to several values while a study is on, and the
-problems of a setting under it. What is wrong is passed in; how a kind is edited is `widgets.py`'s.
+A setting is drawn with its label, widget, change mark, reset button, the switch to several values while a study is on,
+and its problems below. The draft in `ui/workspace/workspace.py` holds the values; widgets are views of it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from toolkit.ui.forms.widgets import WidgetInput, find_widget_rule
 from toolkit.ui.workspace import workspace, workspace_file
 
 MIN_COLUMN = 270
-"""Pixels: two columns beside the summary on a small laptop, three on a wide screen, one on a phone."""
+"""Pixels: two columns next to the Start panel on a small laptop, three on a wide screen, one on a phone."""
 
 
 @dataclass(frozen=True)
 class FormState:
-    """The draft and the values tried, read once for many settings: each look at the session costs a lock."""
+    """The draft and the study's values, read once for many settings: each read of the session takes a lock."""
 
     draft: drafts.Draft
     grid: ablation.ValueGrid
@@ -42,34 +42,35 @@ class FormState:
 
 
 def read_form_state() -> FormState:
+    """Read the draft and the study's values from the session."""
     draft = workspace.current_draft()
     on = ablation.uses_ablation(draft)
     return FormState(draft, workspace.current_grid() if on else {}, on)
 
 
 def render_section(key: str, problems: Sequence[Problem] = (), *, several: bool = True) -> None:
-    """Every setting of a section that has an effect now; advanced ones behind a fold, drawn when it is open.
+    """Draw every setting of a section that has an effect now, with the advanced ones in an expander.
 
-    several: while a study is on, offer several values; False where one value is used at once, whatever a study tries.
+    several: whether to offer several values while a study is on; False where the page uses one value at once.
     """
     view = read_form_state() if several else FormState(workspace.current_draft(), {}, ablation_on=False)
     render_fields(visible_settings(form_layout.list_section_settings(key, "basic"), problems, view), problems, view)
     advanced = visible_settings(form_layout.list_section_settings(key, "advanced"), problems, view)
     if not advanced:
         return
-    fold = st.expander(
+    expander = st.expander(
         "Advanced", key=_advanced_key(key, advanced, problems, view), icon=":material/tune:", on_change="rerun"
     )
-    if fold.open:
-        with fold:
+    if expander.open:  # a closed one costs no widgets
+        with expander:
             render_fields(advanced, problems, view)
 
 
 def render_fields(paths: Sequence[str], problems: Sequence[Problem] = (), view: FormState | None = None) -> None:
-    """These settings, in as many columns as fit; switches stand above, long texts take the whole width."""
+    """Draw settings in as many columns as fit, with switches above and long texts below over the whole width."""
     view = view or read_form_state()
     wide = [path for path in paths if form_layout.get_field_layout(path).rows]
-    # a switch among the values of a study is a box like the others
+    # a switch with several values is drawn as a box like the other settings
     switches = [path for path in paths if form_layout.get_field_layout(path).switch and path not in view.grid]
     narrow = [path for path in paths if path not in wide and path not in switches]
     for path in switches:
@@ -84,45 +85,45 @@ def render_fields(paths: Sequence[str], problems: Sequence[Problem] = (), view: 
 
 
 def render_field(path: str, problems: Sequence[Problem] = (), view: FormState | None = None) -> None:
-    """One setting: its widget, what can be done with it, and what is wrong with it."""
+    """Draw one setting: its widget, its buttons, and its problems."""
     with st.container(gap="xxsmall"):
         _field(path, problems, view or read_form_state())
 
 
 def _field(path: str, problems: Sequence[Problem], view: FormState) -> None:
-    spec, place = field_specs_by_path()[path], form_layout.get_field_layout(path)
+    spec, layout = field_specs_by_path()[path], form_layout.get_field_layout(path)
     several = path in view.grid
     value = view.grid[path] if several else view.value(path)
     changed = view.is_changed(path)
-    chosen = find_widget_rule(spec, place)
+    rule = find_widget_rule(spec, layout)
     cell = WidgetInput(
         spec=spec,
-        place=place,
+        layout=layout,
         value=value,
         key=f"{'grid' if several else 'field'}:{path}",
-        label=_field_label(place, changed),
+        label=_field_label(layout, changed),
         help=form_layout.help_text(path),
         save=(lambda new: set_grid_values(path, new)) if several else (lambda new: workspace.set_setting(path, new)),
     )
-    switch = chosen.name == "switch" and not several
-    middle: Literal["center", "bottom"] = "center" if switch else "bottom"
-    # the row is there before any button is: a widget that moves into one later would lose the cursor
-    with st.container(horizontal=True, wrap=False, vertical_alignment=middle, gap="xxsmall"):
-        (chosen.many if several else chosen.one)(cell)
+    is_switch = rule.name == "switch" and not several
+    alignment: Literal["center", "bottom"] = "center" if is_switch else "bottom"
+    # always a row, with or without buttons: a widget that moves into a row while the user types loses the focus
+    with st.container(horizontal=True, wrap=False, vertical_alignment=alignment, gap="xxsmall"):
+        (rule.draw_several if several else rule.draw_single)(cell)
         _field_actions(path, changed, view)
     if value is None and spec.kind == "flag":
-        st.caption(place.when_empty)
+        st.caption(layout.when_empty)
     for problem in problems:
         if problem.path == path:
             show_field_problem(problem)
 
 
 def show_field_problem(problem: Problem) -> None:
-    """One remark in small type: red for an error, amber for a warning; its words as text, never as markup."""
-    colour, icon = ("red", "error") if problem.severity == "error" else ("orange", "warning")
-    # not st.caption: it fades its colours below what small type needs
+    """Show a problem with its hint in small type: red for an error, orange for a warning."""
+    color, icon = ("red", "error") if problem.severity == "error" else ("orange", "warning")
+    # not st.caption, which fades colors below the contrast that small type needs
     st.markdown(
-        f":small[:{colour}[:material/{icon}: {escape_text(problem.message, 500)}] {escape_text(problem.hint, 500)}]"
+        f":small[:{color}[:material/{icon}: {escape_text(problem.message, 500)}] {escape_text(problem.hint, 500)}]"
     )
 
 
@@ -141,7 +142,7 @@ def visible_settings(
 
 
 def set_grid_values(path: str, values: list[Any]) -> None:
-    """Try these values of a setting; the grid keeps the schema's order, so that runs come in the same one."""
+    """Set the study's values of a setting. The grid keeps the order of the schema, which decides the order of runs."""
     workspace.refresh_workspace()
     grid = {**workspace.current_grid(), path: values}
     order = [spec.path for spec in list_field_specs()]
@@ -149,7 +150,7 @@ def set_grid_values(path: str, values: list[Any]) -> None:
 
 
 def use_single_value(path: str) -> None:
-    """Back to a single value: the first of the several, when it is usable."""
+    """Remove a setting from the study and set it to the first of its values, if there is one."""
     workspace.refresh_workspace()
     grid = workspace.current_grid()
     values = grid.pop(path, [])
@@ -159,7 +160,7 @@ def use_single_value(path: str) -> None:
 
 
 def reset_setting(path: str) -> None:
-    """Back to the default, and to a single value."""
+    """Reset a setting to its default, and remove it from the study."""
     workspace.refresh_workspace()
     grid = workspace.current_grid()
     if grid.pop(path, None) is not None:
@@ -169,13 +170,13 @@ def reset_setting(path: str) -> None:
 
 
 def default_value(path: str) -> Any:
-    """The default of a setting here: the schema's, but for the folder where the app was told another one."""
+    """Return the default of a setting: the schema's, or the save_dir from the environment variable."""
     moved = path == "save_dir" and os.environ.get(workspace_file.SAVE_DIR_VARIABLE)
     return str(workspace_file.home_folder()) if moved else field_specs_by_path()[path].default
 
 
 def reset_several_settings(paths: Sequence[str]) -> None:
-    """Several settings back to their defaults at once, with the way back that a preset has."""
+    """Reset several settings to their defaults; `workspace.restore_previous_draft` undoes it."""
     workspace.refresh_workspace()
     grid = {path: values for path, values in workspace.current_grid().items() if path not in paths}
     draft = workspace.current_draft()
@@ -184,23 +185,21 @@ def reset_several_settings(paths: Sequence[str]) -> None:
     workspace.replace_draft(draft, grid)
 
 
-def _field_label(place: form_layout.FieldLayout, changed: bool) -> str:
-    unit = f" :gray[· {place.unit}]" if place.unit else ""
-    return f"{escape_text(place.label)}{unit}{' :primary[●]' if changed else ''}"
+def _field_label(layout: form_layout.FieldLayout, changed: bool) -> str:
+    unit = f" :gray[· {layout.unit}]" if layout.unit else ""
+    return f"{escape_text(layout.label)}{unit}{' :primary[●]' if changed else ''}"
 
 
 def _field_actions(path: str, changed: bool, view: FormState) -> None:
     several = path in view.grid
-    label, default = (
-        form_layout.get_field_layout(path).label,
-        summarize_value(field_specs_by_path()[path], default_value(path)),
-    )
+    label = form_layout.get_field_layout(path).label
+    default = summarize_value(field_specs_by_path()[path], default_value(path))
     if view.ablation_on and path not in ablation.STUDY_WIDE_SETTINGS:
         st.button(
             "",
             icon=":material/looks_one:" if several else ":material/stacks:",
             key=f"several:{path}",
-            help=f"{label}: back to one value" if several else f"{label}: try several values",
+            help=f"{label}: use one value" if several else f"{label}: try several values in the study",
             type="tertiary",
             on_click=use_single_value
             if several
@@ -220,9 +219,9 @@ def _field_actions(path: str, changed: bool, view: FormState) -> None:
 
 
 def _advanced_key(key: str, advanced: Sequence[str], problems: Sequence[Problem], view: FormState) -> str:
-    """The fold's key; it opens by itself where something inside is changed or wrong."""
-    name = f"advanced:{key}"
-    wrong = {problem.path for problem in problems}
-    if name not in st.session_state:
-        st.session_state[name] = any(path in wrong or view.is_changed(path) for path in advanced)
-    return name
+    """Return the key of a section's expander, opened at first if a setting inside is changed or has a problem."""
+    session_key = f"advanced:{key}"
+    with_problems = {problem.path for problem in problems}
+    if session_key not in st.session_state:
+        st.session_state[session_key] = any(path in with_problems or view.is_changed(path) for path in advanced)
+    return session_key

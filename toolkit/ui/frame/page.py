@@ -1,6 +1,6 @@
-"""What every page has around it: the guard, the supervisor, the strip of what is running, the error boundary, and the
-way on to the next page. A page wraps itself in `with chrome.page(...)`, so it stands alone when a deep link runs it
-before `app.py` did. Knows no page's content.
+"""The frame of every page: network guard, supervisor, status line, error boundary, and the link to the next page.
+
+A page wraps its content in `with page_frame(...)` and so works on its own when a deep link runs it before `app.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from toolkit.ui.frame.status_strip import show_status_line
 from toolkit.ui.workspace import workspace
 
 PAGE_ICON = str(STATIC / "icon.png")
-"""A file of ours: Streamlit fetches its own icons for the browser's tab from a font server."""
+"""The icon of the browser tab as a file: Streamlit would load a named icon from a font server on the internet."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ PAGES = {
 
 
 def build_navigation() -> st.Page:
-    """The app's menu, and the page that was asked for; `app.py` runs it."""
+    """Build the app's menu and return the requested page, which `app.py` runs."""
     st.session_state["navigated"] = True
     return st.navigation(
         [
@@ -60,14 +60,14 @@ def build_navigation() -> st.Page:
 
 
 def _redirect_to_data() -> None:
-    """The first page is at "/", whatever its own url_path: whoever types "/data" gets there too."""
+    """Redirect "/data" to the Data page, which Streamlit serves at "/" because it is the default page."""
     st.switch_page(PAGES["data"].file)
 
 
 def _redirect_through_app() -> None:
-    """While a folder named pages/ exists, the first deep link of a server runs a page without `app.py`: go back there.
+    """Rerun through `app.py` if Streamlit runs a page of the pages/ folder directly, as for a server's first deep link.
 
-    A page that is itself the main script (a test) stays alone.
+    A page that is itself the main script, as in a test, runs without the app.
     """
     if st.session_state.get("navigated"):
         return
@@ -81,9 +81,9 @@ def _redirect_through_app() -> None:
 
 @contextmanager
 def page_frame(key: str, lead: str = "") -> Iterator[None]:
-    """The frame of a page: `with chrome.page("runs", "one sentence"):`. Stops the script when the guard refuses.
+    """Frame a page: `with page_frame("runs", "One sentence."):`. Stop the script if the network guard refuses.
 
-    An error inside becomes words on the page, and the rest of the app stays usable.
+    key: of PAGES. lead: the sentence below the title. An exception inside is shown as a message on the page.
     """
     _redirect_through_app()
     st.set_page_config(page_title=f"{PAGES[key].title} · Finetuning Toolkit", layout="wide")
@@ -93,9 +93,9 @@ def page_frame(key: str, lead: str = "") -> Iterator[None]:
         apply_theme()
         workspace.refresh_workspace()
         get_supervisor(str(workspace.current_save_dir()))
-        name, going = st.columns([2, 3], vertical_alignment="center")
-        name.title(PAGES[key].title, anchor=False)
-        with going:
+        title, status = st.columns([2, 3], vertical_alignment="center")
+        title.title(PAGES[key].title, anchor=False)
+        with status:
             show_status_line()
         if lead:
             st.caption(lead)
@@ -105,47 +105,54 @@ def page_frame(key: str, lead: str = "") -> Iterator[None]:
 
 
 def show_problem(problem: Problem) -> None:
-    """One remark under its field: an error in red, a warning in amber."""
-    colour, icon = ("red", "error") if problem.severity == "error" else ("orange", "warning")
-    st.markdown(f":{colour}[:material/{icon}: {escape_text(problem.message, 1000)}] {escape_text(problem.hint, 1000)}")
+    """Show a problem with its hint: an error in red, a warning in orange."""
+    color, icon = ("red", "error") if problem.severity == "error" else ("orange", "warning")
+    st.markdown(f":{color}[:material/{icon}: {escape_text(problem.message, 1000)}] {escape_text(problem.hint, 1000)}")
 
 
 @st.cache_resource(show_spinner=False)
 def get_supervisor(folder: str) -> Supervisor:
-    """The one supervising thread of this app for a workspace, started on the first call."""
-    watcher = Supervisor(Path(folder))
-    watcher.start()
-    return watcher
+    """Return the app's only supervisor of a workspace; the first call starts its thread."""
+    supervisor = Supervisor(Path(folder))
+    supervisor.start()
+    return supervisor
 
 
 def link_to_page(key: str, label: str = "", icon: str | None = None) -> None:
-    """A link to another page; words alone when this page runs without the app around it."""
+    """Draw a link to another page, or a caption if this page runs without the app."""
     target = PAGES[key]
     try:
         st.page_link(target.file, label=label or target.title, icon=icon or target.icon)
     except StreamlitAPIException:
-        st.caption(f"{label or target.title} (open the app to go there)")
+        st.caption(f"{label or target.title} (start the app to open this page)")
 
 
 def go_to_page(key: str, run: str | None = None) -> NoReturn:
-    """Leave for another page, with a run chosen there."""
+    """Switch to another page, and choose a run there if one is given."""
     if run is not None:
         st.session_state["run_id"] = run
     st.switch_page(PAGES[key].file, query_params={"run": run} if run else None)
 
 
 def show_next_step(key: str, label: str, missing: Sequence[str] = ()) -> None:
-    """The end of a page: the way on, or what is missing before it can be taken (plain sentences)."""
+    """Draw the button to the next page at the end of a page.
+
+    missing: sentences on what the user has to do first; with any, the button is disabled.
+    """
     st.divider()
-    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
-    with row:
-        if st.button(label, type="primary", icon=":material/arrow_forward:", icon_position="right",
-                     disabled=bool(missing), key=f"next_{key}"):  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        if st.button(
+            label,
+            type="primary",
+            icon=":material/arrow_forward:",
+            icon_position="right",
+            disabled=bool(missing),
+            key=f"next_{key}",
+        ):
             go_to_page(key)
         if missing:
-            st.caption(
-                ":material/pending: Before that: " + " ".join(escape_text(sentence, 500) for sentence in missing)
-            )
+            sentences = " ".join(escape_text(sentence, 500) for sentence in missing)
+            st.caption(f":material/pending: First: {sentences}")
 
 
 def _stop_if_exposed() -> None:
@@ -153,12 +160,15 @@ def _stop_if_exposed() -> None:
     refused = network_guard.check_network_exposure(st.get_option, st.context.headers.get("Host"), signed_in)
     if refused is None:
         return
-    st.title("Not shown to this network", anchor=False)
+    st.title("The app is not available over this network", anchor=False)
     for reason in refused.reasons:
         st.error(escape_text(reason, 500), icon=":material/gpp_maybe:")
-    st.write("Whoever reaches this app can read its data and start programs on this machine. Start it like this:")
+    st.write(
+        "Anyone who can open this app can read its data and start programs on this machine. "
+        "Start it with this command, so that only this machine can reach it:"
+    )
     st.code(refused.command, language=None, wrap_lines=True)
-    st.caption("From another computer, reach it through an SSH tunnel to this address.")
+    st.caption("To use it from another computer, open an SSH tunnel to this machine.")
     st.stop()
 
 

@@ -1,4 +1,4 @@
-"""One line on every page: what is running, how far, how long still. It refreshes itself while something lives."""
+"""The status line on every page: the current run, its progress and remaining time, refreshed while runs are active."""
 
 from __future__ import annotations
 
@@ -15,58 +15,55 @@ from toolkit.ui.workspace.run_facts import read_run_summary
 
 STATUS_REFRESH_S, SLOW_STATUS_REFRESH_S = 2, 4
 SLOW_REFRESH_FROM_S = 600.0
-"""Whatever goes on for so long is looked at less often: a tick costs the browser more than the app."""
+"""Remaining seconds from which runs are refreshed more slowly: each refresh costs the browser CPU time."""
 
 
 def list_live_runs() -> list[tuple[RunDir, RunStatus]]:
-    """Runs that are going or waiting, oldest first."""
+    """Return the active and queued runs, oldest first."""
     found = [(run, read_run_status(run)) for run in reversed(list_runs(workspace.current_save_dir()))]
     return [(run, status) for run, status in found if status.state in UNFINISHED]
 
 
 def show_status_line() -> None:
-    """Draw the line. It ticks only while something lives, and reruns the page once when the last run ended."""
-    now = list_live_runs()
-    st.session_state["strip_living"] = [run.id for run, _ in now]
-    ends = [status.remaining_s for _, status in now if status.is_active]
-    period = (
-        SLOW_STATUS_REFRESH_S
-        if ends and all(left is not None and left > SLOW_REFRESH_FROM_S for left in ends)
-        else STATUS_REFRESH_S
-    )
-    st.fragment(_line, run_every=period if now or is_evaluating(workspace.current_save_dir()) else None)()
+    """Draw the status line. It refreshes while runs are live, and reruns the page when the list of them changes."""
+    live = list_live_runs()
+    st.session_state["strip_living"] = [run.id for run, _ in live]
+    remaining = [status.remaining_s for _, status in live if status.is_active]
+    all_long = bool(remaining) and all(left is not None and left > SLOW_REFRESH_FROM_S for left in remaining)
+    period = SLOW_STATUS_REFRESH_S if all_long else STATUS_REFRESH_S
+    st.fragment(_line, run_every=period if live or is_evaluating(workspace.current_save_dir()) else None)()
 
 
 def _line() -> None:
     with error_boundary():
-        now = list_live_runs()
-        known = st.session_state.get("strip_living", [])
-        if [run.id for run, _ in now] != known:
-            st.session_state["strip_living"] = [run.id for run, _ in now]
+        live = list_live_runs()
+        ids = [run.id for run, _ in live]
+        if ids != st.session_state.get("strip_living", []):
+            st.session_state["strip_living"] = ids
             st.rerun()
         with st.container(
             horizontal=True, horizontal_alignment="right", vertical_alignment="center", key="strip", wrap=True
         ):
-            _show_status(now)
+            _show_status(live)
 
 
-def _show_status(now: list[tuple[RunDir, RunStatus]]) -> None:
-    if not now:
-        busy = is_evaluating(workspace.current_save_dir())
-        words = ":material/balance: An evaluation is going" if busy else ":material/bedtime: Nothing is running"
-        st.caption(words, width="content")
+def _show_status(live: list[tuple[RunDir, RunStatus]]) -> None:
+    if not live:
+        evaluating = is_evaluating(workspace.current_save_dir())
+        text = ":material/balance: An evaluation is running" if evaluating else ":material/bedtime: Nothing is running"
+        st.caption(text, width="content")
         return
-    first = next(((run, s) for run, s in now if s.state != "queued"), now[0])
+    first = next(((run, status) for run, status in live if status.state != "queued"), live[0])
     _show_run(*first)
-    waiting = sum(status.state == "queued" and run.id != first[0].id for run, status in now)
-    if waiting:
-        st.caption(f":material/hourglass_top: {format_plural(waiting, 'run')} waiting", width="content")
+    queued = sum(status.state == "queued" and run.id != first[0].id for run, status in live)
+    if queued:
+        st.caption(f":material/hourglass_top: {format_plural(queued, 'run')} queued", width="content")
 
 
 def _show_run(run: RunDir, status: RunStatus) -> None:
-    word, icon, colour = STATE_LABELS[status.state]
+    label, icon, color = STATE_LABELS[status.state]
     name = escape_text(read_run_summary(run).name, 40)
-    parts = [f":{colour}[{icon} {word}] **{name}**"]
+    parts = [f":{color}[{icon} {label}] **{name}**"]
     if status.state == "running":
         parts.append(escape_text(status.phase))
     if status.total_steps:

@@ -1,5 +1,5 @@
-// A growing monospace text box that reports what is typed after a short pause, with buttons that insert {column}.
-// Texts from outside (columns, the value) only ever become textContent or value, never markup.
+// A monospace text box that grows with its text, sends it after a short pause, and has buttons that insert {column}.
+// Texts from outside (columns, the value) are only ever assigned to textContent or value, never to markup.
 const PAUSE_MS = 250;
 
 export default function (component) {
@@ -28,7 +28,7 @@ export default function (component) {
   };
   box.onblur = send;
 
-  // A new version means that the text was replaced from outside; else what is being typed here is the newer one.
+  // A new version means that the app replaced the text; otherwise the text that is being typed is newer than the data.
   if (box.version !== data.version) {
     box.version = data.version;
     box.value = data.value;
@@ -45,7 +45,7 @@ export default function (component) {
         chip.type = "button";
         chip.textContent = "{" + name + "}";
         chip.title = "Insert {" + name + "}";
-        chip.onmousedown = (event) => event.preventDefault(); // keeps the caret where it is
+        chip.onmousedown = (event) => event.preventDefault(); // keeps the focus and the caret in the text box
         chip.onclick = () => {
           box.focus();
           box.setRangeText("{" + name + "}", box.selectionStart, box.selectionEnd, "end");

@@ -1,4 +1,4 @@
-// A text in stretches, some of them marked, some with a note on hover. Texts only ever become textContent or a title.
+// A text in parts, some of them marked, some with a tooltip. Texts are only ever assigned to textContent or title.
 const KINDS = new Set(["same", "other", "p0", "p1", "p2", "p3", "p4"]);
 
 export default function (component) {

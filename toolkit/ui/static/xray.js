@@ -1,9 +1,9 @@
-// The tokens of one row, each with its state; what one points at, by mouse or arrow keys, is spelled out below them.
-// Texts from outside (tokens and their names) only ever become textContent, never markup.
+// The tokens of one row, each with its state. The line below describes the token under the mouse or the arrow keys.
+// Texts from outside (tokens and their names) are only ever assigned to textContent, never to markup.
 const STATES = {
-  t: ["trained", "learned: the loss counts it"],
-  m: ["masked", "read, not learned"],
-  c: ["cut", "cut off by the length limit: the model never sees it"],
+  t: ["trained", "trained: included in the loss"],
+  m: ["masked", "masked: input only, not in the loss"],
+  c: ["truncated", "truncated: beyond the max sequence length, the model never sees it"],
 };
 const SIGNS = { "\n": "⏎", "\r": "␍", "\t": "⇥", " ": "␣" };
 
@@ -14,7 +14,7 @@ const element = (kind, name, text) => {
   return made;
 };
 
-// What has no ink of its own gets a sign; a line break keeps breaking the line.
+// White space and invisible characters get a symbol; a line break still breaks the line.
 const visible = (text, name) => {
   if (text === "") return "‥";
   if (/^ +$/.test(text)) return "␣".repeat(text.length);
@@ -36,10 +36,10 @@ function legend(data) {
   }
   const special = element("span", "entry");
   special.append(element("span", "token m special", "special"));
-  special.title = "a sign of the tokenizer's own: beginning, end, or a mark of the chat template";
+  special.title = "special token of the tokenizer: beginning, end, or part of the chat template";
   bar.append(special);
   const share = data.total ? Math.round((100 * data.trained) / data.total) : 0;
-  bar.append(element("span", "share", `${share} % of ${word(data.total, "token")} learned`));
+  bar.append(element("span", "share", `${share} % of ${word(data.total, "token")} trained`));
   return bar;
 }
 
@@ -47,7 +47,7 @@ function row(data) {
   const box = element("div", "row");
   box.tabIndex = 0;
   box.setAttribute("role", "group");
-  box.setAttribute("aria-label", `Tokens of row ${data.row}: arrow keys move, the line below tells each one's id`);
+  box.setAttribute("aria-label", `Tokens of row ${data.row}. Use the arrow keys to move; the line below shows the id of the token.`);
   let at = 0;
   for (const part of data.parts) {
     if (part.from > at) box.append(element("span", "gap", `… ${word(part.from - at, "token")} …`));
@@ -63,7 +63,7 @@ function row(data) {
       at += 1;
     }
   }
-  if (data.begins >= data.total) box.append(element("span", "edge", "completion ▸ (nothing)"));
+  if (data.begins >= data.total) box.append(element("span", "edge", "completion ▸ (empty)"));
   return box;
 }
 

@@ -1,5 +1,6 @@
-"""All that the doctor knows about the draft's data at this moment, for any page: what the examination of its rows
-found, and what the warm worker's token lengths say about the length limit. Waits for nothing, draws nothing.
+"""The current state of the data checks on the draft's dataset: findings in its rows, and token lengths per row.
+
+Nothing here blocks: the rows are examined in the background, and the background worker counts the tokens.
 """
 
 from __future__ import annotations
@@ -23,47 +24,45 @@ from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.ui.workspace import warm_questions, workspace
 from toolkit.ui.workspace.current_dataset import config_with_data
-from toolkit.ui.workspace.workspace import session_id
 
 _COUNTED_LENGTHS = "lengths_counted"
 
 
 @dataclass(frozen=True, eq=False)
 class Checkup:
-    """examined: of the rows; findings: open ones, and seen: accepted ones, both weightiest first; lengths: tokens of
-    each row, None while counting says what is waited for, or when uncounted says why there are none."""
+    """The state of the data checks.
+
+    examined: the examination of the rows.
+    findings, accepted: open and accepted findings, most serious first.
+    lengths: tokens of each row; None while `counting` names the current phase, or if `count_error` says what failed.
+    """
 
     examined: Examination
     findings: tuple[Finding, ...]
-    seen: tuple[Finding, ...]
+    accepted: tuple[Finding, ...]
     lengths: RowLengths | None
     counting: str = ""
-    uncounted: str = ""
+    count_error: str = ""
 
     @property
-    def going(self) -> bool:
+    def is_running(self) -> bool:
         return not self.examined.over or bool(self.counting)
 
 
 def read_checkup(table: Table) -> Checkup | None:
-    """None while the draft's templates or sizes can't be used; that is said elsewhere."""
+    """Return the state of the data checks; None while the draft's templates or split sizes are invalid."""
     draft = workspace.current_draft()
     config = config_with_data(draft["data"])
     if config is None or not _has_usable_settings(table, config):
         return None
-    examined = request_examination(table, config.data, workspace.current_save_dir(), session_id())
-    lengths, counting, uncounted = _lengths(table, draft)
+    examined = request_examination(table, config.data, workspace.current_save_dir(), workspace.session_id())
+    lengths, counting, count_error = _row_lengths(table, draft)
     limit = workspace.current_setting(MAX_LENGTH_SETTING)
-    cut = find_truncated_answers(lengths, limit) if lengths is not None and isinstance(limit, int) else None
-    found = (*(examined.report.findings if examined.report else ()), *((cut,) if cut else ()))
+    truncated = find_truncated_answers(lengths, limit) if lengths is not None and isinstance(limit, int) else None
+    found = (*(examined.report.findings if examined.report else ()), *((truncated,) if truncated else ()))
     marks = accepted_findings.read_accepted_findings(table, workspace.current_save_dir())
-    return Checkup(
-        examined,
-        *accepted_findings.split_by_acceptance(FindingsReport(order_findings(found)), marks),
-        lengths,
-        counting,
-        uncounted,
-    )
+    findings, accepted = accepted_findings.split_by_acceptance(FindingsReport(order_findings(found)), marks)
+    return Checkup(examined, findings, accepted, lengths, counting, count_error)
 
 
 def _has_usable_settings(table: Table, config: Config) -> bool:
@@ -71,28 +70,28 @@ def _has_usable_settings(table: Table, config: Config) -> bool:
     return not any(problem.severity == "error" for problem in found)
 
 
-def _lengths(table: Table, draft: dict[str, Any]) -> tuple[RowLengths | None, str, str]:
-    """(lengths, what is waited for, why there are none); what is known already is not asked again."""
+def _row_lengths(table: Table, draft: dict[str, Any]) -> tuple[RowLengths | None, str, str]:
+    """Return (lengths, the current phase of counting, why counting failed), cached in the session."""
     body = warm_questions.token_question_body(draft, table)
-    body["config"].pop("training")  # the limit plays no part in how long a row is
+    body["config"].pop("training")  # a row's length does not depend on the length limit
     key = json.dumps(body, sort_keys=True, default=str)
-    held = st.session_state.get(_COUNTED_LENGTHS)
-    if held is not None and held[0] == key:
-        return held[1], "", held[2]
-    look = warm_questions.ask_warm_question("lengths", body, lane="doctor", wait=0.0)
-    if not look.is_final:
-        share = f" ({look.fraction:.0%})" if look.fraction is not None else ""
-        return None, f"{look.phase or 'counting tokens'}{share}", ""
-    lengths, failed = None, f"{look.message} {look.hint}".strip()
-    if look.state == "done":
+    cached = st.session_state.get(_COUNTED_LENGTHS)
+    if cached is not None and cached[0] == key:
+        return cached[1], "", cached[2]
+    question = warm_questions.ask_warm_question("lengths", body, lane="doctor", wait=0.0)
+    if not question.is_final:
+        share = f" ({question.fraction:.0%})" if question.fraction is not None else ""
+        return None, f"{question.phase or 'counting tokens'}{share}", ""
+    lengths, failure = None, f"{question.message} {question.hint}".strip()
+    if question.state == "done":
         try:
-            lengths, failed = read_row_lengths(Path(look.value["path"])), ""
+            lengths, failure = read_row_lengths(Path(question.value["path"])), ""
         except DataError as error:
-            failed = str(error)
-    st.session_state[_COUNTED_LENGTHS] = (key, lengths, failed)
-    return lengths, "", failed
+            failure = str(error)
+    st.session_state[_COUNTED_LENGTHS] = (key, lengths, failure)
+    return lengths, "", failure
 
 
 def recount_token_lengths() -> None:
-    """Ask once more for lengths that could not be had."""
+    """Count the tokens again after counting failed."""
     st.session_state.pop(_COUNTED_LENGTHS, None)

@@ -1,7 +1,4 @@
-"""Who can answer beside a run: other runs' adapters and kept checkpoints, all on one loaded base; and their names.
-
-A model's name is `runs/model_names.py`'s, what people read is made here. Playground and evaluation offer the same.
-"""
+"""Models that can be compared with a run: adapters and kept checkpoints on the same base model, and their labels."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from toolkit.ui.workspace.run_entries import RunEntry
 
 @st.cache_data(show_spinner=False, max_entries=1000)
 def _base_key(folder: str, machine: Machine | None) -> str:
-    """What two runs share when one loaded base serves both; "" for settings that can't be read."""
+    """Return a key that is equal for runs that can share one loaded base model; "" if the settings can't be read."""
     try:
         return engine_client.base_model_key(read_run_config(RunDir(Path(folder))), machine)
     except ToolkitError:
@@ -28,22 +25,22 @@ def _base_key(folder: str, machine: Machine | None) -> str:
 
 
 def list_comparable_models(entry: RunEntry, found: Sequence[RunEntry]) -> dict[str, str]:
-    """Name -> label of everything on the run's base but the run's own adapter: its checkpoints first."""
+    """Return name -> label of every model on the run's base except the run's own adapter; its checkpoints first."""
     machine = read_known_machine(entry.run.save_dir)
-    mine = _base_key(str(entry.run.path), machine)
-    names = {one.name: f"Step {one.step:,} of this run" for one in list_checkpoint_references(entry.run)}
+    base_key = _base_key(str(entry.run.path), machine)
+    labels = {one.name: f"Step {one.step:,} of this run" for one in list_checkpoint_references(entry.run)}
     for other in found:
-        if other.run.id == entry.run.id or _base_key(str(other.run.path), machine) != mine:
+        if other.run.id == entry.run.id or _base_key(str(other.run.path), machine) != base_key:
             continue
         if other.status.adapter_ready:
-            names[other.run.id] = other.label
-        names.update({one.name: f"{other.label} · step {one.step:,}" for one in list_checkpoint_references(other.run)})
-    return names
+            labels[other.run.id] = other.label
+        labels.update({one.name: f"{other.label} · step {one.step:,}" for one in list_checkpoint_references(other.run)})
+    return labels
 
 
 def compared_model_title(name: str, found: Sequence[RunEntry]) -> str:
-    """What a model of any run is called where it stands among others; its name when the run is gone."""
+    """Return the title of a model named "run" or "run@step" among others; the run's id if the run was deleted."""
     run_id, _, step = name.partition("@")
-    known: Mapping[str, str] = {one.run.id: one.facts.name for one in found}
-    called = known.get(run_id, run_id)
-    return f"{called} · step {int(step):,}" if step else called
+    run_names: Mapping[str, str] = {one.run.id: one.facts.name for one in found}
+    title = run_names.get(run_id, run_id)
+    return f"{title} · step {int(step):,}" if step else title

@@ -1,7 +1,4 @@
-"""The dataset that the draft names: opened once a session, and what changes when another one is chosen.
-
-Pure but for the session's cache; knows no widget.
-"""
+"""The dataset that the draft names, opened once per session, and the templates suggested for its columns."""
 
 from __future__ import annotations
 
@@ -25,51 +22,48 @@ USUAL_COLUMN_PAIRS = (
     ("input", "output"), ("text", "label"), ("text", "summary"), ("source", "target"),
 )  # fmt: skip
 REOPEN_AFTER_SECONDS = 30.0
-"""To find out that the hub can't be reached, or that a file is hopeless, may take as long as reading it."""
+"""Seconds for which a failure to open is remembered: an unreachable Hub or a broken file may take long to fail."""
 
 
 def open_cached_table(data: Mapping[str, Any], save_dir: Path, *, again: bool = False) -> Table:
-    """The table of a draft's data section; raises DataError, StillOpening while a big one is on its way. The same file
-    is opened once a session.
+    """Open the table of a draft's data section, cached in the session.
 
-    A refusal is remembered for a while, because every run of a page asks; again: look anew in any case.
+    A failure is remembered for REOPEN_AFTER_SECONDS, because every rerun of a page opens the table.
+    again: try again even if a failure is remembered.
+    Raises: DataError; its subclass StillOpeningError while a large dataset is being opened.
     """
-    named = {name: data.get(name) for name in SOURCE_SETTINGS}
-    key = (tuple(named.values()), _stamp(named["path"]), _stamp(named["test_path"]), str(save_dir))
-    held = st.session_state.get("table")
-    if held is None or held[0] != key:
-        refused = st.session_state.get("table_refused")
-        if (
-            not again
-            and refused is not None
-            and refused[0] == key
-            and time.monotonic() - refused[2] < REOPEN_AFTER_SECONDS
-        ):
-            raise refused[1]
+    source = {name: data.get(name) for name in SOURCE_SETTINGS}
+    key = (tuple(source.values()), _file_stamp(source["path"]), _file_stamp(source["test_path"]), str(save_dir))
+    cached = st.session_state.get("table")
+    if cached is None or cached[0] != key:
+        failed = st.session_state.get("table_refused")
+        retry_at = failed[2] + REOPEN_AFTER_SECONDS if failed is not None and failed[0] == key else 0.0
+        if failed is not None and time.monotonic() < retry_at and not again:
+            raise failed[1]
         try:
-            table = open_or_wait(_source(named), save_dir)
+            table = open_or_wait(_data_config(source), save_dir)
         except StillOpeningError:
             raise
         except DataError as error:
             st.session_state["table_refused"] = (key, error, time.monotonic())
             raise
-        st.session_state["table"] = held = (key, table)
-    return cast(Table, held[1])
+        st.session_state["table"] = cached = (key, table)
+    return cast(Table, cached[1])
 
 
-def _source(named: Mapping[str, Any]) -> DataConfig:
+def _data_config(source: Mapping[str, Any]) -> DataConfig:
     try:
-        return DataConfig.model_validate(dict(named))
+        return DataConfig.model_validate(dict(source))
     except ValidationError as error:
         first = error.errors()[0]
         setting = ".".join(map(str, first["loc"][:1])) or "path"
-        message = (
-            f"'{str(named.get(setting))[:200]}' can't be the {setting.replace('_', ' ')} of a dataset: {first['msg']}."
-        )
+        value = str(source.get(setting))[:200]
+        message = f"'{value}' is not valid as the {setting.replace('_', ' ')} of a dataset: {first['msg']}."
         raise DataError(message, "Choose another one.") from error
 
 
-def _stamp(path: Any) -> tuple[int, int] | None:
+def _file_stamp(path: Any) -> tuple[int, int] | None:
+    """Return modification time (ns) and size of a file; None if it does not exist (a Hub dataset, for example)."""
     file = Path(str(path))
     try:
         stat = file.stat()
@@ -79,21 +73,22 @@ def _stamp(path: Any) -> tuple[int, int] | None:
 
 
 def suggest_templates(columns: Sequence[str]) -> tuple[str, str]:
-    """(prompt, prompt_stub) for these columns: a pair of usual names when there is one, else the first and the last."""
+    """Return (prompt, prompt_stub) for these columns: a usual pair of names if present, else first and last column."""
     lower = {column.lower(): column for column in columns}
     usable = [column for column in columns if "{" not in column and "}" not in column]
     if not usable:
         return "", ""
     for first, last in USUAL_COLUMN_PAIRS:
         if first in lower and last in lower:
-            middle = lower.get("input") if first == "instruction" else None
-            prompt = f"{{{lower[first]}}}" + (f"\n\n{{{middle}}}" if middle else "")
+            # Alpaca's format: an instruction with an optional input
+            extra = lower.get("input") if first == "instruction" else None
+            prompt = f"{{{lower[first]}}}" + (f"\n\n{{{extra}}}" if extra else "")
             return prompt, f"{{{lower[last]}}}"
     return (f"{{{usable[0]}}}" if len(usable) > 1 else ""), f"{{{usable[-1]}}}"
 
 
 def templates_fit(prompt: str, stub: str, columns: Sequence[str]) -> bool:
-    """Whether both templates compile against these columns, and the completion uses one of them."""
+    """Return whether both templates compile against these columns and the completion uses at least one of them."""
     try:
         compile_template(prompt, columns)
         return bool(compile_template(stub, columns).columns) or not columns
@@ -102,7 +97,7 @@ def templates_fit(prompt: str, stub: str, columns: Sequence[str]) -> bool:
 
 
 def config_with_data(data: Mapping[str, Any]) -> Config | None:
-    """A Config with this data section and defaults elsewhere; None while the section itself is invalid."""
+    """Return a Config with this data section and defaults elsewhere; None while the section is invalid."""
     try:
         return Config.model_validate({"data": dict(data)})
     except ValidationError:

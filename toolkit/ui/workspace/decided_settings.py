@@ -1,14 +1,16 @@
-"""A draft's run as its forecast settles it, worked out once for the same settings, data and machine. Draws nothing."""
+"""The trials of the draft with the settings that the forecast decides, cached by settings, data and machine."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import streamlit as st
 
 from toolkit.config import Config
+from toolkit.data.read_options import source_key
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.forecast.decisions import DecidedSettings, decide_open_settings
@@ -19,39 +21,58 @@ from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import open_run_table, varies_table
 
 IRRELEVANT_SECTIONS = ("save_dir", "ablation", "inference")
-"""Sections that change nothing about what training takes."""
-_CACHE, _MAX_CACHED = "settled", 16
+"""Settings that do not change the time and memory of training."""
+_CACHE = "settled"
+_MAX_CACHED = 16
+"""Decisions kept per session: those of the trials on screen and of a few earlier drafts."""
 
 
 def relevant_settings(config: Config) -> str:
-    """What of a config decides what training takes."""
+    """Return a key of the settings that decide the time and memory of training."""
     return config.model_dump_json(exclude=set(IRRELEVANT_SECTIONS))
 
 
-def decide_trial_settings(variant: StudyTrial) -> DecidedSettings:
-    """What Start would do with this run of the draft."""
-    config, table = variant.config, workspace.current_table()
-    if varies_table(variant.settings):
+def decide_trial_settings(trial: StudyTrial) -> DecidedSettings:
+    """Return the settings and the forecast that this trial of the draft would start with."""
+    return decide_all_trials([trial])[0]
+
+
+def decide_all_trials(trials: Sequence[StudyTrial]) -> list[DecidedSettings]:
+    """Return the settings and the forecast of each trial; a table that several trials use is opened once."""
+    tables: dict[str, Table | DataError] = {}
+    decided = []
+    for trial in trials:
+        table = _trial_table(trial, tables) if varies_table(trial.settings) else workspace.current_table()
+        if isinstance(table, DataError):
+            decided.append(DecidedSettings(trial.config, NoForecast(table.message)))
+        else:
+            decided.append(_decide_cached(trial.config, table))
+    return decided
+
+
+def _trial_table(trial: StudyTrial, tables: dict[str, Table | DataError]) -> Table | DataError:
+    key = source_key(trial.config.data)
+    if key not in tables:
         try:
-            table = open_run_table(config)
+            tables[key] = open_run_table(trial.config)
         except DataError as error:
-            return DecidedSettings(config, NoForecast(error.message))
-    return _decide_cached(config, table)
+            tables[key] = error
+    return tables[key]
 
 
 def forget_decided_settings() -> None:
-    """Look anew next time: something that a forecast waited for may be there."""
+    """Drop the cache, so that the next forecast uses a measurement or a file that has arrived since."""
     st.session_state.pop(_CACHE, None)
 
 
 def _decide_cached(config: Config, table: Table | None) -> DecidedSettings:
     machine = read_known_machine(workspace.current_save_dir())
     key = json.dumps([relevant_settings(config), table.sha256 if table else "", repr(machine)])
-    kept = cast("Mapping[str, DecidedSettings]", st.session_state.get(_CACHE, {}))
-    if key not in kept or isinstance(kept[key].found, NoForecast):
-        newest = dict(list(kept.items())[-_MAX_CACHED + 1 :])
-        st.session_state[_CACHE] = kept = {
-            **newest,
-            key: decide_open_settings(config, table, machine, workspace.current_save_dir()),
-        }
-    return kept[key]
+    cached = cast("Mapping[str, DecidedSettings]", st.session_state.get(_CACHE, {}))
+    # what a forecast lacked may have arrived since, so a missing one is tried again
+    if key not in cached or isinstance(cached[key].found, NoForecast):
+        newest = dict(list(cached.items())[-_MAX_CACHED + 1 :])
+        decided = decide_open_settings(config, table, machine, workspace.current_save_dir())
+        st.session_state[_CACHE] = cached = {**newest, key: decided}
+    # the cached config may differ from this one in the irrelevant sections; decisions are in `training` alone
+    return replace(cached[key], config=config.model_copy(update={"training": cached[key].config.training}))

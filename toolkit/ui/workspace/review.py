@@ -1,6 +1,6 @@
-"""What the draft would start, and what is wrong with it: one look at settings, study, data and machine together.
+"""The review of the draft: the trials that it would start, and the problems in settings, study, data and machine.
 
-Computed once for the same draft, grid, table and machine; a session holds the last one. Draws nothing.
+A session caches the last review by draft, grid, table and machine.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from toolkit.ui.workspace import hard_stop_view, workspace
 
 @dataclass(frozen=True)
 class DraftReview:
-    """variants: the runs, none while something is wrong with one. problems: errors first, then warnings.
+    """What the draft would start.
 
-    checking: the search for hard stops in the rows, while it goes on.
+    trials: one for each run; none while any setting has an error. problems: errors first, then warnings.
+    runs: how many runs there would be. checking: the search for hard stops in the rows, while it is running.
     """
 
-    variants: tuple[ablation.StudyTrial, ...]
+    trials: tuple[ablation.StudyTrial, ...]
     problems: tuple[Problem, ...]
     runs: int
     checking: QuestionState | None = None
@@ -49,18 +50,18 @@ class DraftReview:
 
 
 def review_draft(wait: float = 0.0) -> DraftReview:
-    """The review of the session's draft. wait: seconds to wait for the search for hard stops in the rows."""
+    """Review the session's draft. wait: seconds to wait for the search for hard stops in the rows."""
     draft, grid, table = workspace.current_draft(), workspace.current_grid(), workspace.current_table()
     machine = read_known_machine(workspace.current_save_dir())
     error = workspace.table_error()
     key = json.dumps([draft, grid, table.sha256 if table else str(error), repr(machine)], sort_keys=True, default=str)
-    held = st.session_state.get("review")
-    if held is None or held[0] != key:
-        st.session_state["review"] = held = (key, review_settings(draft, grid, table, error, machine))
-    found = cast(DraftReview, held[1])
+    cached = st.session_state.get("review")
+    if cached is None or cached[0] != key:
+        st.session_state["review"] = cached = (key, review_settings(draft, grid, table, error, machine))
+    reviewed = cast(DraftReview, cached[1])
     varied = ablation.uses_ablation(draft) and varies_table(grid)
-    stops, checking = hard_stop_view.find_hard_stop_problems(found.variants, None if varied else table, wait)
-    return replace(found, problems=_errors_first([*found.problems, *stops]), checking=checking)
+    stops, checking = hard_stop_view.find_hard_stop_problems(reviewed.trials, None if varied else table, wait)
+    return replace(reviewed, problems=_errors_first([*reviewed.problems, *stops]), checking=checking)
 
 
 def review_settings(
@@ -70,44 +71,47 @@ def review_settings(
     table_error: DataError | None,
     machine: Machine | None,
 ) -> DraftReview:
-    """Every problem of the draft or of any run of its study."""
+    """Return the trials of the draft and every problem of the draft or of any of its trials."""
     used = grid if ablation.uses_ablation(draft) else {}
     problems = ablation.check_value_grid(draft, grid)
     errors = any(problem.severity == "error" for problem in problems)
-    variants = () if errors else tuple(ablation.expand_trials(draft, grid))
+    trials = () if errors else tuple(ablation.expand_trials(draft, grid))
     if table_error is not None and not varies_table(used):
         problems.append(Problem("data.path", table_error.message, table_error.hint))
-    for variant in pick_trial_per_value(variants):
-        own, missing = _run_table(variant.config, table, used)
-        problems += missing
-        problems += preflight_problems(variant.config, own, machine)
-    return DraftReview(variants, _first_for_each_message(_errors_first(problems)), ablation.count_trials(used))
+    for trial in pick_trial_per_value(trials):
+        trial_table, table_problems = _run_table(trial.config, table, used)
+        problems += table_problems
+        problems += preflight_problems(trial.config, trial_table, machine)
+    return DraftReview(trials, _first_for_each_message(_errors_first(problems)), ablation.count_trials(used))
 
 
-def pick_trial_per_value(variants: Iterable[ablation.StudyTrial]) -> list[ablation.StudyTrial]:
-    """The first run with each value of each setting: what depends on machine and data rarely needs every pair."""
+def pick_trial_per_value(trials: Iterable[ablation.StudyTrial]) -> list[ablation.StudyTrial]:
+    """Return the first trial with each value of each setting.
+
+    Problems that depend on machine and data rarely need every combination, of which there may be hundreds.
+    """
     seen: set[tuple[str, str]] = set()
     chosen = []
-    for at, variant in enumerate(variants):
-        new = {(path, repr(value)) for path, value in variant.settings.items()} - seen
+    for at, trial in enumerate(trials):
+        new = {(path, repr(value)) for path, value in trial.settings.items()} - seen
         if new or at == 0:
-            chosen.append(variant)
+            chosen.append(trial)
             seen |= new
     return chosen
 
 
 def varies_table(paths: Iterable[str]) -> bool:
-    """Whether runs that differ in these settings may have different tables."""
+    """Return whether trials that differ in these settings may have different tables."""
     return not {"data", *(f"data.{name}" for name in SOURCE_SETTINGS)}.isdisjoint(paths)
 
 
 def open_run_table(config: Config) -> Table:
-    """The dataset of one run; raises DataError."""
+    """Open the dataset of one run. Raises: DataError if it can't be opened."""
     return open_table(config.data, save_dir_of(config))
 
 
 def value_label(path: str, value: Any) -> str:
-    """A value as the form names it: "NF4", "on", "2e-4"."""
+    """Return a value as the form shows it: "NF4", "on", "2e-4"."""
     spec = field_specs_by_path().get(path)
     if spec is None:
         return str(value)
@@ -115,22 +119,13 @@ def value_label(path: str, value: Any) -> str:
     return words.get(value, summarize_value(spec, value)) if isinstance(value, str) else summarize_value(spec, value)
 
 
-def tabulate_trials(variants: Sequence[ablation.StudyTrial]) -> list[dict[str, str]]:
-    """One row a run, only the settings that differ, under their labels."""
-    differing = [path for path in variants[0].settings if len({repr(v.settings[path]) for v in variants}) > 1]
+def tabulate_trials(trials: Sequence[ablation.StudyTrial]) -> list[dict[str, str]]:
+    """Return one table row for each trial, with the settings that differ as columns under their labels."""
+    differing = [path for path in trials[0].settings if len({repr(v.settings[path]) for v in trials}) > 1]
     return [
-        {"Run": str(at), **{_heading(path): value_label(path, variant.settings[path]) for path in differing}}
-        for at, variant in enumerate(variants, start=1)
+        {"Run": str(at), **{setting_label(path): value_label(path, trial.settings[path]) for path in differing}}
+        for at, trial in enumerate(trials, start=1)
     ]
-
-
-def variant_name(variant: ablation.StudyTrial) -> str:
-    """ "LoRA rank (r) 8, Learning rate 2e-4": what tells a run from the others of its study."""
-    return ", ".join(f"{_heading(path)} {value_label(path, value)}" for path, value in variant.settings.items())
-
-
-def _heading(path: str) -> str:
-    return form_layout.get_field_layout(path).label if path in field_specs_by_path() else path
 
 
 def _run_table(config: Config, table: Table | None, used: ablation.ValueGrid) -> tuple[Table | None, list[Problem]]:
@@ -154,10 +149,10 @@ def _first_for_each_message(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def describe_settings(settings: Mapping[str, Any]) -> str:
-    """Settings in the form's own words: "LoRA rank (r) 8, Learning rate 2e-4"."""
+    """Return settings with their labels and values: "LoRA rank (r) 8, Learning rate 2e-4"."""
     return ", ".join(f"{setting_label(path)} {value_label(path, value)}" for path, value in settings.items())
 
 
 def setting_label(path: str) -> str:
-    """The label of a setting as the form shows it; the path itself for one that this version does not know."""
+    """Return the label of a setting as the form shows it; the path itself if this version has no such setting."""
     return form_layout.get_field_layout(path).label if path in field_specs_by_path() else path

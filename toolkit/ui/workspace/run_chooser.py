@@ -1,4 +1,4 @@
-"""The box that chooses a run: the one in the address bar, else the one that lives, else the newest."""
+"""The select box for a run. Without a run in the address bar it shows the first active run, else the newest."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from toolkit.ui.workspace.run_entries import RunEntry
 
 
 def choose_shown_run(found: Sequence[RunEntry], label: str) -> RunEntry:
-    """Draw the box over these runs (at least one); the choice survives a refresh and a change of page."""
+    """Draw the select box over these runs (at least one) and return the choice, which survives a page refresh."""
     by_id = {entry.run.id: entry for entry in found}
-    wanted = workspace.chosen_run_id()
-    if wanted not in by_id:
-        living = [entry for entry in found if entry.status.is_active]
-        wanted = (living or list(found))[0].run.id
-    workspace.choose_run(wanted)
+    chosen = workspace.chosen_run_id()
+    if chosen not in by_id:
+        active = [entry for entry in found if entry.status.is_active]
+        chosen = (active or list(found))[0].run.id
+    workspace.choose_run(chosen)
     picked = st.selectbox(
-        label, list(by_id), index=list(by_id).index(wanted), format_func=lambda run_id: by_id[run_id].label,
-        key=f"chooser_{wanted}_{len(by_id)}",
-    )  # fmt: skip
-    if picked is not None and picked != wanted:
+        label,
+        list(by_id),
+        index=list(by_id).index(chosen),
+        format_func=lambda run_id: by_id[run_id].label,
+        # a new key for another run or list: the widget would otherwise keep its old selection
+        key=f"chooser_{chosen}_{len(by_id)}",
+    )
+    if picked is not None and picked != chosen:
         workspace.choose_run(picked)
         st.rerun()
-    return by_id[wanted]
+    return by_id[chosen]

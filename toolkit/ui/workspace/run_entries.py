@@ -1,4 +1,4 @@
-"""Runs with what the lists of runs need."""
+"""Runs with their summary and status, as the lists of runs show them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.ui.workspace.run_facts import RunSummary, read_run_summary
 
 @dataclass(frozen=True)
 class RunEntry:
-    """A run with all that the lists need; only whole runs become entries."""
+    """A run whose files can be read, with its summary (`facts`) and status."""
 
     run: RunDir
     facts: RunSummary
@@ -25,11 +25,11 @@ class RunEntry:
 
 
 def read_run_entries(runs: Sequence[RunDir]) -> tuple[list[RunEntry], list[ToolkitError]]:
-    """The runs that can be read, and why the others can't."""
-    whole, broken = [], []
+    """Return the entries of the runs that can be read, and the errors of the others."""
+    entries, errors = [], []
     for run in runs:
         try:
-            whole.append(RunEntry(run, read_run_summary(run), read_run_status(run)))
+            entries.append(RunEntry(run, read_run_summary(run), read_run_status(run)))
         except ToolkitError as error:
-            broken.append(error)
-    return whole, broken
+            errors.append(error)
+    return entries, errors

@@ -1,4 +1,4 @@
-"""What a run's own files say about it, apart from its state: label, time, dataset, settings. Cached."""
+"""Summaries of runs from their own files: name, creation time, dataset and settings. Cached."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from toolkit.ui.elements.words import short_model_name
 
 @dataclass(frozen=True)
 class RunSummary:
-    """name: the label, or one made of model and dataset. created: local time. settings: what a study varied.
+    """A run apart from its state.
 
-    dataset: label, rows and sha256 of the run's own table. config: the run's settings as a nested dict, as they were
-    asked for: those that were decided at Start are empty. chosen: these, and how each was decided.
+    name: given by the user, or made from model and dataset. created: local time. settings: values that a study varied.
+    dataset: label, rows and sha256 of the run's own table.
+    config: the run's settings as a nested dict, as the user set them: those that Start decided are None.
+    chosen: path of each setting that Start decided -> the reason.
     """
 
     name: str
@@ -38,14 +40,14 @@ class RunSummary:
 
 
 def read_run_summary(run: RunDir) -> RunSummary:
-    """The facts of a run; raises RunError or ConfigError when its files can't be read."""
+    """Read the summary of a run. Raises: RunError or ConfigError if its files can't be read."""
     stamp = run.meta_path.stat().st_mtime_ns if run.meta_path.exists() else 0
     return _read_cached(str(run.path), stamp)
 
 
 @st.cache_data(show_spinner=False, max_entries=1000)
 def _read_cached(folder: str, stamp: int) -> RunSummary:
-    del stamp  # part of the cache's key alone
+    del stamp  # only part of the cache key
     run = RunDir(Path(folder))
     meta = read_run_meta(run)
     config = fill_defaults(load_draft(read_config_text(run.config_path)))
@@ -68,17 +70,17 @@ def _read_cached(folder: str, stamp: int) -> RunSummary:
 
 
 def flatten_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Dotted path -> value, for every setting of the schema that the config has."""
-    found: dict[str, Any] = {}
+    """Return dotted path -> value for every setting of the schema; None for one that the config does not have."""
+    flat: dict[str, Any] = {}
     for spec in list_field_specs():
-        here: Any = config
+        value: Any = config
         for part in spec.path.split("."):
-            here = here.get(part) if isinstance(here, dict) else None
-        found[spec.path] = here
-    return found
+            value = value.get(part) if isinstance(value, dict) else None
+        flat[spec.path] = value
+    return flat
 
 
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(path, first's value, second's value) of every setting in which two configs differ; save_dir does not count."""
+    """Return (path, first value, second value) of every setting except save_dir in which two configs differ."""
     left, right = flatten_config(first), flatten_config(second)
     return [(path, left[path], right[path]) for path in left if left[path] != right[path] and path != "save_dir"]

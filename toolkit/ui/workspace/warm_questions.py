@@ -1,12 +1,11 @@
-"""Questions to the warm worker from a page: what they are about, and answers held so that a rerun asks nothing again.
+"""Questions from a page to the background worker, with answers cached in the session for reruns.
 
-Never waits longer than a blink; while an answer is on its way the page shows what is waited for.
+A page waits for a fraction of a second at most; until the answer is there it shows the progress.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -19,17 +18,19 @@ from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace
 
 ANSWER_WAIT_SECONDS = 0.35
+"""Long enough for the answer to a quick question, short enough not to be felt as a delay of the page."""
 QUESTION_POLL_SECONDS = 0.5
 WARM_WORKER_DELAY_SECONDS = 2.0
-"""The app's first page is there before the warm worker takes a core for some seconds."""
+"""Delay of the background worker's start, which uses a core for some seconds: the first page is drawn before that."""
 _DATA = ("prompt", "prompt_stub", "messages", "use_chat_template")
 _SFT = ("max_seq_length", "completion_only_loss")
 
 
 def token_question_body(draft: Mapping[str, Any], table: Table) -> dict[str, Any]:
-    """The body of a question about a table's tokens: only the settings that decide them, so that others change nothing.
+    """Return the body of a question about a table's tokens.
 
-    The settings may be invalid: the worker says so.
+    It has only the settings that decide the tokens, so that a change of another setting reuses the cached answer. The
+    settings may be invalid; the worker then answers with an error.
     """
     data, training = draft.get("data") or {}, draft.get("training") or {}
     sft, model = training.get("sft_args") or {}, draft.get("model") or {}
@@ -44,41 +45,42 @@ def token_question_body(draft: Mapping[str, Any], table: Table) -> dict[str, Any
 def ask_warm_question(
     kind: str, body: Mapping[str, Any], *, lane: str = "", wait: float = ANSWER_WAIT_SECONDS
 ) -> QuestionState:
-    """What is known of a question by now. lane: the place on the page that asks; each tab has lanes of its own."""
+    """Ask a question, or poll one that was asked before, and return its state.
+
+    lane: the part of the page that asks. A new question in a lane of the same session replaces the former one.
+    wait: seconds to wait for the answer.
+    """
     key, text = f"asked:{lane}:{kind}", json.dumps(body, sort_keys=True)
-    held = st.session_state.get(key)
-    if held is not None and held[0] == text:
-        return cast(QuestionState, held[1])
+    cached = st.session_state.get(key)
+    if cached is not None and cached[0] == text:
+        return cast(QuestionState, cached[1])
     warm_client.ensure_warm_worker(workspace.current_save_dir(), after=WARM_WORKER_DELAY_SECONDS)
-    seen = warm_client.poll_warm_question(
-        workspace.current_save_dir(), kind, body, lane=f"{_tab_id()}{lane}", wait=wait
+    question = warm_client.poll_warm_question(
+        workspace.current_save_dir(), kind, body, lane=f"{workspace.session_id()}{lane}", wait=wait
     )
-    if seen.state == "done":
-        st.session_state[key] = (text, seen)
-    return seen
+    if question.state == "done":
+        st.session_state[key] = (text, question)
+    return question
 
 
-def wait_for_answer(seen: QuestionState, ask: Callable[[], QuestionState], key: str) -> None:
-    """What is waited for, and a look every now and then: the page runs again once it is over."""
-    first = [seen]
+def wait_for_answer(question: QuestionState, ask: Callable[[], QuestionState], key: str) -> None:
+    """Show the progress of a question and poll it with `ask`; rerun the page when it is answered."""
+    # the first draw uses the state that the page has read already
+    initial = [question]
 
-    def again() -> None:
-        now = first.pop() if first else ask()
-        if now.is_final:
+    def poll() -> None:
+        current = initial.pop() if initial else ask()
+        if current.is_final:
             st.rerun()
-        show_question_progress(now)
+        show_question_progress(current)
 
-    st.fragment(again, run_every=QUESTION_POLL_SECONDS, key=f"waiting_{key}")()
+    st.fragment(poll, run_every=QUESTION_POLL_SECONDS, key=f"waiting_{key}")()
 
 
-def show_question_progress(seen: QuestionState) -> None:
-    """A line that says what is waited for, with a bar where it is known how far it is."""
-    phase = escape_text(seen.phase[:1].upper() + seen.phase[1:])
-    if seen.fraction is None:
+def show_question_progress(question: QuestionState) -> None:
+    """Show the phase of a question, with a progress bar if the progress is known."""
+    phase = escape_text(question.phase[:1].upper() + question.phase[1:])
+    if question.fraction is None:
         st.caption(f":material/hourglass_top: {phase}…")
     else:
-        st.progress(seen.fraction, f"{phase}: {seen.done:,} of {seen.total:,}")
-
-
-def _tab_id() -> str:
-    return cast(str, st.session_state.setdefault("tab", secrets.token_hex(6)))
+        st.progress(question.fraction, f"{phase}: {question.done:,} of {question.total:,}")

@@ -1,7 +1,7 @@
-"""The workspace: what a person is working on, kept on disk so that a refresh, a second tab or a restart shows it again.
+"""The workspace: the draft and the values of a study, saved to disk so that refreshes, tabs and restarts share them.
 
-`draft_file.py` keeps the draft and the grid of an ablation beside it; the chosen run rides in the address bar.
-The draft is a plain nested dict and may be invalid: what is wrong with it is `validation.py`'s to say.
+`workspace_file.py` reads and writes the file; the chosen run is in the address bar. The draft is a plain nested dict
+and may be invalid; `settings/validation.py` finds what is wrong with it.
 """
 
 from __future__ import annotations
@@ -31,36 +31,39 @@ _CHANGE_LOCK = threading.RLock()
 
 
 def current_save_dir() -> Path:
-    """The folder of runs, uploads and studies."""
+    """Return the folder of runs, uploads and studies."""
     return resolve_save_dir(_workspace())
 
 
 def resolve_save_dir(workspace: dict[str, Any]) -> Path:
-    """The draft's save_dir; `home()` where that is the default or none."""
+    """Return the draft's save_dir; the home folder if that is empty, the default, invalid, or not writable."""
     chosen = workspace["draft"].get("save_dir")
-    if (
-        not isinstance(chosen, str)
-        or not chosen.strip()
-        or chosen == DEFAULT_WORKSPACE_FOLDER
-        or find_path_error(chosen)
-    ):
+    if not isinstance(chosen, str) or not chosen.strip():
+        return home_folder()
+    if chosen == DEFAULT_WORKSPACE_FOLDER or find_path_error(chosen):
         return home_folder()
     folder = Path(chosen).expanduser().resolve()
     return folder if can_use_folder(folder) else home_folder()
 
 
 def current_draft() -> dict[str, Any]:
-    """A copy of the settings as they stand, valid or not. Change them through `set_value` and `replace_draft`."""
+    """Return a copy of the draft, valid or not. Change it with `set_setting` and `replace_draft`."""
     return cast(dict[str, Any], copy.deepcopy(_workspace()["draft"]))
 
 
-TOKEN_SETTINGS = ("data.path", "data.prompt", "data.prompt_stub", "data.messages", "data.use_chat_template",
-                 "model.hf_model_ckpt")  # fmt: skip
-"""What a hard stop was accepted for: with another value it is to be looked at again."""
+TOKEN_SETTINGS = (
+    "data.path",
+    "data.prompt",
+    "data.prompt_stub",
+    "data.messages",
+    "data.use_chat_template",
+    "model.hf_model_ckpt",
+)
+"""Settings that decide the tokens: a change of one withdraws the acceptance of hard stops."""
 
 
 def set_setting(path: str, value: Any) -> None:
-    """Put one setting, e.g. ("lora.r", 8), and save."""
+    """Set one setting, such as ("lora.r", 8), and save."""
     with _change_workspace() as workspace:
         if path in TOKEN_SETTINGS and get_setting(workspace["draft"], path) != value:
             workspace["draft"] = replace_setting(workspace["draft"], "data.accepted", None)
@@ -68,25 +71,24 @@ def set_setting(path: str, value: Any) -> None:
 
 
 def replace_draft(new: dict[str, Any], grid: dict[str, list[Any]] | None = None) -> None:
-    """Take a whole new draft (an imported file, a preset, an earlier run's settings) with its grid, and save.
+    """Replace the draft and its grid (by an imported file, a preset, an earlier run's settings), and save.
 
-    The draft that it replaces stays one step away: `restore_previous`.
+    `restore_previous_draft` undoes it once.
     """
     with _change_workspace() as workspace:
         st.session_state["previous_workspace"] = copy.deepcopy(workspace)
-        workspace["draft"], workspace["grid"] = (
-            workspace_file.with_home_folder(copy.deepcopy(new)),
-            copy.deepcopy(grid or {}),
-        )
+        workspace["draft"] = workspace_file.with_home_folder(copy.deepcopy(new))
+        workspace["grid"] = copy.deepcopy(grid or {})
         _increase_version()
 
 
 def has_previous_draft() -> bool:
+    """Return whether `restore_previous_draft` has something to undo."""
     return "previous_workspace" in st.session_state
 
 
 def restore_previous_draft() -> None:
-    """Undo the last `replace_draft` of this session; does nothing when there was none."""
+    """Undo the last `replace_draft` of this session; do nothing if there was none."""
     previous = st.session_state.pop("previous_workspace", None)
     if previous is not None:
         st.session_state["workspace"] = previous
@@ -95,22 +97,23 @@ def restore_previous_draft() -> None:
 
 
 def current_grid() -> dict[str, list[Any]]:
-    """The values that an ablation tries, by dotted path; empty when there is none."""
+    """Return the values of the study by dotted path; empty if no setting has several values."""
     return cast(dict[str, list[Any]], copy.deepcopy(_workspace()["grid"]))
 
 
 def set_grid(new: dict[str, list[Any]]) -> None:
+    """Replace the values of the study, and save."""
     with _change_workspace() as workspace:
         workspace["grid"] = copy.deepcopy(new)
 
 
 def current_setting(path: str) -> Any:
-    """One setting as it stands in the draft."""
+    """Return the draft's value of one setting."""
     return get_setting(_workspace()["draft"], path)
 
 
 def current_table() -> Table | None:
-    """The dataset that the draft names, opened once; None when it can't be, and `table_error` says why."""
+    """Return the draft's dataset, opened once per session; None if it can't be opened, see `table_error`."""
     try:
         opened = open_cached_table(_workspace()["draft"].get("data") or {}, current_save_dir())
     except DataError as error:
@@ -121,24 +124,27 @@ def current_table() -> Table | None:
 
 
 def table_error() -> DataError | None:
+    """Return why the last call of `current_table` returned None."""
     return cast("DataError | None", st.session_state.get("table_error"))
 
 
 def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None, test_path: str | None = None) -> None:
-    """Take another dataset into the draft; without `options` it is a version of the same one, whose choices stay.
+    """Set the draft's dataset.
 
-    Raises DataError and keeps the former one when it can't be opened. Conversations are trained on as such. Templates
-    that don't fit the columns are replaced by suggestions; the earlier ones stay at hand.
+    options: None for another version of the same dataset, which keeps its read options and test file.
+    A dataset with conversations is trained on as such. Templates that don't fit the columns are replaced by suggested
+    ones, and the earlier ones are kept in the session for an undo.
+    Raises: DataError if the dataset can't be opened; the draft is unchanged then.
     """
-    named: dict[str, Any] = {"file_type": file_type, "path": path}
+    source: dict[str, Any] = {"file_type": file_type, "path": path}
     if options is None:
-        kept = _workspace()["draft"]["data"]
-        named |= {name: kept.get(name) for name in ("test_path", *READ_OPTION_NAMES)}
+        current = _workspace()["draft"]["data"]
+        source |= {name: current.get(name) for name in ("test_path", *READ_OPTION_NAMES)}
     else:
-        named |= {"test_path": test_path, **asdict(options)}
-    opened = open_cached_table(named, current_save_dir(), again=True)
+        source |= {"test_path": test_path, **asdict(options)}
+    opened = open_cached_table(source, current_save_dir(), again=True)
     with _change_workspace() as workspace:
-        data = workspace["draft"]["data"] = {**workspace["draft"]["data"], **named, "accepted": None}
+        data = workspace["draft"]["data"] = {**workspace["draft"]["data"], **source, "accepted": None}
         if options is not None and data.get("messages") not in opened.chats:
             data["messages"] = next(iter(opened.chats), None)
         prompt, stub = str(data.get("prompt") or ""), str(data.get("prompt_stub") or "")
@@ -149,13 +155,13 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
 
 
 def choose_messages(column: str | None) -> None:
-    """Train on the conversations of a column, or, with None, on the two templates."""
+    """Train on the conversations in a column; None trains on the two templates."""
     set_setting("data.messages", column)
     _increase_version()
 
 
 def replace_templates(prompt: str, stub: str) -> None:
-    """Put both templates at once, from outside of their editors."""
+    """Set both templates from outside their editors."""
     with _change_workspace() as workspace:
         data = workspace["draft"]["data"]
         workspace["draft"]["data"] = {**data, "prompt": prompt, "prompt_stub": stub, "accepted": None}
@@ -163,29 +169,37 @@ def replace_templates(prompt: str, stub: str) -> None:
 
 
 def draft_version() -> int:
-    """Grows whenever the draft was replaced from outside its widgets: put it into their keys."""
+    """Return a number that grows when the draft is replaced from outside its widgets; use it in their keys."""
     return int(st.session_state.get("workspace_version", 0))
 
 
 def refresh_workspace() -> None:
-    """Take over what another tab has saved since: before any widget is drawn, and before a change that builds on it."""
-    if "workspace" in st.session_state and workspace_file.workspace_file_stamp() != st.session_state.get(
-        "workspace_stamp"
-    ):
+    """Load what another tab has saved since.
+
+    Call it before any widget is drawn, and before a change that builds on the saved state.
+    """
+    if "workspace" not in st.session_state:
+        return
+    if workspace_file.workspace_file_stamp() != st.session_state.get("workspace_stamp"):
         st.session_state["workspace"] = _load_from_file()
         _increase_version()
 
 
+def session_id() -> str:
+    """Return an id of this browser session: a new question to a background job replaces the session's former one."""
+    return str(st.session_state.setdefault("session", secrets.token_hex(8)))
+
+
 def chosen_run_id() -> str | None:
-    """The chosen run, kept in the address bar and, over page switches, in the session."""
-    named = st.query_params.get("run")
-    if named:
-        st.session_state["run_id"] = named
+    """Return the chosen run from the address bar or, after a change of page, from the session."""
+    in_address = st.query_params.get("run")
+    if in_address:
+        st.session_state["run_id"] = in_address
     return cast("str | None", st.session_state.get("run_id"))
 
 
 def choose_run(chosen: str | None) -> None:
-    """Choose the run that Runs and Playground show; None shows none."""
+    """Choose the run that Runs and Playground show; None clears the choice."""
     if chosen is None:
         st.session_state.pop("run_id", None)
         st.query_params.pop("run", None)
@@ -202,8 +216,9 @@ def _workspace() -> dict[str, Any]:
 
 @contextmanager
 def _change_workspace() -> Iterator[dict[str, Any]]:
-    """The workspace as any tab saved it last, to be changed; saved at the end."""
-    with _CHANGE_LOCK:  # a callback runs before the page's own refresh: what another tab has changed must not go back
+    """Yield the workspace as last saved by any tab, to be changed, and save it at the end."""
+    with _CHANGE_LOCK:
+        # a callback runs before the page's own refresh: without this it would overwrite another tab's changes
         refresh_workspace()
         workspace = _workspace()
         yield workspace
@@ -225,8 +240,3 @@ def _load_from_file() -> dict[str, Any]:
 def _save_to_file(workspace: dict[str, Any]) -> None:
     workspace_file.save_workspace(workspace)
     st.session_state["workspace_stamp"] = workspace_file.workspace_file_stamp()
-
-
-def session_id() -> str:
-    """This browser session: whose former questions give way to new ones."""
-    return str(st.session_state.setdefault("session", secrets.token_hex(8)))

@@ -1,6 +1,6 @@
-"""The workspace as a file: `<home>/draft.json`, the draft and the grid beside it, read and written whole.
+"""The workspace file `<home>/draft.json`: {"schema": 1, "draft": settings, "grid": {dotted path: values of a study}}.
 
-Knows no session (`state.py`) and no setting; a file that can't be read is set aside, not lost.
+A file that can't be read is renamed to `draft.unreadable.json`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _SCHEMA = 1
 
 
 def home_folder() -> Path:
-    """The folder of the draft: FINETUNING_TOOLKIT_SAVE_DIR, or ./experiments below where the app was started."""
+    """Return the folder of the draft: FINETUNING_TOOLKIT_SAVE_DIR, or ./experiments in the app's working directory."""
     folder = Path(os.environ.get(SAVE_DIR_VARIABLE) or DEFAULT_WORKSPACE_FOLDER).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def with_home_folder(new: dict[str, Any]) -> dict[str, Any]:
-    """Spell the default folder out where the environment moved it: the runs' own configs must name the real one."""
+    """Set the real save_dir where the environment variable moves the default, because runs store it in their config."""
     if new.get("save_dir") in (None, DEFAULT_WORKSPACE_FOLDER) and os.environ.get(SAVE_DIR_VARIABLE):
         new["save_dir"] = str(home_folder())
     return new
 
 
 def workspace_file_stamp() -> tuple[int, int] | None:
-    """Another one after every save, by whomever; None without a file."""
+    """Return a stamp of the file that changes with every save by any tab; None without a file."""
     file = _workspace_file()
     if not file.exists():
         return None
@@ -43,19 +43,21 @@ def workspace_file_stamp() -> tuple[int, int] | None:
 
 
 def load_workspace() -> tuple[dict[str, Any], str]:
-    """(the saved workspace, or the defaults; what there is to say about it, or "")."""
+    """Return (the saved workspace or the defaults, a notice for the user or "")."""
     file = _workspace_file()
     if not file.exists():
         return _default_workspace(), ""
     try:
         return _validate_workspace(json.loads(file.read_text(encoding="utf-8"))), ""
     except ValueError as error:
-        aside = file.with_suffix(".unreadable.json")
-        file.replace(aside)
-        return _default_workspace(), f"The saved draft could not be read ({error}); it is kept as {aside}."
+        renamed = file.with_suffix(".unreadable.json")
+        file.replace(renamed)
+        notice = f"The saved settings could not be read ({error}). They were replaced by the defaults, and the file is"
+        return _default_workspace(), f"{notice} kept as {renamed}."
 
 
 def save_workspace(workspace: dict[str, Any]) -> None:
+    """Write the workspace file."""
     durable_write(_workspace_file(), json.dumps(workspace, ensure_ascii=False, indent=1))
 
 
@@ -73,5 +75,5 @@ def _validate_workspace(loaded: Any) -> dict[str, Any]:
     saved, saved_grid = loaded.get("draft"), loaded.get("grid")
     lists = isinstance(saved_grid, dict) and all(isinstance(values, list) for values in saved_grid.values())
     if not isinstance(saved, dict) or not lists:
-        raise ValueError("it is not a draft")
+        raise ValueError("it is not a settings file of this app")
     return {"schema": _SCHEMA, "draft": with_home_folder(fill_defaults(saved)), "grid": saved_grid}
