@@ -1,4 +1,4 @@
-"""Starts the real app on a free port, as the tests and the benchmarks use it, and ends all that it left behind."""
+"""Start the real app on a free port for tests and benchmarks, and stop every process that it leaves behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLAGS = [
 
 @dataclass
 class Server:
-    """A running app. `save_dir` is where its runs are, below `cwd`."""
+    """A running app. save_dir: the folder of its runs, below `cwd`."""
 
     port: int
     save_dir: Path
@@ -63,7 +63,7 @@ def start_server(save_dir: Path, port: int | None = None) -> Server:
 
 
 def stop_everything(server: Server) -> None:
-    """The app, and the workers and engines that outlive it on purpose."""
+    """Stop the app, and the workers and engines that outlive it by design."""
     server.process.kill()
     server.process.wait(timeout=30)
     mark = str(server.save_dir)
@@ -77,7 +77,7 @@ def stop_everything(server: Server) -> None:
 
 @dataclass
 class Window:
-    """A browser of its own on one page. pid: its first process, to be killed as a crash would."""
+    """A separate browser with one page. pid: its first process, which a test kills to simulate a crash."""
 
     browser: Browser
     page: Page
@@ -102,7 +102,7 @@ def open_window(playwright: Playwright, url: str) -> Window:
 
 
 def _browsers() -> list[psutil.Process]:
-    """First processes of browsers that this process started."""
+    """Return the first processes of the browsers that this process started."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
@@ -115,6 +115,6 @@ def _browsers() -> list[psutil.Process]:
 
 
 def give(page: Page, file: Path) -> None:
-    """Upload a dataset on the Data page, which has a second box for a test file."""
+    """Upload a dataset in the first upload box of the Data page; the second is for a test file."""
     box = page.get_by_test_id("stFileUploader").filter(has_text="JSONL or Parquet file, up to")
     box.locator("input[type=file]").set_input_files(file)

@@ -1,4 +1,4 @@
-"""Every page in both themes: text stands out from what is behind it as WCAG AA asks (4.5 to 1)."""
+"""Every page in both themes: text has the contrast of WCAG AA (4.5 to 1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_text_stands_out(browser: Browser, server: Server, theme: str) -> None:
+def test_text_has_enough_contrast(browser: Browser, server: Server, theme: str) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=theme)
     context.set_default_timeout(60_000)
     page = context.new_page()
@@ -23,7 +23,7 @@ def test_text_stands_out(browser: Browser, server: Server, theme: str) -> None:
     for path, title in PAGES.items():
         page.goto(f"{server.url}/{path}")
         expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
-        try:  # while a page is drawn anew, what is on its way out is faded on purpose
+        try:  # Streamlit fades stale elements while a page reruns, so the check waits until it passes
             good = f"() => {{ const found = ({SCRIPT})(); return found.texts > 10 && !found.weak.length }}"
             page.wait_for_function(good, timeout=20_000)
         except Late:

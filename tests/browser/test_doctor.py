@@ -1,4 +1,4 @@
-"""A person who has never seen the app finds five faults in their data and repairs them by clicks, on one page."""
+"""The data checks in the browser: five planted faults are found and repaired by clicks on one page."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ def repair(checks: Locator, button: str, version: int, rows: str) -> None:
     expect(checks.page.get_by_text(rows).first).to_be_visible(timeout=WAIT)
 
 
-def test_five_planted_faults_are_found_and_repaired_from_the_page_alone(
-    page: Page, server: Server, tmp_path: Path
-) -> None:
+def test_five_planted_faults_are_found_and_repaired_on_the_page(page: Page, server: Server, tmp_path: Path) -> None:
     file = tmp_path / "support.csv"
     planted = support_csv(file)
     page.get_by_text("Upload", exact=True).first.click()

@@ -1,4 +1,4 @@
-"""From a finished run by clicks alone to "is it better?" and "here is my model"; checkpoints beside it."""
+"""From a finished run to its evaluation and its export by clicks, and a comparison with its checkpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = 12
 
 @pytest.fixture
 def run(server: Server, tiny_model: Path, tmp_path: Path) -> RunDir:
-    """A run that is over, with a random adapter on a tiny model."""
+    """A finished run with a random adapter on a tiny model."""
     source = tmp_path / "given.csv"
     source.write_text("q,a\n" + "".join(f"order {i},{i} lamps\n" for i in range(ROWS + 4)))
     config = Config.model_validate(
@@ -49,7 +49,7 @@ def run(server: Server, tiny_model: Path, tmp_path: Path) -> RunDir:
 
 
 def downloaded(page: Page, button: Locator) -> Path:
-    """What the button gives. A click in the moment in which the page is drawn anew may meet the button of before."""
+    """Return the file that the button downloads. Retry, because a rerun may replace it during the click."""
     for _ in range(6):
         try:
             with page.expect_download(timeout=10 * SECOND) as waiting:
@@ -57,7 +57,7 @@ def downloaded(page: Page, button: Locator) -> Path:
             return Path(waiting.value.path())
         except PlaywrightTimeout:
             continue
-    raise AssertionError("no download came")
+    raise AssertionError("the download did not start")
 
 
 def test_one_click_from_the_run_to_the_verdict(page: Page, server: Server, run: RunDir, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a new user does, by clicks alone, on files that the test writes: upload, template, Start, watch, chat, stop."""
+"""The path of a new user by clicks, on files that the test writes: upload, template, Start, watch, chat, stop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rows(count: int) -> list[dict[str, str]]:
 
 @pytest.fixture(params=["csv", "json"])
 def upload(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A file as a user has it: text columns, one of them looks like numbers."""
+    """A typical file of a user, with text columns of which one looks like numbers."""
     file = tmp_path / f"my words.{request.param}"
     if request.param == "json":
         file.write_text(json.dumps(rows(60)))
@@ -35,13 +35,13 @@ def upload(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def step(page: Page) -> int:
-    """The step that the run page shows, 0 before the first."""
+    """Return the step that the Runs page shows, 0 before the first."""
     found = re.search(r"step (\d+) of", page.inner_text("body"))
     return int(found.group(1)) if found else 0
 
 
 def wait_for_steps(page: Page, more_than: int) -> int:
-    """Wait until the page shows a later step, without touching it."""
+    """Wait until the page shows a later step by itself."""
     page.wait_for_function(
         "n => { const m = document.body.innerText.match(/step (\\d+) of/); return m && Number(m[1]) > n }",
         arg=more_than, timeout=120 * SECOND,
@@ -59,7 +59,7 @@ def open_page(page: Page, name: str) -> None:
 
 
 def long_run(page: Page, server: Server) -> None:
-    """A run of the demo that is not over before a test has done with it, on screen."""
+    """Open the Runs page with a run of the demo that is long enough to outlast the test."""
     config = Config.model_validate(
         {"save_dir": str(server.save_dir), "training": {"training_args": {"num_train_epochs": 60}}}
     )
@@ -67,10 +67,10 @@ def long_run(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/runs?run={run.id}")
 
 
-def test_try_it_now(page: Page, server: Server) -> None:
+def test_the_demo_runs_with_one_click(page: Page, server: Server) -> None:
     page.get_by_role("button", name="Try it now").click()
     expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
-    assert wait_for_steps(page, 0) > 0, "the demo did not begin to learn"
+    assert wait_for_steps(page, 0) > 0, "the demo did not start to train"
 
 
 def test_upload_template_train_chat(page: Page, server: Server, upload: Path) -> None:
@@ -130,7 +130,7 @@ def test_refresh_second_tab_queue_and_stop(page: Page, server: Server) -> None:
     wait_for_steps(tab, 0)
 
 
-def test_a_run_outlives_the_app(page: Page, server: Server) -> None:
+def test_a_run_continues_when_the_app_is_killed(page: Page, server: Server) -> None:
     long_run(page, server)
     seen = wait_for_steps(page, 0)
     server.process.kill()
@@ -146,7 +146,7 @@ def test_a_run_outlives_the_app(page: Page, server: Server) -> None:
         stop_everything(again)
 
 
-def test_a_wrong_file_leaves_what_was_there(page: Page, tmp_path: Path) -> None:
+def test_an_unreadable_file_keeps_the_current_dataset(page: Page, tmp_path: Path) -> None:
     wrong = tmp_path / "table.csv"
     wrong.write_bytes(b"PK\x03\x04" + bytes(200))
     page.get_by_text("Upload", exact=True).first.click()

@@ -1,4 +1,4 @@
-"""The app alone, without any browser."""
+"""The app without a browser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.fakes.training import draft, make_run
 from toolkit.runs.status import read_run_status
 
 
-def test_a_waiting_run_is_taken_up_although_nobody_opens_a_page(server: Server) -> None:
+def test_a_queued_run_is_started_without_an_open_page(server: Server) -> None:
     run = make_run(draft(server.save_dir, server.save_dir / "no model there"))
     deadline = time.monotonic() + 120
     while not read_run_status(run).has_ended:

@@ -1,6 +1,6 @@
-"""The browser is killed while a run is queued, loading, training, saving, evaluating or stopping: the run goes on.
+"""The browser is killed while a run is queued, loading, training, saving, evaluating or stopping: the run continues.
 
-The real app and a real browser, the fake worker; the long form with the real one is `benchmarks/who_dies.py`.
+With the real app, a real browser and a fake worker; `benchmarks/who_dies.py` does the same with the real worker.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHOWN = {
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Browser) -> Iterator[Server]:
-    """The app, opened once: it supervises from its first visit on."""
+    """The app, opened once, because its first visit starts supervision."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parent.parent / "fakes" / "app"))
     save_dir = tmp_path / "experiments"
     (save_dir / "runs").mkdir(parents=True)
@@ -56,9 +56,12 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def held_run(save_dir: Path, moment: str) -> RunDir:
-    """A queued run that will wait at this moment; no supervisor sees it before that is written down."""
+    """Queue a run that stops at this moment until it is released; the slot is held until the run is written."""
     slots: list[int | None] = []
-    until(lambda: bool(slots.append(try_lock(save_dir / "runs" / "slot.lock")) or slots[-1]), "the slot is never free")
+    until(
+        lambda: bool(slots.append(try_lock(save_dir / "runs" / "slot.lock")) or slots[-1]),
+        "the training slot did not become free",
+    )
     slot = slots[-1]
     assert slot is not None
     try:
@@ -68,16 +71,16 @@ def held_run(save_dir: Path, moment: str) -> RunDir:
         os.close(slot)
 
 
-def test_the_browser_dies_and_no_run_minds(driver: Playwright, app: Server) -> None:
+def test_a_killed_browser_does_not_affect_runs(driver: Playwright, app: Server) -> None:
     for moment, shown in SHOWN.items():
         holding = held_run(app.save_dir, "training" if moment == "queued" else moment)
         run = queue(app.save_dir, name="behind it", steps=2) if moment == "queued" else holding
         if moment != "stopping":
-            until((holding.path / "here").exists, f"it never came to {moment}")
+            until((holding.path / "here").exists, f"the run did not reach {moment}")
         window = open_window(driver, f"{app.url}/runs?run={run.id}")
         if moment == "stopping":
             window.page.get_by_role("button", name="Stop", exact=True).click()
-            until((holding.path / "here").exists, "it never came to a stop")
+            until((holding.path / "here").exists, "the run did not reach the stop")
         expect(window.page.get_by_text(shown, exact=False).first).to_be_visible(timeout=60_000)
         window.die()
         (holding.path / "go").touch()

@@ -1,4 +1,4 @@
-"""The loss X-ray in the real browser: tokens with their ids, another row, a hard stop, and its acceptance."""
+"""The token view in the real browser: tokens with their ids, another row, a hard stop, and its acceptance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.browser.server import Server
 SECOND = 1000
 
 
-def test_tokens_before_start_and_a_hard_stop_that_is_meant(page: Page, server: Server) -> None:
+def test_token_view_and_an_accepted_hard_stop(page: Page, server: Server) -> None:
     tokens = page.locator(".xray .row .token")
     expect(page.get_by_text("token by token")).to_be_visible(timeout=60 * SECOND)
     expect(tokens.first).to_be_visible(timeout=240 * SECOND)

@@ -1,4 +1,4 @@
-"""A workspace for a page: a folder whose one place to train is taken, and runs told by hand-written events."""
+"""A workspace for page tests: a folder whose training slot is taken, and runs made from hand-written events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What is started here stays queued."""
+    """A workspace in which started runs stay queued, because the training slot is taken."""
     monkeypatch.setenv("FINETUNING_TOOLKIT_SAVE_DIR", str(tmp_path))
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("FTK_WARM", "off")  # a process that imports torch for each page would make these tests slow
@@ -44,7 +44,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 class Stage:
-    """Opens pages of the real app over a workspace, and tells runs."""
+    """Opens pages of the real app on a workspace, and creates runs in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,7 +61,7 @@ class Stage:
         return app
 
     def run(self, *events: tuple[str, dict[str, Any]], name: str = "", **more: Any) -> RunDir:
-        """A run whose story is told by these events; without any it is queued."""
+        """Create a run with these events; without any it is queued."""
         config = Config.model_validate({**more.pop("config", {}), "save_dir": str(self.folder)})
         run = create_run(config, open_table(config.data, self.folder), name=name, **more)
         if events:
@@ -101,7 +101,7 @@ def stage(workspace: Path) -> Stage:
 
 
 def words(app: AppTest) -> str:
-    """Every text on the page, escapes taken off."""
+    """Return every text on the page without escapes."""
     kinds = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info, app.code, app.text)
     return "\n".join(str(entry.value) for kind in kinds for entry in kind).replace("\\", "")
 

@@ -1,4 +1,4 @@
-"""The Configure page: sections, search, files in and out, studies, and a Start that starts once."""
+"""The Configure page: sections, search, import and export, studies, and a Start button that starts once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamlit.runtime.scriptrunner import RerunData, RerunException
 from streamlit.testing.v1 import AppTest
 
 from toolkit.data.table import load_table
-from toolkit.runs.run_dir import list_runs
+from toolkit.runs.run_dir import list_runs, read_run_config
 from toolkit.settings import draft as drafts
 from toolkit.settings.form_layout import FORM_SECTIONS
 from toolkit.settings.yaml_file import load_draft
@@ -24,13 +24,14 @@ from toolkit.system import machine as machines
 from toolkit.system.locks import try_lock
 from toolkit.ui.configure import launch
 from toolkit.ui.frame import page as page_module
+from toolkit.ui.workspace import decided_settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A workspace whose one place to train is taken: what is started stays queued."""
+    """A workspace in which started runs stay queued, because the training slot is taken."""
     monkeypatch.setenv("FINETUNING_TOOLKIT_SAVE_DIR", str(tmp_path))
     known = machines.Machine(cpu_count=2, memory_bytes=8_000_000_000)
     body = {"schema": 1, "key": machines._machine_key(), "machine": asdict(known)}
@@ -81,7 +82,7 @@ def test_every_section_opens(folder: Path) -> None:
         assert entry.title in [header.value for header in app.subheader]
 
 
-def test_the_defaults_start_one_run_and_lead_to_it(folder: Path) -> None:
+def test_start_with_defaults_queues_one_run_and_opens_it(folder: Path) -> None:
     app = page()
     app.text_input(key="run_name").set_value("my *first* run").run()
     start(app)
@@ -103,10 +104,8 @@ def test_a_second_press_of_the_same_button_starts_nothing(folder: Path) -> None:
     assert launch.claim_start(number) is False
 
 
-def test_start_works_again_after_a_second_press_broke_the_first_off(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second press ends the first one's page at its next look at the session: its number was not renewed then."""
+def test_start_works_after_a_second_press_interrupted_the_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second press interrupts the script of the first before it renews the ticket."""
     app = page()
     with monkeypatch.context() as broken_off:
         broken_off.setattr(launch, "renew_start_ticket", lambda: None)
@@ -118,13 +117,13 @@ def test_start_works_again_after_a_second_press_broke_the_first_off(
     assert len(list_runs(folder)) == 2
 
 
-def test_a_click_meanwhile_loses_no_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_interrupted_by_another_click_is_not_lost(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app, real, broken = page(), launch.start_runs, []
 
     def start_once_broken_off(*asked: Any) -> Any:
         if not broken:
             broken.append(True)
-            raise RerunException(RerunData())  # what Streamlit does at the next look at the session
+            raise RerunException(RerunData())  # what Streamlit does when the script next reads the session
         return real(*asked)
 
     monkeypatch.setattr(launch, "start_runs", start_once_broken_off)
@@ -135,13 +134,29 @@ def test_a_click_meanwhile_loses_no_start(folder: Path, monkeypatch: pytest.Monk
     assert "start_request" not in app.session_state
 
 
-def test_a_press_that_was_left_alone_is_forgotten(folder: Path) -> None:
+def test_an_old_start_request_expires(folder: Path) -> None:
     app = page()
     app.session_state["start_request"] = app.session_state["start_ticket"]
     app.session_state["start_pressed"] = time.monotonic() - 60
     checked(app.run())
     assert not list_runs(folder)
     assert "start_request" not in app.session_state
+
+
+def test_start_uses_the_decisions_on_screen_and_the_current_other_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forecast is not repeated for Start, although `inference` has changed since it was made."""
+    app, real, forecasts = page(), decided_settings.decide_open_settings, []
+    monkeypatch.setattr(decided_settings, "decide_open_settings", lambda *given: forecasts.append(1) or real(*given))
+    app.session_state["workspace"]["draft"]["inference"]["max_new_tokens"] = 33
+    start(checked(app.run()))
+    (run,) = list_runs(folder)
+    config = read_run_config(run)
+    assert config.inference.max_new_tokens == 33
+    assert config.training.training_args.gradient_checkpointing is False
+    assert str(config.save_dir) == str(folder)
+    assert not forecasts
 
 
 def test_two_starts_are_two_runs(folder: Path) -> None:
@@ -151,7 +166,7 @@ def test_two_starts_are_two_runs(folder: Path) -> None:
     assert len(list_runs(folder)) == 2
 
 
-def test_what_is_wrong_blocks_start_and_leads_to_its_field(folder: Path) -> None:
+def test_an_error_blocks_start_and_links_to_its_field(folder: Path) -> None:
     begin(folder, {"training.training_args.num_train_epochs": "many", "data.prompt": "{mesage}"})
     app = page()
     assert app.button(key="start").disabled
@@ -164,7 +179,7 @@ def test_what_is_wrong_blocks_start_and_leads_to_its_field(folder: Path) -> None
     assert app.text_input(key="field:training.training_args.num_train_epochs").value == "many"
 
 
-def test_data_that_does_not_fit_is_said_before_start(folder: Path) -> None:
+def test_problems_with_the_data_block_start(folder: Path) -> None:
     begin(folder, {"data.prompt": "{mesage}"})
     app = page("data")
     assert app.button(key="start").disabled
@@ -175,7 +190,7 @@ def test_data_that_does_not_fit_is_said_before_start(folder: Path) -> None:
     assert "/no/such/file.csv" in words(app)
 
 
-def test_search_shows_what_it_finds_and_says_what_has_no_effect(folder: Path) -> None:
+def test_search_shows_matching_settings_and_names_hidden_ones(folder: Path) -> None:
     app = page()
     checked(app.text_input(key="configure_search").set_value("temperature").run())
     assert "Switch on **Sampling** to use: Temperature" in words(app)
@@ -195,7 +210,7 @@ def test_a_preset_replaces_the_settings_and_can_be_undone(folder: Path) -> None:
     assert draft(folder)["lora"]["r"] == 3
 
 
-def test_changes_are_listed_old_to_new_and_reset(folder: Path) -> None:
+def test_changes_are_listed_with_their_defaults_and_can_be_reset(folder: Path) -> None:
     begin(folder, {"lora.r": 8, "training.training_args.learning_rate": 2e-4})
     app = page()
     text = words(app)
@@ -210,7 +225,7 @@ def test_changes_are_listed_old_to_new_and_reset(folder: Path) -> None:
     assert "**Changed from the defaults** :gray[none]" in words(app)
 
 
-def test_a_section_is_reset_alone(folder: Path) -> None:
+def test_a_section_is_reset_by_itself(folder: Path) -> None:
     begin(folder, {"lora.r": 8, "inference.top_k": 7})
     app = page("lora")
     checked(app.button(key="reset_section").click().run())
@@ -218,7 +233,7 @@ def test_a_section_is_reset_alone(folder: Path) -> None:
 
 
 def opened_import(app: AppTest) -> AppTest:
-    """The dialog, with the button that opened it pressed once more: the test runner knows no run of a dialog alone."""
+    """Open the dialog and press its button again: the test runner can't rerun a dialog by itself."""
     checked(app.button(key="open_import").click().run())
     app.button(key="open_import").click()
     return app
@@ -244,7 +259,7 @@ def test_an_uploaded_study_is_read_as_several_values(folder: Path) -> None:
     assert json.loads((folder / "draft.json").read_text())["grid"] == {"lora.r": [4, 8]}
 
 
-def test_nothing_is_applied_unless_all_can_be_used(folder: Path) -> None:
+def test_an_import_with_an_error_changes_nothing(folder: Path) -> None:
     begin(folder, {"lora.r": 5})
     app = import_text(page(), "lora: {r: 0, lora_alpha: 9}\nqa: {}\nmodel: {quantize: maybe}\n")
     text = words(app)
@@ -256,7 +271,7 @@ def test_nothing_is_applied_unless_all_can_be_used(folder: Path) -> None:
     assert "not plain YAML" in words(app)
 
 
-def test_the_export_is_the_draft_and_the_command_is_there(folder: Path) -> None:
+def test_the_export_shows_the_draft_and_the_command(folder: Path) -> None:
     begin(folder, {"lora.r": 8, "ablation.use_ablate": True}, {"lora.r": [8, 16]})
     app = page()
     assert "python -m toolkit run config.yml" in [code.value for code in app.code]
@@ -265,7 +280,7 @@ def test_the_export_is_the_draft_and_the_command_is_there(folder: Path) -> None:
     assert load_draft(text)["lora"]["r"] == [8, 16]
 
 
-def test_a_study_is_shown_before_it_starts_and_queued_under_its_name(folder: Path) -> None:
+def test_a_study_lists_its_runs_and_queues_them_under_its_name(folder: Path) -> None:
     grid = {"lora.r": [8, 16], "training.training_args.learning_rate": [1e-3, 2e-3], "lora.bias": ["none"]}
     begin(folder, {"ablation.use_ablate": True, "ablation.study_name": "ranks"}, grid)
     app = page("study")
@@ -282,7 +297,7 @@ def test_a_study_is_shown_before_it_starts_and_queued_under_its_name(folder: Pat
     assert len({meta["name"] for meta in metas}) == 4
 
 
-def test_runs_of_a_study_that_read_the_file_differently_have_their_own_tables(folder: Path) -> None:
+def test_trials_with_different_read_options_have_their_own_tables(folder: Path) -> None:
     file = folder / "rows.csv"
     file.write_text("message,answer\n" + "".join(f"m{n},a{n}\n" for n in range(20)) + "short\n" * 4)
     settings = {"data.path": str(file), "data.bad_rows": "skip", "ablation.use_ablate": True}
@@ -293,7 +308,7 @@ def test_runs_of_a_study_that_read_the_file_differently_have_their_own_tables(fo
     assert rows == {"skip": 20, "fill": 24}
 
 
-def test_too_large_a_study_says_so(folder: Path) -> None:
+def test_a_study_with_too_many_runs_is_refused(folder: Path) -> None:
     grid = {"lora.r": list(range(1, 30)), "lora.lora_alpha": list(range(1, 30))}
     begin(folder, {"ablation.use_ablate": True}, grid)
     app = page("study")
@@ -301,7 +316,7 @@ def test_too_large_a_study_says_so(folder: Path) -> None:
     assert "The study has 841 trials; the maximum is 500." in words(app)
 
 
-def test_the_launchers_file_is_shown_for_several_processes(folder: Path) -> None:
+def test_the_accelerate_file_is_shown_for_several_processes(folder: Path) -> None:
     begin(folder, {"accelerate": True, "num_processes": 2})
     files = [yaml.safe_load(code.value) for code in page("precision").code if "num_processes" in code.value]
     assert files and files[0]["num_processes"] == 2
@@ -318,7 +333,7 @@ def test_settings_survive_a_refresh(folder: Path) -> None:
     [("save_dir", "/tmp/" + "x" * 300), ("save_dir", "~no-such-user/runs"), ("save_dir", "/dev/null/runs"),
      ("data.path", "/tmp/" + "x" * 300), ("model.hf_model_ckpt", "~no-such-user/model")],
 )  # fmt: skip
-def test_a_path_that_can_not_be_is_said_and_can_be_corrected(folder: Path, path: str, typed: str) -> None:
+def test_an_impossible_path_is_reported_and_can_be_corrected(folder: Path, path: str, typed: str) -> None:
     begin(folder, {path: typed})
     app = page({"save_dir": "run", "data.path": "data"}.get(path, "model"))
     assert "Fix before starting" in words(app)

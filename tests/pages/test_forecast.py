@@ -1,4 +1,4 @@
-"""The forecast beside the form: it moves with the settings, and one click makes a run fit."""
+"""The forecast on the Configure page: it follows the settings, and one click makes a run fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toolkit.forecast import scene
 from toolkit.ui.configure.forecast_view import shorten_number
 
 
-def test_it_stands_beside_the_form_and_moves_with_it(stage: Stage) -> None:
+def test_the_forecast_follows_the_settings(stage: Stage) -> None:
     app = stage.page("configure")
     assert "of 2.07 M parameters" in words(app)
     assert "128 steps" in words(app)
@@ -21,11 +21,11 @@ def test_it_stands_beside_the_form_and_moves_with_it(stage: Stage) -> None:
     assert "320 steps" in words(app)
 
 
-def test_what_does_not_fit_is_made_to_fit_by_a_click(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_it_fit_changes_settings_until_the_run_fits(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = SimpleNamespace(total=555_000_000 / 0.95, available=600_000_000)
     monkeypatch.setattr(scene.psutil, "virtual_memory", lambda: memory)
     app = stage.page("configure")
-    # left empty it would be on by itself, and the run would fit
+    # unset, it would be switched on automatically, and the run would fit
     app.session_state["workspace"]["draft"]["training"]["training_args"]["gradient_checkpointing"] = False
     stage.checked(app.run())
     button(app, "Make it fit").click()
@@ -34,5 +34,5 @@ def test_what_does_not_fit_is_made_to_fit_by_a_click(stage: Stage, monkeypatch: 
     assert not [entry for entry in app.button if entry.label == "Make it fit"]
 
 
-def test_numbers_of_parameters_are_short() -> None:
+def test_parameter_counts_are_shortened() -> None:
     assert [shorten_number(n) for n in (12, 651_264, 2_065_344, 8_030_261_248)] == ["12", "651 k", "2.07 M", "8.03 B"]

@@ -1,4 +1,4 @@
-"""Names and cells that would be markup, links, formulas, emoji or code anywhere else: every page shows them as text."""
+"""Names and cells that look like markup, links, formulas, emoji or code: every page shows them as text."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _RAW = re.compile(
     r"(?<!\\)(<script|!\[x\]|\$\\int|:smile:|:material/bug_report:|\[l\]\(|\*\*b\*\*|:red\[r\]|`c`|&lt;b)|[\u202e\u2066]"
 )
 AS_TEXT = ("code", "text", "dataframe", "arrow_data_frame", "plotly_chart", "bidi_component", "component_instance")
-"""Kinds of elements that draw what they get as text, or draw it themselves: charts and components have own tests."""
+"""Kinds of elements that show their content as text, or draw it themselves; charts and components have other tests."""
 VALUES = ("id", "key", "default", "value", "raw_value", "form_id", "data", "url", "user_key", "query_param_key")
-"""Fields that are a widget's content, or no text on the screen."""
+"""Fields that hold a widget's content, or that are not shown."""
 OPTIONS = ("selectbox", "multiselect")
-"""Their options are text; those of other widgets are markdown."""
+"""Widgets whose options are plain text; the options of others are markdown."""
 
 
 def upload_bytes() -> bytes:
@@ -56,7 +56,7 @@ def hostile(stage: Stage) -> Stage:
 
 
 def drawn(app: AppTest) -> Iterator[tuple[str, str]]:
-    """(kind of element, a text that the browser reads as markdown) of the whole page."""
+    """Yield (kind of element, text that the browser reads as markdown) for the whole page."""
     for node in app._tree:  # type: ignore[attr-defined]
         kind = str(node.type)
         if kind in AS_TEXT or getattr(node, "proto", None) is None:
@@ -101,8 +101,8 @@ def test_an_evaluation_shows_questions_and_answers_as_text(stage: Stage) -> None
         assert not _RAW.search(text), (kind, text)
 
 
-def test_the_net_has_no_holes(stage: Stage) -> None:
-    """What the net above must catch, drawn raw on purpose."""
+def test_the_markup_check_finds_raw_text_in_every_kind_of_element(stage: Stage) -> None:
+    """The check above must find these texts, which are drawn without escaping."""
 
     def page(text: str) -> None:
         import streamlit as st
@@ -125,7 +125,7 @@ def test_the_net_has_no_holes(stage: Stage) -> None:
     assert expected <= caught, caught
 
 
-def test_names_of_files_are_letters_alone(stage: Stage) -> None:
+def test_stored_file_names_have_only_letters_digits_and_hyphens(stage: Stage) -> None:
     path = store_upload(b"a,b\n1,2\n", f"{LONG}.csv", stage.folder)
     assert re.fullmatch(r"[0-9a-f]{12}-[a-z0-9-]{1,40}\.csv", path.name)
 
@@ -139,12 +139,12 @@ def test_a_chart_shows_names_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(line.name) < 2 * charts.MAX_LABEL_CHARACTERS
 
 
-def test_a_block_of_text_shows_what_would_turn_it_around() -> None:
+def test_control_and_bidirectional_characters_are_shown_by_their_code() -> None:
     assert escape_control_characters("a\u202eb\tc\r\n\x1b") == "a⟨U+202E⟩b\tc\r\n⟨U+001B⟩"
     assert escape_control_characters("👩‍👩‍👧 مرحبا") == "👩‍👩‍👧 مرحبا"
 
 
-def test_plain_keeps_letters_of_every_script() -> None:
+def test_escape_text_keeps_letters_of_every_script() -> None:
     for text in ("Zoë", "数据", "👩‍👩‍👧", "مرحبا", "नमस्ते"):
         assert escape_text(text) == text
     assert escape_text("a\u202eb\x1b[31mc\x00") == "ab\\[31mc"

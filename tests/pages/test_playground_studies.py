@@ -40,7 +40,7 @@ def test_invalid_settings_disable_ask(stage: Stage) -> None:
     assert button(app, "Ask").disabled
 
 
-def test_studies_point_to_configure_when_there_is_none(stage: Stage) -> None:
+def test_without_a_study_the_page_leads_to_configure(stage: Stage) -> None:
     stage.finished("alone")
     app = stage.page("studies")
     assert "No study yet" in words(app)
@@ -61,7 +61,7 @@ def test_a_study_shows_its_runs_and_the_best(stage: Stage) -> None:
     assert app.selectbox[0].options == ["ranks"]
 
 
-def test_while_a_study_is_on_the_playground_offers_one_value_each(stage: Stage) -> None:
+def test_the_playground_offers_single_values_while_a_study_is_on(stage: Stage) -> None:
     run = stage.finished("done")
     app = stage.page("playground", run)
     app.session_state["workspace"]["draft"]["ablation"]["use_ablate"] = True
@@ -83,7 +83,7 @@ def test_other_runs_of_the_same_base_can_be_compared_and_a_preset_is_one_click(s
     assert (kept["do_sample"], kept["temperature"], kept["max_new_tokens"]) == (True, 1.1, 128)
     app = stage.checked(app.toggle(key="own_settings").set_value(True).run())
     app = stage.checked(app.selectbox(key=f"way:{other.id}").set_value("greedy").run())
-    assert app.session_state["workspace"]["draft"]["inference"]["do_sample"] is True, "the form stays as it was"
+    assert app.session_state["workspace"]["draft"]["inference"]["do_sample"] is True, "the form is unchanged"
 
 
 def test_a_model_loaded_next_to_a_training_is_shown_and_unloaded_with_one_click(

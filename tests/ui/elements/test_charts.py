@@ -1,4 +1,4 @@
-"""The figures: what is drawn, and that a zoom stays while points arrive."""
+"""Charts: the traces that are drawn, and a stable revision that keeps the zoom while points arrive."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def losses() -> None:
     st.text(str(marked.layout.shapes[0].x0))
 
 
-def test_figures() -> None:
+def test_charts_have_the_expected_traces_and_survive_plotly_validation() -> None:
     names, most, revision, kind, label, colours, mark = drawn(losses)
     assert names == "Training, raw, Training, Test, Best checkpoint"
     assert int(most) <= 500
@@ -48,7 +48,7 @@ def test_figures() -> None:
     assert mark == "7"
 
 
-def test_a_length_that_just_fits_is_not_coloured_as_cut() -> None:
+def test_a_length_at_the_limit_is_not_colored_as_truncated() -> None:
     colours = [list(charts.length_chart([8, 9, 10, 11], [1, 1, 1], limit).data[0].marker.color) for limit in (9, 8)]
     assert colours[0][0] == colours[0][1] != colours[0][2]
     assert colours[1][0] != colours[1][1]

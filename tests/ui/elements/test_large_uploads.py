@@ -1,4 +1,4 @@
-"""Large uploads are on disk before Streamlit sees them, and everything else goes by untouched."""
+"""Large uploads are written to disk before Streamlit's route runs; all other requests pass through unchanged."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ CONTENT = b"a,b\r\n" + random.Random(0).randbytes(300_000) + b"\r\n--nearly a bo
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    """In a thread of its own: the main one may have the event loop of the browser tests."""
+    """Run a coroutine in a separate thread: the main thread may have the event loop of the browser tests."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
 
 
 class Behind:
-    """Stands for Streamlit's route: takes the one file of a form and answers with `status`."""
+    """A stand-in for Streamlit's upload route that stores the file of a form and answers with `status`."""
 
     def __init__(self, folder: Path, status: int = 204) -> None:
         self.got: list[UploadedFileRec] = []
@@ -90,9 +90,9 @@ def test_a_large_file_is_on_disk_and_a_receipt_in_memory(tmp_path: Path) -> None
     path = large_uploads.keep_upload(behind.given(), tmp_path)
     assert path.read_bytes() == CONTENT
     assert path.name == f"{hashlib.sha256(CONTENT).hexdigest()[:12]}-uni-quoted.csv"
-    assert large_uploads.keep_upload(behind.given(), tmp_path) == path, "a page may come back with its receipt"
+    assert large_uploads.keep_upload(behind.given(), tmp_path) == path, "a rerun presents its receipt again"
     assert not left(tmp_path)
-    assert path == uploads.store_upload(CONTENT, NAME, tmp_path), "as if it had been small"
+    assert path == uploads.store_upload(CONTENT, NAME, tmp_path), "the same file as for a small upload"
 
 
 def test_the_draft_may_have_another_folder(tmp_path: Path) -> None:
@@ -104,16 +104,16 @@ def test_the_draft_may_have_another_folder(tmp_path: Path) -> None:
     assert not left(tmp_path / "home")
 
 
-def test_the_rest_goes_by_untouched(tmp_path: Path) -> None:
+def test_small_and_foreign_and_oversized_uploads_pass_through_unchanged(tmp_path: Path) -> None:
     behind = Behind(tmp_path)
     for content, session in ((CONTENT[:50_000], "alive"), (CONTENT, "another"), (CONTENT * 5, "alive")):
-        behind.put(content, session)  # small; of no session; larger than is allowed: Streamlit refuses the last two
+        behind.put(content, session)  # small; unknown session; too large: Streamlit refuses the last two
         assert behind.got[-1].data == content
     assert large_uploads.keep_upload(UploadedFile(behind.got[0], None), tmp_path).read_bytes() == CONTENT[:50_000]  # type: ignore[arg-type]
     assert not left(tmp_path)
 
 
-def test_a_receipt_of_nothing_is_not_taken_for_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_receipt_is_not_stored_as_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forged = UploadedFileRec("1", "a.csv", "text/csv", large_uploads._MARK + b"0" * 32)
     with pytest.raises(DataError, match="no longer kept") as refused:
         large_uploads.keep_upload(UploadedFile(forged, None), tmp_path)  # type: ignore[arg-type]
@@ -122,11 +122,13 @@ def test_a_receipt_of_nothing_is_not_taken_for_the_data(tmp_path: Path, monkeypa
     behind.put(CONTENT)
     monkeypatch.setattr(large_uploads, "UNCLAIMED_UPLOAD_S", -1)
     large_uploads._drop_unclaimed()
-    with pytest.raises(DataError, match="no longer kept"):  # a page that comes back after it was given up
+    with pytest.raises(DataError, match="no longer kept"):  # a page that returns after its upload was removed
         large_uploads.keep_upload(behind.given(), tmp_path)
 
 
-def test_a_file_that_could_not_be_taken_in_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_failed_store_the_user_is_asked_to_upload_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     behind = Behind(tmp_path)
     behind.put(CONTENT)
 
@@ -142,7 +144,7 @@ def test_a_file_that_could_not_be_taken_in_is_asked_for_again(tmp_path: Path, mo
     assert not left(tmp_path)
 
 
-def test_a_route_that_breaks_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_in_the_route_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def breaks(self: Behind, request: Request) -> Response:
         raise RuntimeError("another version's route")
 
@@ -153,14 +155,14 @@ def test_a_route_that_breaks_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     assert not large_uploads._received
 
 
-def test_the_app_starts_without_a_folder_for_uploads(tmp_path: Path) -> None:
+def test_the_app_starts_when_the_upload_folder_is_unusable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     behind = Behind(tmp_path / "file")
     assert behind.put(CONTENT) == 507
     assert behind.put(CONTENT[:100]) == 204
 
 
-def test_what_streamlit_refuses_is_not_kept(tmp_path: Path) -> None:
+def test_an_upload_that_streamlit_refuses_is_not_kept(tmp_path: Path) -> None:
     behind = Behind(tmp_path, status=403)
     assert behind.put(CONTENT) == 403
     assert not left(tmp_path)
@@ -172,7 +174,7 @@ def test_what_streamlit_refuses_is_not_kept(tmp_path: Path) -> None:
     b"no form at all" + CONTENT,
     (b"--x\r\nContent-Disposition: form-data; name=f; filename=a\r\n\r\n" + CONTENT + b"\r\n") * 2 + b"--x--\r\n",
 ])  # fmt: skip
-def test_a_torn_or_twofold_form_is_refused(tmp_path: Path, body: bytes) -> None:
+def test_an_invalid_form_or_one_with_two_files_is_refused(tmp_path: Path, body: bytes) -> None:
     behind = Behind(tmp_path)
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     assert behind.put(b"", content=body, headers=headers) == 400
@@ -180,7 +182,7 @@ def test_a_torn_or_twofold_form_is_refused(tmp_path: Path, body: bytes) -> None:
     assert not left(tmp_path)
 
 
-def test_a_browser_that_goes_away_leaves_nothing(tmp_path: Path) -> None:
+def test_a_disconnect_during_an_upload_leaves_no_file(tmp_path: Path) -> None:
     behind, sent = Behind(tmp_path), list[Any]()
     messages = [
         {"type": "http.request", "body": b"--x\r\n\r\n" + CONTENT, "more_body": True}, {"type": "http.disconnect"},
@@ -198,7 +200,7 @@ def test_a_browser_that_goes_away_leaves_nothing(tmp_path: Path) -> None:
     assert not left(tmp_path)
 
 
-def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Any, piece: bytes) -> None:
         raise OSError(28, "No space left on device")
 
@@ -207,19 +209,19 @@ def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not left(tmp_path)
 
 
-def test_what_nobody_claimed_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unclaimed_uploads_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     behind = Behind(tmp_path)
     behind.put(CONTENT)
     assert len(left(tmp_path)) == 1
     monkeypatch.setattr(large_uploads, "UNCLAIMED_UPLOAD_S", 0)
     behind.put(CONTENT)
-    assert len(left(tmp_path)) == 1, "the second one's"
+    assert len(left(tmp_path)) == 1, "only the second upload is left"
     monkeypatch.setattr(uploads, "ABANDONED_UPLOAD_S", -1)
     Behind(tmp_path)
-    assert not left(tmp_path), "swept at the next start"
+    assert not left(tmp_path), "removed at the next start"
 
 
-def test_an_upload_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_upload_is_read_once_per_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(large_uploads, "st", SimpleNamespace(session_state={}))
     kept, read = [], []
 

@@ -1,4 +1,4 @@
-"""Marked text is text: what looks like markup comes out escaped, and white space stays."""
+"""Marked text is escaped, and its white space is kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toolkit.evaluation.statistics.word_diff import DiffSpan, diff_words
 from toolkit.ui.elements.marked_markdown import mark_changes, mark_edits
 
 
-def test_markup_is_escaped_inside_and_outside_of_marks() -> None:
+def test_markup_is_escaped_inside_and_outside_marks() -> None:
     nasty = "<b>x</b> ](http://e) :red[x] **y** `z` $a$"
     for changed in (False, True):
         shown = mark_changes([DiffSpan(nasty, changed)], "red")
@@ -21,7 +21,7 @@ def test_markup_is_escaped_inside_and_outside_of_marks() -> None:
         assert "**" not in inner.replace("\\*", "")
 
 
-def test_lines_and_spaces_stay() -> None:
+def test_line_breaks_and_spaces_are_kept() -> None:
     assert mark_changes([DiffSpan("a\n  b"), DiffSpan("c", True)], "green") == "a  \n\u00a0\u00a0b:green-background[c]"
     assert mark_changes([DiffSpan(" ", True)], "red") == ":red-background[\u00a0]"
     assert mark_changes([], "red") == " "

@@ -1,4 +1,4 @@
-"""Curves for the screen: thinned with their spikes, smoothed without a pull to zero."""
+"""Curves for the screen: thinning keeps spikes, and smoothing has no bias towards zero."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def test_thinning_keeps_ends_extremes_and_order(values: list[float], limit: int)
             assert end(value for _, value in kept) == end(values)
 
 
-def test_a_single_spike_survives() -> None:
+def test_thinning_keeps_a_single_spike() -> None:
     points = [(step, 1.0) for step in range(100_000)]
     points[77_777] = (77_777, 99.0)
     assert (77_777, 99.0) in thin_curve(points)
 
 
-def test_smoothing() -> None:
+def test_smoothing_keeps_a_constant_curve_and_weight_zero_changes_nothing() -> None:
     points = [(1, 4.0), (2, 4.0), (3, 4.0)]
     assert smooth_curve(points, 0.0) == points
     assert [round(value, 9) for _, value in smooth_curve(points, 0.9)] == [4.0, 4.0, 4.0]
     assert smooth_curve([], 0.5) == []
 
 
-def test_a_point_that_moves_no_pixel_waits_for_its_neighbours() -> None:
+def test_a_long_curve_grows_by_whole_strides() -> None:
     def shown(count: int) -> int:
         return len(whole_strides(Curve.of([(step, 1.0) for step in range(count)])))
 
@@ -48,7 +48,7 @@ def test_a_point_that_moves_no_pixel_waits_for_its_neighbours() -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=3000), st.sampled_from((0.02, 0.6, 0.98)))
-def test_smoothing_is_the_plain_recursion(values: list[float], weight: float) -> None:
+def test_smoothing_equals_the_bias_corrected_recursion(values: list[float], weight: float) -> None:
     total, expected = 0.0, []
     for number, value in enumerate(values, start=1):
         total = weight * total + (1 - weight) * value

@@ -1,4 +1,4 @@
-"""Every setting on screen: drawn, edited, wrong, swept and reset through Streamlit's own test runner."""
+"""The settings form in Streamlit's test runner: drawing, editing, errors, several values and reset."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_every_setting_can_be_drawn_with_several_values(folder: Path) -> None:
     assert drawn == set(grid)
 
 
-def test_every_rule_is_used_and_a_kind_without_one_fails() -> None:
+def test_every_widget_rule_is_used_and_an_unknown_kind_fails() -> None:
     used = {find_widget_rule(spec, get_field_layout(spec.path)).name for spec in list_field_specs()}
     assert used == {entry.name for entry in WIDGET_RULES}
     strange = FieldSpec("x", "colour", False, None, "")  # type: ignore[arg-type]
@@ -134,7 +134,9 @@ def test_hidden_settings_keep_their_values(folder: Path) -> None:
         ("sequence", "training.sft_args.max_seq_length", " 64 ", 64, "64"),
     ],
 )
-def test_numbers_are_held_as_numbers(folder: Path, section: str, path: str, typed: str, held: Any, shown: str) -> None:
+def test_numbers_are_stored_as_numbers(
+    folder: Path, section: str, path: str, typed: str, held: Any, shown: str
+) -> None:
     app = page(section)
     checked(app.text_input(key=f"field:{path}").set_value(typed).run())
     assert value(folder, path) == held
@@ -142,7 +144,7 @@ def test_numbers_are_held_as_numbers(folder: Path, section: str, path: str, type
     assert app.text_input(key=f"field:{path}").value == shown
 
 
-def test_what_was_typed_as_a_share_comes_back(folder: Path) -> None:
+def test_a_typed_share_is_restored_after_changing_the_mode(folder: Path) -> None:
     app = page("data")
     key = "field:data.train_size"
     checked(app.text_input(key=key).set_value("0.7").run())
@@ -153,7 +155,7 @@ def test_what_was_typed_as_a_share_comes_back(folder: Path) -> None:
         assert value(folder, "data.train_size") == held
 
 
-def test_wrong_text_stays_on_screen_with_its_error_under_it(folder: Path) -> None:
+def test_invalid_text_stays_in_the_box_with_its_error_below(folder: Path) -> None:
     app = page("training")
     key = "field:training.training_args.num_train_epochs"
     checked(app.text_input(key=key).set_value("many").run())
@@ -164,7 +166,7 @@ def test_wrong_text_stays_on_screen_with_its_error_under_it(folder: Path) -> Non
     assert again.text_input(key=key).value == "many"
 
 
-def test_words_and_lists_are_chosen(folder: Path) -> None:
+def test_choices_and_lists_are_stored(folder: Path) -> None:
     app = page("model", "lora")
     checked(app.selectbox(key="field:model.device_map").set_value("cpu").run())
     assert value(folder, "model.device_map") == "cpu"
@@ -174,7 +176,7 @@ def test_words_and_lists_are_chosen(folder: Path) -> None:
     assert value(folder, "lora.target_modules") is None
 
 
-def test_words_outside_the_suggestions_are_shown_and_taken(folder: Path) -> None:
+def test_values_outside_the_suggestions_are_accepted(folder: Path) -> None:
     begin(folder, {"model.hf_model_ckpt": "someone/other-model", "lora.target_modules": ["my_proj"]})
     app = page("model", "lora")
     assert app.selectbox(key="field:model.hf_model_ckpt").value == "someone/other-model"
@@ -186,7 +188,7 @@ def test_words_outside_the_suggestions_are_shown_and_taken(folder: Path) -> None
     assert read_list(layers, []) is None
 
 
-def test_an_index_that_is_one_number_stays_one(folder: Path) -> None:
+def test_a_single_layer_index_stays_a_number(folder: Path) -> None:
     begin(folder, {"lora.layers_to_transform": 3})
     app = page("lora")
     assert app.multiselect(key="field:lora.layers_to_transform").value == ["3"]
@@ -194,7 +196,7 @@ def test_an_index_that_is_one_number_stays_one(folder: Path) -> None:
     assert value(folder, "lora.layers_to_transform") == 3
 
 
-def test_shares_and_rows_are_two_things() -> None:
+def test_shares_and_row_counts_are_distinguished() -> None:
     size = field_specs_by_path()["data.train_size"]
     assert read_size(size, "1", as_share=True) == 1.0
     assert type(read_size(size, "1", as_share=True)) is float
@@ -228,7 +230,7 @@ def test_a_setting_takes_several_values_and_goes_back(folder: Path) -> None:
     assert value(folder, "lora.r") == 8
 
 
-def test_several_values_keep_the_schemas_order(folder: Path) -> None:
+def test_several_values_keep_the_order_of_the_schema(folder: Path) -> None:
     begin(folder, {"ablation.use_ablate": True})
     app = page("lora")
     checked(app.button(key="several:lora.bias").click().run())
@@ -238,7 +240,7 @@ def test_several_values_keep_the_schemas_order(folder: Path) -> None:
     assert list(saved(folder)["grid"]) == ["lora.bias"]
 
 
-def test_values_from_a_file_are_text_never_markup(folder: Path) -> None:
+def test_values_from_a_file_are_shown_as_text(folder: Path) -> None:
     begin(folder, {"lora.bias": "<b>x</b> :red[**y**] $z$"})
     body = "\n".join(entry.value for entry in page("lora").markdown)
     assert "\\<b\\>" in body
@@ -250,7 +252,7 @@ def test_every_section_can_be_drawn_alone(folder: Path) -> None:
         assert keys(page(entry.key)), entry.key
 
 
-def test_long_texts_stand_in_one_box_between_dashes(folder: Path) -> None:
+def test_long_texts_share_a_box_separated_by_dashes(folder: Path) -> None:
     app = page("run")
     box = app.text_area(key="field:training.pinned_prompts")
     app = checked(box.set_value("one, two\nlines\n---\n\n---\nanother").run())

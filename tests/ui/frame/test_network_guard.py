@@ -1,4 +1,4 @@
-"""The guard: what it lets through, what it refuses, and the command it gives."""
+"""The network guard: what it allows and refuses, and the safe start command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def asked(host: str | None = "localhost:8501", signed_in: bool = False, **change
     return check_network_exposure(options.__getitem__, host, signed_in)
 
 
-def test_this_machine_alone_is_fine() -> None:
+def test_a_server_on_this_machine_only_is_allowed() -> None:
     assert asked() is None
     assert asked("127.0.0.1:8611") is None
     assert asked("[::1]:8501", address="::1") is None
@@ -41,7 +41,7 @@ def test_other_addresses_are_refused_without_sign_in(address: str | None) -> Non
     assert asked(address=address, signed_in=True) is None
 
 
-def test_a_rebound_name_is_refused_even_when_streamlit_allows_it() -> None:
+def test_an_unknown_host_name_is_refused_even_if_streamlit_allows_it() -> None:
     assert "evil.example" in asked("evil.example:8501", allowedHosts=[]).reasons[0]
     assert asked("evil.example", allowedHosts=["*"]) is not None
     assert asked("lab.example", allowedHosts=["lab.example"]) is None
@@ -51,18 +51,18 @@ def test_a_rebound_name_is_refused_even_when_streamlit_allows_it() -> None:
     ("name", "value"),
     [("enableCORS", False), ("enableXsrfProtection", False), ("enableStaticServing", True), ("enableAgentApi", True)],
 )
-def test_switched_off_protections_are_refused(name: str, value: bool) -> None:
+def test_disabled_protections_are_refused(name: str, value: bool) -> None:
     assert f"server.{name}" in asked(**{name: value}).reasons[0]
 
 
-def test_the_command_starts_this_app_on_this_machine() -> None:
+def test_the_safe_command_starts_this_app_on_this_machine() -> None:
     argv = shlex.split(safe_start_command())
     assert argv[1:5] == ["-m", "streamlit", "run", str(APP_FILE)]
     assert APP_FILE.is_file()
     assert argv[argv.index("--server.address") + 1] == "127.0.0.1"
 
 
-def test_hosts_and_addresses() -> None:
+def test_hosts_and_loopback_addresses_are_recognized() -> None:
     assert host_of_header("[::1]:8501") == "::1"
     assert host_of_header("Localhost") == "localhost"
     assert is_loopback("127.9.9.9")

@@ -1,4 +1,4 @@
-"""The strip of what is running: an error in one of its own ticks becomes words."""
+"""The status line: an error in a refresh is shown as a message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def line() -> None:
     ("error", "words"),
     [(RuntimeError("a bug"), "Something went wrong"), (RunError("The folder is gone.", "Look."), "The folder is gone")],
 )
-def test_a_tick_that_fails_is_words(error: Exception, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_refresh_is_shown_as_a_message(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail() -> None:
         raise error
 

@@ -1,4 +1,4 @@
-"""The workspace outlives the session: draft, grid and choices come back, a damaged file is set aside."""
+"""The workspace survives the session: draft, grid and choices are restored, and a damaged file is renamed."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def replace() -> None:
     st.text(str(workspace.current_setting("lora.r")))
 
 
-def test_a_new_session_finds_draft_and_grid(home: Path) -> None:
+def test_a_new_session_loads_draft_and_grid(home: Path) -> None:
     session(change)
     texts = [entry.value for entry in session(show).text]
     assert texts[:2] == ["8", "{'lora.lora_alpha': [8, 16]}"]
     assert texts[3] == str(home)
 
 
-def test_another_tabs_change_is_taken_over_on_the_next_run(home: Path) -> None:
+def test_a_change_in_another_tab_is_loaded_on_the_next_rerun(home: Path) -> None:
     first = session(show)
     assert first.text[0].value == "16"
     session(change)
@@ -87,7 +87,7 @@ def edit() -> None:
     st.button("templates", on_click=workspace.replace_templates, args=("{message}", "{answer}!"))
 
 
-def test_what_another_tab_has_changed_since_is_not_put_back(home: Path) -> None:
+def test_a_callback_does_not_overwrite_changes_of_another_tab(home: Path) -> None:
     first = session(edit)
     first.button[0].click().run()
     session(change)
@@ -124,9 +124,7 @@ def hopeless() -> None:
             st.text(str(error))
 
 
-def test_what_can_not_be_opened_is_not_tried_at_every_run_of_a_page(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_dataset_is_not_reopened_on_every_rerun(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def refuse(data: DataConfig, save_dir: Path) -> Table:
@@ -159,7 +157,7 @@ def other_rows() -> None:
     st.text(str(len(table_view._filtered_rows(first))))
 
 
-def test_rows_that_are_shown_alone_belong_to_one_reading_of_a_file() -> None:
+def test_filtered_rows_belong_to_one_version_of_a_table() -> None:
     assert [entry.value for entry in session(other_rows).text] == ["True", "2"]
 
 
@@ -178,7 +176,7 @@ def after_a_fix() -> None:
     st.button("edit", on_click=workspace.set_setting, args=("data.prompt", "{message}, edited"))
 
 
-def test_undo_of_a_fix_does_not_take_back_what_was_typed_since(home: Path) -> None:
+def test_undoing_a_repair_keeps_later_changes(home: Path) -> None:
     app = session(after_a_fix)
     assert [entry.label for entry in app.button] == ["Undo", "edit"]
     app.button[1].click().run()
@@ -196,7 +194,7 @@ def test_replacing_can_be_undone(home: Path) -> None:
     ["{", "[]", '{"schema": 99, "draft": {}, "grid": {}}', '{"schema": 1}',
      '{"schema": 1, "draft": {}, "grid": {"lora.r": 8}}'],
 )  # fmt: skip
-def test_a_damaged_file_is_set_aside_and_said(home: Path, content: str) -> None:
+def test_a_damaged_file_is_renamed_and_reported(home: Path, content: str) -> None:
     (home / "draft.json").write_text(content)
     texts = [entry.value for entry in session(show).text]
     assert texts[0] == "16"
@@ -204,7 +202,7 @@ def test_a_damaged_file_is_set_aside_and_said(home: Path, content: str) -> None:
     assert (home / "draft.unreadable.json").read_text() == content
 
 
-def test_settings_of_a_newer_default_are_filled_in(home: Path) -> None:
+def test_missing_settings_get_their_defaults(home: Path) -> None:
     (home / "draft.json").write_text(json.dumps({"schema": 1, "draft": {"lora": {"r": 2}}, "grid": {}}))
     assert session(show).text[0].value == "2"
 
