@@ -1,13 +1,11 @@
-"""The errors that a user may meet.
+"""The errors that a user may see.
 
-    ToolkitError            message + hint; every page and the command line show exactly these two
-    ├── ConfigError         settings that can't be used; carries one Problem for each of them
-    ├── DataError           a file, a table or a template that can't be used
-    ├── RunError            a run that can't be created, started, stopped or read
-    ├── EngineError         the inference engine can't be started, or refused a request
-    └── WarmError           the warm worker can't be started, or could not answer
-
-Knows nothing of the rest of the project.
+ToolkitError            message + hint; every page and the command line show exactly these two
+├── ConfigError         settings that can't be used; has one Problem for each of them
+├── DataError           a file, a table or a template that can't be used
+├── RunError            a run that can't be created, started, stopped or read
+├── EngineError         the inference engine can't be started, or it refused a request
+└── WarmError           the background worker can't be started, or it could not answer
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One remark on one setting.
+    """An error or a warning about one setting.
 
-    path: dotted path of the setting ("training.training_args.bf16"), "" for the whole config.
-    message: what is wrong, with the value met.  hint: what to do next.
-    severity: an "error" blocks Start, a "warning" is shown and does not.
+    path: dotted path of the setting ("training.training_args.bf16"), or "" for the whole config.
+    message: what is wrong, with the value found. hint: what to do next.
+    severity: an "error" blocks Start, a "warning" is only shown.
     """
 
     path: str
@@ -34,14 +32,14 @@ class Problem:
     severity: Severity = "error"
 
     def __str__(self) -> str:
-        place = f"{self.path}: " if self.path else ""
-        return f"{place}{self.message}" + (f" {self.hint}" if self.hint else "")
+        prefix = f"{self.path}: " if self.path else ""
+        return f"{prefix}{self.message}" + (f" {self.hint}" if self.hint else "")
 
 
 class ToolkitError(Exception):
-    """Something the user can act on: `message` says what is wrong, `hint` what to do next.
+    """An error that the user can act on: `message` says what is wrong, `hint` what to do next.
 
-    reason: one word for machines, as in `runs/end_reasons.py`; "" leaves it to the words.
+    reason: an identifier for programs, as in `runs/end_reasons.py`; "" derives it from the message.
     """
 
     def __init__(self, message: str, hint: str = "", reason: str = "") -> None:
@@ -55,7 +53,7 @@ class ToolkitError(Exception):
 
 
 class ConfigError(ToolkitError):
-    """Settings that can't be used; `problems` has one entry for each, at least one."""
+    """Settings that can't be used. problems: one entry for each, at least one."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -77,4 +75,4 @@ class EngineError(ToolkitError):
 
 
 class WarmError(ToolkitError):
-    """The warm worker can't be started, or could not answer a question."""
+    """The background worker can't be started, or could not answer a question."""

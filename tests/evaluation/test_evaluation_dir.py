@@ -39,7 +39,7 @@ def test_a_running_evaluation_is_not_deleted(tmp_path: Path) -> None:
     evaluation = evaluation_dir.create_evaluation(make_run(tmp_path, ["a"]), EvaluationSpec())
     with WorkerLock(evaluation.lock_path), pytest.raises(RunError, match="still running"):
         evaluation_dir.delete_evaluation(evaluation)
-    with WorkerLock(evaluation.lock_path), pytest.raises(RunError, match="still going"):
+    with WorkerLock(evaluation.lock_path), pytest.raises(RunError, match="still running"):
         delete_run(evaluation.run)
     delete_run(evaluation.run)
     assert not evaluation.path.exists()

@@ -65,7 +65,7 @@ def test_ctrl_c_ends_the_processes_that_an_export_has_started(
 def test_a_run_with_a_running_export_is_not_deleted(save_dir: Path) -> None:
     run = queue(save_dir)
     run.exports_dir.mkdir()
-    with hold_lock(export_job(run, "adapter").lock), pytest.raises(RunError, match="still going"):
+    with hold_lock(export_job(run, "adapter").lock), pytest.raises(RunError, match="still running"):
         delete_run(run)
     assert list_runs(save_dir) == [run]
     delete_run(run)

@@ -127,7 +127,7 @@ def test_a_cancelled_run_can_be_queued_again(save_dir: Path, supervisor: Supervi
 def test_a_living_run_is_not_resumed(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1000, step_seconds=0.02)
     wait_for(run, past(1), supervisor)
-    with pytest.raises(RunError, match="still going"):
+    with pytest.raises(RunError, match="still running"):
         request_resume(run)
 
 
@@ -229,7 +229,10 @@ def test_who_is_killed_from_outside_while_loading_is_not_to_blame() -> None:
     assert count_attempts_without_checkpoint(events + ended(4, 5), 4) == 2
     assert count_attempts_without_checkpoint(ended(1, outside=False) + ended(2, outside=False), 2) == 2, "its own doing"
     before = [event for event in ended(1) if event["kind"] != "interrupted"]
-    assert [count_attempts_without_checkpoint(before, 1, outside=outside) for outside in (True, False)] == [0, 1]
+    assert [count_attempts_without_checkpoint(before, 1, ended_from_outside=outside) for outside in (True, False)] == [
+        0,
+        1,
+    ]
     assert [ended_from_outside(events, attempt) for attempt in (0, 1, 2, 4)] == [False, True, True, False]
 
 
@@ -256,7 +259,7 @@ def test_killed_again_and_again_while_loading_it_goes_on_and_stops_in_the_end(
         else:
             status = until
     assert (status.state, status.attempt) == ("failed", 4)
-    assert "4th attempt in a row that came no further" in status.message
+    assert "4th attempt in a row that reached no new step" in status.message
     assert can_resume(status)
 
 

@@ -221,7 +221,7 @@ def test_the_slot_covers_the_time_before_the_worker_has_its_lock(save_dir: Path,
     supervisor.tick()
     supervisor.stop()  # even when the app goes right after the start
     assert read_run_status(run).state == "starting"
-    with pytest.raises(RunError, match="still going"):
+    with pytest.raises(RunError, match="still running"):
         delete_run(run)
     another = Supervisor(save_dir, launcher=LocalLauncher(fake_command))
     another.tick()
@@ -357,7 +357,7 @@ def test_start_is_idempotent_per_save_dir(save_dir: Path, monkeypatch: pytest.Mo
 def test_a_living_run_is_not_deleted_a_dead_one_is(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1000, step_seconds=0.02)
     wait_for(run, running, supervisor)
-    with pytest.raises(RunError, match="still going"):
+    with pytest.raises(RunError, match="still running"):
         delete_run(run)
     kill_run(run, 1)
     wait_for(run, over, supervisor)

@@ -137,8 +137,8 @@ def test_a_native_crash_says_where_python_stood() -> None:
 
 
 def test_a_kill_is_blamed_on_memory_only_when_it_may_be() -> None:
-    assert "not for memory" in explain_death(-9, "").message
-    assert "memory that a container ran out of" in explain_death(-9, "", oom_killed=None).message
+    assert "not because of a lack of memory" in explain_death(-9, "").message
+    assert "its container ran out of memory" in explain_death(-9, "", oom_killed=None).message
     assert "ran out of memory" in explain_death(-9, "", oom_killed=True).message
 
 

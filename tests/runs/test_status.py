@@ -133,7 +133,9 @@ def test_read_status_takes_only_what_is_new(save_dir: Path, monkeypatch: pytest.
         events.append("stopped", step=4)
     assert (read_run_status(run).state, read_run_status(run).step) == ("stopped", 4)
     offsets: list[int] = []
-    monkeypatch.setattr("toolkit.runs.event_facts.read_events", lambda path, offset: offsets.append(offset) or ([], offset))
+    monkeypatch.setattr(
+        "toolkit.runs.event_facts.read_events", lambda path, offset: offsets.append(offset) or ([], offset)
+    )
     assert read_run_status(run).step == 4
     assert offsets == [], "an unchanged file is not opened"
 

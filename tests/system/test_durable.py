@@ -87,17 +87,17 @@ def test_a_foreign_commit_is_refused_unless_asked_for(
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "another install"))
     with pytest.raises(RunError, match="not written by this install"):
         verify_commit(committed)
-    assert verify_commit(committed, own=False)["step"] == 4
+    assert verify_commit(committed, require_own_signature=False)["step"] == 4
     flip(committed / "weights.safetensors")
     with pytest.raises(RunError, match="damaged"):
-        verify_commit(committed, own=False)
+        verify_commit(committed, require_own_signature=False)
 
 
 def test_a_newer_schema_is_named_as_such(committed: Path) -> None:
     edit(committed, lambda body: body | {"schema": 2})
     for own in (True, False):
         with pytest.raises(RunError, match="newer version"):
-            verify_commit(committed, own=own)
+            verify_commit(committed, require_own_signature=own)
 
 
 def test_the_key_is_made_once_and_for_its_owner_alone(state_dir: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_list_of_files_that_is_none_is_refused_in_words(committed: Path) -> No
     body = json.loads((committed / COMMIT_NAME).read_text())
     (committed / COMMIT_NAME).write_text(json.dumps({**body, "files": list(body["files"])}))
     with pytest.raises(RunError, match="can't be read"):
-        verify_commit(committed, own=False)
+        verify_commit(committed, require_own_signature=False)
 
 
 def test_a_copy_is_whole_and_its_own(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_failed_probe_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_strange_answer_is_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdout: bytes) -> None:
     done = subprocess.CompletedProcess([], 0, stdout, b"")
     monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: done)
-    with pytest.raises(RunError, match="can't be looked at"):
+    with pytest.raises(RunError, match="probe of this machine failed"):
         probe_machine(tmp_path)
 
 
@@ -94,5 +94,5 @@ def test_gpus_and_words() -> None:
     gpu = Gpu("NVIDIA H200", 141_000_000_000, (9, 0))
     found = module._parse_machine({**CPU, "cuda": True, "gpus": [H200, H200], "bf16_gpu": True, "tf32": True})
     assert found.gpus == (gpu, gpu)
-    assert found.words == "2 x NVIDIA H200 (141 GB), 2 cores"
-    assert Machine(1, 16_000_000_000).words == "1 core, 16 GB"
+    assert found.summary == "2 x NVIDIA H200 (141 GB), 2 cores"
+    assert Machine(1, 16_000_000_000).summary == "1 core, 16 GB"

@@ -1,6 +1,7 @@
-"""The claim that starts a run once, and the last words for a run whose worker died without any.
+"""Claims, which start each attempt of a run once, and the last event for a worker that died without writing one.
 
-Both work from files alone, so that any process on the save_dir can close what another one started.
+Both use files only, so any process on the save_dir can close what another one started. `claim` (or `claim-2`, ...) is
+a JSON file with the fields of `Claim`; whoever creates it starts the attempt.
 """
 
 from __future__ import annotations
@@ -24,15 +25,19 @@ from toolkit.system.locks import LockHolder, boot_id, describe_self, hold_lock, 
 from toolkit.system.oom_kills import count_oom_kills, find_oom_victims
 
 WORKER_LOG_TAIL_BYTES = 16_000
+"""How much of worker.log is searched for a cause of death: a few tracebacks."""
 DISK_FULL_BYTES = 256 * 1024
+"""Free space below which a write of the worker may have failed; some file systems keep a small reserve."""
 _STOP_REQUEST_REASONS = frozenset({"killed", "interrupted", "bug"})
+"""Reasons that a requested end explains as well; a lack of memory or a full disk is reported even then."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Who started a run, how many processes the kernel had ended for memory by then, and how long the log was.
+    """Who started an attempt, and the state of the machine at that moment.
 
-    oom_kills: None where the kernel does not tell.
+    supervisor: the process that started it. oom_kills: processes that the kernel had killed for memory by then; None
+    where it keeps no count. at: Unix seconds. log_bytes: length of worker.log.
     """
 
     supervisor: LockHolder
@@ -42,26 +47,31 @@ class Claim:
 
 
 def take_claim(run: RunDir, attempt: int = 1) -> bool:
-    """Claim one attempt for this process; False when somebody did, or when the run is deleted. Raises OSError."""
+    """Claim an attempt for this process. Return False if another process has claimed it or the run is deleted.
+
+    Raises OSError.
+    """
     try:
+        # O_EXCL: of several processes exactly one creates the file
         handle = os.open(run.claim_of(attempt), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except (FileExistsError, FileNotFoundError):
         return False
     body = {"supervisor": vars(describe_self(attempt, run.id)), "oom_kills": count_oom_kills(), "at": time.time()}
+    # earlier attempts wrote to the same log: only what follows belongs to this one
     body["log_bytes"] = run.log_path.stat().st_size if run.log_path.exists() else 0
     with os.fdopen(handle, "w") as file:
         json.dump({"schema": 1, **body}, file)
         file.flush()
         os.fsync(file.fileno())
-    fsync_dir(run.path)
+    fsync_dir(run.path)  # after a power cut, an attempt that may have started must not look unclaimed
     return True
 
 
 def read_claim(run: RunDir, attempt: int = 1) -> Claim | None:
-    """The body of an attempt's claim; None when there is none, or its writer died before it was whole."""
+    """Return an attempt's claim; None when there is none, or when its writer died before it was complete."""
     try:
         body: dict[str, Any] = json.loads(run.claim_of(attempt).read_bytes())
-        kills = body["oom_kills"]
+        kills = body["oom_kills"]  # null where the kernel keeps no count
         holder = LockHolder.from_json(body["supervisor"])
         return Claim(holder, None if kills is None else int(kills), float(body["at"]), int(body.get("log_bytes", 0)))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
@@ -69,22 +79,25 @@ def read_claim(run: RunDir, attempt: int = 1) -> Claim | None:
 
 
 def close_dead_attempt(run: RunDir, returncode: int | None, earlier_oom_kills: int | None = None) -> bool:
-    """Write the last event of an attempt whose worker is dead and left none. False while somebody holds its lock.
+    """Write the last event of an attempt whose worker died without one. Return False while its lock is held.
 
-    earlier_oom_kills: `oom_kills()` shortly before it died, where somebody looked; None is as of its start.
+    earlier_oom_kills: the kernel's count shortly before the death, if it was read; None takes that of the claim.
     """
     return _write_last_event(run, lambda attempt: explain_run_death(run, returncode, attempt, earlier_oom_kills))
 
 
-def close_unstarted_attempt(run: RunDir, why: Explanation) -> bool:
-    """Write the last event of an attempt that was claimed and could not be started."""
-    return _write_last_event(run, lambda attempt: why)
+def close_unstarted_attempt(run: RunDir, explanation: Explanation) -> bool:
+    """Write the last event of an attempt that was claimed but could not be started."""
+    return _write_last_event(run, lambda attempt: explanation)
 
 
 def explain_run_death(
     run: RunDir, returncode: int | None, attempt: int = 1, earlier_oom_kills: int | None = None
 ) -> Explanation:
-    """Why the run's worker died, from its return code (None: another process was its parent), log, and the kernel."""
+    """Explain the death of a run's worker from its exit code, its log, the disk and the kernel's counts.
+
+    returncode: None when another process was its parent. earlier_oom_kills: as in `close_dead_attempt`.
+    """
     claim = read_claim(run, attempt)
     return explain_death(
         returncode,
@@ -96,10 +109,8 @@ def explain_run_death(
 
 
 def _was_killed_for_memory(run: RunDir, claim: Claim | None, before: int | None) -> bool | None:
-    """Whether the kernel ended this run's worker for memory; None where it can't be known.
-
-    Its counters tell of every process of the machine. Its log, where it may be read, tells which one it was.
-    """
+    """Return whether the kernel killed this run's worker for memory; None when that is unknown."""
+    # the counts include every process of the machine; the kernel's log, where it is readable, names the process
     kills, before = count_oom_kills(), claim.oom_kills if claim and before is None else before
     if claim is None or before is None or kills is None:
         return None
@@ -111,34 +122,40 @@ def _was_killed_for_memory(run: RunDir, claim: Claim | None, before: int | None)
 
 
 def _is_disk_full(path: Path) -> bool:
-    """Whether the volume has no room for another log line, or for another file."""
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize < DISK_FULL_BYTES or (found.f_files > 0 and found.f_favail == 0)
+    """Return whether the volume has no space for another log line, or for another file."""
+    volume = os.statvfs(path)
+    # f_files is 0 on file systems that have no fixed number of inodes
+    return volume.f_bavail * volume.f_frsize < DISK_FULL_BYTES or (volume.f_files > 0 and volume.f_favail == 0)
 
 
 def _write_last_event(run: RunDir, explain: Callable[[int], Explanation]) -> bool:
-    with hold_lock(run.lock_path) as mine:
-        if not mine:
+    # holding the worker's lock proves that it is dead, and that no other process writes to the log
+    with hold_lock(run.lock_path) as acquired:
+        if not acquired:
             return False
         before = read_events(run.events_path)[0]
         facts = update_event_facts(EventFacts(), before)
         attempt = facts.next_attempt
         if facts.end is not None or (facts.waiting and not run.claim_of(attempt).exists()):
-            return True
+            return True  # another process, or the worker itself, has written the last event
         why = explain(attempt)
         with EventWriter(run.events_path, attempt) as events:
             if run.stop_path.exists() and why.reason in _STOP_REQUEST_REASONS:
-                message = "Ended on request, at once: what was not saved is lost."
+                message = "Killed on request: work since the last checkpoint is lost."
                 events.append("stopped", step=facts.step, message=message, hint="", reason="killed")
             else:
-                close_attempt(events, before, why, alone=is_autopilot_on(run))
+                close_attempt(events, before, why, may_retry=is_autopilot_on(run))
     return True
 
 
 def read_log_tail(run: RunDir, lines: int | None = None, *, start: int = 0) -> str:
-    """The end of worker.log (at most 16 kB, or so many lines) from byte `start` on; "" when there is none."""
+    """Return the end of worker.log from byte `start` on, at most 16 kB; "" when there is none.
+
+    lines: at most this many of its last lines.
+    """
     try:
         with run.log_path.open("rb") as file:
+            # a tail only: a run of days writes a log of many megabytes
             file.seek(max(start, run.log_path.stat().st_size - WORKER_LOG_TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:

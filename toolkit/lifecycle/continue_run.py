@@ -1,8 +1,8 @@
-"""A new run that begins with another run's weights: for more epochs, or from an earlier checkpoint.
+"""New runs that start with the weights of another run's checkpoint, for more epochs.
 
-Its weights are those of the checkpoint; its optimizer, learning rate schedule and data order begin anew, as in any run:
-the first run's schedule has come to its end, and a longer one can't be grafted onto it without changing what was
-already learned. The settings are the first run's but for the epochs.
+Only the weights are taken over. Optimizer, learning rate schedule and data order start anew, as in any run: the first
+run's schedule has ended, and a longer one would have had other learning rates from the beginning. All settings but the
+number of epochs are those of the first run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from toolkit.runs.status import RunStatus
 
 @dataclass(frozen=True)
 class StartCheckpoint:
-    """A checkpoint that a new run may begin with, as people see it."""
+    """A checkpoint that a new run may start with. last: it is the newest. best: it has the lowest test loss."""
 
     path: Path
     step: int
@@ -29,7 +29,7 @@ class StartCheckpoint:
 
 
 def list_start_checkpoints(run: RunDir, status: RunStatus) -> list[StartCheckpoint]:
-    """The run's checkpoints, newest first. Whether each is whole is seen when one is used."""
+    """Return the run's checkpoints, newest first. A checkpoint is verified when a run starts with it."""
     best = status.best.get("step")
     return [
         StartCheckpoint(path, step, number == 0, step == best)
@@ -38,12 +38,14 @@ def list_start_checkpoints(run: RunDir, status: RunStatus) -> list[StartCheckpoi
 
 
 def continue_run(run: RunDir, checkpoint: StartCheckpoint, epochs: int, name: str = "") -> RunDir:
-    """Queue a new run that trains `epochs` epochs from the checkpoint on.
+    """Queue a new run that trains `epochs` epochs, starting with the checkpoint's weights.
 
-    Raises RunError (checkpoint damaged, disk) or DataError (the run's table can't be read).
+    name: "" derives one from the first run's. Raises RunError (damaged checkpoint, full disk) or DataError (the first
+    run's table can't be read).
     """
     if epochs < 1:
-        raise RunError(f"{epochs} epochs would train nothing.", "Type 1 or more.")
+        raise RunError(f"{epochs} epochs would train nothing.", "Enter 1 or more.")
+    # verified before anything is created: a damaged checkpoint must not leave a queued run behind
     whole = verify_checkpoint(checkpoint.path, run.id)
     config = read_run_config(run)
     config.training.training_args.num_train_epochs = epochs

@@ -117,12 +117,14 @@ class ForkLauncher:
         return lambda: probe_in_fork(self._save_dir)
 
     def maintain(self, *, busy: bool) -> None:
+        # also while a run trains: the next run then starts at once too
         self.spare.maintain(busy=busy)
 
     def should_wait(self, config: Config) -> bool:
         return self.spare.run_should_wait(config)
 
     def start(self, run: RunDir, config: Config, attempt: int, slot: int) -> LocalWorker:
+        # None when the standby worker is not ready, has died, or does not fit this run
         forked = self.spare.fork_worker(run, config, worker_environment(run, config, attempt), slot)
         return LocalWorker(*forked) if forked else self._local.start(run, config, attempt, slot)
 

@@ -1,8 +1,7 @@
-"""In which order queued runs go: the oldest first, unless somebody moved one.
+"""The order of queued runs: oldest first, unless a user has moved one.
 
-`runs/queue.json` holds ids of runs, in order; whatever it does not name goes behind, oldest first. Everybody on the
-save_dir may move runs: a lock keeps two from writing at once, and a reader always sees a whole file. Which runs are
-queued is `status.py`'s to say, starting one is `supervisor.py`'s.
+`runs/queue.json` holds run ids in order; runs that it does not name follow, oldest first. Any process on the save_dir
+may change it: a lock allows one writer at a time, and readers always see a complete file.
 """
 
 from __future__ import annotations
@@ -25,31 +24,33 @@ QueueMove = Literal["first", "up", "down"]
 
 
 def sort_queued_runs(queued: Sequence[RunDir]) -> list[RunDir]:
-    """These queued runs, the one that goes first first."""
+    """Return these queued runs in the order in which they will start."""
     if not queued:
         return []
     moved = {run_id: place for place, run_id in enumerate(_read_queue_order(_queue_path(queued[0].save_dir)))}
+    # ids sort by time, so the second key puts the runs that nobody moved in order of age
     return sorted(queued, key=lambda run: (moved.get(run.id, len(moved)), run.id))
 
 
 def list_queued_runs(save_dir: Path) -> list[RunDir]:
-    """All queued runs of a save_dir in their order."""
+    """Return all queued runs of a save_dir in the order in which they will start."""
     return sort_queued_runs([run for run in list_runs(save_dir) if read_run_status(run).state == "queued"])
 
 
-def move_queued_run(run: RunDir, where: QueueMove) -> bool:
-    """Move a queued run; False when it can't go further that way, or is not queued any more.
+def move_queued_run(run: RunDir, direction: QueueMove) -> bool:
+    """Move a queued run. Return False if it can't move further that way or is no longer queued.
 
-    Raises RunError: somebody else keeps the order locked, or it can't be written.
+    Raises RunError when another process keeps the order locked, or when it can't be saved.
     """
     path = _queue_path(run.save_dir)
     handle = _lock_queue(path.with_suffix(".lock"))
     try:
+        # the whole order is written, not only the move: runs that have started since drop out of the file
         order = [queued.id for queued in list_queued_runs(run.save_dir)]
         if run.id not in order:
             return False
         before = order.index(run.id)
-        after = {"first": 0, "up": before - 1, "down": before + 1}[where]
+        after = {"first": 0, "up": before - 1, "down": before + 1}[direction]
         if after == before or not 0 <= after < len(order):
             return False
         order.insert(after, order.pop(before))
@@ -75,7 +76,7 @@ def _lock_queue(path: Path) -> int:
 
 
 def _read_queue_order(path: Path) -> list[str]:
-    """The ids in the file. Without one, or with one that can't be read, the order is by age."""
+    """Return the ids in the file; an empty list when it is missing or can't be read, which means order by age."""
     try:
         body = json.loads(path.read_bytes())
         return [str(name) for name in body["order"]] if body["schema"] == QUEUE_SCHEMA else []

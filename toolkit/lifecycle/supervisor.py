@@ -103,7 +103,7 @@ class Supervisor:
             self._stop_requested.wait(self._poll_seconds)
 
     def tick(self) -> None:
-        """Poll once: workers that ended, runs that other processes left dead, the next run. Never raises an Exception."""
+        """Poll once: ended workers, runs that other processes left dead, the next run. Never raises an Exception."""
         self._call_safely(None, self._check_all_runs)
 
     def _check_all_runs(self) -> None:
@@ -154,6 +154,7 @@ class Supervisor:
         ]
 
     def _check_child(self, child: ChildWorker) -> None:
+        # once the worker holds its own lock, it keeps the slot itself: this process's copy must not outlive it
         returncode = child.worker.poll()
         if returncode is not None or is_lock_held(child.run.lock_path):
             child.release_slot()

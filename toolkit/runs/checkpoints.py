@@ -1,7 +1,7 @@
-"""The checkpoints of a run on disk: which are kept, which is the newest whole one, and what may go.
+"""The checkpoints of a run on disk: listing, verifying, writing and rotating them.
 
-A checkpoint is a folder `checkpoints/step-000040` that was committed by `durable.py`'s protocol; what is inside is the
-worker's. Nothing is ever chosen by its name alone: a folder counts once its commit verifies.
+A checkpoint is a folder `checkpoints/step-000040` that `system/durable.py` committed. A folder counts only if its
+commit verifies; its name alone proves nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import commit_dir, fsync_dir, remove_tree, verify_commit
 
 KEPT_CHECKPOINTS = 2
+"""Newest checkpoints that are kept: if the newest is damaged, the one before it is still there."""
 MIN_CHECKPOINT_ROOM_BYTES = 64 * 2**20
-"""Free space below which a run that met a full disk does not go on."""
+"""Free space below which a run that stopped at a full disk does not resume."""
 CHECKPOINT_KIND = "checkpoint"
 _NAME = re.compile(r"step-(\d{6,12})")
 _LEFTOVER_PATTERNS = (".new-*", ".trash-*")
@@ -28,7 +29,7 @@ _LEFTOVER_PATTERNS = (".new-*", ".trash-*")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint. body: what its COMMIT.json says."""
+    """A verified checkpoint. body: the content of its COMMIT.json."""
 
     path: Path
     step: int
@@ -36,19 +37,22 @@ class Checkpoint:
 
     @property
     def bytes(self) -> int:
+        """Size of all its files on disk."""
         return sum(int(file["size"]) for file in self.body["files"].values())
 
 
 def checkpoint_path(run: RunDir, step: int) -> Path:
+    """Return the folder of the checkpoint at `step`; it need not exist."""
     return run.checkpoints_dir / f"step-{step:06d}"
 
 
 def checkpoint_staging_path(run: RunDir, step: int) -> Path:
+    """Return the folder in which the checkpoint at `step` is written before its commit."""
     return run.checkpoints_dir / f".new-step-{step:06d}"
 
 
 def list_kept_checkpoints(run: RunDir) -> dict[int, Path]:
-    """Step -> folder, newest first; whether each is whole is not looked at."""
+    """Return the checkpoint folders by step, newest first, without verifying them."""
     if not run.checkpoints_dir.is_dir():
         return {}
     found = {int(match[1]): path for path in run.checkpoints_dir.iterdir() if (match := _NAME.fullmatch(path.name))}
@@ -56,12 +60,12 @@ def list_kept_checkpoints(run: RunDir) -> dict[int, Path]:
 
 
 def newest_checkpoint_step(run: RunDir) -> int:
-    """Step of the newest checkpoint; 0 when there is none."""
+    """Return the step of the newest checkpoint, or 0 when there is none. Does not verify it."""
     return next(iter(list_kept_checkpoints(run)), 0)
 
 
 def verify_checkpoint(path: Path, run_id: str) -> Checkpoint:
-    """The checkpoint in `path`, every byte compared with its commit. Raises RunError that names what is wrong."""
+    """Compare every byte in `path` with its commit and return the checkpoint. Raises RunError that names the fault."""
     body = verify_commit(path)
     step = int(body.get("step", -1))
     if body.get("kind") != CHECKPOINT_KIND or body.get("run") != run_id or path.name != f"step-{step:06d}":
@@ -70,7 +74,7 @@ def verify_checkpoint(path: Path, run_id: str) -> Checkpoint:
 
 
 def newest_verified_checkpoint(run: RunDir) -> tuple[Checkpoint | None, list[RunError]]:
-    """The newest checkpoint whose commit verifies, and why each newer one was refused."""
+    """Return the newest checkpoint that verifies (None when none does), and why each newer one was refused."""
     refused: list[RunError] = []
     for path in list_kept_checkpoints(run).values():
         try:
@@ -83,25 +87,29 @@ def newest_verified_checkpoint(run: RunDir) -> tuple[Checkpoint | None, list[Run
 def save_checkpoint(
     run: RunDir,
     step: int,
-    fill: Callable[[Path], None],
+    write_files: Callable[[Path], None],
     facts: dict[str, Any],
     on_commit: Callable[[Checkpoint], None],
     best: int | None = None,
 ) -> None:
-    """Write a checkpoint: `fill` puts its files into a folder, which then counts, and only then older ones go.
+    """Write a checkpoint, commit it, and then remove the older ones that are no longer kept.
 
-    When `on_commit` is called, no power cut can take the checkpoint away. Raises what the disk or `fill` raises; what
-    was there before is then still there, and nothing else.
+    write_files: writes the files of the checkpoint into the folder that it is given. facts: further fields of
+    COMMIT.json. on_commit: called when the checkpoint survives a power cut. best: step of the checkpoint with the
+    lowest test loss, which is kept as well.
+
+    Raises what the disk or `write_files` raises; the earlier checkpoints are then unchanged.
     """
     staging = checkpoint_staging_path(run, step)
     try:
         _make_empty(run, staging)
-        fill(staging)
+        write_files(staging)
         final = checkpoint_path(run, step)
         body = commit_dir(staging, final, {**facts, "kind": CHECKPOINT_KIND, "run": run.id, "step": step, "best": best})
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    # the event is written before the rotation: at no moment does the log name a checkpoint that is gone
     on_commit(Checkpoint(final, step, body))
     rotate_checkpoints(run, best)
 
@@ -109,33 +117,36 @@ def save_checkpoint(
 def _make_empty(run: RunDir, staging: Path) -> None:
     if not run.checkpoints_dir.exists():
         run.checkpoints_dir.mkdir()
-        fsync_dir(run.path)
+        fsync_dir(run.path)  # the name of the new folder must survive a power cut too
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
 
 
 def set_checkpoint_aside(run: RunDir, path: Path) -> Path:
-    """Rename a refused checkpoint, so that it neither counts as kept nor stands where the next one goes."""
-    aside = path.with_name(f".refused-{path.name}-{secrets.token_hex(4)}")
-    path.rename(aside)
+    """Rename a refused checkpoint and return its new path. It no longer counts, and its name is free again."""
+    renamed = path.with_name(f".refused-{path.name}-{secrets.token_hex(4)}")
+    path.rename(renamed)
     fsync_dir(run.checkpoints_dir)
-    return aside
+    return renamed
 
 
 def rotate_checkpoints(run: RunDir, best: int | None = None) -> None:
-    """Remove all but the newest two and the one at step `best`. Call it after a commit, never before."""
+    """Remove all but the newest two checkpoints and the one at step `best`.
+
+    Call it only after a commit: before it, a crash could leave a run with no checkpoint but a damaged one.
+    """
     for number, (step, path) in enumerate(list_kept_checkpoints(run).items()):
         if number >= KEPT_CHECKPOINTS and step != best:
             remove_tree(path)
 
 
 def remove_unfinished_checkpoints(run: RunDir) -> None:
-    """Remove what a dead attempt was writing or deleting; only the holder of worker.lock may."""
+    """Remove what a dead attempt was writing or deleting. Only the holder of worker.lock may call this."""
     for pattern in _LEFTOVER_PATTERNS:
         for path in run.checkpoints_dir.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def has_checkpoint_room(run: RunDir, checkpoint_bytes: int) -> bool:
-    """Whether the run's volume has space for a new checkpoint beside the old ones, and the adapter."""
+    """Return whether the run's volume has space for a new checkpoint and the adapter in addition to the kept ones."""
     return shutil.disk_usage(run.path).free >= max(MIN_CHECKPOINT_ROOM_BYTES, (KEPT_CHECKPOINTS + 1) * checkpoint_bytes)

@@ -1,4 +1,4 @@
-"""A series of numbers by step, held as two arrays: fifty thousand points cost little to keep and to add to."""
+"""A metric by step, held as two arrays so that long runs (50,000 points) take little memory and time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
 class Curve(Sequence[CurvePoint]):
-    """(step, value) by rising step, held as two arrays. Never changed: what is new makes another one."""
+    """A sequence of (step, value) with ascending steps. Immutable: `updated_with` returns a new curve."""
 
     def __init__(self, steps: _Numbers, values: _Numbers) -> None:
         self.steps, self.values = steps, values
 
     @classmethod
-    def of(cls, points: Sequence[CurvePoint]) -> Curve:
-        """These points as a curve; a curve is itself."""
+    def from_points(cls, points: Sequence[CurvePoint]) -> Curve:
+        """Return a curve of these points, whose steps ascend; return a curve unchanged."""
         if isinstance(points, Curve):
             return points
         steps, values = zip(*points, strict=True) if points else ((), ())
@@ -27,20 +27,20 @@ class Curve(Sequence[CurvePoint]):
 
     @classmethod
     def from_columns(cls, steps: Sequence[int], values: Sequence[float]) -> Curve:
-        """By rising step, as many of the one as of the other."""
+        """Return a curve of these columns, of equal length and with ascending steps."""
         return cls(np.asarray(steps, dtype=np.int64), np.asarray(values, dtype=float))
 
     def __len__(self) -> int:
         return len(self.steps)
 
     @overload
-    def __getitem__(self, at: int) -> CurvePoint: ...
+    def __getitem__(self, index: int) -> CurvePoint: ...
     @overload
-    def __getitem__(self, at: slice) -> Curve: ...
-    def __getitem__(self, at: int | slice) -> CurvePoint | Curve:
-        if isinstance(at, slice):
-            return Curve(self.steps[at], self.values[at])
-        return int(self.steps[at]), float(self.values[at])
+    def __getitem__(self, index: slice) -> Curve: ...
+    def __getitem__(self, index: int | slice) -> CurvePoint | Curve:
+        if isinstance(index, slice):
+            return Curve(self.steps[index], self.values[index])
+        return int(self.steps[index]), float(self.values[index])
 
     def __iter__(self) -> Iterator[CurvePoint]:
         return zip(self.steps.tolist(), self.values.tolist(), strict=True)
@@ -50,10 +50,11 @@ class Curve(Sequence[CurvePoint]):
             return np.array_equal(self.steps, other.steps) and np.array_equal(self.values, other.values)
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # arrays are mutable: equal curves must not share a hash
 
     def updated_with(self, new: Curve) -> Curve:
-        """With these points, which replace those of the same steps: a step that a later attempt replayed."""
+        """Return a curve with the new points added. They replace points of the same step."""
+        # the common case appends; only a resumed attempt replays steps and needs the search and the sort
         replayed = bool(len(self) and len(new) and new.steps[0] <= self.steps[-1])
         keep = ~np.isin(self.steps, new.steps) if replayed else slice(None)
         steps = np.concatenate([self.steps[keep], new.steps])

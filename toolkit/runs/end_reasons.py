@@ -1,6 +1,7 @@
-"""Why a run ended, in words, with the next action. Strings in, words out: no files, no processes, no libraries.
+"""Explanations of why a run ended, each with the next step.
 
-The worker uses it for a Python exception that it caught, the supervisor for a worker that died without a word.
+The worker explains an exception that it caught; the supervisor explains a worker that died without writing a last
+event.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from toolkit.system.out_of_memory import (
 
 @dataclass(frozen=True)
 class Explanation:
-    """reason: one word for machines. message: what happened. hint: what to do next. trace: where, for whoever asks.
+    """reason: an identifier for programs. message: what happened. hint: what to do next. trace: where in the code.
 
-    outside: somebody else ended it, and the kernel's counters say that it was not for want of memory.
+    outside: another process ended the worker, and the kernel's counters rule out a lack of memory.
     """
 
     reason: str
@@ -34,24 +35,26 @@ class Explanation:
 
 START_AGAIN = "It can be started again."
 TRACE_LINES = 12
-_NO_NETWORK = "Check the connection, or give the path of a local folder, or use bundled:demo-model."
-# In this order: the first pattern found in "ExceptionType: text" decides.
+"""Lines of a traceback that are kept: enough for the frames of this project below those of the libraries."""
+_NO_NETWORK = "Check the connection, enter the path of a local folder, or use bundled:demo-model."
+# (reason, pattern, message, hint). The first pattern that is found in "ExceptionType: text" decides: specific errors
+# come before general ones, for instance a full disk before any OSError.
 _KNOWN_ERRORS: tuple[tuple[str, str, str, str], ...] = (
     ("disk_full", r"No space left on device|os error 28|ENOSPC|Disk quota exceeded|PytorchStreamWriter failed writing",
      "The disk is full.", "Free space on the volume of save_dir (delete old runs), then start again."),
     ("diverged", r"DivergedError|loss is (nan|inf)",
-     "The loss is no longer a number: training diverged.", "Lower learning_rate, or lower max_grad_norm."),
+     "Training diverged: the loss became NaN or infinite.", "Lower learning_rate, or lower max_grad_norm."),
     ("model_not_found", r"RepositoryNotFound|RevisionNotFound|is not a local folder and is not a valid model "
      r"identifier|"
      r"GatedRepo|401 Client Error|404 Client Error|Unrecognized model in|no file named .*safetensors",
-     "The model can't be found, or is not open to you.",
-     "Check model.hf_model_ckpt. For a gated model accept its licence and set HF_TOKEN."),
+     "The model can't be found, or you have no access to it.",
+     "Check model.hf_model_ckpt. For a gated model, accept its license and set HF_TOKEN."),
     ("no_network", r"OfflineModeIsEnabled|LocalEntryNotFound|ConnectionError|ConnectTimeout|ReadTimeout|"
      r"couldn't connect to|Name or service not known|Temporary failure in name resolution|Network is unreachable|"
      r"MaxRetryError|ConnectError",
-     "The Hugging Face hub can't be reached.", _NO_NETWORK),
+     "The Hugging Face Hub can't be reached.", _NO_NETWORK),
     ("bad_data", r"^DataError|DatasetGeneration|ArrowInvalid|Parquet magic bytes",
-     "The data can't be used.", "Look at it on the Data page."),
+     "The data can't be used.", "Check it on the Data page."),
     ("bad_settings", r"^ConfigError|Target modules .* not found|target_modules|Please specify `target_modules`",
      "A setting doesn't fit this model.", "For lora.target_modules, all-linear fits every model."),
     ("no_gpu", r"Torch not compiled with CUDA|No CUDA GPUs are available|CUDA driver|Found no NVIDIA driver",
@@ -59,9 +62,9 @@ _KNOWN_ERRORS: tuple[tuple[str, str, str, str], ...] = (
     ("gpu_error", r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|NCCL error|ncclUnhandled|device-side assert|AcceleratorError",
      "The GPU reported an error.", "Start it again. If it happens again, restart the machine or its GPU driver."),
     ("permission", r"^PermissionError|Permission denied|Read-only file system",
-     "A file or folder may not be written or read.", "Check the rights of save_dir and of the model's folder."),
+     "A file or folder can't be read or written.", "Check the permissions of save_dir and of the model's folder."),
     ("missing_file", r"^FileNotFoundError|No such file or directory",
-     "A file that the run needs is gone.", "Was it moved or deleted? Bring it back, or start the run anew."),
+     "A file that the run needs is missing.", "If it was moved or deleted, restore it, or start a new run."),
     ("disk_error", r"Input/output error|Stale file handle|Structure needs cleaning",
      "The disk or the network drive reported an error.", "Check the drive that save_dir is on, then start again."),
     ("missing_package", r"^(ModuleNotFoundError|ImportError)",
@@ -69,35 +72,48 @@ _KNOWN_ERRORS: tuple[tuple[str, str, str, str], ...] = (
 )  # fmt: skip
 _OUT_OF_MEMORY_REASONS: dict[MemoryKind, str] = {"gpu": "out_of_memory_gpu", "host": "out_of_memory"}
 _QUOTED_REASONS = frozenset(
-    {"bad_data", "bad_settings", "permission", "missing_file", "disk_error", "missing_package", "model_not_found",
-     "gpu_error"}
-)  # fmt: skip
+    {
+        "bad_data",
+        "bad_settings",
+        "permission",
+        "missing_file",
+        "disk_error",
+        "missing_package",
+        "model_not_found",
+        "gpu_error",
+    }
+)
+"""Reasons whose message quotes the exception: it names the file, the setting or the model."""
 _REASONS_WITHOUT_TRACEBACK = frozenset({"out_of_memory_gpu", "out_of_memory", "disk_full"})
-"""Libraries print these without a traceback; the words of the others may stand in any log."""
+"""Reasons that libraries also print without a traceback; the patterns of the others match harmless log lines too."""
 _RANK = re.compile(r"^\[rank\d+\]: ?", re.MULTILINE)
 _EXCEPTION_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+)(?:: ?(.*))?$")
 _CRASH_SIGNALS = frozenset(
     {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 )
-"""What a program does to itself; every other signal comes from outside."""
+"""Signals that a program raises by its own fault; every other one comes from outside."""
 _FATAL_PREFIX = "Fatal Python error: "
+"""How faulthandler, which every worker enables, begins its report of a crash."""
 _FATAL_ERROR_SIGNALS = {
-    "Segmentation fault": signal.SIGSEGV, "Aborted": signal.SIGABRT, "Bus error": signal.SIGBUS,
-    "Floating point exception": signal.SIGFPE, "Illegal instruction": signal.SIGILL,
-}  # fmt: skip
+    "Segmentation fault": signal.SIGSEGV,
+    "Aborted": signal.SIGABRT,
+    "Bus error": signal.SIGBUS,
+    "Floating point exception": signal.SIGFPE,
+    "Illegal instruction": signal.SIGILL,
+}
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 
 
 def explain_exception(type_name: str, text: str) -> Explanation:
-    """Words for a Python exception, from its type's name and its text."""
+    """Explain a Python exception, given the name of its type and its text."""
     found = _recognize(f"{type_name.rpartition('.')[2]}: {text}")
     if found is not None:
         return found
     first = _first_line(text)
     return Explanation(
         "bug",
-        f"The worker met an error that it does not know: {type_name}{': ' + first if first else ''}",
-        "The log has the details. If the settings are right, this is a bug: please report it with the log.",
+        f"The worker failed with an unexpected error: {type_name}{': ' + first if first else ''}",
+        "The log has the details. If the settings are correct, this is a bug: please report it with the log.",
     )
 
 
@@ -115,13 +131,15 @@ def explain_death(
     rebooted: bool = False,
     disk_full: bool = False,
 ) -> Explanation:
-    """Words for a worker that left no last event.
+    """Explain the death of a worker that wrote no last event.
 
-    returncode: as subprocess gives it (-9 for SIGKILL; 128 + n from a launcher counts too), None when another process
+    returncode: as `subprocess` gives it (-9 for SIGKILL; 128 + n from a launcher counts too), None when another process
     was its parent. log_tail: the last lines that this attempt wrote to worker.log. oom_killed: the kernel's count of
-    processes ended for memory has risen since the start; None when it can't be read. rebooted: the machine was
-    started again since. disk_full: the run's volume has no room left now.
+    processes that it killed for memory has risen since the start; None when the count can't be read. rebooted: the
+    machine was restarted since. disk_full: the run's volume has no space left now.
     """
+    # The most certain evidence comes first: a restart, then a signal that leaves no trace in the log, then the log
+    # itself, and only then what the exit code suggests.
     if rebooted:
         message = "The machine was switched off or restarted during the run."
         return Explanation("interrupted", message, START_AGAIN, outside=True)
@@ -135,27 +153,31 @@ def explain_death(
     recognised = _recognize(log)
     if recognised is not None and recognised.reason in _REASONS_WITHOUT_TRACEBACK:
         return recognised
-    if disk_full and number in (None, signal.SIGBUS):  # the log could not take the words; a mapped file raises SIGBUS
+    if disk_full and number in (
+        None,
+        signal.SIGBUS,
+    ):  # the log had no space for the error; a memory-mapped file raises SIGBUS
         return replace(explain_exception("OSError", "No space left on device"), trace=_fault_trace(log))
     if number is not None:
         return _explain_native_crash(number, log) if number in _CRASH_SIGNALS else _explain_outside_signal(number)
     if returncode is None:
-        return Explanation("interrupted", "The worker ended without a word while the app was closed.", START_AGAIN)
+        message = "The worker ended while the app was closed, without reporting a reason."
+        return Explanation("interrupted", message, START_AGAIN)
     return Explanation(
         "bug",
-        f"The worker left without a word (exit code {returncode}).",
-        "The log has its last lines. Please report it with the log.",
+        f"The worker ended without reporting a reason (exit code {returncode}).",
+        "The log has its last lines. Please report this bug with the log.",
     )
 
 
 def _explain_sigkill(oom_killed: bool | None) -> Explanation:
     if oom_killed:
         return Explanation("out_of_memory", *out_of_memory_message("host", "training_killed"))
-    if oom_killed is None:  # nobody counts here: memory can't be ruled out
-        message = "The worker was killed from outside (SIGKILL), by a person or for memory that a container ran out of."
+    if oom_killed is None:  # this system has no such count: a lack of memory can't be ruled out
+        message = "The worker was killed (SIGKILL), by a person or because its container ran out of memory."
         hint = f"{START_AGAIN} If it happens again: {REDUCE_TRAINING_MEMORY_HINT}"
         return Explanation("killed", message, hint)
-    message = "The worker was killed from outside (SIGKILL), and not for memory."
+    message = "The worker was killed from outside (SIGKILL), not because of a lack of memory."
     return Explanation("killed", message, START_AGAIN, outside=True)
 
 
@@ -165,20 +187,20 @@ def _explain_outside_signal(number: int) -> Explanation:
 
 
 def _explain_native_crash(number: int, log: str) -> Explanation:
-    """A crash below Python; faulthandler has written down where Python stood."""
+    """Explain a crash in native code; the log holds the Python frames that faulthandler wrote."""
     trace = _fault_trace(log)
     frame = _FRAME.search(trace)
     place = f" while Python was at {frame[1].rpartition('/')[2]}, line {frame[2]} ({frame[3]})" if frame else ""
     return Explanation(
         "native_crash",
         f"The worker crashed inside a native library (signal {number}, {_signal_name(number)}){place}.",
-        "Start it again. If it happens again: another precision or optimizer may avoid it; the log has the trace.",
+        "Start it again. If it happens again, another precision or optimizer may avoid it; the log has the trace.",
         trace,
     )
 
 
 def _fault_trace(log: str) -> str:
-    """What faulthandler said last: the error, and the frames of the thread in which it happened."""
+    """Return the last report of faulthandler: the error, and the frames of the thread in which it happened."""
     at = log.rfind(_FATAL_PREFIX)
     if at < 0:
         return ""
@@ -197,18 +219,18 @@ def _recognize(text: str) -> Explanation | None:
     for reason, pattern, message, hint in _KNOWN_ERRORS:
         found = re.search(pattern, text, re.IGNORECASE | re.MULTILINE)
         if found:
-            said = _first_line(text.partition(": ")[2]) if reason in _QUOTED_REASONS else ""
-            return Explanation(reason, f"{message} ({said})" if said else message, hint)
+            quote = _first_line(text.partition(": ")[2]) if reason in _QUOTED_REASONS else ""
+            return Explanation(reason, f"{message} ({quote})" if quote else message, hint)
     return None
 
 
 def _last_exception(log: str) -> tuple[str, str, str] | None:
-    """(type, text, trace) of the last traceback; None when the log has none that is whole."""
+    """Return (type, text, trace) of the last traceback; None when the log has no complete one."""
     at = log.rfind("Traceback (most recent call last)")
     if at < 0:
         return None
     lines = log[at:].splitlines()
-    # frames are indented, the exception stands below them; what else was logged follows
+    # frames are indented; the exception is the first line below them, and other log lines may follow
     end = next((i for i, line in enumerate(lines[1:], 1) if line and not line.startswith(" ")), None)
     if end is None or (found := _EXCEPTION_LINE.match(lines[end])) is None:
         return None
@@ -221,7 +243,7 @@ def _signal_of(returncode: int | None, log_tail: str) -> int | None:
     if returncode is not None and 128 < returncode < 160:
         return returncode - 128
     if returncode is not None and returncode > 0:
-        # the accelerate launcher exits with 1 and prints what happened to its rank
+        # the accelerate launcher exits with 1 and prints the exit codes of its ranks
         ranks = re.findall(r"exitcode\s*:\s*-(\d+)", log_tail)
         return int(ranks[-1]) if ranks else None
     return next((number for words, number in _FATAL_ERROR_SIGNALS.items() if _FATAL_PREFIX + words in log_tail), None)

@@ -1,6 +1,6 @@
-"""What the events of a run say, without a verdict on who lives: a fold over the log, attempt after attempt.
+"""The facts that a run's events establish, attempt by attempt, and a cache that reads only new events.
 
-Pure. Each fact is the latest word on its matter; what state follows from them is `status.py`'s.
+Each fact is the latest value that the log has for it. Whether a process is alive is not part of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from toolkit.data.conversations import Message
 from toolkit.runs.curve import Curve
 from toolkit.runs.events import TERMINAL_KINDS, Event, collect_series_columns, is_finite_number, read_events
 
-_WRITTEN_BY_OTHERS = ("interrupted", "requeued")  # written by others, perhaps much later
+_WRITTEN_BY_OTHERS = ("interrupted", "requeued")
+"""Kinds that another process writes, perhaps long after the worker's death: their time does not count as its."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,20 @@ class PinnedPrompt:
 
 @dataclass(frozen=True)
 class EventFacts:
-    """Each field holds the latest word on its matter."""
+    """The latest value of each fact. Times are Unix seconds."""
 
     phase: str = ""
     step: int = 0
     total_steps: int = 0
     epoch: float = 0.0
     epochs: float = 0.0
-    began: float | None = None  # Unix seconds of this attempt's `started`
-    before: float = 0.0  # seconds that earlier attempts lived
-    training_began: tuple[float, int] | None = None  # time and step at which this attempt's training began
-    seen: float = 0.0  # time of the last event
+    began: float | None = None  # time of this attempt's `started` event
+    before: float = 0.0  # seconds that earlier attempts took
+    training_began: tuple[float, int] | None = None  # time and step at which this attempt began to train
+    seen: float = 0.0  # time of the worker's last event
     end: Event | None = None
-    waiting: bool = False  # for its next attempt
-    broke: Event | None = None  # why the attempt before this one ended, when nobody asked for it
+    waiting: bool = False  # the run waits for its next attempt
+    broke: Event | None = None  # why the previous attempt ended, if nobody requested it
     saved: dict[str, Any] = field(default_factory=dict)  # the last checkpoint
     verified: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)  # the lowest test loss so far, and its step
@@ -68,20 +69,20 @@ class EventFacts:
 
     @property
     def next_attempt(self) -> int:
-        """The attempt that goes on or comes next."""
+        """The attempt in progress, or the one that comes next."""
         return self.attempt + 1 if self.waiting or not self.attempt else self.attempt
 
 
 def update_event_facts(facts: EventFacts, events: Iterable[Event]) -> EventFacts:
-    """The facts after some more events."""
-    now = SimpleNamespace(**vars(facts))  # one record at the end, not one for each of fifty thousand events
+    """Return the facts after further events."""
+    now = SimpleNamespace(**vars(facts))  # mutable: a frozen copy for each of 50,000 events would take seconds
     for event in _merge_log_events(events):
         vars(now).update(_changed_fields(now, event))
     return EventFacts(**vars(now))
 
 
 def _merge_log_events(events: Iterable[Event]) -> Iterator[Event]:
-    """Consecutive `log` events of one attempt as one: of each of their fields the latest value counts."""
+    """Merge consecutive `log` events of one attempt into one that has the latest value of each field."""
     held: Event | None = None
     for event in events:
         if held is not None and event["kind"] == "log" and event["attempt"] == held["attempt"]:
@@ -97,10 +98,10 @@ def _merge_log_events(events: Iterable[Event]) -> Iterator[Event]:
 
 
 def _changed_fields(facts: SimpleNamespace, event: Event) -> dict[str, Any]:
-    """The fields of Facts that an event changes."""
+    """Return the fields of EventFacts that an event changes."""
     kind, new = event["kind"], dict[str, Any]()
     fields = {name: value for name, value in event.items() if name not in ("n", "attempt", "t", "kind", "c")}
-    if event["attempt"] > facts.attempt:  # a new attempt: an earlier end no longer counts
+    if event["attempt"] > facts.attempt:  # a new attempt: the end of the earlier one no longer counts
         lived = facts.seen - facts.began if facts.began is not None else 0.0
         new |= {"attempt": event["attempt"], "end": None, "waiting": False, "phase": "", "training_began": None}
         new |= {"began": None, "before": facts.before + lived, "verified": {}}
@@ -117,8 +118,9 @@ def _changed_fields(facts: SimpleNamespace, event: Event) -> dict[str, Any]:
     elif kind in ("log", "eval"):
         new["last"] = {**facts.last, **fields}
     elif kind == "warning":
-        said = str(fields.get("message", ""))
-        new["warnings"] = (*(one for one in facts.warnings if one != said), said)  # attempts repeat each other's
+        warning = str(fields.get("message", ""))
+        # every attempt repeats the warnings of the one before it: each is kept once, in the place of the latest
+        new["warnings"] = (*(one for one in facts.warnings if one != warning), warning)
     elif kind == "adapter":
         new["adapter"] = True
     elif kind in ("interrupted", "requeued"):
@@ -137,29 +139,25 @@ def _numbers(fields: Event, *names: str) -> dict[str, Any]:
 
 
 MAX_CACHED_RUNS = 1000
-"""Runs whose facts are kept in memory, some kilobytes each."""
-
-
+"""Runs whose facts are kept in memory, a few kilobytes each."""
 MAX_CACHED_CURVES = 20
-"""Runs whose curves are: 16 bytes for each point of each series."""
+"""Runs whose curves are kept in memory, 16 bytes for each point of each metric."""
 
 
 @dataclass
 class _CachedLog:
-    """offset: bytes read. curves: None where they are not kept."""
+    """What has been read of one log. offset: bytes read. curves: None when they are not kept."""
 
     offset: int = 0
     facts: EventFacts = field(default_factory=EventFacts)
     curves: dict[str, Curve] | None = None
 
-    def read_on(self, path: Path, size: int) -> None:
-        if size < self.offset:  # a torn tail was cut off behind what we read: never below whole lines
-            self.__init__(curves=None if self.curves is None else {})  # type: ignore[misc]
+    def read_appended(self, path: Path, size: int) -> None:
         if size > self.offset:
             new, self.offset = read_events(path, self.offset)
-            self.take(new)
+            self.add_events(new)
 
-    def take(self, new: list[Event]) -> None:
+    def add_events(self, new: list[Event]) -> None:
         self.facts = update_event_facts(self.facts, new)
         if self.curves is None:
             return
@@ -169,26 +167,22 @@ class _CachedLog:
 
 
 _LogKey = tuple[Path, int]
-
-
+"""Path and inode: a log file that was replaced is read again from its start."""
 _cached_logs: OrderedDict[_LogKey, _CachedLog] = OrderedDict()
-
-
 _cached_curves: OrderedDict[_LogKey, None] = OrderedDict()
-
-
+"""Keys of the logs whose curves are kept, least recently used first, as in `_cached_logs`."""
 _guard = threading.Lock()
 
 
 def read_event_facts(events_path: Path) -> EventFacts:
-    """What the events of a run say by now. Costs only what is new since anybody's last look."""
+    """Return the facts of a run's events so far. Reads only what was appended since the last call."""
     with _guard:
         found = _read_cached_log(events_path, curves=False)
         return found.facts if found else EventFacts()
 
 
 def read_run_curves(events_path: Path) -> dict[str, Curve]:
-    """Every series of a run as (step, value) by rising step. Costs only what is new since anybody's last look."""
+    """Return every metric of a run as a curve. Reads only what was appended since the last call."""
     with _guard:
         found = _read_cached_log(events_path, curves=True)
         return dict(found.curves or {}) if found else {}
@@ -201,12 +195,14 @@ def _read_cached_log(path: Path, *, curves: bool) -> _CachedLog | None:
         return None
     key = (path, stat.st_ino)
     known = _cached_logs.get(key)
-    if known is None or (curves and known.curves is None):
-        wanted = curves or len(_cached_curves) < MAX_CACHED_CURVES  # who looks at a run's state often draws it next
+    # a log shorter than what was read of it was truncated: read it again from its start
+    if known is None or stat.st_size < known.offset or (curves and known.curves is None):
+        # a page that reads a run's state often draws its curves next: keep them while there is room
+        wanted = curves or key in _cached_curves or len(_cached_curves) < MAX_CACHED_CURVES
         known = _cached_logs[key] = _CachedLog(curves={} if wanted else None)
         if wanted:
             _cached_curves[key] = None
-    known.read_on(path, stat.st_size)
+    known.read_appended(path, stat.st_size)
     _cached_logs.move_to_end(key)
     if curves:
         _cached_curves.move_to_end(key)

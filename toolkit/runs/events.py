@@ -1,7 +1,8 @@
-"""The log of a run: append-only JSON lines with a sequence number, attempt, time and checksum. One writer.
+"""The event log of a run, `events.jsonl`: append-only JSON lines with one writer.
 
-The writer is whoever holds the run's worker.lock: the worker for life, or a supervisor that closes a dead run.
-A reader takes whole lines from an offset, skips a damaged one, and never raises on content.
+Every line holds `n` (sequence number), `attempt`, `t` (Unix seconds), `kind`, the fields of that kind, and as its last
+field `c`, the CRC-32 of what precedes it. Only the holder of worker.lock writes: the worker, or a supervisor that
+closes a dead run. Readers take whole lines from an offset, skip damaged ones, and never raise because of the content.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ TERMINAL_KINDS = ("finished", "stopped", "failed")
 DURABLE_KINDS = frozenset(
     {"started", "saved", "adapter", "scores", "answers", "interrupted", "requeued", *TERMINAL_KINDS}
 )
-"""Kinds that are on the disk when append() returns; the others at most when the system writes next."""
+"""Kinds that are on the disk when append() returns; the others reach it when the operating system writes them."""
 RESERVED_SPACE_KINDS = frozenset({"failed", "interrupted", "stopped"})
-"""Kinds for which `reserve` has put space aside."""
+"""Kinds that may use the reserved space: they explain why a run ended."""
 RESERVED_SPACE_BYTES = 256 * 1024
+"""Far more than an event needs: file systems allocate whole blocks, and other processes compete for what is freed."""
 _CHECKSUM_MARK = b',"c":'
 _NON_SERIES_FIELDS = frozenset({"n", "attempt", "t", "kind", "c", "step"})
 
 
 class EventWriter:
-    """Appends events of one attempt; opening cuts off the torn last line that a crash may have left.
+    """Appends the events of one attempt. Only the holder of worker.lock may open one.
 
-    Only the holder of worker.lock may open one. Raises OSError (a full disk among others); a line that could not be
-    written whole is taken back.
+    Opening removes an incomplete last line that a crash may have left. Raises OSError, for instance on a full disk; a
+    line that could not be written completely is removed.
     """
 
     def __init__(self, path: Path, attempt: int = 1) -> None:
@@ -50,12 +52,12 @@ class EventWriter:
         self._next = max((event["n"] for event in before), default=0) + 1
         new = not path.exists()
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        os.ftruncate(self._handle, whole)
+        os.ftruncate(self._handle, whole)  # else the next event would continue the incomplete line
         if new:
             fsync_dir(path.parent)
 
     def append(self, kind: str, **fields: Any) -> Event:
-        """Write one event and return it. Field names n, attempt, t, kind and c are taken."""
+        """Write one event and return it. The field names n, attempt, t, kind and c are reserved."""
         event: Event = {"n": self._next, "attempt": self.attempt, "t": round(time.time(), 3), "kind": kind}
         event.update({name: _to_json_value(value) for name, value in fields.items()})
         try:
@@ -71,9 +73,11 @@ class EventWriter:
         return event
 
     def reserve_space(self) -> None:
-        """Put some space aside, so that the last event can be written on a disk that filled up meanwhile."""
+        """Reserve disk space, so that the last event can be written even if the disk is full by then."""
         with self._ballast.open("wb") as file:
-            file.write(os.urandom(RESERVED_SPACE_BYTES))  # nothing that a file system could compress away
+            file.write(
+                os.urandom(RESERVED_SPACE_BYTES)
+            )  # random: a compressing file system would store zeros in no space
             os.fsync(file.fileno())
 
     def close(self) -> None:
@@ -93,20 +97,20 @@ class EventWriter:
             while rest:
                 rest = rest[os.write(self._handle, rest) :]
         except OSError:
-            os.ftruncate(self._handle, size)
+            os.ftruncate(self._handle, size)  # a half-written line would damage the next one
             raise
 
 
 def encode_event(event: Event) -> bytes:
-    """One line, the checksum of what stands before it as its last field."""
+    """Return the event as one line, with the checksum as its last field."""
     body = json.dumps(event, allow_nan=False, separators=(",", ":")).encode()[:-1]
     return body + _CHECKSUM_MARK + str(zlib.crc32(body)).encode() + b"}\n"
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """The whole events from byte `offset` on, and the offset to go on from (0 for a file that is not there yet).
+    """Return the complete events from byte `offset` on, and the offset to continue from (0 if there is no file).
 
-    A line without its end stays for the next time. A line that is damaged is skipped.
+    An incomplete last line is left for the next call. A damaged line is skipped.
     """
     try:
         with path.open("rb") as file:
@@ -114,7 +118,7 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
             raw = file.read()
     except FileNotFoundError:
         return [], 0
-    whole = raw.rfind(b"\n") + 1
+    whole = raw.rfind(b"\n") + 1  # the writer may be in the middle of the last line
     lines = raw[: max(0, whole - 1)].split(b"\n")
     found = (
         _decode_verified_lines(lines) if all(_checksum_matches(line) for line in lines) else map(_decode_line, lines)
@@ -123,16 +127,16 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
 
 
 def _checksum_matches(line: bytes) -> bool | None:
-    """Whether a line is what its checksum says; None without one."""
+    """Return whether a line matches its checksum; None when it has none."""
     body, mark, check = line.rpartition(_CHECKSUM_MARK)
     return zlib.crc32(body) == int(check[:-1]) if mark and check[:-1].isdigit() else None
 
 
 def _decode_verified_lines(lines: list[bytes]) -> Iterable[Event | None]:
-    """Lines as `encode` wrote them, read as one list: half the time of one after the other."""
+    """Decode lines whose checksums match. Parsing them as one JSON list takes half the time of one by one."""
     try:
         return map(_valid_event, json.loads(b"[" + b",".join(lines) + b"]"))
-    except (ValueError, RecursionError):  # sealed by somebody else
+    except (ValueError, RecursionError):  # a valid checksum around text that is no JSON: not written by `encode_event`
         return map(_decode_line, lines)
 
 
@@ -156,9 +160,9 @@ def _valid_event(event: Any) -> Event | None:
 
 
 def collect_series(events: Iterable[Event]) -> dict[str, list[tuple[int, float]]]:
-    """Every number that `log` and `eval` events carry, as (step, value) by rising step.
+    """Return every number of the `log` and `eval` events by name, as (step, value) with ascending steps.
 
-    A step that a later attempt replayed shows the later value: one curve, while the file keeps both.
+    Where a later attempt replayed a step, its value replaces the earlier one; the file keeps both.
     """
     return {
         name: list(zip(steps, values, strict=True)) for name, (steps, values) in collect_series_columns(events).items()
@@ -166,7 +170,7 @@ def collect_series(events: Iterable[Event]) -> dict[str, list[tuple[int, float]]
 
 
 def collect_series_columns(events: Iterable[Event]) -> dict[str, tuple[list[int], list[float]]]:
-    """What `series` gives, as steps and values apart."""
+    """Return what `collect_series` returns, as separate lists of steps and values."""
     found: dict[str, tuple[list[int], list[float]]] = {}
     for event in events:
         if event["kind"] not in ("log", "eval") or not is_finite_number(event.get("step")):
@@ -181,19 +185,19 @@ def collect_series_columns(events: Iterable[Event]) -> dict[str, tuple[list[int]
 
 
 def _sort_by_step(steps: list[int], values: list[float]) -> tuple[list[int], list[float]]:
-    if all(map(operator.lt, steps, itertools.islice(steps, 1, None))):
+    if all(map(operator.lt, steps, itertools.islice(steps, 1, None))):  # the usual case: no step was replayed
         return steps, values
     latest = dict(sorted(dict(zip(steps, values, strict=True)).items()))
     return list(latest), list(latest.values())
 
 
 def is_finite_number(value: object) -> bool:
-    """A finite number; True is none."""
+    """Return whether `value` is a finite int or float; bool does not count."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _to_json_value(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they are kept as words."""
+    """Convert to JSON types. NaN and infinity, which JSON lacks, become strings."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):

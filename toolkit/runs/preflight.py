@@ -1,7 +1,6 @@
-"""Everything about a config that only the machine, the disk or the data can tell, checked before Start, all at once.
+"""Checks of a config against the data, the disk and the machine, made before a run starts.
 
-Values in, Problems out; looks at files, never at the network, and loads no model. What is left unknown (no table or
-no machine given) is left unsaid.
+They read files, use no network and load no model. What is not given (the table, the machine) is not checked.
 """
 
 from __future__ import annotations
@@ -21,14 +20,21 @@ from toolkit.runs.run_dir import save_dir_of
 from toolkit.settings.model_source import bundled_model_folder, model_kind
 from toolkit.system.machine import Machine
 
-NEEDED_DISK_BYTES, COMFORTABLE_DISK_BYTES = 200_000_000, 2_000_000_000
+NEEDED_DISK_BYTES = 200_000_000
+"""Free space without which no run starts: the demo model's checkpoints, adapter and log."""
+COMFORTABLE_DISK_BYTES = 2_000_000_000
+"""Free space below which a warning appears: three checkpoints of an adapter for a model with 7 billion parameters."""
 NEEDED_DISK_FILES = 1_000
+"""Free inodes without which no run starts: a full table of inodes fails like a full disk, at any free space."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _ARGS = "training.training_args."
 
 
 def preflight_problems(config: Config, table: Table | None, machine: Machine | None) -> list[Problem]:
-    """Every reason, and every warning, why this config will not train as it says on this machine with this data."""
+    """Return every error and warning of this config on this machine with this data.
+
+    table, machine: None skips the checks that need them.
+    """
     found = [*_data_problems(config, table), *_model_problems(config), *_disk_problems(save_dir_of(config))]
     if machine is not None:
         found += [
@@ -40,7 +46,7 @@ def preflight_problems(config: Config, table: Table | None, machine: Machine | N
 
 
 def preflight_needs_machine(config: Config) -> bool:
-    """Whether any check of `preflight` depends on the machine for this config."""
+    """Return whether any check of this config depends on the machine."""
     args, model = config.training.training_args, config.model
     on_gpu = (model.device_map or "").startswith("cuda")
     return bool(args.bf16 or args.fp16 or args.tf32 or model.quantize or config.accelerate or on_gpu)
@@ -60,7 +66,8 @@ def _data_problems(config: Config, table: Table | None) -> list[Problem]:
     usable = usable_count(table, needed)
     if usable < table.rows:
         message = (
-            f"{table.rows - usable:,} of {table.rows:,} rows lack a cell that the templates use: they are left out."
+            f"{table.rows - usable:,} of {table.rows:,} rows have an empty cell in a column of the templates and will "
+            "be skipped."
         )
         found.append(Problem("data.path", message, "Fill the cells, or use other columns.", "warning"))
     return [*found, *size_problems(config, usable)]
@@ -69,15 +76,16 @@ def _data_problems(config: Config, table: Table | None) -> list[Problem]:
 def _model_problems(config: Config) -> list[Problem]:
     path, kind, name = "model.hf_model_ckpt", model_kind(config), config.model.hf_model_ckpt or ""
     if kind == "none":
-        return [Problem(path, "No base model is chosen.", "Enter a hub id, a folder, or bundled:demo-model.")]
+        return [Problem(path, "No base model is chosen.", "Enter a Hub id, a folder, or bundled:demo-model.")]
     if kind == "hub":
         if _HUB_ID.fullmatch(name):
             return []
-        hint = "A hub id looks like owner/name; a folder begins with /, ./ or ~."
-        return [Problem(path, f"'{name}' is neither a hub id nor a folder.", hint)]
+        hint = "A Hub id looks like owner/name; a folder begins with /, ./ or ~."
+        return [Problem(path, f"'{name}' is neither a Hub id nor a folder.", hint)]
     folder = bundled_model_folder(name) if kind == "bundled" else Path(name).expanduser()
     if folder is None:
         return [Problem(path, f"No bundled model is called '{name}'.", "There is bundled:demo-model.")]
+    # the worker opens the model by this path: a link could point elsewhere by then
     if folder.is_symlink():
         message = f"The folder '{name}' is a symbolic link to '{folder.readlink()}'."
         return [Problem(path, message, "Enter that folder itself.")]
@@ -94,14 +102,14 @@ def _precision_problems(config: Config, machine: Machine) -> list[Problem]:
     on_gpu = machine.cuda and config.model.device_map != "cpu"
     if args.bf16 and on_gpu and not machine.bf16_gpu:
         hint = "Use fp16 instead, or neither."
-        found.append(Problem(_ARGS + "bf16", f"{machine.gpus[0].name} can't compute in bf16.", hint))
+        found.append(Problem(_ARGS + "bf16", f"{machine.gpus[0].name} does not support bf16.", hint))
     if args.fp16 and not on_gpu:
         message = "fp16 has no effect on a CPU: training runs in full precision."
-        found.append(Problem(_ARGS + "fp16", message, "Switch it off; bf16 works on a CPU.", "warning"))
+        found.append(Problem(_ARGS + "fp16", message, "Turn it off; bf16 works on a CPU.", "warning"))
     if args.tf32 and not (on_gpu and machine.tf32):
         what = machine.gpus[0].name if on_gpu else "A CPU"
         found.append(
-            Problem(_ARGS + "tf32", f"{what} can't compute in tf32.", "Switch it off: it needs an Ampere GPU.")
+            Problem(_ARGS + "tf32", f"{what} does not support tf32.", "Turn it off: it needs an Ampere GPU or newer.")
         )
     return found
 
@@ -122,10 +130,10 @@ def _device_problems(config: Config, machine: Machine) -> list[Problem]:
     if config.accelerate and count is not None:
         if machine.gpus and wanted != "cpu" and count > len(machine.gpus):
             message = f"{count} processes, but this machine has {len(machine.gpus)} GPUs."
-            found.append(Problem("num_processes", message, "Use one process a GPU."))
+            found.append(Problem("num_processes", message, "Use one process per GPU."))
         elif not machine.gpus and count > machine.cpu_count:
-            message = f"{count} processes share {machine.cpu_count} cores: they will wait for each other."
-            found.append(Problem("num_processes", message, "Use fewer.", "warning"))
+            message = f"{count} processes share {machine.cpu_count} cores and will slow each other down."
+            found.append(Problem("num_processes", message, "Use fewer processes.", "warning"))
     return found
 
 
@@ -133,23 +141,23 @@ def _quantization_problems(config: Config, machine: Machine) -> list[Problem]:
     if not config.model.quantize:
         return []
     if not machine.bitsandbytes:
-        hint = "Run pip install -r requirements.txt again, or switch quantize off."
+        hint = "Run pip install -r requirements.txt again, or turn off quantize."
         return [Problem("model.quantize", "The package bitsandbytes can't be loaded on this machine.", hint)]
     bnb = config.model.bitsandbytes
     found = []
     on_gpu = machine.cuda and config.model.device_map != "cpu"
     if not on_gpu:
-        message = "On a CPU quantization saves memory and costs time: training takes several times longer."
-        found.append(Problem("model.quantize", message, "Switch it off if the model fits without.", "warning"))
+        message = "On a CPU, quantization saves memory but makes training several times slower."
+        found.append(Problem("model.quantize", message, "Turn it off if the model fits without it.", "warning"))
     elif bnb.load_in_4bit and bnb.bnb_4bit_compute_dtype == "bfloat16" and not machine.bf16_gpu:
-        message = f"{machine.gpus[0].name} can't compute in bfloat16."
+        message = f"{machine.gpus[0].name} does not support bfloat16."
         found.append(Problem("model.bitsandbytes.bnb_4bit_compute_dtype", message, "Use float16."))
     return found
 
 
 def can_use_folder(folder: Path) -> bool:
-    """Whether this is a folder that can be read, or can become one. Raises nothing."""
-    there = _nearest_existing(folder)
+    """Return whether this folder can be read, or can be created. Raises nothing."""
+    there = _nearest_existing(folder)  # a folder that does not exist yet is created inside this one
     wanted = os.R_OK if there == folder else os.W_OK
     return os.access(there, wanted | os.X_OK) and there.is_dir()
 
@@ -161,17 +169,17 @@ def _nearest_existing(folder: Path) -> Path:
 def _disk_problems(save_dir: Path) -> list[Problem]:
     there = _nearest_existing(save_dir)
     if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
-        return [Problem("save_dir", f"Nothing can be written to '{save_dir}'.", "Choose another folder.")]
+        return [Problem("save_dir", f"The folder '{save_dir}' is not writable.", "Choose another folder.")]
     room = os.statvfs(there)
     if room.f_files and room.f_favail < NEEDED_DISK_FILES:
-        message = f"The disk of '{save_dir}' takes only {room.f_favail:,} more files, whatever their size."
-        return [Problem("save_dir", message, "Delete small files that nobody needs, or choose another disk.")]
+        message = f"The disk of '{save_dir}' has room for only {room.f_favail:,} more files, whatever their size."
+        return [Problem("save_dir", message, "Delete files that you don't need, or choose another disk.")]
     free = shutil.disk_usage(there).free
     if free >= COMFORTABLE_DISK_BYTES:
         return []
     message = f"The disk of '{save_dir}' has {free / 1e6:,.0f} MB left."
     if free < NEEDED_DISK_BYTES:
         return [
-            Problem("save_dir", message, f"A run needs at least {NEEDED_DISK_BYTES / 1e6:.0f} MB: free some space.")
+            Problem("save_dir", message, f"A run needs at least {NEEDED_DISK_BYTES / 1e6:.0f} MB. Free some space.")
         ]
-    return [Problem("save_dir", message, "A larger model's adapter may not fit.", "warning")]
+    return [Problem("save_dir", message, "The adapter of a larger model may not fit.", "warning")]

@@ -1,7 +1,7 @@
-"""A run's directory: the one place that knows its file names; creates, lists, opens, stops and deletes runs.
+"""The directory of a run: its file names, and creating, listing, opening, stopping and deleting runs.
 
-The directory is the source of truth about a run. What state it is in is `status.py`'s to derive, starting it is
-`supervisor.py`'s. Ids are paths, names are labels: no user text ever becomes part of a path.
+The directory is the only record of a run; its state is derived from it. Ids are paths, names are labels: no text of a
+user ever becomes part of a path.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ from toolkit.system.ids import ID_PATTERN, make_timed_id
 from toolkit.system.locks import LockHolder, end_holder_processes, hold_lock, is_lock_held, read_lock_holder
 
 MAX_RUN_NAME_LENGTH = 200
+"""Characters of a run's or study's name; the rest is cut off."""
 PAUSE_REQUEST = "pause"
-"""What the file `stop` holds when the run is meant to go on later."""
+"""Content of the file `stop` when the run is meant to resume later."""
 
 
 class _RunPath:
-    """A path under the run's own."""
+    """A path inside the run's directory."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -50,7 +51,7 @@ class _RunPath:
 
 @dataclass(frozen=True)
 class RunDir:
-    """The paths of one run; having one does not mean that the files are there (yet)."""
+    """The paths of one run. The files need not exist."""
 
     path: Path
 
@@ -69,10 +70,10 @@ class RunDir:
     film_path = _RunPath("film.jsonl")
     exports_dir = _RunPath("exports")
     start_dir = _RunPath("start")
-    """The weights that a run begins with, when it continues another one; a checkpoint by the commit protocol."""
+    """The committed checkpoint whose weights the run starts with, if it continues another run."""
     accelerate_path = _RunPath("accelerate.yml")
     slot_path = _RunPath("../slot.lock")
-    """Held by the processes of the one run that is going in this save_dir."""
+    """Locked by the processes of the one run that is active in this save_dir."""
 
     @property
     def id(self) -> str:
@@ -83,12 +84,13 @@ class RunDir:
         return self.path.parent.parent
 
     def claim_of(self, attempt: int) -> Path:
-        """The claim of one attempt: each is started once."""
+        """Return the claim file of an attempt; it ensures that each attempt is started once."""
+        # attempt 1 keeps the name from before there were several attempts
         return self.claim_path if attempt <= 1 else self.path / f"claim-{attempt}"
 
 
 def save_dir_of(config: Config) -> Path:
-    """The absolute folder of `config.save_dir`."""
+    """Return the absolute folder of `config.save_dir`."""
     return Path(config.save_dir or Config().save_dir or ".").expanduser().absolute()
 
 
@@ -102,11 +104,11 @@ def create_run(
     start: StartingCheckpoint | None = None,
     chosen: Mapping[str, str] = MappingProxyType({}),
 ) -> RunDir:
-    """Queue a run: a directory that is there whole or not at all. Raises RunError when it can't be written.
+    """Create a queued run. Its directory exists completely or not at all. Raises RunError if it can't be written.
 
-    table: its parquet file becomes the run's own (a hard link where possible). settings: what differs in a study.
-    start: the checkpoint whose weights it begins with; it becomes the run's own likewise. chosen: settings of `config`
-    that were decided for the user, and why.
+    table: its Parquet file is linked (or copied) into the run. settings: the values in which this trial of a study
+    differs from the others. start: the checkpoint whose weights the run starts with, also linked or copied. chosen:
+    settings of `config` that were decided for the user, and the reasons.
     """
     root = save_dir_of(config) / "runs"
     config = with_absolute_paths(config.model_copy(update={"save_dir": str(save_dir_of(config))}))
@@ -132,9 +134,9 @@ def create_run(
             except OSError:
                 if not run.path.exists():
                     raise
-                shutil.rmtree(staging)  # two runs in the same 1/46656 s drew the same letter
+                shutil.rmtree(staging)  # a run of the same 1/46656 s has drawn the same letter: draw again
                 continue
-            fsync_dir(root)
+            fsync_dir(root)  # without it, a power cut could undo the rename
             return run
     except OSError as error:
         raise RunError(
@@ -144,7 +146,7 @@ def create_run(
 
 def _stage(
     folder: Path, config: Config, table: SourceTable | None, start: StartingCheckpoint | None, meta: dict[str, Any]
-) -> None:  # fmt: skip
+) -> None:
     (folder / "data").mkdir(parents=True)
     if table is not None:
         link_or_copy_file(table.path, folder / "data" / "source.parquet")
@@ -156,9 +158,10 @@ def _stage(
 
 
 def list_runs(save_dir: Path) -> list[RunDir]:
-    """All runs of a save_dir, newest first; none when the folder is not there."""
+    """Return all runs of a save_dir, newest first; an empty list when the folder does not exist."""
     root = save_dir.absolute() / "runs"
     try:
+        # the pattern leaves out what is being created (.new-*) or deleted (.trash-*)
         with os.scandir(root) as entries:
             names = [e.name for e in entries if ID_PATTERN.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
@@ -167,7 +170,7 @@ def list_runs(save_dir: Path) -> list[RunDir]:
 
 
 def open_run(save_dir: Path, run_id: str) -> RunDir:
-    """The run of that id; raises RunError when there is none."""
+    """Return the run with that id. Raises RunError when there is none."""
     run = RunDir(save_dir.absolute() / "runs" / run_id)
     if not ID_PATTERN.fullmatch(run_id) or run.path.is_symlink() or not run.path.is_dir():
         raise RunError(
@@ -177,7 +180,7 @@ def open_run(save_dir: Path, run_id: str) -> RunDir:
 
 
 def read_run_meta(run: RunDir) -> dict[str, Any]:
-    """run.json: id, name, created (Unix seconds), study, settings, dataset. Raises RunError."""
+    """Read run.json: id, name, created (Unix seconds), study, settings, dataset. Raises RunError."""
     try:
         meta: dict[str, Any] = json.loads(run.meta_path.read_bytes())
         schema = int(meta["schema"])
@@ -191,7 +194,7 @@ def read_run_meta(run: RunDir) -> dict[str, Any]:
 
 
 def read_run_config(run: RunDir) -> Config:
-    """The run's settings. Raises RunError (no file) or ConfigError (settings that can't be used)."""
+    """Read the run's settings. Raises RunError (no file) or ConfigError (settings that can't be used)."""
     try:
         text = run.config_path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -200,52 +203,52 @@ def read_run_config(run: RunDir) -> Config:
 
 
 def request_run_stop(run: RunDir, *, pause: bool = False) -> None:
-    """Ask politely: the worker finishes its step, keeps checkpoint and adapter; a queued run is cancelled.
+    """Ask the worker to stop after its current step and to save checkpoint and adapter; cancel a queued run.
 
-    pause: say so in the end, for a run that is meant to go on. Raises RunError.
+    pause: record the end as a pause, for a run that is meant to resume. Raises RunError.
     """
     path = open_run(run.save_dir, run.id).stop_path
     path.write_text(PAUSE_REQUEST) if pause and not path.exists() else path.touch()
 
 
 def find_run_holder(run: RunDir) -> LockHolder | None:
-    """The process that holds the run's lock, or the one that is about to; None when nothing of the run lives."""
+    """Return the process that holds the run's lock or is about to take it; None when no process works on the run."""
     if is_lock_held(run.lock_path):
         return read_lock_holder(run.lock_path)
     return read_lock_holder(run.slot_path) if is_run_starting(run) else None
 
 
 def is_run_starting(run: RunDir) -> bool:
-    """Whether a supervisor has just taken the slot for this run, or its process has it and no lock of its own yet."""
+    """Return whether the slot is taken for this run while its worker does not hold its own lock yet."""
     if not is_lock_held(run.slot_path):
         return False
     holder = read_lock_holder(run.slot_path)
     if holder is None or holder.run != run.id:
-        return holder is None  # caught between the lock and its body
-    return holder.pid == 0 or holder.is_alive()  # an orphaned child may hold the slot a while longer
+        return holder is None  # the slot was locked a moment ago and its body is not written yet
+    return holder.pid == 0 or holder.is_alive()  # an orphaned child process may keep the slot locked a while longer
 
 
 def is_run_alive(run: RunDir) -> bool:
-    """Whether any process works on the run."""
+    """Return whether any process works on the run."""
     return is_lock_held(run.lock_path) or is_run_starting(run)
 
 
 def kill_run(run: RunDir, grace_seconds: float = 5.0) -> bool:
-    """End the run's processes now: SIGTERM, wait, SIGKILL. Its unsaved work is lost; False when nothing lived.
+    """End the run's processes now (SIGTERM, wait, SIGKILL); unsaved work is lost. Return False when none was alive.
 
-    A queued run is cancelled. Also works for a worker that another app process started.
+    Cancels a queued run. Also works for a worker that another app process started.
     """
-    request_run_stop(run)
+    request_run_stop(run)  # first: whoever records the end then sees that it was requested
     holder = find_run_holder(run)
     return holder is not None and end_holder_processes(holder, grace_seconds)
 
 
 def delete_run(run: RunDir) -> None:
-    """Remove the run's directory. Raises RunError while a process works on it, an evaluation's or an export's too."""
+    """Delete the run's directory. Raises RunError while a worker, an evaluation or an export uses it."""
     others = [*run.evaluation_dir.glob("*/lock"), *run.exports_dir.glob("*.lock")]
     with hold_lock(open_run(run.save_dir, run.id).lock_path) as free:
         if not free or is_run_starting(run) or any(map(is_lock_held, others)):
-            raise RunError(f"Run {run.id} is still going.", "Stop it first.")
+            raise RunError(f"Run {run.id} is still running.", "Stop it first.")
         try:
             remove_tree(run.path)
         except OSError as error:

@@ -1,7 +1,4 @@
-"""What a run is made from: a table, and perhaps a checkpoint of another run whose weights it begins with.
-
-Knows how these become the new run's own files and facts; the directory itself is made in `rundir.py`.
-"""
+"""What a run is made from: its table, and optionally a checkpoint of another run whose weights it starts with."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ RUN_SCHEMA = 1
 
 
 class SourceTable(Protocol):
-    """What a run needs to know of its table (`data.sources.Table` is one)."""
+    """The part of `data.table.Table` that a run needs."""
 
     @property
     def path(self) -> Path: ...
@@ -48,26 +45,33 @@ def build_run_meta(
     start: StartingCheckpoint | None,
     chosen: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The content of run.json. chosen: settings that were decided for the user, and why."""
-    meta = {
-        "schema": RUN_SCHEMA, "id": run_id, "name": name.strip(), "created": now, "study": study.strip(),
-        "settings": settings or {}, "dataset": dataset,
-        **({"chosen": dict(chosen)} if chosen else {}),
-    }  # fmt: skip
+    """Return the content of run.json. now: Unix seconds. chosen: settings decided for the user, and the reasons."""
+    meta: dict[str, Any] = {
+        "schema": RUN_SCHEMA,
+        "id": run_id,
+        "name": name.strip(),
+        "created": now,
+        "study": study.strip(),
+        "settings": settings or {},
+        "dataset": dataset,
+    }
+    if chosen:
+        meta["chosen"] = dict(chosen)
     return meta if start is None else {**meta, "start": {"run": start.run, "step": start.step}}
 
 
 def link_or_copy_file(source: Path, target: Path) -> None:
-    """Give a run a file of its own, without a second copy on the disk where the file system can. Raises OSError."""
+    """Create `target` as a hard link to `source`, or as a copy where links are not possible. Raises OSError."""
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # a different file system, or one without hard links
         durable_copy(source, target)
 
 
 def link_or_copy_checkpoint(checkpoint: Path, target: Path) -> None:
-    """The same for a checkpoint's folder; committed files are never written again. Raises OSError."""
+    """Link or copy the files of a checkpoint's folder into the new folder `target`. Raises OSError."""
     target.mkdir()
+    # links are safe: files of a committed checkpoint are never written again
     for path in sorted(checkpoint.iterdir()):
         link_or_copy_file(path, target / path.name)
     fsync_dir(target)

@@ -1,6 +1,6 @@
-"""What state a run is in: a pure function of its events, its locks and two marker files. "running" is written nowhere.
+"""The state of a run, derived from its events, its locks and two marker files.
 
-`fold` is the whole truth in one call; `read_status` takes from `told.py` what a run's log has said.
+No file says "running": a state that is derived anew at every read is never out of date after a crash.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ UNFINISHED: frozenset[RunState] = ACTIVE | {"queued"}
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run at one moment. Times are in seconds; remaining_s is None while it can't be known.
+    """A run at one moment. Times are in seconds; remaining_s is None while it is unknown.
 
     last: the latest values of `log` and `eval` events. plan, prepared, scores, saved, verified, best, early: the
-    fields of those events. In state "queued" with attempt > 0 the run waits to go on; message then says why it ended.
+    fields of those events. In state "queued" with attempt > 0 the run waits to resume; message says why it ended.
     """
 
     state: RunState
@@ -42,13 +42,13 @@ class RunStatus:
     message: str = ""
     hint: str = ""
     reason: str = ""
-    trace: str = ""  # where the code stood, for whoever wants to know
-    broke_off: str = ""  # why the attempt before this one ended, when nobody had asked for it
+    trace: str = ""  # the end of the traceback
+    broke_off: str = ""  # why the previous attempt ended, if nobody requested it
     broke_at: int | None = None  # the step at which training diverged
-    explained: bool = False  # its last event is there (or it was cancelled): nothing more will be written
+    explained: bool = False  # its last event is written (or it was cancelled): nothing will follow
     adapter_ready: bool = False
     attempt: int = 0
-    coming: int = 1  # the attempt that goes on or comes next
+    coming: int = 1  # the attempt in progress, or the one that comes next
     saved: dict[str, Any] = field(default_factory=dict)
     verified: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class RunStatus:
 
     @property
     def saved_step(self) -> int:
-        """Step of the last checkpoint; 0 when there is none."""
+        """Step of the last checkpoint, or 0 when there is none."""
         return int(self.saved.get("step") or 0)
 
     @property
@@ -74,15 +74,18 @@ class RunStatus:
 
     @property
     def fraction(self) -> float:
-        """Steps done, 0 to 1."""
+        """Share of the steps that are done, 0 to 1."""
         return min(1.0, self.step / self.total_steps) if self.total_steps else 0.0
 
 
 def run_status_from_events(
     events: Iterable[Event], *, lock_held: bool, claimed: bool, stop_requested: bool, now: float | None = None
 ) -> RunStatus:
-    """The state of a run. lock_held: a process works on it (or is just being started). now: Unix seconds, to tell
-    how long a living run has been going; without it, the time of the last event."""
+    """Return the status of a run from all its events.
+
+    lock_held: a process works on it or is just being started. claimed: the claim file of its next attempt exists.
+    now: Unix seconds, for the elapsed time of an active run; None takes the time of the last event.
+    """
     return derive_run_status(
         update_event_facts(EventFacts(), events),
         lock_held=lock_held,
@@ -95,8 +98,9 @@ def run_status_from_events(
 def derive_run_status(
     facts: EventFacts, *, lock_held: bool, claimed: bool, stop_requested: bool, now: float | None = None
 ) -> RunStatus:
-    """The verdict on the facts and on who lives."""
+    """Return the status of a run from its facts. The other arguments are those of `run_status_from_events`."""
     state = _derive_state(facts, lock_held, claimed, stop_requested)
+    # a clock that was set back must not make an active run younger than its last event
     at = facts.seen if now is None or facts.waiting or state not in ACTIVE else max(now, facts.seen)
     message, hint, reason = _message_hint_reason(state, facts)
     return RunStatus(
@@ -141,6 +145,7 @@ def _derive_state(facts: EventFacts, lock_held: bool, claimed: bool, stop_reques
         if stop_requested:
             return "stopping"
         return "running" if facts.began is not None and not facts.waiting else "starting"
+    # started, or about to be, but no process is left and no last event says why
     if claimed or (facts.attempt and not facts.waiting):
         return "interrupted"
     if stop_requested:
@@ -153,7 +158,7 @@ def _message_hint_reason(state: RunState, facts: EventFacts) -> tuple[str, str, 
     if last is not None and state != "finished":
         return tuple(str(last.get(name, "")) for name in ("message", "hint", "reason"))  # type: ignore[return-value]
     if state == "interrupted":
-        return "The run ended without a word.", "It can be started again.", "interrupted"
+        return "The run ended without reporting a reason.", "It can be started again.", "interrupted"
     return "", "", ""
 
 
@@ -169,20 +174,21 @@ def _remaining(facts: EventFacts, at: float) -> float | None:
     done = facts.step - first
     if done <= 0 or at <= began:
         return None
-    # progress is written at most once a second: the time since then counts against the rest
+    # progress is written at most once a second: subtract the time since then from the estimate
     per_step = max(facts.seen - began, 1e-3) / done
     return max(0.0, per_step * (facts.total_steps - facts.step) - (at - facts.seen))
 
 
-def read_run_status(run: RunDir, now: float | None = None, *, alone: bool = False) -> RunStatus:
-    """The state of a run now. alone: whoever asks holds the run's lock. Raises OSError when it can't be read."""
-    # in this order: a worker that starts or ends in between has then left the later sign that overrules the earlier
+def read_run_status(run: RunDir, now: float | None = None, *, holds_lock: bool = False) -> RunStatus:
+    """Return the status of a run. holds_lock: the caller itself holds the run's lock. Raises OSError."""
+    # The order matters: the claim, the lock, then the events. A worker that starts or ends in between leaves a later
+    # sign, which overrules the earlier one.
     coming = read_event_facts(run.events_path).next_attempt
     claimed = run.claim_of(coming).exists()
     stop_requested = run.stop_path.exists()
-    lock_held = not alone and is_run_alive(run)
+    lock_held = not holds_lock and is_run_alive(run)
     facts = read_event_facts(run.events_path)
-    claimed = claimed and facts.next_attempt == coming
+    claimed = claimed and facts.next_attempt == coming  # the claim was for an attempt that has ended since
     status = derive_run_status(
         facts, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested, now=now or time.time()
     )
@@ -190,9 +196,9 @@ def read_run_status(run: RunDir, now: float | None = None, *, alone: bool = Fals
 
 
 def ended_run_fingerprint(run: RunDir) -> tuple[int, ...]:
-    """What changes when anything about a run that is over does."""
+    """Return a value that changes whenever anything about an ended run does."""
     try:
         size = run.events_path.stat().st_size
-    except FileNotFoundError:  # not begun, or deleted just now
+    except FileNotFoundError:  # not started yet, or deleted a moment ago
         size = -1
     return size, int(run.stop_path.exists())

@@ -1,4 +1,4 @@
-"""The file that `accelerate launch` reads, made from a config and a machine."""
+"""How a training worker is started: its command, its environment, and the file that `accelerate launch` reads."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from toolkit.system.machine import Machine, probe_machine
 from toolkit.system.spawn import library_environment, start_detached_process
 
 CPU_PROCESSES = 2
+"""Processes on a machine without a GPU when `num_processes` is not set."""
 
 
 def process_count(config: Config, machine: Machine | None) -> int:
-    """How many processes train: `num_processes`, else one a GPU, else two on a CPU."""
+    """Return the number of training processes: `num_processes`, or one per GPU, or two on a CPU."""
     if config.num_processes is not None:
         return config.num_processes
     return len(machine.gpus) if machine is not None and machine.gpus else CPU_PROCESSES
 
 
 def accelerate_yaml(config: Config, machine: Machine) -> str:
-    """The launcher's file. On CPUs it says MULTI_GPU beside use_cpu: with MULTI_CPU accelerate 1.15 starts one
-    process, without a word."""
+    """Return the content of the launcher's file."""
     count = process_count(config, machine)
     on_cpu = not machine.cuda or config.model.device_map == "cpu"
     args = config.training.training_args
     settings: dict[str, Any] = {
         "compute_environment": "LOCAL_MACHINE",
+        # on CPUs as well, together with use_cpu: with MULTI_CPU, accelerate 1.15 silently starts only one process
         "distributed_type": "MULTI_GPU" if count > 1 else "NO",
         "use_cpu": on_cpu,
         "num_machines": 1,
@@ -43,7 +44,7 @@ def accelerate_yaml(config: Config, machine: Machine) -> str:
         "machine_rank": 0,
         "mixed_precision": "bf16" if args.bf16 else "fp16" if args.fp16 and not on_cpu else "no",
         "main_training_function": "main",
-        "main_process_port": 0,  # any free one: the fixed default may be another launcher's
+        "main_process_port": 0,  # any free port: another launcher may use the fixed default
         "rdzv_backend": "static",
         "same_network": True,
     }
@@ -53,14 +54,13 @@ def accelerate_yaml(config: Config, machine: Machine) -> str:
 CommandBuilder = Callable[[RunDir, Config], list[str]]
 """(run, its config) -> argument list of its worker."""
 
-
 TRAINING_MODULE = "toolkit.worker.train"
 
 
 def worker_command(run: RunDir, config: Config) -> list[str]:
-    """The worker itself, or accelerate's launcher around it; writes the launcher's file into the run.
+    """Return the argument list of the worker, or of accelerate's launcher, whose file it writes into the run.
 
-    Raises RunError when this machine can't be looked at.
+    Raises RunError when the probe of this machine fails.
     """
     if not config.accelerate:
         return [sys.executable, "-m", TRAINING_MODULE, run.id]
@@ -70,7 +70,7 @@ def worker_command(run: RunDir, config: Config) -> list[str]:
 
 
 def worker_environment(run: RunDir, config: Config, attempt: int) -> dict[str, str]:
-    """This process's environment with what a worker needs: offline unless the model comes from the hub."""
+    """Return the environment of a worker: that of this process, offline unless the model comes from the hub."""
     processes = process_count(config, None) if config.accelerate else 1
     libraries = library_environment(hub=model_kind(config) == "hub", processes=processes)
     return {**libraries, "FTK_SAVE_DIR": str(run.save_dir), "FTK_ATTEMPT": str(attempt)}
@@ -79,9 +79,9 @@ def worker_environment(run: RunDir, config: Config, attempt: int) -> dict[str, s
 def spawn_training_worker(
     run: RunDir, argv: list[str], environment: dict[str, str], slot: int
 ) -> tuple[subprocess.Popen[bytes], LockHolder]:
-    """Start the process in a session of its own; it keeps the slot's descriptor, and so the slot, for life.
+    """Start a worker in its own session; return the process and its description. Raises OSError.
 
-    Returns the process and its description. Raises OSError.
+    slot: descriptor of the locked slot file. The worker inherits it, so the slot stays locked until the worker ends.
     """
     with run.log_path.open("ab") as log:
         process = start_detached_process(argv, environment, log, pass_fds=(slot,))

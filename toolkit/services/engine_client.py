@@ -1,8 +1,7 @@
-"""Talks to the inference engine: finds it, starts it, asks it, ends it. No torch in here.
+"""Client of the inference engine: find it, start it, attach adapters, stop it.
 
-One engine serves a save_dir, started by any app or command line and found again by the next through
-`engine/engine.json`. It counts as living only while it holds its lock and its pid has the start time written there.
-Everything that goes wrong is an EngineError.
+One engine serves a save_dir. Any app or command line may start it; the others find it through `engine/engine.json`. It
+is alive only while it holds its lock and its pid has the start time given there. Every failure is an EngineError.
 """
 
 from __future__ import annotations
@@ -27,13 +26,15 @@ from toolkit.settings.device_defaults import ComputeDevice, resolve_precision
 from toolkit.system.machine import Machine, read_known_machine
 
 _POLL_SECONDS = 0.2
+"""Between two checks of a model that is loading, or of an engine in the foreground."""
 
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """status: loading | ready | failed | stopped. phase: what is being loaded. waiting: answers queued or going on.
+    """status: loading | ready | failed | stopped. phase: what is being loaded. waiting: answers queued or in progress.
 
-    memory_bytes, gpu_memory_bytes: what the engine holds, 0 where it is not known.
+    progress: 0 to 1, None while unknown. seconds: time spent loading. runs: names of the attached models. base: the
+    base model. memory_bytes, gpu_memory_bytes: what the engine occupies, 0 where it is unknown.
     """
 
     status: str
@@ -51,13 +52,18 @@ class EngineStatus:
 
 @dataclass(frozen=True)
 class RenderedPrompt:
+    """The exact text that the model is given, and its length in tokens."""
+
     prompt: str
     prompt_tokens: int
 
 
 def base_model_key(config: Config, machine: Machine | None) -> str:
-    """Equal for two runs exactly when one loaded base model can serve both. machine: None while it is not known; what
-    an empty setting becomes there then differs from every choice."""
+    """Return a key that is equal for two runs exactly if one loaded base model can serve both.
+
+    machine: None while it is unknown. An open precision setting then equals no explicit choice, because what it
+    resolves to depends on the machine.
+    """
     model, args = config.model, config.training.training_args
     quantized = model.bitsandbytes.model_dump(mode="json") if model.quantize else None
     numbers: object = [args.bf16, args.fp16]
@@ -68,112 +74,121 @@ def base_model_key(config: Config, machine: Machine | None) -> str:
 
 
 def start_engine(save_dir: Path, run_id: str, *, port: int | None = None, idle_minutes: float = 30) -> EngineInfo:
-    """An engine that serves `run_id`, or is about to: poll `status`, or `wait_ready`. Returns within a few seconds.
+    """Return an engine that serves `run_id` or is loading it. Returns within a few seconds; see `wait_for_engine`.
 
-    A living engine with the same base model gets the run's adapter; one with another base is ended first, unless it
-    is answering just now. idle_minutes: the engine ends by itself when unused for so long; 0 is never.
+    A running engine with the same base model attaches the run's adapter. One with another base model is stopped
+    first; EngineError is raised if it is answering. port: None takes any free one. idle_minutes: the engine stops by
+    itself after so long without a request; 0 means never.
     """
     save_dir = save_dir.absolute()
     run = open_run(save_dir, run_id)
     config = read_run_config(run)
     with engine_process.lock_engine_start(save_dir):
-        living = find_engine(save_dir)
-        if living is not None and port not in (None, living.port):
-            raise EngineError(f"The engine of {save_dir} already runs on port {living.port}.", "Stop it first.")
-        if living is not None:
-            seen = read_engine_status(living)
-            if seen.status in ("loading", "ready") and _has_same_base(save_dir, living, config):
-                attach_adapter(living, run_id)
-                return living
-            if seen.waiting:
+        running = find_engine(save_dir)
+        if running is not None and port not in (None, running.port):
+            raise EngineError(f"The engine of {save_dir} already runs on port {running.port}.", "Stop it first.")
+        if running is not None:
+            status = read_engine_status(running)
+            if status.status in ("loading", "ready") and _has_same_base(save_dir, running, config):
+                attach_adapter(running, run_id)
+                return running
+            if status.waiting:
                 message = "The engine is answering with another base model."
                 raise EngineError(message, "Wait for the answer, or stop it.")
-            stop_engine(living)
+            stop_engine(running)  # two base models would need twice the memory
         return engine_process.spawn_engine(run, config, port=port, idle_minutes=idle_minutes)
 
 
-def _has_same_base(save_dir: Path, living: EngineInfo, config: Config) -> bool:
+def _has_same_base(save_dir: Path, running: EngineInfo, config: Config) -> bool:
+    machine = read_known_machine(save_dir)
     try:
-        machine = read_known_machine(save_dir)
-        return base_model_key(read_run_config(open_run(save_dir, living.run)), machine) == base_model_key(
-            config, machine
-        )
+        own_config = read_run_config(open_run(save_dir, running.run))
     except RunError:
         return False  # the run that it was started with has been deleted since
+    return base_model_key(own_config, machine) == base_model_key(config, machine)
 
 
 def read_engine_status(info: EngineInfo) -> EngineStatus:
-    """What the engine is doing; "stopped" when it is gone. Never raises for an engine that ended."""
+    """Return the status of the engine; "stopped" when it has ended. Raises nothing for an engine that has ended."""
     if not is_service_alive(info):
         return EngineStatus(
             "stopped", message="The engine has ended.", hint=engine_process.read_engine_log_tail(info.save_dir)
         )
     try:
         with connect_to_service(info, QUICK_REPLY_SECONDS) as http:
-            found = read_engine_reply(http.get("/health"))
+            reply = read_engine_reply(http.get("/health"))
     except EngineError as error:
         return EngineStatus("stopped", message=error.message, hint=error.hint)
-    found["runs"] = tuple(found["runs"])
-    return EngineStatus(**{name: found[name] for name in EngineStatus.__dataclass_fields__ if name in found})
+    reply["runs"] = tuple(reply["runs"])
+    # an engine of another version may send fields that this one does not have
+    return EngineStatus(**{name: reply[name] for name in EngineStatus.__dataclass_fields__ if name in reply})
 
 
 def wait_for_engine(info: EngineInfo, timeout: float = 600) -> EngineStatus:
-    """Wait until the model has loaded; raises EngineError when it failed, ended, or took longer than `timeout` s."""
-    end = time.monotonic() + timeout
-    while (seen := read_engine_status(info)).status == "loading":
-        if time.monotonic() > end:
-            raise EngineError(f"The model has not loaded within {timeout:.0f} s.", "Wait longer, or look at the log.")
+    """Wait until the model has loaded. Raises EngineError if it fails, ends, or takes longer than `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while (current := read_engine_status(info)).status == "loading":
+        if time.monotonic() > deadline:
+            raise EngineError(f"The model has not loaded within {timeout:.0f} s.", "Wait longer, or check the log.")
         time.sleep(_POLL_SECONDS)
-    if seen.status != "ready":
-        raise EngineError(seen.message, seen.hint)
-    return seen
+    if current.status != "ready":
+        raise EngineError(current.message, current.hint)
+    return current
 
 
 def list_engine_models(info: EngineInfo) -> list[str]:
-    """ "base" and the attached runs."""
+    """Return the names of the models that the engine serves: "base" and the attached adapters."""
     with connect_to_service(info, QUICK_REPLY_SECONDS) as http:
         return [model["id"] for model in read_engine_reply(http.get("/v1/models"))["data"]]
 
 
 def attach_adapter(info: EngineInfo, name: str) -> None:
-    """Attach a run's adapter or a checkpoint (`runs/model_names.py`). Waits for a running answer, not for a base model
-    that is still loading."""
+    """Attach the adapter of a run or of a checkpoint, named as in `runs/model_names.py`.
+
+    Waits for an answer in progress, but not for a base model that is still loading. Raises EngineError.
+    """
     with connect_to_service(info, SILENCE_SECONDS) as http:
         read_engine_reply(http.post("/v1/load", json={"run": name}))
 
 
 def stop_engine(info: EngineInfo, grace_seconds: float = 5.0) -> None:
-    """End the engine and give its memory back; returns when the process is gone."""
+    """Stop the engine and release its memory. Returns when the process has ended.
+
+    grace_seconds: time for the engine to exit by itself before it gets signals.
+    """
     if not is_service_alive(info):
         return
     try:
         with connect_to_service(info, CONNECT_SECONDS) as http:
             read_engine_reply(http.post("/shutdown"))
-        polite = True
+        accepted = True
     except EngineError:
-        polite = False  # it hangs, or ends just now: signals settle it
-    end_service(info, grace_seconds if polite else 0.0)
+        accepted = False  # it hangs or is just ending: signals end it in either case
+    end_service(info, grace_seconds if accepted else 0.0)
 
 
 def render_engine_prompt(
     info: EngineInfo, model: str, messages: Sequence[MessageDict], *, prompt_of: str | None = None
 ) -> RenderedPrompt:
-    """The exact prompt string of a conversation, as the model would be asked."""
+    """Return the exact prompt that the model would be given for a conversation.
+
+    prompt_of: the run whose prompt format the base model is asked in. Raises EngineError.
+    """
     body = {"model": model, "messages": [dict(m) for m in messages], "prompt_of": prompt_of}
     with connect_to_service(info, QUICK_REPLY_SECONDS) as http:
-        found = read_engine_reply(http.post("/v1/render", json=body))
-    return RenderedPrompt(found["prompt"], found["prompt_tokens"])
+        reply = read_engine_reply(http.post("/v1/render", json=body))
+    return RenderedPrompt(reply["prompt"], reply["prompt_tokens"])
 
 
 def serve_in_foreground(save_dir: Path, run_id: str, port: int | None = None, also: Sequence[str] = ()) -> None:
-    """For the command line: start the engine, print how to reach it, stay until Ctrl-C or until it ends.
+    """Start the engine, print how to reach it, and wait until Ctrl-C or until it ends. For the command line.
 
-    also: more models on the same base. Raises EngineError when it can't be started, or one of them not attached. An
-    engine that was there before is left running at Ctrl-C.
+    also: further models on the same base model. An engine that was already running continues after Ctrl-C. Raises
+    EngineError when the engine can't be started or a model can't be attached.
     """
-    before = find_engine(save_dir)
+    earlier = find_engine(save_dir)
     info = start_engine(save_dir, run_id, port=port, idle_minutes=0)
-    ours = before is None or before.pid != info.pid
+    ours = earlier is None or earlier.pid != info.pid
     try:
         print("Loading the model ...", flush=True)
         wait_for_engine(info)
@@ -184,20 +199,21 @@ def serve_in_foreground(save_dir: Path, run_id: str, port: int | None = None, al
         if ours:
             raise EngineError("The engine has ended.", engine_process.read_engine_log_tail(info.save_dir))
     except KeyboardInterrupt:
-        print("\nEnding." if ours else "\nThe engine was there before and goes on.", flush=True)
+        print("\nStopping the engine." if ours else "\nThe engine was already running and continues.", flush=True)
     finally:
         if ours:
             stop_engine(info)
 
 
 def _wait_for_engine_end(info: EngineInfo) -> None:
-    """Wait; raises KeyboardInterrupt at Ctrl-C, even at a moment in which Python would ignore an exception."""
-    asked: list[bool] = []
-    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    """Wait until the engine has ended. Raises KeyboardInterrupt at Ctrl-C."""
+    # a handler of its own, because Python ignores exceptions that are raised in destructors and callbacks
+    interrupts: list[bool] = []
+    earlier_handler = signal.signal(signal.SIGINT, lambda *_: interrupts.append(True))
     try:
         while is_service_alive(info):
             time.sleep(_POLL_SECONDS)
-            if asked:
+            if interrupts:
                 raise KeyboardInterrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, earlier_handler)

@@ -1,6 +1,6 @@
-"""The wire to the inference engine: an answer's events as they arrive.
+"""HTTP to the inference engine: replies, and the events of an answer as they arrive. Every failure is an EngineError.
 
-Every failure is an EngineError. What to ask is `client.py`'s, the connection `service_http.py`'s.
+Answers are server-sent events in OpenAI's format, with a `column` for each of several parallel answers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from toolkit.services.engine_process import ENGINE_SERVICE, EngineInfo, read_eng
 from toolkit.services.service_http import connect_to_service
 
 QUICK_REPLY_SECONDS = 30.0
-SILENCE_SECONDS = 60.0  # the engine sends a sign of life every 10 s
+"""For requests that compute nothing; the engine may be busy with an answer meanwhile."""
+SILENCE_SECONDS = 60.0
+"""The engine sends a comment every 10 s while it works: after this time it hangs."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token of an answer: its natural log-probability, and the likeliest tokens in its place with theirs."""
+    """A token of an answer. logprob: natural logarithm. top: the most likely tokens at its position, with theirs."""
 
     text: str
     logprob: float
@@ -32,7 +34,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Delta:
-    """The next piece of an answer. tokens: when their figures were asked for."""
+    """The next piece of an answer. tokens: only if their probabilities were requested."""
 
     text: str
     tokens: tuple[Token, ...] = ()
@@ -40,9 +42,10 @@ class Delta:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of an answer. prompt: the exact string the model was asked with. ttft_s counts waiting in the queue too.
+    """The end of an answer, with its full text.
 
-    finish_reason: stop | length | cancelled. notice: what to know about how it ended, or "".
+    prompt: the exact text that the model was given. ttft_s: seconds to the first token, including the time in the
+    queue. finish_reason: stop | length | cancelled. notice: a remark on how it ended, or "".
     """
 
     text: str
@@ -57,11 +60,12 @@ class Done:
 
 
 def read_engine_reply(response: httpx.Response) -> dict[str, Any]:
+    """Return the JSON object of a reply. Raises EngineError for a refusal."""
     return service_http.read_service_reply(ENGINE_SERVICE, response)
 
 
 def stream_engine_answer(info: EngineInfo, path: str, body: dict[str, Any]) -> Iterator[Delta | Done]:
-    """One answer; raises EngineError."""
+    """Yield the events of one answer; the last is a Done. Raises EngineError."""
     for _, event in stream_parallel_answers(info, path, body):
         if isinstance(event, EngineError):
             raise event
@@ -73,7 +77,10 @@ def stream_engine_answer(info: EngineInfo, path: str, body: dict[str, Any]) -> I
 def stream_parallel_answers(
     info: EngineInfo, path: str, body: dict[str, Any]
 ) -> Iterator[tuple[int, Delta | Done | EngineError]]:
-    """The events of one or several answers with their column, until each has ended. Raises EngineError."""
+    """Yield (column, event) of one or several answers until all have ended. Raises EngineError.
+
+    An answer that fails yields an EngineError; the others continue.
+    """
     texts: dict[int, list[str]] = {}
     with connect_to_service(info, SILENCE_SECONDS) as http, http.stream("POST", path, json=body) as response:
         if response.status_code >= 400:
@@ -108,7 +115,7 @@ def _parse_delta(choice: dict[str, Any]) -> Delta:
 
 
 def parse_answer_token(entry: dict[str, Any]) -> Token:
-    """A token as chat completions write it."""
+    """Return a token from its entry in a chat completion's `logprobs`."""
     top = tuple((other["token"], float(other["logprob"])) for other in entry["top_logprobs"])
     return Token(entry["token"], float(entry["logprob"]), top)
 

@@ -1,4 +1,4 @@
-"""The inference engine's process: what sets it apart from other services (`service.py`), and how to reach it."""
+"""The process of the inference engine: finding it, starting it, and how to reach it from other programs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ENGINE_SERVICE = Service(
     module="toolkit.worker.serve",
     title="The engine",
     error=EngineError,
-    stuck="It may be busy or stuck: try again, or stop it and load the model again.",
+    stuck="It may be busy or stuck. Try again, or stop it and load the model again.",
     gone="Load the model again.",
 )
 
 
 @dataclass(frozen=True)
 class EngineInfo(ServiceInfo):
-    """Where a living engine is. run: the one whose base model it was started with."""
+    """Address of a running engine. run: id of the run whose base model it was started with."""
 
     run: str
 
@@ -35,17 +35,23 @@ class EngineInfo(ServiceInfo):
 
 
 def find_engine(save_dir: Path) -> EngineInfo | None:
-    """The living engine of `save_dir`, whoever started it; None when there is none."""
+    """Return the running engine of `save_dir`, whichever program started it; None when there is none."""
     return service_process.find_service(EngineInfo, save_dir)
 
 
 def lock_engine_start(save_dir: Path) -> AbstractContextManager[None]:
-    """Two pages that start an engine at once get the same one. Raises EngineError when another start hangs."""
+    """Lock the start of the engine, so that two pages that start it at once get the same one.
+
+    Raises EngineError when another start hangs.
+    """
     return service_process.lock_service_start(ENGINE_SERVICE, save_dir)
 
 
 def spawn_engine(run: RunDir, config: Config, *, port: int | None, idle_minutes: float) -> EngineInfo:
-    """Start the engine for the base model of `run`; returns once it has announced itself. Raises EngineError."""
+    """Start the engine for the base model of `run`. Returns when its server is up. Raises EngineError.
+
+    port: None takes any free one. idle_minutes: 0 means that it never stops by itself.
+    """
     settings = {
         "FTK_ENGINE_RUN": run.id,
         "FTK_ENGINE_PORT": str(port or 0),
@@ -57,14 +63,14 @@ def spawn_engine(run: RunDir, config: Config, *, port: int | None, idle_minutes:
 
 
 def read_engine_log_tail(save_dir: Path) -> str:
-    """The last lines that the engine wrote, or "" when there are none or it ended in order."""
+    """Return the last lines that the engine wrote, or "" when there are none or it ended normally."""
     return service_process.read_service_log_tail(ENGINE_SERVICE, save_dir)
 
 
 def describe_engine_access(info: EngineInfo, run_id: str, models: Sequence[str]) -> str:
-    """What a person needs to reach the engine from elsewhere: address, token, models, and two examples to copy."""
+    """Return how to reach the engine from other programs: address, key, models, and two examples to copy."""
     return f"""
-Ready. Any OpenAI client on this machine can ask it:
+Ready. Any OpenAI client on this machine can use it:
 
   address  {info.url}/v1
   key      {info.token}
@@ -82,5 +88,5 @@ for part in client.chat.completions.create(
     if part.choices:
         print(part.choices[0].delta.content or "", end="", flush=True)
 
-Ctrl-C ends it.
+Press Ctrl-C to stop it.
 """

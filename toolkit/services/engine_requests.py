@@ -1,6 +1,6 @@
-"""What one can ask the inference engine: an answer, several side by side, and what a model gives to an expected one.
+"""Requests to the inference engine: an answer, several answers in parallel, the score of an expected answer.
 
-Every failure is an EngineError. The wire is `engine_http.py`'s.
+Every failure is an EngineError.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from toolkit.services.service_http import connect_to_service
 
 @dataclass(frozen=True)
 class ScoredCompletion:
-    """loss: the mean of minus the log-probabilities of `tokens`; perplexity: its exponential."""
+    """An expected answer as the model rates it.
+
+    loss: mean negative log-probability (natural logarithm) of `tokens`. perplexity: its exponential.
+    """
 
     tokens: tuple[Token, ...]
     loss: float
@@ -44,9 +47,10 @@ def stream_chat(
     *,
     prompt_of: str | None = None,
 ) -> Iterator[Delta | Done]:
-    """The answer in pieces, then one Done. Closing the generator ends the answer within a token.
+    """Yield the answer to a conversation in pieces, then one Done. Closing the generator stops it within a token.
 
-    model: a run id, or "base". prompt_of: the run whose prompt form and template the base is asked in.
+    model: a name from `runs/model_names.py`. seed: None draws one. prompt_of: the run whose prompt format the base
+    model is asked in.
     """
     body = {"messages": [dict(m) for m in messages], **_request_fields(model, inference, seed, prompt_of)}
     return stream_engine_answer(info, "/v1/chat/completions", body)
@@ -61,7 +65,7 @@ def stream_completion(
     *,
     prompt_of: str | None = None,
 ) -> Iterator[Delta | Done]:
-    """As stream_chat, but `prompt` is sent as it is, without a template."""
+    """Yield the answer to `prompt` as `stream_chat` does, without a chat template around it."""
     return stream_engine_answer(
         info, "/v1/completions", {"prompt": prompt, **_request_fields(model, inference, seed, prompt_of)}
     )
@@ -69,7 +73,7 @@ def stream_completion(
 
 @dataclass(frozen=True)
 class EngineQuestion:
-    """One of several questions that are answered side by side; the fields are those of stream_chat."""
+    """One of several questions that are answered in parallel. The fields are the arguments of `stream_chat`."""
 
     model: str
     messages: Sequence[MessageDict]
@@ -81,17 +85,17 @@ class EngineQuestion:
 def stream_comparison(
     info: EngineInfo, questions: Sequence[EngineQuestion], *, top_logprobs: int | None = None
 ) -> Iterator[tuple[int, Delta | Done | EngineError]]:
-    """Answers side by side: (number of the question, event), until each has ended with a Done or an error of its own.
+    """Yield (index of the question, event) until each answer has ended with a Done or its own error.
 
-    Closing the generator ends all of them within a token. top_logprobs: also tell the figures of every token, with so
-    many alternatives.
+    Closing the generator stops all of them within a token. top_logprobs: also request the probability of every token,
+    with so many alternatives.
     """
-    figures = {} if top_logprobs is None else {"logprobs": True, "top_logprobs": top_logprobs}
+    logprobs = {} if top_logprobs is None else {"logprobs": True, "top_logprobs": top_logprobs}
     asks = [
         {
             "messages": [dict(m) for m in q.messages],
             **_request_fields(q.model, q.inference, q.seed, q.prompt_of),
-            **figures,
+            **logprobs,
         }
         for q in questions
     ]
@@ -108,17 +112,22 @@ def request_score(
     top_logprobs: int = 0,
     history: Sequence[MessageDict] = (),
 ) -> ScoredCompletion:
-    """What a model gives to an expected answer after a row's prompt, its end included: as training would count it.
+    """Return the score of an expected answer, including its end token, computed as the training loss is.
 
-    history: the turns before the prompt, for a run on conversations.
+    prompt: the row's prompt. history: the turns before it, for a run on conversations.
     """
-    body = {"model": model, "prompt": prompt, "completion": completion, "prompt_of": prompt_of,
-            "top_logprobs": top_logprobs, "history": [dict(m) for m in history]}  # fmt: skip
+    body = {
+        "model": model,
+        "prompt": prompt,
+        "completion": completion,
+        "prompt_of": prompt_of,
+        "top_logprobs": top_logprobs,
+        "history": [dict(m) for m in history],
+    }
     with connect_to_service(info, SILENCE_SECONDS) as http:
-        found = read_engine_reply(http.post("/v1/score", json=body))
-    return ScoredCompletion(
-        tuple(parse_answer_token(entry) for entry in found["tokens"]), found["loss"], found["perplexity"]
-    )
+        reply = read_engine_reply(http.post("/v1/score", json=body))
+    tokens = tuple(parse_answer_token(entry) for entry in reply["tokens"])
+    return ScoredCompletion(tokens, reply["loss"], reply["perplexity"])
 
 
 def _request_fields(model: str, inference: InferenceConfig, seed: int | None, prompt_of: str | None) -> dict[str, Any]:

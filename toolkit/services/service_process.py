@@ -1,8 +1,7 @@
-"""A process that serves one save_dir over the loopback: found, started and ended. The engine is one, the warm worker
-another; what they serve is theirs.
+"""Processes that serve one save_dir over the loopback interface: finding, starting and ending them.
 
-`<save_dir>/<name>/<name>.json` (0600) tells where the living one is: port, pid with start time, token. It is believed
-only while that process holds `<name>.lock` beside it. Speaks no HTTP: that is `service_http.py`'s.
+`<save_dir>/<name>/<name>.json` (mode 0600) holds the address of the running process: port, pid, start time, token. It
+is valid only while that process holds `<name>.lock` in the same folder.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,21 +24,25 @@ from toolkit.system.locks import LockHolder, boot_id, end_holder_processes, is_l
 from toolkit.system.spawn import reap_in_background, start_detached_process
 
 SERVICE_SCHEMA = 1
-_START_SECONDS = 30.0  # until the server announces itself; what is heavy loads after that
+_START_SECONDS = 30.0
+"""Until the server is up; models and libraries load after that."""
 _START_LOCK_SECONDS = 60.0
+"""Twice the time of a start: another program that takes longer hangs."""
 _LOCK_RELEASE_SECONDS = 10.0
+"""A killed process with a large memory needs seconds to release its lock."""
 _POLL_SECONDS = 0.05
 LOG_TAIL_BYTES = 4000
 CLEAN_EXIT_LINE = "Ended in order."
-"""The last line in the log of a process that ended as asked."""
+"""The last line in the log of a process that was asked to end."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """A kind of serving process. name: of its folder and files. module: what python -m runs.
+    """A kind of service process.
 
-    title begins a sentence about it ("The engine"). stuck, gone: what to do when it doesn't answer, or has ended.
-    own: sets it apart from processes of the same name that other installations of the toolkit keep for a save_dir.
+    name: of its folder and files. module: run with `python -m`. title: begins a sentence about it ("The engine").
+    error: class of its errors. stuck, gone: hints for when it does not answer, or has ended. own: subfolder that
+    separates it from the processes of other installations for the same save_dir.
     """
 
     name: str
@@ -50,16 +54,20 @@ class Service:
     own: str = ""
 
     def folder(self, save_dir: Path) -> Path:
+        """Return the folder of its files."""
         return save_dir / self.name / self.own
 
     def file(self, save_dir: Path, ending: str) -> Path:
-        """ "json", "lock" or "log"."""
+        """Return the path of one of its files. ending: "json", "lock" or "log"."""
         return self.folder(save_dir) / f"{self.name}.{ending}"
 
 
 @dataclass(frozen=True)
 class ServiceInfo:
-    """Where a living process is. create_time: Unix seconds. A subclass names its service and what else it announces."""
+    """Address of a running service process. create_time: Unix seconds.
+
+    A subclass sets `service` and adds the further fields of its JSON file.
+    """
 
     save_dir: Path
     port: int
@@ -78,7 +86,7 @@ _AnyServiceInfo = TypeVar("_AnyServiceInfo", bound=ServiceInfo)
 
 
 def find_service(kind: type[_AnyServiceInfo], save_dir: Path) -> _AnyServiceInfo | None:
-    """The living process of `save_dir`, whoever started it; None when there is none."""
+    """Return the running process of `save_dir`, whichever program started it; None when there is none."""
     save_dir = save_dir.absolute()
     try:
         body: dict[str, Any] = json.loads(kind.service.file(save_dir, "json").read_bytes())
@@ -86,23 +94,26 @@ def find_service(kind: type[_AnyServiceInfo], save_dir: Path) -> _AnyServiceInfo
             return None
         info = kind(save_dir=save_dir, **body)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # none was announced, or it is being written by another version
+        return None  # there is no file, or another version writes it
     return info if is_service_alive(info) else None
 
 
 def is_service_alive(info: ServiceInfo) -> bool:
-    """Whether this very process still serves."""
+    """Return whether this process still serves, and not another one with its pid."""
     return is_lock_held(info.service.file(info.save_dir, "lock")) and is_process_alive(info.pid, info.create_time)
 
 
 @contextmanager
 def lock_service_start(service: Service, save_dir: Path) -> Iterator[None]:
-    """Two pages that start one at once get the same one. Raises the service's error when another start hangs."""
+    """Lock the start of the service, so that two pages that start it at once get the same process.
+
+    Raises the service's error when another start hangs.
+    """
     folder = service.folder(save_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    end = time.monotonic() + _START_LOCK_SECONDS
+    deadline = time.monotonic() + _START_LOCK_SECONDS
     while (handle := try_lock(folder / "start.lock")) is None:
-        if time.monotonic() > end:
+        if time.monotonic() > deadline:
             message = f"{service.title} is being started by another program, which does not finish."
             raise service.error(message, "Close that program, or wait.")
         time.sleep(_POLL_SECONDS)
@@ -120,23 +131,27 @@ def spawn_service(
     pass_fds: Sequence[int] = (),
     fork: Callable[[dict[str, str], Path], ForkedProcess] | None = None,
 ) -> _AnyServiceInfo:
-    """Start the process in a session of its own; returns once it has announced itself (call in `one_at_a_time`).
+    """Start the process in its own session; return when its server is up. Call it inside `lock_service_start`.
 
-    Its token arrives in FTK_SERVICE_TOKEN. fork: (environment, log) -> the process, in place of a new one of `module`.
-    Raises the service's error with the end of its log when it ends instead; OSError when it does not begin.
+    The process finds its token in FTK_SERVICE_TOKEN. fork: (environment, log) -> the process; used in the place of a
+    new process. Raises the service's error with the end of its log when the process ends, or OSError when it can't be
+    started.
     """
     service = kind.service
     _wait_for_lock_release(service, save_dir)
     log = service.file(save_dir, "log")
-    whole = {**environment, "FTK_SAVE_DIR": str(save_dir), "FTK_SERVICE_TOKEN": secrets.token_urlsafe(32)}
+    full_environment = {**environment, "FTK_SAVE_DIR": str(save_dir), "FTK_SERVICE_TOKEN": secrets.token_urlsafe(32)}
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
         argv = [sys.executable, "-m", service.module]
-        process = fork(whole, log) if fork else start_detached_process(argv, whole, output, pass_fds=pass_fds)
-    end = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < end:
+        if fork:
+            process: subprocess.Popen[bytes] | ForkedProcess = fork(full_environment, log)
+        else:
+            process = start_detached_process(argv, full_environment, output, pass_fds=pass_fds)
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
         info = find_service(kind, save_dir)
         if info is not None and info.pid == process.pid:
-            if not isinstance(process, ForkedProcess):  # a fork is no child of this process
+            if not isinstance(process, ForkedProcess):  # a fork is not a child of this process
                 reap_in_background(process, service.name)
             return info
         time.sleep(_POLL_SECONDS)
@@ -148,14 +163,14 @@ def spawn_service(
 
 
 def _wait_for_lock_release(service: Service, save_dir: Path) -> None:
-    """One that was killed is dead before the last of its threads has let go of the lock."""
+    """Wait until a killed predecessor has released its lock: it is dead before its last thread has let go."""
     until = time.monotonic() + _LOCK_RELEASE_SECONDS
     while is_lock_held(service.file(save_dir, "lock")) and time.monotonic() < until:
         time.sleep(_POLL_SECONDS)
 
 
 def end_service(info: ServiceInfo, grace_seconds: float) -> None:
-    """Wait for the process to end by itself, then make it: SIGTERM, SIGKILL. Never another process with its pid."""
+    """Wait for the process to end by itself, then send SIGTERM and SIGKILL. A reused pid is not signaled."""
     deadline = time.monotonic() + grace_seconds
     while is_process_alive(info.pid, info.create_time) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
@@ -164,7 +179,7 @@ def end_service(info: ServiceInfo, grace_seconds: float) -> None:
 
 
 def read_service_log_tail(service: Service, save_dir: Path) -> str:
-    """The last lines that the process wrote, or "" when there are none or it ended in order."""
+    """Return the last lines that the process wrote, or "" when there are none or it ended normally."""
     try:
         with service.file(save_dir, "log").open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))

@@ -1,16 +1,17 @@
-"""Asks the warm worker: a process that has imported the training libraries and answers questions about data and models.
+"""Client of the background worker, which has imported the training libraries and answers questions of the app.
 
-The app itself imports no torch. One warm worker serves a save_dir; it is started on the first question, found again by
-any other program, replaced without a word when it died or its code changed, and ends by itself when its app is gone,
-nobody asks for long, or memory runs short. A question names its kind and carries a JSON body:
+One background worker serves a save_dir. It is started for the first question, shared by all programs, and replaced when
+it has died or the code has changed. It exits when its app has ended, after a long time without questions, or when
+memory runs short. A question has a kind and a JSON body:
 
-    look(save_dir, "xray", body)                  never waits: what is known by now, for a page that draws again
-    look(save_dir, "lengths", body, lane=session) a long one: `share` moves, a newer one in the same lane replaces it
-    ask(save_dir, "xray", body)                   waits for the value, for a command line or a test
-    cancel(save_dir, "lengths", lane=session)     gives a long one up
+    poll_warm_question(save_dir, "xray", body)                   never waits: for a page that is drawn again
+    poll_warm_question(save_dir, "lengths", body, lane=session)  a long question: `fraction` tells the progress, and a
+                                                                 newer question in the same lane replaces it
+    ask_warm_worker(save_dir, "xray", body)                      waits for the value: for the command line and tests
+    cancel_warm_question(save_dir, "lengths", lane=session)      cancels a long question
 
-Asking the same again while it is under way joins it. A new kind is one function in the worker, named in
-`worker/questions/registry.py`, which also says what each kind's body and value hold. Nothing of the kinds is known here.
+A question that is asked again while it is in progress is answered once. The kinds, their bodies and their values are
+described in `worker/questions/registry.py`.
 """
 
 from __future__ import annotations
@@ -33,18 +34,19 @@ _QUICK_SECONDS = 15.0
 _POLL_SECONDS = 0.1
 _EXIT_SECONDS = 0.5
 _RETRY_SECONDS = 30.0
-"""After a failed start, or several deaths within this time, so long nothing is started again."""
+"""After a failed start, or after several deaths within this time, no start is tried for so long."""
 _MAX_RECENT_STARTS = 3
+"""Deaths within `_RETRY_SECONDS` after which they no longer look like coincidence."""
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class QuestionState:
-    """What is known about a question by now.
+    """The state of a question.
 
-    state: "starting" (no worker yet), "working", "done", "failed", or "off" (there will be no worker).
-    phase: what is waited for, in words.  done, total: of what a long one counts, 0 when it does not.
-    value: the answer when done.  message, hint: why it failed or is off.
+    state: "starting" (no worker yet), "working", "done", "failed", or "off" (no worker will be started).
+    phase: what is in progress, in words. done, total: progress of a long question, 0 when it has none.
+    value: the answer when done. message, hint: why it failed or is off.
     """
 
     state: Literal["starting", "working", "done", "failed", "off"]
@@ -57,18 +59,18 @@ class QuestionState:
 
     @property
     def is_final(self) -> bool:
-        """Nothing more will come without asking again."""
+        """Whether the state will not change unless the question is asked again."""
         return self.state in ("done", "failed", "off")
 
     @property
     def fraction(self) -> float | None:
-        """How far it is, 0 to 1; None when that is not known."""
+        """Progress, 0 to 1; None while unknown."""
         return min(1.0, self.done / self.total) if self.total else None
 
 
 @dataclass
 class _Starter:
-    """One start in the background, for one save_dir."""
+    """Starts of a background worker for one save_dir. began: times of the recent ones (time.monotonic())."""
 
     thread: threading.Thread
     began: list[float] = field(default_factory=list)
@@ -81,9 +83,10 @@ _GUARD = threading.Lock()
 
 
 def ensure_warm_worker(save_dir: Path, *, after: float = 0.0) -> None:
-    """See to it that there is a warm worker; returns at once, raises nothing. Call when one is likely needed.
+    """Start a background worker if there is none. Returns at once and raises nothing.
 
-    after: seconds to wait before the first start by this program, so that something more urgent has the machine.
+    Call it when a question is likely to follow. after: seconds before this program's first start, so that more urgent
+    work is not slowed down.
     """
     save_dir = save_dir.absolute()
     with _GUARD:
@@ -94,25 +97,26 @@ def ensure_warm_worker(save_dir: Path, *, after: float = 0.0) -> None:
 def poll_warm_question(
     save_dir: Path, kind: str, body: Mapping[str, Any], *, lane: str = "", wait: float = 0.0
 ) -> QuestionState:
-    """What is known of this question; starts whatever is missing. wait: seconds to wait for the answer, at most 10.
+    """Return the state of a question; ask it, and start a worker, if necessary.
 
-    lane: who asks. A different body of the same kind in the same lane takes the former one's place. Raises nothing
-    for what goes wrong in the worker; raises TypeError for a body that is not JSON.
+    lane: identifies the asker. A different body of the same kind in the same lane replaces the earlier question.
+    wait: seconds to wait for the answer, at most 10. Raises TypeError for a body that is not JSON; failures of the
+    worker are states.
     """
     save_dir = save_dir.absolute()
-    asked = {"kind": kind, "body": dict(body), "lane": lane, "wait": wait}
-    json.dumps(asked)
+    request = {"kind": kind, "body": dict(body), "lane": lane, "wait": wait}
+    json.dumps(request)  # raises for a body that is not JSON, even while there is no worker to send it to
     info = _current_worker(save_dir)
     if info is not None:
         try:
             with service_http.connect_to_service(info, _QUICK_SECONDS + wait) as http:
-                return QuestionState(**service_http.read_service_reply(WARM_SERVICE, http.post("/look", json=asked)))
+                return QuestionState(**service_http.read_service_reply(WARM_SERVICE, http.post("/look", json=request)))
         except WarmError as error:
             if not _has_ended(info):
                 return QuestionState("failed", message=error.message, hint=error.hint)
     if is_warm_worker_disabled():
         return QuestionState(
-            "off", message="The warm worker is switched off.", hint="Start the app without FTK_WARM=off."
+            "off", message="The background worker is switched off.", hint="Start the app without FTK_WARM=off."
         )
     return _start_and_report(save_dir)
 
@@ -120,21 +124,25 @@ def poll_warm_question(
 def ask_warm_worker(
     save_dir: Path, kind: str, body: Mapping[str, Any], *, lane: str = "", timeout: float = 120
 ) -> dict[str, Any]:
-    """The answer, waited for. Raises WarmError when it failed, there is no worker, or `timeout` seconds went by."""
-    end = time.monotonic() + timeout
+    """Wait for the answer to a question and return it.
+
+    Raises WarmError when the question fails, when there is no worker, or after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
     while True:
-        seen = poll_warm_question(save_dir, kind, body, lane=lane, wait=max(0.0, min(2.0, end - time.monotonic())))
-        if seen.state == "done":
-            return seen.value
-        if seen.is_final:
-            raise WarmError(seen.message, seen.hint)
-        if time.monotonic() > end:
-            raise WarmError(f"There was no answer within {timeout:.0f} s ({seen.phase}).", WARM_SERVICE.stuck)
+        wait = max(0.0, min(2.0, deadline - time.monotonic()))
+        current = poll_warm_question(save_dir, kind, body, lane=lane, wait=wait)
+        if current.state == "done":
+            return current.value
+        if current.is_final:
+            raise WarmError(current.message, current.hint)
+        if time.monotonic() > deadline:
+            raise WarmError(f"There was no answer within {timeout:.0f} s ({current.phase}).", WARM_SERVICE.stuck)
         time.sleep(_POLL_SECONDS)
 
 
 def cancel_warm_question(save_dir: Path, kind: str, *, lane: str = "") -> None:
-    """Give up what is under way in that lane, if anything is."""
+    """Cancel the question of this kind in this lane, if there is one."""
     info = find_warm_worker(save_dir)
     if info is None:
         return
@@ -142,27 +150,28 @@ def cancel_warm_question(save_dir: Path, kind: str, *, lane: str = "") -> None:
         with service_http.connect_to_service(info, _QUICK_SECONDS) as http:
             service_http.read_service_reply(WARM_SERVICE, http.post("/cancel", json={"kind": kind, "lane": lane}))
     except WarmError as error:
-        logger.info("nothing to cancel: %s", error)
+        logger.info("The question could not be canceled: %s", error)
 
 
 def stop_warm_worker(save_dir: Path) -> None:
-    """End the warm worker and give its memory back; returns when the process is gone. The next question starts one."""
+    """End the background worker and release its memory; return when it has ended. The next question starts one."""
     info = find_warm_worker(save_dir)
     if info is not None:
         service_process.end_service(info, grace_seconds=0.0)
 
 
 def _current_worker(save_dir: Path) -> WarmInfo | None:
-    """The living worker; None when there is none, or its code is not today's."""
+    """Return the running worker; None when there is none or when its code is out of date."""
     info = find_warm_worker(save_dir)
     return info if info is not None and info.build == build_id() else None
 
 
 def _has_ended(info: WarmInfo) -> bool:
-    """Whether it is gone. Whoever is being killed loses its connections a moment before its lock."""
-    end = time.monotonic() + _EXIT_SECONDS
+    """Return whether the worker has ended."""
+    # the kernel closes the connections of a killed process a moment before it releases its lock
+    deadline = time.monotonic() + _EXIT_SECONDS
     while service_process.is_service_alive(info):
-        if time.monotonic() > end:
+        if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_SECONDS / 5)
     return True
@@ -177,7 +186,10 @@ def _start_and_report(save_dir: Path) -> QuestionState:
 
 
 def _start_in_background(save_dir: Path, after: float = 0.0) -> WarmError | None:
-    """Start unless a start is going on; why not, when the last ones went wrong. Call with _GUARD held."""
+    """Start a worker in a thread, unless a start is in progress. Call with _GUARD held.
+
+    Returns the error of the last start if it is too early to try again.
+    """
     known = _STARTERS.get(save_dir)
     if known is not None and known.thread.is_alive():
         return None
@@ -186,9 +198,10 @@ def _start_in_background(save_dir: Path, after: float = 0.0) -> WarmError | None
         return known.failed
     recent = [at for at in known.began if now - at < _RETRY_SECONDS] if known else []
     if len(recent) >= _MAX_RECENT_STARTS:
-        words = service_process.read_service_log_tail(WARM_SERVICE, save_dir)
-        return WarmError(f"The warm worker ended {len(recent)} times in a row.", words or "Try again in a minute.")
-    thread = threading.Thread(target=_start, args=(save_dir, after), name="warm worker", daemon=True)
+        log_tail = service_process.read_service_log_tail(WARM_SERVICE, save_dir)
+        message = f"The background worker ended {len(recent)} times in a row."
+        return WarmError(message, log_tail or "Try again in a minute.")
+    thread = threading.Thread(target=_start, args=(save_dir, after), name="background worker", daemon=True)
     _STARTERS[save_dir] = _Starter(thread, [*recent, now])
     thread.start()
     return None
@@ -199,8 +212,10 @@ def _start(save_dir: Path, after: float) -> None:
     try:
         warm_process.start_warm_worker(save_dir)
     except (WarmError, OSError) as error:
-        shown = error if isinstance(error, WarmError) else WarmError("The warm worker can't be started.", str(error))
-        logger.warning("%s", shown)
+        failure = error
+        if not isinstance(failure, WarmError):
+            failure = WarmError("The background worker can't be started.", str(error))
+        logger.warning("%s", failure)
         with _GUARD:
             starter = _STARTERS[save_dir]
-            starter.failed, starter.failed_at = shown, time.monotonic()
+            starter.failed, starter.failed_at = failure, time.monotonic()

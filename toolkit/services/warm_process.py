@@ -1,7 +1,7 @@
-"""The warm worker's process: when there may be one, when it is stale, and how it is started. `warm.py` asks it.
+"""The process of the background worker: when it may run, when it is out of date, and how it is started.
 
-It lives as long as the program that started it: it holds one end of a socket pair, whose other end the kernel closes
-on any death. Speaks no HTTP.
+It ends with the program that started it: it holds one end of a socket pair, and the kernel closes the other end when
+that program dies.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from toolkit.system.machine import free_memory_bytes
 from toolkit.system.spawn import library_environment
 
 WARM_VARIABLE = "FTK_WARM"
-"""Environment variable; "off" keeps this program from ever starting a warm worker."""
+"""Environment variable; "off" keeps this program from starting a background worker."""
 WARM_START_FREE_BYTES = 1_200_000_000
-"""Free memory without which none is started: the imported libraries take about half of it."""
+"""Free memory that a start needs: the imported libraries take about half of it."""
 WARM_MIN_FREE_BYTES = 500_000_000
-"""Less free memory than this, and an idle one gives its own back."""
+"""With less free memory, an idle background worker exits."""
 FORK_SERVER_WAIT_SECONDS = 90.0
-"""It begins as a fork of the spare where this program keeps one: that one's imports are waited for so long."""
+"""Longest wait for the imports of this program's standby worker, from which the background worker is forked."""
 
 WARM_SERVICE = Service(
     name="warm",
     module="toolkit.worker.warm",
-    title="The warm worker",
+    title="The background worker",
     error=WarmError,
-    stuck="It may be busy: try again in a moment.",
-    gone="Try again: a new one is started.",
-    own=installation_id(),  # two would replace each other's for ever: neither is of the other's code
+    stuck="It may be busy. Try again in a moment.",
+    gone="Try again: this starts a new one.",
+    own=installation_id(),  # each installation would replace the other's worker, whose code differs, again and again
 )
 
 
 @dataclass(frozen=True)
 class WarmInfo(ServiceInfo):
-    """Where a living warm worker is. build: `build_id` of what it has imported."""
+    """Address of a running background worker. build: `build_id` of the code that it has imported."""
 
     build: str
 
@@ -53,70 +53,73 @@ class WarmInfo(ServiceInfo):
 
 
 _OWNER_SOCKETS: dict[int, socket.socket] = {}
-"""pid -> our end of the pair; closing it ends that worker. An open file can be sent to the worker through it."""
+"""This program's end of the socket pair, by pid of the worker. Closing it ends that worker."""
 
 
 def find_warm_worker(save_dir: Path) -> WarmInfo | None:
-    """The living warm worker of `save_dir`, stale or not, whoever started it."""
+    """Return the running background worker of `save_dir`, whichever program started it, even if out of date."""
     return service_process.find_service(WarmInfo, save_dir)
 
 
 def is_warm_worker_disabled() -> bool:
+    """Return whether the environment switches the background worker off."""
     return os.environ.get(WARM_VARIABLE, "").lower() in ("off", "0", "no")
 
 
 def start_warm_worker(save_dir: Path) -> WarmInfo:
-    """The living and fresh warm worker of `save_dir`, started if there is none (about a second; it imports after that).
+    """Return a running background worker with the current code; start one if necessary.
 
-    Raises WarmError: switched off, too little memory, or its log's last lines when it ended at once.
+    A start takes about a second; the imports follow. Raises WarmError when it is switched off, when memory is short,
+    or with the last lines of its log when it ended at once.
     """
     with service_process.lock_service_start(WARM_SERVICE, save_dir):
-        living = find_warm_worker(save_dir)
-        if living is not None and living.build == build_id():
-            return living
-        if living is not None:
-            service_process.end_service(living, grace_seconds=0.0)
+        running = find_warm_worker(save_dir)
+        if running is not None and running.build == build_id():
+            return running
+        if running is not None:
+            service_process.end_service(running, grace_seconds=0.0)
         _check_start_allowed()
         return _spawn(save_dir)
 
 
 def _check_start_allowed() -> None:
     if is_warm_worker_disabled():
-        raise WarmError("The warm worker is switched off.", f"Start the app without {WARM_VARIABLE}=off.")
+        raise WarmError("The background worker is switched off.", f"Start the app without {WARM_VARIABLE}=off.")
     free = free_memory_bytes()
     if free < WARM_START_FREE_BYTES:
-        message = f"{free / 1e9:.1f} GB of memory are free; the warm worker needs {WARM_START_FREE_BYTES / 1e9:.1f} GB."
-        raise WarmError(message, "End other programs. Training itself does not need it.")
+        needed = f"{WARM_START_FREE_BYTES / 1e9:.1f} GB"
+        message = f"{free / 1e9:.1f} GB of memory are free; the background worker needs {needed}."
+        raise WarmError(message, "Close other programs. Training does not need the background worker.")
 
 
 def _spawn(save_dir: Path) -> WarmInfo:
-    ours, its = socket.socketpair()
-    with its:
+    ours, theirs = socket.socketpair()
+    with theirs:
         environment = {
             **library_environment(hub=True),
-            "FTK_WARM_OWNER": str(its.fileno()),
+            "FTK_WARM_OWNER": str(theirs.fileno()),
             "FTK_WARM_BUILD": build_id(),
         }
         try:
-            info = _spawn_or_fork(save_dir, environment, its.fileno())
+            info = _spawn_or_fork(save_dir, environment, theirs.fileno())
         except BaseException:
             ours.close()
             raise
-    for pid, end in list(_OWNER_SOCKETS.items()):
+    for pid, owner_socket in list(_OWNER_SOCKETS.items()):
         if not psutil.pid_exists(pid):
-            end.close()
+            owner_socket.close()
             del _OWNER_SOCKETS[pid]
     _OWNER_SOCKETS[info.pid] = ours
     return info
 
 
 def _spawn_or_fork(save_dir: Path, environment: dict[str, str], owner: int) -> WarmInfo:
-    """As a fork of the process that has imported the libraries already; on its own where there is none."""
+    """Fork it from the standby worker, which has imported the libraries; start a new process if there is none."""
     server = wait_for_fork_server(save_dir, FORK_SERVER_WAIT_SECONDS)
     if server is None:
         return service_process.spawn_service(WarmInfo, save_dir, environment, pass_fds=[owner])
 
-    def fork(whole: dict[str, str], log: Path) -> ForkedProcess:
-        return server.fork("warm", [], whole, log, owner)
+    def fork(full_environment: dict[str, str], log: Path) -> ForkedProcess:
+        return server.fork("warm", [], full_environment, log, owner)
 
     return service_process.spawn_service(WarmInfo, save_dir, environment, fork=fork)

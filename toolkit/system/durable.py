@@ -1,7 +1,7 @@
-"""Files that survive a power cut: write one whole, commit a directory, verify a commit.
+"""Files and directories that survive a power cut.
 
-A directory counts only with a COMMIT.json that lists the size and SHA-256 of every file in it and carries an HMAC by
-this install's own key: a damaged, incomplete or foreign directory can't pass for ours. Knows nothing of runs.
+A committed directory holds a COMMIT.json with the size and SHA-256 of every file in it and an HMAC made with this
+installation's own key. A damaged, incomplete or foreign directory therefore fails verification.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEY_BYTES = 32
 
 
 def fsync_dir(path: Path) -> None:
-    """Make the names in `path` durable; raises OSError."""
+    """Flush the names in the directory `path` to disk. Raises OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -36,36 +36,36 @@ def fsync_dir(path: Path) -> None:
 
 
 def durable_write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
-    """Replace `path` by `content` (text as UTF-8): readers see the old or the new whole, also after a power cut.
+    """Replace `path` by `content` (text as UTF-8). Readers see the old or the new file, even after a power cut.
 
-    Raises OSError, and leaves the old file as it was.
+    Raises OSError; the old file is then unchanged.
     """
     raw = content.encode() if isinstance(content, str) else content
     _replace(path, io.BytesIO(raw), mode)
 
 
 def durable_copy(source: Path, path: Path) -> None:
-    """Replace `path` by a copy of `source`, as `durable_write` does, without holding it in memory. Raises OSError."""
+    """Replace `path` by a copy of `source`, as `durable_write` does, without reading it into memory. Raises OSError."""
     with source.open("rb") as content:
         _replace(path, content)
 
 
 def _replace(path: Path, content: BinaryIO, mode: int = 0o644) -> None:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             shutil.copyfileobj(content, file)
             file.flush()
             os.fsync(file.fileno())
-        aside.rename(path)
+        temporary.rename(path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     fsync_dir(path.parent)
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a directory so that a half-deleted one can never pass for a whole one: rename first, then delete."""
+    """Delete a directory. It is renamed first, so that a half-deleted one is never taken for a complete one."""
     trash = path.with_name(f".trash-{path.name}-{secrets.token_hex(4)}")
     try:
         path.rename(trash)
@@ -75,11 +75,11 @@ def remove_tree(path: Path) -> None:
 
 
 def remove_leftover_dirs(folder: Path, older_than_seconds: float = 3600) -> None:
-    """Remove what interrupted creations (.new-*) and deletions (.trash-*) left in `folder`."""
+    """Remove what interrupted creations (.new-*) and deletions (.trash-*) have left in `folder`."""
     for path in (*folder.glob(".new-*"), *folder.glob(".trash-*")):
         try:
             age = time.time() - path.stat().st_mtime
-        except FileNotFoundError:  # another process sweeps too
+        except FileNotFoundError:  # another process removes leftovers too
             continue
         if age > older_than_seconds:
             shutil.rmtree(path, ignore_errors=True)
@@ -87,7 +87,10 @@ def remove_leftover_dirs(folder: Path, older_than_seconds: float = 3600) -> None
 
 @contextmanager
 def scratch_dir(path: Path) -> Iterator[Path]:
-    """An empty folder that lives as long as the block; what a killed process left there goes first. One user a path."""
+    """Provide an empty folder at `path` for the block, and remove what a killed process has left there.
+
+    Only one process may use a path.
+    """
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
     try:
@@ -97,10 +100,10 @@ def scratch_dir(path: Path) -> Iterator[Path]:
 
 
 def commit_dir(staging: Path, final: Path, extra: dict[str, Any]) -> dict[str, Any]:
-    """Make the files in `staging` durable, list them in COMMIT.json together with `extra`, and rename it to `final`.
+    """Flush the files in `staging`, list them in COMMIT.json together with `extra`, and rename it to `final`.
 
-    `staging` lies beside `final` (one file system). An older `final` is moved away first and deleted last. Returns the
-    content of COMMIT.json. Raises OSError; RunError for a symbolic link in `staging`.
+    `staging` must be on the same file system as `final`. An existing `final` is renamed first and deleted last.
+    Returns the content of COMMIT.json. Raises OSError, or RunError for a symbolic link in `staging`.
     """
     files = {name: _sync_and_hash(staging / name) for name in _file_names(staging)}
     body = {"schema": COMMIT_SCHEMA, "files": files, **extra}
@@ -116,11 +119,11 @@ def commit_dir(staging: Path, final: Path, extra: dict[str, Any]) -> dict[str, A
     return body
 
 
-def verify_commit(folder: Path, *, own: bool = True) -> dict[str, Any]:
-    """The content of COMMIT.json when every file is there, unchanged, and nothing else is.
+def verify_commit(folder: Path, *, require_own_signature: bool = True) -> dict[str, Any]:
+    """Check that every committed file is present and unchanged, with no other file; return the content of COMMIT.json.
 
-    own: also demand that this install wrote it (an adapter of safetensors alone may come from elsewhere, a checkpoint
-    to resume from may not). Raises RunError that names the first thing wrong.
+    require_own_signature: also check that this installation wrote it. Needed for checkpoints, which are unpickled; an
+    adapter in safetensors format may come from elsewhere. Raises RunError that names the first fault.
     """
     try:
         body: dict[str, Any] = json.loads((folder / COMMIT_NAME).read_bytes())
@@ -128,13 +131,13 @@ def verify_commit(folder: Path, *, own: bool = True) -> dict[str, Any]:
         schema = int(body["schema"])
         signature = str(body.pop("hmac"))
         if not isinstance(files, dict):
-            raise TypeError("files is no object")
+            raise TypeError("files is not an object")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _untrusted_error(folder, f"its {COMMIT_NAME} can't be read ({error})") from error
     if schema > COMMIT_SCHEMA:
         raise RunError(f"{folder} was written by a newer version (schema {schema}).", "Update the toolkit to use it.")
-    if own and not hmac.compare_digest(signature, _sign_body(body)):
-        raise _untrusted_error(folder, "it was not written by this install, or was changed since")
+    if require_own_signature and not hmac.compare_digest(signature, _sign_body(body)):
+        raise _untrusted_error(folder, "it was not written by this installation, or it was changed since")
     found = set(_file_names(folder)) - {COMMIT_NAME}
     if found != set(files):
         raise _untrusted_error(folder, f"files missing or added: {', '.join(sorted(found ^ set(files)))}")
@@ -145,7 +148,7 @@ def verify_commit(folder: Path, *, own: bool = True) -> dict[str, Any]:
 
 
 def load_install_key() -> bytes:
-    """This install's secret, made at first use; only its owner can read it. Raises RunError."""
+    """Return this installation's secret key, created at first use and readable by its owner only. Raises RunError."""
     home = os.environ.get("FTK_STATE_DIR")
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     path = (Path(home) if home else state / "finetuning-toolkit") / "key"
@@ -156,21 +159,23 @@ def load_install_key() -> bytes:
         key = path.read_bytes()
     except OSError as error:
         hint = "Set FTK_STATE_DIR to a folder that only you can write to."
-        raise RunError(f"The install's key at {path} can't be used: {error}.", hint) from error
+        raise RunError(f"The installation's key at {path} can't be used: {error}.", hint) from error
     if len(key) != KEY_BYTES:
-        raise RunError(f"The install's key at {path} is damaged.", "Delete it: checkpoints can't be resumed then.")
+        raise RunError(
+            f"The installation's key at {path} is damaged.", "Delete it. Existing runs then can't be resumed."
+        )
     return key
 
 
 def _create_key(path: Path) -> None:
-    aside = path.with_name(f".key-{secrets.token_hex(6)}")
-    durable_write(aside, secrets.token_bytes(KEY_BYTES), 0o600)
+    temporary = path.with_name(f".key-{secrets.token_hex(6)}")
+    durable_write(temporary, secrets.token_bytes(KEY_BYTES), 0o600)
     try:
-        os.link(aside, path)  # fails where another process was first: its key is the one
+        os.link(temporary, path)  # fails if another process was first: then its key is used
     except FileExistsError:
         return
     finally:
-        aside.unlink()
+        temporary.unlink()
 
 
 def _file_names(folder: Path) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""The ids of runs: they sort by time and are names of folders. Knows no file."""
+"""Ids of runs. They sort by time and are valid folder names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def make_timed_id(now: float) -> str:
-    """An id that sorts by time: "20261123-235501-ab1x" is date, time (UTC), the fraction in 1/46656 s and a letter."""
+    """Return an id for the time `now` (Unix seconds), such as "20261123-235501-ab1x".
+
+    It consists of the date, the time (UTC), the fraction of the second in units of 1/46656 s (base 36, three
+    characters), and a random character.
+    """
     stamp = datetime.fromtimestamp(now, UTC)
     ticks = int(now % 1 * 36**3)
     fraction = _BASE36[ticks // 1296] + _BASE36[ticks // 36 % 36] + _BASE36[ticks % 36]
@@ -19,5 +23,5 @@ def make_timed_id(now: float) -> str:
 
 
 def is_valid_id(text: str) -> bool:
-    """Whether `text` can be an id, and so is safe as a name."""
+    """Return whether `text` is a valid id and therefore safe as a file name."""
     return ID_PATTERN.fullmatch(text) is not None

@@ -1,7 +1,7 @@
-"""Who is alive: a flock that a process holds for life and that the kernel drops on any death.
+"""Lock files that tell which process is alive.
 
-So there are no stale locks, and a reused pid can't mislead: the body (pid, start time, attempt, boot) only
-says whom to signal, the lock itself says whether anybody lives. Knows files and processes, nothing of runs.
+A process holds the `flock` for life, and the kernel releases it on any death, so a lock is never stale. The body of the
+file (JSON: pid, start time, attempt, boot id, ...) only says which process to signal; a reused pid cannot mislead.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ import psutil
 
 from toolkit.errors import RunError
 
-LOCK_TIMEOUT_SECONDS = 5.0  # a reader's look at the lock lasts microseconds; longer means that somebody lives
-START_TOLERANCE_SECONDS = 0.5  # seconds: create_time is exact to a clock tick and shifts a little when the clock is set
+LOCK_TIMEOUT_SECONDS = 5.0
+"""Readers hold the lock for microseconds: after this time the holder is a living process."""
+START_TOLERANCE_SECONDS = 0.5
+"""create_time is exact to a clock tick (10 ms) and shifts a little when the clock is set."""
 
 
 @dataclass(frozen=True)
 class LockHolder:
-    """A process as its lock file describes it; `launcher_*` is the parent that started several ranks, if any.
+    """A process as its lock file describes it.
 
-    pid 0: not started yet, the lock is held for it.
+    pid: 0 while the process is not started yet and the lock is held for it. create_time: Unix seconds. launcher_*: the
+    parent that started several ranks, if there is one.
     """
 
     pid: int
@@ -42,17 +45,17 @@ class LockHolder:
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> LockHolder:
-        """From its JSON, perhaps another version's with fields that are not known here. Raises TypeError."""
+        """Return the holder from its JSON; ignore fields of newer versions. Raises TypeError."""
         names = {known.name for known in fields(cls)}
         return cls(**{name: value for name, value in body.items() if name in names})
 
     def is_alive(self) -> bool:
-        """Whether this very process lives, not another one with its pid."""
+        """Return whether this process is alive, and not another one with its pid."""
         return self.boot == boot_id() and is_process_alive(self.pid, self.create_time)
 
 
 def boot_id() -> str:
-    """Differs after every start of the machine."""
+    """Return an id that changes with every start of the machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -60,7 +63,7 @@ def boot_id() -> str:
 
 
 def is_process_alive(pid: int, create_time: float) -> bool:
-    """Whether process `pid` lives (a zombie does not) and began at `create_time` (Unix seconds)."""
+    """Return whether process `pid` is alive (a zombie is not) and started at `create_time` (Unix seconds)."""
     if pid <= 0:
         return False
     try:
@@ -74,7 +77,7 @@ def is_process_alive(pid: int, create_time: float) -> bool:
 
 
 def describe_self(attempt: int, run: str = "") -> LockHolder:
-    """This process, for a lock's body."""
+    """Return the description of this process for a lock file."""
     me = psutil.Process()
     launcher = me.parent() if "TORCHELASTIC_RUN_ID" in os.environ else None
     return LockHolder(
@@ -89,7 +92,10 @@ def describe_self(attempt: int, run: str = "") -> LockHolder:
 
 
 def try_lock(path: Path) -> int | None:
-    """An open descriptor that holds the lock, or None when somebody holds it; closing the descriptor frees it."""
+    """Take the lock and return the open descriptor that holds it; None when another process holds it.
+
+    Closing the descriptor releases the lock.
+    """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +110,7 @@ def try_lock(path: Path) -> int | None:
 
 @contextmanager
 def hold_lock(path: Path) -> Iterator[bool]:
-    """Hold the lock inside the block; yields False when somebody else holds it."""
+    """Hold the lock during the block. Yields False when another process holds it."""
     handle = try_lock(path)
     try:
         yield handle is not None
@@ -125,7 +131,8 @@ def wait_for_lock(path: Path) -> Iterator[None]:
 
 
 def is_lock_held(path: Path) -> bool:
-    """Whether a living process holds the lock. Looks with a shared lock: two readers never see each other."""
+    """Return whether a living process holds the lock."""
+    # tested with a shared lock, so that two readers never take each other for a holder
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -142,12 +149,12 @@ def is_lock_held(path: Path) -> bool:
 def write_lock_holder(handle: int, holder: LockHolder) -> None:
     """Replace the body of the lock file that `handle` holds."""
     raw = json.dumps(asdict(holder)).encode()
-    os.pwrite(handle, raw, 0)  # before the cut: a full disk then leaves the old body, not an empty one
+    os.pwrite(handle, raw, 0)  # before truncating: a full disk then leaves the old body, not an empty file
     os.ftruncate(handle, len(raw))
 
 
 def read_lock_holder(path: Path) -> LockHolder | None:
-    """The last holder's own words; None when there are none (yet). Says nothing about whether it lives."""
+    """Return the description that the last holder wrote, alive or not; None when there is none (yet)."""
     try:
         return LockHolder.from_json(json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
@@ -155,10 +162,10 @@ def read_lock_holder(path: Path) -> LockHolder | None:
 
 
 class WorkerLock:
-    """Held by the worker for life: `with WorkerLock(run.lock_path, attempt): ...`.
+    """The lock that a worker holds for life: `with WorkerLock(run.lock_path, attempt): ...`.
 
-    Entering raises RunError when another worker holds the lock. Children made by fork give the lock up at once, so
-    that an orphaned data loader can't pass for a living worker.
+    Entering raises RunError when another worker holds the lock. Forked children release it at once, so that an
+    orphaned data loader is not taken for a living worker.
     """
 
     def __init__(self, path: Path, attempt: int = 1, run: str = "") -> None:
@@ -169,7 +176,7 @@ class WorkerLock:
         deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while (handle := try_lock(self._path)) is None:
             if time.monotonic() > deadline:
-                raise RunError("Another worker is training this run.", "Watch it on the Runs page.")
+                raise RunError("Another worker is already training this run.", "Watch it on the Runs page.")
             time.sleep(0.02)
         self._handle = handle
         os.register_at_fork(after_in_child=self._release_in_child)
@@ -182,12 +189,12 @@ class WorkerLock:
             self._handle = None
 
     def _release_in_child(self) -> None:
-        self.__exit__(None, None, None)  # close() in a child leaves the parent's lock alone; LOCK_UN would not
+        self.__exit__(None, None, None)  # close() in a child keeps the parent's lock; LOCK_UN would release it
 
 
 def list_holder_processes(holder: LockHolder) -> list[psutil.Process]:
-    """The living processes that a holder answers for: itself, its launcher, and all their children."""
-    found: dict[int, psutil.Process] = {}
+    """Return the living processes of a holder: itself, its launcher, and all their children."""
+    members: dict[int, psutil.Process] = {}
     roots: list[tuple[int | None, Any]] = [
         (holder.launcher_pid, holder.launcher_create_time),
         (holder.pid, holder.create_time),
@@ -198,16 +205,16 @@ def list_holder_processes(holder: LockHolder) -> list[psutil.Process]:
         try:
             process = psutil.Process(pid)
             for member in (process, *process.children(recursive=True)):
-                found[member.pid] = member
+                members[member.pid] = member
         except psutil.NoSuchProcess:
-            continue  # it ended between the two looks
-    return list(found.values())
+            continue  # it ended since the check
+    return list(members.values())
 
 
 def end_holder_processes(holder: LockHolder, grace_seconds: float = 5.0) -> bool:
-    """SIGTERM the holder's tree, wait, SIGKILL what is left; returns whether anything was there to end.
+    """Send SIGTERM to the holder's processes, wait, and send SIGKILL to those left. Return whether there were any.
 
-    Nothing is signalled unless pid, start time and boot match: a reused pid is left alone.
+    A process is signaled only if pid, start time and boot id match, so a reused pid is safe.
     """
     if holder.boot != boot_id():
         return False
@@ -234,4 +241,4 @@ def _signal_process(process: psutil.Process, how: str) -> None:
     try:
         process.terminate() if how == "terminate" else process.kill()
     except psutil.NoSuchProcess:
-        return  # psutil compares the start time itself: ended, or the pid is another's now
+        return  # it has ended, or its pid is in use again: psutil compares the start time

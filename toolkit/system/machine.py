@@ -1,7 +1,7 @@
-"""What this machine can do, found out once by a probe in a process of its own and kept in save_dir/machine.json.
+"""What this machine can do: cores, memory, GPUs, number formats, versions.
 
-The probe imports torch, which takes seconds: the app asks `machine_if_known` and goes on without an answer. Knows
-nothing of settings: what follows from a machine is `preflight.py`'s.
+A probe in its own process finds out once, because it imports torch, which takes seconds. The result is kept in
+save_dir/machine.json with a key (boot id, torch version, visible GPUs); it is probed again when the key changes.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from toolkit.system.durable import durable_write
 from toolkit.system.locks import boot_id
 from toolkit.system.paths import PROJECT_ROOT
 
-PROBE_DELAY_SECONDS = 3.0  # importing torch takes a core for as long
+PROBE_DELAY_SECONDS = 3.0
+"""Importing torch occupies a core for about as long; the app's first page comes first."""
 PROBE_TIMEOUT_SECONDS = 180
 FastProbe = Callable[[], bytes]
-"""The probe's output from a process that has imported torch already; b"" where there is none."""
+"""Returns the probe's output from a process that has already imported torch; b"" when there is none."""
 logger = logging.getLogger(__name__)
 _PROBE_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """capability: CUDA compute capability, e.g. (9, 0)."""
+    """A CUDA GPU. capability: its compute capability, such as (9, 0)."""
 
     name: str
     memory_bytes: int
@@ -44,8 +45,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """bf16_gpu, tf32: whether every GPU can. bf16_cpu: whether the processor has instructions for such products.
-    bitsandbytes: whether the package loads. versions: by package."""
+    """What a machine can do.
+
+    bf16_gpu, tf32: every GPU supports it. bf16_cpu: the processor has instructions for bf16 matrix products.
+    bitsandbytes: the package can be loaded. versions: of the libraries, by package name.
+    """
 
     cpu_count: int
     memory_bytes: int
@@ -58,7 +62,7 @@ class Machine:
     bf16_cpu: bool = False
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """ "4 cores, 16 GB" or "NVIDIA H200 (141 GB), 16 cores"."""
         cores = f"{self.cpu_count} core{'s' if self.cpu_count != 1 else ''}"
         if not self.gpus:
@@ -68,13 +72,16 @@ class Machine:
         return f"{count}{first.name} ({first.memory_bytes / 1e9:.0f} GB), {cores}"
 
 
-def probe_machine(save_dir: Path, quicker: FastProbe | None = None) -> Machine:
-    """This machine; runs the probe when it is not known yet (seconds). Raises RunError when the probe fails."""
+def probe_machine(save_dir: Path, fast_probe: FastProbe | None = None) -> Machine:
+    """Return this machine. Runs the probe, which takes seconds, if there is no valid result yet.
+
+    fast_probe: tried before a new process is started. Raises RunError when the probe fails.
+    """
     with _PROBE_LOCK:
         known = read_known_machine(save_dir)
         if known is not None:
             return known
-        found = _run_probe(quicker)
+        found = _run_probe(fast_probe)
         save_dir.mkdir(parents=True, exist_ok=True)
         durable_write(
             _machine_path(save_dir),
@@ -84,7 +91,7 @@ def probe_machine(save_dir: Path, quicker: FastProbe | None = None) -> Machine:
 
 
 def read_known_machine(save_dir: Path) -> Machine | None:
-    """This machine if it was looked at since it was started and since torch was installed; never waits."""
+    """Return the result of the last probe; None when there is none or its key has changed. Never waits."""
     try:
         body = json.loads(_machine_path(save_dir).read_bytes())
         return _parse_machine(body["machine"]) if body["key"] == _machine_key() else None
@@ -92,28 +99,28 @@ def read_known_machine(save_dir: Path) -> Machine | None:
         return None
 
 
-def probe_machine_in_background(save_dir: Path, quicker: FastProbe | None = None) -> None:
-    """Find out in a thread, unless it is known; a few seconds from now, so that the app's first page comes first."""
+def probe_machine_in_background(save_dir: Path, fast_probe: FastProbe | None = None) -> None:
+    """Run the probe in a thread after a few seconds, unless there is a valid result."""
     if read_known_machine(save_dir) is None:
-        timer = threading.Timer(PROBE_DELAY_SECONDS, _probe_quietly, args=(save_dir, quicker))
+        timer = threading.Timer(PROBE_DELAY_SECONDS, _probe_quietly, args=(save_dir, fast_probe))
         timer.name, timer.daemon = "machine probe", True
         timer.start()
 
 
-def _probe_quietly(save_dir: Path, quicker: FastProbe | None = None) -> None:
+def _probe_quietly(save_dir: Path, fast_probe: FastProbe | None = None) -> None:
     try:
-        probe_machine(save_dir, quicker)
+        probe_machine(save_dir, fast_probe)
     except (ToolkitError, OSError) as error:
-        logger.warning("this machine can't be looked at: %s", error)
+        logger.warning("The probe of this machine failed: %s", error)
 
 
-def _run_probe(quicker: FastProbe | None) -> Machine:
+def _run_probe(fast_probe: FastProbe | None) -> Machine:
     argv = [sys.executable, "-m", "toolkit.worker.probe"]
-    hint = "Run `python -m toolkit.worker.probe` to see why; is torch installed?"
+    hint = "Check that torch is installed. `python -m toolkit.worker.probe` shows the error."
     try:
-        said = quicker() if quicker else b""
-        if not said:
-            said = subprocess.run(
+        output = fast_probe() if fast_probe else b""
+        if not output:
+            output = subprocess.run(
                 argv,
                 cwd=PROJECT_ROOT,
                 stdin=subprocess.DEVNULL,
@@ -121,14 +128,14 @@ def _run_probe(quicker: FastProbe | None) -> Machine:
                 timeout=PROBE_TIMEOUT_SECONDS,
                 check=True,
             ).stdout
-        return _parse_machine(json.loads(said.splitlines()[-1]))
+        return _parse_machine(json.loads(output.splitlines()[-1]))  # libraries may print lines before it
     except subprocess.TimeoutExpired as error:
-        raise RunError(f"Looking at this machine took more than {PROBE_TIMEOUT_SECONDS} s.", hint) from error
+        raise RunError(f"The probe of this machine took more than {PROBE_TIMEOUT_SECONDS} s.", hint) from error
     except subprocess.CalledProcessError as error:
         last = error.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {error.returncode}"]
-        raise RunError(f"This machine can't be looked at: {last[0][:300]}", hint) from error
+        raise RunError(f"The probe of this machine failed: {last[0][:300]}", hint) from error
     except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
-        raise RunError(f"This machine can't be looked at: {error}.", hint) from error
+        raise RunError(f"The probe of this machine failed: {error}.", hint) from error
 
 
 def _parse_machine(body: dict[str, Any]) -> Machine:
@@ -162,7 +169,7 @@ def _machine_key() -> list[str]:
 
 
 def free_memory_bytes() -> int:
-    """Memory that this machine, or this container, can still give."""
+    """Return the memory in bytes that is still available on this machine or in this container."""
     free = int(psutil.virtual_memory().available)
     group = Path("/sys/fs/cgroup")
     try:
@@ -170,17 +177,18 @@ def free_memory_bytes() -> int:
         cache = next(line for line in (group / "memory.stat").open() if line.startswith("inactive_file "))
     except (OSError, ValueError, StopIteration):
         return free
+    # the page cache counts as used in the container, but the kernel gives it back when memory is needed
     return min(free, int(limit) - used + int(cache.split()[1])) if limit.isdigit() else free
 
 
 def training_cores() -> int:
-    """Cores for training: one stays free for the app, except where that would be half of the machine."""
+    """Return the number of cores for training. One stays free for the app if the machine has more than three."""
     cores = usable_cores()
     return cores - 1 if cores > 3 else cores
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, cut by the container's quota."""
+    """Return the number of cores that this process may use, given its affinity and the container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

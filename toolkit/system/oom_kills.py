@@ -1,7 +1,4 @@
-"""What the kernel tells about memory that ran out: how many processes it has ended for it, and which ones.
-
-Reads the kernel's own files; knows nothing of runs.
-"""
+"""The Linux kernel's records of processes that it killed because memory ran out: how many, and which ones."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ from pathlib import Path
 
 PID_NAMESPACE = Path("/proc/self/ns/pid")
 ROOT_PID_NAMESPACE = "pid:[4026531836]"
-"""The first namespace of process ids, in which the kernel's log speaks; its number is fixed in the kernel."""
+"""The initial PID namespace, whose pids the kernel's log contains. Its inode number is a constant of the kernel."""
 _KILLED_PROCESS = re.compile(r"Killed process (\d+) ")
 
 
 def count_oom_kills() -> int | None:
-    """How many processes the kernel has ended for memory, in this process's control group and on the machine.
+    """Return how many processes the kernel has killed for memory, on the machine and in this process's control group.
 
-    None where the kernel does not tell.
+    None where the kernel provides no count. Only differences are meaningful: a kill may be in both counts.
     """
     files = [Path("/proc/vmstat")]
     try:
@@ -45,8 +42,10 @@ def _read_oom_count(file: Path) -> int | None:
 
 
 def find_oom_victims(since: float, log: Path = Path("/dev/kmsg")) -> set[int] | None:
-    """The processes that the kernel has ended for memory since then (Unix seconds); None where its log is closed to us
-    or speaks of process ids that are not ours."""
+    """Return the pids of the processes that the kernel has killed for memory since `since` (Unix seconds).
+
+    None where the kernel's log is not readable, or where its pids are not those of this process's namespace.
+    """
     try:
         if str(PID_NAMESPACE.readlink()) != ROOT_PID_NAMESPACE:
             return None
@@ -55,21 +54,25 @@ def find_oom_victims(since: float, log: Path = Path("/dev/kmsg")) -> set[int] | 
         return None
     booted = time.time() - time.monotonic()
     try:
-        return {int(found[1]) for at, text in _read_kernel_log(handle) if booted + at >= since - 1
-                and (found := _KILLED_PROCESS.search(text))}  # fmt: skip
+        return {
+            int(found[1])
+            for at, text in _read_kernel_log(handle)
+            # one second of tolerance: the two clocks drift apart
+            if booted + at >= since - 1 and (found := _KILLED_PROCESS.search(text))
+        }
     finally:
         os.close(handle)
 
 
 def _read_kernel_log(handle: int) -> list[tuple[float, str]]:
-    """(seconds since the start of the machine, text) of each record that the kernel still has."""
+    """Return (seconds since the machine started, text) of each record that the kernel still keeps."""
     found: list[tuple[float, str]] = []
     while True:
         try:
             record = os.read(handle, 8192)
         except BlockingIOError:
             return found
-        except BrokenPipeError:  # it was overwritten while we read: the next one is there
+        except BrokenPipeError:  # the record was overwritten during the read; the next one is available
             continue
         if not record:
             return found

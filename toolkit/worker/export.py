@@ -44,7 +44,7 @@ def main(run_id: str, form: str, check_only: bool) -> int:
 def make_export(run: RunDir, form: str, progress: StateFileReporter) -> None:
     """Build the export in a staging folder and commit it as exports/<form>/. Raises ToolkitError with the reason."""
     progress("verifying the adapter", 0.05)
-    verify_commit(run.adapter_dir, own=False)
+    verify_commit(run.adapter_dir, require_own_signature=False)
     adapter = commit_hash(run.adapter_dir)
     progress("loading libraries", 0.1)
     libraries.import_libraries()

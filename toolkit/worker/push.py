@@ -70,7 +70,7 @@ def push_export(run: RunDir, request: HubPush, progress: StateFileReporter) -> s
 def gather_published_files(run: RunDir, request: HubPush, folder: Path) -> None:
     """Write what is published into `folder`. Raises ToolkitError when others could not use it."""
     source = export_folder(run, request.form)
-    verify_commit(source, own=False)
+    verify_commit(source, require_own_signature=False)
     archive = next(iter(source.glob("*.zip")), None)
     if archive is not None:
         unpack(archive, folder)

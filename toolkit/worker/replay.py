@@ -64,7 +64,7 @@ def main(run_id: str, form: str) -> int:
 def certify_export(run: RunDir, form: str, contract: PromptContract, commit: str) -> Certificate:
     """Return the verdict on an export. Files that changed since they were committed are not loaded."""
     try:
-        verify_commit(export_folder(run, form), own=False)
+        verify_commit(export_folder(run, form), require_own_signature=False)
     except RunError as error:
         return certify_damaged_export(form, commit, error.message)
     return certify_replay(contract, replay_golden_prompts(run, EXPORT_FORMS[form], contract), form=form, commit=commit)

@@ -73,7 +73,7 @@ def _run_main_process(run: RunDir, stop: StopSignal, events: EventWriter, proces
         why = replace(why, trace=_trace(error)) if why.reason == "bug" else why
         step = getattr(error, "step", None)
         at = {} if step is None else {"step": step}
-        close_attempt(events, read_events(run.events_path)[0], why, alone=is_autopilot_on(run), **at)
+        close_attempt(events, read_events(run.events_path)[0], why, may_retry=is_autopilot_on(run), **at)
         return 1
     events.append(kind, step=step, **({"paused": True} if kind == "stopped" and stop.wants_pause else {}))
     return 0

@@ -149,7 +149,7 @@ class RunLife(RuleBasedStateMachine):
     @rule(run=runs)
     def delete_a_living_one(self, run: RunDir) -> None:
         if self._going() is run:
-            with pytest.raises(RunError, match="still going"):
+            with pytest.raises(RunError, match="still running"):
                 delete_run(run)
 
     @rule(run=consumes(runs))

@@ -40,7 +40,7 @@ def test_smoothing_keeps_a_constant_curve_and_weight_zero_changes_nothing() -> N
 
 def test_a_long_curve_grows_by_whole_strides() -> None:
     def shown(count: int) -> int:
-        return len(whole_strides(Curve.of([(step, 1.0) for step in range(count)])))
+        return len(whole_strides(Curve.from_points([(step, 1.0) for step in range(count)])))
 
     assert [shown(count) for count in (0, 1, 999)] == [0, 1, 999]
     assert shown(50_000) == shown(50_099) == 50_000

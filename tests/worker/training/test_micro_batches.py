@@ -127,7 +127,7 @@ def test_without_the_autopilot_it_stops_at_once(
     assert train(run, 1, monkeypatch) == 1
     status = read_run_status(run)
     assert status.state == "failed"
-    assert "autopilot is off" in status.hint
+    assert "Auto-recovery is off" in status.hint
 
 
 def test_parts_hold_every_row_once_and_are_as_wide_as_they_need() -> None:

@@ -18,7 +18,7 @@ def draw_device_choices(trial: StudyTrial, machine: Machine | None) -> None:
     lines = explain_defaults(
         config, device_for_run(config, machine), training_cores(), decide_trial_settings(trial).told
     )
-    where = "this machine" if machine is None else machine.words
+    where = "this machine" if machine is None else machine.summary
     with st.container(border=True, gap="xsmall"):
         st.markdown(f"**Chosen automatically for {escape_text(where)}**")
         for line in lines:

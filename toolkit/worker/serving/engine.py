@@ -240,7 +240,7 @@ def _read_weights_of(config: Config, wanted: AdapterReference, folder: Path) -> 
 def _verified_adapter_folder(run: RunDir) -> Path:
     if not run.adapter_dir.is_dir():
         raise EngineError(f"Run {run.id} has no adapter yet.", "Wait until it has finished, or choose another run.")
-    verify_commit(run.adapter_dir, own=False)
+    verify_commit(run.adapter_dir, require_own_signature=False)
     return run.adapter_dir
 
 
