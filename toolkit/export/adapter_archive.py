@@ -40,7 +40,7 @@ def write_zip(target: Path | BinaryIO, files: Mapping[str, Path]) -> None:
 def zip_adapter(run: RunDir) -> bytes:
     """Return a run's adapter with its settings as a zip, after its commit was verified. Raises ToolkitError."""
     try:
-        committed = verify_commit(run.adapter_dir, own=False)["files"]
+        committed = verify_commit(run.adapter_dir, require_own_signature=False)["files"]
     except ToolkitError as error:
         raise type(error)(error.message, "Train the run again to get a new adapter.") from error
     files = {name: run.adapter_dir / name for name in ADAPTER_FILES if name in committed}

@@ -94,7 +94,7 @@ def _draw_start(reviewed: DraftReview) -> None:
         args=(launch.start_ticket(),),
     )
     machine = read_known_machine(workspace.current_save_dir())
-    where = f" This machine: {escape_text(machine.words)}." if machine else ""
+    where = f" This machine: {escape_text(machine.summary)}." if machine else ""
     st.caption(("The runs train one after another." if study and runs > 1 else "Trains in the background.") + where)
     if study:
         st.button(

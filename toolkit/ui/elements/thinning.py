@@ -27,7 +27,7 @@ def smooth_curve(points: Sequence[CurvePoint], weight: float) -> Curve:
 
     weight: of the past, 0 (no smoothing) to below 1.
     """
-    curve = Curve.of(points)
+    curve = Curve.from_points(points)
     if not weight or not len(curve):
         return curve
     return Curve(curve.steps, pd.Series(curve.values).ewm(alpha=1 - weight).mean().to_numpy())
@@ -35,7 +35,7 @@ def smooth_curve(points: Sequence[CurvePoint], weight: float) -> Curve:
 
 def thin_curve(points: Sequence[CurvePoint], limit: int = MAX_POINTS) -> Curve:
     """Return at most `limit` points (at least 4): the first, the last, and minimum and maximum of each part between."""
-    curve = Curve.of(points)
+    curve = Curve.from_points(points)
     if len(curve) <= limit:
         return curve
     parts = (limit - 2) // 2
