@@ -19,8 +19,8 @@ from toolkit.ui.workspace import workspace
 RULE_KIND_LABELS = {
     "contains": "contains a text",
     "regex": "matches a pattern",
-    "json_schema": "fits a JSON schema",
-    "length": "has a length",
+    "json_schema": "matches a JSON schema",
+    "length": "has a length within limits",
 }
 NO_GATE = "no gate"
 

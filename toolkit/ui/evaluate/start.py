@@ -42,7 +42,7 @@ class EvaluationRequest:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether the source needs a file or a prompt set that is not chosen yet."""
+        """Return whether the source needs a file or a prompt set that is not chosen yet."""
         return (self.spec.source == "file" and self.table is None) or (
             self.spec.source == "prompts" and self.prompts is None
         )
