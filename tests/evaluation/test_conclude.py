@@ -79,7 +79,7 @@ def test_two_adapters_that_differ_by_chance_are_within_noise(tmp_path: Path) -> 
     run = make_run(tmp_path, list(said))
     _, results = plant(run, said, others=["other"])
     words = describe_comparison(results, "other", run.id, ("the first", "the first"))
-    assert words[0] == "No difference to the first that these rows can show."
+    assert words[0] == "These rows show no significant difference from the first."
 
 
 def test_more_broken_than_fixed_is_worse(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_more_broken_than_fixed_is_worse(tmp_path: Path) -> None:
     run = make_run(tmp_path, list(said))
     _, results = plant(run, said, probe=[0.5] * 20)
     assert results.sentences[run.id][0] == "It is worse than its base model."
-    assert "It has forgotten something" in results.sentences[run.id][-1]
+    assert "It shows forgetting" in results.sentences[run.id][-1]
 
 
 @pytest.mark.parametrize(("fixed", "broke"), [(0, 0), (6, 6), (5, 3), (2, 0)])
@@ -98,8 +98,8 @@ def test_a_null_change_is_within_noise(tmp_path: Path, fixed: int, broke: int) -
     exact = results.figure("exact_match")
     assert exact is not None
     assert exact.differences[run.id].verdict == "noise"
-    assert results.sentences[run.id][0].startswith("No difference")
-    assert results.sentences[run.id][-1].startswith("No sign of forgetting")
+    assert results.sentences[run.id][0].startswith("These rows show no significant difference")
+    assert results.sentences[run.id][-1].startswith("It shows no forgetting")
 
 
 def test_a_failure_is_a_row_with_its_reason_and_counts_as_wrong(tmp_path: Path) -> None:
@@ -151,7 +151,8 @@ def test_the_gate_opens_only_when_all_holds(tmp_path: Path) -> None:
     found = read_recorded_answers(evaluation.answers_path)
     again = conclude_evaluation(evaluation, make_questions(evaluation), found, (BASE, run.id), 1.0)
     assert not again.gate[run.id].passed
-    assert again.gate[run.id].reasons == ("The answer must not contain “wrong”: 95.7 % of the answers, 100 % wanted.",)
+    (reason,) = again.gate[run.id].reasons
+    assert reason == "The answer must not contain “wrong”: 95.7 % of the answers, 100 % required."
     assert read_row_table(evaluation.rows_path)["rules_1"].to_pylist().count(["must not contain “wrong”"]) == 1
 
 
@@ -159,10 +160,10 @@ def test_rules_that_say_the_same_are_counted_apart(tmp_path: Path) -> None:
     said = known_flips(fixed=2, broke=0, same=0, both_wrong=0)
     run = make_run(tmp_path, list(said))
     schemas = [{"kind": "json_schema", "json_schema": {"type": kind}} for kind in ("object", "string", "object")]
-    kept = {"kind": "json_schema", "json_schema": {}, "negate": True, "name": "must fit the JSON schema"}
+    kept = {"kind": "json_schema", "json_schema": {}, "negate": True, "name": "must match the JSON schema"}
     evaluation, results = plant(run, said, parse_pass_rules({"rules": [*schemas, kept]}))
     titles = [rule.title for rule in results.rules]
-    assert titles == ["must fit the JSON schema", *(f"must fit the JSON schema ({n})" for n in (2, 3, 4))]
+    assert titles == ["must match the JSON schema", *(f"must match the JSON schema ({n})" for n in (2, 3, 4))]
     assert [rule.kept[run.id].value for rule in results.rules] == [0, 0, 0, 1]
     assert read_row_table(evaluation.rows_path)["rules_1"].to_pylist() == [titles[:3]] * 2
 
@@ -209,7 +210,7 @@ def test_very_few_rows_say_so(tmp_path: Path) -> None:
     said = known_flips(fixed=3, broke=0, same=0, both_wrong=0)
     run = make_run(tmp_path, list(said))
     _, results = plant(run, said)
-    assert "With only 3 rows, chance can't be told from change." in results.sentences[run.id]
+    assert "3 rows are too few to tell a change from chance." in results.sentences[run.id]
 
 
 def test_the_model_card_tells_the_newest_evaluation_of_this_adapter(

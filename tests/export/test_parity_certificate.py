@@ -49,7 +49,7 @@ def verdict(found: ExportReplay) -> Certificate:
     return certify_replay(contract(), found, form="adapter", commit="c")
 
 
-def test_the_same_passes() -> None:
+def test_an_identical_replay_passes() -> None:
     certificate = verdict(replay())
     assert certificate.passed and not certificate.failures and certificate.drift == 0
 
@@ -60,7 +60,7 @@ def test_the_same_passes() -> None:
         (replay(template_sha256="x"), "prompt template", "t became x"),
         (replay(chat_template_sha256="x"), "chat template", "none became x"),
         (replay(special_tokens=SPECIAL.model_copy(update={"bos_added": False})), "special tokens", "bos_added True"),
-        (replay(base_matches=False), "base model", "another base model"),
+        (replay(base_matches=False), "base model", "not the base model of training"),
         (replay(dtype="bfloat16"), "weights' precision", "float32 became bfloat16"),
         (replay({"ids": (5, 6)}), "token ids identical", "token 1 is 5 instead of 1"),
         (replay({"ids": (1, 5, 6, 4)}), "token ids identical", "token 4 is 4 instead of nothing"),
@@ -70,15 +70,15 @@ def test_the_same_passes() -> None:
         (replay({"answer_ids": (8,)}), "greedy answers equal", "4 of 4 differ"),
     ],
 )
-def test_each_difference_breaks_it_and_is_shown(found: ExportReplay, name: str, says: str) -> None:
+def test_each_difference_breaks_the_export_and_is_named(found: ExportReplay, name: str, says: str) -> None:
     certificate = verdict(found)
     assert not certificate.passed
     assert [check.name for check in certificate.failures] == [name]
     assert says in certificate.failures[0].detail
 
 
-def test_a_model_that_is_sure_of_little_may_move_little() -> None:
-    """The same drift: harmless where the log-probabilities differ by whole numbers, a wrong weight where by tenths."""
+def test_flat_distributions_allow_less_drift() -> None:
+    """The same drift is harmless when log-probabilities differ by whole nats, and a wrong weight when by tenths."""
     flat = GOLDEN.model_copy(update={"logprobs": (-5.0, -5.1, -5.2), "prompt_logprobs": (-5.0, -5.1)})
     for golden, passes in ((GOLDEN, True), (flat, False)):
         moved = {
@@ -92,7 +92,7 @@ def test_a_model_that_is_sure_of_little_may_move_little() -> None:
         assert found.passed is passes, [check.detail for check in found.checks]
 
 
-def test_a_tie_between_two_tokens_is_no_difference() -> None:
+def test_a_tie_between_two_tokens_is_not_a_difference() -> None:
     certificate = certify_replay(contract(), replay({"answer_ids": (8, 4, 4)}), form="adapter", commit="c")
     assert not certificate.passed, "in float32 a lead of 0.001 is no tie"
     coarse = replay({"answer_ids": (8, 4, 4)}, precision="bfloat16", dtype="bfloat16")
@@ -105,7 +105,7 @@ def test_without_golden_prompts_there_is_no_verdict() -> None:
         certify_replay(contract(golden=()), replay(played=None), form="adapter", commit="c")
 
 
-def test_it_is_kept_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+def test_a_certificate_is_read_as_written_and_a_damaged_one_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "adapter.certificate.json"
     assert read_certificate(path) is None
     certificate = verdict(replay())

@@ -69,7 +69,7 @@ def test_known_changes_are_counted_exactly(stage: Stage, run: RunDir) -> None:
     text = words(app)
     assert "It is better than its base model." in text
     assert "It fixed 31 rows and broke 3." in text
-    assert "It has forgotten something" in text
+    assert "It shows forgetting" in text
     measures = app.dataframe[0].value
     assert measures.loc[measures["Measure"] == "Exact match", "Verdict"].item() == "better"
     rows = app.dataframe[-1].value
@@ -126,8 +126,8 @@ def test_no_real_change_is_within_noise(stage: Stage, run: RunDir) -> None:
     over(evaluation)
     app = stage.page("evaluate", run)
     text = words(app)
-    assert "No difference to its base model that these rows can show." in text
-    assert "No sign of forgetting" in text
+    assert "These rows show no significant difference from its base model." in text
+    assert "It shows no forgetting" in text
     measures = app.dataframe[0].value
     assert set(measures["Verdict"]) == {"within noise"}
 
@@ -147,7 +147,7 @@ def test_forgetting_is_found_without_expected_answers(stage: Stage, run: RunDir)
     over(evaluation)
     text = words(stage.checked(stage.page("evaluate", run)))
     assert "No expected answers are known" in text
-    assert "It has forgotten something" in text
+    assert "It shows forgetting" in text
 
 
 def test_text_from_outside_is_escaped(stage: Stage, run: RunDir) -> None:

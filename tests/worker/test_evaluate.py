@@ -100,7 +100,7 @@ def test_an_adapter_without_effect_is_within_noise(save_dir: Path, tiny_model: P
     assert {figure.differences[run.id].verdict for figure in results.figures} == {"noise"}
     assert results.probe is not None
     assert results.probe.differences[run.id].verdict == "noise"
-    assert results.sentences[run.id][0].startswith("No difference")
+    assert results.sentences[run.id][0].startswith("These rows show no significant difference")
 
 
 def test_a_killed_evaluation_goes_on_and_ends_the_same(

@@ -29,7 +29,7 @@ ADAPTER_FILES = (*WEIGHT_FILES, CARD_FILE, CONTRACT_FILE, "generation_config.jso
 
 
 def write_zip(target: Path | BinaryIO, files: Mapping[str, Path]) -> None:
-    """Write a zip of `files`, name in the zip -> path. Raises RunError when the adapter's weights are not among them."""
+    """Write a zip. files: name in the zip -> path. Raises RunError when the adapter's weights are missing."""
     if not set(WEIGHT_FILES) <= set(files):
         raise RunError("The adapter has no weights.", "Train the run again.")
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:  # weights hardly compress

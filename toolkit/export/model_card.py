@@ -95,7 +95,8 @@ def _data_lines(config: Config, dataset: dict[str, Any], status: RunStatus) -> I
         yield f"- training set {train_rows:,} rows, test set {test_rows:,} rows, split with seed {seed}"
         skipped, truncated = prepared.get("dropped", 0), prepared.get("truncated_rows", 0)
         if skipped or truncated:
-            yield f"- {skipped:,} rows skipped for empty cells, {truncated:,} truncated to {prepared.get('max_length')} tokens"
+            limit = prepared.get("max_length")
+            yield f"- {skipped:,} rows skipped for empty cells, {truncated:,} truncated to {limit} tokens"
     if config.data.messages is not None:
         yield f"- conversations: column {inline_code(config.data.messages)}, system, user and assistant turns"
         yield "- trained: what the assistant says, with its end token; the other turns are masked"

@@ -1,7 +1,7 @@
-"""The parity certificate: an export's answers to the golden prompts held against the run's prompt contract.
+"""The parity certificate: a comparison of an export's answers to the golden prompts with the run's prompt contract.
 
-Passed is only what passed every check: the same templates and special tokens, identical token ids, log-probabilities
-within a stated bound, the same greedy answers. Pure: the replay is `worker/replay.py`'s, the numbers come in here.
+An export passes when every check does: the same templates and special tokens, identical token ids, log-probabilities
+within a stated bound, the same greedy answers. Stored as exports/<form>.certificate.json.
 """
 
 from __future__ import annotations
@@ -22,26 +22,28 @@ from toolkit.system.durable import durable_write
 
 CERTIFICATE_SCHEMA = 1
 DRIFT_BOUNDS = {"float32": 0.002, "float16": 0.05, "bfloat16": 0.4}
-"""The most that one token's log-probability may move, by the coarser of the two precisions (natural logarithm).
+"""The largest change of one token's log-probability (nats), by the coarser of the two precisions.
 
-Float16 rounds 8 times finer than bfloat16. Two to three times what untouched exports of the demo model show (0.016 and
-0.20); one layer of its four not merged shows 2.4.
+Two to three times what correct exports of the demo model show (0.016 for float16, which rounds 8 times finer than
+bfloat16 with 0.20); leaving one of its four layers unmerged shows 2.4.
 """
 MEAN_SHARE = 0.08
-"""The mean over all tokens may be this share of the bound: rounding scatters, a wrong weight moves everything."""
+"""The mean over all tokens may be this share of the bound: rounding errors scatter, a wrong weight shifts all."""
 SPREAD_SHARE = {"float32": 0.001, "float16": 0.004, "bfloat16": 0.025}
-"""And at most this share of how much the golden log-probabilities differ among themselves (standard deviation): in a
-model that is sure of little, a wrong weight moves little too.
+"""The mean may also be at most this share of the standard deviation of the golden log-probabilities: in a model with
+flat distributions a wrong weight changes little.
 
-Measured on random Llama, Qwen2, Mistral and Gemma2 models: untouched at most 0.0075 (bfloat16) and 0.0011 (float16);
-weights rounded to eight bits at least 0.037, one layer of two not merged at least 0.093.
+Measured on random Llama, Qwen2, Mistral and Gemma2 models: correct exports at most 0.0075 (bfloat16) and 0.0011
+(float16); weights rounded to eight bits at least 0.037, one layer of two left unmerged at least 0.093.
 """
 TIE_SHARE = 0.25
-"""Answers may part where the likeliest token led the next one by less than this share of the bound: a coin toss."""
+"""Answers may diverge where the likeliest token led the second by less than this share of the bound: rounding
+decides there.
+"""
 
 
 class ReplayedPrompt(FrozenModel):
-    """What an export made of one golden prompt; the fields are those of `Golden`."""
+    """An export's answer to one golden prompt; the fields are those of `GoldenPrompt`."""
 
     prompt: str
     text: str
@@ -53,19 +55,19 @@ class ReplayedPrompt(FrozenModel):
 
 
 class ExportReplay(FrozenModel):
-    """An export as it was found. dtype: of its weights on the disk; precision: that it says it has."""
+    """An export as it was replayed. dtype: of its weights on the disk. precision: the one that it promises."""
 
     template_sha256: str
     chat_template_sha256: str | None
     special_tokens: SpecialTokens
-    base_matches: bool | None  # None where the export carries its own weights
+    base_matches: bool | None  # None for an export that contains the base model's weights
     dtype: str
     precision: str
     played: tuple[ReplayedPrompt, ...]
 
 
 class ParityCheck(FrozenModel):
-    """One thing looked at. detail: what was found, with the difference when it failed."""
+    """One check. detail: what was found, with the difference when it failed."""
 
     name: str
     passed: bool
@@ -73,7 +75,10 @@ class ParityCheck(FrozenModel):
 
 
 class ParityRow(FrozenModel):
-    """One golden prompt: tie is the answer token at which two were equally likely, else None."""
+    """One golden prompt. drift: largest change of a log-probability (nats). got: the export's answer.
+
+    tie: index of the answer token at which two tokens were equally likely and the answers diverge, else None.
+    """
 
     row: int
     split: str
@@ -86,7 +91,10 @@ class ParityRow(FrozenModel):
 
 
 class Certificate(FrozenModel):
-    """The verdict on one export. commit: SHA-256 of the COMMIT.json that was looked at."""
+    """The verdict on one export.
+
+    commit: SHA-256 of the COMMIT.json that was checked. bound: allowed drift of one token (nats). made: Unix seconds.
+    """
 
     schema_: Annotated[int, Field(alias="schema")] = CERTIFICATE_SCHEMA
     form: str
@@ -101,17 +109,22 @@ class Certificate(FrozenModel):
 
     @property
     def passed(self) -> bool:
+        """Whether every check passed."""
         return self.verdict == "passed"
 
     @property
     def failures(self) -> tuple[ParityCheck, ...]:
+        """The checks that failed."""
         return tuple(check for check in self.checks if not check.passed)
 
 
 def certify_replay(contract: PromptContract, replay: ExportReplay, *, form: str, commit: str) -> Certificate:
-    """Hold the replay against the contract. Raises RunError when there is no golden prompt to hold it against."""
+    """Compare the replay with the contract. Raises RunError when the contract has no golden prompts."""
     if not contract.golden:
-        raise RunError("The contract has no golden prompt.", "Every prompt was longer than the model's context.")
+        raise RunError(
+            "The contract has no golden prompts: every prompt was longer than the model's context.",
+            "Shorten the prompts.",
+        )
     coarser = max(
         (contract.precision, replay.precision), key=lambda name: DRIFT_BOUNDS.get(name, DRIFT_BOUNDS["bfloat16"])
     )
@@ -126,18 +139,32 @@ def certify_replay(contract: PromptContract, replay: ExportReplay, *, form: str,
     checks = (*_identity_checks(contract, replay), *_answer_checks(contract, replay, rows, drift))
     verdict: Literal["passed", "broken"] = "passed" if all(check.passed for check in checks) else "broken"
     return Certificate(
-        form=form, verdict=verdict, checks=checks, rows=rows, bound=bound, drift=round(max(drifts, default=0.0), 6),
-        mean_drift=round(mean, 6), commit=commit, made=time.time(),
-    )  # fmt: skip
+        form=form,
+        verdict=verdict,
+        checks=checks,
+        rows=rows,
+        bound=bound,
+        drift=round(max(drifts, default=0.0), 6),
+        mean_drift=round(mean, 6),
+        commit=commit,
+        made=time.time(),
+    )
 
 
 def certify_damaged_export(form: str, commit: str, reason: str) -> Certificate:
-    """The verdict on an export whose files are not those that were committed: it is not even loaded."""
+    """Return the verdict on an export whose files are not those that were committed; it is not loaded."""
     check = ParityCheck(name="files as committed", passed=False, detail=reason)
     return Certificate(
-        form=form, verdict="broken", checks=(check,), rows=(), bound=0.0, drift=0.0, mean_drift=0.0, commit=commit,
+        form=form,
+        verdict="broken",
+        checks=(check,),
+        rows=(),
+        bound=0.0,
+        drift=0.0,
+        mean_drift=0.0,
+        commit=commit,
         made=time.time(),
-    )  # fmt: skip
+    )
 
 
 def _identity_checks(contract: PromptContract, replay: ExportReplay) -> Iterator[ParityCheck]:
@@ -151,8 +178,8 @@ def _identity_checks(contract: PromptContract, replay: ExportReplay) -> Iterator
         name="special tokens", passed=not differing, detail="; ".join(differing) or "BOS, EOS, pad and stops"
     )
     if replay.base_matches is not None:
-        words = "the base model that it was trained on" if replay.base_matches else "another base model was found"
-        yield ParityCheck(name="base model", passed=replay.base_matches, detail=words)
+        detail = "the base model of training" if replay.base_matches else "not the base model of training"
+        yield ParityCheck(name="base model", passed=replay.base_matches, detail=detail)
     yield _equality_check("weights' precision", replay.precision, replay.dtype)
 
 
@@ -162,10 +189,10 @@ def _logprob_spread(contract: PromptContract) -> float:
 
 
 def _drift_check(rows: Sequence[ParityRow], allowed: tuple[float, float], coarser: str, mean: float) -> ParityCheck:
-    """allowed: for one token, and on average."""
-    most = max(row.drift for row in rows)
-    detail = f"at most {most:.4g} of {allowed[0]:g} allowed for {coarser}, on average {mean:.3g} of {allowed[1]:.3g}"
-    return ParityCheck(name="log-probability drift", passed=most <= allowed[0] and mean <= allowed[1], detail=detail)
+    """Return the check of the drift. allowed: for one token, and on average (nats)."""
+    largest = max(row.drift for row in rows)
+    detail = f"at most {largest:.4g} of {allowed[0]:g} allowed for {coarser}, on average {mean:.3g} of {allowed[1]:.3g}"
+    return ParityCheck(name="log-probability drift", passed=largest <= allowed[0] and mean <= allowed[1], detail=detail)
 
 
 def _answer_checks(
@@ -182,10 +209,9 @@ def _answer_checks(
     if ties := [row for row in rows if row.tie is not None and row.answer_equal]:
         detail += f", {len(ties)} of them up to a tie between two tokens"
     if unequal:
-        one = unequal[0]
-        detail = (
-            f"{len(unequal)} of {len(rows)} differ; row {one.row}: {one.got[:80]!r} instead of {one.expected[:80]!r}"
-        )
+        first = unequal[0]
+        difference = f"{first.got[:80]!r} instead of {first.expected[:80]!r}"
+        detail = f"{len(unequal)} of {len(rows)} differ; row {first.row}: {difference}"
     yield ParityCheck(name="greedy answers equal", passed=not unequal, detail=detail)
 
 
@@ -202,10 +228,15 @@ def _parity_row(golden: GoldenPrompt, played: ReplayedPrompt, bound: float) -> P
     tie = _tie_position(golden, played, bound)
     equal = golden.answer_ids == played.answer_ids or tie is not None
     return ParityRow(
-        row=golden.row, split=golden.split, ids_equal=golden.ids == played.ids,
-        drift=max(_token_drifts(golden, played), default=0.0), answer_equal=equal,
-        expected=golden.answer, got=played.answer, tie=tie,
-    )  # fmt: skip
+        row=golden.row,
+        split=golden.split,
+        ids_equal=golden.ids == played.ids,
+        drift=max(_token_drifts(golden, played), default=0.0),
+        answer_equal=equal,
+        expected=golden.answer,
+        got=played.answer,
+        tie=tie,
+    )
 
 
 def _token_drifts(golden: GoldenPrompt, played: ReplayedPrompt) -> list[float]:
@@ -215,34 +246,34 @@ def _token_drifts(golden: GoldenPrompt, played: ReplayedPrompt) -> list[float]:
 
 
 def _tie_position(golden: GoldenPrompt, played: ReplayedPrompt, bound: float) -> int | None:
-    """Where the answers part, if the two likeliest tokens were there so close that rounding may choose."""
-    longest = min(len(golden.answer_ids), len(played.answer_ids))
-    part = next((i for i in range(longest) if golden.answer_ids[i] != played.answer_ids[i]), None)
-    return part if part is not None and golden.margins[part] < bound * TIE_SHARE else None
+    """Return where the answers diverge, if the two likeliest tokens were so close there that rounding decides."""
+    shared = min(len(golden.answer_ids), len(played.answer_ids))
+    at = next((i for i in range(shared) if golden.answer_ids[i] != played.answer_ids[i]), None)
+    return at if at is not None and golden.margins[at] < bound * TIE_SHARE else None
 
 
 def _first_difference(contract: PromptContract, replay: ExportReplay, index: int) -> str:
     expected, found = contract.golden[index].ids, replay.played[index].ids
-    longest = min(len(expected), len(found))
-    at = next((i for i in range(longest) if expected[i] != found[i]), longest)
+    shared = min(len(expected), len(found))
+    at = next((i for i in range(shared) if expected[i] != found[i]), shared)
     here = [str(ids[at]) if at < len(ids) else "nothing" for ids in (expected, found)]
     return f"row {contract.golden[index].row}: token {at + 1} is {here[1]} instead of {here[0]}"
 
 
 def write_certificate(path: Path, certificate: Certificate) -> None:
+    """Write the certificate atomically. Raises OSError."""
     durable_write(path, json.dumps(certificate.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False))
 
 
 def read_certificate(path: Path) -> Certificate | None:
-    """None where there is none; raises RunError for a damaged or newer one."""
+    """Return the certificate, None when there is none. Raises RunError: damaged, or of a newer version."""
     try:
         body = json.loads(path.read_bytes())
         if int(body["schema"]) > CERTIFICATE_SCHEMA:
-            raise RunError(f"{path} was written by a newer version.", "Update the toolkit to use it.")
+            raise RunError(f"{path} was written by a newer version of the toolkit.", "Update the toolkit to use it.")
         return Certificate.model_validate(body)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise RunError(
-            f"The certificate {path} can't be read: {str(error).splitlines()[0]}.", "Check again."
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise RunError(f"The certificate {path} can't be read: {reason}.", "Check the export again.") from error

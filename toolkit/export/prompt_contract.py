@@ -1,15 +1,13 @@
-"""The prompt contract: what an adapter was asked and answered when it was saved, so that any copy can be held to it.
+"""The prompt contract: what an adapter was asked and answered when it was saved, so that any copy can be checked.
 
-`contract.json` lies in every adapter: templates and their hashes, special tokens, settings of generation, versions,
-the base model's identity, and golden prompts with token ids, greedy answers and log-probabilities. Knows no library:
-`worker/answering/golden_prompts.py` fills it in, `worker/replay.py` plays an export against it, `certificate.py` judges.
+`contract.json` lies in every adapter: templates and their hash, special tokens, generation settings, versions, the
+identity of the base model, and golden prompts with token ids, greedy answers and log-probabilities.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,17 +19,21 @@ from toolkit.runs.run_dir import RunDir
 
 CONTRACT_FILE = "contract.json"
 CONTRACT_SCHEMA = 1
-GOLDEN_PROMPTS = 8
-MAX_CONTRACT_BYTES = 32 * 2**20
+GOLDEN_PROMPTS = 8  # about 500 tokens to compare, and seconds to answer on a CPU
+MAX_CONTRACT_BYTES = 32 * 2**20  # far above a real one: a file from elsewhere may be anything
 
 
 class FrozenModel(BaseModel):
+    """An immutable record that ignores the fields of newer versions."""
+
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class PromptTemplates(FrozenModel):
-    """`{column}` templates as written, and one hash over both; messages: the column of conversations that stands in
-    their place, both being empty then."""
+    """`{column}` templates as written, and one hash over all fields.
+
+    messages: the column of conversations, for runs on conversations; prompt and completion are empty then.
+    """
 
     prompt: str
     completion: str
@@ -40,7 +42,10 @@ class PromptTemplates(FrozenModel):
 
 
 class SpecialTokens(FrozenModel):
-    """Ids, None where the tokenizer has none. `bos_added`, `eos_added`: what a plain text gets put around it."""
+    """Token ids, None where the tokenizer has none.
+
+    bos_added, eos_added: whether the tokenizer adds them to a plain text.
+    """
 
     bos: int | None
     eos: int | None
@@ -51,7 +56,7 @@ class SpecialTokens(FrozenModel):
 
 
 class BaseIdentity(FrozenModel):
-    """Hashes of config.json, and of the weights' index and headers (names, shapes, types and sizes, not values)."""
+    """Hashes of config.json, and of the weights' index and headers: names, shapes, types and sizes, not values."""
 
     name: str
     config_sha256: str
@@ -61,8 +66,8 @@ class BaseIdentity(FrozenModel):
 class GoldenPrompt(FrozenModel):
     """One prompt with its greedy answer, measured on the model as it was trained.
 
-    ids, text: the whole prompt, chat template included.  answer_ids: with the end token, where it came.
-    logprobs: of each answer token.  margins: how far the chosen token led the next one.
+    ids, text: the whole prompt, including the chat template. answer_ids: with the end token, if it was generated.
+    logprobs: of each answer token (nats). margins: lead of the chosen token over the second one (nats).
     prompt_logprobs: of the last tokens of the prompt.
     """
 
@@ -81,7 +86,11 @@ class GoldenPrompt(FrozenModel):
 
 
 class PromptContract(FrozenModel):
-    """made: "training", or "export" for an adapter older than contracts. precision: what the weights computed in."""
+    """The contract of one adapter.
+
+    made: "training", or "export" for an adapter that was trained before contracts existed. precision: of the weights in
+    training. generation: the run's generation settings. versions: by library.
+    """
 
     schema_: Annotated[int, Field(alias="schema")] = CONTRACT_SCHEMA
     made: Literal["training", "export"] = "training"
@@ -98,36 +107,39 @@ class PromptContract(FrozenModel):
     golden: tuple[GoldenPrompt, ...]
 
     def dump(self) -> str:
+        """Return the content of contract.json."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), ensure_ascii=False, separators=(",", ":"))
 
 
 def sha256_hex(content: str | bytes) -> str:
+    """Return the SHA-256 of bytes, or of text as UTF-8."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def prompt_templates_of(config: Config) -> PromptTemplates:
+    """Return the templates that a run uses."""
     messages = config.data.messages
-    # what stands in the settings beside a column of conversations was never used
+    # a run on conversations never uses the templates in its settings
     prompt, completion = ("", "") if messages else (config.data.prompt, config.data.prompt_stub)
     digest = hash_templates(prompt, completion, messages)
     return PromptTemplates(prompt=prompt, completion=completion, sha256=digest, messages=messages)
 
 
 def hash_templates(prompt: str, completion: str, messages: str | None = None) -> str:
-    """One hash for all; none can borrow characters from another."""
+    """Return one hash over the templates. They are joined as JSON, so that moving text between two changes it."""
     parts = [prompt, completion] if messages is None else [prompt, completion, messages]
     return sha256_hex(json.dumps(parts, ensure_ascii=False))
 
 
 def read_contract(folder: Path) -> PromptContract:
-    """The contract in `folder`. Raises RunError: none, damaged, or written by a newer version."""
+    """Return the contract in `folder`. Raises RunError: missing, damaged, or written by a newer version."""
     path = folder / CONTRACT_FILE
     try:
         if path.stat().st_size > MAX_CONTRACT_BYTES:
             raise ValueError(f"it is larger than {MAX_CONTRACT_BYTES // 2**20} MiB")
         body = json.loads(path.read_bytes())
         if int(body["schema"]) > CONTRACT_SCHEMA:
-            raise RunError(f"{path} was written by a newer version.", "Update the toolkit to use it.")
+            raise RunError(f"{path} was written by a newer version of the toolkit.", "Update the toolkit to use it.")
         return PromptContract.model_validate(body)
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
@@ -135,10 +147,11 @@ def read_contract(folder: Path) -> PromptContract:
 
 
 def read_reference_contract(run: RunDir) -> PromptContract | None:
-    """What exports of a run are held to: the adapter's own contract, else the one that an export made; None for none.
+    """Return the contract that exports are checked against, None when there is none yet.
 
-    Raises RunError for a damaged one.
+    It is the adapter's own, else the one that an earlier export made. Raises RunError for a damaged one.
     """
-    places: Sequence[Path] = (run.adapter_dir, run.exports_dir)
-    place = next((folder for folder in places if (folder / CONTRACT_FILE).exists()), None)
-    return read_contract(place) if place is not None else None
+    for folder in (run.adapter_dir, run.exports_dir):
+        if (folder / CONTRACT_FILE).exists():
+            return read_contract(folder)
+    return None

@@ -124,10 +124,11 @@ def test_the_same_seed_gives_the_same_figures() -> None:
 
 def test_loss_weighs_tokens_and_perplexity_is_its_exponential() -> None:
     top, bottom = np.array([[2.0, 1.0], [9.0, 3.0], [7.0, 7.0]]), np.array([[1.0, 1.0], [9.0, 9.0], [0.0, 7.0]])
-    loss, perplexity = compute_figures(
-        [ratio_column(MEASURES_BY_NAME[name], top, bottom, exponential=name == "perplexity") for name in ("loss", "perplexity")],
-        ["base", "a"], 0,
-    )  # fmt: skip
+    columns = [
+        ratio_column(MEASURES_BY_NAME[name], top, bottom, exponential=name == "perplexity")
+        for name in ("loss", "perplexity")
+    ]
+    loss, perplexity = compute_figures(columns, ["base", "a"], 0)
     assert loss.rows == 2, "a row without a loss for one model counts for none"
     assert loss.models["base"].value == pytest.approx(11 / 10)
     assert perplexity.models["base"].value == pytest.approx(np.exp(1.1))

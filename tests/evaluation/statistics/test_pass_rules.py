@@ -60,11 +60,11 @@ def test_a_schema_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"rules": [{"kind": "regex", "pattern": "("}]}, "pattern can't be used"),
-        ({"rules": [{"kind": "json_schema", "json_schema": {"type": "thing"}}]}, "no JSON schema"),
+        ({"rules": [{"kind": "regex", "pattern": "("}]}, "pattern is not valid"),
+        ({"rules": [{"kind": "json_schema", "json_schema": {"type": "thing"}}]}, "JSON schema is not valid"),
         ({"rules": [{"kind": "json_schema", "json_schema": {"patternProperties": {"a": {}}}}]}, "not supported"),
-        ({"rules": [{"kind": "length"}]}, "least or a most"),
-        ({"rules": [{"kind": "length", "least": 5, "most": 4}]}, "above the most"),
+        ({"rules": [{"kind": "length"}]}, "minimum or a maximum"),
+        ({"rules": [{"kind": "length", "least": 5, "most": 4}]}, "above the maximum"),
         ({"rules": [{"kind": "shell", "command": "rm"}]}, "shell"),
         ({"gate": {"improves": "charm"}}, "charm"),
         ([], "dictionary"),

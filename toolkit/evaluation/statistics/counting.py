@@ -1,7 +1,4 @@
-"""From answers to figures: every measure of every model with its interval, and every difference with its verdict.
-
-Knows arrays and records; no file, no model, and no words but the verdicts'.
-"""
+"""From row scores to figures: each measure of each model with its interval, each difference with its verdict."""
 
 from __future__ import annotations
 
@@ -28,12 +25,15 @@ from toolkit.evaluation.statistics.measures import BetterDirection, Measure, Mea
 from toolkit.evaluation.statistics.results import Figure, FigureDifference, FigureValue, Verdict
 
 MAX_DRAWN_COLUMNS = 60
-"""Columns whose draws are held at once: 60 x 2,000 numbers."""
+"""Columns whose bootstrap draws are in memory at once: 60 x 2,000 numbers, about 1 MB."""
 
 
 @dataclass(frozen=True)
 class MeasureColumn:
-    """One measure of all models over the same rows, base first. top, bottom: [rows, models], see intervals.Sample."""
+    """One measure of all models over the same rows, base first.
+
+    sample: arrays of [rows, models]. exponential: whether the figure is exp of the ratio, as perplexity is of the loss.
+    """
 
     name: str
     sample: RatioSample
@@ -43,36 +43,43 @@ class MeasureColumn:
 
     @property
     def rows(self) -> int:
+        """Rows that count for every model."""
         return int((self.sample.bottom > 0).all(axis=1).sum())
 
 
 def mean_column(measure: Measure, values: FloatArray) -> MeasureColumn:
-    """values: [rows, models], NaN where the measure does not apply to a row."""
+    """Return a column of means. values: [rows, models], NaN where the measure does not apply to a row."""
     return MeasureColumn(measure.name, make_mean_sample(_keep_paired_rows(values)), measure.better, measure.form)
 
 
 def ratio_column(measure: Measure, top: FloatArray, bottom: FloatArray, *, exponential: bool = False) -> MeasureColumn:
-    """top / bottom over all rows, e.g. nats over tokens; rows in which any model has none are left out for all."""
-    there = (bottom > 0).all(axis=1, keepdims=True) & np.isfinite(top).all(axis=1, keepdims=True)
-    sample = RatioSample(np.where(there, top, 0.0), np.where(there, bottom, 0.0))
+    """Return a column of sum(top) / sum(bottom), for example nats over tokens. top, bottom: [rows, models].
+
+    A row that lacks a value for one model is skipped for all, so that the models stay paired.
+    """
+    complete = (bottom > 0).all(axis=1, keepdims=True) & np.isfinite(top).all(axis=1, keepdims=True)
+    sample = RatioSample(np.where(complete, top, 0.0), np.where(complete, bottom, 0.0))
     return MeasureColumn(measure.name, sample, measure.better, measure.form, exponential)
 
 
 def compute_figures(columns: Sequence[MeasureColumn], models: Sequence[str], seed: int) -> list[Figure]:
-    """The figures of all columns that have a row; all are drawn with the same rows, so everything stays paired."""
-    there = [column for column in columns if column.rows]
-    found: list[Figure] = []
-    each = max(1, MAX_DRAWN_COLUMNS // len(models))
-    for start in range(0, len(there), each):
-        part = there[start : start + each]
+    """Return the figures of all columns with at least one row.
+
+    All columns are drawn with the same rows, so that models and measures stay paired. models: names, base first.
+    """
+    filled = [column for column in columns if column.rows]
+    figures: list[Figure] = []
+    chunk = max(1, MAX_DRAWN_COLUMNS // len(models))
+    for start in range(0, len(filled), chunk):
+        part = filled[start : start + chunk]
         joined = RatioSample(
             np.concatenate([column.sample.top for column in part], axis=1),
             np.concatenate([column.sample.bottom for column in part], axis=1),
         )
         draws = bootstrap_values(joined, seed)
         width = len(models)
-        found += [_figure(c, draws[:, i * width : (i + 1) * width], models, seed) for i, c in enumerate(part)]
-    return found
+        figures += [_figure(c, draws[:, i * width : (i + 1) * width], models, seed) for i, c in enumerate(part)]
+    return figures
 
 
 def _figure(column: MeasureColumn, draws: FloatArray, models: Sequence[str], seed: int) -> Figure:
@@ -81,31 +88,32 @@ def _figure(column: MeasureColumn, draws: FloatArray, models: Sequence[str], see
     if column.exponential:
         values, draws = _exp(values), _exp(draws)
 
-    def gap(i: int, reference: int = 0) -> FigureDifference:
+    def difference(i: int, reference: int = 0) -> FigureDifference:
         value = float(values[i] - values[reference])
         return _difference(column, draws[:, i] - draws[:, reference], value, (reference, i), seed)
 
     others = list(enumerate(models))[1:]
     between: dict[str, dict[str, FigureDifference]] = {name: {} for _, name in others} if len(others) > 1 else {}
     for (first, reference), (second, name) in combinations(others, 2):
-        between[reference][name] = gap(second, first)
+        between[reference][name] = difference(second, first)
         between[name][reference] = _reverse_difference(between[reference][name])
-    compared = {name: gap(i) for i, name in others}
+    compared = {name: difference(i) for i, name in others}
     return Figure(measure=column.name, rows=column.rows, models=shown, differences=compared, between=between)
 
 
-def _reverse_difference(gap: FigureDifference) -> FigureDifference:
-    """The same difference seen from the other side."""
-    value, low, high = (None if end is None else -end for end in (gap.value, gap.high, gap.low))
+def _reverse_difference(difference: FigureDifference) -> FigureDifference:
+    """Return the difference with the two models exchanged."""
+    value, low, high = (None if end is None else -end for end in (difference.value, difference.high, difference.low))
     swapped: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
-    return FigureDifference(value=value, low=low, high=high, p=gap.p, verdict=swapped.get(gap.verdict, gap.verdict))
+    verdict = swapped.get(difference.verdict, difference.verdict)
+    return FigureDifference(value=value, low=low, high=high, p=difference.p, verdict=verdict)
 
 
 def _value(column: MeasureColumn, draws: FloatArray, value: float) -> FigureValue:
-    found = (share_interval if column.form == "share" else bootstrap_interval)(draws, value, column.rows)
-    if found is not None and column.form == "figure":
-        found = (max(0.0, found[0]), found[1])  # no measure goes below zero, however few the rows
-    low, high = found or (None, None)
+    interval = (share_interval if column.form == "share" else bootstrap_interval)(draws, value, column.rows)
+    if interval is not None and column.form == "figure":
+        interval = (max(0.0, interval[0]), interval[1])  # widening for few rows may lead below 0; no measure goes there
+    low, high = interval or (None, None)
     if column.exponential:
         value = float(_exp(value))
         low, high = (None if end is None else float(_exp(end)) for end in (low, high))
@@ -113,31 +121,30 @@ def _value(column: MeasureColumn, draws: FloatArray, value: float) -> FigureValu
 
 
 def _exp(values: Any) -> Any:
-    return np.exp(np.minimum(values, 700))
+    return np.exp(np.minimum(values, 700))  # exp(710) overflows
 
 
 def _difference(
     column: MeasureColumn, draws: FloatArray, value: float, pair: tuple[int, int], seed: int
 ) -> FigureDifference:
-    """pair: the places of the reference and of the model."""
-    found = bootstrap_interval(draws, value, column.rows, DIFFERENCE_CONFIDENCE)
-    if found is not None and column.form == "share":
-        found = (max(-1.0, found[0]), min(1.0, found[1]))
-        if abs(value) == 1.0:  # every row alike: see share_interval
-            sure = math.copysign(((1 - DIFFERENCE_CONFIDENCE) / 2) ** (1 / column.rows), value)
-            found = (min(sure, value), max(sure, value))
+    """Return the difference of two models. pair: indices of the reference and of the model."""
+    interval = bootstrap_interval(draws, value, column.rows, DIFFERENCE_CONFIDENCE)
+    if interval is not None and column.form == "share":
+        interval = (max(-1.0, interval[0]), min(1.0, interval[1]))
+        if abs(value) == 1.0:  # all rows are equal: see share_interval
+            bound = math.copysign(((1 - DIFFERENCE_CONFIDENCE) / 2) ** (1 / column.rows), value)
+            interval = (min(bound, value), max(bound, value))
     reference, at = pair
-    gap = column.sample.top[:, at] - column.sample.top[:, reference]
-    p = sign_flip_p_value(gap, seed)
-    low, high = found or (None, None)
+    p = sign_flip_p_value(column.sample.top[:, at] - column.sample.top[:, reference], seed)
+    low, high = interval or (None, None)
     return FigureDifference(
-        value=_number(value), low=low, high=high, p=p, verdict=decide_verdict(column.better, found, p)
+        value=_number(value), low=low, high=high, p=p, verdict=decide_verdict(column.better, interval, p)
     )
 
 
-def decide_verdict(better: BetterDirection, found: tuple[float, float] | None, p: float) -> Verdict:
-    """A difference in words, given which direction is progress."""
-    direction = decide_change_direction(found, p)
+def decide_verdict(better: BetterDirection, interval: tuple[float, float] | None, p: float) -> Verdict:
+    """Return the verdict on a difference. better: which direction is an improvement."""
+    direction = decide_change_direction(interval, p)
     if direction == "noise":
         return "noise"
     if better == "neither":
@@ -146,12 +153,12 @@ def decide_verdict(better: BetterDirection, found: tuple[float, float] | None, p
 
 
 def stack_scores(scores: Sequence[Mapping[str, FloatArray]], name: str, rows: int) -> FloatArray:
-    """[rows, models] of one score; NaN where a model has none."""
+    """Return one score as [rows, models]; NaN where a model has none."""
     return np.stack([model.get(name, np.full(rows, np.nan)) for model in scores], axis=1)
 
 
 def _keep_paired_rows(values: FloatArray) -> FloatArray:
-    """A row that has no value for one model counts for none."""
+    """Return `values` with NaN for all models in a row that lacks a value for one of them."""
     return np.where(np.isnan(values).any(axis=1, keepdims=True), np.nan, values)
 
 

@@ -1,8 +1,8 @@
-"""What is measured: every measure's name, title, direction and meaning. Knows no answer and no number.
+"""The measures of an evaluation: name, title, direction and meaning of each.
 
-The original toolkit's measures are here in a correct form: words where it compared sets of letters, a bounded cosine
-where it had a bare dot product, both directions of word overlap where it had one under the other's name. Its shares of
-English verbs, adjectives and nouns are left out: they need a tagger from the network and judge no answer.
+The measures of the original toolkit are here in a correct form: words where it compared sets of letters, a bounded
+cosine where it had a dot product, and both directions of word overlap where it had one under the name of the other.
+Its shares of English verbs, adjectives and nouns are left out: they need a tagger from the network and judge no answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ MeasureKind = Literal["share", "figure"]
 
 @dataclass(frozen=True)
 class Measure:
-    """form: "share" is 0 .. 1 and shown in per cent, "figure" a plain number. better: which direction is progress."""
+    """One measure. form: "share" is 0 to 1 and shown in percent, "figure" a plain number.
+
+    better: which direction is an improvement. group: heading under which it is shown.
+    """
 
     name: str
     title: str
@@ -26,32 +29,32 @@ class Measure:
     group: str = "Right or wrong"
 
 
-_OVERLAP, _LENGTH, _SURPRISE = "Closeness of the words", "Length", "Surprise"
+_OVERLAP, _LENGTH, _LOSS = "Word overlap", "Length", "Loss"
 
 MEASURES = (
-    Measure("exact_match", "Exact match", "The answer is the expected one, character by character, outer space aside."),
-    Measure("same_words", "Same words", "The same words in the same order: case, punctuation and spacing set aside."),
-    Measure("label_accuracy", "Label accuracy", "Few answers occur, so each is a label: is it the right one?"),
-    Measure("json_valid", "Valid JSON", "The answer parses as JSON; one Markdown fence around it is allowed."),
-    Measure("json_fields", "JSON fields right", "Of the expected JSON's fields, the share that the answer has right."),
-    Measure("loss", "Loss", "Surprise at the expected answer, in nats a token.", "lower", "figure", _SURPRISE),
-    Measure("perplexity", "Perplexity", "Exponential of the loss: 1 is certainty.", "lower", "figure", _SURPRISE),
-    Measure("token_f1", "Word F1", "Words in common: precision and recall balanced.", group=_OVERLAP),
-    Measure("rouge_1", "ROUGE-1", "Words of the answer that the expected one has (precision).", group=_OVERLAP),
-    Measure("word_overlap", "Word recall", "Words of the expected answer that the answer has.", group=_OVERLAP),
-    Measure("rouge_l", "ROUGE-L", "Longest common sequence of words (F1).", group=_OVERLAP),
-    Measure("chrf", "chrF", "Runs of characters shared with the expected answer, mean of the rows.", group=_OVERLAP),
-    Measure("jaccard", "Jaccard", "Different words in both, of the different words in either.", group=_OVERLAP),
-    Measure("cosine", "Cosine", "Between the two answers' word counts: 1 is the same mixture.", group=_OVERLAP),
+    Measure("exact_match", "Exact match", "The answer equals the expected one, ignoring white space at both ends."),
+    Measure("same_words", "Same words", "The same words in the same order, ignoring case, punctuation and spacing."),
+    Measure("label_accuracy", "Label accuracy", "Share of correct labels, when the expected answers are few labels."),
+    Measure("json_valid", "Valid JSON", "The answer parses as JSON; a Markdown code fence around it is allowed."),
+    Measure("json_fields", "Correct JSON fields", "Share of the expected JSON fields that the answer has correct."),
+    Measure("loss", "Loss", "Cross-entropy of the expected answer, in nats per token.", "lower", "figure", _LOSS),
+    Measure("perplexity", "Perplexity", "Exponential of the loss; 1 is certainty.", "lower", "figure", _LOSS),
+    Measure("token_f1", "Word F1", "Harmonic mean of word precision and recall.", group=_OVERLAP),
+    Measure("rouge_1", "ROUGE-1", "Share of the answer's words that were expected (precision).", group=_OVERLAP),
+    Measure("word_overlap", "Word recall", "Share of the expected words that are in the answer.", group=_OVERLAP),
+    Measure("rouge_l", "ROUGE-L", "Longest common subsequence of words (F1).", group=_OVERLAP),
+    Measure("chrf", "chrF", "Overlap of character n-grams, mean of the rows.", group=_OVERLAP),
+    Measure("jaccard", "Jaccard", "Distinct words in both, divided by those in either.", group=_OVERLAP),
+    Measure("cosine", "Cosine", "Cosine similarity of the word counts.", group=_OVERLAP),
     Measure("length_difference", "Length difference", "Characters too many or too few.", "lower", "figure", _LENGTH),
-    Measure("length_ratio", "Length ratio", "Characters answered by those expected.", "neither", "figure", _LENGTH),
+    Measure("length_ratio", "Length ratio", "Length of the answer by that expected.", "neither", "figure", _LENGTH),
 )  # fmt: skip
 MEASURES_BY_NAME = {measure.name: measure for measure in MEASURES}
 
 LOSS_MEASURE = "loss"
 EXACT_MATCH_MEASURE = "exact_match"
 GATE_MEASURES = tuple(m.name for m in MEASURES if m.better != "neither")
-"""Measures that a gate may ask to rise (or, where lower is better, to fall)."""
+"""Measures that a gate may require to improve."""
 
 MAX_ANSWER_LABELS = 20
-"""Up to so many different expected answers, each twice or more on average, they are taken for labels."""
+"""At most so many distinct expected answers, each occurring twice or more on average, are treated as labels."""

@@ -1,7 +1,7 @@
-"""Pass/fail rules that an answer must keep, as data: contains, regex, JSON schema, length. And the gate over them.
+"""Pass/fail rules for answers, as data: contains, regex, JSON schema, length; and the gate that combines them.
 
-A rule may come from a file of a stranger: patterns have a time bound, schemas never fetch anything, and a rule that
-can't be used is said so in the user's words. Knows no model and no file.
+Rules may come from a file that somebody else wrote: patterns have a time limit, schemas never fetch anything, and a
+rule that can't be used is explained.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from toolkit.errors import ToolkitError
 from toolkit.evaluation.statistics.measures import EXACT_MATCH_MEASURE, GATE_MEASURES
 from toolkit.evaluation.statistics.text import InvalidJsonError, parse_answer_json, split_words
 
-REGEX_SECONDS = 0.1
+REGEX_SECONDS = 0.1  # for one pattern on one answer; some patterns take exponential time
 MAX_RULES = 50
 ShortText = Annotated[str, Field(max_length=1_000)]
 
 
 class _Rule(BaseModel):
-    """name: for people; "" means one made from the rule. negate: the answer must *not* do it.
+    """What all rules share.
 
-    at_least: the share of the adapter's answers that must keep the rule; 1.0 is all of them.
+    name: a title; "" means one made from the rule. negate: the answer must *not* match. at_least: the share of the
+    adapter's answers that must pass, 0 to 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,12 +41,16 @@ class _Rule(BaseModel):
 
 
 class ContainsRule(_Rule):
+    """The answer contains a text."""
+
     kind: Literal["contains"] = "contains"
     text: Annotated[ShortText, Field(min_length=1)]
     ignore_case: bool = False
 
 
 class RegexRule(_Rule):
+    """The answer contains a match of a regular expression."""
+
     kind: Literal["regex"] = "regex"
     pattern: Annotated[ShortText, Field(min_length=1)]
 
@@ -54,11 +59,13 @@ class RegexRule(_Rule):
         try:
             regex.compile(self.pattern)
         except regex.error as error:
-            raise ValueError(f"the pattern can't be used: {error}") from error
+            raise ValueError(f"the pattern is not valid: {error}") from error
         return self
 
 
 class JsonSchemaRule(_Rule):
+    """The answer is JSON that is valid under a schema (draft 2020-12)."""
+
     kind: Literal["json_schema"] = "json_schema"
     json_schema: dict[str, Any]
 
@@ -68,13 +75,15 @@ class JsonSchemaRule(_Rule):
             Draft202012Validator.check_schema(self.json_schema)
         except (SchemaError, RecursionError) as error:
             reason = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
-            raise ValueError(f"this is no JSON schema: {reason}") from error
+            raise ValueError(f"the JSON schema is not valid: {reason}") from error
         if _uses(self.json_schema, "patternProperties"):
-            raise ValueError("patternProperties is not supported: such patterns can't be given a time bound")
+            raise ValueError("patternProperties is not supported: its patterns can't be given a time limit")
         return self
 
 
 class LengthRule(_Rule):
+    """The length of the answer lies between two bounds, either of which may be open."""
+
     kind: Literal["length"] = "length"
     unit: Literal["characters", "words"] = "characters"
     least: Annotated[int, Field(ge=0)] | None = None
@@ -83,9 +92,9 @@ class LengthRule(_Rule):
     @model_validator(mode="after")
     def _bounds(self) -> LengthRule:
         if self.least is None and self.most is None:
-            raise ValueError("give a least or a most length")
+            raise ValueError("give a minimum or a maximum length")
         if self.least is not None and self.most is not None and self.least > self.most:
-            raise ValueError(f"the least length {self.least} is above the most, {self.most}")
+            raise ValueError(f"the minimum length {self.least} is above the maximum {self.most}")
         return self
 
 
@@ -93,7 +102,10 @@ PassRule = Annotated[ContainsRule | RegexRule | JsonSchemaRule | LengthRule, Fie
 
 
 class Gate(BaseModel):
-    """When a run may be promoted: the measure must be better by more than noise, and every rule must be kept."""
+    """When a run may be promoted.
+
+    improves: the measure that must be better by more than noise, None for none. rules: whether all rules must pass.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -103,12 +115,12 @@ class Gate(BaseModel):
     @model_validator(mode="after")
     def _known(self) -> Gate:
         if self.improves is not None and self.improves not in GATE_MEASURES:
-            raise ValueError(f"improves '{self.improves[:60]}' is none of: {', '.join(GATE_MEASURES)}")
+            raise ValueError(f"improves '{self.improves[:60]}' is not one of: {', '.join(GATE_MEASURES)}")
         return self
 
 
 class RuleSet(BaseModel):
-    """What rules.json and a --rules file hold."""
+    """The content of rules.json and of a --rules file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -116,21 +128,21 @@ class RuleSet(BaseModel):
     gate: Gate | None = None
 
 
-_READER = TypeAdapter(RuleSet)
+_RULE_SET_ADAPTER = TypeAdapter(RuleSet)
 
 
 def parse_pass_rules(value: Any) -> RuleSet:
-    """A set of rules from plain data. Raises ToolkitError that names every wrong part."""
+    """Return the rules in plain data. Raises ToolkitError, which names up to five mistakes."""
     try:
-        return _READER.validate_python(value)
+        return _RULE_SET_ADAPTER.validate_python(value)
     except WrongShape as error:
-        parts = [f"{'.'.join(map(str, one['loc'])) or 'the rules'}: {one['msg']}" for one in error.errors()[:5]]
+        parts = [f"{'.'.join(map(str, part['loc'])) or 'the rules'}: {part['msg']}" for part in error.errors()[:5]]
         message = "The rules can't be used: " + "; ".join(parts) + "."
-        raise ToolkitError(message, "A rule has a kind: contains, regex, json_schema or length.") from error
+        raise ToolkitError(message, "Every rule needs a kind: contains, regex, json_schema or length.") from error
 
 
 def rule_title(rule: PassRule) -> str:
-    """A rule in words, for people."""
+    """Return the rule's name, or a description of it."""
     if rule.name:
         return rule.name
     verb = "must not" if rule.negate else "must"
@@ -139,34 +151,34 @@ def rule_title(rule: PassRule) -> str:
     if isinstance(rule, RegexRule):
         return f"{verb} match {rule.pattern}"
     if isinstance(rule, JsonSchemaRule):
-        return f"{verb} fit the JSON schema {rule.json_schema.get('title', '')}".rstrip()
+        return f"{verb} match the JSON schema {rule.json_schema.get('title', '')}".rstrip()
     bounds = [f"at least {rule.least}"] * (rule.least is not None) + [f"at most {rule.most}"] * (rule.most is not None)
     return f"{verb} have {' and '.join(bounds)} {rule.unit}"
 
 
 def unique_rule_titles(rules: Sequence[PassRule]) -> list[str]:
-    """The title of each rule, no two alike: those that say the same are numbered."""
-    found: list[str] = []
-    for own in map(rule_title, rules):
-        number = sum(other == own or other.startswith(f"{own} (") for other in found) + 1
-        found.append(own if number == 1 else f"{own} ({number})")
-    return found
+    """Return the title of each rule; equal titles are numbered."""
+    titles: list[str] = []
+    for title in map(rule_title, rules):
+        number = sum(other == title or other.startswith(f"{title} (") for other in titles) + 1
+        titles.append(title if number == 1 else f"{title} ({number})")
+    return titles
 
 
 def find_rule_violation(rule: PassRule, answer: str) -> str | None:
-    """Why `answer` breaks the rule, or None when it keeps it."""
+    """Return why `answer` fails the rule, None when it passes."""
     reason = _find_mismatch(rule, answer)
     if reason is not None and reason.startswith("undecided"):
-        return reason  # neither kept nor its opposite
+        return reason  # fails the rule and its negation alike
     if rule.negate:
-        return "it does what it must not" if reason is None else None
+        return "it matches, but must not" if reason is None else None
     return reason
 
 
 def _find_mismatch(rule: PassRule, answer: str) -> str | None:
     if isinstance(rule, ContainsRule):
-        there = rule.text.casefold() in answer.casefold() if rule.ignore_case else rule.text in answer
-        return None if there else "the text is missing"
+        found = rule.text.casefold() in answer.casefold() if rule.ignore_case else rule.text in answer
+        return None if found else "the text is missing"
     if isinstance(rule, RegexRule):
         try:
             return None if _search(rule.pattern, answer) else "the pattern is not found"
@@ -184,7 +196,7 @@ def _find_schema_mismatch(rule: JsonSchemaRule, answer: str) -> str | None:
         value = parse_answer_json(answer)
         _VALIDATOR(rule.json_schema, registry=Registry()).validate(value)  # an empty registry fetches nothing
     except InvalidJsonError as error:
-        return f"no JSON: {error}"
+        return f"not JSON: {error}"
     except ValidationError as error:
         return f"{error.json_path}: {error.message}"[:300]
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""The figures of an evaluation as records: what results.json holds. Reads and writes it, counts nothing."""
+"""results.json: the figures of an evaluation as records, written and read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Record(BaseModel):
 
 
 class FigureValue(_Record):
-    """A figure with its 95 % bootstrap interval; None where it can't be known."""
+    """A value with its 95 % interval; None where it is not known."""
 
     value: float | None = None
     low: float | None = None
@@ -30,7 +30,7 @@ class FigureValue(_Record):
 
 
 class FigureDifference(_Record):
-    """Adapter minus base on the same rows, with the 98 % interval and the sign-flip p that the verdict rests on."""
+    """Adapter minus base on the same rows, with the 98 % interval and the sign-flip p value behind the verdict."""
 
     value: float | None = None
     low: float | None = None
@@ -40,9 +40,10 @@ class FigureDifference(_Record):
 
 
 class Figure(_Record):
-    """One measure over `rows` rows. models: by name; differences: by adapter, against the base.
+    """One measure over `rows` rows.
 
-    between: reference -> adapter -> its difference to that reference, for any two adapters.
+    models: value by model. differences: by adapter, from the base. between: reference -> adapter -> difference, for any
+    two adapters.
     """
 
     measure: str
@@ -52,14 +53,17 @@ class Figure(_Record):
     between: dict[str, dict[str, FigureDifference]] = {}
 
     def difference_from(self, reference: str, name: str) -> FigureDifference:
-        """`name` minus `reference`; of what was counted before pairs were, nothing is known."""
+        """Return `name` minus `reference`. Results of the first versions have no pairs: then it is not known."""
         if reference in self.between:
             return self.between[reference].get(name, FigureDifference())
         return self.differences.get(name, FigureDifference())
 
 
 class FlipCounts(_Record):
-    """Rows by what became of them from one model to another, by exact match. same: both right."""
+    """Rows by what became of them from one model to another, by exact match.
+
+    same: unchanged and correct. both_wrong: unchanged and wrong. unknown: no expected answer.
+    """
 
     fixed: int = 0
     broke: int = 0
@@ -69,7 +73,10 @@ class FlipCounts(_Record):
 
 
 class RuleFigure(_Record):
-    """How one rule was kept; a row that took too long does not keep it. fixed, broke: rows by adapter, to its base."""
+    """How often one rule was passed; a row whose check took too long does not pass.
+
+    at_least: the share required. kept: share by model. fixed, broke: rows by adapter, compared with the base.
+    """
 
     title: str
     at_least: float
@@ -79,23 +86,26 @@ class RuleFigure(_Record):
 
 
 class GateFigure(_Record):
-    """Whether an adapter may be promoted, and every reason in words."""
+    """Whether an adapter may be promoted, and the reasons as sentences."""
 
     passed: bool
     reasons: tuple[str, ...]
 
 
 class Confusion(_Record):
-    """counts[i][j]: rows whose expected label is i and that were answered j; the last column is anything else."""
+    """counts: by model; [i][j] is the number of rows with expected label i and answer j, the last column any other."""
 
     labels: tuple[str, ...]
     counts: dict[str, tuple[tuple[int, ...], ...]]
 
 
 class EvaluationResults(_Record):
-    """All that was counted. models: base first. asked: questions; answered: those with an answer of every model.
+    """All figures of an evaluation.
 
-    failures: model -> reason -> rows. complete: every question was asked; else it was stopped.
+    models: base first. asked: questions. answered: questions with an answer from every model. complete: whether these
+    are all. failures: model -> reason -> rows. cut: model -> answers that the token limit ended. headline: name of the
+    measure that the verdict rests on. fields: one figure per JSON field. probe: loss on the forgetting probe.
+    sentences: by adapter, the verdict in words. seconds: duration.
     """
 
     schema_version: int = RESULTS_SCHEMA_VERSION
@@ -119,30 +129,35 @@ class EvaluationResults(_Record):
 
     @property
     def adapters(self) -> tuple[str, ...]:
+        """All models but the base."""
         return self.models[1:]
 
     def flips_of(self, reference: str, name: str) -> FlipCounts:
-        """What became of the rows from `reference` to `name`."""
+        """Return what became of the rows from `reference` to `name`."""
         if reference in self.flips_between:
             return self.flips_between[reference].get(name, FlipCounts())
         return self.flips.get(name, FlipCounts())
 
     def figure(self, measure: str) -> Figure | None:
-        return next((one for one in self.figures if one.measure == measure), None)
+        """Return the figure of that measure, None when it does not apply to these rows."""
+        return next((figure for figure in self.figures if figure.measure == measure), None)
 
 
 def write_evaluation_results(path: Path, results: EvaluationResults) -> None:
+    """Write results.json atomically. Raises OSError."""
     durable_write(path, results.model_dump_json(indent=1))
 
 
 def read_evaluation_results(path: Path) -> EvaluationResults | None:
-    """None when there are none yet. Raises RunError: damaged, or of a newer version."""
+    """Return the figures, None when there are none yet. Raises RunError: damaged, or of a newer version."""
     try:
         raw = json.loads(path.read_bytes())
         if int(raw["schema_version"]) > RESULTS_SCHEMA_VERSION:
-            raise RunError("The figures were made by a newer version.", "Update the toolkit to see them.")
+            raise RunError(
+                "The figures were written by a newer version of the toolkit.", "Update the toolkit to see them."
+            )
         return EvaluationResults.model_validate(raw)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise RunError(f"{path} can't be read.", "Evaluate again.") from error
+        raise RunError(f"{path} can't be read.", "Start a new evaluation.") from error

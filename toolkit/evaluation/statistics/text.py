@@ -1,7 +1,7 @@
-"""Text as words and as JSON, for comparing answers: in any script, the same way for every measure.
+"""Splitting text into words and reading JSON from it, the same way for every measure and in any script.
 
-A number keeps its sign, point and separators ("-3.5" is one word, not "3" and "5"); a character of a script without
-spaces is a word by itself. Knows no measure.
+A number keeps its sign, point and separators ("-3.5" is one word, not "3" and "5"). In scripts that are written without
+spaces every character is a word.
 """
 
 from __future__ import annotations
@@ -12,32 +12,35 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-_WORD = re.compile(
+_WORD_PATTERN = re.compile(
     r"(?<!\w)[+-]?\d+(?:[.,:/-]\d+)*(?!\w)"  # numbers, dates, times
     r"|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # scripts written without spaces
     r"|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+(?:['’][^\W\d_]+)*"
 )
-_FENCE = re.compile(r"\A```[a-zA-Z]*\n(.*?)\n?```\Z", re.S)
+_FENCE_PATTERN = re.compile(r"\A```[a-zA-Z]*\n(.*?)\n?```\Z", re.S)
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text, case and width of characters set aside."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    """Return the words of a text, case-folded and in compatibility form (NFKC)."""
+    return _WORD_PATTERN.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def normalize_words(text: str) -> str:
-    """The words joined by one space; for a text without any (an emoji, a sign) the text itself, trimmed."""
+    """Return the words joined by single spaces; a text without words (an emoji) is only stripped."""
     return " ".join(split_words(text)) or text.strip()
 
 
 class InvalidJsonError(ValueError):
-    """The text is no JSON value; the message says where."""
+    """The text is not a JSON value; the message says where."""
 
 
 def parse_answer_json(text: str) -> Any:
-    """The JSON value of a text, one Markdown fence around it allowed. Raises NotJson; NaN and Infinity are not JSON."""
+    """Return the JSON value of a text; a Markdown code fence around it is allowed.
+
+    Raises InvalidJsonError, also for NaN and Infinity, which Python would accept.
+    """
     trimmed = text.strip()
-    fenced = _FENCE.match(trimmed)
+    fenced = _FENCE_PATTERN.match(trimmed)
     try:
         return json.loads(fenced.group(1) if fenced else trimmed, parse_constant=_refuse_constant)
     except RecursionError as error:
@@ -47,7 +50,7 @@ def parse_answer_json(text: str) -> Any:
 
 
 def iterate_json_fields(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of every leaf of a JSON object; lists are leaves, an empty object too."""
+    """Yield (dotted name, value) for every leaf of a JSON object; lists and empty objects are leaves."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from iterate_json_fields(inner, f"{prefix}.{key}" if prefix else str(key))
@@ -56,7 +59,7 @@ def iterate_json_fields(value: Any, prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def same_json(left: Any, right: Any) -> bool:
-    """Equality of JSON values: 4 and 4.0 are one number, true and 1 are not the same."""
+    """Return whether two JSON values are equal: 4 equals 4.0, but true does not equal 1."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, list) and isinstance(right, list):

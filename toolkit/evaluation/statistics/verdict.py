@@ -1,6 +1,6 @@
-"""Figures into plain sentences: is it better, what did it break, has it forgotten, may it be promoted.
+"""The verdict on an evaluation in sentences: whether it is better, what it broke, what it forgot, and the gate.
 
-The words say no more than the intervals do. Knows records alone.
+The sentences claim no more than the intervals support.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from toolkit.evaluation.statistics.results import (
 from toolkit.runs.model_names import BASE
 
 HEADLINE_MEASURES = ("exact_match", "json_fields", "token_f1", "loss", "perplexity")
-"""The verdict rests on the first of these that says anything about these rows."""
+"""The verdict rests on the first of these that is informative for the rows."""
 MIN_HEADLINE_SHARE = 0.05
-"""A share that no model reaches says nothing: free text is hardly ever matched exactly."""
+"""A share that no model reaches is not informative: free text hardly ever matches exactly."""
 BASE_MODEL_PHRASE = "its base model"
 VERDICT_SENTENCES = {
     "better": "It is better than {}.",
     "worse": "It is worse than {}.",
-    "noise": "No difference to {} that these rows can show.",
+    "noise": "These rows show no significant difference from {}.",
     "differs": "It differs from {}.",
 }
 
 
 def verdict_sentence(verdict: Verdict, reference: str = BASE_MODEL_PHRASE) -> str:
-    """The first sentence of a verdict. reference: what it is compared with, in words."""
+    """Return the first sentence of a verdict. reference: what it is compared with, in words."""
     before, after = VERDICT_SENTENCES[verdict].split("{}")
     return f"{before}{reference}{after}"
 
 
 def judge_results(results: EvaluationResults, gate: Gate | None) -> EvaluationResults:
-    """The same results with headline, sentences and gate filled in."""
+    """Return the results with headline, sentences and gate filled in. gate: None leaves it out."""
     headline = _headline(results)
     named = results.model_copy(update={"headline": headline})
     return named.model_copy(
@@ -62,20 +62,26 @@ def _headline(results: EvaluationResults) -> str | None:
 
 
 def describe_comparison(
-    results: EvaluationResults, name: str, reference: str = BASE, called: tuple[str, str] = (BASE_MODEL_PHRASE, "base")
+    results: EvaluationResults,
+    name: str,
+    reference: str = BASE,
+    reference_phrases: tuple[str, str] = (BASE_MODEL_PHRASE, "base"),
 ) -> tuple[str, ...]:
-    """`name` against `reference`, most important first. called: the reference in a sentence, and before a value."""
+    """Return sentences that compare `name` with `reference`, the most important first.
+
+    reference_phrases: how to call the reference inside a sentence, and before a value.
+    """
     figure = results.figure(results.headline) if results.headline else None
     if figure is None:
-        unjudged = "No expected answers are known, so nothing can be called right or wrong: read the rows."
+        unjudged = "The rows have no expected answers, so nothing can be scored. Read the answers row by row."
         forgotten = _forgetting_sentence(results.probe, name) if reference == BASE else ""
         return (unjudged, forgotten) if forgotten else (unjudged,)
     return tuple(
         sentence
         for sentence in (
-            verdict_sentence(figure.difference_from(reference, name).verdict, called[0]),
-            _headline_sentence(figure, name, reference, called[1]),
-            f"With only {_rows(figure.rows)}, chance can't be told from change."
+            verdict_sentence(figure.difference_from(reference, name).verdict, reference_phrases[0]),
+            _headline_sentence(figure, name, reference, reference_phrases[1]),
+            f"{_rows(figure.rows)} are too few to tell a change from chance."
             if figure.rows < MIN_INTERVAL_ROWS
             else "",
             _flips_sentence(results.flips_of(reference, name)) if results.headline == "exact_match" else "",
@@ -85,18 +91,19 @@ def describe_comparison(
     )
 
 
-def _headline_sentence(figure: Figure, name: str, reference: str, called: str) -> str:
+def _headline_sentence(figure: Figure, name: str, reference: str, reference_phrase: str) -> str:
     measure = MEASURES_BY_NAME[figure.measure]
     value, other = figure.models[name], figure.models[reference]
+    difference = format_difference(measure, figure.difference_from(reference, name))
     return (
         f"{measure.title} over {_rows(figure.rows)}: {format_measure_value(measure, value.value)}, "
-        f"{called} {format_measure_value(measure, other.value)}; difference {format_difference(measure, figure.difference_from(reference, name))}."
+        f"{reference_phrase} {format_measure_value(measure, other.value)}; difference {difference}."
     )
 
 
 def _flips_sentence(flips: FlipCounts) -> str:
     if flips.fixed + flips.broke == 0:
-        return "No row changed sides."
+        return "No row changed between correct and wrong."
     return f"It fixed {_rows(flips.fixed)} and broke {flips.broke:,}."
 
 
@@ -104,52 +111,53 @@ def _forgetting_sentence(figure: Figure | None, name: str) -> str:
     if figure is None:
         return ""
     before, after = figure.models["base"].value, figure.models[name].value
-    gap = figure.differences[name]
+    difference = figure.differences[name]
     if before is None or after is None:
         return ""
-    moved = f"the loss on text that it should still know went from {before:.3g} to {after:.3g}"
-    if gap.verdict == "worse":
-        return f"It has forgotten something: {moved}."
-    if gap.verdict == "better":
-        return f"It has not forgotten: {moved}."
-    return f"No sign of forgetting: {moved}, within noise."
+    change = f"the loss on general text went from {before:.3g} to {after:.3g}"
+    if difference.verdict == "worse":
+        return f"It shows forgetting: {change}."
+    if difference.verdict == "better":
+        return f"It shows no forgetting: {change}."
+    return f"It shows no forgetting: {change}, within noise."
 
 
 def _judge_gate(results: EvaluationResults, gate: Gate, name: str) -> GateFigure:
-    against: list[str] = []
-    held: list[str] = []
+    failed: list[str] = []
+    passed: list[str] = []
     if gate.improves is not None:
         title = MEASURES_BY_NAME[gate.improves].title
         figure = results.figure(gate.improves)
         verdict = figure.differences[name].verdict if figure else None
         if verdict == "better":
-            held.append(f"{title} is better than the base model's.")
+            passed.append(f"{title} is better than that of the base model.")
         elif verdict is None:
-            against.append(f"{title} can't be known for these rows.")
+            failed.append(f"{title} can't be computed for these rows.")
         else:
-            against.append(f"{title} is {'worse' if verdict == 'worse' else 'within noise'}.")
+            failed.append(
+                f"{title} is {'worse than that of the base model' if verdict == 'worse' else 'within noise'}."
+            )
     if gate.rules:
         for rule in results.rules:
             share = rule.kept[name].value if name in rule.kept else None
-            kept = share is not None and share >= rule.at_least
+            enough = share is not None and share >= rule.at_least
             shown = "–" if share is None else _percent(share)
-            (held if kept else against).append(
-                f"The answer {rule.title}: {shown} of the answers, {_percent(rule.at_least)} wanted."
-            )
+            reason = f"The answer {rule.title}: {shown} of the answers, {_percent(rule.at_least)} required."
+            (passed if enough else failed).append(reason)
     if not results.complete:
-        against.append(f"Only {results.answered:,} of {_rows(results.asked)} were answered.")
-    return GateFigure(passed=not against, reasons=tuple(against or held))
+        failed.append(f"Only {results.answered:,} of {_rows(results.asked)} were answered.")
+    return GateFigure(passed=not failed, reasons=tuple(failed or passed))
 
 
 def format_measure_value(measure: Measure, value: float | None) -> str:
-    """A value in its measure's unit: "94.5 %", "0.231"."""
+    """Return a value in its measure's unit: "94.5 %", "0.231"."""
     if value is None:
         return "–"
     return _percent(value) if measure.form == "share" else f"{value:.3g}"
 
 
 def format_with_interval(measure: Measure, value: FigureValue) -> str:
-    """ "94.5 % (90.6 – 98.4)"."""
+    """Return a value with its interval: "94.5 % (90.6 – 98.4)"."""
     shown = format_measure_value(measure, value.value)
     if value.low is None or value.high is None:
         return shown
@@ -158,9 +166,9 @@ def format_with_interval(measure: Measure, value: FigureValue) -> str:
     return f"{shown} ({value.low * factor:{form}} – {value.high * factor:{form}})"
 
 
-def format_difference(measure: Measure, gap: FigureDifference) -> str:
-    """A difference with its interval: "+94.5 points (+90.6 to +98.4)"."""
-    if gap.value is None:
+def format_difference(measure: Measure, difference: FigureDifference) -> str:
+    """Return a difference with its interval: "+94.5 points (+90.6 to +98.4)"."""
+    if difference.value is None:
         return "–"
     factor, unit = (100.0, " points") if measure.form == "share" else (1.0, "")
 
@@ -168,13 +176,13 @@ def format_difference(measure: Measure, gap: FigureDifference) -> str:
         number = value * factor
         return f"{number:+.1f}" if measure.form == "share" else f"{number:+.3g}"
 
-    if gap.low is None or gap.high is None:
-        return f"{signed(gap.value)}{unit}"
-    return f"{signed(gap.value)}{unit} ({signed(gap.low)} to {signed(gap.high)})"
+    if difference.low is None or difference.high is None:
+        return f"{signed(difference.value)}{unit}"
+    return f"{signed(difference.value)}{unit} ({signed(difference.low)} to {signed(difference.high)})"
 
 
 def _percent(share: float) -> str:
-    """ "95.7 %"; "100 %" is all of them and "0 %" none, however many there are."""
+    """Return "95.7 %". Only all of the rows are "100 %" and only none are "0 %", whatever rounding says."""
     rounded = min(max(share, 0.001), 0.999) if 0 < share < 1 else share
     return f"{100 * rounded:.1f} %".replace(".0 %", " %")
 
