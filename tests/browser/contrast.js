@@ -1,4 +1,4 @@
-// The visible texts of the page, and those whose colour is too close to what is behind them.
+// The visible texts of the page, and those whose color is too close to what is behind them.
 () => {
   const channel = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
   const luminance = c => 0.2126 * channel(c[0]) + 0.7152 * channel(c[1]) + 0.0722 * channel(c[2]);
@@ -8,9 +8,9 @@
   const behind = e => {
     const layers = [];
     for (const p of parents(e)) {
-      const colour = parse(getComputedStyle(p).backgroundColor);
-      layers.push(colour);
-      if (colour[3] === 1) break;
+      const color = parse(getComputedStyle(p).backgroundColor);
+      layers.push(color);
+      if (color[3] === 1) break;
     }
     return layers.reduceRight((below, layer) => over(layer, below), [255, 255, 255, 1]);
   };

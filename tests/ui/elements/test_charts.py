@@ -37,18 +37,18 @@ def losses() -> None:
 
 
 def test_charts_have_the_expected_traces_and_survive_plotly_validation() -> None:
-    names, most, revision, kind, label, colours, mark = drawn(losses)
+    names, most, revision, kind, label, colors, mark = drawn(losses)
     assert names == "Training, raw, Training, Test, Best checkpoint"
     assert int(most) <= 500
     assert revision == "run-1"
     assert kind == "log"
     assert "<" not in label
     assert "%{" not in label
-    assert int(colours) >= 6
+    assert int(colors) >= 6
     assert mark == "7"
 
 
 def test_a_length_at_the_limit_is_not_colored_as_truncated() -> None:
-    colours = [list(charts.length_chart([8, 9, 10, 11], [1, 1, 1], limit).data[0].marker.color) for limit in (9, 8)]
-    assert colours[0][0] == colours[0][1] != colours[0][2]
-    assert colours[1][0] != colours[1][1]
+    colors = [list(charts.length_chart([8, 9, 10, 11], [1, 1, 1], limit).data[0].marker.color) for limit in (9, 8)]
+    assert colors[0][0] == colors[0][1] != colors[0][2]
+    assert colors[1][0] != colors[1][1]

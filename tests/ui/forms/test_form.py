@@ -98,7 +98,7 @@ def test_every_setting_can_be_drawn_with_several_values(folder: Path) -> None:
 def test_every_widget_rule_is_used_and_an_unknown_kind_fails() -> None:
     used = {find_widget_rule(spec, get_field_layout(spec.path)).name for spec in list_field_specs()}
     assert used == {entry.name for entry in WIDGET_RULES}
-    strange = FieldSpec("x", "colour", False, None, "")  # type: ignore[arg-type]
+    strange = FieldSpec("x", "color", False, None, "")  # type: ignore[arg-type]
     with pytest.raises(LookupError, match="x"):
         find_widget_rule(strange, get_field_layout("x"))
 

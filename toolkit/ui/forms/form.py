@@ -130,15 +130,12 @@ def show_field_problem(problem: Problem) -> None:
 def visible_settings(
     paths: Sequence[str], problems: Sequence[Problem] = (), view: FormState | None = None
 ) -> tuple[str, ...]:
-    """Those of the settings that have an effect now, and those that are wrong or tried with several values."""
+    """Return the settings that have an effect now, have an error, or have several values in the study."""
     view = view or read_form_state()
-    wrong = {problem.path for problem in problems if problem.severity == "error"}
-    shown = (
-        path
-        for path in paths
-        if form_layout.is_setting_shown(path, view.draft, view.grid) or path in wrong or path in view.grid
+    always_shown = {problem.path for problem in problems if problem.severity == "error"} | set(view.grid)
+    return tuple(
+        path for path in paths if path in always_shown or form_layout.is_setting_shown(path, view.draft, view.grid)
     )
-    return tuple(shown)
 
 
 def set_grid_values(path: str, values: list[Any]) -> None:

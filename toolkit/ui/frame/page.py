@@ -30,6 +30,8 @@ PAGE_ICON = str(STATIC / "icon.png")
 
 @dataclass(frozen=True)
 class PageInfo:
+    """A page of the app. file: relative to the app's folder. url: its path in the address bar."""
+
     file: str
     title: str
     icon: str
