@@ -1,4 +1,4 @@
-"""Fixtures for every room: tiny random models, made once a session and only when a test asks for one."""
+"""Fixtures for all packages: tiny random models, created once per session and only if a test needs one."""
 
 from __future__ import annotations
 

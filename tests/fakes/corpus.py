@@ -65,7 +65,7 @@ def seeded(path: Path, rows: int, seed: int, per_fault: int) -> Corpus:
 
 
 def plant(table: list[list[str]], chosen: dict[str, list[int]], rng: random.Random) -> None:
-    """Faults of single cells."""
+    """Insert faults into single cells."""
     for row in chosen["missing"]:
         table[row][rng.randrange(2)] = ""
     for row in chosen["empty_answer"]:
@@ -150,11 +150,11 @@ def small(kind: str, faulty: bool, seed: int, path: Path) -> dict[str, str]:
 
 
 def score(found: set[int], truth: set[int]) -> tuple[float, float]:
-    """(precision, recall); 1 where nothing was to be found, or nothing was said."""
+    """Return (precision, recall); 1 where there was nothing to find, or nothing was found."""
     hit = len(found & truth)
     return (hit / len(found) if found else 1.0), (hit / len(truth) if truth else 1.0)
 
 
 def totals() -> defaultdict[str, list[int]]:
-    """kind -> [hits, found, true]."""
+    """Return [hits, found, true] by kind."""
     return defaultdict(lambda: [0, 0, 0])

@@ -21,7 +21,7 @@ Names = dict[str, tuple[int, bool]]
 
 
 class Disk:
-    """root: the watched folder; what is in it already is safe. deaf_to: number of an fsync that does nothing."""
+    """root: the watched folder; its present content is safe. deaf_to: number of an fsync that is ignored."""
 
     def __init__(self, root: Path, deaf_to: int = 0) -> None:
         self.root = root
@@ -137,7 +137,7 @@ def watched(root: Path, at: Callable[[str], None], disk: Disk | None = None) -> 
 
 
 class Torn:
-    """A file whose writes can be cut in half."""
+    """A file whose writes can be interrupted halfway."""
 
     def __init__(self, file: Any, at: Callable[[str], None]) -> None:
         self._file, self._at = file, at
@@ -161,7 +161,7 @@ class Torn:
 
 
 class Fault:
-    """Raises at the nth moment that it is asked about; `moments` counts them."""
+    """Raise an error at the nth file operation; `moments` counts them."""
 
     def __init__(self, number: int, error: BaseException) -> None:
         self.number, self.error, self.moments = number, error, 0
@@ -177,7 +177,7 @@ class Fault:
 
 
 class Death(BaseException):
-    """The process is gone: nothing after it runs."""
+    """The simulated death of the process: no code after it runs."""
 
 
 def no_space() -> OSError:

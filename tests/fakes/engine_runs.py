@@ -29,7 +29,7 @@ def make_config(save_dir: Path, model: Path | str, *, bits: int | None = None, *
 
 
 def finished_run(save_dir: Path, model: Path | str, seed: int = 1, **lora: Any) -> RunDir:
-    """A run with an adapter that changes every answer."""
+    """Create a run with an adapter that changes every answer."""
     config = make_config(save_dir, model, **lora)
     run = create_run(config, None)
     write_adapter(run, config, seed)
@@ -37,7 +37,7 @@ def finished_run(save_dir: Path, model: Path | str, seed: int = 1, **lora: Any) 
 
 
 def write_adapter(run: RunDir, config: Config, seed: int, scale: float = 1.0) -> None:
-    """scale 0: an adapter that changes nothing."""
+    """Return a model with a random adapter. scale: 0 makes one that changes nothing."""
     peft = _random_adapter(config, seed, scale)
     staging = run.path / ".adapter"
     peft.save_pretrained(staging)
@@ -48,7 +48,7 @@ def write_adapter(run: RunDir, config: Config, seed: int, scale: float = 1.0) ->
 
 
 def write_checkpoint(run: RunDir, config: Config, step: int, seed: int) -> None:
-    """A kept checkpoint with the weights of such an adapter, as training writes it."""
+    """Save a checkpoint with the weights of such an adapter, as training does."""
     from toolkit.runs.checkpoints import save_checkpoint
     from toolkit.worker.checkpoints.training_state import save_trained_weights
 

@@ -1,4 +1,4 @@
-"""Reports that are kept word for word: what a person is told in an awkward situation, compared with a file of them."""
+"""Golden reports: what a user sees in an unusual situation, compared word for word with a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Report = dict[str, Any]
 
 
 def hold(golden: Path, name: str, report: Report) -> None:
-    """Compare with what the file has under `name`; WRITE_GOLDEN=1 writes it anew."""
+    """Compare with the report of that name in the file; WRITE_GOLDEN=1 rewrites it."""
     kept: dict[str, Report] = json.loads(golden.read_text()) if golden.exists() else {}
     if os.environ.get("WRITE_GOLDEN"):
         golden.write_text(json.dumps({**kept, name: report}, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
@@ -22,7 +22,7 @@ def hold(golden: Path, name: str, report: Report) -> None:
 
 
 def check(golden: Path, names: Iterable[str]) -> None:
-    """The file holds these reports and no others; none shows a traceback, and each refusal says what to do."""
+    """Check that the file has exactly these reports, that none shows a traceback, and that each refusal has a hint."""
     kept: dict[str, Report] = json.loads(golden.read_text())
     assert set(kept) == set(names)
     for name, report in kept.items():
@@ -45,5 +45,5 @@ def state_of(folder: Path) -> dict[str, str]:
 
 
 def without(text: str, folder: Path) -> str:
-    """The text with the test's own folder named <here>."""
+    """Replace the folder of the test by <here>."""
     return text.replace(str(folder), "<here>")

@@ -1,4 +1,4 @@
-"""A hub on this machine: enough of its HTTP API for one upload, and a memory of what was sent."""
+"""A fake Hugging Face Hub: enough of its HTTP API for one upload; it records what was sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass
 class FakeHub:
-    """status: what every wish to write is answered with."""
+    """status: HTTP status of the answer to every write request."""
 
     url: str = ""
     status: int = 200

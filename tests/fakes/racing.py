@@ -1,4 +1,4 @@
-"""Processes that race for the same run, each with a supervisor of its own: how many workers came of it."""
+"""Several processes that start the same run at once, each with its own supervisor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolkit.runs.worker_process import CommandBuilder
 def race(
     make_run: Callable[[], RunDir], command: CommandBuilder, processes: int, timeout: float = 120
 ) -> tuple[int, int]:
-    """(worker processes that began, attempts that began) of one new run that so many processes start at once."""
+    """Start one new run in several processes at once; return (worker processes, attempts) that started."""
     run = make_run()
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(processes)
@@ -28,7 +28,7 @@ def race(
         racer.join(timeout)
         if racer.exitcode != 0:
             racer.kill()
-            raise AssertionError(f"a racer ended with {racer.exitcode}")
+            raise AssertionError(f"a process ended with exit code {racer.exitcode}")
     began = [event for event in read_events(run.events_path)[0] if event["kind"] == "started"]
     return len((run.path / "starts").read_text().split()), len(began)
 

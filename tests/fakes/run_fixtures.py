@@ -1,4 +1,4 @@
-"""A save_dir whose supervisor starts the fake worker, and short ways to make and watch runs."""
+"""Fixtures: a save_dir whose supervisor starts the fake worker, and functions to create and watch runs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def fake_command(run: RunDir, config: Config) -> list[str]:
 
 
 def queue(save_dir: Path, name: str = "", **script: Any) -> RunDir:
-    """A queued run whose fake worker follows `script`."""
+    """Create a queued run whose fake worker follows `script`."""
     run = create_run(Config(save_dir=str(save_dir)), None, name=name)
     (run.path / "fake.json").write_text(json.dumps(script))
     return run
 
 
 def wait_for(run: RunDir, wanted: Callable[[RunStatus], bool], supervisor: Supervisor | None = None) -> RunStatus:
-    """Look (and tick, where no thread does) until `wanted`; fails after 20 s."""
+    """Poll (and tick `supervisor`, if given) until `wanted` holds; fail after 20 s."""
     deadline = time.monotonic() + 20
     while True:
         if supervisor is not None:
@@ -40,14 +40,14 @@ def wait_for(run: RunDir, wanted: Callable[[RunStatus], bool], supervisor: Super
         status = read_run_status(run)
         if wanted(status):
             return status
-        assert not status.explained, f"the run is over: {status}"
-        assert time.monotonic() < deadline, f"waited in vain; the run is {status}"
+        assert not status.explained, f"the run has ended: {status}"
+        assert time.monotonic() < deadline, f"timed out; the run is {status}"
         time.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)
 def state_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The install's key is made here, not in the home of whoever runs the tests."""
+    """Create the installation's key in a temporary folder, not in the home of the user."""
     folder = tmp_path_factory.mktemp("state")
     monkeypatch.setenv("FTK_STATE_DIR", str(folder))
     return folder
@@ -55,7 +55,7 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def save_dir(tmp_path: Path) -> Iterator[Path]:
-    """Empty; whatever still runs in it when the test ends is ended."""
+    """An empty save_dir. Runs that are still active when the test ends are killed."""
     yield tmp_path / "experiments"
     for run in list_runs(tmp_path / "experiments"):
         kill_run(run, 0.2)
@@ -63,7 +63,7 @@ def save_dir(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def supervisor(save_dir: Path) -> Iterator[Supervisor]:
-    """Not started: the test ticks it, or starts it."""
+    """A supervisor that is not started: the test ticks or starts it."""
     supervisor = Supervisor(save_dir, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
     yield supervisor
     supervisor.stop()

@@ -1,4 +1,4 @@
-"""Small runs for the worker's tests: a table, a config for a tiny model, and ways to carry a run out."""
+"""Small runs for the worker's tests: a table, a config for a tiny model, and functions that execute a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = ["lamp", "chair", "table", "plate", "spoon", "shelf", "clock", "scarf"]
 
 
 def rows(count: int) -> list[dict[str, str | None]]:
-    """Questions of different lengths, each with an answer."""
+    """Return questions of different lengths, each with an answer."""
     return [
         {"question": f"order {WORDS[i % 8]} " + "please " * (i % 5), "answer": f"{i % 9 + 1} {WORDS[i % 8]}"}
         for i in range(count)
@@ -42,7 +42,7 @@ def make_table(path: Path, cells: Sequence[dict[str, str | None]]) -> Table:
 
 
 def draft(save_dir: Path, model: Path, **training: Any) -> dict[str, Any]:
-    """A nested dict of settings for a run of a few steps."""
+    """Return the settings of a run of a few steps, as a nested dict."""
     args = {
         "num_train_epochs": 2,
         "per_device_train_batch_size": 4,
@@ -68,7 +68,7 @@ def make_run(settings: dict[str, Any], cells: Sequence[dict[str, str | None]] | 
 
 @contextmanager
 def own_signals() -> Iterator[None]:
-    """The worker takes over SIGTERM and SIGINT of its process: give them back."""
+    """Restore the handlers of SIGTERM and SIGINT, which the worker replaces."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -78,7 +78,7 @@ def own_signals() -> Iterator[None]:
 
 
 def train_here(run: RunDir) -> tuple[int, list[Event]]:
-    """Carry the run out in this process: (exit code, events). Saves the seconds that a new process imports for."""
+    """Execute the run in this process, which saves the imports; return (exit code, events)."""
     import torch
 
     from toolkit.worker.train import main
@@ -95,7 +95,7 @@ def train_here(run: RunDir) -> tuple[int, list[Event]]:
 
 
 def start_worker(run: RunDir, argv: list[str] | None = None, **more: str) -> subprocess.Popen[bytes]:
-    """The worker as the supervisor starts it: its own session, its output in the run's log."""
+    """Start the worker as the supervisor does: in its own session, with its output in the run's log."""
     command = argv or [sys.executable, "-m", "toolkit.worker.train", run.id]
     environment = {
         **os.environ,

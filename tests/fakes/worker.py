@@ -1,4 +1,4 @@
-"""A worker without torch: takes the run's lock, writes events as `fake.json` in the run says, honours `stop`.
+"""A worker without torch: takes the run's lock, writes events as `fake.json` in the run says, obeys `stop`.
 
 fake.json (all optional): steps, step_seconds, die ("kill", "abort", "segv", "exit", "raise", "oom", "fill") at step
 die_at, linger (seconds to stay after the last event), before_lock (seconds to wait before taking the lock), children

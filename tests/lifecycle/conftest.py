@@ -1,4 +1,4 @@
-"""The fixtures of tests about runs."""
+"""Fixtures for runs with a fake worker."""
 
 from __future__ import annotations
 

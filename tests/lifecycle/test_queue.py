@@ -1,4 +1,4 @@
-"""The order of the queue: by age until somebody moves a run, kept over restarts, whoever moves."""
+"""The order of the queue: by age until a run is moved, and kept across restarts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def names(save_dir: Path) -> list[str]:
     return [run.id for run in list_queued_runs(save_dir)]
 
 
-def test_the_oldest_is_first_until_somebody_moves_one(save_dir: Path) -> None:
+def test_runs_are_ordered_by_age_until_one_is_moved(save_dir: Path) -> None:
     a, b, c = (queue_run(save_dir) for _ in range(3))
     assert names(save_dir) == [a.id, b.id, c.id]
     assert move_queued_run(c, "first")
@@ -44,11 +44,11 @@ def test_the_oldest_is_first_until_somebody_moves_one(save_dir: Path) -> None:
     assert names(save_dir) == [c.id, a.id, b.id, later.id]
 
 
-def test_the_supervisor_takes_them_in_that_order_after_a_restart(save_dir: Path, supervisor: Supervisor) -> None:
+def test_the_supervisor_keeps_the_order_after_a_restart(save_dir: Path, supervisor: Supervisor) -> None:
     runs = [queue_run(save_dir, steps=1) for _ in range(3)]
     move_queued_run(runs[2], "first")
     move_queued_run(runs[0], "down")
-    request_run_stop(runs[1])  # cancelled: nothing waits for it
+    request_run_stop(runs[1])  # canceled: no run waits for it
     another = Supervisor(save_dir, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
     another.run_to_end(runs[0], lambda status: None)
     began = {run.id: read_events(run.events_path)[0][0]["t"] for run in (runs[2], runs[0])}
@@ -57,7 +57,7 @@ def test_the_supervisor_takes_them_in_that_order_after_a_restart(save_dir: Path,
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 99, "order": ["x"]}', '{"schema": 1, "order": null}'])
-def test_a_file_that_cannot_be_read_means_by_age(save_dir: Path, text: str) -> None:
+def test_an_unreadable_file_means_order_by_age(save_dir: Path, text: str) -> None:
     a, b = queue_run(save_dir), queue_run(save_dir)
     module._queue_path(save_dir).write_text(text)
     assert names(save_dir) == [a.id, b.id]
@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_read_means_by_age(save_dir: Path, text: str) -> N
     assert names(save_dir) == [b.id, a.id]
 
 
-def test_whoever_keeps_the_lock_is_named(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_queue_is_an_error(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, b = queue_run(save_dir), queue_run(save_dir)
     monkeypatch.setattr(module, "LOCK_TIMEOUT_SECONDS", 0.05)
     handle = try_lock(module._queue_path(save_dir).with_suffix(".lock"))

@@ -45,7 +45,7 @@ def over(status: RunStatus) -> bool:
     return status.explained
 
 
-def test_a_killed_worker_goes_on_from_its_checkpoint(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_killed_worker_resumes_from_its_checkpoint(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=8, save_every=3, die="kill", die_at=5, dying=1)
     waits = queue(save_dir, steps=1)
     status = supervisor.run_to_end(run, lambda status: None)
@@ -56,15 +56,17 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(save_dir: Path, supervisor:
     assert [event["step"] for event in events if event["kind"] == "log"] == [1, 2, 3, 4, 4, 5, 6, 7, 8]
     assert [event["step"] for event in events if event["kind"] == "resumed"] == [3]
     wait_for(waits, over, supervisor)
-    assert events[-1]["t"] <= read_events(waits.events_path)[0][0]["t"], "the older goes first, also when it goes on"
+    assert events[-1]["t"] <= read_events(waits.events_path)[0][0]["t"], (
+        "the older run goes first, also when it resumes"
+    )
 
 
-def test_two_attempts_without_a_checkpoint_stop_it_and_a_person_may_resume(
+def test_two_attempts_without_a_checkpoint_fail_the_run_until_a_user_resumes(
     save_dir: Path, supervisor: Supervisor
 ) -> None:
     run = queue(save_dir, steps=8, save_every=3, die="segv", die_at=5, dying=3)
     status = supervisor.run_to_end(run, lambda status: None)
-    # the first attempt saved at 3; the second and third did not come to 6
+    # the first attempt saved at step 3; the second and third did not reach step 6
     assert (status.state, status.attempt, status.reason) == ("failed", 3, "native_crash")
     assert "second attempt in a row" in status.message
     assert "Resume" in status.hint
@@ -76,7 +78,7 @@ def test_two_attempts_without_a_checkpoint_stop_it_and_a_person_may_resume(
     assert kinds(run).count("started") == 4
 
 
-def test_a_paused_run_goes_on_when_asked(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_paused_run_resumes_on_request(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=300, step_seconds=0.01, save_every=1)
     wait_for(run, past(3), supervisor)
     request_run_stop(run, pause=True)
@@ -84,7 +86,7 @@ def test_a_paused_run_goes_on_when_asked(save_dir: Path, supervisor: Supervisor)
     assert status.state == "paused"
     for _ in range(3):
         supervisor.tick()
-    assert read_run_status(run).state == "paused", "nobody asked for more"
+    assert read_run_status(run).state == "paused", "nobody requested a resume"
     stopped_at = status.step
     request_resume(run)
     status = wait_for(run, past(stopped_at + 1, 2), supervisor)
@@ -92,10 +94,10 @@ def test_a_paused_run_goes_on_when_asked(save_dir: Path, supervisor: Supervisor)
     status = wait_for(run, over, supervisor)
     assert (status.state, can_resume(status)) == ("stopped", True)
     logged = [event["step"] for event in read_events(run.events_path)[0] if event["kind"] == "log"]
-    assert logged == sorted(set(logged)), "nothing was trained twice"
+    assert logged == sorted(set(logged)), "no step was trained twice"
 
 
-def test_what_waits_to_go_on_can_be_stopped_for_good(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_run_that_waits_to_resume_can_be_stopped(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=8)
     with EventWriter(run.events_path, 1) as events:
         events.append("started")
@@ -113,7 +115,7 @@ def test_what_waits_to_go_on_can_be_stopped_for_good(save_dir: Path, supervisor:
     assert supervisor.run_to_end(run, lambda status: None).state == "finished"
 
 
-def test_a_cancelled_run_can_be_queued_again(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_canceled_run_can_be_queued_again(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1)
     request_run_stop(run)
     supervisor.tick()
@@ -124,14 +126,14 @@ def test_a_cancelled_run_can_be_queued_again(save_dir: Path, supervisor: Supervi
         request_resume(run)
 
 
-def test_a_living_run_is_not_resumed(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_running_run_cannot_be_resumed(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1000, step_seconds=0.02)
     wait_for(run, past(1), supervisor)
     with pytest.raises(RunError, match="still running"):
         request_resume(run)
 
 
-def test_a_kill_on_request_is_not_undone(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_requested_kill_is_not_retried(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1000, step_seconds=0.02, save_every=1)
     wait_for(run, past(2), supervisor)
     kill_run(run, 0.2)
@@ -142,7 +144,7 @@ def test_a_kill_on_request_is_not_undone(save_dir: Path, supervisor: Supervisor)
     assert kinds(run).count("started") == 1
 
 
-def test_after_a_reboot_it_goes_on(save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_resumes_after_a_reboot(save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     run = queue(save_dir, steps=30, step_seconds=0.02, save_every=1)
     wait_for(run, past(2), supervisor)
     supervisor.stop()
@@ -157,7 +159,7 @@ def test_after_a_reboot_it_goes_on(save_dir: Path, supervisor: Supervisor, monke
     assert "restarted" in broke["message"]
 
 
-def test_a_full_disk_is_waited_out_and_holds_nobody_up(
+def test_a_run_waits_for_disk_space_without_blocking_others(
     save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -175,9 +177,7 @@ def test_a_full_disk_is_waited_out_and_holds_nobody_up(
     assert supervisor.run_to_end(run, lambda status: None).state == "finished"
 
 
-def test_elapsed_time_counts_only_the_time_that_something_lived(
-    save_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_elapsed_time_counts_only_the_time_of_running_workers(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = queue(save_dir)
     now = [1000.0]
     monkeypatch.setattr("toolkit.runs.events.time.time", lambda: now[0])
@@ -200,7 +200,9 @@ def test_elapsed_time_counts_only_the_time_that_something_lived(
     ("saved", "requeued", "attempt", "count"),
     [([], [], 1, 1), ([], [], 2, 2), ([1], [], 2, 1), ([1, 2], [], 2, 0), ([1], [3], 4, 1), ([], [3], 5, 2)],
 )
-def test_fruitless_attempts_in_a_row(saved: list[int], requeued: list[int], attempt: int, count: int) -> None:
+def test_attempts_without_a_checkpoint_are_counted(
+    saved: list[int], requeued: list[int], attempt: int, count: int
+) -> None:
     events = [{"kind": "saved", "attempt": one} for one in saved]
     events += [{"kind": "requeued", "attempt": one} for one in requeued]
     assert count_attempts_without_checkpoint(events, attempt) == count
@@ -209,7 +211,7 @@ def test_fruitless_attempts_in_a_row(saved: list[int], requeued: list[int], atte
 @pytest.mark.parametrize(
     ("began", "attempt", "count"), [([1], 2, 1), ([1], 3, 2), ([1, 3], 3, 2), ([], 2, 2), ([1, 2], 2, 2)]
 )
-def test_one_attempt_that_never_began_is_no_fault_of_the_run(began: list[int], attempt: int, count: int) -> None:
+def test_one_attempt_that_never_started_is_not_counted(began: list[int], attempt: int, count: int) -> None:
     assert count_attempts_without_checkpoint([{"kind": "started", "attempt": one} for one in began], attempt) == count
 
 
@@ -222,12 +224,14 @@ def ended(attempt: int, reached: int | None = None, *, outside: bool = True, sav
     return [*events, {"kind": "interrupted", "attempt": attempt, **({"outside": True} if outside else {})}]
 
 
-def test_who_is_killed_from_outside_while_loading_is_not_to_blame() -> None:
+def test_an_attempt_killed_while_loading_is_not_counted() -> None:
     events = ended(1, 5) + ended(2) + ended(3)
     assert list_attempts_without_checkpoint(events, 3) == [3, 2, 1]
-    assert count_attempts_without_checkpoint(events, 3) == 1, "the first one had begun to train"
+    assert count_attempts_without_checkpoint(events, 3) == 1, "the first one had started to train"
     assert count_attempts_without_checkpoint(events + ended(4, 5), 4) == 2
-    assert count_attempts_without_checkpoint(ended(1, outside=False) + ended(2, outside=False), 2) == 2, "its own doing"
+    assert count_attempts_without_checkpoint(ended(1, outside=False) + ended(2, outside=False), 2) == 2, (
+        "the run itself is the cause"
+    )
     before = [event for event in ended(1) if event["kind"] != "interrupted"]
     assert [count_attempts_without_checkpoint(before, 1, ended_from_outside=outside) for outside in (True, False)] == [
         0,
@@ -236,14 +240,14 @@ def test_who_is_killed_from_outside_while_loading_is_not_to_blame() -> None:
     assert [ended_from_outside(events, attempt) for attempt in (0, 1, 2, 4)] == [False, True, True, False]
 
 
-def test_attempts_that_come_no_further_are_counted_whoever_ends_them() -> None:
+def test_attempts_without_progress_are_counted_whatever_ends_them() -> None:
     events = ended(1, 7, saved=True) + ended(2, 6, saved=True) + ended(3, 7) + ended(4)
     assert [count_attempts_without_progress(events, attempt) for attempt in (1, 2, 3, 4)] == [0, 1, 2, 3]
     assert count_attempts_without_progress(events + ended(5, 8), 5) == 0
     assert count_attempts_without_progress([*events, {"kind": "requeued", "attempt": 4}, *ended(5, 3)], 5) == 0
 
 
-def test_killed_again_and_again_while_loading_it_goes_on_and_stops_in_the_end(
+def test_a_run_killed_repeatedly_while_loading_fails_in_the_end(
     save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resume_policy, "MAX_ATTEMPTS_WITHOUT_PROGRESS", 4)
@@ -268,7 +272,7 @@ def holding(run: RunDir, attempt: int) -> bool:
     return attempt > 0 and here.exists() and here.read_text() == str(attempt)
 
 
-def test_the_reasons_are_ones_that_explain_knows() -> None:
+def test_all_retryable_reasons_exist() -> None:
     import inspect
 
     from toolkit.runs import end_reasons

@@ -1,4 +1,4 @@
-"""The supervisor with real processes: once, one at a time, every end explained, whoever watches."""
+"""The supervisor with real processes: each run starts once, one at a time, and every end is explained."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def kinds(run: RunDir) -> list[str]:
     return [event["kind"] for event in read_events(run.events_path)[0]]
 
 
-def test_a_run_goes_from_queued_to_finished(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_queued_run_is_started_and_finishes(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir)
     assert read_run_status(run).state == "queued"
     seen = []
@@ -52,7 +52,7 @@ def test_a_run_goes_from_queued_to_finished(save_dir: Path, supervisor: Supervis
     assert not is_lock_held(run.slot_path)
 
 
-def test_the_oldest_goes_first_and_one_at_a_time(save_dir: Path, supervisor: Supervisor) -> None:
+def test_runs_train_one_at_a_time_oldest_first(save_dir: Path, supervisor: Supervisor) -> None:
     runs = [queue(save_dir, name=str(index), step_seconds=0.05) for index in range(3)]
     assert [run.id for run in runs] == sorted(run.id for run in runs)
     supervisor.run_to_end(runs[-1], lambda status: None)
@@ -72,7 +72,7 @@ def test_the_oldest_goes_first_and_one_at_a_time(save_dir: Path, supervisor: Sup
         ("oom", "out_of_memory", "ran out of memory"),
     ],
 )
-def test_every_death_is_explained_and_the_queue_goes_on(
+def test_every_death_is_explained_and_the_queue_continues(
     save_dir: Path, supervisor: Supervisor, how: str, reason: str, words: str
 ) -> None:
     run = queue(save_dir, die=how, die_at=2)
@@ -83,13 +83,13 @@ def test_every_death_is_explained_and_the_queue_goes_on(
     assert words in status.message
     assert status.hint
     assert kinds(run).count("failed") == 1
-    # what a second attempt may survive is tried once more; a bug is not
+    # a reason that a second attempt may survive is retried once; a bug is not
     assert status.attempt == kinds(run).count("started") == (1 if reason == "bug" else 2)
     assert ("second attempt in a row" in status.message) == (reason != "bug")
     assert "last words" in read_log_tail(run, lines=30)
 
 
-def test_stop_is_polite(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_stop_lets_the_worker_finish_its_step(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1000, step_seconds=0.02)
     wait_for(run, running, supervisor)
     request_run_stop(run)
@@ -99,7 +99,7 @@ def test_stop_is_polite(save_dir: Path, supervisor: Supervisor) -> None:
     assert 1 <= status.step < 1000
 
 
-def test_a_stopped_queued_run_is_cancelled_and_never_starts(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_stopped_queued_run_is_canceled_and_never_starts(save_dir: Path, supervisor: Supervisor) -> None:
     first, second, third = queue(save_dir), queue(save_dir), queue(save_dir)
     request_run_stop(second)
     assert kill_run(third) is False
@@ -111,12 +111,12 @@ def test_a_stopped_queued_run_is_cancelled_and_never_starts(save_dir: Path, supe
     assert not second.events_path.exists()
 
 
-def test_kill_ends_a_deaf_worker_with_its_children(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_kill_ends_an_unresponsive_worker_and_its_children(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1000, step_seconds=0.02, deaf=True, children=2)
     wait_for(run, running, supervisor)
     holder = read_lock_holder(run.lock_path)
     assert holder is not None
-    assert os.getpgid(holder.pid) == holder.pid, "the worker leads a group of its own"
+    assert os.getpgid(holder.pid) == holder.pid, "the worker leads its own process group"
     children = [(p.pid, p.create_time()) for p in module_children(holder.pid)]
     assert len(children) == 2
     assert kill_run(run, grace_seconds=0.3) is True
@@ -133,7 +133,7 @@ def module_children(pid: int):
     return psutil.Process(pid).children(recursive=True)
 
 
-def test_a_reused_pid_is_left_alone(save_dir: Path) -> None:
+def test_a_reused_pid_is_not_signaled(save_dir: Path) -> None:
     run = queue(save_dir)
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
     holder = {"pid": bystander.pid, "create_time": 1.0, "pgid": bystander.pid, "attempt": 1}
@@ -154,11 +154,11 @@ def test_a_reused_pid_is_left_alone(save_dir: Path) -> None:
             process.wait()
 
 
-def test_a_new_supervisor_finds_the_living_worker(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_new_supervisor_finds_the_running_worker(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=40, step_seconds=0.02)
     waiting = queue(save_dir, steps=1)
     wait_for(run, running, supervisor)
-    supervisor.stop()  # the app goes; the worker stays
+    supervisor.stop()  # the app ends, the worker continues
     another = Supervisor(save_dir, launcher=LocalLauncher(fake_command))
     another.tick()
     assert read_run_status(run).state == "running"
@@ -168,7 +168,7 @@ def test_a_new_supervisor_finds_the_living_worker(save_dir: Path, supervisor: Su
     assert kinds(run).count("started") == 1
 
 
-def test_the_app_may_die_and_the_run_goes_on_or_is_explained(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_run_survives_the_death_of_the_app(save_dir: Path, supervisor: Supervisor) -> None:
     going = queue(save_dir, steps=50, step_seconds=0.02)
     context = multiprocessing.get_context("fork")
     app = context.Process(target=tick_for_ever, args=(save_dir,))
@@ -189,7 +189,7 @@ def tick_for_ever(save_dir: Path) -> None:
         time.sleep(0.02)
 
 
-def test_worker_and_app_both_die(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_run_resumes_after_worker_and_app_have_died(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1000, step_seconds=0.02)
     app = multiprocessing.get_context("fork").Process(target=tick_for_ever, args=(save_dir,))
     app.start()
@@ -206,20 +206,20 @@ def test_worker_and_app_both_die(save_dir: Path, supervisor: Supervisor) -> None
     assert not status.message
 
 
-def test_claimed_and_never_started_is_tried_again(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_claimed_attempt_that_never_started_is_retried(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir)
-    run.claim_path.write_text("")  # the claimer died before it had written its name
+    run.claim_path.write_text("")  # the process that claimed it died before it had written the claim
     assert read_run_status(run).state == "interrupted"
     status = wait_for(run, over, supervisor)
     assert (status.state, status.attempt) == ("finished", 2)
     assert kinds(run)[:2] == ["interrupted", "started"]
 
 
-def test_the_slot_covers_the_time_before_the_worker_has_its_lock(save_dir: Path, supervisor: Supervisor) -> None:
+def test_the_slot_is_held_until_the_worker_has_its_own_lock(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, before_lock=0.6, steps=1)
     waiting = queue(save_dir, steps=1)
     supervisor.tick()
-    supervisor.stop()  # even when the app goes right after the start
+    supervisor.stop()  # even if the app ends right after the start
     assert read_run_status(run).state == "starting"
     with pytest.raises(RunError, match="still running"):
         delete_run(run)
@@ -253,7 +253,7 @@ def race(save_dir: Path, barrier: threading.Barrier, last: RunDir) -> None:
     own.run_to_end(last, lambda status: None)
 
 
-def test_a_run_that_cannot_be_started_fails_alone(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_run_that_cannot_start_does_not_affect_others(save_dir: Path, supervisor: Supervisor) -> None:
     broken = queue(save_dir)
     broken.config_path.write_text("# finetuning-toolkit config, schema 99\n")
     good = queue(save_dir, steps=1)
@@ -272,7 +272,7 @@ def test_a_missing_interpreter_fails_the_run(save_dir: Path) -> None:
     assert not is_lock_held(run.slot_path)
 
 
-def test_trouble_with_one_run_leaves_the_others_alone(
+def test_an_error_with_one_run_does_not_affect_others(
     save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = queue(save_dir), queue(save_dir, steps=1)
@@ -288,7 +288,7 @@ def test_trouble_with_one_run_leaves_the_others_alone(
     assert read_run_status(bad).state == "queued"
 
 
-def test_a_folder_that_cannot_be_read_for_a_moment_does_not_end_the_supervision(
+def test_a_temporarily_unreadable_folder_does_not_end_the_supervisor(
     save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = queue(save_dir, steps=1)
@@ -304,7 +304,7 @@ def test_a_folder_that_cannot_be_read_for_a_moment_does_not_end_the_supervision(
     assert supervisor.run_to_end(run, lambda status: None).state == "finished"
 
 
-def test_an_end_that_cannot_be_written_is_tried_again_after_a_while(
+def test_an_end_that_cannot_be_written_is_retried_after_a_pause(
     save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = queue(save_dir, die="exit", die_at=1)
@@ -324,7 +324,7 @@ def test_an_end_that_cannot_be_written_is_tried_again_after_a_while(
     assert tried == [run.id]
 
 
-def test_a_worker_that_does_not_leave_loses_the_slot(
+def test_a_worker_that_does_not_exit_is_ended(
     save_dir: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "WORKER_LINGER_SECONDS", 0.3)
@@ -334,7 +334,7 @@ def test_a_worker_that_does_not_leave_loses_the_slot(
     assert read_run_status(run).state == "finished"
 
 
-def test_start_is_idempotent_per_save_dir(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_supervisor_per_save_dir_is_started(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "probe_machine_in_background", lambda *_: None)
     first = Supervisor(save_dir, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
     second = Supervisor(save_dir, launcher=LocalLauncher(fake_command))
@@ -354,7 +354,7 @@ def test_start_is_idempotent_per_save_dir(save_dir: Path, monkeypatch: pytest.Mo
     second.stop()
 
 
-def test_a_living_run_is_not_deleted_a_dead_one_is(save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_running_run_cannot_be_deleted(save_dir: Path, supervisor: Supervisor) -> None:
     run = queue(save_dir, steps=1000, step_seconds=0.02)
     wait_for(run, running, supervisor)
     with pytest.raises(RunError, match="still running"):
@@ -367,7 +367,7 @@ def test_a_living_run_is_not_deleted_a_dead_one_is(save_dir: Path, supervisor: S
     supervisor.tick()
 
 
-def test_the_worker_command_names_no_user_text(save_dir: Path) -> None:
+def test_the_worker_command_contains_no_user_text(save_dir: Path) -> None:
     from toolkit.runs.worker_process import worker_command, worker_environment
 
     run = create_run(Config(save_dir=str(save_dir)), None, name="; rm -rf /")

@@ -1,4 +1,4 @@
-"""Whatever happens while a checkpoint is written, the last one that was said to be written is there, whole."""
+"""Whatever happens while a checkpoint is written, the last committed one remains complete."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from toolkit.system.durable import COMMIT_NAME
 
 @pytest.fixture(autouse=True)
 def _no_real_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is a model here; thousands of true ones would only wait."""
+    """Replace fsync: the disk is simulated, and thousands of real ones would only take time."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
@@ -38,7 +38,7 @@ def run(save_dir: Path) -> RunDir:
 
 
 def fill(folder: Path, step: int) -> None:
-    """Files as the worker's: large, small, and one in a folder."""
+    """Write files like those of a worker: large, small, and one in a folder."""
     (folder / "weights.safetensors").write_bytes(bytes([step]) * 5000)
     (folder / "optimizer.json").write_text(json.dumps({"step": step}))
     (folder / "inner").mkdir()
@@ -57,7 +57,7 @@ def content(path: Path) -> dict[str, bytes]:
     return {one.relative_to(path).as_posix(): one.read_bytes() for one in path.rglob("*") if one.is_file()}
 
 
-def test_the_newest_two_are_kept_and_the_best(run: RunDir) -> None:
+def test_the_newest_two_and_the_best_are_kept(run: RunDir) -> None:
     for step in (4, 8, 12):
         write(run, step)
     assert list(list_kept_checkpoints(run)) == [12, 8]
@@ -73,7 +73,7 @@ def test_the_newest_two_are_kept_and_the_best(run: RunDir) -> None:
     assert (found.step, refused) == (24, [])
 
 
-def test_a_commit_that_is_not_this_runs_or_not_of_this_step_is_refused(run: RunDir, save_dir: Path) -> None:
+def test_a_checkpoint_of_another_run_or_step_is_refused(run: RunDir, save_dir: Path) -> None:
     other = create_run(Config(save_dir=str(save_dir)), None)
     write(other, 4)
     shutil.copytree(other.checkpoints_dir, run.checkpoints_dir)
@@ -85,7 +85,7 @@ def test_a_commit_that_is_not_this_runs_or_not_of_this_step_is_refused(run: RunD
 
 
 def survivors(tree: Path, said: list[int], expected: dict[int, dict[str, bytes]], *, again: bool) -> None:
-    """What is found in `tree`, a copy of the run's directory after a crash, is whole and no older than was said."""
+    """Check that the checkpoint in `tree`, a run's directory after a crash, is complete and as new as the log says."""
     left = RunDir(tree)
     remove_unfinished_checkpoints(left)
     found, _ = newest_verified_checkpoint(left)
@@ -95,7 +95,7 @@ def survivors(tree: Path, said: list[int], expected: dict[int, dict[str, bytes]]
         assert {name: content(found.path)[name] for name in names} == expected[found.step]
     if not again:
         return
-    # the run can be saved again, crash or not: a log whose torn end was not tested by writing on once lost records
+    # the run can be saved again after the crash: appending to an incomplete last line once lost events
     write(left, 99)
     assert newest_checkpoint_step(left) == 99
     assert not [path for path in left.checkpoints_dir.iterdir() if path.name.startswith(".")]
@@ -112,7 +112,7 @@ def expected_files(tmp_path: Path, steps: tuple[int, ...]) -> dict[int, dict[str
 
 
 def crash_everywhere(run: RunDir, tmp_path: Path, steps: tuple[int, ...], deaf_to: int = 0) -> tuple[int, int]:
-    """Save a few times; at every file operation look at what a kill and both ends of a power cut would leave.
+    """Save a few times; at every file operation, check what a kill and both outcomes of a power cut would leave.
 
     Returns the numbers of looks and of fsyncs.
     """
@@ -147,7 +147,7 @@ def test_a_kill_or_a_power_cut_at_every_file_operation(run: RunDir, tmp_path: Pa
 
 
 def test_every_fsync_is_needed(run: RunDir, save_dir: Path, tmp_path: Path) -> None:
-    """The mutation: each fsync of two saves does nothing, in turn; the power cut must find it out."""
+    """Disable each fsync of two saves in turn: the simulated power cut must then find a fault."""
     needless = []
     for number in range(1, 2 * 8 + 2):
         victim = create_run(Config(save_dir=str(save_dir)), None)
@@ -161,8 +161,8 @@ def test_every_fsync_is_needed(run: RunDir, save_dir: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("error", [no_space, io_error, Death])
-def test_a_fault_at_every_file_operation(error, run: RunDir, tmp_path: Path) -> None:
-    """The nth-fault loop: fail at the first moment, the second, ... until a save goes through."""
+def test_an_error_at_every_file_operation(error, run: RunDir, tmp_path: Path) -> None:
+    """Fail at the first file operation, then at the second, and so on until a save succeeds."""
     expected, number = expected_files(tmp_path, (1, 2, 3, 99)), 0
     write(run, 1)
     write(run, 2)
@@ -176,14 +176,14 @@ def test_a_fault_at_every_file_operation(error, run: RunDir, tmp_path: Path) -> 
                 write(victim, 3, said)
         except (OSError, Death):
             if not isinstance(fault.error, Death) and 3 not in said:
-                assert not list(victim.checkpoints_dir.glob(".new-*")), "what was half written is removed"
+                assert not list(victim.checkpoints_dir.glob(".new-*")), "an incomplete checkpoint is removed"
         survivors(victim.path, said, expected, again=True)
         if not fault.came:
             break
     assert number > 50
 
 
-def test_a_replaced_checkpoint_is_whole_or_absent_at_every_moment(run: RunDir) -> None:
+def test_a_replaced_checkpoint_is_complete_or_absent_at_every_moment(run: RunDir) -> None:
     write(run, 5)
     states: list[str] = []
 
@@ -198,7 +198,7 @@ def test_a_replaced_checkpoint_is_whole_or_absent_at_every_moment(run: RunDir) -
     assert newest_checkpoint_step(run) == 5
 
 
-def test_a_thousand_damages_are_all_refused(run: RunDir, tmp_path: Path) -> None:
+def test_a_thousand_kinds_of_damage_are_all_refused(run: RunDir, tmp_path: Path) -> None:
     write(run, 7)
     whole = content(checkpoint_path(run, 7))
     chance = random.Random(5)
@@ -232,6 +232,6 @@ def damage(path: Path, chance: random.Random) -> None:
     path.write_bytes(raw)
 
 
-def test_space_is_looked_for_on_the_runs_own_volume(run: RunDir) -> None:
+def test_free_space_is_measured_on_the_volume_of_the_run(run: RunDir) -> None:
     assert has_checkpoint_room(run, 1000)
     assert not has_checkpoint_room(run, shutil.disk_usage(run.path).free)

@@ -1,4 +1,4 @@
-"""Every end in words: the known is recognised, the unknown said to be so, and a next step is always there."""
+"""Every end is explained: known errors are recognized, unknown ones are quoted, and there is always a next step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EXCEPTIONS = [
 
 
 @pytest.mark.parametrize(("type_name", "text", "reason"), EXCEPTIONS)
-def test_exceptions(type_name: str, text: str, reason: str) -> None:
+def test_an_exception_has_its_reason(type_name: str, text: str, reason: str) -> None:
     found = explain_exception(type_name, text)
     assert found.reason == reason
     assert found.message
@@ -45,7 +45,7 @@ def test_exceptions(type_name: str, text: str, reason: str) -> None:
     assert "Traceback" not in found.message
 
 
-def test_a_bug_shows_what_it_said() -> None:
+def test_an_unknown_error_is_quoted() -> None:
     assert "division by zero" in explain_exception("ZeroDivisionError", "division by zero\nmore").message
 
 
@@ -90,7 +90,7 @@ DEATHS = [
 
 
 @pytest.mark.parametrize(("returncode", "tail", "more", "reason"), DEATHS)
-def test_deaths(returncode: int | None, tail: str, more: dict[str, bool], reason: str) -> None:
+def test_a_death_has_its_reason(returncode: int | None, tail: str, more: dict[str, bool], reason: str) -> None:
     found = explain_death(returncode, tail, **more)
     assert found.reason == reason
     assert found.message
@@ -103,7 +103,9 @@ def test_the_last_traceback_counts() -> None:
 
 
 @given(st.none() | st.integers(-70, 300), st.text(max_size=300), st.booleans(), st.booleans())
-def test_always_words_and_a_next_step(returncode: int | None, tail: str, oom: bool, rebooted: bool) -> None:
+def test_there_is_always_a_message_and_a_next_step(
+    returncode: int | None, tail: str, oom: bool, rebooted: bool
+) -> None:
     for found in (
         explain_death(returncode, tail, oom_killed=oom, rebooted=rebooted),
         explain_death(returncode, TRACE + tail, oom_killed=oom),
@@ -128,7 +130,7 @@ Extension modules: numpy.core (total: 1)
 """
 
 
-def test_a_native_crash_says_where_python_stood() -> None:
+def test_a_native_crash_names_the_python_frame() -> None:
     found = explain_death(-11, "some words\n" + CRASH)
     assert "SIGSEGV" in found.message
     assert "functional.py, line 2379 (embedding)" in found.message
@@ -136,13 +138,13 @@ def test_a_native_crash_says_where_python_stood() -> None:
     assert "threading" not in found.trace
 
 
-def test_a_kill_is_blamed_on_memory_only_when_it_may_be() -> None:
+def test_a_kill_is_attributed_to_memory_only_if_possible() -> None:
     assert "not because of a lack of memory" in explain_death(-9, "").message
     assert "its container ran out of memory" in explain_death(-9, "", oom_killed=None).message
     assert "ran out of memory" in explain_death(-9, "", oom_killed=True).message
 
 
-def test_who_ended_it_from_outside_is_said_only_where_it_is_sure() -> None:
+def test_an_end_from_outside_is_recorded_only_if_certain() -> None:
     sure = [(-9, False, False), (-15, False, False), (None, False, True), (-9, False, True)]
     unsure = [(-9, True, False), (-9, None, False), (-11, False, False), (None, False, False), (3, False, False)]
     found = [
@@ -151,7 +153,7 @@ def test_who_ended_it_from_outside_is_said_only_where_it_is_sure() -> None:
     assert found == [True] * len(sure) + [False] * len(unsure)
 
 
-def test_what_is_logged_after_a_traceback_is_not_taken_for_its_end() -> None:
+def test_log_lines_after_a_traceback_are_not_part_of_it() -> None:
     found = explain_death(1, TRACE + "ValueError: a wrong turn\nFinished: all well\n")
     assert "ValueError: a wrong turn" in found.message
     assert found.trace.endswith("ValueError: a wrong turn")

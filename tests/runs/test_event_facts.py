@@ -1,4 +1,4 @@
-"""What a run has told: read on from where anybody was, once for state and curves."""
+"""Facts and curves of a run are read once, and only appended events after that."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toolkit.runs.event_facts import _cached_curves, _cached_logs, read_event_fa
 from toolkit.runs.events import EventWriter, read_events
 
 
-def test_reading_on_sees_what_is_new(tmp_path: Path) -> None:
+def test_appended_events_are_read(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     assert read_run_curves(path) == {}
     with EventWriter(path) as writer:
@@ -24,7 +24,7 @@ def test_reading_on_sees_what_is_new(tmp_path: Path) -> None:
     assert read_run_curves(path) == {}
 
 
-def test_state_and_curves_come_from_one_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_and_curves_come_from_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[tuple[int, int]] = []
 
     def counted(path: Path, offset: int = 0) -> tuple[list[dict[str, object]], int]:
@@ -46,7 +46,7 @@ def test_state_and_curves_come_from_one_parse(tmp_path: Path, monkeypatch: pytes
     assert [count for _, count in reads] == [4, 1]
 
 
-def test_curves_of_runs_that_nobody_draws_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_curves_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _cached_logs.clear()
     _cached_curves.clear()
     monkeypatch.setattr(event_facts, "MAX_CACHED_CURVES", 2)

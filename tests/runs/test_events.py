@@ -1,4 +1,4 @@
-"""The log: whole lines only, a torn tail is cut before anything is added, and no content makes a reader raise."""
+"""The event log holds complete lines only, and no content makes a reader raise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.runs.events import EventWriter, collect_series, encode_event, read_
 from toolkit.runs.status import run_status_from_events
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_written_events_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with EventWriter(path, attempt=2) as writer:
         said = [writer.append("started", pid=1), writer.append("log", step=1, loss=0.5, note="ä\n\u2028")]
@@ -26,7 +26,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read_events(path, offset) == ([], offset)
 
 
-def test_a_torn_tail_waits_for_the_reader_and_is_cut_by_the_writer(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_left_by_readers_and_removed_by_writers(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with EventWriter(path) as writer:
         writer.append("started")
@@ -46,7 +46,7 @@ def test_a_torn_tail_waits_for_the_reader_and_is_cut_by_the_writer(tmp_path: Pat
     assert [(event["n"], event["kind"]) for event in found] == [(1, "started"), (2, "log"), (3, "finished")]
 
 
-def test_a_damaged_line_is_skipped_and_keeps_the_rest(tmp_path: Path) -> None:
+def test_a_damaged_line_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     lines = [encode_event({"n": n, "attempt": 1, "t": 0.0, "kind": "log", "loss": 0.25}) for n in (1, 2, 3)]
     path.write_bytes(lines[0] + lines[1].replace(b"0.25", b"0.26") + lines[2])
@@ -56,11 +56,11 @@ def test_a_damaged_line_is_skipped_and_keeps_the_rest(tmp_path: Path) -> None:
     assert len(read_events(path)[0]) == 3
 
 
-def test_no_file_is_no_event(tmp_path: Path) -> None:
+def test_a_missing_file_has_no_events(tmp_path: Path) -> None:
     assert read_events(tmp_path / "none", 7) == ([], 0)
 
 
-def test_no_number_that_json_lacks(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_written_as_strings(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with EventWriter(path) as writer:
         writer.append("log", step=1, loss=math.nan, inner={"a": [math.inf]})
@@ -70,7 +70,7 @@ def test_no_number_that_json_lacks(tmp_path: Path) -> None:
     assert collect_series(found) == {}
 
 
-def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_incomplete_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "events.jsonl"
     true_write = os.write
 
@@ -89,7 +89,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert [event["kind"] for event in read_events(path)[0]] == ["started", "log"]
 
 
-def test_the_last_word_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_event_is_flushed_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(module.os, "fsync", synced.append)
     with EventWriter(tmp_path / "events.jsonl") as writer:
@@ -102,7 +102,7 @@ def test_the_last_word_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(synced) == 6
 
 
-def test_a_later_attempt_replaces_what_it_replays() -> None:
+def test_a_later_attempt_replaces_the_steps_that_it_replays() -> None:
     events = [
         {"n": n, "attempt": attempt, "t": 0.0, "kind": "log", "step": step, "loss": loss, "done": True}
         for n, (attempt, step, loss) in enumerate([(1, 1, 3.0), (1, 2, 2.0), (2, 2, 2.5), (2, 3, 1.0)])
@@ -113,9 +113,7 @@ def test_a_later_attempt_replaces_what_it_replays() -> None:
 @given(
     st.lists(st.binary(max_size=80) | st.sampled_from([b"\n", b'{"kind":"log"}\n', b'{"kind":1}\n', b"[[" * 50_000]))
 )
-def test_any_bytes_are_read_whole_line_by_whole_line(
-    tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]
-) -> None:
+def test_arbitrary_bytes_are_read_line_by_line(tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]) -> None:
     raw = b"".join(parts)
     path = tmp_path_factory.mktemp("any") / "events.jsonl"
     path.write_bytes(raw)
@@ -155,7 +153,7 @@ json_values = st.recursive(
         max_size=12,
     )
 )  # fmt: skip
-def test_any_fields_survive_the_way_and_fold(
+def test_arbitrary_fields_survive_writing_and_reading(
     tmp_path_factory: pytest.TempPathFactory, said: list[tuple[str, dict[str, object]]]
 ) -> None:
     path = tmp_path_factory.mktemp("fields") / "events.jsonl"

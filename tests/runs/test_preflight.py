@@ -1,4 +1,4 @@
-"""Every reason not to start, under its own field, all at once."""
+"""All problems of a config are reported at once, each at its own field."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TWO_H200 = Machine(
 
 
 def config(**leaves: Any) -> Config:
-    """Defaults with some leaves changed; "__" stands for the dot."""
+    """Return the defaults with some settings changed; "__" stands for the dot."""
     draft: dict[str, Any] = {}
     for path, value in leaves.items():
         draft = replace_setting(draft, path.replace("__", "."), value)
@@ -68,7 +68,9 @@ MACHINE_CASES = [
 
 
 @pytest.mark.parametrize(("leaves", "machine", "expected"), MACHINE_CASES)
-def test_what_the_machine_can_do(leaves: dict[str, Any], machine: Machine, expected: set[tuple[str, str]]) -> None:
+def test_settings_that_the_machine_does_not_support(
+    leaves: dict[str, Any], machine: Machine, expected: set[tuple[str, str]]
+) -> None:
     made = config(**leaves)
     assert found(preflight_problems(made, None, machine)) == expected
     assert preflight_problems(made, None, None) == []
@@ -76,7 +78,7 @@ def test_what_the_machine_can_do(leaves: dict[str, Any], machine: Machine, expec
         assert preflight_needs_machine(made)
 
 
-def test_the_defaults_ask_nothing_of_the_machine() -> None:
+def test_the_defaults_do_not_depend_on_the_machine() -> None:
     assert not preflight_needs_machine(Config())
 
 
@@ -96,13 +98,13 @@ def test_the_defaults_ask_nothing_of_the_machine() -> None:
         (None, "none", False),
     ],
 )
-def test_where_the_model_is(name: str | None, kind: str, right: bool) -> None:
+def test_kinds_of_base_models(name: str | None, kind: str, right: bool) -> None:
     made = config(model__hf_model_ckpt=name)
     assert model_kind(made) == kind
     assert found(preflight_problems(made, None, None)) == (set() if right else {("model.hf_model_ckpt", "error")})
 
 
-def test_a_local_model_holds_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_model_needs_a_config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-model").mkdir()
     made = config(model__hf_model_ckpt="my-model")
@@ -119,7 +121,7 @@ def table(tmp_path: Path) -> Table:
     return open_table(DataConfig(path=str(file)), tmp_path / "experiments")
 
 
-def test_the_data_and_its_templates(table: Table) -> None:
+def test_problems_of_data_and_templates(table: Table) -> None:
     fine = config(data__prompt="{question}", data__prompt_stub="{answer}")
     assert {path for path, severity in found(preflight_problems(fine, table, None)) if severity == "error"} == set()
     wrong = config(data__prompt="{questoin}", data__prompt_stub="{answer}", data__train_size=50, data__test_size=50)
@@ -128,13 +130,13 @@ def test_the_data_and_its_templates(table: Table) -> None:
     assert any("question" in problem.message + problem.hint for problem in problems if problem.path == "data.prompt")
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_data_file_is_an_error(tmp_path: Path) -> None:
     made = config(data__path=str(tmp_path / "gone.csv"))
     assert found(preflight_problems(made, None, None)) == {("data.path", "error")}
     assert preflight_problems(config(data__path="org/name", data__file_type="huggingface"), None, None) == []
 
 
-def test_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_problems_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = config(save_dir=str(tmp_path / "a" / "b"))
     usage = namedtuple("usage", "free")
     for free, expected in ((10**10, set()), (10**9, {("save_dir", "warning")}), (10**6, {("save_dir", "error")})):
@@ -157,7 +159,7 @@ def test_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (BF16, TWO_H200, 2, "MULTI_GPU", False, "bf16"),
     ],
 )
-def test_the_launchers_file(
+def test_the_file_for_the_accelerate_launcher(
     leaves: dict[str, Any], machine: Machine, count: int, kind: str, cpu: bool, precision: str
 ) -> None:
     made = config(accelerate=True, **leaves)

@@ -1,4 +1,4 @@
-"""Run directories: whole or absent, in order, and no name becomes a path."""
+"""Run directories are complete or absent, sort by time, and no name becomes part of a path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from toolkit.runs.run_dir import (
     read_run_meta,
     save_dir_of,
 )
-from toolkit.system.ids import make_timed_id  # fmt: skip
+from toolkit.system.ids import make_timed_id
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Source:
     rows: int = 7
 
 
-def test_a_run_holds_its_config_its_data_and_its_label(save_dir: Path, tmp_path: Path) -> None:
+def test_a_run_contains_its_config_data_and_label(save_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "table.parquet").write_bytes(b"PAR1")
     config = Config(save_dir=str(save_dir))
     settings = {"lora.r": 8}
@@ -48,7 +48,7 @@ def test_a_run_holds_its_config_its_data_and_its_label(save_dir: Path, tmp_path:
     assert {path.name for path in run.path.iterdir()} == {"config.yml", "run.json", "data"}
 
 
-def test_the_data_outlives_its_upload_also_across_file_systems(
+def test_the_data_survives_the_deletion_of_the_upload(
     save_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = tmp_path / "table.parquet"
@@ -63,7 +63,7 @@ def test_the_data_outlives_its_upload_also_across_file_systems(
     assert run.source_path.read_bytes() == b"PAR1"
 
 
-def test_ids_sort_by_creation(save_dir: Path) -> None:
+def test_ids_sort_by_creation_time(save_dir: Path) -> None:
     runs = [create_run(Config(save_dir=str(save_dir)), None) for _ in range(10)]
     assert [run.id for run in list_runs(save_dir)] == sorted((run.id for run in runs), reverse=True)
     assert [run.id for run in runs] == sorted(run.id for run in runs)
@@ -82,7 +82,7 @@ def test_the_same_id_twice_gives_two_runs(save_dir: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc", "CON", ".", "x" * 300, "a\0b", "a\nb", "🙂", "‮x", "-rf"])
-def test_names_never_become_paths(save_dir: Path, name: str) -> None:
+def test_a_name_never_becomes_part_of_a_path(save_dir: Path, name: str) -> None:
     run = create_run(Config(save_dir=str(save_dir)), None, name=name, study=name)
     assert module.ID_PATTERN.fullmatch(run.id)
     assert run.path.parent == save_dir / "runs"
@@ -90,13 +90,13 @@ def test_names_never_become_paths(save_dir: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("run_id", ["..", "../runs", "", "A", "a/b", "a" * 41, "nothing-there"])
-def test_only_ids_are_opened(save_dir: Path, run_id: str) -> None:
+def test_only_valid_ids_are_opened(save_dir: Path, run_id: str) -> None:
     create_run(Config(save_dir=str(save_dir)), None)
     with pytest.raises(RunError, match="There is no run"):
         open_run(save_dir, run_id)
 
 
-def test_half_made_and_foreign_entries_are_no_runs(save_dir: Path, tmp_path: Path) -> None:
+def test_incomplete_and_foreign_entries_are_not_listed(save_dir: Path, tmp_path: Path) -> None:
     run = create_run(Config(save_dir=str(save_dir)), None)
     (save_dir / "runs" / ".new-x").mkdir()
     (save_dir / "runs" / "file").write_text("")
@@ -109,7 +109,7 @@ def test_half_made_and_foreign_entries_are_no_runs(save_dir: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": "x"}', '{"schema": 99, "id": "a"}'])
-def test_a_run_that_can_not_be_read_says_so(save_dir: Path, content: str) -> None:
+def test_an_unreadable_run_is_an_error(save_dir: Path, content: str) -> None:
     run = create_run(Config(save_dir=str(save_dir)), None)
     run.meta_path.write_text(content)
     with pytest.raises(RunError) as error:
@@ -118,13 +118,13 @@ def test_a_run_that_can_not_be_read_says_so(save_dir: Path, content: str) -> Non
     assert error.value.hint
 
 
-def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="can't be written"):
         create_run(Config(save_dir=str(tmp_path / "file")), None)
 
 
-def test_deleting(save_dir: Path) -> None:
+def test_a_run_is_deleted(save_dir: Path) -> None:
     run = create_run(Config(save_dir=str(save_dir)), None)
     run.checkpoints_dir.mkdir()
     (run.checkpoints_dir / "x").write_text(json.dumps({}))

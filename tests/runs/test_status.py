@@ -1,4 +1,4 @@
-"""The state as a table: every combination of what was written and who lives."""
+"""The state of a run for every combination of events, locks and marker files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolkit.system.locks import WorkerLock
 
 
 def log(*said: tuple[str, dict[str, Any]] | str, attempt: int = 1, began: float = 100.0) -> list[dict[str, Any]]:
-    """Events one second apart."""
+    """Return events one second apart."""
     pairs = [(one, {}) if isinstance(one, str) else one for one in said]
     return [
         {"n": n, "attempt": attempt, "t": began + n, "kind": kind, **fields} for n, (kind, fields) in enumerate(pairs)
@@ -67,7 +67,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("events", "lock_held", "claimed", "stop_requested", "state"), CASES)
-def test_fold(events: Any, lock_held: bool, claimed: bool, stop_requested: bool, state: str) -> None:
+def test_the_state_follows_from_events_and_locks(
+    events: Any, lock_held: bool, claimed: bool, stop_requested: bool, state: str
+) -> None:
     status = run_status_from_events(events, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested)
     assert status.state == state
     assert status.is_active == (state in ACTIVE)
@@ -79,15 +81,15 @@ def test_every_state_is_in_the_table() -> None:
     assert {case[4] for case in CASES} == ACTIVE | ENDED | {"queued"}
 
 
-def test_the_words_of_an_end() -> None:
+def test_an_ended_run_has_message_and_hint() -> None:
     status = run_status_from_events(FAILED, lock_held=False, claimed=True, stop_requested=False)
     assert (status.message, status.hint, status.reason, status.explained) == ("m", "h", "bug", True)
     status = run_status_from_events(log("started"), lock_held=False, claimed=True, stop_requested=False)
     assert "started again" in status.hint
-    assert not status.explained, "its supervisor may still find out why"
+    assert not status.explained, "its supervisor may still record the reason"
 
 
-def test_facts_of_a_running_run() -> None:
+def test_the_status_of_a_running_run() -> None:
     events = log(
         "started",
         ("plan", {"total_steps": 100, "epochs": 4}),
@@ -114,13 +116,13 @@ def test_facts_of_a_running_run() -> None:
     assert over.elapsed_s < 100
 
 
-def test_fields_of_the_wrong_type_are_left_out() -> None:
+def test_fields_of_the_wrong_type_are_ignored() -> None:
     events = log("started", ("plan", {"total_steps": None}), ("progress", {"step": "many", "epoch": True}))
     status = run_status_from_events(events, lock_held=True, claimed=True, stop_requested=False)
     assert (status.step, status.total_steps, status.epoch) == (0, 0, 0.0)
 
 
-def test_read_status_takes_only_what_is_new(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_the_status_reads_only_new_events(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = queue(save_dir)
     assert read_run_status(run).state == "queued"
     with WorkerLock(run.lock_path, 1, run.id), EventWriter(run.events_path) as events:
@@ -140,7 +142,7 @@ def test_read_status_takes_only_what_is_new(save_dir: Path, monkeypatch: pytest.
     assert offsets == [], "an unchanged file is not opened"
 
 
-def test_an_adapter_that_was_committed_counts_without_its_event(save_dir: Path) -> None:
+def test_a_committed_adapter_counts_without_its_event(save_dir: Path) -> None:
     run = queue(save_dir)
     assert not read_run_status(run).adapter_ready
     run.adapter_dir.mkdir()

@@ -1,4 +1,4 @@
-"""An engine's life as its client sees it: found, started, replaced, failed, ended."""
+"""The client of the engine: it is found, started, replaced and stopped, and failures are reported."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def save_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2}', '{"schema": 1, "port": 5}'])
-def test_no_engine_where_none_lives(tmp_path: Path, text: str) -> None:
+def test_no_engine_is_found_when_none_runs(tmp_path: Path, text: str) -> None:
     assert find_engine(tmp_path) is None
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "engine.json").write_text(text)
     assert find_engine(tmp_path) is None
 
 
-def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ToolkitError, match="no run"):
         engine_client.start_engine(tmp_path, "nope")
 
 
 @pytest.mark.worker
-def test_one_engine_serves_a_save_dir_and_follows_the_asked_run(
+def test_one_engine_serves_a_save_dir_and_attaches_adapters(
     save_dir: Path, tiny_model: Path, tiny_plain_model: Path
 ) -> None:
     from tests.fakes.engine_runs import finished_run
@@ -62,13 +62,13 @@ def test_one_engine_serves_a_save_dir_and_follows_the_asked_run(
         thread.start()
     for thread in racing:
         thread.join()
-    assert time.monotonic() - began < 20, "start waited for the model"
+    assert time.monotonic() - began < 20, "the start waited for the model"
     assert got[0] == got[1] == find_engine(save_dir)
     assert engine_client.read_engine_status(got[0]).phase
     ready = engine_client.wait_for_engine(got[0], 120)
     assert set(engine_client.list_engine_models(got[0])) == {"base", a.id, b.id} and set(ready.runs) == {a.id, b.id}
 
-    other = engine_client.start_engine(save_dir, plain.id)  # another base: the idle engine makes room
+    other = engine_client.start_engine(save_dir, plain.id)  # another base model: the idle engine is stopped
     assert other.pid != got[0].pid and engine_client.read_engine_status(got[0]).status == "stopped"
     engine_client.wait_for_engine(other, 120)
     *_, done = stream_chat(other, plain.id, [{"role": "user", "content": "send: "}], InferenceConfig())
@@ -95,7 +95,7 @@ def test_one_engine_serves_a_save_dir_and_follows_the_asked_run(
 
 
 @pytest.mark.worker
-def test_a_failed_load_is_reported_and_a_killed_engine_forgotten(save_dir: Path, tiny_model: Path) -> None:
+def test_a_failed_load_is_reported_and_a_killed_engine_is_not_found(save_dir: Path, tiny_model: Path) -> None:
     from tests.fakes.engine_runs import finished_run, make_config
     from toolkit.runs.run_dir import create_run
 
@@ -106,7 +106,7 @@ def test_a_failed_load_is_reported_and_a_killed_engine_forgotten(save_dir: Path,
     with pytest.raises(EngineError, match="no adapter yet"):
         list(stream_chat(info, "base", HELLO, InferenceConfig()))
     run = finished_run(save_dir, tiny_model)
-    replaced = engine_client.start_engine(save_dir, run.id)  # a failed engine does not stand in the way
+    replaced = engine_client.start_engine(save_dir, run.id)  # a failed engine does not prevent a new one
     assert replaced.pid != info.pid
     engine_client.wait_for_engine(replaced, 120)
     os.kill(replaced.pid, signal.SIGKILL)
@@ -117,13 +117,13 @@ def test_a_failed_load_is_reported_and_a_killed_engine_forgotten(save_dir: Path,
 
 
 @pytest.mark.worker
-def test_an_unused_engine_ends_by_itself(save_dir: Path, tiny_model: Path) -> None:
+def test_an_idle_engine_stops_by_itself(save_dir: Path, tiny_model: Path) -> None:
     from tests.fakes.engine_runs import finished_run
 
     info = engine_client.start_engine(save_dir, finished_run(save_dir, tiny_model).id, idle_minutes=1 / 60)
     deadline = time.monotonic() + 60
     while find_engine(save_dir) is not None and time.monotonic() < deadline:
-        engine_client.read_engine_status(info)  # looking is not using
+        engine_client.read_engine_status(info)  # reading the status does not count as use
         time.sleep(0.1)
     assert find_engine(save_dir) is None
     assert (engine_client.read_engine_status(info).status, engine_client.read_engine_status(info).hint) == (
@@ -158,5 +158,5 @@ def test_serving_in_the_foreground_until_interrupted(save_dir: Path, tiny_model:
     assert info.url in text and info.token in text and "from openai import OpenAI" in text and "curl" in text
     shown.send_signal(signal.SIGINT)
     rest, errors = shown.communicate(timeout=90)
-    assert (shown.returncode, errors) == (0, "") and "Ending" in rest
+    assert (shown.returncode, errors) == (0, "") and "Stopping the engine" in rest
     assert find_engine(save_dir) is None

@@ -1,4 +1,4 @@
-"""What serving processes share: a new one begins when the one before has let go."""
+"""A service process starts only after its predecessor has released its lock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toolkit.services.warm_process import WARM_SERVICE
 from toolkit.system.locks import is_lock_held, try_lock
 
 
-def test_a_start_waits_for_a_lock_that_a_killed_one_still_holds(tmp_path: Path) -> None:
+def test_a_start_waits_for_the_lock_of_a_killed_process(tmp_path: Path) -> None:
     lock = WARM_SERVICE.file(tmp_path, "lock")
     lock.parent.mkdir(parents=True)
     handle = try_lock(lock)

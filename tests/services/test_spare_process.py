@@ -1,4 +1,4 @@
-"""The spare: runs and warm workers are forks of it, and whatever is wrong with it is replaced by a cold start."""
+"""The standby worker: runs are forked from it, and start as new processes if anything is wrong with it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def pid_of(spare: SpareProcess) -> int:
 
 
 def ended(run: RunDir, process: ForkedProcess) -> None:
-    assert is_lock_held(run.slot_path)  # by the fork alone
+    assert is_lock_held(run.slot_path)  # by the fork only
     assert process.wait(300) == 0
     assert not is_lock_held(run.slot_path)
     events = [json.loads(line) for line in run.events_path.read_text().splitlines()]
@@ -83,18 +83,18 @@ def ended(run: RunDir, process: ForkedProcess) -> None:
 
 
 @pytest.mark.worker
-def test_runs_and_the_warm_worker_are_forks_of_it(tmp_path: Path, tiny_model: Path, spare: SpareProcess) -> None:
+def test_runs_and_the_background_worker_are_forks(tmp_path: Path, tiny_model: Path, spare: SpareProcess) -> None:
     spare.maintain()
     wait_for(spare.ready_server)
     first_run, first = begin(spare, tmp_path, tiny_model)
     ended(first_run, first)
-    # one after another, without another import; its environment is more than is read or written at once
+    # one after another, without a second import; the environment is larger than one read or write
     second_run, second = begin(spare, tmp_path, tiny_model, LARGE="x" * 1_000_000)
     adapters = [run.adapter_dir / "adapter_model.safetensors" for run in (first_run, second_run)]
     table = open_table(Config().data, tmp_path)
     data = {"prompt": "{message}", "prompt_stub": "{json}"}
     body = {"config": {"data": data, "model": {"hf_model_ckpt": str(tiny_model)}}, "table": str(table.path)}
-    with pytest.raises(Exception, match="message"):  # the warm worker answers: no such column
+    with pytest.raises(Exception, match="message"):  # the background worker answers that there is no such column
         warm_client.ask_warm_worker(tmp_path, "lengths", body)
     info = warm_client.find_warm_worker(tmp_path)
     assert info is not None
@@ -107,7 +107,7 @@ def test_runs_and_the_warm_worker_are_forks_of_it(tmp_path: Path, tiny_model: Pa
 
 
 @pytest.mark.worker
-def test_where_a_fork_is_not_safe_it_becomes_the_worker(
+def test_without_safe_forks_the_standby_worker_becomes_the_worker(
     tmp_path: Path, tiny_model: Path, spare: SpareProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "site").mkdir()
@@ -116,7 +116,7 @@ def test_where_a_fork_is_not_safe_it_becomes_the_worker(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     spare.maintain()
     wait_for(spare.ready_server)
-    assert module.wait_for_fork_server(tmp_path, 1.0) is None  # the warm worker starts on its own
+    assert module.wait_for_fork_server(tmp_path, 1.0) is None  # the background worker starts as a new process
     before = pid_of(spare)
     run, process = begin(spare, tmp_path, tiny_model)
     assert process.pid == before
@@ -124,25 +124,25 @@ def test_where_a_fork_is_not_safe_it_becomes_the_worker(
     ended(run, process)
 
 
-def test_one_that_is_not_ready_gives_way_to_a_cold_start(tmp_path: Path, spare: SpareProcess) -> None:
+def test_a_standby_worker_that_is_not_ready_is_ended_for_a_new_process(tmp_path: Path, spare: SpareProcess) -> None:
     spare.maintain()
     assert spare._server is not None
     process = spare._server.process
     assert spare.fork_worker(RunDir(tmp_path / "runs" / "r"), Config(), {}, 0) is None
-    assert process.poll() is not None  # it takes no core from the run that starts now
+    assert process.poll() is not None  # its imports would take a core from the run that starts now
     spare.maintain()
     assert spare._server is None
 
 
-def test_a_run_waits_for_one_that_imports_until_it_hangs(
+def test_a_run_waits_for_imports_unless_they_hang(
     tmp_path: Path, spare: SpareProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not spare.run_should_wait(Config()), "nobody keeps one: a command line"
+    assert not spare.run_should_wait(Config()), "no supervisor maintains one, as on a command line"
     spare._not_before = time.monotonic() + module.START_DELAY_SECONDS
     spare.maintain()
     assert spare._server is None
     assert not spare.run_should_wait(parse_draft({"accelerate": True}))
-    assert spare.run_should_wait(Config()), "it is begun at once when somebody waits"
+    assert spare.run_should_wait(Config()), "it is started at once if a run waits"
     server = spare._server
     assert server is not None
     wait_for(lambda: spare.run_should_wait(Config()) and module.read_import_progress(tmp_path)[0] > 0)
@@ -156,7 +156,7 @@ def test_a_run_waits_for_one_that_imports_until_it_hangs(
     assert spare.fork_worker(RunDir(tmp_path / "runs" / "r"), Config(), {}, 0) is None
 
 
-def test_nobody_waits_for_one_that_died_while_it_imported(spare: SpareProcess) -> None:
+def test_no_run_waits_for_a_standby_worker_that_died(spare: SpareProcess) -> None:
     spare.maintain()
     assert spare.run_should_wait(Config())
     os.kill(pid_of(spare), signal.SIGKILL)
@@ -181,16 +181,14 @@ def kinds(run: RunDir) -> list[str]:
 
 
 @pytest.mark.worker
-def test_the_first_run_of_a_session_takes_over_the_imports(
-    tmp_path: Path, tiny_model: Path, supervisor: Supervisor
-) -> None:
+def test_the_first_run_uses_the_imports_in_progress(tmp_path: Path, tiny_model: Path, supervisor: Supervisor) -> None:
     run, _ = queue(tmp_path, tiny_model)
     supervisor.check_now()
     assert isinstance(supervisor.launcher, ForkLauncher)
     spare = supervisor.launcher.spare
     wait_for(lambda: module.read_import_progress(tmp_path)[0] > 0)
     assert read_run_status(run).state == "queued"
-    assert not is_lock_held(run.slot_path), "whoever else comes may start it"
+    assert not is_lock_held(run.slot_path), "another supervisor may start the run"
     wait_for(lambda: "started" in kinds(run))
     started = json.loads(run.events_path.read_text().splitlines()[0])
     assert psutil.Process(started["pid"]).ppid() == pid_of(spare)
@@ -200,7 +198,7 @@ def test_the_first_run_of_a_session_takes_over_the_imports(
 
 
 @pytest.mark.worker
-def test_an_answer_that_comes_too_late_starts_nothing_twice(
+def test_a_late_answer_starts_no_second_worker(
     tmp_path: Path, tiny_model: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(supervisor.launcher, ForkLauncher)
@@ -209,7 +207,7 @@ def test_an_answer_that_comes_too_late_starts_nothing_twice(
     server = spare.ready_server()
     assert server is not None
     given_up, config = queue(tmp_path, tiny_model)
-    given_up.stop_path.touch()  # not the supervisor's to start
+    given_up.stop_path.touch()  # the supervisor must not start it
     ours, theirs = socket.socketpair()
     order = {"kind": "train", "arguments": [given_up.id], "environment": worker_environment(given_up, config, 1)}
     slot = try_lock(given_up.slot_path)
@@ -221,11 +219,11 @@ def test_an_answer_that_comes_too_late_starts_nothing_twice(
         number = int(ours.recv(32))
         assert psutil.pid_exists(number)
     os.close(slot)
-    wait_for(lambda: server.exit_code_of(number) is not None)  # nobody told it to go on: it leaves
+    wait_for(lambda: server.exit_code_of(number) is not None)  # it was not told to go on, so it exits
     assert server.exit_code_of(number) == 0
     assert not is_lock_held(given_up.slot_path)
     assert not kinds(given_up)
-    # and one that does not answer at all
+    # a server that does not answer at all
     monkeypatch.setattr(fork_client, "FORK_ANSWER_SECONDS", 0.5)
     os.kill(server.process.pid, signal.SIGSTOP)
     run, _ = queue(tmp_path, tiny_model)
@@ -237,7 +235,7 @@ def test_an_answer_that_comes_too_late_starts_nothing_twice(
 
 
 def answer_of_a_page(folder: Path, body: dict[str, Any], at_work: Callable[[], object]) -> dict[str, Any]:
-    """Look as a page does, every tenth of a second, until the value is there; `at_work` once, when it is worked on."""
+    """Poll as a page does until there is a value; call `at_work` once while the question is in progress."""
     deadline, done = time.monotonic() + 300, False
     while (seen := warm_client.poll_warm_question(folder, "lengths", body, wait=0.1)).state != "done":
         assert seen.state in ("starting", "working"), seen
@@ -250,7 +248,7 @@ def answer_of_a_page(folder: Path, body: dict[str, Any], at_work: Callable[[], o
 
 
 @pytest.mark.worker
-def test_a_question_is_answered_whoever_is_killed_meanwhile(
+def test_a_question_is_answered_although_processes_are_killed(
     tmp_path: Path, tiny_model: Path, supervisor: Supervisor
 ) -> None:
     table = open_table(Config().data, tmp_path)
@@ -279,14 +277,14 @@ def test_a_question_is_answered_whoever_is_killed_meanwhile(
     supervisor.check_now()
     wait_for(lambda: kinds(run))  # while a run is a fork
     assert answer_of_a_page(tmp_path, body, kill_server) == first
-    warm_client._STARTERS.clear()  # more deaths than that in half a minute are said
+    warm_client._STARTERS.clear()  # more deaths within half a minute would be reported
     kill_worker()
     assert answer_of_a_page(tmp_path, body, lambda: None) == first
     wait_for(lambda: read_run_status(run).explained)
     assert read_run_status(run).state == "finished"
 
 
-def test_a_dead_one_is_replaced(spare: SpareProcess) -> None:
+def test_a_dead_standby_worker_is_replaced(spare: SpareProcess) -> None:
     spare.maintain()
     first = pid_of(spare)
     psutil.Process(first).kill()
@@ -298,7 +296,7 @@ def test_a_dead_one_is_replaced(spare: SpareProcess) -> None:
     assert pid_of(spare) != first
 
 
-def test_one_of_older_code_is_replaced(spare: SpareProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_standby_worker_with_old_code_is_replaced(spare: SpareProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     spare.maintain()
     first = spare._server
     assert first is not None
@@ -307,23 +305,23 @@ def test_one_of_older_code_is_replaced(spare: SpareProcess, monkeypatch: pytest.
     spare._build_checked = spare._not_before = -1000.0
     spare.maintain()
     assert spare._server is None
-    assert first.process.wait(120) == 0  # nothing that it forked trains
+    assert first.process.wait(120) == 0  # none of its forks trains
     spare.maintain()
     assert spare._server is not None
 
 
-def test_it_leaves_with_its_starter(spare: SpareProcess) -> None:
+def test_it_exits_with_the_process_that_started_it(spare: SpareProcess) -> None:
     spare.maintain()
     assert spare._server is not None
     spare._server._socket.shutdown(socket.SHUT_RDWR)
     assert spare._server.process.wait(120) == 0
 
 
-def test_what_nobody_can_tell_any_more_is_lost(spare: SpareProcess) -> None:
+def test_an_unknown_exit_code_is_reported_as_lost(spare: SpareProcess) -> None:
     spare.maintain()
     server = spare._server
     assert server is not None
-    forked = ForkedProcess(server, 2**22 + 1, 0.0)  # no process has this number
+    forked = ForkedProcess(server, 2**22 + 1, 0.0)  # no process has this pid
     assert forked.poll() is None
     server.kill()
     assert forked.poll() == LOST_EXIT_CODE
@@ -331,15 +329,17 @@ def test_what_nobody_can_tell_any_more_is_lost(spare: SpareProcess) -> None:
 
 @pytest.mark.parametrize(("late", "code"), [(0, 0), (3, 3), (None, LOST_EXIT_CODE)])
 def test_an_exit_code_that_arrives_late_is_kept(late: int | None, code: int) -> None:
-    """The server reports the fork's end between the first look at the line and the look at the processes."""
+    """The server reports the exit code between the read of the socket and the check of the process."""
 
     codes = [None, late]
     server = SimpleNamespace(alive=False, code_of=lambda pid: codes.pop(0))
-    forked = ForkedProcess(cast(ForkServer, server), 2**22 + 1, 0.0)  # no process has this number
+    forked = ForkedProcess(cast(ForkServer, server), 2**22 + 1, 0.0)  # no process has this pid
     assert forked.poll() == code
 
 
-def test_none_is_started_when_memory_is_short(spare: SpareProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_standby_worker_is_started_when_memory_is_short(
+    spare: SpareProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "free_memory_bytes", lambda: 10**9)
     spare.maintain()
     assert spare._server is None
@@ -349,5 +349,7 @@ def test_none_is_started_when_memory_is_short(spare: SpareProcess, monkeypatch: 
 @pytest.mark.parametrize(
     "settings", [{"accelerate": True}, {"model": {"hf_model_ckpt": "owner/name"}}], ids=["several processes", "hub"]
 )
-def test_runs_of_another_environment_start_cold(settings: dict[str, object], spare: SpareProcess) -> None:
+def test_runs_that_need_another_environment_start_as_new_processes(
+    settings: dict[str, object], spare: SpareProcess
+) -> None:
     assert not spare._fits(parse_draft(dict(settings)))

@@ -1,4 +1,4 @@
-"""The warm worker's life as its client sees it: started by a question, found, replaced, ended with its app."""
+"""The client of the background worker: started by a question, shared, replaced, ended with its app."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def save_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def until(found: Callable[[], Any], seconds: float = 60) -> Any:
     end = time.monotonic() + seconds
     while not (value := found()):
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, "the condition was not met in time"
         time.sleep(0.05)
     return value
 
@@ -51,7 +51,7 @@ def lengths_body(save_dir: Path, rows: list[dict[str, str]], model: Path) -> dic
     return {"config": {"data": data, "model": {"hf_model_ckpt": str(model)}}, "table": str(table.path)}
 
 
-def test_switched_off_there_is_none_and_it_says_so(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disabled_background_worker_is_reported(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTK_WARM", "off")
     warm_client.ensure_warm_worker(save_dir)
     seen = warm_client.poll_warm_question(save_dir, "lengths", {})
@@ -63,7 +63,7 @@ def test_switched_off_there_is_none_and_it_says_so(save_dir: Path, monkeypatch: 
     assert warm_client.find_warm_worker(save_dir) is None
 
 
-def test_without_memory_none_is_started(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_background_worker_is_started_when_memory_is_short(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm_process, "free_memory_bytes", lambda: 300_000_000)
     assert warm_client.poll_warm_question(save_dir, "lengths", {}).state == "starting"
     seen = until(lambda: (look := warm_client.poll_warm_question(save_dir, "lengths", {})).is_final and look)
@@ -77,7 +77,7 @@ def test_the_free_memory_is_a_number() -> None:
 
 
 @pytest.mark.worker
-def test_it_counts_the_tokens_of_every_row(save_dir: Path, tiny_plain_model: Path) -> None:
+def test_the_tokens_of_every_row_are_counted(save_dir: Path, tiny_plain_model: Path) -> None:
     rows = [
         {"ask": "the quick", "say": "brown fox"},
         {"ask": "none"},
@@ -118,7 +118,7 @@ def test_it_counts_the_tokens_of_every_row(save_dir: Path, tiny_plain_model: Pat
 
 
 @pytest.mark.worker
-def test_a_dead_or_stale_one_is_replaced_and_a_fresh_one_found(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_or_outdated_worker_is_replaced(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = warm_process.start_warm_worker(save_dir)
     assert warm_process.start_warm_worker(save_dir) == first == warm_client.find_warm_worker(save_dir)
     os.kill(first.pid, signal.SIGKILL)
@@ -172,7 +172,9 @@ def test_the_build_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_pa
     build_id._CACHED_BUILD_ID.clear()
 
 
-def test_two_installations_keep_one_each(save_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_installation_has_its_own_background_worker(
+    save_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert warm_process.WARM_SERVICE.own == build_id.installation_id()
     monkeypatch.setattr(build_id, "PROJECT_ROOT", tmp_path)
     other = replace(warm_process.WARM_SERVICE, own=build_id.installation_id())

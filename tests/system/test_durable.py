@@ -1,4 +1,4 @@
-"""Commits: whole and ours, or refused with the file that is wrong."""
+"""A commit verifies only if it is complete and made by this installation; a refusal names the faulty file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def committed(tmp_path: Path) -> Path:
     return tmp_path / "step-4"
 
 
-def test_a_whole_commit_verifies(committed: Path) -> None:
+def test_a_complete_commit_verifies(committed: Path) -> None:
     body = verify_commit(committed)
     assert body["step"] == 4
     assert set(body["files"]) == {"weights.safetensors", "inner/state.json", "empty"}
@@ -73,7 +73,7 @@ def edit(folder: Path, change) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_every_damage_is_refused(committed: Path, damage: str) -> None:
+def test_every_kind_of_damage_is_refused(committed: Path, damage: str) -> None:
     DAMAGES[damage](committed)
     with pytest.raises(RunError) as error:
         verify_commit(committed)
@@ -81,7 +81,7 @@ def test_every_damage_is_refused(committed: Path, damage: str) -> None:
     assert committed.name in error.value.message
 
 
-def test_a_foreign_commit_is_refused_unless_asked_for(
+def test_a_foreign_commit_is_refused_unless_allowed(
     committed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "another install"))
@@ -100,7 +100,7 @@ def test_a_newer_schema_is_named_as_such(committed: Path) -> None:
             verify_commit(committed, require_own_signature=own)
 
 
-def test_the_key_is_made_once_and_for_its_owner_alone(state_dir: Path) -> None:
+def test_the_key_is_created_once_and_readable_by_its_owner_only(state_dir: Path) -> None:
     first = load_install_key()
     assert load_install_key() == first
     assert len(first) == 32
@@ -119,7 +119,7 @@ def test_a_symbolic_link_is_not_committed(tmp_path: Path) -> None:
     assert not (tmp_path / "final").exists()
 
 
-def test_an_older_directory_is_replaced_whole(committed: Path, tmp_path: Path) -> None:
+def test_an_older_directory_is_replaced_completely(committed: Path, tmp_path: Path) -> None:
     (tmp_path / "next").mkdir()
     (tmp_path / "next" / "only").write_text("new")
     commit_dir(tmp_path / "next", committed, {"step": 8})
@@ -142,7 +142,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_everything_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_files_are_flushed_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     true_fsync, true_rename = os.fsync, Path.rename
 
@@ -166,7 +166,7 @@ def test_everything_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatc
     assert order[last + 1] == f"fsync {tmp_path.name}"
 
 
-def test_leftovers_are_swept_when_they_are_old(tmp_path: Path) -> None:
+def test_old_leftovers_are_removed(tmp_path: Path) -> None:
     for name in (".new-1", ".trash-2", "kept"):
         (tmp_path / name).mkdir()
     remove_leftover_dirs(tmp_path)
@@ -178,14 +178,14 @@ def test_leftovers_are_swept_when_they_are_old(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_list_of_files_that_is_none_is_refused_in_words(committed: Path) -> None:
+def test_a_malformed_list_of_files_is_refused_with_a_message(committed: Path) -> None:
     body = json.loads((committed / COMMIT_NAME).read_text())
     (committed / COMMIT_NAME).write_text(json.dumps({**body, "files": list(body["files"])}))
     with pytest.raises(RunError, match="can't be read"):
         verify_commit(committed, require_own_signature=False)
 
 
-def test_a_copy_is_whole_and_its_own(tmp_path: Path) -> None:
+def test_a_copy_is_complete_and_independent(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(range(256)) * 5000)
     durable_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()

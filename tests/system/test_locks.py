@@ -1,4 +1,4 @@
-"""Locks: held for life, dropped by any death, not inherited, and nobody else's process is ever signalled."""
+"""Locks are held for life, released by any death and not inherited; no foreign process is signaled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from toolkit.system.locks import (
 )  # fmt: skip
 
 
-def test_held_while_inside(tmp_path: Path) -> None:
+def test_the_lock_is_held_during_the_block(tmp_path: Path) -> None:
     path = tmp_path / "worker.lock"
     assert not is_lock_held(path)
     with WorkerLock(path, 3, "run-1"):
@@ -51,16 +51,16 @@ def test_a_second_worker_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise AssertionError("two workers hold one lock")
 
 
-def test_a_forked_child_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
+def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "worker.lock"
     context = multiprocessing.get_context("fork")
     with WorkerLock(path):
         child = context.Process(target=time.sleep, args=(20,))
         child.start()
-        assert is_lock_held(path), "the child's leaving must not free it"
+        assert is_lock_held(path), "the exit of the child must not release it"
     try:
         deadline = time.monotonic() + 10
-        while is_lock_held(path):  # until the child has had its first moment
+        while is_lock_held(path):  # until the child has started
             assert time.monotonic() < deadline, "the child must not keep it"
             time.sleep(0.01)
         assert child.is_alive()
@@ -69,7 +69,7 @@ def test_a_forked_child_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
         child.join()
 
 
-def test_a_kill_frees_the_lock(tmp_path: Path) -> None:
+def test_a_kill_releases_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "worker.lock"
     script = (
         "import sys, time; from pathlib import Path; from toolkit.system.locks import WorkerLock\n"
@@ -89,13 +89,13 @@ def test_a_kill_frees_the_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", '{"pid": 1}', '{"unknown": 1}'])
-def test_a_body_that_can_not_be_read_is_none(tmp_path: Path, body: str) -> None:
+def test_an_unreadable_body_is_none(tmp_path: Path, body: str) -> None:
     (tmp_path / "lock").write_text(body)
     assert read_lock_holder(tmp_path / "lock") is None
     assert read_lock_holder(tmp_path / "missing") is None
 
 
-def test_a_process_is_its_pid_and_its_start() -> None:
+def test_a_process_is_identified_by_pid_and_start_time() -> None:
     me = describe_self(1)
     assert is_process_alive(me.pid, me.create_time)
     assert not is_process_alive(me.pid, me.create_time - 10)
@@ -104,7 +104,7 @@ def test_a_process_is_its_pid_and_its_start() -> None:
 
 
 @pytest.mark.parametrize("change", [{"create_time": 1.0}, {"boot": "another"}, {"pid": 0}])
-def test_nothing_is_signalled_unless_everything_matches(change: dict[str, object]) -> None:
+def test_no_process_is_signaled_unless_everything_matches(change: dict[str, object]) -> None:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
     try:
         began = psutil.Process(process.pid).create_time()
@@ -116,7 +116,7 @@ def test_nothing_is_signalled_unless_everything_matches(change: dict[str, object
         process.wait()
 
 
-def test_the_launcher_and_every_rank_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_launcher_and_all_ranks_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         "import subprocess, sys, time\n"
         "rank = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
@@ -135,6 +135,6 @@ def test_the_launcher_and_every_rank_end(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not second.is_running()
 
 
-def test_a_rank_names_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_records_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert describe_self(1).launcher_pid == os.getppid()

@@ -1,4 +1,4 @@
-"""The machine is looked at once, in another process, and nobody waits who need not."""
+"""The machine is probed once, in another process, and its result is read from a file afterward."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ H200 = {"name": "NVIDIA H200", "memory_bytes": 141_000_000_000, "capability": [9
 
 @pytest.fixture
 def probes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The argument lists of all probes started; each answers that this is a plain computer."""
+    """The argument lists of all probes; each reports a machine without a GPU."""
     started: list[list[str]] = []
 
     def run(argv: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
@@ -32,7 +32,9 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return started
 
 
-def test_once_and_then_from_the_file(tmp_path: Path, probes: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_probe_runs_once_and_its_result_is_read_afterward(
+    tmp_path: Path, probes: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert read_known_machine(tmp_path) is None
     found = probe_machine(tmp_path / "new")
     assert found == Machine(2, 16_000_000_000, bitsandbytes=True)
@@ -42,7 +44,7 @@ def test_once_and_then_from_the_file(tmp_path: Path, probes: list[list[str]], mo
     assert read_known_machine(tmp_path / "new") is None
 
 
-def test_many_ask_one_looks(tmp_path: Path, probes: list[list[str]]) -> None:
+def test_concurrent_callers_start_one_probe(tmp_path: Path, probes: list[list[str]]) -> None:
     for _ in range(5):
         probe_machine_in_background(tmp_path)
     for thread in threading.enumerate():
@@ -56,7 +58,7 @@ def test_many_ask_one_looks(tmp_path: Path, probes: list[list[str]]) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"key": []}', '{"key": [], "machine": {}}'])
-def test_a_damaged_file_is_looked_up_anew(tmp_path: Path, probes: list[list[str]], content: str) -> None:
+def test_a_damaged_file_causes_a_new_probe(tmp_path: Path, probes: list[list[str]], content: str) -> None:
     (tmp_path / "machine.json").write_text(content)
     assert read_known_machine(tmp_path) is None
     assert probe_machine(tmp_path).cpu_count == 2
@@ -70,7 +72,7 @@ def test_a_damaged_file_is_looked_up_anew(tmp_path: Path, probes: list[list[str]
         OSError("no such interpreter"),
     ],
 )
-def test_a_failed_probe_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception) -> None:
+def test_a_failed_probe_gives_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception) -> None:
     def run(*_: Any, **__: Any) -> None:
         raise trouble
 
@@ -83,14 +85,14 @@ def test_a_failed_probe_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("stdout", [b"", b"words\n", b"{}\n", b'{"cpu_count": 1, "memory_bytes": 1, "gpus": [{}]}\n'])
-def test_a_strange_answer_is_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdout: bytes) -> None:
+def test_unexpected_output_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdout: bytes) -> None:
     done = subprocess.CompletedProcess([], 0, stdout, b"")
     monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: done)
     with pytest.raises(RunError, match="probe of this machine failed"):
         probe_machine(tmp_path)
 
 
-def test_gpus_and_words() -> None:
+def test_the_summary_names_the_gpus() -> None:
     gpu = Gpu("NVIDIA H200", 141_000_000_000, (9, 0))
     found = module._parse_machine({**CPU, "cuda": True, "gpus": [H200, H200], "bf16_gpu": True, "tf32": True})
     assert found.gpus == (gpu, gpu)

@@ -1,4 +1,4 @@
-"""Whether it was memory, and whose: the kernel's counters tell of every process of the machine, its log of one."""
+"""Kernel records of kills for memory: the counts include all processes, the log names each of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from toolkit.system.oom_kills import find_oom_victims
 OWN, OTHER = 4711, 4712
 
 
-def test_victims_since(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_victims_are_read_from_the_kernel_log_since_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = time.monotonic()
     killed = "Memory cgroup out of memory: Killed process {} (python) total-vm:1kB"
     records = [(now - 100, killed.format(1)), (now - 5, killed.format(2)), (now - 4, "eth0: link up"),
@@ -32,7 +32,7 @@ def test_victims_since(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert find_oom_victims(time.time() - 50, tmp_path / "none") is None
     monkeypatch.setattr(oom_kills, "PID_NAMESPACE", tmp_path / "a container's")
     oom_kills.PID_NAMESPACE.symlink_to("pid:[1]")
-    assert find_oom_victims(time.time() - 50, log) is None, "its process ids are not ours"
+    assert find_oom_victims(time.time() - 50, log) is None, "its pids are not those of this namespace"
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,14 @@ def test_victims_since(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (None, None, "killed", False),
     ],
 )
-def test_another_programs_end_is_not_taken_for_ours(
-    count: int | None, victims: set[int] | None, reason: str, outside: bool, save_dir: Path,
+def test_a_kill_of_another_program_is_not_attributed_to_the_worker(
+    count: int | None,
+    victims: set[int] | None,
+    reason: str,
+    outside: bool,
+    save_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     run = queue(save_dir)
     monkeypatch.setattr(claims, "count_oom_kills", lambda: 10)
     assert take_claim(run)
@@ -59,11 +63,11 @@ def test_another_programs_end_is_not_taken_for_ours(
     monkeypatch.setattr(claims, "find_oom_victims", lambda since: victims)
     why = explain_run_death(run, -9)
     assert (why.reason, why.outside) == (reason, outside)
-    if count == 11 and victims is None:  # whoever looked while the worker lived knows more
+    if count == 11 and victims is None:  # a count that was read during the run is more precise
         assert explain_run_death(run, -9, earlier_oom_kills=11).reason == "killed"
 
 
-def test_the_count_of_some_seconds_before_the_end_is_kept(monkeypatch: pytest.MonkeyPatch, save_dir: Path) -> None:
+def test_the_count_of_a_few_seconds_before_the_death_is_kept(monkeypatch: pytest.MonkeyPatch, save_dir: Path) -> None:
     now, count = [100.0], [3]
     monkeypatch.setattr(child_watch.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(child_watch, "count_oom_kills", lambda: count[0])

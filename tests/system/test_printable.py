@@ -1,4 +1,4 @@
-"""Names and messages without what steers a screen or a terminal; every other letter as it is."""
+"""Control characters are removed or shown by their code; every other character stays."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ from toolkit.system.printable import strip_control_characters
         ("naïve – 日本語 🙂", "naïve – 日本語 🙂"),
     ],
 )
-def test_what_steers_is_gone_and_the_rest_stays(raw: str, shown: str) -> None:
+def test_control_characters_are_removed_and_others_stay(raw: str, shown: str) -> None:
     assert strip_control_characters(raw) == shown

@@ -82,7 +82,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     53: ("braces in a cell", (), (f"{PROMPT}::test_a_cell_is_never_read_as_a_template",)),
     54: ("template without a column", (), (f"{PROMPT}::test_problems_stand_under_their_field",)),
     55: ("rows longer than the limit", (), ("worker/tokens/test_labels::test_what_is_cut_away_is_counted",)),
-    56: ("names of runs", (), ("runs/test_run_dir::test_names_never_become_paths",)),
+    56: ("names of runs", (), ("runs/test_run_dir::test_a_name_never_becomes_part_of_a_path",)),
     57: ("symbolic links", (), ("data/storage/test_open_table::test_what_is_no_file_is_refused",)),
     58: ("formulas in an export", ("formulas and markup",),
          ("evaluation/test_download::test_formulas_are_harmless_in_csv_and_intact_in_json",)),
@@ -92,7 +92,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
          ("worker/models/test_adapter_switch::test_what_is_no_plain_adapter_is_refused_and_the_others_stay",)),
     62: ("two uploads at once", (), ("data/storage/test_open_table::test_two_threads_read_a_file_once",)),
     63: ("file edited after the upload", (), ("data/storage/test_open_table::test_a_file_of_the_user_is_copied_by_content",)),
-    64: ("disk and folder", (), ("runs/test_preflight::test_the_disk",)),
+    64: ("disk and folder", (), ("runs/test_preflight::test_problems_of_the_disk",)),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A small model of a run's life beside the real thing: two supervisors on one folder, and everything a person may do.
+"""A small model of a run's life cycle, compared with two supervisors on one folder and every action of a user.
 
 After each act the supervisors look until nothing moves any more; then every run must be in the state that the model
 says, one worker at most may live, and no attempt may have begun twice.
@@ -38,7 +38,7 @@ GRACE = 0.1
 
 @dataclass
 class Life:
-    """What the model knows of a run. barren: attempts in a row that saved nothing."""
+    """The model of one run. barren: attempts in a row that saved no checkpoint."""
 
     state: str = "queued"
     attempt: int = 0
@@ -171,13 +171,13 @@ class RunLife(RuleBasedStateMachine):
         assert sum(is_run_alive(run) for run in self.lives) <= 1
         for run, life in self.lives.items():
             status = read_run_status(run)
-            # over for good, and nobody saw how it ended: the page says "interrupted", and it waits for a person
+            # it has ended and nobody saw how: the page shows "interrupted" until a user resumes it
             told = "failed" if status.state == "interrupted" and status.explained else status.state
             assert (told, status.attempt) == (life.state, life.attempt), (run.id, status, life)
             began = [event["attempt"] for event in read_events(run.events_path)[0] if event["kind"] == "started"]
-            assert began == list(range(1, life.attempt + 1)), "an attempt began twice, or one was left out"
+            assert began == list(range(1, life.attempt + 1)), "an attempt started twice, or one was skipped"
             starts = run.path / "starts"
-            assert len(starts.read_text().split() if starts.exists() else []) == life.attempt, "one worker an attempt"
+            assert len(starts.read_text().split() if starts.exists() else []) == life.attempt, "one worker per attempt"
 
     def _app(self) -> Supervisor:
         return Supervisor(self.folder, launcher=LocalLauncher(fake_command), poll_seconds=0.01)
@@ -202,7 +202,7 @@ class RunLife(RuleBasedStateMachine):
         life, status = self.lives[run], read_run_status(run)
         if life.state == "running":
             return status.state == "running"
-        if life.state == "queued":  # waits, or is already going on
+        if life.state == "queued":  # it waits, or has already resumed
             return status.attempt > life.attempt or (status.state == "queued" and status.attempt == life.attempt)
         return not is_run_alive(run) and status.explained
 

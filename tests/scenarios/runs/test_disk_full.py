@@ -1,4 +1,4 @@
-"""A disk that fills up: what was committed stays whole, the message is right, the run goes on once space returns."""
+"""A full disk: committed files stay complete, the reason is reported, and the run resumes when there is space."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fill(folder: Path) -> None:
             file.write(b"x" * 4096)
 
 
-def test_the_last_words_have_their_place(small_disk: Path) -> None:
+def test_the_last_event_has_reserved_space(small_disk: Path) -> None:
     path = small_disk / "events.jsonl"
     with EventWriter(path) as events:
         events.append("started")
@@ -53,11 +53,11 @@ def test_the_last_words_have_their_place(small_disk: Path) -> None:
         events.append("failed", reason="disk_full", message="The disk is full.", hint="")
     found, whole = read_events(path)
     assert found[-1]["kind"] == "failed"
-    assert whole == path.stat().st_size, "no torn line"
+    assert whole == path.stat().st_size, "no incomplete line"
     assert not list(small_disk.glob(".*ballast"))
 
 
-def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_space(small_disk: Path) -> None:
+def test_a_run_on_a_full_disk_resumes_when_there_is_space(small_disk: Path) -> None:
     run = queue(small_disk, steps=6, save_every=2, die="fill", die_at=4, dying=1)
     own = Supervisor(small_disk, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
     try:
@@ -67,7 +67,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_space(small_disk
         assert "Free space" in status.hint
         for _ in range(5):
             own.tick()
-        assert read_run_status(run).attempt == 1, "it does not try again while there is no space"
+        assert read_run_status(run).attempt == 1, "it is not retried while there is no space"
         (small_disk / "filler").unlink()
         subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
         assert wait_for(run, lambda status: status.explained, own).state == "finished"
@@ -76,7 +76,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_space(small_disk
     assert [event["step"] for event in read_events(run.events_path)[0] if event["kind"] == "resumed"] == [2]
 
 
-def test_another_run_does_not_wait_for_the_space(small_disk: Path) -> None:
+def test_another_run_does_not_wait_for_space(small_disk: Path) -> None:
     full = queue(small_disk, steps=6, die="fill", die_at=2, dying=1)
     own = Supervisor(small_disk, launcher=LocalLauncher(fake_command), poll_seconds=0.02)
     try:

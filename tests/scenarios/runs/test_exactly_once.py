@@ -1,4 +1,4 @@
-"""Whoever races for a run, one worker carries it out. The long form, 200 rounds of 32 processes, is a benchmark."""
+"""Of several processes that start the same run, one succeeds. A benchmark does 200 rounds of 32 processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's life against a small model (`lifecycle.py`): random acts, two apps. The long form is a benchmark."""
+"""Runs compared with the model in `lifecycle.py`: random actions, two apps. A benchmark does many more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TestLife.settings = settings(
     max_examples=6,
     stateful_step_count=12,
     deadline=None,
-    derandomize=True,  # the same acts at every check; the long form looks for new ones
+    derandomize=True,  # the same actions in every test run; the benchmark searches for new ones
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )

@@ -1,4 +1,4 @@
-"""Whoever dies, whenever: the run ends as it should, once, without anybody's help. The long form is a benchmark."""
+"""Any process may die at any moment: the run still ends correctly, once, without help. A benchmark does many more."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def started(run: RunDir) -> list[int]:
-    """The attempts that began, in order."""
+    """Return the attempts that started, in order."""
     return [event["attempt"] for event in read_events(run.events_path)[0] if event["kind"] == "started"]
 
 
 @pytest.mark.parametrize(("victim", "moment"), list(itertools.product(VICTIMS, MOMENTS)))
-def test_who_dies_when(victim: str, moment: str, save_dir: Path, supervisor: Supervisor) -> None:
+def test_a_run_survives_the_death_of_any_process(
+    victim: str, moment: str, save_dir: Path, supervisor: Supervisor
+) -> None:
     before = queue(save_dir, steps=4, save_every=2, hold="training") if moment == "queued" else None
     hold = "starting" if moment == "queued" else moment
     run = queue(save_dir, steps=4, save_every=2, **({} if before else {"hold": hold}))
@@ -64,7 +66,7 @@ def test_who_dies_when(victim: str, moment: str, save_dir: Path, supervisor: Sup
             os.kill(process.pid, signal.SIGKILL)
             process.join()
         (watched.path / "go").touch()
-        watcher = supervisor if victim != "worker" else None  # somebody opens the app again
+        watcher = supervisor if victim != "worker" else None  # the app is opened again
         status = wait_for(run, lambda status: status.explained, watcher)
     finally:
         process.kill()
@@ -72,7 +74,7 @@ def test_who_dies_when(victim: str, moment: str, save_dir: Path, supervisor: Sup
     dies = victim != "app"
     expected = "stopped" if moment == "stopping" else "finished"
     assert status.state == expected
-    assert started(run) == sorted(set(started(run))), "an attempt began twice"
+    assert started(run) == sorted(set(started(run))), "an attempt started twice"
     assert len(started(watched)) == 1 + dies - (dies and moment in ("starting", "stopping"))
     if before:
         assert read_run_status(before).state == "finished"
@@ -80,7 +82,7 @@ def test_who_dies_when(victim: str, moment: str, save_dir: Path, supervisor: Sup
 
 
 def kill_worker(run: RunDir) -> None:
-    """By the lock where it has one, else by what it left at its start."""
+    """Find the worker by its lock, or by the file that it writes at its start."""
     holder = read_lock_holder(run.lock_path)
     pid = holder.pid if holder and holder.pid else int((run.path / "starts").read_text().split()[-1])
     os.kill(pid, signal.SIGKILL)
