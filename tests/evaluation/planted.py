@@ -1,4 +1,4 @@
-"""Evaluations whose answers are planted: a run with a table of its own, and what base and adapter say to each row."""
+"""Evaluations with given answers: a run with its own table, and the answers of base and adapter to each row."""
 
 from __future__ import annotations
 

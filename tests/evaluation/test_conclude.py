@@ -1,4 +1,4 @@
-"""Planted answers: flips are counted exactly, a null is within noise, rules and gate say what they should."""
+"""Results from given answers: exact counts of flips, noise, rules and the gate."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_known_flips_are_counted_exactly(tmp_path: Path) -> None:
     assert read_evaluation_results(evaluation.results_path) == results
 
 
-def test_two_adapters_are_held_against_each_other(tmp_path: Path) -> None:
+def test_two_adapters_are_compared_with_each_other(tmp_path: Path) -> None:
     said = two_adapters()
     run = make_run(tmp_path, list(said))
     evaluation, results = plant(run, said, others=["other"])
@@ -102,7 +102,7 @@ def test_a_null_change_is_within_noise(tmp_path: Path, fixed: int, broke: int) -
     assert results.sentences[run.id][-1].startswith("It shows no forgetting")
 
 
-def test_a_failure_is_a_row_with_its_reason_and_counts_as_wrong(tmp_path: Path) -> None:
+def test_a_missing_answer_keeps_its_reason_and_counts_as_wrong(tmp_path: Path) -> None:
     said = known_flips(fixed=4, broke=0, same=4, both_wrong=0)
     run = make_run(tmp_path, list(said))
     evaluation, _ = plant(run, said)
@@ -122,7 +122,7 @@ def test_a_failure_is_a_row_with_its_reason_and_counts_as_wrong(tmp_path: Path) 
     assert "900 tokens" in read_row_table(evaluation.rows_path)["error_1"].to_pylist()[0]
 
 
-def test_what_was_not_asked_yet_is_left_out_and_said(tmp_path: Path) -> None:
+def test_unanswered_questions_are_skipped_and_reported(tmp_path: Path) -> None:
     said = known_flips(fixed=4, broke=0, same=4, both_wrong=0)
     run = make_run(tmp_path, list(said))
     evaluation = evaluation_dir.create_evaluation(run, EvaluationSpec(rows=None), parse_pass_rules(GATE))
@@ -139,7 +139,7 @@ def test_what_was_not_asked_yet_is_left_out_and_said(tmp_path: Path) -> None:
     assert "Only 5 of 8 rows were answered." in results.gate[run.id].reasons
 
 
-def test_the_gate_opens_only_when_all_holds(tmp_path: Path) -> None:
+def test_the_gate_passes_only_when_every_condition_holds(tmp_path: Path) -> None:
     said = known_flips(fixed=20, broke=0, same=2, both_wrong=1)
     run = make_run(tmp_path, list(said))
     evaluation, results = plant(run, said, parse_pass_rules(GATE))
@@ -156,7 +156,7 @@ def test_the_gate_opens_only_when_all_holds(tmp_path: Path) -> None:
     assert read_row_table(evaluation.rows_path)["rules_1"].to_pylist().count(["must not contain “wrong”"]) == 1
 
 
-def test_rules_that_say_the_same_are_counted_apart(tmp_path: Path) -> None:
+def test_rules_with_equal_titles_are_numbered(tmp_path: Path) -> None:
     said = known_flips(fixed=2, broke=0, same=0, both_wrong=0)
     run = make_run(tmp_path, list(said))
     schemas = [{"kind": "json_schema", "json_schema": {"type": kind}} for kind in ("object", "string", "object")]
@@ -168,7 +168,7 @@ def test_rules_that_say_the_same_are_counted_apart(tmp_path: Path) -> None:
     assert read_row_table(evaluation.rows_path)["rules_1"].to_pylist() == [titles[:3]] * 2
 
 
-def test_almost_all_is_not_all(tmp_path: Path) -> None:
+def test_a_share_just_below_one_is_not_shown_as_all(tmp_path: Path) -> None:
     assert format_measure_value(MEASURES_BY_NAME["exact_match"], 2999 / 3000) == "99.9 %"
     assert [format_share(value) for value in (0.0, 1e-5, 0.5, 0.99999, 1.0)] == [
         "0 %",
@@ -179,7 +179,7 @@ def test_almost_all_is_not_all(tmp_path: Path) -> None:
     ]
 
 
-def test_a_gate_refuses_what_is_within_noise(tmp_path: Path) -> None:
+def test_the_gate_refuses_a_difference_within_noise(tmp_path: Path) -> None:
     said = known_flips(fixed=2, broke=1, same=9, both_wrong=9)
     run = make_run(tmp_path, list(said))
     _, results = plant(run, said, parse_pass_rules({"gate": {"improves": "exact_match"}}))
@@ -195,7 +195,7 @@ def test_labels_have_a_confusion_matrix(tmp_path: Path) -> None:
     assert results.confusion.counts[run.id] == ((0, 6, 0), (0, 6, 0))
 
 
-def test_fields_of_json_answers(tmp_path: Path) -> None:
+def test_json_answers_are_scored_field_by_field(tmp_path: Path) -> None:
     expected = [f'{{"name": "p{i}", "n": {i}}}' for i in range(12)]
     run = make_run(tmp_path, expected)
     _, results = plant(run, {text: ("?", text.replace('"name": "p', '"name": "q')) for text in expected})
@@ -206,14 +206,14 @@ def test_fields_of_json_answers(tmp_path: Path) -> None:
     assert results.headline == "json_fields"
 
 
-def test_very_few_rows_say_so(tmp_path: Path) -> None:
+def test_too_few_rows_are_reported(tmp_path: Path) -> None:
     said = known_flips(fixed=3, broke=0, same=0, both_wrong=0)
     run = make_run(tmp_path, list(said))
     _, results = plant(run, said)
     assert "3 rows are too few to tell a change from chance." in results.sentences[run.id]
 
 
-def test_the_model_card_tells_the_newest_evaluation_of_this_adapter(
+def test_the_model_card_shows_the_newest_evaluation_of_the_present_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))

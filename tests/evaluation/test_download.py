@@ -1,4 +1,4 @@
-"""What leaves the app: formulas are harmless in CSV, and every text comes back whole from JSON."""
+"""Downloads: formulas are escaped in CSV, and every text is unchanged in JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMULAS = ['=HYPERLINK("http://x","y")', "+1", "-1", "@SUM(A1)", "\t=1", "  =2"
 NASTY = [*FORMULAS, 'a "quoted", cell\nwith a line', "ü\u202e🙂", "'=x"]
 
 
-def test_formulas_are_harmless_in_csv_and_intact_in_json(tmp_path: Path) -> None:
+def test_formulas_are_escaped_in_csv_and_unchanged_in_json(tmp_path: Path) -> None:
     run = make_run(tmp_path, NASTY)
     evaluation, _ = plant(run, {text: (text, "=cmd|' /C calc'!A0") for text in NASTY})
     rows = read_row_table(evaluation.rows_path)
@@ -39,11 +39,11 @@ def test_formulas_are_harmless_in_csv_and_intact_in_json(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_what_a_spreadsheet_would_run_begins_with_a_quote(text: str) -> None:
+def test_text_that_a_spreadsheet_would_run_gets_a_quote(text: str) -> None:
     assert escape_formula(text) == "'" + text
 
 
-def test_other_texts_stay() -> None:
+def test_other_text_is_unchanged() -> None:
     assert [escape_formula(text) for text in ("", "a=b", "1-2", "'=x")] == ["", "a=b", "1-2", "'=x"]
 
 

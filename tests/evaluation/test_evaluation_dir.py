@@ -60,7 +60,7 @@ def test_a_row_with_an_empty_cell_stays_with_its_reason(tmp_path: Path) -> None:
     assert "'q'" in asked[1].error
 
 
-def test_a_file_of_questions_alone_has_no_expected_answers(tmp_path: Path) -> None:
+def test_a_file_without_a_completion_column_has_no_expected_answers(tmp_path: Path) -> None:
     run = make_run(tmp_path, ["a"])
     table = make_table(tmp_path / "other.parquet", [{"q": "one", "z": "1"}])
     assert (
@@ -94,7 +94,7 @@ def test_the_state_follows_from_events_and_lock() -> None:
     assert (again.state, again.message) == ("running", "")
 
 
-def test_progress_reads_the_files(tmp_path: Path) -> None:
+def test_progress_follows_from_the_files_on_the_disk(tmp_path: Path) -> None:
     evaluation = evaluation_dir.create_evaluation(make_run(tmp_path, ["a"]), EvaluationSpec())
     assert progress.read_evaluation_progress(evaluation).state == "new"
     with WorkerLock(evaluation.lock_path), EventWriter(evaluation.events_path) as events:

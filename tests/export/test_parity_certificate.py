@@ -1,4 +1,4 @@
-"""The verdict, from numbers alone: what passes, what breaks an export, and what is only a tie."""
+"""The verdict on a replay: what passes, what breaks an export, and what is only a tie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluations with a real model: planted flips, a planted null, a killed one that goes on, rows that can't be asked."""
+"""Evaluations with a real model: known flips, no effect, a continued one, and rows that can't be asked."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_an_adapter_without_effect_is_within_noise(save_dir: Path, tiny_model: P
     assert results.sentences[run.id][0].startswith("These rows show no significant difference")
 
 
-def test_a_killed_evaluation_goes_on_and_ends_the_same(
+def test_a_killed_evaluation_continues_and_ends_with_the_same_results(
     save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.worker.answering import evaluation_asker
@@ -141,7 +141,7 @@ def test_a_killed_evaluation_goes_on_and_ends_the_same(
     assert read_row_table(killed.rows_path).equals(read_row_table(whole.rows_path))
 
 
-def test_a_stop_keeps_what_was_answered_and_counts_it(save_dir: Path, tiny_model: Path) -> None:
+def test_a_stopped_evaluation_scores_the_answers_so_far(save_dir: Path, tiny_model: Path) -> None:
     run = make_run(save_dir, tiny_model)
     evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS])
     evaluation_dir.request_evaluation_stop(evaluation)
@@ -154,7 +154,7 @@ def test_a_stop_keeps_what_was_answered_and_counts_it(save_dir: Path, tiny_model
     assert results_of(evaluation).complete
 
 
-def test_a_row_that_can_not_be_asked_stays_a_row(save_dir: Path, tiny_model: Path) -> None:
+def test_a_row_that_can_not_be_asked_stays_with_its_reason(save_dir: Path, tiny_model: Path) -> None:
     run = make_run(save_dir, tiny_model)
     cells: list[dict[str, str | None]] = [
         {"q": "order", "a": "x"},
@@ -181,7 +181,7 @@ def test_a_row_that_can_not_be_asked_stays_a_row(save_dir: Path, tiny_model: Pat
         (RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory: you"), "memory"),
     ],
 )
-def test_a_row_without_memory_says_so(error: Exception, memory: str) -> None:
+def test_a_row_without_enough_memory_is_explained(error: Exception, memory: str) -> None:
     from toolkit.worker.answering.evaluation_asker import _describe_failure
 
     assert _describe_failure(error) == f"There is not enough {memory} for this row."
@@ -214,7 +214,7 @@ def test_a_batch_that_fails_is_halved_until_the_row_is_alone(
     assert errors == [""] * 5 + ["There is not enough GPU memory for this row."]
 
 
-def test_other_rules_need_no_model(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_rules_needs_no_model(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.answering import evaluation_asker
 
     run = make_run(save_dir, tiny_model)
@@ -232,7 +232,7 @@ def test_other_rules_need_no_model(save_dir: Path, tiny_model: Path, monkeypatch
     assert results_of(evaluation).gate[run.id].passed
 
 
-def test_another_adapter_than_at_the_start_is_refused(save_dir: Path, tiny_model: Path) -> None:
+def test_an_adapter_that_changed_since_the_start_is_refused(save_dir: Path, tiny_model: Path) -> None:
     run = make_run(save_dir, tiny_model)
     evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS[:4]])
     assert carry_out(evaluation) == 0
@@ -252,7 +252,7 @@ def test_two_runs_are_compared_on_one_base(save_dir: Path, tiny_model: Path) -> 
     assert answers_of(evaluation, second.id) == answers_of(evaluation, BASE)
 
 
-def test_a_checkpoint_is_evaluated_beside_the_adapter(save_dir: Path, tiny_model: Path) -> None:
+def test_a_checkpoint_is_evaluated_next_to_the_adapter(save_dir: Path, tiny_model: Path) -> None:
     from tests.scenarios.worker.test_checkpoint_answers import trained
 
     run = trained(save_dir, tiny_model)
@@ -269,7 +269,7 @@ def test_a_checkpoint_is_evaluated_beside_the_adapter(save_dir: Path, tiny_model
     assert results.flips_of(run.id, names[0]).broke == 0
 
 
-def test_its_process_lives_alone_and_is_found(save_dir: Path, tiny_model: Path) -> None:
+def test_the_process_is_detached_and_is_started_once(save_dir: Path, tiny_model: Path) -> None:
     run = make_run(save_dir, tiny_model)
     evaluation = ask(run, [{"q": prompt, "a": "x"} for prompt in PROMPTS])
     progress.start_evaluation(evaluation)

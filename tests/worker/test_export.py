@@ -146,7 +146,7 @@ def test_another_end_token_breaks_it(tampered: Any) -> None:
     assert "special tokens" in failed(tampered(change))
 
 
-def test_a_layer_that_was_not_merged_breaks_it(tampered: Any, run: RunDir) -> None:
+def test_an_unmerged_layer_breaks_it(tampered: Any, run: RunDir) -> None:
     import safetensors.torch
 
     def change(folder: Path) -> None:
@@ -172,7 +172,7 @@ def test_coarser_weights_break_it(tampered: Any) -> None:
     assert "log-probability drift" in failed(tampered(change))
 
 
-def test_another_precision_than_promised_breaks_it(tampered: Any) -> None:
+def test_weights_of_another_precision_break_it(tampered: Any) -> None:
     import safetensors.torch
     import torch
 
@@ -209,7 +209,7 @@ def test_the_zip_contains_what_is_needed_and_no_pickle(run: RunDir) -> None:
     assert "library_name: peft" in card and "{question}" in card and "order lamp" not in card
 
 
-def test_merging_into_a_quantized_base_keeps_what_training_saw(tiny_model: Path, save_dir: Path) -> None:
+def test_merging_into_a_quantized_base_uses_the_weights_of_training(tiny_model: Path, save_dir: Path) -> None:
     settings = draft(save_dir, tiny_model)
     settings["model"].update(quantize=True, bitsandbytes={"load_in_4bit": True}, device_map="cpu")
     run = make_run(settings)
@@ -221,7 +221,7 @@ def test_merging_into_a_quantized_base_keeps_what_training_saw(tiny_model: Path,
     assert "quantization_config" not in json.loads((export_folder(run, MERGED) / "config.json").read_text())
 
 
-def test_the_demo_trained_exported_and_checked_by_its_own_processes(save_dir: Path) -> None:
+def test_the_demo_is_trained_exported_and_checked_in_separate_processes(save_dir: Path) -> None:
     from toolkit.config import Config
     from toolkit.data.storage.open_table import open_table
     from toolkit.runs.run_dir import create_run
@@ -249,7 +249,7 @@ def test_the_demo_trained_exported_and_checked_by_its_own_processes(save_dir: Pa
     assert read_export_state(run, MERGED).state == "broken"
 
 
-def test_the_modelfile_writes_what_training_wrote(run: RunDir, kind: str) -> None:
+def test_the_modelfile_has_the_prompt_format_of_training(run: RunDir, kind: str) -> None:
     from toolkit.worker.exporting import gguf
     from toolkit.worker.models.load import load_tokenizer
 

@@ -1,4 +1,4 @@
-"""The statistics: planted nulls stay within noise, planted effects are found, and few rows make no claims."""
+"""The statistics on simulated data: no effect is noise, a known effect is found, few rows give no verdict."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_planted_effect_is_found() -> None:
     assert verdict(np.stack([better, base], axis=1), "length_ratio") == "differs"
 
 
-def test_no_change_at_all_is_noise() -> None:
+def test_equal_answers_are_noise() -> None:
     same = np.repeat((np.arange(50) % 3 == 0).astype(float)[:, None], 2, axis=1)
     column = compute_figures([mean_column(MEASURES_BY_NAME["exact_match"], same)], ["base", "adapter"], 0)[0]
     gap = column.differences["adapter"]
@@ -83,7 +83,7 @@ def test_five_flips_of_a_hundred_are_not_enough() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_a_handful_of_rows_is_no_evidence(rows: int) -> None:
+def test_a_handful_of_rows_gives_no_verdict(rows: int) -> None:
     values = np.array([[0.0, 1.0]] * rows)
     found = compute_figures([mean_column(MEASURES_BY_NAME["exact_match"], values)], ["base", "adapter"], 0)[0]
     assert found.models["adapter"].value == 1
@@ -91,7 +91,7 @@ def test_a_handful_of_rows_is_no_evidence(rows: int) -> None:
     assert found.differences["adapter"].verdict == "noise"
 
 
-def test_all_right_is_not_certain() -> None:
+def test_a_share_of_one_has_an_interval() -> None:
     found = compute_figures(
         [mean_column(MEASURES_BY_NAME["exact_match"], np.array([[0.0, 1.0]] * 20))], ["base", "adapter"], 0
     )[0]
@@ -101,7 +101,7 @@ def test_all_right_is_not_certain() -> None:
     assert found.differences["adapter"].verdict == "better"
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_cover_the_true_value_at_their_level() -> None:
     random = np.random.default_rng(5)
     held = 0
     for seed in range(200):
@@ -135,20 +135,20 @@ def test_loss_weighs_tokens_and_perplexity_is_its_exponential() -> None:
     assert loss.differences["a"].value == pytest.approx(4 / 10 - 11 / 10)
 
 
-def test_a_row_without_a_value_for_one_model_counts_for_none() -> None:
+def test_a_row_without_a_value_for_one_model_is_skipped_for_all() -> None:
     values = np.array([[1.0, np.nan], [0.0, 1.0], [1.0, 1.0]])
     found = compute_figures([mean_column(MEASURES_BY_NAME["exact_match"], values)], ["base", "a"], 0)[0]
     assert found.rows == 2
     assert found.models["base"].value == 0.5
 
 
-def test_flip_p_is_exact_enough() -> None:
+def test_the_sign_flip_p_value_is_close_to_the_exact_one() -> None:
     assert intervals.sign_flip_p_value(np.ones(5), flips=40_000) == pytest.approx(2 / 32, abs=0.005)
     assert intervals.sign_flip_p_value(np.zeros(9)) == 1.0
     assert intervals.sign_flip_p_value(np.array([np.nan, 1.0])) == pytest.approx(1.0, abs=0.01)
 
 
-def test_no_interval_leaves_what_is_possible() -> None:
+def test_intervals_stay_within_possible_values() -> None:
     """However few the rows: shares within 0 .. 1, differences of shares within -1 .. 1, nothing below zero."""
     random = np.random.default_rng(2)
     shares = random.random((6, 2)) ** 4

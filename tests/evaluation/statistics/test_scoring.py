@@ -1,4 +1,4 @@
-"""Measures of one answer: against the published definitions, and against where the original toolkit's went wrong."""
+"""Measures of one answer, compared with their published definitions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROUGE = [
 
 
 @pytest.mark.parametrize(("answer", "expected", "precision", "recall", "f1", "longest"), ROUGE)
-def test_rouge_is_the_published_one(
+def test_rouge_matches_the_published_definition(
     answer: str, expected: str, precision: float, recall: float, f1: float, longest: float
 ) -> None:
     found = score_answer(answer, expected, AnswerKind())
@@ -43,7 +43,7 @@ def test_rouge_is_the_published_one(
     assert found["rouge_l"] == pytest.approx(longest)
 
 
-def test_chrf_is_sacrebleus() -> None:
+def test_chrf_matches_sacrebleu() -> None:
     assert score_answer("the same", "the same", AnswerKind())["chrf"] == pytest.approx(1.0)
     from sacrebleu.metrics.chrf import CHRF
 
@@ -52,7 +52,7 @@ def test_chrf_is_sacrebleus() -> None:
     assert 0 < wanted < 1
 
 
-def test_what_the_original_got_wrong() -> None:
+def test_mistakes_of_the_original_toolkit_are_not_repeated() -> None:
     # sets of letters: "listen" and "silent" were the same
     assert score_answer("listen", "silent", AnswerKind())["jaccard"] == 0
     # precision was recall: eight words that hold the four expected ones scored 1
@@ -68,7 +68,7 @@ def test_what_the_original_got_wrong() -> None:
     assert empty["length_difference"] == 2
 
 
-def test_exact_match_minds_all_but_outer_space() -> None:
+def test_exact_match_ignores_only_outer_white_space() -> None:
     found = {
         text: score_answer(text, "Four lamps.", AnswerKind()) for text in (" Four lamps.\n", "four lamps", "4 lamps")
     }
@@ -76,7 +76,7 @@ def test_exact_match_minds_all_but_outer_space() -> None:
     assert [one["same_words"] for one in found.values()] == [1, 1, 0]
 
 
-def test_numbers_keep_what_makes_them_that_number() -> None:
+def test_numbers_keep_sign_point_and_separators() -> None:
     assert split_words("-3.5 and 3:5, 2026-11-24!") == ["-3.5", "and", "3:5", "2026-11-24"]
     assert normalize_words("3.5") != normalize_words("35")
     assert normalize_words("-5") != normalize_words("5")
@@ -87,7 +87,7 @@ def test_numbers_keep_what_makes_them_that_number() -> None:
     assert score_answer("!", "🙂", AnswerKind())["rouge_l"] == 0
 
 
-def test_labels_when_few() -> None:
+def test_few_distinct_answers_are_labels() -> None:
     kind = detect_answer_kind(["Yes", "no", "yes", "No", None])
     assert kind.labels == ("no", "yes")
     assert (match_answer_label("YES!", kind), match_answer_label("maybe", kind)) == ("yes", OTHER_LABEL)
@@ -97,7 +97,7 @@ def test_labels_when_few() -> None:
     assert detect_answer_kind([None]) == AnswerKind()
 
 
-def test_json_answers() -> None:
+def test_json_answers_are_scored_by_field() -> None:
     expected = '{"name": "Ann", "place": {"city": "Oslo", "zip": "007"}, "n": 4, "tags": ["a"]}'
     kind = detect_answer_kind([expected, expected])
     assert set(kind.field_names) == {"name", "place.city", "place.zip", "n", "tags"}
@@ -112,7 +112,7 @@ def test_json_answers() -> None:
 
 
 @pytest.mark.parametrize("text", ["NaN", "[" * 100_000, "{'a': 1}", "", "1" * 5000])
-def test_what_is_no_json(text: str) -> None:
+def test_text_that_is_not_json_is_refused(text: str) -> None:
     with pytest.raises(InvalidJsonError):
         parse_answer_json(text)
 
@@ -125,11 +125,11 @@ def test_json_equality() -> None:
     assert not same_json("4", 4)
 
 
-def test_nothing_expected_nothing_measured() -> None:
+def test_without_an_expected_answer_nothing_is_measured() -> None:
     assert score_answer("anything", None, AnswerKind()) == {}
 
 
-def test_every_measure_is_explained_and_every_score_a_measure() -> None:
+def test_every_score_belongs_to_a_measure_with_a_description() -> None:
     kind = AnswerKind(labels=("a", "b"), json=True, field_names=("x",))
     scored = set(score_answer('{"x": 1}', '{"x": 1}', kind))
     assert scored | {"loss", "perplexity"} == set(MEASURES_BY_NAME)

@@ -85,7 +85,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     56: ("names of runs", (), ("runs/test_run_dir::test_a_name_never_becomes_part_of_a_path",)),
     57: ("symbolic links", (), ("data/storage/test_open_table::test_what_is_no_file_is_refused",)),
     58: ("formulas in an export", ("formulas and markup",),
-         ("evaluation/test_download::test_formulas_are_harmless_in_csv_and_intact_in_json",)),
+         ("evaluation/test_download::test_formulas_are_escaped_in_csv_and_unchanged_in_json",)),
     59: ("markup in cells", ("formulas and markup",), ("pages/test_hostile_text::test_every_page_shows_text_as_text",)),
     60: ("hostile settings files", (), ("settings/test_yaml_file::test_what_can_not_be_read_is_refused_in_words",)),
     61: ("hostile adapters", (),

@@ -1,4 +1,4 @@
-"""A kept checkpoint answers beside the adapter on one loaded base: its own weights, verified as before a resume."""
+"""A kept checkpoint answers on the same loaded base model as the adapter, with its own verified weights."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def logits(engine: Any, name: str) -> Any:
      {"modules_to_save": ["lm_head"]}],
     ids=["all-linear", "one layer", "bias all", "modules_to_save"],
 )  # fmt: skip
-def test_the_last_checkpoint_is_the_adapter_and_the_one_before_is_not(
+def test_the_last_checkpoint_answers_like_the_adapter_and_an_earlier_one_does_not(
     save_dir: Path, tiny_model: Path, tmp_path: Path, lora: dict[str, Any]
 ) -> None:
     import torch
@@ -72,7 +72,7 @@ def test_the_last_checkpoint_is_the_adapter_and_the_one_before_is_not(
     assert engine.config_for_model(before.name) == engine.config_for_model(run.id)
 
 
-def test_only_a_whole_checkpoint_of_this_install_answers(
+def test_only_a_complete_checkpoint_of_this_install_answers(
     save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     run = trained(save_dir, tiny_model)
@@ -101,5 +101,5 @@ def test_only_a_whole_checkpoint_of_this_install_answers(
 
 
 @pytest.mark.parametrize("name", ["20261124-000000-aaaa", "20261124-000000-aaaa@40"])
-def test_a_name_comes_back(name: str) -> None:
+def test_a_checkpoint_name_survives_a_round_trip(name: str) -> None:
     assert parse_model_name(name).name == name

@@ -83,14 +83,14 @@ def edit_weights(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], N
     return edit
 
 
-def test_untouched_all_forms_pass(run: RunDir) -> None:
+def test_untouched_exports_of_every_form_pass(run: RunDir) -> None:
     for form in ("adapter", MERGED, "merged-fp16"):
         certificate = verdict(run, form)
         assert certificate.passed, (form, certificate.failures)
         assert certificate.drift < certificate.bound / 2, "the bound is no tight fit to one model"
 
 
-def test_tampering_fails(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tampered_export_fails(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTK_STATE_DIR", str(run.save_dir.parent / "state"))
     import safetensors.torch
     import torch
