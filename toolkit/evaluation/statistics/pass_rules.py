@@ -1,6 +1,6 @@
 """Pass/fail rules for answers, as data: contains, regex, JSON schema, length; and the gate that combines them.
 
-Rules may come from a file that somebody else wrote: patterns have a time limit, schemas never fetch anything, and a
+Rules may come from a file of unknown origin: patterns have a time limit, schemas never fetch anything, and a
 rule that can't be used is explained.
 """
 
