@@ -43,8 +43,12 @@ def test_it_is_on_where_only_that_makes_the_run_fit(monkeypatch: pytest.MonkeyPa
     assert LLAMA["num_hidden_layers"] == 8
     assert needs(True) < 0.8 * needs(False)
     between = (needs(True) + needs(False)) / 2
-    for memory, wanted, word in ((16e9, False, "fits without, in"), (between, True, "computed twice instead of kept"),
-                                 (needs(True) / 2, False, "would not save enough")):  # fmt: skip
+    cases = (
+        (16e9, False, "fits without it, in"),
+        (between, True, "computed twice instead of stored"),
+        (needs(True) / 2, False, "would not save enough"),
+    )
+    for memory, wanted, word in cases:
         found = on_machine(monkeypatch, tmp_path, asked(), memory=memory)
         assert found.config.training.training_args.gradient_checkpointing is wanted, memory
         assert isinstance(found.found, Forecast)

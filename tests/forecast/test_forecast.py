@@ -14,7 +14,7 @@ import pytest
 
 from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
-from toolkit.forecast.advice import BATCH_SIZE_PATH, GRADIENT_CHECKPOINTING_PATH, find_memory_advice
+from toolkit.forecast.advice import BATCH_SIZE_PATH, find_memory_advice
 from toolkit.forecast.base_model_files import find_base_model
 from toolkit.forecast.costs.memory import RUNTIME_BYTES
 from toolkit.forecast.costs.model_shape import read_model_shape
@@ -22,7 +22,7 @@ from toolkit.forecast.costs.sampled_lengths import SampledLengths, sample_length
 from toolkit.forecast.forecast import Correction, Forecast, Scene, forecast_run, with_measurement
 from toolkit.forecast.history import find_correction, observe_run
 from toolkit.forecast.scene import NoForecast, scene_for
-from toolkit.settings.device_defaults import ComputeDevice
+from toolkit.settings.device_defaults import CHECKPOINTING_PATH, ComputeDevice
 from toolkit.settings.validation import parse_draft
 
 LLAMA = {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8,
@@ -36,7 +36,7 @@ def config(**changes: Any) -> Config:
 
 def scene(memory: float = 16e9, **more: Any) -> Scene:
     tokens = np.arange(20, 220)
-    lengths = SampledLengths(1000, 100, tokens, tokens // 2, np.array([900, 500, 400]), True)
+    lengths = SampledLengths(1000, 100, tokens, tokens // 2, np.array([900, 500, 400]), "sampled")
     return Scene(read_model_shape(LLAMA), lengths, ComputeDevice(), memory, **more)
 
 
@@ -144,7 +144,7 @@ def test_a_machine_that_is_far_too_small_gets_every_saving_and_the_truth() -> No
     offered = find_memory_advice(forecast_run(config(), scene(3e8)))
     assert offered is not None
     assert not offered.enough
-    assert offered.changes[GRADIENT_CHECKPOINTING_PATH] is True
+    assert offered.changes[CHECKPOINTING_PATH] is True
     assert offered.changes[BATCH_SIZE_PATH] == 1
 
 
@@ -176,7 +176,7 @@ def test_the_demo_run_is_forecast_from_its_files(tmp_path: Path) -> None:
     found = demo(tmp_path)
     assert isinstance(found, Forecast)
     assert found.steps == 128
-    assert found.scene.lengths.counted
+    assert found.scene.lengths.source == "sampled"
     assert found.scene.shape.parameters > 2_000_000
     assert 90 < found.load.longest < 130
     assert found.disk.download == 0
@@ -198,7 +198,7 @@ def test_without_a_tokenizer_lengths_follow_from_characters(tmp_path: Path) -> N
     data = Config().data
     table = open_table(data, tmp_path)
     guessed = sample_lengths(table, data, None, False)
-    assert not guessed.counted
+    assert guessed.source == "characters"
     assert guessed.longest[0] >= guessed.longest[-1] > 0
     assert len(guessed.row_tokens(256)) == guessed.train
     assert guessed.row_tokens(20).max() == 20

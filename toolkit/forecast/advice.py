@@ -1,4 +1,4 @@
-"""The smallest change of settings that makes a run fit into memory. Pure: each change is forecast, none is guessed."""
+"""The smallest change of settings that makes a run fit into memory. Each change is checked with a forecast."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import numpy as np
 
 from toolkit.config import Config
 from toolkit.forecast.forecast import Forecast, forecast_run
+from toolkit.settings.device_defaults import BF16_PATH, CHECKPOINTING_PATH
 from toolkit.settings.validation import parse_draft
 
 _ARGS = "training.training_args."
 BATCH_SIZE_PATH, ACCUMULATION_PATH = _ARGS + "per_device_train_batch_size", _ARGS + "gradient_accumulation_steps"
-GRADIENT_CHECKPOINTING_PATH, BF16_ARG_PATH, FP16_ARG_PATH = (
-    _ARGS + "gradient_checkpointing",
-    _ARGS + "bf16",
-    _ARGS + "fp16",
-)
+FP16_PATH = _ARGS + "fp16"
 MAX_LENGTH_PATH, QUANTIZE_PATH = "training.sft_args.max_seq_length", "model.quantize"
-MIN_UNCUT_SHARE = 0.97
-"""A shorter limit is offered where it leaves so many of the rows whole."""
+MIN_UNTRUNCATED_SHARE = 0.97
+"""Share of the rows that a shorter max sequence length must leave complete."""
+MIN_LENGTH_REDUCTION = 0.9
+"""A shorter limit is offered only below this share of the present one: otherwise it saves too little."""
+LENGTH_MULTIPLE = 8
+"""Suggested lengths are multiples of this, which GPUs compute faster; also the smallest length of the schema."""
 
 
 @dataclass(frozen=True)
 class MemoryAdvice:
-    """changes: path -> value. after: the forecast with them. enough: whether it fits then."""
+    """changes: path -> new value. after: the forecast with the changes. enough: whether the run then fits."""
 
     changes: dict[str, Any]
     after: Forecast
@@ -36,31 +37,31 @@ class MemoryAdvice:
 
 
 def find_memory_advice(found: Forecast) -> MemoryAdvice | None:
-    """The fewest changes after which the run fits, the quickest of them; the most helpful ones when none is enough.
+    """Return the fewest changes that make the run fit, and among those the fastest.
 
-    None when it fits as it is, or when no change is left.
+    If no combination is enough, return the one with the least memory. None if the run fits, or if no change is left.
     """
     if found.fit != "too large":
         return None
-    moves = [move for move in _possible_changes(found.config, found) if move]
+    options = [changes for changes in _possible_changes(found.config, found) if changes]
     best: MemoryAdvice | None = None
-    for number in range(1, len(moves) + 1):
-        tried = [_try_changes(found, choice) for choice in itertools.combinations(moves, number)]
-        fitting = [one for one in tried if one.enough]
+    for number in range(1, len(options) + 1):
+        tried = [_try_changes(found, combination) for combination in itertools.combinations(options, number)]
+        fitting = [advice for advice in tried if advice.enough]
         if fitting:
-            return min(fitting, key=lambda one: one.after.seconds)
-        best = min([*tried, *([best] if best else [])], key=lambda one: one.after.memory.peak)
+            return min(fitting, key=lambda advice: advice.after.seconds)
+        best = min([*tried, *([best] if best else [])], key=lambda advice: advice.after.memory.peak)
     return best
 
 
-def _try_changes(found: Forecast, moves: tuple[dict[str, Any], ...]) -> MemoryAdvice:
-    changes = {path: value for move in moves for path, value in move.items()}
+def _try_changes(found: Forecast, options: tuple[dict[str, Any], ...]) -> MemoryAdvice:
+    changes = {path: value for option in options for path, value in option.items()}
     after = forecast_run(apply_setting_changes(found.config, changes), found.scene, found.correction)
     return MemoryAdvice(changes, after, after.fit != "too large")
 
 
 def apply_setting_changes(config: Config, changes: dict[str, Any]) -> Config:
-    """`config` with these settings."""
+    """Return the config with these settings replaced. Raises ConfigError if the result is invalid."""
     draft = config.model_dump(mode="json")
     for path, value in changes.items():
         *parents, name = path.split(".")
@@ -72,19 +73,20 @@ def apply_setting_changes(config: Config, changes: dict[str, Any]) -> Config:
 
 
 def _possible_changes(config: Config, found: Forecast) -> Iterator[dict[str, Any]]:
+    """Yield each change that saves memory; {} where a change does not apply."""
     args = config.training.training_args
     yield _smaller_batch(args.per_device_train_batch_size or 8, args.gradient_accumulation_steps or 1, found)
     if not args.gradient_checkpointing:
-        yield {GRADIENT_CHECKPOINTING_PATH: True}
+        yield {CHECKPOINTING_PATH: True}
     if found.load.precision == "fp32" and (not found.scene.place.cuda or found.scene.place.bf16_gpu):
-        yield {BF16_ARG_PATH: True, **({FP16_ARG_PATH: False} if args.fp16 else {})}
+        yield {BF16_PATH: True, **({FP16_PATH: False} if args.fp16 else {})}
     yield _shorter_limit(found)
     if not config.model.quantize:
         yield {QUANTIZE_PATH: True}
 
 
 def _smaller_batch(size: int, accumulation: int, found: Forecast) -> dict[str, Any]:
-    """Less at once and the same examples a step: halved until it fits, or until one is left."""
+    """Halve the batch until the run fits or one example is left; accumulate more, for the same examples per step."""
     for smaller in (size // 2**power for power in range(1, size.bit_length())):
         change = {BATCH_SIZE_PATH: smaller, ACCUMULATION_PATH: accumulation * math.ceil(size / smaller)}
         if smaller == 1 or _try_changes(found, (change,)).enough:
@@ -94,5 +96,6 @@ def _smaller_batch(size: int, accumulation: int, found: Forecast) -> dict[str, A
 
 def _shorter_limit(found: Forecast) -> dict[str, Any]:
     rows = found.scene.lengths.row_tokens(found.load.longest)
-    enough = math.ceil(float(np.quantile(rows, MIN_UNCUT_SHARE)) / 8) * 8
-    return {MAX_LENGTH_PATH: enough} if 8 <= enough < 0.9 * found.load.longest else {}
+    length = math.ceil(float(np.quantile(rows, MIN_UNTRUNCATED_SHARE)) / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    useful = LENGTH_MULTIPLE <= length < MIN_LENGTH_REDUCTION * found.load.longest
+    return {MAX_LENGTH_PATH: length} if useful else {}

@@ -1,7 +1,7 @@
-"""Where the chosen base model's config.json and tokenizer.json are, without loading or downloading any weights.
+"""The base model's config.json and tokenizer.json, without loading or downloading weights.
 
-A bundled model and a folder have them; a hub model's come from the local hub cache, or are asked for in a thread, once
-a model, while the page goes on without them. Knows nothing of what they say.
+Those of a Hub model come from the local cache; missing ones are downloaded in a thread, once per model, so that the
+page does not wait.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from toolkit.errors import ToolkitError
 from toolkit.settings.model_source import bundled_model_folder, model_kind
 
 BASE_MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
-HUB_TIMEOUT_S = 5.0
+HUB_TIMEOUT_S = 5.0  # for the Hub's first answer; a forecast is not worth a longer wait
 logger = logging.getLogger(__name__)
 _downloads: dict[str, threading.Thread] = {}
 _downloads_lock = threading.Lock()
@@ -29,9 +29,12 @@ _downloads_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class BaseModelFiles:
-    """A base model's files. tokenizer: None where the model has no tokenizer.json. weights: bytes of its safetensors
-    files on this disk, 0 while they are not here. halves: whether they are stored in 16 bits. chat: whether the
-    tokenizer has a chat template."""
+    """A base model's files.
+
+    config: the content of config.json. tokenizer: path of tokenizer.json, or None. weights: bytes of the safetensors
+    files on this disk, 0 if there are none. halves: whether the weights are stored in 16 bits. chat: whether the
+    tokenizer has a chat template.
+    """
 
     config: Mapping[str, Any]
     tokenizer: Path | None
@@ -41,9 +44,9 @@ class BaseModelFiles:
 
 
 def find_base_model(config: Config) -> BaseModelFiles | Literal["asking", "unknown"]:
-    """The base model of `config`; "asking" while its files are being fetched, "unknown" where they can't be had.
+    """Return the files of the config's base model; "asking" during a download, "unknown" if there are none.
 
-    Raises ToolkitError when its config.json can't be read.
+    Raises ToolkitError if config.json cannot be read.
     """
     kind, name = model_kind(config), str(config.model.hf_model_ckpt or "")
     if kind == "none":
@@ -51,15 +54,13 @@ def find_base_model(config: Config) -> BaseModelFiles | Literal["asking", "unkno
     if kind == "hub":
         return _find_in_hub_cache(name)
     folder = bundled_model_folder(name) if kind == "bundled" else Path(name).expanduser()
-    return (
-        _read_base_model(folder / BASE_MODEL_FILES[0])
-        if folder is not None and (folder / BASE_MODEL_FILES[0]).is_file()
-        else "unknown"
-    )
+    if folder is None or not (folder / BASE_MODEL_FILES[0]).is_file():
+        return "unknown"
+    return _read_base_model(folder / BASE_MODEL_FILES[0])
 
 
 def _find_in_hub_cache(name: str) -> BaseModelFiles | Literal["asking", "unknown"]:
-    from huggingface_hub import try_to_load_from_cache  # a seventh of a second that most visits don't need
+    from huggingface_hub import try_to_load_from_cache  # imported late: it takes 0.15 s, and only Hub models need it
 
     found = try_to_load_from_cache(name, BASE_MODEL_FILES[0])
     if isinstance(found, str):
@@ -81,7 +82,7 @@ def _download_files(name: str) -> None:
     try:
         for file in BASE_MODEL_FILES:
             hf_hub_download(name, file, etag_timeout=HUB_TIMEOUT_S)
-    except Exception as error:  # noqa: BLE001 - a forecast without the hub is none, whatever the reason
+    except Exception as error:  # noqa: BLE001 - without the Hub there is no forecast, whatever the reason
         logger.info("config of %s: %s", name, error)
 
 
@@ -91,12 +92,13 @@ def _read_base_model(path: Path) -> BaseModelFiles:
 
 @lru_cache(maxsize=32)
 def _read_base_model_cached(path: Path, stamp: int) -> BaseModelFiles:
+    """stamp: time of the last change, part of the cache key."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ToolkitError(f"The model's config.json can't be read: {error}.", "Get the model again.") from error
+        raise ToolkitError(f"The model's config.json can't be read: {error}.", "Download the model again.") from error
     if not isinstance(config, dict):
-        raise ToolkitError("The model's config.json is no JSON object.", "Get the model again.")
+        raise ToolkitError("The model's config.json is not a JSON object.", "Download the model again.")
     tokenizer = path.with_name(BASE_MODEL_FILES[1])
     weights = sum(file.stat().st_size for file in path.parent.glob("*.safetensors"))
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "")

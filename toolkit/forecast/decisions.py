@@ -1,7 +1,7 @@
-"""What only a forecast can decide, decided once: gradient checkpointing, and bf16 on a CPU. Reads files alone.
+"""Empty settings that need a forecast: gradient checkpointing, and bf16 on a CPU.
 
-The form shows this decision, Start writes it into the run's settings, and the worker does what those say. A value
-that the user chose always wins. Without a forecast it stays empty, which is off.
+The form shows the decision, Start writes it into the run's settings, and the worker follows those. A value that the
+user chose is never changed. Without a forecast the settings stay empty, which means off.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from toolkit.config import Config, LoraConfig, TrainingConfig
 from toolkit.data.table import Table
+from toolkit.forecast.costs.sampled_lengths import TokenCounts
 from toolkit.forecast.forecast import Forecast, Scene, apply_correction, forecast_run
 from toolkit.forecast.history import find_correction
 from toolkit.forecast.scene import NoForecast, scene_for
@@ -18,16 +19,18 @@ from toolkit.settings.device_defaults import BF16_PATH, CHECKPOINTING_PATH, Expl
 from toolkit.system.machine import Machine
 
 FIT_ORDER = ("too large", "tight", "fits")
-"""From worst to best."""
+"""Values of `Forecast.fit`, from worst to best."""
 MIN_BF16_SPEEDUP = 1.5
-"""bf16 has to be so many times as fast: a small model gains seconds, for the memory of the kernels made for it."""
-_NO_FORECAST_REASON = "it is switched on where only that makes a run fit; there is no forecast yet"
+"""Minimum gain in speed for bf16 on a CPU: a small model would gain seconds and pay with the memory of its kernels."""
+_NO_FORECAST_REASON = "it is switched on if the run does not fit into memory without it; there is no forecast yet"
 
 
 @dataclass(frozen=True)
 class DecidedSettings:
-    """config: with nothing left open that a forecast decides. found: what it will take. told: what was decided, and
-    why; none where the user had decided."""
+    """A config whose empty settings were decided by its forecast.
+
+    found: the forecast of `config`. told: each decision with its reason, without the settings that the user chose.
+    """
 
     config: Config
     found: Forecast | NoForecast
@@ -35,33 +38,36 @@ class DecidedSettings:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Path of each decided setting -> why, as a run remembers it."""
-        return (
-            {} if isinstance(self.found, NoForecast) else {line.path: f"{line.what}: {line.why}" for line in self.told}
-        )
+        """Path of each decided setting -> decision and reason, as it is stored with the run."""
+        if isinstance(self.found, NoForecast):
+            return {}
+        return {line.path: f"{line.what}: {line.why}" for line in self.told}
 
 
 def decide_open_settings(
-    config: Config, table: Table | None, machine: Machine | None, save_dir: Path
+    config: Config, table: Table | None, machine: Machine | None, save_dir: Path, counts: TokenCounts | None = None
 ) -> DecidedSettings:
-    """The run that `config` on `table` would be on `machine`, corrected by the runs in `save_dir`."""
-    scene = scene_for(config, table, machine)
+    """Decide the empty settings of `config` for this table and machine.
+
+    The forecast is corrected by the finished runs in `save_dir`. counts: see `scene_for`.
+    """
+    scene = scene_for(config, table, machine, counts)
     automatic = config.training.training_args.gradient_checkpointing is None
     if isinstance(scene, NoForecast):
         line = ExplainedDefault(CHECKPOINTING_PATH, "No gradient checkpointing", _NO_FORECAST_REASON)
         return DecidedSettings(config, scene, (line,) if automatic else ())
 
-    def look(chosen: Config) -> Forecast:
+    def predict(chosen: Config) -> Forecast:
         found = forecast_run(chosen, scene)
         return apply_correction(found, find_correction(save_dir, found, machine))
 
     config, faster = _decide_precision(config, scene, machine)
     if not automatic:
-        return DecidedSettings(config, look(config), faster)
-    without = look(_with_training_args(config, gradient_checkpointing=False))
+        return DecidedSettings(config, predict(config), faster)
+    without = predict(_with_training_args(config, gradient_checkpointing=False))
     if without.fit == "fits":
         return DecidedSettings(without.config, without, (*faster, _explain_off(without)))
-    saving = look(_with_training_args(config, gradient_checkpointing=True))
+    saving = predict(_with_training_args(config, gradient_checkpointing=True))
     if FIT_ORDER.index(saving.fit) > FIT_ORDER.index(without.fit):
         return DecidedSettings(saving.config, saving, (*faster, _explain_on(without)))
     return DecidedSettings(without.config, without, (*faster, _explain_off(without)))
@@ -70,10 +76,10 @@ def decide_open_settings(
 def _decide_precision(
     config: Config, scene: Scene, machine: Machine | None
 ) -> tuple[Config, tuple[ExplainedDefault, ...]]:
-    """With an empty bf16 switched on where the CPU has instructions for it and the model is large enough to gain.
+    """Switch an empty bf16 on if the CPU supports it and the model is large enough to gain from it.
 
-    By model and data alone, at the usual settings: runs that are compared, as in a study of batch sizes, must not
-    differ in precision as well.
+    Decided from model and data with default training settings: trials of a study, for example of batch sizes, must not
+    also differ in precision.
     """
     args = config.training.training_args
     chosen = args.bf16 is not None or bool(args.fp16) or config.model.quantize
@@ -85,7 +91,7 @@ def _decide_precision(
     )
     if ratio < MIN_BF16_SPEEDUP:
         return config, ()
-    why = f"this CPU computes it: about {ratio:.1f} times as fast for this model, its weights in half the memory"
+    why = f"this CPU supports it: about {ratio:.1f} times as fast for this model, and weights of half the size"
     return _with_training_args(config, bf16=True), (ExplainedDefault(BF16_PATH, "bf16", why),)
 
 
@@ -97,19 +103,19 @@ def _with_training_args(config: Config, **changes: bool) -> Config:
 
 def _explain_off(found: Forecast) -> ExplainedDefault:
     if found.fit == "fits":
-        why = f"the run fits without, in {_describe_memory(found)}; with it every layer is computed twice"
+        why = f"the run fits without it, in {_describe_memory(found)}; with it every layer is computed twice"
     else:
-        why = f"the run needs {_describe_memory(found)}, and it would not save enough"
+        why = f"the run needs {_describe_memory(found)}, and checkpointing would not save enough"
     return ExplainedDefault(CHECKPOINTING_PATH, "No gradient checkpointing", why)
 
 
 def _explain_on(without: Forecast) -> ExplainedDefault:
-    why = f"without it the run needs {_describe_memory(without)}; each layer is computed twice instead of kept"
+    why = f"without it the run needs {_describe_memory(without)}; each layer is computed twice instead of stored"
     return ExplainedDefault(CHECKPOINTING_PATH, "Gradient checkpointing", why)
 
 
 def _describe_memory(found: Forecast) -> str:
     free = found.scene.free_bytes
     tight = found.fit == "tight" and free is not None
-    there = free if tight and free is not None else found.scene.memory_bytes
-    return f"{found.memory.peak / 2**30:.1f} of {there / 2**30:.1f} GiB" + (" that are free" if tight else "")
+    available = free if tight and free is not None else found.scene.memory_bytes
+    return f"{found.memory.peak / 2**30:.1f} of {available / 2**30:.1f} GiB" + (" that are free" if tight else "")

@@ -1,7 +1,7 @@
-"""What a run will take before it starts: parameters, memory, steps, time and disk. Pure; the parts are its neighbours'.
+"""The forecast of a run: parameters, memory, steps, time and disk.
 
-Predicted from the settings, the model's shape and the real lengths of the rows; corrected by what this machine's
-earlier runs took (`history.py`), or replaced by what a probe of two real steps took.
+It is predicted from the settings, the model's shape and the lengths of the rows. Finished runs on this machine correct
+it (`history.py`), and a measurement of two real steps replaces the predicted memory and step time.
 """
 
 from __future__ import annotations
@@ -38,15 +38,21 @@ from toolkit.settings.device_defaults import (
     uses_packing,
 )
 
-LIBRARY_EPOCHS, LIBRARY_BATCH = 3, 8
+LIBRARY_EPOCHS, LIBRARY_BATCH = 3, 8  # defaults of transformers' TrainingArguments
+USABLE_MEMORY_SHARE = 0.95  # a run that needs more than this share is likely to fail
+_ADAPTER_FILES_BYTES = 500_000  # tokenizer and model card that are saved with an adapter
 OUTPUT_HEAD_MODULES = {"lm_head", "embed_out"}
-"""Trained in full, they need logits that exist all at once."""
+"""Output layers; if one is trained in full, the logits of all scored tokens exist at once."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a forecast looks at beside the settings. memory_bytes: of the device that trains; threads: of a CPU.
-    ready: whether a process waits that has imported the libraries."""
+    """Everything that a forecast depends on except the settings.
+
+    memory_bytes: of the device, for each process. threads: of the CPU, for each process. file_bytes: of a stored
+    weight. download_bytes: of the base model, 0 if it is on this disk. free_bytes: of the memory, None if not
+    correction. ready: whether a standby worker has imported the libraries.
+    """
 
     shape: ModelShape
     lengths: SampledLengths
@@ -62,8 +68,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class Correction:
-    """This machine's runs against the prediction, and how many runs say so. time: of training steps, memory, and rest,
-    of testing and answering: measured / predicted. starting: seconds, whatever the size."""
+    """How finished runs on this machine differ from their forecasts.
+
+    time, memory, rest: measured / predicted, for training steps, memory beyond the process, and evaluation plus final
+    phase. process_bytes: of the process before it has a model. starting: seconds that do not depend on the size of the
+    run. runs: number of runs behind the correction.
+    """
 
     time: float = 1.0
     memory: float = 1.0
@@ -75,7 +85,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Bytes: what stays (adapter, data), and what comes beside it (checkpoints, a model that is downloaded)."""
+    """Bytes on the disk: the adapter and the data of the run, its checkpoints, and a downloaded base model."""
 
     adapter: float
     checkpoints: float
@@ -84,14 +94,18 @@ class DiskUse:
 
     @property
     def total(self) -> float:
+        """All bytes together."""
         return self.adapter + self.checkpoints + self.data + self.download
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """step_seconds: an average step. times: of the whole run; by_size: the part of its starting that follows from
-    rows and weights; evaluations: how many. real_share: tokens that are no padding. measured: whether a probe stands
-    behind memory and time."""
+    """What a run will take.
+
+    load: the largest batch. step_seconds: of an average step. first_step_seconds: of the slowest batch. by_size:
+    seconds of the start that depend on rows and weights. evaluations: their number. tokens: of one epoch. real_share:
+    share of the computed tokens that are not padding. measured: whether memory and step time come from a measurement.
+    """
 
     config: Config
     scene: Scene
@@ -112,41 +126,41 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run."""
+        """Duration of the whole run."""
         return self.times.total
 
     @property
     def fit(self) -> str:
-        """ "fits", "tight" (it would, if nothing else needed memory) or "too large"."""
-        if self.memory.peak > 0.95 * self.scene.memory_bytes:
+        """Return "fits", "tight" (fits only after other programs free memory) or "too large"."""
+        if self.memory.peak > USABLE_MEMORY_SHARE * self.scene.memory_bytes:
             return "too large"
         free = self.scene.free_bytes if self.scene.free_bytes is not None else self.scene.memory_bytes
-        return "fits" if self.memory.peak <= 0.95 * free else "tight"
+        return "fits" if self.memory.peak <= USABLE_MEMORY_SHARE * free else "tight"
 
 
 def forecast_run(config: Config, scene: Scene, correction: Correction | None = None) -> Forecast:
-    """Predict the run that `config` describes."""
+    """Return the forecast of a config, with the correction if there is one."""
     found = _predict_run(config, scene)
     return found if correction is None else apply_correction(found, correction)
 
 
-def apply_correction(found: Forecast, known: Correction) -> Forecast:
-    """A forecast that no run has corrected yet, as this machine's runs correct it."""
-    memory = found.memory.scaled(known.memory)
-    if known.process_bytes is not None:
-        memory = replace(memory, process=known.process_bytes + RUNTIME_BYTES)
+def apply_correction(found: Forecast, correction: Correction) -> Forecast:
+    """Return an uncorrected forecast with the correction applied."""
+    memory = found.memory.scaled(correction.memory)
+    if correction.process_bytes is not None:
+        memory = replace(memory, process=correction.process_bytes + RUNTIME_BYTES)
     return replace(
         found,
         memory=memory,
-        step_seconds=found.step_seconds * known.time,
-        first_step_seconds=found.first_step_seconds * known.time,
+        step_seconds=found.step_seconds * correction.time,
+        first_step_seconds=found.first_step_seconds * correction.time,
         times=PhaseSeconds(
-            found.times.starting if known.starting is None else known.starting + found.by_size,
-            found.times.training * known.time,
-            found.times.evaluating * known.rest,
-            found.times.ending * known.rest,
+            found.times.starting if correction.starting is None else correction.starting + found.by_size,
+            found.times.training * correction.time,
+            found.times.evaluating * correction.rest,
+            found.times.ending * correction.rest,
         ),
-        correction=known,
+        correction=correction,
     )
 
 
@@ -157,50 +171,71 @@ def _predict_run(config: Config, scene: Scene) -> Forecast:
     packed = uses_packing(config)
     epoch = SimulatedEpoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes, packed)
     rows, longest, real = max(
-        epoch.parts, key=lambda part: part[0] * part[1] if computes_padding(config, scene.place) else part[2]
+        epoch.batch_sizes, key=lambda part: part[0] * part[1] if computes_padding(config, scene.place) else part[2]
     )
     share = scene.lengths.trained_share(epoch.limit) if config.training.sft_args.completion_only_loss else 1.0
-    load = replace(_batch_workload(config, scene, rows, longest, real, share), widths=epoch.widths, counts=epoch.counts)
+    load = replace(
+        _batch_workload(config, scene, rows, longest, real, share),
+        widths=epoch.distinct_widths,
+        counts=epoch.distinct_token_counts,
+    )
     memory = forecast_memory(scene.shape, adapter, load)
     seconds = [
-        _batch_seconds(scene, adapter, _batch_workload(config, scene, n, top, t, share)) for n, top, t in epoch.parts
+        _batch_seconds(scene, adapter, _batch_workload(config, scene, n, top, t, share))
+        for n, top, t in epoch.batch_sizes
     ]
     passes = epoch.batches * (args.num_train_epochs or LIBRARY_EPOCHS)
     compiled = KERNEL_BUILD_SECONDS * load.counts if memory.kernels else 0.0
-    a_batch = sum(seconds) / len(seconds) + compiled / max(passes, 1)
+    mean_batch_seconds = sum(seconds) / len(seconds) + compiled / max(passes, 1)
     accumulated = args.gradient_accumulation_steps or 1
     steps = math.ceil(epoch.batches / accumulated) * (args.num_train_epochs or LIBRARY_EPOCHS)
     real_share = 1.0
     if computes_padding(config, scene.place):
-        real_share = sum(t for *_, t in epoch.parts) / max(sum(n * top for n, top, _ in epoch.parts), 1)
-    tokens = round(sum(t for *_, t in epoch.parts) / len(epoch.parts) * epoch.batches) * scene.place.processes
-    writer = GenerationSpeed(scene.shape, adapter, load, device_rates(scene))
-    start = other_time.startup_seconds(scene.lengths, writer, ready=scene.ready)
-    row_seconds = a_batch * epoch.batches / max(scene.lengths.train, 1)
+        real_share = sum(t for *_, t in epoch.batch_sizes) / max(sum(n * top for n, top, _ in epoch.batch_sizes), 1)
+    tokens = (
+        round(sum(t for *_, t in epoch.batch_sizes) / len(epoch.batch_sizes) * epoch.batches) * scene.place.processes
+    )
+    generation = GenerationSpeed(scene.shape, adapter, load, device_rates(scene))
+    start = other_time.startup_seconds(scene.lengths, generation, ready=scene.ready)
+    row_seconds = mean_batch_seconds * epoch.batches / max(scene.lengths.train, 1)
     times = PhaseSeconds(
-        start, passes * a_batch, other_time.evaluation_seconds(config, scene.lengths, writer, steps, row_seconds),
-        other_time.final_phase_seconds(config, scene.lengths, writer),
-    )  # fmt: skip
+        starting=start,
+        training=passes * mean_batch_seconds,
+        evaluating=other_time.evaluation_seconds(config, scene.lengths, generation, steps, row_seconds),
+        ending=other_time.final_phase_seconds(config, scene.lengths, generation),
+    )
     return Forecast(
-        config, scene, adapter, load, memory, steps, a_batch * min(accumulated, epoch.batches),
-        max(seconds), times, start - (READY_SECONDS if scene.ready else COLD_SECONDS),
-        other_time.count_evaluations(config, steps), tokens,
-        real_share, _disk_use(scene, adapter), Correction(),
-    )  # fmt: skip
+        config=config,
+        scene=scene,
+        adapter=adapter,
+        load=load,
+        memory=memory,
+        steps=steps,
+        step_seconds=mean_batch_seconds * min(accumulated, epoch.batches),
+        first_step_seconds=max(seconds),
+        times=times,
+        by_size=start - (READY_SECONDS if scene.ready else COLD_SECONDS),
+        evaluations=other_time.count_evaluations(config, steps),
+        tokens=tokens,
+        real_share=real_share,
+        disk=_disk_use(scene, adapter),
+        correction=Correction(),
+    )
 
 
 def length_limit(config: Config, shape: ModelShape) -> int:
-    """Tokens kept of an example: the setting's, or the model's positions where those are fewer."""
-    wanted = resolve_max_length(config)
-    return wanted if shape.positions is None else min(wanted, shape.positions)
+    """Return the max sequence length in tokens: the setting, but at most the model's number of positions."""
+    chosen = resolve_max_length(config)
+    return chosen if shape.positions is None else min(chosen, shape.positions)
 
 
 def with_measurement(found: Forecast, peak_bytes: float, process_bytes: float, longest_step_seconds: float) -> Forecast:
-    """The forecast with what a probe measured on the largest batch in place of what was predicted for it.
+    """Return the forecast with memory and step time as measured on the largest batch.
 
-    The probe is a process of its own: what a run's takes before it has a model stays predicted.
+    The bytes of the run's process before it has a model stay predicted: the measuring process is another one.
     """
     memory = found.memory
+    # on a CPU the measured peak includes the measuring process, on a GPU it is the device's memory only
     own = 0.0 if found.scene.place.cuda else process_bytes + RUNTIME_BYTES - memory.process
     factor = max(peak_bytes - own - memory.process, 0.0) / max(memory.peak - memory.process, 1.0)
     ratio = longest_step_seconds / max(found.first_step_seconds, 1e-9)
@@ -215,6 +250,7 @@ def with_measurement(found: Forecast, peak_bytes: float, process_bytes: float, l
 
 
 def _batch_workload(config: Config, scene: Scene, rows: int, longest: int, real: int, share: float) -> BatchWorkload:
+    """real: tokens without padding. share: of them that have a loss."""
     tokens = rows * longest if computes_padding(config, scene.place) else real
     args, bnb = config.training.training_args, config.model.bitsandbytes
     quantized = ""
@@ -222,11 +258,21 @@ def _batch_workload(config: Config, scene: Scene, rows: int, longest: int, real:
         quantized = "4bit" if bnb.bnb_4bit_use_double_quant else "4bit-plain"
     elif config.model.quantize and bnb.load_in_8bit:
         quantized = "8bit"
+    trains_head = bool(OUTPUT_HEAD_MODULES & set(config.lora.modules_to_save or ()))
     return BatchWorkload(
-        rows, longest, tokens, round(real * share), resolve_precision(config, scene.place), bool(args.gradient_checkpointing),
-        quantized, bool(config.lora.lora_dropout), args.optim or "adamw_torch", scene.place.cuda, scene.file_bytes,
-        whole_logits=not scene.shape.plain_head or bool(OUTPUT_HEAD_MODULES & set(config.lora.modules_to_save or ())),
-    )  # fmt: skip
+        rows=rows,
+        longest=longest,
+        tokens=tokens,
+        scored=round(real * share),
+        precision=resolve_precision(config, scene.place),
+        checkpointing=bool(args.gradient_checkpointing),
+        quantized=quantized,
+        dropout=bool(config.lora.lora_dropout),
+        optimizer=args.optim or "adamw_torch",
+        gpu=scene.place.cuda,
+        file_bytes=scene.file_bytes,
+        whole_logits=not scene.shape.plain_head or trains_head,
+    )
 
 
 def _batch_seconds(scene: Scene, adapter: AdapterSize, load: BatchWorkload) -> float:
@@ -235,7 +281,7 @@ def _batch_seconds(scene: Scene, adapter: AdapterSize, load: BatchWorkload) -> f
 
 
 def device_rates(scene: Scene) -> DeviceRates:
-    """The device's, before any run has corrected them."""
+    """Return the speed of the device, uncorrected."""
     return gpu_rates(scene.gpu_name) if scene.place.cuda else cpu_rates(scene.threads)
 
 
@@ -243,5 +289,5 @@ def _disk_use(scene: Scene, adapter: AdapterSize) -> DiskUse:
     trained = 4.0 * adapter.parameters
     rows = scene.lengths.train + scene.lengths.test
     tokens = rows * float(scene.lengths.tokens.mean() if len(scene.lengths.tokens) else 0)
-    # two checkpoints, each with the optimizer's two moments; ids and labels of four bytes
-    return DiskUse(trained + 500_000, 2 * 3 * trained, 8 * tokens + 40 * rows, scene.download_bytes)
+    # two checkpoints, each with the weights and Adam's two moments; token IDs and labels of four bytes each
+    return DiskUse(trained + _ADAPTER_FILES_BYTES, 2 * 3 * trained, 8 * tokens + 40 * rows, scene.download_bytes)

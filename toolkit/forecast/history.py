@@ -1,6 +1,6 @@
-"""What this machine's earlier runs took, against what was predicted for them: the correction of the next forecast.
+"""Finished runs on this machine compared with their forecasts: the correction of the next forecast.
 
-A run is looked at once and remembered; a look takes in a few runs more, so that no page waits for all of them.
+Each run is read once and kept in memory. A call reads only a few new runs, so that no page waits for all of them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,23 @@ from toolkit.runs.run_dir import RunDir, list_runs, read_run_config
 from toolkit.system.machine import Machine
 
 MAX_OBSERVED_RUNS, NEW_RUNS_PER_CALL, NEAREST_RUNS = 16, 2, 5
+"""The newest runs that count; those that one call reads; those, nearest in size, whose medians correct a forecast."""
 MIN_COMPARABLE_BYTES = 200_000_000
+"""Predicted memory beyond the process; below it, noise of the process decides the ratio."""
 MIN_MEMORY_FACTOR, MAX_MEMORY_FACTOR = 0.92, 1.4
-"""Of a correction of memory: too much promised costs a run, too little only a setting that is asked for in vain."""
+"""Limits of the correction of memory. Too low a forecast costs a run, too high only an unnecessary setting."""
 logger = logging.getLogger(__name__)
 _observed: dict[tuple[str, str], RunObservation | None] = {}
 
 
 @dataclass(frozen=True)
 class RunObservation:
-    """One run. time, memory, rest: measured / predicted, rest of all time between starting and training steps;
-    process_bytes: before its model was there; starting: seconds, of which what its size explains is taken off;
-    flops: of a batch."""
+    """One finished run compared with its forecast.
+
+    flops: of the largest batch. time, memory, rest: measured / predicted, for training steps, memory beyond the
+    process, and evaluation plus final phase. process_bytes: of the process before it had a model. starting: seconds
+    without those that the size of the run explains.
+    """
 
     device: str
     precision: str
@@ -45,25 +50,28 @@ class RunObservation:
     rest: float | None = None
 
 
-def find_correction(save_dir: Path, now: Forecast, machine: Machine | None) -> Correction:
-    """What the runs most like the forecast one say; neutral while there is none."""
-    return median_correction(observe_recent_runs(save_dir, machine), now)
+def find_correction(save_dir: Path, predicted: Forecast, machine: Machine | None) -> Correction:
+    """Return the correction from the runs most similar to the forecast; neutral without such runs."""
+    return median_correction(observe_recent_runs(save_dir, machine), predicted)
 
 
-def median_correction(known: Sequence[RunObservation], now: Forecast) -> Correction:
-    """The medians over the runs on the same device whose batches are nearest in size."""
-    found = [one for one in known if one.device == _device_name(now.scene)]
-    alike = [one for one in found if one.precision == now.load.precision] or found
-    if not alike:
+def median_correction(observations: Sequence[RunObservation], predicted: Forecast) -> Correction:
+    """Return the medians over the runs on the same device that are nearest in size.
+
+    Runs of the same precision are preferred. Distance is the ratio of the FLOPs of a batch.
+    """
+    same_device = [run for run in observations if run.device == _device_name(predicted.scene)]
+    comparable = [run for run in same_device if run.precision == predicted.load.precision] or same_device
+    if not comparable:
         return Correction()
-    size = batch_flops(now.scene.shape, now.adapter, now.load)
-    nearest = sorted(alike, key=lambda one: abs(math.log(one.flops / size)))[:NEAREST_RUNS]
+    size = batch_flops(predicted.scene.shape, predicted.adapter, predicted.load)
+    nearest = sorted(comparable, key=lambda run: abs(math.log(run.flops / size)))[:NEAREST_RUNS]
     return Correction(
-        time=statistics.median(one.time for one in nearest),
-        memory=min(max(_median([one.memory for one in nearest]) or 1.0, MIN_MEMORY_FACTOR), MAX_MEMORY_FACTOR),
-        process_bytes=_median([one.process_bytes for one in nearest]),
-        starting=_median([one.starting for one in nearest]),
-        rest=_median([one.rest for one in nearest]) or 1.0,
+        time=statistics.median(run.time for run in nearest),
+        memory=min(max(_median([run.memory for run in nearest]) or 1.0, MIN_MEMORY_FACTOR), MAX_MEMORY_FACTOR),
+        process_bytes=_median([run.process_bytes for run in nearest]),
+        starting=_median([run.starting for run in nearest]),
+        rest=_median([run.rest for run in nearest]) or 1.0,
         runs=len(nearest),
     )
 
@@ -74,62 +82,62 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 
 def observe_recent_runs(save_dir: Path, machine: Machine | None) -> list[RunObservation]:
-    """Of the newest runs; those not seen before are looked at a few at a time."""
-    fresh = NEW_RUNS_PER_CALL
+    """Return the observations of the newest runs; at most NEW_RUNS_PER_CALL of them are read now."""
+    new_runs_left = NEW_RUNS_PER_CALL
     for run in list_runs(save_dir)[:MAX_OBSERVED_RUNS]:
         key = (str(save_dir), run.id)
-        if key in _observed or not fresh or not run_has_completed(run):
+        if key in _observed or not new_runs_left or not run_has_completed(run):
             continue
-        fresh -= 1
+        new_runs_left -= 1
         try:
             _observed[key] = observe_run(run, machine)
         except (ToolkitError, OSError, ValueError, KeyError) as error:
-            logger.info("run %s teaches nothing: %s", run.id, error)
+            logger.info("run %s is not used to correct forecasts: %s", run.id, error)
             _observed[key] = None
-    known = (_observed.get((str(save_dir), run.id)) for run in list_runs(save_dir)[:MAX_OBSERVED_RUNS])
-    return [one for one in known if one is not None]
+    cached = (_observed.get((str(save_dir), run.id)) for run in list_runs(save_dir)[:MAX_OBSERVED_RUNS])
+    return [observation for observation in cached if observation is not None]
 
 
 def observe_run(run: RunDir, machine: Machine | None) -> RunObservation | None:
-    """One run's figures, or None when it was too short. Raises ToolkitError when its files can't be read."""
-    found = read_run_measurements(run)
-    scene = scene_of_run(run, machine) if found is not None else None
-    if found is None or scene is None or isinstance(scene, NoForecast):
+    """Return a run's observation, or None if it was too short. Raises ToolkitError if its files cannot be read."""
+    measured = read_run_measurements(run)
+    scene = scene_of_run(run, machine) if measured is not None else None
+    if measured is None or scene is None or isinstance(scene, NoForecast):
         return None
-    return compare_with_prediction(forecast_run(read_run_config(run), scene), found)
+    return compare_with_prediction(forecast_run(read_run_config(run), scene), measured)
 
 
-def compare_with_prediction(predicted: Forecast, found: RunMeasurements) -> RunObservation:
-    """What a run took against what was predicted for it, uncorrected."""
+def compare_with_prediction(predicted: Forecast, measured: RunMeasurements) -> RunObservation:
+    """Compare the measurements of a run with its uncorrected forecast."""
     scene = predicted.scene
     speed = predicted.tokens / max(predicted.steps / _epochs(predicted), 1) / predicted.step_seconds
     return RunObservation(
         device=_device_name(scene),
-        precision=found.precision or predicted.load.precision,
+        precision=measured.precision or predicted.load.precision,
         flops=batch_flops(scene.shape, predicted.adapter, predicted.load),
-        time=speed / found.tokens_per_second,
-        memory=_memory_ratio(predicted, found),
-        process_bytes=found.process_bytes,
-        starting=None if found.starting is None else max(found.starting - predicted.by_size, 0.0),
-        rest=_rest_ratio(predicted, found),
+        time=speed / measured.tokens_per_second,
+        memory=_memory_ratio(predicted, measured),
+        process_bytes=measured.process_bytes,
+        starting=None if measured.starting is None else max(measured.starting - predicted.by_size, 0.0),
+        rest=_rest_ratio(predicted, measured),
     )
 
 
-def _memory_ratio(predicted: Forecast, found: RunMeasurements) -> float | None:
-    peak = found.gpu_peak_bytes if predicted.scene.place.cuda else found.peak_bytes
+def _memory_ratio(predicted: Forecast, measured: RunMeasurements) -> float | None:
+    peak = measured.gpu_peak_bytes if predicted.scene.place.cuda else measured.peak_bytes
     if peak is None:
         return None
-    process = (found.process_bytes or PROCESS_BYTES) + RUNTIME_BYTES
+    process = (measured.process_bytes or PROCESS_BYTES) + RUNTIME_BYTES
     beyond = predicted.memory.peak - predicted.memory.process
-    # a run that needs little beside its process says nothing about a larger one
+    # a run that needs little memory beyond its process says nothing about a larger one
     return (peak - process) / beyond if beyond > MIN_COMPARABLE_BYTES else None
 
 
-def _rest_ratio(predicted: Forecast, found: RunMeasurements) -> float | None:
-    if found.evaluation is None or found.ending is None:
+def _rest_ratio(predicted: Forecast, measured: RunMeasurements) -> float | None:
+    if measured.evaluation is None or measured.ending is None:
         return None
     times = predicted.times
-    return (found.evaluation * predicted.evaluations + found.ending) / (times.evaluating + times.ending)
+    return (measured.evaluation * predicted.evaluations + measured.ending) / (times.evaluating + times.ending)
 
 
 def _epochs(predicted: Forecast) -> int:

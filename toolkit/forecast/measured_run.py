@@ -24,7 +24,7 @@ from toolkit.system.ids import make_timed_id
 from toolkit.system.out_of_memory import out_of_memory_message
 
 MEASURE_WORKER = "toolkit.worker.measure"
-MEASURE_TIMEOUT_S = 600.0
+MEASURE_TIMEOUT_S = 600.0  # loading a large model from a slow disk takes minutes, two steps do not
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""What a run took, read from its own events: memory, speed, and the seconds of its parts. Knows no prediction.
+"""Measurements of a finished run from its event log: memory, speed, and the seconds of its phases.
 
-Reads the beginning and the end of an event file, never a whole long one.
+Only the beginning and the end of a long event log are read.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from pathlib import Path
 from toolkit.runs.events import Event, is_finite_number, read_events
 from toolkit.runs.run_dir import RunDir
 
-EVENTS_TAIL_BYTES, EVENTS_HEAD_BYTES = 65_536, 16_384
-MIN_LOG_EVENTS = 4
+EVENTS_TAIL_BYTES, EVENTS_HEAD_BYTES = 65_536, 16_384  # about 200 and 50 events
+MIN_LOG_EVENTS = 4  # with fewer steps, the slow first one decides the mean
 COMPLETED_KINDS = ("finished", "stopped")
 _TRAINING_PHASES = ("answering pinned prompts", "training")
 
 
 @dataclass(frozen=True)
 class RunMeasurements:
-    """tokens_per_second: of training steps, without the first. evaluation: seconds of one, film strip included.
+    """Measurements of one run; None for what its events do not contain.
 
-    ending: from the last evaluation to the end. None is what the run's events don't say.
+    tokens_per_second: of the training steps without the first. process_bytes: before it had a model. starting: seconds
+    until the first step. evaluation: seconds of one evaluation, with its sample outputs. ending: seconds from the last
+    evaluation to the end.
     """
 
     precision: str
@@ -39,7 +41,7 @@ class RunMeasurements:
 
 
 def read_run_measurements(run: RunDir) -> RunMeasurements | None:
-    """The figures of a run that is over, or None when it was too short to say anything."""
+    """Return the measurements of a run that has ended, or None if it was too short."""
     head, tail = read_first_and_last_events(run.events_path)
     logs = [event for event in tail if event["kind"] == "log" and is_finite_number(event.get("tokens_per_second"))]
     plan = next((event for event in head if event["kind"] == "plan"), None)
@@ -58,13 +60,13 @@ def read_run_measurements(run: RunDir) -> RunMeasurements | None:
 
 
 def run_has_completed(run: RunDir) -> bool:
-    """Whether the run came to an end that was wanted."""
+    """Return whether the run finished or was stopped by the user."""
     _, tail = read_first_and_last_events(run.events_path)
     return bool(tail) and tail[-1]["kind"] in COMPLETED_KINDS
 
 
 def read_first_and_last_events(path: Path) -> tuple[list[Event], list[Event]]:
-    """(the first events, the last ones); the same for a short file."""
+    """Return (first events, last events); both are all events of a short file."""
     if not path.exists():
         return [], []
     size = path.stat().st_size
@@ -77,7 +79,7 @@ def read_first_and_last_events(path: Path) -> tuple[list[Event], list[Event]]:
 
 
 def _tokens_per_second(logs: Sequence[Event]) -> float:
-    """Tokens of all logged steps but the first over their seconds."""
+    """Return the tokens of all logged steps except the first, divided by their seconds."""
     counted = [
         (float(log["tokens"]), float(log["tokens_per_second"])) for log in logs if is_finite_number(log.get("tokens"))
     ]

@@ -1,4 +1,4 @@
-"""How many parameters a config trains in a model of a given shape, counted as peft counts them. Pure."""
+"""The number of parameters that a LoRA config trains in a model of a given shape, counted as peft counts them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from toolkit.config import LoraConfig
 from toolkit.forecast.costs.model_shape import LinearLayer, ModelShape
 
-LIBRARY_RANK = 8
+LIBRARY_RANK = 8  # peft's default
 
 
 @dataclass(frozen=True)
 class AdapterSize:
-    """lora: parameters of all low-rank pairs; whole: of modules that are trained in full, and biases.
+    """The trained parameters of an adapter.
 
-    narrow: the ranks of one layer's pairs together; inputs: the widths that they read; pairs: pairs in all layers.
+    lora: parameters of all low-rank pairs. whole: parameters of biases and of modules that are trained in full.
+    narrow: sum of the ranks of one layer's pairs. inputs: sum of the input widths of one layer's pairs. pairs: number
+    of pairs in all layers.
     """
 
     lora: int
@@ -25,11 +27,12 @@ class AdapterSize:
 
     @property
     def parameters(self) -> int:
+        """All trained parameters."""
         return self.lora + self.whole
 
 
 def compute_adapter_size(config: LoraConfig, shape: ModelShape) -> AdapterSize:
-    """What `config` trains in a model of `shape`."""
+    """Return the size of the adapter that `config` trains in a model of `shape`."""
     rank = config.r if config.r is not None else LIBRARY_RANK
     chosen = [linear for linear in shape.linears if _is_target(linear.name, config.target_modules, shape)]
     layers = _count_adapted_layers(config, shape)

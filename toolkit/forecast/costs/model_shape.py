@@ -1,7 +1,7 @@
-"""A model's shape, read from its config.json: linear layers, widths, parameters. No weights and no torch are needed.
+"""The shape of a model from its config.json: linear layers, widths, parameters.
 
-Covers the decoders whose layers are laid out as in Llama, GPT-2, GPT-NeoX, Phi-3 or OPT. Another kind of model is
-refused by name, never guessed at.
+Covers decoders with the layers of Llama, GPT-2, GPT-NeoX, Phi-3 or OPT. Another kind of model is rejected by name
+instead of guessed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from toolkit.errors import ToolkitError
 
 RawModelConfig = Mapping[str, Any]
 MAX_DIMENSION = 10**9
-"""No width and no vocabulary comes near."""
+"""Larger widths or vocabularies are taken for an error in config.json."""
 
 
 @dataclass(frozen=True)
 class LinearLayer:
-    """A linear map that every layer has once: its name, and its numbers of inputs and outputs."""
+    """A linear layer that every decoder layer has once."""
 
     name: str
     inputs: int
@@ -29,18 +29,19 @@ class LinearLayer:
 
     @property
     def parameters(self) -> int:
+        """Weights and biases."""
         return self.inputs * self.outputs + self.outputs * self.bias
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A decoder: `layers` times the `linears` between an embedding and a head.
+    """A decoder: an embedding, `layers` layers with the same `linears`, and an output head.
 
-    queries, keys: widths of all heads together. feed: the widest product inside a layer. norms: parameters of a
-    layer's norms. experts: parameters of a layer's experts, of which a token uses the share `expert_share`.
-    usual: the modules that peft adapts when none are named. steps_kept: products as wide as `feed` that an activation
-    made of several operations keeps. drops: whether the model itself drops attention weights while it trains.
-    plain_head: whether its logits are what its head computes, nothing done to them.
+    queries, keys: widths of all heads together. feed: width of the feed-forward layer. positions: maximum length, or
+    None. usual: the modules that peft adapts by default. tied: whether embedding and head share their weights. norms:
+    parameters of a layer's norms. experts: parameters of a layer's experts, of which a token uses `expert_share`.
+    steps_kept: intermediate results as wide as `feed` that an activation of several operations stores. drops: whether
+    the model drops attention weights in training. plain_head: whether the logits are not scaled or capped.
     """
 
     family: str
@@ -66,44 +67,47 @@ class ModelShape:
 
     @property
     def embedding(self) -> int:
+        """Parameters of the embedding."""
         return self.vocabulary * self.hidden
 
     @cached_property
     def linear_parameters(self) -> int:
-        """Of all layers together, experts included."""
+        """Parameters of the linear layers of all layers, with the experts."""
         return self.layers * (sum(linear.parameters for linear in self.linears) + self.experts)
 
     @cached_property
     def active_parameters(self) -> int:
-        """Those of them that a single token meets."""
+        """The part of `linear_parameters` that one token uses."""
         each = sum(linear.parameters for linear in self.linears) + self.experts * self.expert_share
         return round(self.layers * each)
 
     @cached_property
     def parameters(self) -> int:
+        """All parameters of the model."""
         around = self.embedding * (1 if self.tied else 2) + self.learned_positions + self.final_norm
         return around + self.linear_parameters + self.layers * self.norms
 
 
 def read_model_shape(config: RawModelConfig) -> ModelShape:
-    """The shape that a config.json describes. Raises ToolkitError for a kind of model that is not known here, and for
-    sizes that are none."""
+    """Return the shape that a config.json describes.
+
+    Raises ToolkitError for an unknown kind of model and for invalid sizes.
+    """
     inner = config.get("text_config")
     raw = {**config, **(inner if isinstance(inner, Mapping) else {})}
     kind = str(raw.get("model_type", ""))
-    family = _FAMILIES.get(kind) or (
-        _llama if {"hidden_size", "intermediate_size", "num_key_value_heads"} <= set(raw) else None
-    )
+    looks_like_llama = {"hidden_size", "intermediate_size", "num_key_value_heads"} <= set(raw)
+    family = _FAMILIES.get(kind) or (_llama if looks_like_llama else None)
     if family is None or kind in _UNSUPPORTED_MODELS:
-        raise ToolkitError(f"The shape of '{kind or 'unnamed'}' models is not known here.", "Press Measure instead.")
+        raise ToolkitError(f"'{kind or 'unnamed'}' models can't be forecast.", "Press Measure instead.")
     try:
         found = family(raw)
     except KeyError as error:
-        raise ToolkitError(f"The model's config.json lacks {error}.", "Get the model again.") from error
+        raise ToolkitError(f"The model's config.json lacks {error}.", "Download the model again.") from error
     except (TypeError, ValueError, ArithmeticError):
         found = None
     if found is None or not _has_valid_sizes(found):
-        raise ToolkitError("The sizes in the model's config.json are none.", "Get the model again.")
+        raise ToolkitError("The model's config.json has invalid sizes.", "Download the model again.")
     return found
 
 
@@ -114,35 +118,48 @@ def _has_valid_sizes(shape: ModelShape) -> bool:
 
 
 def _llama(raw: RawModelConfig) -> ModelShape:
-    """Llama, Mistral, Qwen, Gemma, SmolLM and the many others that copy them."""
-    kind, hidden, layers, heads = (
-        raw["model_type"],
-        raw["hidden_size"],
-        raw["num_hidden_layers"],
-        raw["num_attention_heads"],
-    )
+    """Llama and models with the same layers: Mistral, Qwen, Gemma, SmolLM and others."""
+    kind, hidden, layers = raw["model_type"], raw["hidden_size"], raw["num_hidden_layers"]
+    heads = raw["num_attention_heads"]
     kv_heads = raw.get("num_key_value_heads") or heads
     width = raw.get("head_dim") or _HEAD_WIDTH.get(kind) or hidden // heads
     queries, keys, feed = heads * width, kv_heads * width, raw["intermediate_size"]
     bias, qkv_bias = bool(raw.get("attention_bias")), kind == "qwen2" or bool(raw.get("attention_bias"))
     attention = (
-        LinearLayer("q_proj", hidden, queries, qkv_bias), LinearLayer("k_proj", hidden, keys, qkv_bias),
-        LinearLayer("v_proj", hidden, keys, qkv_bias), LinearLayer("o_proj", queries, hidden, bias),
-    )  # fmt: skip
+        LinearLayer("q_proj", hidden, queries, qkv_bias),
+        LinearLayer("k_proj", hidden, keys, qkv_bias),
+        LinearLayer("v_proj", hidden, keys, qkv_bias),
+        LinearLayer("o_proj", queries, hidden, bias),
+    )
     count = int(raw.get("num_local_experts") or raw.get("num_experts") or 0)
     mlp_bias = bool(raw.get("mlp_bias"))
-    dense = (LinearLayer("gate_proj", hidden, feed, mlp_bias), LinearLayer("up_proj", hidden, feed, mlp_bias),
-             LinearLayer("down_proj", feed, hidden, mlp_bias))  # fmt: skip
+    dense = (
+        LinearLayer("gate_proj", hidden, feed, mlp_bias),
+        LinearLayer("up_proj", hidden, feed, mlp_bias),
+        LinearLayer("down_proj", feed, hidden, mlp_bias),
+    )
     inner = int(raw.get("moe_intermediate_size") or feed)
     norms = hidden * (4 if kind in ("gemma2", "gemma3", "gemma3_text") else 2)
     norms += 2 * width if kind in ("qwen3", "qwen3_moe", "gemma3", "gemma3_text") else 0
     return ModelShape(
-        kind, hidden, layers, heads, queries, keys, inner * _experts_per_token(raw) if count else feed, raw["vocab_size"],
-        raw.get("max_position_embeddings"), attention if count else (*attention, *dense), ("q_proj", "v_proj"),
-        bool(raw.get("tie_word_embeddings", kind.startswith("gemma"))), norms, hidden,
-        experts=count * (3 * inner * hidden + hidden), expert_share=_experts_per_token(raw) / count if count else 1.0,
+        family=kind,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        queries=queries,
+        keys=keys,
+        feed=inner * _experts_per_token(raw) if count else feed,
+        vocabulary=raw["vocab_size"],
+        positions=raw.get("max_position_embeddings"),
+        linears=attention if count else (*attention, *dense),
+        usual=("q_proj", "v_proj"),
+        tied=bool(raw.get("tie_word_embeddings", kind.startswith("gemma"))),
+        norms=norms,
+        final_norm=hidden,
+        experts=count * (3 * inner * hidden + hidden),
+        expert_share=_experts_per_token(raw) / count if count else 1.0,
         plain_head=not any(raw.get(name) for name in _LOGIT_SETTINGS),
-    )  # fmt: skip
+    )
 
 
 def _experts_per_token(raw: RawModelConfig) -> int:
@@ -152,53 +169,102 @@ def _experts_per_token(raw: RawModelConfig) -> int:
 def _phi3(raw: RawModelConfig) -> ModelShape:
     plain = _llama(raw)
     hidden, queries, keys, feed = plain.hidden, plain.queries, plain.keys, plain.feed
-    linears = (LinearLayer("qkv_proj", hidden, queries + 2 * keys), LinearLayer("o_proj", queries, hidden),
-               LinearLayer("gate_up_proj", hidden, 2 * feed), LinearLayer("down_proj", feed, hidden))  # fmt: skip
+    linears = (
+        LinearLayer("qkv_proj", hidden, queries + 2 * keys),
+        LinearLayer("o_proj", queries, hidden),
+        LinearLayer("gate_up_proj", hidden, 2 * feed),
+        LinearLayer("down_proj", feed, hidden),
+    )
     return ModelShape(**{**vars(plain), "linears": linears, "usual": ("qkv_proj",)})
 
 
 def _gpt2(raw: RawModelConfig) -> ModelShape:
     hidden, layers, heads = raw["n_embd"], raw["n_layer"], raw["n_head"]
     feed, positions = raw.get("n_inner") or 4 * hidden, raw.get("n_positions", 1024)
-    linears = (LinearLayer("c_attn", hidden, 3 * hidden, True), LinearLayer("c_proj", hidden, hidden, True),
-               LinearLayer("c_fc", hidden, feed, True), LinearLayer("c_proj", feed, hidden, True))  # fmt: skip
-    tied = bool(raw.get("tie_word_embeddings", True))
-    return ModelShape("gpt2", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"], positions, linears,
-                 ("c_attn",), tied, 4 * hidden, 2 * hidden, positions * hidden,
-                 steps_kept=_COMPOSED_ACTIVATIONS.get(raw.get("activation_function", "gelu_new"), 0),
-                 drops=bool(raw.get("attn_pdrop", 0.1)))  # fmt: skip
+    linears = (
+        LinearLayer("c_attn", hidden, 3 * hidden, True),
+        LinearLayer("c_proj", hidden, hidden, True),
+        LinearLayer("c_fc", hidden, feed, True),
+        LinearLayer("c_proj", feed, hidden, True),
+    )
+    return ModelShape(
+        family="gpt2",
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        queries=hidden,
+        keys=hidden,
+        feed=feed,
+        vocabulary=raw["vocab_size"],
+        positions=positions,
+        linears=linears,
+        usual=("c_attn",),
+        tied=bool(raw.get("tie_word_embeddings", True)),
+        norms=4 * hidden,
+        final_norm=2 * hidden,
+        learned_positions=positions * hidden,
+        steps_kept=_COMPOSED_ACTIVATIONS.get(raw.get("activation_function", "gelu_new"), 0),
+        drops=bool(raw.get("attn_pdrop", 0.1)),
+    )
 
 
 def _gpt_neox(raw: RawModelConfig) -> ModelShape:
-    hidden, layers, heads, feed = (
-        raw["hidden_size"], raw["num_hidden_layers"], raw["num_attention_heads"], raw["intermediate_size"]
-    )  # fmt: skip
+    hidden, feed = raw["hidden_size"], raw["intermediate_size"]
     bias = bool(raw.get("attention_bias", True))
-    linears = (LinearLayer("query_key_value", hidden, 3 * hidden, bias), LinearLayer("dense", hidden, hidden, bias),
-               LinearLayer("dense_h_to_4h", hidden, feed, True), LinearLayer("dense_4h_to_h", feed, hidden, True))  # fmt: skip
-    return ModelShape("gpt_neox", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"],
-                 raw.get("max_position_embeddings"), linears, ("query_key_value",),
-                 bool(raw.get("tie_word_embeddings", False)), 4 * hidden, 2 * hidden)  # fmt: skip
+    linears = (
+        LinearLayer("query_key_value", hidden, 3 * hidden, bias),
+        LinearLayer("dense", hidden, hidden, bias),
+        LinearLayer("dense_h_to_4h", hidden, feed, True),
+        LinearLayer("dense_4h_to_h", feed, hidden, True),
+    )
+    return ModelShape(
+        family="gpt_neox",
+        hidden=hidden,
+        layers=raw["num_hidden_layers"],
+        heads=raw["num_attention_heads"],
+        queries=hidden,
+        keys=hidden,
+        feed=feed,
+        vocabulary=raw["vocab_size"],
+        positions=raw.get("max_position_embeddings"),
+        linears=linears,
+        usual=("query_key_value",),
+        tied=bool(raw.get("tie_word_embeddings", False)),
+        norms=4 * hidden,
+        final_norm=2 * hidden,
+    )
 
 
 def _opt(raw: RawModelConfig) -> ModelShape:
-    hidden, layers, heads, feed = (
-        raw["hidden_size"], raw["num_hidden_layers"], raw["num_attention_heads"], raw["ffn_dim"]
-    )  # fmt: skip
+    hidden, feed = raw["hidden_size"], raw["ffn_dim"]
     if raw.get("word_embed_proj_dim", hidden) != hidden:
         raise KeyError("an embedding as wide as its layers")
     bias, positions = bool(raw.get("enable_bias", True)), raw.get("max_position_embeddings", 2048)
     attention = tuple(LinearLayer(name, hidden, hidden, bias) for name in ("k_proj", "v_proj", "q_proj", "out_proj"))
     linears = (*attention, LinearLayer("fc1", hidden, feed, bias), LinearLayer("fc2", feed, hidden, bias))
-    return ModelShape("opt", hidden, layers, heads, hidden, hidden, feed, raw["vocab_size"], positions, linears,
-                 ("q_proj", "v_proj"), bool(raw.get("tie_word_embeddings", True)), 4 * hidden, 2 * hidden,
-                 (positions + 2) * hidden)  # fmt: skip
+    return ModelShape(
+        family="opt",
+        hidden=hidden,
+        layers=raw["num_hidden_layers"],
+        heads=raw["num_attention_heads"],
+        queries=hidden,
+        keys=hidden,
+        feed=feed,
+        vocabulary=raw["vocab_size"],
+        positions=positions,
+        linears=linears,
+        usual=("q_proj", "v_proj"),
+        tied=bool(raw.get("tie_word_embeddings", True)),
+        norms=4 * hidden,
+        final_norm=2 * hidden,
+        learned_positions=(positions + 2) * hidden,  # OPT's positions begin at 2
+    )
 
 
 _HEAD_WIDTH = {"gemma": 256, "gemma2": 256, "gemma3": 256, "gemma3_text": 256, "qwen3": 128, "qwen3_moe": 128}
 _LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 _COMPOSED_ACTIVATIONS = {"gelu_new": 3, "gelu_fast": 3, "quick_gelu": 1}
-"""Activations that transformers computes in several operations: the products that they keep."""
+"""Activations that transformers computes in several operations, and the intermediate results that each stores."""
 _UNSUPPORTED_MODELS = {
     "deepseek_v2",
     "deepseek_v3",
@@ -209,7 +275,7 @@ _UNSUPPORTED_MODELS = {
     "gemma3n_text",
     "gpt_oss",
 }
-"""They have the usual keys and other layers: compressed attention, state spaces, per-layer embeddings."""
+"""Models with the usual keys but other layers: compressed attention, state spaces, per-layer embeddings."""
 _FAMILIES: dict[str, Callable[[RawModelConfig], ModelShape]] = {
     "gpt2": _gpt2, "gpt_neox": _gpt_neox, "opt": _opt, "phi3": _phi3,
 }  # fmt: skip

@@ -26,6 +26,11 @@ _FITS = {
     "too large": ("Too large", ":material/error:", "red"),
 }
 _LAST_FORECASTS = "forecast"
+_LENGTH_SOURCES: dict[str, str] = {
+    "counted": "Token lengths are exact: the background worker counted every row.",
+    "sampled": "Token lengths are estimated from a sample of the rows, with the model's tokenizer.",
+    "characters": "Token lengths are estimated from characters: the tokenizer is not on this machine yet.",
+}
 
 
 def draw_forecast_panel(reviewed: DraftReview) -> None:
@@ -187,9 +192,7 @@ def _draw_details(found: Forecast) -> None:
 
 def _describe_basis(found: Forecast) -> list[str]:
     """Return sentences on what the forecast is based on."""
-    lines = []
-    if not found.scene.lengths.counted:
-        lines.append("Token lengths are estimated from characters: the tokenizer is not on this machine yet.")
+    lines = [_LENGTH_SOURCES[found.scene.lengths.source]]
     if found.measured:
         lines.append("Memory and step time were measured with two steps on the largest batch.")
     elif found.correction.runs:
