@@ -73,15 +73,15 @@ def safety() -> list[tuple[Any, str, Callable[..., Any]]]:
     from toolkit.worker.training.loss_watch import ExplosionDetector, LossWatch
 
     return [
-        (CheckpointWriter, "save", lambda self, trainer: None),
+        (CheckpointWriter, "save_checkpoint", lambda self, trainer: None),
         (os, "fsync", lambda handle: None),
-        (EventWriter, "reserve", lambda self: None),
-        (LossWatch, "see", lambda self, loss, step: None),
-        (LossWatch, "first", lambda self: None),
-        (ExplosionDetector, "see", lambda self, loss: False),
+        (EventWriter, "reserve_space", lambda self: None),
+        (LossWatch, "record_loss", lambda self, loss, step: None),
+        (LossWatch, "first_non_finite_step", lambda self: None),
+        (ExplosionDetector, "is_exploding", lambda self, loss: False),
         (CheckpointPace, "due", lambda self, step: False),
         (CheckpointPace, "due_before", lambda self, seconds: False),
-        (StopSignal, "asked", lambda self: False),
+        (StopSignal, "is_requested", lambda self: False),
     ]
 
 

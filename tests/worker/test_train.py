@@ -203,7 +203,7 @@ def test_a_model_that_stays_unquantized_is_no_secret(tiny_model: Path, save_dir:
     settings["model"] |= {"quantize": True, "bitsandbytes": way, "device_map": None}
     code, events = train_here(make_run(settings))
     assert code == 0, events[-1]
-    assert "full size" in kinds(events, "warning")[0]["message"]
+    assert "trains unquantized" in kinds(events, "warning")[0]["message"]
 
 
 def test_several_gpus_and_a_flash_attention_that_fails_do_not_end_a_run(

@@ -121,7 +121,7 @@ def _hold_models_lock(evaluation: Evaluation, stop: StopSignal, reporter: Evalua
         if not waiting:
             reporter.phase("waiting for another evaluation")
             waiting = True
-        stop.check()
+        stop.raise_if_requested()
         time.sleep(MODELS_LOCK_POLL_SECONDS)
     try:
         yield
@@ -136,13 +136,13 @@ def _ask_models(
     stop: StopSignal,
     reporter: EvaluationReporter,
 ) -> None:
-    stop.check()
+    stop.raise_if_requested()
     reporter.phase("loading libraries")
     libraries.import_libraries()
     from toolkit.worker.answering import evaluation_asker
 
     def report_loading(phase: str) -> None:
-        stop.check()
+        stop.raise_if_requested()
         reporter.phase(phase)
 
     spec, config = read_evaluation_spec(evaluation), read_run_config(evaluation.run)

@@ -1,8 +1,7 @@
-"""Makes the bundled demo model from nothing: ``python -m toolkit.worker.pretrain_demo OUT_DIR --steps 3500``.
+"""Train the bundled demo model from scratch: ``python -m toolkit.worker.pretrain_demo OUT_DIR --steps 3500``.
 
-Trains a byte-level BPE tokenizer and a small Llama with random weights on ``toolkit.demo_data.corpus``. One plain loop
-on one CPU thread; the newest weights are written to OUT_DIR every few minutes, so that it can be stopped at any
-time.
+Trains a byte-level BPE tokenizer and a small Llama with random initial weights on ``toolkit.demo_data.corpus``, on one
+CPU thread. The newest weights are written to OUT_DIR every few minutes, so it can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -24,11 +23,12 @@ from toolkit.demo_data.messages import Document
 
 SEED = 20
 VOCABULARY = 1536
+"""Tokens of the vocabulary."""
 DEMO_SPECIAL_TOKENS = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
-# A word gets the same tokens whatever stands around it, so copying it is pure repetition of tokens. Runs of spaces and
-# punctuation may merge (`", "` is one token), which keeps sequences short.
+# A word has the same tokens in any context, so copying it only repeats tokens. Runs of spaces and punctuation may merge
+# (`", "` is one token), which keeps sequences short.
 PIECE_PATTERN = r"[\p{L}\p{M}]+|\p{N}|\n|[^\p{L}\p{M}\p{N}\n]+"
-# No text stands between the role token and the message: what follows can never merge with the template.
+# There is no text between the role token and the message, so the message can't merge with the template.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}\n"
     "    {%- if message['role'] not in ['system', 'user', 'assistant'] -%}\n"
@@ -44,12 +44,13 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}\n"
 )
 ROWS_PER_BATCH, TOKENS_PER_ROW = 32, 192
-# The context of a document is partly random and cannot be predicted; its answer can.
+"""Shape of a batch. Every eighth batch has half the rows at twice the width, so that long contexts are trained, too."""
 CONTEXT_WEIGHT = 0.2
+"""Loss weight of a document's context, which is partly random and can't be predicted. Its answer has weight 1."""
 
 
 def train_demo_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with the chat template; any text survives encoding and decoding unchanged."""
+    """Train and return a byte-level BPE tokenizer with the chat template. It encodes any text without loss."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -79,7 +80,7 @@ def train_demo_tokenizer(texts: Iterator[str]) -> PreTrainedTokenizerFast:
 
 
 def make_demo_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> LlamaForCausalLM:
-    """A Llama with random weights and tied embeddings."""
+    """Return a Llama with random weights and tied embeddings. hidden: its width, a multiple of 32."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -100,7 +101,7 @@ def make_demo_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int
 def encode_documents(
     tokenizer: PreTrainedTokenizerFast, stream: Iterator[Document]
 ) -> Iterator[tuple[list[int], list[float]]]:
-    """Token ids and loss weights of each document, 512 documents tokenized at a time."""
+    """Yield the token ids and loss weights of each document; 512 documents are tokenized at a time."""
     while chunk := list(itertools.islice(stream, 512)):
         encodings = tokenizer.backend_tokenizer.encode_batch([text for text, _ in chunk])
         for encoding, (_, start) in zip(encodings, chunk, strict=True):
@@ -110,7 +111,10 @@ def encode_documents(
 def batch_documents(
     pairs: Iterator[tuple[list[int], list[float]]], pad: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Rows that start with a document and hold as many whole ones as fit; every eighth batch has fewer, longer rows."""
+    """Yield batches of (ids, loss weights) [rows, width + 1]. Each row begins with a document and is filled with more.
+
+    The last document of a row may be cut off. Every eighth batch has fewer, longer rows.
+    """
     for number in itertools.count():
         rows, length = (
             (ROWS_PER_BATCH // 2, TOKENS_PER_ROW * 2) if number % 8 == 7 else (ROWS_PER_BATCH, TOKENS_PER_ROW)
@@ -129,7 +133,7 @@ def batch_documents(
 
 
 def make_optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices, AdamW for embeddings and norms."""
+    """Return Muon for the matrices and AdamW for embeddings and norms. rate: the learning rate of both."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
@@ -141,7 +145,7 @@ def make_optimizers(model: LlamaForCausalLM, rate: float) -> list[torch.optim.Op
 def compute_demo_losses(
     model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, float]:
-    """The weighted loss and the plain loss of the answers alone, in nats a token."""
+    """Return the weighted loss, and the unweighted loss of the answers alone, in nats a token."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(input_ids=ids[:, :-1], use_cache=False).logits
     losses = functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
@@ -151,7 +155,7 @@ def compute_demo_losses(
 
 
 def save_demo_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Weights in half precision beside the tokenizer."""
+    """Write the weights in half precision and the tokenizer to `out`."""
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
     copy.generation_config = GenerationConfig(
@@ -162,12 +166,13 @@ def save_demo_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast,
 
 
 def pretrain_demo_model(out: Path, options: argparse.Namespace) -> None:
-    """Train until the steps or the minutes are used up, whichever comes first."""
+    """Train until the steps or the minutes are used up, whichever comes first, and save to `out`."""
     torch.manual_seed(SEED)
     tokenizer = train_demo_tokenizer(text for text, _ in itertools.islice(documents(SEED), 60_000))
     model = make_demo_model(tokenizer, options.hidden, options.layers)
     opts = make_optimizers(model, options.rate)
-    began, saved, tokens, smooth = time.monotonic(), time.monotonic(), 0, None
+    began = saved = time.monotonic()
+    tokens, smoothed_loss = 0, None
     stream = batch_documents(encode_documents(tokenizer, documents(SEED + 1)), tokenizer.pad_token_id)
     for step, (ids, weights) in enumerate(stream, start=1):
         used = time.monotonic() - began
@@ -183,9 +188,10 @@ def pretrain_demo_model(out: Path, options: argparse.Namespace) -> None:
             opt.step()
             opt.zero_grad(set_to_none=True)
         tokens += int((weights > 0).sum())
-        smooth = answers if smooth is None else 0.96 * smooth + 0.04 * answers
+        smoothed_loss = answers if smoothed_loss is None else 0.96 * smoothed_loss + 0.04 * answers
         if step % 50 == 0:
-            report = {"step": step, "answers": round(smooth, 4), "tokens": tokens, "cpu_s": round(time.process_time())}
+            cpu_seconds = round(time.process_time())
+            report = {"step": step, "answers": round(smoothed_loss, 4), "tokens": tokens, "cpu_s": cpu_seconds}
             print(json.dumps(report), flush=True)
         if time.monotonic() - saved > options.save_every * 60:
             save_demo_model(model, tokenizer, out)
@@ -198,11 +204,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument(
-        "--minutes", type=float, default=120.0, help="wall-clock limit; a run it cuts short is not reproducible"
+        "--minutes", type=float, default=120.0, help="wall-clock limit; a run that reaches it is not reproducible"
     )
-    parser.add_argument("--steps", type=int, default=3500)
-    parser.add_argument("--hidden", type=int, default=192)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=3500, help="optimizer steps")
+    parser.add_argument("--hidden", type=int, default=192, help="width of the model, a multiple of 32")
+    parser.add_argument("--layers", type=int, default=4, help="number of layers")
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--save-every", type=float, default=3.0, help="minutes between two saves")
     torch.set_num_threads(1)

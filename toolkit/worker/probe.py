@@ -1,4 +1,4 @@
-"""python -m toolkit.worker.probe: one JSON line about this machine's hardware and libraries, for system/machine.py."""
+"""python -m toolkit.worker.probe: print one JSON line about this machine's hardware and libraries."""
 
 from __future__ import annotations
 
@@ -14,14 +14,28 @@ from typing import Any
 import psutil
 import torch
 
-PROBED_LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "flash_attn",
-             "liger_kernel")  # fmt: skip
+PROBED_LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "flash_attn",
+    "liger_kernel",
+)
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
-"""Instructions that multiply bf16 numbers; without one the products are converted back and forth."""
+"""CPU flags of instructions that multiply bf16 numbers. Without them bf16 is converted to fp32 and back: slow."""
 
 
 def detect_hardware() -> dict[str, Any]:
-    """cpu_count (usable by this process), memory_bytes, gpus with their capability, what they support, versions."""
+    """Return what the machine has and supports.
+
+    cpu_count: cores that this process may use. memory_bytes: total. gpus: name, memory_bytes and capability of each.
+    bf16_gpu, bf16_cpu, tf32: whether the hardware computes it. bitsandbytes: whether it is installed. versions: of the
+    libraries.
+    """
     cuda = torch.cuda.is_available()
     gpus = [_gpu(index) for index in range(torch.cuda.device_count())] if cuda else []
     return {
@@ -38,7 +52,7 @@ def detect_hardware() -> dict[str, Any]:
 
 
 def processor_flags() -> set[str]:
-    """What the kernel says that the processor can; nothing on systems without such a file."""
+    """Return the CPU's feature flags from /proc/cpuinfo, or an empty set on systems without this file."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("flags"):
@@ -47,12 +61,12 @@ def processor_flags() -> set[str]:
 
 
 def read_installed_versions() -> dict[str, str]:
-    """Library -> installed version; a library that is not installed is left out."""
-    found = {"python": sys.version.split()[0]}
+    """Return library -> version, without libraries that are not installed."""
+    versions = {"python": sys.version.split()[0]}
     for name in PROBED_LIBRARIES:
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _gpu(index: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""python -m toolkit.worker.train RUN: one training run, alone or as one of the processes that accelerate started.
+"""python -m toolkit.worker.train RUN: train one run, alone or as one of the processes that accelerate started.
 
-The first process holds the run's lock for life and is the one writer of its events; the last of them says how the run
-ended, in words for the user, while the trace goes to the log alone. Imports nothing heavy before it has said so.
+The main process holds the run's lock as long as it lives and is the only writer of its events. The last event says how
+the run ended, with a message for the user; the traceback goes to the log only. Nothing heavy is imported before the
+`phase` event that announces it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from toolkit.lifecycle.memory_autopilot import is_autopilot_on
 from toolkit.lifecycle.resume_policy import close_attempt
 from toolkit.runs.checkpoints import newest_checkpoint_step
 from toolkit.runs.end_reasons import Explanation, explain_exception
-from toolkit.runs.events import EventWriter, read_events
+from toolkit.runs.events import EventReporter, EventWriter, read_events
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
 from toolkit.system.durable import durable_write
 from toolkit.system.locks import WorkerLock
@@ -35,16 +36,23 @@ from toolkit.worker.process.stop import StopRequested, StopSignal
 
 TRAINING_LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
 TRACE_FRAMES = 6
+"""Lines of a bug's traceback that are shown to the user: the error and the calls next to it."""
 logger = logging.getLogger(__name__)
 _PEER_LOST = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer", re.IGNORECASE)
-_SEE_LOG = "The log may say why; often it is memory: lower num_processes or the batch size, then start again."
+_SEE_LOG = "The log may say why. Often it is memory: lower num_processes or the batch size, then start the run again."
 _CORRECT_SETTINGS = "Correct this on the Configure page, then start the run again."
-FAILURE_WAIT_SECONDS = 3.0  # a process that failed has so long to leave its reason before the first one reports its own
+FAILURE_WAIT_SECONDS = 3.0
+"""Seconds that the main process waits for the reason of a process that failed before it reports its own error."""
 
 
 def main(run_id: str) -> int:
-    """Carry the run out; returns the exit code: 0 finished or stopped, 1 failed. Raises RunError for an unknown run."""
+    """Train the run and return the exit code: 0 finished or stopped, 1 failed.
+
+    The environment has FTK_SAVE_DIR and FTK_ATTEMPT (default 1), and from accelerate RANK and WORLD_SIZE. Raises
+    RunError for an unknown run.
+    """
     faulthandler.enable()
+    # idle threads sleep: spinning, they would take cores that the app and other processes need
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
     attempt = int(os.environ.get("FTK_ATTEMPT", "1"))
@@ -57,7 +65,7 @@ def main(run_id: str) -> int:
 
 
 def _run_main_process(run: RunDir, stop: StopSignal, events: EventWriter, processes: int) -> int:
-    for path in run.path.glob(".failed-rank-*"):
+    for path in run.path.glob(".failed-rank-*"):  # of an earlier attempt
         path.unlink()
     events.append(
         "started", pid=os.getpid(), host=platform.node(), versions=read_training_versions(), processes=processes
@@ -69,62 +77,68 @@ def _run_main_process(run: RunDir, stop: StopSignal, events: EventWriter, proces
         kind, step = "stopped", newest_checkpoint_step(run)
     except Exception as error:
         logger.exception("run %s", run.id)
-        why = _other_failure(run, processes, error) or explain_training_error(error, processes)
-        why = replace(why, trace=_trace(error)) if why.reason == "bug" else why
-        step = getattr(error, "step", None)
-        at = {} if step is None else {"step": step}
-        close_attempt(events, read_events(run.events_path)[0], why, may_retry=is_autopilot_on(run), **at)
+        explanation = _other_failure(run, processes, error) or explain_training_error(error, processes)
+        if explanation.reason == "bug":
+            explanation = replace(explanation, trace=_last_frames(error))
+        failed_step: int | None = getattr(error, "step", None)
+        at = {} if failed_step is None else {"step": failed_step}
+        close_attempt(events, read_events(run.events_path)[0], explanation, may_retry=is_autopilot_on(run), **at)
         return 1
     events.append(kind, step=step, **({"paused": True} if kind == "stopped" and stop.wants_pause else {}))
     return 0
 
 
 def _run_other_process(run: RunDir, stop: StopSignal, attempt: int, rank: int, processes: int) -> int:
-    """One of the other processes: it works, tells nothing, and leaves its reason behind when it fails."""
+    """Train as another process than the main one: emit no events, and write the reason of a failure to a file."""
     try:
         _run_training(run, stop, _ignore_event, attempt, rank, processes)
     except StopRequested:
         return 0
     except Exception as error:
         logger.exception("run %s, process %d", run.id, rank)
-        why = explain_training_error(error)
-        durable_write(_failure_path(run, rank), json.dumps({"type": type(error).__name__, **vars(why)}))
+        explanation = explain_training_error(error)
+        durable_write(_failure_path(run, rank), json.dumps({"type": type(error).__name__, **vars(explanation)}))
         return 1
     return 0
 
 
-def _run_training(run: RunDir, stop: StopSignal, tell: Any, attempt: int, rank: int, processes: int) -> tuple[str, int]:
+def _run_training(
+    run: RunDir, stop: StopSignal, emit: EventReporter, attempt: int, rank: int, processes: int
+) -> tuple[str, int]:
+    """Train, and return how the session ended (a SessionEnd's kind and step)."""
     config = read_run_config(run)
+    # before torch is imported, which reads the visible GPUs once
     _choose_gpu(config.model.device_map, processes)
-    stop.check()
-    tell("phase", phase="loading libraries")
+    stop.raise_if_requested()
+    emit("phase", phase="loading libraries")
     libraries.import_libraries()
     from toolkit.worker.training.session import run_training_session
     from toolkit.worker.training.session_context import RunProcesses, TrainingSession
 
     end = run_training_session(
-        TrainingSession(run, config, tell, stop, RunProcesses(processes, rank), attempt, read_training_versions())
+        TrainingSession(run, config, emit, stop, RunProcesses(processes, rank), attempt, read_training_versions())
     )
     return end.kind, end.step
 
 
 def _choose_gpu(device_map: str | None, processes: int) -> None:
-    """One GPU visible unless the model shall be spread: the trainer refuses to drive several from one process.
+    """Hide all GPUs but one from this process, unless the model is to be spread over several.
 
-    Where some are hidden from this process already, the number counts among the others.
+    The trainer refuses to drive several GPUs from one process. If some are hidden already, the number in `device_map`
+    counts among the visible ones.
     """
     if processes == 1 and (device_map is None or device_map.startswith("cuda")):
         number = int((device_map or "cuda:0").partition(":")[2] or 0)
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        seen = visible.split(",") if visible is not None else [*map(str, range(number + 1))]
-        if number < len(seen):
-            os.environ["CUDA_VISIBLE_DEVICES"] = seen[number]
+        variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+        visible = variable.split(",") if variable is not None else [*map(str, range(number + 1))]
+        if number < len(visible):
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible[number]
 
 
 def explain_training_error(error: Exception, processes: int = 1) -> Explanation:
-    """What a user reads about an exception: its own words if it was raised for them, else explain.py's."""
+    """Return the user's explanation of an exception: its own message if it is a ToolkitError, else a general one."""
     if processes > 1 and _PEER_LOST.search(str(error)):
-        message = "Another process of this run ended suddenly, and the rest can't go on without it."
+        message = "Another process of this run ended unexpectedly, and the others can't continue without it."
         return Explanation("process_died", message, _SEE_LOG)
     known = explain_exception(type(error).__name__, str(error))
     if isinstance(error, ToolkitError):
@@ -133,20 +147,21 @@ def explain_training_error(error: Exception, processes: int = 1) -> Explanation:
     return known
 
 
-def _trace(error: Exception) -> str:
-    """The last frames of a bug, for whoever reports it."""
+def _last_frames(error: Exception) -> str:
+    """Return the last frames of an exception's traceback, for a bug report."""
     return "".join(traceback.format_exception(error)[-TRACE_FRAMES:]).rstrip()
 
 
 def _other_failure(run: RunDir, processes: int, error: Exception) -> Explanation | None:
-    """The reason of the process that failed first: this one may only have noticed that it was left alone."""
+    """Return the reason of another process that failed first, or None if there is none."""
+    # a ToolkitError is this process's own failure; any other error may only mean that its peer is gone
     if processes == 1 or isinstance(error, ToolkitError):
         return None
     deadline = time.monotonic() + FAILURE_WAIT_SECONDS
     while time.monotonic() < deadline:
         for path in sorted(run.path.glob(".failed-rank-*")):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return Explanation(found["reason"], found["message"], found["hint"])
+            failure = json.loads(path.read_text(encoding="utf-8"))
+            return Explanation(failure["reason"], failure["message"], failure["hint"])
         time.sleep(0.1)
     return None
 
@@ -157,7 +172,7 @@ def _failure_path(run: RunDir, rank: int) -> Path:
 
 @cache
 def read_training_versions() -> dict[str, str]:
-    """Of Python and the libraries that decide a training's numbers."""
+    """Return the versions of Python and of the libraries that a training's numbers depend on."""
     installed = {name: importlib.metadata.version(name) for name in TRAINING_LIBRARIES}
     return {"python": platform.python_version(), **installed}
 

@@ -32,7 +32,7 @@ class Played:
 
     def play(self, seconds: float) -> None:
         pace = CheckpointPace(clock=lambda: self.now)
-        pace.begin()
+        pace.start_clock()
         step, known = 0, None
         while self.now < seconds:
             step, self.now, self.trained = step + 1, self.now + self.step_seconds, self.trained + self.step_seconds
@@ -51,7 +51,7 @@ class Played:
         self.now += self.save_seconds
         self.saving += self.save_seconds
         self.trained = 0.0
-        pace.saved(step, self.save_seconds)
+        pace.note_saved(step, self.save_seconds)
 
 
 @settings(max_examples=50, deadline=None)
@@ -85,7 +85,7 @@ def test_a_checkpoint_that_takes_long_is_written_more_rarely() -> None:
 
 
 def test_a_fixed_interval_is_kept_and_so_are_the_steps_asked_for() -> None:
-    pace = CheckpointPace(every=4, also={6})
+    pace = CheckpointPace(step_interval=4, extra_steps={6})
     assert [step for step in range(1, 13) if pace.due(step)] == [4, 6, 8, 12]
     assert not pace.due_before(1000.0)
 
@@ -94,6 +94,6 @@ def test_a_fixed_interval_is_kept_and_so_are_the_steps_asked_for() -> None:
 def test_before_an_evaluation_of_unknown_length_it_is_due(waited: float, seconds: float | None, due: bool) -> None:
     now = [0.0]
     pace = CheckpointPace(clock=lambda: now[0])
-    pace.begin()
+    pace.start_clock()
     now[0] = waited
     assert pace.due_before(seconds) is due

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,8 +124,9 @@ def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monke
     base = trainer.model.get_base_model()
     before = base.config._attn_implementation
     base.set_attn_implementation("flash_attention_2")
-    monkeypatch.setattr(trainer, "_padding_free", False)  # as on a GPU
-    monkeypatch.setattr(trainer, "_last", ())
+    # as on a GPU
+    shortcuts = replace(trainer._shortcuts, padding_free=False, last_layer_steps=())
+    monkeypatch.setattr(trainer, "_shortcuts", shortcuts)
     try:
         assert keeps_examples_apart(base)
         assert respects_borders(base, flash_attention_row)
@@ -209,7 +211,7 @@ def test_a_checkpoint_of_other_batches_is_not_gone_on_from(tmp_path: Path) -> No
     own = {"config": "c", "data": {}, "processes": 1, "versions": {}, "machine": {"device": "cpu"}}
     before = Checkpoint(step=3, path=tmp_path / "step-3", body=own)
     assert choice.check_resume_allowed(before, {**own, "batches": choice.GROUPED_BATCHES}, lambda *_, **__: None)
-    with pytest.raises(ToolkitError, match="forming batches"):
+    with pytest.raises(ToolkitError, match="batching mode"):
         choice.check_resume_allowed(before, {**own, "batches": choice.PACKED_BATCHES}, lambda *_, **__: None)
 
 
@@ -225,7 +227,7 @@ def test_flash_attention_is_left_where_examples_of_a_row_are_mixed(
 
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
     said: list[str] = []
-    session: Any = SimpleNamespace(tell=lambda kind, message: said.append(message))
+    session: Any = SimpleNamespace(emit=lambda kind, message: said.append(message))
 
     def choose(name: str) -> None:  # no GPU and no kernels here
         base.config._attn_implementation = name

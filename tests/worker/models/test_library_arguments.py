@@ -91,6 +91,80 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "accelerate": (True, {}),
 }  # fmt: skip
 
+_SFT, _LORA, _BNB, _LOAD, _GEN = "SFTConfig.", "LoraConfig.", "BitsAndBytesConfig.", "from_pretrained.", "generate."
+_ARGS, _QUANT, _ADAPTER, _INFER = "training.training_args.", "model.bitsandbytes.", "lora.", "inference."
+
+CONSUMED: dict[str, str] = {
+    "data.prompt": "toolkit.data.examples.templates, the context of every example",
+    "data.prompt_stub": "toolkit.data.examples.templates, the trained text",
+    "data.train_size": "toolkit.data.examples.split",
+    "data.test_size": "toolkit.data.examples.split",
+    "data.train_test_split_seed": "toolkit.data.examples.split",
+    "data.accepted": "worker.tokens.prepared_rows, blocking problems that the user accepted",
+    "data.use_chat_template": "worker.tokens.examples.chat_enabled",
+    "data.messages": "toolkit.data.examples.renderers, the column of conversations",
+    "data.stratify": "toolkit.data.examples.split",
+    "model.hf_model_ckpt": "worker.models.folder.resolve_model_folder",
+    "model.device_map": _LOAD + "device_map",
+    "model.quantize": _LOAD + "quantization_config",
+    "training.sft_args.max_seq_length": _SFT + "max_length",
+    "training.sft_args.completion_only_loss": "worker.tokens.labels.prepare_examples, the loss mask",
+    "training.sft_args.neftune_noise_alpha": _SFT + "neftune_noise_alpha",
+    "training.sft_args.packing": "worker.training.trainer_setup, which rows share a batch",
+    "accelerate": _LOAD + "device_map",
+    "training.pinned_prompts": "worker.training.film_strip.choose_pinned_prompts",
+    "training.pinned_rows": "worker.training.film_strip.choose_pinned_prompts",
+    _ARGS + "gradient_checkpointing": _SFT + "activation_checkpointing",
+    _ARGS + "warmup_ratio": _SFT + "warmup_steps",
+    **{
+        _ARGS + name: _SFT + name
+        for name in (
+            "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "optim",
+            "logging_steps", "learning_rate", "bf16", "tf32", "fp16", "max_grad_norm", "lr_scheduler_type", "seed",
+            "eval_steps",
+        )
+    },
+    **{
+        _QUANT + name: _BNB + name
+        for name in (
+            "load_in_8bit", "llm_int8_threshold", "llm_int8_skip_modules", "llm_int8_enable_fp32_cpu_offload",
+            "llm_int8_has_fp16_weight", "load_in_4bit", "bnb_4bit_compute_dtype", "bnb_4bit_quant_type",
+            "bnb_4bit_use_double_quant",
+        )
+    },
+    **{
+        _ADAPTER + name: _LORA + name
+        for name in (
+            "r", "task_type", "lora_alpha", "bias", "lora_dropout", "target_modules", "fan_in_fan_out",
+            "modules_to_save", "layers_to_transform", "layers_pattern",
+        )
+    },
+    **{
+        _INFER + name: _GEN + name
+        for name in (
+            "max_new_tokens", "use_cache", "do_sample", "top_p", "temperature", "epsilon_cutoff", "eta_cutoff", "top_k",
+        )
+    },
+}  # fmt: skip
+"""Leaf of the schema -> where the worker passes it: "group.key". Together with UNUSED it covers every leaf."""
+UNUSED: dict[str, str] = {
+    "save_dir": "the supervisor passes the run's folder to the worker; the config's own path may have moved",
+    "ablation.use_ablate": "a study is expanded into ordinary runs before any worker starts",
+    "ablation.study_name": "a label of the run, stored in run.json",
+    "data.file_type": "the table is read before the run is queued; the worker trains on the run's own copy",
+    **{
+        f"data.{leaf}": "the table is read before the run is queued; the worker trains on the run's own copy"
+        for leaf in ("test_path", "encoding", "delimiter", "rows_from", "flatten", "bad_rows", "repair_text")
+    },
+    "data.path": "the table is read before the run is queued; the worker trains on the run's own copy",
+    _ARGS + "early_stopping_patience": "a callback of our own, worker.training.best_checkpoint",
+    _ARGS + "load_best_at_end": "worker.training.attempt restores the weights of the best checkpoint",
+    _ARGS + "save_steps": "worker.checkpoints writes checkpoints when worker.checkpoints.pace says so",
+    "autopilot": "read where a dead run is closed (lifecycle/resume_policy.py)",
+    "num_processes": "accelerate starts the processes before a worker exists (runs/worker_process.py)",
+}
+"""Leaf of the schema -> why the worker does not read it."""
+
 
 def leaves(model: BaseModel, before: str = "") -> Iterator[str]:
     for name in type(model).model_fields:
@@ -169,8 +243,6 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_tables_cover_every_leaf_once() -> None:
-    from toolkit.worker.models.library_arguments import CONSUMED, UNUSED
-
     found = list(leaves(Config()))
     assert len(found) >= 60
     assert sorted([*CONSUMED, *UNUSED]) == sorted(found)
@@ -180,8 +252,6 @@ def test_the_tables_cover_every_leaf_once() -> None:
 
 @pytest.mark.parametrize("leaf", sorted(CHANGES))
 def test_changing_a_leaf_changes_what_the_library_gets(leaf: str, effects: Any) -> None:
-    from toolkit.worker.models.library_arguments import CONSUMED
-
     value, beside = CHANGES[leaf]
     # the two ways to quantize exclude each other: one is changed together with the other
     other = {"model.quantize": True} if leaf in EITHER else beside
@@ -204,8 +274,6 @@ def test_changing_a_leaf_changes_what_the_library_gets(leaf: str, effects: Any) 
 
 @pytest.mark.parametrize("leaf", sorted(CHANGES))
 def test_an_empty_setting_is_left_to_the_library(leaf: str, effects: Any) -> None:
-    from toolkit.worker.models.library_arguments import CONSUMED
-
     beside = CHANGES[leaf][1]
     try:
         config = with_settings({**beside, leaf: None})

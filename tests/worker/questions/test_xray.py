@@ -62,8 +62,8 @@ def first_batch(run: RunDir) -> list[tuple[list[int], list[int]]]:
         config,
         open_row_source(run, config),
         tokenizer,
-        session._example_length(config, folder, said.tell),
-        said.tell,
+        session._example_length(config, folder, said.emit),
+        said.emit,
     )
     seen: list[dict[str, Any]] = []
 
@@ -187,7 +187,7 @@ def test_the_collator_is_the_trainer_s_own(tiny_model: Path, save_dir: Path) -> 
     config = read_run_config(run)
     tokenizer = load.load_tokenizer(config)
     said = TrainingSession(run, config, lambda *_, **__: None, StopSignal(run.stop_path))
-    write_splits(run, config, open_row_source(run, config), tokenizer, 200, said.tell)
+    write_splits(run, config, open_row_source(run, config), tokenizer, 200, said.emit)
     trainer = session.make_trainer(
         said, load.detect_compute_device(config), load.resolve_model_folder(config), tokenizer, *read_splits(run)
     )

@@ -48,14 +48,14 @@ def train_until_killed(run: RunDir, attempt: int, at: int) -> None:
     if child == 0:
         from toolkit.worker.checkpoints.checkpointed_trainer import CheckpointWriter
 
-        whole = CheckpointWriter.save
+        whole = CheckpointWriter.save_checkpoint
 
         def save(self: CheckpointWriter, trainer: Any) -> None:
             if trainer.state.global_step == at:
                 os.kill(os.getpid(), 9)
             whole(self, trainer)
 
-        CheckpointWriter.save = save  # type: ignore[method-assign]
+        CheckpointWriter.save_checkpoint = save  # type: ignore[method-assign]
         os.environ["FTK_ATTEMPT"] = str(attempt)
         train_here(run)
         os._exit(0)
@@ -172,7 +172,7 @@ def test_without_any_whole_checkpoint_it_begins_again(
         (path / "COMMIT.json").unlink()
     assert newest_verified_checkpoint(run)[0] is None
     go_on(run, 2, monkeypatch)
-    assert "begins again" in events_of(run, "warning")[0]["message"]
+    assert "restarts at step 1" in events_of(run, "warning")[0]["message"]
     assert events_of(run, "verified")[0]["exact"] is False, "a run begun again is compared too"
     assert weights(run) == weights(whole)
 

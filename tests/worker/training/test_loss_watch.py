@@ -45,9 +45,9 @@ def test_the_first_broken_loss_counts() -> None:
 
     watch = LossWatch()
     for step, value in enumerate([2.0, math.inf, 1.0, math.nan], 1):
-        assert watch.first() == (2 if step > 2 else None)
-        watch.see(torch.tensor(value), step)
-    assert watch.first() == 2
+        assert watch.first_non_finite_step() == (2 if step > 2 else None)
+        watch.record_loss(torch.tensor(value), step)
+    assert watch.first_non_finite_step() == 2
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_an_explosion_is_worse_than_guessing_for_a_while(losses: list[float], se
     from toolkit.worker.training.loss_watch import ExplosionDetector
 
     watch = ExplosionDetector(320)
-    assert any(watch.see(loss) for loss in losses) is seen
+    assert any(watch.is_exploding(loss) for loss in losses) is seen

@@ -93,7 +93,7 @@ def test_out_of_memory_halves_the_rows_until_they_fit_and_the_curve_stays(
     assert [event["micro_batch"] for event in events_of(cut, "plan")] == [8, 4, 2]
     assert [event["step"] for event in events_of(cut, "resumed")] == [3, 4]
     assert events_of(cut, "plan")[-1]["batch_size"] == events_of(whole, "plan")[0]["batch_size"] == 16
-    assert "same experiment" in events_of(cut, "warning")[-1]["message"]
+    assert "with the same result" in events_of(cut, "warning")[-1]["message"]
     verified = events_of(cut, "verified")[-1]
     assert verified["exact"] is False
     for name, kind in (("loss", "log"), ("grad_norm", "log"), ("learning_rate", "log"), ("eval_loss", "eval")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,9 @@ def test_the_lean_loss_is_the_library_s(trainer: Any, count: int | None) -> None
     import torch
 
     trainer.model.train()
-    assert trainer._plain_head
-    assert trainer._padding_free
-    assert len(trainer._last) == 3
+    assert trainer._shortcuts.plain_head
+    assert trainer._shortcuts.padding_free
+    assert len(trainer._shortcuts.last_layer_steps) == 3
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(6)])
     lean, lean_gradients = loss_and_gradients(trainer, batch, True, count)
     own, own_gradients = loss_and_gradients(trainer, batch, False, count)
@@ -103,20 +104,18 @@ def test_noise_is_drawn_over_each_example_s_own_row(trainer: Any, monkeypatch: p
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     seen: list[tuple[int, ...]] = []
     handle = base.get_input_embeddings().register_forward_hook(lambda *given: seen.append(tuple(given[2].shape[:2])))
-    assert trainer._padding_free
+    assert trainer._shortcuts.padding_free
     trainer.compute_loss(trainer.model, dict(batch))
     with monkeypatch.context() as noisy:
         noisy.setattr(trainer.args, "neftune_noise_alpha", 5.0)
-        noisy.setattr(trainer, "_padding_free", False)
-        noisy.setattr(trainer, "_last", ())
         base.set_attn_implementation("sdpa")
-        trainer._settle(base)
-        assert not trainer._padding_free
+        noisy.setattr(trainer, "_shortcuts", trainer._prepare_model(base))
+        assert not trainer._shortcuts.padding_free
         del seen[1:]
         trainer.compute_loss(trainer.model, dict(batch))
     handle.remove()
-    trainer._settle(base)
-    assert trainer._padding_free
+    trainer._shortcuts = trainer._prepare_model(base)
+    assert trainer._shortcuts.padding_free
     assert seen == [(1, int(batch["attention_mask"].sum())), tuple(batch["input_ids"].shape)]
 
 
@@ -136,7 +135,7 @@ def test_the_head_sees_labelled_positions_alone(trainer: Any, monkeypatch: pytes
 def test_a_head_that_is_not_plain_scores_labelled_positions_too(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     fused = trainer.compute_loss(trainer.model, dict(batch)).item()
-    monkeypatch.setattr(trainer, "_plain_head", False)
+    monkeypatch.setattr(trainer, "_shortcuts", replace(trainer._shortcuts, plain_head=False))
     seen: list[int] = []
     head = trainer.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda module, inputs, output: seen.append(output[..., 0].numel()))
@@ -152,7 +151,7 @@ def test_a_huge_batch_takes_the_library_s_chunked_way(trainer: Any, monkeypatch:
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     lean = trainer.compute_loss(trainer.model, dict(batch)).item()
     monkeypatch.setattr(module, "MAX_WHOLE_LOSS_LOGITS", 1)
-    monkeypatch.setattr(trainer, "_plain_head", False)
+    monkeypatch.setattr(trainer, "_shortcuts", replace(trainer._shortcuts, plain_head=False))
     trainer._metrics["train"].clear()
     chunked = trainer.compute_loss(trainer.model, dict(batch)).item()
     assert trainer._metrics["train"]["entropy"]  # only the library's way measures it

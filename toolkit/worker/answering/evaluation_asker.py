@@ -91,7 +91,7 @@ def answer_remaining_questions(
     before = total - sum(task.cost for _, batch in batches for task in batch)
     done = before
     for model, batch in batches:
-        stop.check()
+        stop.raise_if_requested()
         engine.adapters.select(model)
         log.write(_answer_batch(engine, model, batch, stop))
         done += sum(task.cost for task in batch)
@@ -106,7 +106,7 @@ def score_probe_passages(
     limit = stream_answer.loaded_context_length(engine.adapters.model) or 2**20
     rows = [_label_whole_text(engine.tokenizer, text, limit) for text in texts]
     for model in models:
-        stop.check()
+        stop.raise_if_requested()
         if all((model, at) in known.probed for at in range(len(rows))):
             continue
         engine.adapters.select(model)

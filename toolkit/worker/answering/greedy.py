@@ -156,5 +156,5 @@ class _StopRequested(StoppingCriteria):
         self._stop = stop
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        self._stop.check()
+        self._stop.raise_if_requested()
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)

@@ -1,8 +1,8 @@
-"""The trainer's saving and resuming, on the commit protocol: the library's own is not crash-safe and reads pickle.
+"""Save and resume a training through the toolkit's commit protocol.
 
-Every place where the library would write or read a checkpoint is overridden here; where training goes on in the data
-is the library's (its sampler's order depends on seed and epoch alone). Evaluations leave the training's random states
-as they were. When to save is `checkpoint_pace.py`'s.
+The library's own checkpoints are not safe against a crash and are read with pickle, so every method that writes or
+reads one is overridden here. The position in the data remains the library's: its sampler's order depends on seed and
+epoch alone. Evaluations restore the random states of the training.
 """
 
 from __future__ import annotations
@@ -19,49 +19,51 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import SFTTrainer
 
 from toolkit.runs.checkpoints import Checkpoint, checkpoint_staging_path, save_checkpoint
+from toolkit.runs.events import EventReporter
 from toolkit.runs.run_dir import RunDir
 from toolkit.worker.checkpoints import training_state as state
-
-Tell = Callable[..., None]
 
 
 @dataclass
 class CheckpointWriter:
-    """Writes the checkpoints of one attempt. identity: what a resume will compare, part of the signed commit.
+    """Write the checkpoints of one attempt.
 
-    on_saved: told (step, seconds) after each commit. note: further facts of the next commit. first: whether the
-    evaluation that begins now is to have a checkpoint before it.
+    identity: what a resume will compare, part of the signed commit. on_saved: called with (step, seconds) after each
+    commit. extra_facts: returns further fields of the next commit. needs_checkpoint_before_evaluation: whether the
+    evaluation that is about to begin needs a checkpoint first.
     """
 
     run: RunDir
-    tell: Tell
+    emit: EventReporter
     identity: dict[str, Any]
     processes: int = 1
     rank: int = 0
     on_saved: Callable[[int, float], None] = lambda step, seconds: None
-    note: Callable[[], dict[str, Any]] = dict
-    first: Callable[[], bool] = lambda: False
+    extra_facts: Callable[[], dict[str, Any]] = dict
+    needs_checkpoint_before_evaluation: Callable[[], bool] = lambda: False
 
-    def save(self, trainer: Any) -> None:
-        """Commit the training as it stands at the end of this step. Raises OSError or safetensors' error: disk full."""
+    def save_checkpoint(self, trainer: Any) -> None:
+        """Commit the state of the training at the end of this step.
+
+        Every process of a run calls it at the same step. Raises OSError or safetensors' error if the disk is full.
+        """
         step, began = int(trainer.state.global_step), time.monotonic()
 
-        def fill(folder: Path) -> None:
+        def write_files(folder: Path) -> None:
             if self.rank == 0:
                 state.save_shared_state(trainer, folder)
-            self._wait_for_all()  # the folder is there
+            self._wait_for_all()  # the other processes need the folder that rank 0 creates
             state.save_rank_state(trainer, folder, self.rank)
-            self._wait_for_all()  # every process has written its part
+            self._wait_for_all()  # rank 0 may commit only when every process has written its part
 
-        def tell(done: Checkpoint) -> None:
-            self.tell("saved", step=step, bytes=done.bytes, seconds=round(time.monotonic() - began, 4))
+        def report(done: Checkpoint) -> None:
+            self.emit("saved", step=step, bytes=done.bytes, seconds=round(time.monotonic() - began, 4))
 
         if self.rank == 0:
-            save_checkpoint(
-                self.run, step, fill, {**self.identity, **self.note()}, tell, trainer.state.best_global_step
-            )
+            body = {**self.identity, **self.extra_facts()}
+            save_checkpoint(self.run, step, write_files, body, report, trainer.state.best_global_step)
         else:
-            fill(checkpoint_staging_path(self.run, step))
+            write_files(checkpoint_staging_path(self.run, step))
         self.on_saved(step, time.monotonic() - began)
 
     def _wait_for_all(self) -> None:
@@ -70,9 +72,13 @@ class CheckpointWriter:
 
 
 class CheckpointedTrainer(SFTTrainer):
-    """`keeper` is set before training; `train(resume_from_checkpoint=str(folder))` takes a folder that was verified."""
+    """A trainer that saves and resumes by the commit protocol.
 
-    keeper: CheckpointWriter
+    `checkpoint_writer` is set before training. `train(resume_from_checkpoint=str(folder))` takes a folder whose commit
+    was verified.
+    """
+
+    checkpoint_writer: CheckpointWriter
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,7 +86,7 @@ class CheckpointedTrainer(SFTTrainer):
         self.add_callback(_RunningSumsRestorer(self))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self.keeper.save(self)
+        self.checkpoint_writer.save_checkpoint(self)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._resumed_from = Path(resume_from_checkpoint)
@@ -91,24 +97,26 @@ class CheckpointedTrainer(SFTTrainer):
             state.load_optimizer_state(self, Path(checkpoint))
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        """Comes with the optimizer."""
+        """Do nothing: the gradient scaler is loaded together with the optimizer."""
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             state.load_random_states(Path(checkpoint), self.args.process_index)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        if self.keeper.first():  # here: what this step logged is logged, and the sums of the log are as a resume needs
-            self.keeper.save(self)
+        # save here and not earlier: by now this step is logged, and the running sums are what a resume needs
+        if self.checkpoint_writer.needs_checkpoint_before_evaluation():
+            self.checkpoint_writer.save_checkpoint(self)
         before = state.get_random_states()
         try:
-            return super().evaluate(*args, **kwargs)
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+            return metrics
         finally:
             state.set_random_states(before)
 
 
 class _RunningSumsRestorer(TrainerCallback):
-    """The trainer clears its sums since the last log just before training begins: a resume puts them back."""
+    """Restore the sums since the last log on a resume: the trainer clears them just before training begins."""
 
     def __init__(self, trainer: CheckpointedTrainer) -> None:
         self._trainer = trainer

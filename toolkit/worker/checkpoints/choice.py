@@ -1,7 +1,8 @@
-"""From which checkpoint an attempt goes on, and whether it may: the newest whole one, of the same settings and rows.
+"""Choose the checkpoint that an attempt resumes from, and check that it belongs to the same settings and rows.
 
-A damaged checkpoint is named, set aside, and the one before it is used; without any, the run begins again at its first
-step. What differs in the machine does not keep a run from going on, but is why its replayed steps may differ.
+The newest intact checkpoint is used. A damaged one is reported and set aside, and the one before it is used; without
+any the run restarts at its first step. Another machine or other library versions do not prevent a resume, but then the
+replayed steps may differ in the last digits.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,28 @@ from toolkit.runs.checkpoints import (
     remove_unfinished_checkpoints,
     set_checkpoint_aside,
 )
+from toolkit.runs.events import EventReporter
 from toolkit.runs.run_dir import RunDir
 from toolkit.worker.tokens.cache import TOKENS_FILE
 
-Tell = Callable[..., None]
 GROUPED_BATCHES, PACKED_BATCHES = "grouped", "packed"
-"""How batches are formed; a checkpoint that does not say so is of the first kind."""
+"""How batches are formed. A checkpoint without this field has grouped batches."""
 
 
-def choose_checkpoint(run: RunDir, tell: Tell, *, leads: bool) -> Checkpoint | None:
-    """The checkpoint to go on from. leads: this process may set refused ones aside and remove what was half written."""
-    if leads:
+def choose_checkpoint(run: RunDir, emit: EventReporter, *, is_main_process: bool) -> Checkpoint | None:
+    """Return the checkpoint to resume from, or None to start at the first step.
+
+    Only the main process sets refused checkpoints aside and removes half-written ones.
+    """
+    if is_main_process:
         remove_unfinished_checkpoints(run)
     found, refused = newest_verified_checkpoint(run)
     for error in refused:
-        instead = f"the one of step {found.step} is used" if found else "the run begins again at its first step"
-        tell("warning", message=f"A checkpoint was refused, {instead}. {error.message}")
-    if leads:
+        instead = f"the checkpoint of step {found.step} is used instead" if found else "the run restarts at step 1"
+        emit("warning", message=f"A checkpoint was refused; {instead}. {error.message}")
+    if is_main_process:
         for step, path in list_kept_checkpoints(run).items():
+            # newer than the one in use: its step is trained again and would find the name taken
             if found is None or step > found.step:
                 set_checkpoint_aside(run, path)
     return found
@@ -49,7 +53,10 @@ def choose_checkpoint(run: RunDir, tell: Tell, *, leads: bool) -> Checkpoint | N
 def checkpoint_identity(
     run: RunDir, attempt: int, processes: int, versions: dict[str, str], machine: dict[str, Any], batches: str
 ) -> dict[str, Any]:
-    """What a checkpoint says of itself and a resume compares, beside its step."""
+    """Return the fields of a checkpoint's commit that a resume compares.
+
+    versions: of the libraries, by name. machine: from numeric_environment. batches: GROUPED_BATCHES or PACKED_BATCHES.
+    """
     return {
         "run": run.id,
         "attempt": attempt,
@@ -63,33 +70,45 @@ def checkpoint_identity(
 
 
 def hash_prepared_rows(run: RunDir) -> dict[str, str]:
-    """Of the prepared rows as they lie in the run's directory."""
+    """Return file name -> SHA-256 of the prepared rows in the run's directory."""
     return {
         name: _sha256(run.data_dir / name)
         for name in (TOKENS_FILE, "train.npy", "test.npy")
-        if _has_data_file(run, name)
+        if (run.data_dir / name).is_file()
     }
 
 
-def check_resume_allowed(found: Checkpoint, own: dict[str, Any], tell: Tell) -> bool:
-    """Whether replayed steps must be equal to the last bit. Raises ToolkitError when going on would be another run."""
-    compared = {"config": "settings", "data": "prepared rows", "processes": "number of processes",
-                "batches": "way of forming batches"}  # fmt: skip
+def check_resume_allowed(found: Checkpoint, current: dict[str, Any], emit: EventReporter) -> bool:
+    """Return whether replayed steps must be equal to the last bit.
+
+    current: the checkpoint_identity of this attempt. Raises ToolkitError if the settings, the prepared rows, the number
+    of processes or the batches changed, so that the result would be another run.
+    """
+    compared = {
+        "config": "settings",
+        "data": "prepared rows",
+        "processes": "number of processes",
+        "batches": "batching mode",
+    }
     body = {"batches": GROUPED_BATCHES, **found.body}
     for key, what in compared.items():
-        if body.get(key) != own[key]:
-            message = f"The run can't go on from {found.path.name}: its {what} changed since then."
+        if body.get(key) != current[key]:
+            message = f"The run can't resume from {found.path.name}: its {what} changed since then."
             raise ToolkitError(message, "Start a new run with these settings, or restore what was changed.")
-    before, now = found.body["versions"], own["versions"]
+    before, now = found.body["versions"], current["versions"]
     changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
     if changed:
         message = f"Libraries changed since the checkpoint ({', '.join(changed)}): the last digits may differ."
-        tell("warning", message=message)
-    return not changed and found.body["machine"] == own["machine"] and own["machine"]["device"] == "cpu"
+        emit("warning", message=message)
+    # GPU kernels add in an order that varies from run to run: only a CPU repeats a step bit for bit
+    return not changed and found.body["machine"] == current["machine"] and current["machine"]["device"] == "cpu"
 
 
 def numeric_environment(device: str, threads: int, batch: int, precision: str, micro_batch: int) -> dict[str, Any]:
-    """What decides in which order a machine adds numbers up."""
+    """Return everything about the machine and the batches that decides in which order numbers are added.
+
+    batch and micro_batch: rows. precision: "bf16", "fp16" or "fp32".
+    """
     return {
         "device": device,
         "cpu": f"{_cpu_name()} {torch.backends.cpu.get_cpu_capability()}",
@@ -98,10 +117,6 @@ def numeric_environment(device: str, threads: int, batch: int, precision: str, m
         "micro_batch": micro_batch,
         "precision": precision,
     }
-
-
-def _has_data_file(run: RunDir, name: str) -> bool:
-    return (run.data_dir / name).is_file()
 
 
 def _sha256(path: Path) -> str:

@@ -1,82 +1,85 @@
-"""After a resume, the steps since the last checkpoint are trained again: they must come out as they were logged.
+"""Compare the steps that a resume trains again with what was logged for them before.
 
-That is a check of the whole resume that costs nothing. On the same CPU, with the same libraries and threads, equal
-means equal to the last bit; elsewhere within a tolerance. Knows events, no trainer.
+The steps since the last checkpoint have to be repeated anyway, so this checks the whole resume at no cost. On the same
+CPU, with the same libraries and threads, the figures must be equal to the last bit; elsewhere losses must agree within
+REPLAY_LOSS_TOLERANCE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from toolkit.errors import ToolkitError
-from toolkit.runs.events import Event, is_finite_number
+from toolkit.runs.events import Event, EventReporter, is_finite_number
 
-Tell = Callable[..., None]
 COMPARED_EVENTS = ("log", "eval")
 COMPARED_FIGURES = ("loss", "grad_norm", "learning_rate", "tokens", "epoch")
-"""What of a log follows from the training alone; of an evaluation it is every `eval_` figure. Memory and speed pass."""
+"""Fields of a `log` event that follow from the training alone; memory and speed do not. Of an `eval` event every field
+that begins with `eval_` is compared."""
 REPLAY_LOSS_TOLERANCE = 0.05
-"""Relative, of losses alone: GPU kernels add in an order of their own, and a few steps make it visible."""
+"""Relative tolerance of losses where results are not exact: GPU kernels add in a varying order, and within a few steps
+the difference shows."""
 
 
 class ResumeRefused(ToolkitError):
-    """A replayed step differs: what would come out is not the run that was interrupted."""
+    """A replayed step differs from what was logged: the result would not be the run that was interrupted."""
 
 
 class ReplayCheck:
-    """Takes the place of `tell` and compares what passes. before: the run's events up to now; start: resumed step."""
+    """Pass events on to `emit` and compare those of replayed steps.
 
-    def __init__(self, tell: Tell, before: Iterable[Event], start: int, *, exact: bool) -> None:
-        self._tell, self._start, self._exact = tell, start, exact
+    before: the run's events up to now. start: the step of the checkpoint. exact: compare to the last bit.
+    """
+
+    def __init__(self, emit: EventReporter, before: Iterable[Event], start: int, *, exact: bool) -> None:
+        self._emit, self._start, self._exact = emit, start, exact
         self._logged: dict[tuple[str, int], Event] = {}
         for event in before:
             if event["kind"] in COMPARED_EVENTS and is_finite_number(event.get("step")) and event["step"] > start:
                 self._logged[event["kind"], int(event["step"])] = event
-        self._left = set(self._logged)
+        self._not_replayed = set(self._logged)
         self._last = max((step for _, step in self._logged), default=start)
         self._seen = 0
-        self._open = bool(self._logged)
+        self._unreported = bool(self._logged)
 
     @property
     def steps(self) -> int:
-        """How many steps will be trained again, as far as they were logged."""
+        """Number of steps that are trained again, up to the last one that was logged."""
         return self._last - self._start
 
     def __call__(self, kind: str, **fields: Any) -> None:
         if kind in COMPARED_EVENTS and fields["step"] > self._last:
             self.finish()
-        self._tell(kind, **fields)
+        self._emit(kind, **fields)
         before = self._logged.get((kind, fields.get("step", -1)))
         if before is not None:
-            self._left.discard((kind, fields["step"]))
-            self._compare(kind, before, fields)
-        if kind == "saved" and not self._left:  # what is proved is said before anything can happen to the next step
+            self._not_replayed.discard((kind, fields["step"]))
+            self._compare(before, fields)
+        # report as soon as the checkpoint holds the verified steps: the next step may already fail
+        if kind == "saved" and not self._not_replayed:
             self.finish()
 
     def finish(self) -> None:
-        """Say how it went, once; called by itself as soon as a new step comes, else at the end of training."""
-        if self._open and self._seen:
-            self._open = False
-            self._tell("verified", steps=self._seen - self._start, exact=self._exact, tolerance=self._tolerance)
+        """Emit the `verified` event once. Called when the first new step is logged, else at the end of training."""
+        if self._unreported and self._seen:
+            self._unreported = False
+            tolerance = 0.0 if self._exact else REPLAY_LOSS_TOLERANCE
+            self._emit("verified", steps=self._seen - self._start, exact=self._exact, tolerance=tolerance)
 
-    @property
-    def _tolerance(self) -> float:
-        return 0.0 if self._exact else REPLAY_LOSS_TOLERANCE
-
-    def _compare(self, kind: str, before: Event, now: dict[str, Any]) -> None:
+    def _compare(self, before: Event, now: dict[str, Any]) -> None:
         step = int(now["step"])
         for name in sorted(set(before) & set(now)):
-            followed = name in COMPARED_FIGURES or name.startswith("eval_")
-            if followed and self._differs(name, before[name], now[name]):
-                message = f"The resume can't be trusted: {name} at step {step} is {now[name]} and was {before[name]}."
+            compared = name in COMPARED_FIGURES or name.startswith("eval_")
+            if compared and self._differs(name, before[name], now[name]):
+                message = f"The resume can't be trusted: {name} at step {step} is {now[name]} but was {before[name]}."
                 hint = "Start the run again with the same settings, or start a new run from one of its checkpoints."
                 raise ResumeRefused(message, hint)
         self._seen = max(self._seen, step)
 
     def _differs(self, name: str, before: Any, now: Any) -> bool:
         if self._exact:
-            return str(before) != str(now)
+            return str(before) != str(now)  # as text, so that a NaN equals a NaN
         if not name.endswith("loss") or not is_finite_number(before) or not is_finite_number(now):
             return False
-        return abs(before - now) > REPLAY_LOSS_TOLERANCE * max(abs(before), abs(now))
+        return bool(abs(before - now) > REPLAY_LOSS_TOLERANCE * max(abs(before), abs(now)))

@@ -1,8 +1,8 @@
-"""A block's norms and its gated feed-forward in one step each: the library's numbers, less work, less kept for later.
+"""Fused RMS norms and gated feed-forwards: the library's numbers with less work and less memory kept for backward.
 
-The norm keeps its input instead of an fp32 copy; the feed-forward keeps what enters the activation and computes the
-product again on the way back. A module is taken only when it answers as the fused step does on random numbers, so that
-a model whose norm or activation is another kind keeps its own. Knows no config and no trainer.
+The norm keeps its input instead of an fp32 copy. The feed-forward keeps the input of the activation and computes the
+product again in backward. A module is replaced only if its output equals that of the fused step on random numbers, so a
+model with another kind of norm or activation keeps its own.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ from torch import Tensor, nn
 from toolkit.worker.compute.fused_lora import LoraPair, TokenwiseStep, fused_forward_of, restore_shape
 
 TOKENS_PER_PART = 512
-"""Tokens of a long row that are computed at once in fp32 (1,600 tokens of 384: 112 ms whole, 102 ms in parts)."""
+"""Tokens of a long fp32 row that are computed at once: their states fit a core's cache. Measured on 1,600 tokens of
+width 384: 112 ms at once, 102 ms in parts."""
 AGREEMENT_ROWS = 4
 """Random rows on which a module and its fused step must agree."""
+AGREEMENT_FP32, AGREEMENT_HALF = 1e-4, 3e-2
+"""Largest difference, relative to the largest output of a row: rounding in fp32 and in half precision."""
 FEED_FORWARD_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
 
 def fuse_layers(model: nn.Module) -> int:
-    """Give every norm and feed-forward that allows it the fused step; returns their number. After `fuse`."""
+    """Replace the forward of every norm and feed-forward that allows it and return their number.
+
+    Call it after fuse_lora_layers: a feed-forward can be fused only if its three projections are.
+    """
     found = 0
     for module in model.modules():
         step = _norm_step(module) or _feed_forward_step(module)
@@ -33,7 +39,7 @@ def fuse_layers(model: nn.Module) -> int:
 
 
 class _NormStep:
-    """Stands where an RMS norm's `forward` was."""
+    """Replaces the `forward` of an RMS norm."""
 
     def __init__(self, norm: Any) -> None:
         self._norm = norm
@@ -41,17 +47,19 @@ class _NormStep:
 
     def __call__(self, x: Tensor) -> Tensor:
         weight = self._norm.weight
+        # the fused step returns no gradient of the weight, and knows one rounding only
         if x.dtype != weight.dtype or weight.requires_grad:
             return type(self._norm).forward(self._norm, x)
         return _FusedNorm.apply(x, weight, self._norm.variance_epsilon)
 
 
 class FeedForwardStep(TokenwiseStep):
-    """Stands where a gated feed-forward's `forward` was."""
+    """Replaces the `forward` of a gated feed-forward whose three projections are fused."""
 
     def __init__(self, feed: Any) -> None:
         self._feed = feed
-        self._steps = [fused_forward_of(getattr(feed, name)) for name in FEED_FORWARD_PROJECTIONS]
+        steps = [fused_forward_of(getattr(feed, name)) for name in FEED_FORWARD_PROJECTIONS]
+        self._steps = [step for step in steps if step is not None]
         weight = feed.gate_proj.base_layer.weight
         self.width, self.dtype, self.device = weight.shape[1], weight.dtype, weight.device
 
@@ -59,15 +67,15 @@ class FeedForwardStep(TokenwiseStep):
         return self.apply_to_tokens(x, self._in_parts)
 
     def _in_parts(self, x: Tensor) -> Tensor:
-        """Long fp32 rows on a CPU part by part: what is wider than a core's own memory takes a tenth longer."""
+        # measured for fp32 on a CPU only; a row of less than one and a half parts is not worth splitting
         if x.dtype != torch.float32 or x.device.type != "cpu" or x.shape[1] < 3 * TOKENS_PER_PART // 2:
             return self._whole(x)
         return torch.cat([self._whole(part) for part in x.split(TOKENS_PER_PART, dim=1)], dim=1)
 
     def _whole(self, x: Tensor) -> Tensor:
-        if not all(step is not None and step.plain for step in self._steps):
+        if not all(step.is_plain_training for step in self._steps):
             return type(self._feed).forward(self._feed, x)
-        pairs = [step.pair(x) for step in self._steps]
+        pairs = [step.lora_pair(x) for step in self._steps]
         tensors = [tensor for pair in pairs for tensor in (pair.weight, pair.bias, pair.down, pair.up)]
         return _FusedFeedForward.apply(x.to(pairs[0].weight.dtype), [pair.scale for pair in pairs], *tensors)
 
@@ -87,30 +95,34 @@ def _feed_forward_step(module: nn.Module) -> FeedForwardStep | None:
 
 
 def _is_unpatched(module: nn.Module) -> bool:
-    """What somebody put in a module's place (hooks that move tensors) is there for a reason. Liger's kernels come when
-    the training begins, and take the place of ours."""
+    # another `forward` on the instance (hooks that move tensors) has a purpose and stays; Liger patches its kernels in
+    # when the training begins, and then replaces the fused step
     return type(module).__module__.startswith("transformers.models.") and "forward" not in vars(module)
 
 
-@torch.no_grad()
 def _matches_module(module: nn.Module, step: Any) -> bool:
-    """To rounding, each row by its own measure, for what a module gives may be small: rows of several sizes reach the
-    bend of an activation whatever the weights are. In training mode, where a dropout shows itself."""
+    """Return whether the fused step computes what the module does, up to rounding, on random rows."""
+    # a generator of its own leaves the training's random numbers as they are; rows of several sizes reach the bend of
+    # the activation whatever the weights are
     random = torch.Generator().manual_seed(0)
     sizes = 4.0 ** torch.arange(AGREEMENT_ROWS)[:, None]
     x = (torch.randn(1, AGREEMENT_ROWS, step.width, generator=random) * sizes).to(step.device, step.dtype)
+    # in training mode a dropout in the module shows as a difference
     was, module.training = module.training, True
-    own, fused = type(module).forward(module, x), step(x)
+    with torch.no_grad():
+        own, fused = type(module).forward(module, x), step(x)
     module.training = was
     if own.dtype != fused.dtype:
         return False
+    # each row by its own size: the small ones would disappear in the rounding of the large ones
     largest = own.abs().amax(-1)
-    off = (own - fused).abs().amax(-1)
-    return bool((largest > 0).all() and (off <= (1e-4 if step.dtype == torch.float32 else 3e-2) * largest).all())
+    difference = (own - fused).abs().amax(-1)
+    tolerance = AGREEMENT_FP32 if step.dtype == torch.float32 else AGREEMENT_HALF
+    return bool((largest > 0).all() and (difference <= tolerance * largest).all())
 
 
 class _FusedNorm(torch.autograd.Function):
-    """weight * x / sqrt(mean(x^2) + epsilon), the mean in fp32 and the quotient rounded once; differentiable in x."""
+    """weight * x / sqrt(mean(x^2) + epsilon), differentiable in x; the mean in fp32, the quotient rounded once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -128,11 +140,12 @@ class _FusedNorm(torch.autograd.Function):
 
 
 class _FusedFeedForward(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)) with an adapter on each of the three; differentiable in x and the adapters."""
+    """down(silu(gate(x)) * up(x)) with a LoRA adapter on each of the three, differentiable in x and the adapters."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scales: list[float], *tensors: Tensor) -> Tensor:
         gate, up, down = _lora_pairs(tensors, scales)
+        # everything has its final type here: autocast would only check it again
         with torch.autocast(x.device.type, enabled=False):
             rows = x.reshape(-1, x.shape[-1])
             opened, narrow_gate = gate.forward(rows)
@@ -147,15 +160,22 @@ class _FusedFeedForward(torch.autograd.Function):
         rows, opened, raised, narrow_gate, narrow_up, narrow_down, *tensors = ctx.saved_tensors
         gate, up, down = _lora_pairs(tensors, ctx.scales)
         gradient = gradients[0]
-        flat = gradient.reshape(-1, gradient.shape[-1])
-        active = nn.functional.silu(opened)
-        inner, *of_down = down.backward(flat, active * raised, narrow_down)
-        for_x, *of_up = up.backward(inner * active, rows, narrow_up)
-        opening = torch.ops.aten.silu_backward(inner.mul_(raised), opened)
-        for_x, *of_gate = gate.backward(opening, rows, narrow_gate, into=for_x)
-        learned = [part for found in (of_gate, of_up, of_down) for part in (None, None, *found)]
-        return for_x.view(*gradient.shape[:-1], rows.shape[-1]), None, *learned
+        output_gradient = gradient.reshape(-1, gradient.shape[-1])
+        active = nn.functional.silu(opened)  # computed again: cheaper than keeping it for every layer
+        for_inner, *of_down = down.backward(output_gradient, active * raised, narrow_down)
+        for_x, *of_up = up.backward(for_inner * active, rows, narrow_up)
+        for_opened = torch.ops.aten.silu_backward(for_inner.mul_(raised), opened)
+        # gate and up read the same x: the second adds to the gradient of the first, in place
+        for_x, *of_gate = gate.backward(for_opened, rows, narrow_gate, accumulate_into=for_x)
+        # one gradient for each tensor of the three pairs; the frozen weight and bias get None
+        of_tensors = [part for found in (of_gate, of_up, of_down) for part in (None, None, *found)]
+        return for_x.view(*gradient.shape[:-1], rows.shape[-1]), None, *of_tensors
 
 
-def _lora_pairs(tensors: Any, scales: list[float]) -> tuple[LoraPair, ...]:
-    return tuple(LoraPair(*tensors[4 * i : 4 * i + 4], scales[i]) for i in range(3))
+def _lora_pairs(tensors: Any, scales: list[float]) -> tuple[LoraPair, LoraPair, LoraPair]:
+    """Return the pairs of gate, up and down. tensors: weight, bias, down and up of each, in this order."""
+    pairs = []
+    for start, scale in zip((0, 4, 8), scales, strict=True):
+        weight, bias, down, up = tensors[start : start + 4]
+        pairs.append(LoraPair(weight, bias, down, up, scale))
+    return pairs[0], pairs[1], pairs[2]

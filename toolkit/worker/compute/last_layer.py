@@ -1,7 +1,7 @@
-"""The last layer, computed only for tokens whose logits are scored: nobody reads what it makes of the others.
+"""Compute the last layer only for tokens whose logits are scored: its output for the others is not read.
 
-Keys and values are made of every token; queries, what follows the attention, and the feed-forward of the scored ones
-alone. Which modules that are is found by their names and held by a try. Knows no trainer.
+Keys and values are computed for every token; queries, the output projection and the feed-forward only for the scored
+ones. The modules are found by their names, and a trial run confirms that the others do not depend on them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from toolkit.worker.models.trial_pass import temporary_eval_mode
 
 LAST_LAYER_CHECK_TOKENS = 8
 """Tokens on which a model is tried."""
+FP32_CHANGE_TOLERANCE = 1e-5
+"""Largest change of a logit by rounding in fp32, relative to the largest logit."""
 TOKENWISE_PROJECTIONS = ("q_proj", "o_proj")
-"""A feed-forward's neighbours that work token by token and whose results nobody else reads."""
+"""Projections of the attention that handle each token by itself and whose output for one token no other token reads."""
 
 
 def find_skippable_steps(model: PreTrainedModel) -> tuple[TokenwiseStep, ...]:
-    """The fused steps that may leave tokens out, after `fuse` and `fuse_layers`; none for a model of another build."""
+    """Return the fused steps that may skip tokens, or () for a model of another structure.
+
+    Call it after fuse_lora_layers and fuse_layers.
+    """
     steps: list[tuple[str, TokenwiseStep]] = [
         (name.rpartition(".")[2], found)
         for name, module in model.named_modules()
@@ -33,28 +38,30 @@ def find_skippable_steps(model: PreTrainedModel) -> tuple[TokenwiseStep, ...]:
     feeds = [step for _, step in steps if isinstance(step, FeedForwardStep)]
     if not feeds:
         return ()
-    beside = [[step for name, step in steps if name == wanted][-1:] for wanted in TOKENWISE_PROJECTIONS]
-    whole = (feeds[-1], *(step for found in beside for step in found))
-    return next((tried for tried in (whole, whole[:1]) if _can_skip_tokens(model, tried)), ())
+    # the last projections of these names belong to the last layer
+    projections = [[step for name, step in steps if name == wanted][-1:] for wanted in TOKENWISE_PROJECTIONS]
+    candidates = (feeds[-1], *(step for matches in projections for step in matches))
+    # the feed-forward alone may still be skippable where the attention is built differently
+    return next((tried for tried in (candidates, candidates[:1]) if _can_skip_tokens(model, tried)), ())
 
 
 @contextmanager
 def compute_only_tokens(steps: Sequence[TokenwiseStep], tokens: Tensor) -> Iterator[None]:
-    """Inside, the steps compute the tokens at these places of a row [1, all tokens] and no others."""
+    """Let the steps compute only the tokens at these positions [n] of a row [1, all tokens] inside the block."""
     for step in steps:
-        step.only = tokens
+        step.selected_tokens = tokens
     try:
         yield
     finally:
         for step in steps:
-            step.only = None
+            step.selected_tokens = None
 
 
 def _can_skip_tokens(model: PreTrainedModel, steps: Sequence[TokenwiseStep]) -> bool:
-    """Whether the logits of some tokens stay the same when what these steps make of the others is 0; those lose theirs.
+    """Return whether each token's logits depend on what these steps compute for that token alone.
 
-    The products have the same shapes both times, so that nothing is rounded otherwise, in bf16 either; shapes change
-    only where experts share the tokens out.
+    The steps' output is set to zero for every second token. The logits of the others must stay the same, and those of
+    the zeroed ones must change, or else the steps are not part of the computation.
     """
     device = model.get_input_embeddings().weight.device
     ids = torch.arange(1, LAST_LAYER_CHECK_TOKENS + 1, device=device)[None] % model.config.get_text_config().vocab_size
@@ -62,18 +69,20 @@ def _can_skip_tokens(model: PreTrainedModel, steps: Sequence[TokenwiseStep]) -> 
     with temporary_eval_mode(model):
         own = model(input_ids=ids, use_cache=False).logits[0].float()
         with _zero_outputs(model, steps, odd):
-            found = model(input_ids=ids, use_cache=False).logits[0].float()
-    off = (found - own).abs().amax(dim=1)
-    tolerance = 1e-5 if next(model.parameters()).dtype == torch.float32 else 0.0
-    return bool(off[odd].max() <= tolerance * own.abs().max()) and bool(off[~odd].min() > 0)
+            zeroed = model(input_ids=ids, use_cache=False).logits[0].float()
+    change = (zeroed - own).abs().amax(dim=1)
+    # both runs have products of the same shapes, so half precision rounds alike and must be equal; in fp32, shapes (and
+    # rounding) differ where experts distribute the tokens
+    tolerance = FP32_CHANGE_TOLERANCE if next(model.parameters()).dtype == torch.float32 else 0.0
+    return bool(change[odd].max() <= tolerance * own.abs().max()) and bool(change[~odd].min() > 0)
 
 
 @contextmanager
-def _zero_outputs(model: nn.Module, steps: Sequence[TokenwiseStep], kept: Tensor) -> Iterator[None]:
-    """Inside, the steps compute all tokens, and those not in `kept` [tokens] become 0 afterwards."""
+def _zero_outputs(model: nn.Module, steps: Sequence[TokenwiseStep], kept_tokens: Tensor) -> Iterator[None]:
+    """Set the output of the steps to zero inside the block, except for tokens in the mask `kept_tokens` [tokens]."""
 
     def zero(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        return output * kept[:, None] if output.shape[-2] == len(kept) else output
+        return output * kept_tokens[:, None] if output.shape[-2] == len(kept_tokens) else output
 
     handles = [
         module.register_forward_hook(zero)

@@ -1,7 +1,7 @@
-"""A batch without its padding: all its examples one behind the other in one row, told apart by their borders.
+"""Batches without padding: all examples one after the other in one row, separated by their borders.
 
-What a batch's linear maps, norms and head compute is then real tokens alone, whatever their lengths. Where the borders
-are is said twice: position ids that start again, and `cu_seq_lens_q`, which `attention.py` reads. Knows no trainer.
+Linear maps, norms and head then compute real tokens only, whatever the lengths. The borders are given twice: by
+position ids that restart at 0, and by `cu_seq_lens_q` [examples + 1], where each example begins and the last one ends.
 """
 
 from __future__ import annotations
@@ -20,27 +20,38 @@ from toolkit.worker.models.trial_pass import temporary_eval_mode
 from toolkit.worker.tokens.labels import IGNORED_LABEL
 
 PADDING_FREE_TOLERANCE = 1e-3
-"""Of the largest logit: what rounding may change in fp32. A leak changes logits as much as another text does."""
-HALF_PRECISION_TOLERANCE, HALF_PRECISION_LEAK = 0.15, 1e-2
-"""The same in half precision: between an example in a row and by itself, where products have other shapes, many layers
-round that much; between rows of one shape nothing is rounded otherwise, but where experts share the tokens out."""
+"""Largest change of a logit by rounding in fp32, relative to the largest logit. A leak between examples changes logits
+as much as another text does, far more than this."""
+HALF_PRECISION_TOLERANCE = 0.15
+"""The same in half precision, between an example in a row and by itself: the products have other shapes, and rounding
+adds up over many layers."""
+HALF_PRECISION_LEAK = 1e-2
+"""The same in half precision, between two rows of one shape: rounding differs only where experts distribute tokens."""
 CHECK_EXAMPLE_LENGTHS = (5, 3, 6)
-"""Tokens of the examples by which a model is tried."""
+"""Lengths in tokens of the examples on which a model is tried."""
 MODEL_REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
-"""What models raise at arguments or shapes that they have no place for."""
+"""Errors that models raise for arguments or shapes that they do not support."""
+BATCH_WIDTH_MULTIPLE = 16
+"""A batch's width in tokens is a multiple of this in bf16 on a CPU: oneDNN compiles and keeps a kernel for each new
+shape, so few shapes take less memory and time."""
+ROW_COUNT_MULTIPLE = 32
+"""Rows of the head's products, and tokens of a batch without padding, are a multiple of this for the same reason."""
+_PADDING_VALUES = {"input_ids": 0, "labels": IGNORED_LABEL, "attention_mask": 0, "position_ids": 0}
 logger = logging.getLogger(__name__)
 
 
 def remove_padding(batch: Mapping[str, Any], multiple: int = 1) -> dict[str, Tensor]:
-    """input_ids and labels [rows, width] -> the same [1, real tokens], position_ids, and where examples begin and end.
+    """Return the real tokens of a batch as one row with borders.
 
-    The batch says what is real by its attention_mask [rows, width], an example a row, or by the position_ids of packed
-    rows. No example's first token is learned: what stands before it is another example's. Up to a `multiple` of tokens
-    the row is filled up with an example of which nothing is learned.
+    batch: input_ids and labels [rows, width], and either attention_mask [rows, width] (each row an example) or the
+    position_ids of packed rows. The result has input_ids, labels and position_ids [1, tokens], cu_seq_lens_q and a mask
+    of one value. Each example's first label is masked. The row is filled up to a multiple of `multiple` tokens with an
+    example whose labels are all masked.
     """
     ids = batch["input_ids"]
     if "position_ids" in batch:
         given = batch["position_ids"]
+        # padding has position 0 like the first token of an example, but only an example goes on to position 1
         real = (given > 0) | pad(given[:, 1:] == 1, (0, 1))
     else:
         given = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
@@ -52,16 +63,17 @@ def remove_padding(batch: Mapping[str, Any], multiple: int = 1) -> dict[str, Ten
     labels = pad(batch["labels"][real], (0, more), value=IGNORED_LABEL)
     return {
         "input_ids": pad(ids[real], (0, more))[None],
+        # the last token of an example must not be trained to predict the first of the next
         "labels": labels.masked_fill(first, IGNORED_LABEL)[None],
         "position_ids": positions[None],
         "cu_seq_lens_q": borders,
-        # a mask that is there already is handed through as it is: none of all pairs is made, and nobody reads this one
+        # the library passes a 4-D mask on unchanged; without one it would build a mask over all pairs
         "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device),
     }
 
 
 def flash_attention_row(row: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The same row as flash-attn's kernels want it: the borders of queries and keys, the longest example, no mask."""
+    """Return the row with the arguments of flash-attn's kernels: borders, the longest example, and no mask."""
     borders = row["cu_seq_lens_q"]
     longest = int(borders.diff().max())
     kept = {name: row[name] for name in ("input_ids", "labels", "position_ids") if name in row}
@@ -75,11 +87,12 @@ def flash_attention_row(row: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def respects_borders(model: PreTrainedModel, row: Callable[[Mapping[str, Tensor]], dict[str, Any]] = dict) -> bool:
-    """Whether the model's logits without padding are those of its examples, each by itself, and stay the same when
-    another example in the row is another one. Reads fourteen tokens three times.
+    """Return whether the model computes each example of a row as if it stood alone.
 
-    row: what the model is given of a row without padding. A model that refuses such a row does not read it; one that
-    can't compute at all raises its own error. Windows are longer than what is read here: they have to be told.
+    The logits of a row without padding must equal those of its examples by themselves, and must not change when another
+    example in the row is replaced. Runs the model on fourteen tokens three times. row: makes the model's arguments from
+    a row without padding. A model that refuses such a row does not respect borders; a model that can't compute at all
+    raises its own error.
     """
     device = model.get_input_embeddings().weight.device
     vocabulary = model.config.get_text_config().vocab_size
@@ -91,50 +104,46 @@ def respects_borders(model: PreTrainedModel, row: Callable[[Mapping[str, Tensor]
     joined = remove_padding({"input_ids": padded, "labels": padded, "attention_mask": mask})
     del joined["labels"]
     other = joined["input_ids"].clone()
-    other[:, : CHECK_EXAMPLE_LENGTHS[0]] = (
-        other[:, : CHECK_EXAMPLE_LENGTHS[0]] + sum(CHECK_EXAMPLE_LENGTHS)
-    ) % vocabulary
+    replaced = slice(0, CHECK_EXAMPLE_LENGTHS[0])
+    other[:, replaced] = (other[:, replaced] + sum(CHECK_EXAMPLE_LENGTHS)) % vocabulary
+    # real sliding windows are longer than these examples and change no logit here, so compare what was passed instead
     attention.REQUESTED_WINDOWS.clear()
     attention.APPLIED_WINDOWS.clear()
     with temporary_eval_mode(model):
+        # first without borders: an error here is the model's own and not a refusal of the row
         alone = torch.cat([model(input_ids=part, use_cache=False).logits[0].float() for part in parts])
-        found = _read_logits(model, row(joined))
-        moved = _read_logits(model, row({**joined, "input_ids": other}))
-    if found is None or moved is None or attention.REQUESTED_WINDOWS - {None} != attention.APPLIED_WINDOWS - {None}:
+        together = _read_logits(model, row(joined))
+        changed = _read_logits(model, row({**joined, "input_ids": other}))
+    if together is None or changed is None:
         return False
-    coarse, largest = next(model.parameters()).dtype != torch.float32, alone.abs().max()
-    same = (found - alone).abs().max() <= (HALF_PRECISION_TOLERANCE if coarse else PADDING_FREE_TOLERANCE) * largest
-    apart = (found - moved)[CHECK_EXAMPLE_LENGTHS[0] :].abs().max() <= (
-        HALF_PRECISION_LEAK if coarse else PADDING_FREE_TOLERANCE
-    ) * largest
+    if attention.REQUESTED_WINDOWS - {None} != attention.APPLIED_WINDOWS - {None}:
+        return False
+    is_half, largest = next(model.parameters()).dtype != torch.float32, alone.abs().max()
+    tolerance = HALF_PRECISION_TOLERANCE if is_half else PADDING_FREE_TOLERANCE
+    leak = HALF_PRECISION_LEAK if is_half else PADDING_FREE_TOLERANCE
+    same = (together - alone).abs().max() <= tolerance * largest
+    apart = (together - changed)[CHECK_EXAMPLE_LENGTHS[0] :].abs().max() <= leak * largest
     return bool(same and apart)
 
 
-def _read_logits(model: PreTrainedModel, given: Mapping[str, Any]) -> Tensor | None:
-    """Logits [tokens, vocabulary] of a row, or None where the model refuses it."""
+def _read_logits(model: PreTrainedModel, arguments: Mapping[str, Any]) -> Tensor | None:
+    """Return the logits [tokens, vocabulary] of a row, or None if the model refuses it."""
     try:
-        return model(**given, use_cache=False).logits[0].float()
+        return model(**arguments, use_cache=False).logits[0].float()
     except MODEL_REFUSALS as error:
-        logger.info("%s takes no rows without padding: %s", type(model).__name__, error)
+        logger.info("%s does not support rows without padding: %s", type(model).__name__, error)
         return None
 
 
-BATCH_WIDTH_MULTIPLE = 16
-"""Tokens that a batch's width is a multiple of."""
+def pad_batch_width(inputs: Mapping[str, Any], max_positions: int | None) -> dict[str, Any]:
+    """Return the batch [rows, width] padded to a multiple of BATCH_WIDTH_MULTIPLE.
 
-
-ROW_COUNT_MULTIPLE = 32
-"""Rows that the head's products are a multiple of, and all of a batch without padding."""
-
-
-_PADDING_VALUES = {"input_ids": 0, "labels": IGNORED_LABEL, "attention_mask": 0, "position_ids": 0}
-
-
-def pad_batch_width(inputs: Mapping[str, Any], positions: int | None) -> dict[str, Any]:
-    """The batch [rows, width] as wide as the next multiple of WIDTH, as far as the model has positions."""
+    max_positions: tokens that the model has positions for; padding never exceeds them.
+    """
     width = inputs["input_ids"].shape[1]
     wanted = -(-width // BATCH_WIDTH_MULTIPLE) * BATCH_WIDTH_MULTIPLE
-    more = (wanted if positions is None else max(width, min(wanted, positions))) - width
+    # a batch that is too wide as it is stays so: the model raises its own error
+    more = (wanted if max_positions is None else max(width, min(wanted, max_positions))) - width
     if not more:
         return dict(inputs)
     return {
@@ -144,19 +153,21 @@ def pad_batch_width(inputs: Mapping[str, Any], positions: int | None) -> dict[st
 
 
 def pad_row_count(hidden: Tensor) -> Tensor:
-    """[n, width] with zero rows up to the next multiple of ROWS, where that pays."""
-    more = -len(hidden) % ROW_COUNT_MULTIPLE if _caches_shapes(hidden) else 0
+    """Return `hidden` [n, width] with zero rows up to a multiple of ROW_COUNT_MULTIPLE, where kernels are kept."""
+    more = -len(hidden) % ROW_COUNT_MULTIPLE if _keeps_kernels(hidden) else 0
     return nn.functional.pad(hidden, (0, 0, 0, more)) if more else hidden
 
 
-def rows_per_product(hidden: Tensor, most: int) -> int:
-    """At most so many rows of `hidden` in one product, one whole multiple of ROWS at least where shapes are kept."""
-    return (
-        max(ROW_COUNT_MULTIPLE, most // ROW_COUNT_MULTIPLE * ROW_COUNT_MULTIPLE)
-        if _caches_shapes(hidden)
-        else max(1, most)
-    )
+def rows_per_product(hidden: Tensor, max_rows: int) -> int:
+    """Return how many rows of `hidden` to compute in one product: at most `max_rows`, but at least 1.
+
+    Where kernels are kept, it is a multiple of ROW_COUNT_MULTIPLE.
+    """
+    if not _keeps_kernels(hidden):
+        return max(1, max_rows)
+    return max(ROW_COUNT_MULTIPLE, max_rows // ROW_COUNT_MULTIPLE * ROW_COUNT_MULTIPLE)
 
 
-def _caches_shapes(hidden: Tensor) -> bool:
-    return hidden.device.type == "cpu" and hidden.dtype == torch.bfloat16
+def _keeps_kernels(hidden: Tensor) -> bool:
+    """Whether oneDNN compiles a kernel for each shape of these products and keeps it."""
+    return hidden.device.type == "cpu" and bool(hidden.dtype == torch.bfloat16)

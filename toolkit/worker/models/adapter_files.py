@@ -1,8 +1,8 @@
-"""What an adapter's files may hold, and a checkpoint's weights as an adapter.
+"""Read and check the files of an adapter, and turn a checkpoint's weights into an adapter.
 
-An adapter is data: its config is read by a model of our own, known keys only, and its weights are safetensors. A
-checkpoint of training holds the same weights under the names of the trained model; what they are wrapped around follows
-from those names, the rest from the run's settings. Knows no model and no run directory.
+An adapter is data only: its config is validated, with known keys only, and its weights are safetensors. A training
+checkpoint holds the same weights under the names of the trained model; the target modules follow from those names, the
+rest from the run's settings.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from toolkit.worker.models import library_arguments
 
 ADAPTER_WEIGHTS_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 MAX_ADAPTER_CONFIG_BYTES = 1_000_000
+"""Largest adapter_config.json that is read, in bytes; real ones have a few kilobytes."""
 PEFT_PREFIX = "base_model.model."
 RETRAIN_HINT = "Train it again, or choose another run."
 PEFT_ADAPTER_NAME = "default"
@@ -34,7 +35,7 @@ ModuleNames = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_l
 
 
 class AdapterFile(BaseModel):
-    """What is taken from adapter_config.json. The base model and everything else come from the run's own config."""
+    """The settings read from adapter_config.json. The base model and the rest come from the run's own config."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
@@ -51,7 +52,7 @@ class AdapterFile(BaseModel):
     ensure_weight_tying: bool = False
 
 
-# say where an adapter came from or how its training began: no effect on what it answers, never handed on
+# these say where an adapter came from or how its training began: they do not change its answers, and are dropped
 IGNORED_CONFIG_KEYS = {
     "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "lora_dropout", "init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
@@ -60,16 +61,17 @@ IGNORED_CONFIG_KEYS = {
 
 
 def read_adapter_config(folder: Path) -> AdapterFile:
-    """The checked adapter_config.json of `folder`; raises EngineError for anything but a plain LoRA adapter."""
+    """Return the validated adapter_config.json of `folder`. Raises EngineError unless it is a plain LoRA adapter."""
     path = folder / ADAPTER_CONFIG_FILE
     try:
         if path.stat().st_size > MAX_ADAPTER_CONFIG_BYTES:
             raise EngineError(f"{ADAPTER_CONFIG_FILE} of the adapter is larger than 1 MB.", RETRAIN_HINT)
-        given = json.loads(path.read_bytes())
-        if not isinstance(given, dict):
-            raise ValueError("it holds no settings by name")
-        chosen = {name: value for name, value in given.items() if name not in IGNORED_CONFIG_KEYS}
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it is not a JSON object")
+        chosen = {name: value for name, value in content.items() if name not in IGNORED_CONFIG_KEYS}
         for name in set(chosen) - set(AdapterFile.model_fields):
+            # peft writes the keys of other features with empty values: only one that is set changes the model
             if chosen.pop(name):
                 raise EngineError(
                     f"{ADAPTER_CONFIG_FILE} of the adapter sets '{name}', which is not supported here.", RETRAIN_HINT
@@ -79,64 +81,76 @@ def read_adapter_config(folder: Path) -> AdapterFile:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         raise EngineError(
-            f"{ADAPTER_CONFIG_FILE} of the adapter has a wrong '{name}': {first['msg']}.", RETRAIN_HINT
+            f"{ADAPTER_CONFIG_FILE} of the adapter has an invalid '{name}': {first['msg']}.", RETRAIN_HINT
         ) from error
     except (OSError, ValueError) as error:
         raise EngineError(f"{ADAPTER_CONFIG_FILE} of the adapter can't be read: {error}.", RETRAIN_HINT) from error
 
 
 def read_adapter(folder: Path) -> tuple[AdapterFile, AdapterWeights]:
-    """The adapter that lies in `folder`. Raises EngineError."""
+    """Return the settings and weights of the adapter in `folder`. Raises EngineError."""
     return read_adapter_config(folder), read_adapter_weights(folder / ADAPTER_WEIGHTS_FILE)
 
 
 def read_adapter_weights(path: Path) -> AdapterWeights:
-    """Tensors by name, on the CPU; raises EngineError. Other formats than safetensors are never opened."""
+    """Return the tensors by name, on the CPU. Only safetensors files are opened. Raises EngineError."""
     try:
-        return safetensors.torch.load_file(path)
+        weights: AdapterWeights = safetensors.torch.load_file(path)
+        return weights
     except (OSError, SafetensorError) as error:
         raise EngineError(f"{path.name} of the adapter can't be read: {error}.", RETRAIN_HINT) from error
 
 
 def describe_misfit(error: Exception) -> str:
-    """What does not fit, in one line: of longer ones the first weight that they name."""
+    """Return in one line why an adapter does not fit its base model: the first weight that the error names."""
     lines = [line.strip() for line in (str(error).strip() or repr(error)).splitlines()]
     return next((line for line in lines if line.startswith("size mismatch")), lines[0])[:300].rstrip(".:")
 
 
 def pop_base_biases(weights: AdapterWeights, chosen: AdapterFile) -> AdapterWeights:
-    """Remove the base's own biases from `weights` and return them by the base's parameter names."""
+    """Remove the trained biases of the base model from `weights` and return them by the base's parameter names."""
+    # the bias of a module that is saved as a whole belongs to the adapter, like its weight
     saved_whole = tuple(f".{module}.bias" for module in chosen.modules_to_save or ())
     names = [
-        key for key in weights
+        key
+        for key in weights
         if key.endswith(".bias") and ".lora_" not in key and not (saved_whole and key.endswith(saved_whole))
-    ]  # fmt: skip
+    ]
     return {name.removeprefix(PEFT_PREFIX).replace(".base_layer.bias", ".bias"): weights.pop(name) for name in names}
 
 
-def adapter_from_training(config: Config, trained: Mapping[str, torch.Tensor]) -> tuple[AdapterFile, AdapterWeights]:
-    """(settings, weights under an adapter's own names) of what a training has as `trained`. Raises EngineError."""
-    plain = {_saved_name(name): weight for name, weight in trained.items()}
-    given = {
-        name: value for name, value in library_arguments.lora_args(config).items() if name in AdapterFile.model_fields
+def adapter_from_training(
+    config: Config, trained_weights: Mapping[str, torch.Tensor]
+) -> tuple[AdapterFile, AdapterWeights]:
+    """Return the settings and weights of the adapter that a checkpoint holds.
+
+    trained_weights: by the names that they have in training. Raises EngineError if it is not a plain LoRA adapter.
+    """
+    weights = {_saved_name(name): weight for name, weight in trained_weights.items()}
+    lora = library_arguments.lora_args(config)
+    settings = {name: value for name, value in lora.items() if name in AdapterFile.model_fields}
+    # full module names instead of the settings' short ones, layers and patterns: the names say what was trained
+    settings |= {
+        "peft_type": "LORA",
+        "target_modules": _modules_marked(trained_weights, r"\.lora_(?:A|embedding_A)\."),
+        "modules_to_save": _modules_marked(trained_weights, r"\.modules_to_save\.") or None,
+        "layers_to_transform": None,
+        "layers_pattern": None,
     }
-    given.update(
-        peft_type="LORA", target_modules=_modules_marked(trained, r"\.lora_(?:A|embedding_A)\."),
-        modules_to_save=_modules_marked(trained, r"\.modules_to_save\.") or None, layers_to_transform=None, layers_pattern=None,
-    )  # fmt: skip
     try:
-        return AdapterFile.model_validate(given), plain
+        return AdapterFile.model_validate(settings), weights
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
-        raise EngineError(f"The checkpoint is not one of a plain LoRA adapter: {reason}.", RETRAIN_HINT) from error
+        raise EngineError(f"The checkpoint does not hold a plain LoRA adapter: {reason}.", RETRAIN_HINT) from error
 
 
 def _saved_name(name: str) -> str:
+    """Return a weight's name in an adapter's files: without the adapter's name, as peft saves it."""
     name = name.replace(f".modules_to_save.{PEFT_ADAPTER_NAME}.", ".")
     return re.sub(rf"(\.lora_(?:embedding_)?[AB])\.{PEFT_ADAPTER_NAME}(?=\.|$)", r"\1", name)
 
 
 def _modules_marked(names: Mapping[str, Any], mark: str) -> list[str]:
-    """The modules, by their full names in the base, whose weights bear this mark."""
+    """Return the full names, in the base model, of the modules whose weights match the pattern `mark`."""
     parts = (re.split(mark, name.removeprefix(PEFT_PREFIX), maxsplit=1) for name in names)
-    return sorted({found[0] for found in parts if len(found) == 2})
+    return sorted({part[0] for part in parts if len(part) == 2})

@@ -1,9 +1,8 @@
-"""One base model and any number of its adapters: attach, and switch between them.
+"""One base model with any number of adapters: attach them and switch between them.
 
-Asked without an adapter, the base answers bit for bit as if none had ever been attached. Full-precision adapters are
-merged into the weights while selected (unmerged ones cost 26-56 % a token), and copies of the originals undo that
-exactly; half-precision and quantized bases stay unmerged, where merging would round. What an adapter's files may hold
-is `adapter_file.py`'s. Knows no run, no prompt and no HTTP.
+Without an adapter the base model answers bit for bit as if none had ever been attached. Adapters of an fp32 base are
+merged into the weights while they are selected (unmerged, a token takes 26 to 56 % longer), and copies of the original
+weights undo that exactly. Half-precision and quantized bases are not merged, because merging would round their weights.
 """
 
 from __future__ import annotations
@@ -31,16 +30,18 @@ from toolkit.worker.models.adapter_files import (
     read_adapter_config,
 )
 
-COPY_SHARE = 0.5  # of the free memory: what copies of merged weights may take
+COPY_SHARE = 0.5
+"""Share of the free memory that copies of merged weights may take: the rest is for the answers."""
 
 
 def load_trained_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
-    """`base` with the adapter in `folder`, as training left it: PEFT's own layers, ready to answer or to be merged.
+    """Return `base` with the adapter in `folder` in PEFT's own layers, ready to answer or to be merged.
 
-    Raises EngineError. `base` is edited in place.
+    `base` is changed in place. Raises EngineError.
     """
     config = _peft_config(read_adapter_config(folder))
-    if not (folder / ADAPTER_WEIGHTS_FILE).is_file():  # PEFT would look for a pickle instead
+    # without this check PEFT would load a pickle file instead
+    if not (folder / ADAPTER_WEIGHTS_FILE).is_file():
         raise EngineError(f"The adapter has no {ADAPTER_WEIGHTS_FILE}.", RETRAIN_HINT)
     return PeftModel.from_pretrained(base, str(folder), config=config, local_files_only=True).eval()
 
@@ -51,7 +52,7 @@ def _peft_config(chosen: AdapterFile, **other: Any) -> LoraConfig:
 
 
 class AdapterSwitch:
-    """The adapters of `model`, by name; `select` makes one of them, or BASE, what `model` computes."""
+    """The adapters of `model` by name; `select` decides whether `model` computes one of them or BASE."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
@@ -65,9 +66,9 @@ class AdapterSwitch:
         self._changed: list[torch.nn.Parameter] = []
 
     def attach(self, name: str, chosen: AdapterFile, weights: AdapterWeights) -> None:
-        """Add an adapter, in place of one of that name; raises EngineError and leaves the others."""
+        """Add an adapter, or replace the one of that name. Raises EngineError and keeps the others."""
         biases = pop_base_biases(weights, chosen)
-        # biases of the base are set by `select`: PEFT allows them to one adapter only, and does not put them back
+        # `select` sets biases of the base: PEFT allows them for one adapter only, and does not restore them
         config = _peft_config(chosen, bias="none", inference_mode=True)
         self._restore_base()
         self.selected = None
@@ -76,7 +77,7 @@ class AdapterSwitch:
         try:
             for key, value in biases.items():
                 if self.model.get_parameter(key).shape != value.shape:
-                    raise ValueError(f"{key} has another shape")
+                    raise ValueError(f"{key} has a different shape")
             self._insert(name, config, weights)
             self._biases[name] = biases
         except (ValueError, RuntimeError, KeyError, AttributeError) as error:
@@ -110,11 +111,14 @@ class AdapterSwitch:
         if self._peft is not None and name in self._peft.peft_config:
             self._peft.delete_adapter(name)
 
-    @torch.no_grad()
     def select(self, name: str) -> None:
-        """Make `name` answer. Costs nothing when it already does; else milliseconds."""
-        if name == self.selected:
-            return
+        """Make `model` compute adapter `name` or BASE. Takes milliseconds, and nothing if it is selected already."""
+        if name != self.selected:
+            with torch.no_grad():
+                self._switch_to(name)
+
+    def _switch_to(self, name: str) -> None:
+        # nothing is selected while the weights change: after an error half-way, the next call starts anew
         self.selected, self.merged = None, False
         self._restore_base()
         if self._peft is not None and name == BASE:
@@ -129,7 +133,7 @@ class AdapterSwitch:
         self.selected = name
 
     def _restore_base(self) -> None:
-        """Wrappers in their places, nothing merged, the base's own values: bit for bit, from the copies."""
+        """Put the wrappers back, unmerged, and restore the base's own weights bit for bit from the copies."""
         for parent, child_name, layer in self._wrapped:
             setattr(parent, child_name, layer)
             layer.merged_adapters.clear()
@@ -142,6 +146,7 @@ class AdapterSwitch:
             setattr(parent, child_name, layer.base_layer)
 
     def _writable_data(self, parameter: torch.nn.Parameter) -> torch.Tensor:
+        """Return the data of a parameter of the base after keeping a copy of its original values."""
         if parameter not in self._kept:
             self._kept[parameter] = parameter.detach().clone()
         self._changed.append(parameter)
@@ -163,10 +168,11 @@ class AdapterSwitch:
             if type(layer) is not LoraLinear:  # its subclasses are quantized layers
                 return False
             weight = layer.base_layer.weight
+            # a merge into a weight that the input embeddings share would change those as well
             if weight.dtype != torch.float32 or weight.device.type == "meta" or weight is shared:
                 return False
-        fresh = [w for w in (layer.base_layer.weight for layer in layers) if w not in self._kept]
-        return sum(w.nbytes for w in fresh) <= COPY_SHARE * _free_memory(self.model.device)
+        uncopied = [w for w in (layer.base_layer.weight for layer in layers) if w not in self._kept]
+        return bool(sum(w.nbytes for w in uncopied) <= COPY_SHARE * _free_memory(self.model.device))
 
 
 def _free_memory(device: torch.device) -> int:
@@ -176,6 +182,6 @@ def _free_memory(device: torch.device) -> int:
 
 
 def _parameter_path(model: PreTrainedModel, name: str) -> str:
-    """The present name of a parameter: a wrapper may stand around its module."""
+    """Return the current name of a parameter: its module may be wrapped in a LoRA layer."""
     module, _, leaf = name.rpartition(".")
     return f"{module}.base_layer.{leaf}" if isinstance(model.get_submodule(module), LoraLayer) else name

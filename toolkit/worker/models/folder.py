@@ -1,7 +1,7 @@
-"""Finding the folder of a base model: bundled, on this machine, or from the hub; and refusing it before it is read.
+"""Find the folder of a base model (bundled, on this machine or on the hub) and check it before it is read.
 
-Nothing that comes with a model is ever executed: safetensors weights only, no remote code, and a folder that carries
-code or asks for it is refused. Knows no library but the hub's.
+Nothing that comes with a model is ever executed: only safetensors weights are loaded, and a folder that contains code
+or refers to code is refused.
 """
 
 from __future__ import annotations
@@ -28,16 +28,19 @@ from toolkit.errors import ToolkitError
 from toolkit.system.paths import ASSETS
 
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
+"""Patterns of the files that are downloaded: no pickles and no code."""
 CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
+"""Keys of a model's JSON files that name Python code."""
 INTERNAL_KEYS = ("_attn_implementation", "_experts_implementation")
+"""Keys with which a config could choose a kernel of the hub, whose code would be downloaded and run."""
 MODEL_NOT_FOUND, BAD_MODEL = "model_not_found", "bad_model"
 _OFFLINE_HINT = "Connect this machine, or put the model into a folder and enter the folder's path."
 
 
 def resolve_model_folder(config: Config) -> Path:
-    """The folder of the base model, downloaded if it is a hub id, and checked.
+    """Return the folder of the base model, checked, and downloaded if it is a hub id.
 
-    Raises ToolkitError: not found, gated, offline, without safetensors, or carrying code.
+    Raises ToolkitError if it is not found, gated, offline, without safetensors weights, or contains code.
     """
     folder = local_model_folder(config) or download_model(str(config.model.hf_model_ckpt))
     check_model_folder(folder)
@@ -45,7 +48,7 @@ def resolve_model_folder(config: Config) -> Path:
 
 
 def local_model_folder(config: Config) -> Path | None:
-    """Where the base model lies if it is bundled or a folder, None if it is a hub id; raises ToolkitError."""
+    """Return the folder of the base model, or None if it is a hub id. Raises ToolkitError."""
     name = str(config.model.hf_model_ckpt or "")
     if not name:
         raise ToolkitError(
@@ -61,6 +64,7 @@ def local_model_folder(config: Config) -> Path | None:
 
 
 def _existing_folder(name: str) -> Path | None:
+    """Return the resolved folder `name`, or None if it can only be a hub id. Raises ToolkitError."""
     path = Path(name).expanduser()
     if path.is_symlink():
         message = f"The model folder '{name}' is a symbolic link to '{path.readlink()}'."
@@ -69,7 +73,7 @@ def _existing_folder(name: str) -> Path | None:
         return path.resolve()
     if path.exists():
         raise ToolkitError(
-            f"'{name}' is a file.", "Enter the folder that holds config.json and the weights.", MODEL_NOT_FOUND
+            f"'{name}' is a file.", "Enter the folder that contains config.json and the weights.", MODEL_NOT_FOUND
         )
     if name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1:
         raise ToolkitError(
@@ -79,7 +83,7 @@ def _existing_folder(name: str) -> Path | None:
 
 
 def download_model(name: str, files: Sequence[str] = HUB_FILES) -> Path:
-    """The folder of a hub model's files that match one of the patterns; raises ToolkitError."""
+    """Download the files of a hub model that match the patterns and return their folder. Raises ToolkitError."""
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except HFValidationError as error:
@@ -92,21 +96,20 @@ def download_model(name: str, files: Sequence[str] = HUB_FILES) -> Path:
         hint = "Check the spelling; for a private model log in with `hf auth login`."
         raise ToolkitError(f"The hub has no model '{name}' that you may read.", hint, MODEL_NOT_FOUND) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
-        message = f"'{name}' is no folder on this machine, and the hub can't be reached to download it."
+        message = f"'{name}' is not a folder on this machine, and the hub can't be reached to download it."
         raise ToolkitError(message, _OFFLINE_HINT, "no_network") from error
     except (HfHubHTTPError, OSError) as error:
         message = f"Downloading '{name}' failed: {first_error_line(error)}."
-        raise ToolkitError(
-            message, "Try again later.", "disk_full" if _is_disk_full(error) else "no_network"
-        ) from error
+        reason = "disk_full" if _is_disk_full(error) else "no_network"
+        raise ToolkitError(message, "Try again later.", reason) from error
 
 
 def check_model_folder(folder: Path, *, weights: bool = True) -> None:
-    """Raise ToolkitError unless the folder is a plain base model: safetensors, no code, no hidden switches, no links.
+    """Check that the folder is a plain base model: safetensors weights, no code, no reference to code, no links.
 
-    weights: whether they must be there; False for a folder that only a tokenizer is read from.
+    weights: whether they must be there; False for a folder from which only a tokenizer is read. Raises ToolkitError.
     """
-    hint = "Models that bring their own code are never run here. Choose one that transformers supports by itself."
+    hint = "Models with their own code are not supported. Choose one that transformers supports without extra code."
     _refuse_links(folder)
     scripts = sorted(path.name for path in folder.rglob("*.py"))
     if scripts:
@@ -116,7 +119,7 @@ def check_model_folder(folder: Path, *, weights: bool = True) -> None:
         raise ToolkitError(message, "Enter the base model that it was trained on.", BAD_MODEL)
     if not (folder / "config.json").exists():
         raise ToolkitError(
-            f"The folder '{folder.name}' has no config.json.", "Enter a folder that holds a model.", BAD_MODEL
+            f"The folder '{folder.name}' has no config.json.", "Enter a folder that contains a model.", BAD_MODEL
         )
     for path in sorted(folder.glob("*.json")):
         for key, value in _walk_entries(_read_json(path)):
@@ -130,29 +133,29 @@ def check_model_folder(folder: Path, *, weights: bool = True) -> None:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Nothing in the folder may stand for a file elsewhere. Downloads are laid out as links: theirs lead to the hub's
-    own store around the snapshot, and no further."""
+    """Raise ToolkitError for a symbolic link that leads out of the folder."""
+    # the hub's cache stores snapshots as links into the folder around them: those are allowed
     snapshot = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
     own = (folder.parent.parent if snapshot else folder).resolve()
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and not path.resolve().is_relative_to(own):
-            message = f"The model folder holds a symbolic link, {path}, that leads out of it to {path.readlink()}."
-            raise ToolkitError(message, "Put the file itself there.", BAD_MODEL)
+            message = f"The model folder contains a symbolic link, {path}, that leads out of it to {path.readlink()}."
+            raise ToolkitError(message, "Replace the link with the file itself.", BAD_MODEL)
 
 
 def _read_json(path: Path) -> Any:
     if path.stem in ("tokenizer", "vocab") or path.name.endswith(".index.json"):
-        return None  # megabytes of vocabulary: no library takes switches from there
+        return None  # megabytes of vocabulary, from which no library reads settings
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise ToolkitError(
-            f"{path.name} of the model can't be read: {first_error_line(error)}.", "Get it again.", BAD_MODEL
+            f"{path.name} of the model can't be read: {first_error_line(error)}.", "Download it again.", BAD_MODEL
         ) from error
 
 
 def _walk_entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every (key, value) at any depth."""
+    """Yield every (key, value) of nested JSON at any depth."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key, inner
@@ -163,11 +166,12 @@ def _walk_entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _names_kernel(key: str, value: Any) -> bool:
-    # "owner/kernel" as an attention implementation is fetched from the hub and executed
+    # an attention implementation like "owner/kernel" is downloaded from the hub and executed
     return "attn_implementation" in key and isinstance(value, str) and "/" in value
 
 
 def first_error_line(error: BaseException) -> str:
+    """Return the first line of an error's text, without its full stop and at most 300 characters long."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300].rstrip(".")
 

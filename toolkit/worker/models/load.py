@@ -1,14 +1,15 @@
-"""Loading a base model and its tokenizer from a folder that `model_folder.py` has found and not refused.
+"""Load a base model and its tokenizer from a folder that `resolve_model_folder` has checked.
 
-Safetensors weights only, no remote code. Knows no dataset and no run directory.
+Only safetensors weights are loaded, and no code of the model is executed.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -35,73 +36,75 @@ from toolkit.worker.models.folder import (
 )
 
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, SafetensorError)
+"""Errors that transformers raises for a broken or unsupported model. Memory errors are not among them."""
 
 
 def detect_compute_device(config: Config, processes: int = 1) -> ComputeDevice:
-    """Where this process computes: the first visible GPU unless the device map says cpu."""
+    """Return where this process computes: on the first visible GPU, unless the device map says cpu."""
     if not torch.cuda.is_available() or config.model.device_map == "cpu":
         return ComputeDevice(processes=processes)
     capability = torch.cuda.get_device_capability()
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)  # older GPUs take the numbers, and crawl
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)  # GPUs that only emulate bf16 are very slow
     flash, liger = is_flash_attn_2_available(), is_liger_kernel_available()
     return ComputeDevice(True, capability, bf16, processes, flash, liger, torch.cuda.device_count())
 
 
 def load_tokenizer(config: Config, folder: Path | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of `folder` (default: the config's base model), with a pad token.
+    """Return the tokenizer of `folder` (default: the config's base model), with a pad token.
 
-    Padding may share EOS: labels and attention are masked by length, never by token (a test holds it).
+    The pad token may be the EOS token: labels and attention are masked by length, never by token. Raises ToolkitError.
     """
-    where = folder or resolve_model_folder(config)
+    source = folder or resolve_model_folder(config)
     with explain_load_errors(config.model.hf_model_ckpt):
-        tokenizer = AutoTokenizer.from_pretrained(str(where), trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, local_files_only=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def load_base_model(
-    config: Config, where: ComputeDevice | None = None, folder: Path | None = None, *, dtype: str = ""
+    config: Config, device: ComputeDevice | None = None, folder: Path | None = None, *, dtype: str = ""
 ) -> PreTrainedModel:
-    """The base model, quantized if the config says so, in the precision that bf16 / fp16 ask for (fp32 otherwise).
+    """Return the base model, quantized if the config says so, in the precision that bf16 and fp16 select (else fp32).
 
-    dtype: "auto" keeps the precision of the files instead. Raises ToolkitError in the user's words for everything that
-    a wrong or broken model can cause.
+    device and folder: found by the config if they are None. dtype: "auto" keeps the precision of the files instead.
+    Raises ToolkitError with a message for the user if the model is wrong or broken.
     """
-    where = where or detect_compute_device(config)
-    arguments = library_arguments.model_load_args(config, where)
+    device = device or detect_compute_device(config)
+    arguments = library_arguments.model_load_args(config, device)
     arguments["dtype"] = dtype or getattr(torch, arguments["dtype"])
     quantization = library_arguments.quantization_args(config)
     if quantization is not None:
-        # one line a matrix product otherwise
+        # it logs a line for each matrix product
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         arguments["quantization_config"] = transformers.BitsAndBytesConfig(**quantization)
     source = str(folder or resolve_model_folder(config))
     with explain_load_errors(config.model.hf_model_ckpt):
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
             source, local_files_only=True, output_loading_info=True, **arguments
         )
-    if missing := sorted(found["missing_keys"]):
-        # the library fills them with random numbers and goes on
-        message = f"The weights of '{config.model.hf_model_ckpt}' lack {len(missing)} parts, {missing[0]} for one."
-        raise ToolkitError(message, "Get the model again, or choose one made for text generation.", BAD_MODEL)
+    if missing := sorted(loading_info["missing_keys"]):
+        # the library would fill them with random numbers
+        name = config.model.hf_model_ckpt
+        message = f"The weights of '{name}' are incomplete: {len(missing)} are missing, for example {missing[0]}."
+        raise ToolkitError(message, "Download the model again, or choose one for text generation.", BAD_MODEL)
     if quantization is not None:
         _copy_mapped_weights(model)
     return disable_weight_repacking(model)
 
 
 def _copy_mapped_weights(model: PreTrainedModel) -> None:
-    """What was not quantized may still lie in the mapped file, and keeps all of its pages in memory: copy it."""
+    """Copy unquantized weights out of the memory-mapped file, which would keep all of its pages in memory."""
     for parameter in model.parameters():
         if parameter.device.type == "cpu" and parameter.is_floating_point():
             parameter.data = parameter.data.clone()
 
 
 def disable_weight_repacking(model: PreTrainedModel) -> PreTrainedModel:
-    """Switch off the CPU repacking of 4-bit weights.
+    """Disable the CPU repacking of 4-bit weights, and return the model.
 
-    On CPUs with AVX512-BF16 bitsandbytes 0.50 repacks them at the first forward in eval mode; from then on training
-    gets wrong gradients through them, and adapters loaded later answer wrongly, both without an error.
+    On CPUs with AVX512-BF16, bitsandbytes 0.50 repacks them at the first forward pass in eval mode. After that,
+    training computes wrong gradients through them and adapters loaded later answer wrongly, both without an error.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -110,43 +113,40 @@ def disable_weight_repacking(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def is_quantized(model: PreTrainedModel) -> bool:
-    """Whether any layer really holds 4-bit or 8-bit weights: with offloading on a CPU none does, without an error."""
+    """Return whether any layer has 4-bit or 8-bit weights: with offloading on a CPU none has, without an error."""
     return any(type(part).__name__ in ("Linear4bit", "Linear8bitLt") for part in model.modules())
 
 
-class explain_load_errors:
-    """Turns what transformers raises on a bad model into a ToolkitError; memory errors pass, explain.py knows them."""
+@contextmanager
+def explain_load_errors(name: str | None) -> Iterator[None]:
+    """Raise a ToolkitError with a message for the user for what transformers raises inside on a bad model.
 
-    def __init__(self, name: str | None) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, _LOAD_ERRORS):
-            hint = "Check that it is a complete causal language model which the installed transformers supports."
-            raise ToolkitError(
-                f"The model '{self.name}' can't be loaded: {first_error_line(error)}.", hint, BAD_MODEL
-            ) from error
+    name: of the model. Memory errors pass through: `explain_exception` has their message.
+    """
+    try:
+        yield
+    except _LOAD_ERRORS as error:
+        message = f"The model '{name}' can't be loaded: {first_error_line(error)}."
+        hint = "Check that it is a complete causal language model that the installed transformers version supports."
+        raise ToolkitError(message, hint, BAD_MODEL) from error
 
 
 def read_context_length(folder: Path) -> int | None:
-    """Tokens that the model's positions allow, or None when its config does not say."""
-    found = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    value = getattr(found.get_text_config(), "max_position_embeddings", None)
+    """Return the model's context length in tokens, or None if its config does not contain it."""
+    model_config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    value = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     return int(value) if isinstance(value, int) else None
 
 
 def quiet_libraries() -> None:
-    """Fewer lines in the log, none of them errors: progress bars and advice for other users."""
+    """Switch off progress bars and advice of the libraries, so that the log has errors and the run's own lines."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 
 
 def stop_token_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends an answer: the tokenizer's, and those that the model's generation config names."""
-    own = model.generation_config.eos_token_id
-    named = [own] if isinstance(own, int) else list(own or [])
-    return sorted({*named, tokenizer.eos_token_id} - {None})
+    """Return all tokens that end an answer: the tokenizer's EOS, and those in the model's generation config."""
+    eos = model.generation_config.eos_token_id
+    configured = [eos] if isinstance(eos, int) else list(eos or [])
+    return sorted({*configured, tokenizer.eos_token_id} - {None})

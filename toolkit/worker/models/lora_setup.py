@@ -1,6 +1,6 @@
-"""LoRA for a given base model: the config's adapter settings, checked against the modules that the model really has.
+"""Build peft's LoRA config for a base model, checking its module names against the modules that the model has.
 
-peft ignores a wrong name in silence when another one matches; here each name must match. Knows no data and no run.
+peft ignores a wrong name without a warning if another one matches; here each name must match.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from toolkit.worker.models.library_arguments import UNQUANTIZED_MODULE, lora_arg
 
 
 def build_lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
-    """peft's config for this model. Raises ConfigError with every name and layer that the model does not have."""
+    """Return peft's config for this model. Raises ConfigError with every name and layer that the model lacks."""
     problems = [
         *_target_problems(config, model),
         *_saved_module_problems(config, model),
@@ -28,6 +28,7 @@ def build_lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
     if problems:
         raise ConfigError(problems)
     arguments = lora_args(config)
+    # without it peft would train a copy of a shared weight and leave the other module with the old one
     if arguments.get("modules_to_save") and getattr(model.config, "tie_word_embeddings", False):
         arguments["ensure_weight_tying"] = True
     return LoraConfig(**arguments)
@@ -37,33 +38,32 @@ def _target_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
     targets = config.lora.target_modules
     if targets is None or targets == ["all-linear"]:
         return []
-    found = _unknown_module_problems(
-        "lora.target_modules", targets, model, (name for name, part in _named_modules(model) if _can_adapt(part))
-    )
+    adaptable = (name for name, part in model.named_modules() if _can_adapt(part))
+    problems = _unknown_module_problems("lora.target_modules", targets, adaptable)
     if any(name.split(".")[-1] == UNQUANTIZED_MODULE for name in targets):
-        message = "An adapter on lm_head would never be trained."
-        found.append(Problem("lora.target_modules", message, "Leave it out, or name it in modules_to_save."))
-    return found
+        message = "An adapter on lm_head would not be trained."
+        hint = "Remove it from target_modules, or add it to modules_to_save."
+        problems.append(Problem("lora.target_modules", message, hint))
+    return problems
 
 
 def _saved_module_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
     names = config.lora.modules_to_save or []
-    return _unknown_module_problems("lora.modules_to_save", names, model, (name for name, _ in _named_modules(model)))
+    return _unknown_module_problems("lora.modules_to_save", names, (name for name, _ in model.named_modules()))
 
 
-def _unknown_module_problems(
-    field: str, wanted: Iterable[str], model: PreTrainedModel, known: Iterable[str]
-) -> list[Problem]:
+def _unknown_module_problems(field: str, wanted: Iterable[str], known: Iterable[str]) -> list[Problem]:
+    """Return a problem for each wanted name that is neither a module's full name nor the end of one."""
     names = list(known)
     short = sorted({name.split(".")[-1] for name in names} - {""})
-    found = []
+    problems = []
     for word in wanted:
         if not any(name == word or name.endswith("." + word) for name in names):
-            near = difflib.get_close_matches(word, short, n=1)
-            offer = [name for name in short if not name.isdigit()]
-            hint = f"Did you mean {near[0]}?" if near else f"It has: {', '.join(offer[:20])}."
-            found.append(Problem(field, f"The model has no module '{word}' that this setting can use.", hint))
-    return found
+            similar = difflib.get_close_matches(word, short, n=1)
+            available = [name for name in short if not name.isdigit()]
+            hint = f"Did you mean {similar[0]}?" if similar else f"Available: {', '.join(available[:20])}."
+            problems.append(Problem(field, f"The model has no module '{word}' that this setting can use.", hint))
+    return problems
 
 
 def _layer_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
@@ -72,21 +72,17 @@ def _layer_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
     if chosen is None or not isinstance(count, int):
         return []
     wrong = [index for index in ([chosen] if isinstance(chosen, int) else chosen) if index >= count]
-    found = []
+    problems = []
     if wrong:
         message = f"The model has {count} layers, numbered from 0; there is no layer {wrong[0]}."
-        found.append(Problem("lora.layers_to_transform", message, f"Use numbers from 0 to {count - 1}."))
+        problems.append(Problem("lora.layers_to_transform", message, f"Use numbers from 0 to {count - 1}."))
     pattern = config.lora.layers_pattern
-    if pattern and not any(re.search(rf"(^|\.){re.escape(pattern)}\.\d+\.", name) for name, _ in _named_modules(model)):
+    if pattern and not any(re.search(rf"(^|\.){re.escape(pattern)}\.\d+\.", name) for name, _ in model.named_modules()):
         message = f"The model has no numbered list of layers called '{pattern}'."
-        found.append(Problem("lora.layers_pattern", message, "Empty it, or enter e.g. layers or h."))
-    return found
-
-
-def _named_modules(model: PreTrainedModel) -> Iterable[tuple[str, nn.Module]]:
-    return model.named_modules()
+        problems.append(Problem("lora.layers_pattern", message, "Leave it empty, or enter for example layers or h."))
+    return problems
 
 
 def _can_adapt(part: nn.Module) -> bool:
-    # Conv1D is what GPT-2 calls its linear layers
+    # Conv1D is GPT-2's name for a linear layer
     return isinstance(part, nn.Linear | nn.Embedding | nn.Conv2d) or type(part).__name__ == "Conv1D"

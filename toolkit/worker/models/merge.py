@@ -1,7 +1,7 @@
-"""An adapter merged into its base: each weight is summed in float32 and rounded once, to the precision asked for.
+"""Merge an adapter into its base model: each weight is summed in float32 and rounded once to the requested precision.
 
-A quantized base is first put back to the numbers that training computed with; the adapter was learned on those, not
-on the original ones. Always on the CPU where the base is not quantized: a GPU may be busy training. Knows no export.
+A quantized base is first dequantized to the numbers that training computed with, because the adapter was trained on
+those and not on the original ones. An unquantized base is merged on the CPU, since a GPU may be busy training.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ from toolkit.worker.models.adapter_switch import load_trained_adapter
 
 MERGE_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 MERGE_MEMORY_FACTOR = 1.25
-"""Free memory that a merge wants, in sizes of the weights: what is loaded, and the largest layer in float32."""
+"""Free memory that a merge needs, as a multiple of the weights: the loaded model and its largest layer in float32."""
 
 
 def load_merged_model(run: RunDir, config: Config, folder: Path, dtype: str) -> PreTrainedModel:
-    """The run's model without an adapter. folder: of its base model. Raises ToolkitError with the reason to refuse."""
+    """Return the run's model with the adapter merged into its weights.
+
+    folder: of the base model. dtype: a key of MERGE_DTYPES. Raises ToolkitError if memory is short or the weights can't
+    be merged.
+    """
     _refuse_without_memory(folder, dtype)
     base = load_base_as_trained(config, folder)
     peft = load_trained_adapter(base, run.adapter_dir)
@@ -38,38 +42,43 @@ def load_merged_model(run: RunDir, config: Config, folder: Path, dtype: str) -> 
 
 
 def load_base_as_trained(config: Config, folder: Path) -> PreTrainedModel:
-    """The base with its own numbers: quantized as in training, else as they lie on the disk, on the CPU."""
+    """Return the base model as in training if it is quantized, else in the precision of its files, on the CPU."""
     if config.model.quantize:
         return load.load_base_model(config, folder=folder).eval()
-    on_disk = config.model_copy(update={"model": config.model.model_copy(update={"device_map": "cpu"})})
-    return load.load_base_model(on_disk, ComputeDevice(), folder, dtype="auto").eval()
+    on_cpu = config.model_copy(update={"model": config.model.model_copy(update={"device_map": "cpu"})})
+    return load.load_base_model(on_cpu, ComputeDevice(), folder, dtype="auto").eval()
 
 
-@torch.no_grad()
 def merge_adapter(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Take the adapter into the weights, all of them in `dtype` afterwards. Raises ToolkitError for an overflow."""
+    """Merge the adapter into the weights and convert all of them to `dtype`. Raises ToolkitError for an overflow."""
+    with torch.no_grad():
+        return _merge_weights(peft, dtype)
+
+
+def _merge_weights(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
     name = str(peft.active_adapter)
     for layer in [part for part in peft.modules() if isinstance(part, LoraLayer)]:
         if name not in layer.lora_A and name not in layer.lora_embedding_A:
             continue
         plain = layer.get_base_layer()
-        whole = dequantize_module_weight(plain).float() + layer.get_delta_weight(name).float()
-        layer.base_layer = _replace_weight(plain, whole.to(dtype))
-    found = peft.base_model.unload()
-    for path, part in list(found.named_modules()):
-        if _is_quantized(part):  # the layers that the adapter left alone
-            found.set_submodule(path, _replace_weight(part, dequantize_module_weight(part).to(dtype)))
-    _remove_quantization_marks(found)
-    found = found.to(dtype)
-    for weight_name, weight in found.named_parameters():
+        merged_weight = dequantize_module_weight(plain).float() + layer.get_delta_weight(name).float()
+        layer.base_layer = _replace_weight(plain, merged_weight.to(dtype))
+    model = peft.base_model.unload()
+    # quantized layers without an adapter
+    for path, part in list(model.named_modules()):
+        if _is_quantized(part):
+            model.set_submodule(path, _replace_weight(part, dequantize_module_weight(part).to(dtype)))
+    _remove_quantization_marks(model)
+    model = model.to(dtype)
+    for weight_name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
-            message = f"{weight_name} has numbers that {str(dtype).removeprefix('torch.')} can't hold."
+            message = f"{weight_name} has values that are too large for {str(dtype).removeprefix('torch.')}."
             raise ToolkitError(message, "Export it as bf16.")
-    return found
+    return model
 
 
 def _replace_weight(plain: nn.Module, weight: torch.Tensor) -> nn.Module:
-    """`plain` with another weight; a quantized layer becomes a plain one."""
+    """Return the layer with another weight; a quantized layer becomes an ordinary linear layer."""
     if not _is_quantized(plain):
         plain.weight = nn.Parameter(weight, requires_grad=False)
         return plain
@@ -84,16 +93,15 @@ def _is_quantized(part: nn.Module) -> bool:
     return type(part).__name__ in ("Linear4bit", "Linear8bitLt")
 
 
-def _remove_quantization_marks(found: PreTrainedModel) -> None:
-    """What transformers' own `dequantize` takes away at its end: else saving and casting are refused."""
-    for owner, name in (
-        (found.config, "quantization_config"), (found, "hf_quantizer"), (found, "quantization_method"),
-    ):  # fmt: skip
+def _remove_quantization_marks(model: PreTrainedModel) -> None:
+    """Remove the marks of quantization, as transformers' own `dequantize` does: with them, saving and casting fail."""
+    marks = [(model.config, "quantization_config"), (model, "hf_quantizer"), (model, "quantization_method")]
+    for owner, name in marks:
         if hasattr(owner, name):
             delattr(owner, name)
     for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit"):
-        if getattr(found, name, False):
-            setattr(found, name, False)
+        if getattr(model, name, False):
+            setattr(model, name, False)
 
 
 def _refuse_shared(peft: PeftModel, config: Config) -> None:
@@ -101,8 +109,8 @@ def _refuse_shared(peft: PeftModel, config: Config) -> None:
     tied = bool(getattr(peft.config, "tie_word_embeddings", False)) if hasattr(peft, "config") else False
     if tied and isinstance(shared, LoraLayer):
         name = config.model.hf_model_ckpt
-        message = f"In '{name}' embeddings and output share one weight, and this adapter changes the embeddings alone."
-        raise ToolkitError(message, "A merge would change both: export the adapter instead.")
+        message = f"In '{name}' embeddings and output share one weight, but this adapter changes the embeddings only."
+        raise ToolkitError(message, "A merge would change both. Export the adapter instead.")
 
 
 def _refuse_without_memory(folder: Path, dtype: str) -> None:
@@ -110,5 +118,5 @@ def _refuse_without_memory(folder: Path, dtype: str) -> None:
     needed = on_disk * MERGE_MEMORY_FACTOR * (2 if dtype == "float32" else 1)
     free = free_memory_bytes()
     if needed > free:
-        message = f"Merging needs about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free."
-        raise ToolkitError(message, "End other programs, or export the adapter alone.")
+        message = f"Merging needs about {needed / 2**30:.1f} GiB of memory, but only {free / 2**30:.1f} GiB are free."
+        raise ToolkitError(message, "Close other programs, or export the adapter alone.")

@@ -1,4 +1,4 @@
-"""A model on trial: asked about a few tokens before it trains, and left as it was. Knows no question."""
+"""Run a model on a few tokens before training and restore its state."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import nn
 
 @contextmanager
 def temporary_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Inside, the model drops nothing and keeps nothing for gradients; afterwards all modules are as before."""
+    """Disable dropout and gradients inside the block, then restore the mode of every module."""
     training = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
             model.eval()
             yield
     finally:
-        for module, was in training.items():
-            module.training = was
+        # module by module: model.train() would also switch those on that were off before
+        for module, was_training in training.items():
+            module.training = was_training

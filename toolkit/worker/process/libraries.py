@@ -1,8 +1,8 @@
-"""Imports the libraries for training and answering, in two thirds of the time that it takes by itself.
+"""Import the libraries for training and answering in two thirds of the usual time.
 
-Two things are kept from happening meanwhile. The search for garbage, which goes through all that the libraries hold
-again and again. And torch's compiler, which bitsandbytes imports to prepare a second version of what it has machine
-code for, on a CPU as on a GPU. Every process that computes begins here; nothing is known of what it computes.
+Two things are switched off meanwhile: garbage collection, which would scan everything that the libraries hold again and
+again, and torch's compiler, which bitsandbytes imports only to prepare a compiled version of kernels that it already
+has as machine code.
 """
 
 from __future__ import annotations
@@ -15,16 +15,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 IMPORT_STEPS = (
-    "torch", "transformers", "torch.distributed.tensor", "transformers.modeling_utils", "bitsandbytes",
-    "peft.tuners.lora", "datasets", "trl.trainer.sft_trainer", "toolkit.worker.training.session",
-)  # fmt: skip
-"""In this order: each is a step that a person who waits sees; the last brings all that a training run needs."""
+    "torch",
+    "transformers",
+    "torch.distributed.tensor",
+    "transformers.modeling_utils",
+    "bitsandbytes",
+    "peft.tuners.lora",
+    "datasets",
+    "trl.trainer.sft_trainer",
+    "toolkit.worker.training.session",
+)
+"""Modules in the order of import, each a step of the progress bar. The last imports all that a training run needs."""
 _COMPILER = "TORCHDYNAMO_DISABLE"
 
 
-def import_libraries(told: Callable[[int], None] = lambda _: None) -> None:
-    """Import all PIECES; `told` hears after each how many are done. Raises what an import raises."""
-    # it advises to install a package that is left out on purpose: that one runs code from the hub
+def import_libraries(on_progress: Callable[[int], None] = lambda _: None) -> None:
+    """Import all IMPORT_STEPS; call `on_progress` after each with the number of steps done.
+
+    Raises whatever an import raises, except for bitsandbytes: without it nothing can be quantized, which is checked
+    where a model is loaded.
+    """
+    # bitsandbytes advises to install `kernels`, which is left out on purpose: it runs code from the hub
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with _without_garbage_collection():
         for done, name in enumerate(IMPORT_STEPS, 1):
@@ -32,13 +43,15 @@ def import_libraries(told: Callable[[int], None] = lambda _: None) -> None:
                 _import_without_compiler(name)
             else:
                 importlib.import_module(name)
-            told(done)
+            on_progress(done)
 
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """What lives afterwards is left out of every later search: it costs a third of a second, and copies pages in a
-    fork."""
+    """Disable garbage collection inside, and exclude what then exists from later collections.
+
+    A full collection over the libraries takes a third of a second, and in a fork it copies shared memory pages.
+    """
     on = gc.isenabled()
     gc.disable()
     try:
@@ -55,7 +68,7 @@ def _import_without_compiler(name: str) -> None:
     try:
         importlib.import_module(name)
     except ImportError:
-        logging.getLogger(__name__).info("%s can't be imported: nothing is quantized here", name, exc_info=True)
+        logging.getLogger(__name__).info("%s can't be imported; quantization is not available", name, exc_info=True)
     finally:
         del os.environ[_COMPILER]
         if before is not None:

@@ -1,4 +1,4 @@
-"""The polite request to stop: a file in the run directory, or SIGTERM. Knows no library and no event."""
+"""A request to stop a worker: a file in the run directory, SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from toolkit.runs.run_dir import PAUSE_REQUEST
 
 
 class StopRequested(Exception):
-    """Raised between two phases, or inside a long one, once a stop was asked for."""
+    """A stop was requested; raised between two phases or inside a long one."""
 
 
 class StopSignal:
-    """Whether anybody asked this process to stop."""
+    """Whether this process was asked to stop. path: the file that requests a stop by existing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._signalled = False
 
     def listen(self) -> StopSignal:
-        """Take SIGTERM and SIGINT as requests from now on; call from the main thread."""
+        """Treat SIGTERM and SIGINT as requests from now on. Call it in the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
         return self
 
-    def asked(self) -> bool:
+    def is_requested(self) -> bool:
         return self._signalled or self._path.exists()
 
     @property
     def wants_pause(self) -> bool:
-        """Whether whoever asked means to go on later."""
+        """Whether the run is to be paused, so that it can be resumed later, rather than stopped."""
         try:
             return self._path.read_text(encoding="utf-8").strip() == PAUSE_REQUEST
         except FileNotFoundError:
             return False
 
-    def check(self) -> None:
-        """Raise StopAsked if a stop was asked for."""
-        if self.asked():
+    def raise_if_requested(self) -> None:
+        """Raise StopRequested if a stop was requested."""
+        if self.is_requested():
             raise StopRequested
 
     def _note(self, number: int, frame: FrameType | None) -> None:

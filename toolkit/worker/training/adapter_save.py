@@ -1,6 +1,6 @@
-"""The adapter on disk: whole or not there at all. safetensors, its config, the tokenizer and the run's own settings.
+"""Save the trained adapter: safetensors weights, its config, the tokenizer and the run's settings.
 
-Knows the run directory's commit protocol and peft's file names; no trainer, no event.
+The folder appears complete or not at all (the commit protocol of `system/durable.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from toolkit.system.durable import commit_dir
 from toolkit.worker.training.reporter import divergence_error
 
 ALLOWED_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".yml", ".md")
+"""File types of an adapter. None of them can hold code; another one means that a library changed what it saves."""
 
 
 def save_adapter(
@@ -32,14 +33,15 @@ def save_adapter(
     step: int,
     contract: str | None = None,
 ) -> int:
-    """Save the adapter, with its prompt contract, as run.adapter_dir by the commit protocol; returns its bytes.
+    """Save the adapter as run.adapter_dir and return its size in bytes.
 
-    Raises DivergedError when a trained weight is not finite, OSError when the disk refuses.
+    contract: the prompt contract as JSON text, stored with it. Raises DivergedError if a trained weight is not finite,
+    RunError for an unexpected file, OSError if the disk is full.
     """
     _refuse_non_finite_weights(model, step)
     staging = run.path / ".adapter-new"
-    shutil.rmtree(staging, ignore_errors=True)
-    # the base's embeddings are not the adapter's; looking them up would ask the hub
+    shutil.rmtree(staging, ignore_errors=True)  # left over when an earlier save was killed
+    # without embeddings: they belong to the base model, and peft would query the hub to compare them
     model.save_pretrained(staging, save_embedding_layers=False)
     tokenizer.save_pretrained(staging)
     shutil.copyfile(run.config_path, staging / "config.yml")
@@ -53,13 +55,18 @@ def save_adapter(
 
 
 def portable_base_name(config: Config, model: PeftModel) -> str:
-    """How other programs find the base: the hub id where it came from the hub, else its absolute folder."""
+    """Return the name by which other programs find the base model.
+
+    That is the hub id if the model was downloaded from the hub, else the absolute path of its folder.
+    """
     name = str(config.model.hf_model_ckpt)
     loaded_from = str(model.get_base_model().config._name_or_path)
+    # "models--" is part of the path of every folder in the hub's cache
     return name if "models--" in loaded_from and not Path(name).exists() else loaded_from
 
 
 def write_base_name(folder: Path, name: str) -> None:
+    """Set the base model in the adapter_config.json of `folder`."""
     path = folder / "adapter_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     content["base_model_name_or_path"] = name
@@ -73,6 +80,7 @@ def _refuse_non_finite_weights(model: PeftModel, step: int) -> None:
 
 
 def _refuse_unexpected_files(folder: Path) -> None:
-    strange = sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix not in ALLOWED_SUFFIXES)
-    if strange:
-        raise RunError(f"The adapter would contain {', '.join(strange)}.", "Please report it with the log.")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    unexpected = sorted(path.name for path in files if path.suffix not in ALLOWED_SUFFIXES)
+    if unexpected:
+        raise RunError(f"The adapter would contain {', '.join(unexpected)}.", "Please report this with the log.")

@@ -1,7 +1,4 @@
-"""The training itself, from its first step or from a checkpoint to its end: saving on the way, and proving a resume.
-
-Knows the trainer and the run; how a session prepares and what it does with the result is `session.py`'s.
-"""
+"""One attempt to train a run, from its first step or from a checkpoint: saving on the way and verifying a resume."""
 
 from __future__ import annotations
 
@@ -30,101 +27,116 @@ if TYPE_CHECKING:
     from toolkit.worker.training.session_context import TrainingSession
 
 NEVER = 2**62
-"""Steps between two checkpoints of a process that does not lead: it saves when the first one does."""
+"""Steps between two checkpoints in other processes than the main one: they save when the main process does."""
 
 
 class TrainingAttempt:
-    """One attempt. facts: of the `plan` event. found: the checkpoint to go on from; its files were verified.
+    """One attempt of a run.
 
-    Raises ToolkitError when the run can't go on from `found`.
+    facts: fields of the `plan` event. checkpoint: where to resume; its files were verified. Raises ToolkitError if the
+    run can't resume from it.
     """
 
     def __init__(
-        self, session: TrainingSession, trainer: PreparedTrainer, facts: dict[str, Any], found: Checkpoint | None
+        self, session: TrainingSession, trainer: PreparedTrainer, facts: dict[str, Any], checkpoint: Checkpoint | None
     ) -> None:
-        self._session, self._trainer, self._found = session, trainer, found
+        self._session, self._trainer, self._checkpoint = session, trainer, checkpoint
         team, run, args = session.team, session.run, session.config.training.training_args
         machine = choice.numeric_environment(
             facts["device"], facts["threads"], facts["batch_size"], facts["precision"], facts["micro_batch"]
         )
         batches = choice.PACKED_BATCHES if trainer.packed_rows else choice.GROUPED_BATCHES
-        own = choice.checkpoint_identity(run, session.attempt, team.processes, session.versions, machine, batches)
-        exact = found is not None and choice.check_resume_allowed(found, own, session.tell)
-        start, before = found.step if found else 0, read_events(run.events_path)[0]
-        self._replay = ReplayCheck(session.tell, before, start, exact=exact)
-        also = self._also(before, start, session.attempt)
-        pace = CheckpointPace(args.save_steps, also) if team.is_main_process else CheckpointPace(NEVER)
+        identity = choice.checkpoint_identity(run, session.attempt, team.processes, session.versions, machine, batches)
+        exact = checkpoint is not None and choice.check_resume_allowed(checkpoint, identity, session.emit)
+        start, before = checkpoint.step if checkpoint else 0, read_events(run.events_path)[0]
+        # the reporter and the checkpoint writer emit through the replay check, which compares what passes
+        self._replay = ReplayCheck(session.emit, before, start, exact=exact)
+        extra = self._extra_save_steps(before, start, session.attempt)
+        pace = CheckpointPace(args.save_steps, extra) if team.is_main_process else CheckpointPace(NEVER)
         explosion = ExplosionDetector(trainer.model.config.get_text_config().vocab_size)
         self._reporter = TrainingReporter(
             self._replay, session.stop, facts, pace, trainer.watch, explosion, processes=team.processes
         )
-        trainer.keeper = CheckpointWriter(
-            run, self._replay, own, team.processes, team.rank, pace.saved, self._notes, self._saves_first
+        trainer.checkpoint_writer = CheckpointWriter(
+            run,
+            self._replay,
+            identity,
+            team.processes,
+            team.rank,
+            on_saved=pace.note_saved,
+            extra_facts=self._checkpoint_facts,
+            needs_checkpoint_before_evaluation=lambda: self._reporter.saves_first,
         )
         trainer.add_callback(self._reporter)
         self._kept: int | None = None
         self._best: BestCheckpointCallback | None = None
         if args.early_stopping_patience is not None or args.load_best_at_end:
-            waited = int(found.body.get("waited", 0)) if found else 0
-            self._best = BestCheckpointCallback(session.tell, args.early_stopping_patience, waited)
+            waited = int(checkpoint.body.get("waited", 0)) if checkpoint else 0
+            self._best = BestCheckpointCallback(session.emit, args.early_stopping_patience, waited)
+            # added after the reporter, so that the log has `eval` before `best` and `early`
             trainer.add_callback(self._best)
 
     @property
     def stopped(self) -> bool:
-        """Whether it ended because somebody asked for it."""
+        """Whether training ended because a stop was requested."""
         return self._reporter.stopped
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """Number of optimizer steps done."""
         return int(self._trainer.state.global_step)
 
     @property
     def kept_step(self) -> int:
-        """The step whose weights the model has: an earlier one when the best were put back."""
+        """The step whose weights the model has: an earlier one if the best weights were restored."""
         return self._kept if self._kept is not None else self.step
 
     def fit(self) -> None:
-        """Train to the end. Raises DivergedError, ResumeRefused, or what a library raises."""
-        found, trainer = self._found, self._trainer
-        if found is not None:
-            self._session.tell("resumed", step=found.step, replays=self._replay.steps, checkpoint=found.path.name)
-            trainer.args.eval_on_start = bool(found.body.get("evaluation_due"))
+        """Train to the end. Raises DivergedError, ResumeRefused, or whatever a library raises."""
+        checkpoint, trainer = self._checkpoint, self._trainer
+        if checkpoint is not None:
+            self._session.emit(
+                "resumed", step=checkpoint.step, replays=self._replay.steps, checkpoint=checkpoint.path.name
+            )
+            trainer.args.eval_on_start = bool(checkpoint.body.get("evaluation_due"))
         else:
             self._load_start_weights()
-        if found is not None and found.body.get("ended_early"):
-            state.load_trained_weights(trainer.model, found.path)
-            trainer.state = TrainerState.load_from_json(str(found.path / state.TRAINER_STATE_FILE))
+        # a run that ended early was killed before it saved its adapter: the trainer would train on, so skip it
+        if checkpoint is not None and checkpoint.body.get("ended_early"):
+            state.load_trained_weights(trainer.model, checkpoint.path)
+            trainer.state = TrainerState.load_from_json(str(checkpoint.path / state.TRAINER_STATE_FILE))
         elif not self._train():
             return
         if self._session.config.training.training_args.load_best_at_end and not self.stopped:
             self._restore_best_weights()
 
     def _train(self) -> bool:
-        """False when a stop came during an evaluation."""
-        found, trainer = self._found, self._trainer
+        """Train, and return False if a stop came during an evaluation."""
+        checkpoint, trainer = self._checkpoint, self._trainer
         try:
-            result = trainer.train(resume_from_checkpoint=str(found.path) if found else None)
+            result = trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         except EarlyStopReached:
             self._replay.finish()
             return True
         except StopRequested:
-            # before the first step after a resume the random states are not the training's yet: what is kept, is right
-            if found is None or self.step > found.step:
-                trainer.keeper.save(trainer)
+            # until the first step after a resume the random states are not restored: the old checkpoint stays valid
+            if checkpoint is None or self.step > checkpoint.step:
+                trainer.checkpoint_writer.save_checkpoint(trainer)
             return False
+        # the mean over the whole training: one infinite loss between two checks shows here at the latest
         if not torch.isfinite(torch.tensor(result.training_loss)):
-            raise divergence_error("loss was NaN or infinite", self.step)
+            raise divergence_error("loss became NaN or infinite", self.step)
         self._replay.finish()
         return True
 
     def _load_start_weights(self) -> None:
+        """Load the weights of the run that this one continues from, if there is one."""
         folder = self._session.run.start_dir
         if not folder.exists():
             return
         body = verify_commit(folder)
         state.load_trained_weights(self._trainer.model, folder)
-        self._session.tell("began_from", run=body["run"], step=body["step"])
+        self._session.emit("began_from", run=body["run"], step=body["step"])
 
     def _restore_best_weights(self) -> None:
         best, run = self._trainer.state.best_global_step, self._session.run
@@ -132,22 +144,23 @@ class TrainingAttempt:
             return
         path = checkpoint_path(run, best)
         if not (path / COMMIT_NAME).exists():
-            raise ToolkitError(f"The best checkpoint, of step {best}, is gone.", "Switch load_best_at_end off.")
+            raise ToolkitError(f"The best checkpoint (step {best}) is missing.", "Switch load_best_at_end off.")
         state.load_trained_weights(self._trainer.model, verify_checkpoint(path, run.id).path)
         self._kept = best
 
-    def _also(self, before: list[Event], start: int, attempt: int) -> set[int]:
-        """Steps to save at because an attempt died: where what it had logged is trained again and proved; and the very
-        first one when somebody killed it, so that nobody can take the same work twice."""
-        proved = {start + self._replay.steps} if self._replay.steps else set()
-        return proved | ({start + 1} if ended_from_outside(before, attempt - 1) else set())
+    def _extra_save_steps(self, before: list[Event], start: int, attempt: int) -> set[int]:
+        """Return the steps to save at because the attempt before was interrupted.
 
-    def _saves_first(self) -> bool:
-        return self._reporter.saves_first
+        One is the last replayed step, so that no step is replayed twice. The other is the first new step, if the worker
+        was killed from outside: another kill then can't cost the same steps again.
+        """
+        verified = {start + self._replay.steps} if self._replay.steps else set()
+        return verified | ({start + 1} if ended_from_outside(before, attempt - 1) else set())
 
-    def _notes(self) -> dict[str, Any]:
-        """Beside the trainer's own state: what of this step is still to be done, and how patient it still is."""
-        notes: dict[str, Any] = {"evaluation_due": True} if self._reporter.evaluation_due else {}
+    def _checkpoint_facts(self) -> dict[str, Any]:
+        """Return what a resume needs besides the trainer's state: a due evaluation and the early-stopping count."""
+        facts: dict[str, Any] = {"evaluation_due": True} if self._reporter.evaluation_due else {}
         if self._best is not None:
-            notes |= {"waited": self._best.waited, "ended_early": self._best.ended_early}
-        return notes
+            waited = self._best.evaluations_without_improvement
+            facts |= {"waited": waited, "ended_early": self._best.ended_early}
+        return facts

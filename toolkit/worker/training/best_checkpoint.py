@@ -1,32 +1,33 @@
-"""The lowest test loss so far: its checkpoint is kept, and training may end when no lower one comes.
+"""Keep the checkpoint with the lowest test loss, and end training early when the loss no longer improves.
 
-Only evaluations that the run makes anyway are looked at. Knows no file: the trainer saves, `tell` tells.
+Only the evaluations that the run makes anyway are considered.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-_EmitEvent = Callable[..., None]
+from toolkit.runs.events import EventReporter
 
 
 class EarlyStopReached(Exception):
-    """A resumed run made the evaluation that was still due, and it was the last one: there is no step to train."""
+    """A resumed run made the evaluation that was still due, and it ended the training: no step is left to train."""
 
 
 class BestCheckpointCallback(TrainerCallback):
-    """patience: evaluations in a row without a lower loss after which training ends; None never ends it.
+    """Track the best test loss and stop early.
 
-    waited: how many there were before a resume. The best loss and step live in the trainer's own state.
+    patience: evaluations in a row without a lower loss after which training ends; None never ends it.
+    evaluations_without_improvement: how many there were before a resume. The best loss and its step are stored in the
+    trainer's own state.
     """
 
-    def __init__(self, tell: _EmitEvent, patience: int | None, waited: int = 0) -> None:
-        self._tell, self._patience = tell, patience
-        self.waited = waited
+    def __init__(self, emit: EventReporter, patience: int | None, evaluations_without_improvement: int = 0) -> None:
+        self._emit, self._patience = emit, patience
+        self.evaluations_without_improvement = evaluations_without_improvement
         self.ended_early = False
 
     def on_evaluate(
@@ -39,16 +40,21 @@ class BestCheckpointCallback(TrainerCallback):
     ) -> None:
         loss = float((metrics or {}).get("eval_loss", math.nan))
         if math.isfinite(loss) and (state.best_metric is None or loss < state.best_metric):
-            state.best_metric, state.best_global_step, self.waited = loss, state.global_step, 0
-            control.should_save = True  # after the evaluation, so that it is part of the checkpoint
-            self._tell("best", step=state.global_step, eval_loss=loss)
+            state.best_metric, state.best_global_step = loss, state.global_step
+            self.evaluations_without_improvement = 0
+            # the trainer saves after the evaluation, so the checkpoint records its result
+            control.should_save = True
+            self._emit("best", step=state.global_step, eval_loss=loss)
             return
-        self.waited += 1
-        if self._patience is not None and self.waited >= self._patience and state.global_step < state.max_steps:
+        self.evaluations_without_improvement += 1
+        waited = self.evaluations_without_improvement
+        # at the last step training ends anyway, and the run has not ended early
+        if self._patience is not None and waited >= self._patience and state.global_step < state.max_steps:
             self.ended_early = control.should_training_stop = control.should_save = True
             best = {"best_step": state.best_global_step, "best_loss": state.best_metric}
-            self._tell("early", step=state.global_step, evaluations=self.waited, **best)
+            self._emit("early", step=state.global_step, evaluations=waited, **best)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.ended_early:  # the trainer looks at its control after a step alone
+        # an evaluation at the start of a resume sets should_training_stop, but the trainer reads it only after a step
+        if self.ended_early:
             raise EarlyStopReached

@@ -1,14 +1,14 @@
-"""The film strip: a few pinned prompts, answered greedily before training and at every evaluation.
+"""Sample outputs during training: answer a few pinned prompts greedily before training and at every evaluation.
 
-Kept in the run's film.jsonl, in the form of its events: one `pinned` line an attempt with what is asked, one `answers`
-line a step. Training must not notice: no random number is drawn, the model is left in the mode in which it was, and
-what goes wrong here is a warning. Knows no loss and no checkpoint.
+The answers are written to the run's film.jsonl in the form of events: one `pinned` line for each attempt with the
+prompts, one `answers` line for each evaluation. Training is not affected: no random number is drawn, the model's mode
+is restored, and an error is only a warning.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 
 from toolkit.config import Config
 from toolkit.runs.event_facts import PinnedPrompt
-from toolkit.runs.events import EventWriter
+from toolkit.runs.events import EventReporter, EventWriter
 from toolkit.runs.run_dir import RunDir
 from toolkit.worker.answering.greedy import ANSWER_SLACK_TOKENS, generate_greedy_texts
 from toolkit.worker.process.stop import StopRequested, StopSignal
@@ -26,13 +26,16 @@ from toolkit.worker.tokens.examples import encode_example_prompt
 from toolkit.worker.tokens.prepared_rows import RowSource
 
 MAX_PROMPTS_PER_SAMPLING = 10
+"""Prompts answered at each evaluation: training waits for all of them."""
 MAX_PINNED_ANSWER_TOKENS = 128
+"""Longest answer, in tokens: enough to see the style of an answer without a long pause."""
 PINNED_SEARCH_ROWS = 100_000
+"""Rows of each split that are searched for the expected answer of a typed prompt: training waits for this, too."""
 logger = logging.getLogger(__name__)
 
 
 def choose_pinned_prompts(config: Config, source: RowSource) -> list[PinnedPrompt]:
-    """The pinned prompts, then test rows, at most MOST in all."""
+    """Return the typed prompts, then those of test rows: MAX_PROMPTS_PER_SAMPLING at most, each once."""
     asked = [prompt for prompt in dict.fromkeys(config.training.pinned_prompts or []) if prompt.strip()]
     rows = source.plan.test[: config.training.pinned_rows]
     from_rows = [
@@ -44,9 +47,9 @@ def choose_pinned_prompts(config: Config, source: RowSource) -> list[PinnedPromp
 
 
 def _add_expected_answers(pins: list[PinnedPrompt], source: RowSource) -> list[PinnedPrompt]:
-    """The same pins; one that is a row's own prompt gets the completion of that row."""
+    """Return the pins, each with the completion of the first row that has the same prompt."""
     wanted = {pin.prompt: pin for pin in pins}
-    for rows in (source.plan.test, source.plan.train):
+    for rows in (source.plan.test, source.plan.train):  # a test row first: the model has not seen its answer
         searched = rows[:PINNED_SEARCH_ROWS]
         for row, example in zip(searched, source.examples(searched), strict=True):
             pin = wanted.get(example.prompt)
@@ -56,7 +59,11 @@ def _add_expected_answers(pins: list[PinnedPrompt], source: RowSource) -> list[P
 
 
 class SampleOutputsCallback(TrainerCallback):
-    """Answers the pins and writes them down. One process a run has one; its file has no other writer."""
+    """Answer the pinned prompts and write the answers to film.jsonl.
+
+    Only the main process of a run has one: the file must have a single writer. positions: the model's context length
+    in tokens, None if it is not known.
+    """
 
     def __init__(
         self,
@@ -64,28 +71,32 @@ class SampleOutputsCallback(TrainerCallback):
         config: Config,
         tokenizer: PreTrainedTokenizerBase,
         pins: Sequence[PinnedPrompt],
-        tell: Callable[..., None],
+        emit: EventReporter,
         stop: StopSignal,
         attempt: int,
         positions: int | None = None,
     ) -> None:
-        self._run, self._tokenizer, self._tell, self._stop = run, tokenizer, tell, stop
+        self._run, self._tokenizer, self._emit, self._stop = run, tokenizer, emit, stop
         self._attempt = attempt
         self._film: EventWriter | None = None
         asked = [(pin, encode_example_prompt(config, tokenizer, pin.prompt, pin.turns)[1]) for pin in pins]
         fits = [(pin, ids) for pin, ids in asked if positions is None or len(ids) + ANSWER_SLACK_TOKENS <= positions]
         if len(fits) < len(asked):
-            tell("warning", message=f"{len(asked) - len(fits)} pinned prompts are longer than the model's context.")
+            message = (
+                f"{len(asked) - len(fits)} of {len(asked)} pinned prompts are skipped: they are longer than the "
+                "model's context."
+            )
+            emit("warning", message=message)
         self.pins = [pin for pin, _ in fits]
         self._ids = [ids for _, ids in fits]
-        self._length = self._new_tokens(config, positions)
+        self._max_answer_tokens = self._choose_answer_length(config, positions)
 
-    def _new_tokens(self, config: Config, positions: int | None) -> int:
-        """As long as the longest expected answer; the config's own limit where nothing is expected."""
+    def _choose_answer_length(self, config: Config, positions: int | None) -> int:
+        """Return the tokens to generate: those of the longest expected answer, or the limit if one is not known."""
         limit = min(config.inference.max_new_tokens or MAX_PINNED_ANSWER_TOKENS, MAX_PINNED_ANSWER_TOKENS)
-        known = [self._tokenizer(pin.expected, add_special_tokens=False)["input_ids"] for pin in self.pins
-                 if pin.expected is not None]  # fmt: skip
-        wanted = limit if len(known) < len(self.pins) else max(map(len, known), default=0) + ANSWER_SLACK_TOKENS
+        expected = [pin.expected for pin in self.pins if pin.expected is not None]
+        lengths = [len(self._tokenizer(text, add_special_tokens=False)["input_ids"]) for text in expected]
+        wanted = limit if len(lengths) < len(self.pins) else max(lengths, default=0) + ANSWER_SLACK_TOKENS
         room = MAX_PINNED_ANSWER_TOKENS if positions is None else positions - max(map(len, self._ids), default=0)
         return max(1, min(wanted, limit, room))
 
@@ -96,8 +107,9 @@ class SampleOutputsCallback(TrainerCallback):
             return
         self._film = EventWriter(self._run.film_path, self._attempt)
         self._film.append("pinned", pins=[pin.event_fields() for pin in self.pins])
-        if not state.global_step:  # the adapter has learned nothing yet: these are the base model's answers
-            self._tell("phase", phase="answering pinned prompts")
+        # at step 0 the adapter changes nothing: these are the base model's answers
+        if not state.global_step:
+            self._emit("phase", phase="answering pinned prompts")
             self.record_sample_outputs(model, 0)
 
     def on_evaluate(
@@ -112,7 +124,7 @@ class SampleOutputsCallback(TrainerCallback):
             self._film = None
 
     def record_sample_outputs(self, model: Any, step: int) -> None:
-        """One frame. A stop leaves it out: the trainer hears of it by itself."""
+        """Answer the prompts and write them as those of `step`. A stop skips them; the trainer notices it by itself."""
         try:
             texts = self._answer(getattr(model, "module", model))
             if self._film is not None:
@@ -121,19 +133,20 @@ class SampleOutputsCallback(TrainerCallback):
             return
         except Exception as error:
             logger.exception("answering pinned prompts")
-            self.pins = []
-            message = f"The pinned prompts are not answered any more ({type(error).__name__}: {_first_line(error)})."
-            self._tell("warning", message=message)
+            self.pins = []  # what failed once would fail at every evaluation
+            message = f"Sample outputs are switched off for this run ({type(error).__name__}: {_first_line(error)})."
+            self._emit("warning", message=message)
             if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+                torch.cuda.empty_cache()  # after an out-of-memory error, training needs what generation reserved
 
     def _answer(self, model: Any) -> list[str]:
         training = model.training
         devices = [model.device] if model.device.type == "cuda" else []
         model.eval()
         try:
+            # a run with sample outputs must train bit for bit like one without
             with torch.random.fork_rng(devices):
-                return generate_greedy_texts(model, self._tokenizer, self._ids, self._length, self._stop)
+                return generate_greedy_texts(model, self._tokenizer, self._ids, self._max_answer_tokens, self._stop)
         finally:
             model.train(training)
 

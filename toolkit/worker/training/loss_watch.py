@@ -1,7 +1,6 @@
-"""Watches the loss: the first step at which it was no number, and whether training does worse than guessing.
+"""Watch the loss: the first step at which it was NaN or infinite, and whether training does worse than guessing.
 
-Costs no waiting for the GPU: what was seen stays on the device until somebody asks. Decides nothing; what to do about
-it is `callback.py`'s.
+Nothing here decides what to do about it.
 """
 
 from __future__ import annotations
@@ -14,32 +13,35 @@ import torch
 from torch import Tensor
 
 EXPLOSION_WINDOW = 5
+"""Logged losses in a row whose median is judged, so that one bad batch does not end a run."""
 EXPLOSION_FACTOR = 3.0
+"""Times the loss of guessing (log of the vocabulary) and of the first log: no useful training comes near it."""
 
 
 class LossWatch:
-    """The first step whose loss was NaN or infinite."""
+    """Record the first step whose loss was NaN or infinite."""
 
     def __init__(self) -> None:
         self._first: Tensor | None = None
 
-    def see(self, loss: Tensor, step: int) -> None:
-        """The loss of one batch of optimizer step `step`, counted from 1."""
+    def record_loss(self, loss: Tensor, step: int) -> None:
+        """Record the loss of one batch of optimizer step `step`, counted from 1."""
         first = torch.full((), -1, device=loss.device) if self._first is None else self._first
         broken = ~torch.isfinite(loss.detach()).all()
+        # stays on the device: reading the value here would make every step wait for the GPU
         self._first = torch.where(broken & (first < 0), step, first)
 
-    def first(self) -> int | None:
-        """None while every loss was a number. Waits for the device."""
-        found = -1 if self._first is None else int(self._first.item())
-        return found if found >= 0 else None
+    def first_non_finite_step(self) -> int | None:
+        """Return the step, or None while every loss was finite. Waits for the device."""
+        first = -1 if self._first is None else int(self._first.item())
+        return first if first >= 0 else None
 
 
 class ExplosionDetector:
-    """Whether the logged loss has left all sense: WORSE times what guessing every token alike would cost, and WORSE
-    times where it began, as the median of WINDOW logs in a row.
+    """Detect a loss that has grown far beyond guessing.
 
-    vocabulary: tokens that the model chooses from.
+    A loss has exploded when the median of the last EXPLOSION_WINDOW logs is more than EXPLOSION_FACTOR times both the
+    loss of guessing every token alike and the first logged loss. vocabulary: tokens that the model chooses from.
     """
 
     def __init__(self, vocabulary: int) -> None:
@@ -47,7 +49,8 @@ class ExplosionDetector:
         self._recent: deque[float] = deque(maxlen=EXPLOSION_WINDOW)
         self._begin: float | None = None
 
-    def see(self, loss: float) -> bool:
+    def is_exploding(self, loss: float) -> bool:
+        """Record one logged loss, in nats a token, and return whether the loss has exploded."""
         if self._begin is None:
             self._begin = loss
         self._recent.append(loss)

@@ -1,9 +1,9 @@
-"""A training step in several smaller ones: less memory, the same step.
+"""Compute a training step in micro-batches: less memory, the same step.
 
-A batch is cut into parts of `micro_batch` rows; their losses are sums over tokens divided by the tokens of the whole
-step, so that the gradients add up to those of the whole batch, to rounding. Nothing else changes: rows, order, steps
-and learning rate are those of the whole batch. Where dropout is on, other random numbers are drawn. The test loss, too,
-is a sum over tokens divided by their number. Knows no run.
+A batch is split into parts of `micro_batch` rows. Each loss is a sum over tokens divided by the tokens of the whole
+step, so the gradients add up to those of the whole batch, except for rounding. Rows, order, steps and learning rate are
+those of the whole batch; where dropout is on, other random numbers are drawn. The test loss, too, is a sum over tokens
+divided by their number.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ from toolkit.worker.training.loss_watch import LossWatch
 
 
 class MicroBatchedTrainer(SFTTrainer):
-    """micro_batch: rows of a batch that are computed at once; None or more than the batch has: all of them."""
+    """A trainer whose batches are computed in parts. micro_batch: rows at once; None computes all of them together."""
 
     def __init__(self, *args: Any, micro_batch: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.micro_batch = micro_batch
         self.watch = LossWatch()
-        self._tested: Tensor | None = None  # nats and learned tokens of the evaluation that goes on
+        self._eval_sums: Tensor | None = None  # [nats, trained tokens] of the current evaluation, in float64
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         *earlier, last = split_into_micro_batches(inputs, self.micro_batch)
-        if earlier and num_items_in_batch is None:  # a model that does not take the count: this batch is all there is
+        # the library counts no tokens for a model whose forward does not take the count: count those of this batch
+        if earlier and num_items_in_batch is None:
             num_items_in_batch = count_trained_tokens(inputs) * self.accelerator.num_processes
         total: Any = 0.0
         for part in earlier:
+            # processes exchange gradients once a step, with the last part
             with self.accelerator.no_sync(model):
                 total = total + super().training_step(model, part, num_items_in_batch)
-        loss = total + super().training_step(model, last, num_items_in_batch)
-        self.watch.see(loss, self.state.global_step + 1)
+        loss: Tensor = total + super().training_step(model, last, num_items_in_batch)
+        self.watch.record_loss(loss, self.state.global_step + 1)
         return loss
 
     def prediction_step(
@@ -51,48 +53,59 @@ class MicroBatchedTrainer(SFTTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[Any, Any, Any]:
         if not prediction_loss_only:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        rows = self._own_rows(len(inputs["labels"]))
-        # a batch of nothing but fill is computed all the same, and not counted: the library waits for its loss
+            whole: tuple[Any, Any, Any] = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            return whole
+        rows = self._count_own_rows(len(inputs["labels"]))
+        # a batch of repeated rows only is computed but not counted: the library gathers a loss from every process
         pieces = list(split_into_micro_batches(keep_first_rows(inputs, rows or 1), self.micro_batch))
         losses = [super(MicroBatchedTrainer, self).prediction_step(model, piece, True)[0] for piece in pieces]
         counts = torch.stack([count_trained_tokens(piece) for piece in pieces]).to(losses[0].device)
-        found = torch.stack([(torch.stack(losses).double() * counts).sum(), counts.sum().double()])
-        found_here = found if rows else torch.zeros_like(found)
-        self._tested = found_here if self._tested is None else self._tested + found_here
-        return found[0] / found[1].clamp(min=1), None, None
+        # in float64: the sum over many batches must not depend on how the rows are split
+        sums = torch.stack([(torch.stack(losses).double() * counts).sum(), counts.sum().double()])
+        counted = sums if rows else torch.zeros_like(sums)
+        self._eval_sums = counted if self._eval_sums is None else self._eval_sums + counted
+        return sums[0] / sums[1].clamp(min=1), None, None
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        """The test loss is the mean over learned tokens; the library's, over rows, would depend on the batch size."""
-        self._tested = None
+        """Evaluate with the test loss as the mean over trained tokens.
+
+        The library's own is a mean over rows, which would depend on the batch size.
+        """
+        self._eval_sums = None
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self._tested is not None:
-            nats, tokens = self.accelerator.reduce(self._tested, reduction="sum").tolist()
+        if self._eval_sums is not None:
+            nats, tokens = self.accelerator.reduce(self._eval_sums, reduction="sum").tolist()
             output.metrics[f"{metric_key_prefix}_loss"] = nats / max(tokens, 1.0)
         return output
 
-    def _own_rows(self, rows: int) -> int:
-        """How many of a test batch's rows count: with several processes, repeated rows fill up their last batches."""
-        there = self.accelerator.gradient_state
-        if self.accelerator.num_processes == 1 or not there.end_of_dataloader or there.remainder <= 0:
+    def _count_own_rows(self, rows: int) -> int:
+        """Return how many of a test batch's rows count.
+
+        With several processes the library repeats rows from the start to fill up the last batch of each.
+        """
+        loader_state = self.accelerator.gradient_state
+        if self.accelerator.num_processes == 1 or not loader_state.end_of_dataloader or loader_state.remainder <= 0:
             return rows
-        return max(0, min(rows, there.remainder - self.accelerator.process_index * rows))
+        # `remainder` counts the real rows in the last batches of all processes, which follow each other by rank
+        own = int(loader_state.remainder - self.accelerator.process_index * rows)
+        return max(0, min(rows, own))
 
 
 def keep_first_rows(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """The batch's first rows, padded as the whole."""
+    """Return the batch's first rows, padded to the width of the whole batch."""
     if rows >= len(inputs["labels"]):
         return dict(inputs)
     return {name: value[:rows] if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
 
 def count_trained_tokens(inputs: Mapping[str, Any]) -> Tensor:
-    """How many tokens of a batch are learned."""
+    """Return the number of trained tokens of a batch, as a tensor on its device."""
+    # without the first column: no token stands before it that could predict it
     return (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
 
 
 def split_into_micro_batches(inputs: Mapping[str, Any], rows: int | None) -> Iterator[dict[str, Any]]:
-    """The batch in parts of at most so many rows, each as wide as its longest row: padding comes last."""
+    """Yield the batch in parts of at most `rows` rows, each only as wide as its longest row (None: the whole batch)."""
     count = len(inputs["labels"])
     if rows is None or rows >= count:
         yield dict(inputs)
@@ -100,6 +113,7 @@ def split_into_micro_batches(inputs: Mapping[str, Any], rows: int | None) -> Ite
     width = inputs["labels"].shape[1]
     for start in range(0, count, rows):
         part = {name: value[start : start + rows] for name, value in inputs.items() if isinstance(value, Tensor)}
+        # padding stands on the right, so cutting columns off removes padding only; packed rows have no mask
         longest = int(part["attention_mask"].sum(dim=1).max()) if "attention_mask" in part else width
         cut = {name: value[:, :longest] if value.shape[1:] == (width,) else value for name, value in part.items()}
         yield {**inputs, **cut}

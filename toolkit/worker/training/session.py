@@ -1,7 +1,6 @@
-"""One run from its directory to its adapter, read from top to bottom: data, model, training, saving, scores.
+"""One run from its directory to its adapter: data, model, training, saving, test answers.
 
-Everything heavy is imported here, so that train.py can say "loading libraries" before it happens. Events go through
-`tell`, a wish to stop arrives through `stop`; how the run ends in the log is train.py's to write.
+Importing this module imports all heavy libraries, so `train.py` imports it only after it has announced that phase.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
+from toolkit.runs.events import EventReporter
 from toolkit.settings.device_defaults import ComputeDevice, resolve_max_length, resolve_precision
 from toolkit.worker.answering import greedy
 from toolkit.worker.answering.golden_prompts import contract_text
@@ -31,7 +31,7 @@ from toolkit.worker.tokens.prepared_rows import RowSource, open_row_source, read
 from toolkit.worker.training import film_strip
 from toolkit.worker.training.adapter_save import save_adapter
 from toolkit.worker.training.attempt import TrainingAttempt
-from toolkit.worker.training.session_context import RunProcesses, SessionEnd, Tell, TrainingSession
+from toolkit.worker.training.session_context import RunProcesses, SessionEnd, TrainingSession
 from toolkit.worker.training.trainer import PreparedTrainer
 from toolkit.worker.training.trainer_setup import make_trainer
 
@@ -39,53 +39,61 @@ logger = logging.getLogger(__name__)
 
 
 def run_training_session(session: TrainingSession) -> SessionEnd:
-    """Train the run's adapter. Raises ToolkitError, StopAsked before anything was learned, or what a library raises."""
+    """Train the run's adapter, save it, and answer the test rows.
+
+    Raises ToolkitError, StopRequested if a stop came before training began, or whatever a library raises.
+    """
     config, run = session.config, session.run
     load.quiet_libraries()
     threads = set_thread_count(session.team.processes)
-    where = load.detect_compute_device(config, session.team.processes)
+    device = load.detect_compute_device(config, session.team.processes)
     if session.team.processes > 1:
-        PartialState(cpu=not where.cuda)
+        # joins the process group, with the right backend, before anything waits for the other processes
+        PartialState(cpu=not device.cuda)
     session.phase("preparing data")
     with _main_process_first(session.team):
         folder = resolve_model_folder(config)
     tokenizer = load.load_tokenizer(config, folder)
     source = open_row_source(run, config)
     with _main_process_first(session.team):
-        found = choice.choose_checkpoint(run, session.tell, leads=session.team.is_main_process)
-        if session.team.is_main_process and not (found and found.body["data"] == choice.hash_prepared_rows(run)):
-            length = _example_length(config, folder, session.tell)
-            write_splits(run, config, source, tokenizer, length, session.tell, session.stop.check)
+        main = session.team.is_main_process
+        checkpoint = choice.choose_checkpoint(run, session.emit, is_main_process=main)
+        # rows that the checkpoint was trained on are kept as they are: preparing them again takes time
+        if main and not (checkpoint and checkpoint.body["data"] == choice.hash_prepared_rows(run)):
+            length = _example_length(config, folder, session.emit)
+            write_splits(run, config, source, tokenizer, length, session.emit, session.stop.raise_if_requested)
     train, test = read_splits(run)
     session.phase("loading model")
+    # measured before the model: the forecast learns from it what the libraries alone take
     before = read_process_memory()["memory_bytes"]
-    trainer = make_trainer(session, where, folder, tokenizer, train, test)
-    facts = {**_plan_facts(session, where, trainer), "threads": threads, "process_bytes": before}
+    trainer = make_trainer(session, device, folder, tokenizer, train, test)
+    facts = {**_plan_facts(session, device, trainer), "threads": threads, "process_bytes": before}
     if session.team.is_main_process:
         trainer.add_callback(_make_sample_outputs(session, tokenizer, source, folder))
-    training = TrainingAttempt(session, trainer, facts, found)
-    session.stop.check()
-    training.fit()
-    step = training.step
+    attempt = TrainingAttempt(session, trainer, facts, checkpoint)
+    session.stop.raise_if_requested()
+    attempt.fit()
     if session.team.is_main_process:
-        _save_result(session, trainer, tokenizer, source, folder, training.kept_step)
-        if not training.stopped:
-            return _answer_test_rows(session, trainer, tokenizer, source, step)
-    return SessionEnd("stopped" if training.stopped else "finished", step)
+        # saved after a stop as well: the adapter of a stopped run can be used
+        _save_result(session, trainer, tokenizer, source, folder, attempt.kept_step)
+        if not attempt.stopped:
+            return _answer_test_rows(session, trainer, tokenizer, source, attempt.step)
+    return SessionEnd("stopped" if attempt.stopped else "finished", attempt.step)
 
 
 def set_thread_count(processes: int) -> int:
-    """Threads of this process: what the supervisor allots, else this process's share of the cores it may use."""
+    """Set and return the number of threads: what the supervisor allots, else this process's share of its cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     allotted = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(allotted) if allotted.isdigit() else cores // processes
+    # more threads than cores would wait for each other in every product
     torch.set_num_threads(max(1, min(threads, cores)))
-    return torch.get_num_threads()
+    return int(torch.get_num_threads())
 
 
 @contextmanager
 def _main_process_first(team: RunProcesses) -> Iterator[None]:
-    """The others wait until the first process has done what is inside: it downloads or writes once, they find it."""
+    """Let the main process run the block first: it downloads or writes once, and the others find the result."""
     if team.processes == 1:
         yield
         return
@@ -93,15 +101,16 @@ def _main_process_first(team: RunProcesses) -> Iterator[None]:
         yield
 
 
-def _example_length(config: Config, folder: Path, tell: Tell) -> int:
+def _example_length(config: Config, folder: Path, emit: EventReporter) -> int:
     wanted, allowed = resolve_max_length(config), example_token_limit(config, folder)
     if allowed < wanted:
-        message = f"max_seq_length {wanted:,} is more than the model's {allowed:,} positions: those count."
-        tell("warning", message=message)
+        message = f"max_seq_length is {wanted:,}, but the model has {allowed:,} positions: {allowed:,} is used."
+        emit("warning", message=message)
     return allowed
 
 
-def _plan_facts(session: TrainingSession, where: ComputeDevice, trainer: PreparedTrainer) -> dict[str, Any]:
+def _plan_facts(session: TrainingSession, device: ComputeDevice, trainer: PreparedTrainer) -> dict[str, Any]:
+    """Return the fields of the `plan` event that describe model, batches and device."""
     args = trainer.args
     trainable, total = trainer.model.get_nb_trainable_parameters()
     each = args.per_device_train_batch_size * args.gradient_accumulation_steps
@@ -112,8 +121,8 @@ def _plan_facts(session: TrainingSession, where: ComputeDevice, trainer: Prepare
         "micro_batch": min(trainer.micro_batch or args.per_device_train_batch_size, args.per_device_train_batch_size),
         "processes": session.team.processes,
         "packed": trainer.packed_rows is not None,
-        "device": torch.cuda.get_device_name() if where.cuda else "cpu",
-        "precision": resolve_precision(session.config, where),
+        "device": torch.cuda.get_device_name() if device.cuda else "cpu",
+        "precision": resolve_precision(session.config, device),
         "quantized": bool(session.config.model.quantize),
     }
 
@@ -124,7 +133,7 @@ def _make_sample_outputs(
     pins = film_strip.choose_pinned_prompts(session.config, source)
     positions = load.read_context_length(folder)
     return film_strip.SampleOutputsCallback(
-        session.run, session.config, tokenizer, pins, session.tell, session.stop, session.attempt, positions
+        session.run, session.config, tokenizer, pins, session.emit, session.stop, session.attempt, positions
     )
 
 
@@ -136,11 +145,12 @@ def _save_result(
     folder: Path,
     step: int,
 ) -> None:
-    session.tell("phase", phase="saving")
-    asked = (session.run.id, session.config, trainer.model, tokenizer, source, folder)
-    contract = contract_text(*asked, tell=session.tell)
+    """Save the adapter with its prompt contract. step: the one whose weights the model has."""
+    session.emit("phase", phase="saving")  # not session.phase: a stop must not keep the adapter from being saved
+    model_and_data = (session.run.id, session.config, trainer.model, tokenizer, source, folder)
+    contract = contract_text(*model_and_data, tell=session.emit)
     size = save_adapter(session.run, session.config, trainer.model, tokenizer, step, contract)
-    session.tell("adapter", step=step, path=session.run.adapter_dir.name, bytes=size)
+    session.emit("adapter", step=step, path=session.run.adapter_dir.name, bytes=size)
 
 
 def _answer_test_rows(
@@ -150,7 +160,7 @@ def _answer_test_rows(
     source: RowSource,
     step: int,
 ) -> SessionEnd:
-    """Answer test rows. The adapter is safe by now: what goes wrong here is a warning, and a stop is a stop."""
+    """Answer test rows and log the scores. The adapter is saved by now, so an error here is only a warning."""
     rows = source.plan.test[: greedy.MAX_HELD_OUT_ROWS]
     try:
         session.phase("answering test rows")
@@ -158,14 +168,14 @@ def _answer_test_rows(
             greedy.HeldOutRow(int(row), example.prompt, example.completion, example.turns)
             for row, example in zip(rows, source.examples(rows), strict=True)
         ]
-        found = greedy.answer_held_out_rows(session.config, trainer.model, tokenizer, questions, session.stop)
-        greedy.write_predictions(session.run, found)
+        answers = greedy.answer_held_out_rows(session.config, trainer.model, tokenizer, questions, session.stop)
+        greedy.write_predictions(session.run, answers)
     except StopRequested:
         return SessionEnd("stopped", step)
     except Exception as error:
         logger.exception("answering test rows")
         message = f"The test rows could not be answered ({type(error).__name__}: {error}). The adapter is saved."
-        session.tell("warning", message=message)
+        session.emit("warning", message=message)
         return SessionEnd("finished", step)
-    session.tell("scores", **greedy.score_exact_match(found), test_rows=len(source.plan.test))
+    session.emit("scores", **greedy.score_exact_match(answers), test_rows=len(source.plan.test))
     return SessionEnd("finished", step)

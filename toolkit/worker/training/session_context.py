@@ -1,21 +1,19 @@
-"""What all parts of a training session share: the run, its config, its processes, and how it ended."""
+"""What all parts of a training session share: the run, its config, its processes, and how the session ended."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from toolkit.config import Config
+from toolkit.runs.events import EventReporter
 from toolkit.runs.run_dir import RunDir
 from toolkit.worker.process.stop import StopSignal
-
-Tell = Callable[..., None]
 
 
 @dataclass(frozen=True)
 class RunProcesses:
-    """The processes of this run: how many, and which one this is. Rank 0 alone tells, saves and scores."""
+    """The number of processes of this run and the rank of this one. Only rank 0 writes events, saves and scores."""
 
     processes: int = 1
     rank: int = 0
@@ -27,25 +25,28 @@ class RunProcesses:
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """What all parts of a run need."""
+    """One attempt of a run in one of its processes.
+
+    emit: appends an event to the run's log. attempt: counted from 1. versions: of the libraries, by name.
+    """
 
     run: RunDir
     config: Config
-    tell: Tell
+    emit: EventReporter
     stop: StopSignal
     team: RunProcesses = RunProcesses()
     attempt: int = 1
     versions: dict[str, str] = field(default_factory=dict)
 
     def phase(self, name: str) -> None:
-        """Announce what happens next, unless a stop was asked for: then raise StopAsked."""
-        self.stop.check()
-        self.tell("phase", phase=name)
+        """Announce the next phase. Raises StopRequested if a stop was requested."""
+        self.stop.raise_if_requested()
+        self.emit("phase", phase=name)
 
 
 @dataclass(frozen=True)
 class SessionEnd:
-    """How a run ended that did not fail, and after which step."""
+    """How a session ended that did not fail, and after which step."""
 
     kind: Literal["finished", "stopped"]
     step: int

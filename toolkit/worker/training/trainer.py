@@ -1,8 +1,7 @@
-"""The trainer for prepared rows: its loss where only labelled positions cost anything, and batches of like length.
+"""The trainer for prepared rows: a loss that computes labeled positions only, and batches grouped by length.
 
-Equal to the library's own loss and gradients (tests hold it to rounding), because on a CPU that one scores every
-position, prompt and padding included. Which layers and attention compute the same for less is `fused_lora.py`'s and
-`attention.py`'s. Knows no config, no run directory and no event.
+Loss and gradients equal the library's up to rounding. The library's own loss scores every position on a CPU, prompt and
+padding included.
 """
 
 from __future__ import annotations
@@ -23,33 +22,32 @@ from toolkit.data.examples.batches import IntegerArray, batch_by_length, count_b
 from toolkit.errors import ToolkitError
 from toolkit.worker.answering.likelihood import limit_head_to_positions
 from toolkit.worker.checkpoints.checkpointed_trainer import CheckpointedTrainer
-from toolkit.worker.compute.attention import use_padding_free_attention
+from toolkit.worker.compute.cpu_shortcuts import CpuShortcuts, prepare_model_for_cpu
 from toolkit.worker.compute.fused_layers import fuse_layers
-from toolkit.worker.compute.fused_lora import TokenwiseStep, fuse_lora_layers
-from toolkit.worker.compute.fused_loss import capture_hidden_states, has_plain_head, head_loss
-from toolkit.worker.compute.last_layer import compute_only_tokens, find_skippable_steps
+from toolkit.worker.compute.fused_lora import fuse_lora_layers
+from toolkit.worker.compute.fused_loss import capture_hidden_states, head_loss
+from toolkit.worker.compute.last_layer import compute_only_tokens
 from toolkit.worker.compute.packing import PackingCollator, count_real_tokens
 from toolkit.worker.compute.padding_free import (
     ROW_COUNT_MULTIPLE,
     flash_attention_row,
     pad_batch_width,
     remove_padding,
-    respects_borders,
 )
 from toolkit.worker.tokens.labels import IGNORED_LABEL
 from toolkit.worker.tokens.prepared_rows import read_token_lengths
 from toolkit.worker.training.micro_batches import MicroBatchedTrainer
 
 MAX_WHOLE_LOSS_LOGITS = 2**26
-"""Above so many logits in one batch (a quarter of a GB in fp32) the library's chunked loss is used: it holds fewer."""
+"""Logits of one batch (256 MiB in fp32) above which the library's chunked loss is used: it holds fewer at once."""
 UNSHARDED_MODES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-"""Every process has all weights: only then may a layer read another module's."""
+"""Modes in which every process has all weights: a fused feed-forward reads those of its three projections."""
 
 
 class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
-    """Trains on columns input_ids and labels; every row once an epoch, whatever the number of processes.
+    """Train on the columns input_ids and labels, each row once an epoch, with any number of processes.
 
-    packed_rows: tokens of a row into which several examples are packed; None: an example is a row.
+    packed_rows: tokens of a row into which several examples are packed; None: each example is a row.
     """
 
     def __init__(self, *args: Any, packed_rows: int | None = None, **kwargs: Any) -> None:
@@ -57,29 +55,25 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
             kwargs["data_collator"] = PackingCollator(kwargs["processing_class"].pad_token_id, packed_rows)
         super().__init__(*args, **kwargs)
         self.packed_rows = packed_rows
-        self._plain_head = self._padding_free = False
-        self._last: tuple[TokenwiseStep, ...] = ()
+        self._shortcuts = CpuShortcuts()
+        # oneDNN compiles and keeps a bf16 kernel for each new shape: few different shapes cost less memory
         self._even_shapes = self.args.bf16 and self.args.device.type == "cpu"
         if self.accelerator.distributed_type in UNSHARDED_MODES:
+            # first the LoRA layers: a fused feed-forward is made of three of them
             fuse_lora_layers(self.model)
             fuse_layers(self.model)
             if self.args.device.type == "cpu":
-                self._settle(self.model.get_base_model())
+                self._shortcuts = self._prepare_model(self.model.get_base_model())
 
-    def _settle(self, base: PreTrainedModel) -> None:
-        """What this model allows on a CPU, found by asking it."""
-        self._plain_head = has_plain_head(base)
-        # NEFTune's noise shrinks with the length of a row: in one that holds a whole batch it would be another setting
-        if self.args.neftune_noise_alpha or not use_padding_free_attention(base):
-            return
-        self._padding_free = respects_borders(base)
-        if not self._padding_free:
-            base.set_attn_implementation("sdpa")
-        elif self._plain_head and not self.args.gradient_checkpointing:  # which asks again when nothing is set any more
-            self._last = find_skippable_steps(base)
+    def _prepare_model(self, base: PreTrainedModel) -> CpuShortcuts:
+        return prepare_model_for_cpu(
+            base,
+            neftune=bool(self.args.neftune_noise_alpha),
+            gradient_checkpointing=self.args.gradient_checkpointing,
+        )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        # the library collects garbage before its first step: what was imported and loaded stays for good
+        # the library collects garbage before its first step; libraries and model stay for good, so exclude them
         gc.freeze()
         try:
             return super().train(*args, **kwargs)
@@ -87,7 +81,7 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
             gc.unfreeze()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Nobody reads the sum, and the library walks through every module of the model at each step for it."""
+        """Return 0: the sum is not used, and the library would visit every module at each step to compute it."""
         return 0
 
     def compute_loss(
@@ -98,54 +92,57 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
         given = inputs
-        if self._padding_free:
+        if self._shortcuts.padding_free:
             inputs = remove_padding(inputs, ROW_COUNT_MULTIPLE if self._even_shapes else 1)
         elif str(self.model.config._attn_implementation).startswith("flash"):
+            # on a GPU the library's own loss may follow below: it gets the same row
             given = inputs = flash_attention_row(remove_padding(inputs))
         elif self._even_shapes:
             inputs = pad_batch_width(
                 inputs, getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
             )
+        # position i predicts token i + 1, so labels are shifted by one
         labels = inputs["labels"][:, 1:]
         scored = labels != IGNORED_LABEL
-        # unwrapping walks through every module, which is a fiftieth of a small model's step
-        whole = self.model if self._plain_head else self.accelerator.unwrap_model(self.model)
-        head = whole.get_output_embeddings()
-        if return_outputs or self.aux_loss_enabled or not self._worth_it(scored):
+        # unwrapping visits every module, which takes 2 % of a small model's step
+        unwrapped = self.model if self._shortcuts.plain_head else self.accelerator.unwrap_model(self.model)
+        head = unwrapped.get_output_embeddings()
+        if return_outputs or self.aux_loss_enabled or not self._computes_own_loss(scored):
             return super().compute_loss(model, given, return_outputs, num_items_in_batch)
-        # padding comes last and no token looks ahead: without labels there, its mask changes nothing and costs time
-        unread = ("labels",) if self._padding_free else ("labels", "attention_mask")
-        rest = {name: value for name, value in inputs.items() if name not in unread}
-        if self._plain_head:
-            with capture_hidden_states(head, scored) as hidden, self._skip_unread_tokens(scored):
-                model(**rest, use_cache=False)
+        # padding comes last and attention is causal: without labels there, the mask changes nothing and costs time
+        unused = ("labels",) if self._shortcuts.padding_free else ("labels", "attention_mask")
+        model_inputs = {name: value for name, value in inputs.items() if name not in unused}
+        if self._shortcuts.plain_head:
+            with capture_hidden_states(head, scored) as hidden, self._skip_unscored_tokens(scored):
+                model(**model_inputs, use_cache=False)
             total = head_loss(hidden[0], head.weight, labels[scored])
         else:
             with limit_head_to_positions(head, scored):
-                logits = model(**rest, use_cache=False).logits
+                logits = model(**model_inputs, use_cache=False).logits
             total = nn.functional.cross_entropy(logits[0].float(), labels[scored], reduction="sum")
         count = scored.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         loss = total / count.clamp(min=1)
-        # the count covers every process, and their gradients are averaged
+        # the count covers all processes, but their gradients are averaged, not summed
         shared = self.args.average_tokens_across_devices and num_items_in_batch is not None
         return loss * self.accelerator.num_processes if shared else loss
 
-    def _skip_unread_tokens(self, scored: Tensor) -> AbstractContextManager[None]:
-        """Nobody reads what the last layer makes of a token whose logits are not scored."""
-        if not self._last:
+    def _skip_unscored_tokens(self, scored: Tensor) -> AbstractContextManager[None]:
+        """Compute the last layer only for tokens whose logits are scored; nothing reads its output for the others."""
+        if not self._shortcuts.last_layer_steps:
             return nullcontext()
         read, unread = scored[0].nonzero().flatten(), (~scored[0]).nonzero().flatten()
+        # a few unscored tokens fill the row count up to a multiple, to keep the number of shapes small
         more = -len(read) % ROW_COUNT_MULTIPLE if self._even_shapes else 0
-        return compute_only_tokens(self._last, torch.cat([read, unread[:more]]))
+        return compute_only_tokens(self._shortcuts.last_layer_steps, torch.cat([read, unread[:more]]))
 
-    def _worth_it(self, scored: Tensor) -> bool:
-        if self._plain_head:
+    def _computes_own_loss(self, scored: Tensor) -> bool:
+        if self._shortcuts.plain_head:
             return True
-        vocabulary = self.model.config.get_text_config().vocab_size
-        return self.args.device.type == "cpu" and int(scored.sum()) * vocabulary <= MAX_WHOLE_LOSS_LOGITS
+        logits = int(scored.sum()) * int(self.model.config.get_text_config().vocab_size)
+        return self.args.device.type == "cpu" and logits <= MAX_WHOLE_LOSS_LOGITS
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
-        """Packed rows have no attention mask, and padding may share its token with the end of an answer."""
+        # packed rows have no attention mask, and the padding token may be the one that ends an answer
         if self.packed_rows is None:
             super()._track_num_input_tokens(inputs)
             return
@@ -154,7 +151,7 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedBatches:
         return make_batch_sampler(
-            read_token_lengths(self.train_dataset),  # the argument is the same rows with fewer columns
+            read_token_lengths(self.train_dataset),  # not the argument, which has the same rows but fewer columns
             packed_rows=self.packed_rows,
             batch_size=self.args.per_device_train_batch_size,
             processes=self.args.world_size,
@@ -164,11 +161,13 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
 
 
 class LengthGroupedBatches(BatchRebalanceSampler):
-    """This process's batches of row numbers: like lengths together, batches in random order, the longest first.
+    """Batches of row numbers for one process: grouped by length, in random order, the longest batch first.
 
-    Each row comes exactly once an epoch. What does not fill a batch is spread over the processes, so that all of them
-    make the same number of steps. The order depends on seed and epoch alone. Raises ValueError when there are fewer
-    rows than processes. A subclass because the library hands only that class's batches through as they are.
+    Each row appears exactly once an epoch. Rows that do not fill a batch are spread over the processes, so that all of
+    them make the same number of steps. The order depends on seed and epoch alone. Derived from the library's sampler
+    because it passes only that class's batches on unchanged.
+
+    lengths: tokens of each row. batch_size: rows a process. Raises ValueError for fewer rows than processes.
     """
 
     def __init__(
@@ -192,9 +191,9 @@ class LengthGroupedBatches(BatchRebalanceSampler):
 
 
 class PackedBatches(LengthGroupedBatches):
-    """The same of packed rows: the numbers of all examples in a batch's packed rows, one row behind the other.
+    """Batches of packed rows: the numbers of all examples of a batch, one packed row after the other.
 
-    Raises ToolkitError when there are fewer packed rows than processes.
+    capacity: tokens of a packed row. Raises ToolkitError for fewer packed rows than processes.
     """
 
     def __init__(self, lengths: Sequence[int], *, capacity: int, **kwargs: Any) -> None:
@@ -203,7 +202,8 @@ class PackedBatches(LengthGroupedBatches):
         packed = len(self._packed())
         if packed < self.dp_size:
             message = f"The training rows fill {packed} packed rows, too few for {self.dp_size} processes."
-            raise ToolkitError(message, "Lower num_processes, or let like lengths share a batch (packing: grouped).")
+            raise ToolkitError(message, "Lower num_processes, or group batches by length (packing: grouped).")
+        # the number of packed rows follows from the lengths alone, so it holds for every epoch
         self._count = count_batches(packed, self._size, self.dp_size)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -218,7 +218,7 @@ class PackedBatches(LengthGroupedBatches):
 
 
 def make_batch_sampler(lengths: Sequence[int], *, packed_rows: int | None, **kwargs: Any) -> LengthGroupedBatches:
-    """Batches of like lengths, or of packed rows of so many tokens."""
+    """Return batches of packed rows with `packed_rows` tokens each, or batches grouped by length for None."""
     if packed_rows is None:
         return LengthGroupedBatches(lengths, **kwargs)
     return PackedBatches(lengths, capacity=packed_rows, **kwargs)

@@ -1,7 +1,4 @@
-"""The trainer of a run, put together: its model, attention, adapter and arguments, and which rows share a batch.
-
-Knows what a session knows; how the training goes is `training.py`'s.
-"""
+"""Build the trainer of a run: its model, attention, adapter and arguments, and which rows share a batch."""
 
 from __future__ import annotations
 
@@ -34,28 +31,36 @@ if TYPE_CHECKING:
 
 def make_trainer(
     session: TrainingSession,
-    where: ComputeDevice,
+    device: ComputeDevice,
     folder: Path,
     tokenizer: PreTrainedTokenizerBase,
     train: Dataset,
     test: Dataset,
-    other: Mapping[str, Any] = MappingProxyType({}),
+    extra_arguments: Mapping[str, Any] = MappingProxyType({}),
 ) -> PreparedTrainer:
-    """The trainer of a run's model on its rows. `other` replaces arguments of SFTConfig. Raises ToolkitError."""
+    """Return the trainer of a run's model on its prepared rows.
+
+    folder: of the base model. extra_arguments: replace arguments of SFTConfig. Raises ToolkitError for a model or
+    settings that can't train.
+    """
     if len(train) < session.team.processes:
         message = f"{len(train)} training rows can't be shared by {session.team.processes} processes."
         raise ToolkitError(message, "Lower num_processes, or add rows.")
-    arguments = {**library_arguments.sft_args(session.config, where, str(session.run.checkpoints_dir)), **other}
+    arguments = {
+        **library_arguments.sft_args(session.config, device, str(session.run.checkpoints_dir)),
+        **extra_arguments,
+    }
     if not len(test):
         arguments["eval_strategy"] = "no"
     args = SFTConfig(**arguments)
     if session.team.processes == 1 and args.n_gpu > 1:
-        # device_map "auto" may put a small model on one of several GPUs: it is not copied to the others
+        # the library would copy a model that device_map "auto" put on one of several GPUs to all of them
         args._n_gpu = 1
-    base = load.load_base_model(session.config, where, folder)
+    base = load.load_base_model(session.config, device, folder)
+    # with offloading to a CPU no layer is quantized, and the library does not report it
     if session.config.model.quantize and not load.is_quantized(base):
-        message = "No layer of the model could be quantized with these settings: it trains in full size."
-        session.tell("warning", message=message)
+        message = "No layer of the model could be quantized with these settings: the model trains unquantized."
+        session.emit("warning", message=message)
     return PreparedTrainer(
         model=base,
         args=args,
@@ -64,63 +69,67 @@ def make_trainer(
         processing_class=tokenizer,
         peft_config=build_lora_config(session.config, base),
         micro_batch=_micro_batch_after_oom(session),
-        packed_rows=_packed_row_tokens(session, folder) if _choose_packing(session, where, base, args.device) else None,
+        packed_rows=_choose_packed_row_tokens(session, device, base, args.device, folder),
     )
 
 
-def _choose_packing(
-    session: TrainingSession, where: ComputeDevice, base: PreTrainedModel, device: torch.device
-) -> bool:
-    """Choose the attention, and whether examples are packed: only into rows in which this model keeps them apart."""
-    if device_defaults.resolve_attention(session.config, where) == device_defaults.FLASH_ATTENTION:
-        _enable_flash_attention(session, base, device)
+def _choose_packed_row_tokens(
+    session: TrainingSession, device: ComputeDevice, base: PreTrainedModel, torch_device: torch.device, folder: Path
+) -> int | None:
+    """Choose the attention, and return the tokens of a packed row; None if examples are not packed.
+
+    They are packed only if the settings ask for it and this model keeps the examples of a row apart.
+    """
+    # first the attention: it decides whether the model keeps examples apart
+    if device_defaults.resolve_attention(session.config, device) == device_defaults.FLASH_ATTENTION:
+        _enable_flash_attention(session, base, torch_device)
     if not device_defaults.uses_packing(session.config):
-        return False
-    if _separates_packed_examples(base):
-        return True
-    message = "This model does not keep packed examples apart: like lengths share a batch instead."
-    session.tell("warning", message=message)
-    return False
+        return None
+    if not _separates_packed_examples(base):
+        message = "This model does not keep packed examples apart: batches are grouped by length instead."
+        session.emit("warning", message=message)
+        return None
+    return min(resolve_max_length(session.config), load.read_context_length(folder) or sys.maxsize)
 
 
 def _separates_packed_examples(base: PreTrainedModel) -> bool:
     try:
         return keeps_examples_apart(base)
-    except MODEL_REFUSALS:  # some linear attentions (Qwen 3.5) take no such rows without kernels of their own
+    except MODEL_REFUSALS:  # some linear attentions (Qwen 3.5) refuse packed rows without their own GPU kernels
         return False
 
 
-def _enable_flash_attention(session: TrainingSession, base: PreTrainedModel, device: torch.device) -> None:
-    """Give the model flash-attn's kernels, if it can use them: not every shape of head can, nor every release, and a
-    model whose other layers know no borders would mix the examples of a row."""
+def _enable_flash_attention(session: TrainingSession, base: PreTrainedModel, torch_device: torch.device) -> None:
+    """Use flash-attn's kernels if the model supports them, else warn and keep the attention that it has.
+
+    Not every head size and release is supported, and a model whose other layers ignore the borders between examples
+    would mix the examples of a row.
+    """
     if not getattr(base, "_supports_flash_attn", False):
         return
     if base.device.type == "cpu":
-        base.to(device)  # as the trainer does a moment later: the kernels compute nowhere else
+        base.to(torch_device)  # the kernels run on a GPU only; the trainer moves the model there anyway
     before = base.config._attn_implementation
     try:
         base.set_attn_implementation(device_defaults.FLASH_ATTENTION)
-        why = (
-            ""
-            if respects_borders(base, flash_attention_row)
-            else "it does not keep examples apart that stand in one row"
-        )
+        # tried on a few tokens: the library refuses some models only when they compute
+        apart = respects_borders(base, flash_attention_row)
+        reason = "" if apart else "it does not keep the examples of a row apart"
     except (ImportError, ValueError, RuntimeError) as error:
-        why = first_error_line(error)
-    if why:
+        reason = first_error_line(error)
+    if reason:
         base.set_attn_implementation(before)
-        message = f"flash-attn can't be used with this model ({why}): PyTorch's own attention is."
-        session.tell("warning", message=message)
+        message = f"flash-attn can't be used with this model ({reason}). PyTorch's own attention is used instead."
+        session.emit("warning", message=message)
 
 
 def _micro_batch_after_oom(session: TrainingSession) -> int | None:
-    """Rows at a time after earlier attempts ran out of memory; None is a whole batch."""
+    """Return the rows to compute at once after earlier attempts ran out of memory; None is a whole batch."""
     rows = memory_autopilot.find_micro_batch_limit(read_events(session.run.events_path)[0])
     if rows is not None:
-        message = f"Out of memory before: {rows} rows are computed at a time. It is the same experiment."
-        session.tell("warning", message=message)
+        message = (
+            f"An earlier attempt ran out of memory: the batch is now computed {rows} row(s) at a time, "
+            "with the same result."
+        )
+        session.emit("warning", message=message)
     return rows
-
-
-def _packed_row_tokens(session: TrainingSession, folder: Path) -> int:
-    return min(resolve_max_length(session.config), load.read_context_length(folder) or sys.maxsize)
