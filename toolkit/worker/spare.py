@@ -1,14 +1,14 @@
-"""python -m toolkit.worker.spare DESCRIPTOR NICENESS: a process that has imported everything; others are forks of it.
+"""python -m toolkit.worker.spare DESCRIPTOR NICENESS: the standby worker, from which other processes are forked.
 
-It imports in a thread, loads the bundled model once and forgets it, says how far it is on the socket that it was
-given, and sleeps. An order makes a fork of it: the worker of a run or the warm worker, begun in milliseconds, on memory
-that all share. The fork has a session, an environment and a log of its own, and goes on as if it had been started
-alone; but only once whoever ordered it has heard of it, or two would do the same where an answer comes late.
+It imports all libraries in a thread, loads the bundled model once and drops it, reports its progress on the socket
+that it was given, and sleeps. An order makes it fork: the fork becomes the worker of a run, the background worker or a
+probe. It starts in milliseconds, shares the memory of the libraries, and has a session, an environment and a log of its
+own. The fork waits until the client has acknowledged it; otherwise a late answer would leave two workers for one run.
 
-A fork is right as long as nothing computes here: no thread of Python, none of OpenMP or torch, no driver of a GPU (what
-numpy and pyarrow begin while they are imported knows how to be forked). Where that does not hold, the process becomes
-the worker itself, once. It leaves once nothing that it forked trains and its starter is gone, has no more orders, or
-memory runs short. It draws no random number.
+Forking is safe only while nothing computes in this process: no thread of Python, OpenMP or torch, and no GPU driver
+(the threads that numpy and pyarrow start on import handle a fork). Where it is not safe, the process becomes the worker
+itself, once. It exits when its client is gone and no forked run trains any more, or when memory runs short. It draws no
+random number, so a forked run trains like one that was started on its own.
 """
 
 from __future__ import annotations
@@ -34,26 +34,31 @@ EXTRA_IMPORTS = (
     "transformers.models.auto.modeling_auto",
     "toolkit.worker.warm",
 )
-"""Imported after the libraries; with the rehearsal one more step."""
+"""Modules imported after the libraries; with the first load of a model they are one more step."""
 TOTAL_IMPORT_STEPS = len(libraries.IMPORT_STEPS) + 1
 IMPORT_CHECK_SECONDS = 0.1
+"""Seconds between two reports of the progress of imports."""
 ORDER_BYTES = 65_536
-"""Read at once; an order may be longer."""
+"""Bytes read at once from the socket; an order may be longer."""
 WorkerOrder = dict[str, Any]
+"""{"kind": a key of ORDER_KINDS, "arguments", "environment", "log": a path, "handle": an open descriptor}."""
 
 
-def main(handle: int, niceness: int) -> int:
-    """Wait for orders; returns in the processes that carry one out, with the worker's exit code."""
+def main(descriptor: int, niceness: int) -> int:
+    """Wait for orders. Returns only in the processes that carry one out, with the worker's exit code."""
     imports = ImportThread(niceness)
     imports.start()
-    order = OrderReceiver(socket.socket(fileno=handle)).wait(imports)
+    order = OrderReceiver(socket.socket(fileno=descriptor)).wait(imports)
     if order is None:
-        os._exit(0)  # not through the interpreter's end: a thread may be in the middle of an import
+        os._exit(0)  # without the interpreter's cleanup: the thread may be in the middle of an import
     return _run_order(order)
 
 
 class ImportThread(threading.Thread):
-    """done: of STEPS. It dies with whatever an import raises; `done` then stays below."""
+    """Import everything that a worker needs.
+
+    done: the finished steps of TOTAL_IMPORT_STEPS. If an import raises, the thread ends and `done` stays below that.
+    """
 
     def __init__(self, niceness: int) -> None:
         super().__init__(daemon=True)
@@ -62,30 +67,30 @@ class ImportThread(threading.Thread):
 
     def run(self) -> None:
         if self._niceness:
-            # this thread's alone: the main thread, whose forks train, could not raise its own priority again
+            # of this thread alone: the forks inherit the main thread's priority, which could not be raised again
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
-        libraries.import_libraries(self._told)
+        libraries.import_libraries(self._set_done)
         for name in EXTRA_IMPORTS:
             importlib.import_module(name)
         _warm_up()
-        gc.freeze()  # no look through what the libraries hold in a fork: it would copy the pages
+        gc.freeze()  # a collection in a fork would write to the libraries' objects and so copy their pages
         self.done = TOTAL_IMPORT_STEPS
 
-    def _told(self, done: int) -> None:
+    def _set_done(self, done: int) -> None:
         self.done = done
 
 
 def _warm_up() -> None:
-    """What the libraries work out at a first load, a third of a second, is then known to every fork."""
+    """Load the bundled model once: what the libraries compute at a first load (a third of a second) every fork has."""
     import torch
 
     from toolkit.config import Config
     from toolkit.worker import train
     from toolkit.worker.models import load
 
-    load.quiet_libraries()  # a progress bar has a thread of its own
+    load.quiet_libraries()  # a progress bar would start a thread
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # no pool of threads before the fork
+    torch.set_num_threads(1)  # more would start a pool of threads, which does not survive a fork
     with torch.random.fork_rng(devices=[]):
         config = Config.model_validate({"model": {"device_map": "cpu"}})
         load.load_tokenizer(config)
@@ -95,56 +100,64 @@ def _warm_up() -> None:
 
 
 def can_fork() -> bool:
-    """Whether nothing here would be torn by a fork."""
+    """Return whether a fork of this process is safe: no other threads and no GPU driver."""
     import torch
 
     return sys.platform == "linux" and threading.active_count() == 1 and not torch.cuda.is_initialized()
 
 
 class OrderReceiver:
-    """Takes orders from the line, one after another, and tells there how the forks ended."""
+    """Receive orders on a socket, fork for each, and report there how the forks ended.
 
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
-        self._forks: dict[int, int] = {}  # a descriptor of each process -> its pid
+    Messages are JSON lines. Received: an order, with two descriptors: one for the new process, and the socket on which
+    it announces itself. Sent: {"done", "steps"} during the imports, {"ready", "forks"} once, {"ended", "code"} for each
+    fork that ended.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._forks: dict[int, int] = {}  # a pidfd of each process -> its pid
         self._training: set[int] = set()
         self._leaving = False
 
     def wait(self, imports: ImportThread) -> WorkerOrder | None:
-        """The order that this very process, a fork as a rule, is to carry out; None when it shall leave."""
-        if not self._imported(imports):
+        """Return the order that this process (normally a fork) has to carry out, or None if it has to exit."""
+        if not self._wait_for_imports(imports):
             return None
-        self._say(ready=True, forks=can_fork())
+        self._send(ready=True, forks=can_fork())
+        connection = self._connection.fileno()
+        # after the client is gone it stays as long as a fork trains: only a parent learns a process's exit code
         while not (self._leaving and not self._training):
-            listening = [] if self._leaving else [self._line]
+            listening = [] if self._leaving else [connection]
             readable = select.select([*listening, *self._forks], [], [], MEMORY_WATCH_SECONDS)[0]
-            self._reap([handle for handle in readable if handle is not self._line])
-            if self._line in readable:
-                order = self._take()
+            self._reap([pidfd for pidfd in readable if pidfd != connection])
+            if connection in readable:
+                order = self._receive_order()
                 if order is not None:
                     return order
             elif not readable and not self._training and free_memory_bytes() < FORK_SERVER_MIN_FREE_BYTES:
                 return None
         return None
 
-    def _imported(self, imports: ImportThread) -> bool:
-        """Tell how far the imports are until they end; whether all is there."""
-        told = -1
+    def _wait_for_imports(self, imports: ImportThread) -> bool:
+        """Report the progress of the imports until they end, and return whether all succeeded."""
+        reported = -1
         while imports.is_alive():
             imports.join(IMPORT_CHECK_SECONDS)
-            if select.select([self._line], [], [], 0)[0]:
-                return False  # nobody orders before it is ready: the starter is gone
-            if imports.done > told:
-                told = imports.done
-                self._say(done=told, steps=TOTAL_IMPORT_STEPS)
+            # there are no orders before this process is ready, so a readable socket means that the client is gone
+            if select.select([self._connection], [], [], 0)[0]:
+                return False
+            if imports.done > reported:
+                reported = imports.done
+                self._send(done=reported, steps=TOTAL_IMPORT_STEPS)
         return imports.done == TOTAL_IMPORT_STEPS
 
-    def _take(self) -> WorkerOrder | None:
-        """Fork for the next order; returns it in the process that carries it out."""
-        message, descriptors, *_ = socket.recv_fds(self._line, ORDER_BYTES, 2)
+    def _receive_order(self) -> WorkerOrder | None:
+        """Fork for the next order, and return it in the process that carries it out."""
+        message, descriptors, *_ = socket.recv_fds(self._connection, ORDER_BYTES, 2)
         while not message.endswith(b"\n"):
-            more = self._line.recv(ORDER_BYTES)
-            if not more:  # the end, perhaps in the midst of an order
+            more = self._connection.recv(ORDER_BYTES)
+            if not more:  # the client closed the connection, perhaps in the middle of an order
                 self._leaving = True
                 return None
             message += more
@@ -157,34 +170,36 @@ class OrderReceiver:
             self._forks[os.pidfd_open(pid)] = pid
             self._training |= {pid} if order["kind"] == "train" else set()
             return None
-        for inherited in (self._line.detach(), *self._forks):
+        # a worker that kept these open would hide from the client that this process has ended
+        for inherited in (self._connection.detach(), *self._forks):
             os.close(inherited)
         if not _confirm_order(answer):
             os._exit(0)
         return order
 
-    def _reap(self, handles: list[int]) -> None:
-        for handle in handles:
-            pid = self._forks.pop(handle)
-            os.close(handle)
+    def _reap(self, pidfds: list[int]) -> None:
+        for pidfd in pidfds:
+            pid = self._forks.pop(pidfd)
+            os.close(pidfd)
             self._training.discard(pid)
-            self._say(ended=pid, code=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            self._send(ended=pid, code=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
-    def _say(self, **words: object) -> None:
-        with suppress(BrokenPipeError):  # the starter is gone: the next look at the line says so
-            self._line.sendall(json.dumps(words).encode() + b"\n")
+    def _send(self, **fields: object) -> None:
+        with suppress(BrokenPipeError):  # the client is gone, which the next read from the socket shows
+            self._connection.sendall(json.dumps(fields).encode() + b"\n")
 
 
 def _confirm_order(answer: int) -> bool:
-    """Tell whoever ordered this process its number, and hear whether it is still wanted."""
-    with socket.socket(fileno=answer) as line, suppress(OSError):  # nobody is there any more
-        line.sendall(str(os.getpid()).encode() + b"\n")
-        return line.recv(len(FORK_GO)) == FORK_GO
+    """Send the client this process's id, and return whether the order is still wanted."""
+    with socket.socket(fileno=answer) as connection, suppress(OSError):  # the client may be gone
+        connection.sendall(str(os.getpid()).encode() + b"\n")
+        return connection.recv(len(FORK_GO)) == FORK_GO
     return False
 
 
 def _run_order(order: WorkerOrder) -> int:
-    """Be the ordered process; returns its exit code."""
+    """Run as the ordered process and return its exit code."""
+    # a session of its own, so that a signal to the app's terminal does not end a training
     if os.getsid(0) != os.getpid():
         os.setsid()
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -197,7 +212,7 @@ def _run_order(order: WorkerOrder) -> int:
 
 
 def _apply_offline_setting() -> None:
-    """Whether the hub may be asked was read while the libraries were imported, for another process."""
+    """Apply HF_HUB_OFFLINE of the new environment: the libraries read it only once, when they are imported."""
     import datasets.config
     import huggingface_hub.constants
 
@@ -209,7 +224,7 @@ def _apply_offline_setting() -> None:
 def _train(slot: int, run_id: str) -> int:
     from toolkit.worker import train
 
-    os.set_inheritable(slot, True)  # held for life, as by a worker that was started with it
+    os.set_inheritable(slot, True)  # held as long as the worker and its children live, as after an ordinary start
     return train.main(run_id)
 
 
@@ -219,7 +234,7 @@ def _answer(owner: int) -> int:
 
     os.environ["FTK_WARM_OWNER"] = str(owner)
     http_server.run_and_exit(warm.main)
-    raise AssertionError("exit_now does not return")
+    raise AssertionError("run_and_exit does not return")
 
 
 def _probe(handle: int) -> int:

@@ -1,11 +1,12 @@
-"""python -m toolkit.worker.warm: the warm worker, a process that has imported the training libraries and waits.
+"""python -m toolkit.worker.warm: the background worker, a process with the training libraries that answers questions.
 
-Environment: FTK_SAVE_DIR, FTK_SERVICE_TOKEN, FTK_WARM_BUILD (what its starter calls this code), FTK_WARM_OWNER (a
-descriptor that reads as ended once the starter is gone), optionally FTK_WARM_IDLE_MINUTES (default 30; 0 is never).
-Answers on the loopback as `services/service_process.py` says. It ends when its starter is gone, when nobody asks for long, or when
-memory runs short while it is idle. It touches no GPU: importing takes no memory there. Exit status as `serve.py`'s.
+Environment: FTK_SAVE_DIR, FTK_SERVICE_TOKEN, FTK_WARM_BUILD (the identity of this code), FTK_WARM_OWNER (a descriptor
+that reads as ended once the process that started it is gone), and optionally FTK_WARM_IDLE_MINUTES (default 30; 0:
+never). It listens on the loopback interface, as `services/service_process.py` describes. It exits when its owner is
+gone, after FTK_WARM_IDLE_MINUTES without a question, or when memory runs short while it is idle. It uses no GPU memory.
+Exit status as that of `serve.py`.
 
-    GET  /health   {status, phase}; the only one without a token
+    GET  /health   {status, phase}; needs no token
     POST /look     {kind, body, lane, wait} -> {state, phase, done, total, value, message, hint}
     POST /cancel   {kind, lane}
 """
@@ -35,11 +36,16 @@ from toolkit.worker.serving.http_server import ServiceAddress, ShutdownCallback,
 from toolkit.worker.serving.request_models import RequestBody, parse_request
 
 WARM_IDLE_MINUTES = 30.0
+"""Minutes without a question after which it exits, unless FTK_WARM_IDLE_MINUTES says otherwise."""
 WARM_CHECK_SECONDS = 5.0
+"""Seconds between two checks of whether to exit."""
 MAX_WAIT_SECONDS = 10.0
+"""Longest time that a request may wait for its answer."""
 
 
 class QuestionRequest(RequestBody):
+    """kind: which question. lane: who asks; a new question replaces the one before it. wait: seconds, for an answer."""
+
     kind: Annotated[str, Field(min_length=1, max_length=100)]
     body: dict[str, Any]
     lane: Annotated[str, Field(max_length=200)] = ""
@@ -47,12 +53,18 @@ class QuestionRequest(RequestBody):
 
 
 class CancelRequest(RequestBody):
+    """The question to cancel."""
+
     kind: Annotated[str, Field(min_length=1, max_length=100)]
     lane: Annotated[str, Field(max_length=200)] = ""
 
 
 class WarmWorkerRoutes:
-    """The routes, and the reasons to leave."""
+    """The HTTP routes, and the checks of whether to exit.
+
+    leave: shuts the server down. owner: a descriptor that reads as ended once the owner is gone. idle_seconds: time
+    without a question after which to exit; 0 is never.
+    """
 
     def __init__(self, desk: RequestQueue, leave: ShutdownCallback, owner: int, idle_seconds: float) -> None:
         self._desk, self._leave, self._owner, self._idle_seconds = desk, leave, owner, idle_seconds
@@ -69,21 +81,21 @@ class WarmWorkerRoutes:
     async def health(self, _: Request) -> Response:
         return JSONResponse({"status": "ready" if self._desk.ready else "loading", "phase": self._desk.phase})
 
-    async def look(self, request: Request) -> Response:
-        asked = parse_request(QuestionRequest, await read_request_body(request))
-        job = self._desk.look(asked.kind, asked.body, asked.lane)
-        if job.future is not None and asked.wait:
-            await asyncio.wait([asyncio.wrap_future(job.future)], timeout=asked.wait)
+    async def answer_question(self, request: Request) -> Response:
+        question = parse_request(QuestionRequest, await read_request_body(request))
+        job = self._desk.look(question.kind, question.body, question.lane)
+        if job.future is not None and question.wait:
+            await asyncio.wait([asyncio.wrap_future(job.future)], timeout=question.wait)
         if job.over:
-            self._desk.discard_delivered_job(job, asked.lane)
-        return JSONResponse(self._words(job))
+            self._desk.discard_delivered_job(job, question.lane)
+        return JSONResponse(self._describe_job(job))
 
     async def cancel(self, request: Request) -> Response:
         asked = parse_request(CancelRequest, await read_request_body(request))
         self._desk.cancel(asked.kind, asked.lane)
         return JSONResponse({})
 
-    def _words(self, job: QuestionJob) -> dict[str, Any]:
+    def _describe_job(self, job: QuestionJob) -> dict[str, Any]:
         if job.error is not None:
             return {"state": "failed", "message": job.error.message, "hint": job.error.hint}
         if job.value is not None:
@@ -92,33 +104,34 @@ class WarmWorkerRoutes:
         return {"state": "working", "phase": phase, "done": job.done, "total": job.total}
 
     def _owner_gone(self) -> None:
-        """Readable means ended: the starter never writes."""
+        # the owner never writes, so a readable descriptor means that it has ended
         self._end("The program that started it is gone")
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WARM_CHECK_SECONDS)
             self._desk.discard_unfetched_jobs()
+            # never in the middle of an answer
             if self._desk.busy or not self._desk.ready:
                 continue
             idle = time.monotonic() - self._desk.used
             if 0 < self._idle_seconds < idle:
-                self._end(f"Not asked for {idle:.0f} s")
+                self._end(f"No question for {idle:.0f} s")
             elif free_memory_bytes() < WARM_MIN_FREE_BYTES:
                 self._end("Memory is short")
 
-    def _end(self, why: str) -> None:
-        print(f"{why}: ending.", file=sys.stderr, flush=True)
+    def _end(self, reason: str) -> None:
+        print(f"{reason}: exiting.", file=sys.stderr, flush=True)
         asyncio.get_running_loop().remove_reader(self._owner)
         self._leave()
 
 
 def build_warm_app(warm: WarmWorkerRoutes, token: str) -> ASGIApp:
-    """The guarded ASGI app."""
+    """Return the ASGI app with the routes of `warm`, guarded by the token."""
     app = Starlette(
         routes=[
             Route("/health", warm.health),
-            Route("/look", warm.look, methods=["POST"]),
+            Route("/look", warm.answer_question, methods=["POST"]),
             Route("/cancel", warm.cancel, methods=["POST"]),
         ],
         exception_handlers=error_handlers(WARM_SERVICE, "worker/warm.py"),
@@ -129,7 +142,7 @@ def build_warm_app(warm: WarmWorkerRoutes, token: str) -> ASGIApp:
 
 def main() -> int:
     try:
-        place = ServiceAddress.read(build=os.environ["FTK_WARM_BUILD"])
+        address = ServiceAddress.read(build=os.environ["FTK_WARM_BUILD"])
         owner = int(os.environ.pop("FTK_WARM_OWNER"))
         idle_seconds = 60 * float(os.environ.get("FTK_WARM_IDLE_MINUTES") or WARM_IDLE_MINUTES)
     except (KeyError, ValueError) as error:
@@ -138,8 +151,8 @@ def main() -> int:
     os.set_inheritable(owner, False)
     return serve_application(
         WARM_SERVICE,
-        place,
-        lambda leave: build_warm_app(WarmWorkerRoutes(RequestQueue(), leave, owner, idle_seconds), place.token),
+        address,
+        lambda leave: build_warm_app(WarmWorkerRoutes(RequestQueue(), leave, owner, idle_seconds), address.token),
     )
 
 
