@@ -1,4 +1,4 @@
-"""What the probe says about this machine, as system/machine.py reads it."""
+"""What the probe reports about this machine, as system/machine.py reads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.worker
 
 
-def test_one_line_of_json() -> None:
+def test_the_probe_prints_one_line_of_json() -> None:
     import torch
 
     command = [sys.executable, "-m", "toolkit.worker.probe"]

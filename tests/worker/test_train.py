@@ -1,4 +1,4 @@
-"""Whole runs of the worker on a tiny model: what it writes, what it learns, how it ends."""
+"""Complete runs of the worker on a tiny model: what they write, what they train, how they end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def kinds(events: list[Event], kind: str) -> list[Event]:
 
 
 def phases(events: list[Event]) -> list[str]:
-    """Names in order of first appearance."""
+    """Return the phases in the order in which they first appear."""
     return list(dict.fromkeys(event["phase"] for event in kinds(events, "phase")))
 
 
@@ -42,7 +42,7 @@ def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 @pytest.fixture(scope="module")
 def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, list[Event]]:
-    """One finished run that several tests look at."""
+    """A finished run that several tests share."""
     place = tmp_path_factory.mktemp("done")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTK_STATE_DIR", str(place / "state"))
@@ -54,7 +54,7 @@ def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ru
     return run, events
 
 
-def test_a_run_says_what_happens_in_order(done: tuple[RunDir, list[Event]]) -> None:
+def test_a_run_logs_its_events_in_order(done: tuple[RunDir, list[Event]]) -> None:
     run, events = done
     assert events[0]["kind"] == "started"
     assert {"torch", "peft", "trl"} <= set(events[0]["versions"])
@@ -74,7 +74,7 @@ def test_a_run_says_what_happens_in_order(done: tuple[RunDir, list[Event]]) -> N
     logs = kinds(events, "log")
     assert [event["step"] for event in logs] == list(range(1, 9))
     assert all({"loss", "grad_norm", "learning_rate", "tokens_per_second", "memory_bytes"} <= set(e) for e in logs)
-    assert logs[-1]["tokens"] == 2 * prepared["train_tokens"]  # every row once an epoch, padding not counted
+    assert logs[-1]["tokens"] == 2 * prepared["train_tokens"]  # each row once an epoch, without padding
     assert logs[-1]["loss"] < logs[0]["loss"]
     evaluated = [event["step"] for event in kinds(events, "eval")]
     assert evaluated == list(range(1, 9))  # a tenth of 8 steps, rounded up to one
@@ -86,7 +86,7 @@ def test_a_run_says_what_happens_in_order(done: tuple[RunDir, list[Event]]) -> N
     assert (status.state, status.adapter_ready, status.step) == ("finished", True, 8)
 
 
-def test_the_adapter_is_whole_and_foreign_tools_can_load_it(done: tuple[RunDir, list[Event]], tiny_model: Path) -> None:
+def test_the_adapter_is_complete_and_plain_peft_can_load_it(done: tuple[RunDir, list[Event]], tiny_model: Path) -> None:
     import torch
     from peft import AutoPeftModelForCausalLM, PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -108,7 +108,7 @@ def test_the_adapter_is_whole_and_foreign_tools_can_load_it(done: tuple[RunDir, 
     assert AutoTokenizer.from_pretrained(run.adapter_dir).chat_template
 
 
-def test_answers_are_kept_beside_their_scores(done: tuple[RunDir, list[Event]]) -> None:
+def test_test_answers_are_stored_with_their_scores(done: tuple[RunDir, list[Event]]) -> None:
     from toolkit.data.examples.split import plan_split
     from toolkit.data.table import load_table
     from toolkit.runs.run_dir import read_run_config
@@ -124,10 +124,10 @@ def test_answers_are_kept_beside_their_scores(done: tuple[RunDir, list[Event]]) 
     right = sum(line["adapter"].strip() == line["expected"].strip() for line in lines)
     assert (scores["rows"], scores["exact_match"]) == (5, right / 5)
     order = [event["kind"] for event in events]
-    assert order.index("adapter") < order.index("scores")  # the adapter is safe before anything is asked
+    assert order.index("adapter") < order.index("scores")  # the adapter is saved before the test rows are answered
 
 
-def test_answers_that_can_not_be_written_do_not_undo_the_training(
+def test_a_failed_write_of_test_answers_keeps_the_adapter(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.worker.answering import greedy
@@ -143,7 +143,7 @@ def test_answers_that_can_not_be_written_do_not_undo_the_training(
     assert not any(event["kind"] == "scores" for event in events)
 
 
-def test_the_rows_that_trained_are_kept(done: tuple[RunDir, list[Event]]) -> None:
+def test_the_trained_rows_are_stored(done: tuple[RunDir, list[Event]]) -> None:
     from toolkit.worker.tokens.prepared_rows import read_splits
 
     run, events = done
@@ -154,9 +154,7 @@ def test_the_rows_that_trained_are_kept(done: tuple[RunDir, list[Event]]) -> Non
     assert not set(train["row"]) & set(test["row"])
 
 
-def test_the_seed_decides_everything_and_only_the_seed(
-    done: tuple[RunDir, list[Event]], tiny_model: Path, save_dir: Path
-) -> None:
+def test_only_the_seed_changes_the_result(done: tuple[RunDir, list[Event]], tiny_model: Path, save_dir: Path) -> None:
     again, other, split = (make_run(draft(save_dir / name, tiny_model)) for name in ("again", "other", "split"))
     other_settings = draft(save_dir / "other", tiny_model, seed=7)
     split_settings = draft(save_dir / "split", tiny_model)
@@ -197,7 +195,7 @@ def test_qlora_trains_and_scores(way: dict[str, Any], tiny_model: Path, save_dir
     assert not kinds(events, "warning")
 
 
-def test_a_model_that_stays_unquantized_is_no_secret(tiny_model: Path, save_dir: Path) -> None:
+def test_a_model_that_stays_unquantized_is_reported(tiny_model: Path, save_dir: Path) -> None:
     settings = draft(save_dir, tiny_model, num_train_epochs=1)
     way = {"load_in_4bit": False, "load_in_8bit": True, "llm_int8_enable_fp32_cpu_offload": True}
     settings["model"] |= {"quantize": True, "bitsandbytes": way, "device_map": None}
@@ -206,16 +204,16 @@ def test_a_model_that_stays_unquantized_is_no_secret(tiny_model: Path, save_dir:
     assert "trains unquantized" in kinds(events, "warning")[0]["message"]
 
 
-def test_several_gpus_and_a_flash_attention_that_fails_do_not_end_a_run(
+def test_several_gpus_and_unusable_flash_attention_do_not_fail_a_run(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here the package is missing; elsewhere it may be of the wrong release, or the model's heads too wide for it."""
+    """Here the package is missing; elsewhere it may be of another release, or the model's heads too wide for it."""
     from toolkit.settings import device_defaults
     from toolkit.worker.training import trainer_setup
 
     def seen(**arguments: Any) -> Any:
         args = own(**arguments)
-        args._n_gpu = 2  # what the library finds where two are visible, as "auto" needs them
+        args._n_gpu = 2  # what the library finds if two GPUs are visible, as "auto" requires
         return args
 
     own = trainer_setup.SFTConfig
@@ -228,7 +226,7 @@ def test_several_gpus_and_a_flash_attention_that_fails_do_not_end_a_run(
     assert kinds(events, "plan")[0]["packed"] is False
 
 
-def test_rows_that_are_cut_or_incomplete_are_reported(tiny_model: Path, save_dir: Path) -> None:
+def test_truncated_and_skipped_rows_are_reported(tiny_model: Path, save_dir: Path) -> None:
     cells = rows(24)
     cells[3] = {"question": None, "answer": "x"}
     cells[5] = {"question": "long " * 60, "answer": "x"}
@@ -264,7 +262,7 @@ def change(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("lora.target_modules", ["nope"], "'nope'", "loading model"),
     ],
 )
-def test_every_failure_ends_in_words(
+def test_every_failure_is_explained(
     path: str, value: Any, says: str, after: str, tiny_model: Path, save_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = make_run(change(draft(save_dir, tiny_model), path, value))
@@ -275,13 +273,13 @@ def test_every_failure_ends_in_words(
     assert says in last["message"]
     assert last["hint"]
     assert "Traceback" not in last["message"]
-    assert "Traceback" in caplog.text  # the log has it
+    assert "Traceback" in caplog.text  # in the log only
     assert phases(events)[-1] == after
     assert not run.adapter_dir.exists()
     assert read_run_status(run).state == "failed"
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tiny_model: Path, save_dir: Path) -> None:
+def test_a_nan_loss_fails_the_run(tiny_model: Path, save_dir: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -298,7 +296,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny_model: Path, save_dir: Path)
     assert not run.adapter_dir.exists()
 
 
-def test_a_template_that_is_not_there_fails_before_the_model_loads(tiny_plain_model: Path, save_dir: Path) -> None:
+def test_a_missing_chat_template_fails_before_the_model_loads(tiny_plain_model: Path, save_dir: Path) -> None:
     settings = draft(save_dir, tiny_plain_model)
     settings["data"]["use_chat_template"] = True
     code, events = train_here(make_run(settings))

@@ -17,7 +17,12 @@ from toolkit.system.paths import PROJECT_ROOT
 
 SITUATIONS = ("scenarios/data", "pages", "scenarios/worker")
 """Folders of tests with reports of rows that are about more than reading, each in a golden_situations.json."""
-DATA, CHOICES, SPLIT, PROMPT = "scenarios/data/test_hostile", "data/test_read_options", "data/examples/test_split", "data/examples/test_templates"
+DATA, CHOICES, SPLIT, PROMPT = (
+    "scenarios/data/test_hostile",
+    "data/test_read_options",
+    "data/examples/test_split",
+    "data/examples/test_templates",
+)
 
 # number: (what, cases of test_hostile.py, tests as "file::name")
 ROWS: dict[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
@@ -89,7 +94,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     59: ("markup in cells", ("formulas and markup",), ("pages/test_hostile_text::test_every_page_shows_text_as_text",)),
     60: ("hostile settings files", (), ("settings/test_yaml_file::test_what_can_not_be_read_is_refused_in_words",)),
     61: ("hostile adapters", (),
-         ("worker/models/test_adapter_switch::test_what_is_no_plain_adapter_is_refused_and_the_others_stay",)),
+         ("worker/models/test_adapter_switch::test_anything_but_a_plain_lora_adapter_is_refused_and_the_others_stay",)),
     62: ("two uploads at once", (), ("data/storage/test_open_table::test_two_threads_read_a_file_once",)),
     63: ("file edited after the upload", (), ("data/storage/test_open_table::test_a_file_of_the_user_is_copied_by_content",)),
     64: ("disk and folder", (), ("runs/test_preflight::test_problems_of_the_disk",)),

@@ -1,6 +1,6 @@
-"""Fifty `kill -9`s at random moments: every run ends, with the weights and the curve of one that nothing happened to.
+"""After fifty `kill -9` at random moments every run ends with the weights and the curve of an uninterrupted one.
 
-The long version, with its figures, is `benchmarks/kills.py`.
+`benchmarks/kills.py` is the long version and prints the figures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two real processes under accelerate's launcher, on CPUs: one voice, every row once, and an end that ends them all."""
+"""Two real processes under accelerate's launcher on a CPU: one writes events, each row is trained once, all end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tree(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def wait_for_log(run: RunDir, launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The ranks, once they train."""
+    """Wait until the processes train, and return them in the order of their ranks."""
     deadline = time.monotonic() + 120
     while not events_of(run, "log"):
         assert time.monotonic() < deadline, run.log_path.read_text()[-3000:]
@@ -59,7 +59,7 @@ def both(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return run
 
 
-def test_every_row_once_an_epoch_and_one_voice(both: RunDir) -> None:
+def test_two_processes_train_each_row_once_and_one_writes_events(both: RunDir) -> None:
     events = events_of(both)
     assert [event["n"] for event in events] == list(range(1, len(events) + 1))
     counts = {kind: len(events_of(both, kind)) for kind in ("started", "plan", "prepared", "adapter", "finished")}
@@ -72,7 +72,7 @@ def test_every_row_once_an_epoch_and_one_voice(both: RunDir) -> None:
     assert events_of(both, "scores")[0]["rows"] == 6
 
 
-def test_two_processes_learn_what_one_does(both: RunDir, tiny_model: Path, save_dir: Path) -> None:
+def test_two_processes_train_the_same_as_one(both: RunDir, tiny_model: Path, save_dir: Path) -> None:
     from safetensors.torch import load_file
 
     def losses(run: RunDir) -> list[float]:
@@ -111,7 +111,7 @@ def test_a_kill_ends_the_whole_tree(tiny_model: Path, save_dir: Path) -> None:
     assert not read_run_status(run).is_active
 
 
-def test_one_dead_process_ends_the_run_in_words(tiny_model: Path, save_dir: Path) -> None:
+def test_a_killed_process_is_explained(tiny_model: Path, save_dir: Path) -> None:
     run = make(save_dir, tiny_model, num_train_epochs=3000, eval_steps=100000)
     launcher = launch(run)
     ranks = wait_for_log(run, launcher)
@@ -121,13 +121,13 @@ def test_one_dead_process_ends_the_run_in_words(tiny_model: Path, save_dir: Path
     assert launcher.wait(60) != 0
     assert not psutil.wait_procs(ranks, timeout=5)[1]
     last = events_of(run)[-1]
-    assert last["kind"] == "interrupted"  # the run goes on by itself
+    assert last["kind"] == "interrupted"  # the run continues without a new start by the user
     assert last["reason"] == "process_died"
     assert last["hint"]
     assert not run.adapter_dir.exists()
 
 
-def test_two_processes_resume_to_the_bit(tiny_model: Path, save_dir: Path) -> None:
+def test_two_processes_resume_bit_for_bit(tiny_model: Path, save_dir: Path) -> None:
     def run_of(name: str) -> RunDir:
         return make(save_dir / name, tiny_model, num_train_epochs=10, save_steps=2, eval_steps=100)
 

@@ -1,4 +1,4 @@
-"""QLoRA for real on a CPU: every way to quantize loads, trains and answers, and an evaluation does no harm."""
+"""QLoRA on a CPU: every quantization setting loads, trains and answers, and an evaluation keeps gradients correct."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_setting_of_bitsandbytes_is_tried() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-def test_loads_learns_and_answers(tiny_model: Path, way: dict[str, Any]) -> None:
+def test_a_quantized_model_loads_trains_and_answers(tiny_model: Path, way: dict[str, Any]) -> None:
     import torch
 
     model = adapted(tiny_model, way)
@@ -85,8 +85,8 @@ def test_loads_learns_and_answers(tiny_model: Path, way: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("way", ["nf4 doubled", "fp4", "8 bits"])
-def test_an_evaluation_leaves_the_gradients_right(tiny_model: Path, way: str) -> None:
-    """On CPUs with AVX512-BF16 the first forward in eval mode repacked 4-bit weights: cosine 0.2 afterwards."""
+def test_an_evaluation_keeps_the_gradients_correct(tiny_model: Path, way: str) -> None:
+    """On CPUs with AVX512-BF16 the first forward pass in eval mode repacked 4-bit weights (cosine 0.2 afterwards)."""
     import torch
 
     model = adapted(tiny_model, WAYS[way])
@@ -104,7 +104,7 @@ def test_an_evaluation_leaves_the_gradients_right(tiny_model: Path, way: str) ->
 @pytest.mark.parametrize(
     ("way", "kind"), [("nf4 doubled", "Linear4bit"), ("fp4", "Linear4bit"), ("8 bits", "Linear8bitLt")]
 )
-def test_the_weights_are_really_small(tiny_model: Path, way: str, kind: str) -> None:
+def test_the_weights_are_actually_quantized(tiny_model: Path, way: str, kind: str) -> None:
     from toolkit.worker.models.load import load_base_model
 
     model = load_base_model(config_for(tiny_model, WAYS[way]))
@@ -116,7 +116,7 @@ def test_the_weights_are_really_small(tiny_model: Path, way: str, kind: str) -> 
     assert len(guarded) == (14 if kind == "Linear4bit" else 0)
 
 
-def test_modules_named_by_the_user_stay_in_full(tiny_model: Path) -> None:
+def test_modules_named_by_the_user_stay_unquantized(tiny_model: Path) -> None:
     from toolkit.worker.models.load import load_base_model
 
     model = load_base_model(config_for(tiny_model, WAYS["4 bits, some modules in full"]))

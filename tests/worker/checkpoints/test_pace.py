@@ -1,4 +1,4 @@
-"""When a checkpoint is due: seconds at stake and seconds spent, over a training that our own clock plays through."""
+"""When a checkpoint is due: unsaved seconds and seconds spent on saving, in a training with a simulated clock."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from toolkit.worker.checkpoints.pace import (
 
 
 @dataclass
-class Played:
-    """A training of steps, evaluations and checkpoints that take as long as they are told to."""
+class SimulatedTraining:
+    """A simulated training whose steps, evaluations and checkpoints take the given seconds."""
 
     step_seconds: float
     save_seconds: float
@@ -28,15 +28,15 @@ class Played:
     now: float = 0.0
     saving: float = 0.0
     trained: float = 0.0  # seconds of training since the last commit
-    at_stake: list[float] = field(default_factory=list)  # those seconds at the end of every step
+    unsaved: list[float] = field(default_factory=list)  # the value of `trained` at the end of each step
 
-    def play(self, seconds: float) -> None:
+    def run(self, seconds: float) -> None:
         pace = CheckpointPace(clock=lambda: self.now)
         pace.start_clock()
         step, known = 0, None
         while self.now < seconds:
             step, self.now, self.trained = step + 1, self.now + self.step_seconds, self.trained + self.step_seconds
-            self.at_stake.append(self.trained)
+            self.unsaved.append(self.trained)
             due = pace.due(step)
             if self.evaluation_every and step % self.evaluation_every == 0:
                 if pace.due_before(known):
@@ -56,25 +56,27 @@ class Played:
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.2, 20.0), st.floats(0.001, 0.5))
-def test_little_is_at_stake_and_little_is_spent(step_seconds: float, save_seconds: float) -> None:
-    played = Played(step_seconds, save_seconds)
-    played.play(3000)
-    assert max(played.at_stake) <= MAX_UNSAVED_SECONDS + step_seconds
-    assert played.saving <= MAX_SAVE_SHARE * played.now + save_seconds
+def test_little_training_is_unsaved_and_little_time_is_spent_on_saving(
+    step_seconds: float, save_seconds: float
+) -> None:
+    training = SimulatedTraining(step_seconds, save_seconds)
+    training.run(3000)
+    assert max(training.unsaved) <= MAX_UNSAVED_SECONDS + step_seconds
+    assert training.saving <= MAX_SAVE_SHARE * training.now + save_seconds
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.2, 5.0), st.floats(0.001, 0.3), st.floats(1.0, 900.0), st.integers(1, 50))
-def test_a_long_evaluation_puts_no_more_at_stake(
+def test_a_long_evaluation_leaves_no_more_training_unsaved(
     step_seconds: float, save_seconds: float, evaluation_seconds: float, every: int
 ) -> None:
-    played = Played(step_seconds, save_seconds, evaluation_seconds, every)
-    played.play(3000)
-    assert max(played.at_stake) <= MAX_UNSAVED_SECONDS + step_seconds
-    assert played.saving <= MAX_SAVE_SHARE * played.now + 2 * save_seconds
+    training = SimulatedTraining(step_seconds, save_seconds, evaluation_seconds, every)
+    training.run(3000)
+    assert max(training.unsaved) <= MAX_UNSAVED_SECONDS + step_seconds
+    assert training.saving <= MAX_SAVE_SHARE * training.now + 2 * save_seconds
 
 
-def test_a_checkpoint_that_takes_long_is_written_more_rarely() -> None:
+def test_slow_checkpoints_are_written_less_often() -> None:
     assert [checkpoint_interval(seconds) for seconds in (None, 0.01, 0.2, 0.6, 6.0)] == [
         FIRST_INTERVAL_SECONDS,
         FIRST_INTERVAL_SECONDS,
@@ -84,14 +86,16 @@ def test_a_checkpoint_that_takes_long_is_written_more_rarely() -> None:
     ]
 
 
-def test_a_fixed_interval_is_kept_and_so_are_the_steps_asked_for() -> None:
+def test_a_fixed_interval_and_extra_steps_are_kept() -> None:
     pace = CheckpointPace(step_interval=4, extra_steps={6})
     assert [step for step in range(1, 13) if pace.due(step)] == [4, 6, 8, 12]
     assert not pace.due_before(1000.0)
 
 
 @pytest.mark.parametrize(("waited", "seconds", "due"), [(0.1, None, True), (5.0, 1.0, False), (9.5, 1.0, True)])
-def test_before_an_evaluation_of_unknown_length_it_is_due(waited: float, seconds: float | None, due: bool) -> None:
+def test_a_checkpoint_is_due_before_an_evaluation_of_unknown_length(
+    waited: float, seconds: float | None, due: bool
+) -> None:
     now = [0.0]
     pace = CheckpointPace(clock=lambda: now[0])
     pace.start_clock()

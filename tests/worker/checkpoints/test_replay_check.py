@@ -1,4 +1,4 @@
-"""What a resume compares: all that follows from the training, and nothing that the machine decides."""
+"""What a resume compares: all figures that follow from the training, and none that measure the machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def replay(exact: bool = True) -> tuple[ReplayCheck, list[tuple[str, dict[str, A
     return ReplayCheck(lambda kind, **fields: told.append((kind, fields)), before, 4, exact=exact), told
 
 
-def test_equal_steps_are_counted_and_machine_figures_pass() -> None:
+def test_equal_steps_are_verified_and_machine_figures_ignored() -> None:
     compare, told = replay()
     assert compare.steps == 4
     compare("log", step=8, **{**LOG, "peak_bytes": 9, "new": 2.0, "tokens_per_second": 3.0})
@@ -36,7 +36,7 @@ def test_equal_steps_are_counted_and_machine_figures_pass() -> None:
     assert [fields for kind, fields in told if kind == "verified"] == [{"steps": 4, "exact": True, "tolerance": 0.0}]
 
 
-def test_a_checkpoint_says_at_once_what_is_proved_by_then() -> None:
+def test_verified_steps_are_reported_with_the_next_checkpoint() -> None:
     compare, told = replay()
     compare("saved", step=5)
     compare("log", step=8, **LOG)
@@ -56,13 +56,13 @@ def test_the_last_bit_counts(name: str) -> None:
         compare("log", step=8, **{**LOG, name: LOG[name] + (1 if name == "tokens" else 1e-15)})
 
 
-def test_an_evaluation_counts_too() -> None:
+def test_evaluations_are_compared_too() -> None:
     compare, _ = replay()
     with pytest.raises(ResumeRefused, match="eval_loss"):
         compare("eval", step=8, eval_loss=1.2500001, epoch=0.5)
 
 
-def test_elsewhere_losses_may_differ_a_little() -> None:
+def test_on_another_machine_losses_may_differ_slightly() -> None:
     compare, told = replay(exact=False)
     compare("log", step=8, **{**LOG, "loss": 1.51, "grad_norm": 0.5})
     compare.finish()

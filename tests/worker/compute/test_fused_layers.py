@@ -1,4 +1,4 @@
-"""The fused LoRA layers against peft's, the plain attention against the library's kernels, packed rows apart."""
+"""Fused layers against peft's and the library's own, attention by example against the kernels, and packed rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def batch(lengths: tuple[int, ...] = (24, 24, 24)) -> dict[str, Any]:
 
 
 def outcome(model: Any, inputs: dict[str, Any], *, bf16: bool = False) -> tuple[Any, dict[str, Any]]:
-    """Logits at real tokens, and every gradient of a loss over them."""
+    """Return the logits at real tokens and all gradients of a loss over them."""
     import torch
 
     model.zero_grad()
@@ -52,7 +52,7 @@ def outcome(model: Any, inputs: dict[str, Any], *, bf16: bool = False) -> tuple[
 
 
 def off_by(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """The distance of all gradients relative to their length."""
+    """Return the distance of all gradients relative to their norm."""
     import torch
 
     flat, reference = (torch.cat([g.flatten() for g in found.values()]) for found in (one, other))
@@ -60,7 +60,7 @@ def off_by(one: dict[str, Any], other: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 3e-2)])
-def test_fused_layers_equal_peft_s(model: Any, bf16: bool, tolerance: float) -> None:
+def test_fused_lora_layers_equal_those_of_peft(model: Any, bf16: bool, tolerance: float) -> None:
     from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
     logits, gradients = outcome(model, batch(), bf16=bf16)
@@ -73,7 +73,7 @@ def test_fused_layers_equal_peft_s(model: Any, bf16: bool, tolerance: float) -> 
 
 
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 3e-2)])
-def test_fused_norms_and_feed_forwards_equal_the_library_s(model: Any, bf16: bool, tolerance: float) -> None:
+def test_fused_norms_and_feed_forwards_equal_those_of_the_library(model: Any, bf16: bool, tolerance: float) -> None:
     from toolkit.worker.compute.fused_layers import fuse_layers
     from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
@@ -86,7 +86,7 @@ def test_fused_norms_and_feed_forwards_equal_the_library_s(model: Any, bf16: boo
     assert off_by(fused_gradients, gradients) < tolerance
 
 
-def test_a_long_row_in_parts_is_the_whole_one(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_row_computed_in_parts_equals_the_whole_row(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.compute import fused_layers
     from toolkit.worker.compute.fused_lora import fuse_lora_layers
 
@@ -99,7 +99,7 @@ def test_a_long_row_in_parts_is_the_whole_one(model: Any, monkeypatch: pytest.Mo
     assert off_by(of_parts, gradients) < 1e-5
 
 
-def test_a_fused_feed_forward_s_gradients_are_the_slope_of_its_values() -> None:
+def test_gradients_of_a_fused_feed_forward_match_finite_differences() -> None:
     import torch
 
     from toolkit.worker.compute.fused_layers import _FusedFeedForward, _FusedNorm
@@ -125,7 +125,7 @@ def test_a_fused_feed_forward_s_gradients_are_the_slope_of_its_values() -> None:
     assert torch.autograd.gradcheck(lambda x: _FusedNorm.apply(x, weight, 1e-6), (x,), atol=1e-3, rtol=1e-2, eps=1e-2)
 
 
-def test_a_norm_of_another_kind_keeps_its_own_step(model: Any) -> None:
+def test_a_norm_of_another_kind_is_not_fused(model: Any) -> None:
     import torch
 
     from toolkit.worker.compute.fused_layers import fuse_layers
@@ -145,8 +145,8 @@ def test_a_norm_of_another_kind_keeps_its_own_step(model: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_pytorch_tanh", "relu", "dropout"])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_a_small_feed_forward_of_another_kind_keeps_its_own_step(kind: str, bf16: bool) -> None:
-    """Its outputs are small, and so is what another activation changes about them."""
+def test_a_small_feed_forward_of_another_kind_is_not_fused(kind: str, bf16: bool) -> None:
+    """Its outputs are small, and so is the difference that another activation makes."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, LlamaConfig
@@ -174,7 +174,7 @@ def test_a_small_feed_forward_of_another_kind_keeps_its_own_step(kind: str, bf16
 
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 2e-2)])
 @pytest.mark.parametrize("at_once", [2**22, 700])
-def test_head_and_loss_in_one_step_equal_the_plain_ones(
+def test_fused_head_and_loss_equal_separate_ones(
     bf16: bool, tolerance: float, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -187,7 +187,7 @@ def test_head_and_loss_in_one_step_equal_the_plain_ones(
     weight = torch.randn(300, 32, generator=draw).to(dtype)
     labels = torch.randint(0, 300, (75,), generator=draw)
     one = torch.randn(75, 32, generator=draw).to(dtype)
-    one[3] *= 40  # so sure of another token that the label's chance is 0 in fp32
+    one[3] *= 40  # so far towards another token that the label's probability is 0 in fp32
     assert float(torch.softmax((one[3] @ weight.T).float(), dim=0)[labels[3]]) == 0
     one.requires_grad_()
     other = one.detach().clone().requires_grad_()
@@ -199,7 +199,7 @@ def test_head_and_loss_in_one_step_equal_the_plain_ones(
     assert float((one.grad - other.grad).norm() / other.grad.norm()) < tolerance
 
 
-def test_logits_that_are_changed_after_the_head_are_noticed(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_changed_after_the_head_are_detected(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.compute.fused_loss import has_plain_head
 
     base = model.get_base_model()
@@ -220,7 +220,7 @@ def test_logits_that_are_changed_after_the_head_are_noticed(model: Any, monkeypa
     base.lm_head.weight.requires_grad_(False)
 
 
-def test_a_fused_model_still_answers_as_its_base_and_is_saved_the_same(model: Any, tmp_path: Path) -> None:
+def test_a_fused_model_answers_as_its_base_and_is_saved_unchanged(model: Any, tmp_path: Path) -> None:
     import torch
 
     from toolkit.worker.compute.fused_lora import fuse_lora_layers
@@ -237,7 +237,7 @@ def test_a_fused_model_still_answers_as_its_base_and_is_saved_the_same(model: An
     assert model.generate(input_ids=inputs["input_ids"][:1], max_new_tokens=4, do_sample=False).shape[1] == 28
 
 
-def test_what_is_not_plain_stays_peft_s(tiny_model: Path) -> None:
+def test_lora_layers_with_extras_are_not_fused(tiny_model: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -248,8 +248,8 @@ def test_what_is_not_plain_stays_peft_s(tiny_model: Path) -> None:
         assert fuse_lora_layers(get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], **more))) == 0
 
 
-def test_layers_whose_weights_are_elsewhere_stay_peft_s(tiny_model: Path) -> None:
-    """A model too large for its device keeps layers in the machine's memory: a hook brings them for their forward."""
+def test_offloaded_layers_are_not_fused(tiny_model: Path) -> None:
+    """A model too large for its device keeps layers in host memory, and a hook loads them for their forward pass."""
     import torch
     from accelerate import cpu_offload
     from peft import LoraConfig, get_peft_model
@@ -264,8 +264,8 @@ def test_layers_whose_weights_are_elsewhere_stay_peft_s(tiny_model: Path) -> Non
     )  # of the other layer
 
 
-def test_attention_of_another_shape_or_with_a_bias_is_right() -> None:
-    """Values narrower than keys, as in DeepSeek's models; scores to which something is added."""
+def test_attention_with_another_shape_or_a_bias_is_correct() -> None:
+    """Values narrower than keys, as in DeepSeek's models, and scores with an added bias."""
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -298,7 +298,7 @@ def test_attention_by_example_equals_the_kernel_in_bf16(model: Any, lengths: tup
     row = remove_padding({**inputs, "labels": inputs["input_ids"]})
     del row["labels"]
     alone, gradients = outcome(model, row, bf16=True)
-    # as near to the fp32 numbers as the kernel is, give or take rounding
+    # as close to the fp32 numbers as the kernel, up to rounding
     assert float((alone - whole).norm()) < 1.5 * float((kernel - whole).norm())
     assert off_by(gradients, exact) < 1.5 * off_by(kernel_gradients, exact) + 1e-3
 
@@ -307,7 +307,7 @@ def test_attention_by_example_equals_the_kernel_in_bf16(model: Any, lengths: tup
 @pytest.mark.parametrize("window", [None, 7])
 @pytest.mark.parametrize("lengths", [(9,), (12, 12, 11, 10), (1, 30, 14, 2, 13, 29), (300, 300, 7)])
 def test_grouped_products_equal_the_kernel(lengths: tuple[int, ...], window: int | None, even: int) -> None:
-    """Values and slopes, in numbers wide enough to see every wrong index; whatever the lengths and their order."""
+    """Values and gradients for any lengths in any order, in a precision that shows every wrong index."""
     import torch
 
     from toolkit.worker.compute.attention import _attend_by_kernel, _ExampleAttention, plan_attention
@@ -340,8 +340,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(FAMILIES))
-def test_a_family_without_padding_answers_as_with_it(kind: str) -> None:
-    """More tokens than the windows hold, so that a window which is not kept would show."""
+def test_a_model_family_computes_the_same_without_padding(kind: str) -> None:
+    """The examples are longer than the windows, so that an ignored window shows."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -362,7 +362,7 @@ def test_a_family_without_padding_answers_as_with_it(kind: str) -> None:
     assert respects_borders(found)
 
 
-def test_a_model_that_does_not_hear_of_borders_is_noticed(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_ignores_borders_is_detected(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import AutoModelForCausalLM
 
     from toolkit.worker.compute import attention
@@ -382,19 +382,19 @@ def test_a_model_that_does_not_hear_of_borders_is_noticed(tiny_model: Path, monk
 SMALL = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
          "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
 OTHERS: dict[str, dict[str, Any]] = {
-    # a linear attention that refuses rows of several examples without kernels of its own
+    # a linear attention that refuses rows of several examples without its own kernels
     "qwen3_5_text": {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
                      "linear_value_head_dim": 16, "head_dim": 16},
-    # scores get a mask that the model makes and learns
+    # the model makes a mask of its own, with trained values
     "doge": {},
-    # the window is in the mask alone, attention is not told: 14 tokens would not show it
+    # the window is only in the mask and not passed to the attention, which 14 tokens do not show
     "qwen2_moe": {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 2, "num_experts": 4,
                   "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", sorted(OTHERS))
-def test_a_family_that_needs_its_padding_keeps_it(kind: str) -> None:
+def test_a_model_family_that_needs_padding_keeps_it(kind: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from toolkit.worker.compute.attention import use_padding_free_attention
@@ -407,10 +407,10 @@ def test_a_family_that_needs_its_padding_keeps_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("reads", [True, False])
-def test_in_bf16_rounding_is_no_leak_and_a_faint_leak_is_no_rounding(
+def test_in_bf16_rounding_is_told_apart_from_a_small_leak(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, reads: bool
 ) -> None:
-    """The logits of a deep model are rounded by several hundredths; what another example changes may be less."""
+    """Rounding changes the logits of a deep model by several hundredths; a leak may change them by less."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -423,9 +423,9 @@ def test_in_bf16_rounding_is_no_leak_and_a_faint_leak_is_no_rounding(
 
     def rounded(self: Any, input_ids: Any = None, cu_seq_lens_q: Any = None, **rest: Any) -> Any:
         out = own(self, input_ids=input_ids, cu_seq_lens_q=cu_seq_lens_q, **rest)
-        if cu_seq_lens_q is not None and reads:  # of another shape, hence rounded otherwise
+        if cu_seq_lens_q is not None and reads:  # another shape, so it is rounded differently
             out.logits = out.logits * 1.05
-        if cu_seq_lens_q is not None and not reads:  # looks at the token before, wherever that is
+        if cu_seq_lens_q is not None and not reads:  # attends to the token before, even across a border
             out.logits = out.logits + 0.02 * out.logits.roll(1, dims=1)
         return out
 
@@ -433,8 +433,8 @@ def test_in_bf16_rounding_is_no_leak_and_a_faint_leak_is_no_rounding(
     assert respects_borders(found) is reads
 
 
-def test_a_result_can_be_changed_in_place(model: Any) -> None:
-    """As Gemma 3n does with a projection, and BERT's kin."""
+def test_the_output_can_be_changed_in_place(model: Any) -> None:
+    """As Gemma 3n and models like BERT do with a projection."""
     import torch
 
     from toolkit.worker.compute.fused_layers import fuse_layers
@@ -459,8 +459,8 @@ def test_a_result_can_be_changed_in_place(model: Any) -> None:
         assert float((fused_slope - slope).norm()) < 1e-4 * float(slope.norm())
 
 
-def test_the_last_layer_of_experts_is_whole_where_rows_are_no_tokens() -> None:
-    """A shared expert gets [tokens, width], an expert the tokens that were sent to it: neither leaves any out."""
+def test_the_last_layer_of_experts_skips_no_tokens() -> None:
+    """A shared expert gets [tokens, width], an expert the tokens routed to it: neither may skip any."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -486,8 +486,8 @@ def test_the_last_layer_of_experts_is_whole_where_rows_are_no_tokens() -> None:
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_in_bf16_a_layer_that_a_later_one_reads_faintly_is_not_the_last(tiny_model: Path, layer: int) -> None:
-    """Only some layers have an adapter, and the next one's attention adds less than bf16 rounds away."""
+def test_in_bf16_a_layer_that_a_later_one_reads_a_little_is_not_the_last(tiny_model: Path, layer: int) -> None:
+    """Only some layers have an adapter, and the attention of the next one adds less than bf16 rounds away."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -506,8 +506,8 @@ def test_in_bf16_a_layer_that_a_later_one_reads_faintly_is_not_the_last(tiny_mod
     assert len(find_skippable_steps(base)) == (3 if layer else 0)
 
 
-def test_packed_rows_do_not_see_each_other(model: Any) -> None:
-    """Position ids that start again keep the rows apart, in both attentions and both precisions."""
+def test_packed_examples_do_not_attend_to_each_other(model: Any) -> None:
+    """Position ids that restart keep the examples apart, in both attentions and both precisions."""
     import torch
 
     from toolkit.worker.compute.attention import use_padding_free_attention
@@ -528,7 +528,7 @@ def test_packed_rows_do_not_see_each_other(model: Any) -> None:
         torch.testing.assert_close(moved, packed[12:], rtol=0, atol=0)
 
 
-def test_the_last_layer_leaves_out_what_nobody_reads(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_layer_skips_unscored_tokens(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from toolkit.worker.compute.fused_layers import fuse_layers
@@ -560,4 +560,4 @@ def test_the_last_layer_leaves_out_what_nobody_reads(model: Any, monkeypatch: py
         return found
 
     monkeypatch.setattr(type(base), "forward", mixed)
-    assert find_skippable_steps(base) == ()  # of a model whose logits look back once more
+    assert find_skippable_steps(base) == ()  # a model whose logits depend on an earlier token once more

@@ -1,4 +1,4 @@
-"""Packed rows against the same examples one a row: logits, losses, gradients, and a run that is killed."""
+"""Packed rows against the same examples in rows of their own: logits, losses, gradients, and a killed run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def collated(trainer: Any, capacity: int | None) -> dict[str, Any]:
     return PackingCollator(trainer.processing_class.pad_token_id, capacity)(examples)
 
 
-def test_rows_are_filled_in_order_and_end_in_padding_that_stands_alone() -> None:
+def test_rows_are_filled_in_order_and_padding_is_an_example_of_its_own() -> None:
     from toolkit.worker.compute.packing import PackingCollator, count_real_tokens
 
     lengths = (3, 4, 2, 9, 1, 2)
@@ -46,12 +46,12 @@ def test_rows_are_filled_in_order_and_end_in_padding_that_stands_alone() -> None
     assert batch["labels"].tolist()[0] == [-100, 3, 3, -100, 4, 4, 4, -100, -100]
     assert (
         count_real_tokens(batch["position_ids"]) == sum(lengths) - 1
-    )  # an example of one token can't be told from padding
+    )  # an example of one token is indistinguishable from padding
     assert set(batch) == {"input_ids", "labels", "position_ids"}  # a mask of ones would join the examples
 
 
 @pytest.mark.parametrize("lean", [True, False])
-def test_packed_examples_have_the_loss_and_gradients_of_separate_ones(
+def test_packed_examples_have_the_same_loss_and_gradients_as_separate_ones(
     trainer: Any,
     lean: bool,
 ) -> None:
@@ -88,8 +88,8 @@ def test_packed_logits_equal_separate_ones(trainer: Any) -> None:
     assert row == len(packed["input_ids"]) - 1
 
 
-def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's whole way to flash-attn, with plain products in the place of its kernels, which need a GPU."""
+def test_flash_attention_receives_the_borders_of_packed_examples(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the library's path to flash-attn with plain products instead of its kernels, which need a GPU."""
     import torch
     from transformers import PreTrainedModel
     from transformers import modeling_flash_attention_utils as library
@@ -139,7 +139,7 @@ def test_flash_attention_is_told_where_packed_examples_begin(trainer: Any, monke
         torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=1e-6)
 
 
-def test_a_model_that_mixes_packed_examples_is_noticed(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_mixes_packed_examples_is_detected(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import masking_utils
 
     from toolkit.worker.compute.packing import keeps_examples_apart
@@ -158,7 +158,9 @@ def test_a_model_that_mixes_packed_examples_is_noticed(trainer: Any, monkeypatch
     processes=st.integers(1, 3),
     epoch=st.integers(0, 3),
 )
-def test_every_row_once_in_batches_that_fit(lengths: list[int], size: int, processes: int, epoch: int) -> None:
+def test_each_row_appears_once_in_packed_batches_that_fit(
+    lengths: list[int], size: int, processes: int, epoch: int
+) -> None:
     from toolkit.errors import ToolkitError
     from toolkit.worker.compute.packing import _pack_rows
     from toolkit.worker.training.trainer import PackedBatches
@@ -183,7 +185,7 @@ def test_every_row_once_in_batches_that_fit(lengths: list[int], size: int, proce
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_a_packed_run_that_is_killed_ends_as_if_nothing_had_happened(
+def test_a_killed_packed_run_resumes_bit_for_bit(
     bf16: bool, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = {"save_steps": 1, "eval_steps": 2, "logging_steps": 1}
@@ -203,7 +205,7 @@ def test_a_packed_run_that_is_killed_ends_as_if_nothing_had_happened(
     assert all(event["exact"] for event in events_of(killed, "verified"))
 
 
-def test_a_checkpoint_of_other_batches_is_not_gone_on_from(tmp_path: Path) -> None:
+def test_a_checkpoint_with_another_batching_mode_is_refused(tmp_path: Path) -> None:
     from toolkit.errors import ToolkitError
     from toolkit.runs.checkpoints import Checkpoint
     from toolkit.worker.checkpoints import choice
@@ -216,10 +218,10 @@ def test_a_checkpoint_of_other_batches_is_not_gone_on_from(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("apart", [True, False])
-def test_flash_attention_is_left_where_examples_of_a_row_are_mixed(
+def test_flash_attention_is_not_used_where_a_model_mixes_examples(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
 ) -> None:
-    """Other layers of a model may know no borders (Mamba's and its kin): what attention is told does not help there."""
+    """Other layers of a model (Mamba's, for example) may ignore borders, although its attention respects them."""
     import torch
     from transformers import AutoModelForCausalLM
 

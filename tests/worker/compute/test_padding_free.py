@@ -1,4 +1,4 @@
-"""Widths rounded up: few shapes, and the same loss and gradients as before."""
+"""Padding widths to a multiple makes few shapes and keeps loss and gradients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.worker
 
 
-def test_a_batch_is_filled_up_behind_what_it_holds_and_never_beyond_the_models_positions() -> None:
+def test_batch_width_is_padded_on_the_right_within_the_positions_of_the_model() -> None:
     import torch
 
     from toolkit.worker.compute.padding_free import BATCH_WIDTH_MULTIPLE, pad_batch_width
@@ -22,10 +22,12 @@ def test_a_batch_is_filled_up_behind_what_it_holds_and_never_beyond_the_models_p
     assert not found["attention_mask"][:, 21:].any()
     assert found["rows"] == 2
     assert pad_batch_width(batch, 24)["input_ids"].shape == (2, 24)
-    assert pad_batch_width(batch, 20)["input_ids"].shape == (2, 21), "the model says what is wrong with it, not we"
+    assert pad_batch_width(batch, 20)["input_ids"].shape == (2, 21), (
+        "a batch that is too wide stays so: the model raises its own error"
+    )
 
 
-def test_rounding_changes_neither_loss_nor_gradients(tiny_model) -> None:  # type: ignore[no-untyped-def]
+def test_padding_the_width_changes_neither_loss_nor_gradients(tiny_model) -> None:  # type: ignore[no-untyped-def]
     import torch
     from transformers import AutoModelForCausalLM
 

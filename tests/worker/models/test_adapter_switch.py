@@ -1,4 +1,4 @@
-"""One base, many adapters: exact switching, and nothing but plain LoRA comes in."""
+"""One base with many adapters: switching is exact, and only plain LoRA adapters are accepted."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def logits(adapters: Any) -> Any:
 
 
 def alone(model: Path, folder: Path) -> Any:
-    """What PEFT itself makes of base and adapter, unmerged."""
+    """Return the logits that PEFT itself computes with base and unmerged adapter."""
     import torch
     from peft import PeftModel
 
@@ -60,7 +60,7 @@ def alone(model: Path, folder: Path) -> Any:
 
 
 def biased_copy(model: Path, target: Path) -> Path:
-    """The same model with biases on its attention, so that `bias` means something."""
+    """Return a copy of the model with biases in its attention, so that `bias` has an effect."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -123,7 +123,7 @@ def test_half_precision_stays_unmerged(tiny_model: Path, runs: Path) -> None:
     assert torch.equal(logits(adapters), base)
 
 
-def test_without_memory_for_copies_nothing_is_merged(
+def test_nothing_is_merged_without_memory_for_copies(
     tiny_model: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -177,7 +177,9 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
 }  # fmt: skip
 
 
-def test_what_is_no_plain_adapter_is_refused_and_the_others_stay(tiny_model: Path, tmp_path: Path, runs: Path) -> None:
+def test_anything_but_a_plain_lora_adapter_is_refused_and_the_others_stay(
+    tiny_model: Path, tmp_path: Path, runs: Path
+) -> None:
     import torch
 
     from tests.fakes.engine_runs import finished_run
@@ -206,7 +208,7 @@ def test_what_is_no_plain_adapter_is_refused_and_the_others_stay(tiny_model: Pat
     assert torch.equal(logits(adapters), base)
 
 
-def test_where_an_adapter_claims_to_come_from_does_not_matter(tiny_model: Path, runs: Path) -> None:
+def test_the_base_model_named_in_an_adapter_is_ignored(tiny_model: Path, runs: Path) -> None:
     from tests.fakes.engine_runs import finished_run
     from toolkit.worker.models.adapter_files import read_adapter_config
 
@@ -215,7 +217,7 @@ def test_where_an_adapter_claims_to_come_from_does_not_matter(tiny_model: Path, 
     assert read_adapter_config(run.adapter_dir).r == 4
 
 
-def test_what_is_merged_or_exported_is_read_as_carefully(tiny_model: Path, tmp_path: Path, runs: Path) -> None:
+def test_adapters_for_merging_are_checked_the_same_way(tiny_model: Path, tmp_path: Path, runs: Path) -> None:
     import torch
     from safetensors.torch import load_file
 

@@ -1,4 +1,4 @@
-"""Every setting reaches its library, under the name that the installed version knows, or is listed as unused."""
+"""Every setting reaches its library under the name of the installed version, or is listed as unused."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 @pytest.fixture
 def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """config -> {group: {key: value}}: everything that the worker hands on."""
+    """config -> {group: {key: value}}: everything that the worker passes to the libraries."""
     from toolkit.settings import device_defaults
     from toolkit.worker.models import library_arguments, load
     from toolkit.worker.tokens import examples, labels
@@ -242,7 +242,7 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
     return measure
 
 
-def test_the_tables_cover_every_leaf_once() -> None:
+def test_the_tables_cover_every_setting_once() -> None:
     found = list(leaves(Config()))
     assert len(found) >= 60
     assert sorted([*CONSUMED, *UNUSED]) == sorted(found)
@@ -251,9 +251,9 @@ def test_the_tables_cover_every_leaf_once() -> None:
 
 
 @pytest.mark.parametrize("leaf", sorted(CHANGES))
-def test_changing_a_leaf_changes_what_the_library_gets(leaf: str, effects: Any) -> None:
+def test_changing_a_setting_changes_the_arguments_of_the_library(leaf: str, effects: Any) -> None:
     value, beside = CHANGES[leaf]
-    # the two ways to quantize exclude each other: one is changed together with the other
+    # 4-bit and 8-bit exclude each other, so they change together
     other = {"model.quantize": True} if leaf in EITHER else beside
     before, after = effects(with_settings(other)), effects(with_settings({**beside, leaf: value}))
     group, _, key = CONSUMED[leaf].partition(".")
@@ -273,7 +273,7 @@ def test_changing_a_leaf_changes_what_the_library_gets(leaf: str, effects: Any) 
 
 
 @pytest.mark.parametrize("leaf", sorted(CHANGES))
-def test_an_empty_setting_is_left_to_the_library(leaf: str, effects: Any) -> None:
+def test_an_empty_setting_uses_the_default_of_the_library(leaf: str, effects: Any) -> None:
     beside = CHANGES[leaf][1]
     try:
         config = with_settings({**beside, leaf: None})
@@ -332,14 +332,14 @@ def test_the_values_arrive_in_the_objects_that_the_trainer_reads() -> None:
     assert quantization.bnb_4bit_quant_type == "nf4"
 
 
-def test_a_cpu_gets_what_it_can_do() -> None:
+def test_a_cpu_gets_only_supported_arguments() -> None:
     from toolkit.worker.models import library_arguments
 
     config = with_settings({"training.training_args.fp16": True, "training.training_args.tf32": True})
     arguments = library_arguments.sft_args(config, library_arguments.ComputeDevice(), "out")
     assert arguments["use_cpu"] is True
     assert "tf32" not in arguments
-    assert arguments["fp16"] is False  # a silent no-op of the library: fp32 is what would happen
+    assert arguments["fp16"] is False  # the library ignores it without a warning and trains in fp32
     assert library_arguments.model_load_args(config, library_arguments.ComputeDevice())["dtype"] == "float32"
     assert library_arguments.model_load_args(config, library_arguments.ComputeDevice())["device_map"] == "cpu"
     unsaid = with_settings({"training.training_args.bf16": None})
@@ -352,7 +352,7 @@ def test_a_cpu_gets_what_it_can_do() -> None:
     assert "tf32" not in library_arguments.sft_args(config, old, "out")
 
 
-def test_quirks_of_the_libraries() -> None:
+def test_arguments_avoid_known_quirks_of_the_libraries() -> None:
     from toolkit.worker.models import library_arguments
 
     assert library_arguments.quantization_args(Config()) is None
@@ -417,7 +417,7 @@ def test_every_optimizer_steps_on_a_cpu(name: str) -> None:
     assert (weight < 1).all()
 
 
-def test_the_default_length_is_the_library_s() -> None:
+def test_the_default_length_is_that_of_the_library() -> None:
     from trl import SFTConfig
 
     from toolkit.settings import device_defaults
@@ -434,7 +434,7 @@ def test_the_default_length_is_the_library_s() -> None:
     [("cuda:1", None, "1"), (None, None, "0"), ("cuda:1", "4,6", "6"), (None, "4,6", "4"), ("cuda:1", "4", "4"),
      ("auto", "4,6", "4,6"), ("cuda", "", "")],
 )  # fmt: skip
-def test_one_gpu_is_seen_by_a_run_of_one_process(
+def test_a_run_of_one_process_sees_one_gpu(
     wanted: str | None, seen: str | None, then: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import os
@@ -448,8 +448,8 @@ def test_one_gpu_is_seen_by_a_run_of_one_process(
     assert os.environ["CUDA_VISIBLE_DEVICES"] == then
 
 
-def test_a_gpu_that_only_emulates_bf16_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch says of every GPU that it takes such numbers; before Ampere it computes them many times slower."""
+def test_a_gpu_that_only_emulates_bf16_does_not_support_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch reports bf16 support for every GPU, but those before Ampere emulate it and are many times slower."""
     import torch
 
     from toolkit.settings import device_defaults

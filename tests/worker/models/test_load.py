@@ -1,4 +1,4 @@
-"""Models come in as weights and words alone: what could run code is refused, what is missing is explained."""
+"""Models are loaded as data only: code is refused, and what is missing is explained."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def drop_weight(path: Path, name: str) -> None:
         ("missing weights", "lm_head.weight"),
     ],
 )  # fmt: skip
-def test_a_folder_that_is_no_plain_model_is_refused(copy: Path, how: str, says: str) -> None:
+def test_a_folder_that_is_not_a_plain_model_is_refused(copy: Path, how: str, says: str) -> None:
     from toolkit.worker.models.load import load_base_model
 
     spoil(copy, how)
@@ -83,7 +83,7 @@ def test_a_folder_that_is_no_plain_model_is_refused(copy: Path, how: str, says: 
     assert "Traceback" not in str(caught.value)
 
 
-def test_links_are_refused_but_for_those_of_a_download(copy: Path, tmp_path: Path) -> None:
+def test_links_are_refused_except_in_the_hub_cache(copy: Path, tmp_path: Path) -> None:
     from toolkit.worker.models.folder import resolve_model_folder
     from toolkit.worker.models.load import load_tokenizer
 
@@ -118,7 +118,7 @@ def test_links_are_refused_but_for_those_of_a_download(copy: Path, tmp_path: Pat
         ("no spaces here/x y", "neither a folder"), (__file__, "is a file"),
     ],
 )  # fmt: skip
-def test_a_model_that_is_not_there_is_explained(name: str | None, says: str) -> None:
+def test_a_missing_model_is_explained(name: str | None, says: str) -> None:
     from toolkit.worker.models.folder import resolve_model_folder
 
     with pytest.raises(ToolkitError, match=says) as caught:
@@ -161,7 +161,7 @@ def test_a_cached_hub_model_is_checked_like_a_folder(
         resolve_model_folder(config)
 
 
-def test_half_precision_weights_load_in_full_on_a_cpu() -> None:
+def test_half_precision_weights_load_as_fp32_on_a_cpu() -> None:
     import torch
 
     from toolkit.worker.models.folder import resolve_model_folder
@@ -174,7 +174,7 @@ def test_half_precision_weights_load_in_full_on_a_cpu() -> None:
     assert read_context_length(resolve_model_folder(config)) == 512
 
 
-def test_bf16_is_the_precision_of_the_weights_too(tiny_model: Path) -> None:
+def test_bf16_is_also_the_precision_of_the_weights(tiny_model: Path) -> None:
     import torch
 
     from toolkit.worker.models.load import load_base_model
@@ -196,7 +196,7 @@ def test_bf16_is_the_precision_of_the_weights_too(tiny_model: Path) -> None:
          "blocks"),
     ],
 )  # fmt: skip
-def test_adapter_settings_that_the_model_can_t_have(
+def test_adapter_settings_that_the_model_lacks_are_reported(
     tiny_model: Path, lora: dict[str, Any], field: str, says: str
 ) -> None:
     from toolkit.worker.models.load import load_base_model

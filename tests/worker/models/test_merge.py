@@ -1,4 +1,4 @@
-"""Merges that keep what the adapter computed, and those that are refused with their reason."""
+"""Merged models compute the same as base and adapter, and impossible merges are refused with a reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDS = [[5, 9, 40, 77, 3, 120]]
 
 
 def changed(model: Path, target: Path, edit: Callable[[dict[str, Any]], None], **config: Any) -> Path:
-    """A copy of a model with other weights and settings."""
+    """Return a copy of a model with other weights and settings."""
     import safetensors.torch
 
     shutil.copytree(model, target)
@@ -42,7 +42,7 @@ def merged_logits(run: RunDir, model: Path, dtype: str = "float32") -> Any:
 
 
 def adapted_logits(run: RunDir) -> Any:
-    """What base and adapter compute as they were trained."""
+    """Return the logits of base and unmerged adapter."""
     import torch
 
     from toolkit.worker.models.adapter_switch import load_trained_adapter
@@ -54,12 +54,14 @@ def adapted_logits(run: RunDir) -> Any:
 
 
 def tied(model: Path, target: Path) -> Path:
-    """The same model with one weight for embeddings and output."""
+    """Return a copy of the model with one weight for embeddings and output."""
     return changed(model, target, lambda weights: weights.pop("lm_head.weight"), tie_word_embeddings=True)
 
 
 @pytest.mark.parametrize("lora", [{}, {"modules_to_save": ["lm_head"]}], ids=["all-linear", "modules_to_save"])
-def test_a_merge_computes_what_the_adapter_did(save_dir: Path, tiny_model: Path, lora: dict[str, Any]) -> None:
+def test_a_merged_model_computes_the_same_as_base_and_adapter(
+    save_dir: Path, tiny_model: Path, lora: dict[str, Any]
+) -> None:
     import torch
 
     run = finished_run(save_dir, tiny_model, **lora)
@@ -68,12 +70,12 @@ def test_a_merge_computes_what_the_adapter_did(save_dir: Path, tiny_model: Path,
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_quantized_base_is_merged_in_full_precision(save_dir: Path, tiny_model: Path, bits: int) -> None:
-    """On the numbers that training saw: rounded they are, and never again."""
+    """The merge uses the dequantized numbers that training computed with, and does not round them again."""
     import torch
 
     run = finished_run(save_dir, tiny_model, bits=bits)
     found, expected = merged_logits(run, tiny_model), adapted_logits(run)
-    # eight-bit layers round their inputs too, which a plain layer does not
+    # 8-bit layers also round their inputs, which a plain layer does not
     torch.testing.assert_close(found, expected, atol=0.01 if bits == 4 else 0.1, rtol=0)
     plain = finished_run(save_dir, tiny_model)
     assert not torch.allclose(found, merged_logits(plain, tiny_model), atol=1e-3), "the rounding is in it"
@@ -87,7 +89,7 @@ def test_tied_embeddings_stay_tied(save_dir: Path, tiny_model: Path, tmp_path: P
     torch.testing.assert_close(merged_logits(run, model), adapted_logits(run), atol=1e-4, rtol=1e-4)
 
 
-def test_an_adapter_of_tied_embeddings_alone_is_refused(save_dir: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_an_adapter_on_tied_embeddings_only_is_refused(save_dir: Path, tiny_model: Path, tmp_path: Path) -> None:
     model = tied(tiny_model, tmp_path / "tied")
     run = finished_run(save_dir, model, target_modules=["embed_tokens", "q_proj"])
     with pytest.raises(ToolkitError, match="share one weight") as caught:
@@ -95,7 +97,7 @@ def test_an_adapter_of_tied_embeddings_alone_is_refused(save_dir: Path, tiny_mod
     assert "export the adapter instead" in caught.value.hint
 
 
-def test_numbers_that_fp16_can_not_hold_are_refused(save_dir: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_values_too_large_for_fp16_are_refused(save_dir: Path, tiny_model: Path, tmp_path: Path) -> None:
     def edit(weights: dict[str, Any]) -> None:
         weights["model.layers.1.mlp.up_proj.weight"][0, 0] = 70_000.0
 
@@ -107,7 +109,7 @@ def test_numbers_that_fp16_can_not_hold_are_refused(save_dir: Path, tiny_model: 
     assert merged_logits(run, model, "bfloat16").isfinite().all()
 
 
-def test_too_little_memory_is_known_before_anything_is_loaded(
+def test_too_little_memory_is_reported_before_loading(
     save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.worker.models import load, merge

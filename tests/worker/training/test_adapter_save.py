@@ -1,4 +1,4 @@
-"""Killed and resumed, a run ends as if it had never been interrupted: the same weights, the same curve, to the bit."""
+"""A run that is killed and resumed ends bit for bit with the weights and the curve of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CURVES = ("loss", "grad_norm", "learning_rate", "tokens", "epoch", "eval_loss")
 
 
 def settings(save_dir: Path, model: Path, **training: Any) -> dict[str, Any]:
-    """Six steps in three epochs, with everything that draws random numbers or sums up between steps."""
+    """Return settings for six steps in three epochs, with all that draws random numbers or sums between steps."""
     chosen = {"num_train_epochs": 3, "gradient_accumulation_steps": 2, "logging_steps": 2, "eval_steps": 3}
     found = draft(save_dir, model, **{**chosen, "save_steps": 1, **training})
     found["lora"]["lora_dropout"] = 0.1
@@ -43,7 +43,7 @@ def curves(run: RunDir) -> dict[str, Any]:
 
 
 def train_until_killed(run: RunDir, attempt: int, at: int) -> None:
-    """One attempt in a forked child that is killed when step `at` is about to be saved."""
+    """Train in a forked child that is killed just before step `at` is saved."""
     child = os.fork()
     if child == 0:
         from toolkit.worker.checkpoints.checkpointed_trainer import CheckpointWriter
@@ -63,7 +63,7 @@ def train_until_killed(run: RunDir, attempt: int, at: int) -> None:
 
 
 def train_until_killed_evaluating(run: RunDir, attempt: int, at: int) -> None:
-    """One attempt in a forked child that is killed in the midst of the evaluation of step `at`."""
+    """Train in a forked child that is killed in the middle of the evaluation of step `at`."""
     child = os.fork()
     if child == 0:
         from toolkit.worker.training.micro_batches import MicroBatchedTrainer
@@ -82,7 +82,7 @@ def train_until_killed_evaluating(run: RunDir, attempt: int, at: int) -> None:
     assert os.waitpid(child, 0)[1] == 9
 
 
-def go_on(run: RunDir, attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def resume_run(run: RunDir, attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTK_ATTEMPT", str(attempt))
     code, events = train_here(run)
     assert code == 0, events[-1]
@@ -90,7 +90,7 @@ def go_on(run: RunDir, attempt: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A run that nothing happened to."""
+    """A finished run without an interruption."""
     place = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTK_STATE_DIR", str(place / "state"))
@@ -100,14 +100,14 @@ def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return run
 
 
-def test_kills_at_every_kind_of_step_leave_no_trace(
+def test_a_run_killed_at_any_kind_of_step_resumes_bit_for_bit(
     whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(settings(save_dir, tiny_model))
     # inside an epoch, between two logs; at the end of an epoch; right after an evaluation
     for attempt, at in enumerate((2, 3, 4, 6), 1):
         train_until_killed(run, attempt, at)
-    go_on(run, 5, monkeypatch)
+    resume_run(run, 5, monkeypatch)
     assert weights(run) == weights(whole)
     assert curves(run) == curves(whole)
     assert [event["step"] for event in events_of(run, "resumed")] == [1, 2, 3, 5]
@@ -119,7 +119,7 @@ def test_kills_at_every_kind_of_step_leave_no_trace(
     assert list(list_kept_checkpoints(run)) == [6, 5]
 
 
-def test_a_pause_leaves_no_trace_either(
+def test_a_paused_run_resumes_bit_for_bit(
     whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.lifecycle.resume_policy import request_resume
@@ -136,14 +136,14 @@ def test_a_pause_leaves_no_trace_either(
     monkeypatch.setattr(TrainingReporter, "on_step_end", pause_at_three)
     assert train_here(run)[0] == 0
     assert (read_run_status(run).state, read_run_status(run).step) == ("paused", 3)
-    assert not events_of(run, "eval"), "the evaluation of step 3 is left for later"
+    assert not events_of(run, "eval"), "the evaluation of step 3 is still due"
     request_resume(run)
-    go_on(run, 2, monkeypatch)
+    resume_run(run, 2, monkeypatch)
     assert weights(run) == weights(whole)
     assert curves(run) == curves(whole)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(
     whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(settings(save_dir, tiny_model))
@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     broken.write_bytes(raw)
     with pytest.raises(RunError, match=r"optimizer\.safetensors is damaged"):
         verify_checkpoint(checkpoint_path(run, 4), run.id)
-    go_on(run, 2, monkeypatch)
+    resume_run(run, 2, monkeypatch)
     said = " ".join(event["message"] for event in events_of(run, "warning"))
     assert "optimizer.safetensors is damaged" in said
     assert "step 3 is used" in said
@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert curves(run) == curves(whole)
 
 
-def test_without_any_whole_checkpoint_it_begins_again(
+def test_a_run_without_an_intact_checkpoint_restarts(
     whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(settings(save_dir, tiny_model))
@@ -171,9 +171,9 @@ def test_without_any_whole_checkpoint_it_begins_again(
     for path in list_kept_checkpoints(run).values():
         (path / "COMMIT.json").unlink()
     assert newest_verified_checkpoint(run)[0] is None
-    go_on(run, 2, monkeypatch)
+    resume_run(run, 2, monkeypatch)
     assert "restarts at step 1" in events_of(run, "warning")[0]["message"]
-    assert events_of(run, "verified")[0]["exact"] is False, "a run begun again is compared too"
+    assert events_of(run, "verified")[0]["exact"] is False, "a restarted run is compared too"
     assert weights(run) == weights(whole)
 
 
@@ -182,7 +182,7 @@ def test_a_replay_that_differs_is_refused(tiny_model: Path, save_dir: Path, monk
 
     run = make_run(settings(save_dir, tiny_model, save_steps=3, logging_steps=1))
     train_until_killed(run, 1, 6)
-    # a resume that forgets the optimizer: stock software accepts it in silence
+    # a resume without the optimizer state, which the library alone would accept without an error
     monkeypatch.setattr(training_state, "load_optimizer_state", lambda trainer, folder: None)
     monkeypatch.setenv("FTK_ATTEMPT", "2")
     code, events = train_here(run)
@@ -214,18 +214,18 @@ def test_another_runs_checkpoint_is_refused(whole: RunDir, tiny_model: Path, sav
 
 
 @pytest.mark.parametrize("optimizer", ["adafactor", "sgd", "adamw_torch_fused"])
-def test_every_optimizer_comes_back(
+def test_every_optimizer_resumes_bit_for_bit(
     optimizer: str, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, run = (make_run(settings(save_dir / name, tiny_model, optim=optimizer)) for name in ("whole", "killed"))
     assert train_here(whole)[0] == 0
     train_until_killed(run, 1, 4)
-    go_on(run, 2, monkeypatch)
+    resume_run(run, 2, monkeypatch)
     assert weights(run) == weights(whole)
     assert curves(run) == curves(whole)
 
 
-def test_early_stopping_ends_at_the_right_step_and_puts_the_best_back(
+def test_early_stopping_ends_at_the_right_step_and_restores_the_best_weights(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.worker.training.best_checkpoint import BestCheckpointCallback
@@ -233,12 +233,12 @@ def test_early_stopping_ends_at_the_right_step_and_puts_the_best_back(
     losses = {1: 3.0, 2: 2.0, 3: 2.5, 4: 2.5, 5: 1.0, 6: 1.0}
     on_evaluate = BestCheckpointCallback.on_evaluate
 
-    def told(
+    def on_evaluate_with_losses(
         self: BestCheckpointCallback, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any
     ) -> None:
         on_evaluate(self, args, state, control, {"eval_loss": losses[state.global_step]}, **more)
 
-    monkeypatch.setattr(BestCheckpointCallback, "on_evaluate", told)
+    monkeypatch.setattr(BestCheckpointCallback, "on_evaluate", on_evaluate_with_losses)
     stopping = {"early_stopping_patience": 2, "load_best_at_end": True, "eval_steps": 1, "save_steps": 100}
     whole = make_run(settings(save_dir / "whole", tiny_model, **stopping))
     assert train_here(whole)[0] == 0
@@ -258,25 +258,25 @@ def test_early_stopping_ends_at_the_right_step_and_puts_the_best_back(
     assert events_of(run, "early")[-1]["step"] == 4
     assert weights(run) == weights(whole)
     shutil.rmtree(run.adapter_dir)
-    go_on(run, 3, monkeypatch)
+    resume_run(run, 3, monkeypatch)
     assert weights(run) == weights(whole)
     assert len(events_of(run, "plan")) == 2, "the third attempt had nothing left to train"
 
 
-def test_an_evaluation_that_may_be_long_has_a_checkpoint_before_it(
+def test_a_checkpoint_is_written_before_a_long_evaluation(
     whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(settings(save_dir, tiny_model, save_steps=None))
     train_until_killed_evaluating(run, 1, 3)
     assert [event["step"] for event in events_of(run, "saved")] == [3]
     assert not events_of(run, "eval")
-    go_on(run, 2, monkeypatch)
+    resume_run(run, 2, monkeypatch)
     assert events_of(run, "resumed")[0]["step"] == 3, "no step is trained again"
     assert weights(run) == weights(whole)
     assert curves(run) == curves(whole)
 
 
-def test_the_evaluation_that_ends_a_run_early_may_be_cut_off_too(
+def test_a_run_killed_in_its_last_evaluation_still_ends_early(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.worker.checkpoints.pace import CheckpointPace
@@ -285,38 +285,38 @@ def test_the_evaluation_that_ends_a_run_early_may_be_cut_off_too(
     losses = {1: 3.0, 2: 2.0, 3: 2.5, 4: 2.5}
     on_evaluate = BestCheckpointCallback.on_evaluate
 
-    def told(
+    def on_evaluate_with_losses(
         self: BestCheckpointCallback, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any
     ) -> None:
         on_evaluate(self, args, state, control, {"eval_loss": losses[state.global_step]}, **more)
 
-    monkeypatch.setattr(BestCheckpointCallback, "on_evaluate", told)
+    monkeypatch.setattr(BestCheckpointCallback, "on_evaluate", on_evaluate_with_losses)
     monkeypatch.setattr(CheckpointPace, "due_before", lambda self, seconds: True)
     stopping = {"early_stopping_patience": 2, "load_best_at_end": True, "eval_steps": 1, "save_steps": None}
     run = make_run(settings(save_dir, tiny_model, **stopping))
     train_until_killed_evaluating(run, 1, 4)
-    go_on(run, 2, monkeypatch)
+    resume_run(run, 2, monkeypatch)
     assert events_of(run, "resumed")[0]["step"] == 4
     status = read_run_status(run)
-    assert (status.state, status.step, status.early["step"]) == ("finished", 4, 4), "not one step more"
-    assert events_of(run, "adapter")[0]["step"] == 2, "the best is put back"
+    assert (status.state, status.step, status.early["step"]) == ("finished", 4, 4), "no step is trained after it"
+    assert events_of(run, "adapter")[0]["step"] == 2, "the best weights are restored"
 
 
-def test_after_a_kill_the_first_step_and_the_last_replayed_one_are_saved(
+def test_after_a_kill_the_first_and_the_last_replayed_step_are_saved(
     whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.runs.events import EventWriter
 
     run = make_run(settings(save_dir, tiny_model, save_steps=100))
-    train_until_killed_evaluating(run, 1, 3)  # it would be saved at its end alone; step 2 is logged
+    train_until_killed_evaluating(run, 1, 3)  # it would be saved only at its end; step 2 is logged
     with EventWriter(run.events_path, 1) as events:
         events.append("interrupted", reason="killed", message="", hint="", outside=True)
-    go_on(run, 2, monkeypatch)
+    resume_run(run, 2, monkeypatch)
     assert [event["step"] for event in events_of(run, "saved")] == [1, 2, 6]
     assert weights(run) == weights(whole)
 
 
-def test_a_new_run_begins_with_another_runs_weights(
+def test_a_new_run_starts_from_another_runs_weights(
     whole: RunDir, tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from safetensors.torch import load_file

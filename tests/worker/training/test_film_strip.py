@@ -1,4 +1,4 @@
-"""The film strip: what is pinned, what is written down, and that training does not notice."""
+"""Sample outputs during training: which prompts are pinned, what is written, and that training is not affected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.worker
 
 
 def settings(save_dir: Path, model: Path, **training: Any) -> dict[str, Any]:
-    """A run in which random numbers count: dropout in the adapter, noise in the embeddings."""
+    """Return settings in which random numbers matter: dropout in the adapter, noise in the embeddings."""
     found = draft(save_dir, model, eval_steps=3)
     found["lora"]["lora_dropout"] = 0.2
     found["training"]["sft_args"]["neftune_noise_alpha"] = 5.0
@@ -39,7 +39,7 @@ def weights(run: RunDir) -> bytes:
     return (run.adapter_dir / "adapter_model.safetensors").read_bytes()
 
 
-def test_training_does_not_notice(tiny_model: Path, save_dir: Path) -> None:
+def test_sample_outputs_do_not_change_training(tiny_model: Path, save_dir: Path) -> None:
     typed = ["tell me a story", rows(24)[0]["question"]]
     filmed = make_run(settings(save_dir / "with", tiny_model, pinned_rows=4, pinned_prompts=typed))
     dark = make_run(settings(save_dir / "without", tiny_model, pinned_rows=0))
@@ -51,19 +51,21 @@ def test_training_does_not_notice(tiny_model: Path, save_dir: Path) -> None:
     pinned, *shots = frames(filmed)
     assert [pin["prompt"] for pin in pinned["pins"][:2]] == typed
     assert pinned["pins"][0]["expected"] is None
-    assert pinned["pins"][1]["expected"] == rows(24)[0]["answer"]  # it is a row's prompt: what should come is known
+    assert pinned["pins"][1]["expected"] == rows(24)[0]["answer"]  # the prompt of a row, whose answer is known
     assert len(pinned["pins"]) == 6
     assert [shot["step"] for shot in shots] == [0, 3, 6, 8]
     assert all(len(shot["texts"]) == 6 for shot in shots)
     said = [json.loads(line) for line in (filmed.evaluation_dir / "predictions.jsonl").read_text().splitlines()]
     base, adapter = ({line["row"]: line[who] for line in said} for who in ("base", "adapter"))
     for number, pin in list(enumerate(pinned["pins"]))[2:]:
-        assert base[pin["row"]].startswith(shots[0]["texts"][number][:8]), "before the first step the base answers"
+        assert base[pin["row"]].startswith(shots[0]["texts"][number][:8]), (
+            "before the first step the answers are those of the base"
+        )
         assert adapter[pin["row"]].startswith(shots[-1]["texts"][number][:8])
     assert len({tuple(shot["texts"]) for shot in shots}) > 1
 
 
-def test_at_most_ten_prompts_first_and_none_twice(tmp_path: Path) -> None:
+def test_at_most_ten_prompts_are_pinned_each_once(tmp_path: Path) -> None:
     from tests.fakes.training import make_table
     from toolkit.worker.tokens.prepared_rows import RowSource
     from toolkit.worker.training.film_strip import MAX_PROMPTS_PER_SAMPLING, choose_pinned_prompts
@@ -81,7 +83,9 @@ def test_at_most_ten_prompts_first_and_none_twice(tmp_path: Path) -> None:
     assert {pin.row for pin in pins[2:]} <= set(plan.test.tolist())
 
 
-def test_a_strip_that_fails_is_a_warning(tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_sample_outputs_are_only_a_warning(
+    tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from toolkit.worker.training import film_strip
 
     def fail(*_: Any) -> list[str]:
@@ -97,7 +101,7 @@ def test_a_strip_that_fails_is_a_warning(tiny_model: Path, save_dir: Path, monke
     assert [frame["kind"] for frame in frames(run)] == ["pinned"]
 
 
-def test_a_prompt_longer_than_the_context_is_left_out(tiny_model: Path, save_dir: Path) -> None:
+def test_a_prompt_longer_than_the_context_is_skipped(tiny_model: Path, save_dir: Path) -> None:
     run = make_run(settings(save_dir, tiny_model, pinned_prompts=["word " * 400, "short"], pinned_rows=0))
     assert train_here(run)[0] == 0
     pinned, *shots = frames(run)

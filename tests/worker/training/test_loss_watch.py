@@ -1,4 +1,4 @@
-"""The watchdog: which step it was, whether anything broken was kept, and that a bumpy road is no explosion."""
+"""The watch on the loss: the step of the first NaN, no checkpoint of it, and no false alarm for a noisy loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolkit.runs.status import read_run_status
 pytestmark = pytest.mark.worker
 
 
-def test_a_loss_that_is_no_number_is_caught_at_its_step_and_not_kept(
+def test_a_nan_loss_is_found_at_its_step_and_never_saved(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.worker.training.trainer import PreparedTrainer
@@ -27,7 +27,7 @@ def test_a_loss_that_is_no_number_is_caught_at_its_step_and_not_kept(
         return loss * math.nan if self.state.global_step == 4 and self.model.training else loss
 
     monkeypatch.setattr(PreparedTrainer, "compute_loss", compute_loss)
-    # logged every 4 steps alone: the average of steps 5 to 8 would say that something was wrong, not where
+    # logged only every 4 steps: the mean of steps 5 to 8 would show the NaN, but not its step
     run = make_run(draft(save_dir, tiny_model, logging_steps=4, save_steps=1, eval_steps=100))
     code, events = train_here(run)
     assert code == 1
@@ -38,7 +38,7 @@ def test_a_loss_that_is_no_number_is_caught_at_its_step_and_not_kept(
     assert not events_of(run, "adapter")
 
 
-def test_the_first_broken_loss_counts() -> None:
+def test_the_first_non_finite_loss_is_recorded() -> None:
     import torch
 
     from toolkit.worker.training.loss_watch import LossWatch
@@ -59,7 +59,7 @@ def test_the_first_broken_loss_counts() -> None:
         ([2.0, 1e6, 1e6], False),
     ],
 )
-def test_an_explosion_is_worse_than_guessing_for_a_while(losses: list[float], seen: bool) -> None:
+def test_an_exploding_loss_is_far_above_guessing_for_several_logs(losses: list[float], seen: bool) -> None:
     from toolkit.worker.training.loss_watch import ExplosionDetector
 
     watch = ExplosionDetector(320)

@@ -1,4 +1,4 @@
-"""Running out of memory: the run goes on with fewer rows at a time, and is the same experiment."""
+"""After running out of memory a run continues with fewer rows at a time and the same result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Seen = dict[int, tuple[tuple[tuple[int, ...], ...], int]]
 
 
 def settings(save_dir: Path, model: Path) -> dict[str, Any]:
-    """19 rows in batches of 8, two a step: the last batch and the last step of an epoch are short."""
+    """Return settings for 19 rows in batches of 8, two a step: the last batch and step of an epoch are short."""
     found = draft(save_dir, model, per_device_train_batch_size=8, gradient_accumulation_steps=2, eval_steps=2,
                   num_train_epochs=3, save_steps=3)  # fmt: skip
     found["data"]["train_size"] = 19
@@ -34,9 +34,9 @@ def curve(run: RunDir, name: str, kind: str = "log") -> dict[int, float]:
 
 @pytest.fixture
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """small_memory(rows, from_step): more than so many rows at once are too many from that step on.
+    """small_memory(rows, from_step): raise out of memory for more rows at once, from that step on.
 
-    Returns what is computed in training from then on: step -> (tokens of each row in order, rows computed at once).
+    Returns what is trained from then on: step -> (tokens of each row in order, rows computed at once).
     """
     import torch
 
@@ -63,7 +63,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> Any:
     return limit
 
 
-def test_out_of_memory_halves_the_rows_until_they_fit_and_the_curve_stays(
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_curve(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch, small_memory: Any
 ) -> None:
     import torch
@@ -78,13 +78,12 @@ def test_out_of_memory_halves_the_rows_until_they_fit_and_the_curve_stays(
     assert (status.state, status.reason) == ("queued", "out_of_memory_gpu")
     assert "4 rows at a time" in status.message
     assert events_of(cut, "interrupted")[-1]["micro_batch"] == 4
-    assert (
-        train(cut, 2, monkeypatch) == 1
-    )  # at the same step again, and yet it goes on: the next attempt is another one
+    # a second failure at the same step does not end the run: the next attempt has smaller micro-batches
+    assert train(cut, 2, monkeypatch) == 1
     assert read_run_status(cut).state == "queued"
     of_cut = small_memory(2, from_step=4)
     assert train(cut, 3, monkeypatch) == 0, events_of(cut)[-1]
-    # batches are made of rows of like length; how many rows are computed at once changes neither rows nor order
+    # how many rows are computed at once changes neither the rows of a batch nor their order
     assert {step: rows for step, (rows, _) in of_cut.items()} == {step: of_whole[step][0] for step in of_cut}
     assert (min(of_cut), max(of_cut)) == (4, max(of_whole))
     assert (max(at_once for _, at_once in of_whole.values()), max(at_once for _, at_once in of_cut.values())) == (8, 2)
@@ -104,7 +103,7 @@ def test_out_of_memory_halves_the_rows_until_they_fit_and_the_curve_stays(
     assert all(torch.allclose(first[name], second[name], rtol=1e-3, atol=1e-4) for name in first)
 
 
-def test_one_row_that_does_not_fit_stops_and_explains(
+def test_a_run_whose_single_row_does_not_fit_fails_with_a_hint(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch, small_memory: Any
 ) -> None:
     run = make_run(settings(save_dir, tiny_model), rows(40))
@@ -119,7 +118,7 @@ def test_one_row_that_does_not_fit_stops_and_explains(
     assert "max_seq_length" in status.hint
 
 
-def test_without_the_autopilot_it_stops_at_once(
+def test_without_auto_recovery_an_out_of_memory_run_fails_at_once(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch, small_memory: Any
 ) -> None:
     run = make_run({**settings(save_dir, tiny_model), "autopilot": False}, rows(40))
@@ -130,7 +129,7 @@ def test_without_the_autopilot_it_stops_at_once(
     assert "Auto-recovery is off" in status.hint
 
 
-def test_parts_hold_every_row_once_and_are_as_wide_as_they_need() -> None:
+def test_micro_batches_hold_each_row_once_without_extra_padding() -> None:
     import torch
 
     from toolkit.worker.training.micro_batches import count_trained_tokens, split_into_micro_batches

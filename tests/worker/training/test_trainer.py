@@ -1,4 +1,4 @@
-"""The lean loss against the library's own, and batches that hold every row once."""
+"""The trainer's loss against the library's own, and batches that contain each row once."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def loss_and_gradients(
 
 
 @pytest.mark.parametrize("count", [None, 17])
-def test_the_lean_loss_is_the_library_s(trainer: Any, count: int | None) -> None:
+def test_loss_and_gradients_equal_those_of_the_library(trainer: Any, count: int | None) -> None:
     import torch
 
     trainer.model.train()
@@ -79,7 +79,7 @@ def test_the_lean_loss_is_the_library_s(trainer: Any, count: int | None) -> None
 
 
 @pytest.mark.parametrize(("size", "micro_batch"), [(1, None), (5, None), (12, None), (5, 2)])
-def test_the_test_loss_is_a_mean_over_tokens_whatever_the_batches(
+def test_the_test_loss_is_a_mean_over_tokens_for_any_batch_size(
     trainer: Any, monkeypatch: pytest.MonkeyPatch, size: int, micro_batch: int | None
 ) -> None:
     from toolkit.worker.answering.likelihood import compute_row_losses
@@ -89,7 +89,7 @@ def test_the_test_loss_is_a_mean_over_tokens_whatever_the_batches(
     found = compute_row_losses(model, rows)
     expected = sum(nats for nats, _ in found) / sum(tokens for _, tokens in found)
     by_row = sum(nats / tokens for nats, tokens in found) / len(found)
-    assert abs(expected - by_row) > 1e-3, "rows that tell the two means apart"
+    assert abs(expected - by_row) > 1e-3, "the rows must make the two means differ"
     monkeypatch.setattr(trainer.args, "per_device_eval_batch_size", size)
     monkeypatch.setattr(trainer, "micro_batch", micro_batch)
     loader = trainer.get_eval_dataloader(trainer.train_dataset)
@@ -98,8 +98,8 @@ def test_the_test_loss_is_a_mean_over_tokens_whatever_the_batches(
     assert metrics["eval_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_noise_is_drawn_over_each_example_s_own_row(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NEFTune divides its noise by the length of a row: one row for the whole batch would have a fraction of it."""
+def test_neftune_noise_is_scaled_by_the_row_of_each_example(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NEFTune divides its noise by the length of a row: in one row for the whole batch it would be too small."""
     base = trainer.model.get_base_model()
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     seen: list[tuple[int, ...]] = []
@@ -119,7 +119,7 @@ def test_noise_is_drawn_over_each_example_s_own_row(trainer: Any, monkeypatch: p
     assert seen == [(1, int(batch["attention_mask"].sum())), tuple(batch["input_ids"].shape)]
 
 
-def test_the_head_sees_labelled_positions_alone(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_head_computes_labeled_positions_only(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.training import trainer as module
 
     seen: list[int] = []
@@ -132,7 +132,9 @@ def test_the_head_sees_labelled_positions_alone(trainer: Any, monkeypatch: pytes
     assert "forward" not in vars(head)  # a later forward scores every position again
 
 
-def test_a_head_that_is_not_plain_scores_labelled_positions_too(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_is_not_plain_also_computes_labeled_positions_only(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
     fused = trainer.compute_loss(trainer.model, dict(batch)).item()
     monkeypatch.setattr(trainer, "_shortcuts", replace(trainer._shortcuts, plain_head=False))
@@ -145,7 +147,7 @@ def test_a_head_that_is_not_plain_scores_labelled_positions_too(trainer: Any, mo
     assert not head._forward_pre_hooks
 
 
-def test_a_huge_batch_takes_the_library_s_chunked_way(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_batch_uses_the_chunked_loss_of_the_library(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.training import trainer as module
 
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(4)])
@@ -178,7 +180,9 @@ def batches(lengths: list[int], size: int, processes: int, epoch: int = 0, seed:
     processes=st.integers(1, 4),
     epoch=st.integers(0, 3),
 )
-def test_every_row_once_and_equal_steps(lengths: list[int], size: int, processes: int, epoch: int) -> None:
+def test_each_row_appears_once_and_processes_make_equal_steps(
+    lengths: list[int], size: int, processes: int, epoch: int
+) -> None:
     found = batches(lengths, size, processes, epoch)
     assert Counter(row for rank in found for batch in rank for row in batch) == Counter(range(len(lengths)))
     assert len({len(rank) for rank in found}) == 1
@@ -186,7 +190,7 @@ def test_every_row_once_and_equal_steps(lengths: list[int], size: int, processes
     assert all(len(batch) <= size + 1 for rank in found for batch in rank)
 
 
-def test_like_lengths_share_a_batch_and_epochs_differ() -> None:
+def test_batches_are_grouped_by_length_and_differ_between_epochs() -> None:
     lengths = [(i * 37) % 200 + 1 for i in range(400)]
     (first,), (second,) = batches(lengths, 8, 1), batches(lengths, 8, 1, epoch=1)
     assert first != second
@@ -206,7 +210,7 @@ def test_fewer_rows_than_processes_are_refused() -> None:
         LengthGroupedBatches([1, 2, 3], batch_size=1, processes=4)
 
 
-def test_the_trainer_s_loader_yields_these_batches(trainer: Any) -> None:
+def test_the_loader_of_the_trainer_yields_these_batches(trainer: Any) -> None:
     loader = trainer.get_train_dataloader()
     sizes = [len(batch["input_ids"]) for batch in loader]
     assert sizes == [4, 4, 4]
