@@ -22,7 +22,7 @@ from typing import Any
 from toolkit.system.durable import fsync_dir
 
 Event = dict[str, Any]
-EventReporter = Callable[..., object]
+EventReporter = Callable[..., None]
 """(kind, **fields): writes one event, as `EventWriter.append` does."""
 
 TERMINAL_KINDS = ("finished", "stopped", "failed")

@@ -17,6 +17,7 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ from toolkit.lifecycle.memory_autopilot import is_autopilot_on
 from toolkit.lifecycle.resume_policy import close_attempt
 from toolkit.runs.checkpoints import newest_checkpoint_step
 from toolkit.runs.end_reasons import Explanation, explain_exception
-from toolkit.runs.events import EventReporter, EventWriter, read_events
+from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
 from toolkit.system.durable import durable_write
 from toolkit.system.locks import WorkerLock
@@ -103,7 +104,7 @@ def _run_other_process(run: RunDir, stop: StopSignal, attempt: int, rank: int, p
 
 
 def _run_training(
-    run: RunDir, stop: StopSignal, emit: EventReporter, attempt: int, rank: int, processes: int
+    run: RunDir, stop: StopSignal, emit: Callable[..., Any], attempt: int, rank: int, processes: int
 ) -> tuple[str, int]:
     """Train, and return how the session ended (a SessionEnd's kind and step)."""
     config = read_run_config(run)

@@ -177,9 +177,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
 }  # fmt: skip
 
 
-def test_anything_but_a_plain_lora_adapter_is_refused_and_the_others_stay(
-    tiny_model: Path, tmp_path: Path, runs: Path
-) -> None:
+def test_only_plain_lora_adapters_are_attached(tiny_model: Path, tmp_path: Path, runs: Path) -> None:
     import torch
 
     from tests.fakes.engine_runs import finished_run
