@@ -38,16 +38,18 @@ def choose_checkpoint(run: RunDir, emit: EventReporter, *, is_main_process: bool
     """
     if is_main_process:
         remove_unfinished_checkpoints(run)
-    found, refused = newest_verified_checkpoint(run)
+    checkpoint, refused = newest_verified_checkpoint(run)
     for error in refused:
-        instead = f"the checkpoint of step {found.step} is used instead" if found else "the run restarts at step 1"
+        instead = (
+            f"the checkpoint of step {checkpoint.step} is used instead" if checkpoint else "the run restarts at step 1"
+        )
         emit("warning", message=f"A checkpoint was refused; {instead}. {error.message}")
     if is_main_process:
         for step, path in list_kept_checkpoints(run).items():
             # newer than the one in use: its step is trained again and would find the name taken
-            if found is None or step > found.step:
+            if checkpoint is None or step > checkpoint.step:
                 set_checkpoint_aside(run, path)
-    return found
+    return checkpoint
 
 
 def checkpoint_identity(
@@ -78,7 +80,7 @@ def hash_prepared_rows(run: RunDir) -> dict[str, str]:
     }
 
 
-def check_resume_allowed(found: Checkpoint, current: dict[str, Any], emit: EventReporter) -> bool:
+def check_resume_allowed(checkpoint: Checkpoint, current: dict[str, Any], emit: EventReporter) -> bool:
     """Return whether replayed steps must be equal to the last bit.
 
     current: the checkpoint_identity of this attempt. Raises ToolkitError if the settings, the prepared rows, the number
@@ -90,18 +92,18 @@ def check_resume_allowed(found: Checkpoint, current: dict[str, Any], emit: Event
         "processes": "number of processes",
         "batches": "batching mode",
     }
-    body = {"batches": GROUPED_BATCHES, **found.body}
+    body = {"batches": GROUPED_BATCHES, **checkpoint.body}
     for key, what in compared.items():
         if body.get(key) != current[key]:
-            message = f"The run can't resume from {found.path.name}: its {what} changed since then."
+            message = f"The run can't resume from {checkpoint.path.name}: its {what} changed since then."
             raise ToolkitError(message, "Start a new run with these settings, or restore what was changed.")
-    before, now = found.body["versions"], current["versions"]
+    before, now = checkpoint.body["versions"], current["versions"]
     changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
     if changed:
         message = f"Libraries changed since the checkpoint ({', '.join(changed)}): the last digits may differ."
         emit("warning", message=message)
     # GPU kernels add in an order that varies from run to run: only a CPU repeats a step bit for bit
-    return not changed and found.body["machine"] == current["machine"] and current["machine"]["device"] == "cpu"
+    return not changed and checkpoint.body["machine"] == current["machine"] and current["machine"]["device"] == "cpu"
 
 
 def numeric_environment(device: str, threads: int, batch: int, precision: str, micro_batch: int) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def _sha256(path: Path) -> str:
 
 def _cpu_name() -> str:
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        found = None
-    return found.group(1) if found else platform.processor()
+        match = None
+    return match.group(1) if match else platform.processor()

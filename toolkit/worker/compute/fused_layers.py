@@ -29,13 +29,13 @@ def fuse_layers(model: nn.Module) -> int:
 
     Call it after fuse_lora_layers: a feed-forward can be fused only if its three projections are.
     """
-    found = 0
+    fused = 0
     for module in model.modules():
         step = _norm_step(module) or _feed_forward_step(module)
         if step is not None and _matches_module(module, step):
             module.forward = step
-            found += 1
-    return found
+            fused += 1
+    return fused
 
 
 class _NormStep:
@@ -47,7 +47,7 @@ class _NormStep:
 
     def __call__(self, x: Tensor) -> Tensor:
         weight = self._norm.weight
-        # the fused step returns no gradient of the weight, and knows one rounding only
+        # the fused step computes no gradient of the weight and rounds to one type only
         if x.dtype != weight.dtype or weight.requires_grad:
             return type(self._norm).forward(self._norm, x)
         return _FusedNorm.apply(x, weight, self._norm.variance_epsilon)
@@ -168,7 +168,7 @@ class _FusedFeedForward(torch.autograd.Function):
         # gate and up read the same x: the second adds to the gradient of the first, in place
         for_x, *of_gate = gate.backward(for_opened, rows, narrow_gate, accumulate_into=for_x)
         # one gradient for each tensor of the three pairs; the frozen weight and bias get None
-        of_tensors = [part for found in (of_gate, of_up, of_down) for part in (None, None, *found)]
+        of_tensors = [part for pair in (of_gate, of_up, of_down) for part in (None, None, *pair)]
         return for_x.view(*gradient.shape[:-1], rows.shape[-1]), None, *of_tensors
 
 

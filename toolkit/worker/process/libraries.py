@@ -35,7 +35,7 @@ def import_libraries(on_progress: Callable[[int], None] = lambda _: None) -> Non
     Raises whatever an import raises, except for bitsandbytes: without it nothing can be quantized, which is checked
     where a model is loaded.
     """
-    # bitsandbytes advises to install `kernels`, which is left out on purpose: it runs code from the hub
+    # bitsandbytes advises to install `kernels`, which is not installed on purpose: it runs code from the hub
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with _without_garbage_collection():
         for done, name in enumerate(IMPORT_STEPS, 1):

@@ -124,7 +124,7 @@ class SampleOutputsCallback(TrainerCallback):
             self._film = None
 
     def record_sample_outputs(self, model: Any, step: int) -> None:
-        """Answer the prompts and write them as those of `step`. A stop skips them; the trainer notices it by itself."""
+        """Answer the prompts and write them as those of `step`. A stop skips them; the trainer handles it."""
         try:
             texts = self._answer(getattr(model, "module", model))
             if self._film is not None:

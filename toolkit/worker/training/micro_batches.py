@@ -100,7 +100,7 @@ def keep_first_rows(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:
 
 def count_trained_tokens(inputs: Mapping[str, Any]) -> Tensor:
     """Return the number of trained tokens of a batch, as a tensor on its device."""
-    # without the first column: no token stands before it that could predict it
+    # without the first column: no token before it could predict it
     return (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
 
 
@@ -113,7 +113,7 @@ def split_into_micro_batches(inputs: Mapping[str, Any], rows: int | None) -> Ite
     width = inputs["labels"].shape[1]
     for start in range(0, count, rows):
         part = {name: value[start : start + rows] for name, value in inputs.items() if isinstance(value, Tensor)}
-        # padding stands on the right, so cutting columns off removes padding only; packed rows have no mask
+        # padding is on the right, so cutting columns off removes padding only; packed rows have no mask
         longest = int(part["attention_mask"].sum(dim=1).max()) if "attention_mask" in part else width
         cut = {name: value[:, :longest] if value.shape[1:] == (width,) else value for name, value in part.items()}
         yield {**inputs, **cut}
