@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.training import draft, events_of, make_run, train_here
 from tests.worker.training import test_trainer
-from tests.worker.training.test_adapter_save import curves, go_on, train_until_killed, weights
+from tests.worker.training.test_adapter_save import curves, resume_run, train_until_killed, weights
 from tests.worker.training.test_trainer import loss_and_gradients
 
 pytestmark = pytest.mark.worker
@@ -199,7 +199,7 @@ def test_a_killed_packed_run_resumes_bit_for_bit(
     assert plan["total_steps"] < 2 * 16 / 2  # several examples a row
     assert events_of(whole, "log")[-1]["tokens"] == 2 * prepared["train_tokens"]
     train_until_killed(killed, 1, 2)
-    go_on(killed, 2, monkeypatch)
+    resume_run(killed, 2, monkeypatch)
     assert weights(killed) == weights(whole)
     assert curves(killed) == curves(whole)
     assert all(event["exact"] for event in events_of(killed, "verified"))
