@@ -94,7 +94,7 @@ def test_an_adapter_on_tied_embeddings_only_is_refused(save_dir: Path, tiny_mode
     run = finished_run(save_dir, model, target_modules=["embed_tokens", "q_proj"])
     with pytest.raises(ToolkitError, match="share one weight") as caught:
         merged_logits(run, model)
-    assert "export the adapter instead" in caught.value.hint
+    assert "Export the adapter instead" in caught.value.hint
 
 
 def test_values_too_large_for_fp16_are_refused(save_dir: Path, tiny_model: Path, tmp_path: Path) -> None:
