@@ -29,7 +29,7 @@ class WorkerHandle(Protocol):
     def poll(self) -> int | None:
         """Return the exit code as `subprocess` gives it, or None while the worker runs.
 
-        LOST_EXIT_CODE stands for the code of a worker that has ended when nobody knows how.
+        LOST_EXIT_CODE stands for an exit code that is unknown because the fork server died first.
         """
 
     def wait(self, timeout_seconds: float) -> bool:

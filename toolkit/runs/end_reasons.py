@@ -150,9 +150,9 @@ def explain_death(
     exception = _last_exception(log)
     if exception is not None:
         return replace(explain_exception(*exception[:2]), trace=exception[2])
-    recognised = _recognize(log)
-    if recognised is not None and recognised.reason in _REASONS_WITHOUT_TRACEBACK:
-        return recognised
+    recognized = _recognize(log)
+    if recognized is not None and recognized.reason in _REASONS_WITHOUT_TRACEBACK:
+        return recognized
     if disk_full and number in (
         None,
         signal.SIGBUS,

@@ -238,7 +238,7 @@ def kill_run(run: RunDir, grace_seconds: float = 5.0) -> bool:
 
     Cancels a queued run. Also works for a worker that another app process started.
     """
-    request_run_stop(run)  # first: whoever records the end then sees that it was requested
+    request_run_stop(run)  # first: the process that records the end then sees the request
     holder = find_run_holder(run)
     return holder is not None and end_holder_processes(holder, grace_seconds)
 

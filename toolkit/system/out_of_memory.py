@@ -29,7 +29,7 @@ REDUCE_TRAINING_MEMORY_HINT = (
     "or turn on gradient_checkpointing."
 )
 LIKELY_KILLED_FOR_MEMORY = "it was killed, most likely because the machine ran out of memory"
-"""Part of a sentence, for a child process that ended with SIGKILL and whose cause of death nobody recorded."""
+"""Part of a sentence, for a child process that ended with SIGKILL for an unrecorded reason."""
 
 _GPU_PATTERN = re.compile(
     r"OutOfMemoryError|(CUDA|HIP|XPU|MPS|Triton|cudaMalloc)[^\n]{0,40}out of memory|"

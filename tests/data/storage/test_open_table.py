@@ -140,7 +140,7 @@ def test_a_dead_child_is_a_normal_outcome(tmp_path: Path, name: str) -> None:
 
 def test_a_file_too_big_for_the_memory_limit_is_refused_in_words(tmp_path: Path) -> None:
     script = "import sys, toolkit.data.read_options as limits, toolkit.data.readers.read_file as reader\n"
-    script += "limits.MEMORY = 700 << 20\nsys.exit(reader.main())"
+    script += "limits.READER_MEMORY_BYTES = 700 << 20\nsys.exit(reader.main())"
     (tmp_path / "small.py").write_text(script)
     source = tmp_path / "big.json"
     with source.open("w") as out:
