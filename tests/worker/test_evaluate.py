@@ -165,7 +165,7 @@ def test_a_row_that_can_not_be_asked_stays_with_its_reason(save_dir: Path, tiny_
     assert carry_out(evaluation) == 0
     results, rows = results_of(evaluation), read_row_table(evaluation.rows_path)
     assert (results.asked, results.answered) == (3, 3)
-    assert "context holds 256" in rows["error_1"].to_pylist()[1]
+    assert "context length is 256 tokens" in rows["error_1"].to_pylist()[1]
     assert "no value for column 'q'" in rows["error_0"].to_pylist()[2]
     exact = results.figure("exact_match")
     assert exact is not None

@@ -1,4 +1,4 @@
-"""The real engine process over real HTTP: OpenAI's own client, the guard, the queue, and the ends of things."""
+"""The engine process over HTTP: OpenAI's client, the guard, the queue, cancellation and shutdown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CONTEXT = 50_000
 
 @pytest.fixture(scope="module")
 def served(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EngineInfo, str, str]]:
-    """(engine, run, another run of the same base): a model that never ends by itself and has a long context."""
+    """(engine, run, another run of the same base model); the model never stops by itself and has a long context."""
     import safetensors.torch
 
     from tests.fakes.engine_runs import finished_run
@@ -72,7 +72,7 @@ def whole(info: EngineInfo, model: str, **settings: Any) -> tuple[str, Done]:
     return text, done
 
 
-def test_base_and_adapters_answer_differently_and_always_the_same(served: tuple[EngineInfo, str, str]) -> None:
+def test_base_and_adapters_answer_differently_and_repeatably(served: tuple[EngineInfo, str, str]) -> None:
     info, first, second = served
     assert engine_client.list_engine_models(info) == ["base", first, second]
     assert engine_client.read_engine_status(info).memory_bytes > 50_000_000
@@ -82,7 +82,7 @@ def test_base_and_adapters_answer_differently_and_always_the_same(served: tuple[
         assert whole(info, name)[0] == texts[name]
 
 
-def test_the_end_of_a_stream_tells_all(served: tuple[EngineInfo, str, str]) -> None:
+def test_the_last_event_has_all_statistics(served: tuple[EngineInfo, str, str]) -> None:
     info, first, _ = served
     done = whole(info, first)[1]
     assert done.prompt == "<|im_start|>user\nplease send 12 blue lamps<|im_end|>\n<|im_start|>assistant\n"
@@ -96,7 +96,7 @@ def test_the_end_of_a_stream_tells_all(served: tuple[EngineInfo, str, str]) -> N
     assert isinstance(base, Done) and base.prompt == done.prompt
 
 
-def test_the_settings_arrive(served: tuple[EngineInfo, str, str]) -> None:
+def test_generation_settings_have_an_effect(served: tuple[EngineInfo, str, str]) -> None:
     info, first, _ = served
     greedy = whole(info, first, do_sample=False)[0]
     sampled = whole(info, first, do_sample=True, temperature=5.0, top_k=0)[0]
@@ -106,7 +106,7 @@ def test_the_settings_arrive(served: tuple[EngineInfo, str, str]) -> None:
     assert whole(info, first, max_new_tokens=3)[1].completion_tokens == 3
 
 
-def test_openais_own_client(served: tuple[EngineInfo, str, str]) -> None:
+def test_the_openai_client_works(served: tuple[EngineInfo, str, str]) -> None:
     import openai
 
     info, first, second = served
@@ -144,12 +144,12 @@ def test_openais_own_client(served: tuple[EngineInfo, str, str]) -> None:
         assert cut.message.content == expected[:3] and cut.finish_reason == "stop"
         with pytest.raises(openai.BadRequestError, match="needs 'logprobs'"):
             api.chat.completions.create(**chat, top_logprobs=3)
-        with pytest.raises(openai.BadRequestError, match="context holds") as long:
+        with pytest.raises(openai.BadRequestError, match="context length") as long:
             api.completions.create(model=first, prompt="lamp " * CONTEXT)
         assert long.value.code == "context_length_exceeded"
         with pytest.raises(openai.NotFoundError, match="'nope' is not loaded"):
             api.chat.completions.create(model="nope", messages=HELLO)
-        with pytest.raises(openai.BadRequestError, match="'n' is not supported"):
+        with pytest.raises(openai.BadRequestError, match="does not support 'n'"):
             api.chat.completions.create(**chat, n=2)
     with (
         openai.OpenAI(base_url=f"{info.url}/v1", api_key="wrong", max_retries=0) as stranger,
@@ -158,7 +158,7 @@ def test_openais_own_client(served: tuple[EngineInfo, str, str]) -> None:
         stranger.models.list()
 
 
-def test_the_guard(served: tuple[EngineInfo, str, str]) -> None:
+def test_the_guard_rejects_foreign_hosts_and_wrong_tokens(served: tuple[EngineInfo, str, str]) -> None:
     info, first, _ = served
     with httpx.Client(base_url=info.url) as http:
         assert http.get("/health").json()["status"] == "ready"
@@ -185,18 +185,18 @@ def test_the_guard(served: tuple[EngineInfo, str, str]) -> None:
     assert info.token.encode() not in command and info.token not in repr(info)
 
 
-def test_it_listens_on_the_loopback_alone(served: tuple[EngineInfo, str, str]) -> None:
+def test_the_engine_listens_on_the_loopback_only(served: tuple[EngineInfo, str, str]) -> None:
     import psutil
 
     listening = [c for c in psutil.Process(served[0].pid).net_connections() if c.status == psutil.CONN_LISTEN]
     assert [c.laddr.ip for c in listening] == ["127.0.0.1"]
 
 
-def test_what_can_not_be_is_refused_with_a_status(served: tuple[EngineInfo, str, str]) -> None:
+def test_invalid_requests_are_rejected_with_a_status(served: tuple[EngineInfo, str, str]) -> None:
     info, first, _ = served
     words = "lamp " * CONTEXT
     for call, message in [
-        (lambda: list(stream_completion(info, first, words, InferenceConfig())), "context holds"),
+        (lambda: list(stream_completion(info, first, words, InferenceConfig())), "context length"),
         (lambda: list(stream_completion(info, first, "", InferenceConfig())), "prompt is empty"),
         (lambda: list(stream_chat(info, "nope", HELLO, InferenceConfig())), "not loaded"),
         (lambda: list(stream_chat(info, first, [], InferenceConfig())), "messages"),
@@ -240,7 +240,7 @@ def test_short_questions_do_not_wait_for_a_long_answer_to_end(served: tuple[Engi
     assert alone == {model: whole(info, model, max_new_tokens=8)[0] for model in (second, "base")}
 
 
-def test_models_are_asked_side_by_side(served: tuple[EngineInfo, str, str]) -> None:
+def test_models_are_compared_side_by_side(served: tuple[EngineInfo, str, str]) -> None:
     info, first, second = served
     settings = InferenceConfig(max_new_tokens=CONTEXT // 4)
     questions = [EngineQuestion(name, HELLO, settings, 1, first) for name in (first, "base", second, "nope")]
@@ -261,7 +261,7 @@ def test_models_are_asked_side_by_side(served: tuple[EngineInfo, str, str]) -> N
     assert ends == {i: whole(info, name, max_new_tokens=8)[0] for i, name in enumerate((first, "base", second))}
 
 
-def test_an_expected_answer_is_scored_as_training_counts_it(served: tuple[EngineInfo, str, str]) -> None:
+def test_an_expected_answer_is_scored_as_in_training(served: tuple[EngineInfo, str, str]) -> None:
     info, first, _ = served
     scored = request_score(info, first, "please send 12 blue lamps", "12 lamps", top_logprobs=2)
     assert scored.tokens[-1].text.strip() in ("<|im_end|>", "") and len(scored.tokens[0].top) == 2
@@ -273,7 +273,7 @@ def test_an_expected_answer_is_scored_as_training_counts_it(served: tuple[Engine
         request_score(info, "nope", "a", "b")
 
 
-def test_a_hung_process_is_noticed_and_ended_and_a_strange_pid_is_not(tmp_path: Path) -> None:
+def test_a_hung_engine_is_ended_and_an_unrelated_process_is_not(tmp_path: Path) -> None:
     folder = tmp_path / "engine"
     folder.mkdir()
     claims = {"schema": 1, "port": 1, "pid": os.getpid(), "create_time": 1.0, "run": "x", "token": "t"}
@@ -284,7 +284,7 @@ def test_a_hung_process_is_noticed_and_ended_and_a_strange_pid_is_not(tmp_path: 
     assert engine_client.read_engine_status(info).status == "stopped"
 
 
-def test_an_error_of_the_connection_is_told_in_words(served: tuple[EngineInfo, str, str]) -> None:
+def test_a_connection_error_is_explained(served: tuple[EngineInfo, str, str]) -> None:
     elsewhere = replace(served[0], port=9)
     with pytest.raises(EngineError, match="can't be reached"):
         engine_client.list_engine_models(elsewhere)

@@ -238,9 +238,9 @@ def test_truncated_and_skipped_rows_are_reported(tiny_model: Path, save_dir: Pat
     assert (prepared["dropped"], prepared["cut_away"], prepared["truncated_rows"]) == (1, 1, 1)
     assert prepared["train_rows"] + prepared["test_rows"] == 22
     said = " ".join(event["message"] for event in kinds(events, "warning"))
-    assert "cut at the end" in said
+    assert "truncated at the end" in said
     assert "lost their whole completion" in said
-    assert "lack a cell" in said
+    assert "have an empty cell" in said
 
 
 def change(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""python -m toolkit.worker.serve: the inference engine as a process of its own, for this machine alone.
+"""Entry point `python -m toolkit.worker.serve`: the inference engine as a process, reachable from this machine only.
 
 Environment: FTK_SAVE_DIR, FTK_ENGINE_RUN (the run whose base model is loaded), FTK_SERVICE_TOKEN, and optionally
-FTK_ENGINE_PORT (default: any free one) and FTK_ENGINE_IDLE_MINUTES (default 30; 0 is never). The server answers at
-once, the model loads meanwhile; ending the process gives the memory back. Announces itself as `services/service_process.py` says;
-one engine a save_dir. Exit status: 0 ended as asked, 2 wrong environment, 3 another engine is there.
+FTK_ENGINE_PORT (default: any free port) and FTK_ENGINE_IDLE_MINUTES (default: 30; 0: never end). The server answers at
+once, while the model is loading; ending the process frees the memory. It announces itself as described in
+`services/service_process.py`; there is one engine per save_dir. Exit status: 0 after a shutdown, 2 the environment is
+invalid or the port is taken, 3 another engine serves this save_dir.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from toolkit.worker.serving.http_server import ServiceAddress, run_and_exit, ser
 from toolkit.worker.serving.routes import build_engine_app
 
 ENGINE_IDLE_MINUTES = 30.0
+"""Minutes without a request after which the engine ends, to free its memory."""
 
 
 def main() -> int:
@@ -25,7 +27,7 @@ def main() -> int:
         place = ServiceAddress.read(os.environ.get("FTK_ENGINE_PORT"), run=run_id)
         idle_seconds = 60 * float(os.environ.get("FTK_ENGINE_IDLE_MINUTES") or ENGINE_IDLE_MINUTES)
     except (KeyError, ValueError) as error:
-        print(f"The environment is not complete: {error}", file=sys.stderr)
+        print(f"An environment variable is missing or invalid: {error}", file=sys.stderr)
         return 2
     return serve_application(
         ENGINE_SERVICE,

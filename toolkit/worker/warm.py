@@ -71,7 +71,7 @@ class WarmWorkerRoutes:
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self._desk.begin()
+        self._desk.start()
         asyncio.get_running_loop().add_reader(self._owner, self._owner_gone)
         watching = asyncio.create_task(self._watch())
         yield
@@ -83,10 +83,10 @@ class WarmWorkerRoutes:
 
     async def answer_question(self, request: Request) -> Response:
         question = parse_request(QuestionRequest, await read_request_body(request))
-        job = self._desk.look(question.kind, question.body, question.lane)
+        job = self._desk.get_or_start_job(question.kind, question.body, question.lane)
         if job.future is not None and question.wait:
             await asyncio.wait([asyncio.wrap_future(job.future)], timeout=question.wait)
-        if job.over:
+        if job.finished:
             self._desk.discard_delivered_job(job, question.lane)
         return JSONResponse(self._describe_job(job))
 

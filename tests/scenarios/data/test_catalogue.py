@@ -86,7 +86,7 @@ ROWS: dict[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     52: ("doubled braces", (), ("scenarios/data/test_fuzz::test_template_text_compiles_or_is_refused",)),
     53: ("braces in a cell", (), (f"{PROMPT}::test_a_cell_is_never_read_as_a_template",)),
     54: ("template without a column", (), (f"{PROMPT}::test_problems_stand_under_their_field",)),
-    55: ("rows longer than the limit", (), ("worker/tokens/test_labels::test_what_is_cut_away_is_counted",)),
+    55: ("rows longer than the limit", (), ("worker/tokens/test_labels::test_truncated_and_lost_rows_are_counted",)),
     56: ("names of runs", (), ("runs/test_run_dir::test_a_name_never_becomes_part_of_a_path",)),
     57: ("symbolic links", (), ("data/storage/test_open_table::test_what_is_no_file_is_refused",)),
     58: ("formulas in an export", ("formulas and markup",),

@@ -1,6 +1,6 @@
-"""Rows of the catalogue that only a model can meet: what a person is told, word for word, and what stays as it was.
+"""Situations of the catalog that need a model: the exact message, and the files that must not change.
 
-Adapters that are none (row 61) are `test_adapters.py`'s, with their reports in the same file.
+Invalid adapters (row 61) are in `tests/worker/models/test_adapter_switch.py`; the golden file is shared.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ LINKS = ("model folder that is a link", "link in a model folder", "folder of cod
 
 
 @pytest.mark.parametrize("name", LENGTHS)
-def test_rows_that_do_not_fit_the_length_limit(name: str, tiny_plain_model: Path, save_dir: Path) -> None:
-    """Row 55: the run is refused before its first step, and says what to raise."""
+def test_rows_beyond_the_length_limit_are_explained(name: str, tiny_plain_model: Path, save_dir: Path) -> None:
+    """Row 55: the run fails before its first step and names the setting to raise."""
     settings = draft(save_dir, tiny_plain_model)
     settings["data"]["prompt"], settings["data"]["prompt_stub"] = LENGTHS[name]
     run = make_run(settings, rows(24))
@@ -39,8 +39,8 @@ def test_rows_that_do_not_fit_the_length_limit(name: str, tiny_plain_model: Path
 
 
 @pytest.mark.parametrize("name", LINKS)
-def test_links_in_the_place_of_a_model(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    """Row 57."""
+def test_symbolic_links_in_model_folders_are_rejected(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Row 57: a model folder must not contain links."""
     from toolkit.worker.models.load import load_base_model
 
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
@@ -62,5 +62,5 @@ def test_links_in_the_place_of_a_model(name: str, tiny_model: Path, tmp_path: Pa
     golden.hold(SITUATIONS, name, {"row": 57, "outcome": "refused", "told": told})
 
 
-def test_the_file_of_reports_is_whole() -> None:
+def test_the_golden_file_covers_all_situations() -> None:
     golden.check(SITUATIONS, [*LENGTHS, *LINKS, *(f"adapter: {name}" for name in HOSTILE)])

@@ -1,4 +1,4 @@
-"""Scores: what a batch answers is what each prompt alone would be answered, and a stop is heard."""
+"""Batched answers equal those of each prompt alone, and a stop takes effect."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def test_a_left_padded_batch_answers_like_each_prompt_alone(adapted: Any, tmp_pa
     assert len(set(together)) > 1
 
 
-def test_base_and_adapter_answer_differently_and_the_base_as_itself(
-    adapted: Any, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_base_answers_equal_those_of_the_base_model_alone(adapted: Any, tiny_model: Path, tmp_path: Path) -> None:
     from toolkit.worker.answering.greedy import HeldOutRow, answer_held_out_rows, generate_greedy_texts
     from toolkit.worker.models.load import load_base_model
     from toolkit.worker.tokens.examples import encode_prompt
@@ -68,7 +66,7 @@ def test_base_and_adapter_answer_differently_and_the_base_as_itself(
     assert [item.base for item in found] != [item.adapter for item in found]
 
 
-def test_an_exact_match_ignores_outer_space_alone() -> None:
+def test_an_exact_match_ignores_outer_white_space_only() -> None:
     from toolkit.worker.answering.greedy import Prediction, score_exact_match
 
     def made(base: str, adapter: str) -> Prediction:
@@ -83,7 +81,7 @@ def test_an_exact_match_ignores_outer_space_alone() -> None:
     assert score_exact_match(found) == {"rows": 4, "exact_match": 0.5, "exact_match_base": 0.25}
 
 
-def test_time_limits_the_rows(adapted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_limit_reduces_the_rows(adapted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.answering import greedy
 
     monkeypatch.setattr(greedy, "GREEDY_BATCH_ROWS", 2)
@@ -93,7 +91,7 @@ def test_time_limits_the_rows(adapted: Any, tmp_path: Path, monkeypatch: pytest.
     assert len(greedy.answer_held_out_rows(config, model, tokenizer, questions, StopSignal(tmp_path / "stop"))) == 2
 
 
-def test_a_stop_is_heard_between_two_tokens(adapted: Any, tmp_path: Path) -> None:
+def test_a_stop_takes_effect_between_two_tokens(adapted: Any, tmp_path: Path) -> None:
     from toolkit.worker.answering.greedy import generate_greedy_texts
 
     _, model, tokenizer = adapted
@@ -114,7 +112,7 @@ def trained(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, s
     return run, events
 
 
-def test_trouble_while_scoring_does_not_fail_the_training(
+def test_an_error_while_scoring_does_not_fail_the_run(
     save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trouble(*_: Any) -> None:
@@ -125,7 +123,7 @@ def test_trouble_while_scoring_does_not_fail_the_training(
     assert "out of luck" in events[-2]["message"]
 
 
-def test_a_stop_while_scoring_is_a_stop(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_while_scoring_stops_the_run(save_dir: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(*_: Any) -> None:
         raise StopRequested
 
@@ -133,7 +131,7 @@ def test_a_stop_while_scoring_is_a_stop(save_dir: Path, tiny_model: Path, monkey
     assert (events[-1]["kind"], events[-1]["step"]) == ("stopped", 4)
 
 
-def test_predictions_are_one_object_a_line(save_dir: Path) -> None:
+def test_predictions_are_written_as_json_lines(save_dir: Path) -> None:
     from toolkit.worker.answering.greedy import Prediction, write_predictions
 
     run = RunDir(save_dir / "runs" / "r")

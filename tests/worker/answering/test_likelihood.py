@@ -1,4 +1,4 @@
-"""The surprise of a batch is each row's own, and the library's."""
+"""The losses of a batch equal those of each row alone, and those of transformers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toolkit.config import Config
 pytestmark = pytest.mark.worker
 
 
-def test_batched_surprise_is_the_librarys(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batched_losses_equal_those_of_transformers(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from toolkit.worker.answering import likelihood

@@ -1,4 +1,4 @@
-"""The warm worker's desk: joined, replaced, given up, failed and forgotten questions, answered by fakes."""
+"""Joined, replaced, canceled, failed and discarded questions of the request queue, with fake answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def echo(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
 def slow(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
     at = 0
     while not LET_GO.is_set():
-        job.tell("counting", at, 10)
+        job.report_progress("counting", at, 10)
         BEGUN.set()
         at = min(at + 1, 9)
         time.sleep(0.005)
@@ -54,7 +54,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[RequestQueue]:
     LET_GO.clear()
     BEGUN.clear()
     one = RequestQueue()
-    one.begin()
+    one.start()
     yield one
     LET_GO.set()
     one.close()
@@ -67,69 +67,69 @@ def answered(job: QuestionJob) -> QuestionJob:
 
 
 def test_a_quick_question_does_not_wait_for_a_long_one(desk: RequestQueue) -> None:
-    long = desk.look("slow", {"a": 1}, "me")
+    long = desk.get_or_start_job("slow", {"a": 1}, "me")
     assert BEGUN.wait(10)
-    assert answered(desk.look("echo", {"b": 2}, "me")).value == {"b": 2}
-    assert not long.over
+    assert answered(desk.get_or_start_job("echo", {"b": 2}, "me")).value == {"b": 2}
+    assert not long.finished
     assert (long.phase, long.total) == ("counting", 10)
     assert desk.busy
 
 
-def test_asking_the_same_joins_and_another_body_replaces(desk: RequestQueue) -> None:
-    first = desk.look("slow", {"a": 1}, "me")
-    assert desk.look("slow", {"a": 1}, "me") is first
+def test_the_same_question_joins_the_job_and_another_body_replaces_it(desk: RequestQueue) -> None:
+    first = desk.get_or_start_job("slow", {"a": 1}, "me")
+    assert desk.get_or_start_job("slow", {"a": 1}, "me") is first
     assert BEGUN.wait(10)
-    others = desk.look("slow", {"a": 2}, "another")
-    second = desk.look("slow", {"a": 3}, "me")
-    assert answered(first).error is not None, "it was given up in the middle"
+    others = desk.get_or_start_job("slow", {"a": 2}, "another")
+    second = desk.get_or_start_job("slow", {"a": 3}, "me")
+    assert answered(first).error is not None, "it was canceled while running"
     LET_GO.set()
     assert answered(second).value == {"a": 3}
-    assert answered(others).value == {"a": 2}, "another lane goes on"
+    assert answered(others).value == {"a": 2}, "another lane is not affected"
 
 
-def test_a_question_given_up_before_its_turn_is_never_begun(desk: RequestQueue) -> None:
-    desk.look("slow", {"a": 1}, "me")
-    waiting = desk.look("slow", {"a": 1}, "you")
+def test_a_question_canceled_while_waiting_is_not_started(desk: RequestQueue) -> None:
+    desk.get_or_start_job("slow", {"a": 1}, "me")
+    waiting = desk.get_or_start_job("slow", {"a": 1}, "you")
     desk.cancel("slow", "you")
     assert waiting.future is not None
     assert waiting.future.cancelled()
-    assert desk.look("slow", {"a": 1}, "you") is not waiting
+    assert desk.get_or_start_job("slow", {"a": 1}, "you") is not waiting
 
 
-def test_what_was_handed_out_is_computed_anew(desk: RequestQueue) -> None:
-    first = answered(desk.look("echo", {}, ""))
-    assert desk.look("echo", {}, "") is first
+def test_a_delivered_answer_is_computed_again(desk: RequestQueue) -> None:
+    first = answered(desk.get_or_start_job("echo", {}, ""))
+    assert desk.get_or_start_job("echo", {}, "") is first
     desk.discard_delivered_job(first, "")
-    assert desk.look("echo", {}, "") is not first
+    assert desk.get_or_start_job("echo", {}, "") is not first
 
 
-def test_what_nobody_fetches_is_forgotten(desk: RequestQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = answered(desk.look("echo", {}, ""))
+def test_unfetched_answers_are_discarded(desk: RequestQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = answered(desk.get_or_start_job("echo", {}, ""))
     desk.discard_unfetched_jobs()
-    assert desk.look("echo", {}, "") is first
+    assert desk.get_or_start_job("echo", {}, "") is first
     monkeypatch.setattr(module, "UNFETCHED_ANSWER_SECONDS", -1.0)
     desk.discard_unfetched_jobs()
-    assert desk.look("echo", {}, "") is not first
+    assert desk.get_or_start_job("echo", {}, "") is not first
 
 
-def test_errors_are_words_and_the_next_question_finds_it_well(desk: RequestQueue) -> None:
-    ours = answered(desk.look("broken", {"a": 1}, "")).error
+def test_an_error_is_explained_and_does_not_affect_the_next_question(desk: RequestQueue) -> None:
+    ours = answered(desk.get_or_start_job("broken", {"a": 1}, "")).error
     assert ours is not None
     assert (ours.message, ours.hint) == ("It can't be.", "Do otherwise.")
-    strange = answered(desk.look("broken", {}, "")).error
+    strange = answered(desk.get_or_start_job("broken", {}, "")).error
     assert strange is not None
     assert "ZeroDivisionError" in strange.message
     assert "warm/warm.log" in strange.hint
-    assert answered(desk.look("echo", {}, "")).value == {}
-    with pytest.raises(ToolkitError, match="knows no question"):
-        desk.look("weather", {}, "")
+    assert answered(desk.get_or_start_job("echo", {}, "")).value == {}
+    with pytest.raises(ToolkitError, match="does not know the question"):
+        desk.get_or_start_job("weather", {}, "")
 
 
-def test_a_broken_installation_is_told_to_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_installation_is_the_answer_to_every_question(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.libraries, "IMPORT_STEPS", ("no.such.library",))
     one = RequestQueue()
-    one.begin()
-    job = answered(one.look("lengths", {}, ""))
+    one.start()
+    job = answered(one.get_or_start_job("lengths", {}, ""))
     assert job.error is not None
     assert "ModuleNotFoundError" in job.error.message
     one.close()

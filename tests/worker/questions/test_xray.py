@@ -1,4 +1,4 @@
-"""What the X-ray shows is what is trained on: the first real batch inside SFTTrainer, ids and labels alike."""
+"""The token view equals the ids and labels of the first batch inside SFTTrainer."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ EVERY = ["prompt_too_long", "nothing_trained", "end_untrained", "boundary_merged
 
 
 class Quiet:
-    """A job that nobody follows."""
+    """A job without progress reports."""
 
-    def tell(self, phase: str, done: int = 0, total: int = 0) -> None:
+    def report_progress(self, phase: str, done: int = 0, total: int = 0) -> None:
         return
 
 
 class Captured(Exception):
-    """The first batch has been seen."""
+    """Raised when the first batch was captured."""
 
 
 def run_of(save_dir: Path, model: Path, length: int, **changed: Any) -> RunDir:
@@ -46,7 +46,7 @@ def run_of(save_dir: Path, model: Path, length: int, **changed: Any) -> RunDir:
 
 
 def first_batch(run: RunDir) -> list[tuple[list[int], list[int]]]:
-    """(ids, labels) of each row of the first batch that reaches the loss, padding taken off."""
+    """Return (ids, labels) of each row of the first batch that reaches the loss, without padding."""
     from toolkit.worker.models import load
     from toolkit.worker.process.stop import StopSignal
     from toolkit.worker.tokens.prepared_rows import open_row_source, read_splits, write_splits
@@ -84,7 +84,7 @@ def first_batch(run: RunDir) -> list[tuple[list[int], list[int]]]:
 
 
 def unpacked(batch: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """(ids, labels) of each example in packed rows: it begins at position 0 and goes on while positions count up."""
+    """Return (ids, labels) of each example in packed rows; an example starts at position 0."""
     found: list[tuple[list[int], list[int]]] = []
     for row in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), batch["position_ids"].tolist(), strict=True):
         for token, label, position in zip(*row, strict=True):
@@ -104,7 +104,7 @@ def shown_rows(run: RunDir, config: Config, count: int = len(CELLS)) -> dict[int
 
 
 def as_trained(shown: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """(ids, labels) as the screen says: what is cut is not there, what is not learned is masked."""
+    """Return (ids, labels) according to the token view, without truncated tokens."""
     tokens = [token for part in shown["parts"] for token in part["tokens"]]
     kept = [token for token in tokens if token[3] != "c"]
     return [t[0] for t in kept], [t[0] if t[3] == "t" else -100 for t in kept]
@@ -112,7 +112,7 @@ def as_trained(shown: dict[str, Any]) -> tuple[list[int], list[int]]:
 
 @pytest.mark.parametrize("length", [SHORT, 200])
 @pytest.mark.parametrize("chat", [True, False])
-def test_the_first_batch_is_what_was_shown(
+def test_the_first_batch_equals_the_token_view(
     chat: bool, length: int, tiny_model: Path, tiny_plain_model: Path, save_dir: Path
 ) -> None:
     run = run_of(save_dir, tiny_model if chat else tiny_plain_model, length)
@@ -131,7 +131,7 @@ def test_the_first_batch_is_what_was_shown(
 
 
 @pytest.mark.parametrize("length", [SHORT, 200])
-def test_the_first_batch_of_conversations_is_what_was_shown(length: int, tiny_model: Path, save_dir: Path) -> None:
+def test_the_first_batch_of_conversations_equals_the_token_view(length: int, tiny_model: Path, save_dir: Path) -> None:
     turns = [
         {"role": "system", "content": "be brief"}, {"role": "user", "content": "one 🦊"},
         {"role": "assistant", "content": "a first answer"}, {"role": "user", "content": "two"},
@@ -158,7 +158,7 @@ def test_the_first_batch_of_conversations_is_what_was_shown(length: int, tiny_mo
     assert ("c" in states) == (length == SHORT)
 
 
-def test_packed_rows_hold_what_was_shown(tiny_model: Path, save_dir: Path) -> None:
+def test_packed_rows_equal_the_token_view(tiny_model: Path, save_dir: Path) -> None:
     run = run_of(save_dir, tiny_model, 200, packing="packed")
     shown = shown_rows(run, read_run_config(run))
     expected = [as_trained(one) for one in shown.values() if one["usable"]]
@@ -167,7 +167,7 @@ def test_packed_rows_hold_what_was_shown(tiny_model: Path, save_dir: Path) -> No
     assert all((ids, [-100, *labels[1:]]) in expected for ids, labels in batch)
 
 
-def test_the_prompt_is_learned_too_when_the_switch_says_so(tiny_plain_model: Path, save_dir: Path) -> None:
+def test_the_prompt_is_trained_without_loss_on_completion_only(tiny_plain_model: Path, save_dir: Path) -> None:
     run = run_of(save_dir, tiny_plain_model, 200, completion_only_loss=False)
     shown = shown_rows(run, read_run_config(run))
     expected = [as_trained(one) for one in shown.values() if one["usable"]]
@@ -176,7 +176,7 @@ def test_the_prompt_is_learned_too_when_the_switch_says_so(tiny_plain_model: Pat
     assert all(labels == ids for ids, labels in batch)
 
 
-def test_the_collator_is_the_trainer_s_own(tiny_model: Path, save_dir: Path) -> None:
+def test_the_collator_is_that_of_the_trainer(tiny_model: Path, save_dir: Path) -> None:
     from toolkit.worker.models import load
     from toolkit.worker.process.stop import StopSignal
     from toolkit.worker.tokens.labels import make_collator
@@ -194,7 +194,7 @@ def test_the_collator_is_the_trainer_s_own(tiny_model: Path, save_dir: Path) -> 
     assert trainer.data_collator == make_collator(tokenizer)
 
 
-def test_cut_tokens_specials_and_characters_of_several_tokens(tiny_plain_model: Path, save_dir: Path) -> None:
+def test_truncated_special_and_partial_tokens_are_shown(tiny_plain_model: Path, save_dir: Path) -> None:
     run = run_of(save_dir, tiny_plain_model, SHORT)
     shown = shown_rows(run, read_run_config(run))
     fox = [token for part in shown[14]["parts"] for token in part["tokens"]]
@@ -211,7 +211,7 @@ def test_cut_tokens_specials_and_characters_of_several_tokens(tiny_plain_model: 
     assert whole["begins"] > SHORT
 
 
-def test_a_huge_row_shows_what_decides_something(tiny_plain_model: Path, tmp_path: Path) -> None:
+def test_a_long_row_shows_the_parts_around_its_boundaries(tiny_plain_model: Path, tmp_path: Path) -> None:
     from tests.fakes.training import make_table
     from toolkit.worker.questions import xray
 

@@ -1,4 +1,4 @@
-"""The prompt is the one of training, for runs with turns and runs without; only runs of the same base come in."""
+"""Prompts equal those of training, with and without a chat template; only runs of the same base model are attached."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def said(*turns: tuple[str, str]) -> list[Any]:
     return [RequestMessage(role=role, content=text) for role, text in turns]
 
 
-def test_a_run_without_template_is_asked_exactly_as_trained(save_dir: Path, tiny_plain_model: Path) -> None:
+def test_a_run_without_a_chat_template_gets_the_prompt_of_training(save_dir: Path, tiny_plain_model: Path) -> None:
     from tests.fakes.engine_runs import finished_run
     from toolkit.runs.run_dir import read_run_config
     from toolkit.worker.serving.request_models import RequestError
@@ -39,7 +39,7 @@ def test_a_run_without_template_is_asked_exactly_as_trained(save_dir: Path, tiny
     run = finished_run(save_dir, tiny_plain_model)
     engine = load(save_dir, run.id)
     form = engine.config_for_model(run.id)
-    text, ids = engine.prompt(form, said(("user", "send 12 lamps: ")))
+    text, ids = engine.encode_messages(form, said(("user", "send 12 lamps: ")))
     assert text == "send 12 lamps: "
     assert (text, ids) == examples.encode_prompt(read_run_config(run), engine.tokenizer, "send 12 lamps: ")
     assert engine.encode_raw_text(form, text) == (text, ids)
@@ -47,17 +47,17 @@ def test_a_run_without_template_is_asked_exactly_as_trained(save_dir: Path, tiny
     turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
     for refused in (said(*turns), said(("system", "be brief"), ("user", "a"))):
         with pytest.raises(RequestError, match="without a chat template"):
-            engine.prompt(form, refused)
+            engine.encode_messages(form, refused)
 
 
-def test_a_run_with_turns(save_dir: Path, tiny_model: Path) -> None:
+def test_a_run_with_a_chat_template_takes_conversations(save_dir: Path, tiny_model: Path) -> None:
     from tests.fakes.engine_runs import finished_run
     from toolkit.worker.serving.request_models import RequestError
 
     run = finished_run(save_dir, tiny_model)
     engine = load(save_dir, run.id)
     form = engine.config_for_model(run.id)
-    text, ids = engine.prompt(form, said(("system", "be"), ("user", "a"), ("assistant", "b"), ("user", "c")))
+    text, ids = engine.encode_messages(form, said(("system", "be"), ("user", "a"), ("assistant", "b"), ("user", "c")))
     assert text == (
         "<|im_start|>system\nbe<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
         "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
@@ -65,10 +65,10 @@ def test_a_run_with_turns(save_dir: Path, tiny_model: Path) -> None:
     assert engine.encode_raw_text(form, text) == (text, ids), "a rendered prompt, sent raw, is the same prompt"
     for wrong in (said(("user", "a"), ("assistant", "b")), said(("user", "a"), ("system", "b")), said(("system", "a"))):
         with pytest.raises(RequestError):
-            engine.prompt(form, wrong)
+            engine.encode_messages(form, wrong)
 
 
-def test_an_answer_in_a_conversation_is_scored_after_all_that_was_said(save_dir: Path, tiny_model: Path) -> None:
+def test_an_answer_is_scored_after_the_whole_conversation(save_dir: Path, tiny_model: Path) -> None:
     import torch
 
     from tests.fakes.engine_runs import finished_run
@@ -76,18 +76,18 @@ def test_an_answer_in_a_conversation_is_scored_after_all_that_was_said(save_dir:
     run = finished_run(save_dir, tiny_model)
     engine = load(save_dir, run.id)
     form, before = engine.config_for_model(run.id), said(("system", "be"), ("user", "a"), ("assistant", "b"))
-    found = engine.score(run.id, form, "c", "12 lamps", 0, before)
-    _, ids = engine.prompt(form, [*before, *said(("user", "c"))])
+    found = engine.score_completion(run.id, form, "c", "12 lamps", 0, before)
+    _, ids = engine.encode_messages(form, [*before, *said(("user", "c"))])
     answer = engine.tokenizer("12 lamps<|im_end|>", add_special_tokens=False)["input_ids"]
     with torch.inference_mode():
         logits = engine.adapters.model(torch.tensor([[*ids, *answer]])).logits[0, len(ids) - 1 : -1]
     expected = torch.log_softmax(logits.float(), -1).gather(1, torch.tensor(answer)[:, None])[:, 0]
     assert [token.logprob for token in found[: len(answer)]] == pytest.approx(expected.tolist(), abs=1e-4)
-    alone = engine.score(run.id, form, "c", "12 lamps", 0)
+    alone = engine.score_completion(run.id, form, "c", "12 lamps", 0)
     assert alone[0].logprob != found[0].logprob
 
 
-def test_only_runs_of_this_base_with_a_whole_adapter_come_in(
+def test_only_intact_adapters_of_this_base_model_are_attached(
     save_dir: Path, tiny_model: Path, tiny_plain_model: Path
 ) -> None:
     from tests.fakes.engine_runs import finished_run, make_config
@@ -117,7 +117,7 @@ def test_only_runs_of_this_base_with_a_whole_adapter_come_in(
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_a_run_that_went_on_answers_with_its_new_adapter(save_dir: Path, tiny_model: Path, others: int) -> None:
+def test_a_continued_run_answers_with_its_new_adapter(save_dir: Path, tiny_model: Path, others: int) -> None:
     from tests.fakes.engine_runs import finished_run, make_config, write_adapter
 
     run = finished_run(save_dir, tiny_model)
@@ -128,7 +128,8 @@ def test_a_run_that_went_on_answers_with_its_new_adapter(save_dir: Path, tiny_mo
 
     def figures(name: str) -> list[float]:
         return [
-            token.logprob for token in engine.score(name, engine.config_for_model(name), "send 12", "blue lamps", 0)
+            token.logprob
+            for token in engine.score_completion(name, engine.config_for_model(name), "send 12", "blue lamps", 0)
         ]
 
     before, plain, beside = figures(run.id), figures("base"), [figures(one.id) for one in other]
@@ -143,11 +144,12 @@ def test_a_run_that_went_on_answers_with_its_new_adapter(save_dir: Path, tiny_mo
 def figures_of_a_fresh_engine(save_dir: Path, run_id: str) -> list[float]:
     engine = load(save_dir, run_id)
     return [
-        token.logprob for token in engine.score(run_id, engine.config_for_model(run_id), "send 12", "blue lamps", 0)
+        token.logprob
+        for token in engine.score_completion(run_id, engine.config_for_model(run_id), "send 12", "blue lamps", 0)
     ]
 
 
-def test_the_client_and_the_engine_agree_on_what_a_base_is(save_dir: Path, tiny_model: Path) -> None:
+def test_client_and_engine_agree_on_which_runs_share_a_base_model(save_dir: Path, tiny_model: Path) -> None:
     from tests.fakes.engine_runs import finished_run
     from toolkit.config import Config
     from toolkit.runs.run_dir import read_run_config
@@ -180,14 +182,16 @@ def test_the_client_and_the_engine_agree_on_what_a_base_is(save_dir: Path, tiny_
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantized_base_stays_unmerged_and_switches_exactly(save_dir: Path, tiny_model: Path, bits: int) -> None:
+def test_adapters_of_a_quantized_base_model_are_switched_without_merging(
+    save_dir: Path, tiny_model: Path, bits: int
+) -> None:
     from tests.fakes.engine_runs import finished_run
     from toolkit.worker.serving.stream_answer import GenerationRequest
 
     runs = [finished_run(save_dir, tiny_model, seed, bits=bits).id for seed in (1, 2)]
     engine = load(save_dir, runs[0])
     engine.attach(runs[1])
-    text, ids = engine.prompt(engine.config_for_model(runs[0]), said(("user", "send 12 lamps")))
+    text, ids = engine.encode_messages(engine.config_for_model(runs[0]), said(("user", "send 12 lamps")))
 
     def answer(name: str) -> str:
         settings = engine.config.inference

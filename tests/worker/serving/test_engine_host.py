@@ -1,4 +1,4 @@
-"""The engine's life: ready means that every run asked for while the base loaded can be asked."""
+"""When the engine reports ready, every run requested during loading is attached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from toolkit.worker.serving.request_models import RequestError, ScoreRequest
 
 
 @pytest.mark.worker
-def test_ready_comes_after_the_runs_asked_for_while_loading(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_engine_is_ready_after_the_queued_runs_are_attached(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from toolkit.worker.serving.engine import Engine
 
     loaded, attached, may_load, may_attach = threading.Event(), [], threading.Event(), threading.Event()
@@ -49,7 +51,7 @@ def test_ready_comes_after_the_runs_asked_for_while_loading(monkeypatch: pytest.
     assert attached == ["second", "third"]
 
 
-def test_figures_count_among_what_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_score_requests_count_as_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     go_on = threading.Event()
 
     def score(*_: object) -> list[object]:
@@ -58,13 +60,13 @@ def test_figures_count_among_what_waits(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     async def ask() -> None:
         host = EngineHost(tmp_path, "first", 0, lambda: None)
-        host.engine = SimpleNamespace(form_of=lambda *_: None, score=score, runs=(), base_name="")  # type: ignore[assignment]
+        host.engine = SimpleNamespace(config_for_model=lambda *_: None, score_completion=score, runs=(), base_name="")  # type: ignore[assignment]
         host.state = "ready"
         monkeypatch.setattr(host, "_memory", dict)
         asked = ScoreRequest.model_validate({"model": "first", "prompt": "a", "completion": "b"})
         given = [host.score(asked) for _ in range(MAX_WAITING_REQUESTS)]
         assert host.health()["waiting"] == MAX_WAITING_REQUESTS
-        with pytest.raises(RequestError, match="wait already"):
+        with pytest.raises(RequestError, match="already waiting"):
             host.score(asked)
         go_on.set()
         await asyncio.gather(*(asyncio.wrap_future(one) for one in given))

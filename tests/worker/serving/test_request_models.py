@@ -1,4 +1,4 @@
-"""What a request may say, and in which words the rest is refused."""
+"""Valid requests, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from toolkit.worker.serving.request_models import (
 HELLO: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "hello"}]}
 
 
-def test_what_is_not_sent_comes_from_the_run() -> None:
+def test_missing_settings_come_from_the_run() -> None:
     own = InferenceConfig(max_new_tokens=7, do_sample=True, temperature=0.5, top_k=3)
     assert parse_request(ChatRequest, HELLO).settings(own) == own
 
 
-def test_every_setting_of_the_schema_can_be_sent_and_none_means_the_librarys_own() -> None:
+def test_every_setting_can_be_sent_and_none_means_the_library_default() -> None:
     sent = InferenceConfig(
         max_new_tokens=5, use_cache=False, do_sample=True, top_p=0.5, temperature=0.7, epsilon_cutoff=0.1,
         eta_cutoff=0.2, top_k=None,
@@ -33,7 +33,7 @@ def test_every_setting_of_the_schema_can_be_sent_and_none_means_the_librarys_own
     assert parse_request(ChatRequest, {**HELLO, **sent.model_dump()}).settings(InferenceConfig()) == sent
 
 
-def test_openai_names_and_habits() -> None:
+def test_openai_aliases_and_sampling_rules() -> None:
     def settings(**sent: Any) -> InferenceConfig:
         return parse_request(ChatRequest, {**HELLO, **sent}).settings(InferenceConfig())
 
@@ -62,7 +62,7 @@ def test_openai_names_and_habits() -> None:
         ({"temperature": float("nan")}, "temperature"), ({"stop": ["x"] * 17}, "stop"),
     ],
 )  # fmt: skip
-def test_refusals_name_the_parameter(change: dict[str, Any], word: str) -> None:
+def test_an_error_names_the_parameter(change: dict[str, Any], word: str) -> None:
     with pytest.raises(RequestError) as caught:
         parse_request(ChatRequest, {**HELLO, **change}).settings(InferenceConfig())
     assert word in caught.value.message
@@ -70,6 +70,6 @@ def test_refusals_name_the_parameter(change: dict[str, Any], word: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b'{"run": "../x"}', b'{"run": "A"}'])
-def test_bodies_that_are_no_request(body: bytes) -> None:
+def test_invalid_bodies_are_rejected(body: bytes) -> None:
     with pytest.raises(RequestError):
         parse_request(LoadRequest, body)

@@ -1,4 +1,4 @@
-"""One answer: the tokens are `model.generate`'s own, every setting counts, and it can be ended at any token."""
+"""An answer equals that of `model.generate`, every setting has an effect, and it can be ended at any token."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ SAMPLED: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0}
      {**SAMPLED, "epsilon_cutoff": 0.003}, {**SAMPLED, "eta_cutoff": 0.01}, {"do_sample": False, "use_cache": False}],
     ids=str,
 )  # fmt: skip
-def test_the_answer_is_that_of_generate(loaded: tuple[Any, Any], settings: dict[str, Any]) -> None:
+def test_the_answer_equals_that_of_generate(loaded: tuple[Any, Any], settings: dict[str, Any]) -> None:
     assert ask(loaded, **settings).text == bare(loaded, **settings)
 
 
-def test_greedy_and_sampled_differ_and_a_seed_repeats(loaded: tuple[Any, Any]) -> None:
+def test_a_seed_repeats_a_sampled_answer(loaded: tuple[Any, Any]) -> None:
     greedy = ask(loaded, do_sample=False)
     sampled = ask(loaded, **SAMPLED)
     assert greedy.text != sampled.text
@@ -88,14 +88,14 @@ def test_each_setting_narrows_sampling_to_the_greedy_answer(loaded: tuple[Any, A
     assert ask(loaded, **{**SAMPLED, **narrow}).text == ask(loaded, do_sample=False).text
 
 
-def test_eta_cutoff_counts_and_zero_cutoffs_are_off(loaded: tuple[Any, Any]) -> None:
+def test_eta_cutoff_has_an_effect_and_zero_turns_cutoffs_off(loaded: tuple[Any, Any]) -> None:
     plain = ask(loaded, **SAMPLED).text
     assert ask(loaded, **SAMPLED, eta_cutoff=0.99).text != plain
     assert ask(loaded, **SAMPLED, eta_cutoff=0.0, epsilon_cutoff=0.0).text == plain
     assert ask(loaded, **SAMPLED, eta_cutoff=None, epsilon_cutoff=None).text == plain
 
 
-def test_use_cache_decides_how_much_is_computed_per_token(loaded: tuple[Any, Any]) -> None:
+def test_use_cache_changes_the_computation_per_token(loaded: tuple[Any, Any]) -> None:
     widths: list[int] = []
     hook = loaded[0].model.layers[0].register_forward_pre_hook(lambda layer, given: widths.append(given[0].shape[1]))
     try:
@@ -109,7 +109,7 @@ def test_use_cache_decides_how_much_is_computed_per_token(loaded: tuple[Any, Any
 
 
 @pytest.mark.parametrize("settings", [{"do_sample": False}, {**SAMPLED, "temperature": 0.3, "top_k": 5}], ids=str)
-def test_each_tokens_log_probability_is_the_models_own(loaded: tuple[Any, Any], settings: dict[str, Any]) -> None:
+def test_log_probabilities_equal_those_of_the_model(loaded: tuple[Any, Any], settings: dict[str, Any]) -> None:
     import torch
 
     model, tokenizer = loaded
@@ -129,10 +129,8 @@ def test_each_tokens_log_probability_is_the_models_own(loaded: tuple[Any, Any], 
     assert not ask(loaded, **settings).tokens and not model._forward_hooks
 
 
-def test_answers_that_take_turns_are_those_that_did_not(
-    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Four at once pass the model on at every token, each with random numbers of its own."""
+def test_taking_turns_does_not_change_the_answers(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four answers take turns at every token, each with its own random numbers."""
     from types import SimpleNamespace
 
     from toolkit.worker.serving import stream_answer
@@ -142,25 +140,25 @@ def test_answers_that_take_turns_are_those_that_did_not(
     monkeypatch.setattr(stream_answer, "SLICE_SECONDS", 0.0)
     model, tokenizer = loaded
     ids = tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
-    baton, order, found = FairLock(), [], {}
+    turn_lock, order, found = FairLock(), [], {}
     adapters = SimpleNamespace(select=order.append)
 
     def run(seed: int) -> None:
         asked = stream_answer.GenerationRequest(
             str(seed), PROMPT, ids, InferenceConfig(**SAMPLED, max_new_tokens=20), 0.0, seed
         )
-        with baton.held():
-            pause = EngineYieldPoint(baton, adapters, str(seed))
+        with turn_lock.held():
+            pause = EngineYieldPoint(turn_lock, adapters, str(seed))
             found[seed] = stream_answer.stream_answer(
                 model, tokenizer, asked, lambda piece: None, threading.Event(), pause
             ).text
 
     alone = {seed: ask(loaded, seed=seed, **SAMPLED).text for seed in range(4)}
-    with baton.held():
+    with turn_lock.held():
         threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
         for thread in threads:
             thread.start()
-        while len(baton._waiting) < 4:
+        while len(turn_lock._waiting) < 4:
             time.sleep(0.01)
     for thread in threads:
         thread.join(60)
@@ -168,7 +166,7 @@ def test_answers_that_take_turns_are_those_that_did_not(
     assert len(order) > 40 and set(order) == {"0", "1", "2", "3"}
 
 
-def test_length_and_its_reason(loaded: tuple[Any, Any]) -> None:
+def test_the_finish_reason_and_notice_of_a_length_limit(loaded: tuple[Any, Any]) -> None:
     short = ask(loaded, max_new_tokens=3)
     assert (short.completion_tokens, short.finish_reason, short.notice) == (3, "length", "")
     for tokens in (None, 10_000):
@@ -178,11 +176,11 @@ def test_length_and_its_reason(loaded: tuple[Any, Any]) -> None:
     assert whole.ttft_s > 0 and whole.tokens_per_second > 0 and whole.prompt == PROMPT
 
 
-def test_a_prompt_that_fills_the_context_is_refused(loaded: tuple[Any, Any]) -> None:
+def test_a_prompt_that_fills_the_context_is_rejected(loaded: tuple[Any, Any]) -> None:
     from toolkit.worker.serving.request_models import RequestError
     from toolkit.worker.serving.stream_answer import GenerationRequest, generation_arguments
 
-    with pytest.raises(RequestError, match="256 tokens; this model's context holds 256") as caught:
+    with pytest.raises(RequestError, match="256 tokens, but the model's context length is 256 tokens") as caught:
         generation_arguments(loaded[0], GenerationRequest("m", "", [5] * 256, InferenceConfig(), 0.0))
     assert caught.value.code == "context_length_exceeded"
 
@@ -202,7 +200,7 @@ def test_eos_and_stop_texts_end_the_answer(loaded: tuple[Any, Any], monkeypatch:
     assert ended.finish_reason == "stop" and ended.completion_tokens <= 4
 
 
-def test_cancelling_ends_it_within_a_token(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelling_ends_the_answer_within_a_token(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.serving import stream_answer
 
     monkeypatch.setattr(stream_answer, "FLUSH_SECONDS", 0.0)
@@ -222,7 +220,9 @@ def test_cancelling_ends_it_within_a_token(loaded: tuple[Any, Any], monkeypatch:
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")]
 )
-def test_no_memory_is_a_message(loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_failed_allocation_is_explained(
+    loaded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     from toolkit.worker.serving.request_models import RequestError
 
     def fail(*_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""Conversations: what is learned in them, against the library's own mask, and awkward chat templates."""
+"""Tokens of conversations, compared with the loss mask of TRL, and unusual chat templates."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def tokenizer_of(folder: Path, **more: Any) -> Any:
 
 
 def learned(tokenizer: Any, example: Example, length: int = 500) -> list[str]:
-    """The texts of the stretches that are learned."""
+    """Return the texts of the trained spans."""
     from toolkit.worker.tokens.labels import prepare_examples
 
     (row,) = prepare_examples([example], tokenizer, length, chat=True).table.to_pylist()
@@ -68,7 +68,7 @@ def learned(tokenizer: Any, example: Example, length: int = 500) -> list[str]:
     return [tokenizer.decode(ids) for ids in found if ids]
 
 
-def test_the_mask_is_that_of_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_mask_equals_that_of_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
@@ -97,15 +97,17 @@ def test_the_mask_is_that_of_the_library(tmp_path: Path, monkeypatch: pytest.Mon
         assert row["labels"] == labels[:64]
 
 
-def test_every_answer_is_learned_with_its_end(tiny_model: Path) -> None:
+def test_every_answer_is_trained_with_its_end_token(tiny_model: Path) -> None:
     tokenizer = tokenizer_of(tiny_model)
     assert learned(tokenizer, chat(CHATS[1])) == ["to Anna<|im_end|>\n", "no<|im_end|>\n"]
     assert learned(tokenizer, chat(CHATS[3])) == ["who asks?<|im_end|>\n", "fine " * 40 + "<|im_end|>\n"]
     assert learned(tokenizer, chat(CHATS[1], silent=2)) == ["no<|im_end|>\n"]
-    assert learned(tokenizer, chat(CHATS[1], silent=4)) == ["to Anna<|im_end|>\n"], "what follows teaches nothing"
+    assert learned(tokenizer, chat(CHATS[1], silent=4)) == ["to Anna<|im_end|>\n"], (
+        "messages after the last trained one are not used"
+    )
 
 
-def test_one_question_is_the_same_as_prompt_and_completion(tiny_model: Path) -> None:
+def test_a_single_question_equals_prompt_and_completion(tiny_model: Path) -> None:
     from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_model)
@@ -117,12 +119,12 @@ def test_one_question_is_the_same_as_prompt_and_completion(tiny_model: Path) -> 
         assert ours.lost == theirs.lost
 
 
-def test_a_template_that_rewrites_earlier_answers(tiny_model: Path) -> None:
+def test_earlier_answers_are_trained_as_the_template_rewrites_them(tiny_model: Path) -> None:
     tokenizer = tokenizer_of(tiny_model, chat_template=FORGETFUL)
     assert learned(tokenizer, chat(CHATS[1])) == ["to Anna<|im_end|>", "think no<|im_end|>\n"]
 
 
-def test_truncation_keeps_what_fits_and_counts_the_rest(tiny_model: Path) -> None:
+def test_truncation_keeps_the_beginning_and_counts_lost_rows(tiny_model: Path) -> None:
     from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_model)
@@ -135,23 +137,23 @@ def test_truncation_keeps_what_fits_and_counts_the_rest(tiny_model: Path) -> Non
     assert cut.lost
 
 
-def test_without_a_chat_template_it_is_refused(tiny_plain_model: Path) -> None:
+def test_conversations_need_a_chat_template(tiny_plain_model: Path) -> None:
     from toolkit.config import Config
     from toolkit.worker.tokens.examples import chat_enabled
 
     config = Config.model_validate({"data": {"messages": "messages"}})
-    with pytest.raises(ConfigError, match="can't be trained on without one"):
+    with pytest.raises(ConfigError, match="Training on conversations needs one"):
         chat_enabled(config, tokenizer_of(tiny_plain_model))
 
 
-def test_what_a_template_refuses_is_named(tiny_model: Path) -> None:
+def test_a_rejected_conversation_is_named(tiny_model: Path) -> None:
     strict = "{% if messages[0]['role'] != 'user' %}{{ raise_exception('users come first') }}{% endif %}" + FORGETFUL
     with pytest.raises(ToolkitError, match="users come first") as caught:
         learned(tokenizer_of(tiny_model, chat_template=strict), chat(CHATS[3]))
     assert "assistant, user, assistant" in caught.value.message
 
 
-def test_a_run_over_conversations(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_trains_on_conversations(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
     cells: list[dict[str, str | None]] = [
         {"messages": json.dumps([
@@ -193,7 +195,7 @@ def _an_export_holds_to_its_conversations(run: RunDir, model: Path) -> None:
     assert "{question}" not in card, "a template that was not used is not in it"
 
 
-def test_the_last_turn_is_asked_with_all_before_it(tiny_model: Path) -> None:
+def test_the_prompt_of_the_last_message_has_all_earlier_messages(tiny_model: Path) -> None:
     from toolkit.config import Config
     from toolkit.worker.tokens.examples import encode_example_prompt
 
@@ -206,7 +208,9 @@ def test_the_last_turn_is_asked_with_all_before_it(tiny_model: Path) -> None:
     assert encode_example_prompt(Config(), tokenizer, "", turns)[1] == plain
 
 
-def test_an_evaluation_asks_the_last_turn(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_asks_for_the_last_message(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from toolkit.evaluation import evaluation_dir
     from toolkit.evaluation.questions import _test_row_questions
 

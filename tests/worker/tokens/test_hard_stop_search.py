@@ -1,4 +1,4 @@
-"""Every hard stop, each by a fault that was planted for it, and clean data without any."""
+"""Each blocking problem is found in data that was made for it, and none in clean data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.worker
 
 
 class Quiet:
-    def tell(self, phase: str, done: int = 0, total: int = 0) -> None:
+    def report_progress(self, phase: str, done: int = 0, total: int = 0) -> None:
         return
 
 
@@ -32,7 +32,7 @@ def found(
     folder: Path, model: Path, cells: list[dict[str, str | None]], prompt: str = "{question}\n", stub: str = "{answer}",
     data: Mapping[str, Any] | None = None, **sft: Any,
 ) -> dict[str, Fault]:  # fmt: skip
-    """What the warm worker would answer, by kind."""
+    """Return the answer of the background worker by kind."""
     from toolkit.worker.questions import hard_stops
 
     table = make_table(folder / "t.parquet", cells)
@@ -52,7 +52,7 @@ def tokens(model: Path, text: str) -> int:
     return len(load_tokenizer(Config.model_validate({"model": {"hf_model_ckpt": str(model)}}))(text)["input_ids"])
 
 
-def test_the_names_are_those_that_settings_accept() -> None:
+def test_settings_accept_the_names_of_all_acceptable_problems() -> None:
     from toolkit.field_types import ACCEPTABLE_HARD_STOPS
     from toolkit.worker.tokens.hard_stop_rules import HARD_STOP_RULES
 
@@ -60,13 +60,13 @@ def test_the_names_are_those_that_settings_accept() -> None:
     assert set(HARD_STOPS) == {*HARD_STOP_RULES, "pad_hides_end"}
 
 
-def test_clean_rows_have_none(tiny_model: Path, tiny_plain_model: Path, tmp_path: Path) -> None:
+def test_clean_rows_have_no_problems(tiny_model: Path, tiny_plain_model: Path, tmp_path: Path) -> None:
     assert found(tmp_path, tiny_model, rows(12)) == {}
     assert found(tmp_path, tiny_plain_model, rows(12)) == {}
 
 
 @pytest.mark.parametrize("preset", load_presets(), ids=lambda preset: preset.title)
-def test_what_ships_has_none(preset: Any, tmp_path: Path) -> None:
+def test_bundled_presets_have_no_problems(preset: Any, tmp_path: Path) -> None:
     from toolkit.settings import import_export
     from toolkit.settings.ablation import expand_trials
     from toolkit.settings.yaml_file import read_config_text
@@ -80,7 +80,7 @@ def test_what_ships_has_none(preset: Any, tmp_path: Path) -> None:
     assert answer_hard_stops(body, Quiet())["faults"] == []  # type: ignore[arg-type]
 
 
-def test_prompt_longer_than_the_limit(tiny_plain_model: Path, tmp_path: Path) -> None:
+def test_a_prompt_longer_than_the_limit_is_found(tiny_plain_model: Path, tmp_path: Path) -> None:
     cells = [*rows(3), {"question": "word " * 80, "answer": "yes"}]
     fault = found(tmp_path, tiny_plain_model, cells, max_seq_length=64)["prompt_too_long"]
     assert (fault.count, fault.rows, fault.judgement) == (1, (3,), True)
@@ -89,7 +89,7 @@ def test_prompt_longer_than_the_limit(tiny_plain_model: Path, tmp_path: Path) ->
     assert "max_seq_length" in fault.hint
 
 
-def test_nothing_left_to_learn(tiny_plain_model: Path, tmp_path: Path) -> None:
+def test_rows_without_a_trained_token_are_found(tiny_plain_model: Path, tmp_path: Path) -> None:
     question = "the quick brown fox jumps over"
     exact = tokens(tiny_plain_model, question + "\n")
     cells = [{"question": question, "answer": "dog"}, {"question": "a", "answer": "b"}]
@@ -98,7 +98,7 @@ def test_nothing_left_to_learn(tiny_plain_model: Path, tmp_path: Path) -> None:
     assert faults["nothing_trained"].rows == (0,)
 
 
-def test_two_beginnings(tiny_plain_model: Path, tmp_path: Path) -> None:
+def test_a_second_bos_is_found(tiny_plain_model: Path, tmp_path: Path) -> None:
     faults = found(tmp_path, tiny_plain_model, rows(4), prompt="Say: <s>{question}\n")
     assert set(faults) == {"double_bos"}
     assert faults["double_bos"].count == 4
@@ -107,7 +107,7 @@ def test_two_beginnings(tiny_plain_model: Path, tmp_path: Path) -> None:
     assert found(tmp_path, tiny_plain_model, rows(4), prompt="<s>{question}\n") == {}
 
 
-def test_the_end_is_not_learned(tiny_plain_model: Path, tmp_path: Path) -> None:
+def test_a_truncated_end_is_found(tiny_plain_model: Path, tmp_path: Path) -> None:
     long = [{"question": f"tell {i}", "answer": "and so on " * 40} for i in range(4)]
     faults = found(tmp_path, tiny_plain_model, [*long, *rows(2)], max_seq_length=64)
     assert set(faults) == {"end_untrained"}
@@ -117,7 +117,7 @@ def test_the_end_is_not_learned(tiny_plain_model: Path, tmp_path: Path) -> None:
     assert found(tmp_path, tiny_plain_model, [*long[:1], *rows(6)], max_seq_length=64) == {}
 
 
-def test_a_placeholder_that_was_not_filled(tiny_plain_model: Path, tmp_path: Path) -> None:
+def test_an_unfilled_placeholder_is_found(tiny_plain_model: Path, tmp_path: Path) -> None:
     faults = found(tmp_path, tiny_plain_model, rows(4), prompt="{question} about {{ Answer }}\n")
     assert set(faults) == {"placeholder"}
     assert "{ Answer }" in faults["placeholder"].message
@@ -125,7 +125,7 @@ def test_a_placeholder_that_was_not_filled(tiny_plain_model: Path, tmp_path: Pat
     assert found(tmp_path, tiny_plain_model, cells)["placeholder"].rows == (3,)
 
 
-def test_a_token_across_the_boundary(tiny_plain_model: Path, tmp_path: Path) -> None:
+def test_a_token_across_the_prompt_boundary_is_found(tiny_plain_model: Path, tmp_path: Path) -> None:
     cells = [{"question": "th", "answer": "e quick"}, {"question": "a!", "answer": "(b"}]
     faults = found(tmp_path, tiny_plain_model, cells, prompt="{question}")
     assert set(faults) == {"boundary_merged"}
@@ -134,7 +134,7 @@ def test_a_token_across_the_boundary(tiny_plain_model: Path, tmp_path: Path) -> 
     assert found(tmp_path, tiny_plain_model, cells) == {}, "the fix that is proposed works"
 
 
-def test_the_chat_template_twice(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_chat_template_applied_twice_is_found(tiny_model: Path, tmp_path: Path) -> None:
     by_hand = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
     faults = found(tmp_path, tiny_model, rows(4), prompt=by_hand)
     assert set(faults) == {"template_twice"}
@@ -145,7 +145,7 @@ def test_the_chat_template_twice(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def inspected(model: Path, completion_only: bool = True, collate: Any = None) -> dict[str, Fault]:
-    """The inspector on rows whose labels are those of the completion alone."""
+    """Run the inspector on rows whose labels train the completion only."""
     from toolkit.data.examples.templates import Example
     from toolkit.worker.models.load import load_tokenizer
     from toolkit.worker.tokens.hard_stop_rules import PromptFrame
@@ -159,15 +159,15 @@ def inspected(model: Path, completion_only: bool = True, collate: Any = None) ->
     return {fault.kind: fault for fault in inspector.faults([10, 20])}
 
 
-def test_a_mask_against_its_switch(tiny_plain_model: Path) -> None:
+def test_a_mask_that_contradicts_its_setting_is_found(tiny_plain_model: Path) -> None:
     assert inspected(tiny_plain_model) == {}
     (fault,) = inspected(tiny_plain_model, completion_only=False).values()
     assert (fault.kind, fault.rows, fault.judgement) == ("mask_wrong", (10, 20), False)
     assert select_blocking([fault], ["mask_wrong"]) == [fault], "no one may accept that"
 
 
-def test_padding_that_hides_the_end(tiny_plain_model: Path) -> None:
-    """transformers' own collator for language modelling, with a padding token that is the end token."""
+def test_padding_that_masks_the_end_is_found(tiny_plain_model: Path) -> None:
+    """Use the collator of transformers for language modeling, with EOS as the padding token."""
     from transformers import DataCollatorForLanguageModeling
 
     from toolkit.worker.models.load import load_tokenizer
@@ -195,7 +195,7 @@ def test_padding_that_hides_the_end(tiny_plain_model: Path) -> None:
     )
 
 
-def test_large_tables_are_sampled_and_say_so(
+def test_large_tables_are_sampled_and_report_the_number(
     tiny_plain_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from toolkit.worker.questions import hard_stops
@@ -215,7 +215,7 @@ def test_large_tables_are_sampled_and_say_so(
     assert max(fault.rows) > 9, "rows of the table, not of the sample"
 
 
-def test_a_run_refuses_them_and_takes_the_accepted(tiny_plain_model: Path, save_dir: Path) -> None:
+def test_a_run_fails_on_blocking_problems_unless_they_are_accepted(tiny_plain_model: Path, save_dir: Path) -> None:
     settings = draft(save_dir, tiny_plain_model, num_train_epochs=1)
     settings["data"]["prompt"] = "Say <s>{question}\n"
     refused = make_run(settings, rows(24))
@@ -234,7 +234,7 @@ def test_a_run_refuses_them_and_takes_the_accepted(tiny_plain_model: Path, save_
     assert train_here(again)[0] == 1, "tokens that were kept under an acceptance are not another run's"
 
 
-def test_the_command_line_refuses_a_hard_stop_and_starts_when_it_is_meant(
+def test_the_command_line_stops_at_a_blocking_problem_unless_it_is_accepted(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "rows.csv").write_text("question,answer\n" + "".join(f"q{i},a{i}\n" for i in range(8)))
@@ -251,7 +251,7 @@ def test_the_command_line_refuses_a_hard_stop_and_starts_when_it_is_meant(
     refused = toolkit_run()
     assert refused.returncode == 1
     said = " ".join(refused.stderr.split())
-    assert "8 of 8 rows hold {answer} as text: a placeholder that was not filled." in said
+    assert "8 of 8 rows contain {answer} as text: a placeholder that was not filled." in said
     assert "run with --accept placeholder" in said
     assert "Traceback" not in refused.stderr
     meant = toolkit_run("--accept", "placeholder")
@@ -261,7 +261,7 @@ def test_the_command_line_refuses_a_hard_stop_and_starts_when_it_is_meant(
     assert (read_run_config(first).data.accepted, read_run_config(second).data.accepted) == (None, ["placeholder"])
 
 
-def test_accepted_is_a_warning_and_an_unknown_name_an_error() -> None:
+def test_an_accepted_problem_is_a_warning_and_an_unknown_name_an_error() -> None:
     fault = Fault("placeholder", "It holds {x}.", "Fill it.", 1, (0,))
     assert hard_stop_problem(fault, []).severity == "error"
     assert "accept it" in hard_stop_problem(fault, []).hint

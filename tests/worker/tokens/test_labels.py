@@ -1,4 +1,4 @@
-"""Our preparation against TRL's own, token for token, and where TRL's is wrong against what must be."""
+"""The preparation equals that of TRL token by token; where TRL is wrong, the expected result is stated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def config_for(folder: Path, **data: Any) -> Config:
 
 
 def by_trl(folder: Path, tokenizer: Any, examples: Sequence[Example], length: int, chat: bool) -> list[dict[str, Any]]:
-    """What SFTTrainer itself makes of the examples, collated by its own collator one by one."""
+    """Return what SFTTrainer makes of the examples, collated one by one with its collator."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
@@ -84,7 +84,9 @@ def test_tokens_and_labels_equal_trl(
 
 
 @pytest.mark.parametrize("chat", [True, False])
-def test_only_the_completion_with_its_end_is_learned(chat: bool, tiny_model: Path, tiny_plain_model: Path) -> None:
+def test_only_the_completion_with_its_end_token_is_trained(
+    chat: bool, tiny_model: Path, tiny_plain_model: Path
+) -> None:
     from toolkit.worker.tokens.examples import encode_prompt
     from toolkit.worker.tokens.labels import prepare_examples
 
@@ -101,7 +103,7 @@ def test_only_the_completion_with_its_end_is_learned(chat: bool, tiny_model: Pat
     assert count_trained_tokens(prepared) < prepared.tokens
 
 
-def test_never_two_bos_and_one_eos(tiny_plain_model: Path) -> None:
+def test_a_row_has_at_most_one_bos_and_exactly_one_eos(tiny_plain_model: Path) -> None:
     from toolkit.worker.tokens.examples import encode_prompt
     from toolkit.worker.tokens.labels import prepare_examples
 
@@ -116,7 +118,7 @@ def test_never_two_bos_and_one_eos(tiny_plain_model: Path) -> None:
     assert ids.count(tokenizer.bos_token_id) == 1
 
 
-def test_eos_is_learned_though_it_pads(tiny_plain_model: Path) -> None:
+def test_eos_is_trained_even_if_it_is_the_padding_token(tiny_plain_model: Path) -> None:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from toolkit.worker.tokens.labels import prepare_examples
@@ -131,7 +133,7 @@ def test_eos_is_learned_though_it_pads(tiny_plain_model: Path) -> None:
     assert (batch["attention_mask"][0, first:] == 0).all()
 
 
-def test_an_end_is_added_where_the_template_has_none(tiny_model: Path) -> None:
+def test_eos_is_added_where_the_template_does_not_write_it(tiny_model: Path) -> None:
     from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_model)
@@ -142,7 +144,7 @@ def test_an_end_is_added_where_the_template_has_none(tiny_model: Path) -> None:
     assert row["labels"].count(tokenizer.eos_token_id) == 1
 
 
-def test_what_is_cut_away_is_counted(tiny_plain_model: Path) -> None:
+def test_truncated_and_lost_rows_are_counted(tiny_plain_model: Path) -> None:
     from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_plain_model)
@@ -157,7 +159,7 @@ def test_what_is_cut_away_is_counted(tiny_plain_model: Path) -> None:
     assert all(any(label != -100 for label in row["labels"]) for row in rows)
 
 
-def test_batches_are_invisible(tiny_plain_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_size_does_not_change_the_result(tiny_plain_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.tokens import labels
 
     tokenizer = tokenizer_of(tiny_plain_model)
@@ -168,14 +170,14 @@ def test_batches_are_invisible(tiny_plain_model: Path, monkeypatch: pytest.Monke
     assert (parts.lost, parts.longest) == (whole.lost, whole.longest)
 
 
-def test_nothing_to_prepare(tiny_plain_model: Path) -> None:
+def test_an_empty_list_of_examples_can_be_prepared(tiny_plain_model: Path) -> None:
     from toolkit.worker.tokens.labels import prepare_examples
 
     empty = prepare_examples([], tokenizer_of(tiny_plain_model), 10, chat=False)
     assert (empty.rows, empty.tokens, empty.longest) == (0, 0, 0)
 
 
-def test_the_template_is_used_when_there_is_one_and_nobody_objects(tiny_model: Path, tiny_plain_model: Path) -> None:
+def test_the_chat_template_is_used_if_there_is_one_unless_turned_off(tiny_model: Path, tiny_plain_model: Path) -> None:
     from toolkit.worker.tokens.examples import chat_enabled, encode_prompt
 
     chat, plain = tokenizer_of(tiny_model), tokenizer_of(tiny_plain_model)
@@ -188,7 +190,7 @@ def test_the_template_is_used_when_there_is_one_and_nobody_objects(tiny_model: P
     assert caught.value.problems[0].path == "data.use_chat_template"
 
 
-def test_a_conversation_is_rendered_with_its_history(tiny_model: Path, tiny_plain_model: Path) -> None:
+def test_a_prompt_is_rendered_with_its_history(tiny_model: Path, tiny_plain_model: Path) -> None:
     from toolkit.worker.tokens.examples import encode_prompt
 
     history = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
@@ -203,7 +205,7 @@ def test_a_conversation_is_rendered_with_its_history(tiny_model: Path, tiny_plai
     assert plain[0] == "one\ntwo\nthree"
 
 
-def test_no_end_of_sequence_is_an_error(tiny_plain_model: Path) -> None:
+def test_a_tokenizer_without_eos_is_an_error(tiny_plain_model: Path) -> None:
     from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_plain_model)

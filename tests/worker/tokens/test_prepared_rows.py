@@ -1,4 +1,4 @@
-"""A run's tokens: made once, then taken from the cache, and made anew when anything that decides them differs."""
+"""Rows of a run are tokenized once, then taken from the cache, and tokenized again when an input changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Written = Callable[..., tuple[RunDir, dict[str, Any]]]
 
 @pytest.fixture
 def written(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
-    """Makes a run, writes its splits, and returns it with the "prepared" event."""
+    """Make a run and write its splits; return it with the "prepared" event."""
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
 
     def write(cells: Any = None, length: int = 64, **data: Any) -> tuple[RunDir, dict[str, Any]]:
@@ -54,10 +54,10 @@ def parts(run: RunDir) -> list[list[dict[str, Any]]]:
 
 
 def no_tokenising(*_: Any) -> Any:
-    raise AssertionError("the rows were tokenised a second time")
+    raise AssertionError("the rows were tokenized a second time")
 
 
-def test_the_tokens_are_those_of_the_preparation(written: Written, tmp_path: Path) -> None:
+def test_the_written_tokens_equal_the_prepared_examples(written: Written, tmp_path: Path) -> None:
     from toolkit.worker.models.load import load_tokenizer
     from toolkit.worker.tokens.labels import prepare_examples
     from toolkit.worker.tokens.prepared_rows import open_row_source, read_splits, read_token_lengths
@@ -81,7 +81,7 @@ def test_the_tokens_are_those_of_the_preparation(written: Written, tmp_path: Pat
     assert told["dropped"] == 1
 
 
-def test_a_second_run_takes_what_the_first_has_made(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_uses_the_cached_tokens(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.tokens import prepared_rows
 
     first, told = written()
@@ -109,7 +109,7 @@ def test_a_second_run_takes_what_the_first_has_made(written: Written, monkeypatc
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_whatever_decides_the_tokens_is_part_of_the_key(written: Written, change: dict[str, Any]) -> None:
+def test_every_input_of_the_tokens_is_part_of_the_key(written: Written, change: dict[str, Any]) -> None:
     written()
     run, told = written(**change)
     assert not told["cached"]
@@ -128,7 +128,7 @@ def test_the_tokenizer_is_part_of_the_key(tiny_model: Path, tmp_path: Path) -> N
     assert len({fingerprint_tokenizer(tokenizer) for tokenizer in (first, second, third)}) == 3
 
 
-def test_a_damaged_entry_is_made_again(written: Written, tmp_path: Path) -> None:
+def test_a_damaged_cache_entry_is_replaced(written: Written, tmp_path: Path) -> None:
     first, _ = written()
     (entry,) = (tmp_path / "save" / "cache" / "tokens").glob("[!.]*")
     whole = (entry / "tokens.arrow").read_bytes()
@@ -140,7 +140,7 @@ def test_a_damaged_entry_is_made_again(written: Written, tmp_path: Path) -> None
     assert written()[1]["cached"]
 
 
-def test_an_interrupted_preparation_changes_no_kept_entry(written: Written, tmp_path: Path) -> None:
+def test_an_interrupted_preparation_leaves_cache_entries_unchanged(written: Written, tmp_path: Path) -> None:
     from toolkit.worker.models.load import load_tokenizer
     from toolkit.worker.tokens.prepared_rows import open_row_source, write_splits
 
@@ -157,7 +157,7 @@ def test_an_interrupted_preparation_changes_no_kept_entry(written: Written, tmp_
     assert parts(again) == before
 
 
-def test_a_cache_that_can_not_be_written_costs_nothing_but_time(written: Written, tmp_path: Path) -> None:
+def test_a_cache_that_can_not_be_written_does_not_fail_the_run(written: Written, tmp_path: Path) -> None:
     (tmp_path / "save").mkdir()
     (tmp_path / "save" / "cache").write_text("a file where the folder should be")
     run, told = written()
@@ -165,19 +165,19 @@ def test_a_cache_that_can_not_be_written_costs_nothing_but_time(written: Written
     assert len(parts(run)[0]) == told["train_rows"]
 
 
-def test_an_entry_for_which_a_run_has_no_room_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_that_can_not_be_copied_stays_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.tokens import cache as cache_module
 
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
     source = tmp_path / "made"
     source.write_bytes(b"x")
     cache = cache_module.TokenCache(tmp_path)
-    cache.keep("a", source)
-    assert not cache.fetch("a", tmp_path / "no folder" / "own")
-    assert cache.fetch("a", tmp_path / "own")
+    cache.store("a", source)
+    assert not cache.link_into("a", tmp_path / "no folder" / "own")
+    assert cache.link_into("a", tmp_path / "own")
 
 
-def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_entries_are_removed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.tokens import cache as cache_module
 
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
@@ -186,16 +186,16 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
     source.write_bytes(b"x" * 10_000)
     cache = cache_module.TokenCache(tmp_path)
     for used, name in enumerate(("a", "b"), start=1):
-        cache.keep(name, source)
+        cache.store(name, source)
         os.utime(cache.folder / name, (used, used))  # a clock's tick may be longer than all of this
-    assert cache.fetch("a", tmp_path / "own")
-    cache.keep("c", source)
-    assert cache.fetch("a", tmp_path / "own")
-    assert not cache.fetch("b", tmp_path / "own")
+    assert cache.link_into("a", tmp_path / "own")
+    cache.store("c", source)
+    assert cache.link_into("a", tmp_path / "own")
+    assert not cache.link_into("b", tmp_path / "own")
     assert (tmp_path / "own").read_bytes() == source.read_bytes(), "what a run holds stays"
 
 
-def test_many_at_once_keep_one_whole_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parallel_writers_leave_one_intact_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.tokens import cache as cache_module
 
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
@@ -207,7 +207,7 @@ def test_many_at_once_keep_one_whole_entry(tmp_path: Path, monkeypatch: pytest.M
         thread.start()
     for thread in threads:
         thread.join()
-    assert cache.fetch("a" * 24, tmp_path / "own")
+    assert cache.link_into("a" * 24, tmp_path / "own")
     assert (tmp_path / "own").read_bytes() == source.read_bytes()
     assert [path.name for path in cache.folder.iterdir() if path.name != ".lock"] == ["a" * 24]
     assert json.loads((cache.folder / ("a" * 24) / "COMMIT.json").read_bytes())["key"] == "a" * 24

@@ -1,4 +1,4 @@
-"""One pass over prompt and whole text gives the ids of two passes, for tokenizers of every kind that models have."""
+"""Encoding the shared prefix once gives the ids of two encodings, for all kinds of tokenizers that models have."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ KINDS: dict[str, tuple[Callable[[], Any], bool]] = {
     "metaspace always": (lambda: sentences("always"), False),
     "uncased": (uncased, False),
 }
-"""Name -> (a tokenizer to train, whether it is known to part words)."""
+"""Name to (a tokenizer to train, whether it is known to split between words)."""
 _MADE: dict[str, Any] = {}
 
 
 def made(kind: str) -> Any:
-    """A tokenizer of this kind with the awkward added tokens, a BOS and a template of its own."""
+    """Return a tokenizer of this kind with unusual added tokens, a BOS and a chat template."""
     if kind in _MADE:
         return _MADE[kind]
     from tokenizers import AddedToken, pre_tokenizers, processors, trainers
@@ -104,7 +104,9 @@ def made(kind: str) -> Any:
 def twice(tokenizer: Any, begins: list[str], fulls: list[str], special: bool) -> list[tuple[list[int], list[int]]]:
     from toolkit.worker.tokens.encode import encode_texts
 
-    return list(zip(*(encode_texts(tokenizer, texts, special=special) for texts in (begins, fulls)), strict=True))
+    return list(
+        zip(*(encode_texts(tokenizer, texts, add_special_tokens=special) for texts in (begins, fulls)), strict=True)
+    )
 
 
 def pieces(dice: random.Random) -> str:
@@ -113,17 +115,21 @@ def pieces(dice: random.Random) -> str:
 
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_pass_is_two(kind: str, special: bool) -> None:
+def test_one_pass_gives_the_ids_of_two_passes(kind: str, special: bool) -> None:
     from toolkit.worker.tokens.shared_prefix import encode_pairs
 
     tokenizer, dice = made(kind), random.Random(kind)
     begins = [*ODD, *(pieces(dice) for _ in range(1500))]
     fulls = [begin + pieces(dice) + "</s>" for begin in begins]
     fulls[10:20] = [pieces(dice) for _ in range(10)]  # a template may write the prompt differently in the whole
-    assert encode_pairs(tokenizer, begins, fulls, special=special) == twice(tokenizer, begins, fulls, special)
+    assert encode_pairs(tokenizer, begins, fulls, add_special_tokens=special) == twice(
+        tokenizer, begins, fulls, special
+    )
     marked = [f"<|im_start|>user\n{begin}<|im_end|>\n<|im_start|>assistant\n" for begin in begins]
     fulls = [begin + pieces(dice) + "<|im_end|>\n" for begin in marked]
-    assert encode_pairs(tokenizer, marked, fulls, special=special) == twice(tokenizer, marked, fulls, special)
+    assert encode_pairs(tokenizer, marked, fulls, add_special_tokens=special) == twice(
+        tokenizer, marked, fulls, special
+    )
 
 
 TEXTS = st.text(st.one_of(st.sampled_from("ab Z'1\n\u0301\u00a0\t<>|"), st.characters(codec="utf-8")), max_size=30)
@@ -132,7 +138,7 @@ TEXTS = st.text(st.one_of(st.sampled_from("ab Z'1\n\u0301\u00a0\t<>|"), st.chara
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=150, deadline=None)
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS, st.sampled_from(ODD)), min_size=1, max_size=6), chat=st.booleans())
-def test_any_text(kind: str, rows: list[tuple[str, str, str]], chat: bool) -> None:
+def test_any_text_gives_the_ids_of_two_passes(kind: str, rows: list[tuple[str, str, str]], chat: bool) -> None:
     from toolkit.worker.tokens.shared_prefix import encode_pairs
 
     tokenizer = made(kind)
@@ -140,12 +146,14 @@ def test_any_text(kind: str, rows: list[tuple[str, str, str]], chat: bool) -> No
     if chat:
         begins = [f"<|im_start|>user\n{begin}<|im_end|>\n<|im_start|>assistant\n" for begin in begins]
     fulls = [begin + rest for begin, (_, rest, _) in zip(begins, rows, strict=True)]
-    assert encode_pairs(tokenizer, begins, fulls, special=not chat) == twice(tokenizer, begins, fulls, not chat)
+    assert encode_pairs(tokenizer, begins, fulls, add_special_tokens=not chat) == twice(
+        tokenizer, begins, fulls, not chat
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_pass_is_one(kind: str) -> None:
-    """Where cutting is safe it is done, else the tests above would compare a thing with itself."""
+def test_texts_are_cut_where_it_is_safe(kind: str) -> None:
+    """Texts are cut where that is safe; otherwise the tests above would compare a function with itself."""
     from toolkit.worker.tokens.shared_prefix import _find_cut_rule
 
     tokenizer = made(kind)
@@ -154,12 +162,12 @@ def test_the_pass_is_one(kind: str) -> None:
     words = _find_cut_rule(tokenizer, "the quick fox", True)
     assert (words is not None) == KINDS[kind][1]
     if words is not None:
-        assert words.place("the quick brown\nfox: 12 é") == len("the quick")
+        assert words.find_cut("the quick brown\nfox: 12 é") == len("the quick")
         assert words.before == [tokenizer.bos_token_id] and words.after == []
-        assert words.place("nowhere") == words.place("") == words.place("7 8 9 ") == 0
+        assert words.find_cut("nowhere") == words.find_cut("") == words.find_cut("7 8 9 ") == 0
 
 
-def test_a_token_that_may_reach_across_forbids_the_cut() -> None:
+def test_an_added_token_across_words_prevents_the_cut() -> None:
     from tokenizers import AddedToken
 
     from toolkit.worker.tokens.shared_prefix import _find_cut_rule
@@ -173,8 +181,8 @@ def test_a_token_that_may_reach_across_forbids_the_cut() -> None:
 
 
 @pytest.mark.parametrize("chat", [True, False])
-def test_the_boundary_that_merges_is_seen(chat: bool) -> None:
-    """The ids of the prompt alone are those that the model is asked with, though the whole is tokenised once."""
+def test_a_merged_boundary_is_detected(chat: bool) -> None:
+    """The ids of the prompt alone are those that the model gets in use, although the text is encoded once."""
     from toolkit.worker.tokens.encode import encode_texts
     from toolkit.worker.tokens.examples import tokenize_examples
 
@@ -189,5 +197,5 @@ def test_the_boundary_that_merges_is_seen(chat: bool) -> None:
     found = tokenize_examples(rows, tokenizer, chat)
     for row, each in zip(rows, found, strict=True):
         alone = row.prompt if not chat else f"<|im_start|>user\n{row.prompt}<|im_end|>\n<|im_start|>assistant"
-        assert each.prompt == encode_texts(tokenizer, [alone], special=not chat)[0]
-    assert chat or [each.merged for each in found[:2]] == [True, False]
+        assert each.prompt == encode_texts(tokenizer, [alone], add_special_tokens=not chat)[0]
+    assert chat or [each.merged_at_boundary for each in found[:2]] == [True, False]

@@ -1,7 +1,7 @@
-"""Asks every question of every model of an evaluation, in batches, on one loaded base whose adapters are switched.
+"""Answer all questions of an evaluation with each of its models, in batches, on one base model with switched adapters.
 
-What can't be answered becomes an answer with its reason: a batch that fails is halved until the row is alone. What was
-answered before is not asked again. Knows no statistics and no event.
+A question that can't be answered gets an answer with the reason: a failed batch is halved until the row is alone.
+Questions that were answered before are not asked again.
 """
 
 from __future__ import annotations
@@ -35,58 +35,78 @@ from toolkit.worker.tokens.examples import encode_example_prompt as question_ids
 
 logger = logging.getLogger(__name__)
 MAX_BATCH_ROWS = 32
-"""Rows in a batch on a CPU, where more bring nothing; a GPU takes four times as many."""
+"""Rows in a batch on a CPU, where larger batches are not faster; a GPU takes four times as many."""
 MAX_BATCH_TOKENS = 2**14
-"""Prompt and answer tokens in a batch: bounds its memory."""
+"""Prompt and answer tokens in a batch; limits its memory."""
 DEFAULT_NEW_TOKENS = 128
-"""Longest answer where neither an expected answer nor the settings say."""
+"""Max new tokens if neither an expected answer nor the settings give a limit."""
+PROMPT_COST_TOKENS = 8
+"""Cost of the prompt of a question, in units of one new token; for the progress only."""
 _ReportShares = Callable[[float, float], None]
-"""(share of the work that is done, share that was done before this attempt), 0 .. 1, after every batch."""
+"""Is called with (share of the work done, share done before this attempt), both 0 to 1, after every batch."""
 
 
 @dataclass(frozen=True)
 class TokenizedQuestion:
-    """A question as tokens. limit: at most so many new ones. labelled: prompt and expected answer, for the loss."""
+    """A question as tokens. limit: max new tokens. labeled: prompt and expected answer, to compute the loss."""
 
     question: EvaluationQuestion
     ids: tuple[int, ...]
     limit: int
-    labelled: likelihood.LabelledTokens | None
+    labeled: likelihood.LabeledTokens | None
 
     @property
     def cost(self) -> int:
-        return self.limit + 8
+        """Expected duration, in units of one new token."""
+        return self.limit + PROMPT_COST_TOKENS
 
 
 def hash_adapter_commits(engine: Engine, models: Sequence[str]) -> dict[str, str]:
-    """What each adapter or checkpoint is: a hash of its commit."""
-    chosen = [parse_model_name(name) for name in models if name != BASE]
-    commits = (one.folder(open_run(engine.save_dir, one.run)) / COMMIT_NAME for one in chosen)
-    return {one.name: hashlib.sha256(path.read_bytes()).hexdigest() for one, path in zip(chosen, commits, strict=True)}
+    """Return a hash of the commit of each adapter or checkpoint, by model name."""
+    adapters = [parse_model_name(name) for name in models if name != BASE]
+    commits = (one.folder(open_run(engine.save_dir, one.run)) / COMMIT_NAME for one in adapters)
+    return {
+        one.name: hashlib.sha256(path.read_bytes()).hexdigest() for one, path in zip(adapters, commits, strict=True)
+    }
 
 
-def load_evaluation_engine(evaluation: Evaluation, spec: EvaluationSpec, phase: Callable[[str], None]) -> Engine:
-    """The base model with everything that is compared on it. Raises ToolkitError."""
-    engine = Engine.load(evaluation.run.save_dir, evaluation.run.id, phase)
+def load_evaluation_engine(evaluation: Evaluation, spec: EvaluationSpec, report_phase: Callable[[str], None]) -> Engine:
+    """Load the base model and attach all adapters of the evaluation.
+
+    Raises:
+        ToolkitError: a model can't be loaded.
+    """
+    engine = Engine.load(evaluation.run.save_dir, evaluation.run.id, report_phase)
     for other in spec.compared:
         engine.attach(other)
     return engine
 
 
 def answer_remaining_questions(
-    engine: Engine, config: Config, spec: EvaluationSpec, questions: Sequence[EvaluationQuestion], models: Sequence[str],
-    known: RecordedAnswers, log: AnswerLog, stop: StopSignal, tell: _ReportShares,
-) -> None:  # fmt: skip
-    """Answer what is not answered yet, writing as it goes. Raises StopAsked."""
-    tasks, refused = _tokenize_questions(engine, config, spec, questions)
+    engine: Engine,
+    config: Config,
+    spec: EvaluationSpec,
+    questions: Sequence[EvaluationQuestion],
+    models: Sequence[str],
+    recorded: RecordedAnswers,
+    log: AnswerLog,
+    stop: StopSignal,
+    report_shares: _ReportShares,
+) -> None:
+    """Answer the questions without a recorded answer and write each batch of answers to the log.
+
+    Raises:
+        StopRequested: the evaluation was stopped; what was answered is in the log.
+    """
+    tasks, rejected = _tokenize_questions(engine, config, spec, questions)
     log.write(
         EvaluationAnswer(m, a.position, error=a.error)
-        for a in refused
+        for a in rejected
         for m in models
-        if (m, a.position) not in known.answers
+        if (m, a.position) not in recorded.answers
     )
-    most = MAX_BATCH_ROWS if engine.adapters.model.device.type == "cpu" else 4 * MAX_BATCH_ROWS
-    batches = list(_plan_batches(tasks, most, models, known))
+    max_rows = MAX_BATCH_ROWS if engine.adapters.model.device.type == "cpu" else 4 * MAX_BATCH_ROWS
+    batches = list(_plan_batches(tasks, max_rows, models, recorded))
     total = sum(task.cost for task in tasks) * len(models) or 1
     before = total - sum(task.cost for _, batch in batches for task in batch)
     done = before
@@ -95,26 +115,30 @@ def answer_remaining_questions(
         engine.adapters.select(model)
         log.write(_answer_batch(engine, model, batch, stop))
         done += sum(task.cost for task in batch)
-        tell(done / total, before / total)
+        report_shares(done / total, before / total)
 
 
 def score_probe_passages(
-    engine: Engine, config: Config, models: Sequence[str], known: RecordedAnswers, log: AnswerLog, stop: StopSignal
+    engine: Engine, config: Config, models: Sequence[str], recorded: RecordedAnswers, log: AnswerLog, stop: StopSignal
 ) -> None:
-    """The surprise of every model at the passages of the forgetting probe. Raises StopAsked."""
+    """Compute the loss of each model on the passages of the forgetting probe and write it to the log.
+
+    Raises:
+        StopRequested: the evaluation was stopped.
+    """
     texts = read_probe_passages(str(config.model.hf_model_ckpt))
     limit = stream_answer.loaded_context_length(engine.adapters.model) or 2**20
     rows = [_label_whole_text(engine.tokenizer, text, limit) for text in texts]
     for model in models:
         stop.raise_if_requested()
-        if all((model, at) in known.probed for at in range(len(rows))):
+        if all((model, at) in recorded.probed for at in range(len(rows))):
             continue
         engine.adapters.select(model)
-        found = likelihood.compute_row_losses(engine.adapters.model, rows)
-        log.write(ProbeAnswer(model, at, nats, tokens) for at, (nats, tokens) in enumerate(found))
+        losses = likelihood.compute_row_losses(engine.adapters.model, rows)
+        log.write(ProbeAnswer(model, at, nats, tokens) for at, (nats, tokens) in enumerate(losses))
 
 
-def _label_whole_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> likelihood.LabelledTokens:
+def _label_whole_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> likelihood.LabeledTokens:
     ids = list(tokenizer(text)["input_ids"])[:limit]
     return ids, ids
 
@@ -122,30 +146,35 @@ def _label_whole_text(tokenizer: PreTrainedTokenizerBase, text: str, limit: int)
 def _tokenize_questions(
     engine: Engine, config: Config, spec: EvaluationSpec, questions: Sequence[EvaluationQuestion]
 ) -> tuple[list[TokenizedQuestion], list[EvaluationAnswer]]:
-    """(what can be asked, what can't with its reason)"""
-    refused = [EvaluationAnswer(BASE, q.position, error=q.error) for q in questions if q.error]
-    sound = [q for q in questions if not q.error]
+    """Return (questions as tokens, answers with the reason for questions that can't be asked)."""
+    rejected = [EvaluationAnswer(BASE, q.position, error=q.error) for q in questions if q.error]
+    valid = [q for q in questions if not q.error]
     context = stream_answer.loaded_context_length(engine.adapters.model)
-    labelled = _label_expected_answers(engine.tokenizer, config, sound, context or 2**20)
+    labeled = _label_expected_answers(engine.tokenizer, config, valid, context or 2**20)
     tasks = []
-    for question in sound:
+    for question in valid:
         ids = tuple(question_ids(config, engine.tokenizer, question.prompt, question.turns)[1])
         limit = _new_token_limit(engine.tokenizer, config, spec, question)
         room = limit if context is None else min(limit, context - len(ids))
         if not ids or room < 1:
-            why = (
-                f"The prompt has {len(ids):,} tokens; the model's context holds {context:,}." if ids else "It is empty."
+            reason = (
+                f"The prompt has {len(ids):,} tokens, but the model's context length is {context:,} tokens."
+                if ids
+                else "The prompt is empty."
             )
-            refused.append(EvaluationAnswer(BASE, question.position, error=why))
+            rejected.append(EvaluationAnswer(BASE, question.position, error=reason))
         else:
-            tasks.append(TokenizedQuestion(question, ids, room, labelled.get(question.position)))
-    return tasks, refused
+            tasks.append(TokenizedQuestion(question, ids, room, labeled.get(question.position)))
+    return tasks, rejected
 
 
 def _new_token_limit(
     tokenizer: PreTrainedTokenizerBase, config: Config, spec: EvaluationSpec, question: EvaluationQuestion
 ) -> int:
-    """A power of two that holds the expected answer and some more: it depends on this row alone, never on its batch."""
+    """Return the max new tokens of a question: a power of two above the length of the expected answer.
+
+    It depends on this row only: rows with the same limit are batched, so that the batch has no influence on an answer.
+    """
     if spec.max_new_tokens is not None:
         return spec.max_new_tokens
     if question.expected is None:
@@ -155,36 +184,37 @@ def _new_token_limit(
 
 
 def _label_expected_answers(
-    tokenizer: PreTrainedTokenizerBase, config: Config, questions: Sequence[EvaluationQuestion], longest: int
-) -> dict[int, likelihood.LabelledTokens]:
-    """Ids and labels of each expected answer, prepared as for training, by position."""
-    known = [q for q in questions if q.expected is not None]
-    examples = (Example(q.prompt, q.expected or "", train_last_message_only(q.turns)) for q in known)
-    table = labels_module.prepare_examples(examples, tokenizer, longest, chat_enabled(config, tokenizer)).table
+    tokenizer: PreTrainedTokenizerBase, config: Config, questions: Sequence[EvaluationQuestion], max_length: int
+) -> dict[int, likelihood.LabeledTokens]:
+    """Return ids and labels of each expected answer, prepared as for training, by position."""
+    with_answer = [q for q in questions if q.expected is not None]
+    examples = (Example(q.prompt, q.expected or "", train_last_message_only(q.turns)) for q in with_answer)
+    table = labels_module.prepare_examples(examples, tokenizer, max_length, chat_enabled(config, tokenizer)).table
     rows = zip(*(table[name].to_pylist() for name in ("row", "input_ids", "labels")), strict=True)
-    return {known[row].position: (ids, labels) for row, ids, labels in rows}
+    return {with_answer[row].position: (ids, labels) for row, ids, labels in rows}
 
 
 def _plan_batches(
-    tasks: Sequence[TokenizedQuestion], most: int, models: Sequence[str], known: RecordedAnswers
+    tasks: Sequence[TokenizedQuestion], max_rows: int, models: Sequence[str], recorded: RecordedAnswers
 ) -> Iterator[tuple[str, list[TokenizedQuestion]]]:
-    """Rows of like length together, and every model in turn: whatever is there at a stop can be compared.
+    """Yield (model, batch) with rows of similar length, all models for one batch before the next batch.
 
-    Whole batches are repeated when one of their answers is missing, so that a resumed evaluation computes in the same
-    batches as an undisturbed one.
+    So the models can be compared on what is answered when the evaluation is stopped. A batch is repeated as a whole
+    when one of its answers is missing, so that a resumed evaluation computes in the same batches as an uninterrupted
+    one.
     """
     in_order = sorted(tasks, key=lambda task: (task.limit, len(task.ids), task.question.position))
-    for batch in _group_into_batches(in_order, most):
+    for batch in _group_into_batches(in_order, max_rows):
         for model in models:
-            if any((model, task.question.position) not in known.answers for task in batch):
+            if any((model, task.question.position) not in recorded.answers for task in batch):
                 yield model, batch
 
 
-def _group_into_batches(tasks: Iterable[TokenizedQuestion], most: int) -> Iterator[list[TokenizedQuestion]]:
+def _group_into_batches(tasks: Iterable[TokenizedQuestion], max_rows: int) -> Iterator[list[TokenizedQuestion]]:
     batch: list[TokenizedQuestion] = []
     for task in tasks:
         size = (len(batch) + 1) * (len(task.ids) + task.limit)
-        if batch and (len(batch) >= most or size > MAX_BATCH_TOKENS or task.limit != batch[0].limit):
+        if batch and (len(batch) >= max_rows or size > MAX_BATCH_TOKENS or task.limit != batch[0].limit):
             yield batch
             batch = []
         batch.append(task)
@@ -195,22 +225,21 @@ def _group_into_batches(tasks: Iterable[TokenizedQuestion], most: int) -> Iterat
 def _answer_batch(
     engine: Engine, model: str, batch: Sequence[TokenizedQuestion], stop: StopSignal
 ) -> list[EvaluationAnswer]:
-    """Answers and losses of one batch, in its order. Raises StopAsked."""
-    said = _generate_answers(engine, batch, stop)
-    scored = [at for at, task in enumerate(batch) if task.labelled is not None]
-    losses = _compute_losses(engine, [batch[at].labelled for at in scored])  # type: ignore[misc]
-    found = [replace(one, model=model) for one in said]
-    for at, loss in zip(scored, losses, strict=True):
+    """Return the answers and losses of one batch, in its order. Raises StopRequested."""
+    answers = [replace(answer, model=model) for answer in _generate_answers(engine, batch, stop)]
+    labeled = {at: task.labeled for at, task in enumerate(batch) if task.labeled is not None}
+    losses = _compute_losses(engine, list(labeled.values()))
+    for at, loss in zip(labeled, losses, strict=True):
         if loss is not None:
-            found[at] = replace(found[at], nll=loss[0], loss_tokens=loss[1])
-    return found
+            answers[at] = replace(answers[at], nll=loss[0], loss_tokens=loss[1])
+    return answers
 
 
 def _generate_answers(engine: Engine, batch: Sequence[TokenizedQuestion], stop: StopSignal) -> list[EvaluationAnswer]:
     try:
-        made = greedy.generate_greedy_answers(
+        generated = greedy.generate_greedy_answers(
             engine.adapters.model, engine.tokenizer, [task.ids for task in batch], batch[0].limit, stop
-        )  # fmt: skip
+        )
     except StopRequested:
         raise
     except Exception as error:
@@ -218,16 +247,16 @@ def _generate_answers(engine: Engine, batch: Sequence[TokenizedQuestion], stop: 
             _empty_cuda_cache()
             half = len(batch) // 2
             return [*_generate_answers(engine, batch[:half], stop), *_generate_answers(engine, batch[half:], stop)]
-        logger.exception("row %d", batch[0].question.row)
+        logger.exception("row %d could not be answered", batch[0].question.row)
         return [EvaluationAnswer("", batch[0].question.position, error=_describe_failure(error))]
     return [
         EvaluationAnswer("", task.question.position, one.text, one.tokens, one.cut)
-        for task, one in zip(batch, made, strict=True)
+        for task, one in zip(batch, generated, strict=True)
     ]
 
 
-def _compute_losses(engine: Engine, rows: Sequence[likelihood.LabelledTokens]) -> list[tuple[float, int] | None]:
-    """None where it could not be had: the row has no loss then, and its answer still counts."""
+def _compute_losses(engine: Engine, rows: Sequence[likelihood.LabeledTokens]) -> list[tuple[float, int] | None]:
+    """Return (nats, tokens) of each row, or None where it can't be computed; the answer of such a row still counts."""
     try:
         return [one if one[1] else None for one in likelihood.compute_row_losses(engine.adapters.model, rows)]
     except Exception:
@@ -235,7 +264,7 @@ def _compute_losses(engine: Engine, rows: Sequence[likelihood.LabelledTokens]) -
             _empty_cuda_cache()
             half = len(rows) // 2
             return [*_compute_losses(engine, rows[:half]), *_compute_losses(engine, rows[half:])]
-        logger.exception("a loss")
+        logger.exception("the loss of a row could not be computed")
         return [None] * len(rows)
 
 

@@ -1,7 +1,7 @@
-"""Fills in the prompt contract of a model that was just trained: golden prompts asked, answered and measured.
+"""Make the prompt contract of a trained model: answer its golden prompts and measure the answers.
 
-Everything is computed one prompt at a time, without padding: the figures are those of a plain call, which any other
-program can repeat. What the fields mean is `export/prompt_contract.py`'s.
+Everything is computed one prompt at a time and without padding, so that any other program can repeat the figures with a
+plain call. `export/prompt_contract.py` describes the fields.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib.metadata
 import inspect
 import logging
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,21 +31,25 @@ from toolkit.export.prompt_contract import (
     prompt_templates_of,
     sha256_hex,
 )
+from toolkit.runs.events import EventReporter
 from toolkit.worker.models.load import stop_token_ids
 from toolkit.worker.tokens.examples import chat_enabled, encode_example_prompt
 from toolkit.worker.tokens.prepared_rows import RowSource
 
 CONTRACT_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors")
 MAX_GOLDEN_ANSWER_TOKENS = 64
+"""Enough to notice a difference, and short enough to answer all prompts in seconds on a CPU."""
 SCORED_PROMPT_TOKENS = 64
+"""Tokens at the end of a prompt whose log-probabilities are recorded."""
 logger = logging.getLogger(__name__)
 GOLDEN_CANDIDATES = 4 * GOLDEN_PROMPTS
+"""Rows to try: some have prompts that fill the context."""
 LoadedModel: TypeAlias = PreTrainedModel | PeftModel
 
 
 @dataclass(frozen=True)
 class TokenLogProbs:
-    """Log-probabilities of given tokens, natural logarithm. margins: lead of the likeliest token over the second."""
+    """Natural log-probabilities of given tokens. margins: between the most and the second most likely token."""
 
     logprobs: tuple[float, ...]
     margins: tuple[float, ...]
@@ -53,10 +57,16 @@ class TokenLogProbs:
 
 
 def make_contract(
-    run_id: str, config: Config, model: LoadedModel, tokenizer: PreTrainedTokenizerBase, source: RowSource, folder: Path,
-    *, made: str = "training",
-) -> PromptContract:  # fmt: skip
-    """The contract of `model` as it is now. folder: where its base came from. Raises what a library raises."""
+    run_id: str,
+    config: Config,
+    model: LoadedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    source: RowSource,
+    folder: Path,
+    *,
+    made: str = "training",
+) -> PromptContract:
+    """Return the contract of `model` in its present state. folder: of its base model. Raises what a library raises."""
     was_training = model.training
     model.eval()
     try:
@@ -80,16 +90,26 @@ def make_contract(
 
 
 def contract_text(
-    run_id: str, config: Config, model: LoadedModel, tokenizer: PreTrainedTokenizerBase, source: RowSource, folder: Path,
-    *, tell: Callable[..., None],
-) -> str | None:  # fmt: skip
-    """The contract as it is saved. The adapter is worth more: what goes wrong here is a warning, and None."""
+    run_id: str,
+    config: Config,
+    model: LoadedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    source: RowSource,
+    folder: Path,
+    *,
+    report_event: EventReporter,
+) -> str | None:
+    """Return the contract as it is saved, or None if it can't be made.
+
+    A failure is reported as a warning and not raised: it must not prevent the adapter from being saved.
+    """
     try:
         return make_contract(run_id, config, model, tokenizer, source, folder).dump()
     except Exception as error:
         logger.exception("prompt contract")
-        message = f"The golden prompts could not be answered ({type(error).__name__}: {error}). An export tries again."
-        tell("warning", message=message)
+        reason = f"{type(error).__name__}: {error}"
+        message = f"The golden prompts could not be answered ({reason}). The next export tries again."
+        report_event("warning", message=message)
         return None
 
 
@@ -99,35 +119,41 @@ def _answer_golden_prompts(
     ends = stop_token_ids(model, tokenizer)
     wanted = min(config.inference.max_new_tokens or MAX_GOLDEN_ANSWER_TOKENS, MAX_GOLDEN_ANSWER_TOKENS)
     positions = getattr(_base_model(model).config.get_text_config(), "max_position_embeddings", None)
-    room = positions if isinstance(positions, int) else 2**31
-    found = 0
+    context = positions if isinstance(positions, int) else 2**31
+    answered = 0
     renderer = source.renderer
     columns = (renderer.column,) if isinstance(renderer, ChatRenderer) else renderer.prompt_template.columns
     for row, split in _candidates(source):
         cells = next(iter(source.table.take(np.array([row]), source.renderer.columns_needed)))
         example = source.renderer.example(cells)
         text, ids = encode_example_prompt(config, tokenizer, example.prompt, example.turns)
-        limit = min(wanted, room - len(ids))
+        limit = min(wanted, context - len(ids))
         if limit < 1 or not ids:
             continue
         answer = generate_greedy_ids(model, ids, ends, limit, tokenizer.pad_token_id)
         yield GoldenPrompt(
-            row=row, split=split, cells={name: cells[name] for name in columns}, prompt=example.prompt, text=text,
-            expected=example.completion, ids=ids, answer_ids=answer,
+            row=row,
+            split=split,
+            cells={name: cells[name] for name in columns},
+            prompt=example.prompt,
+            text=text,
+            expected=example.completion,
+            ids=ids,
+            answer_ids=answer,
             answer=tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False),
             **vars(measure_token_logprobs(model, ids, answer)),
-        )  # fmt: skip
-        found += 1
-        if found == GOLDEN_PROMPTS:
+        )
+        answered += 1
+        if answered == GOLDEN_PROMPTS:
             return
 
 
 def _candidates(source: RowSource) -> Iterator[tuple[int, str]]:
-    """Rows to try, spread over the test split, then over the training rows."""
+    """Yield (row, split) of rows to try, spread over the test set, then over the training set."""
     for split, rows in (("test", source.plan.test), ("train", source.plan.train)):
         if len(rows):
             chosen = np.unique(np.linspace(0, len(rows) - 1, min(GOLDEN_CANDIDATES, len(rows))).round().astype(int))
-            # every fourth first: the eight that usually serve are spread as well
+            # every fourth candidate first, so that the prompts are spread even if the first ones are all accepted
             order = [chosen[i] for start in range(4) for i in range(start, len(chosen), 4)]
             yield from ((int(rows[i]), split) for i in order)
 
@@ -135,18 +161,18 @@ def _candidates(source: RowSource) -> Iterator[tuple[int, str]]:
 def generate_greedy_ids(
     model: LoadedModel, ids: Sequence[int], ends: Sequence[int], limit: int, pad: int | None
 ) -> tuple[int, ...]:
-    """The likeliest continuation, at most `limit` tokens, with the end token where one came."""
-    given = torch.tensor([list(ids)], device=model.device)
+    """Return the greedy continuation of `ids`, at most `limit` tokens, including the end token if it occurs."""
+    prompt = torch.tensor([list(ids)], device=model.device)
     settings = GenerationConfig(
         do_sample=False, max_new_tokens=limit, use_cache=True, eos_token_id=list(ends) or None, pad_token_id=pad
     )
     with torch.no_grad():
-        made = model.generate(input_ids=given, attention_mask=torch.ones_like(given), generation_config=settings)
-    return tuple(made[0, len(ids) :].tolist())
+        output = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
+    return tuple(output[0, len(ids) :].tolist())
 
 
 def measure_token_logprobs(model: LoadedModel, ids: Sequence[int], answer: Sequence[int]) -> TokenLogProbs:
-    """What the model gives to `answer` after `ids`, and to the last PROMPT_TAIL tokens of `ids` itself."""
+    """Return the log-probabilities of `answer` after `ids`, and of the last SCORED_PROMPT_TOKENS tokens of `ids`."""
     both = torch.tensor([[*ids, *answer]], device=model.device)
     tail = min(SCORED_PROMPT_TOKENS, len(ids) - 1)
     keep = len(answer) + tail + 1
@@ -160,9 +186,9 @@ def measure_token_logprobs(model: LoadedModel, ids: Sequence[int], answer: Seque
 
 
 def _logits_to_keep(model: LoadedModel, last: int) -> dict[str, Any]:
-    # all positions of a long prompt times a large vocabulary would be gigabytes
-    able = "logits_to_keep" in inspect.signature(_base_model(model).forward).parameters
-    return {"logits_to_keep": last} if able else {}
+    # the logits of all positions of a long prompt would take gigabytes with a large vocabulary
+    supported = "logits_to_keep" in inspect.signature(_base_model(model).forward).parameters
+    return {"logits_to_keep": last} if supported else {}
 
 
 def _base_model(model: LoadedModel) -> PreTrainedModel:
@@ -174,23 +200,28 @@ def _rounded(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def chat_template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the SHA-256 of the chat template, or None if there is none."""
     return sha256_hex(str(tokenizer.chat_template)) if tokenizer.chat_template else None
 
 
 def special_tokens(model: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> SpecialTokens:
-    """The policy that a plain call of the tokenizer follows, and the tokens that end an answer."""
+    """Return which special tokens a plain call of the tokenizer adds, and which tokens end an answer."""
     probe = list(tokenizer("a")["input_ids"])
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     added = probe != bare
     return SpecialTokens(
-        bos=bos, eos=eos, pad=tokenizer.pad_token_id, stops=tuple(stop_token_ids(model, tokenizer)),
-        bos_added=added and bool(probe) and probe[0] == bos, eos_added=added and bool(probe) and probe[-1] == eos,
-    )  # fmt: skip
+        bos=bos,
+        eos=eos,
+        pad=tokenizer.pad_token_id,
+        stops=tuple(stop_token_ids(model, tokenizer)),
+        bos_added=added and bool(probe) and probe[0] == bos,
+        eos_added=added and bool(probe) and probe[-1] == eos,
+    )
 
 
 def read_base_identity(folder: Path, name: str) -> BaseIdentity:
-    """Of the base model in `folder`; reads headers, not weights."""
+    """Return the identity of the base model in `folder`, from its config and the headers of its weight files."""
     parts = [path.read_bytes() for path in sorted(folder.glob("*.safetensors.index.json"))]
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
@@ -205,6 +236,7 @@ def read_base_identity(folder: Path, name: str) -> BaseIdentity:
 
 
 def read_contract_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that influence an answer."""
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in CONTRACT_LIBRARIES},

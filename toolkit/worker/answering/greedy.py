@@ -1,6 +1,6 @@
-"""Does it answer right? Greedy answers of base and adapter to held-out prompts, compared with what was expected.
+"""Greedy answers of the base model and the adapter to test rows, compared with the expected answers.
 
-Both are asked with exactly the prompt of training, in the same left-padded batches. Knows no trainer and no event.
+Both models get exactly the prompts of training, in the same left-padded batches.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from toolkit.worker.process.stop import StopSignal
 from toolkit.worker.tokens.examples import encode_example_prompt
 
 MAX_HELD_OUT_ROWS = 200
+"""Test rows that are answered at the end of a run; a full evaluation is started on the Evaluate page."""
 MAX_HELD_OUT_SECONDS = 300.0
+"""After this time no further batch is started, so that a run ends soon after its training."""
 GREEDY_BATCH_ROWS = 32
 ANSWER_SLACK_TOKENS = 16
-"""Tokens beyond the longest expected answer: what is longer can't match, and a base model may ramble for ever."""
+"""Tokens beyond the longest expected answer: a longer answer can't match, and a base model may not stop by itself."""
 
 
 @dataclass(frozen=True)
 class HeldOutRow:
-    """A held-out row: its 0-based number in the run's table, what is asked, and what should come. turns: the whole
-    conversation where the row is one."""
+    """A test row. row: its 0-based number in the run's table. turns: the whole conversation, if the row is one."""
 
     row: int
     prompt: str
@@ -43,6 +44,8 @@ class HeldOutRow:
 
 @dataclass(frozen=True)
 class Prediction:
+    """The answers of both models to a test row, next to the expected one."""
+
     row: int
     prompt: str
     expected: str
@@ -57,29 +60,33 @@ def answer_held_out_rows(
     questions: Sequence[HeldOutRow],
     stop: StopSignal,
 ) -> list[Prediction]:
-    """Answers of both models; fewer than questions when MAX_SECONDS are over. Raises StopAsked."""
+    """Return the answers of both models, for fewer rows than given after MAX_HELD_OUT_SECONDS.
+
+    Raises:
+        StopRequested: the run was stopped.
+    """
     model.eval()
-    found: list[Prediction] = []
+    predictions: list[Prediction] = []
     begin = time.monotonic()
     for start in range(0, len(questions), GREEDY_BATCH_ROWS):
-        if found and time.monotonic() - begin > MAX_HELD_OUT_SECONDS:
+        if predictions and time.monotonic() - begin > MAX_HELD_OUT_SECONDS:
             break
         batch = questions[start : start + GREEDY_BATCH_ROWS]
-        prompts = [encode_example_prompt(config, tokenizer, asked.prompt, asked.turns)[1] for asked in batch]
-        longest = max(len(tokenizer(q.expected, add_special_tokens=False)["input_ids"]) for q in batch)
-        adapted = generate_greedy_texts(model, tokenizer, prompts, longest + ANSWER_SLACK_TOKENS, stop)
+        prompts = [encode_example_prompt(config, tokenizer, row.prompt, row.turns)[1] for row in batch]
+        longest = max(len(tokenizer(row.expected, add_special_tokens=False)["input_ids"]) for row in batch)
+        adapter_texts = generate_greedy_texts(model, tokenizer, prompts, longest + ANSWER_SLACK_TOKENS, stop)
         with model.disable_adapter():
-            plain = generate_greedy_texts(model, tokenizer, prompts, longest + ANSWER_SLACK_TOKENS, stop)
-        found += [
-            Prediction(q.row, q.prompt, q.expected, base, adapter)
-            for q, base, adapter in zip(batch, plain, adapted, strict=True)
+            base_texts = generate_greedy_texts(model, tokenizer, prompts, longest + ANSWER_SLACK_TOKENS, stop)
+        predictions += [
+            Prediction(row.row, row.prompt, row.expected, base, adapter)
+            for row, base, adapter in zip(batch, base_texts, adapter_texts, strict=True)
         ]
-    return found
+    return predictions
 
 
 @dataclass(frozen=True)
 class GreedyAnswer:
-    """An answer. tokens: how many, the end among them. cut: the token limit ended it, not the model."""
+    """An answer. tokens: their number, including the end token. cut: whether the token limit ended it."""
 
     text: str
     tokens: int
@@ -93,8 +100,8 @@ def generate_greedy_texts(
     max_new_tokens: int,
     stop: StopSignal,
 ) -> list[str]:
-    """Greedy continuations, without special tokens. Raises StopAsked between two tokens."""
-    return [said.text for said in generate_greedy_answers(model, tokenizer, prompts, max_new_tokens, stop)]
+    """Return greedy continuations without special tokens. Raises StopRequested between two tokens."""
+    return [answer.text for answer in generate_greedy_answers(model, tokenizer, prompts, max_new_tokens, stop)]
 
 
 def generate_greedy_answers(
@@ -104,7 +111,7 @@ def generate_greedy_answers(
     max_new_tokens: int,
     stop: StopSignal,
 ) -> list[GreedyAnswer]:
-    """Like `answers`, with how each one ended."""
+    """Return greedy continuations with their lengths. Raises StopRequested between two tokens."""
     width = max(len(ids) for ids in prompts)
     padding = [[tokenizer.pad_token_id] * (width - len(ids)) for ids in prompts]
     ids = torch.tensor([[*pad, *ids] for pad, ids in zip(padding, prompts, strict=True)], device=model.device)
@@ -117,23 +124,23 @@ def generate_greedy_answers(
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=ends,
     )
-    # no inference mode: what a layer keeps from one forward to the next must still be good for training
+    # not inference mode: tensors that a layer keeps between forward passes must remain usable for training
     with torch.no_grad():
-        made = model.generate(
+        output = model.generate(
             input_ids=ids, attention_mask=mask, generation_config=greedy, stopping_criteria=[_StopRequested(stop)]
         )
-    texts = tokenizer.batch_decode(made[:, width:], skip_special_tokens=True)
-    lengths = [_answer_length(row, ends) for row in made[:, width:].tolist()]
+    texts = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+    lengths = [_answer_length(row, ends) for row in output[:, width:].tolist()]
     return [GreedyAnswer(text, abs(n), n < 0) for text, n in zip(texts, lengths, strict=True)]
 
 
 def _answer_length(ids: Sequence[int], ends: Sequence[int]) -> int:
-    """Tokens up to the first end; negative when none came."""
+    """Return the number of tokens up to the first end token, or minus the number of all tokens if there is none."""
     return next((at + 1 for at, token in enumerate(ids) if token in ends), -len(ids))
 
 
 def score_exact_match(predictions: Sequence[Prediction]) -> dict[str, float | int]:
-    """rows, and the shares 0 .. 1 of answers that equal the expected one, outer white space aside."""
+    """Return the number of rows, and the share (0 to 1) of exact matches of each model, ignoring outer white space."""
 
     count = len(predictions)
     adapter = sum(item.adapter.strip() == item.expected.strip() for item in predictions)
@@ -142,7 +149,7 @@ def score_exact_match(predictions: Sequence[Prediction]) -> dict[str, float | in
 
 
 def write_predictions(run: RunDir, predictions: Sequence[Prediction]) -> None:
-    """evaluation/predictions.jsonl: one object a line {row, prompt, expected, base, adapter}."""
+    """Write evaluation/predictions.jsonl: one object {row, prompt, expected, base, adapter} per line."""
     run.evaluation_dir.mkdir(exist_ok=True)
     durable_write(run.evaluation_dir / "predictions.jsonl", "".join(_prediction_lines(predictions)))
 
@@ -152,6 +159,8 @@ def _prediction_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
 
 
 class _StopRequested(StoppingCriteria):
+    """Stopping criterion that raises StopRequested when the run should stop."""
+
     def __init__(self, stop: StopSignal) -> None:
         self._stop = stop
 

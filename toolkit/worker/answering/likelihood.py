@@ -1,6 +1,6 @@
-"""How surprised a model is at given answers: summed negative log-likelihood of the labelled tokens, in batches.
+"""Summed negative log-likelihood of labeled tokens, in batches.
 
-Only labelled positions go through the model's head. Knows no trainer, no run and no file.
+Only the hidden states before labeled tokens go through the model's head, which saves most of the memory.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from transformers import PreTrainedModel
 from toolkit.worker.tokens.labels import IGNORED_LABEL
 
 MAX_SCORED_LOGITS = 2**26
+"""Logits of a batch: 256 MiB as float32."""
 MAX_SCORED_TOKENS = 2**14
+"""Tokens of a batch, including padding."""
 
 
 @contextmanager
 def limit_head_to_positions(head: nn.Module, scored: Tensor) -> Iterator[None]:
-    """Inside, `head` gets the hidden states before the positions in `scored` alone: [1, their number, width]."""
+    """Give `head` only the hidden states that predict the tokens in `scored`, while inside the block.
+
+    scored: bool, (batch, length - 1). The head gets (1, number of scored tokens, hidden size).
+    """
 
     def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, *others = inputs
@@ -33,21 +38,24 @@ def limit_head_to_positions(head: nn.Module, scored: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-LabelledTokens = tuple[Sequence[int], Sequence[int]]
-"""(input ids, labels of the same length; IGNORED where nothing is scored)"""
+LabeledTokens = tuple[Sequence[int], Sequence[int]]
+"""(input ids, labels of the same length, with IGNORED_LABEL where a token is not scored)"""
 
 
-def compute_row_losses(model: PreTrainedModel, rows: Sequence[LabelledTokens]) -> list[tuple[float, int]]:
-    """(nats, tokens) of each row's labelled tokens, in the given order; the first token has nothing before it."""
-    found: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
+def compute_row_losses(model: PreTrainedModel, rows: Sequence[LabeledTokens]) -> list[tuple[float, int]]:
+    """Return (nats, number of tokens) of the labeled tokens of each row, in the given order.
+
+    The first token of a row is never scored: no token before it predicts it.
+    """
+    losses: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
     vocabulary = model.config.get_text_config().vocab_size
     for batch in _plan_batches(rows, vocabulary):
         for at, value in zip(batch, _compute_batch_losses(model, [rows[at] for at in batch]), strict=True):
-            found[at] = value
-    return found
+            losses[at] = value
+    return losses
 
 
-def _plan_batches(rows: Sequence[LabelledTokens], vocabulary: int) -> Iterator[list[int]]:
+def _plan_batches(rows: Sequence[LabeledTokens], vocabulary: int) -> Iterator[list[int]]:
     batch: list[int] = []
     logits = 0
     for at in sorted(range(len(rows)), key=lambda i: len(rows[i][0])):
@@ -61,7 +69,7 @@ def _plan_batches(rows: Sequence[LabelledTokens], vocabulary: int) -> Iterator[l
         yield batch
 
 
-def _compute_batch_losses(model: PreTrainedModel, rows: Sequence[LabelledTokens]) -> list[tuple[float, int]]:
+def _compute_batch_losses(model: PreTrainedModel, rows: Sequence[LabeledTokens]) -> list[tuple[float, int]]:
     width = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids, _ in rows], device=model.device)
     mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in rows], device=model.device)

@@ -1,7 +1,7 @@
-"""What a question about a dataset is about: the settings, the tokenizer, the table and how its rows become examples.
+"""What a question about a dataset needs: its settings, tokenizer, table and renderer.
 
-The same pieces that a training run is made of, found without weights: a hub model's tokenizer alone is fetched. Knows
-no question.
+These are the parts that a training run uses too, but without the weights: of a model on the Hub only the tokenizer is
+downloaded.
 """
 
 from __future__ import annotations
@@ -32,15 +32,18 @@ from toolkit.worker.tokens.examples import chat_enabled
 TOKENIZER_FILES = ("config.json", "tokenizer*", "*.jinja", "special_tokens_map.json", "added_tokens.json",
                    "vocab*", "merges.txt", "*.model", "chat_template*")  # fmt: skip
 KEPT_TOKENIZERS = 2
-"""Tokenizers that each thread keeps; a large one takes a hundred megabytes."""
+"""Tokenizers that each thread caches; a large one takes about 100 MB."""
 
 _ReportPhase = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class TokenizedDataset:
-    """length: tokens kept of an example. chat: whether it travels in the chat template. identity: of the tokenizer,
-    equal for equal files."""
+    """A table with its settings and tokenizer.
+
+    identity: of the tokenizer, equal for equal files. chat: whether examples are rendered with the chat template.
+    length: limit of an example in tokens.
+    """
 
     config: Config
     tokenizer: PreTrainedTokenizerBase
@@ -51,17 +54,21 @@ class TokenizedDataset:
     renderer: Renderer
 
 
-def open_tokenized_dataset(body: Mapping[str, Any], tell: _ReportPhase) -> TokenizedDataset:
-    """body: {"config": settings as a nested dict, missing ones are defaults, "table": path of a parsed table}.
+def open_tokenized_dataset(body: Mapping[str, Any], report_phase: _ReportPhase) -> TokenizedDataset:
+    """Open what a question is about.
 
-    Raises ToolkitError: settings, table, templates or model that can't be used. `tell` hears what takes time.
+    body: {"config": settings as a nested dict, defaults for missing ones; "table": path of a parsed table}.
+    report_phase: is called before steps that take time.
+
+    Raises:
+        ToolkitError: the settings, the table, the templates or the model can't be used.
     """
     config = config_from_question(body)
     table = load_table(Path(str(body["table"])))
     renderer = renderer_of(config.data, table.columns, table.label)
-    folder = tokenizer_folder(config, tell)
+    folder = tokenizer_folder(config, report_phase)
     identity = identify_tokenizer(folder)
-    tokenizer = _cached_tokenizer(config, folder, identity, tell)
+    tokenizer = _cached_tokenizer(config, folder, identity, report_phase)
     return TokenizedDataset(
         config,
         tokenizer,
@@ -74,30 +81,39 @@ def open_tokenized_dataset(body: Mapping[str, Any], tell: _ReportPhase) -> Token
 
 
 def config_from_question(body: Mapping[str, Any]) -> Config:
-    """The settings of a question; raises ConfigError."""
+    """Return the settings of a question.
+
+    Raises:
+        ConfigError: a setting is invalid.
+    """
     given = body.get("config")
     if not isinstance(given, dict):
-        raise ToolkitError("The question has no settings.", "Restart the app: it has changed.")
+        raise ToolkitError("The question has no settings.", "The app was updated. Restart it.")
     return parse_draft(given)
 
 
-def tokenizer_folder(config: Config, tell: _ReportPhase) -> Path:
-    """A folder with the model's tokenizer and config.json: its own, or what the hub has of it. Raises ToolkitError."""
+def tokenizer_folder(config: Config, report_phase: _ReportPhase) -> Path:
+    """Return a folder with the model's tokenizer and config.json: its own folder, or a download from the Hub.
+
+    Raises:
+        ToolkitError: the files can't be found or downloaded.
+    """
     folder = local_model_folder(config)
     if folder is None:
         name = str(config.model.hf_model_ckpt)
         try:
             folder = Path(snapshot_download(name, allow_patterns=list(TOKENIZER_FILES), local_files_only=True))
         except (LocalEntryNotFoundError, ValueError):
-            tell(f"fetching the tokenizer of {name}")
+            report_phase(f"downloading the tokenizer of {name}")
             folder = download_model(name, TOKENIZER_FILES)
     check_model_folder(folder, weights=False)
     return folder
 
 
 def identify_tokenizer(folder: Path) -> str:
-    """16 hex digits: equal exactly for folders whose tokenizers are the same files."""
+    """Return 16 hex digits that are equal for two folders exactly if their tokenizer files are equal."""
     files = sorted({file for pattern in TOKENIZER_FILES for file in folder.glob(pattern) if file.is_file()})
+    # size and time of change are arguments, so that the cache of _digest notices a changed file
     stamps = [(file, stat.st_size, stat.st_mtime_ns) for file in files if (stat := file.stat())]
     return hashlib.sha256("".join(_digest(*stamp) for stamp in stamps).encode()).hexdigest()[:16]
 
@@ -108,13 +124,13 @@ def _digest(file: Path, size: int, changed: int) -> str:
 
 
 def example_token_limit(config: Config, folder: Path) -> int:
-    """Tokens kept of an example: max_seq_length, or the model's positions where those are fewer."""
+    """Return the limit of an example in tokens: max_seq_length, or the model's context length if that is shorter."""
     wanted, positions = resolve_max_length(config), load.read_context_length(folder)
     return wanted if positions is None else min(wanted, positions)
 
 
 class _ThreadTokenizers(threading.local):
-    """A tokenizer can't be used by two threads at once, so each has its own."""
+    """Tokenizers of one thread, by identity: a tokenizer must not be used by two threads at once."""
 
     def __init__(self) -> None:
         self.tokenizers: dict[str, PreTrainedTokenizerBase] = {}
@@ -123,11 +139,13 @@ class _ThreadTokenizers(threading.local):
 _THREAD_TOKENIZERS = _ThreadTokenizers()
 
 
-def _cached_tokenizer(config: Config, folder: Path, identity: str, tell: _ReportPhase) -> PreTrainedTokenizerBase:
-    kept = _THREAD_TOKENIZERS.tokenizers
-    if identity not in kept:
-        tell("loading the tokenizer")
-        while len(kept) >= KEPT_TOKENIZERS:
-            del kept[next(iter(kept))]
-        kept[identity] = load.load_tokenizer(config, folder)
-    return kept[identity]
+def _cached_tokenizer(
+    config: Config, folder: Path, identity: str, report_phase: _ReportPhase
+) -> PreTrainedTokenizerBase:
+    cached = _THREAD_TOKENIZERS.tokenizers
+    if identity not in cached:
+        report_phase("loading the tokenizer")
+        while len(cached) >= KEPT_TOKENIZERS:
+            del cached[next(iter(cached))]
+        cached[identity] = load.load_tokenizer(config, folder)
+    return cached[identity]

@@ -1,7 +1,8 @@
-"""The background worker's question "faults": search all rows of a dataset for hard stops.
+"""Answer the question "faults" of the background worker: find blocking problems in the rows of a dataset.
 
-body: {"config": ..., "table": path} as in `subject.py`. value: {"faults": [...], "checked", "usable": numbers of rows}.
-Of more than SAMPLE usable rows a random sample is checked, the same one for the same table.
+body: {"config": ..., "table": path} as in `dataset_subject.py`. value: {"faults": [...], "checked": number of rows,
+"usable": number of rows}. If more than HARD_STOP_SAMPLE_ROWS rows are usable, a random sample of that size is checked,
+the same sample for the same table.
 """
 
 from __future__ import annotations
@@ -22,23 +23,40 @@ from toolkit.worker.tokens.hard_stop_search import HardStopInspector
 from toolkit.worker.tokens.labels import prepare_batches
 
 HARD_STOP_SAMPLE_ROWS = 20_000
+"""Rows; a problem in 0.1 % of the rows is in such a sample almost certainly, and checking takes seconds."""
 MAX_CACHED_HARD_STOPS = 32
+"""Answers: a user switches between a few templates and settings."""
 _CACHED_HARD_STOPS: dict[str, dict[str, Any]] = {}
 
 
 def make_prompt_frame(subject: TokenizedDataset) -> PromptFrame:
+    """Return what is the same for all rows of the dataset."""
     only = subject.config.training.sft_args.completion_only_loss
     return PromptFrame.of(subject.tokenizer, subject.chat, subject.length, only, subject.table.columns)
 
 
 def answer_hard_stops(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
-    """See the module. Raises ToolkitError for settings, table or model that can't be used."""
-    subject = open_tokenized_dataset(body, job.tell)
+    """Return the value described in the module docstring.
+
+    Raises:
+        ToolkitError: the settings, the table or the model can't be used.
+    """
+    subject = open_tokenized_dataset(body, job.report_progress)
     data, sft = subject.config.data, subject.config.training.sft_args
-    # the file's name says how its bytes were read: otherwise read they are other rows
     table = subject.table
-    key = json.dumps([table.sha256, table.path.name, table.rows, data.prompt, data.prompt_stub, data.messages,
-                      subject.chat, subject.length, sft.completion_only_loss, subject.identity])  # fmt: skip
+    inputs = [
+        table.sha256,
+        table.path.name,  # it names the reading options: with others, the same bytes are other rows
+        table.rows,
+        data.prompt,
+        data.prompt_stub,
+        data.messages,
+        subject.chat,
+        subject.length,
+        sft.completion_only_loss,
+        subject.identity,
+    ]
+    key = json.dumps(inputs)
     if key not in _CACHED_HARD_STOPS:
         _CACHED_HARD_STOPS[key] = _find_hard_stops(subject, job)
         while len(_CACHED_HARD_STOPS) > MAX_CACHED_HARD_STOPS:
@@ -55,11 +73,16 @@ def _find_hard_stops(subject: TokenizedDataset, job: QuestionJob) -> dict[str, A
     lost: list[int] = []
     done = 0
     for batch in prepare_batches(
-        _examples(subject, rows), subject.tokenizer, subject.length, subject.chat, lost,
-        completion_only=subject.config.training.sft_args.completion_only_loss, inspect=inspector,
-    ):  # fmt: skip
+        _examples(subject, rows),
+        subject.tokenizer,
+        subject.length,
+        subject.chat,
+        lost,
+        completion_only=subject.config.training.sft_args.completion_only_loss,
+        inspect=inspector,
+    ):
         done += batch.num_rows
-        job.tell("checking rows", done + len(lost), len(rows))
+        job.report_progress("checking rows", done + len(lost), len(rows))
     faults = [asdict(fault) for fault in inspector.faults(rows)]
     return {"faults": faults, "checked": len(rows), "usable": len(usable)}
 

@@ -1,9 +1,9 @@
-"""How long every row of a table is in tokens: the warm worker's question "lengths".
+"""Answer the question "lengths" of the background worker: the number of tokens of every row of a table.
 
-body: {"config": ..., "table": path} as in `subject.py`.  value: {"path": file, "rows": their number}; the file is a
-NumPy array, int32, (rows of the table, 2): tokens of the prompt and of the completion with its end, nothing cut, both
--1 where the row lacks a cell that the templates use. `toolkit.data.doctor.token_lengths` reads it. Kept by content: the same table,
-templates and tokenizer are counted once. max_seq_length plays no part.
+body: {"config": ..., "table": path} as in `dataset_subject.py`. value: {"path": file, "rows": number of rows}. The
+file is a NumPy array, int32, (rows of the table, 2): tokens of the prompt, and of the completion with its end token,
+before truncation; both are -1 where a cell that the templates use is empty. `toolkit.data.doctor.token_lengths` reads
+it. Files are cached by content: the same table, templates and tokenizer are counted once, whatever max_seq_length is.
 """
 
 from __future__ import annotations
@@ -29,16 +29,22 @@ if TYPE_CHECKING:
     from toolkit.worker.questions.desk import QuestionJob
 
 COUNTED_EXAMPLES_PER_BATCH = 1000
+"""Examples between two progress reports, which also end a canceled job: a fraction of a second."""
 KEPT_LENGTH_FILES = 30
+"""Cached files; the least recently used ones are deleted. A file has 8 bytes per row."""
 
 
 def answer_lengths(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
-    """See the module. Raises ToolkitError for settings, table or model that can't be used."""
-    subject = open_tokenized_dataset(body, job.tell)
+    """Return the value described in the module docstring.
+
+    Raises:
+        ToolkitError: the settings, the table or the model can't be used.
+    """
+    subject = open_tokenized_dataset(body, job.report_progress)
     folder = WARM_SERVICE.folder(Path(os.environ["FTK_SAVE_DIR"])) / "lengths"
     file = folder / f"{_lengths_key(subject)}.npy"
     if _is_complete(file, subject.table.rows):
-        os.utime(file)
+        os.utime(file)  # marks the file as recently used
     else:
         counted = _count_tokens(subject, job)
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,18 +58,18 @@ def answer_lengths(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
 def _count_tokens(subject: TokenizedDataset, job: QuestionJob) -> np.ndarray[Any, np.dtype[np.int32]]:
     renderer = subject.renderer
     usable = usable_indices(subject.table, renderer.columns_needed)
-    found = np.full((subject.table.rows, 2), -1, dtype=np.int32)
+    lengths = np.full((subject.table.rows, 2), -1, dtype=np.int32)
     done = 0
     for part in subject.table.scan(usable, renderer.columns_needed):
         cells = {name: part.column(name).to_pylist() for name in part.column_names}
         examples = renderer.examples(cells, part.num_rows)
         while batch := list(islice(examples, COUNTED_EXAMPLES_PER_BATCH)):
-            job.tell("counting tokens", done, len(usable))
+            job.report_progress("counting tokens", done, len(usable))
             tokens = tokenize_examples(batch, subject.tokenizer, subject.chat)
             counts = [(each.completion_start, len(each.ids) - each.completion_start) for each in tokens]
-            found[usable[done : done + len(batch)]] = counts
+            lengths[usable[done : done + len(batch)]] = counts
             done += len(batch)
-    return found
+    return lengths
 
 
 def _is_complete(file: Path, rows: int) -> bool:
@@ -77,7 +83,7 @@ def _lengths_key(subject: TokenizedDataset) -> str:
     data = subject.config.data
     content = [
         subject.table.sha256,
-        subject.table.path.name,  # says how the bytes were read: otherwise read they are other rows
+        subject.table.path.name,  # it names the reading options: with others, the same bytes are other rows
         subject.table.rows,
         data.prompt,
         data.prompt_stub,

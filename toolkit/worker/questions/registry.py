@@ -1,11 +1,11 @@
-"""What the warm worker can be asked: kind -> the function that answers. A new kind is one line here and one function.
+"""The questions that the background worker answers. A new question is one line here and one function.
 
-The function gets the body and the job, `answer(body, job) -> value` (both JSON objects); it says what it is doing
-through `job.tell(phase, done, total)`, which also ends it when nobody wants the answer any more, and raises
-ToolkitError for what a user can act on. Each kind's docstring says what body and value hold.
+The function is called as `answer(body, job) -> value`; body and value are JSON objects, described in the docstring of
+its module. It reports progress with `job.report_progress(phase, done, total)`, which also ends a canceled job, and
+raises ToolkitError for what a user can act on.
 
-    xray      one row as the trainer will see it: tokens, ids, what is learned (`xray.py`)
-    faults    the hard stops in a table's rows (`hard_stops.py`)
+    xray      one row as the trainer sees it: tokens, ids, what is trained (`xray.py`)
+    faults    the blocking problems in the rows of a table (`hard_stops.py`)
     lengths   tokens of prompt and completion of every row of a table (`lengths.py`)
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WarmQuestion:
-    """answers: dotted name of the function. quick: milliseconds; quick ones never wait for long ones."""
+    """answers: dotted name of the function. quick: takes milliseconds; quick questions do not wait for long ones."""
 
     answers: str
     quick: bool = False

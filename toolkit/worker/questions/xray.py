@@ -1,8 +1,8 @@
-"""One row as the trainer will see it: the warm worker's question "xray".
+"""Answer the question "xray" of the background worker: one row as the trainer sees it, token by token.
 
-body: {"config": ..., "table": path} as in `subject.py`, and "row": its 0-based number in the table.
-value: {"usable": false} when the row lacks a cell that the templates use; else `shown`'s. The ids and labels come from
-the preparation and the collator of training itself; what the length limit cuts off stands behind them.
+body: {"config": ..., "table": path} as in `dataset_subject.py`, and "row": the 0-based row number in the table.
+value: {"usable": false} if a cell that the templates use is empty, otherwise the value of `describe_example`. The ids
+and labels come from the preparation and the collator of training; truncated tokens follow them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ if TYPE_CHECKING:
     from toolkit.worker.questions.desk import QuestionJob
 
 SHOWN_ROW_TOKENS = 4_000
-"""Tokens of a row that travel to the screen; of a longer one the parts that decide something."""
+"""Tokens of a row that are sent to the browser; of a longer row, only the parts around its boundaries are sent."""
 STATE_MASKED, STATE_TRAINED, STATE_TRUNCATED = "m", "t", "c"
 
 MAX_TOKENS_PER_CHARACTER = 6
-"""Tokens that one character may take."""
+"""Tokens of one character: up to 4 bytes of UTF-8, and some tokenizers add a prefix."""
 
 
 def answer_token_view(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
-    """See the module. Raises ToolkitError for settings, table or model that can't be used."""
-    subject = open_tokenized_dataset(body, job.tell)
+    """Return the value described in the module docstring.
+
+    Raises:
+        ToolkitError: the settings, the table or the model can't be used.
+    """
+    subject = open_tokenized_dataset(body, job.report_progress)
     renderer = subject.renderer
     (cells,) = subject.table.take([int(body["row"])], renderer.columns_needed)
     if not renderer.usable(cells):
@@ -40,18 +44,19 @@ def answer_token_view(body: Mapping[str, Any], job: QuestionJob) -> dict[str, An
 
 
 def describe_example(example: Example, subject: TokenizedDataset) -> dict[str, Any]:
-    """What the trainer makes of one example.
+    """Return what the trainer makes of one example.
 
-    total, kept, trained: numbers of tokens. begins: the position where the completion begins; merged: whether a token
-    there belongs to both sides. answers: where the later answers of a conversation begin. length: the limit. chat:
-    whether in the chat template. left_out: nothing to learn.
-    parts: [{"from": position, "tokens": [[id, text, name, state, special], ...]}, ...], the row but for its gaps.
+    total, kept, trained: numbers of tokens. begins: position of the first completion token. merged: whether the last
+    token of the prompt changes because the completion follows. answers: positions of the later answers of a
+    conversation. length: the limit in tokens. chat: whether the chat template is used. left_out: whether the row is
+    skipped. parts: [{"from": position, "tokens": [[id, text, name, state, special], ...]}, ...], the row without its
+    omitted parts.
     """
     tokenizer = subject.tokenizer
     (tokens,) = tokenize_examples([example], tokenizer, subject.chat)
     ids, labels = collate_example(example, subject)
     states = _token_states(labels, len(tokens.ids))
-    assert ids == tokens.ids[: len(ids)], "the batch differs from the row's own tokens"
+    assert ids == tokens.ids[: len(ids)], "the collated ids differ from the tokens of the row"
     return {
         "usable": True,
         "total": len(tokens.ids),
@@ -59,7 +64,7 @@ def describe_example(example: Example, subject: TokenizedDataset) -> dict[str, A
         "trained": states.count(STATE_TRAINED),
         "begins": tokens.completion_start,
         "answers": [begin for begin, _ in tokens.learned[1:]],
-        "merged": tokens.merged,
+        "merged": tokens.merged_at_boundary,
         "length": subject.length,
         "chat": subject.chat,
         "left_out": not ids,
@@ -72,7 +77,7 @@ def describe_example(example: Example, subject: TokenizedDataset) -> dict[str, A
 
 
 def collate_example(example: Example, subject: TokenizedDataset) -> tuple[list[int], list[int]]:
-    """(ids, labels) of the example in a batch of its own, by the trainer's collator; both empty when it is left out."""
+    """Return (ids, labels) of the example, collated alone; both are empty if the example is skipped."""
     only = subject.config.training.sft_args.completion_only_loss
     rows = prepare_examples([example], subject.tokenizer, subject.length, subject.chat, completion_only=only).table
     if not rows.num_rows:
@@ -82,7 +87,7 @@ def collate_example(example: Example, subject: TokenizedDataset) -> tuple[list[i
 
 
 def _token_states(labels: Sequence[int], total: int) -> str:
-    """A letter for each token. The first one has nothing before it to be learned from."""
+    """Return one letter for each token. The first token is never trained: no token before it predicts it."""
     if not labels:
         return ""
     kept = "".join(
@@ -106,22 +111,22 @@ def _token_parts(ids: list[int], states: str, begins: int, subject: TokenizedDat
 
 
 def _windows(total: int, marks: Sequence[int]) -> list[tuple[int, int]]:
-    """The whole row, or its beginning, its end and what lies around the marks, in order and disjoint."""
+    """Return the ranges to show, in order and disjoint: the whole row, or its start, its end and around the marks."""
     if total <= SHOWN_ROW_TOKENS:
         return [(0, total)]
     half = SHOWN_ROW_TOKENS // 8
     wanted = [(0, 2 * half), *((mark - half, mark + half) for mark in marks), (total - 2 * half, total)]
-    found: list[tuple[int, int]] = []
+    windows: list[tuple[int, int]] = []
     for start, stop in sorted((max(0, a), min(total, b)) for a, b in wanted if a < total):
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], stop))
+        if windows and start <= windows[-1][1]:
+            windows[-1] = (windows[-1][0], max(windows[-1][1], stop))
         else:
-            found.append((start, stop))
-    return found
+            windows.append((start, stop))
+    return windows
 
 
 def _token_texts(ids: Sequence[int], names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Each token's text. A character of several tokens stands at the first of them, the others are empty."""
+    """Return the text of each token. A character of several tokens is at the first one; the others are empty."""
     texts: list[str] = []
     while len(texts) < len(ids):
         at = len(texts)
@@ -131,7 +136,7 @@ def _token_texts(ids: Sequence[int], names: Sequence[str], tokenizer: PreTrained
                 break
         else:
             size, text = 1, names[at]
-        # some tokenizers drop the space that begins a text
+        # some tokenizers drop the space at the start of a text
         space = " " if names[at].startswith("▁") and not text.startswith(" ") else ""
         texts += [space + text, *[""] * (size - 1)][: len(ids) - at]
     return texts

@@ -1,7 +1,7 @@
-"""The model behind the server: a base, the adapters of its runs, and how each run's prompts are written.
+"""The model behind the inference server: a base model, the adapters of its runs, and the prompt format of each run.
 
-Several threads may ask at once: the baton lets one compute, and they take turns between two tokens. Knows run
-directories, no HTTP.
+Several threads may call it at the same time: a fair lock lets one of them compute, and answers take turns between two
+tokens.
 """
 
 from __future__ import annotations
@@ -43,44 +43,54 @@ from toolkit.worker.tokens.examples import chat_enabled, encode_prompt
 
 
 class Engine:
-    """Load with `Engine.load`; then `answer`. `runs`: the names (`answerers.py`) of what is attached, in that order."""
+    """A loaded base model with the adapters of its runs; create it with `Engine.load`."""
 
     def __init__(
         self, save_dir: Path, config: Config, adapters: AdapterSwitch, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         self.save_dir, self.config, self.adapters, self.tokenizer = save_dir, config, adapters, tokenizer
-        self.place = load_module.detect_compute_device(config)
-        self.baton = FairLock()
+        self.device = load_module.detect_compute_device(config)
+        self.turn_lock = FairLock()
         self._configs: dict[str, Config] = {}
-        self._commits: dict[str, bytes] = {}  # of the adapters as they were attached
+        self._commits: dict[str, bytes] = {}  # commit files of the adapters as they were attached
 
     @classmethod
-    def load(cls, save_dir: Path, run_id: str, phase: Callable[[str], None]) -> Engine:
-        """The base model of a run, with the run's adapter. Raises ToolkitError."""
+    def load(cls, save_dir: Path, run_id: str, report_phase: Callable[[str], None]) -> Engine:
+        """Load the base model of a run and attach the run's adapter.
+
+        Raises:
+            ToolkitError: the adapter or the model can't be loaded.
+        """
         load_module.quiet_libraries()
         config = read_run_config(open_run(save_dir, run_id))
-        _verified_adapter_folder(open_run(save_dir, run_id))  # a missing adapter is found before the base has loaded
-        phase("loading tokenizer")
+        _verified_adapter_folder(open_run(save_dir, run_id))  # fail early: loading the base model takes long
+        report_phase("loading tokenizer")
         folder = resolve_model_folder(config)
         tokenizer = load_module.load_tokenizer(config, folder)
-        phase("loading model")
+        report_phase("loading model")
         base = load_module.load_base_model(config, folder=folder).eval()
         engine = cls(save_dir, config, AdapterSwitch(base), tokenizer)
-        phase("attaching adapter")
+        report_phase("attaching adapter")
         engine.attach(run_id)
         engine.adapters.select(run_id)
         return engine
 
     @property
     def runs(self) -> tuple[str, ...]:
+        """Names of the attached runs and checkpoints, in the order in which they were attached."""
         return tuple(self._configs)
 
     @property
     def base_name(self) -> str:
+        """Name of the base model in the settings."""
         return str(self.config.model.hf_model_ckpt)
 
     def attach(self, name: str) -> None:
-        """Add a run's adapter or checkpoint, or take its new one when it has gone on since. Raises ToolkitError."""
+        """Attach the adapter or a checkpoint of a run, or replace it if the run has saved a newer one.
+
+        Raises:
+            ToolkitError: the run has another base model, or its weights are missing or damaged.
+        """
         if not self._is_new(name):
             return
         wanted = parse_model_name(name)
@@ -88,31 +98,32 @@ class Engine:
         config = read_run_config(run)
         if not self.shares_base(config):
             message = f"Run {run.id} was trained on another base model than the loaded one ({self.base_name})."
-            raise RequestError(message, "Stop the engine and start it for that run.", status=409, code="other_base")
-        with self.baton.held():
-            if self._is_new(name):  # nobody else was quicker
+            hint = "Stop the engine, and start it for that run."
+            raise RequestError(message, hint, status=409, code="other_base")
+        with self.turn_lock.held():
+            if self._is_new(name):  # another thread may have attached it while this one waited for the lock
                 folder = _verified_weights_folder(run, wanted)
                 commit = (folder / COMMIT_NAME).read_bytes()
                 self.adapters.attach(name, *_read_weights_of(config, wanted, folder))
                 self._configs[name], self._commits[name] = config, commit
 
     def _is_new(self, name: str) -> bool:
-        """Whether other weights than the attached ones lie in the run's folder. What is gone stays attached."""
+        """Return whether the run's folder has weights that are not attached. Deleted weights stay attached."""
         if name not in self._commits:
             return True
         wanted = parse_model_name(name)
         try:
-            found = (wanted.folder(RunDir(self.save_dir / "runs" / wanted.run)) / COMMIT_NAME).read_bytes()
+            commit = (wanted.folder(RunDir(self.save_dir / "runs" / wanted.run)) / COMMIT_NAME).read_bytes()
         except FileNotFoundError:
             return False
-        return found != self._commits[name]
+        return commit != self._commits[name]
 
     def shares_base(self, config: Config) -> bool:
-        """Whether a run's base is this one, loaded the same way."""
+        """Return whether a run has this base model, loaded with the same arguments."""
         ours, theirs = (
             (
                 resolve_model_folder(c),
-                library_arguments.model_load_args(c, self.place),
+                library_arguments.model_load_args(c, self.device),
                 library_arguments.quantization_args(c),
             )
             for c in (self.config, config)
@@ -120,58 +131,80 @@ class Engine:
         return ours == theirs
 
     def config_for_model(self, name: str, prompt_of: str | None = None) -> Config:
-        """The config whose prompt form and settings apply to model `name`; raises RequestError when there is none.
+        """Return the config whose prompt format and settings apply to model `name`.
 
-        The base has no form of its own: it is asked as `prompt_of`, else as the first run.
+        The base model has no prompt format: it uses that of the run `prompt_of`, or of the run that was loaded first.
+
+        Raises:
+            RequestError: the model is not loaded.
         """
         for wanted in (name, prompt_of or name):
             if wanted != BASE and wanted not in self._configs:
                 message = f"The model '{wanted}' is not loaded."
-                hint = f"Loaded: {', '.join((BASE, *self._configs))}. POST /v1/load with that run's id to add it."
+                loaded = ", ".join((BASE, *self._configs))
+                hint = f"Loaded models: {loaded}. To add a run, send its id to POST /v1/load."
                 raise RequestError(message, hint, status=404, code="model_not_found", param="model")
-        form = prompt_of or name
-        return self._configs[form] if form != BASE else self.config
+        format_name = prompt_of or name
+        return self._configs[format_name] if format_name != BASE else self.config
 
-    def prompt(self, config: Config, messages: Sequence[RequestMessage]) -> tuple[str, list[int]]:
-        """The exact prompt of a conversation and its ids: the same code as in training. Raises RequestError."""
+    def encode_messages(self, config: Config, messages: Sequence[RequestMessage]) -> tuple[str, list[int]]:
+        """Return (text, ids) of the exact prompt of a conversation, made by the same code as in training.
+
+        Raises:
+            RequestError: the run or its chat template does not accept these messages.
+        """
         system, history, last = _split_messages(messages)
         if not chat_enabled(config, self.tokenizer) and (system or history):
-            message = "This run was trained without a chat template: it knows one prompt and one answer, no turns."
+            message = "This run was trained without a chat template, so it takes one prompt and no earlier messages."
             hint = "Send a single user message, or use /v1/completions."
             raise RequestError(message, hint, code="no_chat_template", param="messages")
         try:
             return encode_prompt(config, self.tokenizer, last, system=system, history=history)
-        except Exception as error:  # a template may raise anything at roles it does not know
+        except Exception as error:  # a template may raise any exception for roles that it does not know
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            message = f"The model's chat template refuses these messages: {reason[0]}"
-            raise RequestError(message, "Change the order or the roles.", param="messages") from error
+            message = f"The model's chat template rejects these messages: {reason[0]}"
+            hint = "Change the order or the roles of the messages."
+            raise RequestError(message, hint, param="messages") from error
 
     def encode_raw_text(self, config: Config, text: str) -> tuple[str, list[int]]:
-        """`text` as it is: without a template, special tokens in it count as such."""
-        if chat_enabled(config, self.tokenizer):  # templates write their own BOS
+        """Return (text, ids) of a prompt without the chat template; special tokens in the text are recognized."""
+        if chat_enabled(config, self.tokenizer):  # the caller writes what the template would write, BOS included
             return text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return encode_prompt(config, self.tokenizer, text)
 
     def answer(
-        self, ask: stream_answer.GenerationRequest, emit: Callable[[TextPiece], None], cancelled: threading.Event
+        self, request: stream_answer.GenerationRequest, emit: Callable[[TextPiece], None], cancelled: threading.Event
     ) -> stream_answer.GeneratedAnswer:
-        """Takes turns with other answers. Raises RequestError."""
-        if not ask.ids:
-            raise RequestError("The prompt is empty.", "Write something.", param="prompt")
-        if ask.model != BASE:
-            self.attach(ask.model)
-        with self.baton.held():
-            self.adapters.select(ask.model)
-            pause = EngineYieldPoint(self.baton, self.adapters, ask.model)
-            return stream_answer.stream_answer(self.adapters.model, self.tokenizer, ask, emit, cancelled, pause)
+        """Generate an answer and call `emit` with its pieces; takes turns with other answers.
 
-    def score(
-        self, name: str, config: Config, prompt: str, completion: str, alternatives: int,
+        Raises:
+            RequestError: the prompt is empty, or the prompt and the answer do not fit.
+        """
+        if not request.ids:
+            raise RequestError("The prompt is empty.", "Enter a prompt.", param="prompt")
+        if request.model != BASE:
+            self.attach(request.model)
+        with self.turn_lock.held():
+            self.adapters.select(request.model)
+            pause = EngineYieldPoint(self.turn_lock, self.adapters, request.model)
+            return stream_answer.stream_answer(self.adapters.model, self.tokenizer, request, emit, cancelled, pause)
+
+    def score_completion(
+        self,
+        name: str,
+        config: Config,
+        prompt: str,
+        completion: str,
+        alternatives: int,
         history: Sequence[RequestMessage] = (),
-    ) -> list[TokenScore]:  # fmt: skip
-        """What model `name` gives to `completion` after `prompt`, end token included: as training would count it.
+    ) -> list[TokenScore]:
+        """Return the score of each token of `completion` after `prompt`, with its end token, as training computes it.
 
-        history: the turns before the prompt, for a run on conversations.
+        name: the model. alternatives: how many per token. history: the messages before the prompt, for a run that was
+        trained on conversations.
+
+        Raises:
+            RequestError: prompt and completion exceed the context length.
         """
         chat, limit = (
             chat_enabled(config, self.tokenizer),
@@ -184,33 +217,33 @@ class Engine:
             chat,
         ).table
         if not row.num_rows:
-            message = f"Prompt and answer are longer than this model's context of {limit} tokens."
+            message = f"Prompt and answer exceed the model's context length of {limit:,} tokens."
             raise RequestError(message, "Shorten the prompt.", code="context_length_exceeded", param="prompt")
         ids, labels = row["input_ids"][0].as_py(), row["labels"][0].as_py()
-        learned_from = next(at for at, label in enumerate(labels) if label != labels_module.IGNORED_LABEL)
+        completion_start = next(at for at, label in enumerate(labels) if label != labels_module.IGNORED_LABEL)
         if name != BASE:
             self.attach(name)
-        with self.baton.held():
+        with self.turn_lock.held():
             self.adapters.select(name)
             return token_scores.score_given_tokens(
-                self.adapters.model, self.tokenizer, ids, max(1, learned_from), alternatives
+                self.adapters.model, self.tokenizer, ids, max(1, completion_start), alternatives
             )
 
 
 class EngineYieldPoint(stream_answer.YieldPoint):
-    """Passes the baton on; back with it, the answer's adapter and its random numbers are as they were."""
+    """Lets other answers use the model, then restores this answer's adapter and random number generators."""
 
-    def __init__(self, baton: FairLock, adapters: AdapterSwitch, name: str) -> None:
-        self._baton, self._adapters, self._name = baton, adapters, name
+    def __init__(self, turn_lock: FairLock, adapters: AdapterSwitch, name: str) -> None:
+        self._turn_lock, self._adapters, self._name = turn_lock, adapters, name
         self.switch_seconds = 0.0
 
-    def wanted(self) -> bool:
-        return self._baton.wanted
+    def should_yield(self) -> bool:
+        return self._turn_lock.contended
 
-    def take(self) -> None:
+    def yield_turn(self) -> None:
         state = torch.get_rng_state()
         on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        self._baton.yield_turn()
+        self._turn_lock.yield_turn()
         begin = time.perf_counter()
         self._adapters.select(self._name)
         self.switch_seconds = time.perf_counter() - begin
@@ -220,14 +253,15 @@ class EngineYieldPoint(stream_answer.YieldPoint):
 
 
 def _verified_weights_folder(run: RunDir, wanted: AdapterReference) -> Path:
-    """Where the weights lie, once their commit has been verified: a checkpoint's as strictly as before a resume."""
+    """Return the folder of the weights after verifying its commit, of a checkpoint as strictly as before a resume."""
     if wanted.step is None:
         return _verified_adapter_folder(run)
     folder = wanted.folder(run)
     if not folder.is_dir():
-        left = ", ".join(str(one.step) for one in list_checkpoint_references(run)) or "none"
-        message = f"Run {run.id} keeps no checkpoint of step {wanted.step}."
-        raise RequestError(message, f"The newest two and the best are kept: {left}.", status=404, code="no_checkpoint")
+        steps = ", ".join(str(one.step) for one in list_checkpoint_references(run)) or "none"
+        message = f"Run {run.id} has no checkpoint of step {wanted.step}."
+        hint = f"Only the newest two checkpoints and the best one are kept. Available steps: {steps}."
+        raise RequestError(message, hint, status=404, code="no_checkpoint")
     return verify_checkpoint(folder, run.id).path
 
 
@@ -239,13 +273,15 @@ def _read_weights_of(config: Config, wanted: AdapterReference, folder: Path) -> 
 
 def _verified_adapter_folder(run: RunDir) -> Path:
     if not run.adapter_dir.is_dir():
-        raise EngineError(f"Run {run.id} has no adapter yet.", "Wait until it has finished, or choose another run.")
+        raise EngineError(
+            f"Run {run.id} has no adapter yet.", "Wait until the run has finished, or choose another one."
+        )
     verify_commit(run.adapter_dir, require_own_signature=False)
     return run.adapter_dir
 
 
 def _conversation_to_score(history: Sequence[RequestMessage], prompt: str, completion: str) -> tuple[Message, ...]:
-    """The conversation that ends with `completion`, which alone counts; none where nothing was said before."""
+    """Return the conversation that ends with `completion`, its only trained message; empty if there is no history."""
     if not history:
         return ()
     before = (Message(message.role, message.text) for message in history)
@@ -253,12 +289,14 @@ def _conversation_to_score(history: Sequence[RequestMessage], prompt: str, compl
 
 
 def _split_messages(messages: Sequence[RequestMessage]) -> tuple[str | None, list[MessageDict], str]:
-    """(system text, earlier turns, last user text)."""
+    """Return (system text, earlier messages, text of the last user message)."""
     first = messages[0].role in ("system", "developer")
     system = messages[0].text if first else None
     turns = messages[1:] if first else messages
     if any(message.role in ("system", "developer") for message in turns):
-        raise RequestError("A system message stands after the first place.", "Put it first.", param="messages")
+        message = "Only the first message can be a system message."
+        raise RequestError(message, "Move the system message to the start.", param="messages")
     if not turns or turns[-1].role != "user":
-        raise RequestError("The last message is not the user's.", "End with a user message.", param="messages")
+        message = "The last message is not a user message."
+        raise RequestError(message, "End the conversation with a user message.", param="messages")
     return system, [{"role": m.role, "content": m.text} for m in turns[:-1]], turns[-1].text

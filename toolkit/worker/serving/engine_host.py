@@ -1,7 +1,7 @@
-"""The engine's life inside the server: loading, one thread that computes, its queue, and when to end.
+"""The engine inside the server process: loading, the threads that compute, their queues, and the end when idle.
 
-The heavy libraries are imported on that thread, after the server has begun to answer. AT_ONCE answers take turns with
-the model; more wait in the order in which they were asked for. Knows no HTTP.
+The training libraries are imported on a computing thread, after the server has started to answer. Up to
+MAX_CONCURRENT_ANSWERS answers take turns with the model; further ones wait in the order of arrival.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from toolkit.worker.serving.stream_answer import GeneratedAnswer, GenerationRequest
 
 MAX_WAITING_REQUESTS = 64
+"""Requests, running ones included; further ones are rejected, so that no client waits without an end."""
 MAX_CONCURRENT_ANSWERS = 8
-"""Each holds the keys and values of its own tokens: two playgrounds of four columns."""
+"""Two playgrounds of four columns; each answer keeps a key-value cache of its tokens in memory."""
 SECONDS_TO_REPORT_FAILURE = 60.0
+"""A failed load is reported for this long before the process ends: the pages ask every few seconds."""
 IDLE_CHECK_SECONDS = 1.0
 
 
 class AnswerStream:
-    """One answer on its way from the computing thread to a connection: pieces of text, then an Answer or an error."""
+    """The events of one answer from a computing thread to a connection: pieces of text, then the answer or an error."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -42,13 +44,13 @@ class AnswerStream:
         self.cancelled = threading.Event()
 
     def emit(self, event: TextPiece | GeneratedAnswer | Exception) -> None:
-        """Called on a computing thread."""
+        """Add an event. Call it on a computing thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.events.put_nowait, event)
 
 
 class EngineHost:
-    """`begin` once the event loop runs; `end` is called when the process should end."""
+    """Owner of the engine and its threads. Call `begin` once the event loop runs; `end` ends the process."""
 
     def __init__(self, save_dir: Path, run_id: str, idle_seconds: float, end: Callable[[], None]) -> None:
         self.save_dir, self.run_id, self._idle_seconds, self._end = save_dir, run_id, idle_seconds, end
@@ -57,42 +59,44 @@ class EngineHost:
         self.engine: Engine | None = None
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._answering = ThreadPoolExecutor(MAX_CONCURRENT_ANSWERS, thread_name_prefix="answer")
-        self._turns: set[AnswerStream] = set()
+        self._streams: set[AnswerStream] = set()
         self._scores = 0
-        self._refused: dict[str, str] = {}
-        self._guard = threading.Lock()
-        self._early = 0  # runs asked for while the base loads, not attached yet
+        self._state_lock = threading.Lock()
+        self._queued_attaches = 0  # runs to attach that were requested while the base model was loading
         self._began = self._used = time.monotonic()
         self._watcher: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
+        """Start to load the model."""
         self._computing.submit(self._load)
         self._watcher = asyncio.create_task(self._watch())
 
     def close(self) -> None:
-        """Cancel what is going on; the thread ends with the process."""
+        """Cancel everything in progress; the computing threads end with the process."""
         if self._watcher is not None:
             self._watcher.cancel()
-        for turn in list(self._turns):
-            turn.cancelled.set()
+        for stream in list(self._streams):
+            stream.cancelled.set()
         self._computing.shutdown(wait=False, cancel_futures=True)
         self._answering.shutdown(wait=False, cancel_futures=True)
 
     def end(self) -> None:
+        """End the process."""
         self._end()
 
-    def touch(self) -> None:
-        """Somebody uses the engine: the idle clock starts again."""
+    def reset_idle_clock(self) -> None:
+        """Note that the engine is in use."""
         self._used = time.monotonic()
 
     def health(self) -> dict[str, Any]:
+        """Return the body of GET /health."""
         engine = self.engine
         return {
             "status": self.state,
             "phase": self.phase,
             "message": self.message,
             "hint": self.hint,
-            "progress": None,  # the libraries do not tell how far a load is
+            "progress": None,  # the libraries do not report how far a load is
             "seconds": round(time.monotonic() - self._began, 1),
             "runs": list(engine.runs) if engine else [],
             "base": engine.base_name if engine else "",
@@ -103,129 +107,134 @@ class EngineHost:
     def _memory(self) -> dict[str, int]:
         if self.engine is None:
             return {}
-        from toolkit.worker.process.memory import read_process_memory  # torch is there by now
+        from toolkit.worker.process.memory import read_process_memory  # imports torch, which is loaded by now
 
         return read_process_memory()
 
     def ready(self) -> Engine:
-        """The loaded engine; raises RequestError while there is none."""
+        """Return the loaded engine.
+
+        Raises:
+            RequestError: it is still loading, or loading failed.
+        """
         if self.engine is None or self.state != "ready":
             if self.state == "failed":
                 raise RequestError(self.message, self.hint, status=503, code="load_failed")
-            raise RequestError(f"The model is not ready: {self.phase}.", "Wait a little.", status=503, code="loading")
+            message = f"The model is not ready yet: {self.phase}."
+            raise RequestError(message, "Wait until the model is loaded.", status=503, code="loading")
         return self.engine
 
-    def ask(self, ask: GenerationRequest) -> AnswerStream:
-        """Queue an answer; raises RequestError when too many wait already."""
-        engine = self._free()
-        turn = AnswerStream(asyncio.get_running_loop())
-        self._turns.add(turn)
-        done = asyncio.wrap_future(self._answering.submit(self._answer, engine, ask, turn))
-        done.add_done_callback(lambda _: self._turns.discard(turn))
-        return turn
+    def ask(self, request: GenerationRequest) -> AnswerStream:
+        """Queue an answer.
 
-    def score(self, asked: ScoreRequest) -> Future[list[TokenScore]]:
-        """The figures of an expected answer, when its turn comes; raises RequestError as `ask`, the future too."""
-        engine = self._free()
-        form = engine.config_for_model(asked.model, asked.prompt_of)
-        self.touch()
-        parts = (asked.model, form, asked.prompt, asked.completion, asked.top_logprobs, asked.history)
+        Raises:
+            RequestError: the engine is not ready, or too many requests are waiting.
+        """
+        engine = self._ready_for_request()
+        stream = AnswerStream(asyncio.get_running_loop())
+        self._streams.add(stream)
+        done = asyncio.wrap_future(self._answering.submit(self._answer, engine, request, stream))
+        done.add_done_callback(lambda _: self._streams.discard(stream))
+        return stream
+
+    def score(self, request: ScoreRequest) -> Future[list[TokenScore]]:
+        """Queue the scores of an expected answer.
+
+        Raises:
+            RequestError: as `ask`; the future raises it too.
+        """
+        engine = self._ready_for_request()
+        config = engine.config_for_model(request.model, request.prompt_of)
+        self.reset_idle_clock()
+        arguments = (request.model, config, request.prompt, request.completion, request.top_logprobs, request.history)
         self._scores += 1
-        future = self._answering.submit(engine.score, *parts)
-        asyncio.wrap_future(future).add_done_callback(self._scored)
+        future = self._answering.submit(engine.score_completion, *arguments)
+        asyncio.wrap_future(future).add_done_callback(self._note_scored)
         return future
 
-    def _scored(self, future: asyncio.Future[list[TokenScore]]) -> None:
+    def _note_scored(self, future: asyncio.Future[list[TokenScore]]) -> None:
         self._scores -= 1
-        self.touch()
+        self.reset_idle_clock()
         if not future.cancelled():
-            future.exception()  # whoever asked is told; this looks at it so that nobody warns of it once more
+            future.exception()  # the caller gets it; reading it here keeps asyncio from logging it as unhandled
 
-    def _free(self) -> Engine:
-        """The loaded engine; raises RequestError while there is none, or when too many wait already."""
+    def _ready_for_request(self) -> Engine:
+        """Return the engine; raise RequestError if it is not ready or too many requests are waiting."""
         engine = self.ready()
         if self.waiting >= MAX_WAITING_REQUESTS:
-            raise RequestError(
-                f"{MAX_WAITING_REQUESTS} requests wait already.", "Try again later.", status=429, code="busy"
-            )
+            message = f"{MAX_WAITING_REQUESTS} requests are already waiting."
+            raise RequestError(message, "Try again later.", status=429, code="busy")
         return engine
 
     @property
     def waiting(self) -> int:
-        """Answers and figures that are asked for and not given yet."""
-        return len(self._turns) + self._scores
+        """Number of requested answers and scores that are not finished."""
+        return len(self._streams) + self._scores
 
     def attach(self, run_id: str) -> Future[None]:
-        """Add a run's adapter when its turn comes; the future raises ToolkitError."""
-        with self._guard:
+        """Queue attaching a run's adapter; the future raises ToolkitError."""
+        with self._state_lock:
             if self.state != "loading":
                 return self._computing.submit(self._attach, run_id)
-            self._early += 1
-            return self._computing.submit(self._attach_early, run_id)
+            self._queued_attaches += 1
+            return self._computing.submit(self._attach_while_loading, run_id)
 
-    def refusal(self, run_id: str) -> str:
-        """Why attaching that run failed, or ""."""
-        return self._refused.get(run_id, "")
-
-    def _answer(self, engine: Engine, ask: GenerationRequest, turn: AnswerStream) -> None:
-        if turn.cancelled.is_set():
+    def _answer(self, engine: Engine, request: GenerationRequest, stream: AnswerStream) -> None:
+        if stream.cancelled.is_set():
             return
-        self.touch()
+        self.reset_idle_clock()
         try:
-            turn.emit(engine.answer(ask, turn.emit, turn.cancelled))
-        except Exception as error:  # noqa: BLE001 - raised again by whoever closes the page
-            turn.emit(as_toolkit_error(error, ENGINE_SERVICE))
-        self.touch()
+            stream.emit(engine.answer(request, stream.emit, stream.cancelled))
+        except Exception as error:  # noqa: BLE001 - sent to the client as the last event of the stream
+            stream.emit(as_toolkit_error(error, ENGINE_SERVICE))
+        self.reset_idle_clock()
 
     def _attach(self, run_id: str) -> None:
         if self.engine is None:
             raise RequestError(self.message or "No model is loaded.", self.hint, status=503, code="load_failed")
         try:
-            self._refused.pop(run_id, None)
             self.engine.attach(run_id)
         except Exception as error:
-            shown = as_toolkit_error(error, ENGINE_SERVICE)
-            self._refused[run_id] = str(shown)
-            raise shown from error
+            raise as_toolkit_error(error, ENGINE_SERVICE) from error
 
-    def _attach_early(self, run_id: str) -> None:
+    def _attach_while_loading(self, run_id: str) -> None:
         try:
             self._attach(run_id)
         finally:
-            with self._guard:
-                self._early -= 1
+            with self._state_lock:
+                self._queued_attaches -= 1
 
-    def _open(self) -> None:
-        """Ready, behind every run that was asked for meanwhile: who waits for "ready" finds them attached."""
-        with self._guard:
-            if self._early:
-                self._computing.submit(self._open)
+    def _mark_ready(self) -> None:
+        """Set the state "ready" after all queued runs are attached, so that clients who wait for it find them."""
+        with self._state_lock:
+            if self._queued_attaches:
+                self._computing.submit(self._mark_ready)
             else:
                 self.state, self.phase = "ready", "ready"
 
     def _load(self) -> None:
-        warnings.simplefilter("ignore")  # transformers announces renames, and advises on settings that are checked
+        warnings.simplefilter("ignore")  # transformers warns about renames, and about settings that are checked here
         try:
             libraries.import_libraries()
-            from toolkit.worker.serving.engine import Engine  # seconds of imports: /health answers meanwhile
+            from toolkit.worker.serving.engine import Engine  # takes seconds; /health answers in the meantime
 
-            self.engine = Engine.load(self.save_dir, self.run_id, self._enter)
-            self._open()
-        except Exception as error:  # noqa: BLE001 - raised again by whoever closes the page
+            self.engine = Engine.load(self.save_dir, self.run_id, self._set_phase)
+            self._mark_ready()
+        except Exception as error:  # noqa: BLE001 - reported by /health
             shown = as_toolkit_error(error, ENGINE_SERVICE)
             self.message, self.hint, self.state = shown.message, shown.hint, "failed"
-        self.touch()
+        self.reset_idle_clock()
 
-    def _enter(self, phase: str) -> None:
+    def _set_phase(self, phase: str) -> None:
         self.phase = phase
 
     async def _watch(self) -> None:
-        """End the process when nobody has used it for long, or after a failed load has been on view for a while."""
+        """End the process when it has been idle for long, or some time after a failed load."""
         while True:
             await asyncio.sleep(IDLE_CHECK_SECONDS)
             idle = time.monotonic() - self._used
             if self.state == "failed" and idle > SECONDS_TO_REPORT_FAILURE:
                 self._end()
             if self.state == "ready" and not self.waiting and 0 < self._idle_seconds < idle:
-                print(f"Not used for {idle:.0f} s: ending.", file=sys.stderr, flush=True)
+                print(f"The engine was idle for {idle:.0f} s and ends.", file=sys.stderr, flush=True)
                 self._end()

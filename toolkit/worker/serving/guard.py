@@ -1,7 +1,7 @@
-"""What every served route shares: the host name and the token before it, its body, and the shape of an error.
+"""What all HTTP routes of the workers share: the check of host name and token, reading the body, and the error format.
 
-A web page can make a browser send requests to 127.0.0.1, also under a name of its own (DNS rebinding): requests for
-another host than this machine are refused, and all but /health need the bearer token. Knows no model.
+A web page can make a browser send requests to 127.0.0.1, even under a host name of its own (DNS rebinding). Requests
+for another host than this machine are therefore rejected, and all routes but /health need the bearer token.
 """
 
 from __future__ import annotations
@@ -26,13 +26,22 @@ from toolkit.system.out_of_memory import out_of_memory_kind, out_of_memory_messa
 from toolkit.worker.serving.request_models import RequestError
 
 MAX_BODY_BYTES = 4 * 2**20
+"""4 MiB: longer than the context of any model, and small enough to hold in memory."""
 LOOPBACK_HOSTS = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.ASCII)
-ERROR_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
-         409: "conflict_error", 413: "invalid_request_error", 429: "rate_limit_error"}  # fmt: skip
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+}
+"""HTTP status to OpenAI's `type` of an error."""
 
 
 def error_body(error: Exception) -> dict[str, object]:
-    """OpenAI's error object, with the `hint` that every error here has."""
+    """Return OpenAI's error object, extended by `hint`, the next step for the user."""
     status, code, param = _error_status(error)
     message, hint = (error.message, error.hint) if isinstance(error, ToolkitError) else (str(error), "")
     kind = ERROR_TYPES.get(status, "server_error")
@@ -40,6 +49,7 @@ def error_body(error: Exception) -> dict[str, object]:
 
 
 def error_response(error: Exception) -> JSONResponse:
+    """Return the HTTP response of an error."""
     status, code, _ = _error_status(error)
     headers = {"Retry-After": "2"} if code in ("loading", "busy") else None
     return JSONResponse(error_body(error), status_code=status, headers=headers)
@@ -52,24 +62,28 @@ def _error_status(error: Exception) -> tuple[int, str, str]:
 
 
 class RequestGuard:
+    """ASGI middleware that rejects requests with a foreign host name, a wrong token or a body that is too large."""
+
     def __init__(self, app: ASGIApp, token: str, service: Service) -> None:
         self._app, self._service = app, service
         self._expected = f"bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            refusal = self._refusal(scope)
-            if refusal is not None:
-                await error_response(refusal)(scope, receive, send)
+            error = self._check(scope)
+            if error is not None:
+                await error_response(error)(scope, receive, send)
                 return
         elif scope["type"] != "lifespan":
-            return  # no websockets here
+            return  # websockets are not offered
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> RequestError | None:
+    def _check(self, scope: Scope) -> RequestError | None:
+        """Return why the request is rejected, or None."""
         headers = Headers(scope=scope)
         if len(headers.getlist("host")) != 1 or not LOOPBACK_HOSTS.fullmatch(headers["host"]):
-            return RequestError("This host name is not served.", "Use 127.0.0.1.", status=403, code="foreign_host")
+            message = "Requests for this host name are not allowed."
+            return RequestError(message, "Use 127.0.0.1.", status=403, code="foreign_host")
         if scope["path"] == "/health" and scope["method"] == "GET":
             return None
         scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -78,49 +92,57 @@ class RequestGuard:
             hint = f"Send the header 'Authorization: Bearer TOKEN' with the token from {name}/{name}.json."
             return RequestError("The token is missing or wrong.", hint, status=401, code="invalid_api_key")
         if int(headers.get("content-length", "0") or 0) > MAX_BODY_BYTES:
-            message = f"The request is larger than {MAX_BODY_BYTES // 2**20} MiB."
-            return RequestError(message, "Shorten it.", status=413, code="too_large")
+            message = f"The request body is larger than {MAX_BODY_BYTES // 2**20} MiB."
+            return RequestError(message, "Send a smaller request.", status=413, code="too_large")
         return None
 
 
 async def read_request_body(request: Request) -> bytes:
-    """The body, at most MAX_BODY_BYTES; raises RequestError."""
+    """Return the body.
+
+    Raises:
+        RequestError: it is larger than MAX_BODY_BYTES.
+    """
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
         size += len(part)
         if size > MAX_BODY_BYTES:
-            message = f"The request is larger than {MAX_BODY_BYTES // 2**20} MiB."
-            raise RequestError(message, "Shorten it.", status=413, code="too_large")
+            message = f"The request body is larger than {MAX_BODY_BYTES // 2**20} MiB."
+            raise RequestError(message, "Send a smaller request.", status=413, code="too_large")
         parts.append(part)
     return b"".join(parts)
 
 
 def error_handlers(service: Service, offered: str) -> dict[Any, Any]:
-    """For Starlette: every error as `error_body`. offered: where a caller sees what there is."""
+    """Return exception handlers for Starlette that answer every error with `error_body`.
 
-    async def refused(_: Request, error: Exception) -> Response:
+    offered: the routes where a caller sees what is available.
+    """
+
+    async def known_error(_: Request, error: Exception) -> Response:
         return error_response(error)
 
     async def no_such_route(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        message = f"{request.method} {request.url.path[:100]} is not offered by this {service.name}."
+        message = f"{request.method} {request.url.path[:100]} is not a route of this service ({service.name})."
         return error_response(RequestError(message, f"See {offered}.", status=status, code="not_found"))
 
     async def failed(_: Request, error: Exception) -> Response:
-        """The traceback is in the log: Starlette raises the error again after this reply."""
+        # the traceback gets into the log: Starlette raises the error again after this response
         message = f"{service.title} failed: {type(error).__name__}."
         return error_response(RequestError(message, log_hint(service), status=500, code="internal"))
 
-    return {ToolkitError: refused, HTTPException: no_such_route, Exception: failed}
+    return {ToolkitError: known_error, HTTPException: no_such_route, Exception: failed}
 
 
 def log_hint(service: Service) -> str:
-    return f"Its log ({service.name}/{service.name}.log in the save_dir) has the details."
+    """Return where the details of an unexpected error are."""
+    return f"See the log for details: {service.name}/{service.name}.log in the save_dir."
 
 
 def as_toolkit_error(error: Exception, service: Service) -> ToolkitError:
-    """The error itself if it is ours; else one with the first line, and the whole in the log."""
+    """Return a ToolkitError as it is; print the traceback of any other error and return its first line as one."""
     if isinstance(error, ToolkitError):
         return error
     traceback.print_exception(error)
@@ -133,7 +155,7 @@ def as_toolkit_error(error: Exception, service: Service) -> ToolkitError:
 
 @contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Raise a RequestError in the place of an allocation error of the block, and free cached GPU memory."""
+    """Replace an allocation error inside the block by a RequestError, and free cached GPU memory."""
     try:
         yield
     except Exception as error:

@@ -1,6 +1,7 @@
-"""What every serving process does around its application: lock, port, announcement, serving, leaving.
+"""What every serving process does around its application: lock, port, announcement file, serving and shutdown.
 
-The other side of `services/service_process.py`. Listens on 127.0.0.1 alone; an idle server wakes once a second. Knows no route.
+`services/service_process.py` starts and finds these processes. The server listens on 127.0.0.1 only; when idle, it
+wakes up once a second.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ from toolkit.system.locks import describe_self, try_lock, write_lock_holder
 
 LOOPBACK_ADDRESS = "127.0.0.1"
 SECONDS_TO_CLOSE = 2
+"""Seconds that open connections get at shutdown."""
 TICK_SECONDS = 1.0
+"""Seconds between two checks of `should_exit`, which a signal sets; uvicorn's 0.1 s costs CPU time when idle."""
 
 ShutdownCallback = Callable[[], None]
-"""Ends the server; called on its event loop."""
+"""Shuts the server down; call it on the event loop of the server."""
 
 
 @dataclass(frozen=True)
 class ServiceAddress:
-    """Where and for whom a process serves. token: what callers must show. about: what it announces of itself."""
+    """Where a process serves. token: what callers must send. about: additional entries of the announcement file."""
 
     save_dir: Path
     token: str
@@ -42,20 +45,24 @@ class ServiceAddress:
 
     @classmethod
     def read(cls, port: str | None = None, **about: object) -> ServiceAddress:
-        """From the environment; raises KeyError or ValueError: only programs write these variables."""
-        token = os.environ.pop("FTK_SERVICE_TOKEN")  # not for the children
+        """Read the address from the environment.
+
+        Raises:
+            KeyError, ValueError: a variable is missing or invalid.
+        """
+        token = os.environ.pop("FTK_SERVICE_TOKEN")  # child processes must not inherit it
         return cls(Path(os.environ["FTK_SAVE_DIR"]).absolute(), token, int(port or 0), about)
 
 
 def serve_application(
     service: Service, place: ServiceAddress, application: Callable[[ShutdownCallback], ASGIApp]
 ) -> int:
-    """Serve until asked to leave. Returns the exit status: 0 in order, 2 the port is taken, 3 another one is there."""
+    """Serve until shutdown. Return the exit status: 0 after a shutdown, 2 the port is taken, 3 another one serves."""
     folder = service.folder(place.save_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = try_lock(service.file(place.save_dir, "lock"))
     if lock is None:
-        print(f"Another {service.name} serves {place.save_dir}.", file=sys.stderr)
+        print(f"Another process ({service.name}) already serves {place.save_dir}.", file=sys.stderr)
         return 3
     write_lock_holder(lock, describe_self(attempt=1))
     try:
@@ -64,7 +71,7 @@ def serve_application(
         print(f"Port {place.port} can't be used: {error.strerror}.", file=sys.stderr)
         return 2
     announced = service.file(place.save_dir, "json")
-    signal.signal(signal.SIGTERM, _exit_on_signal)  # uvicorn raises it again after its own orderly end
+    signal.signal(signal.SIGTERM, _exit_on_signal)  # uvicorn raises the signal again after its own shutdown
     try:
         server = _Server(lambda: application(server.leave))
         durable_write(announced, json.dumps(_announcement(place, listening)), mode=0o600)
@@ -76,7 +83,7 @@ def serve_application(
 
 
 def run_and_exit(main: Callable[[], int]) -> None:
-    """Run `main` and leave at once with its status: a load or an answer may still be going on in its thread."""
+    """Run `main` and exit with its status at once, even if a model is still loading or answering in a thread."""
     try:
         status = main()
     except (SystemExit, KeyboardInterrupt):
@@ -87,7 +94,7 @@ def run_and_exit(main: Callable[[], int]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's own loop wakes ten times a second, also when nobody asks anything."""
+    """A uvicorn server that wakes up once a second instead of ten times a second when it is idle."""
 
     def __init__(self, factory: Callable[[], ASGIApp]) -> None:
         super().__init__(
@@ -104,31 +111,39 @@ class _Server(uvicorn.Server):
         self._leaving = asyncio.Event()
 
     def leave(self) -> None:
+        """Shut the server down. Call it on its event loop."""
         self.should_exit = True
         self._leaving.set()
 
     async def main_loop(self) -> None:
         counter = 0
         while not await self.on_tick(counter):
-            counter += 10  # it counts tenths of seconds
+            counter += 10  # on_tick counts tenths of seconds
             try:
                 await asyncio.wait_for(self._leaving.wait(), TICK_SECONDS)
             except TimeoutError:
-                continue  # a signal sets should_exit without waking the loop
+                continue  # a signal sets should_exit without waking the loop: check it again
 
 
 def _listen(port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((LOOPBACK_ADDRESS, port))
-    listening.listen(128)  # from now on a client waits instead of being refused
+    listening.listen(128)  # from here on, connections are queued instead of refused
     return listening
 
 
 def _announcement(place: ServiceAddress, listening: socket.socket) -> dict[str, object]:
+    """Return the content of the announcement file."""
     me = describe_self(attempt=1)
-    own = {"schema": SERVICE_SCHEMA, "port": listening.getsockname()[1], "pid": me.pid, "create_time": me.create_time}
-    return {**own, "token": place.token, **place.about}
+    return {
+        "schema": SERVICE_SCHEMA,
+        "port": listening.getsockname()[1],
+        "pid": me.pid,
+        "create_time": me.create_time,
+        "token": place.token,
+        **place.about,
+    }
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Answers in OpenAI's words: one JSON object, or server-sent events. Knows no model and no route."""
+"""Answers in the format of OpenAI's API: one JSON object, or server-sent events."""
 
 from __future__ import annotations
 
@@ -22,41 +22,44 @@ if TYPE_CHECKING:
     from toolkit.worker.serving.stream_answer import GeneratedAnswer
 
 KEEPALIVE_SECONDS = 10.0
+"""Seconds without an event after which a comment is sent, so that clients and proxies keep the connection."""
 DONE_EVENT = b"data: [DONE]\n\n"
 
 
 class ReplyFamily(enum.Enum):
-    """OpenAI's two families: (prefix of an id, object of a whole, object of an event)."""
+    """OpenAI's two kinds of replies: (prefix of an id, `object` of a whole answer, `object` of an event)."""
 
     CHAT = ("chatcmpl-", "chat.completion", "chat.completion.chunk")
     TEXT = ("cmpl-", "text_completion", "text_completion")
 
-    def head(self, model: str, *, event: bool) -> dict[str, Any]:
+    def envelope(self, model: str, *, event: bool) -> dict[str, Any]:
+        """Return what all events of an answer, or the whole answer, start with."""
         prefix, whole_kind, event_kind = self.value
         kind = event_kind if event else whole_kind
         return {"id": prefix + secrets.token_hex(12), "object": kind, "created": int(time.time()), "model": model}
 
-    def piece(self, piece: TextPiece, *, first: bool = False) -> dict[str, Any]:
-        """choices[0] of an event."""
-        figures = self.logprobs(piece.tokens)
+    def delta_choice(self, piece: TextPiece, *, first: bool = False) -> dict[str, Any]:
+        """Return choices[0] of an event with text."""
+        logprobs = self.logprobs(piece.tokens)
         if self is ReplyFamily.TEXT:
-            return {"index": 0, "text": piece.text, "logprobs": figures, "finish_reason": None}
+            return {"index": 0, "text": piece.text, "logprobs": logprobs, "finish_reason": None}
         delta = {"role": "assistant", "content": piece.text} if first else {"content": piece.text}
-        return {"index": 0, "delta": delta, "logprobs": figures, "finish_reason": None}
+        return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
-    def last(self, reason: str) -> dict[str, Any]:
+    def final_choice(self, reason: str) -> dict[str, Any]:
+        """Return choices[0] of the last event. reason: the finish reason."""
         empty: dict[str, Any] = {"text": ""} if self is ReplyFamily.TEXT else {"delta": {}}
         return {"index": 0, **empty, "logprobs": None, "finish_reason": reason}
 
     def choice(self, answer: GeneratedAnswer) -> dict[str, Any]:
-        """choices[0] of a whole answer."""
+        """Return choices[0] of a whole answer."""
         text: dict[str, Any] = {"text": answer.text}
         if self is ReplyFamily.CHAT:
             text = {"message": {"role": "assistant", "content": answer.text, "refusal": None}}
         return {"index": 0, **text, "logprobs": self.logprobs(answer.tokens), "finish_reason": answer.finish_reason}
 
     def logprobs(self, tokens: Sequence[TokenScore]) -> dict[str, Any] | None:
-        """Each family has a form of its own for the figures of tokens; None where nobody asked for them."""
+        """Return token scores in the format of the family, or None if there are none."""
         if not tokens:
             return None
         if self is ReplyFamily.CHAT:
@@ -70,7 +73,7 @@ class ReplyFamily(enum.Enum):
 
 
 def token_entry(token: TokenScore) -> dict[str, Any]:
-    """A token as in chat completions."""
+    """Return a token score in the format of chat completions."""
     top = [{"token": text, "logprob": value, "bytes": _bytes(text)} for text, value in token.top]
     return {"token": token.text, "logprob": token.logprob, "bytes": _bytes(token.text), "top_logprobs": top}
 
@@ -80,7 +83,7 @@ def _bytes(text: str) -> list[int] | None:
 
 
 def answer_metadata(answer: GeneratedAnswer) -> dict[str, Any]:
-    """What stands beside the choices of a finished answer."""
+    """Return the entries next to the choices of a finished answer."""
     return {
         "usage": {
             "prompt_tokens": answer.prompt_tokens,
@@ -95,78 +98,86 @@ def answer_metadata(answer: GeneratedAnswer) -> dict[str, Any]:
 
 
 class EventStream(StreamingResponse):
-    """The events of some turns; whatever ends the connection also ends the turns."""
+    """The events of one or more answers; the answers are canceled when the connection ends."""
 
-    def __init__(self, turns: Sequence[AnswerStream], events: AsyncIterator[bytes]) -> None:
-        self._turns = turns
+    def __init__(self, streams: Sequence[AnswerStream], events: AsyncIterator[bytes]) -> None:
+        self._streams = streams
         super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            for turn in self._turns:
-                turn.cancelled.set()
+            for stream in self._streams:
+                stream.cancelled.set()
 
 
-def stream_one_answer(turn: AnswerStream, shape: ReplyFamily, model: str, usage_alone: bool) -> EventStream:
-    return EventStream([turn], _stream_events(turn, shape, model, usage_alone))
+def stream_one_answer(stream: AnswerStream, family: ReplyFamily, model: str, include_usage: bool) -> EventStream:
+    """Return the events of one answer. include_usage: send OpenAI's separate event with the usage at the end."""
+    return EventStream([stream], _stream_events(stream, family, model, include_usage))
 
 
 def stream_side_by_side(columns: Sequence[tuple[AnswerStream | Exception, str]]) -> EventStream:
-    """The events of several chat turns in one stream, each with its `column`; a refused one has an error alone."""
-    turns = [turn for turn, _ in columns if isinstance(turn, AnswerStream)]
-    return EventStream(turns, _merge_streams(columns))
+    """Return the events of several chat answers, each with its `column`; a rejected request has one error event.
+
+    columns: (answer or error, model) of each column.
+    """
+    streams = [stream for stream, _ in columns if isinstance(stream, AnswerStream)]
+    return EventStream(streams, _merge_streams(columns))
 
 
-async def _stream_events(turn: AnswerStream, shape: ReplyFamily, model: str, usage_alone: bool) -> AsyncIterator[bytes]:
-    head = shape.head(model, event=True)
-    if shape is ReplyFamily.CHAT:
-        yield _encode_event({**head, "choices": [shape.piece(TextPiece(""), first=True)]})
+async def _stream_events(
+    stream: AnswerStream, family: ReplyFamily, model: str, include_usage: bool
+) -> AsyncIterator[bytes]:
+    envelope = family.envelope(model, event=True)
+    if family is ReplyFamily.CHAT:
+        yield _encode_event({**envelope, "choices": [family.delta_choice(TextPiece(""), first=True)]})
     while True:
-        event = await _next_or_timeout(turn.events)
+        event = await _next_or_timeout(stream.events)
         if event is None:
             yield b": waiting\n\n"
             continue
-        yield _encode_event({**_event_body(event, shape, head)})
+        yield _encode_event({**_event_body(event, family, envelope)})
         if isinstance(event, TextPiece):
             continue
-        if usage_alone and not isinstance(event, Exception):
-            yield _encode_event({**head, "choices": [], "usage": answer_metadata(event)["usage"]})
+        if include_usage and not isinstance(event, Exception):
+            yield _encode_event({**envelope, "choices": [], "usage": answer_metadata(event)["usage"]})
         yield DONE_EVENT
         return
 
 
 async def _merge_streams(columns: Sequence[tuple[AnswerStream | Exception, str]]) -> AsyncIterator[bytes]:
-    heads = [ReplyFamily.CHAT.head(model, event=True) for _, model in columns]
-    coming: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
-    pumps = [asyncio.create_task(_forward_events(i, turn, coming)) for i, (turn, _) in enumerate(columns)]
+    envelopes = [ReplyFamily.CHAT.envelope(model, event=True) for _, model in columns]
+    merged: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+    tasks = [asyncio.create_task(_forward_events(i, stream, merged)) for i, (stream, _) in enumerate(columns)]
     open_columns = len(columns)
     try:
         while open_columns:
-            found = await _next_or_timeout(coming)
-            if found is None:
+            entry = await _next_or_timeout(merged)
+            if entry is None:
                 yield b": waiting\n\n"
                 continue
-            column, event = found
+            column, event = entry
             open_columns -= not isinstance(event, TextPiece)
-            yield _encode_event({"column": column, **_event_body(event, ReplyFamily.CHAT, heads[column])})
+            yield _encode_event({"column": column, **_event_body(event, ReplyFamily.CHAT, envelopes[column])})
         yield DONE_EVENT
     finally:
-        for pump in pumps:
-            pump.cancel()
+        for task in tasks:
+            task.cancel()
 
 
-async def _forward_events(column: int, turn: AnswerStream | Exception, coming: asyncio.Queue[tuple[int, Any]]) -> None:
-    event: Any = turn if isinstance(turn, Exception) else await turn.events.get()
-    while isinstance(event, TextPiece) and isinstance(turn, AnswerStream):
-        await coming.put((column, event))
-        event = await turn.events.get()
-    await coming.put((column, event))
+async def _forward_events(
+    column: int, stream: AnswerStream | Exception, merged: asyncio.Queue[tuple[int, Any]]
+) -> None:
+    event: Any = stream if isinstance(stream, Exception) else await stream.events.get()
+    while isinstance(event, TextPiece) and isinstance(stream, AnswerStream):
+        await merged.put((column, event))
+        event = await stream.events.get()
+    await merged.put((column, event))
 
 
 async def _next_or_timeout(queue: asyncio.Queue[Any]) -> Any:
-    """The next entry, or None when it is time for a sign of life."""
+    """Return the next entry, or None after KEEPALIVE_SECONDS."""
     try:
         return await asyncio.wait_for(queue.get(), KEEPALIVE_SECONDS)
     except TimeoutError:
@@ -174,35 +185,34 @@ async def _next_or_timeout(queue: asyncio.Queue[Any]) -> Any:
 
 
 def _event_body(
-    event: TextPiece | GeneratedAnswer | Exception, shape: ReplyFamily, head: dict[str, Any]
+    event: TextPiece | GeneratedAnswer | Exception, family: ReplyFamily, envelope: dict[str, Any]
 ) -> dict[str, Any]:
     if isinstance(event, TextPiece):
-        return {**head, "choices": [shape.piece(event)]}
+        return {**envelope, "choices": [family.delta_choice(event)]}
     if isinstance(event, Exception):
         return error_body(event)
-    return {**head, "choices": [shape.last(event.finish_reason)], **answer_metadata(event)}
+    return {**envelope, "choices": [family.final_choice(event.finish_reason)], **answer_metadata(event)}
 
 
 def _encode_event(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-async def send_whole_answer(request: Request, turn: AnswerStream, shape: ReplyFamily, model: str) -> Response:
-    """The finished answer; when the asker goes away the turn ends. Raises what the engine raised."""
-    leaving = asyncio.create_task(_wait_for_disconnect(request))
-    finishing = asyncio.create_task(_wait_for_answer(turn))
+async def send_whole_answer(request: Request, stream: AnswerStream, family: ReplyFamily, model: str) -> Response:
+    """Return the finished answer; cancel it if the client disconnects. Raises what the engine raised."""
+    disconnect = asyncio.create_task(_wait_for_disconnect(request))
+    finish = asyncio.create_task(_wait_for_answer(stream))
     try:
-        await asyncio.wait({leaving, finishing}, return_when=asyncio.FIRST_COMPLETED)
-        if not finishing.done():
-            return Response(status_code=499)  # nobody reads it
-        answer = finishing.result()
-        return JSONResponse(
-            {**shape.head(model, event=False), "choices": [shape.choice(answer)], **answer_metadata(answer)}
-        )
+        await asyncio.wait({disconnect, finish}, return_when=asyncio.FIRST_COMPLETED)
+        if not finish.done():
+            return Response(status_code=499)  # nginx's status for a client that closed the connection
+        answer = finish.result()
+        envelope = family.envelope(model, event=False)
+        return JSONResponse({**envelope, "choices": [family.choice(answer)], **answer_metadata(answer)})
     finally:
-        turn.cancelled.set()
-        leaving.cancel()
-        finishing.cancel()
+        stream.cancelled.set()
+        disconnect.cancel()
+        finish.cancel()
 
 
 async def _wait_for_disconnect(request: Request) -> None:
@@ -210,8 +220,8 @@ async def _wait_for_disconnect(request: Request) -> None:
         continue
 
 
-async def _wait_for_answer(turn: AnswerStream) -> GeneratedAnswer:
-    while isinstance(event := await turn.events.get(), TextPiece):
+async def _wait_for_answer(stream: AnswerStream) -> GeneratedAnswer:
+    while isinstance(event := await stream.events.get(), TextPiece):
         continue
     if isinstance(event, Exception):
         raise event

@@ -1,7 +1,7 @@
-"""What requests may say: the bodies of the engine's routes, checked, and the errors that answer the others.
+"""Request bodies of the engine's HTTP API, their validation, and the error of an invalid request.
 
-Settings that a request leaves out are the run's own (`inference` of its config). What this engine can't do is refused
-by name; only what changes nothing is ignored. Knows no model, no route and no library but pydantic.
+Settings that a request leaves out are those of the run (`inference` of its config). Parameters of OpenAI's API that
+the engine does not support are rejected by name; only those without an effect are ignored.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "tools": ([],), "tool_choice": ("none", "auto"), "suffix": ("",),
     "response_format": ({"type": "text"},), "echo": (False,), "parallel_tool_calls": (True, False),
 }  # fmt: skip
-"""Parameters of OpenAI's API that are accepted only with the value that asks for nothing."""
+"""Parameters of OpenAI's API that are accepted only with a value that has no effect."""
 
 
 class RequestError(EngineError):
-    """A request that is refused: `status` is the HTTP status, `code` and `param` as in OpenAI's errors."""
+    """A rejected request. status: HTTP status. code, param: as in OpenAI's errors."""
 
     def __init__(
         self, message: str, hint: str = "", *, status: int = 400, code: str = "invalid_request", param: str = ""
@@ -37,6 +37,8 @@ class RequestError(EngineError):
 
 
 class RequestBody(BaseModel):
+    """Base of all request bodies: unknown parameters, NaN and infinity are rejected."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
@@ -52,6 +54,7 @@ class RequestMessage(RequestBody):
 
     @property
     def text(self) -> str:
+        """The content, with the parts of a list joined."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
@@ -61,7 +64,7 @@ class StreamOptions(RequestBody):
 
 
 class AnswerRequest(RequestBody):
-    """What both ways of asking share. `prompt_of`: the run whose prompt form the base model is asked in."""
+    """What chat and text completions share. prompt_of: the run whose prompt format is used for the base model."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
     prompt_of: Annotated[str, Field(max_length=200)] | None = None
@@ -89,7 +92,7 @@ class AnswerRequest(RequestBody):
                 continue
             if name in NEUTRAL_VALUES:
                 if value is not None and value not in NEUTRAL_VALUES[name]:
-                    raise RequestError(f"'{name}' is not supported by this engine.", "Leave it out.", param=name)
+                    raise RequestError(f"The engine does not support '{name}'.", "Remove it.", param=name)
                 continue
             if name in OPENAI_ALIASES:
                 if value is not None:
@@ -100,20 +103,25 @@ class AnswerRequest(RequestBody):
 
     @property
     def stops(self) -> tuple[str, ...]:
+        """Texts that end the answer; empty ones are ignored."""
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in given if text)
 
     def settings(self, defaults: InferenceConfig) -> InferenceConfig:
-        """The run's settings with those of the request over them; raises RequestError.
+        """Return the settings of the run, overridden by those of the request.
 
-        As in OpenAI's API a temperature alone asks for sampling, and 0 for none; `do_sample` has the last word.
+        As in OpenAI's API, a temperature turns sampling on, and temperature 0 turns it off; `do_sample` takes
+        precedence.
+
+        Raises:
+            RequestError: the settings are invalid.
         """
         sent = {name: getattr(self, name) for name in self.model_fields_set if name in InferenceConfig.model_fields}
         if "do_sample" not in sent and sent.get("temperature") is not None:
             sent["do_sample"] = sent["temperature"] > 0
         if sent.get("do_sample") and sent.get("temperature") == 0:
             raise RequestError(
-                "Sampling can't use temperature 0.", "Raise it, or do without do_sample.", param="temperature"
+                "Sampling needs a temperature above 0.", "Raise temperature, or remove do_sample.", param="temperature"
             )
         return parse_request(InferenceConfig, {**defaults.model_dump(), **sent})
 
@@ -125,9 +133,9 @@ class ChatRequest(AnswerRequest):
 
     @property
     def alternatives(self) -> int | None:
-        """Likely tokens to tell beside each one; None: no figures of tokens are wanted."""
+        """Number of alternatives to return for each token; None: no token scores."""
         if self.top_logprobs and not self.logprobs:
-            raise RequestError("'top_logprobs' needs 'logprobs'.", "Send logprobs: true too.", param="top_logprobs")
+            raise RequestError("'top_logprobs' needs 'logprobs'.", 'Add "logprobs": true.', param="top_logprobs")
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
@@ -137,10 +145,12 @@ class CompletionRequest(AnswerRequest):
 
     @property
     def alternatives(self) -> int | None:
+        """Number of alternatives to return for each token; None: no token scores."""
         return self.logprobs
 
     @property
     def text(self) -> str:
+        """The prompt; OpenAI's API takes a list too."""
         return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
 
@@ -151,13 +161,13 @@ class RenderRequest(RequestBody):
 
 
 class CompareRequest(RequestBody):
-    """Several questions at once, answered side by side in one stream."""
+    """Several chat requests, answered side by side in one stream."""
 
     asks: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_COMPARED_REQUESTS)]
 
 
 class ScoreRequest(RequestBody):
-    """prompt: of one row, without a chat template; it is put into the run's own form. history: what was said before."""
+    """An expected answer to score. prompt: without the chat template, which is added. history: earlier messages."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
     prompt_of: Annotated[str, Field(max_length=200)] | None = None
@@ -175,14 +185,19 @@ ParsedBody = TypeVar("ParsedBody", bound=BaseModel)
 
 
 def parse_request(kind: type[ParsedBody], given: Any) -> ParsedBody:
-    """`given` (a value, or JSON as bytes) as a `kind`; raises RequestError that names the first wrong field."""
+    """Return `given` (a value, or JSON as bytes) as a `kind`.
+
+    Raises:
+        RequestError: it is invalid; the error names the first wrong field.
+    """
     try:
         return kind.model_validate_json(given) if isinstance(given, bytes) else kind.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise RequestError(f"'{name}' is not a parameter of this engine.", "Leave it out.", param=name) from error
-        shown = repr(first["input"])[:80]
-        place = f"'{name}': " if name else ""
-        raise RequestError(f"{place}{first['msg']}; it is {shown}.", "Correct the request.", param=name) from error
+            raise RequestError(f"The engine has no parameter '{name}'.", "Remove it.", param=name) from error
+        value = repr(first["input"])[:80]
+        prefix = f"'{name}': " if name else ""
+        message = f"{prefix}{first['msg']}. The value is {value}."
+        raise RequestError(message, "Correct the request.", param=name) from error

@@ -1,16 +1,16 @@
-"""The engine's HTTP routes: OpenAI's API for models, chat and completions, and some of our own.
+"""HTTP routes of the engine: OpenAI's API for models, chat and completions, and some additional routes.
 
-    GET  /health               {status, phase, message, hint, runs, ...}; the only one without a token
+    GET  /health               {status, phase, message, hint, runs, ...}; the only route without a token
     GET  /v1/models            "base" and the attached runs
-    POST /v1/chat/completions  POST /v1/completions   whole or as server-sent events
+    POST /v1/chat/completions  POST /v1/completions   as one object, or as server-sent events
     POST /v1/compare           {asks: [chat requests]}: answered side by side in one stream, each event with its column
-    POST /v1/score             {tokens, loss, perplexity} of an expected answer, as training would count it
+    POST /v1/score             {tokens, loss, perplexity} of an expected answer, as training computes them
     POST /v1/render            {prompt, prompt_tokens}: the exact prompt of a conversation
     POST /v1/load              {run}: attach a run's adapter
     POST /shutdown
 
-The last event of a stream carries, beside OpenAI's `finish_reason`, `usage`, `timings` {ttft_s, tokens_per_second},
-`prompt` (the exact string), `seed` and `notice`. Knows no torch: `host.py` computes.
+In addition to OpenAI's `finish_reason`, the last event of a stream has `usage`, `timings` {ttft_s, tokens_per_second},
+`prompt` (the exact string), `seed` and `notice`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from toolkit.worker.serving.request_models import (
 
 
 def build_engine_app(host: EngineHost, token: str) -> ASGIApp:
-    """The guarded ASGI app. `host` begins with the server and closes with it."""
+    """Return the ASGI application behind its guard. `host` begins and closes with the server."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -81,6 +81,8 @@ def build_engine_app(host: EngineHost, token: str) -> ASGIApp:
 
 
 class EngineRoutes:
+    """One method for each route; the module docstring describes them."""
+
     def __init__(self, host: EngineHost) -> None:
         self._host = host
 
@@ -95,11 +97,11 @@ class EngineRoutes:
 
     async def chat(self, request: Request) -> Response:
         received = time.perf_counter()
-        asked = parse_request(ChatRequest, await read_request_body(request))
+        body = parse_request(ChatRequest, await read_request_body(request))
         engine = self._host.ready()
-        form = engine.config_for_model(asked.model, asked.prompt_of)
-        text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
-        return await self._reply(request, ReplyFamily.CHAT, asked, text, ids, received)
+        config = engine.config_for_model(body.model, body.prompt_of)
+        text, ids = await run_in_threadpool(engine.encode_messages, config, body.messages)
+        return await self._reply(request, ReplyFamily.CHAT, body, text, ids, received)
 
     async def compare(self, request: Request) -> Response:
         received = time.perf_counter()
@@ -108,74 +110,77 @@ class EngineRoutes:
         return stream_side_by_side(columns)
 
     async def _column(self, given: dict[str, Any], received: float) -> AnswerStream | Exception:
-        """One of several questions; what is wrong with it is its own."""
+        """Start one of several answers; an invalid request does not affect the others."""
         try:
-            asked = parse_request(ChatRequest, given)
+            body = parse_request(ChatRequest, given)
             engine = self._host.ready()
-            form = engine.config_for_model(asked.model, asked.prompt_of)
-            text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
-            return self._turn(asked, text, ids, received)
+            config = engine.config_for_model(body.model, body.prompt_of)
+            text, ids = await run_in_threadpool(engine.encode_messages, config, body.messages)
+            return self._start_answer(body, text, ids, received)
         except ToolkitError as error:
             return error
 
     async def score(self, request: Request) -> Response:
-        asked = parse_request(ScoreRequest, await read_request_body(request))
-        tokens = await asyncio.wrap_future(self._host.score(asked))
+        body = parse_request(ScoreRequest, await read_request_body(request))
+        tokens = await asyncio.wrap_future(self._host.score(body))
         loss = -sum(token.logprob for token in tokens) / len(tokens)
+        perplexity = math.exp(min(loss, 700.0))  # exp overflows above 709
         return JSONResponse(
-            {"tokens": [token_entry(token) for token in tokens], "loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+            {"tokens": [token_entry(token) for token in tokens], "loss": loss, "perplexity": perplexity}
         )
 
     async def completions(self, request: Request) -> Response:
         received = time.perf_counter()
-        asked = parse_request(CompletionRequest, await read_request_body(request))
+        body = parse_request(CompletionRequest, await read_request_body(request))
         engine = self._host.ready()
-        form = engine.config_for_model(asked.model, asked.prompt_of)
-        text, ids = await run_in_threadpool(engine.encode_raw_text, form, asked.text)
-        return await self._reply(request, ReplyFamily.TEXT, asked, text, ids, received)
+        config = engine.config_for_model(body.model, body.prompt_of)
+        text, ids = await run_in_threadpool(engine.encode_raw_text, config, body.text)
+        return await self._reply(request, ReplyFamily.TEXT, body, text, ids, received)
 
     async def _reply(
         self,
         request: Request,
-        shape: ReplyFamily,
-        asked: ChatRequest | CompletionRequest,
+        family: ReplyFamily,
+        body: ChatRequest | CompletionRequest,
         text: str,
         ids: list[int],
         received: float,
     ) -> Response:
-        turn = self._turn(asked, text, ids, received)
-        if asked.stream:
-            usage_alone = asked.stream_options is not None and asked.stream_options.include_usage
-            return stream_one_answer(turn, shape, asked.model, usage_alone)
-        return await send_whole_answer(request, turn, shape, asked.model)
+        stream = self._start_answer(body, text, ids, received)
+        if body.stream:
+            include_usage = body.stream_options is not None and body.stream_options.include_usage
+            return stream_one_answer(stream, family, body.model, include_usage)
+        return await send_whole_answer(request, stream, family, body.model)
 
-    def _turn(self, asked: ChatRequest | CompletionRequest, text: str, ids: list[int], received: float) -> AnswerStream:
-        from toolkit.worker.serving.stream_answer import (  # loaded by now: the engine is ready
+    def _start_answer(
+        self, body: ChatRequest | CompletionRequest, text: str, ids: list[int], received: float
+    ) -> AnswerStream:
+        from toolkit.worker.serving.stream_answer import (  # imports torch, which is loaded once the engine is ready
             GenerationRequest,
             generation_arguments,
         )
 
         engine = self._host.ready()
-        settings = asked.settings(engine.config_for_model(asked.model, asked.prompt_of).inference)
-        ask = GenerationRequest(asked.model, text, ids, settings, received, asked.seed, asked.stops, asked.alternatives)
-        generation_arguments(engine.adapters.model, ask)  # refuses what can't fit while a status code can still say so
-        return self._host.ask(ask)
+        settings = body.settings(engine.config_for_model(body.model, body.prompt_of).inference)
+        request = GenerationRequest(body.model, text, ids, settings, received, body.seed, body.stops, body.alternatives)
+        generation_arguments(engine.adapters.model, request)  # reject what does not fit before the status code is sent
+        return self._host.ask(request)
 
     async def render(self, request: Request) -> Response:
-        asked = parse_request(RenderRequest, await read_request_body(request))
+        body = parse_request(RenderRequest, await read_request_body(request))
         engine = self._host.ready()
-        form = engine.config_for_model(asked.model, asked.prompt_of)
-        text, ids = await run_in_threadpool(engine.prompt, form, asked.messages)
+        config = engine.config_for_model(body.model, body.prompt_of)
+        text, ids = await run_in_threadpool(engine.encode_messages, config, body.messages)
         return JSONResponse({"prompt": text, "prompt_tokens": len(ids)})
 
     async def load(self, request: Request) -> Response:
-        asked = parse_request(LoadRequest, await read_request_body(request))
-        attaching = self._host.attach(asked.run)
+        body = parse_request(LoadRequest, await read_request_body(request))
+        attaching = self._host.attach(body.run)
         if self._host.state == "loading":
-            return JSONResponse({"status": "queued", "run": asked.run}, status_code=202)
+            return JSONResponse({"status": "queued", "run": body.run}, status_code=202)
         await asyncio.wrap_future(attaching)
-        return JSONResponse({"status": "loaded", "run": asked.run})
+        return JSONResponse({"status": "loaded", "run": body.run})
 
     async def shutdown(self, _: Request) -> Response:
-        asyncio.get_running_loop().call_later(0.05, self._host.end)  # after the reply is on its way
+        asyncio.get_running_loop().call_later(0.05, self._host.end)  # seconds: the response is sent before the end
         return JSONResponse({"status": "ending"})

@@ -1,8 +1,7 @@
-"""One answer: token ids in, pieces of text out, with its figures at the end.
+"""Generate one answer: token ids in, pieces of text out, and its statistics at the end.
 
-The decoding is `model.generate` itself; a stopping criterion listens to every token and hands text on a few dozen
-times a second, so that the listener costs next to nothing and an answer nobody wants ends within a token. Knows no
-adapter, no queue and no HTTP.
+`model.generate` does the decoding. A stopping criterion is called for every token; it passes text on up to 33 times a
+second, so that streaming costs little, and ends a canceled answer within one token.
 """
 
 from __future__ import annotations
@@ -26,21 +25,25 @@ from toolkit.worker.serving.text_stream import TextPiece, TextStream, TokenScore
 from toolkit.worker.serving.token_scores import LogitsRecorder
 
 FLUSH_SECONDS = 0.03
-"""Pause between two pieces: a reader sees a steady stream, and the server's thread rarely takes the interpreter."""
+"""Seconds between two pieces: text appears steadily, and the server thread rarely takes the interpreter lock."""
 
 SLICE_SECONDS = 0.2
-"""How long an answer computes while others wait for the model."""
+"""Seconds for which an answer computes while others wait for the model."""
 MIN_SLICE_PER_SWITCH = 5
-"""A slice lasts at least so many times what switching to its adapter took."""
+"""A slice lasts at least this many times as long as switching to its adapter: switching costs at most a sixth."""
+
+DEFAULT_MAX_NEW_TOKENS = 1024
+"""Limit of an answer if neither the settings nor the config of the model have one."""
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What is asked: `text` is the exact prompt, `ids` its tokens. received: time.perf_counter() at arrival.
+    """What to generate. text: the exact prompt. ids: its tokens. received: time.perf_counter() at arrival.
 
-    alternatives: how many likely tokens to tell beside each one; None tells no figures of tokens at all.
+    stops: texts that end the answer. alternatives: number of alternatives to return for each token; None: no token
+    scores.
     """
 
     model: str
@@ -55,10 +58,10 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class GeneratedAnswer:
-    """ttft_s: seconds from arrival to the first token, waiting included. tokens_per_second: of the tokens after it,
-    while it computed.
+    """A finished answer with its statistics.
 
-    notice: what the asker should know about how it ended, or "".
+    ttft_s: seconds from arrival to the first token, including the time in the queue. tokens_per_second: of the tokens
+    after the first one, without the time that other answers computed. notice: a message about how it ended, or "".
     """
 
     text: str
@@ -74,17 +77,23 @@ class GeneratedAnswer:
 
 
 class YieldPoint:
-    """Between two tokens: lets other answers compute, and goes on as if nothing had been. The default never does."""
+    """Lets other answers compute between two tokens. This base class never yields.
 
-    def wanted(self) -> bool:
+    switch_seconds: how long the last switch back to this answer's adapter took.
+    """
+
+    switch_seconds = 0.0
+
+    def should_yield(self) -> bool:
+        """Return whether another answer waits."""
         return False
 
-    def take(self) -> None:
-        """Returns when it is this answer's turn again."""
+    def yield_turn(self) -> None:
+        """Let the others compute; return when it is this answer's turn again."""
 
 
 class TokenListener(StoppingCriteria):
-    """Hears every new token, emits pieces of text, and ends the answer when it is cancelled or a stop text came."""
+    """Stopping criterion that emits pieces of text and ends the answer when it is canceled or a stop text occurs."""
 
     def __init__(
         self,
@@ -92,28 +101,28 @@ class TokenListener(StoppingCriteria):
         ends: set[int],
         emit: Callable[[TextPiece], None],
         cancelled: threading.Event,
-        watch: LogitsRecorder,
+        recorder: LogitsRecorder,
         pause: YieldPoint,
     ) -> None:
         self.stream, self._ends, self._emit, self._cancelled = stream, ends, emit, cancelled
-        self._watch, self._pause = watch, pause
+        self._recorder, self._pause = recorder, pause
         self.count, self.first_at, self.last_at, self.paused = 0, 0.0, 0.0, 0.0
         self.tokens: list[TokenScore] = []
-        self._told = 0
-        self._slice = (time.perf_counter(), SLICE_SECONDS)  # when it began, how long it lasts
+        self._emitted = 0  # number of entries of `tokens` that were emitted
+        self._slice = (time.perf_counter(), SLICE_SECONDS)  # start and duration
         self.ended = False
         self._pending: list[int] = []
         self._flushed_at = 0.0
-        self._verdicts: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._stop_flags: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        if self._verdicts is None:
+        if self._stop_flags is None:
             shape, device = (input_ids.shape[0],), input_ids.device
-            self._verdicts = (
+            self._stop_flags = (
                 torch.zeros(shape, dtype=torch.bool, device=device),
                 torch.ones(shape, dtype=torch.bool, device=device),
             )
-        return self._verdicts[int(self._handle_token(int(input_ids[0, -1])))]
+        return self._stop_flags[int(self._handle_token(int(input_ids[0, -1])))]
 
     def _handle_token(self, token: int) -> bool:
         if self.ended or self.stream.stopped or self._cancelled.is_set():
@@ -124,17 +133,17 @@ class TokenListener(StoppingCriteria):
         if token in self._ends:
             self.ended = True
             return True
-        figures = self._watch.score_chosen_token(token)
-        if figures is not None:
-            self.tokens.append(figures)
+        score = self._recorder.score_chosen_token(token)
+        if score is not None:
+            self.tokens.append(score)
         self._pending.append(token)
         if self.last_at - self._flushed_at >= FLUSH_SECONDS:
             piece = self.stream.push(self._pending)
             self._pending = []
-            if piece:  # else the next token may complete a character: it does not wait
+            if piece:  # otherwise the next token may complete a character, which is then emitted without waiting
                 self._flushed_at = self.last_at
                 self._send(piece)
-        if self.last_at - self._slice[0] > self._slice[1] and self._pause.wanted():
+        if self.last_at - self._slice[0] > self._slice[1] and self._pause.should_yield():
             self._yield_turn()
         return self.stream.stopped or self._cancelled.is_set()
 
@@ -142,41 +151,47 @@ class TokenListener(StoppingCriteria):
         piece = self.stream.push(self._pending)
         self._pending = []
         self._send(piece)
-        self._pause.take()
-        back = time.perf_counter()
-        self.paused += back - self.last_at
-        self._slice = (back, max(SLICE_SECONDS, MIN_SLICE_PER_SWITCH * getattr(self._pause, "switch_seconds", 0.0)))
+        self._pause.yield_turn()
+        resumed = time.perf_counter()
+        self.paused += resumed - self.last_at
+        self._slice = (resumed, max(SLICE_SECONDS, MIN_SLICE_PER_SWITCH * self._pause.switch_seconds))
 
     def finish(self) -> None:
+        """Emit what is left after the last token."""
         self._send(self.stream.push(self._pending))
         self._pending = []
         self._send(self.stream.finish(), last=True)
 
     def _send(self, text: str, *, last: bool = False) -> None:
-        """Tokens wait for the text that they complete; at the end they come without."""
-        fresh = tuple(self.tokens[self._told :])
-        if text or (last and fresh):
-            self._told = len(self.tokens)
-            self._emit(TextPiece(text, fresh))
+        """Emit text with the scores of its tokens; scores of tokens without text are emitted at the end."""
+        scores = tuple(self.tokens[self._emitted :])
+        if text or (last and scores):
+            self._emitted = len(self.tokens)
+            self._emit(TextPiece(text, scores))
 
 
 def stream_answer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    ask: GenerationRequest,
+    request: GenerationRequest,
     emit: Callable[[TextPiece], None],
     cancelled: threading.Event,
     pause: YieldPoint | None = None,
 ) -> GeneratedAnswer:
-    """Generate, calling `emit` with pieces of the text. Raises RequestError: the prompt or the memory does not fit."""
-    arguments, bound = generation_arguments(model, ask)
+    """Generate an answer and call `emit` with pieces of its text.
+
+    Raises:
+        RequestError: the prompt does not fit into the context, or the memory is not sufficient.
+    """
+    arguments, length_notice = generation_arguments(model, request)
     ends = set(stop_token_ids(model, tokenizer))
-    seed = ask.seed if ask.seed is not None else secrets.randbelow(ENGINE_SEED_LIMIT)
-    stream, watch = TextStream(_decoder(tokenizer), ask.stops), LogitsRecorder(model, tokenizer, ask.alternatives)
-    listener = TokenListener(stream, ends, emit, cancelled, watch, pause or YieldPoint())
-    ids = torch.tensor([ask.ids], device=model.device)
+    seed = request.seed if request.seed is not None else secrets.randbelow(ENGINE_SEED_LIMIT)
+    stream = TextStream(_decoder(tokenizer), request.stops)
+    recorder = LogitsRecorder(model, tokenizer, request.alternatives)
+    listener = TokenListener(stream, ends, emit, cancelled, recorder, pause or YieldPoint())
+    ids = torch.tensor([request.ids], device=model.device)
     torch.manual_seed(seed)
-    with watch, _no_gradients(model), explain_out_of_memory():
+    with recorder, _no_gradients(model), explain_out_of_memory():
         model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -187,29 +202,37 @@ def stream_answer(
         )
     listener.finish()
     reason = _finish_reason(listener, cancelled)
-    cut = bound if reason == "length" else ""
-    return _make_answer(ask, listener, reason, seed, cut)
+    notice = length_notice if reason == "length" else ""
+    return _make_answer(request, listener, reason, seed, notice)
 
 
-def generation_arguments(model: PreTrainedModel, ask: GenerationRequest) -> tuple[dict[str, Any], str]:
-    """Keyword arguments of generate, and the notice that holds if the answer runs into the model's context length."""
-    arguments = library_arguments.generation_args(ask.settings)
+def generation_arguments(model: PreTrainedModel, request: GenerationRequest) -> tuple[dict[str, Any], str]:
+    """Return the keyword arguments of `generate`, and the notice to show if the answer reaches the context length.
+
+    Raises:
+        RequestError: the prompt fills the context.
+    """
+    arguments = library_arguments.generation_args(request.settings)
     limit = loaded_context_length(model)
     wanted = arguments.get("max_new_tokens")
     if limit is None:
-        return {**arguments, "max_new_tokens": wanted or 1024}, ""
-    room = limit - len(ask.ids)
+        return {**arguments, "max_new_tokens": wanted or DEFAULT_MAX_NEW_TOKENS}, ""
+    prompt_tokens = len(request.ids)
+    room = limit - prompt_tokens
     if room < 1:
-        message = f"The prompt has {len(ask.ids)} tokens; this model's context holds {limit}."
+        message = f"The prompt has {prompt_tokens:,} tokens, but the model's context length is {limit:,} tokens."
         raise RequestError(message, "Shorten the prompt.", code="context_length_exceeded", param="messages")
     if wanted is not None and wanted <= room:
         return arguments, ""
-    notice = f"The answer was cut at the model's context length: {len(ask.ids)} + {room} = {limit} tokens."
+    notice = (
+        f"The answer was truncated at the model's context length of {limit:,} tokens "
+        f"(prompt {prompt_tokens:,}, answer {room:,})."
+    )
     return {**arguments, "max_new_tokens": room}, notice
 
 
 def loaded_context_length(model: PreTrainedModel) -> int | None:
-    """Tokens that the loaded model's positions allow, or None when its config does not say."""
+    """Return the context length of the loaded model in tokens, or None if its config does not say."""
     value = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return value if isinstance(value, int) else None
 
@@ -222,7 +245,7 @@ def _decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]:
 
 
 def _no_gradients(model: PreTrainedModel) -> torch.inference_mode | torch.no_grad:
-    # quantized layers keep tensors from one forward to the next: those must not be inference tensors
+    # quantized layers keep tensors from one forward pass to the next, which must not be inference tensors
     return torch.no_grad() if getattr(model, "is_quantized", False) else torch.inference_mode()
 
 
@@ -233,15 +256,15 @@ def _finish_reason(listener: TokenListener, cancelled: threading.Event) -> Finis
 
 
 def _make_answer(
-    ask: GenerationRequest, listener: TokenListener, reason: FinishReason, seed: int, notice: str
+    request: GenerationRequest, listener: TokenListener, reason: FinishReason, seed: int, notice: str
 ) -> GeneratedAnswer:
     seconds = listener.last_at - listener.first_at - listener.paused
     return GeneratedAnswer(
         text=listener.stream.text,
-        prompt=ask.text,
-        prompt_tokens=len(ask.ids),
+        prompt=request.text,
+        prompt_tokens=len(request.ids),
         completion_tokens=listener.count,
-        ttft_s=max(0.0, listener.first_at - ask.received),
+        ttft_s=max(0.0, listener.first_at - request.received),
         tokens_per_second=(listener.count - 1) / seconds if seconds > 0 else 0.0,
         finish_reason=reason,
         seed=seed,

@@ -1,8 +1,8 @@
-"""Token ids -> text that can be shown at once: pieces whose concatenation is the whole text, character by character.
+"""Turn token ids into pieces of text that can be shown at once; their concatenation is exactly the whole text.
 
-A token may end in the middle of a character, or of a stop text: such an end is held back until it is decided. Only the
-last few tokens are decoded again for a piece, so a long answer costs no more per token than a short one. Knows no
-model; a decoder is any function from ids to text.
+A token may end in the middle of a character, or in the middle of a stop text. Such an end is held back until it is
+complete. Only the last few tokens are decoded again for each piece, so the cost per token does not grow with the length
+of the answer.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 REPLACEMENT_CHARACTER = "\ufffd"
+"""What tokenizers decode an incomplete character to."""
 
 
 class TextStream:
-    """`push` new ids and get what can be shown; `finish` gives the rest. `text` is all that was given out.
+    """Decoder of a stream of ids: `push` returns the next piece of text, `finish` the last one.
 
-    decode: ids -> text without special tokens.  stops: texts that end the answer and are no part of it.
+    decode: ids to text, without special tokens. stops: texts that end the answer and are not part of it.
     """
 
     def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str] = ()) -> None:
@@ -24,26 +25,27 @@ class TextStream:
         self._stops = tuple(stops)
         self._held_back = max((len(stop) for stop in self._stops), default=1) - 1
         self._ids: list[int] = []
-        self._context = 0  # first id that is decoded again, so that spaces between words come out right
-        self._read = 0  # ids before it are in _text
+        self._context = 0  # first id that is decoded again: a decoder needs the word before to place spaces
+        self._read = 0  # number of ids whose text is in _text
         self._text = ""
-        self._given = 0
+        self._returned = 0  # characters of _text that were returned
         self.stopped = False
 
     @property
     def text(self) -> str:
-        return self._text[: self._given]
+        """All text that was returned so far."""
+        return self._text[: self._returned]
 
     def push(self, ids: Sequence[int]) -> str:
-        """The next piece, perhaps empty."""
+        """Add ids and return the next piece, which may be empty."""
         self._ids.extend(ids)
         self._advance(final=False)
-        return self._give(self._held_back)
+        return self._next_piece(self._held_back)
 
     def finish(self) -> str:
-        """The last piece: what was held back, incomplete characters as U+FFFD."""
+        """Return the last piece: everything that was held back, with incomplete characters as U+FFFD."""
         self._advance(final=True)
-        return self._give(0)
+        return self._next_piece(0)
 
     def _advance(self, *, final: bool) -> None:
         if self._read == len(self._ids) or self.stopped:
@@ -53,29 +55,29 @@ class TextStream:
         if window.endswith(REPLACEMENT_CHARACTER) and not final:
             return
         self._text += window[len(known) :]
-        if window:  # ids without any text (special tokens) can't serve as context
+        if window:  # ids without text (special tokens) do not serve as context
             self._context = self._read
         self._read = len(self._ids)
 
-    def _give(self, held_back: int) -> str:
+    def _next_piece(self, held_back: int) -> str:
         if not self.stopped:
             at = min((i for i in map(self._find, self._stops) if i >= 0), default=-1)
             if at >= 0:
                 self.stopped, self._text, held_back = True, self._text[:at], 0
-        end = max(self._given, len(self._text) - held_back)
-        piece = self._text[self._given : end]
-        self._given = end
+        end = max(self._returned, len(self._text) - held_back)
+        piece = self._text[self._returned : end]
+        self._returned = end
         return piece
 
     def _find(self, stop: str) -> int:
-        return self._text.find(stop, max(0, self._given - len(stop) + 1))
+        return self._text.find(stop, max(0, self._returned - len(stop) + 1))
 
 
 @dataclass(frozen=True)
 class TokenScore:
-    """A token as text, its natural log-probability, and the likeliest tokens in its place, itself perhaps among them.
+    """A token as text, its natural log-probability, and the most likely tokens at its position, which may include it.
 
-    Log-probabilities are the model's own: before temperature and cut-offs.
+    Log-probabilities are those of the model, before temperature and cutoffs.
     """
 
     text: str
@@ -85,7 +87,7 @@ class TokenScore:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """The next stretch of an answer. tokens: those heard since the last piece, when they were asked for."""
+    """The next part of an answer. tokens: the scores of the tokens since the last piece, if they were requested."""
 
     text: str
     tokens: tuple[TokenScore, ...] = ()

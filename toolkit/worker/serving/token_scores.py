@@ -1,4 +1,4 @@
-"""Log-probabilities token by token: of an answer while it is generated, and of an expected one in a single pass."""
+"""Log-probabilities of tokens: of an answer while it is generated, and of an expected answer in a single pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.worker.serving.text_stream import TokenScore
 
 
 class LogitsRecorder:
-    """Keeps the last position's logits of the model's passes on this thread, until the token they chose is heard."""
+    """Record the logits of the last position of each forward pass on this thread. Use it as a context manager."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, alternatives: int | None) -> None:
         self._tokenizer, self._alternatives = tokenizer, alternatives
@@ -29,7 +29,7 @@ class LogitsRecorder:
             self._hook.remove()
 
     def score_chosen_token(self, token: int) -> TokenScore | None:
-        """The figures of a token that was just chosen; None when nobody asked for them."""
+        """Return the score of the token that was just chosen, or None if scores were not requested."""
         if self._alternatives is None or self._logits is None:
             return None
         return score_token(self._tokenizer, self._logits, token, self._alternatives)
@@ -40,7 +40,7 @@ class LogitsRecorder:
 
 
 def score_token(tokenizer: PreTrainedTokenizerBase, logits: torch.Tensor, token: int, alternatives: int) -> TokenScore:
-    """logits: one position, over the vocabulary."""
+    """Return the score of a token with its most likely alternatives. logits: of one position, (vocabulary,)."""
     scores = torch.log_softmax(logits.float(), dim=-1)
     top: tuple[tuple[str, float], ...] = ()
     if alternatives:
@@ -51,13 +51,17 @@ def score_token(tokenizer: PreTrainedTokenizerBase, logits: torch.Tensor, token:
 
 
 def score_given_tokens(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], learned_from: int, alternatives: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[int],
+    completion_start: int,
+    alternatives: int,
 ) -> list[TokenScore]:
-    """What the model gives to ids[learned_from:] after what stands before them, in one pass."""
+    """Return the scores of ids[completion_start:], each given all ids before it, in one forward pass."""
     both = torch.tensor([list(ids)], device=model.device)
     with torch.no_grad():
         logits = model(input_ids=both, attention_mask=torch.ones_like(both)).logits[0]
-    return [score_token(tokenizer, logits[at - 1], ids[at], alternatives) for at in range(learned_from, len(ids))]
+    return [score_token(tokenizer, logits[at - 1], ids[at], alternatives) for at in range(completion_start, len(ids))]
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:

@@ -1,7 +1,6 @@
-"""One thread computes at a time, and whoever waits longest is next: how several answers share one model fairly.
+"""A fair lock, with which several answers share one model: one thread computes at a time, in order of arrival.
 
-An answer passes the baton on after a slice of time, so a short question does not wait for a long one to end. Knows no
-model.
+An answer yields after a slice of time, so that a short question does not wait for the end of a long answer.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 
 
 class FairLock:
+    """A lock that threads get in the order in which they asked for it."""
+
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
@@ -20,24 +21,24 @@ class FairLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Wait for the baton, and give it back at the end."""
-        self._take()
+        """Hold the lock inside the block."""
+        self._acquire()
         try:
             yield
         finally:
-            self._give()
+            self._release()
 
     @property
-    def wanted(self) -> bool:
-        """Whether anybody waits for it."""
+    def contended(self) -> bool:
+        """Whether another thread waits for the lock."""
         return bool(self._waiting)
 
     def yield_turn(self) -> None:
-        """For its holder: let everybody who waits now go first."""
-        self._give()
-        self._take()
+        """Let all threads that wait now go first. Call it while holding the lock."""
+        self._release()
+        self._acquire()
 
-    def _take(self) -> None:
+    def _acquire(self) -> None:
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
@@ -45,7 +46,7 @@ class FairLock:
             self._waiting.popleft()
             self._held = True
 
-    def _give(self) -> None:
+    def _release(self) -> None:
         with self._changed:
             self._held = False
             self._changed.notify_all()

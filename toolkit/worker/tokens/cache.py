@@ -1,9 +1,9 @@
-"""Tokenised rows, kept by what they were made of, so that a second run over the same rows starts at once.
+"""Cache of tokenized rows, keyed by their inputs, so that a second run over the same rows starts at once.
 
-`<save_dir>/cache/tokens/<key>/` is a committed folder with tokens.arrow. The key covers the table's bytes, the
-templates, the rows, the tokenizer, the length and this code's version: whatever differs is made anew. Entries are never
-changed, a run holds a hard link of its own, and the least recently used go when the cache grows too large. Losing the
-cache, or a race between two runs, costs time and nothing else. Knows no split and no trainer.
+`<save_dir>/cache/tokens/<key>/` is a committed folder with tokens.arrow. The key covers the bytes of the table, the
+templates, the rows, the tokenizer, the length and the version of this code; a change of any of them makes a new entry.
+Entries are never modified. A run has its own hard link, and the least recently used entries are removed when the cache
+grows too large. Losing the cache, or a race between two runs, only costs time.
 """
 
 from __future__ import annotations
@@ -28,31 +28,35 @@ from toolkit.system.durable import commit_dir, remove_leftover_dirs, remove_tree
 from toolkit.system.locks import wait_for_lock
 
 TOKEN_CACHE_VERSION = 1
-"""Part of every key: raise it when `dataset.py` makes other tokens or labels of the same rows."""
+"""Part of every key: raise it when `labels.py` makes different tokens or labels of the same rows."""
 TOKEN_CACHE_MAX_BYTES = 20 << 30
+"""20 GiB: about 2.5 billion tokens (id and label, 4 bytes each)."""
 TOKEN_CACHE_MAX_SHARE = 0.1
-"""The cache keeps below this share of the disk, too."""
+"""Share of the disk's total size; the smaller of both limits applies, so that a small disk does not fill up."""
 TOKENS_FILE = "tokens.arrow"
 logger = logging.getLogger(__name__)
 
 
 def cache_key(parts: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, table: Path, rows: np.ndarray) -> str:
-    """24 hex digits. parts: templates, length and whatever else decides the tokens; table: the file; rows: int64."""
+    """Return the key of an entry: 24 hex digits.
+
+    parts: templates, length and everything else that decides the tokens. table: the file. rows: int64 row numbers.
+    """
     with table.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    chosen = hashlib.sha256(np.ascontiguousarray(rows, dtype=np.int64).tobytes()).hexdigest()
-    made_of = {
+    row_numbers = hashlib.sha256(np.ascontiguousarray(rows, dtype=np.int64).tobytes()).hexdigest()
+    inputs = {
         "version": TOKEN_CACHE_VERSION,
         "table": content,
-        "rows": chosen,
+        "rows": row_numbers,
         "tokenizer": fingerprint_tokenizer(tokenizer),
         **parts,
     }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A digest of everything that decides which ids a text gets, the libraries' versions included."""
+    """Return a digest of everything that decides which ids a text gets, including the versions of the libraries."""
     vocabulary = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
     special = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.chat_template, type(tokenizer).__name__)
     versions = (tokenizers.__version__, transformers.__version__)
@@ -61,31 +65,31 @@ def fingerprint_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 class TokenCache:
-    """The cache of one save_dir."""
+    """The token cache of one save_dir."""
 
     def __init__(self, save_dir: Path) -> None:
         self.folder = save_dir / "cache" / "tokens"
 
-    def fetch(self, key: str, target: Path) -> bool:
-        """Put the entry at `target` (a hard link where possible); False when there is none that is whole."""
+    def link_into(self, key: str, target: Path) -> bool:
+        """Put the entry at `target`, as a hard link where possible; return False if there is no intact entry."""
         entry = self.folder / key
         try:
             verify_commit(entry)
         except (RunError, OSError) as error:
             if entry.exists():
-                logger.warning("the tokens kept as %s can't be used and are made again: %s", key, error)
+                logger.warning("cached tokens %s are damaged; the rows are tokenized again: %s", key, error)
                 _discard(entry)
             return False
         try:
             _link(entry / TOKENS_FILE, target)
             os.utime(entry)
-        except OSError as error:  # e.g. no room for a copy, or another run has just discarded it: no fault of the entry
-            logger.warning("the tokens kept as %s can't be taken over and are made again: %s", key, error)
+        except OSError as error:  # no space for a copy, or another run has just removed the entry: it is not damaged
+            logger.warning("cached tokens %s can't be copied; the rows are tokenized again: %s", key, error)
             return False
         return True
 
-    def keep(self, key: str, source: Path) -> None:
-        """Keep a finished file under `key`, unless another run has done so meanwhile; then make room."""
+    def store(self, key: str, source: Path) -> None:
+        """Store a finished file under `key`, unless another run has done so; then remove what exceeds the limits."""
         staging = self.folder / f".new-{key}-{secrets.token_hex(4)}"
         try:
             staging.mkdir(parents=True)
@@ -93,13 +97,13 @@ class TokenCache:
             with wait_for_lock(self.folder / ".lock"):
                 if not (self.folder / key).exists():
                     commit_dir(staging, self.folder / key, {"key": key})
-                self._make_room(key)
-        except (RunError, OSError) as error:  # e.g. a full disk: the run has its own file
-            logger.warning("the tokens were not kept for later runs: %s", error)
+                self._remove_old_entries(key)
+        except (RunError, OSError) as error:  # for example a full disk; this run has its own file and can continue
+            logger.warning("the tokens were not cached for later runs: %s", error)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _make_room(self, newest: str) -> None:
+    def _remove_old_entries(self, newest: str) -> None:
         remove_leftover_dirs(self.folder)
         allowed = min(TOKEN_CACHE_MAX_BYTES, int(TOKEN_CACHE_MAX_SHARE * shutil.disk_usage(self.folder).total))
         entries = [path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
@@ -114,12 +118,12 @@ def _link(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # on another file system, or on one without hard links
         shutil.copyfile(source, target)
 
 
 def _discard(entry: Path) -> None:
     try:
         remove_tree(entry)
-    except OSError as error:  # another run is discarding it too
+    except OSError as error:  # another run is removing it too
         logger.warning("%s could not be removed: %s", entry, error)

@@ -1,7 +1,6 @@
-"""Texts -> token ids: how a prompt is put to a model, and which tokens of a completion or a conversation are answers.
+"""Tokenize examples: how a prompt is given to a model, and which tokens of an example are answers.
 
-The tokenizer's EOS is appended where a chat template does not put it; never a second BOS. Nothing is cut here and
-nothing labelled: that is `dataset.py`'s.
+EOS is appended where a chat template does not write it, and a second BOS is removed. Nothing is truncated here.
 """
 
 from __future__ import annotations
@@ -21,19 +20,23 @@ from toolkit.worker.tokens.shared_prefix import encode_pairs
 
 
 def chat_enabled(config: Config, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether prompts travel in the chat template; raises ConfigError when it is needed and there is none."""
+    """Return whether prompts are rendered with the chat template.
+
+    Raises:
+        ConfigError: the template is needed, but the tokenizer has none or the settings turn it off.
+    """
     wanted = config.data.use_chat_template
     needed = config.data.messages is not None
     if (wanted or needed) and not tokenizer.chat_template:
         message = f"The tokenizer of '{config.model.hf_model_ckpt}' has no chat template."
         if needed:
-            message += " Conversations can't be trained on without one."
-            hint = "Choose a chat model, or train on two templates."
+            message += " Training on conversations needs one."
+            hint = "Choose a chat model, or train with a prompt and a completion template."
             raise ConfigError([Problem("model.hf_model_ckpt", message, hint)])
-        raise ConfigError([Problem("data.use_chat_template", message, "Switch it off, or choose a chat model.")])
+        raise ConfigError([Problem("data.use_chat_template", message, "Turn it off, or choose a chat model.")])
     if needed and wanted is False:
-        message = "Conversations need the chat template, and it is switched off."
-        raise ConfigError([Problem("data.use_chat_template", message, "Switch it on, or leave it empty.")])
+        message = "Training on conversations needs the chat template, but it is turned off."
+        raise ConfigError([Problem("data.use_chat_template", message, "Turn it on, or leave it empty.")])
     return bool(tokenizer.chat_template) if wanted is None else wanted
 
 
@@ -45,9 +48,9 @@ def encode_prompt(
     system: str | None = None,
     history: Sequence[MessageDict] = (),
 ) -> tuple[str, list[int]]:
-    """The text and the token ids that a model is asked with: exactly the beginning of a training example.
+    """Return (text, ids) of a prompt, exactly as training examples begin.
 
-    `history` holds {"role", "content"} messages. A model without turns gets their texts line by line.
+    history: the messages before the prompt. Without a chat template, all texts are joined by line breaks.
     """
     chat = chat_enabled(config, tokenizer)
     earlier = ([{"role": "system", "content": system}] if system else []) + list(history)
@@ -55,21 +58,23 @@ def encode_prompt(
         text = render_chats(tokenizer, [[*earlier, _user_message(prompt)]], add_generation_prompt=True)[0]
     else:
         text = "\n".join([*(message["content"] for message in earlier), prompt])
-    ids = encode_texts(tokenizer, [text], special=not chat)[0]
+    ids = encode_texts(tokenizer, [text], add_special_tokens=not chat)[0]
     return text, ids if chat else _without_trailing_eos(ids, tokenizer.eos_token_id)
 
 
 def encode_example_prompt(
     config: Config, tokenizer: PreTrainedTokenizerBase, prompt: str, turns: Sequence[Message] = ()
 ) -> tuple[str, list[int]]:
-    """What a model is asked with to write an example's completion, or its conversation's last turn: text and ids."""
+    """Return (text, ids) that make a model write the completion of an example, or the last message of `turns`."""
     return encode_conversation_prompt(tokenizer, turns) if turns else encode_prompt(config, tokenizer, prompt)
 
 
 class TokenizedExample(NamedTuple):
-    """One example, nothing cut. prompt: what the model would be asked with. ids: all of it, with its end.
+    """One example before truncation.
 
-    learned: spans of `ids`, in order; the first one begins before len(prompt) where the two begin differently.
+    prompt: the ids that the model gets in use. ids: the whole example with its end token. learned: the trained spans
+    of `ids`, in order. The first one starts before len(prompt) where a token of the prompt changes because the
+    completion follows.
     """
 
     prompt: list[int]
@@ -78,49 +83,53 @@ class TokenizedExample(NamedTuple):
 
     @property
     def completion_start(self) -> int:
-        """The position where the completion, or the first answer of a conversation, begins."""
+        """Position of the first token of the completion, or of the first answer of a conversation."""
         return self.learned[0][0] if self.learned else len(self.ids)
 
     @property
-    def merged(self) -> bool:
-        """Whether the prompt's last token is another one when the completion follows."""
+    def merged_at_boundary(self) -> bool:
+        """Whether the last token of the prompt changes when the completion follows."""
         return self.completion_start < len(self.prompt)
 
 
 def tokenize_examples(
     batch: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool
 ) -> list[TokenizedExample]:
-    """The token ids of each example. Raises ToolkitError as `prepare` does."""
+    """Return the token ids of each example; either all examples of a batch are conversations, or none is.
+
+    Raises:
+        ToolkitError: the tokenizer has no EOS token (no model could learn to stop), or the template rejects an example.
+    """
     if tokenizer.eos_token_id is None:
         raise ToolkitError("The tokenizer has no end-of-sequence token.", "Choose a model whose tokenizer has one.")
     if batch[0].turns:
-        found = encode_conversations(tokenizer, [example.turns for example in batch])
-        return [TokenizedExample(ids[: learned[0][0]], ids, learned) for ids, learned in found]
+        encoded = encode_conversations(tokenizer, [example.turns for example in batch])
+        return [TokenizedExample(ids[: spans[0][0]], ids, spans) for ids, spans in encoded]
     pairs = _encode_examples(batch, tokenizer, chat)
-    return [TokenizedExample(begin, full, [(common_prefix_length(begin, full), len(full))]) for begin, full in pairs]
+    return [TokenizedExample(prompt, ids, [(common_prefix_length(prompt, ids), len(ids))]) for prompt, ids in pairs]
 
 
 def _encode_examples(
     batch: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool
 ) -> list[tuple[list[int], list[int]]]:
-    """(ids of the prompt alone, ids of prompt and completion with the end) for each example."""
+    """Return (ids of the prompt alone, ids of prompt and completion with EOS) for each example."""
     eos, eos_id = str(tokenizer.eos_token), tokenizer.eos_token_id
     if chat:
-        asked = [[_user_message(example.prompt)] for example in batch]
+        questions = [[_user_message(example.prompt)] for example in batch]
         answered = [
             [*messages, {"role": "assistant", "content": example.completion}]
-            for messages, example in zip(asked, batch, strict=True)
+            for messages, example in zip(questions, batch, strict=True)
         ]
-        begins = render_chats(tokenizer, asked, add_generation_prompt=True)
-        pairs = encode_pairs(tokenizer, begins, render_chats(tokenizer, answered), special=False)
-        # a template may end a turn with nothing, or with a mark that is not where generation stops
-        return [(begin, full if eos_id in full[len(begin) :] else [*full, eos_id]) for begin, full in pairs]
-    closed = [example.prompt + example.completion.removesuffix(eos) + eos for example in batch]
-    # some plain tokenizers close every text by themselves: a prompt stays open, an answer is closed once
-    pairs = encode_pairs(tokenizer, [example.prompt for example in batch], closed, special=True)
+        prompts = render_chats(tokenizer, questions, add_generation_prompt=True)
+        pairs = encode_pairs(tokenizer, prompts, render_chats(tokenizer, answered), add_special_tokens=False)
+        # a template may end a message with nothing, or with a marker that does not stop generation
+        return [(prompt, full if eos_id in full[len(prompt) :] else [*full, eos_id]) for prompt, full in pairs]
+    texts = [example.prompt + example.completion.removesuffix(eos) + eos for example in batch]
+    # some tokenizers append EOS to every text: remove it from the prompt, and keep only one after the completion
+    pairs = encode_pairs(tokenizer, [example.prompt for example in batch], texts, add_special_tokens=True)
     return [
-        (_without_trailing_eos(begin, eos_id), full[:-1] if full[-2:] == [eos_id, eos_id] else full)
-        for begin, full in pairs
+        (_without_trailing_eos(prompt, eos_id), full[:-1] if full[-2:] == [eos_id, eos_id] else full)
+        for prompt, full in pairs
     ]
 
 

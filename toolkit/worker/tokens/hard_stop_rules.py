@@ -1,6 +1,7 @@
-"""The hard stops, one function each: does this prepared row have the fault? And what is said about those that have.
+"""Rules that find blocking problems in prepared rows, one function per kind, and the message of each kind.
 
-Knows rows and a tokenizer, no table and no question. `faults.py` counts.
+The name of a rule is the key of its kind in settings and files; keys and texts are in
+`data/examples/hard_stops.py` and `describe_hard_stop`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from toolkit.worker.tokens.examples import tokenize_examples
 
 _BRACES = re.compile(r"\{\s*([^{}\n]{1,100}?)\s*\}")
 MIN_MARK_CHARACTERS = 4
-"""Characters; less of a chat template's text stands in any prose."""
+"""Characters; shorter parts of a chat template also occur in ordinary text."""
 _USER, _ANSWER = "\u2063user\u2063", "\u2063answer\u2063"
 
 
 @dataclass(frozen=True)
 class PromptFrame:
-    """What is the same for every row. bos: beginnings that the form itself puts. marks: texts of the chat template."""
+    """What is the same for every row of a dataset.
+
+    length: limit in tokens. columns: names in lower case. bos: number of BOS tokens that the tokenizer and the template
+    add to an example. marks: texts that only the chat template writes.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     chat: bool
@@ -37,6 +42,7 @@ class PromptFrame:
     def of(
         cls, tokenizer: PreTrainedTokenizerBase, chat: bool, length: int, completion_only: bool, columns: Sequence[str]
     ) -> PromptFrame:
+        """Measure the frame on a minimal example."""
         (plain,) = tokenize_examples([Example("x", "y")], tokenizer, chat)
         doubled = plain.ids[:2] == [tokenizer.bos_token_id] * 2
         bos = 0 if doubled else plain.ids.count(tokenizer.bos_token_id)
@@ -45,8 +51,11 @@ class PromptFrame:
 
 
 class CheckedRow(NamedTuple):
-    """One row: its texts, its whole tokens, and what is left of them. asked: tokens of the prompt as the model would be
-    asked; begins: where the completion does; trained: tokens that are learned; ends: whether the end is one of them."""
+    """One row with its texts, its tokens before truncation, and its labels in short.
+
+    asked: number of tokens of the prompt alone. begins: position of the first completion token. trained: number of
+    trained tokens. ends: whether EOS is trained. mask_wrong: whether the labels contradict the settings.
+    """
 
     prompt: str
     completion: str
@@ -59,7 +68,7 @@ class CheckedRow(NamedTuple):
 
 
 def _template_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """What the chat template writes around the two texts, and the special tokens among it."""
+    """Return what the chat template writes around two messages, and its special tokens, in order of appearance."""
     turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
     text = str(tokenizer.apply_chat_template(turns, tokenize=False))
     around = [part.strip() for part in re.split(f"{_USER}|{_ANSWER}", text)]
@@ -69,102 +78,123 @@ def _template_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     return tuple(sorted(marks, key=text.index))
 
 
-def prompt_too_long(row: CheckedRow, form: PromptFrame) -> bool:
-    return row.begins > form.length
+def prompt_too_long(row: CheckedRow, frame: PromptFrame) -> bool:
+    """Return whether the prompt alone exceeds the limit."""
+    return row.begins > frame.length
 
 
-def nothing_trained(row: CheckedRow, form: PromptFrame) -> bool:
-    return not row.trained and not prompt_too_long(row, form)
+def nothing_trained(row: CheckedRow, frame: PromptFrame) -> bool:
+    """Return whether no trained token is left, although the prompt fits."""
+    return not row.trained and not prompt_too_long(row, frame)
 
 
-def double_bos(row: CheckedRow, form: PromptFrame) -> bool:
-    bos = form.tokenizer.bos_token_id
-    return bos is not None and bos != form.tokenizer.eos_token_id and list(row.ids).count(bos) > form.bos
+def double_bos(row: CheckedRow, frame: PromptFrame) -> bool:
+    """Return whether the row has more BOS tokens than tokenizer and template add."""
+    bos = frame.tokenizer.bos_token_id
+    return bos is not None and bos != frame.tokenizer.eos_token_id and list(row.ids).count(bos) > frame.bos
 
 
-def end_untrained(row: CheckedRow, form: PromptFrame) -> bool:
+def end_untrained(row: CheckedRow, frame: PromptFrame) -> bool:
+    """Return whether the row has trained tokens, but EOS is not one of them."""
     return bool(row.trained) and not row.ends
 
 
-def placeholder(row: CheckedRow, form: PromptFrame) -> bool:
-    return bool(find_unfilled_placeholder(row.prompt, form) or find_unfilled_placeholder(row.completion, form))
+def placeholder(row: CheckedRow, frame: PromptFrame) -> bool:
+    """Return whether a {column} is left in the rendered texts."""
+    return bool(find_unfilled_placeholder(row.prompt, frame) or find_unfilled_placeholder(row.completion, frame))
 
 
-def find_unfilled_placeholder(text: str, form: PromptFrame) -> str:
-    """The first {column} that still stands in a rendered text, or ""."""
+def find_unfilled_placeholder(text: str, frame: PromptFrame) -> str:
+    """Return the first {column} that is left in a rendered text, or "" if there is none."""
     if "{" not in text:
         return ""
-    hits = (match for match in _BRACES.finditer(text) if match.group(1).casefold() in form.columns)
+    hits = (match for match in _BRACES.finditer(text) if match.group(1).casefold() in frame.columns)
     return next((match.group() for match in hits), "")
 
 
-def mask_wrong(row: CheckedRow, form: PromptFrame) -> bool:
+def mask_wrong(row: CheckedRow, frame: PromptFrame) -> bool:
+    """Return whether the labels contradict the settings."""
     return row.mask_wrong
 
 
-def boundary_merged(row: CheckedRow, form: PromptFrame) -> bool:
+def boundary_merged(row: CheckedRow, frame: PromptFrame) -> bool:
+    """Return whether a token of the prompt changes because the completion follows."""
     return row.begins < row.asked
 
 
-def template_twice(row: CheckedRow, form: PromptFrame) -> bool:
-    return bool(find_template_mark(row, form))
+def template_twice(row: CheckedRow, frame: PromptFrame) -> bool:
+    """Return whether the texts of the row contain markers of the chat template."""
+    return bool(find_template_mark(row, frame))
 
 
-def find_template_mark(row: CheckedRow, form: PromptFrame) -> str:
-    """The first mark of the chat template that a row's own texts hold, or ""."""
-    return next((mark for mark in form.marks if mark in row.prompt or mark in row.completion), "")
+def find_template_mark(row: CheckedRow, frame: PromptFrame) -> str:
+    """Return the first marker of the chat template that the texts of a row contain, or "" if there is none."""
+    return next((mark for mark in frame.marks if mark in row.prompt or mark in row.completion), "")
 
 
 HardStopRule = Callable[[CheckedRow, PromptFrame], bool]
-HARD_STOP_RULES: dict[str, HardStopRule] = {
-    rule.__name__: rule
-    for rule in (
-        prompt_too_long, nothing_trained, double_bos, end_untrained, placeholder, mask_wrong, boundary_merged,
-        template_twice,
+_RULES: tuple[HardStopRule, ...] = (
+    prompt_too_long,
+    nothing_trained,
+    double_bos,
+    end_untrained,
+    placeholder,
+    mask_wrong,
+    boundary_merged,
+    template_twice,
+)
+HARD_STOP_RULES = {rule.__name__: rule for rule in _RULES}
+"""Kind -> rule; the kinds are stored in settings and files, so a rule can't be renamed."""
+
+
+def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, frame: PromptFrame) -> tuple[str, str]:
+    """Return (message, hint) for one kind.
+
+    rows: for example "3 of 500 rows". first: the first affected row. longest: tokens of the longest row.
+    """
+    bos, eos, length = frame.tokenizer.bos_token, frame.tokenizer.eos_token, f"{frame.length:,}"
+    left = find_unfilled_placeholder(first.prompt, frame) or find_unfilled_placeholder(first.completion, frame)
+    raise_limit = f"Raise max_seq_length (the longest example has {longest:,} tokens)"
+    boundary_hint = (
+        "Complete the chat template's opening of the answer, or turn the chat template off."
+        if frame.chat
+        else "End the prompt template with a line break, or with a character that no word continues."
     )
-}  # fmt: skip
-
-
-def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, form: PromptFrame) -> tuple[str, str]:
-    """(message, hint). rows: "3 of 500 rows"; first: the first row concerned; longest: tokens of the longest row."""
-    tokenizer, length = form.tokenizer, f"{form.length:,}"
-    raise_it = f"Raise max_seq_length (the longest example has {longest:,} tokens)"
-    return {
+    messages = {
         "prompt_too_long": (
-            f"In {rows} the prompt alone is longer than max_seq_length, {length} tokens: no answer is left.",
-            f"{raise_it}, or shorten the prompt template.",
+            f"In {rows} the prompt alone is longer than max_seq_length ({length} tokens), so no answer is left.",
+            f"{raise_limit}, or shorten the prompt template.",
         ),
         "nothing_trained": (
-            f"In {rows} nothing is left to learn within max_seq_length, {length} tokens.",
-            f"{raise_it}, or shorten the prompt template.",
+            f"{rows.capitalize()} have no trained token within max_seq_length ({length} tokens).",
+            f"{raise_limit}, or shorten the prompt template.",
         ),
         "double_bos": (
-            f"{rows.capitalize()} hold the beginning of sequence {tokenizer.bos_token} once more than they should: "
-            "the tokenizer writes it, and so does the text.",
-            f"Take {tokenizer.bos_token} out of the template or the cells.",
+            f"{rows.capitalize()} contain the beginning-of-sequence token {bos} once too often: "
+            "the tokenizer adds it, and the text contains it too.",
+            f"Remove {bos} from the template or the cells.",
         ),
         "end_untrained": (
-            f"In {rows} the end of the answer, {tokenizer.eos_token}, is not learned: the model would not stop.",
-            f"{raise_it}, so that answers are not cut off.",
+            f"In {rows} the end of the answer ({eos}) is not trained, so the model would not learn to stop.",
+            f"{raise_limit}, so that answers are not truncated.",
         ),
         "placeholder": (
-            f"{rows.capitalize()} hold {find_unfilled_placeholder(first.prompt, form) or find_unfilled_placeholder(first.completion, form)} as text: a "
-            "placeholder that was not filled.",
-            "Write a column with single braces in the template; or correct the cells.",
+            f"{rows.capitalize()} contain {left} as text: a placeholder that was not filled.",
+            "Write the column in single braces in the template, or correct the cells.",
         ),
         "mask_wrong": (
             f"In {rows} the loss mask contradicts the setting 'Loss on completion only'.",
-            "This is a fault of the toolkit, not of the data: please report it.",
+            "This is a bug in the toolkit, not in your data. Please report it.",
         ),
         "boundary_merged": (
-            f"In {rows} a token differs where the prompt ends, depending on whether the answer follows: asked later, "
-            "the model sees other tokens than it was trained on.",
-            "Close the chat template's opening of the answer, or switch it off." if form.chat else
-            "End the prompt template with a line break, or with a character that no word continues.",
+            f"In {rows} the last token of the prompt changes when the answer follows it. In use, the model "
+            "would get other tokens than in training.",
+            boundary_hint,
         ),
         "template_twice": (
-            f"{rows.capitalize()} hold {find_template_mark(first, form)!r}, a mark of the chat template, in their own text, and "
-            "the template is put around it once more.",
-            "Switch the chat template off, or take its marks out of the templates and cells.",
+            f"{rows.capitalize()} contain {find_template_mark(first, frame)!r}, a marker of the chat template, in "
+            "their text, and the chat template is applied again.",
+            "Turn the chat template off, or remove its markers from the templates and cells.",
         ),
-    }[kind]  # fmt: skip
+    }
+    return messages[kind]

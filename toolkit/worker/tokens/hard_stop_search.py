@@ -1,4 +1,4 @@
-"""Find the hard stops (`data/examples/hard_stops.py`) in rows while they are prepared."""
+"""Find blocking problems (`data/examples/hard_stops.py`) in rows while they are prepared."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from toolkit.worker.tokens.hard_stop_rules import HARD_STOP_RULES, CheckedRow, P
 from toolkit.worker.tokens.labels import IGNORED_LABEL, make_collator
 
 COLLATED_ROWS = 16
-"""Rows of the first batch that go through the collator."""
+"""Rows of the first batch that are collated: enough to see padding, and few enough to cost nothing."""
 _NO_TRAINED_TOKENS = (0, False, False)
 
 
 class HardStopInspector:
-    """Looks at every batch (`dataset.Inspect`) and counts. One for one preparation."""
+    """A `labels.BatchInspector` that collects the rows with problems. Use a new one for each preparation."""
 
     def __init__(
-        self, form: PromptFrame, collate: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None
+        self, frame: PromptFrame, collate: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None
     ) -> None:
-        self._form = form
-        self._collate = collate or make_collator(form.tokenizer)
+        self._frame = frame
+        self._collate = collate or make_collator(frame.tokenizer)
         self._found: dict[str, list[int]] = {kind: [] for kind in HARD_STOPS}
         self._first: dict[str, CheckedRow] = {}
-        self._cut_ends: list[int] = []
+        self._truncated_ends: list[int] = []
         self._longest = self._rows = self._kept = 0
 
     def __call__(
@@ -43,11 +43,11 @@ class HardStopInspector:
             self._check_collated_batch(columns)
         self._rows += len(batch)
         self._kept += columns.num_rows
-        left = _summarize_labels(columns, tokens, start, self._form)
+        left = _summarize_labels(columns, tokens, start, self._frame)
         for at, (example, each) in enumerate(zip(batch, tokens, strict=True)):
             self._longest = max(self._longest, len(each.ids))
             trained, ends, wrong = left.get(at, _NO_TRAINED_TOKENS)
-            seen = CheckedRow(
+            row = CheckedRow(
                 example.prompt,
                 example.completion,
                 each.ids,
@@ -57,19 +57,19 @@ class HardStopInspector:
                 ends,
                 wrong,
             )
-            self._apply_rules(start + at, seen)
+            self._apply_rules(start + at, row)
 
-    def _apply_rules(self, number: int, seen: CheckedRow) -> None:
+    def _apply_rules(self, number: int, row: CheckedRow) -> None:
         for kind, rule in HARD_STOP_RULES.items():
-            if not rule(seen, self._form):
+            if not rule(row, self._frame):
                 continue
-            # an answer cut off now and then is the length limit's to tell; where most are, nothing teaches to stop
-            cut = kind == "end_untrained" and len(seen.ids) > self._form.length
-            (self._cut_ends if cut else self._found[kind]).append(number)
-            self._first.setdefault(kind, seen)
+            # a few truncated answers get a warning; if most are truncated, the model does not learn to stop
+            truncated = kind == "end_untrained" and len(row.ids) > self._frame.length
+            (self._truncated_ends if truncated else self._found[kind]).append(number)
+            self._first.setdefault(kind, row)
 
     def _check_collated_batch(self, columns: pa.RecordBatch) -> None:
-        """Shortest and longest together, so that there is padding: what the collator makes of ends and masks."""
+        """Check that the collator keeps the labels; short and long rows together make it add padding."""
         order = np.argsort(columns.column("input_ids").value_lengths().to_numpy(), kind="stable")
         chosen = np.unique(np.concatenate([order[: COLLATED_ROWS // 2], order[-COLLATED_ROWS // 2 :]]))
         rows = columns.take(pa.array(chosen)).select(["input_ids", "labels"]).to_pylist()
@@ -77,7 +77,7 @@ class HardStopInspector:
             return
         labels = self._collate(rows)["labels"].tolist()
         numbers = columns.column("row").take(pa.array(chosen)).to_pylist()
-        end = self._form.tokenizer.eos_token_id
+        end = self._frame.tokenizer.eos_token_id
         for number, row, got in zip(numbers, rows, labels, strict=True):
             size = len(row["labels"])
             if got[:size] == row["labels"] and all(label == IGNORED_LABEL for label in got[size:]):
@@ -87,28 +87,28 @@ class HardStopInspector:
             self._first.setdefault("mask_wrong", CheckedRow("", "", [], 0, 0, 0, False, True))
 
     def faults(self, rows: Sequence[int] | np.ndarray) -> list[Fault]:
-        """What was found. rows: the table's row of each example."""
-        if 2 * len(self._cut_ends) > self._kept:
-            self._found["end_untrained"] += self._cut_ends
+        """Return the problems found. rows: the row number in the table of each example."""
+        if 2 * len(self._truncated_ends) > self._kept:
+            self._found["end_untrained"] += self._truncated_ends
         return [self._fault(kind, sorted(set(at)), rows) for kind, at in self._found.items() if at]
 
     def _fault(self, kind: str, at: list[int], rows: Sequence[int] | np.ndarray) -> Fault:
-        some = f"{len(at):,} of {self._rows:,} rows"
+        affected = f"{len(at):,} of {self._rows:,} rows"
         if kind == "pad_hides_end":
-            pad = self._form.tokenizer.pad_token
-            message = f"Padding ({pad}) and the end of an answer are the same token, and the batch masks both."
-            hint = "The model would never learn to stop: choose a model whose tokenizer has a padding token of its own."
+            pad = self._frame.tokenizer.pad_token
+            message = f"Padding and the end of an answer are the same token ({pad}), and the collator masks both."
+            hint = "The model would not learn to stop. Choose a model whose tokenizer has a separate padding token."
         else:
-            message, hint = describe_hard_stop(kind, some, self._first[kind], self._longest, self._form)
+            message, hint = describe_hard_stop(kind, affected, self._first[kind], self._longest, self._frame)
         return Fault(kind, message, hint, len(at), tuple(int(rows[number]) for number in at[:MAX_HARD_STOP_ROWS]))
 
 
 def _summarize_labels(
-    columns: pa.RecordBatch, tokens: Sequence[TokenizedExample], start: int, form: PromptFrame
+    columns: pa.RecordBatch, tokens: Sequence[TokenizedExample], start: int, frame: PromptFrame
 ) -> dict[int, tuple[Any, ...]]:
-    """Example -> (tokens learned, whether the end is one of them, whether the mask is not the one that was asked for).
+    """Return {example: (number of trained tokens, whether EOS is trained, whether the mask contradicts the settings)}.
 
-    Examples of which nothing is left are not in it.
+    Skipped examples, which have no trained token, are missing.
     """
     if not columns.num_rows:
         return {}
@@ -116,17 +116,20 @@ def _summarize_labels(
     ids, labels = (columns.column(name).flatten().to_numpy() for name in ("input_ids", "labels"))
     sizes = columns.column("labels").value_lengths().to_numpy()
     starts = np.cumsum(sizes) - sizes
-    asked_for = np.full(len(labels), not form.completion_only)
-    if form.completion_only:
+    expected = np.full(len(labels), not frame.completion_only)
+    if frame.completion_only:
         for example, start, size in zip(at.tolist(), starts.tolist(), sizes.tolist(), strict=True):
             for begin, end in tokens[example].learned:
-                asked_for[start + min(begin, size) : start + min(end, size)] = True
-    learned = labels != IGNORED_LABEL
-    wrong = (learned != asked_for) | (learned & (labels != ids))
+                expected[start + min(begin, size) : start + min(end, size)] = True
+    trained = labels != IGNORED_LABEL
+    wrong = (trained != expected) | (trained & (labels != ids))
     first = np.zeros(len(labels), dtype=bool)
-    first[starts] = True  # nothing stands before it to learn it from
-    counts = [np.add.reduceat(flags, starts) for flags in (
-        learned & ~first, learned & (labels == form.tokenizer.eos_token_id), wrong
-    )]  # fmt: skip
-    parts = (at, counts[0].astype(int), counts[1] > 0, counts[2] > 0)
-    return {example: tuple(rest) for example, *rest in zip(*(part.tolist() for part in parts), strict=True)}
+    first[starts] = True  # the first token has no context, so no loss is computed for it
+    trained_counts = np.add.reduceat(trained & ~first, starts).astype(int)
+    end_counts = np.add.reduceat(trained & (labels == frame.tokenizer.eos_token_id), starts)
+    wrong_counts = np.add.reduceat(wrong, starts)
+    columns_of_summary = (at, trained_counts, end_counts > 0, wrong_counts > 0)
+    return {
+        example: tuple(summary)
+        for example, *summary in zip(*(column.tolist() for column in columns_of_summary), strict=True)
+    }

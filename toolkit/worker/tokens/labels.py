@@ -1,9 +1,8 @@
-"""Prompt and completion, or a conversation -> token ids and labels: the one preparation that training, evaluation and
-chat share.
+"""Turn examples into token ids and labels; training, evaluation and the token view share this preparation.
 
-An example becomes `input_ids` and `labels` (-100 where nothing is learned). Learned is the completion with its end;
-which ids a text gets is `tokens.py`'s. Truncation keeps the beginning, and what it
-takes away is counted, never dropped in silence. Knows no file, no run and no model.
+An example becomes `input_ids` and `labels` (-100 where a token is masked). The completion with its end token is
+trained. Truncation keeps the beginning of an example; truncated rows are marked, and rows without a trained token are
+reported as lost.
 """
 
 from __future__ import annotations
@@ -22,16 +21,18 @@ from toolkit.data.examples.templates import Example
 from toolkit.worker.tokens.examples import TokenizedExample, tokenize_examples
 
 IGNORED_LABEL = -100
+"""Label of a masked token: the default `ignore_index` of PyTorch's cross entropy."""
 EXAMPLES_PER_BATCH = 2000
+"""Examples that are tokenized together: enough for the tokenizer's threads, and a few megabytes of memory."""
 BatchInspector = Callable[[int, Sequence[Example], Sequence[TokenizedExample], pa.RecordBatch], None]
 
 
 @dataclass(frozen=True)
 class PreparedExamples:
-    """Rows that train.
+    """Rows with at least one trained token.
 
-    table: columns `row` (int32, the position among the given examples), `input_ids` and `labels` (list<int32>, of one
-    length), `truncated` (bool).  lost: positions of examples without any trainable token left, not in the table.
+    table: columns `row` (int32, the position among the given examples), `input_ids` and `labels` (list<int32>, equally
+    long), `truncated` (bool). lost: positions of examples without a trained token; they are not in the table.
     """
 
     table: pa.Table
@@ -39,6 +40,7 @@ class PreparedExamples:
 
     @property
     def rows(self) -> int:
+        """Number of rows."""
         return int(self.table.num_rows)
 
     @property
@@ -49,10 +51,12 @@ class PreparedExamples:
 
     @property
     def tokens(self) -> int:
+        """Number of tokens of all rows."""
         return int(self.lengths.sum())
 
     @property
     def longest(self) -> int:
+        """Number of tokens of the longest row; 0 without rows."""
         return int(self.lengths.max(initial=0))
 
 
@@ -64,11 +68,12 @@ def prepare_examples(
     *,
     completion_only: bool = True,
 ) -> PreparedExamples:
-    """Token ids and labels of every example, cut to `max_length` tokens; examples are read once, batch by batch.
+    """Return token ids and labels of all examples, truncated to `max_length` tokens; examples are read once.
 
-    completion_only: whether the prompt is masked; else it is learned like the rest.
+    completion_only: mask the prompt; otherwise it is trained too.
 
-    Raises ToolkitError when the tokenizer has no end-of-sequence token: nothing could be taught to stop.
+    Raises:
+        ToolkitError: the tokenizer has no EOS token, so that no model could learn to stop.
     """
     lost: list[int] = []
     batches = list(prepare_batches(examples, tokenizer, max_length, chat, lost, completion_only=completion_only))
@@ -85,13 +90,14 @@ def prepare_batches(
     completion_only: bool = True,
     inspect: BatchInspector | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """What `prepare` returns, BATCH examples at a time for those who must not hold all; `lost` fills meanwhile.
+    """Yield what `prepare_examples` returns, EXAMPLES_PER_BATCH examples at a time, to bound the memory.
 
-    inspect: sees every batch with what was made of it: the number of its first example, the examples, their tokens.
+    lost: the positions of lost examples are appended to it. inspect: is called with the number of the first example
+    of a batch, its examples, their tokens and the resulting columns.
     """
-    rest = iter(examples)
+    remaining = iter(examples)
     start = 0
-    while batch := list(islice(rest, EXAMPLES_PER_BATCH)):
+    while batch := list(islice(remaining, EXAMPLES_PER_BATCH)):
         tokens = tokenize_examples(batch, tokenizer, chat)
         columns = _label_batch(start, tokens, max_length, lost, completion_only)
         if inspect is not None:
@@ -112,19 +118,22 @@ def _label_batch(
     ids = np.fromiter(chain.from_iterable(each.ids for each in tokens), np.int32, int(sizes.sum()))
     starts = np.cumsum(sizes) - sizes
     kept = np.arange(len(ids)) - np.repeat(starts, sizes) < max_length
-    learned = kept & (trained_token_mask(tokens, starts, len(ids)) if completion_only else True)
-    some = np.logical_or.reduceat(learned, starts) if len(ids) else np.zeros(0, dtype=bool)
-    lost += (start + np.flatnonzero(~some)).tolist()
-    kept &= np.repeat(some, sizes)
-    labels = np.where(learned, ids, np.int32(IGNORED_LABEL))[kept]
-    offsets = pa.array(np.concatenate([[0], np.cumsum(np.minimum(sizes[some], max_length))]), pa.int32())
-    rows = pa.array(start + np.flatnonzero(some), pa.int32())
+    trained = kept & (trained_token_mask(tokens, starts, len(ids)) if completion_only else True)
+    usable = np.logical_or.reduceat(trained, starts) if len(ids) else np.zeros(0, dtype=bool)
+    lost += (start + np.flatnonzero(~usable)).tolist()
+    kept &= np.repeat(usable, sizes)
+    labels = np.where(trained, ids, np.int32(IGNORED_LABEL))[kept]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(np.minimum(sizes[usable], max_length))]), pa.int32())
+    rows = pa.array(start + np.flatnonzero(usable), pa.int32())
     lists = [pa.ListArray.from_arrays(offsets, pa.array(values, pa.int32())) for values in (ids[kept], labels)]
-    return pa.record_batch([rows, *lists, pa.array(sizes[some] > max_length)], schema=PREPARED_SCHEMA)
+    return pa.record_batch([rows, *lists, pa.array(sizes[usable] > max_length)], schema=PREPARED_SCHEMA)
 
 
 def trained_token_mask(tokens: Sequence[TokenizedExample], starts: np.ndarray, total: int) -> np.ndarray:
-    """Which of the `total` tokens are learned, one example's after the other's; `starts`: where each example begins."""
+    """Return a mask of the trained tokens, over the concatenated tokens of all examples.
+
+    starts: position of the first token of each example. total: number of tokens.
+    """
     spans = [(at, *span) for at, each in zip(starts.tolist(), tokens, strict=True) for span in each.learned]
     at, first, end = np.array(spans, dtype=np.int64).reshape(-1, 3).T
     steps = np.bincount(at + first, minlength=total + 1) - np.bincount(at + end, minlength=total + 1)
@@ -132,4 +141,5 @@ def trained_token_mask(tokens: Sequence[TokenizedExample], starts: np.ndarray, t
 
 
 def make_collator(tokenizer: PreTrainedTokenizerBase) -> DataCollatorForLanguageModeling:
+    """Return the collator that training uses."""
     return DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)

@@ -1,9 +1,8 @@
-"""Prompt and whole text, tokenised in one pass: what the two share is encoded once.
+"""Tokenize prompts and full texts together and encode their shared prefix once.
 
-The ids are those of two separate encodings. A text is cut only where both sides are tokenised independently of each
-other: right behind an added token such as a chat template's marks, which a tokenizer takes out of a text before all
-else, or between two words where the tokenizer is known to part words there. A row without such a place is encoded
-twice. Knows no example and no label.
+The ids equal those of two separate encodings. A text is cut only where both sides are tokenized independently: right
+after an added token, such as a marker of a chat template, which a tokenizer extracts before anything else; or between
+two words, if the tokenizer is known to split words there. A row without such a place is encoded twice.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from toolkit.worker.tokens.encode import encode_texts, remove_double_bos, unpadded_backend
 
 CUT_SEARCH_CHARACTERS = 200
-"""Characters before a prompt's end in which a place between words is looked for: most rows have one there."""
+"""Characters at the end of a prompt that are searched for a place between words; most rows have one there."""
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _WORD_PATTERNS = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -30,8 +29,8 @@ _WORD_PATTERNS = (
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     r"[\p{L}\p{M}]+|\p{N}|\n|[^\p{L}\p{M}\p{N}\n]+",
 )
-"""Patterns of GPT-2, Llama 3, Qwen 2 and 3, GPT-4o, and the demo model. In each a piece that holds a letter and then
-meets a space ends before it, whatever follows, and nothing looks back: a text may be cut between "a" and " b"."""
+"""Split patterns of GPT-2, Llama 3, Qwen 2 and 3, GPT-4o, and the demo model. In each of them, a piece with a letter
+ends before a following space, and no pattern looks behind, so a text can be cut between "a" and " b"."""
 _SAFE_POST_PROCESSORS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing", "ByteLevel")
 
 TokenIds = list[int]
@@ -39,16 +38,19 @@ TokenIds = list[int]
 
 @dataclass(frozen=True)
 class CutRule:
-    """How texts of one tokenizer are cut. mark: the added token behind which to cut, "" for between words; mark_id: its
-    id; before, after: what the tokenizer puts around a whole text."""
+    """How texts of one tokenizer are cut.
+
+    mark: the added token after which to cut, or "" to cut between words. mark_id: its id. before, after: the ids that
+    the tokenizer adds around a text.
+    """
 
     mark: str
     mark_id: int
     before: TokenIds
     after: TokenIds
 
-    def place(self, text: str) -> int:
-        """Where to cut the text, or 0: nowhere."""
+    def find_cut(self, text: str) -> int:
+        """Return the character offset at which to cut the text, or 0 if there is none."""
         if self.mark:
             return text.rfind(self.mark) + len(self.mark) if self.mark in text else 0
         at, earliest = len(text) - 1, max(1, len(text) - CUT_SEARCH_CHARACTERS)
@@ -58,79 +60,84 @@ class CutRule:
         return 0
 
     def left_ends_with_mark(self, ids: TokenIds) -> bool:
-        """Whether the tokenizer saw the mark where the text was cut."""
+        """Return whether the tokenizer recognized the marker at the cut."""
         return not self.mark or ids[-1:] == [self.mark_id]
 
     def right_begins_with_mark(self, ids: TokenIds) -> bool:
+        """Return whether the tokenizer recognized the marker that was put before the right part."""
         return not self.mark or ids[:1] == [self.mark_id]
 
 
 def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase, begins: Sequence[str], fulls: Sequence[str], *, special: bool
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], texts: Sequence[str], *, add_special_tokens: bool
 ) -> list[tuple[TokenIds, TokenIds]]:
-    """(ids of the beginning, ids of the whole text) for each pair of texts, equal to what `encode` gives for either."""
-    seam = _find_cut_rule(tokenizer, begins[0], special) if tokenizer.is_fast and begins else None
-    cuts = [seam.place(b) if seam and f.startswith(b) else 0 for b, f in zip(begins, fulls, strict=True)]
-    found = dict(_encode_cut_texts(tokenizer, seam, begins, fulls, cuts)) if seam else {}
-    rest = [at for at in range(len(begins)) if at not in found]
-    if rest:
-        both = encode_texts(tokenizer, [begins[at] for at in rest] + [fulls[at] for at in rest], special=special)
-        found |= zip(rest, zip(both[: len(rest)], both[len(rest) :], strict=True), strict=True)
-    return [found[at] for at in range(len(begins))]
+    """Return (ids of the prompt, ids of the text) for each pair, equal to what `encode_texts` returns for each."""
+    rule = _find_cut_rule(tokenizer, prompts[0], add_special_tokens) if tokenizer.is_fast and prompts else None
+    cuts = [rule.find_cut(p) if rule and t.startswith(p) else 0 for p, t in zip(prompts, texts, strict=True)]
+    pairs = dict(_encode_cut_texts(tokenizer, rule, prompts, texts, cuts)) if rule else {}
+    others = [at for at in range(len(prompts)) if at not in pairs]
+    if others:
+        uncut = [prompts[at] for at in others] + [texts[at] for at in others]
+        both = encode_texts(tokenizer, uncut, add_special_tokens=add_special_tokens)
+        pairs |= zip(others, zip(both[: len(others)], both[len(others) :], strict=True), strict=True)
+    return [pairs[at] for at in range(len(prompts))]
 
 
 def _encode_cut_texts(
-    tokenizer: PreTrainedTokenizerBase, seam: CutRule, begins: Sequence[str], fulls: Sequence[str], cuts: Sequence[int]
+    tokenizer: PreTrainedTokenizerBase, rule: CutRule, prompts: Sequence[str], texts: Sequence[str], cuts: Sequence[int]
 ) -> Iterator[tuple[int, tuple[TokenIds, TokenIds]]]:
-    """(number, its pair of ids) of the texts that could be cut, and that fell apart there as they should."""
+    """Yield (number, its pair of ids) of the texts that have a cut and whose parts were split there as expected."""
     rows = [at for at, cut in enumerate(cuts) if cut]
-    tails = {tail: nth for nth, tail in enumerate(dict.fromkeys(begins[at][cuts[at] :] for at in rows))}
-    texts = [begins[at][: cuts[at]] for at in rows]
-    texts += [seam.mark + fulls[at][cuts[at] :] for at in rows]  # the mark again: what follows is no text's beginning
-    texts += [seam.mark + tail for tail in tails]
-    ids = [item.ids for item in unpadded_backend(tokenizer).encode_batch_fast(texts, add_special_tokens=False)]
-    skip = 1 if seam.mark else 0
+    tails = {tail: nth for nth, tail in enumerate(dict.fromkeys(prompts[at][cuts[at] :] for at in rows))}
+    parts = [prompts[at][: cuts[at]] for at in rows]
+    # a tokenizer may treat the start of a text differently: the marker before the right part prevents that
+    parts += [rule.mark + texts[at][cuts[at] :] for at in rows]
+    parts += [rule.mark + tail for tail in tails]
+    ids = [item.ids for item in unpadded_backend(tokenizer).encode_batch_fast(parts, add_special_tokens=False)]
+    skip = 1 if rule.mark else 0
     bos = tokenizer.bos_token_id
     for nth, at in enumerate(rows):
-        left, right, tail = ids[nth], ids[len(rows) + nth], ids[2 * len(rows) + tails[begins[at][cuts[at] :]]]
-        if seam.left_ends_with_mark(left) and seam.right_begins_with_mark(right) and seam.right_begins_with_mark(tail):
-            pair = (seam.before + left + part[skip:] + seam.after for part in (tail, right))
-            begin, full = (remove_double_bos(part, bos) for part in pair)
-            yield at, (begin, full)
+        left, right, tail = ids[nth], ids[len(rows) + nth], ids[2 * len(rows) + tails[prompts[at][cuts[at] :]]]
+        if rule.left_ends_with_mark(left) and rule.right_begins_with_mark(right) and rule.right_begins_with_mark(tail):
+            pair = (rule.before + left + part[skip:] + rule.after for part in (tail, right))
+            prompt_ids, text_ids = (remove_double_bos(part, bos) for part in pair)
+            yield at, (prompt_ids, text_ids)
 
 
-def _find_cut_rule(tokenizer: PreTrainedTokenizerBase, begin: str, special: bool) -> CutRule | None:
-    """How to cut the texts of which `begin` is one beginning; None when nothing is known to be safe."""
+def _find_cut_rule(tokenizer: PreTrainedTokenizerBase, prompt: str, add_special_tokens: bool) -> CutRule | None:
+    """Return how to cut texts that look like `prompt`, or None if no way is known to be safe."""
     backend = unpadded_backend(tokenizer)
-    around: tuple[TokenIds, TokenIds] | None = _tokens_around_text(backend) if special else ([], [])
+    around: tuple[TokenIds, TokenIds] | None = _tokens_around_text(backend) if add_special_tokens else ([], [])
     if around is None:
         return None
     added = backend.get_added_tokens_decoder()
     marks = [
-        (begin.rfind(token.content), number) for number, token in added.items() if _always_splits(token, added.values())
+        (prompt.rfind(token.content), number)
+        for number, token in added.items()
+        if _always_splits(token, added.values())
     ]
     at, number = max(marks, default=(-1, 0))
     words = _splits_between_words(backend) and all(map(_stays_within_words, added.values()))
-    if words and (special or at < 0):  # a plain text holds a mark by chance
+    if words and (add_special_tokens or at < 0):  # a marker in a plain text is a coincidence: other rows may lack it
         return CutRule("", 0, *around)
     return CutRule(added[number].content, number, *around) if at >= 0 else None
 
 
 def _always_splits(token: Any, others: Any) -> bool:
-    """Whether a text always falls apart at this added token: found as it is written, whatever stands around it."""
+    """Return whether a text is always split at this added token, independently of the characters around it."""
     plain = token.content and not token.normalized and not token.single_word
     return plain and not any(token.content in other.content for other in others if other.content != token.content)
 
 
 def _stays_within_words(token: Any) -> bool:
-    """Whether this added token can't reach across a place between two words."""
+    """Return whether this added token can't extend across the boundary between two words."""
     text = token.content
     reaches = (token.lstrip and text[:1] in _LETTERS) or (token.rstrip and text[-1:] in _LETTERS)
     return " " not in text and not reaches
 
 
 def _splits_between_words(backend: Any) -> bool:
-    """Whether the tokenizer is known to cut between a letter and a space that a letter follows."""
+    """Return whether the tokenizer is known to split between a letter and a space that is followed by a letter."""
     normalizer, parts = _component_state(backend.normalizer), _component_state(backend.pre_tokenizer)
     if normalizer.get("type") not in (None, "NFC"):
         return False
@@ -154,7 +161,7 @@ def _is_plain_byte_level(step: dict[str, Any]) -> bool:
 
 
 def _tokens_around_text(backend: Any) -> tuple[TokenIds, TokenIds] | None:
-    """What the tokenizer puts before and behind every text; None when that can't be told."""
+    """Return the ids that the tokenizer adds before and after every text, or None if they depend on the text."""
     state = _component_state(backend.post_processor)
     steps = state.get("processors", [state])
     if not all(step.get("type") in (None, *_SAFE_POST_PROCESSORS) for step in steps):

@@ -148,7 +148,7 @@ def _save_result(
     """Save the adapter with its prompt contract. step: the one whose weights the model has."""
     session.emit("phase", phase="saving")  # not session.phase: a stop must not keep the adapter from being saved
     model_and_data = (session.run.id, session.config, trainer.model, tokenizer, source, folder)
-    contract = contract_text(*model_and_data, tell=session.emit)
+    contract = contract_text(*model_and_data, report_event=session.emit)
     size = save_adapter(session.run, session.config, trainer.model, tokenizer, step, contract)
     session.emit("adapter", step=step, path=session.run.adapter_dir.name, bytes=size)
 
