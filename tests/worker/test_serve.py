@@ -164,9 +164,15 @@ def test_the_guard_rejects_foreign_hosts_and_wrong_tokens(served: tuple[EngineIn
         assert http.get("/health").json()["status"] == "ready"
         assert info.token not in http.get("/health").text
         for method, path in [
-            ("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("POST", "/v1/load"),
-            ("POST", "/v1/render"), ("POST", "/shutdown"), ("POST", "/health"), ("GET", "/nothing"),
-        ]:  # fmt: skip
+            ("GET", "/v1/models"),
+            ("POST", "/v1/chat/completions"),
+            ("POST", "/v1/completions"),
+            ("POST", "/v1/load"),
+            ("POST", "/v1/render"),
+            ("POST", "/shutdown"),
+            ("POST", "/health"),
+            ("GET", "/nothing"),
+        ]:
             for wrong in ({}, {"Authorization": "Bearer x"}, {"Authorization": info.token}):
                 reply = http.request(method, path, headers=wrong)
                 assert reply.status_code == 401 and reply.json()["error"]["hint"], (method, path)

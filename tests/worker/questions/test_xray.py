@@ -79,8 +79,10 @@ def first_batch(run: RunDir) -> list[tuple[list[int], list[int]]]:
     if "position_ids" in batch:
         return unpacked(batch)
     sizes = batch["attention_mask"].sum(1).tolist()
-    return [(ids[:size].tolist(), labels[:size].tolist())
-            for ids, labels, size in zip(batch["input_ids"], batch["labels"], sizes, strict=True)]  # fmt: skip
+    return [
+        (ids[:size].tolist(), labels[:size].tolist())
+        for ids, labels, size in zip(batch["input_ids"], batch["labels"], sizes, strict=True)
+    ]
 
 
 def unpacked(batch: dict[str, Any]) -> list[tuple[list[int], list[int]]]:

@@ -104,9 +104,11 @@ def test_only_intact_adapters_of_this_base_model_are_attached(
     engine.attach(second.id)
     engine.attach(second.id)
     for run_id, words in [
-        (other.id, "another base model"), (unfinished.id, "no adapter yet"), (damaged.id, "damaged"),
+        (other.id, "another base model"),
+        (unfinished.id, "no adapter yet"),
+        (damaged.id, "damaged"),
         ("nope", "no run"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(ToolkitError, match=words):
             engine.attach(run_id)
     assert engine.runs == (first.id, second.id)

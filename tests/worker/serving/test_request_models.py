@@ -26,9 +26,15 @@ def test_missing_settings_come_from_the_run() -> None:
 
 def test_every_setting_can_be_sent_and_none_means_the_library_default() -> None:
     sent = InferenceConfig(
-        max_new_tokens=5, use_cache=False, do_sample=True, top_p=0.5, temperature=0.7, epsilon_cutoff=0.1,
-        eta_cutoff=0.2, top_k=None,
-    )  # fmt: skip
+        max_new_tokens=5,
+        use_cache=False,
+        do_sample=True,
+        top_p=0.5,
+        temperature=0.7,
+        epsilon_cutoff=0.1,
+        eta_cutoff=0.2,
+        top_k=None,
+    )
     assert all(getattr(sent, name) != field.default for name, field in InferenceConfig.model_fields.items())
     assert parse_request(ChatRequest, {**HELLO, **sent.model_dump()}).settings(InferenceConfig()) == sent
 
@@ -51,17 +57,28 @@ def test_openai_aliases_and_sampling_rules() -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"temperature": -1}, "temperature"), ({"temperature": 0, "do_sample": True}, "temperature"),
-        ({"top_p": 0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"top_k": -1}, "top_k"),
-        ({"epsilon_cutoff": 1}, "epsilon_cutoff"), ({"eta_cutoff": -0.1}, "eta_cutoff"),
-        ({"max_new_tokens": 0}, "max_new_tokens"), ({"seed": -1}, "seed"), ({"seed": 2**32}, "seed"),
-        ({"n": 2}, "n"), ({"top_logprobs": 21}, "top_logprobs"),
-        ({"tools": [{}]}, "tools"), ({"nonsense": 1}, "nonsense"),
-        ({"messages": []}, "messages"), ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
-        ({"messages": [{"role": "user", "content": None}]}, "content"), ({"model": ""}, "model"),
-        ({"temperature": float("nan")}, "temperature"), ({"stop": ["x"] * 17}, "stop"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": 0, "do_sample": True}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"epsilon_cutoff": 1}, "epsilon_cutoff"),
+        ({"eta_cutoff": -0.1}, "eta_cutoff"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**32}, "seed"),
+        ({"n": 2}, "n"),
+        ({"top_logprobs": 21}, "top_logprobs"),
+        ({"tools": [{}]}, "tools"),
+        ({"nonsense": 1}, "nonsense"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
+        ({"messages": [{"role": "user", "content": None}]}, "content"),
+        ({"model": ""}, "model"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"stop": ["x"] * 17}, "stop"),
     ],
-)  # fmt: skip
+)
 def test_an_error_names_the_parameter(change: dict[str, Any], word: str) -> None:
     with pytest.raises(RequestError) as caught:
         parse_request(ChatRequest, {**HELLO, **change}).settings(InferenceConfig())

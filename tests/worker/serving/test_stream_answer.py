@@ -65,10 +65,17 @@ SAMPLED: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0}
 
 @pytest.mark.parametrize(
     "settings",
-    [{"do_sample": False}, SAMPLED, {**SAMPLED, "top_p": 0.7}, {**SAMPLED, "top_k": 20, "temperature": 0.4},
-     {**SAMPLED, "epsilon_cutoff": 0.003}, {**SAMPLED, "eta_cutoff": 0.01}, {"do_sample": False, "use_cache": False}],
+    [
+        {"do_sample": False},
+        SAMPLED,
+        {**SAMPLED, "top_p": 0.7},
+        {**SAMPLED, "top_k": 20, "temperature": 0.4},
+        {**SAMPLED, "epsilon_cutoff": 0.003},
+        {**SAMPLED, "eta_cutoff": 0.01},
+        {"do_sample": False, "use_cache": False},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_the_answer_equals_that_of_generate(loaded: tuple[Any, Any], settings: dict[str, Any]) -> None:
     assert ask(loaded, **settings).text == bare(loaded, **settings)
 

@@ -80,19 +80,22 @@ def test_the_loss_mask_equals_that_of_trl(tmp_path: Path, monkeypatch: pytest.Mo
     tokenizer = tokenizer_of(folder)
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(folder),
-        args=SFTConfig(use_cpu=True, bf16=False, report_to="none", output_dir="out", max_length=64,
-                       assistant_only_loss=True),
+        args=SFTConfig(
+            use_cpu=True, bf16=False, report_to="none", output_dir="out", max_length=64, assistant_only_loss=True
+        ),
         train_dataset=Dataset.from_list(
             [{"messages": [{"role": role, "content": text} for role, text in turns]} for turns in CHATS]
         ),
         processing_class=tokenizer,
-    )  # fmt: skip
+    )
     ours = prepare_examples([chat(turns) for turns in CHATS], tokenizer, 64, chat=True).table.to_pylist()
     for row, theirs in zip(ours, trainer.train_dataset, strict=True):
         masked = theirs.get("assistant_masks")
-        labels = theirs["labels"] if masked is None else [
-            token if keep else -100 for token, keep in zip(theirs["input_ids"], masked, strict=True)
-        ]  # fmt: skip
+        labels = (
+            theirs["labels"]
+            if masked is None
+            else [token if keep else -100 for token, keep in zip(theirs["input_ids"], masked, strict=True)]
+        )
         assert row["input_ids"] == theirs["input_ids"][:64]
         assert row["labels"] == labels[:64]
 
@@ -156,11 +159,18 @@ def test_a_rejected_conversation_is_named(tiny_model: Path) -> None:
 def test_a_run_trains_on_conversations(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
     cells: list[dict[str, str | None]] = [
-        {"messages": json.dumps([
-            {"role": "user", "content": "hello"}, {"role": "assistant", "content": "what?", "weight": 0},
-            {"role": "user", "content": str(row["question"])}, {"role": "assistant", "content": str(row["answer"])},
-        ])} for row in rows(24)
-    ]  # fmt: skip
+        {
+            "messages": json.dumps(
+                [
+                    {"role": "user", "content": "hello"},
+                    {"role": "assistant", "content": "what?", "weight": 0},
+                    {"role": "user", "content": str(row["question"])},
+                    {"role": "assistant", "content": str(row["answer"])},
+                ]
+            )
+        }
+        for row in rows(24)
+    ]
     settings = draft(tmp_path / "save", tiny_model)
     settings["data"]["messages"] = "messages"
     settings["training"]["sft_args"]["max_seq_length"] = 200

@@ -29,9 +29,14 @@ class Quiet:
 
 
 def found(
-    folder: Path, model: Path, cells: list[dict[str, str | None]], prompt: str = "{question}\n", stub: str = "{answer}",
-    data: Mapping[str, Any] | None = None, **sft: Any,
-) -> dict[str, Fault]:  # fmt: skip
+    folder: Path,
+    model: Path,
+    cells: list[dict[str, str | None]],
+    prompt: str = "{question}\n",
+    stub: str = "{answer}",
+    data: Mapping[str, Any] | None = None,
+    **sft: Any,
+) -> dict[str, Fault]:
     """Return the answer of the background worker by kind."""
     from toolkit.worker.questions import hard_stops
 

@@ -137,8 +137,10 @@ def test_eos_is_added_where_the_template_does_not_write_it(tiny_model: Path) -> 
     from toolkit.worker.tokens.labels import prepare_examples
 
     tokenizer = tokenizer_of(tiny_model)
-    tokenizer.chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}" \
-        "{% if add_generation_prompt %}[assistant] {% endif %}"  # fmt: skip
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
     (row,) = prepare_examples([Example("hi", "there")], tokenizer, 100, chat=True).table.to_pylist()
     assert row["labels"][-1] == tokenizer.eos_token_id
     assert row["labels"].count(tokenizer.eos_token_id) == 1

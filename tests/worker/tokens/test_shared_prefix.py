@@ -174,8 +174,11 @@ def test_an_added_token_across_words_prevents_the_cut() -> None:
 
     tokenizer = made("gpt-2")
     for token in (AddedToken("a b"), AddedToken("ab", lstrip=True), AddedToken("ab", rstrip=True)):
-        other = type(tokenizer)(tokenizer_object=type(tokenizer.backend_tokenizer).from_str(
-            tokenizer.backend_tokenizer.to_str()), bos_token="<s>", eos_token="</s>")  # fmt: skip
+        other = type(tokenizer)(
+            tokenizer_object=type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str()),
+            bos_token="<s>",
+            eos_token="</s>",
+        )
         other.backend_tokenizer.add_tokens([token])
         assert _find_cut_rule(other, "the quick fox", True) is None
 
