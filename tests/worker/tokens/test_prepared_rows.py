@@ -202,7 +202,7 @@ def test_parallel_writers_leave_one_intact_entry(tmp_path: Path, monkeypatch: py
     source = tmp_path / "made"
     source.write_bytes(np.arange(50_000).tobytes())
     cache = cache_module.TokenCache(tmp_path)
-    threads = [threading.Thread(target=cache.keep, args=("a" * 24, source)) for _ in range(8)]
+    threads = [threading.Thread(target=cache.store, args=("a" * 24, source)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
