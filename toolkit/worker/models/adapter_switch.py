@@ -96,7 +96,7 @@ class AdapterSwitch:
         missing = [key for key in result.missing_keys if f".{name}." in key or key.endswith(f".{name}")]
         wrong = [*result.unexpected_keys, *missing]
         if wrong:
-            raise ValueError(f"{len(wrong)} weights are missing or have no place, e.g. {wrong[0]}")
+            raise ValueError(f"{len(wrong)} weights are missing or unknown, for example {wrong[0]}")
         self._peft.eval()
         self._wrapped = [
             (parent, child_name, child)
