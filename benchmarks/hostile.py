@@ -38,7 +38,7 @@ CSV: dict[str, Make] = {
     "mojibake": lambda size: "a,b\n" + "cafÃ© ZoÃ«,GrÃ¼ÃŸe\n" * (size // 28),
 }
 JSON: dict[str, Make] = {
-    "objects a line": lambda size: '{"a": "some words", "b": 12}\n' * (size // 29),
+    "objects per line": lambda size: '{"a": "some words", "b": 12}\n' * (size // 29),
     "one list": lambda size: "[" + '{"a": 1},\n' * (size // 10) + '{"a": 2}]',
     "brackets": lambda size: "[" * size,
     "braces": lambda size: '{"a":' * (size // 5),
@@ -47,7 +47,7 @@ JSON: dict[str, Make] = {
     "long number": lambda size: '[{"a": ' + "9" * min(size, 900_000) + "}]",
     "columns that grow": lambda size: "".join(f'{{"c{i % 1000}": 1}}\n' for i in range(size // 12)),
     "nested": lambda size: '{"a": [[[[[[[[[[1]]]]]]]]]]}\n' * (size // 28),
-    "two objects a line": lambda size: '{"a": 1} {"a": 2}\n' * (size // 18),
+    "two objects per line": lambda size: '{"a": 1} {"a": 2}\n' * (size // 18),
     "chats": lambda size: (
         '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n' * (size // 88)
     ),

@@ -25,15 +25,16 @@ ROOT_MODULES = {"errors", "field_types", "config"}
 """Every package may import these modules of the root."""
 
 MAY_IMPORT = {
-    "ui/evaluate": "data data/storage evaluation evaluation/statistics runs ui/elements ui/runs ui/workspace",
+    "ui/evaluate": "data data/readers data/storage evaluation evaluation/statistics runs ui/elements ui/runs "
+    "ui/workspace",
     "ui/configure": "data forecast runs services settings system ui/data ui/elements ui/forms ui/frame ui/workspace",
     "ui/runs": "evaluation/statistics export lifecycle runs services settings system ui/data ui/elements ui/examples "
     "ui/frame ui/workspace",
-    "worker": "data/examples data/readers demo_data evaluation export forecast lifecycle runs services settings system "
-    "worker/answering worker/exporting worker/models worker/process worker/questions worker/serving worker/tokens "
-    "worker/training",
-    "ui/data": "data data/doctor data/examples data/storage runs settings system ui/elements ui/examples ui/forms "
-    "ui/workspace",
+    "worker": "data data/examples data/readers demo_data evaluation export forecast lifecycle runs services settings "
+    "system worker/answering worker/exporting worker/models worker/process worker/questions worker/serving "
+    "worker/tokens worker/training",
+    "ui/data": "data data/doctor data/examples data/readers data/storage runs settings system ui/elements ui/examples "
+    "ui/forms ui/workspace",
     "ui/playground": "data data/examples runs services settings ui/elements ui/examples ui/forms ui/frame ui/workspace",
     "worker/training": "data/examples export lifecycle runs settings system worker/answering worker/checkpoints "
     "worker/compute worker/models worker/process worker/questions worker/tokens",
@@ -45,7 +46,8 @@ MAY_IMPORT = {
     "worker/tokens",
     "ui/frame": "evaluation forecast lifecycle runs system ui/elements ui/workspace",
     "ui/forms": "settings ui/elements ui/workspace",
-    "cli": "data data/storage evaluation evaluation/statistics export forecast lifecycle runs services settings system",
+    "cli": "data data/readers data/storage evaluation evaluation/statistics export forecast lifecycle runs services "
+    "settings system",
     "worker/serving": "data data/examples runs services system worker/checkpoints worker/models worker/process "
     "worker/tokens",
     "ui/workspace": "data data/doctor data/examples data/storage forecast runs services settings system ui/elements",
@@ -55,7 +57,7 @@ MAY_IMPORT = {
     "worker/compute": "worker/models worker/tokens",
     "worker/checkpoints": "runs worker/tokens",
     "ui/elements": "data/storage evaluation/statistics runs services system",
-    "data/doctor": "data data/examples data/readers data/storage",
+    "data/doctor": "data data/examples data/storage system",
     "services": "data runs settings system",
     "evaluation": "data data/examples demo_data evaluation/statistics runs system",
     "worker/process": "runs",

@@ -30,17 +30,17 @@ def test_five_planted_faults_are_found_and_repaired_on_the_page(page: Page, serv
     checks.get_by_role("button", name="Use {reply} instead").click()
 
     empty, garbled = f"{planted['empty']} rows", f"{planted['garbled']} rows"
-    for words in (f"{empty} have nothing", f"{garbled} once decoded wrongly", "test rows are also in the training set",
+    for words in (f"{empty} have an empty answer", f"{garbled} with text decoded in the wrong encoding", "test rows are also in the training set",
                   f"{planted['long']} of 500 rows are longer than 256 tokens"):  # fmt: skip
         expect(checks.get_by_text(words)).to_be_visible(timeout=2 * WAIT)  # the last once the tokens are counted
     checks.get_by_role("button", name=f"Show the {empty}").click()
     expect(page.get_by_text(f"{planted['empty']} of 500 rows")).to_be_visible(timeout=WAIT)
 
     repair(checks, f"Remove {empty}", 2, "485 rows")
-    expect(checks.get_by_text(f"{empty} have nothing")).to_have_count(0, timeout=WAIT)
+    expect(checks.get_by_text(f"{empty} have an empty answer")).to_have_count(0, timeout=WAIT)
     repair(checks, f"Repair {garbled}", 3, "485 rows")
     repair(checks, "repeats", 4, "445 rows")
-    checks.get_by_role("button", name="nothing is cut").click(timeout=2 * WAIT)
+    checks.get_by_role("button", name="nothing is truncated").click(timeout=2 * WAIT)
     expect(checks.get_by_text("No findings.")).to_be_visible(timeout=WAIT)
 
     page.reload()  # versions are on disk: a refresh changes nothing
@@ -48,7 +48,7 @@ def test_five_planted_faults_are_found_and_repaired_on_the_page(page: Page, serv
     for version in (3, 2):
         checks.get_by_role("button", name="Undo", exact=True).first.click()
         expect(checks.get_by_text(f"Version {version}")).to_be_visible(timeout=WAIT)
-    expect(checks.get_by_text(f"{garbled} once decoded wrongly")).to_be_visible(timeout=WAIT)
+    expect(checks.get_by_text(f"{garbled} with text decoded in the wrong encoding")).to_be_visible(timeout=WAIT)
     checks.get_by_role("button", name="Redo").click()
     expect(checks.get_by_text("Version 3")).to_be_visible(timeout=WAIT)
     (upload,) = (server.save_dir / "uploads").glob("*.csv")

@@ -67,16 +67,16 @@ def test_mixed_encodings_are_repaired_on_request(open_bytes: Opener) -> None:
     (repair,) = [offer for offer in refused(open_bytes, content, "csv") if offer.options.repair_text]
     table = open_bytes(content, "csv", repair.options)
     assert cells(table) == [("é", "1"), ("caf\ufffd", "2"), ("x\ufffd", "3")]
-    assert "At 2 places" in " ".join(table.notices)
+    assert "In 2 places" in " ".join(table.notices)
 
 
 @pytest.mark.parametrize("name", ["base64", "rot13", "no-such", "zlib"])
-def test_what_is_no_encoding_is_refused(open_bytes: Opener, name: str) -> None:
-    with pytest.raises(DataError, match="is not an encoding"):
+def test_an_unknown_encoding_is_refused(open_bytes: Opener, name: str) -> None:
+    with pytest.raises(DataError, match="is not a known encoding"):
         open_bytes("a\n1\n", "csv", ReadOptions(encoding=name))
 
 
-def test_nul_and_half_characters_go_on_request(open_bytes: Opener) -> None:
+def test_nul_and_unpaired_surrogates_are_repaired_on_request(open_bytes: Opener) -> None:
     content = json.dumps([{"a": "x\0y"}, {"a": "z\ud83d"}, {"a": "whole 😀"}])
     (offer,) = refused(open_bytes, content, "json")
     table = open_bytes(content, "json", offer.options)
@@ -84,7 +84,7 @@ def test_nul_and_half_characters_go_on_request(open_bytes: Opener) -> None:
     assert "In 2 cells" in " ".join(table.notices)
 
 
-def test_rows_that_do_not_fit_are_left_out_or_filled(open_bytes: Opener) -> None:
+def test_rows_that_do_not_fit_are_skipped_or_filled(open_bytes: Opener) -> None:
     short = "a,b\n1,2\n3\n4,5\n"
     skip, fill = refused(open_bytes, short, "csv")[:2]
     assert cells(open_bytes(short, "csv", skip.options)) == [("1", "2"), ("4", "5")]
@@ -98,7 +98,7 @@ def test_rows_that_do_not_fit_are_left_out_or_filled(open_bytes: Opener) -> None
     assert "line 3" in " ".join(table.notices)
 
 
-def test_the_delimiter_is_found_and_can_be_chosen(open_bytes: Opener) -> None:
+def test_the_delimiter_is_detected_and_can_be_chosen(open_bytes: Opener) -> None:
     content = "a;b,c;d\n1;2,3;4\n"
     table = open_bytes(content, "csv")
     other = {offer.options.delimiter: offer for offer in table.offers}
@@ -109,12 +109,12 @@ def test_the_delimiter_is_found_and_can_be_chosen(open_bytes: Opener) -> None:
         assert offer.preview[0] == "  \u2502  ".join(again.columns).replace("  ", " ")
 
 
-def test_a_torn_last_line_is_left_out_on_request(open_bytes: Opener) -> None:
+def test_an_incomplete_last_row_is_skipped_on_request(open_bytes: Opener) -> None:
     for content in ('{"a": 1}\n{"a": 2}\n{"a": ', '[{"a": 1}, {"a": 2}, {"a": ', '[{"a": 1}, {"a": 2}'):
         (offer,) = refused(open_bytes, content, "json")
         table = open_bytes(content, "json", offer.options)
         assert cells(table) == [("1",), ("2",)]
-        assert "left out, as chosen" in " ".join(table.notices)
+        assert "skipped, as chosen" in " ".join(table.notices)
 
 
 def test_one_of_several_lists_is_chosen(open_bytes: Opener) -> None:
@@ -133,16 +133,16 @@ def test_nested_objects_become_columns_on_request(open_bytes: Opener) -> None:
     table = open_bytes(content, "json", offer.options)
     assert table.columns == ("id", "q.text", "q.by.name", "tags")
     assert cells(table) == [("1", "hi", "x", '["a"]'), ("2", "ho", None, None)]
-    with pytest.raises(DataError, match=r"Row 1.*both be called 'a\.b'"):
+    with pytest.raises(DataError, match=r"Row 1.*both be named 'a\.b'"):
         open_bytes('[{"a.b": 1, "a": {"b": 2}}]', "json", ReadOptions(flatten=True))
 
 
-def test_nan_is_a_word_on_request(open_bytes: Opener) -> None:
+def test_nan_is_read_as_text_on_request(open_bytes: Opener) -> None:
     (offer,) = refused(open_bytes, '[{"a": NaN}, {"a": 1}]', "json")
     assert cells(open_bytes('[{"a": NaN}, {"a": 1}]', "json", offer.options)) == [("NaN",), ("1",)]
 
 
-def test_choices_add_up(open_bytes: Opener) -> None:
+def test_options_can_be_combined(open_bytes: Opener) -> None:
     content = "a;b\ncafé;1\nx\n".encode("cp1252")
     first = refused(open_bytes, content, "csv")[0]
     second = refused(open_bytes, content, "csv", first.options)[0]
@@ -150,7 +150,7 @@ def test_choices_add_up(open_bytes: Opener) -> None:
     assert cells(open_bytes(content, "csv", second.options)) == [("café", "1")]
 
 
-def test_the_settings_hold_every_choice() -> None:
+def test_every_option_is_a_setting() -> None:
     data = DataConfig(encoding="cp1252", delimiter="\t", rows_from="x", flatten=True, bad_rows="fill", repair_text=True)
     assert read_options(data) == ReadOptions("cp1252", "\t", "x", True, "fill", True)
     assert read_options(DataConfig()) == DEFAULT_READ_OPTIONS
@@ -167,7 +167,7 @@ def line(*messages: dict[str, object], **more: object) -> str:
 USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}
 
 
-def test_openai_files_are_recognised(open_bytes: Opener) -> None:
+def test_openai_files_are_recognized(open_bytes: Opener) -> None:
     table = open_bytes("\n".join([line({"role": "system", "content": "be kind"}, USER, ANSWER)] * 3), "json")
     assert table.chats == {"messages": ""}
     example = renderer_of(DataConfig(messages="messages"), table.columns).example(table.row(0))
@@ -195,18 +195,18 @@ def test_sharegpt_and_parts_and_weights() -> None:
 @pytest.mark.parametrize(
     ("messages", "words"),
     [
-        ([USER], "no answer of the assistant"),
-        ([USER, {**ANSWER, "weight": 0}], "no answer of the assistant"),
-        ([USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}], "calls a tool"),
-        ([USER, {"role": "tool", "content": "22"}, ANSWER], "answers for one"),
+        ([USER], "no assistant message to train on"),
+        ([USER, {**ANSWER, "weight": 0}], "no assistant message to train on"),
+        ([USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}], "is a tool call"),
+        ([USER, {"role": "tool", "content": "22"}, ANSWER], "a tool call or its result"),
         ([USER, {"role": "assistant", "content": None}], "message 2 has no text"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, ANSWER], "type 'image_url'"),
-        ([{"role": "wizard", "content": "x"}, ANSWER], "the role 'wizard'"),
+        ([{"role": "wizard", "content": "x"}, ANSWER], "the unknown role 'wizard'"),
         ([USER, {**ANSWER, "weight": 0.5}], "the weight 0.5"),
         ([USER, "x"], "message 2 is not an object"),
     ],
 )
-def test_what_can_not_be_trained_on_is_said_and_left_out_on_request(
+def test_untrainable_conversations_are_reported_and_skipped_on_request(
     open_bytes: Opener, messages: list[object], words: str
 ) -> None:
     bad = json.dumps({"messages": messages})
@@ -222,19 +222,19 @@ def test_what_can_not_be_trained_on_is_said_and_left_out_on_request(
     again = open_bytes(content, "json", offer.options)
     assert chat_problems(data, again) == []
     assert again.missing == {"messages": 1}
-    assert "left out, as chosen" in " ".join(again.notices)
+    assert "skipped, as chosen" in " ".join(again.notices)
 
 
-def test_a_list_of_tools_is_refused_in_words(open_bytes: Opener) -> None:
+def test_a_column_with_tools_is_refused(open_bytes: Opener) -> None:
     table = open_bytes(line(USER, ANSWER, tools=[{"type": "function"}]) + "\n" + line(USER, ANSWER), "json")
     (problem,) = chat_problems(DataConfig(messages="messages"), table)
-    assert "tool calls are not trained" in problem.message
+    assert "training on tool calls is not supported" in problem.message
 
 
-def test_an_ordinary_column_is_no_conversation(open_bytes: Opener) -> None:
+def test_a_column_of_other_lists_is_not_a_conversation(open_bytes: Opener) -> None:
     table = open_bytes('a,b\n"[""role""]",x\n[1],y\n', "csv")
     assert table.chats == {}
     (problem,) = chat_problems(DataConfig(messages="a"), table)
-    assert "holds no conversations" in problem.message
+    assert "contains no conversations" in problem.message
     with pytest.raises(DataError, match="No column is named 'c'"):
         renderer_of(DataConfig(messages="c"), table.columns)

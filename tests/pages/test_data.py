@@ -144,7 +144,7 @@ def test_conversations_are_recognized_shown_and_trained_on(stage: Stage) -> None
 def test_a_legacy_openai_file_is_recognized_and_gets_its_templates(stage: Stage) -> None:
     lines = b'{"prompt": "hi", "completion": " ho"}\n{"prompt": "a", "completion": " b"}\n' * 3
     app = _upload(stage, "old.jsonl", lines)
-    assert "OpenAI's older form for fine-tuning" in words(app)
+    assert "OpenAI's older fine-tuning format" in words(app)
     assert (_data(stage)["prompt"], _data(stage)["prompt_stub"]) == ("{prompt}", "{completion}")
     assert not button(app, "Configure the training").disabled
 

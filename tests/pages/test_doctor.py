@@ -115,11 +115,11 @@ def test_truncated_answers_are_found_and_a_click_raises_the_limit(
         return warm_client.QuestionState("done", value={"path": str(faulty.folder / "counted.npy"), "rows": 22})
 
     monkeypatch.setattr(warm_client, "poll_warm_question", poll)
-    app = checked(faulty.page("data"), "Answers cut off by the length limit")
+    app = checked(faulty.page("data"), "Answers truncated at the max sequence length")
     assert "1 of 22 rows is longer than 256 tokens" in words(app)
     assert set(asked) == {("lengths", "{q}")}
-    app = faulty.checked(button(app, "Set the length to 616, nothing is cut").click().run())
-    assert "Answers cut off" not in words(app)
+    app = faulty.checked(button(app, "Set max sequence length to 616: nothing is truncated").click().run())
+    assert "Answers truncated" not in words(app)
     assert "A fix changed **Max sequence length (tokens)**." in words(app)
     saved = json.loads((faulty.folder / "draft.json").read_text())
     assert saved["draft"]["training"]["sft_args"]["max_seq_length"] == 616

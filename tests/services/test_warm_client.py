@@ -93,7 +93,7 @@ def test_the_tokens_of_every_row_are_counted(save_dir: Path, tiny_plain_model: P
     assert any("importing" in look.phase for look in seen)
     assert seen[-1].state == "done", seen[-1]
     lengths = read_row_lengths(Path(seen[-1].value["path"]))
-    assert lengths.whole.tolist()[1] == -1
+    assert lengths.total.tolist()[1] == -1
     # <s>, the prompt's tokens; the completion's and </s>
     assert (lengths.prompt[2], lengths.completion[2]) == (2, 1)
     assert lengths.prompt[3] > 256 > lengths.completion[3] == 2
@@ -103,7 +103,7 @@ def test_the_tokens_of_every_row_are_counted(save_dir: Path, tiny_plain_model: P
     with pytest.raises(DataError):
         read_row_lengths(Path(again["path"]))
     assert (
-        read_row_lengths(Path(warm_client.ask_warm_worker(save_dir, "lengths", body)["path"])).whole == lengths.whole
+        read_row_lengths(Path(warm_client.ask_warm_worker(save_dir, "lengths", body)["path"])).total == lengths.total
     ).all()
 
     def changed(section: str, **values: Any) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def test_values_become_text(tmp_path: Path) -> None:
     ]
     said = " ".join(table.notices)
     assert "split train" in said
-    assert "not text were left out: picture" in said
-    assert "names: label" in said
+    assert "not text were skipped: picture" in said
+    assert "their names: label" in said
     assert "JSON text: list" in said
     assert len(table.sha256) == 64
 
@@ -56,7 +56,7 @@ def test_values_become_text(tmp_path: Path) -> None:
 def test_the_training_split_is_read_and_the_rest_named() -> None:
     from toolkit.worker.fetch_dataset import choose_hub_split
 
-    assert choose_hub_split("x", {"test": 5, "train": 10}) == ("train", ["Read the split train; left out: test."])
+    assert choose_hub_split("x", {"test": 5, "train": 10}) == ("train", ["Only the split train was read; ignored: test."])
     assert choose_hub_split("x", {"train": 10}) == ("train", [])
     assert choose_hub_split("x", {"validation": 10}) == ("validation", [])
     for sizes in ({}, {"a": 1, "b": 2}):
@@ -72,5 +72,5 @@ def test_offline_is_said_soon_and_in_words(tmp_path: Path, monkeypatch: pytest.M
     data = DataConfig(file_type="huggingface", path="nobody/never-cached")
     with pytest.raises(DataError, match="nobody/never-cached is not on this machine") as caught:
         open_table(data, tmp_path)
-    assert "CSV or JSON" in caught.value.hint
+    assert "CSV, JSON or Parquet" in caught.value.hint
     assert time.monotonic() - started < 45

@@ -26,6 +26,7 @@ from toolkit.cli.console import (
     out,
 )
 from toolkit.config import DataConfig
+from toolkit.data.readers.formats import file_type_of
 from toolkit.data.storage.open_table import open_table
 from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation import evaluation_dir, progress, prompt_sets
@@ -87,8 +88,7 @@ def _create_evaluation(
         fault = find_path_error(str(file))
         if fault:
             raise ToolkitError(f"{fault}: {str(file)[:80]!r}.", "Give --file the path of a file on this machine.")
-        kind = "csv" if file.suffix.lower() in (".csv", ".tsv", ".txt") else "json"
-        table = open_table(DataConfig(file_type=kind, path=str(file)), run.save_dir)
+        table = open_table(DataConfig(file_type=file_type_of(file), path=str(file)), run.save_dir)
         templates_for(read_run_config(run), table.columns, table.label)
         spec = spec.model_copy(update={"source": "file", "label": file.name})
         return evaluation_dir.create_evaluation(run, spec, rules, table=table)

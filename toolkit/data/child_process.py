@@ -1,6 +1,6 @@
-"""Starts the process that reads a file, waits for it, and puts its end into words, whatever that end was.
+"""Run a data task in a child process, report its progress, and explain how it ended.
 
-Knows nothing of formats. No user text is in the child's arguments, and no secret in its environment.
+The child's arguments contain no user text, and its environment contains no secrets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from toolkit.data.progress import DataProgressReporter, DataWorkStopped, Watch
 from toolkit.data.read_options import Offer, UnreadableError
-from toolkit.data.readers.read_file import TABLE_FILE, TASK_PROGRESS_FILE, TASK_REPORT_FILE
+from toolkit.data.task_process import TABLE_FILE, TASK_PROGRESS_FILE, TASK_REPORT_FILE
 from toolkit.errors import DataError
 from toolkit.system.out_of_memory import LIKELY_KILLED_FOR_MEMORY
 from toolkit.system.paths import PROJECT_ROOT
@@ -34,7 +34,7 @@ _FIXED_ENVIRONMENT = {
 }
 _EXIT_REASONS = {
     signal.SIGKILL: LIKELY_KILLED_FOR_MEMORY,
-    signal.SIGXCPU: "it took too long",
+    signal.SIGXCPU: "it took too much CPU time",
     signal.SIGSEGV: "it crashed",
     signal.SIGABRT: "it crashed",
     signal.SIGTERM: "it was stopped",
@@ -42,63 +42,81 @@ _EXIT_REASONS = {
 
 
 def make_table_in_child(
-    module: str, request: str, folder: Path, limit_s: float, environment: Mapping[str, str] | None = None,
+    module: str,
+    request: str,
+    folder: Path,
+    limit_s: float,
+    environment: Mapping[str, str] | None = None,
     watch: Watch | None = None,
-) -> Path:  # fmt: skip
-    """Run `python -m module` with `request` on its standard input; returns folder/table.parquet, which it wrote.
-
-    Raises the DataError that the child reported, or one that explains its death; `limit_s` is wall clock, seconds.
-    """
+) -> Path:
+    """Run the task `module` as `run_in_child` does, and return the table that it wrote to `folder`."""
     watch = watch or Watch()
-    run_in_child(module, request, folder, limit_s, environment, stop=watch.stop, tell=watch.tell)
+    run_in_child(module, request, folder, limit_s, environment, stop=watch.stop, report_progress=watch.report)
     return folder / TABLE_FILE
 
 
 def run_in_child(
-    module: str, request: str, folder: Path, limit_s: float, environment: Mapping[str, str] | None = None,
-    *, doing: str = "Reading", stop: threading.Event | None = None, tell: DataProgressReporter | None = None,
-) -> None:  # fmt: skip
-    """Run `python -m module` with `request` on its standard input until it has left its report in `folder`.
+    module: str,
+    request: str,
+    folder: Path,
+    limit_s: float,
+    environment: Mapping[str, str] | None = None,
+    *,
+    doing: str = "Reading",
+    stop: threading.Event | None = None,
+    report_progress: DataProgressReporter | None = None,
+) -> None:
+    """Run `python -m module` with `request` on its standard input until it ends.
 
-    Raises what `read_in_child` does, in which `doing` the data is named, and Stopped soon after `stop` was set. `tell`
-    hears what the child leaves about its progress.
+    limit_s: wall clock time in seconds; environment: added to the child's. Raises ChildRefusedError or UnreadableError
+    with what the child reported, DataError that explains its death ("`doing` the data did not finish"), and
+    DataWorkStopped soon after `stop` is set.
     """
     kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     env = {**kept, **_FIXED_ENVIRONMENT, "PYTHONPATH": str(PROJECT_ROOT), **(environment or {})}
     log = folder / "stderr.log"
-    with tempfile.TemporaryFile() as asked, log.open("wb") as errors:
-        asked.write(request.encode())
-        asked.seek(0)
+    with tempfile.TemporaryFile() as request_file, log.open("wb") as errors:
+        request_file.write(request.encode())
+        request_file.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-m", module],
-            stdin=asked, stdout=subprocess.DEVNULL, stderr=errors, cwd=PROJECT_ROOT, env=env, start_new_session=True,
-        )  # fmt: skip
-        _wait_for_exit(process, limit_s, doing, stop, lambda: _report_progress(folder, tell))
+            stdin=request_file,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            cwd=PROJECT_ROOT,
+            env=env,
+            start_new_session=True,  # Ctrl-C in the terminal ends the app, which ends its children itself
+        )
+        _wait_for_exit(process, limit_s, doing, stop, lambda: _forward_progress(folder, report_progress))
     report = folder / TASK_REPORT_FILE
     if process.returncode != 0 or not report.exists():
         raise _exit_error(process.returncode, log, doing)
-    error_found = json.loads(report.read_text())["error"]
-    if error_found is not None:
-        offers = [Offer.load(offer) for offer in error_found["offers"]]
+    error = json.loads(report.read_text())["error"]
+    if error is not None:
+        offers = [Offer.load(offer) for offer in error["offers"]]
         if offers:
-            raise UnreadableError(error_found["message"], error_found["hint"], offers)
-        raise ChildRefusedError(error_found["message"], error_found["hint"])
+            raise UnreadableError(error["message"], error["hint"], offers)
+        raise ChildRefusedError(error["message"], error["hint"])
 
 
-def _report_progress(folder: Path, tell: DataProgressReporter | None) -> None:
-    if tell is None:
+def _forward_progress(folder: Path, report_progress: DataProgressReporter | None) -> None:
+    if report_progress is None:
         return
     try:
-        told = json.loads((folder / TASK_PROGRESS_FILE).read_text())
-    except (OSError, ValueError):  # nothing is told yet
+        progress = json.loads((folder / TASK_PROGRESS_FILE).read_text())
+    except (OSError, ValueError):  # nothing has been reported yet
         return
-    tell(float(told["share"]), str(told["words"]))
+    report_progress(float(progress["share"]), str(progress["words"]))
 
 
 def _wait_for_exit(
-    process: subprocess.Popen[bytes], limit_s: float, doing: str, stop: threading.Event | None, look: Callable[[], None]
+    process: subprocess.Popen[bytes],
+    limit_s: float,
+    doing: str,
+    stop: threading.Event | None,
+    on_poll: Callable[[], None],
 ) -> None:
-    """Until the process has ended by itself; otherwise it is killed, and why is raised."""
+    """Wait until the process ends. Kill it and raise why when it is stopped or takes too long."""
     end = time.monotonic() + limit_s
     try:
         while True:
@@ -106,12 +124,12 @@ def _wait_for_exit(
                 process.wait(0.1 if stop is not None else limit_s)
                 return
             except subprocess.TimeoutExpired as waiting:
-                look()
+                on_poll()
                 if stop is not None and stop.is_set():
                     raise DataWorkStopped(f"{doing} the data was stopped.") from waiting
                 if time.monotonic() >= end:
-                    message = f"{doing} the data took more than {limit_s:.0f} seconds and was given up."
-                    hint = "Try a smaller file, or one object a line (JSONL) instead of one list."
+                    message = f"{doing} the data took more than {limit_s:.0f} seconds and was stopped."
+                    hint = "Use a smaller file, or one object per line (JSONL) instead of one list."
                     raise DataError(message, hint) from waiting
     finally:
         if process.poll() is None:
@@ -120,7 +138,7 @@ def _wait_for_exit(
 
 
 class ChildRefusedError(DataError):
-    """The child read the file and said no: it would say so again."""
+    """The child process refused the data. It would refuse the same data again."""
 
 
 def _exit_error(returncode: int, log: Path, doing: str) -> DataError:
@@ -131,4 +149,4 @@ def _exit_error(returncode: int, log: Path, doing: str) -> DataError:
         lines = log.read_text(errors="replace").strip().splitlines()
         reason = f"it ended with code {returncode}" + (f": {lines[-1][:300]}" if lines else "")
     message = f"{doing} the data did not finish: {reason}."
-    return DataError(message, "Your data and your settings are untouched. Try a smaller part of the file.")
+    return DataError(message, "Your data and settings are unchanged. Try a smaller part of the file.")

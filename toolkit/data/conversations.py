@@ -1,7 +1,7 @@
-"""Conversations in a cell: lists of role and content, as OpenAI's fine-tuning files and ShareGPT write them.
+"""Conversations in cells: lists of role and content as in OpenAI's fine-tuning files, or of from and value (ShareGPT).
 
-A cell becomes turns, of which the assistant's are learned unless their weight is 0. What can't be trained on (tools,
-pictures) is refused in words. Knows no file, no tokenizer and no chat template.
+A cell becomes messages. Those of the assistant are trained unless their weight is 0. Conversations with tool calls or
+images can't be trained on and are refused.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ ROLES = {
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
 }  # fmt: skip
 TOOL_COLUMNS = ("tools", "functions")
-"""Columns beside a conversation in which OpenAI's format lists the tools it may call."""
+"""Columns next to a conversation in which OpenAI's format lists the available tools."""
 _TOOL_ROLES = ("tool", "function", "observation", "function_call")
-_NO_TOOLS = "Tool calls are not trained here: leave these rows out, or write the call into the answer as text."
+_NO_TOOLS = "Training on tool calls is not supported: skip these rows, or write the call into the answer as text."
+_NOT_A_LIST = ("it is not a list of messages.", "Write it as a list of objects with role and content.")
 
 
 MessageDict = dict[str, str]
@@ -31,7 +32,7 @@ MessageDict = dict[str, str]
 
 @dataclass(frozen=True)
 class Message:
-    """One message. role: "system", "user" or "assistant"; learned: whether the model is to write it."""
+    """One message. role: "system", "user" or "assistant"; learned: whether the model is trained to write it."""
 
     role: str
     content: str
@@ -39,66 +40,73 @@ class Message:
 
 
 def parse_conversation(cell: str) -> tuple[Message, ...]:
-    """The turns of a cell, up to the last one that is learned. Raises DataError in words for a person."""
+    """Return the messages of a cell up to the last trained one.
+
+    Raises DataError whose message continues a sentence such as "Row 3, column 'messages':".
+    """
     try:
         messages = json.loads(cell)
     except (ValueError, RecursionError) as error:
-        raise DataError("it is not a list of messages.", "Write a list of role and content.") from error
+        raise DataError(*_NOT_A_LIST) from error
     if not isinstance(messages, list):
-        raise DataError("it is not a list of messages.", "Write a list of role and content.")
-    turns = [_parse_message(number, message) for number, message in enumerate(messages, start=1)]
-    last = max((at for at, turn in enumerate(turns) if turn.learned), default=None)
+        raise DataError(*_NOT_A_LIST)
+    parsed = [_parse_message(number, message) for number, message in enumerate(messages, start=1)]
+    last = max((at for at, message in enumerate(parsed) if message.learned), default=None)
     if last is None:
-        hint = 'Give it a message with the role "assistant" whose weight is not 0.'
-        raise DataError("no answer of the assistant is to be learned.", hint)
-    return tuple(turns[: last + 1])
+        hint = 'Add a message with the role "assistant" whose weight is not 0.'
+        raise DataError("it has no assistant message to train on.", hint)
+    return tuple(parsed[: last + 1])
 
 
 def looks_like_chat(cell: str) -> bool:
-    """Whether a cell holds a list of messages, whatever is in them."""
+    """Return whether a cell is a list of messages, valid or not."""
     if not cell.lstrip().startswith("[") or not ('"role"' in cell or '"from"' in cell):
         return False
     try:
         messages = json.loads(cell)
     except (ValueError, RecursionError):
         return False
-    whole = [message for message in messages if isinstance(message, dict) and ("role" in message or "from" in message)]
-    return bool(messages) and len(whole) == len(messages)
+    return bool(messages) and all(
+        isinstance(message, dict) and ("role" in message or "from" in message) for message in messages
+    )
 
 
-def format_conversation(turns: Sequence[Message]) -> str:
-    """The turns as a person reads them; a question alone stands without its role."""
-    if len(turns) == 1 and turns[0].role == "user":
-        return turns[0].content
-    return "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+def format_conversation(messages: Sequence[Message]) -> str:
+    """Return the messages as readable text with their roles; a single user message is shown without its role."""
+    if len(messages) == 1 and messages[0].role == "user":
+        return messages[0].content
+    return "\n\n".join(f"{message.role}: {message.content}" for message in messages)
 
 
-def train_last_message_only(turns: Sequence[Message]) -> tuple[Message, ...]:
-    """The same conversation in which the last turn alone counts as learned."""
-    return (*(replace(turn, learned=False) for turn in turns[:-1]), *turns[-1:])
+def train_last_message_only(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return the conversation with no message but the last one trained."""
+    return (*(replace(message, learned=False) for message in messages[:-1]), *messages[-1:])
 
 
 class ChatColumns:
-    """Finds the columns of conversations while rows are written. faults: column -> the first fault, "" for none. With
-    `skip`, a conversation that can't be trained on becomes a missing cell."""
+    """Finds the columns of conversations while rows are written.
+
+    faults: column -> its first fault, or "" for none. skip: replace a conversation that can't be trained on by a
+    missing cell.
+    """
 
     def __init__(self, *, skip: bool = False) -> None:
         self.faults: dict[str, str] = {}
         self._skip = skip
-        self._other: set[str] = set()
+        self._plain_columns: set[str] = set()
         self._good: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
 
-    def look(self, column: str, cells: Sequence[str | None], first: int) -> Sequence[str | None]:
-        """Look at more cells of a column, of which the first is in the 1-based row `first`; returns those to keep."""
-        if column in self._other:
+    def check_cells(self, column: str, cells: Sequence[str | None], first: int) -> Sequence[str | None]:
+        """Check the next cells of a column and return those to write; `first` is the 1-based row of the first one."""
+        if column in self._plain_columns:
             return cells
         if column not in self.faults:
-            some = next((cell for cell in cells if cell), None)
-            if some is None:
+            sample = next((cell for cell in cells if cell), None)
+            if sample is None:
                 return cells
-            if not looks_like_chat(some):
-                self._other.add(column)
+            if not looks_like_chat(sample):
+                self._plain_columns.add(column)
                 return cells
             self.faults[column] = ""
         return [cell and self._checked(column, cell, row) for row, cell in enumerate(cells, start=first)]
@@ -116,32 +124,38 @@ class ChatColumns:
         return cell
 
     def notices(self) -> list[str]:
-        """What was found, in words."""
-        said = [f"Column '{column}' holds {self._good[column]:,} conversations." for column in self.faults]
+        """Return a sentence about each column of conversations."""
+        notices = [f"Column '{name}' contains {_conversations(self._good[name])}." for name in self.faults]
         if self._skip:
-            left = {column: count for column, count in self._bad.items() if count}
-            said += [f"{count:,} conversations in '{column}' can't be trained on and were left out, as chosen."
-                     for column, count in left.items()]  # fmt: skip
-        return said
+            for name, count in self._bad.items():
+                were = "was" if count == 1 else "were"
+                notices.append(
+                    f"{_conversations(count)} in '{name}' can't be trained on and {were} skipped, as chosen."
+                )
+        return notices
 
     def offers(self, options: ReadOptions) -> list[Offer]:
-        """To leave out what can't be trained on, where something can."""
+        """Return the offer to skip conversations that can't be trained on, unless all of them would be skipped."""
         if self._skip or not any(self._bad[column] and self._good[column] for column in self.faults):
             return []
-        label = f"Leave out the {sum(self._bad.values()):,} conversations that can't be trained on"
+        label = f"Skip the {_conversations(sum(self._bad.values()))} that can't be trained on"
         return [Offer(label, replace(options, bad_rows="skip"), shorten_preview(filter(None, self.faults.values())))]
+
+
+def _conversations(count: int) -> str:
+    return f"{count:,} conversation" if count == 1 else f"{count:,} conversations"
 
 
 def _parse_message(number: int, message: Any) -> Message:
     if not isinstance(message, dict):
-        raise DataError(f"message {number} is not an object.", "Write every message as role and content.")
-    given = str(message.get("role", message.get("from", "")))
-    role = ROLES.get(given.lower())
-    if given.lower() in _TOOL_ROLES or message.get("tool_calls") or message.get("function_call"):
-        raise DataError(f"message {number} calls a tool or answers for one.", _NO_TOOLS)
+        raise DataError(f"message {number} is not an object.", "Write each message as an object with role and content.")
+    written_role = str(message.get("role", message.get("from", "")))
+    role = ROLES.get(written_role.lower())
+    if written_role.lower() in _TOOL_ROLES or message.get("tool_calls") or message.get("function_call"):
+        raise DataError(f"message {number} is a tool call or its result.", _NO_TOOLS)
     if role is None:
-        hint = "The roles are system, user and assistant (in ShareGPT's words human and gpt)."
-        raise DataError(f"message {number} has the role '{given[:40]}'.", hint)
+        hint = "The roles are system, user and assistant (human and gpt in ShareGPT files)."
+        raise DataError(f"message {number} has the unknown role '{written_role[:40]}'.", hint)
     content = _content(number, message.get("content", message.get("value")))
     return Message(role, content, role == "assistant" and _weight(number, message) == 1)
 
@@ -153,12 +167,13 @@ def _content(number: int, content: Any) -> str:
         other = next((part.get("type") for part in content if part.get("type") != "text"), None)
         if other is None and all(isinstance(part.get("text"), str) for part in content):
             return "".join(part["text"] for part in content)
-        raise DataError(f"message {number} holds a part of type '{str(other)[:40]}'.", "Only text can be trained on.")
-    raise DataError(f"message {number} has no text.", "Give it a content, or leave the row out.")
+        message = f"message {number} contains a part of type '{str(other)[:40]}'."
+        raise DataError(message, "Only text can be trained on.")
+    raise DataError(f"message {number} has no text.", "Add its content, or skip the row.")
 
 
 def _weight(number: int, message: Mapping[str, Any]) -> int:
     weight = message.get("weight", 1)
     if weight in (0, 1) and not isinstance(weight, bool):
         return int(weight)
-    raise DataError(f"message {number} has the weight {str(weight)[:20]}.", "It is 0 (not learned) or 1.")
+    raise DataError(f"message {number} has the weight {str(weight)[:20]}.", "Use 0 (not trained) or 1 (trained).")

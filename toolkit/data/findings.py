@@ -1,7 +1,7 @@
-"""What the doctor tells: a finding with its rows and its fixes, and a report of them as a folder on disk.
+"""Results of the data checks: findings with their rows and fixes, and a report of them as a folder on disk.
 
-Row numbers can be millions: each list of them is a .npy file beside report.json, mapped and not loaded when read.
-Knows no check and no screen.
+A finding can have millions of rows: each list of row numbers is a .npy file next to report.json, memory-mapped when
+it is read.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ from typing import Any, Literal
 
 import numpy as np
 
+from toolkit.data.table import RowNumbers
 from toolkit.errors import DataError
 
 FindingSeverity = Literal["serious", "warning", "note"]
 FINDING_SEVERITIES: tuple[FindingSeverity, ...] = ("serious", "warning", "note")
 FixAction = Literal["drop", "repair", "clean", "set", "template"]
-RowNumbers = np.ndarray[Any, np.dtype[np.int64]]
 NO_ROWS: RowNumbers = np.zeros(0, dtype=np.int64)
 FINDINGS_REPORT_FILE = "report.json"
 
 
-def rows_in_words(count: int) -> str:
-    """ "1 row", "1,200 rows"."""
-    return f"{count:,} row" if count == 1 else f"{count:,} rows"
-
-
 @dataclass(frozen=True, eq=False)
 class Fix:
-    """One click. drop: leave `rows` out; repair: undo mojibake in `columns` of `rows`; clean: take unusual characters
-    out of them. These three make a version of the data, and `done` is its line in the history. set: put `settings`
-    (dotted path -> value) into the draft. template: in the template under settings["path"] write "new" for "old"."""
+    """A fix that the user applies with one click.
+
+    The actions drop (remove `rows`), repair (undo mojibake in `columns` of `rows`) and clean (remove unusual characters
+    from them) make a version of the data, and `done` is its line in the history. The action set puts `settings` (dotted
+    path -> value) into the draft. The action template replaces settings["old"] by settings["new"] in the template
+    under settings["path"].
+    """
 
     label: str
     action: FixAction
@@ -45,8 +44,10 @@ class Fix:
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """kind: a stable word for the check; message: what and how many; why: one sentence; rows: 0-based, ascending, all
-    of them; empty when the finding is about a whole column or template."""
+    """kind: stable name of the check; message: what was found and in how many rows; why: its consequence, a sentence.
+
+    rows: all rows concerned, 0-based and ascending; empty when the finding is about a whole column or template.
+    """
 
     kind: str
     title: str
@@ -63,19 +64,19 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class FindingsReport:
-    """findings: the weightiest first; notes: what was left out of the examination, in sentences."""
+    """findings: the most severe first; notes: what was not checked, in sentences."""
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
 
 
 def order_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The weightiest first; among these the ones about a template, then those with most rows."""
+    """Return the most severe findings first; of equal ones those about a template, then those with most rows."""
     return tuple(sorted(findings, key=lambda f: (FINDING_SEVERITIES.index(f.weight), f.count > 0, -f.count)))
 
 
 def write_findings_report(report: FindingsReport, folder: Path) -> None:
-    """Write report.json and its lists of rows into an existing folder."""
+    """Write report.json and the lists of row numbers into an existing folder."""
     entries = []
     for at, finding in enumerate(report.findings):
         np.save(folder / f"{at}.npy", finding.rows)
@@ -92,7 +93,7 @@ def write_findings_report(report: FindingsReport, folder: Path) -> None:
 
 
 def read_findings_report(folder: Path) -> FindingsReport:
-    """Raises DataError when the folder holds no whole report."""
+    """Read a report. Raises DataError when the folder has no complete report."""
     try:
         content = json.loads((folder / FINDINGS_REPORT_FILE).read_text(encoding="utf-8"))
         found = [_read_finding(entry, folder, at) for at, entry in enumerate(content["findings"])]
@@ -111,6 +112,6 @@ def _read_finding(entry: dict[str, Any], folder: Path, at: int) -> Finding:
 
 def _load_row_numbers(file: Path) -> RowNumbers:
     size = file.stat().st_size
-    # an empty array can't be mapped
+    # a small array is loaded at once; an empty one can't be mapped
     rows: RowNumbers = np.load(file, mmap_mode="r" if size > 4096 else None, allow_pickle=False)
     return rows

@@ -1,4 +1,4 @@
-"""Who waits for a dataset: hears how far it is, and may say that nobody waits any more. Knows no file."""
+"""Progress and cancellation of work on a dataset."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from dataclasses import dataclass, field
 from toolkit.errors import DataError
 
 DataProgressReporter = Callable[[float, str], None]
-"""(share done, at what)."""
+"""Takes the share done (0 to 1) and the current step in words."""
+ShareReporter = Callable[[float], None]
+"""Takes the share done (0 to 1)."""
 
 
 class DataWorkStopped(DataError):
-    """Nobody waits for the answer any more."""
+    """The work was canceled because its result is no longer needed."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """tell: is told of every step of a longer work; stop: set when the work shall be given up."""
+    """What the caller of a long operation passes in. report: called with every step; stop: set it to cancel."""
 
-    tell: DataProgressReporter = lambda share, words: None
+    report: DataProgressReporter = lambda share, words: None
     stop: threading.Event = field(default_factory=threading.Event)
 
     def step(self, share: float, words: str) -> None:
-        """Tell, and raise Stopped when nobody waits any more."""
+        """Report a step. Raises DataWorkStopped once `stop` is set."""
         if self.stop.is_set():
-            raise DataWorkStopped(f"The data was no longer wanted while {words} it.")
-        self.tell(min(1.0, share), words)
+            raise DataWorkStopped(f"The work was canceled during this step: {words}.")
+        self.report(min(1.0, share), words)

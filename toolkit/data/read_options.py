@@ -1,5 +1,7 @@
-"""What a dataset may be at most, what a reader is asked, and how it refuses: shared by the child that reads files and
-the process that starts it."""
+"""How a file is read: the user's options, the offers of a refusal, and the limits on files and on reading processes.
+
+Shared by the app and the child process that reads a file.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,22 @@ from toolkit.errors import DataError
 
 MAX_COLUMNS = 1_000
 MAX_CELL = 1_000_000
-"""Longest cell, in characters."""
+"""Characters of the longest cell."""
 MAX_COLUMN_NAME_CHARACTERS = 1_000
-"""Longest column name, in characters."""
+"""Characters of the longest column name."""
+MAX_LISTED = 10
+"""Items that a message or notice lists; of more it gives the number."""
 READER_MEMORY_BYTES = 4 << 30
-"""Address space of the reading process, in bytes: libraries about 1 GB, the rest for the file."""
+"""Address space of a process that reads data: about 1 GB for libraries, the rest for the file."""
 MAX_OPEN_FILES = 64
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the user decided about a file that can be read in more than one way; the fields are those of the data
-    settings with the same names. None and False: find out, or refuse."""
+    """The user's choices for a file that can be read in several ways. None: detect automatically, or refuse the file.
+
+    The fields are those of the data settings with the same names.
+    """
 
     encoding: str | None = None
     delimiter: str | None = None
@@ -36,18 +42,18 @@ class ReadOptions:
 
 DEFAULT_READ_OPTIONS = ReadOptions()
 READ_OPTION_NAMES = tuple(field.name for field in fields(ReadOptions))
-"""The data settings that say how a file is read."""
+"""The data settings that determine how a file is read."""
 SOURCE_SETTINGS = ("file_type", "path", "test_path", *READ_OPTION_NAMES)
-"""The data settings that decide which table there is: with other values it has to be opened anew."""
+"""The data settings that determine the table: when one of them changes, the dataset must be opened again."""
 
 
 def source_key(data: DataConfig) -> str:
-    """Equal for settings that open the same table."""
+    """Return a key that is equal for settings that open the same table."""
     return data.model_dump_json(include=set(SOURCE_SETTINGS))
 
 
 def read_options(data: DataConfig) -> ReadOptions:
-    """The choices that the data settings hold."""
+    """Return the reading options in the data settings."""
     return ReadOptions(
         **{name: getattr(data, name) or getattr(DEFAULT_READ_OPTIONS, name) for name in READ_OPTION_NAMES}
     )
@@ -55,14 +61,14 @@ def read_options(data: DataConfig) -> ReadOptions:
 
 @dataclass(frozen=True)
 class Offer:
-    """A way to read the file. label: what it does, in words; preview: lines of text as this way reads them."""
+    """A way to read the file. label: describes it; options: select it; preview: the first lines read this way."""
 
     label: str
     options: ReadOptions
     preview: tuple[str, ...] = ()
 
     def dump(self) -> dict[str, Any]:
-        """As JSON; `load` reads it back."""
+        """Return the offer as a JSON object that `load` accepts."""
         return asdict(self)
 
     @classmethod
@@ -71,7 +77,7 @@ class Offer:
 
 
 class UnreadableError(DataError):
-    """A file that can be read once the user chooses: each of `offers` says how."""
+    """A file that can be read with the options of one of `offers`; without any, no options would help."""
 
     def __init__(self, message: str, hint: str = "", offers: Iterable[Offer] = ()) -> None:
         super().__init__(message, hint)
@@ -79,10 +85,11 @@ class UnreadableError(DataError):
 
 
 PREVIEW_LINES, PREVIEW_WIDTH = 3, 160
+"""Lines of a preview, and characters of each."""
 
 
 def shorten_preview(lines: Iterable[str]) -> tuple[str, ...]:
-    """The first lines, short enough for a screen."""
+    """Return the first lines, shortened to PREVIEW_WIDTH characters each."""
     shown = []
     for line in lines:
         text = " ".join(line.split())
@@ -93,21 +100,24 @@ def shorten_preview(lines: Iterable[str]) -> tuple[str, ...]:
 
 
 def time_limit_seconds(size: int) -> int:
-    """Time allowed for a file of `size` bytes, CPU and wall clock alike: a minute and a second for every MB."""
+    """Return the seconds of CPU and of wall clock time that a file of `size` bytes may take.
+
+    These are a minute and a second for every MB, several times what a slow machine needs.
+    """
     return 60 + size // 1_000_000
 
 
 def limit_process_resources(size: int) -> None:
-    """Bind this process to the limits for a file of `size` bytes: memory, CPU, output and open files; no core dump."""
+    """Limit this process for a file of `size` bytes: memory, CPU time, size of its output, open files; no core dump."""
     cpu = time_limit_seconds(size)
     limits = {
         resource.RLIMIT_AS: READER_MEMORY_BYTES,
         resource.RLIMIT_CPU: cpu,
-        resource.RLIMIT_FSIZE: (64 << 20) + 4 * size,
+        resource.RLIMIT_FSIZE: (64 << 20) + 4 * size,  # a table is smaller than its source, but for tiny files
         resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
         resource.RLIMIT_CORE: 0,
     }
-    for kind, wanted in limits.items():
+    for kind, limit in limits.items():
         hard = resource.getrlimit(kind)[1]
-        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        value = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (value, value))

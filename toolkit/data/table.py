@@ -1,7 +1,7 @@
-"""The table: a parquet file whose cells are text or missing, opened by row, page, column or in batches.
+"""The table: a Parquet file whose cells are text or missing, read by row, page, column or batch.
 
-All that is known about it (where its bytes came from, missing cells, notices) is in the file's own footer, so that a
-copy in a run directory needs nothing beside it. Knows no source format.
+Its metadata (hash of the source, counts of missing cells, notices) is in the footer of the file, so that a copy in a
+run directory is complete.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ from toolkit.errors import DataError
 FOOTER_KEY = b"finetuning-toolkit"
 TABLE_SCHEMA_VERSION = 1
 MAX_ROWS_BY_GROUP = 1_000
-"""Up to so many rows are taken without reading whole columns."""
+"""`Table.take` reads whole columns only for more rows than this."""
 
 TableRow = dict[str, str | None]
 
 
 @dataclass(frozen=True)
 class DatasetVersion:
-    """What a fixed dataset came from. original and parent: sha256 of the first table and of the one before; parent_type
-    and parent_path: how the data settings name that one; steps: what was done since the original, in words."""
+    """The origin of a dataset that fixes were applied to.
+
+    original, parent: sha256 of the first table and of the previous one; parent_type, parent_path: the data settings
+    that name the previous one; steps: what was done since the original, in words.
+    """
 
     original: str
     parent: str
@@ -46,10 +49,12 @@ class DatasetVersion:
 
 @dataclass(frozen=True)
 class Table:
-    """A parsed dataset. path: the parquet file; sha256: of the original bytes, 64 hex digits; label: its name for
-    people; missing: missing cells of each column; notices: what the reader decided, in words; version: None for one as
-    it was read; offers: other ways to read the source; chats: columns of conversations -> what keeps one from being
-    trained on, or ""; held_out: rows at the end that came from a test file of their own."""
+    """A parsed dataset. path: the Parquet file; sha256: of the original bytes, 64 hex digits; label: displayed name.
+
+    missing: number of missing cells of each column; notices: the reader's decisions, in words; version: None for a
+    dataset without fixes; offers: other ways to read the source; chats: column of conversations -> why one of them
+    can't be trained on, or ""; held_out: number of rows at the end that come from a separate test file.
+    """
 
     path: Path
     sha256: str
@@ -65,13 +70,13 @@ class Table:
 
     @cached_property
     def _starts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """First row of each row group, and the end of the last one."""
+        """The first row of each row group, and the end of the last one."""
         with self._opened() as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         return np.cumsum([0, *sizes], dtype=np.int64)
 
     def page(self, start: int, count: int) -> list[TableRow]:
-        """Rows start .. start+count as dicts; fewer at the end. Reads only the row groups that hold them."""
+        """Return rows start .. start+count as dicts, fewer at the end. Reads only their row groups."""
         start, stop = max(start, 0), min(start + count, self.rows)
         if start >= stop:
             return []
@@ -83,28 +88,30 @@ class Table:
         return _dicts(part.slice(start - begin, stop - start))
 
     def row(self, index: int) -> TableRow:
-        """One row. Raises DataError outside 0 .. rows-1."""
+        """Return one row. Raises DataError outside 0 .. rows-1."""
         if not 0 <= index < self.rows:
-            raise DataError(f"There is no row {index + 1}: the data has {self.rows:,} rows.", "Choose another row.")
+            raise DataError(
+                f"There is no row {index + 1}: the data has {rows_in_words(self.rows)}.", "Choose another row."
+            )
         return self.page(index, 1)[0]
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column, text or null, `rows` long."""
+        """Return one column, text or null, `rows` long."""
         return self.read([name]).column(0)
 
     def read(self, columns: Sequence[str]) -> pa.Table:
-        """Whole columns in memory: their text's size."""
+        """Read whole columns; they take as much memory as their text."""
         with self._opened() as file:
             return file.read(columns=list(columns))
 
     def batches(self, columns: Sequence[str], size: int = 16_384) -> Iterator[pa.RecordBatch]:
-        """The columns from the first row to the last, a bounded number of rows at a time."""
+        """Yield the columns from the first row to the last, at most `size` rows at a time."""
         with self._opened() as file:
             yield from file.iter_batches(batch_size=size, columns=list(columns))
 
     @contextmanager
     def _opened(self, first: int = 0, stop: int | None = None) -> Iterator[pq.ParquetFile]:
-        """The file, to read rows first .. stop from; raises DataError with these where it is damaged."""
+        """Open the file to read rows first .. stop. Raises DataError that names them if the file is damaged."""
         try:
             with pq.ParquetFile(self.path) as file:
                 yield file
@@ -112,15 +119,15 @@ class Table:
             where = f"rows {first + 1:,} to {self.rows if stop is None else stop:,}"
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             message = f"The prepared data of {self.label} is damaged in {where} ({self.path}: {reason})."
-            raise DataError(message, "Delete this file and open the data again: it is made anew.") from error
+            raise DataError(message, "Delete this file and open the data again: it is created again.") from error
 
     def take(
         self, indices: Sequence[int] | np.ndarray[Any, Any], columns: Sequence[str] | None = None, size: int = 4_096
     ) -> Iterator[TableRow]:
-        """The rows with these 0-based indices, in this order, as dicts of `columns` (all of them by default).
+        """Yield the rows with these 0-based indices, in this order, as dicts of `columns` (all of them by default).
 
-        Rows in ascending order are read batch by batch. For many rows in another order the columns are held in memory
-        while it runs; dicts are made `size` rows at a time.
+        Rows in ascending order are read batch by batch. For many rows in another order the columns are held in memory;
+        dicts are made `size` rows at a time. Raises DataError for an index outside 0 .. rows-1.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
@@ -140,61 +147,67 @@ class Table:
     def scan(
         self, ascending: np.ndarray[Any, np.dtype[np.int64]], columns: Sequence[str], size: int = 4_096
     ) -> Iterator[pa.Table]:
-        """The rows with these strictly ascending 0-based indices, at most `size` at a time; memory does not grow."""
+        """Yield the rows with these strictly ascending 0-based indices, at most `size` at a time, in bounded memory."""
         first = 0
         for batch in self.batches(columns, size):
             begin, end = np.searchsorted(ascending, [first, first + batch.num_rows])
             if end > begin:
                 part = pa.Table.from_batches([batch])
-                whole = end - begin == batch.num_rows
-                yield part if whole else part.take(pa.array(ascending[begin:end] - first))
+                is_complete = end - begin == batch.num_rows
+                yield part if is_complete else part.take(pa.array(ascending[begin:end] - first))
             first += batch.num_rows
 
     def _take_few(self, wanted: np.ndarray[Any, np.dtype[np.int64]], columns: list[str]) -> Iterator[TableRow]:
-        """Row group by row group, so that a handful of rows does not bring all the text into memory."""
+        """Read row group by row group, so that a few rows do not bring all the text into memory."""
         groups = np.searchsorted(self._starts, wanted, side="right") - 1
         found: dict[int, TableRow] = {}
         for group in np.unique(groups):
-            here = np.flatnonzero(groups == group)
+            positions = np.flatnonzero(groups == group)
             with self._opened(int(self._starts[group]), int(self._starts[group + 1])) as file:
                 part = file.read_row_group(int(group), columns=columns)
-            taken = _dicts(part.take(pa.array(wanted[here] - self._starts[group])))
-            found.update(zip(here.tolist(), taken, strict=True))
+            taken = _dicts(part.take(pa.array(wanted[positions] - self._starts[group])))
+            found.update(zip(positions.tolist(), taken, strict=True))
         yield from (found[position] for position in range(len(wanted)))
 
 
 MISSING_FILE = "missing_file"
-"""Why a run ended whose table is not there: one of `runs/end_reasons.py`'s reasons."""
+"""The end reason (`runs/end_reasons.py`) of a run whose table is missing."""
 
 
 def load_table(parquet: Path) -> Table:
-    """Open a parsed table, e.g. a run's own copy. Raises DataError when the file is not one."""
+    """Open a parsed table, such as a run's own copy. Raises DataError when the file is not a table."""
     try:
         with pq.ParquetFile(parquet) as file:
             footer = json.loads((file.metadata.metadata or {})[FOOTER_KEY])
             rows, columns = file.metadata.num_rows, tuple(file.schema_arrow.names)
     except FileNotFoundError as error:
-        gone = f"The prepared data is gone: there is no {parquet}."
-        raise DataError(
-            gone, "Was it moved or deleted? Bring it back, or open the data again.", MISSING_FILE
-        ) from error
+        message = f"The prepared data is missing: there is no {parquet}."
+        hint = "If it was moved or deleted, restore it, or open the data again."
+        raise DataError(message, hint, MISSING_FILE) from error
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         raise DataError(f"The prepared data {parquet} can't be read ({error}).", "Open the data again.") from error
     if footer["schema"] > TABLE_SCHEMA_VERSION:
-        raise DataError(f"{parquet} was made by a newer version of the toolkit.", "Update the toolkit.")
-    notices, made = tuple(footer["notices"]), footer.get("version")
-    version = DatasetVersion(**{**made, "steps": tuple(made["steps"])}) if made else None
-    offers = tuple(Offer.load(offer) for offer in footer.get("offers", ()))
+        raise DataError(f"{parquet} was created by a newer version of the toolkit.", "Update the toolkit.")
+    version = footer.get("version")
     return Table(
-        Path(parquet), footer["sha256"], footer["label"], columns, rows, footer["missing"], notices, version,
-        offers, footer.get("chats", {}), footer.get("held_out", 0),
-    )  # fmt: skip
+        path=Path(parquet),
+        sha256=footer["sha256"],
+        label=footer["label"],
+        columns=columns,
+        rows=rows,
+        missing=footer["missing"],
+        notices=tuple(footer["notices"]),
+        version=DatasetVersion(**{**version, "steps": tuple(version["steps"])}) if version else None,
+        offers=tuple(Offer.load(offer) for offer in footer.get("offers", ())),
+        chats=footer.get("chats", {}),
+        held_out=footer.get("held_out", 0),
+    )
 
 
 def make_table_footer(
     sha256: str, label: str, missing: Mapping[str, int], notices: Sequence[str], **more: Any
 ) -> dict[str, str]:
-    """What `load_table` reads back, as key-value metadata; `more`: version, offers, chats, held_out."""
+    """Return the metadata of a table file that `load_table` reads; `more`: version, offers, chats, held_out."""
     content = {
         "schema": TABLE_SCHEMA_VERSION,
         "sha256": sha256,
@@ -206,14 +219,22 @@ def make_table_footer(
 
 
 def describe_dataset(table: Any) -> dict[str, Any]:
-    """What a run remembers of its dataset: sha256, label, rows, and the version if it is one; empty for None."""
+    """Return what a run records of its dataset: sha256, label, rows, and the version if any; empty for None."""
     if table is None:
         return {}
-    made = getattr(table, "version", None)
-    known = {"sha256": table.sha256, "label": table.label, "rows": table.rows}
-    return known if made is None else {**known, "version": made.as_dict()}
+    version = getattr(table, "version", None)
+    facts = {"sha256": table.sha256, "label": table.label, "rows": table.rows}
+    return facts if version is None else {**facts, "version": version.as_dict()}
 
 
 def _dicts(part: pa.Table) -> list[TableRow]:
     cells = [column.to_pylist() for column in part.columns]
     return [dict(zip(part.column_names, row, strict=True)) for row in zip(*cells, strict=True)]
+
+
+RowNumbers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def rows_in_words(count: int) -> str:
+    """Return a count of rows as text: "1 row", "1,200 rows"."""
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"

@@ -1,38 +1,97 @@
-"""What the child processes that examine and mend a dataset are asked, and where they leave their answers.
+"""The child processes that work on a dataset: their common `main`, their requests, and the files they leave.
 
-Light on purpose: the app's process imports this and none of the libraries that do the work.
+A task reads its request from standard input: a JSON object with the key "folder", the folder that belongs to it alone.
+There it leaves progress.json ({"share": 0 to 1, "words": ...}) while it works, and report.json at its end:
+{"error": null}, or {"error": {"message", "hint", "offers"}} where it refuses. A child without report.json has died.
 """
 
 from __future__ import annotations
 
 import json
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-FINDINGS_FOLDER, EXAMINE_PROGRESS_FILE, ROWS_FILE = "findings", "progress.json", "rows.npy"
+from toolkit.data.progress import DataProgressReporter
+from toolkit.data.read_options import UnreadableError
+from toolkit.errors import DataError
+
+TABLE_FILE = "table.parquet"
+TASK_REPORT_FILE = "report.json"
+TASK_PROGRESS_FILE = "progress.json"
+FINDINGS_FOLDER = "findings"
+ROWS_FILE = "rows.npy"
+TASK_PROGRESS_INTERVAL_S = 0.25
+"""Seconds between two writes of progress.json: a page polls it about twice a second."""
+
+DataTask = Callable[[dict[str, Any], DataProgressReporter], None]
 
 
-class _JsonRequest:
-    def dump(self) -> str:
-        return json.dumps(asdict(self))  # type: ignore[call-overload]
+def run_task(work: DataTask, out_of_memory: DataError | None = None) -> int:
+    """Run `work` on the request from standard input, report its outcome, and return 0.
+
+    A DataError that `work` raises is the report's error. So is `out_of_memory` after a MemoryError; without it a
+    MemoryError ends the process like any other exception, and the process that waits explains its death.
+    """
+    request = json.load(sys.stdin)
+    folder = Path(request["folder"])
+    error: DataError | None = None
+    try:
+        work(request, make_progress_writer(folder))
+    except DataError as refusal:
+        error = refusal
+    except MemoryError:
+        if out_of_memory is None:
+            raise
+        error = out_of_memory
+    (folder / TASK_REPORT_FILE).write_text(json.dumps({"error": None if error is None else _error_as_dict(error)}))
+    return 0
+
+
+def make_progress_writer(folder: Path) -> DataProgressReporter:
+    """Return a reporter that writes progress.json into `folder`, at most once in TASK_PROGRESS_INTERVAL_S seconds."""
+    last = 0.0
+
+    def report_progress(share: float, words: str) -> None:
+        nonlocal last
+        if time.monotonic() - last < TASK_PROGRESS_INTERVAL_S:
+            return
+        last = time.monotonic()
+        temporary = folder / f".{TASK_PROGRESS_FILE}"
+        temporary.write_text(json.dumps({"share": share, "words": words}))
+        temporary.replace(folder / TASK_PROGRESS_FILE)
+
+    return report_progress
+
+
+def _error_as_dict(error: DataError) -> dict[str, Any]:
+    offers = [offer.dump() for offer in error.offers] if isinstance(error, UnreadableError) else []
+    return {"message": error.message, "hint": error.hint, "offers": offers}
 
 
 @dataclass(frozen=True)
-class ExamineRequest(_JsonRequest):
-    """table: the parquet file; data: the data section of a config; folder: where the answer goes."""
+class ExamineRequest:
+    """table: the Parquet file; data: the data section of a config; folder: where the findings go."""
 
     table: str
     data: dict[str, Any]
     folder: str
 
+    def dump(self) -> str:
+        return json.dumps(asdict(self))
+
 
 @dataclass(frozen=True)
-class RepairRequest(_JsonRequest):
-    """table: the parquet file; folder: has rows.npy, gets the answer; action: drop, repair or clean; columns: those to
-    edit; sha256 and version: for the footer."""
+class RepairRequest:
+    """What the repair task needs. table: the Parquet file; folder: holds rows.npy and receives the new table.
+
+    action: "drop", "repair" or "clean"; columns: the ones to edit; sha256, version: for the footer of the new table.
+    """
 
     table: str
     folder: str
@@ -41,8 +100,11 @@ class RepairRequest(_JsonRequest):
     sha256: str
     version: dict[str, Any]
 
+    def dump(self) -> str:
+        return json.dumps(asdict(self))
+
 
 def parquet_content_bytes(table: Path) -> int:
-    """The size of a parquet file's content in memory, about."""
+    """Return the approximate size in memory, in bytes, of a Parquet file's content."""
     metadata = pq.read_metadata(table)
     return sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))

@@ -204,3 +204,14 @@ def _sign_body(body: dict[str, Any]) -> str:
 
 def _untrusted_error(folder: Path, why: str) -> RunError:
     return RunError(f"{folder.name} can't be trusted: {why}.", "Start the run again.")
+
+
+def publish_file(temporary: Path, final: Path) -> None:
+    """Rename a complete file to its final name on the same file system and make it durable. Raises OSError."""
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # before the rename: after a power cut the name must not stand for an empty file
+    finally:
+        os.close(descriptor)
+    temporary.replace(final)
+    fsync_dir(final.parent)

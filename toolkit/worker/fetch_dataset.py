@@ -1,8 +1,8 @@
-"""Brings a Hugging Face dataset here as a table of text: `python -m toolkit.worker.fetch_dataset`.
+"""The child process that downloads a Hugging Face dataset as a table: `python -m toolkit.worker.fetch_dataset`.
 
-The only place that calls `datasets.load_dataset`. Takes a request as JSON on standard input, like `data/readers/read_file.py`, and
-leaves table.parquet and report.json in the folder it was given. Without a network it says so within seconds, unless the
-dataset is in the local cache. Never runs code from a dataset: the installed version has no way to.
+Its request is {"dataset": id, "folder": ...}; it leaves table.parquet in the folder. It is the only code that calls
+`datasets.load_dataset`. Without a network it reads the local cache, or fails within seconds. It never runs code from a
+dataset: the installed version of `datasets` does not support that.
 """
 
 from __future__ import annotations
@@ -16,38 +16,32 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from toolkit.data.readers.read_file import TABLE_FILE, brace_notices, data_error_as_dict, write_task_report
+from toolkit.data.progress import DataProgressReporter
 from toolkit.data.readers.table_writer import TableWriter
+from toolkit.data.task_process import TABLE_FILE, run_task
 from toolkit.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
 
 HUB_PROBE_SECONDS = 8.0
+"""Seconds to wait for an answer of the hub before only the local cache is used."""
 TRAIN_SPLIT_NAME = "train"
 _NOT_TEXT = ("Image", "Audio", "Video", "Pdf", "Nifti")
 
 
-def main() -> int:
-    """0 when the request was answered, with a table or with a reason."""
-    request = json.load(sys.stdin)
+def _fetch(request: dict[str, Any], report_progress: DataProgressReporter) -> None:
     folder = Path(request["folder"])
-    os.chdir(folder)  # an empty folder: the id must not name a folder beside the app
+    os.chdir(folder)  # an empty folder: `load_dataset` would read a local folder with the name of the dataset
     online = is_hub_reachable()
     if not online:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported: hence the late imports
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported, which is why that happens later
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    try:
-        fetch_dataset_table(request["dataset"], folder, online)
-    except DataError as error:
-        write_task_report(folder, error=data_error_as_dict(error))
-    else:
-        write_task_report(folder, error=None)
-    return 0
+    fetch_dataset_table(request["dataset"], folder, online)
 
 
 def is_hub_reachable() -> bool:
-    """Does the hub answer? False at once when the environment says to stay offline."""
+    """Return whether the hub answers; False without trying when HF_HUB_OFFLINE is set."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -59,7 +53,7 @@ def is_hub_reachable() -> bool:
 
 
 def fetch_dataset_table(name: str, folder: Path, online: bool) -> None:
-    """Write the dataset's rows to folder/table.parquet. Raises DataError."""
+    """Write the dataset's rows to folder/table.parquet. Raises DataError when it can't be loaded or has no text."""
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -73,33 +67,39 @@ def fetch_dataset_table(name: str, folder: Path, online: bool) -> None:
 
 
 def choose_hub_split(name: str, sizes: dict[str, int]) -> tuple[str, list[str]]:
-    """(split to read, notices): "train" when there is one, else the only one. Raises DataError when that is unclear."""
+    """Return (split to read, notices): "train" if there is one, otherwise the only one.
+
+    sizes: rows of each split. Raises DataError when there are several splits and none is named train.
+    """
     if not sizes:
         raise DataError(f"The dataset {name} has no rows.", "Choose another dataset.")
     listed = ", ".join(f"{split} ({rows:,} rows)" for split, rows in sizes.items())
     if TRAIN_SPLIT_NAME in sizes:
         others = [split for split in sizes if split != TRAIN_SPLIT_NAME]
-        return TRAIN_SPLIT_NAME, [f"Read the split train; left out: {', '.join(others)}."] if others else []
+        return TRAIN_SPLIT_NAME, [f"Only the split train was read; ignored: {', '.join(others)}."] if others else []
     if len(sizes) == 1:
         return next(iter(sizes)), []
-    raise DataError(f"The dataset {name} has no split named train: {listed}.", "Save the one you want as JSON.")
+    raise DataError(f"The dataset {name} has no split named train: {listed}.", "Save the split you need as JSON.")
 
 
 def write_split_table(rows: datasets.Dataset, folder: Path, label: str, notices: Sequence[str]) -> None:
-    """Write a split's rows as text. Pictures and sounds are left out with a notice."""
+    """Write a split's rows as text to folder/table.parquet. Images, audio and video are skipped with a notice.
+
+    Raises DataError when no text remains.
+    """
     import datasets
 
     kinds = {column: type(feature).__name__ for column, feature in rows.features.items()}
     kept = [column for column, kind in kinds.items() if kind not in _NOT_TEXT]
-    said = [*notices]
+    notices = [*notices]
     if len(kept) < len(kinds):
-        said.append(f"Columns that are not text were left out: {', '.join(c for c in kinds if c not in kept)}.")
+        notices.append(f"Columns that are not text were skipped: {', '.join(c for c in kinds if c not in kept)}.")
     labels = {c: rows.features[c] for c in kept if isinstance(rows.features[c], datasets.ClassLabel)}
     if labels:
-        said.append(f"Class numbers are shown as their names: {', '.join(labels)}.")
+        notices.append(f"Class numbers were replaced by their names: {', '.join(labels)}.")
     nested = [c for c in kept if c not in labels and kinds[c] != "Value"]
     if nested:
-        said.append(f"Columns that hold lists or objects are their JSON text: {', '.join(nested)}.")
+        notices.append(f"Lists and objects were converted to JSON text: {', '.join(nested)}.")
     if not kept or not len(rows):
         raise DataError(f"The dataset {label} has no rows with text.", "Choose another dataset.")
     writer = TableWriter(folder, lambda row: f"row {row:,} of the split")
@@ -108,7 +108,7 @@ def write_split_table(rows: datasets.Dataset, folder: Path, label: str, notices:
     texts = [_text_converter(labels.get(column)) for column in kept]
     for number, cells in enumerate(_cells(rows.select_columns(kept), kept), start=1):
         writer.add([text(cell) for text, cell in zip(texts, cells, strict=True)], number)
-    writer.finish(folder / TABLE_FILE, label, said + brace_notices(kept))
+    writer.finish(folder / TABLE_FILE, label, notices)
 
 
 def _cells(rows: datasets.Dataset, columns: list[str]) -> Iterator[tuple[Any, ...]]:
@@ -133,18 +133,18 @@ def _explain_fetch_error(name: str, error: Exception, online: bool) -> DataError
     if not online:
         return DataError(
             f"The dataset {name} is not on this machine, and the Hugging Face hub can't be reached.",
-            "Connect to the network, or use a CSV or JSON file.",
+            "Connect to the network, or use a CSV, JSON or Parquet file.",
         )
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     kind = type(error).__name__
-    if "Gated" in kind or "gated" in first:
-        hint = "Accept its licence on its page, and set HF_TOKEN before you start the app."
+    if "Gated" in kind or "gated" in reason:
+        hint = "Accept its license on its page, and set HF_TOKEN before you start the app."
     elif "NotFound" in kind:
-        hint = "Check the spelling of owner/name. A private one needs HF_TOKEN in the environment."
+        hint = "Check the spelling of owner/name. A private dataset needs HF_TOKEN in the environment."
     else:
-        hint = "Look at its page on the hub: it may need a configuration name, which can't be given here."
-    return DataError(f"The dataset {name} can't be loaded: {first}", hint)
+        hint = "See its page on the hub: it may need a configuration name, which is not supported here."
+    return DataError(f"The dataset {name} can't be loaded: {reason}", hint)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_task(_fetch))

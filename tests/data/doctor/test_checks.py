@@ -1,4 +1,4 @@
-"""What the doctor says about data with known faults."""
+"""The findings of the data checks on data with known faults."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_test_rows_that_are_training_rows(open_bytes: Callable[..., Table]) -> N
     assert "leak" not in _by_kind(list_findings(table, _config("{q} {id}")))
 
 
-def test_a_column_of_one_value_can_be_taken_out(open_bytes: Callable[..., Table]) -> None:
+def test_a_constant_column_can_be_removed(open_bytes: Callable[..., Table]) -> None:
     table = open_bytes("q,shop,a\n" + "".join(f"q{i},here,a{i}\n" for i in range(40)))
     finding = _by_kind(list_findings(table, _config("{q} {shop}")))["constant"]
     (fix,) = finding.fixes
     assert (fix.label, fix.settings) == (
-        "Take {shop} out of the prompt", {"path": "data.prompt", "old": "{shop}", "new": ""}
+        "Remove {shop} from the prompt", {"path": "data.prompt", "old": "{shop}", "new": ""}
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Big files are opened in the background: found again, told about, given up."""
+"""Large files are opened in the background: they are found again, report progress and can be canceled."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def finally_opened(data: DataConfig, folder: Path) -> Any:
     raise AssertionError("it never ends")
 
 
-def test_whoever_asks_again_finds_the_same_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_request_finds_the_same_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     may_go, reads = threading.Event(), []
     real = background_open.open_table
 
@@ -65,35 +65,36 @@ def test_whoever_asks_again_finds_the_same_one(tmp_path: Path, monkeypatch: pyte
     assert len(reads) == 1
 
 
-def test_a_small_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_file_is_opened_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background_open, "BIG_FILE_BYTES", 30_000_000)
     assert open_or_wait(settings(big_csv(tmp_path / "small.csv", 3)), tmp_path).rows == 3
 
 
-def test_a_refusal_is_told_once_and_asked_for_anew(tmp_path: Path) -> None:
+def test_a_refused_file_is_read_again_at_the_next_request(tmp_path: Path) -> None:
     path = tmp_path / "torn.csv"
     path.write_text('a,b\n"1,2\n')
     for _ in range(2):
-        with pytest.raises(DataError, match="never closes"):
+        with pytest.raises(DataError, match="without a closing quote"):
             finally_opened(settings(path), tmp_path)
     assert not background_open._running
 
 
-def test_every_step_is_told_and_shares_only_grow_within_one(tmp_path: Path) -> None:
+def test_every_step_is_reported_and_its_share_only_grows(tmp_path: Path) -> None:
     told: list[tuple[float, str]] = []
     data = settings(big_csv(tmp_path / "big.csv", 120_000))
     table = open_table.open_table(data, tmp_path, Watch(lambda share, words: told.append((share, words))))
     assert table.rows == 120_000
-    assert {words for _, words in told} >= {"taking in"}
+    assert {words for _, words in told} >= {"copying"}
     assert all(0 <= share <= 1 for share, _ in told)
-    taking = [share for share, words in told if words == "taking in"]
+    taking = [share for share, words in told if words == "copying"]
     assert taking == sorted(taking) and taking[-1] == 1
 
 
-def test_the_reader_leaves_word_of_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reader_writes_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.data import task_process
     from toolkit.data.readers import read_file
 
-    monkeypatch.setattr(read_file, "TASK_PROGRESS_INTERVAL_S", 0)
+    monkeypatch.setattr(task_process, "TASK_PROGRESS_INTERVAL_S", 0)
     big_csv(tmp_path / "a.csv", 40_000)
     lines = (f'{{"question": "{i}", "answer": "{i}"}}\n' for i in range(40_000))
     (tmp_path / "a.jsonl").write_text("".join(lines))
@@ -103,12 +104,12 @@ def test_the_reader_leaves_word_of_its_progress(tmp_path: Path, monkeypatch: pyt
         request = read_file.ReadRequest(str(tmp_path / name), str(folder), kind, "0" * 64, name)
         read_file.read_file_to_table(request, lambda share, words, into=shares: into.append(share))
         assert shares == sorted(shares) and shares[-1] == 1 and len(shares) >= 3
-    tell = read_file.task_progress_writer(tmp_path)
-    tell(0.5, "reading")
+    report_progress = task_process.make_progress_writer(tmp_path)
+    report_progress(0.5, "reading")
     assert '"share": 0.5' in (tmp_path / "progress.json").read_text()
 
 
-def test_it_can_be_given_up(tmp_path: Path) -> None:
+def test_an_opening_can_be_canceled(tmp_path: Path) -> None:
     data = settings(big_csv(tmp_path / "big.csv", 50_000))
     one = background_open.request_opening(data, tmp_path)
     cancel_opening(one)

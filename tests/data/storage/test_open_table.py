@@ -129,7 +129,7 @@ DEATHS = {
 
 
 @pytest.mark.parametrize("name", DEATHS)
-def test_a_dead_child_is_a_normal_outcome(tmp_path: Path, name: str) -> None:
+def test_the_death_of_a_child_is_explained(tmp_path: Path, name: str) -> None:
     script, words = DEATHS[name]
     (tmp_path / "dying.py").write_text(script)
     with pytest.raises(DataError) as caught:
@@ -138,7 +138,7 @@ def test_a_dead_child_is_a_normal_outcome(tmp_path: Path, name: str) -> None:
     assert caught.value.hint
 
 
-def test_a_file_too_big_for_the_memory_limit_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_file_too_large_for_the_memory_limit_is_refused(tmp_path: Path) -> None:
     script = "import sys, toolkit.data.read_options as limits, toolkit.data.readers.read_file as reader\n"
     script += "limits.READER_MEMORY_BYTES = 700 << 20\nsys.exit(reader.main())"
     (tmp_path / "small.py").write_text(script)
@@ -158,16 +158,19 @@ def test_a_file_too_big_for_the_memory_limit_is_refused_in_words(tmp_path: Path)
 def test_the_child_is_confined_and_gets_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
     script = (
-        "import os, pathlib, resource as r, sys\nfrom toolkit.data.read_options import limit_process_resources\n"
-        "from toolkit.data.readers.read_file import data_error_as_dict, write_task_report\nfrom toolkit.errors import DataError\nconfine(1000)\n"
-        "names = ('RLIMIT_AS', 'RLIMIT_CPU', 'RLIMIT_FSIZE', 'RLIMIT_NOFILE', 'RLIMIT_CORE')\n"
-        "said = [r.getrlimit(getattr(r, n))[0] for n in names], sorted(os.environ), sys.argv\n"
-        f"report(pathlib.Path({str(tmp_path)!r}), error=explain(DataError(str(said))))"
+        "import os, resource as r, sys\nfrom toolkit.data.read_options import limit_process_resources\n"
+        "from toolkit.data.task_process import run_task\nfrom toolkit.errors import DataError\n"
+        "def work(request, report_progress):\n"
+        "    limit_process_resources(1000)\n"
+        "    names = ('RLIMIT_AS', 'RLIMIT_CPU', 'RLIMIT_FSIZE', 'RLIMIT_NOFILE', 'RLIMIT_CORE')\n"
+        "    limits = [r.getrlimit(getattr(r, name))[0] for name in names]\n"
+        "    raise DataError(str((limits, sorted(os.environ), sys.argv)))\n"
+        "sys.exit(run_task(work))"
     )
-    (tmp_path / "look.py").write_text(script)
+    (tmp_path / "confined.py").write_text(script)
     environment = {"PYTHONPATH": f"{tmp_path}:{PROJECT_ROOT}"}
     with pytest.raises(DataError) as caught:
-        make_table_in_child("look", "{}", tmp_path, 20, environment)
+        make_table_in_child("confined", json.dumps({"folder": str(tmp_path)}), tmp_path, 20, environment)
     assert f"[{4 << 30}, 60, {(64 << 20) + 4000}, 64, 0]" in caught.value.message
     assert "HF_TOKEN" not in caught.value.message
 
@@ -194,7 +197,7 @@ def test_a_refusal_names_its_file(tmp_path: Path) -> None:
         assert caught.value.message.startswith(f"{name}: 1 row does not fit")
 
 
-def test_a_test_file_stands_behind_the_data(tmp_path: Path) -> None:
+def test_the_rows_of_a_test_file_follow_the_data(tmp_path: Path) -> None:
     from toolkit.data.examples.split import plan_split
 
     data = _data(store_upload(b"q,a,x\n" + b"1,2,3\n" * 7, "data.csv", tmp_path))
@@ -211,7 +214,7 @@ def test_a_test_file_stands_behind_the_data(tmp_path: Path) -> None:
     assert plan.dropped.tolist() == [8]
     assert table.sha256 != open_table(data, tmp_path).sha256
     other = store_upload(b"z\n1\n", "other.csv", tmp_path)
-    with pytest.raises(DataError, match="no column of the data"):
+    with pytest.raises(DataError, match="no column in common with the data"):
         open_table(data.model_copy(update={"test_path": str(other)}), tmp_path)
 
 
@@ -230,16 +233,16 @@ def test_a_damaged_table_of_two_files_names_what_and_where(tmp_path: Path) -> No
         assert str(table.path) in caught.value.message and "Delete this file" in caught.value.hint
 
 
-def test_a_fault_in_a_test_file_is_told_from_one_in_the_data(tmp_path: Path) -> None:
+def test_a_fault_in_a_test_file_names_that_file(tmp_path: Path) -> None:
     good = b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
     data = _data(store_upload(good * 3, "data.jsonl", tmp_path)).model_copy(update={"file_type": "json"})
     for name, content, words in (
         (
             "tools.jsonl",
             good + good.replace(b"assistant", b"wizard"),
-            "Row 2, column 'messages': message 2 has the role",
+            "Row 2, column 'messages': message 2 has the unknown role",
         ),
-        ("text.jsonl", b'{"messages": "hello"}', "Column 'messages' holds no conversations."),
+        ("text.jsonl", b'{"messages": "hello"}', "Column 'messages' contains no conversations."),
     ):
         table = open_table(data.model_copy(update={"test_path": str(store_upload(content, name, tmp_path))}), tmp_path)
         assert table.chats["messages"].startswith(f"In the test file {name}: {words}")

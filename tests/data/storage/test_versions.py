@@ -1,4 +1,4 @@
-"""A fix makes a version beside the original; undo, redo, and the same rows for whoever opens it by its path."""
+"""A fix makes a version and leaves the original; undo, redo, and opening a version by its path."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def fix_of(table: Table, place: DatasetReference, kind: str) -> Fix:
     return found[kind].fixes[0]
 
 
-def test_not_all_rows_of_a_test_file_can_be_taken_out(tmp_path: Path, place: DatasetReference) -> None:
+def test_some_rows_of_a_test_file_must_remain(tmp_path: Path, place: DatasetReference) -> None:
     held = store_upload(b"q,a\nsix,6\nseven,7\n", "held.csv", tmp_path)
     data = _config(place).data.model_copy(update={"test_path": str(held)})
     table = open_table(data, tmp_path)
     drop = Fix("Remove", "drop", "two rows removed", np.arange(table.rows - 2, table.rows))
-    with pytest.raises(DataError, match="No row of the test file would be left"):
+    with pytest.raises(DataError, match="No row of the test file would remain"):
         apply_fix(drop, table, place, tmp_path)
 
 
@@ -95,7 +95,7 @@ def test_repairs_touch_only_the_cells_concerned(tmp_path: Path, place: DatasetRe
     assert after.page(0, 9) == expected
 
 
-def test_undo_and_redo_go_along_the_chain(tmp_path: Path, place: DatasetReference) -> None:
+def test_undo_and_redo_follow_the_versions(tmp_path: Path, place: DatasetReference) -> None:
     table = opened(place, tmp_path)
     second = apply_fix(fix_of(table, place, "duplicate"), table, place, tmp_path)
     other = opened(second, tmp_path)
@@ -149,5 +149,5 @@ def test_what_is_not_a_version_is_refused(tmp_path: Path, place: DatasetReferenc
     forged.write_bytes(made.read_bytes())
     with pytest.raises(DataError, match="not the version"):
         opened(DatasetReference("csv", str(forged)), tmp_path)
-    with pytest.raises(DataError, match=r"would be left"):
+    with pytest.raises(DataError, match=r"would remain"):
         apply_fix(Fix("", "drop", "", np.arange(table.rows - 1)), table, place, tmp_path)

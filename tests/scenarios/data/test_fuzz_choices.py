@@ -141,14 +141,14 @@ def test_parquet_gives_back_every_text(names: list[str], rows: list[list[str]]) 
 
 
 DAMAGE = """
-import hashlib, random, sys, tempfile
+import random, sys, tempfile
 from pathlib import Path
 from toolkit.data.read_options import limit_process_resources
 from toolkit.data.readers.read_file import TABLE_FILE, ReadRequest, read_file_to_table
 from toolkit.data.table import load_table
 from toolkit.errors import DataError
 whole = bytearray(Path(sys.argv[1]).read_bytes())
-confine(len(whole))
+limit_process_resources(len(whole))
 rng, ends = random.Random(int(sys.argv[2])), {"read": 0, "refused": 0}
 for _ in range(int(sys.argv[3])):
     content = bytearray(whole)
@@ -159,8 +159,8 @@ for _ in range(int(sys.argv[3])):
         source = Path(folder, "source")
         source.write_bytes(content)
         try:
-            read(Request(str(source), folder, "parquet", "0" * 64, "fuzz"))
-            load_table(Path(folder, TABLE)).page(0, 9)
+            read_file_to_table(ReadRequest(str(source), folder, "parquet", "0" * 64, "fuzz"))
+            load_table(Path(folder, TABLE_FILE)).page(0, 9)
             ends["read"] += 1
         except DataError as error:
             assert error.message and error.hint
@@ -203,7 +203,7 @@ MESSAGE = st.one_of(
 )
 def test_any_cell_is_a_conversation_or_refused(cell: str) -> None:
     looks_like_chat(cell)
-    kept = ChatColumns(skip=True).look("c", [cell], 1)
+    kept = ChatColumns(skip=True).check_cells("c", [cell], 1)
     assert kept[0] in (cell, None)
     try:
         turns = parse_conversation(cell)
@@ -244,5 +244,5 @@ def test_a_long_template_of_mistakes_costs_a_bounded_number_of_comparisons(
     try:
         compile_template((text * MAX_TEMPLATE)[:MAX_TEMPLATE], columns)
     except DataError as error:
-        assert len(error.message.splitlines()) <= templates.MAX_LISTED_MISTAKES + 1
-    assert len(calls) <= 2 * templates.MAX_LISTED_MISTAKES
+        assert len(error.message.splitlines()) <= templates.MAX_LISTED + 1
+    assert len(calls) <= 2 * templates.MAX_LISTED

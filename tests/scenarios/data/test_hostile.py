@@ -68,7 +68,7 @@ CASES = [
         for kind in ("csv", "json")
     ],
     _csv("old excel", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 99, "old Excel"),
-    _csv("parquet", b"PAR1xxxx", "Parquet", "the ending .parquet"),
+    _csv("parquet", b"PAR1xxxx", "Parquet", "ends with .parquet"),
     _csv("pdf", b"%PDF-1.7\n", "PDF"),
     *[
         Case(f"web page {kind}", kind, b"\n<!DOCTYPE html><html>404</html>", ("web page", "error page"))
@@ -117,7 +117,7 @@ CASES = [
     ),
     _csv("trailing comma everywhere", "a,b,\n1,2,\n", columns=AB, rows=[("1", "2")], notices=("Every line ends",)),
     _csv("trailing comma sometimes", "a,b\n1,2,\n3,4\n", "1 row does not fit", "line 2 has 3"),
-    _csv("open quote", 'a,b\n1,2\n"x,2\n3,4\n', "quote opens in the row at line 3", "never closes"),
+    _csv("open quote", 'a,b\n1,2\n"x,2\n3,4\n', "row at line 3 has an opening quote", "without a closing quote"),
     _csv("text after a quote", 'a,b\n1,2\n"x"y,2\n', "line 3", "after its closing quote"),
     # delimiters and headers
     _csv("semicolons", "a;b\n1,5;2\n", columns=AB, rows=[("1,5", "2")], notices=("semicolons",)),
@@ -136,7 +136,7 @@ CASES = [
     ),
     _csv("no name", ",b\n1,2\n", columns=("column 1", "b"), rows=[("1", "2")], notices=("column 1",)),
     _csv("no last name", "a,\n1,2\n", columns=("a", "column 2"), rows=[("1", "2")], notices=("column 2",)),
-    _csv("braces in a name", "{a},b\n1,2\n", columns=("{a}", "b"), rows=[("1", "2")], notices=("Braces",)),
+    _csv("braces in a name", "{a},b\n1,2\n", columns=("{a}", "b"), rows=[("1", "2")], notices=("braces",)),
     _csv(
         "names that are code elsewhere",
         "__class__,items,self,0,a.b,😀,\u202eabc\n1,2,3,4,5,6,7\n",
@@ -174,8 +174,10 @@ CASES = [
     _json("lines", '{"a": 1}\n\n{"a": 2}\n', columns=("a",), rows=[("1",), ("2",)]),
     _json("one line", '{"a": 1, "b": "x"}', columns=AB, rows=[("1", "x")]),
     _json("objects one after the other", '{\n"a": 1\n}\n{\n"a": 2\n}', columns=("a",), rows=[("1",), ("2",)]),
-    _json("torn last line", '{"a": 1}\n{"a": 2}\n{"a": ', "Row 3 is not JSON, at line 3, character", "cut off"),
-    _json("torn list", '[{"a": 1}, {"a": 2}', "After row 2", "the file ends", "cut off"),
+    _json(
+        "torn last line", '{"a": 1}\n{"a": 2}\n{"a": ', "Row 3 is not valid JSON, at line 3, character", "incomplete"
+    ),
+    _json("torn list", '[{"a": 1}, {"a": 2}', "After row 2", "the file ends", "incomplete"),
     _json(
         "wrapped",
         '{"version": 2, "data": [{"a": 1}]}',
@@ -189,7 +191,7 @@ CASES = [
         '{"a": [1, 2], "b": ["x", null]}',
         columns=AB,
         rows=[("1", "x"), ("2", None)],
-        notices=("of columns",),
+        notices=("a list for each column",),
     ),
     _json("uneven columns", '{"a": [1, 2], "b": ["x"]}', "'a' has 2, 'b' has 1"),
     _json("pandas' other form", '{"a": {"0": 1}, "b": {"0": 2}}', "orient='records'"),
@@ -198,16 +200,16 @@ CASES = [
         for text, found in (
             ("null", "found null"),
             ("12", "the number 12"),
-            ('"x"', "a text"),
+            ('"x"', "a string"),
             ("true", "found true"),
             ("NaN", "number NaN"),
         )
     ],
     _json("list of numbers", "[1, 2]", "row 1 (line 1, character 2) is the number 1"),
     _json("list of lists", '[["a"], ["b"]]', "is a list"),
-    _json("mixed rows", '[{"a": 1},\n "x"]', "row 2 (line 2, character 2) is a text"),
+    _json("mixed rows", '[{"a": 1},\n "x"]', "row 2 (line 2, character 2) is a string"),
     _json("mixed lines", '{"a": 1}\n{"a": 2}\n3\n', "row 3 (line 3) is the number 3"),
-    _json("two on a line", '{"a": 1}\n{"a": 1} {"a": 2}\n', "Line 2 goes on after its object"),
+    _json("two on a line", '{"a": 1}\n{"a": 1} {"a": 2}\n', "Line 2 continues after its object"),
     _json(
         "nested", '[{"a": {"x": [1.50, "é"]}}]', columns=("a",), rows=[('{"x": [1.50, "é"]}',)], notices=("JSON text",)
     ),
@@ -216,7 +218,7 @@ CASES = [
         '{"prompt": "hi ->", "completion": " ho\\n"}\n{"prompt": "a", "completion": "b"}',
         columns=("prompt", "completion"),
         rows=[("hi ->", " ho\n"), ("a", "b")],
-        notices=("OpenAI's older form", "{prompt} and {completion}"),
+        notices=("OpenAI's older fine-tuning format", "{prompt} as the prompt and {completion}"),
     ),
     _json(
         "older form and more",
@@ -229,14 +231,14 @@ CASES = [
         '[{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}]',
         columns=("messages",),
         rows=[('[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]',)],
-        notices=("holds 1 conversations",),
+        notices=("contains 1 conversation.",),
     ),
     _json(
         "one chat",
         '{"messages": [{"role": "assistant", "content": "hi"}]}',
         columns=("messages",),
         rows=[('[{"role": "assistant", "content": "hi"}]',)],
-        notices=("holds 1 conversations",),
+        notices=("contains 1 conversation.",),
     ),
     _json(
         "a list of chats",
@@ -245,12 +247,12 @@ CASES = [
         rows=[('[{"role": "assistant", "content": "hi"}]',)],
     ),
     *[
-        _json(f"{word}", f'[{{"a": 1}}, {{"a": {word}}}]', "Row 2", "column 'a'", f"{word} is not JSON")
+        _json(f"{word}", f'[{{"a": 1}}, {{"a": {word}}}]', "Row 2", "column 'a'", f"{word} is not valid JSON")
         for word in ("NaN", "Infinity", "-Infinity")
     ],
-    _json("nan inside", '[{"a": [NaN]}]', "Row 1", "NaN is not JSON"),
-    _json("repeated key", '[{"a": 1}, {"a": 1, "a": 2}]', "Row 2", "'a' stands twice"),
-    _json("repeated key in a line", '{"a": 1}\n{"a": 1, "a": 2}', "Row 2 (line 2)", "'a' stands twice"),
+    _json("nan inside", '[{"a": [NaN]}]', "Row 1", "NaN is not valid JSON"),
+    _json("repeated key", '[{"a": 1}, {"a": 1, "a": 2}]', "Row 2", "'a' appears twice"),
+    _json("repeated key in a line", '{"a": 1}\n{"a": 1, "a": 2}', "Row 2 (line 2)", "'a' appears twice"),
     _json("no key's name", '[{"": 1, "b": 2}]', columns=("column 1", "b"), rows=[("1", "2")], notices=("column 1",)),
     # what is nearly JSON
     _json("comma after the last row", '[{"a": 1},\n]', "comma after the last row, at line 2, character 1"),
@@ -259,8 +261,8 @@ CASES = [
     _json("python's None", '[{"a": None}]', "Python, not JSON"),
     _json("comments", '[{"a": 1}, // one\n{"a": 2}]', "comments"),
     _json("csv as json", "a,b\n1,2\n", "CSV"),
-    _json("more after the list", '[{"a": 1}]\n[{"a": 2}]', "The list ends", "line 2, character 1"),
-    _json("missing comma", '[{"a": 1} {"a": 2}]', "After row 1 a comma or ] must follow"),
+    _json("more after the list", '[{"a": 1}]\n[{"a": 2}]', "More text follows the list", "line 2, character 1"),
+    _json("missing comma", '[{"a": 1} {"a": 2}]', "After row 1, a comma or ] is expected"),
 ]
 
 

@@ -1,6 +1,7 @@
-"""What a person has seen and leaves as it is: findings accepted for a dataset and all its versions, kept on disk.
+"""Findings that the user has accepted, for a dataset and all its versions.
 
-`save_dir/uploads/findings/accepted-<original>.json`. A finding that grows beyond what was accepted is open again.
+`save_dir/uploads/findings/accepted-<first 12 hex digits of the original's sha256>.json`: {kind: {"count", "message"}}.
+A finding that concerns more rows than were accepted is open again.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.findings import Finding, FindingsReport
-from toolkit.data.storage.uploads import HASH_DIGITS, publish_file, uploads_dir
+from toolkit.data.storage.uploads import HASH_DIGITS, uploads_dir
 from toolkit.data.table import Table
+from toolkit.system.durable import durable_write
 
 AcceptedFindings = dict[str, dict[str, Any]]
 
 
 def read_accepted_findings(table: Table, save_dir: Path) -> AcceptedFindings:
-    """kind -> what was accepted under it. A file that can't be read accepts nothing."""
+    """Return kind -> what was accepted. A missing or damaged file accepts nothing."""
     try:
         loaded = json.loads(_accepted_file(table, save_dir).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -26,6 +28,7 @@ def read_accepted_findings(table: Table, save_dir: Path) -> AcceptedFindings:
 
 
 def is_accepted(finding: Finding, accepted: AcceptedFindings) -> bool:
+    """Return whether the finding has the same message as, or at most as many rows as, the accepted one."""
     mark = accepted.get(finding.kind)
     if mark is None:
         return False
@@ -33,24 +36,23 @@ def is_accepted(finding: Finding, accepted: AcceptedFindings) -> bool:
 
 
 def accept_finding(finding: Finding, table: Table, save_dir: Path) -> None:
-    """Mark it as seen. Raises OSError when that can't be written."""
+    """Accept a finding. Raises OSError when the file can't be written."""
     mark = {"count": finding.count, "message": finding.message}
     _write_accepted(table, save_dir, {**read_accepted_findings(table, save_dir), finding.kind: mark})
 
 
 def reopen_finding(finding: Finding, table: Table, save_dir: Path) -> None:
-    """Take the mark off again."""
-    _write_accepted(
-        table, save_dir, {k: mark for k, mark in read_accepted_findings(table, save_dir).items() if k != finding.kind}
-    )
+    """Undo `accept_finding`. Raises OSError when the file can't be written."""
+    accepted = read_accepted_findings(table, save_dir)
+    _write_accepted(table, save_dir, {kind: mark for kind, mark in accepted.items() if kind != finding.kind})
 
 
 def split_by_acceptance(
     report: FindingsReport, accepted: AcceptedFindings
 ) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
-    """(open, accepted)."""
-    seen = tuple(finding for finding in report.findings if is_accepted(finding, accepted))
-    return tuple(finding for finding in report.findings if finding not in seen), seen
+    """Return (open findings, accepted findings)."""
+    closed = tuple(finding for finding in report.findings if is_accepted(finding, accepted))
+    return tuple(finding for finding in report.findings if finding not in closed), closed
 
 
 def _accepted_file(table: Table, save_dir: Path) -> Path:
@@ -61,6 +63,4 @@ def _accepted_file(table: Table, save_dir: Path) -> Path:
 def _write_accepted(table: Table, save_dir: Path, content: AcceptedFindings) -> None:
     final = _accepted_file(table, save_dir)
     final.parent.mkdir(exist_ok=True)
-    aside = final.with_name(f".{final.name}")
-    aside.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    publish_file(aside, final)
+    durable_write(final, json.dumps(content, ensure_ascii=False))

@@ -1,7 +1,7 @@
-"""What a person should know about their rows before training on them: each check maps the subject to findings.
+"""The data checks: what the user should know about the rows before training on them.
 
-A new check is one function in CHECKS here, in `column_checks.py` or in `text_checks.py`. Works by column, never row by
-row, so that a million rows take seconds. Knows no tokenizer: what the length limit cuts off is `lengths.py`'s.
+A new check is a function that yields findings, in DATASET_CHECKS here, COLUMN_CHECKS or TEXT_CHECKS. Checks work on
+columns, not on single rows, so that a million rows take seconds. Checks of token lengths are in `truncation.py`.
 """
 
 from __future__ import annotations
@@ -17,163 +17,167 @@ from toolkit.data.doctor.column_checks import is_id_column
 from toolkit.data.doctor.examined_rows import ExaminedRows, make_examined_rows
 from toolkit.data.doctor.near_duplicates import MAX_COMPARED_ROWS
 from toolkit.data.doctor.row_keys import mark_repeats
-from toolkit.data.findings import Finding, FindingsReport, Fix, RowNumbers, order_findings, rows_in_words
-from toolkit.data.table import Table
+from toolkit.data.findings import Finding, FindingsReport, Fix, order_findings
+from toolkit.data.progress import DataProgressReporter, ShareReporter
+from toolkit.data.table import RowNumbers, Table, rows_in_words
 
-CheckProgressReporter = Callable[[float, str], None]
 DatasetCheck = Callable[[ExaminedRows], Iterator[Finding]]
 
 
 def list_findings(table: Table, config: Config) -> list[Finding]:
-    """Every finding, the weightiest first. Raises DataError when the templates or the sizes can't be used."""
+    """Return all findings, the most severe first. Raises DataError when the templates or split sizes are invalid."""
     return list(examine_dataset(table, config.data).findings)
 
 
 def examine_dataset(
-    table: Table, data: DataConfig, tell: CheckProgressReporter = lambda share, words: None
+    table: Table, data: DataConfig, report_progress: DataProgressReporter = lambda share, words: None
 ) -> FindingsReport:
-    """The whole examination; `tell` hears how far it is (0 to 1) and at what."""
-    tell(0.02, "comparing rows")
-    subject = make_examined_rows(table, data)
+    """Run all checks. Raises DataError when the templates or split sizes are invalid."""
+    report_progress(0.02, "comparing rows")
+    examined = make_examined_rows(table, data)
     found: list[Finding] = []
+    # near duplicates take about half of the time, all other checks together less
     for at, (words, check) in enumerate(DATASET_CHECKS):
-        tell(0.1 + 0.4 * at / len(DATASET_CHECKS), words)
-        found += check(subject)
-        pa.default_memory_pool().release_unused()  # each check reads the text anew; what it leaves would add up
-    found += _near_duplicates(subject, lambda share: tell(0.5 + 0.5 * share, "looking for near duplicates"))
+        report_progress(0.1 + 0.4 * at / len(DATASET_CHECKS), words)
+        found += check(examined)
+        pa.default_memory_pool().release_unused()  # each check reads the text again: unused memory would add up
+    found += _near_duplicates(examined, lambda share: report_progress(0.5 + 0.5 * share, "looking for near duplicates"))
     notes = []
-    if subject.used.size > MAX_COMPARED_ROWS:
-        notes.append(f"Near duplicates were looked for among the first {MAX_COMPARED_ROWS:,} rows.")
-    tell(1.0, "done")
+    if examined.used.size > MAX_COMPARED_ROWS:
+        notes.append(f"Only the first {MAX_COMPARED_ROWS:,} rows were searched for near duplicates.")
+    report_progress(1.0, "done")
     return FindingsReport(order_findings(found), tuple(notes))
 
 
-def _missing(subject: ExaminedRows) -> Iterator[Finding]:
-    dropped = subject.plan.dropped
+def _missing(examined: ExaminedRows) -> Iterator[Finding]:
+    dropped = examined.plan.dropped
     if not dropped.size:
         return
-    gaps = {column: subject.table.missing.get(column, 0) for column in subject.renderer.columns_needed}
+    gaps = {column: examined.table.missing.get(column, 0) for column in examined.renderer.columns_needed}
     where = ", ".join(f"'{column}' in {count:,}" for column, count in gaps.items() if count)
     yield Finding(
         "missing",
         "Missing cells",
-        f"{dropped.size:,} of {subject.table.rows:,} rows lack a cell that the templates use ({where}).",
-        "They are left out before splitting, so the model never sees them.",
+        f"{dropped.size:,} of {rows_in_words(examined.table.rows)} {_agree(dropped, 'has', 'have')} a missing cell "
+        f"in a column that the prompt or completion uses ({where}).",
+        "They are skipped before the split, so the model never sees them.",
         "note",
         dropped,
         (_drop_fix(dropped, "with missing cells"),),
     )
 
 
-def _empty_answers(subject: ExaminedRows) -> Iterator[Finding]:
-    rows = np.flatnonzero(subject.blank_answers)
+def _empty_answers(examined: ExaminedRows) -> Iterator[Finding]:
+    rows = np.flatnonzero(examined.blank_answers)
     if rows.size:
         yield Finding(
             "empty_answer",
             "Empty answers",
-            f"{rows_in_words(rows.size)} {_singular_or_plural(rows, 'has', 'have')} nothing, or white space alone, as the answer.",
-            "They teach the model to say nothing.",
+            f"{rows_in_words(rows.size)} {_agree(rows, 'has', 'have')} an empty answer, or one of white space alone.",
+            "They teach the model to answer with nothing.",
             "serious",
             rows,
             (_drop_fix(rows, "with an empty answer"),),
         )
 
 
-def _duplicates(subject: ExaminedRows) -> Iterator[Finding]:
-    rows = subject.repeated
+def _duplicates(examined: ExaminedRows) -> Iterator[Finding]:
+    rows = examined.repeated
     if rows.size:
         yield Finding(
             "duplicate",
             "Exact duplicates",
-            f"{rows_in_words(rows.size)} {_singular_or_plural(rows, 'repeats', 'repeat')} an earlier row, prompt and answer alike.",
-            "The model sees them more often than the others and learns them by heart.",
+            f"{rows_in_words(rows.size)} {_agree(rows, 'repeats', 'repeat')} the prompt and answer of an earlier row.",
+            "The model sees them more often than other rows and memorizes them.",
             "warning",
             rows,
             (_drop_fix(rows, "that repeated an earlier row"),),
         )
 
 
-def _contradictions(subject: ExaminedRows) -> Iterator[Finding]:
-    answer = subject.renderer.stub_template.columns
-    if not subject.renderer.prompt_template.columns or (len(answer) == 1 and is_id_column(subject, answer[0])):
+def _contradictions(examined: ExaminedRows) -> Iterator[Finding]:
+    answer = examined.renderer.stub_template.columns
+    if not examined.renderer.prompt_template.columns or (len(answer) == 1 and is_id_column(examined, answer[0])):
         return
-    filled = subject.used[~subject.blank_answers[subject.used]]
-    first_of_each = filled[~mark_repeats(subject.examples[filled])]
-    prompts = subject.prompts[first_of_each]
+    filled = examined.used[~examined.blank_answers[examined.used]]
+    first_of_each = filled[~mark_repeats(examined.examples[filled])]
+    prompts = examined.prompts[first_of_each]
     several = np.bincount(prompts, minlength=1) > 1
     if not several.any():
         return
-    rows = filled[several[subject.prompts[filled]]]
-    others = _minority(subject, rows)
-    label = f"Keep the commonest answer, remove {others.size:,}"
+    rows = filled[several[examined.prompts[filled]]]
+    others = _minority(examined, rows)
+    prompt_count = "1 prompt" if several.sum() == 1 else f"{int(several.sum()):,} prompts"
+    label = f"Keep the most common answer, remove {others.size:,}"
     yield Finding(
         "contradiction",
         "Contradictory answers",
-        f"{rows_in_words(rows.size)} {_singular_or_plural(rows, 'shares', 'share')} a prompt with a row that answers "
-        f"differently ({int(several.sum()):,} prompts).",
+        f"{rows_in_words(rows.size)} {_agree(rows, 'shares', 'share')} a prompt with a row that has another "
+        f"answer ({prompt_count}).",
         "The model can learn only one answer to a prompt; from several it learns to guess.",
         "warning",
         rows,
-        (_drop_fix(others, "with another answer than the commonest", label),),
+        (_drop_fix(others, "with a less common answer", label),),
     )
 
 
-def _minority(subject: ExaminedRows, rows: RowNumbers) -> RowNumbers:
-    """Of the rows of each prompt, those with another than its commonest answer; the first counts where two are even."""
-    _, pair, times = np.unique(subject.examples[rows], return_inverse=True, return_counts=True)
-    order = np.lexsort((rows, -times[pair], subject.prompts[rows]))
-    ranked = subject.prompts[rows][order]
+def _minority(examined: ExaminedRows, rows: RowNumbers) -> RowNumbers:
+    """Return the rows whose answer is not the most common one to their prompt; of a tie the first wins."""
+    _, pair, times = np.unique(examined.examples[rows], return_inverse=True, return_counts=True)
+    order = np.lexsort((rows, -times[pair], examined.prompts[rows]))
+    ranked = examined.prompts[rows][order]
     leads = np.concatenate([[True], ranked[1:] != ranked[:-1]])
-    best = np.repeat(subject.examples[rows][order][leads], np.diff(np.append(np.flatnonzero(leads), rows.size)))
-    return np.sort(rows[order][subject.examples[rows][order] != best])
+    best = np.repeat(examined.examples[rows][order][leads], np.diff(np.append(np.flatnonzero(leads), rows.size)))
+    return np.sort(rows[order][examined.examples[rows][order] != best])
 
 
-def _leaks(subject: ExaminedRows) -> Iterator[Finding]:
-    plan = subject.plan
-    same = np.isin(subject.examples[plan.test], subject.examples[plan.train])
+def _leaks(examined: ExaminedRows) -> Iterator[Finding]:
+    plan = examined.plan
+    same = np.isin(examined.examples[plan.test], examined.examples[plan.train])
     rows = np.sort(plan.test[same])
     if rows.size:
         yield Finding(
             "leak",
             "Test rows in the training set",
-            f"{rows.size:,} of {plan.test.size:,} test rows {_singular_or_plural(rows, 'is', 'are')} also in the "
+            f"{rows.size:,} of {plan.test.size:,} test rows {_agree(rows, 'is', 'are')} also in the "
             "training set, word for word.",
-            "The scores will look better than the model is: it has seen the questions with their answers.",
+            "The scores will look better than the model is, because it has seen these questions with their answers.",
             "serious",
             rows,
             (
                 _drop_fix(
-                    subject.repeated, "that repeated an earlier row", f"Remove all {subject.repeated.size:,} repeats"
+                    examined.repeated, "that repeated an earlier row", f"Remove all {examined.repeated.size:,} repeats"
                 ),
             ),
         )
 
 
-def _near_duplicates(subject: ExaminedRows, tell: Callable[[float], None]) -> Iterator[Finding]:
-    earlier, later, rows = subject.find_near_duplicates(tell)
+def _near_duplicates(examined: ExaminedRows, report_share: ShareReporter) -> Iterator[Finding]:
+    earlier, later, rows = examined.find_near_duplicates(report_share)
     if not rows.size:
         return
-    fix = _drop_fix(rows, "nearly equal to an earlier row")
-    part = np.zeros(subject.table.rows, dtype=np.int8)
-    part[subject.plan.train], part[subject.plan.test] = 1, 2
+    fix = _drop_fix(rows, "almost equal to an earlier row")
+    part = np.zeros(examined.table.rows, dtype=np.int8)
+    part[examined.plan.train], part[examined.plan.test] = 1, 2
     first, second = part[earlier], part[later]
     leaks = np.unique(np.concatenate([earlier[(first == 2) & (second == 1)], later[(first == 1) & (second == 2)]]))
     if leaks.size:
         yield Finding(
             "near_leak",
-            "Test rows nearly in the training set",
-            f"{leaks.size:,} of {subject.plan.test.size:,} test rows differ from a training row in a few letters only.",
-            "The scores will look better than the model is: it has seen almost the same questions.",
+            "Test rows almost in the training set",
+            f"{leaks.size:,} of {examined.plan.test.size:,} test rows {_agree(leaks, 'differs', 'differ')} from a "
+            "training row by only a few characters.",
+            "The scores will look better than the model is, because it has seen almost the same questions.",
             "serious",
             leaks,
-            (_drop_fix(rows, "nearly equal to an earlier row", f"Remove all {rows.size:,} near repeats"),),
+            (_drop_fix(rows, "almost equal to an earlier row", f"Remove all {rows.size:,} near duplicates"),),
         )
     yield Finding(
         "near_duplicate",
         "Near duplicates",
-        f"{rows_in_words(rows.size)} {_singular_or_plural(rows, 'differs', 'differ')} from an earlier row only in case, "
-        "punctuation or a few letters.",
-        "They weigh like copies: the model sees the same thing more often than the rest.",
+        f"{rows_in_words(rows.size)} {_agree(rows, 'differs', 'differ')} from an earlier row only in case, "
+        "punctuation or a few characters.",
+        "They act like copies: the model sees the same content more often than other content.",
         "warning",
         rows,
         (fix,),
@@ -185,7 +189,7 @@ def _drop_fix(rows: RowNumbers, what: str, label: str = "") -> Fix:
     return Fix(label or f"Remove {words}", "drop", f"{words} {what} removed", rows)
 
 
-def _singular_or_plural(rows: RowNumbers, one: str, many: str) -> str:
+def _agree(rows: RowNumbers, one: str, many: str) -> str:
     return one if rows.size == 1 else many
 
 

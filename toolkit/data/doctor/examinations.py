@@ -1,7 +1,7 @@
-"""Examinations in the background: one for each dataset and use of it, in a child process, its findings kept on disk.
+"""Run the data checks in the background, in a child process, and store their findings on disk.
 
-`save_dir/uploads/findings/<key>/`: looked up again at once after a refresh or a restart. One child at a time; an
-examination that nobody waits for any more is stopped. Knows no screen and no tokenizer.
+`save_dir/uploads/findings/<key>/` has the report for a table and the settings that the checks depend on; it is found
+again after a refresh or a restart. One child runs at a time, and checks that no session waits for are stopped.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from toolkit.data.progress import DataWorkStopped
 from toolkit.data.read_options import time_limit_seconds
 from toolkit.data.storage.uploads import uploads_dir
 from toolkit.data.table import Table
-from toolkit.data.task_process import EXAMINE_PROGRESS_FILE, FINDINGS_FOLDER, ExamineRequest, parquet_content_bytes
+from toolkit.data.task_process import FINDINGS_FOLDER, TASK_PROGRESS_FILE, ExamineRequest, parquet_content_bytes
 from toolkit.errors import DataError
 
 EXAMINER_VERSION = 1
-"""Part of a kept report's name: raise it when the checks change, and data are examined anew."""
+"""Part of a report's key. Raise it when the checks change: all data is checked again."""
 
 MAX_KEPT_REPORTS = 60
-"""Reports on disk; the oldest go."""
+"""Reports that stay on disk; older ones are deleted."""
 EXAMINE_DELAY_S = 0.3
-"""Time before a child starts: whoever types is not done yet."""
+"""Seconds before a child starts: while the user types in a template, each keystroke asks for another report."""
 
 logger = logging.getLogger(__name__)
 _child_lock = threading.Lock()
@@ -41,7 +41,10 @@ _running: dict[str, Examination] = {}
 
 @dataclass(eq=False)
 class Examination:
-    """One examination; `report` or `error` is set when it is over. Threads share it: read, don't write."""
+    """Running or finished checks. `report` or `error` is set when they are over. Shared by threads: don't write.
+
+    watchers: sessions that wait for the report; stop: set it to cancel.
+    """
 
     key: str
     folder: Path
@@ -56,22 +59,22 @@ class Examination:
 
     @property
     def progress(self) -> tuple[float, str]:
-        """(share done, at what)."""
+        """(share done, current step)."""
         try:
-            told = json.loads((self.folder / EXAMINE_PROGRESS_FILE).read_text())
-        except (OSError, ValueError):  # not started yet, or just done
+            progress = json.loads((self.folder / TASK_PROGRESS_FILE).read_text())
+        except (OSError, ValueError):  # not started yet, or just finished
             return 0.0, "starting"
-        return float(told["share"]), str(told["words"])
+        return float(progress["share"]), str(progress["words"])
 
 
 def request_examination(table: Table, data: DataConfig, save_dir: Path, watcher: str) -> Examination:
-    """The examination of `table` as `data` uses it: over at once when it is known, else going on in the background.
+    """Return the checks of `table` as `data` uses it: finished if their report is stored, otherwise in progress.
 
-    watcher: who waits; another examination of theirs is left, and stopped when nobody else waits for it.
+    watcher: the session that waits. Its other checks are stopped if no other session waits for them.
     """
     key = examination_key(table, data)
     with _lock:
-        for other in [one for one in _running.values() if watcher in one.watchers and one.key != key]:
+        for other in [each for each in _running.values() if watcher in each.watchers and each.key != key]:
             other.watchers.discard(watcher)
             if not other.watchers:
                 other.stop.set()
@@ -84,7 +87,7 @@ def request_examination(table: Table, data: DataConfig, save_dir: Path, watcher:
 
 
 def examination_key(table: Table, data: DataConfig) -> str:
-    """Equal for the same table used alike: other words in the templates, another path to the same rows don't count."""
+    """Return a key that is equal for the same table and settings, apart from the path and the templates' wording."""
     used = remove_template_wording(data).model_dump(
         mode="json", exclude={"file_type", "path", "use_chat_template", "accepted"}
     )
@@ -93,7 +96,7 @@ def examination_key(table: Table, data: DataConfig) -> str:
 
 
 def forget_examination(key: str) -> None:
-    """Examine anew at the next request, e.g. after an error."""
+    """Run the checks again at the next request, for example after an error."""
     with _lock:
         _running.pop(key, None)
 
@@ -101,59 +104,68 @@ def forget_examination(key: str) -> None:
 def _start_examination(key: str, table: Table, data: DataConfig, save_dir: Path) -> Examination:
     kept = uploads_dir(save_dir).absolute() / "findings"
     kept.mkdir(exist_ok=True)
-    one = Examination(key, kept / f".part-{key}-{os.getpid()}")
+    examination = Examination(key, kept / f".part-{key}-{os.getpid()}")
     final = kept / key
     if final.is_dir():
         try:
-            one.report = read_findings_report(final)
-            return one
-        except DataError:  # damaged on disk: examine again
+            examination.report = read_findings_report(final)
+            return examination
+        except DataError:  # damaged on disk: check again
             shutil.rmtree(final, ignore_errors=True)
     threading.Thread(
-        target=_run_examination, args=(one, table, data, final), name=f"examine-{key[:6]}", daemon=True
+        target=_run_examination, args=(examination, table, data, final), name=f"examine-{key[:6]}", daemon=True
     ).start()
-    return one
+    return examination
 
 
-def _run_examination(one: Examination, table: Table, data: DataConfig, final: Path) -> None:
-    if one.stop.wait(EXAMINE_DELAY_S):
+def _run_examination(examination: Examination, table: Table, data: DataConfig, final: Path) -> None:
+    if examination.stop.wait(EXAMINE_DELAY_S):
         return
     with _child_lock:
-        if one.stop.is_set():
+        if examination.stop.is_set():
             return
         try:
-            one.report = _examine_in_child(one, table, data, final)
+            examination.report = _examine_in_child(examination, table, data, final)
         except DataWorkStopped:
             return
         except DataError as error:
-            one.error = error
+            examination.error = error
         except OSError as error:
-            one.error = DataError(f"{final.parent} can't be written: {error.strerror or error}.", "Free some space.")
-        except Exception as error:  # whatever it is, the page must not say "checking" for ever
-            logger.exception("the examination %s broke off", one.key)
-            one.error = DataError(f"Checking broke off: {type(error).__name__}: {error}.", "Check again.")
+            examination.error = DataError(
+                f"{final.parent} can't be written: {error.strerror or error}.", "Free some disk space."
+            )
+        except Exception as error:  # nothing above a thread would show it: the page that waits does
+            logger.exception("data checks %s failed", examination.key)
+            examination.error = DataError(f"Checking the data failed: {type(error).__name__}: {error}.", "Check again.")
         finally:
-            shutil.rmtree(one.folder, ignore_errors=True)
+            shutil.rmtree(examination.folder, ignore_errors=True)
 
 
-def _examine_in_child(one: Examination, table: Table, data: DataConfig, final: Path) -> FindingsReport:
-    shutil.rmtree(one.folder, ignore_errors=True)
-    one.folder.mkdir()
+def _examine_in_child(examination: Examination, table: Table, data: DataConfig, final: Path) -> FindingsReport:
+    shutil.rmtree(examination.folder, ignore_errors=True)
+    examination.folder.mkdir()
     used = remove_template_wording(data).model_copy(update={"file_type": "csv", "path": str(table.path)})
-    request = ExamineRequest(str(table.path), used.model_dump(mode="json"), str(one.folder))
+    request = ExamineRequest(str(table.path), used.model_dump(mode="json"), str(examination.folder))
     limit = time_limit_seconds(parquet_content_bytes(table.path))
-    run_in_child("toolkit.data.doctor.examine_task", request.dump(), one.folder, limit, doing="Checking", stop=one.stop)
+    run_in_child(
+        "toolkit.data.doctor.examine_task",
+        request.dump(),
+        examination.folder,
+        limit,
+        doing="Checking",
+        stop=examination.stop,
+    )
     shutil.rmtree(final, ignore_errors=True)
-    (one.folder / FINDINGS_FOLDER).rename(final)
+    (examination.folder / FINDINGS_FOLDER).rename(final)
     for old in sorted(final.parent.glob("[0-9a-f]" * 24), key=lambda path: -path.stat().st_mtime)[MAX_KEPT_REPORTS:]:
         shutil.rmtree(old, ignore_errors=True)
     return read_findings_report(final)
 
 
 def remove_template_wording(data: DataConfig) -> DataConfig:
-    """The same settings with all words of the templates but their columns left out: what the checks depend on.
+    """Return the settings with templates reduced to their columns, which is all that the checks depend on.
 
-    A change of wording keeps it, so that findings are kept too.
+    After a change of the wording alone the stored findings stay valid.
     """
     return data.model_copy(
         update={"prompt": _columns_alone(data.prompt), "prompt_stub": _columns_alone(data.prompt_stub)}
@@ -161,7 +173,7 @@ def remove_template_wording(data: DataConfig) -> DataConfig:
 
 
 def _columns_alone(text: str) -> str:
-    """ "Say {a} or {b}!" -> "-{a}{b}", where "-" stands for words."""
+    """Return "-{a}{b}" for "Say {a} or {b}!", where "-" stands for any words."""
     literal, names = [], []
     rest = text.replace("{{", "\0").replace("}}", "\1")
     while "{" in rest and "}" in rest:

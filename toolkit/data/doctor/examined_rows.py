@@ -1,4 +1,4 @@
-"""The examined dataset: a table as the data settings use it, with what several checks need, worked out once."""
+"""The dataset that is checked: a table as the data settings use it, with values that several checks need."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ from toolkit.data.doctor.row_keys import Hashes, Mask, column_hashes, mark_repea
 from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.split import SplitPlan, plan_split
 from toolkit.data.examples.templates import Renderer
-from toolkit.data.findings import RowNumbers
-from toolkit.data.table import Table
-
-CheckShareReporter = Callable[[float], None]
+from toolkit.data.progress import ShareReporter
+from toolkit.data.table import RowNumbers, Table
 
 
 @dataclass(frozen=True)
 class ExaminedRows:
-    """usable: rows with every cell that the templates use; hashes: of the cells of each used column."""
+    """usable: whether a row has every cell that the templates use; hashes: of the cells of each used column."""
 
     table: Table
     data: DataConfig
@@ -34,12 +32,12 @@ class ExaminedRows:
     hashes: dict[str, Hashes]
 
     def keys(self, columns: Sequence[str]) -> RowNumbers:
-        """Numbers that are equal where the cells in `columns` (used ones) are."""
+        """Return numbers that are equal where the cells in `columns` are; they must be columns of the templates."""
         return number_groups([self.hashes[column] for column in columns], self.table.rows)
 
     @cached_property
     def used(self) -> RowNumbers:
-        """The usable rows, ascending."""
+        """The row numbers of the usable rows, ascending."""
         return np.flatnonzero(self.usable)
 
     @cached_property
@@ -56,30 +54,30 @@ class ExaminedRows:
 
     @cached_property
     def repeated(self) -> RowNumbers:
-        """Rows that repeat an earlier one, prompt and answer alike."""
+        """The rows that repeat both the prompt and the answer of an earlier row."""
         return self.used[mark_repeats(self.examples[self.used])]
 
-    def find_near_duplicates(self, tell: CheckShareReporter) -> tuple[RowNumbers, RowNumbers, RowNumbers]:
-        """(earlier, later, followers): pairs of near rows among the distinct ones, and the rows to leave out."""
+    def find_near_duplicates(self, report_share: ShareReporter) -> tuple[RowNumbers, RowNumbers, RowNumbers]:
+        """Return (earlier, later, drop): pairs of near rows among the distinct ones, and the rows to remove."""
         distinct = np.setdiff1d(self.used, self.repeated)
         renderer = self.renderer
         earlier, later = find_near_pairs(
-            self.table, renderer.prompt_template.columns, renderer.stub_template.columns, distinct, tell
+            self.table, renderer.prompt_template.columns, renderer.stub_template.columns, distinct, report_share
         )
         return earlier, later, choose_rows_to_drop(earlier, later)
 
     @cached_property
     def blank_answers(self) -> Mask:
-        """Rows whose completion is white space alone; a missing cell is not blank."""
+        """Whether a row's completion is white space alone; a row with a missing cell is not blank."""
         template = self.renderer.stub_template
         literal = "".join(piece.text for piece in template.pieces if not piece.is_column)
         blank = np.full(self.table.rows, not literal.strip(), dtype=bool)
-        for own in self.measured(template.columns, _trimmed_length).values() if blank.any() else ():
-            blank &= own == 0
+        for lengths in self.measure_cells(template.columns, _trimmed_length).values() if blank.any() else ():
+            blank &= lengths == 0
         return blank & self.usable
 
-    def measured(self, columns: Sequence[str], measure: Callable[[Any], Any]) -> dict[str, RowNumbers]:
-        """What `measure` gives for each cell of each column, -1 for a missing one; batch by batch."""
+    def measure_cells(self, columns: Sequence[str], measure: Callable[[Any], Any]) -> dict[str, RowNumbers]:
+        """Return the result of `measure` for each cell of each column, -1 for a missing cell. Reads in batches."""
         parts: dict[str, list[RowNumbers]] = {name: [np.zeros(0, dtype=np.int64)] for name in columns}
         for batch in self.table.batches(list(columns)) if columns else ():
             for name, cells in zip(columns, batch.columns, strict=True):
@@ -92,7 +90,7 @@ def _trimmed_length(cells: Any) -> Any:
 
 
 def make_examined_rows(table: Table, data: DataConfig) -> ExaminedRows:
-    """Raises DataError when the templates or the sizes can't be used."""
+    """Prepare a table for the checks. Raises DataError when the templates or split sizes are invalid."""
     plan = plan_split(table, data)
     renderer = renderer_of(data, table.columns)
     usable: Any = np.ones(table.rows, dtype=bool)

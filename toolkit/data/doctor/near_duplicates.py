@@ -1,14 +1,14 @@
-"""Near duplicates: rows that say the same with another case, punctuation or spacing, or with a few letters changed.
+"""Near duplicates: rows that differ only in case, punctuation or spacing, or in a few characters.
 
-Two rows are near when they hold the same numbers and, case and punctuation aside, both their prompts and their answers
-are at least `SIMILAR` alike (indel similarity: the share of letters that stay). MinHash (rensa) over runs of `SHINGLE`
-bytes proposes pairs, rapidfuzz measures each: what is reported has been compared letter by letter. Texts shorter than
-`SHORTEST` letters are compared without case and punctuation alone: "yes" and "yet" are one letter apart.
+Two rows are near if they contain the same numbers and, apart from case and punctuation, both their prompts and their
+answers have an indel similarity (the share of characters that stay) of at least MIN_SIMILARITY. MinHash (rensa) over
+runs of SHINGLE_BYTES bytes proposes pairs, and rapidfuzz measures each of them. Texts shorter than MIN_FUZZY_CHARACTERS
+must be equal apart from case and punctuation, because "yes" and "yet" are one character apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,33 +20,34 @@ from rapidfuzz.distance import Indel
 from rensa import RMinHash
 
 from toolkit.data.doctor.row_keys import Hashes, hash_texts, number_groups
-from toolkit.data.findings import RowNumbers
-from toolkit.data.table import Table
+from toolkit.data.progress import ShareReporter
+from toolkit.data.table import RowNumbers, Table
 
 MIN_SIMILARITY = 0.95
 SHINGLE_BYTES = 5
 MIN_FUZZY_CHARACTERS = 20
 MINHASH_SIZE, MINHASH_BAND_SIZE = 64, 4
 ROWS_COMPARED_PER_BUCKET = 3
-"""A row is compared with so many others of its bucket: buckets of alike rows can be huge."""
+"""Rows of its bucket that a row is compared with: buckets of similar rows can be huge."""
 MAX_COMPARED_ROWS = 2_000_000
-"""Rows that are compared letter by letter; of more, the first so many."""
+"""Rows that are compared; of a larger table only this many at its start."""
 MAX_COMPARED_CHARACTERS = 4_000
-"""Characters of a text that are compared: what differs only after these counts as near."""
+"""Characters of a text that are compared; texts that differ only after these count as near."""
 
 _SEED = 42
 _CHUNK = 1_024
 _PAIRS_PER_BATCH = 32_768
 _RELEASE_MEMORY_ROWS = 100_000
-"""Rows after which memory that is no longer used goes back."""
+"""Rows after which unused memory is returned to the system."""
 _SEPARATOR = "\x1f"
-ShareReporter = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class Sketches:
-    """What is kept of each of `rows` (ascending): the hash of its normal text, and the bands of its MinHash where the
-    text is long enough, at the positions `long`."""
+    """What is stored about each of `rows` (ascending). keys: hashes of the normalized text.
+
+    long: positions of the texts that are long enough for a MinHash; bands: the bands of these MinHashes.
+    """
 
     rows: RowNumbers
     keys: Hashes
@@ -59,66 +60,69 @@ def find_near_pairs(
     prompt: Sequence[str],
     answer: Sequence[str],
     rows: RowNumbers,
-    tell: ShareReporter = lambda share: None,
+    report_share: ShareReporter = lambda share: None,
 ) -> tuple[RowNumbers, RowNumbers]:
-    """(earlier, later): pairs of near rows among `rows` (distinct in their cells), sorted by the later, then the
-    earlier. Not every pair of a large group is listed, but each of its rows has one with an earlier row."""
+    """Return (earlier, later): pairs of near rows among `rows`, sorted by the later, then by the earlier row.
+
+    `rows` are ascending and distinct in their cells. Of a large group not every pair is listed, but each of its rows
+    has a pair with an earlier row.
+    """
     rows = rows[:MAX_COMPARED_ROWS]
-    sketches = _sketch_rows(table, prompt, answer, rows, lambda share: tell(share * 0.7))
+    sketches = _sketch_rows(table, prompt, answer, rows, lambda share: report_share(share * 0.7))
     equal = _group_pairs(number_groups([sketches.keys], len(rows)))
     candidates = _candidate_pairs(sketches)
-    tell(0.75)
-    similar = _similar_pairs(table, prompt, answer, rows, candidates, lambda share: tell(0.75 + share * 0.25))
+    report_share(0.75)
+    similar = _similar_pairs(table, prompt, answer, rows, candidates, lambda share: report_share(0.75 + share * 0.25))
     pairs = np.unique(np.concatenate([equal, similar]), axis=0)
     pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
     return rows[pairs[:, 0]], rows[pairs[:, 1]]
 
 
 def choose_rows_to_drop(earlier: RowNumbers, later: RowNumbers) -> RowNumbers:
-    """The rows to leave out so that no pair is left: each follows an earlier row that stays. Ascending."""
-    out: set[int] = set()
+    """Return the rows to remove, ascending, so that no pair remains; each is near an earlier row that stays."""
+    dropped: set[int] = set()
     for first, second in zip(earlier.tolist(), later.tolist(), strict=True):
-        if first not in out:
-            out.add(second)
-    return np.array(sorted(out), dtype=np.int64)
+        if first not in dropped:
+            dropped.add(second)
+    return np.array(sorted(dropped), dtype=np.int64)
 
 
 def _sketch_rows(
-    table: Table, prompt: Sequence[str], answer: Sequence[str], rows: RowNumbers, tell: ShareReporter
+    table: Table, prompt: Sequence[str], answer: Sequence[str], rows: RowNumbers, report_share: ShareReporter
 ) -> Sketches:
-    # one array each, filled as the texts come: joining pieces would hold everything twice
+    # arrays of full size, filled batch by batch: concatenating pieces would need twice the memory
     keys = np.empty((len(rows), 2), dtype=np.uint64)
     bands = np.empty((len(rows), MINHASH_SIZE // MINHASH_BAND_SIZE), dtype=np.uint32)
     long = np.empty(len(rows), dtype=np.int64)
     done = filled = 0
     for part in _normal_texts(table, prompt, answer, rows):
         prompts, answers, numbers = (part.column(at).to_pylist() for at in range(3))
-        whole = [f"{p}{_SEPARATOR}{a}" for p, a in zip(prompts, answers, strict=True)]
-        texts = [f"{w}{_SEPARATOR}{n}".encode() for w, n in zip(whole, numbers, strict=True)]
-        keys[done : done + len(whole)] = hash_texts(texts)
-        fit = [at for at, text in enumerate(whole) if len(text) >= MIN_FUZZY_CHARACTERS]
-        if fit:
-            end = filled + len(fit)
-            long[filled:end] = np.array(fit, dtype=np.int64) + done
-            bands[filled:end] = _bands([whole[at] for at in fit])
+        texts = [f"{p}{_SEPARATOR}{a}" for p, a in zip(prompts, answers, strict=True)]
+        texts_with_numbers = [f"{text}{_SEPARATOR}{n}".encode() for text, n in zip(texts, numbers, strict=True)]
+        keys[done : done + len(texts)] = hash_texts(texts_with_numbers)
+        long_enough = [at for at, text in enumerate(texts) if len(text) >= MIN_FUZZY_CHARACTERS]
+        if long_enough:
+            end = filled + len(long_enough)
+            long[filled:end] = np.array(long_enough, dtype=np.int64) + done
+            bands[filled:end] = _bands([texts[at] for at in long_enough])
             filled = end
-        done += len(whole)
-        if done % _RELEASE_MEMORY_ROWS < len(whole):
+        done += len(texts)
+        if done % _RELEASE_MEMORY_ROWS < len(texts):
             pa.default_memory_pool().release_unused()
-        tell(done / max(1, len(rows)))
+        report_share(done / max(1, len(rows)))
     return Sketches(rows, keys, long[:filled], bands[:filled])
 
 
 def _normal_texts(
     table: Table, prompt: Sequence[str], answer: Sequence[str], rows: RowNumbers
-) -> Iterator[pa.RecordBatch]:  # fmt: skip
-    """Columns prompt, answer, numbers of `rows` (ascending), in batches; a missing cell counts as empty."""
-    wanted = np.zeros(table.rows, dtype=bool)
-    wanted[rows] = True
+) -> Iterator[pa.RecordBatch]:
+    """Yield the columns prompt, answer and numbers of `rows` (ascending) in batches; a missing cell counts as empty."""
+    is_included = np.zeros(table.rows, dtype=bool)
+    is_included[rows] = True
     names = list(dict.fromkeys([*prompt, *answer]))
     start = 0
     for batch in table.batches(names, _CHUNK) if names else ():
-        mask = wanted[start : start + batch.num_rows]
+        mask = is_included[start : start + batch.num_rows]
         start += batch.num_rows
         if not mask.any():
             continue
@@ -140,7 +144,7 @@ def _normalize_texts(texts: Any) -> Any:
 
 
 def _group_pairs(keys: RowNumbers) -> RowNumbers:
-    """(first, other) for every other member of a group: positions, shape (pairs, 2)."""
+    """Return (first, other) for every other member of a group of equal keys: positions, shape (pairs, 2)."""
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])) if len(keys) else np.zeros(0, int)
@@ -150,8 +154,10 @@ def _group_pairs(keys: RowNumbers) -> RowNumbers:
 
 
 def _candidate_pairs(sketches: Sketches) -> RowNumbers:
-    """Pairs of positions that share a band of their MinHashes: each row with the first rows of its bucket, and with
-    the one before it."""
+    """Return pairs of positions that share a band of their MinHashes, shape (pairs, 2).
+
+    Each row is paired with the first rows of its bucket and with the one before it.
+    """
     bands, long, total = sketches.bands, sketches.long, len(sketches.rows)
     keys = np.zeros(0, dtype=np.int64)
     for number in range(bands.shape[1] if long.size > 1 else 0):
@@ -170,13 +176,18 @@ def _bucket_pairs(band: np.ndarray[Any, Any]) -> RowNumbers:
     first = np.repeat(np.cumsum(sizes) - sizes, sizes)
     at = np.arange(len(order))
     anchors = [first + step for step in range(ROWS_COMPARED_PER_BUCKET)] + [at - 1]
-    pairs = [np.column_stack([order[anchor[ok]], order[at[ok]]]) for anchor in anchors
-             for ok in [(anchor < at) & (anchor >= first)]]  # fmt: skip
+    pairs = []
+    for anchor in anchors:
+        is_pair = (anchor < at) & (anchor >= first)
+        pairs.append(np.column_stack([order[anchor[is_pair]], order[at[is_pair]]]))
     return np.concatenate(pairs).astype(np.int64)
 
 
 def _bands(texts: Sequence[str]) -> np.ndarray[Any, Any]:
-    """(texts, HASHES / BAND) of uint32: equal where all hashes of a band are, and by chance once in billions."""
+    """Return the mixed bands of each text's MinHash: uint32, shape (texts, MINHASH_SIZE / MINHASH_BAND_SIZE).
+
+    Two are equal if all hashes of the band are, and by chance once in billions.
+    """
     hashes, offsets = _shingles([text.encode() for text in texts])
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, MINHASH_SIZE, _SEED)
     digests = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(texts), -1, MINHASH_BAND_SIZE)
@@ -188,7 +199,7 @@ def _bands(texts: Sequence[str]) -> np.ndarray[Any, Any]:
 
 
 def _shingles(raw: Sequence[bytes]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """(hashes of all runs of SHINGLE bytes, offsets of each text's): one text after the other."""
+    """Return (hashes of all runs of SHINGLE_BYTES bytes, text after text; offsets of each text's first hash)."""
     lengths = np.array([len(text) for text in raw])
     letters = np.frombuffer(b"".join(raw), dtype=np.uint8)
     runs = len(letters) - SHINGLE_BYTES + 1
@@ -199,7 +210,7 @@ def _shingles(raw: Sequence[bytes]) -> tuple[np.ndarray[Any, Any], np.ndarray[An
     value ^= value >> np.uint64(32)
     ends = np.cumsum(lengths)
     inside = np.ones(runs, dtype=bool)
-    for back in range(1, SHINGLE_BYTES):  # runs that reach into the next text
+    for back in range(1, SHINGLE_BYTES):  # exclude runs that reach into the next text
         crossing = ends[:-1] - back
         inside[crossing[crossing < runs]] = False
     offsets = np.concatenate([[0], np.cumsum(np.maximum(lengths - SHINGLE_BYTES + 1, 0))])
@@ -207,9 +218,14 @@ def _shingles(raw: Sequence[bytes]) -> tuple[np.ndarray[Any, Any], np.ndarray[An
 
 
 def _similar_pairs(
-    table: Table, prompt: Sequence[str], answer: Sequence[str], rows: RowNumbers, pairs: RowNumbers, tell: ShareReporter
-) -> RowNumbers:  # fmt: skip
-    """The pairs (of positions in `rows`) that are near, by the letters of their texts."""
+    table: Table,
+    prompt: Sequence[str],
+    answer: Sequence[str],
+    rows: RowNumbers,
+    pairs: RowNumbers,
+    report_share: ShareReporter,
+) -> RowNumbers:
+    """Return those of `pairs` (positions in `rows`) whose texts are near when compared character by character."""
     kept = [np.zeros((0, 2), dtype=np.int64)]
     if not len(pairs):
         return kept[0]
@@ -224,7 +240,7 @@ def _similar_pairs(
             same = _are_equal(first, second) if column == "numbers" else _are_similar(first, second)
             part = part[same]
         kept.append(part)
-        tell(min(1.0, (start + _PAIRS_PER_BATCH) / len(pairs)))
+        report_share(min(1.0, (start + _PAIRS_PER_BATCH) / len(pairs)))
     return np.concatenate(kept)
 
 

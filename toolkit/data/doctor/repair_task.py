@@ -1,12 +1,11 @@
-"""The disposable process that makes a new version of a dataset: `python -m toolkit.data.doctor.repair_task`.
+"""The child process that makes a new version of a dataset: `python -m toolkit.data.doctor.repair_task`.
 
-Takes a request as JSON on standard input and the rows concerned as rows.npy in the folder it was given, and leaves
-table.parquet there. The table it starts from is only read.
+The folder of its request (RepairRequest) holds the numbers of the rows to change as rows.npy and receives
+table.parquet. The table it starts from is never changed.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,37 +17,38 @@ import pyarrow.parquet as pq
 
 from toolkit.data.conversations import ChatColumns
 from toolkit.data.doctor.text_checks import remove_unusual_characters, repair_mojibake
+from toolkit.data.progress import DataProgressReporter
 from toolkit.data.read_options import limit_process_resources
-from toolkit.data.readers.read_file import TABLE_FILE, data_error_as_dict, write_task_report
-from toolkit.data.table import Table, load_table, make_table_footer
-from toolkit.data.task_process import ROWS_FILE, RepairRequest, parquet_content_bytes
+from toolkit.data.table import Table, load_table, make_table_footer, rows_in_words
+from toolkit.data.task_process import ROWS_FILE, TABLE_FILE, RepairRequest, parquet_content_bytes, run_task
 from toolkit.errors import DataError
 
 _CELL_REPAIRS: dict[str, Callable[[str], str]] = {"repair": repair_mojibake, "clean": remove_unusual_characters}
 
 
 def write_fixed_table(request: RepairRequest) -> None:
-    """Write the new table. Raises DataError when too little would be left."""
+    """Write the new table. Raises DataError when fewer than 2 rows, or none of the test file, would remain."""
     table, folder = load_table(Path(request.table)), Path(request.folder)
-    concerned = np.zeros(table.rows, dtype=bool)
-    concerned[np.load(folder / ROWS_FILE, allow_pickle=False)] = True
-    left = table.rows - int(concerned.sum()) if request.action == "drop" else table.rows
+    is_changed = np.zeros(table.rows, dtype=bool)
+    is_changed[np.load(folder / ROWS_FILE, allow_pickle=False)] = True
+    rows_left = table.rows - int(is_changed.sum()) if request.action == "drop" else table.rows
     held_out = table.held_out
     if request.action == "drop":
-        held_out -= int(concerned[table.rows - table.held_out :].sum())
+        held_out -= int(is_changed[table.rows - table.held_out :].sum())
     if table.held_out and not held_out:
-        raise DataError("No row of the test file would be left.", "Choose another test file, or keep some of its rows.")
-    if left < 2:
-        raise DataError(f"Only {left} rows would be left; at least 2 are needed.", "Repair the source of the data.")
+        raise DataError("No row of the test file would remain.", "Choose another test file, or keep some of its rows.")
+    if rows_left < 2:
+        message = f"Only {rows_in_words(rows_left)} would remain; at least 2 are needed."
+        raise DataError(message, "Correct the source of the data instead.")
     schema = pa.schema([(column, pa.string()) for column in table.columns])
     missing = dict.fromkeys(table.columns, 0)
     chats, written = ChatColumns(), 0
     with pq.ParquetWriter(folder / TABLE_FILE, schema, compression="zstd") as out:
-        for batch in _fixed_batches(table, request, concerned):
+        for batch in _fixed_batches(table, request, is_changed):
             for name, cells in zip(table.columns, batch.columns, strict=True):
                 missing[name] += cells.null_count
                 if name in table.chats:
-                    chats.look(name, cells.to_pylist(), written + 1)
+                    chats.check_cells(name, cells.to_pylist(), written + 1)
             if batch.num_rows:
                 out.write_batch(batch)
                 written += batch.num_rows
@@ -56,10 +56,10 @@ def write_fixed_table(request: RepairRequest) -> None:
         out.add_key_value_metadata(make_table_footer(request.sha256, table.label, missing, table.notices, **more))
 
 
-def _fixed_batches(table: Table, request: RepairRequest, concerned: np.ndarray[Any, Any]) -> Iterator[pa.RecordBatch]:
+def _fixed_batches(table: Table, request: RepairRequest, is_changed: np.ndarray[Any, Any]) -> Iterator[pa.RecordBatch]:
     start = 0
     for batch in table.batches(table.columns):
-        mask = concerned[start : start + batch.num_rows]
+        mask = is_changed[start : start + batch.num_rows]
         start += batch.num_rows
         if request.action == "drop":
             yield batch.filter(pa.array(~mask))
@@ -74,18 +74,11 @@ def _fixed_batches(table: Table, request: RepairRequest, concerned: np.ndarray[A
         yield batch
 
 
-def main() -> int:
-    """0 when the request was answered, with a table or with a reason; anything else is a death."""
-    request = RepairRequest(**json.load(sys.stdin))
+def _repair(content: dict[str, Any], report_progress: DataProgressReporter) -> None:
+    request = RepairRequest(**content)
     limit_process_resources(parquet_content_bytes(Path(request.table)))
-    try:
-        write_fixed_table(request)
-    except DataError as error:
-        write_task_report(Path(request.folder), error=data_error_as_dict(error))
-    else:
-        write_task_report(Path(request.folder), error=None)
-    return 0
+    write_fixed_table(request)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_task(_repair))

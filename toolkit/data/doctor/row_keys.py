@@ -1,6 +1,6 @@
-"""Which cells and rows are the same: 128-bit hashes by column, in batches, and group numbers from them.
+"""Find equal cells and rows: 128-bit hashes of cells, and group numbers made of them.
 
-Memory grows with the number of rows (16 bytes each and column), not with their text. Knows no template.
+Memory grows with the number of rows (16 bytes for each and column), not with the length of their text.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from toolkit.data.findings import RowNumbers
-from toolkit.data.table import Table
+from toolkit.data.table import RowNumbers, Table
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -22,13 +21,13 @@ _MISSING = b"\xff" * 16
 
 
 def row_keys(table: Table, columns: Sequence[str]) -> RowNumbers:
-    """A number for each row, equal exactly when the rows' cells in `columns` are equal; int64, `rows` long."""
+    """Return a number for each row, equal exactly when the rows' cells in `columns` are equal; int64."""
     hashes = column_hashes(table, columns)
     return number_groups([hashes[column] for column in columns], table.rows)
 
 
 def column_hashes(table: Table, columns: Sequence[str]) -> dict[str, Hashes]:
-    """(rows, 2) of each column: equal where the cells are."""
+    """Return an array of shape (rows, 2) for each column: the hashes of its cells."""
     names = list(dict.fromkeys(columns))
     if not names:
         return {}
@@ -41,28 +40,28 @@ def column_hashes(table: Table, columns: Sequence[str]) -> dict[str, Hashes]:
 
 
 def number_groups(hashes: Sequence[Hashes], rows: int) -> RowNumbers:
-    """Numbers that are equal exactly where all of `hashes` are; all zero without any."""
+    """Return `rows` numbers that are equal exactly where all of `hashes` are equal; zeros without hashes."""
     if not hashes or not rows:
         return np.zeros(rows, dtype=np.int64)
-    order = np.lexsort([half for one in hashes for half in (one[:, 1], one[:, 0])])
-    new = np.zeros(rows, dtype=bool)
-    for one in hashes:
-        ranked = one[order]
-        new[1:] |= (ranked[1:] != ranked[:-1]).any(axis=1)
+    order = np.lexsort([half for column in hashes for half in (column[:, 1], column[:, 0])])
+    is_new = np.zeros(rows, dtype=bool)
+    for column in hashes:
+        ranked = column[order]
+        is_new[1:] |= (ranked[1:] != ranked[:-1]).any(axis=1)
     numbers = np.empty(rows, dtype=np.int64)
-    numbers[order] = np.cumsum(new)
+    numbers[order] = np.cumsum(is_new)
     return numbers
 
 
 def mark_repeats(keys: RowNumbers) -> Mask:
-    """True where a key stood earlier."""
-    again = np.ones(len(keys), dtype=bool)
-    again[np.unique(keys, return_index=True)[1]] = False
-    return again
+    """Return True at every position whose key also appears earlier."""
+    repeated = np.ones(len(keys), dtype=bool)
+    repeated[np.unique(keys, return_index=True)[1]] = False
+    return repeated
 
 
 def hash_texts(texts: Sequence[bytes | None]) -> Hashes:
-    """(len(texts), 2): the 128-bit hash of each text, None apart from every text."""
+    """Return the 128-bit hash of each text, shape (len(texts), 2); None has a value that differs from every hash."""
     digest = hashlib.blake2b
     joined = b"".join(_MISSING if text is None else digest(text, digest_size=16).digest() for text in texts)
     return np.frombuffer(joined, dtype=np.uint64).reshape(-1, 2)

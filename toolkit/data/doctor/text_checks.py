@@ -1,7 +1,7 @@
-"""What is wrong with the characters of cells: mojibake, unusual characters, lost letters, very long cells.
+"""Checks of the text in cells: mojibake, unusual characters, lost characters, very long cells.
 
-Arrow's regular expressions look at whole columns; only cells beyond ASCII that look wrong reach ftfy. Only columns that
-the templates use are looked at.
+Only columns that the templates use are checked. Arrow's regular expressions scan whole columns, and only cells with
+characters outside ASCII reach ftfy, which is slow.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from ftfy.badness import is_bad
 
 from toolkit.data.doctor.examined_rows import ExaminedRows
 from toolkit.data.doctor.row_keys import Mask
-from toolkit.data.findings import Finding, Fix, RowNumbers, rows_in_words
+from toolkit.data.findings import Finding, Fix
+from toolkit.data.table import RowNumbers, rows_in_words
 
 MAX_USUAL_CELL_CHARACTERS = 20_000
-"""A cell with more characters is very long whatever the others are."""
+"""A cell with more characters is very long, whatever the lengths of the others."""
 LONG_CELL_RATIO, MIN_LONG_CELL_CHARACTERS = 20, 2_000
-"""So is one with so many times the median's characters, from so many characters on."""
+"""A cell is very long if it has more than this many times the characters of the median, and more than this many."""
 
-# Controls but tab and line breaks, soft and zero-width marks, direction overrides, private use, non-characters. Joiners
-# (U+200C, U+200D) belong to emoji and to several scripts and stay.
+# Control characters except tab and line breaks, soft hyphen and zero-width marks, direction overrides, private use,
+# noncharacters. The joiners U+200C and U+200D are part of emoji and of several scripts, and are not unusual.
 UNUSUAL_CHARACTERS = (
     "\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f"
     "\ue000-\uf8ff\ufeff\ufff0-\ufffb\ufffe\uffff"
@@ -38,17 +39,17 @@ _SHOWN = 3
 
 
 def repair_mojibake(cell: str) -> str:
-    """The text that a cell with mojibake was before it was decoded wrongly; the same text when it has none."""
+    """Return the text before it was decoded in the wrong encoding, or the same text if it has no mojibake."""
     return fix_encoding(cell, _FIXER_CONFIG) if not cell.isascii() and is_bad(cell) else cell
 
 
 def remove_unusual_characters(cell: str) -> str:
-    """The text without unusual characters."""
+    """Return the text without unusual characters."""
     return _UNUSUAL.sub("", cell)
 
 
-def _mojibake(subject: ExaminedRows) -> Iterator[Finding]:
-    found, samples = _scan_columns(subject, _has_mojibake)
+def _mojibake(examined: ExaminedRows) -> Iterator[Finding]:
+    found, samples = _scan_columns(examined, _has_mojibake)
     rows = _union_of_rows(found)
     if not rows.size:
         return
@@ -56,16 +57,16 @@ def _mojibake(subject: ExaminedRows) -> Iterator[Finding]:
     before, after = _around_change(sample, repair_mojibake(sample))
     yield Finding(
         "mojibake",
-        "Garbled letters (mojibake)",
-        f"{rows_in_words(rows.size)} once decoded wrongly, such as '{before}' for '{after}'.",
-        "The model learns to write the garbled letters, and meets words that it does not know.",
+        "Garbled characters (mojibake)",
+        f"{rows_in_words(rows.size)} with text decoded in the wrong encoding, such as '{before}' for '{after}'.",
+        "The model learns to write the garbled characters, and sees words that it does not know.",
         "serious",
         rows,
         (
             Fix(
                 f"Repair {rows_in_words(rows.size)}",
                 "repair",
-                f"garbled letters in {rows_in_words(rows.size)} repaired",
+                f"garbled characters in {rows_in_words(rows.size)} repaired",
                 rows,
                 tuple(found),
             ),
@@ -82,39 +83,39 @@ def _has_mojibake(cells: Any) -> Mask:
     return bad
 
 
-def _unusual_characters(subject: ExaminedRows) -> Iterator[Finding]:
-    # garbled letters hold controls too, and are repaired with them
-    found, samples = _scan_columns(subject, lambda cells: _matches(cells, _UNUSUAL_RE2) & ~_has_mojibake(cells))
+def _unusual_characters(examined: ExaminedRows) -> Iterator[Finding]:
+    # mojibake contains control characters too, and its repair removes them
+    found, samples = _scan_columns(examined, lambda cells: _matches(cells, _UNUSUAL_RE2) & ~_has_mojibake(cells))
     rows = _union_of_rows(found)
     if not rows.size:
         return
     names = sorted({f"U+{ord(match.group()):04X}" for cell in samples for match in _UNUSUAL.finditer(cell)})
     listed = ", ".join(names[:_SHOWN]) + ("…" if len(names) > _SHOWN else "")
     words = rows_in_words(rows.size)
-    fix = Fix(f"Clean {words}", "clean", f"unusual characters taken out of {words}", rows, tuple(found))
+    fix = Fix(f"Clean {words}", "clean", f"unusual characters removed from {words}", rows, tuple(found))
     yield Finding(
         "unusual",
         "Unusual characters",
         f"{rows_in_words(rows.size)} with control or invisible characters ({listed}).",
-        "Nobody sees them, but the model is trained to read and write them.",
+        "They are invisible, but the model is trained to read and write them.",
         "warning",
         rows,
         (fix,),
     )
 
 
-def _lost_letters(subject: ExaminedRows) -> Iterator[Finding]:
-    rows = _union_of_rows(_scan_columns(subject, lambda cells: _matches(cells, _REPLACEMENT_CHARACTER))[0])
+def _lost_letters(examined: ExaminedRows) -> Iterator[Finding]:
+    rows = _union_of_rows(_scan_columns(examined, lambda cells: _matches(cells, _REPLACEMENT_CHARACTER))[0])
     if not rows.size:
         return
     fix = Fix(
-        f"Remove {rows_in_words(rows.size)}", "drop", f"{rows_in_words(rows.size)} with lost letters removed", rows
+        f"Remove {rows_in_words(rows.size)}", "drop", f"{rows_in_words(rows.size)} with lost characters removed", rows
     )
     yield Finding(
         "lost_letters",
-        "Lost letters",
-        f"{rows_in_words(rows.size)} with the sign � that stands where a letter was lost.",
-        "The letter can't be brought back, and the model learns to write the sign.",
+        "Lost characters",
+        f"{rows_in_words(rows.size)} with the replacement character � in place of a lost character.",
+        "The lost character can't be restored, and the model learns to write the replacement character.",
         "warning",
         rows,
         (fix,),
@@ -125,17 +126,17 @@ def _matches(cells: Any, pattern: str) -> Mask:
     return pc.fill_null(pc.match_substring_regex(cells, pattern), False).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
-def _long_cells(subject: ExaminedRows) -> Iterator[Finding]:
+def _long_cells(examined: ExaminedRows) -> Iterator[Finding]:
     found: dict[str, RowNumbers] = {}
     longest = 0
-    for column, lengths in subject.measured(subject.renderer.columns_needed, pc.utf8_length).items():
-        present = lengths[subject.usable]
+    for column, lengths in examined.measure_cells(examined.renderer.columns_needed, pc.utf8_length).items():
+        present = lengths[examined.usable]
         if not present.size:
             continue
         limit = min(
             MAX_USUAL_CELL_CHARACTERS, max(MIN_LONG_CELL_CHARACTERS, LONG_CELL_RATIO * float(np.median(present)))
         )
-        long = (lengths > limit) & subject.usable
+        long = (lengths > limit) & examined.usable
         if long.any():
             found[column] = np.flatnonzero(long)
             longest = max(longest, int(lengths.max()))
@@ -148,27 +149,27 @@ def _long_cells(subject: ExaminedRows) -> Iterator[Finding]:
     yield Finding(
         "long",
         "Very long cells",
-        f"{rows_in_words(rows.size)} with a cell far longer than the others, up to {longest:,} "
+        f"{rows_in_words(rows.size)} with a cell much longer than the others, up to {longest:,} "
         f"characters ({', '.join(repr(column) for column in found)}).",
-        "What is beyond the maximum length is cut off, and one such row takes the memory of many.",
+        "Text beyond the max sequence length is truncated, and one such row needs the memory of many.",
         "warning",
         rows,
         (fix,),
     )
 
 
-def _scan_columns(subject: ExaminedRows, wrong: Callable[[Any], Mask]) -> tuple[dict[str, RowNumbers], list[str]]:
-    """(rows by column in which `wrong` holds, a few of the cells); columns without any are left out."""
-    names = list(subject.renderer.columns_needed)
+def _scan_columns(examined: ExaminedRows, is_wrong: Callable[[Any], Mask]) -> tuple[dict[str, RowNumbers], list[str]]:
+    """Return (rows of each column with cells that `is_wrong` marks, some of these cells)."""
+    names = list(examined.renderer.columns_needed)
     masks: dict[str, list[Mask]] = {name: [] for name in names}
     samples: list[str] = []
-    for batch in subject.table.batches(names) if names else ():
+    for batch in examined.table.batches(names) if names else ():
         for name, cells in zip(names, batch.columns, strict=True):
-            mask = wrong(cells)
+            mask = is_wrong(cells)
             masks[name].append(mask)
             if len(samples) < 20 and mask.any():
                 samples += cells.filter(mask).slice(0, 20).to_pylist()
-    rows = {name: np.flatnonzero(np.concatenate(parts) & subject.usable) for name, parts in masks.items() if parts}
+    rows = {name: np.flatnonzero(np.concatenate(parts) & examined.usable) for name, parts in masks.items() if parts}
     return {name: found for name, found in rows.items() if found.size}, samples
 
 
@@ -177,7 +178,7 @@ def _union_of_rows(found: dict[str, RowNumbers]) -> RowNumbers:
 
 
 def _around_change(before: str, after: str) -> tuple[str, str]:
-    """The first word that differs, as it is and as it was."""
+    """Return the first word that differs, in both texts."""
     pairs = zip(before.split(), after.split(), strict=False)
     first = next(((a, b) for a, b in pairs if a != b), (before, after))
     return first[0][:40], first[1][:40]
@@ -186,6 +187,6 @@ def _around_change(before: str, after: str) -> tuple[str, str]:
 TEXT_CHECKS = (
     ("looking for mojibake", _mojibake),
     ("looking for unusual characters", _unusual_characters),
-    ("looking for lost letters", _lost_letters),
+    ("looking for lost characters", _lost_letters),
     ("looking for very long cells", _long_cells),
 )

@@ -1,4 +1,4 @@
-"""The token lengths of a table's rows, as the warm worker counted them (`worker/questions/lengths.py`). Knows no tokenizer."""
+"""Token lengths of a table's rows, read from the file that the background worker writes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ RowTokenCounts = np.ndarray[Any, np.dtype[np.int32]]
 
 @dataclass(frozen=True)
 class RowLengths:
-    """Tokens of each row of the table, int32: of the prompt, and of the completion with its end. Nothing is cut yet.
+    """Tokens of each row's prompt, and of its completion with the end token, before truncation; int32.
 
-    -1 in both where the row is left out because it lacks a cell that the templates use.
+    Both are -1 in a row that is skipped because of a missing cell.
     """
 
     prompt: RowTokenCounts
     completion: RowTokenCounts
 
     @property
-    def whole(self) -> RowTokenCounts:
-        """Tokens of the whole example; -1 where the row is left out."""
+    def total(self) -> RowTokenCounts:
+        """Tokens of each row's prompt and completion together; -1 in a skipped row."""
         return np.where(self.prompt < 0, -1, self.prompt + self.completion).astype(np.int32)
 
 
 def read_row_lengths(file: Path) -> RowLengths:
-    """Raises DataError when the file is not one, or is gone: ask the worker again."""
+    """Read the lengths. Raises DataError when the file is missing or invalid; the worker can write it again."""
     try:
         both = np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:

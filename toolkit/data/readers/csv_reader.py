@@ -1,7 +1,7 @@
-"""CSV, read strictly: a cell is the text between its delimiters, and a row that doesn't fit its header is an error.
+"""The strict CSV reader: delimiter detection, the header, and rows that don't fit the header.
 
-Python's csv module in strict mode does the splitting; this adds the delimiter, the header, and the rows that don't fit.
-An empty cell is a missing one. Nothing is converted: 007, NA, 1e5 and True stay as they are.
+Python's csv module in strict mode splits the records. An empty cell is a missing one. Nothing is converted: 007, NA,
+1e5 and True stay text.
 """
 
 from __future__ import annotations
@@ -12,99 +12,115 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TextIO
 
-from toolkit.data.read_options import MAX_CELL, MAX_COLUMNS, Offer, ReadOptions, UnreadableError, shorten_preview
-from toolkit.data.readers.encoding import DetectedEncoding
-from toolkit.data.readers.table_writer import TableWriter
+from toolkit.data.read_options import (
+    MAX_CELL,
+    MAX_COLUMNS,
+    MAX_LISTED,
+    Offer,
+    ReadOptions,
+    UnreadableError,
+    shorten_preview,
+)
+from toolkit.data.readers.encoding import detect_encoding
+from toolkit.data.readers.table_writer import ReadOutcome, SourceFile, TableWriter
+from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
 
-MAX_LISTED_LINES = 10
+DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+DELIMITERS = tuple(DELIMITER_NAMES)
+"""The delimiters that are detected, the likeliest first."""
+SAMPLE_CHARACTERS = 65_536
+"""Characters at the start of the file from which the delimiter is detected."""
+SAMPLE_ROWS = 50
+"""Rows of the sample that are compared."""
 
 
-@dataclass(frozen=True)
-class ReadOutcome:
-    """What a reader says beside the rows: notices, columns to drop, and other ways to read the file."""
+def read_csv(source: SourceFile) -> ReadOutcome:
+    """Read the rows of a CSV file.
 
-    notices: list[str]
-    drop: list[str]
-    offers: list[Offer]
-
-
-def read_csv(path: Path, encoding: DetectedEncoding, options: ReadOptions, writer: TableWriter) -> ReadOutcome:
-    """Write the file's rows to `writer`. Raises DataError with the place, UnreadableError with the ways out."""
+    Raises DataError that names the place, or UnreadableError with the options that would make the file readable.
+    """
+    source.report_progress(0.0, "detecting the encoding")
+    path, options, encoding = source.path, source.options, detect_encoding(source.path, source.options)
+    writer = source.new_writer(lambda line: f"line {line:,}", empty_is_missing=True)
     csv.field_size_limit(MAX_CELL)
     if options.delimiter in ('"', "\r", "\n", " "):
-        raise DataError(f"{options.delimiter!r} can't be a delimiter.", "Choose a comma, semicolon, tab or bar.")
+        hint = "Choose a comma, semicolon, tab or vertical bar."
+        raise DataError(f"{options.delimiter!r} can't be used as a delimiter.", hint)
     with path.open(encoding=encoding.codec, errors=encoding.errors, newline="") as file:
         sample = file.read(SAMPLE_CHARACTERS)
         _refuse_json(sample)
-        marked = re.match(r"sep=([^\w\s\"]|\t)\r?\n", sample)
+        declared = re.match(r"sep=([^\w\s\"]|\t)\r?\n", sample)
         delimiter = options.delimiter or (
-            marked.group(1) if marked else detect_delimiter(sample, whole=len(sample) < SAMPLE_CHARACTERS)
+            declared.group(1) if declared else detect_delimiter(sample, whole=len(sample) < SAMPLE_CHARACTERS)
         )
         file.seek(0)
         records = _records(file, delimiter)
-        if marked:
-            next(records)
-        notices = delimiter_notice(delimiter, chosen=options.delimiter is not None)
+        if declared:
+            next(records)  # the line "sep=;" that Excel writes is no header
+        notices = [*encoding.notices, *delimiter_notice(delimiter, chosen=options.delimiter is not None)]
         offers = delimiter_offers(sample, delimiter, options)
         header = next((fields for _, fields in records if fields), None)
         if header is None:
-            raise DataError("The file holds only blank lines.", "Choose a file with a header and rows.")
+            raise DataError("The file contains only blank lines.", "Choose a file with a header and rows.")
         names = clean_header(header, notices)
         for name in names:
             writer.add_column(name)
-        body, size = _RowWidthCheck(len(names), options), path.stat().st_size
+        width_check, size = _RowWidthCheck(len(names), options), path.stat().st_size
         stream: TextIO = file
-        writer.at = lambda: stream.buffer.tell() / size
+        writer.share_read = lambda: stream.buffer.tell() / size
         for line, fields in records:
-            if body.fits(line, fields):
-                whole = len(fields) == len(names)
-                writer.add(fields if whole else fields[: len(names)] + [""] * (len(names) - len(fields)), line)
-        writer.at = lambda: 1.0
-    notices += body.finish(header, offers)
-    return ReadOutcome(notices, _drop_empty_last_column(header, names, writer, notices), offers)
+            if width_check.accepts(line, fields):
+                is_full = len(fields) == len(names)
+                writer.add(fields if is_full else fields[: len(names)] + [""] * (len(names) - len(fields)), line)
+        writer.share_read = lambda: 1.0
+    notices += width_check.finish(header, offers)
+    return ReadOutcome(writer, notices, _drop_empty_last_column(header, names, writer, notices), offers)
 
 
 def clean_header(header: list[str], notices: list[str]) -> list[str]:
-    """The columns' names: outer spaces off and empty names numbered, both with a notice; two equal names refused."""
+    """Return the column names without outer spaces and with a number for each empty name; both add a notice.
+
+    Raises DataError for two equal names and for too many columns.
+    """
     names = [name.strip() for name in header]
-    stripped = [name for name, given in zip(names, header, strict=True) if name != given and name]
+    stripped = [name for name, original in zip(names, header, strict=True) if name != original and name]
     if stripped:
         notices.append(f"Spaces around column names were removed: {_listed(stripped)}.")
     empty = [index for index, name in enumerate(names) if not name]
     for index in empty:
         names[index] = f"column {index + 1}"
     if empty and empty != [len(names) - 1]:
-        notices.append(f"Columns without a name are called {_listed([names[index] for index in empty])}.")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        places = [str(index + 1) for index, name in enumerate(names) if name == twice[0]]
-        message = f"Columns {', '.join(places[:MAX_LISTED_LINES])} are all named '{twice[0][:60]}'."
-        raise DataError(message, "Give every column a name of its own in the file's first line.")
+        notices.append(f"Columns without a name were named {_listed([names[index] for index in empty])}.")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        places = [str(index + 1) for index, name in enumerate(names) if name == repeated[0]]
+        message = f"Columns {', '.join(places[:MAX_LISTED])} are all named '{repeated[0][:60]}'."
+        raise DataError(message, "Give each column a unique name in the first line of the file.")
     if len(names) > MAX_COLUMNS:
         raise DataError(
             f"The header has {len(names):,} columns; at most {MAX_COLUMNS:,} are allowed.",
-            "Keep the columns that the prompt needs.",
+            "Keep only the columns that your prompt and completion use.",
         )
     return names
 
 
 class _RowWidthCheck:
-    """Which rows fit the header's width, and the words for those that don't."""
+    """Counts the rows that fit the header's width, and words the notices and errors for those that don't."""
 
     def __init__(self, width: int, options: ReadOptions) -> None:
         self.width = width
         self.good = self.blank = self.bad = self.filled = 0
-        self.ended = 0
+        self.ended = 0  # rows that fit but for an empty cell after a delimiter at their end
         self._options = options
         self._first_bad: list[tuple[int, int]] = []
         self._first_ended: list[tuple[int, int]] = []
 
-    def fits(self, line: int, fields: list[str]) -> bool:
+    def accepts(self, line: int, fields: list[str]) -> bool:
+        """Count the row; return whether it is kept."""
         if len(fields) == self.width:
             self.good += 1
             return True
@@ -123,10 +139,14 @@ class _RowWidthCheck:
         return False
 
     def finish(self, header: list[str], offers: list[Offer]) -> list[str]:
-        """The notices; raises UnreadableError with ways out when rows don't fit, DataError when there are none."""
+        """Return the notices.
+
+        Raises UnreadableError with offers when rows don't fit the header, DataError when there are no rows.
+        """
         skip = self._options.bad_rows == "skip"
+        # if only some rows end with a delimiter, their extra cell may be a shifted value
         mixed = bool(self.ended and self.good) and not skip
-        bad = sorted(self._first_bad + (self._first_ended if mixed else []))[:MAX_LISTED_LINES]
+        bad = sorted(self._first_bad + (self._first_ended if mixed else []))[:MAX_LISTED]
         count = self.bad + (self.ended if mixed else 0)
         if count and not skip:
             raise UnreadableError(
@@ -134,45 +154,46 @@ class _RowWidthCheck:
             )
         if not self.good and not self.ended and not self.filled:
             names = _listed([name.strip() for name in header])
-            raise DataError(f"The file has a header ({names}) and 0 rows; at least 2 are needed.", "Add rows to it.")
+            raise DataError(f"The file has a header ({names}) and 0 rows; at least 2 are needed.", "Add rows.")
         notices = []
         if self.bad:
             rows = ", ".join(f"line {line:,}" for line, _ in bad)
             more = ", …" if count > len(bad) else ""
             were = "row that doesn't fit the header was" if self.bad == 1 else "rows that don't fit the header were"
-            notices.append(f"{self.bad:,} {were} left out, as chosen: {rows}{more}.")
+            notices.append(f"{self.bad:,} {were} skipped, as chosen: {rows}{more}.")
         if self.filled:
-            notices.append(f"In {_rows(self.filled)} the cells that are not there count as missing, as chosen.")
+            notices.append(f"In {rows_in_words(self.filled)}, absent cells were treated as missing, as chosen.")
         if self.ended and self.good:
             end = "ends" if self.ended == 1 else "end"
-            notices.append(f"{_rows(self.ended)} {end} with a delimiter; the empty cell after it was left out.")
+            rows = rows_in_words(self.ended)
+            notices.append(f"{rows} {end} with a delimiter; the empty cell after it was ignored.")
         elif self.ended:
-            notices.append("Every row ends with a delimiter; the empty cell after it was left out.")
+            notices.append("Every row ends with a delimiter; the empty cell after it was ignored.")
         if self.blank and self.width == 1:
             lines = "blank line was" if self.blank == 1 else "blank lines were"
-            notices.append(f"{self.blank:,} {lines} left out.")
+            notices.append(f"{self.blank:,} {lines} skipped.")
         return notices
 
     def _recovery_offers(self, count: int, bad: list[tuple[int, int]]) -> list[Offer]:
         kept = self.good + self.ended
         these = "this row" if count == 1 else f"these {count:,} rows"
-        ways = []
+        offers = []
         if kept:
-            label = f"Leave {these} out and keep {kept:,}"
-            ways.append(Offer(label, replace(self._options, bad_rows="skip")))
+            label = f"Skip {these} and keep the other {kept:,}"
+            offers.append(Offer(label, replace(self._options, bad_rows="skip")))
         if all(cells < self.width for _, cells in bad) and self.bad == count:
-            label = f"Treat the missing cells of {these} as empty"
-            ways.append(Offer(label, replace(self._options, bad_rows="fill")))
-        return ways
+            label = f"Treat the missing cells in {these} as empty"
+            offers.append(Offer(label, replace(self._options, bad_rows="fill")))
+        return offers
 
     @staticmethod
-    def _remember(kept: list[tuple[int, int]], line: int, count: int) -> None:
-        if len(kept) < MAX_LISTED_LINES:
-            kept.append((line, count))
+    def _remember(listed: list[tuple[int, int]], line: int, count: int) -> None:
+        if len(listed) < MAX_LISTED:
+            listed.append((line, count))
 
 
 def _records(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line on which the record begins, its cells)."""
+    """Yield for each record the line on which it starts, and its cells."""
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     line = 1
     while True:
@@ -186,23 +207,19 @@ def _records(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[st
         line = reader.line_num + 1
 
 
-def _rows(number: int) -> str:
-    return "1 row" if number == 1 else f"{number:,} rows"
-
-
 def _syntax_error(error: csv.Error, first: int, last: int) -> DataError:
     where = f"line {first:,}" if first == last else f"lines {first:,} to {last:,}"
     text = str(error)
     if "unexpected end" in text:
-        message = f"A quote opens in the row at line {first:,} and never closes."
-        return DataError(message, 'Close it, or double a quote that is meant as text ("").')
+        message = f"The row at line {first:,} has an opening quote without a closing quote."
+        return DataError(message, 'Close the quote, or write "" for a quote that belongs to the text.')
     if "field limit" in text:
         message = f"The row at {where} has a cell of more than {MAX_CELL:,} characters."
-        return DataError(message, "Shorten it; perhaps a quote before it is never closed.")
+        return DataError(message, "Shorten it, or look for a quote before it that is never closed.")
     if "expected after" in text:
-        message = f"In the row at {where} a quoted cell goes on after its closing quote."
-        return DataError(message, 'Double the quotes that are meant as text (""), and quote the whole cell.')
-    return DataError(f"The row at {where} is not CSV ({text}).", "Correct this row in the file.")
+        message = f"In the row at {where}, a quoted cell continues after its closing quote."
+        return DataError(message, 'Write "" for quotes that belong to the text, and quote the whole cell.')
+    return DataError(f"The row at {where} is not valid CSV ({text}).", "Correct this row in the file.")
 
 
 def _row_width_message(count: int, bad: list[tuple[int, int]], width: int) -> tuple[str, str]:
@@ -213,19 +230,19 @@ def _row_width_message(count: int, bad: list[tuple[int, int]], width: int) -> tu
         f"{'column' if width == 1 else 'columns'}: {rows}{more}."
     )
     if any(cells > width for _, cells in bad):
-        return message, "Put quotes around cells that hold the delimiter, or correct these rows."
+        return message, "Put quotes around cells that contain the delimiter, or correct these rows."
     return message, "Add the missing delimiters to these rows."
 
 
 def _drop_empty_last_column(header: list[str], names: list[str], writer: TableWriter, notices: list[str]) -> list[str]:
-    """A header and rows that all end with a delimiter make a last column without name and cells: no column at all."""
+    """Return the last column if it has neither a name nor cells, because every line ends with a delimiter."""
     if header[-1].strip() or len(names) < 2:
         return []
     writer.flush()
     if writer.missing[names[-1]] == writer.rows:
-        notices.append("Every line ends with a delimiter; the empty column after it was left out.")
+        notices.append("Every line ends with a delimiter; the empty column after it was ignored.")
         return [names[-1]]
-    notices.append(f"The last column has no name; it is called {names[-1]}.")
+    notices.append(f"The last column has no name; it was named {names[-1]}.")
     return []
 
 
@@ -238,36 +255,26 @@ def _refuse_json(sample: str) -> None:
     except ValueError:
         if not re.match(r"\[\s*(\{|$)|\{\s*(\"|$)", first):
             return
-    raise DataError("This is JSON, not CSV: it begins with " + first[:1] + ".", "Choose JSON as the file type.")
+    raise DataError("This is JSON, not CSV: it starts with " + first[:1] + ".", "Choose JSON as the file type.")
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(name[:40] for name in names[:MAX_LISTED_LINES])
-    return shown + (", ..." if len(names) > MAX_LISTED_LINES else "")
-
-
-DELIMITERS = (",", ";", "\t", "|")
-
-
-DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-
-
-SAMPLE_CHARACTERS = 65_536
-
-
-SAMPLE_ROWS = 50
+    shown = ", ".join(name[:40] for name in names[:MAX_LISTED])
+    return shown + (", ..." if len(names) > MAX_LISTED else "")
 
 
 def detect_delimiter(sample: str, *, whole: bool) -> str:
-    """The delimiter among , ; tab | under which the header has several names and the sample's rows as many cells.
+    """Return the delimiter with which the header has several names and the sample's rows have as many cells.
 
-    A comma wins a tie. Where no delimiter makes the rows even, the one with the widest header; a single column: comma.
+    A comma wins a tie. If no delimiter gives rows of equal width, the one with the widest header wins. For a single
+    column it is a comma. whole: whether the sample is the whole file; otherwise its last row may be incomplete.
     """
     widths = {}
     for delimiter in DELIMITERS:
         rows = [len(fields) for fields in sample_rows(sample, delimiter)]
         widths[delimiter] = rows if whole or len(rows) < 2 else rows[:-1]
     several = {delimiter: rows for delimiter, rows in widths.items() if rows and rows[0] > 1}
+    # a row may end with a delimiter, and so have one more cell
     even = [delimiter for delimiter, rows in several.items() if set(rows) <= {rows[0], rows[0] + 1}]
     exact = [delimiter for delimiter in even if set(several[delimiter]) == {several[delimiter][0]}]
     for choice in (exact, even):
@@ -277,20 +284,22 @@ def detect_delimiter(sample: str, *, whole: bool) -> str:
 
 
 def delimiter_offers(sample: str, used: str, options: ReadOptions) -> list[Offer]:
-    """The other delimiters under which the header has several names, each with the first rows cut by it."""
+    """Return the other delimiters with which the header has several names, with the first rows as a preview."""
     offers = []
     for delimiter in DELIMITERS:
         rows = sample_rows(sample, delimiter)
         if delimiter != used and rows and len(rows[0]) > 1:
             lines = shorten_preview("  \u2502  ".join(fields) for fields in rows)
             offers.append(
-                Offer(f"Cells end at {DELIMITER_NAMES[delimiter]}", replace(options, delimiter=delimiter), lines)
+                Offer(
+                    f"Cells are separated by {DELIMITER_NAMES[delimiter]}", replace(options, delimiter=delimiter), lines
+                )
             )
     return offers
 
 
 def sample_rows(sample: str, delimiter: str) -> list[list[str]]:
-    """The first rows of the sample; fewer where it can't be cut by this delimiter."""
+    """Return the first rows of the sample, or none if it can't be split at this delimiter."""
     rows: list[list[str]] = []
     try:
         for fields in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
@@ -304,7 +313,7 @@ def sample_rows(sample: str, delimiter: str) -> list[list[str]]:
 
 
 def delimiter_notice(delimiter: str, *, chosen: bool) -> list[str]:
-    """What there is to say about a delimiter that is no comma."""
+    """Return a notice about a detected delimiter other than a comma."""
     if delimiter == "," or chosen:
         return []
     return [f"Columns are separated by {DELIMITER_NAMES.get(delimiter, repr(delimiter))}."]

@@ -1,7 +1,7 @@
-"""Is it text, and in which encoding? Magic numbers, byte order marks, strict decoding.
+"""Detect the encoding of a text file: magic numbers, byte order marks, strict decoding.
 
-Nothing is guessed silently: what is not UTF-8 or marked UTF-16/32 is refused, with the choice that would read it.
-Nothing is decompressed. Knows nothing of CSV or JSON.
+Nothing is guessed silently: a file that is neither UTF-8 nor marked as UTF-16 or UTF-32 is refused, with offers of the
+encodings that would read it. Nothing is decompressed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from toolkit.data.read_options import Offer, ReadOptions, UnreadableError, short
 from toolkit.errors import DataError
 
 ENCODING_HEAD_BYTES = 65_536
+"""Bytes at the start of the file that tell another kind of file, and UTF-16 without a byte order mark."""
 DECODE_CHUNK_BYTES = 1 << 20
-_EXPORT = "Open it in its program and export it as CSV (UTF-8) or JSON."
+_EXPORT = "Open it in the program that created it and export it as CSV (UTF-8) or JSON."
+_CHOOSE = "Choose a CSV, JSON or Parquet file."
 _UNPACK = "Unpack it and upload the file inside."
 _MAGIC = (
     (b"PK\x03\x04", "a zip archive", _UNPACK),
@@ -29,17 +31,17 @@ _MAGIC = (
     (b"\x28\xb5\x2f\xfd", "a zstd archive", _UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
     (b"Rar!\x1a\x07", "a rar archive", _UNPACK),
-    (b"PAR1", "a Parquet file", "Give it the ending .parquet."),
-    (b"ARROW1", "an Arrow file", "Write it as CSV or JSON."),
+    (b"PAR1", "a Parquet file", "Rename it so that its name ends with .parquet."),
+    (b"ARROW1", "an Arrow file", "Save it as CSV or JSON."),
     (b"SQLite format 3\x00", "an SQLite database", "Export the table as CSV."),
-    (b"%PDF-", "a PDF", "Bring its text into a CSV or JSON file."),
+    (b"%PDF-", "a PDF", "Copy its text into a CSV or JSON file."),
     (b"{\\rtf", "an RTF document", "Save it as plain text, CSV or JSON."),
-    (b"\x89PNG", "an image", "Choose a CSV or JSON file."),
-    (b"\xff\xd8\xff", "an image", "Choose a CSV or JSON file."),
-    (b"\x80\x04\x95", "a Python pickle", "Write it as CSV or JSON; pickles are never opened."),
+    (b"\x89PNG", "an image", _CHOOSE),
+    (b"\xff\xd8\xff", "an image", _CHOOSE),
+    (b"\x80\x04\x95", "a Python pickle", "Save it as CSV or JSON; pickle files are never opened."),
 )
-_BOMS = (  # the longer ones first: UTF-32's begins with UTF-16's
-    (codecs.BOM_UTF8, "utf-8-sig", "The file begins with a UTF-8 byte order mark; it is not part of the data."),
+_BOMS = (  # the longer ones first: the mark of UTF-32 starts with that of UTF-16
+    (codecs.BOM_UTF8, "utf-8-sig", "The file starts with a UTF-8 byte order mark, which was ignored."),
     (codecs.BOM_UTF32_LE, "utf-32", "Read as UTF-32."),
     (codecs.BOM_UTF32_BE, "utf-32", "Read as UTF-32."),
     (codecs.BOM_UTF16_LE, "utf-16", "Read as UTF-16."),
@@ -51,8 +53,10 @@ _MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|!--)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class DetectedEncoding:
-    """codec: a Python codec that decodes the whole file; errors: "strict", or "replace" where the user wants that;
-    notices: what there is to say about it."""
+    """codec: a Python codec that decodes the whole file; notices: what the user should know about it.
+
+    errors: the decoder's error handling, "strict", or "replace" if the user has chosen to replace invalid bytes.
+    """
 
     codec: str
     notices: tuple[str, ...] = ()
@@ -60,8 +64,10 @@ class DetectedEncoding:
 
 
 def detect_encoding(path: Path, options: ReadOptions) -> DetectedEncoding:
-    """The encoding of the file, after reading all of it once. Raises DataError when it is not text, UnreadableError
-    with offers when it is text in an encoding that must be chosen."""
+    """Return the encoding of the file, after decoding all of it once.
+
+    Raises DataError when it is not text, UnreadableError with offers when the user must choose its encoding.
+    """
     with path.open("rb") as file:
         head = file.read(ENCODING_HEAD_BYTES)
     if not head:
@@ -72,23 +78,23 @@ def detect_encoding(path: Path, options: ReadOptions) -> DetectedEncoding:
         if options.repair_text:
             return _replace_invalid_bytes(path, found)
         _decode_all(path, found.codec, options)
-    except UnicodeError as error:  # of the whole file, not of a byte in it: those have their own words
-        hint = "Choose another encoding; without a byte order mark UTF-16 is utf-16-le or utf-16-be."
+    except UnicodeError as error:  # about the whole file; _decode_all explains an invalid byte itself
+        hint = "Choose another encoding. For UTF-16 without a byte order mark, use utf-16-le or utf-16-be."
         raise DataError(f"The file can't be read as {found.codec}: {error}.", hint) from error
     return found
 
 
 def refuse_other_formats(head: bytes) -> None:
-    """Raise DataError when the first bytes are those of another kind of file."""
+    """Raise DataError when the first bytes are those of a file that is not text."""
     for magic, what, hint in _MAGIC:
         if head.startswith(magic):
             if magic == b"PK\x03\x04" and (b"[Content_Types].xml" in head or b"xl/" in head):
-                what, hint = "an Excel file", "In Excel choose Save As, CSV UTF-8, and upload that."
-            raise DataError(f"This is {what}, whatever its name says.", hint)
+                what, hint = "an Excel file", "In Excel, choose Save As > CSV UTF-8, and use that file."
+            raise DataError(f"This is {what}, not a CSV or JSON file.", hint)
     if _MARKUP.match(head.removeprefix(codecs.BOM_UTF8)):
         raise DataError(
-            "This is a web page or XML, not data: it begins with a tag.",
-            "Perhaps the download was an error page: download the file itself again.",
+            "This is a web page or XML, not data: it starts with a tag.",
+            "If you downloaded it, the server may have sent an error page: download the file again.",
         )
 
 
@@ -98,57 +104,61 @@ def _detect_codec(head: bytes, options: ReadOptions) -> DetectedEncoding:
     for mark, codec, notice in _BOMS:
         if head.startswith(mark):
             return DetectedEncoding(codec, (notice,))
+    # UTF-16 text in a Latin script has a zero byte in nearly every pair, always on the same side
     pairs = len(head) // 2
     low, high = head[0 : 2 * pairs : 2].count(0), head[1 : 2 * pairs : 2].count(0)
     if pairs and max(low, high) > 0.4 * pairs and min(low, high) < 0.05 * pairs:
         codec = "utf-16-le" if high > low else "utf-16-be"
-        return DetectedEncoding(codec, ("Read as UTF-16; the file has no byte order mark that says so.",))
+        return DetectedEncoding(codec, ("Read as UTF-16, although the file has no byte order mark.",))
     if len(_CONTROL.findall(head)) > 0.02 * len(head):
-        raise DataError("This is a binary file: it holds bytes that no text has.", "Choose a CSV or JSON file.")
+        raise DataError("This is a binary file: it contains bytes that do not occur in text.", _CHOOSE)
     return DetectedEncoding("utf-8")
 
 
 def _decoder(codec: str, errors: str) -> codecs.IncrementalDecoder:
     try:
         found = codecs.lookup(codec)
-        if not found._is_text_encoding:  # base64 and the like are codecs, too
+        if not found._is_text_encoding:  # base64 and the like are codecs, but not encodings
             raise LookupError(codec)
         return codecs.getincrementaldecoder(codec)(errors)
     except LookupError as error:
-        raise DataError(f"'{codec}' is not an encoding.", "Choose cp1252 or utf-8.") from error
+        raise DataError(
+            f"'{codec}' is not a known encoding.", "Choose another one, such as utf-8 or cp1252."
+        ) from error
 
 
 def _replace_invalid_bytes(path: Path, found: DetectedEncoding) -> DetectedEncoding:
-    """The same with bytes that are no character replaced, and a notice of how many places that are."""
+    """Return `found` with the error handling "replace" and a notice that counts the places with invalid bytes."""
     count = 0
 
-    def counting(error: UnicodeError) -> tuple[str, int]:
+    def count_and_replace(error: UnicodeError) -> tuple[str, int]:
         nonlocal count
         count += 1
         return "\ufffd", error.end if isinstance(error, UnicodeDecodeError) else 0
 
-    codecs.register_error("toolkit-counting", counting)
+    codecs.register_error("toolkit-counting", count_and_replace)
     decoder = _decoder(found.codec, "toolkit-counting")
     with path.open("rb") as file:
         while chunk := file.read(DECODE_CHUNK_BYTES):
             decoder.decode(chunk)
         decoder.decode(b"", final=True)
-    said = (f"At {count:,} places bytes that are no character were replaced by U+FFFD.",) if count else ()
-    return DetectedEncoding(found.codec, (*found.notices, *said), "replace")
+    places = "1 place" if count == 1 else f"{count:,} places"
+    notice = (f"In {places}, invalid bytes were replaced by U+FFFD.",) if count else ()
+    return DetectedEncoding(found.codec, (*found.notices, *notice), "replace")
 
 
 def _decode_all(path: Path, codec: str, options: ReadOptions) -> None:
     decoder = _decoder(codec, "strict")
-    before = line = 0
+    before = line = 0  # bytes and line breaks in the chunks decoded so far
     with path.open("rb") as file:
         while True:
             chunk = file.read(DECODE_CHUNK_BYTES)
-            waiting = len(decoder.getstate()[0])
+            undecoded = len(decoder.getstate()[0])  # bytes of a character at the end of the last chunk
             try:
                 decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
-                at = before - waiting + error.start
-                newlines = line + chunk.count(b"\n", 0, max(0, error.start - waiting))
+                at = before - undecoded + error.start
+                newlines = line + chunk.count(b"\n", 0, max(0, error.start - undecoded))
                 raise _invalid_byte_error(path, codec, at, newlines + 1, options) from error
             if not chunk:
                 return
@@ -165,14 +175,14 @@ def _invalid_byte_error(path: Path, codec: str, at: int, line: int, options: Rea
     if codec.startswith(("utf-16", "utf-32")):
         if len(found) < 4:
             message = f"The file ends in the middle of a character, at {where}."
-            cut = Offer("Leave the torn character out", replace(options, repair_text=True))
-            return UnreadableError(message, "It was cut off: copy it again.", [cut])
-        return DataError(f"The file is not {name}: what stands at {where} is no character.", "Save it as UTF-8.")
-    message = f"The file is not {name}: 0x{found[0]:02X} at {where} is not part of any character."
+            offer = Offer("Replace the incomplete character", replace(options, repair_text=True))
+            return UnreadableError(message, "The file is incomplete: copy or download it again.", [offer])
+        return DataError(f"The file is not valid {name}: there is no valid character at {where}.", "Save it as UTF-8.")
+    message = f"The file is not valid {name}: 0x{found[0]:02X} at {where} is not part of any character."
     offers = encoding_offers(path, at, replace(options, encoding=None))
     offers = [offer for offer in offers if offer.options.encoding != options.encoding or offer.options.repair_text]
-    read = f" Read as {offers[0].label} it says: {offers[0].preview[0]}" if offers[0].preview else ""
-    hint = f"Choose how to read it, or save it as UTF-8 in the program that made it.{read}"
+    preview = f" Read as {offers[0].label}, the line is: {offers[0].preview[0]}" if offers[0].preview else ""
+    hint = f"Choose an encoding, or save the file as UTF-8 in the program that created it.{preview}"
     return UnreadableError(message, hint, offers)
 
 
@@ -183,8 +193,6 @@ LATIN_ENCODINGS = {
     "mac-roman": "Western Europe, old Macs",
     "iso-8859-1": "Latin-1, Western Europe",
 }
-
-
 NON_LATIN_ENCODINGS = {
     "cp1251": "Cyrillic, Windows",
     "koi8-r": "Cyrillic, KOI8-R",
@@ -192,8 +200,6 @@ NON_LATIN_ENCODINGS = {
     "cp1255": "Hebrew, Windows",
     "cp1256": "Arabic, Windows",
 }
-
-
 MULTIBYTE_ENCODINGS = {
     "cp932": "Japanese, Shift-JIS",
     "euc-jp": "Japanese, EUC",
@@ -201,32 +207,27 @@ MULTIBYTE_ENCODINGS = {
     "big5": "Chinese, traditional",
     "cp949": "Korean",
 }
-
-
 MAX_ENCODING_OFFERS = 10
-
-
 CONTEXT_BYTES_BEFORE, CONTEXT_BYTES_AFTER = 4_096, 65_536
-
-
+"""Bytes before and after an invalid byte on which an encoding is tried."""
 _HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
-
-
 _UNLIKELY_CHARACTERS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
 
 
 def encoding_offers(path: Path, bad: int, options: ReadOptions) -> list[Offer]:
-    """The encodings that read the part of the file around byte `bad`, the likely ones first, and last UTF-8 with what
-    is no character replaced."""
+    """Return offers of the encodings that can read the file around byte `bad`, the likely ones first.
+
+    The last offer is UTF-8 with invalid characters replaced.
+    """
     with path.open("rb") as file:
         start = max(0, bad - CONTEXT_BYTES_BEFORE)
         file.seek(start)
         part = file.read(CONTEXT_BYTES_BEFORE + CONTEXT_BYTES_AFTER)
-    part = part[part.rfind(b"\n", 0, bad - start) + 1 :]  # from the line of the bad byte on
+    part = part[part.rfind(b"\n", 0, bad - start) + 1 :]  # start with the line of the invalid byte
     texts: dict[str, str] = {}
     for codec in _rank_encodings(part):
         text = _try_decode(part, codec)
-        if text is not None and text not in texts.values():  # the first of those that read the same
+        if text is not None and text not in texts.values():  # of those with the same result, keep the first
             texts[codec] = text
     words = {**LATIN_ENCODINGS, **NON_LATIN_ENCODINGS, **MULTIBYTE_ENCODINGS}
     offers = [
@@ -235,11 +236,14 @@ def encoding_offers(path: Path, bad: int, options: ReadOptions) -> list[Offer]:
     ]
     lines = shorten_preview(_non_ascii_lines(part.decode("utf-8", "replace")))
     repair = replace(options, encoding="utf-8", repair_text=True)
-    return [*offers[:MAX_ENCODING_OFFERS], Offer("UTF-8, what is no character replaced by \ufffd", repair, lines)]
+    return [*offers[:MAX_ENCODING_OFFERS], Offer("UTF-8, with invalid characters replaced by \ufffd", repair, lines)]
 
 
 def _rank_encodings(part: bytes) -> dict[str, str]:
-    """Single accents between ASCII letters speak for an alphabet of western Europe, long runs for another script."""
+    """Return the encodings with their names, the likely ones first.
+
+    Single high bytes between ASCII letters suggest a Western European language, long runs another script.
+    """
     runs = [len(run) for run in _HIGH_BYTES.findall(part)]
     if runs and sum(run for run in runs if run > 1) > 0.6 * sum(runs):
         return {**MULTIBYTE_ENCODINGS, **NON_LATIN_ENCODINGS, **LATIN_ENCODINGS}
@@ -256,5 +260,5 @@ def _try_decode(part: bytes, codec: str) -> str | None:
 
 
 def _non_ascii_lines(text: str) -> Iterator[str]:
-    """The lines in which the encoding makes a difference."""
+    """Yield the lines in which the encoding makes a difference."""
     return (line for line in text.splitlines() if not line.isascii())

@@ -1,8 +1,8 @@
-"""JSON, read strictly: a list of objects, one object a line, or one of the usual wrappings of these.
+"""The strict JSON reader: a list of objects, one object per line, or one of the usual objects around a list.
 
-Numbers keep their text (3.10 stays 3.10, a 23-digit id stays whole), true and false are the words, null and an absent
-key are missing, a nested value becomes its JSON text. NaN, repeated keys and all that is not JSON are refused with the
-place. A list is held in memory whole, objects a line are streamed.
+Numbers keep their text (3.10 stays 3.10, a 23-digit id keeps its digits), true and false become these words, null and
+an absent key are missing cells, a nested value becomes JSON text. NaN, repeated keys and invalid JSON are refused with
+their place. A list is held in memory as a whole, lines are streamed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from toolkit.data.read_options import MAX_COLUMNS, Offer, ReadOptions, UnreadableError, shorten_preview
-from toolkit.data.readers.encoding import DetectedEncoding
+from toolkit.data.read_options import MAX_COLUMNS, MAX_LISTED, Offer, ReadOptions, UnreadableError, shorten_preview
+from toolkit.data.readers.encoding import DetectedEncoding, detect_encoding
 from toolkit.data.readers.json_text import (
     JSON_DECODER,
+    TRUNCATED_HINT,
     JsonNumber,
     NonFiniteNumber,
     RepeatedKeyError,
@@ -28,14 +29,40 @@ from toolkit.data.readers.json_text import (
     skip_space,
     suggest_json_fix,
 )
-from toolkit.data.readers.table_writer import TableWriter
+from toolkit.data.readers.table_writer import ReadOutcome, SourceFile, TableWriter
+from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
 
-MAX_LISTED_RECORDS = 10
+CHAT_KEYS = ("messages", "conversations", "conversation")
+EXPECTED_TOP_LEVEL = "The top level must be a list of objects, or one object per line"
+
+
+def read_json(source: SourceFile) -> ReadOutcome:
+    """Read the rows of a JSON or JSONL file.
+
+    Raises DataError that names the place, or UnreadableError with the options that would make the file readable.
+    """
+    source.report_progress(0.0, "detecting the encoding")
+    encoding = detect_encoding(source.path, source.options)
+    reader = JsonReader(source.path, encoding, source.options)
+    writer = source.new_writer(lambda mark: reader.place(mark))
+    reader.read(writer)
+    notices = [*encoding.notices, *reader.notices, *_openai_notices(writer.columns)]
+    return ReadOutcome(writer, notices, offers=reader.offers)
+
+
+def _openai_notices(columns: list[str]) -> list[str]:
+    """OpenAI's older files have these two keys per line; the newer ones have `messages`."""
+    if sorted(columns) != ["completion", "prompt"]:
+        return []
+    return [
+        "This is OpenAI's older fine-tuning format, with a prompt and a completion per row: "
+        "use {prompt} as the prompt and {completion} as the completion."
+    ]
 
 
 class JsonReader:
-    """Feeds a JSON file's rows to a TableWriter. `notices` and `offers`, other ways to read it, fill meanwhile."""
+    """Writes a JSON file's rows to a TableWriter, and collects `notices` and `offers` of other ways to read it."""
 
     def __init__(self, path: Path, encoding: DetectedEncoding, options: ReadOptions) -> None:
         self.notices: list[str] = []
@@ -46,23 +73,24 @@ class JsonReader:
         self._text = ""
         self._nested: dict[str, int] = {}
         self._chats: set[str] = set()
-        self._left_out: list[str] = []
-        self._columns: dict[str, str] = {}
+        self._skipped: list[str] = []
+        self._columns: dict[str, str] = {}  # key in the file -> name of the column
         self.place: Callable[[int], str] = lambda line: f"line {line:,}"
 
     def read(self, writer: TableWriter) -> None:
-        """Write every row; raises DataError with the row and its place."""
-        rows = self._lines(writer) if self._one_object_a_line() else self._document()
+        """Write every row. Raises DataError that names the row and its place."""
+        rows = self._lines(writer) if self._has_object_per_line() else self._document()
         for mark, value in rows:
             row = {"messages": value} if is_message_list(value) else value
             if not isinstance(row, dict):
-                message = f"{EXPECTED_TOP_LEVEL}; row {writer.rows + 1:,} ({self.place(mark)}) is {describe_json_type(value)}."
+                where = f"row {writer.rows + 1:,} ({self.place(mark)})"
+                message = f"{EXPECTED_TOP_LEVEL}; {where} is {describe_json_type(value)}."
                 raise DataError(message, 'Write every row as an object, e.g. {"question": "...", "answer": "..."}.')
             self._add(writer, row, mark)
         if not writer.rows:
-            raise DataError("The file has 0 rows; at least 2 are needed.", "Add rows to it.")
+            raise DataError("The file has 0 rows; at least 2 are needed.", "Add rows.")
         if not writer.columns:
-            raise DataError(f"None of the {writer.rows:,} objects has a key.", "Choose a file with columns.")
+            raise DataError(f"None of the {writer.rows:,} objects has a key.", "Choose a file whose objects have keys.")
         self._add_closing_notices()
 
     def _add(self, writer: TableWriter, value: dict[str, Any], mark: int) -> None:
@@ -73,9 +101,11 @@ class JsonReader:
                 self._columns[key] = self._name(key, writer)
                 writer.add_column(self._columns[key])
         row = writer.rows + 1
-        # text and what is missing are most cells, and need no call
-        cells = [cell if (cell := value.get(key)) is None or type(cell) is str else self._cell(key, cell, row, mark)
-                 for key in self._columns]  # fmt: skip
+        # most cells are strings or missing: they are taken here, because a call for each costs more than all the rest
+        cells = [
+            cell if (cell := value.get(key)) is None or type(cell) is str else self._cell(key, cell, row, mark)
+            for key in self._columns
+        ]
         writer.add(cells, mark)
 
     def _flatten_if_chosen(self, value: dict[str, Any], row: int, mark: int) -> dict[str, Any]:
@@ -88,9 +118,9 @@ class JsonReader:
         if key.strip():
             return key
         name = f"column {len(writer.columns) + 1}"
-        self.notices.append(f"A key without a name is called {name}.")
+        self.notices.append(f"An empty key was renamed to {name}.")
         if name in self._columns.values():
-            raise DataError(f"There is a key without a name, and one named '{name}'.", "Give the key a name.")
+            raise DataError(f"There is an empty key, and another key named '{name}'.", "Give the empty key a name.")
         return name
 
     def _cell(self, key: str, value: Any, row: int, mark: int) -> str | None:
@@ -101,9 +131,9 @@ class JsonReader:
         try:
             text = json_text(value, top=True)
         except ValueError as error:
-            message = f"Row {row:,} ({self.place(mark)}), column '{key}': {error} is not JSON."
-            hint = f'Write null for a missing value, or "{error}" for the word.'
-            offer = Offer(f"Read {error} as the word", replace(self._options, repair_text=True))
+            message = f"Row {row:,} ({self.place(mark)}), column '{key}': {error} is not valid JSON."
+            hint = f'Write null for a missing value, or "{error}" for the text.'
+            offer = Offer(f"Read {error} as text", replace(self._options, repair_text=True))
             raise UnreadableError(message, hint, [offer] if isinstance(value, NonFiniteNumber) else []) from error
         except RecursionError as error:
             raise DataError(f"Row {row:,} ({self.place(mark)}) is nested too deeply.", "Flatten it.") from error
@@ -118,17 +148,18 @@ class JsonReader:
     def _add_closing_notices(self) -> None:
         for key, count in self._nested.items():
             if key not in self._chats:
-                self.notices.append(f"Column '{key}' holds lists or objects in {count:,} rows; they are JSON text.")
-        if self._left_out:
-            shown = ", ".join(self._left_out[:MAX_LISTED_RECORDS]) + (
-                ", …" if len(self._left_out) > MAX_LISTED_RECORDS else ""
-            )
-            self.notices.append(f"{len(self._left_out):,} rows that are no JSON were left out, as chosen: {shown}.")
+                rows = rows_in_words(count)
+                self.notices.append(f"Lists and objects in '{key}' were converted to JSON text in {rows}.")
+        if self._skipped:
+            count = len(self._skipped)
+            shown = ", ".join(self._skipped[:MAX_LISTED]) + (", …" if count > MAX_LISTED else "")
+            were = "that is not valid JSON was" if count == 1 else "that are not valid JSON were"
+            self.notices.append(f"{rows_in_words(count)} {were} skipped, as chosen: {shown}.")
         if self._options.flatten:
-            self.notices.append("Values inside objects have columns of their own, as chosen.")
+            self.notices.append("Nested objects were flattened into columns, as chosen.")
 
-    def _one_object_a_line(self) -> bool:
-        """True when the first line that is not blank is a whole object and another line follows."""
+    def _has_object_per_line(self) -> bool:
+        """Return whether the first line that is not blank is a complete object and another line follows."""
         with self._open() as file:
             lines = (line for line in file if line.strip())
             first = next(lines, "")
@@ -143,7 +174,7 @@ class JsonReader:
     def _lines(self, writer: TableWriter) -> Iterator[tuple[int, Any]]:
         size = self._path.stat().st_size
         with self._open() as file:
-            writer.at = lambda: file.buffer.tell() / size
+            writer.share_read = lambda: file.buffer.tell() / size
             count = 0
             for line, text in enumerate(file, start=1):
                 if not text.strip():
@@ -152,25 +183,27 @@ class JsonReader:
                 try:
                     value, end = self._decode(text, skip_space(text, 0), line, f"Row {count:,}")
                 except DataError as error:
-                    self._leave_out(error, line, count, text)
+                    self._skip_or_offer(error, line, count, text)
                     continue
                 if skip_space(text, end) != len(text):
-                    message = f"Line {line:,} goes on after its object, at character {end + 1:,}."
-                    raise DataError(message, "Put every object on a line of its own.")
+                    message = f"Line {line:,} continues after its object, at character {end + 1:,}."
+                    raise DataError(message, "Put each object on its own line.")
                 yield line, value
-            writer.at = lambda: 1.0
+            writer.share_read = lambda: 1.0
 
-    def _leave_out(self, error: DataError, line: int, row: int, text: str) -> None:
-        """Remember a line that is no JSON, when the user wants that; else offer it."""
+    def _skip_or_offer(self, error: DataError, line: int, row: int, text: str) -> None:
+        """Skip a line that is not valid JSON if the user has chosen so; otherwise raise UnreadableError that offers it.
+
+        If the first row is invalid, the file is probably not JSON at all: its error is raised as it is.
+        """
         if self._options.bad_rows == "skip":
-            self._left_out.append(f"line {line:,}")
+            self._skipped.append(f"line {line:,}")
             return
         if row == 1:
             raise error
-        way = Offer(
-            "Leave out lines that are no JSON", replace(self._options, bad_rows="skip"), shorten_preview([text])
-        )
-        raise UnreadableError(error.message, error.hint, [way]) from error
+        skip = replace(self._options, bad_rows="skip")
+        offer = Offer("Skip lines that are not valid JSON", skip, shorten_preview([text]))
+        raise UnreadableError(error.message, error.hint, [offer]) from error
 
     def _open(self) -> TextIO:
         encoding = self._encoding
@@ -182,7 +215,7 @@ class JsonReader:
         self.place = self._offset
         start = skip_space(text, 0)
         if start == len(text):
-            raise DataError("The file holds only blank lines.", "Choose a file with rows.")
+            raise DataError("The file contains only blank lines.", "Choose a file with rows.")
         if text[start] == "[":
             yield from self._list(text, start)
             return
@@ -217,24 +250,27 @@ class JsonReader:
                     raise DataError(f"There is a comma after the last row, at {self._offset(at)}.", "Delete it.")
             elif text[at : at + 1] != "]":
                 found = "the file ends" if at == len(text) else f"there is {text[at]!r}"
-                message = f"After row {count:,} a comma or ] must follow; {found} at {self._offset(at)}."
-                hint = "The file is cut off or damaged there." if at == len(text) else "Correct it."
+                message = f"After row {count:,}, a comma or ] is expected, but {found} at {self._offset(at)}."
+                hint = TRUNCATED_HINT if at == len(text) else "Correct it."
                 if self._is_truncated(DataError(message, hint), text, count + 1):
                     return
                 raise DataError(message, hint)
         after = skip_space(text, at + 1)
         if after != len(text):
-            raise DataError(f"The list ends, and more text follows at {self._offset(after)}.", "Make it one list.")
+            raise DataError(f"More text follows the list, at {self._offset(after)}.", "Put everything into one list.")
 
     def _is_truncated(self, error: DataError, text: str, row: int) -> bool:
-        """Whether the list ends too early and the user wants what is before; raises the offer to do so."""
-        if "cut off" not in error.hint or row == 1:
+        """Return whether the list ends too early and the user has chosen to keep the rows before.
+
+        Raises UnreadableError that offers to keep them if the user has not chosen yet.
+        """
+        if error.hint != TRUNCATED_HINT or row == 1:
             return False
         if self._options.bad_rows == "skip":
-            self._left_out.append(f"row {row:,}, where the file is cut off")
+            self._skipped.append(f"row {row:,}, where the file ends")
             return True
-        way = Offer(f"Keep the {row - 1:,} rows before it", replace(self._options, bad_rows="skip"))
-        raise UnreadableError(error.message, error.hint, [way]) from error
+        offer = Offer(f"Keep the {rows_in_words(row - 1)} before it", replace(self._options, bad_rows="skip"))
+        raise UnreadableError(error.message, error.hint, [offer]) from error
 
     def _decode(self, text: str, at: int, mark: int, what: str) -> tuple[Any, int]:
         try:
@@ -244,7 +280,7 @@ class JsonReader:
             if text is not self._text:
                 where += f", character {error.pos + 1:,}"
             raise DataError(
-                f"{what} is not JSON, at {where}: {describe_decode_error(error)}", suggest_json_fix(error, text)
+                f"{what} is not valid JSON, at {where}: {describe_decode_error(error)}", suggest_json_fix(error, text)
             ) from error
         except RepeatedKeyError as error:
             raise DataError(f"{what} ({self.place(mark)}): {error.message}", error.hint) from error
@@ -256,68 +292,67 @@ class JsonReader:
         return f"line {line:,}, character {at - self._text.rfind(chr(10), 0, at):,}"
 
 
-CHAT_KEYS = ("messages", "conversations", "conversation")
-
-
-EXPECTED_TOP_LEVEL = "The top level must be a list of objects, or one object on each line"
-
-
 def unwrap_rows(value: dict[str, Any], options: ReadOptions, notice: Callable[[str], None]) -> list[Any]:
-    """The rows inside one object. Raises DataError, or UnreadableError where several lists could be meant."""
+    """Return the rows inside a file's only object; `notice` takes what was decided.
+
+    Raises DataError, or UnreadableError with offers when there are several lists of rows.
+    """
     if not value or any(is_message_list(value.get(key)) for key in CHAT_KEYS):
         return [value] if value else []
     lists: dict[str, list[Any]] = {key: found for key, found in value.items() if isinstance(found, list)}
     if options.rows_from is not None:
         if options.rows_from not in lists:
-            there = ", ".join(f"'{key[:40]}'" for key in list(lists)[:10]) or "none"
-            raise DataError(f"There is no list '{options.rows_from}' in the file.", f"Its lists are: {there}.")
-        notice(f"The rows are the list '{options.rows_from}', as chosen.")
+            names = ", ".join(f"'{key[:40]}'" for key in list(lists)[:MAX_LISTED]) or "none"
+            raise DataError(f"There is no list '{options.rows_from}' in the file.", f"Its lists are: {names}.")
+        notice(f"Rows were read from the list '{options.rows_from}', as chosen.")
         return lists[options.rows_from]
     tables = [key for key, found in lists.items() if found and all_objects(found)]
     if len(tables) > 1:
-        names = ", ".join(f"'{key}' ({len(value[key]):,})" for key in tables[:10])
+        names = ", ".join(f"'{key}' ({len(value[key]):,})" for key in tables[:MAX_LISTED])
         raise UnreadableError(
             f"The file has several lists of rows: {names}.",
-            "Choose one, or keep one of them as the top level.",
-            [_list_offer(key, lists[key], options) for key in tables[:10]],
+            "Choose one of them, or make one the top level of the file.",
+            [_list_offer(key, lists[key], options) for key in tables[:MAX_LISTED]],
         )
     if tables:
         others = [key for key in value if key != tables[0]]
-        left = f" Left out: {', '.join(others[:10])}." if others else ""
-        notice(f"The rows are the list '{tables[0]}'.{left}")
+        ignored = f" Ignored: {', '.join(others[:MAX_LISTED])}." if others else ""
+        notice(f"Rows were read from the list '{tables[0]}'.{ignored}")
         return lists[tables[0]]
     if len(lists) == len(value):
         return _columns_to_rows(value, notice)
     if len(value) > 1 and all(isinstance(found, dict) for found in value.values()):
-        message = f"{EXPECTED_TOP_LEVEL}; found one object of {len(value):,} objects."
-        raise DataError(message, "Made with pandas? Write it with to_json(..., orient='records').")
+        message = f"{EXPECTED_TOP_LEVEL}; found one object that contains {len(value):,} objects."
+        raise DataError(message, "If it was created with pandas, use to_json(..., orient='records').")
     return [value]
 
 
-def flatten_row(row: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """The row with the values inside its objects under outer.inner. Raises DataError where two get one name."""
+def flatten_row(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the row with the values of its nested objects under outer.inner.
+
+    Raises DataError when two values would get the same name.
+    """
     flat: dict[str, Any] = {}
     for key, value in row.items():
-        inner = flatten_row(value, f"{before}{key}.") if isinstance(value, dict) and value else {before + key: value}
-        twice = flat.keys() & inner.keys()
-        if twice:
-            name = sorted(twice)[0]
-            raise DataError(f"Two values would both be called '{name[:60]}'.", "Rename one of them in the file.")
+        inner = flatten_row(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+        repeated = flat.keys() & inner.keys()
+        if repeated:
+            name = sorted(repeated)[0]
+            raise DataError(f"Two values would both be named '{name[:60]}'.", "Rename one of them in the file.")
         flat |= inner
     return flat
 
 
 def flatten_offer(row: dict[str, Any], options: ReadOptions) -> Offer:
-    """The choice to make columns of what stands inside a row's objects."""
+    """Return the offer to make columns of the values in nested objects."""
     flat = flatten_row(row)
     lines = shorten_preview(f"{name}: {_value_preview(value)}" for name, value in flat.items() if name not in row)
-    return Offer("Make columns of the values inside objects", replace(options, flatten=True), lines)
+    return Offer("Flatten nested objects into columns", replace(options, flatten=True), lines)
 
 
 def _list_offer(key: str, rows: list[Any], options: ReadOptions) -> Offer:
-    return Offer(
-        f"The rows are the list '{key}'", replace(options, rows_from=key), shorten_preview(map(_value_preview, rows))
-    )
+    preview = shorten_preview(map(_value_preview, rows))
+    return Offer(f"Read the rows from the list '{key}'", replace(options, rows_from=key), preview)
 
 
 def _value_preview(value: Any) -> str:
@@ -330,7 +365,7 @@ def _value_preview(value: Any) -> str:
 def _columns_to_rows(value: dict[str, Any], notice: Callable[[str], None]) -> list[Any]:
     lengths = {key: len(cells) for key, cells in value.items()}
     if len(value) > MAX_COLUMNS or len(set(lengths.values())) > 1:
-        shown = ", ".join(f"'{key}' has {length:,}" for key, length in list(lengths.items())[:10])
-        raise DataError(f"The file's lists differ in length: {shown}.", "Make all columns equally long.")
-    notice("The file is an object of columns.")
+        shown = ", ".join(f"'{key}' has {length:,}" for key, length in list(lengths.items())[:MAX_LISTED])
+        raise DataError(f"The file's lists differ in length: {shown}.", "Give all columns the same length.")
+    notice("The file is one object with a list for each column.")
     return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]

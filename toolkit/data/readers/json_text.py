@@ -1,7 +1,4 @@
-"""JSON values and their text: the decoder that keeps numbers as written, and the words for what is not JSON.
-
-Knows no file and no table.
-"""
+"""JSON values as text: a decoder that keeps numbers as written, and messages about invalid JSON."""
 
 from __future__ import annotations
 
@@ -16,26 +13,30 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class JsonNumber(str):
-    """A number's text, as in the file."""
+    """A number as it is written in the file."""
 
     __slots__ = ()
 
 
 class NonFiniteNumber(str):
-    """NaN, Infinity or -Infinity: Python reads them, JSON has no such thing."""
+    """NaN, Infinity or -Infinity, which Python's decoder accepts and JSON does not allow."""
 
     __slots__ = ()
 
 
 class RepeatedKeyError(DataError):
-    """A key twice in one object."""
+    """A key appears twice in one object."""
+
+
+TRUNCATED_HINT = "The file is incomplete: copy or download it again."
+"""The hint of every error that means that the file ends too early."""
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise RepeatedKeyError(f"the key '{key[:60]}' stands twice in one object.", "Keep one of the two.")
+        raise RepeatedKeyError(f"the key '{key[:60]}' appears twice in one object.", "Keep one of the two.")
     return found
 
 
@@ -45,12 +46,16 @@ JSON_DECODER = json.JSONDecoder(
 
 
 def skip_space(text: str, at: int) -> int:
+    """Return the first position from `at` on that is not JSON white space."""
     match = _SPACE.match(text, at)
     return match.end() if match else at
 
 
 def json_text(value: Any, *, top: bool = False) -> str:
-    """A value's text: numbers as in the file, strings bare at the top. Raises ValueError(NaN) for what JSON lacks."""
+    """Return a value as JSON text, with numbers as written. top: return a string itself, without quotes.
+
+    Raises ValueError with the text of a number that JSON does not allow, such as NaN.
+    """
     if isinstance(value, NonFiniteNumber):
         raise ValueError(str(value))
     if isinstance(value, JsonNumber):
@@ -64,20 +69,22 @@ def json_text(value: Any, *, top: bool = False) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def all_objects(found: list[Any]) -> bool:
-    return all(isinstance(row, dict) for row in found)
+def all_objects(values: list[Any]) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 def is_message_list(value: Any) -> bool:
+    """Return whether the value is a conversation as OpenAI (role, content) or ShareGPT (from, value) writes it."""
     if not isinstance(value, list) or not value or not all_objects(value):
         return False
     return all({"role", "content"} <= row.keys() or {"from", "value"} <= row.keys() for row in value)
 
 
 def describe_json_type(value: Any) -> str:
+    """Return what a value is, in words: "an object", "the number 3"."""
     if isinstance(value, JsonNumber | NonFiniteNumber):
         return f"the number {value[:30]}"
-    names = {dict: "an object", list: "a list", str: "a text", bool: str(value).lower(), type(None): "null"}
+    names = {dict: "an object", list: "a list", str: "a string", bool: str(value).lower(), type(None): "null"}
     return names[type(value)]
 
 
@@ -86,16 +93,17 @@ def describe_decode_error(error: json.JSONDecodeError) -> str:
 
 
 def suggest_json_fix(error: json.JSONDecodeError, text: str) -> str:
+    """Return the next step for text that is not valid JSON; TRUNCATED_HINT when it ends too early."""
     found = text[error.pos : error.pos + 1]
     before = text[: error.pos].rstrip()[-1:]
     if found == "'" or re.match(r"(None|True|False)\b", text[error.pos : error.pos + 6]):
-        return "It looks like Python, not JSON: write it with json.dump."
+        return "This looks like Python, not JSON: write it with json.dump."
     if found in ("}", "]") and before == ",":
         return "Delete the comma before the closing bracket."
     if found in ("/", "#"):
-        return "JSON has no comments: delete them."
+        return "JSON does not allow comments: delete them."
     if error.pos >= len(text.rstrip()):
-        return "The text ends too early: the file was cut off."
+        return TRUNCATED_HINT
     if error.pos == 0 or not text[: error.pos].strip():
-        return "Is it a CSV file? Then choose CSV as the file type."
+        return "If this is a CSV file, choose CSV as the file type."
     return "Correct this place in the file."

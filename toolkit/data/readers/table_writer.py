@@ -1,7 +1,7 @@
-"""Rows of text in, a parquet table out: in batches, so that memory does not grow with the file.
+"""What a reader gets (SourceFile) and returns (ReadOutcome), and the writer that turns its rows into a Parquet table.
 
-Checks what holds for every cell whatever it came from: its length, NUL, characters that are none. Columns may still
-appear while rows are written (JSON). Knows no source format.
+Rows are written in batches, so that memory does not grow with the file. Every cell is checked, whatever the format: its
+length, NUL characters, unpaired surrogates. Columns may still be added while rows are written, as JSON needs.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolkit.data.conversations import ChatColumns
+from toolkit.data.progress import DataProgressReporter, ShareReporter
 from toolkit.data.read_options import (
     DEFAULT_READ_OPTIONS,
     MAX_CELL,
     MAX_COLUMN_NAME_CHARACTERS,
     MAX_COLUMNS,
+    MAX_LISTED,
     Offer,
     ReadOptions,
     UnreadableError,
@@ -32,13 +34,17 @@ from toolkit.errors import DataError
 
 BATCH_ROWS = 16_384
 BATCH_CHARACTERS = 16_000_000
+"""A batch is written when it has this many rows or characters, whichever comes first."""
 _INVALID_CHARACTERS = re.compile("[\0\ud800-\udfff]")
 
 
 class TableWriter:
-    """Collects rows and writes them below `folder`. `place` turns the mark of a row (a line number, an offset) into
-    words for messages; with `empty_is_missing` an empty cell is a missing one. `told` hears which share of the source
-    is read, as `at` has it, which whoever reads may set; with `known` the source's sha256 stands for its content."""
+    """Collects rows and writes them to part files in `folder`; `finish` makes the table of them.
+
+    place: turns the mark of a row (a line number, an offset) into words for messages. empty_is_missing: whether an
+    empty cell is a missing one. source_sha256: stands for the content in the footer; without it the hash of the cells
+    does. report_share: called after every batch with `share_read()`, which the reader sets.
+    """
 
     def __init__(
         self,
@@ -47,10 +53,10 @@ class TableWriter:
         *,
         empty_is_missing: bool = False,
         options: ReadOptions = DEFAULT_READ_OPTIONS,
-        known: str | None = None,
-        told: Callable[[float], None] = lambda share: None,
+        source_sha256: str | None = None,
+        report_share: ShareReporter = lambda share: None,
     ) -> None:
-        self.at: Callable[[], float] = lambda: 0.0
+        self.share_read: Callable[[], float] = lambda: 0.0
         self.columns: list[str] = []
         self.missing: dict[str, int] = {}
         self.rows = 0
@@ -65,17 +71,18 @@ class TableWriter:
         self._characters = 0
         self._parts: list[Path] = []
         self._part: pq.ParquetWriter | None = None
-        self._told = told
-        self._known = known
+        self._report_share = report_share
+        self._source_sha256 = source_sha256
         self._hash = hashlib.sha256()
 
     def add_column(self, name: str) -> None:
-        """Add a column; rows so far lack it. Raises DataError for a name or a number of columns beyond the limits."""
+        """Add a column, in which all rows so far have a missing cell.
+
+        Raises DataError for a name that is too long or has invalid characters, and for too many columns.
+        """
         check_column_name(name)
         if len(self.columns) == MAX_COLUMNS:
-            hint = (
-                "Keep the columns that the prompt needs. A file without a header, or turned on its side, looks so too."
-            )
+            hint = "Keep only the columns that your prompt and completion use. Are rows and columns swapped?"
             raise DataError(f"The data has more than {MAX_COLUMNS:,} columns.", hint)
         if self._part is not None:
             self.flush()
@@ -87,7 +94,7 @@ class TableWriter:
         self.missing[name] = self.rows - len(self._cells)
 
     def add(self, cells: Sequence[str | None], mark: int) -> None:
-        """One row, a cell for every column. Its faults are found when its batch is written."""
+        """Add a row with a cell for every column. Its cells are checked when its batch is written."""
         self._cells.append(list(cells))
         self._marks.append(mark)
         self.rows += 1
@@ -103,27 +110,26 @@ class TableWriter:
         drop: Sequence[str] = (),
         offers: Sequence[Offer] = (),
     ) -> None:
-        """Write what is left and the footer to `final`, without the columns in `drop`. Where the source's sha256 is
-        not known, that of the cells stands for it."""
+        """Write the remaining rows and the footer to `final`, without the columns in `drop`."""
         self.flush()
-        notices = [*notices, *self._repair_notice(), *self._chats.notices()]
+        notices = [*notices, *_brace_notices(self.columns), *self._repair_notice(), *self._chats.notices()]
         kept = [column for column in self.columns if column not in drop]
         missing = {column: self.missing[column] for column in kept}
         offered = [offer.dump() for offer in (*offers, *self._chats.offers(self._options))]
         more = {"chats": self._chats.faults, "offers": offered}
-        digest = self._known if self._known is not None else self._hash.hexdigest()
-        last = make_table_footer(digest, label, missing, notices, **more)
-        if self._part is not None and len(self._parts) == 1 and not drop:  # it is the table already
-            self._part.add_key_value_metadata(last)
+        digest = self._source_sha256 if self._source_sha256 is not None else self._hash.hexdigest()
+        footer = make_table_footer(digest, label, missing, notices, **more)
+        if self._part is not None and len(self._parts) == 1 and not drop:  # the part is the table already
+            self._part.add_key_value_metadata(footer)
             self._part.close()
             self._parts[0].replace(final)
             return
         if self._part is not None:
             self._part.close()
-        self._join_parts(final, kept, last)
+        self._join_parts(final, kept, footer)
 
-    def _join_parts(self, final: Path, columns: Sequence[str], last: dict[str, str]) -> None:
-        """Columns appeared on the way, or one is left out: the parts become one table."""
+    def _join_parts(self, final: Path, columns: Sequence[str], footer: dict[str, str]) -> None:
+        """Merge the parts into one table: columns were added on the way, or one is dropped."""
         schema = pa.schema([(column, pa.string()) for column in columns])
         with pq.ParquetWriter(final, schema, compression="zstd") as out:
             for part in self._parts:
@@ -131,10 +137,10 @@ class TableWriter:
                     for index in range(file.num_row_groups):
                         out.write_table(_align(file.read_row_group(index), schema))
                 part.unlink()
-            out.add_key_value_metadata(last)
+            out.add_key_value_metadata(footer)
 
     def flush(self) -> None:
-        """Write the batch collected so far; its faults are raised here."""
+        """Write the rows collected so far. Raises DataError for a cell that is not allowed."""
         if not self._cells:
             return
         arrays = [self._array(index, column) for index, column in enumerate(zip(*self._cells, strict=True))]
@@ -143,10 +149,10 @@ class TableWriter:
             self._parts.append(self._folder / f"part-{len(self._parts)}.parquet")
             self._part = pq.ParquetWriter(self._parts[-1], batch.schema, compression="zstd")
         self._part.write_batch(batch)
-        if self._known is None:
+        if self._source_sha256 is None:
             self._hash.update(batch.serialize())
         self._cells, self._marks, self._characters = [], [], 0
-        self._told(self.at())
+        self._report_share(self.share_read())
 
     def _array(self, index: int, cells: Sequence[str | None]) -> pa.Array:
         if self._empty_is_missing:
@@ -158,7 +164,7 @@ class TableWriter:
             self._refuse(index, cells, lambda cell: len(cell) > MAX_CELL, _too_long)
         if "\0" in "".join(present):
             self._refuse(index, cells, lambda cell: "\0" in cell, _nul)
-        cells = self._chats.look(self.columns[index], cells, self.rows - len(self._cells) + 1)
+        cells = self._chats.check_cells(self.columns[index], cells, self.rows - len(self._cells) + 1)
         try:
             array = pa.array(cells, pa.string())
         except UnicodeEncodeError:
@@ -175,26 +181,35 @@ class TableWriter:
     def _repair_notice(self) -> list[str]:
         if not self._repaired:
             return []
-        return [f"In {self._repaired:,} cells NUL characters were taken out, and half characters became U+FFFD."]
+        cells = "1 cell" if self._repaired == 1 else f"{self._repaired:,} cells"
+        return [f"In {cells}, NUL characters were removed and unpaired surrogates replaced by U+FFFD."]
 
     def _refuse(
         self,
         index: int,
         cells: Sequence[str | None],
-        wrong: Callable[[str], bool],
-        say: Callable[[str], tuple[str, str]],
+        is_wrong: Callable[[str], bool],
+        explain: Callable[[str], tuple[str, str]],
     ) -> None:
-        at = next(i for i, cell in enumerate(cells) if cell and wrong(cell))
-        message, hint = say(cells[at] or "")
+        at = next(i for i, cell in enumerate(cells) if cell and is_wrong(cell))
+        message, hint = explain(cells[at] or "")
         row = self.rows - len(self._cells) + at + 1
         message = f"Row {row:,} ({self._place(self._marks[at])}), column '{self.columns[index]}': {message}"
-        if say is _too_long:
+        if explain is _too_long:
             raise DataError(message, hint)
         repaired = _as_text(cells[at] or "")
-        offer = Offer(
-            "Take such characters out and go on", replace(self._options, repair_text=True), shorten_preview([repaired])
-        )
+        repair = replace(self._options, repair_text=True)
+        offer = Offer("Remove or replace invalid characters", repair, shorten_preview([repaired]))
         raise UnreadableError(message, hint, [offer])
+
+
+def _brace_notices(columns: Sequence[str]) -> list[str]:
+    """A template has no way to name a column with braces in its name."""
+    names = [name for name in columns if "{" in name or "}" in name]
+    if not names:
+        return []
+    shown = ", ".join(f"'{name[:40]}'" for name in names[:MAX_LISTED])
+    return [f"Columns with braces in their names can't be used in templates. To use them, rename {shown} in the file."]
 
 
 def _as_text(cell: str) -> str:
@@ -202,13 +217,14 @@ def _as_text(cell: str) -> str:
 
 
 def check_column_name(name: str) -> None:
-    """Raise DataError for a column name that can't be one."""
+    """Raise DataError for a column name that is too long or contains invalid characters."""
     if len(name) > MAX_COLUMN_NAME_CHARACTERS:
-        message = f"A column's name has {len(name):,} characters ('{name[:40]}...'); at most {MAX_COLUMN_NAME_CHARACTERS:,} are allowed."
-        raise DataError(message, "The file needs a first line with the names of its columns.")
+        limit = f"at most {MAX_COLUMN_NAME_CHARACTERS:,} are allowed"
+        message = f"A column name has {len(name):,} characters ('{name[:40]}...'); {limit}."
+        raise DataError(message, "Make sure that the first line of the file contains the column names.")
     if "\0" in name or _has_surrogate(name):
         shown = name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-        raise DataError(f"The column name '{shown}' holds a character that is none.", "Rename the column.")
+        raise DataError(f"The column name '{shown}' contains an invalid character.", "Rename the column.")
 
 
 def _has_surrogate(cell: str) -> bool:
@@ -221,16 +237,45 @@ def _too_long(cell: str) -> tuple[str, str]:
 
 
 def _nul(cell: str) -> tuple[str, str]:
-    return f"the cell holds a NUL character, after {cell[: cell.index(chr(0))][-30:]!r}.", "Remove it from the file."
+    return f"the cell contains a NUL character after {cell[: cell.index(chr(0))][-30:]!r}.", "Remove it from the file."
 
 
 def _surrogate(cell: str) -> tuple[str, str]:
     found = next(character for character in cell if _has_surrogate(character))
-    message = f"the cell holds half a character (\\u{ord(found):04x} without its other half)."
-    return message, "Replace it in the file; the text was cut inside an emoji or a rare letter."
+    message = f"the cell contains half of a character (\\u{ord(found):04x}, an unpaired surrogate)."
+    return message, "Correct it in the file: the text was split inside an emoji or a rare character."
 
 
 def _align(part: pa.Table, schema: Any) -> pa.Table:
-    """The part with exactly the schema's columns: those that appeared later are missing in it."""
+    """Return the part with exactly the schema's columns; its cells are missing in those that were added later."""
     empty = pa.nulls(part.num_rows, pa.string())
     return pa.table([part.column(name) if name in part.column_names else empty for name in schema.names], schema=schema)
+
+
+class WriterFactory(Protocol):
+    """Makes the TableWriter that a reader writes its rows to; the arguments are those of TableWriter."""
+
+    def __call__(self, place: Callable[[int], str], *, empty_is_missing: bool = False) -> TableWriter: ...
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """What a reader gets: the file, the user's options, a writer for the rows, and where to report progress."""
+
+    path: Path
+    options: ReadOptions
+    new_writer: WriterFactory
+    report_progress: DataProgressReporter
+
+
+@dataclass(frozen=True)
+class ReadOutcome:
+    """What a reader returns. writer: holds the rows; notices: the reader's decisions, in words.
+
+    drop: columns to remove; offers: other ways to read the file.
+    """
+
+    writer: TableWriter
+    notices: list[str]
+    drop: list[str] = field(default_factory=list)
+    offers: list[Offer] = field(default_factory=list)

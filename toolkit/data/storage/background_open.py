@@ -1,7 +1,6 @@
-"""Datasets opened in the background: one thread for each, found again by every page, tab and refresh of this app.
+"""Open datasets in the background: one thread for each, shared by all pages, tabs and reruns of this app.
 
-A small file is waited for. A big one goes on by itself: whoever asked hears how far it is, and asks again. Knows no
-format and no screen.
+The caller waits for a small file. For a large one it gets StillOpeningError with the progress, and asks again.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from toolkit.data.table import Table
 from toolkit.errors import DataError
 
 BIG_FILE_BYTES = 30_000_000
-"""Bytes; a smaller file is read within a moment."""
+"""A smaller file is read in about a second, so that the page waits for it without showing progress."""
 FILE_OPEN_WAIT_S, HUB_OPEN_WAIT_S = 0.5, 5.0
-"""For a big file, and for a dataset of which nobody knows how big it is."""
+"""Seconds to wait for a large file, and for a dataset from the hub, whose size is unknown."""
 
 logger = logging.getLogger(__name__)
 _lock = threading.Lock()
@@ -32,7 +31,7 @@ _running: dict[str, DatasetOpening] = {}
 
 @dataclass(eq=False)
 class DatasetOpening:
-    """One dataset being opened; `table` or `error` is set when `over`. Threads share it: read, don't write."""
+    """A dataset that is being opened. `table` or `error` is set once `over` is set. Shared by threads: don't write."""
 
     key: str
     label: str
@@ -46,20 +45,21 @@ class DatasetOpening:
 
     @property
     def progress(self) -> tuple[float, str, float | None]:
-        """(share done of what it is at, what that is, seconds left of it; None while nobody can tell)."""
+        """(share done of the current step, its name, its remaining seconds or None while they are unknown)."""
         share, spent = self._share, time.monotonic() - self._since
-        left = spent * (1 - share) / share if share > 0.03 and spent > 1 else None
-        return share, self._words, left
+        # an estimate from less than 3 % or a second would jump
+        remaining = spent * (1 - share) / share if share > 0.03 and spent > 1 else None
+        return share, self._words, remaining
 
     def record_progress(self, share: float, words: str) -> None:
-        """What the work tells. A new step begins a new count of time."""
+        """Store what the work reports. A new step restarts the time estimate."""
         if words != self._words:
             self._words, self._since = words, time.monotonic()
         self._share = share
 
 
 class StillOpeningError(DataError):
-    """It takes longer: `opening` says how far it is. Ask again."""
+    """The dataset is not open yet. `opening` has the progress; call again later."""
 
     def __init__(self, opening: DatasetOpening) -> None:
         share, words, _ = opening.progress
@@ -68,21 +68,24 @@ class StillOpeningError(DataError):
 
 
 def open_or_wait(data: DataConfig, save_dir: Path) -> Table:
-    """The table that the settings name. Raises what `open_table` does, and StillOpening when it takes longer."""
-    one = request_opening(data, save_dir)
-    patience = None if _is_small(data) else HUB_OPEN_WAIT_S if data.file_type == "huggingface" else FILE_OPEN_WAIT_S
-    if not one.over.wait(patience):
-        raise StillOpeningError(one)
-    with _lock:  # the next one asks the disk again
-        _running.pop(one.key, None)
-    if one.error is not None:
-        raise one.error
-    assert one.table is not None
-    return one.table
+    """Return the table that the settings name.
+
+    Raises what `open_table` raises, and StillOpeningError when it takes longer than a page should wait.
+    """
+    opening = request_opening(data, save_dir)
+    wait_s = None if _is_small(data) else HUB_OPEN_WAIT_S if data.file_type == "huggingface" else FILE_OPEN_WAIT_S
+    if not opening.over.wait(wait_s):
+        raise StillOpeningError(opening)
+    with _lock:  # the next request looks at the disk again
+        _running.pop(opening.key, None)
+    if opening.error is not None:
+        raise opening.error
+    assert opening.table is not None
+    return opening.table
 
 
 def request_opening(data: DataConfig, save_dir: Path) -> DatasetOpening:
-    """The one that is going on for these settings, or a new one."""
+    """Return the opening in progress for these settings, or start one."""
     content = (str(data.file_type), str(data.path), str(data.test_path), repr(read_options(data)), str(save_dir))
     key = "\0".join(content)
     with _lock:
@@ -95,23 +98,24 @@ def request_opening(data: DataConfig, save_dir: Path) -> DatasetOpening:
         return known
 
 
-def cancel_opening(one: DatasetOpening) -> None:
-    """Stop it: nobody wants it any more."""
-    one.stop.set()
+def cancel_opening(opening: DatasetOpening) -> None:
+    """Stop an opening whose table is no longer needed."""
+    opening.stop.set()
     with _lock:
-        _running.pop(one.key, None)
+        _running.pop(opening.key, None)
 
 
-def _run_opening(one: DatasetOpening, data: DataConfig, save_dir: Path) -> None:
+def _run_opening(opening: DatasetOpening, data: DataConfig, save_dir: Path) -> None:
     try:
-        one.table = open_table(data, save_dir, Watch(one.record_progress, one.stop))
+        opening.table = open_table(data, save_dir, Watch(opening.record_progress, opening.stop))
     except DataError as error:
-        one.error = error
-    except Exception as error:  # a thread has nobody above it: the page tells
-        logger.exception("opening %s broke off", one.label)
-        one.error = DataError(f"The data could not be opened: {type(error).__name__}: {error}.", "See the app's log.")
+        opening.error = error
+    except Exception as error:  # nothing above a thread would show it: the page that waits does
+        logger.exception("opening %s failed", opening.label)
+        message = f"The data could not be opened: {type(error).__name__}: {error}."
+        opening.error = DataError(message, "See the log of the app.")
     finally:
-        one.over.set()
+        opening.over.set()
 
 
 def _is_small(data: DataConfig) -> bool:

@@ -1,7 +1,6 @@
-"""Two tables as one: the rows of the data, and behind them those of a test file. `python -m toolkit.data.storage.join_tables`.
+"""The child process that appends the rows of a test file to a table: `python -m toolkit.data.storage.join_tables`.
 
-A disposable process, because the tables may be large: takes a request as JSON on standard input, leaves table.parquet
-and report.json in the folder that it was given. Knows no source format.
+It is a process of its own because the tables may be large. It leaves table.parquet in the folder of its request.
 """
 
 from __future__ import annotations
@@ -11,19 +10,21 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from toolkit.data.progress import DataProgressReporter
 from toolkit.data.read_options import limit_process_resources
-from toolkit.data.readers.read_file import TABLE_FILE, data_error_as_dict, write_task_report
 from toolkit.data.table import Table, load_table, make_table_footer
+from toolkit.data.task_process import TABLE_FILE, run_task
 from toolkit.errors import DataError
 
 
 @dataclass(frozen=True)
 class JoinRequest:
-    """data, test: two tables; folder: where the joined one goes."""
+    """data, test: Parquet files of the two tables; folder: where the joined table goes."""
 
     data: str
     test: str
@@ -34,12 +35,15 @@ class JoinRequest:
 
 
 def write_joined_table(data: Table, test: Table, final: Path) -> None:
-    """Write both to `final`. Raises DataError when they have no column in common."""
+    """Write both tables to `final`. A column that one of them lacks is missing in its rows.
+
+    Raises DataError when they have no column in common.
+    """
     common = [name for name in data.columns if name in test.columns]
     if not common:
         theirs = ", ".join(f"'{name[:40]}'" for name in test.columns[:8])
-        message = f"The test file {test.label} has no column of the data; its columns are {theirs}."
-        raise DataError(message, "It needs the columns that the templates use.")
+        message = f"The test file {test.label} has no column in common with the data; its columns are {theirs}."
+        raise DataError(message, "Use a test file that has the columns of your prompt and completion.")
     names = [*data.columns, *(name for name in test.columns if name not in data.columns)]
     schema = pa.schema([(name, pa.string()) for name in names])
     missing = dict.fromkeys(names, 0)
@@ -52,33 +56,31 @@ def write_joined_table(data: Table, test: Table, final: Path) -> None:
                     missing[name] += column.null_count
                 out.write_batch(pa.record_batch(cells, schema=schema))
         digest = hashlib.sha256(f"{data.sha256}+{test.sha256}".encode()).hexdigest()
-        notices = [*data.notices, f"The last {test.rows:,} rows are those of the test file {test.label}."]
+        notices = [*data.notices, f"The last {test.rows:,} rows come from the test file {test.label}."]
         chats = {name: fault or _test_file_fault(name, test) for name, fault in data.chats.items()}
         more = {"chats": chats, "offers": [offer.dump() for offer in data.offers], "held_out": test.rows}
         out.add_key_value_metadata(make_table_footer(digest, data.label, missing, notices, **more))
 
 
 def _test_file_fault(column: str, test: Table) -> str:
-    """Why the test file's conversations can't be used, in words that tell its rows from those of the data; or ""."""
+    """Return why the test file's conversations can't be used, or "". The text names the test file, not the data."""
     if column not in test.columns:
         return ""
-    fault = test.chats.get(column, f"Column '{column}' holds no conversations.")
+    fault = test.chats.get(column, f"Column '{column}' contains no conversations.")
     return f"In the test file {test.label}: {fault}" if fault else ""
 
 
-def main() -> int:
-    """0 when the request was answered, with a table or with a reason; anything else is a death."""
-    request = JoinRequest(**json.load(sys.stdin))
-    limit_process_resources(20 * (Path(request.data).stat().st_size + Path(request.test).stat().st_size))
-    folder = Path(request.folder)
-    try:
-        write_joined_table(load_table(Path(request.data)), load_table(Path(request.test)), folder / TABLE_FILE)
-    except DataError as error:
-        write_task_report(folder, error=data_error_as_dict(error))
-    else:
-        write_task_report(folder, error=None)
-    return 0
+def joined_content_bytes(data: Path, test: Path) -> int:
+    """Return the estimated size in memory, in bytes, of both tables: 20 times that of their compressed files."""
+    return 20 * (data.stat().st_size + test.stat().st_size)
+
+
+def _join(content: dict[str, Any], report_progress: DataProgressReporter) -> None:
+    request = JoinRequest(**content)
+    data, test = Path(request.data), Path(request.test)
+    limit_process_resources(joined_content_bytes(data, test))
+    write_joined_table(load_table(data), load_table(test), Path(request.folder) / TABLE_FILE)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_task(_join))

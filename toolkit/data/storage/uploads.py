@@ -1,7 +1,7 @@
-"""Files kept by their content: what was given is on disk, whole, before anyone looks inside.
+"""Uploaded and named files, stored under their content hash before they are parsed.
 
-`save_dir/uploads/<first 12 hex digits of the sha256>-<label>.<ext>`. Written aside, fsynced, renamed: a name that
-exists is a whole file. Knows no format.
+`save_dir/uploads/<first 12 hex digits of the sha256>-<label>.<ext>`. A file is written under a temporary name, synced
+and renamed: a file with a final name is complete.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ from pathlib import Path
 from typing import BinaryIO
 
 from toolkit.data.progress import Watch
+from toolkit.data.readers.formats import FILE_ENDINGS
 from toolkit.errors import DataError
+from toolkit.system.durable import publish_file
 
 HASH_DIGITS = 12
 """Hex digits of the sha256 in a file's name."""
 
 UPLOAD_CHUNK_BYTES = 1 << 20
-UPLOAD_EXTENSIONS = ("csv", "tsv", "txt", "json", "jsonl", "ndjson", "parquet")
-_UNCHANGED_S = 2.0
 ABANDONED_UPLOAD_S = 86_400
+"""Age in seconds (a day) at which an unfinished upload is deleted."""
+_SETTLED_S = 2.0
+"""Age in seconds from which a file's modification time is trusted: a change within its resolution would be missed."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file whose bytes won't change: path, sha256 (64 hex digits), label for people."""
+    """A file whose bytes will not change. sha256: 64 hex digits; label: its displayed name."""
 
     path: Path
     sha256: str
@@ -44,23 +47,23 @@ _known: dict[tuple[str, str, int, int, int], StoredFile] = {}
 
 
 def store_upload(data: bytes | BinaryIO, name: str, save_dir: Path) -> Path:
-    """Keep an upload; returns its path. The same bytes under the same name are the same file.
+    """Store an upload and return its path. The same bytes under the same name are the same file.
 
-    Raises DataError when it can't be written, e.g. on a full disk.
+    Raises DataError when it can't be written, for example because the disk is full.
     """
     chunks = iter([data]) if isinstance(data, bytes) else _read_chunks(data, name, 0, Watch())
     return _store_chunks(chunks, name, save_dir).path
 
 
 def store_named_file(path: Path, save_dir: Path, watch: Watch | None = None) -> StoredFile:
-    """A copy, by content, of a file that the user named; an upload is its own copy.
+    """Copy a file that the user named into the uploads folder; an upload is returned without copying.
 
-    Raises DataError when it is not there, not a regular file, or can't be read.
+    Raises DataError when it does not exist, is not a regular file, or can't be read.
     """
     folder = uploads_dir(save_dir)
     if path.is_symlink():
         message = f"{path} is a symbolic link to {path.readlink()}."
-        raise DataError(message, "Give the path of the file itself.")
+        raise DataError(message, "Enter the path of the file itself.")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -70,25 +73,28 @@ def store_named_file(path: Path, save_dir: Path, watch: Watch | None = None) -> 
     before = os.fstat(descriptor)
     if not stat.S_ISREG(before.st_mode):
         os.close(descriptor)
-        what = "a folder" if stat.S_ISDIR(before.st_mode) else "not an ordinary file"
-        raise DataError(f"{path} is {what}.", "Give the path of one CSV or JSON file.")
+        what = "a folder" if stat.S_ISDIR(before.st_mode) else "not a regular file"
+        raise DataError(f"{path} is {what}.", "Enter the path of one CSV, JSON or Parquet file.")
     with os.fdopen(descriptor, "rb") as file:
         key = _stat_key(folder, path, before)
         known = _known.get(key)
         if known is not None and known.path.exists():
             return known
         chunks = _read_chunks(file, path.name, before.st_size, watch or Watch())
-        own = path.resolve().parent == folder.resolve()
-        source = _hash_chunks(chunks, path) if own else _store_chunks(chunks, path.name, save_dir)
+        is_upload = path.resolve().parent == folder.resolve()
+        source = _hash_chunks(chunks, path) if is_upload else _store_chunks(chunks, path.name, save_dir)
         after = os.fstat(descriptor)
     unchanged = (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    if unchanged and time.time() - before.st_mtime > _UNCHANGED_S:
+    if unchanged and time.time() - before.st_mtime > _SETTLED_S:
         _known[key] = source
     return source
 
 
 class IncomingFile:
-    """A file that arrives in pieces, written aside and hashed on the way. Raises DataError where it can't begin."""
+    """A file that arrives in chunks, hashed while it is written under a temporary name.
+
+    Raises DataError when the file can't be created.
+    """
 
     def __init__(self, save_dir: Path) -> None:
         folder = uploads_dir(save_dir)
@@ -103,22 +109,22 @@ class IncomingFile:
     def sha256(self) -> str:
         return self._digest.hexdigest()
 
-    def write(self, piece: bytes) -> None:
-        """Raises OSError."""
-        self._digest.update(piece)
-        self._out.write(piece)
+    def write(self, chunk: bytes) -> None:
+        """Append a chunk. Raises OSError."""
+        self._digest.update(chunk)
+        self._out.write(chunk)
 
     def close(self) -> None:
         self._out.close()
 
     def discard(self) -> None:
-        """It is not wanted, or not whole."""
+        """Delete the temporary file."""
         self._out.close()
         self.path.unlink(missing_ok=True)
 
 
 def store_incoming_file(file: IncomingFile, name: str, save_dir: Path) -> Path:
-    """Keep a file that has arrived whole; raises DataError when it can't be."""
+    """Store a file that has arrived completely and return its path. Raises DataError when it can't be written."""
     folder = uploads_dir(save_dir)
     final = folder / f"{file.sha256[:HASH_DIGITS]}-{make_file_label(name)}.{_extension(name)}"
     try:
@@ -128,8 +134,8 @@ def store_incoming_file(file: IncomingFile, name: str, save_dir: Path) -> Path:
             made = final.stat()
             _known[_stat_key(folder, final, made)] = StoredFile(final, file.sha256, final.name[HASH_DIGITS + 1 :])
             return final
-        with file.path.open("rb") as there:  # the draft's folder is another one than the app's
-            return store_upload(there, name, save_dir)
+        with file.path.open("rb") as arrived:  # the draft's save_dir is another one than the app's
+            return store_upload(arrived, name, save_dir)
     except OSError as error:
         raise _unwritable(folder, error) from error
     finally:
@@ -137,26 +143,26 @@ def store_incoming_file(file: IncomingFile, name: str, save_dir: Path) -> Path:
 
 
 def remove_abandoned_uploads(save_dir: Path) -> None:
-    """Remove what was left half written by an app that died."""
+    """Delete unfinished uploads of an app that died."""
     for file in uploads_dir(save_dir).glob(".new-*"):
-        with suppress(FileNotFoundError):  # another app has just finished it
+        with suppress(FileNotFoundError):  # another app has just renamed or deleted it
             if time.time() - file.stat().st_mtime > ABANDONED_UPLOAD_S:
                 file.unlink()
 
 
 def original_file_name(path: Path) -> str:
-    """What people call a file: its name without the digits that an upload's begins with."""
+    """Return a file's displayed name: without the hash at the start of an upload's name."""
     return re.sub(rf"^[0-9a-f]{{{HASH_DIGITS}}}-", "", path.name)
 
 
 def hash_bundled_file(path: Path) -> StoredFile:
-    """A file that ships with the toolkit, left where it is."""
+    """Return a file that ships with the toolkit, without copying it."""
     with path.open("rb") as file:
         return _hash_chunks(_read_chunks(file, path.name, 0, Watch()), path)
 
 
 def make_file_label(name: str) -> str:
-    """The stem of a file's name as [a-z0-9-], at most 40 long; "data" when nothing is left."""
+    """Return the stem of a file's name as [a-z0-9-], at most 40 characters; "data" if none remain."""
     stem = name.replace("\\", "/").rsplit("/", 1)[-1]
     stem = stem.rsplit(".", 1)[0] if "." in stem[1:] else stem
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
@@ -164,7 +170,7 @@ def make_file_label(name: str) -> str:
 
 
 def uploads_dir(save_dir: Path) -> Path:
-    """Made when missing; raises DataError when it can't be."""
+    """Return the uploads folder and create it if necessary. Raises DataError when it can't be created."""
     folder = Path(save_dir) / "uploads"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,37 +179,25 @@ def uploads_dir(save_dir: Path) -> Path:
     return folder
 
 
-def publish_file(temporary: Path, final: Path) -> None:
-    """Make a finished file durable under its final name."""
-    for path, flags in ((temporary, os.O_RDONLY), (final.parent, os.O_RDONLY | os.O_DIRECTORY)):
-        if path == final.parent:
-            temporary.replace(final)
-        descriptor = os.open(path, flags)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _stat_key(folder: Path, path: Path, found: os.stat_result) -> tuple[str, str, int, int, int]:
     return str(folder.absolute()), str(path.absolute()), found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _read_chunks(file: BinaryIO, name: str, size: int, watch: Watch) -> Iterator[bytes]:
-    """The file's bytes; `watch` is told when its `size` is known, and may stop it."""
+    """Yield the file's bytes, and report a step to `watch` for each chunk. size: in bytes; 0 if unknown."""
     done = 0
     while chunk := _read_chunk(file, name):
         yield chunk
         done += len(chunk)
-        watch.step(done / size if size else 0.0, "taking in")
+        watch.step(done / size if size else 0.0, "copying")
 
 
 def _read_chunk(data: BinaryIO, name: str) -> bytes:
     try:
         return data.read(UPLOAD_CHUNK_BYTES)
     except (OSError, ValueError) as error:
-        message = f"{name[:80]} broke off while it came in ({error})."
-        raise DataError(message, "Give it again; nothing of it was kept.") from error
+        message = f"{name[:80]} could not be read completely ({error})."
+        raise DataError(message, "Try again; the incomplete copy was deleted.") from error
 
 
 def _store_chunks(chunks: Iterator[bytes], name: str, save_dir: Path) -> StoredFile:
@@ -229,15 +223,15 @@ def _hash_chunks(chunks: Iterator[bytes], path: Path) -> StoredFile:
     for chunk in chunks:
         running.update(chunk)
     digest = running.hexdigest()
-    own = path.name.startswith(digest[:HASH_DIGITS] + "-")
-    return StoredFile(path, digest, path.name[HASH_DIGITS + 1 :] if own else path.name)
+    is_upload = path.name.startswith(digest[:HASH_DIGITS] + "-")
+    return StoredFile(path, digest, path.name[HASH_DIGITS + 1 :] if is_upload else path.name)
 
 
 def _extension(name: str) -> str:
     extension = name.rsplit(".", 1)[-1].lower()
-    return extension if extension in UPLOAD_EXTENSIONS else "data"
+    return extension if extension in FILE_ENDINGS else "data"
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:
     reason = error.strerror or str(error)
-    return DataError(f"{folder} can't be written: {reason}.", "Free some space or choose another save_dir.")
+    return DataError(f"{folder} can't be written: {reason}.", "Free some disk space or choose another save_dir.")

@@ -8,6 +8,7 @@ import streamlit as st
 
 from toolkit.config import BUNDLED
 from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions, UnreadableError
+from toolkit.data.readers.formats import FILE_ENDINGS, FORMAT_NAMES, file_type_of
 from toolkit.errors import DataError
 from toolkit.field_types import find_path_error
 from toolkit.ui.data import opening_view
@@ -112,8 +113,8 @@ def _upload_box() -> None:
     limit = int(st.get_option("server.maxUploadSize"))
     max_size = f"{limit / 1024:g} GB" if limit >= 1024 else f"{limit} MB"
     uploaded = st.file_uploader(
-        f"A CSV, JSON (array of objects), JSONL or Parquet file, up to {max_size}",
-        type=["csv", "tsv", "json", "jsonl", "parquet"],
+        f"A {FORMAT_NAMES} file, up to {max_size}",
+        type=list(FILE_ENDINGS),
         key=f"upload_{turn}",
         help="The file is stored in the workspace folder and stays on this machine. For a larger file, choose Path.",
     )
@@ -128,21 +129,21 @@ def _upload_box() -> None:
         st.rerun()
     if str(stored) == str(workspace.current_setting("data.path")):
         st.toast("This file is already in use. It was stored once and read again.", icon=":material/info:")
-    _use_dataset("csv" if stored.suffix.lower() in (".csv", ".tsv") else "json", str(stored), DEFAULT_READ_OPTIONS)
+    _use_dataset(file_type_of(stored), str(stored), DEFAULT_READ_OPTIONS)
 
 
 def _path_form() -> None:
     with st.form("path_form", border=False):
         row = st.columns([5, 1], vertical_alignment="bottom")
         typed = row[0].text_input(
-            "Path to a CSV, JSON, JSONL or Parquet file on the machine that runs this app",
+            f"Path to a {FORMAT_NAMES} file on the machine that runs this app",
             value="" if _source_of_draft() != "path" else str(workspace.current_setting("data.path")),
             placeholder="/data/orders.csv",
         )
         if row[1].form_submit_button("Open", icon=":material/folder_open:", width="stretch") and (typed or "").strip():
             path = (typed or "").strip()
             path = path if find_path_error(path) else str(Path(path).expanduser())
-            _use_dataset("csv" if path.lower().endswith((".csv", ".tsv", ".txt")) else "json", path)
+            _use_dataset(file_type_of(Path(path)), path)
 
 
 def _hub_form() -> None:

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from toolkit.data.findings import RowNumbers
-from toolkit.data.table import Table
+from toolkit.data.table import RowNumbers, Table
 from toolkit.ui.elements.escape import escape_text
 
 ROWS_PER_PAGE = 100

@@ -8,6 +8,7 @@ from toolkit.config import Config
 from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.stratified_split import answer_codes
 from toolkit.data.read_options import DEFAULT_READ_OPTIONS, READ_OPTION_NAMES, ReadOptions
+from toolkit.data.readers.formats import FILE_ENDINGS
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
 from toolkit.ui.data import opening_view
@@ -52,7 +53,7 @@ def _upload_test_file() -> None:
         turn = st.session_state.setdefault("test_upload_turn", 0)
         uploaded = st.file_uploader(
             "A file with the same columns as the dataset",
-            type=["csv", "tsv", "json", "jsonl", "parquet"],
+            type=list(FILE_ENDINGS),
             key=f"test_upload_{turn}",
         )
         failed = st.session_state.get("test_file_error")

@@ -9,6 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from toolkit.config import DataConfig
+from toolkit.data.readers.formats import FILE_ENDINGS, FORMAT_NAMES, file_type_of
 from toolkit.data.storage.open_table import open_table
 from toolkit.data.table import Table
 from toolkit.errors import ToolkitError
@@ -134,7 +135,7 @@ def _count_test_rows(run: RunDir) -> str:
 
 def _choose_file(run: RunDir) -> Table | None:
     uploaded = st.file_uploader(
-        "A CSV or JSON file with the columns of the run's templates", type=["csv", "json", "jsonl"], key="eval_file"
+        f"A {FORMAT_NAMES} file with the columns of the run's templates", type=list(FILE_ENDINGS), key="eval_file"
     )
     if uploaded is None:
         return None
@@ -150,9 +151,8 @@ def _choose_file(run: RunDir) -> Table | None:
 
 
 def _read_table(path: Path) -> Table:
-    kind = "csv" if path.suffix.lower() == ".csv" else "json"
     with st.spinner("Reading the file…"):
-        return open_table(DataConfig(file_type=kind, path=str(path)), workspace.current_save_dir())
+        return open_table(DataConfig(file_type=file_type_of(path), path=str(path)), workspace.current_save_dir())
 
 
 def _choose_prompt_set() -> PromptSet | None:
