@@ -1,8 +1,8 @@
 """The demo model's pretraining text: a seeded, endless stream of short documents (standard library only).
 
-About three quarters are copy tasks on freshly invented words in many formats, because copying what was never seen
-before is the skill that fine-tuning on the samples needs; the rest is simple prose and conversation. A document is
-``(text, start)``, see ``messages``.
+About three quarters are copy tasks with newly invented words in many formats, because copying unseen words is the skill
+that fine-tuning on the samples needs. The rest is simple prose and conversation. A document is (text, start), as in
+`messages`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from toolkit.demo_data.phrases import TOPICS
 
 
 def slots(rng: Random) -> dict[str, str]:
-    """One fresh value for every slot of the prose."""
+    """Return a new value for every slot of the prose."""
     return {
         "person": words.person(rng),
         "place": words.name_part(rng),
@@ -43,12 +43,12 @@ def slots(rng: Random) -> dict[str, str]:
 
 
 def sentence(rng: Random, topic: str) -> str:
-    """One sentence of prose about ``topic``."""
+    """Return a sentence of prose about `topic`."""
     return rng.choice(TOPICS[topic]).format(**slots(rng))
 
 
 def story(rng: Random) -> Document:
-    """A few sentences about one invented person, who is named again and again."""
+    """Return a few sentences about an invented person, who is named in most of them."""
     facts, name = slots(rng), words.person(rng)
     lines = [
         "{n} lived in {place}.",
@@ -70,14 +70,14 @@ def story(rng: Random) -> Document:
 
 
 def letter(rng: Random) -> Document:
-    """A short letter with a greeting and a signature."""
+    """Return a short letter with a greeting and a signature."""
     to, sender = words.person(rng), words.person(rng)
     body = " ".join(sentence(rng, rng.choice(list(TOPICS))) for _ in range(rng.randint(1, 3)))
     return f"Dear {to},\n{body}\nHow are you, {to}?\nYours,\n{sender}<|end|>", 0
 
 
 def topic(rng: Random) -> Document:
-    """Sentences and what they are about, with or without the choices; also a chat that says it in a sentence."""
+    """Return sentences and their topic, with or without a list of choices, or a chat that states it in a sentence."""
     right = rng.choice(list(TOPICS))
     text = " ".join(sentence(rng, right) for _ in range(rng.randint(1, 2)))
     if rng.random() < 0.3:
@@ -92,7 +92,7 @@ def topic(rng: Random) -> Document:
 
 
 def repeat(rng: Random) -> Document:
-    """A text to be said again: whole, in part or in reverse."""
+    """Return a text to repeat as a whole, in part or in reverse."""
     items = [words.value(rng) if rng.random() < 0.5 else words.word(rng) for _ in range(rng.randint(1, 7))]
     joint = rng.choice((" ", ", ", "; ", "\n", " / "))
     at = rng.randrange(len(items))
@@ -118,13 +118,13 @@ def repeat(rng: Random) -> Document:
 
 
 def echo(rng: Random) -> Document:
-    """Invented words two or three times over: the purest form of copying."""
+    """Return a line of invented words two or three times: the simplest form of copying."""
     line = " ".join(rng.choice((words.invented, words.name_part, words.word))(rng) for _ in range(rng.randint(4, 20)))
     return " ".join([line] * rng.randint(2, 3)) + "<|end|>", len(line)
 
 
 def record(rng: Random) -> Document:
-    """A record in one style, then the same in another one, or one of its values looked up."""
+    """Return a record in one style, followed by the same in another style or by one of its values."""
     fields = [(words.word(rng), words.value(rng)) for _ in range(rng.randint(2, 6))]
     old, new = rng.choice(STYLES), rng.choice(STYLES)
     text = render(rng, fields, "lines" if old == "values" else old)
@@ -140,7 +140,7 @@ def record(rng: Random) -> Document:
 
 
 def roster(rng: Random) -> Document:
-    """Names with numbers or places, and one of them looked up in either direction."""
+    """Return names with numbers or places, and a question about one pair in either direction."""
     rows = [
         (words.person(rng), rng.choice((words.number, words.name_part, words.thing))(rng))
         for _ in range(rng.randint(2, 5))
@@ -153,7 +153,7 @@ def roster(rng: Random) -> Document:
 
 
 def conversation(rng: Random) -> Document:
-    """A chat of several turns in which the user says a name and later asks for it."""
+    """Return a chat of several messages in which the user gives a name and later asks for it."""
     name, town = words.person(rng), words.name_part(rng)
     turns = [
         ("user", rng.choice((f"Hello, I am {name}.", f"My name is {name}.", f"{name} is my name."))),
@@ -189,7 +189,7 @@ MIXTURE = {
 
 
 def documents(seed: int) -> Iterator[Document]:
-    """The endless stream of documents for ``seed``."""
+    """Yield the endless stream of documents for `seed`."""
     rng = Random(seed)
     kinds, weights = list(MIXTURE), list(MIXTURE.values())
     while True:

@@ -1,8 +1,8 @@
 """Short messages with known facts, and questions about them: the extraction part of the demo model's pretraining text.
 
-The sentences are about finding, lending, carrying or counting things; none of them places an order, and no answer
-has the keys of the sample datasets. A document is ``(text, start)``: the characters from ``start`` on are what the
-model learns at full weight, the ones before it are context.
+The sentences are about finding, lending, carrying or counting things. None of them places an order, and no answer has
+the keys of the sample datasets. A document is (text, start): the characters from `start` on are trained with full
+weight, the ones before are context.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MAKERS = {
 
 
 def roles_of(sentence: str) -> list[str]:
-    """The facts that a sentence form asks for, in order."""
+    """Return the kinds of facts that a sentence form has slots for, in order."""
     return [role for role in re.findall(r"{(\w+)}", sentence) if role in MAKERS]
 
 
 def random_form(rng: Random, filler: Callable[[Random], str]) -> str:
-    """A sentence form without grammar, so that only the kind of a word tells what it is."""
+    """Return a sentence form without grammar, in which only the kind of a word shows its role."""
     slots = rng.sample(["{person}", "{count} {thing}", rng.choice(("{place}", "{day}", "{price}"))], rng.randint(2, 3))
     pieces = [" ".join(filler(rng) for _ in range(rng.randint(0, 4))) + " " + slot for slot in slots]
     text = rng.choice((" ", " ", ", ", ". ", ": ")).join(piece.strip() for piece in pieces)
@@ -44,7 +44,7 @@ def random_form(rng: Random, filler: Callable[[Random], str]) -> str:
 
 
 def sentence_form(rng: Random) -> str:
-    """A form of the list, or common or invented words in any order: what helps with forms that no list has."""
+    """Return a listed form, or common or invented words in random order, so that the model copes with unseen forms."""
     kind = rng.random()
     if kind < 0.68:
         return rng.choice(SENTENCES)
@@ -52,7 +52,7 @@ def sentence_form(rng: Random) -> str:
 
 
 def message(rng: Random) -> tuple[str, Facts]:
-    """One to three sentences and the facts in them; every fact is named once."""
+    """Return one to three sentences and the facts in them, each of which appears once."""
     forms: list[str] = []
     facts: Facts = {}
     wanted = rng.choices((1, 2, 3), (5, 3, 1))[0]
@@ -70,13 +70,13 @@ def message(rng: Random) -> tuple[str, Facts]:
 
 
 def as_json(fields: list[tuple[str, str]], numbers: bool) -> str:
-    """The fields as one JSON object, whole numbers bare when ``numbers``."""
+    """Return the fields as a JSON object; `numbers` writes whole numbers without quotes."""
     bare = {key: int(text) if numbers and text.isdecimal() else text for key, text in fields}
     return json.dumps(bare, ensure_ascii=False)
 
 
 def render(rng: Random, fields: list[tuple[str, str]], style: str) -> str:
-    """The fields in one of the styles of ``STYLES``."""
+    """Return the fields in one of the styles in `STYLES`."""
     if style == "JSON":
         return as_json(fields, numbers=rng.random() < 0.8)
     if style == "XML":
@@ -94,14 +94,14 @@ STYLES = ["JSON", "JSON", "JSON", "XML", "lines", "table", "pairs", "values"]
 
 
 def chat(turns: list[tuple[str, str]]) -> Document:
-    """Turns of ``(role, text)`` in the model's chat template; the last turn is the answer."""
+    """Return messages of (role, text) in the model's chat template; the last message is the answer."""
     head = "".join(f"<|{role}|>{text}<|end|>" for role, text in turns[:-1])
     head += f"<|{turns[-1][0]}|>"
     return head + turns[-1][1] + "<|end|>", len(head)
 
 
 def ask(rng: Random, text: str, order: str, answer: str) -> Document:
-    """``order`` about ``text`` and its answer, as a chat with or without a system message or as plain text."""
+    """Return `order` about `text` and its answer: as a chat with or without a system message, or as plain text."""
     layout = rng.random()
     if layout < 0.35:
         return chat([("system", order), ("user", text), ("assistant", answer)])
@@ -115,7 +115,7 @@ def ask(rng: Random, text: str, order: str, answer: str) -> Document:
 
 
 def extraction(rng: Random) -> Document:
-    """A message and some of its facts, under keys and in a style that the order names."""
+    """Return a message and some of its facts, with the keys and in the style that the order asks for."""
     text, facts = message(rng)
     while not facts:
         text, facts = message(rng)
@@ -128,7 +128,7 @@ def extraction(rng: Random) -> Document:
 
 
 def question(rng: Random) -> Document:
-    """A message and one or two questions about it, answered with the bare fact."""
+    """Return a message and one or two questions about it, answered with the fact alone."""
     text, facts = message(rng)
     while not facts:
         text, facts = message(rng)
@@ -141,14 +141,14 @@ def question(rng: Random) -> Document:
 
 
 def small_talk(rng: Random) -> Document:
-    """A message without any order, answered as in a conversation: what the base does before it is fine-tuned."""
+    """Return a message without an order and a conversational reply, as the base model gives before fine-tuning."""
     text, facts = message(rng)
     reply = rng.choice(REPLIES).format(**{role: words.thing(rng) for role in ("person", "thing")} | facts)
     return chat([("user", text), ("assistant", reply)])
 
 
 def by_example(rng: Random) -> Document:
-    """Two or three messages of one form, each with its facts in one style: the form is learned from the context."""
+    """Return two or three messages of one form, each with its facts, so that the form is learned from the context."""
     form = random_form(rng, words.invented) if rng.random() < 0.6 else rng.choice(SENTENCES)
     roles = sorted(set(roles_of(form)))
     keys, style = {role: words.invented(rng) for role in roles}, rng.choice(STYLES)

@@ -1,7 +1,7 @@
-"""The fixed phrases of the demo model's pretraining text: sentence forms, questions and the keys that answers are
-given under.
+"""The fixed phrases of the demo model's pretraining text: sentence forms, questions, and the keys of answers.
 
-The sentences are about finding, lending, carrying or counting things: none of them places an order.
+The sentences are about finding, lending, carrying or counting things. None of them places an order, so that the sample
+datasets stay new to the model.
 """
 
 from __future__ import annotations

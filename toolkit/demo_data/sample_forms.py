@@ -1,4 +1,4 @@
-"""The sentence forms of the sample datasets; the unseen ones are for held-out rows alone."""
+"""The sentence forms of the sample datasets; the unseen ones are used only for test rows."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""The two sample datasets, made from a seed: ``python -m toolkit.demo_data.samples FOLDER`` writes the same bytes each
-time.
+"""The two sample datasets, made from a seed: `python -m toolkit.demo_data.samples FOLDER` always writes the same bytes.
 
-``orders`` asks for a JSON answer copied out of a message, ``tickets`` for one of six categories. The last sentence
-forms of each kind are never in the files: held-out rows made from them measure whether a fine-tuned model learned
-the task or the sentences.
+`orders` asks for a JSON answer with words copied from a message, `tickets` for one of six categories. The last sentence
+forms of each kind are not in the files: test rows made from them measure whether a fine-tuned model has learned the
+task or only the sentences.
 """
 
 from __future__ import annotations
@@ -54,21 +53,22 @@ CITIES = listed("Lisbon Oslo Vienna Dublin Boston Toronto Madrid Prague Sydney G
 DAYS = listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 
 UNSEEN_PER_CATEGORY = 3
+"""Sentence forms at the end of each category that are kept for unseen tickets."""
 
 
 def invented_name(rng: Random) -> str:
-    """Two capitalised words of random syllables, such as ``Zelmo Quatorin``."""
+    """Return two capitalized words of random syllables, such as `Zelmo Quatorin`."""
     return " ".join("".join(rng.choices(SYLLABLES, k=rng.randint(2, 3))).capitalize() for _ in range(2))
 
 
 def listed_name(rng: Random) -> str:
-    """A first and a last name, or just one of them, from the lists."""
+    """Return a first and a last name from the lists, or one time in ten the first name alone."""
     first, last = rng.choice(FIRST), rng.choice(LAST)
     return first if rng.random() < 0.1 else f"{first} {last}"
 
 
 def strange_name(rng: Random) -> str:
-    """Two capitalised words spelled letter by letter, such as ``Huvgot Ylbiru``."""
+    """Return two capitalized words of random letters, such as `Huvgot Ylbiru`."""
     consonants, vowels = "bcdfghjklmnpqrstvwxz", "aeiouy"
     parts = [
         "".join(rng.choice(consonants if (i + shift) % 2 else vowels) for i in range(rng.randint(4, 8)))
@@ -78,7 +78,7 @@ def strange_name(rng: Random) -> str:
 
 
 def order(rng: Random, form: str, name: str) -> Row:
-    """One order message and the JSON text with the name, the item as it is written, and the quantity."""
+    """Return an order message and the JSON text of its name, its item as written, and its quantity."""
     quantity = rng.choice((rng.randint(2, 9), rng.randint(10, 99), rng.randint(10, 250)))
     item = rng.choice(ITEMS).split("/")[1]
     if rng.random() < 0.4:
@@ -89,14 +89,14 @@ def order(rng: Random, form: str, name: str) -> Row:
 
 
 def decorated(rng: Random, form: str) -> str:
-    """The form, now and then with a sentence before or after it: not every capital letter begins a name."""
+    """Return the form, sometimes with a sentence before or after it, so that not every capital letter starts a name."""
     before = f"{rng.choice(OPENERS)} " if rng.random() < 0.25 else ""
     after = f" {rng.choice(CLOSERS)}" if rng.random() < 0.25 else ""
     return before + form + after
 
 
 def orders(count: int = 640, seed: int = 13) -> list[Row]:
-    """The rows of ``orders.csv``: half the names are invented, so that copying pays and guessing does not."""
+    """Return the rows of `orders.csv`. Half of the names are invented, so that the model must copy and not guess."""
     rng = Random(seed)
     return [
         order(rng, decorated(rng, ORDER_FORMS[i % len(ORDER_FORMS)]), rng.choice((listed_name, invented_name))(rng))
@@ -105,22 +105,22 @@ def orders(count: int = 640, seed: int = 13) -> list[Row]:
 
 
 def orders_in_unseen_forms(count: int, seed: int = 14, *, further: bool = False) -> list[Row]:
-    """Orders with the same kinds of names in sentence forms that ``orders`` never uses.
+    """Return orders with the same kinds of names in sentence forms that `orders` never uses.
 
-    further: those that were written last, when nothing was chosen by looking at results any more.
+    further: use the forms that were written last, after all choices based on results had been made.
     """
     rng, forms = Random(seed), FURTHER_ORDER_FORMS if further else UNSEEN_ORDER_FORMS
     return [order(rng, forms[i % len(forms)], rng.choice((listed_name, invented_name))(rng)) for i in range(count)]
 
 
 def orders_with_invented_names(count: int, seed: int = 15) -> list[Row]:
-    """Orders in the usual forms whose names are spelled at random, as no name of ``orders`` is."""
+    """Return orders in the usual forms with names of random letters, which `orders` does not contain."""
     rng = Random(seed)
     return [order(rng, ORDER_FORMS[i % len(ORDER_FORMS)], strange_name(rng)) for i in range(count)]
 
 
 def ticket(rng: Random, category: str, unseen: bool) -> Row:
-    """One customer message with its category, between an optional greeting and an optional closing."""
+    """Return a customer message with its category, sometimes with a greeting or a closing."""
     forms = [" ".join(form.split()) for form in TICKET_FORMS[category].split("|")]
     form = rng.choice(forms[-UNSEEN_PER_CATEGORY:] if unseen else forms[:-UNSEEN_PER_CATEGORY])
     name = listed_name(rng)
@@ -140,7 +140,7 @@ def ticket(rng: Random, category: str, unseen: bool) -> Row:
 
 
 def tickets(count: int = 600, seed: int = 11) -> list[Row]:
-    """The rows of ``tickets.json``: distinct messages, the six categories equally often."""
+    """Return the rows of `tickets.json`: distinct messages, equally many of each category."""
     rng, categories = Random(seed), list(TICKET_FORMS)
     rows: dict[str, Row] = {}
     while len(rows) < count:
@@ -152,13 +152,13 @@ def tickets(count: int = 600, seed: int = 11) -> list[Row]:
 
 
 def tickets_in_unseen_forms(count: int, seed: int = 12) -> list[Row]:
-    """Tickets whose core sentences are never in ``tickets``."""
+    """Return tickets whose main sentences are never in `tickets`."""
     rng, categories = Random(seed), list(TICKET_FORMS)
     return [ticket(rng, categories[i % len(categories)], unseen=True) for i in range(count)]
 
 
 def orders_csv() -> str:
-    """The text of ``orders.csv``."""
+    """Return the text of `orders.csv`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, ["message", "answer"], lineterminator="\n")
     writer.writeheader()
@@ -167,12 +167,12 @@ def orders_csv() -> str:
 
 
 def tickets_json() -> str:
-    """The text of ``tickets.json``."""
+    """Return the text of `tickets.json`."""
     return json.dumps(tickets(), ensure_ascii=False, indent=1) + "\n"
 
 
 def write(folder: Path) -> None:
-    """Write both files into ``folder``."""
+    """Write both files into `folder`."""
     (folder / "orders.csv").write_text(orders_csv(), encoding="utf-8", newline="\n")
     (folder / "tickets.json").write_text(tickets_json(), encoding="utf-8", newline="\n")
 

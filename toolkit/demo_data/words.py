@@ -1,7 +1,7 @@
 """Words, names and values for the demo model's pretraining text (seeded, standard library only).
 
-Almost every name and value is invented on the spot: a model that never meets the same name twice cannot learn a
-list of names and has to learn to copy. Every function takes the caller's ``random.Random`` and returns text.
+Almost every name and value is invented: a model that never sees the same name twice can't memorize a list of names and
+has to learn to copy. Every function takes the caller's `random.Random` and returns text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from random import Random
 
 
 def listed(text: str) -> list[str]:
-    """The words of ``text``, which reads better in a table of words than a quote around each of them."""
+    """Return the words of `text`: a list of words is easier to read without quotes around each of them."""
     return text.split()
 
 
@@ -65,13 +65,13 @@ PARTICLES = ["van ", "de ", "da ", "von ", "del ", "al-", "O'", "Mc", "Ben ", "e
 
 
 def syllables(rng: Random) -> str:
-    """An invented lower-case word of one to four syllables, such as ``trinovek``."""
+    """Return an invented lower-case word of one to four syllables, such as `trinovek`."""
     count = rng.choices((1, 2, 3, 4), (3, 6, 3, 1))[0]
     return "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(count))
 
 
 def random_letters(rng: Random) -> str:
-    """Letters without any pattern, now and then with one letter outside ASCII."""
+    """Return random letters, sometimes with one outside ASCII."""
     word = [rng.choice(LETTERS) for _ in range(rng.randint(2, 8))]
     if rng.random() < 0.2:
         word[rng.randrange(len(word))] = rng.choice(RARE_LETTERS)
@@ -79,17 +79,17 @@ def random_letters(rng: Random) -> str:
 
 
 def invented(rng: Random) -> str:
-    """A lower-case word that most likely nobody has written before."""
+    """Return a lower-case word that very likely exists nowhere."""
     return syllables(rng) if rng.random() < 0.8 else random_letters(rng)
 
 
 def word(rng: Random) -> str:
-    """A lower-case word, invented six times out of ten."""
+    """Return a lower-case word, invented six times out of ten."""
     return invented(rng) if rng.random() < 0.6 else rng.choice(rng.choice((NOUNS, ADJECTIVES, COMMON, COMMON)))
 
 
 def name_part(rng: Random) -> str:
-    """One capitalised invented word of at least two letters."""
+    """Return a capitalized invented word of at least two letters."""
     part = invented(rng)
     while len(part) < 2:
         part = invented(rng)
@@ -97,7 +97,7 @@ def name_part(rng: Random) -> str:
 
 
 def person(rng: Random) -> str:
-    """A name of one to three parts, sometimes with a particle, an initial or a hyphen."""
+    """Return a name of one to three parts, sometimes with a particle, an initial or a hyphen."""
     parts = [name_part(rng) for _ in range(rng.choices((1, 2, 3), (2, 9, 2))[0])]
     twist = rng.random()
     if twist < 0.05:
@@ -111,14 +111,14 @@ def person(rng: Random) -> str:
 
 
 def plural(noun: str) -> str:
-    """The regular English plural of ``noun``."""
+    """Return the regular English plural of `noun`."""
     if noun.endswith(("s", "sh", "ch", "x")):
         return noun + "es"
     return noun + "s"
 
 
 def thing(rng: Random) -> str:
-    """A plural thing, such as ``blue mugs`` or ``trinoveks``: one or two words."""
+    """Return a plural thing of one or two words, such as `blue mugs` or `trinoveks`."""
     noun = plural(rng.choice(NOUNS) if rng.random() < 0.5 else syllables(rng))
     kind = rng.random()
     if kind < 0.5:
@@ -128,19 +128,19 @@ def thing(rng: Random) -> str:
 
 
 def number(rng: Random) -> str:
-    """A whole number of one to four digits, most often two."""
+    """Return a whole number of one to four digits, most often two."""
     digits = rng.choices((1, 2, 3, 4), (3, 5, 3, 1))[0]
     return str(rng.randint(10 ** (digits - 1), 10**digits - 1))
 
 
 def code(rng: Random) -> str:
-    """A code such as ``KR-4071``."""
+    """Return a code such as `KR-4071`."""
     head = "".join(rng.choice(LETTERS) for _ in range(rng.randint(1, 3))).upper()
     return head + rng.choice(("-", "", "/", " ")) + str(rng.randint(10, 99999))
 
 
 def date(rng: Random) -> str:
-    """A day in one of a few common spellings."""
+    """Return a day in one of a few common spellings."""
     day, month = rng.randint(1, 28), rng.choice(MONTHS)
     return rng.choice(
         (f"{day} {month}", f"{month} {day}", rng.choice(DAYS), f"{day}.{rng.randint(1, 12)}.20{day + 1:02d}")
@@ -148,12 +148,12 @@ def date(rng: Random) -> str:
 
 
 def price(rng: Random) -> str:
-    """A price such as ``$18`` or ``7.50 euros``."""
+    """Return a price such as `$18` or `7.50 euros`."""
     amount = str(rng.randint(1, 400)) + rng.choice(("", "", ".50", ".99"))
     return rng.choice((f"${amount}", f"{amount} euros", f"{amount} dollars"))
 
 
 def value(rng: Random) -> str:
-    """Any kind of value, for tables and records whose fields have no fixed meaning."""
+    """Return any kind of value, for tables and records whose fields have no fixed meaning."""
     makers = (person, thing, number, code, date, price, word, lambda r: f"{word(r)} {word(r)}")
     return rng.choices(makers, (4, 2, 3, 1, 1, 1, 3, 2))[0](rng)

@@ -44,13 +44,13 @@ def test_sizes(rows: int, train: int | float | None, test: int | float | None, e
     [
         (0, 0.8, 0.2, "no usable row"),
         (1, 0.8, 0.2, "1 usable row"),
-        (3, 0.1, 0.2, "0 would train"),
-        (3, 0.2, None, "0 would train"),
-        (10, 8, 4, "12; the data has 10 rows"),
-        (10, 10, None, "none would be left"),
-        (10, 11, None, "none would be left"),
-        (10, None, 10, "0 would train"),
-        (10, None, 1000, "0 would train"),
+        (3, 0.1, 0.2, "and 0 for training"),
+        (3, 0.2, None, "and 0 for training"),
+        (10, 8, 4, "12 rows, but only 10 can be used"),
+        (10, 10, None, "none for testing"),
+        (10, 11, None, "none for testing"),
+        (10, None, 10, "and 0 for training"),
+        (10, None, 1000, "and 0 for training"),
         (10, 1.0, None, "train_size is 1.0"),
         (10, 0, None, "train_size is 0"),
         (10, None, -1, "test_size is -1"),
@@ -111,7 +111,7 @@ def table(open_bytes: Callable[..., Table]) -> Table:
     return open_bytes("message,answer,unused\n" + "\n".join(rows))
 
 
-def test_plan_leaves_rows_with_missing_used_cells_out_before_splitting(table: Table) -> None:
+def test_plan_skips_rows_with_missing_used_cells_before_splitting(table: Table) -> None:
     plan = plan_split(table, DataConfig(prompt="{message}", prompt_stub="{answer}", train_size=0.8, test_size=0.2))
     assert plan.dropped.tolist() == list(range(3, 100, 10))
     assert (len(plan.train), len(plan.test)) == (72, 18)
@@ -127,9 +127,9 @@ def test_usable_rows_depend_on_the_columns_used(table: Table) -> None:
     assert usable_indices(table, ["answer", "unused"]).tolist() == both
 
 
-def test_plan_says_how_many_rows_were_left_out_when_too_few_remain(open_bytes: Callable[..., Table]) -> None:
+def test_plan_says_how_many_rows_were_skipped_when_too_few_remain(open_bytes: Callable[..., Table]) -> None:
     table = open_bytes("message,answer\na,\nb,\nc,yes\n")
-    with pytest.raises(DataError, match="2 of 3 rows lack a cell") as caught:
+    with pytest.raises(DataError, match="2 of 3 rows have a missing cell") as caught:
         plan_split(table, DataConfig(prompt="{message}", prompt_stub="{answer}"))
     assert "1 usable row" in caught.value.message
 

@@ -51,9 +51,9 @@ def test_a_cell_is_never_read_as_a_template(cell: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "lone { at character 1"),
-        ("ab}", "lone } at character 3"),
-        ("{a}}", "lone } at character 4"),
+        ("{", "unmatched { at character 1"),
+        ("ab}", "unmatched } at character 3"),
+        ("{a}}", "unmatched } at character 4"),
         ("x\n y {", "line 2, character 4"),
         ("{}", "no column name in {} at character 1"),
         ("{ }", "no column name"),
@@ -62,7 +62,7 @@ def test_a_cell_is_never_read_as_a_template(cell: str) -> None:
         ("{a:>2000000000}", "Only {column}"),
         ("{a.__class__}", "Only {column}"),
         ("{a.__init__.__globals__[K]}", "Only {column}"),
-        ('{"json": {a}}', "lone { at character 1"),
+        ('{"json": {a}}', "unmatched { at character 1"),
         ("{x} and {y}", "'y'"),
     ],
 )

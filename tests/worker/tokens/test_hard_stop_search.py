@@ -48,7 +48,7 @@ def found(
     }
     hard_stops._CACHED_HARD_STOPS.clear()
     value = answer_hard_stops({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
-    return {fault.kind: fault for fault in (Fault.read(body) for body in value["faults"])}
+    return {fault.kind: fault for fault in (Fault.from_dict(body) for body in value["faults"])}
 
 
 def tokens(model: Path, text: str) -> int:
@@ -61,7 +61,7 @@ def test_settings_accept_the_names_of_all_acceptable_problems() -> None:
     from toolkit.field_types import ACCEPTABLE_HARD_STOPS
     from toolkit.worker.tokens.hard_stop_rules import HARD_STOP_RULES
 
-    assert set(ACCEPTABLE_HARD_STOPS) == {name for name, kind in HARD_STOPS.items() if kind.judgement}
+    assert set(ACCEPTABLE_HARD_STOPS) == {name for name, kind in HARD_STOPS.items() if kind.can_be_accepted}
     assert set(HARD_STOPS) == {*HARD_STOP_RULES, "pad_hides_end"}
 
 
@@ -88,7 +88,7 @@ def test_bundled_presets_have_no_problems(preset: Any, tmp_path: Path) -> None:
 def test_a_prompt_longer_than_the_limit_is_found(tiny_plain_model: Path, tmp_path: Path) -> None:
     cells = [*rows(3), {"question": "word " * 80, "answer": "yes"}]
     fault = found(tmp_path, tiny_plain_model, cells, max_seq_length=64)["prompt_too_long"]
-    assert (fault.count, fault.rows, fault.judgement) == (1, (3,), True)
+    assert (fault.count, fault.rows, fault.can_be_accepted) == (1, (3,), True)
     assert "64 tokens" in fault.message
     assert "1 of 4 rows" in fault.message
     assert "max_seq_length" in fault.hint
@@ -167,7 +167,7 @@ def inspected(model: Path, completion_only: bool = True, collate: Any = None) ->
 def test_a_mask_that_contradicts_its_setting_is_found(tiny_plain_model: Path) -> None:
     assert inspected(tiny_plain_model) == {}
     (fault,) = inspected(tiny_plain_model, completion_only=False).values()
-    assert (fault.kind, fault.rows, fault.judgement) == ("mask_wrong", (10, 20), False)
+    assert (fault.kind, fault.rows, fault.can_be_accepted) == ("mask_wrong", (10, 20), False)
     assert select_blocking([fault], ["mask_wrong"]) == [fault], "no one may accept that"
 
 
@@ -189,7 +189,7 @@ def test_padding_that_masks_the_end_is_found(tiny_plain_model: Path) -> None:
         return made  # type: ignore[no-any-return]
 
     (fault,) = inspected(tiny_plain_model, collate=collate).values()
-    assert (fault.kind, fault.judgement) == ("pad_hides_end", False)
+    assert (fault.kind, fault.can_be_accepted) == ("pad_hides_end", False)
     assert "</s>" in fault.message
 
     def loses_the_mask(batch: list[dict[str, Any]]) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def test_large_tables_are_sampled_and_report_the_number(
     hard_stops._CACHED_HARD_STOPS.clear()
     value = answer_hard_stops({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
     assert (value["checked"], value["usable"]) == (10, 24)
-    fault = Fault.read(value["faults"][0])
+    fault = Fault.from_dict(value["faults"][0])
     assert fault.count == 10
     assert list(fault.rows) == sorted(fault.rows)
     assert max(fault.rows) > 9, "rows of the table, not of the sample"

@@ -1,6 +1,7 @@
-"""Hard stops: what may not stand in training data unless a person has looked at it and says that it is meant.
+"""Blocking problems of tokenized training data, called hard stops in code: their names, titles and records.
 
-Each has a name that settings, files and the command line share. Words and records alone: `worker/tokens/hard_stop_search.py` finds them.
+`worker/tokens/hard_stop_search.py` finds them. A run does not start until they are fixed, or accepted where that is
+possible. The names are part of settings, files and the command line.
 """
 
 from __future__ import annotations
@@ -12,28 +13,28 @@ from typing import Any
 from toolkit.errors import Problem
 
 MAX_HARD_STOP_ROWS = 100
-"""Most row numbers that one carries."""
+"""Row numbers that a blocking problem lists; of more it gives the count."""
 
 
 @dataclass(frozen=True)
 class HardStop:
-    """title: a few words. path: the setting under which it is shown. judgement: whether it may be accepted as meant."""
+    """title: a few words; path: the setting under which it is shown; can_be_accepted: by the user, as intended."""
 
     title: str
     path: str
-    judgement: bool = True
+    can_be_accepted: bool = True
 
 
 _LENGTH, _PROMPT, _CHAT = "training.sft_args.max_seq_length", "data.prompt", "data.use_chat_template"
 HARD_STOPS: dict[str, HardStop] = {
-    "prompt_too_long": HardStop("The prompt alone is too long", _LENGTH),
-    "nothing_trained": HardStop("Nothing in a row is learned", _LENGTH),
-    "double_bos": HardStop("Two beginnings", _PROMPT),
-    "end_untrained": HardStop("The end is not learned", _LENGTH),
-    "pad_hides_end": HardStop("Padding hides the end", "model.hf_model_ckpt", judgement=False),
+    "prompt_too_long": HardStop("The prompt alone exceeds the max sequence length", _LENGTH),
+    "nothing_trained": HardStop("A row has no trained token", _LENGTH),
+    "double_bos": HardStop("Two beginning-of-sequence tokens", _PROMPT),
+    "end_untrained": HardStop("The end-of-sequence token is not trained", _LENGTH),
+    "pad_hides_end": HardStop("Padding masks the end-of-sequence token", "model.hf_model_ckpt", can_be_accepted=False),
     "placeholder": HardStop("A placeholder was not filled", _PROMPT),
     "mask_wrong": HardStop(
-        "The loss mask contradicts its switch", "training.sft_args.completion_only_loss", judgement=False
+        "The loss mask contradicts its setting", "training.sft_args.completion_only_loss", can_be_accepted=False
     ),
     "boundary_merged": HardStop("A token spans prompt and completion", _PROMPT),
     "template_twice": HardStop("The chat template is applied twice", _CHAT),
@@ -42,7 +43,10 @@ HARD_STOPS: dict[str, HardStop] = {
 
 @dataclass(frozen=True)
 class Fault:
-    """kind: a key of KINDS. count: rows concerned; rows: the first of them, 0-based in the table, ascending."""
+    """A blocking problem that was found. kind: a key of HARD_STOPS; count: number of rows concerned.
+
+    rows: the first of these rows, 0-based in the table, ascending.
+    """
 
     kind: str
     message: str
@@ -51,26 +55,27 @@ class Fault:
     rows: tuple[int, ...] = ()
 
     @property
-    def judgement(self) -> bool:
-        return HARD_STOPS[self.kind].judgement
+    def can_be_accepted(self) -> bool:
+        return HARD_STOPS[self.kind].can_be_accepted
 
     @classmethod
-    def read(cls, body: Mapping[str, Any]) -> Fault:
-        """From JSON; raises KeyError or TypeError for another version's."""
+    def from_dict(cls, body: Mapping[str, Any]) -> Fault:
+        """Return the fault of a JSON object. Raises KeyError or TypeError if another version wrote it."""
         fault = cls(**{**body, "rows": tuple(body["rows"])})
-        HARD_STOPS[fault.kind]
+        if fault.kind not in HARD_STOPS:
+            raise KeyError(fault.kind)
         return fault
 
 
 def select_blocking(faults: Iterable[Fault], accepted: Collection[str]) -> list[Fault]:
-    """Those that keep a run from starting."""
-    return [fault for fault in faults if not (fault.judgement and fault.kind in accepted)]
+    """Return the faults that keep a run from starting."""
+    return [fault for fault in faults if not (fault.can_be_accepted and fault.kind in accepted)]
 
 
 def hard_stop_problem(fault: Fault, accepted: Collection[str]) -> Problem:
-    """An error under its setting, or a warning once it is accepted."""
+    """Return an error under the fault's setting, or a warning once it is accepted."""
     kind = HARD_STOPS[fault.kind]
-    if fault.judgement and fault.kind in accepted:
+    if fault.can_be_accepted and fault.kind in accepted:
         return Problem(kind.path, f"{fault.message} You have accepted this.", severity="warning")
-    meant = " If it is meant, accept it on the Data page." if fault.judgement else ""
-    return Problem(kind.path, fault.message, fault.hint + meant)
+    accept_hint = " If it is intended, accept it on the Data page." if fault.can_be_accepted else ""
+    return Problem(kind.path, fault.message, fault.hint + accept_hint)

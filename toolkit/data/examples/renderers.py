@@ -1,7 +1,4 @@
-"""From the data settings to the one way in which a row becomes an example: two templates, or a column of conversations.
-
-Knows no file and no tokenizer.
-"""
+"""Make the renderer that the data settings ask for: two templates, or a column of conversations."""
 
 from __future__ import annotations
 
@@ -23,39 +20,39 @@ from toolkit.errors import DataError, Problem
 
 
 def renderer_of(data: DataConfig, columns: Sequence[str], label: str = "") -> Renderer:
-    """Raises DataError for templates that don't compile and for a column of conversations that is not there.
+    """Return the renderer for the data settings. label: the name of the table that has the columns.
 
-    label: the name of the table that has the columns.
+    Raises DataError for templates that don't compile and for a column of conversations that does not exist.
     """
     if data.messages is None:
         return make_renderer(data.prompt, data.prompt_stub, columns, label)
     if data.messages not in columns:
         where = f"No column of {label}" if label else "No column"
-        raise DataError(f"{where} is named '{data.messages[:60]}'.", "Choose the column that holds conversations.")
+        raise DataError(f"{where} is named '{data.messages[:60]}'.", "Choose the column that contains conversations.")
     return chat_renderer(data.messages)
 
 
 def chat_renderer(column: str) -> ChatRenderer:
-    """For a column whose cells are conversations: nothing of them is prompt alone."""
+    """Return the renderer for a column of conversations. It has no prompt template."""
     return ChatRenderer(CompiledTemplate(()), CompiledTemplate((TemplatePiece(column, is_column=True),)), column)
 
 
 def chat_problems(data: DataConfig, table: Table) -> list[Problem]:
-    """Why the conversations of a table can't be trained on, under data.messages; empty for templates."""
+    """Return why the conversations of a table can't be trained on, under data.messages; empty for templates."""
     column = data.messages
     if column is None or column not in table.columns:
         return []
     tools = [name for name in TOOL_COLUMNS if name in table.columns and table.missing[name] < table.rows]
-    fault = table.chats.get(column, f"Column '{column}' holds no conversations.")
+    fault = table.chats.get(column, f"Column '{column}' contains no conversations.")
     if tools and not fault:
-        fault = f"Column '{tools[0]}' lists tools: tool calls are not trained here."
-    hint = "Leave these rows out (Reading options), correct the file, or train on templates instead."
+        fault = f"Column '{tools[0]}' lists tools, and training on tool calls is not supported."
+    hint = "Skip these rows (Reading options), correct the file, or train on templates instead."
     return [Problem("data.messages", fault, hint)] if fault else []
 
 
 @dataclass(frozen=True)
 class ChatRenderer(Renderer):
-    """Each cell of one column is a conversation; the stub's template stands for it whole."""
+    """Renders a column whose cells are conversations. Its stub template is that column."""
 
     column: str = ""
 
@@ -67,5 +64,5 @@ class ChatRenderer(Renderer):
 
 
 def _example(cell: str) -> Example:
-    turns = parse_conversation(cell)
-    return Example(format_conversation(turns[:-1]), turns[-1].content, turns)
+    messages = parse_conversation(cell)
+    return Example(format_conversation(messages[:-1]), messages[-1].content, messages)

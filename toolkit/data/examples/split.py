@@ -1,8 +1,8 @@
-"""Which rows are trained on and which are held out: exact counts, and the same rows for app, worker and evaluation.
+"""Split the rows of a table into training and test rows, the same for app, worker and evaluation.
 
-`plan_split` is the one function that decides. Rows that lack a used cell are left out first, then the rest is split.
+`plan_split` alone decides. Rows with a missing cell in a used column are skipped first, then the other rows are split.
 Sizes and shuffling are those of `datasets.Dataset.train_test_split`, except that a product such as 0.1 x 30 counts as
-the 3 it is and not as 3.0000000000000004. Knows no file format and no tokenizer.
+3 and not as 3.0000000000000004.
 """
 
 from __future__ import annotations
@@ -19,28 +19,30 @@ import pyarrow.compute as pc
 from toolkit.config import Config, DataConfig
 from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.stratified_split import answer_codes, stratified_indices
-from toolkit.data.table import Table
+from toolkit.data.table import RowNumbers, Table, rows_in_words
 from toolkit.errors import DataError, Problem
 
 DEFAULT_TEST_SIZE = 0.25
-"""Held out when neither size is given, as in scikit-learn and datasets."""
+"""Share of test rows when neither size is given. Source: scikit-learn and datasets use the same."""
 
-SplitIndices = np.ndarray[Any, np.dtype[np.int64]]
 SplitSize = int | float | None
+"""A count of rows, a fraction of them, or all remaining rows."""
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """0-based row numbers of the table, int64: `train` and `test` shuffled, `dropped` ascending. Rows in none of the
-    three are usable and left over, because the sizes ask for fewer."""
+    """0-based row numbers of the table, int64: `train` and `test` shuffled, `dropped` (skipped rows) ascending.
 
-    train: SplitIndices
-    test: SplitIndices
-    dropped: SplitIndices
+    Usable rows in none of the three are unused, because the sizes ask for fewer rows.
+    """
+
+    train: RowNumbers
+    test: RowNumbers
+    dropped: RowNumbers
 
 
 def plan_split(table: Table, data: DataConfig) -> SplitPlan:
-    """Decide every row's part. Raises DataError for a template that doesn't compile and for sizes that don't fit."""
+    """Assign every row. Raises DataError for templates that don't compile and for sizes that don't fit."""
     renderer = renderer_of(data, table.columns)
     usable = usable_indices(table, renderer.columns_needed)
     unusable = np.ones(table.rows, dtype=bool)
@@ -51,14 +53,14 @@ def plan_split(table: Table, data: DataConfig) -> SplitPlan:
     except DataError as error:
         if not dropped.size:
             raise
-        raise DataError(f"{_left_out(len(dropped), table.rows)} {error.message}", error.hint) from error
+        raise DataError(f"{_describe_skipped(len(dropped), table.rows)} {error.message}", error.hint) from error
     return SplitPlan(usable[train], usable[test], dropped)
 
 
 def _split_positions(
-    table: Table, data: DataConfig, usable: SplitIndices, answer: Sequence[str]
-) -> tuple[SplitIndices, SplitIndices]:
-    """Positions in `usable` that are trained on and held out, shuffled."""
+    table: Table, data: DataConfig, usable: RowNumbers, answer: Sequence[str]
+) -> tuple[RowNumbers, RowNumbers]:
+    """Return the positions in `usable` of the training and of the test rows, shuffled."""
     seed = data.train_test_split_seed
     if table.held_out:
         return _split_at_test_file(usable, table.rows - table.held_out, seed)
@@ -68,18 +70,21 @@ def _split_positions(
     return split_indices(len(usable), n_train, n_test, seed)
 
 
-def _split_at_test_file(usable: SplitIndices, first_test_row: int, seed: int) -> tuple[SplitIndices, SplitIndices]:
+def _split_at_test_file(usable: RowNumbers, first_test_row: int, seed: int) -> tuple[RowNumbers, RowNumbers]:
     boundary = int(np.searchsorted(usable, first_test_row))
     if boundary == 0 or boundary == len(usable):
         which = "data" if boundary == 0 else "test file"
-        message = f"No row of the {which} has every cell that the templates use."
+        message = f"No row of the {which} has a value in every column that the prompt and completion use."
         raise DataError(message, "The test file needs the same columns as the data.")
     random = np.random.default_rng(seed)
     return random.permutation(boundary), boundary + random.permutation(len(usable) - boundary)
 
 
-def usable_indices(table: Table, columns: Sequence[str]) -> SplitIndices:
-    """The rows, ascending, in which none of `columns` is missing. Reads only columns with missing cells, in batches."""
+def usable_indices(table: Table, columns: Sequence[str]) -> RowNumbers:
+    """Return the rows, ascending, in which none of `columns` is missing.
+
+    Reads only columns with missing cells, in batches.
+    """
     gaps = [column for column in dict.fromkeys(columns) if table.missing.get(column, 0)]
     if not gaps:
         return np.arange(table.rows, dtype=np.int64)
@@ -91,7 +96,7 @@ def usable_indices(table: Table, columns: Sequence[str]) -> SplitIndices:
 
 
 def usable_count(table: Table, columns: Sequence[str]) -> int:
-    """How many rows `usable_indices` has: from the footer where one column has gaps, else read once and remembered."""
+    """Return the length of `usable_indices`: computed from the footer if at most one column has missing cells."""
     gaps = tuple(column for column in dict.fromkeys(columns) if table.missing.get(column, 0))
     if len(gaps) > 1:
         return _count_usable_rows(table, gaps)
@@ -104,15 +109,16 @@ def _count_usable_rows(table: Table, gaps: tuple[str, ...]) -> int:
 
 
 def split_sizes(rows: int, train_size: SplitSize, test_size: SplitSize) -> tuple[int, int]:
-    """(training rows, test rows) of `rows` usable rows.
+    """Return (training rows, test rows) of `rows` usable rows.
 
-    A float is a fraction of the rows: training rows round down, test rows up. An int is a count. None means the rest;
-    with both None a quarter is held out. Raises DataError unless both are at least 1 and fit.
+    A float is a fraction of the rows; training rows are rounded down, test rows up. An int is a count. None means all
+    remaining rows; if both are None, a quarter is used for testing. Raises DataError unless both are at least 1 and
+    fit.
     """
     if rows < 2:
         count = "no usable row" if rows == 0 else "1 usable row"
         raise DataError(
-            f"The data has {count}; at least 2 are needed, one to train on and one to test.", "Add rows to the data."
+            f"The data has {count}; at least 2 are needed, one for training and one for testing.", "Add rows."
         )
     for name, size in (("train_size", train_size), ("test_size", test_size)):
         _check_size(name, size)
@@ -126,23 +132,25 @@ def split_sizes(rows: int, train_size: SplitSize, test_size: SplitSize) -> tuple
     return n_train, n_test
 
 
-def count_parts(table: Table, usable: SplitIndices, train_size: SplitSize, test_size: SplitSize) -> tuple[int, int]:
-    """(training rows, test rows): how many `plan_split` gives each part. Raises DataError as `split_sizes` does."""
+def count_parts(table: Table, usable: RowNumbers, train_size: SplitSize, test_size: SplitSize) -> tuple[int, int]:
+    """Return (training rows, test rows) as `plan_split` assigns them. Raises DataError as `split_sizes` does."""
     if table.held_out:
         train = int(np.searchsorted(usable, table.rows - table.held_out))
         return train, len(usable) - train
     return split_sizes(len(usable), train_size, test_size)
 
 
-def split_indices(rows: int, n_train: int, n_test: int, seed: int) -> tuple[SplitIndices, SplitIndices]:
-    """(train, test): disjoint positions below `rows`, shuffled; the same for the same arguments."""
+def split_indices(rows: int, n_train: int, n_test: int, seed: int) -> tuple[RowNumbers, RowNumbers]:
+    """Return (train, test): disjoint positions below `rows`, shuffled; the same for the same arguments."""
     order = np.random.default_rng(seed).permutation(rows)
     return order[n_test : n_test + n_train], order[:n_test]
 
 
 def size_problems(config: Config, rows: int) -> list[Problem]:
-    """Why `rows` usable rows can't be split as the config says, under its fields; empty when they can, or when the
-    test rows have a file of their own."""
+    """Return why `rows` usable rows can't be split as the config says, under its fields.
+
+    Empty if they can, and if the test rows come from a test file.
+    """
     if config.data.test_path is not None:
         return []
     try:
@@ -158,7 +166,7 @@ def _check_size(name: str, size: SplitSize) -> None:
         return
     fraction = isinstance(size, float)
     if isinstance(size, bool) or not (0 < size < 1 if fraction else size >= 1):
-        hint = "Use a fraction between 0 and 1, or a whole number of rows from 1 up."
+        hint = "Use a fraction between 0 and 1, or a whole number of rows of at least 1."
         raise DataError(f"{name} is {size}.", hint)
 
 
@@ -166,28 +174,32 @@ def _count(rows: int, size: SplitSize, to_int: Any) -> int | None:
     if not isinstance(size, float):
         return size
     exact = size * rows
-    near = round(exact)
-    return near if abs(exact - near) <= 1e-9 * max(1.0, exact) else int(to_int(exact))
+    nearest = round(exact)
+    return nearest if abs(exact - nearest) <= 1e-9 * max(1.0, exact) else int(to_int(exact))
 
 
 def _check_fit(rows: int, n_train: int, n_test: int) -> None:
     if n_train + n_test > rows and n_train < rows and n_test < rows:
-        message = f"{n_train:,} training and {n_test:,} test rows are {n_train + n_test:,}; the data has {rows:,} rows."
-        raise DataError(message, f"Make one of them smaller by {n_train + n_test - rows:,}.")
+        total = f"{n_train:,} training rows and {n_test:,} test rows are {n_train + n_test:,} rows"
+        message = f"{total}, but only {rows:,} can be used."
+        raise DataError(message, f"Reduce one of them by {n_train + n_test - rows:,}.")
     if n_train >= rows or n_test < 1:
-        message = f"{n_train:,} of {rows:,} rows would train the model and none would be left to test it."
-        raise DataError(message, f"Use at most {rows - 1:,} training rows.")
+        message = f"{n_train:,} of {rows_in_words(rows)} would be used for training and none for testing."
+        raise DataError(message, f"Use at most {rows_in_words(rows - 1)} for training.")
     if n_test >= rows or n_train < 1:
-        message = f"{n_test:,} of {rows:,} rows would be held out and {max(n_train, 0):,} would train the model."
-        hint = f"Keep at least 1 training row: a train_size of {_at_least(rows)} or more, and fewer test rows."
+        message = f"{n_test:,} of {rows_in_words(rows)} would be used for testing and {max(n_train, 0):,} for training."
+        smallest = _smallest_fraction(rows)
+        hint = f"Keep at least 1 training row: use a train_size of {smallest} or more, and fewer test rows."
         raise DataError(message, hint)
 
 
-def _at_least(rows: int) -> str:
-    """The smallest fraction, in two or more digits, that is one row."""
+def _smallest_fraction(rows: int) -> str:
+    """Return the smallest fraction, with two or more digits, that gives one row."""
     digits = max(2, len(str(rows)))
     return f"{math.ceil(10**digits / rows) / 10**digits:.{digits}f}"
 
 
-def _left_out(count: int, rows: int) -> str:
-    return f"{count:,} of {rows:,} rows lack a cell that the templates use and are left out."
+def _describe_skipped(count: int, rows: int) -> str:
+    have, are = ("has", "is") if count == 1 else ("have", "are")
+    where = "in a column that the prompt or completion uses"
+    return f"{count:,} of {rows_in_words(rows)} {have} a missing cell {where} and {are} skipped."

@@ -1,28 +1,23 @@
-"""A split in which every answer has the same share of training and test rows, where there are few different answers.
-
-Values in, positions out. Knows no template and no setting.
-"""
+"""Stratified split: each distinct answer has the same share of the training rows and of the test rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from toolkit.data.table import Table
+from toolkit.data.table import RowNumbers, Table
 from toolkit.errors import DataError
 
 MAX_STRATIFIED_ANSWERS = 100
+"""Distinct answers up to which a split can be stratified; with more of them most have too few rows to share."""
 
-RowIndices = np.ndarray[Any, np.dtype[np.int64]]
 
+def answer_codes(table: Table, columns: Sequence[str]) -> RowNumbers:
+    """Return a small number for each row of the table, equal where the cells in `columns` are equal; int64.
 
-def answer_codes(table: Table, columns: Sequence[str]) -> RowIndices:
-    """A small number for each row, equal where the cells in `columns` are; int64, `rows` long.
-
-    Raises DataError when the rows differ in more than MOST_ANSWERS ways.
+    Raises DataError for more than MAX_STRATIFIED_ANSWERS distinct values.
     """
     codes = np.zeros(table.rows, dtype=np.int64)
     for column in columns:
@@ -32,14 +27,14 @@ def answer_codes(table: Table, columns: Sequence[str]) -> RowIndices:
     count = int(codes.max(initial=-1)) + 1
     if count > MAX_STRATIFIED_ANSWERS:
         message = (
-            f"The completions differ in {count:,} ways; a stratified split needs at most {MAX_STRATIFIED_ANSWERS}."
+            f"There are {count:,} different completions; a stratified split allows {MAX_STRATIFIED_ANSWERS} at most."
         )
-        raise DataError(message, "Switch the stratified split off.")
+        raise DataError(message, "Turn off the stratified split.")
     return codes
 
 
-def stratified_indices(codes: RowIndices, n_train: int, n_test: int, seed: int) -> tuple[RowIndices, RowIndices]:
-    """(train, test): disjoint positions in `codes`, shuffled, each answer shared out by largest remainder."""
+def stratified_indices(codes: RowNumbers, n_train: int, n_test: int, seed: int) -> tuple[RowNumbers, RowNumbers]:
+    """Return (train, test): disjoint positions in `codes`, shuffled, with each answer divided in proportion."""
     random = np.random.default_rng(seed)
     counts = np.bincount(codes)
     tests = allocate_in_proportion(counts, n_test)
@@ -52,12 +47,15 @@ def stratified_indices(codes: RowIndices, n_train: int, n_test: int, seed: int) 
     return random.permutation(np.concatenate(train)), random.permutation(np.concatenate(test))
 
 
-def allocate_in_proportion(counts: RowIndices, wanted: int) -> RowIndices:
-    """`wanted` items taken from groups of these sizes in proportion: whole numbers that sum up exactly."""
-    exact = counts * (wanted / max(1, int(counts.sum())))
-    whole: RowIndices = np.floor(exact).astype(np.int64)
-    rest = wanted - int(whole.sum())
-    room = np.flatnonzero(whole < counts)
-    by_remainder = room[np.argsort(-(exact - whole)[room], kind="stable")]
-    whole[by_remainder[:rest]] += 1
-    return whole
+def allocate_in_proportion(counts: RowNumbers, total: int) -> RowNumbers:
+    """Divide `total` items among groups of these sizes in proportion, by the largest remainder method.
+
+    Returns integers that add up to `total`.
+    """
+    exact = counts * (total / max(1, int(counts.sum())))
+    allocated: RowNumbers = np.floor(exact).astype(np.int64)
+    remaining = total - int(allocated.sum())
+    has_room = np.flatnonzero(allocated < counts)
+    by_remainder = has_room[np.argsort(-(exact - allocated)[has_room], kind="stable")]
+    allocated[by_remainder[:remaining]] += 1
+    return allocated

@@ -1,8 +1,7 @@
-"""The template compiler: text with {column} in it becomes a list of pieces, and a row becomes a training example.
+"""The template compiler: compile text with {column} in it, and render a row as a training example.
 
-The grammar is literal text, {column}, {{ and }}. A name is compared with the columns exactly and may hold anything but
-braces; there is no attribute, index, conversion or format. A cell is joined in as it is and never read as a template.
-Knows no file, no tokenizer and no chat template.
+The grammar is literal text, {column}, {{ and }}. A name must equal a column's name and may contain anything but braces;
+there are no attributes, indices, conversions or formats. A cell is inserted unchanged and never parsed as a template.
 """
 
 from __future__ import annotations
@@ -16,13 +15,11 @@ from itertools import repeat
 
 from toolkit.config import Config, DataConfig
 from toolkit.data.conversations import Message
+from toolkit.data.read_options import MAX_LISTED
 from toolkit.errors import DataError, Problem
 
 MAX_TEMPLATE = 20_000
-"""Longest template, in characters."""
-
-MAX_LISTED_MISTAKES = 10
-"""Mistakes of a template that are told."""
+"""Characters of the longest template."""
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _SYNTAX = re.compile(r"[.\[!:]")
@@ -31,7 +28,7 @@ TemplateRow = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class TemplatePiece:
-    """Literal text, or, with `is_column`, the name of the column whose cell goes here."""
+    """Literal text, or with `is_column` the name of the column whose cell is inserted."""
 
     text: str
     is_column: bool = False
@@ -39,21 +36,21 @@ class TemplatePiece:
 
 @dataclass(frozen=True)
 class CompiledTemplate:
-    """A compiled template; `pieces` in order, neighbouring literals joined."""
+    """A compiled template: its pieces in order, with no two literals next to each other."""
 
     pieces: tuple[TemplatePiece, ...]
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """The columns used, each once, in order of first use."""
+        """The columns used, each once, in the order of their first use."""
         return tuple(dict.fromkeys(piece.text for piece in self.pieces if piece.is_column))
 
     def render(self, row: TemplateRow) -> str:
-        """The text for one row. Raises DataError when a used cell is missing."""
+        """Return the text for one row. Raises DataError when a used cell is missing."""
         return "".join(_cell(row, piece.text) if piece.is_column else piece.text for piece in self.pieces)
 
     def render_many(self, cells: Mapping[str, Sequence[str]], count: int) -> list[str]:
-        """The texts of `count` rows, equal to `render` of each; `cells` has a list of texts for every used column."""
+        """Return the texts of `count` rows, equal to `render` of each. cells: a list of texts for every used column."""
         if not self.pieces:
             return [""] * count
         parts = [cells[piece.text] if piece.is_column else repeat(piece.text, count) for piece in self.pieces]
@@ -62,8 +59,11 @@ class CompiledTemplate:
 
 @dataclass(frozen=True)
 class Example:
-    """What one row teaches: after `prompt`, to write `completion`. turns: the whole conversation where the row is one;
-    then `completion` is its last answer and `prompt` what comes before, as a person reads it."""
+    """A training example: `completion` is to be written after `prompt`.
+
+    turns: the whole conversation if the row is one. Then `completion` is its last message, and `prompt` shows the
+    messages before as readable text.
+    """
 
     prompt: str
     completion: str
@@ -72,7 +72,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Renderer:
-    """The one way from a row to the text that preview, training, evaluation and playground share."""
+    """Makes the text of a row for preview, training, evaluation and playground alike."""
 
     prompt_template: CompiledTemplate
     stub_template: CompiledTemplate
@@ -82,27 +82,27 @@ class Renderer:
         return tuple(dict.fromkeys(self.prompt_template.columns + self.stub_template.columns))
 
     def usable(self, row: TemplateRow) -> bool:
-        """False when a used cell is missing: such a row is left out, before splitting (`split.plan_split`)."""
+        """Return whether no used cell is missing; other rows are skipped before the split (`split.plan_split`)."""
         return all(row.get(column) is not None for column in self.columns_needed)
 
     def prompt(self, row: TemplateRow) -> str:
-        """The prompt alone: the row needs the prompt's columns only."""
+        """Return the prompt. Only the prompt's columns may not be missing."""
         return self.prompt_template.render(row)
 
     def example(self, row: TemplateRow) -> Example:
-        """Raises DataError when the row is not usable."""
+        """Return the example of a row. Raises DataError when the row is not usable."""
         return Example(self.prompt_template.render(row), self.stub_template.render(row))
 
     def examples(self, cells: Mapping[str, Sequence[str]], count: int) -> Iterator[Example]:
-        """`example` for `count` usable rows at once: the same texts, many times faster."""
+        """Yield what `example` returns for each of `count` usable rows, many times faster."""
         prompts, stubs = (template.render_many(cells, count) for template in (self.prompt_template, self.stub_template))
         return map(Example, prompts, stubs)
 
 
 def compile_template(text: str, columns: Sequence[str], label: str = "") -> CompiledTemplate:
-    """Compile `text` against the table's column names. label: the table's name, for the words of an error.
+    """Compile `text` against the table's column names. label: the table's name, for error messages.
 
-    Raises DataError with every mistake and its place; an unknown column comes with the nearest name.
+    Raises DataError with every mistake and its position; for an unknown column it suggests the nearest name.
     """
     pieces, mistakes = _parse(text, columns, label)
     if mistakes:
@@ -111,13 +111,15 @@ def compile_template(text: str, columns: Sequence[str], label: str = "") -> Comp
 
 
 def make_renderer(prompt: str, stub: str, columns: Sequence[str], label: str = "") -> Renderer:
-    """Compile both templates; raises DataError like `compile_template`."""
+    """Compile both templates. Raises DataError like `compile_template`."""
     return Renderer(compile_template(prompt, columns, label), compile_template(stub, columns, label))
 
 
 def template_problems(config: Config, columns: Sequence[str], label: str = "") -> list[Problem]:
-    """Everything wrong with the two templates, under data.prompt and data.prompt_stub; or with data.messages, where
-    that makes them unused. label: the name of the table that has the columns."""
+    """Return all problems of the two templates, under data.prompt and data.prompt_stub.
+
+    If data.messages is set, the templates are unused, and its problems are returned. label: the name of the table.
+    """
     if config.data.messages is not None:
         return _messages_problems(config.data, columns, label)
     found: list[Problem] = []
@@ -129,14 +131,14 @@ def template_problems(config: Config, columns: Sequence[str], label: str = "") -
         used[leaf] = len(mistakes) + sum(piece.is_column for piece in pieces)
     if not config.data.prompt_stub.strip():
         found.append(
-            Problem("data.prompt_stub", "It is empty: there is nothing to learn.", "Insert the column to learn.")
+            Problem("data.prompt_stub", "It is empty: there is nothing to learn.", "Insert the answer column.")
         )
     elif not used["prompt_stub"]:
-        message = "It uses no column: every row would teach the same words."
-        found.append(Problem("data.prompt_stub", message, "Insert the column that holds the answer."))
+        message = "It uses no column: every row would teach the same text."
+        found.append(Problem("data.prompt_stub", message, "Insert the column that contains the answer."))
     if not used["prompt"]:
         message = "It uses no column: every row would have the same prompt."
-        hint = "Insert a column, unless the model shall learn to write the answers from nothing."
+        hint = "Insert a column, unless the model should learn to write answers without any input."
         found.append(Problem("data.prompt", message, hint, "warning"))
     return found
 
@@ -145,18 +147,18 @@ def _messages_problems(data: DataConfig, columns: Sequence[str], label: str) -> 
     column = data.messages or ""
     if column not in columns:
         near = find_nearest_column(column, columns)
-        hint = f"Did you mean '{near}'?" if near else "Empty it to train on the two templates."
+        hint = f"Did you mean '{near}'?" if near else "Clear it to train on the prompt and completion templates."
         return [Problem("data.messages", f"{_no_column(label)} is named '{column[:60]}'.", hint)]
     if data.use_chat_template is False:
-        message = "Conversations need the model's chat template, and it is switched off."
-        return [Problem("data.use_chat_template", message, "Switch it on, or leave it empty.")]
+        message = "Conversations need the model's chat template, but it is turned off."
+        return [Problem("data.use_chat_template", message, "Turn it on, or clear the setting.")]
     return []
 
 
 def _cell(row: TemplateRow, column: str) -> str:
     value = row.get(column)
     if value is None:
-        raise DataError(f"The row has no value for column '{column}'.", "Fill the cell, or leave the row out.")
+        raise DataError(f"The row has no value for column '{column}'.", "Fill the cell, or skip the row.")
     return value
 
 
@@ -165,12 +167,12 @@ def _no_column(label: str) -> str:
 
 
 def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[TemplatePiece], list[tuple[str, str]]]:
-    """(pieces, mistakes), a mistake being (message, hint)."""
+    """Return (pieces, mistakes); a mistake is (message, hint)."""
     if len(text) > MAX_TEMPLATE:
         message = f"The template has {len(text):,} characters; at most {MAX_TEMPLATE:,} are allowed."
         return [], [(message, "Move the long part into a column of the data.")]
     known = set(columns)
-    wrong = 0
+    mistake_count = 0
     pieces: list[TemplatePiece] = []
     mistakes: list[tuple[str, str]] = []
     literal: list[str] = []
@@ -185,11 +187,11 @@ def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[Tem
             pieces += [TemplatePiece("".join(literal)), TemplatePiece(name, is_column=True)]
             literal = []
         else:
-            wrong += 1
-            if wrong <= MAX_LISTED_MISTAKES:  # each is compared with every column: a pasted program has thousands
+            mistake_count += 1
+            if mistake_count <= MAX_LISTED:  # each is compared with every column, and pasted code has thousands
                 mistakes.append(_mistake(match, columns, label))
-    if wrong > MAX_LISTED_MISTAKES:
-        mistakes.append((f"There are {wrong - MAX_LISTED_MISTAKES:,} more mistakes.", "Correct these first."))
+    if mistake_count > MAX_LISTED:
+        mistakes.append((f"There are {mistake_count - MAX_LISTED:,} more mistakes.", "Correct these first."))
     pieces.append(TemplatePiece("".join(literal) + text[end:]))
     return [piece for piece in pieces if piece.is_column or piece.text], mistakes
 
@@ -197,9 +199,9 @@ def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[Tem
 def _mistake(match: re.Match[str], columns: Sequence[str], label: str) -> tuple[str, str]:
     place = _place(match.string, match.start())
     name = match.group(1)
-    double = "To write a brace itself, double it: {{ or }}."
+    escape_hint = "To write a brace as text, double it: {{ or }}."
     if name is None:
-        return f"There is a lone {match.group()} at {place}.", double
+        return f"There is an unmatched {match.group()} at {place}.", escape_hint
     if not name.strip():
         return f"There is no column name in {match.group()} at {place}.", "Put a column's name between the braces."
     shown = name if len(name) <= 60 else name[:57] + "..."
@@ -212,16 +214,16 @@ def _mistake(match: re.Match[str], columns: Sequence[str], label: str) -> tuple[
     if near is not None:
         return message, f"Did you mean {{{near}}}?"
     listed = ", ".join(columns[:8]) + (", ..." if len(columns) > 8 else "")
-    return message, f"The columns are: {listed}. {double}" if columns else double
+    return message, f"The columns are: {listed}. {escape_hint}" if columns else escape_hint
 
 
 def find_nearest_column(name: str, columns: Sequence[str]) -> str | None:
-    """The column that `name` most likely means: by case and outer spaces first, then by similarity."""
-    wanted = name.strip().casefold()
+    """Return the column that `name` most likely means: equal apart from case and outer spaces, or else similar."""
+    folded = name.strip().casefold()
     for column in columns:
-        if column.strip().casefold() == wanted:
+        if column.strip().casefold() == folded:
             return column
-    close = difflib.get_close_matches(wanted, [column.casefold() for column in columns], n=1, cutoff=0.6)
+    close = difflib.get_close_matches(folded, [column.casefold() for column in columns], n=1, cutoff=0.6)
     return next((column for column in columns if column.casefold() == close[0]), None) if close else None
 
 

@@ -36,7 +36,7 @@ def ask_hard_stops(draft: Mapping[str, Any], table: Table, lane: str = "", wait:
 
 def read_faults(question: QuestionState) -> list[Fault]:
     """Return the hard stops in an answer; none while there is no answer."""
-    return [Fault.read(body) for body in question.value.get("faults", ())]
+    return [Fault.from_dict(body) for body in question.value.get("faults", ())]
 
 
 def find_hard_stop_problems(
@@ -81,7 +81,7 @@ def _show_faults(faults: Sequence[Fault], value: Mapping[str, Any], row_key: str
         )
     accepted = workspace.current_setting(ACCEPTED_PATH) or []
     for fault in faults:
-        _show_fault(fault, fault.judgement and fault.kind in accepted, row_key)
+        _show_fault(fault, fault.can_be_accepted and fault.kind in accepted, row_key)
     if checked < usable:
         st.caption(f"Checked a random sample of {checked:,} of {usable:,} rows. A run checks all its rows.")
 
@@ -105,7 +105,7 @@ def _show_fault(fault: Fault, accepted: bool, row_key: str) -> None:
                 )
             if fault.count > MAX_ROW_BUTTONS and fault.rows:
                 st.caption("…", width="content")
-            if fault.judgement:
+            if fault.can_be_accepted:
                 st.button(
                     "Withdraw acceptance" if accepted else "Accept anyway",
                     key=f"accept_{fault.kind}",

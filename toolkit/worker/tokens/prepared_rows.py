@@ -181,7 +181,7 @@ def _apply_hard_stops(faults: Sequence[Fault], accepted: Collection[str], report
     """Raise ToolkitError for the blocking problems that were not accepted; report the others as warnings."""
     blocking = select_blocking(faults, accepted)
     if blocking:
-        acceptable = [fault.kind for fault in blocking if fault.judgement]
+        acceptable = [fault.kind for fault in blocking if fault.can_be_accepted]
         next_step = (
             f" If this is intended, accept it on the Data page, or run with --accept {acceptable[0]}."
             if acceptable
