@@ -45,7 +45,7 @@ def checked(app: AppTest, wanted: str) -> AppTest:
 
 def test_a_fix_creates_a_version_and_undo_reverts_it(faulty: Stage) -> None:
     app = checked(faulty.page("data"), "Empty answers")
-    assert "1 row repeats an earlier row" in words(app)
+    assert "1 row repeats the prompt and answer of an earlier row" in words(app)
     app = checked(button(app, "Remove 1 row").click().run(), "Version 2")
     assert "21 rows" in words(app)
     app = faulty.checked(button(app, "Undo").click().run())
@@ -59,7 +59,7 @@ def test_findings_stay_visible_while_a_new_version_is_checked(faulty: Stage, mon
         slow.setattr(examinations, "EXAMINE_DELAY_S", 20.0)
         app = faulty.checked(button(app, "Remove 1 row").click().run())
         assert "Checking again" in words(app)
-        assert "1 row repeats an earlier row" in words(app)
+        assert "1 row repeats the prompt and answer of an earlier row" in words(app)
     examinations.forget_examination(
         next(key for key, one in examinations._running.items() if not one.over)
     )  # so that it starts again without that delay
@@ -118,7 +118,7 @@ def test_truncated_answers_are_found_and_a_click_raises_the_limit(
     app = checked(faulty.page("data"), "Answers truncated at the max sequence length")
     assert "1 of 22 rows is longer than 256 tokens" in words(app)
     assert set(asked) == {("lengths", "{q}")}
-    app = faulty.checked(button(app, "Set max sequence length to 616: nothing is truncated").click().run())
+    app = faulty.checked(button(app, "Set max sequence length to 616, nothing is truncated").click().run())
     assert "Answers truncated" not in words(app)
     assert "A fix changed **Max sequence length (tokens)**." in words(app)
     saved = json.loads((faulty.folder / "draft.json").read_text())

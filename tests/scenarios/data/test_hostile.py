@@ -273,7 +273,7 @@ def test_the_catalogue_is_whole() -> None:
 
 
 GOLDEN = Path(__file__).with_name("golden_reports.json")
-"""The whole report of every case, word for word; `WRITE_GOLDEN=1 pytest tests/scenarios/data/test_hostile.py` writes it anew."""
+"""The report of every case, word for word; WRITE_GOLDEN=1 writes it again."""
 
 
 def _report(case: Case, open_bytes: Callable[..., Table]) -> dict[str, object]:
