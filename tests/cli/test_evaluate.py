@@ -98,7 +98,7 @@ def test_a_prompt_set_by_its_name(ask: Ask, started: list[Any], run: RunDir, cap
     prompt_sets.save_prompt_set(run.save_dir, prompt_sets.make_prompt_set("mine", [("Hello?", None)]))
     assert ask("--prompts", "mine") == 0
     assert evaluation_dir.read_evaluation_spec(started[0]).label == "mine"
-    assert "read the rows" in capsys.readouterr().out
+    assert "nothing can be scored" in capsys.readouterr().out
     assert ask("--prompts", "yours") == 1
     assert "Saved prompt sets: mine." in capsys.readouterr().err
 

@@ -146,7 +146,7 @@ def test_forgetting_is_found_without_expected_answers(stage: Stage, run: RunDir)
     )
     over(evaluation)
     text = words(stage.checked(stage.page("evaluate", run)))
-    assert "No expected answers are known" in text
+    assert "The rows have no expected answers, so nothing can be scored" in text
     assert "It shows forgetting" in text
 
 
