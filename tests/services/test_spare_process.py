@@ -332,7 +332,7 @@ def test_an_exit_code_that_arrives_late_is_kept(late: int | None, code: int) -> 
     """The server reports the exit code between the read of the socket and the check of the process."""
 
     codes = [None, late]
-    server = SimpleNamespace(alive=False, code_of=lambda pid: codes.pop(0))
+    server = SimpleNamespace(is_alive=False, exit_code_of=lambda pid: codes.pop(0))
     forked = ForkedProcess(cast(ForkServer, server), 2**22 + 1, 0.0)  # no process has this pid
     assert forked.poll() == code
 
