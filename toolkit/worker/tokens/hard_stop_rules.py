@@ -147,6 +147,13 @@ HARD_STOP_RULES = {rule.__name__: rule for rule in _RULES}
 """Kind -> rule; the kinds are stored in settings and files, so a rule can't be renamed."""
 
 
+_BOUNDARY_HINTS = {
+    True: "Complete the chat template's opening of the answer, or turn the chat template off.",
+    False: "End the prompt template with a line break, or with a character that no word continues.",
+}
+"""Whether the chat template is used -> next step for a token that spans prompt and completion."""
+
+
 def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, frame: PromptFrame) -> tuple[str, str]:
     """Return (message, hint) for one kind.
 
@@ -155,11 +162,6 @@ def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, fr
     bos, eos, length = frame.tokenizer.bos_token, frame.tokenizer.eos_token, f"{frame.length:,}"
     left = find_unfilled_placeholder(first.prompt, frame) or find_unfilled_placeholder(first.completion, frame)
     raise_limit = f"Raise max_seq_length (the longest example has {longest:,} tokens)"
-    boundary_hint = (
-        "Complete the chat template's opening of the answer, or turn the chat template off."
-        if frame.chat
-        else "End the prompt template with a line break, or with a character that no word continues."
-    )
     messages = {
         "prompt_too_long": (
             f"In {rows} the prompt alone is longer than max_seq_length ({length} tokens), so no answer is left.",
@@ -189,7 +191,7 @@ def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, fr
         "boundary_merged": (
             f"In {rows} the last token of the prompt changes when the answer follows it. In use, the model "
             "would get other tokens than in training.",
-            boundary_hint,
+            _BOUNDARY_HINTS[frame.chat],
         ),
         "template_twice": (
             f"{rows.capitalize()} contain {find_template_mark(first, frame)!r}, a marker of the chat template, in "
