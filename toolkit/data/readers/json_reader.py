@@ -101,7 +101,7 @@ class JsonReader:
                 self._columns[key] = self._name(key, writer)
                 writer.add_column(self._columns[key])
         row = writer.rows + 1
-        # most cells are strings or missing: they are taken here, because a call for each costs more than all the rest
+        # most cells are strings or missing: they are taken here, because a call for each is slow
         cells = [
             cell if (cell := value.get(key)) is None or type(cell) is str else self._cell(key, cell, row, mark)
             for key in self._columns
