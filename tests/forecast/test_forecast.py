@@ -279,3 +279,25 @@ def test_a_probe_that_fails_says_why(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(ToolkitError, match="can't be loaded"):
         probe.result()
     assert not probe.folder.path.exists()
+
+
+def test_lengths_that_the_background_worker_counted_are_taken_as_they_are(tmp_path: Path) -> None:
+    from tests.fakes.training import make_table
+
+    table = make_table(tmp_path / "t.parquet", [{"q": f"ask {i}", "a": "answer"} for i in range(30)])
+    chosen = parse_draft({"data": {"prompt": "{q}", "prompt_stub": "{a}", "train_size": 20, "test_size": 10}})
+    counts = np.array([[100 + i, 50] for i in range(30)], dtype=np.int32)
+    found = scene_for(chosen, table, None, counts)
+    assert not isinstance(found, NoForecast)
+    assert found.lengths.source == "counted"
+    assert (found.lengths.train, found.lengths.test) == (20, 10)
+    assert set(found.lengths.trained) == {50}
+    assert found.lengths.longest.max() == found.lengths.tokens.max() >= 150
+    assert sorted(found.lengths.row_tokens(1024)) == sorted(found.lengths.tokens)
+
+
+def test_fewer_rows_than_lengths_are_spread_over_all_lengths() -> None:
+    tokens = np.arange(1, 10_001)
+    lengths = SampledLengths(10_000, 0, tokens, tokens, np.array([10_000]), "counted")
+    few = replace(lengths, train=100).row_tokens(20_000)
+    assert abs(few.mean() - tokens.mean()) < 0.01 * tokens.mean()

@@ -54,7 +54,7 @@ class SampledLengths:
 
     def row_tokens(self, limit: int) -> IntegerArray:
         """Return the tokens of every training row, truncated to `limit`: the sample repeated, the longest rows once."""
-        spread = np.resize(np.sort(self.tokens), self.train) if self.train <= len(self.tokens) else _spread_sample(self)
+        spread = _spread_sample(self)
         top = min(len(self.longest), self.train)
         spread = np.sort(spread)
         spread[len(spread) - top :] = np.maximum(spread[len(spread) - top :], np.sort(self.longest[:top]))
@@ -68,6 +68,7 @@ class SampledLengths:
 
 
 def _spread_sample(lengths: SampledLengths) -> IntegerArray:
+    """Repeat or thin out the sample evenly over its sorted lengths, to one length per training row."""
     places = (np.arange(lengths.train) + 0.5) / lengths.train * len(lengths.tokens)
     return np.sort(lengths.tokens)[places.astype(np.int64)]
 

@@ -6,6 +6,7 @@ Nothing here blocks: the rows are examined in the background, and the background
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,7 @@ def _has_usable_settings(table: Table, config: Config) -> bool:
 
 def _row_lengths(table: Table, draft: dict[str, Any]) -> tuple[RowLengths | None, str, str]:
     """Return (lengths, the current phase of counting, why counting failed), cached in the session."""
-    body = warm_questions.token_question_body(draft, table)
-    body["config"].pop("training")  # a row's length does not depend on the length limit
+    body = _lengths_question(table, draft)
     key = json.dumps(body, sort_keys=True, default=str)
     cached = st.session_state.get(_COUNTED_LENGTHS)
     if cached is not None and cached[0] == key:
@@ -90,6 +90,21 @@ def _row_lengths(table: Table, draft: dict[str, Any]) -> tuple[RowLengths | None
             failure = str(error)
     st.session_state[_COUNTED_LENGTHS] = (key, lengths, failure)
     return lengths, "", failure
+
+
+def _lengths_question(table: Table, draft: Mapping[str, Any]) -> dict[str, Any]:
+    body = warm_questions.token_question_body(draft, table)
+    body["config"].pop("training")  # a row's length does not depend on the length limit
+    return body
+
+
+def known_row_lengths(table: Table, draft: Mapping[str, Any]) -> RowLengths | None:
+    """Return the lengths if the session has counted them for this table and these settings; asks no question."""
+    cached = st.session_state.get(_COUNTED_LENGTHS)
+    if cached is None or cached[0] != json.dumps(_lengths_question(table, draft), sort_keys=True, default=str):
+        return None
+    lengths: RowLengths | None = cached[1]
+    return lengths
 
 
 def recount_token_lengths() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
+import numpy as np
 import streamlit as st
 
 from toolkit.config import Config
@@ -16,8 +17,10 @@ from toolkit.errors import DataError
 from toolkit.forecast.decisions import DecidedSettings, decide_open_settings
 from toolkit.forecast.scene import NoForecast
 from toolkit.settings.ablation import StudyTrial
+from toolkit.settings.draft import draft_from_config
 from toolkit.system.machine import read_known_machine
 from toolkit.ui.workspace import workspace
+from toolkit.ui.workspace.checkup import known_row_lengths
 from toolkit.ui.workspace.review import open_run_table, varies_table
 
 IRRELEVANT_SECTIONS = ("save_dir", "ablation", "inference")
@@ -67,12 +70,15 @@ def forget_decided_settings() -> None:
 
 def _decide_cached(config: Config, table: Table | None) -> DecidedSettings:
     machine = read_known_machine(workspace.current_save_dir())
-    key = json.dumps([relevant_settings(config), table.sha256 if table else "", repr(machine)])
+    lengths = known_row_lengths(table, draft_from_config(config)) if table is not None else None
+    key = json.dumps([relevant_settings(config), table.sha256 if table else "", repr(machine), lengths is not None])
     cached = cast("Mapping[str, DecidedSettings]", st.session_state.get(_CACHE, {}))
     # what a forecast lacked may have arrived since, so a missing one is tried again
     if key not in cached or isinstance(cached[key].found, NoForecast):
         newest = dict(list(cached.items())[-_MAX_CACHED + 1 :])
-        decided = decide_open_settings(config, table, machine, workspace.current_save_dir())
+        # exact lengths, if the data checks have counted them, instead of a sample of the rows
+        counts = None if lengths is None else np.column_stack([lengths.prompt, lengths.completion])
+        decided = decide_open_settings(config, table, machine, workspace.current_save_dir(), counts)
         st.session_state[_CACHE] = cached = {**newest, key: decided}
     # the cached config may differ from this one in the irrelevant sections; decisions are in `training` alone
     return replace(cached[key], config=config.model_copy(update={"training": cached[key].config.training}))
