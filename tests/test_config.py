@@ -1,4 +1,4 @@
-"""The schema is public API: its names, types and descriptions, what contradicts what, and old files that still load."""
+"""The schema is public API: names, types, descriptions, contradictions, and old files that still load."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
         "ablation": ("AblationConfig", "Ablation configuration"),
         "accelerate": (
             "Optional[bool]",
-            "set to True if you want to use multi-gpu training; then launch with `accelerate launch --config_file ./accelerate_config toolkit.py`",
+            "set to True if you want to use multi-gpu training; then launch with `accelerate launch "
+            "--config_file ./accelerate_config toolkit.py`",
         ),
         "data": ("DataConfig", "Data configuration"),
         "model": ("ModelConfig", "Model configuration"),
@@ -50,7 +51,8 @@ SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "train_test_split_seed": (
             "int",
-            "Seed used in the train test split. This is used to ensure that the train and test sets are the same across runs",
+            "Seed used in the train test split. This is used to ensure that the train and test sets "
+            "are the same across runs",
         ),
     },
     "ModelConfig": {
@@ -76,7 +78,8 @@ SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
         "bnb_4bit_quant_type": ("Optional[str]", "Quantization data type in the bnb.nn.Linear4Bit layers"),
         "bnb_4bit_use_double_quant": (
             "Optional[bool]",
-            "Enable nested quantization where the quantization constants from the first quantization are quantized again",
+            "Enable nested quantization where the quantization constants from the first quantization "
+            "are quantized again",
         ),
     },
     "LoraConfig": {
@@ -120,7 +123,8 @@ SCHEMA: dict[str, dict[str, tuple[str, str]]] = {
         "max_seq_length": ("Optional[int]", "Maximum sequence length"),
         "neftune_noise_alpha": (
             "Optional[float]",
-            "If not None, this will activate NEFTune noise embeddings. This can drastically improve model performance for instruction fine-tuning.",
+            "If not None, this will activate NEFTune noise embeddings. This can drastically improve "
+            "model performance for instruction fine-tuning.",
         ),
     },
     "InferenceConfig": {
@@ -172,7 +176,7 @@ def written(text: str) -> Any:
     return bare(eval(text, {"__builtins__": {}}, names))
 
 
-def test_every_class_field_type_and_description_is_the_published_one() -> None:
+def test_classes_fields_types_and_descriptions_are_the_published_ones() -> None:
     leaves = 0
     for name, fields in SCHEMA.items():
         model = getattr(schema, name)
@@ -202,10 +206,14 @@ def test_the_defaults_are_a_config() -> None:
 @pytest.mark.parametrize(
     ("settings", "paths"),
     [
-        ({"training.training_args.bf16": True, "training.training_args.fp16": True},
-         {"training.training_args.bf16", "training.training_args.fp16"}),
-        ({"model.quantize": True, "model.bitsandbytes.load_in_8bit": True},
-         {"model.bitsandbytes.load_in_8bit", "model.bitsandbytes.load_in_4bit"}),
+        (
+            {"training.training_args.bf16": True, "training.training_args.fp16": True},
+            {"training.training_args.bf16", "training.training_args.fp16"},
+        ),
+        (
+            {"model.quantize": True, "model.bitsandbytes.load_in_8bit": True},
+            {"model.bitsandbytes.load_in_8bit", "model.bitsandbytes.load_in_4bit"},
+        ),
         ({"model.quantize": True, "model.bitsandbytes.load_in_4bit": False}, {"model.quantize"}),
         ({"lora.layers_pattern": "layers"}, {"lora.layers_pattern"}),
         ({"lora.layers_to_transform": [0]}, {"lora.layers_to_transform"}),
@@ -218,12 +226,15 @@ def test_the_defaults_are_a_config() -> None:
         ({"lora.bias": "zzz"}, {"lora.bias"}),
         ({"lora.r": True}, {"lora.r"}),
         ({"data.train_size": 1.0}, {"data.train_size"}),
-        *[({path: text}, {path}) for path in ("data.path", "data.test_path", "model.hf_model_ckpt", "save_dir")
-          for text in ("/data/" + "x" * 300, "a/" * 2_000, "nul\0.csv", "~no-such-user/x")],
+        *[
+            ({path: text}, {path})
+            for path in ("data.path", "data.test_path", "model.hf_model_ckpt", "save_dir")
+            for text in ("/data/" + "x" * 300, "a/" * 2_000, "nul\0.csv", "~no-such-user/x")
+        ],
         ({"training.training_args.learning_rate": float("nan")}, {"training.training_args.learning_rate"}),
     ],
-)  # fmt: skip
-def test_what_cannot_be_used_is_reported_under_each_of_its_fields(settings: dict[str, Any], paths: set[str]) -> None:
+)
+def test_invalid_settings_are_reported_under_each_setting_involved(settings: dict[str, Any], paths: set[str]) -> None:
     draft = default_draft()
     for path, value in settings.items():
         draft = replace_setting(draft, path, value)
@@ -233,20 +244,20 @@ def test_what_cannot_be_used_is_reported_under_each_of_its_fields(settings: dict
     assert all(problem.message for problem in problems)
 
 
-def test_all_errors_come_at_once_contradictions_included() -> None:
+def test_all_errors_and_contradictions_are_reported_at_once() -> None:
     draft = replace_setting(replace_setting(default_draft(), "lora.r", 0), "training.training_args.bf16", True)
     draft = replace_setting(draft, "training.training_args.fp16", True)
     paths = {problem.path for problem in validate_draft(draft)[1]}
     assert paths >= {"lora.r", "training.training_args.bf16", "training.training_args.fp16"}
 
 
-def test_one_row_and_the_whole_are_kept_apart() -> None:
+def test_one_row_and_the_share_one_are_kept_apart() -> None:
     assert parse_draft({"data": {"train_size": 1, "test_size": 1}}).data.train_size == 1
     assert isinstance(parse_draft({"data": {"train_size": "12"}}).data.train_size, int)
     assert validate_draft({"data": {"train_size": 1.0}})[0] is None
 
 
-# What files of the original toolkit look like: every value that its defaults and its starter file hold.
+# a file of the original toolkit, with every value of its defaults and its starter file
 OLD_FILE = """
 save_dir: "./experiment/"
 ablation: {use_ablate: false, study_name: ablation}
@@ -291,7 +302,8 @@ training:
     warmup_ratio: 0.03
     lr_scheduler_type: "constant"
   sft_args: {max_seq_length: 1024}
-inference: {max_new_tokens: 1024, use_cache: true, do_sample: true, top_p: 0.9, temperature: 0.8, epsilon_cutoff: 0.0, eta_cutoff: 0.0, top_k: 50}
+inference: {max_new_tokens: 1024, use_cache: true, do_sample: true, top_p: 0.9, temperature: 0.8,
+  epsilon_cutoff: 0.0, eta_cutoff: 0.0, top_k: 50}
 """
 
 
@@ -322,7 +334,7 @@ def test_a_file_without_the_quantization_block_loads() -> None:
         ({"lora": {"rank": 8}}, "lora.rank", "no setting has this name"),
     ],
 )
-def test_what_no_longer_fits_names_the_field_and_the_remedy(addition: dict[str, Any], path: str, remedy: str) -> None:
+def test_retired_keys_and_invalid_values_have_a_remedy(addition: dict[str, Any], path: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as caught:
         import_settings(yaml.safe_dump(addition))
     (problem,) = caught.value.problems
@@ -360,7 +372,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("path", "value", "message"), WRONG)
-def test_what_is_wrong_is_said_in_plain_words(path: str, value: object, message: str) -> None:
+def test_error_messages_are_in_plain_words(path: str, value: object, message: str) -> None:
     draft = Config().model_dump(mode="json")
     *parents, leaf = path.split(".")
     here = draft
@@ -373,7 +385,7 @@ def test_what_is_wrong_is_said_in_plain_words(path: str, value: object, message:
 
 
 @pytest.mark.parametrize("layers", [True, [True], [0, False]])
-def test_a_switch_is_no_layer(layers: object) -> None:
+def test_true_is_not_a_layer_index(layers: object) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_draft({"lora": {"layers_to_transform": layers, "target_modules": ["q_proj"]}})
     assert any("ust not be true or false" in problem.message for problem in caught.value.problems)

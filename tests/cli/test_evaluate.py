@@ -1,4 +1,4 @@
-"""`python -m toolkit evaluate`: what it prints, how it exits, and that it goes on with what was left."""
+"""`python -m toolkit evaluate`: output, exit codes, and continuing an unfinished evaluation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> RunDir:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Evaluation]:
-    """The process is played: it answers every question as SAID, and counts."""
+    """A fake evaluation process that answers every question as SAID; returns the evaluations that were started."""
     found: list[Evaluation] = []
 
     def play(evaluation: Evaluation) -> None:
@@ -68,7 +68,9 @@ def ask(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Ask:
     return asked
 
 
-def test_the_verdict_and_every_measure(ask: Ask, started: list[Any], run: RunDir, capsys: Any, tmp_path: Path) -> None:
+def test_the_verdict_and_every_measure_are_printed(
+    ask: Ask, started: list[Any], run: RunDir, capsys: Any, tmp_path: Path
+) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text("q,a\n" + "".join(f"question {i},{text}\n" for i, text in enumerate(SAID)))
     assert ask("--file", str(rows)) == 0
@@ -94,7 +96,7 @@ def test_the_gate_decides_the_exit_code(ask: Ask, started: list[Any], capsys: An
     assert "not plain YAML" in capsys.readouterr().err
 
 
-def test_a_prompt_set_by_its_name(ask: Ask, started: list[Any], run: RunDir, capsys: Any) -> None:
+def test_a_prompt_set_is_chosen_by_name(ask: Ask, started: list[Any], run: RunDir, capsys: Any) -> None:
     prompt_sets.save_prompt_set(run.save_dir, prompt_sets.make_prompt_set("mine", [("Hello?", None)]))
     assert ask("--prompts", "mine") == 0
     assert evaluation_dir.read_evaluation_spec(started[0]).label == "mine"
@@ -103,7 +105,7 @@ def test_a_prompt_set_by_its_name(ask: Ask, started: list[Any], run: RunDir, cap
     assert "Saved prompt sets: mine." in capsys.readouterr().err
 
 
-def test_what_was_left_goes_on_and_what_is_done_does_not(
+def test_an_unfinished_evaluation_continues_and_a_finished_one_does_not(
     ask: Ask, started: list[Any], run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = evaluation_dir.create_evaluation(run, evaluation_dir.EvaluationSpec())
@@ -112,14 +114,14 @@ def test_what_was_left_goes_on_and_what_is_done_does_not(
     assert ask() == 0
     assert started == [left]
     assert ask() == 0
-    assert started[1] != left, "it was finished: a new one"
+    assert started[1] != left, "a finished evaluation is not continued"
     with EventWriter(started[1].events_path) as events:
         events.append("started")
     assert ask("--rows", "3") == 0
     assert started[2] not in (left, started[1]), "other rows are another evaluation"
 
 
-def test_a_run_without_an_adapter(run: RunDir, ask: Ask, capsys: Any) -> None:
+def test_a_run_without_an_adapter_is_an_error(run: RunDir, ask: Ask, capsys: Any) -> None:
     run.adapter_dir.rmdir()
     assert ask() == 1
     assert "has no adapter yet" in capsys.readouterr().err
@@ -129,14 +131,14 @@ def test_a_run_without_an_adapter(run: RunDir, ask: Ask, capsys: Any) -> None:
 
 @pytest.mark.parametrize("option", ["--file", "--rules"])
 @pytest.mark.parametrize("path", ["x" * 300, "~nobody-of-this-name/x.csv", "/" + "long/" * 2000], ids=len)
-def test_a_path_that_can_not_be_is_an_answer_not_a_trace(option: str, path: str, ask: Ask, capsys: Any) -> None:
+def test_an_impossible_path_is_an_error_without_traceback(option: str, path: str, ask: Ask, capsys: Any) -> None:
     assert ask(option, path) == (1 if option == "--file" else 2)
     said = capsys.readouterr().err
     assert "path" in said
     assert "Traceback" not in said
 
 
-def test_ctrl_c_stops_politely_and_starts_nothing_again(
+def test_ctrl_c_requests_a_stop_and_starts_nothing_again(
     ask: Ask, run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     started: list[Evaluation] = []

@@ -1,4 +1,4 @@
-"""The command line: what it prints, how it exits, and what Ctrl-C does to the run."""
+"""The command line: output, exit codes, and the effect of Ctrl-C on a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from toolkit.system.paths import PROJECT_ROOT
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The person's folder: a CSV of theirs; the worker is the fake one."""
+    """The user's folder with a CSV file; the worker is a fake."""
     (tmp_path / "rows.csv").write_text("question,answer\n" + "".join(f"q{i},a{i}\n" for i in range(10)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
@@ -50,14 +50,16 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return int(left.value.code or 0)
 
 
-def test_run_to_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_trains_to_its_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_config(folder)
     assert call(monkeypatch, "run", "config.yml", "--name", "my first") == 0
     (run,) = list_runs(folder / "experiments")
     out = capsys.readouterr().out
     assert "Finished after" in out
     assert read_run_meta(run)["name"] == "my first"
-    assert str(read_run_config(run).data.path) == str(folder / "rows.csv"), "the worker runs elsewhere"
+    assert str(read_run_config(run).data.path) == str(folder / "rows.csv"), "the worker runs in another folder"
     assert run.source_path.exists()
     assert call(monkeypatch, "list") == 0
     listed = capsys.readouterr().out
@@ -67,7 +69,7 @@ def test_run_to_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "100%" in listed
 
 
-def test_every_problem_at_once(
+def test_all_problems_are_printed_at_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_config(folder, "lora:\n  r: -1\n  bias: some\nsurprise: 1\n")
@@ -103,17 +105,21 @@ def test_problems_of_data_and_disk_come_before_the_start(
         (("list",), 0, ""),
     ],
 )
-def test_wrong_words(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    words: tuple[str, ...], code: int, said: str,
-) -> None:  # fmt: skip
+def test_wrong_arguments_exit_with_a_message(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    code: int,
+    said: str,
+) -> None:
     assert call(monkeypatch, *words) == code
     captured = capsys.readouterr()
     assert said in captured.err
     assert "Traceback" not in captured.err + captured.out
 
 
-def test_a_bug_is_no_traceback(
+def test_an_internal_error_is_printed_without_traceback(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(save_dir: Path) -> None:
@@ -128,7 +134,7 @@ def test_a_bug_is_no_traceback(
         main.main()
 
 
-def test_a_hard_stop_is_accepted_by_its_name(
+def test_a_blocking_problem_is_accepted_by_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_config(folder)
@@ -137,8 +143,8 @@ def test_a_hard_stop_is_accepted_by_its_name(
     assert read_run_config(run).data.accepted == ["placeholder", "double_bos"], "the run records what was accepted"
     assert call(monkeypatch, "run", "config.yml", "--accept", "nonsense") == 2
     err = capsys.readouterr().err
-    assert "error: data.accepted" in err and "placeholder" in err, "the names that there are"
-    assert call(monkeypatch, "run", "config.yml", "--accept", "mask_wrong") == 2, "what nobody may mean"
+    assert "error: data.accepted" in err and "placeholder" in err, "the allowed names are listed"
+    assert call(monkeypatch, "run", "config.yml", "--accept", "mask_wrong") == 2, "this one cannot be accepted"
     assert len(list_runs(folder / "experiments")) == 1
 
 
@@ -146,7 +152,7 @@ def failing_command(run: RunDir, config: object) -> list[str]:
     return [sys.executable, "-c", "raise MemoryError"]
 
 
-def test_a_failure_is_told_with_its_reason(
+def test_a_failed_run_is_printed_with_its_reason(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
@@ -173,7 +179,7 @@ def test_a_study_runs_every_combination_in_order(
     assert "2 runs" in capsys.readouterr().out
 
 
-def test_it_waits_for_the_run_before_it(
+def test_a_run_waits_for_the_one_ahead_in_the_queue(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = queue(folder / "experiments", steps=20, step_seconds=0.02)
@@ -200,7 +206,7 @@ def test_a_paused_run_is_resumed(
     assert "Continue it for more epochs" in capsys.readouterr().err
 
 
-def test_presets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_presets_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "presets") == 0
     out = capsys.readouterr().out
     assert len(load_presets()) >= 3

@@ -1,4 +1,4 @@
-"""Empty gradient checkpointing and, on a CPU, empty bf16: decided once, the same in form, run and worker."""
+"""Empty gradient checkpointing and, on a CPU, empty bf16 are decided once for form, run and worker."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def needs(value: bool) -> float:
     return forecast_run(asked(value), scene()).memory.peak
 
 
-def test_it_is_on_where_only_that_makes_the_run_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_checkpointing_is_on_only_if_the_run_does_not_fit_without_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert LLAMA["num_hidden_layers"] == 8
     assert needs(True) < 0.8 * needs(False)
     between = (needs(True) + needs(False)) / 2
@@ -57,7 +59,7 @@ def test_it_is_on_where_only_that_makes_the_run_fit(monkeypatch: pytest.MonkeyPa
         assert word in found.reasons[CHECKPOINTING_PATH]
 
 
-def test_memory_that_others_hold_asks_for_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_memory_of_other_programs_switches_checkpointing_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     free = (needs(True) + needs(False)) / 2
     found = on_machine(monkeypatch, tmp_path, asked(), memory=16e9, free_bytes=free)
     assert found.config.training.training_args.gradient_checkpointing is True
@@ -65,14 +67,14 @@ def test_memory_that_others_hold_asks_for_it_too(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("chosen", [True, False])
-def test_what_the_user_chose_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: bool) -> None:
+def test_the_users_choice_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: bool) -> None:
     for memory in (16e9, (needs(True) + needs(False)) / 2):
         found = on_machine(monkeypatch, tmp_path, asked(chosen), memory=memory)
         assert found.config == asked(chosen)
         assert (found.told, found.reasons) == ((), {})
 
 
-def test_without_a_forecast_it_is_off_and_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_forecast_checkpointing_is_off_and_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.settings.device_defaults import uses_gradient_checkpointing
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -84,7 +86,7 @@ def test_without_a_forecast_it_is_off_and_left_open(tmp_path: Path, monkeypatch:
     assert found.reasons == {}
 
 
-def test_the_run_remembers_what_was_decided_and_why(tmp_path: Path) -> None:
+def test_decisions_and_reasons_are_stored_with_the_run(tmp_path: Path) -> None:
     config = parse_draft({"save_dir": str(tmp_path)})
     table = open_table(config.data, tmp_path)
     found = decide_open_settings(config, table, None, tmp_path)
@@ -94,7 +96,7 @@ def test_the_run_remembers_what_was_decided_and_why(tmp_path: Path) -> None:
     assert CHECKPOINTING_PATH in found.reasons
 
 
-def test_a_run_shows_its_settings_as_they_were_asked_for(tmp_path: Path) -> None:
+def test_a_run_shows_its_settings_as_the_user_left_them(tmp_path: Path) -> None:
     from toolkit.ui.workspace.run_facts import read_run_summary
 
     config = parse_draft({"save_dir": str(tmp_path)})
@@ -111,13 +113,26 @@ def test_an_emptied_setting_is_valid_and_the_type_is_the_schemas() -> None:
     assert field.default is None
 
 
-@pytest.mark.parametrize("wrong", [
-    {"hidden_size": "a"}, {"num_experts": "x"}, {"hidden_size": -64}, {"num_hidden_layers": 0}, {"hidden_size": 10**30},
-    {"vocab_size": None}, {"hidden_size": float("nan")}, {"hidden_size": float("inf")}, {"hidden_size": 64.5},
-    {"max_position_embeddings": "many"}, {"num_key_value_heads": [1, 2]}, {"model_type": ["a"]}, {"text_config": [1]},
-])  # fmt: skip
-def test_no_config_of_a_model_keeps_a_run_from_starting(wrong: dict[str, Any], tmp_path: Path) -> None:
-    """What is wrong with it is the run's to say; the forecast is none, or leaves the wrong part out."""
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hidden_size": "a"},
+        {"num_experts": "x"},
+        {"hidden_size": -64},
+        {"num_hidden_layers": 0},
+        {"hidden_size": 10**30},
+        {"vocab_size": None},
+        {"hidden_size": float("nan")},
+        {"hidden_size": float("inf")},
+        {"hidden_size": 64.5},
+        {"max_position_embeddings": "many"},
+        {"num_key_value_heads": [1, 2]},
+        {"model_type": ["a"]},
+        {"text_config": [1]},
+    ],
+)
+def test_a_broken_model_config_does_not_keep_a_run_from_starting(wrong: dict[str, Any], tmp_path: Path) -> None:
+    """The run reports what is wrong; there is no forecast, or one without the broken part."""
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **wrong}))
     config = asked(save_dir=str(tmp_path), model={"hf_model_ckpt": str(tmp_path)})
     found = decide_open_settings(config, open_table(config.data, tmp_path), None, tmp_path)
@@ -140,10 +155,15 @@ ABLE = Machine(8, 2**35, bf16_cpu=True)
         ({}, {"model": {"quantize": True}}, ABLE, 512, None),
     ],
 )
-def test_bf16_by_itself_where_the_cpu_computes_it_and_the_model_gains(
-    args: dict[str, Any], more: dict[str, Any], machine: Machine | None, hidden: int, wanted: bool | None,
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-) -> None:  # fmt: skip
+def test_empty_bf16_is_on_where_the_cpu_supports_it_and_the_model_gains(
+    args: dict[str, Any],
+    more: dict[str, Any],
+    machine: Machine | None,
+    hidden: int,
+    wanted: bool | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
     seen = replace(scene(), shape=read_model_shape({**LLAMA, "hidden_size": hidden, "intermediate_size": 3 * hidden}))
     monkeypatch.setattr(module, "scene_for", lambda *_: seen)
     config = parse_draft({"training": {"training_args": {"gradient_checkpointing": False, **args}}, **more})
@@ -159,10 +179,10 @@ def test_bf16_by_itself_where_the_cpu_computes_it_and_the_model_gains(
 
 
 @pytest.mark.parametrize("hidden", [128, 192, 256])
-def test_runs_of_a_study_do_not_differ_in_precision(
+def test_trials_of_a_study_do_not_differ_in_precision(
     hidden: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A larger batch gains more by bf16, and so does a smaller adapter: models near the border must not be torn."""
+    """A larger batch gains more from bf16, and so does a smaller adapter; trials must get the same decision anyway."""
     seen = replace(scene(), shape=read_model_shape({**LLAMA, "hidden_size": hidden, "intermediate_size": 3 * hidden}))
     monkeypatch.setattr(module, "scene_for", lambda *_: seen)
     found = set()

@@ -1,4 +1,4 @@
-"""From settings to steps, memory and advice: what moves with what, and that it never promises the impossible."""
+"""Forecasts of steps, memory and time change with the settings, and advice promises nothing impossible."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_test_file_has_its_own_rows(tmp_path: Path) -> None:
     assert (joined.train, joined.test) == (26, 4)
 
 
-def test_the_same_bytes_read_otherwise_are_looked_at_anew(tmp_path: Path) -> None:
+def test_the_same_bytes_read_with_other_options_are_sampled_again(tmp_path: Path) -> None:
     from tests.fakes.training import make_table
 
     data = parse_draft({"data": {"prompt": "{q}", "prompt_stub": "{a}"}}).data
@@ -76,7 +76,7 @@ def test_the_same_bytes_read_otherwise_are_looked_at_anew(tmp_path: Path) -> Non
     assert long > 10 * short
 
 
-def test_no_bundled_name_leads_out_of_the_assets() -> None:
+def test_bundled_names_stay_inside_the_assets() -> None:
     for name, known in (("bundled:demo-model", True), ("bundled:../assets/demo-model", False)):
         assert (find_base_model(parse_draft({"model": {"hf_model_ckpt": name}})) != "unknown") is known
 
@@ -107,7 +107,7 @@ def test_measuring_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monke
         ({"model": {"quantize": True}}, "weights"),
     ],
 )
-def test_what_saves_memory_is_seen_to(change: dict[str, Any], less: str) -> None:
+def test_settings_that_save_memory_lower_the_forecast(change: dict[str, Any], less: str) -> None:
     # two rows of some 200 tokens: with many, what bf16 attention and quantized layers keep outweighs what they save
     few = replace(scene(), lengths=replace(scene().lengths, longest=np.array([200, 190, 180])))
     before = forecast_run(config(args={"per_device_train_batch_size": 2}), few)
@@ -127,7 +127,7 @@ def test_nothing_is_advised_for_a_run_that_fits() -> None:
     assert forecast_run(config(), scene(free_bytes=1e8)).fit == "tight"
 
 
-def test_the_fewest_changes_make_it_fit() -> None:
+def test_advice_needs_the_fewest_changes() -> None:
     found = forecast_run(config(), scene(1.2e9))
     assert found.fit == "too large"
     offered = find_memory_advice(found)
@@ -140,7 +140,7 @@ def test_the_fewest_changes_make_it_fit() -> None:
     assert len(offered.changes) <= 2
 
 
-def test_a_machine_that_is_far_too_small_gets_every_saving_and_the_truth() -> None:
+def test_a_far_too_small_machine_gets_every_saving_and_no_promise() -> None:
     offered = find_memory_advice(forecast_run(config(), scene(3e8)))
     assert offered is not None
     assert not offered.enough
@@ -148,7 +148,7 @@ def test_a_machine_that_is_far_too_small_gets_every_saving_and_the_truth() -> No
     assert offered.changes[BATCH_SIZE_PATH] == 1
 
 
-def test_runs_and_probes_correct_it() -> None:
+def test_runs_and_measurements_correct_the_forecast() -> None:
     found = forecast_run(config(), scene())
     slower = forecast_run(config(), scene(), Correction(time=2.0, memory=1.2, process_bytes=9e8, runs=3))
     assert slower.step_seconds == pytest.approx(2 * found.step_seconds)
@@ -182,7 +182,7 @@ def test_the_demo_run_is_forecast_from_its_files(tmp_path: Path) -> None:
     assert found.disk.download == 0
 
 
-def test_what_is_not_known_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_forecast_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     absent = demo(tmp_path, model={"hf_model_ckpt": "nobody/no-such-model"})
     assert isinstance(absent, NoForecast)
@@ -233,16 +233,20 @@ def test_history_is_neutral_without_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.worker
-def test_a_probe_measures_and_a_run_teaches(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_measurement_and_a_finished_run_correct_the_forecast(tmp_path: Path, tiny_model: Path) -> None:
     """Two steps in a process of their own; then a whole run, from which the next forecast is corrected."""
     from toolkit.forecast.measured_run import start_measuring
     from toolkit.lifecycle.supervisor import Supervisor
     from toolkit.runs.run_dir import create_run
 
-    chosen = parse_draft({
-        "save_dir": str(tmp_path), "model": {"hf_model_ckpt": str(tiny_model)},
-        "data": {"train_size": 64, "test_size": 2}, "inference": {"max_new_tokens": 2},
-    })  # fmt: skip
+    chosen = parse_draft(
+        {
+            "save_dir": str(tmp_path),
+            "model": {"hf_model_ckpt": str(tiny_model)},
+            "data": {"train_size": 64, "test_size": 2},
+            "inference": {"max_new_tokens": 2},
+        }
+    )
     table = open_table(chosen.data, tmp_path)
     probe = start_measuring("key", chosen, table)
     probe.process.wait(300)
@@ -263,7 +267,7 @@ def test_a_probe_measures_and_a_run_teaches(tmp_path: Path, tiny_model: Path) ->
 
 
 @pytest.mark.worker
-def test_a_probe_that_fails_says_why(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_failed_measurement_has_a_reason(tmp_path: Path, tiny_model: Path) -> None:
     from toolkit.errors import ToolkitError
     from toolkit.forecast.measured_run import start_measuring
 
@@ -281,7 +285,7 @@ def test_a_probe_that_fails_says_why(tmp_path: Path, tiny_model: Path) -> None:
     assert not probe.folder.path.exists()
 
 
-def test_lengths_that_the_background_worker_counted_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_lengths_counted_by_the_background_worker_are_used_unchanged(tmp_path: Path) -> None:
     from tests.fakes.training import make_table
 
     table = make_table(tmp_path / "t.parquet", [{"q": f"ask {i}", "a": "answer"} for i in range(30)])

@@ -1,4 +1,4 @@
-"""What a run's own events say it took: speed, memory, and the seconds of its parts."""
+"""Measurements of a run from its events: speed, memory, and the seconds of its phases."""
 
 from __future__ import annotations
 
@@ -27,15 +27,25 @@ def log(at: float, tokens: int, speed: float, peak: int) -> tuple[float, str, di
     return at, "log", {"step": 1, "tokens": tokens, "tokens_per_second": speed, "peak_bytes": peak}
 
 
-def test_the_parts_of_a_run_are_told_apart(tmp_path: Path) -> None:
+def test_the_phases_of_a_run_are_measured_separately(tmp_path: Path) -> None:
     run = written(
-        tmp_path, (10.0, "started", {}), (10.1, "phase", {"phase": "preparing data"}),
-        (11.0, "plan", {"process_bytes": 400, "precision": "bf16"}), (12.5, "phase", {"phase": "training"}),
-        log(13, 100, 50.0, 700), log(14, 200, 100.0, 900), (14.0, "phase", {"phase": "evaluating"}),
-        (15.0, "eval", {}), (16.0, "phase", {"phase": "training"}), log(18, 600, 200.0, 800), log(20, 800, 100.0, 800),
-        (20.0, "phase", {"phase": "evaluating"}), (24.0, "phase", {"phase": "saving"}),
-        (25.0, "phase", {"phase": "answering test rows"}), (31.0, "finished", {}),
-    )  # fmt: skip
+        tmp_path,
+        (10.0, "started", {}),
+        (10.1, "phase", {"phase": "preparing data"}),
+        (11.0, "plan", {"process_bytes": 400, "precision": "bf16"}),
+        (12.5, "phase", {"phase": "training"}),
+        log(13, 100, 50.0, 700),
+        log(14, 200, 100.0, 900),
+        (14.0, "phase", {"phase": "evaluating"}),
+        (15.0, "eval", {}),
+        (16.0, "phase", {"phase": "training"}),
+        log(18, 600, 200.0, 800),
+        log(20, 800, 100.0, 800),
+        (20.0, "phase", {"phase": "evaluating"}),
+        (24.0, "phase", {"phase": "saving"}),
+        (25.0, "phase", {"phase": "answering test rows"}),
+        (31.0, "finished", {}),
+    )
     found = read_run_measurements(run)
     assert found is not None
     assert (found.precision, found.process_bytes, found.peak_bytes) == ("bf16", 400.0, 900.0)
@@ -44,14 +54,18 @@ def test_the_parts_of_a_run_are_told_apart(tmp_path: Path) -> None:
     assert read_run_measurements(written(tmp_path, (10.0, "started", {}), log(13, 100, 50.0, 700))) is None
 
 
-def test_runs_correct_every_part_by_its_own_kind() -> None:
+def test_each_phase_is_corrected_by_its_own_ratio() -> None:
     before = forecast_run(config(), scene())
     per_step = before.tokens / (before.steps / 2)
     real = RunMeasurements(
-        precision="fp32", tokens_per_second=per_step / before.step_seconds / 2, process_bytes=5e8,
-        peak_bytes=5.4e8 + 1.2 * (before.memory.peak - before.memory.process), starting=9.0 + before.by_size,
-        evaluation=3 * before.times.evaluating / before.evaluations, ending=3 * before.times.ending,
-    )  # fmt: skip
+        precision="fp32",
+        tokens_per_second=per_step / before.step_seconds / 2,
+        process_bytes=5e8,
+        peak_bytes=5.4e8 + 1.2 * (before.memory.peak - before.memory.process),
+        starting=9.0 + before.by_size,
+        evaluation=3 * before.times.evaluating / before.evaluations,
+        ending=3 * before.times.ending,
+    )
     seen = compare_with_prediction(before, real)
     after = apply_correction(before, median_correction([seen] * 3, before))
     assert after.times.training == pytest.approx(2 * before.times.training)
@@ -63,7 +77,7 @@ def test_runs_correct_every_part_by_its_own_kind() -> None:
     assert median_correction([replace(seen, device="another")], before) == Correction()
 
 
-def test_a_run_that_starts_cold_or_tests_often_takes_longer() -> None:
+def test_a_cold_start_or_many_evaluations_take_longer() -> None:
     ready, cold = forecast_run(config(), scene()), forecast_run(config(), scene(ready=False))
     assert cold.times.starting > ready.times.starting + 4
     assert (ready.evaluations, forecast_run(config(args={"eval_steps": 25}), scene()).evaluations) == (10, 10)

@@ -1,4 +1,4 @@
-"""Text from outside stays text, and numbers read well."""
+"""Text from outside is escaped, and numbers are formatted for reading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.ui.elements.escape import escape_lines, escape_text
 MARKUP = "![x](http://e.x/i.png) <img src=x> **b** _i_ `c` $a$ :red[x] :material/home: [l](u) # h ~~s~~ | \\ {y}"
 
 
-def test_every_mark_is_escaped() -> None:
+def test_every_markdown_character_is_escaped() -> None:
     text = escape_text(MARKUP)
     for at, char in enumerate(text):
         if char in "*_`$:[]()<>#!~|{}":
@@ -21,13 +21,13 @@ def test_every_mark_is_escaped() -> None:
 
 
 @given(st.text(st.characters(exclude_characters="\0"), max_size=300))
-def test_nothing_but_escapes_is_added(raw: str) -> None:
+def test_escaping_adds_nothing_but_backslashes(raw: str) -> None:
     assert escape_text(raw, 1000).replace("\\\\", "\0").replace("\\", "").replace("\0", "\\") == " ".join(
         strip_control_characters(raw).split()
     )
 
 
-def test_long_text_is_cut_and_lines_are_kept() -> None:
+def test_long_text_is_shortened_and_lines_are_kept() -> None:
     assert len(escape_text("a" * 500, 50)) == 50
     assert escape_lines("a\nb") == "a  \nb"
 
@@ -39,7 +39,7 @@ def test_durations(seconds: float | None, text: str) -> None:
     assert words.format_duration(seconds) == text
 
 
-def test_other_words() -> None:
+def test_sizes_shares_plurals_and_model_names() -> None:
     assert words.format_bytes(5_400_000) == "5.1 MiB"
     assert words.format_share(0.9688) == "96.9 %"
     assert words.format_share(1.0) == "100 %"

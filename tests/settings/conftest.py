@@ -1,4 +1,4 @@
-"""The fixtures of tests about runs."""
+"""Fixtures for tests with runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several values for a setting: what a file means by a list, which runs follow and in which order."""
+"""Studies: which lists in a file mean several values, and the trials that follow, in order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def on() -> dict[str, Any]:
     return replace_setting(default_draft(), "ablation.use_ablate", True)
 
 
-def test_last_key_changes_fastest_as_in_the_original() -> None:
+def test_the_last_path_changes_fastest_as_in_the_original() -> None:
     draft, grid = study("""
         model: {hf_model_ckpt: [a, b]}
         lora: {r: [8, 16, 32], lora_dropout: [.1, .2]}
@@ -48,14 +48,23 @@ def test_last_key_changes_fastest_as_in_the_original() -> None:
         ("lora: {target_modules: [[q], all-linear]}", "lora.target_modules", [["q"], "all-linear"]),
         ("lora: {target_modules: [all-linear, [q]]}", "lora.target_modules", ["all-linear", ["q"]]),
         ("lora: {layers_to_transform: [[0], [1]]}", "lora.layers_to_transform", [[0], [1]]),
-        ("training: {training_args: {learning_rate: [1e-4, 2e-4]}}", "training.training_args.learning_rate",
-         [1e-4, 2e-4]),
-        ("training: {sft_args: {neftune_noise_alpha: [null, 5]}}", "training.sft_args.neftune_noise_alpha",
-         [None, 5.0]),
-        ("model: {bitsandbytes: [{load_in_4bit: true}, {load_in_8bit: true, load_in_4bit: false}]}",
-         "model.bitsandbytes", [{"load_in_4bit": True}, {"load_in_8bit": True, "load_in_4bit": False}]),
+        (
+            "training: {training_args: {learning_rate: [1e-4, 2e-4]}}",
+            "training.training_args.learning_rate",
+            [1e-4, 2e-4],
+        ),
+        (
+            "training: {sft_args: {neftune_noise_alpha: [null, 5]}}",
+            "training.sft_args.neftune_noise_alpha",
+            [None, 5.0],
+        ),
+        (
+            "model: {bitsandbytes: [{load_in_4bit: true}, {load_in_8bit: true, load_in_4bit: false}]}",
+            "model.bitsandbytes",
+            [{"load_in_4bit": True}, {"load_in_8bit": True, "load_in_4bit": False}],
+        ),
     ],
-)  # fmt: skip
+)
 def test_lists_that_mean_several_values(text: str, path: str, values: list[Any]) -> None:
     draft, grid = study(text)
     assert grid == {path: values}
@@ -76,7 +85,7 @@ def test_a_section_with_several_values_becomes_whole_configs() -> None:
     assert (second.load_in_8bit, second.load_in_4bit) == (True, False)
 
 
-def test_without_use_ablate_a_list_is_an_error_with_the_way_out() -> None:
+def test_without_use_ablate_a_list_is_an_error_with_a_hint() -> None:
     draft, grid = split_grid({"lora": {"r": [8, 16]}})
     assert grid == {}
     with pytest.raises(ConfigError) as caught:
@@ -101,12 +110,12 @@ def test_lists_that_cannot_be_a_study(text: str, path: str, words: str) -> None:
     assert words in problem.message
 
 
-def test_one_and_one_point_zero_are_two_values() -> None:
+def test_one_row_and_the_share_one_are_two_values() -> None:
     assert check_value_grid(on(), {"data.train_size": [0.5, 1]}) == []
     assert ablation.find_value_list_problem("data.train_size", [1, 1.0]) is None
 
 
-def test_a_contradiction_of_two_values_names_the_runs_it_is_in() -> None:
+def test_a_contradiction_names_the_affected_trials() -> None:
     draft = replace_setting(on(), "training.training_args.fp16", True)
     problems = check_value_grid(draft, {"training.training_args.bf16": [True, False], "lora.r": [8, 16]})
     assert {problem.path for problem in problems} == {"training.training_args.bf16", "training.training_args.fp16"}
@@ -119,7 +128,7 @@ def test_each_value_is_checked() -> None:
     assert "abc" in problem.message
 
 
-def test_too_many_runs_are_refused_before_they_are_built() -> None:
+def test_too_many_trials_are_rejected_before_they_are_expanded() -> None:
     grid = {"lora.r": list(range(1, 101)), "lora.lora_alpha": list(range(1, 101))}
     (problem,) = check_value_grid(on(), grid)
     assert "10,000 trials" in problem.message
@@ -135,13 +144,13 @@ def test_the_grid_is_ignored_while_ablation_is_off() -> None:
     assert variant.config.lora.r == 16
 
 
-def test_splitting_twice_in_one_process_gives_the_same() -> None:
+def test_splitting_does_not_change_its_input() -> None:
     raw = {**ON, "lora": {"r": [8, 16]}}
     assert split_grid(raw) == split_grid(raw)
     assert raw["lora"] == {"r": [8, 16]}
 
 
-def test_an_imported_study_comes_back_from_its_export() -> None:
+def test_an_exported_study_imports_unchanged() -> None:
     text = """
 ablation: {use_ablate: true, study_name: ranks}
 lora: {r: [8, 16], target_modules: [[q_proj], [q_proj, v_proj]], layers_to_transform: [0, 1]}
@@ -165,7 +174,7 @@ VALUES = {
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_merge_and_split_are_each_others_way_back(data: st.DataObject) -> None:
+def test_split_grid_inverts_merge_grid(data: st.DataObject) -> None:
     paths = data.draw(st.lists(st.sampled_from(sorted(VALUES)), unique=True, max_size=3))
     grid = {path: data.draw(st.lists(VALUES[path], min_size=1, max_size=3, unique_by=repr)) for path in paths}
     draft = on()

@@ -1,4 +1,4 @@
-"""What an empty setting becomes on devices that are not here: what the libraries get, and the words for it."""
+"""The values of empty settings on several devices, and their explanations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def config(args: dict[str, Any] | None = None, **sft: Any) -> Config:
         (ComputeDevice(flash=True, liger=True), "fp32", None, "sdpa", False, False),
     ],
 )
-def test_what_a_device_gets(
+def test_defaults_of_each_device(
     place: ComputeDevice, precision: str, tf32: bool | None, attention: str, pads: bool, liger: bool
 ) -> None:
     empty = config()
@@ -48,14 +48,14 @@ def test_what_a_device_gets(
     assert device_defaults.resolve_optimizer(empty) == "adamw_torch_fused"
 
 
-def test_what_was_chosen_wins() -> None:
+def test_values_chosen_by_the_user_are_kept() -> None:
     fp32 = config({"bf16": False, "tf32": False, "optim": "sgd"}, packing="grouped")
     assert device_defaults.resolve_precision(fp32, FULL) == "fp32"
     assert device_defaults.resolve_tf32(fp32, FULL) is False
     assert device_defaults.resolve_optimizer(fp32) == "sgd"
     assert device_defaults.computes_padding(fp32, FULL)
     assert device_defaults.computes_padding(config(neftune_noise_alpha=5), CPU)
-    assert device_defaults.resolve_attention(fp32, FULL) == "sdpa", "flash-attn computes in 16 bits alone"
+    assert device_defaults.resolve_attention(fp32, FULL) == "sdpa", "flash-attn computes in 16 bits only"
     assert device_defaults.resolve_attention(config(neftune_noise_alpha=5), FULL) == "sdpa", (
         "one row of all examples has less noise"
     )
@@ -65,7 +65,7 @@ def test_what_was_chosen_wins() -> None:
 
 
 @pytest.mark.parametrize("place", [CPU, H200, FULL, T4])
-def test_every_choice_is_told_with_its_reason(place: ComputeDevice) -> None:
+def test_every_default_is_explained_with_a_reason(place: ComputeDevice) -> None:
     lines = device_defaults.explain_defaults(config(), place, 3)
     assert len(lines) >= 5
     assert all(len(line.what) > 3 and len(line.why) > 10 for line in lines)
@@ -76,19 +76,19 @@ def test_every_choice_is_told_with_its_reason(place: ComputeDevice) -> None:
     assert ("3 CPU threads" in words) == (not place.cuda)
 
 
-def test_what_a_person_chose_is_not_told() -> None:
+def test_values_chosen_by_the_user_are_not_explained() -> None:
     mine = config({"bf16": True, "tf32": True, "optim": "sgd", "gradient_checkpointing": True}, packing="packed")
     assert {line.path for line in device_defaults.explain_defaults(mine, FULL, 1)} == {""}
 
 
-def test_empty_boxes_say_what_they_mean() -> None:
+def test_empty_fields_say_what_they_mean() -> None:
     args = "training.training_args."
     for path in (args + "bf16", args + "tf32", args + "optim", "training.sft_args.packing"):
         assert field_specs_by_path()[path].default is None
         assert form_layout.get_field_layout(path).empty != "the library decides"
 
 
-def test_the_best_fit_fills_rows() -> None:
+def test_best_fit_packing_fills_rows() -> None:
     import numpy as np
 
     lengths = np.array([700, 300, 600, 400, 500, 500, 1100, 24])

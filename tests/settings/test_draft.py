@@ -1,4 +1,4 @@
-"""The draft: paths in, drafts out, nothing changed in place."""
+"""Drafts are read and replaced by path, and never changed in place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_setting_survives_export_and_import_unchanged() -> None:
         draft = drafts.replace_setting(draft, spec.path, value)
     assert import_settings(export_settings(draft)).draft == draft
     count = sum(drafts.get_setting(draft, spec.path) != spec.default for spec in list_field_specs())
-    assert count >= 45, "the sweep changed too few settings to mean anything"
+    assert count >= 45, "too few settings were changed to mean anything"
 
 
 def test_none_survives_for_every_optional_setting() -> None:
@@ -42,7 +42,7 @@ def test_none_survives_for_every_optional_setting() -> None:
     assert import_settings(export_settings(draft)).draft == draft
 
 
-def test_put_leaves_the_old_draft_alone() -> None:
+def test_replacing_a_setting_does_not_change_the_old_draft() -> None:
     draft = drafts.default_draft()
     before = copy.deepcopy(draft)
     after = drafts.replace_setting(draft, "lora.target_modules", ["q_proj"])
@@ -52,13 +52,13 @@ def test_put_leaves_the_old_draft_alone() -> None:
         drafts.replace_setting(draft, "lora.rank", 8)
 
 
-def test_get_gives_the_default_of_what_is_missing() -> None:
+def test_a_missing_setting_has_its_default() -> None:
     assert drafts.get_setting({}, "lora.r") == 16
     assert drafts.get_setting({"lora": None}, "lora.r") == 16
     assert drafts.get_setting({}, "no.such") is None
 
 
-def test_changed_lists_old_and_new() -> None:
+def test_changed_settings_are_listed_with_default_and_value() -> None:
     draft = drafts.replace_setting(drafts.replace_setting(drafts.default_draft(), "lora.r", 8), "inference.top_p", None)
     assert drafts.find_changed_settings(draft) == [
         drafts.SettingChange("lora.r", 16, 8),
@@ -72,7 +72,7 @@ def test_changed_lists_old_and_new() -> None:
     ("first", "second", "differ"),
     [(6.0, 6, False), (0, False, True), (0.8, 1, True), (None, False, True), (["a"], ["a"], False), (32, "32", True)],
 )
-def test_differs(first: object, second: object, differ: bool) -> None:
+def test_when_two_values_differ(first: object, second: object, differ: bool) -> None:
     assert drafts.setting_values_differ(first, second) is differ
 
 
@@ -85,7 +85,7 @@ def test_reset_of_a_setting_and_of_a_section() -> None:
     assert drafts.reset_settings(draft, ["lora.r", "lora.lora_alpha"]) == drafts.default_draft()
 
 
-def test_complete_fills_in_the_schemas_order_and_keeps_what_is_no_setting() -> None:
+def test_defaults_are_filled_in_schema_order_and_unknown_keys_are_kept() -> None:
     draft = drafts.fill_defaults({"lora": {"r": 8, "rank": 1}, "model": {"bitsandbytes": None}, "qa": 1})
     assert draft["lora"]["rank"] == 1
     assert draft["qa"] == 1
@@ -93,7 +93,7 @@ def test_complete_fills_in_the_schemas_order_and_keeps_what_is_no_setting() -> N
     assert next(iter(draft)) == "save_dir"
 
 
-def test_hard_stops_are_added_to_those_accepted_already() -> None:
+def test_accepted_blocking_problems_are_added_to_earlier_ones() -> None:
     from toolkit.settings.import_export import accept_hard_stops
 
     draft = drafts.replace_setting(drafts.default_draft(), "data.accepted", ["placeholder"])

@@ -1,4 +1,4 @@
-"""Every setting has one record, and the record says what pydantic knows."""
+"""Every setting has one FieldSpec that agrees with pydantic."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolkit.settings.draft import default_draft, get_setting
 from toolkit.settings.field_spec import field_specs_by_path, list_field_specs
 
 
-def test_every_setting_is_there_once_in_the_schemas_order() -> None:
+def test_every_setting_is_listed_once_in_schema_order() -> None:
     paths = [spec.path for spec in list_field_specs()]
     assert len(paths) == len(set(paths)) >= 56
     assert paths[0] == "save_dir"
@@ -55,7 +55,7 @@ def test_limits_in_words() -> None:
     assert field_specs_by_path()["data.file_type"].choices == ("json", "csv", "huggingface")
 
 
-def test_a_type_without_a_kind_is_an_error_not_a_blank() -> None:
+def test_a_field_type_without_a_kind_is_an_error() -> None:
     class Strange(BaseModel):
         odd: Optional[dict[str, Any]] = Field(None, description="x")
 
@@ -63,7 +63,7 @@ def test_a_type_without_a_kind_is_an_error_not_a_blank() -> None:
         specs._build_field_spec("odd", Strange.model_fields["odd"])
 
 
-def test_sections_are_the_paths_above() -> None:
+def test_section_paths_are_the_parents_of_settings() -> None:
     assert specs.section_paths() >= set(Config.model_fields) - {"save_dir", "accelerate", "autopilot", "num_processes"}
     assert "model.bitsandbytes" in specs.section_paths()
     assert "lora.r" not in specs.section_paths()

@@ -1,4 +1,4 @@
-"""Every setting has its place: a section, plain words, a help text, and a rule about when it is shown."""
+"""Every setting has a section, a label, a help text, and conditions under which it is shown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_table_names_settings_and_sections_that_exist() -> None:
         assert all(other in field_specs_by_path() for other, _ in place.shown_when), path
 
 
-def test_labels_are_unique_plain_words() -> None:
+def test_labels_are_unique_and_have_no_underscores() -> None:
     labels = [form_layout.get_field_layout(spec.path).label for spec in list_field_specs()]
     assert len(labels) == len(set(labels))
     assert not any("_" in label for label in labels)
@@ -41,7 +41,7 @@ def test_a_setting_without_a_row_gets_a_place_from_its_class() -> None:
     assert form_layout.get_field_layout("brand_new").section == "run"
 
 
-def test_settings_without_effect_are_hidden_and_come_back() -> None:
+def test_settings_without_effect_are_hidden_until_they_have_one() -> None:
     draft = default_draft()
     hidden = [spec.path for spec in list_field_specs() if not form_layout.is_setting_shown(spec.path, draft)]
     assert "model.bitsandbytes.load_in_4bit" in hidden
@@ -54,7 +54,7 @@ def test_settings_without_effect_are_hidden_and_come_back() -> None:
     assert all(form_layout.is_setting_shown(spec.path, draft) for spec in list_field_specs())
 
 
-def test_a_setting_that_one_run_of_the_study_uses_is_shown() -> None:
+def test_a_setting_that_one_trial_uses_is_shown() -> None:
     path = "inference.temperature"
     assert not form_layout.is_setting_shown(path, default_draft(), {"inference.do_sample": [False]})
     assert form_layout.is_setting_shown(path, default_draft(), {"inference.do_sample": [False, True]})
@@ -69,7 +69,7 @@ def test_search_finds_by_label_name_and_description() -> None:
     assert form_layout.search_settings("no such thing") == ()
 
 
-def test_help_says_what_it_is_what_empty_means_and_the_default() -> None:
+def test_help_has_description_limits_empty_and_default() -> None:
     text = form_layout.help_text("lora.r")
     for part in ("Lora rank.", "from 1 to 4096", "Empty:", "Default: 16", "lora.r"):
         assert part in text

@@ -1,4 +1,4 @@
-"""Every shipped preset is a config that can be used, and leaves the person's data alone."""
+"""Every preset is a valid config and keeps the user's data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_every_file_is_a_preset() -> None:
 
 
 @pytest.mark.parametrize("preset", load_presets(), ids=lambda preset: preset.name)
-def test_a_preset_is_valid_alone_and_on_a_draft_without_a_remark(preset) -> None:  # type: ignore[no-untyped-def]
+def test_a_preset_is_valid_alone_and_on_a_draft_without_warnings(preset) -> None:  # type: ignore[no-untyped-def]
     config, problems = validate_draft(apply_preset(preset, default_draft()))
     assert config is not None
     assert problems == []

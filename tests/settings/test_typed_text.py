@@ -1,4 +1,4 @@
-"""What is typed is what is held, and what can't be read is not lost."""
+"""Typed text becomes the value of a setting, and text that cannot be parsed is kept."""
 
 from __future__ import annotations
 
@@ -36,17 +36,36 @@ def spec(path: str) -> FieldSpec:
 @pytest.mark.parametrize(
     ("path", "text", "value"),
     [
-        (RATE, "2e-4", 2e-4), (RATE, " .5 ", 0.5), (RATE, "1", 1.0), (RATE, "", None), (RATE, "fast", "fast"),
-        (RATE, "nan", "nan"), (RATE, "1e999", "1e999"), (RATE, "0,5", "0,5"),
-        (RANK, "16", 16), (RANK, "-3", -3), (RANK, "1.5", "1.5"), (RANK, "", None), (RANK, "1_000", "1_000"),
+        (RATE, "2e-4", 2e-4),
+        (RATE, " .5 ", 0.5),
+        (RATE, "1", 1.0),
+        (RATE, "", None),
+        (RATE, "fast", "fast"),
+        (RATE, "nan", "nan"),
+        (RATE, "1e999", "1e999"),
+        (RATE, "0,5", "0,5"),
+        (RANK, "16", 16),
+        (RANK, "-3", -3),
+        (RANK, "1.5", "1.5"),
+        (RANK, "", None),
+        (RANK, "1_000", "1_000"),
         ("data.train_test_split_seed", "", ""),
-        (SIZE, "0.8", 0.8), (SIZE, "80", 80), (SIZE, "80%", 0.8), (SIZE, "1", 1), (SIZE, "1.0", 1.0), (SIZE, "", None),
-        ("model.hf_model_ckpt", "", None), ("data.prompt", "", ""), ("data.prompt", " {x}\n", " {x}\n"),
+        (SIZE, "0.8", 0.8),
+        (SIZE, "80", 80),
+        (SIZE, "80%", 0.8),
+        (SIZE, "1", 1),
+        (SIZE, "1.0", 1.0),
+        (SIZE, "", None),
+        ("model.hf_model_ckpt", "", None),
+        ("data.prompt", "", ""),
+        ("data.prompt", " {x}\n", " {x}\n"),
         ("lora.target_modules", "q_proj, v_proj", ["q_proj", "v_proj"]),
         ("lora.layers_to_transform", "0-2 5 x", [0, 1, 2, 5, "x"]),
-        ("model.quantize", "On", True), ("model.quantize", "false", False), ("model.quantize", "maybe", "maybe"),
+        ("model.quantize", "On", True),
+        ("model.quantize", "false", False),
+        ("model.quantize", "maybe", "maybe"),
     ],
-)  # fmt: skip
+)
 def test_parse(path: str, text: str, value: Any) -> None:
     parsed = parse_field_text(spec(path), text)
     assert parsed == value
@@ -55,20 +74,29 @@ def test_parse(path: str, text: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(2e-4, "2e-4"), (5e-5, "5e-5"), (1.25e-5, "1.25e-5"), (0.005, "0.005"), (1.0, "1"), (0.0, "0"), (6.0, "6"),
-     (1e9, "1e9"), (-3e-4, "-3e-4")],
-)  # fmt: skip
+    [
+        (2e-4, "2e-4"),
+        (5e-5, "5e-5"),
+        (1.25e-5, "1.25e-5"),
+        (0.005, "0.005"),
+        (1.0, "1"),
+        (0.0, "0"),
+        (6.0, "6"),
+        (1e9, "1e9"),
+        (-3e-4, "-3e-4"),
+    ],
+)
 def test_numbers_are_short_and_readable(value: float, text: str) -> None:
     assert format_short_number(value) == text
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_no_digit_of_a_number_is_lost(value: float) -> None:
+def test_numbers_keep_every_digit(value: float) -> None:
     assert parse_field_text(spec(RATE), format_field_text(spec(RATE), value)) == value
 
 
 @given(st.floats(0.001, 0.999) | st.integers(1, 10**9) | st.just(1.0))
-def test_shares_and_counts_stay_what_they_are(value: float) -> None:
+def test_shares_stay_shares_and_counts_stay_counts(value: float) -> None:
     back = parse_field_text(spec(SIZE), format_field_text(spec(SIZE), value))
     assert back == value
     assert type(back) is type(value)
@@ -92,7 +120,7 @@ def test_several_values_in_one_box(path: str, text: str, values: list[Any]) -> N
     assert parse_several_values(spec(path), format_several_values(spec(path), values)) == values
 
 
-def test_none_is_a_word_of_its_own_where_none_is_a_value() -> None:
+def test_none_is_a_value_where_the_setting_has_that_value() -> None:
     bias = spec("lora.bias")
     assert parse_one_of_several(bias, "none") == "none"
     assert parse_one_of_several(bias, LIBRARY_DEFAULT) is None
@@ -100,7 +128,7 @@ def test_none_is_a_word_of_its_own_where_none_is_a_value() -> None:
     assert parse_one_of_several(bias, format_one_of_several(bias, "none")) == "none"
 
 
-def test_a_value_in_a_sentence() -> None:
+def test_values_are_summarized_in_one_line() -> None:
     assert summarize_value(spec(RANK), None) == LIBRARY_DEFAULT
     assert summarize_value(spec("data.prompt"), "") == "empty"
     assert summarize_value(spec("data.prompt"), "a\nb") == "a b"
@@ -108,7 +136,7 @@ def test_a_value_in_a_sentence() -> None:
     assert len(summarize_value(spec("data.prompt"), "x" * 500)) == 48
 
 
-def test_values_of_a_file_get_their_type() -> None:
+def test_values_from_a_file_get_the_type_of_the_setting() -> None:
     assert normalize_text(spec(RATE), "1e-4") == 1e-4
     assert normalize_text(spec(RATE), 1) == 1.0
     assert type(normalize_text(spec(RATE), 1)) is float
@@ -117,15 +145,15 @@ def test_values_of_a_file_get_their_type() -> None:
     assert normalize_text(spec(RANK), [8]) == [8]
 
 
-def test_indexes_keep_words_that_are_no_numbers() -> None:
+def test_layer_indexes_keep_words_that_are_not_numbers() -> None:
     assert parse_layer_indexes(["3-1", "2", ""]) == ["3-1", 2]
 
 
-def test_a_number_beyond_all_numbers_is_refused_in_words() -> None:
+def test_a_number_beyond_the_range_of_floats_is_rejected_with_a_message() -> None:
     text = "ablation: {use_ablate: true}\ntraining: {training_args: {learning_rate: [1" + "0" * 400 + ", 1e-3]}}"
     with pytest.raises(ConfigError, match="number"):
         import_export.import_settings(text)
 
 
-def test_several_shares_may_have_a_space_before_their_sign() -> None:
+def test_several_shares_may_have_a_space_before_the_percent_sign() -> None:
     assert parse_several_values(field_specs_by_path()["data.train_size"], "80 %, 70%; 60") == [0.8, 0.7, 60]

@@ -1,4 +1,4 @@
-"""Configs as files: what is written comes back unchanged, and a hostile or foreign file gets words and a place."""
+"""Config files: settings survive a file unchanged, and an invalid file is rejected with a message and a place."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from toolkit.settings.yaml_file import (
 printable = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t"), max_size=80)
 
 
-def test_the_defaults_come_back() -> None:
+def test_the_defaults_survive_a_file() -> None:
     text = dump_config(Config())
     assert text.splitlines()[0] == SCHEMA_HEADER
     assert parse_draft(load_draft(text)) == Config()
 
 
 @given(prompt=printable, rate=st.floats(1e-9, 1), name=printable)
-def test_any_text_and_number_comes_back(prompt: str, rate: float, name: str) -> None:
+def test_any_text_and_number_survives_a_file(prompt: str, rate: float, name: str) -> None:
     draft = {"data": {"prompt": prompt}, "training": {"training_args": {"learning_rate": rate}}, "save_dir": name}
     assert load_draft(dump_draft(draft)) == draft
 
 
-def test_lists_of_values_come_back_and_a_shared_list_needs_no_alias() -> None:
+def test_lists_of_values_survive_a_file_without_aliases() -> None:
     values = [1e-4, 2e-4]
     draft = {"lora": {"r": [8, 16], "target_modules": [["q_proj"], ["all-linear"]]}, "a": values, "b": values}
     text = dump_draft(draft)
@@ -44,7 +44,7 @@ def test_lists_of_values_come_back_and_a_shared_list_needs_no_alias() -> None:
     assert load_draft(text) == draft
 
 
-def test_several_lines_stay_readable() -> None:
+def test_text_of_several_lines_is_written_as_a_block() -> None:
     text = dump_draft({"prompt": "### Q: {q}\n### A:"})
     assert "prompt: |-\n  ### Q: {q}\n  ### A:" in text
 
@@ -69,7 +69,7 @@ def test_several_lines_stay_readable() -> None:
         ("a: 2020-13-45", "not plain YAML"),
     ],
 )
-def test_what_can_not_be_read_is_refused_in_words(text: str, words: str) -> None:
+def test_unreadable_yaml_is_rejected_with_a_message_and_a_hint(text: str, words: str) -> None:
     with pytest.raises(ConfigError) as error:
         load_draft(text)
     assert words in str(error.value)
@@ -91,7 +91,7 @@ def test_any_text_is_a_dict_or_a_config_error(text: str) -> None:
     assert draft == yaml.safe_load(text) or not draft
 
 
-def test_files_that_are_not_there_or_not_text(tmp_path: Path) -> None:
+def test_missing_files_and_files_that_are_not_text(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't be read"):
         read_config_text(tmp_path / "none.yml")
     (tmp_path / "x.yml").write_bytes(b"\xff\xfe\x00a")

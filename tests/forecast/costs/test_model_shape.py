@@ -109,14 +109,29 @@ def test_a_kind_that_is_not_known_is_refused_by_name() -> None:
     with pytest.raises(ToolkitError, match="mamba"):
         read_model_shape({"model_type": "mamba", "hidden_size": 64})
     with pytest.raises(ToolkitError, match="num_attention_heads"):
-        read_model_shape({"model_type": "llama", "hidden_size": 64, "intermediate_size": 4, "num_key_value_heads": 1,
-                    "num_hidden_layers": 1})  # fmt: skip
+        read_model_shape(
+            {
+                "model_type": "llama",
+                "hidden_size": 64,
+                "intermediate_size": 4,
+                "num_key_value_heads": 1,
+                "num_hidden_layers": 1,
+            }
+        )
 
 
 def test_llama_8b_is_the_size_that_its_name_says() -> None:
-    shape = read_model_shape({
-        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
-    })  # fmt: skip
+    shape = read_model_shape(
+        {
+            "model_type": "llama",
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "vocab_size": 128256,
+            "tie_word_embeddings": False,
+        }
+    )
     assert shape.parameters == 8_030_261_248
     assert compute_adapter_size(LoraConfig(r=16, target_modules=["all-linear"]), shape).parameters == 41_943_040

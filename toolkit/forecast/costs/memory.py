@@ -158,7 +158,7 @@ def _activation_bytes(shape: ModelShape, adapter: AdapterSize, load: BatchWorklo
     widest = max(shape.feed, shape.queries, shape.hidden)
     temporary = float((4 * widest + 3 * shape.hidden) * load.number_bytes * load.tokens)
     # one layer's scores before and after the mask, and as much again for their gradients
-    attention = (4 + 2 * load.number_bytes) * shape.hidden * load.tokens
+    attention = float((4 + 2 * load.number_bytes) * shape.hidden * load.tokens)
     attention += 2 * _attention_weight_bytes(shape, load) * load.tokens
     temporary += _dequantized_bytes(shape, load)
     stored_factor, temporary_factor = _allocator_overhead(
