@@ -174,11 +174,8 @@ def _predict_run(config: Config, scene: Scene) -> Forecast:
         epoch.batch_sizes, key=lambda part: part[0] * part[1] if computes_padding(config, scene.place) else part[2]
     )
     share = scene.lengths.trained_share(epoch.limit) if config.training.sft_args.completion_only_loss else 1.0
-    load = replace(
-        _batch_workload(config, scene, rows, longest, real, share),
-        widths=epoch.distinct_widths,
-        counts=epoch.distinct_token_counts,
-    )
+    load = _batch_workload(config, scene, rows, longest, real, share)
+    load = replace(load, widths=epoch.distinct_widths, counts=epoch.distinct_token_counts)
     memory = forecast_memory(scene.shape, adapter, load)
     seconds = [
         _batch_seconds(scene, adapter, _batch_workload(config, scene, n, top, t, share))
@@ -189,12 +186,7 @@ def _predict_run(config: Config, scene: Scene) -> Forecast:
     mean_batch_seconds = sum(seconds) / len(seconds) + compiled / max(passes, 1)
     accumulated = args.gradient_accumulation_steps or 1
     steps = math.ceil(epoch.batches / accumulated) * (args.num_train_epochs or LIBRARY_EPOCHS)
-    real_share = 1.0
-    if computes_padding(config, scene.place):
-        real_share = sum(t for *_, t in epoch.batch_sizes) / max(sum(n * top for n, top, _ in epoch.batch_sizes), 1)
-    tokens = (
-        round(sum(t for *_, t in epoch.batch_sizes) / len(epoch.batch_sizes) * epoch.batches) * scene.place.processes
-    )
+    batch_tokens = sum(tokens for *_, tokens in epoch.batch_sizes) / len(epoch.batch_sizes)
     generation = GenerationSpeed(scene.shape, adapter, load, device_rates(scene))
     start = other_time.startup_seconds(scene.lengths, generation, ready=scene.ready)
     row_seconds = mean_batch_seconds * epoch.batches / max(scene.lengths.train, 1)
@@ -216,11 +208,17 @@ def _predict_run(config: Config, scene: Scene) -> Forecast:
         times=times,
         by_size=start - (READY_SECONDS if scene.ready else COLD_SECONDS),
         evaluations=other_time.count_evaluations(config, steps),
-        tokens=tokens,
-        real_share=real_share,
+        tokens=round(batch_tokens * epoch.batches) * scene.place.processes,
+        real_share=_real_share(epoch) if computes_padding(config, scene.place) else 1.0,
         disk=_disk_use(scene, adapter),
         correction=Correction(),
     )
+
+
+def _real_share(epoch: SimulatedEpoch) -> float:
+    """Return the share of the tokens of padded batches that are not padding."""
+    padded = sum(rows * longest for rows, longest, _ in epoch.batch_sizes)
+    return sum(tokens for *_, tokens in epoch.batch_sizes) / max(padded, 1)
 
 
 def length_limit(config: Config, shape: ModelShape) -> int:
@@ -262,7 +260,7 @@ def _batch_workload(config: Config, scene: Scene, rows: int, longest: int, real:
     return BatchWorkload(
         rows=rows,
         longest=longest,
-        tokens=tokens,
+        tokens=round(batch_tokens * epoch.batches) * scene.place.processes,
         scored=round(real * share),
         precision=resolve_precision(config, scene.place),
         checkpointing=bool(args.gradient_checkpointing),
