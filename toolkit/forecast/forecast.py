@@ -260,7 +260,7 @@ def _batch_workload(config: Config, scene: Scene, rows: int, longest: int, real:
     return BatchWorkload(
         rows=rows,
         longest=longest,
-        tokens=round(batch_tokens * epoch.batches) * scene.place.processes,
+        tokens=tokens,
         scored=round(real * share),
         precision=resolve_precision(config, scene.place),
         checkpointing=bool(args.gradient_checkpointing),
