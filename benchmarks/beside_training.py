@@ -47,8 +47,8 @@ def beside(server: Server, query: str, folder: Path, rounds: int, seconds: float
 
 def training(folder: Path) -> tuple[RunDir, Supervisor]:
     """A run of the demo without an end in sight, past its first steps."""
-    config = parse_draft({"save_dir": str(folder), "training": {"training_args": {"num_train_epochs": 500, "logging_steps": 1,
-                    "eval_steps": 10**6}}})  # fmt: skip
+    args = {"num_train_epochs": 500, "logging_steps": 1, "eval_steps": 10**6}
+    config = parse_draft({"save_dir": str(folder), "training": {"training_args": args}})
     supervisor = Supervisor(folder)
     supervisor.start()
     run = create_run(config, open_table(config.data, folder))

@@ -74,8 +74,16 @@ def ask(setup: Setup, batch: int, turn: int) -> tuple[float, float, Mapping[Answ
     spec = evaluation_dir.read_evaluation_spec(setup.evaluation)
     began, used = time.perf_counter(), time.process_time()
     evaluation_asker.answer_remaining_questions(
-        setup.engine, setup.config, spec, setup.asked, setup.models, read_recorded_answers(path), log, stop, lambda *_: None
-    )  # fmt: skip
+        setup.engine,
+        setup.config,
+        spec,
+        setup.asked,
+        setup.models,
+        read_recorded_answers(path),
+        log,
+        stop,
+        lambda *_: None,
+    )
     seconds, cpu = time.perf_counter() - began, time.process_time() - used
     log.close()
     count = len(setup.asked) * 2

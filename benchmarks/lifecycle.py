@@ -2,10 +2,10 @@
 
     PYTHONPATH=. python benchmarks/lifecycle.py [--minutes 6] [--acts 30] [--seed 1] [--json FILE]
 
-`tests/scenarios/runs/lifecycle.py` has the model and the acts (create, start twice at once, finish, stop, kill, worker dies, app
-restarts, resume, move, delete); after each act every run must be in the state that the model says. The workers are the
-tests' fake ones. Sequences of up to --acts acts are drawn from the seed until the time is up; a sequence that fails is
-printed by Hypothesis, made shorter first.
+`tests/scenarios/runs/lifecycle.py` has the model and the acts: create, start twice at once, finish, stop, kill, worker
+dies, app restarts, resume, move, delete. After each act every run must be in the state that the model says. The workers
+are the tests' fake ones. Sequences of up to --acts acts are drawn from the seed until the time is up; Hypothesis prints
+the shortest sequence that fails.
 """
 
 from __future__ import annotations

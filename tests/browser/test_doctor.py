@@ -30,8 +30,12 @@ def test_five_planted_faults_are_found_and_repaired_on_the_page(page: Page, serv
     checks.get_by_role("button", name="Use {reply} instead").click()
 
     empty, garbled = f"{planted['empty']} rows", f"{planted['garbled']} rows"
-    for words in (f"{empty} have an empty answer", f"{garbled} with text decoded in the wrong encoding", "test rows are also in the training set",
-                  f"{planted['long']} of 500 rows are longer than 256 tokens"):  # fmt: skip
+    for words in (
+        f"{empty} have an empty answer",
+        f"{garbled} with text decoded in the wrong encoding",
+        "test rows are also in the training set",
+        f"{planted['long']} of 500 rows are longer than 256 tokens",
+    ):
         expect(checks.get_by_text(words)).to_be_visible(timeout=2 * WAIT)  # the last once the tokens are counted
     checks.get_by_role("button", name=f"Show the {empty}").click()
     expect(page.get_by_text(f"{planted['empty']} of 500 rows")).to_be_visible(timeout=WAIT)

@@ -67,9 +67,8 @@ def test_the_app_answers_from_an_empty_folder(installed: Path, tmp_path: Path) -
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     argv = [sys.executable, "-P", "-m", "toolkit", "app", "--port", str(port)]
-    environment = {
-        **os.environ, "PYTHONPATH": str(installed), "STREAMLIT_SERVER_HEADLESS": "true", "FTK_SPARE": "0", "FTK_WARM": "0",
-    }  # fmt: skip
+    quiet = {"STREAMLIT_SERVER_HEADLESS": "true", "FTK_SPARE": "0", "FTK_WARM": "0"}
+    environment = {**os.environ, **quiet, "PYTHONPATH": str(installed)}
     server = subprocess.Popen(argv, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 60

@@ -56,7 +56,10 @@ def test_values_become_text(tmp_path: Path) -> None:
 def test_the_training_split_is_read_and_the_rest_named() -> None:
     from toolkit.worker.fetch_dataset import choose_hub_split
 
-    assert choose_hub_split("x", {"test": 5, "train": 10}) == ("train", ["Only the split train was read; ignored: test."])
+    assert choose_hub_split("x", {"test": 5, "train": 10}) == (
+        "train",
+        ["Only the split train was read; ignored: test."],
+    )
     assert choose_hub_split("x", {"train": 10}) == ("train", [])
     assert choose_hub_split("x", {"validation": 10}) == ("validation", [])
     for sizes in ({}, {"a": 1, "b": 2}):

@@ -98,7 +98,8 @@ ROWS: dict[int, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     61: ("hostile adapters", (),
          ("worker/models/test_adapter_switch::test_only_plain_lora_adapters_are_attached",)),
     62: ("two uploads at once", (), ("data/storage/test_open_table::test_two_threads_read_a_file_once",)),
-    63: ("file edited after the upload", (), ("data/storage/test_open_table::test_a_file_of_the_user_is_copied_by_content",)),
+    63: ("file edited after the upload", (),
+         ("data/storage/test_open_table::test_a_file_of_the_user_is_copied_by_content",)),
     64: ("disk and folder", (), ("runs/test_preflight::test_problems_of_the_disk",)),
 }  # fmt: skip
 

@@ -83,7 +83,9 @@ def loss_chart(
     lines.append(_line("Test", thin_curve(curves.get("eval_loss", [])), colors[1], markers=True))
     if best is not None:
         star = {"symbol": "star", "size": 14, "color": colors[1], "line": {"color": "white", "width": 1}}
-        lines.append({**_line("Best checkpoint", Curve.from_points([best]), colors[1]), "mode": "markers", "marker": star})
+        lines.append(
+            {**_line("Best checkpoint", Curve.from_points([best]), colors[1]), "mode": "markers", "marker": star}
+        )
     axis = {"type": "log"} if log_scale else {"rangemode": "tozero"}
     figure = _figure(lines, revision, "step", legend=True, yaxis={"title": {"text": "loss"}, **axis})
     if mark is not None:
