@@ -197,7 +197,7 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "inference.eta_cutoff": FieldLayout("inference", "Eta cutoff", "advanced", (), _SAMPLED, unit="0 for off"),
     "inference.use_cache": FieldLayout("inference", "KV cache", "advanced"),
     "ablation.use_ablate": FieldLayout("study", "Ablation study", switch=True, empty="off"),
-    "ablation.study_name": FieldLayout("study", "Study name", shown_when=_STUDY),
+    "ablation.study_name": FieldLayout("study", "Study name", shown_when=_STUDY, empty="no name; a study needs one"),
     "save_dir": FieldLayout("run", "Output folder", empty="./experiments"),
     _ARGS + "logging_steps": FieldLayout("run", "Logging interval", unit="steps"),
     _ARGS + "eval_steps": FieldLayout("run", "Evaluation interval", unit="steps",

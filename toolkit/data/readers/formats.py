@@ -21,7 +21,8 @@ FileType = Literal["csv", "json"]
 
 @dataclass(frozen=True)
 class FileFormat:
-    """kind: names the format inside the toolkit. file_type: the value of `data.file_type` that goes with it.
+    """kind: names the format inside the toolkit. file_type: the value of `data.file_type` that goes with it;
+    a kind that is no such value, like parquet, takes "json", and the ending decides.
 
     label: its name on screen. endings: of file names, lower case and without the dot, as an upload box takes them.
     read: "module:function" of the reader, imported by the process that reads a file and by no other.
