@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,61 @@ def test_a_second_bos_is_found(tiny_plain_model: Path, tmp_path: Path) -> None:
     assert "<s>" in faults["double_bos"].message
     # at the very beginning the preparation itself keeps one of the two
     assert found(tmp_path, tiny_plain_model, rows(4), prompt="<s>{question}\n") == {}
+
+
+def marked_turns(folder: Path, model: Path, template: str) -> Path:
+    """Copy a chat model whose BOS is the marker that opens a turn, as in SmolLM2-Instruct."""
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["bos_token"] = "<|im_start|>"
+    settings.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+EVERY_TURN = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+EVERY_QUESTION = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token }}[Q] {{ m['content'] }} [A]"
+    "{% else %} {{ m['content'] }} {{ eos_token }}{% endif %}{% endfor %}"
+)
+ONCE = "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}{{ eos_token }}{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [EVERY_TURN, EVERY_QUESTION, ONCE], ids=["turn", "question", "once"])
+def test_bos_tokens_of_the_chat_template_are_not_doubled(tiny_model: Path, tmp_path: Path, template: str) -> None:
+    model = marked_turns(tmp_path / "model", tiny_model, template)
+    turns = [[("user", f"question {i}"), ("assistant", f"answer {i}")] for i in range(4)]
+    chats = [[turn for pair in turns[:size] for turn in pair] for size in (1, 2, 4)]
+    if template == EVERY_TURN:
+        chats.append([("system", "be brief"), *chats[1]])
+        chats.append([("system", ""), *chats[0]])
+
+    def asked(conversations: Sequence[Sequence[tuple[str, str]]]) -> dict[str, Fault]:
+        cells: list[dict[str, str | None]] = [
+            {"messages": json.dumps([{"role": role, "content": text} for role, text in each])} for each in conversations
+        ]
+        data = {"messages": "messages", "prompt": "", "prompt_stub": ""}
+        return found(tmp_path, model, cells, data=data)
+
+    assert asked(chats) == {}
+    doubled = [*chats, [("user", "see <|im_start|>here"), ("assistant", "fine")]]
+    fault = asked(doubled)["double_bos"]
+    assert fault.rows == (len(chats),), "a BOS in the text of a message is one too many"
+    assert found(tmp_path, model, rows(4)) == {}
+    assert "double_bos" in found(tmp_path, model, rows(4), prompt="Say: <|im_start|>{question}\n")
+
+
+def test_a_chat_template_that_begins_with_two_bos_tokens_is_found(tiny_model: Path, tmp_path: Path) -> None:
+    model = marked_turns(tmp_path / "model", tiny_model, "{{ bos_token * 2 }}" + ONCE)
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    data = {"messages": "messages", "prompt": "", "prompt_stub": ""}
+    assert "double_bos" in found(tmp_path, model, [{"messages": json.dumps(chat)}], data=data)
+    assert "double_bos" in found(tmp_path, model, rows(2))
 
 
 def test_a_truncated_end_is_found(tiny_plain_model: Path, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from toolkit.data.conversations import Message, MessageDict
 from toolkit.data.examples.templates import Example
+from toolkit.worker.tokens.encode import encode_texts, render_chats
 from toolkit.worker.tokens.examples import tokenize_examples
 
 _BRACES = re.compile(r"\{\s*([^{}\n]{1,100}?)\s*\}")
@@ -27,7 +29,7 @@ class PromptFrame:
     """What is the same for every row of a dataset.
 
     length: limit in tokens. columns: names in lower case. bos: number of BOS tokens that the tokenizer and the template
-    add to an example. marks: texts that only the chat template writes.
+    add to a prompt with its completion. marks: texts that only the chat template writes.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -44,17 +46,36 @@ class PromptFrame:
     ) -> PromptFrame:
         """Measure the frame on a minimal example."""
         (plain,) = tokenize_examples([Example("x", "y")], tokenizer, chat)
-        doubled = plain.ids[:2] == [tokenizer.bos_token_id] * 2
-        bos = 0 if doubled else plain.ids.count(tokenizer.bos_token_id)
+        bos = _count_intended_bos(tokenizer, plain.ids)
         names = frozenset(column.strip().casefold() for column in columns)
         return cls(tokenizer, chat, length, completion_only, names, bos, _template_marks(tokenizer) if chat else ())
+
+    def count_written_bos(self, turns: Sequence[MessageDict]) -> int:
+        """Return the number of BOS tokens that the chat template writes around these messages.
+
+        Many templates write one for each message or each question: their BOS is the marker that opens a turn.
+        """
+        text = render_chats(self.tokenizer, [turns])
+        return _count_intended_bos(self.tokenizer, encode_texts(self.tokenizer, text, add_special_tokens=False)[0])
+
+
+def outline_conversation(turns: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    """Return (role, neutral content) of each message; an empty message stays empty, since templates may skip it."""
+    return tuple((turn.role, "x" if turn.content.strip() else "") for turn in turns)
+
+
+def _count_intended_bos(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int:
+    """Count the BOS tokens of an example with neutral texts; two at its start are never intended."""
+    bos = tokenizer.bos_token_id
+    return 0 if list(ids[:2]) == [bos, bos] else list(ids).count(bos)
 
 
 class CheckedRow(NamedTuple):
     """One row with its texts, its tokens before truncation, and its labels in short.
 
     asked: number of tokens of the prompt alone. begins: position of the first completion token. trained: number of
-    trained tokens. ends: whether EOS is trained. mask_wrong: whether the labels contradict the settings.
+    trained tokens. ends: whether EOS is trained. mask_wrong: whether the labels contradict the settings. written_bos:
+    number of BOS tokens that the tokenizer and the template add to the texts.
     """
 
     prompt: str
@@ -65,6 +86,7 @@ class CheckedRow(NamedTuple):
     trained: int
     ends: bool
     mask_wrong: bool
+    written_bos: int
 
 
 def _template_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
@@ -91,7 +113,7 @@ def nothing_trained(row: CheckedRow, frame: PromptFrame) -> bool:
 def double_bos(row: CheckedRow, frame: PromptFrame) -> bool:
     """Return whether the row has more BOS tokens than tokenizer and template add."""
     bos = frame.tokenizer.bos_token_id
-    return bos is not None and bos != frame.tokenizer.eos_token_id and list(row.ids).count(bos) > frame.bos
+    return bos is not None and bos != frame.tokenizer.eos_token_id and list(row.ids).count(bos) > row.written_bos
 
 
 def end_untrained(row: CheckedRow, frame: PromptFrame) -> bool:
@@ -172,9 +194,9 @@ def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, fr
             f"{raise_limit}, or shorten the prompt template.",
         ),
         "double_bos": (
-            f"{rows.capitalize()} contain the beginning-of-sequence token {bos} once too often: "
-            "the tokenizer adds it, and the text contains it too.",
-            f"Remove {bos} from the template or the cells.",
+            f"{rows.capitalize()} contain the beginning-of-sequence token {bos} too often: the tokenizer "
+            "or the chat template adds it, and the text contains it too.",
+            f"Remove {bos} from the templates or the cells.",
         ),
         "end_untrained": (
             f"In {rows} the end of the answer ({eos}) is not trained, so the model would not learn to stop.",

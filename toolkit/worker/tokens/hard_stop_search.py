@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from toolkit.data.conversations import Message, MessageDict
 from toolkit.data.examples.hard_stops import HARD_STOPS, MAX_HARD_STOP_ROWS, Fault
 from toolkit.data.examples.templates import Example
 from toolkit.worker.tokens.examples import TokenizedExample
-from toolkit.worker.tokens.hard_stop_rules import HARD_STOP_RULES, CheckedRow, PromptFrame, describe_hard_stop
+from toolkit.worker.tokens.hard_stop_rules import (
+    HARD_STOP_RULES,
+    CheckedRow,
+    PromptFrame,
+    describe_hard_stop,
+    outline_conversation,
+)
 from toolkit.worker.tokens.labels import IGNORED_LABEL, make_collator
 
 COLLATED_ROWS = 16
@@ -30,6 +37,7 @@ class HardStopInspector:
         self._found: dict[str, list[int]] = {kind: [] for kind in HARD_STOPS}
         self._first: dict[str, CheckedRow] = {}
         self._truncated_ends: list[int] = []
+        self._written_bos: dict[tuple[tuple[str, str], ...], int] = {}
         self._longest = self._rows = self._kept = 0
 
     def __call__(
@@ -56,8 +64,19 @@ class HardStopInspector:
                 trained,
                 ends,
                 wrong,
+                self._count_written_bos(example.turns),
             )
             self._apply_rules(start + at, row)
+
+    def _count_written_bos(self, turns: Sequence[Message]) -> int:
+        """Return the number of BOS tokens around the texts of an example, once for all conversations of one outline."""
+        if not turns:
+            return self._frame.bos
+        outline = outline_conversation(turns)
+        if outline not in self._written_bos:
+            messages: list[MessageDict] = [{"role": role, "content": content} for role, content in outline]
+            self._written_bos[outline] = self._frame.count_written_bos(messages)
+        return self._written_bos[outline]
 
     def _apply_rules(self, number: int, row: CheckedRow) -> None:
         for kind, rule in HARD_STOP_RULES.items():
@@ -84,7 +103,7 @@ class HardStopInspector:
                 continue
             hidden = end in row["labels"] and end not in got[:size]
             self._found["pad_hides_end" if hidden else "mask_wrong"].append(number)
-            self._first.setdefault("mask_wrong", CheckedRow("", "", [], 0, 0, 0, False, True))
+            self._first.setdefault("mask_wrong", CheckedRow("", "", [], 0, 0, 0, False, True, 0))
 
     def faults(self, rows: Sequence[int] | np.ndarray) -> list[Fault]:
         """Return the problems found. rows: the row number in the table of each example."""
