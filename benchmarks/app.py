@@ -1,6 +1,6 @@
 """How long the app makes a person wait, measured through the real server and headless Chromium.
 
-    PYTHONPATH=. python benchmarks/app.py [--starts 5] [--reruns 40] [--out benchmarks/results/app.json]
+    python -m benchmarks.app [--starts 5] [--reruns 40] [--out benchmarks/results/app.json]
 
 Prints: process start to first page, p50/p95 of a form rerun (Enter in a box until the page shows the change), memory
 of the app process after every page was visited, and for the default run the time from Start to the first loss point,

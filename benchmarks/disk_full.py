@@ -1,6 +1,6 @@
 """Disk full: a real run on a small tmpfs that fills up at one place after another, and goes on when space returns.
 
-    PYTHONPATH=. python benchmarks/disk_full.py [--sizes 12] [--json FILE]
+    python -m benchmarks.disk_full [--sizes 12] [--json FILE]
 
 The volume has room for so many KiB more than the run has needed at its third step, a different number each time, so
 that it fills up in another write each time: a checkpoint's file, an event, the log, the adapter. Then: the message is

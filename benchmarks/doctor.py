@@ -1,6 +1,6 @@
 """How well the dataset doctor finds seeded faults, and how long it takes.
 
-    PYTHONPATH=. python benchmarks/doctor.py [--seeds 3] [--rows 5000] [--million 1000000] [--out FILE]
+    python -m benchmarks.doctor [--seeds 3] [--rows 5000] [--million 1000000] [--out FILE]
 
 Prints precision and recall of each finding over corpora whose answers are known (`tests/fakes/corpus.py`: look-alikes
 are in them too), then seconds and peak memory of the process that examines a table of `--million` rows of about 600

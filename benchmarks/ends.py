@@ -1,6 +1,6 @@
 """Every end explained: each class of death is brought about in a real worker, and the supervisor says what it was.
 
-    PYTHONPATH=. python benchmarks/ends.py [--repeat 1] [--only disk_full segv] [--json FILE]
+    python -m benchmarks.ends [--repeat 1] [--only disk_full segv] [--json FILE]
 
 A tiny model on a tiny table; the deaths are real (the kernel's OOM killer in a memory control group, a limit on the
 address space, a full tmpfs, SIGSEGV, SIGKILL, a model with an infinite weight, a hub id without a network ...) except

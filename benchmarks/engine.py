@@ -1,6 +1,6 @@
 """Time to first token and tokens per second of the engine over HTTP, against a bare `model.generate` loop.
 
-    PYTHONPATH=. python benchmarks/engine.py [--model demo|wide] [--rounds 9] [--tokens 128] [--json engine.json]
+    python -m benchmarks.engine [--model demo|wide] [--rounds 9] [--tokens 128] [--json engine.json]
 
 The engine runs as its own process, as in the product, and is asked through the product's client with streaming. The
 bare loop runs here on the same base with the same adapter merged and unloaded: no server, no streaming, no adapter

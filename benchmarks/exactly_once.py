@@ -1,6 +1,6 @@
 """Exactly once: many processes race to start the same run, round after round; one worker must come of each.
 
-    PYTHONPATH=. python benchmarks/exactly_once.py [--processes 32] [--rounds 200] [--json FILE]
+    python -m benchmarks.exactly_once [--processes 32] [--rounds 200] [--json FILE]
 
 The workers are the tests' fake ones (the race is over before a real one has loaded anything); the processes, locks,
 claims and files are the real ones.

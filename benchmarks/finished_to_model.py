@@ -1,6 +1,6 @@
 """From "Finished" to "it is better, and here is my model": clicks and seconds in the real browser, on the demo.
 
-    PYTHONPATH=. python benchmarks/finished_to_model.py [--shots FOLDER] [--json FILE]
+    python -m benchmarks.finished_to_model [--shots FOLDER] [--json FILE]
 
 Trains the demo by "Try it now", then counts from the moment in which the run's page offers "Evaluate": to the
 verdict, and to the adapter's certificate, which puts its file one click away. With --shots the playground's differences

@@ -1,6 +1,6 @@
 """How many runs survive random `kill -9`s of their worker, and whether they end as if nothing had happened.
 
-    PYTHONPATH=. python benchmarks/kills.py [--kills 1000] [--seed 1] [--minutes 60] [--json FILE]
+    python -m benchmarks.kills [--kills 1000] [--seed 1] [--minutes 60] [--json FILE]
 
 A small run of a tiny random model (LoRA with dropout, two accumulated batches a step, evaluations, a checkpoint every
 first to third step) is trained once without any trouble. Then it is trained again and again under the real supervisor,

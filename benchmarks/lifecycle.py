@@ -1,6 +1,6 @@
 """A run's life against a small model, the long form: random acts on random runs, two apps on one save_dir.
 
-    PYTHONPATH=. python benchmarks/lifecycle.py [--minutes 6] [--acts 30] [--seed 1] [--json FILE]
+    python -m benchmarks.lifecycle [--minutes 6] [--acts 30] [--seed 1] [--json FILE]
 
 `tests/scenarios/runs/lifecycle.py` has the model and the acts: create, start twice at once, finish, stop, kill, worker
 dies, app restarts, resume, move, delete. After each act every run must be in the state that the model says. The workers

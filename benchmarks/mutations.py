@@ -1,6 +1,6 @@
 """Remove each safeguard of the storage in turn and run the tests; a change that no test notices is printed.
 
-    PYTHONPATH=. python benchmarks/mutations.py [--json FILE]
+    python -m benchmarks.mutations [--json FILE]
 
 Works on a copy of the tree. The fsyncs have a test of their own (each does nothing, in turn, under a simulated power
 cut: tests/runs/test_checkpoints.py); here they are removed from the source once more, beside renames and checks.

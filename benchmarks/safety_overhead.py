@@ -1,6 +1,6 @@
 """What the safety of a run costs: the same training with it and without, in turns; and what its code itself takes.
 
-    PYTHONPATH=. python benchmarks/safety_overhead.py [--pairs-seconds 200] [--long-seconds 70] [--json FILE]
+    python -m benchmarks.safety_overhead [--pairs-seconds 200] [--long-seconds 70] [--json FILE]
 
 The default run of the app (bundled demo model and dataset, one thread), from its first step to the end of training, so
 without imports, loading and scoring, which are the same. "With": as it ships. "Without": no checkpoint, no fsync, no

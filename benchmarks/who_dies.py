@@ -1,6 +1,6 @@
 """Who dies, when: {worker, app, both, browser} x {queued, loading, training, saving, evaluating, stopping}.
 
-    PYTHONPATH=. python benchmarks/who_dies.py [--only app browser] [--json FILE]
+    python -m benchmarks.who_dies [--only app browser] [--json FILE]
 
 The real app, the real worker on a tiny model, a real browser. A run is held at its moment, whoever it is dies by
 SIGKILL, the moment passes, and an app that died is opened again. A cell is right when the run ends as it should

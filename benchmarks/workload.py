@@ -1,6 +1,6 @@
 """The fixed workload of the training benchmarks: a 16 M Llama with random weights, its tokenizer, and two datasets.
 
-    PYTHONPATH=. python benchmarks/workload.py FOLDER
+    python -m benchmarks.workload FOLDER
 
 Writes FOLDER/model (fp32 safetensors), FOLDER/narrow.jsonl and FOLDER/wide.jsonl with the columns instruction, output.
 Everything follows from SEED: two machines get the same bytes. The text is synthetic; it only has to have the lengths.
