@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A workspace in which started runs stay queued, because the training slot is taken."""
     monkeypatch.setenv("FINETUNING_TOOLKIT_SAVE_DIR", str(tmp_path))
+    monkeypatch.setenv("FTK_WARM", "off")  # each would import torch for eight seconds, and nothing here asks it
     known = machines.Machine(cpu_count=2, memory_bytes=8_000_000_000)
     body = {"schema": 1, "key": machines._machine_key(), "machine": asdict(known)}
     (tmp_path / "machine.json").write_text(json.dumps(body))
