@@ -14,7 +14,7 @@ with page.page_frame("studies"):
             st.markdown("##### :material/science: No study yet")
             st.markdown(
                 "A study trains one run for each value of a setting and compares the results. To set one up, open "
-                "**Study** on the Configure page, switch it on, and give a setting more than one value."
+                "**Study** on the Configure page, turn it on, and give a setting more than one value."
             )
             if st.button("Set up a study", type="primary", icon=":material/tune:"):
                 page.go_to_page("configure")

@@ -351,23 +351,23 @@ def test_a_path_is_kept_as_written_whether_it_exists_or_not(tmp_path: Path) -> N
 
 # one wrong value for every kind of field: what the user reads, and that no word of a library is in it
 WRONG = [
-    ("training.training_args.num_train_epochs", "x", "A whole number is needed; it is 'x'."),
-    ("training.training_args.num_train_epochs", 1.5, "A whole number is needed; it is 1.5."),
+    ("training.training_args.num_train_epochs", "x", "It must be a whole number; it is 'x'."),
+    ("training.training_args.num_train_epochs", 1.5, "It must be a whole number; it is 1.5."),
     ("training.training_args.num_train_epochs", 0, "It must be at least 1; it is 0."),
     ("training.training_args.num_train_epochs", 10**6, "It must be at most 10,000; it is 1000000."),
-    ("training.training_args.learning_rate", "abc", "A number is needed; it is 'abc'."),
+    ("training.training_args.learning_rate", "abc", "It must be a number; it is 'abc'."),
     ("training.training_args.learning_rate", 0, "It must be more than 0; it is 0."),
-    ("training.training_args.learning_rate", float("nan"), "A finite number is needed; it is nan."),
-    ("training.training_args.bf16", "maybe", "True or false is needed; it is 'maybe'."),
+    ("training.training_args.learning_rate", float("nan"), "It must be a finite number; it is nan."),
+    ("training.training_args.bf16", "maybe", "It must be true or false; it is 'maybe'."),
     ("data.file_type", "xml", "It must be 'json', 'csv' or 'huggingface'; it is 'xml'."),
-    ("data.prompt", None, "Text is needed; it is empty."),
-    ("data.path", "", "A file or a name is needed; it is ''."),
-    ("data.path", None, "A file or a name is needed; it is empty."),
-    ("data.train_size", "abc", "A number is needed; it is 'abc'."),
+    ("data.prompt", None, "It must be text; it is empty."),
+    ("data.path", "", "It must be a path or a name; it is ''."),
+    ("data.path", None, "It must be a path or a name; it is empty."),
+    ("data.train_size", "abc", "It must be a number; it is 'abc'."),
     ("data.train_size", 1.0, "It must be less than 1; it is 1.0."),
-    ("lora.target_modules", "q_proj", "A list is needed; it is 'q_proj'."),
+    ("lora.target_modules", "q_proj", "It must be a list; it is 'q_proj'."),
     ("lora.target_modules", [""], "It must not be empty; it is ''."),
-    ("lora", None, "A block of settings is needed; it is empty."),
+    ("lora", None, "It must be a block of settings; it is empty."),
 ]
 
 

@@ -79,7 +79,7 @@ class DataConfig(SettingsSection):
     )
     # added
     accepted: Optional[List[ShortText]] = Field(
-        None, description="Blocking problems to accept, by name; training starts in spite of them"
+        None, description="Blocking problems to accept, by name. Accepted problems do not block training"
     )
     use_chat_template: Optional[bool] = Field(
         None, description="Wrap prompt and completion in the tokenizer's chat template"
@@ -95,7 +95,7 @@ class DataConfig(SettingsSection):
     )
     stratify: Optional[bool] = Field(
         False,
-        description="Give training and test set the same mix of answers, where there are few different answers",
+        description="Keep the share of each answer the same in the training set and the test set",
     )
     encoding: Optional[CodecName] = Field(None, description="Text encoding of the file, e.g. cp1252")
     delimiter: Optional[Character] = Field(None, description="Character between the cells of a CSV file")
@@ -103,13 +103,13 @@ class DataConfig(SettingsSection):
         None, description="Key of the list that holds the rows, for a JSON file with several lists"
     )
     flatten: Optional[bool] = Field(
-        False, description="Make a column of each value inside a nested JSON object, named outer.inner"
+        False, description="Turn each value inside a nested JSON object into a column named outer.inner"
     )
     bad_rows: Optional[Literal["skip", "fill"]] = Field(
         None, description="Rows with too many or too few cells: skip them, or treat missing cells as empty"
     )
     repair_text: Optional[bool] = Field(
-        False, description="Replace invalid bytes by U+FFFD and remove NUL characters, instead of rejecting the file"
+        False, description="Replace invalid bytes with U+FFFD and remove NUL characters, instead of rejecting the file"
     )
 
     _accepted = field_validator("accepted")(each_of(ACCEPTABLE_HARD_STOPS))
@@ -240,7 +240,9 @@ class SftArgs(SettingsSection):
         "performance for instruction fine-tuning.",
     )
     # added
-    completion_only_loss: bool = Field(True, description="Train on the completion only; off: on the prompt too")
+    completion_only_loss: bool = Field(
+        True, description="Compute the loss on the completion only; if off, also on the prompt"
+    )
     packing: Optional[Literal["grouped", "packed"]] = Field(
         None,
         description="How examples share a batch: grouped puts examples of similar length together; packed joins "
@@ -296,7 +298,7 @@ class Config(SettingsSection):
     # added
     autopilot: bool = Field(
         True,
-        description="Continue from the last checkpoint after a crash; when out of memory, with a smaller batch",
+        description="After a crash, resume from the last checkpoint; after running out of memory, with a smaller batch",
     )
     num_processes: Optional[int] = Field(None, ge=1, le=1024, description="Number of processes that Accelerate starts")
 
@@ -323,16 +325,16 @@ def find_contradictions(config: Config) -> list[Problem]:
 
     if args.bf16 and args.fp16:
         message = "bf16 and fp16 are both on."
-        report_pair("training.training_args.", "bf16", "fp16", message, "Switch one of them off.")
+        report_pair("training.training_args.", "bf16", "fp16", message, "Turn one of them off.")
     if config.model.quantize and bnb.load_in_8bit and bnb.load_in_4bit:
         message = "8-bit and 4-bit quantization are both on."
-        report_pair("model.bitsandbytes.", "load_in_8bit", "load_in_4bit", message, "Switch one of them off.")
+        report_pair("model.bitsandbytes.", "load_in_8bit", "load_in_4bit", message, "Turn one of them off.")
     if config.model.quantize and not (bnb.load_in_8bit or bnb.load_in_4bit):
         message = "Quantization is on, but neither 8-bit nor 4-bit is selected."
         found.append(Problem("model.quantize", message, "Select one of them."))
     found.extend(_find_lora_contradictions(config))
     if config.inference.do_sample and config.inference.temperature == 0:
-        hint = "Raise the temperature, or switch sampling off."
+        hint = "Raise the temperature, or turn sampling off."
         found.append(Problem("inference.temperature", "Sampling needs a temperature above 0.", hint))
     if isinstance(config.data.train_size, float) and isinstance(config.data.test_size, float):
         total = config.data.train_size + config.data.test_size

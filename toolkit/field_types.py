@@ -64,7 +64,9 @@ def one_of(allowed: Sequence[str]) -> Callable[[str | None], str | None]:
     def check(value: str | None) -> str | None:
         if value is not None and value not in allowed:
             raise PydanticCustomError(
-                "one_of", "'{value}' is not known; use one of {words}", {"value": value, "words": ", ".join(allowed)}
+                "one_of",
+                "'{value}' is not a known value; use one of {words}",
+                {"value": value, "words": ", ".join(allowed)},
             )
         return value
 
@@ -164,7 +166,7 @@ def parse_number_text(value: Any) -> Any:
     for number in (int, float):
         with suppress(ValueError):
             return number(value)
-    raise PydanticCustomError("float_parsing", "a number is needed")
+    raise PydanticCustomError("float_parsing", "it must be a number")
 
 
 def _takes_bool(annotation: Any) -> bool:

@@ -210,7 +210,7 @@ def test_too_few_rows_are_reported(tmp_path: Path) -> None:
     said = known_flips(fixed=3, broke=0, same=0, both_wrong=0)
     run = make_run(tmp_path, list(said))
     _, results = plant(run, said)
-    assert "3 rows are too few to tell a change from chance." in results.sentences[run.id]
+    assert "3 rows are too few to distinguish a change from chance." in results.sentences[run.id]
 
 
 def test_the_model_card_shows_the_newest_evaluation_of_the_present_adapter(

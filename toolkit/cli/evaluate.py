@@ -49,18 +49,21 @@ _MODEL_COLUMN_WIDTH, _MEASURE_COLUMN_WIDTH = 48, 72
 def evaluate(
     run: Annotated[str, typer.Argument(help="ID of a run that has an adapter.")],
     file: Annotated[
-        Path | None, typer.Option(help="Evaluate on the rows of this file; it needs the columns of the templates.")
+        Path | None,
+        typer.Option(help="Evaluate on the rows of this file. It must have the columns that the templates use."),
     ] = None,
     prompts: Annotated[str, typer.Option(help="Evaluate on a saved prompt set, by name or ID.")] = "",
     rows: Annotated[
         int, typer.Option(min=0, help="Maximum number of rows; 0 for all.")
     ] = evaluation_dir.DEFAULT_EVALUATION_ROWS,
     compare: Annotated[
-        list[str] | None, typer.Option(help="Also evaluate another run, or RUN@STEP. May be given several times.")
+        list[str] | None, typer.Option(help="Also evaluate another run, or a checkpoint as RUN@STEP. Can be repeated.")
     ] = None,
     rules: Annotated[Path | None, typer.Option(help="A YAML or JSON file with pass rules and a gate.")] = None,
-    probe: Annotated[bool, typer.Option(help="Check whether general knowledge of the base model was lost.")] = True,
-    new: Annotated[bool, typer.Option("--new", help="Start over, even if an evaluation is unfinished.")] = False,
+    probe: Annotated[bool, typer.Option(help="Also check for forgetting: measure the loss on general text.")] = True,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start a new evaluation, even if an unfinished one can be continued.")
+    ] = False,
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
     """Compare RUN's adapter with its base model on rows that it was not trained on."""
@@ -133,7 +136,7 @@ def _follow_evaluation(evaluation: Evaluation) -> int:
         _print_results(read_evaluation_results(evaluation.results_path))
         return EXIT_INTERRUPTED
     if ended.state in ("failed", "interrupted", "new"):
-        err.print(f"error: {ended.message or 'The evaluation ended without a message.'} {ended.hint}".rstrip())
+        err.print(f"error: {ended.message or 'The evaluation ended without an error message.'} {ended.hint}".rstrip())
         return EXIT_FAILED
     results = read_evaluation_results(evaluation.results_path)
     _print_results(results)

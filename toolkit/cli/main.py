@@ -61,12 +61,10 @@ from toolkit.system.spawn import app_command
 RUN_LIST_COLUMNS = ("name", "study", "state", "steps", "loss", "exact match")
 RUN_ID_WIDTH = 20
 """Characters of a run's ID, which are never cut off: the ID is copied from the list into other commands."""
-AcceptOption = Annotated[
-    list[str] | None, typer.Option(help="Name of a blocking problem to accept. May be given several times.")
-]
+AcceptOption = Annotated[list[str] | None, typer.Option(help="Blocking problem to accept, by name. Can be repeated.")]
 
 app = typer.Typer(
-    help="Fine-tune a language model, and run, compare and export the result.",
+    help="Fine-tune a language model, then evaluate, serve and export it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -81,7 +79,7 @@ def main() -> None:
 
 @app.command("app")
 def open_app(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of this machine that the app listens on.")] = 8501,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port that the app listens on.")] = 8501,
 ) -> None:
     """Start the app and open it in the browser."""
     command = [*app_command(), "--server.port", str(port)]
@@ -90,8 +88,10 @@ def open_app(
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="A YAML file with settings, such as the Configure page exports.")],
-    name: Annotated[str, typer.Option(help="A name that is shown in lists. The run's ID is chosen for it.")] = "",
+    config: Annotated[
+        Path, typer.Argument(help="A YAML file with settings, for example one exported from the Configure page.")
+    ],
+    name: Annotated[str, typer.Option(help="Display name of the run. The run's ID is generated.")] = "",
     accept: AcceptOption = None,
 ) -> None:
     """Train with the settings in CONFIG; with ablation on, one run for each combination of values."""
@@ -146,10 +146,10 @@ def serve(
     run: Annotated[str, typer.Argument(help="ID of a run that has an adapter.")],
     also: Annotated[
         list[str] | None,
-        typer.Argument(help="IDs of more runs on the same base model. RUN@STEP is a checkpoint."),
+        typer.Argument(help="More runs of the same base model to serve, by ID. RUN@STEP selects a checkpoint."),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port to listen on; any free one if empty.")
+        int | None, typer.Option(min=1, max=65535, help="Port to listen on. By default, any free port.")
     ] = None,
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
@@ -163,11 +163,11 @@ app.command()(evaluate)
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="ID of a run that has an adapter.")],
-    form: Annotated[str, typer.Option(help=f"Form of the export: {', '.join(EXPORT_FORMS)}, or all.")] = "adapter",
-    check: Annotated[bool, typer.Option("--check", help="Only check the existing export again.")] = False,
+    form: Annotated[str, typer.Option(help=f"Export form: {', '.join(EXPORT_FORMS)}, or all.")] = "adapter",
+    check: Annotated[bool, typer.Option("--check", help="Only verify the existing export again.")] = False,
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
-    """Export RUN's model and check that it answers as the run did."""
+    """Export RUN's model and verify that it gives the same answers as the run."""
     chosen = open_run(save_dir, run)
     wanted = list(EXPORT_FORMS) if form == "all" else [find_export_form(form).key]
     states = [export_to_end(chosen, key, make_export_printer(out), check_only=check) for key in wanted]

@@ -144,7 +144,7 @@ def describe_export_end(state: ExportState) -> str:
     """Return the verdict on an export, its folder and each check; for a failed one, the reason."""
     if state.certificate is None or state.folder is None:
         return f"{state.form.title}: {state.message} {state.hint}".strip()
-    verdict = "answers as the run did" if state.state == "passed" else "BROKEN, do not use it"
+    verdict = "verified" if state.state == "passed" else "verification failed, do not use it"
     checks = [
         f"  {'passed' if check.passed else 'FAILED'} {check.name}: {check.detail}" for check in state.certificate.checks
     ]

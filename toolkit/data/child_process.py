@@ -144,9 +144,9 @@ class ChildRefusedError(DataError):
 def _exit_error(returncode: int, log: Path, doing: str) -> DataError:
     if returncode < 0:
         number = signal.Signals(-returncode)
-        reason = f"{_EXIT_REASONS.get(number, 'it was ended')} ({number.name})"
+        reason = f"{_EXIT_REASONS.get(number, 'it was terminated')} ({number.name})"
     else:
         lines = log.read_text(errors="replace").strip().splitlines()
-        reason = f"it ended with code {returncode}" + (f": {lines[-1][:300]}" if lines else "")
+        reason = f"it exited with code {returncode}" + (f": {lines[-1][:300]}" if lines else "")
     message = f"{doing} the data did not finish: {reason}."
     return DataError(message, "Your data and settings are unchanged. Try a smaller part of the file.")

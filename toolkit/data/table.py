@@ -119,7 +119,7 @@ class Table:
             where = f"rows {first + 1:,} to {self.rows if stop is None else stop:,}"
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             message = f"The prepared data of {self.label} is damaged in {where} ({self.path}: {reason})."
-            raise DataError(message, "Delete this file and open the data again: it is created again.") from error
+            raise DataError(message, "Delete this file, then open the data again to recreate it.") from error
 
     def take(
         self, indices: Sequence[int] | np.ndarray[Any, Any], columns: Sequence[str] | None = None, size: int = 4_096

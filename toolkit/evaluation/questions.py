@@ -50,7 +50,7 @@ def make_questions(evaluation: Evaluation) -> list[EvaluationQuestion]:
         else _file_questions(evaluation, config, spec)
     )
     if not questions:
-        raise RunError("There are no rows to ask.", "Train with a test set, or choose a file.")
+        raise RunError("There are no rows to evaluate.", "Train with a test set, or choose a file.")
     return questions
 
 

@@ -154,6 +154,6 @@ def order_answers(
     """Return the model's answers in the order of the questions; a missing one becomes an error with its reason."""
     return [
         answers.get((name, q.position))
-        or EvaluationAnswer(name, q.position, error=q.error or "Not asked: the evaluation was stopped before.")
+        or EvaluationAnswer(name, q.position, error=q.error or "Not evaluated: the evaluation was stopped first.")
         for q in questions
     ]

@@ -54,5 +54,5 @@ def unpack(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as opened:
         for name in opened.namelist():
             if name in ("", "..") or PurePosixPath(name).name != name:
-                raise RunError(f"The zip holds '{name[:80]}', which is not a plain file name.", "Export it again.")
+                raise RunError(f"The zip contains '{name[:80]}', which is not a plain file name.", "Export it again.")
         opened.extractall(folder)

@@ -51,7 +51,7 @@ EXPORT_FORMS = {
         ExportForm(
             key="adapter",
             title="Adapter",
-            what="The small file with the trained weights. It needs the base model.",
+            what="Only the trained weights: a small file that is used together with the base model.",
             dtype="",
             contains_base=False,
             build="toolkit.worker.exporting.adapter:build_adapter",
@@ -98,7 +98,7 @@ EXPORT_FORMS = {
 def find_export_form(form: str) -> ExportForm:
     """Return the form with that key. Raises RunError."""
     if form not in EXPORT_FORMS:
-        raise RunError(f"'{form[:40]}' is not a form of export.", f"Choose one of {', '.join(EXPORT_FORMS)}.")
+        raise RunError(f"'{form[:40]}' is not an export form.", f"Choose one of {', '.join(EXPORT_FORMS)}.")
     return EXPORT_FORMS[form]
 
 

@@ -34,7 +34,7 @@ def start_export(run: RunDir, form: str, *, check_only: bool = False) -> subproc
     arguments = [run.id, form, *(["check"] if check_only else [])]
     process = start_job(export_job(run, form), EXPORT_WORKER, arguments, environment)
     if process is None:
-        raise RunError("This export is already being made.", "Wait until it is done.")
+        raise RunError("This export is already running.", "Wait until it has finished.")
     return process
 
 

@@ -72,8 +72,8 @@ def read_export_state(run: RunDir, form: str) -> ExportState:
     if not made:
         return ExportState(kind, "none")
     if _is_outdated(run, folder):
-        message = "It was made from an earlier adapter: the run has been trained further since."
-        return ExportState(kind, "failed", message=message, hint="Make it again.", folder=where, bytes=size)
+        message = "This export is out of date: the run was trained further after it."
+        return ExportState(kind, "failed", message=message, hint="Export again.", folder=where, bytes=size)
     certificate = read_certificate(certificate_path(run, form))
     if certificate is None or certificate.commit != commit_hash(folder):
         return ExportState(kind, "unchecked", folder=where, bytes=size)

@@ -65,17 +65,17 @@ def start_push(run: RunDir, push: HubPush) -> subprocess.Popen[bytes]:
     Raises RunError: the name is not valid, the export has not passed its certificate, or a push is running.
     """
     if not REPOSITORY_PATTERN.fullmatch(push.repo):
-        raise RunError(f"'{push.repo[:100]}' is not a valid repository name.", "It has the form owner/name.")
+        raise RunError(f"'{push.repo[:100]}' is not a valid repository name.", "Use the form owner/name.")
     if read_export_state(run, find_export_form(push.form).key).state != "passed":
-        message = f"The export '{push.form}' has not passed its certificate."
-        raise RunError(message, "Make it first. Only an export that answers as the run did can be pushed.")
+        message = f"The export '{push.form}' is not verified."
+        raise RunError(message, "Export it first: only verified exports can be pushed.")
     if read_hub_state(run).state == "running":  # the running one reads the request: leave its file alone
-        raise RunError("A push of this run is already running.", "Wait until it is done.")
+        raise RunError("A push of this run is already running.", "Wait until it has finished.")
     durable_write(push_request_path(run), json.dumps(asdict(push)))
     environment = worker_environment(run, read_run_config(run), attempt=1)
     # the worker's environment is offline for a local base model; a push needs the network all the same
     environment["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "0")
     process = start_job(push_job(run), PUSH_WORKER, [run.id], environment)
     if process is None:
-        raise RunError("A push of this run is already running.", "Wait until it is done.")
+        raise RunError("A push of this run is already running.", "Wait until it has finished.")
     return process

@@ -57,7 +57,7 @@ def model_card(
         parts.append(f"![Loss by step]({chart_file})")
     shown_figures = figures or "\n".join(_score_lines(run, status))
     if shown_figures:
-        parts.append("## Figures\n\n" + shown_figures)
+        parts.append("## Results\n\n" + shown_figures)
     parts += [
         "## Use\n\n" + _usage_section(run, config, form, contract, location),
         "## Limits\n\n" + "\n".join(_limit_lines(config, status, contract, scored=bool(figures or status.scores))),
@@ -99,7 +99,7 @@ def _data_lines(config: Config, dataset: dict[str, Any], status: RunStatus) -> I
             yield f"- {skipped:,} rows skipped for empty cells, {truncated:,} truncated to {limit} tokens"
     if config.data.messages is not None:
         yield f"- conversations: column {inline_code(config.data.messages)}, system, user and assistant turns"
-        yield "- trained: what the assistant says, with its end token; the other turns are masked"
+        yield "- trained: the assistant's messages with their end tokens; all other messages are masked"
         return
     yield f"- prompt: {inline_code(config.data.prompt)}"
     yield f"- completion, the trained part: {inline_code(config.data.prompt_stub)}"
@@ -125,7 +125,7 @@ def _training_lines(config: Config, status: RunStatus, contract: PromptContract)
 def _score_lines(run: RunDir, status: RunStatus) -> Iterator[str]:
     scored = exact_matches(run.evaluation_dir / "predictions.jsonl")
     if scored or status.last.get("eval_loss") is not None:
-        yield "The run's own scores at its end; no evaluation was made.\n"
+        yield "Scores from the end of the run; no separate evaluation was made.\n"
         yield "| on the test set | base model | this model |\n|---|---|---|"
     if scored:
         rows, base, adapter = scored
@@ -133,7 +133,7 @@ def _score_lines(run: RunDir, status: RunStatus) -> Iterator[str]:
         yield f"| exact match, {rows:,} rows (95 % interval) | {shares} |"
     loss = status.last.get("eval_loss")
     if isinstance(loss, int | float):
-        yield f"| loss of the completion | – | {loss:.4g} |"
+        yield f"| loss on the completion | – | {loss:.4g} |"
 
 
 def exact_matches(path: Path) -> tuple[int, int, int] | None:

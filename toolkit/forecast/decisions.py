@@ -22,7 +22,7 @@ FIT_ORDER = ("too large", "tight", "fits")
 """Values of `Forecast.fit`, from worst to best."""
 MIN_BF16_SPEEDUP = 1.5
 """Minimum gain in speed for bf16 on a CPU: a small model would gain seconds and pay with the memory of its kernels."""
-_NO_FORECAST_REASON = "it is switched on if the run does not fit into memory without it; there is no forecast yet"
+_NO_FORECAST_REASON = "it is turned on only if the run does not fit into memory without it; there is no forecast yet"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _decide_precision(
     )
     if ratio < MIN_BF16_SPEEDUP:
         return config, ()
-    why = f"this CPU supports it: about {ratio:.1f} times as fast for this model, and weights of half the size"
+    why = f"this CPU supports it: about {ratio:.1f} times as fast for this model, with weights half the size"
     return _with_training_args(config, bf16=True), (ExplainedDefault(BF16_PATH, "bf16", why),)
 
 
@@ -103,19 +103,20 @@ def _with_training_args(config: Config, **changes: bool) -> Config:
 
 def _explain_off(found: Forecast) -> ExplainedDefault:
     if found.fit == "fits":
-        why = f"the run fits without it, in {_describe_memory(found)}; with it every layer is computed twice"
+        why = f"the run fits without it ({_describe_memory(found)}), and it would compute every layer twice"
     else:
-        why = f"the run needs {_describe_memory(found)}, and checkpointing would not save enough"
+        why = f"the run needs {_describe_memory(found)}, and checkpointing would not save enough memory"
     return ExplainedDefault(CHECKPOINTING_PATH, "No gradient checkpointing", why)
 
 
 def _explain_on(without: Forecast) -> ExplainedDefault:
-    why = f"without it the run needs {_describe_memory(without)}; each layer is computed twice instead of stored"
+    why = f"without it the run needs {_describe_memory(without)}; with it, layers are recomputed instead of stored"
     return ExplainedDefault(CHECKPOINTING_PATH, "Gradient checkpointing", why)
 
 
 def _describe_memory(found: Forecast) -> str:
     free = found.scene.free_bytes
-    tight = found.fit == "tight" and free is not None
-    available = free if tight and free is not None else found.scene.memory_bytes
-    return f"{found.memory.peak / 2**30:.1f} of {available / 2**30:.1f} GiB" + (" that are free" if tight else "")
+    peak = found.memory.peak / 2**30
+    if found.fit == "tight" and free is not None:
+        return f"{peak:.1f} GiB ({free / 2**30:.1f} GiB are free)"
+    return f"{peak:.1f} of {found.scene.memory_bytes / 2**30:.1f} GiB"

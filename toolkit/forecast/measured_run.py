@@ -84,7 +84,7 @@ class RunningMeasurement:
         if self.process.returncode == JOB_FAILED_STATUS:
             raise RunError(job.message, job.hint)
         # its own log goes with the folder
-        raise RunError(f"The measurement failed: {job.message}", "Start the run to see its whole log.")
+        raise RunError(f"The measurement failed: {job.message}", "Start the run to see the full log.")
 
 
 def measure_job(folder: RunDir) -> JobFiles:

@@ -44,7 +44,7 @@ def continue_run(run: RunDir, checkpoint: StartCheckpoint, epochs: int, name: st
     run's table can't be read).
     """
     if epochs < 1:
-        raise RunError(f"{epochs} epochs would train nothing.", "Enter 1 or more.")
+        raise RunError(f"The number of epochs is {epochs}.", "Enter at least 1.")
     # verified before anything is created: a damaged checkpoint must not leave a queued run behind
     whole = verify_checkpoint(checkpoint.path, run.id)
     config = read_run_config(run)

@@ -51,7 +51,10 @@ def last_shrunk_attempt(events: Sequence[Event]) -> int:
 
 def describe_micro_batch(rows: int) -> str:
     """Return a sentence that says how the run continues."""
-    return f"The run continues with {rows} {'row' if rows == 1 else 'rows'} at a time: slower, but the same experiment."
+    return (
+        f"The run continues with {rows} {'row' if rows == 1 else 'rows'} at a time. This is slower, but the "
+        "result is the same."
+    )
 
 
 def _shrinks_micro_batch(event: Event) -> bool:

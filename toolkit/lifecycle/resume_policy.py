@@ -74,9 +74,9 @@ def _explain_no_retry(events: Sequence[Event], attempt: int, explanation: Explan
     barren = count_attempts_without_checkpoint(events, attempt, ended_from_outside=explanation.outside)
     if barren >= MAX_ATTEMPTS_WITHOUT_CHECKPOINT:
         number = _ordinal(len(list_attempts_without_checkpoint(events, attempt)))
-        return f"It was the {number} attempt in a row that ended before a new checkpoint."
+        return f"This was the {number} attempt in a row that ended before saving a new checkpoint."
     if count_attempts_without_progress(events, attempt) >= MAX_ATTEMPTS_WITHOUT_PROGRESS:
-        return f"It was the {_ordinal(MAX_ATTEMPTS_WITHOUT_PROGRESS)} attempt in a row that reached no new step."
+        return f"This was the {_ordinal(MAX_ATTEMPTS_WITHOUT_PROGRESS)} attempt in a row without a new step."
     return ""
 
 

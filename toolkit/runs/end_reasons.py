@@ -166,7 +166,7 @@ def explain_death(
     return Explanation(
         "bug",
         f"The worker ended without reporting a reason (exit code {returncode}).",
-        "The log has its last lines. Please report this bug with the log.",
+        "The log has its last output. Please report this bug with the log.",
     )
 
 
@@ -174,10 +174,10 @@ def _explain_sigkill(oom_killed: bool | None) -> Explanation:
     if oom_killed:
         return Explanation("out_of_memory", *out_of_memory_message("host", "training_killed"))
     if oom_killed is None:  # this system has no such count: a lack of memory can't be ruled out
-        message = "The worker was killed (SIGKILL), by a person or because its container ran out of memory."
+        message = "The worker was killed (SIGKILL), either by hand or because its container ran out of memory."
         hint = f"{START_AGAIN} If it happens again: {REDUCE_TRAINING_MEMORY_HINT}"
         return Explanation("killed", message, hint)
-    message = "The worker was killed from outside (SIGKILL), not because of a lack of memory."
+    message = "The worker was killed from outside (SIGKILL), not because memory ran out."
     return Explanation("killed", message, START_AGAIN, outside=True)
 
 

@@ -39,7 +39,9 @@ class AdapterReference:
 def parse_model_name(name: str) -> AdapterReference:
     """Return the adapter that a name refers to. Raises RunError for text that is no valid name."""
     if not _MODEL_NAME.fullmatch(name):
-        raise RunError(f"'{name[:80]}' names no model.", "Write the run's id, or RUN@STEP for a kept checkpoint.")
+        raise RunError(
+            f"'{name[:80]}' is not a run or a checkpoint.", "Use the ID of a run, or RUN@STEP for a saved checkpoint."
+        )
     run, _, step = name.partition("@")
     return AdapterReference(run, int(step) if step else None)
 

@@ -76,15 +76,15 @@ def _data_problems(config: Config, table: Table | None) -> list[Problem]:
 def _model_problems(config: Config) -> list[Problem]:
     path, kind, name = "model.hf_model_ckpt", model_kind(config), config.model.hf_model_ckpt or ""
     if kind == "none":
-        return [Problem(path, "No base model is chosen.", "Enter a Hub id, a folder, or bundled:demo-model.")]
+        return [Problem(path, "No base model is chosen.", "Enter a Hub ID, a folder, or bundled:demo-model.")]
     if kind == "hub":
         if _HUB_ID.fullmatch(name):
             return []
-        hint = "A Hub id looks like owner/name; a folder begins with /, ./ or ~."
-        return [Problem(path, f"'{name}' is neither a Hub id nor a folder.", hint)]
+        hint = "A Hub ID looks like owner/name; a folder begins with /, ./ or ~."
+        return [Problem(path, f"'{name}' is neither a Hub ID nor a folder.", hint)]
     folder = bundled_model_folder(name) if kind == "bundled" else Path(name).expanduser()
     if folder is None:
-        return [Problem(path, f"No bundled model is called '{name}'.", "There is bundled:demo-model.")]
+        return [Problem(path, f"No bundled model is called '{name}'.", "Use bundled:demo-model.")]
     # the worker opens the model by this path: a link could point elsewhere by then
     if folder.is_symlink():
         message = f"The folder '{name}' is a symbolic link to '{folder.readlink()}'."
@@ -92,8 +92,8 @@ def _model_problems(config: Config) -> list[Problem]:
     if not folder.is_dir():
         return [Problem(path, f"There is no folder '{name}'.", "Correct the path.")]
     if not (folder / "config.json").is_file():
-        hint = "Choose the folder that holds config.json and the safetensors files."
-        return [Problem(path, f"The folder '{name}' holds no model: it has no config.json.", hint)]
+        hint = "Choose the folder that contains config.json and the safetensors files."
+        return [Problem(path, f"The folder '{name}' is not a model folder: it has no config.json.", hint)]
     return []
 
 
@@ -101,7 +101,7 @@ def _precision_problems(config: Config, machine: Machine) -> list[Problem]:
     args, found = config.training.training_args, []
     on_gpu = machine.cuda and config.model.device_map != "cpu"
     if args.bf16 and on_gpu and not machine.bf16_gpu:
-        hint = "Use fp16 instead, or neither."
+        hint = "Use fp16, or turn bf16 off."
         found.append(Problem(_ARGS + "bf16", f"{machine.gpus[0].name} does not support bf16.", hint))
     if args.fp16 and not on_gpu:
         message = "fp16 has no effect on a CPU: training runs in full precision."
@@ -120,16 +120,18 @@ def _device_problems(config: Config, machine: Machine) -> list[Problem]:
     if wanted.startswith("cuda"):
         index = int(wanted.partition(":")[2] or 0)
         if not machine.cuda:
-            hint = "Use auto: it takes a GPU when there is one."
-            found.append(Problem("model.device_map", f"'{wanted}', but this machine has no usable GPU.", hint))
+            hint = "Use auto, which uses a GPU if there is one."
+            found.append(
+                Problem("model.device_map", f"The device map is '{wanted}', but this machine has no usable GPU.", hint)
+            )
         elif index >= len(machine.gpus):
             last = len(machine.gpus) - 1
-            message = f"'{wanted}', but the last GPU here is cuda:{last}."
+            message = f"The device map is '{wanted}', but the last GPU here is cuda:{last}."
             found.append(Problem("model.device_map", message, f"Use a number up to {last}."))
     count = config.num_processes
     if config.accelerate and count is not None:
         if machine.gpus and wanted != "cpu" and count > len(machine.gpus):
-            message = f"{count} processes, but this machine has {len(machine.gpus)} GPUs."
+            message = f"The run has {count} processes, but this machine has {len(machine.gpus)} GPUs."
             found.append(Problem("num_processes", message, "Use one process per GPU."))
         elif not machine.gpus and count > machine.cpu_count:
             message = f"{count} processes share {machine.cpu_count} cores and will slow each other down."
@@ -172,7 +174,7 @@ def _disk_problems(save_dir: Path) -> list[Problem]:
         return [Problem("save_dir", f"The folder '{save_dir}' is not writable.", "Choose another folder.")]
     room = os.statvfs(there)
     if room.f_files and room.f_favail < NEEDED_DISK_FILES:
-        message = f"The disk of '{save_dir}' has room for only {room.f_favail:,} more files, whatever their size."
+        message = f"The disk of '{save_dir}' can hold only {room.f_favail:,} more files (inode limit)."
         return [Problem("save_dir", message, "Delete files that you don't need, or choose another disk.")]
     free = shutil.disk_usage(there).free
     if free >= COMFORTABLE_DISK_BYTES:
@@ -182,4 +184,4 @@ def _disk_problems(save_dir: Path) -> list[Problem]:
         return [
             Problem("save_dir", message, f"A run needs at least {NEEDED_DISK_BYTES / 1e6:.0f} MB. Free some space.")
         ]
-    return [Problem("save_dir", message, "The adapter of a larger model may not fit.", "warning")]
+    return [Problem("save_dir", message, "The adapter of a larger model may not fit. Free some space.", "warning")]

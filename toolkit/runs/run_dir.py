@@ -252,4 +252,6 @@ def delete_run(run: RunDir) -> None:
         try:
             remove_tree(run.path)
         except OSError as error:
-            raise RunError(f"Run {run.id} can't be deleted: {error}.", "Is one of its files in use?") from error
+            raise RunError(
+                f"Run {run.id} can't be deleted: {error}.", "Check whether one of its files is in use."
+            ) from error

@@ -86,7 +86,7 @@ def start_engine(save_dir: Path, run_id: str, *, port: int | None = None, idle_m
     with engine_process.lock_engine_start(save_dir):
         running = find_engine(save_dir)
         if running is not None and port not in (None, running.port):
-            raise EngineError(f"The engine of {save_dir} already runs on port {running.port}.", "Stop it first.")
+            raise EngineError(f"An engine for {save_dir} is already running on port {running.port}.", "Stop it first.")
         if running is not None:
             status = read_engine_status(running)
             if status.status in ("loading", "ready") and _has_same_base(save_dir, running, config):
@@ -129,7 +129,7 @@ def wait_for_engine(info: EngineInfo, timeout: float = 600) -> EngineStatus:
     deadline = time.monotonic() + timeout
     while (current := read_engine_status(info)).status == "loading":
         if time.monotonic() > deadline:
-            raise EngineError(f"The model has not loaded within {timeout:.0f} s.", "Wait longer, or check the log.")
+            raise EngineError(f"The model did not load within {timeout:.0f} s.", "Wait longer, or check the log.")
         time.sleep(_POLL_SECONDS)
     if current.status != "ready":
         raise EngineError(current.message, current.hint)

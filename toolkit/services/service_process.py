@@ -32,7 +32,7 @@ _LOCK_RELEASE_SECONDS = 10.0
 """A killed process with a large memory needs seconds to release its lock."""
 _POLL_SECONDS = 0.05
 LOG_TAIL_BYTES = 4000
-CLEAN_EXIT_LINE = "Ended in order."
+CLEAN_EXIT_LINE = "Ended normally."
 """The last line in the log of a process that was asked to end."""
 
 
@@ -114,7 +114,7 @@ def lock_service_start(service: Service, save_dir: Path) -> Iterator[None]:
     deadline = time.monotonic() + _START_LOCK_SECONDS
     while (handle := try_lock(folder / "start.lock")) is None:
         if time.monotonic() > deadline:
-            message = f"{service.title} is being started by another program, which does not finish."
+            message = f"{service.title} is being started by another program, which has not finished."
             raise service.error(message, "Close that program, or wait.")
         time.sleep(_POLL_SECONDS)
     try:

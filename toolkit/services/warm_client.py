@@ -116,7 +116,7 @@ def poll_warm_question(
                 return QuestionState("failed", message=error.message, hint=error.hint)
     if is_warm_worker_disabled():
         return QuestionState(
-            "off", message="The background worker is switched off.", hint="Start the app without FTK_WARM=off."
+            "off", message="The background worker is turned off.", hint="Start the app without FTK_WARM=off."
         )
     return _start_and_report(save_dir)
 

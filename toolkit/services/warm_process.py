@@ -84,7 +84,7 @@ def start_warm_worker(save_dir: Path) -> WarmInfo:
 
 def _check_start_allowed() -> None:
     if is_warm_worker_disabled():
-        raise WarmError("The background worker is switched off.", f"Start the app without {WARM_VARIABLE}=off.")
+        raise WarmError("The background worker is turned off.", f"Start the app without {WARM_VARIABLE}=off.")
     free = free_memory_bytes()
     if free < WARM_START_FREE_BYTES:
         needed = f"{WARM_START_FREE_BYTES / 1e9:.1f} GB"

@@ -129,7 +129,7 @@ def explain_defaults(
     found = [
         _explain_precision(config, place) if undecided else None,
         _explain_tf32(place) if args.tf32 is None and place.cuda else None,
-        ExplainedDefault(_ARGS + "optim", "Fused AdamW", "faster than plain AdamW, equal up to rounding")
+        ExplainedDefault(_ARGS + "optim", "Fused AdamW", "faster than plain AdamW, same result up to rounding")
         if args.optim is None
         else None,
         *decided,
@@ -144,13 +144,13 @@ def explain_defaults(
 
 
 _ARGS = "training.training_args."
-_THREADS_REASON = "the free cores; with more than three, one is left for the app"
+_THREADS_REASON = "all free cores; with more than three, one is reserved for the app"
 
 
 def _explain_precision(config: Config, place: ComputeDevice) -> ExplainedDefault:
     path = BF16_PATH
     if resolve_precision(config, place) == "bf16":
-        return ExplainedDefault(path, "bf16", "this GPU computes it at full speed, and it takes half the memory")
+        return ExplainedDefault(path, "bf16", "this GPU runs bf16 at full speed, with half the memory of fp32")
     if place.cuda:
         return ExplainedDefault(path, "fp32", "this GPU does not support bf16")
     return ExplainedDefault(path, "fp32", "works on any CPU; bf16 is faster for larger models on CPUs that support it")
@@ -159,15 +159,15 @@ def _explain_precision(config: Config, place: ComputeDevice) -> ExplainedDefault
 def _explain_tf32(place: ComputeDevice) -> ExplainedDefault:
     path = _ARGS + "tf32"
     if place.capability >= AMPERE_CAPABILITY:
-        return ExplainedDefault(path, "tf32 on", "matrix products in fp32 use the fast tensor cores of this GPU")
-    return ExplainedDefault(path, "tf32 off", "it needs a GPU of the Ampere generation or newer")
+        return ExplainedDefault(path, "tf32 on", "fp32 matrix products run on this GPU's tensor cores")
+    return ExplainedDefault(path, "tf32 off", "it needs an Ampere GPU or newer")
 
 
 def _explain_packing(config: Config, place: ComputeDevice) -> ExplainedDefault:
     path = "training.sft_args.packing"
     if computes_padding(config, place):
         return ExplainedDefault(path, "Group by length", "batches need little padding")
-    return ExplainedDefault(path, "Group by length", "without padding: only the tokens of the examples are computed")
+    return ExplainedDefault(path, "Group by length", "batches have no padding")
 
 
 def _explain_attention(config: Config, place: ComputeDevice) -> ExplainedDefault:
@@ -178,7 +178,9 @@ def _explain_attention(config: Config, place: ComputeDevice) -> ExplainedDefault
             "", "SDPA attention", "PyTorch's kernels; flash-attn is not installed or cannot be used here"
         )
     return ExplainedDefault(
-        "", "SDPA attention", "computed per example; short examples use plain matrix products, which are faster"
+        "",
+        "SDPA attention",
+        "computed per example; short examples use plain matrix products, which are faster for them",
     )
 
 
@@ -187,6 +189,4 @@ def _explain_kernels(config: Config, place: ComputeDevice) -> ExplainedDefault |
         return ExplainedDefault("", "Liger kernels", "the package liger-kernel is installed")
     if place.cuda:
         return None
-    return ExplainedDefault(
-        "", "Fused layers, loss at trained tokens only", "faster, and equal to the usual computation up to rounding"
-    )
+    return ExplainedDefault("", "Fused layers, loss at trained tokens only", "faster; same result up to rounding")

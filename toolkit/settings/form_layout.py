@@ -45,12 +45,12 @@ FORM_SECTIONS = (
     FormSection("data", "Data", ":material/table_view:", "What the model is trained on, as on the Data page."),
     FormSection("model", "Model", ":material/deployed_code:", "The base model that the adapter is trained on."),
     FormSection("quantization", "Quantization", ":material/compress:", "Load the base model in 4 or 8 bits."),
-    FormSection("lora", "LoRA", ":material/layers:", "The size of the adapter, and where it is applied."),
+    FormSection("lora", "LoRA", ":material/layers:", "The size of the adapter, and the layers that it is applied to."),
     FormSection("training", "Training", ":material/model_training:", "Epochs, learning rate, batch size, optimizer."),
     FormSection("precision", "Precision & speed", ":material/speed:", "Number formats, memory and processes."),
     FormSection("sequence", "Sequence", ":material/short_text:", "Length of the examples, loss, chat template."),
-    FormSection("inference", "Inference", ":material/forum:", "How answers are generated, here and in the Playground."),
-    FormSection("study", "Study", ":material/science:", "Try several values of a setting: one trial each."),
+    FormSection("inference", "Inference", ":material/forum:", "How runs and the Playground generate answers."),
+    FormSection("study", "Study", ":material/science:", "Try several values of a setting, one trial for each."),
     FormSection("run", "Run & saving", ":material/folder:", "Where runs are stored, and how often they log and save."),
 )  # fmt: skip
 
@@ -126,7 +126,7 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "data.encoding": FieldLayout("data", "Encoding", "advanced", ("utf-8", "cp1252", "utf-16", "cp932"),
                                  empty="detect automatically"),
     "data.delimiter": FieldLayout("data", "Delimiter", "advanced", (",", ";", "|"), empty="detect automatically"),
-    "data.rows_from": FieldLayout("data", "Path to the rows in the file", "advanced", empty="the only list"),
+    "data.rows_from": FieldLayout("data", "Path to the rows in the file", "advanced", empty="the file's only list"),
     "data.flatten": FieldLayout("data", "Flatten nested objects", "advanced", switch=True, empty="off"),
     "data.bad_rows": FieldLayout("data", "Malformed rows", "advanced", empty="reject the file", words={
         "skip": "Skip them", "fill": "Treat missing cells as empty"}),
@@ -175,9 +175,9 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     _ARGS + "max_grad_norm": FieldLayout("training", "Max gradient norm", "advanced"),
     _SFT + "neftune_noise_alpha": FieldLayout("training", "NEFTune noise alpha", "advanced", empty="no noise"),
     _ARGS + "seed": FieldLayout("training", "Training seed", "advanced"),
-    _ARGS + "bf16": FieldLayout("precision", "bf16", empty="on where the device computes it faster"),
+    _ARGS + "bf16": FieldLayout("precision", "bf16", empty="on if the device computes it faster"),
     _ARGS + "fp16": FieldLayout("precision", "fp16"),
-    _ARGS + "tf32": FieldLayout("precision", "tf32", empty="on where the GPU supports it"),
+    _ARGS + "tf32": FieldLayout("precision", "tf32", empty="on if the GPU supports it"),
     _ARGS + "gradient_checkpointing": FieldLayout("precision", "Gradient checkpointing",
                                                   empty="on if the run does not fit into memory without it"),
     _SFT + "packing": FieldLayout("precision", "Packing", empty="group by length", words={

@@ -17,25 +17,25 @@ from toolkit.errors import ConfigError, Problem
 
 # keys of later versions of the original toolkit, collected from its config files
 RETIRED_KEYS = {
-    "qa": "Delete the whole qa block: a config does not describe evaluations here.",
+    "qa": "Delete the whole qa block: in this toolkit, evaluations are not set up in the config file.",
     "model.torch_dtype": "Delete it: training_args.bf16 and fp16 decide the precision of the weights.",
     "model.attn_implementation": "Delete it: the attention implementation is chosen for the device.",
     "inference.max_length": "Use inference.max_new_tokens instead.",
 }
 _DELETE_HINT = "Delete this line: no setting has this name."
-_WHOLE, _NUMBER, _BLOCK = "A whole number is needed", "A number is needed", "A block of settings is needed"
+_WHOLE, _NUMBER, _BLOCK = "It must be a whole number", "It must be a number", "It must be a block of settings"
 # by pydantic's error type; {names} are filled in from the context of the error
 ERROR_MESSAGES = {
     "int_type": _WHOLE, "int_parsing": _WHOLE, "int_from_float": _WHOLE, "int_parsing_size": _WHOLE,
-    "float_type": _NUMBER, "float_parsing": _NUMBER, "finite_number": "A finite number is needed",
-    "bool_type": "true or false is needed", "bool_parsing": "true or false is needed",
-    "string_type": "Text is needed", "list_type": "A list is needed",
+    "float_type": _NUMBER, "float_parsing": _NUMBER, "finite_number": "It must be a finite number",
+    "bool_type": "It must be true or false", "bool_parsing": "It must be true or false",
+    "string_type": "It must be text", "list_type": "It must be a list",
     "model_type": _BLOCK, "dict_type": _BLOCK, "model_attributes_type": _BLOCK,
     "greater_than": "It must be more than {gt}", "greater_than_equal": "It must be at least {ge}",
     "less_than": "It must be less than {lt}", "less_than_equal": "It must be at most {le}",
     "string_too_long": "It may have at most {max_length} characters", "string_too_short": "It must not be empty",
     "literal_error": "It must be {expected}",
-    "path_not_file": "A file or a name is needed", "path_type": "A file or a name is needed",
+    "path_not_file": "It must be a path or a name", "path_type": "It must be a path or a name",
 }  # fmt: skip
 
 
@@ -129,9 +129,9 @@ def _format_input(value: Any) -> str:
 
 def _hint(path: str, value: Any, detail: ErrorDetails) -> str:
     if isinstance(value, list) and not detail["type"].startswith("list"):
-        return "To try several values, switch ablation.use_ablate on."
+        return "To try several values, turn ablation.use_ablate on."
     if path in ("data.train_size", "data.test_size"):
-        return "Give a share between 0 and 1, or a whole number of rows."
+        return "Enter a fraction between 0 and 1, or a whole number of rows."
     if path in ("data.prompt", "data.prompt_stub"):
         if isinstance(value, dict):
             return 'Put the template in quotes: YAML reads {output} as a mapping and "{output}" as text.'
@@ -166,7 +166,7 @@ def find_config_warnings(config: Config) -> list[Problem]:
         changed = changed or inference.top_k not in (None, type(inference)().top_k)
         if changed or inference.epsilon_cutoff or inference.eta_cutoff:
             message = "Temperature, top-p, top-k and the cutoffs have no effect while sampling is off."
-            warn("inference.do_sample", message, "Switch sampling on to use them.")
+            warn("inference.do_sample", message, "Turn sampling on to use them.")
     bnb = config.model.bitsandbytes
     if not config.model.quantize and bnb != type(bnb)():
         warn("model.quantize", "The bitsandbytes settings have no effect while quantization is off.")

@@ -80,7 +80,7 @@ def load_draft(text: str) -> dict[str, Any]:
         return {}
     if not isinstance(draft, dict):
         raise _config_file_error(
-            f"The file holds a {type(draft).__name__} instead of named settings.",
+            f"The file contains a {type(draft).__name__} instead of named settings.",
             "Start with lines such as `data:`, or export a config to see an example.",
         )
     return draft

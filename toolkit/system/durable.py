@@ -181,7 +181,7 @@ def _create_key(path: Path) -> None:
 def _file_names(folder: Path) -> Iterable[str]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
-            raise RunError(f"{path} is a symbolic link.", "Replace it by the file itself.")
+            raise RunError(f"{path} is a symbolic link.", "Replace it with the file itself.")
         if path.is_file():
             yield path.relative_to(folder).as_posix()
 

@@ -92,7 +92,7 @@ def _carry_out(evaluation: Evaluation, stop: StopSignal, reporter: EvaluationRep
                 _ask_models(evaluation, questions, models, stop, reporter)
     except StopRequested:
         stopped = True
-    reporter.phase("computing the figures")
+    reporter.phase("computing the results")
     recorded = read_recorded_answers(evaluation.answers_path)
     results = conclude_evaluation(evaluation, questions, recorded, models, time.monotonic() - began)
     reporter.progress(_count_answers(evaluation, models), total, remaining_s=0)

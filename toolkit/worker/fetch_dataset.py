@@ -96,7 +96,7 @@ def write_split_table(rows: datasets.Dataset, folder: Path, label: str, notices:
         notices.append(f"Columns that are not text were skipped: {', '.join(c for c in kinds if c not in kept)}.")
     labels = {c: rows.features[c] for c in kept if isinstance(rows.features[c], datasets.ClassLabel)}
     if labels:
-        notices.append(f"Class numbers were replaced by their names: {', '.join(labels)}.")
+        notices.append(f"Class numbers were replaced with their names: {', '.join(labels)}.")
     nested = [c for c in kept if c not in labels and kinds[c] != "Value"]
     if nested:
         notices.append(f"Lists and objects were converted to JSON text: {', '.join(nested)}.")
@@ -132,7 +132,7 @@ def _text_converter(label: Any) -> Callable[[Any], str | None]:
 def _explain_fetch_error(name: str, error: Exception, online: bool) -> DataError:
     if not online:
         return DataError(
-            f"The dataset {name} is not on this machine, and the Hugging Face hub can't be reached.",
+            f"The dataset {name} is not on this machine, and the Hugging Face Hub can't be reached.",
             "Connect to the network, or use a CSV, JSON or Parquet file.",
         )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
@@ -142,7 +142,7 @@ def _explain_fetch_error(name: str, error: Exception, online: bool) -> DataError
     elif "NotFound" in kind:
         hint = "Check the spelling of owner/name. A private dataset needs HF_TOKEN in the environment."
     else:
-        hint = "See its page on the hub: it may need a configuration name, which is not supported here."
+        hint = "See its page on the Hub: it may need a configuration name, which is not supported here."
     return DataError(f"The dataset {name} can't be loaded: {reason}", hint)
 
 

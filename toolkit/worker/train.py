@@ -40,7 +40,10 @@ TRACE_FRAMES = 6
 """Lines of a bug's traceback that are shown to the user: the error and the calls next to it."""
 logger = logging.getLogger(__name__)
 _PEER_LOST = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer", re.IGNORECASE)
-_SEE_LOG = "The log may say why. Often it is memory: lower num_processes or the batch size, then start the run again."
+_SEE_LOG = (
+    "The log may show why. A common cause is a lack of memory: lower num_processes or the batch size, "
+    "then start the run again."
+)
 _CORRECT_SETTINGS = "Correct this on the Configure page, then start the run again."
 FAILURE_WAIT_SECONDS = 3.0
 """Seconds that the main process waits for the reason of a process that failed before it reports its own error."""

@@ -73,8 +73,8 @@ def _empty_answers(examined: ExaminedRows) -> Iterator[Finding]:
         yield Finding(
             "empty_answer",
             "Empty answers",
-            f"{rows_in_words(rows.size)} {_agree(rows, 'has', 'have')} an empty answer, or one of white space alone.",
-            "They teach the model to answer with nothing.",
+            f"{rows_in_words(rows.size)} {_agree(rows, 'has', 'have')} an answer that is empty or only white space.",
+            "They train the model to give empty answers.",
             "serious",
             rows,
             (_drop_fix(rows, "with an empty answer"),),
@@ -88,7 +88,7 @@ def _duplicates(examined: ExaminedRows) -> Iterator[Finding]:
             "duplicate",
             "Exact duplicates",
             f"{rows_in_words(rows.size)} {_agree(rows, 'repeats', 'repeat')} the prompt and answer of an earlier row.",
-            "The model sees them more often than other rows and memorizes them.",
+            "The model sees them more often than other rows and may memorize them.",
             "warning",
             rows,
             (_drop_fix(rows, "that repeated an earlier row"),),
@@ -112,9 +112,9 @@ def _contradictions(examined: ExaminedRows) -> Iterator[Finding]:
     yield Finding(
         "contradiction",
         "Contradictory answers",
-        f"{rows_in_words(rows.size)} {_agree(rows, 'shares', 'share')} a prompt with a row that has another "
+        f"{rows_in_words(rows.size)} {_agree(rows, 'shares', 'share')} a prompt with a row that has a different "
         f"answer ({prompt_count}).",
-        "The model can learn only one answer to a prompt; from several it learns to guess.",
+        "If one prompt has several answers, the model learns to guess between them.",
         "warning",
         rows,
         (_drop_fix(others, "with a less common answer", label),),
@@ -141,12 +141,14 @@ def _leaks(examined: ExaminedRows) -> Iterator[Finding]:
             "Test rows in the training set",
             f"{rows.size:,} of {plan.test.size:,} test rows {_agree(rows, 'is', 'are')} also in the "
             "training set, word for word.",
-            "The scores will look better than the model is, because it has seen these questions with their answers.",
+            "The test scores will be too high, because the model is also trained on these prompts and answers.",
             "serious",
             rows,
             (
                 _drop_fix(
-                    examined.repeated, "that repeated an earlier row", f"Remove all {examined.repeated.size:,} repeats"
+                    examined.repeated,
+                    "that repeated an earlier row",
+                    f"Remove all {examined.repeated.size:,} duplicates",
                 ),
             ),
         )
@@ -156,7 +158,7 @@ def _near_duplicates(examined: ExaminedRows, report_share: ShareReporter) -> Ite
     earlier, later, rows = examined.find_near_duplicates(report_share)
     if not rows.size:
         return
-    fix = _drop_fix(rows, "almost equal to an earlier row")
+    fix = _drop_fix(rows, "nearly identical to an earlier row")
     part = np.zeros(examined.table.rows, dtype=np.int8)
     part[examined.plan.train], part[examined.plan.test] = 1, 2
     first, second = part[earlier], part[later]
@@ -164,20 +166,21 @@ def _near_duplicates(examined: ExaminedRows, report_share: ShareReporter) -> Ite
     if leaks.size:
         yield Finding(
             "near_leak",
-            "Test rows almost in the training set",
+            "Near duplicates of test rows in the training set",
             f"{leaks.size:,} of {examined.plan.test.size:,} test rows {_agree(leaks, 'differs', 'differ')} from a "
             "training row by only a few characters.",
-            "The scores will look better than the model is, because it has seen almost the same questions.",
+            "The test scores will be too high, because the model is also trained on nearly the same prompts "
+            "and answers.",
             "serious",
             leaks,
-            (_drop_fix(rows, "almost equal to an earlier row", f"Remove all {rows.size:,} near duplicates"),),
+            (_drop_fix(rows, "nearly identical to an earlier row", f"Remove all {rows.size:,} near duplicates"),),
         )
     yield Finding(
         "near_duplicate",
         "Near duplicates",
         f"{rows_in_words(rows.size)} {_agree(rows, 'differs', 'differ')} from an earlier row only in case, "
         "punctuation or a few characters.",
-        "They act like copies: the model sees the same content more often than other content.",
+        "The model sees their content more often than that of other rows and may memorize it.",
         "warning",
         rows,
         (fix,),

@@ -44,11 +44,11 @@ def _wrong_column(examined: ExaminedRows) -> Iterator[Finding]:
             Fix(f"Use {{{other}}} instead", "template", settings=_template_edit(leaf, column, f"{{{other}}}"))
             for other in _alternative_columns(examined, column)[:2]
         )
-        learns = "learns to invent numbers" if leaf == "prompt_stub" else "has nothing to answer from"
+        learns = "learns to invent numbers" if leaf == "prompt_stub" else "gets no information to base its answer on"
         yield Finding(
             "wrong_column",
             "Wrong column in the template",
-            f"The {name} uses only '{column}', which numbers the rows: its value is different in each row.",
+            f"The {name} uses only '{column}', which looks like a row number: its value is different in each row.",
             f"The model {learns}.",
             "serious",
             fixes=fixes,
@@ -70,7 +70,7 @@ def _answer_in_prompt(examined: ExaminedRows) -> Iterator[Finding]:
         "answer_in_prompt",
         "The answer is in the prompt",
         f"Prompt and completion both use {_listed(both)}.",
-        "The model learns to copy the answer from the prompt, which will not contain it in use.",
+        "The model learns to copy the answer from the prompt, but in use the prompt does not contain the answer.",
         "serious",
         fixes=fixes,
     )
@@ -87,7 +87,7 @@ def _constant(examined: ExaminedRows) -> Iterator[Finding]:
         if leaf == "prompt_stub" and is_whole_template:
             why = "Every row teaches the same answer: there is nothing to learn."
         else:
-            why = "The same words in every example cost tokens and teach nothing."
+            why = "Text that is the same in every example uses tokens but teaches the model nothing."
         fixes: tuple[Fix, ...] = ()
         if is_whole_template:
             fixes = tuple(

@@ -59,7 +59,7 @@ def _mojibake(examined: ExaminedRows) -> Iterator[Finding]:
         "mojibake",
         "Garbled characters (mojibake)",
         f"{rows_in_words(rows.size)} with text decoded in the wrong encoding, such as '{before}' for '{after}'.",
-        "The model learns to write the garbled characters, and sees words that it does not know.",
+        "The model learns to write the garbled characters, and is trained on words that it does not know.",
         "serious",
         rows,
         (
@@ -151,7 +151,7 @@ def _long_cells(examined: ExaminedRows) -> Iterator[Finding]:
         "Very long cells",
         f"{rows_in_words(rows.size)} with a cell much longer than the others, up to {longest:,} "
         f"characters ({', '.join(repr(column) for column in found)}).",
-        "Text beyond the max sequence length is truncated, and one such row needs the memory of many.",
+        "Text beyond the max sequence length is truncated, and one long row can use as much memory as many short ones.",
         "warning",
         rows,
         (fix,),

@@ -65,7 +65,7 @@ def find_truncated_answers(lengths: RowLengths, limit: int) -> Finding | None:
         "cut_answer",
         "Answers truncated at the max sequence length",
         f"{rows.size:,} of {total} {are} longer than {limit:,} tokens and {lose} the end of the answer{all_of_it}.",
-        "The model learns answers that stop in the middle, and does not learn to end them.",
+        "The model learns answers that break off, and does not learn when to end an answer.",
         "serious",
         rows,
         tuple(_truncation_fixes(lengths, limit, rows)),
@@ -74,11 +74,11 @@ def find_truncated_answers(lengths: RowLengths, limit: int) -> Finding | None:
 
 def _truncation_fixes(lengths: RowLengths, limit: int, rows: RowNumbers) -> list[Fix]:
     for_most, for_all = suggest_max_length(lengths), suggest_max_length(lengths, 1.0)
-    label = f"Set max sequence length to {for_all:,}, nothing is truncated"
+    label = f"Set max sequence length to {for_all:,} (nothing is truncated)"
     fixes = [Fix(label, "set", settings={MAX_LENGTH_SETTING: for_all})]
     if limit < for_most < for_all:
         share = f"{DEFAULT_COMPLETE_SHARE * 100:.0f} % of the rows"
-        label = f"Set max sequence length to {for_most:,}, {share} stay complete"
+        label = f"Set max sequence length to {for_most:,} ({share} stay complete)"
         fixes.insert(0, Fix(label, "set", settings={MAX_LENGTH_SETTING: for_most}))
     words = rows_in_words(rows.size)
     fixes.append(Fix(f"Remove {words}", "drop", f"{words} with more than {limit:,} tokens removed", rows))

@@ -166,7 +166,7 @@ def _check_size(name: str, size: SplitSize) -> None:
         return
     fraction = isinstance(size, float)
     if isinstance(size, bool) or not (0 < size < 1 if fraction else size >= 1):
-        hint = "Use a fraction between 0 and 1, or a whole number of rows of at least 1."
+        hint = "Enter a fraction between 0 and 1, or a whole number of rows."
         raise DataError(f"{name} is {size}.", hint)
 
 
@@ -180,8 +180,8 @@ def _count(rows: int, size: SplitSize, to_int: Any) -> int | None:
 
 def _check_fit(rows: int, n_train: int, n_test: int) -> None:
     if n_train + n_test > rows and n_train < rows and n_test < rows:
-        total = f"{n_train:,} training rows and {n_test:,} test rows are {n_train + n_test:,} rows"
-        message = f"{total}, but only {rows:,} can be used."
+        total = f"{n_train:,} training rows and {n_test:,} test rows add up to {n_train + n_test:,}"
+        message = f"{total}, but the dataset has only {rows:,} usable rows."
         raise DataError(message, f"Reduce one of them by {n_train + n_test - rows:,}.")
     if n_train >= rows or n_test < 1:
         message = f"{n_train:,} of {rows_in_words(rows)} would be used for training and none for testing."

@@ -162,7 +162,7 @@ class _RowWidthCheck:
             were = "row that doesn't fit the header was" if self.bad == 1 else "rows that don't fit the header were"
             notices.append(f"{self.bad:,} {were} skipped, as chosen: {rows}{more}.")
         if self.filled:
-            notices.append(f"In {rows_in_words(self.filled)}, absent cells were treated as missing, as chosen.")
+            notices.append(f"In {rows_in_words(self.filled)}, missing cells were treated as empty, as chosen.")
         if self.ended and self.good:
             end = "ends" if self.ended == 1 else "end"
             rows = rows_in_words(self.ended)
@@ -215,7 +215,7 @@ def _syntax_error(error: csv.Error, first: int, last: int) -> DataError:
         return DataError(message, 'Close the quote, or write "" for a quote that belongs to the text.')
     if "field limit" in text:
         message = f"The row at {where} has a cell of more than {MAX_CELL:,} characters."
-        return DataError(message, "Shorten it, or look for a quote before it that is never closed.")
+        return DataError(message, "Shorten it, or check for an earlier quote that is never closed.")
     if "expected after" in text:
         message = f"In the row at {where}, a quoted cell continues after its closing quote."
         return DataError(message, 'Write "" for quotes that belong to the text, and quote the whole cell.')

@@ -143,7 +143,7 @@ def _replace_invalid_bytes(path: Path, found: DetectedEncoding) -> DetectedEncod
             decoder.decode(chunk)
         decoder.decode(b"", final=True)
     places = "1 place" if count == 1 else f"{count:,} places"
-    notice = (f"In {places}, invalid bytes were replaced by U+FFFD.",) if count else ()
+    notice = (f"In {places}, invalid bytes were replaced with U+FFFD.",) if count else ()
     return DetectedEncoding(found.codec, (*found.notices, *notice), "replace")
 
 
@@ -236,7 +236,7 @@ def encoding_offers(path: Path, bad: int, options: ReadOptions) -> list[Offer]:
     ]
     lines = shorten_preview(_non_ascii_lines(part.decode("utf-8", "replace")))
     repair = replace(options, encoding="utf-8", repair_text=True)
-    return [*offers[:MAX_ENCODING_OFFERS], Offer("UTF-8, with invalid characters replaced by \ufffd", repair, lines)]
+    return [*offers[:MAX_ENCODING_OFFERS], Offer("UTF-8, with invalid characters replaced with \ufffd", repair, lines)]
 
 
 def _rank_encodings(part: bytes) -> dict[str, str]:

@@ -56,7 +56,7 @@ def _write_rows(file: pq.ParquetFile, size: int, writer: TableWriter) -> list[st
             writer.add(cells, number)
             budget -= sum(map(len, filter(None, cells)))
         if budget < 0:
-            message = f"The file has {size:,} bytes, but unpacks to more text than is allowed by row {number:,}."
+            message = f"The file has {size:,} bytes, but its unpacked text exceeds the limit at row {number:,}."
             raise DataError(message, "Save the rows that you need in a separate file.")
     nested = [field.name for field in fields if pa.types.is_nested(field.type)]
     converted = [field.name for field in fields if not _is_text(field.type) and field.name not in nested]

@@ -182,7 +182,7 @@ class TableWriter:
         if not self._repaired:
             return []
         cells = "1 cell" if self._repaired == 1 else f"{self._repaired:,} cells"
-        return [f"In {cells}, NUL characters were removed and unpaired surrogates replaced by U+FFFD."]
+        return [f"In {cells}, NUL characters were removed and unpaired surrogates replaced with U+FFFD."]
 
     def _refuse(
         self,

@@ -113,7 +113,7 @@ def _run_opening(opening: DatasetOpening, data: DataConfig, save_dir: Path) -> N
     except Exception as error:  # nothing above a thread would show it: the page that waits does
         logger.exception("opening %s failed", opening.label)
         message = f"The data could not be opened: {type(error).__name__}: {error}."
-        opening.error = DataError(message, "See the log of the app.")
+        opening.error = DataError(message, "The app's log has the details.")
     finally:
         opening.over.set()
 

@@ -143,7 +143,7 @@ def _open_hub(name: str, save_dir: Path, watch: Watch) -> Table:
     if not _HUB_ID.fullmatch(name):
         raise DataError(
             f"'{name}' is not a Hugging Face dataset.",
-            "Enter an id such as owner/name. For a file on this machine, choose CSV or JSON as the file type.",
+            "Enter an ID such as owner/name. For a file on this machine, choose CSV or JSON as the file type.",
         )
     digest = hashlib.sha256(name.encode()).hexdigest()
     with _locked_workplace(save_dir, f"{digest[:HASH_DIGITS]}-hub-{READER_VERSION}") as (final, _, folder):

@@ -79,7 +79,7 @@ def open_version(path: Path) -> Table | None:
         raise DataError(f"The version of the data {path} is missing.", "Choose the data again.")
     table = load_table(path)
     if table.version is None or not table.sha256.startswith(name_match.group(1)):
-        raise DataError(f"{path} is not the version that it is named after.", "Choose the data again.")
+        raise DataError(f"The content of {path} does not match its file name.", "Choose the data again.")
     return table
 
 

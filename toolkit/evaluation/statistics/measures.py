@@ -34,20 +34,20 @@ _OVERLAP, _LENGTH, _LOSS = "Word overlap", "Length", "Loss"
 MEASURES = (
     Measure("exact_match", "Exact match", "The answer equals the expected one, ignoring white space at both ends."),
     Measure("same_words", "Same words", "The same words in the same order, ignoring case, punctuation and spacing."),
-    Measure("label_accuracy", "Label accuracy", "Share of correct labels, when the expected answers are few labels."),
+    Measure("label_accuracy", "Label accuracy", "Share of correct labels, if the expected answers are labels."),
     Measure("json_valid", "Valid JSON", "The answer parses as JSON; a Markdown code fence around it is allowed."),
-    Measure("json_fields", "Correct JSON fields", "Share of the expected JSON fields that the answer has correct."),
+    Measure("json_fields", "Correct JSON fields", "Share of the expected JSON fields that are correct in the answer."),
     Measure("loss", "Loss", "Cross-entropy of the expected answer, in nats per token.", "lower", "figure", _LOSS),
-    Measure("perplexity", "Perplexity", "Exponential of the loss; 1 is certainty.", "lower", "figure", _LOSS),
+    Measure("perplexity", "Perplexity", "Exponential of the loss; 1 means full certainty.", "lower", "figure", _LOSS),
     Measure("token_f1", "Word F1", "Harmonic mean of word precision and recall.", group=_OVERLAP),
-    Measure("rouge_1", "ROUGE-1", "Share of the answer's words that were expected (precision).", group=_OVERLAP),
+    Measure("rouge_1", "ROUGE-1", "Share of the answer's words that are in the expected answer.", group=_OVERLAP),
     Measure("word_overlap", "Word recall", "Share of the expected words that are in the answer.", group=_OVERLAP),
     Measure("rouge_l", "ROUGE-L", "Longest common subsequence of words (F1).", group=_OVERLAP),
-    Measure("chrf", "chrF", "Overlap of character n-grams, mean of the rows.", group=_OVERLAP),
-    Measure("jaccard", "Jaccard", "Distinct words in both, divided by those in either.", group=_OVERLAP),
+    Measure("chrf", "chrF", "Overlap of character n-grams, averaged over the rows.", group=_OVERLAP),
+    Measure("jaccard", "Jaccard", "Distinct words in both texts, divided by those in either text.", group=_OVERLAP),
     Measure("cosine", "Cosine", "Cosine similarity of the word counts.", group=_OVERLAP),
-    Measure("length_difference", "Length difference", "Characters too many or too few.", "lower", "figure", _LENGTH),
-    Measure("length_ratio", "Length ratio", "Length of the answer by that expected.", "neither", "figure", _LENGTH),
+    Measure("length_difference", "Length difference", "Difference in characters.", "lower", "figure", _LENGTH),
+    Measure("length_ratio", "Length ratio", "Answer length divided by expected length.", "neither", "figure", _LENGTH),
 )  # fmt: skip
 MEASURES_BY_NAME = {measure.name: measure for measure in MEASURES}
 

@@ -115,7 +115,7 @@ class Gate(BaseModel):
     @model_validator(mode="after")
     def _known(self) -> Gate:
         if self.improves is not None and self.improves not in GATE_MEASURES:
-            raise ValueError(f"improves '{self.improves[:60]}' is not one of: {', '.join(GATE_MEASURES)}")
+            raise ValueError(f"improves: '{self.improves[:60]}' is not one of:  {', '.join(GATE_MEASURES)}")
         return self
 
 

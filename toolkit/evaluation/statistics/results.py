@@ -154,7 +154,7 @@ def read_evaluation_results(path: Path) -> EvaluationResults | None:
         raw = json.loads(path.read_bytes())
         if int(raw["schema_version"]) > RESULTS_SCHEMA_VERSION:
             raise RunError(
-                "The figures were written by a newer version of the toolkit.", "Update the toolkit to see them."
+                "The results were written by a newer version of the toolkit.", "Update the toolkit to see them."
             )
         return EvaluationResults.model_validate(raw)
     except FileNotFoundError:

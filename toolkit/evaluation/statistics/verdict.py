@@ -81,7 +81,7 @@ def describe_comparison(
         for sentence in (
             verdict_sentence(figure.difference_from(reference, name).verdict, reference_phrases[0]),
             _headline_sentence(figure, name, reference, reference_phrases[1]),
-            f"{_rows(figure.rows)} are too few to tell a change from chance."
+            f"{_rows(figure.rows)} are too few to distinguish a change from chance."
             if figure.rows < MIN_INTERVAL_ROWS
             else "",
             _flips_sentence(results.flips_of(reference, name)) if results.headline == "exact_match" else "",

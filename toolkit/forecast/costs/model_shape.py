@@ -99,7 +99,7 @@ def read_model_shape(config: RawModelConfig) -> ModelShape:
     looks_like_llama = {"hidden_size", "intermediate_size", "num_key_value_heads"} <= set(raw)
     family = _FAMILIES.get(kind) or (_llama if looks_like_llama else None)
     if family is None or kind in _UNSUPPORTED_MODELS:
-        raise ToolkitError(f"'{kind or 'unnamed'}' models can't be forecast.", "Press Measure instead.")
+        raise ToolkitError(f"'{kind or 'unnamed'}' models are not supported by the forecast.", "Press Measure instead.")
     try:
         found = family(raw)
     except KeyError as error:

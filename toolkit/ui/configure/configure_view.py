@@ -108,7 +108,7 @@ def _draw_search_results(query: str, problems: Sequence[Problem]) -> None:
     st.caption(f"{format_plural(len(paths), 'setting')} for “{escape_text(query)}”")
     form.render_fields(shown, problems)
     for condition, labels in _hidden_labels([path for path in paths if path not in shown]).items():
-        st.caption(f"Switch on **{escape_text(condition)}** to use: {escape_text(', '.join(labels), 500)}")
+        st.caption(f"Turn on **{escape_text(condition)}** to use: {escape_text(', '.join(labels), 500)}")
 
 
 def _hidden_labels(hidden: Sequence[str]) -> dict[str, list[str]]:

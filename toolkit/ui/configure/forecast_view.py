@@ -89,7 +89,7 @@ def _draw_figures(found: Forecast, forecasts: Sequence[Forecast], runs: int) -> 
         st.progress(min(1.0, found.memory.peak / found.scene.memory_bytes))
         _draw_lines(rows, 64)
     if found.fit == "tight":
-        st.caption(f"The run fits if other programs free memory on {escape_text(where)}.")
+        st.caption(f"The run fits only if other programs free memory on {escape_text(where)}.")
 
 
 def _draw_lines(rows: Sequence[tuple[str, str]], width: int) -> None:
@@ -183,7 +183,7 @@ def _draw_details(found: Forecast) -> None:
             ("Starting", times.starting),
             ("Training", times.training),
             (format_plural(found.evaluations, "evaluation"), times.evaluating),
-            ("Saving and answers", times.ending),
+            ("Final save and test answers", times.ending),
         ]
         _draw_lines([(name, format_duration(max(seconds, 1.0))) for name, seconds in phases if seconds], 120)
         for line in _describe_basis(found):
@@ -197,9 +197,9 @@ def _describe_basis(found: Forecast) -> list[str]:
         lines.append("Memory and step time were measured with two steps on the largest batch.")
     elif found.correction.runs:
         runs = format_plural(found.correction.runs, "most similar run")
-        lines.append(f"Memory and time are corrected by the {runs} on this machine.")
+        lines.append(f"Memory and time are adjusted to the {runs} on this machine.")
     else:
-        lines.append("No run on this machine to compare with yet: the time may be off by 50 %.")
+        lines.append("No comparable run has finished on this machine yet, so the time may be off by 50 %.")
     if found.disk.download:
         lines.append(f"The base model is downloaded first: {_rough_size(found.disk.download)}.")
     return lines

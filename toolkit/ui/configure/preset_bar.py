@@ -37,7 +37,7 @@ def draw_preset_bar() -> None:
                 icon=":material/undo:",
                 type="tertiary",
                 key="undo_replace",
-                help="Restore the settings before the last preset, import or reset",
+                help="Undo the last preset, import or reset",
                 on_click=_undo,
             )
         if st.button("Import", icon=":material/upload_file:", key="open_import"):

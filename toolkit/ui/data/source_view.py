@@ -1,4 +1,4 @@
-"""Choice of the dataset: a bundled sample, an upload, a path on this machine, or a Hugging Face dataset id."""
+"""Choice of the dataset: a bundled sample, an upload, a path on this machine, or a Hugging Face dataset ID."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _upload_box() -> None:
         st.session_state["source_error"] = error
         st.rerun()
     if str(stored) == str(workspace.current_setting("data.path")):
-        st.toast("This file is already in use. It was stored once and read again.", icon=":material/info:")
+        st.toast("This file is already in use. It was read again, but not stored twice.", icon=":material/info:")
     _use_dataset(file_type_of(stored), str(stored), DEFAULT_READ_OPTIONS)
 
 
@@ -150,10 +150,10 @@ def _hub_form() -> None:
     with st.form("hub_form", border=False):
         row = st.columns([5, 1], vertical_alignment="bottom")
         typed = row[0].text_input(
-            "Hugging Face dataset id",
+            "Hugging Face dataset ID",
             placeholder="owner/name",
             value=str(workspace.current_setting("data.path")) if _source_of_draft() == "hub" else "",
-            help="Downloaded once, then read from this machine. The other sources do not use the network.",
+            help="Downloaded once, then read from this machine. The other data sources do not use the network.",
         )
         if (
             row[1].form_submit_button("Open", icon=":material/cloud_download:", width="stretch")

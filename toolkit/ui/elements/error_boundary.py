@@ -33,7 +33,7 @@ def error_boundary() -> Iterator[None]:
         logger.exception("error %s", error_id)
         st.error(
             f"Something went wrong inside the app (error {error_id}). Runs continue and your settings are saved. "
-            f"For details, look for {error_id} in the app's log, in the terminal where the app was started.",
+            f"For details, search for {error_id} in the app's log (the terminal where the app was started).",
             icon=":material/error:",
         )
 

@@ -68,7 +68,7 @@ def keep_upload(given: UploadedFile, save_dir: Path) -> Path:
     if token in _claimed:
         return _claimed[token]
     if token.startswith(_MARK):  # an unknown receipt: storing it would store the receipt as if it were the data
-        raise DataError(f"{given.name[:80]} was uploaded, but is no longer kept.", "Upload it again.")
+        raise DataError(f"{given.name[:80]} was uploaded earlier and is no longer stored.", "Upload it again.")
     return store_upload(given, given.name, save_dir)
 
 

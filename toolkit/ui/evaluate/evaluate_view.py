@@ -111,7 +111,7 @@ def _draw_options(entry: RunEntry, all_runs: Sequence[RunEntry], evaluation: Eva
                 "Apply rules to this evaluation",
                 icon=":material/rule:",
                 key="apply_rules",
-                help="Computes the figures again from the recorded answers.",
+                help="Recomputes the results from the recorded answers.",
             )
         ):
             evaluation_dir.replace_evaluation_rules(evaluation, rules)
@@ -186,7 +186,7 @@ def _watch_progress(run: RunDir, evaluation_id: str) -> None:
                     evaluation_dir.request_evaluation_stop(evaluation)
             st.progress(status.fraction)
             if status.attempts > 1:
-                st.caption(":material/replay: Continued: rows that were answered before are not asked again.")
+                st.caption(":material/replay: Continued: rows that already have answers are skipped.")
 
 
 def _progress_facts(status: progress.EvaluationProgress) -> list[str]:

@@ -118,7 +118,7 @@ def _draw_remarks(results: EvaluationResults, names: ModelNames) -> None:
     if not results.complete:
         st.caption(
             f":orange[:material/warning:] {format_count(results.answered)} of {format_plural(results.asked, 'row')} "
-            "were answered. The figures cover only these rows."
+            "were answered. The results cover only these rows."
         )
     for model, reasons in results.failures.items():
         for reason, number in reasons.items():
@@ -135,7 +135,7 @@ def _draw_remarks(results: EvaluationResults, names: ModelNames) -> None:
             f":material/content_cut: Answers truncated at the token limit, far beyond the expected length: {counts}."
         )
     st.caption(
-        f"Figures from {format_plural(results.answered, 'test row')}, answered in {format_duration(results.seconds)}."
+        f"Results from {format_plural(results.answered, 'test row')}, answered in {format_duration(results.seconds)}."
     )
 
 
@@ -209,7 +209,7 @@ def _draw_rules(results: EvaluationResults, names: ModelNames) -> None:
         }
         for rule in results.rules
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", alt="Share of answers that keep each rule")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", alt="Share of answers that pass each rule")
 
 
 def _draw_forgetting_probe(results: EvaluationResults, names: ModelNames) -> None:
@@ -221,6 +221,6 @@ def _draw_forgetting_probe(results: EvaluationResults, names: ModelNames) -> Non
     st.dataframe(pd.DataFrame([row]), hide_index=True, height="content", alt="The forgetting probe")
     st.caption(
         f"Loss on {format_plural(figure.rows, 'short passage')} unrelated to the training data. A higher loss than "
-        "that of the base model is a sign of forgetting. Fewer epochs, a lower learning rate or a smaller rank "
+        "the base model's is a sign of forgetting. Fewer epochs, a lower learning rate or a smaller rank "
         "reduce it."
     )

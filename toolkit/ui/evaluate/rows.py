@@ -28,7 +28,7 @@ from toolkit.ui.evaluate.pair import ComparedModels
 SHOWN_EVALUATION_ROWS = 200
 """Rows shown in the list; the filter and the downloads cover all rows."""
 CELL_CHARACTERS = 160
-ROW_ORDERS = {"damage": "Largest loss first", "gain": "Largest gain first", "order": "Original order"}
+ROW_ORDERS = {"damage": "Most worsened first", "gain": "Most improved first", "order": "Original order"}
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _draw_filter(table: pa.Table, model: int, has_rules: bool) -> RowFilter:
         )
         text = st.text_input("Search", key="row_text", placeholder="Text in a row", icon=":material/search:", width=220)
         order = st.selectbox("Order", list(ROW_ORDERS), format_func=ROW_ORDERS.__getitem__, key="row_order", width=180)
-        only_broken_rules = has_rules and st.toggle("Only broken rules", key="row_rules")
+        only_broken_rules = has_rules and st.toggle("Only failed rules", key="row_rules")
     return RowFilter(tuple(outcomes or ()), text or "", order or "damage", bool(only_broken_rules))
 
 
@@ -220,6 +220,6 @@ def _draw_answer(row: dict[str, Any], model: int, compared_text: str) -> None:
         st.markdown(mark_changes(diff_words(row[f"answer_{model}"], compared_text)[0], "red"))
     notes = [f"loss {format_figure(row[f'loss_{model}'])}"] if row[f"loss_{model}"] is not None else []
     notes += ["truncated at the token limit"] if row[f"cut_{model}"] else []
-    notes += [f"breaks: {escape_text(title, 80)}" for title in row[f"rules_{model}"]]
+    notes += [f"fails: {escape_text(title, 80)}" for title in row[f"rules_{model}"]]
     if notes:
         st.caption(" · ".join(notes))

@@ -17,7 +17,7 @@ from toolkit.ui.elements.words import format_share
 from toolkit.ui.workspace import workspace
 
 RULE_KIND_LABELS = {
-    "contains": "contains a text",
+    "contains": "contains text",
     "regex": "matches a pattern",
     "json_schema": "matches a JSON schema",
     "length": "has a length within limits",
@@ -98,7 +98,7 @@ def _choose_gate(rules: RuleSet) -> None:
     current = NO_GATE if rules.gate is None else rules.gate.improves or NO_GATE
     options = [NO_GATE, *GATE_MEASURES]
     chosen = st.selectbox(
-        "Gate: pass only if this measure is better and all rules are kept",
+        "Gate: pass only if this measure is better and all rules pass",
         options,
         index=options.index(current),
         format_func=lambda name: MEASURES_BY_NAME[name].title if name in MEASURES_BY_NAME else "No gate",

@@ -145,7 +145,7 @@ def _choose_file(run: RunDir) -> Table | None:
     except ToolkitError as error:
         show_error(error)
         return None
-    expected = "with expected answers" if stub else "without expected answers, so answers can be read but not scored"
+    expected = "with expected answers" if stub else "without expected answers, so answers can be read, but not scored"
     st.caption(f":material/check: {escape_text(table.label)}: {format_plural(table.rows, 'row')}, {expected}.")
     return table
 

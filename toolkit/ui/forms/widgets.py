@@ -207,7 +207,7 @@ def _select_many(cell: WidgetInput) -> None:
         key=cell.key,
         format_func=lambda word: cell.layout.words.get(word, word),
         help=cell.tooltip,
-        placeholder="Choose values, or type" if cell.spec.kind != "choice" else "Choose values",
+        placeholder="Choose or type values" if cell.spec.kind != "choice" else "Choose values",
         accept_new_options=cell.spec.kind != "choice",
         on_change=_saver(cell, lambda found: [typed_text.parse_one_of_several(cell.spec, word) for word in found]),
         **_seed(cell.key, words, "default"),

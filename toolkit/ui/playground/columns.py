@@ -116,7 +116,7 @@ def _choose_column_settings(model: str, title: str, shared: InferenceConfig | No
             key=f"pin:{model}",
             type="tertiary",
             disabled=shared is None,
-            help="Keep the current settings of the form for this column.",
+            help="Use the current form settings for this column.",
             on_click=_pin_settings,
             args=(model, shared),
         )

@@ -47,7 +47,7 @@ def _draw_push_form(run: RunDir, verified: Sequence[ExportForm]) -> None:
         )
         st.caption(
             "Uses your Hub login (`hf auth login`) or HF_TOKEN, which is not stored. The model card is included, "
-            "without paths of this machine."
+            "without paths on this machine."
         )
         if st.form_submit_button("Push", type="primary", icon=":material/cloud_upload:"):
             try:

@@ -58,7 +58,7 @@ def _data_config(source: Mapping[str, Any]) -> DataConfig:
         first = error.errors()[0]
         setting = ".".join(map(str, first["loc"][:1])) or "path"
         value = str(source.get(setting))[:200]
-        message = f"'{value}' is not valid as the {setting.replace('_', ' ')} of a dataset: {first['msg']}."
+        message = f"'{value}' is not a valid {setting.replace('_', ' ')} of a dataset: {first['msg']}."
         raise DataError(message, "Choose another one.") from error
 
 

@@ -52,7 +52,9 @@ def load_workspace() -> tuple[dict[str, Any], str]:
     except ValueError as error:
         renamed = file.with_suffix(".unreadable.json")
         file.replace(renamed)
-        notice = f"The saved settings could not be read ({error}). They were replaced by the defaults, and the file is"
+        notice = (
+            f"The saved settings could not be read ({error}). They were replaced with the defaults, and the file is"
+        )
         return _default_workspace(), f"{notice} kept as {renamed}."
 
 

@@ -43,7 +43,7 @@ def choose_checkpoint(run: RunDir, emit: EventReporter, *, is_main_process: bool
         instead = (
             f"the checkpoint of step {checkpoint.step} is used instead" if checkpoint else "the run restarts at step 1"
         )
-        emit("warning", message=f"A checkpoint was refused; {instead}. {error.message}")
+        emit("warning", message=f"A checkpoint can't be used; {instead}. {error.message}")
     if is_main_process:
         for step, path in list_kept_checkpoints(run).items():
             # newer than the one in use: its step is trained again and would find the name taken
@@ -95,12 +95,14 @@ def check_resume_allowed(checkpoint: Checkpoint, current: dict[str, Any], emit: 
     body = {"batches": GROUPED_BATCHES, **checkpoint.body}
     for key, what in compared.items():
         if body.get(key) != current[key]:
-            message = f"The run can't resume from {checkpoint.path.name}: its {what} changed since then."
-            raise ToolkitError(message, "Start a new run with these settings, or restore what was changed.")
+            message = f"The run can't resume from {checkpoint.path.name}: its {what} has changed since the checkpoint."
+            raise ToolkitError(message, "Start a new run with these settings, or restore the earlier value.")
     before, now = checkpoint.body["versions"], current["versions"]
     changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
     if changed:
-        message = f"Libraries changed since the checkpoint ({', '.join(changed)}): the last digits may differ."
+        message = (
+            f"Libraries changed since the checkpoint ({', '.join(changed)}): results may differ in the last digits."
+        )
         emit("warning", message=message)
     # GPU kernels add in an order that varies from run to run: only a CPU repeats a step bit for bit
     return not changed and checkpoint.body["machine"] == current["machine"] and current["machine"]["device"] == "cpu"

@@ -72,7 +72,10 @@ class ReplayCheck:
         for name in sorted(set(before) & set(now)):
             compared = name in COMPARED_FIGURES or name.startswith("eval_")
             if compared and self._differs(name, before[name], now[name]):
-                message = f"The resume can't be trusted: {name} at step {step} is {now[name]} but was {before[name]}."
+                message = (
+                    f"The resumed run does not match the original run: {name} at step {step} is "
+                    f"{now[name]} but it was {before[name]}."
+                )
                 hint = "Start the run again with the same settings, or start a new run from one of its checkpoints."
                 raise ResumeRefused(message, hint)
         self._seen = max(self._seen, step)

@@ -52,7 +52,7 @@ def local_model_folder(config: Config) -> Path | None:
     name = str(config.model.hf_model_ckpt or "")
     if not name:
         raise ToolkitError(
-            "No base model is chosen.", "Enter a folder, a hub id or bundled:demo-model.", MODEL_NOT_FOUND
+            "No base model is chosen.", "Enter a folder, a Hub ID or bundled:demo-model.", MODEL_NOT_FOUND
         )
     if name.startswith(BUNDLED):
         plain = name.removeprefix(BUNDLED)
@@ -77,7 +77,7 @@ def _existing_folder(name: str) -> Path | None:
         )
     if name.startswith(("/", ".", "~")) or "\\" in name or name.count("/") > 1:
         raise ToolkitError(
-            f"The model folder '{name}' does not exist.", "Check the path, or enter a hub id.", MODEL_NOT_FOUND
+            f"The model folder '{name}' does not exist.", "Check the path, or enter a Hub ID.", MODEL_NOT_FOUND
         )
     return None
 
@@ -87,16 +87,16 @@ def download_model(name: str, files: Sequence[str] = HUB_FILES) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except HFValidationError as error:
-        message = f"'{name}' is neither a folder on this machine nor a hub id."
-        raise ToolkitError(message, "A hub id looks like owner/name.", MODEL_NOT_FOUND) from error
+        message = f"'{name}' is neither a folder on this machine nor a Hub ID."
+        raise ToolkitError(message, "A Hub ID looks like owner/name.", MODEL_NOT_FOUND) from error
     except GatedRepoError as error:
         hint = f"Accept its terms at https://huggingface.co/{name}, then log in here with `hf auth login`."
         raise ToolkitError(f"The model '{name}' is gated.", hint, MODEL_NOT_FOUND) from error
     except RepositoryNotFoundError as error:
         hint = "Check the spelling; for a private model log in with `hf auth login`."
-        raise ToolkitError(f"The hub has no model '{name}' that you may read.", hint, MODEL_NOT_FOUND) from error
+        raise ToolkitError(f"The Hub has no model '{name}' that you may read.", hint, MODEL_NOT_FOUND) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
-        message = f"'{name}' is not a folder on this machine, and the hub can't be reached to download it."
+        message = f"'{name}' is not a folder on this machine, and the Hub can't be reached to download it."
         raise ToolkitError(message, _OFFLINE_HINT, "no_network") from error
     except (HfHubHTTPError, OSError) as error:
         message = f"Downloading '{name}' failed: {first_error_line(error)}."

@@ -142,7 +142,7 @@ class Engine:
             if wanted != BASE and wanted not in self._configs:
                 message = f"The model '{wanted}' is not loaded."
                 loaded = ", ".join((BASE, *self._configs))
-                hint = f"Loaded models: {loaded}. To add a run, send its id to POST /v1/load."
+                hint = f"Loaded models: {loaded}. To add a run, send its ID to POST /v1/load."
                 raise RequestError(message, hint, status=404, code="model_not_found", param="model")
         format_name = prompt_of or name
         return self._configs[format_name] if format_name != BASE else self.config

@@ -171,7 +171,7 @@ HARD_STOP_RULES = {rule.__name__: rule for rule in _RULES}
 
 _BOUNDARY_HINTS = {
     True: "Complete the chat template's opening of the answer, or turn the chat template off.",
-    False: "End the prompt template with a line break, or with a character that no word continues.",
+    False: "End the prompt template with a line break, or change it so that the answer starts a new token.",
 }
 """Whether the chat template is used -> next step for a token that spans prompt and completion."""
 
@@ -186,7 +186,8 @@ def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, fr
     raise_limit = f"Raise max_seq_length (the longest example has {longest:,} tokens)"
     messages = {
         "prompt_too_long": (
-            f"In {rows} the prompt alone is longer than max_seq_length ({length} tokens), so no answer is left.",
+            f"In {rows} the prompt alone is longer than max_seq_length ({length} tokens), so no token of the "
+            "answer is trained.",
             f"{raise_limit}, or shorten the prompt template.",
         ),
         "nothing_trained": (
@@ -212,7 +213,7 @@ def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, fr
         ),
         "boundary_merged": (
             f"In {rows} the last token of the prompt changes when the answer follows it. In use, the model "
-            "would get other tokens than in training.",
+            "would see different tokens than in training.",
             _BOUNDARY_HINTS[frame.chat],
         ),
         "template_twice": (

@@ -144,7 +144,7 @@ class TrainingAttempt:
             return
         path = checkpoint_path(run, best)
         if not (path / COMMIT_NAME).exists():
-            raise ToolkitError(f"The best checkpoint (step {best}) is missing.", "Switch load_best_at_end off.")
+            raise ToolkitError(f"The best checkpoint (step {best}) is missing.", "Turn load_best_at_end off.")
         state.load_trained_weights(self._trainer.model, verify_checkpoint(path, run.id).path)
         self._kept = best
 

@@ -38,7 +38,7 @@ class DivergedError(ToolkitError):
 
 def divergence_error(what: str, step: int) -> DivergedError:
     """Return the error for a training that diverged at `step`. what: a noun and a verb, "loss became NaN"."""
-    hint = "Lower the learning rate, raise warmup_ratio, or switch fp16 off; then start the run again."
+    hint = "Lower the learning rate, raise warmup_ratio, or turn fp16 off; then start the run again."
     error = DivergedError(f"The {what} at step {step}: training diverged.", hint)
     error.step = step
     return error

@@ -86,7 +86,7 @@ def _choose_packed_row_tokens(
     if not device_defaults.uses_packing(session.config):
         return None
     if not _separates_packed_examples(base):
-        message = "This model does not keep packed examples apart: batches are grouped by length instead."
+        message = "This model can't keep packed examples separate: batches are grouped by length instead."
         session.emit("warning", message=message)
         return None
     return min(resolve_max_length(session.config), load.read_context_length(folder) or sys.maxsize)
@@ -114,7 +114,7 @@ def _enable_flash_attention(session: TrainingSession, base: PreTrainedModel, tor
         base.set_attn_implementation(device_defaults.FLASH_ATTENTION)
         # tried on a few tokens: the library refuses some models only when they compute
         apart = respects_borders(base, flash_attention_row)
-        reason = "" if apart else "it does not keep the examples of a row apart"
+        reason = "" if apart else "it does not keep the examples of a row separate"
     except (ImportError, ValueError, RuntimeError) as error:
         reason = first_error_line(error)
     if reason:
