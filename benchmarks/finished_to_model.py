@@ -55,7 +55,7 @@ def way(page: Page, server: Server) -> dict[str, Any]:
     page.get_by_role("heading").filter(has_text=re.compile("It is ")).wait_for(timeout=300 * SECOND)
     clock.note("verdict")
     clock.click(page.get_by_role("button", name="Export", exact=True))
-    card = page.get_by_test_id("stLayoutWrapper").filter(has_text="The small file of what was learned").last
+    card = page.get_by_test_id("stLayoutWrapper").filter(has_text="Only the trained weights").last
     clock.click(card.get_by_role("button", name="Export", exact=True))
     page.get_by_role("button", name=re.compile(r"Download \(")).wait_for(timeout=300 * SECOND)
     clock.note("certificate")

@@ -26,12 +26,12 @@ def test_five_planted_faults_are_found_and_repaired_on_the_page(page: Page, serv
     page.get_by_text("Upload", exact=True).first.click()
     give(page, file)
     checks = page.locator(".st-key-doctor")
-    expect(checks.get_by_text("which numbers the rows")).to_be_visible(timeout=WAIT)
+    expect(checks.get_by_text("which looks like a row number")).to_be_visible(timeout=WAIT)
     checks.get_by_role("button", name="Use {reply} instead").click()
 
     empty, garbled = f"{planted['empty']} rows", f"{planted['garbled']} rows"
     for words in (
-        f"{empty} have an empty answer",
+        f"{empty} have an answer that is empty",
         f"{garbled} with text decoded in the wrong encoding",
         "test rows are also in the training set",
         f"{planted['long']} of 500 rows are longer than 256 tokens",
@@ -41,7 +41,7 @@ def test_five_planted_faults_are_found_and_repaired_on_the_page(page: Page, serv
     expect(page.get_by_text(f"{planted['empty']} of 500 rows")).to_be_visible(timeout=WAIT)
 
     repair(checks, f"Remove {empty}", 2, "485 rows")
-    expect(checks.get_by_text(f"{empty} have an empty answer")).to_have_count(0, timeout=WAIT)
+    expect(checks.get_by_text(f"{empty} have an answer that is empty")).to_have_count(0, timeout=WAIT)
     repair(checks, f"Repair {garbled}", 3, "485 rows")
     repair(checks, "repeats", 4, "445 rows")
     checks.get_by_role("button", name="nothing is truncated").click(timeout=2 * WAIT)

@@ -82,7 +82,7 @@ def test_a_run_on_conversations_is_described_by_its_conversations(run: RunDir) -
     asked = contract().model_copy(update={"chat": True})
     card = model_card(run, config, EXPORT_FORMS["adapter"], asked, chart_file=None)
     assert "- conversations: column `` chat `s` ``" in card
-    assert "what the assistant says" in card and "with all turns so far" in card
+    assert "the assistant's messages with their end tokens" in card and "with all turns so far" in card
     assert "{question}" not in card and "{answer}" not in card and "def prompt" not in card
     ways = list_usage_recipes(run, config, EXPORT_FORMS["adapter"], "m", chat=True)
     (snippet,) = [one.text for one in ways if one.language == "python"]
@@ -111,7 +111,7 @@ def test_the_state_of_an_export_follows_from_files_and_lock(run: RunDir) -> None
     assert state.state == "failed" and "without an error message" in state.message
     report.fail("no memory", "buy some")
     assert read_export_state(run, "adapter").message == "no memory"
-    with pytest.raises(RunError, match="not a form"):
+    with pytest.raises(RunError, match="not an export form"):
         read_export_state(run, "../adapter")
 
 
@@ -129,7 +129,7 @@ def test_an_export_of_an_earlier_adapter_is_outdated(run: RunDir) -> None:
     assert read_export_state(run, "adapter").state == "unchecked"
     adapter(b"second")
     state = read_export_state(run, "adapter")
-    assert state.state == "failed" and "earlier adapter" in state.message and state.folder is not None
+    assert state.state == "failed" and "out of date" in state.message and state.folder is not None
 
 
 def test_a_contract_is_read_as_it_was_written(run: RunDir) -> None:

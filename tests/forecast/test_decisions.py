@@ -46,8 +46,8 @@ def test_checkpointing_is_on_only_if_the_run_does_not_fit_without_it(
     assert needs(True) < 0.8 * needs(False)
     between = (needs(True) + needs(False)) / 2
     cases = (
-        (16e9, False, "fits without it, in"),
-        (between, True, "computed twice instead of stored"),
+        (16e9, False, "fits without it ("),
+        (between, True, "recomputed instead of stored"),
         (needs(True) / 2, False, "would not save enough"),
     )
     for memory, wanted, word in cases:

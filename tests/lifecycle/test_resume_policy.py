@@ -263,7 +263,7 @@ def test_a_run_killed_repeatedly_while_loading_fails_in_the_end(
         else:
             status = until
     assert (status.state, status.attempt) == ("failed", 4)
-    assert "4th attempt in a row that reached no new step" in status.message
+    assert "4th attempt in a row without a new step" in status.message
     assert can_resume(status)
 
 

@@ -139,7 +139,7 @@ def test_a_native_crash_names_the_python_frame() -> None:
 
 
 def test_a_kill_is_attributed_to_memory_only_if_possible() -> None:
-    assert "not because of a lack of memory" in explain_death(-9, "").message
+    assert "not because memory ran out" in explain_death(-9, "").message
     assert "its container ran out of memory" in explain_death(-9, "", oom_killed=None).message
     assert "ran out of memory" in explain_death(-9, "", oom_killed=True).message
 

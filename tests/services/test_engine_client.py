@@ -75,7 +75,7 @@ def test_one_engine_serves_a_save_dir_and_attaches_adapters(
     assert isinstance(done, Done) and done.prompt == "send: "
     with pytest.raises(EngineError, match="another base model"):
         engine_client.attach_adapter(other, a.id)
-    with pytest.raises(EngineError, match="already runs on port"):
+    with pytest.raises(EngineError, match="is already running on port"):
         engine_client.start_engine(save_dir, plain.id, port=1)
     second = subprocess.run(
         [sys.executable, "-m", "toolkit.worker.serve"],

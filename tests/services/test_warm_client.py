@@ -56,9 +56,9 @@ def test_a_disabled_background_worker_is_reported(save_dir: Path, monkeypatch: p
     warm_client.ensure_warm_worker(save_dir)
     seen = warm_client.poll_warm_question(save_dir, "lengths", {})
     assert (seen.state, seen.is_final) == ("off", True)
-    with pytest.raises(WarmError, match="switched off"):
+    with pytest.raises(WarmError, match="turned off"):
         warm_client.ask_warm_worker(save_dir, "lengths", {})
-    with pytest.raises(WarmError, match="switched off"):
+    with pytest.raises(WarmError, match="turned off"):
         warm_process.start_warm_worker(save_dir)
     assert warm_client.find_warm_worker(save_dir) is None
 

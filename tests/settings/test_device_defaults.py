@@ -71,7 +71,7 @@ def test_every_default_is_explained_with_a_reason(place: ComputeDevice) -> None:
     assert all(len(line.what) > 3 and len(line.why) > 10 for line in lines)
     assert {line.path for line in lines} - {""} <= set(field_specs_by_path())
     words = " ".join(f"{line.what} {line.why}" for line in lines)
-    assert ("without padding" in words) != device_defaults.computes_padding(config(), place)
+    assert ("batches have no padding" in words) != device_defaults.computes_padding(config(), place)
     assert ("flash-attn: it is" in " ".join(f"{line.what}: {line.why}" for line in lines)) == (place == FULL)
     assert ("3 CPU threads" in words) == (not place.cuda)
 

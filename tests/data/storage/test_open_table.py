@@ -122,7 +122,7 @@ DEATHS = {
     "kill": ("import os; os.kill(os.getpid(), 9)", "ran out of memory (SIGKILL)"),
     "crash": ("import os; os.kill(os.getpid(), 11)", "it crashed (SIGSEGV)"),
     "error": ("raise ValueError('in the reader')", "code 1: ValueError: in the reader"),
-    "silent": ("pass", "ended with code 0"),
+    "silent": ("pass", "exited with code 0"),
     "slow": ("import time; time.sleep(60)", "more than 1 seconds"),
     "cpu": ("import resource as r; r.setrlimit(r.RLIMIT_CPU, (0, 1))\nwhile True: pass", "SIGXCPU"),
 }

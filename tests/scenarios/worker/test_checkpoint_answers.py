@@ -78,7 +78,7 @@ def test_only_a_complete_checkpoint_of_this_install_answers(
     run = trained(save_dir, tiny_model)
     engine = engine_of(run)
     ids = engine.tokenizer("order lamp")["input_ids"]
-    for wrong, words in ((f"{run.id}@1", "has no checkpoint of step 1"), (f"{run.id}@x", "names no model")):
+    for wrong, words in ((f"{run.id}@1", "has no checkpoint of step 1"), (f"{run.id}@x", "not a run or a checkpoint")):
         with pytest.raises(Exception, match=words):
             engine.attach(wrong)
     path = checkpoint_path(run, 4) / "weights.safetensors"

@@ -115,14 +115,14 @@ def test_small_and_foreign_and_oversized_uploads_pass_through_unchanged(tmp_path
 
 def test_an_unknown_receipt_is_not_stored_as_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forged = UploadedFileRec("1", "a.csv", "text/csv", large_uploads._MARK + b"0" * 32)
-    with pytest.raises(DataError, match="no longer kept") as refused:
+    with pytest.raises(DataError, match="no longer stored") as refused:
         large_uploads.keep_upload(UploadedFile(forged, None), tmp_path)  # type: ignore[arg-type]
     assert "again" in refused.value.hint
     behind = Behind(tmp_path)
     behind.put(CONTENT)
     monkeypatch.setattr(large_uploads, "UNCLAIMED_UPLOAD_S", -1)
     large_uploads._drop_unclaimed()
-    with pytest.raises(DataError, match="no longer kept"):  # a page that returns after its upload was removed
+    with pytest.raises(DataError, match="no longer stored"):  # a page that returns after its upload was removed
         large_uploads.keep_upload(behind.given(), tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_after_a_failed_store_the_user_is_asked_to_upload_again(
     with pytest.raises(DataError, match="No space left"):
         large_uploads.keep_upload(behind.given(), tmp_path)
     monkeypatch.undo()
-    with pytest.raises(DataError, match="no longer kept"):
+    with pytest.raises(DataError, match="no longer stored"):
         large_uploads.keep_upload(behind.given(), tmp_path)
     assert not left(tmp_path)
 

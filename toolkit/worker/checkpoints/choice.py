@@ -95,7 +95,9 @@ def check_resume_allowed(checkpoint: Checkpoint, current: dict[str, Any], emit: 
     body = {"batches": GROUPED_BATCHES, **checkpoint.body}
     for key, what in compared.items():
         if body.get(key) != current[key]:
-            message = f"The run can't resume from {checkpoint.path.name}: its {what} has changed since the checkpoint."
+            message = (
+                f"The run can't resume from {checkpoint.path.name}: its {what} changed after the checkpoint was saved."
+            )
             raise ToolkitError(message, "Start a new run with these settings, or restore the earlier value.")
     before, now = checkpoint.body["versions"], current["versions"]
     changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
