@@ -46,7 +46,7 @@ def test_sizes(rows: int, train: int | float | None, test: int | float | None, e
         (1, 0.8, 0.2, "1 usable row"),
         (3, 0.1, 0.2, "and 0 for training"),
         (3, 0.2, None, "and 0 for training"),
-        (10, 8, 4, "12 rows, but only 10 can be used"),
+        (10, 8, 4, "add up to 12, but the dataset has only 10"),
         (10, 10, None, "none for testing"),
         (10, 11, None, "none for testing"),
         (10, None, 10, "and 0 for training"),
