@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from toolkit.system.private_files import restrict_new_files
 from toolkit.ui.elements import large_uploads
 from toolkit.ui.frame import page, startup
 from toolkit.ui.workspace.workspace_file import home_folder
@@ -12,4 +13,5 @@ if __name__ == "__main__":  # Streamlit runs the script once for every page run
     st.set_page_config(page_title="Finetuning Toolkit", page_icon=page.PAGE_ICON, layout="wide")
     page.build_navigation().run()
 else:  # `streamlit run` imports the module once to find the ASGI app
+    restrict_new_files()
     app = st.App(__file__, lifespan=startup.lifespan, middleware=[large_uploads.middleware(home_folder)])

@@ -17,6 +17,13 @@ from toolkit.runs.run_dir import create_run
 SECOND = 1000
 
 
+def assert_private(save_dir: Path) -> None:
+    """Whatever the app, its workers, its engine and its data tasks have written can be read by its owner only."""
+    found = [save_dir, *save_dir.rglob("*")]
+    assert len(found) > 40
+    assert {str(path): oct(path.lstat().st_mode) for path in found if path.lstat().st_mode & 0o077} == {}
+
+
 def rows(count: int) -> list[dict[str, str]]:
     animals = ["cat", "owl", "fox", "bee", "elk"]
     return [{"word": f"{animals[i % 5]}{i:02d}", "shout": f"{animals[i % 5].upper()}{i:02d}!"} for i in range(count)]
@@ -102,6 +109,7 @@ def test_upload_template_train_chat(page: Page, server: Server, upload: Path) ->
     expect(page.get_by_text("tokens/s").first).to_be_visible(timeout=90 * SECOND)
     page.get_by_text("Exact prompt (").first.click()
     expect(page.get_by_text(re.compile("<.*Shout ", re.S)).first).to_be_visible()
+    assert_private(server.save_dir)
 
 
 def test_refresh_second_tab_queue_and_stop(page: Page, server: Server) -> None:

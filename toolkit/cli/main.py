@@ -56,6 +56,7 @@ from toolkit.settings.ablation import StudyTrial, expand_trials, uses_ablation
 from toolkit.settings.import_export import load_presets as all_presets
 from toolkit.system.machine import probe_machine, read_known_machine
 from toolkit.system.printable import strip_control_characters
+from toolkit.system.private_files import restrict_new_files
 from toolkit.system.spawn import app_command
 
 RUN_LIST_COLUMNS = ("name", "study", "state", "steps", "loss", "exact match")
@@ -73,6 +74,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; every error is printed as a message."""
+    restrict_new_files()
     with print_errors():
         app()
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from toolkit.data.progress import DataProgressReporter
 from toolkit.data.read_options import UnreadableError
 from toolkit.errors import DataError
+from toolkit.system.private_files import restrict_new_files
 
 TABLE_FILE = "table.parquet"
 TASK_REPORT_FILE = "report.json"
@@ -38,6 +39,7 @@ def run_task(work: DataTask, out_of_memory: DataError | None = None) -> int:
     A DataError that `work` raises is the report's error. So is `out_of_memory` after a MemoryError; without it a
     MemoryError ends the process like any other exception, and the process that waits explains its death.
     """
+    restrict_new_files()
     request = json.load(sys.stdin)
     folder = Path(request["folder"])
     error: DataError | None = None

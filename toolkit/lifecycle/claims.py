@@ -53,7 +53,7 @@ def take_claim(run: RunDir, attempt: int = 1) -> bool:
     """
     try:
         # O_EXCL: of several processes exactly one creates the file
-        handle = os.open(run.claim_of(attempt), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        handle = os.open(run.claim_of(attempt), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except (FileExistsError, FileNotFoundError):
         return False
     body = {"supervisor": vars(describe_self(attempt, run.id)), "oom_kills": count_oom_kills(), "at": time.time()}

@@ -51,7 +51,7 @@ class EventWriter:
         self._ballast = path.with_name(f".{path.name}.ballast")
         self._next = max((event["n"] for event in before), default=0) + 1
         new = not path.exists()
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._handle, whole)  # else the next event would continue the incomplete line
         if new:
             fsync_dir(path.parent)

@@ -32,6 +32,7 @@ from toolkit.settings.yaml_file import dump_config, load_draft, with_absolute_pa
 from toolkit.system.durable import durable_write, fsync_dir, remove_tree
 from toolkit.system.ids import ID_PATTERN, make_timed_id
 from toolkit.system.locks import LockHolder, end_holder_processes, hold_lock, is_lock_held, read_lock_holder
+from toolkit.system.private_files import tighten_save_dir
 
 MAX_RUN_NAME_LENGTH = 200
 """Characters of a run's or study's name; the rest is cut off."""
@@ -114,6 +115,7 @@ def create_run(
     config = with_absolute_paths(config.model_copy(update={"save_dir": str(save_dir_of(config))}))
     try:
         root.mkdir(parents=True, exist_ok=True)
+        tighten_save_dir(root.parent)
         while True:
             now = time.time()
             run = RunDir(root / make_timed_id(now))
@@ -160,6 +162,7 @@ def _stage(
 def list_runs(save_dir: Path) -> list[RunDir]:
     """Return all runs of a save_dir, newest first; an empty list when the folder does not exist."""
     root = save_dir.absolute() / "runs"
+    tighten_save_dir(save_dir)
     try:
         # the pattern leaves out what is being created (.new-*) or deleted (.trash-*)
         with os.scandir(root) as entries:
@@ -171,6 +174,7 @@ def list_runs(save_dir: Path) -> list[RunDir]:
 
 def open_run(save_dir: Path, run_id: str) -> RunDir:
     """Return the run with that id. Raises RunError when there is none."""
+    tighten_save_dir(save_dir)
     run = RunDir(save_dir.absolute() / "runs" / run_id)
     if not ID_PATTERN.fullmatch(run_id) or run.path.is_symlink() or not run.path.is_dir():
         raise RunError(

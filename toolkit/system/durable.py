@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from toolkit.errors import RunError
+from toolkit.system.private_files import find_privacy_problem
 
 COMMIT_NAME = "COMMIT.json"
 COMMIT_SCHEMA = 1
@@ -35,7 +36,7 @@ def fsync_dir(path: Path) -> None:
         os.close(handle)
 
 
-def durable_write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
+def durable_write(path: Path, content: bytes | str, mode: int = 0o600) -> None:
     """Replace `path` by `content` (text as UTF-8). Readers see the old or the new file, even after a power cut.
 
     Raises OSError; the old file is then unchanged.
@@ -50,7 +51,7 @@ def durable_copy(source: Path, path: Path) -> None:
         _replace(path, content)
 
 
-def _replace(path: Path, content: BinaryIO, mode: int = 0o644) -> None:
+def _replace(path: Path, content: BinaryIO, mode: int = 0o600) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
@@ -153,13 +154,17 @@ def load_install_key() -> bytes:
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     path = (Path(home) if home else state / "finetuning-toolkit") / "key"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             _create_key(path)
+        problem = find_privacy_problem(path)
         key = path.read_bytes()
     except OSError as error:
         hint = "Set FTK_STATE_DIR to a folder that only you can write to."
         raise RunError(f"The installation's key at {path} can't be used: {error}.", hint) from error
+    if problem:
+        hint = f"Delete it, and existing runs can't be resumed. If only you had access so far: chmod 600 '{path}'"
+        raise RunError(f"The installation's key at {path} {problem}: somebody else may know or have written it.", hint)
     if len(key) != KEY_BYTES:
         raise RunError(
             f"The installation's key at {path} is damaged.", "Delete it. Existing runs then can't be resumed."

@@ -96,7 +96,7 @@ def try_lock(path: Path) -> int | None:
 
     Closing the descriptor releases the lock.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -122,7 +122,7 @@ def hold_lock(path: Path) -> Iterator[bool]:
 @contextmanager
 def wait_for_lock(path: Path) -> Iterator[None]:
     """Hold the lock inside the block; wait for as long as another process or thread holds it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -26,6 +26,7 @@ from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import open_run, read_run_config
 from toolkit.system.background_job import job_main
 from toolkit.system.locks import try_lock
+from toolkit.system.private_files import restrict_new_files
 from toolkit.worker.process import libraries
 from toolkit.worker.process.stop import StopRequested, StopSignal
 
@@ -183,6 +184,7 @@ class _ShareReporter:
 
 
 if __name__ == "__main__":
+    restrict_new_files()
     if len(sys.argv) != 3:
         raise SystemExit("usage: python -m toolkit.worker.evaluate RUN EVALUATION (FTK_SAVE_DIR names their folder)")
     try:

@@ -20,6 +20,7 @@ from toolkit.runs.end_reasons import explain_error
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
 from toolkit.system.background_job import StateFileReporter, job_main
 from toolkit.system.durable import commit_dir, scratch_dir, verify_commit
+from toolkit.system.private_files import restrict_new_files
 from toolkit.worker.process import libraries
 
 REPLAY_WORKER = "toolkit.worker.replay"
@@ -83,6 +84,7 @@ def replay_export(run: RunDir, form: str, progress: StateFileReporter) -> None:
 
 
 if __name__ == "__main__":
+    restrict_new_files()
     try:
         raise SystemExit(main(sys.argv[1], sys.argv[2], sys.argv[3:] == ["check"]))
     except ToolkitError as error:

@@ -18,6 +18,7 @@ from toolkit.forecast.measured_run import measure_job
 from toolkit.runs.end_reasons import explain_error
 from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.system.background_job import StateFileReporter, job_main
+from toolkit.system.private_files import restrict_new_files
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -94,6 +95,7 @@ def main(name: str) -> int:
 
 
 if __name__ == "__main__":
+    restrict_new_files()
     try:
         raise SystemExit(main(sys.argv[1]))
     except RunError as error:

@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import torch
 
+from toolkit.system.private_files import restrict_new_files
+
 PROBED_LIBRARIES = (
     "torch",
     "transformers",
@@ -81,4 +83,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    restrict_new_files()
     raise SystemExit(main())

@@ -27,6 +27,7 @@ from toolkit.export.prompt_contract import CONTRACT_FILE, read_contract
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
 from toolkit.system.background_job import StateFileReporter, job_main
 from toolkit.system.durable import COMMIT_NAME, scratch_dir, verify_commit
+from toolkit.system.private_files import restrict_new_files
 
 UNPUBLISHED_FILES = (COMMIT_NAME, SETTINGS_FILE)
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -143,6 +144,7 @@ def _explain_hub_errors(repo: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    restrict_new_files()
     try:
         raise SystemExit(main(sys.argv[1]))
     except ToolkitError as error:

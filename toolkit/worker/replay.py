@@ -36,6 +36,7 @@ from toolkit.export.prompt_contract import (
 )
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
 from toolkit.system.durable import verify_commit
+from toolkit.system.private_files import restrict_new_files
 from toolkit.worker.answering.golden_prompts import (
     chat_template_hash,
     generate_greedy_ids,
@@ -118,6 +119,7 @@ def _replay_prompt(
 
 
 if __name__ == "__main__":
+    restrict_new_files()
     try:
         raise SystemExit(main(sys.argv[1], sys.argv[2]))
     except ToolkitError as error:

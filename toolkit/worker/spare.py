@@ -27,6 +27,7 @@ from typing import Any
 
 from toolkit.services.fork_client import FORK_GO, FORK_SERVER_MIN_FREE_BYTES, MEMORY_WATCH_SECONDS
 from toolkit.system.machine import free_memory_bytes
+from toolkit.system.private_files import restrict_new_files
 from toolkit.worker.process import libraries
 
 EXTRA_IMPORTS = (
@@ -202,7 +203,7 @@ def _run_order(order: WorkerOrder) -> int:
     # a session of its own, so that a signal to the app's terminal does not end a training
     if os.getsid(0) != os.getpid():
         os.setsid()
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(log, stream)
     os.environ.clear()
@@ -248,4 +249,5 @@ ORDER_KINDS: dict[str, Callable[..., int]] = {"train": _train, "warm": _answer, 
 
 
 if __name__ == "__main__":
+    restrict_new_files()
     raise SystemExit(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -32,6 +32,7 @@ from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
 from toolkit.system.durable import durable_write
 from toolkit.system.locks import WorkerLock
+from toolkit.system.private_files import restrict_new_files
 from toolkit.worker.process import libraries
 from toolkit.worker.process.stop import StopRequested, StopSignal
 
@@ -186,6 +187,7 @@ def _ignore_event(kind: str, **fields: Any) -> None:
 
 
 if __name__ == "__main__":
+    restrict_new_files()
     if len(sys.argv) != 2:
         raise SystemExit("usage: python -m toolkit.worker.train RUN (FTK_SAVE_DIR names the folder of its runs)")
     try:

@@ -23,6 +23,7 @@ from toolkit.data.progress import Watch
 from toolkit.data.readers.formats import FILE_ENDINGS
 from toolkit.errors import DataError
 from toolkit.system.durable import publish_file
+from toolkit.system.private_files import tighten_save_dir
 
 HASH_DIGITS = 12
 """Hex digits of the sha256 in a file's name."""
@@ -174,6 +175,7 @@ def uploads_dir(save_dir: Path) -> Path:
     folder = Path(save_dir) / "uploads"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tighten_save_dir(folder.parent)
     except OSError as error:
         raise _unwritable(folder, error) from error
     return folder

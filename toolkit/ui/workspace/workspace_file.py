@@ -13,6 +13,7 @@ from typing import Any, cast
 from toolkit.config import Config
 from toolkit.settings.draft import default_draft, fill_defaults
 from toolkit.system.durable import durable_write
+from toolkit.system.private_files import tighten_save_dir
 
 SAVE_DIR_VARIABLE = "FINETUNING_TOOLKIT_SAVE_DIR"
 DEFAULT_WORKSPACE_FOLDER = cast(str, Config.model_fields["save_dir"].default)
@@ -23,6 +24,7 @@ def home_folder() -> Path:
     """Return the folder of the draft: FINETUNING_TOOLKIT_SAVE_DIR, or ./experiments in the app's working directory."""
     folder = Path(os.environ.get(SAVE_DIR_VARIABLE) or DEFAULT_WORKSPACE_FOLDER).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    tighten_save_dir(folder)
     return folder
 
 

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from toolkit.services.service_process import CLEAN_EXIT_LINE, SERVICE_SCHEMA, Service
 from toolkit.system.durable import durable_write
 from toolkit.system.locks import describe_self, try_lock, write_lock_holder
+from toolkit.system.private_files import restrict_new_files
 
 LOOPBACK_ADDRESS = "127.0.0.1"
 SECONDS_TO_CLOSE = 2
@@ -84,6 +85,7 @@ def serve_application(
 
 def run_and_exit(main: Callable[[], int]) -> None:
     """Run `main` and exit with its status at once, even if a model is still loading or answering in a thread."""
+    restrict_new_files()
     try:
         status = main()
     except (SystemExit, KeyboardInterrupt):
