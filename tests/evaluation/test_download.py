@@ -15,6 +15,13 @@ from toolkit.evaluation.row_table import read_row_table
 from toolkit.evaluation.statistics.word_diff import diff_words
 
 FORMULAS = ['=HYPERLINK("http://x","y")', "+1", "-1", "@SUM(A1)", "\t=1", "  =2"]
+# zero width, joiners, BOM, soft hyphen, text direction, controls, fillers, a tag, a variation selector, a lone mark
+INVISIBLE = [
+    "\u200b", "\u200c", "\u200d", "\u2060", "\u2063", "\ufeff", "\xad", "\u202e", "\u2066", "\u200f", "\u061c", "\x00",
+    "\x1b", "\x7f", "\x85", "\u180e", "\u115f", "\u3164", "\uffa0", "\u2800", "\u034f", "\ufe0f", "\U000e0020",
+    "\u0301", "\xa0", "\u3000", "\u2028", "\ufdd0", "\ue000", "\u206a", "\ufff9",
+]  # fmt: skip
+WIDE = ["＝1+1", "＋1", "－1", "＠SUM", "﹦1", "﹢1", "﹣1", "﹫SUM", "−1"]
 NASTY = [*FORMULAS, 'a "quoted", cell\nwith a line', "ü\u202e🙂", "'=x"]
 
 
@@ -38,13 +45,21 @@ def test_formulas_are_escaped_in_csv_and_unchanged_in_json(tmp_path: Path) -> No
     assert not [cell for row in table for name, cell in row.items() if cell.startswith(("=", "@", "\t"))]
 
 
-@pytest.mark.parametrize("text", FORMULAS)
+@pytest.mark.parametrize("start", [*"=+-@", *WIDE])
+@pytest.mark.parametrize("prefix", [*INVISIBLE, "\ufeff\u200b ", " \x00\u2060\xad"])
+def test_a_formula_behind_characters_that_show_nothing_gets_a_quote(prefix: str, start: str) -> None:
+    assert escape_formula(prefix + start) == "'" + prefix + start
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, *WIDE])
 def test_text_that_a_spreadsheet_would_run_gets_a_quote(text: str) -> None:
     assert escape_formula(text) == "'" + text
 
 
 def test_other_text_is_unchanged() -> None:
-    assert [escape_formula(text) for text in ("", "a=b", "1-2", "'=x")] == ["", "a=b", "1-2", "'=x"]
+    assert [escape_formula(text) for text in ("", "a=b", "1-2", "'=x", "\ufeffa=b", "é=1", "–", "日=")] == [
+        "", "a=b", "1-2", "'=x", "\ufeffa=b", "é=1", "–", "日=",
+    ]  # fmt: skip
 
 
 def test_a_word_diff_marks_words_and_keeps_the_texts() -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from toolkit.config import Config
 from toolkit.errors import ConfigError, Problem, ToolkitError
-from toolkit.system.printable import strip_control_characters
+from toolkit.system.printable import clean_terminal_text
 
 EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_GATE_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
 """130 is 128 + SIGINT, as shells report a command that was stopped with Ctrl-C."""
@@ -22,9 +25,36 @@ EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_GATE_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 1
 DEFAULT_SAVE_DIR = Path(Config().save_dir or ".")
 SaveDirOption = Annotated[Path, typer.Option(help="The output folder that holds the runs.")]
 
-# markup is off: names of runs and files may hold [brackets]
-out = Console(highlight=False, markup=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+class PlainConsole(Console):
+    """A console that shows foreign text as characters: no markup, and no sequence that could steer the terminal.
+
+    width: in characters; None for the terminal's own.
+    """
+
+    def __init__(self, *, stderr: bool = False, soft_wrap: bool = True, width: int | None = None) -> None:
+        # markup is off: names of runs and files may hold [brackets]
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap, width=width)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield the segments of `renderable`; those that rich itself steers the terminal with keep their codes."""
+        for segment in super().render(renderable, options):
+            plain = segment.text if segment.control else clean_terminal_text(segment.text)
+            yield Segment(plain, segment.style, segment.control)
+
+
+out, err = PlainConsole(), PlainConsole(stderr=True)
+
+
+class _PlainHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        trace = traceback.format_exception(record.exc_info[1]) if record.exc_info else []
+        err.print("".join([record.getMessage(), *(f"\n{line.rstrip()}" for line in trace)]))
+
+
+def log_plain_text() -> None:
+    """Log warnings to standard error, without control characters."""
+    logging.basicConfig(level=logging.WARNING, handlers=[_PlainHandler()])
 
 
 def format_path(path: Path) -> str:
@@ -36,7 +66,7 @@ def format_path(path: Path) -> str:
 def print_warnings(problems: Iterable[Problem]) -> None:
     """Print each problem as a warning on standard error."""
     for problem in problems:
-        err.print(strip_control_characters(f"warning: {problem}"))
+        err.print(f"warning: {problem}")
 
 
 @contextmanager
@@ -49,10 +79,10 @@ def print_errors() -> Iterator[None]:
         yield
     except ConfigError as error:
         for problem in error.problems:
-            err.print(strip_control_characters(f"error: {problem}"))
+            err.print(f"error: {problem}")
         sys.exit(EXIT_BAD_SETTINGS)
     except ToolkitError as error:
-        err.print(strip_control_characters(f"error: {error}"))
+        err.print(f"error: {error}")
         sys.exit(EXIT_FAILED)
     except Exception as error:  # nothing is caught after this: a bug must not end in a traceback either
         if "FTK_DEBUG" in os.environ:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table as Grid
 
@@ -21,6 +20,7 @@ from toolkit.cli.console import (
     EXIT_FAILED,
     EXIT_GATE_REFUSED,
     EXIT_INTERRUPTED,
+    PlainConsole,
     SaveDirOption,
     err,
     out,
@@ -169,7 +169,7 @@ def _print_results(results: EvaluationResults | None) -> None:
         for reason, count in reasons.items():
             out.print(f"{model}: {count} rows without an answer: {reason}")
     width = max(out.width, _MEASURE_COLUMN_WIDTH + _MODEL_COLUMN_WIDTH * len(results.adapters))
-    Console(highlight=False, markup=False, width=width).print(_build_figures_table(results))
+    PlainConsole(width=width, soft_wrap=False).print(_build_figures_table(results))
     for name, gate in results.gate.items():
         out.print(f"Gate for {name}: {'promote' if gate.passed else 'do not promote'}. {' '.join(gate.reasons)}")
 

@@ -25,6 +25,7 @@ from toolkit.cli.console import (
     SaveDirOption,
     err,
     format_path,
+    log_plain_text,
     out,
     print_errors,
     print_warnings,
@@ -55,7 +56,6 @@ from toolkit.settings import import_export
 from toolkit.settings.ablation import StudyTrial, expand_trials, uses_ablation
 from toolkit.settings.import_export import load_presets as all_presets
 from toolkit.system.machine import probe_machine, read_known_machine
-from toolkit.system.printable import strip_control_characters
 from toolkit.system.private_files import restrict_new_files
 from toolkit.system.spawn import app_command
 
@@ -75,6 +75,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; every error is printed as a message."""
     restrict_new_files()
+    log_plain_text()
     with print_errors():
         app()
 
@@ -212,7 +213,7 @@ def _open_with_notices(data: DataConfig, save_dir: Path) -> Table:
     out.print(f"Reading {data.path} ...")
     table = open_table(data, save_dir)
     for notice in table.notices:
-        out.print(strip_control_characters(f"note: {notice}"))
+        out.print(f"note: {notice}")
     return table
 
 

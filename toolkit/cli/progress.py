@@ -15,7 +15,6 @@ from toolkit.export.export_state import ExportState
 from toolkit.lifecycle.resume_policy import can_resume
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_meta
 from toolkit.runs.status import RunStatus, read_run_status
-from toolkit.system.printable import strip_control_characters
 
 ProgressLine = Callable[[RunStatus, int], None]
 """Shows (status, number of times that Ctrl-C was pressed)."""
@@ -94,8 +93,8 @@ def format_run_row(run: RunDir) -> tuple[str, ...]:
     steps = f"{status.step}/{status.total_steps}" if status.total_steps else ""
     return (
         run.id,
-        strip_control_characters(meta.get("name", "")),
-        strip_control_characters(meta.get("study", "")),
+        str(meta.get("name", "")),
+        str(meta.get("study", "")),
         status.state,
         steps,
         f"{loss:.4f}" if isinstance(loss, float) else "",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""First characters that make a spreadsheet run a cell. Source: OWASP, CSV injection."""
+_FORMULA_STARTS = frozenset("=+-@\N{MINUS SIGN}")
+"""First visible characters that make a spreadsheet run a cell, also in full width. Source: OWASP, CSV injection."""
+_CELL_BREAKS = ("\t", "\r", "\n")
+_BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Characters that show nothing although Unicode counts them as letters or symbols."""
 _PER_MODEL = ("answer", "error", "cut", "tokens", "loss", "rules", "outcome", "damage")
 
 
@@ -38,8 +42,15 @@ def rows_as_csv(rows: pa.Table, names: Sequence[str]) -> str:
 
 
 def escape_formula(text: str) -> str:
-    """Return `text`, with a quote before it when a spreadsheet would run it, also after leading spaces."""
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) or text.lstrip().startswith(_FORMULA_STARTS) else text
+    """Return `text`, with a quote before it when a spreadsheet may run it, also behind characters that show nothing."""
+    first = next((letter for letter in text if not _shows_nothing(letter)), "")
+    runs = text.startswith(_CELL_BREAKS) or not _FORMULA_STARTS.isdisjoint(unicodedata.normalize("NFKC", first)[:1])
+    return f"'{text}" if runs else text
+
+
+def _shows_nothing(letter: str) -> bool:
+    """Return whether it is a space, mark, control or format character, or has no meaning in Unicode."""
+    return unicodedata.category(letter)[0] in "CZM" or letter in _BLANK_LETTERS
 
 
 def _cell(value: Any) -> Any:

@@ -24,6 +24,7 @@ from toolkit.services.service_http import CONNECT_SECONDS, connect_to_service
 from toolkit.services.service_process import end_service, is_service_alive
 from toolkit.settings.device_defaults import ComputeDevice, resolve_precision
 from toolkit.system.machine import Machine, read_known_machine
+from toolkit.system.printable import clean_terminal_text
 
 _POLL_SECONDS = 0.2
 """Between two checks of a model that is loading, or of an engine in the foreground."""
@@ -194,7 +195,8 @@ def serve_in_foreground(save_dir: Path, run_id: str, port: int | None = None, al
         wait_for_engine(info)
         for name in also:
             attach_adapter(info, name)
-        print(engine_process.describe_engine_access(info, run_id, list_engine_models(info)), flush=True)
+        access = engine_process.describe_engine_access(info, run_id, list_engine_models(info))
+        print(clean_terminal_text(access), flush=True)
         _wait_for_engine_end(info)
         if ours:
             raise EngineError("The engine has ended.", engine_process.read_engine_log_tail(info.save_dir))

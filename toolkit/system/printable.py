@@ -16,6 +16,11 @@ def escape_control_characters(text: str) -> str:
     return _CONTROL_CHARACTERS.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", text)
 
 
+def clean_terminal_text(text: str) -> str:
+    """Remove what `strip_control_characters` removes, and returns, which would overwrite the line before them."""
+    return strip_control_characters(text).replace("\r", "")
+
+
 def strip_control_characters(text: object) -> str:
     """Remove control and bidirectional characters; keep tabs and line breaks."""
     return _CONTROL_CHARACTERS.sub("", str(text))
