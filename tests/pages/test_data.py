@@ -213,3 +213,24 @@ def test_a_large_file_is_opened_in_the_background_and_survives_a_refresh(
     assert "3 rows" in words(app)
     assert not [entry for entry in app.button if entry.label == "Cancel opening"]
     assert not (stage.folder / "opening.json").exists()
+
+
+def test_columns_that_are_close_are_asked_about_with_each_choice_rendered(stage: Stage) -> None:
+    rows = "".join(f'"How is the weather in town {i}?","Wie ist das Wetter in Stadt {i}?"\n' for i in range(12))
+    app = _upload(stage, "mine.csv", f"en,de\n{rows}".encode())
+    assert (_data(stage)["prompt"], _data(stage)["prompt_stub"]) == ("", "")
+    text = words(app)
+    assert "Choose what to train on" in text
+    assert "Wie ist das Wetter in Stadt 0" in text
+    assert button(app, "Configure the training").disabled, "nothing is preselected"
+    app = stage.checked(button(app, "Use these columns").click().run())
+    assert (_data(stage)["prompt"], _data(stage)["prompt_stub"]) == ("{en}", "{de}")
+    assert "Choose what to train on" not in words(app)
+    assert not button(app, "Configure the training").disabled
+
+
+def test_a_preference_file_trains_on_the_chosen_answer(stage: Stage) -> None:
+    rows = [{"prompt": f"Where is {i}?", "rejected": f"No idea {i}.", "chosen": f"In aisle {i}."} for i in range(8)]
+    app = _upload(stage, "pairs.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    assert (_data(stage)["prompt"], _data(stage)["prompt_stub"]) == ("{prompt}", "{chosen}")
+    assert "Those in 'rejected' are not used" in words(app).replace("\\", "")

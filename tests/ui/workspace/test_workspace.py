@@ -13,7 +13,6 @@ from toolkit.config import DataConfig
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.ui.workspace import current_dataset
-from toolkit.ui.workspace.current_dataset import suggest_templates, templates_fit
 
 
 @pytest.fixture
@@ -205,19 +204,3 @@ def test_a_damaged_file_is_renamed_and_reported(home: Path, content: str) -> Non
 def test_missing_settings_get_their_defaults(home: Path) -> None:
     (home / "draft.json").write_text(json.dumps({"schema": 1, "draft": {"lora": {"r": 2}}, "grid": {}}))
     assert session(show).text[0].value == "2"
-
-
-@pytest.mark.parametrize(
-    ("columns", "templates"),
-    [
-        (("instruction", "input", "output"), ("{instruction}\n\n{input}", "{output}")),
-        (("Question", "Answer", "id"), ("{Question}", "{Answer}")),
-        (("a", "b", "c"), ("{a}", "{c}")),
-        (("only",), ("", "{only}")),
-        (("br{ace", "x", "y"), ("{x}", "{y}")),
-        ((), ("", "")),
-    ],
-)
-def test_suggested_templates_fit(columns: tuple[str, ...], templates: tuple[str, str]) -> None:
-    assert suggest_templates(columns) == templates
-    assert templates_fit(*templates, columns)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from toolkit.config import Config, DataConfig
 from toolkit.data.doctor import column_checks, text_checks
@@ -17,6 +18,8 @@ from toolkit.data.doctor.column_checks import is_id_column
 from toolkit.data.doctor.examined_rows import ExaminedRows, make_examined_rows
 from toolkit.data.doctor.near_duplicates import MAX_COMPARED_ROWS
 from toolkit.data.doctor.row_keys import mark_repeats
+from toolkit.data.examples.column_names import ANSWERS, match_name, normalize_column_name
+from toolkit.data.examples.column_suggestion import FALSE_VALUES, find_verdict_column
 from toolkit.data.findings import Finding, FindingsReport, Fix, order_findings
 from toolkit.data.progress import DataProgressReporter, ShareReporter
 from toolkit.data.table import RowNumbers, Table, rows_in_words
@@ -78,6 +81,29 @@ def _empty_answers(examined: ExaminedRows) -> Iterator[Finding]:
             "serious",
             rows,
             (_drop_fix(rows, "with an empty answer"),),
+        )
+
+
+def _bad_answers(examined: ExaminedRows) -> Iterator[Finding]:
+    """Yield the rows whose true/false column says that their answer is a bad one, as KTO's label does."""
+    columns = examined.renderer.stub_template.columns
+    named = any(match_name(normalize_column_name(column), ANSWERS) for column in columns)
+    verdict = find_verdict_column(examined.table) if named else None
+    if verdict is None or verdict in examined.renderer.columns_needed:
+        return
+    cells = pc.utf8_lower(pc.utf8_trim_whitespace(examined.table.column(verdict)))
+    bad = pc.fill_null(pc.is_in(cells, pa.array(sorted(FALSE_VALUES))), False).to_numpy()
+    rows = np.flatnonzero(bad & examined.usable)
+    if rows.size and rows.size < examined.used.size:
+        yield Finding(
+            "bad_answer",
+            "Answers marked as bad",
+            f"{rows_in_words(rows.size)} of {examined.used.size:,} {_agree(rows, 'has', 'have')} a false value in "
+            f"'{verdict}', which marks an answer as bad.",
+            "The model learns to give these answers, too.",
+            "serious",
+            rows,
+            (_drop_fix(rows, f"marked as bad in '{verdict}'"),),
         )
 
 
@@ -199,6 +225,7 @@ def _agree(rows: RowNumbers, one: str, many: str) -> str:
 DATASET_CHECKS: tuple[tuple[str, DatasetCheck], ...] = (
     ("looking for missing cells", _missing),
     ("looking for empty answers", _empty_answers),
+    ("looking for bad answers", _bad_answers),
     ("looking for duplicates", _duplicates),
     ("looking for contradictions", _contradictions),
     ("comparing test and training rows", _leaks),

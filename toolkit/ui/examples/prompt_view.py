@@ -11,6 +11,7 @@ from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.system.printable import escape_control_characters
 from toolkit.ui.elements.error_boundary import error_boundary
+from toolkit.ui.examples.suggestion_view import show_suggestion
 from toolkit.ui.examples.template_editor import template_editor
 from toolkit.ui.examples.xray_view import show_token_view
 from toolkit.ui.frame.page import show_problem
@@ -36,6 +37,7 @@ def show_prompt_workbench(table: Table) -> None:
 @st.fragment
 def _workbench(table: Table) -> None:
     with error_boundary():
+        show_suggestion(table)
         left, right = st.columns(2, gap="large")
         with left:
             _editors(table)

@@ -1,4 +1,4 @@
-"""The dataset that the draft names, opened once per session, and the templates suggested for its columns."""
+"""The dataset that the draft names, opened once per session, and what is suggested to train on in it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ import streamlit as st
 from pydantic import ValidationError
 
 from toolkit.config import Config, DataConfig
+from toolkit.data.examples.column_suggestion import ColumnSuggestion, suggest_for_table
 from toolkit.data.examples.templates import compile_template
 from toolkit.data.read_options import SOURCE_SETTINGS
 from toolkit.data.storage.background_open import StillOpeningError, open_or_wait
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 
-USUAL_COLUMN_PAIRS = (
-    ("prompt", "completion"), ("instruction", "output"), ("instruction", "response"), ("question", "answer"),
-    ("input", "output"), ("text", "label"), ("text", "summary"), ("source", "target"),
-)  # fmt: skip
 REOPEN_AFTER_SECONDS = 30.0
 """Seconds for which a failure to open is remembered: an unreachable Hub or a broken file may take long to fail."""
 
@@ -72,19 +69,12 @@ def _file_stamp(path: Any) -> tuple[int, int] | None:
     return stat.st_mtime_ns, stat.st_size
 
 
-def suggest_templates(columns: Sequence[str]) -> tuple[str, str]:
-    """Return (prompt, prompt_stub) for these columns: a usual pair of names if present, else first and last column."""
-    lower = {column.lower(): column for column in columns}
-    usable = [column for column in columns if "{" not in column and "}" not in column]
-    if not usable:
-        return "", ""
-    for first, last in USUAL_COLUMN_PAIRS:
-        if first in lower and last in lower:
-            # Alpaca's format: an instruction with an optional input
-            extra = lower.get("input") if first == "instruction" else None
-            prompt = f"{{{lower[first]}}}" + (f"\n\n{{{extra}}}" if extra else "")
-            return prompt, f"{{{lower[last]}}}"
-    return (f"{{{usable[0]}}}" if len(usable) > 1 else ""), f"{{{usable[-1]}}}"
+def suggest_cached_columns(table: Table) -> ColumnSuggestion:
+    """Return what is suggested to train on in this table, cached in the session."""
+    cached = st.session_state.get("suggestion")
+    if cached is None or cached[0] != table.path:
+        st.session_state["suggestion"] = cached = (table.path, suggest_for_table(table))
+    return cast(ColumnSuggestion, cached[1])
 
 
 def templates_fit(prompt: str, stub: str, columns: Sequence[str]) -> bool:

@@ -24,7 +24,7 @@ from toolkit.field_types import find_path_error
 from toolkit.runs.preflight import can_use_folder
 from toolkit.settings.draft import get_setting, replace_setting
 from toolkit.ui.workspace import workspace_file
-from toolkit.ui.workspace.current_dataset import open_cached_table, suggest_templates, templates_fit
+from toolkit.ui.workspace.current_dataset import open_cached_table, suggest_cached_columns, templates_fit
 from toolkit.ui.workspace.workspace_file import DEFAULT_WORKSPACE_FOLDER, home_folder
 
 _CHANGE_LOCK = threading.RLock()
@@ -133,7 +133,7 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
 
     options: None for another version of the same dataset, which keeps its read options and test file.
     A dataset with conversations is trained on as such. Templates that don't fit the columns are replaced by suggested
-    ones, and the earlier ones are kept in the session for an undo.
+    ones, or emptied if the user has to choose the columns; the earlier ones are kept in the session for an undo.
     Raises: DataError if the dataset can't be opened; the draft is unchanged then.
     """
     source: dict[str, Any] = {"file_type": file_type, "path": path}
@@ -145,12 +145,13 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
     opened = open_cached_table(source, current_save_dir(), again=True)
     with _change_workspace() as workspace:
         data = workspace["draft"]["data"] = {**workspace["draft"]["data"], **source, "accepted": None}
+        suggestion = suggest_cached_columns(opened)
         if options is not None and data.get("messages") not in opened.chats:
-            data["messages"] = next(iter(opened.chats), None)
+            data["messages"] = suggestion.messages
         prompt, stub = str(data.get("prompt") or ""), str(data.get("prompt_stub") or "")
         if not templates_fit(prompt, stub, opened.columns):
             st.session_state["earlier_templates"] = (prompt, stub)
-            data["prompt"], data["prompt_stub"] = suggest_templates(opened.columns)
+            data["prompt"], data["prompt_stub"] = suggestion.prompt, suggestion.completion
         _increase_version()
 
 

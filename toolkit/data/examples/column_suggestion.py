@@ -1,0 +1,214 @@
+"""Suggest what to train on: a pair of templates, a column of conversations, or a question with the choices.
+
+The names of the columns decide together with a sample of their cells. Where two choices are close, nothing is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from toolkit.data.examples import column_names as names
+from toolkit.data.examples.column_contents import describe_cells, sample_table_rows
+from toolkit.data.examples.prompt_columns import NamedColumn, choose_prompts, find_named
+from toolkit.data.table import Table, TableRow
+
+MAX_CANDIDATES = 4
+"""Pairs of templates among which a user chooses."""
+FALSE_VALUES = frozenset({"false", "no", "0", "0.0"})
+_VERDICT_VALUES = FALSE_VALUES | {"true", "yes", "1", "1.0"}
+_CONVERSATION_NAMES = ("messages", "conversations", "conversation", "chosen", "chat", "dialogue", "dialog")
+
+
+@dataclass(frozen=True)
+class ColumnSuggestion:
+    """What to train on.
+
+    kind: "pair" suggests the templates `prompt` and `completion`, "conversations" the column `messages`, and "ask"
+    nothing: the user chooses among `candidates`, pairs of templates. notes: what the user has to know, in sentences.
+    """
+
+    kind: Literal["pair", "conversations", "ask"]
+    prompt: str = ""
+    completion: str = ""
+    messages: str | None = None
+    candidates: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def suggest_for_table(table: Table) -> ColumnSuggestion:
+    """Return the suggestion for a table from its columns and a sample of its rows."""
+    return suggest_columns(table.columns, sample_table_rows(table), table.chats)
+
+
+def suggest_columns(
+    columns: Sequence[str], rows: Sequence[TableRow], chats: Mapping[str, str] | None = None
+) -> ColumnSuggestion:
+    """Return the suggestion for these columns with this sample of rows. chats: as in `Table`."""
+    if conversations := _choose_conversations(chats or {}):
+        return conversations
+    found = _named_columns(columns, rows)
+    if note := _single_messages_note(found):
+        texts = [one for one in found if one.name in names.MESSAGE_TEXTS]
+        return ColumnSuggestion("ask", candidates=_text_alone(texts), notes=(note,))
+    answers, notes = _choose_answers(found)
+    pairs: list[tuple[str, str]] = []
+    sure = len(answers) == 1
+    for answer in answers:
+        prompts = choose_prompts([one for one in found if one is not answer], answer)
+        sure = sure and len(prompts) == 1
+        pairs += [(prompt, _slot(answer.column)) for prompt in prompts]
+    verdict = _verdict_column(found) if answers and names.match_name(answers[0].name, names.ANSWERS) else None
+    if verdict is not None:
+        notes += (_verdict_note(verdict, rows),)
+    candidates = tuple(dict.fromkeys(pairs))[:MAX_CANDIDATES]
+    if candidates and sure and verdict is None:
+        return ColumnSuggestion("pair", *candidates[0], notes=notes)
+    if candidates:
+        return ColumnSuggestion("ask", candidates=candidates, notes=notes)
+    alone = _text_alone(found)
+    if len(alone) == 1 and _is_only_text(found):
+        return ColumnSuggestion("pair", *alone[0])
+    return ColumnSuggestion("ask", candidates=alone)
+
+
+def _choose_conversations(chats: Mapping[str, str]) -> ColumnSuggestion | None:
+    usable = [column for column in chats if not names.is_bad_answer_name(names.normalize_column_name(column))]
+    if not usable:
+        return None
+    by_name = {names.normalize_column_name(column): column for column in reversed(usable)}
+    valid = [column for column in usable if not chats[column]]
+    named = [by_name[name] for name in _CONVERSATION_NAMES if name in by_name]
+    chosen = next((column for column in named if column in valid), (valid or named or usable)[0])
+    left_out = [column for column in chats if column not in usable]
+    return ColumnSuggestion("conversations", messages=chosen, notes=_rejected_notes(chosen, left_out))
+
+
+def _named_columns(columns: Sequence[str], rows: Sequence[TableRow]) -> list[NamedColumn]:
+    """Return the columns that a template can use and that are not empty throughout."""
+    described = [
+        NamedColumn(column, names.normalize_column_name(column), describe_cells([row.get(column) for row in rows]))
+        for column in columns
+        if "{" not in column and "}" not in column
+    ]
+    return [one for one in described if one.content.kind != "empty" or not rows]
+
+
+def _single_messages_note(found: Sequence[NamedColumn]) -> str:
+    """Return the note of a table whose rows are single messages, or "" if they are not."""
+    roles = [one for one in found if one.name in names.ROLES and one.content.kind in ("values", "text")]
+    texts = [one for one in found if one.name in names.MESSAGE_TEXTS]
+    if not roles or not texts or any(one.name in names.ANSWERS | names.LABELS for one in found):
+        return ""
+    known = [one for one in roles if one.content.lower_values and one.content.lower_values <= names.ROLE_VALUES]
+    only_metadata = all(
+        one in roles or one in texts or names.is_metadata_name(one.name) or one.name in names.WEAK_LABELS
+        for one in found
+    )
+    if not known and not (only_metadata and roles[0].name in ("from", "speaker", "sender")):
+        return ""
+    return (
+        f"Each row is a single message: '{roles[0].column}' says who wrote it. To train on conversations, put the "
+        "messages of each conversation into one row, as a list of objects with role and content."
+    )
+
+
+def _choose_answers(found: Sequence[NamedColumn]) -> tuple[list[NamedColumn], tuple[str, ...]]:
+    """Return the columns that may be the completion, one if it is certain, and notes about it."""
+    rejected = [one.column for one in found if one.name in names.REJECTED]
+    chosen = find_named(found, names.CHOSEN)
+    if chosen:
+        return chosen, _rejected_notes(chosen[0].column, rejected)
+    good = [one for one in found if not names.is_bad_answer_name(one.name) and not _is_choice(one, found)]
+    answers = [one for one in find_named(good, names.ANSWERS) if one.is_answer]
+    answers = answers or [one for one in find_named(good, names.ANSWERING_SPEAKERS) if one.is_answer]
+    outcomes = _label_columns(good)
+    if answers:
+        asked = find_named(good, names.REQUESTS | names.INPUTS | names.SPEAKERS | names.SOURCES)
+        strong = [one for one in outcomes if one.name in names.LABELS | names.DERIVED]
+        close = [] if asked or not find_named(good, names.TEXTS) or _verdict_column(found) else strong
+        return [*answers, *close], ()
+    languages = [one for one in good if one.name in names.LANGUAGES and one.content.kind == "text"]
+    if len(languages) == 2:  # usually the first one is the original
+        return languages[::-1], ()
+    if outcomes:
+        return outcomes, ()
+    return _unnamed_answers(good), ()
+
+
+def _label_columns(good: Sequence[NamedColumn]) -> list[NamedColumn]:
+    labels = [one for one in find_named(good, names.LABELS) if one.is_label]
+    derived = [one for one in find_named(good, names.DERIVED) if one.content.kind in ("text", "values")]
+    if labels or derived:
+        return [*labels, *derived]
+    return [one for one in find_named(good, names.WEAK_LABELS) if one.is_label]
+
+
+def _unnamed_answers(good: Sequence[NamedColumn]) -> list[NamedColumn]:
+    """Return the columns that may be the completion when no name says so."""
+    named = names.REQUESTS | names.TEXTS | names.CONTEXTS | names.SUBJECTS
+    free = [one for one in good if one.is_free and not names.match_name(one.name, named)]
+    asked = find_named(good, names.REQUESTS | names.TEXTS)
+    if asked:
+        return free
+    values = [one for one in free if one.content.kind == "values"]
+    return values or (free if len(free) > 1 else [])
+
+
+def _is_choice(column: NamedColumn, found: Sequence[NamedColumn]) -> bool:
+    """Return whether a column named "a" is the first of several choices, or of columns without real names."""
+    return column.name == "a" and not any(one.name in names.REQUESTS and one.name == "q" for one in found)
+
+
+def find_verdict_column(table: Table) -> str | None:
+    """Return the true/false column that says whether the answer of a row is a good one."""
+    rows = sample_table_rows(table)
+    verdict = _verdict_column(_named_columns(table.columns, rows))
+    return verdict.column if verdict else None
+
+
+def _verdict_column(found: Sequence[NamedColumn]) -> NamedColumn | None:
+    for one in found:
+        values = one.content.lower_values
+        if one.name in names.VERDICTS and len(values) == 2 and values <= _VERDICT_VALUES:
+            return one
+    return None
+
+
+def _verdict_note(verdict: NamedColumn, rows: Sequence[TableRow]) -> str:
+    cells = [(row.get(verdict.column) or "").strip().casefold() for row in rows]
+    bad = sum(cell in FALSE_VALUES for cell in cells)
+    return (
+        f"'{verdict.column}' marks each answer as good or bad; {bad} of {len(cells)} sampled answers are bad. The "
+        "model would be trained on these as well: remove them under Data checks."
+    )
+
+
+def _rejected_notes(chosen: str, rejected: Sequence[str]) -> tuple[str, ...]:
+    if not rejected:
+        return ()
+    return (f"The model is trained on the answers in '{chosen}'. Those in '{rejected[0]}' are not used.",)
+
+
+def _text_alone(found: Sequence[NamedColumn]) -> tuple[tuple[str, str], ...]:
+    """Return candidates with an empty prompt: the columns of free text."""
+    texts = [one for one in found if one.is_free] or [one for one in found if not names.is_metadata_name(one.name)]
+    texts = [one for one in texts if not names.is_bad_answer_name(one.name)]
+    return tuple(("", _slot(one.column)) for one in texts[:MAX_CANDIDATES])
+
+
+def _is_only_text(found: Sequence[NamedColumn]) -> bool:
+    """Return whether one column holds plain text that is no request, and all others hold metadata."""
+    texts = [one for one in found if one.is_free]
+    others = [one for one in found if one not in texts]
+    is_metadata = all(
+        (names.is_metadata_name(one.name) or one.content.kind in ("id", "number", "date", "link", "constant"))
+        and not names.match_name(one.name, names.RATINGS)
+        for one in others
+    )
+    return len(texts) == 1 and is_metadata and (not others or texts[0].name not in names.REQUESTS)
+
+
+def _slot(column: str) -> str:
+    return f"{{{column}}}"

@@ -1,0 +1,156 @@
+"""Choose the columns that make the prompt for a given answer column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolkit.data.examples import column_names as names
+from toolkit.data.examples.column_contents import ColumnContent
+
+MIN_CONTEXT_RATIO = 2.0
+"""A text next to a question may be its context if it has this many times the words."""
+MAX_LABEL_WORDS = 8.0
+
+
+@dataclass(frozen=True)
+class NamedColumn:
+    """A column with its normalized name and its content."""
+
+    column: str
+    name: str
+    content: ColumnContent
+
+    @property
+    def is_free(self) -> bool:
+        """Whether neither name nor content rules the column out as part of an example."""
+        fits = self.content.can_be_prompt or self.content.kind == "empty"
+        return fits and not names.is_metadata_name(self.name) and not names.is_placeholder_name(self.name)
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the cells of a column named as an answer may be one."""
+        return self.content.kind not in ("date", "link") or self.name in names.ANSWERS
+
+    @property
+    def is_label(self) -> bool:
+        """Whether the cells of a column named as a label may be one."""
+        kinds = ("values", "number", "text", "constant", "empty")
+        return self.content.kind in kinds and self.content.words <= MAX_LABEL_WORDS
+
+
+def find_named(columns: Sequence[NamedColumn], words: frozenset[str]) -> list[NamedColumn]:
+    """Return the columns whose names are among the words; if there are none, those whose last word is."""
+    exact = [one for one in columns if one.name in words]
+    return exact or [one for one in columns if names.match_name(one.name, words)]
+
+
+def choose_prompts(rest: Sequence[NamedColumn], answer: NamedColumn) -> list[str]:
+    """Return the prompt templates that may belong to the answer: one if it is certain. rest: the other columns."""
+    good = [one for one in rest if one.name not in names.REJECTED | names.CHOSEN]
+    choices = _choice_columns(good)
+    good = [one for one in good if one not in choices]
+    if requests := _usable(find_named(good, names.REQUESTS), good):
+        options = _request_options(requests, good)
+    else:
+        options = _text_options(good, answer)
+    return [_template(option, choices) for option in options if option]
+
+
+def _usable(found: Sequence[NamedColumn], good: Sequence[NamedColumn]) -> list[NamedColumn]:
+    """Return the columns whose cells can be a prompt; in a table of two columns, a name is enough."""
+    fits = [one for one in found if one.content.kind not in ("id", "date", "link", "constant", "number")]
+    inputs = [one for one in good if one.name in names.INPUTS | names.TEXTS and one.content.can_be_prompt]
+    if inputs:  # an instruction that is the same in every row still belongs to its input
+        return fits or [one for one in found if one.content.kind == "constant"]
+    numbers = [one for one in found if one.content.kind == "number" and one.name in names.REQUESTS | names.TEXTS]
+    return fits or numbers or ([one for one in found if one.content.kind != "constant"] if len(good) == 1 else [])
+
+
+def _request_options(requests: list[NamedColumn], good: Sequence[NamedColumn]) -> list[list[NamedColumn]]:
+    contexts = _contexts(good)
+    if len(requests) > 1:
+        return _several_requests(requests, contexts)
+    main = requests[0]
+    inputs = [one for one in good if one.name in names.INPUTS and one.content.kind in ("text", "values", "number")]
+    texts = [one for one in find_named(good, names.TEXTS) if one.content.can_be_prompt and one not in inputs]
+    if inputs:
+        return [[*contexts, main, inputs[0]]]
+    if main.content.kind in ("values", "constant") and texts:
+        return [[*contexts, main, one] for one in texts]
+    long = [one for one in texts if one.content.words >= MIN_CONTEXT_RATIO * main.content.words]
+    if long and not contexts:
+        return [[long[0], main], [main]]
+    return [[*contexts, main]]
+
+
+def _several_requests(requests: list[NamedColumn], contexts: list[NamedColumn]) -> list[list[NamedColumn]]:
+    """A repeated instruction belongs in front of a question; of two questions the user chooses one."""
+    repeated = [one for one in requests if one.content.kind == "values"]
+    own = [one for one in requests if one.content.kind == "text"]
+    if len(repeated) == 1 and len(own) == 1:
+        return [[*contexts, repeated[0], own[0]]]
+    return [[*contexts, one] for one in own or requests]
+
+
+def _text_options(good: Sequence[NamedColumn], answer: NamedColumn) -> list[list[NamedColumn]]:
+    contexts = _contexts(good)
+    speakers = [one for one in find_named(good, names.SPEAKERS) if one.content.kind == "text"]
+    if answer.name in names.ANSWERING_SPEAKERS and speakers:
+        return [[*contexts, speakers[0]]]
+    if answer.name in names.TARGETS and (sources := [one for one in good if one.name in names.SOURCES]):
+        return [[*contexts, sources[0]]]
+    if answer.name in names.LANGUAGES:
+        return [[one] for one in good if one.name in names.LANGUAGES and one is not answer]
+    texts = _usable(find_named(good, names.TEXTS), good)
+    subjects = [one for one in find_named(good, names.SUBJECTS) if one.content.kind == "text"]
+    if texts:
+        mails = [one for one in texts if one.name in names.MAIL_TEXTS]
+        if len(texts) == 1 and mails and subjects:
+            return [[*contexts, subjects[0], mails[0]]]
+        return [[*contexts, one] for one in texts]
+    if numbered := _numbered_texts(good):
+        return [[*contexts, *numbered]]
+    free = [one for one in good if one.is_free and one not in contexts]
+    free = [one for one in free if not names.match_name(one.name, names.LABELS | names.WEAK_LABELS)] or free
+    if not free and contexts:
+        return [contexts]
+    if not free and len(good) == 1 and good[0].content.kind in ("number", "text", "values", "nested"):
+        return [[good[0]]] if not names.is_metadata_name(good[0].name) else []
+    long = [one for one in free if one.content.kind == "text"]
+    return [[*contexts, one] for one in long or free]
+
+
+def _numbered_texts(good: Sequence[NamedColumn]) -> list[NamedColumn]:
+    """Return the texts that are compared with each other, such as sentence1 and sentence2."""
+    stems: dict[str, list[NamedColumn]] = {}
+    for one in good:
+        stem = one.name.rstrip("0123456789").strip()
+        if stem != one.name and stem in names.TEXTS | names.REQUESTS and one.content.can_be_prompt:
+            stems.setdefault(stem, []).append(one)
+    return next((group for group in stems.values() if len(group) > 1), [])
+
+
+def _contexts(good: Sequence[NamedColumn]) -> list[NamedColumn]:
+    found = find_named(good, names.CONTEXTS)
+    return [one for one in found if one.content.kind in ("text", "values", "nested")][:1]
+
+
+def _choice_columns(good: Sequence[NamedColumn]) -> list[NamedColumn]:
+    """Return the columns of the choices of a multiple-choice question: one list, or one column for each letter."""
+    lists = [one for one in good if one.name in names.CHOICES]
+    if lists:
+        return lists[:1]
+    letters = [one for one in good if names.read_choice_letter(one.name)]
+    found = [names.read_choice_letter(one.name) for one in letters]
+    asked = any(names.match_name(one.name, names.REQUESTS) for one in good)
+    return letters if asked and {"a", "b"} <= set(found) and len(set(found)) == len(found) else []
+
+
+def _template(parts: Sequence[NamedColumn], choices: Sequence[NamedColumn]) -> str:
+    text = "\n\n".join(f"{{{one.column}}}" for one in parts)
+    lines = [
+        f"{letter.upper()}. {{{one.column}}}" if (letter := names.read_choice_letter(one.name)) else f"{{{one.column}}}"
+        for one in choices
+    ]
+    return text + ("\n\n" + "\n".join(lines) if lines else "")
