@@ -39,15 +39,15 @@ MAY_IMPORT = {
     "worker/training": "data/examples export lifecycle runs settings system worker/answering worker/checkpoints "
     "worker/compute worker/models worker/process worker/questions worker/tokens",
     "worker/exporting": "export runs system worker/answering worker/models worker/tokens",
-    "ui/examples": "data data/examples system ui/elements ui/frame ui/workspace",
+    "ui/examples": "data data/examples services system ui/elements ui/frame ui/workspace",
     "worker/questions": "data data/examples services settings system worker/models worker/process worker/serving "
     "worker/tokens",
     "worker/answering": "data data/examples evaluation export runs system worker/models worker/process worker/serving "
     "worker/tokens",
     "ui/frame": "evaluation forecast lifecycle runs system ui/elements ui/workspace",
     "ui/forms": "settings ui/elements ui/workspace",
-    "cli": "data data/readers data/storage evaluation evaluation/statistics export forecast lifecycle runs services "
-    "settings system",
+    "cli": "data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics export forecast "
+    "lifecycle runs services settings system",
     "worker/serving": "data data/examples runs services system worker/checkpoints worker/models worker/process "
     "worker/tokens",
     "ui/workspace": "data data/doctor data/examples data/storage forecast runs services settings system ui/elements",

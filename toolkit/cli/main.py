@@ -1,4 +1,4 @@
-"""The command line: `python -m toolkit run config.yml`, list, pause, resume, serve, evaluate, export, presets, app.
+"""The command line: `python -m toolkit run config.yml`, data, check, list, pause, resume, serve, evaluate, ...
 
 Exit codes: 0 success, 1 failure, 2 invalid settings (every problem is printed), 3 refused by an evaluation's gate,
 130 stopped with Ctrl-C.
@@ -30,6 +30,7 @@ from toolkit.cli.console import (
     print_errors,
     print_warnings,
 )
+from toolkit.cli.dataset_commands import check, inspect_data
 from toolkit.cli.evaluate import evaluate
 from toolkit.cli.progress import (
     describe_export_end,
@@ -161,6 +162,8 @@ def serve(
 
 
 app.command()(evaluate)
+app.command("data")(inspect_data)
+app.command()(check)
 
 
 @app.command()

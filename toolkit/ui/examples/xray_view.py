@@ -11,6 +11,7 @@ import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 from toolkit.data.table import Table
+from toolkit.services.token_question import token_question_body
 from toolkit.system.paths import STATIC
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.words import format_plural
@@ -31,7 +32,7 @@ def _component() -> ComponentRenderer:
 def show_token_view(table: Table, row: int) -> bool:
     """Show the tokens of a row (0-based) or the progress of the request; return whether the request is finished."""
     st.markdown("**What the model is trained on, token by token**")
-    body = {**warm_questions.token_question_body(workspace.current_draft(), table), "row": row}
+    body = {**token_question_body(workspace.current_draft(), table), "row": row}
     question = warm_questions.ask_warm_question("xray", body)
     if not question.is_final:
         warm_questions.wait_for_answer(

@@ -23,6 +23,7 @@ from toolkit.data.examples.templates import template_problems
 from toolkit.data.findings import Finding, FindingsReport, order_findings
 from toolkit.data.table import Table
 from toolkit.errors import DataError
+from toolkit.services.token_question import token_question_body
 from toolkit.ui.workspace import warm_questions, workspace
 from toolkit.ui.workspace.current_dataset import config_with_data
 
@@ -93,7 +94,7 @@ def _row_lengths(table: Table, draft: dict[str, Any]) -> tuple[RowLengths | None
 
 
 def _lengths_question(table: Table, draft: Mapping[str, Any]) -> dict[str, Any]:
-    body = warm_questions.token_question_body(draft, table)
+    body = token_question_body(draft, table)
     body["config"].pop("training")  # a row's length does not depend on the length limit
     return body
 

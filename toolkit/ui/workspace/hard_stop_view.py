@@ -14,6 +14,7 @@ import streamlit as st
 from toolkit.data.examples.hard_stops import HARD_STOPS, Fault, hard_stop_problem
 from toolkit.data.table import Table
 from toolkit.errors import Problem
+from toolkit.services.token_question import token_question_body
 from toolkit.services.warm_client import QuestionState
 from toolkit.settings.ablation import StudyTrial
 from toolkit.ui.elements.escape import escape_text
@@ -29,9 +30,7 @@ ACCEPTED_PATH = "data.accepted"
 
 def ask_hard_stops(draft: Mapping[str, Any], table: Table, lane: str = "", wait: float = 0.0) -> QuestionState:
     """Ask the background worker for the hard stops of these settings with this table. wait: seconds."""
-    return warm_questions.ask_warm_question(
-        "faults", warm_questions.token_question_body(draft, table), lane=lane, wait=wait
-    )
+    return warm_questions.ask_warm_question("faults", token_question_body(draft, table), lane=lane, wait=wait)
 
 
 def read_faults(question: QuestionState) -> list[Fault]:
@@ -51,7 +50,7 @@ def find_hard_stop_problems(
     drafts_by_question: dict[str, dict[str, Any]] = {}
     for trial in trials:
         draft = trial.config.model_dump(mode="json")
-        drafts_by_question.setdefault(repr(warm_questions.token_question_body(draft, table)), draft)
+        drafts_by_question.setdefault(repr(token_question_body(draft, table)), draft)
     problems: dict[Problem, None] = {}
     pending = None
     for at, draft in enumerate(list(drafts_by_question.values())[:MAX_CHECKED_TRIALS]):

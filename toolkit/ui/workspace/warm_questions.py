@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import streamlit as st
 
-from toolkit.data.table import Table
 from toolkit.services import warm_client
 from toolkit.services.warm_client import QuestionState
 from toolkit.ui.elements.escape import escape_text
@@ -22,24 +21,6 @@ ANSWER_WAIT_SECONDS = 0.35
 QUESTION_POLL_SECONDS = 0.5
 WARM_WORKER_DELAY_SECONDS = 2.0
 """Delay of the background worker's start, which uses a core for some seconds: the first page is drawn before that."""
-_DATA = ("prompt", "prompt_stub", "messages", "use_chat_template")
-_SFT = ("max_seq_length", "completion_only_loss")
-
-
-def token_question_body(draft: Mapping[str, Any], table: Table) -> dict[str, Any]:
-    """Return the body of a question about a table's tokens.
-
-    It has only the settings that decide the tokens, so that a change of another setting reuses the cached answer. The
-    settings may be invalid; the worker then answers with an error.
-    """
-    data, training = draft.get("data") or {}, draft.get("training") or {}
-    sft, model = training.get("sft_args") or {}, draft.get("model") or {}
-    config = {
-        "data": {name: data[name] for name in _DATA if name in data},
-        "model": {"hf_model_ckpt": model.get("hf_model_ckpt")},
-        "training": {"sft_args": {name: sft[name] for name in _SFT if name in sft}},
-    }
-    return {"config": config, "table": str(table.path), "sha256": table.sha256}
 
 
 def ask_warm_question(
