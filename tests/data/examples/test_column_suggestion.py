@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
+from benchmarks.suggestions import LAYOUTS, outcome_of_table
 from tests.data.doctor.test_checks import make_config
 from toolkit.data.doctor.checks import list_findings
 from toolkit.data.examples.column_contents import describe_cells
@@ -151,3 +154,10 @@ def test_a_sorted_file_is_sampled_at_its_start_middle_and_end(open_bytes: Callab
 )  # fmt: skip
 def test_cells_are_described(cells: list[str | None], kind: str) -> None:
     assert describe_cells(cells).kind == kind
+
+
+def test_no_table_of_the_benchmark_gets_a_wrong_pair() -> None:
+    rng = random.Random(7)
+    counts = Counter(outcome_of_table(layout, rng) for layout in LAYOUTS for _ in range(6))
+    assert counts["wrong"] == 0
+    assert counts["right"] >= 0.95 * counts.total()

@@ -142,7 +142,10 @@ def _label_columns(good: Sequence[NamedColumn]) -> list[NamedColumn]:
     derived = [one for one in find_named(good, names.DERIVED) if one.content.kind in ("text", "values")]
     if labels or derived:
         return [*labels, *derived]
-    return [one for one in find_named(good, names.WEAK_LABELS) if one.is_label]
+    weak = [one for one in find_named(good, names.WEAK_LABELS) if one.is_label]
+    # a topic or a language is often metadata: any other column with few values is as likely what is to be predicted
+    others = [one for one in good if one.is_free and one.content.kind == "values" and one not in weak]
+    return [*weak, *others] if weak else []
 
 
 def _unnamed_answers(good: Sequence[NamedColumn]) -> list[NamedColumn]:
@@ -202,11 +205,11 @@ def _is_only_text(found: Sequence[NamedColumn]) -> bool:
     """Return whether one column holds plain text that is no request, and all others hold metadata."""
     texts = [one for one in found if one.is_free]
     others = [one for one in found if one not in texts]
-    is_metadata = all(
-        (names.is_metadata_name(one.name) or one.content.kind in ("id", "number", "date", "link", "constant"))
-        and not names.match_name(one.name, names.RATINGS)
-        for one in others
-    )
+    plain = [one for one in others if one.content.kind in ("id", "number", "date", "link", "constant")]
+    # two columns are usually a pair, whatever the name of the other one says
+    named = [one for one in others if one.content.kind == "values" and names.is_metadata_name(one.name)]
+    known = plain if len(found) == 2 else [*plain, *named]
+    is_metadata = len(known) == len(others) and not find_named(others, names.RATINGS)
     return len(texts) == 1 and is_metadata and (not others or texts[0].name not in names.REQUESTS)
 
 

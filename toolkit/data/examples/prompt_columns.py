@@ -107,7 +107,7 @@ def _text_options(good: Sequence[NamedColumn], answer: NamedColumn) -> list[list
     if texts:
         mails = [one for one in texts if one.name in names.MAIL_TEXTS]
         if len(texts) == 1 and mails and subjects:
-            return [[*contexts, subjects[0], mails[0]]]
+            return [[*contexts, subject, mails[0]] for subject in subjects]
         return [[*contexts, one] for one in texts]
     if numbered := _numbered_texts(good):
         return [[*contexts, *numbered]]
