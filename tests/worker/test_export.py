@@ -221,6 +221,25 @@ def test_merging_into_a_quantized_base_uses_the_weights_of_training(tiny_model: 
     assert "quantization_config" not in json.loads((export_folder(run, MERGED) / "config.json").read_text())
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_adapter_of_a_quantized_run_answers_exactly_as_in_training(
+    tiny_model: Path, save_dir: Path, bits: int
+) -> None:
+    """TRL trains it in bfloat16, and PEFT would load it in float32."""
+    settings = draft(save_dir, tiny_model)
+    how = {"load_in_4bit": bits == 4, "load_in_8bit": bits == 8}
+    settings["model"].update(quantize=True, bitsandbytes=how, device_map="cpu")
+    run = make_run(settings)
+    code, events = train_here(run)
+    assert code == 0, events[-1]
+    contract = read_contract(run.adapter_dir)
+    assert contract.adapter_precision == "bfloat16" and contract.precision == "float32" and contract.quantized
+    build(run, "adapter")
+    certificate = verdict(run, "adapter")
+    assert certificate.passed and certificate.drift == 0.0, certificate.failures
+    assert "adapter's precision" in {check.name for check in certificate.checks}
+
+
 def test_the_demo_is_trained_exported_and_checked_in_separate_processes(save_dir: Path) -> None:
     from toolkit.config import Config
     from toolkit.data.storage.open_table import open_table

@@ -55,7 +55,10 @@ class ReplayedPrompt(FrozenModel):
 
 
 class ExportReplay(FrozenModel):
-    """An export as it was replayed. dtype: of its weights on the disk. precision: the one that it promises."""
+    """An export as it was replayed. dtype: of its weights on the disk. precision: the one that it promises.
+
+    adapter_precision: of the adapter's weights, "" for an export in which it is merged.
+    """
 
     template_sha256: str
     chat_template_sha256: str | None
@@ -63,6 +66,7 @@ class ExportReplay(FrozenModel):
     base_matches: bool | None  # None for an export that contains the base model's weights
     dtype: str
     precision: str
+    adapter_precision: str = ""
     played: tuple[ReplayedPrompt, ...]
 
 
@@ -181,6 +185,8 @@ def _identity_checks(contract: PromptContract, replay: ExportReplay) -> Iterator
         detail = "the base model of training" if replay.base_matches else "not the base model of training"
         yield ParityCheck(name="base model", passed=replay.base_matches, detail=detail)
     yield _equality_check("weights' precision", replay.precision, replay.dtype)
+    if contract.adapter_precision and replay.adapter_precision:
+        yield _equality_check("adapter's precision", contract.adapter_precision, replay.adapter_precision)
 
 
 def _logprob_spread(contract: PromptContract) -> float:

@@ -88,8 +88,9 @@ class GoldenPrompt(FrozenModel):
 class PromptContract(FrozenModel):
     """The contract of one adapter.
 
-    made: "training", or "export" for an adapter that was trained before contracts existed. precision: of the weights in
-    training. generation: the run's generation settings. versions: by library.
+    made: "training", or "export" for an adapter that was trained before contracts existed. precision: of the base's
+    weights in training. adapter_precision: of the adapter's, "" in contracts that did not record it. generation: the
+    run's generation settings. versions: by library.
     """
 
     schema_: Annotated[int, Field(alias="schema")] = CONTRACT_SCHEMA
@@ -103,6 +104,7 @@ class PromptContract(FrozenModel):
     versions: dict[str, str]
     base: BaseIdentity
     precision: str
+    adapter_precision: str = ""
     quantized: bool
     golden: tuple[GoldenPrompt, ...]
 

@@ -41,6 +41,7 @@ from toolkit.worker.answering.golden_prompts import (
     chat_template_hash,
     generate_greedy_ids,
     measure_token_logprobs,
+    read_adapter_precision,
     special_tokens,
 )
 from toolkit.worker.models import load
@@ -85,6 +86,7 @@ def replay_golden_prompts(run: RunDir, form: ExportForm, contract: PromptContrac
             base_matches=export.base_matches,
             dtype=export.dtype,
             precision=export.precision,
+            adapter_precision=read_adapter_precision(export.model),
             played=tuple(
                 _replay_prompt(config, export.model, tokenizer, golden, renderer.example(golden.cells))
                 for golden in contract.golden

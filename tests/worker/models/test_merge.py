@@ -81,6 +81,49 @@ def test_a_quantized_base_is_merged_in_full_precision(save_dir: Path, tiny_model
     assert not torch.allclose(found, merged_logits(plain, tiny_model), atol=1e-3), "the rounding is in it"
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_gpt2_layers_keep_their_orientation_when_merged_from_quantized_ones(
+    save_dir: Path, tiny_model: Path, tmp_path: Path, bits: int
+) -> None:
+    """GPT-2's Conv1D stores [in, out], bitsandbytes' layers [out, in]: saved as they were, they could not be loaded."""
+    import torch
+    from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+    from toolkit.worker.models.merge import load_merged_model
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "gpt2"))
+    sizes = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, "vocab_size": 320}
+    GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=2, eos_token_id=2)).save_pretrained(folder)
+    run = finished_run(save_dir, folder, bits=bits)
+    load_merged_model(run, read_run_config(run), folder, "float32").save_pretrained(tmp_path / "merged")
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    with torch.inference_mode():
+        found = whole(torch.tensor(IDS)).logits
+    torch.testing.assert_close(found, adapted_logits(run), atol=0.01 if bits == 4 else 0.1, rtol=0)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_base_that_comes_quantized_is_merged_in_full_precision(
+    save_dir: Path, tiny_model: Path, tmp_path: Path, bits: int
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from toolkit.worker.models.merge import load_merged_model
+
+    how = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "quantized"))
+    (folder / "model.safetensors").unlink()
+    AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=how, dtype="float32").save_pretrained(folder)
+    run = finished_run(save_dir, folder)
+    load_merged_model(run, read_run_config(run), folder, "float32").save_pretrained(tmp_path / "merged")
+    assert "quantization_config" not in json.loads((tmp_path / "merged" / "config.json").read_text())
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    with torch.inference_mode():
+        found = whole(torch.tensor(IDS)).logits
+    torch.testing.assert_close(found, adapted_logits(run), atol=0.01 if bits == 4 else 0.1, rtol=0)
+
+
 def test_tied_embeddings_stay_tied(save_dir: Path, tiny_model: Path, tmp_path: Path) -> None:
     import torch
 

@@ -32,7 +32,7 @@ from toolkit.export.prompt_contract import (
     sha256_hex,
 )
 from toolkit.runs.events import EventReporter
-from toolkit.worker.models.load import stop_token_ids
+from toolkit.worker.models.load import is_quantized, stop_token_ids
 from toolkit.worker.tokens.examples import chat_enabled, encode_example_prompt
 from toolkit.worker.tokens.prepared_rows import RowSource
 
@@ -84,7 +84,8 @@ def make_contract(
         versions=read_contract_versions(),
         base=read_base_identity(folder, str(config.model.hf_model_ckpt)),
         precision=str(_base_model(model).dtype).removeprefix("torch."),
-        quantized=bool(config.model.quantize),
+        adapter_precision=read_adapter_precision(model),
+        quantized=is_quantized(_base_model(model)),
         golden=golden,
     )
 
@@ -193,6 +194,12 @@ def _logits_to_keep(model: LoadedModel, last: int) -> dict[str, Any]:
 
 def _base_model(model: LoadedModel) -> PreTrainedModel:
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def read_adapter_precision(model: LoadedModel) -> str:
+    """Return the precision of the adapter's weights, several joined by "and"; "" for a model without an adapter."""
+    dtypes = {weight.dtype for name, weight in model.named_parameters() if ".lora_" in name}
+    return " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
 
 
 def _rounded(values: Sequence[float]) -> tuple[float, ...]:

@@ -38,7 +38,7 @@ def load_adapter(run: RunDir, config: Config, form: ExportForm, contract: Prompt
     """Yield the run's base model with the adapter from the zip; the unpacked files are deleted at the end."""
     from toolkit.worker.answering.golden_prompts import read_base_identity
     from toolkit.worker.models import load
-    from toolkit.worker.models.adapter_switch import load_trained_adapter
+    from toolkit.worker.models.adapter_switch import load_adapter_as_trained
 
     with scratch_dir(run.exports_dir / ".replay") as folder:
         unpack(next(iter(export_folder(run, form.key).glob("*.zip"))), folder)
@@ -47,4 +47,4 @@ def load_adapter(run: RunDir, config: Config, form: ExportForm, contract: Prompt
         base = load.load_base_model(config, folder=base_folder)
         dtype = str(base.dtype).removeprefix("torch.")
         # an adapter computes in whatever precision its base is loaded, so it promises that of training
-        yield LoadedExport(folder, load_trained_adapter(base, folder), matches, dtype, contract.precision)
+        yield LoadedExport(folder, load_adapter_as_trained(base, folder), matches, dtype, contract.precision)

@@ -52,18 +52,19 @@ def build_export(run: RunDir, config: Config, form: str, staging: Path, progress
 def _find_or_make_contract(run: RunDir, config: Config, progress: ExportProgressCallback) -> PromptContract:
     """Return the adapter's own contract, or make one from base model and adapter as training would load them."""
     found = read_reference_contract(run)
-    if found is not None:
+    # before adapters were replayed in their own precision, a contract made here was computed in another one
+    if found is not None and (found.made == "training" or found.adapter_precision):
         return found
     from toolkit.worker.answering.golden_prompts import make_contract
     from toolkit.worker.models import load
-    from toolkit.worker.models.adapter_switch import load_trained_adapter
+    from toolkit.worker.models.adapter_switch import load_adapter_as_trained
     from toolkit.worker.tokens.prepared_rows import open_row_source
 
     progress("answering the golden prompts", 0.15)
     load.quiet_libraries()
     folder = resolve_model_folder(config)
     base = load.load_base_model(config, folder=folder)
-    adapted = load_trained_adapter(base, run.adapter_dir)
+    adapted = load_adapter_as_trained(base, run.adapter_dir)
     tokenizer = load.load_tokenizer(config, _tokenizer_folder(run, folder))
     made = make_contract(run.id, config, adapted, tokenizer, open_row_source(run, config), folder, made="export")
     durable_write(run.exports_dir / CONTRACT_FILE, made.dump())

@@ -30,6 +30,9 @@ RETRAIN_HINT = "Train it again, or choose another run."
 PEFT_ADAPTER_NAME = "default"
 """peft's name for the one adapter of a training."""
 
+FILE_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+"""torch's floating-point types by their names in a safetensors header."""
+
 AdapterWeights = dict[str, torch.Tensor]
 ModuleNames = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)]
 
@@ -101,6 +104,16 @@ def read_adapter_weights(path: Path) -> AdapterWeights:
         raise EngineError(f"{path.name} of the adapter can't be read: {error}.", RETRAIN_HINT) from error
 
 
+def read_adapter_dtypes(path: Path) -> dict[str, torch.dtype]:
+    """Return the precision of each tensor in the file, by its name; the tensors are not read. Raises EngineError."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            names = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise EngineError(f"{path.name} of the adapter can't be read: {error}.", RETRAIN_HINT) from error
+    return {name: FILE_DTYPES[dtype] for name, dtype in names.items() if dtype in FILE_DTYPES}
+
+
 def describe_misfit(error: Exception) -> str:
     """Return in one line why an adapter does not fit its base model: the first weight that the error names."""
     lines = [line.strip() for line in (str(error).strip() or repr(error)).splitlines()]
@@ -126,7 +139,7 @@ def adapter_from_training(
 
     trained_weights: by the names that they have in training. Raises EngineError if it is not a plain LoRA adapter.
     """
-    weights = {_saved_name(name): weight for name, weight in trained_weights.items()}
+    weights = {saved_weight_name(name): weight for name, weight in trained_weights.items()}
     lora = library_arguments.lora_args(config)
     settings = {name: value for name, value in lora.items() if name in AdapterFile.model_fields}
     # full module names instead of the settings' short ones, layers and patterns: the names say what was trained
@@ -144,7 +157,7 @@ def adapter_from_training(
         raise EngineError(f"The checkpoint does not hold a plain LoRA adapter: {reason}.", RETRAIN_HINT) from error
 
 
-def _saved_name(name: str) -> str:
+def saved_weight_name(name: str) -> str:
     """Return a weight's name in an adapter's files: without the adapter's name, as peft saves it."""
     name = name.replace(f".modules_to_save.{PEFT_ADAPTER_NAME}.", ".")
     return re.sub(rf"(\.lora_(?:embedding_)?[AB])\.{PEFT_ADAPTER_NAME}(?=\.|$)", r"\1", name)

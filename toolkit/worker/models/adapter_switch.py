@@ -28,6 +28,8 @@ from toolkit.worker.models.adapter_files import (
     describe_misfit,
     pop_base_biases,
     read_adapter_config,
+    read_adapter_dtypes,
+    saved_weight_name,
 )
 
 COPY_SHARE = 0.5
@@ -44,6 +46,21 @@ def load_trained_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
     if not (folder / ADAPTER_WEIGHTS_FILE).is_file():
         raise EngineError(f"The adapter has no {ADAPTER_WEIGHTS_FILE}.", RETRAIN_HINT)
     return PeftModel.from_pretrained(base, str(folder), config=config, local_files_only=True).eval()
+
+
+def load_adapter_as_trained(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """Return `base` with the adapter in `folder`, which computes in the precision of its files: that of training.
+
+    PEFT loads every adapter in float32, but TRL trains the adapter of a quantized base in bfloat16, and the answers of
+    the two differ. `base` is changed in place. Raises EngineError.
+    """
+    peft = load_trained_adapter(base, folder)
+    dtypes = read_adapter_dtypes(folder / ADAPTER_WEIGHTS_FILE)
+    for name, parameter in peft.named_parameters():
+        dtype = dtypes.get(saved_weight_name(name))
+        if dtype is not None:
+            parameter.data = parameter.data.to(dtype)
+    return peft
 
 
 def _peft_config(chosen: AdapterFile, **other: Any) -> LoraConfig:

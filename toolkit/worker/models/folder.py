@@ -132,6 +132,12 @@ def check_model_folder(folder: Path, *, weights: bool = True) -> None:
         )
 
 
+def is_prequantized(folder: Path) -> bool:
+    """Return whether the weights in `folder` are quantized, for example a bitsandbytes checkpoint."""
+    settings = _read_json(folder / "config.json")
+    return isinstance(settings, dict) and bool(settings.get("quantization_config"))
+
+
 def _refuse_links(folder: Path) -> None:
     """Raise ToolkitError for a symbolic link that leads out of the folder."""
     # the hub's cache stores snapshots as links into the folder around them: those are allowed

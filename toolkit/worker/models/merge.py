@@ -7,6 +7,7 @@ those and not on the original ones. An unquantized base is merged on the CPU, si
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -14,6 +15,7 @@ from peft.tuners.lora.layer import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
@@ -22,10 +24,13 @@ from toolkit.settings.device_defaults import ComputeDevice
 from toolkit.system.machine import free_memory_bytes
 from toolkit.worker.models import load
 from toolkit.worker.models.adapter_switch import load_trained_adapter
+from toolkit.worker.models.folder import is_prequantized
 
 MERGE_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 MERGE_MEMORY_FACTOR = 1.25
 """Free memory that a merge needs, as a multiple of the weights: the loaded model and its largest layer in float32."""
+PREQUANTIZED_GROWTH = 4
+"""How many times larger weights in 4 bits are in 16 bits; those in 8 bits grow less."""
 
 
 def load_merged_model(run: RunDir, config: Config, folder: Path, dtype: str) -> PreTrainedModel:
@@ -43,7 +48,7 @@ def load_merged_model(run: RunDir, config: Config, folder: Path, dtype: str) -> 
 
 def load_base_as_trained(config: Config, folder: Path) -> PreTrainedModel:
     """Return the base model as in training if it is quantized, else in the precision of its files, on the CPU."""
-    if config.model.quantize:
+    if config.model.quantize or is_prequantized(folder):
         return load.load_base_model(config, folder=folder).eval()
     on_cpu = config.model_copy(update={"model": config.model.model_copy(update={"device_map": "cpu"})})
     return load.load_base_model(on_cpu, ComputeDevice(), folder, dtype="auto").eval()
@@ -78,12 +83,16 @@ def _merge_weights(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def _replace_weight(plain: nn.Module, weight: torch.Tensor) -> nn.Module:
-    """Return the layer with another weight; a quantized layer becomes an ordinary linear layer."""
+    """Return the layer with another weight; a quantized layer becomes the layer that it was before."""
     if not _is_quantized(plain):
         plain.weight = nn.Parameter(weight, requires_grad=False)
         return plain
-    fresh = nn.Linear(weight.shape[1], weight.shape[0], bias=plain.bias is not None, device="meta")
-    fresh.weight = nn.Parameter(weight, requires_grad=False)
+    with torch.device("meta"):
+        # GPT-2's Conv1D has its weight transposed, and bitsandbytes' layers do not: [in, out] and [out, in]
+        transposed = issubclass(getattr(plain, "source_cls", nn.Linear), Conv1D)
+        outputs, inputs = weight.shape
+        fresh = Conv1D(outputs, inputs) if transposed else nn.Linear(inputs, outputs, bias=plain.bias is not None)
+    fresh.weight = nn.Parameter(weight.T.contiguous() if transposed else weight, requires_grad=False)
     if plain.bias is not None:
         fresh.bias = plain.bias
     return fresh
@@ -95,6 +104,10 @@ def _is_quantized(part: nn.Module) -> bool:
 
 def _remove_quantization_marks(model: PreTrainedModel) -> None:
     """Remove the marks of quantization, as transformers' own `dequantize` does: with them, saving and casting fail."""
+    # these loaded quantized weights and can't be reversed; those of the architecture itself stay
+    conversions = getattr(model, "_weight_conversions", None)
+    if conversions:
+        model._weight_conversions = [entry for entry in conversions if not _loads_quantized_weights(entry)]
     marks = [(model.config, "quantization_config"), (model, "hf_quantizer"), (model, "quantization_method")]
     for owner, name in marks:
         if hasattr(owner, name):
@@ -102,6 +115,11 @@ def _remove_quantization_marks(model: PreTrainedModel) -> None:
     for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit"):
         if getattr(model, name, False):
             setattr(model, name, False)
+
+
+def _loads_quantized_weights(conversion: Any) -> bool:
+    operations = getattr(conversion, "operations", None) or []
+    return any(type(operation).__module__.endswith(".bitsandbytes") for operation in operations)
 
 
 def _refuse_shared(peft: PeftModel, config: Config) -> None:
@@ -115,7 +133,8 @@ def _refuse_shared(peft: PeftModel, config: Config) -> None:
 
 def _refuse_without_memory(folder: Path, dtype: str) -> None:
     on_disk = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    needed = on_disk * MERGE_MEMORY_FACTOR * (2 if dtype == "float32" else 1)
+    growth = PREQUANTIZED_GROWTH if is_prequantized(folder) else 1
+    needed = on_disk * MERGE_MEMORY_FACTOR * growth * (2 if dtype == "float32" else 1)
     free = free_memory_bytes()
     if needed > free:
         message = f"Merging needs about {needed / 2**30:.1f} GiB of memory, but only {free / 2**30:.1f} GiB are free."
