@@ -209,6 +209,18 @@ def test_the_zip_contains_what_is_needed_and_no_pickle(run: RunDir) -> None:
     assert "library_name: peft" in card and "{question}" in card and "order lamp" not in card
 
 
+def test_the_files_can_be_read_by_transformers_4(run: RunDir) -> None:
+    merged = export_folder(run, MERGED)
+    settings = json.loads((merged / "config.json").read_text())
+    assert settings["rope_theta"] == settings["rope_parameters"]["rope_theta"]
+    (path,) = export_folder(run, "adapter").glob("*.zip")
+    with zipfile.ZipFile(path) as archive:
+        tokenizers = [archive.read("tokenizer_config.json"), (merged / "tokenizer_config.json").read_bytes()]
+    for content in tokenizers:
+        assert json.loads(content)["tokenizer_class"] == "PreTrainedTokenizerFast"
+        assert not isinstance(json.loads(content).get("extra_special_tokens"), list)
+
+
 def test_merging_into_a_quantized_base_uses_the_weights_of_training(tiny_model: Path, save_dir: Path) -> None:
     settings = draft(save_dir, tiny_model)
     settings["model"].update(quantize=True, bitsandbytes={"load_in_4bit": True}, device_map="cpu")

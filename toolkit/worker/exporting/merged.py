@@ -20,6 +20,7 @@ from toolkit.worker.exporting.package import ExportProgressCallback, LoadedExpor
 from toolkit.worker.models import load
 from toolkit.worker.models.folder import resolve_model_folder
 from toolkit.worker.models.merge import load_merged_model
+from toolkit.worker.models.older_readers import write_both_config_forms
 
 DTYPE_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 """torch's names for the types in a safetensors header."""
@@ -40,6 +41,7 @@ def build_merged(
     merged = load_merged_model(run, config, folder, form.dtype)
     progress("saving the merged model", 0.4)
     merged.save_pretrained(staging)
+    write_both_config_forms(staging)
     copy_files(run.adapter_dir, staging, TOKENIZER_FILES)
     add_description(run, config, form, contract, staging)
 

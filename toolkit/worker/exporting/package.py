@@ -22,6 +22,7 @@ from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import durable_write
 from toolkit.worker.exporting.loss_chart import draw_loss_chart
 from toolkit.worker.models.folder import resolve_model_folder
+from toolkit.worker.models.older_readers import write_old_tokenizer_form
 
 ExportProgressCallback = Callable[[str, float], None]
 """(phase, fraction done from 0 to 1)"""
@@ -79,6 +80,7 @@ def add_description(run: RunDir, config: Config, form: ExportForm, contract: Pro
     """Write contract, settings, card and loss chart next to the weights in `folder`."""
     if not (folder / "tokenizer_config.json").exists():
         copy_files(resolve_model_folder(config), folder, TOKENIZER_FILES)  # early versions saved adapters without one
+    write_old_tokenizer_form(folder)
     durable_write(folder / CONTRACT_FILE, contract.dump())
     shutil.copyfile(run.config_path, folder / SETTINGS_FILE)
     chart = draw_loss_chart(run)
