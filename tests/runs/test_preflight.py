@@ -169,3 +169,14 @@ def test_the_file_for_the_accelerate_launcher(
     assert settings["distributed_type"] == kind
     assert settings["use_cpu"] is cpu
     assert settings["mixed_precision"] == precision
+
+
+def test_a_model_folder_may_be_a_link_to_a_folder(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    link.symlink_to(target)
+    made = config(model__hf_model_ckpt=str(link))
+    (dead,) = [p for p in preflight_problems(made, None, None) if p.path == "model.hf_model_ckpt"]
+    assert f"a symbolic link to '{target}', which is not a folder" in dead.message
+    target.mkdir()
+    (target / "config.json").write_text("{}")
+    assert not [p for p in preflight_problems(made, None, None) if p.path == "model.hf_model_ckpt"]

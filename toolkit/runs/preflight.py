@@ -85,10 +85,9 @@ def _model_problems(config: Config) -> list[Problem]:
     folder = bundled_model_folder(name) if kind == "bundled" else Path(name).expanduser()
     if folder is None:
         return [Problem(path, f"No bundled model is called '{name}'.", "Use bundled:demo-model.")]
-    # the worker opens the model by this path: a link could point elsewhere by then
-    if folder.is_symlink():
-        message = f"The folder '{name}' is a symbolic link to '{folder.readlink()}'."
-        return [Problem(path, message, "Enter that folder itself.")]
+    if folder.is_symlink() and not folder.is_dir():
+        message = f"The folder '{name}' is a symbolic link to '{folder.readlink()}', which is not a folder."
+        return [Problem(path, message, "Correct the link, or enter another folder.")]
     if not folder.is_dir():
         return [Problem(path, f"There is no folder '{name}'.", "Correct the path.")]
     if not (folder / "config.json").is_file():

@@ -83,13 +83,25 @@ def test_a_folder_that_is_not_a_plain_model_is_refused(copy: Path, how: str, say
     assert "Traceback" not in str(caught.value)
 
 
-def test_links_are_refused_except_in_the_hub_cache(copy: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_a_link_is_resolved_and_its_target_is_checked(copy: Path, tmp_path: Path) -> None:
+    from toolkit.worker.models.folder import resolve_model_folder
+
+    link = tmp_path / "link"
+    link.symlink_to(copy)
+    assert resolve_model_folder(config_for(link)) == copy.resolve()
+    (copy / "model.py").write_text("print('run')")
+    with pytest.raises(ToolkitError, match="contains code"):
+        resolve_model_folder(config_for(link))
+    link.unlink()
+    link.symlink_to(tmp_path / "gone")
+    with pytest.raises(ToolkitError, match=f"a symbolic link to '{tmp_path / 'gone'}', which is not a folder"):
+        resolve_model_folder(config_for(link))
+
+
+def test_links_in_a_folder_are_refused_except_in_the_hub_cache(copy: Path, tmp_path: Path) -> None:
     from toolkit.worker.models.folder import resolve_model_folder
     from toolkit.worker.models.load import load_tokenizer
 
-    (tmp_path / "link").symlink_to(copy)
-    with pytest.raises(ToolkitError, match=f"link' is a symbolic link to '{copy}'"):
-        resolve_model_folder(config_for(tmp_path / "link"))
     outside = tmp_path / "outside"
     outside.mkdir()
     (copy / "more").symlink_to(outside)
@@ -107,6 +119,9 @@ def test_links_are_refused_except_in_the_hub_cache(copy: Path, tmp_path: Path) -
     (snapshot / "LICENSE").symlink_to(tmp_path / "model" / "config.json")
     with pytest.raises(ToolkitError, match="LICENSE, that leads out of it"):
         resolve_model_folder(config_for(snapshot))
+    (snapshot / "LICENSE").unlink()
+    (tmp_path / "mine").symlink_to(snapshot)
+    assert resolve_model_folder(config_for(tmp_path / "mine")) == snapshot.resolve()
 
 
 @pytest.mark.parametrize(

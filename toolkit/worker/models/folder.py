@@ -64,13 +64,16 @@ def local_model_folder(config: Config) -> Path | None:
 
 
 def _existing_folder(name: str) -> Path | None:
-    """Return the resolved folder `name`, or None if it can only be a hub id. Raises ToolkitError."""
+    """Return the resolved folder `name`, or None if it can only be a hub id. Raises ToolkitError.
+
+    A symbolic link is followed once, here: what is checked and what is loaded is its target, wherever it points later.
+    """
     path = Path(name).expanduser()
-    if path.is_symlink():
-        message = f"The model folder '{name}' is a symbolic link to '{path.readlink()}'."
-        raise ToolkitError(message, "Enter that folder itself.", BAD_MODEL)
     if path.is_dir():
         return path.resolve()
+    if path.is_symlink():
+        message = f"The model folder '{name}' is a symbolic link to '{path.readlink()}', which is not a folder."
+        raise ToolkitError(message, "Correct the link, or enter another folder.", MODEL_NOT_FOUND)
     if path.exists():
         raise ToolkitError(
             f"'{name}' is a file.", "Enter the folder that contains config.json and the weights.", MODEL_NOT_FOUND
