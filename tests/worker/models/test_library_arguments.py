@@ -381,9 +381,12 @@ def test_arguments_avoid_known_quirks_of_the_libraries() -> None:
     )
     cold = with_settings({"inference.do_sample": True})
     frozen = copy.deepcopy(cold)
-    frozen.inference.temperature = 0.0
-    assert library_arguments.generation_args(frozen.inference)["do_sample"] is False
-    assert "temperature" not in library_arguments.generation_args(frozen.inference)
+    for cold_as in (0.0, 1e-44, 1e-38, 9e-5):
+        frozen.inference.temperature = cold_as
+        assert library_arguments.generation_args(frozen.inference)["do_sample"] is False
+        assert "temperature" not in library_arguments.generation_args(frozen.inference)
+    frozen.inference.temperature = 1e-4
+    assert library_arguments.generation_args(frozen.inference)["do_sample"] is True
 
 
 def test_vocabularies_are_those_of_the_installed_transformers() -> None:

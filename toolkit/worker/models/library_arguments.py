@@ -21,6 +21,8 @@ from toolkit.settings.device_defaults import (
 
 EVALUATIONS_PER_RUN = 10
 """Evaluations spread evenly over a run whose eval_steps is not set."""
+GREEDY_TEMPERATURE = 1e-4
+"""Below it the likeliest token is taken: dividing by less overflows, and leaves no probabilities to draw from."""
 UNQUANTIZED_MODULE = "lm_head"
 """Module that is never quantized: with a quantized head both 4-bit and 8-bit models fail in the forward pass."""
 
@@ -116,7 +118,8 @@ def model_load_args(config: Config, device: ComputeDevice) -> dict[str, Any]:
 def generation_args(inference: InferenceConfig) -> dict[str, Any]:
     """Return the keyword arguments of model.generate, without the sampling settings if sampling is off."""
     chosen = inference.model_dump(exclude_none=True)
-    if not inference.do_sample or inference.temperature == 0:
+    greedy = inference.temperature is not None and inference.temperature < GREEDY_TEMPERATURE
+    if not inference.do_sample or greedy:
         for name in ("top_p", "temperature", "epsilon_cutoff", "eta_cutoff", "top_k"):
             chosen.pop(name, None)
         return {**chosen, "do_sample": False}
