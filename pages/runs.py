@@ -14,7 +14,7 @@ from toolkit.ui.playground.engine_bar import draw_engine_memory_note
 from toolkit.ui.runs.export_view import draw_export_section
 from toolkit.ui.runs.queue_view import draw_queue_panel
 from toolkit.ui.runs.run_actions import draw_run_actions
-from toolkit.ui.runs.run_settings import draw_run_settings
+from toolkit.ui.runs.run_settings import draw_run_header, draw_run_settings
 from toolkit.ui.runs.run_table import draw_live_run_table
 from toolkit.ui.runs.run_view import draw_live_run
 from toolkit.ui.workspace import workspace
@@ -27,6 +27,7 @@ with page.page_frame("runs"):
     if entries:
         chosen = choose_shown_run(entries, "Run")
         draw_engine_memory_note()
+        draw_run_header(chosen.run)
         draw_live_run(chosen.run)
         draw_run_actions(chosen.run)
         if chosen.status.adapter_ready:

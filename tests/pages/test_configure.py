@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -209,6 +210,57 @@ def test_a_preset_replaces_the_settings_and_can_be_undone(folder: Path) -> None:
     assert app.text_input(key="field:lora.r").value == "16"
     checked(app.button(key="undo_replace").click().run())
     assert draft(folder)["lora"]["r"] == 3
+
+
+OWN_DATA = {"data.prompt": "Order: {message}", "data.train_size": 0.6, "data.test_size": 0.1}
+
+
+def test_a_preset_lists_its_changes_and_keeps_the_dataset(folder: Path) -> None:
+    begin(folder, {**OWN_DATA, "lora.r": 3, "ablation.use_ablate": True}, {"lora.r": [3, 4]})
+    app = page("lora")
+    listed = app.button(key="preset:demo-cpu").help
+    assert "Changes 1 setting: LoRA rank \\(r\\) 3 → 16" in listed
+    assert "Keeps the dataset" in listed
+    many = app.button(key="preset:qlora-8b").help
+    assert "Base model" in many
+    assert "more" in many
+    before = draft(folder)["data"]
+    checked(app.button(key="preset:demo-cpu").click().run())
+    assert (draft(folder)["data"], draft(folder)["lora"]["r"]) == (before, 16)
+    assert draft(folder)["ablation"]["use_ablate"] is False, "no setting is left that the study varies"
+    assert "changes nothing now" in app.button(key="preset:demo-cpu").help
+
+
+def test_a_preset_with_another_model_withdraws_accepted_problems(folder: Path) -> None:
+    begin(folder, {"data.accepted": ["double_bos"]})
+    app = page("lora")
+    checked(app.button(key="preset:demo-cpu").click().run())
+    assert draft(folder)["data"]["accepted"] == ["double_bos"]
+    checked(app.button(key="preset:qlora-8b").click().run())
+    assert draft(folder)["data"]["accepted"] is None
+
+
+def test_reset_all_asks_and_keeps_the_dataset(folder: Path) -> None:
+    begin(folder, {**OWN_DATA, "lora.r": 8})
+    app = page()
+    assert "Reset **1 setting** to the defaults? LoRA rank (r)." in words(app)
+    assert app.button(key="reset_all").label == "Reset 1 setting"
+    before = draft(folder)["data"]
+    checked(app.button(key="reset_all").click().run())
+    assert (draft(folder)["data"], draft(folder)["lora"]["r"]) == (before, 16)
+    assert "reset_all" not in [button.key for button in app.button]
+
+
+def test_start_says_what_it_trains(folder: Path) -> None:
+    begin(folder, {"data.train_size": 301, "data.test_size": 9})
+    text = words(page())
+    assert re.search(r"Train \*\*demo-model\*\* on \*\*orders\.csv\*\*, 301 training rows, about \d+ (s|min)", text)
+    begin(folder, {"data.train_size": 301, "ablation.use_ablate": True}, {"lora.r": [4, 8]})
+    assert "Train 2 runs of **demo-model** on **orders.csv**, 301 training rows, about" in words(page())
+    begin(folder, {"data.train_size": 301, "ablation.use_ablate": True}, {"data.train_size": [9, 80]})
+    assert "Train 2 runs of **demo-model** on **orders.csv**, about" in words(page())
+    begin(folder, {"data.path": "/no/such/file.csv"})
+    assert "Train **" not in words(page())
 
 
 def test_changes_are_listed_with_their_defaults_and_can_be_reset(folder: Path) -> None:

@@ -36,6 +36,15 @@ def test_a_finished_run(stage: Stage) -> None:
     assert not button(app, "Open in playground").disabled
 
 
+def test_the_header_says_what_a_run_trains(stage: Stage) -> None:
+    plain = stage.finished("plain")
+    assert "**demo-model** on **orders.csv** · default settings" in words(stage.page("runs", plain))
+    config = {"lora": {"r": 8}, "training": {"training_args": {"learning_rate": 2e-4}}}
+    varied = stage.run(name="varied", study="ranks", config=config)
+    text = words(stage.page("runs", varied))
+    assert "**demo-model** on **orders.csv** · study **ranks** · LoRA rank (r) 8, Learning rate 2e-4" in text
+
+
 def test_a_failed_run_shows_its_reason_and_the_next_step(stage: Stage) -> None:
     run = stage.run(
         ("started", {}), ("failed", {"reason": "oom", "message": "The memory ran out.", "hint": "Halve the *batch*."})

@@ -96,6 +96,17 @@ def find_changed_settings(draft: Mapping[str, Any]) -> list[SettingChange]:
     ]
 
 
+def find_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[SettingChange]:
+    """Return every setting in which two drafts differ, in the schema's order; `default` is the old value."""
+    pairs = ((spec.path, get_setting(old, spec.path), get_setting(new, spec.path)) for spec in list_field_specs())
+    return [SettingChange(path, before, after) for path, before, after in pairs if setting_values_differ(before, after)]
+
+
+def reset_except_data(draft: Mapping[str, Any]) -> Draft:
+    """Return the defaults with the draft's dataset, templates, split and folder of runs."""
+    return {**default_draft(), **{name: copy.deepcopy(draft[name]) for name in ("data", "save_dir") if name in draft}}
+
+
 def setting_values_differ(first: Any, second: Any) -> bool:
     """Return whether two values of a setting differ. 6 in a file equals the schema's 6.0, but True differs from 1."""
     if isinstance(first, float) and isinstance(second, int) and not isinstance(second, bool):

@@ -84,12 +84,20 @@ def load_presets() -> tuple[Preset, ...]:
     return tuple(_read_preset(path) for path in sorted(PRESETS.glob("*.yml")))
 
 
+PRESET_SECTIONS = ("model", "lora", "training")
+"""What a preset changes in a draft. Its file may name a dataset too, so that the command line can run it."""
+
+
 def apply_preset(preset: Preset, draft: Mapping[str, Any]) -> drafts.Draft:
-    """Lay the preset over the defaults; data and output folder of the draft are kept unless the preset sets them."""
-    kept = {name: draft[name] for name in ("data", "save_dir") if name in draft}
-    return drafts.fill_defaults(
-        drafts.overlay_settings(drafts.overlay_settings(drafts.default_draft(), kept), preset.settings)
-    )
+    """Return the draft with model, LoRA and training settings of the preset, at their defaults where it names none."""
+    base = drafts.default_draft()
+    chosen = {name: drafts.overlay_settings(base[name], preset.settings.get(name) or {}) for name in PRESET_SECTIONS}
+    return drafts.fill_defaults({**draft, **chosen})
+
+
+def find_preset_changes(preset: Preset, draft: Mapping[str, Any]) -> list[drafts.SettingChange]:
+    """Return the settings of the draft that the preset would change: their present and their new values."""
+    return drafts.find_differences(draft, apply_preset(preset, draft))
 
 
 def _read_preset(path: Path) -> Preset:

@@ -64,6 +64,17 @@ def _forecast_runs(reviewed: DraftReview) -> list[Forecast] | NoForecast:
     return [add_session_measurement(one) for one in known]
 
 
+def forecast_seconds(reviewed: DraftReview) -> float | None:
+    """Return the seconds that all runs of the draft take; None while they are not known."""
+    found = _forecast_runs(reviewed) if reviewed.trials else NoForecast("")
+    return None if isinstance(found, NoForecast) else _total_seconds(found, reviewed.runs)
+
+
+def _total_seconds(forecasts: Sequence[Forecast], runs: int) -> float:
+    """Return the seconds of all runs of a study; the forecast ones stand for all of them."""
+    return sum(one.seconds for one in forecasts) * max(runs, 1) / len(forecasts)
+
+
 def _draw_heading(found: Forecast) -> None:
     label, icon, color = _FITS[found.fit]
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -73,12 +84,11 @@ def _draw_heading(found: Forecast) -> None:
 
 def _draw_figures(found: Forecast, forecasts: Sequence[Forecast], runs: int) -> None:
     where = found.scene.gpu_name or "this machine"
-    # the forecast runs stand for all runs of the study
-    total = sum(one.seconds for one in forecasts) * max(runs, 1) / len(forecasts)
+    total = _total_seconds(forecasts, runs)
     steps = format_plural(found.steps, "step")
     rows = [
         ("Memory", f"**{_rough_size(found.memory.peak)}** of {format_bytes(found.scene.memory_bytes)}"),
-        ("Time", f"**{_about_duration(total)}** · {steps if runs <= 1 else format_plural(runs, 'run')}"),
+        ("Time", f"**{about_duration(total)}** · {steps if runs <= 1 else format_plural(runs, 'run')}"),
         (
             "Trains",
             f"{shorten_number(found.adapter.parameters)} of {shorten_number(found.scene.shape.parameters)} parameters",
@@ -101,7 +111,7 @@ def _draw_lines(rows: Sequence[tuple[str, str]], width: int) -> None:
                 st.markdown(f":small[{value}]", width="stretch")
 
 
-def _about_duration(seconds: float) -> str:
+def about_duration(seconds: float) -> str:
     """Return the duration rounded to the accuracy of a forecast: 5 s, 1 min from 90 s, 10 min from 1 h."""
     if seconds >= 3600:
         return f"about {format_duration(round(seconds / 600) * 600).removesuffix(' 00 min')}"
@@ -134,7 +144,7 @@ def _draw_advice(found: Forecast) -> None:
         f"{form_layout.get_field_layout(path).label} {value_label(path, value)}"
         for path, value in advice.changes.items()
     ]
-    effect = f"{_rough_size(advice.after.memory.peak)}, {_about_duration(advice.after.seconds)}"
+    effect = f"{_rough_size(advice.after.memory.peak)}, {about_duration(advice.after.seconds)}"
     st.button(
         "Make it fit" if advice.enough else "Reduce memory",
         icon=":material/compress:",

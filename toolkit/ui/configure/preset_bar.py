@@ -8,7 +8,8 @@ from toolkit.errors import ConfigError, Problem
 from toolkit.settings import import_export
 from toolkit.settings.field_spec import field_specs_by_path
 from toolkit.settings.form_layout import get_field_layout
-from toolkit.settings.import_export import Preset, apply_preset, load_presets
+from toolkit.settings.import_export import Preset, load_presets
+from toolkit.ui.configure.replaced_settings import describe_preset, use_preset
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import workspace
@@ -26,7 +27,7 @@ def draw_preset_bar() -> None:
             st.button(
                 preset.title,
                 key=f"preset:{preset.name}",
-                help=escape_text(preset.description, 400),
+                help=describe_preset(preset),
                 on_click=_apply_preset,
                 args=(preset,),
             )
@@ -113,8 +114,7 @@ def _show_problems(error: ConfigError) -> None:
 
 
 def _apply_preset(preset: Preset) -> None:
-    workspace.replace_draft(apply_preset(preset, workspace.current_draft()))
-    st.session_state[_NOTICE] = f"The settings of “{preset.title}” were applied."
+    st.session_state[_NOTICE] = use_preset(preset)
 
 
 def _undo() -> None:

@@ -15,6 +15,8 @@ from toolkit.settings.field_spec import field_specs_by_path
 from toolkit.system.machine import read_known_machine
 from toolkit.ui.configure import forecast_view, launch, preset_bar
 from toolkit.ui.configure.doctor_note import draw_data_checks_note
+from toolkit.ui.configure.replaced_settings import draw_reset_all
+from toolkit.ui.configure.start_summary import describe_start
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.words import format_plural
@@ -80,6 +82,9 @@ def open_setting(path: str) -> None:
 
 def _draw_start(reviewed: DraftReview) -> None:
     runs = max(reviewed.runs, 1)
+    summary = describe_start(reviewed)
+    if summary:
+        st.markdown(summary)
     study = workspace.current_setting("ablation.use_ablate") is True and bool(workspace.current_grid())
     label = "Run name" if not study else "Run name (prefix for every run of the study)"
     st.text_input(label, key=_NAME, max_chars=120, placeholder="Optional")
@@ -186,8 +191,7 @@ def _draw_changes() -> None:
     with st.container(border=True, gap=None):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**Changed from the defaults** :gray[{total or 'none'}]", width="stretch")
-            if total:
-                st.button("Reset all", type="tertiary", key="reset_all", on_click=_reset_everything)
+            draw_reset_all()
         rows = [(path, [value_label(path, value) for value in values]) for path, values in grid.items()]
         rows += [(change.path, [value_label(change.path, change.value)]) for change in changes]
         show_all = st.session_state.get("all_changes", False) or total <= MAX_LISTED_ITEMS
@@ -218,9 +222,3 @@ def _draw_change(path: str, values: Sequence[str]) -> None:
 
 def _show_all() -> None:
     st.session_state["all_changes"] = True
-
-
-def _reset_everything() -> None:
-    """Reset all settings except the folder with the runs; `workspace.restore_previous_draft` undoes it."""
-    save_dir = workspace.current_setting("save_dir")
-    workspace.replace_draft(drafts.replace_setting(drafts.default_draft(), "save_dir", save_dir))

@@ -48,6 +48,11 @@ def show_split_bar(table: Table, config: Config) -> None:
     st.caption(_describe_parts(parts))
 
 
+def count_training_rows(table: Table, config: Config) -> int:
+    """Return the number of training rows. Raises DataError if the rows can't be split as the settings say."""
+    return _train_and_test_rows(table, config, usable_rows(table, config))[0]
+
+
 def _train_and_test_rows(table: Table, config: Config, usable: int) -> tuple[int, int]:
     if not table.held_out:
         return split_sizes(usable, config.data.train_size, config.data.test_size)

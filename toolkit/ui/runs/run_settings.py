@@ -15,6 +15,30 @@ from toolkit.ui.workspace.review import setting_label, value_label
 from toolkit.ui.workspace.run_entries import RunEntry
 from toolkit.ui.workspace.run_facts import config_differences, read_run_summary
 
+HEADER_SECTIONS = ("data", "ablation", "save_dir", "model.hf_model_ckpt")
+"""Settings that the header does not list: it names model, dataset and study itself."""
+MAX_HEADER_SETTINGS = 5
+
+
+def draw_run_header(run: RunDir) -> None:
+    """Draw what the run trains: model, dataset with its version, study, and settings that are not the defaults."""
+    summary = read_run_summary(run)
+    dataset = summary.dataset
+    parts = [f"**{escape_text(summary.model, 80)}** on **{escape_text(str(dataset.get('label') or 'its data'), 80)}**"]
+    if dataset.get("version"):
+        parts[0] += f" (version {len(dataset['version']['steps']) + 1})"
+    if summary.study:
+        parts.append(f"study **{escape_text(summary.study, 80)}**")
+    changed = [
+        f"{setting_label(path)} {value_label(path, value)}"
+        for path, _, value in config_differences(default_draft(), summary.config)
+        if not any(path == section or path.startswith(f"{section}.") for section in HEADER_SECTIONS)
+    ]
+    more = len(changed) - MAX_HEADER_SETTINGS
+    listed = ", ".join(changed[:MAX_HEADER_SETTINGS]) + (f" and {more} more" if more > 0 else "")
+    parts.append(escape_text(listed, 400) if changed else "default settings")
+    st.markdown(" · ".join(parts))
+
 
 def draw_run_settings(run: RunDir, others: Sequence[RunEntry]) -> None:
     """Draw the differences from the defaults or from another run. others: the runs to choose from."""
