@@ -17,7 +17,7 @@ FAULTS = ("missing", "empty_answer", "duplicate", "near_duplicate", "contradicti
           "lost_letters", "long")  # fmt: skip
 EXACT = ("missing", "empty_answer", "duplicate", "leak", "contradiction", "mojibake", "unusual", "lost_letters", "long")
 NEAR = ("near_duplicate", "near_leak")
-WHOLE = ("wrong_column", "answer_in_prompt", "constant", "imbalance")
+WHOLE = ("wrong_column", "answer_in_prompt", "constant", "imbalance", "label_variants")
 UNUSUAL = ("\u200b", "\ufeff", "\x07", "\u202e", "\u2060", "\ue123", "\u00ad")
 # what looks unusual and is not: emoji of several parts, scripts that join letters, spaces, typographic signs
 HARMLESS = (
@@ -131,6 +131,8 @@ def small(kind: str, faulty: bool, seed: int, path: Path) -> dict[str, str]:
     shares = [60, 16, 4] if faulty and kind == "imbalance" else [30, 28, 22]
     label = [name for name, times in zip(labels, shares, strict=True) for _ in range(times)]
     rng.shuffle(label)
+    if kind == "label_variants":
+        label = misspelled(label, rng) if faulty else alike(label, rng)
     constant = faulty and kind == "constant"
     lines = [
         [f"C-{100 + 7 * at}", message, reply, tag, "shop" if constant else rng.choice(("shop", "phone"))]
@@ -138,7 +140,7 @@ def small(kind: str, faulty: bool, seed: int, path: Path) -> dict[str, str]:
     ]
     write_csv(path, ("case_no", "message", "reply", "label", "channel"), lines)
     prompt, stub = "{message}", "{reply}"
-    if kind == "imbalance":
+    if kind in ("imbalance", "label_variants"):
         stub = "{label}"
     elif kind == "constant":
         prompt = "{channel}: {message}"
@@ -147,6 +149,31 @@ def small(kind: str, faulty: bool, seed: int, path: Path) -> dict[str, str]:
     elif faulty:
         prompt = "{message} {reply}"
     return {"prompt": prompt, "prompt_stub": stub}
+
+
+def misspelled(labels: list[str], rng: random.Random) -> list[str]:
+    """A few cells of one label in another spelling."""
+    label = rng.choice(labels)
+    ways = (
+        label.upper(), label.capitalize(), f"{label}\u00a0", f"  {label}", f"{label}\u200b", label[:2] + label[3:],
+        label[:3] + label[4] + label[3] + label[5:], "".join(chr(ord(c) + 0xFEE0) for c in label),
+    )  # fmt: skip
+    other = rng.choice(ways)
+    places = rng.sample([at for at, each in enumerate(labels) if each == label], 3)
+    return [other if at in places else each for at, each in enumerate(labels)]
+
+
+LOOK_ALIKES = (
+    ("plan 1", "plan 2", "plan 3"), ("legal", "illegal", "unclear"), ("typical", "atypical", "unknown"),
+    ("increase", "decrease", "the same"), ("C", "C++", "C#"), ("-1", "1", "0"), ("cat", "car", "cart"),
+    ("Iran", "Iraq", "Ireland"), ("hypertension", "hypotension", "none"), ("inbound", "outbound", "unbound"),
+    ("A+", "A", "A-"), ("v1.0", "v1.1", "v11"), ("café", "cargo", "cab"), ("martial", "marital", "neither"),
+)  # fmt: skip
+
+
+def alike(labels: list[str], rng: random.Random) -> list[str]:
+    """Other labels in place of the labels: ones that look alike and are different."""
+    return list(map(dict(zip(dict.fromkeys(labels), rng.choice(LOOK_ALIKES), strict=True)).__getitem__, labels))
 
 
 def score(found: set[int], truth: set[int]) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from toolkit.errors import DataError
 
 FindingSeverity = Literal["serious", "warning", "note"]
 FINDING_SEVERITIES: tuple[FindingSeverity, ...] = ("serious", "warning", "note")
-FixAction = Literal["drop", "repair", "clean", "set", "template"]
+FixAction = Literal["drop", "repair", "clean", "merge", "set", "template"]
 NO_ROWS: RowNumbers = np.zeros(0, dtype=np.int64)
 FINDINGS_REPORT_FILE = "report.json"
 
@@ -28,8 +28,9 @@ FINDINGS_REPORT_FILE = "report.json"
 class Fix:
     """A fix that the user applies with one click.
 
-    The actions drop (remove `rows`), repair (undo mojibake in `columns` of `rows`) and clean (remove unusual characters
-    from them) make a version of the data, and `done` is its line in the history. The action set puts `settings` (dotted
+    The actions drop (remove `rows`), repair (undo mojibake in `columns` of `rows`), clean (remove unusual characters
+    from them) and merge (replace cells as settings["spellings"] says, old text -> new text) make a version of the data,
+    and `done` is its line in the history. The action set puts `settings` (dotted
     path -> value) into the draft. The action template replaces settings["old"] by settings["new"] in the template
     under settings["path"].
     """

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,8 @@ class ExamineRequest:
 class RepairRequest:
     """What the repair task needs. table: the Parquet file; folder: holds rows.npy and receives the new table.
 
-    action: "drop", "repair" or "clean"; columns: the ones to edit; sha256, version: for the footer of the new table.
+    action: "drop", "repair", "clean" or "merge"; columns: the ones to edit; sha256, version: for the footer of the new
+    table; spellings: old text -> new text of a cell, for "merge".
     """
 
     table: str
@@ -101,6 +102,7 @@ class RepairRequest:
     columns: list[str]
     sha256: str
     version: dict[str, Any]
+    spellings: dict[str, str] = field(default_factory=dict)
 
     def dump(self) -> str:
         return json.dumps(asdict(self))

@@ -1,4 +1,4 @@
-"""Checks of columns and templates: the wrong column, the answer in the prompt, constant values, uneven labels.
+"""Checks of columns and templates: wrong column, answer in the prompt, constant values, labels and their spelling.
 
 Most of their fixes change a template, not the data.
 """
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from toolkit.data.doctor.examined_rows import ExaminedRows
 from toolkit.data.examples.templates import CompiledTemplate
 from toolkit.data.findings import Finding, Fix
+from toolkit.data.label_spellings import find_spellings
 from toolkit.data.table import RowNumbers, rows_in_words
 
 MIN_COLUMN_ROWS = 10
@@ -23,6 +24,10 @@ ID_SAMPLE_ROWS = 200
 """Rows that are checked before a whole column is read."""
 MAX_CHECKED_LABELS, MIN_ROWS_PER_LABEL = 20, 5
 """A completion is a label if it has at most this many distinct values, with at least this many rows each on average."""
+MAX_CHECKED_SPELLINGS = 200
+"""Distinct completions among which spellings of the same label are looked for."""
+MAX_SHOWN_SPELLINGS = 4
+"""Spellings that a message names; more are counted."""
 UNEVEN_LABEL_RATIO = 10
 """Labels are uneven if the most common one has more than this many times the rows of the rarest."""
 BALANCED_LABEL_RATIO = 3
@@ -108,10 +113,61 @@ def _constant(examined: ExaminedRows) -> Iterator[Finding]:
         )
 
 
+def _label_variants(examined: ExaminedRows) -> Iterator[Finding]:
+    spellings, merged = _merge_spellings(examined)
+    rows = examined.used[merged != examined.answers[examined.used]]
+    if not rows.size:
+        return
+    named = [f"{_quoted(old)} for {_quoted(new)}" for old, new in list(spellings.items())[:MAX_SHOWN_SPELLINGS]]
+    more = f" and {len(spellings) - len(named)} more" if len(spellings) > len(named) else ""
+    words = f"{len(spellings)} spelling{'s' if len(spellings) > 1 else ''}"
+    done = f"{words} of labels merged in {rows_in_words(rows.size)}"
+    (column,) = examined.renderer.stub_template.columns
+    fix = Fix(f"Merge {words}", "merge", done, rows, (column,), {"spellings": spellings})
+    yield Finding(
+        "label_variants",
+        "One label, several spellings",
+        f"{rows_in_words(rows.size)} {'has' if rows.size == 1 else 'have'} another spelling of a more common label: "
+        f"{', '.join(named)}{more}.",
+        "The model learns each spelling as a label of its own, and a right answer in another spelling counts as wrong.",
+        "warning",
+        rows,
+        (fix,),
+    )
+
+
+def _merge_spellings(examined: ExaminedRows) -> tuple[dict[str, str], RowNumbers]:
+    """Return ({spelling: the most frequent one}, the answers of the used rows with equal numbers for one label).
+
+    Only completions of a single column that are labels have spellings; other answers are returned unchanged.
+    """
+    answers, columns = examined.answers[examined.used], examined.renderer.stub_template.columns
+    codes, first, at, times = np.unique(answers, return_index=True, return_inverse=True, return_counts=True)
+    if len(columns) != 1 or not 2 <= codes.size <= MAX_CHECKED_SPELLINGS or examined.blank_answers.all():
+        return {}, answers
+    labels = [str(row[columns[0]]) for row in examined.table.take(examined.used[first], list(columns))]
+    rows = {label: int(count) for label, count in zip(labels, times, strict=True) if label.strip()}
+    spellings = find_spellings(rows)
+    distinct = len(rows) - len(spellings)
+    if distinct > MAX_CHECKED_LABELS or answers.size < MIN_ROWS_PER_LABEL * distinct:
+        return {}, answers
+    number = {label: code for code, label in enumerate(labels)}
+    merged = [number[spellings.get(label, label)] for label in labels]
+    return spellings, codes[np.array(merged)][at]
+
+
+def _quoted(label: str) -> str:
+    """Return a short label in quotes; space and invisible characters are shown as escapes."""
+    shown = "".join(c if c == " " or c.isprintable() else f"\\u{ord(c):04x}" for c in label[:40])
+    return f"'{shown}'"
+
+
 def _imbalance(examined: ExaminedRows) -> Iterator[Finding]:
     answers = examined.answers[examined.used]
     if not answers.size or not examined.renderer.stub_template.columns:
         return
+    # the spellings of a label count as one label: a rare spelling must not decide how many rows are kept
+    _, answers = _merge_spellings(examined)
     _, first, label, times = np.unique(answers, return_index=True, return_inverse=True, return_counts=True)
     few = 2 <= len(times) <= MAX_CHECKED_LABELS and answers.size >= MIN_ROWS_PER_LABEL * len(times)
     if not few or times.max() <= UNEVEN_LABEL_RATIO * times.min():
@@ -206,5 +262,6 @@ COLUMN_CHECKS = (
     ("checking the templates", _wrong_column),
     ("checking the templates", _answer_in_prompt),
     ("looking for constant columns", _constant),
+    ("comparing the spelling of labels", _label_variants),
     ("counting labels", _imbalance),
 )

@@ -24,6 +24,7 @@ from toolkit.data.task_process import ROWS_FILE, TABLE_FILE, RepairRequest, parq
 from toolkit.errors import DataError
 
 _CELL_REPAIRS: dict[str, Callable[[str], str]] = {"repair": repair_mojibake, "clean": remove_unusual_characters}
+"""Action -> what it does to a cell; "merge" replaces cells as the request's `spellings` say."""
 
 
 def write_fixed_table(request: RepairRequest) -> None:
@@ -64,7 +65,7 @@ def _fixed_batches(table: Table, request: RepairRequest, is_changed: np.ndarray[
         if request.action == "drop":
             yield batch.filter(pa.array(~mask))
             continue
-        edit = _CELL_REPAIRS[request.action]
+        edit = _CELL_REPAIRS.get(request.action) or (lambda cell: request.spellings.get(cell, cell))
         for at, name in enumerate(table.columns):
             if name in request.columns and mask.any():
                 cells = batch.column(at).to_pylist()

@@ -48,6 +48,7 @@ def apply_fix(fix: Fix, table: Table, reference: DatasetReference, save_dir: Pat
         "action": fix.action,
         "columns": list(fix.columns),
         "rows": hashlib.sha256(rows.tobytes()).hexdigest(),
+        **({"spellings": fix.settings["spellings"]} if fix.action == "merge" else {}),
     }
     sha256 = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     earlier = table.version
@@ -129,7 +130,10 @@ def _write_version(fix: Fix, rows: RowNumbers, table: Table, sha256: str, versio
     try:
         with scratch_dir(folder):
             np.save(folder / ROWS_FILE, rows)
-            request = RepairRequest(str(table.path), str(folder), fix.action, columns, sha256, version.as_dict())
+            spellings = fix.settings.get("spellings", {}) if fix.action == "merge" else {}
+            request = RepairRequest(
+                str(table.path), str(folder), fix.action, columns, sha256, version.as_dict(), spellings
+            )
             limit = time_limit_seconds(parquet_content_bytes(table.path))
             made = make_table_in_child("toolkit.data.doctor.repair_task", request.dump(), folder, limit)
             publish_file(made, final)
