@@ -195,7 +195,7 @@ def test_problems_with_the_data_block_start(folder: Path) -> None:
 def test_search_shows_matching_settings_and_names_hidden_ones(folder: Path) -> None:
     app = page()
     checked(app.text_input(key="configure_search").set_value("temperature").run())
-    assert "Switch on **Sampling** to use: Temperature" in words(app)
+    assert "Turn on **Sampling** to use: Temperature" in words(app)
     checked(app.text_input(key="configure_search").set_value("learning").run())
     assert app.text_input(key="field:training.training_args.learning_rate").value == "0.003"
     checked(app.text_input(key="configure_search").set_value("").run())

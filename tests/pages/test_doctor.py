@@ -118,7 +118,7 @@ def test_truncated_answers_are_found_and_a_click_raises_the_limit(
     app = checked(faulty.page("data"), "Answers truncated at the max sequence length")
     assert "1 of 22 rows is longer than 256 tokens" in words(app)
     assert set(asked) == {("lengths", "{q}")}
-    app = faulty.checked(button(app, "Set max sequence length to 616 (nothing is truncated)").click().run())
+    app = faulty.checked(button(app, "Set max sequence length to 616 \\(nothing is truncated\\)").click().run())
     assert "Answers truncated" not in words(app)
     assert "A fix changed **Max sequence length (tokens)**." in words(app)
     saved = json.loads((faulty.folder / "draft.json").read_text())

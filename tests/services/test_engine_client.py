@@ -84,7 +84,7 @@ def test_one_engine_serves_a_save_dir_and_attaches_adapters(
         text=True,
         timeout=60,
     )
-    assert second.returncode == 3 and "Another engine" in second.stderr
+    assert second.returncode == 3 and "Another process (engine)" in second.stderr
     engine_client.stop_engine(other)
     engine_client.stop_engine(other)
     ended = engine_client.read_engine_status(other)
@@ -138,7 +138,7 @@ def test_serving_in_the_foreground_until_interrupted(save_dir: Path, tiny_model:
 
     run = finished_run(save_dir, tiny_model)
     script = "import sys; from pathlib import Path; from toolkit.services import engine_client; "
-    script += "client.serve_foreground(Path(sys.argv[1]), sys.argv[2], None, sys.argv[3:])"
+    script += "engine_client.serve_in_foreground(Path(sys.argv[1]), sys.argv[2], None, sys.argv[3:])"
     second = finished_run(save_dir, tiny_model, seed=2)
     shown = subprocess.Popen(
         [sys.executable, "-c", script, str(save_dir), run.id, second.id],

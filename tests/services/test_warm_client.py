@@ -145,7 +145,7 @@ def test_a_dead_or_outdated_worker_is_replaced(save_dir: Path, monkeypatch: pyte
 @pytest.mark.worker
 def test_it_ends_with_the_program_that_started_it(save_dir: Path) -> None:
     script = "import sys; from pathlib import Path; from toolkit.services import warm_process; "
-    script += "print(warm_process.start(Path(sys.argv[1])).pid, flush=True); sys.stdin.read()"
+    script += "print(warm_process.start_warm_worker(Path(sys.argv[1])).pid, flush=True); sys.stdin.read()"
     starter = subprocess.Popen(
         [sys.executable, "-c", script, str(save_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -102,7 +102,7 @@ def test_a_zip_with_paths_in_it_is_refused(run: RunDir, tmp_path: Path, name: st
 def test_a_push_that_fails_gives_its_reason(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match="not a valid repository name"):
         start_push(run, HubPush(FORM, "https://elsewhere"))
-    with pytest.raises(RunError, match="has not passed"):
+    with pytest.raises(RunError, match="is not verified"):
         start_push(run, HubPush("adapter", "me/model"))
     state, words = push(run, HubPush(FORM, "me/model"))
     assert state == "failed" and "no login" in words and "HF_TOKEN" in words

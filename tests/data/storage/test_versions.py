@@ -147,7 +147,7 @@ def test_what_is_not_a_version_is_refused(tmp_path: Path, place: DatasetReferenc
     made = Path(apply_fix(fix_of(table, place, "duplicate"), table, place, tmp_path).path)
     forged = made.with_name(f"{made.name[:13]}{'0' * 12}.parquet")
     forged.write_bytes(made.read_bytes())
-    with pytest.raises(DataError, match="not the version"):
+    with pytest.raises(DataError, match="does not match its file name"):
         opened(DatasetReference("csv", str(forged)), tmp_path)
     with pytest.raises(DataError, match=r"would remain"):
         apply_fix(Fix("", "drop", "", np.arange(table.rows - 1)), table, place, tmp_path)

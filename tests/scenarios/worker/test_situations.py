@@ -20,7 +20,7 @@ pytestmark = pytest.mark.worker
 
 LENGTHS = {"every prompt is longer than the limit": ("word " * 60 + "{question}", "{answer}"),
            "answers are cut off by the limit": ("{question}\n", "{answer}" + " and so on" * 40)}  # fmt: skip
-LINKS = ("model folder that is a link", "link in a model folder", "folder of code behind a link")
+LINKS = ("link in a model folder", "folder of code behind a link")
 
 
 @pytest.mark.parametrize("name", LENGTHS)
@@ -40,16 +40,13 @@ def test_rows_beyond_the_length_limit_are_explained(name: str, tiny_plain_model:
 
 @pytest.mark.parametrize("name", LINKS)
 def test_symbolic_links_in_model_folders_are_rejected(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    """Row 57: a model folder must not contain links."""
+    """Row 57: a model folder must not contain links that lead out of it."""
     from toolkit.worker.models.load import load_base_model
 
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "modeling.py").write_text("raise SystemExit")
     if name == LINKS[0]:
-        folder = tmp_path / "link"
-        folder.symlink_to(tmp_path / "model")
-    elif name == LINKS[1]:
         weights = (folder / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
         (folder / "model.safetensors").symlink_to(weights)
     else:

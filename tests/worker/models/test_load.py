@@ -148,7 +148,7 @@ def test_a_hub_id_fails_fast_without_the_hub(monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ToolkitError, match="hub can't be reached") as caught:
+    with pytest.raises(ToolkitError, match="Hub can't be reached") as caught:
         resolve_model_folder(config_for("owner/model-that-nobody-has"))
     assert "folder" in caught.value.hint
 

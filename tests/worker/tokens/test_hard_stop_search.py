@@ -327,5 +327,5 @@ def test_an_accepted_problem_is_a_warning_and_an_unknown_name_an_error() -> None
     assert hard_stop_problem(fault, []).severity == "error"
     assert "accept it" in hard_stop_problem(fault, []).hint
     assert hard_stop_problem(fault, ["placeholder"]).severity == "warning"
-    with pytest.raises(ValueError, match="not known"):
+    with pytest.raises(ValueError, match="not a known value"):
         Config.model_validate({"data": {"accepted": ["whatever"]}})
