@@ -37,7 +37,8 @@ def show_prompt_workbench(table: Table) -> None:
 @st.fragment
 def _workbench(table: Table) -> None:
     with error_boundary():
-        show_suggestion(table)
+        with st.container():  # always there: without it the editors would be made anew, and lose the focus, as it goes
+            show_suggestion(table)
         left, right = st.columns(2, gap="large")
         with left:
             _editors(table)
