@@ -112,6 +112,12 @@ class DataConfig(SettingsSection):
         False, description="Replace invalid bytes with U+FFFD and remove NUL characters, instead of rejecting the file"
     )
 
+    optional_columns: Optional[List[ShortText]] = Field(
+        None,
+        description="Columns of the prompt whose missing cells count as empty text. A row with a missing cell in "
+        "another column of the templates is skipped",
+    )
+
     _accepted = field_validator("accepted")(each_of(ACCEPTABLE_HARD_STOPS))
 
 

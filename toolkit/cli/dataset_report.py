@@ -65,7 +65,12 @@ def report_dataset(file: Path, model: str | None, save_dir: Path) -> dict[str, A
         message = "It is not clear which columns to train on."
         problem = Problem("data.prompt_stub", message, "Choose one of the candidates, or write the two templates.")
         return {**report, "usable_rows": table.rows, "problems": [_problem_entry(problem)]}
-    templates = {"prompt": suggestion.prompt, "prompt_stub": suggestion.completion, "messages": suggestion.messages}
+    templates = {
+        "prompt": suggestion.prompt,
+        "prompt_stub": suggestion.completion,
+        "messages": suggestion.messages,
+        "optional_columns": list(suggestion.optional) or None,
+    }
     config = _config({**source, **templates}, model, save_dir)
     return report | _training_entries(config, table, save_dir, has_model=model is not None)
 
@@ -78,7 +83,7 @@ def _config(data: dict[str, Any], model: str | None, save_dir: Path) -> Config:
 def _training_entries(config: Config, table: Table, save_dir: Path, *, has_model: bool) -> dict[str, Any]:
     problems = preflight_problems(config, table, None)
     blocking = [problem for problem in problems if problem.severity == "error"]
-    usable = usable_indices(table, renderer_of(config.data, table.columns).columns_needed)
+    usable = usable_indices(table, renderer_of(config.data, table.columns).columns_required)
     entries = {"usable_rows": len(usable), "skipped_rows": table.rows - len(usable)}
     if not blocking and has_model:
         blocking = [one for one in find_hard_stops(config, table, save_dir) if one.severity == "error"]

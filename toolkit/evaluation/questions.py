@@ -65,7 +65,7 @@ def _test_row_questions(run: RunDir, config: Config, spec: EvaluationSpec) -> li
     rows = plan_split(table, config.data).test[: spec.rows]
     if isinstance(renderer, ChatRenderer):
         return list(_conversation_questions(table, rows.tolist(), renderer))
-    return list(_template_questions(table, rows.tolist(), renderer.prompt_template, renderer.stub_template))
+    return list(_template_questions(table, rows.tolist(), renderer))
 
 
 def _file_questions(evaluation: Evaluation, config: Config, spec: EvaluationSpec) -> list[EvaluationQuestion]:
@@ -74,7 +74,8 @@ def _file_questions(evaluation: Evaluation, config: Config, spec: EvaluationSpec
         renderer = renderer_of(config.data, table.columns, table.label)
         return list(_conversation_questions(table, list(range(table.rows))[: spec.rows], cast(ChatRenderer, renderer)))
     prompt, stub = templates_for(config, table.columns, table.label)
-    return list(_template_questions(table, list(range(table.rows))[: spec.rows], prompt, stub))
+    renderer = Renderer(prompt, stub or CompiledTemplate(()), tuple(config.data.optional_columns or ()))
+    return list(_template_questions(table, list(range(table.rows))[: spec.rows], renderer, known=stub is not None))
 
 
 def templates_for(
@@ -95,12 +96,14 @@ def templates_for(
 
 
 def _template_questions(
-    table: Table, rows: list[int], prompt: CompiledTemplate, stub: CompiledTemplate | None
+    table: Table, rows: list[int], renderer: Renderer, *, known: bool = True
 ) -> Iterator[EvaluationQuestion]:
-    needed = tuple(dict.fromkeys(prompt.columns + (stub.columns if stub else ())))
+    """Yield a question for each row. known: whether the table has the expected answers."""
+    needed = renderer.columns_needed
     cells_of = table.take(np.asarray(rows, dtype=np.int64), needed) if needed else iter([{}] * len(rows))
     for position, (row, cells) in enumerate(zip(rows, cells_of, strict=True)):
-        yield _question(position, row, cells, Renderer(prompt, stub or CompiledTemplate(())), bool(stub))
+        filled = {name: "" if cell is None and name in renderer.optional else cell for name, cell in cells.items()}
+        yield _question(position, row, filled, renderer, known)
 
 
 def _conversation_questions(table: Table, rows: list[int], renderer: ChatRenderer) -> Iterator[EvaluationQuestion]:

@@ -62,8 +62,8 @@ def _data_problems(config: Config, table: Table | None) -> list[Problem]:
     found = [*template_problems(config, table.columns, table.label), *chat_problems(data, table)]
     if any(problem.severity == "error" for problem in found):
         return [*found, *size_problems(config, table.rows)]
-    needed = renderer_of(data, table.columns).columns_needed
-    usable = usable_count(table, needed)
+    required = renderer_of(data, table.columns).columns_required
+    usable = usable_count(table, required)
     if usable < table.rows:
         message = (
             f"{table.rows - usable:,} of {table.rows:,} rows have an empty cell in a column of the templates and will "

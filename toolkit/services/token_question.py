@@ -7,7 +7,7 @@ from typing import Any
 
 from toolkit.data.table import Table
 
-_DATA = ("prompt", "prompt_stub", "messages", "use_chat_template")
+_DATA = ("prompt", "prompt_stub", "messages", "optional_columns", "use_chat_template")
 _SFT = ("max_seq_length", "completion_only_loss")
 
 

@@ -36,6 +36,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.use_chat_template": (False, {}),
     "data.messages": ("chat", {}),
     "data.stratify": (True, {}),
+    "data.optional_columns": (["message"], {}),
     "data.accepted": (["placeholder"], {}),
     "training.sft_args.completion_only_loss": (False, {}),
     "training.sft_args.packing": ("packed", {}),
@@ -104,6 +105,7 @@ CONSUMED: dict[str, str] = {
     "data.use_chat_template": "worker.tokens.examples.chat_enabled",
     "data.messages": "toolkit.data.examples.renderers, the column of conversations",
     "data.stratify": "toolkit.data.examples.split",
+    "data.optional_columns": "toolkit.data.examples.renderers, columns whose missing cells count as empty",
     "model.hf_model_ckpt": "worker.models.folder.resolve_model_folder",
     "model.device_map": _LOAD + "device_map",
     "model.quantize": _LOAD + "quantization_config",
@@ -218,7 +220,11 @@ def effects(table: Table, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.
             "BitsAndBytesConfig": library_arguments.quantization_args(config) or {},
             "from_pretrained": loads,
             "generate": library_arguments.generation_args(config.inference),
-            "toolkit": {"example": renderer.example(ROWS[0]), "split": (plan.train.tolist(), plan.test.tolist())},
+            "toolkit": {
+                "example": renderer.example(ROWS[0]),
+                "optional": renderer.optional,
+                "split": (plan.train.tolist(), plan.test.tolist()),
+            },
             "worker": {
                 "chat": examples.chat_enabled(config, tokenizer),
                 "folder": folder.name,
@@ -267,6 +273,8 @@ def test_changing_a_setting_changes_the_arguments_of_the_library(leaf: str, effe
         key = "packs"
     elif leaf.startswith("training.pinned"):
         key = "pins"
+    elif leaf == "data.optional_columns":
+        key = "optional"
     elif leaf.startswith("data."):
         key = "example" if "prompt" in leaf or leaf == "data.messages" else "split"
     assert before[group].get(key) != after[group].get(key), CONSUMED[leaf]

@@ -6,7 +6,7 @@ columns, not on single rows, so that a million rows take seconds. Checks of toke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from toolkit.data.doctor.near_duplicates import MAX_COMPARED_ROWS
 from toolkit.data.doctor.row_keys import mark_repeats
 from toolkit.data.examples.column_names import ANSWERS, match_name, normalize_column_name
 from toolkit.data.examples.column_suggestion import FALSE_VALUES, find_verdict_column
+from toolkit.data.examples.renderers import ChatRenderer
 from toolkit.data.findings import Finding, FindingsReport, Fix, order_findings
 from toolkit.data.progress import DataProgressReporter, ShareReporter
 from toolkit.data.table import RowNumbers, Table, rows_in_words
@@ -56,8 +57,11 @@ def _missing(examined: ExaminedRows) -> Iterator[Finding]:
     dropped = examined.plan.dropped
     if not dropped.size:
         return
-    gaps = {column: examined.table.missing.get(column, 0) for column in examined.renderer.columns_needed}
+    renderer = examined.renderer
+    gaps = {column: examined.table.missing.get(column, 0) for column in renderer.columns_required}
     where = ", ".join(f"'{column}' in {count:,}" for column, count in gaps.items() if count)
+    remove = _drop_fix(dropped, "with missing cells")
+    fill = _empty_text_fix(examined, [column for column, count in gaps.items() if count])
     yield Finding(
         "missing",
         "Missing cells",
@@ -66,7 +70,42 @@ def _missing(examined: ExaminedRows) -> Iterator[Finding]:
         "They are skipped before the split, so the model never sees them.",
         "note",
         dropped,
-        (_drop_fix(dropped, "with missing cells"),),
+        (*fill, remove),
+    )
+
+
+def _empty_text_fix(examined: ExaminedRows, gaps: Sequence[str]) -> tuple[Fix, ...]:
+    """Return the fix that counts missing cells of the prompt's columns as empty text, first of all fixes."""
+    renderer = examined.renderer
+    columns = [name for name in gaps if name in renderer.prompt_template.columns]
+    columns = [name for name in columns if name not in renderer.stub_template.columns]
+    if not columns or isinstance(renderer, ChatRenderer):
+        return ()
+    chosen = [*renderer.optional, *columns]
+    return (Fix("Count missing cells as empty text", "set", settings={"data.optional_columns": chosen}),)
+
+
+def _counted_as_empty(examined: ExaminedRows) -> Iterator[Finding]:
+    table, optional = examined.table, examined.renderer.optional
+    gaps = {column: table.missing.get(column, 0) for column in optional if table.missing.get(column, 0)}
+    if not gaps:
+        return
+    empty = np.zeros(table.rows, dtype=bool)
+    for column in gaps:
+        empty |= pc.is_null(table.column(column)).to_numpy()
+    rows = np.flatnonzero(empty & examined.usable)
+    if not rows.size:
+        return
+    where = ", ".join(f"'{column}'" for column in gaps)
+    skip = Fix(f"Skip {rows_in_words(rows.size)} instead", "set", settings={"data.optional_columns": None})
+    yield Finding(
+        "empty_text",
+        "Missing cells that count as empty text",
+        f"{rows.size:,} of {rows_in_words(table.rows)} {_agree(rows, 'has', 'have')} no value in {where}.",
+        "The model is trained on these rows, with empty text in this place of the prompt.",
+        "note",
+        rows,
+        (skip,),
     )
 
 
@@ -224,6 +263,7 @@ def _agree(rows: RowNumbers, one: str, many: str) -> str:
 
 DATASET_CHECKS: tuple[tuple[str, DatasetCheck], ...] = (
     ("looking for missing cells", _missing),
+    ("looking for missing cells", _counted_as_empty),
     ("looking for empty answers", _empty_answers),
     ("looking for bad answers", _bad_answers),
     ("looking for duplicates", _duplicates),

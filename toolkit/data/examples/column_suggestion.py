@@ -6,13 +6,14 @@ The names of the columns decide together with a sample of their cells. Where two
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from toolkit.data.examples import column_names as names
 from toolkit.data.examples.column_contents import describe_cells, sample_table_rows
+from toolkit.data.examples.optional_columns import find_optional_columns
 from toolkit.data.examples.prompt_columns import NamedColumn, choose_prompts, find_named
-from toolkit.data.table import Table, TableRow
+from toolkit.data.table import Table, TableRow, rows_in_words
 
 MAX_CANDIDATES = 4
 """Pairs of templates among which a user chooses."""
@@ -27,6 +28,7 @@ class ColumnSuggestion:
 
     kind: "pair" suggests the templates `prompt` and `completion`, "conversations" the column `messages`, and "ask"
     nothing: the user chooses among `candidates`, pairs of templates. notes: what the user has to know, in sentences.
+    optional: columns of the prompt whose missing cells count as empty text (`data.optional_columns`).
     """
 
     kind: Literal["pair", "conversations", "ask"]
@@ -35,11 +37,15 @@ class ColumnSuggestion:
     messages: str | None = None
     candidates: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = field(default=())
+    optional: tuple[str, ...] = ()
 
 
 def suggest_for_table(table: Table) -> ColumnSuggestion:
     """Return the suggestion for a table from its columns and a sample of its rows."""
-    return suggest_columns(table.columns, sample_table_rows(table), table.chats)
+    found = suggest_columns(table.columns, sample_table_rows(table), table.chats)
+    optional = find_optional_columns(found.prompt, found.completion, table)
+    notes = (*found.notes, *(_optional_note(column, table.missing[column]) for column in optional))
+    return replace(found, optional=optional, notes=notes)
 
 
 def suggest_columns(
@@ -192,6 +198,10 @@ def _rejected_notes(chosen: str, rejected: Sequence[str]) -> tuple[str, ...]:
     if not rejected:
         return ()
     return (f"The model is trained on the answers in '{chosen}'. Those in '{rejected[0]}' are not used.",)
+
+
+def _optional_note(column: str, missing: int) -> str:
+    return f"'{column}' is empty in {rows_in_words(missing)}. These cells count as empty text, so no row is skipped."
 
 
 def _text_alone(found: Sequence[NamedColumn]) -> tuple[tuple[str, str], ...]:

@@ -25,7 +25,7 @@ def renderer_of(data: DataConfig, columns: Sequence[str], label: str = "") -> Re
     Raises DataError for templates that don't compile and for a column of conversations that does not exist.
     """
     if data.messages is None:
-        return make_renderer(data.prompt, data.prompt_stub, columns, label)
+        return make_renderer(data.prompt, data.prompt_stub, columns, label, data.optional_columns or ())
     if data.messages not in columns:
         where = f"No column of {label}" if label else "No column"
         raise DataError(f"{where} is named '{data.messages[:60]}'.", "Choose the column that contains conversations.")
@@ -34,7 +34,8 @@ def renderer_of(data: DataConfig, columns: Sequence[str], label: str = "") -> Re
 
 def chat_renderer(column: str) -> ChatRenderer:
     """Return the renderer for a column of conversations. It has no prompt template."""
-    return ChatRenderer(CompiledTemplate(()), CompiledTemplate((TemplatePiece(column, is_column=True),)), column)
+    stub = CompiledTemplate((TemplatePiece(column, is_column=True),))
+    return ChatRenderer(CompiledTemplate(()), stub, column=column)
 
 
 def chat_problems(data: DataConfig, table: Table) -> list[Problem]:

@@ -44,7 +44,7 @@ class SplitPlan:
 def plan_split(table: Table, data: DataConfig) -> SplitPlan:
     """Assign every row. Raises DataError for templates that don't compile and for sizes that don't fit."""
     renderer = renderer_of(data, table.columns)
-    usable = usable_indices(table, renderer.columns_needed)
+    usable = usable_indices(table, renderer.columns_required)
     unusable = np.ones(table.rows, dtype=bool)
     unusable[usable] = False
     dropped = np.flatnonzero(unusable)

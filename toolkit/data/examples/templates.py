@@ -72,31 +72,46 @@ class Example:
 
 @dataclass(frozen=True)
 class Renderer:
-    """Makes the text of a row for preview, training, evaluation and playground alike."""
+    """Makes the text of a row for preview, training, evaluation and playground alike.
+
+    optional: columns whose missing cells count as empty text.
+    """
 
     prompt_template: CompiledTemplate
     stub_template: CompiledTemplate
+    optional: tuple[str, ...] = ()
 
     @cached_property
     def columns_needed(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.prompt_template.columns + self.stub_template.columns))
 
+    @cached_property
+    def columns_required(self) -> tuple[str, ...]:
+        """The used columns in which no cell may be missing."""
+        return tuple(column for column in self.columns_needed if column not in self.optional)
+
     def usable(self, row: TemplateRow) -> bool:
-        """Return whether no used cell is missing; other rows are skipped before the split (`split.plan_split`)."""
-        return all(row.get(column) is not None for column in self.columns_needed)
+        """Return whether no required cell is missing; other rows are skipped before the split (`split.plan_split`)."""
+        return all(row.get(column) is not None for column in self.columns_required)
 
     def prompt(self, row: TemplateRow) -> str:
         """Return the prompt. Only the prompt's columns may not be missing."""
-        return self.prompt_template.render(row)
+        return self.prompt_template.render(self._filled(row))
 
     def example(self, row: TemplateRow) -> Example:
         """Return the example of a row. Raises DataError when the row is not usable."""
-        return Example(self.prompt_template.render(row), self.stub_template.render(row))
+        filled = self._filled(row)
+        return Example(self.prompt_template.render(filled), self.stub_template.render(filled))
 
     def examples(self, cells: Mapping[str, Sequence[str]], count: int) -> Iterator[Example]:
         """Yield what `example` returns for each of `count` usable rows, many times faster."""
+        optional = {column: [cell or "" for cell in cells[column]] for column in self.optional if column in cells}
+        cells = {**cells, **optional} if optional else cells
         prompts, stubs = (template.render_many(cells, count) for template in (self.prompt_template, self.stub_template))
         return map(Example, prompts, stubs)
+
+    def _filled(self, row: TemplateRow) -> TemplateRow:
+        return {**row, **{column: row.get(column) or "" for column in self.optional}} if self.optional else row
 
 
 def compile_template(text: str, columns: Sequence[str], label: str = "") -> CompiledTemplate:
@@ -110,9 +125,13 @@ def compile_template(text: str, columns: Sequence[str], label: str = "") -> Comp
     return CompiledTemplate(tuple(pieces))
 
 
-def make_renderer(prompt: str, stub: str, columns: Sequence[str], label: str = "") -> Renderer:
-    """Compile both templates. Raises DataError like `compile_template`."""
-    return Renderer(compile_template(prompt, columns, label), compile_template(stub, columns, label))
+def make_renderer(
+    prompt: str, stub: str, columns: Sequence[str], label: str = "", optional: Sequence[str] = ()
+) -> Renderer:
+    """Compile both templates. Raises DataError like `compile_template`. optional: as in `Renderer`."""
+    context, answer = compile_template(prompt, columns, label), compile_template(stub, columns, label)
+    used = [column for column in optional if column in context.columns and column not in answer.columns]
+    return Renderer(context, answer, tuple(used))
 
 
 def template_problems(config: Config, columns: Sequence[str], label: str = "") -> list[Problem]:

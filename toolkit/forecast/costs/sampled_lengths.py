@@ -78,7 +78,9 @@ def sample_lengths(table: Table, data: DataConfig, tokenizer: Path | None, chat:
 
     Raises DataError for invalid templates and splits.
     """
-    settings = {name: getattr(data, name) for name in _ROW_SETTINGS}
+    settings = {name: getattr(data, name) for name in _ROW_SETTINGS} | {"optional_columns": None}
+    if data.optional_columns:
+        settings["optional_columns"] = tuple(data.optional_columns)
     return _sample_lengths(_TableKey(table), tuple(settings.items()), tokenizer, chat)
 
 
@@ -89,7 +91,7 @@ def counted_lengths(table: Table, data: DataConfig, counts: TokenCounts) -> Samp
     worker. Raises DataError for invalid templates and splits.
     """
     renderer = renderer_of(data, table.columns)
-    rows, train, test = _training_rows(table, data, renderer.columns_needed)
+    rows, train, test = _training_rows(table, data, renderer.columns_required)
     tokens, trained = counts[rows].sum(axis=1).astype(np.int64), counts[rows, 1].astype(np.int64)
     usable = tokens > 0
     longest = np.sort(tokens[usable])[::-1][:LONGEST_SAMPLED_ROWS]
@@ -121,7 +123,7 @@ def _sample_lengths(
 ) -> SampledLengths:
     table, data = table_key.table, DataConfig(**dict(settings))
     renderer = renderer_of(data, table.columns)
-    rows, train, test = _training_rows(table, data, renderer.columns_needed)
+    rows, train, test = _training_rows(table, data, renderer.columns_required)
     even = rows[np.linspace(0, len(rows) - 1, min(SAMPLED_ROWS, len(rows))).astype(np.int64)]
     long = rows[_row_characters(table, renderer.columns_needed)[rows].argsort()[::-1][:LONGEST_SAMPLED_ROWS]]
 

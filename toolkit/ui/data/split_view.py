@@ -24,7 +24,7 @@ def usable_rows(table: Table, config: Config) -> int:
         renderer = renderer_of(config.data, table.columns)
     except DataError:
         return table.rows
-    return usable_count(table, renderer.columns_needed)
+    return usable_count(table, renderer.columns_required)
 
 
 def split_problems(table: Table, config: Config) -> list[Problem]:

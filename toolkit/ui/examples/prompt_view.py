@@ -93,6 +93,7 @@ def _preview(table: Table) -> None:
             str(workspace.current_setting("data.prompt") or ""),
             str(workspace.current_setting("data.prompt_stub") or ""),
             table.columns,
+            optional=workspace.current_setting("data.optional_columns") or (),
         )
     except DataError:
         renderer = None

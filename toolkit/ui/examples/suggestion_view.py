@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from toolkit.data.examples.optional_columns import find_optional_columns
 from toolkit.data.examples.templates import make_renderer
 from toolkit.data.table import Table, TableRow
 from toolkit.ui.elements.escape import escape_text
@@ -34,21 +35,23 @@ def _ask_columns(table: Table, candidates: tuple[tuple[str, str], ...]) -> None:
     row = table.row(_first_complete_row(table))
     for at, (prompt, completion) in enumerate(candidates):
         with st.container(border=True, gap="xsmall", key=f"candidate_{at}"):
-            renderer = make_renderer(prompt, completion, table.columns)
+            optional = find_optional_columns(prompt, completion, table)
+            renderer = make_renderer(prompt, completion, table.columns, optional=optional)
+            filled = {**row, **{column: row.get(column) or "" for column in optional}}
             for name, template, compiled in (
                 (":blue-badge[Prompt]", prompt, renderer.prompt_template),
                 (":green-badge[Completion]", completion, renderer.stub_template),
             ):
-                missing = any(row.get(column) is None for column in compiled.columns)
+                missing = any(row.get(column) is None for column in compiled.columns if column not in optional)
                 st.markdown(f"{name} :gray[{escape_text(' '.join(template.split()), 200) or 'empty'}]")
                 if template:
-                    st.caption(escape_text("(missing)" if missing else compiled.render(row), MAX_PREVIEW_CHARACTERS))
+                    st.caption(escape_text("(missing)" if missing else compiled.render(filled), MAX_PREVIEW_CHARACTERS))
             st.button(
                 "Use these columns",
                 key=f"use_candidate_{at}",
                 icon=":material/check:",
-                on_click=workspace.replace_templates,
-                args=(prompt, completion),
+                on_click=workspace.use_suggested_templates,
+                args=(prompt, completion, table),
             )
 
 

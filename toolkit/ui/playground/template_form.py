@@ -80,7 +80,7 @@ def prepare_boxed_question(run: RunDir, *, seed: int | None, columns: Sequence[A
         column: str(st.session_state.get(_box_key(run, column)) or "") for column in renderer.prompt_template.columns
     }
     row = table.row(int(st.session_state[_row_key(run)]))
-    is_unchanged = all(values[column] == row[column] for column in values)
+    is_unchanged = all(values[column] == (row[column] or "") for column in values)
     prompt = renderer.prompt(values)
     expected = renderer.example(row).completion if is_unchanged else None
     messages = [{"role": "user", "content": prompt}]

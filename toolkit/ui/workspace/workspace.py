@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import streamlit as st
 
+from toolkit.data.examples.optional_columns import find_optional_columns
 from toolkit.data.read_options import READ_OPTION_NAMES, ReadOptions
 from toolkit.data.table import Table
 from toolkit.errors import DataError
@@ -56,6 +57,7 @@ TOKEN_SETTINGS = (
     "data.prompt",
     "data.prompt_stub",
     "data.messages",
+    "data.optional_columns",
     "data.use_chat_template",
     "model.hf_model_ckpt",
 )
@@ -152,6 +154,8 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
         if not templates_fit(prompt, stub, opened.columns):
             st.session_state["earlier_templates"] = (prompt, stub)
             data["prompt"], data["prompt_stub"] = suggestion.prompt, suggestion.completion
+        if options is not None:
+            data["optional_columns"] = _optional_columns(data, opened)
         _increase_version()
 
 
@@ -167,6 +171,21 @@ def replace_templates(prompt: str, stub: str) -> None:
         data = workspace["draft"]["data"]
         workspace["draft"]["data"] = {**data, "prompt": prompt, "prompt_stub": stub, "accepted": None}
         _increase_version()
+
+
+def use_suggested_templates(prompt: str, stub: str, table: Table) -> None:
+    """Set both templates to a suggested pair for this table, and the columns that are optional in it."""
+    replace_templates(prompt, stub)
+    set_setting("data.optional_columns", _optional_columns({"prompt": prompt, "prompt_stub": stub}, table))
+
+
+def _optional_columns(data: Mapping[str, Any], table: Table) -> list[str] | None:
+    """Return the columns whose missing cells count as empty with these templates; None where the user decides."""
+    pair = str(data.get("prompt") or ""), str(data.get("prompt_stub") or "")
+    suggestion = suggest_cached_columns(table)
+    if pair not in (*suggestion.candidates, (suggestion.prompt, suggestion.completion)):
+        return None
+    return list(find_optional_columns(*pair, table)) or None
 
 
 def draft_version() -> int:

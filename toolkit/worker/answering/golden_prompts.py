@@ -135,7 +135,7 @@ def _answer_golden_prompts(
         yield GoldenPrompt(
             row=row,
             split=split,
-            cells={name: cells[name] for name in columns},
+            cells={name: cells[name] or "" for name in columns},
             prompt=example.prompt,
             text=text,
             expected=example.completion,

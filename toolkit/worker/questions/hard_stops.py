@@ -51,6 +51,7 @@ def answer_hard_stops(body: Mapping[str, Any], job: QuestionJob) -> dict[str, An
         data.prompt,
         data.prompt_stub,
         data.messages,
+        data.optional_columns,
         subject.chat,
         subject.length,
         sft.completion_only_loss,
@@ -65,7 +66,7 @@ def answer_hard_stops(body: Mapping[str, Any], job: QuestionJob) -> dict[str, An
 
 
 def _find_hard_stops(subject: TokenizedDataset, job: QuestionJob) -> dict[str, Any]:
-    usable = usable_indices(subject.table, subject.renderer.columns_needed)
+    usable = usable_indices(subject.table, subject.renderer.columns_required)
     rows = usable
     if len(usable) > HARD_STOP_SAMPLE_ROWS:
         rows = np.sort(np.random.default_rng(0).choice(usable, HARD_STOP_SAMPLE_ROWS, replace=False))

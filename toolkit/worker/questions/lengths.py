@@ -57,7 +57,7 @@ def answer_lengths(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
 
 def _count_tokens(subject: TokenizedDataset, job: QuestionJob) -> np.ndarray[Any, np.dtype[np.int32]]:
     renderer = subject.renderer
-    usable = usable_indices(subject.table, renderer.columns_needed)
+    usable = usable_indices(subject.table, renderer.columns_required)
     lengths = np.full((subject.table.rows, 2), -1, dtype=np.int32)
     done = 0
     for part in subject.table.scan(usable, renderer.columns_needed):
@@ -88,6 +88,7 @@ def _lengths_key(subject: TokenizedDataset) -> str:
         data.prompt,
         data.prompt_stub,
         data.messages,
+        data.optional_columns,
         subject.chat,
         subject.identity,
     ]
