@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.runs.run_dir import list_runs
-from toolkit.ui.data.next_step import playground_missing
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.scroll import scroll_if_requested
 from toolkit.ui.frame import page
@@ -14,6 +13,7 @@ from toolkit.ui.playground.engine_bar import draw_engine_memory_note
 from toolkit.ui.runs.export_view import draw_export_section
 from toolkit.ui.runs.queue_view import draw_queue_panel
 from toolkit.ui.runs.run_actions import draw_run_actions
+from toolkit.ui.runs.run_outcome import draw_run_result
 from toolkit.ui.runs.run_settings import draw_run_header, draw_run_settings
 from toolkit.ui.runs.run_table import draw_live_run_table
 from toolkit.ui.runs.run_view import draw_live_run
@@ -28,6 +28,8 @@ with page.page_frame("runs"):
         chosen = choose_shown_run(entries, "Run")
         draw_engine_memory_note()
         draw_run_header(chosen.run)
+        if chosen.status.adapter_ready and chosen.status.has_ended:
+            draw_run_result(chosen.run, chosen.status)
         draw_live_run(chosen.run)
         draw_run_actions(chosen.run)
         if chosen.status.adapter_ready:
@@ -37,7 +39,6 @@ with page.page_frame("runs"):
         draw_queue_panel()
         st.subheader("All runs", anchor=False)
         draw_live_run_table(entries, chosen.run.id)
-        page.show_next_step("playground", "Open in playground", playground_missing(chosen.status))
         scroll_if_requested()
     else:
         page.show_next_step("data", "Use your own data")

@@ -29,11 +29,11 @@ MAY_IMPORT = {
     "ui/workspace",
     "ui/configure": "data forecast runs services settings system ui/data ui/elements ui/forms ui/frame ui/workspace",
     "ui/runs": "evaluation/statistics export lifecycle runs services settings system ui/data ui/elements ui/examples "
-    "ui/frame ui/workspace",
+    "ui/forms ui/frame ui/workspace",
     "worker": "data data/examples data/readers demo_data evaluation export forecast lifecycle runs services settings "
     "system worker/answering worker/exporting worker/models worker/process worker/questions worker/serving "
     "worker/tokens worker/training",
-    "ui/data": "data data/doctor data/examples data/readers data/storage runs settings system ui/elements ui/examples "
+    "ui/data": "data data/doctor data/examples data/readers data/storage settings system ui/elements ui/examples "
     "ui/forms ui/workspace",
     "ui/playground": "data data/examples runs services settings ui/elements ui/examples ui/forms ui/frame ui/workspace",
     "worker/training": "data/examples export lifecycle runs settings system worker/answering worker/checkpoints "

@@ -102,8 +102,11 @@ def stage(workspace: Path) -> Stage:
 
 def words(app: AppTest) -> str:
     """Return every text on the page without escapes."""
-    kinds = (app.title, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info, app.code, app.text)
-    return "\n".join(str(entry.value) for kind in kinds for entry in kind).replace("\\", "")
+    kinds = (
+        app.title, app.header, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info, app.code,
+        app.text,
+    )  # fmt: skip
+    return "\n".join(str(entry.value) for kind in kinds for entry in kind).replace("\\", "").replace("\u00a0", " ")
 
 
 def button(app: AppTest, label: str) -> Any:

@@ -14,6 +14,7 @@ from toolkit.export.adapter_archive import zip_adapter
 from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import list_runs, read_run_meta
 from toolkit.system.durable import COMMIT_NAME, commit_dir
+from toolkit.system.out_of_memory import REDUCE_TRAINING_MEMORY_HINT
 from toolkit.ui.runs import run_actions
 
 
@@ -29,11 +30,19 @@ def test_a_finished_run(stage: Stage) -> None:
     text = words(app)
     assert "step 96 of 96" in text
     assert "3 rows skipped" in text
-    figures = {metric.label: metric.value for metric in app.metric}
-    assert figures["Exact match"] == "97 %"
-    assert figures["Base model"] == "0 %"
-    assert figures["Test loss"] == "0.25"
-    assert not button(app, "Open in playground").disabled
+    assert app.header[0].value == "0 % → :green[97 %]", "the result comes first"
+    assert "exact match, base model → trained model (124 of 128 test rows)" in text
+    assert ":gray[Test loss] **0.25**" in text
+    assert [entry.label for entry in app.button][:3] == ["Chat", "Evaluate", "Export"]
+    assert [entry.label for entry in app.button if entry.proto.type == "primary"] == ["Chat"]
+    assert not button(app, "Chat").disabled
+
+
+def test_a_figure_that_is_not_known_is_not_shown(stage: Stage) -> None:
+    run = stage.run(("started", {}), ("log", {"step": 1, "loss": 11_800.0}), ("failed", {"message": "m", "hint": "h"}))
+    text = words(stage.page("runs", run))
+    assert ":gray[Training loss] **11,800**" in text
+    assert "Test loss" not in text and "–" not in text
 
 
 def test_the_header_says_what_a_run_trains(stage: Stage) -> None:
@@ -52,7 +61,38 @@ def test_a_failed_run_shows_its_reason_and_the_next_step(stage: Stage) -> None:
     app = stage.page("runs", run)
     assert "The memory ran out" in app.error[0].value.replace("\\", "")
     assert "\\*batch\\*" in app.error[0].value, "text, not markup"
-    assert button(app, "Open in playground").disabled
+    assert not [entry for entry in app.button if entry.label == "Chat"], "there is no adapter"
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "hint", "label", "page"),
+    [
+        ("model_not_found", "The model can't be found.", "Check model.hf_model_ckpt.", "Change the model", "Configure"),
+        ("no_network", "No hub.", "Check the connection, enter the path of a folder.", "Change the model", "Configure"),
+        ("out_of_memory", "Too big.", REDUCE_TRAINING_MEMORY_HINT, "Change Batch size per device", "Configure"),
+        ("diverged", "The loss became NaN.", "Lower learning_rate.", "Change Learning rate", "Configure"),
+        ("bad_data", "The data can't be used.", "Check it on the Data page.", "Correct the data", "Data"),
+        ("refused", "This does not work.", "Correct the settings.", "Change the settings", "Configure"),
+    ],
+)
+def test_the_remedy_of_a_failure_is_the_primary_button(
+    stage: Stage, reason: str, message: str, hint: str, label: str, page: str
+) -> None:
+    end = {"reason": reason, "message": message, "hint": hint, "trace": "Traceback: deep"}
+    run = stage.run(("started", {}), ("failed", end), config={"lora": {"r": 8}})
+    app = stage.page("runs", run)
+    assert [entry.label for entry in app.button if entry.proto.type == "primary"] == [label]
+    assert next(entry.label for entry in app.expander if not entry.proto.expanded) == "Stack trace"
+    app = stage.checked(button(app, label).click().run())
+    assert app.title[0].value == page
+    draft = json.loads((stage.folder / "draft.json").read_text())["draft"]
+    assert draft["lora"]["r"] == 8, "what failed is what is changed"
+
+
+def test_a_failure_that_no_setting_caused_offers_to_resume(stage: Stage) -> None:
+    end = {"reason": "disk_error", "message": "The disk reported an error.", "hint": "Check the drive."}
+    app = stage.page("runs", stage.run(("started", {}), ("failed", end)))
+    assert [entry.label for entry in app.button if entry.proto.type == "primary"] == ["Resume"]
 
 
 def test_queued_runs_show_their_position_and_can_be_cancelled(stage: Stage) -> None:

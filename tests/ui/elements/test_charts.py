@@ -30,7 +30,7 @@ def losses() -> None:
     st.text(str(charts.overlay_chart({"<b>r</b> %{x}": [(1, 1.0)]}, "loss", "s").data[0].name))
     st.text(str(len(charts.series_colors())))
     small = charts.small_chart(curves["loss"], 2.0, ".3g", "run-1")
-    marked = charts.loss_chart(curves, 0.6, "run-1", mark=7)
+    marked = charts.loss_chart(curves, 0.6, "run-1", mark=(7, "outputs below: step 7"))
     for written in (figure, marked, small, charts.overlay_chart({"a": [(1, 1.0)]}, "loss", "s")):
         go.Figure(written.to_dict())  # plotly checks every property
     st.text(str(marked.layout.shapes[0].x0))

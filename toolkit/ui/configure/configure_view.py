@@ -11,10 +11,11 @@ from toolkit.runs.worker_process import accelerate_yaml
 from toolkit.settings import form_layout
 from toolkit.system.machine import read_known_machine
 from toolkit.ui.configure import device_choices, start_panel
-from toolkit.ui.configure.start_panel import CONFIGURE_SEARCH_KEY, CONFIGURE_SECTION_KEY, draw_study_table
+from toolkit.ui.configure.start_panel import draw_study_table
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.words import format_plural
 from toolkit.ui.forms import form
+from toolkit.ui.forms.form import CONFIGURE_SEARCH_KEY, CONFIGURE_SECTION_KEY
 from toolkit.ui.frame import page
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import DraftReview

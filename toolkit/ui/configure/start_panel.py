@@ -37,7 +37,6 @@ START_EXPIRY_SECONDS = 15.0
 _CHECK_DONE = QuestionState("done")
 _PRESSED_AT = "start_pressed"
 _REQUEST, _NAME, _START_ERROR = "start_request", "run_name", "start_failed"
-CONFIGURE_SECTION_KEY, CONFIGURE_SEARCH_KEY = "configure_section", "configure_search"
 
 
 def draw_start_panel(reviewed: DraftReview) -> None:
@@ -74,12 +73,6 @@ def draw_study_table(reviewed: DraftReview) -> None:
     st.dataframe(rows, hide_index=True, width="stretch", height="content" if len(rows) <= 12 else 440)
 
 
-def open_setting(path: str) -> None:
-    """Show the section of a setting in the form."""
-    st.session_state[CONFIGURE_SEARCH_KEY] = ""
-    st.session_state[CONFIGURE_SECTION_KEY] = form_layout.get_field_layout(path).section
-
-
 def _draw_start(reviewed: DraftReview) -> None:
     runs = max(reviewed.runs, 1)
     summary = describe_start(reviewed)
@@ -107,7 +100,7 @@ def _draw_start(reviewed: DraftReview) -> None:
             type="tertiary",
             icon=":material/table_rows:",
             key="see_runs",
-            on_click=open_setting,
+            on_click=form.open_setting,
             args=("ablation.use_ablate",),
         )
     failed = st.session_state.pop(_START_ERROR, None)
@@ -174,7 +167,7 @@ def _draw_problems(problems: Sequence[Problem]) -> None:
                     f"{form_layout.get_form_section(layout.section).title} › {layout.label}",
                     key=f"problem:{at}:{problem.path}",
                     type="tertiary",
-                    on_click=open_setting,
+                    on_click=form.open_setting,
                     args=(problem.path,),
                 )
             form.show_field_problem(problem)

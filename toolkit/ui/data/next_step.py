@@ -6,7 +6,6 @@ from toolkit.data.examples.renderers import chat_problems
 from toolkit.data.examples.templates import template_problems
 from toolkit.data.storage.background_open import StillOpeningError
 from toolkit.data.table import Table
-from toolkit.runs.status import RunStatus
 from toolkit.ui.data.split_view import split_problems
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.current_dataset import config_with_data
@@ -36,12 +35,3 @@ def data_missing(table: Table | None) -> list[str]:
     }
     errors = [problem for problem in problems if problem.severity == "error"]
     return list(dict.fromkeys(sentences.get(error.path, "Choose split sizes that fit the data.") for error in errors))
-
-
-def playground_missing(status: RunStatus) -> list[str]:
-    """Return why the playground can't load a run; empty when it can."""
-    if status.adapter_ready:
-        return []
-    if status.has_ended:
-        return ["This run has no adapter. Choose another run, or train it again."]
-    return ["Wait until the run has finished, or stop it. Both save an adapter."]

@@ -68,13 +68,13 @@ def loss_chart(
     smoothing: float,
     revision: str,
     log_scale: bool = False,
-    mark: int | None = None,
+    mark: tuple[int, str] | None = None,
     best: CurvePoint | None = None,
 ) -> go.Figure:
     """Chart the training loss (raw behind, smoothed in front) and the loss on the test split by step.
 
     smoothing: weight of the moving average, 0 to below 1; 0 draws no raw line.
-    mark: step with a vertical line. best: step and loss of the best checkpoint, drawn as a star.
+    mark: step and label of a vertical line. best: step and loss of the best checkpoint, drawn as a star.
     """
     colors = series_colors()
     train = curves.get("loss", [])
@@ -89,10 +89,17 @@ def loss_chart(
     axis = {"type": "log"} if log_scale else {"rangemode": "tozero"}
     figure = _figure(lines, revision, "step", legend=True, yaxis={"title": {"text": "loss"}, **axis})
     if mark is not None:
-        line = {"color": "#8A94A6", "width": 1.5, "dash": "dot"}
-        vertical = {"type": "line", "x0": mark, "x1": mark, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
-        figure.update_layout({"shapes": [{**vertical, "line": line}]})
+        _mark_step(figure, *mark, last=max((points[-1][0] for points in curves.values() if len(points)), default=0))
     return figure
+
+
+def _mark_step(figure: go.Figure, step: int, label: str, *, last: int) -> None:
+    """Draw a labeled vertical line; the label is on the side with more room. last: the last step of the chart."""
+    vertical = {"type": "line", "x0": step, "x1": step, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain"}
+    text = {"text": label, "x": step, "xref": "x", "y": 1, "yref": "y domain", "showarrow": False, "yanchor": "top"}
+    side = {"xanchor": "right", "xshift": -4} if 2 * step > last else {"xanchor": "left", "xshift": 4}
+    line = {"color": "#8A94A6", "width": 1.5, "dash": "dot"}
+    figure.update_layout({"shapes": [{**vertical, "line": line}], "annotations": [{**text, **side}]})
 
 
 def small_chart(points: Sequence[CurvePoint], factor: float, number_format: str, revision: str) -> go.Figure:

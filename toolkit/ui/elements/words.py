@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # state -> (label, icon, color of Streamlit's markdown)
 STATE_LABELS = {
     "queued": ("Queued", ":material/hourglass_top:", "gray"),
@@ -79,8 +81,11 @@ def format_share(fraction: float | None) -> str:
 
 
 def format_figure(number: float | None) -> str:
-    """Format a loss or a rate with four significant digits; None -> "–"."""
-    return "–" if number is None else f"{number:.4g}"
+    """Format a loss or a rate: 0.25 -> "0.25", 11800.0 -> "11,800", -0.5 -> "−0.5", 2e-05 -> "2e−5"; None -> "–"."""
+    if number is None:
+        return "–"
+    text = f"{number:,.0f}" if 1000 <= abs(number) < 1e15 else f"{number:.4g}"
+    return re.sub(r"e([+-])0*", lambda found: "e" + found[1].strip("+"), text).replace("-", "−")
 
 
 def short_model_name(checkpoint: str) -> str:

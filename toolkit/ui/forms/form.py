@@ -24,6 +24,7 @@ from toolkit.ui.workspace import workspace, workspace_file
 
 MIN_COLUMN = 270
 """Pixels: two columns next to the Start panel on a small laptop, three on a wide screen, one on a phone."""
+CONFIGURE_SECTION_KEY, CONFIGURE_SEARCH_KEY = "configure_section", "configure_search"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ def read_form_state() -> FormState:
     draft = workspace.current_draft()
     on = ablation.uses_ablation(draft)
     return FormState(draft, workspace.current_grid() if on else {}, on)
+
+
+def open_setting(path: str) -> None:
+    """Show the section of a setting when the Configure page is drawn next."""
+    st.session_state[CONFIGURE_SEARCH_KEY] = ""
+    st.session_state[CONFIGURE_SECTION_KEY] = form_layout.get_field_layout(path).section
 
 
 def render_section(key: str, problems: Sequence[Problem] = (), *, several: bool = True) -> None:

@@ -41,8 +41,12 @@ EXPORT_BADGES = {
 
 def draw_export_section(run: RunDir) -> None:
     """Draw the export section of a run with a card per format."""
-    expanded = st.session_state.get(_EXPANDED_RUN) == run.id
-    with st.expander("Export", icon=":material/ios_share:", key=f"export_{run.id}", expanded=expanded):
+    opened, turn = st.session_state.get(_EXPANDED_RUN, ("", 0))
+    # a new key for each request: the browser keeps an expander as the user left it
+    with (
+        st.container(key=f"export_{run.id}"),
+        st.expander("Export", icon=":material/ios_share:", key=f"exports_{turn}_{run.id}", expanded=opened == run.id),
+    ):
         st.caption(
             "Each export answers the golden prompts that the run answered when it finished. It is verified only if "
             "token ids, log-probabilities and answers match."
@@ -53,7 +57,7 @@ def draw_export_section(run: RunDir) -> None:
 
 def open_exports(run: RunDir) -> NoReturn:
     """Go to the Runs page with this run's export section expanded and in view."""
-    st.session_state[_EXPANDED_RUN] = run.id
+    st.session_state[_EXPANDED_RUN] = (run.id, st.session_state.get(_EXPANDED_RUN, ("", 0))[1] + 1)
     scroll.request_scroll(f"export_{run.id}")
     page.go_to_page("runs", run.id)
 
@@ -115,7 +119,7 @@ def _draw_buttons(run: RunDir, state: ExportState) -> None:
     form = state.form.key
     with st.container(horizontal=True, gap="small"):
         needs_export = state.folder is None or state.state in ("broken", "failed")
-        if needs_export and st.button("Export", key=f"make_{form}", icon=":material/play_arrow:", type="primary"):
+        if needs_export and st.button("Export", key=f"make_{form}", icon=":material/play_arrow:"):
             _start_export(run, form)
         if state.folder is None:
             return

@@ -49,7 +49,7 @@ def _draw_push_form(run: RunDir, verified: Sequence[ExportForm]) -> None:
             "Uses your Hub login (`hf auth login`) or HF_TOKEN, which is not stored. The model card is included, "
             "without paths on this machine."
         )
-        if st.form_submit_button("Push", type="primary", icon=":material/cloud_upload:"):
+        if st.form_submit_button("Push", icon=":material/cloud_upload:"):
             try:
                 start_push(run, HubPush(form or "", (repo or "").strip(), private=private, golden=golden))
             except ToolkitError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Literal
 
 import streamlit as st
 
@@ -15,11 +16,9 @@ from toolkit.system.durable import durable_write
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.frame import page
+from toolkit.ui.runs.run_outcome import find_remedy
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_facts import read_run_summary
-
-EVALUATE_NOW = "evaluate_now"
-"""Session key: id of the run whose evaluation starts when the Evaluate page opens."""
 
 
 def draw_stop_buttons(run: RunDir, status: RunStatus) -> None:
@@ -67,7 +66,8 @@ def _resume_button(run: RunDir, status: RunStatus) -> None:
         else "There is no checkpoint: training starts again from step 0."
     )
     with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
-        if st.button("Resume", icon=":material/resume:", key=f"resume_{run.id}", type="primary", help=tooltip):
+        kind: Literal["primary", "secondary"] = "secondary" if find_remedy(status) else "primary"
+        if st.button("Resume", icon=":material/resume:", key=f"resume_{run.id}", type=kind, help=tooltip):
             with error_boundary():
                 request_resume(run)
                 st.rerun(scope="app")
@@ -106,18 +106,9 @@ def delete_dialog(run: RunDir) -> None:
 
 
 def draw_run_actions(run: RunDir) -> None:
-    """Draw all actions for the chosen run in one row."""
+    """Draw the actions for the chosen run that are not the next step after its result."""
     status = read_run_status(run)
     with st.container(horizontal=True, gap="small"):
-        if status.adapter_ready and st.button(
-            "Open in playground", type="primary", icon=":material/forum:", help="Chat with this run's model."
-        ):
-            page.go_to_page("playground", run.id)
-        if status.adapter_ready and st.button(
-            "Evaluate", icon=":material/balance:", help="Compare the adapter with its base model on the test set."
-        ):
-            st.session_state[EVALUATE_NOW] = run.id
-            page.go_to_page("evaluate", run.id)
         if st.button(
             "Reuse settings", icon=":material/replay:", help="Load this run's settings into Data and Configure."
         ):
@@ -171,7 +162,7 @@ def _delete_help(status: RunStatus) -> str:
 def _draw_rename_form(run: RunDir) -> None:
     with st.popover("Rename", icon=":material/edit:"), st.form(f"rename_{run.id}", border=False):
         name = st.text_input("Name", value=read_run_summary(run).name, max_chars=MAX_RUN_NAME_LENGTH)
-        if st.form_submit_button("Save", type="primary"):
+        if st.form_submit_button("Save"):
             rename_run(run, name or "")
             st.rerun()
 

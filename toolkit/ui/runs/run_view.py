@@ -18,21 +18,13 @@ from toolkit.runs.status import UNFINISHED, RunStatus, read_run_status
 from toolkit.services.spare_process import read_import_progress
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary
-from toolkit.ui.elements.escape import escape_lines, escape_text
+from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.thinning import MAX_POINTS_SMALL, whole_strides
-from toolkit.ui.elements.words import (
-    STATE_LABELS,
-    format_bytes,
-    format_count,
-    format_duration,
-    format_figure,
-    format_plural,
-    format_share,
-)
+from toolkit.ui.elements.words import STATE_LABELS, format_count, format_duration
 from toolkit.ui.frame.status_strip import SLOW_REFRESH_FROM_S
 from toolkit.ui.runs.film_view import chosen_sample_step, draw_sample_outputs
 from toolkit.ui.runs.run_actions import draw_stop_buttons
-from toolkit.ui.runs.safety_lines import describe_resume, safety_lines
+from toolkit.ui.runs.run_outcome import draw_figures, draw_run_end
 from toolkit.ui.workspace.run_facts import read_run_summary
 
 RUN_REFRESH_SECONDS, LONG_RUN_REFRESH_SECONDS = 1.0, 2.0
@@ -46,10 +38,6 @@ AUTO_RECOVERY_NOTES = {
 LOG_BYTES = 20_000
 """Bytes read from the end of the log, enough for LOG_LINES lines."""
 LOG_LINES = 60
-FIGURE_HELP = {
-    "Exact match": "Share of the test rows for which the adapter's answer equals the expected answer.",
-    "Base model": "Exact match of the base model on the same test rows.",
-}
 
 
 def draw_live_run(run: RunDir) -> None:
@@ -81,9 +69,9 @@ def _draw_status(path: Path, drawn_state: str, interval: float | None) -> None:
         if interval is not None and run_refresh_seconds(status, interval) != interval:
             st.rerun()  # a fragment can't change its own interval; happens once at most, soon after the first steps
         _draw_headline(run, status)
-        _draw_outcome(status)
+        draw_run_end(run, status)
         if not _logged_nothing(status):
-            _draw_figures(status)
+            draw_figures(status)
 
 
 def _draw_curves_and_log(path: Path) -> None:
@@ -127,7 +115,7 @@ def _headline_facts(run: RunDir, status: RunStatus) -> list[str]:
     parts = [escape_text(status.phase)] if status.phase else []
     if status.total_steps:
         parts.append(f"step {format_count(status.step)} of {format_count(status.total_steps)}")
-        parts.append(f"epoch {status.epoch:.2f} of {status.epochs:g}")
+        parts.append(f"epoch {round(status.epoch, 2):g} of {status.epochs:g}")
     if status.elapsed_s:
         parts.append(f"{format_duration(status.elapsed_s)} elapsed")
     if status.remaining_s:
@@ -155,59 +143,6 @@ def _active_runs(run: RunDir) -> list[RunDir]:
     return [other for other in list_runs(run.save_dir) if read_run_status(other).is_active]
 
 
-def _draw_outcome(status: RunStatus) -> None:
-    if status.state in ("failed", "interrupted"):
-        body = escape_lines(status.message) or "The run ended without an error message. The log may show why."
-        show = st.error if status.state == "failed" else st.warning
-        show(f"{body}  \n{escape_lines(status.hint)}" if status.hint else body, icon=STATE_LABELS[status.state][1])
-        if status.trace:
-            with st.expander("Stack trace", icon=":material/troubleshoot:"):
-                st.code(status.trace, language=None, wrap_lines=True)
-    elif status.state == "stopped" and status.message:
-        st.info(escape_lines(status.message), icon=STATE_LABELS["stopped"][1])
-    elif status.state in ("queued", "starting") and status.attempt and (status.message or status.state == "queued"):
-        st.info(f"{escape_lines(status.message)}  \n{describe_resume(status)}".strip(), icon=":material/autorenew:")
-    for line in safety_lines(status):
-        st.caption(line)
-    for warning in status.warnings[-5:]:
-        st.caption(f":orange[:material/warning:] {escape_text(warning, 500)}")
-
-
-def _draw_figures(status: RunStatus) -> None:
-    last, prepared = status.last, status.prepared
-    rows = (
-        f"{format_count(prepared.get('train_rows'))} / {format_count(prepared.get('test_rows'))}" if prepared else "–"
-    )
-    other_figures = (
-        ("Training loss", format_figure(last.get("loss"))),
-        ("Test loss", format_figure(last.get("eval_loss"))),
-        ("Tokens per second", format_count(_round_figure(last.get("tokens_per_second")))),
-        ("Memory", format_bytes(last.get("gpu_memory_bytes") or last.get("memory_bytes"))),
-        ("Training / test rows", rows),
-    )
-    grid = st.grid(min_column_width=140)
-    for name, value in (*_exact_match(status.scores), *other_figures):
-        with grid.cell():
-            st.metric(name, value, border=True, height="stretch", help=FIGURE_HELP.get(name))
-    skipped, truncated = prepared.get("dropped") or 0, prepared.get("truncated_rows") or 0
-    if skipped or truncated:
-        st.caption(
-            f":orange[:material/warning:] {format_plural(skipped, 'row')} skipped because of empty cells, "
-            f"{format_plural(truncated, 'row')} truncated to the max sequence length."
-        )
-
-
-def _round_figure(value: float | None) -> int | None:
-    return None if value is None else round(value)
-
-
-def _exact_match(scores: dict[str, float]) -> tuple[tuple[str, str], tuple[str, str]]:
-    return ("Exact match", format_share(scores.get("exact_match"))), (
-        "Base model",
-        format_share(scores.get("exact_match_base")),
-    )
-
-
 def _draw_curves(run: RunDir, status: RunStatus) -> None:
     curves, is_active = read_run_curves(run.events_path), status.state in UNFINISHED
     if not curves:
@@ -216,18 +151,20 @@ def _draw_curves(run: RunDir, status: RunStatus) -> None:
         )
         st.caption(f":material/show_chart: {reason}")
         return
-    with st.container(horizontal=True, vertical_alignment="center", gap="large"):
-        smoothing = st.slider("Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=240, persist_state="session")
-        log_scale = st.toggle("Log scale", key="log_scale", persist_state="session")
-    marked_step = chosen_sample_step(run) if status.broke_at is None else status.broke_at
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        st.markdown("**Loss by step**", width="content")
+        with st.popover("Chart options", icon=":material/tune:", type="tertiary"):
+            smoothing = st.slider(
+                "Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=240, persist_state="session"
+            )
+            log_scale = st.toggle("Log scale", key="log_scale", persist_state="session")
+    mark = _marked_step(run, status)
     # a run that is over is drawn with all its points: it may have ended with a spike
     losses = {
         name: whole_strides(curves[name]) if is_active else curves[name] for name in LOSS_CURVES if name in curves
     }
     st.plotly_chart(
-        charts.reuse_figure(
-            "loss", charts.loss_chart, losses, smoothing, run.id, log_scale, marked_step, _best_point(status)
-        ),
+        charts.reuse_figure("loss", charts.loss_chart, losses, smoothing, run.id, log_scale, mark, _best_point(status)),
         key=f"loss_{run.id}",
         config=charts.PLOTLY_CONFIG,
         height=320,
@@ -246,6 +183,14 @@ def _draw_curves(run: RunDir, status: RunStatus) -> None:
                 height=170,
                 alt=f"{title} by step",
             )
+
+
+def _marked_step(run: RunDir, status: RunStatus) -> tuple[int, str] | None:
+    """Return the step that the chart marks, with its label: where training diverged, or the sample outputs below."""
+    if status.broke_at is not None:
+        return status.broke_at, f"diverged at step {status.broke_at:,}"
+    step = chosen_sample_step(run)
+    return None if step is None else (step, f"outputs below: step {step:,}")
 
 
 def _best_point(status: RunStatus) -> tuple[int, float] | None:
