@@ -26,6 +26,9 @@ def test_five_planted_faults_are_found_and_repaired_on_the_page(page: Page, serv
     page.get_by_text("Upload", exact=True).first.click()
     give(page, file)
     checks = page.locator(".st-key-doctor")
+    completion = page.get_by_label("Completion template")
+    expect(completion).to_have_value("{reply}", timeout=WAIT)  # suggested; a user may still choose the wrong column
+    completion.fill("{ticket_id}")
     expect(checks.get_by_text("which looks like a row number")).to_be_visible(timeout=WAIT)
     checks.get_by_role("button", name="Use {reply} instead").click()
 
@@ -43,7 +46,7 @@ def test_five_planted_faults_are_found_and_repaired_on_the_page(page: Page, serv
     repair(checks, f"Remove {empty}", 2, "485 rows")
     expect(checks.get_by_text(f"{empty} have an answer that is empty")).to_have_count(0, timeout=WAIT)
     repair(checks, f"Repair {garbled}", 3, "485 rows")
-    repair(checks, "repeats", 4, "445 rows")
+    repair(checks, "duplicates", 4, "445 rows")
     checks.get_by_role("button", name="nothing is truncated").click(timeout=2 * WAIT)
     expect(checks.get_by_text("No findings.")).to_be_visible(timeout=WAIT)
 

@@ -76,7 +76,7 @@ def mojibake(text: str) -> str:
 
 def support_csv(path: Path, seed: int = 7) -> dict[str, int]:
     """A 500-row CSV with five faults, and how many rows have each. The completion that fits is `reply`; the last column
-    numbers the rows, and a page that guesses takes it."""
+    numbers the rows, as a wrong choice of the completion."""
     rng = random.Random(seed)
     rows = clean_rows(500, seed)
     places = rng.sample(range(250, 500), 100)
