@@ -36,8 +36,8 @@ MAY_IMPORT = {
     "ui/data": "data data/doctor data/examples data/readers data/storage settings system ui/elements ui/examples "
     "ui/forms ui/workspace",
     "ui/playground": "data data/examples runs services settings ui/elements ui/examples ui/forms ui/frame ui/workspace",
-    "worker/training": "data/examples export lifecycle runs settings system worker/answering worker/checkpoints "
-    "worker/compute worker/models worker/process worker/questions worker/tokens",
+    "worker/training": "data/examples evaluation export lifecycle runs settings system worker/answering "
+    "worker/checkpoints worker/compute worker/models worker/process worker/questions worker/tokens",
     "worker/exporting": "export runs system worker/answering worker/models worker/tokens",
     "ui/examples": "data data/examples services system ui/elements ui/frame ui/workspace",
     "worker/questions": "data data/examples services settings system worker/models worker/process worker/serving "

@@ -13,13 +13,23 @@ from tests.export.test_parity_certificate import contract
 from tests.fakes.training import draft, make_run
 from toolkit.data.examples.templates import compile_template
 from toolkit.errors import RunError
+from toolkit.evaluation.predictions import (
+    ADAPTER,
+    Prediction,
+    compute_exact_match,
+    read_predictions,
+    write_predictions,
+)
+from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
+from toolkit.evaluation.statistics.verdict import format_with_interval
 from toolkit.export.export_forms import EXPORT_FORMS
 from toolkit.export.export_process import start_export
 from toolkit.export.export_state import ADAPTER_HASH_KEY, commit_hash, export_folder, export_job, read_export_state
-from toolkit.export.model_card import exact_matches, model_card, wilson_interval
+from toolkit.export.model_card import model_card
 from toolkit.export.prompt_contract import CONTRACT_FILE, read_contract, read_reference_contract
 from toolkit.export.usage_recipes import list_usage_recipes, template_to_python
 from toolkit.runs.events import EventWriter
+from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.system.background_job import StateFileReporter
 from toolkit.system.durable import commit_dir
@@ -35,13 +45,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
 
 
 def test_the_card_contains_what_was_set_and_measured(run: RunDir) -> None:
-    run.evaluation_dir.mkdir()
-    lines = [{"row": i, "expected": "a", "base": "b", "adapter": " a " if i else "b"} for i in range(10)]
-    (run.evaluation_dir / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_predictions(run, [Prediction(i, "q", "a", "b", " a " if i else "b") for i in range(10)])
     card = model_card(run, read_run_config(run), EXPORT_FORMS["adapter"], contract(), chart_file="curves.png")
     head = yaml.safe_load(card.split("---")[1])
     assert head["base_model"] == "owner/model" and head["library_name"] == "peft"
-    assert "| 0.0 % (0.0 to 27.8) | 90.0 % (59.6 to 98.2) |" in card
+    figure = compute_exact_match(read_predictions(run))
+    measure = MEASURES_BY_NAME["exact_match"]
+    base, adapter = (format_with_interval(measure, figure.models[name]) for name in (BASE, ADAPTER))
+    assert f"| exact match, 10 rows (95 % interval) | {base} | {adapter} |" in card
+    assert base == "0 % (0.0 – 30.8)" and adapter.startswith("90 % (")  # Clopper-Pearson, as tables have it
     assert "``Say {question} `now` ``" in card.replace("`` S", "``S")
     assert "--max-lora-rank 8" in card and "![Loss by step](curves.png)" in card
     assert "order lamp" not in card  # no row of the data
@@ -55,12 +67,6 @@ def test_the_card_says_that_training_was_stopped_early(run: RunDir, paused: bool
         events.append("stopped", step=7, **({"paused": True} if paused else {}))
     card = model_card(run, read_run_config(run), EXPORT_FORMS["adapter"], contract(), chart_file=None)
     assert "stopped after step 7 of 40" in card
-
-
-def test_the_interval_stays_valid_at_both_ends() -> None:
-    assert wilson_interval(0, 10)[0] == 0 and wilson_interval(10, 10)[1] == pytest.approx(1)
-    assert wilson_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Wilson, as tables have it
-    assert exact_matches(Path("nowhere")) is None
 
 
 @pytest.mark.parametrize("form", list(EXPORT_FORMS))

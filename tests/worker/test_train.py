@@ -130,12 +130,12 @@ def test_test_answers_are_stored_with_their_scores(done: tuple[RunDir, list[Even
 def test_a_failed_write_of_test_answers_keeps_the_adapter(
     tiny_model: Path, save_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.worker.answering import greedy
+    from toolkit.evaluation import predictions
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(greedy, "write_predictions", full)
+    monkeypatch.setattr(predictions, "write_predictions", full)
     run = make_run(draft(save_dir, tiny_model, num_train_epochs=1))
     code, events = train_here(run)
     assert (code, events[-1]["kind"]) == (0, "finished")

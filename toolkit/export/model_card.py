@@ -6,8 +6,6 @@ column names come from outside: they are written as inline code, never as markup
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,14 +15,17 @@ from typing import Any
 import yaml
 
 from toolkit.config import BUNDLED, Config
+from toolkit.evaluation.predictions import ADAPTER, compute_exact_match, read_predictions
+from toolkit.evaluation.statistics.measures import EXACT_MATCH_MEASURE, MEASURES_BY_NAME
+from toolkit.evaluation.statistics.verdict import format_with_interval
 from toolkit.export.export_forms import ExportForm
 from toolkit.export.prompt_contract import PromptContract
 from toolkit.export.usage_recipes import base_model_location, list_usage_recipes
+from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir, read_run_meta
 from toolkit.runs.status import RunStatus, read_run_status
 
 CHART_FILE = "curves.png"
-Z_95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
 
 
 def model_card(
@@ -123,49 +124,17 @@ def _training_lines(config: Config, status: RunStatus, contract: PromptContract)
 
 
 def _score_lines(run: RunDir, status: RunStatus) -> Iterator[str]:
-    scored = exact_matches(run.evaluation_dir / "predictions.jsonl")
-    if scored or status.last.get("eval_loss") is not None:
+    answered = read_predictions(run)
+    if answered or status.last.get("eval_loss") is not None:
         yield "Scores from the end of the run; no separate evaluation was made.\n"
         yield "| on the test set | base model | this model |\n|---|---|---|"
-    if scored:
-        rows, base, adapter = scored
-        shares = f"{_share_with_interval(base, rows)} | {_share_with_interval(adapter, rows)}"
-        yield f"| exact match, {rows:,} rows (95 % interval) | {shares} |"
+    if answered:
+        figure, measure = compute_exact_match(answered), MEASURES_BY_NAME[EXACT_MATCH_MEASURE]
+        base, adapter = (format_with_interval(measure, figure.models[name]) for name in (BASE, ADAPTER))
+        yield f"| exact match, {figure.rows:,} rows (95 % interval) | {base} | {adapter} |"
     loss = status.last.get("eval_loss")
     if isinstance(loss, int | float):
         yield f"| loss on the completion | – | {loss:.4g} |"
-
-
-def exact_matches(path: Path) -> tuple[int, int, int] | None:
-    """Count exact matches in a run's predictions.jsonl, ignoring white space at both ends.
-
-    Returns (rows, correct answers of the base model, of the adapter), None when the file is missing or damaged.
-    """
-    try:
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        base, adapter = (
-            sum(str(row[which]).strip() == str(row["expected"]).strip() for row in found)
-            for which in ("base", "adapter")
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return (len(found), base, adapter) if found else None
-
-
-def wilson_interval(correct: int, rows: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share, which stays valid for few rows and near 0 and 100 %.
-
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927.
-    """
-    share, scale = correct / rows, 1 + Z_95**2 / rows
-    middle = (share + Z_95**2 / (2 * rows)) / scale
-    half = Z_95 / scale * math.sqrt(share * (1 - share) / rows + Z_95**2 / (4 * rows**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _share_with_interval(correct: int, rows: int) -> str:
-    low, high = wilson_interval(correct, rows)
-    return f"{100 * correct / rows:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _usage_section(run: RunDir, config: Config, form: ExportForm, contract: PromptContract, location: str) -> str:

@@ -68,6 +68,7 @@ class RunDir:
     checkpoints_dir = _RunPath("checkpoints")
     adapter_dir = _RunPath("adapter")
     evaluation_dir = _RunPath("evaluation")
+    predictions_path = _RunPath("evaluation/predictions.jsonl")
     film_path = _RunPath("film.jsonl")
     exports_dir = _RunPath("exports")
     start_dir = _RunPath("start")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from tests.fakes.training import draft, make_run, train_here
 from toolkit.config import Config
+from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.runs.run_dir import RunDir
 from toolkit.worker.process.stop import StopRequested, StopSignal
 
@@ -49,13 +49,13 @@ def test_a_left_padded_batch_answers_like_each_prompt_alone(adapted: Any, tmp_pa
 
 
 def test_base_answers_equal_those_of_the_base_model_alone(adapted: Any, tiny_model: Path, tmp_path: Path) -> None:
-    from toolkit.worker.answering.greedy import HeldOutRow, answer_held_out_rows, generate_greedy_texts
+    from toolkit.worker.answering.greedy import answer_held_out_rows, generate_greedy_texts
     from toolkit.worker.models.load import load_base_model
     from toolkit.worker.tokens.examples import encode_prompt
 
     config, model, tokenizer = adapted
     stop = StopSignal(tmp_path / "stop")
-    questions = [HeldOutRow(i, prompt, "x" * 8) for i, prompt in enumerate(PROMPTS)]
+    questions = [EvaluationQuestion(i, i, prompt, "x" * 8) for i, prompt in enumerate(PROMPTS)]
     found = answer_held_out_rows(config, model, tokenizer, questions, stop)
     assert [item.row for item in found] == [0, 1, 2, 3]
     ids = [encode_prompt(config, tokenizer, prompt)[1] for prompt in PROMPTS]
@@ -66,28 +66,13 @@ def test_base_answers_equal_those_of_the_base_model_alone(adapted: Any, tiny_mod
     assert [item.base for item in found] != [item.adapter for item in found]
 
 
-def test_an_exact_match_ignores_outer_white_space_only() -> None:
-    from toolkit.worker.answering.greedy import Prediction, score_exact_match
-
-    def made(base: str, adapter: str) -> Prediction:
-        return Prediction(0, "q", "the answer", base, adapter)
-
-    found = [
-        made("no", " the answer\n"),
-        made("the answer", "the  answer"),
-        made("", "the answer"),
-        made("", "The answer"),
-    ]
-    assert score_exact_match(found) == {"rows": 4, "exact_match": 0.5, "exact_match_base": 0.25}
-
-
 def test_the_time_limit_reduces_the_rows(adapted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.worker.answering import greedy
 
     monkeypatch.setattr(greedy, "GREEDY_BATCH_ROWS", 2)
     monkeypatch.setattr(greedy, "MAX_HELD_OUT_SECONDS", 0.0)
     config, model, tokenizer = adapted
-    questions = [greedy.HeldOutRow(i, prompt, "x") for i, prompt in enumerate(PROMPTS)]
+    questions = [EvaluationQuestion(i, i, prompt, "x") for i, prompt in enumerate(PROMPTS)]
     assert len(greedy.answer_held_out_rows(config, model, tokenizer, questions, StopSignal(tmp_path / "stop"))) == 2
 
 
@@ -129,13 +114,3 @@ def test_a_stop_while_scoring_stops_the_run(save_dir: Path, tiny_model: Path, mo
 
     _, events = trained(save_dir, tiny_model, monkeypatch, asked)
     assert (events[-1]["kind"], events[-1]["step"]) == ("stopped", 4)
-
-
-def test_predictions_are_written_as_json_lines(save_dir: Path) -> None:
-    from toolkit.worker.answering.greedy import Prediction, write_predictions
-
-    run = RunDir(save_dir / "runs" / "r")
-    run.path.mkdir(parents=True)
-    write_predictions(run, [Prediction(3, "line\nbreak", "ü", "", "\u2028")])
-    (line,) = (run.evaluation_dir / "predictions.jsonl").read_bytes().decode().split("\n")[:-1]
-    assert json.loads(line) == {"row": 3, "prompt": "line\nbreak", "expected": "ü", "base": "", "adapter": "\u2028"}

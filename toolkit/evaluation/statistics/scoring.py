@@ -17,6 +17,7 @@ from sacrebleu.metrics.chrf import CHRF
 from toolkit.evaluation.statistics.measures import MAX_ANSWER_LABELS
 from toolkit.evaluation.statistics.text import (
     InvalidJsonError,
+    is_exact_match,
     iterate_json_fields,
     normalize_words,
     parse_answer_json,
@@ -66,7 +67,7 @@ def score_answer(answer: str, expected: str | None, kind: AnswerKind) -> dict[st
     answer_words, expected_words = split_words(answer), split_words(expected)
     shared = sum((Counter(answer_words) & Counter(expected_words)).values())
     scores = {
-        "exact_match": float(answer.strip() == expected.strip()),
+        "exact_match": float(is_exact_match(answer, expected)),
         "same_words": float(normalize_words(answer) == normalize_words(expected)),
         "rouge_l": _f1(LCSseq.similarity(answer_words, expected_words), len(answer_words), len(expected_words)),
         "chrf": _CHRF.sentence_score(answer, [expected]).score / 100,

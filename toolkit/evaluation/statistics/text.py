@@ -30,6 +30,11 @@ def normalize_words(text: str) -> str:
     return " ".join(split_words(text)) or text.strip()
 
 
+def is_exact_match(answer: str, expected: str) -> bool:
+    """Return whether an answer equals the expected one, ignoring white space at both ends."""
+    return answer.strip() == expected.strip()
+
+
 class InvalidJsonError(ValueError):
     """The text is not a JSON value; the message says where."""
 

@@ -5,10 +5,9 @@ Both models get exactly the prompts of training, in the same left-padded batches
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,9 +15,8 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria
 
 from toolkit.config import Config
-from toolkit.data.conversations import Message
-from toolkit.runs.run_dir import RunDir
-from toolkit.system.durable import durable_write
+from toolkit.evaluation.predictions import Prediction
+from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.worker.models.load import stop_token_ids
 from toolkit.worker.process.stop import StopSignal
 from toolkit.worker.tokens.examples import encode_example_prompt
@@ -32,32 +30,11 @@ ANSWER_SLACK_TOKENS = 16
 """Tokens beyond the longest expected answer: a longer answer can't match, and a base model may not stop by itself."""
 
 
-@dataclass(frozen=True)
-class HeldOutRow:
-    """A test row. row: its 0-based number in the run's table. turns: the whole conversation, if the row is one."""
-
-    row: int
-    prompt: str
-    expected: str
-    turns: tuple[Message, ...] = ()
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answers of both models to a test row, next to the expected one."""
-
-    row: int
-    prompt: str
-    expected: str
-    base: str
-    adapter: str
-
-
 def answer_held_out_rows(
     config: Config,
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[HeldOutRow],
+    questions: Sequence[EvaluationQuestion],
     stop: StopSignal,
 ) -> list[Prediction]:
     """Return the answers of both models, for fewer rows than given after MAX_HELD_OUT_SECONDS.
@@ -73,13 +50,14 @@ def answer_held_out_rows(
             break
         batch = questions[start : start + GREEDY_BATCH_ROWS]
         prompts = [encode_example_prompt(config, tokenizer, row.prompt, row.turns)[1] for row in batch]
-        longest = max(len(tokenizer(row.expected, add_special_tokens=False)["input_ids"]) for row in batch)
+        expected = [row.expected or "" for row in batch]
+        longest = max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in expected)
         adapter_texts = generate_greedy_texts(model, tokenizer, prompts, longest + ANSWER_SLACK_TOKENS, stop)
         with model.disable_adapter():
             base_texts = generate_greedy_texts(model, tokenizer, prompts, longest + ANSWER_SLACK_TOKENS, stop)
         predictions += [
-            Prediction(row.row, row.prompt, row.expected, base, adapter)
-            for row, base, adapter in zip(batch, base_texts, adapter_texts, strict=True)
+            Prediction(row.row, row.prompt, wanted, base, adapter)
+            for row, wanted, base, adapter in zip(batch, expected, base_texts, adapter_texts, strict=True)
         ]
     return predictions
 
@@ -137,25 +115,6 @@ def generate_greedy_answers(
 def _answer_length(ids: Sequence[int], ends: Sequence[int]) -> int:
     """Return the number of tokens up to the first end token, or minus the number of all tokens if there is none."""
     return next((at + 1 for at, token in enumerate(ids) if token in ends), -len(ids))
-
-
-def score_exact_match(predictions: Sequence[Prediction]) -> dict[str, float | int]:
-    """Return the number of rows, and the share (0 to 1) of exact matches of each model, ignoring outer white space."""
-
-    count = len(predictions)
-    adapter = sum(item.adapter.strip() == item.expected.strip() for item in predictions)
-    base = sum(item.base.strip() == item.expected.strip() for item in predictions)
-    return {"rows": count, "exact_match": adapter / count, "exact_match_base": base / count}
-
-
-def write_predictions(run: RunDir, predictions: Sequence[Prediction]) -> None:
-    """Write evaluation/predictions.jsonl: one object {row, prompt, expected, base, adapter} per line."""
-    run.evaluation_dir.mkdir(exist_ok=True)
-    durable_write(run.evaluation_dir / "predictions.jsonl", "".join(_prediction_lines(predictions)))
-
-
-def _prediction_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
-    return (json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in predictions)
 
 
 class _StopRequested(StoppingCriteria):

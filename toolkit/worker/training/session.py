@@ -17,7 +17,10 @@ from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
+from toolkit.evaluation import predictions
+from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.runs.events import EventReporter
+from toolkit.runs.model_names import BASE
 from toolkit.settings.device_defaults import ComputeDevice, resolve_max_length, resolve_precision
 from toolkit.worker.answering import greedy
 from toolkit.worker.answering.golden_prompts import contract_text
@@ -165,11 +168,11 @@ def _answer_test_rows(
     try:
         session.phase("answering test rows")
         questions = [
-            greedy.HeldOutRow(int(row), example.prompt, example.completion, example.turns)
-            for row, example in zip(rows, source.examples(rows), strict=True)
+            EvaluationQuestion(position, int(row), example.prompt, example.completion, turns=example.turns)
+            for position, (row, example) in enumerate(zip(rows, source.examples(rows), strict=True))
         ]
         answers = greedy.answer_held_out_rows(session.config, trainer.model, tokenizer, questions, session.stop)
-        greedy.write_predictions(session.run, answers)
+        predictions.write_predictions(session.run, answers)
     except StopRequested:
         return SessionEnd("stopped", step)
     except Exception as error:
@@ -177,5 +180,7 @@ def _answer_test_rows(
         message = f"The test rows could not be answered ({type(error).__name__}: {error}). The adapter is saved."
         session.emit("warning", message=message)
         return SessionEnd("finished", step)
-    session.emit("scores", **greedy.score_exact_match(answers), test_rows=len(source.plan.test))
+    figure = predictions.compute_exact_match(answers)
+    scores = {"exact_match": figure.models[predictions.ADAPTER].value, "exact_match_base": figure.models[BASE].value}
+    session.emit("scores", rows=figure.rows, **scores, test_rows=len(source.plan.test))
     return SessionEnd("finished", step)

@@ -1,0 +1,59 @@
+"""predictions.jsonl: the answers of base model and adapter to test rows at the end of a run, and their exact match.
+
+One object {row, prompt, expected, base, adapter} per line, where row is 0-based in the run's table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from toolkit.evaluation.statistics.counting import compute_figures, mean_column
+from toolkit.evaluation.statistics.measures import EXACT_MATCH_MEASURE, MEASURES_BY_NAME
+from toolkit.evaluation.statistics.results import Figure
+from toolkit.evaluation.statistics.text import is_exact_match
+from toolkit.runs.model_names import BASE
+from toolkit.runs.run_dir import RunDir
+from toolkit.system.durable import durable_write
+
+ADAPTER = "adapter"
+"""Name of the run's adapter in the figure; the base model is `BASE`, as in an evaluation."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answers of both models to a test row, next to the expected one."""
+
+    row: int
+    prompt: str
+    expected: str
+    base: str
+    adapter: str
+
+
+def write_predictions(run: RunDir, predictions: Sequence[Prediction]) -> None:
+    """Replace the run's predictions.jsonl. Raises OSError."""
+    run.evaluation_dir.mkdir(exist_ok=True)
+    lines = (json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in predictions)
+    durable_write(run.predictions_path, "".join(lines))
+
+
+def read_predictions(run: RunDir) -> list[Prediction]:
+    """Return the predictions, [] when the file is missing or damaged."""
+    try:
+        lines = run.predictions_path.read_text(encoding="utf-8").split("\n")  # not splitlines: a text may hold U+2028
+        return [Prediction(**json.loads(line)) for line in lines if line]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def compute_exact_match(predictions: Sequence[Prediction]) -> Figure:
+    """Return the exact match of both models with its interval, computed as in an evaluation of the same answers."""
+    values = np.array(
+        [[is_exact_match(answer, one.expected) for answer in (one.base, one.adapter)] for one in predictions], float
+    )
+    column = mean_column(MEASURES_BY_NAME[EXACT_MATCH_MEASURE], values)
+    return compute_figures([column], [BASE, ADAPTER], seed=0)[0]
