@@ -20,6 +20,7 @@ if str(ROOT) not in sys.path:  # run as a script, from any folder
 import typer  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
+from toolkit.cli.help_names import argument_label  # noqa: E402
 from toolkit.cli.main import app  # noqa: E402
 from toolkit.config import Config  # noqa: E402
 from toolkit.settings.field_explanations import FIELD_EXPLANATIONS  # noqa: E402
@@ -108,7 +109,7 @@ def _command_tables() -> str:
     """Each command with its arguments and options."""
     parts = []
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        arguments = [_argument_name(entry) for entry in command.params if not entry.opts[0].startswith("-")]
+        arguments = [argument_label(entry) for entry in command.params if not entry.opts[0].startswith("-")]
         options = " [OPTIONS]" if len(arguments) < len(command.params) else ""
         usage = " ".join(["python -m toolkit", name, *arguments]) + options
         rows = [_parameter_row(entry) for entry in command.params]
@@ -117,14 +118,9 @@ def _command_tables() -> str:
     return "\n".join(parts)
 
 
-def _argument_name(entry: Any) -> str:
-    name = entry.opts[0].upper().replace("_", "-") + (" ..." if entry.nargs == -1 else "")
-    return name if entry.required else f"[{name}]"
-
-
 def _parameter_row(entry: Any) -> str:
     if not entry.opts[0].startswith("-"):
-        return _table_row([f"`{_argument_name(entry)}`", "required" if entry.required else "", entry.help or ""])
+        return _table_row([f"`{argument_label(entry)}`", "required" if entry.required else "", entry.help or ""])
     names = ", ".join(f"`{name}`" for name in (*entry.opts, *entry.secondary_opts))
     default = "" if entry.default in (None, "", False) else f"`{_option_default(entry)}`"
     return _table_row([names, default, entry.help or ""])

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from rich.table import Table as Grid
+from typer.testing import CliRunner
 
+from docs.generate_reference import REFERENCE_PAGE
 from toolkit import cli
 from toolkit.cli import console
 from toolkit.cli.console import PlainConsole
+from toolkit.cli.main import app
 from toolkit.errors import ToolkitError
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\x9b31m\x08\r\u202eb\x00\x7f\u2066c"
@@ -62,3 +65,21 @@ def test_the_commands_print_through_the_plain_console_only() -> None:
     direct = re.compile(r"(?<![.\w])print\(|typer\.echo|(?<!Plain)Console\(|sys\.std(out|err)\.write")
     found = {file.name: direct.findall(file.read_text().replace("class PlainConsole(Console)", "")) for file in files}
     assert not {name: calls for name, calls in found.items() if calls}
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("run", "run CONFIG [OPTIONS]"), ("data", "data FILE [OPTIONS]"), ("export", "export RUN [OPTIONS]"),
+        ("serve", "serve RUN [RUN@STEP ...] [OPTIONS]"), ("list", "list [OPTIONS]"),
+    ],
+)  # fmt: skip
+def test_help_names_arguments_as_the_docs_do(command: str, usage: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], terminal_width=200, prog_name="python -m toolkit").output
+    assert f"Usage: python -m toolkit {usage}" in " ".join(shown.split())
+    assert not re.search(r"\{\w+\}|<bool>|<str>|list\[", shown.partition("Options")[2]), shown
+    assert f"python -m toolkit {usage}" in REFERENCE_PAGE.read_text(encoding="utf-8")
+
+
+def test_an_argument_that_is_missing_is_named_as_in_the_help() -> None:
+    assert "Missing argument 'CONFIG'" in CliRunner().invoke(app, ["run"]).output

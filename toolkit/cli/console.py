@@ -23,7 +23,10 @@ EXIT_FAILED, EXIT_BAD_SETTINGS, EXIT_GATE_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 1
 """130 is 128 + SIGINT, as shells report a command that was stopped with Ctrl-C."""
 
 DEFAULT_SAVE_DIR = Path(Config().save_dir or ".")
-SaveDirOption = Annotated[Path, typer.Option(help="The output folder that holds the runs.")]
+ConfigArgument = Annotated[
+    Path, typer.Argument(help="A YAML file with settings, for example one exported from the Configure page.")
+]
+SaveDirOption = Annotated[Path, typer.Option(metavar="DIR", help="The output folder that holds the runs.")]
 
 
 class PlainConsole(Console):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from toolkit.cli.console import DEFAULT_SAVE_DIR, EXIT_FAILED, SaveDirOption, err, out, print_warnings
+from toolkit.cli.console import DEFAULT_SAVE_DIR, EXIT_FAILED, ConfigArgument, SaveDirOption, err, out, print_warnings
 from toolkit.cli.dataset_report import find_hard_stops, report_dataset
 from toolkit.config import Config
 from toolkit.data.examples.split import plan_split
@@ -42,9 +42,7 @@ def inspect_data(
     raise typer.Exit(EXIT_FAILED if report["refused"] else 0)
 
 
-def check(
-    config: Annotated[Path, typer.Argument(help="A YAML file with settings, such as the Configure page exports.")],
-) -> None:
+def check(config: ConfigArgument) -> None:
     """Check the settings in CONFIG and their data without starting. Exit code 1 if a run can't start."""
     try:
         imported = import_export.import_settings_file(config)

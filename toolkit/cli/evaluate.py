@@ -52,14 +52,17 @@ def evaluate(
         Path | None,
         typer.Option(help="Evaluate on the rows of this file. It must have the columns that the templates use."),
     ] = None,
-    prompts: Annotated[str, typer.Option(help="Evaluate on a saved prompt set, by name or ID.")] = "",
+    prompts: Annotated[str, typer.Option(metavar="SET", help="Evaluate on a saved prompt set, by name or ID.")] = "",
     rows: Annotated[
         int, typer.Option(min=0, help="Maximum number of rows; 0 for all.")
     ] = evaluation_dir.DEFAULT_EVALUATION_ROWS,
     compare: Annotated[
-        list[str] | None, typer.Option(help="Also evaluate another run, or a checkpoint as RUN@STEP. Can be repeated.")
+        list[str] | None,
+        typer.Option(metavar="RUN", help="Also evaluate another run, or a checkpoint as RUN@STEP. Can be repeated."),
     ] = None,
-    rules: Annotated[Path | None, typer.Option(help="A YAML or JSON file with pass rules and a gate.")] = None,
+    rules: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A YAML or JSON file with pass rules and a gate.")
+    ] = None,
     probe: Annotated[bool, typer.Option(help="Also check for forgetting: measure the loss on general text.")] = True,
     new: Annotated[
         bool, typer.Option("--new", help="Start a new evaluation, even if an unfinished one can be continued.")

@@ -22,6 +22,7 @@ from toolkit.cli.console import (
     DEFAULT_SAVE_DIR,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    ConfigArgument,
     SaveDirOption,
     err,
     format_path,
@@ -32,6 +33,7 @@ from toolkit.cli.console import (
 )
 from toolkit.cli.dataset_commands import check, inspect_data
 from toolkit.cli.evaluate import evaluate
+from toolkit.cli.help_names import use_plain_help_names
 from toolkit.cli.progress import (
     describe_export_end,
     describe_run_end,
@@ -63,7 +65,9 @@ from toolkit.system.spawn import app_command
 RUN_LIST_COLUMNS = ("name", "study", "state", "steps", "loss", "exact match")
 RUN_ID_WIDTH = 20
 """Characters of a run's ID, which are never cut off: the ID is copied from the list into other commands."""
-AcceptOption = Annotated[list[str] | None, typer.Option(help="Blocking problem to accept, by name. Can be repeated.")]
+AcceptOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Blocking problem to accept, by name. Can be repeated.")
+]
 
 app = typer.Typer(
     help="Fine-tune a language model, then evaluate, serve and export it.",
@@ -92,9 +96,7 @@ def open_app(
 
 @app.command()
 def run(
-    config: Annotated[
-        Path, typer.Argument(help="A YAML file with settings, for example one exported from the Configure page.")
-    ],
+    config: ConfigArgument,
     name: Annotated[str, typer.Option(help="Display name of the run. The run's ID is generated.")] = "",
     accept: AcceptOption = None,
 ) -> None:
@@ -150,7 +152,10 @@ def serve(
     run: Annotated[str, typer.Argument(help="ID of a run that has an adapter.")],
     also: Annotated[
         list[str] | None,
-        typer.Argument(help="More runs of the same base model to serve, by ID. RUN@STEP selects a checkpoint."),
+        typer.Argument(
+            metavar="RUN@STEP",
+            help="More runs of the same base model to serve, by ID. RUN@STEP selects a checkpoint.",
+        ),
     ] = None,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port to listen on. By default, any free port.")
@@ -187,6 +192,9 @@ def presets() -> None:
     """List the presets: settings that are known to work together."""
     for preset in all_presets():
         out.print(f"{preset.title}\n  {preset.description}\n  python -m toolkit run {format_path(preset.path)}\n")
+
+
+use_plain_help_names(app)
 
 
 def _open_checked_tables(configs: list[Config]) -> list[Table]:
