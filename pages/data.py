@@ -1,4 +1,4 @@
-"""The Data page: dataset, templates, examples, split and data checks."""
+"""The Data page in three steps: the source, the template with examples, and the split with the data checks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import streamlit as st
 
 from toolkit.data.read_options import UnreadableError
 from toolkit.data.storage.background_open import StillOpeningError
-from toolkit.ui.data import opening_view, split_view, table_view
-from toolkit.ui.data.doctor_view import show_data_checks, show_findings_link
-from toolkit.ui.data.next_step import data_missing
+from toolkit.ui.data import opening_view, table_view
+from toolkit.ui.data.doctor_view import show_data_checks
+from toolkit.ui.data.next_step import data_missing, draw_data_summary
 from toolkit.ui.data.reading_view import offer_read_options, show_other_read_options
 from toolkit.ui.data.source_view import choose_source, reread_dataset, show_source_line
-from toolkit.ui.data.test_rows_view import show_split_settings
+from toolkit.ui.data.test_rows_view import show_split
 from toolkit.ui.data.version_view import show_version_line
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.scroll import scroll_if_requested
@@ -19,13 +19,12 @@ from toolkit.ui.examples import conversation_view
 from toolkit.ui.frame import page
 from toolkit.ui.frame.first_visit import show_first_visit
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.current_dataset import config_with_data
 
 with page.page_frame(
     "data", "Choose a dataset and write the two templates that turn each row into a training example."
 ):
-    show_first_visit()
-    st.subheader("Dataset", anchor=False)
+    first_visit = show_first_visit()
+    st.header("1. Source", anchor=False)
     choose_source()
     table = workspace.current_table()
     missing = data_missing(table)
@@ -41,22 +40,15 @@ with page.page_frame(
             with st.container(horizontal=True, vertical_alignment="center"):
                 show_source_line(table.label, table.rows, len(table.columns))
                 show_version_line(table, "dataset")
-                show_findings_link(table)
             table_view.show_table_notices(table)
             show_other_read_options(table, reread_dataset)
             table_view.show_table(table)
 
-        st.subheader("Examples", anchor=False)
+        st.header("2. Template", anchor=False)
         conversation_view.show_examples(table)
 
-        st.subheader("Training and test split", anchor=False)
-        config = config_with_data(workspace.current_draft()["data"])
-        problems = split_view.split_problems(table, config) if config else []
-        show_split_settings(table, config, problems)
-        if config is not None:
-            split_view.show_split_bar(table, config)
-
-        st.subheader("Data checks", anchor=False)
+        st.header("3. Checks", anchor=False)
+        show_split(table)
         show_data_checks(table)
         scroll_if_requested()
-    page.show_next_step("configure", "Configure the training", missing)
+    draw_data_summary(table, missing, is_next=not first_visit)

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "system worker/answering worker/exporting worker/models worker/process worker/questions worker/serving "
     "worker/tokens worker/training",
     "ui/data": "data data/doctor data/examples data/readers data/storage settings system ui/elements ui/examples "
-    "ui/forms ui/workspace",
+    "ui/forms ui/frame ui/workspace",
     "ui/playground": "data data/examples runs services settings ui/elements ui/examples ui/forms ui/frame ui/workspace",
     "worker/training": "data/examples evaluation export lifecycle runs settings system worker/answering "
     "worker/checkpoints worker/compute worker/models worker/process worker/questions worker/tokens",

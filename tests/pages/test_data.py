@@ -21,6 +21,7 @@ def test_first_visit_shows_the_sample_and_an_example(stage: Stage) -> None:
     assert "orders.csv" in text
     assert "Try a demo run" in text
     assert "Training: 512 rows" in text
+    assert "**512 rows ready to train** · 128 test rows" in text
     assert any('{"name":' in block.value for block in app.code), "the completion of the first row"
     assert not button(app, "Configure the training").disabled
 
@@ -43,8 +44,29 @@ def test_another_dataset_suggests_templates_and_the_previous_ones_can_be_restore
     draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
     assert draft["prompt"] == "{message}"
     assert button(app, "Configure the training").disabled
-    assert "Correct the prompt template." in words(app)
+    assert "First: Correct the prompt template." in words(app)
+    assert "ready to train" not in words(app)
     assert "No column of tickets.json is named 'message'" in words(app)
+
+
+def test_the_page_has_three_steps_and_one_main_action(stage: Stage) -> None:
+    app = stage.page("data")
+    assert [entry.value for entry in app.header] == ["1. Source", "2. Template", "3. Checks"]
+    assert [entry.label for entry in app.button if entry.proto.type == "primary"] == ["Try it now"]
+    app = stage.checked(button(app, "Try it now").click().run().switch_page("pages/data.py").run())
+    assert [entry.label for entry in app.button if entry.proto.type == "primary"] == ["Configure the training"]
+
+
+def test_uploads_and_samples_used_before_can_be_chosen_again(stage: Stage) -> None:
+    app = _upload(stage, "mine.csv", b"question,answer\n1,one\n2,two\n3,three\n4,four\n")
+    app = stage.checked(app.file_uploader[0].upload("bad.json", b"[1, ", "application/json").run())
+    app = stage.checked(app.button_group(key="source_way").set_value("sample").run())
+    assert button(app, r"mine\.csv (in use)").disabled
+    assert not [entry.label for entry in app.button if "bad" in entry.label], "what could not be read is not offered"
+    app = stage.checked(button(app, "Use Orders").click().run())
+    assert "orders.csv" in words(app)
+    app = stage.checked(button(app, r"Use mine\.csv").click().run())
+    assert "**3 rows ready to train** · 1 test row" in words(app)
 
 
 def test_an_upload_is_stored_and_its_widget_cleared(stage: Stage) -> None:

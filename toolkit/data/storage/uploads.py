@@ -151,6 +151,14 @@ def remove_abandoned_uploads(save_dir: Path) -> None:
                 file.unlink()
 
 
+def list_read_uploads(save_dir: Path) -> list[Path]:
+    """Return the stored files that could be read as a table, the newest first."""
+    folder = uploads_dir(save_dir)
+    read = {table.name[:HASH_DIGITS] for table in (folder / "tables").glob("*.parquet")}
+    found = [path for path in folder.glob("*-*.*") if path.is_file() and path.name[:HASH_DIGITS] in read]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
 def original_file_name(path: Path) -> str:
     """Return a file's displayed name: without the hash at the start of an upload's name."""
     return re.sub(rf"^[0-9a-f]{{{HASH_DIGITS}}}-", "", path.name)

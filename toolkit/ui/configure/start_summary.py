@@ -8,7 +8,7 @@ from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.settings.ablation import StudyTrial
 from toolkit.ui.configure.forecast_view import about_duration, forecast_seconds
-from toolkit.ui.data.split_view import count_training_rows
+from toolkit.ui.data.split_view import count_split_rows
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.words import format_plural, short_model_name
 from toolkit.ui.workspace import workspace
@@ -56,7 +56,7 @@ def _training_rows(trials: Iterable[StudyTrial], table: Table | None) -> int | N
         return None
     configs = {trial.config.data.model_dump_json(): trial.config for trial in trials}
     try:
-        counts = {count_training_rows(table, config) for config in configs.values()}
+        counts = {count_split_rows(table, config)[0] for config in configs.values()}
     except DataError:
         return None  # the problems below Start say why the rows can't be split
     return counts.pop() if len(counts) == 1 else None

@@ -44,29 +44,27 @@ def show_data_checks(table: Table) -> None:
     st.fragment(_show_checks, run_every=CHECKS_REFRESH_S)(table)
 
 
-def show_findings_link(table: Table) -> None:
-    """Draw the number of open findings next to the dataset's name, as a link to them."""
-    st.fragment(_findings_link, run_every=CHECKS_REFRESH_S)(table)
-
-
-def _findings_link(table: Table) -> None:
-    with error_boundary():
-        checkup = read_checkup(table)
-        earlier = _earlier_findings(table) if checkup is not None and not checkup.examined.over else ()
-        if earlier:
-            st.caption(f":material/pending: {format_plural(len(earlier), 'finding')}, checking again")
-        elif checkup is not None and checkup.findings:
-            color, icon = WEIGHT_STYLES[checkup.findings[0].weight]
-            label = f":{color}[{icon} {format_plural(len(checkup.findings), 'finding')}]"
-            if st.button(
-                label,
-                type="tertiary",
-                key="to_findings",
-                help="Go to the findings of the data checks.",
-                on_click=scroll.request_scroll,
-                args=("doctor",),
-            ):
-                st.rerun()
+def draw_findings_link(table: Table, checkup: Checkup | None) -> None:
+    """Draw the number of open findings as a link to them; draw that the checks are running or found nothing."""
+    earlier = _earlier_findings(table) if checkup is not None and not checkup.examined.over else ()
+    if earlier:
+        st.caption(f":material/pending: {format_plural(len(earlier), 'finding')}, checking again", width="content")
+    elif checkup is not None and checkup.findings:
+        color, icon = WEIGHT_STYLES[checkup.findings[0].weight]
+        label = f":{color}[{icon} {format_plural(len(checkup.findings), 'finding')}]"
+        if st.button(
+            label,
+            type="tertiary",
+            key="to_findings",
+            help="Go to the findings of the data checks.",
+            on_click=scroll.request_scroll,
+            args=("doctor",),
+        ):
+            st.rerun()
+    elif checkup is not None and not checkup.examined.over:
+        st.caption("checking the data", width="content")
+    elif checkup is not None and checkup.examined.report is not None:
+        st.caption("no findings", width="content")
 
 
 def _show_checks(table: Table) -> None:

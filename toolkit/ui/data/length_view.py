@@ -49,12 +49,12 @@ def _show_histogram(lengths: RowLengths) -> None:
     if isinstance(limit, int):
         truncated = find_truncated_rows(lengths, limit).size
         facts += f" Max sequence length: {limit:,} tokens; truncated rows: {truncated:,}."
-    st.markdown("**Tokens per row** :gray[prompt and completion]")
-    figure = _cached_figure(lengths, limit if isinstance(limit, int) else None)
-    st.plotly_chart(
-        figure, key="length_chart", config={"displayModeBar": False}, height=190, alt="Histogram of tokens per row"
-    )
-    st.caption(facts)
+    st.caption(f":material/straighten: {facts}")
+    with st.expander("Tokens per row, prompt and completion", icon=":material/bar_chart:"):
+        figure = _cached_figure(lengths, limit if isinstance(limit, int) else None)
+        st.plotly_chart(
+            figure, key="length_chart", config={"displayModeBar": False}, height=190, alt="Histogram of tokens per row"
+        )
 
 
 def _cached_figure(lengths: RowLengths, limit: int | None) -> Figure:

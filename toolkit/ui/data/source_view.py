@@ -9,6 +9,7 @@ import streamlit as st
 from toolkit.config import BUNDLED
 from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions, UnreadableError
 from toolkit.data.readers.formats import FILE_ENDINGS, FORMAT_NAMES, file_type_of
+from toolkit.data.storage.uploads import list_read_uploads, original_file_name
 from toolkit.errors import DataError
 from toolkit.field_types import find_path_error
 from toolkit.ui.data import opening_view
@@ -21,13 +22,12 @@ from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import workspace
 
 SAMPLE_DATASETS = (
-    ("csv", BUNDLED + "orders.csv", "Orders", ":material/shopping_cart:",
-     "Messages to a shop, each with its order as JSON. The demo model learns the task in about a minute."),
-    ("json", BUNDLED + "tickets.json", "Tickets", ":material/support_agent:",
-     "Messages to a help desk, each with one of six categories."),
+    ("csv", BUNDLED + "orders.csv", "Orders", "messages to a shop, each with its order as JSON"),
+    ("json", BUNDLED + "tickets.json", "Tickets", "messages to a help desk, each with one of six categories"),
 )  # fmt: skip
+MAX_LISTED_UPLOADS = 8
 SOURCE_LABELS = {
-    "sample": ":material/dataset: Sample",
+    "sample": ":material/dataset: Samples and recent files",
     "upload": ":material/upload: Upload",
     "path": ":material/folder_open: Path",
     "hub": ":material/hub: Hugging Face",
@@ -97,15 +97,18 @@ def _use_pending_dataset(pending: PendingDataset) -> None:
 
 
 def _sample_buttons() -> None:
+    samples = [(file_type, path, title) for file_type, path, title, _ in SAMPLE_DATASETS]
+    uploads = list_read_uploads(workspace.current_save_dir())[:MAX_LISTED_UPLOADS]
+    recent = [(file_type_of(path), str(path), original_file_name(path)) for path in uploads]
     chosen = workspace.current_setting("data.path")
-    for column, (file_type, path, title, icon, description) in zip(st.columns(2), SAMPLE_DATASETS, strict=True):
-        with column.container(border=True, height="stretch"):
-            st.markdown(f"{icon} **{title}**")
-            st.caption(description)
+    with st.container(horizontal=True, gap="small"):
+        for file_type, path, title in (*samples, *recent):
             in_use = path == chosen
-            label = "In use" if in_use else f"Use {title}"
-            if st.button(label, key=f"sample_{title}", disabled=in_use, icon=":material/check:" if in_use else None):
+            label = f"{escape_text(title, 60)} (in use)" if in_use else f"Use {escape_text(title, 60)}"
+            icon = ":material/check:" if in_use else None
+            if st.button(label, key=f"sample_{path}", disabled=in_use, icon=icon):
                 _use_dataset(file_type, path)
+    st.caption(" ".join(f"**{title}**: {description}." for *_, title, description in SAMPLE_DATASETS))
 
 
 def _upload_box() -> None:

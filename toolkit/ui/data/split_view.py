@@ -48,9 +48,9 @@ def show_split_bar(table: Table, config: Config) -> None:
     st.caption(_describe_parts(parts))
 
 
-def count_training_rows(table: Table, config: Config) -> int:
-    """Return the number of training rows. Raises DataError if the rows can't be split as the settings say."""
-    return _train_and_test_rows(table, config, usable_rows(table, config))[0]
+def count_split_rows(table: Table, config: Config) -> tuple[int, int]:
+    """Return the numbers of training and test rows. Raises DataError if the rows can't be split as the settings say."""
+    return _train_and_test_rows(table, config, usable_rows(table, config))
 
 
 def _train_and_test_rows(table: Table, config: Config, usable: int) -> tuple[int, int]:

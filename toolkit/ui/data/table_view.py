@@ -38,7 +38,7 @@ def show_table(table: Table) -> None:
     )
     preview.dataframe(
         frame,
-        height=250,
+        height=196,
         alt="Rows of the dataset",
         row_height=32,
         column_config={name: st.column_config.TextColumn(name, help=None) for name in table.columns},

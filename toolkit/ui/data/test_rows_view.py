@@ -12,14 +12,30 @@ from toolkit.data.readers.formats import FILE_ENDINGS
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
 from toolkit.ui.data import opening_view
+from toolkit.ui.data.split_view import show_split_bar, split_problems
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.large_uploads import keep_upload
 from toolkit.ui.elements.words import format_plural
 from toolkit.ui.forms.form import render_field
 from toolkit.ui.workspace import workspace
+from toolkit.ui.workspace.current_dataset import config_with_data
 
+_SPLIT_OPENED = "split_opened"
 MAX_COUNTED_ROWS = 200_000
 """Tables up to this size are searched for the number of different completions, which takes a second at most."""
+
+
+def show_split(table: Table) -> None:
+    """Draw how the rows are split, with the settings behind it folded as long as they fit."""
+    config = config_with_data(workspace.current_draft()["data"])
+    problems = split_problems(table, config) if config else []
+    if config is not None:
+        show_split_bar(table, config)
+    is_wrong = config is None or any(problem.severity == "error" for problem in problems)
+    # once opened for a problem it stays open: it would fold under the hand that corrects the problem
+    opened = st.session_state[_SPLIT_OPENED] = is_wrong or st.session_state.get(_SPLIT_OPENED, False)
+    with st.expander("Training and test split", icon=":material/call_split:", key=f"split_{opened}", expanded=opened):
+        show_split_settings(table, config, problems)
 
 
 def show_split_settings(table: Table, config: Config | None, problems: list[Problem]) -> None:

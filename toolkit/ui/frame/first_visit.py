@@ -24,10 +24,16 @@ def start_demo_run() -> RunDir:
     return run
 
 
-def show_first_visit() -> None:
-    """Offer the demo until there is a run or the user has chosen a dataset."""
-    if list_runs(workspace.current_save_dir()) or not str(workspace.current_setting("data.path")).startswith(BUNDLED):
-        return
+def is_first_visit() -> bool:
+    """Return whether there is no run yet and the user has not chosen a dataset."""
+    chosen = str(workspace.current_setting("data.path"))
+    return not list_runs(workspace.current_save_dir()) and chosen.startswith(BUNDLED)
+
+
+def show_first_visit() -> bool:
+    """Offer the demo on a first visit; return whether it is one."""
+    if not is_first_visit():
+        return False
     with st.container(border=True):
         text, button = st.columns([4, 1], vertical_alignment="center")
         text.markdown("##### :material/bolt: Try a demo run (about one minute)")
@@ -39,3 +45,4 @@ def show_first_visit() -> None:
             with st.spinner("Preparing the demo…"):
                 run = start_demo_run()
             page.go_to_page("runs", run.id)
+    return True

@@ -26,6 +26,7 @@ MAX_CHECKED_TRIALS = 6
 MAX_ROW_BUTTONS = 6
 """Buttons that lead to a row with a problem: as many as fit on one line."""
 ACCEPTED_PATH = "data.accepted"
+_KNOWN_FAULTS = "known_faults"
 
 
 def ask_hard_stops(draft: Mapping[str, Any], table: Table, lane: str = "", wait: float = 0.0) -> QuestionState:
@@ -68,7 +69,19 @@ def show_hard_stops(table: Table, row_key: str) -> None:
     if not question.is_final:
         warm_questions.wait_for_answer(question, lambda: ask_hard_stops(draft, table, lane="data"), "faults")
     elif question.state == "done":
-        _show_faults(read_faults(question), question.value, row_key)
+        faults = read_faults(question)
+        st.session_state[_KNOWN_FAULTS] = (repr(token_question_body(draft, table)), faults)
+        _show_faults(faults, question.value, row_key)
+
+
+def count_blocking_problems(table: Table) -> int:
+    """Return the hard stops of the draft that are known and not accepted; asks the background worker nothing."""
+    draft = workspace.current_draft()
+    key, faults = st.session_state.get(_KNOWN_FAULTS, ("", ()))
+    if key != repr(token_question_body(draft, table)):
+        return 0
+    accepted = draft["data"]["accepted"] or []
+    return sum(not (fault.can_be_accepted and fault.kind in accepted) for fault in faults)
 
 
 def _show_faults(faults: Sequence[Fault], value: Mapping[str, Any], row_key: str) -> None:
