@@ -38,7 +38,7 @@ def first_page(browser: Browser, starts: int) -> list[float]:
         server = start_server(with_folder, free_port())
         page = browser.new_page()
         page.goto(server.url)
-        page.get_by_role("heading", name="Data", exact=True).wait_for()
+        page.get_by_role("heading", name="Finetuning Toolkit", exact=True).wait_for()
         taken.append(time.monotonic() - begun)
         page.close()
         stop_everything(server)

@@ -24,6 +24,8 @@ with page.page_frame(
     "data", "Choose a dataset and write the two templates that turn each row into a training example."
 ):
     first_visit = show_first_visit()
+    if first_visit:
+        st.caption("Or use your own data in three steps:")
     st.header("1. Source", anchor=False)
     choose_source()
     table = workspace.current_table()

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "worker/tokens",
     "worker/answering": "data data/examples evaluation export runs system worker/models worker/process worker/serving "
     "worker/tokens",
-    "ui/frame": "evaluation forecast lifecycle runs system ui/elements ui/workspace",
+    "ui/frame": "data evaluation forecast lifecycle runs system ui/elements ui/workspace",
     "ui/forms": "settings ui/elements ui/workspace",
     "cli": "data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics export forecast "
     "lifecycle runs services settings system",

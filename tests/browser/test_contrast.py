@@ -10,7 +10,13 @@ from playwright.sync_api import TimeoutError as Late
 
 from tests.browser.server import Server
 
-PAGES = {"": "Data", "configure": "Configure", "runs": "Runs", "playground": "Playground", "studies": "Studies"}
+PAGES = {
+    "": "Finetuning Toolkit",
+    "configure": "Configure",
+    "runs": "Runs",
+    "playground": "Playground",
+    "studies": "Studies",
+}
 SCRIPT = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
 
 

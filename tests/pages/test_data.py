@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ def test_first_visit_shows_the_sample_and_an_example(stage: Stage) -> None:
     app = stage.page("data")
     text = words(app)
     assert "orders.csv" in text
-    assert "Try a demo run" in text
+    assert app.title[0].value == "Finetuning Toolkit"
+    assert "Fine-tune a language model on your own data" in app.markdown[0].value
+    assert app.button[0].label == "Try it now", "nothing is above the one action"
+    assert re.search(r"learns to turn order messages into JSON in about \d+ s", text), "this machine's own forecast"
     assert "Training: 512 rows" in text
     assert "**512 rows ready to train** · 128 test rows" in text
     assert any('{"name":' in block.value for block in app.code), "the completion of the first row"

@@ -13,7 +13,14 @@ from toolkit.forecast.scene import NoForecast
 from toolkit.settings import form_layout
 from toolkit.ui.configure.measure_view import add_session_measurement, draw_measure_button
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_bytes, format_count, format_duration, format_plural, format_share
+from toolkit.ui.elements.words import (
+    about_duration,
+    format_bytes,
+    format_count,
+    format_duration,
+    format_plural,
+    format_share,
+)
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.decided_settings import decide_trial_settings
 from toolkit.ui.workspace.review import DraftReview, pick_trial_per_value, value_label
@@ -109,15 +116,6 @@ def _draw_lines(rows: Sequence[tuple[str, str]], width: int) -> None:
             with st.container(horizontal=True, gap="small", wrap=False):
                 st.markdown(f":small[:gray[{label}]]", width=width)
                 st.markdown(f":small[{value}]", width="stretch")
-
-
-def about_duration(seconds: float) -> str:
-    """Return the duration rounded to the accuracy of a forecast: 5 s, 1 min from 90 s, 10 min from 1 h."""
-    if seconds >= 3600:
-        return f"about {format_duration(round(seconds / 600) * 600).removesuffix(' 00 min')}"
-    if seconds < 90:
-        return f"about {format_duration(round(seconds / 5) * 5 or 5)}"
-    return f"about {format_duration(round(seconds / 60) * 60).removesuffix(' 00 s')}"
 
 
 def _rough_size(number: float) -> str:

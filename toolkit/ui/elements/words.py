@@ -47,6 +47,15 @@ def format_duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def about_duration(seconds: float) -> str:
+    """Return the duration rounded to the accuracy of a forecast: 5 s, 1 min from 90 s, 10 min from 1 h."""
+    if seconds >= 3600:
+        return f"about {format_duration(round(seconds / 600) * 600).removesuffix(' 00 min')}"
+    if seconds < 90:
+        return f"about {format_duration(round(seconds / 5) * 5 or 5)}"
+    return f"about {format_duration(round(seconds / 60) * 60).removesuffix(' 00 s')}"
+
+
 def format_count(number: int | None) -> str:
     """Format a count: 1234567 -> "1,234,567"; None -> "–"."""
     return "–" if number is None else f"{number:,}"

@@ -23,7 +23,10 @@ from toolkit.ui.elements.theme import apply_theme
 from toolkit.ui.frame import network_guard
 from toolkit.ui.frame.status_strip import show_status_line
 from toolkit.ui.workspace import workspace
+from toolkit.ui.workspace.run_entries import is_first_visit
 
+PRODUCT = "Finetuning Toolkit"
+PRODUCT_LINE = "Fine-tune a language model on your own data, on this machine, and measure what it has gained."
 PAGE_ICON = str(STATIC / "icon.png")
 """The icon of the browser tab as a file: Streamlit would load a named icon from a font server on the internet."""
 
@@ -85,25 +88,34 @@ def _redirect_through_app() -> None:
 def page_frame(key: str, lead: str = "") -> Iterator[None]:
     """Frame a page: `with page_frame("runs", "One sentence."):`. Stop the script if the network guard refuses.
 
-    key: of PAGES. lead: the sentence below the title. An exception inside is shown as a message on the page.
+    key: of PAGES. lead: the sentence below the title. The first page of a new workspace introduces the app instead. An
+    exception inside is shown as a message on the page.
     """
     _redirect_through_app()
-    st.set_page_config(page_title=f"{PAGES[key].title} · Finetuning Toolkit", layout="wide")
+    st.set_page_config(page_title=f"{PAGES[key].title} · {PRODUCT}", layout="wide")
     st.set_option("client.showErrorDetails", "none")
     _stop_if_exposed()
     with error_boundary():
         apply_theme()
         workspace.refresh_workspace()
         get_supervisor(str(workspace.current_save_dir()))
-        title, status = st.columns([2, 3], vertical_alignment="center")
-        title.title(PAGES[key].title, anchor=False)
-        with status:
-            show_status_line()
-        if lead:
-            st.caption(lead)
+        if key == "data" and is_first_visit():
+            st.title(PRODUCT, anchor=False)
+            st.markdown(PRODUCT_LINE)
+        else:
+            _draw_head(PAGES[key].title, lead)
         _show_workspace_notice()
     with error_boundary():
         yield
+
+
+def _draw_head(title: str, lead: str) -> None:
+    left, right = st.columns([2, 3], vertical_alignment="center")
+    left.title(title, anchor=False)
+    with right:
+        show_status_line()
+    if lead:
+        st.caption(lead)
 
 
 def show_problem(problem: Problem) -> None:

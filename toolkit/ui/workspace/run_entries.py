@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from toolkit.config import BUNDLED
 from toolkit.errors import ToolkitError
-from toolkit.runs.run_dir import RunDir
+from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_facts import RunSummary, read_run_summary
 
 
@@ -22,6 +24,12 @@ class RunEntry:
     @property
     def label(self) -> str:
         return f"{self.facts.name} · {self.facts.created:%d %b %H:%M}"
+
+
+def is_first_visit() -> bool:
+    """Return whether there is no run yet and the user has not chosen a dataset."""
+    chosen = str(workspace.current_setting("data.path"))
+    return chosen.startswith(BUNDLED) and not list_runs(workspace.current_save_dir())
 
 
 def read_run_entries(runs: Sequence[RunDir]) -> tuple[list[RunEntry], list[ToolkitError]]:
