@@ -112,6 +112,13 @@ class DataConfig(SettingsSection):
         False, description="Replace invalid bytes with U+FFFD and remove NUL characters, instead of rejecting the file"
     )
 
+    quotes: Optional[Literal["lines", "cells"]] = Field(
+        None,
+        description="Quoted cells of a CSV file whose lines could be rows: read each line as a row, or keep them",
+    )
+    header_row: Optional[Annotated[int, Field(ge=1, le=1000)]] = Field(
+        None, description="Number of the row with the column names in a CSV or Excel file; the rows above are ignored"
+    )
     optional_columns: Optional[List[ShortText]] = Field(
         None,
         description="Columns of the prompt whose missing cells count as empty text. A row with a missing cell in "

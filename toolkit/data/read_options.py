@@ -38,6 +38,8 @@ class ReadOptions:
     flatten: bool = False
     bad_rows: str | None = None
     repair_text: bool = False
+    quotes: str | None = None
+    header_row: int | None = None
 
 
 DEFAULT_READ_OPTIONS = ReadOptions()
@@ -55,17 +57,27 @@ def source_key(data: DataConfig) -> str:
 def read_options(data: DataConfig) -> ReadOptions:
     """Return the reading options in the data settings."""
     return ReadOptions(
-        **{name: getattr(data, name) or getattr(DEFAULT_READ_OPTIONS, name) for name in READ_OPTION_NAMES}
+        **{
+            name: getattr(DEFAULT_READ_OPTIONS, name) if getattr(data, name) is None else getattr(data, name)
+            for name in READ_OPTION_NAMES
+        }
     )
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A way to read the file. label: describes it; options: select it; preview: the first lines read this way."""
+    """A way to read the file. label: describes it; options: select it; preview: the first lines read this way.
+
+    For a file that was read in another way, doubt says why this may be the right one, current are the lines as they
+    were read, and keep are the options that settle on that reading.
+    """
 
     label: str
     options: ReadOptions
     preview: tuple[str, ...] = ()
+    doubt: str = ""
+    current: tuple[str, ...] = ()
+    keep: ReadOptions = DEFAULT_READ_OPTIONS
 
     def dump(self) -> dict[str, Any]:
         """Return the offer as a JSON object that `load` accepts."""
@@ -73,7 +85,9 @@ class Offer:
 
     @classmethod
     def load(cls, content: dict[str, Any]) -> Offer:
-        return cls(content["label"], ReadOptions(**content["options"]), tuple(content["preview"]))
+        lines = {name: tuple(content.get(name, ())) for name in ("preview", "current")}
+        chosen, keep = ReadOptions(**content["options"]), ReadOptions(**content.get("keep", {}))
+        return cls(content["label"], chosen, doubt=content.get("doubt", ""), keep=keep, **lines)
 
 
 class UnreadableError(DataError):

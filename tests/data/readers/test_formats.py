@@ -19,7 +19,7 @@ from toolkit.data.readers.formats import (
 
 def test_no_ending_stands_for_two_formats() -> None:
     assert len(FILE_ENDINGS) == len(set(FILE_ENDINGS))
-    assert FORMAT_NAMES == "CSV, JSON, JSONL or Parquet"
+    assert FORMAT_NAMES == "CSV, JSON, JSONL, Parquet, Excel or gzip"
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,12 @@ def test_a_file_of_the_user_is_copied_by_content(tmp_path: Path) -> None:
     assert load_table(table.path).rows == 1
 
 
-def test_the_same_bytes_as_csv_and_as_json_do_not_meet(tmp_path: Path) -> None:
-    path = store_upload(b'{"a": 1}\n{"a": 2}\n', "x.json", tmp_path)
-    assert open_table(_data(path, "json"), tmp_path).rows == 2
-    with pytest.raises(DataError, match="This is JSON"):
-        open_table(_data(path, "csv"), tmp_path)
+@pytest.mark.parametrize("file_type", ["json", "csv"])
+@pytest.mark.parametrize(("name", "word"), [("x.json", ""), ("x.csv", "JSON, and it was read as such")])
+def test_the_content_decides_about_the_format(tmp_path: Path, name: str, word: str, file_type: str) -> None:
+    table = open_table(_data(store_upload(b'{"a": 1}\n{"a": 2}\n', name, tmp_path), file_type), tmp_path)
+    assert (table.rows, table.columns) == (2, ("a",))
+    assert word in " ".join(table.notices)
 
 
 def test_a_refusal_is_kept_with_its_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

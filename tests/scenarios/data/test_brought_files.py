@@ -5,11 +5,19 @@ The files are in tests/fixtures/brought; the table of expectations names each of
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
+import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from toolkit.config import DataConfig
@@ -20,9 +28,11 @@ from toolkit.data.examples.split import usable_indices
 from toolkit.data.examples.templates import Example
 from toolkit.data.findings import Finding
 from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions
-from toolkit.data.readers.formats import choose_format, file_type_of
+from toolkit.data.readers.content_kind import recognize_kind
+from toolkit.data.readers.formats import file_type_of
 from toolkit.data.readers.read_file import TABLE_FILE, ReadRequest, read_file_to_table
 from toolkit.data.table import Table, load_table
+from toolkit.errors import DataError
 
 BROUGHT = Path(__file__).parents[2] / "fixtures" / "brought"
 
@@ -63,7 +73,7 @@ def bring(tmp_path: Path) -> Bring:
         if content is not None:
             path = tmp_path / name
             path.write_bytes(content)
-        kind = choose_format(path, file_type_of(path))
+        kind = recognize_kind(path, file_type_of(path))
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         read_file_to_table(ReadRequest(str(path), str(tmp_path), kind, sha256, name, options))
         table = load_table(tmp_path / TABLE_FILE)
@@ -113,3 +123,178 @@ def test_a_missing_question_is_skipped_and_offered_as_empty_text(bring: Bring) -
         {"data.optional_columns": ["question"]},
     )
     assert remove.action == "drop"
+
+
+PAIR = ("{question}", "{answer}")
+READ: dict[str, tuple[int, tuple[str, str], str]] = {
+    "i05_gzip.csv": (20, PAIR, "gzip file was unpacked"),
+    "i05_gzip.csv.gz": (20, PAIR, "gzip file was unpacked"),
+    "i06_excel.xlsx": (20, PAIR, ""),
+    "i06_excel_renamed.csv": (20, PAIR, "is Excel, and it was read as such"),
+    "i09_markdown_table.csv": (20, PAIR, "Markdown table"),
+    "i13_semicolon_comma_header.csv": (20, ("{Name, Ort}", "{Antwort}"), "split at semicolons and at commas"),
+    "i14b_space_after_comma_commas.csv": (20, PAIR, "Spaces in front of quoted cells were ignored"),
+    "i23_raw_newline_in_json.json": (20, PAIR, "Line breaks and tabs inside strings were kept in 20 rows"),
+    "i23b_raw_tab.jsonl": (20, PAIR, "Line breaks and tabs inside strings were kept in 20 rows"),
+    "i24_csv_named.json": (20, PAIR, "is CSV, and it was read as such"),
+    "i24b_jsonl_named.csv": (20, PAIR, "is JSON, and it was read as such"),
+    "i39_title_row.csv": (20, PAIR, "first 2 rows are a title"),
+    "i46_double_encoded.jsonl": (20, PAIR, "encoded twice"),
+    "s12_pandas_split.json": (2, PAIR, "pandas calls split"),
+    "s12c_pandas_split_20.json": (20, PAIR, "pandas calls split"),
+    "s12d_pandas_table.json": (20, ("{q}", "{a}"), "list 'data'"),
+    "s22c_bom_in_middle.jsonl": (20, PAIR, "byte order mark inside the file was ignored"),
+    "s26_invisible_header.csv": (20, ("{sentence}", "{label}"), "removed from column names: 'sentence' (U+200B)"),
+    "s29b_keyed_single.json": (1, PAIR, "a row under each key"),
+}  # fmt: skip
+"""File -> rows, suggested pair, words of a notice."""
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_file_is_read_as_its_owner_means_it(bring: Bring, name: str) -> None:
+    rows, pair, words = READ[name]
+    found = bring(name)
+    assert found.table.rows == rows
+    assert (found.suggestion.prompt, found.suggestion.completion) == pair
+    assert words in " ".join(found.table.notices)
+    assert found.usable == rows
+    assert not any(
+        cell.startswith(("\ufeff", " ", "|")) for row in found.table.page(0, rows) for cell in row.values() if cell
+    )
+
+
+REFUSED = {
+    "i25_html_table.csv": "This is a web page (HTML) with a table",
+    "s21b_csv_quote_swallow.csv": "lines 3 to 5",
+    "s32_image_column.parquet": "Column 'image' contains bytes",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_cannot_be_read_is_refused_in_words(bring: Bring, name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        bring(name)
+    assert REFUSED[name] in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_quote_that_hides_rows_is_shown_with_both_readings(bring: Bring) -> None:
+    found = bring("s21_tsv_loose_quotes.tsv")
+    (offer,) = [offer for offer in found.table.offers if offer.doubt]
+    assert found.table.rows == 18
+    assert "first at line 3" in offer.doubt
+    assert offer.doubt in found.table.notices
+    assert offer.current
+    assert offer.preview[0].startswith('"Wait here,')
+    other = bring("s21_tsv_loose_quotes.tsv", options=offer.options)
+    assert other.table.rows == 20
+    assert other.table.row(2) == {"en": "he called.", "de": "rief er."}
+    kept = bring("s21_tsv_loose_quotes.tsv", options=offer.keep)
+    assert (kept.table.rows, [one for one in kept.table.offers if one.doubt]) == (18, [])
+
+
+def test_a_quote_that_hides_rows_among_quoted_cells_is_found(bring: Bring) -> None:
+    rows = [f'{i},"Where, please, is item {i}?",Aisle {i}.' for i in range(20)]
+    rows[5:8] = ['5,"What is a 5 inch rug?,Small.', "6,Where is it?,Aisle 6.", '7,Is it 5 inch",Yes.']
+    content = "\n".join(["id,question,answer", *rows]).encode()
+    found = bring("shop.csv", content)
+    (offer,) = [offer for offer in found.table.offers if offer.doubt]
+    assert found.table.rows == 18
+    assert bring("shop.csv", content, offer.options).table.rows == 20
+
+
+@pytest.mark.parametrize("break_", ["\n", "\r\n"])
+def test_a_letter_in_a_cell_raises_no_doubt(bring: Bring, break_: str) -> None:
+    rows = [f'"Dear Sir, item {i}{break_}is broken, sadly.{break_}Yours, Ann","We are sorry, Ann."' for i in range(12)]
+    found = bring("mail.csv", "\n".join(["mail,reply", *rows]).encode())
+    assert found.table.rows == 12
+    assert not [offer for offer in found.table.offers if offer.doubt]
+
+
+ONE, TWO = '{"question": "What?", "answer": "That."}', '{"question": "Why?", "answer": "So."}'
+COLUMNS = '{"question": {"%s": "What?", "%s": "Why?"}, "answer": {"%s": "That.", "%s": "So."}}'
+COMMA = ONE[:-1] + ",}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows", "words"),
+    [
+        ("a.json", COLUMNS % (0, 1, 0, 1), 2, "pandas calls columns"),
+        ("a.json", COLUMNS % ("x", "y", "x", "y"), 2, "pandas calls columns"),
+        ("a.json", f'{{"0": {ONE}, "1": {TWO}}}', 2, "pandas calls index"),
+        ("a.json", f'{{"t-1": {ONE}, "t-2": {TWO}}}', 2, "a row under each key"),
+        ("a.jsonl", f"# made by hand\n{COMMA}\n// one more\n{TWO}", 2, "comments and trailing commas"),
+        ("a.json", f"[\n /* two */ {COMMA}, // one\n {TWO},\n]", 2, "comments and trailing commas"),
+        ("a.jsonl", ONE.replace("What?", "What\nis it?") + f"\n{TWO}\n", 2, "Line breaks and tabs"),
+        ("a.json", json.dumps(f"[{ONE}]"), 1, "encoded twice"),
+        ("a.json", "question;answer\nWhat?;That.\nWhy?;So.\n", 2, "is CSV"),
+        ("a.csv", f"[\n{ONE}\n]", 1, "is JSON"),
+        ("a.xls", "question\tanswer\nWhat?\tThat.\nWhy?\tSo.\n", 2, "is CSV"),
+        ("a.csv", "question,answer\nWhat?,That.\n\ufeffWhy?,So.\n", 2, "byte order mark inside"),
+        ("a.csv", '# made 2026\nquestion,answer,id\nWhat?,"That, too.",1\nWhy?,So.,2\n', 2, "first row is a title"),
+        ("a.csv", 'question\u00a0text,"ans\u00adwer"\nWhat is it?,That.\nWhy so?,So.\n', 2, "'question text'"),
+    ],
+)  # fmt: skip
+def test_more_files_of_each_kind(bring: Bring, name: str, content: str, rows: int, words: str) -> None:
+    found = bring(name, content.encode())
+    assert found.table.rows == rows
+    assert {"question", "answer"} <= {column.split()[0] for column in found.table.columns}
+    assert words in " ".join(found.table.notices)
+    assert str(found.table.row(0).get("answer")).startswith("That")
+
+
+def test_text_inside_strings_of_lenient_json_is_unchanged(bring: Bring) -> None:
+    text = 'see http://x.example/#top, /* or */ "that",]'
+    content = json.dumps([{"question": text, "answer": "a"}])[:-2] + ",},]"
+    assert bring("a.json", content.encode()).table.row(0) == {"question": text, "answer": "a"}
+
+
+def test_a_spreadsheet_says_which_sheet_was_read(bring: Bring, tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    first, second = book.active, book.create_sheet("More")
+    for row in (
+        ("Support export 2026",),
+        ("question", "answer", "since"),
+        ("What?", 3.0, date(2026, 1, 2)),
+        ("Why?", True),
+    ):
+        first.append(row)
+    second.append(("a", "b"))
+    second.append((1, 2.5))
+    book.save(tmp_path / "made.xlsx")
+    content = (tmp_path / "made.xlsx").read_bytes()
+    found = bring("book.xlsx", content)
+    assert [tuple(row.values()) for row in found.table.page(0, 9)] == [
+        ("What?", "3", "2026-01-02"),
+        ("Why?", "TRUE", None),
+    ]
+    assert "the sheet 'Sheet'" in " ".join(found.table.notices)
+    (offer,) = found.table.offers
+    assert bring("book.xlsx", content, offer.options).table.row(0) == {"a": "1", "b": "2.5"}
+
+
+@pytest.mark.parametrize("name", ["bomb.csv.gz", "bomb.xlsx"])
+def test_an_archive_that_unpacks_to_too_much_is_refused(bring: Bring, name: str) -> None:
+    zeros = b"0" * (65 << 20)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("[Content_Types].xml", zeros)
+    content = packed.getvalue() if name.endswith("xlsx") else gzip.compress(zeros)
+    with pytest.raises(DataError, match="unpacks to more than 64 MB"):
+        bring(name, content)
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"a,b\n" * 99)[:-12], gzip.compress(gzip.compress(b"a,b\n1,2\n"))])
+def test_a_damaged_or_nested_gzip_file_is_refused_in_words(bring: Bring, content: bytes) -> None:
+    with pytest.raises(DataError, match="gzip file"):
+        bring("a.csv.gz", content)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.struct({"bytes": pa.binary()}), pa.list_(pa.binary()), pa.map_(pa.string(), pa.large_binary())]
+)
+def test_bytes_inside_structs_and_lists_are_bytes(bring: Bring, kind: pa.DataType) -> None:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"image": pa.nulls(3, kind), "text": ["a", "b", "c"]}), out)
+    with pytest.raises(DataError, match="Column 'image' contains bytes"):
+        bring("images.parquet", out.getvalue())

@@ -194,7 +194,7 @@ CASES = [
         notices=("a list for each column",),
     ),
     _json("uneven columns", '{"a": [1, 2], "b": ["x"]}', "'a' has 2, 'b' has 1"),
-    _json("pandas' other form", '{"a": {"0": 1}, "b": {"0": 2}}', "orient='records'"),
+    _json("pandas' other form", '{"a": {"0": 1}, "b": {"0": 2}}', columns=AB, rows=[("1", "2")], notices=("pandas",)),
     *[
         _json(f"top level {text}", text, "must be a list of objects", found)
         for text, found in (
@@ -255,11 +255,18 @@ CASES = [
     _json("repeated key in a line", '{"a": 1}\n{"a": 1, "a": 2}', "Row 2 (line 2)", "'a' appears twice"),
     _json("no key's name", '[{"": 1, "b": 2}]', columns=("column 1", "b"), rows=[("1", "2")], notices=("column 1",)),
     # what is nearly JSON
-    _json("comma after the last row", '[{"a": 1},\n]', "comma after the last row, at line 2, character 1"),
-    _json("comma after the last key", '[{"a": 1,}]', "Row 1", "line 1, character", "comma"),
+    *[
+        _json(name, content, columns=("a",), rows=[("1",)], notices=("not strict JSON: trailing commas",))
+        for name, content in (
+            ("comma after the last row", '[{"a": 1},\n]'),
+            ("comma after the last key", '[{"a": 1,}]'),
+        )
+    ],
     _json("python", "[{'a': 1}]", "Row 1", "Python, not JSON"),
     _json("python's None", '[{"a": None}]', "Python, not JSON"),
-    _json("comments", '[{"a": 1}, // one\n{"a": 2}]', "comments"),
+    _json(
+        "comments", '[{"a": 1}, // one\n{"a": 2}]', columns=("a",), rows=[("1",), ("2",)], notices=("JSON: comments",)
+    ),
     _json("csv as json", "a,b\n1,2\n", "CSV"),
     _json("more after the list", '[{"a": 1}]\n[{"a": 2}]', "More text follows the list", "line 2, character 1"),
     _json("missing comma", '[{"a": 1} {"a": 2}]', "After row 1, a comma or ] is expected"),

@@ -156,7 +156,17 @@ UNUSED: dict[str, str] = {
     "data.file_type": "the table is read before the run is queued; the worker trains on the run's own copy",
     **{
         f"data.{leaf}": "the table is read before the run is queued; the worker trains on the run's own copy"
-        for leaf in ("test_path", "encoding", "delimiter", "rows_from", "flatten", "bad_rows", "repair_text")
+        for leaf in (
+            "test_path",
+            "encoding",
+            "delimiter",
+            "rows_from",
+            "flatten",
+            "bad_rows",
+            "repair_text",
+            "quotes",
+            "header_row",
+        )
     },
     "data.path": "the table is read before the run is queued; the worker trains on the run's own copy",
     _ARGS + "early_stopping_patience": "a callback of our own, worker.training.best_checkpoint",

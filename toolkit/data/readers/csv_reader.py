@@ -7,12 +7,12 @@ Python's csv module in strict mode splits the records. An empty cell is a missin
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain, islice
 from typing import TextIO
 
 from toolkit.data.read_options import (
@@ -22,20 +22,19 @@ from toolkit.data.read_options import (
     Offer,
     ReadOptions,
     UnreadableError,
-    shorten_preview,
+)
+from toolkit.data.readers.csv_layout import (
+    SAMPLE_CHARACTERS,
+    CsvLayout,
+    detect_layout,
+    is_ruler,
+    split_swallowed_lines,
+    swallowed_offer,
 )
 from toolkit.data.readers.encoding import detect_encoding
 from toolkit.data.readers.table_writer import ReadOutcome, SourceFile, TableWriter
 from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
-
-DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-DELIMITERS = tuple(DELIMITER_NAMES)
-"""The delimiters that are detected, the likeliest first."""
-SAMPLE_CHARACTERS = 65_536
-"""Characters at the start of the file from which the delimiter is detected."""
-SAMPLE_ROWS = 50
-"""Rows of the sample that are compared."""
 
 
 def read_csv(source: SourceFile) -> ReadOutcome:
@@ -54,17 +53,17 @@ def read_csv(source: SourceFile) -> ReadOutcome:
         sample = file.read(SAMPLE_CHARACTERS)
         _refuse_json(sample)
         declared = re.match(r"sep=([^\w\s\"]|\t)\r?\n", sample)
-        delimiter = options.delimiter or (
-            declared.group(1) if declared else detect_delimiter(sample, whole=len(sample) < SAMPLE_CHARACTERS)
-        )
+        whole = len(sample) < SAMPLE_CHARACTERS
+        named = declared.group(1) if declared else None
+        layout = detect_layout(sample[declared.end() if declared else 0 :], options, named, whole=whole)
         file.seek(0)
-        records = _records(file, delimiter)
+        records = _CsvRecords(file, layout, options)
         if declared:
-            next(records)  # the line "sep=;" that Excel writes is no header
-        notices = [*encoding.notices, *delimiter_notice(delimiter, chosen=options.delimiter is not None)]
-        offers = delimiter_offers(sample, delimiter, options)
-        header = next((fields for _, fields in records if fields), None)
-        if header is None:
+            next(records.lines)  # the line "sep=;" that Excel writes is no header
+        notices, offers = [*encoding.notices, *layout.notices], list(layout.offers)
+        rows = records.rows()
+        header = next(rows, (0, []))[1]
+        if not header:
             raise DataError("The file contains only blank lines.", "Choose a file with a header and rows.")
         names = clean_header(header, notices)
         for name in names:
@@ -72,13 +71,71 @@ def read_csv(source: SourceFile) -> ReadOutcome:
         width_check, size = _RowWidthCheck(len(names), options), path.stat().st_size
         stream: TextIO = file
         writer.share_read = lambda: stream.buffer.tell() / size
-        for line, fields in records:
+        for line, fields in rows:
             if width_check.accepts(line, fields):
                 is_full = len(fields) == len(names)
                 writer.add(fields if is_full else fields[: len(names)] + [""] * (len(names) - len(fields)), line)
         writer.share_read = lambda: 1.0
-    notices += width_check.finish(header, offers)
+    offers = [*records.offers(), *offers]
+    notices += [
+        *width_check.finish(header, offers),
+        *records.notices(),
+        *(offer.doubt for offer in offers if offer.doubt),
+    ]
     return ReadOutcome(writer, notices, _drop_empty_last_column(header, names, writer, notices), offers)
+
+
+class _CsvRecords:
+    """The records of a file below its title, as their lines and cells: the header, then the rows."""
+
+    def __init__(self, file: Iterable[str], layout: CsvLayout, options: ReadOptions) -> None:
+        self.lines = _records(file, layout)
+        self._layout = layout
+        self._options = options
+        self._marks = self._split = self._swallowing = 0
+        self._offer: Offer | None = None
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield (line, cells) of the header and of every row; a blank row has no cells."""
+        layout, delimiter = self._layout, self._layout.delimiter
+        lines = islice(self.lines, layout.title_lines, None)
+        header = next((record for record in lines if record[1]), (0, [], False))
+        for at, (line, fields, spans) in enumerate(chain([header], lines)):
+            if fields and fields[0].startswith("\ufeff"):
+                self._marks += 1
+                fields[0] = fields[0][1:]
+            if layout.is_markdown:
+                is_closed = bool(fields) and not fields[-1].strip()
+                fields = [cell.strip() for cell in fields[1 : -1 if is_closed else None]]
+                if at == 1 and is_ruler(fields):
+                    continue
+            swallowed = split_swallowed_lines(fields, delimiter) if spans and at else None
+            if swallowed is None:
+                yield line, fields
+            elif self._options.quotes == "lines":
+                self._split += 1
+                yield from ((line + nth, row) for nth, row in enumerate(swallowed))
+            else:
+                self._swallowing += 1
+                if self._offer is None and self._options.quotes is None:
+                    self._offer = swallowed_offer(fields, swallowed, line, self._options)
+                yield line, fields
+
+    def notices(self) -> list[str]:
+        found = []
+        if self._marks:
+            found.append("A byte order mark inside the file was ignored: it seems to be several files in one.")
+        if self._split:
+            found.append(f"{rows_in_words(self._split)} that spanned several lines were split at them, as chosen.")
+        return found
+
+    def offers(self) -> list[Offer]:
+        if self._offer is None:
+            return []
+        doubt = self._offer.doubt
+        if self._swallowing > 1:
+            doubt = doubt.replace("1 row spans", f"{rows_in_words(self._swallowing)} span", 1)
+        return [replace(self._offer, doubt=doubt)]
 
 
 def clean_header(header: list[str], notices: list[str]) -> list[str]:
@@ -192,9 +249,9 @@ class _RowWidthCheck:
             listed.append((line, count))
 
 
-def _records(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield for each record the line on which it starts, and its cells."""
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
+def _records(file: Iterable[str], layout: CsvLayout) -> Iterator[tuple[int, list[str], bool]]:
+    """Yield for each record the line on which it starts, its cells, and whether it spans several lines."""
+    reader = csv.reader(file, delimiter=layout.delimiter, strict=True, skipinitialspace=layout.skips_spaces)
     line = 1
     while True:
         try:
@@ -203,7 +260,7 @@ def _records(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[st
             return
         except csv.Error as error:
             raise _syntax_error(error, line, reader.line_num) from error
-        yield line, fields
+        yield line, fields, reader.line_num > line
         line = reader.line_num + 1
 
 
@@ -246,74 +303,24 @@ def _drop_empty_last_column(header: list[str], names: list[str], writer: TableWr
     return []
 
 
-def _refuse_json(sample: str) -> None:
+def starts_as_json(sample: str) -> bool:
+    """Return whether a text starts as a JSON list or object, or with a line that is one inside a string."""
     first = sample.lstrip().split("\n", 1)[0].strip()
-    if not first.startswith(("{", "[")):
-        return
+    if not first.startswith(("{", "[", '"{', '"[')):
+        return False
     try:
-        json.loads(first.rstrip(","))
-    except ValueError:
-        if not re.match(r"\[\s*(\{|$)|\{\s*(\"|$)", first):
-            return
-    raise DataError("This is JSON, not CSV: it starts with " + first[:1] + ".", "Choose JSON as the file type.")
+        value = json.loads(first.rstrip(","))
+        return not isinstance(value, str) or isinstance(json.loads(value), dict | list)
+    except (ValueError, RecursionError):
+        return re.match(r"\[\s*(\{|$)|\{\s*(\"|$)", first) is not None
+
+
+def _refuse_json(sample: str) -> None:
+    if starts_as_json(sample):
+        first = sample.lstrip()[:1]
+        raise DataError(f"This is JSON, not CSV: it starts with {first}.", "Choose JSON as the file type.")
 
 
 def _listed(names: list[str]) -> str:
     shown = ", ".join(name[:40] for name in names[:MAX_LISTED])
     return shown + (", ..." if len(names) > MAX_LISTED else "")
-
-
-def detect_delimiter(sample: str, *, whole: bool) -> str:
-    """Return the delimiter with which the header has several names and the sample's rows have as many cells.
-
-    A comma wins a tie. If no delimiter gives rows of equal width, the one with the widest header wins. For a single
-    column it is a comma. whole: whether the sample is the whole file; otherwise its last row may be incomplete.
-    """
-    widths = {}
-    for delimiter in DELIMITERS:
-        rows = [len(fields) for fields in sample_rows(sample, delimiter)]
-        widths[delimiter] = rows if whole or len(rows) < 2 else rows[:-1]
-    several = {delimiter: rows for delimiter, rows in widths.items() if rows and rows[0] > 1}
-    # a row may end with a delimiter, and so have one more cell
-    even = [delimiter for delimiter, rows in several.items() if set(rows) <= {rows[0], rows[0] + 1}]
-    exact = [delimiter for delimiter in even if set(several[delimiter]) == {several[delimiter][0]}]
-    for choice in (exact, even):
-        if choice:
-            return choice[0]
-    return max(several, key=lambda delimiter: several[delimiter][0], default=",")
-
-
-def delimiter_offers(sample: str, used: str, options: ReadOptions) -> list[Offer]:
-    """Return the other delimiters with which the header has several names, with the first rows as a preview."""
-    offers = []
-    for delimiter in DELIMITERS:
-        rows = sample_rows(sample, delimiter)
-        if delimiter != used and rows and len(rows[0]) > 1:
-            lines = shorten_preview("  \u2502  ".join(fields) for fields in rows)
-            offers.append(
-                Offer(
-                    f"Cells are separated by {DELIMITER_NAMES[delimiter]}", replace(options, delimiter=delimiter), lines
-                )
-            )
-    return offers
-
-
-def sample_rows(sample: str, delimiter: str) -> list[list[str]]:
-    """Return the first rows of the sample, or none if it can't be split at this delimiter."""
-    rows: list[list[str]] = []
-    try:
-        for fields in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter):
-            if fields:
-                rows.append(fields)
-            if len(rows) > SAMPLE_ROWS:
-                break
-    except csv.Error:
-        return []
-    return rows
-
-
-def delimiter_notice(delimiter: str, *, chosen: bool) -> list[str]:
-    """Return a notice about a detected delimiter other than a comma."""
-    if delimiter == "," or chosen:
-        return []
-    return [f"Columns are separated by {DELIMITER_NAMES.get(delimiter, repr(delimiter))}."]

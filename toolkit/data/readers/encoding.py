@@ -19,7 +19,7 @@ ENCODING_HEAD_BYTES = 65_536
 """Bytes at the start of the file that tell another kind of file, and UTF-16 without a byte order mark."""
 DECODE_CHUNK_BYTES = 1 << 20
 _EXPORT = "Open it in the program that created it and export it as CSV (UTF-8) or JSON."
-_CHOOSE = "Choose a CSV, JSON or Parquet file."
+_CHOOSE = "Choose a CSV, JSON, Parquet or Excel file."
 _UNPACK = "Unpack it and upload the file inside."
 _MAGIC = (
     (b"PK\x03\x04", "a zip archive", _UNPACK),
@@ -48,7 +48,8 @@ _BOMS = (  # the longer ones first: the mark of UTF-32 starts with that of UTF-1
     (codecs.BOM_UTF16_BE, "utf-16", "Read as UTF-16."),
 )
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-_MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|!--)", re.IGNORECASE)
+_MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|!--|table|style|meta|title|script|div)\b", re.IGNORECASE)
+_MARKUP_TABLE = re.compile(rb"<t[rdh][\s>]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ def refuse_other_formats(head: bytes) -> None:
                 what, hint = "an Excel file", "In Excel, choose Save As > CSV UTF-8, and use that file."
             raise DataError(f"This is {what}, not a CSV or JSON file.", hint)
     if _MARKUP.match(head.removeprefix(codecs.BOM_UTF8)):
+        if _MARKUP_TABLE.search(head):
+            message = "This is a web page (HTML) with a table, not data."
+            raise DataError(message, "Open it in Excel or LibreOffice, and save it as .xlsx or as CSV UTF-8.")
         raise DataError(
             "This is a web page or XML, not data: it starts with a tag.",
             "If you downloaded it, the server may have sent an error page: download the file again.",

@@ -40,10 +40,12 @@ FORMATS = (
     FileFormat("csv", "csv", "CSV", ("csv", "tsv", "txt"), f"{_READERS}.csv_reader:read_csv"),
     FileFormat("json", "json", "JSON, JSONL", ("json", "jsonl", "ndjson"), f"{_READERS}.json_reader:read_json"),
     FileFormat("parquet", "json", "Parquet", ("parquet",), f"{_READERS}.parquet_reader:read_parquet"),
+    FileFormat("xlsx", "json", "Excel", ("xlsx", "xls"), f"{_READERS}.xlsx_reader:read_xlsx"),
+    FileFormat("gzip", "json", "gzip", ("gz",), f"{_READERS}.content_kind:read_gzip"),
 )  # fmt: skip
 FILE_ENDINGS = tuple(ending for file_format in FORMATS for ending in file_format.endings)
 FORMAT_NAMES = ", ".join(file_format.label for file_format in FORMATS[:-1]) + f" or {FORMATS[-1].label}"
-"""All formats as text: "CSV, JSON, JSONL or Parquet"."""
+"""All formats as text: "CSV, JSON, JSONL, Parquet, Excel or gzip"."""
 
 
 def format_of(path: Path) -> FileFormat | None:
@@ -61,7 +63,7 @@ def file_type_of(path: Path) -> FileType:
 def choose_format(path: Path, file_type: str | None) -> str:
     """Return the kind of format in which a file is read.
 
-    `file_type` decides, except for formats that it has no value for (Parquet): these are recognized by their ending.
+    `file_type` decides, except for formats that it has no value for: these are recognized by their ending.
     Where it is None the ending decides alone, and an unknown ending is read as CSV.
     """
     by_ending = format_of(path)

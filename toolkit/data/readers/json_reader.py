@@ -8,22 +8,28 @@ their place. A list is held in memory as a whole, lines are streamed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from toolkit.data.read_options import MAX_COLUMNS, MAX_LISTED, Offer, ReadOptions, UnreadableError, shorten_preview
+from toolkit.data.read_options import MAX_LISTED, Offer, ReadOptions, UnreadableError, shorten_preview
 from toolkit.data.readers.encoding import DetectedEncoding, detect_encoding
+from toolkit.data.readers.json_layouts import EXPECTED_TOP_LEVEL, flatten_offer, flatten_row, unwrap_rows
 from toolkit.data.readers.json_text import (
     JSON_DECODER,
+    TOLERANT_DECODER,
     TRUNCATED_HINT,
-    JsonNumber,
+    Leniency,
     NonFiniteNumber,
     RepeatedKeyError,
-    all_objects,
+    blank_out_extras,
     describe_decode_error,
     describe_json_type,
+    has_open_string,
+    is_comment_line,
     is_message_list,
     json_text,
     skip_space,
@@ -33,8 +39,8 @@ from toolkit.data.readers.table_writer import ReadOutcome, SourceFile, TableWrit
 from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
 
-CHAT_KEYS = ("messages", "conversations", "conversation")
-EXPECTED_TOP_LEVEL = "The top level must be a list of objects, or one object per line"
+MAX_JOINED_LINES = 500
+"""Lines that are joined to one row because a line break stands inside a string."""
 
 
 def read_json(source: SourceFile) -> ReadOutcome:
@@ -74,6 +80,7 @@ class JsonReader:
         self._nested: dict[str, int] = {}
         self._chats: set[str] = set()
         self._skipped: list[str] = []
+        self._leniency = Leniency()
         self._columns: dict[str, str] = {}  # key in the file -> name of the column
         self.place: Callable[[int], str] = lambda line: f"line {line:,}"
 
@@ -81,6 +88,7 @@ class JsonReader:
         """Write every row. Raises DataError that names the row and its place."""
         rows = self._lines(writer) if self._has_object_per_line() else self._document()
         for mark, value in rows:
+            value = self._decode_again(value)
             row = {"messages": value} if is_message_list(value) else value
             if not isinstance(row, dict):
                 where = f"row {writer.rows + 1:,} ({self.place(mark)})"
@@ -157,39 +165,93 @@ class JsonReader:
             self.notices.append(f"{rows_in_words(count)} {were} skipped, as chosen: {shown}.")
         if self._options.flatten:
             self.notices.append("Nested objects were flattened into columns, as chosen.")
+        self.notices += self._leniency.notices()
+
+    def _decode_again(self, value: Any) -> Any:
+        """Return a row that was written as JSON inside a string; another value is returned unchanged."""
+        if type(value) is not str or not value.lstrip().startswith(("{", "[")):
+            return value
+        try:
+            inner = TOLERANT_DECODER.decode(value)
+        except (ValueError, RecursionError):
+            return value
+        if not isinstance(inner, dict | list):
+            return value
+        self._leniency.encoded += 1
+        return inner
 
     def _has_object_per_line(self) -> bool:
-        """Return whether the first line that is not blank is a complete object and another line follows."""
+        """Return whether the first line with content is a complete row and another line follows."""
         with self._open() as file:
-            lines = (line for line in file if line.strip())
-            first = next(lines, "")
-            if not first.lstrip().startswith("{"):
+            lines = (line for line in file if line.strip() and not is_comment_line(line))
+            first = blank_out_extras(next(lines, ""))[0].lstrip(" \t\ufeff")
+            if not first.startswith(("{", "[", '"')):
                 return False
             try:
-                json.loads(first, parse_int=str)
+                value = json.loads(first, parse_int=str, strict=False)
             except (ValueError, RecursionError):
                 return False
-            return next(lines, None) is not None
+            is_row = isinstance(value, dict) or is_message_list(value)
+            is_encoded = isinstance(value, str) and value.lstrip().startswith(("{", "["))
+            return (is_row or is_encoded) and next(lines, None) is not None
 
     def _lines(self, writer: TableWriter) -> Iterator[tuple[int, Any]]:
         size = self._path.stat().st_size
         with self._open() as file:
             writer.share_read = lambda: file.buffer.tell() / size
             count = 0
-            for line, text in enumerate(file, start=1):
-                if not text.strip():
+            lines, waiting = enumerate(file, start=1), deque[tuple[int, str]]()
+
+            def take() -> tuple[int, str] | None:
+                return waiting.popleft() if waiting else next(lines, None)
+
+            while (numbered := take()) is not None:
+                line, text = numbered
+                if not text.strip() or is_comment_line(text):
+                    self._leniency.note_extras(["comments"] if text.strip() else [])
                     continue
                 count += 1
+                self._leniency.marks += line > 1 and text.startswith("\ufeff")
                 try:
                     value, end = self._decode(text, skip_space(text, 0), line, f"Row {count:,}")
-                except DataError as error:
+                except RepeatedKeyError as error:
                     self._skip_or_offer(error, line, count, text)
                     continue
+                except DataError as error:
+                    repaired = self._repair_line(text, take, waiting.extendleft)
+                    if repaired is None:
+                        self._skip_or_offer(error, line, count, text)
+                        continue
+                    text, value, end = repaired
                 if skip_space(text, end) != len(text):
                     message = f"Line {line:,} continues after its object, at character {end + 1:,}."
                     raise DataError(message, "Put each object on its own line.")
                 yield line, value
             writer.share_read = lambda: 1.0
+
+    def _repair_line(
+        self,
+        text: str,
+        take: Callable[[], tuple[int, str] | None],
+        give_back: Callable[[Iterable[tuple[int, str]]], None],
+    ) -> tuple[str, Any, int] | None:
+        """Decode a line without comments and trailing commas, or with the next lines if it ends inside a string.
+
+        Return the decoded text, its value and where it ends; None if it can't be decoded.
+        """
+        cleaned, extras = blank_out_extras(text)
+        taken: list[tuple[int, str]] = []
+        while has_open_string(cleaned) and len(taken) < MAX_JOINED_LINES and (numbered := take()) is not None:
+            taken.append(numbered)
+            cleaned += numbered[1]
+        try:
+            value, end = TOLERANT_DECODER.raw_decode(cleaned, skip_space(cleaned, 0))
+        except (ValueError, RecursionError, RepeatedKeyError):
+            give_back(reversed(taken))
+            return None
+        self._leniency.note_extras(extras)
+        self._leniency.control += bool(taken)
+        return cleaned, value, end
 
     def _skip_or_offer(self, error: DataError, line: int, row: int, text: str) -> None:
         """Skip a line that is not valid JSON if the user has chosen so; otherwise raise UnreadableError that offers it.
@@ -213,41 +275,67 @@ class JsonReader:
         with self._open() as file:
             self._text = text = file.read()
         self.place = self._offset
-        start = skip_space(text, 0)
-        if start == len(text):
+        if skip_space(text, 0) == len(text):
             raise DataError("The file contains only blank lines.", "Choose a file with rows.")
-        if text[start] == "[":
-            yield from self._list(text, start)
+        if text[skip_space(text, 0)] in "/#":
+            self._clean()
+        start = skip_space(self._text, 0)
+        if self._text[start : start + 1] == "[":
+            yield from self._list(start)
             return
-        value, end = self._decode(text, start, start, "The file")
+        value, end = self._decode_document(start, "The file")
+        value = self._decode_again(value)
+        if isinstance(value, list) and self._leniency.encoded:
+            yield from ((start, row) for row in value)
+            return
         if not isinstance(value, dict):
             message = f"{EXPECTED_TOP_LEVEL}; found {describe_json_type(value)}."
             raise DataError(message, "Choose a file with rows.")
-        if skip_space(text, end) == len(text):
+        if skip_space(self._text, end) == len(text):
             yield from ((start, row) for row in unwrap_rows(value, self._options, self.notices.append))
             return
         yield start, value
-        while (start := skip_space(text, end)) < len(text):
-            value, end = self._decode(text, start, start, "An object")
+        while (start := skip_space(self._text, end)) < len(text):
+            value, end = self._decode_document(start, "An object")
             yield start, value
 
-    def _list(self, text: str, start: int) -> Iterator[tuple[int, Any]]:
-        at = skip_space(text, start + 1)
+    def _decode_document(self, at: int, what: str) -> tuple[Any, int]:
+        """Decode the value at a position of the document; when it fails, again without comments and trailing commas."""
+        try:
+            return self._decode(self._text, at, at, what)
+        except RepeatedKeyError:
+            raise
+        except DataError:
+            if not self._clean():
+                raise
+        at = skip_space(self._text, at)
+        return self._decode(self._text, at, at, what)
+
+    def _clean(self) -> bool:
+        """Blank out comments and trailing commas in the document; return whether it had any."""
+        self._text, extras = blank_out_extras(self._text)
+        self._leniency.note_extras(extras)
+        return bool(extras)
+
+    def _list(self, start: int) -> Iterator[tuple[int, Any]]:
+        at = skip_space(self._text, start + 1)
         count = 0
-        while text[at : at + 1] != "]":
+        while self._text[at : at + 1] != "]":
             count += 1
             try:
-                value, end = self._decode(text, at, at, f"Row {count:,}")
+                value, end = self._decode_document(at, f"Row {count:,}")
             except DataError as error:
-                if self._is_truncated(error, text, count):
+                if self._is_truncated(error, self._text, count):
                     return
                 raise
             yield at, value
-            at = skip_space(text, end)
+            text, at = self._text, skip_space(self._text, end)
+            if text[at : at + 1] not in (",", "]") and self._clean():  # a comment between two rows
+                text, at = self._text, skip_space(self._text, end)
             if text[at : at + 1] == ",":
                 at = skip_space(text, at + 1)
                 if text[at : at + 1] == "]":
-                    raise DataError(f"There is a comma after the last row, at {self._offset(at)}.", "Delete it.")
+                    self._leniency.note_extras(["trailing commas"])
             elif text[at : at + 1] != "]":
                 found = "the file ends" if at == len(text) else f"there is {text[at]!r}"
                 message = f"After row {count:,}, a comma or ] is expected, but {found} at {self._offset(at)}."
@@ -255,8 +343,10 @@ class JsonReader:
                 if self._is_truncated(DataError(message, hint), text, count + 1):
                     return
                 raise DataError(message, hint)
-        after = skip_space(text, at + 1)
-        if after != len(text):
+        after = skip_space(self._text, at + 1)
+        if after != len(self._text) and self._clean():
+            after = skip_space(self._text, at + 1)
+        if after != len(self._text):
             raise DataError(f"More text follows the list, at {self._offset(after)}.", "Put everything into one list.")
 
     def _is_truncated(self, error: DataError, text: str, row: int) -> bool:
@@ -276,6 +366,11 @@ class JsonReader:
         try:
             return JSON_DECODER.raw_decode(text, at)
         except json.JSONDecodeError as error:
+            if error.msg.startswith("Invalid control character"):
+                with suppress(ValueError, RecursionError, RepeatedKeyError):  # the error below names the place
+                    decoded = TOLERANT_DECODER.raw_decode(text, at)
+                    self._leniency.control += 1
+                    return decoded
             where = self.place(mark) if text is not self._text else self._offset(error.pos)
             if text is not self._text:
                 where += f", character {error.pos + 1:,}"
@@ -290,82 +385,3 @@ class JsonReader:
     def _offset(self, at: int) -> str:
         line = self._text.count("\n", 0, at) + 1
         return f"line {line:,}, character {at - self._text.rfind(chr(10), 0, at):,}"
-
-
-def unwrap_rows(value: dict[str, Any], options: ReadOptions, notice: Callable[[str], None]) -> list[Any]:
-    """Return the rows inside a file's only object; `notice` takes what was decided.
-
-    Raises DataError, or UnreadableError with offers when there are several lists of rows.
-    """
-    if not value or any(is_message_list(value.get(key)) for key in CHAT_KEYS):
-        return [value] if value else []
-    lists: dict[str, list[Any]] = {key: found for key, found in value.items() if isinstance(found, list)}
-    if options.rows_from is not None:
-        if options.rows_from not in lists:
-            names = ", ".join(f"'{key[:40]}'" for key in list(lists)[:MAX_LISTED]) or "none"
-            raise DataError(f"There is no list '{options.rows_from}' in the file.", f"Its lists are: {names}.")
-        notice(f"Rows were read from the list '{options.rows_from}', as chosen.")
-        return lists[options.rows_from]
-    tables = [key for key, found in lists.items() if found and all_objects(found)]
-    if len(tables) > 1:
-        names = ", ".join(f"'{key}' ({len(value[key]):,})" for key in tables[:MAX_LISTED])
-        raise UnreadableError(
-            f"The file has several lists of rows: {names}.",
-            "Choose one of them, or make one the top level of the file.",
-            [_list_offer(key, lists[key], options) for key in tables[:MAX_LISTED]],
-        )
-    if tables:
-        others = [key for key in value if key != tables[0]]
-        ignored = f" Ignored: {', '.join(others[:MAX_LISTED])}." if others else ""
-        notice(f"Rows were read from the list '{tables[0]}'.{ignored}")
-        return lists[tables[0]]
-    if len(lists) == len(value):
-        return _columns_to_rows(value, notice)
-    if len(value) > 1 and all(isinstance(found, dict) for found in value.values()):
-        message = f"{EXPECTED_TOP_LEVEL}; found one object that contains {len(value):,} objects."
-        raise DataError(message, "If it was created with pandas, use to_json(..., orient='records').")
-    return [value]
-
-
-def flatten_row(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the row with the values of its nested objects under outer.inner.
-
-    Raises DataError when two values would get the same name.
-    """
-    flat: dict[str, Any] = {}
-    for key, value in row.items():
-        inner = flatten_row(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-        repeated = flat.keys() & inner.keys()
-        if repeated:
-            name = sorted(repeated)[0]
-            raise DataError(f"Two values would both be named '{name[:60]}'.", "Rename one of them in the file.")
-        flat |= inner
-    return flat
-
-
-def flatten_offer(row: dict[str, Any], options: ReadOptions) -> Offer:
-    """Return the offer to make columns of the values in nested objects."""
-    flat = flatten_row(row)
-    lines = shorten_preview(f"{name}: {_value_preview(value)}" for name, value in flat.items() if name not in row)
-    return Offer("Flatten nested objects into columns", replace(options, flatten=True), lines)
-
-
-def _list_offer(key: str, rows: list[Any], options: ReadOptions) -> Offer:
-    preview = shorten_preview(map(_value_preview, rows))
-    return Offer(f"Read the rows from the list '{key}'", replace(options, rows_from=key), preview)
-
-
-def _value_preview(value: Any) -> str:
-    try:
-        return json_text(value)[:200] if not isinstance(value, str) or isinstance(value, JsonNumber) else value[:200]
-    except (ValueError, RecursionError):
-        return "…"
-
-
-def _columns_to_rows(value: dict[str, Any], notice: Callable[[str], None]) -> list[Any]:
-    lengths = {key: len(cells) for key, cells in value.items()}
-    if len(value) > MAX_COLUMNS or len(set(lengths.values())) > 1:
-        shown = ", ".join(f"'{key}' has {length:,}" for key, length in list(lengths.items())[:MAX_LISTED])
-        raise DataError(f"The file's lists differ in length: {shown}.", "Give all columns the same length.")
-    notice("The file is one object with a list for each column.")
-    return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
 
-_SPACE = re.compile(r"[ \t\n\r]*")
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
+_SPACE = re.compile(r"[ \t\n\r\ufeff]*")
 
 
 class JsonNumber(str):
@@ -40,13 +44,79 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-JSON_DECODER = json.JSONDecoder(
-    object_pairs_hook=_build_object, parse_int=JsonNumber, parse_float=JsonNumber, parse_constant=NonFiniteNumber
-)
+def _make_decoder(*, strict: bool) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_build_object,
+        parse_int=JsonNumber,
+        parse_float=JsonNumber,
+        parse_constant=NonFiniteNumber,
+        strict=strict,
+    )
+
+
+JSON_DECODER, TOLERANT_DECODER = _make_decoder(strict=True), _make_decoder(strict=False)
+"""The second one also accepts line breaks, tabs and other control characters inside strings."""
+
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_COMMENT = re.compile(rf"({_STRING})|(?<![^\s,{{}}\[\]])//[^\n]*|/\*.*?\*/|(?m:^[ \t]*#[^\n]*)", re.DOTALL)
+_TRAILING_COMMA = re.compile(rf"({_STRING})|,(?=\s*[}}\]])", re.DOTALL)
+
+
+def blank_out_extras(text: str) -> tuple[str, list[str]]:
+    """Return the text with spaces for comments and for commas before a closing bracket, and the names of what it had.
+
+    Strings are unchanged, and every other character keeps its position.
+    """
+    found = []
+    for name, pattern in (("comments", _COMMENT), ("trailing commas", _TRAILING_COMMA)):
+        blanked = pattern.sub(lambda match: match.group(1) or re.sub(r"[^\n]", " ", match.group()), text)
+        if blanked != text:
+            found.append(name)
+        text = blanked
+    return text, found
+
+
+@dataclass
+class Leniency:
+    """What a file had that strict JSON does not allow, and was read all the same.
+
+    control: rows with line breaks or tabs inside strings; marks: byte order marks inside the file; encoded: rows that
+    were JSON inside a string.
+    """
+
+    control: int = 0
+    marks: int = 0
+    encoded: int = 0
+    _extras: dict[str, None] = field(default_factory=dict)
+
+    def note_extras(self, names: Iterable[str]) -> None:
+        self._extras |= dict.fromkeys(names)
+
+    def notices(self) -> list[str]:
+        found = []
+        if self._extras:
+            found.append(f"The file is not strict JSON: {' and '.join(self._extras)} were ignored.")
+        if self.control:
+            rows = rows_in_words(self.control)
+            found.append(f"Line breaks and tabs inside strings were kept in {rows}. JSON writes them \\n and \\t.")
+        if self.marks:
+            found.append("A byte order mark inside the file was ignored: it seems to be several files in one.")
+        if self.encoded:
+            found.append(f"{rows_in_words(self.encoded)} of JSON inside a string (encoded twice) were decoded.")
+        return found
+
+
+def is_comment_line(line: str) -> bool:
+    return line.lstrip().startswith(("//", "#"))
+
+
+def has_open_string(text: str) -> bool:
+    """Return whether the text ends inside a JSON string."""
+    return _ESCAPE.sub("", text).count('"') % 2 == 1
 
 
 def skip_space(text: str, at: int) -> int:
-    """Return the first position from `at` on that is not JSON white space."""
+    """Return the first position from `at` on that is not JSON white space or the mark of a file that was appended."""
     match = _SPACE.match(text, at)
     return match.end() if match else at
 
@@ -89,7 +159,7 @@ def describe_json_type(value: Any) -> str:
 
 
 def describe_decode_error(error: json.JSONDecodeError) -> str:
-    return error.msg[:1].lower() + error.msg[1:] + "."
+    return error.msg[:1].lower() + error.msg[1:].removesuffix(" at") + "."
 
 
 def suggest_json_fix(error: json.JSONDecodeError, text: str) -> str:
@@ -105,5 +175,5 @@ def suggest_json_fix(error: json.JSONDecodeError, text: str) -> str:
     if error.pos >= len(text.rstrip()):
         return TRUNCATED_HINT
     if error.pos == 0 or not text[: error.pos].strip():
-        return "If this is a CSV file, choose CSV as the file type."
+        return "If this is a CSV file, give it a name that ends with .csv."
     return "Correct this place in the file."

@@ -91,8 +91,15 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
+    """Return whether cells of this type hold bytes, also inside structs, lists, maps and dictionaries."""
     found = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
-    return any(is_kind(kind) for is_kind in found)
+    if any(is_kind(kind) for is_kind in found):
+        return True
+    if pa.types.is_dictionary(kind):
+        return _is_binary(kind.value_type)
+    if pa.types.is_nested(kind):
+        return any(_is_binary(kind.field(at).type) for at in range(kind.num_fields))
+    return False
 
 
 def _text_converter(field: pa.Field) -> Callable[[pa.Array], list[str | None]]:

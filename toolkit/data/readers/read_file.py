@@ -19,7 +19,8 @@ from toolkit.data.read_options import (
     ReadOptions,
     limit_process_resources,
 )
-from toolkit.data.readers.formats import load_reader
+from toolkit.data.readers.content_kind import unpacked_bytes_limit
+from toolkit.data.readers.formats import FORMATS, format_of, load_reader
 from toolkit.data.readers.table_writer import SourceFile, TableWriter
 from toolkit.data.task_process import TABLE_FILE, run_task
 from toolkit.errors import DataError
@@ -64,13 +65,23 @@ def read_file_to_table(request: ReadRequest, report_progress: DataProgressReport
             report_share=report_share,
         )
 
-    source = SourceFile(Path(request.source), options, new_writer, report_progress)
+    source = SourceFile(Path(request.source), options, new_writer, folder, report_progress)
     outcome = load_reader(request.kind)(source)
-    outcome.writer.finish(folder / TABLE_FILE, request.label, outcome.notices, outcome.drop, outcome.offers)
+    notices = [*_name_notice(source.path, request.kind), *outcome.notices]
+    outcome.writer.finish(folder / TABLE_FILE, request.label, notices, outcome.drop, outcome.offers)
+
+
+def _name_notice(path: Path, kind: str) -> list[str]:
+    """Return the notice about a file whose name ends like one of another format."""
+    named = format_of(path)
+    if named is None or named.kind == kind:
+        return []
+    label = next(each.label for each in FORMATS if each.kind == kind).removesuffix(", JSONL")
+    return [f"The content of the file is {label}, and it was read as such, although the name ends with {path.suffix}."]
 
 
 def _read(request: dict[str, Any], report_progress: DataProgressReporter) -> None:
-    limit_process_resources(Path(request["source"]).stat().st_size)
+    limit_process_resources(unpacked_bytes_limit(Path(request["source"])))
     read_file_to_table(ReadRequest.load(request), report_progress)
 
 

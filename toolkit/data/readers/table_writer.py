@@ -35,6 +35,8 @@ from toolkit.errors import DataError
 BATCH_ROWS = 16_384
 BATCH_CHARACTERS = 16_000_000
 """A batch is written when it has this many rows or characters, whichever comes first."""
+_ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_INVISIBLE = re.compile("[\u00ad\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff]")
 _INVALID_CHARACTERS = re.compile("[\0\ud800-\udfff]")
 
 
@@ -65,6 +67,7 @@ class TableWriter:
         self._empty_is_missing = empty_is_missing
         self._options = options
         self._repaired = 0
+        self._renamed: list[str] = []
         self._chats = ChatColumns(skip=options.bad_rows == "skip")
         self._cells: list[list[str | None]] = []
         self._marks: list[int] = []
@@ -76,11 +79,12 @@ class TableWriter:
         self._hash = hashlib.sha256()
 
     def add_column(self, name: str) -> None:
-        """Add a column, in which all rows so far have a missing cell.
+        """Add a column, in which all rows so far have a missing cell. Invisible characters in its name are removed.
 
         Raises DataError for a name that is too long or has invalid characters, and for too many columns.
         """
         check_column_name(name)
+        name = self._visible_name(name)
         if len(self.columns) == MAX_COLUMNS:
             hint = "Keep only the columns that your prompt and completion use. Are rows and columns swapped?"
             raise DataError(f"The data has more than {MAX_COLUMNS:,} columns.", hint)
@@ -92,6 +96,17 @@ class TableWriter:
             cells.append(None)
         self.columns.append(name)
         self.missing[name] = self.rows - len(self._cells)
+
+    def _visible_name(self, name: str) -> str:
+        """Return the name without invisible characters, which a template could not name, unless it is then taken."""
+        plain = _INVISIBLE.sub("", _ODD_SPACES.sub(" ", name))
+        visible = plain.strip()
+        if plain == name or not visible or visible in self.columns:
+            return name
+        odd = sorted({f"U+{ord(char):04X}" for char in name if char not in visible})
+        codes = f" ({', '.join(odd)})" if odd else ""
+        self._renamed.append(f"'{visible[:40]}'{codes}")
+        return visible
 
     def add(self, cells: Sequence[str | None], mark: int) -> None:
         """Add a row with a cell for every column. Its cells are checked when its batch is written."""
@@ -112,7 +127,8 @@ class TableWriter:
     ) -> None:
         """Write the remaining rows and the footer to `final`, without the columns in `drop`."""
         self.flush()
-        notices = [*notices, *_brace_notices(self.columns), *self._repair_notice(), *self._chats.notices()]
+        notices = [*notices, *self._name_notice(), *_brace_notices(self.columns), *self._repair_notice()]
+        notices += self._chats.notices()
         kept = [column for column in self.columns if column not in drop]
         missing = {column: self.missing[column] for column in kept}
         offered = [offer.dump() for offer in (*offers, *self._chats.offers(self._options))]
@@ -177,6 +193,12 @@ class TableWriter:
             return cell
         self._repaired += 1
         return _as_text(cell) or None
+
+    def _name_notice(self) -> list[str]:
+        if not self._renamed:
+            return []
+        shown = ", ".join(self._renamed[:MAX_LISTED]) + (", …" if len(self._renamed) > MAX_LISTED else "")
+        return [f"Invisible characters were removed from column names: {shown}."]
 
     def _repair_notice(self) -> list[str]:
         if not self._repaired:
@@ -260,11 +282,12 @@ class WriterFactory(Protocol):
 
 @dataclass(frozen=True)
 class SourceFile:
-    """What a reader gets: the file, the user's options, a writer for the rows, and where to report progress."""
+    """What a reader gets. folder: where it may write; it is deleted afterwards."""
 
     path: Path
     options: ReadOptions
     new_writer: WriterFactory
+    folder: Path
     report_progress: DataProgressReporter
 
 

@@ -27,7 +27,7 @@ from toolkit.data.read_options import (
     read_options,
     time_limit_seconds,
 )
-from toolkit.data.readers.formats import choose_format
+from toolkit.data.readers.content_kind import recognize_kind, unpacked_bytes_limit
 from toolkit.data.readers.read_file import ReadRequest
 from toolkit.data.storage.join_tables import JoinRequest, joined_content_bytes
 from toolkit.data.storage.uploads import HASH_DIGITS, StoredFile, hash_bundled_file, store_named_file, uploads_dir
@@ -38,7 +38,7 @@ from toolkit.system.durable import durable_write, publish_file, scratch_dir
 from toolkit.system.locks import wait_for_lock
 from toolkit.system.paths import ASSETS
 
-READER_VERSION = 3
+READER_VERSION = 4
 """Part of a stored table's name. Raise it when a reader gives another table for the same file: all are read again."""
 HUB_TIME_LIMIT_S = 3_600
 """Seconds that the download of a dataset may take."""
@@ -74,11 +74,11 @@ def open_table(data: DataConfig, save_dir: Path, watch: Watch | None = None) -> 
     else:
         is_bundled = path.startswith(BUNDLED)
         source = _bundled(path.removeprefix(BUNDLED)) if is_bundled else store_named_file(Path(path), save_dir, watch)
-        table = _open_file(source, choose_format(source.path, data.file_type), save_dir, options, watch)
+        table = _open_file(source, recognize_kind(source.path, data.file_type), save_dir, options, watch)
     if data.test_path is None:
         return table
     test = store_named_file(Path(data.test_path), save_dir, watch)
-    test_table = _open_file(test, choose_format(test.path, None), save_dir, options, watch)
+    test_table = _open_file(test, recognize_kind(test.path, None), save_dir, options, watch)
     return _join_test_file(table, test_table, save_dir, watch)
 
 
@@ -122,7 +122,7 @@ def _open_file(source: StoredFile, kind: str, save_dir: Path, options: ReadOptio
             raise _with_file_name(error, source.label) from error
         if table is None:
             request = ReadRequest(str(source.path), str(folder), kind, source.sha256, source.label, options)
-            limit = time_limit_seconds(source.path.stat().st_size)
+            limit = time_limit_seconds(unpacked_bytes_limit(source.path))
             try:
                 made = make_table_in_child("toolkit.data.readers.read_file", request.dump(), folder, limit, watch=watch)
             except (ChildRefusedError, UnreadableError) as error:
@@ -143,7 +143,7 @@ def _open_hub(name: str, save_dir: Path, watch: Watch) -> Table:
     if not _HUB_ID.fullmatch(name):
         raise DataError(
             f"'{name}' is not a Hugging Face dataset.",
-            "Enter an ID such as owner/name. For a file on this machine, choose CSV or JSON as the file type.",
+            "Enter an ID such as owner/name. For a file on this machine, choose Path as the data source.",
         )
     digest = hashlib.sha256(name.encode()).hexdigest()
     with _locked_workplace(save_dir, f"{digest[:HASH_DIGITS]}-hub-{READER_VERSION}") as (final, _, folder):

@@ -239,7 +239,8 @@ def _hash_chunks(chunks: Iterator[bytes], path: Path) -> StoredFile:
 
 def _extension(name: str) -> str:
     extension = name.rsplit(".", 1)[-1].lower()
-    return extension if extension in FILE_ENDINGS else "data"
+    is_archive_of_files = name.lower().endswith(".tar.gz")
+    return extension if extension in FILE_ENDINGS and not is_archive_of_files else "data"
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:

@@ -27,11 +27,30 @@ def offer_read_options(offers: Sequence[Offer], on_choice: OptionsCallback) -> N
             _choose_offer(offers, on_choice, "way_out")
 
 
+def show_doubtful_reading(table: Table, on_choice: OptionsCallback) -> None:
+    """Draw both readings of a file side by side where another one may be right, until the user has chosen."""
+    for number, offer in enumerate(offer for offer in table.offers if offer.doubt):
+        with st.container(border=True, gap="xsmall", key=f"doubt_{number}"):
+            st.markdown(f":material/help: **{escape_text(offer.doubt, 400)}**")
+            now, other = st.columns(2)
+            with now:
+                st.caption("As it was read")
+                text_block("\n".join(offer.current))
+                if st.button("Keep this reading", key=f"doubt_keep_{number}", type="tertiary"):
+                    on_choice(offer.keep)
+            with other:
+                st.caption(escape_text(offer.label))
+                text_block("\n".join(offer.preview))
+                if st.button("Read it this way", key=f"doubt_take_{number}", icon=":material/check:"):
+                    on_choice(offer.options)
+
+
 def show_other_read_options(table: Table, on_choice: OptionsCallback) -> None:
     """Draw the options with which a table was read, and the other possible ones."""
     chosen = {name: workspace.current_setting(f"data.{name}") for name in READ_OPTION_NAMES}
     chosen = {name: value for name, value in chosen.items() if value}
-    if not chosen and not table.offers:
+    others = [offer for offer in table.offers if not offer.doubt]
+    if not chosen and not others:
         return
     with st.expander("Reading options", icon=":material/tune:"):
         if chosen:
@@ -43,8 +62,8 @@ def show_other_read_options(table: Table, on_choice: OptionsCallback) -> None:
                 st.markdown(f"Chosen: {escape_text(options, 500)}", width="content")
                 if st.button("Reset to automatic detection", icon=":material/undo:", type="tertiary"):
                     on_choice(DEFAULT_READ_OPTIONS)
-        if table.offers:
-            _choose_offer(table.offers, on_choice, "other_way")
+        if others:
+            _choose_offer(others, on_choice, "other_way")
 
 
 def _choose_offer(offers: Sequence[Offer], on_choice: OptionsCallback, key: str) -> None:
