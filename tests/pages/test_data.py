@@ -260,3 +260,23 @@ def test_a_preference_file_trains_on_the_chosen_answer(stage: Stage) -> None:
     app = _upload(stage, "pairs.jsonl", "\n".join(map(json.dumps, rows)).encode())
     assert (_data(stage)["prompt"], _data(stage)["prompt_stub"]) == ("{prompt}", "{chosen}")
     assert "Those in 'rejected' are not used" in words(app).replace("\\", "")
+
+
+def test_a_file_that_reads_in_two_ways_is_shown_with_both(stage: Stage, tmp_path: Path) -> None:
+    source = Path(__file__).parents[1] / "fixtures" / "brought" / "s21_tsv_loose_quotes.tsv"
+    app = stage.page("data")
+    app.segmented_control(key="source_way").set_value("path").run()
+    app.text_input[0].set_value(str(source))
+    app = stage.checked(button(app, "Open").click().run())
+    assert "first at line 3: a quote may hide rows" in words(app)
+    shown = [block.value for block in app.code]
+    assert any("Wait here, Warte hier, \u21b5 he called. rief er." in text for text in shown), "as it was read"
+    assert any(text.startswith('"Wait here, \u2502 Warte hier,') for text in shown), "the other reading"
+    kept = stage.checked(button(app, "Keep this reading").click().run())
+    assert "As it was read" not in words(kept)
+    assert "Quotes across lines: Keep the cell" in words(kept)
+    app = button(kept, "Reset to automatic detection").click().run()
+    app = stage.checked(button(app, "Read it this way").click().run())
+    draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
+    assert draft["quotes"] == "lines"
+    assert "20 rows" in words(app)

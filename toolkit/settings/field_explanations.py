@@ -5,7 +5,7 @@ from __future__ import annotations
 _BNB, _ARGS, _SFT = "model.bitsandbytes.", "training.training_args.", "training.sft_args."
 
 FIELD_EXPLANATIONS: dict[str, str] = {
-    "data.path": "A CSV, JSON, JSONL or Parquet file on this machine, or the ID of a dataset on the Hugging Face Hub.",
+    "data.path": "A file on this machine (CSV, JSON, JSONL, Parquet, Excel, gzip), or the ID of a dataset on the Hub.",
     "data.prompt": "The input of each example. {column} inserts that column's cell; write {{ for a literal brace.",
     "data.prompt_stub": "The answer that the model learns to give. {column} inserts that column's cell.",
     "data.train_size": "A fraction of the usable rows (0.8 is 80 %), or a number of rows.",

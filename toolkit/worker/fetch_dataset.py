@@ -133,7 +133,7 @@ def _explain_fetch_error(name: str, error: Exception, online: bool) -> DataError
     if not online:
         return DataError(
             f"The dataset {name} is not on this machine, and the Hugging Face Hub can't be reached.",
-            "Connect to the network, or use a CSV, JSON or Parquet file.",
+            "Connect to the network, or use a file.",
         )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     kind = type(error).__name__

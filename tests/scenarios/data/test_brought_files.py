@@ -28,8 +28,7 @@ from toolkit.data.examples.split import usable_indices
 from toolkit.data.examples.templates import Example
 from toolkit.data.findings import Finding
 from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions
-from toolkit.data.readers.content_kind import recognize_kind
-from toolkit.data.readers.formats import file_type_of
+from toolkit.data.readers.formats import file_type_of, recognize_kind
 from toolkit.data.readers.read_file import TABLE_FILE, ReadRequest, read_file_to_table
 from toolkit.data.table import Table, load_table
 from toolkit.errors import DataError

@@ -7,7 +7,6 @@ Python's csv module in strict mode splits the records. An empty cell is a missin
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -32,6 +31,7 @@ from toolkit.data.readers.csv_layout import (
     swallowed_offer,
 )
 from toolkit.data.readers.encoding import detect_encoding
+from toolkit.data.readers.json_text import starts_as_json
 from toolkit.data.readers.table_writer import ReadOutcome, SourceFile, TableWriter
 from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
@@ -301,18 +301,6 @@ def _drop_empty_last_column(header: list[str], names: list[str], writer: TableWr
         return [names[-1]]
     notices.append(f"The last column has no name; it was named {names[-1]}.")
     return []
-
-
-def starts_as_json(sample: str) -> bool:
-    """Return whether a text starts as a JSON list or object, or with a line that is one inside a string."""
-    first = sample.lstrip().split("\n", 1)[0].strip()
-    if not first.startswith(("{", "[", '"{', '"[')):
-        return False
-    try:
-        value = json.loads(first.rstrip(","))
-        return not isinstance(value, str) or isinstance(json.loads(value), dict | list)
-    except (ValueError, RecursionError):
-        return re.match(r"\[\s*(\{|$)|\{\s*(\"|$)", first) is not None
 
 
 def _refuse_json(sample: str) -> None:

@@ -106,6 +106,18 @@ class Leniency:
         return found
 
 
+def starts_as_json(sample: str) -> bool:
+    """Return whether a text starts as a JSON list or object, or with a line that is one inside a string."""
+    first = sample.lstrip().split("\n", 1)[0].strip()
+    if not first.startswith(("{", "[", '"{', '"[')):
+        return False
+    try:
+        value = json.loads(first.rstrip(","))
+        return not isinstance(value, str) or isinstance(json.loads(value), dict | list)
+    except (ValueError, RecursionError):
+        return re.match(r"\[\s*(\{|$)|\{\s*(\"|$)", first) is not None
+
+
 def is_comment_line(line: str) -> bool:
     return line.lstrip().startswith(("//", "#"))
 

@@ -19,8 +19,7 @@ from toolkit.data.read_options import (
     ReadOptions,
     limit_process_resources,
 )
-from toolkit.data.readers.content_kind import unpacked_bytes_limit
-from toolkit.data.readers.formats import FORMATS, format_of, load_reader
+from toolkit.data.readers.formats import FORMATS, format_of, load_reader, unpacked_bytes_limit
 from toolkit.data.readers.table_writer import SourceFile, TableWriter
 from toolkit.data.task_process import TABLE_FILE, run_task
 from toolkit.errors import DataError

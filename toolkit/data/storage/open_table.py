@@ -27,7 +27,7 @@ from toolkit.data.read_options import (
     read_options,
     time_limit_seconds,
 )
-from toolkit.data.readers.content_kind import recognize_kind, unpacked_bytes_limit
+from toolkit.data.readers.formats import recognize_kind, unpacked_bytes_limit
 from toolkit.data.readers.read_file import ReadRequest
 from toolkit.data.storage.join_tables import JoinRequest, joined_content_bytes
 from toolkit.data.storage.uploads import HASH_DIGITS, StoredFile, hash_bundled_file, store_named_file, uploads_dir

@@ -75,7 +75,7 @@ def store_named_file(path: Path, save_dir: Path, watch: Watch | None = None) -> 
     if not stat.S_ISREG(before.st_mode):
         os.close(descriptor)
         what = "a folder" if stat.S_ISDIR(before.st_mode) else "not a regular file"
-        raise DataError(f"{path} is {what}.", "Enter the path of one CSV, JSON or Parquet file.")
+        raise DataError(f"{path} is {what}.", "Enter the path of one file with data.")
     with os.fdopen(descriptor, "rb") as file:
         key = _stat_key(folder, path, before)
         known = _known.get(key)

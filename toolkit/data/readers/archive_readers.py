@@ -1,11 +1,13 @@
-"""The Excel reader (.xlsx): the cells of one sheet as text, with numbers and dates as they are stored.
+"""Readers of packed files, which may unpack to a limit only: the cells of an Excel sheet (.xlsx), and gzip.
 
-Formulas are never computed: a cell has the value that Excel saved with it. The archive may unpack to a limit only.
+Formulas are never computed: a cell has the value that Excel saved with it.
 """
 
 from __future__ import annotations
 
+import gzip
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time
@@ -16,15 +18,49 @@ from typing import Any
 import openpyxl
 
 from toolkit.data.read_options import MAX_LISTED, Offer, ReadOptions, UnreadableError, shorten_preview
-from toolkit.data.readers.content_kind import unpacked_bytes_limit
 from toolkit.data.readers.csv_layout import SAMPLE_ROWS, count_title_rows, title_notice
 from toolkit.data.readers.csv_reader import clean_header
+from toolkit.data.readers.encoding import ENCODING_HEAD_BYTES
+from toolkit.data.readers.formats import kind_of_content, load_reader, unpacked_bytes_limit
 from toolkit.data.readers.table_writer import ReadOutcome, SourceFile
 from toolkit.errors import DataError
 
+_CHUNK_BYTES = 1 << 20
 MAX_ARCHIVE_ENTRIES = 10_000
 SheetRow = tuple[int, list[str]]
 """Number of the row in the sheet, and its cells as text."""
+
+
+def read_gzip(source: SourceFile) -> ReadOutcome:
+    """Unpack a gzip file into the folder of the table, and read what is inside. Raises DataError."""
+    source.report_progress(0.0, "unpacking")
+    inner = source.folder / "unpacked"
+    try:
+        _unpack_gzip(source.path, inner, unpacked_bytes_limit(source.path))
+        with inner.open("rb") as file:
+            head = file.read(ENCODING_HEAD_BYTES)
+        kind = kind_of_content(head, "csv")
+        if kind == "gzip":
+            raise DataError("The gzip file contains another gzip file.", "Unpack it, and choose the file inside.")
+        outcome = load_reader(kind)(replace(source, path=inner))
+    finally:
+        inner.unlink(missing_ok=True)
+    return replace(outcome, notices=["The gzip file was unpacked.", *outcome.notices])
+
+
+def _unpack_gzip(path: Path, target: Path, limit: int) -> None:
+    written = 0
+    try:
+        with gzip.open(path, "rb") as packed, target.open("wb") as out:
+            while chunk := packed.read(_CHUNK_BYTES):
+                written += len(chunk)
+                if written > limit:
+                    message = f"The gzip file unpacks to more than {limit >> 20:,} MB."
+                    raise DataError(message, "Unpack it, and choose the file inside.")
+                out.write(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        message = f"The gzip file can't be unpacked ({error})."
+        raise DataError(message, "It is damaged or incomplete: copy or download it again.") from error
 
 
 def read_xlsx(source: SourceFile) -> ReadOutcome:
