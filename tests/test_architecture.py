@@ -28,8 +28,8 @@ MAY_IMPORT = {
     "ui/evaluate": "data data/readers data/storage evaluation evaluation/statistics runs ui/elements ui/runs "
     "ui/workspace",
     "ui/configure": "data forecast runs services settings system ui/data ui/elements ui/forms ui/frame ui/workspace",
-    "ui/runs": "evaluation/statistics export lifecycle runs services settings system ui/data ui/elements ui/examples "
-    "ui/forms ui/frame ui/workspace",
+    "ui/runs": "evaluation evaluation/statistics export lifecycle runs services settings system ui/data ui/elements "
+    "ui/examples ui/forms ui/frame ui/workspace",
     "worker": "data data/examples data/readers demo_data evaluation export forecast lifecycle runs services settings "
     "system worker/answering worker/exporting worker/models worker/process worker/questions worker/serving "
     "worker/tokens worker/training",

@@ -24,10 +24,10 @@ Pair = tuple[str, str, str]
 def make_run(save_dir: Path, expected: Sequence[str]) -> RunDir:
     """A run whose table holds these answers, and four rows to train on."""
     save_dir.mkdir(parents=True, exist_ok=True)
-    cells: list[dict[str, str | None]] = [{"q": f"question {i}", "a": text} for i, text in enumerate(expected)]
-    cells += [{"q": "trained on", "a": "x"}] * 4
-    table = make_table(save_dir / "table.parquet", cells)
-    data = {"prompt": "{q}", "prompt_stub": "{a}", "train_size": 4, "test_size": len(expected)}
+    cells: list[dict[str, str | None]] = [{"q": "trained on", "a": "x"}] * 4
+    cells += [{"q": f"question {i}", "a": text} for i, text in enumerate(expected)]
+    table = make_table(save_dir / "table.parquet", cells, held_out=len(expected))
+    data = {"prompt": "{q}", "prompt_stub": "{a}"}
     return create_run(Config.model_validate({"save_dir": str(save_dir), "data": data}), table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -31,13 +32,15 @@ def rows(count: int) -> list[dict[str, str | None]]:
     ]
 
 
-def make_table(path: Path, cells: Sequence[dict[str, str | None]]) -> Table:
+def make_table(path: Path, cells: Sequence[dict[str, str | None]], held_out: int = 0) -> Table:
+    """Write a table. held_out: number of rows at its end that are the test set."""
     names = list(cells[0])
     table = pa.table({name: pa.array([row[name] for row in cells], pa.string()) for name in names})
     missing = {name: table[name].null_count for name in names}
+    sha256 = hashlib.sha256(repr(list(cells)).encode()).hexdigest()
     with pq.ParquetWriter(path, table.schema) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata(make_table_footer("0" * 64, "made by a test", missing, ()))
+        writer.add_key_value_metadata(make_table_footer(sha256, "made by a test", missing, (), held_out=held_out))
     return load_table(path)
 
 

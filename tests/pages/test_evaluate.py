@@ -30,7 +30,7 @@ DATA = {"data": {"prompt": "{q}", "prompt_stub": "{a}"}}
 @pytest.fixture
 def run(stage: Stage, tmp_path: Path) -> RunDir:
     source = tmp_path / "given.csv"
-    source.write_text("q,a\n" + "".join(f"question {i},answer {i}\n" for i in range(20)))
+    source.write_text("q,a\n" + "".join(f"training question {i},answer {i}\n" for i in range(20)))
     config = {"data": {**DATA["data"], "file_type": "csv", "path": str(source), "train_size": 10, "test_size": 10}}
     return stage.finished("mine", config=config)
 

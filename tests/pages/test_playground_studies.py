@@ -6,6 +6,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.pages.conftest import ROOT, Stage, button, words
+from toolkit.data.examples.split import plan_split
+from toolkit.data.table import load_table
+from toolkit.evaluation.predictions import Prediction, write_predictions
+from toolkit.runs.run_dir import read_run_config
 from toolkit.services import engine_client
 from toolkit.services.engine_process import EngineInfo
 from toolkit.ui.playground import engine_bar
@@ -59,6 +63,27 @@ def test_a_study_shows_its_runs_and_the_best(stage: Stage) -> None:
     assert len(frame) == 3
     assert "Queued" in frame.to_string()
     assert app.selectbox[0].options == ["ranks"]
+
+
+def test_the_table_of_a_study_counts_clean_test_rows_only(stage: Stage) -> None:
+    runs = [stage.finished(f"seed {seed}", study="seeds", settings={"data.train_test_split_seed": seed},
+                           config={"data": {"train_test_split_seed": seed}}) for seed in (1, 2)]  # fmt: skip
+    tables = [load_table(run.source_path) for run in runs]
+    splits = [plan_split(table, read_run_config(run).data) for table, run in zip(tables, runs, strict=True)]
+    clean = []
+    for at, run in enumerate(runs):
+        texts = [[row["message"] for row in tables[0].take(part)] for part in (splits[at].test, splits[1 - at].train)]
+        kept = {text for text in texts[0] if text not in texts[1]}
+        clean.append(sum(text in kept for text in texts[0]))
+        # the rows that the other trial was trained on are answered wrongly, all others correctly
+        answers = [Prediction(row, text, "x", "", "x" if text in kept else "") for row, text in enumerate(texts[0])]
+        write_predictions(run, answers)
+    assert all(0 < count < 128 for count in clean)
+    app = stage.page("studies")
+    frame = app.dataframe[0].value
+    assert sorted(frame["Clean test rows"]) == sorted(clean)
+    assert list(frame["Exact match"]) == [1.0, 1.0]
+    assert f"{256 - sum(clean)} answers to rows that a trial of this study was trained on are excluded" in words(app)
 
 
 def test_the_playground_offers_single_values_while_a_study_is_on(stage: Stage) -> None:

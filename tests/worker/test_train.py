@@ -122,7 +122,7 @@ def test_test_answers_are_stored_with_their_scores(done: tuple[RunDir, list[Even
         cells = rows(24)[line["row"]]
         assert (line["prompt"], line["expected"]) == (cells["question"], cells["answer"])
     right = sum(line["adapter"].strip() == line["expected"].strip() for line in lines)
-    assert (scores["rows"], scores["exact_match"]) == (5, right / 5)
+    assert (scores["rows"], scores["exact_match"], scores["seen_rows"]) == (5, right / 5, 0)
     order = [event["kind"] for event in events]
     assert order.index("adapter") < order.index("scores")  # the adapter is saved before the test rows are answered
 

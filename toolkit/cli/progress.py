@@ -121,7 +121,9 @@ def describe_run_end(run: RunDir, status: RunStatus) -> str:
     base, adapter = status.scores.get("exact_match_base"), status.scores.get("exact_match")
     if isinstance(base, int | float) and isinstance(adapter, int | float):
         rows = status.scores.get("rows", "")
-        lines.append(f"Exact match on {rows} test rows: base model {base:.0%}, adapter {adapter:.0%}.")
+        seen = status.scores.get("seen_rows")
+        known = f" {seen} of these rows are also in the training set." if seen else ""
+        lines.append(f"Exact match on {rows} test rows: base model {base:.0%}, adapter {adapter:.0%}.{known}")
     lines.append(f"Serve it: python -m toolkit serve {run.id}{folder}")
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@ It needs no model: after a change of the rules only this step runs again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
@@ -19,8 +19,10 @@ from toolkit.evaluation.row_table import (
     count_flips,
     make_row_table,
     order_answers,
+    select_rows,
     write_row_table,
 )
+from toolkit.evaluation.seen_rows import find_seen_rows
 from toolkit.evaluation.statistics import counting, scoring, verdict
 from toolkit.evaluation.statistics.intervals import FloatArray
 from toolkit.evaluation.statistics.measures import LOSS_MEASURE, MEASURES, MEASURES_BY_NAME, Measure
@@ -53,26 +55,58 @@ def conclude_evaluation(
     answered = [q for q in questions if all((model, q.position) in recorded.answers for model in models)]
     kind = scoring.detect_answer_kind([q.expected for q in answered])
     parts = [_model_rows(model, answered, recorded.answers, kind, rules) for model in models]
-    results = EvaluationResults(
-        models=tuple(models),
-        asked=len(questions),
-        answered=len(answered),
-        complete=len(answered) == len(questions),
-        seconds=seconds,
-        failures={part.name: dict(Counter(a.error for a in part.answers if a.error)) for part in parts},
-        cut={part.name: sum(a.cut for a in part.answers) for part in parts},
-        figures=tuple(_figures(parts, models, spec.seed)),
-        fields=tuple(_fields(parts, answered, kind, models, spec.seed)),
-        confusion=_confusion(parts, answered, kind),
-        flips={part.name: count_flips(compute_outcomes(parts[0], part)) for part in parts[1:]},
-        flips_between=_flips_between(parts[1:]),
-        rules=tuple(_rules(parts, rules, models, spec.seed)),
-        probe=_probe(recorded.probed, models, spec.seed),
+    seen = find_seen_rows(answered, models, evaluation.run)
+    excluded = _exclude_seen_rows(answered, seen)
+    clean = [not out for out in excluded]
+    asked = [q for q, taken in zip(answered, clean, strict=True) if taken]
+    figures = _results(evaluation, asked, [select_rows(part, clean) for part in parts], kind, spec.seed)
+    results = figures.model_copy(
+        update={
+            "asked": len(questions),
+            "answered": len(answered),
+            "complete": len(answered) == len(questions),
+            "seen": {model: len(positions) for model, positions in seen.items()},
+            "excluded": sum(excluded),
+            "seconds": seconds,
+            "probe": _probe(recorded.probed, models, spec.seed),
+        }
     )
     judged = verdict.judge_results(results, rules.gate)
-    write_row_table(evaluation.rows_path, make_row_table(answered, parts))
+    write_row_table(evaluation.rows_path, make_row_table(answered, parts, excluded))
     write_evaluation_results(evaluation.results_path, judged)
     return judged
+
+
+def _exclude_seen_rows(questions: Sequence[EvaluationQuestion], seen: Mapping[str, Set[int]]) -> list[bool]:
+    """Return for each question whether any model has seen it; all False if that left nothing to compare."""
+    positions = frozenset().union(*seen.values())
+    excluded = [q.position in positions for q in questions]
+    return [False] * len(questions) if all(excluded) else excluded
+
+
+def _results(
+    evaluation: Evaluation,
+    questions: Sequence[EvaluationQuestion],
+    parts: Sequence[ModelRows],
+    kind: scoring.AnswerKind,
+    seed: int,
+) -> EvaluationResults:
+    """Return the figures over these rows. parts: base first."""
+    rules, models = read_evaluation_rules(evaluation), [part.name for part in parts]
+    return EvaluationResults(
+        models=tuple(models),
+        asked=len(questions),
+        answered=len(questions),
+        complete=True,
+        failures={part.name: dict(Counter(a.error for a in part.answers if a.error)) for part in parts},
+        cut={part.name: sum(a.cut for a in part.answers) for part in parts},
+        figures=tuple(_figures(parts, models, seed)),
+        fields=tuple(_fields(parts, questions, kind, models, seed)),
+        confusion=_confusion(parts, questions, kind),
+        flips={part.name: count_flips(compute_outcomes(parts[0], part)) for part in parts[1:]},
+        flips_between=_flips_between(parts[1:]),
+        rules=tuple(_rules(parts, rules, models, seed)),
+    )
 
 
 def _flips_between(parts: Sequence[ModelRows]) -> dict[str, dict[str, FlipCounts]]:

@@ -5,8 +5,8 @@ Rows are rendered with the templates of training. A row that can't be asked stay
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -28,6 +28,7 @@ class EvaluationQuestion:
 
     position: 0-based among the questions. row: 0-based in its table or set. expected: None when it is not known.
     error: why it can't be asked, or "". turns: the whole conversation, of which the last message is asked for.
+    inputs: the cells of the prompt by column; empty for conversations and prompt sets.
     """
 
     position: int
@@ -36,6 +37,7 @@ class EvaluationQuestion:
     expected: str | None
     error: str = ""
     turns: tuple[Message, ...] = ()
+    inputs: Mapping[str, str | None] = field(default_factory=dict, compare=False)
 
 
 def make_questions(evaluation: Evaluation) -> list[EvaluationQuestion]:
@@ -119,7 +121,8 @@ def _conversation_questions(table: Table, rows: list[int], renderer: ChatRendere
 def _question(position: int, row: int, cells: TableRow, renderer: Renderer, known: bool) -> EvaluationQuestion:
     expected = _rendered(renderer.stub_template, cells)[0] if known else None
     prompt, error = _rendered(renderer.prompt_template, cells)
-    return EvaluationQuestion(position, row, prompt or "", expected, error)
+    inputs = {name: cells[name] for name in renderer.prompt_template.columns}
+    return EvaluationQuestion(position, row, prompt or "", expected, error, inputs=inputs)
 
 
 def _rendered(template: CompiledTemplate, cells: TableRow) -> tuple[str | None, str]:

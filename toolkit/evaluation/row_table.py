@@ -1,7 +1,8 @@
 """rows.parquet, every row of an evaluation: question, answers, scores, and what changed from base model to adapter.
 
-Columns: position, row, prompt, expected; then for model i (0 is the base) answer_i, error_i, cut_i, tokens_i, loss_i
-(nats per token), score_<measure>_i, rules_i (titles of the broken rules); and for adapters outcome_i and damage_i.
+Columns: position, row, prompt, expected, excluded (it is in the training set of a compared model); then for model i (0
+is the base) answer_i, error_i, cut_i, tokens_i, loss_i (nats per token), score_<measure>_i, rules_i (titles of the
+broken rules); and for adapters outcome_i and damage_i.
 """
 
 from __future__ import annotations
@@ -37,8 +38,15 @@ class ModelRows:
     rules: Sequence[Sequence[str]]
 
 
-def compute_outcomes(base: ModelRows, adapter: ModelRows) -> list[RowOutcome]:
-    """Return what became of each row from one model to another, by exact match."""
+def compute_outcomes(base: ModelRows, adapter: ModelRows, excluded: Sequence[bool] | None = None) -> list[RowOutcome]:
+    """Return what became of each row from one model to another, by exact match. excluded: rows that do not count."""
+    outcomes = _compute_all_outcomes(base, adapter)
+    if excluded is None:
+        return outcomes
+    return ["seen in training" if out else outcome for outcome, out in zip(outcomes, excluded, strict=True)]
+
+
+def _compute_all_outcomes(base: ModelRows, adapter: ModelRows) -> list[RowOutcome]:
     before, after = base.scores.get("exact_match"), adapter.scores.get("exact_match")
     if before is None or after is None:
         return ["no expected answer"] * len(base.answers)
@@ -76,18 +84,29 @@ def compute_damage(base: ModelRows, adapter: ModelRows) -> FloatArray:
     return total
 
 
-def make_row_table(questions: Sequence[EvaluationQuestion], models: Sequence[ModelRows]) -> pa.Table:
+def select_rows(rows: ModelRows, chosen: Sequence[bool]) -> ModelRows:
+    """Return the chosen rows."""
+    mask = np.asarray(chosen, dtype=bool)
+    answers = [answer for answer, taken in zip(rows.answers, chosen, strict=True) if taken]
+    rules = [titles for titles, taken in zip(rows.rules, chosen, strict=True) if taken]
+    return ModelRows(rows.name, answers, {name: values[mask] for name, values in rows.scores.items()}, rules)
+
+
+def make_row_table(
+    questions: Sequence[EvaluationQuestion], models: Sequence[ModelRows], excluded: Sequence[bool]
+) -> pa.Table:
     """Return the table, in the order of the questions."""
     columns: dict[str, Any] = {
         "position": pa.array([q.position for q in questions], pa.int64()),
         "row": pa.array([q.row for q in questions], pa.int64()),
         "prompt": pa.array([q.prompt for q in questions], pa.string()),
         "expected": pa.array([q.expected for q in questions], pa.string()),
+        "excluded": pa.array(list(excluded), pa.bool_()),
     }
     for at, model in enumerate(models):
         columns.update(_columns(at, model))
         if at:
-            columns[f"outcome_{at}"] = pa.array(compute_outcomes(models[0], model), pa.string())
+            columns[f"outcome_{at}"] = pa.array(compute_outcomes(models[0], model, excluded), pa.string())
             columns[f"damage_{at}"] = pa.array(compute_damage(models[0], model), pa.float64())
     return pa.table(columns)
 
@@ -97,8 +116,9 @@ def compare_to_reference(rows: pa.Table, reference: int, at: int) -> pa.Table:
     if reference == 0:
         return rows
     before, after = _read_model_scores(rows, reference), _read_model_scores(rows, at)
+    excluded = rows["excluded"].to_pylist() if "excluded" in rows.column_names else None  # not in older files
     recomputed = {
-        f"outcome_{at}": pa.array(compute_outcomes(before, after), pa.string()),
+        f"outcome_{at}": pa.array(compute_outcomes(before, after, excluded), pa.string()),
         f"damage_{at}": pa.array(compute_damage(before, after), pa.float64()),
     }
     for name, column in recomputed.items():

@@ -65,7 +65,7 @@ def _lines(evaluation: Evaluation, results: EvaluationResults) -> Iterator[str]:
     failed = sum(results.failures.get(name, {}).values())
     if failed:
         yield ""
-        yield f"{failed:,} of {results.answered:,} rows have no answer and count as wrong."
+        yield f"{failed:,} of {results.compared_rows:,} rows have no answer and count as wrong."
 
 
 def _row(title: str, measure: str, figure: Figure, name: str) -> str:

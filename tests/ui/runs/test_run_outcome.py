@@ -28,6 +28,12 @@ def test_exact_match_is_the_result_where_a_row_is_answered_exactly() -> None:
     assert worse == RunResult("100 %", "0 %", "exact match, base model → trained model (0 of 1 test row)", "red")
 
 
+def test_test_rows_that_are_also_training_rows_are_named() -> None:
+    result = summarize_result(scored(rows=128, exact_match=1.0, exact_match_base=0.0, seen_rows=12), LOSSES)
+    assert result is not None
+    assert result.meaning.endswith("(128 of 128 test rows; 12 of them are also in the training set)")
+
+
 def test_free_text_shows_the_loss_and_a_run_without_figures_shows_none() -> None:
     unmatched = scored(rows=128, exact_match=0.0, exact_match_base=0.0)
     assert summarize_result(unmatched, LOSSES) == RunResult("2.5", "0.25", "test loss, step 10 → step 96", "green")

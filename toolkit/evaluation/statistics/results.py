@@ -13,8 +13,15 @@ from toolkit.system.durable import durable_write
 
 RESULTS_SCHEMA_VERSION = 1
 Verdict = Literal["better", "worse", "noise", "differs"]
-RowOutcome = Literal["fixed", "broke", "same", "both wrong", "no expected answer"]
-ROW_OUTCOMES: tuple[RowOutcome, ...] = ("fixed", "broke", "same", "both wrong", "no expected answer")
+RowOutcome = Literal["fixed", "broke", "same", "both wrong", "no expected answer", "seen in training"]
+ROW_OUTCOMES: tuple[RowOutcome, ...] = (
+    "fixed",
+    "broke",
+    "same",
+    "both wrong",
+    "no expected answer",
+    "seen in training",
+)
 
 
 class _Record(BaseModel):
@@ -103,9 +110,11 @@ class EvaluationResults(_Record):
     """All figures of an evaluation.
 
     models: base first. asked: questions. answered: questions with an answer from every model. complete: whether these
-    are all. failures: model -> reason -> rows. cut: model -> answers that the token limit ended. headline: name of the
-    measure that the verdict rests on. fields: one figure per JSON field. probe: loss on the forgetting probe.
-    sentences: by adapter, the verdict in words. seconds: duration.
+    are all. seen: model -> answered rows that are also in its training set. excluded: answered rows that are in the
+    training set of any model, and therefore in no figure; 0 if all of them are. failures: model -> reason -> rows.
+    cut: model -> answers that the token limit ended. headline: name of the measure that the verdict rests on. fields:
+    one figure per JSON field. probe: loss on the forgetting probe. sentences: by adapter, the verdict in words.
+    seconds: duration.
     """
 
     schema_version: int = RESULTS_SCHEMA_VERSION
@@ -113,6 +122,8 @@ class EvaluationResults(_Record):
     asked: int
     answered: int
     complete: bool
+    seen: dict[str, int] = {}
+    excluded: int = 0
     failures: dict[str, dict[str, int]] = {}
     cut: dict[str, int] = {}
     headline: str | None = None
@@ -131,6 +142,11 @@ class EvaluationResults(_Record):
     def adapters(self) -> tuple[str, ...]:
         """All models but the base."""
         return self.models[1:]
+
+    @property
+    def compared_rows(self) -> int:
+        """Rows behind the figures."""
+        return self.answered - self.excluded
 
     def flips_of(self, reference: str, name: str) -> FlipCounts:
         """Return what became of the rows from `reference` to `name`."""

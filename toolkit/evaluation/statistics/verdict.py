@@ -84,6 +84,7 @@ def describe_comparison(
             f"{_rows(figure.rows)} are too few to distinguish a change from chance."
             if figure.rows < MIN_INTERVAL_ROWS
             else "",
+            describe_clean_rows(results),
             _flips_sentence(results.flips_of(reference, name)) if results.headline == "exact_match" else "",
             _forgetting_sentence(results.probe, name) if reference == BASE else "",
         )
@@ -98,6 +99,20 @@ def _headline_sentence(figure: Figure, name: str, reference: str, reference_phra
     return (
         f"{measure.title} over {_rows(figure.rows)}: {format_measure_value(measure, value.value)}, "
         f"{reference_phrase} {format_measure_value(measure, other.value)}; difference {difference}."
+    )
+
+
+def describe_clean_rows(results: EvaluationResults) -> str:
+    """Return how many rows the figures rest on, where a compared model was trained on some of them; else ""."""
+    if not results.seen:
+        return ""
+    whose = "its" if len(results.adapters) == 1 else "a compared run's"
+    if not results.excluded:
+        return f"All of these rows are also in {whose} training set: the figures show memory and not what was learned."
+    rows = _rows(results.compared_rows)
+    return (
+        f"{results.excluded:,} of {_rows(results.answered)} are also in {whose} training set and were excluded, so the "
+        f"figures are over the other {rows.removeprefix('1 ') if results.compared_rows == 1 else rows}."
     )
 
 

@@ -32,6 +32,7 @@ OUTCOME_LABELS = {
     "same": ("Unchanged (correct)", "=", "gray"),
     "both wrong": ("Unchanged (wrong)", "✕", "orange"),
     "no expected answer": ("No expected answer", "·", "gray"),
+    "seen in training": ("Seen in training", "◦", "gray"),
 }
 
 

@@ -43,7 +43,7 @@ def draw_verdicts(results: EvaluationResults, names: ModelNames) -> None:
 def draw_flip_tiles(results: EvaluationResults, name: str, reference: str, names: ModelNames) -> None:
     """Draw how many rows changed between correct and wrong, from model `reference` to model `name`."""
     flips = results.flips_of(reference, name)
-    if flips.unknown == results.answered:
+    if flips.unknown == results.compared_rows:
         return
     before, after = (escape_text(names[model]) for model in (reference, name))
     tiles = (
@@ -135,7 +135,8 @@ def _draw_remarks(results: EvaluationResults, names: ModelNames) -> None:
             f":material/content_cut: Answers truncated at the token limit, far beyond the expected length: {counts}."
         )
     st.caption(
-        f"Results from {format_plural(results.answered, 'test row')}, answered in {format_duration(results.seconds)}."
+        f"Results from {format_plural(results.compared_rows, 'test row')}, answered in "
+        f"{format_duration(results.seconds)}."
     )
 
 

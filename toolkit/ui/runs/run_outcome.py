@@ -64,15 +64,20 @@ def summarize_result(status: RunStatus, losses: Curve | None) -> RunResult | Non
     base, adapter = status.scores.get("exact_match_base"), status.scores.get("exact_match")
     rows = int(status.scores.get("rows") or 0)
     if base is not None and adapter is not None and rows and (base or adapter or not losses):
-        meaning = (
-            f"exact match, base model → trained model ({round(adapter * rows):,} of {format_plural(rows, 'test row')})"
-        )
+        right = f"{round(adapter * rows):,} of {format_plural(rows, 'test row')}"
+        seen = int(status.scores.get("seen_rows") or 0)
+        meaning = f"exact match, base model → trained model ({right}{describe_seen_rows(seen)})"
         return RunResult(format_share(base), format_share(adapter), meaning, _color(adapter - base))
     if losses and len(losses) > 1:
         first, last = losses[0], losses[-1]
         meaning = f"test loss, step {first[0]:,} → step {last[0]:,}"
         return RunResult(format_figure(first[1]), format_figure(last[1]), meaning, _color(first[1] - last[1]))
     return None
+
+
+def describe_seen_rows(count: int) -> str:
+    """Return what to add to a number of test rows of which some are also training rows."""
+    return f"; {count:,} of them {'is' if count == 1 else 'are'} also in the training set" if count else ""
 
 
 def _color(gain: float) -> str:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from toolkit.evaluation.predictions import ADAPTER, compute_exact_match, read_predictions
+from toolkit.evaluation.questions import EvaluationQuestion
+from toolkit.evaluation.seen_rows import find_seen_rows
 from toolkit.runs.event_facts import read_run_curves
+from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import UNFINISHED
 from toolkit.ui.elements import charts
@@ -52,14 +58,22 @@ def _draw_study(runs: tuple[RunDir, ...]) -> None:
             st.progress(ended / len(entries), f"{ended} of {format_plural(len(entries), 'trial')} complete")
         else:
             st.caption(f":material/check_circle: {ended} of {format_plural(len(entries), 'trial')} complete")
+        scores = score_clean_rows(entries)
         st.dataframe(
-            pd.DataFrame([_study_row(entry) for entry in entries]),
+            pd.DataFrame([_study_row(entry, scores.get(entry.run.id)) for entry in entries]),
             hide_index=True,
             column_config=_columns(),
             alt="Trials of the study",
             placeholder="–",
         )
-        _draw_best_run(entries)
+        excluded = sum(score.excluded for score in scores.values())
+        if excluded:
+            st.caption(
+                ":orange[:material/warning:] Exact match covers the clean test rows: "
+                f"{format_plural(excluded, 'answer')} to rows that a trial of this study was trained on "
+                f"{'is' if excluded == 1 else 'are'} excluded."
+            )
+        _draw_best_run(entries, scores)
         _draw_curves(entries)
 
 
@@ -80,15 +94,49 @@ def label_study_runs(entries: Sequence[RunEntry]) -> dict[str, RunEntry]:
     }
 
 
-def _study_row(entry: RunEntry) -> dict[str, Any]:
+@dataclass(frozen=True)
+class CleanScore:
+    """Exact match of adapter and base over the test rows that no trial was trained on. rows: their number."""
+
+    rows: int
+    excluded: int
+    adapter: float | None
+    base: float | None
+
+
+def score_clean_rows(entries: Sequence[RunEntry]) -> dict[str, CleanScore]:
+    """Return, by run, the exact match over its clean test rows; a trial without recorded answers has none."""
+    ended = [entry.run for entry in entries if entry.status.scores and entry.run.predictions_path.exists()]
+    return _score_cached(tuple((str(run.path), run.predictions_path.stat().st_mtime_ns) for run in ended))
+
+
+@st.cache_data(show_spinner="Comparing the test rows with the training rows…", max_entries=50)
+def _score_cached(trials: tuple[tuple[str, int], ...]) -> dict[str, CleanScore]:
+    runs = [RunDir(Path(folder)) for folder, _ in trials]
+    answers = [(run, prediction) for run in runs for prediction in read_predictions(run)]
+    questions = [EvaluationQuestion(at, one.row, one.prompt, one.expected) for at, (_, one) in enumerate(answers)]
+    seen = find_seen_rows(questions, [run.id for run in runs], runs[0]) if runs else {}
+    excluded = frozenset().union(*seen.values())
+    found = {}
+    for run in runs:
+        own = [at for at, (answered, _) in enumerate(answers) if answered == run]
+        clean = [answers[at][1] for at in own if at not in excluded]
+        figure = compute_exact_match(clean).models if clean else {}
+        adapter, base = (figure[name].value if name in figure else None for name in (ADAPTER, BASE))
+        found[run.id] = CleanScore(len(clean), len(own) - len(clean), adapter, base)
+    return found
+
+
+def _study_row(entry: RunEntry, score: CleanScore | None) -> dict[str, Any]:
     status = entry.status
     return {
         **{setting_label(path): value_label(path, value) for path, value in entry.facts.settings.items()},
         "State": f"{STATE_MARKS[status.state]} {STATE_LABELS[status.state][0]}",
         "Training loss": status.last.get("loss"),
         "Test loss": status.last.get("eval_loss"),
-        "Exact match": status.scores.get("exact_match"),
-        "Exact match, base": status.scores.get("exact_match_base"),
+        "Exact match": score.adapter if score else status.scores.get("exact_match"),
+        "Exact match, base": score.base if score else status.scores.get("exact_match_base"),
+        "Clean test rows": score.rows if score else None,
         "Duration": format_duration(status.elapsed_s or None),
     }
 
@@ -103,8 +151,11 @@ def _columns() -> dict[str, Any]:
     }
 
 
-def _draw_best_run(entries: Sequence[RunEntry]) -> None:
-    scores = {name: entry.status.scores.get("exact_match") for name, entry in label_study_runs(entries).items()}
+def _draw_best_run(entries: Sequence[RunEntry], clean: Mapping[str, CleanScore]) -> None:
+    scores = {
+        name: clean[entry.run.id].adapter if entry.run.id in clean else entry.status.scores.get("exact_match")
+        for name, entry in label_study_runs(entries).items()
+    }
     sentence = describe_best_run({name: float(score) for name, score in scores.items() if score is not None})
     if sentence:
         st.caption(f":material/trophy: {escape_text(sentence, 1000)}")

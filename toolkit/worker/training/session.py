@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from toolkit.config import Config
 from toolkit.evaluation import predictions
 from toolkit.evaluation.questions import EvaluationQuestion
+from toolkit.evaluation.seen_rows import find_seen_rows
 from toolkit.runs.events import EventReporter
 from toolkit.runs.model_names import BASE
 from toolkit.settings.device_defaults import ComputeDevice, resolve_max_length, resolve_precision
@@ -173,6 +174,7 @@ def _answer_test_rows(
         ]
         answers = greedy.answer_held_out_rows(session.config, trainer.model, tokenizer, questions, session.stop)
         predictions.write_predictions(session.run, answers)
+        seen = find_seen_rows(questions, [session.run.id], session.run)
     except StopRequested:
         return SessionEnd("stopped", step)
     except Exception as error:
@@ -182,5 +184,6 @@ def _answer_test_rows(
         return SessionEnd("finished", step)
     figure = predictions.compute_exact_match(answers)
     scores = {"exact_match": figure.models[predictions.ADAPTER].value, "exact_match_base": figure.models[BASE].value}
-    session.emit("scores", rows=figure.rows, **scores, test_rows=len(source.plan.test))
+    seen_rows = sum(map(len, seen.values()))
+    session.emit("scores", rows=figure.rows, **scores, test_rows=len(source.plan.test), seen_rows=seen_rows)
     return SessionEnd("finished", step)
