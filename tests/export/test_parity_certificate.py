@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from toolkit.errors import RunError
+from toolkit.export.drift_bounds import RoundingNoise, measure_rounding_noise
 from toolkit.export.parity_certificate import (
     Certificate,
     ExportReplay,
@@ -51,7 +53,11 @@ def verdict(found: ExportReplay) -> Certificate:
 
 def test_an_identical_replay_passes() -> None:
     certificate = verdict(replay())
-    assert certificate.passed and not certificate.failures and certificate.drift == 0
+    assert certificate.verdict == "same" and not certificate.failures and certificate.drift == 0
+    assert certificate.summary == (
+        "The adapter on the float32 base that it was trained on, compared with the end of training, is identical; "
+        "greedy answers equal: 4 of 4"
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,7 +78,7 @@ def test_an_identical_replay_passes() -> None:
 )
 def test_each_difference_breaks_the_export_and_is_named(found: ExportReplay, name: str, says: str) -> None:
     certificate = verdict(found)
-    assert not certificate.passed
+    assert certificate.verdict == "different" and not certificate.passed
     assert [check.name for check in certificate.failures] == [name]
     assert says in certificate.failures[0].detail
 
@@ -90,6 +96,35 @@ def test_flat_distributions_allow_less_drift() -> None:
             held, replay(moved, dtype="bfloat16", precision="bfloat16"), form="merged-bf16", commit="c"
         )
         assert found.passed is passes, [check.detail for check in found.checks]
+
+
+def merged(noise: RoundingNoise | None, drift: float, **played: Any) -> Certificate:
+    """Return the verdict on a model merged from 4 bits, all of whose log-probabilities moved by `drift`."""
+    moved = {name: tuple(value - drift for value in getattr(GOLDEN, name)) for name in ("logprobs", "prompt_logprobs")}
+    found = replay({**moved, **played}, dtype="bfloat16", precision="bfloat16", base_matches=None, noise=noise)
+    return certify_replay(contract(quantized=True), found, form="merged-bf16", commit="c")
+
+
+def test_a_merge_is_judged_by_what_rounding_does_to_this_model() -> None:
+    """A 135 M model in bf16 moves by 0.7 on single tokens, a tiny one by 0.01: one bound for both fits neither."""
+    assert not merged(None, 0.1).passed, "without a measurement, what is usual applies"
+    noisy, quiet = RoundingNoise(largest=0.7, mean=0.08), RoundingNoise(largest=0.02, mean=0.004)
+    found = merged(noisy, 0.1)
+    assert found.verdict == "close" and found.noise == noisy and found.bound == 2.1 and found.mean_bound == 0.16
+    assert "differs by 0.1 on average; greedy answers equal: 4 of 4" in found.summary
+    assert "merged into full precision, bfloat16, compared with adapter and quantized base" in found.summary
+    assert merged(noisy, 0.2).verdict == "different", "every token moved by more than twice the mean noise"
+    assert [check.name for check in merged(quiet, 0.02).failures] == ["log-probability drift"]
+    assert merged(noisy, 0.0).verdict == "same"
+    assert merged(noisy, 0.0, answer_ids=(8, 4, 4)).verdict == "close", "it diverges where two tokens tie"
+    assert merged(noisy, 0.1, answer_ids=(7, 9, 2)).verdict == "different", "where the lead was 3 nats"
+
+
+def test_the_noise_has_the_rounding_of_training_and_of_the_export() -> None:
+    exact = tuple(value + 0.01 for value in (*GOLDEN.prompt_logprobs, *GOLDEN.logprobs))
+    rounded = tuple(value - 0.02 for value in exact)
+    noise = measure_rounding_noise(contract(), [exact] * 4, [rounded] * 4)
+    assert noise == RoundingNoise(largest=0.03, mean=0.03)
 
 
 def test_a_tie_between_two_tokens_is_not_a_difference() -> None:
@@ -111,6 +146,11 @@ def test_a_certificate_is_read_as_written_and_a_damaged_one_is_reported(tmp_path
     certificate = verdict(replay())
     write_certificate(path, certificate)
     assert read_certificate(path) == certificate
+    old = certificate.model_dump(mode="json", by_alias=True)
+    for written, drift, expected in (("passed", 0.0, "same"), ("passed", 0.2, "close"), ("broken", 0.9, "different")):
+        path.write_text(json.dumps({**old, "schema": 1, "verdict": written, "drift": drift}))
+        found = read_certificate(path)
+        assert found is not None and found.verdict == expected, "written by an earlier version"
     path.write_text("{")
     with pytest.raises(RunError, match="can't be read"):
         read_certificate(path)

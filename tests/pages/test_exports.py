@@ -39,7 +39,8 @@ def test_each_card_shows_the_state_of_its_export(stage: Stage) -> None:
     made(run, "merged-fp16", broken=True)
     StateFileReporter(export_job(run, "adapter")).fail("The disk is full.", "Free space.")
     text = words(stage.page("runs", run))
-    assert "Verified" in text and "Verification failed" in text
+    assert "Verified: same" in text and "Verification failed: different" in text
+    assert "greedy answers equal: 4 of 4" in text
     assert "'<b>c</b>' instead of 'b'" in text  # as text: `words` took the escapes off
     assert "The disk is full. Free space." in text.replace("]", "")
     assert "vllm serve" in text and "python -m toolkit serve" in text

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from toolkit.cli.console import DEFAULT_SAVE_DIR, format_path
 from toolkit.errors import ToolkitError
 from toolkit.export.export_state import ExportState
+from toolkit.export.parity_certificate import VERDICT_WORDS
 from toolkit.lifecycle.resume_policy import can_resume
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_meta
 from toolkit.runs.status import RunStatus, read_run_status
@@ -145,8 +146,9 @@ def describe_export_end(state: ExportState) -> str:
     """Return the verdict on an export, its folder and each check; for a failed one, the reason."""
     if state.certificate is None or state.folder is None:
         return f"{state.form.title}: {state.message} {state.hint}".strip()
-    verdict = "verified" if state.state == "passed" else "verification failed, do not use it"
+    verdict = VERDICT_WORDS[state.certificate.verdict]
+    summary = f" {state.certificate.summary}." if state.certificate.summary else ""
     checks = [
         f"  {'passed' if check.passed else 'FAILED'} {check.name}: {check.detail}" for check in state.certificate.checks
     ]
-    return "\n".join([f"{state.form.title}: {verdict}. {format_path(state.folder)}", *checks])
+    return "\n".join([f"{state.form.title}: {verdict}.{summary} {format_path(state.folder)}", *checks])

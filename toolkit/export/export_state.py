@@ -77,7 +77,8 @@ def read_export_state(run: RunDir, form: str) -> ExportState:
     certificate = read_certificate(certificate_path(run, form))
     if certificate is None or certificate.commit != commit_hash(folder):
         return ExportState(kind, "unchecked", folder=where, bytes=size)
-    return ExportState(kind, certificate.verdict, certificate=certificate, folder=where, bytes=size)
+    state: ExportStateName = "passed" if certificate.passed else "broken"
+    return ExportState(kind, state, certificate=certificate, folder=where, bytes=size)
 
 
 def _is_outdated(run: RunDir, folder: Path) -> bool:

@@ -1,14 +1,12 @@
 """The parity certificate: a comparison of an export's answers to the golden prompts with the run's prompt contract.
 
 An export passes when every check does: the same templates and special tokens, identical token ids, log-probabilities
-within a stated bound, the same greedy answers. Stored as exports/<form>.certificate.json.
+within a measured bound (`drift_bounds.py`), the same greedy answers. Stored as exports/<form>.certificate.json.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,29 +15,19 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from toolkit.errors import RunError
+from toolkit.export.drift_bounds import SAME_DRIFT, SAME_MEAN, DriftBounds, RoundingNoise, bound_drift
 from toolkit.export.prompt_contract import FrozenModel, GoldenPrompt, PromptContract, SpecialTokens
 from toolkit.system.durable import durable_write
 
-CERTIFICATE_SCHEMA = 1
-DRIFT_BOUNDS = {"float32": 0.002, "float16": 0.05, "bfloat16": 0.4}
-"""The largest change of one token's log-probability (nats), by the coarser of the two precisions.
-
-Two to three times what correct exports of the demo model show (0.016 for float16, which rounds 8 times finer than
-bfloat16 with 0.20); leaving one of its four layers unmerged shows 2.4.
-"""
-MEAN_SHARE = 0.08
-"""The mean over all tokens may be this share of the bound: rounding errors scatter, a wrong weight shifts all."""
-SPREAD_SHARE = {"float32": 0.001, "float16": 0.004, "bfloat16": 0.025}
-"""The mean may also be at most this share of the standard deviation of the golden log-probabilities: in a model with
-flat distributions a wrong weight changes little.
-
-Measured on random Llama, Qwen2, Mistral and Gemma2 models: correct exports at most 0.0075 (bfloat16) and 0.0011
-(float16); weights rounded to eight bits at least 0.037, one layer of two left unmerged at least 0.093.
-"""
-TIE_SHARE = 0.25
-"""Answers may diverge where the likeliest token led the second by less than this share of the bound: rounding
-decides there.
-"""
+CERTIFICATE_SCHEMA = 2
+"""Schema 1 knew the verdicts "passed" and "broken" only."""
+Verdict = Literal["same", "close", "different"]
+"""same: equal but for the order of additions. close: as near as rounding lets a correct export be."""
+VERDICT_WORDS: dict[Verdict, str] = {
+    "same": "verified, the same as in training",
+    "close": "verified, as close as its precision allows",
+    "different": "verification failed, it differs from the trained model",
+}
 
 
 class ReplayedPrompt(FrozenModel):
@@ -57,7 +45,7 @@ class ReplayedPrompt(FrozenModel):
 class ExportReplay(FrozenModel):
     """An export as it was replayed. dtype: of its weights on the disk. precision: the one that it promises.
 
-    adapter_precision: of the adapter's weights, "" for an export in which it is merged.
+    adapter_precision: of the adapter's weights, "" for an export in which it is merged. noise: None if not measured.
     """
 
     template_sha256: str
@@ -67,6 +55,7 @@ class ExportReplay(FrozenModel):
     dtype: str
     precision: str
     adapter_precision: str = ""
+    noise: RoundingNoise | None = None
     played: tuple[ReplayedPrompt, ...]
 
 
@@ -97,15 +86,19 @@ class ParityRow(FrozenModel):
 class Certificate(FrozenModel):
     """The verdict on one export.
 
-    commit: SHA-256 of the COMMIT.json that was checked. bound: allowed drift of one token (nats). made: Unix seconds.
+    compared: what was compared with what, as the begin of a sentence. commit: SHA-256 of the COMMIT.json that was
+    checked. bound, mean_bound: allowed drift of one token and on average (nats). made: Unix seconds.
     """
 
     schema_: Annotated[int, Field(alias="schema")] = CERTIFICATE_SCHEMA
     form: str
-    verdict: Literal["passed", "broken"]
+    verdict: Verdict
+    compared: str = ""
     checks: tuple[ParityCheck, ...]
     rows: tuple[ParityRow, ...]
     bound: float
+    mean_bound: float = 0.0
+    noise: RoundingNoise | None = None
     drift: float
     mean_drift: float
     commit: str
@@ -114,12 +107,21 @@ class Certificate(FrozenModel):
     @property
     def passed(self) -> bool:
         """Whether every check passed."""
-        return self.verdict == "passed"
+        return self.verdict != "different"
 
     @property
     def failures(self) -> tuple[ParityCheck, ...]:
         """The checks that failed."""
         return tuple(check for check in self.checks if not check.passed)
+
+    @property
+    def summary(self) -> str:
+        """What was compared with what, and how far they are apart; "" if nothing was."""
+        if not self.rows:
+            return ""
+        equal = sum(row.answer_equal for row in self.rows)
+        apart = f"differs by {self.mean_drift:.2g} on average" if self.mean_drift else "is identical"
+        return f"{self.compared or 'The export'} {apart}; greedy answers equal: {equal} of {len(self.rows)}"
 
 
 def certify_replay(contract: PromptContract, replay: ExportReplay, *, form: str, commit: str) -> Certificate:
@@ -129,30 +131,37 @@ def certify_replay(contract: PromptContract, replay: ExportReplay, *, form: str,
             "The contract has no golden prompts: every prompt was longer than the model's context.",
             "Shorten the prompts.",
         )
-    coarser = max(
-        (contract.precision, replay.precision), key=lambda name: DRIFT_BOUNDS.get(name, DRIFT_BOUNDS["bfloat16"])
-    )
-    bound = DRIFT_BOUNDS.get(coarser, DRIFT_BOUNDS["bfloat16"])
-    rows = tuple(
-        _parity_row(golden, played, bound) for golden, played in zip(contract.golden, replay.played, strict=True)
-    )
-    drifts = [d for pair in zip(contract.golden, replay.played, strict=True) for d in _token_drifts(*pair)]
-    mean = sum(drifts) / len(drifts) if drifts else 0.0
-    allowed = min(bound * MEAN_SHARE, SPREAD_SHARE.get(coarser, SPREAD_SHARE["bfloat16"]) * _logprob_spread(contract))
-    drift = _drift_check(rows, (bound, allowed), coarser, mean)
+    bounds = bound_drift(contract, replay.precision, replay.noise)
+    pairs = list(zip(contract.golden, replay.played, strict=True))
+    rows = tuple(_parity_row(golden, played, bounds.tie) for golden, played in pairs)
+    drifts = [d for pair in pairs for d in _token_drifts(*pair)]
+    largest, mean = max(drifts, default=0.0), sum(drifts) / len(drifts) if drifts else 0.0
+    drift = _drift_check(largest, mean, bounds)
     checks = (*_identity_checks(contract, replay), *_answer_checks(contract, replay, rows, drift))
-    verdict: Literal["passed", "broken"] = "passed" if all(check.passed for check in checks) else "broken"
+    equal = largest <= SAME_DRIFT and mean <= SAME_MEAN and all(row.tie is None for row in rows)
+    verdict: Verdict = "same" if equal else "close"
     return Certificate(
         form=form,
-        verdict=verdict,
+        verdict=verdict if all(check.passed for check in checks) else "different",
+        compared=_describe_comparison(contract, replay),
         checks=checks,
         rows=rows,
-        bound=bound,
-        drift=round(max(drifts, default=0.0), 6),
+        bound=round(bounds.largest, 6),
+        mean_bound=round(bounds.mean, 6),
+        noise=replay.noise,
+        drift=round(largest, 6),
         mean_drift=round(mean, 6),
         commit=commit,
         made=time.time(),
     )
+
+
+def _describe_comparison(contract: PromptContract, replay: ExportReplay) -> str:
+    base = "quantized base" if contract.quantized else f"{contract.precision} base"
+    if replay.base_matches is not None:
+        return f"The adapter on the {base} that it was trained on, compared with the end of training,"
+    full = "full precision, " if contract.quantized else ""
+    return f"The model merged into {full}{replay.precision}, compared with adapter and {base} of training,"
 
 
 def certify_damaged_export(form: str, commit: str, reason: str) -> Certificate:
@@ -160,7 +169,7 @@ def certify_damaged_export(form: str, commit: str, reason: str) -> Certificate:
     check = ParityCheck(name="files as committed", passed=False, detail=reason)
     return Certificate(
         form=form,
-        verdict="broken",
+        verdict="different",
         checks=(check,),
         rows=(),
         bound=0.0,
@@ -189,16 +198,13 @@ def _identity_checks(contract: PromptContract, replay: ExportReplay) -> Iterator
         yield _equality_check("adapter's precision", contract.adapter_precision, replay.adapter_precision)
 
 
-def _logprob_spread(contract: PromptContract) -> float:
-    values = [value for golden in contract.golden for value in (*golden.prompt_logprobs, *golden.logprobs)]
-    return statistics.pstdev(values) if len(values) > 1 else math.inf
-
-
-def _drift_check(rows: Sequence[ParityRow], allowed: tuple[float, float], coarser: str, mean: float) -> ParityCheck:
-    """Return the check of the drift. allowed: for one token, and on average (nats)."""
-    largest = max(row.drift for row in rows)
-    detail = f"at most {largest:.4g} of {allowed[0]:g} allowed for {coarser}, on average {mean:.3g} of {allowed[1]:.3g}"
-    return ParityCheck(name="log-probability drift", passed=largest <= allowed[0] and mean <= allowed[1], detail=detail)
+def _drift_check(largest: float, mean: float, bounds: DriftBounds) -> ParityCheck:
+    detail = (
+        f"at most {largest:.4g} of {bounds.largest:.3g} allowed, on average {mean:.3g} of {bounds.mean:.3g}; the "
+        f"limits are {bounds.said}"
+    )
+    passed = largest <= bounds.largest and mean <= bounds.mean
+    return ParityCheck(name="log-probability drift", passed=passed, detail=detail)
 
 
 def _answer_checks(
@@ -230,8 +236,8 @@ def _short_hash(value: str | None) -> str:
     return value[:12] if value else "none"
 
 
-def _parity_row(golden: GoldenPrompt, played: ReplayedPrompt, bound: float) -> ParityRow:
-    tie = _tie_position(golden, played, bound)
+def _parity_row(golden: GoldenPrompt, played: ReplayedPrompt, tied_below: float) -> ParityRow:
+    tie = _tie_position(golden, played, tied_below)
     equal = golden.answer_ids == played.answer_ids or tie is not None
     return ParityRow(
         row=golden.row,
@@ -251,11 +257,11 @@ def _token_drifts(golden: GoldenPrompt, played: ReplayedPrompt) -> list[float]:
     return [abs(a - b) for a, b in zip(before, after, strict=False)]
 
 
-def _tie_position(golden: GoldenPrompt, played: ReplayedPrompt, bound: float) -> int | None:
+def _tie_position(golden: GoldenPrompt, played: ReplayedPrompt, tied_below: float) -> int | None:
     """Return where the answers diverge, if the two likeliest tokens were so close there that rounding decides."""
     shared = min(len(golden.answer_ids), len(played.answer_ids))
     at = next((i for i in range(shared) if golden.answer_ids[i] != played.answer_ids[i]), None)
-    return at if at is not None and golden.margins[at] < bound * TIE_SHARE else None
+    return at if at is not None and golden.margins[at] < tied_below else None
 
 
 def _first_difference(contract: PromptContract, replay: ExportReplay, index: int) -> str:
@@ -277,6 +283,9 @@ def read_certificate(path: Path) -> Certificate | None:
         body = json.loads(path.read_bytes())
         if int(body["schema"]) > CERTIFICATE_SCHEMA:
             raise RunError(f"{path} was written by a newer version of the toolkit.", "Update the toolkit to use it.")
+        if int(body["schema"]) < 2:
+            near = "same" if body["drift"] <= SAME_DRIFT else "close"
+            body["verdict"] = near if body["verdict"] == "passed" else "different"
         return Certificate.model_validate(body)
     except FileNotFoundError:
         return None

@@ -44,6 +44,7 @@ from toolkit.worker.answering.golden_prompts import (
     read_adapter_precision,
     special_tokens,
 )
+from toolkit.worker.answering.rounding_noise import measure_export_noise
 from toolkit.worker.models import load
 from toolkit.worker.models.load import stop_token_ids
 from toolkit.worker.tokens.examples import encode_example_prompt
@@ -69,7 +70,12 @@ def certify_export(run: RunDir, form: str, contract: PromptContract, commit: str
         verify_commit(export_folder(run, form), require_own_signature=False)
     except RunError as error:
         return certify_damaged_export(form, commit, error.message)
-    return certify_replay(contract, replay_golden_prompts(run, EXPORT_FORMS[form], contract), form=form, commit=commit)
+    replay = replay_golden_prompts(run, EXPORT_FORMS[form], contract)
+    if EXPORT_FORMS[form].contains_base and contract.golden:
+        # after the export is released: both in memory would be too much
+        noise = measure_export_noise(run, read_run_config(run), contract, replay.precision)
+        replay = replay.model_copy(update={"noise": noise})
+    return certify_replay(contract, replay, form=form, commit=commit)
 
 
 def replay_golden_prompts(run: RunDir, form: ExportForm, contract: PromptContract) -> ExportReplay:

@@ -32,8 +32,9 @@ _EXPANDED_RUN = "exports_open"
 EXPORT_BADGES = {
     "none": ("Not exported", ":material/radio_button_unchecked:", "gray"),
     "running": ("Exporting", ":material/hourglass_top:", "blue"),
-    "passed": ("Verified", ":material/verified:", "green"),
-    "broken": ("Verification failed", ":material/gpp_bad:", "red"),
+    "same": ("Verified: same", ":material/verified:", "green"),
+    "close": ("Verified: close", ":material/verified:", "green"),
+    "different": ("Verification failed: different", ":material/gpp_bad:", "red"),
     "unchecked": ("Not verified", ":material/help:", "orange"),
     "failed": ("Export failed", ":material/error:", "red"),
 }
@@ -48,8 +49,9 @@ def draw_export_section(run: RunDir) -> None:
         st.expander("Export", icon=":material/ios_share:", key=f"exports_{turn}_{run.id}", expanded=opened == run.id),
     ):
         st.caption(
-            "Each export answers the golden prompts that the run answered when it finished. It is verified only if "
-            "token ids, log-probabilities and answers match."
+            "Each export answers the golden prompts that the run answered when it finished. *Same*: token ids, "
+            "log-probabilities and answers are equal. *Close*: they differ by no more than rounding changes this "
+            "model, which is measured. *Different*: do not use the export."
         )
         is_running = _is_running(run, [_read_state(run, form) for form in EXPORT_FORMS])
         st.fragment(_draw_cards, run_every=EXPORT_REFRESH_SECONDS if is_running else None)(run.path, is_running)
@@ -89,7 +91,7 @@ def _read_state(run: RunDir, form: str) -> ExportState:
 def _draw_card(run: RunDir, state: ExportState) -> None:
     st.markdown(f"**{state.form.title}**")
     st.caption(state.form.what)
-    label, icon, color = EXPORT_BADGES[state.state]
+    label, icon, color = EXPORT_BADGES[state.certificate.verdict if state.certificate else state.state]
     st.badge(label, icon=icon, color=color)  # type: ignore[arg-type]
     if state.state == "running":
         st.progress(state.fraction, text=escape_text(state.phase.capitalize()))
@@ -104,13 +106,8 @@ def _draw_card(run: RunDir, state: ExportState) -> None:
 
 
 def _draw_verdict(certificate: Certificate) -> None:
-    if certificate.passed:
-        tokens = next((check.detail for check in certificate.checks if check.name == "token ids identical"), "")
-        st.caption(
-            f"Token ids: {escape_text(tokens)} identical. Largest difference of log-probabilities: "
-            f"{certificate.drift:.3g} (limit {certificate.bound:g})."
-        )
-        return
+    if certificate.summary:
+        st.caption(f"{escape_text(certificate.summary, 400)}.")
     for check in certificate.failures:
         st.caption(f":red[:material/close: {escape_text(check.name)}]: {escape_text(check.detail, 400)}")
 

@@ -23,7 +23,7 @@ from toolkit.runs.run_dir import RunDir
 from toolkit.settings.device_defaults import ComputeDevice
 from toolkit.system.machine import free_memory_bytes
 from toolkit.worker.models import load
-from toolkit.worker.models.adapter_switch import load_trained_adapter
+from toolkit.worker.models.adapter_switch import load_adapter_as_trained, load_trained_adapter
 from toolkit.worker.models.folder import is_prequantized
 
 MERGE_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -54,6 +54,29 @@ def load_base_as_trained(config: Config, folder: Path) -> PreTrainedModel:
     return load.load_base_model(on_cpu, ComputeDevice(), folder, dtype="auto").eval()
 
 
+def load_unmerged_model(run: RunDir, config: Config, folder: Path) -> PeftModel | None:
+    """Return base and adapter next to each other, the base dequantized and in float32; None if memory is short.
+
+    That is the exact form of what a merge rounds. The adapter keeps the precision in which it was trained.
+    """
+    if _needed_memory(folder, "float32") > free_memory_bytes():
+        return None
+    if config.model.quantize or is_prequantized(folder):
+        base = load.load_base_model(config, folder=folder).eval()
+        _dequantize_layers(base, torch.float32)
+        base = base.to(torch.float32)
+    else:
+        base = load.load_base_model(config, folder=folder, dtype="float32").eval()
+    return load_adapter_as_trained(base, run.adapter_dir)
+
+
+def round_base_weights(peft: PeftModel, dtype: torch.dtype) -> None:
+    """Convert all weights but the adapter's to `dtype`, in place. Buffers stay, as when a model is loaded so."""
+    for name, parameter in peft.named_parameters():
+        if parameter.is_floating_point() and ".lora_" not in name:
+            parameter.data = parameter.data.to(dtype)
+
+
 def merge_adapter(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
     """Merge the adapter into the weights and convert all of them to `dtype`. Raises ToolkitError for an overflow."""
     with torch.no_grad():
@@ -65,21 +88,36 @@ def _merge_weights(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
     for layer in [part for part in peft.modules() if isinstance(part, LoraLayer)]:
         if name not in layer.lora_A and name not in layer.lora_embedding_A:
             continue
-        plain = layer.get_base_layer()
-        merged_weight = dequantize_module_weight(plain).float() + layer.get_delta_weight(name).float()
-        layer.base_layer = _replace_weight(plain, merged_weight.to(dtype))
+        merged = _merge_layer(layer, name)
+        layer.base_layer = _replace_weight(layer.get_base_layer(), merged.to(dtype))
     model = peft.base_model.unload()
-    # quantized layers without an adapter
-    for path, part in list(model.named_modules()):
-        if _is_quantized(part):
-            model.set_submodule(path, _replace_weight(part, dequantize_module_weight(part).to(dtype)))
-    _remove_quantization_marks(model)
+    _dequantize_layers(model, dtype)  # those without an adapter
     model = model.to(dtype)
     for weight_name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             message = f"{weight_name} has values that are too large for {str(dtype).removeprefix('torch.')}."
             raise ToolkitError(message, "Export it as bf16.")
     return model
+
+
+def _merge_layer(layer: LoraLayer, name: str) -> torch.Tensor:
+    """Return the merged weight of a layer in float32."""
+    plain = layer.get_base_layer()
+    weight = dequantize_module_weight(plain).float()
+    variant = layer.lora_variant.get(name)
+    if variant is None:
+        return weight + layer.get_delta_weight(name).float()
+    layer.base_layer = _replace_weight(plain, weight)  # DoRA needs the norm of the base's weight
+    merged: torch.Tensor = variant.merge_safe(layer, name, weight).float()
+    return merged
+
+
+def _dequantize_layers(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    with torch.no_grad():
+        for path, part in list(model.named_modules()):
+            if _is_quantized(part):
+                model.set_submodule(path, _replace_weight(part, dequantize_module_weight(part).to(dtype)))
+    _remove_quantization_marks(model)
 
 
 def _replace_weight(plain: nn.Module, weight: torch.Tensor) -> nn.Module:
@@ -132,10 +170,13 @@ def _refuse_shared(peft: PeftModel, config: Config) -> None:
 
 
 def _refuse_without_memory(folder: Path, dtype: str) -> None:
-    on_disk = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    growth = PREQUANTIZED_GROWTH if is_prequantized(folder) else 1
-    needed = on_disk * MERGE_MEMORY_FACTOR * growth * (2 if dtype == "float32" else 1)
-    free = free_memory_bytes()
+    needed, free = _needed_memory(folder, dtype), free_memory_bytes()
     if needed > free:
         message = f"Merging needs about {needed / 2**30:.1f} GiB of memory, but only {free / 2**30:.1f} GiB are free."
         raise ToolkitError(message, "Close other programs, or export the adapter alone.")
+
+
+def _needed_memory(folder: Path, dtype: str) -> float:
+    on_disk = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    growth = PREQUANTIZED_GROWTH if is_prequantized(folder) else 1
+    return on_disk * MERGE_MEMORY_FACTOR * growth * (2 if dtype == "float32" else 1)
