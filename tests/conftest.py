@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.fakes.real_model import INSTALL, convert_real_model, missing_packages
+
 settings.register_profile("toolkit", deadline=None)  # how long an example takes is the machine's affair, not a test's
 settings.load_profile("toolkit")
 
@@ -68,3 +70,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random model without chat template and without pad token; the tokenizer begins with <s>."""
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-plain", chat=False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("REQUIRE_REAL_MODEL") or not (missing := missing_packages()):
+        return
+    skip = pytest.mark.skip(reason=f"{' and '.join(missing)} not installed: {INSTALL}")
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """Folder of SmolLM2-135M-Instruct in bfloat16, converted once per machine. Tests that use it are marked `real`."""
+    return convert_real_model()
