@@ -146,6 +146,31 @@ def test_another_end_token_breaks_it(tampered: Any) -> None:
     assert "special tokens" in failed(tampered(change))
 
 
+def test_a_merged_model_stops_where_training_ended_answers(tiny_model: Path, save_dir: Path, tmp_path: Path) -> None:
+    """A base model that is trained to end turns with <|im_end|>, while its own config names another end."""
+    from transformers import AutoConfig, GenerationConfig
+
+    model = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    for name in ("config.json", "generation_config.json"):
+        body = json.loads((model / name).read_text())
+        (model / name).write_text(json.dumps({**body, "eos_token_id": 0}))
+    made = make_run(draft(save_dir, model))
+    write_adapter(made, read_run_config(made), 1)
+    build(made, MERGED)
+    folder = export_folder(made, MERGED)
+    assert GenerationConfig.from_pretrained(folder).eos_token_id == [2, 0]
+    assert AutoConfig.from_pretrained(folder).eos_token_id == 2
+    assert verdict(made, MERGED).passed
+    (path,) = [recipe for recipe in _recipes(made, "adapter") if recipe.language == "python"]
+    assert "eos_token_id=tokenizer.eos_token_id" in path.text
+
+
+def _recipes(run: RunDir, form: str) -> list[Any]:
+    from toolkit.export.usage_recipes import list_usage_recipes
+
+    return list_usage_recipes(run, read_run_config(run), EXPORT_FORMS[form], "here", chat=True)
+
+
 def test_an_unmerged_layer_breaks_it(tampered: Any, run: RunDir) -> None:
     import safetensors.torch
 

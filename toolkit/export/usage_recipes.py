@@ -79,11 +79,12 @@ def base_model_location(config: Config) -> str:
 
 
 def _python(config: Config, form: ExportForm, location: str, *, chat: bool) -> Recipe:
-    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    imports, ends = "from transformers import AutoModelForCausalLM, AutoTokenizer", ""
     load = [f"model = AutoModelForCausalLM.from_pretrained(place, dtype={form.dtype or 'auto'!r})"]
     if not form.contains_base:
         imports = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
         load = ["model = AutoPeftModelForCausalLM.from_pretrained(place)"]
+        ends = ", eos_token_id=tokenizer.eos_token_id"  # the base model's own settings may name another end
     given = _turns() if config.data.messages is not None else _template(config, chat=chat)
     if chat:
         ask = [
@@ -94,7 +95,7 @@ def _python(config: Config, form: ExportForm, location: str, *, chat: bool) -> R
         ask = ['given = tokenizer(prompt(row), return_tensors="pt")']
     lines = [
         imports, "", f"place = {location!r}", "tokenizer = AutoTokenizer.from_pretrained(place)", *load, "",
-        *given, *ask, f"made = model.generate(**given, {_generation(config)})",
+        *given, *ask, f"made = model.generate(**given, {_generation(config)}{ends})",
         'answer = tokenizer.decode(made[0, given["input_ids"].shape[1] :], skip_special_tokens=True)', "print(answer)",
     ]  # fmt: skip
     return Recipe("Python", "python", "\n".join(lines))

@@ -215,3 +215,26 @@ def test_the_loader_of_the_trainer_yields_these_batches(trainer: Any) -> None:
     sizes = [len(batch["input_ids"]) for batch in loader]
     assert sizes == [4, 4, 4]
     assert len(loader) == 3
+
+
+@pytest.mark.parametrize(("steps", "ratio", "left"), [(1, 0.05, 0), (2, 0.99, 1), (1, 0.0, None), (40, 0.05, None)])
+def test_a_warm_up_that_takes_all_steps_is_shortened(
+    trainer: Any, monkeypatch: pytest.MonkeyPatch, steps: int, ratio: float, left: int | None
+) -> None:
+    """The learning rate of its first step is 0: a run of one step ended as "Finished" with an untrained adapter."""
+    warnings: list[str] = []
+    monkeypatch.setattr(trainer, "_warn", warnings.append)
+    monkeypatch.setattr(trainer.args, "warmup_steps", ratio)
+    monkeypatch.setattr(trainer, "lr_scheduler", None)
+    monkeypatch.setattr(trainer, "optimizer", trainer.create_optimizer())
+    scheduler = trainer.create_scheduler(steps, trainer.optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(scheduler.get_last_lr()[0])
+        scheduler.optimizer.step()
+        scheduler.step()
+    assert max(rates) > 0
+    assert len(warnings) == (left is not None)
+    if left is not None:
+        assert trainer.args.get_warmup_steps(steps) == left
+        assert "warm-up (warmup_ratio) would take all of them" in warnings[0]

@@ -18,6 +18,7 @@ from toolkit.config import Config
 from toolkit.evaluation.predictions import Prediction
 from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.worker.models.load import stop_token_ids
+from toolkit.worker.models.untouched_base import untouched_base
 from toolkit.worker.process.stop import StopSignal
 from toolkit.worker.tokens.examples import encode_example_prompt
 
@@ -53,7 +54,7 @@ def answer_held_out_rows(
         expected = [row.expected or "" for row in batch]
         longest = max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in expected)
         adapter_texts = generate_greedy_texts(model, tokenizer, prompts, longest + ANSWER_SLACK_TOKENS, stop)
-        with model.disable_adapter():
+        with untouched_base(model):
             base_texts = generate_greedy_texts(model, tokenizer, prompts, longest + ANSWER_SLACK_TOKENS, stop)
         predictions += [
             Prediction(row.row, row.prompt, wanted, base, adapter)

@@ -39,11 +39,28 @@ def build_merged(
     folder = resolve_model_folder(config)
     progress("merging the adapter into the base model", 0.2)
     merged = load_merged_model(run, config, folder, form.dtype)
+    name_trained_end(merged, contract)
     progress("saving the merged model", 0.4)
     merged.save_pretrained(staging)
     write_both_config_forms(staging)
     copy_files(run.adapter_dir, staging, TOKENIZER_FILES)
     add_description(run, config, form, contract, staging)
+
+
+def name_trained_end(model: Any, contract: PromptContract) -> None:
+    """Write the tokens that end an answer into the model's configs, the trained one first.
+
+    Other programs stop at those only: a base model that was trained to end turns like a chat model would run on.
+    """
+    end, stops = contract.special_tokens.eos, contract.special_tokens.stops
+    ends = [*([end] if end is not None else []), *(stop for stop in stops if stop != end)]
+    if not ends:
+        return
+    model.generation_config.eos_token_id = ends[0] if len(ends) == 1 else ends
+    if contract.special_tokens.pad is not None and model.generation_config.pad_token_id is None:
+        model.generation_config.pad_token_id = contract.special_tokens.pad
+    for settings in {id(one): one for one in (model.config, model.config.get_text_config())}.values():
+        settings.eos_token_id = ends[0]
 
 
 @contextmanager

@@ -7,7 +7,8 @@ padding included.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -38,6 +39,7 @@ from toolkit.worker.tokens.labels import IGNORED_LABEL
 from toolkit.worker.tokens.prepared_rows import read_token_lengths
 from toolkit.worker.training.micro_batches import MicroBatchedTrainer
 
+logger = logging.getLogger(__name__)
 MAX_WHOLE_LOSS_LOGITS = 2**26
 """Logits of one batch (256 MiB in fp32) above which the library's chunked loss is used: it holds fewer at once."""
 UNSHARDED_MODES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
@@ -47,14 +49,17 @@ UNSHARDED_MODES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedTyp
 class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
     """Train on the columns input_ids and labels, each row once an epoch, with any number of processes.
 
-    packed_rows: tokens of a row into which several examples are packed; None: each example is a row.
+    packed_rows: tokens of a row into which several examples are packed; None: each example is a row. warn: is called
+    with a message for the user.
     """
 
-    def __init__(self, *args: Any, packed_rows: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, packed_rows: int | None = None, warn: Callable[[str], None] = logger.warning, **kwargs: Any
+    ) -> None:
         if packed_rows is not None:
             kwargs["data_collator"] = PackingCollator(kwargs["processing_class"].pad_token_id, packed_rows)
         super().__init__(*args, **kwargs)
-        self.packed_rows = packed_rows
+        self.packed_rows, self._warn = packed_rows, warn
         self._shortcuts = CpuShortcuts()
         # oneDNN compiles and keeps a bf16 kernel for each new shape: few different shapes cost less memory
         self._even_shapes = self.args.bf16 and self.args.device.type == "cpu"
@@ -79,6 +84,18 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
             return super().train(*args, **kwargs)
         finally:
             gc.unfreeze()
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Shorten a warm-up that takes all steps: the learning rate of its first step is 0, so nothing might learn."""
+        warm_up = self.args.get_warmup_steps(num_training_steps)
+        if warm_up >= num_training_steps > 0:
+            self.args.warmup_steps = num_training_steps - 1
+            run, left = _count_steps(num_training_steps), _count_steps(num_training_steps - 1)
+            self._warn(
+                f"The run has {run}, and the warm-up (warmup_ratio) would take all of them, from a learning rate of 0: "
+                f"it is shortened to {left}. More epochs or smaller batches give the run more steps."
+            )
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: the sum is not used, and the library would visit every module at each step to compute it."""
@@ -158,6 +175,10 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
             rank=self.args.process_index,
             seed=self.args.seed,
         )
+
+
+def _count_steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count:,} steps"
 
 
 class LengthGroupedBatches(BatchRebalanceSampler):

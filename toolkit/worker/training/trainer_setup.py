@@ -23,6 +23,7 @@ from toolkit.worker.compute.padding_free import MODEL_REFUSALS, flash_attention_
 from toolkit.worker.models import library_arguments, load
 from toolkit.worker.models.folder import first_error_line
 from toolkit.worker.models.lora_setup import build_lora_config
+from toolkit.worker.models.untouched_base import keep_biases
 from toolkit.worker.training.trainer import PreparedTrainer
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def make_trainer(
     if session.config.model.quantize and not load.is_quantized(base):
         message = "No layer of the model could be quantized with these settings: the model trains unquantized."
         session.emit("warning", message=message)
+    if session.config.lora.bias != "none":
+        keep_biases(base)
     return PreparedTrainer(
         model=base,
         args=args,
@@ -70,6 +73,7 @@ def make_trainer(
         peft_config=build_lora_config(session.config, base),
         micro_batch=_micro_batch_after_oom(session),
         packed_rows=_choose_packed_row_tokens(session, device, base, args.device, folder),
+        warn=lambda message: session.emit("warning", message=message),
     )
 
 
