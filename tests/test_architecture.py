@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "runs": "data data/examples settings system",
     "forecast/costs": "data data/examples settings",
     "data/readers": "data",
-    "data/examples": "data",
+    "data/examples": "data system",
     "evaluation/statistics": "runs system",
     "system": "",
     "settings": "system",

@@ -76,15 +76,6 @@ def test_when_two_values_differ(first: object, second: object, differ: bool) -> 
     assert drafts.setting_values_differ(first, second) is differ
 
 
-def test_reset_of_a_setting_and_of_a_section() -> None:
-    draft = drafts.replace_setting(drafts.replace_setting(drafts.default_draft(), "lora.r", 8), "lora.lora_alpha", 8)
-    assert drafts.find_changed_settings(drafts.reset_settings(draft, "lora.r")) == [
-        drafts.SettingChange("lora.lora_alpha", 32, 8)
-    ]
-    assert drafts.reset_settings(draft, "lora") == drafts.default_draft()
-    assert drafts.reset_settings(draft, ["lora.r", "lora.lora_alpha"]) == drafts.default_draft()
-
-
 def test_defaults_are_filled_in_schema_order_and_unknown_keys_are_kept() -> None:
     draft = drafts.fill_defaults({"lora": {"r": 8, "rank": 1}, "model": {"bitsandbytes": None}, "qa": 1})
     assert draft["lora"]["rank"] == 1

@@ -12,7 +12,6 @@ from toolkit.system.out_of_memory import (
     MemoryKind,
     MemorySituation,
     find_out_of_memory,
-    is_out_of_memory,
     out_of_memory_kind,
     out_of_memory_message,
 )
@@ -42,13 +41,11 @@ OTHER_ERRORS = [
 @pytest.mark.parametrize(("error", "kind"), ALLOCATION_ERRORS)
 def test_an_allocation_error_tells_which_memory_ran_out(error: Exception, kind: MemoryKind) -> None:
     assert out_of_memory_kind(error) == kind
-    assert is_out_of_memory(error)
 
 
 @pytest.mark.parametrize("error", OTHER_ERRORS)
 def test_another_error_is_no_lack_of_memory(error: Exception | None) -> None:
     assert out_of_memory_kind(error) is None
-    assert not is_out_of_memory(error)
 
 
 def test_numpy_reports_a_lack_of_memory() -> None:

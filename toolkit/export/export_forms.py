@@ -39,60 +39,46 @@ class ExportForm:
     without_main_file: str = ""
 
 
-_MERGED_BUILD, _MERGED_LOAD = (
-    "toolkit.worker.exporting.merged:build_merged",
-    "toolkit.worker.exporting.merged:load_merged",
-)
-_MODEL_RECIPES = "toolkit.export.usage_recipes:list_model_recipes"
+_WORKER, _RECIPES = "toolkit.worker.exporting", "toolkit.export.usage_recipes"
 
-EXPORT_FORMS = {
-    form.key: form
-    for form in (
-        ExportForm(
-            key="adapter",
-            title="Adapter",
-            what="Only the trained weights: a small file that is used together with the base model.",
-            dtype="",
-            contains_base=False,
-            build="toolkit.worker.exporting.adapter:build_adapter",
-            load="toolkit.worker.exporting.adapter:load_adapter",
-            recipes=_MODEL_RECIPES,
-        ),
-        ExportForm(
-            key="merged-bf16",
-            title="Merged, bf16",
-            what="One complete model, for vLLM and transformers on recent GPUs.",
-            dtype="bfloat16",
-            contains_base=True,
-            build=_MERGED_BUILD,
-            load=_MERGED_LOAD,
-            recipes=_MODEL_RECIPES,
-        ),
-        ExportForm(
-            key="merged-fp16",
-            title="Merged, fp16",
-            what="One complete model with finer rounding, for older GPUs and for GGUF.",
-            dtype="float16",
-            contains_base=True,
-            build=_MERGED_BUILD,
-            load=_MERGED_LOAD,
-            recipes=_MODEL_RECIPES,
-        ),
-        ExportForm(
-            key="gguf",
-            title="For Ollama",
-            what="Files for llama.cpp and Ollama, with the prompt format of training.",
-            dtype="float16",
-            contains_base=True,
-            build="toolkit.worker.exporting.gguf:build_gguf",
-            load="toolkit.worker.exporting.gguf:load_gguf",
-            recipes="toolkit.export.usage_recipes:list_gguf_recipes",
-            main_file=GGUF_FILE,
-            without_main_file="The converter of llama.cpp is not installed here. *How to use it* has the commands to "
-            "convert the model.",
-        ),
-    )
-}
+
+def _merged_form(key: str, title: str, what: str, dtype: str) -> ExportForm:
+    build, load = f"{_WORKER}.merged:build_merged", f"{_WORKER}.merged:load_merged"
+    return ExportForm(key, title, what, dtype, True, build, load, f"{_RECIPES}:list_model_recipes")
+
+
+_FORMS = (
+    ExportForm(
+        key="adapter",
+        title="Adapter",
+        what="Only the trained weights: a small file that is used together with the base model.",
+        dtype="",
+        contains_base=False,
+        build=f"{_WORKER}.adapter:build_adapter",
+        load=f"{_WORKER}.adapter:load_adapter",
+        recipes=f"{_RECIPES}:list_model_recipes",
+    ),
+    _merged_form(
+        "merged-bf16", "Merged, bf16", "One complete model, for vLLM and transformers on recent GPUs.", "bfloat16"
+    ),
+    _merged_form(
+        "merged-fp16", "Merged, fp16", "One complete model with finer rounding, for older GPUs and for GGUF.", "float16"
+    ),
+    ExportForm(
+        key="gguf",
+        title="For Ollama",
+        what="Files for llama.cpp and Ollama, with the prompt format of training.",
+        dtype="float16",
+        contains_base=True,
+        build=f"{_WORKER}.gguf:build_gguf",
+        load=f"{_WORKER}.gguf:load_gguf",
+        recipes=f"{_RECIPES}:list_gguf_recipes",
+        main_file=GGUF_FILE,
+        without_main_file="The converter of llama.cpp is not installed here. *How to use it* has the commands to "
+        "convert the model.",
+    ),
+)
+EXPORT_FORMS = {form.key: form for form in _FORMS}
 
 
 def find_export_form(form: str) -> ExportForm:

@@ -8,7 +8,6 @@ memory runs short. A question has a kind and a JSON body:
     poll_warm_question(save_dir, "lengths", body, lane=session)  a long question: `fraction` tells the progress, and a
                                                                  newer question in the same lane replaces it
     ask_warm_worker(save_dir, "xray", body)                      waits for the value: for the command line and tests
-    cancel_warm_question(save_dir, "lengths", lane=session)      cancels a long question
 
 A question that is asked again while it is in progress is answered once. The kinds, their bodies and their values are
 described in `worker/questions/registry.py`.
@@ -139,18 +138,6 @@ def ask_warm_worker(
         if time.monotonic() > deadline:
             raise WarmError(f"There was no answer within {timeout:.0f} s ({current.phase}).", WARM_SERVICE.stuck)
         time.sleep(_POLL_SECONDS)
-
-
-def cancel_warm_question(save_dir: Path, kind: str, *, lane: str = "") -> None:
-    """Cancel the question of this kind in this lane, if there is one."""
-    info = find_warm_worker(save_dir)
-    if info is None:
-        return
-    try:
-        with service_http.connect_to_service(info, _QUICK_SECONDS) as http:
-            service_http.read_service_reply(WARM_SERVICE, http.post("/cancel", json={"kind": kind, "lane": lane}))
-    except WarmError as error:
-        logger.info("The question could not be canceled: %s", error)
 
 
 def stop_warm_worker(save_dir: Path) -> None:

@@ -6,7 +6,7 @@ Every function returns a new draft; none is changed in place.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,13 +112,3 @@ def setting_values_differ(first: Any, second: Any) -> bool:
     if isinstance(first, float) and isinstance(second, int) and not isinstance(second, bool):
         return first != second
     return type(first) is not type(second) or bool(first != second)
-
-
-def reset_settings(draft: Mapping[str, Any], paths: str | Iterable[str]) -> Draft:
-    """Return the draft with these settings at their defaults. Each path is a setting or a section, such as "lora"."""
-    wanted = (paths,) if isinstance(paths, str) else tuple(paths)
-    result = dict(draft)
-    for spec in list_field_specs():
-        if any(spec.path == path or spec.path.startswith(f"{path}.") for path in wanted):
-            result = replace_setting(result, spec.path, spec.default)
-    return result

@@ -113,11 +113,6 @@ def out_of_memory_kind(error: BaseException | None) -> MemoryKind | None:
     return find_out_of_memory(f"{type(error).__name__}: {error}")
 
 
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether an allocation failed, on the CPU or on a GPU."""
-    return out_of_memory_kind(error) is not None
-
-
 def out_of_memory_message(kind: MemoryKind, situation: MemorySituation) -> OutOfMemoryMessage:
     """Return what to show to the user when memory of this kind ran out in this situation.
 

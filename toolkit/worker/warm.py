@@ -8,7 +8,6 @@ Exit status as that of `serve.py`.
 
     GET  /health   {status, phase}; needs no token
     POST /look     {kind, body, lane, wait} -> {state, phase, done, total, value, message, hint}
-    POST /cancel   {kind, lane}
 """
 
 from __future__ import annotations
@@ -52,13 +51,6 @@ class QuestionRequest(RequestBody):
     wait: Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS)] = 0.0
 
 
-class CancelRequest(RequestBody):
-    """The question to cancel."""
-
-    kind: Annotated[str, Field(min_length=1, max_length=100)]
-    lane: Annotated[str, Field(max_length=200)] = ""
-
-
 class WarmWorkerRoutes:
     """The HTTP routes, and the checks of whether to exit.
 
@@ -89,11 +81,6 @@ class WarmWorkerRoutes:
         if job.finished:
             self._desk.discard_delivered_job(job, question.lane)
         return JSONResponse(self._describe_job(job))
-
-    async def cancel(self, request: Request) -> Response:
-        asked = parse_request(CancelRequest, await read_request_body(request))
-        self._desk.cancel(asked.kind, asked.lane)
-        return JSONResponse({})
 
     def _describe_job(self, job: QuestionJob) -> dict[str, Any]:
         if job.error is not None:
@@ -132,7 +119,6 @@ def build_warm_app(warm: WarmWorkerRoutes, token: str) -> ASGIApp:
         routes=[
             Route("/health", warm.health),
             Route("/look", warm.answer_question, methods=["POST"]),
-            Route("/cancel", warm.cancel, methods=["POST"]),
         ],
         exception_handlers=error_handlers(WARM_SERVICE, "worker/warm.py"),
         lifespan=warm.lifespan,

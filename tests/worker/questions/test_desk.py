@@ -90,7 +90,7 @@ def test_the_same_question_joins_the_job_and_another_body_replaces_it(desk: Requ
 def test_a_question_canceled_while_waiting_is_not_started(desk: RequestQueue) -> None:
     desk.get_or_start_job("slow", {"a": 1}, "me")
     waiting = desk.get_or_start_job("slow", {"a": 1}, "you")
-    desk.cancel("slow", "you")
+    desk.get_or_start_job("slow", {"a": 2}, "you")
     assert waiting.future is not None
     assert waiting.future.cancelled()
     assert desk.get_or_start_job("slow", {"a": 1}, "you") is not waiting

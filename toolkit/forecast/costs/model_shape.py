@@ -178,8 +178,13 @@ def _phi3(raw: RawModelConfig) -> ModelShape:
     return ModelShape(**{**vars(plain), "linears": linears, "usual": ("qkv_proj",)})
 
 
+def _full_attention(hidden: int) -> dict[str, Any]:
+    """Return the sizes of models whose keys are as wide as their queries, and whose norms have biases."""
+    return {"hidden": hidden, "queries": hidden, "keys": hidden, "norms": 4 * hidden, "final_norm": 2 * hidden}
+
+
 def _gpt2(raw: RawModelConfig) -> ModelShape:
-    hidden, layers, heads = raw["n_embd"], raw["n_layer"], raw["n_head"]
+    hidden = raw["n_embd"]
     feed, positions = raw.get("n_inner") or 4 * hidden, raw.get("n_positions", 1024)
     linears = (
         LinearLayer("c_attn", hidden, 3 * hidden, True),
@@ -189,19 +194,15 @@ def _gpt2(raw: RawModelConfig) -> ModelShape:
     )
     return ModelShape(
         family="gpt2",
-        hidden=hidden,
-        layers=layers,
-        heads=heads,
-        queries=hidden,
-        keys=hidden,
+        **_full_attention(hidden),
+        layers=raw["n_layer"],
+        heads=raw["n_head"],
         feed=feed,
         vocabulary=raw["vocab_size"],
         positions=positions,
         linears=linears,
         usual=("c_attn",),
         tied=bool(raw.get("tie_word_embeddings", True)),
-        norms=4 * hidden,
-        final_norm=2 * hidden,
         learned_positions=positions * hidden,
         steps_kept=_COMPOSED_ACTIVATIONS.get(raw.get("activation_function", "gelu_new"), 0),
         drops=bool(raw.get("attn_pdrop", 0.1)),
@@ -219,19 +220,15 @@ def _gpt_neox(raw: RawModelConfig) -> ModelShape:
     )
     return ModelShape(
         family="gpt_neox",
-        hidden=hidden,
+        **_full_attention(hidden),
         layers=raw["num_hidden_layers"],
         heads=raw["num_attention_heads"],
-        queries=hidden,
-        keys=hidden,
         feed=feed,
         vocabulary=raw["vocab_size"],
         positions=raw.get("max_position_embeddings"),
         linears=linears,
         usual=("query_key_value",),
         tied=bool(raw.get("tie_word_embeddings", False)),
-        norms=4 * hidden,
-        final_norm=2 * hidden,
     )
 
 
@@ -244,19 +241,15 @@ def _opt(raw: RawModelConfig) -> ModelShape:
     linears = (*attention, LinearLayer("fc1", hidden, feed, bias), LinearLayer("fc2", feed, hidden, bias))
     return ModelShape(
         family="opt",
-        hidden=hidden,
+        **_full_attention(hidden),
         layers=raw["num_hidden_layers"],
         heads=raw["num_attention_heads"],
-        queries=hidden,
-        keys=hidden,
         feed=feed,
         vocabulary=raw["vocab_size"],
         positions=positions,
         linears=linears,
         usual=("q_proj", "v_proj"),
         tied=bool(raw.get("tie_word_embeddings", True)),
-        norms=4 * hidden,
-        final_norm=2 * hidden,
         learned_positions=(positions + 2) * hidden,  # OPT's positions begin at 2
     )
 
@@ -266,15 +259,8 @@ _LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 _COMPOSED_ACTIVATIONS = {"gelu_new": 3, "gelu_fast": 3, "quick_gelu": 1}
 """Activations that transformers computes in several operations, and the intermediate results that each stores."""
 _UNSUPPORTED_MODELS = {
-    "deepseek_v2",
-    "deepseek_v3",
-    "jamba",
-    "falcon_h1",
-    "qwen3_next",
-    "gemma3n",
-    "gemma3n_text",
-    "gpt_oss",
-}
+    "deepseek_v2", "deepseek_v3", "jamba", "falcon_h1", "qwen3_next", "gemma3n", "gemma3n_text", "gpt_oss",
+}  # fmt: skip
 """Models with the usual keys but other layers: compressed attention, state spaces, per-layer embeddings."""
 _FAMILIES: dict[str, Callable[[RawModelConfig], ModelShape]] = {
     "gpt2": _gpt2, "gpt_neox": _gpt_neox, "opt": _opt, "phi3": _phi3,

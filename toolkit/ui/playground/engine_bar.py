@@ -35,13 +35,7 @@ def draw_engine_bar(entry: RunEntry) -> EngineInfo | None:
         if is_engine_ready(info, status, entry.run.id) and info is not None and status is not None:
             st.badge("Loaded", icon=":material/memory:", color="green")
             st.caption(_engine_summary(status), width="content")
-            if st.button(
-                "Unload model",
-                icon=":material/eject:",
-                type="tertiary",
-                help="Stops the inference engine and frees its memory.",
-            ):
-                free_engine(info)
+            _draw_unload_button(info)
             return info
         st.badge("Not loaded", icon=":material/memory:", color="gray")
         note = "The model loads with your first question. It is unloaded after 30 minutes without a question."
@@ -70,13 +64,13 @@ def draw_engine_memory_note() -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.caption(f":material/memory: Loaded in the playground: {_engine_summary(status)}", width="content")
-        if st.button(
-            "Unload model",
-            icon=":material/eject:",
-            type="tertiary",
-            help="Stops the inference engine and frees its memory.",
-        ):
-            free_engine(info)
+        _draw_unload_button(info)
+
+
+def _draw_unload_button(info: EngineInfo) -> None:
+    about = "Stops the inference engine and frees its memory."
+    if st.button("Unload model", icon=":material/eject:", type="tertiary", help=about):
+        free_engine(info)
 
 
 def request_engine(run_id: str) -> None:

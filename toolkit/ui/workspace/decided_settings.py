@@ -63,11 +63,6 @@ def _trial_table(trial: StudyTrial, tables: dict[str, Table | DataError]) -> Tab
     return tables[key]
 
 
-def forget_decided_settings() -> None:
-    """Drop the cache, so that the next forecast uses a measurement or a file that has arrived since."""
-    st.session_state.pop(_CACHE, None)
-
-
 def _decide_cached(config: Config, table: Table | None) -> DecidedSettings:
     machine = read_known_machine(workspace.current_save_dir())
     lengths = known_row_lengths(table, draft_from_config(config)) if table is not None else None

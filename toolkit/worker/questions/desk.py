@@ -113,12 +113,6 @@ class RequestQueue:
         if self._jobs.get((lane, job.kind)) is job:
             del self._jobs[lane, job.kind]
 
-    def cancel(self, kind: str, lane: str) -> None:
-        """Cancel and remove the job of this kind and lane, if there is one."""
-        job = self._jobs.pop((lane, kind), None)
-        if job is not None:
-            self._cancel_job(job)
-
     def discard_unfetched_jobs(self) -> None:
         """Remove finished jobs that were not fetched for UNFETCHED_ANSWER_SECONDS."""
         now = time.monotonic()
