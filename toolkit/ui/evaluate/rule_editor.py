@@ -81,11 +81,7 @@ def _draw_rule_form(rules: RuleSet) -> None:
 
 
 def add_rule(rules: RuleSet, rule: dict[str, Any]) -> RuleSet:
-    """Return the rules with one more.
-
-    Raises:
-        ToolkitError: the rule is invalid.
-    """
+    """Return the rules with one more. Raises ToolkitError: the rule is invalid."""
     if rule["kind"] == "json_schema":
         try:
             rule = {**rule, "json_schema": json.loads(rule["json_schema"] or "")}

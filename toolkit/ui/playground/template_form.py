@@ -28,8 +28,7 @@ TestRowIndices = np.ndarray[Any, np.dtype[np.int64]]
 def load_test_rows(folder: str) -> tuple[Table, TestRowIndices, Renderer]:
     """Return the table of a run, the row numbers of its test set, and its templates as used in training.
 
-    Raises:
-        DataError: the table can't be read, or the templates do not fit it.
+    Raises DataError: the table can't be read, or the templates do not fit it.
     """
     run = RunDir(Path(folder))
     config, table = read_run_config(run), load_table(run.source_path)

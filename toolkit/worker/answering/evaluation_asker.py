@@ -71,11 +71,7 @@ def hash_adapter_commits(engine: Engine, models: Sequence[str]) -> dict[str, str
 
 
 def load_evaluation_engine(evaluation: Evaluation, spec: EvaluationSpec, report_phase: Callable[[str], None]) -> Engine:
-    """Load the base model and attach all adapters of the evaluation.
-
-    Raises:
-        ToolkitError: a model can't be loaded.
-    """
+    """Load the base model and attach all adapters of the evaluation. Raises ToolkitError: a model can't be loaded."""
     engine = Engine.load(evaluation.run.save_dir, evaluation.run.id, report_phase)
     for other in spec.compared:
         engine.attach(other)
@@ -95,8 +91,7 @@ def answer_remaining_questions(
 ) -> None:
     """Answer the questions without a recorded answer and write each batch of answers to the log.
 
-    Raises:
-        StopRequested: the evaluation was stopped; what was answered is in the log.
+    Raises StopRequested: the evaluation was stopped; what was answered is in the log.
     """
     tasks, rejected = _tokenize_questions(engine, config, spec, questions)
     log.write(
@@ -123,8 +118,7 @@ def score_probe_passages(
 ) -> None:
     """Compute the loss of each model on the passages of the forgetting probe and write it to the log.
 
-    Raises:
-        StopRequested: the evaluation was stopped.
+    Raises StopRequested: the evaluation was stopped.
     """
     texts = read_probe_passages(str(config.model.hf_model_ckpt))
     limit = stream_answer.loaded_context_length(engine.adapters.model) or 2**20

@@ -40,8 +40,7 @@ def answer_held_out_rows(
 ) -> list[Prediction]:
     """Return the answers of both models, for fewer rows than given after MAX_HELD_OUT_SECONDS.
 
-    Raises:
-        StopRequested: the run was stopped.
+    Raises StopRequested: the run was stopped.
     """
     model.eval()
     predictions: list[Prediction] = []

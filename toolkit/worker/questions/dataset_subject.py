@@ -58,10 +58,8 @@ def open_tokenized_dataset(body: Mapping[str, Any], report_phase: _ReportPhase) 
     """Open what a question is about.
 
     body: {"config": settings as a nested dict, defaults for missing ones; "table": path of a parsed table}.
-    report_phase: is called before steps that take time.
-
-    Raises:
-        ToolkitError: the settings, the table, the templates or the model can't be used.
+    report_phase: is called before steps that take time. Raises ToolkitError: the settings, the table, the templates or
+    the model can't be used.
     """
     config = config_from_question(body)
     table = load_table(Path(str(body["table"])))
@@ -81,11 +79,7 @@ def open_tokenized_dataset(body: Mapping[str, Any], report_phase: _ReportPhase) 
 
 
 def config_from_question(body: Mapping[str, Any]) -> Config:
-    """Return the settings of a question.
-
-    Raises:
-        ConfigError: a setting is invalid.
-    """
+    """Return the settings of a question. Raises ConfigError: a setting is invalid."""
     given = body.get("config")
     if not isinstance(given, dict):
         raise ToolkitError("The question has no settings.", "The app was updated. Restart it.")
@@ -95,8 +89,7 @@ def config_from_question(body: Mapping[str, Any]) -> Config:
 def tokenizer_folder(config: Config, report_phase: _ReportPhase) -> Path:
     """Return a folder with the model's tokenizer and config.json: its own folder, or a download from the Hub.
 
-    Raises:
-        ToolkitError: the files can't be found or downloaded.
+    Raises ToolkitError: the files can't be found or downloaded.
     """
     folder = local_model_folder(config)
     if folder is None:

@@ -54,8 +54,7 @@ class QuestionJob:
     def report_progress(self, phase: str, done: int = 0, total: int = 0) -> None:
         """Set the progress. Call it often in a long job: this is where a canceled job ends.
 
-        Raises:
-            JobCancelled: the job was canceled.
+        Raises JobCancelled: the job was canceled.
         """
         if self.cancelled.is_set():
             raise JobCancelled
@@ -91,8 +90,7 @@ class RequestQueue:
     def get_or_start_job(self, kind: str, body: Mapping[str, Any], lane: str) -> QuestionJob:
         """Return the job of this question; start it if it is new, and cancel the one that it replaces.
 
-        Raises:
-            ToolkitError: the kind is unknown.
+        Raises ToolkitError: the kind is unknown.
         """
         if kind not in WARM_QUESTIONS:
             message = f"The background worker does not know the question '{kind[:80]}'."

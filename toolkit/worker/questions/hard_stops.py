@@ -38,8 +38,7 @@ def make_prompt_frame(subject: TokenizedDataset) -> PromptFrame:
 def answer_hard_stops(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
     """Return the value described in the module docstring.
 
-    Raises:
-        ToolkitError: the settings, the table or the model can't be used.
+    Raises ToolkitError: the settings, the table or the model can't be used.
     """
     subject = open_tokenized_dataset(body, job.report_progress)
     data, sft = subject.config.data, subject.config.training.sft_args

@@ -37,8 +37,7 @@ KEPT_LENGTH_FILES = 30
 def answer_lengths(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
     """Return the value described in the module docstring.
 
-    Raises:
-        ToolkitError: the settings, the table or the model can't be used.
+    Raises ToolkitError: the settings, the table or the model can't be used.
     """
     subject = open_tokenized_dataset(body, job.report_progress)
     folder = WARM_SERVICE.folder(Path(os.environ["FTK_SAVE_DIR"])) / "lengths"

@@ -32,8 +32,7 @@ MAX_TOKENS_PER_CHARACTER = 6
 def answer_token_view(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
     """Return the value described in the module docstring.
 
-    Raises:
-        ToolkitError: the settings, the table or the model can't be used.
+    Raises ToolkitError: the settings, the table or the model can't be used.
     """
     subject = open_tokenized_dataset(body, job.report_progress)
     renderer = subject.renderer

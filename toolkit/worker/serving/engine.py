@@ -58,8 +58,7 @@ class Engine:
     def load(cls, save_dir: Path, run_id: str, report_phase: Callable[[str], None]) -> Engine:
         """Load the base model of a run and attach the run's adapter.
 
-        Raises:
-            ToolkitError: the adapter or the model can't be loaded.
+        Raises ToolkitError: the adapter or the model can't be loaded.
         """
         load_module.quiet_libraries()
         config = read_run_config(open_run(save_dir, run_id))
@@ -88,8 +87,7 @@ class Engine:
     def attach(self, name: str) -> None:
         """Attach the adapter or a checkpoint of a run, or replace it if the run has saved a newer one.
 
-        Raises:
-            ToolkitError: the run has another base model, or its weights are missing or damaged.
+        Raises ToolkitError: the run has another base model, or its weights are missing or damaged.
         """
         if not self._is_new(name):
             return
@@ -134,9 +132,7 @@ class Engine:
         """Return the config whose prompt format and settings apply to model `name`.
 
         The base model has no prompt format: it uses that of the run `prompt_of`, or of the run that was loaded first.
-
-        Raises:
-            RequestError: the model is not loaded.
+        Raises RequestError: the model is not loaded.
         """
         for wanted in (name, prompt_of or name):
             if wanted != BASE and wanted not in self._configs:
@@ -150,8 +146,7 @@ class Engine:
     def encode_messages(self, config: Config, messages: Sequence[RequestMessage]) -> tuple[str, list[int]]:
         """Return (text, ids) of the exact prompt of a conversation, made by the same code as in training.
 
-        Raises:
-            RequestError: the run or its chat template does not accept these messages.
+        Raises RequestError: the run or its chat template does not accept these messages.
         """
         system, history, last = _split_messages(messages)
         if not chat_enabled(config, self.tokenizer) and (system or history):
@@ -177,8 +172,7 @@ class Engine:
     ) -> stream_answer.GeneratedAnswer:
         """Generate an answer and call `emit` with its pieces; takes turns with other answers.
 
-        Raises:
-            RequestError: the prompt is empty, or the prompt and the answer do not fit.
+        Raises RequestError: the prompt is empty, or the prompt and the answer do not fit.
         """
         if not request.ids:
             raise RequestError("The prompt is empty.", "Enter a prompt.", param="prompt")
@@ -201,10 +195,7 @@ class Engine:
         """Return the score of each token of `completion` after `prompt`, with its end token, as training computes it.
 
         name: the model. alternatives: how many per token. history: the messages before the prompt, for a run that was
-        trained on conversations.
-
-        Raises:
-            RequestError: prompt and completion exceed the context length.
+        trained on conversations. Raises RequestError: prompt and completion exceed the context length.
         """
         chat, limit = (
             chat_enabled(config, self.tokenizer),

@@ -112,11 +112,7 @@ class EngineHost:
         return read_process_memory()
 
     def ready(self) -> Engine:
-        """Return the loaded engine.
-
-        Raises:
-            RequestError: it is still loading, or loading failed.
-        """
+        """Return the loaded engine. Raises RequestError: it is still loading, or loading failed."""
         if self.engine is None or self.state != "ready":
             if self.state == "failed":
                 raise RequestError(self.message, self.hint, status=503, code="load_failed")
@@ -125,11 +121,7 @@ class EngineHost:
         return self.engine
 
     def ask(self, request: GenerationRequest) -> AnswerStream:
-        """Queue an answer.
-
-        Raises:
-            RequestError: the engine is not ready, or too many requests are waiting.
-        """
+        """Queue an answer. Raises RequestError: the engine is not ready, or too many requests are waiting."""
         engine = self._ready_for_request()
         stream = AnswerStream(asyncio.get_running_loop())
         self._streams.add(stream)
@@ -138,11 +130,7 @@ class EngineHost:
         return stream
 
     def score(self, request: ScoreRequest) -> Future[list[TokenScore]]:
-        """Queue the scores of an expected answer.
-
-        Raises:
-            RequestError: as `ask`; the future raises it too.
-        """
+        """Queue the scores of an expected answer. Raises RequestError: as `ask`; the future raises it too."""
         engine = self._ready_for_request()
         config = engine.config_for_model(request.model, request.prompt_of)
         self.reset_idle_clock()

@@ -98,11 +98,7 @@ class RequestGuard:
 
 
 async def read_request_body(request: Request) -> bytes:
-    """Return the body.
-
-    Raises:
-        RequestError: it is larger than MAX_BODY_BYTES.
-    """
+    """Return the body. Raises RequestError: it is larger than MAX_BODY_BYTES."""
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():

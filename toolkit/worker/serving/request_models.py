@@ -111,10 +111,7 @@ class AnswerRequest(RequestBody):
         """Return the settings of the run, overridden by those of the request.
 
         As in OpenAI's API, a temperature turns sampling on, and temperature 0 turns it off; `do_sample` takes
-        precedence.
-
-        Raises:
-            RequestError: the settings are invalid.
+        precedence. Raises RequestError: the settings are invalid.
         """
         sent = {name: getattr(self, name) for name in self.model_fields_set if name in InferenceConfig.model_fields}
         if "do_sample" not in sent and sent.get("temperature") is not None:
@@ -187,8 +184,7 @@ ParsedBody = TypeVar("ParsedBody", bound=BaseModel)
 def parse_request(kind: type[ParsedBody], given: Any) -> ParsedBody:
     """Return `given` (a value, or JSON as bytes) as a `kind`.
 
-    Raises:
-        RequestError: it is invalid; the error names the first wrong field.
+    Raises RequestError: it is invalid; the error names the first wrong field.
     """
     try:
         return kind.model_validate_json(given) if isinstance(given, bytes) else kind.model_validate(given)

@@ -180,8 +180,7 @@ def stream_answer(
 ) -> GeneratedAnswer:
     """Generate an answer and call `emit` with pieces of its text.
 
-    Raises:
-        RequestError: the prompt does not fit into the context, or the memory is not sufficient.
+    Raises RequestError: the prompt does not fit into the context, or the memory is not sufficient.
     """
     arguments, length_notice = generation_arguments(model, request)
     ends = set(stop_token_ids(model, tokenizer))
@@ -209,8 +208,7 @@ def stream_answer(
 def generation_arguments(model: PreTrainedModel, request: GenerationRequest) -> tuple[dict[str, Any], str]:
     """Return the keyword arguments of `generate`, and the notice to show if the answer reaches the context length.
 
-    Raises:
-        RequestError: the prompt fills the context.
+    Raises RequestError: the prompt fills the context.
     """
     arguments = library_arguments.generation_args(request.settings)
     limit = loaded_context_length(model)

@@ -40,8 +40,7 @@ def encode_conversations(
 ) -> list[tuple[list[int], list[TokenSpan]]]:
     """Return (ids, trained spans in order) of each conversation; the last message of each is trained.
 
-    Raises:
-        ToolkitError: the chat template or the tokenizer can't handle the conversations.
+    Raises ToolkitError: the chat template or the tokenizer can't handle the conversations.
     """
     texts = render_chats(tokenizer, [to_message_dicts(turns) for turns in conversations])
     trained = [(i, k) for i, turns in enumerate(conversations) for k, turn in enumerate(turns) if turn.learned]

@@ -20,8 +20,7 @@ def render_chats(
 ) -> list[str]:
     """Return the text of each conversation.
 
-    Raises:
-        ToolkitError: the chat template rejects a conversation; the message shows the first one.
+    Raises ToolkitError: the chat template rejects a conversation; the message shows the first one.
     """
     try:
         return _render(tokenizer, conversations, add_generation_prompt)
@@ -52,8 +51,7 @@ def remove_double_bos(ids: list[int], bos: int | None) -> list[int]:
 def encode_with_offsets(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[tuple[list[int], list[int]]]:
     """Return (ids, start of each token as a character offset) of each text, without added special tokens.
 
-    Raises:
-        ToolkitError: the tokenizer does not report offsets.
+    Raises ToolkitError: the tokenizer does not report offsets.
     """
     if not tokenizer.is_fast:
         message = "This model's tokenizer does not report the position of its tokens, so training on single messages "

@@ -22,8 +22,7 @@ from toolkit.worker.tokens.shared_prefix import encode_pairs
 def chat_enabled(config: Config, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether prompts are rendered with the chat template.
 
-    Raises:
-        ConfigError: the template is needed, but the tokenizer has none or the settings turn it off.
+    Raises ConfigError: the template is needed, but the tokenizer has none or the settings turn it off.
     """
     wanted = config.data.use_chat_template
     needed = config.data.messages is not None
@@ -97,8 +96,8 @@ def tokenize_examples(
 ) -> list[TokenizedExample]:
     """Return the token ids of each example; either all examples of a batch are conversations, or none is.
 
-    Raises:
-        ToolkitError: the tokenizer has no EOS token (no model could learn to stop), or the template rejects an example.
+    Raises ToolkitError: the tokenizer has no EOS token (no model could learn to stop), or the template rejects an
+    example.
     """
     if tokenizer.eos_token_id is None:
         raise ToolkitError("The tokenizer has no end-of-sequence token.", "Choose a model whose tokenizer has one.")

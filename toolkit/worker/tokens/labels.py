@@ -70,10 +70,8 @@ def prepare_examples(
 ) -> PreparedExamples:
     """Return token ids and labels of all examples, truncated to `max_length` tokens; examples are read once.
 
-    completion_only: mask the prompt; otherwise it is trained too.
-
-    Raises:
-        ToolkitError: the tokenizer has no EOS token, so that no model could learn to stop.
+    completion_only: mask the prompt; otherwise it is trained too. Raises ToolkitError: the tokenizer has no EOS token,
+    so that no model could learn to stop.
     """
     lost: list[int] = []
     batches = list(prepare_batches(examples, tokenizer, max_length, chat, lost, completion_only=completion_only))

@@ -79,8 +79,7 @@ class SplitSide:
 def open_row_source(run: RunDir, config: Config) -> RowSource:
     """Open the table of a run and plan its split.
 
-    Raises:
-        DataError: there is no table, or the templates or the split sizes do not fit it.
+    Raises DataError: there is no table, or the templates or the split sizes do not fit it.
     """
     table = load_table(run.source_path)
     renderer = renderer_of(config.data, table.columns, table.label)
@@ -98,10 +97,8 @@ def write_splits(
 ) -> None:
     """Prepare the training and test rows, write them, and report the event "prepared" with warnings.
 
-    length: limit in tokens. check_stop: is called between batches and may raise.
-
-    Raises:
-        ToolkitError: a blocking problem was found and not accepted, or no row is left to train on.
+    length: limit in tokens. check_stop: is called between batches and may raise. Raises ToolkitError: a blocking
+    problem was found and not accepted, or no row is left to train on.
     """
     chat = chat_enabled(config, tokenizer)
     plan = source.plan
