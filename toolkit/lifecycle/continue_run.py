@@ -37,11 +37,10 @@ def list_start_checkpoints(run: RunDir, status: RunStatus) -> list[StartCheckpoi
     ]
 
 
-def continue_run(run: RunDir, checkpoint: StartCheckpoint, epochs: int, name: str = "") -> RunDir:
+def continue_run(run: RunDir, checkpoint: StartCheckpoint, epochs: int) -> RunDir:
     """Queue a new run that trains `epochs` epochs, starting with the checkpoint's weights.
 
-    name: "" derives one from the first run's. Raises RunError (damaged checkpoint, full disk) or DataError (the first
-    run's table can't be read).
+    Raises RunError (damaged checkpoint, full disk) or DataError (the first run's table can't be read).
     """
     if epochs < 1:
         raise RunError(f"The number of epochs is {epochs}.", "Enter at least 1.")
@@ -50,7 +49,7 @@ def continue_run(run: RunDir, checkpoint: StartCheckpoint, epochs: int, name: st
     config = read_run_config(run)
     config.training.training_args.num_train_epochs = epochs
     config.save_dir = str(run.save_dir)
-    label = name or f"{read_run_meta(run).get('name') or run.id}, continued from step {whole.step}"
+    label = f"{read_run_meta(run).get('name') or run.id}, continued from step {whole.step}"
     return create_run(
         config, load_table(run.source_path), name=label, start=StartingCheckpoint(whole.path, run.id, whole.step)
     )

@@ -179,7 +179,7 @@ def _remaining(facts: EventFacts, at: float) -> float | None:
     return max(0.0, per_step * (facts.total_steps - facts.step) - (at - facts.seen))
 
 
-def read_run_status(run: RunDir, now: float | None = None, *, holds_lock: bool = False) -> RunStatus:
+def read_run_status(run: RunDir, *, holds_lock: bool = False) -> RunStatus:
     """Return the status of a run. holds_lock: the caller itself holds the run's lock. Raises OSError."""
     # The order matters: the claim, the lock, then the events. A worker that starts or ends in between leaves a later
     # sign, which overrules the earlier one.
@@ -190,7 +190,7 @@ def read_run_status(run: RunDir, now: float | None = None, *, holds_lock: bool =
     facts = read_event_facts(run.events_path)
     claimed = claimed and facts.next_attempt == coming  # the claim was for an attempt that has ended since
     status = derive_run_status(
-        facts, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested, now=now or time.time()
+        facts, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested, now=time.time()
     )
     return replace(status, adapter_ready=facts.adapter or (run.adapter_dir / COMMIT_NAME).is_file())
 

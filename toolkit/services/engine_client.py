@@ -27,6 +27,7 @@ from toolkit.system.machine import Machine, read_known_machine
 from toolkit.system.printable import clean_terminal_text
 
 _POLL_SECONDS = 0.2
+EXIT_GRACE_SECONDS = 5.0  # for the engine to exit by itself before it gets signals
 """Between two checks of a model that is loading, or of an engine in the foreground."""
 
 
@@ -152,11 +153,8 @@ def attach_adapter(info: EngineInfo, name: str) -> None:
         read_engine_reply(http.post("/v1/load", json={"run": name}))
 
 
-def stop_engine(info: EngineInfo, grace_seconds: float = 5.0) -> None:
-    """Stop the engine and release its memory. Returns when the process has ended.
-
-    grace_seconds: time for the engine to exit by itself before it gets signals.
-    """
+def stop_engine(info: EngineInfo) -> None:
+    """Stop the engine and release its memory. Return when the process has ended."""
     if not is_service_alive(info):
         return
     try:
@@ -165,17 +163,12 @@ def stop_engine(info: EngineInfo, grace_seconds: float = 5.0) -> None:
         accepted = True
     except EngineError:
         accepted = False  # it hangs or is just ending: signals end it in either case
-    end_service(info, grace_seconds if accepted else 0.0)
+    end_service(info, EXIT_GRACE_SECONDS if accepted else 0.0)
 
 
-def render_engine_prompt(
-    info: EngineInfo, model: str, messages: Sequence[MessageDict], *, prompt_of: str | None = None
-) -> RenderedPrompt:
-    """Return the exact prompt that the model would be given for a conversation.
-
-    prompt_of: the run whose prompt format the base model is asked in. Raises EngineError.
-    """
-    body = {"model": model, "messages": [dict(m) for m in messages], "prompt_of": prompt_of}
+def render_engine_prompt(info: EngineInfo, model: str, messages: Sequence[MessageDict]) -> RenderedPrompt:
+    """Return the exact prompt that the model would be given for a conversation. Raises EngineError."""
+    body = {"model": model, "messages": [dict(m) for m in messages]}
     with connect_to_service(info, QUICK_REPLY_SECONDS) as http:
         reply = read_engine_reply(http.post("/v1/render", json=body))
     return RenderedPrompt(reply["prompt"], reply["prompt_tokens"])

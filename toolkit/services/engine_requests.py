@@ -56,19 +56,10 @@ def stream_chat(
     return stream_engine_answer(info, "/v1/chat/completions", body)
 
 
-def stream_completion(
-    info: EngineInfo,
-    model: str,
-    prompt: str,
-    inference: InferenceConfig,
-    seed: int | None = None,
-    *,
-    prompt_of: str | None = None,
-) -> Iterator[Delta | Done]:
+def stream_completion(info: EngineInfo, model: str, prompt: str, inference: InferenceConfig) -> Iterator[Delta | Done]:
     """Yield the answer to `prompt` as `stream_chat` does, without a chat template around it."""
-    return stream_engine_answer(
-        info, "/v1/completions", {"prompt": prompt, **_request_fields(model, inference, seed, prompt_of)}
-    )
+    body = {"prompt": prompt, **_request_fields(model, inference, None, None)}
+    return stream_engine_answer(info, "/v1/completions", body)
 
 
 @dataclass(frozen=True)

@@ -116,37 +116,31 @@ def uses_ablation(draft: Mapping[str, Any]) -> bool:
     return drafts.get_setting(draft, "ablation.use_ablate") is True
 
 
-def check_value_grid(
-    draft: Mapping[str, Any], grid: Mapping[str, list[Any]], cap: int = MAX_STUDY_TRIALS
-) -> list[Problem]:
+def check_value_grid(draft: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> list[Problem]:
     """Return all errors and warnings of the study. A problem of the study as a whole has an empty path."""
-    return _validate_trials(draft, grid, cap)[1]
+    return _validate_trials(draft, grid)[1]
 
 
-def expand_trials(
-    draft: Mapping[str, Any], grid: Mapping[str, list[Any]], cap: int = MAX_STUDY_TRIALS
-) -> list[StudyTrial]:
+def expand_trials(draft: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> list[StudyTrial]:
     """Return every trial of the study, the last path changing fastest; without use_ablate, the draft's single run.
 
-    Raises ConfigError with the problems of all combinations, or for more than `cap` trials.
+    Raises ConfigError with the problems of all combinations, or for more than MAX_STUDY_TRIALS trials.
     """
-    trials, problems = _validate_trials(draft, grid, cap)
+    trials, problems = _validate_trials(draft, grid)
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         raise ConfigError(errors)
     return trials
 
 
-def _validate_trials(
-    draft: Mapping[str, Any], grid: Mapping[str, list[Any]], cap: int
-) -> tuple[list[StudyTrial], list[Problem]]:
+def _validate_trials(draft: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> tuple[list[StudyTrial], list[Problem]]:
     used = dict(grid) if uses_ablation(draft) else {}
     listed = [find_value_list_problem(path, values) for path, values in used.items()]
     problems = [problem for problem in listed if problem is not None]
     if problems:
         return [], problems
-    if count_trials(used) > cap:
-        message = f"The study has {count_trials(used):,} trials; the maximum is {cap}."
+    if count_trials(used) > MAX_STUDY_TRIALS:
+        message = f"The study has {count_trials(used):,} trials; the maximum is {MAX_STUDY_TRIALS}."
         return [], [Problem("", message, "Remove some of the values.")]
     trials: list[StudyTrial] = []
     found: dict[Problem, list[dict[str, Any]]] = {}

@@ -51,15 +51,15 @@ def make_mean_sample(columns: FloatArray) -> RatioSample:
     return RatioSample(np.where(known, columns, 0.0), known.astype(np.float64))
 
 
-def bootstrap_values(sample: RatioSample, seed: int = 0, draws: int | None = None) -> FloatArray:
-    """Return [draws, columns]: the values of `draws` samples of as many rows, drawn with replacement.
+def bootstrap_values(sample: RatioSample, seed: int = 0) -> FloatArray:
+    """Return [BOOTSTRAP_DRAWS, columns]: the values of BOOTSTRAP_DRAWS samples of as many rows, drawn with replacement.
 
     Source: B. Efron, Bootstrap methods: another look at the jackknife, 1979.
     """
     rows = len(sample.top)
     random = np.random.default_rng(seed)
     values = []
-    for count in _chunks(draws or BOOTSTRAP_DRAWS, rows):
+    for count in _chunks(BOOTSTRAP_DRAWS, rows):
         picks = random.integers(0, rows, size=(count, rows))
         times = np.stack([np.bincount(pick, minlength=rows) for pick in picks]).astype(np.float64)
         values.append(_ratio(times @ sample.top, times @ sample.bottom))

@@ -62,9 +62,9 @@ def format_count(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
-def format_plural(number: int, noun: str, plural: str | None = None) -> str:
+def format_plural(number: int, noun: str) -> str:
     """Format a count with its noun: (1, "row") -> "1 row"; (3, "row") -> "3 rows"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_bytes(number: float | None) -> str:

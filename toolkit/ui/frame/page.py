@@ -132,11 +132,11 @@ def get_supervisor(folder: str) -> Supervisor:
     return supervisor
 
 
-def link_to_page(key: str, label: str = "", icon: str | None = None) -> None:
+def link_to_page(key: str, label: str = "") -> None:
     """Draw a link to another page, or a caption if this page runs without the app."""
     target = PAGES[key]
     try:
-        st.page_link(target.file, label=label or target.title, icon=icon or target.icon)
+        st.page_link(target.file, label=label or target.title, icon=target.icon)
     except StreamlitAPIException:
         st.caption(f"{label or target.title} (start the app to open this page)")
 
