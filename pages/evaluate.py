@@ -17,7 +17,7 @@ with page.page_frame("evaluate"):
     runs_with_adapter = [entry for entry in all_runs if entry.status.adapter_ready]
     if runs_with_adapter:
         draw_evaluate_page(runs_with_adapter, all_runs)
-        page.show_next_step("playground", "Open in playground")
+        page.show_next_step("playground", "Open in Playground")
     elif list_live_runs():
         with st.container(border=True):
             st.markdown("##### :material/balance: No trained model yet")

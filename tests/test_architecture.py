@@ -25,7 +25,7 @@ ROOT_MODULES = {"errors", "field_types", "config"}
 """Every package may import these modules of the root."""
 
 MAY_IMPORT = {
-    "ui/evaluate": "data data/readers data/storage evaluation evaluation/statistics runs ui/elements ui/runs "
+    "ui/evaluate": "data data/readers data/storage evaluation evaluation/statistics runs system ui/elements ui/runs "
     "ui/workspace",
     "ui/configure": "data forecast runs services settings system ui/data ui/elements ui/forms ui/frame ui/workspace",
     "ui/runs": "evaluation evaluation/statistics export lifecycle runs services settings system ui/data ui/elements "
@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "worker/tokens worker/training",
     "ui/data": "data data/doctor data/examples data/readers data/storage settings system ui/elements ui/examples "
     "ui/forms ui/frame ui/workspace",
-    "ui/playground": "data data/examples runs services settings ui/elements ui/examples ui/forms ui/frame ui/workspace",
+    "ui/playground": "data data/examples runs services settings system ui/elements ui/examples ui/forms ui/frame "
+    "ui/workspace",
     "worker/training": "data/examples evaluation export lifecycle runs settings system worker/answering "
     "worker/checkpoints worker/compute worker/models worker/process worker/questions worker/tokens",
     "worker/exporting": "export runs system worker/answering worker/models worker/tokens",

@@ -66,7 +66,7 @@ def test_a_run_trains_to_its_end(
     assert run.id in listed
     assert "my first" in listed
     assert "finished" in listed
-    assert "100%" in listed
+    assert "100 %" in listed
 
 
 def test_all_problems_are_printed_at_once(

@@ -25,7 +25,7 @@ from toolkit.export.model_card import model_card
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import read_run_config
 from toolkit.system.durable import commit_dir
-from toolkit.ui.elements.words import format_share
+from toolkit.system.printable import format_share
 
 GATE = {"rules": [{"kind": "contains", "text": "wrong", "negate": True, "at_least": 0.9}], "gate": {}}
 

@@ -83,7 +83,7 @@ def test_an_upload_is_stored_and_its_widget_cleared(stage: Stage) -> None:
     assert len(list((stage.folder / "uploads").glob("*mine*.csv"))) == 1
     assert not app.file_uploader[0].value
     assert "2 of 3" not in text
-    assert "Skipped (empty cells): 1 row" in text
+    assert "Skipped (missing cells): 1 row" in text
 
 
 def test_a_broken_upload_keeps_the_previous_dataset(stage: Stage) -> None:

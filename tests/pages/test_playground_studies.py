@@ -124,9 +124,9 @@ def test_a_model_loaded_next_to_a_training_is_shown_and_unloaded_with_one_click(
     monkeypatch.setattr(engine_client, "stop_engine", ended.append)
     waiting = stage.run(name="waiting")
     app = stage.page("runs", waiting)
-    assert "Loaded in the playground: demo-model with 2 adapters · 3.0 GiB of GPU memory" in words(app)
+    assert "Loaded in the Playground: demo-model with 2 adapters · 3.0 GiB of GPU memory" in words(app)
     app = stage.checked(button(app, "Unload model").click().run())
-    assert ended == [info] and "Loaded in the playground" not in words(app)
+    assert ended == [info] and "Loaded in the Playground" not in words(app)
 
 
 def test_checkpoints_and_the_url_choose_the_columns(stage: Stage) -> None:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.system import printable
 from toolkit.system.printable import strip_control_characters
-from toolkit.ui.elements import words
 from toolkit.ui.elements.escape import escape_lines, escape_text
+from toolkit.ui.elements.words import short_model_name
 
 MARKUP = "![x](http://e.x/i.png) <img src=x> **b** _i_ `c` $a$ :red[x] :material/home: [l](u) # h ~~s~~ | \\ {y}"
 
@@ -36,14 +37,14 @@ def test_long_text_is_shortened_and_lines_are_kept() -> None:
     ("seconds", "text"), [(None, "–"), (0, "0 s"), (59.6, "1 min 00 s"), (95, "1 min 35 s"), (4000, "1 h 06 min")]
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert words.format_duration(seconds) == text
+    assert printable.format_duration(seconds) == text
 
 
 def test_sizes_shares_plurals_and_model_names() -> None:
-    assert words.format_bytes(5_400_000) == "5.1 MiB"
-    assert words.format_share(0.9688) == "96.9 %"
-    assert words.format_share(1.0) == "100 %"
-    assert words.format_plural(1, "row") == "1 row"
-    assert words.format_plural(1200, "row") == "1,200 rows"
-    assert words.short_model_name("bundled:demo-model") == "demo-model"
-    assert words.short_model_name("/models/qwen/") == "qwen"
+    assert printable.format_bytes(5_400_000) == "5.1 MiB"
+    assert printable.format_share(0.9688) == "96.9 %"
+    assert printable.format_share(1.0) == "100 %"
+    assert printable.format_plural(1, "row") == "1 row"
+    assert printable.format_plural(1200, "row") == "1,200 rows"
+    assert short_model_name("bundled:demo-model") == "demo-model"
+    assert short_model_name("/models/qwen/") == "qwen"

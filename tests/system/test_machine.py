@@ -88,7 +88,7 @@ def test_a_failed_probe_gives_its_reason(tmp_path: Path, monkeypatch: pytest.Mon
 def test_unexpected_output_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdout: bytes) -> None:
     done = subprocess.CompletedProcess([], 0, stdout, b"")
     monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: done)
-    with pytest.raises(RunError, match="probe of this machine failed"):
+    with pytest.raises(RunError, match="Examining this machine failed"):
         probe_machine(tmp_path)
 
 

@@ -22,7 +22,7 @@ from toolkit.runs.run_dir import save_dir_of
 from toolkit.settings import import_export
 from toolkit.settings.ablation import expand_trials
 from toolkit.system.machine import Machine, probe_machine
-from toolkit.system.printable import strip_control_characters
+from toolkit.system.printable import about_duration, format_bytes, format_plural, strip_control_characters
 
 
 def inspect_data(
@@ -96,8 +96,8 @@ def _print_forecast(config: Config, table: Table, machine: Machine | None, save_
     if isinstance(found, NoForecast):
         out.print(strip_control_characters(f"forecast: none. {found.why}"))
         return
-    size = f"{found.memory.peak / 2**30:.1f} of {found.scene.memory_bytes / 2**30:.1f} GiB of memory ({found.fit})"
-    out.print(f"forecast: {found.steps:,} steps, about {found.seconds / 60:,.1f} min, {size}")
+    size = f"{format_bytes(found.memory.peak)} of {format_bytes(found.scene.memory_bytes)} of memory ({found.fit})"
+    out.print(f"forecast: {format_plural(found.steps, 'step')}, {about_duration(found.seconds)}, {size}")
 
 
 def _print_report(report: dict[str, Any]) -> None:

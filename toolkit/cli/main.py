@@ -100,7 +100,7 @@ def run(
     name: Annotated[str, typer.Option(help="Display name of the run. The run's ID is generated.")] = "",
     accept: AcceptOption = None,
 ) -> None:
-    """Train with the settings in CONFIG; with ablation on, one run for each combination of values."""
+    """Train with the settings in CONFIG. A study trains one run for each combination of values."""
     imported = import_export.import_settings_file(config)
     variants = expand_trials(import_export.accept_hard_stops(imported.draft, accept or ()), imported.grid)
     print_warnings(imported.warnings)

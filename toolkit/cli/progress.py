@@ -16,6 +16,7 @@ from toolkit.export.parity_certificate import VERDICT_WORDS
 from toolkit.lifecycle.resume_policy import can_resume
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_meta
 from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.system.printable import format_duration, format_plural, format_share
 
 ProgressLine = Callable[[RunStatus, int], None]
 """Shows (status, number of times that Ctrl-C was pressed)."""
@@ -71,7 +72,7 @@ def _describe_activity(run: RunDir, status: RunStatus, interrupts: int) -> str:
         return "waiting for free disk space; the run then continues automatically"
     if status.state == "queued":
         before = sum(not read_run_status(other).has_ended for other in list_runs(run.save_dir) if other.id < run.id)
-        return f"waiting: {before} run{'s' if before != 1 else ''} ahead in the queue" if before else "starting"
+        return f"waiting: {format_plural(before, 'run')} ahead in the queue" if before else "starting"
     return status.phase or status.state
 
 
@@ -80,7 +81,7 @@ def _format_loss_and_time(status: RunStatus) -> str:
     left = status.remaining_s
     words = [f"loss {loss:.4f}"] if isinstance(loss, float) else []
     if left is not None:
-        words.append(f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left")
+        words.append(f"{format_duration(left)} left")
     return "  " + ", ".join(words) if words else ""
 
 
@@ -99,13 +100,13 @@ def format_run_row(run: RunDir) -> tuple[str, ...]:
         status.state,
         steps,
         f"{loss:.4f}" if isinstance(loss, float) else "",
-        f"{match:.0%}" if isinstance(match, int | float) else "",
+        format_share(match) if isinstance(match, int | float) else "",
     )
 
 
 def describe_run_end(run: RunDir, status: RunStatus) -> str:
     """Return the result, the adapter's folder and the next command; for a failed run the reason and the log file."""
-    seconds = f"{status.elapsed_s:.0f} s"
+    duration = format_duration(status.elapsed_s)
     at_default = run.save_dir == DEFAULT_SAVE_DIR.absolute()
     folder = "" if at_default else f" --save-dir {shlex.quote(format_path(run.save_dir))}"
     resume = ""
@@ -116,15 +117,16 @@ def describe_run_end(run: RunDir, status: RunStatus) -> str:
         reason = f"{state}: {status.message} {status.hint}".strip()
         return f"{reason}\nLog: {format_path(run.log_path)}{resume}"
     if not status.adapter_ready:
-        return f"{state} after {seconds}: no adapter was saved. {status.message}".strip() + resume
-    lines = [f"{state} after {seconds} and {status.step} steps.{resume}"]
+        return f"{state} after {duration}: no adapter was saved. {status.message}".strip() + resume
+    lines = [f"{state} after {duration} and {format_plural(status.step, 'step')}.{resume}"]
     lines.append(f"Adapter: {format_path(run.adapter_dir)}")
     base, adapter = status.scores.get("exact_match_base"), status.scores.get("exact_match")
     if isinstance(base, int | float) and isinstance(adapter, int | float):
-        rows = status.scores.get("rows", "")
+        rows = format_plural(int(status.scores.get("rows", 0)), "test row")
+        shares = f"base model {format_share(base)}, adapter {format_share(adapter)}"
         seen = status.scores.get("seen_rows")
         known = f" {seen} of these rows are also in the training set." if seen else ""
-        lines.append(f"Exact match on {rows} test rows: base model {base:.0%}, adapter {adapter:.0%}.{known}")
+        lines.append(f"Exact match on {rows}: {shares}.{known}")
     lines.append(f"Serve it: python -m toolkit serve {run.id}{folder}")
     return "\n".join(lines)
 

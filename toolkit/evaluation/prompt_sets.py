@@ -51,9 +51,9 @@ def make_prompt_set(name: str, items: Iterable[tuple[str, str | None]], *, set_i
     """
     kept = [(prompt, expected or None) for prompt, expected in items if prompt and prompt.strip()]
     if not name.strip():
-        raise DataError("The prompt set has no name.", "Give it one.")
+        raise DataError("The prompt set has no name.", "Enter a name.")
     if not kept:
-        raise DataError("The prompt set has no prompts.", "Write at least one.")
+        raise DataError("The prompt set has no prompts.", "Add at least one prompt.")
     if len(kept) > MAX_SET_PROMPTS:
         raise DataError(
             f"The set has {len(kept):,} prompts; the limit is {MAX_SET_PROMPTS:,}.", "Split it into several sets."

@@ -16,6 +16,7 @@ from toolkit.export.model_card import inline_code
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import COMMIT_NAME
+from toolkit.system.printable import format_plural
 
 _VERDICT_LABELS = {"noise": "within noise"}
 
@@ -53,7 +54,9 @@ def _is_of_current_adapter(evaluation: Evaluation) -> bool:
 def _lines(evaluation: Evaluation, results: EvaluationResults) -> Iterator[str]:
     name, spec = evaluation.run.id, read_evaluation_spec(evaluation)
     when = f"{datetime.fromtimestamp(spec.created, UTC):%d %B %Y}"
-    rows = f"{results.answered:,} of {results.asked:,} rows" if not results.complete else f"{results.asked:,} rows"
+    rows = (
+        format_plural(results.asked, "row") if results.complete else f"{results.answered:,} of {results.asked:,} rows"
+    )
     yield f"Evaluated on {when} on {inline_code(spec.label)}, {rows}. {' '.join(results.sentences.get(name, ()))}"
     yield ""
     yield "| measure (95 % interval) | base model | this model | difference (98 % interval) | verdict |"

@@ -24,6 +24,7 @@ from toolkit.export.usage_recipes import base_model_location, list_usage_recipes
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir, read_run_meta
 from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.system.printable import format_plural
 
 CHART_FILE = "curves.png"
 
@@ -86,18 +87,18 @@ def _introduction(config: Config, form: ExportForm, contract: PromptContract) ->
 
 def _data_lines(config: Config, dataset: dict[str, Any], status: RunStatus) -> Iterator[str]:
     prepared, rows = status.prepared, dataset.get("rows")
-    size = f", {rows:,} rows" if isinstance(rows, int) else ""
+    size = f", {format_plural(rows, 'row')}" if isinstance(rows, int) else ""
     yield f"- dataset {inline_code(str(dataset.get('label') or config.data.path))}{size}"
     if dataset.get("sha256"):
         yield f"- SHA-256 of the file as it was read: `{dataset['sha256']}`"
     if prepared:
-        train_rows, test_rows = prepared.get("train_rows", 0), prepared.get("test_rows", 0)
-        seed = config.data.train_test_split_seed
-        yield f"- training set {train_rows:,} rows, test set {test_rows:,} rows, split with seed {seed}"
+        train, test = (format_plural(prepared.get(name, 0), "row") for name in ("train_rows", "test_rows"))
+        yield f"- training set {train}, test set {test}, split with seed {config.data.train_test_split_seed}"
         skipped, truncated = prepared.get("dropped", 0), prepared.get("truncated_rows", 0)
         if skipped or truncated:
             limit = prepared.get("max_length")
-            yield f"- {skipped:,} rows skipped for empty cells, {truncated:,} truncated to {limit} tokens"
+            rows_skipped = format_plural(skipped, "row")
+            yield f"- {rows_skipped} skipped for missing cells, {truncated:,} truncated to {limit} tokens"
     if config.data.messages is not None:
         yield f"- conversations: column {inline_code(config.data.messages)}, system, user and assistant turns"
         yield "- trained: the assistant's messages with their end tokens; all other messages are masked"
@@ -112,7 +113,7 @@ def _training_lines(config: Config, status: RunStatus, contract: PromptContract)
     yield f"- LoRA rank {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}, on {targets}"
     batch = plan.get("batch_size", args.per_device_train_batch_size)
     pace = f"learning rate {args.learning_rate}, schedule {args.lr_scheduler_type}, seed {args.seed}"
-    yield f"- {args.num_train_epochs} epochs, batch {batch}, {pace}"
+    yield f"- {format_plural(args.num_train_epochs or 1, 'epoch')}, batch {batch}, {pace}"
     if plan:
         trained = f"{plan.get('trainable_parameters', 0):,} of {plan.get('total_parameters', 0):,} weights trained"
         kind = f"{plan.get('precision', '')}{', quantized' if plan.get('quantized') else ''}"
@@ -131,7 +132,7 @@ def _score_lines(run: RunDir, status: RunStatus) -> Iterator[str]:
     if answered:
         figure, measure = compute_exact_match(answered), MEASURES_BY_NAME[EXACT_MATCH_MEASURE]
         base, adapter = (format_with_interval(measure, figure.models[name]) for name in (BASE, ADAPTER))
-        yield f"| exact match, {figure.rows:,} rows (95 % interval) | {base} | {adapter} |"
+        yield f"| exact match, {format_plural(figure.rows, 'row')} (95 % interval) | {base} | {adapter} |"
     loss = status.last.get("eval_loss")
     if isinstance(loss, int | float):
         yield f"| loss on the completion | – | {loss:.4g} |"

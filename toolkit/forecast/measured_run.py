@@ -106,7 +106,9 @@ def start_measuring(key: str, config: Config, table: Table) -> RunningMeasuremen
         durable_write(run.config_path, dump_config(with_absolute_paths(config)))
         process = start_job(measure_job(run), MEASURE_WORKER, [run.id], worker_environment(run, config, 1))
     except OSError as error:
-        raise RunError(f"The measurement can't be started: {error}.", "Free some space, or change save_dir.") from error
+        raise RunError(
+            f"The measurement can't be started: {error}.", "Free some disk space, or choose another output folder."
+        ) from error
     if process is None:
         raise RunError("The measurement is already running.", "Wait until it is done.")
     return RunningMeasurement(key, run, process)

@@ -57,7 +57,9 @@ def move_queued_run(run: RunDir, direction: QueueMove) -> bool:
         durable_write(path, json.dumps({"schema": QUEUE_SCHEMA, "order": order}))
         return True
     except OSError as error:
-        raise RunError(f"The order of the queue can't be saved: {error}.", "Free space in save_dir.") from error
+        raise RunError(
+            f"The order of the queue can't be saved: {error}.", "Free space in the output folder."
+        ) from error
     finally:
         os.close(handle)
 

@@ -41,7 +41,7 @@ _NO_NETWORK = "Check the connection, enter the path of a local folder, or use bu
 # come before general ones, for instance a full disk before any OSError.
 _KNOWN_ERRORS: tuple[tuple[str, str, str, str], ...] = (
     ("disk_full", r"No space left on device|os error 28|ENOSPC|Disk quota exceeded|PytorchStreamWriter failed writing",
-     "The disk is full.", "Free space on the volume of save_dir (delete old runs), then start again."),
+     "The disk is full.", "Free space on the volume of the output folder (delete old runs), then start again."),
     ("diverged", r"DivergedError|loss is (nan|inf)",
      "Training diverged: the loss became NaN or infinite.", "Lower learning_rate, or lower max_grad_norm."),
     ("model_not_found", r"RepositoryNotFound|RevisionNotFound|is not a local folder and is not a valid model "
@@ -62,11 +62,13 @@ _KNOWN_ERRORS: tuple[tuple[str, str, str, str], ...] = (
     ("gpu_error", r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|NCCL error|ncclUnhandled|device-side assert|AcceleratorError",
      "The GPU reported an error.", "Start it again. If it happens again, restart the machine or its GPU driver."),
     ("permission", r"^PermissionError|Permission denied|Read-only file system",
-     "A file or folder can't be read or written.", "Check the permissions of save_dir and of the model's folder."),
+     "A file or folder can't be read or written.",
+     "Check the permissions of the output folder and of the model's folder."),
     ("missing_file", r"^FileNotFoundError|No such file or directory",
      "A file that the run needs is missing.", "If it was moved or deleted, restore it, or start a new run."),
     ("disk_error", r"Input/output error|Stale file handle|Structure needs cleaning",
-     "The disk or the network drive reported an error.", "Check the drive that save_dir is on, then start again."),
+     "The disk or the network drive reported an error.",
+     "Check the drive that the output folder is on, then start again."),
     ("missing_package", r"^(ModuleNotFoundError|ImportError)",
      "A package is missing or broken.", "Run pip install -r requirements.txt again."),
 )  # fmt: skip

@@ -19,6 +19,7 @@ from toolkit.errors import Problem
 from toolkit.runs.run_dir import save_dir_of
 from toolkit.settings.model_source import bundled_model_folder, model_kind
 from toolkit.system.machine import Machine
+from toolkit.system.printable import format_plural
 
 NEEDED_DISK_BYTES = 200_000_000
 """Free space without which no run starts: the demo model's checkpoints, adapter and log."""
@@ -65,10 +66,10 @@ def _data_problems(config: Config, table: Table | None) -> list[Problem]:
     required = renderer_of(data, table.columns).columns_required
     usable = usable_count(table, required)
     if usable < table.rows:
-        message = (
-            f"{table.rows - usable:,} of {table.rows:,} rows have an empty cell in a column of the templates and will "
-            "be skipped."
-        )
+        skipped = table.rows - usable
+        have = "has" if skipped == 1 else "have"
+        where = "a missing cell in a column that the templates use"
+        message = f"{skipped:,} of {format_plural(table.rows, 'row')} {have} {where} and will be skipped."
         found.append(Problem("data.path", message, "Fill the cells, or use other columns.", "warning"))
     return [*found, *size_problems(config, usable)]
 
@@ -130,10 +131,12 @@ def _device_problems(config: Config, machine: Machine) -> list[Problem]:
     count = config.num_processes
     if config.accelerate and count is not None:
         if machine.gpus and wanted != "cpu" and count > len(machine.gpus):
-            message = f"The run has {count} processes, but this machine has {len(machine.gpus)} GPUs."
+            message = f"The run has {count} processes, but this machine has {format_plural(len(machine.gpus), 'GPU')}."
             found.append(Problem("num_processes", message, "Use one process per GPU."))
         elif not machine.gpus and count > machine.cpu_count:
-            message = f"{count} processes share {machine.cpu_count} cores and will slow each other down."
+            message = (
+                f"{count} processes share {format_plural(machine.cpu_count, 'core')} and will slow each other down."
+            )
             found.append(Problem("num_processes", message, "Use fewer processes.", "warning"))
     return found
 

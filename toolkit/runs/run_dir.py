@@ -143,7 +143,7 @@ def create_run(
             return run
     except OSError as error:
         raise RunError(
-            f"The run can't be written to {root}: {error}.", "Free space there or change save_dir."
+            f"The run can't be written to {root}: {error}.", "Free space there, or choose another output folder."
         ) from error
 
 

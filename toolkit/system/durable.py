@@ -163,8 +163,9 @@ def load_install_key() -> bytes:
         hint = "Set FTK_STATE_DIR to a folder that only you can write to."
         raise RunError(f"The installation's key at {path} can't be used: {error}.", hint) from error
     if problem:
-        hint = f"Delete it, and existing runs can't be resumed. If only you had access so far: chmod 600 '{path}'"
-        raise RunError(f"The installation's key at {path} {problem}: somebody else may know or have written it.", hint)
+        hint = f"If only you had access to it, run: chmod 600 '{path}'. Otherwise delete it; existing runs then "
+        hint += "can't be resumed."
+        raise RunError(f"The installation's key at {path} {problem}: somebody else may have read or written it.", hint)
     if len(key) != KEY_BYTES:
         raise RunError(
             f"The installation's key at {path} is damaged.", "Delete it. Existing runs then can't be resumed."

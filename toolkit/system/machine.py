@@ -130,12 +130,12 @@ def _run_probe(fast_probe: FastProbe | None) -> Machine:
             ).stdout
         return _parse_machine(json.loads(output.splitlines()[-1]))  # libraries may print lines before it
     except subprocess.TimeoutExpired as error:
-        raise RunError(f"The probe of this machine took more than {PROBE_TIMEOUT_SECONDS} s.", hint) from error
+        raise RunError(f"Examining this machine took more than {PROBE_TIMEOUT_SECONDS} s.", hint) from error
     except subprocess.CalledProcessError as error:
         last = error.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {error.returncode}"]
-        raise RunError(f"The probe of this machine failed: {last[0][:300]}", hint) from error
+        raise RunError(f"Examining this machine failed: {last[0][:300]}", hint) from error
     except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
-        raise RunError(f"The probe of this machine failed: {error}.", hint) from error
+        raise RunError(f"Examining this machine failed: {error}.", hint) from error
 
 
 def _parse_machine(body: dict[str, Any]) -> Machine:

@@ -10,7 +10,7 @@ from toolkit.runs.curve import Curve
 from toolkit.runs.end_reasons import explain_exception
 from toolkit.runs.status import RunStatus
 from toolkit.settings.field_spec import field_specs_by_path
-from toolkit.ui.elements.words import format_figure
+from toolkit.system.printable import format_figure
 from toolkit.ui.runs.run_outcome import RunResult, find_remedy, summarize_result
 
 LOSSES = Curve.from_points([(10, 2.5), (96, 0.25)])

@@ -312,7 +312,7 @@ def test_the_command_line_stops_at_a_blocking_problem_unless_it_is_accepted(
     refused = toolkit_run()
     assert refused.returncode == 1
     said = " ".join(refused.stderr.split())
-    assert "8 of 8 rows contain {answer} as text: a placeholder that was not filled." in said
+    assert "In 8 of 8 rows the text contains {answer}, a placeholder that was not filled." in said
     assert "run with --accept placeholder" in said
     assert "Traceback" not in refused.stderr
     meant = toolkit_run("--accept", "placeholder")

@@ -31,7 +31,7 @@ def _examine(content: dict[str, Any], report_progress: DataProgressReporter) -> 
 
 def main() -> int:
     """Check the dataset that the request on standard input names."""
-    message = f"Checking the data needs more than {READER_MEMORY_BYTES >> 30} GB of memory."
+    message = f"Checking the data needs more than {READER_MEMORY_BYTES >> 30} GiB of memory."
     return run_task(_examine, DataError(message, "Training is not affected. Check a smaller part of the data."))
 
 

@@ -189,7 +189,7 @@ def _check_fit(rows: int, n_train: int, n_test: int) -> None:
     if n_test >= rows or n_train < 1:
         message = f"{n_test:,} of {rows_in_words(rows)} would be used for testing and {max(n_train, 0):,} for training."
         smallest = _smallest_fraction(rows)
-        hint = f"Keep at least 1 training row: use a train_size of {smallest} or more, and fewer test rows."
+        hint = f"Keep at least 1 training row: set the training split to {smallest} or more, and use fewer test rows."
         raise DataError(message, hint)
 
 

@@ -210,7 +210,8 @@ def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[Tem
             if mistake_count <= MAX_LISTED:  # each is compared with every column, and pasted code has thousands
                 mistakes.append(_mistake(match, columns, label))
     if mistake_count > MAX_LISTED:
-        mistakes.append((f"There are {mistake_count - MAX_LISTED:,} more mistakes.", "Correct these first."))
+        further = mistake_count - MAX_LISTED
+        mistakes.append((f"Mistakes not listed: {further:,}.", "Correct these first."))
     pieces.append(TemplatePiece("".join(literal) + text[end:]))
     return [piece for piece in pieces if piece.is_column or piece.text], mistakes
 

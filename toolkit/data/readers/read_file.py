@@ -87,7 +87,7 @@ def _read(request: dict[str, Any], report_progress: DataProgressReporter) -> Non
 def main() -> int:
     """Read the file that the request on standard input names."""
     out_of_memory = DataError(
-        f"Reading the file needs more than {READER_MEMORY_BYTES >> 30} GB of memory.",
+        f"Reading the file needs more than {READER_MEMORY_BYTES >> 30} GiB of memory.",
         "A JSON list is read in one piece: write one object per line (JSONL) instead, or split the file.",
     )
     return run_task(_read, out_of_memory)

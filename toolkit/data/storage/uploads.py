@@ -245,4 +245,4 @@ def _extension(name: str) -> str:
 
 def _unwritable(folder: Path, error: OSError) -> DataError:
     reason = error.strerror or str(error)
-    return DataError(f"{folder} can't be written: {reason}.", "Free some disk space or choose another save_dir.")
+    return DataError(f"{folder} can't be written: {reason}.", "Free some disk space, or choose another output folder.")

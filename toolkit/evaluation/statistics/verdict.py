@@ -18,6 +18,7 @@ from toolkit.evaluation.statistics.results import (
     Verdict,
 )
 from toolkit.runs.model_names import BASE
+from toolkit.system.printable import format_plural, format_share
 
 HEADLINE_MEASURES = ("exact_match", "json_fields", "token_f1", "loss", "perplexity")
 """The verdict rests on the first of these that is informative for the rows."""
@@ -81,7 +82,7 @@ def describe_comparison(
         for sentence in (
             verdict_sentence(figure.difference_from(reference, name).verdict, reference_phrases[0]),
             _headline_sentence(figure, name, reference, reference_phrases[1]),
-            f"{_rows(figure.rows)} are too few to distinguish a change from chance."
+            f"{format_plural(figure.rows, 'row')} are too few to distinguish a change from chance."
             if figure.rows < MIN_INTERVAL_ROWS
             else "",
             describe_clean_rows(results),
@@ -97,7 +98,7 @@ def _headline_sentence(figure: Figure, name: str, reference: str, reference_phra
     value, other = figure.models[name], figure.models[reference]
     difference = format_difference(measure, figure.difference_from(reference, name))
     return (
-        f"{measure.title} over {_rows(figure.rows)}: {format_measure_value(measure, value.value)}, "
+        f"{measure.title} over {format_plural(figure.rows, 'row')}: {format_measure_value(measure, value.value)}, "
         f"{reference_phrase} {format_measure_value(measure, other.value)}; difference {difference}."
     )
 
@@ -119,7 +120,7 @@ def describe_clean_rows(results: EvaluationResults) -> str:
 def _flips_sentence(flips: FlipCounts) -> str:
     if flips.fixed + flips.broke == 0:
         return "No row changed between correct and wrong."
-    return f"It fixed {_rows(flips.fixed)} and broke {flips.broke:,}."
+    return f"It fixed {format_plural(flips.fixed, 'row')} and broke {flips.broke:,}."
 
 
 def _forgetting_sentence(figure: Figure | None, name: str) -> str:
@@ -156,11 +157,11 @@ def _judge_gate(results: EvaluationResults, gate: Gate, name: str) -> GateFigure
         for rule in results.rules:
             share = rule.kept[name].value if name in rule.kept else None
             enough = share is not None and share >= rule.at_least
-            shown = "–" if share is None else _percent(share)
-            reason = f"The answer {rule.title}: {shown} of the answers, {_percent(rule.at_least)} required."
+            shown = "–" if share is None else format_share(share)
+            reason = f"The answer {rule.title}: {shown} of the answers, {format_share(rule.at_least)} required."
             (passed if enough else failed).append(reason)
     if not results.complete:
-        failed.append(f"Only {results.answered:,} of {_rows(results.asked)} were answered.")
+        failed.append(f"Only {results.answered:,} of {format_plural(results.asked, 'row')} were answered.")
     return GateFigure(passed=not failed, reasons=tuple(failed or passed))
 
 
@@ -168,7 +169,7 @@ def format_measure_value(measure: Measure, value: float | None) -> str:
     """Return a value in its measure's unit: "94.5 %", "0.231"."""
     if value is None:
         return "–"
-    return _percent(value) if measure.form == "share" else f"{value:.3g}"
+    return format_share(value) if measure.form == "share" else f"{value:.3g}"
 
 
 def format_with_interval(measure: Measure, value: FigureValue) -> str:
@@ -194,13 +195,3 @@ def format_difference(measure: Measure, difference: FigureDifference) -> str:
     if difference.low is None or difference.high is None:
         return f"{signed(difference.value)}{unit}"
     return f"{signed(difference.value)}{unit} ({signed(difference.low)} to {signed(difference.high)})"
-
-
-def _percent(share: float) -> str:
-    """Return "95.7 %". Only all of the rows are "100 %" and only none are "0 %", whatever rounding says."""
-    rounded = min(max(share, 0.001), 0.999) if 0 < share < 1 else share
-    return f"{100 * rounded:.1f} %".replace(".0 %", " %")
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'' if count == 1 else 's'}"

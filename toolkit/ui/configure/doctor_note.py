@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import streamlit as st
 
 from toolkit.data.findings import Finding
+from toolkit.system.printable import format_plural
 from toolkit.ui.data.doctor_view import CHECKS_REFRESH_S
 from toolkit.ui.elements import scroll
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.frame import page
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.checkup import read_checkup

@@ -11,9 +11,7 @@ from toolkit.forecast.advice import MemoryAdvice, find_memory_advice
 from toolkit.forecast.forecast import Forecast
 from toolkit.forecast.scene import NoForecast
 from toolkit.settings import form_layout
-from toolkit.ui.configure.measure_view import add_session_measurement, draw_measure_button
-from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import (
+from toolkit.system.printable import (
     about_duration,
     format_bytes,
     format_count,
@@ -21,6 +19,8 @@ from toolkit.ui.elements.words import (
     format_plural,
     format_share,
 )
+from toolkit.ui.configure.measure_view import add_session_measurement, draw_measure_button
+from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.decided_settings import decide_trial_settings
 from toolkit.ui.workspace.review import DraftReview, pick_trial_per_value, value_label

@@ -11,8 +11,8 @@ from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.forecast.forecast import Forecast, with_measurement
 from toolkit.forecast.measured_run import MeasuredStep, RunningMeasurement, start_measuring
+from toolkit.system.printable import format_duration
 from toolkit.ui.elements.error_boundary import show_error
-from toolkit.ui.elements.words import format_duration
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.decided_settings import relevant_settings
 

@@ -9,9 +9,9 @@ from toolkit.settings import import_export
 from toolkit.settings.field_spec import field_specs_by_path
 from toolkit.settings.form_layout import get_field_layout
 from toolkit.settings.import_export import Preset, load_presets
+from toolkit.system.printable import format_plural
 from toolkit.ui.configure.replaced_settings import describe_preset, use_preset
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import workspace
 
 SETTINGS_FILE = "config.yml"

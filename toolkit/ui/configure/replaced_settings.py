@@ -9,8 +9,8 @@ import streamlit as st
 
 from toolkit.settings import draft as drafts
 from toolkit.settings.import_export import PRESET_SECTIONS, Preset, apply_preset, find_preset_changes
+from toolkit.system.printable import format_plural
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import setting_label, value_label
 

@@ -13,13 +13,13 @@ from toolkit.settings import draft as drafts
 from toolkit.settings import form_layout
 from toolkit.settings.field_spec import field_specs_by_path
 from toolkit.system.machine import read_known_machine
+from toolkit.system.printable import format_plural
 from toolkit.ui.configure import forecast_view, launch, preset_bar
 from toolkit.ui.configure.doctor_note import draw_data_checks_note
 from toolkit.ui.configure.replaced_settings import draw_reset_all
 from toolkit.ui.configure.start_summary import describe_start
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.forms import form
 from toolkit.ui.frame import page
 from toolkit.ui.workspace import warm_questions, workspace

@@ -14,13 +14,13 @@ from toolkit.data.storage import versions
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.settings import form_layout
+from toolkit.system.printable import format_plural
 from toolkit.ui.data import opening_view, table_view
 from toolkit.ui.data.length_view import show_token_lengths
 from toolkit.ui.data.version_view import show_version_line
 from toolkit.ui.elements import scroll
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.checkup import Checkup, read_checkup
 

@@ -12,11 +12,11 @@ from toolkit.data.examples.templates import template_problems
 from toolkit.data.storage.background_open import StillOpeningError
 from toolkit.data.table import Table
 from toolkit.errors import DataError
+from toolkit.system.printable import format_plural
 from toolkit.ui.data.doctor_view import CHECKS_REFRESH_S, draw_findings_link
 from toolkit.ui.data.split_view import count_split_rows, split_problems
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.frame import page
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.checkup import read_checkup

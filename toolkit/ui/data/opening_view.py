@@ -18,8 +18,8 @@ from toolkit.config import DataConfig
 from toolkit.data.read_options import READ_OPTION_NAMES, ReadOptions
 from toolkit.data.storage.background_open import DatasetOpening, StillOpeningError, cancel_opening, request_opening
 from toolkit.system.durable import durable_write
+from toolkit.system.printable import format_duration, format_share
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_duration, format_share
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.workspace_file import home_folder
 

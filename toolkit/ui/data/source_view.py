@@ -12,13 +12,13 @@ from toolkit.data.readers.formats import FILE_ENDINGS, FORMAT_NAMES, file_type_o
 from toolkit.data.storage.uploads import list_read_uploads, original_file_name
 from toolkit.errors import DataError
 from toolkit.field_types import find_path_error
+from toolkit.system.printable import format_plural
 from toolkit.ui.data import opening_view
 from toolkit.ui.data.opening_view import PendingDataset
 from toolkit.ui.data.reading_view import offer_read_options
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.large_uploads import keep_upload
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import workspace
 
 SAMPLE_DATASETS = (

@@ -12,7 +12,7 @@ from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.split import plan_split, size_problems, split_sizes, usable_count
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
-from toolkit.ui.elements.words import format_plural
+from toolkit.system.printable import format_plural
 
 
 def usable_rows(table: Table, config: Config) -> int:
@@ -40,7 +40,7 @@ def show_split_bar(table: Table, config: Config) -> None:
     except DataError:
         return
     parts = [("Training", train, 0), ("Test", test, 1), ("Unused", usable - train - test, None)]
-    parts.append(("Skipped (empty cells)", table.rows - usable, None))
+    parts.append(("Skipped (missing cells)", table.rows - usable, None))
     parts = [part for part in parts if part[1]]
     st.plotly_chart(
         _bar_figure(parts), config={"staticPlot": True}, key="split_bar", alt=_describe_parts(parts), height=34

@@ -11,11 +11,11 @@ from toolkit.data.read_options import DEFAULT_READ_OPTIONS, READ_OPTION_NAMES, R
 from toolkit.data.readers.formats import FILE_ENDINGS
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
+from toolkit.system.printable import format_plural
 from toolkit.ui.data import opening_view
 from toolkit.ui.data.split_view import show_split_bar, split_problems
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.large_uploads import keep_upload
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.forms.form import render_field
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.current_dataset import config_with_data

@@ -12,9 +12,9 @@ from toolkit.evaluation import evaluation_dir, progress
 from toolkit.evaluation.evaluation_dir import Evaluation
 from toolkit.evaluation.statistics.results import EvaluationResults, read_evaluation_results
 from toolkit.runs.run_dir import RunDir
+from toolkit.system.printable import format_count, format_duration, format_plural
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_lines, escape_text
-from toolkit.ui.elements.words import format_count, format_duration, format_plural
 from toolkit.ui.evaluate import figures
 from toolkit.ui.evaluate.pair import choose_compared_models, name_models
 from toolkit.ui.evaluate.rows import draw_evaluation_rows

@@ -12,8 +12,9 @@ from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME, Measure
 from toolkit.evaluation.statistics.results import EvaluationResults, Figure
 from toolkit.evaluation.statistics.verdict import format_difference, format_with_interval
 from toolkit.runs.model_names import BASE
+from toolkit.system.printable import format_count, format_duration, format_plural, format_share
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import VERDICT_LABELS, format_count, format_duration, format_plural, format_share
+from toolkit.ui.elements.words import VERDICT_LABELS
 
 ModelNames = Mapping[str, str]
 """model -> its name on the page"""

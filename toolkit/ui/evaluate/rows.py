@@ -19,9 +19,10 @@ from toolkit.evaluation.evaluation_dir import Evaluation
 from toolkit.evaluation.row_table import compare_to_reference, read_row_table
 from toolkit.evaluation.statistics.results import ROW_OUTCOMES, EvaluationResults
 from toolkit.evaluation.statistics.word_diff import DiffSpan, diff_words
+from toolkit.system.printable import format_count, format_figure, format_plural
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.marked_markdown import mark_changes
-from toolkit.ui.elements.words import OUTCOME_LABELS, format_count, format_figure, format_plural
+from toolkit.ui.elements.words import OUTCOME_LABELS
 from toolkit.ui.evaluate.figures import ModelNames
 from toolkit.ui.evaluate.pair import ComparedModels
 

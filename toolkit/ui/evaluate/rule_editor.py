@@ -11,9 +11,9 @@ from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluation_dir
 from toolkit.evaluation.statistics.measures import GATE_MEASURES, MEASURES_BY_NAME
 from toolkit.evaluation.statistics.pass_rules import Gate, RuleSet, parse_pass_rules, rule_title
+from toolkit.system.printable import format_share
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_share
 from toolkit.ui.workspace import workspace
 
 RULE_KIND_LABELS = {

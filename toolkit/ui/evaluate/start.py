@@ -18,10 +18,10 @@ from toolkit.evaluation.evaluation_dir import Evaluation, EvaluationSpec
 from toolkit.evaluation.prompt_sets import PromptSet, list_prompt_sets
 from toolkit.evaluation.questions import count_test_rows, templates_for
 from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.system.printable import format_plural
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.large_uploads import read_upload_once
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.evaluate.prompt_set_editor import draw_prompt_set_buttons
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_entries import RunEntry

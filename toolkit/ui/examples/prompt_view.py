@@ -111,7 +111,7 @@ def _preview(table: Table) -> None:
         if renderer is None:
             st.caption("Correct the templates to see the example of this row.")
         elif not renderer.usable(row):
-            st.caption(":material/block: This row is skipped: a cell that the templates use is empty.")
+            st.caption(":material/block: This row is skipped: a cell that the templates use is missing.")
         else:
             example = renderer.example(row)
             with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):

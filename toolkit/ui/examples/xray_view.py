@@ -13,8 +13,8 @@ from streamlit.components.v2.types import ComponentRenderer
 from toolkit.data.table import Table
 from toolkit.services.token_question import token_question_body
 from toolkit.system.paths import STATIC
+from toolkit.system.printable import format_plural
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import warm_questions, workspace
 from toolkit.ui.workspace.review import setting_label
 
@@ -47,7 +47,7 @@ def show_token_view(table: Table, row: int) -> bool:
 
 def _show_tokens(value: dict[str, Any], row: int) -> None:
     if not value["usable"]:
-        st.caption(":material/block: This row is skipped: a cell that the templates use is empty.")
+        st.caption(":material/block: This row is skipped: a cell that the templates use is missing.")
         return
     _component()(key="xray", data={**value, "row": row + 1})
     for note in _token_notes(value):

@@ -10,7 +10,7 @@ from toolkit.forecast.decisions import DecidedSettings, decide_open_settings
 from toolkit.forecast.scene import NoForecast
 from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.system.machine import read_known_machine
-from toolkit.ui.elements.words import about_duration
+from toolkit.system.printable import about_duration
 from toolkit.ui.frame import page
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.current_dataset import open_cached_table

@@ -7,9 +7,10 @@ import streamlit as st
 from toolkit.evaluation.evaluation_dir import is_evaluating
 from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import UNFINISHED, RunStatus, read_run_status
+from toolkit.system.printable import format_duration, format_plural
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import STATE_LABELS, format_duration, format_plural
+from toolkit.ui.elements.words import STATE_LABELS
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_facts import read_run_summary
 

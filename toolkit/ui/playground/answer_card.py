@@ -8,9 +8,9 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from toolkit.services.engine_http import Done
+from toolkit.system.printable import format_count
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.marked_text import mark_differences, mark_likelihoods, show_marked_text
-from toolkit.ui.elements.words import format_count
 from toolkit.ui.examples.prompt_view import text_block
 from toolkit.ui.playground.columns import COLUMN_SETTINGS_LABELS, SHARED_SETTINGS
 from toolkit.ui.playground.questions import AskedQuestion, ShownAnswer

@@ -8,9 +8,10 @@ from toolkit.errors import EngineError
 from toolkit.services import engine_client
 from toolkit.services.engine_client import EngineStatus
 from toolkit.services.engine_process import EngineInfo, find_engine
+from toolkit.system.printable import format_bytes, format_duration, format_plural
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_bytes, format_duration, format_plural, short_model_name
+from toolkit.ui.elements.words import short_model_name
 from toolkit.ui.frame.status_strip import list_live_runs
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_entries import RunEntry
@@ -63,7 +64,7 @@ def draw_engine_memory_note() -> None:
     if info is None or status is None or status.status != "ready":
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.caption(f":material/memory: Loaded in the playground: {_engine_summary(status)}", width="content")
+        st.caption(f":material/memory: Loaded in the Playground: {_engine_summary(status)}", width="content")
         _draw_unload_button(info)
 
 

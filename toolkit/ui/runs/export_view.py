@@ -19,10 +19,10 @@ from toolkit.export.parity_certificate import Certificate
 from toolkit.export.prompt_contract import PromptContract, read_reference_contract
 from toolkit.export.usage_recipes import list_usage_recipes
 from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.system.printable import format_bytes
 from toolkit.ui.elements import scroll
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_bytes
 from toolkit.ui.examples.prompt_view import text_block
 from toolkit.ui.frame import page
 from toolkit.ui.runs.hub_view import draw_hub_push

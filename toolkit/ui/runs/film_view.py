@@ -6,9 +6,9 @@ import streamlit as st
 
 from toolkit.evaluation.statistics.word_diff import diff_words
 from toolkit.runs.run_dir import RunDir
+from toolkit.system.printable import format_plural
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.marked_markdown import mark_changes, mark_edits
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.runs.film import SampleOutputs, matches_expected, read_sample_outputs
 
 MAX_PROMPT_CHARACTERS = 400

@@ -12,15 +12,9 @@ from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import RunStatus
 from toolkit.settings.field_spec import field_specs_by_path
+from toolkit.system.printable import format_bytes, format_count, format_figure, format_plural, format_share
 from toolkit.ui.elements.escape import escape_lines, escape_text
-from toolkit.ui.elements.words import (
-    STATE_LABELS,
-    format_bytes,
-    format_count,
-    format_figure,
-    format_plural,
-    format_share,
-)
+from toolkit.ui.elements.words import STATE_LABELS
 from toolkit.ui.forms.form import open_setting
 from toolkit.ui.frame import page
 from toolkit.ui.runs.export_view import open_exports
@@ -186,7 +180,7 @@ def draw_figures(status: RunStatus) -> None:
     if shown:
         st.markdown(" · ".join(shown))
     skipped, truncated = prepared.get("dropped") or 0, prepared.get("truncated_rows") or 0
-    notes = [f"{format_plural(skipped, 'row')} skipped because of empty cells"] if skipped else []
+    notes = [f"{format_plural(skipped, 'row')} skipped because of missing cells"] if skipped else []
     notes += [f"{format_plural(truncated, 'row')} truncated to the max sequence length"] if truncated else []
     if notes:
         st.caption(f":orange[:material/warning:] {', '.join(notes)}.")

@@ -9,8 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from toolkit.settings.draft import default_draft
+from toolkit.system.printable import format_duration
 from toolkit.ui.elements.error_boundary import error_boundary
-from toolkit.ui.elements.words import STATE_LABELS, format_duration
+from toolkit.ui.elements.words import STATE_LABELS
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings
 from toolkit.ui.workspace.run_entries import RunEntry, read_run_entries

@@ -16,11 +16,12 @@ from toolkit.runs.events import is_finite_number
 from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import UNFINISHED, RunStatus, read_run_status
 from toolkit.services.spare_process import read_import_progress
+from toolkit.system.printable import format_count, format_duration
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.thinning import MAX_POINTS_SMALL, whole_strides
-from toolkit.ui.elements.words import STATE_LABELS, format_count, format_duration
+from toolkit.ui.elements.words import STATE_LABELS
 from toolkit.ui.frame.status_strip import SLOW_REFRESH_FROM_S
 from toolkit.ui.runs.film_view import chosen_sample_step, draw_sample_outputs
 from toolkit.ui.runs.run_actions import draw_stop_buttons

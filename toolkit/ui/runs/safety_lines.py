@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from toolkit.runs.status import RunStatus
+from toolkit.system.printable import format_figure, format_plural
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_figure, format_plural
 
 
 def describe_resume(status: RunStatus) -> str:

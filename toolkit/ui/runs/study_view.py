@@ -18,11 +18,12 @@ from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import UNFINISHED
+from toolkit.system.printable import format_duration, format_plural
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.thinning import whole_strides
-from toolkit.ui.elements.words import STATE_LABELS, format_duration, format_plural
+from toolkit.ui.elements.words import STATE_LABELS
 from toolkit.ui.runs.run_table import STATE_MARKS
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings, setting_label, value_label

@@ -17,8 +17,8 @@ from toolkit.errors import Problem
 from toolkit.services.token_question import token_question_body
 from toolkit.services.warm_client import QuestionState
 from toolkit.settings.ablation import StudyTrial
+from toolkit.system.printable import format_plural
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import format_plural
 from toolkit.ui.workspace import warm_questions, workspace
 
 MAX_CHECKED_TRIALS = 6

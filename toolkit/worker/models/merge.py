@@ -22,6 +22,7 @@ from toolkit.errors import ToolkitError
 from toolkit.runs.run_dir import RunDir
 from toolkit.settings.device_defaults import ComputeDevice
 from toolkit.system.machine import free_memory_bytes
+from toolkit.system.printable import format_bytes
 from toolkit.worker.models import load
 from toolkit.worker.models.adapter_switch import load_adapter_as_trained, load_trained_adapter
 from toolkit.worker.models.folder import is_prequantized
@@ -172,7 +173,7 @@ def _refuse_shared(peft: PeftModel, config: Config) -> None:
 def _refuse_without_memory(folder: Path, dtype: str) -> None:
     needed, free = _needed_memory(folder, dtype), free_memory_bytes()
     if needed > free:
-        message = f"Merging needs about {needed / 2**30:.1f} GiB of memory, but only {free / 2**30:.1f} GiB are free."
+        message = f"Merging needs about {format_bytes(needed)} of memory, but only {format_bytes(free)} are free."
         raise ToolkitError(message, "Close other programs, or export the adapter alone.")
 
 

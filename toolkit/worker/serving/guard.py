@@ -134,7 +134,7 @@ def error_handlers(service: Service, offered: str) -> dict[Any, Any]:
 
 def log_hint(service: Service) -> str:
     """Return where the details of an unexpected error are."""
-    return f"See the log for details: {service.name}/{service.name}.log in the save_dir."
+    return f"See the log for details: {service.name}/{service.name}.log in the output folder."
 
 
 def as_toolkit_error(error: Exception, service: Service) -> ToolkitError:

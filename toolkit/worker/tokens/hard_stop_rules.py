@@ -191,12 +191,12 @@ def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, fr
             f"{raise_limit}, or shorten the prompt template.",
         ),
         "nothing_trained": (
-            f"{rows.capitalize()} have no trained token within max_seq_length ({length} tokens).",
+            f"In {rows} no token within max_seq_length ({length} tokens) is trained.",
             f"{raise_limit}, or shorten the prompt template.",
         ),
         "double_bos": (
-            f"{rows.capitalize()} contain the beginning-of-sequence token {bos} too often: the tokenizer "
-            "or the chat template adds it, and the text contains it too.",
+            f"In {rows} the beginning-of-sequence token {bos} occurs too often: the tokenizer or the chat template "
+            "adds it, and the text contains it too.",
             f"Remove {bos} from the templates or the cells.",
         ),
         "end_untrained": (
@@ -204,7 +204,7 @@ def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, fr
             f"{raise_limit}, so that answers are not truncated.",
         ),
         "placeholder": (
-            f"{rows.capitalize()} contain {left} as text: a placeholder that was not filled.",
+            f"In {rows} the text contains {left}, a placeholder that was not filled.",
             "Write the column in single braces in the template, or correct the cells.",
         ),
         "mask_wrong": (
@@ -217,8 +217,8 @@ def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, fr
             _BOUNDARY_HINTS[frame.chat],
         ),
         "template_twice": (
-            f"{rows.capitalize()} contain {find_template_mark(first, frame)!r}, a marker of the chat template, in "
-            "their text, and the chat template is applied again.",
+            f"In {rows} the text contains {find_template_mark(first, frame)!r}, a marker of the chat template, which "
+            "is then applied again.",
             "Turn the chat template off, or remove its markers from the templates and cells.",
         ),
     }

@@ -11,6 +11,7 @@ import pyarrow as pa
 from toolkit.data.conversations import Message, MessageDict
 from toolkit.data.examples.hard_stops import HARD_STOPS, MAX_HARD_STOP_ROWS, Fault
 from toolkit.data.examples.templates import Example
+from toolkit.system.printable import format_plural
 from toolkit.worker.tokens.examples import TokenizedExample
 from toolkit.worker.tokens.hard_stop_rules import (
     HARD_STOP_RULES,
@@ -112,7 +113,7 @@ class HardStopInspector:
         return [self._fault(kind, sorted(set(at)), rows) for kind, at in self._found.items() if at]
 
     def _fault(self, kind: str, at: list[int], rows: Sequence[int] | np.ndarray) -> Fault:
-        affected = f"{len(at):,} of {self._rows:,} rows"
+        affected = f"{len(at):,} of {format_plural(self._rows, 'row')}"
         if kind == "pad_hides_end":
             pad = self._frame.tokenizer.pad_token
             message = f"Padding and the end of an answer are the same token ({pad}), and the collator masks both."

@@ -29,6 +29,7 @@ from toolkit.data.table import Table, load_table
 from toolkit.errors import ToolkitError
 from toolkit.runs.events import EventReporter
 from toolkit.runs.run_dir import RunDir
+from toolkit.system.printable import format_plural
 from toolkit.worker.tokens.cache import TOKENS_FILE, TokenCache, cache_key
 from toolkit.worker.tokens.examples import chat_enabled
 from toolkit.worker.tokens.hard_stop_rules import PromptFrame
@@ -244,17 +245,22 @@ def _count_split(columns: dict[str, np.ndarray], train: SplitSide, test: SplitSi
     }
 
 
+def _count_rows(count: int, verb_of_one: str, verb: str) -> str:
+    return f"{format_plural(count, 'row')} {verb_of_one if count == 1 else verb}"
+
+
 def _warnings(counts: dict[str, int], dropped: int, length: int) -> Iterator[str]:
     """Yield what the user should know about the prepared rows. counts: of `_count_split`."""
     truncated, lost = counts["truncated_rows"], counts["cut_away"]
     if truncated:
         yield (
-            f"{truncated:,} rows are longer than {length:,} tokens and were truncated at the end. "
-            "Raise max_seq_length to keep them whole."
+            f"{_count_rows(truncated, 'is', 'are')} longer than {length:,} tokens and truncated at the end. "
+            "Raise max_seq_length to train on whole rows."
         )
     if lost:
-        yield f"{lost:,} of the truncated rows lost their whole completion and are skipped: no trained token is left."
+        yield f"{lost:,} of the truncated rows lost their whole completion, so no trained token is left: skipped."
     if dropped:
-        yield f"{dropped:,} rows have an empty cell in a column that the templates use and are skipped."
+        where = "a missing cell in a column that the templates use"
+        yield f"{_count_rows(dropped, 'has', 'have')} {where} and {'is' if dropped == 1 else 'are'} skipped."
     if not counts["test_rows"]:
         yield "The test set is empty, so the run will have no evaluation loss and no scores."

@@ -18,6 +18,7 @@ from toolkit.lifecycle import memory_autopilot
 from toolkit.runs.events import read_events
 from toolkit.settings import device_defaults
 from toolkit.settings.device_defaults import ComputeDevice, resolve_max_length
+from toolkit.system.printable import format_plural
 from toolkit.worker.compute.packing import keeps_examples_apart
 from toolkit.worker.compute.padding_free import MODEL_REFUSALS, flash_attention_row, respects_borders
 from toolkit.worker.models import library_arguments, load
@@ -132,7 +133,7 @@ def _micro_batch_after_oom(session: TrainingSession) -> int | None:
     rows = memory_autopilot.find_micro_batch_limit(read_events(session.run.events_path)[0])
     if rows is not None:
         message = (
-            f"An earlier attempt ran out of memory: the batch is now computed {rows} row(s) at a time, "
+            f"An earlier attempt ran out of memory: the batch is now computed {format_plural(rows, 'row')} at a time, "
             "with the same result."
         )
         session.emit("warning", message=message)
