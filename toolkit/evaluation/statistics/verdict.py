@@ -110,10 +110,11 @@ def describe_clean_rows(results: EvaluationResults) -> str:
     whose = "its" if len(results.adapters) == 1 else "a compared run's"
     if not results.excluded:
         return f"All of these rows are also in {whose} training set: the figures show memory and not what was learned."
-    rows = _rows(results.compared_rows)
+    rows = "row" if results.compared_rows == 1 else format_plural(results.compared_rows, "row")
+    answered = format_plural(results.answered, "row")
     return (
-        f"{results.excluded:,} of {_rows(results.answered)} are also in {whose} training set and were excluded, so the "
-        f"figures are over the other {rows.removeprefix('1 ') if results.compared_rows == 1 else rows}."
+        f"{results.excluded:,} of {answered} are also in {whose} training set and were excluded, so the "
+        f"figures are over the other {rows}."
     )
 
 
