@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from toolkit.data.python_literals import read_python_messages
 from toolkit.data.read_options import Offer, ReadOptions, shorten_preview
 from toolkit.errors import DataError
 
@@ -83,6 +84,10 @@ def train_last_message_only(messages: Sequence[Message]) -> tuple[Message, ...]:
     return (*(replace(message, learned=False) for message in messages[:-1]), *messages[-1:])
 
 
+MIN_CHAT_SHARE = 0.5
+"""A column holds conversations if at least this share of its filled cells are lists of messages."""
+
+
 class ChatColumns:
     """Finds the columns of conversations while rows are written.
 
@@ -94,6 +99,7 @@ class ChatColumns:
         self.faults: dict[str, str] = {}
         self._skip = skip
         self._plain_columns: set[str] = set()
+        self._python: dict[str, int] = {}
         self._good: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
 
@@ -102,14 +108,24 @@ class ChatColumns:
         if column in self._plain_columns:
             return cells
         if column not in self.faults:
-            sample = next((cell for cell in cells if cell), None)
-            if sample is None:
+            filled = [cell for cell in cells if cell and cell.strip() != "[]"]
+            if not filled:
                 return cells
-            if not looks_like_chat(sample):
+            chats = sum(map(looks_like_chat, filled))
+            written = sum(read_python_messages(cell) is not None for cell in filled if not looks_like_chat(cell))
+            if chats + written < MIN_CHAT_SHARE * len(filled):
                 self._plain_columns.add(column)
                 return cells
             self.faults[column] = ""
+            self._python.update({column: 0} if written else {})
+        if column in self._python:
+            cells = [cell and self._from_python(column, cell) for cell in cells]
         return [cell and self._checked(column, cell, row) for row, cell in enumerate(cells, start=first)]
+
+    def _from_python(self, column: str, cell: str) -> str:
+        converted = None if looks_like_chat(cell) else read_python_messages(cell)
+        self._python[column] += converted is not None
+        return cell if converted is None else converted
 
     def _checked(self, column: str, cell: str, row: int) -> str | None:
         try:
@@ -126,6 +142,10 @@ class ChatColumns:
     def notices(self) -> list[str]:
         """Return a sentence about each column of conversations."""
         notices = [f"Column '{name}' contains {_conversations(self._good[name])}." for name in self.faults]
+        notices += [
+            f"Column '{name}' has {_conversations(count)} written as Python text, which were converted to JSON."
+            for name, count in self._python.items()
+        ]
         if self._skip:
             for name, count in self._bad.items():
                 were = "was" if count == 1 else "were"

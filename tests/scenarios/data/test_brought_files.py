@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +28,7 @@ from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.split import usable_indices
 from toolkit.data.examples.templates import Example
 from toolkit.data.findings import Finding
+from toolkit.data.python_literals import read_python_messages
 from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from toolkit.data.readers.formats import file_type_of, recognize_kind
 from toolkit.data.readers.read_file import TABLE_FILE, ReadRequest, read_file_to_table
@@ -297,3 +299,51 @@ def test_bytes_inside_structs_and_lists_are_bytes(bring: Bring, kind: pa.DataTyp
     pq.write_table(pa.table({"image": pa.nulls(3, kind), "text": ["a", "b", "c"]}), out)
     with pytest.raises(DataError, match="Column 'image' contains bytes"):
         bring("images.parquet", out.getvalue())
+
+
+def test_a_column_is_judged_by_all_its_cells(bring: Bring) -> None:
+    found = bring("s17b_first_empty_conversation.jsonl")
+    assert found.suggestion.messages == "messages"
+    assert "Row 1, column 'messages'" in found.table.chats["messages"]
+    (offer,) = found.table.offers
+    skipped = bring("s17b_first_empty_conversation.jsonl", options=offer.options)
+    assert skipped.usable == 19
+    same = bring("s17_empty_conversation.jsonl")
+    assert "Row 4, column 'messages'" in same.table.chats["messages"]
+
+
+def test_one_plain_cell_does_not_hide_conversations_and_one_list_does_not_make_them(bring: Bring) -> None:
+    chat = '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]'
+    rows = [{"messages": "n/a" if i == 0 else chat, "note": chat if i == 0 else f"plain note {i}"} for i in range(9)]
+    found = bring("a.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    assert list(found.table.chats) == ["messages"]
+    assert "Row 1" in found.table.chats["messages"]
+
+
+MESSAGES = [{"role": "user", "content": "it's \n [x] {y}, or?"}, {"role": "assistant", "content": 'say "no"'}]
+
+
+def test_conversations_as_python_text_are_converted(bring: Bring) -> None:
+    found = bring("i07_chat_python_repr.csv")
+    assert found.suggestion.messages == "messages"
+    assert "20 conversations written as Python text" in " ".join(found.table.notices)
+    assert [turn.content for turn in found.example().turns] == [
+        "Where do I find the red lamp?",
+        "Aisle 1, next to the chairs.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "write", [str, lambda one: str(np.array(one, object)), lambda one: repr(np.array(one, object))]
+)
+def test_python_and_numpy_text_of_messages_is_read(write: Callable[[object], str]) -> None:
+    assert json.loads(read_python_messages(write(MESSAGES)) or "") == MESSAGES
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ['[__import__("os").system("role"), "role"]', "[{'role': open('x')}]", "['role']", "[{'role': {1, 2}}]",
+     "[" * 100_000 + "'role'", "[{'role': nan}]", "it says 'role'", "[{'role': 'x'}"],
+)  # fmt: skip
+def test_other_python_text_stays_text(cell: str) -> None:
+    assert read_python_messages(cell) is None
