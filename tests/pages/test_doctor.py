@@ -53,6 +53,25 @@ def test_a_fix_creates_a_version_and_undo_reverts_it(faulty: Stage) -> None:
     assert len(list(Path(faulty.folder / "uploads" / "versions").glob("*.parquet"))) == 1
 
 
+def test_a_fix_that_removes_most_rows_asks_first(stage: Stage) -> None:
+    rows = "".join(f"what is {i}?,{'NA' if i > 3 else f'it is {i}!'}\n" for i in range(20))
+    path = store_upload(f"q,a\n{rows}".encode(), "mostly.csv", stage.folder)
+    draft = default_draft()
+    draft["data"] |= {"path": str(path), "prompt": "{q}", "prompt_stub": "{a}"}
+    draft["save_dir"] = str(stage.folder)
+    durable_write(stage.folder / "draft.json", json.dumps({"schema": 1, "draft": draft, "grid": {}}))
+    app = checked(stage.page("data"), "Words for a missing value")
+    assert "4 rows would remain" in words(app)
+    app = stage.checked(button(app, "Remove 16 rows").click().run())
+    assert "This removes 16 of 20 rows. Only 4 rows would remain." in words(app)
+    assert "Version 2" not in words(app)
+    app = stage.checked(button(app, "Cancel").click().run())
+    assert "Only 4 rows" not in words(app)
+    app = button(app, "Remove 16 rows").click().run()
+    app = checked(button(app, "Remove them and keep 4 rows").click().run(), "Version 2")
+    assert "4 rows" in words(app)
+
+
 def test_findings_stay_visible_while_a_new_version_is_checked(faulty: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     app = checked(faulty.page("data"), "Empty answers")
     with monkeypatch.context() as slow:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.data.doctor.token_lengths import read_row_lengths
+from toolkit.data.doctor.truncation import read_row_lengths
 from toolkit.data.storage.open_table import open_table
 from toolkit.errors import DataError, WarmError
 from toolkit.services import warm_client, warm_process

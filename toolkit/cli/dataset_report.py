@@ -146,8 +146,7 @@ def _problem_entry(problem: Problem) -> dict[str, str]:
 def _finding_entry(finding: Finding, rows: int) -> dict[str, Any]:
     fixes = []
     for fix in finding.fixes:
-        removed = fix.rows.size if fix.action == "drop" else 0
-        fixes.append({"label": fix.label, "action": fix.action, "remaining_rows": rows - removed})
+        fixes.append({"label": fix.label, "action": fix.action, "remaining_rows": fix.count_remaining(rows)})
     return {
         "name": finding.kind,
         "rows": finding.count,

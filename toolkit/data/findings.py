@@ -19,7 +19,7 @@ from toolkit.errors import DataError
 
 FindingSeverity = Literal["serious", "warning", "note"]
 FINDING_SEVERITIES: tuple[FindingSeverity, ...] = ("serious", "warning", "note")
-FixAction = Literal["drop", "repair", "clean", "merge", "set", "template"]
+FixAction = Literal["drop", "repair", "clean", "unmark", "merge", "set", "template"]
 NO_ROWS: RowNumbers = np.zeros(0, dtype=np.int64)
 FINDINGS_REPORT_FILE = "report.json"
 
@@ -29,10 +29,10 @@ class Fix:
     """A fix that the user applies with one click.
 
     The actions drop (remove `rows`), repair (undo mojibake in `columns` of `rows`), clean (remove unusual characters
-    from them) and merge (replace cells as settings["spellings"] says, old text -> new text) make a version of the data,
-    and `done` is its line in the history. The action set puts `settings` (dotted
-    path -> value) into the draft. The action template replaces settings["old"] by settings["new"] in the template
-    under settings["path"].
+    from them), unmark (remove end marks of models from them) and merge (replace cells as settings["spellings"] says,
+    old text -> new text) make a version of the data, and `done` is its line in the history. The action set puts
+    `settings` (dotted path -> value) into the draft. The action template replaces settings["old"] by settings["new"] in
+    the template under settings["path"].
     """
 
     label: str
@@ -41,6 +41,10 @@ class Fix:
     rows: RowNumbers = field(default_factory=lambda: NO_ROWS)
     columns: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def count_remaining(self, rows: int) -> int:
+        """Return how many of `rows` rows remain after the fix."""
+        return rows - int(self.rows.size) if self.action == "drop" else rows
 
 
 @dataclass(frozen=True, eq=False)

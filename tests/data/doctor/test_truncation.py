@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolkit.data.doctor.token_lengths import RowLengths
 from toolkit.data.doctor.truncation import (
+    RowLengths,
     find_rows_without_completion,
     find_truncated_answers,
     find_truncated_rows,

@@ -23,6 +23,7 @@ import pytest
 
 from toolkit.config import DataConfig
 from toolkit.data.doctor.checks import examine_dataset
+from toolkit.data.doctor.stray_rows import remove_end_marks
 from toolkit.data.examples.column_suggestion import ColumnSuggestion, suggest_for_table
 from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.split import usable_indices
@@ -347,3 +348,74 @@ def test_python_and_numpy_text_of_messages_is_read(write: Callable[[object], str
 )  # fmt: skip
 def test_other_python_text_stays_text(cell: str) -> None:
     assert read_python_messages(cell) is None
+
+
+FOUND: dict[str, dict[str, int]] = {
+    "i12_r_export_na.csv": {"missing_word": 5},
+    "i19_special_tokens.csv": {"end_mark": 20},
+    "i19b_endoftext_only.csv": {"end_mark": 20},
+    "i19c_im_end_one_row.csv": {"end_mark": 1},
+    "i47_sum_row.csv": {},
+    "s22_header_repeated.csv": {"header_row": 1},
+    "s22b_bom_in_middle.csv": {"header_row": 1},
+}
+"""File -> findings with their number of rows, apart from duplicates and contradictions."""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_rows_that_are_no_data_are_found(bring: Bring, name: str) -> None:
+    found = bring(name)
+    others = ("duplicate", "contradiction", "near_duplicate", "near_leak", "leak", "constant")
+    counts = {kind: finding.count for kind, finding in found.findings().items() if kind not in others}
+    assert counts == FOUND[name]
+    for kind in counts:
+        (fix,) = found.findings()[kind].fixes
+        removed = counts[kind] if fix.action == "drop" else 0
+        assert fix.count_remaining(found.table.rows) == found.table.rows - removed
+
+
+def test_an_empty_prompt_is_told_and_contradicts_nothing(bring: Bring) -> None:
+    found = bring("s25_empty_prompt.jsonl")
+    assert (found.suggestion.prompt, found.usable) == ("", 20)
+    assert "without any input" in " ".join(found.suggestion.notes)
+    chosen = Brought(found.table, found.suggestion, DataConfig(prompt="{prompt}", prompt_stub="{completion}"))
+    assert chosen.findings()["empty_prompt"].count == 20
+    assert "contradiction" not in chosen.findings()
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "action"),
+    [
+        (("Question", " ANSWER "), "header_row", "drop"),
+        (("-----", "+=====+"), "ruler", "drop"),
+        (("What is it?", "\\N"), "missing_word", "drop"),
+        (("N/A", "That."), "missing_word", "drop"),
+        (("What is it?", "That. </s>"), "end_mark", "unmark"),
+        (("<start_of_turn>What is it?", "That."), "end_mark", "unmark"),
+    ],
+)
+def test_each_kind_of_stray_row_is_found_once(bring: Bring, row: tuple[str, str], kind: str, action: str) -> None:
+    lines = [f"Where in the shop is item {i}?;It stands in aisle {i}." for i in range(30)]
+    content = "\n".join(["question;answer", *lines[:9], ";".join(row), *lines[9:]])
+    (finding,) = [one for one in bring("a.csv", content.encode()).findings().values() if one.kind == kind]
+    assert finding.rows.tolist() == [9]
+    assert [fix.action for fix in finding.fixes] == [action]
+
+
+@pytest.mark.parametrize("answer", ["none", "na", "NA sodium", "use <b>bold</b> </s> here", "a - b", "null and void"])
+def test_look_alikes_are_no_stray_rows(bring: Bring, answer: str) -> None:
+    lines = [f"Where in the shop is item {i}?;It stands in aisle {i}." for i in range(30)]
+    content = "\n".join(["question;answer", *lines, f"What is it called?;{answer}"])
+    assert bring("a.csv", content.encode()).findings() == {}
+
+
+def test_the_labels_of_a_survey_are_found(bring: Bring) -> None:
+    rows = [f"Where in the shop is item {i}?,It stands in aisle {i}." for i in range(20)]
+    labels = ["Please ask your question,Your answer", '"{""ImportId"":""QID1""}","{""ImportId"":""QID2""}"']
+    found = bring("a.csv", "\n".join(["question,answer", *labels, *rows]).encode())
+    assert found.findings()["label_row"].rows.tolist() == [0, 1]
+
+
+def test_end_marks_are_removed_with_the_spaces_before_them() -> None:
+    assert remove_end_marks("That. <|endoftext|></s><|im_end|>\n") == "That."
+    assert remove_end_marks("if a <b> then </s> x") == "if a <b> then </s> x"

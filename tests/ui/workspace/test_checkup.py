@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.training import make_table
 from toolkit.config import Config
-from toolkit.data.doctor.token_lengths import RowLengths
+from toolkit.data.doctor.truncation import RowLengths
 from toolkit.settings.draft import default_draft, draft_from_config, replace_setting
 from toolkit.ui.workspace import checkup
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toolkit.config import Config, DataConfig
-from toolkit.data.doctor import column_checks, text_checks
+from toolkit.data.doctor import column_checks, stray_rows, text_checks
 from toolkit.data.doctor.column_checks import is_id_column
 from toolkit.data.doctor.examined_rows import ExaminedRows, make_examined_rows
 from toolkit.data.doctor.near_duplicates import MAX_COMPARED_ROWS
@@ -123,6 +123,20 @@ def _empty_answers(examined: ExaminedRows) -> Iterator[Finding]:
         )
 
 
+def _empty_prompts(examined: ExaminedRows) -> Iterator[Finding]:
+    rows = np.flatnonzero(examined.blank_prompts)
+    if rows.size:
+        yield Finding(
+            "empty_prompt",
+            "Empty prompts",
+            f"{rows_in_words(rows.size)} of {examined.used.size:,} {_agree(rows, 'has', 'have')} an empty prompt.",
+            "The model learns to write these answers without any input.",
+            "note",
+            rows,
+            (_drop_fix(rows, "with an empty prompt"),) if rows.size < examined.used.size else (),
+        )
+
+
 def _bad_answers(examined: ExaminedRows) -> Iterator[Finding]:
     """Yield the rows whose true/false column says that their answer is a bad one, as KTO's label does."""
     columns = examined.renderer.stub_template.columns
@@ -164,7 +178,8 @@ def _contradictions(examined: ExaminedRows) -> Iterator[Finding]:
     answer = examined.renderer.stub_template.columns
     if not examined.renderer.prompt_template.columns or (len(answer) == 1 and is_id_column(examined, answer[0])):
         return
-    filled = examined.used[~examined.blank_answers[examined.used]]
+    blank = examined.blank_answers | examined.blank_prompts
+    filled = examined.used[~blank[examined.used]]
     first_of_each = filled[~mark_repeats(examined.examples[filled])]
     prompts = examined.prompts[first_of_each]
     several = np.bincount(prompts, minlength=1) > 1
@@ -265,10 +280,12 @@ DATASET_CHECKS: tuple[tuple[str, DatasetCheck], ...] = (
     ("looking for missing cells", _missing),
     ("looking for missing cells", _counted_as_empty),
     ("looking for empty answers", _empty_answers),
+    ("looking for empty prompts", _empty_prompts),
     ("looking for bad answers", _bad_answers),
     ("looking for duplicates", _duplicates),
     ("looking for contradictions", _contradictions),
     ("comparing test and training rows", _leaks),
     *((words, check) for words, check in column_checks.COLUMN_CHECKS),
     *((words, check) for words, check in text_checks.TEXT_CHECKS),
+    *((words, check) for words, check in stray_rows.STRAY_ROW_CHECKS),
 )

@@ -15,7 +15,7 @@ from toolkit.data.doctor.near_duplicates import choose_rows_to_drop, find_near_p
 from toolkit.data.doctor.row_keys import Hashes, Mask, column_hashes, mark_repeats, number_groups
 from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.split import SplitPlan, plan_split
-from toolkit.data.examples.templates import Renderer
+from toolkit.data.examples.templates import CompiledTemplate, Renderer
 from toolkit.data.progress import ShareReporter
 from toolkit.data.table import RowNumbers, Table
 
@@ -69,11 +69,19 @@ class ExaminedRows:
     @cached_property
     def blank_answers(self) -> Mask:
         """Whether a row's completion is white space alone; a row with a missing cell is not blank."""
-        template = self.renderer.stub_template
+        return self._blank(self.renderer.stub_template)
+
+    @cached_property
+    def blank_prompts(self) -> Mask:
+        """Whether a row's prompt is white space alone; none is where the template uses no column."""
+        template = self.renderer.prompt_template
+        return self._blank(template) if template.columns else np.zeros(self.table.rows, dtype=bool)
+
+    def _blank(self, template: CompiledTemplate) -> Mask:
         literal = "".join(piece.text for piece in template.pieces if not piece.is_column)
         blank = np.full(self.table.rows, not literal.strip(), dtype=bool)
         for lengths in self.measure_cells(template.columns, _trimmed_length).values() if blank.any() else ():
-            blank &= lengths == 0
+            blank &= lengths <= 0
         return blank & self.usable
 
     def measure_cells(self, columns: Sequence[str], measure: Callable[[Any], Any]) -> dict[str, RowNumbers]:

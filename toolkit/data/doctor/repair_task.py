@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolkit.data.conversations import ChatColumns
+from toolkit.data.doctor.stray_rows import remove_end_marks
 from toolkit.data.doctor.text_checks import remove_unusual_characters, repair_mojibake
 from toolkit.data.progress import DataProgressReporter
 from toolkit.data.read_options import limit_process_resources
@@ -23,7 +24,11 @@ from toolkit.data.table import Table, load_table, make_table_footer, rows_in_wor
 from toolkit.data.task_process import ROWS_FILE, TABLE_FILE, RepairRequest, parquet_content_bytes, run_task
 from toolkit.errors import DataError
 
-_CELL_REPAIRS: dict[str, Callable[[str], str]] = {"repair": repair_mojibake, "clean": remove_unusual_characters}
+_CELL_REPAIRS: dict[str, Callable[[str], str]] = {
+    "repair": repair_mojibake,
+    "clean": remove_unusual_characters,
+    "unmark": remove_end_marks,
+}
 """Action -> what it does to a cell; "merge" replaces cells as the request's `spellings` say."""
 
 

@@ -1,23 +1,54 @@
-"""Effects of the max sequence length on the answers of a table whose token lengths are known.
+"""Token lengths of a table's rows, and the effects of the max sequence length on their answers.
 
+The background worker writes the lengths to a file.
 Truncation keeps the start of an example, so a row that is too long loses the end of its answer.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit.data.doctor.token_lengths import RowLengths
 from toolkit.data.findings import Finding, Fix
 from toolkit.data.table import RowNumbers, rows_in_words
+from toolkit.errors import DataError
 
 MAX_LENGTH_SETTING = "training.sft_args.max_seq_length"
 DEFAULT_COMPLETE_SHARE = 0.99
 """Share of the rows that a suggested length keeps complete."""
 MAX_LENGTH_MULTIPLE = 8
 """Suggested lengths are multiples of this: GPUs multiply matrices of such sizes faster."""
+
+
+RowTokenCounts = np.ndarray[Any, np.dtype[np.int32]]
+
+
+@dataclass(frozen=True)
+class RowLengths:
+    """Tokens of each row's prompt, and of its completion with the end token, before truncation; int32.
+
+    Both are -1 in a row that is skipped because of a missing cell.
+    """
+
+    prompt: RowTokenCounts
+    completion: RowTokenCounts
+
+    @property
+    def total(self) -> RowTokenCounts:
+        """Tokens of each row's prompt and completion together; -1 in a skipped row."""
+        return np.where(self.prompt < 0, -1, self.prompt + self.completion).astype(np.int32)
+
+
+def read_row_lengths(file: Path) -> RowLengths:
+    """Read the lengths. Raises DataError when the file is missing or invalid; the worker can write it again."""
+    try:
+        both = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"The token lengths can't be read ({error}).", "Open the page again.") from error
+    return RowLengths(both[:, 0], both[:, 1])
 
 
 def find_truncated_rows(lengths: RowLengths, limit: int) -> RowNumbers:

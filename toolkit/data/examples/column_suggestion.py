@@ -43,6 +43,10 @@ class ColumnSuggestion:
 def suggest_for_table(table: Table) -> ColumnSuggestion:
     """Return the suggestion for a table from its columns and a sample of its rows."""
     found = suggest_columns(table.columns, sample_table_rows(table), table.chats)
+    if found.kind == "pair" and not found.prompt:
+        column = found.completion.strip("{}")
+        note = f"The prompt is empty: the model learns to write texts like those in '{column}' without any input."
+        found = replace(found, notes=(*found.notes, note))
     optional = find_optional_columns(found.prompt, found.completion, table)
     notes = (*found.notes, *(_optional_note(column, table.missing[column]) for column in optional))
     return replace(found, optional=optional, notes=notes)

@@ -36,7 +36,9 @@ CHECKED_PROBLEMS = (
     "missing cells, empty answers, duplicates, contradictory rows, test rows in the training set, wrong columns, "
     "garbled text"
 )
-_FAILED, _CHANGED, _EARLIER = "doctor_failed", "doctor_changed", "doctor_former"
+MIN_KEPT_SHARE = 0.5
+"""A fix that keeps a smaller share of the rows asks first."""
+_FAILED, _CHANGED, _EARLIER, _ASKED = "doctor_failed", "doctor_changed", "doctor_former", "doctor_asked"
 
 
 def show_data_checks(table: Table) -> None:
@@ -105,6 +107,7 @@ def _show_findings(table: Table, checkup: Checkup) -> None:
         with st.container(border=True, gap="xsmall"):
             _show_finding(finding)
             _finding_buttons(table, finding)
+            _confirm_fix(table, finding)
     if accepted:
         with st.expander(f"{format_plural(len(accepted), 'accepted finding')}", icon=":material/visibility:"):
             for finding in accepted:
@@ -142,8 +145,13 @@ def _show_finding(finding: Finding) -> None:
 def _finding_buttons(table: Table, finding: Finding) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         for number, fix in enumerate(finding.fixes):
-            if st.button(escape_text(fix.label, 80), key=f"fix:{finding.kind}:{number}", icon=":material/healing:"):
-                _apply_fix(table, fix)
+            key = f"fix:{finding.kind}:{number}"
+            if st.button(escape_text(fix.label, 80), key=key, icon=":material/healing:"):
+                if fix.count_remaining(table.rows) >= MIN_KEPT_SHARE * table.rows:
+                    _apply_fix(table, fix)
+                st.session_state[_ASKED] = key
+            if fix.action == "drop":
+                st.caption(f"{format_plural(fix.count_remaining(table.rows), 'row')} would remain", width="content")
         _show_rows_button(table, finding)
         if st.button(
             "Accept finding",
@@ -154,6 +162,22 @@ def _finding_buttons(table: Table, finding: Finding) -> None:
         ):
             accepted_findings.accept_finding(finding, table, workspace.current_save_dir())
             st.rerun()
+
+
+def _confirm_fix(table: Table, finding: Finding) -> None:
+    """Ask before a fix that removes most of the rows."""
+    for number, fix in enumerate(finding.fixes):
+        if st.session_state.get(_ASKED) != f"fix:{finding.kind}:{number}":
+            continue
+        left = format_plural(fix.count_remaining(table.rows), "row")
+        st.warning(f"This removes {fix.rows.size:,} of {table.rows:,} rows. Only {left} would remain.", icon=None)
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            if st.button(f"Remove them and keep {left}", key="fix_anyway", icon=":material/delete:"):
+                del st.session_state[_ASKED]
+                _apply_fix(table, fix)
+            if st.button("Cancel", key="fix_cancel", type="tertiary"):
+                del st.session_state[_ASKED]
+                st.rerun()
 
 
 def _reopen_buttons(table: Table, finding: Finding) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 from plotly.graph_objects import Figure
 
-from toolkit.data.doctor.token_lengths import RowLengths
 from toolkit.data.doctor.truncation import (
     MAX_LENGTH_SETTING,
+    RowLengths,
     find_truncated_rows,
     length_histogram,
     suggest_max_length,

@@ -16,8 +16,7 @@ import streamlit as st
 from toolkit.config import Config
 from toolkit.data.doctor import accepted_findings
 from toolkit.data.doctor.examinations import Examination, request_examination
-from toolkit.data.doctor.token_lengths import RowLengths, read_row_lengths
-from toolkit.data.doctor.truncation import MAX_LENGTH_SETTING, find_truncated_answers
+from toolkit.data.doctor.truncation import MAX_LENGTH_SETTING, RowLengths, find_truncated_answers, read_row_lengths
 from toolkit.data.examples.split import size_problems
 from toolkit.data.examples.templates import template_problems
 from toolkit.data.findings import Finding, FindingsReport, order_findings
