@@ -163,7 +163,7 @@ MUTATIONS = (
 def red(copy: Path) -> tuple[bool, str]:
     """Whether a test fails, and which is the first."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS],
+        [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-p", "no:cacheprovider", *TESTS],
         cwd=copy, capture_output=True, text=True, timeout=1200,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)},
     )  # fmt: skip
