@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -70,6 +71,30 @@ def test_no_background_worker_is_started_when_memory_is_short(save_dir: Path, mo
     assert seen.state == "failed"
     assert "0.3 GB of memory are free" in seen.message
     assert warm_client.find_warm_worker(save_dir) is None
+
+
+def test_a_start_that_outlives_a_change_of_the_code_is_followed_by_another(
+    save_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds, started = ["old"], []
+    is_starting, may_finish = threading.Event(), threading.Event()
+
+    def start(folder: Path) -> None:
+        started.append(WarmInfo(folder, 1, 1, 0.0, "token", builds[-1]))
+        is_starting.set()
+        assert may_finish.wait(30)
+
+    monkeypatch.setattr(warm_process, "start_warm_worker", start)
+    monkeypatch.setattr(warm_client, "find_warm_worker", lambda _: started[-1] if started else None)
+    monkeypatch.setattr(warm_client, "build_id", lambda: builds[-1])
+    warm_client.ensure_warm_worker(save_dir)
+    assert is_starting.wait(30)
+    builds.append("new")
+    assert warm_client.poll_warm_question(save_dir, "lengths", {}).state == "starting", "and asked only this once"
+    may_finish.set()
+    until(lambda: not warm_client._STARTERS[save_dir].thread.is_alive())
+    assert [info.build for info in started] == builds
+    started.clear()  # the fixture ends what is found
 
 
 def test_the_free_memory_is_a_number() -> None:

@@ -69,10 +69,15 @@ class QuestionState:
 
 @dataclass
 class _Starter:
-    """Starts of a background worker for one save_dir. began: times of the recent ones (time.monotonic())."""
+    """Starts of a background worker for one save_dir.
 
-    thread: threading.Thread
-    began: list[float] = field(default_factory=list)
+    began: times of the recent ones (time.monotonic()). in_progress: changed only with _GUARD held, unlike
+    `thread.is_alive()`.
+    """
+
+    began: list[float]
+    in_progress: bool = True
+    thread: threading.Thread = field(init=False)
     failed: WarmError | None = None
     failed_at: float = 0.0
 
@@ -178,7 +183,7 @@ def _start_in_background(save_dir: Path, after: float = 0.0) -> WarmError | None
     Returns the error of the last start if it is too early to try again.
     """
     known = _STARTERS.get(save_dir)
-    if known is not None and known.thread.is_alive():
+    if known is not None and known.in_progress and known.thread.is_alive():
         return None
     now = time.monotonic()
     if known is not None and known.failed is not None and now - known.failed_at < _RETRY_SECONDS:
@@ -188,14 +193,24 @@ def _start_in_background(save_dir: Path, after: float = 0.0) -> WarmError | None
         log_tail = service_process.read_service_log_tail(WARM_SERVICE, save_dir)
         message = f"The background worker ended {len(recent)} times in a row."
         return WarmError(message, log_tail or "Try again in a minute.")
-    thread = threading.Thread(target=_start, args=(save_dir, after), name="background worker", daemon=True)
-    _STARTERS[save_dir] = _Starter(thread, [*recent, now])
-    thread.start()
+    starter = _STARTERS[save_dir] = _Starter([*recent, now])
+    arguments = (starter, save_dir, after)
+    starter.thread = threading.Thread(target=_start, args=arguments, name="background worker", daemon=True)
+    starter.thread.start()
     return None
 
 
-def _start(save_dir: Path, after: float) -> None:
+def _start(starter: _Starter, save_dir: Path, after: float) -> None:
     time.sleep(after)
+    while starter.in_progress:
+        failure = _try_start(save_dir)
+        with _GUARD:
+            starter.failed, starter.failed_at = failure, time.monotonic()
+            # who asked while the code changed was answered "starting", so a worker with the new code must follow
+            starter.in_progress = failure is None and _is_outdated(save_dir)
+
+
+def _try_start(save_dir: Path) -> WarmError | None:
     try:
         warm_process.start_warm_worker(save_dir)
     except (WarmError, OSError) as error:
@@ -203,6 +218,10 @@ def _start(save_dir: Path, after: float) -> None:
         if not isinstance(failure, WarmError):
             failure = WarmError("The background worker can't be started.", str(error))
         logger.warning("%s", failure)
-        with _GUARD:
-            starter = _STARTERS[save_dir]
-            starter.failed, starter.failed_at = failure, time.monotonic()
+        return failure
+    return None
+
+
+def _is_outdated(save_dir: Path) -> bool:
+    info = find_warm_worker(save_dir)
+    return info is not None and info.build != build_id()
