@@ -147,4 +147,4 @@ def _explain_fetch_error(name: str, error: Exception, online: bool) -> DataError
 
 
 if __name__ == "__main__":
-    sys.exit(run_task(_fetch))
+    sys.exit(run_task(_fetch, needs_pandas=True))
