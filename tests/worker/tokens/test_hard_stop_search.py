@@ -19,7 +19,6 @@ from toolkit.data.storage.open_table import open_table
 from toolkit.runs.run_dir import list_runs, read_run_config
 from toolkit.runs.status import read_run_status
 from toolkit.settings.import_export import load_presets
-from toolkit.worker.questions.hard_stops import answer_hard_stops
 
 pytestmark = pytest.mark.worker
 
@@ -48,7 +47,7 @@ def found(
         "training": {"sft_args": {"max_seq_length": 200, **sft}},
     }
     hard_stops._CACHED_HARD_STOPS.clear()
-    value = answer_hard_stops({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
+    value = hard_stops.answer_hard_stops({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
     return {fault.kind: fault for fault in (Fault.from_dict(body) for body in value["faults"])}
 
 
@@ -76,6 +75,7 @@ def test_bundled_presets_have_no_problems(preset: Any, tmp_path: Path) -> None:
     from toolkit.settings import import_export
     from toolkit.settings.ablation import expand_trials
     from toolkit.settings.yaml_file import read_config_text
+    from toolkit.worker.questions import hard_stops
 
     imported = import_export.import_settings(read_config_text(preset.path))
     config = expand_trials(imported.draft, imported.grid)[0].config
@@ -83,7 +83,7 @@ def test_bundled_presets_have_no_problems(preset: Any, tmp_path: Path) -> None:
         pytest.skip("its model is on the hub")
     table = open_table(config.data, tmp_path)
     body = {"config": config.model_dump(mode="json"), "table": str(table.path)}
-    assert answer_hard_stops(body, Quiet())["faults"] == []  # type: ignore[arg-type]
+    assert hard_stops.answer_hard_stops(body, Quiet())["faults"] == []  # type: ignore[arg-type]
 
 
 def test_a_prompt_longer_than_the_limit_is_found(tiny_plain_model: Path, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_large_tables_are_sampled_and_report_the_number(
         "model": {"hf_model_ckpt": str(tiny_plain_model)},
     }
     hard_stops._CACHED_HARD_STOPS.clear()
-    value = answer_hard_stops({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
+    value = hard_stops.answer_hard_stops({"config": config, "table": str(table.path)}, Quiet())  # type: ignore[arg-type]
     assert (value["checked"], value["usable"]) == (10, 24)
     fault = Fault.from_dict(value["faults"][0])
     assert fault.count == 10

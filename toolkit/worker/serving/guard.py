@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -158,6 +157,8 @@ def explain_out_of_memory() -> Iterator[None]:
         kind = out_of_memory_kind(error)
         if kind is None:
             raise
+        import torch  # not above: the import takes over a second, and the server listens before it
+
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         message, hint = out_of_memory_message(kind, "generating")
