@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import tokenize
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 from toolkit.system.paths import PROJECT_ROOT
@@ -37,15 +37,25 @@ def package(file: Path) -> str:
     return "" if parent == "." else parent
 
 
-def imports(file: Path) -> Iterator[str]:
+@functools.cache
+def nodes(file: Path) -> list[ast.AST]:
+    """The syntax tree of a module as a list, which begins with the module itself."""
+    return list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+@functools.cache
+def imports(file: Path) -> list[str]:
     """The dotted names that a module imports, anywhere in it."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    found = []
+    for node in nodes(file):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
+@functools.cache
 def module_of(name: str) -> Path | None:
     """The file of the module of `toolkit/` that a dotted import name means, or None."""
     parts = name.split(".")
@@ -112,7 +122,7 @@ def package_cycles() -> list[list[str]]:
 
 def definitions(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
     """The public functions and classes at the top level of a module."""
-    body = ast.parse(file.read_text(encoding="utf-8")).body
+    body = nodes(file)[0].body  # type: ignore[attr-defined]
     return [node for node in body if isinstance(node, PUBLIC) and not node.name.startswith("_")]
 
 
@@ -132,8 +142,8 @@ def one_word_share() -> float:
 
 
 def function_lengths(file: Path) -> list[tuple[str, int]]:
-    nodes = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, FUNCTION)]
-    return [(node.name, (node.end_lineno or node.lineno) - node.lineno + 1) for node in nodes]
+    functions = [node for node in nodes(file) if isinstance(node, FUNCTION)]
+    return [(node.name, (node.end_lineno or node.lineno) - node.lineno + 1) for node in functions]
 
 
 def line_counts() -> dict[Path, int]:
@@ -147,7 +157,7 @@ def format_skips() -> list[tuple[Path, int, bool]]:
         text = file.read_text(encoding="utf-8")
         if "# fmt: skip" not in text:
             continue
-        statements = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)]
+        statements = [node for node in nodes(file) if isinstance(node, ast.stmt)]
         for at, line in enumerate(text.splitlines(), 1):
             if line.rstrip().endswith("# fmt: skip"):
                 ending = [node for node in statements if node.end_lineno == at]

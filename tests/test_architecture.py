@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import structure
-from benchmarks.structure import imports, package, product_files
+from benchmarks.structure import imports, nodes, package, product_files
 from toolkit.system.paths import PROJECT_ROOT as ROOT
 
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "bitsandbytes", "accelerate"}
@@ -176,7 +176,7 @@ def test_no_exception_is_swallowed() -> None:
     swallowed = [
         f"{file.relative_to(ROOT)}:{node.lineno}"
         for file in product_files()
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in nodes(file)
         if isinstance(node, ast.ExceptHandler) and len(node.body) == 1 and isinstance(node.body[0], ast.Pass)
     ]
     assert not swallowed, "\n".join(swallowed)
@@ -192,7 +192,7 @@ BANNED_ARGUMENTS = {("shell", True), ("trust_remote_code", True), ("unsafe_allow
 def test_nothing_dangerous_is_called() -> None:
     wrong = []
     for file in product_files():
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in nodes(file):
             if not isinstance(node, ast.Call):
                 continue
             name = ast.unparse(node.func)
@@ -212,7 +212,7 @@ def test_packages_are_empty_and_the_root_is_a_docstring() -> None:
     packages = sorted(ROOT.glob("toolkit/**/__init__.py"))
     assert len(packages) >= 8
     for file in packages:
-        body = ast.parse(file.read_text()).body
+        body = nodes(file)[0].body
         if file.parent.name == "toolkit":
             assert len(body) == 1
             assert isinstance(body[0], ast.Expr)
