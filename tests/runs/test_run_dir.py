@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.disk import watched
 from toolkit.config import Config
 from toolkit.errors import RunError
 from toolkit.runs import run_dir as module
 from toolkit.runs.run_dir import (
+    PAUSE_REQUEST,
     RunDir,
     create_run,
     delete_run,
@@ -20,6 +22,7 @@ from toolkit.runs.run_dir import (
     open_run,
     read_run_config,
     read_run_meta,
+    request_run_stop,
     save_dir_of,
 )
 from toolkit.system.ids import make_timed_id
@@ -31,6 +34,15 @@ class Source:
     sha256: str = "ab" * 32
     label: str = "orders"
     rows: int = 7
+
+
+def test_a_pause_is_at_no_moment_taken_for_a_stop(save_dir: Path) -> None:
+    run, seen = create_run(Config(save_dir=str(save_dir)), None), set()
+    with watched(run.path, lambda _: seen.add(run.stop_path.read_text() if run.stop_path.exists() else None)):
+        request_run_stop(run, pause=True)
+    assert seen == {None, PAUSE_REQUEST}
+    request_run_stop(run)
+    assert run.stop_path.read_text() == PAUSE_REQUEST, "a later stop leaves the pause"
 
 
 def test_a_run_contains_its_config_data_and_label(save_dir: Path, tmp_path: Path) -> None:

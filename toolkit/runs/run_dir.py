@@ -213,7 +213,10 @@ def request_run_stop(run: RunDir, *, pause: bool = False) -> None:
     pause: record the end as a pause, for a run that is meant to resume. Raises RunError.
     """
     path = open_run(run.save_dir, run.id).stop_path
-    path.write_text(PAUSE_REQUEST) if pause and not path.exists() else path.touch()
+    if pause and not path.exists():
+        durable_write(path, PAUSE_REQUEST)  # complete from the first moment: an empty file is a stop
+    else:
+        path.touch()
 
 
 def find_run_holder(run: RunDir) -> LockHolder | None:
