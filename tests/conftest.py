@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.fakes.forked_processes import fork_short_processes
 from tests.fakes.real_model import INSTALL, convert_real_model, missing_packages
 
 settings.register_profile("toolkit", deadline=None)  # how long an example takes is the machine's affair, not a test's
@@ -60,6 +62,24 @@ def make_tiny_model(folder: Path, *, chat: bool, seed: int = 0) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what draws pages, and skip the tests on a real model that is not installed."""
+    missing = [] if os.environ.get("REQUIRE_REAL_MODEL") else missing_packages()
+    skip = pytest.mark.skip(reason=f"{' and '.join(missing)} not installed: {INSTALL}")
+    for item in items:
+        if "AppTest" in vars(item.module) or Path(__file__).parent / "pages" in item.path.parents:
+            item.add_marker("browser")
+        if missing and item.get_closest_marker("real"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_processes() -> Iterator[None]:
+    """Short processes of the toolkit are forked, which takes a tenth of the time of starting them."""
+    with fork_short_processes():
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random model whose tokenizer has a chat template, a pad token, and <|im_end|> as EOS."""
@@ -70,15 +90,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random model without chat template and without pad token; the tokenizer begins with <s>."""
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-plain", chat=False)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.environ.get("REQUIRE_REAL_MODEL") or not (missing := missing_packages()):
-        return
-    skip = pytest.mark.skip(reason=f"{' and '.join(missing)} not installed: {INSTALL}")
-    for item in items:
-        if item.get_closest_marker("real"):
-            item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")

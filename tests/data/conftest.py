@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,16 @@ from toolkit.data.table import Table, load_table
 Opener = Callable[..., Table]
 
 
+def open_in(
+    folder: Path, content: bytes | str, kind: str = "csv", options: ReadOptions = DEFAULT_READ_OPTIONS
+) -> Table:
+    data = content.encode() if isinstance(content, str) else content
+    source = folder / f"source.{kind}"
+    source.write_bytes(data)
+    read_file_to_table(ReadRequest(str(source), str(folder), kind, hashlib.sha256(data).hexdigest(), "test", options))
+    return load_table(folder / TABLE_FILE)
+
+
 @pytest.fixture
 def open_bytes(tmp_path: Path) -> Opener:
-    def opened(content: bytes | str, kind: str = "csv", options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table:
-        data = content.encode() if isinstance(content, str) else content
-        source = tmp_path / f"source.{kind}"
-        source.write_bytes(data)
-        read_file_to_table(
-            ReadRequest(str(source), str(tmp_path), kind, hashlib.sha256(data).hexdigest(), "test", options)
-        )
-        return load_table(tmp_path / TABLE_FILE)
-
-    return opened
+    return partial(open_in, tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.conftest import open_in
 from toolkit.data.readers.table_writer import BATCH_ROWS
 from toolkit.data.table import MAX_ROWS_BY_GROUP, Table, load_table
 from toolkit.errors import DataError
@@ -15,10 +16,10 @@ from toolkit.errors import DataError
 ROWS = 2 * BATCH_ROWS + 100
 
 
-@pytest.fixture
-def table(open_bytes: Callable[..., Table]) -> Table:
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
     lines = "".join(f"m{i},{'' if i % 100 == 0 else i}\n" for i in range(ROWS))
-    return open_bytes("message,answer\n" + lines)
+    return open_in(tmp_path_factory.mktemp("table"), "message,answer\n" + lines)
 
 
 def _row(i: int) -> dict[str, str | None]:

@@ -16,6 +16,8 @@ import pytest
 
 from toolkit.system.paths import PROJECT_ROOT
 
+pytestmark = pytest.mark.worker
+
 MAX_WHEEL_BYTES = 12_000_000
 BUILD = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
 
