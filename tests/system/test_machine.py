@@ -94,7 +94,8 @@ def test_unexpected_output_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_summary_names_the_gpus() -> None:
     gpu = Gpu("NVIDIA H200", 141_000_000_000, (9, 0))
-    found = module._parse_machine({**CPU, "cuda": True, "gpus": [H200, H200], "bf16_gpu": True, "tf32": True})
+    body = {**CPU, "cuda": True, "gpus": [H200, H200], "bf16_gpu": True, "tf32": True}
+    found = module._MACHINE.validate_python(body)
     assert found.gpus == (gpu, gpu)
     assert found.summary == "2 x NVIDIA H200 (141 GB), 2 cores"
     assert Machine(1, 16_000_000_000).summary == "1 core, 16 GB"

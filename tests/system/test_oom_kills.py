@@ -11,9 +11,9 @@ from tests.fakes.run_fixtures import queue
 from toolkit.lifecycle import child_watch, claims
 from toolkit.lifecycle.child_watch import ChildWorker
 from toolkit.lifecycle.claims import explain_run_death, take_claim
-from toolkit.system import oom_kills
+from toolkit.system import out_of_memory
 from toolkit.system.locks import LockHolder, try_lock, write_lock_holder
-from toolkit.system.oom_kills import find_oom_victims
+from toolkit.system.out_of_memory import find_oom_victims
 
 OWN, OTHER = 4711, 4712
 
@@ -23,15 +23,15 @@ def test_victims_are_read_from_the_kernel_log_since_a_time(monkeypatch: pytest.M
     killed = "Memory cgroup out of memory: Killed process {} (python) total-vm:1kB"
     records = [(now - 100, killed.format(1)), (now - 5, killed.format(2)), (now - 4, "eth0: link up"),
                (now - 3, "Out of memory: " + killed.format(3).partition(": ")[2])]  # fmt: skip
-    monkeypatch.setattr(oom_kills, "_read_kernel_log", lambda handle: records)
-    monkeypatch.setattr(oom_kills, "PID_NAMESPACE", tmp_path / "ours")
-    oom_kills.PID_NAMESPACE.symlink_to(oom_kills.ROOT_PID_NAMESPACE)
+    monkeypatch.setattr(out_of_memory, "_read_kernel_log", lambda handle: records)
+    monkeypatch.setattr(out_of_memory, "PID_NAMESPACE", tmp_path / "ours")
+    out_of_memory.PID_NAMESPACE.symlink_to(out_of_memory.ROOT_PID_NAMESPACE)
     log = tmp_path / "log"
     log.touch()
     assert find_oom_victims(time.time() - 50, log) == {2, 3}
     assert find_oom_victims(time.time() - 50, tmp_path / "none") is None
-    monkeypatch.setattr(oom_kills, "PID_NAMESPACE", tmp_path / "a container's")
-    oom_kills.PID_NAMESPACE.symlink_to("pid:[1]")
+    monkeypatch.setattr(out_of_memory, "PID_NAMESPACE", tmp_path / "a container's")
+    out_of_memory.PID_NAMESPACE.symlink_to("pid:[1]")
     assert find_oom_victims(time.time() - 50, log) is None, "its pids are not those of this namespace"
 
 

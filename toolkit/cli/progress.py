@@ -15,7 +15,7 @@ from toolkit.export.export_state import ExportState
 from toolkit.export.parity_certificate import VERDICT_WORDS
 from toolkit.lifecycle.resume_policy import can_resume
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_meta
-from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.runs.status import RunStatus, read_run_status, read_run_statuses
 from toolkit.system.printable import format_duration, format_plural, format_share
 
 ProgressLine = Callable[[RunStatus, int], None]
@@ -71,7 +71,8 @@ def _describe_activity(run: RunDir, status: RunStatus, interrupts: int) -> str:
     if status.state == "queued" and status.reason == "disk_full":
         return "waiting for free disk space; the run then continues automatically"
     if status.state == "queued":
-        before = sum(not read_run_status(other).has_ended for other in list_runs(run.save_dir) if other.id < run.id)
+        others = read_run_statuses(other for other in list_runs(run.save_dir) if other.id < run.id)
+        before = sum(not status.has_ended for _, status in others)
         return f"waiting: {format_plural(before, 'run')} ahead in the queue" if before else "starting"
     return status.phase or status.state
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from toolkit.data.table import RowNumbers
 from toolkit.errors import DataError
+from toolkit.system.foreign_files import read_foreign_json
 
 FindingSeverity = Literal["serious", "warning", "note"]
 FINDING_SEVERITIES: tuple[FindingSeverity, ...] = ("serious", "warning", "note")
@@ -100,7 +101,7 @@ def write_findings_report(report: FindingsReport, folder: Path) -> None:
 def read_findings_report(folder: Path) -> FindingsReport:
     """Read a report. Raises DataError when the folder has no complete report."""
     try:
-        content = json.loads((folder / FINDINGS_REPORT_FILE).read_text(encoding="utf-8"))
+        content = read_foreign_json(folder / FINDINGS_REPORT_FILE)
         found = [_read_finding(entry, folder, at) for at, entry in enumerate(content["findings"])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"The findings in {folder} can't be read ({error}).", "Check the data again.") from error

@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, Field
 
 from toolkit.data.read_options import Offer
 from toolkit.errors import DataError
+from toolkit.system.foreign_files import describe_read_error, parse_foreign_json
 
 FOOTER_KEY = b"finetuning-toolkit"
 TABLE_SCHEMA_VERSION = 1
@@ -27,6 +29,10 @@ MAX_ROWS_BY_GROUP = 1_000
 """`Table.take` reads whole columns only for more rows than this."""
 
 TableRow = dict[str, str | None]
+
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""In hex digits, of which file names are made."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class DatasetVersion:
     that name the previous one; steps: what was done since the original, in words.
     """
 
-    original: str
-    parent: str
+    original: Sha256
+    parent: Sha256
     parent_type: str
     parent_path: str
     steps: tuple[str, ...]
@@ -170,6 +176,19 @@ class Table:
         yield from (found[position] for position in range(len(wanted)))
 
 
+class _Footer(BaseModel):
+    """What `make_table_footer` writes, apart from the schema; the fields are those of `Table`."""
+
+    sha256: Sha256
+    label: str
+    missing: dict[str, int]
+    notices: tuple[str, ...]
+    version: DatasetVersion | None = None
+    offers: tuple[Offer, ...] = ()
+    chats: dict[str, str] = Field(default_factory=dict)
+    held_out: Annotated[int, Field(ge=0)] = 0
+
+
 MISSING_FILE = "missing_file"
 """The end reason (`runs/end_reasons.py`) of a run whose table is missing."""
 
@@ -178,30 +197,20 @@ def load_table(parquet: Path) -> Table:
     """Open a parsed table, such as a run's own copy. Raises DataError when the file is not a table."""
     try:
         with pq.ParquetFile(parquet) as file:
-            footer = json.loads((file.metadata.metadata or {})[FOOTER_KEY])
+            footer = parse_foreign_json((file.metadata.metadata or {})[FOOTER_KEY])
+            schema = int(footer["schema"])
+            content = _Footer.model_validate(footer) if schema <= TABLE_SCHEMA_VERSION else None
             rows, columns = file.metadata.num_rows, tuple(file.schema_arrow.names)
     except FileNotFoundError as error:
         message = f"The prepared data is missing: there is no {parquet}."
         hint = "If it was moved or deleted, restore it, or open the data again."
         raise DataError(message, hint, MISSING_FILE) from error
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise DataError(f"The prepared data {parquet} can't be read ({error}).", "Open the data again.") from error
-    if footer["schema"] > TABLE_SCHEMA_VERSION:
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        reason = describe_read_error(error)
+        raise DataError(f"The prepared data {parquet} can't be read ({reason}).", "Open the data again.") from error
+    if content is None:
         raise DataError(f"{parquet} was created by a newer version of the toolkit.", "Update the toolkit.")
-    version = footer.get("version")
-    return Table(
-        path=Path(parquet),
-        sha256=footer["sha256"],
-        label=footer["label"],
-        columns=columns,
-        rows=rows,
-        missing=footer["missing"],
-        notices=tuple(footer["notices"]),
-        version=DatasetVersion(**{**version, "steps": tuple(version["steps"])}) if version else None,
-        offers=tuple(Offer.load(offer) for offer in footer.get("offers", ())),
-        chats=footer.get("chats", {}),
-        held_out=footer.get("held_out", 0),
-    )
+    return Table(path=Path(parquet), columns=columns, rows=rows, **vars(content))
 
 
 def make_table_footer(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from toolkit.evaluation.statistics.counting import compute_figures, mean_column
 from toolkit.evaluation.statistics.measures import EXACT_MATCH_MEASURE, MEASURES_BY_NAME
@@ -18,6 +19,7 @@ from toolkit.evaluation.statistics.text import is_exact_match
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import durable_write
+from toolkit.system.foreign_files import parse_foreign_json, read_foreign_file
 
 ADAPTER = "adapter"
 """Name of the run's adapter in the figure; the base model is `BASE`, as in an evaluation."""
@@ -34,6 +36,9 @@ class Prediction:
     adapter: str
 
 
+_PREDICTION = TypeAdapter(Prediction)
+
+
 def write_predictions(run: RunDir, predictions: Sequence[Prediction]) -> None:
     """Replace the run's predictions.jsonl. Raises OSError."""
     run.evaluation_dir.mkdir(exist_ok=True)
@@ -44,9 +49,9 @@ def write_predictions(run: RunDir, predictions: Sequence[Prediction]) -> None:
 def read_predictions(run: RunDir) -> list[Prediction]:
     """Return the predictions, [] when the file is missing or damaged."""
     try:
-        lines = run.predictions_path.read_text(encoding="utf-8").split("\n")  # not splitlines: a text may hold U+2028
-        return [Prediction(**json.loads(line)) for line in lines if line]
-    except (OSError, ValueError, TypeError):
+        lines = read_foreign_file(run.predictions_path).split(b"\n")
+        return [_PREDICTION.validate_python(parse_foreign_json(line)) for line in lines if line]
+    except (OSError, ValueError):
         return []
 
 

@@ -6,7 +6,6 @@ columns prompt and (optionally) expected.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.system.durable import durable_write
+from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.ids import is_valid_id, make_timed_id
 
 MAX_SET_PROMPTS = 2_000  # more are a data set: evaluate a file then
@@ -87,7 +87,7 @@ def list_prompt_sets(save_dir: Path) -> list[PromptSet]:
     sets = []
     for path in sorted(prompt_sets_dir(save_dir).glob("*.json")):
         try:
-            sets.append(PromptSet.model_validate(json.loads(path.read_bytes())))
+            sets.append(PromptSet.model_validate(read_foreign_json(path)))
         except (OSError, ValueError):
             continue  # damaged, or written by a newer version: the other sets are still useful
     return sorted(sets, key=lambda prompt_set: prompt_set.name.casefold())

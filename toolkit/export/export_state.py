@@ -10,7 +10,6 @@ the run's present adapter.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,7 @@ from toolkit.export.prompt_contract import sha256_hex
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.background_job import JobFiles, read_job
 from toolkit.system.durable import COMMIT_NAME
+from toolkit.system.foreign_files import read_foreign_json
 
 ADAPTER_HASH_KEY = "adapter"
 """Entry of an export's COMMIT.json: the hash of the COMMIT.json of the adapter that it was made from."""
@@ -84,7 +84,7 @@ def read_export_state(run: RunDir, form: str) -> ExportState:
 def _is_outdated(run: RunDir, folder: Path) -> bool:
     """Return whether the export was made from another adapter than the run has now; False when it does not say."""
     try:
-        made_from = json.loads((folder / COMMIT_NAME).read_bytes()).get(ADAPTER_HASH_KEY)
+        made_from = read_foreign_json(folder / COMMIT_NAME).get(ADAPTER_HASH_KEY)
         current = commit_hash(run.adapter_dir)
     except (OSError, ValueError, AttributeError):
         return False

@@ -16,6 +16,8 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from toolkit.errors import RunError
 from toolkit.export.export_forms import find_export_form
 from toolkit.export.export_state import read_export_state
@@ -23,6 +25,7 @@ from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.runs.worker_process import worker_environment
 from toolkit.system.background_job import JobFiles, JobState, read_job, start_job
 from toolkit.system.durable import durable_write
+from toolkit.system.foreign_files import read_foreign_json
 
 PUSH_WORKER = "toolkit.worker.push"
 REPOSITORY_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -39,6 +42,9 @@ class HubPush:
     golden: bool = False
 
 
+_PUSH = TypeAdapter(HubPush)
+
+
 def push_job(run: RunDir) -> JobFiles:
     """Return the files of the process that pushes."""
     return JobFiles.in_folder(run.exports_dir, "hub")
@@ -50,8 +56,11 @@ def push_request_path(run: RunDir) -> Path:
 
 
 def read_push_request(run: RunDir) -> HubPush:
-    """Return what the last push was asked to send."""
-    return HubPush(**json.loads(push_request_path(run).read_bytes()))
+    """Return what the last push was asked to send. Raises RunError."""
+    try:
+        return _PUSH.validate_python(read_foreign_json(push_request_path(run)))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{push_request_path(run)} can't be read: {error}.", "Start the push again.") from error
 
 
 def read_hub_state(run: RunDir) -> JobState:

@@ -18,6 +18,7 @@ from toolkit.errors import RunError
 from toolkit.export.drift_bounds import SAME_DRIFT, SAME_MEAN, DriftBounds, RoundingNoise, bound_drift
 from toolkit.export.prompt_contract import FrozenModel, GoldenPrompt, PromptContract, SpecialTokens
 from toolkit.system.durable import durable_write
+from toolkit.system.foreign_files import read_foreign_json
 
 CERTIFICATE_SCHEMA = 2
 """Schema 1 knew the verdicts "passed" and "broken" only."""
@@ -280,7 +281,7 @@ def write_certificate(path: Path, certificate: Certificate) -> None:
 def read_certificate(path: Path) -> Certificate | None:
     """Return the certificate, None when there is none. Raises RunError: damaged, or of a newer version."""
     try:
-        body = json.loads(path.read_bytes())
+        body = read_foreign_json(path)
         if int(body["schema"]) > CERTIFICATE_SCHEMA:
             raise RunError(f"{path} was written by a newer version of the toolkit.", "Update the toolkit to use it.")
         if int(body["schema"]) < 2:

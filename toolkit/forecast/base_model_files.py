@@ -6,7 +6,6 @@ page does not wait.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -19,6 +18,7 @@ from typing import Any, Literal
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.settings.model_source import bundled_model_folder, model_kind
+from toolkit.system.foreign_files import read_foreign_file, read_foreign_json
 
 BASE_MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 HUB_TIMEOUT_S = 5.0  # for the Hub's first answer; a forecast is not worth a longer wait
@@ -94,7 +94,7 @@ def _read_base_model(path: Path) -> BaseModelFiles:
 def _read_base_model_cached(path: Path, stamp: int) -> BaseModelFiles:
     """stamp: time of the last change, part of the cache key."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_foreign_json(path)
     except (OSError, ValueError) as error:
         raise ToolkitError(f"The model's config.json can't be read: {error}.", "Download the model again.") from error
     if not isinstance(config, dict):
@@ -111,4 +111,4 @@ def _has_template(folder: Path) -> bool:
     if (folder / "chat_template.jinja").is_file():
         return True
     settings = folder / "tokenizer_config.json"
-    return settings.is_file() and '"chat_template"' in settings.read_text(encoding="utf-8", errors="replace")
+    return settings.is_file() and b'"chat_template"' in read_foreign_file(settings)

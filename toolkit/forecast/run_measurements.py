@@ -5,7 +5,6 @@ Only the beginning and the end of a long event log are read.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,9 +72,8 @@ def read_first_and_last_events(path: Path) -> tuple[list[Event], list[Event]]:
     tail, _ = read_events(path, max(0, size - EVENTS_TAIL_BYTES))
     if size <= EVENTS_TAIL_BYTES:
         return tail, tail
-    with path.open("rb") as file:
-        lines = file.read(EVENTS_HEAD_BYTES).split(b"\n")[:-1]
-    return [json.loads(line) for line in lines if line], tail
+    head, _ = read_events(path, limit=EVENTS_HEAD_BYTES)
+    return head, tail
 
 
 def _tokens_per_second(logs: Sequence[Event]) -> float:

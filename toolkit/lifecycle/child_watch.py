@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from toolkit.lifecycle.launcher import WorkerHandle
 from toolkit.runs.run_dir import RunDir
-from toolkit.system.oom_kills import count_oom_kills
+from toolkit.system.out_of_memory import count_oom_kills
 
 OOM_COUNT_SECONDS = 5.0
 """Seconds between two counts. A large process needs some seconds to die, so an older kill was of another process."""

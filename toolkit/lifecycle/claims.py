@@ -21,8 +21,9 @@ from toolkit.runs.event_facts import EventFacts, update_event_facts
 from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import fsync_dir
+from toolkit.system.foreign_files import open_regular_file, read_foreign_json
 from toolkit.system.locks import LockHolder, boot_id, describe_self, hold_lock, read_lock_holder
-from toolkit.system.oom_kills import count_oom_kills, find_oom_victims
+from toolkit.system.out_of_memory import count_oom_kills, find_oom_victims
 
 WORKER_LOG_TAIL_BYTES = 16_000
 """How much of worker.log is searched for a cause of death: a few tracebacks."""
@@ -70,11 +71,11 @@ def take_claim(run: RunDir, attempt: int = 1) -> bool:
 def read_claim(run: RunDir, attempt: int = 1) -> Claim | None:
     """Return an attempt's claim; None when there is none, or when its writer died before it was complete."""
     try:
-        body: dict[str, Any] = json.loads(run.claim_of(attempt).read_bytes())
+        body: dict[str, Any] = read_foreign_json(run.claim_of(attempt))
         kills = body["oom_kills"]  # null where the kernel keeps no count
         holder = LockHolder.from_json(body["supervisor"])
         return Claim(holder, None if kills is None else int(kills), float(body["at"]), int(body.get("log_bytes", 0)))
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -154,10 +155,12 @@ def read_log_tail(run: RunDir, lines: int | None = None, *, start: int = 0) -> s
     lines: at most this many of its last lines.
     """
     try:
-        with run.log_path.open("rb") as file:
+        with open_regular_file(run.log_path) as file:
             # a tail only: a run of days writes a log of many megabytes
             file.seek(max(start, run.log_path.stat().st_size - WORKER_LOG_TAIL_BYTES))
-            text = file.read().decode(errors="replace")
+            text = file.read(WORKER_LOG_TAIL_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return ""
+    except OSError as error:
+        return f"The log can't be read: {error.strerror}."
     return text if lines is None else "\n".join(text.splitlines()[-lines:])

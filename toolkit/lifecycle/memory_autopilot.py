@@ -7,13 +7,14 @@ attempt keeps it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-
-import yaml
 
 from toolkit.runs.events import Event, is_finite_number
 from toolkit.runs.run_dir import RunDir
+from toolkit.system.foreign_files import read_foreign_file
 
+_AUTOPILOT_OFF = re.compile(rb"^autopilot\s*:\s*(?:false|no|off)\s*(?:#|$)", re.IGNORECASE | re.MULTILINE)
 OUT_OF_MEMORY_REASONS = frozenset({"out_of_memory", "out_of_memory_gpu"})
 
 
@@ -21,10 +22,9 @@ def is_autopilot_on(run: RunDir) -> bool:
     """Return whether the run may retry by itself. Settings that can't be read count as yes."""
     # read without validation: a config of a newer version must not turn Auto-recovery off
     try:
-        found = yaml.safe_load(run.config_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return _AUTOPILOT_OFF.search(read_foreign_file(run.config_path)) is None
+    except OSError:
         return True
-    return not isinstance(found, dict) or found.get("autopilot") is not False
 
 
 def find_micro_batch_limit(events: Sequence[Event]) -> int | None:

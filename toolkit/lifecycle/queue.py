@@ -15,8 +15,9 @@ from typing import Literal
 
 from toolkit.errors import RunError
 from toolkit.runs.run_dir import RunDir, list_runs
-from toolkit.runs.status import read_run_status
+from toolkit.runs.status import read_run_statuses
 from toolkit.system.durable import durable_write
+from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.locks import LOCK_TIMEOUT_SECONDS, try_lock
 
 QUEUE_SCHEMA = 1
@@ -34,7 +35,8 @@ def sort_queued_runs(queued: Sequence[RunDir]) -> list[RunDir]:
 
 def list_queued_runs(save_dir: Path) -> list[RunDir]:
     """Return all queued runs of a save_dir in the order in which they will start."""
-    return sort_queued_runs([run for run in list_runs(save_dir) if read_run_status(run).state == "queued"])
+    found = read_run_statuses(list_runs(save_dir))
+    return sort_queued_runs([run for run, status in found if status.state == "queued"])
 
 
 def move_queued_run(run: RunDir, direction: QueueMove) -> bool:
@@ -80,7 +82,7 @@ def _lock_queue(path: Path) -> int:
 def _read_queue_order(path: Path) -> list[str]:
     """Return the ids in the file; an empty list when it is missing or can't be read, which means order by age."""
     try:
-        body = json.loads(path.read_bytes())
+        body = read_foreign_json(path)
         return [str(name) for name in body["order"]] if body["schema"] == QUEUE_SCHEMA else []
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return []

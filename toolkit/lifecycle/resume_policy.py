@@ -93,7 +93,7 @@ def count_attempts_without_progress(events: Sequence[Event], attempt: int) -> in
     furthest = 0
     in_a_row = 0
     for one in range(_last_reset_attempt(events) + 1, attempt + 1):
-        steps = (event["step"] for event in events if event["attempt"] == one and event["kind"] in _STEP_EVENTS)
+        steps = (event.get("step", 0) for event in events if event["attempt"] == one and event["kind"] in _STEP_EVENTS)
         reached = max(filter(is_finite_number, steps), default=0)
         in_a_row = 0 if reached > furthest else in_a_row + 1
         furthest = max(furthest, reached)

@@ -14,9 +14,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from toolkit.data.conversations import Message
+from toolkit.errors import RunError
 from toolkit.runs.curve import Curve
 from toolkit.runs.events import TERMINAL_KINDS, Event, collect_series_columns, is_finite_number, read_events
 
+_TEXT_FIELDS = frozenset({"precision", "device"})
 _WRITTEN_BY_OTHERS = ("interrupted", "requeued")
 """Kinds that another process writes, perhaps long after the worker's death: their time does not count as its."""
 
@@ -112,11 +114,11 @@ def _changed_fields(facts: SimpleNamespace, event: Event) -> dict[str, Any]:
         if new["phase"] == "training" and (facts.training_began is None or "training_began" in new):
             new["training_began"] = (event["t"], facts.step)
     elif kind in ("prepared", "scores", "saved", "verified", "best", "early"):
-        new[kind] = fields
+        new[kind] = _figures(fields)
     elif kind == "plan":
-        new |= {"plan": fields, **_numbers(fields, "total_steps", "epochs")}
+        new |= {"plan": _figures(fields), **_numbers(fields, "total_steps", "epochs")}
     elif kind in ("log", "eval"):
-        new["last"] = {**facts.last, **fields}
+        new["last"] = {**facts.last, **_figures(fields)}
     elif kind == "warning":
         warning = str(fields.get("message", ""))
         # every attempt repeats the warnings of the one before it: each is kept once, in the place of the latest
@@ -132,6 +134,15 @@ def _changed_fields(facts: SimpleNamespace, event: Event) -> dict[str, Any]:
     if kind not in _WRITTEN_BY_OTHERS:
         new["seen"] = event["t"]
     return new
+
+
+def _figures(fields: Event) -> dict[str, Any]:
+    """Return the fields with None for what is neither a number nor a text that pages show."""
+    return {name: value if _is_figure(name, value) else None for name, value in fields.items()}
+
+
+def _is_figure(name: str, value: object) -> bool:
+    return isinstance(value, bool) or is_finite_number(value) or (name in _TEXT_FIELDS and isinstance(value, str))
 
 
 def _numbers(fields: Event, *names: str) -> dict[str, Any]:
@@ -193,6 +204,8 @@ def _read_cached_log(path: Path, *, curves: bool) -> _CachedLog | None:
         stat = path.stat()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise RunError(f"{path} can't be read: {error.strerror}.", "Delete the run's folder.") from error
     key = (path, stat.st_ino)
     known = _cached_logs.get(key)
     # a log shorter than what was read of it was truncated: read it again from its start

@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from toolkit.errors import RunError
 from toolkit.system.durable import fsync_dir
+from toolkit.system.foreign_files import describe_read_error, open_regular_file
 
 Event = dict[str, Any]
 EventReporter = Callable[..., None]
@@ -35,6 +37,14 @@ RESERVED_SPACE_KINDS = frozenset({"failed", "interrupted", "stopped"})
 RESERVED_SPACE_BYTES = 256 * 1024
 """Far more than an event needs: file systems allocate whole blocks, and other processes compete for what is freed."""
 _CHECKSUM_MARK = b',"c":'
+MAX_LOG_BYTES = 512 * 2**20
+"""A run of a month that logs every second writes half of it."""
+_BROKEN_LOG_HINT = "Delete the run's folder, or restore this file."
+MAX_ATTEMPTS = 10_000
+MAX_EVENT_INTEGER = 2**53
+"""The largest whole number that is kept: up to it, every one is exact as a float as well."""
+_COUNTS = ("step", "total_steps", "epoch", "epochs")
+"""Fields that are left out of an event unless they hold a number of things."""
 _NON_SERIES_FIELDS = frozenset({"n", "attempt", "t", "kind", "c", "step"})
 
 
@@ -107,17 +117,22 @@ def encode_event(event: Event) -> bytes:
     return body + _CHECKSUM_MARK + str(zlib.crc32(body)).encode() + b"}\n"
 
 
-def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+def read_events(path: Path, offset: int = 0, limit: int = -1) -> tuple[list[Event], int]:
     """Return the complete events from byte `offset` on, and the offset to continue from (0 if there is no file).
 
-    An incomplete last line is left for the next call. A damaged line is skipped.
+    limit: bytes to read at most; -1: all. An incomplete last line is left for the next call. A damaged line is skipped.
+    Raises RunError for what is not a regular file, and for a log that is too large to be one.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             file.seek(offset)
-            raw = file.read()
+            if os.fstat(file.fileno()).st_size - offset > MAX_LOG_BYTES:
+                raise OSError(errno.EFBIG, f"it is larger than {MAX_LOG_BYTES // 2**20} MiB")
+            raw = file.read(limit)
     except FileNotFoundError:
         return [], 0
+    except OSError as error:
+        raise RunError(f"{path} can't be read: {describe_read_error(error)}.", _BROKEN_LOG_HINT) from error
     whole = raw.rfind(b"\n") + 1  # the writer may be in the middle of the last line
     lines = raw[: max(0, whole - 1)].split(b"\n")
     found = (
@@ -156,7 +171,18 @@ def _valid_event(event: Any) -> Event | None:
         event.setdefault(name, default)
         if not is_finite_number(event[name]):
             return None
+    attempt = event["attempt"]
+    whole = isinstance(event["n"], int) and isinstance(attempt, int) and 0 <= attempt <= MAX_ATTEMPTS
+    if not whole or not _is_count(event["t"]):
+        return None
+    for name in _COUNTS:
+        if name in event and not _is_count(event[name]):
+            del event[name]
     return event
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (is_finite_number(value) and 0 <= value <= MAX_EVENT_INTEGER)  # type: ignore[operator]
 
 
 def collect_series(events: Iterable[Event]) -> dict[str, list[tuple[int, float]]]:
@@ -193,7 +219,9 @@ def _sort_by_step(steps: list[int], values: list[float]) -> tuple[list[int], lis
 
 def is_finite_number(value: object) -> bool:
     """Return whether `value` is a finite int or float; bool does not count."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):  # math.isfinite fails for one that no float can hold
+        return not isinstance(value, bool) and -MAX_EVENT_INTEGER <= value <= MAX_EVENT_INTEGER
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _to_json_value(value: Any) -> Any:

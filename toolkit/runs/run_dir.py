@@ -24,12 +24,14 @@ from toolkit.runs.run_sources import (
     SourceTable,
     StartingCheckpoint,
     build_run_meta,
+    check_run_meta,
     link_or_copy_checkpoint,
     link_or_copy_file,
 )
 from toolkit.settings.validation import parse_draft
 from toolkit.settings.yaml_file import dump_config, load_draft, with_absolute_paths
 from toolkit.system.durable import durable_write, fsync_dir, remove_tree
+from toolkit.system.foreign_files import describe_read_error, read_foreign_file, read_foreign_json
 from toolkit.system.ids import ID_PATTERN, make_timed_id
 from toolkit.system.locks import LockHolder, end_holder_processes, hold_lock, is_lock_held, read_lock_holder
 from toolkit.system.private_files import tighten_save_dir
@@ -187,23 +189,28 @@ def open_run(save_dir: Path, run_id: str) -> RunDir:
 def read_run_meta(run: RunDir) -> dict[str, Any]:
     """Read run.json: id, name, created (Unix seconds), study, settings, dataset. Raises RunError."""
     try:
-        meta: dict[str, Any] = json.loads(run.meta_path.read_bytes())
+        meta = read_foreign_json(run.meta_path)
         schema = int(meta["schema"])
+        if schema <= RUN_SCHEMA:
+            check_run_meta(meta)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"Run {run.id} can't be read: {error}.", "Delete it, or restore its run.json.") from error
+        raise RunError(
+            f"Run {run.id} can't be read: {describe_read_error(error)}.", "Delete it, or restore its run.json."
+        ) from error
     if schema > RUN_SCHEMA:
         raise RunError(
             f"Run {run.id} was written by a newer version (schema {schema}).", "Update the toolkit to use it."
         )
-    return meta
+    return dict(meta)
 
 
 def read_run_config(run: RunDir) -> Config:
     """Read the run's settings. Raises RunError (no file) or ConfigError (settings that can't be used)."""
     try:
-        text = run.config_path.read_text(encoding="utf-8")
+        text = read_foreign_file(run.config_path).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"The settings of run {run.id} can't be read: {error}.", "Delete the run.") from error
+        reason = describe_read_error(error)
+        raise RunError(f"The settings of run {run.id} can't be read: {reason}.", "Delete the run.") from error
     return parse_draft(load_draft(text))
 
 

@@ -6,11 +6,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import BaseModel, Field
 
 from toolkit.system.durable import durable_copy, fsync_dir
 
 RUN_SCHEMA = 1
+LAST_SECOND = 2**35
+"""Largest creation time of a run, in Unix seconds: the year 3058."""
 
 
 class SourceTable(Protocol):
@@ -58,6 +62,33 @@ def build_run_meta(
     if chosen:
         meta["chosen"] = dict(chosen)
     return meta if start is None else {**meta, "start": {"run": start.run, "step": start.step}}
+
+
+class _Dataset(BaseModel):
+    label: str | None = None
+    rows: Annotated[int, Field(ge=0)] | None = None
+    sha256: str | None = None
+    version: dict[str, Any] | None = None
+
+
+class _Start(BaseModel):
+    run: str
+    step: Annotated[int, Field(ge=0)]
+
+
+class _RunMeta(BaseModel):
+    name: str | None = None
+    created: Annotated[float, Field(ge=0, le=LAST_SECOND)]
+    study: str | None = None
+    settings: dict[str, Any] | None = None
+    dataset: _Dataset | None = None
+    chosen: dict[str, str] | None = None
+    start: _Start | None = None
+
+
+def check_run_meta(body: Any) -> None:
+    """Check the types of run.json, which another program may have written. Raises ValueError."""
+    _RunMeta.model_validate(body)
 
 
 def link_or_copy_file(source: Path, target: Path) -> None:

@@ -5,16 +5,19 @@ No file says "running": a state that is derived anew at every read is never out 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from toolkit.errors import RunError
 from toolkit.runs.event_facts import EventFacts, read_event_facts, update_event_facts
 from toolkit.runs.events import Event
 from toolkit.runs.run_dir import RunDir, is_run_alive
 from toolkit.system.durable import COMMIT_NAME
 
+logger = logging.getLogger(__name__)
 RunState = Literal[
     "queued", "starting", "running", "stopping", "finished", "paused", "stopped", "cancelled", "failed", "interrupted"
 ]
@@ -180,7 +183,15 @@ def _remaining(facts: EventFacts, at: float) -> float | None:
 
 
 def read_run_status(run: RunDir, *, holds_lock: bool = False) -> RunStatus:
-    """Return the status of a run. holds_lock: the caller itself holds the run's lock. Raises OSError."""
+    """Return the status of a run. holds_lock: the caller itself holds the run's lock. Raises RunError."""
+    try:
+        return _read_run_status(run, holds_lock=holds_lock)
+    except OSError as error:
+        message = f"Run {run.id} can't be read: {error.strerror or error} ({error.filename})."
+        raise RunError(message, "Delete the run's folder, or restore this file.") from error
+
+
+def _read_run_status(run: RunDir, *, holds_lock: bool) -> RunStatus:
     # The order matters: the claim, the lock, then the events. A worker that starts or ends in between leaves a later
     # sign, which overrules the earlier one.
     coming = read_event_facts(run.events_path).next_attempt
@@ -193,6 +204,17 @@ def read_run_status(run: RunDir, *, holds_lock: bool = False) -> RunStatus:
         facts, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested, now=time.time()
     )
     return replace(status, adapter_ready=facts.adapter or (run.adapter_dir / COMMIT_NAME).is_file())
+
+
+def read_run_statuses(runs: Iterable[RunDir]) -> list[tuple[RunDir, RunStatus]]:
+    """Return each run whose files can be read with its status; the list of runs shows why the others can't be."""
+    found = []
+    for run in runs:
+        try:
+            found.append((run, read_run_status(run)))
+        except RunError as error:
+            logger.warning("Run %s can't be read: %s", run.id, error)
+    return found
 
 
 def ended_run_fingerprint(run: RunDir) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ is valid only while that process holds `<name>.lock` in the same folder.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 from toolkit.errors import ToolkitError
 from toolkit.services.fork_client import ForkedProcess
+from toolkit.system.foreign_files import open_regular_file, read_foreign_json
 from toolkit.system.locks import LockHolder, boot_id, end_holder_processes, is_lock_held, is_process_alive, try_lock
 from toolkit.system.spawn import reap_in_background, start_detached_process
 
@@ -89,7 +89,7 @@ def find_service(kind: type[_AnyServiceInfo], save_dir: Path) -> _AnyServiceInfo
     """Return the running process of `save_dir`, whichever program started it; None when there is none."""
     save_dir = save_dir.absolute()
     try:
-        body: dict[str, Any] = json.loads(kind.service.file(save_dir, "json").read_bytes())
+        body: dict[str, Any] = read_foreign_json(kind.service.file(save_dir, "json"))
         if body.pop("schema") != SERVICE_SCHEMA:
             return None
         info = kind(save_dir=save_dir, **body)
@@ -181,9 +181,9 @@ def end_service(info: ServiceInfo, grace_seconds: float) -> None:
 def read_service_log_tail(service: Service, save_dir: Path) -> str:
     """Return the last lines that the process wrote, or "" when there are none or it ended normally."""
     try:
-        with service.file(save_dir, "log").open("rb") as log:
+        with open_regular_file(service.file(save_dir, "log")) as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            lines = log.read().decode(errors="replace").strip().splitlines()
+            lines = log.read(LOG_TAIL_BYTES).decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
     if lines and lines[-1] == CLEAN_EXIT_LINE:

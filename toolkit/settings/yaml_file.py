@@ -14,10 +14,12 @@ import yaml
 
 from toolkit.config import BUNDLED, SCHEMA_VERSION, Config
 from toolkit.errors import ConfigError, Problem
+from toolkit.system.foreign_files import open_regular_file
 
 SCHEMA_HEADER = f"# finetuning-toolkit config, schema {SCHEMA_VERSION}"
 MAX_YAML_BYTES = 1_000_000  # a config has 3 kB; a larger file is most likely another file
 MAX_YAML_DEPTH = 20  # levels of nesting; the schema has 4, and the parser recurses
+MAX_YAML_PARTS = 20_000  # names, values and brackets: the parser takes 20 seconds for those that fit into 1 MB
 _SCHEMA_LINE = re.compile(r"^#\s*finetuning-toolkit config, schema (\d{1,9})\s*$", re.MULTILINE)
 
 
@@ -37,7 +39,7 @@ def dump_draft(draft: Mapping[str, Any]) -> str:
 def read_config_text(path: Path) -> str:
     """Return the text of a config file. Raises ConfigError if it does not exist or is not text."""
     try:
-        with path.expanduser().open("rb") as file:
+        with open_regular_file(path.expanduser()) as file:
             return file.read(MAX_YAML_BYTES + 1).decode("utf-8-sig")
     except OSError as error:
         raise _config_file_error(f"'{path}' can't be read: {error.strerror}.", "Check the path.") from error
@@ -101,7 +103,7 @@ def with_absolute_paths(config: Config) -> Config:
 
 def _check_plain_yaml(text: str) -> None:
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         wrong = None
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
@@ -110,6 +112,8 @@ def _check_plain_yaml(text: str) -> None:
             wrong = "tags (!) are not allowed"
         elif depth > MAX_YAML_DEPTH:
             wrong = "it is nested too deeply"
+        elif number > MAX_YAML_PARTS:
+            wrong = f"it has more than {MAX_YAML_PARTS:,} names and values"
         if wrong:
             raise yaml.MarkedYAMLError(problem=wrong, problem_mark=event.start_mark)  # type: ignore[arg-type]
 

@@ -22,10 +22,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Literal, Protocol, Self, TypeVar
+
+from pydantic import BaseModel, Field
 
 from toolkit.errors import RunError, ToolkitError
 from toolkit.system.durable import durable_write
+from toolkit.system.foreign_files import open_regular_file, read_foreign_json
 from toolkit.system.locks import WorkerLock, end_holder_processes, hold_lock, is_lock_held, read_lock_holder
 from toolkit.system.spawn import reap_in_background, start_detached_process
 
@@ -68,6 +71,16 @@ class JobState:
     state: JobStatus
     phase: str = ""
     fraction: float = 0.0
+    message: str = ""
+    hint: str = ""
+
+
+class _StateFile(BaseModel):
+    """What a job has written. state: "" while there is no file, "made" when it is done."""
+
+    state: str = ""
+    phase: str = ""
+    fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
     message: str = ""
     hint: str = ""
 
@@ -163,16 +176,15 @@ def read_job(files: JobFiles) -> JobState:
     running = is_job_running(files)  # before the file: a process that ends in between has written its last state
     body = _read_state_file(files.state)
     if running:
-        return JobState("running", str(body.get("phase") or "starting"), float(body.get("fraction", 0.0)))
-    message, hint = str(body.get("message", "")), str(body.get("hint", ""))
-    match body.get("state"):
-        case None:
+        return JobState("running", body.phase or "starting", body.fraction)
+    match body.state:
+        case "":
             return JobState("new")
         case "made":
-            return JobState("done", message=message)
+            return JobState("done", message=body.message)
         case "running":
             return JobState("failed", message=describe_silent_death(files), hint=f"Its log is {files.log}.")
-    return JobState("failed", message=message, hint=hint)
+    return JobState("failed", message=body.message, hint=body.hint)
 
 
 def cancel_job(files: JobFiles, grace_seconds: float = 5.0) -> bool:
@@ -197,10 +209,10 @@ def describe_silent_death(files: JobFiles) -> str:
 def read_last_log_line(log: Path) -> str:
     """Return the last line of a log that is not empty, at most 300 characters; "" when there is none."""
     try:
-        with log.open("rb") as file:
+        with open_regular_file(log) as file:
             file.seek(max(0, log.stat().st_size - MAX_LOG_TAIL_BYTES))
-            lines = file.read().decode(errors="replace").strip().splitlines()
-    except FileNotFoundError:
+            lines = file.read(MAX_LOG_TAIL_BYTES).decode(errors="replace").strip().splitlines()
+    except OSError:  # there is no log, or it is not a file
         return ""
     return lines[-1].strip()[:MAX_LOG_LINE_CHARACTERS] if lines else ""
 
@@ -237,11 +249,10 @@ def _read_stamp(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _read_state_file(path: Path) -> dict[str, Any]:
+def _read_state_file(path: Path) -> _StateFile:
     try:
-        body: dict[str, Any] = json.loads(path.read_bytes())
+        return _StateFile.model_validate(read_foreign_json(path))
     except FileNotFoundError:
-        return {}
+        return _StateFile()
     except (OSError, ValueError) as error:
         raise RunError(f"{path} can't be read: {error}.", "Delete the file, then start the job again.") from error
-    return body if isinstance(body, dict) else {}

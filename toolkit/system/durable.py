@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from toolkit.errors import RunError
+from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.private_files import find_privacy_problem
 
 COMMIT_NAME = "COMMIT.json"
@@ -127,7 +128,7 @@ def verify_commit(folder: Path, *, require_own_signature: bool = True) -> dict[s
     adapter in safetensors format may come from elsewhere. Raises RunError that names the first fault.
     """
     try:
-        body: dict[str, Any] = json.loads((folder / COMMIT_NAME).read_bytes())
+        body: dict[str, Any] = read_foreign_json(folder / COMMIT_NAME)
         files: dict[str, dict[str, Any]] = body["files"]
         schema = int(body["schema"])
         signature = str(body.pop("hmac"))

@@ -6,25 +6,29 @@ file (JSON: pid, start time, attempt, boot id, ...) only says which process to s
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
+from pydantic import Field, TypeAdapter
 
 from toolkit.errors import RunError
+from toolkit.system.foreign_files import read_foreign_json
 
 LOCK_TIMEOUT_SECONDS = 5.0
 """Readers hold the lock for microseconds: after this time the holder is a living process."""
 START_TOLERANCE_SECONDS = 0.5
 """create_time is exact to a clock tick (10 ms) and shifts a little when the clock is set."""
+Pid = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 @dataclass(frozen=True)
@@ -35,23 +39,25 @@ class LockHolder:
     parent that started several ranks, if there is one.
     """
 
-    pid: int
+    pid: Pid
     create_time: float
     attempt: int
     boot: str
     run: str = ""
-    launcher_pid: int | None = None
+    launcher_pid: Pid | None = None
     launcher_create_time: float | None = None
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> LockHolder:
-        """Return the holder from its JSON; ignore fields of newer versions. Raises TypeError."""
-        names = {known.name for known in fields(cls)}
-        return cls(**{name: value for name, value in body.items() if name in names})
+        """Return the holder from its JSON; ignore fields of newer versions. Raises ValueError."""
+        return _HOLDER.validate_python(body)
 
     def is_alive(self) -> bool:
         """Return whether this process is alive, and not another one with its pid."""
         return self.boot == boot_id() and is_process_alive(self.pid, self.create_time)
+
+
+_HOLDER = TypeAdapter(LockHolder)
 
 
 def boot_id() -> str:
@@ -134,9 +140,13 @@ def is_lock_held(path: Path) -> bool:
     """Return whether a living process holds the lock."""
     # tested with a shared lock, so that two readers never take each other for a holder
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for a writer
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself: nothing can be opened by this name
+            return False
+        raise
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -156,8 +166,8 @@ def write_lock_holder(handle: int, holder: LockHolder) -> None:
 def read_lock_holder(path: Path) -> LockHolder | None:
     """Return the description that the last holder wrote, alive or not; None when there is none (yet)."""
     try:
-        return LockHolder.from_json(json.loads(path.read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return LockHolder.from_json(read_foreign_json(path))
+    except (OSError, ValueError):
         return None
 
 

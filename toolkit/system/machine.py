@@ -16,12 +16,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import psutil
+from pydantic import Field, TypeAdapter
 
 from toolkit.errors import RunError, ToolkitError
 from toolkit.system.durable import durable_write
+from toolkit.system.foreign_files import parse_foreign_json, read_foreign_json
 from toolkit.system.locks import boot_id
 from toolkit.system.paths import PROJECT_ROOT
 
@@ -39,7 +41,7 @@ class Gpu:
     """A CUDA GPU. capability: its compute capability, such as (9, 0)."""
 
     name: str
-    memory_bytes: int
+    memory_bytes: Annotated[int, Field(ge=0)]
     capability: tuple[int, int]
 
 
@@ -51,8 +53,8 @@ class Machine:
     bitsandbytes: the package can be loaded. versions: of the libraries, by package name.
     """
 
-    cpu_count: int
-    memory_bytes: int
+    cpu_count: Annotated[int, Field(ge=1)]
+    memory_bytes: Annotated[int, Field(ge=1)]
     cuda: bool = False
     gpus: tuple[Gpu, ...] = ()
     bf16_gpu: bool = False
@@ -70,6 +72,9 @@ class Machine:
         first = self.gpus[0]
         count = f"{len(self.gpus)} x " if len(self.gpus) > 1 else ""
         return f"{count}{first.name} ({first.memory_bytes / 1e9:.0f} GB), {cores}"
+
+
+_MACHINE = TypeAdapter(Machine)
 
 
 def probe_machine(save_dir: Path, fast_probe: FastProbe | None = None) -> Machine:
@@ -93,9 +98,9 @@ def probe_machine(save_dir: Path, fast_probe: FastProbe | None = None) -> Machin
 def read_known_machine(save_dir: Path) -> Machine | None:
     """Return the result of the last probe; None when there is none or its key has changed. Never waits."""
     try:
-        body = json.loads(_machine_path(save_dir).read_bytes())
-        return _parse_machine(body["machine"]) if body["key"] == _machine_key() else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        body = read_foreign_json(_machine_path(save_dir))
+        return _MACHINE.validate_python(body["machine"]) if body["key"] == _machine_key() else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -128,7 +133,9 @@ def _run_probe(fast_probe: FastProbe | None) -> Machine:
                 timeout=PROBE_TIMEOUT_SECONDS,
                 check=True,
             ).stdout
-        return _parse_machine(json.loads(output.splitlines()[-1]))  # libraries may print lines before it
+        return _MACHINE.validate_python(
+            parse_foreign_json(output.splitlines()[-1])
+        )  # libraries may print lines before it
     except subprocess.TimeoutExpired as error:
         raise RunError(f"Examining this machine took more than {PROBE_TIMEOUT_SECONDS} s.", hint) from error
     except subprocess.CalledProcessError as error:
@@ -136,24 +143,6 @@ def _run_probe(fast_probe: FastProbe | None) -> Machine:
         raise RunError(f"Examining this machine failed: {last[0][:300]}", hint) from error
     except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
         raise RunError(f"Examining this machine failed: {error}.", hint) from error
-
-
-def _parse_machine(body: dict[str, Any]) -> Machine:
-    gpus = tuple(
-        Gpu(str(gpu["name"]), int(gpu["memory_bytes"]), (int(gpu["capability"][0]), int(gpu["capability"][1])))
-        for gpu in body.get("gpus", ())
-    )
-    return Machine(
-        cpu_count=int(body["cpu_count"]),
-        memory_bytes=int(body["memory_bytes"]),
-        cuda=bool(body.get("cuda")),
-        gpus=gpus,
-        bf16_gpu=bool(body.get("bf16_gpu")),
-        tf32=bool(body.get("tf32")),
-        bitsandbytes=bool(body.get("bitsandbytes")),
-        versions={str(name): str(value) for name, value in body.get("versions", {}).items()},
-        bf16_cpu=bool(body.get("bf16_cpu")),
-    )
 
 
 def _machine_path(save_dir: Path) -> Path:

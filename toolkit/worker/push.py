@@ -7,7 +7,6 @@ reason in exports/hub.json.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -27,6 +26,7 @@ from toolkit.export.prompt_contract import CONTRACT_FILE, read_contract
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
 from toolkit.system.background_job import StateFileReporter, job_main
 from toolkit.system.durable import COMMIT_NAME, scratch_dir, verify_commit
+from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.private_files import restrict_new_files
 
 UNPUBLISHED_FILES = (COMMIT_NAME, SETTINGS_FILE)
@@ -111,7 +111,7 @@ def _refuse_local_base(folder: Path) -> None:
     path = folder / _ADAPTER_CONFIG
     if not path.exists():
         return
-    base = str(json.loads(path.read_bytes())["base_model_name_or_path"])
+    base = str(read_foreign_json(path)["base_model_name_or_path"])
     if _is_local(base):
         message = f"The adapter's base model is a folder on this machine ({Path(base).name}): others can't load it."
         raise RunError(message, "Push the merged model instead.")

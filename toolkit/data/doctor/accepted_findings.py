@@ -10,21 +10,31 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter
+
 from toolkit.data.findings import Finding, FindingsReport
 from toolkit.data.storage.uploads import HASH_DIGITS, uploads_dir
 from toolkit.data.table import Table
 from toolkit.system.durable import durable_write
+from toolkit.system.foreign_files import read_foreign_json
+
+
+class _Mark(BaseModel):
+    count: int
+    message: str
+
 
 AcceptedFindings = dict[str, dict[str, Any]]
+_ACCEPTED = TypeAdapter(dict[str, _Mark])
 
 
 def read_accepted_findings(table: Table, save_dir: Path) -> AcceptedFindings:
     """Return kind -> what was accepted. A missing or damaged file accepts nothing."""
     try:
-        loaded = json.loads(_accepted_file(table, save_dir).read_text(encoding="utf-8"))
+        found = _ACCEPTED.validate_python(read_foreign_json(_accepted_file(table, save_dir)))
     except (OSError, ValueError):
         return {}
-    return loaded if isinstance(loaded, dict) else {}
+    return {kind: mark.model_dump() for kind, mark in found.items()}
 
 
 def is_accepted(finding: Finding, accepted: AcceptedFindings) -> bool:

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from toolkit.config import BUNDLED, DataConfig
 from toolkit.data.child_process import ChildRefusedError, make_table_in_child
 from toolkit.data.progress import Watch
@@ -35,6 +37,7 @@ from toolkit.data.storage.versions import open_version
 from toolkit.data.table import Table, load_table
 from toolkit.errors import DataError
 from toolkit.system.durable import durable_write, publish_file, scratch_dir
+from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.locks import wait_for_lock
 from toolkit.system.paths import ASSETS
 
@@ -180,10 +183,24 @@ def _stored_table(final: Path, refusal: Path, sha256: str) -> Table | None:
             return None
         return table if table.sha256 == sha256 else None
     if refusal.exists():
-        stored = json.loads(refusal.read_text())
-        if stored["sha256"] == sha256:
-            raise UnreadableError(stored["message"], stored["hint"], [Offer.load(offer) for offer in stored["offers"]])
+        stored = _read_refusal(refusal)
+        if stored is not None and stored.sha256 == sha256:
+            raise UnreadableError(stored.message, stored.hint, stored.offers)
     return None
+
+
+class _StoredRefusal(BaseModel):
+    sha256: str
+    message: str
+    hint: str
+    offers: tuple[Offer, ...]
+
+
+def _read_refusal(path: Path) -> _StoredRefusal | None:
+    try:
+        return _StoredRefusal.model_validate(read_foreign_json(path))
+    except (OSError, ValueError):  # damaged on disk: read the source again
+        return None
 
 
 def _store_refusal(error: DataError, sha256: str, final: Path) -> None:

@@ -108,10 +108,14 @@ def find_next_version(table: Table, reference: DatasetReference, save_dir: Path)
 
 
 def find_original_dataset(table: Table) -> DatasetReference | None:
-    """Return the original of a version; None for an original."""
+    """Return the original of a version; None for an original. Raises DataError for versions that lead in a circle."""
     current: Table | None = table
     reference = None
+    seen: set[str] = set()
     while current is not None and current.version is not None:
+        if current.sha256 in seen:
+            raise DataError(f"The version of the data {table.path} is its own origin.", "Choose the data again.")
+        seen.add(current.sha256)
         reference = find_previous_version(current)
         current = open_version(Path(reference.path)) if reference else None
     return reference

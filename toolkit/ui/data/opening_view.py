@@ -18,6 +18,7 @@ from toolkit.config import DataConfig
 from toolkit.data.read_options import READ_OPTION_NAMES, ReadOptions
 from toolkit.data.storage.background_open import DatasetOpening, StillOpeningError, cancel_opening, request_opening
 from toolkit.system.durable import durable_write
+from toolkit.system.foreign_files import parse_foreign_json, read_foreign_file
 from toolkit.system.printable import format_duration, format_share
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace
@@ -40,7 +41,7 @@ class PendingDataset:
 
     @classmethod
     def load(cls, text: str) -> PendingDataset:
-        content = json.loads(text)
+        content = parse_foreign_json(text)
         options = ReadOptions(**content["options"]) if content["options"] else None
         return cls(content["file_type"], content["path"], options, content["test_path"])
 
@@ -115,7 +116,7 @@ def _pending_file() -> Path:
 def read_pending_dataset() -> PendingDataset | None:
     """Return the dataset that was requested and is not open yet, or None."""
     try:
-        return PendingDataset.load(_pending_file().read_text(encoding="utf-8"))
+        return PendingDataset.load(read_foreign_file(_pending_file()).decode())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):  # incomplete, or written by another version of this app

@@ -63,11 +63,17 @@ class _SampleOutputsReader:
 
     def _add_event(self, event: Event) -> None:
         if event["kind"] == "pinned" and isinstance(event.get("pins"), list):
-            self.prompts = tuple(PinnedPrompt(str(pin["prompt"]), pin.get("expected")) for pin in event["pins"])
+            self.prompts = tuple(map(_read_pin, event["pins"]))
         elif event["kind"] == "answers" and is_finite_number(event.get("step")):
-            texts = tuple(map(str, event.get("texts") or ()))
-            if len(texts) == len(self.prompts):
-                self.frames[int(event["step"])] = texts
+            texts = event.get("texts")
+            if isinstance(texts, list) and len(texts) == len(self.prompts):
+                self.frames[int(event["step"])] = tuple(map(str, texts))
+
+
+def _read_pin(pin: object) -> PinnedPrompt:
+    """Return a pin as the log has it; a damaged one is an empty prompt, which keeps the others in their places."""
+    prompt, expected = (pin.get("prompt"), pin.get("expected")) if isinstance(pin, dict) else (None, None)
+    return PinnedPrompt(prompt if isinstance(prompt, str) else "", expected if isinstance(expected, str) else None)
 
 
 _readers: OrderedDict[Path, _SampleOutputsReader] = OrderedDict()

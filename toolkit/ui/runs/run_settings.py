@@ -9,6 +9,7 @@ import streamlit as st
 
 from toolkit.runs.run_dir import RunDir
 from toolkit.settings.draft import default_draft
+from toolkit.settings.yaml_file import read_config_text
 from toolkit.ui.data.version_view import show_run_version
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace.review import setting_label, value_label
@@ -68,4 +69,4 @@ def draw_run_settings(run: RunDir, others: Sequence[RunEntry]) -> None:
             f":material/tune: {escape_text(setting_label(path))} was chosen automatically. {escape_text(reason, 400)}."
         )
     with st.expander("Config file", icon=":material/description:"):
-        st.code(run.config_path.read_text(encoding="utf-8"), language=None, height=360)
+        st.code(read_config_text(run.config_path), language=None, height=360)

@@ -14,8 +14,9 @@ from toolkit.lifecycle.queue import list_queued_runs
 from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.events import is_finite_number
 from toolkit.runs.run_dir import RunDir, list_runs
-from toolkit.runs.status import UNFINISHED, RunStatus, read_run_status
+from toolkit.runs.status import UNFINISHED, RunStatus, read_run_status, read_run_statuses
 from toolkit.services.spare_process import read_import_progress
+from toolkit.system.foreign_files import open_regular_file
 from toolkit.system.printable import format_count, format_duration
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary
@@ -141,7 +142,7 @@ def _count_runs_ahead(run: RunDir) -> int:
 
 
 def _active_runs(run: RunDir) -> list[RunDir]:
-    return [other for other in list_runs(run.save_dir) if read_run_status(other).is_active]
+    return [other for other, status in read_run_statuses(list_runs(run.save_dir)) if status.is_active]
 
 
 def _draw_curves(run: RunDir, status: RunStatus) -> None:
@@ -212,8 +213,11 @@ def read_last_log_lines(path: Path) -> str:
     """Return the last LOG_LINES lines of a text file; "" if it does not exist. Invalid UTF-8 is shown as escapes."""
     if not path.exists():
         return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LOG_BYTES))
-        text = file.read().decode("utf-8", errors="backslashreplace").rstrip("\r\n")
+    try:
+        with open_regular_file(path) as file:
+            file.seek(max(0, path.stat().st_size - LOG_BYTES))
+            text = file.read(LOG_BYTES).decode("utf-8", errors="backslashreplace").rstrip("\r\n")
+    except OSError as error:
+        return f"The log can't be read: {error.strerror}."
     # a progress bar rewrites its line after carriage returns: only its last state counts
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")[-LOG_LINES:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toolkit.runs.status import RunStatus
-from toolkit.system.printable import format_figure, format_plural
+from toolkit.system.printable import format_count, format_figure, format_plural
 from toolkit.ui.elements.escape import escape_text
 
 
@@ -25,12 +25,12 @@ def safety_lines(status: RunStatus) -> list[str]:
     if status.early:
         evaluations = format_plural(int(status.early.get("evaluations") or 0), "evaluation")
         lines.append(
-            f":material/flag: Stopped early at step {status.early.get('step'):,}: "
+            f":material/flag: Stopped early at step {format_count(status.early.get('step'))}: "
             f"{evaluations} without a lower test loss."
         )
     if status.best:
         loss = format_figure(status.best.get("eval_loss"))
-        lines.append(f":material/star: Lowest test loss: {loss} at step {status.best.get('step'):,}.")
+        lines.append(f":material/star: Lowest test loss: {loss} at step {format_count(status.best.get('step'))}.")
     if status.is_active and (status.saved_step or status.attempt > 1):
         checkpoint = f" Last checkpoint: step {status.saved_step:,}." if status.saved_step else ""
         attempt = f" Attempt {status.attempt}." if status.attempt > 1 else ""

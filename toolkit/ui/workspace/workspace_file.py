@@ -13,6 +13,7 @@ from typing import Any, cast
 from toolkit.config import Config
 from toolkit.settings.draft import default_draft, fill_defaults
 from toolkit.system.durable import durable_write
+from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.private_files import tighten_save_dir
 
 SAVE_DIR_VARIABLE = "FINETUNING_TOOLKIT_SAVE_DIR"
@@ -50,7 +51,7 @@ def load_workspace() -> tuple[dict[str, Any], str]:
     if not file.exists():
         return _default_workspace(), ""
     try:
-        return _validate_workspace(json.loads(file.read_text(encoding="utf-8"))), ""
+        return _validate_workspace(read_foreign_json(file)), ""
     except ValueError as error:
         renamed = file.with_suffix(".unreadable.json")
         file.replace(renamed)

@@ -7,7 +7,6 @@ rest from the run's settings.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 
 from toolkit.config import Config
 from toolkit.errors import EngineError
+from toolkit.system.foreign_files import read_foreign_json
 from toolkit.worker.models import library_arguments
 
 ADAPTER_WEIGHTS_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
@@ -69,7 +69,7 @@ def read_adapter_config(folder: Path) -> AdapterFile:
     try:
         if path.stat().st_size > MAX_ADAPTER_CONFIG_BYTES:
             raise EngineError(f"{ADAPTER_CONFIG_FILE} of the adapter is larger than 1 MB.", RETRAIN_HINT)
-        content = json.loads(path.read_bytes())
+        content = read_foreign_json(path)
         if not isinstance(content, dict):
             raise ValueError("it is not a JSON object")
         chosen = {name: value for name, value in content.items() if name not in IGNORED_CONFIG_KEYS}

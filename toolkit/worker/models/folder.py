@@ -7,7 +7,6 @@ or refers to code is refused.
 from __future__ import annotations
 
 import errno
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from huggingface_hub.errors import (
 
 from toolkit.config import BUNDLED, Config
 from toolkit.errors import ToolkitError
+from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.paths import ASSETS
 
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
@@ -156,7 +156,7 @@ def _read_json(path: Path) -> Any:
     if path.stem in ("tokenizer", "vocab") or path.name.endswith(".index.json"):
         return None  # megabytes of vocabulary, from which no library reads settings
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_foreign_json(path)
     except (ValueError, OSError) as error:
         raise ToolkitError(
             f"{path.name} of the model can't be read: {first_error_line(error)}.", "Download it again.", BAD_MODEL

@@ -1,0 +1,73 @@
+"""Files that another program wrote: only regular ones are opened, and JSON is bounded in size, depth and numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from toolkit.system.foreign_files import MAX_JSON_DEPTH, parse_foreign_json, read_foreign_file, read_foreign_json
+
+REFUSED = (
+    "[" * 100_000, '{"a":' * 100_000, "[" * 65 + "]" * 65, '{"a":' * 65 + "1" + "}" * 65, "NaN", "[Infinity]",
+    "[1e400]", "[-1e999]", f"[{10**19}]", f"[{-(10**19)}]", "9" * 5000, r'["\ud800"]', r'{"\udc00": 1}', "", "{", "nul",
+    "[" + "[]," * 2_000_000 + "1]", '{"a": 1}{',
+)  # fmt: skip
+ALLOWED = (
+    None,
+    1,
+    -(2**63) + 1,
+    1.5e300,
+    "\\ud800 as text is fine",
+    "\U0001f600 ä",
+    {"a": [1, {"b": None}]},
+    True,
+    [],
+    {},
+)
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=lambda text: text[:12])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
+def test_what_is_refused_is_a_value_error(text: str, encoding: str) -> None:
+    with pytest.raises(ValueError):
+        parse_foreign_json(text.encode(encoding))
+    if encoding == "utf-8":
+        with pytest.raises(ValueError):
+            parse_foreign_json(text)
+
+
+@pytest.mark.parametrize("value", ALLOWED, ids=str)
+def test_usual_json_is_read(value: object) -> None:
+    for ascii_only in (True, False):
+        text = json.dumps(value, ensure_ascii=ascii_only)
+        assert parse_foreign_json(text) == value
+        assert parse_foreign_json(text.encode()) == value
+
+
+def test_the_deepest_nesting_that_is_read() -> None:
+    depth = MAX_JSON_DEPTH - 1
+    assert parse_foreign_json("[" * depth + "]" * depth)
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "good").write_text("1")
+    (tmp_path / "link").symlink_to("good")
+    for name in ("pipe", "device", "folder"):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_foreign_file(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read_foreign_json(tmp_path / "missing")
+    assert read_foreign_json(tmp_path / "good") == read_foreign_json(tmp_path / "link") == 1
+
+
+def test_a_large_file_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(OSError, match="larger than"):
+        read_foreign_json(tmp_path / "sparse")
