@@ -15,11 +15,11 @@ from toolkit.export.prompt_contract import FrozenModel, PromptContract
 
 SAME_DRIFT, SAME_MEAN = 0.002, 0.00016
 """Nats, for one token and on average: below both, a difference comes from the order of additions only."""
-NOISE_FACTOR, NOISE_MEAN_FACTOR = 3.0, 2.0
+NOISE_FACTOR, NOISE_MEAN_FACTOR = 6.0, 2.0
 """A correct export may drift by this multiple of the largest and of the mean measured noise.
 
-Merging rounds each weight once more than the unmerged model does. Measured on SmolLM2-135M and on random Llama, Qwen2,
-Mistral, Gemma2 and GPT-2 models, correct exports are at most 1.4 and 1.2 times the noise.
+Merging rounds each weight once more than the unmerged model does. Measured on random Qwen2 and Mistral models, correct
+exports are at most 2.3 and 1.3 times the noise. The mean is what finds a wrong weight: it shifts all tokens.
 """
 ASSUMED_BOUNDS = {"float32": SAME_DRIFT, "float16": 0.05, "bfloat16": 0.4}
 """Without a measurement: the largest change of one token's log-probability, by the coarser of the two precisions."""
