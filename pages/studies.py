@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import streamlit as st
 
+from toolkit.studies.outcomes import list_study_names
+from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.frame import page
-from toolkit.ui.runs.study_view import draw_live_study, list_studies
+from toolkit.ui.runs.study_view import draw_live_study
+from toolkit.ui.workspace import workspace
 
 with page.page_frame("studies"):
-    found = list_studies()
-    if not found:
+    names, errors = list_study_names(workspace.current_save_dir())
+    for error in errors:
+        show_error(error)
+    if not names:
         with st.container(border=True):
             st.markdown("##### :material/science: No study yet")
             st.markdown(
@@ -19,7 +24,6 @@ with page.page_frame("studies"):
             if st.button("Set up a study", type="primary", icon=":material/tune:"):
                 page.go_to_page("configure")
     else:
-        names = list(found)
         name = st.selectbox("Study", names, key="study", bind="query-params")
-        draw_live_study(found[name if name in found else names[0]])
+        draw_live_study(name if name in names else names[0])
         page.show_next_step("runs", "Open the runs")

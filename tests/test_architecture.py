@@ -27,8 +27,10 @@ ROOT_MODULES = {"errors", "field_types", "config"}
 MAY_IMPORT = {
     "ui/evaluate": "data data/readers data/storage evaluation evaluation/statistics runs system ui/elements ui/runs "
     "ui/workspace",
-    "ui/configure": "data forecast runs services settings system ui/data ui/elements ui/forms ui/frame ui/workspace",
-    "ui/runs": "evaluation evaluation/statistics export lifecycle runs services settings system ui/data ui/elements "
+    "ui/configure": "data forecast runs services settings studies system ui/data ui/elements ui/forms ui/frame "
+    "ui/workspace",
+    "ui/runs": "evaluation evaluation/statistics export lifecycle runs services settings studies system ui/data "
+    "ui/elements "
     "ui/examples ui/forms ui/frame ui/workspace",
     "worker": "data data/examples data/readers demo_data evaluation export forecast lifecycle runs services settings "
     "system worker/answering worker/exporting worker/models worker/process worker/questions worker/serving "
@@ -40,7 +42,7 @@ MAY_IMPORT = {
     "worker/training": "data/examples evaluation export lifecycle runs settings system worker/answering "
     "worker/checkpoints worker/compute worker/models worker/process worker/questions worker/tokens",
     "worker/exporting": "export runs system worker/answering worker/models worker/tokens",
-    "ui/examples": "data data/examples services system ui/elements ui/frame ui/workspace",
+    "ui/examples": "data data/examples services settings system ui/elements ui/frame ui/workspace",
     "worker/questions": "data data/examples services settings system worker/models worker/process worker/serving "
     "worker/tokens",
     "worker/answering": "data data/examples evaluation export runs system worker/models worker/process worker/serving "
@@ -48,10 +50,12 @@ MAY_IMPORT = {
     "ui/frame": "data evaluation forecast lifecycle runs system ui/elements ui/workspace",
     "ui/forms": "settings ui/elements ui/workspace",
     "cli": "data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics export forecast "
-    "lifecycle runs services settings system",
+    "lifecycle runs services settings studies system",
     "worker/serving": "data data/examples runs services system worker/checkpoints worker/models worker/process "
     "worker/tokens",
-    "ui/workspace": "data data/doctor data/examples data/storage forecast runs services settings system ui/elements",
+    "ui/workspace": "data data/doctor data/examples data/storage forecast runs services settings studies system "
+    "ui/elements",
+    "studies": "evaluation evaluation/statistics lifecycle runs settings system",
     "lifecycle": "data runs services system",
     "export": "data/examples evaluation evaluation/statistics runs system",
     "forecast": "data forecast/costs runs services settings system",

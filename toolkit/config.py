@@ -52,6 +52,13 @@ class AblationConfig(SettingsSection):
     study_name: Optional[Annotated[str, StringConstraints(max_length=200)]] = Field(
         "ablation", description="Name of the study"
     )
+    # added
+    seeds: Optional[int] = Field(
+        None, ge=1, le=20, description="Runs of each combination of values, each with another training seed"
+    )
+    objective: Optional[Literal["exact_match", "json_fields", "label_accuracy", "token_f1", "chrf", "eval_loss"]] = (
+        Field(None, description="What the study compares: a measure of the answers to the test rows, or the test loss")
+    )
 
 
 class DataConfig(SettingsSection):

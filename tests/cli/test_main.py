@@ -169,7 +169,7 @@ def test_a_failed_run_is_printed_with_its_reason(
 def test_a_study_runs_every_combination_in_order(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_config(folder, "lora:\n  r: [4, 8]\nablation:\n  use_ablate: true\n  study_name: ranks\n")
+    write_config(folder, "lora:\n  r: [4, 8]\nablation:\n  use_ablate: true\n  study_name: ranks\n  seeds: 1\n")
     assert call(monkeypatch, "run", "config.yml") == 0
     runs = list_runs(folder / "experiments")[::-1]
     assert [read_run_meta(run)["settings"] for run in runs] == [{"lora.r": 4}, {"lora.r": 8}]
@@ -177,6 +177,29 @@ def test_a_study_runs_every_combination_in_order(
     assert {read_run_meta(run)["study"] for run in runs} == {"ranks"}
     assert [read_run_status(run).state for run in runs] == ["finished"] * 2
     assert "2 runs" in capsys.readouterr().out
+
+
+def test_a_study_that_was_killed_is_completed_and_trains_nothing_twice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(folder, "lora:\n  r: [4, 8]\nablation:\n  use_ablate: true\n  study_name: ranks\n")
+    with monkeypatch.context() as broken:
+        broken.setattr(main, "_run_all", lambda runs: 1)  # killed after the runs were queued
+        assert call(monkeypatch, "run", "config.yml") == 1
+    assert "6 runs (2 combinations × 3 seeds)" in capsys.readouterr().out
+    assert call(monkeypatch, "run", "config.yml") == 0
+    assert call(monkeypatch, "study", "config.yml") == 0
+    assert "6 of them are trained or queued already" in capsys.readouterr().out
+    runs = list_runs(folder / "experiments")
+    assert [read_run_status(run).state for run in runs] == ["finished"] * 6
+    assert {(run.path / "starts").read_text().count("\n") for run in runs} == {1}
+    assert sorted(read_run_config(run).training.training_args.seed for run in runs) == [42, 42, 43, 43, 44, 44]
+    assert call(monkeypatch, "study", "config.yml", "--seeds", "4") == 0
+    assert len(list_runs(folder / "experiments")) == 8
+    write_config(folder, "lora:\n  r: [4, 16]\nablation:\n  use_ablate: true\n  study_name: ranks\n")
+    assert call(monkeypatch, "run", "config.yml") == 2
+    err = capsys.readouterr().err
+    assert "ablation.study_name: The study 'ranks' already exists with other values" in err and "'ranks 2'" in err
 
 
 def test_a_run_waits_for_the_one_ahead_in_the_queue(

@@ -256,9 +256,9 @@ def test_start_says_what_it_trains(folder: Path) -> None:
     text = words(page())
     assert re.search(r"Train \*\*demo-model\*\* on \*\*orders\.csv\*\*, 301 training rows, about \d+ (s|min)", text)
     begin(folder, {"data.train_size": 301, "ablation.use_ablate": True}, {"lora.r": [4, 8]})
-    assert "Train 2 runs of **demo-model** on **orders.csv**, 301 training rows, about" in words(page())
+    assert "Train 6 runs of **demo-model** on **orders.csv**, 301 training rows, about" in words(page())
     begin(folder, {"data.train_size": 301, "ablation.use_ablate": True}, {"data.train_size": [9, 80]})
-    assert "Train 2 runs of **demo-model** on **orders.csv**, about" in words(page())
+    assert "Train 6 runs of **demo-model** on **orders.csv**, about" in words(page())
     begin(folder, {"data.path": "/no/such/file.csv"})
     assert "Train **" not in words(page())
 
@@ -337,17 +337,42 @@ def test_a_study_lists_its_runs_and_queues_them_under_its_name(folder: Path) -> 
     grid = {"lora.r": [8, 16], "training.training_args.learning_rate": [1e-3, 2e-3], "lora.bias": ["none"]}
     begin(folder, {"ablation.use_ablate": True, "ablation.study_name": "ranks"}, grid)
     app = page("study")
-    assert "**4 runs** will be queued under the study **ranks**" in words(app)
+    assert "**12 runs** will be queued under the study **ranks**" in words(app)
+    assert "4 combinations × 3 seeds = 12 runs." in words(app)
     table = app.dataframe[0].value
     assert list(table.columns) == ["Run", "LoRA rank (r)", "Learning rate"]
     assert list(table["LoRA rank (r)"]) == ["8", "8", "16", "16"]
-    assert app.button(key="start").label == "Start 4 runs"
+    assert app.button(key="start").label == "Start 12 runs"
     start(app)
     runs = list_runs(folder)
     metas = [json.loads(run.meta_path.read_text()) for run in reversed(runs)]
-    assert [meta["study"] for meta in metas] == ["ranks"] * 4
-    assert [meta["settings"]["lora.r"] for meta in metas] == [8, 8, 16, 16]
-    assert len({meta["name"] for meta in metas}) == 4
+    assert [meta["study"] for meta in metas] == ["ranks"] * 12
+    assert [meta["settings"]["lora.r"] for meta in metas] == [8, 8, 16, 16] * 3
+    assert len({meta["name"] for meta in metas}) == 12
+
+
+def test_a_study_that_is_started_again_queues_nothing_and_other_values_are_a_question(folder: Path) -> None:
+    study = {"ablation.use_ablate": True, "ablation.study_name": "ranks"}
+    begin(folder, study, {"lora.r": [8, 16, 16]})
+    app = page("study")
+    assert "lists 1 value twice; each value is trained once" in words(app)
+    start(app)
+    assert len(list_runs(folder)) == 6
+    app = page("study")
+    assert app.button(key="start").disabled
+    assert "6 of them are trained or queued already and are not trained again" in words(app)
+    begin(folder, study, {"lora.r": [8, 32]})
+    app = page("study")
+    assert "already exists with other values: LoRA rank (r) 8, 16. Now: LoRA rank (r) 8, 32." in words(app)
+    assert app.button(key="start").disabled
+    app = checked(app.button(key="study_reuse").click().run())
+    assert app.button(key="start").disabled and "already exists" not in words(app)
+    begin(folder, study, {"lora.r": [8, 32]})
+    app = checked(page("study").button(key="study_rename").click().run())
+    assert draft(folder)["ablation"]["study_name"] == "ranks 2"
+    assert "3 of them are trained or queued already" in words(app), "rank 8 is known from the other study"
+    start(app)
+    assert len(list_runs(folder)) == 9
 
 
 def test_trials_with_different_read_options_have_their_own_tables(folder: Path) -> None:

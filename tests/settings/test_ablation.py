@@ -99,7 +99,6 @@ def test_without_use_ablate_a_list_is_an_error_with_a_hint() -> None:
     [
         ("lora: {r: []}", "lora.r", "empty"),
         ("save_dir: [a, b]", "save_dir", "cannot have several values"),
-        ("lora: {r: [8, 8]}", "lora.r", "listed twice"),
     ],
 )
 def test_lists_that_cannot_be_a_study(text: str, path: str, words: str) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from types import FrameType
 from typing import Annotated
 
@@ -41,24 +41,19 @@ from toolkit.cli.progress import (
     make_export_printer,
     show_run_progress,
 )
-from toolkit.config import Config, DataConfig
-from toolkit.data.read_options import source_key
-from toolkit.data.storage.open_table import open_table
-from toolkit.data.table import Table
+from toolkit.cli.queue_config import queue_config
 from toolkit.errors import ConfigError, Problem, RunError
 from toolkit.export.export_forms import EXPORT_FORMS, find_export_form
 from toolkit.export.export_process import export_to_end
-from toolkit.forecast.decisions import decide_open_settings
 from toolkit.lifecycle.resume_policy import request_resume
 from toolkit.lifecycle.supervisor import Supervisor
-from toolkit.runs.preflight import preflight_needs_machine, preflight_problems
-from toolkit.runs.run_dir import RunDir, create_run, kill_run, list_runs, open_run, request_run_stop, save_dir_of
+from toolkit.runs.run_dir import RunDir, kill_run, list_runs, open_run, request_run_stop
 from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.services import engine_client
 from toolkit.settings import import_export
-from toolkit.settings.ablation import StudyTrial, expand_trials, uses_ablation
+from toolkit.settings.draft import replace_setting
+from toolkit.settings.import_export import accept_hard_stops
 from toolkit.settings.import_export import load_presets as all_presets
-from toolkit.system.machine import probe_machine, read_known_machine
 from toolkit.system.private_files import restrict_new_files
 from toolkit.system.spawn import app_command
 
@@ -102,14 +97,31 @@ def run(
 ) -> None:
     """Train with the settings in CONFIG. A study trains one run for each combination of values."""
     imported = import_export.import_settings_file(config)
-    variants = expand_trials(import_export.accept_hard_stops(imported.draft, accept or ()), imported.grid)
     print_warnings(imported.warnings)
-    tables = _open_checked_tables([variant.config for variant in variants])
-    study = (variants[0].config.ablation.study_name or "") if uses_ablation(imported.draft) else ""
-    runs = [_create_trial_run(variant, table, name, study) for variant, table in zip(variants, tables, strict=True)]
-    if len(runs) > 1:
-        out.print(f"Study {study}: {len(runs)} runs, one after another.")
-    raise typer.Exit(_run_all(runs))
+    wanted = replace(imported, draft=accept_hard_stops(imported.draft, accept or ()))
+    raise typer.Exit(_run_all(queue_config(wanted, name)))
+
+
+@app.command()
+def study(
+    config: ConfigArgument,
+    seeds: Annotated[int | None, typer.Option(min=1, max=20, help="Runs of each combination of values.")] = None,
+    name: Annotated[str, typer.Option(help="Start of the display names of the runs.")] = "",
+    retry_failed: Annotated[bool, typer.Option(help="Resume the trials that failed.")] = False,
+    accept: AcceptOption = None,
+) -> None:
+    """Train the trials of the study in CONFIG that have no run yet. A study that was stopped continues."""
+    imported = import_export.import_settings_file(config)
+    print_warnings(imported.warnings)
+    draft = replace_setting(imported.draft, "ablation.use_ablate", True)
+    if not imported.grid:
+        message = "No setting has several values, so there is nothing to compare."
+        hint = "Give a setting a list, for example r: [8, 16], and set ablation.use_ablate to true."
+        raise ConfigError([Problem("ablation", message, hint)])
+    if seeds is not None:
+        draft = replace_setting(draft, "ablation.seeds", seeds)
+    wanted = replace(imported, draft=accept_hard_stops(draft, accept or ()))
+    raise typer.Exit(_run_all(queue_config(wanted, name, retry_failed=retry_failed)))
 
 
 @app.command()
@@ -197,49 +209,11 @@ def presets() -> None:
 use_plain_help_names(app)
 
 
-def _open_checked_tables(configs: list[Config]) -> list[Table]:
-    """Open the table of each config; configs with the same source share one.
-
-    Raises ConfigError with the problems of all configs.
-    """
-    opened: dict[str, Table] = {}
-    tables: list[Table] = []
-    found: dict[Problem, None] = {}
-    for config in configs:
-        key = source_key(config.data)
-        if key not in opened:
-            opened[key] = _open_with_notices(config.data, save_dir_of(config))
-        tables.append(opened[key])
-        # the probe imports torch, which takes seconds: only settings that depend on the GPU wait for it
-        read_machine = probe_machine if preflight_needs_machine(config) else read_known_machine
-        machine = read_machine(save_dir_of(config))
-        found.update(dict.fromkeys(preflight_problems(config, opened[key], machine)))
-    if errors := [problem for problem in found if problem.severity == "error"]:
-        raise ConfigError(errors)
-    print_warnings(found)
-    return tables
-
-
-def _open_with_notices(data: DataConfig, save_dir: Path) -> Table:
-    out.print(f"Reading {data.path} ...")
-    table = open_table(data, save_dir)
-    for notice in table.notices:
-        out.print(f"note: {notice}")
-    return table
-
-
-def _create_trial_run(variant: StudyTrial, table: Table, name: str, study: str) -> RunDir:
-    differing = ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in variant.settings.items())
-    label = " · ".join(word for word in (name, differing) if word)
-    final = decide_open_settings(
-        variant.config, table, read_known_machine(folder := save_dir_of(variant.config)), folder
-    )
-    return create_run(final.config, table, name=label, study=study, settings=variant.settings, chosen=final.reasons)
-
-
 def _run_all(runs: list[RunDir]) -> int:
     """Run them in order and return the exit code. A run that fails does not stop the ones after it."""
     code = 0
+    if not runs:
+        return code
     supervisor = Supervisor(runs[0].save_dir)
     with _stop_on_interrupt(runs) as interrupts:
         for run in runs:

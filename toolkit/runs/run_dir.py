@@ -28,6 +28,7 @@ from toolkit.runs.run_sources import (
     link_or_copy_checkpoint,
     link_or_copy_file,
 )
+from toolkit.settings.training_content import hash_training_content, leave_chosen_open
 from toolkit.settings.validation import parse_draft
 from toolkit.settings.yaml_file import dump_config, load_draft, with_absolute_paths
 from toolkit.system.durable import durable_write, fsync_dir, remove_tree
@@ -116,6 +117,9 @@ def create_run(
     """
     root = save_dir_of(config) / "runs"
     config = with_absolute_paths(config.model_copy(update={"save_dir": str(save_dir_of(config))}))
+    dataset = describe_dataset(table)
+    labels = (name.strip()[:MAX_RUN_NAME_LENGTH], study.strip()[:MAX_RUN_NAME_LENGTH])
+    content = hash_training_content(leave_chosen_open(config, chosen), str(dataset.get("sha256") or ""))
     try:
         root.mkdir(parents=True, exist_ok=True)
         tighten_save_dir(root.parent)
@@ -123,16 +127,7 @@ def create_run(
             now = time.time()
             run = RunDir(root / make_timed_id(now))
             staging = root / f".new-{run.id}"
-            meta = build_run_meta(
-                run.id,
-                now,
-                describe_dataset(table),
-                name.strip()[:MAX_RUN_NAME_LENGTH],
-                study.strip()[:MAX_RUN_NAME_LENGTH],
-                settings,
-                start,
-                chosen,
-            )
+            meta = build_run_meta(run.id, now, dataset, *labels, settings, start, chosen, content)
             _stage(staging, config, table, start, meta)
             try:
                 staging.rename(run.path)
@@ -187,7 +182,7 @@ def open_run(save_dir: Path, run_id: str) -> RunDir:
 
 
 def read_run_meta(run: RunDir) -> dict[str, Any]:
-    """Read run.json: id, name, created (Unix seconds), study, settings, dataset. Raises RunError."""
+    """Read run.json: id, name, created (Unix seconds), study, settings, dataset, content. Raises RunError."""
     try:
         meta = read_foreign_json(run.meta_path)
         schema = int(meta["schema"])

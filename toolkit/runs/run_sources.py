@@ -48,8 +48,13 @@ def build_run_meta(
     settings: dict[str, Any] | None,
     start: StartingCheckpoint | None,
     chosen: Mapping[str, str],
+    content: str = "",
 ) -> dict[str, Any]:
-    """Return the content of run.json. now: Unix seconds. chosen: settings decided for the user, and the reasons."""
+    """Return the content of run.json.
+
+    now: Unix seconds. chosen: settings decided for the user, and the reasons. content: what the run trains, see
+    `settings/training_content.py`.
+    """
     meta: dict[str, Any] = {
         "schema": RUN_SCHEMA,
         "id": run_id,
@@ -61,7 +66,10 @@ def build_run_meta(
     }
     if chosen:
         meta["chosen"] = dict(chosen)
-    return meta if start is None else {**meta, "start": {"run": start.run, "step": start.step}}
+    if start is not None:
+        # it begins with other weights than its settings say, so it is no repetition of another run
+        return {**meta, "start": {"run": start.run, "step": start.step}}
+    return {**meta, "content": content}
 
 
 class _Dataset(BaseModel):

@@ -8,7 +8,6 @@ Trials come in the order of nested loops over the grid, with the last path chang
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +29,8 @@ STUDY_WIDE_SETTINGS = (
     "save_dir",
     "ablation.use_ablate",
     "ablation.study_name",
+    "ablation.seeds",
+    "ablation.objective",
     "training.pinned_prompts",
     "training.pinned_rows",
 )
@@ -91,18 +92,13 @@ def has_several_values(path: str, value: Any) -> bool:
 
 
 def find_value_list_problem(path: str, values: list[Any]) -> Problem | None:
-    """Return a problem of the list itself, such as duplicates; the values are not validated."""
+    """Return a problem of the list itself; its values are not validated, and duplicates are left out later."""
     if path in STUDY_WIDE_SETTINGS:
         return Problem(
             path, "This setting cannot have several values: it applies to the whole study.", "Keep one value."
         )
     if not values:
         return Problem(path, "The list of values is empty.", "Add a value, or switch back to a single value.")
-    seen = [json.dumps(value, sort_keys=True, default=str) for value in values]
-    duplicate = next((value for at, value in enumerate(values) if seen[at] in seen[:at]), _NO_DUPLICATE)
-    if duplicate is not _NO_DUPLICATE:
-        hint = "Remove one of them: both trials would be the same."
-        return Problem(path, f"{_format_setting(path, duplicate)} is listed twice.", hint)
     return None
 
 
@@ -190,6 +186,3 @@ def _walk_values(raw: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any
 def _format_setting(path: str, value: Any) -> str:
     spec = field_specs_by_path().get(path)
     return summarize_value(spec, value) if spec else str(value)
-
-
-_NO_DUPLICATE = object()

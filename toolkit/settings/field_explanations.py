@@ -53,6 +53,8 @@ FIELD_EXPLANATIONS: dict[str, str] = {
     "inference.eta_cutoff": "Like the epsilon cutoff, but lower when many tokens are about equally probable.",
     "inference.use_cache": "Caches the keys and values of earlier tokens, which makes generation faster.",
     "ablation.use_ablate": "Any setting can have several values. Each combination of values is one trial of the study.",
+    "ablation.seeds": "Every combination is trained with the same seeds, so that differences are paired. With one "
+    "seed, an effect can't be told from chance.",
     "save_dir": "Each run gets its own subfolder.",
     _ARGS + "logging_steps": "Steps between two points of the loss chart.",
 }  # fmt: skip

@@ -202,6 +202,12 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "inference.use_cache": FieldLayout("inference", "KV cache", "advanced"),
     "ablation.use_ablate": FieldLayout("study", "Ablation study", switch=True, empty="off"),
     "ablation.study_name": FieldLayout("study", "Study name", shown_when=_STUDY, empty="no name; a study needs one"),
+    "ablation.seeds": FieldLayout("study", "Seeds", shown_when=_STUDY, unit="runs of each combination",
+                                  empty="3 for up to 4 combinations, else 1"),
+    "ablation.objective": FieldLayout("study", "Objective", shown_when=_STUDY, words={
+        "exact_match": "Exact match", "json_fields": "Correct JSON fields", "label_accuracy": "Label accuracy",
+        "token_f1": "Word F1", "chrf": "chrF", "eval_loss": "Test loss"},
+        empty="exact match; word F1 if hardly any answer matches"),
     "save_dir": FieldLayout("run", "Output folder", empty="./experiments"),
     _ARGS + "logging_steps": FieldLayout("run", "Logging interval", unit="steps"),
     _ARGS + "eval_steps": FieldLayout("run", "Evaluation interval", unit="steps",
@@ -228,6 +234,20 @@ def get_field_layout(path: str) -> FieldLayout:
         return _FIELD_LAYOUTS[path]
     parent, _, name = path.rpartition(".")
     return FieldLayout(_SECTION_OF.get(parent, "run"), name.replace("_", " ").capitalize(), "advanced")
+
+
+def name_setting(path: str) -> str:
+    """Return the label of a setting as the form shows it; the path itself if this version has no such setting."""
+    return get_field_layout(path).label if path in field_specs_by_path() else path
+
+
+def describe_value(path: str, value: Any) -> str:
+    """Return a value as the form shows it: "NF4", "on", "2e-4"."""
+    spec = field_specs_by_path().get(path)
+    if spec is None:
+        return str(value)
+    shown = summarize_value(spec, value)
+    return get_field_layout(path).words.get(value, shown) if isinstance(value, str) else shown
 
 
 def list_section_settings(key: str, level: Level | None = None) -> tuple[str, ...]:

@@ -153,6 +153,8 @@ UNUSED: dict[str, str] = {
     "save_dir": "the supervisor passes the run's folder to the worker; the config's own path may have moved",
     "ablation.use_ablate": "a study is expanded into ordinary runs before any worker starts",
     "ablation.study_name": "a label of the run, stored in run.json",
+    "ablation.seeds": "a study is expanded into runs with different seeds before any worker starts",
+    "ablation.objective": "read when the study is judged, after its runs",
     "data.file_type": "the table is read before the run is queued; the worker trains on the run's own copy",
     **{
         f"data.{leaf}": "the table is read before the run is queued; the worker trains on the run's own copy"

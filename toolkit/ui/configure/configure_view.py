@@ -12,7 +12,7 @@ from toolkit.settings import form_layout
 from toolkit.system.machine import read_known_machine
 from toolkit.system.printable import format_plural
 from toolkit.ui.configure import device_choices, start_panel
-from toolkit.ui.configure.start_panel import draw_study_table
+from toolkit.ui.configure.study_panel import draw_study_table
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.forms import form
 from toolkit.ui.forms.form import CONFIGURE_SEARCH_KEY, CONFIGURE_SECTION_KEY

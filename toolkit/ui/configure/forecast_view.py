@@ -11,6 +11,7 @@ from toolkit.forecast.advice import MemoryAdvice, find_memory_advice
 from toolkit.forecast.forecast import Forecast
 from toolkit.forecast.scene import NoForecast
 from toolkit.settings import form_layout
+from toolkit.settings.form_layout import describe_value
 from toolkit.system.printable import (
     about_duration,
     format_bytes,
@@ -23,7 +24,7 @@ from toolkit.ui.configure.measure_view import add_session_measurement, draw_meas
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.decided_settings import decide_trial_settings
-from toolkit.ui.workspace.review import DraftReview, pick_trial_per_value, value_label
+from toolkit.ui.workspace.review import DraftReview, pick_trial_per_value
 
 MAX_FORECAST_RUNS = 6
 """Runs of a study that are forecast: the first ones that differ in a value."""
@@ -52,7 +53,7 @@ def draw_forecast_panel(reviewed: DraftReview) -> None:
             return
         largest = max(found, key=lambda one: one.memory.peak)
         _draw_heading(largest)
-        _draw_figures(largest, found, reviewed.runs)
+        _draw_figures(largest, found, reviewed.runs_to_start)
         _draw_advice(largest)
         _draw_details(largest)
         draw_measure_button(largest)
@@ -74,12 +75,12 @@ def _forecast_runs(reviewed: DraftReview) -> list[Forecast] | NoForecast:
 def forecast_seconds(reviewed: DraftReview) -> float | None:
     """Return the seconds that all runs of the draft take; None while they are not known."""
     found = _forecast_runs(reviewed) if reviewed.trials else NoForecast("")
-    return None if isinstance(found, NoForecast) else _total_seconds(found, reviewed.runs)
+    return None if isinstance(found, NoForecast) else _total_seconds(found, reviewed.runs_to_start)
 
 
 def _total_seconds(forecasts: Sequence[Forecast], runs: int) -> float:
     """Return the seconds of all runs of a study; the forecast ones stand for all of them."""
-    return sum(one.seconds for one in forecasts) * max(runs, 1) / len(forecasts)
+    return sum(one.seconds for one in forecasts) * runs / len(forecasts)
 
 
 def _draw_heading(found: Forecast) -> None:
@@ -95,12 +96,12 @@ def _draw_figures(found: Forecast, forecasts: Sequence[Forecast], runs: int) -> 
     steps = format_plural(found.steps, "step")
     rows = [
         ("Memory", f"**{_rough_size(found.memory.peak)}** of {format_bytes(found.scene.memory_bytes)}"),
-        ("Time", f"**{about_duration(total)}** · {steps if runs <= 1 else format_plural(runs, 'run')}"),
+        ("Time", f"**{about_duration(total)}** · {steps if runs == 1 else format_plural(runs, 'run')}"),
         (
             "Trains",
             f"{shorten_number(found.adapter.parameters)} of {shorten_number(found.scene.shape.parameters)} parameters",
         ),
-        ("Disk", _rough_size(found.disk.total)),
+        ("Disk", _rough_size(found.disk.download + (found.disk.total - found.disk.download) * max(runs, 1))),
     ]
     with st.container(gap="xsmall"):
         st.progress(min(1.0, found.memory.peak / found.scene.memory_bytes))
@@ -139,7 +140,7 @@ def _draw_advice(found: Forecast) -> None:
             st.caption("No setting makes this run fit. Choose a smaller base model.")
         return
     changes = [
-        f"{form_layout.get_field_layout(path).label} {value_label(path, value)}"
+        f"{form_layout.get_field_layout(path).label} {describe_value(path, value)}"
         for path, value in advice.changes.items()
     ]
     effect = f"{_rough_size(advice.after.memory.peak)}, {about_duration(advice.after.seconds)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import streamlit as st
 
@@ -19,6 +20,8 @@ from toolkit.forecast.decisions import DecidedSettings
 from toolkit.runs.preflight import preflight_needs_machine, preflight_problems
 from toolkit.runs.run_dir import RunDir, create_run, save_dir_of
 from toolkit.settings.ablation import StudyTrial
+from toolkit.studies.question import ask_study, hash_trial_content
+from toolkit.studies.start import PlannedRun, start_study
 from toolkit.system.machine import Machine, probe_machine, read_known_machine
 from toolkit.ui.frame import page
 from toolkit.ui.workspace import workspace
@@ -52,6 +55,8 @@ def start_runs(
 ) -> list[RunDir]:
     """Queue a run for each trial, once for a ticket; return no runs for a later press of the same button.
 
+    Trials of a study that have a run already are not trained again.
+
     decided: for each trial, its settings as the forecast has decided them.
     Raises: ConfigError, DataError or RunError. No run is queued then, except for an error of the disk, which keeps the
     runs that were queued before it.
@@ -69,22 +74,35 @@ def _queue_runs(
     configs = [one.config.model_copy(update={"save_dir": folder}) for one in decided]
     # every run is checked before the first one is queued, so that an error leaves no half of a study
     tables = _checked_tables(configs)
-    is_study = len(trials) > 1 or bool(trials[0].settings)
-    started = []
-    for trial, config, reasons in zip(trials, configs, (one.reasons for one in decided), strict=True):
-        run_name = ": ".join(part for part in (name, describe_settings(trial.settings)) if part) if is_study else name
-        started.append(
-            create_run(
-                config,
-                tables[source_key(config.data)],
-                name=run_name[:_MAX_NAME_CHARACTERS],
-                study=study if is_study else "",
-                settings=trial.settings if is_study else None,
-                chosen=reasons,
-            )
-        )
+    table_of = [tables[source_key(config.data)] for config in configs]
+    if study and (len(trials) > 1 or trials[0].settings):
+        started = _queue_study(trials, decided, configs, table_of, name, study)
+    else:
+        reasons = decided[0].reasons
+        started = [create_run(configs[0], table_of[0], name=name[:_MAX_NAME_CHARACTERS], chosen=reasons)]
     page.get_supervisor(folder).check_now()
     return started
+
+
+def _queue_study(
+    trials: Sequence[StudyTrial],
+    decided: Sequence[DecidedSettings],
+    configs: Sequence[Config],
+    tables: Sequence[Table],
+    name: str,
+    study: str,
+) -> list[RunDir]:
+    """Queue the trials that have no run yet, and resume those that were stopped."""
+    planned: dict[str, PlannedRun] = {}
+    repeated = len({trial.config.training.training_args.seed for trial in trials}) > 1
+    for trial, one, config, table in zip(trials, decided, configs, tables, strict=True):
+        seed = f"seed {config.training.training_args.seed}" if repeated else ""
+        values = ", ".join(part for part in (describe_settings(trial.settings), seed) if part)
+        label = ": ".join(part for part in (name, values) if part)
+        content = hash_trial_content(trial.config, table.sha256)
+        planned[content] = PlannedRun(config, table, label[:_MAX_NAME_CHARACTERS], one.reasons)
+    question = ask_study(study, trials, [table.sha256 for table in tables])
+    return start_study(Path(configs[0].save_dir or "."), question, planned.__getitem__)[0]
 
 
 def _checked_tables(configs: Sequence[Config]) -> dict[str, Table]:

@@ -8,11 +8,11 @@ from typing import Any
 import streamlit as st
 
 from toolkit.settings import draft as drafts
+from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.settings.import_export import PRESET_SECTIONS, Preset, apply_preset, find_preset_changes
 from toolkit.system.printable import format_plural
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.review import setting_label, value_label
 
 MAX_NAMED_CHANGES = 12
 """Changes that a button's help or a question names; more are counted."""
@@ -50,7 +50,7 @@ def draw_reset_all() -> None:
     """Draw "Reset all", which asks first; nothing if only the dataset differs from the defaults."""
     draft, grid = workspace.current_draft(), workspace.current_grid()
     changes = drafts.find_differences(draft, drafts.reset_except_data(draft))
-    labels = [setting_label(path) for path in dict.fromkeys([*grid, *(change.path for change in changes)])]
+    labels = [name_setting(path) for path in dict.fromkeys([*grid, *(change.path for change in changes)])]
     if not labels:
         return
     with st.popover("Reset all", type="tertiary", key=RESET_PANEL_KEY, on_change="rerun"):
@@ -75,7 +75,7 @@ def _withdraw_acceptance(old: dict[str, Any], new: dict[str, Any]) -> dict[str, 
 
 def _list_changes(changes: Sequence[drafts.SettingChange]) -> str:
     named = [
-        f"{setting_label(path)} {value_label(path, old)} → {value_label(path, new)}"
+        f"{name_setting(path)} {describe_value(path, old)} → {describe_value(path, new)}"
         for path, old, new in ((each.path, each.default, each.value) for each in changes[:MAX_NAMED_CHANGES])
     ]
     return escape_text("; ".join(named), 1200) + _count_others(len(changes))

@@ -12,19 +12,21 @@ from toolkit.services.warm_client import QuestionState
 from toolkit.settings import draft as drafts
 from toolkit.settings import form_layout
 from toolkit.settings.field_spec import field_specs_by_path
+from toolkit.settings.form_layout import describe_value
 from toolkit.system.machine import read_known_machine
 from toolkit.system.printable import format_plural
 from toolkit.ui.configure import forecast_view, launch, preset_bar
 from toolkit.ui.configure.doctor_note import draw_data_checks_note
 from toolkit.ui.configure.replaced_settings import draw_reset_all
 from toolkit.ui.configure.start_summary import describe_start
+from toolkit.ui.configure.study_panel import draw_name_conflict
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.forms import form
 from toolkit.ui.frame import page
 from toolkit.ui.workspace import warm_questions, workspace
 from toolkit.ui.workspace.decided_settings import decide_all_trials
-from toolkit.ui.workspace.review import DraftReview, review_draft, tabulate_trials, value_label
+from toolkit.ui.workspace.review import DraftReview, review_draft
 
 MAX_LISTED_ITEMS = 8
 """Changes and problems that are listed at once."""
@@ -54,39 +56,21 @@ def draw_start_panel(reviewed: DraftReview) -> None:
     st.code(preset_bar.RUN_COMMAND, language=None, wrap_lines=True)
 
 
-def draw_study_table(reviewed: DraftReview) -> None:
-    """Draw the runs that the study would start, with the settings that differ."""
-    if workspace.current_setting("ablation.use_ablate") is not True:
-        return
-    if not workspace.current_grid():
-        st.info(
-            "Press :material/stacks: next to a setting to give it several values. Every combination becomes a run.",
-            icon=":material/science:",
-        )
-        return
-    if not reviewed.trials:
-        st.caption("Correct the settings to see the list of runs.")
-        return
-    study = escape_text(workspace.current_setting("ablation.study_name") or "")
-    st.markdown(f"**{format_plural(len(reviewed.trials), 'run')}** will be queued under the study **{study}**.")
-    rows = tabulate_trials(reviewed.trials)
-    st.dataframe(rows, hide_index=True, width="stretch", height="content" if len(rows) <= 12 else 440)
-
-
 def _draw_start(reviewed: DraftReview) -> None:
-    runs = max(reviewed.runs, 1)
+    runs = reviewed.runs_to_start
     summary = describe_start(reviewed)
     if summary:
         st.markdown(summary)
+    draw_name_conflict(reviewed)
     study = workspace.current_setting("ablation.use_ablate") is True and bool(workspace.current_grid())
     label = "Run name" if not study else "Run name (prefix for every run of the study)"
     st.text_input(label, key=_NAME, max_chars=120, placeholder="Optional")
     st.button(
-        f"Start {runs:,} runs" if study and runs > 1 else "Start",
+        f"Start {format_plural(runs, 'run')}" if study and runs != 1 else "Start",
         type="primary",
         icon=":material/play_arrow:",
         width="stretch",
-        disabled=bool(reviewed.errors),
+        disabled=bool(reviewed.errors) or not runs,
         key="start",
         on_click=_request_start,
         args=(launch.start_ticket(),),
@@ -94,6 +78,8 @@ def _draw_start(reviewed: DraftReview) -> None:
     machine = read_known_machine(workspace.current_save_dir())
     where = f" This machine: {escape_text(machine.summary)}." if machine else ""
     st.caption(("The runs train one after another." if study and runs > 1 else "Trains in the background.") + where)
+    if study and reviewed.progress is not None and not runs:
+        st.caption("Every trial of this study has a run. The Studies page shows the results.")
     if study:
         st.button(
             "Show the runs",
@@ -138,7 +124,7 @@ def _handle_request(reviewed: DraftReview) -> None:
     is_study = workspace.current_setting("ablation.use_ablate") is True
     study = str(workspace.current_setting("ablation.study_name") or "") if is_study else ""
     name = str(st.session_state.get(_NAME) or "").strip()
-    with st.spinner("Starting…" if reviewed.runs < 20 else f"Queueing {reviewed.runs} runs…"):
+    with st.spinner("Starting…" if reviewed.runs_to_start < 20 else f"Queueing {reviewed.runs_to_start} runs…"):
         try:
             # decided before the ticket is claimed: the cache is in the session, where a second press interrupts
             decided = decide_all_trials(reviewed.trials)
@@ -185,8 +171,8 @@ def _draw_changes() -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**Changed from the defaults** :gray[{total or 'none'}]", width="stretch")
             draw_reset_all()
-        rows = [(path, [value_label(path, value) for value in values]) for path, values in grid.items()]
-        rows += [(change.path, [value_label(change.path, change.value)]) for change in changes]
+        rows = [(path, [describe_value(path, value) for value in values]) for path, values in grid.items()]
+        rows += [(change.path, [describe_value(change.path, change.value)]) for change in changes]
         show_all = st.session_state.get("all_changes", False) or total <= MAX_LISTED_ITEMS
         for path, values in rows if show_all else rows[:MAX_LISTED_ITEMS]:
             _draw_change(path, values)
@@ -198,7 +184,7 @@ def _draw_changes() -> None:
 
 def _draw_change(path: str, values: Sequence[str]) -> None:
     label = form_layout.get_field_layout(path).label if path in field_specs_by_path() else path
-    old = value_label(path, form.default_value(path)) if path in field_specs_by_path() else "one value"
+    old = describe_value(path, form.default_value(path)) if path in field_specs_by_path() else "one value"
     new = ", ".join(f"**{escape_text(value, 40)}**" for value in values[:6]) + (" …" if len(values) > 6 else "")
     with st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="xxsmall"):
         st.caption(f"{escape_text(label)}: {escape_text(old, 40)} → {new}")

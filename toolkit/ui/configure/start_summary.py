@@ -29,7 +29,9 @@ def describe_start(reviewed: DraftReview) -> str:
     if table is None and not several_tables:
         return ""
     label = "several datasets" if several_tables or table is None else _describe_table(table)
-    runs = len(reviewed.trials)
+    runs = reviewed.runs_to_start
+    if not runs:
+        return ""
     what = f"{format_plural(runs, 'run')} of " if runs > 1 else ""
     parts = [f"Train {what}{_name_or_count(models, 'model')} on {label}"]
     rows = _training_rows(reviewed.trials, None if several_tables else table)

@@ -12,11 +12,11 @@ from streamlit.components.v2.types import ComponentRenderer
 
 from toolkit.data.table import Table
 from toolkit.services.token_question import token_question_body
+from toolkit.settings.form_layout import name_setting
 from toolkit.system.paths import STATIC
 from toolkit.system.printable import format_plural
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import warm_questions, workspace
-from toolkit.ui.workspace.review import setting_label
 
 
 @st.cache_resource(show_spinner=False)
@@ -69,4 +69,4 @@ def _token_notes(value: dict[str, Any]) -> list[str]:
 
 
 def _length_label() -> str:
-    return setting_label("training.sft_args.max_seq_length")
+    return name_setting("training.sft_args.max_seq_length")

@@ -12,6 +12,7 @@ from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import RunStatus
 from toolkit.settings.field_spec import field_specs_by_path
+from toolkit.settings.form_layout import name_setting
 from toolkit.system.printable import format_bytes, format_count, format_figure, format_plural, format_share
 from toolkit.ui.elements.escape import escape_lines, escape_text
 from toolkit.ui.elements.words import STATE_LABELS
@@ -20,7 +21,6 @@ from toolkit.ui.frame import page
 from toolkit.ui.runs.export_view import open_exports
 from toolkit.ui.runs.safety_lines import describe_resume, safety_lines
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.review import setting_label
 from toolkit.ui.workspace.run_facts import read_run_summary
 
 EVALUATE_NOW = "evaluate_now"
@@ -86,7 +86,7 @@ def find_remedy(status: RunStatus) -> Remedy | None:
     if path == MODEL_SETTING:
         return Remedy("Change the model", "configure", path)
     if path:
-        return Remedy(f"Change {setting_label(path)}", "configure", path)
+        return Remedy(f"Change {name_setting(path)}", "configure", path)
     return Remedy("Change the settings", "configure") if status.reason in ("bad_settings", "refused") else None
 
 

@@ -9,10 +9,10 @@ import streamlit as st
 
 from toolkit.runs.run_dir import RunDir
 from toolkit.settings.draft import default_draft
+from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.settings.yaml_file import read_config_text
 from toolkit.ui.data.version_view import show_run_version
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.workspace.review import setting_label, value_label
 from toolkit.ui.workspace.run_entries import RunEntry
 from toolkit.ui.workspace.run_facts import config_differences, read_run_summary
 
@@ -31,7 +31,7 @@ def draw_run_header(run: RunDir) -> None:
     if summary.study:
         parts.append(f"study **{escape_text(summary.study, 80)}**")
     changed = [
-        f"{setting_label(path)} {value_label(path, value)}"
+        f"{name_setting(path)} {describe_value(path, value)}"
         for path, _, value in config_differences(default_draft(), summary.config)
         if not any(path == section or path.startswith(f"{section}.") for section in HEADER_SECTIONS)
     ]
@@ -58,7 +58,7 @@ def draw_run_settings(run: RunDir, others: Sequence[RunEntry]) -> None:
             name = f"{name} ({compared_id})"
         frame = pd.DataFrame(
             [
-                (setting_label(path), value_label(path, theirs), value_label(path, ours), path)
+                (name_setting(path), describe_value(path, theirs), describe_value(path, ours), path)
                 for path, theirs, ours in differences
             ],
             columns=["Setting", name, "This run", "Config key"],
@@ -66,7 +66,7 @@ def draw_run_settings(run: RunDir, others: Sequence[RunEntry]) -> None:
         st.dataframe(frame, hide_index=True, alt="Settings that differ")
     for path, reason in summary.chosen.items():
         st.caption(
-            f":material/tune: {escape_text(setting_label(path))} was chosen automatically. {escape_text(reason, 400)}."
+            f":material/tune: {escape_text(name_setting(path))} was chosen automatically. {escape_text(reason, 400)}."
         )
     with st.expander("Config file", icon=":material/description:"):
         st.code(read_config_text(run.config_path), language=None, height=360)

@@ -16,8 +16,10 @@ from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.evaluation.seen_rows import find_seen_rows
 from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.model_names import BASE
-from toolkit.runs.run_dir import RunDir, list_runs
+from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import UNFINISHED
+from toolkit.settings.form_layout import describe_value, name_setting
+from toolkit.studies.outcomes import read_study
 from toolkit.system.printable import format_duration, format_plural
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary
@@ -26,39 +28,33 @@ from toolkit.ui.elements.thinning import whole_strides
 from toolkit.ui.elements.words import STATE_LABELS
 from toolkit.ui.runs.run_table import STATE_MARKS
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.review import describe_settings, setting_label, value_label
+from toolkit.ui.workspace.review import describe_settings
 from toolkit.ui.workspace.run_entries import RunEntry, read_run_entries
 
 STUDY_REFRESH_SECONDS = 2
 STUDY_CURVES = {"eval_loss": "Test loss", "loss": "Training loss"}
 
 
-def list_studies() -> dict[str, list[RunDir]]:
-    """Return the runs of each study, oldest first; the study with the newest run comes first."""
-    studies: dict[str, list[RunDir]] = {}
-    entries, _ = read_run_entries(list_runs(workspace.current_save_dir()))
-    for entry in entries:
-        if entry.facts.study:
-            studies.setdefault(entry.facts.study, []).insert(0, entry.run)
-    return studies
-
-
-def draw_live_study(runs: Sequence[RunDir]) -> None:
+def draw_live_study(name: str) -> None:
     """Draw the study, refreshed while one of its runs is active."""
-    is_active = any(entry.status.state in UNFINISHED for entry in read_run_entries(runs)[0])
-    st.fragment(_draw_study, run_every=STUDY_REFRESH_SECONDS if is_active else None, key=f"study_{runs[0].id}")(
-        tuple(runs)
-    )
+    study = read_study(workspace.current_save_dir(), name)
+    is_active = any(outcome.state in UNFINISHED for outcome in study.outcomes)
+    st.fragment(_draw_study, run_every=STUDY_REFRESH_SECONDS if is_active else None, key=f"study_{name}")(name)
 
 
-def _draw_study(runs: tuple[RunDir, ...]) -> None:
+def _draw_study(name: str) -> None:
     with error_boundary():
-        entries, _ = read_run_entries(runs)
+        study = read_study(workspace.current_save_dir(), name)
+        entries, _ = read_run_entries(study.runs)
+        total = len(study.outcomes)
         ended = sum(entry.status.has_ended for entry in entries)
-        if ended < len(entries):
-            st.progress(ended / len(entries), f"{ended} of {format_plural(len(entries), 'trial')} complete")
+        if ended < total:
+            st.progress(ended / total, f"{ended} of {format_plural(total, 'trial')} complete")
         else:
-            st.caption(f":material/check_circle: {ended} of {format_plural(len(entries), 'trial')} complete")
+            st.caption(f":material/check_circle: {ended} of {format_plural(total, 'trial')} complete")
+        if not entries:
+            st.caption("No trial has a run yet. To train them, open Configure and press Start.")
+            return
         scores = score_clean_rows(entries)
         st.dataframe(
             pd.DataFrame([_study_row(entry, scores.get(entry.run.id)) for entry in entries]),
@@ -131,7 +127,7 @@ def _score_cached(trials: tuple[tuple[str, int], ...]) -> dict[str, CleanScore]:
 def _study_row(entry: RunEntry, score: CleanScore | None) -> dict[str, Any]:
     status = entry.status
     return {
-        **{setting_label(path): value_label(path, value) for path, value in entry.facts.settings.items()},
+        **{name_setting(path): describe_value(path, value) for path, value in entry.facts.settings.items()},
         "State": f"{STATE_MARKS[status.state]} {STATE_LABELS[status.state][0]}",
         "Training loss": status.last.get("loss"),
         "Test loss": status.last.get("eval_loss"),

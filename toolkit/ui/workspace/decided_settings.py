@@ -32,7 +32,13 @@ _MAX_CACHED = 16
 
 def relevant_settings(config: Config) -> str:
     """Return a key of the settings that decide the time and memory of training."""
-    return config.model_dump_json(exclude=set(IRRELEVANT_SECTIONS))
+    return _with_seed(config, 0).model_dump_json(exclude=set(IRRELEVANT_SECTIONS))
+
+
+def _with_seed(config: Config, seed: int) -> Config:
+    args = config.training.training_args.model_copy(update={"seed": seed})
+    training = config.training.model_copy(update={"training_args": args})
+    return config.model_copy(update={"training": training})
 
 
 def decide_trial_settings(trial: StudyTrial) -> DecidedSettings:
@@ -75,5 +81,6 @@ def _decide_cached(config: Config, table: Table | None) -> DecidedSettings:
         counts = None if lengths is None else np.column_stack([lengths.prompt, lengths.completion])
         decided = decide_open_settings(config, table, machine, workspace.current_save_dir(), counts)
         st.session_state[_CACHE] = cached = {**newest, key: decided}
-    # the cached config may differ from this one in the irrelevant sections; decisions are in `training` alone
-    return replace(cached[key], config=config.model_copy(update={"training": cached[key].config.training}))
+    # the cached config may differ from this one in the irrelevant sections and in the seed; decisions are in `training`
+    decided_config = config.model_copy(update={"training": cached[key].config.training})
+    return replace(cached[key], config=_with_seed(decided_config, config.training.training_args.seed))

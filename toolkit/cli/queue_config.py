@@ -1,0 +1,107 @@
+"""From imported settings to queued runs: one run, or the trials of a study that have no run yet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from toolkit.cli.console import out, print_warnings
+from toolkit.config import Config, DataConfig
+from toolkit.data.read_options import source_key
+from toolkit.data.storage.open_table import open_table
+from toolkit.data.table import Table
+from toolkit.errors import ConfigError, Problem
+from toolkit.forecast.decisions import decide_open_settings
+from toolkit.runs.preflight import preflight_needs_machine, preflight_problems
+from toolkit.runs.run_dir import RunDir, create_run, save_dir_of
+from toolkit.runs.status import read_run_status
+from toolkit.settings.ablation import StudyTrial, uses_ablation
+from toolkit.settings.import_export import ImportedSettings
+from toolkit.studies.plan import StudyPlan, plan_study
+from toolkit.studies.question import ask_study, hash_trial_content
+from toolkit.studies.start import PlannedRun, StudyProgress, start_study
+from toolkit.system.machine import probe_machine, read_known_machine
+
+
+def queue_config(imported: ImportedSettings, name: str = "", *, retry_failed: bool = False) -> list[RunDir]:
+    """Queue what the settings ask for and return the runs to wait for, in order.
+
+    A study that exists already is continued: only trials without a run are added. Raises ToolkitError.
+    """
+    plan = plan_study(imported.draft, imported.grid)
+    print_warnings(plan.left_out)
+    tables = _open_checked_tables([trial.config for trial in plan.trials])
+    first = plan.trials[0].config
+    if not uses_ablation(imported.draft) or not (imported.grid or len(plan.trials) > 1):
+        final = _decide(first, tables[0])
+        return [create_run(final.config, tables[0], name=name, chosen=final.chosen)]
+    question = ask_study(first.ablation.study_name or "", plan.trials, [table.sha256 for table in tables])
+    by_content = {
+        hash_trial_content(trial.config, table.sha256): (trial, table)
+        for trial, table in zip(plan.trials, tables, strict=True)
+    }
+
+    def plan_run(content: str) -> PlannedRun:
+        trial, table = by_content[content]
+        return replace(_decide(trial.config, table), name=_label_run(trial, name, plan))
+
+    queued, progress = start_study(save_dir_of(first), question, plan_run, retry_failed=retry_failed)
+    _print_progress(question.name, plan, progress)
+    unfinished = [run for run in progress.kept if not read_run_status(run).has_ended]
+    return sorted([*queued, *unfinished], key=lambda run: run.id)
+
+
+def _print_progress(study: str, plan: StudyPlan, progress: StudyProgress) -> None:
+    seeds = max(1, len(plan.seeds))
+    combinations = f"{plan.combinations} combination{'' if plan.combinations == 1 else 's'}"
+    total = f"{combinations} × {seeds} seed{'' if seeds == 1 else 's'}"
+    out.print(f"Study {study}: {len(plan.trials)} runs ({total}), one after another.")
+    if progress.kept:
+        out.print(f"{len(progress.kept)} of them are trained or queued already and are not trained again.")
+    if progress.resumed:
+        out.print(f"{len(progress.resumed)} were stopped and continue from their last checkpoint.")
+    if progress.failed:
+        out.print(f"{len(progress.failed)} failed before. To try them again, add --retry-failed to the study command.")
+
+
+def _label_run(trial: StudyTrial, name: str, plan: StudyPlan) -> str:
+    values = [f"{path.rpartition('.')[2]} {value}" for path, value in trial.settings.items()]
+    seed = [f"seed {trial.config.training.training_args.seed}"] if len(plan.seeds) > 1 else []
+    return " · ".join(part for part in (name, ", ".join([*values, *seed])) if part)
+
+
+def _decide(config: Config, table: Table) -> PlannedRun:
+    folder = save_dir_of(config)
+    final = decide_open_settings(config, table, read_known_machine(folder), folder)
+    return PlannedRun(final.config, table, chosen=final.reasons)
+
+
+def _open_checked_tables(configs: list[Config]) -> list[Table]:
+    """Open the table of each config; configs with the same source share one.
+
+    Raises ConfigError with the problems of all configs.
+    """
+    opened: dict[str, Table] = {}
+    tables: list[Table] = []
+    found: dict[Problem, None] = {}
+    for config in configs:
+        key = source_key(config.data)
+        if key not in opened:
+            opened[key] = _open_with_notices(config.data, save_dir_of(config))
+        tables.append(opened[key])
+        # the probe imports torch, which takes seconds: only settings that depend on the GPU wait for it
+        read_machine = probe_machine if preflight_needs_machine(config) else read_known_machine
+        machine = read_machine(save_dir_of(config))
+        found.update(dict.fromkeys(preflight_problems(config, opened[key], machine)))
+    if errors := [problem for problem in found if problem.severity == "error"]:
+        raise ConfigError(errors)
+    print_warnings(found)
+    return tables
+
+
+def _open_with_notices(data: DataConfig, save_dir: Path) -> Table:
+    out.print(f"Reading {data.path} ...")
+    table = open_table(data, save_dir)
+    for notice in table.notices:
+        out.print(f"note: {notice}")
+    return table

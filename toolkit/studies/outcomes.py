@@ -1,0 +1,236 @@
+"""The results of a study, folded from the directories of its runs each time that they are read.
+
+A run belongs to a trial when it trains the same content, whatever study or name it was started for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from toolkit.config import Config
+from toolkit.errors import RunError, ToolkitError
+from toolkit.evaluation.predictions import read_predictions
+from toolkit.evaluation.statistics.scoring import detect_answer_kind, score_answer
+from toolkit.runs.run_dir import RunDir, list_runs, read_run_config, read_run_meta
+from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.settings.training_content import hash_training_content, leave_chosen_open
+from toolkit.studies.question import (
+    AskedTrial,
+    StudyQuestion,
+    ask_study_of_runs,
+    clean_study_name,
+    list_questions,
+    read_question,
+)
+
+logger = logging.getLogger(__name__)
+
+LOSS_OBJECTIVE, DEFAULT_OBJECTIVE, FREE_TEXT_OBJECTIVE = "eval_loss", "exact_match", "token_f1"
+MIN_MATCHED_SHARE = 0.05
+"""Exact match that no trial reaches says nothing: free text hardly ever matches exactly."""
+STATE_ORDER = (
+    "finished", "stopping", "running", "starting", "queued", "paused", "interrupted", "failed", "stopped", "cancelled",
+)  # fmt: skip
+"""Which of several runs with the same content counts, the first one first."""
+RowScores = Mapping[tuple[int, str], float]
+"""Score by (row number, expected answer); a study of datasets pairs only rows that are the same."""
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A run with what it was started for and what it trains."""
+
+    run: RunDir
+    study: str
+    settings: dict[str, Any]
+    content: str
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """A trial with its run, if there is one. scores: by row, empty until the run has answered its test rows.
+
+    value: the objective of the whole run. A failed trial has neither, and its status says why.
+    """
+
+    asked: AskedTrial
+    run: RunDir | None = None
+    status: RunStatus | None = None
+    scores: RowScores = field(default_factory=dict)
+    value: float | None = None
+
+    @property
+    def state(self) -> str:
+        """The state of its run, or "planned"."""
+        return self.status.state if self.status is not None else "planned"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study at one moment. objective: the measure that its trials are compared by."""
+
+    question: StudyQuestion
+    outcomes: tuple[TrialOutcome, ...]
+    objective: str = DEFAULT_OBJECTIVE
+
+    @property
+    def runs(self) -> list[RunDir]:
+        return [outcome.run for outcome in self.outcomes if outcome.run is not None]
+
+
+def list_study_names(save_dir: Path) -> tuple[list[str], list[ToolkitError]]:
+    """Return the names of all studies, the one with the newest run first, and errors of files that can't be read."""
+    questions, errors = list_questions(save_dir)
+    names: dict[str, None] = {}
+    problems: list[ToolkitError] = [*errors]
+    for run in list_runs(save_dir):
+        try:
+            name = str(read_run_meta(run).get("study") or "")
+        except RunError as error:
+            problems.append(error)
+            continue
+        if name:
+            names[name] = None
+    return list({**names, **dict.fromkeys(question.name for question in questions)}), problems
+
+
+def read_study(save_dir: Path, name: str) -> Study:
+    """Return a study with its results so far. Raises RunError when there is none of that name."""
+    name = clean_study_name(name)
+    question = read_old_question(save_dir, name)
+    if question is None:
+        known = ", ".join(f"'{other}'" for other in list_study_names(save_dir)[0][:5])
+        hint = f"The studies are: {known}." if known else "Start one with: python -m toolkit study config.yml"
+        raise RunError(f"There is no study '{name[:80]}' in {save_dir}.", hint)
+    return fold_study(question, _list_known_runs(save_dir, name))
+
+
+def find_free_name(save_dir: Path, name: str) -> str:
+    """Return the name with the first number that no study has: "ranks 2"."""
+    taken = set(list_study_names(save_dir)[0])
+    return next(new for at in itertools.count(2) if (new := f"{name} {at}") not in taken)
+
+
+def read_old_question(save_dir: Path, name: str) -> StudyQuestion | None:
+    """Return what the study of that name asks: from its file, else from its runs; None when there is no such study."""
+    name = clean_study_name(name)
+    return read_question(save_dir, name) or _ask_from_runs(save_dir, name)
+
+
+def fold_study(question: StudyQuestion, known: Sequence[KnownRun]) -> Study:
+    """Return the study that these runs answer so far."""
+    chosen = [(trial, found) for trial, found in zip(question.trials, _choose_runs(question, known), strict=True)]
+    objective = question.objective or _choose_objective([found[0] for _, found in chosen if found])
+    outcomes = tuple(
+        TrialOutcome(trial) if found is None else _read_outcome(trial, *found, objective) for trial, found in chosen
+    )
+    return Study(question, outcomes, objective)
+
+
+def find_trial_runs(save_dir: Path, question: StudyQuestion) -> dict[str, RunDir]:
+    """Return the run of each trial that has one, by content."""
+    chosen = _choose_runs(question, _list_known_runs(save_dir, question.name))
+    return {trial.content: found[0] for trial, found in zip(question.trials, chosen, strict=True) if found is not None}
+
+
+def _choose_runs(question: StudyQuestion, known: Sequence[KnownRun]) -> list[tuple[RunDir, RunStatus] | None]:
+    """Return the run of each trial with its status: of several with the same content, the one that is furthest."""
+    by_content: dict[str, list[KnownRun]] = {}
+    for one in known:
+        by_content.setdefault(one.content, []).append(one)
+    found = []
+    for trial in question.trials:
+        fitting = [
+            (one.run, read_run_status(one.run))
+            for one in by_content.get(trial.content, ())
+            if one.study != question.name or one.settings == trial.settings
+        ]
+        found.append(min(fitting, key=lambda pair: STATE_ORDER.index(pair[1].state), default=None))
+    return found
+
+
+def _read_outcome(trial: AskedTrial, run: RunDir, status: RunStatus, objective: str) -> TrialOutcome:
+    if status.state != "finished":
+        return TrialOutcome(trial, run, status)
+    if objective == LOSS_OBJECTIVE:
+        loss = status.last.get("eval_loss")
+        return TrialOutcome(trial, run, status, {}, float(loss) if loss is not None else None)
+    scores = read_row_scores(run, objective)
+    value = sum(scores.values()) / len(scores) if scores else status.scores.get(objective)
+    return TrialOutcome(trial, run, status, scores, None if value is None else float(value))
+
+
+def _choose_objective(runs: Iterable[RunDir]) -> str:
+    best = [sum(scores.values()) / len(scores) for run in runs if (scores := read_row_scores(run, DEFAULT_OBJECTIVE))]
+    return FREE_TEXT_OBJECTIVE if best and max(best) < MIN_MATCHED_SHARE else DEFAULT_OBJECTIVE
+
+
+def read_row_scores(run: RunDir, measure: str) -> RowScores:
+    """Return the measure of each test row that the run answered at its end; empty while it has not."""
+    path = run.predictions_path
+    return _score_predictions(run, path.stat().st_mtime_ns, measure) if path.is_file() else {}
+
+
+@lru_cache(maxsize=2000)
+def _score_predictions(run: RunDir, stamp: int, measure: str) -> RowScores:
+    del stamp  # only part of the cache key
+    answers = read_predictions(run)
+    kind = detect_answer_kind([one.expected for one in answers])
+    scored = ((one, score_answer(one.adapter, one.expected, kind).get(measure)) for one in answers)
+    return {(one.row, one.expected): score for one, score in scored if score is not None}
+
+
+def _list_known_runs(save_dir: Path, name: str) -> list[KnownRun]:
+    """Return the runs whose content is known, newest first; runs from before it was stored count for their study."""
+    found = []
+    for run in list_runs(save_dir):
+        stamp = run.meta_path.stat().st_mtime_ns if run.meta_path.exists() else 0
+        try:
+            found.append(_read_known_run(run, stamp, name))
+        except ToolkitError as error:
+            # the list of runs shows this error to the user
+            logger.info("run %s can't be part of a study: %s", run.id, error)
+    return [one for one in found if one.content]
+
+
+@lru_cache(maxsize=4000)
+def _read_known_run(run: RunDir, stamp: int, name: str) -> KnownRun:
+    del stamp  # only part of the cache key
+    meta = read_run_meta(run)
+    study, settings, content = str(meta.get("study") or ""), dict(meta.get("settings") or {}), meta.get("content")
+    if content is None and "start" not in meta and study == name:
+        dataset = str(meta.get("dataset", {}).get("sha256") or "")
+        content = hash_training_content(_read_own_config(run, meta), dataset)
+    return KnownRun(run, study, settings, str(content or ""))
+
+
+def _read_own_config(run: RunDir, meta: Mapping[str, Any]) -> Config:
+    """Return the settings of a run as the user set them."""
+    return leave_chosen_open(read_run_config(run), meta.get("chosen") or {})
+
+
+def _ask_from_runs(save_dir: Path, name: str) -> StudyQuestion | None:
+    """Return what a study without a file asked; None when no run has its name."""
+    own = sorted((one for one in _list_known_runs(save_dir, name) if one.study == name), key=lambda one: one.run.id)
+    if not own:
+        return None
+    metas = [read_run_meta(one.run) for one in own]
+    configs = [_read_own_config(one.run, meta) for one, meta in zip(own, metas, strict=True)]
+    trials = [
+        AskedTrial(one.settings, config.training.training_args.seed, one.content)
+        for one, config in zip(own, configs, strict=True)
+    ]
+    datasets = [str(meta.get("dataset", {}).get("sha256") or "") for meta in metas]
+    return ask_study_of_runs(name, trials, configs[0], datasets)
+
+
+def find_run_reason(status: RunStatus) -> str:
+    """Return why a trial has no result, in one sentence."""
+    text: Any = status.message or status.broke_off or f"The run was {status.state}."
+    return str(text).split("\n")[0]

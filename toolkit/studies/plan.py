@@ -1,0 +1,90 @@
+"""The runs of a study: each combination of values that differs from the others, repeated with the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from toolkit.config import Config
+from toolkit.errors import ConfigError, Problem
+from toolkit.settings.ablation import MAX_STUDY_TRIALS, StudyTrial, ValueGrid, expand_trials, uses_ablation
+from toolkit.settings.draft import draft_from_config
+from toolkit.settings.form_layout import describe_value, name_setting
+from toolkit.settings.training_content import SEED_PATH, find_idle_reason, hash_training_content
+
+DEFAULT_SEEDS, MAX_REPEATED_COMBINATIONS = 3, 4
+"""Seeds of a study with at most so many combinations; a larger one gets one seed, because it has many runs already."""
+SEED_LIMIT = 2**32
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """trials: every run, all combinations with the first seed before the second. combinations: with one seed each.
+
+    left_out: warnings on values and combinations that would only repeat others.
+    """
+
+    trials: tuple[StudyTrial, ...]
+    combinations: int
+    seeds: tuple[int, ...]
+    left_out: tuple[Problem, ...] = ()
+
+
+def plan_study(draft: Mapping[str, Any], grid: ValueGrid) -> StudyPlan:
+    """Return the runs of a draft; the draft's single run when it is no study. Raises ConfigError."""
+    trials = expand_trials(draft, grid)
+    axes = grid if uses_ablation(draft) else {}
+    distinct = list({hash_training_content(trial.config): trial for trial in reversed(trials)}.values())[::-1]
+    left_out = _explain_left_out(axes, trials, distinct) if len(distinct) < len(trials) else ()
+    seeds = choose_seeds(distinct[0].config, len(distinct), axes)
+    if len(seeds) * len(distinct) > MAX_STUDY_TRIALS and len(seeds) > 1:
+        message = f"{len(distinct)} combinations with {len(seeds)} seeds are {len(distinct) * len(seeds):,} runs"
+        raise ConfigError([Problem("ablation.seeds", f"{message}; the maximum is {MAX_STUDY_TRIALS}.", "Use fewer.")])
+    repeated = [_with_seed(trial, seed) for seed in seeds for trial in distinct] if seeds else distinct
+    return StudyPlan(tuple(repeated), len(distinct), seeds, left_out)
+
+
+def choose_seeds(config: Config, combinations: int, axes: Iterable[str]) -> tuple[int, ...]:
+    """Return the training seeds of each combination; none when the study varies the seed itself."""
+    paths = set(axes)
+    if any(path == SEED_PATH or SEED_PATH.startswith(f"{path}.") for path in paths):
+        return ()
+    repeats = DEFAULT_SEEDS if paths and 1 < combinations <= MAX_REPEATED_COMBINATIONS else 1
+    if config.ablation.use_ablate and config.ablation.seeds is not None:
+        repeats = config.ablation.seeds
+    first = config.training.training_args.seed
+    return tuple((first + at) % SEED_LIMIT for at in range(repeats))
+
+
+def _with_seed(trial: StudyTrial, seed: int) -> StudyTrial:
+    args = trial.config.training.training_args.model_copy(update={"seed": seed})
+    training = trial.config.training.model_copy(update={"training_args": args})
+    return replace(trial, config=trial.config.model_copy(update={"training": training}))
+
+
+def _explain_left_out(
+    axes: ValueGrid, trials: Sequence[StudyTrial], distinct: Sequence[StudyTrial]
+) -> tuple[Problem, ...]:
+    """Return a warning for each value that is listed twice, each axis without effect, and the other combinations."""
+    found: list[Problem] = []
+    expected = 1
+    for path in axes:
+        label = name_setting(path)
+        values = list({repr(trial.settings[path]): trial.settings[path] for trial in trials}.values())
+        if len(values) < len(axes[path]):
+            repeats = len(axes[path]) - len(values)
+            message = f"{label} lists {repeats} value{'s' if repeats > 1 else ''} twice; each value is trained once."
+            found.append(Problem(path, message, "", "warning"))
+        if len(values) > 1 and len({repr(trial.settings[path]) for trial in distinct}) == 1:
+            reason = find_idle_reason(path, draft_from_config(distinct[0].config)) or "no other setting uses it"
+            message = f"All {len(values)} values of {label} give the same training, because {reason}."
+            hint = f"Only {describe_value(path, values[0])} is trained."
+            found.append(Problem(path, message, hint, "warning"))
+        else:
+            expected *= len(values)
+    if len(distinct) < expected:
+        same = f"{expected - len(distinct)} of {expected} combinations would train the same as another one"
+        message = f"{same}, because a setting has no effect in them."
+        found.append(Problem("", message, "They are left out.", "warning"))
+    return tuple(found)

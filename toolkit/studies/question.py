@@ -1,0 +1,191 @@
+"""What a study asks: one small file, `<save_dir>/studies/<id>/study.json`, written when the study is started.
+
+The results are not in it: they follow from the directories of the runs. A study from before this file existed is read
+from its runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from toolkit.config import Config
+from toolkit.errors import Problem, RunError
+from toolkit.settings.ablation import StudyTrial
+from toolkit.settings.form_layout import describe_value, name_setting
+from toolkit.settings.training_content import SEED_PATH, SOURCE_PATHS, find_effective_settings, hash_training_content
+from toolkit.settings.yaml_file import with_absolute_paths
+from toolkit.system.durable import durable_write
+from toolkit.system.foreign_files import describe_read_error, read_foreign_json
+
+STUDY_SCHEMA = 1
+Axes = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class AskedTrial:
+    """One planned run. content: of `hash_training_content`, by which its run is found."""
+
+    settings: dict[str, Any]
+    seed: int
+    content: str
+
+
+@dataclass(frozen=True)
+class StudyQuestion:
+    """axes: values by path. settings: all other settings that have an effect. datasets: hashes of the tables."""
+
+    name: str
+    axes: Axes
+    trials: tuple[AskedTrial, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+    objective: str | None = None
+    method: str = "grid"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(trial.seed for trial in self.trials))
+
+
+_QUESTION = TypeAdapter(StudyQuestion)
+
+
+def ask_study(name: str, trials: Sequence[StudyTrial], datasets: Sequence[str]) -> StudyQuestion:
+    """Return what these trials ask. datasets: the SHA-256 of each trial's table."""
+    asked = [
+        AskedTrial(trial.settings, trial.config.training.training_args.seed, hash_trial_content(trial.config, dataset))
+        for trial, dataset in zip(trials, datasets, strict=True)
+    ]
+    return ask_study_of_runs(name, asked, trials[0].config, datasets)
+
+
+def hash_trial_content(config: Config, dataset: str) -> str:
+    """Return the content of a trial, as its run will store it. dataset: SHA-256 of its table."""
+    return hash_training_content(with_absolute_paths(config), dataset)
+
+
+def ask_study_of_runs(name: str, trials: Sequence[AskedTrial], first: Config, datasets: Sequence[str]) -> StudyQuestion:
+    """Return what these trials ask, whether they have run or not. first: the config of the first one."""
+    axes: Axes = {}
+    for trial in trials:
+        for path, value in trial.settings.items():
+            values = axes.setdefault(path, [])
+            if repr(value) not in map(repr, values):
+                values.append(value)
+    return StudyQuestion(
+        name=clean_study_name(name),
+        axes=axes,
+        trials=tuple({(trial.content, repr(trial.settings)): trial for trial in trials}.values()),
+        settings=_find_shared_settings(first, axes),
+        datasets=tuple(dict.fromkeys(datasets)),
+        objective=first.ablation.objective,
+    )
+
+
+def clean_study_name(name: str) -> str:
+    """Return a name without outer white space, as it is stored with the runs."""
+    return name.strip()[:200]
+
+
+def _find_shared_settings(config: Config, axes: Iterable[str]) -> dict[str, Any]:
+    varied = (*axes, SEED_PATH, *SOURCE_PATHS)
+    return {
+        path: value
+        for path, value in find_effective_settings(with_absolute_paths(config)).items()
+        if not any(path == axis or path.startswith(f"{axis}.") for axis in varied)
+    }
+
+
+def study_folder(save_dir: Path, name: str) -> Path:
+    """Return the folder of a study; its name is a label and never part of a path."""
+    return save_dir / "studies" / hashlib.sha256(clean_study_name(name).encode()).hexdigest()[:12]
+
+
+def write_question(save_dir: Path, question: StudyQuestion) -> None:
+    """Write what is asked. Raises RunError."""
+    path = study_folder(save_dir, question.name) / "study.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        durable_write(path, json.dumps({"schema": STUDY_SCHEMA, **asdict(question)}, indent=1, ensure_ascii=False))
+    except OSError as error:
+        raise RunError(f"The study can't be written to {path.parent}: {error}.", "Free space there.") from error
+
+
+def read_question(save_dir: Path, name: str) -> StudyQuestion | None:
+    """Return what a study asks; None if there is no file. Raises RunError: damaged, or from a newer version."""
+    path = study_folder(save_dir, name) / "study.json"
+    return _read_question_file(path) if path.is_file() else None
+
+
+def list_questions(save_dir: Path) -> tuple[list[StudyQuestion], list[RunError]]:
+    """Return what every study asks, and the errors of the files that can't be read."""
+    found: list[StudyQuestion] = []
+    errors: list[RunError] = []
+    for path in sorted((save_dir / "studies").glob("*/study.json")):
+        try:
+            found.append(_read_question_file(path))
+        except RunError as error:
+            errors.append(error)
+    return found, errors
+
+
+def _read_question_file(path: Path) -> StudyQuestion:
+    try:
+        body = dict(read_foreign_json(path))
+        schema = int(body.pop("schema"))
+        if schema > STUDY_SCHEMA:
+            raise RunError(f"{path} was written by a newer version (schema {schema}).", "Update the toolkit.")
+        return _QUESTION.validate_python(body)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        hint = "Delete this file; the runs of the study are kept."
+        raise RunError(f"{path} can't be read: {describe_read_error(error)}.", hint) from error
+
+
+def find_question_conflict(old: StudyQuestion, new: StudyQuestion) -> Problem | None:
+    """Return why the new question can't continue the old study of that name; None if it can."""
+    name = f"The study '{new.name}' already exists"
+    hint = f"Choose another study name, for example '{new.name} 2', or use the same values to continue it."
+    if _comparable_axes(old.axes) != _comparable_axes(new.axes):
+        message = f"{name} with other values: {describe_axes(old.axes)}. Now: {describe_axes(new.axes)}."
+        return Problem("ablation.study_name", message, hint)
+    changed = [
+        f"{name_setting(path)} {describe_value(path, old.settings[path])} instead of {describe_value(path, value)}"
+        for path, value in new.settings.items()
+        if path in old.settings and repr(old.settings[path]) != repr(value)
+    ]
+    if set(old.datasets) != set(new.datasets):
+        changed.append("another dataset")
+    if not changed:
+        return None
+    shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    return Problem("ablation.study_name", f"{name} with other settings: {shown}.", hint.replace("values", "settings"))
+
+
+def merge_questions(old: StudyQuestion, new: StudyQuestion) -> StudyQuestion:
+    """Return the new question with the trials of the old one: more seeds are added, none is forgotten."""
+    trials = {(trial.content, repr(trial.settings)): trial for trial in (*old.trials, *new.trials)}
+    return StudyQuestion(
+        name=new.name,
+        axes=new.axes,
+        trials=tuple(trials.values()),
+        settings={**old.settings, **new.settings},
+        datasets=new.datasets,
+        objective=new.objective,
+    )
+
+
+def _comparable_axes(axes: Mapping[str, Sequence[Any]]) -> dict[str, set[str]]:
+    return {path: {json.dumps(value, sort_keys=True) for value in values} for path, values in axes.items()}
+
+
+def describe_axes(axes: Mapping[str, Sequence[Any]]) -> str:
+    """Return for example "LoRA rank (r) 4, 8; Learning rate 1e-3, 2e-3"."""
+    parts = (f"{name_setting(path)} {', '.join(describe_value(path, v) for v in axes[path])}" for path in axes)
+    return "; ".join(parts) or "no setting"

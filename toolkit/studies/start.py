@@ -1,0 +1,102 @@
+"""Starting and continuing a study: queue a run for each trial that has none yet, once, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from toolkit.config import Config
+from toolkit.errors import ConfigError, Problem
+from toolkit.lifecycle.resume_policy import can_resume, request_resume
+from toolkit.runs.run_dir import RunDir, create_run
+from toolkit.runs.run_sources import SourceTable
+from toolkit.runs.status import read_run_status
+from toolkit.studies.outcomes import find_trial_runs, read_old_question
+from toolkit.studies.question import (
+    AskedTrial,
+    StudyQuestion,
+    find_question_conflict,
+    merge_questions,
+    study_folder,
+    write_question,
+)
+from toolkit.system.locks import wait_for_lock
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """How the run of a trial would be created. config: with the settings that the forecast decided."""
+
+    config: Config
+    table: SourceTable
+    name: str = ""
+    chosen: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyProgress:
+    """The trials of a question: those without a run, and the runs of the others by what Start does with them.
+
+    resumed: their runs were stopped or paused and continue. failed: a result, which is not trained again unless asked.
+    kept: finished, training or queued.
+    """
+
+    open: tuple[AskedTrial, ...]
+    resumed: tuple[RunDir, ...] = ()
+    failed: tuple[RunDir, ...] = ()
+    kept: tuple[RunDir, ...] = ()
+
+    @property
+    def to_train(self) -> int:
+        """Runs that Start would create or resume."""
+        return len(self.open) + len(self.resumed)
+
+
+def find_study_conflict(save_dir: Path, question: StudyQuestion) -> Problem | None:
+    """Return why the question can't be asked under its name; None when it is new or continues a study."""
+    old = read_old_question(save_dir, question.name)
+    return find_question_conflict(old, question) if old is not None else None
+
+
+def find_study_progress(save_dir: Path, question: StudyQuestion, *, retry_failed: bool = False) -> StudyProgress:
+    """Return what Start would do with each trial. retry_failed: failed runs are resumed too."""
+    found = find_trial_runs(save_dir, question)
+    resumed: list[RunDir] = []
+    failed: list[RunDir] = []
+    kept: list[RunDir] = []
+    for run in found.values():
+        status = read_run_status(run)
+        if status.state == "failed" and not retry_failed:
+            failed.append(run)
+        else:
+            (resumed if can_resume(status) else kept).append(run)
+    missing = tuple(trial for trial in question.trials if trial.content not in found)
+    return StudyProgress(missing, tuple(resumed), tuple(failed), tuple(kept))
+
+
+def start_study(
+    save_dir: Path, question: StudyQuestion, plan_run: Callable[[str], PlannedRun], *, retry_failed: bool = False
+) -> tuple[list[RunDir], StudyProgress]:
+    """Queue the trials that have no run yet, and resume those that were stopped; return these runs and the progress.
+
+    plan_run: returns the run to create for a trial's content. A kill between two runs loses nothing: the next start
+    queues the rest. Raises ConfigError when a study of that name asks something else, RunError when a file can't be
+    written.
+    """
+    lock = study_folder(save_dir, question.name) / "lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with wait_for_lock(lock):
+        old = read_old_question(save_dir, question.name)
+        if old is not None and (conflict := find_question_conflict(old, question)) is not None:
+            raise ConfigError([conflict])
+        write_question(save_dir, merge_questions(old, question) if old is not None else question)
+        progress = find_study_progress(save_dir, question, retry_failed=retry_failed)
+        for run in progress.resumed:
+            request_resume(run)
+        created = [_create_trial_run(question.name, trial, plan_run(trial.content)) for trial in progress.open]
+    return [*progress.resumed, *created], progress
+
+
+def _create_trial_run(study: str, trial: AskedTrial, plan: PlannedRun) -> RunDir:
+    return create_run(plan.config, plan.table, name=plan.name, study=study, settings=trial.settings, chosen=plan.chosen)
