@@ -128,11 +128,11 @@ def test_a_run_whose_test_rows_stand_in_its_training_rows_says_so(tmp_path: Path
     assert (
         plant(copied, said)[1]
         .sentences[copied.id][-2]
-        .startswith("1 of 2 rows are also in its training set and were excluded")
+        .startswith("1 of 2 rows is also in its training set and was excluded")
     )
     whole = trained_on(tmp_path, [{"q": "question 0", "a": "x"}, {"q": "question 1", "a": "x"}])
     results = plant(whole, said)[1]
     assert (results.excluded, results.compared_rows) == (0, 2)
-    assert "All of these rows are also in its training set: the figures show memory" in " ".join(
+    assert "All of these rows are also in its training set: the figures show what was memorized" in " ".join(
         results.sentences[whole.id]
     )

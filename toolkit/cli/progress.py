@@ -126,7 +126,7 @@ def describe_run_end(run: RunDir, status: RunStatus) -> str:
         rows = format_plural(int(status.scores.get("rows", 0)), "test row")
         shares = f"base model {format_share(base)}, adapter {format_share(adapter)}"
         seen = status.scores.get("seen_rows")
-        known = f" {seen} of these rows are also in the training set." if seen else ""
+        known = f" {seen} of these rows {'is' if seen == 1 else 'are'} also in the training set." if seen else ""
         lines.append(f"Exact match on {rows}: {shares}.{known}")
     lines.append(f"Serve it: python -m toolkit serve {run.id}{folder}")
     return "\n".join(lines)

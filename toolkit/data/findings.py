@@ -30,7 +30,7 @@ class Fix:
     """A fix that the user applies with one click.
 
     The actions drop (remove `rows`), repair (undo mojibake in `columns` of `rows`), clean (remove unusual characters
-    from them), unmark (remove end marks of models from them) and merge (replace cells as settings["spellings"] says,
+    from them), unmark (remove special tokens from them) and merge (replace cells as settings["spellings"] says,
     old text -> new text) make a version of the data, and `done` is its line in the history. The action set puts
     `settings` (dotted path -> value) into the draft. The action template replaces settings["old"] by settings["new"] in
     the template under settings["path"].

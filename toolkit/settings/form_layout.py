@@ -131,7 +131,7 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "data.bad_rows": FieldLayout("data", "Malformed rows", "advanced", empty="reject the file", words={
         "skip": "Skip them", "fill": "Treat missing cells as empty"}),
     "data.repair_text": FieldLayout("data", "Replace invalid characters", "advanced", switch=True, empty="off"),
-    "data.quotes": FieldLayout("data", "Quotes across lines", "advanced", empty="keep the cell, and say so", words={
+    "data.quotes": FieldLayout("data", "Quotes across lines", "advanced", empty="keep the cell, with a note", words={
         "lines": "Read each line as a row", "cells": "Keep the cell"}),
     "data.header_row": FieldLayout("data", "Row of the column names", "advanced", empty="detect automatically"),
     "data.optional_columns": FieldLayout("data", "Optional columns", "advanced", empty="none"),

@@ -57,7 +57,7 @@ def _rulers(examined: ExaminedRows) -> Iterator[Finding]:
             rows,
             "ruler",
             "Lines of dashes among the rows",
-            f"{_have(rows, 'has', 'have')} only dashes or the like.",
+            f"{_have(rows, 'has', 'have')} nothing but dashes or similar characters.",
             "They belong to the layout of the file. The model learns them as if they were an example.",
             "of dashes",
         )
@@ -117,13 +117,13 @@ def _model_marks(examined: ExaminedRows) -> Iterator[Finding]:
     row = examined.table.row(int(rows[0]))
     marks = [match.group(1) for name in found if (match := _END_MARK.search(row[name] or ""))]
     words = rows_in_words(rows.size)
-    fix = Fix(f"Remove the marks from {words}", "unmark", f"end marks removed from {words}", rows, tuple(found))
+    fix = Fix(f"Remove the tokens from {words}", "unmark", f"special tokens removed from {words}", rows, tuple(found))
     yield Finding(
         "end_mark",
-        "End marks of models in the text",
-        f"{words} with a mark such as {marks[0].strip() if marks else '<|endoftext|>'} in "
+        "Special tokens in the text",
+        f"{words} with a special token such as {marks[0].strip() if marks else '<|endoftext|>'} in "
         f"{', '.join(repr(name) for name in found)}.",
-        "Training adds the mark of the chosen model by itself. A model that knows this one sees it twice, "
+        "Training adds the special tokens of the chosen model. A model that has this token sees it twice, "
         "and another model learns to write it as text.",
         "warning",
         rows,
@@ -168,8 +168,8 @@ def _rows_where_all(examined: ExaminedRows, is_wrong: Callable[[str, Any], Any])
 
 STRAY_ROW_CHECKS = (
     ("looking for repeated column names", _column_names),
-    ("looking for rulers", _rulers),
+    ("looking for lines of dashes", _rulers),
     ("looking for labels", _survey_labels),
     ("looking for words for missing values", _missing_words),
-    ("looking for marks of models", _model_marks),
+    ("looking for special tokens", _model_marks),
 )

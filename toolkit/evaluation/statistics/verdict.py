@@ -109,11 +109,13 @@ def describe_clean_rows(results: EvaluationResults) -> str:
         return ""
     whose = "its" if len(results.adapters) == 1 else "a compared run's"
     if not results.excluded:
-        return f"All of these rows are also in {whose} training set: the figures show memory and not what was learned."
+        also = f"All of these rows are also in {whose} training set"
+        return f"{also}: the figures show what was memorized, not what was learned."
     rows = "row" if results.compared_rows == 1 else format_plural(results.compared_rows, "row")
     answered = format_plural(results.answered, "row")
+    verbs = ("is", "was") if results.excluded == 1 else ("are", "were")
     return (
-        f"{results.excluded:,} of {answered} are also in {whose} training set and were excluded, so the "
+        f"{results.excluded:,} of {answered} {verbs[0]} also in {whose} training set and {verbs[1]} excluded, so the "
         f"figures are over the other {rows}."
     )
 

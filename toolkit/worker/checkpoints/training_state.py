@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from toolkit.errors import RunError, ToolkitError
+from toolkit.system.printable import format_plural
 
 CHECKPOINT_WEIGHTS_FILE, OPTIMIZER_STATE, TRAINER_STATE_FILE = "weights.safetensors", "optimizer", "trainer_state.json"
 _PLAIN_TYPES = (bool, int, float, str, type(None))
@@ -69,10 +70,8 @@ def load_trained_weights(model: nn.Module, folder: Path) -> None:
     own = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     different = sorted(set(saved) ^ set(own)) or [name for name in own if own[name].shape != saved[name].shape]
     if different:
-        message = (
-            "The checkpoint's weights don't fit this adapter: "
-            f"{different[0]} and {len(different) - 1} more weights differ."
-        )
+        message = f"The checkpoint's weights don't fit this adapter. Different: {different[0]}"
+        message += f" and {format_plural(len(different) - 1, 'other')}." if different[1:] else "."
         raise ToolkitError(message, "Use the settings (model and LoRA) that the checkpoint was made with.")
     with torch.no_grad():
         for name, weight in own.items():

@@ -28,6 +28,7 @@ from transformers.utils.import_utils import is_liger_kernel_available
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.settings.device_defaults import ComputeDevice
+from toolkit.system.printable import format_plural
 from toolkit.worker.models import library_arguments
 from toolkit.worker.models.folder import (
     BAD_MODEL,
@@ -86,7 +87,8 @@ def load_base_model(
     if missing := sorted(loading_info["missing_keys"]):
         # the library would fill them with random numbers
         name = config.model.hf_model_ckpt
-        message = f"The weights of '{name}' are incomplete: {len(missing)} are missing, for example {missing[0]}."
+        count = format_plural(len(missing), "weight")
+        message = f"The weights of '{name}' are incomplete: {count} missing, for example {missing[0]}."
         raise ToolkitError(message, "Download the model again, or choose one for text generation.", BAD_MODEL)
     if quantization is not None:
         _copy_mapped_weights(model)

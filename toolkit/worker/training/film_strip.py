@@ -20,6 +20,7 @@ from toolkit.config import Config
 from toolkit.runs.event_facts import PinnedPrompt
 from toolkit.runs.events import EventReporter, EventWriter
 from toolkit.runs.run_dir import RunDir
+from toolkit.system.printable import format_plural
 from toolkit.worker.answering.greedy import ANSWER_SLACK_TOKENS, generate_greedy_texts
 from toolkit.worker.process.stop import StopRequested, StopSignal
 from toolkit.worker.tokens.examples import encode_example_prompt
@@ -82,11 +83,8 @@ class SampleOutputsCallback(TrainerCallback):
         asked = [(pin, encode_example_prompt(config, tokenizer, pin.prompt, pin.turns)[1]) for pin in pins]
         fits = [(pin, ids) for pin, ids in asked if positions is None or len(ids) + ANSWER_SLACK_TOKENS <= positions]
         if len(fits) < len(asked):
-            message = (
-                f"{len(asked) - len(fits)} of {len(asked)} pinned prompts are skipped: they are longer than the "
-                "model's context."
-            )
-            emit("warning", message=message)
+            skipped = f"Skipped {len(asked) - len(fits)} of {format_plural(len(asked), 'pinned prompt')}"
+            emit("warning", message=f"{skipped}: longer than the model's context.")
         self.pins = [pin for pin, _ in fits]
         self._ids = [ids for _, ids in fits]
         self._max_answer_tokens = self._choose_answer_length(config, positions)
