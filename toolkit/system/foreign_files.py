@@ -22,6 +22,8 @@ MAX_JSON_DEPTH = 64
 MAX_JSON_PARTS = 4_000_000
 """Commas and brackets, those in texts included: an empty list takes 2 bytes in a file and 60 in memory."""
 MAX_JSON_INTEGER = 2**63 - 1
+NO_LENGTH_LIMIT = int(1e30)
+"""transformers writes it as the longest text of nearly every tokenizer, which has no limit of its own."""
 _SUSPICIOUS = re.compile(rb"[0-9]{19}|[0-9][eE]\+?[0-9]|\\u[dD][89a-fA-F]")
 """A number that may be too large, or half of a character, which its other half need not follow."""
 
@@ -111,7 +113,7 @@ def _check_values(value: Any) -> None:
 
 
 def _check_value(value: Any) -> None:
-    if isinstance(value, int) and not -MAX_JSON_INTEGER <= value <= MAX_JSON_INTEGER:
+    if isinstance(value, int) and value != NO_LENGTH_LIMIT and not -MAX_JSON_INTEGER <= value <= MAX_JSON_INTEGER:
         raise ValueError(f"the number {str(value)[:20]}... is too large")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number is too large")
