@@ -26,6 +26,7 @@ from toolkit.config import BUNDLED, Config
 from toolkit.errors import ToolkitError
 from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.paths import ASSETS
+from toolkit.worker.models.architecture import BAD_MODEL, refuse_other_architectures
 
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
 """Patterns of the files that are downloaded: no pickles and no code."""
@@ -33,7 +34,7 @@ CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 """Keys of a model's JSON files that name Python code."""
 INTERNAL_KEYS = ("_attn_implementation", "_experts_implementation")
 """Keys with which a config could choose a kernel of the hub, whose code would be downloaded and run."""
-MODEL_NOT_FOUND, BAD_MODEL = "model_not_found", "bad_model"
+MODEL_NOT_FOUND = "model_not_found"
 _OFFLINE_HINT = "Connect this machine, or put the model into a folder and enter the folder's path."
 
 
@@ -128,6 +129,7 @@ def check_model_folder(folder: Path, *, weights: bool = True) -> None:
         for key, value in _walk_entries(_read_json(path)):
             if key in CODE_KEYS or key.startswith(INTERNAL_KEYS) or _names_kernel(key, value):
                 raise ToolkitError(f"{path.name} of the model contains '{key}', which can load code.", hint, BAD_MODEL)
+    refuse_other_architectures(folder.name, read_model_settings(folder))
     if weights and not any(folder.glob("*.safetensors")):
         message = f"The model '{folder.name}' has no safetensors weights."
         raise ToolkitError(
@@ -135,10 +137,15 @@ def check_model_folder(folder: Path, *, weights: bool = True) -> None:
         )
 
 
+def read_model_settings(folder: Path) -> dict[str, Any]:
+    """Return the content of config.json. Raises ToolkitError."""
+    settings = _read_json(folder / "config.json")
+    return settings if isinstance(settings, dict) else {}
+
+
 def is_prequantized(folder: Path) -> bool:
     """Return whether the weights in `folder` are quantized, for example a bitsandbytes checkpoint."""
-    settings = _read_json(folder / "config.json")
-    return isinstance(settings, dict) and bool(settings.get("quantization_config"))
+    return bool(read_model_settings(folder).get("quantization_config"))
 
 
 def _refuse_links(folder: Path) -> None:

@@ -30,11 +30,8 @@ from toolkit.errors import ToolkitError
 from toolkit.settings.device_defaults import ComputeDevice
 from toolkit.system.printable import format_plural
 from toolkit.worker.models import library_arguments
-from toolkit.worker.models.folder import (
-    BAD_MODEL,
-    first_error_line,
-    resolve_model_folder,
-)
+from toolkit.worker.models.architecture import BAD_MODEL
+from toolkit.worker.models.folder import first_error_line, resolve_model_folder
 
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, SafetensorError)
 """Errors that transformers raises for a broken or unsupported model. Memory errors are not among them."""

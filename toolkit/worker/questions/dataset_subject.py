@@ -26,7 +26,13 @@ from toolkit.errors import ToolkitError
 from toolkit.settings.device_defaults import resolve_max_length
 from toolkit.settings.validation import parse_draft
 from toolkit.worker.models import load
-from toolkit.worker.models.folder import check_model_folder, download_model, local_model_folder
+from toolkit.worker.models.architecture import check_lora_targets
+from toolkit.worker.models.folder import (
+    check_model_folder,
+    download_model,
+    local_model_folder,
+    read_model_settings,
+)
 from toolkit.worker.tokens.examples import chat_enabled
 
 TOKENIZER_FILES = ("config.json", "tokenizer*", "*.jinja", "special_tokens_map.json", "added_tokens.json",
@@ -65,6 +71,7 @@ def open_tokenized_dataset(body: Mapping[str, Any], report_phase: _ReportPhase) 
     table = load_table(Path(str(body["table"])))
     renderer = renderer_of(config.data, table.columns, table.label)
     folder = tokenizer_folder(config, report_phase)
+    check_lora_targets(config, read_model_settings(folder))
     identity = identify_tokenizer(folder)
     tokenizer = _cached_tokenizer(config, folder, identity, report_phase)
     return TokenizedDataset(

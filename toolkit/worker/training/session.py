@@ -27,7 +27,8 @@ from toolkit.worker.answering import greedy
 from toolkit.worker.answering.golden_prompts import contract_text
 from toolkit.worker.checkpoints import choice
 from toolkit.worker.models import load
-from toolkit.worker.models.folder import resolve_model_folder
+from toolkit.worker.models.architecture import check_lora_targets
+from toolkit.worker.models.folder import read_model_settings, resolve_model_folder
 from toolkit.worker.process.memory import read_process_memory
 from toolkit.worker.process.stop import StopRequested
 from toolkit.worker.questions.dataset_subject import example_token_limit
@@ -57,6 +58,7 @@ def run_training_session(session: TrainingSession) -> SessionEnd:
     session.phase("preparing data")
     with _main_process_first(session.team):
         folder = resolve_model_folder(config)
+    check_lora_targets(config, read_model_settings(folder))
     tokenizer = load.load_tokenizer(config, folder)
     source = open_row_source(run, config)
     with _main_process_first(session.team):

@@ -1,0 +1,98 @@
+"""Models that can't be trained are refused before anything is loaded, with the reason and a way out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.training import make_table, rows
+from toolkit.config import Config
+from toolkit.errors import ConfigError, ToolkitError
+
+pytestmark = pytest.mark.worker
+
+
+def with_config(model: Path, target: Path, settings: dict[str, Any]) -> Path:
+    shutil.copytree(model, target)
+    (target / "config.json").write_text(json.dumps(settings))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "is an encoder model (bert)"),
+        ({"model_type": "xlm-roberta", "is_decoder": False}, "is an encoder model (xlm-roberta)"),
+        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "encoder-decoder model (t5)"),
+        ({"model_type": "bart", "is_encoder_decoder": True}, "encoder-decoder model (bart)"),
+        ({"model_type": "clip"}, "no head for text generation: transformers has none for 'clip' models"),
+        ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "config.json names Llama"),
+    ],
+)  # fmt: skip
+def test_other_architectures_are_refused_before_start(
+    tiny_model: Path, tmp_path: Path, settings: dict[str, Any], says: str
+) -> None:
+    from toolkit.worker.models.folder import check_model_folder, resolve_model_folder
+    from toolkit.worker.questions.dataset_subject import open_tokenized_dataset
+
+    folder = with_config(tiny_model, tmp_path / "model", settings)
+    body = {"config": {"model": {"hf_model_ckpt": str(folder)}, "data": {"prompt": "{question}"}}}
+    table = make_table(tmp_path / "t.parquet", rows(4))
+    for check in (
+        lambda: resolve_model_folder(Config.model_validate(body["config"])),
+        lambda: check_model_folder(folder, weights=False),
+        lambda: open_tokenized_dataset({**body, "table": str(table.path)}, lambda phase: None),
+    ):
+        with pytest.raises(ToolkitError) as caught:
+            check()
+        assert says in caught.value.message and "causal language model" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, {"model_type": "gpt2"},
+        {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]},
+        {"model_type": "bert", "is_decoder": True, "architectures": ["BertLMHeadModel"]}, {"model_type": "mamba"},
+        {"model_type": "of-another-planet"}, {},
+    ],
+)  # fmt: skip
+def test_decoders_are_accepted(settings: dict[str, Any]) -> None:
+    from toolkit.worker.models.architecture import refuse_other_architectures
+
+    refuse_other_architectures("it", settings)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "falcon_mamba", "mamba2", "falcon_h1", "nemotron_h"])
+@pytest.mark.parametrize("targets", [["all-linear"], None, ["in_proj", "out_proj"], ["backbone.conv1d"]])
+def test_modules_of_mamba_layers_are_refused_and_others_suggested(kind: str, targets: list[str] | None) -> None:
+    from toolkit.worker.models.architecture import check_lora_targets
+
+    config = Config.model_validate({"lora": {"target_modules": targets}})
+    with pytest.raises(ConfigError) as caught:
+        check_lora_targets(config, {"model_type": kind})
+    (problem,) = caught.value.problems
+    assert problem.path == "lora.target_modules" and "Set target_modules to in_proj" in problem.hint
+    check_lora_targets(Config.model_validate({"lora": {"target_modules": ["in_proj"]}}), {"model_type": kind})
+    check_lora_targets(config, {"model_type": "llama"})
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2"])
+def test_the_suggested_modules_can_be_adapted(kind: str) -> None:
+    """What PEFT refuses and accepts, on a model of that kind."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from toolkit.worker.models.architecture import MAMBA_TARGETS
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "state_size": 8, "num_hidden_layers": 2}
+    more = {"head_dim": 8, "num_heads": 8, "n_groups": 1} if kind == "mamba2" else {}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **more))
+    with pytest.raises(ValueError, match="incompatible with Mamba"):
+        get_peft_model(model, LoraConfig(target_modules=["out_proj"]))
+    adapted = get_peft_model(model, LoraConfig(target_modules=list(MAMBA_TARGETS[kind])))
+    assert adapted.get_nb_trainable_parameters()[0] > 0

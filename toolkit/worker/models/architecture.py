@@ -1,0 +1,69 @@
+"""What kind of model a config.json describes, and which kinds can't be trained here, with the reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from toolkit.config import Config
+from toolkit.errors import ConfigError, Problem, ToolkitError
+
+BAD_MODEL = "bad_model"
+ALL_LINEAR = ["all-linear"]
+MAMBA_TARGETS = {
+    "mamba": ("in_proj", "x_proj", "dt_proj"),
+    "falcon_mamba": ("in_proj", "x_proj", "dt_proj"),
+    "mamba2": ("in_proj",),
+    "falcon_h1": ("in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "nemotron_h": ("in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"),
+}
+"""Models with Mamba layers, in which PEFT refuses two modules -> where an adapter can go."""
+MAMBA_REFUSED = ("out_proj", "conv1d")
+_OTHER_HEAD = re.compile(r"For(Sequence|Token)Classification$|ForQuestionAnswering$|ForMultipleChoice$|ForMaskedLM$")
+_CHOOSE = "Choose a causal language model (a decoder), for example one of the SmolLM2, Qwen3, Llama or Gemma families."
+
+
+def refuse_other_architectures(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise ToolkitError unless `settings`, a config.json, describes a model that continues a text.
+
+    A kind of model that transformers does not know is not judged here: loading it fails with a reason.
+    """
+    # here, because an adapter is exported without the heavy libraries
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    )
+
+    kind = str(settings.get("model_type", ""))
+    heads = [str(head) for head in settings.get("architectures") or []]
+    if kind not in CONFIG_MAPPING_NAMES:
+        return
+    two_parts = kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and settings.get("is_encoder_decoder", True)
+    if settings.get("is_encoder_decoder") or two_parts:
+        reason = f"is an encoder-decoder model ({kind}): it reads one text and writes another, and has no single prompt"
+    elif kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not settings.get("is_decoder"):
+        reason = f"is an encoder model ({kind}): it fills in masked words, and can't write an answer"
+    elif kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        reason = f"has no head for text generation: transformers has none for '{kind}' models"
+    elif heads and all(_OTHER_HEAD.search(head) for head in heads):
+        reason = f"has no head for text generation: its config.json names {heads[0]}"
+    else:
+        return
+    raise ToolkitError(f"The model '{name}' {reason}.", _CHOOSE, BAD_MODEL)
+
+
+def check_lora_targets(config: Config, settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError for modules of Mamba layers on which PEFT refuses an adapter."""
+    kind, targets = str(settings.get("model_type", "")), config.lora.target_modules
+    if kind not in MAMBA_TARGETS:
+        return
+    refused = [name for name in targets or [] if name.split(".")[-1] in MAMBA_REFUSED]
+    if targets is not None and targets != ALL_LINEAR and not refused:
+        return
+    modules = " and ".join(refused or MAMBA_REFUSED)
+    message = f"The model has Mamba layers ({kind}), whose {modules} can't have an adapter: their kernel skips it."
+    hint = f"Set target_modules to {', '.join(MAMBA_TARGETS[kind])}."
+    raise ConfigError([Problem("lora.target_modules", message, hint)])
