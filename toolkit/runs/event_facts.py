@@ -41,15 +41,35 @@ class PinnedPrompt:
         return {"prompt": self.prompt, "expected": self.expected, "row": self.row}
 
 
-@dataclass(frozen=True)
-class EventFacts:
-    """The latest value of each fact. Times are Unix seconds."""
+@dataclass(frozen=True, kw_only=True)
+class LoggedFacts:
+    """What the log says of a run; its status says the same.
 
-    phase: str = ""
+    last: the latest values of `log` and `eval` events. plan, prepared, scores, saved, verified, best, early: the fields
+    of those events, where best is the lowest test loss so far and early why training ended before its last step.
+    """
+
     step: int = 0
     total_steps: int = 0
     epoch: float = 0.0
     epochs: float = 0.0
+    attempt: int = 0
+    saved: dict[str, Any] = field(default_factory=dict)
+    verified: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    early: dict[str, Any] = field(default_factory=dict)
+    prepared: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    last: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EventFacts(LoggedFacts):
+    """The latest value of each fact. Times are Unix seconds."""
+
+    phase: str = ""
     began: float | None = None  # time of this attempt's `started` event
     before: float = 0.0  # seconds that earlier attempts took
     training_began: tuple[float, int] | None = None  # time and step at which this attempt began to train
@@ -57,17 +77,7 @@ class EventFacts:
     end: Event | None = None
     waiting: bool = False  # the run waits for its next attempt
     broke: Event | None = None  # why the previous attempt ended, if nobody requested it
-    saved: dict[str, Any] = field(default_factory=dict)  # the last checkpoint
-    verified: dict[str, Any] = field(default_factory=dict)
-    best: dict[str, Any] = field(default_factory=dict)  # the lowest test loss so far, and its step
-    early: dict[str, Any] = field(default_factory=dict)  # why training ended before its last step
-    attempt: int = 0
     adapter: bool = False
-    prepared: dict[str, Any] = field(default_factory=dict)
-    plan: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
     @property
     def next_attempt(self) -> int:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from toolkit.errors import RunError
-from toolkit.runs.event_facts import EventFacts, read_event_facts, update_event_facts
+from toolkit.runs.event_facts import EventFacts, LoggedFacts, read_event_facts, update_event_facts
 from toolkit.runs.events import Event
 from toolkit.runs.run_dir import RunDir, is_run_alive
 from toolkit.system.durable import COMMIT_NAME
@@ -27,19 +27,14 @@ UNFINISHED: frozenset[RunState] = ACTIVE | {"queued"}
 
 
 @dataclass(frozen=True)
-class RunStatus:
+class RunStatus(LoggedFacts):
     """A run at one moment. Times are in seconds; remaining_s is None while it is unknown.
 
-    last: the latest values of `log` and `eval` events. plan, prepared, scores, saved, verified, best, early: the
-    fields of those events. In state "queued" with attempt > 0 the run waits to resume; message says why it ended.
+    In state "queued" with attempt > 0 the run waits to resume; message says why it ended.
     """
 
     state: RunState
     phase: str = ""
-    step: int = 0
-    total_steps: int = 0
-    epoch: float = 0.0
-    epochs: float = 0.0
     elapsed_s: float = 0.0
     remaining_s: float | None = None
     message: str = ""
@@ -50,17 +45,7 @@ class RunStatus:
     broke_at: int | None = None  # the step at which training diverged
     explained: bool = False  # its last event is written (or it was cancelled): nothing will follow
     adapter_ready: bool = False
-    attempt: int = 0
     coming: int = 1  # the attempt in progress, or the one that comes next
-    saved: dict[str, Any] = field(default_factory=dict)
-    verified: dict[str, Any] = field(default_factory=dict)
-    best: dict[str, Any] = field(default_factory=dict)
-    early: dict[str, Any] = field(default_factory=dict)
-    prepared: dict[str, Any] = field(default_factory=dict)
-    plan: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
     @property
     def saved_step(self) -> int:
@@ -109,10 +94,6 @@ def derive_run_status(
     return RunStatus(
         state=state,
         phase=facts.phase if state in ACTIVE else "",
-        step=facts.step,
-        total_steps=facts.total_steps,
-        epoch=facts.epoch,
-        epochs=facts.epochs,
         elapsed_s=facts.before + (max(0.0, at - facts.began) if facts.began is not None else 0.0),
         remaining_s=_remaining(facts, at) if state == "running" else None,
         message=message,
@@ -123,17 +104,8 @@ def derive_run_status(
         broke_at=_broke_at(facts.end),
         explained=facts.end is not None or state == "cancelled" or (facts.waiting and state == "stopped"),
         adapter_ready=facts.adapter,
-        attempt=facts.attempt,
         coming=facts.next_attempt,
-        saved=facts.saved,
-        verified=facts.verified,
-        best=facts.best,
-        early=facts.early,
-        prepared=facts.prepared,
-        plan=facts.plan,
-        scores=facts.scores,
-        last=facts.last,
-        warnings=facts.warnings,
+        **{logged.name: getattr(facts, logged.name) for logged in fields(LoggedFacts)},
     )
 
 
