@@ -167,7 +167,9 @@ def red(copy: Path) -> tuple[bool, str]:
         cwd=copy, capture_output=True, text=True, timeout=1200,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)},
     )  # fmt: skip
-    failed = [line.split("::")[1].split(" ")[0] for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    failed = [
+        line.split("::")[1].split(" ")[0] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))
+    ]
     return done.returncode == 1, failed[0] if failed else ""
 
 
