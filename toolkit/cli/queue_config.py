@@ -21,6 +21,7 @@ from toolkit.studies.plan import StudyPlan, plan_study
 from toolkit.studies.question import ask_study, hash_trial_content
 from toolkit.studies.start import PlannedRun, StudyProgress, start_study
 from toolkit.system.machine import probe_machine, read_known_machine
+from toolkit.system.printable import format_plural
 
 
 def queue_config(imported: ImportedSettings, name: str = "", *, retry_failed: bool = False) -> list[RunDir]:
@@ -53,8 +54,8 @@ def queue_config(imported: ImportedSettings, name: str = "", *, retry_failed: bo
 
 def _print_progress(study: str, plan: StudyPlan, progress: StudyProgress) -> None:
     seeds = max(1, len(plan.seeds))
-    combinations = f"{plan.combinations} combination{'' if plan.combinations == 1 else 's'}"
-    total = f"{combinations} × {seeds} seed{'' if seeds == 1 else 's'}"
+    combinations = format_plural(plan.combinations, "combination")
+    total = f"{combinations} × {format_plural(seeds, 'seed')}"
     out.print(f"Study {study}: {len(plan.trials)} runs ({total}), one after another.")
     if progress.kept:
         out.print(f"{len(progress.kept)} of them are trained or queued already and are not trained again.")

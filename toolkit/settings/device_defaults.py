@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from toolkit.config import Config
+from toolkit.system.printable import format_plural
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -136,9 +137,7 @@ def explain_defaults(
         _explain_packing(config, place) if sft.packing is None else None,
         _explain_attention(config, place),
         _explain_kernels(config, place),
-        None
-        if place.cuda
-        else ExplainedDefault("", f"{threads} CPU thread{'s' if threads > 1 else ''}", _THREADS_REASON),
+        None if place.cuda else ExplainedDefault("", f"{format_plural(threads, 'CPU thread')}", _THREADS_REASON),
     ]
     return tuple(line for line in found if line is not None)
 

@@ -12,6 +12,7 @@ from toolkit.settings.ablation import MAX_STUDY_TRIALS, StudyTrial, ValueGrid, e
 from toolkit.settings.draft import draft_from_config
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.settings.training_content import SEED_PATH, find_idle_reason, hash_training_content
+from toolkit.system.printable import format_plural
 
 DEFAULT_SEEDS, MAX_REPEATED_COMBINATIONS = 3, 4
 """Seeds of a study with at most so many combinations; a larger one gets one seed, because it has many runs already."""
@@ -74,7 +75,7 @@ def _explain_left_out(
         values = list({repr(trial.settings[path]): trial.settings[path] for trial in trials}.values())
         if len(values) < len(axes[path]):
             repeats = len(axes[path]) - len(values)
-            message = f"{label} lists {repeats} value{'s' if repeats > 1 else ''} twice; each value is trained once."
+            message = f"{label} lists {format_plural(repeats, 'value')} twice; each value is trained once."
             found.append(Problem(path, message, "", "warning"))
         if len(values) > 1 and len({repr(trial.settings[path]) for trial in distinct}) == 1:
             reason = find_idle_reason(path, draft_from_config(distinct[0].config)) or "no other setting uses it"
@@ -86,5 +87,5 @@ def _explain_left_out(
     if len(distinct) < expected:
         same = f"{expected - len(distinct)} of {expected} combinations would train the same as another one"
         message = f"{same}, because a setting has no effect in them."
-        found.append(Problem("", message, "They are left out.", "warning"))
+        found.append(Problem("", message, "They are skipped.", "warning"))
     return tuple(found)

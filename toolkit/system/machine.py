@@ -26,6 +26,7 @@ from toolkit.system.durable import durable_write
 from toolkit.system.foreign_files import parse_foreign_json, read_foreign_json
 from toolkit.system.locks import boot_id
 from toolkit.system.paths import PROJECT_ROOT
+from toolkit.system.printable import format_plural
 
 PROBE_DELAY_SECONDS = 3.0
 """Importing torch occupies a core for about as long; the app's first page comes first."""
@@ -66,7 +67,7 @@ class Machine:
     @property
     def summary(self) -> str:
         """ "4 cores, 16 GB" or "NVIDIA H200 (141 GB), 16 cores"."""
-        cores = f"{self.cpu_count} core{'s' if self.cpu_count != 1 else ''}"
+        cores = format_plural(self.cpu_count, "core")
         if not self.gpus:
             return f"{cores}, {self.memory_bytes / 1e9:.0f} GB"
         first = self.gpus[0]

@@ -17,6 +17,7 @@ from toolkit.data.examples.templates import CompiledTemplate
 from toolkit.data.findings import Finding, Fix
 from toolkit.data.label_spellings import find_spellings
 from toolkit.data.table import RowNumbers, rows_in_words
+from toolkit.system.printable import format_plural
 
 MIN_COLUMN_ROWS = 10
 """Columns of tables with fewer usable rows are not judged."""
@@ -120,7 +121,7 @@ def _label_variants(examined: ExaminedRows) -> Iterator[Finding]:
         return
     named = [f"{_quoted(old)} for {_quoted(new)}" for old, new in list(spellings.items())[:MAX_SHOWN_SPELLINGS]]
     more = f" and {len(spellings) - len(named)} more" if len(spellings) > len(named) else ""
-    words = f"{len(spellings)} spelling{'s' if len(spellings) > 1 else ''}"
+    words = format_plural(len(spellings), "spelling")
     done = f"{words} of labels merged in {rows_in_words(rows.size)}"
     (column,) = examined.renderer.stub_template.columns
     fix = Fix(f"Merge {words}", "merge", done, rows, (column,), {"spellings": spellings})

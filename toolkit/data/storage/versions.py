@@ -114,7 +114,9 @@ def find_original_dataset(table: Table) -> DatasetReference | None:
     seen: set[str] = set()
     while current is not None and current.version is not None:
         if current.sha256 in seen:
-            raise DataError(f"The version of the data {table.path} is its own origin.", "Choose the data again.")
+            raise DataError(
+                f"The history of the data version {table.path} leads back to itself.", "Choose the data again."
+            )
         seen.add(current.sha256)
         reference = find_previous_version(current)
         current = open_version(Path(reference.path)) if reference else None
