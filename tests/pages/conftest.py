@@ -106,7 +106,8 @@ def words(app: AppTest) -> str:
         app.title, app.header, app.subheader, app.markdown, app.caption, app.error, app.warning, app.info, app.code,
         app.text,
     )  # fmt: skip
-    return "\n".join(str(entry.value) for kind in kinds for entry in kind).replace("\\", "").replace("\u00a0", " ")
+    shown = "\n".join(str(entry.value) for kind in kinds for entry in kind)
+    return shown.replace("\\", "").replace("\u00a0", " ").replace(":gray[]", "")
 
 
 def button(app: AppTest, label: str) -> Any:

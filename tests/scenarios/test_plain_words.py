@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,17 +17,34 @@ MARKUP = "![x](http://e.x/i.png) <img src=x> **b** _i_ `c` $a$ :red[x] :material
 
 
 def test_every_markdown_character_is_escaped() -> None:
-    text = escape_text(MARKUP)
+    text = escape_text(MARKUP).replace(":gray[]", "")
     for at, char in enumerate(text):
         if char in "*_`$:[]()<>#!~|{}":
             assert text[at - 1] == "\\", text[max(0, at - 5) : at + 5]
 
 
 @given(st.text(st.characters(exclude_characters="\0"), max_size=300))
-def test_escaping_adds_nothing_but_backslashes(raw: str) -> None:
-    assert escape_text(raw, 1000).replace("\\\\", "\0").replace("\\", "").replace("\0", "\\") == " ".join(
-        strip_control_characters(raw).split()
-    )
+def test_escaping_adds_nothing_but_backslashes_and_splits(raw: str) -> None:
+    assert without_escapes(escape_text(raw, 1000)) == " ".join(strip_control_characters(raw).split())
+
+
+def without_escapes(escaped: str) -> str:
+    return re.sub(r"\\(.)|:gray\[\]", r"\1", escaped)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("see https://evil.example/x", ["see https", "://evil.example/x"]),
+        ("HTTP://EVIL.example www.evil.example", ["HTTP", "://EVIL.example www", ".evil.example"]),
+        ("bob@evil.example, mailto:a.b+c@d.e", ["bob", "@evil.example, mailto:a.b+c", "@d.e"]),
+        (":streamlit: :material/home: :+1:", [":streamlit", ": :material/home", ": :+1", ":"]),
+        ("a -> b <-> c", ["a -", "> b <", "-", "> c"]),
+        ("10:30, --save-dir x: y", ["10:30, --save-dir x: y"]),
+    ],
+)
+def test_links_codes_and_arrows_are_split(text: str, pieces: list[str]) -> None:
+    assert [without_escapes(piece) for piece in escape_text(text).split(":gray[]")] == pieces
 
 
 def test_long_text_is_shortened_and_lines_are_kept() -> None:

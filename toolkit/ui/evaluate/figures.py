@@ -173,7 +173,7 @@ def _draw_confusion(results: EvaluationResults, names: ModelNames) -> None:
     model = st.segmented_control(
         "Model",
         list(results.models),
-        format_func=lambda name: names[name],
+        format_func=lambda name: escape_text(names[name], 80),
         default=results.models[1],
         required=True,
         key="confusion_model",

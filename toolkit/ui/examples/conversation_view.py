@@ -37,7 +37,7 @@ def _choose_training_text(table: Table) -> None:
     current = str(workspace.current_setting("data.messages") or _TEMPLATES)
     columns = list(dict.fromkeys([*table.chats, *([current] if current else [])]))
     several = len(columns) > 1
-    labels = {name: f"Conversations in '{name}'" if several else "Conversations" for name in columns}
+    labels = {name: f"Conversations in '{escape_text(name, 60)}'" if several else "Conversations" for name in columns}
     chosen = st.segmented_control(
         "Train on",
         [*columns, _TEMPLATES],
