@@ -63,7 +63,7 @@ def make_tiny_model(folder: Path, *, chat: bool, seed: int = 0) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what draws pages, and skip the tests on a real model that is not installed."""
+    """Mark what draws pages, skip the tests on a real model that is not installed, and begin with the slow files."""
     missing = [] if os.environ.get("REQUIRE_REAL_MODEL") else missing_packages()
     skip = pytest.mark.skip(reason=f"{' and '.join(missing)} not installed: {INSTALL}")
     for item in items:
@@ -71,6 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
         if missing and item.get_closest_marker("real"):
             item.add_marker(skip)
+    slow = {item.path for item in items if item.get_closest_marker("worker") or item.get_closest_marker("browser")}
+    items.sort(key=lambda item: item.path not in slow)  # short files come last, so that all processes end together
 
 
 @pytest.fixture(scope="session", autouse=True)
