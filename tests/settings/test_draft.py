@@ -22,7 +22,7 @@ def test_every_setting_survives_export_and_import_unchanged() -> None:
         "training.training_args.optim": "sgd", "training.training_args.lr_scheduler_type": "linear",
         "model.bitsandbytes.load_in_8bit": False, "training.training_args.fp16": None,
         "training.training_args.seed": 0, "save_dir": "./yes", "lora.layers_pattern": "h", "model.hf_model_ckpt": "1e5",
-        "training.sft_args.max_seq_length": 64, "data.delimiter": "\t", "data.bad_rows": "skip",
+        "training.sft_args.max_seq_length": 64, "data.delimiter": "\t", "data.bad_rows": "skip", "data.quotes": "lines",
         "data.accepted": ["placeholder"], "training.sft_args.packing": "packed",
         "ablation.objective": "chrf",
     }  # fmt: skip
