@@ -20,7 +20,7 @@ with page.page_frame("evaluate"):
         page.show_next_step("playground", "Open in Playground")
     elif list_live_runs():
         with st.container(border=True):
-            st.markdown("##### :material/balance: No trained model yet")
+            st.header(":material/balance: No trained model yet", anchor=False)
             st.markdown("A run is training. When it has finished, you can compare it with its base model here.")
             if st.button("View run", type="primary", icon=":material/show_chart:"):
                 page.go_to_page("runs")

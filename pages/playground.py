@@ -20,7 +20,7 @@ with page.page_frame("playground"):
         page.show_next_step("configure", "Change a setting and train again")
     elif list_live_runs():
         with st.container(border=True):
-            st.markdown("##### :material/forum: No trained model yet")
+            st.header(":material/forum: No trained model yet", anchor=False)
             st.markdown("A run is training. When it has finished, you can chat with its model here.")
             if st.button("View run", type="primary", icon=":material/show_chart:"):
                 page.go_to_page("runs")

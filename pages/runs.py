@@ -37,7 +37,7 @@ with page.page_frame("runs"):
         with st.expander("Settings of this run", icon=":material/tune:"):
             draw_run_settings(chosen.run, entries)
         draw_queue_panel()
-        st.subheader("All runs", anchor=False)
+        st.header("All runs", anchor=False)
         draw_live_run_table(entries, chosen.run.id)
         scroll_if_requested()
     else:

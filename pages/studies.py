@@ -16,7 +16,7 @@ with page.page_frame("studies"):
         show_error(error)
     if not names:
         with st.container(border=True):
-            st.markdown("##### :material/science: No study yet")
+            st.header(":material/science: No study yet", anchor=False)
             st.markdown(
                 "A study trains one run for each value of a setting and compares the results. To set one up, open "
                 "**Study** on the Configure page, turn it on, and give a setting more than one value."

@@ -81,7 +81,7 @@ def start(app: AppTest) -> AppTest:
 def test_every_section_opens(folder: Path) -> None:
     for entry in FORM_SECTIONS:
         app = page(entry.key)
-        assert entry.title in [header.value for header in app.subheader]
+        assert entry.title in [header.value for header in app.header]
 
 
 def test_start_with_defaults_queues_one_run_and_opens_it(folder: Path) -> None:
@@ -199,7 +199,7 @@ def test_search_shows_matching_settings_and_names_hidden_ones(folder: Path) -> N
     checked(app.text_input(key="configure_search").set_value("learning").run())
     assert app.text_input(key="field:training.training_args.learning_rate").value == "0.003"
     checked(app.text_input(key="configure_search").set_value("").run())
-    assert "Model" in [header.value for header in app.subheader]
+    assert "Model" in [header.value for header in app.header]
 
 
 def test_a_preset_replaces_the_settings_and_can_be_undone(folder: Path) -> None:

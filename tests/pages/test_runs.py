@@ -214,4 +214,4 @@ def test_the_queue_is_a_list_whose_runs_can_be_moved_and_cancelled(stage: Stage)
 
 def test_without_queued_runs_there_is_no_queue(stage: Stage) -> None:
     stage.finished("done")
-    assert "Queue" not in [entry.value for entry in stage.page("runs").subheader]
+    assert "Queue" not in [entry.value for entry in stage.page("runs").header]

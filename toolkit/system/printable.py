@@ -81,8 +81,15 @@ def format_share(fraction: float | None) -> str:
 
 
 def format_figure(number: float | None) -> str:
-    """Format a loss or a rate: 0.25 -> "0.25", 11800.0 -> "11,800", -0.5 -> "−0.5", 2e-05 -> "2e−5"; None -> "–"."""
-    if number is None:
-        return "–"
-    text = f"{number:,.0f}" if 1000 <= abs(number) < 1e15 else f"{number:.4g}"
+    """Format a loss or a rate with four significant digits; None -> "–"."""
+    return "–" if number is None else format_number(number)
+
+
+def format_number(number: float, digits: int = 4, *, signed: bool = False) -> str:
+    """Format a number with that many significant digits: 11800.0 -> "11,800", -0.5 -> "−0.5", 2e-05 -> "2e−5".
+
+    Digits before the point are all written. signed: a plus sign before positive numbers.
+    """
+    plus = "+" if signed else ""
+    text = f"{number:{plus},.0f}" if 1000 <= abs(number) < 1e15 else f"{number:{plus}.{digits}g}"
     return re.sub(r"e([+-])0*", lambda found: "e" + found[1].strip("+"), text).replace("-", "−")

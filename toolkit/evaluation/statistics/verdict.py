@@ -18,7 +18,7 @@ from toolkit.evaluation.statistics.results import (
     Verdict,
 )
 from toolkit.runs.model_names import BASE
-from toolkit.system.printable import format_plural, format_share
+from toolkit.system.printable import format_number, format_plural, format_share
 
 HEADLINE_MEASURES = ("exact_match", "json_fields", "token_f1", "loss", "perplexity")
 """The verdict rests on the first of these that is informative for the rows."""
@@ -133,7 +133,7 @@ def _forgetting_sentence(figure: Figure | None, name: str) -> str:
     difference = figure.differences[name]
     if before is None or after is None:
         return ""
-    change = f"the loss on general text went from {before:.3g} to {after:.3g}"
+    change = f"the loss on general text went from {format_number(before, 3)} to {format_number(after, 3)}"
     if difference.verdict == "worse":
         return f"It shows forgetting: {change}."
     if difference.verdict == "better":
@@ -172,7 +172,7 @@ def format_measure_value(measure: Measure, value: float | None) -> str:
     """Return a value in its measure's unit: "94.5 %", "0.231"."""
     if value is None:
         return "–"
-    return format_share(value) if measure.form == "share" else f"{value:.3g}"
+    return format_share(value) if measure.form == "share" else format_number(value, 3)
 
 
 def format_with_interval(measure: Measure, value: FigureValue) -> str:
@@ -180,9 +180,9 @@ def format_with_interval(measure: Measure, value: FigureValue) -> str:
     shown = format_measure_value(measure, value.value)
     if value.low is None or value.high is None:
         return shown
-    factor = 100 if measure.form == "share" else 1
-    form = ".1f" if measure.form == "share" else ".3g"
-    return f"{shown} ({value.low * factor:{form}} – {value.high * factor:{form}})"
+    if measure.form == "share":
+        return f"{shown} ({100 * value.low:.1f} – {100 * value.high:.1f})"
+    return f"{shown} ({format_number(value.low, 3)} – {format_number(value.high, 3)})"
 
 
 def format_difference(measure: Measure, difference: FigureDifference) -> str:
@@ -193,7 +193,7 @@ def format_difference(measure: Measure, difference: FigureDifference) -> str:
 
     def signed(value: float) -> str:
         number = value * factor
-        return f"{number:+.1f}" if measure.form == "share" else f"{number:+.3g}"
+        return f"{number:+.1f}".replace("-", "−") if measure.form == "share" else format_number(number, 3, signed=True)
 
     if difference.low is None or difference.high is None:
         return f"{signed(difference.value)}{unit}"

@@ -80,7 +80,7 @@ def _draw_section(entry: form_layout.FormSection, reviewed: DraftReview) -> None
     paths = form_layout.list_section_settings(entry.key)
     with st.container(gap=None):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.subheader(entry.title, anchor=False, width="stretch")
+            st.header(entry.title, anchor=False, width="stretch")
             # disabled instead of hidden, so that the page does not jump when the first setting is changed
             st.button(
                 "Reset section",

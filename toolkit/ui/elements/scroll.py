@@ -13,7 +13,8 @@ export default function (component) {
   const part = document.querySelector(".st-key-" + CSS.escape(to))
   if (!part) return
   part.style.scrollMarginTop = "5rem" // the menu floats above the page
-  part.scrollIntoView({ behavior: "smooth", block: "start" })
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches
+  part.scrollIntoView({ behavior: still ? "instant" : "smooth", block: "start" })
 }
 """
 _REQUESTED = "scroll_to"

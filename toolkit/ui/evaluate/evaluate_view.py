@@ -78,7 +78,7 @@ def _label(evaluation: Evaluation) -> str:
 
 def _draw_first_start(entry: RunEntry, all_runs: Sequence[RunEntry]) -> None:
     with st.container(border=True):
-        st.markdown("##### :material/balance: Is the adapter better than the base model?")
+        st.header(":material/balance: Is the adapter better than the base model?", anchor=False)
         st.markdown(
             "The base model and the adapter answer the test set, and each difference is tested for statistical "
             "significance. You can close this page while the evaluation runs."
@@ -137,7 +137,7 @@ def _draw_evaluation(evaluation: Evaluation, entry: RunEntry, all_runs: Sequence
         _draw_ending(evaluation, status)
         results = read_evaluation_results(evaluation.results_path)
         if results is not None and results.answered:
-            _draw_results(evaluation, results, all_runs)
+            _draw_results(evaluation, results, all_runs, is_finished=status.state == "finished")
     if not status.is_running:
         with st.expander("Evaluate again with other rows, models or rules", icon=":material/tune:"):
             _draw_options(entry, all_runs, evaluation)
@@ -228,11 +228,14 @@ def _draw_ending(evaluation: Evaluation, status: progress.EvaluationProgress) ->
             st.rerun()
 
 
-def _draw_results(evaluation: Evaluation, results: EvaluationResults, all_runs: Sequence[RunEntry]) -> None:
+def _draw_results(
+    evaluation: Evaluation, results: EvaluationResults, all_runs: Sequence[RunEntry], *, is_finished: bool
+) -> None:
     names = name_models(results, all_runs)
     figures.draw_verdicts(results, names)
     if st.button(
         "Export",
+        type="primary" if is_finished else "secondary",
         icon=":material/ios_share:",
         key="take_away",
         help="Export this run's model; each export is verified against the answers of the run.",

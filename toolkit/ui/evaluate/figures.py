@@ -28,7 +28,7 @@ def draw_verdicts(results: EvaluationResults, names: ModelNames) -> None:
                 st.caption(escape_text(names[name]))
             first, *rest = results.sentences[name]
             _, icon, color = VERDICT_LABELS[headline_verdict(results, name)]
-            st.markdown(f"##### :{color}[{icon}] {escape_text(first)}")
+            st.header(f":{color}[{icon}] {escape_text(first)}", anchor=False)
             has_forgotten = results.probe is not None and results.probe.differences[name].verdict == "worse"
             warning = ""
             if has_forgotten and rest:
@@ -64,7 +64,7 @@ def draw_measures_table(results: EvaluationResults, names: ModelNames, reference
     ]
     if not rows:
         return
-    st.subheader("Measures", anchor=False)
+    st.header("Measures", anchor=False)
     st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,

@@ -76,6 +76,6 @@ def _draw_verdict(results: EvaluationResults, pair: ComparedModels, names: Model
     _, icon, color = VERDICT_LABELS[headline_verdict(results, pair.model, pair.reference)]
     with st.container(border=True):
         st.caption(f"{escape_text(names[pair.model])} compared with {escape_text(reference_name)}, on the same rows")
-        st.markdown(f"##### :{color}[{icon}] {escape_text(first, 500)}")
+        st.header(f":{color}[{icon}] {escape_text(first, 500)}", anchor=False)
         if rest:
             st.markdown(escape_text(" ".join(rest), 2_000))

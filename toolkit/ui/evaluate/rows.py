@@ -64,7 +64,7 @@ def draw_evaluation_rows(
     before, after = (results.models.index(model) for model in models)
     sides = ComparedAnswers((before, after), (names[pair.reference], names[pair.model]))
     table = compare_to_reference(all_rows, *sides.places)
-    st.subheader("Rows", anchor=False)
+    st.header("Rows", anchor=False)
     row_filter = _draw_filter(table, sides.model_column, bool(results.rules))
     matching = filter_evaluation_rows(table, sides.places, row_filter)
     _downloads(evaluation, all_rows, [names[model] for model in results.models])

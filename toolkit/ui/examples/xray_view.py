@@ -31,7 +31,7 @@ def _component() -> ComponentRenderer:
 
 def show_token_view(table: Table, row: int) -> bool:
     """Show the tokens of a row (0-based) or the progress of the request; return whether the request is finished."""
-    st.markdown("**What the model is trained on, token by token**")
+    st.subheader("What the model is trained on, token by token", anchor=False)
     body = {**token_question_body(workspace.current_draft(), table), "row": row}
     question = warm_questions.ask_warm_question("xray", body)
     if not question.is_final:

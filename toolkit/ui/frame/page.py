@@ -157,7 +157,6 @@ def show_next_step(key: str, label: str, missing: Sequence[str] = ()) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         if st.button(
             label,
-            type="primary",
             icon=":material/arrow_forward:",
             icon_position="right",
             disabled=bool(missing),

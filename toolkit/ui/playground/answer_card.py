@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from toolkit.services.engine_http import Done
-from toolkit.system.printable import format_count
+from toolkit.system.printable import format_count, format_figure
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.marked_text import mark_differences, mark_likelihoods, show_marked_text
 from toolkit.ui.examples.prompt_view import text_block
@@ -78,7 +78,7 @@ def draw_answer(answer: ShownAnswer, record: AskedQuestion, view: str, key: str)
             st.caption(f":orange[:material/info:] {escape_text(answer.done.notice, 500)}")
     if answer.scored is not None:
         loss, perplexity = answer.scored.loss, answer.scored.perplexity
-        st.markdown(f":small[Expected answer: loss {loss:.3g}, perplexity {perplexity:.4g}]")
+        st.markdown(f":small[Expected answer: loss {format_figure(loss)}, perplexity {format_figure(perplexity)}]")
 
 
 def draw_expected_answer(record: AskedQuestion, view: str, key: str) -> None:

@@ -75,7 +75,7 @@ def draw_playground(runs_with_adapter: Sequence[RunEntry], all_runs: Sequence[Ru
 
 def _choose_options(entry: RunEntry, all_runs: Sequence[RunEntry]) -> QuestionOptions:
     inference, problems = validate_inference_settings()
-    st.markdown("##### :material/groups: Models")
+    st.header(":material/groups: Models", anchor=False)
     columns = choose_columns(entry, all_runs, inference)
     view = st.segmented_control(
         "Show answers as",
@@ -88,7 +88,7 @@ def _choose_options(entry: RunEntry, all_runs: Sequence[RunEntry]) -> QuestionOp
         help="Differences marks the words that differ from the first column. Tokens shows the probability of each "
         "token and its alternatives on hover.",
     )
-    st.markdown("##### :material/tune: Generation settings")
+    st.header(":material/tune: Generation settings", anchor=False)
     seed = st.number_input(
         "Seed",
         0,

@@ -37,7 +37,7 @@ def draw_sample_outputs(run: RunDir) -> None:
     outputs = read_sample_outputs(run.film_path)
     if not outputs.steps:
         return
-    st.markdown("**Sample outputs during training**")
+    st.header("Sample outputs during training", anchor=False)
     if len(outputs.steps) > 1:
         st.select_slider(
             "Outputs at step",

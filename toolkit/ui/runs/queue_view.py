@@ -22,7 +22,7 @@ QUEUE_MOVES: tuple[tuple[QueueMove, str, str], ...] = (
 def draw_queue_panel() -> None:
     """Draw the queue, refreshed because runs leave it by themselves; nothing while it is empty."""
     if list_queued_runs(workspace.current_save_dir()):
-        st.subheader("Queue", anchor=False)
+        st.header("Queue", anchor=False)
         st.fragment(_draw_queued_runs, run_every=QUEUE_REFRESH_SECONDS, key="queue_fragment")()
 
 

@@ -154,7 +154,7 @@ def _draw_curves(run: RunDir, status: RunStatus) -> None:
         st.caption(f":material/show_chart: {reason}")
         return
     with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        st.markdown("**Loss by step**", width="content")
+        st.header("Loss by step", anchor=False, width="content")
         with st.popover("Chart options", icon=":material/tune:", type="tertiary"):
             smoothing = st.slider(
                 "Smoothing", 0.0, 0.98, 0.6, 0.02, key="smoothing", width=240, persist_state="session"

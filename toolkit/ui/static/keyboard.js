@@ -1,0 +1,36 @@
+// What Streamlit lacks for keyboards and phones: a skip link, a menu that closes, and toolbars outside the tab order.
+const MENU = '[data-testid="stSidebar"]';
+const PRIMARY = '[data-testid="stMain"] [data-testid="stBaseButton-primary"]:not(:disabled), ' +
+  '[data-testid="stBottomBlockContainer"] [data-testid="stBaseButton-primary"]:not(:disabled)';
+const TOOLBARS = ".modebar-btn, [data-testid='stElementToolbarButton'] button, [data-testid='stElementToolbar'] button";
+
+function closeMenu() {
+  const menu = document.querySelector(MENU);
+  if (menu?.dataset.collapsed === "false") menu.querySelector('[data-testid="stSidebarCollapseButton"] button')?.click();
+}
+
+function skip(event) {
+  event.preventDefault();
+  const target = document.querySelector(PRIMARY) ?? document.querySelector('[data-testid="stMain"]');
+  if (!target.matches("button")) target.tabIndex = -1;
+  target.focus();
+}
+
+function addSkipLink() {
+  const link = document.createElement("a");
+  link.className = "ftk-skip";
+  link.href = "#main";
+  link.textContent = "Skip to the main action";
+  link.onclick = skip;
+  document.body.prepend(link);
+}
+
+export default function () {
+  if (window.ftkKeyboard) return;
+  window.ftkKeyboard = true;
+  addSkipLink();
+  document.addEventListener("keydown", (event) => event.key === "Escape" && closeMenu());
+  document.addEventListener("click", (event) => event.target.closest(`${MENU} a`) && setTimeout(closeMenu, 0));
+  const toolbars = () => document.querySelectorAll(TOOLBARS).forEach((button) => (button.tabIndex = -1));
+  new MutationObserver(toolbars).observe(document.body, { subtree: true, childList: true });
+}
