@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from toolkit.data.read_options import UnreadableError
 from toolkit.data.storage.background_open import StillOpeningError
 from toolkit.ui.data import opening_view, table_view
-from toolkit.ui.data.doctor_view import show_data_checks
+from toolkit.ui.data.doctor_view import apply_finding_fix, show_data_checks
 from toolkit.ui.data.next_step import data_missing, draw_data_summary
 from toolkit.ui.data.reading_view import offer_read_options, show_doubtful_reading, show_other_read_options
 from toolkit.ui.data.source_view import choose_source, reread_dataset, show_source_line
@@ -48,7 +50,7 @@ with page.page_frame(
             table_view.show_table(table)
 
         st.header("2. Template", anchor=False)
-        conversation_view.show_examples(table)
+        conversation_view.show_examples(table, partial(apply_finding_fix, table))
 
         st.header("3. Checks", anchor=False)
         show_split(table)

@@ -71,7 +71,7 @@ MAY_IMPORT = {
     "data/storage": "data data/readers system",
     "runs": "data data/examples settings system",
     "forecast/costs": "data data/examples settings",
-    "data/readers": "data",
+    "data/readers": "data data/examples",
     "data/examples": "data system",
     "evaluation/statistics": "runs system",
     "system": "",

@@ -197,8 +197,8 @@ def test_sharegpt_and_parts_and_weights() -> None:
     [
         ([USER], "no assistant message to train on"),
         ([USER, {**ANSWER, "weight": 0}], "no assistant message to train on"),
-        ([USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}], "is a tool call"),
-        ([USER, {"role": "tool", "content": "22"}, ANSWER], "a tool call or its result"),
+        ([USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}], "without a name"),
+        ([USER, {"from": "function_call", "value": "find 22"}, ANSWER], "a tool call that is not valid JSON"),
         ([USER, {"role": "assistant", "content": None}], "message 2 has no text"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, ANSWER], "type 'image_url'"),
         ([{"role": "wizard", "content": "x"}, ANSWER], "the unknown role 'wizard'"),
@@ -225,10 +225,10 @@ def test_untrainable_conversations_are_reported_and_skipped_on_request(
     assert "skipped, as chosen" in " ".join(again.notices)
 
 
-def test_a_column_with_tools_is_refused(open_bytes: Opener) -> None:
+def test_a_column_with_tools_that_have_no_name_is_refused(open_bytes: Opener) -> None:
     table = open_bytes(line(USER, ANSWER, tools=[{"type": "function"}]) + "\n" + line(USER, ANSWER), "json")
     (problem,) = chat_problems(DataConfig(messages="messages"), table)
-    assert "training on tool calls is not supported" in problem.message
+    assert "tool 1 of its list of tools has no name" in problem.message
 
 
 def test_a_column_of_other_lists_is_not_a_conversation(open_bytes: Opener) -> None:

@@ -12,8 +12,11 @@ import pytest
 
 from tests.fakes import golden
 from tests.pages.conftest import Stage, button, words
+from toolkit.config import DataConfig
 from toolkit.data.storage import background_open
+from toolkit.data.storage.open_table import open_table
 from toolkit.runs.run_dir import list_runs, read_run_meta
+from toolkit.services import warm_client
 
 
 def test_first_visit_shows_the_sample_and_an_example(stage: Stage) -> None:
@@ -280,3 +283,58 @@ def test_a_file_that_reads_in_two_ways_is_shown_with_both(stage: Stage, tmp_path
     draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
     assert draft["quotes"] == "lines"
     assert "20 rows" in words(app)
+
+
+def answer_questions(monkeypatch: pytest.MonkeyPatch, faults: warm_client.QuestionState) -> list[str]:
+    """Answer the background worker's questions: `faults` for the search for blocking problems. Returns their kinds."""
+    asked: list[str] = []
+
+    def poll(save_dir: Path, kind: str, body: object, **how: object) -> warm_client.QuestionState:
+        asked.append(kind)
+        return faults if kind == "faults" else warm_client.QuestionState("off", message="not asked here")
+
+    monkeypatch.setattr(warm_client, "poll_warm_question", poll)
+    return asked
+
+
+def test_rejected_conversations_are_repaired_with_one_click(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = {
+        "kind": "template_rejects",
+        "message": "1 of 20 rows is rejected by the model's chat template. Row 14: roles must alternate.",
+        "hint": "Remove or repair these rows.",
+        "count": 1,
+        "rows": [13],
+        "repairs": [["merge_turns", 1]],
+    }
+    found = warm_client.QuestionState("done", value={"faults": [fault], "checked": 20, "usable": 20})
+    answer_questions(monkeypatch, found)
+    content = (Path(__file__).parents[1] / "fixtures" / "brought" / "s07c_consecutive_user_row14.jsonl").read_bytes()
+    app = _upload(stage, "chats.jsonl", content)
+    text = words(app)
+    assert "blocks Start" in text
+    assert "Row 14: roles must alternate" in text
+    assert {"Row 14", "Remove 1 row"} <= {one.label for one in app.button}
+    stage.checked(button(app, "Merge consecutive turns (1 row fixed)").click().run())
+    table = open_table(DataConfig(**_data(stage)), stage.folder)
+    assert table.version is not None
+    assert table.rows == 20
+    before = [one["role"] for one in json.loads(content.splitlines()[13])["messages"]]
+    assert before == ["user", "user", "assistant"]
+    assert [one["role"] for one in json.loads(str(table.row(13)["messages"]))] == ["user", "assistant"]
+
+
+def test_a_check_that_fails_is_shown_as_failed_and_not_asked_for_ever(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = warm_client.QuestionState("failed", message="The tokenizer can't be read.", hint="Choose another model.")
+    asked = answer_questions(monkeypatch, failed)
+    app = stage.page("data")
+    text = words(app)
+    assert "The rows were not checked for blocking problems: The tokenizer can't be read." in text
+    assert "Rows not checked" in text
+    assert "ready to train" not in text
+    assert "No blocking problems" not in text
+    count = asked.count("faults")
+    assert "not checked" in words(stage.checked(app.run()))
+    assert asked.count("faults") == count, "the failure is remembered: it would look like waiting"
+    assert "The rows were not checked for blocking problems" in words(stage.page("configure"))

@@ -5,13 +5,15 @@ The parts come from the code of the Data page: reader, suggestion, renderer, blo
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from toolkit.config import Config
+from toolkit.data.chat_messages import TOOLS_ROLE, Message
 from toolkit.data.doctor.examinations import request_examination
 from toolkit.data.examples.column_suggestion import ColumnSuggestion, suggest_for_table
 from toolkit.data.examples.hard_stops import Fault, hard_stop_problem
@@ -127,11 +129,26 @@ def _example_entries(config: Config, table: Table, rows: list[int]) -> tuple[lis
 
 def _messages(example: Example) -> list[dict[str, Any]]:
     if example.turns:
-        return [asdict(message) for message in example.turns]
+        return _conversation_entries(example.turns)
     return [
         {"role": "user", "content": example.prompt, "learned": False},
         {"role": "assistant", "content": example.completion, "learned": True},
     ]
+
+
+def _conversation_entries(turns: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return the messages with the keys that have a value; the first one names the tools of the conversation."""
+    tools = json.loads(turns[0].content) if turns[0].role == TOOLS_ROLE else None
+    entries = []
+    for turn in turns[1:] if tools else turns:
+        entry = {"role": turn.role, "content": turn.content, "learned": turn.learned}
+        if turn.reasoning:
+            entry["reasoning_content"] = turn.reasoning
+        if turn.tool_calls:
+            entry["tool_calls"] = json.loads(turn.tool_calls)
+        entry |= {key: value for key, value in (("name", turn.name), ("tool_call_id", turn.tool_call_id)) if value}
+        entries.append(entry)
+    return [{**entries[0], "tools": tools}, *entries[1:]] if tools else entries
 
 
 def _suggestion_entry(suggestion: ColumnSuggestion) -> dict[str, Any]:

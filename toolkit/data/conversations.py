@@ -1,87 +1,117 @@
-"""Conversations in cells: lists of role and content as in OpenAI's fine-tuning files, or of from and value (ShareGPT).
+"""Conversations in cells: a list of messages as `chat_messages.py` reads them, or an object with one and its tools.
 
-A cell becomes messages. Those of the assistant are trained unless their weight is 0. Conversations with tool calls or
-images can't be trained on and are refused.
+A cell becomes messages. Those of the assistant are trained unless they are marked as not trained. Conversations with
+images or other parts that are no text can't be trained on and are refused.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from toolkit.data.chat_messages import TOOLS_ROLE, Message, expand_pairs, find_unused_keys, parse_message, parse_tools
 from toolkit.data.python_literals import read_python_messages
-from toolkit.data.read_options import Offer, ReadOptions, shorten_preview
+from toolkit.data.read_options import MAX_LISTED, Offer, ReadOptions, shorten_preview
 from toolkit.errors import DataError
 
-ROLES = {
-    "system": "system", "developer": "system", "user": "user", "human": "user",
-    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
-}  # fmt: skip
-TOOL_COLUMNS = ("tools", "functions")
-"""Columns next to a conversation in which OpenAI's format lists the available tools."""
-_TOOL_ROLES = ("tool", "function", "observation", "function_call")
-_NO_TOOLS = "Training on tool calls is not supported: skip these rows, or write the call into the answer as text."
+CHAT_KEYS = ("messages", "conversations", "conversation", "contents")
+"""Keys of an object that hold its conversation."""
+TOOL_KEYS = ("tools", "functions")
+"""Keys and columns that list the tools available in a conversation."""
+_BLANK_CELLS = frozenset(("", "[]", "{}", "null", "none", "nan", '""'))
+_MARKS = ('"role"', '"from"', '"assistant"')
 _NOT_A_LIST = ("it is not a list of messages.", "Write it as a list of objects with role and content.")
 
-
-MessageDict = dict[str, str]
-"""{"role": "system" | "user" | "assistant", "content": text}: a message as chat templates and the engine take it."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message. role: "system", "user" or "assistant"; learned: whether the model is trained to write it."""
-
-    role: str
-    content: str
-    learned: bool = False
+MessageDict = dict[str, Any]
+"""A message as chat templates and the engine take it: {"role": ..., "content": text, ...}."""
 
 
 def parse_conversation(cell: str) -> tuple[Message, ...]:
-    """Return the messages of a cell up to the last trained one.
+    """Return the messages of a cell up to the last trained one; an entry with its tools comes first if it has any.
 
     Raises DataError whose message continues a sentence such as "Row 3, column 'messages':".
     """
+    return build_conversation(*load_conversation(cell))
+
+
+def load_conversation(cell: str) -> tuple[list[Any], Any]:
+    """Return (messages, tools) of a cell as they are written. Raises DataError as `parse_conversation`."""
     try:
-        messages = json.loads(cell)
+        loaded = json.loads(cell)
     except (ValueError, RecursionError) as error:
         raise DataError(*_NOT_A_LIST) from error
-    if not isinstance(messages, list):
+    tools = None
+    if isinstance(loaded, dict):
+        tools = next((loaded[key] for key in TOOL_KEYS if loaded.get(key)), None)
+        loaded = next((loaded[key] for key in CHAT_KEYS if isinstance(loaded.get(key), list)), None)
+    if not isinstance(loaded, list):
         raise DataError(*_NOT_A_LIST)
-    parsed = [_parse_message(number, message) for number, message in enumerate(messages, start=1)]
+    return expand_pairs(loaded), tools
+
+
+def build_conversation(messages: Sequence[Any], tools: Any = None) -> tuple[Message, ...]:
+    """Return the messages up to the last trained one. Raises DataError as `parse_conversation`."""
+    parsed = [parse_message(number, message) for number, message in enumerate(messages, start=1)]
     last = max((at for at, message in enumerate(parsed) if message.learned), default=None)
     if last is None:
-        hint = 'Add a message with the role "assistant" whose weight is not 0.'
+        hint = 'Add a message with the role "assistant" that is not marked as not trained.'
         raise DataError("it has no assistant message to train on.", hint)
-    return tuple(parsed[: last + 1])
+    listed = parse_tools(tools)
+    return (*([Message(TOOLS_ROLE, listed)] if listed else []), *parsed[: last + 1])
+
+
+def is_blank_cell(cell: str | None) -> bool:
+    """Return whether a cell has no text, no message and no tool."""
+    return cell is None or (len(cell) < 40 and cell.strip().casefold() in _BLANK_CELLS)
 
 
 def looks_like_chat(cell: str) -> bool:
-    """Return whether a cell is a list of messages, valid or not."""
-    if not cell.lstrip().startswith("[") or not ('"role"' in cell or '"from"' in cell):
+    """Return whether a cell is a list of messages or an object with one, valid or not."""
+    if cell.lstrip()[:1] not in ("[", "{") or not any(mark in cell for mark in _MARKS):
         return False
     try:
         messages = json.loads(cell)
     except (ValueError, RecursionError):
         return False
-    return bool(messages) and all(
-        isinstance(message, dict) and ("role" in message or "from" in message) for message in messages
-    )
+    if isinstance(messages, dict):
+        messages = next((messages[key] for key in CHAT_KEYS if isinstance(messages.get(key), list)), None)
+    return is_chat(messages)
+
+
+def is_chat(messages: Any) -> bool:
+    """Return whether a value is a list of messages, valid or not."""
+    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+        return False
+    return all("role" in one or "from" in one for one in expand_pairs(messages))
 
 
 def format_conversation(messages: Sequence[Message]) -> str:
     """Return the messages as readable text with their roles; a single user message is shown without its role."""
     if len(messages) == 1 and messages[0].role == "user":
         return messages[0].content
-    return "\n\n".join(f"{message.role}: {message.content}" for message in messages)
+    return "\n\n".join(f"{message.role}: {format_message(message)}" for message in messages)
+
+
+def format_message(message: Message) -> str:
+    """Return a message's reasoning, text and tool calls as readable text; a plain message is its text alone."""
+    reasoning = f"<think>\n{message.reasoning}\n</think>" if message.reasoning else ""
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in json.loads(message.tool_calls or "[]")]
+    if not reasoning and not calls:
+        return message.content
+    return "\n".join(part for part in (reasoning, message.content, *calls) if part)
+
+
+def train_only(messages: Sequence[Message], positions: Sequence[int]) -> tuple[Message, ...]:
+    """Return the conversation with no message trained but those at these positions."""
+    return tuple(replace(message, learned=at in positions) for at, message in enumerate(messages))
 
 
 def train_last_message_only(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return the conversation with no message but the last one trained."""
-    return (*(replace(message, learned=False) for message in messages[:-1]), *messages[-1:])
+    return train_only(messages, [len(messages) - 1]) if messages else ()
 
 
 MIN_CHAT_SHARE = 0.5
@@ -102,6 +132,7 @@ class ChatColumns:
         self._python: dict[str, int] = {}
         self._good: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
+        self._unused: dict[str, Counter[str]] = {}
 
     def check_cells(self, column: str, cells: Sequence[str | None], first: int) -> Sequence[str | None]:
         """Check the next cells of a column and return those to write; `first` is the 1-based row of the first one."""
@@ -129,7 +160,8 @@ class ChatColumns:
 
     def _checked(self, column: str, cell: str, row: int) -> str | None:
         try:
-            parse_conversation(cell)
+            messages, tools = load_conversation(cell)
+            build_conversation(messages, tools)
         except DataError as error:
             self._bad[column] += 1
             if self._skip:
@@ -137,11 +169,17 @@ class ChatColumns:
             self.faults[column] = self.faults[column] or f"Row {row:,}, column '{column}': {error}"
         else:
             self._good[column] += 1
+            unused = {key for message in messages for key in find_unused_keys(message)}
+            if unused:
+                self._unused.setdefault(column, Counter()).update(unused)
         return cell
 
     def notices(self) -> list[str]:
         """Return a sentence about each column of conversations."""
         notices = [f"Column '{name}' contains {_conversations(self._good[name])}." for name in self.faults]
+        for name, keys in self._unused.items():
+            shown = ", ".join(f"'{key[:40]}' ({count:,})" for key, count in keys.most_common(MAX_LISTED))
+            notices.append(f"Not used for training: keys of messages in '{name}', with their number of rows: {shown}.")
         notices += [
             f"Column '{name}' has {_conversations(count)} written as Python text, which were converted to JSON."
             for name, count in self._python.items()
@@ -164,36 +202,3 @@ class ChatColumns:
 
 def _conversations(count: int) -> str:
     return f"{count:,} conversation" if count == 1 else f"{count:,} conversations"
-
-
-def _parse_message(number: int, message: Any) -> Message:
-    if not isinstance(message, dict):
-        raise DataError(f"message {number} is not an object.", "Write each message as an object with role and content.")
-    written_role = str(message.get("role", message.get("from", "")))
-    role = ROLES.get(written_role.lower())
-    if written_role.lower() in _TOOL_ROLES or message.get("tool_calls") or message.get("function_call"):
-        raise DataError(f"message {number} is a tool call or its result.", _NO_TOOLS)
-    if role is None:
-        hint = "The roles are system, user and assistant (human and gpt in ShareGPT files)."
-        raise DataError(f"message {number} has the unknown role '{written_role[:40]}'.", hint)
-    content = _content(number, message.get("content", message.get("value")))
-    return Message(role, content, role == "assistant" and _weight(number, message) == 1)
-
-
-def _content(number: int, content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
-        other = next((part.get("type") for part in content if part.get("type") != "text"), None)
-        if other is None and all(isinstance(part.get("text"), str) for part in content):
-            return "".join(part["text"] for part in content)
-        message = f"message {number} contains a part of type '{str(other)[:40]}'."
-        raise DataError(message, "Only text can be trained on.")
-    raise DataError(f"message {number} has no text.", "Add its content, or skip the row.")
-
-
-def _weight(number: int, message: Mapping[str, Any]) -> int:
-    weight = message.get("weight", 1)
-    if weight in (0, 1) and not isinstance(weight, bool):
-        return int(weight)
-    raise DataError(f"message {number} has the weight {str(weight)[:20]}.", "Use 0 (not trained) or 1 (trained).")

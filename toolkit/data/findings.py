@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from toolkit.data.chat_repairs import ChatRepair
 from toolkit.data.table import RowNumbers
 from toolkit.errors import DataError
 from toolkit.system.foreign_files import read_foreign_json
 
 FindingSeverity = Literal["serious", "warning", "note"]
 FINDING_SEVERITIES: tuple[FindingSeverity, ...] = ("serious", "warning", "note")
-FixAction = Literal["drop", "repair", "clean", "unmark", "merge", "set", "template"]
+FixAction = Literal["drop", "repair", "clean", "unmark", "merge", "set", "template", ChatRepair]
 NO_ROWS: RowNumbers = np.zeros(0, dtype=np.int64)
 FINDINGS_REPORT_FILE = "report.json"
 
@@ -30,10 +31,10 @@ class Fix:
     """A fix that the user applies with one click.
 
     The actions drop (remove `rows`), repair (undo mojibake in `columns` of `rows`), clean (remove unusual characters
-    from them), unmark (remove special tokens from them) and merge (replace cells as settings["spellings"] says,
-    old text -> new text) make a version of the data, and `done` is its line in the history. The action set puts
-    `settings` (dotted path -> value) into the draft. The action template replaces settings["old"] by settings["new"] in
-    the template under settings["path"].
+    from them), unmark (remove special tokens from them), merge (replace cells as settings["spellings"] says, old text
+    -> new text) and those of `chat_repairs.py` make a version of the data, and `done` is its line in the history. The
+    action set puts `settings` (dotted path -> value) into the draft. The action template replaces settings["old"] by
+    settings["new"] in the template under settings["path"].
     """
 
     label: str

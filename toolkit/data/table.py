@@ -59,7 +59,8 @@ class Table:
 
     missing: number of missing cells of each column; notices: the reader's decisions, in words; version: None for a
     dataset without fixes; offers: other ways to read the source; chats: column of conversations -> why one of them
-    can't be trained on, or ""; held_out: number of rows at the end that come from a separate test file.
+    can't be trained on, or ""; joined: column of conversations -> the columns that
+    they were made of; held_out: number of rows at the end that come from a separate test file.
     """
 
     path: Path
@@ -73,6 +74,7 @@ class Table:
     offers: tuple[Offer, ...] = field(default=(), hash=False)
     chats: Mapping[str, str] = field(default_factory=dict, hash=False)
     held_out: int = 0
+    joined: Mapping[str, Sequence[str]] = field(default_factory=dict, hash=False)
 
     @cached_property
     def _starts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -187,6 +189,7 @@ class _Footer(BaseModel):
     offers: tuple[Offer, ...] = ()
     chats: dict[str, str] = Field(default_factory=dict)
     held_out: Annotated[int, Field(ge=0)] = 0
+    joined: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 MISSING_FILE = "missing_file"
@@ -216,7 +219,7 @@ def load_table(parquet: Path) -> Table:
 def make_table_footer(
     sha256: str, label: str, missing: Mapping[str, int], notices: Sequence[str], **more: Any
 ) -> dict[str, str]:
-    """Return the metadata of a table file that `load_table` reads; `more`: version, offers, chats, held_out."""
+    """Return the metadata of a table file that `load_table` reads; `more`: version, offers, chats, joined, held_out."""
     content = {
         "schema": TABLE_SCHEMA_VERSION,
         "sha256": sha256,

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from toolkit.config import Config
-from toolkit.data.conversations import Message
+from toolkit.data.chat_messages import Message
 from toolkit.data.examples.renderers import ChatRenderer, renderer_of
 from toolkit.data.examples.split import plan_split
 from toolkit.data.examples.templates import CompiledTemplate, Renderer, compile_template

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from toolkit.config import DataConfig
-from toolkit.data.conversations import Message, format_conversation, parse_conversation
+from toolkit.data.chat_messages import Message
+from toolkit.data.conversations import format_conversation, parse_conversation
 from toolkit.data.examples.renderers import ChatRenderer, renderer_of
 from toolkit.data.examples.split import plan_split
 from toolkit.data.examples.templates import Renderer

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from toolkit.data.conversations import Message
+from toolkit.data.chat_messages import Message
 from toolkit.errors import RunError
 from toolkit.runs.curve import Curve
 from toolkit.runs.events import TERMINAL_KINDS, Event, collect_series_columns, is_finite_number, read_events

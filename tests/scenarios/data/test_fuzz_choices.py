@@ -225,7 +225,7 @@ def test_any_cell_is_a_conversation_or_refused(cell: str) -> None:
         content = message.get("content", message.get("value"))
         text = content if isinstance(content, str) else "".join(part["text"] for part in content)
         assert turn.content == text, "nothing of what was said is changed"
-        assert turn.role in ("system", "user", "assistant")
+        assert turn.role in ("system", "user", "assistant", "tool")
 
 
 @given(st.text(max_size=60), st.lists(NAME, max_size=4, unique=True), st.lists(TEXT, min_size=4, max_size=4))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.training import draft, make_run, rows, train_here
-from toolkit.data.conversations import Message, parse_conversation
+from toolkit.data.chat_messages import Message
+from toolkit.data.conversations import parse_conversation
 from toolkit.data.examples.templates import Example
 from toolkit.errors import ConfigError, ToolkitError
 from toolkit.export.export_state import commit_hash, export_folder, export_job
@@ -57,6 +58,10 @@ def learned(tokenizer: Any, example: Example, length: int = 500) -> list[str]:
     from toolkit.worker.tokens.labels import prepare_examples
 
     (row,) = prepare_examples([example], tokenizer, length, chat=True).table.to_pylist()
+    return trained_texts(tokenizer, row)
+
+
+def trained_texts(tokenizer: Any, row: dict[str, Any]) -> list[str]:
     assert len(row["labels"]) == len(row["input_ids"])
     found: list[list[int]] = [[]]
     for token, label in zip(row["input_ids"], row["labels"], strict=True):
@@ -122,9 +127,18 @@ def test_a_single_question_equals_prompt_and_completion(tiny_model: Path) -> Non
         assert ours.lost == theirs.lost
 
 
-def test_earlier_answers_are_trained_as_the_template_rewrites_them(tiny_model: Path) -> None:
+def test_rewritten_answers_are_trained_as_the_model_writes_them_in_a_chat(tiny_model: Path) -> None:
+    from toolkit.worker.tokens.labels import prepare_examples
+
     tokenizer = tokenizer_of(tiny_model, chat_template=FORGETFUL)
-    assert learned(tokenizer, chat(CHATS[1])) == ["to Anna<|im_end|>", "think no<|im_end|>\n"]
+    turns = [*CHATS[1], ("user", "and"), ("assistant", "yes")]
+    table = prepare_examples([chat(CHATS[0]), chat(turns)], tokenizer, 500, chat=True).table.to_pylist()
+    assert [row["row"] for row in table] == [0, 1, 1, 1], "each rewritten answer has a sequence that ends after it"
+    found = [trained_texts(tokenizer, row) for row in table[1:]]
+    assert found == [["think to Anna<|im_end|>\n"], ["think no<|im_end|>\n"], ["think yes<|im_end|>\n"]]
+    second = tokenizer.decode(table[2]["input_ids"])
+    assert "assistant\nto Anna" in second and "think to Anna" not in second, "earlier answers as a chat shows them"
+    assert learned(tokenizer, chat(CHATS[1], silent=2)) == ["think no<|im_end|>\n"]
 
 
 def test_truncation_keeps_the_beginning_and_counts_lost_rows(tiny_model: Path) -> None:

@@ -62,7 +62,7 @@ def test_settings_accept_the_names_of_all_acceptable_problems() -> None:
     from toolkit.worker.tokens.hard_stop_rules import HARD_STOP_RULES
 
     assert set(ACCEPTABLE_HARD_STOPS) == {name for name, kind in HARD_STOPS.items() if kind.can_be_accepted}
-    assert set(HARD_STOPS) == {*HARD_STOP_RULES, "pad_hides_end"}
+    assert set(HARD_STOPS) == {*HARD_STOP_RULES, "pad_hides_end", "template_rejects"}
 
 
 def test_clean_rows_have_no_problems(tiny_model: Path, tiny_plain_model: Path, tmp_path: Path) -> None:
@@ -329,3 +329,71 @@ def test_an_accepted_problem_is_a_warning_and_an_unknown_name_an_error() -> None
     assert hard_stop_problem(fault, ["placeholder"]).severity == "warning"
     with pytest.raises(ValueError, match="not a known value"):
         Config.model_validate({"data": {"accepted": ["whatever"]}})
+
+
+ALTERNATING = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate') }}{% endif %}"
+    "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def with_template(model: Path, folder: Path, template: str) -> Path:
+    """A copy of the model whose tokenizer has this chat template."""
+    shutil.copytree(model, folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": template}))
+    return folder
+
+
+def talks(*rows_of: str) -> list[dict[str, str | None]]:
+    """One row for each word such as "sua": system, user, assistant."""
+    roles = {"s": "system", "u": "user", "a": "assistant"}
+    return [
+        {"messages": json.dumps([{"role": roles[letter], "content": f"{letter} {at}"} for letter in row])}
+        for at, row in enumerate(rows_of)
+    ]
+
+
+def test_conversations_that_the_template_rejects_are_found_and_can_be_repaired(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from toolkit.data.chat_repairs import repair_cell
+
+    model = with_template(tiny_model, tmp_path / "strict", ALTERNATING)
+    cells = talks("ua", "uaua", "uua", "sua", "suua", "aua", "ua")
+    data = {"messages": "messages"}
+    fault = found(tmp_path, model, cells, data=data)["template_rejects"]
+    assert (fault.rows, fault.count, fault.can_be_accepted) == ((2, 3, 4, 5), 4, False)
+    assert fault.message.startswith(
+        "4 of 7 rows are rejected by the model's chat template. Row 3: Roles must alternate"
+    )
+    assert fault.repairs == (("merge_turns", 1), ("move_system", 1), ("move_system_merge", 3))
+    assert select_blocking([fault], ["template_rejects"]) == [fault]
+    repaired = [{"messages": repair_cell(str(row["messages"]), "move_system_merge")} for row in cells]
+    assert found(tmp_path, model, repaired, data=data)["template_rejects"].rows == (5,), "no repair for answers first"
+    assert "template_rejects" not in found(tmp_path, model, [*repaired[:5], *repaired[6:]], data=data)
+
+
+def test_what_the_template_does_not_write_is_found(tiny_model: Path, tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "find", "arguments": {"a": 1}}}
+    tools = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
+    user, answer = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}
+    rows_of: list[Any] = [
+        [user, answer],
+        [user, {**answer, "reasoning_content": "because"}],
+        {"messages": [user, {"role": "assistant", "content": "", "tool_calls": [call]}], "tools": tools},
+        [user, {**answer, "tool_calls": [call]}],
+    ]
+    cells: list[dict[str, str | None]] = [{"messages": json.dumps(row)} for row in rows_of]
+    faults = found(tmp_path, tiny_model, cells, data={"messages": "messages"})
+    assert {kind: fault.rows for kind, fault in faults.items() if kind.endswith("unwritten")} == {
+        "tools_unwritten": (2,),
+        "calls_unwritten": (2, 3),
+        "reasoning_unwritten": (1,),
+    }
+    assert faults["calls_unwritten"].message == (
+        "This model's chat template writes no tool calls, which 2 of 4 rows have."
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from toolkit.data.chat_repairs import CHAT_REPAIRS, repair_cell
 from toolkit.data.conversations import ChatColumns
 from toolkit.data.doctor.stray_rows import remove_end_marks
 from toolkit.data.doctor.text_checks import remove_unusual_characters, repair_mojibake
@@ -28,6 +30,7 @@ _CELL_REPAIRS: dict[str, Callable[[str], str]] = {
     "repair": repair_mojibake,
     "clean": remove_unusual_characters,
     "unmark": remove_end_marks,
+    **{name: partial(repair_cell, repair=name) for name in CHAT_REPAIRS},
 }
 """Action -> what it does to a cell; "merge" replaces cells as the request's `spellings` say."""
 
@@ -58,7 +61,7 @@ def write_fixed_table(request: RepairRequest) -> None:
             if batch.num_rows:
                 out.write_batch(batch)
                 written += batch.num_rows
-        more = {"version": request.version, "chats": chats.faults, "held_out": held_out}
+        more = {"version": request.version, "chats": chats.faults, "held_out": held_out, "joined": dict(table.joined)}
         out.add_key_value_metadata(make_table_footer(request.sha256, table.label, missing, table.notices, **more))
 
 

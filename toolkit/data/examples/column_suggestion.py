@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from toolkit.data.conversations import is_blank_cell
 from toolkit.data.examples import column_names as names
 from toolkit.data.examples.column_contents import describe_cells, sample_table_rows
 from toolkit.data.examples.optional_columns import find_optional_columns
 from toolkit.data.examples.prompt_columns import NamedColumn, choose_prompts, find_named
+from toolkit.data.read_options import MAX_LISTED
 from toolkit.data.table import Table, TableRow, rows_in_words
 
 MAX_CANDIDATES = 4
@@ -48,8 +50,25 @@ def suggest_for_table(table: Table) -> ColumnSuggestion:
         note = f"The prompt is empty: the model learns to write texts like those in '{column}' without any input."
         found = replace(found, notes=(*found.notes, note))
     optional = find_optional_columns(found.prompt, found.completion, table)
+    unused = describe_unused_columns(table, found.messages) if found.messages else ""
     notes = (*found.notes, *(_optional_note(column, table.missing[column]) for column in optional))
-    return replace(found, optional=optional, notes=notes)
+    return replace(found, optional=optional, notes=(*notes, *([unused] if unused else [])))
+
+
+def describe_unused_columns(table: Table, messages: str) -> str:
+    """Return a sentence that names the columns with text which training on conversations does not use, or "".
+
+    messages: the column of conversations.
+    """
+    used = {messages, *table.joined.get(messages, ())}
+    rest = [column for column in table.columns if column not in used]
+    rows = sample_table_rows(table)
+    unused = [column for column in rest if any(not is_blank_cell(row.get(column)) for row in rows)]
+    if not unused:
+        return ""
+    shown = ", ".join(f"'{column[:40]}'" for column in unused[:MAX_LISTED])
+    more = f" and {len(unused) - MAX_LISTED:,} more" if len(unused) > MAX_LISTED else ""
+    return f"Not used for training: {'column' if len(unused) == 1 else 'columns'} {shown}{more}."
 
 
 def suggest_columns(

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.data.chat_repairs import ChatRepair
 from toolkit.errors import Problem
 
 MAX_HARD_STOP_ROWS = 100
@@ -26,6 +27,7 @@ class HardStop:
 
 
 _LENGTH, _PROMPT, _CHAT = "training.sft_args.max_seq_length", "data.prompt", "data.use_chat_template"
+_MESSAGES, _MODEL = "data.messages", "model.hf_model_ckpt"
 HARD_STOPS: dict[str, HardStop] = {
     "prompt_too_long": HardStop("The prompt alone exceeds the max sequence length", _LENGTH),
     "nothing_trained": HardStop("A row has no trained token", _LENGTH),
@@ -38,6 +40,12 @@ HARD_STOPS: dict[str, HardStop] = {
     ),
     "boundary_merged": HardStop("A token spans prompt and completion", _PROMPT),
     "template_twice": HardStop("The chat template is applied twice", _CHAT),
+    "template_rejects": HardStop("The chat template rejects conversations", _MESSAGES, can_be_accepted=False),
+    "tools_unwritten": HardStop("The chat template writes no list of tools", _MODEL),
+    "calls_unwritten": HardStop("The chat template writes no tool calls", _MODEL),
+    "results_unwritten": HardStop("The chat template writes no tool results", _MODEL),
+    "reasoning_unwritten": HardStop("The chat template writes no reasoning", _MODEL),
+    "text_unwritten": HardStop("The chat template leaves out messages", _MODEL),
 }
 
 
@@ -45,7 +53,8 @@ HARD_STOPS: dict[str, HardStop] = {
 class Fault:
     """A blocking problem that was found. kind: a key of HARD_STOPS; count: number of rows concerned.
 
-    rows: the first of these rows, 0-based in the table, ascending.
+    rows: the first of these rows, 0-based in the table, ascending; all of them for conversations that the template
+    rejects. repairs: (repair, number of these rows that the template accepts after it), of `data/chat_repairs.py`.
     """
 
     kind: str
@@ -53,6 +62,7 @@ class Fault:
     hint: str
     count: int
     rows: tuple[int, ...] = ()
+    repairs: tuple[tuple[ChatRepair, int], ...] = ()
 
     @property
     def can_be_accepted(self) -> bool:
@@ -61,7 +71,8 @@ class Fault:
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Fault:
         """Return the fault of a JSON object. Raises KeyError or TypeError if another version wrote it."""
-        fault = cls(**{**body, "rows": tuple(body["rows"])})
+        repairs = tuple((repair, int(count)) for repair, count in body.get("repairs", ()))
+        fault = cls(**{**body, "rows": tuple(body["rows"]), "repairs": repairs})
         if fault.kind not in HARD_STOPS:
             raise KeyError(fault.kind)
         return fault

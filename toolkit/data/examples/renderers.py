@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolkit.config import DataConfig
-from toolkit.data.conversations import TOOL_COLUMNS, format_conversation, parse_conversation
+from toolkit.data.conversations import format_conversation, format_message, parse_conversation
 from toolkit.data.examples.templates import (
     CompiledTemplate,
     Example,
@@ -43,10 +43,7 @@ def chat_problems(data: DataConfig, table: Table) -> list[Problem]:
     column = data.messages
     if column is None or column not in table.columns:
         return []
-    tools = [name for name in TOOL_COLUMNS if name in table.columns and table.missing[name] < table.rows]
     fault = table.chats.get(column, f"Column '{column}' contains no conversations.")
-    if tools and not fault:
-        fault = f"Column '{tools[0]}' lists tools, and training on tool calls is not supported."
     hint = "Skip these rows (Reading options), correct the file, or train on templates instead."
     return [Problem("data.messages", fault, hint)] if fault else []
 
@@ -66,4 +63,4 @@ class ChatRenderer(Renderer):
 
 def _example(cell: str) -> Example:
     messages = parse_conversation(cell)
-    return Example(format_conversation(messages[:-1]), messages[-1].content, messages)
+    return Example(format_conversation(messages[:-1]), format_message(messages[-1]), messages)

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import repeat
 
 from toolkit.config import Config, DataConfig
-from toolkit.data.conversations import Message
+from toolkit.data.chat_messages import Message
 from toolkit.data.read_options import MAX_LISTED
 from toolkit.errors import DataError, Problem
 

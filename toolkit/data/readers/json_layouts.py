@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from toolkit.data.conversations import CHAT_KEYS
 from toolkit.data.read_options import MAX_COLUMNS, MAX_LISTED, Offer, ReadOptions, UnreadableError, shorten_preview
 from toolkit.data.readers.json_text import JsonNumber, all_objects, is_message_list, json_text
 from toolkit.errors import DataError
 
-CHAT_KEYS = ("messages", "conversations", "conversation")
 KEY_COLUMN = "key"
 """Column for the keys of a file that is one object with a row under each key."""
 EXPECTED_TOP_LEVEL = "The top level must be a list of objects, or one object per line"

@@ -53,7 +53,8 @@ def read_json(source: SourceFile) -> ReadOutcome:
     reader = JsonReader(source.path, encoding, source.options)
     writer = source.new_writer(lambda mark: reader.place(mark))
     reader.read(writer)
-    notices = [*encoding.notices, *reader.notices, *_openai_notices(writer.columns)]
+    plain = [column for column in writer.columns if column not in reader.nested_columns]
+    notices = [*encoding.notices, *reader.notices, *_openai_notices(plain)]
     return ReadOutcome(writer, notices, offers=reader.offers)
 
 
@@ -83,6 +84,11 @@ class JsonReader:
         self._leniency = Leniency()
         self._columns: dict[str, str] = {}  # key in the file -> name of the column
         self.place: Callable[[int], str] = lambda line: f"line {line:,}"
+
+    @property
+    def nested_columns(self) -> frozenset[str]:
+        """The columns with lists and objects."""
+        return frozenset(self._columns[key] for key in self._nested)
 
     def read(self, writer: TableWriter) -> None:
         """Write every row. Raises DataError that names the row and its place."""

@@ -159,7 +159,8 @@ def is_message_list(value: Any) -> bool:
     """Return whether the value is a conversation as OpenAI (role, content) or ShareGPT (from, value) writes it."""
     if not isinstance(value, list) or not value or not all_objects(value):
         return False
-    return all({"role", "content"} <= row.keys() or {"from", "value"} <= row.keys() for row in value)
+    said = {"content", "parts", "tool_calls", "function_call"}
+    return all(("role" in row and said & row.keys()) or {"from", "value"} <= row.keys() for row in value)
 
 
 def describe_json_type(value: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from toolkit.data.conversations import ChatColumns
+from toolkit.data.conversations import ChatColumns, is_blank_cell
 from toolkit.data.progress import DataProgressReporter, ShareReporter
 from toolkit.data.read_options import (
     DEFAULT_READ_OPTIONS,
@@ -29,7 +29,8 @@ from toolkit.data.read_options import (
     UnreadableError,
     shorten_preview,
 )
-from toolkit.data.table import make_table_footer
+from toolkit.data.readers.join_conversations import JoinedColumn, find_join
+from toolkit.data.table import TableRow, make_table_footer
 from toolkit.errors import DataError
 
 BATCH_ROWS = 16_384
@@ -37,6 +38,8 @@ BATCH_CHARACTERS = 16_000_000
 """A batch is written when it has this many rows or characters, whichever comes first."""
 _ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff]")
+SAMPLE_ROWS_PER_BATCH, MAX_SAMPLE_ROWS = 100, 300
+"""Rows that are kept to see what the columns hold."""
 _INVALID_CHARACTERS = re.compile("[\0\ud800-\udfff]")
 
 
@@ -77,6 +80,8 @@ class TableWriter:
         self._report_share = report_share
         self._source_sha256 = source_sha256
         self._hash = hashlib.sha256()
+        self._filled: set[str] = set()
+        self._sample: list[TableRow] = []
 
     def add_column(self, name: str) -> None:
         """Add a column, in which all rows so far have a missing cell. Invisible characters in its name are removed.
@@ -127,33 +132,57 @@ class TableWriter:
     ) -> None:
         """Write the remaining rows and the footer to `final`, without the columns in `drop`."""
         self.flush()
-        notices = [*notices, *self._name_notice(), *_brace_notices(self.columns), *self._repair_notice()]
-        notices += self._chats.notices()
         kept = [column for column in self.columns if column not in drop]
-        missing = {column: self.missing[column] for column in kept}
-        offered = [offer.dump() for offer in (*offers, *self._chats.offers(self._options))]
-        more = {"chats": self._chats.faults, "offers": offered}
-        digest = self._source_sha256 if self._source_sha256 is not None else self._hash.hexdigest()
-        footer = make_table_footer(digest, label, missing, notices, **more)
-        if self._part is not None and len(self._parts) == 1 and not drop:  # the part is the table already
-            self._part.add_key_value_metadata(footer)
+        filled = [column for column in kept if column in self._filled]
+        join = find_join(kept, filled, self._sample)
+        joined = JoinedColumn(join, ChatColumns(skip=self._options.bad_rows == "skip")) if join else None
+        notices = [*notices, *self._name_notice(), *_brace_notices(self.columns), *self._repair_notice()]
+        if self._part is not None and len(self._parts) == 1 and not drop and joined is None:
+            # the part is the table already
+            self._part.add_key_value_metadata(self._footer(label, kept, notices, offers, None))
             self._part.close()
             self._parts[0].replace(final)
             return
         if self._part is not None:
             self._part.close()
-        self._join_parts(final, kept, footer)
-
-    def _join_parts(self, final: Path, columns: Sequence[str], footer: dict[str, str]) -> None:
-        """Merge the parts into one table: columns were added on the way, or one is dropped."""
+        columns = list(dict.fromkeys([*kept, *([join.target] if join else [])]))
         schema = pa.schema([(column, pa.string()) for column in columns])
         with pq.ParquetWriter(final, schema, compression="zstd") as out:
-            for part in self._parts:
-                with pq.ParquetFile(part) as file:
-                    for index in range(file.num_row_groups):
-                        out.write_table(_align(file.read_row_group(index), schema))
-                part.unlink()
-            out.add_key_value_metadata(footer)
+            self._merge_parts(out, kept, joined)
+            out.add_key_value_metadata(self._footer(label, columns, notices, offers, joined))
+
+    def _merge_parts(self, out: pq.ParquetWriter, columns: Sequence[str], joined: JoinedColumn | None) -> None:
+        """Merge the parts: columns were added on the way, one is dropped, or conversations are joined."""
+        schema = pa.schema([(column, pa.string()) for column in columns])
+        for part in self._parts:
+            with pq.ParquetFile(part) as file:
+                for index in range(file.num_row_groups):
+                    rows = _align(file.read_row_group(index), schema)
+                    out.write_table(joined.add_to(rows) if joined else rows)
+            part.unlink()
+
+    def _footer(
+        self,
+        label: str,
+        columns: Sequence[str],
+        notices: Sequence[str],
+        offers: Sequence[Offer],
+        joined: JoinedColumn | None,
+    ) -> dict[str, str]:
+        missing = {column: self.missing.get(column, 0) for column in columns}
+        faults, chats = self._chats.faults, self._chats
+        more: dict[str, Any] = {}
+        if joined is not None:
+            join, chats = joined.join, joined.chats
+            notices = [*notices, join.notice]
+            missing[join.target] = joined.missing
+            others = {column: fault for column, fault in faults.items() if column not in join.columns}
+            faults = {**chats.faults, **others}
+            more = {"joined": {join.target: list(join.columns)}}
+        notices = [*notices, *chats.notices()]
+        offered = [offer.dump() for offer in (*offers, *chats.offers(self._options))]
+        digest = self._source_sha256 if self._source_sha256 is not None else self._hash.hexdigest()
+        return make_table_footer(digest, label, missing, notices, chats=faults, offers=offered, **more)
 
     def flush(self) -> None:
         """Write the rows collected so far. Raises DataError for a cell that is not allowed."""
@@ -161,6 +190,8 @@ class TableWriter:
             return
         arrays = [self._array(index, column) for index, column in enumerate(zip(*self._cells, strict=True))]
         batch = pa.RecordBatch.from_arrays(arrays, names=self.columns)
+        if len(self._sample) < MAX_SAMPLE_ROWS:
+            self._sample += batch.slice(0, SAMPLE_ROWS_PER_BATCH).to_pylist()
         if self._part is None:
             self._parts.append(self._folder / f"part-{len(self._parts)}.parquet")
             self._part = pq.ParquetWriter(self._parts[-1], batch.schema, compression="zstd")
@@ -181,6 +212,9 @@ class TableWriter:
         if "\0" in "".join(present):
             self._refuse(index, cells, lambda cell: "\0" in cell, _nul)
         cells = self._chats.check_cells(self.columns[index], cells, self.rows - len(self._cells) + 1)
+        name = self.columns[index]
+        if name not in self._filled and any(not is_blank_cell(cell) for cell in cells):
+            self._filled.add(name)
         try:
             array = pa.array(cells, pa.string())
         except UnicodeEncodeError:

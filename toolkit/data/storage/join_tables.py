@@ -59,6 +59,7 @@ def write_joined_table(data: Table, test: Table, final: Path) -> None:
         notices = [*data.notices, f"The last {test.rows:,} rows come from the test file {test.label}."]
         chats = {name: fault or _test_file_fault(name, test) for name, fault in data.chats.items()}
         more = {"chats": chats, "offers": [offer.dump() for offer in data.offers], "held_out": test.rows}
+        more["joined"] = dict(data.joined)
         out.add_key_value_metadata(make_table_footer(digest, data.label, missing, notices, **more))
 
 

@@ -148,7 +148,7 @@ def _finding_buttons(table: Table, finding: Finding) -> None:
             key = f"fix:{finding.kind}:{number}"
             if st.button(escape_text(fix.label, 80), key=key, icon=":material/healing:"):
                 if fix.count_remaining(table.rows) >= MIN_KEPT_SHARE * table.rows:
-                    _apply_fix(table, fix)
+                    apply_finding_fix(table, fix)
                 st.session_state[_ASKED] = key
             if fix.action == "drop":
                 st.caption(f"{format_plural(fix.count_remaining(table.rows), 'row')} would remain", width="content")
@@ -174,7 +174,7 @@ def _confirm_fix(table: Table, finding: Finding) -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             if st.button(f"Remove them and keep {left}", key="fix_anyway", icon=":material/delete:"):
                 del st.session_state[_ASKED]
-                _apply_fix(table, fix)
+                apply_finding_fix(table, fix)
             if st.button("Cancel", key="fix_cancel", type="tertiary"):
                 del st.session_state[_ASKED]
                 st.rerun()
@@ -209,7 +209,8 @@ def _go_to_rows(table: Table, finding: Finding) -> None:
     scroll.request_scroll("dataset")
 
 
-def _apply_fix(table: Table, fix: Fix) -> None:
+def apply_finding_fix(table: Table, fix: Fix) -> None:
+    """Make the version of the data, or the change of settings, that a fix describes, and rerun the page."""
     if fix.action in ("set", "template"):
         _apply_settings_fix(table, fix)
     else:

@@ -21,7 +21,7 @@ from toolkit.ui.frame import page
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.checkup import read_checkup
 from toolkit.ui.workspace.current_dataset import config_with_data
-from toolkit.ui.workspace.hard_stop_view import count_blocking_problems
+from toolkit.ui.workspace.hard_stop_view import count_blocking_problems, has_failed_check
 
 
 def data_missing(table: Table | None) -> list[str]:
@@ -85,6 +85,8 @@ def _draw_counts(table: Table, missing: tuple[str, ...]) -> None:
         elif blocking:
             problems = format_plural(blocking, "blocking problem")
             st.markdown(f":red[:material/front_hand: **{problems}**]", width="content")
+        elif has_failed_check(table):
+            st.markdown(":orange[:material/warning: **Rows not checked**]", width="content")
         else:
             train, test = _count_rows(table)
             ready = f"**{format_plural(train, 'row')} ready to train** · {format_plural(test, 'test row')}"

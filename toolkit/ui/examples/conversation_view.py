@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from toolkit.config import DataConfig
-from toolkit.data.conversations import Message
+from toolkit.data.chat_messages import Message
+from toolkit.data.conversations import format_message
+from toolkit.data.examples.column_suggestion import describe_unused_columns
 from toolkit.data.examples.renderers import chat_problems, renderer_of
+from toolkit.data.findings import Fix
 from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.ui.elements.error_boundary import error_boundary
@@ -19,16 +24,25 @@ from toolkit.ui.workspace.hard_stop_view import show_hard_stops
 
 MAX_SHOWN_MESSAGES = 40
 """Messages of a conversation that the page shows."""
-ROLE_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
+ROLE_NAMES = {
+    "system": "System",
+    "user": "User",
+    "assistant": "Assistant",
+    "tool": "Tool result",
+    "tools": "Available tools",
+}
 _TEMPLATES = ""
 
 
-def show_examples(table: Table) -> None:
-    """Show the templates with their example, or a row's conversation if the draft trains on conversations."""
+def show_examples(table: Table, apply_fix: Callable[[Fix], None]) -> None:
+    """Show the templates with their example, or a row's conversation if the draft trains on conversations.
+
+    apply_fix: makes a version of the data, for conversations that the chat template rejects.
+    """
     if table.chats or workspace.current_setting("data.messages"):
         _choose_training_text(table)
     if workspace.current_setting("data.messages"):
-        _show_conversation(table)
+        _show_conversation(table, apply_fix)
     else:
         show_prompt_workbench(table)
 
@@ -52,11 +66,13 @@ def _choose_training_text(table: Table) -> None:
 
 
 @st.fragment
-def _show_conversation(table: Table) -> None:
+def _show_conversation(table: Table, apply_fix: Callable[[Fix], None]) -> None:
     with error_boundary():
         data = DataConfig(messages=str(workspace.current_setting("data.messages")))
         for problem in chat_problems(data, table):
             show_problem(problem)
+        if unused := describe_unused_columns(table, str(data.messages)):
+            st.caption(f":material/info: {escape_text(unused, 500)}")
         index = row_picker(table.rows, "row")
         try:
             renderer = renderer_of(data, table.columns)
@@ -70,7 +86,7 @@ def _show_conversation(table: Table) -> None:
             return
         _show_messages(messages)
         if show_token_view(table, index):
-            show_hard_stops(table, "row")
+            show_hard_stops(table, "row", apply_fix)
 
 
 def _show_messages(messages: tuple[Message, ...]) -> None:
@@ -78,9 +94,9 @@ def _show_messages(messages: tuple[Message, ...]) -> None:
         color = "green" if message.learned else "blue" if message.role == "user" else "gray"
         state = "trained" if message.learned else "masked"
         if message.role == "assistant" and not message.learned:
-            state = "masked: its weight is 0"
+            state = "masked: marked as not trained"
         st.markdown(f":{color}-badge[{ROLE_NAMES[message.role]}] :gray[{state}]")
-        text_block(message.content)
+        text_block(format_message(message))
     if len(messages) > MAX_SHOWN_MESSAGES:
         st.caption(f"… and {len(messages) - MAX_SHOWN_MESSAGES:,} more messages.")
     st.caption(

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from toolkit.data.conversations import Message, format_conversation
+from toolkit.data.chat_messages import Message
+from toolkit.data.conversations import format_conversation
 from toolkit.data.examples.renderers import ChatRenderer, renderer_of
 from toolkit.data.examples.split import plan_split
 from toolkit.data.examples.templates import Renderer

@@ -6,13 +6,16 @@ withdraws it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
+from toolkit.data.chat_repairs import CHAT_REPAIRS
 from toolkit.data.examples.hard_stops import HARD_STOPS, Fault, hard_stop_problem
-from toolkit.data.table import Table
+from toolkit.data.findings import Fix
+from toolkit.data.table import Table, rows_in_words
 from toolkit.errors import Problem
 from toolkit.services.token_question import token_question_body
 from toolkit.services.warm_client import QuestionState
@@ -26,6 +29,7 @@ MAX_CHECKED_TRIALS = 6
 MAX_ROW_BUTTONS = 6
 """Buttons that lead to a row with a problem: as many as fit on one line."""
 ACCEPTED_PATH = "data.accepted"
+_FAILED_CHECK = "failed_check"
 _KNOWN_FAULTS = "known_faults"
 
 
@@ -59,19 +63,41 @@ def find_hard_stop_problems(
         pending = pending if question.is_final else question
         accepted = draft["data"]["accepted"] or []
         problems.update(dict.fromkeys(hard_stop_problem(fault, accepted) for fault in read_faults(question)))
+        if question.state == "failed":
+            problems[describe_failed_check(question)] = None
     return list(problems), pending
 
 
-def show_hard_stops(table: Table, row_key: str) -> None:
-    """Show the hard stops of the draft. row_key: session key of the widget that chooses a row."""
+def show_hard_stops(table: Table, row_key: str, apply_fix: Callable[[Fix], None] | None = None) -> None:
+    """Show the hard stops of the draft.
+
+    row_key: session key of the widget that chooses a row. apply_fix: makes a version of the data.
+    """
     draft = workspace.current_draft()
     question = ask_hard_stops(draft, table, lane="data")
     if not question.is_final:
         warm_questions.wait_for_answer(question, lambda: ask_hard_stops(draft, table, lane="data"), "faults")
     elif question.state == "done":
         faults = read_faults(question)
+        st.session_state.pop(_FAILED_CHECK, None)
         st.session_state[_KNOWN_FAULTS] = (repr(token_question_body(draft, table)), faults)
-        _show_faults(faults, question.value, row_key)
+        _show_faults(faults, question.value, row_key, apply_fix)
+    elif question.state == "failed":
+        st.session_state[_FAILED_CHECK] = repr(token_question_body(draft, table))
+        problem = describe_failed_check(question)
+        st.markdown(f":orange[:material/warning:] {escape_text(f'{problem.message} {problem.hint}', 600)}")
+
+
+def has_failed_check(table: Table) -> bool:
+    """Return whether the rows of the draft could not be checked for hard stops; asks the background worker nothing."""
+    failed = st.session_state.get(_FAILED_CHECK)
+    return failed is not None and failed == repr(token_question_body(workspace.current_draft(), table))
+
+
+def describe_failed_check(question: QuestionState) -> Problem:
+    """Return the warning about rows that could not be checked."""
+    message = f"The rows were not checked for blocking problems: {question.message}"
+    return Problem("", message, f"{question.hint} A run checks its rows before it trains.".strip(), severity="warning")
 
 
 def count_blocking_problems(table: Table) -> int:
@@ -84,7 +110,9 @@ def count_blocking_problems(table: Table) -> int:
     return sum(not (fault.can_be_accepted and fault.kind in accepted) for fault in faults)
 
 
-def _show_faults(faults: Sequence[Fault], value: Mapping[str, Any], row_key: str) -> None:
+def _show_faults(
+    faults: Sequence[Fault], value: Mapping[str, Any], row_key: str, apply_fix: Callable[[Fix], None] | None
+) -> None:
     checked, usable = value["checked"], value["usable"]
     if not faults:
         st.caption(
@@ -93,12 +121,12 @@ def _show_faults(faults: Sequence[Fault], value: Mapping[str, Any], row_key: str
         )
     accepted = workspace.current_setting(ACCEPTED_PATH) or []
     for fault in faults:
-        _show_fault(fault, fault.can_be_accepted and fault.kind in accepted, row_key)
+        _show_fault(fault, fault.can_be_accepted and fault.kind in accepted, row_key, apply_fix)
     if checked < usable:
         st.caption(f"Checked a random sample of {checked:,} of {usable:,} rows. A run checks all its rows.")
 
 
-def _show_fault(fault: Fault, accepted: bool, row_key: str) -> None:
+def _show_fault(fault: Fault, accepted: bool, row_key: str, apply_fix: Callable[[Fix], None] | None) -> None:
     color, icon = ("orange", "check") if accepted else ("red", "front_hand")
     with st.container(border=True, gap="xsmall"):
         title = f":{color}[:material/{icon}: **{HARD_STOPS[fault.kind].title}**]"
@@ -106,6 +134,8 @@ def _show_fault(fault: Fault, accepted: bool, row_key: str) -> None:
         st.markdown(escape_text(fault.message, 1000))
         if not accepted:
             st.caption(escape_text(fault.hint, 1000))
+        if fault.kind == "template_rejects" and apply_fix is not None:
+            _show_fixes(fault, apply_fix)
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             for row in fault.rows[:MAX_ROW_BUTTONS]:
                 st.button(
@@ -126,6 +156,23 @@ def _show_fault(fault: Fault, accepted: bool, row_key: str) -> None:
                     icon=":material/undo:" if accepted else ":material/done:",
                     help="Allow Start despite this problem. The run records that you accepted it.",
                 )
+
+
+def _show_fixes(fault: Fault, apply_fix: Callable[[Fix], None]) -> None:
+    """Draw the buttons that repair or remove the conversations that the chat template rejects."""
+    column = str(workspace.current_setting("data.messages"))
+    rows = np.array(fault.rows, dtype=np.int64)
+    fixes = []
+    for repair, count in fault.repairs:
+        label = CHAT_REPAIRS[repair][0]
+        done = f"{label}: {rows_in_words(len(rows))}"
+        fixes.append(Fix(f"{label} ({rows_in_words(count)} fixed)", repair, done, rows, (column,)))
+    words = rows_in_words(len(rows))
+    fixes.append(Fix(f"Remove {words}", "drop", f"{words} removed that the chat template rejects", rows))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        for fix in fixes:
+            if st.button(fix.label, key=f"fix_{fault.kind}_{fix.action}", icon=":material/healing:"):
+                apply_fix(fix)
 
 
 def accept_hard_stop(kind: str, accepted: bool) -> None:

@@ -6,6 +6,8 @@ A page waits for a fraction of a second at most; until the answer is there it sh
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -19,6 +21,8 @@ from toolkit.ui.workspace import workspace
 ANSWER_WAIT_SECONDS = 0.35
 """Long enough for the answer to a quick question, short enough not to be felt as a delay of the page."""
 QUESTION_POLL_SECONDS = 0.5
+FAILED_ANSWER_SECONDS = 30.0
+"""Seconds for which a failure is shown before the question is asked again."""
 WARM_WORKER_DELAY_SECONDS = 2.0
 """Delay of the background worker's start, which uses a core for some seconds: the first page is drawn before that."""
 
@@ -33,14 +37,16 @@ def ask_warm_question(
     """
     key, text = f"asked:{lane}:{kind}", json.dumps(body, sort_keys=True)
     cached = st.session_state.get(key)
-    if cached is not None and cached[0] == text:
+    if cached is not None and cached[0] == text and time.monotonic() < cached[2]:
         return cast(QuestionState, cached[1])
     warm_client.ensure_warm_worker(workspace.current_save_dir(), after=WARM_WORKER_DELAY_SECONDS)
     question = warm_client.poll_warm_question(
         workspace.current_save_dir(), kind, body, lane=f"{workspace.session_id()}{lane}", wait=wait
     )
-    if question.state == "done":
-        st.session_state[key] = (text, question)
+    if question.state in ("done", "failed"):
+        # a failure is kept for a while: asked again at once, it would be shown as waiting for ever
+        keep = math.inf if question.state == "done" else FAILED_ANSWER_SECONDS
+        st.session_state[key] = (text, question, time.monotonic() + keep)
     return question
 
 

@@ -15,7 +15,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
-from toolkit.data.conversations import Message, MessageDict
+from toolkit.data.chat_messages import Message
+from toolkit.data.conversations import MessageDict
 from toolkit.data.examples.templates import Example
 from toolkit.errors import EngineError
 from toolkit.runs.checkpoints import verify_checkpoint

@@ -11,10 +11,16 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
-from toolkit.data.conversations import Message, MessageDict
+from toolkit.data.chat_messages import Message
+from toolkit.data.conversations import MessageDict
 from toolkit.data.examples.templates import Example
 from toolkit.errors import ConfigError, Problem, ToolkitError
-from toolkit.worker.tokens.conversation import TokenSpan, encode_conversation_prompt, encode_conversations
+from toolkit.worker.tokens.conversation import (
+    EncodedConversation,
+    TokenSpan,
+    encode_conversation_prompt,
+    encode_conversations,
+)
 from toolkit.worker.tokens.encode import common_prefix_length, encode_texts, render_chats
 from toolkit.worker.tokens.shared_prefix import encode_pairs
 
@@ -73,12 +79,14 @@ class TokenizedExample(NamedTuple):
 
     prompt: the ids that the model gets in use. ids: the whole example with its end token. learned: the trained spans
     of `ids`, in order. The first one starts before len(prompt) where a token of the prompt changes because the
-    completion follows.
+    completion follows. earlier: sequences of their own for earlier answers of a conversation, which its template
+    writes otherwise once more messages follow.
     """
 
     prompt: list[int]
     ids: list[int]
     learned: list[TokenSpan]
+    earlier: tuple[TokenizedExample, ...] = ()
 
     @property
     def completion_start(self) -> int:
@@ -103,9 +111,14 @@ def tokenize_examples(
         raise ToolkitError("The tokenizer has no end-of-sequence token.", "Choose a model whose tokenizer has one.")
     if batch[0].turns:
         encoded = encode_conversations(tokenizer, [example.turns for example in batch])
-        return [TokenizedExample(ids[: spans[0][0]], ids, spans) for ids, spans in encoded]
+        return [_from_sequences(*sequences) for sequences in encoded]
     pairs = _encode_examples(batch, tokenizer, chat)
     return [TokenizedExample(prompt, ids, [(common_prefix_length(prompt, ids), len(ids))]) for prompt, ids in pairs]
+
+
+def _from_sequences(*sequences: EncodedConversation) -> TokenizedExample:
+    found = [TokenizedExample(ids[: answers[0][0]], ids, answers) for ids, answers in sequences]
+    return found[-1]._replace(earlier=tuple(found[:-1]))
 
 
 def _encode_examples(

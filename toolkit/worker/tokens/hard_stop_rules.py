@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from toolkit.data.conversations import Message, MessageDict
+from toolkit.data.chat_messages import Message
 from toolkit.data.examples.templates import Example
-from toolkit.worker.tokens.encode import encode_texts, render_chats
+from toolkit.worker.tokens.chat_outline import UNWRITTEN_PARTS, OutlineFacts, count_intended_bos, read_outline
 from toolkit.worker.tokens.examples import tokenize_examples
 
 _BRACES = re.compile(r"\{\s*([^{}\n]{1,100}?)\s*\}")
@@ -46,28 +46,16 @@ class PromptFrame:
     ) -> PromptFrame:
         """Measure the frame on a minimal example."""
         (plain,) = tokenize_examples([Example("x", "y")], tokenizer, chat)
-        bos = _count_intended_bos(tokenizer, plain.ids)
+        bos = count_intended_bos(tokenizer, plain.ids)
         names = frozenset(column.strip().casefold() for column in columns)
         return cls(tokenizer, chat, length, completion_only, names, bos, _template_marks(tokenizer) if chat else ())
 
-    def count_written_bos(self, turns: Sequence[MessageDict]) -> int:
-        """Return the number of BOS tokens that the chat template writes around these messages.
+    def read_outline(self, outline: Sequence[Message]) -> OutlineFacts:
+        """Return what the chat template makes of conversations of this outline.
 
-        Many templates write one for each message or each question: their BOS is the marker that opens a turn.
+        Many templates write a BOS for each message or each question: it is the marker that opens a turn.
         """
-        text = render_chats(self.tokenizer, [turns])
-        return _count_intended_bos(self.tokenizer, encode_texts(self.tokenizer, text, add_special_tokens=False)[0])
-
-
-def outline_conversation(turns: Sequence[Message]) -> tuple[tuple[str, str], ...]:
-    """Return (role, neutral content) of each message; an empty message stays empty, since templates may skip it."""
-    return tuple((turn.role, "x" if turn.content.strip() else "") for turn in turns)
-
-
-def _count_intended_bos(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> int:
-    """Count the BOS tokens of an example with neutral texts; two at its start are never intended."""
-    bos = tokenizer.bos_token_id
-    return 0 if list(ids[:2]) == [bos, bos] else list(ids).count(bos)
+        return read_outline(self.tokenizer, outline) or OutlineFacts(self.bos)
 
 
 class CheckedRow(NamedTuple):
@@ -75,7 +63,7 @@ class CheckedRow(NamedTuple):
 
     asked: number of tokens of the prompt alone. begins: position of the first completion token. trained: number of
     trained tokens. ends: whether EOS is trained. mask_wrong: whether the labels contradict the settings. written_bos:
-    number of BOS tokens that the tokenizer and the template add to the texts.
+    number of BOS tokens that the tokenizer and the template add to the texts. unwritten: kinds of UNWRITTEN_PARTS.
     """
 
     prompt: str
@@ -87,6 +75,7 @@ class CheckedRow(NamedTuple):
     ends: bool
     mask_wrong: bool
     written_bos: int
+    unwritten: tuple[str, ...] = ()
 
 
 def _template_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
@@ -165,7 +154,10 @@ _RULES: tuple[HardStopRule, ...] = (
     boundary_merged,
     template_twice,
 )
-HARD_STOP_RULES = {rule.__name__: rule for rule in _RULES}
+HARD_STOP_RULES: dict[str, HardStopRule] = {
+    **{rule.__name__: rule for rule in _RULES},
+    **{kind: lambda row, frame, kind=kind: kind in row.unwritten for kind in UNWRITTEN_PARTS},  # type: ignore[misc]
+}
 """Kind -> rule; the kinds are stored in settings and files, so a rule can't be renamed."""
 
 

@@ -8,19 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from toolkit.data.conversations import Message, MessageDict
+from toolkit.data.chat_messages import Message
 from toolkit.data.examples.hard_stops import HARD_STOPS, MAX_HARD_STOP_ROWS, Fault
-from toolkit.data.examples.templates import Example
 from toolkit.system.printable import format_plural
-from toolkit.worker.tokens.examples import TokenizedExample
-from toolkit.worker.tokens.hard_stop_rules import (
-    HARD_STOP_RULES,
-    CheckedRow,
-    PromptFrame,
-    describe_hard_stop,
-    outline_conversation,
-)
-from toolkit.worker.tokens.labels import IGNORED_LABEL, make_collator
+from toolkit.worker.tokens.chat_outline import UNWRITTEN_PARTS, OutlineFacts, outline_conversation
+from toolkit.worker.tokens.hard_stop_rules import HARD_STOP_RULES, CheckedRow, PromptFrame, describe_hard_stop
+from toolkit.worker.tokens.labels import IGNORED_LABEL, PreparedBatch, make_collator
+from toolkit.worker.tokens.rejected_rows import RejectedRows
 
 COLLATED_ROWS = 16
 """Rows of the first batch that are collated: enough to see padding, and few enough to cost nothing."""
@@ -38,24 +32,23 @@ class HardStopInspector:
         self._found: dict[str, list[int]] = {kind: [] for kind in HARD_STOPS}
         self._first: dict[str, CheckedRow] = {}
         self._truncated_ends: list[int] = []
-        self._written_bos: dict[tuple[tuple[str, str], ...], int] = {}
+        self._facts: dict[tuple[Message, ...], OutlineFacts] = {}
+        self._rejections = RejectedRows(frame.tokenizer)
         self._longest = self._rows = self._kept = 0
 
-    def __call__(
-        self,
-        start: int,
-        batch: Sequence[Example],
-        tokens: Sequence[TokenizedExample],
-        columns: pa.RecordBatch,
-    ) -> None:
-        if not self._rows:
-            self._check_collated_batch(columns)
-        self._rows += len(batch)
-        self._kept += columns.num_rows
-        left = _summarize_labels(columns, tokens, start, self._frame)
-        for at, (example, each) in enumerate(zip(batch, tokens, strict=True)):
+    def __call__(self, batch: PreparedBatch) -> None:
+        if not self._kept:
+            self._check_collated_batch(batch.columns)
+        self._rows += batch.size
+        self._kept += batch.columns.num_rows
+        self._rejections.add(batch.rejected)
+        left = _summarize_labels(batch, self._frame)
+        for at, (number, example, each) in enumerate(
+            zip(batch.numbers.tolist(), batch.examples, batch.tokens, strict=True)
+        ):
             self._longest = max(self._longest, len(each.ids))
             trained, ends, wrong = left.get(at, _NO_TRAINED_TOKENS)
+            facts = self._read_facts(example.turns)
             row = CheckedRow(
                 example.prompt,
                 example.completion,
@@ -65,19 +58,19 @@ class HardStopInspector:
                 trained,
                 ends,
                 wrong,
-                self._count_written_bos(example.turns),
+                facts.written_bos,
+                facts.unwritten,
             )
-            self._apply_rules(start + at, row)
+            self._apply_rules(number, row)
 
-    def _count_written_bos(self, turns: Sequence[Message]) -> int:
-        """Return the number of BOS tokens around the texts of an example, once for all conversations of one outline."""
+    def _read_facts(self, turns: Sequence[Message]) -> OutlineFacts:
+        """Return what the chat template makes of an example, once for all conversations of one outline."""
         if not turns:
-            return self._frame.bos
+            return OutlineFacts(self._frame.bos)
         outline = outline_conversation(turns)
-        if outline not in self._written_bos:
-            messages: list[MessageDict] = [{"role": role, "content": content} for role, content in outline]
-            self._written_bos[outline] = self._frame.count_written_bos(messages)
-        return self._written_bos[outline]
+        if outline not in self._facts:
+            self._facts[outline] = self._frame.read_outline(outline)
+        return self._facts[outline]
 
     def _apply_rules(self, number: int, row: CheckedRow) -> None:
         for kind, rule in HARD_STOP_RULES.items():
@@ -110,7 +103,8 @@ class HardStopInspector:
         """Return the problems found. rows: the row number in the table of each example."""
         if 2 * len(self._truncated_ends) > self._kept:
             self._found["end_untrained"] += self._truncated_ends
-        return [self._fault(kind, sorted(set(at)), rows) for kind, at in self._found.items() if at]
+        found = [self._fault(kind, sorted(set(at)), rows) for kind, at in self._found.items() if at]
+        return [*self._rejections.faults(rows, self._rows), *found]
 
     def _fault(self, kind: str, at: list[int], rows: Sequence[int] | np.ndarray) -> Fault:
         affected = f"{len(at):,} of {format_plural(self._rows, 'row')}"
@@ -118,28 +112,29 @@ class HardStopInspector:
             pad = self._frame.tokenizer.pad_token
             message = f"Padding and the end of an answer are the same token ({pad}), and the collator masks both."
             hint = "The model would not learn to stop. Choose a model whose tokenizer has a separate padding token."
+        elif kind in UNWRITTEN_PARTS:
+            message = f"This model's chat template writes no {UNWRITTEN_PARTS[kind]}, which {affected} have."
+            hint = "Choose a model whose chat template writes it, or the model is trained on these rows without it."
         else:
             message, hint = describe_hard_stop(kind, affected, self._first[kind], self._longest, self._frame)
         return Fault(kind, message, hint, len(at), tuple(int(rows[number]) for number in at[:MAX_HARD_STOP_ROWS]))
 
 
-def _summarize_labels(
-    columns: pa.RecordBatch, tokens: Sequence[TokenizedExample], start: int, frame: PromptFrame
-) -> dict[int, tuple[Any, ...]]:
-    """Return {example: (number of trained tokens, whether EOS is trained, whether the mask contradicts the settings)}.
+def _summarize_labels(batch: PreparedBatch, frame: PromptFrame) -> dict[int, tuple[Any, ...]]:
+    """Return {sequence: (number of trained tokens, whether EOS is trained, whether the mask contradicts the settings)}.
 
-    Skipped examples, which have no trained token, are missing.
+    Skipped sequences, which have no trained token, are missing.
     """
+    columns, at = batch.columns, batch.kept
     if not columns.num_rows:
         return {}
-    at = columns.column("row").to_numpy() - start
     ids, labels = (columns.column(name).flatten().to_numpy() for name in ("input_ids", "labels"))
     sizes = columns.column("labels").value_lengths().to_numpy()
     starts = np.cumsum(sizes) - sizes
     expected = np.full(len(labels), not frame.completion_only)
     if frame.completion_only:
-        for example, start, size in zip(at.tolist(), starts.tolist(), sizes.tolist(), strict=True):
-            for begin, end in tokens[example].learned:
+        for sequence, start, size in zip(at.tolist(), starts.tolist(), sizes.tolist(), strict=True):
+            for begin, end in batch.tokens[sequence].learned:
                 expected[start + min(begin, size) : start + min(end, size)] = True
     trained = labels != IGNORED_LABEL
     wrong = (trained != expected) | (trained & (labels != ids))
@@ -150,6 +145,6 @@ def _summarize_labels(
     wrong_counts = np.add.reduceat(wrong, starts)
     columns_of_summary = (at, trained_counts, end_counts > 0, wrong_counts > 0)
     return {
-        example: tuple(summary)
-        for example, *summary in zip(*(column.tolist() for column in columns_of_summary), strict=True)
+        sequence: tuple(summary)
+        for sequence, *summary in zip(*(column.tolist() for column in columns_of_summary), strict=True)
     }

@@ -18,13 +18,34 @@ from transformers import PreTrainedTokenizerBase
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from toolkit.data.examples.templates import Example
+from toolkit.worker.tokens.encode import RejectedConversationsError
 from toolkit.worker.tokens.examples import TokenizedExample, tokenize_examples
 
 IGNORED_LABEL = -100
 """Label of a masked token: the default `ignore_index` of PyTorch's cross entropy."""
 EXAMPLES_PER_BATCH = 2000
 """Examples that are tokenized together: enough for the tokenizer's threads, and a few megabytes of memory."""
-BatchInspector = Callable[[int, Sequence[Example], Sequence[TokenizedExample], pa.RecordBatch], None]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedBatch:
+    """What one batch of examples became, sequence by sequence.
+
+    size: number of examples. examples, tokens: of each sequence; numbers: its example's position among all examples,
+    ascending. columns: the sequences with a trained token, as PREPARED_SCHEMA; kept: their positions in `tokens`.
+    rejected: position of an example that the chat template rejects -> the example and the reason.
+    """
+
+    size: int
+    numbers: np.ndarray
+    examples: Sequence[Example]
+    tokens: Sequence[TokenizedExample]
+    columns: pa.RecordBatch
+    kept: np.ndarray
+    rejected: dict[int, tuple[Example, str]]
+
+
+BatchInspector = Callable[[PreparedBatch], None]
 
 
 @dataclass(frozen=True)
@@ -90,18 +111,41 @@ def prepare_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yield what `prepare_examples` returns, EXAMPLES_PER_BATCH examples at a time, to bound the memory.
 
-    lost: the positions of lost examples are appended to it. inspect: is called with the number of the first example
-    of a batch, its examples, their tokens and the resulting columns.
+    lost: the positions of lost examples are appended to it. inspect: is called with each batch.
+
+    Raises RejectedConversationsError: the chat template rejects an example, and there is no `inspect` to report it to.
     """
     remaining = iter(examples)
     start = 0
     while batch := list(islice(remaining, EXAMPLES_PER_BATCH)):
-        tokens = tokenize_examples(batch, tokenizer, chat)
-        columns = _label_batch(start, tokens, max_length, lost, completion_only)
+        sequences, rejected = _tokenize_accepted(batch, tokenizer, chat, can_reject=inspect is not None)
+        numbers = np.array([start + at for at, _ in sequences], dtype=np.int64)
+        tokens = [each for _, each in sequences]
+        columns, kept = _label_batch(numbers, tokens, max_length, lost, completion_only)
         if inspect is not None:
-            inspect(start, batch, tokens, columns)
+            found = [batch[at] for at, _ in sequences]
+            reasons = {start + at: (batch[at], reason) for at, reason in rejected.items()}
+            inspect(PreparedBatch(len(batch), numbers, found, tokens, columns, kept, reasons))
         yield columns
         start += len(batch)
+
+
+def _tokenize_accepted(
+    batch: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat: bool, *, can_reject: bool
+) -> tuple[list[tuple[int, TokenizedExample]], dict[int, str]]:
+    """Return (position in the batch, tokens) of each sequence, and why the chat template rejects the other examples."""
+    accepted, rejected = list(range(len(batch))), dict[int, str]()
+    tokens: list[TokenizedExample] = []
+    while accepted and not tokens:
+        try:
+            tokens = tokenize_examples([batch[at] for at in accepted], tokenizer, chat)
+        except RejectedConversationsError as error:
+            if not can_reject:
+                raise
+            rejected |= {accepted[at]: reason for at, reason in error.reasons.items()}
+            accepted = [at for at in accepted if at not in rejected]
+    pairs = zip(accepted, tokens, strict=True)
+    return [(at, sequence) for at, each in pairs for sequence in (*each.earlier, each)], rejected
 
 
 PREPARED_SCHEMA = pa.schema(
@@ -110,21 +154,23 @@ PREPARED_SCHEMA = pa.schema(
 
 
 def _label_batch(
-    start: int, tokens: Sequence[TokenizedExample], max_length: int, lost: list[int], completion_only: bool
-) -> pa.RecordBatch:
+    numbers: np.ndarray, tokens: Sequence[TokenizedExample], max_length: int, lost: list[int], completion_only: bool
+) -> tuple[pa.RecordBatch, np.ndarray]:
+    """Return (the columns of the sequences with a trained token, their positions). numbers: of their examples."""
     sizes = np.fromiter((len(each.ids) for each in tokens), np.int64, len(tokens))
     ids = np.fromiter(chain.from_iterable(each.ids for each in tokens), np.int32, int(sizes.sum()))
     starts = np.cumsum(sizes) - sizes
     kept = np.arange(len(ids)) - np.repeat(starts, sizes) < max_length
     trained = kept & (trained_token_mask(tokens, starts, len(ids)) if completion_only else True)
-    usable = np.logical_or.reduceat(trained, starts) if len(ids) else np.zeros(0, dtype=bool)
-    lost += (start + np.flatnonzero(~usable)).tolist()
+    usable = np.logical_or.reduceat(trained, starts) if len(ids) else np.zeros(len(tokens), dtype=bool)
+    lost += sorted(set(numbers.tolist()) - set(numbers[usable].tolist()))
     kept &= np.repeat(usable, sizes)
     labels = np.where(trained, ids, np.int32(IGNORED_LABEL))[kept]
     offsets = pa.array(np.concatenate([[0], np.cumsum(np.minimum(sizes[usable], max_length))]), pa.int32())
-    rows = pa.array(start + np.flatnonzero(usable), pa.int32())
+    rows = pa.array(numbers[usable], pa.int32())
     lists = [pa.ListArray.from_arrays(offsets, pa.array(values, pa.int32())) for values in (ids[kept], labels)]
-    return pa.record_batch([rows, *lists, pa.array(sizes[usable] > max_length)], schema=PREPARED_SCHEMA)
+    columns = [rows, *lists, pa.array(sizes[usable] > max_length)]
+    return pa.record_batch(columns, schema=PREPARED_SCHEMA), np.flatnonzero(usable)
 
 
 def trained_token_mask(tokens: Sequence[TokenizedExample], starts: np.ndarray, total: int) -> np.ndarray:

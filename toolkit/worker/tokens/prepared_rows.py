@@ -108,8 +108,8 @@ def write_splits(
     data = config.data
     rendered = {"messages": data.messages} if data.messages else {"prompt": data.prompt, "stub": data.prompt_stub}
     only = config.training.sft_args.completion_only_loss
-    # accepted problems are part of the key, because a cached entry skips the check
     accepted = sorted(data.accepted or ())
+    # accepted problems are part of the key, because a cached entry skips the check
     parts = {**rendered, "length": length, "chat": chat, "completion_only": only, "accepted": accepted}
     cache, key = TokenCache(run.save_dir), cache_key(parts, tokenizer, run.source_path, rows)
     cached = cache.link_into(key, path)
@@ -123,6 +123,9 @@ def write_splits(
     train, test = _find_positions(columns["row"], plan.train), _find_positions(columns["row"], plan.test)
     counts = _count_split(columns, train, test)
     report_event("prepared", **counts, dropped=len(plan.dropped), max_length=length, chat=chat, cached=cached)
+    sequences = len(columns["row"]) - len(np.unique(columns["row"]))
+    if sequences:
+        report_event("warning", message=_describe_split_rows(sequences))
     for message in _warnings(counts, len(plan.dropped), length):
         report_event("warning", message=message)
     if not train.positions.size:
@@ -224,11 +227,22 @@ def _read_counts(path: Path) -> dict[str, np.ndarray]:
 
 
 def _find_positions(available: TableRows, wanted: TableRows) -> SplitSide:
-    """Return the positions of `wanted` in `available`, in the order of `wanted`; `available` is ascending."""
-    at = np.searchsorted(available, wanted)
-    found = at < len(available)
-    found[found] = available[at[found]] == wanted[found]
-    return SplitSide(at[found], int(np.count_nonzero(~found)))
+    """Return the positions of `wanted` in `available`, in the order of `wanted`; `available` is ascending.
+
+    A row that is trained as several sequences has several positions.
+    """
+    first, end = (np.searchsorted(available, wanted, side) for side in ("left", "right"))
+    counts = end - first
+    before = np.cumsum(counts) - counts
+    positions = np.repeat(first - before, counts) + np.arange(int(counts.sum()))
+    return SplitSide(positions, int(np.count_nonzero(counts == 0)))
+
+
+def _describe_split_rows(sequences: int) -> str:
+    return (
+        f"The chat template rewrites earlier answers once more messages follow. {sequences:,} of these answers are "
+        "trained in sequences of their own, as the model writes them in a chat."
+    )
 
 
 def _count_split(columns: dict[str, np.ndarray], train: SplitSide, test: SplitSide) -> dict[str, int]:

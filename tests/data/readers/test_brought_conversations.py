@@ -1,0 +1,240 @@
+"""Conversations as people bring them: each file becomes the turns that its owner meant, or says what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.conftest import Opener
+from toolkit.config import DataConfig
+from toolkit.data.chat_messages import Message
+from toolkit.data.examples.column_suggestion import suggest_for_table
+from toolkit.data.examples.renderers import chat_problems, renderer_of
+from toolkit.data.table import Table
+
+BROUGHT = Path(__file__).parents[2] / "fixtures" / "brought"
+ASKED, ANSWERED = "Where do I find the red lamp?", "Aisle 1, next to the chairs."
+SYSTEM = ("system", "You are a clerk.", False)
+PAIR = [("user", ASKED, False), ("assistant", ANSWERED, True)]
+
+
+def turns_of(table: Table, row: int = 0) -> tuple[Message, ...]:
+    """The turns of a row in the suggested column of conversations."""
+    column = suggest_for_table(table).messages
+    assert column is not None
+    assert chat_problems(DataConfig(messages=column), table) == []
+    return renderer_of(DataConfig(messages=column), table.columns).example(table.row(row)).turns
+
+
+def said(turns: tuple[Message, ...]) -> list[tuple[str, str, bool]]:
+    return [(turn.role, turn.content, turn.learned) for turn in turns]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "expected"),
+    [
+        (
+            "s03_sharegpt_system_column.json",
+            "conversations",
+            [("system", "You answer like a calm shop clerk.", False), *PAIR],
+        ),
+        (
+            "s04_alpaca_history_system.json",
+            "messages",
+            [
+                ("system", "You are a shop clerk.", False),
+                ("user", ASKED, False),
+                ("assistant", "Aisle 2, next to the clocks.", True),
+                ("user", "And the red one?", False),
+                ("assistant", ANSWERED, True),
+            ],
+        ),
+        ("s05_reasoning_content.jsonl", "messages", [("user", "What is 0 plus 2?", False), ("assistant", "2", True)]),
+        (
+            "s06_train_false.jsonl",
+            "messages",
+            [
+                ("user", ASKED, False),
+                ("assistant", "WRONG DRAFT, do not learn", False),
+                ("user", "Try again.", False),
+                ("assistant", ANSWERED, True),
+            ],
+        ),
+        ("s08_trl_conversational.jsonl", "messages", [SYSTEM, *PAIR]),
+        ("s13_tools_empty.jsonl", "messages", PAIR),
+        ("s15_roles_spaced_case.jsonl", "conversations", PAIR),
+        ("i16_gemini_contents.jsonl", "contents", [SYSTEM, *PAIR]),
+    ],
+)
+def test_a_file_becomes_the_conversation_that_was_meant(
+    open_bytes: Opener, name: str, column: str, expected: list[tuple[str, str, bool]]
+) -> None:
+    table = open_bytes((BROUGHT / name).read_bytes(), "json")
+    suggestion = suggest_for_table(table)
+    assert (suggestion.kind, suggestion.messages) == ("conversations", column)
+    assert said(turns_of(table)) == expected
+    assert table.missing[column] == 0
+    assert "older fine-tuning format" not in " ".join(table.notices)
+
+
+def test_reasoning_is_part_of_the_trained_turn(open_bytes: Opener) -> None:
+    table = open_bytes((BROUGHT / "s05_reasoning_content.jsonl").read_bytes(), "json")
+    assert turns_of(table)[-1].reasoning == "I add 0 and 2, that makes 2."
+    example = renderer_of(DataConfig(messages="messages"), table.columns).example(table.row(0))
+    assert example.completion == "<think>\nI add 0 and 2, that makes 2.\n</think>\n2"
+
+
+def chats(*messages: dict[str, Any], **more: Any) -> str:
+    """A file with the same row twice."""
+    return "\n".join([json.dumps({"messages": list(messages), **more})] * 2)
+
+
+USER, ANSWER = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+CALL = {"type": "function", "function": {"name": "find", "arguments": {"a": 1}}}
+
+
+@pytest.mark.parametrize("key", ["train", "weight", "loss_mask", "trainable", "loss"])
+@pytest.mark.parametrize("value", [False, 0, "false", "0", 0.0])
+def test_a_key_decides_what_is_trained(open_bytes: Opener, key: str, value: Any) -> None:
+    table = open_bytes(chats(USER, {**ANSWER, key: value}, USER, {**ANSWER, key: True}), "json")
+    assert [turn.learned for turn in turns_of(table)] == [False, False, False, True]
+    assert not [notice for notice in table.notices if "Not used" in notice]
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_has_several_names(open_bytes: Opener, key: str) -> None:
+    assert turns_of(open_bytes(chats(USER, {**ANSWER, key: "because"}), "json"))[-1].reasoning == "because"
+
+
+def test_other_keys_of_messages_are_named_with_their_rows(open_bytes: Opener) -> None:
+    content = chats({**USER, "mood": "glad", "name": None}, {**ANSWER, "mood": "calm"}) + "\n" + chats(USER, ANSWER)
+    notices = " ".join(open_bytes(content, "json").notices)
+    assert "keys of messages in 'messages', with their number of rows: 'mood' (2)." in notices
+    marked = open_bytes(chats({**USER, "train": True}, ANSWER), "json")
+    assert "'train' (2)" in " ".join(marked.notices), "only the assistant is trained"
+
+
+def test_other_columns_are_named_as_unused(open_bytes: Opener) -> None:
+    table = open_bytes(chats(USER, ANSWER, id=1, source="shop", empty="", system="Be kind."), "json")
+    (note,) = suggest_for_table(table).notes
+    assert note == "Not used for training: columns 'id', 'source'."
+
+
+@pytest.mark.parametrize("tools", [[], None, "", "[]", {}])
+def test_no_tool_is_no_tool(open_bytes: Opener, tools: Any) -> None:
+    table = open_bytes(chats(USER, ANSWER, tools=tools), "json")
+    assert said(turns_of(table)) == [("user", "hi", False), ("assistant", "ho", True)]
+    assert suggest_for_table(table).notes == ()
+
+
+@pytest.mark.parametrize(
+    "tools", [[TOOL], json.dumps([TOOL]), [TOOL["function"]], [{"functionDeclarations": [TOOL["function"]]}]]
+)
+@pytest.mark.parametrize("name", ["tools", "functions"])
+def test_tools_calls_and_results_are_kept(open_bytes: Opener, name: str, tools: Any) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", **CALL}]}
+    result = {"role": "tool", "tool_call_id": "c1", "name": "find", "content": "22"}
+    turns = turns_of(open_bytes(chats(USER, call, result, ANSWER, **{name: tools}), "json"))
+    assert [turn.role for turn in turns] == ["tools", "user", "assistant", "tool", "assistant"]
+    assert json.loads(turns[0].content) == [TOOL]
+    assert json.loads(turns[2].tool_calls) == [{"id": "c1", **CALL}]
+    assert [turn.learned for turn in turns] == [False, False, True, False, True]
+    assert (turns[3].name, turns[3].tool_call_id, turns[3].content) == ("find", "c1", "22")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "tool_calls": [{"function": {"name": "find", "arguments": '{"a": 1}'}}]},
+        {"role": "assistant", "content": "", "function_call": {"name": "find", "arguments": '{"a": 1}'}},
+        {"from": "function_call", "value": '{"name": "find", "arguments": {"a": 1}}'},
+        {"role": "model", "parts": [{"functionCall": {"name": "find", "args": {"a": 1}}}]},
+        {"role": "assistant", "tool_calls": json.dumps([CALL])},
+    ],
+)
+def test_a_tool_call_has_several_spellings(open_bytes: Opener, message: dict[str, Any]) -> None:
+    first = {"from": "human", "value": "hi"} if "from" in message else USER
+    (call,) = json.loads(turns_of(open_bytes(chats(first, message), "json"))[-1].tool_calls)
+    assert call == CALL
+
+
+@pytest.mark.parametrize(
+    ("message", "role"),
+    [
+        ({"role": "tool", "content": "22"}, "tool"),
+        ({"role": "function", "name": "find", "content": "22"}, "tool"),
+        ({"from": "observation", "value": "22"}, "tool"),
+        ({"role": "tool", "content": [{"type": "text", "text": "22"}]}, "tool"),
+        ({"role": "user", "content": [{"type": "input_text", "text": "2"}, {"type": "text", "text": "2"}]}, "user"),
+        ({"role": " User ", "content": "22"}, "user"),
+    ],
+)
+def test_results_and_parts_are_text(open_bytes: Opener, message: dict[str, Any], role: str) -> None:
+    answer = {"role": "assistant", "content": [{"type": "output_text", "text": "ho"}]}
+    turns = turns_of(open_bytes(chats(USER, message, answer), "json"))
+    assert [(turn.role, turn.content) for turn in turns[1:]] == [(role, "22"), ("assistant", "ho")]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (
+            {"input": {"messages": [USER], "tools": [], "parallel_tool_calls": True}, "preferred_output": [ANSWER],
+             "non_preferred_output": [{**ANSWER, "content": "bad"}]},
+            [("user", "hi", False), ("assistant", "ho", True)],
+        ),
+        (
+            {"prompt": [USER, ANSWER, USER], "chosen": [ANSWER], "rejected": [{**ANSWER, "content": "bad"}]},
+            [("user", "hi", False), ("assistant", "ho", False), ("user", "hi", False), ("assistant", "ho", True)],
+        ),
+        (
+            {"prompt": "hi", "chosen": [USER, ANSWER], "rejected": [USER, {**ANSWER, "content": "bad"}]},
+            [("user", "hi", False), ("assistant", "ho", True)],
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "hi"}], "chosen": {"from": "gpt", "value": "ho"},
+             "rejected": {"from": "gpt", "value": "bad"}},
+            [("user", "hi", False), ("assistant", "ho", True)],
+        ),
+        (
+            {"prompt": [{"role": "system", "content": "be"}, USER], "completion": "ho"},
+            [("system", "be", False), ("user", "hi", False), ("assistant", "ho", True)],
+        ),
+        (
+            {"system_prompt": "be", "question": "hi", "response": "ho"},
+            [("system", "be", False), ("user", "hi", False), ("assistant", "ho", True)],
+        ),
+        (
+            {"conversation": [{"human": "hi", "assistant": "ho"}, {"human": "and", "assistant": "so"}]},
+            [("user", "hi", False), ("assistant", "ho", True), ("user", "and", False), ("assistant", "so", True)],
+        ),
+    ],
+)  # fmt: skip
+def test_parts_in_several_columns_are_joined(
+    open_bytes: Opener, row: dict[str, Any], expected: list[tuple[str, str, bool]]
+) -> None:
+    table = open_bytes("\n".join([json.dumps(row)] * 3), "json")
+    assert said(turns_of(table)) == expected
+    assert "bad" not in str(turns_of(table))
+
+
+def test_a_bad_completion_of_a_conversation_is_skipped(open_bytes: Opener) -> None:
+    rows = [{"prompt": [USER], "completion": [{**ANSWER, "content": str(at)}], "label": at % 2 == 0} for at in range(6)]
+    table = open_bytes("\n".join(map(json.dumps, rows)), "json")
+    assert table.missing["messages"] == 3
+    assert "false 'label' are skipped" in " ".join(table.notices)
+
+
+def test_a_system_text_is_not_doubled(open_bytes: Opener) -> None:
+    own = {"role": "system", "content": "own"}
+    assert said(turns_of(open_bytes(chats(own, USER, ANSWER, system="other"), "json")))[0] == ("system", "own", False)
+
+
+def test_what_is_no_conversation_stays_a_pair(open_bytes: Opener) -> None:
+    rows = [{"prompt": f"q{at}", "completion": f"a{at}", "system": "", "history": []} for at in range(4)]
+    suggestion = suggest_for_table(open_bytes("\n".join(map(json.dumps, rows)), "json"))
+    assert (suggestion.kind, suggestion.prompt, suggestion.completion) == ("pair", "{prompt}", "{completion}")
