@@ -196,10 +196,27 @@ def test_a_study_that_was_killed_is_completed_and_trains_nothing_twice(
     assert sorted(read_run_config(run).training.training_args.seed for run in runs) == [42, 42, 43, 43, 44, 44]
     assert call(monkeypatch, "study", "config.yml", "--seeds", "4") == 0
     assert len(list_runs(folder / "experiments")) == 8
+    capsys.readouterr()
+    assert call(monkeypatch, "study", "ranks", "--report", "out.html", "--csv", "trials.csv") == 0
+    out = capsys.readouterr().out
+    assert "LoRA rank (r) is within noise" in out and "Use LoRA rank (r) 4, the smaller of two equals." in out
+    assert out.count("finished") == 8 and "Written: out.html" in out
+    assert "LoRA rank (r) is within noise" in (folder / "out.html").read_text()
+    assert (folder / "trials.csv").read_text().count("\n") == 9
+    assert call(monkeypatch, "study", "none") == 1
+    assert "There is no study 'none'" in capsys.readouterr().err
     write_config(folder, "lora:\n  r: [4, 16]\nablation:\n  use_ablate: true\n  study_name: ranks\n")
     assert call(monkeypatch, "run", "config.yml") == 2
     err = capsys.readouterr().err
     assert "ablation.study_name: The study 'ranks' already exists with other values" in err and "'ranks 2'" in err
+
+
+def test_a_study_without_a_list_of_values_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(folder, "ablation:\n  use_ablate: true\n")
+    assert call(monkeypatch, "study", "config.yml") == 2
+    assert "No setting has several values" in capsys.readouterr().err
 
 
 def test_a_run_waits_for_the_one_ahead_in_the_queue(

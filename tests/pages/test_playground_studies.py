@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -9,7 +11,7 @@ from tests.pages.conftest import ROOT, Stage, button, words
 from toolkit.data.examples.split import plan_split
 from toolkit.data.table import load_table
 from toolkit.evaluation.predictions import Prediction, write_predictions
-from toolkit.runs.run_dir import read_run_config
+from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.services import engine_client
 from toolkit.services.engine_process import EngineInfo
 from toolkit.ui.playground import engine_bar
@@ -84,6 +86,38 @@ def test_the_table_of_a_study_counts_clean_test_rows_only(stage: Stage) -> None:
     assert sorted(frame["Clean test rows"]) == sorted(clean)
     assert list(frame["Exact match"]) == [1.0, 1.0]
     assert f"{256 - sum(clean)} answers to rows that a trial of this study was trained on are excluded" in words(app)
+
+
+def add_answers(run: RunDir, right: int, rows: int = 100) -> None:
+    """Give a finished run its answers to test rows, of which this many are correct."""
+    answers = [Prediction(at, f"q{at}", "yes", "no", "yes" if at < right else "no") for at in range(rows)]
+    write_predictions(run, answers)
+
+
+def test_a_study_begins_with_its_verdict_and_its_values_are_adopted_in_one_click(stage: Stage) -> None:
+    for seed in (1, 2, 3):
+        for rank, right in ((4, 40), (8, 90)):
+            config = {"lora": {"r": rank}, "training": {"training_args": {"seed": seed}}}
+            run = stage.finished(
+                f"{rank} {seed}", study="ranks", settings={"lora.r": rank}, config=config, adapter=False
+            )
+            add_answers(run, right + seed)
+    failed = ("failed", {"reason": "oom", "message": "The memory ran out."})
+    config = {"lora": {"r": 8}, "training": {"training_args": {"seed": 4}}}
+    stage.run(("started", {}), failed, study="ranks", settings={"lora.r": 8}, config=config)
+    app = stage.page("studies")
+    verdict = app.main.markdown[0].value.replace("\\", "").replace("\u00a0", " ")
+    assert verdict.startswith("LoRA rank (r) matters: 8 instead of 4 gives +50 points exact match (95 % interval +")
+    assert "100 test rows, 3 seeds)" in verdict and "1 of 7 runs failed: The memory ran out." in verdict
+    assert "Use LoRA rank (r) 8." in verdict
+    frame = app.dataframe[0].value
+    assert len(frame) == 7 and "The memory ran out." in frame.to_string()
+    assert sorted(frame["Seed"]) == [1, 1, 2, 2, 3, 3, 4]
+    app.session_state["workspace"]["grid"] = {"lora.r": [4, 8]}
+    app = stage.checked(button(app, "Use these values").click().run())
+    saved = json.loads((stage.folder / "draft.json").read_text())
+    assert saved["draft"]["lora"]["r"] == 8 and saved["draft"]["ablation"]["use_ablate"] is False
+    assert saved["grid"] == {}
 
 
 def test_the_playground_offers_single_values_while_a_study_is_on(stage: Stage) -> None:

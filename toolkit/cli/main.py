@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -42,7 +43,8 @@ from toolkit.cli.progress import (
     show_run_progress,
 )
 from toolkit.cli.queue_config import queue_config
-from toolkit.errors import ConfigError, Problem, RunError
+from toolkit.cli.study import find_study_place, is_config_target, print_study, read_study_config
+from toolkit.errors import RunError
 from toolkit.export.export_forms import EXPORT_FORMS, find_export_form
 from toolkit.export.export_process import export_to_end
 from toolkit.lifecycle.resume_policy import request_resume
@@ -51,7 +53,6 @@ from toolkit.runs.run_dir import RunDir, kill_run, list_runs, open_run, request_
 from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.services import engine_client
 from toolkit.settings import import_export
-from toolkit.settings.draft import replace_setting
 from toolkit.settings.import_export import accept_hard_stops
 from toolkit.settings.import_export import load_presets as all_presets
 from toolkit.system.private_files import restrict_new_files
@@ -104,24 +105,29 @@ def run(
 
 @app.command()
 def study(
-    config: ConfigArgument,
+    target: Annotated[
+        str, typer.Argument(metavar="CONFIG|NAME", help="A YAML file to train, or the name of a study to read.")
+    ],
     seeds: Annotated[int | None, typer.Option(min=1, max=20, help="Runs of each combination of values.")] = None,
     name: Annotated[str, typer.Option(help="Start of the display names of the runs.")] = "",
-    retry_failed: Annotated[bool, typer.Option(help="Resume the trials that failed.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Resume the trials that failed.")] = False,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the study as an HTML file.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table of trials as CSV.")] = None,
     accept: AcceptOption = None,
+    save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
-    """Train the trials of the study in CONFIG that have no run yet. A study that was stopped continues."""
-    imported = import_export.import_settings_file(config)
-    print_warnings(imported.warnings)
-    draft = replace_setting(imported.draft, "ablation.use_ablate", True)
-    if not imported.grid:
-        message = "No setting has several values, so there is nothing to compare."
-        hint = "Give a setting a list, for example r: [8, 16], and set ablation.use_ablate to true."
-        raise ConfigError([Problem("ablation", message, hint)])
-    if seeds is not None:
-        draft = replace_setting(draft, "ablation.seeds", seeds)
-    wanted = replace(imported, draft=accept_hard_stops(draft, accept or ()))
-    raise typer.Exit(_run_all(queue_config(wanted, name, retry_failed=retry_failed)))
+    """Train the trials in a YAML file that have no run yet, and print the verdict; or print that of a study, by NAME.
+
+    A study that was stopped continues where it was.
+    """
+    code, study_name = 0, target
+    if is_config_target(target):
+        imported = read_study_config(Path(target), seeds, accept or ())
+        code = _run_all(queue_config(imported, name, retry_failed=retry_failed))
+        study_name, save_dir = find_study_place(imported)
+    if code != EXIT_INTERRUPTED:
+        print_study(save_dir, study_name, report, csv)
+    raise typer.Exit(code)
 
 
 @app.command()

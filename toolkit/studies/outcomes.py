@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 from toolkit.config import Config
 from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation.predictions import read_predictions
+from toolkit.evaluation.questions import EvaluationQuestion
+from toolkit.evaluation.seen_rows import find_seen_rows
 from toolkit.evaluation.statistics.scoring import detect_answer_kind, score_answer
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_config, read_run_meta
 from toolkit.runs.status import RunStatus, read_run_status
@@ -73,11 +75,15 @@ class TrialOutcome:
 
 @dataclass(frozen=True)
 class Study:
-    """A study at one moment. objective: the measure that its trials are compared by."""
+    """A study at one moment. objective: the measure that its trials are compared by.
+
+    seen_rows: test rows that are left out, because a trial was trained on them.
+    """
 
     question: StudyQuestion
     outcomes: tuple[TrialOutcome, ...]
     objective: str = DEFAULT_OBJECTIVE
+    seen_rows: int = 0
 
     @property
     def runs(self) -> list[RunDir]:
@@ -127,10 +133,12 @@ def fold_study(question: StudyQuestion, known: Sequence[KnownRun]) -> Study:
     """Return the study that these runs answer so far."""
     chosen = [(trial, found) for trial, found in zip(question.trials, _choose_runs(question, known), strict=True)]
     objective = question.objective or _choose_objective([found[0] for _, found in chosen if found])
+    seen = _find_seen_rows([found[0] for _, found in chosen if found])
     outcomes = tuple(
-        TrialOutcome(trial) if found is None else _read_outcome(trial, *found, objective) for trial, found in chosen
+        TrialOutcome(trial) if found is None else _read_outcome(trial, *found, objective, seen)
+        for trial, found in chosen
     )
-    return Study(question, outcomes, objective)
+    return Study(question, outcomes, objective, len(seen))
 
 
 def find_trial_runs(save_dir: Path, question: StudyQuestion) -> dict[str, RunDir]:
@@ -155,13 +163,15 @@ def _choose_runs(question: StudyQuestion, known: Sequence[KnownRun]) -> list[tup
     return found
 
 
-def _read_outcome(trial: AskedTrial, run: RunDir, status: RunStatus, objective: str) -> TrialOutcome:
+def _read_outcome(
+    trial: AskedTrial, run: RunDir, status: RunStatus, objective: str, seen: Collection[tuple[int, str]]
+) -> TrialOutcome:
     if status.state != "finished":
         return TrialOutcome(trial, run, status)
     if objective == LOSS_OBJECTIVE:
         loss = status.last.get("eval_loss")
         return TrialOutcome(trial, run, status, {}, float(loss) if loss is not None else None)
-    scores = read_row_scores(run, objective)
+    scores = {row: score for row, score in read_row_scores(run, objective).items() if row not in seen}
     value = sum(scores.values()) / len(scores) if scores else status.scores.get(objective)
     return TrialOutcome(trial, run, status, scores, None if value is None else float(value))
 
@@ -169,6 +179,21 @@ def _read_outcome(trial: AskedTrial, run: RunDir, status: RunStatus, objective: 
 def _choose_objective(runs: Iterable[RunDir]) -> str:
     best = [sum(scores.values()) / len(scores) for run in runs if (scores := read_row_scores(run, DEFAULT_OBJECTIVE))]
     return FREE_TEXT_OBJECTIVE if best and max(best) < MIN_MATCHED_SHARE else DEFAULT_OBJECTIVE
+
+
+def _find_seen_rows(runs: Sequence[RunDir]) -> frozenset[tuple[int, str]]:
+    """Return the test rows that the runs answered and that one of them was trained on."""
+    answered = [run for run in runs if run.predictions_path.is_file()]
+    return _compare_with_training(tuple((run, run.predictions_path.stat().st_mtime_ns) for run in answered))
+
+
+@lru_cache(maxsize=50)
+def _compare_with_training(answered: tuple[tuple[RunDir, int], ...]) -> frozenset[tuple[int, str]]:
+    rows = list({(one.row, one.expected, one.prompt): one for run, _ in answered for one in read_predictions(run)})
+    questions = [EvaluationQuestion(at, row, prompt, expected) for at, (row, expected, prompt) in enumerate(rows)]
+    runs = [run for run, _ in answered]
+    seen = find_seen_rows(questions, [run.id for run in runs], runs[0]) if questions else {}
+    return frozenset(rows[at][:2] for positions in seen.values() for at in positions)
 
 
 def read_row_scores(run: RunDir, measure: str) -> RowScores:

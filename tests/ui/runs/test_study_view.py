@@ -1,4 +1,4 @@
-"""The labels of a study's runs and the sentence on the best one."""
+"""The labels of a study's runs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,9 @@ from pathlib import Path
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import RunStatus
 from toolkit.settings.draft import default_draft
-from toolkit.ui.runs.study_view import describe_best_run, label_study_runs
+from toolkit.ui.runs.study_view import label_study_runs
 from toolkit.ui.workspace.run_entries import RunEntry
 from toolkit.ui.workspace.run_facts import RunSummary
-
-
-def test_fewer_than_two_trials_have_no_best_one() -> None:
-    assert describe_best_run({}) == describe_best_run({"r 8": 1.0}) == ""
-
-
-def test_the_best_trials_are_named_and_a_tie_is_reported() -> None:
-    assert "so far: r 8." in describe_best_run({"r 4": 0.5, "r 8": 0.75})
-    assert "so far: r 8 and r 16." in describe_best_run({"r 4": 0.5, "r 8": 0.75, "r 16": 0.75})
-    assert describe_best_run({"r 4": 1.0, "r 8": 1.0}) == "All trials have the same exact match so far."
 
 
 def test_runs_of_a_study_that_was_queued_twice_get_unique_labels() -> None:

@@ -1,4 +1,4 @@
-"""A study: a table of its runs with their varied settings and results, the best run, and all curves in one chart."""
+"""A study: its verdict, a table of its trials with their settings and results, and all curves in one chart."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import UNFINISHED
+from toolkit.settings.draft import get_setting
 from toolkit.settings.form_layout import describe_value, name_setting
-from toolkit.studies.outcomes import read_study
+from toolkit.settings.training_content import SEED_PATH
+from toolkit.studies.outcomes import Study, find_run_reason, read_study
+from toolkit.studies.report import format_study_html
+from toolkit.studies.verdict import StudyVerdict, judge_study
+from toolkit.studies.words import describe_verdict, find_leading_value, format_study_csv
 from toolkit.system.printable import format_duration, format_plural
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary
@@ -46,12 +51,15 @@ def _draw_study(name: str) -> None:
     with error_boundary():
         study = read_study(workspace.current_save_dir(), name)
         entries, _ = read_run_entries(study.runs)
+        verdict = judge_study(study)
+        _draw_verdict(study, verdict)
         total = len(study.outcomes)
         ended = sum(entry.status.has_ended for entry in entries)
         if ended < total:
             st.progress(ended / total, f"{ended} of {format_plural(total, 'trial')} complete")
         else:
             st.caption(f":material/check_circle: {ended} of {format_plural(total, 'trial')} complete")
+        _draw_downloads(study, verdict)
         if not entries:
             st.caption("No trial has a run yet. To train them, open Configure and press Start.")
             return
@@ -70,7 +78,6 @@ def _draw_study(name: str) -> None:
                 f"{format_plural(excluded, 'answer')} to rows that a trial of this study was trained on "
                 f"{'is' if excluded == 1 else 'are'} excluded."
             )
-        _draw_best_run(entries, scores)
         _draw_curves(entries)
 
 
@@ -81,14 +88,25 @@ def study_run_label(entry: RunEntry) -> str:
 
 def label_study_runs(entries: Sequence[RunEntry]) -> dict[str, RunEntry]:
     """Return the runs by unique label; runs with equal settings get their start time and id appended."""
-    label_counts = Counter(map(study_run_label, entries))
+    several_seeds = len({_read_seed(entry) for entry in entries}) > 1
+    labels = {
+        entry.run.id: ", ".join(
+            part for part in (study_run_label(entry), f"seed {_read_seed(entry)}" if several_seeds else "") if part
+        )
+        for entry in entries
+    }
+    label_counts = Counter(labels.values())
     return {
         name
         if label_counts[name] == 1
         else f"{name}, {entry.facts.created:%d %b %H:%M:%S} ({entry.run.id[-4:]})": entry
         for entry in entries
-        for name in [study_run_label(entry)]
+        for name in [labels[entry.run.id]]
     }
+
+
+def _read_seed(entry: RunEntry) -> int:
+    return int(get_setting(entry.facts.config, SEED_PATH))
 
 
 @dataclass(frozen=True)
@@ -128,6 +146,7 @@ def _study_row(entry: RunEntry, score: CleanScore | None) -> dict[str, Any]:
     status = entry.status
     return {
         **{name_setting(path): describe_value(path, value) for path, value in entry.facts.settings.items()},
+        "Seed": _read_seed(entry),
         "State": f"{STATE_MARKS[status.state]} {STATE_LABELS[status.state][0]}",
         "Training loss": status.last.get("loss"),
         "Test loss": status.last.get("eval_loss"),
@@ -135,6 +154,7 @@ def _study_row(entry: RunEntry, score: CleanScore | None) -> dict[str, Any]:
         "Exact match, base": score.base if score else status.scores.get("exact_match_base"),
         "Clean test rows": score.rows if score else None,
         "Duration": format_duration(status.elapsed_s or None),
+        "Reason": find_run_reason(status) if status.state == "failed" else "",
     }
 
 
@@ -148,28 +168,39 @@ def _columns() -> dict[str, Any]:
     }
 
 
-def _draw_best_run(entries: Sequence[RunEntry], clean: Mapping[str, CleanScore]) -> None:
-    scores = {
-        name: clean[entry.run.id].adapter if entry.run.id in clean else entry.status.scores.get("exact_match")
-        for name, entry in label_study_runs(entries).items()
-    }
-    sentence = describe_best_run({name: float(score) for name, score in scores.items() if score is not None})
-    if sentence:
-        st.caption(f":material/trophy: {escape_text(sentence, 1000)}")
+def _draw_verdict(study: Study, verdict: StudyVerdict) -> None:
+    """Draw the verdict as the first thing on the page, and the button that adopts the recommended values."""
+    with st.container(border=True):
+        st.markdown(escape_text(describe_verdict(study, verdict), 4000))
+        st.caption("The intervals hold at every moment of looking, over the test rows and the training seeds.")
+        values = {one.path: find_leading_value(one) for one in verdict.findings if one.shown is not None}
+        if values:
+            st.button(
+                "Use these values",
+                type="primary",
+                icon=":material/check:",
+                key="study_adopt",
+                help="Put them into the settings on the Configure page, as a single run.",
+                on_click=_adopt_values,
+                args=(values,),
+            )
 
 
-def describe_best_run(scores: Mapping[str, float]) -> str:
-    """Return a sentence on the trials with the highest exact match; "" for fewer than two trials.
+def _adopt_values(values: Mapping[str, Any]) -> None:
+    workspace.refresh_workspace()
+    workspace.set_grid({})
+    for path, value in {**values, "ablation.use_ablate": False}.items():
+        workspace.set_setting(path, value)
+    st.toast("The values are in the settings on the Configure page.", icon=":material/check:")
 
-    scores: exact match as a share (0 to 1) by the label of the trial.
-    """
-    if len(scores) < 2:
-        return ""
-    best = [name for name, score in scores.items() if score == max(scores.values())]
-    if len(best) == len(scores):
-        return "All trials have the same exact match so far."
-    names = " and ".join(best)
-    return f"Highest exact match so far: {names}. Each trial uses one seed, so small differences may be chance."
+
+def _draw_downloads(study: Study, verdict: StudyVerdict) -> None:
+    with st.container(horizontal=True):
+        table, report = format_study_csv(study), format_study_html(study, verdict)
+        st.download_button("Table as CSV", table, "study.csv", "text/csv", icon=":material/table:", key="study_csv")
+        st.download_button(
+            "Report as HTML", report, "study.html", "text/html", icon=":material/description:", key="study_report"
+        )
 
 
 def _draw_curves(entries: Sequence[RunEntry]) -> None:

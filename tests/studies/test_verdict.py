@@ -1,0 +1,153 @@
+"""The verdict in words: what matters, what is noise, what is open, failures, equals, and the files for others."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit.runs.run_dir import RunDir
+from toolkit.runs.status import RunStatus
+from toolkit.studies.outcomes import Study, TrialOutcome
+from toolkit.studies.question import AskedTrial, StudyQuestion
+from toolkit.studies.report import format_study_html
+from toolkit.studies.verdict import judge_study
+from toolkit.studies.words import describe_verdict, find_leading_value, format_study_csv
+
+RATE, RANK = "training.training_args.learning_rate", "lora.r"
+Chance = Callable[[dict[str, Any]], float]
+
+
+def make_study(
+    axes: dict[str, list[Any]], chance: Chance, *, seeds: int = 3, rows: int = 150, objective: str = "exact_match",
+    failed: Sequence[int] = (), unfinished: Sequence[int] = (), noise: float = 0.03,
+) -> Study:  # fmt: skip
+    """A study whose trials answer each row correctly with this chance; rows that are hard are so for all of them."""
+    random = np.random.default_rng(0)
+    hardness = random.random(rows)
+    outcomes = []
+    trials = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    for at, (seed, settings) in enumerate((seed, settings) for seed in range(seeds) for settings in trials):
+        asked = AskedTrial(settings, 42 + seed, f"{seed} {settings}")
+        run = RunDir(Path(f"/runs/run-{at}"))
+        if at in failed:
+            status = RunStatus("failed", message="The GPU ran out of memory.", reason="out_of_memory")
+            outcomes.append(TrialOutcome(asked, run, status))
+        elif at in unfinished:
+            outcomes.append(TrialOutcome(asked))
+        elif objective == "eval_loss":
+            loss = 1 - chance(settings) + random.normal(0, 0.004)
+            outcomes.append(TrialOutcome(asked, run, RunStatus("finished"), {}, loss))
+        else:
+            right = hardness + random.normal(0, noise, rows) < chance(settings)
+            scores = {(row, f"a{row}"): float(value) for row, value in enumerate(right)}
+            outcomes.append(TrialOutcome(asked, run, RunStatus("finished"), scores, float(right.mean())))
+    return Study(StudyQuestion("s", axes, tuple(one.asked for one in outcomes)), tuple(outcomes), objective)
+
+
+def say(study: Study) -> str:
+    return describe_verdict(study, judge_study(study))
+
+
+def test_an_effect_and_a_null_are_told_apart_and_the_smaller_equal_is_recommended() -> None:
+    study = make_study({RATE: [1e-3, 3e-3], RANK: [32, 8]}, lambda s: 0.55 if s[RATE] == 1e-3 else 0.85)
+    text = say(study)
+    assert "Learning rate matters: 0.003 instead of 0.001 gives +" in text
+    assert "points exact match (95 % interval +" in text and "150 test rows, 3 seeds)" in text
+    assert "LoRA rank (r) is within noise (" in text
+    assert "Use Learning rate 0.003 and LoRA rank (r) 8, the smaller of two equals." in text
+    assert "Expect " in text and "on new rows" in text
+    verdict = judge_study(study)
+    assert [one.verdict for one in verdict.findings] == ["matters", "noise"]
+    assert verdict.score is not None and verdict.score.low < verdict.score.value < verdict.score.high
+
+
+def test_a_lower_loss_is_better_and_is_told_without_rows() -> None:
+    study = make_study({RATE: [1e-3, 3e-3]}, lambda s: s[RATE] * 100, seeds=5, objective="eval_loss")
+    text = say(study)
+    assert "0.003 instead of 0.001 gives −0.2" in text and "test loss (95 % interval −0.2" in text
+    assert "5 seeds)" in text and "rows" not in text
+    assert "Use Learning rate 0.003." in text
+
+
+def test_one_seed_can_not_tell_an_effect_from_chance() -> None:
+    study = make_study({RANK: [4, 8]}, lambda s: 0.9 if s[RANK] == 8 else 0.4, seeds=1)
+    text = say(study)
+    assert "LoRA rank (r): too few runs to say" in text and "train at least 3 seeds" in text
+    assert "Leading so far: LoRA rank (r) 8." in text and "Use" not in text
+    assert find_leading_value(judge_study(study).findings[0]) == 8
+
+
+def test_an_open_setting_says_how_many_seeds_would_tell() -> None:
+    study = make_study({RANK: [4, 8]}, lambda s: 0.6, seeds=2, rows=60, noise=0.3)
+    (finding,) = judge_study(study).findings
+    assert finding.verdict == "open" and finding.seeds_needed is not None and finding.seeds_needed > 2
+    assert f"about {finding.seeds_needed} seeds would tell" in say(study)
+
+
+def test_while_runs_are_missing_the_verdict_is_said_to_be_so_far() -> None:
+    study = make_study({RANK: [4, 8]}, lambda s: 0.6, rows=40, unfinished=(4, 5), noise=0.3)
+    assert "so far)" in say(study)
+
+
+def test_a_failed_trial_is_counted_with_its_reason_and_its_pair_is_left_out() -> None:
+    study = make_study({RATE: [1e-3, 3e-3], RANK: [8, 32]}, lambda s: 0.85 if s[RATE] == 3e-3 else 0.5, failed=(3,))
+    text = say(study)
+    assert "1 of 12 runs failed: The GPU ran out of memory." in text
+    assert "Learning rate matters" in text
+
+
+def test_without_results_nothing_is_claimed() -> None:
+    study = make_study({RANK: [4, 8]}, lambda s: 0.5, seeds=1, failed=(0, 1))
+    assert say(study) == "No trial has a result yet. 2 of 2 runs failed: The GPU ran out of memory."
+    assert "No trial has a result yet." in format_study_html(study, judge_study(study))
+
+
+def test_of_three_values_the_best_is_named_and_the_smallest_equal_is_used() -> None:
+    study = make_study({RANK: [4, 16, 8]}, lambda s: 0.4 if s[RANK] == 4 else 0.8, seeds=5)
+    (finding,) = judge_study(study).findings
+    assert finding.verdict == "matters" and finding.recommended == 8
+    assert finding.shown is not None and finding.shown.worse == 4
+
+
+def test_values_without_an_order_and_settings_of_one_value() -> None:
+    study = make_study({"lora.bias": ["none", "all"], RANK: [8]}, lambda s: 0.7, seeds=5, rows=300)
+    (finding,) = judge_study(study).findings
+    assert finding.path == "lora.bias" and finding.verdict == "noise"
+    assert "smaller" not in say(study)
+
+
+def test_the_score_of_the_winner_is_not_the_one_that_chose_it() -> None:
+    """Of many equal combinations the best looks better than it is; the honest score does not."""
+    biased, honest = [], []
+    for shift in range(40):
+        study = make_study({RANK: [shift + value for value in range(1, 9)]}, lambda s: 0.5, seeds=1, rows=40)
+        random = np.random.default_rng(shift)
+        outcomes = []
+        for one in study.outcomes:
+            scores = {row: float(random.random() < 0.5) for row in one.scores}
+            outcomes.append(TrialOutcome(one.asked, one.run, one.status, scores, float(np.mean(list(scores.values())))))
+        verdict = judge_study(Study(study.question, tuple(outcomes)))
+        assert verdict.score is not None
+        honest.append(verdict.score.value)
+        biased.append(max(one.value or 0.0 for one in outcomes))
+    assert np.mean(biased) > 0.58
+    assert abs(np.mean(honest) - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "=cmd()", "a & b"])
+def test_the_files_hold_every_trial_and_no_markup_or_formula_of_a_name(name: str) -> None:
+    study = make_study({"data.prompt": [name, "{message}"]}, lambda s: 0.5, seeds=2, failed=(1,))
+    rows = list(csv.reader(io.StringIO(format_study_csv(study))))
+    assert len(rows) == 5 and rows[0][1:3] == ["Seed", "State"]
+    assert not any(cell.startswith("=") for row in rows for cell in row)
+    assert rows[2][-1] == "The GPU ran out of memory."
+    page = format_study_html(study, judge_study(study))
+    assert "<script" not in page and "http" not in page and "<svg" in page
+    assert page.count("<tr>") == 5

@@ -1,0 +1,71 @@
+"""The study command: which config to train, and the verdict of a study on the terminal and in files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table as Grid
+
+from toolkit.cli.console import format_path, out, print_warnings
+from toolkit.errors import ConfigError, Problem, RunError
+from toolkit.runs.run_dir import save_dir_of
+from toolkit.settings.draft import get_setting, replace_setting
+from toolkit.settings.import_export import ImportedSettings, accept_hard_stops, import_settings_file
+from toolkit.settings.validation import parse_draft
+from toolkit.studies.outcomes import read_study
+from toolkit.studies.report import format_study_html
+from toolkit.studies.verdict import judge_study
+from toolkit.studies.words import describe_verdict, format_study_csv, tabulate_study
+from toolkit.system.durable import durable_write
+
+
+def is_config_target(target: str) -> bool:
+    """Return whether the argument means a file to train, not the name of a study."""
+    return Path(target).expanduser().is_file() or target.lower().endswith((".yml", ".yaml"))
+
+
+def read_study_config(path: Path, seeds: int | None, accept: Sequence[str]) -> ImportedSettings:
+    """Read the settings of a study. Raises ConfigError; also when no setting has several values."""
+    imported = import_settings_file(path)
+    print_warnings(imported.warnings)
+    if not imported.grid:
+        message = "No setting has several values, so there is nothing to compare."
+        hint = "Give a setting a list, for example r: [8, 16], and set ablation.use_ablate to true."
+        raise ConfigError([Problem("ablation", message, hint)])
+    draft = imported.draft if seeds is None else replace_setting(imported.draft, "ablation.seeds", seeds)
+    return replace(imported, draft=accept_hard_stops(draft, accept))
+
+
+def find_study_place(imported: ImportedSettings) -> tuple[str, Path]:
+    """Return the name of the study in these settings, and its save_dir."""
+    return str(get_setting(imported.draft, "ablation.study_name")), save_dir_of(parse_draft(imported.draft))
+
+
+def print_study(save_dir: Path, name: str, report: Path | None = None, csv: Path | None = None) -> None:
+    """Print the verdict and the trials of a study, and write the files that are asked for. Raises RunError."""
+    study = read_study(save_dir.absolute(), name)
+    verdict = judge_study(study)
+    rows = tabulate_study(study)
+    grid = Grid(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        grid.add_row(*map(_format_cell, row.values()))
+    out.print(f"\n{describe_verdict(study, verdict)}\n")
+    out.print(grid, soft_wrap=False)
+    for path, text in ((report, format_study_html(study, verdict)), (csv, format_study_csv(study))):
+        if path is not None:
+            _write_file(path, text)
+
+
+def _format_cell(cell: Any) -> str:
+    return "–" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _write_file(path: Path, text: str) -> None:
+    try:
+        durable_write(path.expanduser(), text, 0o644)
+    except OSError as error:
+        raise RunError(f"{path} can't be written: {error.strerror}.", "Choose another file.") from error
+    out.print(f"Written: {format_path(path)}")

@@ -1,0 +1,63 @@
+"""A study as one HTML file without references to others: the verdict, a picture of each setting, and the trials."""
+
+from __future__ import annotations
+
+import html
+import math
+from datetime import datetime
+
+from toolkit.settings.form_layout import describe_value, name_setting
+from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study
+from toolkit.studies.verdict import AxisFinding, StudyVerdict
+from toolkit.studies.words import describe_verdict, name_objective, tabulate_study
+from toolkit.system.printable import format_share
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
+.verdict { border-left: 4px solid #3b6fd4; padding: .2rem 1rem; font-size: 1.1rem }
+table { border-collapse: collapse } td, th { padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #d5d9df }
+svg text { font: 13px system-ui, sans-serif }
+"""
+_LABEL_WIDTH, _BAR_WIDTH, _LINE = 200, 420, 26  # pixels of a picture
+
+
+def format_study_html(study: Study, verdict: StudyVerdict) -> str:
+    """Return the report."""
+    name = html.escape(study.question.name)
+    pictures = "\n".join(_draw_means(study, finding) for finding in verdict.findings)
+    rows = tabulate_study(study)
+    head = "".join(f"<th>{html.escape(str(title))}</th>" for title in (rows[0] if rows else ()))
+    body = "\n".join(f"<tr>{''.join(f'<td>{_format_cell(cell)}</td>' for cell in row.values())}</tr>" for row in rows)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Study {name}</title>'
+        f"<style>{_STYLE}</style></head><body>\n<h1>Study {name}</h1>\n"
+        f'<p class="verdict">{html.escape(describe_verdict(study, verdict))}</p>\n{pictures}\n'
+        f"<h2>Trials</h2>\n<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>\n"
+        f"<p>Written on {datetime.now().astimezone():%d %B %Y, %H:%M}.</p>\n</body></html>\n"
+    )
+
+
+def _draw_means(study: Study, finding: AxisFinding) -> str:
+    """Return a bar for each value of a setting: the mean of its finished trials."""
+    known = [mean for mean in finding.means if not math.isnan(mean)]
+    largest = 1.0 if study.objective != LOSS_OBJECTIVE else max(known, default=1.0) or 1.0
+    lines = []
+    for at, (value, mean) in enumerate(zip(finding.values, finding.means, strict=True)):
+        top = at * _LINE
+        label = html.escape(describe_value(finding.path, value)[:30])
+        lines.append(f'<text x="{_LABEL_WIDTH - 8}" y="{top + 17}" text-anchor="end">{label}</text>')
+        if math.isnan(mean):
+            lines.append(f'<text x="{_LABEL_WIDTH}" y="{top + 17}" fill="#6a737d">no result</text>')
+            continue
+        width = round(_BAR_WIDTH * max(0.0, min(1.0, mean / largest)), 1)
+        lines.append(f'<rect x="{_LABEL_WIDTH}" y="{top + 4}" width="{width}" height="18" fill="#3b6fd4"/>')
+        shown = f"{mean:.3g}" if study.objective == LOSS_OBJECTIVE else format_share(mean)
+        lines.append(f'<text x="{_LABEL_WIDTH + width + 6}" y="{top + 17}">{shown}</text>')
+    title = f"{name_setting(finding.path)}: mean {name_objective(study)}"
+    size = f'width="{_LABEL_WIDTH + _BAR_WIDTH + 80}" height="{_LINE * len(finding.values)}"'
+    picture = f'<svg {size} role="img" aria-label="{html.escape(title)}">{"".join(lines)}</svg>'
+    return f"<h2>{html.escape(title)}</h2>\n{picture}"
+
+
+def _format_cell(cell: object) -> str:
+    return "–" if cell is None else html.escape(f"{cell:.4g}" if isinstance(cell, float) else str(cell))

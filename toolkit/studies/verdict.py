@@ -1,0 +1,234 @@
+"""What a study shows: for each varied setting whether it matters, by how much, and which value to use.
+
+The interval of each comparison holds at every look, and for all values of a setting together: with k values, each of
+the k (k - 1) / 2 comparisons may err at 5 % divided by their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+
+from toolkit.evaluation.statistics.intervals import FloatArray
+from toolkit.evaluation.statistics.paired_trials import (
+    MIN_PAIRS,
+    PairedDifference,
+    compare_paired_trials,
+    count_seeds_needed,
+)
+from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study, TrialOutcome
+
+AxisVerdict = Literal["matters", "noise", "open"]
+ERROR_RATE = 0.05
+"""Probability that a setting without effect is ever called one that matters."""
+SMALLEST_DIFFERENCE = 0.10
+"""A comparison whose interval is wider than this to each side is not decided: 10 points of a share, 10 % of a loss."""
+MIN_HALF_ROWS = 10
+"""Test rows in each half, below which no unbiased score of the recommended values is computed."""
+
+
+@dataclass(frozen=True)
+class ValueComparison:
+    """Two values of a setting, the better one as `better`. difference: their paired difference, signed as measured."""
+
+    better: Any
+    worse: Any
+    difference: PairedDifference
+    seeds: int
+    rows: int
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the interval excludes zero."""
+        return bool(self.difference.low > 0 or self.difference.high < 0)
+
+
+@dataclass(frozen=True)
+class AxisFinding:
+    """A varied setting. means: objective by value, over matched trials. recommended: its best value, or the smallest of
+    those that can't be told from the best.
+
+    shown: the comparison that the verdict is told with. seeds_needed: seeds in total that would decide an open setting;
+    None if more test rows are needed instead.
+    """
+
+    path: str
+    verdict: AxisVerdict
+    values: tuple[Any, ...]
+    means: tuple[float, ...]
+    recommended: Any = None
+    shown: ValueComparison | None = None
+    seeds_needed: int | None = None
+    is_tie: bool = False
+
+
+@dataclass(frozen=True)
+class HonestScore:
+    """The score to expect of the recommended values on new rows, 0 to 1, with a 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class StudyVerdict:
+    """findings: in the order of the axes, with at least one matched pair of trials each or the verdict "open"."""
+
+    findings: tuple[AxisFinding, ...]
+    score: HonestScore | None = None
+
+
+def judge_study(study: Study) -> StudyVerdict:
+    """Return what the finished trials show."""
+    axes = {path: values for path, values in study.question.axes.items() if len(values) > 1}
+    findings = tuple(_judge_axis(study, path, values) for path, values in axes.items())
+    return StudyVerdict(findings, _score_honestly(study))
+
+
+def lower_is_better(study: Study) -> bool:
+    """Return whether a smaller value of the objective is better."""
+    return study.objective == LOSS_OBJECTIVE
+
+
+def _judge_axis(study: Study, path: str, values: Sequence[Any]) -> AxisFinding:
+    alpha = ERROR_RATE / math.comb(len(values), 2)
+    compared = [
+        found
+        for first, second in combinations(values, 2)
+        if (found := _compare_values(study, path, first, second, alpha)) is not None
+    ]
+    means = tuple(_mean_of_value(study, path, value) for value in values)
+    if not compared:
+        return AxisFinding(path, "open", tuple(values), means, seeds_needed=MIN_PAIRS)
+    decided = [one for one in compared if one.is_decided]
+    best = _find_best(values, means, lower_is_better(study))
+    rivals = [one for one in compared if not one.is_decided and _same(one.better, best, one.worse)]
+    equals = [best, *(_other(one, best) for one in rivals)]
+    recommended = min(equals, key=_size_of) if all(isinstance(v, bool | int | float) for v in equals) else equals[0]
+    limit = SMALLEST_DIFFERENCE * (1.0 if study.objective != LOSS_OBJECTIVE else max(float(np.nanmean(means)), 1e-12))
+    wide = [one for one in compared if not one.is_decided and float(one.difference.half_width) > limit]
+    verdict: AxisVerdict = "matters" if decided else "open" if wide else "noise"
+    needed = [count_seeds_needed(one.difference, one.seeds, limit) for one in wide]
+    return AxisFinding(
+        path,
+        verdict,
+        tuple(values),
+        means,
+        recommended,
+        _choose_shown(decided or compared, best),
+        None if any(one is None for one in needed) else max((one or 0 for one in needed), default=0) or None,
+        is_tie=len(equals) > 1 and verdict != "open",
+    )
+
+
+def _choose_shown(compared: Sequence[ValueComparison], best: Any) -> ValueComparison:
+    """Return the largest difference, with the best value if there is one."""
+    with_best = [one for one in compared if repr(one.better) == repr(best)]
+    return max(with_best or compared, key=lambda one: abs(float(one.difference.value)))
+
+
+def _same(first: Any, wanted: Any, second: Any) -> bool:
+    return repr(wanted) in (repr(first), repr(second))
+
+
+def _other(one: ValueComparison, value: Any) -> Any:
+    return one.worse if repr(one.better) == repr(value) else one.better
+
+
+def _size_of(value: float | bool) -> float:
+    return float(value)
+
+
+def _find_best(values: Sequence[Any], means: Sequence[float], lower: bool) -> Any:
+    known = [(mean if lower else -mean, at) for at, mean in enumerate(means) if not math.isnan(mean)]
+    return values[min(known)[1]] if known else values[0]
+
+
+def _mean_of_value(study: Study, path: str, value: Any) -> float:
+    found = [one.value for one in study.outcomes if one.value is not None and _has_value(one, path, value)]
+    return float(np.mean(found)) if found else math.nan
+
+
+def _has_value(outcome: TrialOutcome, path: str, value: Any) -> bool:
+    return repr(outcome.asked.settings.get(path)) == repr(value)
+
+
+def _compare_values(study: Study, path: str, first: Any, second: Any, alpha: float) -> ValueComparison | None:
+    """Compare two values over the trials that differ in nothing else; None while there is no such pair."""
+    one, other = (_finished_by_block(study, path, value) for value in (first, second))
+    blocks = sorted(set(one) & set(other))
+    if not blocks:
+        return None
+    pairs = [(one[block], other[block]) for block in blocks]
+    # a loss has no rows, and the answers of a run may have been deleted: the runs alone are compared then
+    use_rows = all(trial.scores for pair in pairs for trial in pair)
+    left, right = _stack_scores(pairs, use_rows=use_rows)
+    if not left.shape[1]:
+        return None
+    seeds, others = zip(*blocks, strict=True)
+    found = compare_paired_trials(left, right, seeds, others, alpha, share=use_rows)
+    second_is_better = (float(found.value) > 0) != lower_is_better(study)
+    better, worse = (second, first) if second_is_better else (first, second)
+    return ValueComparison(better, worse, found, len(set(seeds)), left.shape[1])
+
+
+def _finished_by_block(study: Study, path: str, value: Any) -> dict[tuple[int, str], TrialOutcome]:
+    """Return the trials with this value and a result, by (seed, other settings)."""
+    found = {}
+    for outcome in study.outcomes:
+        if outcome.value is not None and _has_value(outcome, path, value):
+            others = {name: setting for name, setting in outcome.asked.settings.items() if name != path}
+            found[outcome.asked.seed, repr(sorted(others.items()))] = outcome
+    return found
+
+
+def _stack_scores(
+    pairs: Sequence[tuple[TrialOutcome, TrialOutcome]], *, use_rows: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Return both sides as [pairs, rows], over the rows that every trial has answered; one column for a loss."""
+    if not use_rows:
+        sides = [[[trial.value] for trial in side] for side in zip(*pairs, strict=True)]
+        return np.array(sides[0], dtype=float), np.array(sides[1], dtype=float)
+    shared = set.intersection(*(set(trial.scores) for pair in pairs for trial in pair))
+    rows = sorted(shared)
+    first, second = (
+        np.array([[trial.scores[row] for row in rows] for trial in side], dtype=float).reshape(len(pairs), len(rows))
+        for side in zip(*pairs, strict=True)
+    )
+    return first, second
+
+
+def _score_honestly(study: Study) -> HonestScore | None:
+    """Return the score of the best combination on rows that did not choose it; None for a loss and for few rows.
+
+    Chosen on one half of the rows and scored on the other, both ways: the score of the winner on the rows that made it
+    the winner is too high. Source: S. Varma and R. Simon, Bias in error estimation when using cross-validation for
+    model selection, 2006.
+    """
+    by_values: dict[str, list[Mapping[tuple[int, str], float]]] = {}
+    for outcome in study.outcomes:
+        if outcome.scores:
+            by_values.setdefault(repr(sorted(outcome.asked.settings.items())), []).append(outcome.scores)
+    if len(by_values) < 2 or study.objective == LOSS_OBJECTIVE:
+        return None
+    shared = sorted(set.intersection(*(set(scores) for found in by_values.values() for scores in found)))
+    if len(shared) < 2 * MIN_HALF_ROWS:
+        return None
+    table = np.array(
+        [[np.mean([scores[row] for scores in found]) for row in shared] for found in by_values.values()], dtype=float
+    )
+    # the rows of a test set are shuffled already, but row numbers are sorted: take every second one
+    halves = (slice(0, None, 2), slice(1, None, 2))
+    scored = np.empty(len(shared))
+    for chosen_on, scored_on in (halves, halves[::-1]):
+        scored[scored_on] = table[int(table[:, chosen_on].mean(axis=1).argmax()), scored_on]
+    error = 1.96 * float(scored.std(ddof=1)) / math.sqrt(len(shared))
+    value = float(scored.mean())
+    return HonestScore(value, max(0.0, value - error), min(1.0, value + error), len(shared))

@@ -1,0 +1,168 @@
+"""The verdict of a study as one paragraph, and its trials as rows of a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from toolkit.evaluation.download import escape_formula
+from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
+from toolkit.settings.form_layout import describe_value, name_setting
+from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study, find_run_reason
+from toolkit.studies.verdict import AxisFinding, HonestScore, StudyVerdict, ValueComparison, lower_is_better
+from toolkit.system.printable import format_plural, format_share
+
+
+def name_objective(study: Study) -> str:
+    """Return the objective in words: "exact match", "test loss"."""
+    if study.objective == LOSS_OBJECTIVE:
+        return "test loss"
+    return MEASURES_BY_NAME[study.objective].title.lower()
+
+
+def describe_verdict(study: Study, verdict: StudyVerdict) -> str:
+    """Return the paragraph: what matters, what does not, what failed, and which values to use."""
+    finished = sum(outcome.value is not None for outcome in study.outcomes)
+    if not finished:
+        failed = _describe_failures(study)
+        return " ".join(part for part in ("No trial has a result yet.", failed) if part)
+    parts = [_describe_finding(study, finding) for finding in verdict.findings]
+    if not parts:
+        parts = ["No setting has several values, so there is nothing to compare."]
+    parts += [_describe_failures(study), _recommend(verdict), _describe_score(study, verdict.score)]
+    if study.seen_rows:
+        parts.append(f"{format_plural(study.seen_rows, 'test row')} that a trial was trained on are left out.")
+    return " ".join(part for part in parts if part)
+
+
+def _describe_finding(study: Study, finding: AxisFinding) -> str:
+    label = name_setting(finding.path)
+    if finding.shown is None:
+        return f"{label}: too few runs to say; no two finished trials with the same test rows differ in it alone."
+    shown = finding.shown
+    better, worse = (describe_value(finding.path, value) for value in (shown.better, shown.worse))
+    if finding.verdict == "matters":
+        change = _format_change(study, shown)
+        return (
+            f"{label} matters: {better} instead of {worse} gives {change} {name_objective(study)} "
+            f"({_format_interval(study, shown)}, {_describe_basis(study, shown)})."
+        )
+    if finding.verdict == "noise":
+        return f"{label} is within noise ({better} against {worse}: {_format_interval(study, shown)})."
+    return f"{label}: too few runs to say ({_describe_open(study, finding, better, worse)})."
+
+
+def _describe_open(study: Study, finding: AxisFinding, better: str, worse: str) -> str:
+    shown = finding.shown
+    if shown is None or shown.difference.pairs < 2:
+        return "one pair of trials can't tell an effect from chance; train at least 3 seeds"
+    so_far = f"{better} against {worse}: {_format_interval(study, shown)}"
+    if any(outcome.state in ("planned", "queued", "starting", "running", "stopping") for outcome in study.outcomes):
+        return f"{so_far} so far"
+    if finding.seeds_needed is not None:
+        return f"{so_far}; about {finding.seeds_needed} seeds would tell"
+    return f"{so_far}; more seeds would not tell, more than {format_plural(shown.rows, 'test row')} would"
+
+
+def _format_change(study: Study, shown: ValueComparison) -> str:
+    value = float(shown.difference.value)
+    toward_better = -abs(value) if lower_is_better(study) else abs(value)
+    return _format_difference(study, toward_better) + (" points" if study.objective != LOSS_OBJECTIVE else "")
+
+
+def _format_interval(study: Study, shown: ValueComparison) -> str:
+    """Return the interval of better - worse: "95 % interval +15 to +31"."""
+    low, high = float(shown.difference.low), float(shown.difference.high)
+    if (float(shown.difference.value) < 0) != lower_is_better(study):
+        low, high = -high, -low
+    if study.objective != LOSS_OBJECTIVE:
+        low, high = max(low, -1.0), min(high, 1.0)
+    return f"95 % interval {_format_difference(study, low)} to {_format_difference(study, high)}"
+
+
+def _format_difference(study: Study, value: float) -> str:
+    text = f"{value:+.3g}" if study.objective == LOSS_OBJECTIVE else f"{100 * value:+.0f}"
+    return "0" if float(text) == 0 else text.replace("-", "−")
+
+
+def _describe_basis(study: Study, shown: ValueComparison) -> str:
+    seeds = format_plural(shown.seeds, "seed")
+    return seeds if study.objective == LOSS_OBJECTIVE else f"{format_plural(shown.rows, 'test row')}, {seeds}"
+
+
+def _describe_failures(study: Study) -> str:
+    failed = [one for one in study.outcomes if one.state == "failed" and one.status is not None]
+    if not failed:
+        return ""
+    reasons = list(dict.fromkeys(find_run_reason(one.status) for one in failed if one.status is not None))
+    more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
+    return f"{len(failed)} of {format_plural(len(study.outcomes), 'run')} failed{more}: {reasons[0]}"
+
+
+def _recommend(verdict: StudyVerdict) -> str:
+    """Return which values to use; an open setting is named as leading only."""
+    settled = [one for one in verdict.findings if one.verdict != "open" and one.shown is not None]
+    leading = [one for one in verdict.findings if one.verdict == "open" and one.shown is not None]
+    parts = []
+    if settled:
+        uses = [
+            f"{name_setting(one.path)} {describe_value(one.path, one.recommended)}"
+            + (f", the smaller of {_count_equals(one)} equals" if _is_smaller_of_equals(one) else "")
+            for one in settled
+        ]
+        parts.append(f"Use {' and '.join(uses)}.")
+    if leading:
+        best = [f"{name_setting(one.path)} {describe_value(one.path, find_leading_value(one))}" for one in leading]
+        parts.append(f"Leading so far: {' and '.join(best)}.")
+    return " ".join(parts)
+
+
+def _is_smaller_of_equals(finding: AxisFinding) -> bool:
+    return finding.is_tie and isinstance(finding.recommended, int | float) and not isinstance(finding.recommended, bool)
+
+
+def _count_equals(finding: AxisFinding) -> str:
+    return "two" if len(finding.values) == 2 else "several"
+
+
+def find_leading_value(finding: AxisFinding) -> Any:
+    """Return the value to continue with: the recommended one, or the best so far of an open setting."""
+    return finding.shown.better if finding.verdict == "open" and finding.shown is not None else finding.recommended
+
+
+def _describe_score(study: Study, score: HonestScore | None) -> str:
+    if score is None:
+        return ""
+    interval = f"{format_share(score.low)} to {format_share(score.high)}"
+    return (
+        f"Expect {format_share(score.value)} {name_objective(study)} on new rows ({interval}): the best combination, "
+        "scored on the half of the test rows that did not choose it."
+    )
+
+
+def tabulate_study(study: Study) -> list[dict[str, Any]]:
+    """Return one row for each trial: its settings, seed, state, objective, run and the reason of a failure."""
+    title = name_objective(study).capitalize()
+    return [
+        {
+            **{name_setting(path): describe_value(path, value) for path, value in outcome.asked.settings.items()},
+            "Seed": outcome.asked.seed,
+            "State": outcome.state,
+            title: outcome.value,
+            "Run": outcome.run.id if outcome.run is not None else "",
+            "Reason": find_run_reason(outcome.status) if outcome.status and outcome.state == "failed" else "",
+        }
+        for outcome in study.outcomes
+    ]
+
+
+def format_study_csv(study: Study) -> str:
+    """Return the table of trials as CSV, with no cell that a spreadsheet would take for a formula."""
+    rows = tabulate_study(study)
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(map(escape_formula, rows[0] if rows else []))
+    for row in rows:
+        writer.writerow([escape_formula(cell) if isinstance(cell, str) else cell for cell in row.values()])
+    return file.getvalue()
