@@ -235,3 +235,16 @@ def damage(path: Path, chance: random.Random) -> None:
 def test_free_space_is_measured_on_the_volume_of_the_run(run: RunDir) -> None:
     assert has_checkpoint_room(run, 1000)
     assert not has_checkpoint_room(run, shutil.disk_usage(run.path).free)
+
+
+def test_a_key_that_can_not_be_used_is_raised_and_refuses_no_checkpoint(run: RunDir, state_dir: Path) -> None:
+    """Taken for a damaged checkpoint, it made the run start again at its first step."""
+    write(run, 3)
+    (state_dir / "key").chmod(0o666)
+    with pytest.raises(RunError, match="key at"):
+        newest_verified_checkpoint(run)
+    assert newest_checkpoint_step(run) == 3
+    (state_dir / "key").chmod(0o600)
+    found, refused = newest_verified_checkpoint(run)
+    assert found is not None
+    assert (found.step, refused) == (3, [])

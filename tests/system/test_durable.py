@@ -190,3 +190,19 @@ def test_a_copy_is_complete_and_independent(tmp_path: Path) -> None:
     durable_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
     assert (tmp_path / "b").stat().st_ino != (tmp_path / "a").stat().st_ino
+
+
+def test_no_link_is_followed_while_leftovers_are_removed(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for name in (".new-a", ".trash-b"):
+        (home / name).mkdir(parents=True)
+        os.utime(home / name, (1, 1))
+    (tmp_path / "save").mkdir()
+    (tmp_path / "save" / "runs").symlink_to(home)
+    remove_leftover_dirs(tmp_path / "save" / "runs")
+    (tmp_path / "save" / ".new-link").symlink_to(home)
+    os.utime(tmp_path / "save" / ".new-link", (1, 1), follow_symlinks=False)
+    remove_leftover_dirs(tmp_path / "save")
+    assert {path.name for path in home.iterdir()} == {".new-a", ".trash-b"}
+    remove_leftover_dirs(home)
+    assert not list(home.iterdir())

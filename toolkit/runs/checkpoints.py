@@ -16,7 +16,7 @@ from typing import Any
 
 from toolkit.errors import RunError
 from toolkit.runs.run_dir import RunDir
-from toolkit.system.durable import commit_dir, fsync_dir, remove_tree, verify_commit
+from toolkit.system.durable import commit_dir, fsync_dir, load_install_key, remove_tree, verify_commit
 
 KEPT_CHECKPOINTS = 2
 """Newest checkpoints that are kept: if the newest is damaged, the one before it is still there."""
@@ -74,9 +74,15 @@ def verify_checkpoint(path: Path, run_id: str) -> Checkpoint:
 
 
 def newest_verified_checkpoint(run: RunDir) -> tuple[Checkpoint | None, list[RunError]]:
-    """Return the newest checkpoint that verifies (None when none does), and why each newer one was refused."""
+    """Return the newest checkpoint that verifies (None when none does), and why each newer one was refused.
+
+    Raises RunError if the installation's key can't be used: without it, every checkpoint would look foreign.
+    """
     refused: list[RunError] = []
-    for path in list_kept_checkpoints(run).values():
+    kept = list_kept_checkpoints(run)
+    if kept:
+        load_install_key()
+    for path in kept.values():
         try:
             return verify_checkpoint(path, run.id), refused
         except RunError as error:

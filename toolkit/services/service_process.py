@@ -1,11 +1,12 @@
 """Processes that serve one save_dir over the loopback interface: finding, starting and ending them.
 
 `<save_dir>/<name>/<name>.json` (mode 0600) holds the address of the running process: port, pid, start time, token. It
-is valid only while that process holds `<name>.lock` in the same folder.
+is valid only while that process holds `<name>.lock` in the same folder, and if this installation has signed it.
 """
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 import subprocess
@@ -17,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import RunError, ToolkitError
 from toolkit.services.fork_client import ForkedProcess
+from toolkit.system.durable import sign_body
 from toolkit.system.foreign_files import open_regular_file, read_foreign_json
 from toolkit.system.locks import LockHolder, boot_id, end_holder_processes, is_lock_held, is_process_alive, try_lock
 from toolkit.system.spawn import reap_in_background, start_detached_process
@@ -90,12 +92,19 @@ def find_service(kind: type[_AnyServiceInfo], save_dir: Path) -> _AnyServiceInfo
     save_dir = save_dir.absolute()
     try:
         body: dict[str, Any] = read_foreign_json(kind.service.file(save_dir, "json"))
-        if body.pop("schema") != SERVICE_SCHEMA:
+        signature = str(body.pop("hmac"))
+        if body["schema"] != SERVICE_SCHEMA or not hmac.compare_digest(signature, sign_service_body(save_dir, body)):
             return None
+        del body["schema"]
         info = kind(save_dir=save_dir, **body)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # there is no file, or another version writes it
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RunError):
+        return None  # there is no file, or another version or another program writes it
     return info if is_service_alive(info) else None
+
+
+def sign_service_body(save_dir: Path, body: Mapping[str, Any]) -> str:
+    """Return the signature of a service's JSON file, which is valid for its save_dir only. Raises RunError."""
+    return sign_body({**body, "save_dir": str(save_dir.absolute())})
 
 
 def is_service_alive(info: ServiceInfo) -> bool:

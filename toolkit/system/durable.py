@@ -77,13 +77,15 @@ def remove_tree(path: Path) -> None:
 
 
 def remove_leftover_dirs(folder: Path, older_than_seconds: float = 3600) -> None:
-    """Remove what interrupted creations (.new-*) and deletions (.trash-*) have left in `folder`."""
+    """Remove what interrupted creations (.new-*) and deletions (.trash-*) have left in `folder`, no links."""
+    if folder.is_symlink():  # what it leads to may not be ours
+        return
     for path in (*folder.glob(".new-*"), *folder.glob(".trash-*")):
         try:
-            age = time.time() - path.stat().st_mtime
+            age = time.time() - path.lstat().st_mtime
         except FileNotFoundError:  # another process removes leftovers too
             continue
-        if age > older_than_seconds:
+        if age > older_than_seconds and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -111,7 +113,7 @@ def commit_dir(staging: Path, final: Path, extra: dict[str, Any]) -> dict[str, A
     body = {"schema": COMMIT_SCHEMA, "files": files, **extra}
     for folder in sorted({(staging / name).parent for name in files} - {staging}, reverse=True):
         fsync_dir(folder)
-    durable_write(staging / COMMIT_NAME, json.dumps({**body, "hmac": _sign_body(body)}, indent=1))
+    durable_write(staging / COMMIT_NAME, json.dumps({**body, "hmac": sign_body(body)}, indent=1))
     old = final.with_name(f".trash-{final.name}-{secrets.token_hex(4)}")
     if final.exists():
         final.rename(old)
@@ -138,7 +140,7 @@ def verify_commit(folder: Path, *, require_own_signature: bool = True) -> dict[s
         raise _untrusted_error(folder, f"its {COMMIT_NAME} can't be read ({error})") from error
     if schema > COMMIT_SCHEMA:
         raise RunError(f"{folder} was written by a newer version (schema {schema}).", "Update the toolkit to use it.")
-    if require_own_signature and not hmac.compare_digest(signature, _sign_body(body)):
+    if require_own_signature and not hmac.compare_digest(signature, sign_body(body)):
         raise _untrusted_error(folder, "it was not written by this installation, or it was changed since")
     found = set(_file_names(folder)) - {COMMIT_NAME}
     if found != set(files):
@@ -204,7 +206,8 @@ def _hash_file(path: Path) -> dict[str, Any]:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _sign_body(body: dict[str, Any]) -> str:
+def sign_body(body: dict[str, Any]) -> str:
+    """Return the HMAC of a JSON object with this installation's key, in hex digits. Raises RunError."""
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
     return hmac.new(load_install_key(), canonical, "sha256").hexdigest()
 

@@ -145,7 +145,10 @@ def store_incoming_file(file: IncomingFile, name: str, save_dir: Path) -> Path:
 
 def remove_abandoned_uploads(save_dir: Path) -> None:
     """Delete unfinished uploads of an app that died."""
-    for file in uploads_dir(save_dir).glob(".new-*"):
+    folder = uploads_dir(save_dir)
+    if folder.is_symlink():  # what it leads to may not be ours
+        return
+    for file in folder.glob(".new-*"):
         with suppress(FileNotFoundError):  # another app has just renamed or deleted it
             if time.time() - file.stat().st_mtime > ABANDONED_UPLOAD_S:
                 file.unlink()

@@ -34,7 +34,8 @@ GROUPED_BATCHES, PACKED_BATCHES = "grouped", "packed"
 def choose_checkpoint(run: RunDir, emit: EventReporter, *, is_main_process: bool) -> Checkpoint | None:
     """Return the checkpoint to resume from, or None to start at the first step.
 
-    Only the main process sets refused checkpoints aside and removes half-written ones.
+    Only the main process sets refused checkpoints aside and removes half-written ones. Raises RunError if the
+    installation's key can't be used: the checkpoints stay, and the run can resume once it can.
     """
     if is_main_process:
         remove_unfinished_checkpoints(run)

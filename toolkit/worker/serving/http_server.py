@@ -20,7 +20,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from toolkit.services.service_process import CLEAN_EXIT_LINE, SERVICE_SCHEMA, Service
+from toolkit.services.service_process import CLEAN_EXIT_LINE, SERVICE_SCHEMA, Service, sign_service_body
 from toolkit.system.durable import durable_write
 from toolkit.system.locks import describe_self, try_lock, write_lock_holder
 from toolkit.system.private_files import restrict_new_files
@@ -136,9 +136,9 @@ def _listen(port: int) -> socket.socket:
 
 
 def _announcement(place: ServiceAddress, listening: socket.socket) -> dict[str, object]:
-    """Return the content of the announcement file."""
+    """Return the content of the announcement file, signed: others may write to a shared folder. Raises RunError."""
     me = describe_self(attempt=1)
-    return {
+    body = {
         "schema": SERVICE_SCHEMA,
         "port": listening.getsockname()[1],
         "pid": me.pid,
@@ -146,6 +146,7 @@ def _announcement(place: ServiceAddress, listening: socket.socket) -> dict[str, 
         "token": place.token,
         **place.about,
     }
+    return {**body, "hmac": sign_service_body(place.save_dir, body)}
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
