@@ -126,6 +126,11 @@ class DataConfig(SettingsSection):
     header_row: Optional[Annotated[int, Field(ge=1, le=1000)]] = Field(
         None, description="Number of the row with the column names in a CSV or Excel file; the rows above are ignored"
     )
+    hub_config: Optional[ShortText] = Field(None, description="Configuration (subset) of a Hugging Face dataset")
+    hub_split: Optional[ShortText] = Field(None, description="Split of a Hugging Face dataset")
+    hub_revision: Optional[ShortText] = Field(
+        None, description="Branch, tag or commit of a Hugging Face dataset, so that a later version changes nothing"
+    )
     optional_columns: Optional[List[ShortText]] = Field(
         None,
         description="Columns of the prompt whose missing cells count as empty text. A row with a missing cell in "

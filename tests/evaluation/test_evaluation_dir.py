@@ -127,6 +127,22 @@ def test_a_prompt_set_from_a_table(tmp_path: Path) -> None:
     ]
     made = prompt_sets.prompt_set_from_table("t", make_table(tmp_path / "t.parquet", cells))
     assert [(item.prompt, item.expected) for item in made.items] == [("p", "007"), ("q", None)]
+    asked: list[dict[str, str | None]] = [
+        {
+            "id": str(i),
+            "context": f"The lamp {i} is red.",
+            "question": f"Which colour has lamp {i}?",
+            "answer": f"red {i}",
+        }
+        for i in range(12)
+    ]
+    made = prompt_sets.prompt_set_from_table("t", make_table(tmp_path / "q.parquet", asked))
+    assert made.items[1] == prompt_sets.PromptItem(
+        prompt="The lamp 1 is red.\n\nWhich colour has lamp 1?", expected="red 1"
+    )
+    unclear: list[dict[str, str | None]] = [{"a": f"text {i}", "b": f"other {i}", "c": f"more {i}"} for i in range(12)]
+    with pytest.raises(DataError, match="not clear which column"):
+        prompt_sets.prompt_set_from_table("t", make_table(tmp_path / "u.parquet", unclear))
     bare = prompt_sets.prompt_set_from_table("t", make_table(tmp_path / "b.parquet", [{"z": "only"}]))
     assert (bare.items[0].prompt, bare.items[0].expected) == ("only", None)
 

@@ -13,6 +13,7 @@ import pytest
 from tests.fakes import golden
 from tests.pages.conftest import Stage, button, words
 from toolkit.config import DataConfig
+from toolkit.data.read_options import ReadOptions
 from toolkit.data.storage import background_open
 from toolkit.data.storage.open_table import open_table
 from toolkit.runs.run_dir import list_runs, read_run_meta
@@ -338,3 +339,18 @@ def test_a_check_that_fails_is_shown_as_failed_and_not_asked_for_ever(
     assert "not checked" in words(stage.checked(app.run()))
     assert asked.count("faults") == count, "the failure is remembered: it would look like waiting"
     assert "The rows were not checked for blocking problems" in words(stage.page("configure"))
+
+
+def test_a_hub_dataset_has_fields_for_configuration_split_and_revision(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("toolkit.ui.data.source_view.opening_view.request_dataset", lambda *args: asked.append(args))
+    app = stage.page("data")
+    app.segmented_control(key="source_way").set_value("hub").run()
+    labels = [entry.label for entry in app.text_input[:4]]
+    assert labels == ["Hugging Face dataset ID", "Configuration", "Split", "Revision"]
+    for entry, text in zip(app.text_input[:4], ("openai/gsm8k", "socratic", " test ", ""), strict=True):
+        entry.set_value(text)
+    stage.checked(button(app, "Open").click().run())
+    assert asked == [("huggingface", "openai/gsm8k", ReadOptions(hub_config="socratic", hub_split="test"), None)]

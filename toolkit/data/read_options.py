@@ -40,6 +40,9 @@ class ReadOptions:
     repair_text: bool = False
     quotes: str | None = None
     header_row: int | None = None
+    hub_config: str | None = None
+    hub_split: str | None = None
+    hub_revision: str | None = None
 
 
 DEFAULT_READ_OPTIONS = ReadOptions()

@@ -1,7 +1,7 @@
 """Prompt sets: named lists of prompts, with expected answers where there are any, to be asked again and again.
 
 A set is one JSON file in `<save_dir>/prompt_sets/`, named by its id. It is typed, pasted, or read from a table with the
-columns prompt and (optionally) expected.
+columns prompt and (optionally) expected, or from the columns that are suggested to train on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from toolkit.data.table import Table
+from toolkit.data.examples.column_suggestion import suggest_for_table
+from toolkit.data.examples.templates import Renderer, make_renderer
+from toolkit.data.table import Table, TableRow
 from toolkit.errors import DataError
 from toolkit.system.durable import durable_write
 from toolkit.system.foreign_files import read_foreign_json
@@ -21,7 +23,6 @@ from toolkit.system.ids import is_valid_id, make_timed_id
 
 MAX_SET_PROMPTS = 2_000  # more are a data set: evaluate a file then
 MAX_PROMPT_CHARACTERS = 50_000
-PROMPT_COLUMN_NAMES = ("prompt", "question", "input", "instruction")
 EXPECTED_COLUMN_NAMES = ("expected", "answer", "completion", "output", "response")
 
 
@@ -67,19 +68,44 @@ def make_prompt_set(name: str, items: Iterable[tuple[str, str | None]], *, set_i
 
 
 def prompt_set_from_table(name: str, table: Table) -> PromptSet:
-    """Make a set from the table's prompt column (else the first one) and its column of expected answers, if any.
+    """Make a set from the columns prompt and expected, else from the suggested prompt and completion of the table.
 
-    Raises DataError.
+    A table with a single text column has prompts only. Raises DataError.
     """
-    by_name = {column.strip().casefold(): column for column in table.columns}
-    prompt = next((by_name[n] for n in PROMPT_COLUMN_NAMES if n in by_name), table.columns[0])
-    expected = next((by_name[n] for n in EXPECTED_COLUMN_NAMES if n in by_name and by_name[n] != prompt), None)
     if table.rows > MAX_SET_PROMPTS:
         raise DataError(
             f"The file has {table.rows:,} rows; the limit of a prompt set is {MAX_SET_PROMPTS:,}.", "Shorten it."
         )
+    renderer = _find_templates(table)
     rows = table.page(0, table.rows)
-    return make_prompt_set(name, ((row[prompt] or "", row[expected] if expected else None) for row in rows))
+    return make_prompt_set(name, (_prompt_item(renderer, row) for row in rows))
+
+
+def _find_templates(table: Table) -> Renderer:
+    by_name = {column.strip().casefold(): f"{{{column}}}" for column in table.columns}
+    if "prompt" in by_name:
+        expected = next((by_name[one] for one in EXPECTED_COLUMN_NAMES if one in by_name), "")
+        return make_renderer(by_name["prompt"], expected, table.columns)
+    suggestion = suggest_for_table(table)
+    if suggestion.kind == "pair" and suggestion.prompt:
+        return make_renderer(suggestion.prompt, suggestion.completion, table.columns, optional=suggestion.optional)
+    prompts = {prompt or completion for prompt, completion in suggestion.candidates} or {suggestion.completion}
+    if len(prompts) != 1 or suggestion.kind == "conversations":
+        message = f"It is not clear which column of {table.label} holds the prompts."
+        raise DataError(message, "Name it prompt, and the column of the expected answers, if there is one, expected.")
+    return make_renderer(prompts.pop(), "", table.columns)
+
+
+def _prompt_item(renderer: Renderer, row: TableRow) -> tuple[str, str | None]:
+    """Return (prompt, expected answer) of a row; a missing cell makes an empty prompt or an unknown answer."""
+    prompt = renderer.prompt(row) if all(row[one] is not None for one in _required(renderer)) else ""
+    stub = renderer.stub_template
+    known = bool(stub.columns) and all(row[column] is not None for column in stub.columns)
+    return prompt, stub.render(row) if known else None
+
+
+def _required(renderer: Renderer) -> list[str]:
+    return [column for column in renderer.prompt_template.columns if column not in renderer.optional]
 
 
 def list_prompt_sets(save_dir: Path) -> list[PromptSet]:

@@ -106,6 +106,7 @@ _QUANTIZED: ShowConditions = (("model.quantize", (True,)),)
 _LOADS_8BIT: ShowConditions = (*_QUANTIZED, ("model.bitsandbytes.load_in_8bit", (True,)))
 _LOADS_4BIT: ShowConditions = (*_QUANTIZED, ("model.bitsandbytes.load_in_4bit", (True,)))
 _SAMPLED: ShowConditions = (("inference.do_sample", (True,)),)
+_HUB: ShowConditions = (("data.file_type", ("huggingface",)),)
 _STUDY: ShowConditions = (("ablation.use_ablate", (True,)),)
 _ACCELERATED: ShowConditions = (("accelerate", (True,)),)
 _BNB, _ARGS, _SFT = "model.bitsandbytes.", "training.training_args.", "training.sft_args."
@@ -134,6 +135,9 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "data.quotes": FieldLayout("data", "Quotes across lines", "advanced", empty="keep the cell, with a note", words={
         "lines": "Read each line as a row", "cells": "Keep the cell"}),
     "data.header_row": FieldLayout("data", "Row of the column names", "advanced", empty="detect automatically"),
+    "data.hub_config": FieldLayout("data", "Configuration", "advanced", empty="the default one", shown_when=_HUB),
+    "data.hub_split": FieldLayout("data", "Split", "advanced", empty="train, or the only one", shown_when=_HUB),
+    "data.hub_revision": FieldLayout("data", "Revision", "advanced", empty="the newest one", shown_when=_HUB),
     "data.optional_columns": FieldLayout("data", "Optional columns", "advanced", empty="none"),
     "data.accepted": FieldLayout("data", "Accepted blocking problems", "advanced", ACCEPTABLE_HARD_STOPS, empty="none"),
     "model.hf_model_ckpt": FieldLayout("model", "Base model", suggestions=SUGGESTED_MODELS,

@@ -1,8 +1,8 @@
 """The child process that downloads a Hugging Face dataset as a table: `python -m toolkit.worker.fetch_dataset`.
 
-Its request is {"dataset": id, "folder": ...}; it leaves table.parquet in the folder. It is the only code that calls
-`datasets.load_dataset`. Without a network it reads the local cache, or fails within seconds. It never runs code from a
-dataset: the installed version of `datasets` does not support that.
+Its request is {"dataset": id, "folder": ..., "options": ReadOptions as an object}; it leaves table.parquet in the
+folder. It is the only code that calls `datasets.load_dataset`. Without a network it reads the local cache, or fails
+within seconds. It never runs code from a dataset: the installed version of `datasets` does not support that.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from toolkit.data.progress import DataProgressReporter
+from toolkit.data.read_options import DEFAULT_READ_OPTIONS, Offer, ReadOptions, UnreadableError
 from toolkit.data.readers.table_writer import TableWriter
 from toolkit.data.task_process import TABLE_FILE, run_task
 from toolkit.errors import DataError
@@ -24,6 +26,8 @@ from toolkit.errors import DataError
 if TYPE_CHECKING:
     import datasets
 
+MAX_OFFERS = 20
+"""Configurations or splits that are offered."""
 HUB_PROBE_SECONDS = 8.0
 """Seconds to wait for an answer of the hub before only the local cache is used."""
 TRAIN_SPLIT_NAME = "train"
@@ -37,7 +41,7 @@ def _fetch(request: dict[str, Any], report_progress: DataProgressReporter) -> No
     if not online:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported, which is why that happens later
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    fetch_dataset_table(request["dataset"], folder, online)
+    fetch_dataset_table(request["dataset"], folder, online, ReadOptions(**request["options"]))
 
 
 def is_hub_reachable() -> bool:
@@ -52,34 +56,66 @@ def is_hub_reachable() -> bool:
     return True
 
 
-def fetch_dataset_table(name: str, folder: Path, online: bool) -> None:
-    """Write the dataset's rows to folder/table.parquet. Raises DataError when it can't be loaded or has no text."""
+def fetch_dataset_table(name: str, folder: Path, online: bool, options: ReadOptions = DEFAULT_READ_OPTIONS) -> None:
+    """Write the rows that the options name to folder/table.parquet.
+
+    Raises DataError when they can't be loaded or have no text, UnreadableError when the user has to choose.
+    """
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        loaded = datasets.load_dataset(name)
+        if options.hub_config is None:
+            _ask_configuration(name, options)
+        loaded = datasets.load_dataset(name, options.hub_config, revision=options.hub_revision)
+    except UnreadableError:
+        raise
     except (OSError, ValueError, RuntimeError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
         raise _explain_fetch_error(name, error, online) from error
     splits = dict(loaded)
-    chosen, notices = choose_hub_split(name, {split: len(rows) for split, rows in splits.items()})
+    chosen, notices = choose_hub_split(name, {split: len(rows) for split, rows in splits.items()}, options)
     write_split_table(splits[chosen], folder, name, notices)
 
 
-def choose_hub_split(name: str, sizes: dict[str, int]) -> tuple[str, list[str]]:
-    """Return (split to read, notices): "train" if there is one, otherwise the only one.
+def _ask_configuration(name: str, options: ReadOptions) -> None:
+    """Raise UnreadableError with the configurations of a dataset that has several and no default."""
+    import datasets
 
-    sizes: rows of each split. Raises DataError when there are several splits and none is named train.
+    names = datasets.get_dataset_config_names(name, revision=options.hub_revision)
+    if len(names) < 2 or datasets.get_dataset_default_config_name(name, revision=options.hub_revision) is not None:
+        return
+    offers = [Offer(f"Read the configuration '{one}'", replace(options, hub_config=one)) for one in names[:MAX_OFFERS]]
+    listed = ", ".join(names[:MAX_OFFERS]) + (", …" if len(names) > MAX_OFFERS else "")
+    message = f"The dataset {name} has {len(names):,} configurations: {listed}."
+    raise UnreadableError(message, "Choose one of them, or enter its name as the configuration.", offers)
+
+
+def choose_hub_split(
+    name: str, sizes: dict[str, int], options: ReadOptions = DEFAULT_READ_OPTIONS
+) -> tuple[str, list[str]]:
+    """Return (split to read, notices): the one that the options name, else "train", else the only one.
+
+    sizes: rows of each split. Raises UnreadableError with the splits when the user has to choose.
     """
     if not sizes:
         raise DataError(f"The dataset {name} has no rows.", "Choose another dataset.")
+    if options.hub_split in sizes:
+        return str(options.hub_split), []
     listed = ", ".join(f"{split} ({rows:,} rows)" for split, rows in sizes.items())
+    offers = [
+        Offer(f"Read the split '{split}' ({rows:,} rows)", replace(options, hub_split=split))
+        for split, rows in list(sizes.items())[:MAX_OFFERS]
+    ]
+    if options.hub_split is not None:
+        message = f"The dataset {name} has no split named '{options.hub_split}': {listed}."
+        raise UnreadableError(message, "Choose one of its splits.", offers)
     if TRAIN_SPLIT_NAME in sizes:
         others = [split for split in sizes if split != TRAIN_SPLIT_NAME]
         return TRAIN_SPLIT_NAME, [f"Only the split train was read; ignored: {', '.join(others)}."] if others else []
     if len(sizes) == 1:
         return next(iter(sizes)), []
-    raise DataError(f"The dataset {name} has no split named train: {listed}.", "Save the split you need as JSON.")
+    message = f"The dataset {name} has no split named train: {listed}."
+    raise UnreadableError(message, "Choose one of its splits, or enter its name as the split.", offers)
 
 
 def write_split_table(rows: datasets.Dataset, folder: Path, label: str, notices: Sequence[str]) -> None:
@@ -133,7 +169,7 @@ def _explain_fetch_error(name: str, error: Exception, online: bool) -> DataError
     if not online:
         return DataError(
             f"The dataset {name} is not on this machine, and the Hugging Face Hub can't be reached.",
-            "Connect to the network, or use a file.",
+            "Connect to the network, or use a CSV, JSON or Parquet file.",
         )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     kind = type(error).__name__
@@ -142,7 +178,7 @@ def _explain_fetch_error(name: str, error: Exception, online: bool) -> DataError
     elif "NotFound" in kind:
         hint = "Check the spelling of owner/name. A private dataset needs HF_TOKEN in the environment."
     else:
-        hint = "See its page on the Hub: it may need a configuration name, which is not supported here."
+        hint = "See its page on the Hub. The name of the configuration, split or revision may be wrong."
     return DataError(f"The dataset {name} can't be loaded: {reason}", hint)
 
 

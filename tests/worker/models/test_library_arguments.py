@@ -168,6 +168,9 @@ UNUSED: dict[str, str] = {
             "repair_text",
             "quotes",
             "header_row",
+            "hub_config",
+            "hub_split",
+            "hub_revision",
         )
     },
     "data.path": "the table is read before the run is queued; the worker trains on the run's own copy",

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -73,7 +73,7 @@ def open_table(data: DataConfig, save_dir: Path, watch: Watch | None = None) -> 
     if version is not None:
         return version
     if data.file_type == "huggingface":
-        table = _open_hub(path, save_dir, watch)
+        table = _open_hub(path, save_dir, options, watch)
     else:
         is_bundled = path.startswith(BUNDLED)
         source = _bundled(path.removeprefix(BUNDLED)) if is_bundled else store_named_file(Path(path), save_dir, watch)
@@ -142,17 +142,21 @@ def _with_file_name(error: DataError, label: str) -> DataError:
     return UnreadableError(f"{label}: {error.message}", error.hint, offers)
 
 
-def _open_hub(name: str, save_dir: Path, watch: Watch) -> Table:
+def _open_hub(name: str, save_dir: Path, options: ReadOptions, watch: Watch) -> Table:
     if not _HUB_ID.fullmatch(name):
         raise DataError(
             f"'{name}' is not a Hugging Face dataset.",
             "Enter an ID such as owner/name. For a file on this machine, choose Path as the data source.",
         )
-    digest = hashlib.sha256(name.encode()).hexdigest()
+    chosen = [options.hub_config, options.hub_split, options.hub_revision]
+    digest = hashlib.sha256(f"{name}{chosen if any(chosen) else ''}".encode()).hexdigest()
     with _locked_workplace(save_dir, f"{digest[:HASH_DIGITS]}-hub-{READER_VERSION}") as (final, _, folder):
         if not final.exists():
             environment = {k: v for k, v in os.environ.items() if k.startswith(_HUB_ENVIRONMENT)}
-            module, request = "toolkit.worker.fetch_dataset", json.dumps({"dataset": name, "folder": str(folder)})
+            module, request = (
+                "toolkit.worker.fetch_dataset",
+                json.dumps({"dataset": name, "folder": str(folder), "options": asdict(options)}),
+            )
             table = make_table_in_child(module, request, folder, HUB_TIME_LIMIT_S, environment, watch)
             publish_file(table, final)
         return load_table(final)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import streamlit as st
@@ -12,6 +13,7 @@ from toolkit.data.readers.formats import FILE_ENDINGS, FORMAT_NAMES, file_type_o
 from toolkit.data.storage.uploads import list_read_uploads, original_file_name
 from toolkit.errors import DataError
 from toolkit.field_types import find_path_error
+from toolkit.settings.form_layout import get_field_layout
 from toolkit.system.printable import format_plural
 from toolkit.ui.data import opening_view
 from toolkit.ui.data.opening_view import PendingDataset
@@ -26,6 +28,7 @@ SAMPLE_DATASETS = (
     ("json", BUNDLED + "tickets.json", "Tickets", "messages to a help desk, each with one of six categories"),
 )  # fmt: skip
 MAX_LISTED_UPLOADS = 8
+HUB_OPTIONS = ("hub_config", "hub_split", "hub_revision")
 SOURCE_LABELS = {
     "sample": ":material/dataset: Samples and recent files",
     "upload": ":material/upload: Upload",
@@ -156,13 +159,27 @@ def _hub_form() -> None:
             "Hugging Face dataset ID",
             placeholder="owner/name",
             value=str(workspace.current_setting("data.path")) if _source_of_draft() == "hub" else "",
-            help="Downloaded once, then read from this machine. The other data sources do not use the network.",
+            help="Downloaded once, then read from this machine. The other data sources do not use the network. A gated "
+            "or private dataset needs HF_TOKEN in the environment of the app.",
         )
+        named = {
+            name: column.text_input(
+                get_field_layout(f"data.{name}").label,
+                value=str(workspace.current_setting(f"data.{name}") or "") if _source_of_draft() == "hub" else "",
+                placeholder=get_field_layout(f"data.{name}").empty,
+            )
+            for name, column in zip(HUB_OPTIONS, st.columns(3), strict=True)
+        }
         if (
             row[1].form_submit_button("Open", icon=":material/cloud_download:", width="stretch")
             and (typed or "").strip()
         ):
-            _use_dataset("huggingface", (typed or "").strip())
+            _use_dataset("huggingface", (typed or "").strip(), _hub_options(named))
+
+
+def _hub_options(typed: Mapping[str, str]) -> ReadOptions:
+    config, split, revision = (typed[name].strip() or None for name in HUB_OPTIONS)
+    return ReadOptions(hub_config=config, hub_split=split, hub_revision=revision)
 
 
 def show_source_line(label: str, rows: int, columns: int) -> None:
