@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from toolkit.settings import form_layout
 from toolkit.studies.outcomes import list_study_names
 from toolkit.ui.elements.error_boundary import show_error
+from toolkit.ui.forms.form import show_section
 from toolkit.ui.frame import page
 from toolkit.ui.runs.study_view import draw_live_study
 from toolkit.ui.workspace import workspace
@@ -18,10 +20,12 @@ with page.page_frame("studies"):
         with st.container(border=True):
             st.header(":material/science: No study yet", anchor=False)
             st.markdown(
-                "A study trains one run for each value of a setting and compares the results. To set one up, open "
-                "**Study** on the Configure page, turn it on, and give a setting more than one value."
+                "A study trains one run for each value of a setting and compares the results. "
+                "On the next page, press **Try several values** next to a setting, and Start."
             )
             if st.button("Set up a study", type="primary", icon=":material/tune:"):
+                workspace.set_setting("ablation.use_ablate", True)
+                show_section(form_layout.BASICS.key)
                 page.go_to_page("configure")
     else:
         name = st.selectbox("Study", names, key="study", bind="query-params")

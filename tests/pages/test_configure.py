@@ -19,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 from toolkit.data.table import load_table
 from toolkit.runs.run_dir import list_runs, read_run_config
 from toolkit.settings import draft as drafts
-from toolkit.settings.form_layout import FORM_SECTIONS
+from toolkit.settings.form_layout import BASIC_SETTINGS, FORM_SECTIONS
 from toolkit.settings.yaml_file import load_draft
 from toolkit.system import machine as machines
 from toolkit.system.locks import try_lock
@@ -82,6 +82,27 @@ def test_every_section_opens(folder: Path) -> None:
     for entry in FORM_SECTIONS:
         app = page(entry.key)
         assert entry.title in [header.value for header in app.header]
+
+
+def test_the_form_opens_with_the_settings_that_matter_most(folder: Path) -> None:
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    app = checked(app.switch_page("pages/configure.py").run())
+    assert "Basics" in [header.value for header in app.header]
+    fields = {str(entry.key) for kind in (app.text_input, app.selectbox, app.number_input) for entry in kind}
+    assert {f"field:{path}" for path in BASIC_SETTINGS} <= fields
+
+
+def test_a_study_starts_from_the_studies_page(folder: Path) -> None:
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    app = checked(app.switch_page("pages/studies.py").run())
+    app = checked(next(entry for entry in app.button if entry.label == "Set up a study").click().run())
+    app = checked(app.switch_page("pages/configure.py").run())  # the test would rerun the page that the click left
+    assert "Press **Try several values**" in words(app)
+    several = app.button(key="several:lora.r")
+    assert several.label == "Try several values"
+    app = checked(several.click().run())
+    assert app.button(key="several:lora.r").label == "Use one value"
+    assert "Press **Try several values**" not in words(app)
 
 
 def test_start_with_defaults_queues_one_run_and_opens_it(folder: Path) -> None:

@@ -78,3 +78,13 @@ def test_help_has_description_limits_empty_and_default() -> None:
         assert spec.description.rstrip(".") in text
         assert ("Empty:" in text) == spec.optional
         assert "Default:" in text
+
+
+def test_the_basics_are_existing_settings_that_the_other_sections_have_too() -> None:
+    placed = {
+        path for entry in form_layout.FORM_SECTIONS for path in form_layout.list_section_settings(entry.key, "basic")
+    }
+    assert form_layout.list_section_settings("basics") == form_layout.BASIC_SETTINGS
+    assert set(form_layout.BASIC_SETTINGS) <= placed
+    assert form_layout.list_section_settings("basics", "advanced") == ()
+    assert form_layout.get_form_section("basics") is form_layout.BASICS

@@ -54,6 +54,19 @@ FORM_SECTIONS = (
     FormSection("run", "Run & saving", ":material/folder:", "Where runs are stored, and how often they log and save."),
 )  # fmt: skip
 
+BASICS = FormSection(
+    "basics", "Basics", ":material/star:", "The settings that matter most. Each of them is also in its own section."
+)
+"""The section that the form opens with: a selection of settings from the others."""
+BASIC_SETTINGS = (
+    "model.hf_model_ckpt",
+    "training.training_args.num_train_epochs",
+    "training.training_args.learning_rate",
+    "lora.r",
+    "training.sft_args.max_seq_length",
+    "training.training_args.per_device_train_batch_size",
+)
+
 _SECTION_OF = {
     "data": "data",
     "model.bitsandbytes": "quantization",
@@ -229,7 +242,7 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
 
 def get_form_section(key: str) -> FormSection:
     """Return the section of that key. Raises StopIteration for an unknown key."""
-    return next(section for section in FORM_SECTIONS if section.key == key)
+    return next(section for section in (BASICS, *FORM_SECTIONS) if section.key == key)
 
 
 def get_field_layout(path: str) -> FieldLayout:
@@ -256,6 +269,8 @@ def describe_value(path: str, value: Any) -> str:
 
 def list_section_settings(key: str, level: Level | None = None) -> tuple[str, ...]:
     """Return the paths of a section's settings in the order of the table; those without a row come last."""
+    if key == BASICS.key:
+        return BASIC_SETTINGS if level != "advanced" else ()
     without_row = [spec.path for spec in list_field_specs() if spec.path not in _FIELD_LAYOUTS]
     existing = [path for path in (*_FIELD_LAYOUTS, *without_row) if path in field_specs_by_path()]
     return tuple(

@@ -47,14 +47,16 @@ def draw_settings(reviewed: DraftReview) -> None:
 
 
 def _choose_section(problems: Sequence[Problem]) -> form_layout.FormSection:
-    keys = [entry.key for entry in form_layout.FORM_SECTIONS]
+    keys = [entry.key for entry in (form_layout.BASICS, *form_layout.FORM_SECTIONS)]
     if st.session_state.get(CONFIGURE_SECTION_KEY) not in keys:
-        st.session_state[CONFIGURE_SECTION_KEY] = st.session_state.get(_LAST_SECTION, "model")
+        st.session_state[CONFIGURE_SECTION_KEY] = st.session_state.get(_LAST_SECTION, form_layout.BASICS.key)
     with_errors = {
         form_layout.get_field_layout(problem.path).section
         for problem in problems
         if problem.severity == "error" and problem.path
     }
+    if any(problem.severity == "error" and problem.path in form_layout.BASIC_SETTINGS for problem in problems):
+        with_errors.add(form_layout.BASICS.key)
     view = form.read_form_state()
     changed = {key for key in keys if any(map(view.is_changed, form_layout.list_section_settings(key)))}
 
@@ -92,6 +94,10 @@ def _draw_section(entry: form_layout.FormSection, reviewed: DraftReview) -> None
                 args=(paths,),
             )
         st.caption(entry.lead)
+    if workspace.current_setting("ablation.use_ablate") is True and not workspace.current_grid():
+        st.info(
+            "Press **Try several values** next to a setting. Every combination becomes a run.", icon=":material/stacks:"
+        )
     form.render_section(entry.key, reviewed.problems)
     if entry.key == "data":
         page.link_to_page("data", "Preview rows and templates on the Data page")

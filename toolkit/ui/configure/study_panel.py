@@ -18,10 +18,6 @@ def draw_study_table(reviewed: DraftReview) -> None:
     if workspace.current_setting("ablation.use_ablate") is not True:
         return
     if not workspace.current_grid():
-        st.info(
-            "Press :material/stacks: next to a setting to give it several values. Every combination becomes a run.",
-            icon=":material/science:",
-        )
         return
     if not reviewed.trials:
         st.caption("Correct the settings to see the list of runs.")

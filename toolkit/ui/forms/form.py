@@ -51,8 +51,13 @@ def read_form_state() -> FormState:
 
 def open_setting(path: str) -> None:
     """Show the section of a setting when the Configure page is drawn next."""
+    show_section(form_layout.get_field_layout(path).section)
+
+
+def show_section(key: str) -> None:
+    """Show this section when the Configure page is drawn next. key: of a `FormSection`."""
     st.session_state[CONFIGURE_SEARCH_KEY] = ""
-    st.session_state[CONFIGURE_SECTION_KEY] = form_layout.get_field_layout(path).section
+    st.session_state[CONFIGURE_SECTION_KEY] = key
 
 
 def render_section(key: str, problems: Sequence[Problem] = (), *, several: bool = True) -> None:
@@ -200,7 +205,7 @@ def _field_actions(path: str, changed: bool, view: FormState) -> None:
     default = summarize_value(field_specs_by_path()[path], default_value(path))
     if view.ablation_on and path not in ablation.STUDY_WIDE_SETTINGS:
         st.button(
-            "",
+            "Use one value" if several else "Try several values",
             icon=":material/looks_one:" if several else ":material/stacks:",
             key=f"several:{path}",
             help=f"{label}: use one value" if several else f"{label}: try several values in the study",
