@@ -69,7 +69,7 @@ def test_no_background_worker_is_started_when_memory_is_short(save_dir: Path, mo
     assert warm_client.poll_warm_question(save_dir, "lengths", {}).state == "starting"
     seen = until(lambda: (look := warm_client.poll_warm_question(save_dir, "lengths", {})).is_final and look)
     assert seen.state == "failed"
-    assert "0.3 GB of memory are free" in seen.message
+    assert "286.1 MiB of memory are free" in seen.message
     assert warm_client.find_warm_worker(save_dir) is None
 
 

@@ -97,5 +97,5 @@ def test_the_summary_names_the_gpus() -> None:
     body = {**CPU, "cuda": True, "gpus": [H200, H200], "bf16_gpu": True, "tf32": True}
     found = module._MACHINE.validate_python(body)
     assert found.gpus == (gpu, gpu)
-    assert found.summary == "2 x NVIDIA H200 (141 GB), 2 cores"
-    assert Machine(1, 16_000_000_000).summary == "1 core, 16 GB"
+    assert found.summary == "2 x NVIDIA H200 (131.3 GiB), 2 cores"
+    assert Machine(1, 16_000_000_000).summary == "1 core, 14.9 GiB"

@@ -21,6 +21,7 @@ from toolkit.services.service_process import Service, ServiceInfo
 from toolkit.services.spare_process import wait_for_fork_server
 from toolkit.system.build_id import build_id, installation_id
 from toolkit.system.machine import free_memory_bytes
+from toolkit.system.printable import format_bytes
 from toolkit.system.spawn import library_environment
 
 WARM_VARIABLE = "FTK_WARM"
@@ -87,8 +88,8 @@ def _check_start_allowed() -> None:
         raise WarmError("The background worker is turned off.", f"Start the app without {WARM_VARIABLE}=off.")
     free = free_memory_bytes()
     if free < WARM_START_FREE_BYTES:
-        needed = f"{WARM_START_FREE_BYTES / 1e9:.1f} GB"
-        message = f"{free / 1e9:.1f} GB of memory are free; the background worker needs {needed}."
+        needed = format_bytes(WARM_START_FREE_BYTES)
+        message = f"{format_bytes(free)} of memory are free; the background worker needs {needed}."
         raise WarmError(message, "Close other programs. Training does not need the background worker.")
 
 

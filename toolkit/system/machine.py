@@ -26,7 +26,7 @@ from toolkit.system.durable import durable_write
 from toolkit.system.foreign_files import parse_foreign_json, read_foreign_json
 from toolkit.system.locks import boot_id
 from toolkit.system.paths import PROJECT_ROOT
-from toolkit.system.printable import format_plural
+from toolkit.system.printable import format_bytes, format_plural
 
 PROBE_DELAY_SECONDS = 3.0
 """Importing torch occupies a core for about as long; the app's first page comes first."""
@@ -66,13 +66,13 @@ class Machine:
 
     @property
     def summary(self) -> str:
-        """ "4 cores, 16 GB" or "NVIDIA H200 (141 GB), 16 cores"."""
+        """ "4 cores, 15.6 GiB" or "NVIDIA H200 (139.8 GiB), 16 cores"."""
         cores = format_plural(self.cpu_count, "core")
         if not self.gpus:
-            return f"{cores}, {self.memory_bytes / 1e9:.0f} GB"
+            return f"{cores}, {format_bytes(self.memory_bytes)}"
         first = self.gpus[0]
         count = f"{len(self.gpus)} x " if len(self.gpus) > 1 else ""
-        return f"{count}{first.name} ({first.memory_bytes / 1e9:.0f} GB), {cores}"
+        return f"{count}{first.name} ({format_bytes(first.memory_bytes)}), {cores}"
 
 
 _MACHINE = TypeAdapter(Machine)
