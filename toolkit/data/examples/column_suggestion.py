@@ -224,7 +224,7 @@ def _rejected_notes(chosen: str, rejected: Sequence[str]) -> tuple[str, ...]:
 
 
 def _optional_note(column: str, missing: int) -> str:
-    return f"'{column}' is empty in {rows_in_words(missing)}. These cells count as empty text, so no row is skipped."
+    return f"'{column}' has missing cells in {rows_in_words(missing)}. They count as empty text, so no row is skipped."
 
 
 def _text_alone(found: Sequence[NamedColumn]) -> tuple[tuple[str, str], ...]:
