@@ -103,7 +103,7 @@ def _with_training_args(config: Config, **changes: bool) -> Config:
 
 def _explain_off(found: Forecast) -> ExplainedDefault:
     if found.fit == "fits":
-        why = f"the run fits without it ({_describe_memory(found)}), and it would compute every layer twice"
+        why = f"the run fits without it ({_describe_memory(found)}), and with it every layer would be computed twice"
     else:
         why = f"the run needs {_describe_memory(found)}, and checkpointing would not save enough memory"
     return ExplainedDefault(CHECKPOINTING_PATH, "No gradient checkpointing", why)

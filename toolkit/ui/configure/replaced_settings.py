@@ -25,7 +25,7 @@ def describe_preset(preset: Preset) -> str:
     listed = (
         f"Changes {format_plural(len(changes), 'setting')}: {_list_changes(changes)}."
         if changes
-        else "Its settings are in use: it changes nothing now."
+        else "Its settings are already in use: it changes nothing now."
     )
     return f"{escape_text(preset.description, 400)}\n\n{listed}\n\nKeeps the dataset, its templates and the split."
 
