@@ -3,8 +3,8 @@
     python -m benchmarks.doctor [--seeds 3] [--rows 5000] [--million 1000000] [--out FILE]
 
 Prints precision and recall of each finding over corpora whose answers are known (`tests/fakes/corpus.py`: look-alikes
-are in them too), then seconds and peak memory of the process that examines a table of `--million` rows of about 600
-bytes (0: leave that out).
+are in them too), as pairs and as conversations, then seconds and peak memory of the process that examines a table of
+`--million` rows of about 600 bytes (0: leave that out).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.fakes.corpus import EXACT, NEAR, WHOLE, leaks, seeded, small, totals
+from tests.fakes.corpus import EXACT, NEAR, WHOLE, Corpus, leaks, seeded, small, totals
 from toolkit.config import Config
 from toolkit.data.doctor.checks import list_findings
 from toolkit.data.examples.split import plan_split
@@ -43,14 +43,31 @@ def examined(path: Path, templates: dict[str, str], folder: Path) -> tuple[dict[
     return {finding.kind: finding for finding in list_findings(table, config)}, plan_split(table, config.data)
 
 
-def rows_found(seeds: int, rows: int) -> dict[str, list[int]]:
-    """kind -> [hits, found, true] over all seeds, by rows."""
+def examined_chats(corpus: Corpus, folder: Path) -> tuple[dict[str, Finding], Any]:
+    """The same for the corpus as conversations of two messages; a missing cell makes a conversation that is skipped."""
+    path = folder / "chats.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for message, reply in corpus.rows:
+            turns = [{"role": "user", "content": message or None}, {"role": "assistant", "content": reply or None}]
+            file.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
+    data = {"file_type": "json", "path": str(path), "messages": "messages", "bad_rows": "skip"}
+    config = Config.model_validate({"data": data})
+    table = open_table(config.data, folder)
+    return {finding.kind: finding for finding in list_findings(table, config)}, plan_split(table, config.data)
+
+
+def rows_found(seeds: int, rows: int, *, chats: bool = False) -> dict[str, list[int]]:
+    """kind -> [hits, found, true] over all seeds, by rows. chats: of the rows as conversations."""
     counts = totals()
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             corpus = seeded(folder / "corpus.csv", rows, seed, PER_FAULT)
-            found, plan = examined(corpus.path, {"prompt": "{message}", "prompt_stub": "{reply}"}, folder)
+            found, plan = (
+                examined_chats(corpus, folder)
+                if chats
+                else examined(corpus.path, {"prompt": "{message}", "prompt_stub": "{reply}"}, folder)
+            )
             truth = corpus.truth | leaks(corpus, plan.train, plan.test)
             for kind in (*EXACT, *NEAR):
                 said = set(found[kind].rows.tolist()) if kind in found else set()
@@ -117,6 +134,17 @@ def speed(rows: int) -> dict[str, float]:
     return {"rows": rows, "wall_s": wall, "cpu_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1024}
 
 
+def tabulate_counts(counts: dict[str, list[int]]) -> dict[str, dict[str, float]]:
+    """Print precision and recall of each finding, and return them."""
+    table = {}
+    print(f"{'finding':24} {'planted':>8} {'found':>6} {'precision':>10} {'recall':>7}")
+    for kind, (hits, found, true) in counts.items():
+        table[kind] = {"planted": true, "found": found, "precision": hits / found if found else 1.0,
+                       "recall": hits / true}  # fmt: skip
+        print(f"{kind:24} {true:8,} {found:6,} {table[kind]['precision']:10.3f} {table[kind]['recall']:7.3f}")
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=3)
@@ -128,17 +156,15 @@ def main() -> None:
     timed = speed(asked.million) if asked.million else None
     counts = rows_found(asked.seeds, asked.rows)
     datasets_found(asked.seeds, counts)
-    table = {}
-    print(f"{'finding':18} {'planted':>8} {'found':>6} {'precision':>10} {'recall':>7}")
-    for kind, (hits, found, true) in counts.items():
-        table[kind] = {"planted": true, "found": found, "precision": hits / found if found else 1.0,
-                       "recall": hits / true}  # fmt: skip
-        print(f"{kind:18} {true:8,} {found:6,} {table[kind]['precision']:10.3f} {table[kind]['recall']:7.3f}")
+    table = tabulate_counts(counts)
+    chats = tabulate_counts(
+        {f"chats: {kind}": count for kind, count in rows_found(asked.seeds, asked.rows, chats=True).items() if count[2]}
+    )
     if timed:
         print(f"{timed['rows']:,.0f} rows: {timed['wall_s']:.0f} s ({timed['cpu_s']:.0f} CPU-s), "
               f"peak {timed['peak_mb']:.0f} MB")  # fmt: skip
     result = {"date": str(date.today()), "machine": platform.platform(), "seeds": asked.seeds, "rows": asked.rows,
-              "per_fault": PER_FAULT, "findings": table, "speed": timed}  # fmt: skip
+              "per_fault": PER_FAULT, "findings": table | chats, "speed": timed}  # fmt: skip
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(result, indent=1))
     print(f"written to {asked.out}")

@@ -71,10 +71,11 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class FindingsReport:
-    """findings: the most severe first; notes: what was not checked, in sentences."""
+    """findings: the most severe first; notes: what was not checked, in sentences; checked: what was looked for."""
 
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
 
 
 def order_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
@@ -95,7 +96,7 @@ def write_findings_report(report: FindingsReport, folder: Path) -> None:
         ]
         entry = {name: getattr(finding, name) for name in ("kind", "title", "message", "why", "weight")}
         entries.append({**entry, "fixes": fixes})
-    content = {"findings": entries, "notes": report.notes}
+    content = {"findings": entries, "notes": report.notes, "checked": report.checked}
     (folder / FINDINGS_REPORT_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
@@ -104,9 +105,10 @@ def read_findings_report(folder: Path) -> FindingsReport:
     try:
         content = read_foreign_json(folder / FINDINGS_REPORT_FILE)
         found = [_read_finding(entry, folder, at) for at, entry in enumerate(content["findings"])]
+        report = FindingsReport(tuple(found), tuple(content["notes"]), tuple(content["checked"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"The findings in {folder} can't be read ({error}).", "Check the data again.") from error
-    return FindingsReport(tuple(found), tuple(content["notes"]))
+    return report
 
 
 def _read_finding(entry: dict[str, Any], folder: Path, at: int) -> Finding:

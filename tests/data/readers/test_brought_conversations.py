@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from tests.data.conftest import Opener
-from toolkit.config import DataConfig
+from toolkit.config import Config, DataConfig
 from toolkit.data.chat_messages import Message
+from toolkit.data.doctor.checks import examine_dataset, list_findings
+from toolkit.data.doctor.text_checks import remove_unusual_characters
 from toolkit.data.examples.column_suggestion import suggest_for_table
 from toolkit.data.examples.renderers import chat_problems, renderer_of
+from toolkit.data.findings import Finding
 from toolkit.data.table import Table
 
 BROUGHT = Path(__file__).parents[2] / "fixtures" / "brought"
@@ -238,3 +241,63 @@ def test_what_is_no_conversation_stays_a_pair(open_bytes: Opener) -> None:
     rows = [{"prompt": f"q{at}", "completion": f"a{at}", "system": "", "history": []} for at in range(4)]
     suggestion = suggest_for_table(open_bytes("\n".join(map(json.dumps, rows)), "json"))
     assert (suggestion.kind, suggestion.prompt, suggestion.completion) == ("pair", "{prompt}", "{completion}")
+
+
+def findings_of(table: Table, column: str = "messages") -> dict[str, Finding]:
+    config = Config.model_validate({"data": {"messages": column}})
+    return {finding.kind: finding for finding in list_findings(table, config)}
+
+
+def test_empty_and_contradictory_answers_of_conversations_are_found(open_bytes: Opener) -> None:
+    found = findings_of(open_bytes((BROUGHT / "x20_chat_empty_and_contradict.jsonl").read_bytes(), "json"))
+    assert found["empty_answer"].count == 2
+    assert found["contradiction"].count == 12
+    assert "12 trained messages share a prompt with a message" in found["contradiction"].message
+    assert {fix.action for finding in found.values() for fix in finding.fixes} == {"drop"}
+    assert findings_of(open_bytes((BROUGHT / "x6_empty_assistant.jsonl").read_bytes(), "json"))["empty_answer"].count
+
+
+def test_what_was_looked_for_is_what_was_checked(open_bytes: Opener) -> None:
+    chat = examine_dataset(
+        open_bytes(chats(USER, ANSWER) + "\n" + chats(ANSWER), "json"), DataConfig(messages="messages")
+    )
+    assert {"empty answers", "contradictions", "uneven labels", "near duplicates"} <= set(chat.checked)
+    assert not {"wrong columns", "empty prompts"} & set(chat.checked), "a conversation has no templates"
+    pair = examine_dataset(open_bytes("q,a\nb,c\nd,e\n"), DataConfig(prompt="{q}", prompt_stub="{a}"))
+    assert {"wrong columns", "empty prompts", "contradictions"} <= set(pair.checked)
+
+
+def test_findings_are_those_of_the_trained_messages(open_bytes: Opener) -> None:
+    rows = [[{"role": "user", "content": f"q{at}"}, {**ANSWER, "content": f"label {at % 2}"}] for at in range(60)]
+    rows[3] = [*rows[3][:1], {**ANSWER, "content": " ", "weight": 0}, USER, ANSWER]
+    rows[5][1]["content"] = "N/A"
+    for at in range(10, 59):
+        rows[at][1]["content"] = "label 0"
+    rows[7] = [*rows[6], {"role": "user", "content": "more"}, {**ANSWER, "content": ""}]
+    found = findings_of(open_bytes("\n".join(json.dumps({"messages": row}) for row in rows), "json"))
+    assert found["empty_answer"].rows.tolist() == [7], "an answer that is not trained may be empty"
+    assert found["missing_word"].rows.tolist() == [5]
+    assert "contradiction" not in found, "the same opening with the same answer contradicts nothing"
+
+
+def test_uneven_labels_of_conversations(open_bytes: Opener) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"q{at}"}, {**ANSWER, "content": "no" if at % 20 else "yes"}]}
+        for at in range(200)
+    ]
+    found = findings_of(open_bytes("\n".join(map(json.dumps, rows)), "json"))
+    assert found["imbalance"].count == 10
+    constant = findings_of(open_bytes("\n".join(json.dumps(row) for row in rows if '"no"' in json.dumps(row)), "json"))
+    assert constant["constant"].weight == "serious"
+
+
+def test_control_characters_of_conversations_are_found_and_removed(open_bytes: Opener) -> None:
+    rows = [[USER, {**ANSWER, "content": f"a{at}"}] for at in range(4)]
+    rows[1][1]["content"] = "ring\x07 twice\x0c"
+    rows[2][1]["content"] = r"a path C:\\new\\front and \\u0007"
+    found = findings_of(open_bytes("\n".join(json.dumps({"messages": row}) for row in rows), "json"))
+    assert found["unusual"].rows.tolist() == [1]
+    assert "U+0007" in found["unusual"].message
+    cleaned = remove_unusual_characters(json.dumps(rows[1]))
+    assert json.loads(cleaned)[1]["content"] == "ring twice"
+    assert remove_unusual_characters(json.dumps(rows[2])) == json.dumps(rows[2])

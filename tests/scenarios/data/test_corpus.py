@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.doctor import examined
+from benchmarks.doctor import examined, examined_chats
 from tests.fakes.corpus import EXACT, NEAR, WHOLE, leaks, score, seeded, small
 
 TEMPLATES = {"prompt": "{message}", "prompt_stub": "{reply}"}
@@ -32,3 +32,16 @@ def test_a_fault_of_the_whole_table_is_found_where_it_is(tmp_path: Path, kind: s
         path = tmp_path / f"{faulty}.csv"
         found, _ = examined(path, small(kind, faulty, 5, path), tmp_path)
         assert (kind in found) is faulty
+
+
+def test_every_planted_conversation_is_named_and_no_other(tmp_path: Path) -> None:
+    corpus = seeded(tmp_path / "corpus.csv", 1_500, seed=101, per_fault=20)
+    found, plan = examined_chats(corpus, tmp_path)
+    truth = corpus.truth | leaks(corpus, plan.train, plan.test)
+    for kind in (*EXACT, *NEAR):
+        said = set(found[kind].rows.tolist()) if kind in found else set()
+        precision, recall = score(said, truth[kind])
+        least = 0.95 if kind in NEAR else 1.0
+        assert precision >= min(least, 0.98), (kind, said - truth[kind])
+        assert recall >= least, (kind, truth[kind] - said)
+    assert not set(found) & set(WHOLE)

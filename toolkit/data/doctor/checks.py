@@ -6,7 +6,9 @@ columns, not on single rows, so that a million rows take seconds. Checks of toke
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ import pyarrow.compute as pc
 from toolkit.config import Config, DataConfig
 from toolkit.data.doctor import column_checks, stray_rows, text_checks
 from toolkit.data.doctor.column_checks import is_id_column
-from toolkit.data.doctor.examined_rows import ExaminedRows, make_examined_rows
+from toolkit.data.doctor.examined_rows import ExaminedRows, make_examined_rows, make_examined_turns
 from toolkit.data.doctor.near_duplicates import MAX_COMPARED_ROWS
 from toolkit.data.doctor.row_keys import mark_repeats
 from toolkit.data.examples.column_names import ANSWERS, match_name, normalize_column_name
@@ -24,7 +26,9 @@ from toolkit.data.examples.renderers import ChatRenderer
 from toolkit.data.findings import Finding, FindingsReport, Fix, order_findings
 from toolkit.data.progress import DataProgressReporter, ShareReporter
 from toolkit.data.table import RowNumbers, Table, rows_in_words
+from toolkit.system.printable import format_plural
 
+_COUNTED_ROWS = re.compile(r"([\d,]+) row(s?)\b")
 DatasetCheck = Callable[[ExaminedRows], Iterator[Finding]]
 
 
@@ -40,17 +44,41 @@ def examine_dataset(
     report_progress(0.02, "comparing rows")
     examined = make_examined_rows(table, data)
     found: list[Finding] = []
+    is_chat = isinstance(examined.renderer, ChatRenderer)
+    checks = [one for one in DATASET_CHECKS if not (is_chat and one in PAIR_CHECKS)]
+    turn_checks = TURN_CHECKS if is_chat else ()
     # near duplicates take about half of the time, all other checks together less
-    for at, (words, check) in enumerate(DATASET_CHECKS):
-        report_progress(0.1 + 0.4 * at / len(DATASET_CHECKS), words)
+    for at, (words, check) in enumerate(checks):
+        report_progress(0.1 + 0.4 * at / (len(checks) + len(turn_checks)), words)
         found += check(examined)
         pa.default_memory_pool().release_unused()  # each check reads the text again: unused memory would add up
+    if turn_checks:
+        report_progress(0.4, "reading the trained messages")
+        turns, rows = make_examined_turns(examined)
+        found += [_as_row_finding(finding, rows) for _, check in turn_checks for finding in check(turns)]
     found += _near_duplicates(examined, lambda share: report_progress(0.5 + 0.5 * share, "looking for near duplicates"))
     notes = []
     if examined.used.size > MAX_COMPARED_ROWS:
         notes.append(f"Only the first {MAX_COMPARED_ROWS:,} rows were searched for near duplicates.")
     report_progress(1.0, "done")
-    return FindingsReport(order_findings(found), tuple(notes))
+    topics = [words.removeprefix("looking for ") for words, _ in (*checks, *turn_checks)]
+    return FindingsReport(order_findings(found), tuple(notes), (*dict.fromkeys(topics), "near duplicates"))
+
+
+def _as_row_finding(finding: Finding, row_of: RowNumbers) -> Finding:
+    """Return a finding about trained messages as one about the rows that have them. row_of: the row of each message.
+
+    Its fixes remove whole conversations; those that would replace cells or edit templates are left out.
+    """
+    rows = np.unique(row_of[finding.rows])
+    fixes = []
+    for fix in finding.fixes:
+        if fix.action == "drop":
+            dropped = np.unique(row_of[fix.rows])
+            label = f"Remove {format_plural(dropped.size, 'conversation')}"
+            fixes.append(replace(fix, label=label, done=f"{label}: {finding.title.lower()}", rows=dropped))
+    message = _COUNTED_ROWS.sub(r"\1 trained message\2", finding.message).replace("with a row", "with a message")
+    return replace(finding, message=message, rows=rows, fixes=tuple(fixes))
 
 
 def _missing(examined: ExaminedRows) -> Iterator[Finding]:
@@ -140,7 +168,8 @@ def _empty_prompts(examined: ExaminedRows) -> Iterator[Finding]:
 def _bad_answers(examined: ExaminedRows) -> Iterator[Finding]:
     """Yield the rows whose true/false column says that their answer is a bad one, as KTO's label does."""
     columns = examined.renderer.stub_template.columns
-    named = any(match_name(normalize_column_name(column), ANSWERS) for column in columns)
+    is_chat = isinstance(examined.renderer, ChatRenderer)
+    named = is_chat or any(match_name(normalize_column_name(column), ANSWERS) for column in columns)
     verdict = find_verdict_column(examined.table) if named else None
     if verdict is None or verdict in examined.renderer.columns_needed:
         return
@@ -284,8 +313,22 @@ DATASET_CHECKS: tuple[tuple[str, DatasetCheck], ...] = (
     ("looking for bad answers", _bad_answers),
     ("looking for duplicates", _duplicates),
     ("looking for contradictions", _contradictions),
-    ("comparing test and training rows", _leaks),
+    ("looking for test rows in the training set", _leaks),
     *((words, check) for words, check in column_checks.COLUMN_CHECKS),
     *((words, check) for words, check in text_checks.TEXT_CHECKS),
     *((words, check) for words, check in stray_rows.STRAY_ROW_CHECKS),
 )
+TURN_CHECKS: tuple[tuple[str, DatasetCheck], ...] = (
+    ("looking for empty answers", _empty_answers),
+    ("looking for contradictions", _contradictions),
+    *column_checks.ANSWER_CHECKS,
+    *stray_rows.WORD_CHECKS,
+)
+"""What is checked in each trained message of conversations."""
+PAIR_CHECKS = (
+    ("looking for missing cells", _counted_as_empty),
+    ("looking for empty prompts", _empty_prompts),
+    *column_checks.COLUMN_CHECKS,
+    *TURN_CHECKS,
+)
+"""What is not checked in the cells of conversations."""

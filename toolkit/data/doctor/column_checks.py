@@ -259,10 +259,13 @@ def _listed(columns: Sequence[str]) -> str:
     return ", ".join(f"'{column}'" for column in columns)
 
 
+ANSWER_CHECKS = (
+    ("looking for columns that are the same in every row", _constant),
+    ("looking for several spellings of a label", _label_variants),
+    ("looking for uneven labels", _imbalance),
+)
 COLUMN_CHECKS = (
-    ("checking the templates", _wrong_column),
-    ("checking the templates", _answer_in_prompt),
-    ("looking for constant columns", _constant),
-    ("comparing the spelling of labels", _label_variants),
-    ("counting labels", _imbalance),
+    ("looking for wrong columns", _wrong_column),
+    ("looking for wrong columns", _answer_in_prompt),
+    *ANSWER_CHECKS,
 )

@@ -25,7 +25,7 @@ from toolkit.data.table import Table
 from toolkit.data.task_process import FINDINGS_FOLDER, TASK_PROGRESS_FILE, ExamineRequest, parquet_content_bytes
 from toolkit.errors import DataError
 
-EXAMINER_VERSION = 4
+EXAMINER_VERSION = 5
 """Part of a report's key. Raise it when the checks change: all data is checked again."""
 
 MAX_KEPT_REPORTS = 60

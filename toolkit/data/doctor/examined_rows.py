@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from toolkit.config import DataConfig
 from toolkit.data.doctor.near_duplicates import choose_rows_to_drop, find_near_pairs
 from toolkit.data.doctor.row_keys import Hashes, Mask, column_hashes, mark_repeats, number_groups
-from toolkit.data.examples.renderers import renderer_of
+from toolkit.data.examples.learned_turns import TURN_ANSWER, TURN_PROMPT, make_turn_table
+from toolkit.data.examples.renderers import ChatRenderer, renderer_of
 from toolkit.data.examples.split import SplitPlan, plan_split
 from toolkit.data.examples.templates import CompiledTemplate, Renderer
 from toolkit.data.progress import ShareReporter
@@ -104,3 +105,15 @@ def make_examined_rows(table: Table, data: DataConfig) -> ExaminedRows:
     usable: Any = np.ones(table.rows, dtype=bool)
     usable[plan.dropped] = False
     return ExaminedRows(table, data, renderer, plan, usable, column_hashes(table, renderer.columns_needed))
+
+
+def make_examined_turns(examined: ExaminedRows) -> tuple[ExaminedRows, RowNumbers]:
+    """Return (the trained messages of a dataset of conversations, prepared for the checks, the row of each message)."""
+    assert isinstance(examined.renderer, ChatRenderer)
+    table, rows = make_turn_table(examined.table, examined.renderer, examined.used)
+    train, test = (np.flatnonzero(np.isin(rows, part)) for part in (examined.plan.train, examined.plan.test))
+    plan = SplitPlan(train, test, dropped=np.zeros(0, dtype=np.int64))
+    data = DataConfig(prompt=f"{{{TURN_PROMPT}}}", prompt_stub=f"{{{TURN_ANSWER}}}")
+    renderer = renderer_of(data, table.columns)
+    usable = np.ones(table.rows, dtype=bool)
+    return ExaminedRows(table, data, renderer, plan, usable, column_hashes(table, renderer.columns_needed)), rows

@@ -166,10 +166,11 @@ def _rows_where_all(examined: ExaminedRows, is_wrong: Callable[[str, Any], Any])
     return np.flatnonzero(np.logical_and.reduce(masks)) if masks else np.zeros(0, dtype=np.int64)
 
 
+WORD_CHECKS = (("looking for words for missing values", _missing_words),)
 STRAY_ROW_CHECKS = (
     ("looking for repeated column names", _column_names),
     ("looking for lines of dashes", _rulers),
     ("looking for labels", _survey_labels),
-    ("looking for words for missing values", _missing_words),
+    *WORD_CHECKS,
     ("looking for special tokens", _model_marks),
 )

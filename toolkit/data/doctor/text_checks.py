@@ -6,6 +6,7 @@ characters outside ASCII reach ftfy, which is slow.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,8 +16,10 @@ import pyarrow.compute as pc
 from ftfy import TextFixerConfig, fix_encoding
 from ftfy.badness import is_bad
 
+from toolkit.data.conversations import looks_like_chat
 from toolkit.data.doctor.examined_rows import ExaminedRows
 from toolkit.data.doctor.row_keys import Mask
+from toolkit.data.examples.renderers import ChatRenderer
 from toolkit.data.findings import Finding, Fix
 from toolkit.data.table import RowNumbers, rows_in_words
 
@@ -33,6 +36,9 @@ UNUSUAL_CHARACTERS = (
 )
 _UNUSUAL = re.compile(f"[{UNUSUAL_CHARACTERS}]")
 _UNUSUAL_RE2 = "[" + "".join(c if c == "-" else f"\\x{{{ord(c):X}}}" for c in UNUSUAL_CHARACTERS) + "]"
+_ESCAPED_RE2 = r"(^|[^\\])(\\\\)*\\(u00(0[1-8bcef]|1[0-9a-f])|[bf])"
+_ESCAPED = re.compile(r"(?<!\\)((?:\\\\)*)(\\(?:u00(?:0[1-8bcef]|1[0-9a-f])|[bf]))")
+"""Control characters in JSON text, behind an even number of backslashes."""
 _REPLACEMENT_CHARACTER = "\ufffd"
 _FIXER_CONFIG = TextFixerConfig(unescape_html=False)
 _SHOWN = 3
@@ -44,8 +50,9 @@ def repair_mojibake(cell: str) -> str:
 
 
 def remove_unusual_characters(cell: str) -> str:
-    """Return the text without unusual characters."""
-    return _UNUSUAL.sub("", cell)
+    """Return the text without unusual characters; in a conversation also those that JSON writes as escapes."""
+    cleaned = _UNUSUAL.sub("", cell)
+    return _ESCAPED.sub(r"\1", cleaned) if looks_like_chat(cleaned) else cleaned
 
 
 def _mojibake(examined: ExaminedRows) -> Iterator[Finding]:
@@ -85,11 +92,16 @@ def _has_mojibake(cells: Any) -> Mask:
 
 def _unusual_characters(examined: ExaminedRows) -> Iterator[Finding]:
     # mojibake contains control characters too, and its repair removes them
-    found, samples = _scan_columns(examined, lambda cells: _matches(cells, _UNUSUAL_RE2) & ~_has_mojibake(cells))
+    is_chat = isinstance(examined.renderer, ChatRenderer)
+    pattern = f"{_UNUSUAL_RE2}|{_ESCAPED_RE2}" if is_chat else _UNUSUAL_RE2
+    found, samples = _scan_columns(examined, lambda cells: _matches(cells, pattern) & ~_has_mojibake(cells))
     rows = _union_of_rows(found)
     if not rows.size:
         return
     names = sorted({f"U+{ord(match.group()):04X}" for cell in samples for match in _UNUSUAL.finditer(cell)})
+    if is_chat:
+        escapes = {match.group(2) for cell in samples for match in _ESCAPED.finditer(cell)}
+        names += sorted(f"U+{ord(json.loads(_quote(escape))):04X}" for escape in escapes)
     listed = ", ".join(names[:_SHOWN]) + ("…" if len(names) > _SHOWN else "")
     words = rows_in_words(rows.size)
     fix = Fix(f"Clean {words}", "clean", f"unusual characters removed from {words}", rows, tuple(found))
@@ -102,6 +114,10 @@ def _unusual_characters(examined: ExaminedRows) -> Iterator[Finding]:
         rows,
         (fix,),
     )
+
+
+def _quote(escape: str) -> str:
+    return '"' + escape + '"'
 
 
 def _lost_letters(examined: ExaminedRows) -> Iterator[Finding]:

@@ -32,10 +32,6 @@ WEIGHT_STYLES = {
     "note": ("gray", ":material/info:"),
 }
 WEIGHT_LABELS = {"serious": "serious", "warning": "to review", "note": "for information"}
-CHECKED_PROBLEMS = (
-    "missing cells, empty answers, duplicates, contradictory rows, test rows in the training set, wrong columns, "
-    "garbled text"
-)
 MIN_KEPT_SHARE = 0.5
 """A fix that keeps a smaller share of the rows asks first."""
 _FAILED, _CHANGED, _EARLIER, _ASKED = "doctor_failed", "doctor_changed", "doctor_former", "doctor_asked"
@@ -94,15 +90,17 @@ def _show_findings(table: Table, checkup: Checkup) -> None:
         show_error(failed)
     findings, accepted = checkup.findings, checkup.accepted
     st.session_state[_EARLIER] = (versions.original_sha256(table), findings)
+    report = checkup.examined.report
+    checked_for = f"Checked for: {', '.join(report.checked)}." if report else ""
     if findings:
         counts = [(weight, sum(f.weight == weight for f in findings)) for weight in WEIGHT_STYLES]
         by_weight = ", ".join(f"{number} {WEIGHT_LABELS[weight]}" for weight, number in counts if number)
         st.markdown(f"**{format_plural(len(findings), 'finding')}** :gray[{by_weight}]")
     elif checkup.counting:
-        st.markdown(f":green[:material/check_circle: **No findings so far.**] :gray[Checked for: {CHECKED_PROBLEMS}.]")
+        st.markdown(f":green[:material/check_circle: **No findings so far.**] :gray[{checked_for}]")
     else:
         summary = "No other findings." if accepted else "No findings."
-        st.markdown(f":green[:material/check_circle: **{summary}**] :gray[Checked for: {CHECKED_PROBLEMS}.]")
+        st.markdown(f":green[:material/check_circle: **{summary}**] :gray[{checked_for}]")
     for finding in findings:
         with st.container(border=True, gap="xsmall"):
             _show_finding(finding)
