@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +22,19 @@ from toolkit.errors import RunError
 from toolkit.lifecycle import supervisor as module
 from toolkit.lifecycle.claims import read_claim, read_log_tail
 from toolkit.lifecycle.launcher import LocalLauncher
+from toolkit.lifecycle.resume_policy import request_resume
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import read_events
-from toolkit.runs.run_dir import RunDir, create_run, delete_run, kill_run, list_runs, request_run_stop
+from toolkit.runs.run_dir import (
+    RunDir,
+    approve_run,
+    create_run,
+    delete_run,
+    is_run_approved,
+    kill_run,
+    list_runs,
+    request_run_stop,
+)
 from toolkit.runs.status import read_run_status
 from toolkit.system.locks import is_lock_held, is_process_alive, read_lock_holder
 
@@ -378,3 +389,32 @@ def test_the_worker_command_contains_no_user_text(save_dir: Path) -> None:
     assert int(environment["OMP_NUM_THREADS"]) >= 1
     assert FAKE.exists()
     assert read_claim(run) is None
+
+
+def test_runs_of_a_folder_that_is_new_to_this_app_wait_for_a_persons_word(
+    save_dir: Path, tmp_path: Path, supervisor: Supervisor
+) -> None:
+    elsewhere = queue(tmp_path / "elsewhere", steps=1)
+    run = RunDir(save_dir / "runs" / elsewhere.id)
+    shutil.copytree(elsewhere.path, run.path)
+    for approved in (json.loads(run.meta_path.read_bytes())["approved"], None, "", 7, "0" * 64):
+        meta = {**json.loads(run.meta_path.read_bytes()), "approved": approved}
+        run.meta_path.write_text(json.dumps({name: value for name, value in meta.items() if value is not None}))
+        supervisor._paused_until.clear()
+        supervisor.tick()
+        assert read_run_status(run).state == "queued"
+    own = queue(save_dir, steps=1)
+    wait_for(own, lambda status: status.state == "finished", supervisor)  # one that waits does not hold up the queue
+    assert read_run_status(run).state == "queued"
+    approve_run(run)
+    wait_for(run, lambda status: status.state == "finished", supervisor)
+
+
+def test_a_resume_is_a_persons_word(save_dir: Path, tmp_path: Path, supervisor: Supervisor) -> None:
+    elsewhere = queue(tmp_path / "elsewhere", steps=1)
+    request_run_stop(elsewhere)
+    run = RunDir(save_dir / "runs" / elsewhere.id)
+    shutil.copytree(elsewhere.path, run.path)
+    assert not is_run_approved(run)
+    request_resume(run)
+    wait_for(run, lambda status: status.state == "finished", supervisor)

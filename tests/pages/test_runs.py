@@ -12,7 +12,7 @@ from tests.pages.conftest import Stage, button, words
 from toolkit.errors import RunError
 from toolkit.export.adapter_archive import zip_adapter
 from toolkit.runs.events import EventWriter
-from toolkit.runs.run_dir import list_runs, read_run_meta
+from toolkit.runs.run_dir import is_run_approved, list_runs, read_run_meta
 from toolkit.system.durable import COMMIT_NAME, commit_dir
 from toolkit.system.out_of_memory import REDUCE_TRAINING_MEMORY_HINT
 from toolkit.ui.runs import run_actions
@@ -215,3 +215,16 @@ def test_the_queue_is_a_list_whose_runs_can_be_moved_and_cancelled(stage: Stage)
 def test_without_queued_runs_there_is_no_queue(stage: Stage) -> None:
     stage.finished("done")
     assert "Queue" not in [entry.value for entry in stage.page("runs").header]
+
+
+def test_a_run_of_another_installation_waits_for_its_approval(stage: Stage) -> None:
+    run = stage.run(name="from elsewhere")
+    meta = json.loads(run.meta_path.read_bytes())
+    run.meta_path.write_text(json.dumps({**meta, "approved": "0" * 64}))
+    app = stage.page("runs", run)
+    assert "waits for your approval" in words(app)
+    button(app, "Approve").click()
+    app = stage.checked(app.run())
+    assert is_run_approved(run)
+    assert "waits for your approval" not in words(app)
+    assert "Approve" not in [entry.label for entry in app.button]

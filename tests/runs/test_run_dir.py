@@ -25,6 +25,7 @@ from toolkit.runs.run_dir import (
     request_run_stop,
     save_dir_of,
 )
+from toolkit.system.durable import load_install_key
 from toolkit.system.ids import make_timed_id
 
 
@@ -65,6 +66,7 @@ def test_the_data_survives_the_deletion_of_the_upload(
 ) -> None:
     table = tmp_path / "table.parquet"
     table.write_bytes(b"PAR1")
+    load_install_key()  # it is created with a link
 
     def no_links(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")

@@ -49,7 +49,7 @@ from toolkit.export.export_forms import EXPORT_FORMS, find_export_form
 from toolkit.export.export_process import export_to_end
 from toolkit.lifecycle.resume_policy import request_resume
 from toolkit.lifecycle.supervisor import Supervisor
-from toolkit.runs.run_dir import RunDir, kill_run, list_runs, open_run, request_run_stop
+from toolkit.runs.run_dir import RunDir, approve_run, kill_run, list_runs, open_run, request_run_stop
 from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.services import engine_client
 from toolkit.settings import import_export
@@ -138,6 +138,7 @@ def resume(
     """Resume RUN from its last checkpoint and train it to the end."""
     if read_run_status(chosen := open_run(save_dir, run)).explained:
         request_resume(chosen)
+    approve_run(chosen)
     raise typer.Exit(_run_all([chosen]))
 
 

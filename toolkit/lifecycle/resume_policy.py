@@ -17,7 +17,7 @@ from toolkit.errors import RunError
 from toolkit.lifecycle import memory_autopilot
 from toolkit.runs.end_reasons import Explanation
 from toolkit.runs.events import Event, EventWriter, is_finite_number
-from toolkit.runs.run_dir import RunDir, is_run_alive, is_run_starting
+from toolkit.runs.run_dir import RunDir, approve_run, is_run_alive, is_run_starting
 from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.system.durable import fsync_dir
 from toolkit.system.locks import hold_lock
@@ -147,6 +147,7 @@ def request_resume(run: RunDir) -> None:
         status = read_run_status(run, holds_lock=True)
         if status.state == "finished":
             raise RunError(f"Run {run.id} is finished.", "Continue it for more epochs, which creates a new run.")
+        approve_run(run)
         # the stop request first: a crash before the event leaves the run as it was, not queued and stopped at once
         run.stop_path.unlink(missing_ok=True)
         fsync_dir(run.path)

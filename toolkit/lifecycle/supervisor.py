@@ -23,7 +23,7 @@ from toolkit.lifecycle.launcher import Launcher, default_launcher
 from toolkit.lifecycle.queue import sort_queued_runs
 from toolkit.runs.checkpoints import has_checkpoint_room
 from toolkit.runs.end_reasons import Explanation, explain_exception
-from toolkit.runs.run_dir import RunDir, list_runs, read_run_config
+from toolkit.runs.run_dir import RunDir, is_run_approved, list_runs, read_run_config
 from toolkit.runs.status import RunStatus, ended_run_fingerprint, read_run_status
 from toolkit.services.fork_client import LOST_EXIT_CODE
 from toolkit.system.durable import remove_leftover_dirs
@@ -182,7 +182,8 @@ class Supervisor:
         elif status.state == "queued" and (
             status.reason != "disk_full" or has_checkpoint_room(run, int(status.saved.get("bytes") or 0))
         ):
-            queue.append((run, True))
+            if is_run_approved(run):
+                queue.append((run, True))
         elif status.is_active:
             queue.append((run, False))
         elif status.state == "interrupted":

@@ -6,6 +6,7 @@ user ever becomes part of a path.
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from toolkit.runs.run_sources import (
     check_run_meta,
     link_or_copy_checkpoint,
     link_or_copy_file,
+    sign_approval,
 )
 from toolkit.settings.training_content import hash_training_content, leave_chosen_open
 from toolkit.settings.validation import parse_draft
@@ -128,7 +130,7 @@ def create_run(
             run = RunDir(root / make_timed_id(now))
             staging = root / f".new-{run.id}"
             meta = build_run_meta(run.id, now, dataset, *labels, settings, start, chosen, content)
-            _stage(staging, config, table, start, meta)
+            _stage(staging, config, table, start, {**meta, "approved": sign_approval(run.path)})
             try:
                 staging.rename(run.path)
             except OSError:
@@ -207,6 +209,26 @@ def read_run_config(run: RunDir) -> Config:
         reason = describe_read_error(error)
         raise RunError(f"The settings of run {run.id} can't be read: {reason}.", "Delete the run.") from error
     return parse_draft(load_draft(text))
+
+
+def is_run_approved(run: RunDir) -> bool:
+    """Return whether the queue may start the run: this installation created it at this path, or a person approved it.
+
+    A folder that was copied from elsewhere, or that somebody else writes to, starts nothing. Raises RunError.
+    """
+    given = read_run_meta(run).get("approved")
+    return isinstance(given, str) and hmac.compare_digest(given.encode(), sign_approval(run.path).encode())
+
+
+def approve_run(run: RunDir) -> None:
+    """Let the queue start a run that another installation, or another folder, has queued. Raises RunError."""
+    if is_run_approved(run):
+        return
+    try:
+        meta = {**read_run_meta(run), "approved": sign_approval(run.path)}
+        durable_write(run.meta_path, json.dumps(meta, indent=1, ensure_ascii=False))
+    except OSError as error:
+        raise RunError(f"Run {run.id} can't be approved: {error}.", "Check the permissions of its folder.") from error
 
 
 def request_run_stop(run: RunDir, *, pause: bool = False) -> None:

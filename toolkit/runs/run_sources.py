@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, Field
 
-from toolkit.system.durable import durable_copy, fsync_dir
+from toolkit.system.durable import durable_copy, fsync_dir, sign_body
 
 RUN_SCHEMA = 1
 LAST_SECOND = 2**35
@@ -37,6 +37,14 @@ class StartingCheckpoint:
     path: Path
     run: str
     step: int
+
+
+def sign_approval(folder: Path) -> str:
+    """Return the signature with which a run's directory may start; it is valid for this path and installation only.
+
+    Raises RunError if the installation's key can't be used.
+    """
+    return sign_body({"approved run": str(folder.resolve())})
 
 
 def build_run_meta(
@@ -92,6 +100,7 @@ class _RunMeta(BaseModel):
     dataset: _Dataset | None = None
     chosen: dict[str, str] | None = None
     start: _Start | None = None
+    approved: str | None = None
 
 
 def check_run_meta(body: Any) -> None:

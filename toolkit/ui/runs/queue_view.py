@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.lifecycle.queue import QueueMove, list_queued_runs, move_queued_run
-from toolkit.runs.run_dir import RunDir, request_run_stop
+from toolkit.runs.run_dir import RunDir, is_run_approved, request_run_stop
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace
@@ -38,7 +38,8 @@ def _draw_queued_runs() -> None:
 
 def _draw_run(run: RunDir, position: int, count: int) -> None:
     name, buttons = st.columns([3, 1], vertical_alignment="center")
-    name.markdown(f":gray[{position + 1}.] {escape_text(read_run_summary(run).name, 80)}")
+    waits = "" if is_run_approved(run) else " :orange[:material/front_hand: waits for your approval]"
+    name.markdown(f":gray[{position + 1}.] {escape_text(read_run_summary(run).name, 80)}{waits}")
     with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
         for move, icon, tooltip in QUEUE_MOVES if count > 1 else ():
             is_possible = position < count - 1 if move == "down" else position > 0

@@ -10,7 +10,16 @@ import streamlit as st
 from toolkit.export.adapter_archive import zip_adapter
 from toolkit.lifecycle.continue_run import StartCheckpoint, continue_run, list_start_checkpoints
 from toolkit.lifecycle.resume_policy import can_resume, request_resume
-from toolkit.runs.run_dir import MAX_RUN_NAME_LENGTH, RunDir, delete_run, kill_run, read_run_meta, request_run_stop
+from toolkit.runs.run_dir import (
+    MAX_RUN_NAME_LENGTH,
+    RunDir,
+    approve_run,
+    delete_run,
+    is_run_approved,
+    kill_run,
+    read_run_meta,
+    request_run_stop,
+)
 from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.system.durable import durable_write
 from toolkit.ui.elements.error_boundary import error_boundary
@@ -28,6 +37,18 @@ def draw_stop_buttons(run: RunDir, status: RunStatus) -> None:
         return
     queued = status.state == "queued"
     with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
+        if (
+            queued
+            and not is_run_approved(run)
+            and st.button(
+                "Approve",
+                icon=":material/front_hand:",
+                key=f"approve_{run.id}",
+                help="This run was queued in another folder or by another installation. It starts when you approve it.",
+            )
+        ):
+            approve_run(run)
+            st.rerun(scope="app")
         if not queued and st.button(
             "Pause",
             icon=":material/pause:",
