@@ -109,7 +109,7 @@ def study(
         str, typer.Argument(metavar="CONFIG|NAME", help="A YAML file to train, or the name of a study to read.")
     ],
     seeds: Annotated[int | None, typer.Option(min=1, max=20, help="Runs of each combination of values.")] = None,
-    name: Annotated[str, typer.Option(help="Start of the display names of the runs.")] = "",
+    name: Annotated[str, typer.Option(help="Prefix of the runs' display names.")] = "",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Resume the trials that failed.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the study as an HTML file.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table of trials as CSV.")] = None,

@@ -236,7 +236,7 @@ class _RowWidthCheck:
         these = "this row" if count == 1 else f"these {count:,} rows"
         offers = []
         if kept:
-            label = f"Skip {these} and keep the other {kept:,}"
+            label = f"Skip {these} and keep the other {'row' if kept == 1 else f'{kept:,}'}"
             offers.append(Offer(label, replace(self._options, bad_rows="skip")))
         if all(cells < self.width for _, cells in bad) and self.bad == count:
             label = f"Treat the missing cells in {these} as empty"
