@@ -119,9 +119,9 @@ class DataConfig(SettingsSection):
         False, description="Replace invalid bytes with U+FFFD and remove NUL characters, instead of rejecting the file"
     )
 
-    quotes: Optional[Literal["lines", "cells"]] = Field(
+    quotes: Optional[Literal["lines", "cells", "text"]] = Field(
         None,
-        description="Quoted cells of a CSV file whose lines could be rows: read each line as a row, or keep them",
+        description="Quotes in a CSV file: read lines of a quoted cell as rows, keep them, or read quotes as text",
     )
     header_row: Optional[Annotated[int, Field(ge=1, le=1000)]] = Field(
         None, description="Number of the row with the column names in a CSV or Excel file; the rows above are ignored"

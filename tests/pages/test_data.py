@@ -278,7 +278,7 @@ def test_a_file_that_reads_in_two_ways_is_shown_with_both(stage: Stage, tmp_path
     assert any(text.startswith('"Wait here, \u2502 Warte hier,') for text in shown), "the other reading"
     kept = stage.checked(button(app, "Keep this reading").click().run())
     assert "As it was read" not in words(kept)
-    assert "Quotes across lines: Keep the cell" in words(kept)
+    assert "Quotes: Keep cells across lines" in words(kept)
     app = button(kept, "Reset to automatic detection").click().run()
     app = stage.checked(button(app, "Read it this way").click().run())
     draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]

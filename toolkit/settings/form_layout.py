@@ -145,8 +145,8 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "data.bad_rows": FieldLayout("data", "Malformed rows", "advanced", empty="reject the file", words={
         "skip": "Skip them", "fill": "Treat missing cells as empty"}),
     "data.repair_text": FieldLayout("data", "Replace invalid characters", "advanced", switch=True, empty="off"),
-    "data.quotes": FieldLayout("data", "Quotes across lines", "advanced", empty="keep the cell, with a note", words={
-        "lines": "Read each line as a row", "cells": "Keep the cell"}),
+    "data.quotes": FieldLayout("data", "Quotes", "advanced", empty="around cells, also across lines", words={
+        "lines": "Read lines of a cell as rows", "cells": "Keep cells across lines", "text": "Ordinary characters"}),
     "data.header_row": FieldLayout("data", "Row of the column names", "advanced", empty="detect automatically"),
     "data.hub_config": FieldLayout("data", "Configuration", "advanced", empty="the default one", shown_when=_HUB),
     "data.hub_split": FieldLayout("data", "Split", "advanced", empty="train, or the only one", shown_when=_HUB),

@@ -25,12 +25,12 @@ from toolkit.config import DataConfig
 from toolkit.data.doctor.checks import examine_dataset
 from toolkit.data.doctor.stray_rows import remove_end_marks
 from toolkit.data.examples.column_suggestion import ColumnSuggestion, suggest_for_table
-from toolkit.data.examples.renderers import renderer_of
+from toolkit.data.examples.renderers import chat_problems, renderer_of
 from toolkit.data.examples.split import usable_indices
 from toolkit.data.examples.templates import Example
 from toolkit.data.findings import Finding
 from toolkit.data.python_literals import read_python_messages
-from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions, UnreadableError
 from toolkit.data.readers.formats import file_type_of, recognize_kind
 from toolkit.data.readers.read_file import TABLE_FILE, ReadRequest, read_file_to_table
 from toolkit.data.table import Table, load_table
@@ -229,6 +229,7 @@ COMMA = ONE[:-1] + ",}"
         ("a.json", f"[\n /* two */ {COMMA}, // one\n {TWO},\n]", 2, "comments and trailing commas"),
         ("a.jsonl", ONE.replace("What?", "What\nis it?") + f"\n{TWO}\n", 2, "Line breaks and tabs"),
         ("a.json", json.dumps(f"[{ONE}]"), 1, "encoded twice"),
+        ("a.jsonl", f"{ONE},\n{TWO},\n", 2, "trailing commas"),
         ("a.json", "question;answer\nWhat?;That.\nWhy?;So.\n", 2, "is CSV"),
         ("a.csv", f"[\n{ONE}\n]", 1, "is JSON"),
         ("a.xls", "question\tanswer\nWhat?\tThat.\nWhy?\tSo.\n", 2, "is CSV"),
@@ -419,3 +420,34 @@ def test_the_labels_of_a_survey_are_found(bring: Bring) -> None:
 def test_end_marks_are_removed_with_the_spaces_before_them() -> None:
     assert remove_end_marks("That. <|endoftext|></s><|im_end|>\n") == "That."
     assert remove_end_marks("if a <b> then </s> x") == "if a <b> then </s> x"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", 'question\tanswer\nWhat?\t"That\nWhy?\tSo.\n'),
+        ("a.csv", 'question,answer\n"What is 5" long?,That\nWhy?,So.\n'),
+        ("s21b_csv_quote_swallow.csv", None),
+    ],
+)
+def test_a_loose_quote_is_refused_with_one_click_to_read_it_as_text(
+    bring: Bring, name: str, content: str | None
+) -> None:
+    data = None if content is None else content.encode()
+    with pytest.raises(UnreadableError) as caught:
+        bring(name, data)
+    (offer,) = caught.value.offers
+    assert offer.label == "Read quotes as ordinary characters"
+    found = bring(name, data, offer.options)
+    assert found.table.rows == (2 if content else 5)
+    assert any('"' in cell for row in found.table.page(0, 9) for cell in row.values() if cell)
+
+
+def test_only_a_hint_that_can_be_followed_names_the_reading_options(bring: Bring) -> None:
+    good = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    bad = '{"messages": [{"role": "user", "content": "a"}]}'
+    for lines, named in ((f"{good}\n{bad}", True), (f"{bad}\n{bad}", False)):
+        table = bring("chats.jsonl", lines.encode()).table
+        (problem,) = chat_problems(DataConfig(messages="messages"), table)
+        assert ("Reading options" in problem.hint) is named
+        assert bool(table.offers) is named

@@ -44,7 +44,9 @@ def chat_problems(data: DataConfig, table: Table) -> list[Problem]:
     if column is None or column not in table.columns:
         return []
     fault = table.chats.get(column, f"Column '{column}' contains no conversations.")
-    hint = "Skip these rows (Reading options), correct the file, or train on templates instead."
+    can_skip = any(offer.options.bad_rows == "skip" for offer in table.offers)
+    skip = "Skip these rows (Reading options), correct" if can_skip else "Correct"
+    hint = f"{skip} the file, or train on templates instead."
     return [Problem("data.messages", fault, hint)] if fault else []
 
 

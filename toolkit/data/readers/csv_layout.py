@@ -35,13 +35,15 @@ CsvRow = list[str]
 class CsvLayout:
     """title_lines: rows above the header; skips_spaces: whether spaces in front of a cell are ignored.
 
-    is_markdown: whether each line starts and ends with the delimiter; offers: other ways to read the file.
+    is_markdown: whether each line starts and ends with the delimiter; quotes_are_text: whether quotes enclose no cells;
+    offers: other ways to read the file.
     """
 
     delimiter: str
     title_lines: int = 0
     skips_spaces: bool = False
     is_markdown: bool = False
+    quotes_are_text: bool = False
     notices: tuple[str, ...] = ()
     offers: tuple[Offer, ...] = ()
 
@@ -51,6 +53,8 @@ def detect_layout(sample: str, options: ReadOptions, declared: str | None, *, wh
 
     whole: whether the sample is the whole file; otherwise its last row may be incomplete.
     """
+    quotes_are_text = options.quotes == "text"
+    sample = sample.replace('"', "") if quotes_are_text else sample
     delimiter = options.delimiter or declared
     likely = [delimiter] if delimiter else likely_delimiters(sample, whole=whole)
     delimiter = likely[0]
@@ -68,7 +72,7 @@ def detect_layout(sample: str, options: ReadOptions, declared: str | None, *, wh
     if titles and options.header_row is None:
         names = shorten_preview("  \u2502  ".join(row) for row in rows if row)
         offers.append(Offer("The first line has the column names", replace(options, header_row=1), names))
-    return CsvLayout(delimiter, titles, skips, is_markdown, tuple(notices), tuple(offers))
+    return CsvLayout(delimiter, titles, skips, is_markdown, quotes_are_text, tuple(notices), tuple(offers))
 
 
 def title_notice(count: int) -> list[str]:
@@ -189,6 +193,16 @@ def swallowed_offer(record: Sequence[str], rows: Sequence[CsvRow], line: int, op
         now,
         replace(options, quotes="cells"),
     )
+
+
+def text_quotes_offers(sample: str, delimiter: str, options: ReadOptions) -> list[Offer]:
+    """Return the offer to read quotes as ordinary characters, if all rows of the sample are then of equal width."""
+    lines = [line for line in sample.splitlines() if line.strip()]
+    widths = {line.count(delimiter) for line in (lines if len(sample) < SAMPLE_CHARACTERS else lines[:-1])}
+    if len(widths) != 1 or widths == {0} or options.quotes == "text":
+        return []
+    label, shown = "Read quotes as ordinary characters", [line for line in lines if '"' in line] or lines
+    return [Offer(label, replace(options, quotes="text"), shorten_preview(shown))]
 
 
 def delimiter_offers(sample: str, used: str, options: ReadOptions, likely: Sequence[str] = ()) -> list[Offer]:

@@ -29,6 +29,7 @@ from toolkit.data.readers.csv_layout import (
     is_ruler,
     split_swallowed_lines,
     swallowed_offer,
+    text_quotes_offers,
 )
 from toolkit.data.readers.encoding import detect_encoding
 from toolkit.data.readers.json_text import starts_as_json
@@ -57,7 +58,7 @@ def read_csv(source: SourceFile) -> ReadOutcome:
         named = declared.group(1) if declared else None
         layout = detect_layout(sample[declared.end() if declared else 0 :], options, named, whole=whole)
         file.seek(0)
-        records = _CsvRecords(file, layout, options)
+        records = _CsvRecords(file, layout, options, sample)
         if declared:
             next(records.lines)  # the line "sep=;" that Excel writes is no header
         notices, offers = [*encoding.notices, *layout.notices], list(layout.offers)
@@ -85,10 +86,15 @@ def read_csv(source: SourceFile) -> ReadOutcome:
     return ReadOutcome(writer, notices, _drop_empty_last_column(header, names, writer, notices), offers)
 
 
+class _QuoteError(DataError):
+    """A quote is not closed, or is followed by text."""
+
+
 class _CsvRecords:
     """The records of a file below its title, as their lines and cells: the header, then the rows."""
 
-    def __init__(self, file: Iterable[str], layout: CsvLayout, options: ReadOptions) -> None:
+    def __init__(self, file: Iterable[str], layout: CsvLayout, options: ReadOptions, sample: str) -> None:
+        self._sample = sample
         self.lines = _records(file, layout)
         self._layout = layout
         self._options = options
@@ -96,7 +102,17 @@ class _CsvRecords:
         self._offer: Offer | None = None
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield (line, cells) of the header and of every row; a blank row has no cells."""
+        """Yield (line, cells) of the header and of every row; a blank row has no cells.
+
+        Raises DataError for a row that is not valid CSV, UnreadableError if it can be read with quotes as text.
+        """
+        try:
+            yield from self._rows()
+        except _QuoteError as error:
+            offers = text_quotes_offers(self._sample, self._layout.delimiter, self._options)
+            raise UnreadableError(error.message, error.hint, offers) from error
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
         layout, delimiter = self._layout, self._layout.delimiter
         lines = islice(self.lines, layout.title_lines, None)
         header = next((record for record in lines if record[1]), (0, [], False))
@@ -251,7 +267,9 @@ class _RowWidthCheck:
 
 def _records(file: Iterable[str], layout: CsvLayout) -> Iterator[tuple[int, list[str], bool]]:
     """Yield for each record the line on which it starts, its cells, and whether it spans several lines."""
-    reader = csv.reader(file, delimiter=layout.delimiter, strict=True, skipinitialspace=layout.skips_spaces)
+    quoting = csv.QUOTE_NONE if layout.quotes_are_text else csv.QUOTE_MINIMAL
+    spaces = layout.skips_spaces
+    reader = csv.reader(file, delimiter=layout.delimiter, strict=True, skipinitialspace=spaces, quoting=quoting)
     line = 1
     while True:
         try:
@@ -269,13 +287,13 @@ def _syntax_error(error: csv.Error, first: int, last: int) -> DataError:
     text = str(error)
     if "unexpected end" in text:
         message = f"The row at line {first:,} has an opening quote without a closing quote."
-        return DataError(message, 'Close the quote, or write "" for a quote that belongs to the text.')
+        return _QuoteError(message, 'Close the quote, or write "" for a quote that belongs to the text.')
     if "field limit" in text:
         message = f"The row at {where} has a cell of more than {MAX_CELL:,} characters."
         return DataError(message, "Shorten it, or check for an earlier quote that is never closed.")
     if "expected after" in text:
         message = f"In the row at {where}, a quoted cell continues after its closing quote."
-        return DataError(message, 'Write "" for quotes that belong to the text, and quote the whole cell.')
+        return _QuoteError(message, 'Write "" for quotes that belong to the text, and quote the whole cell.')
     return DataError(f"The row at {where} is not valid CSV ({text}).", "Correct this row in the file.")
 
 

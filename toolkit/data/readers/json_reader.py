@@ -190,7 +190,7 @@ class JsonReader:
         """Return whether the first line with content is a complete row and another line follows."""
         with self._open() as file:
             lines = (line for line in file if line.strip() and not is_comment_line(line))
-            first = blank_out_extras(next(lines, ""))[0].lstrip(" \t\ufeff")
+            first = blank_out_extras(next(lines, ""))[0].strip(" \t\r\n\ufeff").removesuffix(",")
             if not first.startswith(("{", "[", '"')):
                 return False
             try:
@@ -229,7 +229,10 @@ class JsonReader:
                         self._skip_or_offer(error, line, count, text)
                         continue
                     text, value, end = repaired
-                if skip_space(text, end) != len(text):
+                rest = text[skip_space(text, end) :]
+                if rest.startswith(",") and not rest[1:].strip():
+                    self._leniency.note_extras(["trailing commas"])
+                elif rest:
                     message = f"Line {line:,} continues after its object, at character {end + 1:,}."
                     raise DataError(message, "Put each object on its own line.")
                 yield line, value
