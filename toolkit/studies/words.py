@@ -62,7 +62,7 @@ def _describe_open(study: Study, finding: AxisFinding, better: str, worse: str) 
         return f"{so_far} so far"
     if finding.seeds_needed is not None:
         return f"{so_far}; about {finding.seeds_needed} seeds would tell"
-    return f"{so_far}; more seeds would not tell, more than {format_plural(shown.rows, 'test row')} would"
+    return f"{so_far}; to tell, it takes more than {format_plural(shown.rows, 'test row')}, not more seeds"
 
 
 def _format_change(study: Study, shown: ValueComparison) -> str:
@@ -96,7 +96,7 @@ def _describe_failures(study: Study) -> str:
     if not failed:
         return ""
     reasons = list(dict.fromkeys(find_run_reason(one.status) for one in failed if one.status is not None))
-    more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
+    more = f" (and {format_plural(len(reasons) - 1, 'other reason')})" if len(reasons) > 1 else ""
     return f"{len(failed)} of {format_plural(len(study.outcomes), 'run')} failed{more}: {reasons[0]}"
 
 
