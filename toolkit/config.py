@@ -209,6 +209,14 @@ class LoraConfig(SettingsSection):
         None, description="The layer indexes to transform"
     )
     layers_pattern: Optional[ModuleName] = Field(None, description="The layer pattern name")
+    # added
+    use_rslora: Optional[bool] = Field(False, description="Scale the adapter by alpha / sqrt(r) instead of alpha / r")
+    use_dora: Optional[bool] = Field(
+        False, description="Train direction and magnitude of each weight separately (DoRA)"
+    )
+    exclude_modules: Optional[List[ModuleName]] = Field(
+        None, description="The names of modules that get no LoRA, although target_modules includes them"
+    )
 
     _all_linear = field_validator("target_modules", mode="before")(wrap_all_linear)
     _task_type = field_validator("task_type")(one_of(TASK_TYPES))
@@ -242,6 +250,10 @@ class TrainingArgs(SettingsSection):
         None,
         ge=1,
         description="Steps between two checkpoints",
+    )
+    weight_decay: Optional[float] = Field(None, ge=0, lt=1, description="Weight decay of the optimizer")
+    max_steps: Optional[int] = Field(
+        None, ge=1, description="Number of training steps; if set, it replaces the number of epochs"
     )
     early_stopping_patience: Optional[int] = Field(
         None, ge=1, description="Stop after this many evaluations without a lower test loss"
@@ -357,6 +369,10 @@ def find_contradictions(config: Config) -> list[Problem]:
     if config.model.quantize and not (bnb.load_in_8bit or bnb.load_in_4bit):
         message = "Quantization is on, but neither 8-bit nor 4-bit is selected."
         found.append(Problem("model.quantize", message, "Select one of them."))
+    if config.model.quantize and bnb.load_in_8bit and config.lora.use_dora:
+        message = "DoRA does not work on a base model in 8 bits: bitsandbytes can't read its weights and go on."
+        hint = "Use 4-bit quantization, or turn DoRA off."
+        found.extend(Problem(path, message, hint) for path in ("lora.use_dora", "model.bitsandbytes.load_in_8bit"))
     found.extend(_find_lora_contradictions(config))
     if config.inference.do_sample and config.inference.temperature == 0:
         hint = "Raise the temperature, or turn sampling off."

@@ -113,7 +113,9 @@ def _training_lines(config: Config, status: RunStatus, contract: PromptContract)
     yield f"- LoRA rank {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}, on {targets}"
     batch = plan.get("batch_size", args.per_device_train_batch_size)
     pace = f"learning rate {args.learning_rate}, schedule {args.lr_scheduler_type}, seed {args.seed}"
-    yield f"- {format_plural(args.num_train_epochs or 1, 'epoch')}, batch {batch}, {pace}"
+    epochs = format_plural(args.num_train_epochs or 1, "epoch")
+    length = f"at most {format_plural(args.max_steps, 'step')}" if args.max_steps else epochs
+    yield f"- {length}, batch {batch}, {pace}"
     if plan:
         trained = f"{plan.get('trainable_parameters', 0):,} of {plan.get('total_parameters', 0):,} weights trained"
         kind = f"{plan.get('precision', '')}{', quantized' if plan.get('quantized') else ''}"

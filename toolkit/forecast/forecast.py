@@ -7,6 +7,7 @@ it (`history.py`), and a measurement of two real steps replaces the predicted me
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from toolkit.config import Config
@@ -103,8 +104,9 @@ class Forecast:
     """What a run will take.
 
     load: the largest batch. step_seconds: of an average step. first_step_seconds: of the slowest batch. by_size:
-    seconds of the start that depend on rows and weights. evaluations: their number. tokens: of one epoch. real_share:
-    share of the computed tokens that are not padding. measured: whether memory and step time come from a measurement.
+    seconds of the start that depend on rows and weights. evaluations: their number. tokens: of one epoch, which has
+    epoch_steps. real_share: share of the computed tokens that are not padding. measured: whether memory and step time
+    come from a measurement.
     """
 
     config: Config
@@ -113,6 +115,7 @@ class Forecast:
     load: BatchWorkload
     memory: MemoryUse
     steps: int
+    epoch_steps: int
     step_seconds: float
     first_step_seconds: float
     times: PhaseSeconds
@@ -167,26 +170,26 @@ def apply_correction(found: Forecast, correction: Correction) -> Forecast:
 def _predict_run(config: Config, scene: Scene) -> Forecast:
     args = config.training.training_args
     adapter = compute_adapter_size(config.lora, scene.shape)
-    batch_size = args.per_device_train_batch_size or LIBRARY_BATCH
-    packed = uses_packing(config)
-    epoch = SimulatedEpoch(scene.lengths, length_limit(config, scene.shape), batch_size, scene.place.processes, packed)
+    size, limit = args.per_device_train_batch_size or LIBRARY_BATCH, length_limit(config, scene.shape)
+    epoch = SimulatedEpoch(scene.lengths, limit, size, scene.place.processes, uses_packing(config))
     rows, longest, real = max(
         epoch.batch_sizes, key=lambda part: part[0] * part[1] if computes_padding(config, scene.place) else part[2]
     )
     share = scene.lengths.trained_share(epoch.limit) if config.training.sft_args.completion_only_loss else 1.0
-    load = _batch_workload(config, scene, rows, longest, real, share)
-    load = replace(load, widths=epoch.distinct_widths, counts=epoch.distinct_token_counts)
+    largest = _batch_workload(config, scene, rows, longest, real, share)
+    load = replace(largest, widths=epoch.distinct_widths, counts=epoch.distinct_token_counts)
     memory = forecast_memory(scene.shape, adapter, load)
     seconds = [
         _batch_seconds(scene, adapter, _batch_workload(config, scene, n, top, t, share))
         for n, top, t in epoch.batch_sizes
     ]
-    passes = epoch.batches * (args.num_train_epochs or LIBRARY_EPOCHS)
-    compiled = KERNEL_BUILD_SECONDS * load.counts if memory.kernels else 0.0
-    mean_batch_seconds = sum(seconds) / len(seconds) + compiled / max(passes, 1)
-    accumulated = args.gradient_accumulation_steps or 1
-    steps = math.ceil(epoch.batches / accumulated) * (args.num_train_epochs or LIBRARY_EPOCHS)
-    batch_tokens = sum(tokens for *_, tokens in epoch.batch_sizes) / len(epoch.batch_sizes)
+    accumulated, epochs = args.gradient_accumulation_steps or 1, args.num_train_epochs or LIBRARY_EPOCHS
+    epoch_steps = math.ceil(epoch.batches / accumulated)
+    steps = args.max_steps or epoch_steps * epochs
+    passes = args.max_steps * accumulated if args.max_steps else epoch.batches * epochs
+    mean_batch_seconds = _mean(seconds)
+    if memory.kernels:
+        mean_batch_seconds += KERNEL_BUILD_SECONDS * load.counts / max(passes, 1)
     generation = GenerationSpeed(scene.shape, adapter, load, device_rates(scene))
     start = other_time.startup_seconds(scene.lengths, generation, ready=scene.ready)
     row_seconds = mean_batch_seconds * epoch.batches / max(scene.lengths.train, 1)
@@ -203,16 +206,21 @@ def _predict_run(config: Config, scene: Scene) -> Forecast:
         load=load,
         memory=memory,
         steps=steps,
+        epoch_steps=epoch_steps,
         step_seconds=mean_batch_seconds * min(accumulated, epoch.batches),
         first_step_seconds=max(seconds),
         times=times,
         by_size=start - (READY_SECONDS if scene.ready else COLD_SECONDS),
         evaluations=other_time.count_evaluations(config, steps),
-        tokens=round(batch_tokens * epoch.batches) * scene.place.processes,
+        tokens=round(_mean([tokens for *_, tokens in epoch.batch_sizes]) * epoch.batches) * scene.place.processes,
         real_share=_real_share(epoch) if computes_padding(config, scene.place) else 1.0,
         disk=_disk_use(scene, adapter),
         correction=Correction(),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _real_share(epoch: SimulatedEpoch) -> float:

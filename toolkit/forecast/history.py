@@ -110,7 +110,7 @@ def observe_run(run: RunDir, machine: Machine | None) -> RunObservation | None:
 def compare_with_prediction(predicted: Forecast, measured: RunMeasurements) -> RunObservation:
     """Compare the measurements of a run with its uncorrected forecast."""
     scene = predicted.scene
-    speed = predicted.tokens / max(predicted.steps / _epochs(predicted), 1) / predicted.step_seconds
+    speed = predicted.tokens / max(predicted.epoch_steps, 1) / predicted.step_seconds
     return RunObservation(
         device=_device_name(scene),
         precision=measured.precision or predicted.load.precision,
@@ -138,10 +138,6 @@ def _rest_ratio(predicted: Forecast, measured: RunMeasurements) -> float | None:
         return None
     times = predicted.times
     return (measured.evaluation * predicted.evaluations + measured.ending) / (times.evaluating + times.ending)
-
-
-def _epochs(predicted: Forecast) -> int:
-    return predicted.config.training.training_args.num_train_epochs or 1
 
 
 def _device_name(scene: Scene) -> str:

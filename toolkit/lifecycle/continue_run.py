@@ -48,6 +48,7 @@ def continue_run(run: RunDir, checkpoint: StartCheckpoint, epochs: int) -> RunDi
     whole = verify_checkpoint(checkpoint.path, run.id)
     config = read_run_config(run)
     config.training.training_args.num_train_epochs = epochs
+    config.training.training_args.max_steps = None  # it would replace the epochs
     config.save_dir = str(run.save_dir)
     label = f"{read_run_meta(run).get('name') or run.id}, continued from step {whole.step}"
     return create_run(

@@ -23,6 +23,11 @@ FIELD_EXPLANATIONS: dict[str, str] = {
     "lora.layers_to_transform": "Limits the adapter to these layers, counted from 0.",
     "lora.layers_pattern": "Name of the list of layers inside the model, used together with the layer indexes.",
     "lora.fan_in_fan_out": "Needed for models that store weights as (in, out), such as GPT-2.",
+    "lora.exclude_modules": "A module's name, such as down_proj, or a full path for a single layer's module.",
+    "lora.use_rslora": "Keeps the adapter's effect from shrinking with a high rank.",
+    "lora.use_dora": "Often a little better at low ranks. Steps are slower, on a CPU about twice.",
+    _ARGS + "weight_decay": "Share of the learning rate by which weights shrink at each step. Typical: 0 to 0.1.",
+    _ARGS + "max_steps": "For quick trials: the run ends after this many weight updates, whatever the epochs say.",
     _ARGS + "num_train_epochs": "One epoch is one pass over the training set.",
     _ARGS + "learning_rate": "Step size of a weight update. Typical for LoRA: 1e-4 to 3e-4; the small demo "
     "model needs a higher rate.",

@@ -34,6 +34,7 @@ ADAPTERS: tuple[dict[str, Any], ...] = (
     {"target_modules": ["all-linear"]},
     {"target_modules": ["all-linear"], "bias": "lora_only"},
     {"target_modules": None, "r": 4},
+    {"target_modules": ["all-linear"], "use_dora": True, "exclude_modules": ["down_proj", "fc_out"]},
 )
 
 

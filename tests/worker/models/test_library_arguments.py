@@ -60,6 +60,9 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "lora.target_modules": (["q_proj"], {}),
     "lora.fan_in_fan_out": (True, {}),
     "lora.modules_to_save": (["lm_head"], {}),
+    "lora.use_rslora": (True, {}),
+    "lora.use_dora": (True, {}),
+    "lora.exclude_modules": (["down_proj"], {}),
     "lora.layers_to_transform": ([0], {"lora.target_modules": ["q_proj"]}),
     "lora.layers_pattern": ("layers", {"lora.target_modules": ["q_proj"], "lora.layers_to_transform": [0]}),
     "training.training_args.num_train_epochs": (1, {}),
@@ -77,6 +80,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "training.training_args.lr_scheduler_type": ("linear", {}),
     "training.training_args.seed": (1, {}),
     "training.training_args.eval_steps": (3, {}),
+    "training.training_args.weight_decay": (0.1, {}),
+    "training.training_args.max_steps": (3, {}),
     "training.sft_args.max_seq_length": (64, {}),
     "training.sft_args.neftune_noise_alpha": (5.0, {}),
     "inference.max_new_tokens": (3, {}),
@@ -123,7 +128,7 @@ CONSUMED: dict[str, str] = {
         for name in (
             "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "optim",
             "logging_steps", "learning_rate", "bf16", "tf32", "fp16", "max_grad_norm", "lr_scheduler_type", "seed",
-            "eval_steps",
+            "eval_steps", "weight_decay", "max_steps",
         )
     },
     **{
@@ -138,7 +143,7 @@ CONSUMED: dict[str, str] = {
         _ADAPTER + name: _LORA + name
         for name in (
             "r", "task_type", "lora_alpha", "bias", "lora_dropout", "target_modules", "fan_in_fan_out",
-            "modules_to_save", "layers_to_transform", "layers_pattern",
+            "modules_to_save", "layers_to_transform", "layers_pattern", "use_rslora", "use_dora", "exclude_modules",
         )
     },
     **{

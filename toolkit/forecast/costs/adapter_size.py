@@ -34,9 +34,12 @@ class AdapterSize:
 def compute_adapter_size(config: LoraConfig, shape: ModelShape) -> AdapterSize:
     """Return the size of the adapter that `config` trains in a model of `shape`."""
     rank = config.r if config.r is not None else LIBRARY_RANK
-    chosen = [linear for linear in shape.linears if _is_target(linear.name, config.target_modules, shape)]
+    excluded = set(config.exclude_modules or ())
+    targets = (linear for linear in shape.linears if _is_target(linear.name, config.target_modules, shape))
+    chosen = [linear for linear in targets if linear.name not in excluded]
     layers = _count_adapted_layers(config, shape)
-    lora = layers * sum(rank * (linear.inputs + linear.outputs) for linear in chosen)
+    magnitudes = 1 if config.use_dora else 0  # one for each output
+    lora = layers * sum(rank * (linear.inputs + linear.outputs) + magnitudes * linear.outputs for linear in chosen)
     biased = shape.linears if config.bias == "all" else chosen if config.bias == "lora_only" else ()
     biases = (shape.layers if config.bias == "all" else layers) * sum(
         linear.outputs for linear in biased if linear.bias

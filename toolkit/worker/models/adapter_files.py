@@ -49,6 +49,8 @@ class AdapterFile(BaseModel):
     bias: Annotated[str, Field(pattern="^(none|all|lora_only)$")] = "none"
     fan_in_fan_out: bool = False
     use_rslora: bool = False
+    use_dora: bool = False
+    exclude_modules: ModuleNames | None = None
     modules_to_save: ModuleNames | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: Annotated[str, Field(max_length=200)] | ModuleNames | None = None
@@ -149,6 +151,7 @@ def adapter_from_training(
         "modules_to_save": _modules_marked(trained_weights, r"\.modules_to_save\.") or None,
         "layers_to_transform": None,
         "layers_pattern": None,
+        "exclude_modules": None,
     }
     try:
         return AdapterFile.model_validate(settings), weights
@@ -160,6 +163,7 @@ def adapter_from_training(
 def saved_weight_name(name: str) -> str:
     """Return a weight's name in an adapter's files: without the adapter's name, as peft saves it."""
     name = name.replace(f".modules_to_save.{PEFT_ADAPTER_NAME}.", ".")
+    name = name.replace(f".lora_magnitude_vector.{PEFT_ADAPTER_NAME}.weight", ".lora_magnitude_vector")  # of DoRA
     return re.sub(rf"(\.lora_(?:embedding_)?[AB])\.{PEFT_ADAPTER_NAME}(?=\.|$)", r"\1", name)
 
 

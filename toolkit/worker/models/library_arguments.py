@@ -40,6 +40,8 @@ def sft_args(config: Config, device: ComputeDevice, output_dir: str) -> dict[str
         "logging_steps": args.logging_steps,
         "learning_rate": args.learning_rate,
         "max_grad_norm": args.max_grad_norm,
+        "weight_decay": args.weight_decay,
+        "max_steps": args.max_steps,
         "warmup_steps": args.warmup_ratio,  # the library takes a float below 1 as a share of all steps
         "lr_scheduler_type": args.lr_scheduler_type,
         "neftune_noise_alpha": sft.neftune_noise_alpha,

@@ -22,7 +22,7 @@ def build_lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
     """Return peft's config for this model. Raises ConfigError with every name and layer that the model lacks."""
     problems = [
         *_target_problems(config, model),
-        *_saved_module_problems(config, model),
+        *_named_module_problems(config, model),
         *_layer_problems(config, model),
     ]
     if problems:
@@ -47,9 +47,12 @@ def _target_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
     return problems
 
 
-def _saved_module_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
-    names = config.lora.modules_to_save or []
-    return _unknown_module_problems("lora.modules_to_save", names, (name for name, _ in model.named_modules()))
+def _named_module_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
+    names = [name for name, _ in model.named_modules()]
+    return [
+        *_unknown_module_problems("lora.modules_to_save", config.lora.modules_to_save or [], names),
+        *_unknown_module_problems("lora.exclude_modules", config.lora.exclude_modules or [], names),
+    ]
 
 
 def _unknown_module_problems(field: str, wanted: Iterable[str], known: Iterable[str]) -> list[Problem]:

@@ -72,9 +72,19 @@ class TrainingReporter(TrainerCallback):
         self.saves_first = False  # a checkpoint is written before that evaluation
         self._evaluation_seconds: float | None = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        per_epoch = math.ceil(state.max_steps / args.num_train_epochs)
-        counts = {"total_steps": state.max_steps, "steps_per_epoch": per_epoch, "epochs": args.num_train_epochs}
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **_: Any,
+    ) -> None:
+        epochs, per_epoch = args.num_train_epochs, math.ceil(state.max_steps / args.num_train_epochs)
+        if args.max_steps > 0 and train_dataloader is not None:  # it replaces the epochs
+            per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
+            epochs = round(state.max_steps / per_epoch, 2)
+        counts = {"total_steps": state.max_steps, "steps_per_epoch": per_epoch, "epochs": epochs}
         self._emit("plan", **counts, **self._facts)
         self._emit("phase", phase="evaluating" if args.eval_on_start else "training")
         self._since, self._tokens = time.monotonic(), int(state.num_input_tokens_seen)
