@@ -211,12 +211,9 @@ class LoraConfig(SettingsSection):
     layers_pattern: Optional[ModuleName] = Field(None, description="The layer pattern name")
     # added
     use_rslora: Optional[bool] = Field(False, description="Scale the adapter by alpha / sqrt(r) instead of alpha / r")
-    use_dora: Optional[bool] = Field(
-        False, description="Train direction and magnitude of each weight separately (DoRA)"
-    )
-    exclude_modules: Optional[List[ModuleName]] = Field(
-        None, description="The names of modules that get no LoRA, although target_modules includes them"
-    )
+    use_dora: Optional[bool] = Field(False, description="Train a weight's direction and size separately (DoRA)")
+    exclude_modules: Optional[List[ModuleName]] = Field(None, description="The names of modules that get no LoRA")
+    target_parameters: Optional[List[ModuleName]] = Field(None, description="The names of parameters that get LoRA")
 
     _all_linear = field_validator("target_modules", mode="before")(wrap_all_linear)
     _task_type = field_validator("task_type")(one_of(TASK_TYPES))
@@ -252,9 +249,7 @@ class TrainingArgs(SettingsSection):
         description="Steps between two checkpoints",
     )
     weight_decay: Optional[float] = Field(None, ge=0, lt=1, description="Weight decay of the optimizer")
-    max_steps: Optional[int] = Field(
-        None, ge=1, description="Number of training steps; if set, it replaces the number of epochs"
-    )
+    max_steps: Optional[int] = Field(None, ge=1, description="Number of training steps, in place of epochs")
     early_stopping_patience: Optional[int] = Field(
         None, ge=1, description="Stop after this many evaluations without a lower test loss"
     )
@@ -370,9 +365,8 @@ def find_contradictions(config: Config) -> list[Problem]:
         message = "Quantization is on, but neither 8-bit nor 4-bit is selected."
         found.append(Problem("model.quantize", message, "Select one of them."))
     if config.model.quantize and bnb.load_in_8bit and config.lora.use_dora:
-        message = "DoRA does not work on a base model in 8 bits: bitsandbytes can't read its weights and go on."
-        hint = "Use 4-bit quantization, or turn DoRA off."
-        found.extend(Problem(path, message, hint) for path in ("lora.use_dora", "model.bitsandbytes.load_in_8bit"))
+        message, hint = "DoRA does not work on a base model in 8 bits.", "Use 4-bit quantization, or turn DoRA off."
+        report_pair("", "lora.use_dora", "model.bitsandbytes.load_in_8bit", message, hint)
     found.extend(_find_lora_contradictions(config))
     if config.inference.do_sample and config.inference.temperature == 0:
         hint = "Raise the temperature, or turn sampling off."
@@ -391,13 +385,8 @@ def _find_lora_contradictions(config: Config) -> list[Problem]:
     lora = config.lora
     found: list[Problem] = []
     if lora.layers_pattern is not None and lora.layers_to_transform is None:
-        found.append(
-            Problem(
-                "lora.layers_pattern",
-                f"The layer pattern '{lora.layers_pattern}' has no effect without layer indexes.",
-                "Fill in layers_to_transform, or clear this setting.",
-            )
-        )
+        message = f"The layer pattern '{lora.layers_pattern}' has no effect without layer indexes."
+        found.append(Problem("lora.layers_pattern", message, "Fill in layers_to_transform, or clear this setting."))
     targets = lora.target_modules
     if targets is not None and not targets:
         found.append(

@@ -51,6 +51,10 @@ class AdapterFile(BaseModel):
     use_rslora: bool = False
     use_dora: bool = False
     exclude_modules: ModuleNames | None = None
+    # experts are stored as one tensor for all, and PEFT fuses names and ranks of earlier versions for them
+    target_parameters: ModuleNames | None = None
+    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=65536)]] = Field({}, max_length=10_000)
+    alpha_pattern: dict[str, Annotated[int | float, Field(ge=0, le=1e6)]] = Field({}, max_length=10_000)
     modules_to_save: ModuleNames | None = None
     layers_to_transform: list[int] | int | None = None
     layers_pattern: Annotated[str, Field(max_length=200)] | ModuleNames | None = None
@@ -141,6 +145,9 @@ def adapter_from_training(
 
     trained_weights: by the names that they have in training. Raises EngineError if it is not a plain LoRA adapter.
     """
+    if any(".base_layer.lora_" in name or ".experts.lora_" in name for name in trained_weights):
+        message = "This checkpoint holds adapters of experts, and can't be asked on its own."
+        raise EngineError(message, "Ask the run's adapter, once it is saved.")
     weights = {saved_weight_name(name): weight for name, weight in trained_weights.items()}
     lora = library_arguments.lora_args(config)
     settings = {name: value for name, value in lora.items() if name in AdapterFile.model_fields}

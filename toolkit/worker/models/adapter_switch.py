@@ -160,7 +160,7 @@ class AdapterSwitch:
 
     def _unwrap(self) -> None:
         for parent, child_name, layer in self._wrapped:
-            setattr(parent, child_name, layer.base_layer)
+            setattr(parent, child_name, layer.get_base_layer())  # wrappers of experts are nested
 
     def _writable_data(self, parameter: torch.nn.Parameter) -> torch.Tensor:
         """Return the data of a parameter of the base after keeping a copy of its original values."""

@@ -89,7 +89,18 @@ def load_base_model(
         raise ToolkitError(message, "Download the model again, or choose one for text generation.", BAD_MODEL)
     if quantization is not None:
         _copy_mapped_weights(model)
+    disable_router_logits(model)
     return disable_weight_repacking(model)
+
+
+def disable_router_logits(model: PreTrainedModel) -> None:
+    """Keep a mixture of experts from computing the loss of its router by itself: it fails while an answer is generated.
+
+    Training asks for that loss in each of its own calls.
+    """
+    settings = model.config.get_text_config()
+    if getattr(settings, "output_router_logits", False):
+        settings.output_router_logits = False
 
 
 def _copy_mapped_weights(model: PreTrainedModel) -> None:

@@ -9,13 +9,15 @@ import difflib
 import re
 from collections.abc import Iterable
 
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
 from toolkit.config import Config
 from toolkit.errors import ConfigError, Problem
 from toolkit.worker.models.library_arguments import UNQUANTIZED_MODULE, lora_args
+
+_EXPERTS = ".experts."
 
 
 def build_lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
@@ -24,6 +26,7 @@ def build_lora_config(config: Config, model: PreTrainedModel) -> LoraConfig:
         *_target_problems(config, model),
         *_named_module_problems(config, model),
         *_layer_problems(config, model),
+        *_parameter_problems(config, model),
     ]
     if problems:
         raise ConfigError(problems)
@@ -67,6 +70,30 @@ def _unknown_module_problems(field: str, wanted: Iterable[str], known: Iterable[
             hint = f"Did you mean {similar[0]}?" if similar else f"Available: {', '.join(available[:20])}."
             problems.append(Problem(field, f"The model has no module '{word}' that this setting can use.", hint))
     return problems
+
+
+def _parameter_problems(config: Config, model: PreTrainedModel) -> list[Problem]:
+    wanted = config.lora.target_parameters or []
+    problems = _unknown_module_problems(
+        "lora.target_parameters", wanted, (name for name, _ in model.named_parameters())
+    )
+    for name, value in (("lora_dropout", config.lora.lora_dropout), ("use_dora", config.lora.use_dora)):
+        if wanted and value:
+            hint = "Turn it off, or leave target_parameters empty."
+            problems.append(Problem(f"lora.{name}", f"Adapters on parameters do not work with {name}.", hint))
+    return problems
+
+
+def describe_untrained_experts(model: PeftModel) -> str:
+    """Return a warning if the model has experts and none of them is trained, else ""."""
+    named = [(name, part) for name, part in model.get_base_model().named_parameters() if _EXPERTS in name]
+    experts = [(name, part) for name, part in named if ".lora_" not in name]
+    if not experts or any(part.requires_grad for _, part in named):
+        return ""
+    share = sum(part.numel() for _, part in experts) / model.get_nb_trainable_parameters()[1]
+    stacked = sorted({".".join(name.split(".")[-3:]) for name, part in experts if part.dim() == 3})
+    hint = f" To train them too, set target_parameters to {', '.join(stacked)}." if stacked else ""
+    return f"The model's experts, {share:.0%} of its weights, get no adapter with these settings.{hint}"
 
 
 def _layer_problems(config: Config, model: PreTrainedModel) -> list[Problem]:

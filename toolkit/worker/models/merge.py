@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora.layer import LoraLayer
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from transformers import PreTrainedModel
@@ -89,6 +89,9 @@ def _merge_weights(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
     for layer in [part for part in peft.modules() if isinstance(part, LoraLayer)]:
         if name not in layer.lora_A and name not in layer.lora_embedding_A:
             continue
+        if isinstance(layer, ParamWrapper):
+            _merge_parameter(layer, name, dtype)
+            continue
         merged = _merge_layer(layer, name)
         layer.base_layer = _replace_weight(layer.get_base_layer(), merged.to(dtype))
     model = peft.base_model.unload()
@@ -111,6 +114,15 @@ def _merge_layer(layer: LoraLayer, name: str) -> torch.Tensor:
     layer.base_layer = _replace_weight(plain, weight)  # DoRA needs the norm of the base's weight
     merged: torch.Tensor = variant.merge_safe(layer, name, weight).float()
     return merged
+
+
+def _merge_parameter(layer: ParamWrapper, name: str, dtype: torch.dtype) -> None:
+    """Merge the adapter of one parameter, such as the tensor of all experts, in place."""
+    owner = layer.get_base_layer()
+    weight = getattr(owner, layer.parameter_name).float()
+    setattr(owner, layer.parameter_name, nn.Parameter(weight, requires_grad=False))  # the sum is made in its precision
+    merged = (weight + layer.get_delta_weight(name)).to(dtype)
+    setattr(owner, layer.parameter_name, nn.Parameter(merged, requires_grad=False))
 
 
 def _dequantize_layers(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -21,6 +21,7 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 from toolkit.data.examples.batches import IntegerArray, batch_by_length, count_batches, pack_best_fit
 from toolkit.errors import ToolkitError
+from toolkit.system.printable import format_plural
 from toolkit.worker.answering.likelihood import limit_head_to_positions
 from toolkit.worker.checkpoints.checkpointed_trainer import CheckpointedTrainer
 from toolkit.worker.compute.cpu_shortcuts import CpuShortcuts, prepare_model_for_cpu
@@ -35,6 +36,7 @@ from toolkit.worker.compute.padding_free import (
     pad_batch_width,
     remove_padding,
 )
+from toolkit.worker.models.load import disable_router_logits
 from toolkit.worker.tokens.labels import IGNORED_LABEL
 from toolkit.worker.tokens.prepared_rows import read_token_lengths
 from toolkit.worker.training.micro_batches import MicroBatchedTrainer
@@ -59,6 +61,7 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
         if packed_rows is not None:
             kwargs["data_collator"] = PackingCollator(kwargs["processing_class"].pad_token_id, packed_rows)
         super().__init__(*args, **kwargs)
+        self._prepare_experts(self.model.get_base_model())
         self.packed_rows, self._warn = packed_rows, warn
         self._shortcuts = CpuShortcuts()
         # oneDNN compiles and keeps a bf16 kernel for each new shape: few different shapes cost less memory
@@ -69,6 +72,13 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
             fuse_layers(self.model)
             if self.args.device.type == "cpu":
                 self._shortcuts = self._prepare_model(self.model.get_base_model())
+
+    @staticmethod
+    def _prepare_experts(base: PreTrainedModel) -> None:
+        disable_router_logits(base)  # the library has switched it on
+        settings = base.config.get_text_config()
+        if not hasattr(settings, "num_experts") and hasattr(settings, "num_local_experts"):
+            settings.num_experts = settings.num_local_experts  # the name by which the library's loss asks for it
 
     def _prepare_model(self, base: PreTrainedModel) -> CpuShortcuts:
         return prepare_model_for_cpu(
@@ -87,10 +97,9 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Shorten a warm-up that takes all steps: the learning rate of its first step is 0, so nothing might learn."""
-        warm_up = self.args.get_warmup_steps(num_training_steps)
-        if warm_up >= num_training_steps > 0:
+        if self.args.get_warmup_steps(num_training_steps) >= num_training_steps > 0:
             self.args.warmup_steps = num_training_steps - 1
-            run, left = _count_steps(num_training_steps), _count_steps(num_training_steps - 1)
+            run, left = (format_plural(num_training_steps - less, "step") for less in (0, 1))
             self._warn(
                 f"The run has {run}, and the warm-up (warmup_ratio) would take all of them, from a learning rate of 0: "
                 f"it is shortened to {left}. More epochs or smaller batches give the run more steps."
@@ -175,10 +184,6 @@ class PreparedTrainer(CheckpointedTrainer, MicroBatchedTrainer):
             rank=self.args.process_index,
             seed=self.args.seed,
         )
-
-
-def _count_steps(count: int) -> str:
-    return "1 step" if count == 1 else f"{count:,} steps"
 
 
 class LengthGroupedBatches(BatchRebalanceSampler):

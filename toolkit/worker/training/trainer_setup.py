@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import ConfigError, Problem, ToolkitError
 from toolkit.lifecycle import memory_autopilot
 from toolkit.runs.events import read_events
 from toolkit.settings import device_defaults
@@ -23,7 +24,7 @@ from toolkit.worker.compute.packing import keeps_examples_apart
 from toolkit.worker.compute.padding_free import MODEL_REFUSALS, flash_attention_row, respects_borders
 from toolkit.worker.models import library_arguments, load
 from toolkit.worker.models.folder import first_error_line
-from toolkit.worker.models.lora_setup import build_lora_config
+from toolkit.worker.models.lora_setup import build_lora_config, describe_untrained_experts
 from toolkit.worker.models.untouched_base import keep_biases
 from toolkit.worker.training.trainer import PreparedTrainer
 
@@ -65,17 +66,35 @@ def make_trainer(
         session.emit("warning", message=message)
     if session.config.lora.bias != "none":
         keep_biases(base)
-    return PreparedTrainer(
-        model=base,
-        args=args,
-        train_dataset=train,
-        eval_dataset=test if len(test) else None,
-        processing_class=tokenizer,
-        peft_config=build_lora_config(session.config, base),
-        micro_batch=_micro_batch_after_oom(session),
-        packed_rows=_choose_packed_row_tokens(session, device, base, args.device, folder),
-        warn=lambda message: session.emit("warning", message=message),
-    )
+    with _explain_expert_errors():
+        trainer = PreparedTrainer(
+            model=base,
+            args=args,
+            train_dataset=train,
+            eval_dataset=test if len(test) else None,
+            processing_class=tokenizer,
+            peft_config=build_lora_config(session.config, base),
+            micro_batch=_micro_batch_after_oom(session),
+            packed_rows=_choose_packed_row_tokens(session, device, base, args.device, folder),
+            warn=lambda message: session.emit("warning", message=message),
+        )
+    if message := describe_untrained_experts(trainer.model):
+        session.emit("warning", message=message)
+    return trainer
+
+
+@contextmanager
+def _explain_expert_errors() -> Iterator[None]:
+    """Raise ConfigError for the settings that PEFT refuses on the experts that all-linear includes."""
+    try:
+        yield
+    except ValueError as error:
+        refused = next((name for name in ("lora_dropout", "use_dora") if name in str(error)), None)
+        if "ParamWrapper" not in str(error) or refused is None:
+            raise
+        message = f"The adapters on this model's experts do not work with {refused}."
+        hint = "Turn it off, or list the modules of the attention only in target_modules."
+        raise ConfigError([Problem(f"lora.{refused}", message, hint)]) from error
 
 
 def _choose_packed_row_tokens(
