@@ -118,13 +118,15 @@ def test_a_merge_is_judged_by_what_rounding_does_to_this_model() -> None:
     assert merged(noisy, 0.0).verdict == "same"
     assert merged(noisy, 0.0, answer_ids=(8, 4, 4)).verdict == "close", "it diverges where two tokens tie"
     assert merged(noisy, 0.1, answer_ids=(7, 9, 2)).verdict == "different", "where the lead was 3 nats"
+    routed = noisy.model_copy(update={"answers": 0.8})
+    assert merged(routed, 0.1, answer_ids=(7, 9, 2)).verdict == "close", "rounding moves answers by nearly as much"
 
 
 def test_the_noise_has_the_rounding_of_training_and_of_the_export() -> None:
     exact = tuple(value + 0.01 for value in (*GOLDEN.prompt_logprobs, *GOLDEN.logprobs))
     rounded = tuple(value - 0.02 for value in exact)
     noise = measure_rounding_noise(contract(), [exact] * 4, [rounded] * 4)
-    assert noise == RoundingNoise(largest=0.03, mean=0.03)
+    assert noise == RoundingNoise(largest=0.03, mean=0.03, answers=0.03)
 
 
 def test_a_tie_between_two_tokens_is_not_a_difference() -> None:

@@ -28,29 +28,33 @@ ASSUMED_MEAN_SHARE = 0.08
 ASSUMED_SPREAD_SHARE = {"float32": 0.001, "float16": 0.004, "bfloat16": 0.025}
 """And at most this share of the standard deviation of the golden log-probabilities: in a model with flat distributions
 a wrong weight changes little."""
-TIE_FACTOR = 3.0
-"""Answers may diverge where the likeliest token led the second by less than this multiple of the allowed mean."""
+TIE_FACTOR, TIE_NOISE_FACTOR = 3.0, 4.0
+"""Answers may diverge where the likeliest token led the second by less than this multiple of the allowed mean, or of
+the largest noise of a token of the golden answers: both tokens move, and a router may choose another expert."""
 
 
 class RoundingNoise(FrozenModel):
-    """What rounding does to the golden log-probabilities of the unmerged model (nats): largest and mean change."""
+    """What rounding does to the golden log-probabilities of the unmerged model (nats): largest and mean change.
+
+    answers: the largest change of a token of the answers.
+    """
 
     largest: float
     mean: float
+    answers: float = 0.0
 
 
 @dataclass(frozen=True)
 class DriftBounds:
-    """Allowed drift of one token, and on average (nats). said: where the bounds come from."""
+    """Allowed drift of one token, and on average (nats). said: where the bounds come from.
+
+    tie: the lead of a token below which rounding decides which of two is chosen.
+    """
 
     largest: float
     mean: float
+    tie: float
     said: str
-
-    @property
-    def tie(self) -> float:
-        """The lead of a token below which rounding decides which of two is chosen."""
-        return TIE_FACTOR * self.mean
 
 
 def measure_rounding_noise(
@@ -61,21 +65,25 @@ def measure_rounding_noise(
     exact, rounded: of the unmerged model in float32 and in the export's precision. Both changes count: training may
     have computed in a coarser precision, or on a quantized base.
     """
-    changes = [
-        abs(trained - fine) + abs(coarse - fine)
-        for golden, finer, coarser in zip(contract.golden, exact, rounded, strict=True)
-        for trained, fine, coarse in zip((*golden.prompt_logprobs, *golden.logprobs), finer, coarser, strict=True)
-    ]
+    changes: list[float] = []
+    answers = 0.0
+    for golden, finer, coarser in zip(contract.golden, exact, rounded, strict=True):
+        trained = (*golden.prompt_logprobs, *golden.logprobs)
+        found = [abs(a - b) + abs(c - b) for a, b, c in zip(trained, finer, coarser, strict=True)]
+        answers = max(answers, *found[len(golden.prompt_logprobs) :], 0.0)
+        changes += found
     mean = sum(changes) / len(changes) if changes else 0.0
-    return RoundingNoise(largest=round(max(changes, default=0.0), 6), mean=round(mean, 6))
+    return RoundingNoise(largest=round(max(changes, default=0.0), 6), mean=round(mean, 6), answers=round(answers, 6))
 
 
 def bound_drift(contract: PromptContract, precision: str, noise: RoundingNoise | None) -> DriftBounds:
     """Return what is allowed of an export that promises `precision`."""
     if noise is not None:
+        mean = max(SAME_MEAN, NOISE_MEAN_FACTOR * noise.mean)
         return DriftBounds(
             max(SAME_DRIFT, NOISE_FACTOR * noise.largest),
-            max(SAME_MEAN, NOISE_MEAN_FACTOR * noise.mean),
+            mean,
+            max(TIE_FACTOR * mean, TIE_NOISE_FACTOR * noise.answers),
             f"measured on the unmerged model: rounding to {precision} alone changes it by at most "
             f"{noise.largest:.3g}, on average {noise.mean:.3g}",
         )
@@ -84,7 +92,7 @@ def bound_drift(contract: PromptContract, precision: str, noise: RoundingNoise |
     largest = ASSUMED_BOUNDS.get(coarser, coarsest)
     share = ASSUMED_SPREAD_SHARE.get(coarser, ASSUMED_SPREAD_SHARE["bfloat16"])
     mean = min(largest * ASSUMED_MEAN_SHARE, share * _logprob_spread(contract))
-    return DriftBounds(largest, mean, f"usual for {coarser}")
+    return DriftBounds(largest, mean, TIE_FACTOR * mean, f"usual for {coarser}")
 
 
 def _logprob_spread(contract: PromptContract) -> float:
