@@ -228,3 +228,12 @@ def test_a_run_of_another_installation_waits_for_its_approval(stage: Stage) -> N
     assert is_run_approved(run)
     assert "waits for your approval" not in words(app)
     assert "Approve" not in [entry.label for entry in app.button]
+
+
+def test_answers_that_could_not_be_made_are_said_at_the_top(stage: Stage) -> None:
+    run = stage.finished("unanswered")
+    reason = "The test rows could not be answered (IndexError: index out of range in self). The adapter is saved."
+    with EventWriter(run.events_path, 1) as events:
+        events.append("warning", message=reason, unanswered=True)
+    app = stage.page("runs", run)
+    assert [entry.value.replace("\\", "") for entry in app.warning] == [reason]

@@ -59,3 +59,15 @@ def test_the_least_recently_used_curves_are_dropped(tmp_path: Path, monkeypatch:
     assert sum(kept) == 2
     assert read_event_facts(paths[0]).step == 1
     assert read_run_curves(paths[0]) == {"loss": [(1, 2.0)]}  # read again
+
+
+def test_answers_that_could_not_be_made_are_those_of_the_latest_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventWriter(path, 1) as writer:
+        writer.append("warning", message="The warm-up is shortened.")
+        writer.append("warning", message="The test rows could not be answered.", unanswered=True)
+    facts = read_event_facts(path)
+    assert facts.unanswered == ("The test rows could not be answered.",) and len(facts.warnings) == 2
+    with EventWriter(path, 2) as writer:
+        writer.append("started")
+    assert read_event_facts(path).unanswered == ()

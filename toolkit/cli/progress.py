@@ -119,7 +119,9 @@ def describe_run_end(run: RunDir, status: RunStatus) -> str:
         return f"{reason}\nLog: {format_path(run.log_path)}{resume}"
     if not status.adapter_ready:
         return f"{state} after {duration}: no adapter was saved. {status.message}".strip() + resume
-    lines = [f"{state} after {duration} and {format_plural(status.step, 'step')}.{resume}"]
+    without = ", but not all answers could be made" if status.unanswered else ""
+    steps = format_plural(status.step, "step")
+    lines = [f"{state} after {duration} and {steps}{without}.{resume}", *status.unanswered]
     lines.append(f"Adapter: {format_path(run.adapter_dir)}")
     base, adapter = status.scores.get("exact_match_base"), status.scores.get("exact_match")
     if isinstance(base, int | float) and isinstance(adapter, int | float):

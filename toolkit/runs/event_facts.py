@@ -47,6 +47,7 @@ class LoggedFacts:
 
     last: the latest values of `log` and `eval` events. plan, prepared, scores, saved, verified, best, early: the fields
     of those events, where best is the lowest test loss so far and early why training ended before its last step.
+    unanswered: those of the warnings that say which answers could not be made.
     """
 
     step: int = 0
@@ -63,6 +64,7 @@ class LoggedFacts:
     scores: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    unanswered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _changed_fields(facts: SimpleNamespace, event: Event) -> dict[str, Any]:
     if event["attempt"] > facts.attempt:  # a new attempt: the end of the earlier one no longer counts
         lived = facts.seen - facts.began if facts.began is not None else 0.0
         new |= {"attempt": event["attempt"], "end": None, "waiting": False, "phase": "", "training_began": None}
-        new |= {"began": None, "before": facts.before + lived, "verified": {}}
+        new |= {"began": None, "before": facts.before + lived, "verified": {}, "unanswered": ()}
     if kind == "started":
         new["began"] = event["t"]
     elif kind == "phase":
@@ -133,6 +135,8 @@ def _changed_fields(facts: SimpleNamespace, event: Event) -> dict[str, Any]:
         warning = str(fields.get("message", ""))
         # every attempt repeats the warnings of the one before it: each is kept once, in the place of the latest
         new["warnings"] = (*(one for one in facts.warnings if one != warning), warning)
+        if fields.get("unanswered"):
+            new["unanswered"] = (*new.get("unanswered", facts.unanswered), warning)
     elif kind == "adapter":
         new["adapter"] = True
     elif kind in ("interrupted", "requeued"):

@@ -115,6 +115,8 @@ def draw_run_result(run: RunDir, status: RunStatus) -> None:
                 st.caption(result.meaning)
             else:
                 st.header("The adapter is trained", anchor=False)
+        for reason in status.unanswered:
+            st.warning(escape_lines(reason), icon=":material/warning:")
         with st.container(horizontal=True, gap="small"):
             if st.button("Chat", type="primary", icon=":material/forum:", help="Open this run in the Playground."):
                 page.go_to_page("playground", run.id)
@@ -143,7 +145,7 @@ def draw_run_end(run: RunDir, status: RunStatus) -> None:
         st.info(f"{escape_lines(status.message)}  \n{describe_resume(status)}".strip(), icon=":material/autorenew:")
     for line in safety_lines(status):
         st.caption(line)
-    for warning in status.warnings[-5:]:
+    for warning in [one for one in status.warnings if one not in status.unanswered][-5:]:
         st.caption(f":orange[:material/warning:] {escape_text(warning, 500)}")
 
 

@@ -110,7 +110,7 @@ def contract_text(
         logger.exception("prompt contract")
         reason = f"{type(error).__name__}: {error}"
         message = f"The golden prompts could not be answered ({reason}). The next export tries again."
-        report_event("warning", message=message)
+        report_event("warning", message=message, unanswered=True)
         return None
 
 

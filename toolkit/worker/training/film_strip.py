@@ -133,7 +133,7 @@ class SampleOutputsCallback(TrainerCallback):
             logger.exception("answering pinned prompts")
             self.pins = []  # what failed once would fail at every evaluation
             message = f"Sample outputs are turned off for this run ({type(error).__name__}: {_first_line(error)})."
-            self._emit("warning", message=message)
+            self._emit("warning", message=message, unanswered=True)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()  # after an out-of-memory error, training needs what generation reserved
 

@@ -182,7 +182,7 @@ def _answer_test_rows(
     except Exception as error:
         logger.exception("answering test rows")
         message = f"The test rows could not be answered ({type(error).__name__}: {error}). The adapter is saved."
-        session.emit("warning", message=message)
+        session.emit("warning", message=message, unanswered=True)
         return SessionEnd("finished", step)
     figure = predictions.compute_exact_match(answers)
     scores = {"exact_match": figure.models[predictions.ADAPTER].value, "exact_match_base": figure.models[BASE].value}
