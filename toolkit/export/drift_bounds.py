@@ -18,8 +18,8 @@ SAME_DRIFT, SAME_MEAN = 0.002, 0.00016
 NOISE_FACTOR, NOISE_MEAN_FACTOR = 6.0, 2.0
 """A correct export may drift by this multiple of the largest and of the mean measured noise.
 
-Merging rounds each weight once more than the unmerged model does. Measured on random Qwen2 and Mistral models, correct
-exports are at most 2.3 and 1.3 times the noise. The mean is what finds a wrong weight: it shifts all tokens.
+Merging rounds each weight once more than the unmerged model does. Measured on random Gemma2, Mistral and Qwen2 models,
+correct exports are at most 2.3 and 1.3 times the noise. The mean finds a wrong weight: it shifts all tokens.
 """
 ASSUMED_BOUNDS = {"float32": SAME_DRIFT, "float16": 0.05, "bfloat16": 0.4}
 """Without a measurement: the largest change of one token's log-probability, by the coarser of the two precisions."""
