@@ -126,6 +126,9 @@ class DataConfig(SettingsSection):
     header_row: Optional[Annotated[int, Field(ge=1, le=1000)]] = Field(
         None, description="Number of the row with the column names in a CSV or Excel file; the rows above are ignored"
     )
+    join_messages: Optional[bool] = Field(
+        False, description="Join rows that are single messages into one row for each conversation"
+    )
     hub_config: Optional[ShortText] = Field(None, description="Configuration (subset) of a Hugging Face dataset")
     hub_split: Optional[ShortText] = Field(None, description="Split of a Hugging Face dataset")
     hub_revision: Optional[ShortText] = Field(

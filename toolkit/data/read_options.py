@@ -43,6 +43,7 @@ class ReadOptions:
     hub_config: str | None = None
     hub_split: str | None = None
     hub_revision: str | None = None
+    join_messages: bool = False
 
 
 DEFAULT_READ_OPTIONS = ReadOptions()

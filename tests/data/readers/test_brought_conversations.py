@@ -301,3 +301,52 @@ def test_control_characters_of_conversations_are_found_and_removed(open_bytes: O
     cleaned = remove_unusual_characters(json.dumps(rows[1]))
     assert json.loads(cleaned)[1]["content"] == "ring twice"
     assert remove_unusual_characters(json.dumps(rows[2])) == json.dumps(rows[2])
+
+
+def test_single_messages_are_joined_by_their_parents(open_bytes: Opener) -> None:
+    content = (BROUGHT / "s18_row_per_message.csv").read_bytes()
+    (offer,) = open_bytes(content).offers
+    assert offer.label == "Join the 24 messages into conversations"
+    suggestion = suggest_for_table(open_bytes(content))
+    assert suggestion.kind == "ask"
+    assert offer.label in suggestion.notes[0] and "Reading options" in suggestion.notes[0]
+    table = open_bytes(content, "csv", offer.options)
+    assert (table.rows, table.columns) == (12, ("messages",))
+    assert said(turns_of(table)) == PAIR
+    assert "24 messages were joined into 12 conversations" in " ".join(table.notices)
+
+
+def test_a_tree_of_messages_becomes_its_paths(open_bytes: Opener) -> None:
+    rows = [("1", "", "prompter", "q"), ("2", "1", "assistant", "a"), ("3", "1", "assistant", "b"),
+            ("4", "2", "prompter", "more"), ("5", "4", "assistant", "c"), ("6", "4", "assistant", "d")]  # fmt: skip
+    content = "message_id,parent_id,role,text\n" + "".join(",".join(row) + "\n" for row in rows)
+    (offer,) = open_bytes(content).offers
+    table = open_bytes(content, "csv", offer.options)
+    found = [said(turns_of(table, row)) for row in range(table.rows)]
+    assert [[turn[1] for turn in turns] for turns in found] == [
+        ["q", "b"],
+        ["q", "a", "more", "c"],
+        ["q", "a", "more", "d"],
+    ]
+    assert [turn[2] for turn in found[1]] == [False, True, False, True]
+    assert [turn[2] for turn in found[2]] == [False, False, False, True], "an answer is trained once"
+
+
+@pytest.mark.parametrize("name", ["conversation_id", "thread_id", "session_id"])
+def test_single_messages_are_joined_by_their_conversation(open_bytes: Opener, name: str) -> None:
+    rows = [
+        {name: at // 2, "role": ("user", "assistant")[at % 2], "content": f"m{at}", "lang": "en"} for at in range(8)
+    ]
+    content = "\n".join(map(json.dumps, rows))
+    (offer,) = open_bytes(content, "json").offers
+    table = open_bytes(content, "json", offer.options)
+    assert table.rows == 4
+    assert said(turns_of(table, 1)) == [("user", "m2", False), ("assistant", "m3", True)]
+    assert "Not used: lang." in " ".join(table.notices)
+
+
+@pytest.mark.parametrize("file", ["i17_telegram_export.json", "i18_one_conversation_file.json"])
+def test_messages_without_roles_or_conversations_are_not_joined(open_bytes: Opener, file: str) -> None:
+    table = open_bytes((BROUGHT / file).read_bytes(), "json")
+    assert not [offer for offer in table.offers if offer.options.join_messages]
+    assert "Each row is a single message" in suggest_for_table(table).notes[0]

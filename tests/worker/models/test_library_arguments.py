@@ -175,6 +175,7 @@ UNUSED: dict[str, str] = {
             "repair_text",
             "quotes",
             "header_row",
+            "join_messages",
             "hub_config",
             "hub_split",
             "hub_revision",

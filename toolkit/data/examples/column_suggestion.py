@@ -49,6 +49,10 @@ def suggest_for_table(table: Table) -> ColumnSuggestion:
         column = found.completion.strip("{}")
         note = f"The prompt is empty: the model learns to write texts like those in '{column}' without any input."
         found = replace(found, notes=(*found.notes, note))
+    threads = next((offer for offer in table.offers if offer.options.join_messages), None)
+    if threads is not None and found.kind == "ask":
+        note = f"Each row is a single message. To train on conversations, apply '{threads.label}' in Reading options."
+        return replace(found, notes=(note,))
     optional = find_optional_columns(found.prompt, found.completion, table)
     unused = describe_unused_columns(table, found.messages) if found.messages else ""
     notes = (*found.notes, *(_optional_note(column, table.missing[column]) for column in optional))
@@ -60,15 +64,11 @@ def describe_unused_columns(table: Table, messages: str) -> str:
 
     messages: the column of conversations.
     """
-    used = {messages, *table.joined.get(messages, ())}
+    used, rows = {messages, *table.joined.get(messages, ())}, sample_table_rows(table)
     rest = [column for column in table.columns if column not in used]
-    rows = sample_table_rows(table)
-    unused = [column for column in rest if any(not is_blank_cell(row.get(column)) for row in rows)]
-    if not unused:
-        return ""
-    shown = ", ".join(f"'{column[:40]}'" for column in unused[:MAX_LISTED])
-    more = f" and {len(unused) - MAX_LISTED:,} more" if len(unused) > MAX_LISTED else ""
-    return f"Not used for training: {'column' if len(unused) == 1 else 'columns'} {shown}{more}."
+    unused = [f"'{column[:40]}'" for column in rest if any(not is_blank_cell(row.get(column)) for row in rows)]
+    shown = ", ".join(unused[:MAX_LISTED]) + (", …" if len(unused) > MAX_LISTED else "")
+    return f"Not used for training: {'column' if len(unused) == 1 else 'columns'} {shown}." if unused else ""
 
 
 def suggest_columns(

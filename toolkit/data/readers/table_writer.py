@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toolkit.data.conversations import ChatColumns, is_blank_cell
+from toolkit.data.examples.column_names import normalize_column_name
+from toolkit.data.message_threads import ThreadColumns, find_thread_columns, join_threads
 from toolkit.data.progress import DataProgressReporter, ShareReporter
 from toolkit.data.read_options import (
     DEFAULT_READ_OPTIONS,
@@ -29,7 +31,7 @@ from toolkit.data.read_options import (
     UnreadableError,
     shorten_preview,
 )
-from toolkit.data.readers.join_conversations import JoinedColumn, find_join
+from toolkit.data.readers.join_conversations import JOINED_COLUMN, JoinedColumn, find_join
 from toolkit.data.table import TableRow, make_table_footer
 from toolkit.errors import DataError
 
@@ -137,6 +139,12 @@ class TableWriter:
         join = find_join(kept, filled, self._sample)
         joined = JoinedColumn(join, ChatColumns(skip=self._options.bad_rows == "skip")) if join else None
         notices = [*notices, *self._name_notice(), *_brace_notices(self.columns), *self._repair_notice()]
+        threads = find_thread_columns({normalize_column_name(name): name for name in reversed(filled)}, self._sample)
+        if threads is not None and self._options.join_messages:
+            self._write_threads(final, label, notices, threads)
+            return
+        if threads is not None:
+            offers = [*offers, self._offer_threads(threads)]
         if self._part is not None and len(self._parts) == 1 and not drop and joined is None:
             # the part is the table already
             self._part.add_key_value_metadata(self._footer(label, kept, notices, offers, None))
@@ -150,6 +158,34 @@ class TableWriter:
         with pq.ParquetWriter(final, schema, compression="zstd") as out:
             self._merge_parts(out, kept, joined)
             out.add_key_value_metadata(self._footer(label, columns, notices, offers, joined))
+
+    def _offer_threads(self, threads: ThreadColumns) -> Offer:
+        preview = shorten_preview(join_threads(threads, self._sample))
+        label = f"Join the {self.rows:,} messages into conversations"
+        return Offer(label, replace(self._options, join_messages=True), preview)
+
+    def _write_threads(self, final: Path, label: str, notices: Sequence[str], threads: ThreadColumns) -> None:
+        """Write a table with a row for each conversation instead of one for each message."""
+        rows: list[TableRow] = []
+        if self._part is not None:
+            self._part.close()
+        schema = pa.schema([(column, pa.string()) for column in threads.needed])
+        for part in self._parts:
+            rows += _align(pq.read_table(part), schema).to_pylist()
+            part.unlink()
+        folder = self._folder / "threads"
+        folder.mkdir()
+        digest = self._source_sha256 if self._source_sha256 is not None else self._hash.hexdigest()
+        writer = TableWriter(folder, self._place, options=self._options, source_sha256=digest)
+        writer.add_column(JOINED_COLUMN)
+        cells = join_threads(threads, rows)
+        for at, cell in enumerate(cells, start=1):
+            writer.add([cell], at)
+        unused = [name for name in self.columns if name in self._filled and name not in threads.needed]
+        joined = f"{self.rows:,} messages were joined into {len(cells):,} conversations, as chosen."
+        left = f" Not used: {', '.join(unused[:MAX_LISTED])}." if unused else ""
+        writer.finish(final, label, [*notices, joined + left])
+        folder.rmdir()
 
     def _merge_parts(self, out: pq.ParquetWriter, columns: Sequence[str], joined: JoinedColumn | None) -> None:
         """Merge the parts: columns were added on the way, one is dropped, or conversations are joined."""
