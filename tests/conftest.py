@@ -17,6 +17,17 @@ settings.load_profile("toolkit")
 
 os.environ["FTK_SPARE"] = "0"  # a test that wants a spare worker starts one
 
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the installation's key, which signs runs and versions, out of the home of whoever runs the tests."""
+    before = os.environ.get("FTK_STATE_DIR")
+    os.environ["FTK_STATE_DIR"] = str(tmp_path_factory.mktemp("installation"))
+    yield
+    os.environ.pop("FTK_STATE_DIR")
+    os.environ.update({} if before is None else {"FTK_STATE_DIR": before})
+
+
 TEXT = [
     "the quick brown fox jumps over the lazy dog",
     "please send 12 blue lamps to Anna Berg in Oslo",

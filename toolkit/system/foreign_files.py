@@ -12,8 +12,9 @@ import math
 import os
 import re
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -28,7 +29,7 @@ _SUSPICIOUS = re.compile(rb"[0-9]{19}|[0-9][eE]\+?[0-9]|\\u[dD][89a-fA-F]")
 """A number that may be too large, or half of a character, which its other half need not follow."""
 
 
-def open_regular_file(path: Path) -> BinaryIO:
+def open_regular_file(path: Path) -> BufferedReader:
     """Open a file for reading, through links. Raises OSError for what is not a regular file: a pipe would block."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

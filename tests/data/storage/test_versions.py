@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from toolkit.data.storage.versions import (
     find_next_version,
     find_original_dataset,
     find_previous_version,
+    open_version,
 )
 from toolkit.data.table import Table, load_table
 from toolkit.errors import DataError
@@ -151,3 +154,24 @@ def test_what_is_not_a_version_is_refused(tmp_path: Path, place: DatasetReferenc
         opened(DatasetReference("csv", str(forged)), tmp_path)
     with pytest.raises(DataError, match=r"would remain"):
         apply_fix(Fix("", "drop", "", np.arange(table.rows - 1)), table, place, tmp_path)
+
+
+def test_only_a_version_that_this_installation_signed_is_read_by_the_app_itself(
+    tmp_path: Path, place: DatasetReference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    table = opened(place, tmp_path)
+    made = Path(apply_fix(fix_of(table, place, "duplicate"), table, place, tmp_path).path)
+    assert open_version(made) is not None
+    signature = made.with_suffix(".signature")
+    elsewhere = tmp_path / "from elsewhere" / "uploads" / "versions" / made.name
+    elsewhere.parent.mkdir(parents=True)
+    shutil.copyfile(made, elsewhere)
+    assert open_version(elsewhere) is None
+    read = open_table(DataConfig(file_type="csv", path=str(elsewhere)), tmp_path)  # by the disposable reader
+    assert (read.rows, read.version) == (table.rows - 1, None)
+    for spoil in (lambda: signature.write_text("0" * 64), signature.unlink, lambda: signature.symlink_to("/dev/zero")):
+        spoil()
+        os.utime(made, ns=(0, made.stat().st_mtime_ns + 1))
+        assert open_version(made) is None
+        assert find_next_version(table, place, tmp_path) is None

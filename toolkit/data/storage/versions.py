@@ -3,16 +3,19 @@
 `save_dir/uploads/versions/<original>-<version>.parquet`, both the first 12 hex digits of a sha256: of the original's
 bytes, and of the recipe (the parent, the action, the rows). The same fix of the same table is the same file. The footer
 contains the origin, so that `data.path` can name a version like any other file: in the app, in a YAML file and on the
-command line. Undo goes to the parent, redo to the newest version made from the current table.
+command line. A `.signature` next to it proves that this installation made it: only then the app itself reads it.
+Undo goes to the parent, redo to the newest version made from the current table.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +26,9 @@ from toolkit.data.read_options import time_limit_seconds
 from toolkit.data.storage.uploads import HASH_DIGITS, uploads_dir
 from toolkit.data.table import DatasetVersion, RowNumbers, Table, load_table
 from toolkit.data.task_process import ROWS_FILE, RepairRequest, parquet_content_bytes
-from toolkit.errors import DataError
-from toolkit.system.durable import publish_file, scratch_dir
+from toolkit.errors import DataError, RunError
+from toolkit.system.durable import durable_write, publish_file, scratch_dir, sign_body
+from toolkit.system.foreign_files import open_regular_file, read_foreign_file
 
 _NAME = re.compile(rf"[0-9a-f]{{{HASH_DIGITS}}}-([0-9a-f]{{{HASH_DIGITS}}})\.parquet")
 
@@ -69,9 +73,10 @@ def version_file_type(reference: DatasetReference) -> str:
 
 
 def open_version(path: Path) -> Table | None:
-    """Return the table if `path` is in a folder of versions and has the name of one, otherwise None.
+    """Return the table if `path` is a version that this installation made, by folder, name and signature, else None.
 
-    Raises DataError when the file is missing or is not the version that it is named after.
+    Any other file is left to the readers, which bound what it may expand to, even if it has such a name. Raises
+    DataError when the file is missing or is not the version that it is named after.
     """
     name_match = _NAME.fullmatch(path.name)
     if name_match is None or path.absolute().parts[-3:-1] != ("uploads", "versions"):
@@ -81,7 +86,7 @@ def open_version(path: Path) -> Table | None:
     table = load_table(path)
     if table.version is None or not table.sha256.startswith(name_match.group(1)):
         raise DataError(f"The content of {path} does not match its file name.", "Choose the data again.")
-    return table
+    return table if _is_signed(path) else None
 
 
 def original_sha256(table: Table) -> str:
@@ -102,7 +107,7 @@ def find_next_version(table: Table, reference: DatasetReference, save_dir: Path)
     )
     for file in found:
         made = load_table(file).version
-        if made is not None and made.parent == table.sha256:
+        if made is not None and made.parent == table.sha256 and _is_signed(file):
             return DatasetReference(version_file_type(reference), str(file))
     return None
 
@@ -130,6 +135,30 @@ def versions_dir(save_dir: Path) -> Path:
     return folder.absolute()
 
 
+def _signature_file(version: Path) -> Path:
+    return version.with_suffix(".signature")
+
+
+def _sign_version(name: str, content: Path) -> str:
+    with open_regular_file(content) as file:
+        return sign_body({"version": name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()})
+
+
+def _is_signed(version: Path) -> bool:
+    found = version.stat()
+    return _is_signed_cached(version, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@lru_cache(maxsize=100)
+def _is_signed_cached(version: Path, *stamp: int) -> bool:
+    del stamp  # only part of the cache key
+    try:
+        given = read_foreign_file(_signature_file(version), 1000)
+        return hmac.compare_digest(given, _sign_version(version.name, version).encode())
+    except (OSError, RunError):
+        return False
+
+
 def _write_version(fix: Fix, rows: RowNumbers, table: Table, sha256: str, version: DatasetVersion, final: Path) -> None:
     folder = final.parent / f".part-{sha256[:HASH_DIGITS]}-{os.getpid()}"
     columns = list(fix.columns)
@@ -142,6 +171,7 @@ def _write_version(fix: Fix, rows: RowNumbers, table: Table, sha256: str, versio
             )
             limit = time_limit_seconds(parquet_content_bytes(table.path))
             made = make_table_in_child("toolkit.data.doctor.repair_task", request.dump(), folder, limit)
+            durable_write(_signature_file(final), _sign_version(final.name, made))
             publish_file(made, final)
     except OSError as error:
         message = f"{final.parent} can't be written: {error.strerror or error}."
