@@ -116,5 +116,5 @@ def _browsers() -> list[psutil.Process]:
 
 def give(page: Page, file: Path) -> None:
     """Upload a dataset in the first upload box of the Data page; the second is for a test file."""
-    box = page.get_by_test_id("stFileUploader").filter(has_text="or Parquet file, up to")
+    box = page.get_by_test_id("stFileUploader").filter(has_text="file, up to")
     box.locator("input[type=file]").set_input_files(file)

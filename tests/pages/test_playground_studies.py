@@ -140,6 +140,8 @@ def test_other_runs_of_the_same_base_can_be_compared_and_a_preset_is_one_click(s
     app = stage.checked(button(app, "Creative").click().run())
     kept = app.session_state["workspace"]["draft"]["inference"]
     assert (kept["do_sample"], kept["temperature"], kept["max_new_tokens"]) == (True, 1.1, 128)
+    presets = {entry.label: entry.proto.type for entry in app.button if str(entry.key).startswith("preset:")}
+    assert [name for name, kind in presets.items() if kind == "secondary"] == ["Creative"], "the active one is marked"
     app = stage.checked(app.toggle(key="own_settings").set_value(True).run())
     app = stage.checked(app.selectbox(key=f"way:{other.id}").set_value("greedy").run())
     assert app.session_state["workspace"]["draft"]["inference"]["do_sample"] is True, "the form is unchanged"
@@ -161,6 +163,17 @@ def test_a_model_loaded_next_to_a_training_is_shown_and_unloaded_with_one_click(
     assert "Loaded in the Playground: demo-model with 2 adapters · 3.0 GiB of GPU memory" in words(app)
     app = stage.checked(button(app, "Unload model").click().run())
     assert ended == [info] and "Loaded in the Playground" not in words(app)
+
+
+def test_a_loaded_model_says_how_other_programs_reach_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stage.finished("done")
+    info = EngineInfo(stage.folder, 8765, 1, 1.0, "the-key", run.id)
+    held = engine_client.EngineStatus("ready", runs=(run.id,), base="bundled:demo-model")
+    monkeypatch.setattr(engine_bar, "find_engine", lambda _: info)
+    monkeypatch.setattr(engine_client, "read_engine_status", lambda _: held)
+    text = words(stage.page("playground", run))
+    assert "http://127.0.0.1:8765/v1" in text and "the-key" in text
+    assert "curl http://127.0.0.1:8765/v1/chat/completions" in text
 
 
 def test_checkpoints_and_the_url_choose_the_columns(stage: Stage) -> None:

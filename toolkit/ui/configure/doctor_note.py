@@ -45,7 +45,7 @@ def _draw_note(start_is_waiting: bool) -> None:
             phase = checkup.examined.progress[1] if not checkup.examined.over else checkup.counting
             st.caption(f":material/hourglass_top: Checking the data: {escape_text(phase)}")
         elif not checkup.findings and not checkup.accepted:
-            st.caption(":green[:material/check_circle:] Data checks: no findings.")
+            st.markdown(":small[:green[:material/check_circle:] Data checks: no findings.]")
 
 
 def _draw_open_findings(findings: Sequence[Finding]) -> None:

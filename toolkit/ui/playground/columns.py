@@ -148,17 +148,25 @@ def _neutral_cutoffs() -> dict[str, Any]:
 
 
 def draw_generation_presets() -> None:
-    """Draw one button per preset; a click writes its values into the form."""
+    """Draw one button per preset; a click writes its values into the form. The active one is marked."""
     with st.container(horizontal=True, gap="xxsmall"):
         for name, (icon, values) in GENERATION_PRESETS.items():
+            active = is_preset_active(values)
             st.button(
                 name.capitalize(),
-                icon=icon,
+                icon=":material/check:" if active else icon,
                 key=f"preset:{name}",
                 on_click=_apply_preset,
                 args=(values,),
-                type="tertiary",
+                type="secondary" if active else "tertiary",
+                help="These settings are in use." if active else None,
             )
+
+
+def is_preset_active(values: Mapping[str, Any]) -> bool:
+    """Return whether the form has the values of a preset."""
+    wanted = values if values.get("do_sample") is False else {**_neutral_cutoffs(), **values}
+    return all(workspace.current_setting(f"inference.{name}") == value for name, value in wanted.items())
 
 
 def _apply_preset(values: Mapping[str, Any]) -> None:

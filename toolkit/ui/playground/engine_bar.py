@@ -7,7 +7,7 @@ import streamlit as st
 from toolkit.errors import EngineError
 from toolkit.services import engine_client
 from toolkit.services.engine_client import EngineStatus
-from toolkit.services.engine_process import EngineInfo, find_engine
+from toolkit.services.engine_process import EngineInfo, describe_engine_access, find_engine
 from toolkit.system.printable import format_bytes, format_duration, format_plural
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_text
@@ -36,6 +36,8 @@ def draw_engine_bar(entry: RunEntry) -> EngineInfo | None:
         if is_engine_ready(info, status, entry.run.id) and info is not None and status is not None:
             st.badge("Loaded", icon=":material/memory:", color="green")
             st.caption(_engine_summary(status), width="content")
+            with st.popover("Use as API", icon=":material/api:", type="tertiary"):
+                st.code(describe_engine_access(info, entry.run.id, status.runs).strip(), language=None, wrap_lines=True)
             _draw_unload_button(info)
             return info
         st.badge("Not loaded", icon=":material/memory:", color="gray")

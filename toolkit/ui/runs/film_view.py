@@ -46,7 +46,7 @@ def draw_sample_outputs(run: RunDir) -> None:
             help="The run answers the pinned prompts at every evaluation. Step 0 is the base model before training.",
         )
     step = int(st.session_state.get(f"film_{run.id}", outputs.steps[-1]))
-    st.caption(_summary(outputs, step))
+    st.markdown(f":small[{_summary(outputs, step)}]")  # not a caption, which fades colors below their contrast
     grid = st.grid(min_column_width=380)
     for number in range(len(outputs.prompts)):
         with grid.cell(), st.container(border=True, height="stretch", gap="xsmall"):
@@ -75,7 +75,8 @@ def _draw_answer(outputs: SampleOutputs, number: int, step: int) -> None:
         return
     since = outputs.correct_since(number, step)
     if since is not None:
-        st.caption(f":green[:material/check: {'Correct' if since == step else f'Correct since step {since}'}]")
+        label = "Correct" if since == step else f"Correct since step {since}"
+        st.markdown(f":small[:green[:material/check: {label}]]")
         return
     missing, _ = diff_words(prompt.expected[:MAX_ANSWER_CHARACTERS], answer)
     st.caption(f"Expected: {mark_changes(missing, 'orange').strip()}")
