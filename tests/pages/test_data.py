@@ -354,3 +354,46 @@ def test_a_hub_dataset_has_fields_for_configuration_split_and_revision(
         entry.set_value(text)
     stage.checked(button(app, "Open").click().run())
     assert asked == [("huggingface", "openai/gsm8k", ReadOptions(hub_config="socratic", hub_split="test"), None)]
+
+
+CONTROLS = {
+    "Reading options": lambda app: any(entry.label == "Reading options" for entry in app.expander),
+    "Choose an encoding": lambda app: any(entry.label == "Reading option" for entry in app.radio),
+    "Path as the data source": lambda app: any("Path" in option for option in app.segmented_control[0].options),
+    "Test file": lambda app: any(entry.label == "Test file" for entry in app.button),
+}
+"""What a hint may name -> whether the page has it."""
+CHAT, NO_ANSWER = (
+    '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}',
+    '{"messages": [{"role": "user", "content": "a"}]}',
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "offers"),
+    [
+        ("a.csv", "q,a\n1,2,3\n4,5\n6,7\n", 1),
+        ("a.csv", "q,a\ncafé,1\nx,2\n".encode("cp1252"), 2),
+        ("a.csv", 'q,a\n"1,2\n3,4\n', 1),
+        ("a.json", '[{"q": 1}, {"q": 2}, {"q": ', 1),
+        ("a.json", '{"x": [{"q": 1}], "y": [{"q": 1}, {"q": 2}]}', 2),
+        ("a.json", "no data at all", 0),
+        ("a.xls", "<table><tr><td>q</td></tr></table>", 0),
+        ("a.gz", b"\x1f\x8bbroken", 0),
+        ("a.jsonl", f"{CHAT}\n{NO_ANSWER}\n{CHAT}\n", 1),
+        ("a.jsonl", f"{NO_ANSWER}\n{NO_ANSWER}\n", 0),
+    ],
+)
+def test_a_hint_names_only_what_the_page_has(stage: Stage, name: str, content: str | bytes, offers: int) -> None:
+    app = _upload(stage, name, content.encode() if isinstance(content, str) else content)
+    said = words(app)
+    for named, is_there in CONTROLS.items():
+        assert named not in said or is_there(app), named
+    assert not re.search(r"choose (CSV|JSON) as the file type", said, re.IGNORECASE), "the page has no such control"
+    applied = [entry for entry in app.button if entry.label == "Apply"]
+    assert bool(applied) is bool(offers)
+    if offers > 1:
+        assert len(app.radio[0].options) >= offers
+    if offers:
+        again = stage.checked(applied[0].click().run())
+        assert "a." + name.split(".")[1] in words(again)

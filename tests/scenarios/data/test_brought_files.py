@@ -97,7 +97,7 @@ def test_a_blank_input_of_an_instruction_loses_no_row(bring: Bring) -> None:
     assert found.suggestion.optional == ("input",)
     assert (found.table.rows, found.usable) == (20, 20)
     assert "None" not in found.example().prompt
-    assert "empty in 13 rows" in found.suggestion.notes[0]
+    assert "in 13 rows" in found.suggestion.notes[0]
     finding = found.findings()["empty_text"]
     assert finding.count == 13
     assert finding.fixes[0].settings == {"data.optional_columns": None}
@@ -230,6 +230,10 @@ COMMA = ONE[:-1] + ",}"
         ("a.jsonl", ONE.replace("What?", "What\nis it?") + f"\n{TWO}\n", 2, "Line breaks and tabs"),
         ("a.json", json.dumps(f"[{ONE}]"), 1, "encoded twice"),
         ("a.jsonl", f"{ONE},\n{TWO},\n", 2, "trailing commas"),
+        ("a.json", f'{{"ok": true, "result": {{"items": [{ONE}, {TWO}]}}}}', 2, "from the object 'result'"),
+        ("a.json", f'{{"data": {{"t-1": {ONE}, "t-2": {TWO}}}}}', 2, "a row under each key"),
+        ("a.csv", 'question,answer;\n"What?","That, too.";\nWhy?,So.;\n', 2, "ends with a semicolon"),
+        ("a.csv", "question;answer;\nWhat?;That.;\nWhy?;So.;\n", 2, "Every line ends with a delimiter"),
         ("a.json", "question;answer\nWhat?;That.\nWhy?;So.\n", 2, "is CSV"),
         ("a.csv", f"[\n{ONE}\n]", 1, "is JSON"),
         ("a.xls", "question\tanswer\nWhat?\tThat.\nWhy?\tSo.\n", 2, "is CSV"),

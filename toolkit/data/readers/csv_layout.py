@@ -36,7 +36,7 @@ class CsvLayout:
     """title_lines: rows above the header; skips_spaces: whether spaces in front of a cell are ignored.
 
     is_markdown: whether each line starts and ends with the delimiter; quotes_are_text: whether quotes enclose no cells;
-    offers: other ways to read the file.
+    ends_with: what stands at the end of each line and is ignored; offers: other ways to read the file.
     """
 
     delimiter: str
@@ -44,6 +44,7 @@ class CsvLayout:
     skips_spaces: bool = False
     is_markdown: bool = False
     quotes_are_text: bool = False
+    ends_with: str = ""
     notices: tuple[str, ...] = ()
     offers: tuple[Offer, ...] = ()
 
@@ -55,6 +56,8 @@ def detect_layout(sample: str, options: ReadOptions, declared: str | None, *, wh
     """
     quotes_are_text = options.quotes == "text"
     sample = sample.replace('"', "") if quotes_are_text else sample
+    ends_with = _line_end(sample, whole=whole) if not options.delimiter and not declared else ""
+    sample = re.sub(rf"{ends_with}(?=\r?\n|$)", "", sample) if ends_with else sample
     delimiter = options.delimiter or declared
     likely = [delimiter] if delimiter else likely_delimiters(sample, whole=whole)
     delimiter = likely[0]
@@ -63,6 +66,8 @@ def detect_layout(sample: str, options: ReadOptions, declared: str | None, *, wh
     skips = has_spaces_before_quotes(sample, delimiter)
     is_markdown = delimiter == "|" and _is_markdown([row for row in rows if row])
     notices = delimiter_notice(delimiter, chosen=options.delimiter is not None)
+    if ends_with:
+        notices.append("Every line ends with a semicolon after its last cell; it was ignored.")
     if skips:
         notices.append("Spaces in front of quoted cells were ignored.")
     if is_markdown:
@@ -72,7 +77,14 @@ def detect_layout(sample: str, options: ReadOptions, declared: str | None, *, wh
     if titles and options.header_row is None:
         names = shorten_preview("  \u2502  ".join(row) for row in rows if row)
         offers.append(Offer("The first line has the column names", replace(options, header_row=1), names))
-    return CsvLayout(delimiter, titles, skips, is_markdown, quotes_are_text, tuple(notices), tuple(offers))
+    return CsvLayout(delimiter, titles, skips, is_markdown, quotes_are_text, ends_with, tuple(notices), tuple(offers))
+
+
+def _line_end(sample: str, *, whole: bool) -> str:
+    """Return a semicolon if it ends each line of a file whose cells are separated by something else."""
+    lines = [line for line in sample.splitlines() if line.strip()][: None if whole else -1]
+    ends = len(lines) > 1 and all(line.endswith(";") and line.count(";") == 1 for line in lines)
+    return ";" if ends and all(line.count(",") or line.count("\t") for line in lines) else ""
 
 
 def title_notice(count: int) -> list[str]:

@@ -267,9 +267,15 @@ class _RowWidthCheck:
 
 def _records(file: Iterable[str], layout: CsvLayout) -> Iterator[tuple[int, list[str], bool]]:
     """Yield for each record the line on which it starts, its cells, and whether it spans several lines."""
-    quoting = csv.QUOTE_NONE if layout.quotes_are_text else csv.QUOTE_MINIMAL
-    spaces = layout.skips_spaces
-    reader = csv.reader(file, delimiter=layout.delimiter, strict=True, skipinitialspace=spaces, quoting=quoting)
+    if layout.ends_with:
+        file = (line.rstrip("\r\n").removesuffix(layout.ends_with) + "\n" for line in file)
+    reader = csv.reader(
+        file,
+        delimiter=layout.delimiter,
+        strict=True,
+        skipinitialspace=layout.skips_spaces,
+        quoting=csv.QUOTE_NONE if layout.quotes_are_text else csv.QUOTE_MINIMAL,
+    )
     line = 1
     while True:
         try:

@@ -50,11 +50,29 @@ def unwrap_rows(value: dict[str, Any], options: ReadOptions, notice: Callable[[s
         ignored = f" Ignored: {', '.join(others[:MAX_LISTED])}." if others else ""
         notice(f"Rows were read from the list '{tables[0]}'.{ignored}")
         return lists[tables[0]]
+    if (key := _find_wrapper(value)) is not None:
+        notice(f"Rows were read from the object '{key}'.")
+        return unwrap_rows(value[key], options, notice)
     if len(lists) == len(value):
         return _columns_to_rows(value, notice)
     if all(isinstance(found, dict) and found for found in value.values()):
         return _objects_to_rows(value, notice)
     return [value]
+
+
+def _find_wrapper(value: dict[str, Any]) -> str | None:
+    """Return the key of the object that holds the rows, next to plain values that are no row themselves."""
+    found = [key for key, inner in value.items() if isinstance(inner, dict) and _holds_rows(inner)]
+    others = [key for key in value if key not in found]
+    is_row = _has_table_name(others) or any(isinstance(value[key], dict | list) for key in others)
+    return found[0] if len(found) == 1 and not is_row else None
+
+
+def _holds_rows(inner: dict[str, Any]) -> bool:
+    if any(isinstance(found, list) and len(found) > 1 and all_objects(found) for found in inner.values()):
+        return True
+    objects = [found for found in inner.values() if isinstance(found, dict)]
+    return len(objects) > 1 and len(objects) == len(inner) and all(map(_has_table_name, objects))
 
 
 def _split_to_rows(value: dict[str, Any], notice: Callable[[str], None]) -> list[Any] | None:

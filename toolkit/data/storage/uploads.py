@@ -242,8 +242,7 @@ def _hash_chunks(chunks: Iterator[bytes], path: Path) -> StoredFile:
 
 def _extension(name: str) -> str:
     extension = name.rsplit(".", 1)[-1].lower()
-    is_archive_of_files = name.lower().endswith(".tar.gz")
-    return extension if extension in FILE_ENDINGS and not is_archive_of_files else "data"
+    return extension if extension in FILE_ENDINGS and not name.lower().endswith(".tar.gz") else "data"
 
 
 def _unwritable(folder: Path, error: OSError) -> DataError:
