@@ -240,7 +240,7 @@ def test_truncated_and_skipped_rows_are_reported(tiny_model: Path, save_dir: Pat
     said = " ".join(event["message"] for event in kinds(events, "warning"))
     assert "truncated at the end" in said
     assert "lost their whole completion" in said
-    assert "have a missing cell" in said
+    assert "1 row has a missing cell" in said
 
 
 def change(settings: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
