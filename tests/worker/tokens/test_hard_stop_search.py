@@ -397,3 +397,36 @@ def test_what_the_template_does_not_write_is_found(tiny_model: Path, tmp_path: P
     assert faults["calls_unwritten"].message == (
         "This model's chat template writes no tool calls, which 2 of 4 rows have."
     )
+
+
+def test_rejected_conversations_outside_the_sample_are_found(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toolkit.worker.questions import hard_stops
+
+    monkeypatch.setattr(hard_stops, "HARD_STOP_SAMPLE_ROWS", 10)
+    monkeypatch.setattr(hard_stops, "OUTLINES_PER_STEP", 7)
+    model = with_template(tiny_model, tmp_path / "strict", ALTERNATING)
+    shapes = ["uua" if at in (3, 17, 39) else "ua" for at in range(40)]
+    fault = found(tmp_path, model, talks(*shapes), data={"messages": "messages"})["template_rejects"]
+    assert (fault.rows, fault.count) == ((3, 17, 39), 3)
+    assert fault.message.startswith("3 of 40 rows are rejected")
+    assert fault.repairs == (("merge_turns", 3),)
+
+
+def test_the_token_view_of_a_rewritten_conversation(tiny_model: Path, tmp_path: Path) -> None:
+    from toolkit.worker.questions.xray import answer_token_view
+
+    forgetful = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{% if loop.last and m['role'] == 'assistant' %}think {% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    model = with_template(tiny_model, tmp_path / "forgetful", forgetful)
+    table = make_table(tmp_path / "t.parquet", talks("uauaua", "ua"))
+    config = {"data": {"messages": "messages"}, "model": {"hf_model_ckpt": str(model)}}
+    body = {"config": config, "table": str(table.path), "row": 0}
+    value = answer_token_view(body, Quiet())  # type: ignore[arg-type]
+    assert (value["rewritten"], value["left_out"], value["answers"]) == (2, False, [])
+    assert value["trained"] > 0
+    assert answer_token_view({**body, "row": 1}, Quiet())["rewritten"] == 0  # type: ignore[arg-type]

@@ -63,6 +63,12 @@ def _token_notes(value: dict[str, Any]) -> list[str]:
         notes.append(
             f"Truncated to {value['length']:,} tokens: {truncated} lost. Raise **{_length_label()}** to keep them."
         )
+    if value.get("rewritten"):
+        notes.append(
+            "The chat template writes earlier answers otherwise once more messages follow: "
+            f"{format_plural(value['rewritten'], 'answer')} of this row, masked here, "
+            f"{'is' if value['rewritten'] == 1 else 'are'} trained in a sequence that ends after it."
+        )
     if value["merged"]:
         notes.append("Prompt and completion share a token where they meet. End the prompt with a line break.")
     return notes

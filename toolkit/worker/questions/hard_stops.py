@@ -2,7 +2,7 @@
 
 body: {"config": ..., "table": path} as in `dataset_subject.py`. value: {"faults": [...], "checked": number of rows,
 "usable": number of rows}. If more than HARD_STOP_SAMPLE_ROWS rows are usable, a random sample of that size is checked,
-the same sample for the same table.
+the same sample for the same table. Of conversations, all rows are compared with the chat template by their roles.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from toolkit.worker.tokens.labels import prepare_batches
 
 HARD_STOP_SAMPLE_ROWS = 20_000
 """Rows; a problem in 0.1 % of the rows is in such a sample almost certainly, and checking takes seconds."""
+OUTLINES_PER_STEP = 20_000
+"""Conversations outside the sample that are compared with the chat template between two reports of the progress."""
 MAX_CACHED_HARD_STOPS = 32
 """Answers: a user switches between a few templates and settings."""
 _CACHED_HARD_STOPS: dict[str, dict[str, Any]] = {}
@@ -83,7 +85,12 @@ def _find_hard_stops(subject: TokenizedDataset, job: QuestionJob) -> dict[str, A
     ):
         done += batch.num_rows
         job.report_progress("checking rows", done + len(lost), len(rows))
-    faults = [asdict(fault) for fault in inspector.faults(rows)]
+    others = np.setdiff1d(usable, rows) if subject.config.data.messages else usable[:0]
+    for start in range(0, len(others), OUTLINES_PER_STEP):
+        job.report_progress("comparing conversations with the chat template", start, len(others))
+        part = others[start : start + OUTLINES_PER_STEP]
+        inspector.check_outlines(len(rows) + start, _examples(subject, part))
+    faults = [asdict(fault) for fault in inspector.faults(np.concatenate([rows, others]))]
     return {"faults": faults, "checked": len(rows), "usable": len(usable)}
 
 

@@ -48,8 +48,8 @@ def describe_example(example: Example, subject: TokenizedDataset) -> dict[str, A
     total, kept, trained: numbers of tokens. begins: position of the first completion token. merged: whether the last
     token of the prompt changes because the completion follows. answers: positions of the later answers of a
     conversation. length: the limit in tokens. chat: whether the chat template is used. left_out: whether the row is
-    skipped. parts: [{"from": position, "tokens": [[id, text, name, state, special], ...]}, ...], the row without its
-    omitted parts.
+    skipped. rewritten: number of earlier answers that are trained in sequences of their own. parts: [{"from": position,
+    "tokens": [[id, text, name, state, special], ...]}, ...], the row without its omitted parts.
     """
     tokenizer = subject.tokenizer
     (tokens,) = tokenize_examples([example], tokenizer, subject.chat)
@@ -67,6 +67,7 @@ def describe_example(example: Example, subject: TokenizedDataset) -> dict[str, A
         "length": subject.length,
         "chat": subject.chat,
         "left_out": not ids,
+        "rewritten": sum(len(sequence.learned) for sequence in tokens.earlier),
         "parts": list(
             _token_parts(
                 tokens.ids, states or _untrained_states(tokens.ids, subject.length), tokens.completion_start, subject
@@ -78,10 +79,14 @@ def describe_example(example: Example, subject: TokenizedDataset) -> dict[str, A
 def collate_example(example: Example, subject: TokenizedDataset) -> tuple[list[int], list[int]]:
     """Return (ids, labels) of the example, collated alone; both are empty if the example is skipped."""
     only = subject.config.training.sft_args.completion_only_loss
-    rows = prepare_examples([example], subject.tokenizer, subject.length, subject.chat, completion_only=only).table
-    if not rows.num_rows:
+    (tokens,) = tokenize_examples([example], subject.tokenizer, subject.chat)
+    prepared = prepare_examples([example], subject.tokenizer, subject.length, subject.chat, completion_only=only).table
+    # earlier answers may have sequences of their own: the last one is the whole example
+    sequences = prepared.select(["input_ids", "labels"]).to_pylist()
+    whole = [one for one in sequences if one["input_ids"] == tokens.ids[: subject.length]][-1:]
+    if not whole:
         return [], []
-    batch = make_collator(subject.tokenizer)(rows.select(["input_ids", "labels"]).to_pylist())
+    batch = make_collator(subject.tokenizer)(whole)
     return batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
 
 

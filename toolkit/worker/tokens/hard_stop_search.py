@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from toolkit.data.chat_messages import Message
 from toolkit.data.examples.hard_stops import HARD_STOPS, MAX_HARD_STOP_ROWS, Fault
+from toolkit.data.examples.templates import Example
 from toolkit.system.printable import format_plural
 from toolkit.worker.tokens.chat_outline import UNWRITTEN_PARTS, OutlineFacts, outline_conversation
 from toolkit.worker.tokens.hard_stop_rules import HARD_STOP_RULES, CheckedRow, PromptFrame, describe_hard_stop
@@ -98,6 +99,15 @@ class HardStopInspector:
             hidden = end in row["labels"] and end not in got[:size]
             self._found["pad_hides_end" if hidden else "mask_wrong"].append(number)
             self._first.setdefault("mask_wrong", CheckedRow("", "", [], 0, 0, 0, False, True, 0))
+
+    def check_outlines(self, start: int, examples: Iterable[Example]) -> None:
+        """Look for conversations that the template rejects among examples that are not prepared.
+
+        start: the position of the first one, after all prepared ones.
+        """
+        for number, example in enumerate(examples, start):
+            self._rejections.check_outline(number, example)
+            self._rows += 1
 
     def faults(self, rows: Sequence[int] | np.ndarray) -> list[Fault]:
         """Return the problems found. rows: the row number in the table of each example."""

@@ -24,6 +24,7 @@ class RejectedRows:
         self._reasons: dict[int, str] = {}
         self._repaired: dict[ChatRepair, set[int]] = {name: set() for name in CHAT_REPAIRS}
         self._repairs: dict[tuple[Message, ...], list[ChatRepair]] = {}
+        self._outline_reasons: dict[tuple[Message, ...], str] = {}
 
     def add(self, rejected: Mapping[int, tuple[Example, str]]) -> None:
         """Add rejected examples: position -> example and reason."""
@@ -35,11 +36,19 @@ class RejectedRows:
             for name in self._repairs[outline]:
                 self._repaired[name].add(number)
 
+    def check_outline(self, number: int, example: Example) -> None:
+        """Add an example if the template rejects conversations of its outline; faster than tokenizing it."""
+        outline = outline_conversation(example.turns)
+        if outline not in self._outline_reasons:
+            self._outline_reasons[outline] = self._find_reason(outline)
+        if reason := self._outline_reasons[outline]:
+            self.add({number: (example, reason)})
+
     def faults(self, rows: Sequence[int] | np.ndarray, total: int) -> list[Fault]:
         """Return the blocking problem, if any. rows: the row number in the table of each example; total: of these."""
         if not self._reasons:
             return []
-        at = sorted(self._reasons)
+        at = sorted(self._reasons, key=lambda number: int(rows[number]))
         affected = tuple(int(rows[number]) for number in at)
         message = (
             f"{len(at):,} of {total:,} rows {'is' if len(at) == 1 else 'are'} rejected by the model's chat template. "
@@ -58,8 +67,10 @@ class RejectedRows:
 
     def _accepts(self, repair: ChatRepair, outline: Sequence[Message]) -> bool:
         turns = CHAT_REPAIRS[repair][1](outline)
-        if not turns or turns == tuple(outline):
-            return False
+        return bool(turns) and turns != tuple(outline) and not self._find_reason(turns)
+
+    def _find_reason(self, turns: Sequence[Message]) -> str:
+        """Return why the template rejects a conversation or the prompt of one of its answers, or ""."""
         parts = [turns, *(turns[:at] for at, turn in enumerate(turns) if turn.learned)]
         try:
             for number, part in enumerate(parts):
@@ -69,6 +80,6 @@ class RejectedRows:
                     tools=[read_listed_tools(part)],
                     add_generation_prompt=number > 0,
                 )
-        except RejectedConversationsError:
-            return False
-        return True
+        except RejectedConversationsError as error:
+            return next(iter(error.reasons.values()))
+        return ""
