@@ -118,7 +118,6 @@ class DataConfig(SettingsSection):
     repair_text: Optional[bool] = Field(
         False, description="Replace invalid bytes with U+FFFD and remove NUL characters, instead of rejecting the file"
     )
-
     quotes: Optional[Literal["lines", "cells", "text"]] = Field(
         None,
         description="Quotes in a CSV file: read lines of a quoted cell as rows, keep them, or read quotes as text",
@@ -126,9 +125,7 @@ class DataConfig(SettingsSection):
     header_row: Optional[Annotated[int, Field(ge=1, le=1000)]] = Field(
         None, description="Number of the row with the column names in a CSV or Excel file; the rows above are ignored"
     )
-    join_messages: Optional[bool] = Field(
-        False, description="Join rows that are single messages into one row for each conversation"
-    )
+    join_messages: Optional[bool] = Field(False, description="Join rows that are single messages into conversations")
     hub_config: Optional[ShortText] = Field(None, description="Configuration (subset) of a Hugging Face dataset")
     hub_split: Optional[ShortText] = Field(None, description="Split of a Hugging Face dataset")
     hub_revision: Optional[ShortText] = Field(
