@@ -291,7 +291,11 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(bring: Bring, name: str)
         bring(name, content)
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"a,b\n" * 99)[:-12], gzip.compress(gzip.compress(b"a,b\n1,2\n"))])
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(b"a,b\n" * 99)[:-12], gzip.compress(gzip.compress(b"a,b\n1,2\n"))],
+    ids=["damaged", "nested"],  # the bytes hold the time: both processes must collect the same names
+)
 def test_a_damaged_or_nested_gzip_file_is_refused_in_words(bring: Bring, content: bytes) -> None:
     with pytest.raises(DataError, match="gzip file"):
         bring("a.csv.gz", content)
