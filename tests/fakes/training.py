@@ -59,6 +59,7 @@ def draft(save_dir: Path, model: Path, **training: Any) -> dict[str, Any]:
         "model": {"hf_model_ckpt": str(model)},
         "lora": {"r": 4, "lora_alpha": 8},
         "training": {"training_args": args, "sft_args": {"max_seq_length": 64}},
+        "inference": {"max_new_tokens": 16},  # longer than every answer of `rows`; a random model knows no end
     }
 
 
