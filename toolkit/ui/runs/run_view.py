@@ -133,7 +133,7 @@ def _describe_queue_position(run: RunDir) -> str:
     if active:
         return f"next in the queue, after {escape_text(read_run_summary(active[0]).name, 60)}"
     done, steps = read_import_progress(run.save_dir)
-    return f"loading the training libraries: {done} of {steps}" if steps else "next in the queue"
+    return f"loading the training libraries: {done} of {steps}" if steps else "first in the queue, about to start"
 
 
 def _count_runs_ahead(run: RunDir) -> int:
