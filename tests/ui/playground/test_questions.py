@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from toolkit.config import InferenceConfig
+from toolkit.data.conversations import parse_conversation
 from toolkit.errors import EngineError
 from toolkit.services import engine_client
 from toolkit.services.engine_http import Delta, Done, Token
@@ -15,6 +17,7 @@ from toolkit.services.engine_requests import ScoredCompletion
 from toolkit.ui.elements.marked_text import logprob_percent, mark_differences, mark_likelihoods
 from toolkit.ui.playground import questions as questions_module
 from toolkit.ui.playground.columns import GENERATION_PRESETS, AnswerColumn, resolve_column_settings
+from toolkit.ui.playground.template_form import sent_messages
 
 
 class RecordingPlaceholder:
@@ -133,3 +136,21 @@ def test_tokens_are_shaded_by_probability_with_a_note() -> None:
     assert (likely.kind, unlikely.kind, unlikely.text) == ("p0", "p4", "↵\n")
     assert likely.note == "a  99 %\n' b'  0.67 %"
     assert logprob_percent(-7.0) == "0.091 %"
+
+
+def test_the_engine_gets_the_texts_of_a_conversation_with_tools() -> None:
+    turns = parse_conversation(
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": "q"},
+                    {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+                    {"role": "tool", "content": "22"},
+                    {"role": "assistant", "content": "a"},
+                ],
+                "tools": [{"name": "f"}],
+            }
+        )
+    )
+    assert [message["role"] for message in sent_messages(turns)] == ["user", "assistant", "assistant"]
+    assert all(set(message) == {"role", "content"} for message in sent_messages(turns))

@@ -11,7 +11,7 @@ import numpy as np
 import streamlit as st
 
 from toolkit.data.chat_messages import Message
-from toolkit.data.conversations import format_conversation
+from toolkit.data.conversations import MessageDict, format_conversation
 from toolkit.data.examples.renderers import ChatRenderer, renderer_of
 from toolkit.data.examples.split import plan_split
 from toolkit.data.examples.templates import Renderer
@@ -50,6 +50,10 @@ def draw_column_boxes(run: RunDir) -> None:
         if earlier:
             st.caption("Earlier messages")
             text_block(format_conversation(earlier))
+        if len(sent_messages(earlier)) < len(earlier):
+            st.caption(
+                ":material/info: Tools and tool results of this row are not sent: the Playground asks with text."
+            )
         st.text_area("Next message", key=_box_key(run, ""), height="content", persist_state="session")
         return
     for column in renderer.prompt_template.columns:
@@ -93,10 +97,16 @@ def _prepare_chat_question(
     """Return the conversation of the row up to its last question, which is replaced by the text of the box."""
     turns = _row_messages(run, renderer)
     typed = str(st.session_state.get(_box_key(run, "")) or "")
-    messages = [{"role": turn.role, "content": turn.content} for turn in turns[:-2]]
+    messages = sent_messages(turns[:-2])
     messages.append({"role": "user", "content": typed})
     expected = turns[-1].content if typed == _last_question(turns) else None
     return prepare_question(run.id, typed, messages, expected=expected, seed=seed, columns=columns)
+
+
+def sent_messages(turns: Sequence[Message]) -> list[MessageDict]:
+    """Return the messages that the engine takes: those of system, user and assistant, as text."""
+    taken = (turn for turn in turns if turn.role in ("system", "user", "assistant"))
+    return [{"role": turn.role, "content": turn.content} for turn in taken]
 
 
 def _row_messages(run: RunDir, renderer: ChatRenderer) -> tuple[Message, ...]:
