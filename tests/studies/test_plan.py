@@ -67,10 +67,15 @@ def test_a_value_that_is_listed_twice_is_trained_once(path: str, values: list[An
         (BNB + "bnb_4bit_quant_type", ["nf4", "fp4"], {}, "Quantize the base model is off"),
         (BNB + "llm_int8_threshold", [1, 6], {"model.quantize": True}, "Load in 8-bit is off"),
         ("num_processes", [1, 2], {}, "Accelerate"),
+        ("data.train_size", [0.2, 0.4], {"data.test_path": "test.csv"}, "the test set is a file"),
+        ("data.prompt", ["{message}", "Q: {message}"], {"data.messages": "chat"}, "takes the place of the templates"),
         (ARGS + "warmup_ratio", [0, 0.1], {ARGS + "lr_scheduler_type": "constant"}, "no warmup"),
         ("inference.temperature", [0.5, 1], {"inference.do_sample": True}, "does not change the training"),
         ("training.pinned_rows", [1, 2], {}, "not"),
         ("autopilot", [True, False], {}, "does not change the training"),
+        (ARGS + "optim", [None, "adamw_torch_fused"], {}, "they mean the same"),
+        ("training.sft_args.packing", ["grouped", None], {}, "they mean the same"),
+        ("training.sft_args.neftune_noise_alpha", [None, 0], {}, "they mean the same"),
     ],
 )
 def test_an_axis_that_cannot_matter_is_left_out_with_the_reason(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from toolkit.config import Config
+from toolkit.settings.device_defaults import FUSED_ADAMW
 from toolkit.settings.draft import draft_from_config, get_setting, replace_setting
 from toolkit.settings.field_spec import list_field_specs
-from toolkit.settings.form_layout import get_field_layout, is_setting_shown
+from toolkit.settings.form_layout import get_field_layout
 
 SEED_PATH = "training.training_args.seed"
 IGNORED_SECTIONS = ("inference.", "ablation.")
@@ -25,7 +26,20 @@ IGNORED_SETTINGS = (
 """Settings that change neither the weights nor the answers to the test rows."""
 SOURCE_PATHS = ("data.path", "data.test_path", "data.file_type")
 """Where the rows come from. The hash of the dataset replaces them, so that a file may be moved."""
-_WARMUP, _SCHEDULER = "training.training_args.warmup_ratio", "training.training_args.lr_scheduler_type"
+_ARGS = "training.training_args."
+_MEANT_BY_EMPTY = {_ARGS + "optim": FUSED_ADAMW, "training.sft_args.packing": "grouped"}
+"""Values that are the same as an empty setting."""
+_IDLE_RULES: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool], str], ...] = (
+    ((_ARGS + "warmup_ratio",), _ARGS + "lr_scheduler_type", lambda value: value == "constant",
+     "the constant scheduler has no warmup"),
+    (("data.train_size", "data.test_size", "data.stratify"), "data.test_path", lambda value: value is not None,
+     "the test set is a file, and all other rows are trained on"),
+    (("data.prompt", "data.prompt_stub", "data.optional_columns"), "data.messages", lambda value: bool(value),
+     "the conversation column takes the place of the templates"),
+    (("training.sft_args.neftune_noise_alpha",), "training.sft_args.neftune_noise_alpha", lambda value: value == 0,
+     "0 adds no noise"),
+)  # fmt: skip
+"""Settings without effect, the setting that decides it, when it does, and why. `shown_when` of the form has others."""
 
 
 def is_training_setting(path: str) -> bool:
@@ -37,13 +51,11 @@ def find_effective_settings(config: Config) -> dict[str, Any]:
     """Return the settings that change this training, by path; one that has no effect is None."""
     draft = draft_from_config(config)
     found = {
-        spec.path: get_setting(draft, spec.path) if is_setting_shown(spec.path, draft) else None
+        spec.path: None if find_idle_reason(spec.path, draft) else get_setting(draft, spec.path)
         for spec in list_field_specs()
         if is_training_setting(spec.path)
     }
-    if found[_SCHEDULER] == "constant":
-        found[_WARMUP] = None
-    return found
+    return {path: None if value == _MEANT_BY_EMPTY.get(path) else value for path, value in found.items()}
 
 
 def hash_training_content(config: Config, dataset: str = "", without: Iterable[str] = ()) -> str:
@@ -72,6 +84,7 @@ def find_idle_reason(path: str, draft: Mapping[str, Any]) -> str:
     for other, allowed in get_field_layout(path).shown_when:
         if get_setting(draft, other) not in allowed:
             return f"{get_field_layout(other).label} is off"
-    if path == _WARMUP and get_setting(draft, _SCHEDULER) == "constant":
-        return "the constant scheduler has no warmup"
+    for paths, other, is_idle, reason in _IDLE_RULES:
+        if path in paths and is_idle(get_setting(draft, other)):
+            return reason
     return ""

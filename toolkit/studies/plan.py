@@ -78,7 +78,7 @@ def _explain_left_out(
             message = f"{label} lists {format_plural(repeats, 'value')} twice; each value is trained once."
             found.append(Problem(path, message, "", "warning"))
         if len(values) > 1 and len({repr(trial.settings[path]) for trial in distinct}) == 1:
-            reason = find_idle_reason(path, draft_from_config(distinct[0].config)) or "no other setting uses it"
+            reason = find_idle_reason(path, draft_from_config(distinct[0].config)) or "they mean the same"
             message = f"All {len(values)} values of {label} give the same training, because {reason}."
             hint = f"Only {describe_value(path, values[0])} is trained."
             found.append(Problem(path, message, hint, "warning"))
