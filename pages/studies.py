@@ -9,7 +9,7 @@ from toolkit.studies.outcomes import list_study_names
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.forms.form import show_section
 from toolkit.ui.frame import page
-from toolkit.ui.runs.study_view import draw_live_study
+from toolkit.ui.runs.study_view import draw_growth_study, draw_live_study
 from toolkit.ui.workspace import workspace
 
 with page.page_frame("studies"):
@@ -27,7 +27,9 @@ with page.page_frame("studies"):
                 workspace.set_setting("ablation.use_ablate", True)
                 show_section(form_layout.BASICS.key)
                 page.go_to_page("configure")
+            draw_growth_study()
     else:
         name = st.selectbox("Study", names, key="study", bind="query-params")
         draw_live_study(name if name in names else names[0])
+        draw_growth_study()
         page.show_next_step("runs", "Open the runs")

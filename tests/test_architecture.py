@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "worker/tokens",
     "ui/workspace": "data data/doctor data/examples data/storage forecast runs services settings studies system "
     "ui/elements",
-    "studies": "evaluation evaluation/statistics lifecycle runs settings system",
+    "studies": "data/examples evaluation evaluation/statistics lifecycle runs settings system",
     "lifecycle": "data runs services system",
     "export": "data/examples evaluation evaluation/statistics runs system",
     "forecast": "data forecast/costs runs services settings system",

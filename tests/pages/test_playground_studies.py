@@ -120,6 +120,16 @@ def test_a_study_begins_with_its_verdict_and_its_values_are_adopted_in_one_click
     assert saved["grid"] == {}
 
 
+def test_the_study_of_more_data_is_set_up_in_one_click(stage: Stage) -> None:
+    stage.finished("alone")
+    app = stage.checked(button(stage.page("studies"), "Will more data help?").click().run())
+    assert app.title[0].value == "Configure"
+    assert "3 combinations × 3 seeds = 9 runs." in words(app)
+    saved = json.loads((stage.folder / "draft.json").read_text())
+    assert saved["grid"] == {"data.train_size": [0.2, 0.4, 0.8]}
+    assert saved["draft"]["ablation"]["study_name"] == "more data"
+
+
 def test_the_playground_offers_single_values_while_a_study_is_on(stage: Stage) -> None:
     run = stage.finished("done")
     app = stage.page("playground", run)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from toolkit.config import DataConfig
 from toolkit.errors import ConfigError
 from toolkit.settings.draft import default_draft, replace_setting
-from toolkit.studies.plan import StudyPlan, plan_study
+from toolkit.studies.plan import StudyPlan, choose_data_sizes, plan_study
 
 ARGS, BNB = "training.training_args.", "model.bitsandbytes."
 
@@ -96,6 +97,22 @@ def test_combinations_in_which_an_axis_has_no_effect_are_left_out() -> None:
     found = plan({"model.quantize": [False, True], BNB + "bnb_4bit_quant_type": ["nf4", "fp4"]})
     assert found.combinations == 3
     assert "1 of 4 combinations would train the same" in found.left_out[0].message
+
+
+@pytest.mark.parametrize(
+    ("data", "sizes"),
+    [
+        ({"train_size": 0.8}, [0.2, 0.4, 0.8]),
+        ({"train_size": 400}, [100, 200, 400]),
+        ({"train_size": None, "test_size": 0.2}, [0.2, 0.4, 0.8]),
+        ({"train_size": None, "test_size": None}, [0.1875, 0.375, 0.75]),
+        ({"train_size": None, "test_size": 20}, None),
+        ({"train_size": 4}, None),
+        ({"test_path": "test.csv"}, None),
+    ],
+)
+def test_the_study_of_more_data_takes_a_quarter_a_half_and_all_rows(data: dict[str, Any], sizes: list[float]) -> None:
+    assert choose_data_sizes(DataConfig(**data)) == sizes
 
 
 def test_too_many_runs_are_refused_with_the_numbers() -> None:

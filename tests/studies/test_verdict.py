@@ -109,6 +109,17 @@ def test_without_results_nothing_is_claimed() -> None:
     assert "No trial has a result yet." in format_study_html(study, judge_study(study))
 
 
+def test_a_study_of_the_number_of_training_rows_says_what_more_would_add() -> None:
+    sizes = [0.2, 0.4, 0.8]
+    study = make_study({"data.train_size": sizes}, lambda s: 1 - 0.3 * s["data.train_size"] ** -0.5, rows=200)
+    growth = judge_study(study).growth
+    assert growth is not None and growth.low <= growth.gain <= growth.high
+    assert abs(growth.gain - 0.3 * (0.8**-0.5 - 1.6**-0.5)) < 0.05
+    assert "Doubling the training rows would add about +" in say(study)
+    assert judge_study(make_study({"data.train_size": [0.4, 0.8]}, lambda s: 0.5)).growth is None
+    assert judge_study(make_study({"data.train_size": [100, 0.4, 0.8]}, lambda s: 0.5)).growth is None
+
+
 def test_of_three_values_the_best_is_named_and_the_smallest_equal_is_used() -> None:
     study = make_study({RANK: [4, 16, 8]}, lambda s: 0.4 if s[RANK] == 4 else 0.8, seeds=5)
     (finding,) = judge_study(study).findings

@@ -118,9 +118,9 @@ def read_study(save_dir: Path, name: str) -> Study:
 
 
 def find_free_name(save_dir: Path, name: str) -> str:
-    """Return the name with the first number that no study has: "ranks 2"."""
+    """Return the name, or with the first number that makes it free: "ranks", "ranks 2"."""
     taken = set(list_study_names(save_dir)[0])
-    return next(new for at in itertools.count(2) if (new := f"{name} {at}") not in taken)
+    return name if name not in taken else next(new for at in itertools.count(2) if (new := f"{name} {at}") not in taken)
 
 
 def read_old_question(save_dir: Path, name: str) -> StudyQuestion | None:

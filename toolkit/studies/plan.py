@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toolkit.config import Config
+from toolkit.config import Config, DataConfig
+from toolkit.data.examples.split import DEFAULT_TEST_SIZE
 from toolkit.errors import ConfigError, Problem
 from toolkit.settings.ablation import MAX_STUDY_TRIALS, StudyTrial, ValueGrid, expand_trials, uses_ablation
 from toolkit.settings.draft import draft_from_config
@@ -17,6 +18,8 @@ from toolkit.system.printable import format_plural
 DEFAULT_SEEDS, MAX_REPEATED_COMBINATIONS = 3, 4
 """Seeds of a study with at most so many combinations; a larger one gets one seed, because it has many runs already."""
 SEED_LIMIT = 2**32
+MIN_GROWTH_ROWS = 8
+"""Training rows below which a quarter of them trains nothing."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,17 @@ def _explain_left_out(
         message = f"{same}, because a setting has no effect in them."
         found.append(Problem("", message, "They are skipped.", "warning"))
     return tuple(found)
+
+
+def choose_data_sizes(data: DataConfig) -> list[float] | list[int] | None:
+    """Return a quarter, a half and all of the training rows, as sizes of the split; None if they can't be varied.
+
+    A test file leaves all other rows for training, and a count of test rows leaves an unknown number.
+    """
+    whole, test = data.train_size, data.test_size
+    if data.test_path is not None or (whole is None and isinstance(test, int)):
+        return None
+    if isinstance(whole, int):
+        return [whole // 4, whole // 2, whole] if whole >= MIN_GROWTH_ROWS else None
+    share = whole if whole is not None else 1 - (DEFAULT_TEST_SIZE if test is None else test)
+    return [round(share / 4, 6), round(share / 2, 6), round(share, 6)]

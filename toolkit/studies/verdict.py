@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from toolkit.evaluation.statistics.data_growth import MIN_SIZES, DataGrowth, fit_data_growth
 from toolkit.evaluation.statistics.intervals import FloatArray
 from toolkit.evaluation.statistics.paired_trials import (
     MIN_PAIRS,
@@ -28,6 +29,7 @@ ERROR_RATE = 0.05
 """Probability that a setting without effect is ever called one that matters."""
 SMALLEST_DIFFERENCE = 0.10
 """A comparison whose interval is wider than this to each side is not decided: 10 points of a share, 10 % of a loss."""
+TRAIN_SIZE_PATH = "data.train_size"
 MIN_HALF_ROWS = 10
 """Test rows in each half, below which no unbiased score of the recommended values is computed."""
 
@@ -79,17 +81,32 @@ class HonestScore:
 
 @dataclass(frozen=True)
 class StudyVerdict:
-    """findings: in the order of the axes, with at least one matched pair of trials each or the verdict "open"."""
+    """findings: in the order of the axes. growth: what more training rows would add, of a study of their number."""
 
     findings: tuple[AxisFinding, ...]
     score: HonestScore | None = None
+    growth: DataGrowth | None = None
 
 
 def judge_study(study: Study) -> StudyVerdict:
     """Return what the finished trials show."""
     axes = {path: values for path, values in study.question.axes.items() if len(values) > 1}
     findings = tuple(_judge_axis(study, path, values) for path, values in axes.items())
-    return StudyVerdict(findings, _score_honestly(study))
+    return StudyVerdict(findings, _score_honestly(study), _fit_growth(study))
+
+
+def _fit_growth(study: Study) -> DataGrowth | None:
+    """Return what twice the training rows would add; None unless three sizes of one kind have finished trials."""
+    sizes = sorted(study.question.axes.get(TRAIN_SIZE_PATH, ()), key=lambda size: size or 0)
+    if len(sizes) < MIN_SIZES or len({type(size) for size in sizes}) > 1 or study.objective == LOSS_OBJECTIVE:
+        return None
+    by_size = [_finished_by_block(study, TRAIN_SIZE_PATH, size) for size in sizes]
+    blocks = sorted(set.intersection(*(set(found) for found in by_size)))
+    trials = [[found[block].scores for block in blocks] for found in by_size]
+    rows = sorted(set.intersection(*(set(scores) for found in trials for scores in found))) if blocks else []
+    if not rows:
+        return None
+    return fit_data_growth(sizes, np.array([[[one[row] for row in rows] for one in found] for found in trials]))
 
 
 def lower_is_better(study: Study) -> bool:

@@ -30,7 +30,8 @@ def describe_verdict(study: Study, verdict: StudyVerdict) -> str:
     parts = [_describe_finding(study, finding) for finding in verdict.findings]
     if not parts:
         parts = ["No setting has several values, so there is nothing to compare."]
-    parts += [_describe_failures(study), _recommend(verdict), _describe_score(study, verdict.score)]
+    parts += [_describe_growth(study, verdict), _describe_failures(study), _recommend(verdict)]
+    parts.append(_describe_score(study, verdict.score))
     if study.seen_rows:
         parts.append(f"{format_plural(study.seen_rows, 'test row')} that a trial was trained on are left out.")
     return " ".join(part for part in parts if part)
@@ -89,6 +90,14 @@ def _format_difference(study: Study, value: float) -> str:
 def _describe_basis(study: Study, shown: ValueComparison) -> str:
     seeds = format_plural(shown.seeds, "seed")
     return seeds if study.objective == LOSS_OBJECTIVE else f"{format_plural(shown.rows, 'test row')}, {seeds}"
+
+
+def _describe_growth(study: Study, verdict: StudyVerdict) -> str:
+    growth = verdict.growth
+    if growth is None:
+        return ""
+    gain, low, high = (_format_difference(study, value) for value in (growth.gain, growth.low, growth.high))
+    return f"Doubling the training rows would add about {gain} points ({low} to {high}), if the trend continues."
 
 
 def _describe_failures(study: Study) -> str:

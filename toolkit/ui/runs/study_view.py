@@ -21,9 +21,11 @@ from toolkit.runs.status import UNFINISHED
 from toolkit.settings.draft import get_setting
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.settings.training_content import SEED_PATH
-from toolkit.studies.outcomes import Study, find_run_reason, read_study
+from toolkit.settings.validation import validate_draft
+from toolkit.studies.outcomes import Study, find_free_name, find_run_reason, read_study
+from toolkit.studies.plan import choose_data_sizes
 from toolkit.studies.report import format_study_html
-from toolkit.studies.verdict import StudyVerdict, judge_study
+from toolkit.studies.verdict import TRAIN_SIZE_PATH, StudyVerdict, judge_study
 from toolkit.studies.words import describe_verdict, find_leading_value, format_study_csv
 from toolkit.system.printable import format_duration, format_plural
 from toolkit.ui.elements import charts
@@ -31,6 +33,8 @@ from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.thinning import whole_strides
 from toolkit.ui.elements.words import STATE_LABELS
+from toolkit.ui.forms.form import open_setting
+from toolkit.ui.frame import page
 from toolkit.ui.runs.run_table import STATE_MARKS
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings
@@ -192,6 +196,28 @@ def _adopt_values(values: Mapping[str, Any]) -> None:
     for path, value in {**values, "ablation.use_ablate": False}.items():
         workspace.set_setting(path, value)
     st.toast("The values are in the settings on the Configure page.", icon=":material/check:")
+
+
+def draw_growth_study() -> None:
+    """Draw the button that sets up the study of the number of training rows with the present settings."""
+    config, _ = validate_draft(workspace.current_draft())
+    sizes = choose_data_sizes(config.data) if config is not None else None
+    pressed = st.button(
+        "Will more data help?",
+        icon=":material/trending_up:",
+        key="growth_study",
+        disabled=sizes is None,
+        help="Set up a study of 25, 50 and 100 % of the training rows with the settings on the Configure page, with 3 "
+        "seeds." + ("" if sizes else " It needs valid settings and a training split."),
+    )
+    if pressed and sizes is not None:
+        workspace.refresh_workspace()
+        name = find_free_name(workspace.current_save_dir(), "more data")
+        for path, value in {"ablation.use_ablate": True, "ablation.study_name": name, "ablation.seeds": 3}.items():
+            workspace.set_setting(path, value)
+        workspace.set_grid({TRAIN_SIZE_PATH: list(sizes)})
+        open_setting("ablation.use_ablate")
+        page.go_to_page("configure")
 
 
 def _draw_downloads(study: Study, verdict: StudyVerdict) -> None:
