@@ -29,6 +29,7 @@ from toolkit.field_types import (
     RowShareOrCount,
     SettingsSection,
     ShortText,
+    StudyObjective,
     TemplateText,
     check_device_map,
     each_of,
@@ -53,12 +54,8 @@ class AblationConfig(SettingsSection):
         "ablation", description="Name of the study"
     )
     # added
-    seeds: Optional[int] = Field(
-        None, ge=1, le=20, description="Runs of each combination of values, each with another training seed"
-    )
-    objective: Optional[Literal["exact_match", "json_fields", "label_accuracy", "token_f1", "chrf", "eval_loss"]] = (
-        Field(None, description="What the study compares: a measure of the answers to the test rows, or the test loss")
-    )
+    seeds: Optional[int] = Field(None, ge=1, le=20, description="Runs of each combination, each with another seed")
+    objective: Optional[StudyObjective] = Field(None, description="What the study compares: a measure or the test loss")
 
 
 class DataConfig(SettingsSection):

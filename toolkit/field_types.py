@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -24,6 +24,9 @@ from pydantic_core import PydanticCustomError
 BIASES = ("none", "all", "lora_only")
 
 TASK_TYPES = ("CAUSAL_LM",)
+
+StudyObjective = Literal["exact_match", "json_fields", "label_accuracy", "token_f1", "chrf", "eval_loss"]
+"""What trials are compared by: a measure of the answers to the test rows, or the test loss."""
 
 QUANT_TYPES = ("nf4", "fp4")
 

@@ -6,32 +6,26 @@ A run belongs to a trial when it trains the same content, whatever study or name
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from toolkit.config import Config
 from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation.predictions import read_predictions
 from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.evaluation.seen_rows import find_seen_rows
 from toolkit.evaluation.statistics.scoring import detect_answer_kind, score_answer
-from toolkit.runs.run_dir import RunDir, list_runs, read_run_config, read_run_meta
+from toolkit.runs.run_dir import RunDir, list_runs, read_run_meta
 from toolkit.runs.status import RunStatus, read_run_status
-from toolkit.settings.training_content import hash_training_content, leave_chosen_open
+from toolkit.studies.known_runs import KnownRun, list_known_runs, read_old_question
 from toolkit.studies.question import (
     AskedTrial,
     StudyQuestion,
-    ask_study_of_runs,
     clean_study_name,
     list_questions,
-    read_question,
 )
-
-logger = logging.getLogger(__name__)
 
 LOSS_OBJECTIVE, DEFAULT_OBJECTIVE, FREE_TEXT_OBJECTIVE = "eval_loss", "exact_match", "token_f1"
 MIN_MATCHED_SHARE = 0.05
@@ -42,16 +36,6 @@ STATE_ORDER = (
 """Which of several runs with the same content counts, the first one first."""
 RowScores = Mapping[tuple[int, str], float]
 """Score by (row number, expected answer); a study of datasets pairs only rows that are the same."""
-
-
-@dataclass(frozen=True)
-class KnownRun:
-    """A run with what it was started for and what it trains."""
-
-    run: RunDir
-    study: str
-    settings: dict[str, Any]
-    content: str
 
 
 @dataclass(frozen=True)
@@ -114,19 +98,13 @@ def read_study(save_dir: Path, name: str) -> Study:
         known = ", ".join(f"'{other}'" for other in list_study_names(save_dir)[0][:5])
         hint = f"The studies are: {known}." if known else "Start one with: python -m toolkit study config.yml"
         raise RunError(f"There is no study '{name[:80]}' in {save_dir}.", hint)
-    return fold_study(question, _list_known_runs(save_dir, name))
+    return fold_study(question, list_known_runs(save_dir, name))
 
 
 def find_free_name(save_dir: Path, name: str) -> str:
     """Return the name, or with the first number that makes it free: "ranks", "ranks 2"."""
     taken = set(list_study_names(save_dir)[0])
     return name if name not in taken else next(new for at in itertools.count(2) if (new := f"{name} {at}") not in taken)
-
-
-def read_old_question(save_dir: Path, name: str) -> StudyQuestion | None:
-    """Return what the study of that name asks: from its file, else from its runs; None when there is no such study."""
-    name = clean_study_name(name)
-    return read_question(save_dir, name) or _ask_from_runs(save_dir, name)
 
 
 def fold_study(question: StudyQuestion, known: Sequence[KnownRun]) -> Study:
@@ -143,7 +121,7 @@ def fold_study(question: StudyQuestion, known: Sequence[KnownRun]) -> Study:
 
 def find_trial_runs(save_dir: Path, question: StudyQuestion) -> dict[str, RunDir]:
     """Return the run of each trial that has one, by content."""
-    chosen = _choose_runs(question, _list_known_runs(save_dir, question.name))
+    chosen = _choose_runs(question, list_known_runs(save_dir, question.name))
     return {trial.content: found[0] for trial, found in zip(question.trials, chosen, strict=True) if found is not None}
 
 
@@ -211,51 +189,22 @@ def _score_predictions(run: RunDir, stamp: int, measure: str) -> RowScores:
     return {(one.row, one.expected): score for one, score in scored if score is not None}
 
 
-def _list_known_runs(save_dir: Path, name: str) -> list[KnownRun]:
-    """Return the runs whose content is known, newest first; runs from before it was stored count for their study."""
-    found = []
-    for run in list_runs(save_dir):
-        stamp = run.meta_path.stat().st_mtime_ns if run.meta_path.exists() else 0
-        try:
-            found.append(_read_known_run(run, stamp, name))
-        except ToolkitError as error:
-            # the list of runs shows this error to the user
-            logger.info("run %s can't be part of a study: %s", run.id, error)
-    return [one for one in found if one.content]
-
-
-@lru_cache(maxsize=4000)
-def _read_known_run(run: RunDir, stamp: int, name: str) -> KnownRun:
-    del stamp  # only part of the cache key
-    meta = read_run_meta(run)
-    study, settings, content = str(meta.get("study") or ""), dict(meta.get("settings") or {}), meta.get("content")
-    if content is None and "start" not in meta and study == name:
-        dataset = str(meta.get("dataset", {}).get("sha256") or "")
-        content = hash_training_content(_read_own_config(run, meta), dataset)
-    return KnownRun(run, study, settings, str(content or ""))
-
-
-def _read_own_config(run: RunDir, meta: Mapping[str, Any]) -> Config:
-    """Return the settings of a run as the user set them."""
-    return leave_chosen_open(read_run_config(run), meta.get("chosen") or {})
-
-
-def _ask_from_runs(save_dir: Path, name: str) -> StudyQuestion | None:
-    """Return what a study without a file asked; None when no run has its name."""
-    own = sorted((one for one in _list_known_runs(save_dir, name) if one.study == name), key=lambda one: one.run.id)
-    if not own:
-        return None
-    metas = [read_run_meta(one.run) for one in own]
-    configs = [_read_own_config(one.run, meta) for one, meta in zip(own, metas, strict=True)]
-    trials = [
-        AskedTrial(one.settings, config.training.training_args.seed, one.content)
-        for one, config in zip(own, configs, strict=True)
-    ]
-    datasets = [str(meta.get("dataset", {}).get("sha256") or "") for meta in metas]
-    return ask_study_of_runs(name, trials, configs[0], datasets)
-
-
 def find_run_reason(status: RunStatus) -> str:
     """Return why a trial has no result, in one sentence."""
     text: Any = status.message or status.broke_off or f"The run was {status.state}."
     return str(text).split("\n")[0]
+
+
+def has_value(outcome: TrialOutcome, path: str, value: Any) -> bool:
+    """Return whether the trial has this value of a varied setting."""
+    return repr(outcome.asked.settings.get(path)) == repr(value)
+
+
+def index_finished_trials(study: Study, path: str, value: Any) -> dict[tuple[int, str], TrialOutcome]:
+    """Return the trials with this value and a result, by (seed, other settings)."""
+    found = {}
+    for outcome in study.outcomes:
+        if outcome.value is not None and has_value(outcome, path, value):
+            others = {name: setting for name, setting in outcome.asked.settings.items() if name != path}
+            found[outcome.asked.seed, repr(sorted(others.items()))] = outcome
+    return found

@@ -12,7 +12,8 @@ from toolkit.lifecycle.resume_policy import can_resume, request_resume
 from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.runs.run_sources import SourceTable
 from toolkit.runs.status import read_run_status
-from toolkit.studies.outcomes import find_trial_runs, read_old_question
+from toolkit.studies.known_runs import read_old_question
+from toolkit.studies.outcomes import find_trial_runs
 from toolkit.studies.question import (
     AskedTrial,
     StudyQuestion,

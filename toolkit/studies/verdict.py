@@ -7,14 +7,14 @@ the k (k - 1) / 2 comparisons may err at 5 % divided by their number.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 
-from toolkit.evaluation.statistics.data_growth import MIN_SIZES, DataGrowth, fit_data_growth
+from toolkit.evaluation.statistics.data_growth import DataGrowth
 from toolkit.evaluation.statistics.intervals import FloatArray
 from toolkit.evaluation.statistics.paired_trials import (
     MIN_PAIRS,
@@ -22,16 +22,14 @@ from toolkit.evaluation.statistics.paired_trials import (
     compare_paired_trials,
     count_seeds_needed,
 )
-from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study, TrialOutcome
+from toolkit.studies.expectations import HonestScore, fit_growth, score_honestly
+from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study, TrialOutcome, has_value, index_finished_trials
 
 AxisVerdict = Literal["matters", "noise", "open"]
 ERROR_RATE = 0.05
 """Probability that a setting without effect is ever called one that matters."""
 SMALLEST_DIFFERENCE = 0.10
 """A comparison whose interval is wider than this to each side is not decided: 10 points of a share, 10 % of a loss."""
-TRAIN_SIZE_PATH = "data.train_size"
-MIN_HALF_ROWS = 10
-"""Test rows in each half, below which no unbiased score of the recommended values is computed."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +68,6 @@ class AxisFinding:
 
 
 @dataclass(frozen=True)
-class HonestScore:
-    """The score to expect of the recommended values on new rows, 0 to 1, with a 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    rows: int
-
-
-@dataclass(frozen=True)
 class StudyVerdict:
     """findings: in the order of the axes. growth: what more training rows would add, of a study of their number."""
 
@@ -92,21 +80,7 @@ def judge_study(study: Study) -> StudyVerdict:
     """Return what the finished trials show."""
     axes = {path: values for path, values in study.question.axes.items() if len(values) > 1}
     findings = tuple(_judge_axis(study, path, values) for path, values in axes.items())
-    return StudyVerdict(findings, _score_honestly(study), _fit_growth(study))
-
-
-def _fit_growth(study: Study) -> DataGrowth | None:
-    """Return what twice the training rows would add; None unless three sizes of one kind have finished trials."""
-    sizes = sorted(study.question.axes.get(TRAIN_SIZE_PATH, ()), key=lambda size: size or 0)
-    if len(sizes) < MIN_SIZES or len({type(size) for size in sizes}) > 1 or study.objective == LOSS_OBJECTIVE:
-        return None
-    by_size = [_finished_by_block(study, TRAIN_SIZE_PATH, size) for size in sizes]
-    blocks = sorted(set.intersection(*(set(found) for found in by_size)))
-    trials = [[found[block].scores for block in blocks] for found in by_size]
-    rows = sorted(set.intersection(*(set(scores) for found in trials for scores in found))) if blocks else []
-    if not rows:
-        return None
-    return fit_data_growth(sizes, np.array([[[one[row] for row in rows] for one in found] for found in trials]))
+    return StudyVerdict(findings, score_honestly(study), fit_growth(study))
 
 
 def lower_is_better(study: Study) -> bool:
@@ -169,17 +143,13 @@ def _find_best(values: Sequence[Any], means: Sequence[float], lower: bool) -> An
 
 
 def _mean_of_value(study: Study, path: str, value: Any) -> float:
-    found = [one.value for one in study.outcomes if one.value is not None and _has_value(one, path, value)]
+    found = [one.value for one in study.outcomes if one.value is not None and has_value(one, path, value)]
     return float(np.mean(found)) if found else math.nan
-
-
-def _has_value(outcome: TrialOutcome, path: str, value: Any) -> bool:
-    return repr(outcome.asked.settings.get(path)) == repr(value)
 
 
 def _compare_values(study: Study, path: str, first: Any, second: Any, alpha: float) -> ValueComparison | None:
     """Compare two values over the trials that differ in nothing else; None while there is no such pair."""
-    one, other = (_finished_by_block(study, path, value) for value in (first, second))
+    one, other = (index_finished_trials(study, path, value) for value in (first, second))
     blocks = sorted(set(one) & set(other))
     if not blocks:
         return None
@@ -196,16 +166,6 @@ def _compare_values(study: Study, path: str, first: Any, second: Any, alpha: flo
     return ValueComparison(better, worse, found, len(set(seeds)), left.shape[1])
 
 
-def _finished_by_block(study: Study, path: str, value: Any) -> dict[tuple[int, str], TrialOutcome]:
-    """Return the trials with this value and a result, by (seed, other settings)."""
-    found = {}
-    for outcome in study.outcomes:
-        if outcome.value is not None and _has_value(outcome, path, value):
-            others = {name: setting for name, setting in outcome.asked.settings.items() if name != path}
-            found[outcome.asked.seed, repr(sorted(others.items()))] = outcome
-    return found
-
-
 def _stack_scores(
     pairs: Sequence[tuple[TrialOutcome, TrialOutcome]], *, use_rows: bool
 ) -> tuple[FloatArray, FloatArray]:
@@ -220,32 +180,3 @@ def _stack_scores(
         for side in zip(*pairs, strict=True)
     )
     return first, second
-
-
-def _score_honestly(study: Study) -> HonestScore | None:
-    """Return the score of the best combination on rows that did not choose it; None for a loss and for few rows.
-
-    Chosen on one half of the rows and scored on the other, both ways: the score of the winner on the rows that made it
-    the winner is too high. Source: S. Varma and R. Simon, Bias in error estimation when using cross-validation for
-    model selection, 2006.
-    """
-    by_values: dict[str, list[Mapping[tuple[int, str], float]]] = {}
-    for outcome in study.outcomes:
-        if outcome.scores:
-            by_values.setdefault(repr(sorted(outcome.asked.settings.items())), []).append(outcome.scores)
-    if len(by_values) < 2 or study.objective == LOSS_OBJECTIVE:
-        return None
-    shared = sorted(set.intersection(*(set(scores) for found in by_values.values() for scores in found)))
-    if len(shared) < 2 * MIN_HALF_ROWS:
-        return None
-    table = np.array(
-        [[np.mean([scores[row] for scores in found]) for row in shared] for found in by_values.values()], dtype=float
-    )
-    # the rows of a test set are shuffled already, but row numbers are sorted: take every second one
-    halves = (slice(0, None, 2), slice(1, None, 2))
-    scored = np.empty(len(shared))
-    for chosen_on, scored_on in (halves, halves[::-1]):
-        scored[scored_on] = table[int(table[:, chosen_on].mean(axis=1).argmax()), scored_on]
-    error = 1.96 * float(scored.std(ddof=1)) / math.sqrt(len(shared))
-    value = float(scored.mean())
-    return HonestScore(value, max(0.0, value - error), min(1.0, value + error), len(shared))

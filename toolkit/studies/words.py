@@ -9,8 +9,9 @@ from typing import Any
 from toolkit.evaluation.download import escape_formula
 from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
 from toolkit.settings.form_layout import describe_value, name_setting
+from toolkit.studies.expectations import HonestScore
 from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study, find_run_reason
-from toolkit.studies.verdict import AxisFinding, HonestScore, StudyVerdict, ValueComparison, lower_is_better
+from toolkit.studies.verdict import AxisFinding, StudyVerdict, ValueComparison, lower_is_better
 from toolkit.system.printable import format_plural, format_share
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from toolkit.studies.outcomes import find_free_name, read_old_question
+from toolkit.studies.known_runs import read_old_question
+from toolkit.studies.outcomes import find_free_name
 from toolkit.system.printable import format_plural
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace

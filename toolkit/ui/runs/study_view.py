@@ -22,10 +22,11 @@ from toolkit.settings.draft import get_setting
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.settings.training_content import SEED_PATH
 from toolkit.settings.validation import validate_draft
+from toolkit.studies.expectations import TRAIN_SIZE_PATH
 from toolkit.studies.outcomes import Study, find_free_name, find_run_reason, read_study
 from toolkit.studies.plan import choose_data_sizes
 from toolkit.studies.report import format_study_html
-from toolkit.studies.verdict import TRAIN_SIZE_PATH, StudyVerdict, judge_study
+from toolkit.studies.verdict import StudyVerdict, judge_study
 from toolkit.studies.words import describe_verdict, find_leading_value, format_study_csv
 from toolkit.system.printable import format_duration, format_plural
 from toolkit.ui.elements import charts
