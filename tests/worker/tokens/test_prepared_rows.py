@@ -211,3 +211,12 @@ def test_parallel_writers_leave_one_intact_entry(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "own").read_bytes() == source.read_bytes()
     assert [path.name for path in cache.folder.iterdir() if path.name != ".lock"] == ["a" * 24]
     assert json.loads((cache.folder / ("a" * 24) / "COMMIT.json").read_bytes())["key"] == "a" * 24
+
+
+def test_a_row_of_several_sequences_has_several_positions() -> None:
+    from toolkit.worker.tokens.prepared_rows import _find_positions
+
+    side = _find_positions(np.array([0, 0, 1, 3, 3]), np.array([3, 2, 0]))
+    assert side.positions.tolist() == [3, 4, 0, 1], "in the order of the rows"
+    assert side.lost == 1
+    assert _find_positions(np.array([], dtype=np.int64), np.array([1])).lost == 1

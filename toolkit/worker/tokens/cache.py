@@ -27,8 +27,8 @@ from toolkit.errors import RunError
 from toolkit.system.durable import commit_dir, remove_leftover_dirs, remove_tree, verify_commit
 from toolkit.system.locks import wait_for_lock
 
-TOKEN_CACHE_VERSION = 1
-"""Part of every key: raise it when `labels.py` makes different tokens or labels of the same rows."""
+TOKEN_CACHE_VERSION = 2
+"""Part of every key: raise it when this package makes different tokens or labels of the same rows."""
 TOKEN_CACHE_MAX_BYTES = 20 << 30
 """20 GiB: about 2.5 billion tokens (id and label, 4 bytes each)."""
 TOKEN_CACHE_MAX_SHARE = 0.1
