@@ -37,8 +37,8 @@ MAY_IMPORT = {
     "worker/tokens worker/training",
     "ui/data": "data data/doctor data/examples data/readers data/storage settings system ui/elements ui/examples "
     "ui/forms ui/frame ui/workspace",
-    "ui/playground": "data data/examples runs services settings system ui/elements ui/examples ui/forms ui/frame "
-    "ui/workspace",
+    "ui/playground": "data data/examples evaluation/statistics runs services settings system ui/elements ui/examples "
+    "ui/forms ui/frame ui/workspace",
     "worker/training": "data/examples evaluation export lifecycle runs settings system worker/answering "
     "worker/checkpoints worker/compute worker/models worker/process worker/questions worker/tokens",
     "worker/exporting": "export runs system worker/answering worker/models worker/tokens",

@@ -20,6 +20,7 @@ from toolkit.evaluation.statistics.text import (
     normalize_words,
     parse_answer_json,
     same_json,
+    split_reasoning,
     split_words,
 )
 
@@ -136,3 +137,20 @@ def test_every_score_belongs_to_a_measure_with_a_description() -> None:
     assert len(MEASURES) == len(MEASURES_BY_NAME) == 16
     assert all(len(measure.help) > 20 for measure in MEASURES)
     assert not math.isnan(score_answer("x", "y", AnswerKind())["length_ratio"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["<think>\nlet me see\n</think>\n\nParis", "let me see\n</think>\n\nParis", "<think></think>Paris", "Paris"],
+)
+def test_reasoning_is_no_part_of_an_answer(answer: str) -> None:
+    kind = detect_answer_kind(["<think>well</think>Paris", "Paris", "Rome", "Rome"])
+    assert kind.labels == ("paris", "rome")
+    for expected in ("Paris", "<think>\nFrance\n</think>\n\nParis"):
+        scores = score_answer(answer, expected, kind)
+        assert scores["exact_match"] == scores["rouge_l"] == scores["label_accuracy"] == 1.0
+    assert match_answer_label(answer, kind) == "paris"
+    assert split_reasoning("<think>\nwell\n</think>\n\nParis") == ("well", "Paris")
+    assert split_reasoning("a </b> c") == ("", "a </b> c")
+    assert split_reasoning("<think>\nso far") == ("so far", "")
+    assert score_answer("<think>\nParis, I thi", "Paris", kind)["token_f1"] == 0.0, "it never came to an answer"

@@ -17,6 +17,7 @@ from sacrebleu.metrics.chrf import CHRF
 from toolkit.evaluation.statistics.measures import MAX_ANSWER_LABELS
 from toolkit.evaluation.statistics.text import (
     InvalidJsonError,
+    drop_reasoning,
     is_exact_match,
     iterate_json_fields,
     normalize_words,
@@ -48,7 +49,7 @@ def detect_answer_kind(expected: Sequence[str | None]) -> AnswerKind:
 
     Labels must also occur twice or more on average: otherwise a few rows of free text would be taken for labels.
     """
-    known = [text for text in expected if text is not None]
+    known = [drop_reasoning(text) for text in expected if text is not None]
     if not known:
         return AnswerKind()
     objects = [_parse_object(text) for text in known]
@@ -61,9 +62,13 @@ def detect_answer_kind(expected: Sequence[str | None]) -> AnswerKind:
 
 
 def score_answer(answer: str, expected: str | None, kind: AnswerKind) -> dict[str, float]:
-    """Return every measure of `MEASURES` except the loss by name; {} without an expected answer."""
+    """Return every measure of `MEASURES` except the loss by name; {} without an expected answer.
+
+    Reasoning is no part of an answer: it is dropped from both.
+    """
     if expected is None:
         return {}
+    answer, expected = drop_reasoning(answer), drop_reasoning(expected)
     answer_words, expected_words = split_words(answer), split_words(expected)
     shared = sum((Counter(answer_words) & Counter(expected_words)).values())
     scores = {
@@ -87,7 +92,7 @@ def score_answer(answer: str, expected: str | None, kind: AnswerKind) -> dict[st
 
 def match_answer_label(answer: str, kind: AnswerKind) -> str:
     """Return the label that an answer names, or OTHER_LABEL."""
-    form = normalize_words(answer)
+    form = normalize_words(drop_reasoning(answer))
     return form if form in kind.labels else OTHER_LABEL
 
 
@@ -95,8 +100,8 @@ def score_json_fields(answer: str, expected: str | None, kind: AnswerKind) -> di
     """Return 1 or 0 for each of `kind.field_names` that the expected JSON object has."""
     if expected is None or not kind.json:
         return {}
-    given = dict(iterate_json_fields(_parse_object(answer) or {}))
-    required = dict(iterate_json_fields(_parse_object(expected) or {}))
+    given = dict(iterate_json_fields(_parse_object(drop_reasoning(answer)) or {}))
+    required = dict(iterate_json_fields(_parse_object(drop_reasoning(expected)) or {}))
     return {
         name: float(name in given and same_json(given[name], required[name]))
         for name in kind.field_names

@@ -30,9 +30,27 @@ def normalize_words(text: str) -> str:
     return " ".join(split_words(text)) or text.strip()
 
 
+def split_reasoning(text: str) -> tuple[str, str]:
+    """Return (reasoning, answer). Reasoning is a block in think tags before the answer; the prompt may have opened it.
+
+    Reasoning that the token limit cut off has no answer after it.
+    """
+    reasoning, closed, answer = text.rpartition("</think>")
+    begun = text.lstrip().startswith("<think>")
+    if not closed and not begun:
+        return "", text
+    thought = (reasoning if closed else text).strip().removeprefix("<think>").strip()
+    return thought, answer.lstrip() if closed else ""
+
+
+def drop_reasoning(text: str) -> str:
+    """Return an answer without the reasoning before it."""
+    return split_reasoning(text)[1]
+
+
 def is_exact_match(answer: str, expected: str) -> bool:
-    """Return whether an answer equals the expected one, ignoring white space at both ends."""
-    return answer.strip() == expected.strip()
+    """Return whether an answer equals the expected one, ignoring white space at both ends and reasoning."""
+    return drop_reasoning(answer).strip() == drop_reasoning(expected).strip()
 
 
 class InvalidJsonError(ValueError):

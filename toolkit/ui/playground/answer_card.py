@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from toolkit.evaluation.statistics.text import is_exact_match, split_reasoning
 from toolkit.services.engine_http import Done
 from toolkit.system.printable import format_count, format_figure
 from toolkit.ui.elements.escape import escape_text
@@ -63,7 +64,7 @@ def draw_answer(answer: ShownAnswer, record: AskedQuestion, view: str, key: str)
     elif view == DIFFERENCE_VIEW and answer is not first and answer.ended and answer.text and first.text:
         show_marked_text(mark_differences(answer.text, first.text), key)
     elif answer.text or answer.done:
-        text_block(answer.text)
+        _draw_text(answer.text)
     elif not answer.ended:
         st.caption("…")
     if answer.error is not None:
@@ -90,13 +91,22 @@ def draw_expected_answer(record: AskedQuestion, view: str, key: str) -> None:
         show_marked_text(mark_likelihoods(scored.tokens), key)
         st.caption(f"Token probabilities of: {escape_text(record.answers[0].title)}. The end token is included.")
     else:
-        text_block(record.expected)
+        _draw_text(record.expected)
+
+
+def _draw_text(text: str) -> None:
+    """Draw an answer, with the reasoning before it folded."""
+    reasoning, answer = split_reasoning(text)
+    if reasoning:
+        with st.expander("Reasoning", icon=":material/psychology:"):
+            text_block(reasoning)
+    text_block(answer)
 
 
 def _verdict(answer: ShownAnswer, expected: str | None) -> str:
     if expected is None:
         return ""
-    if answer.text.strip() == expected.strip():
+    if is_exact_match(answer.text, expected):
         return ":green[:material/check_circle: correct] · "
     return ":red[:material/cancel: incorrect] · "
 

@@ -23,7 +23,7 @@ from toolkit.ui.playground.answer_card import (
     draw_exact_prompt,
     draw_question_card,
 )
-from toolkit.ui.playground.chat import allows_chat, find_chat_refusal, prepare_chat_question
+from toolkit.ui.playground.chat import allows_chat, find_chat_refusal, find_system_refusal, prepare_chat_question
 from toolkit.ui.playground.columns import AnswerColumn, choose_columns, draw_generation_presets
 from toolkit.ui.playground.engine_bar import draw_engine_bar, request_engine
 from toolkit.ui.playground.questions import AskedQuestion, asked_questions, remember_question, stream_answers
@@ -212,6 +212,7 @@ def _stream_fresh_answers(
 
 
 def _draw_chat(run: RunDir, info: EngineInfo | None, options: QuestionOptions) -> None:
+    refusal = find_system_refusal(info, run.id) if info is not None else None
     with st.expander("System prompt", icon=":material/psychology:"):
         system = st.text_area(
             "System prompt",
@@ -219,8 +220,12 @@ def _draw_chat(run: RunDir, info: EngineInfo | None, options: QuestionOptions) -
             height="content",
             label_visibility="collapsed",
             placeholder="Leave empty to send no system prompt",
+            disabled=refusal is not None,
             persist_state="session",
         )
+        if refusal is not None:
+            system = ""
+            st.caption("This model's chat template has no system role: no system prompt is sent.")
     conversation = st.container()
     typed = st.chat_input("Message", disabled=not options.are_settings_valid, key="chat_input")
     if typed:

@@ -20,6 +20,7 @@ from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.worker.models.load import stop_token_ids
 from toolkit.worker.models.untouched_base import untouched_base
 from toolkit.worker.process.stop import StopSignal
+from toolkit.worker.tokens.answer_header import find_answer_header, without_answer_header
 from toolkit.worker.tokens.examples import encode_example_prompt
 
 MAX_HELD_OUT_ROWS = 200
@@ -89,7 +90,7 @@ def generate_greedy_answers(
     max_new_tokens: int,
     stop: StopSignal,
 ) -> list[GreedyAnswer]:
-    """Return greedy continuations with their lengths. Raises StopRequested between two tokens."""
+    """Return greedy answers with their lengths, header included. Raises StopRequested between two tokens."""
     width = max(len(ids) for ids in prompts)
     padding = [[tokenizer.pad_token_id] * (width - len(ids)) for ids in prompts]
     ids = torch.tensor([[*pad, *ids] for pad, ids in zip(padding, prompts, strict=True)], device=model.device)
@@ -97,7 +98,7 @@ def generate_greedy_answers(
     ends = stop_token_ids(model, tokenizer)
     greedy = GenerationConfig(
         do_sample=False,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max_new_tokens + _room_for_header(model, tokenizer, width + max_new_tokens),
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=ends,
@@ -107,9 +108,18 @@ def generate_greedy_answers(
         output = model.generate(
             input_ids=ids, attention_mask=mask, generation_config=greedy, stopping_criteria=[_StopRequested(stop)]
         )
-    texts = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
-    lengths = [_answer_length(row, ends) for row in output[:, width:].tolist()]
+    generated = output[:, width:].tolist()
+    answers = [without_answer_header(tokenizer, row) for row in generated]
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    lengths = [_answer_length(row, ends) for row in generated]
     return [GreedyAnswer(text, abs(n), n < 0) for text, n in zip(texts, lengths, strict=True)]
+
+
+def _room_for_header(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, used: int) -> int:
+    """Return the tokens of the header before an answer, as far as they fit into the context next to `used` tokens."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    left = positions - used if isinstance(positions, int) else used
+    return max(0, min(len(find_answer_header(tokenizer)), left))
 
 
 def _answer_length(ids: Sequence[int], ends: Sequence[int]) -> int:

@@ -159,10 +159,15 @@ class EngineRoutes:
             GenerationRequest,
             generation_arguments,
         )
+        from toolkit.worker.tokens.answer_header import find_answer_header
 
         engine = self._host.ready()
         settings = body.settings(engine.config_for_model(body.model, body.prompt_of).inference)
-        request = GenerationRequest(body.model, text, ids, settings, received, body.seed, body.stops, body.alternatives)
+        # a raw prompt may be anything, so its answer is passed on whole
+        header = find_answer_header(engine.tokenizer) if isinstance(body, ChatRequest) else ()
+        request = GenerationRequest(
+            body.model, text, ids, settings, received, body.seed, body.stops, body.alternatives, header
+        )
         generation_arguments(engine.adapters.model, request)  # reject what does not fit before the status code is sent
         return self._host.ask(request)
 

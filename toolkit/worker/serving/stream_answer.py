@@ -43,7 +43,7 @@ class GenerationRequest:
     """What to generate. text: the exact prompt. ids: its tokens. received: time.perf_counter() at arrival.
 
     stops: texts that end the answer. alternatives: number of alternatives to return for each token; None: no token
-    scores.
+    scores. header: what the answer may begin with without it being a part of it (`tokens/answer_header.py`).
     """
 
     model: str
@@ -54,6 +54,7 @@ class GenerationRequest:
     seed: int | None = None
     stops: tuple[str, ...] = ()
     alternatives: int | None = None
+    header: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def stream_answer(
     arguments, length_notice = generation_arguments(model, request)
     ends = set(stop_token_ids(model, tokenizer))
     seed = request.seed if request.seed is not None else secrets.randbelow(ENGINE_SEED_LIMIT)
-    stream = TextStream(_decoder(tokenizer), request.stops)
+    stream = TextStream(_decoder(tokenizer), request.stops, request.header)
     recorder = LogitsRecorder(model, tokenizer, request.alternatives)
     listener = TokenListener(stream, ends, emit, cancelled, recorder, pause or YieldPoint())
     ids = torch.tensor([request.ids], device=model.device)

@@ -17,11 +17,15 @@ REPLACEMENT_CHARACTER = "\ufffd"
 class TextStream:
     """Decoder of a stream of ids: `push` returns the next piece of text, `finish` the last one.
 
-    decode: ids to text, without special tokens. stops: texts that end the answer and are not part of it.
+    decode: ids to text, without special tokens. stops: texts that end the answer and are not part of it. header: ids
+    with which the answer may begin, and which are not part of it either.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, decode: Callable[[list[int]], str], stops: Sequence[str] = (), header: Sequence[int] = ()
+    ) -> None:
         self._decode = decode
+        self._header = list(header)  # until it has passed, or the answer has turned out not to begin with it
         self._stops = tuple(stops)
         self._held_back = max((len(stop) for stop in self._stops), default=1) - 1
         self._ids: list[int] = []
@@ -39,8 +43,22 @@ class TextStream:
     def push(self, ids: Sequence[int]) -> str:
         """Add ids and return the next piece, which may be empty."""
         self._ids.extend(ids)
+        if self._waits_for_header():
+            return ""
         self._advance(final=False)
         return self._next_piece(self._held_back)
+
+    def _waits_for_header(self) -> bool:
+        """Return whether the ids so far may still become the header; drop them once they have."""
+        begun = self._ids[: len(self._header)]
+        if not self._header or begun != self._header[: len(begun)]:
+            self._header = []
+            return False
+        if len(begun) < len(self._header):
+            return True
+        del self._ids[: len(self._header)]
+        self._header = []
+        return False
 
     def finish(self) -> str:
         """Return the last piece: everything that was held back, with incomplete characters as U+FFFD."""
