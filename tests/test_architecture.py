@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "evaluation": "data data/examples demo_data evaluation/statistics runs system",
     "worker/process": "runs",
     "worker/models": "runs settings system",
-    "worker/tokens": "data data/examples runs system",
+    "worker/tokens": "data data/examples runs system worker/models",
     "data/storage": "data data/readers system",
     "runs": "data data/examples settings system",
     "forecast/costs": "data data/examples settings",

@@ -430,3 +430,24 @@ def test_the_token_view_of_a_rewritten_conversation(tiny_model: Path, tmp_path: 
     assert (value["rewritten"], value["left_out"], value["answers"]) == (2, False, [])
     assert value["trained"] > 0
     assert answer_token_view({**body, "row": 1}, Quiet())["rewritten"] == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("added", ["pad", "text"])
+def test_an_id_beyond_the_embedding_matrix_is_found(tiny_model: Path, tmp_path: Path, added: str) -> None:
+    """On a CPU such a run trained, and its test rows failed with an IndexError; unused tokens do no harm."""
+    from transformers import AutoTokenizer
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    known = len(tokenizer)
+    tokenizer.add_tokens(["<order>", "<unused>"])
+    if added == "pad":
+        tokenizer.add_special_tokens({"pad_token": "<padding>"})
+    tokenizer.save_pretrained(folder)
+    cells = rows(6)
+    assert ("unknown_id" in found(tmp_path, folder, cells)) is (added == "pad")
+    cells[3]["answer"] = "an <order>"
+    fault = found(tmp_path, folder, cells)["unknown_id"]
+    number = len(tokenizer) - 1 if added == "pad" else len(tokenizer) - 2
+    assert fault.count == (6 if added == "pad" else 1) and not fault.can_be_accepted
+    assert f"(id {number:,})" in fault.message and f"embeddings for {known} ids only" in fault.message

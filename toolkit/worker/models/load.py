@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 import transformers
@@ -35,6 +36,7 @@ from toolkit.worker.models.folder import first_error_line, resolve_model_folder
 
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, SafetensorError)
 """Errors that transformers raises for a broken or unsupported model. Memory errors are not among them."""
+_VOCABULARY_SIZES: WeakKeyDictionary[PreTrainedTokenizerBase, int | None] = WeakKeyDictionary()
 
 
 def detect_compute_device(config: Config, processes: int = 1) -> ComputeDevice:
@@ -57,7 +59,14 @@ def load_tokenizer(config: Config, folder: Path | None = None) -> PreTrainedToke
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, local_files_only=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if (source / "config.json").is_file():  # an adapter's folder has none
+        _VOCABULARY_SIZES[tokenizer] = read_vocabulary_size(source)
     return tokenizer
+
+
+def vocabulary_size_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the number of ids that the model of a loaded tokenizer has embeddings for, or None if it is not known."""
+    return _VOCABULARY_SIZES.get(tokenizer)
 
 
 def load_base_model(
@@ -143,8 +152,18 @@ def explain_load_errors(name: str | None) -> Iterator[None]:
 
 def read_context_length(folder: Path) -> int | None:
     """Return the model's context length in tokens, or None if its config does not contain it."""
-    model_config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    value = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    return _read_size(folder, "max_position_embeddings")
+
+
+def read_vocabulary_size(folder: Path) -> int | None:
+    """Return the number of rows of the model's embedding matrix, or None if its config does not contain it."""
+    return _read_size(folder, "vocab_size")
+
+
+def _read_size(folder: Path, name: str) -> int | None:
+    with explain_load_errors(folder.name):
+        model_config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    value = getattr(model_config.get_text_config(), name, None)
     return int(value) if isinstance(value, int) else None
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from toolkit.data.chat_messages import Message
 from toolkit.data.examples.templates import Example
+from toolkit.worker.models.load import vocabulary_size_of
 from toolkit.worker.tokens.chat_outline import UNWRITTEN_PARTS, OutlineFacts, count_intended_bos, read_outline
 from toolkit.worker.tokens.examples import tokenize_examples
 
@@ -29,7 +30,8 @@ class PromptFrame:
     """What is the same for every row of a dataset.
 
     length: limit in tokens. columns: names in lower case. bos: number of BOS tokens that the tokenizer and the template
-    add to a prompt with its completion. marks: texts that only the chat template writes.
+    add to a prompt with its completion. marks: texts that only the chat template writes. embedded: number of ids that
+    the model has embeddings for, None if it is not known.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -39,6 +41,7 @@ class PromptFrame:
     columns: frozenset[str]
     bos: int
     marks: tuple[str, ...]
+    embedded: int | None = None
 
     @classmethod
     def of(
@@ -48,7 +51,8 @@ class PromptFrame:
         (plain,) = tokenize_examples([Example("x", "y")], tokenizer, chat)
         bos = count_intended_bos(tokenizer, plain.ids)
         names = frozenset(column.strip().casefold() for column in columns)
-        return cls(tokenizer, chat, length, completion_only, names, bos, _template_marks(tokenizer) if chat else ())
+        marks = _template_marks(tokenizer) if chat else ()
+        return cls(tokenizer, chat, length, completion_only, names, bos, marks, vocabulary_size_of(tokenizer))
 
     def read_outline(self, outline: Sequence[Message]) -> OutlineFacts:
         """Return what the chat template makes of conversations of this outline.
@@ -110,6 +114,18 @@ def end_untrained(row: CheckedRow, frame: PromptFrame) -> bool:
     return bool(row.trained) and not row.ends
 
 
+def unknown_id(row: CheckedRow, frame: PromptFrame) -> bool:
+    """Return whether the row, or the padding next to it, has a token that the model has no embedding for."""
+    return find_unknown_id(row, frame) is not None
+
+
+def find_unknown_id(row: CheckedRow, frame: PromptFrame) -> int | None:
+    """Return the id without an embedding, or None if there is none."""
+    pad = frame.tokenizer.pad_token_id
+    largest = max(max(row.ids, default=0), pad if pad is not None else 0)
+    return largest if frame.embedded is not None and largest >= frame.embedded else None
+
+
 def placeholder(row: CheckedRow, frame: PromptFrame) -> bool:
     """Return whether a {column} is left in the rendered texts."""
     return bool(find_unfilled_placeholder(row.prompt, frame) or find_unfilled_placeholder(row.completion, frame))
@@ -149,6 +165,7 @@ _RULES: tuple[HardStopRule, ...] = (
     nothing_trained,
     double_bos,
     end_untrained,
+    unknown_id,
     placeholder,
     mask_wrong,
     boundary_merged,
@@ -168,12 +185,28 @@ _BOUNDARY_HINTS = {
 """Whether the chat template is used -> next step for a token that spans prompt and completion."""
 
 
+def _describe_unknown_id(rows: str, first: CheckedRow, frame: PromptFrame) -> tuple[str, str]:
+    number = find_unknown_id(first, frame) or 0
+    token = frame.tokenizer.convert_ids_to_tokens(number)
+    message = (
+        f"{rows.capitalize()} contain or are padded with the token {token!r} (id {number:,}), but the model has "
+        f"embeddings for {frame.embedded or 0:,} ids only."
+    )
+    hint = (
+        "The tokenizer does not belong to this model, or tokens were added to it alone. Choose a model whose embedding "
+        "matrix was enlarged with its tokenizer."
+    )
+    return message, hint
+
+
 def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, frame: PromptFrame) -> tuple[str, str]:
     """Return (message, hint) for one kind.
 
     rows: for example "3 of 500 rows". first: the first affected row. longest: tokens of the longest row.
     """
     bos, eos, length = frame.tokenizer.bos_token, frame.tokenizer.eos_token, f"{frame.length:,}"
+    if kind == "unknown_id":
+        return _describe_unknown_id(rows, first, frame)
     left = find_unfilled_placeholder(first.prompt, frame) or find_unfilled_placeholder(first.completion, frame)
     raise_limit = f"Raise max_seq_length (the longest example has {longest:,} tokens)"
     messages = {

@@ -30,6 +30,7 @@ from toolkit.errors import ToolkitError
 from toolkit.runs.events import EventReporter
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.printable import format_plural
+from toolkit.worker.models.load import vocabulary_size_of
 from toolkit.worker.tokens.cache import TOKENS_FILE, TokenCache, cache_key
 from toolkit.worker.tokens.examples import chat_enabled
 from toolkit.worker.tokens.hard_stop_rules import PromptFrame
@@ -111,6 +112,7 @@ def write_splits(
     accepted = sorted(data.accepted or ())
     # accepted problems are part of the key, because a cached entry skips the check
     parts = {**rendered, "length": length, "chat": chat, "completion_only": only, "accepted": accepted}
+    parts["embedded"] = vocabulary_size_of(tokenizer)  # so are ids that the model has no embeddings for
     cache, key = TokenCache(run.save_dir), cache_key(parts, tokenizer, run.source_path, rows)
     cached = cache.link_into(key, path)
     if not cached:
