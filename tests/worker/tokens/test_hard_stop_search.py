@@ -451,3 +451,30 @@ def test_an_id_beyond_the_embedding_matrix_is_found(tiny_model: Path, tmp_path: 
     number = len(tokenizer) - 1 if added == "pad" else len(tokenizer) - 2
     assert fault.count == (6 if added == "pad" else 1) and not fault.can_be_accepted
     assert f"(id {number:,})" in fault.message and f"embeddings for {known} ids only" in fault.message
+
+
+PARTS, TEXT = "{% for part in m.content %}{{ part.text }}{% endfor %}", "{{ m.content }}"
+
+
+@pytest.mark.parametrize(
+    ("user", "assistant", "dropped"),
+    [(PARTS, PARTS, "question"), (TEXT, PARTS, "answer"), ("{{ m.content | trim }}", TEXT, "")],
+    ids=["content as a list of parts, like SmolVLM", "answers as parts", "trimmed"],
+)  # fmt: skip
+def test_a_template_that_drops_the_text_is_found(
+    tiny_model: Path, tmp_path: Path, user: str, assistant: str, dropped: str
+) -> None:
+    """Every prompt was the same 13 tokens, and the run ended as Finished."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'user' %}" + user + "{% else %}" + assistant
+        + "{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )  # fmt: skip
+    faults = found(tmp_path, folder, rows(6))
+    assert ("text_dropped" in faults) is bool(dropped)
+    if dropped:
+        fault = faults["text_dropped"]
+        assert f"leaves out the {dropped} of 6 of 6 rows" in fault.message and not fault.can_be_accepted
+        assert found(tmp_path, folder, rows(6), data={"use_chat_template": False}) == {}, (
+            "the fix that is proposed works"
+        )

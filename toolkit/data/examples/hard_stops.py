@@ -34,6 +34,7 @@ HARD_STOPS: dict[str, HardStop] = {
     "double_bos": HardStop("Two beginning-of-sequence tokens", _PROMPT),
     "end_untrained": HardStop("The end-of-sequence token is not trained", _LENGTH),
     "pad_hides_end": HardStop("Padding masks the end-of-sequence token", "model.hf_model_ckpt", can_be_accepted=False),
+    "text_dropped": HardStop("The chat template drops the text", "model.hf_model_ckpt", can_be_accepted=False),
     "unknown_id": HardStop("A token has no embedding", "model.hf_model_ckpt", can_be_accepted=False),
     "placeholder": HardStop("A placeholder was not filled", _PROMPT),
     "mask_wrong": HardStop(

@@ -6,6 +6,7 @@ An outline is a conversation whose texts are replaced by marks, so that all rows
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ UNWRITTEN_PARTS = {
 }
 """Kind of blocking problem -> the part of a conversation that the chat template leaves out."""
 _PARAMETERS = {"type": "object", "properties": {"a": {"type": "string", "description": "d"}}, "required": ["a"]}
+MIN_MARK_CHARACTERS = 4
+"""Characters; shorter parts of a chat template also occur in ordinary text."""
+_USER, _ANSWER = "\u2063user\u2063", "\u2063answer\u2063"
 _CALL_ID = "callmark1"
 """Nine letters and digits, as some templates demand of the id of a call."""
 
@@ -99,3 +103,24 @@ def _render_outline(tokenizer: PreTrainedTokenizerBase, outline: Sequence[Messag
 def _mark(at: int, part: str) -> str:
     """Return a text that no template writes."""
     return f"q{at}x{part}"
+
+
+def read_template_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return what the chat template writes around two messages, and its special tokens, in order of appearance."""
+    turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    around = [part.strip() for part in re.split(f"{_USER}|{_ANSWER}", text)]
+    marks = {
+        mark for mark in [*tokenizer.all_special_tokens, *around] if len(mark) >= MIN_MARK_CHARACTERS and mark in text
+    }
+    return tuple(sorted(marks, key=text.index))
+
+
+def find_dropped_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return which text of a question and its answer the chat template does not write.
+
+    Some templates take the content of a message as a list of parts only: of a plain text they write nothing.
+    """
+    turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
+    (text,) = render_chats(tokenizer, [turns])
+    return "question" if _USER not in text else "answer" if _ANSWER not in text else ""

@@ -16,13 +16,11 @@ from transformers import PreTrainedTokenizerBase
 from toolkit.data.chat_messages import Message
 from toolkit.data.examples.templates import Example
 from toolkit.worker.models.load import vocabulary_size_of
+from toolkit.worker.tokens import chat_outline
 from toolkit.worker.tokens.chat_outline import UNWRITTEN_PARTS, OutlineFacts, count_intended_bos, read_outline
 from toolkit.worker.tokens.examples import tokenize_examples
 
 _BRACES = re.compile(r"\{\s*([^{}\n]{1,100}?)\s*\}")
-MIN_MARK_CHARACTERS = 4
-"""Characters; shorter parts of a chat template also occur in ordinary text."""
-_USER, _ANSWER = "\u2063user\u2063", "\u2063answer\u2063"
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class PromptFrame:
 
     length: limit in tokens. columns: names in lower case. bos: number of BOS tokens that the tokenizer and the template
     add to a prompt with its completion. marks: texts that only the chat template writes. embedded: number of ids that
-    the model has embeddings for, None if it is not known.
+    the model has embeddings for, None if it is not known. dropped: what the chat template leaves out of every example,
+    "" for nothing.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -42,6 +41,7 @@ class PromptFrame:
     bos: int
     marks: tuple[str, ...]
     embedded: int | None = None
+    dropped: str = ""
 
     @classmethod
     def of(
@@ -51,8 +51,9 @@ class PromptFrame:
         (plain,) = tokenize_examples([Example("x", "y")], tokenizer, chat)
         bos = count_intended_bos(tokenizer, plain.ids)
         names = frozenset(column.strip().casefold() for column in columns)
-        marks = _template_marks(tokenizer) if chat else ()
-        return cls(tokenizer, chat, length, completion_only, names, bos, marks, vocabulary_size_of(tokenizer))
+        marks = chat_outline.read_template_marks(tokenizer) if chat else ()
+        dropped = chat_outline.find_dropped_text(tokenizer) if chat else ""
+        return cls(tokenizer, chat, length, completion_only, names, bos, marks, vocabulary_size_of(tokenizer), dropped)
 
     def read_outline(self, outline: Sequence[Message]) -> OutlineFacts:
         """Return what the chat template makes of conversations of this outline.
@@ -82,15 +83,9 @@ class CheckedRow(NamedTuple):
     unwritten: tuple[str, ...] = ()
 
 
-def _template_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Return what the chat template writes around two messages, and its special tokens, in order of appearance."""
-    turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    around = [part.strip() for part in re.split(f"{_USER}|{_ANSWER}", text)]
-    marks = {
-        mark for mark in [*tokenizer.all_special_tokens, *around] if len(mark) >= MIN_MARK_CHARACTERS and mark in text
-    }
-    return tuple(sorted(marks, key=text.index))
+def text_dropped(row: CheckedRow, frame: PromptFrame) -> bool:
+    """Return whether the chat template leaves out the question or the answer."""
+    return bool(frame.dropped)
 
 
 def prompt_too_long(row: CheckedRow, frame: PromptFrame) -> bool:
@@ -121,8 +116,7 @@ def unknown_id(row: CheckedRow, frame: PromptFrame) -> bool:
 
 def find_unknown_id(row: CheckedRow, frame: PromptFrame) -> int | None:
     """Return the id without an embedding, or None if there is none."""
-    pad = frame.tokenizer.pad_token_id
-    largest = max(max(row.ids, default=0), pad if pad is not None else 0)
+    largest = max(max(row.ids, default=0), frame.tokenizer.pad_token_id or 0)
     return largest if frame.embedded is not None and largest >= frame.embedded else None
 
 
@@ -161,6 +155,7 @@ def find_template_mark(row: CheckedRow, frame: PromptFrame) -> str:
 
 HardStopRule = Callable[[CheckedRow, PromptFrame], bool]
 _RULES: tuple[HardStopRule, ...] = (
+    text_dropped,
     prompt_too_long,
     nothing_trained,
     double_bos,
@@ -187,16 +182,21 @@ _BOUNDARY_HINTS = {
 
 def _describe_unknown_id(rows: str, first: CheckedRow, frame: PromptFrame) -> tuple[str, str]:
     number = find_unknown_id(first, frame) or 0
-    token = frame.tokenizer.convert_ids_to_tokens(number)
-    message = (
-        f"{rows.capitalize()} contain or are padded with the token {token!r} (id {number:,}), but the model has "
-        f"embeddings for {frame.embedded or 0:,} ids only."
+    token = f"{frame.tokenizer.convert_ids_to_tokens(number)!r} (id {number:,})"
+    return (
+        f"{rows.capitalize()} need the token {token}, but the model has embeddings for {frame.embedded:,} ids only.",
+        "Tokens were added to the tokenizer alone. Choose a model whose embedding matrix was enlarged with it.",
     )
-    hint = (
-        "The tokenizer does not belong to this model, or tokens were added to it alone. Choose a model whose embedding "
-        "matrix was enlarged with its tokenizer."
+
+
+def _describe_dropped_text(rows: str, first: CheckedRow, frame: PromptFrame) -> tuple[str, str]:
+    return (
+        f"The model's chat template leaves out the {frame.dropped} of {rows}: in training they would all be alike.",
+        "Turn the chat template off, or choose a model whose template writes the text of a message.",
     )
-    return message, hint
+
+
+_MODEL_FAULTS = {"unknown_id": _describe_unknown_id, "text_dropped": _describe_dropped_text}  # whatever the rows are
 
 
 def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, frame: PromptFrame) -> tuple[str, str]:
@@ -205,8 +205,8 @@ def describe_hard_stop(kind: str, rows: str, first: CheckedRow, longest: int, fr
     rows: for example "3 of 500 rows". first: the first affected row. longest: tokens of the longest row.
     """
     bos, eos, length = frame.tokenizer.bos_token, frame.tokenizer.eos_token, f"{frame.length:,}"
-    if kind == "unknown_id":
-        return _describe_unknown_id(rows, first, frame)
+    if kind in _MODEL_FAULTS:
+        return _MODEL_FAULTS[kind](rows, first, frame)
     left = find_unfilled_placeholder(first.prompt, frame) or find_unfilled_placeholder(first.completion, frame)
     raise_limit = f"Raise max_seq_length (the longest example has {longest:,} tokens)"
     messages = {
