@@ -7,6 +7,7 @@ run directory is complete.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -29,6 +30,8 @@ MAX_ROWS_BY_GROUP = 1_000
 """`Table.take` reads whole columns only for more rows than this."""
 
 TableRow = dict[str, str | None]
+_ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_INVISIBLE = re.compile("[\u00ad\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff]")
 
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -250,3 +253,16 @@ RowNumbers = np.ndarray[Any, np.dtype[np.int64]]
 def rows_in_words(count: int) -> str:
     """Return a count of rows as text: "1 row", "1,200 rows"."""
     return f"{count:,} row" if count == 1 else f"{count:,} rows"
+
+
+def make_visible(name: str) -> str:
+    """Return the name as it looks: without invisible characters, and with plain spaces."""
+    plain = _INVISIBLE.sub("", _ODD_SPACES.sub(" ", name))
+    return name if plain == name else plain.strip()
+
+
+def find_visible_column(name: str, columns: Sequence[str]) -> str | None:
+    """Return the only column that looks like `name` because invisible characters are in its name; None without one."""
+    wanted = make_visible(name)
+    found = [column for column in columns if make_visible(column) == wanted]
+    return found[0] if len(found) == 1 and wanted else None

@@ -27,7 +27,7 @@ from toolkit.data.doctor.stray_rows import remove_end_marks
 from toolkit.data.examples.column_suggestion import ColumnSuggestion, suggest_for_table
 from toolkit.data.examples.renderers import chat_problems, renderer_of
 from toolkit.data.examples.split import usable_indices
-from toolkit.data.examples.templates import Example
+from toolkit.data.examples.templates import Example, make_renderer
 from toolkit.data.findings import Finding
 from toolkit.data.python_literals import read_python_messages
 from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions, UnreadableError
@@ -146,7 +146,7 @@ READ: dict[str, tuple[int, tuple[str, str], str]] = {
     "s12c_pandas_split_20.json": (20, PAIR, "pandas calls split"),
     "s12d_pandas_table.json": (20, ("{q}", "{a}"), "list 'data'"),
     "s22c_bom_in_middle.jsonl": (20, PAIR, "byte order mark inside the file was ignored"),
-    "s26_invisible_header.csv": (20, ("{sentence}", "{label}"), "removed from column names: 'sentence' (U+200B)"),
+    "s26_invisible_header.csv": (20, ("{\u200bsentence}", "{label}"), "invisible characters: 'sentence' (U+200B)"),
     "s29b_keyed_single.json": (1, PAIR, "a row under each key"),
 }  # fmt: skip
 """File -> rows, suggested pair, words of a notice."""
@@ -239,7 +239,6 @@ COMMA = ONE[:-1] + ",}"
         ("a.xls", "question\tanswer\nWhat?\tThat.\nWhy?\tSo.\n", 2, "is CSV"),
         ("a.csv", "question,answer\nWhat?,That.\n\ufeffWhy?,So.\n", 2, "byte order mark inside"),
         ("a.csv", '# made 2026\nquestion,answer,id\nWhat?,"That, too.",1\nWhy?,So.,2\n', 2, "first row is a title"),
-        ("a.csv", 'question\u00a0text,"ans\u00adwer"\nWhat is it?,That.\nWhy so?,So.\n', 2, "'question text'"),
     ],
 )  # fmt: skip
 def test_more_files_of_each_kind(bring: Bring, name: str, content: str, rows: int, words: str) -> None:
@@ -459,3 +458,17 @@ def test_only_a_hint_that_can_be_followed_names_the_reading_options(bring: Bring
         (problem,) = chat_problems(DataConfig(messages="messages"), table)
         assert ("Reading options" in problem.hint) is named
         assert bool(table.offers) is named
+
+
+def test_a_column_is_found_by_the_name_that_one_sees(bring: Bring) -> None:
+    content = 'question\u00a0text,"ans\u00adwer",\u200b\nWhat is it?,That.,1\nWhy so?,So.,2\n'
+    table = bring("a.csv", content.encode()).table
+    assert table.columns[:2] == ("question\u00a0text", "ans\u00adwer")
+    (notice,) = [one for one in table.notices if "invisible" in one]
+    assert "'question text' (U+00A0), 'answer' (U+00AD)" in notice
+    renderer = make_renderer("{question text}", "{answer}", table.columns)
+    assert renderer.example(table.row(0)) == Example("What is it?", "That.")
+    with pytest.raises(DataError, match="named 'answers'"):
+        make_renderer("{answers}", "", table.columns)
+    with pytest.raises(DataError, match="named 'a'"):
+        make_renderer("{a}", "", ("a\u200b", "a\u00ad"))

@@ -16,6 +16,7 @@ from itertools import repeat
 from toolkit.config import Config, DataConfig
 from toolkit.data.chat_messages import Message
 from toolkit.data.read_options import MAX_LISTED
+from toolkit.data.table import find_visible_column
 from toolkit.errors import DataError, Problem
 
 MAX_TEMPLATE = 20_000
@@ -202,8 +203,8 @@ def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[Tem
         name = match.group(1)
         if match.group() in ("{{", "}}"):
             literal.append(match.group()[0])
-        elif name is not None and name in known:
-            pieces += [TemplatePiece("".join(literal)), TemplatePiece(name, is_column=True)]
+        elif name is not None and (column := name if name in known else find_visible_column(name, columns)):
+            pieces += [TemplatePiece("".join(literal)), TemplatePiece(column, is_column=True)]
             literal = []
         else:
             mistake_count += 1

@@ -32,14 +32,12 @@ from toolkit.data.read_options import (
     shorten_preview,
 )
 from toolkit.data.readers.join_conversations import JOINED_COLUMN, JoinedColumn, find_join
-from toolkit.data.table import TableRow, make_table_footer
+from toolkit.data.table import TableRow, make_table_footer, make_visible
 from toolkit.errors import DataError
 
 BATCH_ROWS = 16_384
 BATCH_CHARACTERS = 16_000_000
 """A batch is written when it has this many rows or characters, whichever comes first."""
-_ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
-_INVISIBLE = re.compile("[\u00ad\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff]")
 SAMPLE_ROWS_PER_BATCH, MAX_SAMPLE_ROWS = 100, 300
 """Rows that are kept to see what the columns hold."""
 _INVALID_CHARACTERS = re.compile("[\0\ud800-\udfff]")
@@ -72,7 +70,6 @@ class TableWriter:
         self._empty_is_missing = empty_is_missing
         self._options = options
         self._repaired = 0
-        self._renamed: list[str] = []
         self._chats = ChatColumns(skip=options.bad_rows == "skip")
         self._cells: list[list[str | None]] = []
         self._marks: list[int] = []
@@ -86,12 +83,11 @@ class TableWriter:
         self._sample: list[TableRow] = []
 
     def add_column(self, name: str) -> None:
-        """Add a column, in which all rows so far have a missing cell. Invisible characters in its name are removed.
+        """Add a column, in which all rows so far have a missing cell.
 
         Raises DataError for a name that is too long or has invalid characters, and for too many columns.
         """
         check_column_name(name)
-        name = self._visible_name(name)
         if len(self.columns) == MAX_COLUMNS:
             hint = "Keep only the columns that your prompt and completion use. Are rows and columns swapped?"
             raise DataError(f"The data has more than {MAX_COLUMNS:,} columns.", hint)
@@ -103,17 +99,6 @@ class TableWriter:
             cells.append(None)
         self.columns.append(name)
         self.missing[name] = self.rows - len(self._cells)
-
-    def _visible_name(self, name: str) -> str:
-        """Return the name without invisible characters, which a template could not name, unless it is then taken."""
-        plain = _INVISIBLE.sub("", _ODD_SPACES.sub(" ", name))
-        visible = plain.strip()
-        if plain == name or not visible or visible in self.columns:
-            return name
-        odd = sorted({f"U+{ord(char):04X}" for char in name if char not in visible})
-        codes = f" ({', '.join(odd)})" if odd else ""
-        self._renamed.append(f"'{visible[:40]}'{codes}")
-        return visible
 
     def add(self, cells: Sequence[str | None], mark: int) -> None:
         """Add a row with a cell for every column. Its cells are checked when its batch is written."""
@@ -138,7 +123,7 @@ class TableWriter:
         filled = [column for column in kept if column in self._filled]
         join = find_join(kept, filled, self._sample)
         joined = JoinedColumn(join, ChatColumns(skip=self._options.bad_rows == "skip")) if join else None
-        notices = [*notices, *self._name_notice(), *_brace_notices(self.columns), *self._repair_notice()]
+        notices = [*notices, *_name_notices(self.columns), *_brace_notices(self.columns), *self._repair_notice()]
         threads = find_thread_columns({normalize_column_name(name): name for name in reversed(filled)}, self._sample)
         if threads is not None and self._options.join_messages:
             self._write_threads(final, label, notices, threads)
@@ -264,12 +249,6 @@ class TableWriter:
         self._repaired += 1
         return _as_text(cell) or None
 
-    def _name_notice(self) -> list[str]:
-        if not self._renamed:
-            return []
-        shown = ", ".join(self._renamed[:MAX_LISTED]) + (", …" if len(self._renamed) > MAX_LISTED else "")
-        return [f"Invisible characters were removed from column names: {shown}."]
-
     def _repair_notice(self) -> list[str]:
         if not self._repaired:
             return []
@@ -293,6 +272,20 @@ class TableWriter:
         repair = replace(self._options, repair_text=True)
         offer = Offer("Remove or replace invalid characters", repair, shorten_preview([repaired]))
         raise UnreadableError(message, hint, [offer])
+
+
+def _name_notices(columns: Sequence[str]) -> list[str]:
+    """Name the columns with invisible characters in their names: templates find them without these."""
+    odd = {name: visible for name in columns if (visible := make_visible(name)) != name}
+    if not odd:
+        return []
+    shown = [f"'{visible[:40]}' ({', '.join(_codes(name, visible))})" for name, visible in odd.items()]
+    listed = ", ".join(shown[:MAX_LISTED]) + (", …" if len(shown) > MAX_LISTED else "")
+    return [f"Column names contain invisible characters: {listed}. Templates work with and without them."]
+
+
+def _codes(name: str, visible: str) -> list[str]:
+    return sorted({f"U+{ord(char):04X}" for char in name if char not in visible})
 
 
 def _brace_notices(columns: Sequence[str]) -> list[str]:
