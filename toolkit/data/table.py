@@ -34,8 +34,7 @@ _ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff]")
 
 
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-"""In hex digits, of which file names are made."""
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # file names are made of it
 
 
 @dataclass(frozen=True)
@@ -204,8 +203,7 @@ def load_table(parquet: Path) -> Table:
     try:
         with pq.ParquetFile(parquet) as file:
             footer = parse_foreign_json((file.metadata.metadata or {})[FOOTER_KEY])
-            schema = int(footer["schema"])
-            content = _Footer.model_validate(footer) if schema <= TABLE_SCHEMA_VERSION else None
+            content = _Footer.model_validate(footer) if int(footer["schema"]) <= TABLE_SCHEMA_VERSION else None
             rows, columns = file.metadata.num_rows, tuple(file.schema_arrow.names)
     except FileNotFoundError as error:
         message = f"The prepared data is missing: there is no {parquet}."

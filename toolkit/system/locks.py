@@ -26,9 +26,7 @@ from toolkit.system.foreign_files import read_foreign_json
 
 LOCK_TIMEOUT_SECONDS = 5.0
 """Readers hold the lock for microseconds: after this time the holder is a living process."""
-START_TOLERANCE_SECONDS = 0.5
-"""create_time is exact to a clock tick (10 ms) and shifts a little when the clock is set."""
-Pid = Annotated[int, Field(ge=0, lt=2**31)]
+START_TOLERANCE_SECONDS = 0.5  # create_time is exact to a clock tick (10 ms) and shifts a little when the clock is set
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,12 @@ class LockHolder:
     parent that started several ranks, if there is one.
     """
 
-    pid: Pid
+    pid: Annotated[int, Field(ge=0, lt=2**31)]
     create_time: float
     attempt: int
     boot: str
     run: str = ""
-    launcher_pid: Pid | None = None
+    launcher_pid: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     launcher_create_time: float | None = None
 
     @classmethod
@@ -141,10 +139,8 @@ def is_lock_held(path: Path) -> bool:
     # tested with a shared lock, so that two readers never take each other for a holder
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for a writer
-    except FileNotFoundError:
-        return False
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a link to itself: nothing can be opened by this name
+        if error.errno in (errno.ENOENT, errno.ELOOP):  # there is none, or a link to itself
             return False
         raise
     try:

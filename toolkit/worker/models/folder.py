@@ -7,6 +7,8 @@ or refers to code is refused.
 from __future__ import annotations
 
 import errno
+import importlib.util
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,6 +36,13 @@ CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate")
 """Keys of a model's JSON files that name Python code."""
 INTERNAL_KEYS = ("_attn_implementation", "_experts_implementation")
 """Keys with which a config could choose a kernel of the hub, whose code would be downloaded and run."""
+KERNEL_KEYS = ("kernel_config", "use_kernels", "use_pretrained_backbone")
+"""Keys that, when set, fetch kernels or weights from elsewhere."""
+IMPLEMENTATIONS = frozenset({None, "eager", "sdpa", "flex_attention", "batched_mm", "grouped_mm"})
+"""Values of `attn_implementation` and `experts_implementation` that are part of transformers; others name a kernel."""
+_WEIGHTS_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors")
+_WEIGHTS_NAME = re.compile(rf"{_WEIGHTS_FILE.pattern}(?:\.index\.json)?")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 MODEL_NOT_FOUND = "model_not_found"
 _OFFLINE_HINT = "Connect this machine, or put the model into a folder and enter the folder's path."
 
@@ -129,6 +138,11 @@ def check_model_folder(folder: Path, *, weights: bool = True) -> None:
         for key, value in _walk_entries(_read_json(path)):
             if key in CODE_KEYS or key.startswith(INTERNAL_KEYS) or _names_kernel(key, value):
                 raise ToolkitError(f"{path.name} of the model contains '{key}', which can load code.", hint, BAD_MODEL)
+            if _names_foreign_file(folder, key, value):
+                message = f"{path.name} of the model sets '{key}' to {str(value)[:80]!r}, which is not in its folder."
+                raise ToolkitError(message, "Download the model again, or choose another one.", BAD_MODEL)
+    for path in sorted(folder.glob("*.safetensors.index.json")):
+        _check_weights_index(path, weights=weights)
     refuse_other_architectures(folder.name, read_model_settings(folder))
     if weights and not any(folder.glob("*.safetensors")):
         message = f"The model '{folder.name}' has no safetensors weights."
@@ -149,7 +163,7 @@ def is_prequantized(folder: Path) -> bool:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Raise ToolkitError for a symbolic link that leads out of the folder."""
+    """Raise ToolkitError for a symbolic link that leads out of the folder, and for what is neither file nor folder."""
     # the hub's cache stores snapshots as links into the folder around them: those are allowed
     snapshot = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
     own = (folder.parent.parent if snapshot else folder).resolve()
@@ -157,11 +171,35 @@ def _refuse_links(folder: Path) -> None:
         if path.is_symlink() and not path.resolve().is_relative_to(own):
             message = f"The model folder contains a symbolic link, {path}, that leads out of it to {path.readlink()}."
             raise ToolkitError(message, "Replace the link with the file itself.", BAD_MODEL)
+        if not path.is_file() and not path.is_dir():
+            raise ToolkitError(
+                f"{path.name} in the model folder is not a regular file.", "Download the model again.", BAD_MODEL
+            )
+
+
+def _check_weights_index(path: Path, *, weights: bool) -> None:
+    """Raise ToolkitError unless the index names safetensors files of its own folder only, which exist if `weights`."""
+    content = _parse_json(path)
+    files = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(files, dict) or not files:
+        message = f"{path.name} of the model has no weight_map."
+        raise ToolkitError(message, "Download the model again.", BAD_MODEL)
+    for name in sorted({str(file) for file in files.values()}):
+        if not _WEIGHTS_FILE.fullmatch(name):
+            message = f"{path.name} of the model names {name[:80]!r}, which is not a safetensors file of its folder."
+            raise ToolkitError(message, "Choose a model whose weights are all safetensors files.", BAD_MODEL)
+        if weights and not (path.parent / name).is_file():
+            message = f"The weights of the model are incomplete: {name} is missing."
+            raise ToolkitError(message, "Download the model again.", BAD_MODEL)
 
 
 def _read_json(path: Path) -> Any:
     if path.stem in ("tokenizer", "vocab") or path.name.endswith(".index.json"):
         return None  # megabytes of vocabulary, from which no library reads settings
+    return _parse_json(path)
+
+
+def _parse_json(path: Path) -> Any:
     try:
         return read_foreign_json(path)
     except (ValueError, OSError) as error:
@@ -182,8 +220,28 @@ def _walk_entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _names_kernel(key: str, value: Any) -> bool:
-    # an attention implementation like "owner/kernel" is downloaded from the hub and executed
-    return "attn_implementation" in key and isinstance(value, str) and "/" in value
+    # an attention implementation like "owner/kernel" is downloaded from the hub and executed; a dict has one per part
+    if key in KERNEL_KEYS:
+        return bool(value)
+    return key.endswith(("attn_implementation", "experts_implementation")) and not _is_built_in(value)
+
+
+def _is_built_in(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_built_in, value.values()))
+    if value == "flash_attention_2":  # without its package, transformers would fetch a kernel in its place
+        return importlib.util.find_spec("flash_attn") is not None
+    return (value is None or isinstance(value, str)) and value in IMPLEMENTATIONS
+
+
+def _names_foreign_file(folder: Path, key: str, value: Any) -> bool:
+    """Return whether a key that names a file to open, such as vocab_file, leads to one outside of the folder."""
+    if key == "transformers_weights":
+        return value is not None and not (isinstance(value, str) and _WEIGHTS_NAME.fullmatch(value))
+    if not key.endswith("_file") or key == "special_tokens_map_file" or not isinstance(value, str) or not value:
+        return False
+    # many published models still hold the paths of their authors' machines, which exist nowhere else
+    return not _PLAIN_NAME.fullmatch(value) and ("\0" in value or os.path.lexists(folder / value))
 
 
 def first_error_line(error: BaseException) -> str:
