@@ -16,19 +16,12 @@ from hypothesis import strategies as st
 
 from toolkit.data.examples.templates import compile_template
 from toolkit.data.read_options import ReadOptions
-from toolkit.data.readers import table_writer
 from toolkit.data.readers.read_file import TABLE_FILE, ReadRequest, read_file_to_table
 from toolkit.data.table import Table, load_table
 from toolkit.errors import DataError
 
-
-def has_invisible_characters(name: str) -> bool:
-    return bool(table_writer._INVISIBLE.search(name) or table_writer._ODD_SPACES.search(name))
-
-
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
-NAME = TEXT.filter(lambda name: bool(name.strip()) and name == name.strip() and not has_invisible_characters(name))
-"""Names that stay as they are; invisible characters are removed from others (`test_brought_files.py`)."""
+NAME = TEXT.filter(lambda name: bool(name.strip()) and name == name.strip())
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.scenarios.data.test_fuzz import NAME, TEXT, VALUE, _expected, _read, has_invisible_characters
+from tests.scenarios.data.test_fuzz import NAME, TEXT, VALUE, _expected, _read
 from toolkit.data.conversations import ChatColumns, looks_like_chat, parse_conversation
 from toolkit.data.examples import templates
 from toolkit.data.examples.templates import MAX_TEMPLATE, compile_template
@@ -134,9 +134,7 @@ def test_flattening_loses_nothing_or_refuses(rows: list[dict[str, Any]]) -> None
         return
     for row, cells in zip(rows, found, strict=True):
         pairs = _flat(row)
-        wanted = {
-            name: _expected(value) for name, value in pairs if name.strip() and not has_invisible_characters(name)
-        }
+        wanted = {name: _expected(value) for name, value in pairs if name.strip()}
         assert {name: cells[name] for name in wanted} == wanted
         assert len(dict(pairs)) == len(pairs), "two values of one name are refused"
 
