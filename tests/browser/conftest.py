@@ -33,14 +33,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
     stop_everything(running)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # an event loop runs while it lives, and other tests start their own
 def driver() -> Iterator[Playwright]:
     assert CHROMIUM, "these tests need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
         yield playwright
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(driver: Playwright) -> Iterator[Browser]:
     chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
     yield chromium

@@ -85,13 +85,14 @@ def test_upload_template_train_chat(page: Page, server: Server, upload: Path) ->
     give(page, upload)
     expect(page.get_by_text("60 rows")).to_be_visible()
 
-    prompt = page.get_by_label("Prompt template")
-    expect(prompt).to_have_count(1)  # while a rerun swaps the editor, the old one is still on the page for a moment
+    prompt, completion = page.get_by_label("Prompt template"), page.get_by_label("Completion template")
+    for editor in (prompt, completion):
+        expect(editor.last).to_have_value("")  # neither column speaks for itself, so the page asks
+        expect(editor).to_have_count(1)  # while a rerun swaps the editor, the old one is there for a moment
     prompt.fill("Shout {wrod}")
     expect(page.get_by_text("Did you mean {word}?").first).to_be_visible(timeout=30 * SECOND)
     prompt.fill("Shout {word}")
     expect(page.locator("code", has_text=re.compile("^Shout cat00$"))).to_be_visible()
-    completion = page.get_by_label("Completion template")
     completion.fill("{shout}")
     expect(page.locator("code", has_text=re.compile("^CAT00!$"))).to_be_visible()
     expect(page.get_by_text("Training: 48").first).to_be_visible()

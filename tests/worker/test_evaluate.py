@@ -28,7 +28,7 @@ PROMPTS = [f"{word} {i}" for i in range(5) for word in ("order", "please order a
 
 
 def make_run(save_dir: Path, model: Path, scale: float = 1.0) -> RunDir:
-    """A run with a random adapter; with scale 0 one that changes nothing."""
+    """A run with a random adapter; with scale 0 one that changes nothing. It was trained on none of the prompts."""
     config = make_config(save_dir, model)
     data = {"prompt": "{q}", "prompt_stub": "{a}", "train_size": 4, "test_size": 4}
     config = Config.model_validate(
@@ -38,7 +38,7 @@ def make_run(save_dir: Path, model: Path, scale: float = 1.0) -> RunDir:
         }
     )
     save_dir.mkdir(parents=True, exist_ok=True)
-    run = create_run(config, make_table(save_dir / "t.parquet", [{"q": p, "a": "x"} for p in PROMPTS]))
+    run = create_run(config, make_table(save_dir / "t.parquet", [{"q": f"trained: {p}", "a": "x"} for p in PROMPTS]))
     write_adapter(run, config, seed=1, scale=scale)
     return run
 
