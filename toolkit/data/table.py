@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -259,8 +260,7 @@ def make_visible(name: str) -> str:
     return name if plain == name else plain.strip()
 
 
-def find_visible_column(name: str, columns: Sequence[str]) -> str | None:
-    """Return the only column that looks like `name` because invisible characters are in its name; None without one."""
-    wanted = make_visible(name)
-    found = [column for column in columns if make_visible(column) == wanted]
-    return found[0] if len(found) == 1 and wanted else None
+def index_visible_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Return the column of each name without its invisible characters; names that several columns share are absent."""
+    counts = Counter(map(make_visible, columns))
+    return {name: column for column in columns if (name := make_visible(column)) and counts[name] == 1}

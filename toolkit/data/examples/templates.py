@@ -16,7 +16,7 @@ from itertools import repeat
 from toolkit.config import Config, DataConfig
 from toolkit.data.chat_messages import Message
 from toolkit.data.read_options import MAX_LISTED
-from toolkit.data.table import find_visible_column
+from toolkit.data.table import index_visible_columns, make_visible
 from toolkit.errors import DataError, Problem
 
 MAX_TEMPLATE = 20_000
@@ -192,6 +192,7 @@ def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[Tem
         message = f"The template has {len(text):,} characters; at most {MAX_TEMPLATE:,} are allowed."
         return [], [(message, "Move the long part into a column of the data.")]
     known = set(columns)
+    visible = index_visible_columns(columns)
     mistake_count = 0
     pieces: list[TemplatePiece] = []
     mistakes: list[tuple[str, str]] = []
@@ -203,7 +204,7 @@ def _parse(text: str, columns: Sequence[str], label: str = "") -> tuple[list[Tem
         name = match.group(1)
         if match.group() in ("{{", "}}"):
             literal.append(match.group()[0])
-        elif name is not None and (column := name if name in known else find_visible_column(name, columns)):
+        elif name is not None and (column := name if name in known else visible.get(make_visible(name))):
             pieces += [TemplatePiece("".join(literal)), TemplatePiece(column, is_column=True)]
             literal = []
         else:

@@ -25,7 +25,7 @@ MAX_TITLE_LINES = 10
 MIN_ROWS_BELOW_TITLE = 10
 """Rows of equal width that show that a line above them is a title, if nothing else does."""
 _NUMBER = re.compile(r"[-+]?[\d.,]+%?")
-_SPACED_QUOTE = re.compile(r"[ \t]+\"")
+_SPACED_QUOTE = re.compile(r" +\"")
 _RULER = re.compile(r"\s*:?[-=_+]{2,}:?\s*")
 
 CsvRow = list[str]
