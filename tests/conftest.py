@@ -12,7 +12,10 @@ from hypothesis import settings
 from tests.fakes.forked_processes import fork_short_processes
 from tests.fakes.real_model import INSTALL, convert_real_model, missing_packages
 
-settings.register_profile("toolkit", deadline=None)  # how long an example takes is the machine's affair, not a test's
+# How long an example takes is the machine's affair, not a test's. The same examples every time, so that a change is
+# judged by what it changes; `pytest --hypothesis-profile=explore` draws new ones each time.
+settings.register_profile("toolkit", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("toolkit")
 
 os.environ["FTK_SPARE"] = "0"  # a test that wants a spare worker starts one
