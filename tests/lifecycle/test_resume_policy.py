@@ -14,6 +14,7 @@ import pytest
 from tests.fakes.run_fixtures import fake_command, queue, wait_for
 from toolkit.errors import RunError
 from toolkit.lifecycle import claims, resume_policy
+from toolkit.lifecycle import supervisor as supervising
 from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.resume_policy import (
     RETRYABLE_REASONS,
@@ -152,6 +153,7 @@ def test_a_run_resumes_after_a_reboot(save_dir: Path, supervisor: Supervisor, mo
     assert holder is not None
     os.kill(holder.pid, signal.SIGKILL)
     monkeypatch.setattr(claims, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(supervising, "FOREIGN_GRACE_SECONDS", 0.2)
     another = Supervisor(save_dir, launcher=LocalLauncher(fake_command))
     status = another.run_to_end(run, lambda status: None)
     assert (status.state, status.attempt) == ("finished", 2)

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from toolkit.errors import RunError, ToolkitError
+from toolkit.system import locks
 from toolkit.system.background_job import (
     JOB_FAILED_STATUS,
     JobFiles,
@@ -117,7 +118,10 @@ def test_cancelling_ends_the_processes_that_the_job_has_started(files: JobFiles,
     assert not cancel_job(files), "nothing is left to cancel"
 
 
-def test_a_job_is_running_once_the_start_returns_and_is_not_started_twice(files: JobFiles, tmp_path: Path) -> None:
+def test_a_job_is_running_once_the_start_returns_and_is_not_started_twice(
+    files: JobFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT_SECONDS", 0.2)
     assert start(files, tmp_path, JOB_MODULE) is not None
     assert is_job_running(files)
     assert start(files, tmp_path, JOB_MODULE) is None

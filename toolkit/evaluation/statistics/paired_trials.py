@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 from typing import Any
 
@@ -139,7 +140,12 @@ def _residual_variance(differences: FloatArray) -> FloatArray:
 
 
 def _half_width(
-    row_variance: FloatArray, run_variance: FloatArray, row_freedom: int, run_freedom: int, pairs: int, alpha: float
+    row_variance: FloatArray,
+    run_variance: FloatArray,
+    row_freedom: int,
+    run_freedom: int | FloatArray,
+    pairs: int | FloatArray,
+    alpha: float,
 ) -> FloatArray:
     total = row_variance + run_variance
     at_first_look = row_variance + run_variance * pairs / MIN_PAIRS
@@ -158,21 +164,21 @@ def count_seeds_needed(found: PairedDifference, seeds: int, half_width: float) -
 
     seeds: how many there are now.
     """
-    for wanted in range(seeds + 1, MAX_SEEDS_ADVISED + 1):
-        share = seeds / wanted
-        half = _half_width(
-            np.asarray(found.row_variance - found.residual_variance * (1 - share)),
-            np.asarray(found.run_variance * share),
-            found.row_freedom,
-            max(1, round(found.run_freedom / max(seeds - 1, 1) * (wanted - 1))),
-            round(found.pairs / share),
-            found.alpha,
-        )
-        if float(half) <= half_width:
-            return wanted
-    return None
+    wanted = np.arange(seeds + 1, MAX_SEEDS_ADVISED + 1)
+    share = seeds / wanted
+    half = _half_width(
+        found.row_variance - found.residual_variance * (1 - share),
+        found.run_variance * share,
+        found.row_freedom,
+        np.maximum(1, np.round(found.run_freedom / max(seeds - 1, 1) * (wanted - 1))),
+        np.round(found.pairs / share),
+        found.alpha,
+    )
+    enough = wanted[half <= half_width]
+    return int(enough[0]) if len(enough) else None
 
 
+@cache
 def find_robbins_constant(alpha: float) -> float:
     """Return a with 2 (1 - Phi(a) + a phi(a)) = alpha, by bisection; 2.80 for 5 %."""
     low, high = 0.0, 10.0
