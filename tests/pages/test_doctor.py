@@ -21,16 +21,21 @@ from toolkit.settings.draft import default_draft
 from toolkit.system.durable import durable_write
 
 
-@pytest.fixture
-def faulty(stage: Stage) -> Stage:
-    """A workspace whose draft names a file with a duplicate and an empty answer."""
-    rows = "".join(f"what is {i}?,it is {i}!\n" for i in range(20))
-    path = store_upload(f"q,a\n{rows}what is 3?,it is 3!\nwhat is 99?, \n".encode(), "faulty.csv", stage.folder)
+def bring(stage: Stage, rows: str) -> Stage:
+    """Let the draft of a workspace name a file with these rows of a question and an answer."""
+    path = store_upload(f"q,a\n{rows}".encode(), "brought.csv", stage.folder)
     draft = default_draft()
     draft["data"] |= {"path": str(path), "prompt": "{q}", "prompt_stub": "{a}"}
     draft["save_dir"] = str(stage.folder)
     durable_write(stage.folder / "draft.json", json.dumps({"schema": 1, "draft": draft, "grid": {}}))
     return stage
+
+
+@pytest.fixture
+def faulty(stage: Stage) -> Stage:
+    """A workspace whose draft names a file with a duplicate and an empty answer."""
+    rows = "".join(f"what is {i}?,it is {i}!\n" for i in range(20))
+    return bring(stage, f"{rows}what is 3?,it is 3!\nwhat is 99?, \n")
 
 
 def checked(app: AppTest, wanted: str) -> AppTest:
@@ -55,12 +60,7 @@ def test_a_fix_creates_a_version_and_undo_reverts_it(faulty: Stage) -> None:
 
 def test_a_fix_that_removes_most_rows_asks_first(stage: Stage) -> None:
     rows = "".join(f"what is {i}?,{'NA' if i > 3 else f'it is {i}!'}\n" for i in range(20))
-    path = store_upload(f"q,a\n{rows}".encode(), "mostly.csv", stage.folder)
-    draft = default_draft()
-    draft["data"] |= {"path": str(path), "prompt": "{q}", "prompt_stub": "{a}"}
-    draft["save_dir"] = str(stage.folder)
-    durable_write(stage.folder / "draft.json", json.dumps({"schema": 1, "draft": draft, "grid": {}}))
-    app = checked(stage.page("data"), "Words for a missing value")
+    app = checked(bring(stage, rows).page("data"), "Words for a missing value")
     assert "4 rows would remain" in words(app)
     app = stage.checked(button(app, "Remove 16 rows").click().run())
     assert "This removes 16 of 20 rows. Only 4 rows would remain." in words(app)

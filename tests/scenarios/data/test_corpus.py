@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from benchmarks.doctor import examined, examined_chats
 from tests.fakes.corpus import EXACT, NEAR, WHOLE, leaks, score, seeded, small
+from toolkit.data.findings import Finding
 
 TEMPLATES = {"prompt": "{message}", "prompt_stub": "{reply}"}
 
 
-def test_every_planted_row_is_named_and_no_other(tmp_path: Path) -> None:
-    corpus = seeded(tmp_path / "corpus.csv", 1_500, seed=101, per_fault=20)
-    found, plan = examined(corpus.path, TEMPLATES, tmp_path)
-    truth = corpus.truth | leaks(corpus, plan.train, plan.test)
-    assert sum(map(len, truth.values())) > 200
+def check_findings(found: Mapping[str, Finding], truth: Mapping[str, set[int]]) -> None:
+    """Check that the planted rows of every kind are found, and no others."""
     for kind in (*EXACT, *NEAR):
         said = set(found[kind].rows.tolist()) if kind in found else set()
         precision, recall = score(said, truth[kind])
@@ -24,6 +23,14 @@ def test_every_planted_row_is_named_and_no_other(tmp_path: Path) -> None:
         assert precision >= min(least, 0.98), (kind, said - truth[kind])
         assert recall >= least, (kind, truth[kind] - said)
     assert not set(found) & set(WHOLE)
+
+
+def test_every_planted_row_is_named_and_no_other(tmp_path: Path) -> None:
+    corpus = seeded(tmp_path / "corpus.csv", 1_500, seed=101, per_fault=20)
+    found, plan = examined(corpus.path, TEMPLATES, tmp_path)
+    truth = corpus.truth | leaks(corpus, plan.train, plan.test)
+    assert sum(map(len, truth.values())) > 200
+    check_findings(found, truth)
 
 
 @pytest.mark.parametrize("kind", WHOLE)
@@ -38,10 +45,4 @@ def test_every_planted_conversation_is_named_and_no_other(tmp_path: Path) -> Non
     corpus = seeded(tmp_path / "corpus.csv", 1_500, seed=101, per_fault=20)
     found, plan = examined_chats(corpus, tmp_path)
     truth = corpus.truth | leaks(corpus, plan.train, plan.test)
-    for kind in (*EXACT, *NEAR):
-        said = set(found[kind].rows.tolist()) if kind in found else set()
-        precision, recall = score(said, truth[kind])
-        least = 0.95 if kind in NEAR else 1.0
-        assert precision >= min(least, 0.98), (kind, said - truth[kind])
-        assert recall >= least, (kind, truth[kind] - said)
-    assert not set(found) & set(WHOLE)
+    check_findings(found, truth)
