@@ -27,8 +27,8 @@ from toolkit.system.machine import Machine, read_known_machine
 from toolkit.system.printable import clean_terminal_text
 
 _POLL_SECONDS = 0.2
-EXIT_GRACE_SECONDS = 5.0  # for the engine to exit by itself before it gets signals
 """Between two checks of a model that is loading, or of an engine in the foreground."""
+EXIT_GRACE_SECONDS = 5.0  # for the engine to exit by itself before it gets signals
 
 
 @dataclass(frozen=True)
