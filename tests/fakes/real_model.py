@@ -32,12 +32,18 @@ def find_gguf() -> Path:
     return found
 
 
-def convert_real_model() -> Path:
-    """Return the folder of the converted model, which stays in the machine's temporary folder (273 MB)."""
-    versions = "-".join(importlib.metadata.version(name) for name in (*PACKAGES, "transformers"))
+def machine_folder() -> Path:
+    """Return the folder in which tests keep what they make once per machine."""
     place = Path(tempfile.gettempdir()) / f"finetuning-toolkit-models-{os.getuid()}"
     place.mkdir(mode=0o700, exist_ok=True)
     assert place.stat().st_uid == os.getuid(), f"{place} belongs to another user"
+    return place
+
+
+def convert_real_model() -> Path:
+    """Return the folder of the converted model, which stays in the machine's temporary folder (273 MB)."""
+    versions = "-".join(importlib.metadata.version(name) for name in (*PACKAGES, "transformers"))
+    place = machine_folder()
     folder = place / f"smollm2-135m-instruct-{versions}"
     with wait_for_lock(place / ".lock"):
         if not folder.exists():

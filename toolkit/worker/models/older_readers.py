@@ -1,8 +1,8 @@
 """Write config.json and tokenizer_config.json so that transformers 4 and the tools built on it read them as well.
 
-transformers 5 saves the rotary settings under one new name, and special tokens as a list under a name that held a
-dictionary before. An older version ignores the first silently, and computes with another base frequency; the second
-it can't read at all.
+transformers 5 saves the rotary settings under one new name, the number of experts under that of another family, and
+special tokens as a list under a name that held a dictionary before. An older version ignores the first silently, and
+computes with another base frequency; the others it can't read at all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEW_TOKENIZER_CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
 
 
 def write_both_config_forms(folder: Path) -> None:
-    """Add the older names of rotary settings and precision to the config.json of `folder`.
+    """Add the older names of rotary settings, experts and precision to the config.json of `folder`.
 
     The file is left as it was if the installed transformers would then read other rotary settings from it.
     """
@@ -41,6 +41,8 @@ def add_old_config_names(settings: dict[str, Any]) -> None:
             add_old_config_names(inner)
     if isinstance(settings.get("dtype"), str):
         settings.setdefault("torch_dtype", settings["dtype"])
+    if isinstance(settings.get("num_local_experts"), int):
+        settings.setdefault("num_experts", settings["num_local_experts"])  # Qwen3-MoE's name for it
     parameters = settings.get("rope_parameters")
     if not isinstance(parameters, dict):
         return
