@@ -18,7 +18,7 @@ from toolkit.evaluation.row_table import compare_to_reference, read_row_table
 from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
 from toolkit.evaluation.statistics.pass_rules import parse_pass_rules
 from toolkit.evaluation.statistics.results import FlipCounts, read_evaluation_results
-from toolkit.evaluation.statistics.verdict import describe_comparison, format_measure_value
+from toolkit.evaluation.statistics.verdict import describe_comparison, format_measure_value, list_fitting_measures
 from toolkit.export.evaluation_section import evaluation_section
 from toolkit.export.export_forms import EXPORT_FORMS
 from toolkit.export.model_card import model_card
@@ -193,6 +193,35 @@ def test_labels_have_a_confusion_matrix(tmp_path: Path) -> None:
     assert results.confusion.labels == ("no", "yes")
     assert results.confusion.counts[BASE] == ((6, 0, 0), (0, 0, 6))
     assert results.confusion.counts[run.id] == ((0, 6, 0), (0, 6, 0))
+
+
+def test_the_matrix_spells_labels_as_most_rows_do(tmp_path: Path) -> None:
+    asked = ["Rückgabe (neu)", "rückgabe neu", "Rückgabe (neu)", "In Transit!", "In Transit!", "In Transit!"]
+    run = make_run(tmp_path, asked)
+    said = dict.fromkeys(asked, ("?", "IN TRANSIT"))
+    _, results = plant(run, said, asked_for=asked)
+    assert results.confusion is not None
+    assert results.confusion.labels == ("In Transit!", "Rückgabe (neu)")
+    assert results.confusion.counts[run.id] == ((3, 0, 0), (3, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("expected", "wrong", "fitting"),
+    [
+        (["Yes", "No"] * 6, "perhaps", ("exact_match", "label_accuracy", "loss")),
+        ([f'{{"n": {i}}}' for i in range(12)], '{"n": -1}', ("exact_match", "json_fields", "json_valid")),
+        ([f"free answer {i}" for i in range(12)], "free words", ("exact_match", "token_f1", "chrf")),
+    ],
+)
+def test_two_or_three_measures_suit_the_answers(
+    tmp_path: Path, expected: list[str], wrong: str, fitting: tuple[str, ...]
+) -> None:
+    run = make_run(tmp_path, expected)
+    _, results = plant(run, {text: (wrong, text) for text in expected}, asked_for=expected)
+    assert list_fitting_measures(results) == fitting
+    never = plant(run, {text: (wrong, f"{text} or so") for text in expected}, asked_for=expected)[1]
+    assert never.headline is not None
+    assert list_fitting_measures(never)[0] == never.headline
 
 
 def test_json_answers_are_scored_field_by_field(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,12 @@ def test_known_changes_are_counted_exactly(stage: Stage, run: RunDir) -> None:
     assert "It is better than its base model." in text
     assert "It fixed 31 rows and broke 3." in text
     assert "It shows forgetting" in text
+    assert list(tiles(app))[:2] == ["Broke", "Fixed"], "what got worse comes first"
     measures = app.dataframe[0].value
+    assert list(measures["Measure"]) == ["Exact match", "Word F1", "chrF"], "the others are folded"
     assert measures.loc[measures["Measure"] == "Exact match", "Verdict"].item() == "better"
+    (folded,) = [entry for entry in app.expander if entry.label == "All 13 measures"]
+    assert not folded.proto.expanded and len(folded.dataframe[0].value) == 13
     rows = app.dataframe[-1].value
     assert len(rows) == 46
     assert list(rows[""])[:3] == ["▼ Broke"] * 3, "the most damaged first"
@@ -83,6 +88,17 @@ def test_known_changes_are_counted_exactly(stage: Stage, run: RunDir) -> None:
     assert len(stage.checked(app).dataframe[-1].value) == 7, "4 and 40 to 45"
     app = app.text_input(key="row_text").set_value("nowhere").run()
     assert "No row matches the filter" in words(stage.checked(app))
+
+
+def test_labels_are_shown_as_a_picture_with_their_own_spelling(stage: Stage, run: RunDir) -> None:
+    said = {"Zurück (neu)": ("no idea", "Zurück (neu)"), "In Transit": ("In Transit", "zurück neu")}
+    evaluation, _ = plant(run, said, asked_for=list(said) * 6)
+    over(evaluation)
+    app = stage.page("evaluate", run)
+    assert "Recall by label: In Transit 0 %, Zurück (neu) 100 %" in words(app)
+    charts = {chart.proto.id.rsplit("-", 1)[-1]: chart.proto for chart in app.get("plotly_chart")}
+    assert "Zurück (neu)" in json.loads(charts["confusion"].spec)["layout"]["yaxis"]["ticktext"]
+    assert "Exact match: " in charts["differences"].alt
 
 
 def test_two_adapters_are_compared_on_the_page(stage: Stage, run: RunDir) -> None:

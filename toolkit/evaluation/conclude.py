@@ -187,7 +187,7 @@ def _confusion(
             if q.expected is not None
         )
         counts[part.name] = tuple(tuple(pairs[row, column] for column in columns) for row in kind.labels)
-    return Confusion(labels=kind.labels, counts=counts)
+    return Confusion(labels=kind.label_names, counts=counts)
 
 
 def _rules(parts: Sequence[ModelRows], rules: RuleSet, models: Sequence[str], seed: int) -> list[RuleFigure]:

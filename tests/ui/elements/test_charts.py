@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 
 from streamlit.testing.v1 import AppTest
@@ -52,3 +53,35 @@ def test_a_length_at_the_limit_is_not_colored_as_truncated() -> None:
     colors = [list(charts.length_chart([8, 9, 10, 11], [1, 1, 1], limit).data[0].marker.color) for limit in (9, 8)]
     assert colors[0][0] == colors[0][1] != colors[0][2]
     assert colors[1][0] != colors[1][1]
+
+
+def results_of_an_evaluation() -> None:
+    import plotly.graph_objects as go
+    import streamlit as st
+
+    from toolkit.ui.elements import result_charts
+
+    one = result_charts.ShownDifference("<b>Loss</b>", -0.2, None, None, "−0.2", "worse")
+    two = result_charts.ShownDifference("Exact match", 10.8, -5.3, 26.1, "+10.8 points (−5.3 to +26.1)", "noise")
+    differences = result_charts.draw_interval_chart([one, two], "points")
+    labels = ["<a href=x>", "%{x}", "long " * 30, "long " * 30 + "er"]
+    counts = [[3, 0, 1, 0, 0], [0] * 5, [0, 0, 2, 0, 2], [0, 0, 0, 0, 1]]
+    confusion = result_charts.draw_confusion_chart(labels, counts)
+    for figure in (differences, confusion):
+        go.Figure(figure.to_dict())
+    low, high = differences.layout.xaxis.range
+    st.text(str(low < -5.3 and high > 26.1))
+    st.text(str(differences.data[0].error_x.visible))
+    st.text(repr([[list(line) for line in trace.text] for trace in confusion.data]))
+    st.text(repr([trace.marker.color for trace in differences.data]))
+    st.text(" ".join(confusion.layout.xaxis.ticktext))
+
+
+def test_the_charts_of_an_evaluation_are_valid_and_mark_mistakes() -> None:
+    in_range, without_interval, texts, colors, ticks = drawn(results_of_an_evaluation)
+    assert (in_range, without_interval) == ("True", "False")
+    correct, mistakes = ast.literal_eval(texts)
+    assert correct[0] == ["3", "", "", "", ""] and mistakes[0] == ["", "", "1", "", ""]
+    assert mistakes[2][4] == "2", "an answer that is no label is a mistake"
+    assert len(set(ast.literal_eval(colors))) == 2
+    assert "<" not in ticks and "%{" not in ticks

@@ -15,10 +15,10 @@ RESULTS_SCHEMA_VERSION = 1
 Verdict = Literal["better", "worse", "noise", "differs"]
 RowOutcome = Literal["fixed", "broke", "same", "both wrong", "no expected answer", "seen in training"]
 ROW_OUTCOMES: tuple[RowOutcome, ...] = (
-    "fixed",
     "broke",
-    "same",
+    "fixed",
     "both wrong",
+    "same",
     "no expected answer",
     "seen in training",
 )
@@ -100,7 +100,10 @@ class GateFigure(_Record):
 
 
 class Confusion(_Record):
-    """counts: by model; [i][j] is the number of rows with expected label i and answer j, the last column any other."""
+    """Expected and answered labels, as the data spells them.
+
+    counts: by model; [i][j] is the number of rows with expected label i and answer j, the last column any other.
+    """
 
     labels: tuple[str, ...]
     counts: dict[str, tuple[tuple[int, ...], ...]]

@@ -35,11 +35,12 @@ _CHRF = CHRF()
 class AnswerKind:
     """What the expected answers are.
 
-    labels: their normalized forms, when they are few. json: whether all are objects. field_names: dotted names of the
-    most frequent fields.
+    labels: their normalized forms, when they are few. label_names: the most frequent spelling of each. json: whether
+    all are objects. field_names: dotted names of the most frequent fields.
     """
 
     labels: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
     json: bool = False
     field_names: tuple[str, ...] = field(default=())
 
@@ -56,9 +57,12 @@ def detect_answer_kind(expected: Sequence[str | None]) -> AnswerKind:
     if all(value is not None for value in objects):
         counts = Counter(name for value in objects for name, _ in iterate_json_fields(value))
         return AnswerKind(json=True, field_names=tuple(name for name, _ in counts.most_common(MAX_SCORED_FIELDS)))
-    forms = Counter(normalize_words(text) for text in known)
-    few = 2 <= len(forms) <= MAX_ANSWER_LABELS and len(known) >= 2 * len(forms)
-    return AnswerKind(labels=tuple(sorted(forms)) if few else ())
+    forms = sorted({normalize_words(text) for text in known})
+    if not (2 <= len(forms) <= MAX_ANSWER_LABELS and len(known) >= 2 * len(forms)):
+        return AnswerKind()
+    spellings = Counter(" ".join(text.split()) for text in known).most_common()
+    names = {normalize_words(text): text for text, _ in reversed(spellings)}
+    return AnswerKind(labels=tuple(forms), label_names=tuple(names[form] for form in forms))
 
 
 def score_answer(answer: str, expected: str | None, kind: AnswerKind) -> dict[str, float]:

@@ -25,6 +25,12 @@ HEADLINE_MEASURES = ("exact_match", "json_fields", "token_f1", "loss", "perplexi
 MIN_HEADLINE_SHARE = 0.05
 """A share that no model reaches is not informative: free text hardly ever matches exactly."""
 BASE_MODEL_PHRASE = "its base model"
+FITTING_MEASURES = {
+    "label_accuracy": ("label_accuracy", "exact_match", "loss"),
+    "json_fields": ("json_fields", "json_valid", "exact_match"),
+    "": ("token_f1", "chrf", "loss"),
+}
+"""The measures that suit labels, JSON and free text. Keys: the measure that only this kind of answer has."""
 VERDICT_SENTENCES = {
     "better": "It is better than {}.",
     "worse": "It is worse than {}.",
@@ -60,6 +66,13 @@ def _headline(results: EvaluationResults) -> str | None:
         if MEASURES_BY_NAME[name].form == "figure" or max(values) >= MIN_HEADLINE_SHARE:
             return name
     return None
+
+
+def list_fitting_measures(results: EvaluationResults) -> tuple[str, ...]:
+    """Return the two or three measures that suit these answers, the one behind the verdict first."""
+    kind = next(key for key in FITTING_MEASURES if not key or results.figure(key) is not None)
+    names = dict.fromkeys((results.headline or "", *FITTING_MEASURES[kind]))
+    return tuple(name for name in names if results.figure(name) is not None)[:3]
 
 
 def describe_comparison(

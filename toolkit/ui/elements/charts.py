@@ -184,14 +184,14 @@ def _line(
 ) -> dict[str, Any]:
     return {
         "type": "scatter", "x": points.steps, "y": points.values,
-        "name": _no_markup(name), "opacity": opacity, "marker": {"size": 6},
+        "name": strip_chart_markup(name), "opacity": opacity, "marker": {"size": 6},
         "mode": "lines+markers" if markers or len(points) == 1 else "lines",
         "line": {"color": color, "width": width, "dash": dash},
-        "hovertemplate": f"%{{y:{number_format}}}<extra>{_no_markup(name)}</extra>",
+        "hovertemplate": f"%{{y:{number_format}}}<extra>{strip_chart_markup(name)}</extra>",
     }  # fmt: skip
 
 
-def _no_markup(text: str) -> str:
+def strip_chart_markup(text: str) -> str:
     """Return `text` without what plotly reads as markup (entities, HTML tags, %{...}), cut to fit a legend."""
     line = " ".join(strip_control_characters(text).split())
     shown = line if len(line) <= MAX_LABEL_CHARACTERS else line[: MAX_LABEL_CHARACTERS - 1] + "…"

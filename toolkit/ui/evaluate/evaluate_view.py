@@ -15,7 +15,7 @@ from toolkit.runs.run_dir import RunDir
 from toolkit.system.printable import format_count, format_duration, format_plural
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_lines, escape_text
-from toolkit.ui.evaluate import figures
+from toolkit.ui.evaluate import details, figures
 from toolkit.ui.evaluate.pair import choose_compared_models, name_models
 from toolkit.ui.evaluate.rows import draw_evaluation_rows
 from toolkit.ui.evaluate.rule_editor import draw_rule_editor
@@ -242,7 +242,9 @@ def _draw_results(
     ):
         open_exports(evaluation.run)
     pair = choose_compared_models(evaluation, results, names)
+    figures.draw_differences(results, names, pair.model, pair.reference)
     figures.draw_flip_tiles(results, pair.model, pair.reference, names)
-    figures.draw_measures_table(results, names, pair.reference)
-    figures.draw_result_details(results, names, pair.reference)
+    figures.draw_measures_tables(results, names, pair.reference)
+    details.draw_confusion(results, names)
+    details.draw_result_details(results, names, pair.reference)
     draw_evaluation_rows(evaluation, results, pair, names)

@@ -1,19 +1,23 @@
-"""Results of an evaluation: verdicts, changed rows, measures, JSON fields, labels, rules and the forgetting probe."""
+"""Results of an evaluation: verdicts, the picture of the differences, changed rows and measures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME, Measure
-from toolkit.evaluation.statistics.results import EvaluationResults, Figure
-from toolkit.evaluation.statistics.verdict import format_difference, format_with_interval
+from toolkit.evaluation.statistics.results import EvaluationResults, Figure, FigureDifference
+from toolkit.evaluation.statistics.verdict import format_difference, format_with_interval, list_fitting_measures
 from toolkit.runs.model_names import BASE
-from toolkit.system.printable import format_count, format_duration, format_plural, format_share
+from toolkit.system.printable import format_count, format_duration, format_plural
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.elements.result_charts import (
+    STATIC_CHART,
+    ShownDifference,
+    draw_interval_chart,
+)
 from toolkit.ui.elements.words import VERDICT_LABELS
 
 ModelNames = Mapping[str, str]
@@ -42,59 +46,83 @@ def draw_verdicts(results: EvaluationResults, names: ModelNames) -> None:
 
 
 def draw_flip_tiles(results: EvaluationResults, name: str, reference: str, names: ModelNames) -> None:
-    """Draw how many rows changed between correct and wrong, from model `reference` to model `name`."""
+    """Draw how many rows changed between correct and wrong, from model `reference` to model `name`: losses first."""
     flips = results.flips_of(reference, name)
     if flips.unknown == results.compared_rows:
         return
     before, after = (escape_text(names[model]) for model in (reference, name))
     tiles = (
-        ("Fixed", flips.fixed, f"{before}: wrong. {after}: correct."),
         ("Broke", flips.broke, f"{before}: correct. {after}: wrong."),
-        ("Unchanged (correct)", flips.same, "Both models give the expected answer."),
+        ("Fixed", flips.fixed, f"{before}: wrong. {after}: correct."),
         ("Unchanged (wrong)", flips.both_wrong, "Neither model gives the expected answer."),
+        ("Unchanged (correct)", flips.same, "Both models give the expected answer."),
     )
-    for column, (title, number, explanation) in zip(st.columns(4), tiles, strict=True):
-        column.metric(title, format_count(number), border=True, help=explanation)
+    grid = st.grid(4, min_column_width=150, gap="small")
+    for title, number, explanation in tiles:
+        grid.metric(title, format_count(number), border=True, help=explanation)
 
 
-def draw_measures_table(results: EvaluationResults, names: ModelNames, reference: str = BASE) -> None:
-    """Draw every measure with its interval for each model, and the difference of each adapter from `reference`."""
-    rows = [
-        _measure_row(figure, MEASURES_BY_NAME[figure.measure], results, names, reference) for figure in results.figures
+def draw_differences(results: EvaluationResults, names: ModelNames, name: str, reference: str) -> None:
+    """Draw the picture of the result: the differences in the measures that suit the answers, with their intervals."""
+    found = [
+        (MEASURES_BY_NAME[figure.measure], figure.difference_from(reference, name))
+        for measure in list_fitting_measures(results)
+        if (figure := results.figure(measure)) is not None
     ]
-    if not rows:
+    known = [(measure, difference) for measure, difference in found if difference.value is not None]
+    # one axis, one unit: the loss is in the picture only where there is nothing else
+    shares = [pair for pair in known if pair[0].form == "share"]
+    drawn = [_shown_difference(measure, difference) for measure, difference in shares or known]
+    if not drawn:
         return
-    st.header("Measures", anchor=False)
+    unit = "percentage points, higher is better" if shares else "difference, lower is better"
+    st.header(f"Change from {escape_text(names[reference])} to {escape_text(names[name])}", anchor=False)
+    st.plotly_chart(
+        draw_interval_chart(drawn, unit), config=STATIC_CHART, key="differences", alt=_describe_differences(drawn)
+    )
+
+
+def _shown_difference(measure: Measure, difference: FigureDifference) -> ShownDifference:
+    factor = 100.0 if measure.form == "share" else 1.0
+    low, high = (None if end is None else factor * end for end in (difference.low, difference.high))
+    assert difference.value is not None
+    words = format_difference(measure, difference)
+    return ShownDifference(measure.title, factor * difference.value, low, high, words, difference.verdict)
+
+
+def _describe_differences(drawn: Sequence[ShownDifference]) -> str:
+    return "Differences with their intervals. " + " ".join(f"{shown.title}: {shown.summary}." for shown in drawn)
+
+
+def draw_measures_tables(results: EvaluationResults, names: ModelNames, reference: str = BASE) -> None:
+    """Draw the measures that suit the answers with the difference of each adapter from `reference`; fold the others."""
+    if not results.figures:
+        return
+    fitting = list_fitting_measures(results)
+    figures = [figure for measure in fitting if (figure := results.figure(measure)) is not None]
+    _draw_measures(figures, results, names, reference, "Measures that suit these answers")
+    if len(figures) == len(results.figures):
+        return
+    with st.expander(f"All {format_plural(len(results.figures), 'measure')}", icon=":material/table_rows:"):
+        _draw_measures(results.figures, results, names, reference, "All measures with their intervals")
+        st.caption(
+            f"Differences are relative to {escape_text(names[reference])}. Brackets show the 95 % bootstrap interval "
+            "of a value and the 98 % interval of a difference on the same rows. A difference is called better or worse "
+            "only if its interval excludes zero and a sign-flip test agrees (p < 0.02)."
+        )
+
+
+def _draw_measures(
+    figures: Sequence[Figure], results: EvaluationResults, names: ModelNames, reference: str, alt: str
+) -> None:
+    rows = [make_measure_row(figure, MEASURES_BY_NAME[figure.measure], results, names, reference) for figure in figures]
     st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
         height="content",
-        alt="Measures with their intervals",
+        alt=alt,
         column_config={"Description": st.column_config.TextColumn(width="large")},
     )
-    st.caption(
-        f"Differences are relative to {escape_text(names[reference])}. Brackets show the 95 % bootstrap interval of a "
-        "value and the 98 % interval of a difference on the same rows. A difference is called better or worse only if "
-        "its interval excludes zero and a sign-flip test agrees (p < 0.02)."
-    )
-
-
-def draw_result_details(results: EvaluationResults, names: ModelNames, reference: str = BASE) -> None:
-    """Draw a tab for each optional result: JSON fields, labels, rules, the forgetting probe."""
-    tabs: dict[str, Any] = {}
-    if results.fields:
-        tabs[":material/data_object: JSON fields"] = lambda: _draw_fields(results, names, reference)
-    if results.confusion is not None:
-        tabs[":material/grid_on: Labels"] = lambda: _draw_confusion(results, names)
-    if results.rules:
-        tabs[":material/rule: Rules"] = lambda: _draw_rules(results, names)
-    if results.probe is not None:
-        tabs[":material/psychology: Forgetting"] = lambda: _draw_forgetting_probe(results, names)
-    if not tabs:
-        return
-    for tab, draw in zip(st.tabs(list(tabs)), tabs.values(), strict=True):
-        with tab:
-            draw()
 
 
 def headline_verdict(results: EvaluationResults, name: str, reference: str = BASE) -> str:
@@ -141,9 +169,10 @@ def _draw_remarks(results: EvaluationResults, names: ModelNames) -> None:
     )
 
 
-def _measure_row(
+def make_measure_row(
     figure: Figure, measure: Measure, results: EvaluationResults, names: ModelNames, reference: str = BASE
 ) -> dict[str, str]:
+    """Return a table row: the values with their intervals, the difference of each adapter and the verdict on it."""
     row = {"Measure": measure.title}
     row.update({names[model]: format_with_interval(measure, figure.models[model]) for model in results.models})
     compared = [name for name in results.adapters if name != reference]
@@ -154,75 +183,3 @@ def _measure_row(
         row["Verdict" + tag] = VERDICT_LABELS[difference.verdict][0]
     row["Description"] = measure.help
     return row
-
-
-def _draw_fields(results: EvaluationResults, names: ModelNames, reference: str) -> None:
-    measure = Measure("field", "Field", "")
-    rows = []
-    for figure in results.fields:
-        row = _measure_row(figure, measure, results, names, reference)
-        row["Measure"] = figure.measure
-        del row["Description"]
-        rows.append({"Field": row.pop("Measure"), "Rows": figure.rows, **row})
-    st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", alt="Exact match per field of the JSON answers")
-
-
-def _draw_confusion(results: EvaluationResults, names: ModelNames) -> None:
-    confusion = results.confusion
-    assert confusion is not None
-    model = st.segmented_control(
-        "Model",
-        list(results.models),
-        format_func=lambda name: escape_text(names[name], 80),
-        default=results.models[1],
-        required=True,
-        key="confusion_model",
-        label_visibility="collapsed",
-    )
-    counts = confusion.counts[model or BASE]
-    frame = pd.DataFrame(counts, columns=[*confusion.labels, "other"])
-    frame.insert(0, "Expected ↓ / answered →", list(confusion.labels))
-    st.dataframe(frame, hide_index=True, height="content", alt="Expected labels by answered labels")
-    st.caption(_describe_recalls(confusion.labels, counts))
-
-
-def _describe_recalls(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """Return the recall of each label as text, the lowest first."""
-    by_label = [(label, row[at], sum(row)) for at, (label, row) in enumerate(zip(labels, counts, strict=True))]
-    recalls = sorted((correct / expected, label) for label, correct, expected in by_label if expected)
-    return "Recall by label: " + ", ".join(
-        f"{escape_text(label, 40)} {format_share(value)}" for value, label in recalls
-    )
-
-
-def _draw_rules(results: EvaluationResults, names: ModelNames) -> None:
-    measure = Measure("rule", "Rule", "")
-    rows = [
-        {
-            "Rule: the answer …": rule.title,
-            **{
-                names[model]: format_with_interval(measure, rule.kept[model])
-                for model in results.models
-                if model in rule.kept
-            },
-            "Required share": format_share(rule.at_least),
-            **{f"Rows fixed ({names[name]})": rule.fixed.get(name, 0) for name in results.adapters},
-            **{f"Rows broken ({names[name]})": rule.broke.get(name, 0) for name in results.adapters},
-        }
-        for rule in results.rules
-    ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", alt="Share of answers that pass each rule")
-
-
-def _draw_forgetting_probe(results: EvaluationResults, names: ModelNames) -> None:
-    figure = results.probe
-    assert figure is not None
-    row = _measure_row(figure, MEASURES_BY_NAME["loss"], results, names)
-    row["Measure"] = "Loss on general text"
-    del row["Description"]
-    st.dataframe(pd.DataFrame([row]), hide_index=True, height="content", alt="The forgetting probe")
-    st.caption(
-        f"Loss on {format_plural(figure.rows, 'short passage')} unrelated to the training data. A higher loss than "
-        "the base model's is a sign of forgetting. Fewer epochs, a lower learning rate or a smaller rank "
-        "reduce it."
-    )
