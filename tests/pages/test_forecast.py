@@ -36,3 +36,16 @@ def test_make_it_fit_changes_settings_until_the_run_fits(stage: Stage, monkeypat
 
 def test_parameter_counts_are_shortened() -> None:
     assert [shorten_number(n) for n in (12, 651_264, 2_065_344, 8_030_261_248)] == ["12", "651 k", "2.07 M", "8.03 B"]
+
+
+def test_auto_says_what_it_stands_for_on_this_machine(stage: Stage) -> None:
+    app = stage.page("configure")
+    app = stage.checked(app.button_group(key="configure_section").set_value("precision").run())
+    text = words(app)
+    assert "Now fp32: works on any CPU" in text
+    assert "Now tf32 off: it needs an Ampere GPU or newer." in text
+    assert "Now no gradient checkpointing: " in text and "on if the run does not fit" not in text.lower()
+    app = stage.checked(app.segmented_control(key="field:training.training_args.bf16").set_value("Off").run())
+    assert "Now fp32" not in words(app)
+    app = stage.checked(app.button_group(key="configure_section").set_value("sequence").run())
+    assert "Now on: the tokenizer has a chat template." in words(app)

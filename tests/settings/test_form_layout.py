@@ -78,7 +78,8 @@ def test_help_has_description_limits_empty_and_default() -> None:
     for spec in list_field_specs():
         text = form_layout.help_text(spec.path)
         assert spec.description.rstrip(".") in text
-        assert ("Empty:" in text) == spec.optional
+        assert ("Empty:" in text or "Auto:" in text) == spec.optional
+        assert ("Auto:" in text) == (spec.kind == "flag" and spec.optional and spec.default is None)
         assert "Default:" in text
 
 

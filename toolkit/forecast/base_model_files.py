@@ -59,6 +59,15 @@ def find_base_model(config: Config) -> BaseModelFiles | Literal["asking", "unkno
     return _read_base_model(folder / BASE_MODEL_FILES[0])
 
 
+def find_chat_template(config: Config) -> bool | None:
+    """Return whether the base model's tokenizer has a chat template; None while its files are not on this machine."""
+    try:
+        found = find_base_model(config)
+    except ToolkitError:
+        return None  # the forecast shows the error
+    return None if isinstance(found, str) else found.chat
+
+
 def _find_in_hub_cache(name: str) -> BaseModelFiles | Literal["asking", "unknown"]:
     from huggingface_hub import try_to_load_from_cache  # imported late: it takes 0.15 s, and only Hub models need it
 

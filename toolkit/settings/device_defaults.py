@@ -129,7 +129,7 @@ def explain_defaults(
     undecided = args.bf16 is None and not args.fp16 and BF16_PATH not in {line.path for line in decided}
     found = [
         _explain_precision(config, place) if undecided else None,
-        _explain_tf32(place) if args.tf32 is None and place.cuda else None,
+        explain_tf32(place) if args.tf32 is None and place.cuda else None,
         ExplainedDefault(_ARGS + "optim", "Fused AdamW", "faster than plain AdamW, same result up to rounding")
         if args.optim is None
         else None,
@@ -155,7 +155,8 @@ def _explain_precision(config: Config, place: ComputeDevice) -> ExplainedDefault
     return ExplainedDefault(path, "fp32", "works on any CPU; bf16 is faster for larger models on CPUs that support it")
 
 
-def _explain_tf32(place: ComputeDevice) -> ExplainedDefault:
+def explain_tf32(place: ComputeDevice) -> ExplainedDefault:
+    """Explain what an empty `tf32` means on this device."""
     path = _ARGS + "tf32"
     if place.capability >= AMPERE_CAPABILITY:
         return ExplainedDefault(path, "tf32 on", "fp32 matrix products run on this GPU's tensor cores")

@@ -24,7 +24,7 @@ from toolkit.field_types import (
 from toolkit.settings.draft import get_setting
 from toolkit.settings.field_explanations import FIELD_EXPLANATIONS
 from toolkit.settings.field_spec import field_specs_by_path, list_field_specs
-from toolkit.settings.typed_text import summarize_value
+from toolkit.settings.typed_text import AUTO, is_auto_flag, summarize_value
 
 Level = Literal["basic", "advanced"]
 ShowConditions = tuple[tuple[str, tuple[Any, ...]], ...]
@@ -325,7 +325,7 @@ def help_text(path: str) -> str:
         spec.description.rstrip(".") + ".",
         FIELD_EXPLANATIONS.get(path, ""),
         f"Allowed: {limits}." if limits else "",
-        f"Empty: {layout.empty}." if spec.optional else "",
+        f"{AUTO if is_auto_flag(spec) else 'Empty'}: {layout.empty}." if spec.optional else "",
         f"Default: {summarize_value(spec, spec.default)}.",
         f"In the file: {path}",
     ]

@@ -15,6 +15,8 @@ from typing import Any
 from toolkit.settings.field_spec import FieldSpec
 
 LIBRARY_DEFAULT = "library default"
+AUTO = "Auto"
+"""The word for an empty setting that is on or off as machine, model and data suggest."""
 """Stands for None where an empty field cannot: among several values, and in tables."""
 
 TEXT_SEPARATOR = "---"
@@ -68,10 +70,15 @@ def format_field_text(spec: FieldSpec, value: Any) -> str:
     return str(value)
 
 
+def is_auto_flag(spec: FieldSpec) -> bool:
+    """Return whether the setting is on, off, or decided automatically, which is its default."""
+    return spec.kind == "flag" and spec.optional and spec.default is None
+
+
 def summarize_value(spec: FieldSpec, value: Any, limit: int = 48) -> str:
     """Return a value for a sentence or table cell: one line of at most `limit` characters, never empty."""
     if value is None:
-        return LIBRARY_DEFAULT
+        return AUTO if is_auto_flag(spec) else LIBRARY_DEFAULT
     text = " ".join(format_field_text(spec, value).split())
     if not text:
         return "empty"

@@ -176,6 +176,45 @@ def test_choices_and_lists_are_stored(folder: Path) -> None:
     assert value(folder, "lora.target_modules") is None
 
 
+AUTO_FLAGS = (
+    "data.use_chat_template", "training.training_args.bf16", "training.training_args.gradient_checkpointing",
+    "training.training_args.tf32",
+)  # fmt: skip
+
+
+def test_a_setting_that_is_decided_automatically_has_three_states(folder: Path) -> None:
+    begin(folder, EVERYTHING_ON)
+    app = page("sequence", "precision", "quantization")
+    three = {control.key.removeprefix("field:") for control in app.button_group if control.options[:1] == ["Auto"]}
+    assert three == set(AUTO_FLAGS)
+    for path in AUTO_FLAGS:
+        assert app.segmented_control(key=f"field:{path}").value == "Auto", "lit, not an empty box"
+        for word, held in (("On", True), ("Off", False), ("Auto", None)):
+            app = checked(app.segmented_control(key=f"field:{path}").set_value(word).run())
+            assert value(folder, path) is held
+            assert page("sequence", "precision").segmented_control(key=f"field:{path}").value == word
+    assert "On if the GPU supports it." in "\n".join(entry.value for entry in app.caption).replace("\\", "")
+    two = app.segmented_control(key="field:model.bitsandbytes.load_in_4bit")
+    assert (two.options, two.value) == (["On", "Off"], "On")
+
+
+def test_several_values_of_an_automatic_setting_include_auto(folder: Path) -> None:
+    path = "training.training_args.bf16"
+    begin(folder, {"ablation.use_ablate": True})
+    app = checked(page("precision").button(key=f"several:{path}").click().run())
+    assert app.segmented_control(key=f"grid:{path}").value == ["Auto"]
+    checked(app.segmented_control(key=f"grid:{path}").set_value(["Off", "Auto"]).run())
+    assert saved(folder)["grid"] == {path: [None, False]}
+
+
+def test_a_flag_that_a_file_left_empty_is_shown_as_auto(folder: Path) -> None:
+    begin(folder, {"inference.use_cache": None, "training.training_args.bf16": "maybe"})
+    app = page("inference", "precision")
+    assert app.segmented_control(key="field:inference.use_cache").value == "Auto"
+    assert app.segmented_control(key="field:training.training_args.bf16").value is None
+    assert value(folder, "training.training_args.bf16") == "maybe"
+
+
 def test_values_outside_the_suggestions_are_accepted(folder: Path) -> None:
     begin(folder, {"model.hf_model_ckpt": "someone/other-model", "lora.target_modules": ["my_proj"]})
     app = page("model", "lora")

@@ -39,7 +39,7 @@ def draw_settings(reviewed: DraftReview) -> None:
     form_side, summary_side = st.columns([7, 3], gap="medium")
     with form_side:
         if chosen is None:
-            _draw_search_results(str(query), reviewed.problems)
+            _draw_search_results(str(query), reviewed)
         else:
             _draw_section(chosen, reviewed)
     with summary_side:
@@ -98,7 +98,7 @@ def _draw_section(entry: form_layout.FormSection, reviewed: DraftReview) -> None
         st.info(
             "Press **Try several values** next to a setting. Every combination becomes a run.", icon=":material/stacks:"
         )
-    form.render_section(entry.key, reviewed.problems)
+    form.render_section(entry.key, reviewed.problems, meanings=_describe_auto_values(reviewed))
     if entry.key == "data":
         page.link_to_page("data", "Preview rows and templates on the Data page")
     elif entry.key == "study":
@@ -109,11 +109,18 @@ def _draw_section(entry: form_layout.FormSection, reviewed: DraftReview) -> None
         _draw_accelerate_file(reviewed)
 
 
-def _draw_search_results(query: str, problems: Sequence[Problem]) -> None:
+def _describe_auto_values(reviewed: DraftReview) -> dict[str, str]:
+    if not reviewed.trials:
+        return {}
+    return device_choices.describe_auto_values(reviewed.trials[0], read_known_machine(workspace.current_save_dir()))
+
+
+def _draw_search_results(query: str, reviewed: DraftReview) -> None:
+    problems = reviewed.problems
     paths = form_layout.search_settings(query)
     shown = form.visible_settings(paths, problems)
     st.caption(f"{format_plural(len(paths), 'setting')} for “{escape_text(query)}”")
-    form.render_fields(shown, problems)
+    form.render_fields(shown, problems, form.read_form_state(_describe_auto_values(reviewed)))
     for condition, labels in _hidden_labels([path for path in paths if path not in shown]).items():
         st.caption(f"Turn on **{escape_text(condition)}** to use: {escape_text(', '.join(labels), 500)}")
 

@@ -7,8 +7,8 @@ and its problems below. The draft in `ui/workspace/workspace.py` holds the value
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import streamlit as st
@@ -29,11 +29,15 @@ CONFIGURE_SECTION_KEY, CONFIGURE_SEARCH_KEY = "configure_section", "configure_se
 
 @dataclass(frozen=True)
 class FormState:
-    """The draft and the study's values, read once for many settings: each read of the session takes a lock."""
+    """The draft and the study's values, read once for many settings: each read of the session takes a lock.
+
+    meanings: path -> what Auto stands for at present, on this machine and with this model.
+    """
 
     draft: drafts.Draft
     grid: ablation.ValueGrid
     ablation_on: bool
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
     def value(self, path: str) -> Any:
         return drafts.get_setting(self.draft, path)
@@ -42,11 +46,11 @@ class FormState:
         return path in self.grid or drafts.setting_values_differ(default_value(path), self.value(path))
 
 
-def read_form_state() -> FormState:
-    """Read the draft and the study's values from the session."""
+def read_form_state(meanings: Mapping[str, str] | None = None) -> FormState:
+    """Read the draft and the study's values from the session. meanings: see FormState."""
     draft = workspace.current_draft()
     on = ablation.uses_ablation(draft)
-    return FormState(draft, workspace.current_grid() if on else {}, on)
+    return FormState(draft, workspace.current_grid() if on else {}, on, meanings or {})
 
 
 def open_setting(path: str) -> None:
@@ -60,12 +64,15 @@ def show_section(key: str) -> None:
     st.session_state[CONFIGURE_SECTION_KEY] = key
 
 
-def render_section(key: str, problems: Sequence[Problem] = (), *, several: bool = True) -> None:
+def render_section(
+    key: str, problems: Sequence[Problem] = (), *, several: bool = True, meanings: Mapping[str, str] | None = None
+) -> None:
     """Draw every setting of a section that has an effect now, with the advanced ones in an expander.
 
     several: whether to offer several values while a study is on; False where the page uses one value at once.
+    meanings: see FormState.
     """
-    view = read_form_state() if several else FormState(workspace.current_draft(), {}, ablation_on=False)
+    view = read_form_state(meanings) if several else FormState(workspace.current_draft(), {}, ablation_on=False)
     render_fields(visible_settings(form_layout.list_section_settings(key, "basic"), problems, view), problems, view)
     advanced = visible_settings(form_layout.list_section_settings(key, "advanced"), problems, view)
     if not advanced:
@@ -124,7 +131,7 @@ def _field(path: str, problems: Sequence[Problem], view: FormState) -> None:
         (rule.draw_several if several else rule.draw_single)(cell)
         _field_actions(path, changed, view)
     if value is None and spec.kind == "flag":
-        st.caption(layout.when_empty)
+        st.caption(escape_text(view.meanings.get(path, layout.when_empty + "."), 300))
     for problem in problems:
         if problem.path == path:
             show_field_problem(problem)

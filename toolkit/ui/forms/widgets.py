@@ -16,7 +16,8 @@ from toolkit.settings.field_spec import FieldSpec
 from toolkit.settings.form_layout import FieldLayout
 from toolkit.ui.elements.escape import escape_lines
 
-FLAG_LABELS = {True: "On", False: "Off"}
+FLAG_WORDS: dict[str, bool | None] = {typed_text.AUTO: None, "On": True, "Off": False}
+"""The choices of a setting that is decided automatically unless the user decides; others have only On and Off."""
 SHARE_CHOICE, ROWS_CHOICE, REST_CHOICE = "Share", "Rows", "Remaining rows"
 INITIAL_ROW_COUNT = 100
 """The initial value of "Rows", small enough for any dataset; the user is expected to change it."""
@@ -149,29 +150,38 @@ def _switch(cell: WidgetInput) -> None:
 
 
 def _flag(cell: WidgetInput) -> None:
+    choices = _flag_choices(cell, [cell.value])
+    # a value from a file that is none of these is shown as no choice, with its error below
+    chosen = next((word for word in choices if FLAG_WORDS[word] is cell.value), None)
     st.segmented_control(
         cell.label,
-        [False, True],
+        choices,
         key=cell.key,
-        required=not cell.spec.optional,
+        required=chosen is not None,
         help=cell.tooltip,
-        format_func=lambda value: FLAG_LABELS[value],
-        on_change=_saver(cell, lambda value: value),
-        **_seed(cell.key, cell.value if isinstance(cell.value, bool) else None, "default"),
+        on_change=_saver(cell, lambda word: FLAG_WORDS[word] if word else cell.value),
+        **_seed(cell.key, chosen, "default"),
     )
 
 
 def _flag_many(cell: WidgetInput) -> None:
+    choices = _flag_choices(cell, cell.value)
+    chosen = [word for word in choices if any(FLAG_WORDS[word] is value for value in cell.value)]
     st.segmented_control(
         cell.label,
-        [False, True],
+        choices,
         key=cell.key,
         selection_mode="multi",
         help=cell.tooltip,
-        format_func=lambda value: FLAG_LABELS[value],
-        on_change=_saver(cell, sorted),
-        **_seed(cell.key, [value for value in cell.value if isinstance(value, bool)], "default"),
+        on_change=_saver(cell, lambda words: [FLAG_WORDS[word] for word in choices if word in words]),
+        **_seed(cell.key, chosen, "default"),
     )
+
+
+def _flag_choices(cell: WidgetInput, present: Sequence[Any]) -> list[str]:
+    """Return the words of a flag: with Auto where it is the default, or where a file has left the setting empty."""
+    has_auto = typed_text.is_auto_flag(cell.spec) or None in present
+    return [word for word in FLAG_WORDS if has_auto or FLAG_WORDS[word] is not None]
 
 
 def _select(cell: WidgetInput) -> None:
