@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, create_run, kill_run, list_runs
 from toolkit.runs.status import RunStatus, read_run_status
+from toolkit.system.machine import Gpu, Machine, probe_machine
 
 FAKE = Path(__file__).resolve().parent.parent / "fakes" / "worker.py"
 
@@ -29,6 +31,13 @@ def queue(save_dir: Path, name: str = "", **script: Any) -> RunDir:
     run = create_run(Config(save_dir=str(save_dir)), None, name=name)
     (run.path / "fake.json").write_text(json.dumps(script))
     return run
+
+
+def fake_gpus(save_dir: Path, count: int) -> Machine:
+    """Let the probe of this machine find so many GPUs."""
+    gpu = Gpu("fake GPU", 8 * 2**30, (9, 0))
+    found = Machine(cpu_count=2, memory_bytes=16 * 2**30, cuda=True, gpus=(gpu,) * count)
+    return probe_machine(save_dir, lambda: json.dumps(asdict(found)).encode())
 
 
 def wait_for(run: RunDir, wanted: Callable[[RunStatus], bool], supervisor: Supervisor | None = None) -> RunStatus:

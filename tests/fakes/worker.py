@@ -6,7 +6,8 @@ die_at, linger (seconds to stay after the last event), before_lock (seconds to w
 between two `saved` events, from which a later attempt goes on), dying (how many attempts die; default all), hold (a
 moment of the first attempt at which it leaves a file `here` and waits for a file `go` or a stop: "starting", "loading",
 "training", "saving", "evaluating" or "stopping"), holds (hold in every attempt). Every start leaves a line in `starts`,
-before any lock is taken.
+before any lock is taken; every slot that it has leaves one in `slots`, with the visible GPUs, or in `double` while
+another worker has it too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.run_dir import PAUSE_REQUEST, RunDir, open_run
-from toolkit.system.locks import WorkerLock
+from toolkit.system.locks import WorkerLock, try_lock
 
 DEATHS = {"kill": signal.SIGKILL, "abort": signal.SIGABRT, "segv": signal.SIGSEGV, "term": signal.SIGTERM}
 
@@ -38,6 +39,7 @@ def main(run_id: str) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with (run.path / "starts").open("a") as starts:
         starts.write(f"{os.getpid()}\n")
+    used = [hold_slot(run, number) for number in os.environ.get("FTK_SLOTS", "").split(",") if number]
     hold(run, script, "starting")
     time.sleep(script.get("before_lock", 0))
     for _ in range(script.get("children", 0)):
@@ -46,7 +48,16 @@ def main(run_id: str) -> int:
     with WorkerLock(run.lock_path, attempt, run.id), EventWriter(run.events_path, attempt) as events:
         train(run, script, events)
         time.sleep(script.get("linger", 0))
+    del used
     return 0
+
+
+def hold_slot(run: RunDir, number: str) -> int | None:
+    """Hold a lock of the fake's own for its slot, until the process dies; leave a file `double` if another one does."""
+    handle = try_lock(run.save_dir / f"used-{number}")
+    with (run.path / ("double" if handle is None else "slots")).open("a") as told:
+        told.write(f"{number} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n")
+    return handle
 
 
 def train(run: RunDir, script: dict[str, Any], events: EventWriter) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.fakes.run_fixtures import fake_command, queue, wait_for
 from toolkit.config import Config
 from toolkit.lifecycle.launcher import ForkLauncher, LocalLauncher, LocalWorker
+from toolkit.lifecycle.slots import HeldSlots
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.runs.status import read_run_status
@@ -30,7 +31,7 @@ class FakeLauncher:
     def should_wait(self, config: Config) -> bool:
         return self.waits
 
-    def start(self, run: RunDir, config: Config, attempt: int, slot: int) -> LocalWorker:
+    def start(self, run: RunDir, config: Config, attempt: int, slots: HeldSlots) -> LocalWorker:
         self.log.append(f"start {attempt}")
         raise OSError("this machine starts no processes")
 
@@ -46,7 +47,7 @@ def start_fake_worker(run: RunDir, launcher: LocalLauncher) -> LocalWorker:
     assert slot is not None
     try:
         run.claim_path.touch()
-        return launcher.start(run, read_run_config(run), 1, slot)
+        return launcher.start(run, read_run_config(run), 1, HeldSlots((slot,)))
     finally:
         os.close(slot)
 
@@ -95,7 +96,7 @@ def test_a_run_starts_as_a_new_process_without_a_ready_standby_worker(save_dir: 
     run = queue(save_dir, steps=1)
     slot = try_lock(run.slot_path)
     assert slot is not None
-    worker = launcher.start(run, read_run_config(run), 1, slot)
+    worker = launcher.start(run, read_run_config(run), 1, HeldSlots((slot,)))
     os.close(slot)
     assert worker.wait(20)
     assert worker.poll() == 0

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -289,10 +290,10 @@ def test_an_error_with_one_run_does_not_affect_others(
     bad, good = queue(save_dir), queue(save_dir, steps=1)
     true_claim = module.take_claim
 
-    def claim(run: RunDir, attempt: int) -> bool:
+    def claim(run: RunDir, *how: Any) -> bool:
         if run.id == bad.id:
             raise OSError(28, "No space left on device")
-        return true_claim(run, attempt)
+        return true_claim(run, *how)
 
     monkeypatch.setattr(module, "take_claim", claim)
     assert supervisor.run_to_end(good, lambda status: None).state == "finished"

@@ -64,6 +64,10 @@ RUN_ID_WIDTH = 20
 AcceptOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Blocking problem to accept, by name. Can be repeated.")
 ]
+SlotsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Runs that train at the same time from now on. At first: one per GPU, one on a CPU."),
+]
 
 app = typer.Typer(
     help="Fine-tune a language model, then evaluate, serve and export it.",
@@ -95,12 +99,13 @@ def run(
     config: ConfigArgument,
     name: Annotated[str, typer.Option(help="Display name of the run. The run's ID is generated.")] = "",
     accept: AcceptOption = None,
+    slots: SlotsOption = None,
 ) -> None:
     """Train with the settings in CONFIG. A study trains one run for each combination of values."""
     imported = import_export.import_settings_file(config)
     print_warnings(imported.warnings)
     wanted = replace(imported, draft=accept_hard_stops(imported.draft, accept or ()))
-    raise typer.Exit(_run_all(queue_config(wanted, name)))
+    raise typer.Exit(_run_all(queue_config(wanted, name, slots=slots)))
 
 
 @app.command()
@@ -114,6 +119,7 @@ def study(
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the study as an HTML file.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table of trials as CSV.")] = None,
     accept: AcceptOption = None,
+    slots: SlotsOption = None,
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
     """Train the trials in a YAML file that have no run yet, and print the verdict; or print that of a study, by NAME.
@@ -123,7 +129,7 @@ def study(
     code, study_name = 0, target
     if is_config_target(target):
         imported = read_study_config(Path(target), seeds, accept or ())
-        code = _run_all(queue_config(imported, name, retry_failed=retry_failed))
+        code = _run_all(queue_config(imported, name, retry_failed=retry_failed, slots=slots))
         study_name, save_dir = find_study_place(imported)
     if code != EXIT_INTERRUPTED:
         print_study(save_dir, study_name, report, csv)

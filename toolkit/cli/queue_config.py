@@ -14,6 +14,7 @@ from toolkit.errors import ConfigError, Problem
 from toolkit.forecast.decisions import decide_open_settings
 from toolkit.runs.preflight import preflight_needs_machine, preflight_problems
 from toolkit.runs.run_dir import RunDir, create_run, save_dir_of
+from toolkit.runs.slots import count_slots, save_slot_count
 from toolkit.runs.status import read_run_status
 from toolkit.settings.ablation import StudyTrial, uses_ablation
 from toolkit.settings.import_export import ImportedSettings
@@ -24,18 +25,25 @@ from toolkit.system.machine import probe_machine, read_known_machine
 from toolkit.system.printable import format_plural
 
 
-def queue_config(imported: ImportedSettings, name: str = "", *, retry_failed: bool = False) -> list[RunDir]:
+def queue_config(
+    imported: ImportedSettings, name: str = "", *, retry_failed: bool = False, slots: int | None = None
+) -> list[RunDir]:
     """Queue what the settings ask for and return the runs to wait for, in order.
 
+    slots: how many runs of this save_dir train at the same time from now on; None leaves that as it is.
     A study that exists already is continued: only trials without a run are added. Raises ToolkitError.
     """
     plan = plan_study(imported.draft, imported.grid)
     print_warnings(plan.left_out)
     tables = _open_checked_tables([trial.config for trial in plan.trials])
     first = plan.trials[0].config
+    if slots is not None:
+        probe_machine(save_dir_of(first))  # how many there can be depends on the GPUs
+        save_slot_count(save_dir_of(first), slots)
     if not uses_ablation(imported.draft) or not (imported.grid or len(plan.trials) > 1):
         final = _decide(first, tables[0])
-        return [create_run(final.config, tables[0], name=name, chosen=final.chosen)]
+        made = create_run(final.config, tables[0], name=name, chosen=final.chosen, memory_bytes=final.memory_bytes)
+        return [made]
     question = ask_study(first.ablation.study_name or "", plan.trials, [table.sha256 for table in tables])
     by_content = {
         hash_trial_content(trial.config, table.sha256): (trial, table)
@@ -56,7 +64,9 @@ def _print_progress(study: str, plan: StudyPlan, progress: StudyProgress) -> Non
     seeds = max(1, len(plan.seeds))
     combinations = format_plural(plan.combinations, "combination")
     total = f"{combinations} × {format_plural(seeds, 'seed')}"
-    out.print(f"Study {study}: {len(plan.trials)} runs ({total}), one after another.")
+    slots = count_slots(save_dir_of(plan.trials[0].config))
+    order = "one after another" if slots == 1 else f"{slots} at the same time"
+    out.print(f"Study {study}: {len(plan.trials)} runs ({total}), {order}.")
     if progress.kept:
         out.print(f"{len(progress.kept)} of them are trained or queued already and are not trained again.")
     if progress.resumed:
@@ -74,7 +84,7 @@ def _label_run(trial: StudyTrial, name: str, plan: StudyPlan) -> str:
 def _decide(config: Config, table: Table) -> PlannedRun:
     folder = save_dir_of(config)
     final = decide_open_settings(config, table, read_known_machine(folder), folder)
-    return PlannedRun(final.config, table, chosen=final.reasons)
+    return PlannedRun(final.config, table, chosen=final.reasons, memory_bytes=final.memory_bytes)
 
 
 def _open_checked_tables(configs: list[Config]) -> list[Table]:

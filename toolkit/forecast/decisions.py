@@ -15,6 +15,7 @@ from toolkit.forecast.costs.sampled_lengths import TokenCounts
 from toolkit.forecast.forecast import Forecast, Scene, apply_correction, forecast_run
 from toolkit.forecast.history import find_correction
 from toolkit.forecast.scene import NoForecast, scene_for
+from toolkit.runs.slots import count_slots
 from toolkit.settings.device_defaults import BF16_PATH, CHECKPOINTING_PATH, ExplainedDefault
 from toolkit.system.machine import Machine
 
@@ -37,6 +38,11 @@ class DecidedSettings:
     told: tuple[ExplainedDefault, ...] = field(default=())
 
     @property
+    def memory_bytes(self) -> int:
+        """The memory that one process of the run will take, as it is stored with the run; 0 without a forecast."""
+        return 0 if isinstance(self.found, NoForecast) else round(self.found.memory.peak)
+
+    @property
     def reasons(self) -> dict[str, str]:
         """Path of each decided setting -> decision and reason, as it is stored with the run."""
         if isinstance(self.found, NoForecast):
@@ -51,7 +57,7 @@ def decide_open_settings(
 
     The forecast is corrected by the finished runs in `save_dir`. counts: see `scene_for`.
     """
-    scene = scene_for(config, table, machine, counts)
+    scene = scene_for(config, table, machine, counts, count_slots(save_dir, machine))
     automatic = config.training.training_args.gradient_checkpointing is None
     if isinstance(scene, NoForecast):
         line = ExplainedDefault(CHECKPOINTING_PATH, "No gradient checkpointing", _NO_FORECAST_REASON)

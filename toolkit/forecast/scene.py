@@ -25,7 +25,9 @@ from toolkit.forecast.costs.sampled_lengths import (
     sample_lengths,
 )
 from toolkit.forecast.forecast import Scene
+from toolkit.runs.event_facts import read_event_facts
 from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.runs.slots import SlotShare
 from toolkit.runs.worker_process import process_count
 from toolkit.services.spare_process import can_run_as_fork, is_spare_enabled
 from toolkit.settings.device_defaults import ComputeDevice
@@ -41,11 +43,16 @@ class NoForecast:
 
 
 def scene_for(
-    config: Config, table: Table | None, machine: Machine | None, counts: TokenCounts | None = None
+    config: Config,
+    table: Table | None,
+    machine: Machine | None,
+    counts: TokenCounts | None = None,
+    slots: int = 1,
 ) -> Scene | NoForecast:
     """Return the scene of a config, or the reason why there is no forecast.
 
-    counts: tokens of the table's rows as the background worker counted them, see `counted_lengths`.
+    counts: tokens of the table's rows as the background worker counted them, see `counted_lengths`. slots: how many
+    runs share the machine.
     """
     if table is None:
         return NoForecast("Choose a dataset to see a forecast.")
@@ -57,7 +64,9 @@ def scene_for(
             lengths = counted_lengths(table, config.data, counts)
         else:
             lengths = sample_lengths(table, config.data, base.tokenizer, _uses_chat(config, base))
-        return _build_scene(config, base, lengths, machine)
+        processes = process_count(config, machine) if config.accelerate else 1
+        share = SlotShare(tuple(range(min(processes, slots))), slots)
+        return _build_scene(config, base, lengths, machine, training_cores() // share.processes_on_machine(processes))
     except DataError as error:
         return NoForecast(error.message)
     except ToolkitError as error:
@@ -68,7 +77,10 @@ def scene_of_run(run: RunDir, machine: Machine | None) -> Scene | NoForecast:
     """Return the scene of an existing run, with its tokenized rows. Raises ToolkitError if its files cannot be read."""
     config = read_run_config(run)
     base = _find_base_model(config)
-    return base if isinstance(base, NoForecast) else _build_scene(config, base, lengths_of_run(run), machine)
+    threads = read_event_facts(run.events_path).plan.get("threads")
+    if not isinstance(threads, int):  # written by an earlier version
+        threads = training_cores() // (process_count(config, machine) if config.accelerate else 1)
+    return base if isinstance(base, NoForecast) else _build_scene(config, base, lengths_of_run(run), machine, threads)
 
 
 def lengths_of_run(run: RunDir) -> SampledLengths:
@@ -100,7 +112,9 @@ def _uses_chat(config: Config, base: BaseModelFiles) -> bool:
     return chosen if chosen is not None else base.chat
 
 
-def _build_scene(config: Config, base: BaseModelFiles, lengths: SampledLengths, machine: Machine | None) -> Scene:
+def _build_scene(
+    config: Config, base: BaseModelFiles, lengths: SampledLengths, machine: Machine | None, threads: int
+) -> Scene:
     shape = read_model_shape(base.config)
     processes = process_count(config, machine) if config.accelerate else 1
     file_bytes = 2 if base.halves else 4
@@ -113,13 +127,12 @@ def _build_scene(config: Config, base: BaseModelFiles, lengths: SampledLengths, 
     memory = psutil.virtual_memory()
     limit = min(memory.total, container_memory_limit() or memory.total)
     free = min(memory.available, limit)
-    threads = max(1, training_cores() // processes)
     return Scene(
         shape=shape,
         lengths=lengths,
         place=place,
         memory_bytes=limit / processes,
-        threads=threads,
+        threads=max(1, threads),
         file_bytes=file_bytes,
         download_bytes=download,
         free_bytes=free / processes,

@@ -1,12 +1,12 @@
-"""A worker that this process started: its handle, its slot, and the kernel's out-of-memory counts while it lived."""
+"""A worker that this process started: its handle, its slots, and the kernel's out-of-memory counts while it lived."""
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
 from toolkit.lifecycle.launcher import WorkerHandle
+from toolkit.lifecycle.slots import HeldSlots
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.out_of_memory import count_oom_kills
 
@@ -16,21 +16,21 @@ OOM_COUNT_SECONDS = 5.0
 
 @dataclass
 class ChildWorker:
-    """slot: this process's copy of the slot's descriptor, until the worker holds its own lock; None after that.
+    """slots: this process's copies of the slots' descriptors, until the worker holds its own lock; None after that.
 
     oom_counts: the last two (time.monotonic(), processes that the kernel killed for memory so far).
     """
 
     run: RunDir
     worker: WorkerHandle
-    slot: int | None
+    slots: HeldSlots | None
     oom_counts: tuple[tuple[float, int | None], ...] = ()
 
-    def release_slot(self) -> None:
-        """Close this process's copy of the slot; the worker keeps its own."""
-        if self.slot is not None:
-            os.close(self.slot)
-            self.slot = None
+    def release_slots(self) -> None:
+        """Close this process's copies of the slots; the worker keeps its own."""
+        if self.slots is not None:
+            self.slots.close()
+            self.slots = None
 
     def record_oom_kills(self) -> None:
         """Read the kernel's count. Call at every poll while the worker is alive."""

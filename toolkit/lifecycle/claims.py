@@ -20,6 +20,7 @@ from toolkit.runs.end_reasons import Explanation, explain_death
 from toolkit.runs.event_facts import EventFacts, update_event_facts
 from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.run_dir import RunDir
+from toolkit.runs.slots import MAX_SLOTS
 from toolkit.system.durable import fsync_dir
 from toolkit.system.foreign_files import open_regular_file, read_foreign_json
 from toolkit.system.locks import LockHolder, boot_id, describe_self, hold_lock, read_lock_holder
@@ -29,6 +30,7 @@ WORKER_LOG_TAIL_BYTES = 16_000
 """How much of worker.log is searched for a cause of death: a few tracebacks."""
 DISK_FULL_BYTES = 256 * 1024
 """Free space below which a write of the worker may have failed; some file systems keep a small reserve."""
+MAX_PLACE_CHARACTERS = 200
 _STOP_REQUEST_REASONS = frozenset({"killed", "interrupted", "bug"})
 """Reasons that a requested end explains as well; a lack of memory or a full disk is reported even then."""
 
@@ -38,19 +40,22 @@ class Claim:
     """Who started an attempt, and the state of the machine at that moment.
 
     supervisor: the process that started it. oom_kills: processes that the kernel had killed for memory by then; None
-    where it keeps no count. at: Unix seconds. log_bytes: length of worker.log.
+    where it keeps no count. at: Unix seconds. log_bytes: length of worker.log. slots: what the attempt was given, and
+    where: the same for the user, "" while one run trains at a time.
     """
 
     supervisor: LockHolder
     oom_kills: int | None
     at: float
     log_bytes: int = 0
+    slots: tuple[int, ...] = (0,)
+    where: str = ""
 
 
-def take_claim(run: RunDir, attempt: int = 1) -> bool:
+def take_claim(run: RunDir, attempt: int = 1, slots: tuple[int, ...] = (0,), where: str = "") -> bool:
     """Claim an attempt for this process. Return False if another process has claimed it or the run is deleted.
 
-    Raises OSError.
+    slots, where: as in `Claim`. Raises OSError.
     """
     try:
         # O_EXCL: of several processes exactly one creates the file
@@ -60,8 +65,10 @@ def take_claim(run: RunDir, attempt: int = 1) -> bool:
     body = {"supervisor": vars(describe_self(attempt, run.id)), "oom_kills": count_oom_kills(), "at": time.time()}
     # earlier attempts wrote to the same log: only what follows belongs to this one
     body["log_bytes"] = run.log_path.stat().st_size if run.log_path.exists() else 0
+    # with one slot the file stays as earlier versions wrote it
+    place = {"slots": slots, "where": where} if where else {}
     with os.fdopen(handle, "w") as file:
-        json.dump({"schema": 1, **body}, file)
+        json.dump({"schema": 1, **body, **place}, file)
         file.flush()
         os.fsync(file.fileno())
     fsync_dir(run.path)  # after a power cut, an attempt that may have started must not look unclaimed
@@ -74,7 +81,10 @@ def read_claim(run: RunDir, attempt: int = 1) -> Claim | None:
         body: dict[str, Any] = read_foreign_json(run.claim_of(attempt))
         kills = body["oom_kills"]  # null where the kernel keeps no count
         holder = LockHolder.from_json(body["supervisor"])
-        return Claim(holder, None if kills is None else int(kills), float(body["at"]), int(body.get("log_bytes", 0)))
+        slots = tuple(int(number) for number in body.get("slots", (0,))[:MAX_SLOTS])
+        counted = None if kills is None else int(kills)
+        where = str(body.get("where", ""))[:MAX_PLACE_CHARACTERS]
+        return Claim(holder, counted, float(body["at"]), int(body.get("log_bytes", 0)), slots, where)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

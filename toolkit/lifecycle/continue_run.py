@@ -50,7 +50,12 @@ def continue_run(run: RunDir, checkpoint: StartCheckpoint, epochs: int) -> RunDi
     config.training.training_args.num_train_epochs = epochs
     config.training.training_args.max_steps = None  # it would replace the epochs
     config.save_dir = str(run.save_dir)
-    label = f"{read_run_meta(run).get('name') or run.id}, continued from step {whole.step}"
+    meta = read_run_meta(run)
+    label = f"{meta.get('name') or run.id}, continued from step {whole.step}"
     return create_run(
-        config, load_table(run.source_path), name=label, start=StartingCheckpoint(whole.path, run.id, whole.step)
+        config,
+        load_table(run.source_path),
+        name=label,
+        start=StartingCheckpoint(whole.path, run.id, whole.step),
+        memory_bytes=int(meta.get("memory_bytes") or 0),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from toolkit.config import Config
+from toolkit.lifecycle.slots import HeldSlots
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.worker_process import CommandBuilder, spawn_training_worker, worker_command, worker_environment
 from toolkit.services.fork_client import ForkedProcess
@@ -48,8 +49,8 @@ class Launcher(Protocol):
     def should_wait(self, config: Config) -> bool:
         """Return whether a run with this config starts sooner if it waits a moment."""
 
-    def start(self, run: RunDir, config: Config, attempt: int, slot: int) -> WorkerHandle:
-        """Start the worker of an attempt. slot: descriptor of the locked slot file, which the worker inherits.
+    def start(self, run: RunDir, config: Config, attempt: int, slots: HeldSlots) -> WorkerHandle:
+        """Start the worker of an attempt. slots: the locked slot files, whose descriptors the worker inherits.
 
         Raises OSError, or ToolkitError for settings that cannot be used.
         """
@@ -93,9 +94,9 @@ class LocalLauncher:
     def should_wait(self, config: Config) -> bool:
         return False
 
-    def start(self, run: RunDir, config: Config, attempt: int, slot: int) -> LocalWorker:
-        environment = worker_environment(run, config, attempt)
-        return LocalWorker(*spawn_training_worker(run, self._command(run, config), environment, slot))
+    def start(self, run: RunDir, config: Config, attempt: int, slots: HeldSlots) -> LocalWorker:
+        environment = worker_environment(run, config, attempt, slots.share)
+        return LocalWorker(*spawn_training_worker(run, self._command(run, config), environment, slots.handles))
 
     def end(self, holder: LockHolder) -> bool:
         return end_holder_processes(holder)
@@ -123,10 +124,12 @@ class ForkLauncher:
     def should_wait(self, config: Config) -> bool:
         return self.spare.run_should_wait(config)
 
-    def start(self, run: RunDir, config: Config, attempt: int, slot: int) -> LocalWorker:
+    def start(self, run: RunDir, config: Config, attempt: int, slots: HeldSlots) -> LocalWorker:
         # None when the standby worker is not ready, has died, or does not fit this run
-        forked = self.spare.fork_worker(run, config, worker_environment(run, config, attempt), slot)
-        return LocalWorker(*forked) if forked else self._local.start(run, config, attempt, slot)
+        environment = worker_environment(run, config, attempt, slots.share)
+        # a run with several slots trains in several processes, which accelerate starts
+        forked = self.spare.fork_worker(run, config, environment, slots.handles[0]) if len(slots.handles) == 1 else None
+        return LocalWorker(*forked) if forked else self._local.start(run, config, attempt, slots)
 
     def end(self, holder: LockHolder) -> bool:
         return self._local.end(holder)

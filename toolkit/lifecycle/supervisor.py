@@ -1,15 +1,14 @@
-"""The supervisor: it starts queued runs one at a time, and records why each worker ended.
+"""The supervisor: it starts queued runs, one for each slot, and records why each worker ended.
 
 All its knowledge lies in the run directories, so any number of app processes and command lines may supervise one
-save_dir, and each may end at any moment. A claim file starts each attempt once, the lock on the slot file allows one
-run at a time; the kernel releases that lock and a run's own lock when their holder dies. A table of the supervisors of
+save_dir, and each may end at any moment. A claim file starts each attempt once, the lock on a slot file allows one run
+in each slot; the kernel releases that lock and a run's own lock when their holder dies. A table of the supervisors of
 this process makes starting a second one for the same save_dir do nothing.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -21,13 +20,23 @@ from toolkit.lifecycle.child_watch import ChildWorker
 from toolkit.lifecycle.claims import close_dead_attempt, close_unstarted_attempt, read_claim, take_claim
 from toolkit.lifecycle.launcher import Launcher, default_launcher
 from toolkit.lifecycle.queue import sort_queued_runs
+from toolkit.lifecycle.slot_memory import find_memory_shortage
+from toolkit.lifecycle.slots import (
+    HeldSlots,
+    SlotTable,
+    hold_slot_table,
+    list_slot_runs,
+    outlived_its_slot,
+    read_slot_table,
+)
 from toolkit.runs.checkpoints import has_checkpoint_room
 from toolkit.runs.end_reasons import Explanation, explain_exception
 from toolkit.runs.run_dir import RunDir, is_run_approved, list_runs, read_run_config
+from toolkit.runs.slots import describe_share, list_slot_paths
 from toolkit.runs.status import RunStatus, ended_run_fingerprint, read_run_status
 from toolkit.services.fork_client import LOST_EXIT_CODE
 from toolkit.system.durable import remove_leftover_dirs
-from toolkit.system.locks import LockHolder, boot_id, is_lock_held, read_lock_holder, try_lock, write_lock_holder
+from toolkit.system.locks import LockHolder, boot_id, is_lock_held, read_lock_holder
 from toolkit.system.machine import probe_machine_in_background
 
 SUPERVISOR_POLL_SECONDS = 0.3
@@ -85,7 +94,7 @@ class Supervisor:
         if self._thread is not None:
             self._thread.join(timeout=10)
         for child in self._children.values():
-            child.release_slot()
+            child.release_slots()
 
     def check_now(self) -> None:
         """Poll at once instead of after the usual pause, for instance because a run was queued."""
@@ -111,15 +120,30 @@ class Supervisor:
         self._waiting_for_spare = False
         for child in [one for one in self._children.values() if self._paused_until.get(one.run.id, 0.0) <= now]:
             self._call_safely(child.run, self._check_child, child)
-        # Runs that are alive or have just died take part in the order too: the first of all runs decides. When that
-        # one cannot start now, nothing starts, so a run that is about to resume keeps its place.
         queue: list[tuple[RunDir, bool]] = []
         for run in self._open_runs():
             self._call_safely(run, self._check_open_run, run, queue)
-        can_start = dict(queue)
-        for first in sort_queued_runs(list(can_start))[:1]:
-            if can_start[first]:
-                self._call_safely(first, self._start_run, first)
+        if any(can_start for _, can_start in queue):
+            self._start_queued_runs(dict(queue))
+
+    def _start_queued_runs(self, can_start: dict[RunDir, bool]) -> None:
+        """Start the first runs of the queue in the free slots. can_start: False for one that is alive or just died."""
+        table = read_slot_table(self.save_dir)
+        if not table.free:
+            self._call_safely(None, self._end_lingering)
+        # Runs that are alive or have just died take part in the order too, so a run that is about to resume keeps its
+        # place. A run that has to wait, for several slots or for memory, lets no later one start before it.
+        for run in sort_queued_runs(list(can_start)):
+            if not can_start[run]:
+                self._call_safely(run, table.keep_place, run)
+                continue
+            demand = table.demand_of(run)
+            numbers = demand.choose(table.free)
+            if not numbers and demand.pinned is not None and table.free:
+                continue  # it waits for its own GPU, and the others are of no use to it
+            if not numbers or not self._call_safely(run, self._start_run, run, table, numbers):
+                return
+            table.free[:] = [number for number in table.free if number not in numbers]
 
     def _supervise(self) -> None:
         self._call_safely(None, remove_leftover_dirs, self.save_dir / "runs")
@@ -133,14 +157,18 @@ class Supervisor:
     def _maintain_launcher(self) -> None:
         self.launcher.maintain(busy=bool(self._children))
 
-    def _call_safely(self, run: RunDir | None, act: Callable[..., None], *args: Any) -> None:
-        """Call `act`; log an exception, and pause the run that it concerns, so that the other runs are not affected."""
+    def _call_safely(self, run: RunDir | None, act: Callable[..., bool | None], *args: Any) -> bool:
+        """Call `act`, and return whether it returned True.
+
+        An exception is logged, and the run that it concerns is paused, so that the other runs are not affected.
+        """
         try:
-            act(*args)
+            return bool(act(*args))
         except Exception:
             logger.exception("supervising %s", run.id if run else self.save_dir)
             if run is not None:
                 self._paused_until[run.id] = time.monotonic() + FAILED_START_PAUSE_SECONDS
+            return False
 
     def _open_runs(self) -> list[RunDir]:
         """Return the runs that may still change, oldest first."""
@@ -157,7 +185,7 @@ class Supervisor:
         # once the worker holds its own lock, it keeps the slot itself: this process's copy must not outlive it
         returncode = child.worker.poll()
         if returncode is not None or is_lock_held(child.run.lock_path):
-            child.release_slot()
+            child.release_slots()
         if returncode is None:
             child.record_oom_kills()
             return
@@ -199,27 +227,38 @@ class Supervisor:
             close_dead_attempt(run, None)
             self._dead_since.pop(run.id, None)
 
-    def _start_run(self, run: RunDir) -> None:
+    def _start_run(self, run: RunDir, table: SlotTable, numbers: tuple[int, ...]) -> bool:
+        """Start a run in these slots; return False when it can't start now, or when another process has started it."""
         self._waiting_for_spare = self._should_wait_for_spare(run)
         if self._waiting_for_spare:
-            return
+            return False
         attempt = read_run_status(run).coming
-        slot = try_lock(run.slot_path)
-        if slot is None:
-            self._end_lingering(run.slot_path)
-            return
-        try:
-            # a worker that outlived its slot (its launcher died) still holds its own lock
-            if any(is_lock_held(other.lock_path) for other in self._open_runs()):
-                return
-            # the slot names the run before the claim exists: other processes then see it as starting, not as dead
-            write_lock_holder(slot, LockHolder(0, 0.0, attempt, boot_id(), run.id))
-            if take_claim(run, attempt):
-                self._launch(run, slot, attempt)
-        finally:
-            child = self._children.get(run.id)
-            if child is None or child.slot != slot:
-                os.close(slot)
+        with hold_slot_table(table) as alone:
+            slots = table.hold(run, numbers) if alone else None
+            if slots is None:
+                return False
+            try:
+                return self._start_in_slots(run, attempt, slots, table)
+            finally:
+                child = self._children.get(run.id)
+                if child is None or child.slots is not slots:
+                    slots.close()
+
+    def _start_in_slots(self, run: RunDir, attempt: int, slots: HeldSlots, table: SlotTable) -> bool:
+        # a worker that outlived its slot (its launcher died) still holds its own lock
+        if any(outlived_its_slot(other, slots.share) for other in self._open_runs()):
+            return False
+        if table.total > 1:
+            held = list_slot_runs(self.save_dir)
+            beside = [other for number, other in held if number not in slots.share.numbers]
+            if find_memory_shortage(run, beside) is not None:
+                return False
+        # the slot names the run before the claim exists: other processes then see it as starting, not as dead
+        slots.write_holder(LockHolder(0, 0.0, attempt, boot_id(), run.id))
+        if not take_claim(run, attempt, slots.share.numbers, describe_share(slots.share, table.machine)):
+            return False
+        self._launch(run, slots, attempt)
+        return True
 
     def _should_wait_for_spare(self, run: RunDir) -> bool:
         try:
@@ -227,27 +266,29 @@ class Supervisor:
         except ToolkitError:
             return False  # the launch then fails with this error and records it
 
-    def _launch(self, run: RunDir, slot: int, attempt: int) -> None:
+    def _launch(self, run: RunDir, slots: HeldSlots, attempt: int) -> None:
         try:
-            worker = self.launcher.start(run, read_run_config(run), attempt, slot)
+            worker = self.launcher.start(run, read_run_config(run), attempt, slots)
         except ToolkitError as error:
             close_unstarted_attempt(run, Explanation("bad_settings", error.message, error.hint))
         except Exception as error:
             logger.exception("starting %s", run.id)
             close_unstarted_attempt(run, explain_exception(type(error).__name__, str(error)))
         else:
-            self._children[run.id] = ChildWorker(run, worker, slot)
-            write_lock_holder(slot, worker.holder)
+            self._children[run.id] = ChildWorker(run, worker, slots)
+            slots.write_holder(worker.holder)
 
-    def _end_lingering(self, slot_path: Path) -> None:
-        """End a worker that wrote its last event and does not exit: it would block the queue for ever."""
-        holder = read_lock_holder(slot_path)
-        if holder is None or not holder.is_alive():
-            return
-        run = RunDir(slot_path.parent / holder.run)
-        if read_run_status(run).explained and time.time() - run.events_path.stat().st_mtime > WORKER_LINGER_SECONDS:
-            logger.warning("Run %s has ended, but its process %d has not exited. Ending it.", run.id, holder.pid)
-            self.launcher.end(holder)
+    def _end_lingering(self) -> None:
+        """End workers that wrote their last event and do not exit: they would block the queue for ever."""
+        for path in list_slot_paths(self.save_dir):
+            holder = read_lock_holder(path)
+            if holder is None or not holder.is_alive():
+                continue
+            run = RunDir(self.save_dir / "runs" / holder.run)
+            written = time.time() - run.events_path.stat().st_mtime if read_run_status(run).explained else 0.0
+            if written > WORKER_LINGER_SECONDS:
+                logger.warning("Run %s has ended, but its process %d has not exited. Ending it.", run.id, holder.pid)
+                self.launcher.end(holder)
 
     def _wait_for_child_exit(self, run: RunDir) -> None:
         child = self._children.get(run.id)

@@ -30,6 +30,7 @@ from toolkit.runs.run_sources import (
     link_or_copy_file,
     sign_approval,
 )
+from toolkit.runs.slots import list_slot_paths
 from toolkit.settings.training_content import hash_training_content, leave_chosen_open
 from toolkit.settings.validation import parse_draft
 from toolkit.settings.yaml_file import dump_config, load_draft, with_absolute_paths
@@ -80,7 +81,7 @@ class RunDir:
     """The committed checkpoint whose weights the run starts with, if it continues another run."""
     accelerate_path = _RunPath("accelerate.yml")
     slot_path = _RunPath("../slot.lock")
-    """Locked by the processes of the one run that is active in this save_dir."""
+    """Locked by the processes of the one run that is active in this save_dir; `slots.py` has the others."""
 
     @property
     def id(self) -> str:
@@ -110,12 +111,13 @@ def create_run(
     settings: dict[str, Any] | None = None,
     start: StartingCheckpoint | None = None,
     chosen: Mapping[str, str] = MappingProxyType({}),
+    memory_bytes: int = 0,
 ) -> RunDir:
     """Create a queued run. Its directory exists completely or not at all. Raises RunError if it can't be written.
 
     table: its Parquet file is linked (or copied) into the run. settings: the values in which this trial of a study
     differs from the others. start: the checkpoint whose weights the run starts with, also linked or copied. chosen:
-    settings of `config` that were decided for the user, and the reasons.
+    settings of `config` that were decided for the user, and the reasons. memory_bytes: its forecast, 0 without one.
     """
     root = save_dir_of(config) / "runs"
     config = with_absolute_paths(config.model_copy(update={"save_dir": str(save_dir_of(config))}))
@@ -129,7 +131,7 @@ def create_run(
             now = time.time()
             run = RunDir(root / make_timed_id(now))
             staging = root / f".new-{run.id}"
-            meta = build_run_meta(run.id, now, dataset, *labels, settings, start, chosen, content)
+            meta = build_run_meta(run.id, now, dataset, *labels, settings, start, chosen, content, memory_bytes)
             _stage(staging, config, table, start, {**meta, "approved": sign_approval(run.path)})
             try:
                 staging.rename(run.path)
@@ -247,14 +249,23 @@ def find_run_holder(run: RunDir) -> LockHolder | None:
     """Return the process that holds the run's lock or is about to take it; None when no process works on the run."""
     if is_lock_held(run.lock_path):
         return read_lock_holder(run.lock_path)
-    return read_lock_holder(run.slot_path) if is_run_starting(run) else None
+    slot = _find_starting_slot(run)
+    return read_lock_holder(slot) if slot is not None else None
 
 
 def is_run_starting(run: RunDir) -> bool:
-    """Return whether the slot is taken for this run while its worker does not hold its own lock yet."""
-    if not is_lock_held(run.slot_path):
+    """Return whether a slot is taken for this run while its worker does not hold its own lock yet."""
+    return _find_starting_slot(run) is not None
+
+
+def _find_starting_slot(run: RunDir) -> Path | None:
+    return next((path for path in list_slot_paths(run.save_dir) if _is_slot_taken_for(path, run)), None)
+
+
+def _is_slot_taken_for(path: Path, run: RunDir) -> bool:
+    if not is_lock_held(path):
         return False
-    holder = read_lock_holder(run.slot_path)
+    holder = read_lock_holder(path)
     if holder is None or holder.run != run.id:
         return holder is None  # the slot was locked a moment ago and its body is not written yet
     return holder.pid == 0 or holder.is_alive()  # an orphaned child process may keep the slot locked a while longer

@@ -57,11 +57,12 @@ def build_run_meta(
     start: StartingCheckpoint | None,
     chosen: Mapping[str, str],
     content: str = "",
+    memory_bytes: int = 0,
 ) -> dict[str, Any]:
     """Return the content of run.json.
 
     now: Unix seconds. chosen: settings decided for the user, and the reasons. content: what the run trains, see
-    `settings/training_content.py`.
+    `settings/training_content.py`. memory_bytes: the forecast of one process, 0 without one.
     """
     meta: dict[str, Any] = {
         "schema": RUN_SCHEMA,
@@ -74,6 +75,8 @@ def build_run_meta(
     }
     if chosen:
         meta["chosen"] = dict(chosen)
+    if memory_bytes:
+        meta["memory_bytes"] = memory_bytes
     if start is not None:
         # it begins with other weights than its settings say, so it is no repetition of another run
         return {**meta, "start": {"run": start.run, "step": start.step}}
@@ -101,6 +104,7 @@ class _RunMeta(BaseModel):
     chosen: dict[str, str] | None = None
     start: _Start | None = None
     approved: str | None = None
+    memory_bytes: Annotated[int, Field(ge=0)] | None = None
 
 
 def check_run_meta(body: Any) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
 import yaml
 
 from toolkit.config import Config
+from toolkit.runs.event_facts import read_event_facts
 from toolkit.runs.run_dir import RunDir
+from toolkit.runs.slots import WHOLE_MACHINE, SlotShare
 from toolkit.settings.model_source import model_kind
 from toolkit.system.durable import durable_write
 from toolkit.system.locks import LockHolder, boot_id
-from toolkit.system.machine import Machine, probe_machine
+from toolkit.system.machine import Machine, probe_machine, usable_cores
 from toolkit.system.spawn import library_environment, start_detached_process
 
 CPU_PROCESSES = 2
@@ -69,22 +71,35 @@ def worker_command(run: RunDir, config: Config) -> list[str]:
     return [*launcher, "-m", TRAINING_MODULE, run.id]
 
 
-def worker_environment(run: RunDir, config: Config, attempt: int) -> dict[str, str]:
-    """Return the environment of a worker: that of this process, offline unless the model comes from the hub."""
+def worker_environment(run: RunDir, config: Config, attempt: int, share: SlotShare = WHOLE_MACHINE) -> dict[str, str]:
+    """Return the environment of a worker: that of this process, offline unless the model comes from the hub.
+
+    share: the slots of a run that trains beside others.
+    """
     processes = process_count(config, None) if config.accelerate else 1
-    libraries = library_environment(hub=model_kind(config) == "hub", processes=processes)
-    return {**libraries, "FTK_SAVE_DIR": str(run.save_dir), "FTK_ATTEMPT": str(attempt)}
+    hub = model_kind(config) == "hub"
+    libraries = library_environment(hub=hub, processes=share.processes_on_machine(processes))
+    threads = _earlier_threads(run) if attempt > 1 else None
+    # bit-identical resume needs the same number, even if the number of slots has changed since
+    kept = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    return {**libraries, **kept, **share.environment(), "FTK_SAVE_DIR": str(run.save_dir), "FTK_ATTEMPT": str(attempt)}
+
+
+def _earlier_threads(run: RunDir) -> int | None:
+    """Return the threads that the run has trained with so far: with another number a sum may differ in its last bit."""
+    threads = read_event_facts(run.events_path).plan.get("threads")
+    return threads if isinstance(threads, int) and 1 <= threads <= usable_cores() else None
 
 
 def spawn_training_worker(
-    run: RunDir, argv: list[str], environment: dict[str, str], slot: int
+    run: RunDir, argv: list[str], environment: dict[str, str], slots: Sequence[int]
 ) -> tuple[subprocess.Popen[bytes], LockHolder]:
     """Start a worker in its own session; return the process and its description. Raises OSError.
 
-    slot: descriptor of the locked slot file. The worker inherits it, so the slot stays locked until the worker ends.
+    slots: descriptors of the locked slot files. The worker inherits them, so they stay locked until it ends.
     """
     with run.log_path.open("ab") as log:
-        process = start_detached_process(argv, environment, log, pass_fds=(slot,))
+        process = start_detached_process(argv, environment, log, pass_fds=slots)
     began = psutil.Process(process.pid).create_time()
     attempt = int(environment["FTK_ATTEMPT"])
     return process, LockHolder(process.pid, began, attempt, boot_id(), run.id)

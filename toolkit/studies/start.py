@@ -27,12 +27,16 @@ from toolkit.system.locks import wait_for_lock
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """How the run of a trial would be created. config: with the settings that the forecast decided."""
+    """How the run of a trial would be created.
+
+    config: with the settings that the forecast decided. memory_bytes: the forecast of its memory, 0 without one.
+    """
 
     config: Config
     table: SourceTable
     name: str = ""
     chosen: Mapping[str, str] = field(default_factory=dict)
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,4 +104,12 @@ def start_study(
 
 
 def _create_trial_run(study: str, trial: AskedTrial, plan: PlannedRun) -> RunDir:
-    return create_run(plan.config, plan.table, name=plan.name, study=study, settings=trial.settings, chosen=plan.chosen)
+    return create_run(
+        plan.config,
+        plan.table,
+        name=plan.name,
+        study=study,
+        settings=trial.settings,
+        chosen=plan.chosen,
+        memory_bytes=plan.memory_bytes,
+    )

@@ -6,10 +6,12 @@ import streamlit as st
 
 from toolkit.forecast.base_model_files import find_chat_template
 from toolkit.forecast.scene import device_for_run
+from toolkit.runs.slots import count_slots
 from toolkit.settings.ablation import StudyTrial
 from toolkit.settings.device_defaults import ExplainedDefault, explain_defaults, explain_tf32
 from toolkit.system.machine import Machine, training_cores
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.decided_settings import decide_trial_settings
 
 
@@ -34,4 +36,5 @@ def describe_auto_values(trial: StudyTrial, machine: Machine | None) -> dict[str
 
 def _explain_choices(trial: StudyTrial, machine: Machine | None) -> tuple[ExplainedDefault, ...]:
     config, decided = trial.config, decide_trial_settings(trial)
-    return explain_defaults(config, device_for_run(config, machine), training_cores(), decided.told)
+    threads = max(1, training_cores() // count_slots(workspace.current_save_dir(), machine))
+    return explain_defaults(config, device_for_run(config, machine), threads, decided.told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -10,6 +11,7 @@ import streamlit as st
 from toolkit.forecast.advice import MemoryAdvice, find_memory_advice
 from toolkit.forecast.forecast import Forecast
 from toolkit.forecast.scene import NoForecast
+from toolkit.runs.slots import count_slots
 from toolkit.settings import form_layout
 from toolkit.settings.form_layout import describe_value
 from toolkit.system.printable import (
@@ -79,8 +81,9 @@ def forecast_seconds(reviewed: DraftReview) -> float | None:
 
 
 def _total_seconds(forecasts: Sequence[Forecast], runs: int) -> float:
-    """Return the seconds of all runs of a study; the forecast ones stand for all of them."""
-    return sum(one.seconds for one in forecasts) * runs / len(forecasts)
+    """Return the seconds until all runs of a study have ended; the forecast ones stand for all of them."""
+    rounds = math.ceil(runs / count_slots(workspace.current_save_dir()))
+    return sum(one.seconds for one in forecasts) * rounds / len(forecasts)
 
 
 def _draw_heading(found: Forecast) -> None:

@@ -78,8 +78,15 @@ def _queue_runs(
     if study and (len(trials) > 1 or trials[0].settings):
         started = _queue_study(trials, decided, configs, table_of, name, study)
     else:
-        reasons = decided[0].reasons
-        started = [create_run(configs[0], table_of[0], name=name[:_MAX_NAME_CHARACTERS], chosen=reasons)]
+        started = [
+            create_run(
+                configs[0],
+                table_of[0],
+                name=name[:_MAX_NAME_CHARACTERS],
+                chosen=decided[0].reasons,
+                memory_bytes=decided[0].memory_bytes,
+            )
+        ]
     page.get_supervisor(folder).check_now()
     return started
 
@@ -100,7 +107,7 @@ def _queue_study(
         values = ", ".join(part for part in (describe_settings(trial.settings), seed) if part)
         label = ": ".join(part for part in (name, values) if part)
         content = hash_trial_content(trial.config, table.sha256)
-        planned[content] = PlannedRun(config, table, label[:_MAX_NAME_CHARACTERS], one.reasons)
+        planned[content] = PlannedRun(config, table, label[:_MAX_NAME_CHARACTERS], one.reasons, one.memory_bytes)
     question = ask_study(study, trials, [table.sha256 for table in tables])
     return start_study(Path(configs[0].save_dir or "."), question, planned.__getitem__)[0]
 

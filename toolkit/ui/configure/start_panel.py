@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from toolkit.errors import Problem, ToolkitError
+from toolkit.runs.slots import count_slots
 from toolkit.services.warm_client import QuestionState
 from toolkit.settings import draft as drafts
 from toolkit.settings import form_layout
@@ -77,7 +78,9 @@ def _draw_start(reviewed: DraftReview) -> None:
     )
     machine = read_known_machine(workspace.current_save_dir())
     where = f" This machine: {escape_text(machine.summary)}." if machine else ""
-    st.caption(("The runs train one after another." if study and runs > 1 else "Trains in the background.") + where)
+    slots = count_slots(workspace.current_save_dir(), machine)
+    together = "The runs train one after another." if slots == 1 else f"{slots} runs train at the same time."
+    st.caption((together if study and runs > 1 else "Trains in the background.") + where)
     if study and reviewed.progress is not None and not runs:
         st.caption("Every trial of this study has a run. The Studies page shows the results.")
     if study:

@@ -28,7 +28,13 @@ def _decide_demo() -> tuple[Table, DecidedSettings]:
 def start_demo_run() -> RunDir:
     """Queue a run of the default settings. Raises: DataError or RunError."""
     table, decided = _decide_demo()
-    run = create_run(decided.config, table, name="Demo: orders to JSON", chosen=decided.reasons)
+    run = create_run(
+        decided.config,
+        table,
+        name="Demo: orders to JSON",
+        chosen=decided.reasons,
+        memory_bytes=decided.memory_bytes,
+    )
     page.get_supervisor(str(workspace.current_save_dir())).check_now()
     return run
 

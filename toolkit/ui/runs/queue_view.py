@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
+from toolkit.lifecycle.claims import read_claim
 from toolkit.lifecycle.queue import QueueMove, list_queued_runs, move_queued_run
+from toolkit.lifecycle.slots import explain_wait, list_slot_runs
 from toolkit.runs.run_dir import RunDir, is_run_approved, request_run_stop
+from toolkit.runs.slots import count_slots, most_slots, save_slot_count
+from toolkit.runs.status import read_run_status
+from toolkit.system.machine import read_known_machine
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
+from toolkit.ui.frame import page
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_facts import read_run_summary
 
@@ -22,8 +30,41 @@ QUEUE_MOVES: tuple[tuple[QueueMove, str, str], ...] = (
 def draw_queue_panel() -> None:
     """Draw the queue, refreshed because runs leave it by themselves; nothing while it is empty."""
     if list_queued_runs(workspace.current_save_dir()):
-        st.header("Queue", anchor=False)
+        with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"):
+            st.header("Queue", anchor=False, width="content")
+            _draw_slot_count()
         st.fragment(_draw_queued_runs, run_every=QUEUE_REFRESH_SECONDS, key="queue_fragment")()
+
+
+def _draw_slot_count() -> None:
+    """Draw the number of runs that train at the same time; nothing on a machine that can train only one."""
+    save_dir = workspace.current_save_dir()
+    machine = read_known_machine(save_dir)
+    count, most = count_slots(save_dir, machine), most_slots(machine)
+    if most == 1:
+        return
+    shared = (
+        "Each run gets a GPU of its own; one that needs several waits for them."
+        if machine is not None and machine.gpus
+        else "The runs share the cores. A run that is training keeps its threads. While memory is short, none starts."
+    )
+    # a key for each value: a change by another program then shows, instead of being undone by the widget's old value
+    chosen = st.number_input("Runs at the same time", 1, most, count, key=f"slot_count_{count}", help=shared, width=160)
+    if chosen != count:
+        save_slot_count(save_dir, int(chosen))
+        page.get_supervisor(str(save_dir)).check_now()
+        st.rerun()
+
+
+def _draw_training_runs(save_dir: Path) -> None:
+    """Draw which run trains in which slot, if several may."""
+    for _, run_id in list_slot_runs(save_dir) if count_slots(save_dir) > 1 else ():
+        run = RunDir(save_dir / "runs" / run_id)
+        if not run.path.is_dir():
+            continue
+        claim = read_claim(run, read_run_status(run).coming)
+        where = escape_text(claim.where) if claim is not None else ""
+        st.markdown(f":gray[:material/memory: {where or 'training'}] {escape_text(read_run_summary(run).name, 80)}")
 
 
 def _draw_queued_runs() -> None:
@@ -32,6 +73,7 @@ def _draw_queued_runs() -> None:
         if not queued:
             st.rerun()
         with st.container(border=True, gap="xsmall"):
+            _draw_training_runs(workspace.current_save_dir())
             for position, run in enumerate(queued):
                 _draw_run(run, position, len(queued))
 
@@ -39,6 +81,8 @@ def _draw_queued_runs() -> None:
 def _draw_run(run: RunDir, position: int, count: int) -> None:
     name, buttons = st.columns([3, 1], vertical_alignment="center")
     waits = "" if is_run_approved(run) else " :orange[:material/front_hand: waits for your approval]"
+    if not waits and position == 0 and (reason := explain_wait(run)):
+        waits = f" :gray[· {escape_text(reason)}]"
     name.markdown(f":gray[{position + 1}.] {escape_text(read_run_summary(run).name, 80)}{waits}")
     with buttons.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
         for move, icon, tooltip in QUEUE_MOVES if count > 1 else ():

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import streamlit as st
 
+from toolkit.lifecycle.claims import read_claim
 from toolkit.lifecycle.queue import list_queued_runs
+from toolkit.lifecycle.slots import explain_wait
 from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.events import is_finite_number
 from toolkit.runs.run_dir import RunDir, list_runs
+from toolkit.runs.slots import count_slots
 from toolkit.runs.status import UNFINISHED, RunStatus, read_run_status, read_run_statuses
 from toolkit.services.spare_process import read_import_progress
 from toolkit.system.foreign_files import open_regular_file
@@ -122,6 +125,9 @@ def _headline_facts(run: RunDir, status: RunStatus) -> list[str]:
         parts.append(f"{format_duration(status.elapsed_s)} elapsed")
     if status.remaining_s:
         parts.append(f"about {format_duration(status.remaining_s)} left")
+    claim = read_claim(run, status.coming if status.is_active else max(1, status.attempt))
+    if claim is not None and claim.where:
+        parts.append(escape_text(claim.where))
     return parts
 
 
@@ -129,7 +135,10 @@ def _describe_queue_position(run: RunDir) -> str:
     ahead = _count_runs_ahead(run)
     if ahead:
         return f"number {ahead + 1} in the queue"
-    active = _active_runs(run)
+    waits = explain_wait(run)
+    if waits:
+        return f"next in the queue, {waits}"
+    active = _active_runs(run) if count_slots(run.save_dir) == 1 else []
     if active:
         return f"next in the queue, after {escape_text(read_run_summary(active[0]).name, 60)}"
     done, steps = read_import_progress(run.save_dir)

@@ -16,6 +16,7 @@ from toolkit.data.table import Table
 from toolkit.errors import DataError
 from toolkit.forecast.decisions import DecidedSettings, decide_open_settings
 from toolkit.forecast.scene import NoForecast
+from toolkit.runs.slots import count_slots
 from toolkit.settings.ablation import StudyTrial
 from toolkit.settings.draft import draft_from_config
 from toolkit.system.machine import read_known_machine
@@ -71,8 +72,11 @@ def _trial_table(trial: StudyTrial, tables: dict[str, Table | DataError]) -> Tab
 
 def _decide_cached(config: Config, table: Table | None) -> DecidedSettings:
     machine = read_known_machine(workspace.current_save_dir())
+    slots = count_slots(workspace.current_save_dir(), machine)
     lengths = known_row_lengths(table, draft_from_config(config)) if table is not None else None
-    key = json.dumps([relevant_settings(config), table.sha256 if table else "", repr(machine), lengths is not None])
+    key = json.dumps(
+        [relevant_settings(config), table.sha256 if table else "", repr(machine), lengths is not None, slots]
+    )
     cached = cast("Mapping[str, DecidedSettings]", st.session_state.get(_CACHE, {}))
     # what a forecast lacked may have arrived since, so a missing one is tried again
     if key not in cached or isinstance(cached[key].found, NoForecast):

@@ -1,0 +1,59 @@
+"""Whether the memory of a CPU suffices to start a run beside those that train.
+
+Counts what is loaded already, whoever loaded it (another run, the Playground, another program), and what the runs that
+have just been started will still take. A run without a forecast is not held back, and a run that would be the only one
+never is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from toolkit.errors import ToolkitError
+from toolkit.runs.run_dir import RunDir, find_run_holder, read_run_config, read_run_meta
+from toolkit.runs.worker_process import process_count
+from toolkit.system.locks import list_holder_processes
+from toolkit.system.machine import free_memory_bytes, read_known_machine
+
+
+@dataclass(frozen=True)
+class MemoryShortage:
+    """Bytes that a run needs, and those that are free for it."""
+
+    needed: int
+    free: int
+
+
+def find_memory_shortage(run: RunDir, beside: Sequence[str]) -> MemoryShortage | None:
+    """Return why the run can't start beside these runs (their ids) yet; None when it can."""
+    machine = read_known_machine(run.save_dir)
+    needed = forecast_bytes(run)
+    if not beside or not needed or (machine is not None and machine.gpus):
+        return None
+    others = [RunDir(run.path.parent / name) for name in sorted(set(beside))]
+    free = free_memory_bytes() - sum(max(0, forecast_bytes(other) - _resident_bytes(other)) for other in others)
+    return MemoryShortage(needed, max(0, free)) if needed > free else None
+
+
+def forecast_bytes(run: RunDir) -> int:
+    """Return the memory that the run was forecast to take with all its processes; 0 without a forecast."""
+    try:
+        each, config = int(read_run_meta(run).get("memory_bytes") or 0), read_run_config(run)
+    except (ToolkitError, OSError):
+        return 0
+    return each * (process_count(config, None) if config.accelerate else 1)
+
+
+def _resident_bytes(run: RunDir) -> int:
+    holder = find_run_holder(run)
+    return sum(map(_process_bytes, list_holder_processes(holder))) if holder is not None else 0
+
+
+def _process_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0  # it has ended: what it held is free again
