@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 
 import pytest
@@ -11,9 +12,12 @@ import pytest
 from tests.pages.conftest import Stage, button, words
 from toolkit.errors import RunError
 from toolkit.export.adapter_archive import zip_adapter
+from toolkit.lifecycle.claims import take_claim
 from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import is_run_approved, list_runs, read_run_meta
+from toolkit.runs.slots import count_slots
 from toolkit.system.durable import COMMIT_NAME, commit_dir
+from toolkit.system.locks import describe_self, try_lock, write_lock_holder
 from toolkit.system.out_of_memory import REDUCE_TRAINING_MEMORY_HINT
 from toolkit.ui.runs import run_actions
 
@@ -210,6 +214,29 @@ def test_the_queue_is_a_list_whose_runs_can_be_moved_and_cancelled(stage: Stage)
     app = stage.checked(app.button(key=f"cancel_{one.id}").click().run())
     assert ":gray[2.] two" in words(app)
     assert one.stop_path.exists()
+
+
+def test_the_queue_sets_how_many_runs_train_at_the_same_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.runs.slots.training_cores", lambda: 2)
+    slot = stage.folder / "runs" / ".slots" / "slot-1.lock"
+    slot.parent.mkdir()
+    taken = try_lock(slot)  # the supervisor of the page must not start a run
+    assert taken is not None
+    try:
+        first, going = stage.run(name="first"), stage.run(name="going")
+        stage.run(name="other")
+        write_lock_holder(taken, describe_self(1, run=going.id))
+        take_claim(going, 1, (1,), "slot 2 of 2")
+        app = stage.page("runs", first)
+        choice = next(entry for entry in app.number_input if entry.label == "Runs at the same time")
+        assert (choice.value, choice.min, choice.max) == (1, 1, 2)
+        app = stage.checked(choice.set_value(2).run())
+        assert count_slots(stage.folder) == 2
+        assert ":gray[:material/memory: slot 2 of 2] going" in words(app)
+        assert "next in the queue, waits for 1 free slot" in words(app)
+        assert "slot 2 of 2" in words(stage.page("runs", going))
+    finally:
+        os.close(taken)
 
 
 def test_without_queued_runs_there_is_no_queue(stage: Stage) -> None:

@@ -56,6 +56,9 @@ def _show_status(live: list[tuple[RunDir, RunStatus]]) -> None:
         return
     first = next(((run, status) for run, status in live if status.state != "queued"), live[0])
     _show_run(*first)
+    others = sum(status.is_active and run.id != first[0].id for run, status in live)
+    if others:
+        st.caption(f":material/play_circle: {others} more running", width="content")
     queued = sum(status.state == "queued" and run.id != first[0].id for run, status in live)
     if queued:
         st.caption(f":material/hourglass_top: {format_plural(queued, 'run')} queued", width="content")
