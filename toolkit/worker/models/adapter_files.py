@@ -8,58 +8,37 @@ rest from the run's settings.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from toolkit.config import Config
 from toolkit.errors import EngineError
 from toolkit.system.foreign_files import read_foreign_json
 from toolkit.worker.models import library_arguments
+from toolkit.worker.models.adapter_settings import (
+    ADAPTER_CONFIG_FILE,
+    PEFT_PREFIX,
+    RETRAIN_HINT,
+    AdapterFile,
+    AdapterWeights,
+    check_adapter_keys,
+)
 
-ADAPTER_WEIGHTS_FILE, ADAPTER_CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_ADAPTER_CONFIG_BYTES = 1_000_000
 """Largest adapter_config.json that is read, in bytes; real ones have a few kilobytes."""
-PEFT_PREFIX = "base_model.model."
-RETRAIN_HINT = "Train it again, or choose another run."
 PEFT_ADAPTER_NAME = "default"
 """peft's name for the one adapter of a training."""
 
 FILE_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 """torch's floating-point types by their names in a safetensors header."""
-
-AdapterWeights = dict[str, torch.Tensor]
-ModuleNames = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)]
-
-
-class AdapterFile(BaseModel):
-    """The settings read from adapter_config.json. The base model and the rest come from the run's own config."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
-
-    peft_type: Annotated[str, Field(pattern="^LORA$")]
-    r: Annotated[int, Field(ge=1, le=65536)]
-    lora_alpha: Annotated[int | float, Field(ge=0, le=1e6)]
-    target_modules: ModuleNames
-    bias: Annotated[str, Field(pattern="^(none|all|lora_only)$")] = "none"
-    fan_in_fan_out: bool = False
-    use_rslora: bool = False
-    use_dora: bool = False
-    exclude_modules: ModuleNames | None = None
-    # experts are stored as one tensor for all, and PEFT fuses names and ranks of earlier versions for them
-    target_parameters: ModuleNames | None = None
-    rank_pattern: dict[str, Annotated[int, Field(ge=1, le=65536)]] = Field({}, max_length=10_000)
-    alpha_pattern: dict[str, Annotated[int | float, Field(ge=0, le=1e6)]] = Field({}, max_length=10_000)
-    modules_to_save: ModuleNames | None = None
-    layers_to_transform: list[int] | int | None = None
-    layers_pattern: Annotated[str, Field(max_length=200)] | ModuleNames | None = None
-    ensure_weight_tying: bool = False
-
 
 # these say where an adapter came from or how its training began: they do not change its answers, and are dropped
 IGNORED_CONFIG_KEYS = {
@@ -98,7 +77,21 @@ def read_adapter_config(folder: Path) -> AdapterFile:
 
 def read_adapter(folder: Path) -> tuple[AdapterFile, AdapterWeights]:
     """Return the settings and weights of the adapter in `folder`. Raises EngineError."""
-    return read_adapter_config(folder), read_adapter_weights(folder / ADAPTER_WEIGHTS_FILE)
+    chosen = read_checked_config(folder)
+    return chosen, read_adapter_weights(folder / ADAPTER_WEIGHTS_FILE)
+
+
+def read_checked_config(folder: Path) -> AdapterFile:
+    """Return the settings of the adapter in `folder` after checking the names of its weights.
+
+    Raises EngineError, also without a safetensors file: PEFT would load a pickle file instead.
+    """
+    chosen, path = read_adapter_config(folder), folder / ADAPTER_WEIGHTS_FILE
+    if not path.is_file():
+        raise EngineError(f"The adapter has no {ADAPTER_WEIGHTS_FILE}.", RETRAIN_HINT)
+    with _open_weights(path) as opened:
+        check_adapter_keys(chosen, opened.keys())
+    return chosen
 
 
 def read_adapter_weights(path: Path) -> AdapterWeights:
@@ -112,30 +105,18 @@ def read_adapter_weights(path: Path) -> AdapterWeights:
 
 def read_adapter_dtypes(path: Path) -> dict[str, torch.dtype]:
     """Return the precision of each tensor in the file, by its name; the tensors are not read. Raises EngineError."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as opened:
-            names = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise EngineError(f"{path.name} of the adapter can't be read: {error}.", RETRAIN_HINT) from error
+    with _open_weights(path) as opened:
+        names = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118 - not a dict
     return {name: FILE_DTYPES[dtype] for name, dtype in names.items() if dtype in FILE_DTYPES}
 
 
-def describe_misfit(error: Exception) -> str:
-    """Return in one line why an adapter does not fit its base model: the first weight that the error names."""
-    lines = [line.strip() for line in (str(error).strip() or repr(error)).splitlines()]
-    return next((line for line in lines if line.startswith("size mismatch")), lines[0])[:300].rstrip(".:")
-
-
-def pop_base_biases(weights: AdapterWeights, chosen: AdapterFile) -> AdapterWeights:
-    """Remove the trained biases of the base model from `weights` and return them by the base's parameter names."""
-    # the bias of a module that is saved as a whole belongs to the adapter, like its weight
-    saved_whole = tuple(f".{module}.bias" for module in chosen.modules_to_save or ())
-    names = [
-        key
-        for key in weights
-        if key.endswith(".bias") and ".lora_" not in key and not (saved_whole and key.endswith(saved_whole))
-    ]
-    return {name.removeprefix(PEFT_PREFIX).replace(".base_layer.bias", ".bias"): weights.pop(name) for name in names}
+@contextmanager
+def _open_weights(path: Path) -> Iterator[Any]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            yield opened
+    except (OSError, SafetensorError) as error:
+        raise EngineError(f"{path.name} of the adapter can't be read: {error}.", RETRAIN_HINT) from error
 
 
 def adapter_from_training(

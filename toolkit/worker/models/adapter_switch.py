@@ -7,6 +7,7 @@ weights undo that exactly. Half-precision and quantized bases are not merged, be
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,11 @@ from toolkit.runs.model_names import BASE
 from toolkit.system.machine import free_memory_bytes
 from toolkit.worker.models.adapter_files import (
     ADAPTER_WEIGHTS_FILE,
-    RETRAIN_HINT,
-    AdapterFile,
-    AdapterWeights,
-    describe_misfit,
-    pop_base_biases,
-    read_adapter_config,
     read_adapter_dtypes,
+    read_checked_config,
     saved_weight_name,
 )
+from toolkit.worker.models.adapter_settings import RETRAIN_HINT, AdapterFile, AdapterWeights, pop_base_values
 
 COPY_SHARE = 0.5
 """Share of the free memory that copies of merged weights may take: the rest is for the answers."""
@@ -41,11 +38,14 @@ def load_trained_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
 
     `base` is changed in place. Raises EngineError.
     """
-    config = _peft_config(read_adapter_config(folder))
-    # without this check PEFT would load a pickle file instead
-    if not (folder / ADAPTER_WEIGHTS_FILE).is_file():
-        raise EngineError(f"The adapter has no {ADAPTER_WEIGHTS_FILE}.", RETRAIN_HINT)
-    return PeftModel.from_pretrained(base, str(folder), config=config, local_files_only=True).eval()
+    config = _peft_config(read_checked_config(folder))
+    try:
+        with warnings.catch_warnings():
+            # PEFT only warns, and would answer with the random numbers that it began with
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(base, str(folder), config=config, local_files_only=True).eval()
+    except (ValueError, RuntimeError, KeyError, AttributeError, UserWarning) as error:
+        raise _misfit(error) from error
 
 
 def load_adapter_as_trained(base: PreTrainedModel, folder: Path) -> PeftModel:
@@ -63,6 +63,13 @@ def load_adapter_as_trained(base: PreTrainedModel, folder: Path) -> PeftModel:
     return peft
 
 
+def _misfit(error: Exception) -> EngineError:
+    """Return the error to show for one of PEFT's: in one line, the first weight that it names."""
+    lines = [line.strip() for line in (str(error).strip() or repr(error)).splitlines()]
+    first = next((line for line in lines if line.startswith("size mismatch")), lines[0])[:300].rstrip(".:")
+    return EngineError(f"The adapter does not fit this base model: {first}.", RETRAIN_HINT)
+
+
 def _peft_config(chosen: AdapterFile, **other: Any) -> LoraConfig:
     values = {**chosen.model_dump(exclude={"peft_type"}), **other}
     return LoraConfig(task_type="CAUSAL_LM", **values)
@@ -77,38 +84,49 @@ class AdapterSwitch:
         self.selected: str | None = BASE
         self.merged = False
         self._peft: PeftModel | None = None
-        self._biases: dict[str, dict[str, torch.Tensor]] = {}
+        self._values: dict[str, dict[str, torch.Tensor]] = {}
         self._wrapped: list[tuple[torch.nn.Module, str, LoraLayer]] = []
         self._kept: dict[torch.nn.Parameter, torch.Tensor] = {}
         self._changed: list[torch.nn.Parameter] = []
 
     def attach(self, name: str, chosen: AdapterFile, weights: AdapterWeights) -> None:
         """Add an adapter, or replace the one of that name. Raises EngineError and keeps the others."""
-        biases = pop_base_biases(weights, chosen)
-        # `select` sets biases of the base: PEFT allows them for one adapter only, and does not restore them
+        values = pop_base_values(weights, chosen)
+        # `select` sets values of the base: PEFT allows biases for one adapter only, and restores nothing
         config = _peft_config(chosen, bias="none", inference_mode=True)
         self._restore_base()
         self.selected = None
         if name in self.names:
             self._remove(name)
         try:
-            for key, value in biases.items():
-                if self.model.get_parameter(key).shape != value.shape:
-                    raise ValueError(f"{key} has a different shape")
+            changed = self._changed_values(values)
             self._insert(name, config, weights)
-            self._biases[name] = biases
+            self._values[name] = changed
         except (ValueError, RuntimeError, KeyError, AttributeError) as error:
             self._remove(name)
-            raise EngineError(
-                f"The adapter does not fit this base model: {describe_misfit(error)}.", RETRAIN_HINT
-            ) from error
+            raise _misfit(error) from error
         self.names.append(name)
+
+    def _changed_values(self, values: AdapterWeights) -> AdapterWeights:
+        """Return those that differ from the base's own: peft saves targeted embeddings even if they did not change."""
+        changed = {}
+        for key, value in values.items():
+            own = self.model.get_parameter(_parameter_path(self.model, key))
+            if own.shape != value.shape:
+                raise ValueError(f"{key} has a different shape")
+            if not torch.equal(own.detach().cpu(), value.to(own.dtype)):
+                changed[key] = value
+        return changed
 
     def _insert(self, name: str, config: LoraConfig, weights: AdapterWeights) -> None:
         if self._peft is None:
             self._peft = PeftModel(self.model, config, adapter_name=name)
         else:
             self._peft.add_adapter(name, config)
+        # what is there already under the name of a file belongs to the base or to another adapter
+        foreign = sorted(weights.keys() & self._peft.state_dict().keys())
+        if foreign:
+            raise ValueError(f"{len(foreign)} weights are not its own, for example {foreign[0]}")
         result = set_peft_model_state_dict(self._peft, weights, adapter_name=name)
         missing = [key for key in result.missing_keys if f".{name}." in key or key.endswith(f".{name}")]
         wrong = [*result.unexpected_keys, *missing]
@@ -124,7 +142,7 @@ class AdapterSwitch:
 
     def _remove(self, name: str) -> None:
         self.names = [other for other in self.names if other != name]
-        self._biases.pop(name, None)
+        self._values.pop(name, None)
         if self._peft is not None and name in self._peft.peft_config:
             self._peft.delete_adapter(name)
 
@@ -144,7 +162,7 @@ class AdapterSwitch:
         elif self._peft is not None:
             self._peft.base_model.enable_adapter_layers()
             self._peft.set_adapter(name)
-            for key, value in self._biases[name].items():
+            for key, value in self._values[name].items():
                 self._writable_data(self.model.get_parameter(_parameter_path(self.model, key))).copy_(value)
             self.merged = self._merge(name)
         self.selected = name

@@ -37,6 +37,8 @@ from toolkit.worker.models.folder import first_error_line, resolve_model_folder
 _LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, SafetensorError)
 """Errors that transformers raises for a broken or unsupported model. Memory errors are not among them."""
 _VOCABULARY_SIZES: WeakKeyDictionary[PreTrainedTokenizerBase, int | None] = WeakKeyDictionary()
+_SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+MAX_TOKEN_ID = 2**31
 
 
 def detect_compute_device(config: Config, processes: int = 1) -> ComputeDevice:
@@ -99,6 +101,7 @@ def load_base_model(
     if quantization is not None:
         _copy_mapped_weights(model)
     disable_router_logits(model)
+    _keep_special_tokens_only(model, config.model.hf_model_ckpt)
     return disable_weight_repacking(model)
 
 
@@ -110,6 +113,17 @@ def disable_router_logits(model: PreTrainedModel) -> None:
     settings = model.config.get_text_config()
     if getattr(settings, "output_router_logits", False):
         settings.output_router_logits = False
+
+
+def _keep_special_tokens_only(model: PreTrainedModel, name: str | None) -> None:
+    """Replace the model's generation config: `generate` would add its penalties, limits and modes to the settings."""
+    found = {key: getattr(model.generation_config, key, None) for key in _SPECIAL_TOKENS}
+    for key, value in found.items():
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(type(one) is int and 0 <= one < MAX_TOKEN_ID for one in ids):
+            message = f"The generation config of '{name}' sets {key} to {str(value)[:80]}, which is not a token id."
+            raise ToolkitError(message, "Correct it in generation_config.json, or choose another model.", BAD_MODEL)
+    model.generation_config = transformers.GenerationConfig(**found)
 
 
 def _copy_mapped_weights(model: PreTrainedModel) -> None:

@@ -27,12 +27,11 @@ from toolkit.worker.checkpoints import training_state
 from toolkit.worker.models import library_arguments
 from toolkit.worker.models import load as load_module
 from toolkit.worker.models.adapter_files import (
-    AdapterFile,
-    AdapterWeights,
     adapter_from_training,
     read_adapter,
     read_adapter_weights,
 )
+from toolkit.worker.models.adapter_settings import AdapterFile, AdapterWeights
 from toolkit.worker.models.adapter_switch import AdapterSwitch
 from toolkit.worker.models.folder import resolve_model_folder
 from toolkit.worker.serving import stream_answer, token_scores
