@@ -120,6 +120,7 @@ def _draw_filter(table: pa.Table, model: int, has_rules: bool) -> RowFilter:
             selection_mode="multi",
             key="row_outcomes",
             width="content",
+            wrap=True,
             format_func=lambda kind: f"{OUTCOME_LABELS[kind][0]} {format_count(counts[kind])}",
         )
         text = st.text_input("Search", key="row_text", placeholder="Text in a row", icon=":material/search:", width=220)

@@ -19,7 +19,7 @@ function skip(event) {
 function addSkipLink() {
   const link = document.createElement("a");
   link.className = "ftk-skip";
-  link.href = "#main";
+  link.href = "#stMain";
   link.textContent = "Skip to the main action";
   link.onclick = skip;
   document.body.prepend(link);
