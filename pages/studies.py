@@ -9,14 +9,18 @@ from toolkit.studies.outcomes import list_study_names
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.forms.form import show_section
 from toolkit.ui.frame import page
-from toolkit.ui.runs.study_view import draw_growth_study, draw_live_study
+from toolkit.ui.studies.run_comparison_view import draw_run_comparison, read_compared_runs
+from toolkit.ui.studies.study_view import draw_growth_study, draw_live_study
 from toolkit.ui.workspace import workspace
 
 with page.page_frame("studies"):
+    compared = read_compared_runs()
     names, errors = list_study_names(workspace.current_save_dir())
     for error in errors:
         show_error(error)
-    if not names:
+    if compared:
+        draw_run_comparison(compared)
+    elif not names:
         with st.container(border=True):
             st.header(":material/science: No study yet", anchor=False)
             st.markdown(

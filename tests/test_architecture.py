@@ -29,9 +29,10 @@ MAY_IMPORT = {
     "ui/workspace",
     "ui/configure": "data forecast runs services settings studies system ui/data ui/elements ui/forms ui/frame "
     "ui/workspace",
-    "ui/runs": "evaluation evaluation/statistics export lifecycle runs services settings studies system ui/data "
-    "ui/elements "
-    "ui/examples ui/forms ui/frame ui/workspace",
+    "ui/runs": "evaluation/statistics export lifecycle runs services settings system ui/data ui/elements ui/examples "
+    "ui/forms ui/frame ui/workspace",
+    "ui/studies": "evaluation evaluation/statistics runs settings studies system ui/elements ui/evaluate ui/forms "
+    "ui/frame ui/runs ui/workspace",
     "worker": "data data/examples data/readers demo_data evaluation export forecast lifecycle runs services settings "
     "system worker/answering worker/exporting worker/models worker/process worker/questions worker/serving "
     "worker/tokens worker/training",

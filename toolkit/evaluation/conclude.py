@@ -54,12 +54,12 @@ def conclude_evaluation(
     spec, rules = read_evaluation_spec(evaluation), read_evaluation_rules(evaluation)
     answered = [q for q in questions if all((model, q.position) in recorded.answers for model in models)]
     kind = scoring.detect_answer_kind([q.expected for q in answered])
-    parts = [_model_rows(model, answered, recorded.answers, kind, rules) for model in models]
+    parts = [score_model_rows(model, answered, recorded.answers, kind, rules) for model in models]
     seen = find_seen_rows(answered, models, evaluation.run)
-    excluded = _exclude_seen_rows(answered, seen)
+    excluded = exclude_seen_rows(answered, seen)
     clean = [not out for out in excluded]
     asked = [q for q, taken in zip(answered, clean, strict=True) if taken]
-    figures = _results(evaluation, asked, [select_rows(part, clean) for part in parts], kind, spec.seed)
+    figures = compute_results(asked, [select_rows(part, clean) for part in parts], kind, rules, spec.seed)
     results = figures.model_copy(
         update={
             "asked": len(questions),
@@ -77,22 +77,22 @@ def conclude_evaluation(
     return judged
 
 
-def _exclude_seen_rows(questions: Sequence[EvaluationQuestion], seen: Mapping[str, Set[int]]) -> list[bool]:
+def exclude_seen_rows(questions: Sequence[EvaluationQuestion], seen: Mapping[str, Set[int]]) -> list[bool]:
     """Return for each question whether any model has seen it; all False if that left nothing to compare."""
     positions = frozenset().union(*seen.values())
     excluded = [q.position in positions for q in questions]
     return [False] * len(questions) if all(excluded) else excluded
 
 
-def _results(
-    evaluation: Evaluation,
+def compute_results(
     questions: Sequence[EvaluationQuestion],
     parts: Sequence[ModelRows],
     kind: scoring.AnswerKind,
+    rules: RuleSet,
     seed: int,
 ) -> EvaluationResults:
     """Return the figures over these rows. parts: base first."""
-    rules, models = read_evaluation_rules(evaluation), [part.name for part in parts]
+    models = [part.name for part in parts]
     return EvaluationResults(
         models=tuple(models),
         asked=len(questions),
@@ -119,13 +119,14 @@ def _flips_between(parts: Sequence[ModelRows]) -> dict[str, dict[str, FlipCounts
     }
 
 
-def _model_rows(
+def score_model_rows(
     model: str,
     questions: Sequence[EvaluationQuestion],
     answers: Mapping[AnswerKey, EvaluationAnswer],
     kind: scoring.AnswerKind,
     rules: RuleSet,
 ) -> ModelRows:
+    """Return the answers of one model with every measure of each row."""
     ordered = order_answers(model, questions, answers)
     scores = [scoring.score_answer(a.text, q.expected, kind) for a, q in zip(ordered, questions, strict=True)]
     names = {name for row in scores for name in row}

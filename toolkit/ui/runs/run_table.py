@@ -11,13 +11,17 @@ import streamlit as st
 from toolkit.settings.draft import default_draft
 from toolkit.system.printable import format_duration
 from toolkit.ui.elements.error_boundary import error_boundary
+from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.words import STATE_LABELS
+from toolkit.ui.frame import page
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings
 from toolkit.ui.workspace.run_entries import RunEntry, read_run_entries
 from toolkit.ui.workspace.run_facts import RunSummary, config_differences
 
 RUN_TABLE_REFRESH_SECONDS = 4
+COMPARED_PARAMETER = "compare"
+"""Query parameter of the Studies page: the ids of two runs, separated by a comma."""
 UNLISTED_SETTINGS = (
     "save_dir",
     "data.path",
@@ -47,7 +51,7 @@ def describe_changed_settings(summary: RunSummary) -> str:
 
 
 def draw_live_run_table(entries: Sequence[RunEntry], chosen: str) -> None:
-    """Draw the table, refreshed while a run is active; selecting a row chooses that run.
+    """Draw the table, refreshed while a run is active; a tick chooses a run, two ticks offer to compare them.
 
     chosen: id of the run that is on screen.
     """
@@ -56,7 +60,10 @@ def draw_live_run_table(entries: Sequence[RunEntry], chosen: str) -> None:
     def table() -> None:
         with error_boundary():
             current, _ = read_run_entries([entry.run for entry in entries if entry.run.path.exists()])
-            picked = draw_run_table(current, chosen, key="all_runs") if current else None
+            ticked = draw_run_table(current, chosen, key="all_runs") if current else []
+            picked = (
+                ticked[0] if len(ticked) == 1 and ticked != [chosen] else _draw_tick_actions(current, ticked, chosen)
+            )
             if picked:
                 workspace.choose_run(picked)
                 st.rerun()
@@ -81,8 +88,8 @@ def run_table_row(entry: RunEntry) -> dict[str, Any]:
     }
 
 
-def draw_run_table(entries: Sequence[RunEntry], chosen: str | None, *, key: str) -> str | None:
-    """Draw the table; return the id of the run that was just selected in it, else None."""
+def draw_run_table(entries: Sequence[RunEntry], chosen: str | None, *, key: str) -> list[str]:
+    """Draw the table, with the chosen run ticked at first; return the ids of the ticked runs."""
     frame = pd.DataFrame([run_table_row(entry) for entry in entries])
     ids = [entry.run.id for entry in entries]
     picked = st.dataframe(
@@ -90,15 +97,37 @@ def draw_run_table(entries: Sequence[RunEntry], chosen: str | None, *, key: str)
         hide_index=True,
         height=min(38 + 35 * len(entries), 423),
         on_select="rerun",
-        selection_mode="single-row",
+        selection_mode="multi-row",
         key=f"{key}_{len(ids)}_{ids[0]}_{chosen}",
         alt="All runs",
         placeholder="–",
         column_config=_columns(),
         selection_default={"selection": {"rows": [ids.index(chosen)]}} if chosen in ids else None,
     )
-    rows = picked["selection"]["rows"]
-    return ids[rows[0]] if rows and rows[0] < len(ids) and ids[rows[0]] != chosen else None
+    return [ids[row] for row in picked["selection"]["rows"] if row < len(ids)]
+
+
+def _draw_tick_actions(entries: Sequence[RunEntry], ticked: Sequence[str], chosen: str) -> str | None:
+    """Draw what can be done with the ticked runs; return the run to show, if its button was pressed."""
+    if len(entries) < 2:
+        return None
+    others = [entry for entry in entries if entry.run.id in ticked and entry.run.id != chosen]
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        compare = st.button(
+            "Compare these two runs" if len(ticked) == 2 else "Compare two runs",
+            icon=":material/compare_arrows:",
+            type="primary" if len(ticked) == 2 else "secondary",
+            disabled=len(ticked) != 2,
+            key="compare_runs",
+            help="Shows curves, settings and answers of both runs, and whether one is better.",
+        )
+        if len(ticked) != 2:
+            st.caption("Tick two runs to compare them." if len(ticked) < 2 else "Only two runs can be compared.")
+        elif len(others) == 1 and st.button(f"Show {escape_text(others[0].facts.name, 60)}", key="show_ticked"):
+            return others[0].run.id
+    if compare:
+        st.switch_page(page.PAGES["studies"].file, query_params={COMPARED_PARAMETER: ",".join(ticked)})
+    return None
 
 
 def _columns() -> dict[str, Any]:

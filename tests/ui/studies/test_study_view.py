@@ -8,7 +8,7 @@ from pathlib import Path
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import RunStatus
 from toolkit.settings.draft import default_draft
-from toolkit.ui.runs.study_view import label_study_runs
+from toolkit.ui.studies.study_view import label_study_runs
 from toolkit.ui.workspace.run_entries import RunEntry
 from toolkit.ui.workspace.run_facts import RunSummary
 
