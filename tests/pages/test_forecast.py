@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.pages.conftest import Stage, button, words
-from toolkit.forecast import scene
+from toolkit.forecast import base_model_files, scene
 from toolkit.ui.configure.forecast_view import shorten_number
 
 
@@ -36,6 +36,7 @@ def test_make_it_fit_changes_settings_until_the_run_fits(stage: Stage, monkeypat
 
 def test_parameter_counts_are_shortened() -> None:
     assert [shorten_number(n) for n in (12, 651_264, 2_065_344, 8_030_261_248)] == ["12", "651 k", "2.07 M", "8.03 B"]
+    assert [shorten_number(n) for n in (999, 999_400, 999_600, 999_885_952)] == ["999", "999 k", "1 M", "1 B"]
 
 
 def test_auto_says_what_it_stands_for_on_this_machine(stage: Stage) -> None:
@@ -49,3 +50,27 @@ def test_auto_says_what_it_stands_for_on_this_machine(stage: Stage) -> None:
     assert "Now fp32" not in words(app)
     app = stage.checked(app.button_group(key="configure_section").set_value("sequence").run())
     assert "Now on: the tokenizer has a chat template." in words(app)
+
+
+def test_a_model_is_chosen_from_the_picker(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(base_model_files, "_start_download", lambda name: "unknown")
+    app = stage.page("configure")
+    app = stage.checked(button(app, "Choose a model").click().run())
+    text = words(app)
+    assert "2.07 M parameters · 3.9 MiB · part of this app" in text
+    assert "596 M parameters · download of 1.1 GiB · Apache 2.0" in text
+    assert "accept the license on huggingface.co and set HF_TOKEN first" in text
+    assert "Fits: " in text and "Too large: " in text, "8 GB of memory"
+    assert [entry.label for entry in app.button if entry.key == "use_model:bundled:demo-model"] == ["In use"]
+    app = stage.checked(app.button(key="use_model:Qwen/Qwen3-0.6B").click().run())
+    assert app.session_state["workspace"]["draft"]["model"]["hf_model_ckpt"] == "Qwen/Qwen3-0.6B"
+    assert "of 596 M parameters" in words(app), "the forecast follows"
+
+
+def test_nothing_is_offered_for_download_offline(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    app = stage.page("configure")
+    app = stage.checked(button(app, "Choose a model").click().run())
+    assert "HF_HUB_OFFLINE is set" in words(app)
+    assert app.button(key="use_model:Qwen/Qwen3-0.6B").disabled

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
-from toolkit.settings.model_source import bundled_model_folder, model_kind
+from toolkit.settings.model_source import bundled_model_folder, find_suggested_model, model_kind
 from toolkit.system.foreign_files import read_foreign_file, read_foreign_json
 
 BASE_MODEL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -68,14 +68,24 @@ def find_chat_template(config: Config) -> bool | None:
     return None if isinstance(found, str) else found.chat
 
 
-def _find_in_hub_cache(name: str) -> BaseModelFiles | Literal["asking", "unknown"]:
+def read_cached_model(name: str) -> BaseModelFiles | None:
+    """Return the files of a Hub model that are in the local cache; None if there are none. Raises: find_base_model."""
     from huggingface_hub import try_to_load_from_cache  # imported late: it takes 0.15 s, and only Hub models need it
 
     found = try_to_load_from_cache(name, BASE_MODEL_FILES[0])
-    if isinstance(found, str):
-        return _read_base_model(Path(found))
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
-        return "unknown"
+    return _read_base_model(Path(found)) if isinstance(found, str) else None
+
+
+def _find_in_hub_cache(name: str) -> BaseModelFiles | Literal["asking", "unknown"]:
+    cached = read_cached_model(name)
+    if cached is not None:
+        return cached
+    suggested = find_suggested_model(name)
+    state = "unknown" if os.environ.get("HF_HUB_OFFLINE") == "1" else _start_download(name)
+    return BaseModelFiles(suggested.sizes, None, 0, halves=True, chat=True) if suggested else state
+
+
+def _start_download(name: str) -> Literal["asking", "unknown"]:
     with _downloads_lock:
         if name not in _downloads:
             _downloads[name] = threading.Thread(

@@ -58,10 +58,16 @@ def decide_open_settings(
     The forecast is corrected by the finished runs in `save_dir`. counts: see `scene_for`.
     """
     scene = scene_for(config, table, machine, counts, count_slots(save_dir, machine))
-    automatic = config.training.training_args.gradient_checkpointing is None
     if isinstance(scene, NoForecast):
+        automatic = config.training.training_args.gradient_checkpointing is None
         line = ExplainedDefault(CHECKPOINTING_PATH, "No gradient checkpointing", _NO_FORECAST_REASON)
         return DecidedSettings(config, scene, (line,) if automatic else ())
+    return decide_in_scene(config, scene, machine, save_dir)
+
+
+def decide_in_scene(config: Config, scene: Scene, machine: Machine | None, save_dir: Path) -> DecidedSettings:
+    """Decide the empty settings of `config` for this model, these rows and this device."""
+    automatic = config.training.training_args.gradient_checkpointing is None
 
     def predict(chosen: Config) -> Forecast:
         found = forecast_run(chosen, scene)

@@ -24,6 +24,7 @@ from toolkit.field_types import (
 from toolkit.settings.draft import get_setting
 from toolkit.settings.field_explanations import FIELD_EXPLANATIONS
 from toolkit.settings.field_spec import field_specs_by_path, list_field_specs
+from toolkit.settings.model_source import DEMO_MODEL, SUGGESTED_MODELS
 from toolkit.settings.typed_text import AUTO, is_auto_flag, summarize_value
 
 Level = Literal["basic", "advanced"]
@@ -107,14 +108,7 @@ class FieldLayout:
 
 
 LORA_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-SUGGESTED_MODELS = (
-    BUNDLED + "demo-model",
-    "Qwen/Qwen2.5-0.5B-Instruct",
-    "Qwen/Qwen2.5-1.5B-Instruct",
-    "HuggingFaceTB/SmolLM2-360M-Instruct",
-    "NousResearch/Llama-2-7b-hf",
-    "NousResearch/Meta-Llama-3.1-8B-Instruct",
-)
+MODEL_NAMES = (DEMO_MODEL, *(model.name for model in SUGGESTED_MODELS), "NousResearch/Meta-Llama-3.1-8B-Instruct")
 _QUANTIZED: ShowConditions = (("model.quantize", (True,)),)
 _LOADS_8BIT: ShowConditions = (*_QUANTIZED, ("model.bitsandbytes.load_in_8bit", (True,)))
 _LOADS_4BIT: ShowConditions = (*_QUANTIZED, ("model.bitsandbytes.load_in_4bit", (True,)))
@@ -154,7 +148,7 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "data.hub_revision": FieldLayout("data", "Revision", "advanced", empty="the newest one", shown_when=_HUB),
     "data.optional_columns": FieldLayout("data", "Optional columns", "advanced", empty="none"),
     "data.accepted": FieldLayout("data", "Accepted blocking problems", "advanced", ACCEPTABLE_HARD_STOPS, empty="none"),
-    "model.hf_model_ckpt": FieldLayout("model", "Base model", suggestions=SUGGESTED_MODELS,
+    "model.hf_model_ckpt": FieldLayout("model", "Base model", suggestions=MODEL_NAMES,
                                        empty="the bundled demo model"),
     "model.device_map": FieldLayout("model", "Device map", suggestions=(*DEVICE_MAPS, "cuda:0"),
                                     empty="the first GPU, or the CPU if there is none"),

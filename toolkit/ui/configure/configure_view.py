@@ -11,7 +11,7 @@ from toolkit.runs.worker_process import accelerate_yaml
 from toolkit.settings import form_layout
 from toolkit.system.machine import read_known_machine
 from toolkit.system.printable import format_plural
-from toolkit.ui.configure import device_choices, start_panel
+from toolkit.ui.configure import device_choices, model_picker, start_panel
 from toolkit.ui.configure.study_panel import draw_study_table
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.forms import form
@@ -98,6 +98,8 @@ def _draw_section(entry: form_layout.FormSection, reviewed: DraftReview) -> None
         st.info(
             "Press **Try several values** next to a setting. Every combination becomes a run.", icon=":material/stacks:"
         )
+    if entry.key in model_picker.MODEL_SECTIONS:
+        model_picker.draw_model_picker(reviewed)
     form.render_section(entry.key, reviewed.problems, meanings=_describe_auto_values(reviewed))
     if entry.key == "data":
         page.link_to_page("data", "Preview rows and templates on the Data page")

@@ -30,7 +30,7 @@ from toolkit.ui.workspace.review import DraftReview, pick_trial_per_value
 
 MAX_FORECAST_RUNS = 6
 """Runs of a study that are forecast: the first ones that differ in a value."""
-_FITS = {
+FIT_BADGES = {
     "fits": ("Fits", ":material/check_circle:", "green"),
     "tight": ("Tight", ":material/warning:", "orange"),
     "too large": ("Too large", ":material/error:", "red"),
@@ -87,7 +87,7 @@ def _total_seconds(forecasts: Sequence[Forecast], runs: int) -> float:
 
 
 def _draw_heading(found: Forecast) -> None:
-    label, icon, color = _FITS[found.fit]
+    label, icon, color = FIT_BADGES[found.fit]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**Forecast**", width="stretch")
         st.badge(label, icon=icon, color=color)  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def _rough_size(number: float) -> str:
 def shorten_number(number: int) -> str:
     """Return a number with three digits and a decimal unit: 651264 -> "651 k", 8030261248 -> "8.03 B"."""
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= limit:
+        if number >= 0.9995 * limit:  # 999,885,952 is 1 B: with three digits it would be 1,000 M
             return f"{number / limit:.3g} {unit}"
     return format_count(number)
 
