@@ -27,8 +27,8 @@ ROOT_MODULES = {"errors", "field_types", "config"}
 MAY_IMPORT = {
     "ui/evaluate": "data data/readers data/storage evaluation evaluation/statistics runs system ui/elements ui/runs "
     "ui/workspace",
-    "ui/configure": "data forecast runs services settings studies system ui/data ui/elements ui/forms ui/frame "
-    "ui/workspace",
+    "ui/configure": "data forecast runs services settings studies studies/methods system ui/data ui/elements ui/forms "
+    "ui/frame ui/workspace",
     "ui/runs": "evaluation/statistics export lifecycle runs services settings system ui/data ui/elements ui/examples "
     "ui/forms ui/frame ui/workspace",
     "ui/studies": "evaluation evaluation/statistics runs settings studies system ui/elements ui/evaluate ui/forms "
@@ -48,14 +48,15 @@ MAY_IMPORT = {
     "worker/tokens",
     "worker/answering": "data data/examples evaluation export runs system worker/models worker/process worker/serving "
     "worker/tokens",
-    "ui/frame": "data evaluation forecast lifecycle runs system ui/elements ui/workspace",
+    "ui/frame": "data evaluation forecast lifecycle runs studies/methods system ui/elements ui/workspace",
     "ui/forms": "settings ui/elements ui/workspace",
     "cli": "data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics export forecast "
-    "lifecycle runs services settings studies system",
+    "lifecycle runs services settings studies studies/methods system",
     "worker/serving": "data data/examples runs services system worker/checkpoints worker/models worker/process "
     "worker/tokens",
     "ui/workspace": "data data/doctor data/examples data/storage forecast runs services settings studies system "
     "ui/elements",
+    "studies/methods": "data/storage forecast runs settings studies system",
     "studies": "data/examples evaluation evaluation/statistics lifecycle runs settings system",
     "lifecycle": "data runs services system",
     "export": "data/examples evaluation evaluation/statistics runs system",

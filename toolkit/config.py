@@ -29,6 +29,7 @@ from toolkit.field_types import (
     RowShareOrCount,
     SettingsSection,
     ShortText,
+    StudyMethod,
     StudyObjective,
     TemplateText,
     check_device_map,
@@ -56,6 +57,8 @@ class AblationConfig(SettingsSection):
     # added
     seeds: Optional[int] = Field(None, ge=1, le=20, description="Runs of each combination, each with another seed")
     objective: Optional[StudyObjective] = Field(None, description="What the study compares: a measure or the test loss")
+    method: Optional[StudyMethod] = Field(None, description="How the study chooses combinations of values to train")
+    trials: Optional[int] = Field(None, ge=1, le=500, description="Combinations that random search or TPE trains")
 
 
 class DataConfig(SettingsSection):
@@ -240,11 +243,7 @@ class TrainingArgs(SettingsSection):
         42, ge=0, lt=2**32, description="Seed of the adapter's initial weights, the data order and dropout"
     )
     eval_steps: Optional[int] = Field(None, ge=1, description="Steps between two evaluations on the test set")
-    save_steps: Optional[int] = Field(
-        None,
-        ge=1,
-        description="Steps between two checkpoints",
-    )
+    save_steps: Optional[int] = Field(None, ge=1, description="Steps between two checkpoints")
     weight_decay: Optional[float] = Field(None, ge=0, lt=1, description="Weight decay of the optimizer")
     max_steps: Optional[int] = Field(None, ge=1, description="Number of training steps, in place of epochs")
     early_stopping_patience: Optional[int] = Field(

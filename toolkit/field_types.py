@@ -25,6 +25,9 @@ BIASES = ("none", "all", "lora_only")
 
 TASK_TYPES = ("CAUSAL_LM",)
 
+StudyMethod = Literal["grid", "random", "tpe"]
+"""How a study chooses combinations: all, some at random, or by the results so far."""
+
 StudyObjective = Literal["exact_match", "json_fields", "label_accuracy", "token_f1", "chrf", "eval_loss"]
 """What trials are compared by: a measure of the answers to the test rows, or the test loss."""
 

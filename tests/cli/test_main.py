@@ -184,7 +184,7 @@ def test_a_study_that_was_killed_is_completed_and_trains_nothing_twice(
 ) -> None:
     write_config(folder, "lora:\n  r: [4, 8]\nablation:\n  use_ablate: true\n  study_name: ranks\n")
     with monkeypatch.context() as broken:
-        broken.setattr(main, "_run_all", lambda runs: 1)  # killed after the runs were queued
+        broken.setattr(main, "_run_all", lambda runs, find_more: 1)  # killed after the runs were queued
         assert call(monkeypatch, "run", "config.yml") == 1
     assert "6 runs (2 combinations × 3 seeds)" in capsys.readouterr().out
     assert call(monkeypatch, "run", "config.yml") == 0
@@ -209,6 +209,32 @@ def test_a_study_that_was_killed_is_completed_and_trains_nothing_twice(
     assert call(monkeypatch, "run", "config.yml") == 2
     err = capsys.readouterr().err
     assert "ablation.study_name: The study 'ranks' already exists with other values" in err and "'ranks 2'" in err
+
+
+def test_a_study_by_tpe_trains_its_number_of_trials_and_goes_on_after_a_kill(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = "lora:\n  r: [2, 4, 8, 16]\n  bias: [none, all]\nablation:\n  use_ablate: true\n  study_name: find\n"
+    write_config(folder, more)
+    words = ("study", "config.yml", "--method", "tpe", "--trials")
+    with monkeypatch.context() as broken:
+        broken.setattr(main, "_run_all", lambda runs, find_more: 1)  # killed after the first runs were queued
+        assert call(monkeypatch, *words, "6") == 1
+    out = capsys.readouterr().out
+    assert "4 runs (4 combinations × 1 seed), one after another, then 2 runs that TPE chooses by the results" in out
+    assert call(monkeypatch, *words, "6") == 0
+    runs = list_runs(folder / "experiments")
+    assert [read_run_status(run).state for run in runs] == ["finished"] * 6
+    assert len({str(read_run_meta(run)["settings"]) for run in runs}) == 6
+    assert call(monkeypatch, *words, "7") == 0
+    assert len(list_runs(folder / "experiments")) == 7
+    assert {(run.path / "starts").read_text().count("\n") for run in list_runs(folder / "experiments")} == {1}
+    assert call(monkeypatch, "study", "config.yml", "--trials", "3") == 2
+    assert "no effect on a grid" in capsys.readouterr().err
+    write_config(folder, more.replace("find", "some"))
+    assert call(monkeypatch, "study", "config.yml", "--method", "random", "--trials", "3", "--seeds", "1") == 0
+    assert "3 runs (3 combinations × 1 seed)" in capsys.readouterr().out
+    assert len(list_runs(folder / "experiments")) <= 10, "what the other study has trained is not trained again"
 
 
 def test_a_study_without_a_list_of_values_is_refused(

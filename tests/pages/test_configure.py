@@ -372,6 +372,24 @@ def test_a_study_lists_its_runs_and_queues_them_under_its_name(folder: Path) -> 
     assert len({meta["name"] for meta in metas}) == 12
 
 
+def test_a_study_by_tpe_says_what_it_draws_and_what_it_chooses(folder: Path) -> None:
+    grid = {"lora.r": [2, 4, 8, 16, 32], "training.training_args.learning_rate": [1e-3, 2e-3, 3e-3]}
+    begin(folder, {"ablation.use_ablate": True, "ablation.study_name": "find"}, grid)
+    app = page("study")
+    assert "field:ablation.trials" not in {str(box.key) for box in app.text_input}
+    app = checked(app.selectbox(key="field:ablation.method").set_value("tpe").run())
+    app = checked(app.text_input(key="field:ablation.trials").set_value("8").run())
+    text = words(app)
+    assert "4 combinations × 1 seed = 4 runs." in text and "drawn at random from 15 combinations" in text
+    assert "TPE then chooses 4 further combinations, one after another, by the results" in text
+    assert app.button(key="start").label == "Start 8 runs"
+    start(app)
+    assert len(list_runs(folder)) == 4
+    (path,) = (folder / "studies").glob("*/study.json")
+    asked = json.loads(path.read_text())
+    assert (asked["method"], asked["budget"], asked["repeats"]) == ("tpe", 8, [42])
+
+
 def test_a_study_that_is_started_again_queues_nothing_and_other_values_are_a_question(folder: Path) -> None:
     study = {"ablation.use_ablate": True, "ablation.study_name": "ranks"}
     begin(folder, study, {"lora.r": [8, 16, 16]})

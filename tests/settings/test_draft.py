@@ -24,7 +24,7 @@ def test_every_setting_survives_export_and_import_unchanged() -> None:
         "training.training_args.seed": 0, "save_dir": "./yes", "lora.layers_pattern": "h", "model.hf_model_ckpt": "1e5",
         "training.sft_args.max_seq_length": 64, "data.delimiter": "\t", "data.bad_rows": "skip", "data.quotes": "lines",
         "data.accepted": ["placeholder"], "training.sft_args.packing": "packed",
-        "ablation.objective": "chrf",
+        "ablation.objective": "chrf", "ablation.method": "tpe",
     }  # fmt: skip
     for spec in list_field_specs():
         value = special[spec.path] if spec.path in special else other.get(spec.kind, "0123")

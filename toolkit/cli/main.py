@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,10 +43,11 @@ from toolkit.cli.progress import (
     show_run_progress,
 )
 from toolkit.cli.queue_config import queue_config
-from toolkit.cli.study import find_study_place, is_config_target, print_study, read_study_config
+from toolkit.cli.study import find_study_place, is_config_target, list_open_runs, print_study, read_study_config
 from toolkit.errors import RunError
 from toolkit.export.export_forms import EXPORT_FORMS, find_export_form
 from toolkit.export.export_process import export_to_end
+from toolkit.field_types import StudyMethod
 from toolkit.lifecycle.resume_policy import request_resume
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, approve_run, kill_run, list_runs, open_run, request_run_stop
@@ -55,6 +56,7 @@ from toolkit.services import engine_client
 from toolkit.settings import import_export
 from toolkit.settings.import_export import accept_hard_stops
 from toolkit.settings.import_export import load_presets as all_presets
+from toolkit.studies.methods.advance import advance_studies
 from toolkit.system.private_files import restrict_new_files
 from toolkit.system.spawn import app_command
 
@@ -105,7 +107,7 @@ def run(
     imported = import_export.import_settings_file(config)
     print_warnings(imported.warnings)
     wanted = replace(imported, draft=accept_hard_stops(imported.draft, accept or ()))
-    raise typer.Exit(_run_all(queue_config(wanted, name, slots=slots)))
+    raise typer.Exit(_run_all(queue_config(wanted, name, slots=slots), _find_more(wanted)))
 
 
 @app.command()
@@ -114,6 +116,10 @@ def study(
         str, typer.Argument(metavar="CONFIG|NAME", help="A YAML file to train, or the name of a study to read.")
     ],
     seeds: Annotated[int | None, typer.Option(min=1, max=20, help="Runs of each combination of values.")] = None,
+    method: Annotated[
+        StudyMethod | None, typer.Option(help="Train every combination, some at random, or those that TPE chooses.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, max=500, help="Combinations that random or tpe trains.")] = None,
     name: Annotated[str, typer.Option(help="Prefix of the runs' display names.")] = "",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Resume the trials that failed.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the study as an HTML file.")] = None,
@@ -128,8 +134,10 @@ def study(
     """
     code, study_name = 0, target
     if is_config_target(target):
-        imported = read_study_config(Path(target), seeds, accept or ())
-        code = _run_all(queue_config(imported, name, retry_failed=retry_failed, slots=slots))
+        options = {"seeds": seeds, "method": method, "trials": trials}
+        imported = read_study_config(Path(target), options, accept or ())
+        queued = queue_config(imported, name, retry_failed=retry_failed, slots=slots)
+        code = _run_all(queued, _find_more(imported))
         study_name, save_dir = find_study_place(imported)
     if code != EXIT_INTERRUPTED:
         print_study(save_dir, study_name, report, csv)
@@ -222,19 +230,33 @@ def presets() -> None:
 use_plain_help_names(app)
 
 
-def _run_all(runs: list[RunDir]) -> int:
-    """Run them in order and return the exit code. A run that fails does not stop the ones after it."""
+def _find_more(imported: import_export.ImportedSettings) -> Callable[[], list[RunDir]]:
+    """Return a function that returns the runs that a study has still to train."""
+    if not imported.grid:
+        return list
+    name, folder = find_study_place(imported)
+    return lambda: list_open_runs(folder, name)
+
+
+def _run_all(runs: list[RunDir], find_more: Callable[[], list[RunDir]] = list) -> int:
+    """Run them in order and return the exit code. A run that fails does not stop the ones after it.
+
+    find_more: returns further runs, after these have ended.
+    """
     code = 0
     if not runs:
         return code
-    supervisor = Supervisor(runs[0].save_dir)
+    supervisor = Supervisor(runs[0].save_dir, on_run_end=advance_studies)
     with _stop_on_interrupt(runs) as interrupts:
+        # the loop takes runs that are added to the list, and so does the handler of Ctrl-C
         for run in runs:
             status = _follow_run(supervisor, run, interrupts)
             (err if status.state in ("failed", "interrupted") else out).print(describe_run_end(run, status))
             if interrupts:
                 return EXIT_INTERRUPTED
             code = code if status.state == "finished" else EXIT_FAILED
+            if run is runs[-1]:
+                runs += find_more()
     return code
 
 

@@ -18,6 +18,7 @@ from toolkit.runs.slots import count_slots, save_slot_count
 from toolkit.runs.status import read_run_status
 from toolkit.settings.ablation import StudyTrial, uses_ablation
 from toolkit.settings.import_export import ImportedSettings
+from toolkit.studies.methods.advance import advance_study
 from toolkit.studies.plan import StudyPlan, plan_study
 from toolkit.studies.question import ask_study, hash_trial_content
 from toolkit.studies.start import PlannedRun, StudyProgress, start_study
@@ -44,7 +45,8 @@ def queue_config(
         final = _decide(first, tables[0])
         made = create_run(final.config, tables[0], name=name, chosen=final.chosen, memory_bytes=final.memory_bytes)
         return [made]
-    question = ask_study(first.ablation.study_name or "", plan.trials, [table.sha256 for table in tables])
+    datasets = [table.sha256 for table in tables]
+    question = ask_study(first.ablation.study_name or "", plan.trials, datasets, imported.draft, imported.grid)
     by_content = {
         hash_trial_content(trial.config, table.sha256): (trial, table)
         for trial, table in zip(plan.trials, tables, strict=True)
@@ -56,6 +58,8 @@ def queue_config(
 
     queued, progress = start_study(save_dir_of(first), question, plan_run, retry_failed=retry_failed)
     _print_progress(question.name, plan, progress)
+    # all trials that were planned before may have ended
+    queued += advance_study(save_dir_of(first), question.name, restore=True)
     unfinished = [run for run in progress.kept if not read_run_status(run).has_ended]
     return sorted([*queued, *unfinished], key=lambda run: run.id)
 
@@ -66,7 +70,8 @@ def _print_progress(study: str, plan: StudyPlan, progress: StudyProgress) -> Non
     total = f"{combinations} × {format_plural(seeds, 'seed')}"
     slots = count_slots(save_dir_of(plan.trials[0].config))
     order = "one after another" if slots == 1 else f"{slots} at the same time"
-    out.print(f"Study {study}: {len(plan.trials)} runs ({total}), {order}.")
+    then = f", then {format_plural(plan.later * seeds, 'run')} that TPE chooses by the results" if plan.later else ""
+    out.print(f"Study {study}: {len(plan.trials)} runs ({total}), {order}{then}.")
     if progress.kept:
         out.print(f"{len(progress.kept)} of them are trained or queued already and are not trained again.")
     if progress.resumed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from rich.table import Table as Grid
 
 from toolkit.cli.console import format_path, out, print_warnings
 from toolkit.errors import ConfigError, Problem, RunError
-from toolkit.runs.run_dir import save_dir_of
+from toolkit.runs.run_dir import RunDir, save_dir_of
+from toolkit.runs.status import UNFINISHED
 from toolkit.settings.draft import get_setting, replace_setting
 from toolkit.settings.import_export import ImportedSettings, accept_hard_stops, import_settings_file
 from toolkit.settings.validation import parse_draft
+from toolkit.studies.methods.advance import advance_study
 from toolkit.studies.outcomes import read_study
 from toolkit.studies.report import format_study_html
 from toolkit.studies.verdict import judge_study
@@ -27,16 +29,39 @@ def is_config_target(target: str) -> bool:
     return Path(target).expanduser().is_file() or target.lower().endswith((".yml", ".yaml"))
 
 
-def read_study_config(path: Path, seeds: int | None, accept: Sequence[str]) -> ImportedSettings:
-    """Read the settings of a study. Raises ConfigError; also when no setting has several values."""
+def read_study_config(path: Path, options: Mapping[str, Any], accept: Sequence[str]) -> ImportedSettings:
+    """Read the settings of a study. Raises ConfigError; also when no setting has several values.
+
+    options: settings of the study by name, which replace those of the file unless they are None.
+    """
     imported = import_settings_file(path)
     print_warnings(imported.warnings)
     if not imported.grid:
         message = "No setting has several values, so there is nothing to compare."
         hint = "Give a setting a list, for example r: [8, 16], and set ablation.use_ablate to true."
         raise ConfigError([Problem("ablation", message, hint)])
-    draft = imported.draft if seeds is None else replace_setting(imported.draft, "ablation.seeds", seeds)
+    draft = imported.draft
+    for name, value in options.items():
+        if value is not None:
+            draft = replace_setting(draft, f"ablation.{name}", value)
+    _check_search_options(draft)
     return replace(imported, draft=accept_hard_stops(draft, accept))
+
+
+def _check_search_options(draft: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a number of trials with a method that trains every combination."""
+    method = get_setting(draft, "ablation.method") or "grid"
+    if method == "grid" and get_setting(draft, "ablation.trials") is not None:
+        message = "The number of trials has no effect on a grid, which trains every combination."
+        hint = "Add --method random or --method tpe, or leave the number out."
+        raise ConfigError([Problem("ablation.trials", message, hint)])
+
+
+def list_open_runs(save_dir: Path, name: str) -> list[RunDir]:
+    """Return the runs of a study that have not ended, after the trials that its method chooses next were queued."""
+    queued = advance_study(save_dir, name)
+    study = read_study(save_dir, name)
+    return queued or [one.run for one in study.outcomes if one.run is not None and one.state in UNFINISHED]
 
 
 def find_study_place(imported: ImportedSettings) -> tuple[str, Path]:

@@ -55,10 +55,19 @@ _START_LOCK = threading.Lock()
 
 
 class Supervisor:
-    """Supervises the runs of one save_dir. launcher: starts the workers; tests pass one with a fake command."""
+    """Supervises the runs of one save_dir.
+
+    launcher: starts the workers; tests pass one with a fake command. on_run_end: called with the save_dir after a run
+    has ended, and at the start when there are ended runs.
+    """
 
     def __init__(
-        self, save_dir: Path, *, launcher: Launcher | None = None, poll_seconds: float = SUPERVISOR_POLL_SECONDS
+        self,
+        save_dir: Path,
+        *,
+        launcher: Launcher | None = None,
+        poll_seconds: float = SUPERVISOR_POLL_SECONDS,
+        on_run_end: Callable[[Path], object] | None = None,
     ) -> None:
         self.save_dir = save_dir.absolute()
         self.launcher = launcher or default_launcher(self.save_dir)
@@ -67,7 +76,8 @@ class Supervisor:
         self._ended_runs: dict[str, tuple[int, ...]] = {}
         self._dead_since: dict[str, float] = {}
         self._paused_until: dict[str, float] = {}
-        self._waiting_for_spare = False
+        self._waiting_for_spare, self._run_has_ended = False, False
+        self._on_run_end = on_run_end
         self._stop_requested, self._wake = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -123,6 +133,10 @@ class Supervisor:
         queue: list[tuple[RunDir, bool]] = []
         for run in self._open_runs():
             self._call_safely(run, self._check_open_run, run, queue)
+        if self._run_has_ended and self._on_run_end is not None:
+            # before the next start: what is done about an ended run may concern the runs that wait
+            self._run_has_ended = False
+            self._call_safely(None, self._on_run_end, self.save_dir)
         if any(can_start for _, can_start in queue):
             self._start_queued_runs(dict(queue))
 
@@ -157,7 +171,7 @@ class Supervisor:
     def _maintain_launcher(self) -> None:
         self.launcher.maintain(busy=bool(self._children))
 
-    def _call_safely(self, run: RunDir | None, act: Callable[..., bool | None], *args: Any) -> bool:
+    def _call_safely(self, run: RunDir | None, act: Callable[..., object], *args: Any) -> bool:
         """Call `act`, and return whether it returned True.
 
         An exception is logged, and the run that it concerns is paused, so that the other runs are not affected.
@@ -206,6 +220,7 @@ class Supervisor:
         status = read_run_status(run)
         if status.explained:
             self._ended_runs[run.id] = fingerprint
+            self._run_has_ended = True
             self._dead_since.pop(run.id, None)
         elif status.state == "queued" and (
             status.reason != "disk_full" or has_checkpoint_room(run, int(status.saved.get("bytes") or 0))

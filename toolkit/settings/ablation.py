@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,19 @@ from toolkit.settings import draft as drafts
 from toolkit.settings.field_spec import LIST_KINDS, field_specs_by_path, section_paths
 from toolkit.settings.typed_text import normalize_text, summarize_value
 from toolkit.settings.validation import validate_draft
+from toolkit.system.ids import draw_places
 
 ValueGrid = dict[str, list[Any]]
 
 MAX_STUDY_TRIALS = 500
 """Trials per study. More are most likely a typing mistake, and each trial is a whole training run."""
+
+DEFAULT_SEARCH_TRIALS = 20
+"""Combinations that random search or TPE trains when `ablation.trials` is empty."""
+MIN_START_TRIALS, MAX_START_TRIALS = 4, 10
+"""Random combinations that TPE begins with: a quarter of its trials, within these limits."""
+MAX_COMBINATIONS = 10**9
+"""Combinations that a search chooses from."""
 
 STUDY_WIDE_SETTINGS = (
     "save_dir",
@@ -31,6 +39,8 @@ STUDY_WIDE_SETTINGS = (
     "ablation.study_name",
     "ablation.seeds",
     "ablation.objective",
+    "ablation.method",
+    "ablation.trials",
     "training.pinned_prompts",
     "training.pinned_rows",
 )
@@ -107,6 +117,34 @@ def count_trials(grid: Mapping[str, list[Any]]) -> int:
     return math.prod(len(values) for values in grid.values())
 
 
+def read_search_budget(draft: Mapping[str, Any]) -> int | None:
+    """Return how many combinations the study trains; None for a grid, which trains all."""
+    if not uses_ablation(draft) or drafts.get_setting(draft, "ablation.method") not in ("random", "tpe"):
+        return None
+    wanted = drafts.get_setting(draft, "ablation.trials")
+    # a value that can't be used is reported by the validation of the trials
+    return wanted if isinstance(wanted, int) and wanted > 0 else DEFAULT_SEARCH_TRIALS
+
+
+def draw_combinations(grid: ValueGrid, seed: Any) -> Iterator[dict[str, Any]]:
+    """Yield every combination once, in random order: the first ones of a seed are the same however many are taken."""
+    for place in draw_places(count_trials(grid), str(seed)):
+        chosen: dict[str, Any] = {}
+        for path, values in grid.items():
+            place, at = divmod(place, len(values))
+            chosen[path] = values[at]
+        yield chosen
+
+
+def expand_combination(draft: Mapping[str, Any], settings: Mapping[str, Any]) -> StudyTrial:
+    """Return the trial with these values. Raises ConfigError when they can't be combined."""
+    trials, problems = _validate_combinations(draft, [dict(settings)], 1)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        raise ConfigError(errors)
+    return trials[0]
+
+
 def uses_ablation(draft: Mapping[str, Any]) -> bool:
     """Return whether the draft is a study."""
     return drafts.get_setting(draft, "ablation.use_ablate") is True
@@ -118,7 +156,9 @@ def check_value_grid(draft: Mapping[str, Any], grid: Mapping[str, list[Any]]) ->
 
 
 def expand_trials(draft: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> list[StudyTrial]:
-    """Return every trial of the study, the last path changing fastest; without use_ablate, the draft's single run.
+    """Return the trials that the study starts with; without use_ablate, the draft's single run.
+
+    Those are all combinations, the last path changing fastest; of a search, as many as were drawn at random.
 
     Raises ConfigError with the problems of all combinations, or for more than MAX_STUDY_TRIALS trials.
     """
@@ -135,31 +175,57 @@ def _validate_trials(draft: Mapping[str, Any], grid: Mapping[str, list[Any]]) ->
     problems = [problem for problem in listed if problem is not None]
     if problems:
         return [], problems
-    if count_trials(used) > MAX_STUDY_TRIALS:
+    budget = read_search_budget(draft)
+    if count_trials(used) > (MAX_STUDY_TRIALS if budget is None else MAX_COMBINATIONS):
         message = f"The study has {count_trials(used):,} trials; the maximum is {MAX_STUDY_TRIALS}."
-        return [], [Problem("", message, "Remove some of the values.")]
+        hint = "Remove some of the values, or set Search method to Random or TPE, which train some of the combinations."
+        return [], [Problem("", message, hint if budget is None else "Remove some of the values.")]
+    if budget is None:
+        combinations = [dict(zip(used, values, strict=True)) for values in itertools.product(*used.values())]
+        return _validate_combinations(draft, combinations, len(combinations))
+    # every value is validated, drawn or not, so that a study does not stop at a wrong one days later
+    drawn = list(itertools.islice(draw_combinations(used, _search_seed(draft)), _count_start_trials(draft, budget)))
+    rest = [one for one in _vary_each_value(used) if not any(repr(one) == repr(other) for other in drawn)]
+    trials, problems = _validate_combinations(draft, [*drawn, *rest], len(drawn) + len(rest))
+    return trials[: len(drawn)], problems
+
+
+def _search_seed(draft: Mapping[str, Any]) -> Any:
+    return drafts.get_setting(draft, "training.training_args.seed")
+
+
+def _count_start_trials(draft: Mapping[str, Any], budget: int) -> int:
+    if drafts.get_setting(draft, "ablation.method") == "random":
+        return budget
+    return min(budget, max(MIN_START_TRIALS, min(MAX_START_TRIALS, budget // 4)))
+
+
+def _vary_each_value(grid: ValueGrid) -> list[dict[str, Any]]:
+    """Return a combination with each value: the first values, one of which is replaced."""
+    first = {path: values[0] for path, values in grid.items()}
+    return [{**first, path: value} for path, values in grid.items() for value in values]
+
+
+def list_axis_values(draft: Mapping[str, Any], grid: ValueGrid) -> ValueGrid:
+    """Return the distinct values of each axis as validation reads them, such as 1e-4 for the text "1e-4"."""
+    trials, _ = _validate_combinations(draft, _vary_each_value(grid), 1)
+    return {path: list({repr(one.settings[path]): one.settings[path] for one in trials}.values()) for path in grid}
+
+
+def _validate_combinations(
+    draft: Mapping[str, Any], combinations: Sequence[dict[str, Any]], total: int
+) -> tuple[list[StudyTrial], list[Problem]]:
     trials: list[StudyTrial] = []
     found: dict[Problem, list[dict[str, Any]]] = {}
-    for values in itertools.product(*used.values()):
-        settings = dict(zip(used, values, strict=True))
-        config, problems = validate_draft(_fill_in_values(draft, settings))
+    for settings in combinations:
+        config, problems = validate_draft(drafts.fill_in_values(draft, settings))
         for problem in problems:
             found.setdefault(problem, []).append(settings)
         if config is not None:
             # the values as validation read them, such as 1e-4 for the text "1e-4"
             checked = drafts.draft_from_config(config)
-            trials.append(StudyTrial(config, {path: drafts.get_setting(checked, path) for path in used}))
-    return trials, [_name_affected_trials(problem, affected, count_trials(used)) for problem, affected in found.items()]
-
-
-def _fill_in_values(draft: Mapping[str, Any], settings: Mapping[str, Any]) -> drafts.Draft:
-    """Set the values of one trial; a value for a whole section is laid over the draft's section."""
-    filled = dict(draft)
-    for path, value in settings.items():
-        current = drafts.get_setting(filled, path)
-        both = isinstance(current, Mapping) and isinstance(value, Mapping)
-        filled = drafts.replace_setting(filled, path, drafts.overlay_settings(current, value) if both else value)
-    return filled
+            trials.append(StudyTrial(config, {path: drafts.get_setting(checked, path) for path in settings}))
+    return trials, [_name_affected_trials(problem, affected, total) for problem, affected in found.items()]
 
 
 def _name_affected_trials(problem: Problem, affected: list[dict[str, Any]], total: int) -> Problem:
@@ -167,8 +233,10 @@ def _name_affected_trials(problem: Problem, affected: list[dict[str, Any]], tota
     if len(affected) == total:
         return problem
     same = {path: value for path, value in affected[0].items() if all(other[path] == value for other in affected)}
+    specs = field_specs_by_path()
     named = ", ".join(
-        f"{path.rpartition('.')[2]} {_format_setting(path, value)}" for path, value in (same or affected[0]).items()
+        f"{path.rpartition('.')[2]} {summarize_value(specs[path], value) if path in specs else value}"
+        for path, value in (same or affected[0]).items()
     )
     message = f"{problem.message} In {len(affected)} of {total} trials{'' if same else ', first'}: {named}."
     return Problem(problem.path, message, problem.hint, problem.severity)
@@ -181,8 +249,3 @@ def _walk_values(raw: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any
             yield from _walk_values(value, f"{path}.")
         else:
             yield path, value
-
-
-def _format_setting(path: str, value: Any) -> str:
-    spec = field_specs_by_path().get(path)
-    return summarize_value(spec, value) if spec else str(value)

@@ -112,3 +112,13 @@ def setting_values_differ(first: Any, second: Any) -> bool:
     if isinstance(first, float) and isinstance(second, int) and not isinstance(second, bool):
         return first != second
     return type(first) is not type(second) or bool(first != second)
+
+
+def fill_in_values(draft: Mapping[str, Any], settings: Mapping[str, Any]) -> Draft:
+    """Set the values of one trial; a value for a whole section is laid over the draft's section."""
+    filled = dict(draft)
+    for path, value in settings.items():
+        current = get_setting(filled, path)
+        both = isinstance(current, Mapping) and isinstance(value, Mapping)
+        filled = replace_setting(filled, path, overlay_settings(current, value) if both else value)
+    return filled

@@ -61,6 +61,9 @@ FIELD_EXPLANATIONS: dict[str, str] = {
     "ablation.use_ablate": "Any setting can have several values. Each combination of values is one trial of the study.",
     "ablation.seeds": "Every combination is trained with the same seeds, so that differences are paired. With one "
     "seed, an effect can't be told from chance.",
+    "ablation.method": "Random search trains some of the combinations. TPE (tree-structured Parzen estimator) starts "
+    "with random ones, then chooses each next one by the results so far. Both find a good combination in fewer runs "
+    "than a grid; a grid judges each setting best.",
     "save_dir": "Each run gets its own subfolder.",
     _ARGS + "logging_steps": "Steps between two points of the loss chart.",
 }  # fmt: skip

@@ -115,6 +115,7 @@ _LOADS_4BIT: ShowConditions = (*_QUANTIZED, ("model.bitsandbytes.load_in_4bit", 
 _SAMPLED: ShowConditions = (("inference.do_sample", (True,)),)
 _HUB: ShowConditions = (("data.file_type", ("huggingface",)),)
 _STUDY: ShowConditions = (("ablation.use_ablate", (True,)),)
+_SEARCHED: ShowConditions = (*_STUDY, ("ablation.method", ("random", "tpe")))
 _ACCELERATED: ShowConditions = (("accelerate", (True,)),)
 _BNB, _ARGS, _SFT = "model.bitsandbytes.", "training.training_args.", "training.sft_args."
 
@@ -227,6 +228,10 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
         "exact_match": "Exact match", "json_fields": "Correct JSON fields", "label_accuracy": "Label accuracy",
         "token_f1": "Word F1", "chrf": "chrF", "eval_loss": "Test loss"},
         empty="exact match; word F1 if hardly any answer matches"),
+    "ablation.method": FieldLayout("study", "Search method", shown_when=_STUDY, words={
+        "grid": "Grid: every combination", "random": "Random: some combinations", "tpe": "TPE: chosen by results"},
+        empty="every combination"),
+    "ablation.trials": FieldLayout("study", "Trials", shown_when=_SEARCHED, unit="combinations to train", empty="20"),
     "save_dir": FieldLayout("run", "Output folder", empty="./experiments"),
     _ARGS + "logging_steps": FieldLayout("run", "Logging interval", unit="steps"),
     _ARGS + "eval_steps": FieldLayout("run", "Evaluation interval", unit="steps",

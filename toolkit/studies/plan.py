@@ -9,7 +9,15 @@ from typing import Any
 from toolkit.config import Config, DataConfig
 from toolkit.data.examples.split import DEFAULT_TEST_SIZE
 from toolkit.errors import ConfigError, Problem
-from toolkit.settings.ablation import MAX_STUDY_TRIALS, StudyTrial, ValueGrid, expand_trials, uses_ablation
+from toolkit.settings.ablation import (
+    MAX_STUDY_TRIALS,
+    StudyTrial,
+    ValueGrid,
+    count_trials,
+    expand_trials,
+    read_search_budget,
+    uses_ablation,
+)
 from toolkit.settings.draft import draft_from_config
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.settings.training_content import SEED_PATH, find_idle_reason, hash_training_content
@@ -24,15 +32,17 @@ MIN_GROWTH_ROWS = 8
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """trials: every run, all combinations with the first seed before the second. combinations: with one seed each.
+    """trials: every run to start with, all combinations with the first seed before the second.
 
-    left_out: warnings on values and combinations that would only repeat others.
+    combinations: of those, with one seed each. left_out: warnings on values and combinations that would only repeat
+    others. later: combinations that TPE will choose by the results.
     """
 
     trials: tuple[StudyTrial, ...]
     combinations: int
     seeds: tuple[int, ...]
     left_out: tuple[Problem, ...] = ()
+    later: int = 0
 
 
 def plan_study(draft: Mapping[str, Any], grid: ValueGrid) -> StudyPlan:
@@ -40,13 +50,17 @@ def plan_study(draft: Mapping[str, Any], grid: ValueGrid) -> StudyPlan:
     trials = expand_trials(draft, grid)
     axes = grid if uses_ablation(draft) else {}
     distinct = list({hash_training_content(trial.config): trial for trial in reversed(trials)}.values())[::-1]
-    left_out = _explain_left_out(axes, trials, distinct) if len(distinct) < len(trials) else ()
-    seeds = choose_seeds(distinct[0].config, len(distinct), axes)
-    if len(seeds) * len(distinct) > MAX_STUDY_TRIALS and len(seeds) > 1:
-        message = f"{len(distinct)} combinations with {len(seeds)} seeds are {len(distinct) * len(seeds):,} runs"
+    budget = read_search_budget(draft)
+    is_whole = budget is None or count_trials(axes) <= len(trials)
+    left_out = _explain_left_out(axes, trials, distinct) if is_whole and len(distinct) < len(trials) else ()
+    uses_tpe = uses_ablation(draft) and distinct[0].config.ablation.method == "tpe"
+    total = min(budget or 0, count_trials(axes)) if uses_tpe else len(distinct)
+    seeds = choose_seeds(distinct[0].config, total, axes)
+    if len(seeds) * total > MAX_STUDY_TRIALS and len(seeds) > 1:
+        message = f"{total} combinations with {len(seeds)} seeds are {total * len(seeds):,} runs"
         raise ConfigError([Problem("ablation.seeds", f"{message}; the maximum is {MAX_STUDY_TRIALS}.", "Use fewer.")])
-    repeated = [_with_seed(trial, seed) for seed in seeds for trial in distinct] if seeds else distinct
-    return StudyPlan(tuple(repeated), len(distinct), seeds, left_out)
+    repeated = [repeat_trial(trial, seed) for seed in seeds for trial in distinct] if seeds else distinct
+    return StudyPlan(tuple(repeated), len(distinct), seeds, left_out, total - len(distinct))
 
 
 def choose_seeds(config: Config, combinations: int, axes: Iterable[str]) -> tuple[int, ...]:
@@ -61,7 +75,8 @@ def choose_seeds(config: Config, combinations: int, axes: Iterable[str]) -> tupl
     return tuple((first + at) % SEED_LIMIT for at in range(repeats))
 
 
-def _with_seed(trial: StudyTrial, seed: int) -> StudyTrial:
+def repeat_trial(trial: StudyTrial, seed: int) -> StudyTrial:
+    """Return the trial with this training seed."""
     args = trial.config.training.training_args.model_copy(update={"seed": seed})
     training = trial.config.training.model_copy(update={"training_args": args})
     return replace(trial, config=trial.config.model_copy(update={"training": training}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 
 from toolkit.config import Config
 from toolkit.errors import Problem, RunError
-from toolkit.settings.ablation import StudyTrial
+from toolkit.settings.ablation import StudyTrial, ValueGrid, list_axis_values, read_search_budget
+from toolkit.settings.draft import draft_from_config, get_setting, replace_setting
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.settings.training_content import SEED_PATH, SOURCE_PATHS, find_effective_settings, hash_training_content
 from toolkit.settings.yaml_file import with_absolute_paths
@@ -39,7 +40,11 @@ class AskedTrial:
 
 @dataclass(frozen=True)
 class StudyQuestion:
-    """axes: values by path. settings: all other settings that have an effect. datasets: hashes of the tables."""
+    """axes: values by path. settings: all other settings that have an effect. datasets: hashes of the tables.
+
+    budget: combinations that a search trains. draft: the settings from which TPE makes further trials, else empty.
+    repeats: seeds of each of them.
+    """
 
     name: str
     axes: Axes
@@ -48,6 +53,9 @@ class StudyQuestion:
     datasets: tuple[str, ...] = ()
     objective: str | None = None
     method: str = "grid"
+    budget: int | None = None
+    repeats: tuple[int, ...] = ()
+    draft: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -57,13 +65,37 @@ class StudyQuestion:
 _QUESTION = TypeAdapter(StudyQuestion)
 
 
-def ask_study(name: str, trials: Sequence[StudyTrial], datasets: Sequence[str]) -> StudyQuestion:
-    """Return what these trials ask. datasets: the SHA-256 of each trial's table."""
+def ask_study(
+    name: str,
+    trials: Sequence[StudyTrial],
+    datasets: Sequence[str],
+    draft: Mapping[str, Any] | None = None,
+    grid: ValueGrid | None = None,
+) -> StudyQuestion:
+    """Return what these trials ask. datasets: the SHA-256 of each trial's table. draft, grid: needed for a search."""
     asked = [
         AskedTrial(trial.settings, trial.config.training.training_args.seed, hash_trial_content(trial.config, dataset))
         for trial, dataset in zip(trials, datasets, strict=True)
     ]
-    return ask_study_of_runs(name, asked, trials[0].config, datasets)
+    first = trials[0].config
+    found = ask_study_of_runs(name, asked, first, datasets)
+    budget = read_search_budget(draft or {})
+    if draft is None or not grid or budget is None:
+        return found
+    axes = list_axis_values(draft, grid)
+    repeats = tuple(dict.fromkeys(trial.seed for trial in asked)) if SEED_PATH not in axes else ()
+    method = str(first.ablation.method)
+    kept = _with_own_paths(draft, first) if method == "tpe" else {}
+    return replace(found, axes=axes, method=method, budget=budget, repeats=repeats, draft=kept)
+
+
+def _with_own_paths(draft: Mapping[str, Any], first: Config) -> dict[str, Any]:
+    """Return the draft with the absolute paths of a config: it may be read by a program that runs elsewhere."""
+    absolute = draft_from_config(with_absolute_paths(first))
+    kept = dict(draft)
+    for path in ("data.path", "data.test_path", "model.hf_model_ckpt"):
+        kept = replace_setting(kept, path, get_setting(absolute, path))
+    return kept
 
 
 def hash_trial_content(config: Config, dataset: str) -> str:
@@ -171,14 +203,19 @@ def find_question_conflict(old: StudyQuestion, new: StudyQuestion) -> Problem | 
 def merge_questions(old: StudyQuestion, new: StudyQuestion) -> StudyQuestion:
     """Return the new question with the trials of the old one: more seeds are added, none is forgotten."""
     trials = {(trial.content, repr(trial.settings)): trial for trial in (*old.trials, *new.trials)}
-    return StudyQuestion(
-        name=new.name,
-        axes=new.axes,
-        trials=tuple(trials.values()),
-        settings={**old.settings, **new.settings},
-        datasets=new.datasets,
-        objective=new.objective,
-    )
+    return replace(new, trials=tuple(trials.values()), settings={**old.settings, **new.settings})
+
+
+def list_missing_seeds(question: StudyQuestion) -> list[tuple[dict[str, Any], list[int]]]:
+    """Return each combination that is not planned with every seed of the question, and the seeds that it lacks."""
+    seeds: dict[str, set[int]] = {}
+    settings = {}
+    for trial in question.trials:
+        key = repr(sorted(trial.settings.items()))
+        settings[key] = trial.settings
+        seeds.setdefault(key, set()).add(trial.seed)
+    missing = {key: [seed for seed in question.repeats if seed not in found] for key, found in seeds.items()}
+    return [(settings[key], lacking) for key, lacking in missing.items() if lacking]
 
 
 def _comparable_axes(axes: Mapping[str, Sequence[Any]]) -> dict[str, set[str]]:

@@ -12,13 +12,16 @@ from toolkit.lifecycle.resume_policy import can_resume, request_resume
 from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.runs.run_sources import SourceTable
 from toolkit.runs.status import read_run_status
+from toolkit.settings.ablation import count_trials
 from toolkit.studies.known_runs import read_old_question
 from toolkit.studies.outcomes import find_trial_runs
 from toolkit.studies.question import (
     AskedTrial,
     StudyQuestion,
     find_question_conflict,
+    list_missing_seeds,
     merge_questions,
+    read_question,
     study_folder,
     write_question,
 )
@@ -44,18 +47,19 @@ class StudyProgress:
     """The trials of a question: those without a run, and the runs of the others by what Start does with them.
 
     resumed: their runs were stopped or paused and continue. failed: a result, which is not trained again unless asked.
-    kept: finished, training or queued.
+    kept: finished, training or queued. later: runs that TPE will choose by the results.
     """
 
     open: tuple[AskedTrial, ...]
     resumed: tuple[RunDir, ...] = ()
     failed: tuple[RunDir, ...] = ()
     kept: tuple[RunDir, ...] = ()
+    later: int = 0
 
     @property
     def to_train(self) -> int:
-        """Runs that Start would create or resume."""
-        return len(self.open) + len(self.resumed)
+        """Runs that Start would create or resume, at once or when their turn comes."""
+        return len(self.open) + len(self.resumed) + self.later
 
 
 def find_study_conflict(save_dir: Path, question: StudyQuestion) -> Problem | None:
@@ -66,6 +70,9 @@ def find_study_conflict(save_dir: Path, question: StudyQuestion) -> Problem | No
 
 def find_study_progress(save_dir: Path, question: StudyQuestion, *, retry_failed: bool = False) -> StudyProgress:
     """Return what Start would do with each trial. retry_failed: failed runs are resumed too."""
+    asked = question
+    if question.method == "tpe":  # the trials that were chosen by results are not part of what a caller can ask
+        question = _merge_with_existing(save_dir, question)
     found = find_trial_runs(save_dir, question)
     resumed: list[RunDir] = []
     failed: list[RunDir] = []
@@ -76,8 +83,22 @@ def find_study_progress(save_dir: Path, question: StudyQuestion, *, retry_failed
             failed.append(run)
         else:
             (resumed if can_resume(status) else kept).append(run)
-    missing = tuple(trial for trial in question.trials if trial.content not in found)
-    return StudyProgress(missing, tuple(resumed), tuple(failed), tuple(kept))
+    missing = tuple(trial for trial in asked.trials if trial.content not in found)
+    later = 0 if question.method != "tpe" else _count_search_runs(question) - len(found) - len(missing)
+    return StudyProgress(missing, tuple(resumed), tuple(failed), tuple(kept), later)
+
+
+def _merge_with_existing(save_dir: Path, question: StudyQuestion) -> StudyQuestion:
+    old = read_question(save_dir, question.name)
+    return merge_questions(old, question) if old is not None else question
+
+
+def _count_search_runs(question: StudyQuestion) -> int:
+    """Return how many runs a search by TPE has in all: those of the trials so far, and those it will choose."""
+    chosen = len({repr(sorted(trial.settings.items())) for trial in question.trials})
+    total = min(question.budget or 0, count_trials(question.axes))
+    lacking = sum(len(seeds) for _, seeds in list_missing_seeds(question))
+    return len(question.trials) + lacking + max(0, total - chosen) * max(1, len(question.repeats))
 
 
 def start_study(
@@ -99,11 +120,12 @@ def start_study(
         progress = find_study_progress(save_dir, question, retry_failed=retry_failed)
         for run in progress.resumed:
             request_resume(run)
-        created = [_create_trial_run(question.name, trial, plan_run(trial.content)) for trial in progress.open]
+        created = [create_trial_run(question.name, trial, plan_run(trial.content)) for trial in progress.open]
     return [*progress.resumed, *created], progress
 
 
-def _create_trial_run(study: str, trial: AskedTrial, plan: PlannedRun) -> RunDir:
+def create_trial_run(study: str, trial: AskedTrial, plan: PlannedRun) -> RunDir:
+    """Create the queued run of a trial. Raises RunError."""
     return create_run(
         plan.config,
         plan.table,

@@ -1,12 +1,16 @@
-"""Ids of runs. They sort by time and are valid folder names."""
+"""Ids of runs, which sort by time and are valid folder names; and random orders that can be drawn again."""
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 ID_PATTERN = re.compile(r"[a-z0-9-]{1,40}")
+MAX_SHUFFLED = 10_000
+"""Up to so many places are shuffled; of more, single ones are drawn."""
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -25,3 +29,17 @@ def make_timed_id(now: float) -> str:
 def is_valid_id(text: str) -> bool:
     """Return whether `text` is a valid id and therefore safe as a file name."""
     return ID_PATTERN.fullmatch(text) is not None
+
+
+def draw_places(total: int, seed: str) -> Iterator[int]:
+    """Yield 0 to total - 1 in an order that follows from the seed; cheap for the first ones of very many."""
+    source = random.Random(seed)  # noqa: S311 - no secret
+    if total <= MAX_SHUFFLED:
+        yield from source.sample(range(total), total)
+        return
+    seen: set[int] = set()
+    while len(seen) < total:
+        place = source.randrange(total)
+        if place not in seen:
+            seen.add(place)
+            yield place

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -19,7 +21,8 @@ from toolkit.errors import ConfigError
 from toolkit.forecast.decisions import DecidedSettings
 from toolkit.runs.preflight import preflight_needs_machine, preflight_problems
 from toolkit.runs.run_dir import RunDir, create_run, save_dir_of
-from toolkit.settings.ablation import StudyTrial
+from toolkit.settings.ablation import StudyTrial, ValueGrid
+from toolkit.studies.methods.advance import advance_study
 from toolkit.studies.question import ask_study, hash_trial_content
 from toolkit.studies.start import PlannedRun, start_study
 from toolkit.system.machine import Machine, probe_machine, read_known_machine
@@ -63,26 +66,37 @@ def start_runs(
     """
     # an empty or default save_dir means the app's own folder, where the app looks for runs
     folder = str(workspace.current_save_dir())
+    asked = StudyRequest(study, name, workspace.current_draft(), workspace.current_grid())
     # from here on nothing reads the session or draws: a second press would interrupt the script there, halfway
     # through the runs of a study
-    return _queue_runs(trials, decided, name, study, folder) if claim_start(ticket) else []
+    return _queue_runs(trials, decided, asked, folder) if claim_start(ticket) else []
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """What is started: a study with these settings, or a single run while study is "". name: prefix of the labels."""
+
+    study: str
+    name: str
+    draft: Mapping[str, Any]
+    grid: ValueGrid
 
 
 def _queue_runs(
-    trials: Sequence[StudyTrial], decided: Sequence[DecidedSettings], name: str, study: str, folder: str
+    trials: Sequence[StudyTrial], decided: Sequence[DecidedSettings], asked: StudyRequest, folder: str
 ) -> list[RunDir]:
     configs = [one.config.model_copy(update={"save_dir": folder}) for one in decided]
     # every run is checked before the first one is queued, so that an error leaves no half of a study
     tables = _checked_tables(configs)
     table_of = [tables[source_key(config.data)] for config in configs]
-    if study and (len(trials) > 1 or trials[0].settings):
-        started = _queue_study(trials, decided, configs, table_of, name, study)
+    if asked.study and (len(trials) > 1 or trials[0].settings):
+        started = _queue_study(trials, decided, configs, table_of, asked)
     else:
         started = [
             create_run(
                 configs[0],
                 table_of[0],
-                name=name[:_MAX_NAME_CHARACTERS],
+                name=asked.name[:_MAX_NAME_CHARACTERS],
                 chosen=decided[0].reasons,
                 memory_bytes=decided[0].memory_bytes,
             )
@@ -96,8 +110,7 @@ def _queue_study(
     decided: Sequence[DecidedSettings],
     configs: Sequence[Config],
     tables: Sequence[Table],
-    name: str,
-    study: str,
+    asked: StudyRequest,
 ) -> list[RunDir]:
     """Queue the trials that have no run yet, and resume those that were stopped."""
     planned: dict[str, PlannedRun] = {}
@@ -105,11 +118,15 @@ def _queue_study(
     for trial, one, config, table in zip(trials, decided, configs, tables, strict=True):
         seed = f"seed {config.training.training_args.seed}" if repeated else ""
         values = ", ".join(part for part in (describe_settings(trial.settings), seed) if part)
-        label = ": ".join(part for part in (name, values) if part)
+        label = ": ".join(part for part in (asked.name, values) if part)
         content = hash_trial_content(trial.config, table.sha256)
         planned[content] = PlannedRun(config, table, label[:_MAX_NAME_CHARACTERS], one.reasons, one.memory_bytes)
-    question = ask_study(study, trials, [table.sha256 for table in tables])
-    return start_study(Path(configs[0].save_dir or "."), question, planned.__getitem__)[0]
+    datasets = [table.sha256 for table in tables]
+    question = ask_study(asked.study, trials, datasets, asked.draft, asked.grid)
+    folder = Path(configs[0].save_dir or ".")
+    queued, _ = start_study(folder, question, planned.__getitem__)
+    # all trials that were planned before may have ended
+    return [*queued, *advance_study(folder, asked.study, restore=True)]
 
 
 def _checked_tables(configs: Sequence[Config]) -> dict[str, Table]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from toolkit.settings.ablation import count_trials
 from toolkit.studies.known_runs import read_old_question
 from toolkit.studies.outcomes import find_free_name
 from toolkit.system.printable import format_plural
@@ -35,6 +36,12 @@ def _describe_plan(reviewed: DraftReview) -> str:
     combinations = format_plural(reviewed.combinations, "combination")
     seeds = max(1, len(reviewed.trials) // max(reviewed.combinations, 1))
     parts = [f"{combinations} × {format_plural(seeds, 'seed')} = {format_plural(len(reviewed.trials), 'run')}."]
+    method = workspace.current_setting("ablation.method")
+    if method in ("random", "tpe"):
+        parts.append(f"They are drawn at random from {count_trials(workspace.current_grid()):,} combinations.")
+    if reviewed.later:
+        later = format_plural(reviewed.later, "further combination")
+        parts.append(f"TPE then chooses {later}, one after another, by the results. Stop a trial to hold the study.")
     progress = reviewed.progress
     if progress is not None and progress.kept:
         parts.append(f"{len(progress.kept)} of them are trained or queued already and are not trained again.")

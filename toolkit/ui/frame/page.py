@@ -16,6 +16,7 @@ from streamlit.errors import StreamlitAPIException
 
 from toolkit.errors import Problem
 from toolkit.lifecycle.supervisor import Supervisor
+from toolkit.studies.methods.advance import advance_studies
 from toolkit.system.paths import STATIC
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_lines, escape_text
@@ -127,7 +128,7 @@ def show_problem(problem: Problem) -> None:
 @st.cache_resource(show_spinner=False)
 def get_supervisor(folder: str) -> Supervisor:
     """Return the app's only supervisor of a workspace; the first call starts its thread."""
-    supervisor = Supervisor(Path(folder))
+    supervisor = Supervisor(Path(folder), on_run_end=advance_studies)
     supervisor.start()
     return supervisor
 

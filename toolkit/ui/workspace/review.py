@@ -36,7 +36,8 @@ class DraftReview:
 
     trials: one for each run; none while any setting has an error. problems: errors first, then warnings.
     runs: how many runs there would be. checking: the search for hard stops in the rows, while it is running.
-    combinations: the trials of a study without their repeats. question: what a study asks, once its data is open.
+    combinations: the trials of a study without their repeats. later: those that TPE chooses by results.
+    question: what a study asks, once its data is open.
     progress: which of its trials have a run already.
     """
 
@@ -45,6 +46,7 @@ class DraftReview:
     runs: int
     checking: QuestionState | None = None
     combinations: int = 1
+    later: int = 0
     question: StudyQuestion | None = None
     progress: StudyProgress | None = None
 
@@ -118,7 +120,7 @@ def review_settings(
     if plan is None:
         return DraftReview(trials, found, ablation.count_trials(used))
     question = _ask_question(draft, trials, table, used) if found_no_error(found) else None
-    return DraftReview(trials, found, len(trials), combinations=plan.combinations, question=question)
+    return DraftReview(trials, found, len(trials), None, plan.combinations, plan.later, question)
 
 
 def found_no_error(problems: Iterable[Problem]) -> bool:
@@ -140,7 +142,7 @@ def _ask_question(
         datasets = [table.sha256] * len(trials)
     else:
         return None
-    return ask_study(str(drafts.get_setting(draft, "ablation.study_name")), trials, datasets)
+    return ask_study(str(drafts.get_setting(draft, "ablation.study_name")), trials, datasets, draft, used)
 
 
 def pick_trial_per_value(trials: Iterable[ablation.StudyTrial]) -> list[ablation.StudyTrial]:

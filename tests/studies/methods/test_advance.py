@@ -1,0 +1,282 @@
+"""A study by TPE goes on by itself: after each end, after a kill at any moment, and only as far as its budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.errors import ConfigError
+from toolkit.lifecycle.supervisor import Supervisor
+from toolkit.runs.events import EventWriter
+from toolkit.runs.run_dir import (
+    RunDir,
+    create_run,
+    delete_run,
+    list_runs,
+    read_run_config,
+    read_run_meta,
+    request_run_stop,
+)
+from toolkit.settings.ablation import StudyTrial
+from toolkit.settings.draft import default_draft, replace_setting
+from toolkit.studies.methods import advance
+from toolkit.studies.methods.advance import advance_studies, advance_study
+from toolkit.studies.outcomes import read_study
+from toolkit.studies.plan import plan_study
+from toolkit.studies.question import ask_study, hash_trial_content, read_question, study_folder
+from toolkit.studies.start import PlannedRun, StudyProgress, create_trial_run, start_study
+
+GRID: dict[str, list[Any]] = {"lora.r": [2, 4, 8, 16], "training.training_args.learning_rate": ["1e-3", 3e-3, 1e-2]}
+TABLE = "ab" * 32
+
+
+@dataclass(frozen=True)
+class Source:
+    path: Path
+    sha256: str = TABLE
+    label: str = "orders"
+    rows: int = 7
+
+
+class Search:
+    """A study in a folder, whose runs end as a test says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "table.parquet").write_bytes(b"PAR1")
+
+    def plan(self, trial: StudyTrial, save_dir: Path) -> tuple[PlannedRun, str]:
+        config = trial.config.model_copy(update={"save_dir": str(save_dir)})
+        return PlannedRun(config, Source(self.folder / "table.parquet")), TABLE
+
+    def start(
+        self, method: str = "tpe", trials: int = 7, grid: dict[str, list[Any]] | None = None, **more: Any
+    ) -> tuple[list[RunDir], StudyProgress]:
+        draft = replace_setting(default_draft(), "ablation.use_ablate", True)
+        for path, value in {"save_dir": str(self.folder), "ablation.method": method, "ablation.trials": trials,
+                            "ablation.objective": "eval_loss", **more}.items():  # fmt: skip
+            draft = replace_setting(draft, path.replace("__", "."), value)
+        planned = plan_study(draft, grid or GRID).trials
+        configs = {hash_trial_content(one.config, TABLE): one for one in planned}
+        question = ask_study("find", planned, [TABLE] * len(planned), draft, grid or GRID)
+        return start_study(self.folder, question, lambda content: self.plan(configs[content], self.folder)[0])
+
+    def advance(self) -> list[RunDir]:
+        return advance_study(self.folder, "find", self.plan)
+
+    def finish(self, run: RunDir, loss: float = 0.5, *, failed: bool = False) -> None:
+        run.claim_path.touch()
+        with EventWriter(run.events_path) as writer:
+            writer.append("started")
+            if failed:
+                writer.append("failed", reason="out_of_memory", message="The GPU ran out of memory.")
+            else:
+                writer.append("log", step=3, eval_loss=loss)
+                writer.append("finished", step=3)
+
+    def finish_by_rank(self, run: RunDir) -> None:
+        self.finish(run, 0.9 - 0.1 * [2, 4, 16, 8].index(read_run_meta(run)["settings"]["lora.r"]))
+
+    def go_on(self, end: Callable[[RunDir], None], waiting: list[RunDir] | None = None) -> int:
+        """End run after run until none is left; return how many there are."""
+        waiting = self.start()[0] if waiting is None else waiting
+        while waiting := waiting or self.advance():
+            for run in waiting:
+                end(run)
+            waiting = []
+        return len(list_runs(self.folder))
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    return Search(tmp_path)
+
+
+def settings_of(search: Search) -> list[str]:
+    return [repr(read_run_meta(run)["settings"]) for run in list_runs(search.folder)]
+
+
+def test_the_study_trains_its_budget_of_different_combinations(search: Search) -> None:
+    assert search.go_on(search.finish_by_rank) == 7
+    assert len(set(settings_of(search))) == 7
+    study = read_study(search.folder, "find")
+    assert study.question.axes == {"lora.r": [2, 4, 8, 16], "training.training_args.learning_rate": [1e-3, 3e-3, 1e-2]}
+    assert (study.question.method, study.question.budget) == ("tpe", 7)
+    assert [one.state for one in study.outcomes] == ["finished"] * 7
+    assert search.start()[0] == [] and search.start()[1].to_train == 0
+    names = [str(read_run_meta(run)["name"]) for run in list_runs(search.folder)[:3]]
+    assert all("LoRA rank (r) " in name for name in names), "those that were chosen later have names too"
+
+
+def test_nothing_is_chosen_while_a_trial_is_open_or_a_person_has_stopped_one(search: Search) -> None:
+    created, progress = search.start()
+    assert (len(created), progress.later, progress.to_train) == (4, 3, 7)
+    assert search.advance() == []
+    for run in created[:3]:
+        search.finish(run)
+    assert search.advance() == []
+    request_run_stop(created[3])
+    assert search.advance() == [], "a cancelled run holds the study"
+    assert search.start()[0] == [created[3]]
+    search.finish(created[3])
+    assert len(search.advance()) == 1
+
+
+def test_a_failed_trial_is_a_result_and_the_search_goes_on(search: Search) -> None:
+    assert search.go_on(lambda run: search.finish(run, failed=True)) == 7
+
+
+def test_each_combination_is_trained_with_every_seed(search: Search) -> None:
+    created, _ = search.start(trials=5, ablation__seeds=2)
+    assert len(created) == 8
+    for run in created:
+        search.finish_by_rank(run)
+    later = search.advance()
+    assert [read_run_config(run).training.training_args.seed for run in later] == [42, 43]
+    assert len({repr(read_run_meta(run)["settings"]) for run in later}) == 1
+    for run in later:
+        search.finish_by_rank(run)
+    assert search.advance() == []
+
+
+@pytest.mark.parametrize("when", ["before the run", "between two runs", "before the file"])
+def test_a_kill_at_any_moment_neither_doubles_nor_loses_a_trial(
+    search: Search, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    for run in search.start(trials=6, ablation__seeds=2)[0]:
+        search.finish_by_rank(run)
+    created: list[RunDir] = []
+
+    def killed(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def create_once(*args: Any, **named: Any) -> RunDir:
+        if created:
+            raise KeyboardInterrupt
+        created.append(create_trial_run(*args, **named))
+        return created[0]
+
+    with monkeypatch.context() as patch:
+        if when == "before the file":
+            patch.setattr(advance, "write_question", killed)
+        else:
+            patch.setattr(advance, "create_trial_run", killed if when == "before the run" else create_once)
+        with pytest.raises(KeyboardInterrupt):
+            search.advance()
+    before = list_runs(search.folder)
+    assert len(before) == 8 + {"before the run": 0, "between two runs": 1, "before the file": 2}[when]
+    search.go_on(search.finish_by_rank, [run for run in before if not run.claim_path.exists()])
+    study = read_study(search.folder, "find")
+    found = [(repr(one.asked.settings), one.asked.seed) for one in study.outcomes]
+    assert len(found) == len(set(found)) == len(list_runs(search.folder)) == 12
+
+
+def test_a_trial_that_was_chosen_and_stopped_or_deleted_goes_on_at_the_next_start(search: Search) -> None:
+    for run in search.start(trials=6)[0]:
+        search.finish_by_rank(run)
+    (chosen,) = search.advance()
+    request_run_stop(chosen)
+    assert search.advance() == []
+    created, progress = search.start(trials=6)
+    assert created == [chosen] == list(progress.resumed) and progress.later == 1
+    content = read_run_meta(chosen)["content"]
+    delete_run(chosen)
+    assert search.start(trials=6)[1].to_train == 2
+    assert search.start(trials=6)[0] == []
+    (again,) = advance_study(search.folder, "find", search.plan, restore=True)
+    assert read_run_meta(again)["content"] == content
+    question = read_question(search.folder, "find")
+    assert question is not None and len(question.trials) == 5
+    assert search.go_on(search.finish_by_rank, [again]) == 6
+
+
+def test_a_combination_that_another_run_has_trained_counts_without_training(search: Search) -> None:
+    for run in search.start(trials=6)[0]:
+        search.finish_by_rank(run)
+    (chosen,) = search.advance()
+    lone = create_run(read_run_config(chosen), Source(search.folder / "table.parquet"))
+    search.finish(lone)
+    delete_run(chosen)
+    path = study_folder(search.folder, "find") / "study.json"
+    asked = json.loads(path.read_text())
+    path.write_text(json.dumps({**asked, "trials": asked["trials"][:4]}))
+    (following,) = search.advance()
+    assert read_run_meta(following)["content"] != read_run_meta(lone)["content"]
+    assert lone in read_study(search.folder, "find").runs
+
+
+def test_combinations_that_train_nothing_new_are_passed_over(search: Search) -> None:
+    grid: dict[str, list[Any]] = {
+        "model.quantize": [False, True],
+        "model.bitsandbytes.bnb_4bit_quant_type": ["nf4", "fp4"],
+        "model.bitsandbytes.bnb_4bit_use_double_quant": [False, True],
+    }
+    search.go_on(search.finish, search.start(trials=8, grid=grid)[0])
+    contents = [read_run_meta(run)["content"] for run in list_runs(search.folder)]
+    assert len(contents) == len(set(contents)) == 5, "four with quantization, one without"
+
+
+def test_a_larger_budget_continues_the_study(search: Search) -> None:
+    search.go_on(search.finish_by_rank)
+    created, progress = search.start(trials=9)
+    assert created == [] and (progress.later, progress.to_train) == (2, 2)
+    (run,) = search.advance()
+    search.finish_by_rank(run)
+    assert len(search.advance()) == 1
+
+
+def test_more_seeds_repeat_the_combinations_that_were_chosen_before(search: Search) -> None:
+    search.go_on(search.finish_by_rank)
+    created, progress = search.start(ablation__seeds=2)
+    assert (len(created), progress.later) == (4, 3)
+    assert search.go_on(search.finish_by_rank, created) == 14
+    assert read_study(search.folder, "find").question.seeds == (42, 43)
+
+
+def test_random_search_draws_its_budget_and_more_only_adds(search: Search) -> None:
+    created, progress = search.start("random", 5)
+    assert len(created) == 5 and progress.later == 0 and search.advance() == []
+    first = set(settings_of(search))
+    added, _ = search.start("random", 8)
+    assert len(added) == 3 and first < set(settings_of(search))
+    question = read_question(search.folder, "find")
+    assert question is not None and (question.method, question.budget, question.draft) == ("random", 8, {})
+    assert question.axes["lora.r"] == [2, 4, 8, 16]
+
+
+def test_a_search_over_more_combinations_than_a_grid_may_have(search: Search) -> None:
+    grid = {"lora.r": list(range(1, 101)), "lora.lora_alpha": list(range(1, 101)), "lora.bias": ["none", "all"]}
+    with pytest.raises(ConfigError, match=r"20,000 trials; the maximum is 500"):
+        search.start("grid", 5, grid)
+    assert len(search.start("random", 5, grid)[0]) == 5
+
+
+def test_a_wrong_value_is_reported_before_the_first_run_even_if_it_was_not_drawn(search: Search) -> None:
+    for method in ("random", "tpe"):
+        with pytest.raises(ConfigError, match="100000"):
+            search.start(method, 1, {"lora.r": [4, 8, 16, 32, 100_000], "lora.lora_alpha": [1, 2, 3]})
+
+
+def test_the_supervisor_lets_every_study_go_on_when_runs_have_ended(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advance, "plan_trial_run", search.plan)
+    for run in search.start()[0]:
+        search.finish_by_rank(run)
+    calls: list[Path] = []
+
+    def go_on(save_dir: Path) -> None:
+        calls.append(save_dir)
+        for run in advance_studies(save_dir):
+            search.finish_by_rank(run)
+
+    supervisor = Supervisor(search.folder, on_run_end=go_on)
+    for _ in range(6):
+        supervisor.tick()
+    assert len(list_runs(search.folder)) == 7
+    assert len(calls) == 4, "once for each end, and not at every look"
