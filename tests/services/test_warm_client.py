@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,40 @@ def test_the_tokens_of_every_row_are_counted(save_dir: Path, tiny_plain_model: P
     with pytest.raises(WarmError, match="does not exist"):
         warm_client.ask_warm_worker(save_dir, "lengths", changed("model", hf_model_ckpt="/no/such/folder"))
     assert warm_client.ask_warm_worker(save_dir, "lengths", changed("lora", r=4))["rows"] == 4
+
+
+NESTED_LOOPS = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
+
+
+def with_template(model: Path, template: str, folder: Path) -> Path:
+    shutil.copytree(model, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def is_computing(save_dir: Path, kind: str, body: dict[str, Any]) -> bool:
+    state = warm_client.poll_warm_question(save_dir, kind, body)
+    assert not state.is_final, state
+    return state.phase in ("loading the tokenizer", "checking rows", "counting tokens")
+
+
+@pytest.mark.worker
+def test_a_template_without_end_or_with_all_memory_does_not_stop_the_questions_about_others(
+    save_dir: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    body = {**lengths_body(save_dir, [{"ask": "the quick", "say": "brown fox"}], tiny_model), "row": 0}
+
+    def about(model: Path) -> dict[str, Any]:
+        return {**body, "config": {**body["config"], "model": {"hf_model_ckpt": str(model)}}}
+
+    endless = about(with_template(tiny_model, NESTED_LOOPS, tmp_path / "endless"))
+    large = about(with_template(tiny_model, "{{ 'a' * 10**11 }}", tmp_path / "large"))
+    for kind in ("xray", "faults", "lengths"):
+        until(partial(is_computing, save_dir, kind, endless))
+        # the next question of the same page replaces it, although the template never returns
+        with pytest.raises(WarmError, match=r"'.*large' needed over 3.* of memory"):
+            warm_client.ask_warm_worker(save_dir, kind, large)
+        assert warm_client.ask_warm_worker(save_dir, kind, about(tiny_model))
 
 
 @pytest.mark.worker

@@ -100,13 +100,6 @@ def _warm_up() -> None:
     train.read_training_versions()
 
 
-def can_fork() -> bool:
-    """Return whether a fork of this process is safe: no other threads and no GPU driver."""
-    import torch
-
-    return sys.platform == "linux" and threading.active_count() == 1 and not torch.cuda.is_initialized()
-
-
 class OrderReceiver:
     """Receive orders on a socket, fork for each, and report there how the forks ended.
 
@@ -125,7 +118,7 @@ class OrderReceiver:
         """Return the order that this process (normally a fork) has to carry out, or None if it has to exit."""
         if not self._wait_for_imports(imports):
             return None
-        self._send(ready=True, forks=can_fork())
+        self._send(ready=True, forks=libraries.can_fork())
         connection = self._connection.fileno()
         # after the client is gone it stays as long as a fork trains: only a parent learns a process's exit code
         while not (self._leaving and not self._training):
@@ -164,7 +157,7 @@ class OrderReceiver:
             message += more
         handle, answer = descriptors
         order: WorkerOrder = {**json.loads(message), "handle": handle}
-        pid = os.fork() if can_fork() else 0
+        pid = os.fork() if libraries.can_fork() else 0
         if pid:
             os.close(handle)
             os.close(answer)

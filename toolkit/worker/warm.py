@@ -29,7 +29,8 @@ from starlette.types import ASGIApp
 
 from toolkit.services.warm_process import WARM_MIN_FREE_BYTES, WARM_SERVICE
 from toolkit.system.machine import free_memory_bytes
-from toolkit.worker.questions.desk import QuestionJob, RequestQueue
+from toolkit.worker.questions.desk import RequestQueue
+from toolkit.worker.questions.question_job import QuestionJob
 from toolkit.worker.serving.guard import RequestGuard, error_handlers, read_request_body
 from toolkit.worker.serving.http_server import ServiceAddress, ShutdownCallback, run_and_exit, serve_application
 from toolkit.worker.serving.request_models import RequestBody, parse_request
@@ -135,10 +136,11 @@ def main() -> int:
         print(f"The environment is not complete: {error}", file=sys.stderr)
         return 2
     os.set_inheritable(owner, False)
+    desk = RequestQueue()
     return serve_application(
         WARM_SERVICE,
         address,
-        lambda leave: build_warm_app(WarmWorkerRoutes(RequestQueue(), leave, owner, idle_seconds), address.token),
+        lambda leave: build_warm_app(WarmWorkerRoutes(desk, leave, owner, idle_seconds), address.token),
     )
 
 

@@ -94,3 +94,10 @@ def test_a_named_pipe_is_refused_without_opening_it(tmp_path: Path) -> None:
     folder_with(tmp_path, {})
     os.mkfifo(tmp_path / "generation_config.json")
     assert "not a regular file" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "n_layer", "num_layers", "n_layers"])
+@pytest.mark.parametrize("value", [20_000, 2**62, 1e300])
+def test_a_number_of_layers_that_no_machine_could_build_is_refused(tmp_path: Path, key: str, value: float) -> None:
+    assert key in refusal(folder_with(tmp_path, {key: value}))
+    assert key in refusal(folder_with(tmp_path, {"text_config": {key: value}}))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -12,11 +14,14 @@ from typing import Any
 import pytest
 
 from toolkit.errors import ToolkitError
+from toolkit.worker.questions import answer_process
 from toolkit.worker.questions import desk as module
-from toolkit.worker.questions.desk import QuestionJob, RequestQueue
+from toolkit.worker.questions.desk import RequestQueue
+from toolkit.worker.questions.question_job import QuestionJob
 from toolkit.worker.questions.registry import WarmQuestion
 
-LET_GO, BEGUN = threading.Event(), threading.Event()
+FORKED = multiprocessing.get_context("fork")
+LET_GO, BEGUN = FORKED.Event(), FORKED.Event()
 
 
 def echo(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
@@ -39,18 +44,36 @@ def broken(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
     raise ZeroDivisionError("by nothing")
 
 
+class PanicException(BaseException):
+    """As of the library tokenizers."""
+
+
+def hostile(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
+    BEGUN.set()
+    if body["how"] == "panic":
+        raise PanicException("called `Option::unwrap()` on a `None` value")
+    if body["how"] == "memory":
+        return {"size": len("a" * 10**11)}
+    if body["how"] == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if body["how"] == "recursion":
+        return hostile(body, job)
+    while True:
+        pass
+
+
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[RequestQueue]:
     answers = ModuleType("answers_of_the_test")
-    answers.__dict__.update(echo=echo, slow=slow, broken=broken)
+    answers.__dict__.update(echo=echo, slow=slow, broken=broken, hostile=hostile)
     monkeypatch.setitem(sys.modules, answers.__name__, answers)
-    kinds = {"echo": True, "slow": False, "broken": True}
+    kinds = {"echo": True, "slow": False, "broken": True, "hostile": False}
     monkeypatch.setattr(
         module,
         "WARM_QUESTIONS",
         {name: WarmQuestion(f"{answers.__name__}.{name}", quick) for name, quick in kinds.items()},
     )
-    monkeypatch.setattr(module.libraries, "IMPORT_STEPS", ())
+    monkeypatch.setattr(answer_process.libraries, "IMPORT_STEPS", ())
     LET_GO.clear()
     BEGUN.clear()
     one = RequestQueue()
@@ -62,13 +85,13 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[RequestQueue]:
 
 def answered(job: QuestionJob) -> QuestionJob:
     assert job.future is not None
-    job.future.result(10)
+    job.future.result(60)
     return job
 
 
 def test_a_quick_question_does_not_wait_for_a_long_one(desk: RequestQueue) -> None:
     long = desk.get_or_start_job("slow", {"a": 1}, "me")
-    assert BEGUN.wait(10)
+    assert BEGUN.wait(60)
     assert answered(desk.get_or_start_job("echo", {"b": 2}, "me")).value == {"b": 2}
     assert not long.finished
     assert (long.phase, long.total) == ("counting", 10)
@@ -78,7 +101,7 @@ def test_a_quick_question_does_not_wait_for_a_long_one(desk: RequestQueue) -> No
 def test_the_same_question_joins_the_job_and_another_body_replaces_it(desk: RequestQueue) -> None:
     first = desk.get_or_start_job("slow", {"a": 1}, "me")
     assert desk.get_or_start_job("slow", {"a": 1}, "me") is first
-    assert BEGUN.wait(10)
+    assert BEGUN.wait(60)
     others = desk.get_or_start_job("slow", {"a": 2}, "another")
     second = desk.get_or_start_job("slow", {"a": 3}, "me")
     assert answered(first).error is not None, "it was canceled while running"
@@ -126,10 +149,59 @@ def test_an_error_is_explained_and_does_not_affect_the_next_question(desk: Reque
 
 
 def test_a_broken_installation_is_the_answer_to_every_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.libraries, "IMPORT_STEPS", ("no.such.library",))
+    monkeypatch.setattr(answer_process.libraries, "IMPORT_STEPS", ("no.such.library",))
     one = RequestQueue()
     one.start()
     job = answered(one.get_or_start_job("lengths", {}, ""))
     assert job.error is not None
     assert "ModuleNotFoundError" in job.error.message
     one.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("endless", "made no progress for 1 s and was stopped"), ("panic", "failed inside the library: called"),
+        ("memory", "needed over 3"), ("dies", "ended unexpectedly"), ("recursion", "RecursionError"),
+    ],
+)  # fmt: skip
+def test_a_hostile_model_costs_one_process_and_is_explained(
+    desk: RequestQueue, monkeypatch: pytest.MonkeyPatch, how: str, says: str
+) -> None:
+    monkeypatch.setattr(answer_process, "STALL_SECONDS", 1.0)
+    body = {"how": how, "config": {"model": {"hf_model_ckpt": "owner/evil"}}}
+    error = answered(desk.get_or_start_job("hostile", body, "me")).error
+    assert error is not None
+    assert says in error.message
+    assert how == "recursion" or "'owner/evil'" in error.message
+    assert error.hint
+    LET_GO.set()
+    assert answered(desk.get_or_start_job("slow", {"a": 1}, "me")).value == {"a": 1}, "the lane answers the next one"
+
+
+def test_a_question_that_does_not_notice_is_canceled_by_its_successor(
+    desk: RequestQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer_process, "CANCEL_SECONDS", 0.1)
+    endless = desk.get_or_start_job("hostile", {"how": "endless"}, "me")
+    assert BEGUN.wait(60)
+    second = desk.get_or_start_job("hostile", {"how": "panic"}, "me")
+    assert "canceled" in str(answered(endless).error)
+    assert "failed inside the library" in str(answered(second).error)
+
+
+def test_a_lane_without_a_process_that_forks_starts_a_new_one(
+    desk: RequestQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered(desk.get_or_start_job("echo", {"a": 1}, "me"))
+    started: list[list[str]] = []
+
+    def note(command: list[str], **options: Any) -> Any:
+        started.append(command)
+        raise OSError("not here")
+
+    monkeypatch.setattr(answer_process.subprocess, "Popen", note)
+    monkeypatch.setattr(desk._forks, "_forks", False)
+    assert answered(desk.get_or_start_job("slow", {"a": 1}, "me")).error is not None
+    assert started[0][1:3] == ["-m", "toolkit.worker.questions.answer_process"]
+    assert answered(desk.get_or_start_job("echo", {"a": 2}, "me")).value == {"a": 2}

@@ -20,6 +20,9 @@ MAMBA_TARGETS = {
 }
 """Models with Mamba layers, in which PEFT refuses two modules -> where an adapter can go."""
 MAMBA_REFUSED = ("out_proj", "conv1d")
+LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+MAX_LAYERS = 2_000
+"""More than ten times those of the deepest models; a library builds each of them before it looks at the weights."""
 _OTHER_HEAD = re.compile(r"For(Sequence|Token)Classification$|ForQuestionAnswering$|ForMultipleChoice$|ForMaskedLM$")
 _CHOOSE = "Choose a causal language model (a decoder), for example one of the SmolLM2, Qwen3, Llama or Gemma families."
 
@@ -53,6 +56,16 @@ def refuse_other_architectures(name: str, settings: Mapping[str, Any]) -> None:
     else:
         return
     raise ToolkitError(f"The model '{name}' {reason}.", _CHOOSE, BAD_MODEL)
+
+
+def refuse_too_many_layers(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise ToolkitError if `settings`, a config.json, or a part of it asks for more than MAX_LAYERS layers."""
+    for key, value in settings.items():
+        if key in LAYER_KEYS and isinstance(value, int | float) and value > MAX_LAYERS:
+            message = f"config.json of '{name}' sets {key} to {value:,}; at most {MAX_LAYERS:,} are supported."
+            raise ToolkitError(message, "Download the model again, or choose another one.", BAD_MODEL)
+        if isinstance(value, dict):
+            refuse_too_many_layers(name, value)
 
 
 def check_lora_targets(config: Config, settings: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from toolkit.config import BUNDLED, Config
 from toolkit.errors import ToolkitError
 from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.paths import ASSETS
-from toolkit.worker.models.architecture import BAD_MODEL, refuse_other_architectures
+from toolkit.worker.models.architecture import BAD_MODEL, refuse_other_architectures, refuse_too_many_layers
 
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
 """Patterns of the files that are downloaded: no pickles and no code."""
@@ -143,7 +143,9 @@ def check_model_folder(folder: Path, *, weights: bool = True) -> None:
                 raise ToolkitError(message, "Download the model again, or choose another one.", BAD_MODEL)
     for path in sorted(folder.glob("*.safetensors.index.json")):
         _check_weights_index(path, weights=weights)
-    refuse_other_architectures(folder.name, read_model_settings(folder))
+    settings = read_model_settings(folder)
+    refuse_too_many_layers(folder.name, settings)
+    refuse_other_architectures(folder.name, settings)
     if weights and not any(folder.glob("*.safetensors")):
         message = f"The model '{folder.name}' has no safetensors weights."
         raise ToolkitError(

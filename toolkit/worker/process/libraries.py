@@ -11,6 +11,8 @@ import gc
 import importlib
 import logging
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -44,6 +46,13 @@ def import_libraries(on_progress: Callable[[int], None] = lambda _: None) -> Non
             else:
                 importlib.import_module(name)
             on_progress(done)
+
+
+def can_fork() -> bool:
+    """Return whether a fork of this process is safe: no other threads and no GPU driver."""
+    torch = sys.modules.get("torch")  # without it there is no driver either
+    driver = torch is not None and torch.cuda.is_initialized()
+    return sys.platform == "linux" and threading.active_count() == 1 and not driver
 
 
 @contextmanager

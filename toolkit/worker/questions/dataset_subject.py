@@ -40,7 +40,7 @@ TOKENIZER_FILES = ("config.json", "tokenizer*", "*.jinja", "special_tokens_map.j
 KEPT_TOKENIZERS = 2
 """Tokenizers that each thread caches; a large one takes about 100 MB."""
 
-_ReportPhase = Callable[[str], None]
+_ReportPhase = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def tokenizer_folder(config: Config, report_phase: _ReportPhase) -> Path:
         try:
             folder = Path(snapshot_download(name, allow_patterns=list(TOKENIZER_FILES), local_files_only=True))
         except (LocalEntryNotFoundError, ValueError):
-            report_phase(f"downloading the tokenizer of {name}")
+            report_phase(f"downloading the tokenizer of {name}", patient=True)
             folder = download_model(name, TOKENIZER_FILES)
     check_model_folder(folder, weights=False)
     return folder

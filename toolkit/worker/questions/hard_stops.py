@@ -17,7 +17,7 @@ import numpy as np
 from toolkit.data.examples.split import usable_indices
 from toolkit.data.examples.templates import Example
 from toolkit.worker.questions.dataset_subject import TokenizedDataset, open_tokenized_dataset
-from toolkit.worker.questions.desk import QuestionJob
+from toolkit.worker.questions.question_job import QuestionJob
 from toolkit.worker.tokens.hard_stop_rules import PromptFrame
 from toolkit.worker.tokens.hard_stop_search import HardStopInspector
 from toolkit.worker.tokens.labels import prepare_batches

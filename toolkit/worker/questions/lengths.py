@@ -26,7 +26,7 @@ from toolkit.worker.questions.dataset_subject import TokenizedDataset, open_toke
 from toolkit.worker.tokens.examples import tokenize_examples
 
 if TYPE_CHECKING:
-    from toolkit.worker.questions.desk import QuestionJob
+    from toolkit.worker.questions.question_job import QuestionJob
 
 COUNTED_EXAMPLES_PER_BATCH = 1000
 """Examples between two progress reports, which also end a canceled job: a fraction of a second."""

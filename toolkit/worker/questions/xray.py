@@ -19,7 +19,7 @@ from toolkit.worker.tokens.examples import tokenize_examples
 from toolkit.worker.tokens.labels import IGNORED_LABEL, make_collator, prepare_examples
 
 if TYPE_CHECKING:
-    from toolkit.worker.questions.desk import QuestionJob
+    from toolkit.worker.questions.question_job import QuestionJob
 
 SHOWN_ROW_TOKENS = 4_000
 """Tokens of a row that are sent to the browser; of a longer row, only the parts around its boundaries are sent."""
