@@ -55,7 +55,7 @@ def test_the_least_recently_used_curves_are_dropped(tmp_path: Path, monkeypatch:
         with EventWriter(path) as writer:
             writer.append("log", step=1, loss=2.0)
         assert len(read_run_curves(path)) == 1
-    kept = [log.curves is not None for (path, _), log in _cached_logs.items() if path in paths]
+    kept = [log.curves is not None for (path, _), log in _cached_logs.items() if Path(path) in paths]
     assert sum(kept) == 2
     assert read_event_facts(paths[0]).step == 1
     assert read_run_curves(paths[0]) == {"loss": [(1, 2.0)]}  # read again

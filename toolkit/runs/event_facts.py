@@ -1,4 +1,4 @@
-"""The facts that a run's events establish, attempt by attempt, and a cache that reads only new events.
+"""The facts that a run's events establish, attempt by attempt, its curves, and a cache that reads only new events.
 
 Each fact is the latest value that the log has for it. Whether a process is alive is not part of them.
 """
@@ -7,20 +7,79 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
+from pydantic import TypeAdapter
 
 from toolkit.data.chat_messages import Message
 from toolkit.errors import RunError
-from toolkit.runs.curve import Curve
 from toolkit.runs.events import TERMINAL_KINDS, Event, collect_series_columns, is_finite_number, read_events
+from toolkit.runs.kept_facts import FileStamp, keep_fact, recall_fact, stamp_file
 
 _TEXT_FIELDS = frozenset({"precision", "device"})
 _WRITTEN_BY_OTHERS = ("interrupted", "requeued")
 """Kinds that another process writes, perhaps long after the worker's death: their time does not count as its."""
+
+
+CurvePoint = tuple[int, float]
+_Numbers = np.ndarray[Any, np.dtype[Any]]
+
+
+class Curve(Sequence[CurvePoint]):
+    """A sequence of (step, value) with ascending steps. Immutable: `updated_with` returns a new curve."""
+
+    def __init__(self, steps: _Numbers, values: _Numbers) -> None:
+        self.steps, self.values = steps, values
+
+    @classmethod
+    def from_points(cls, points: Sequence[CurvePoint]) -> Curve:
+        """Return a curve of these points, whose steps ascend; return a curve unchanged."""
+        if isinstance(points, Curve):
+            return points
+        steps, values = zip(*points, strict=True) if points else ((), ())
+        return cls.from_columns(steps, values)
+
+    @classmethod
+    def from_columns(cls, steps: Sequence[int], values: Sequence[float]) -> Curve:
+        """Return a curve of these columns, of equal length and with ascending steps."""
+        return cls(np.asarray(steps, dtype=np.int64), np.asarray(values, dtype=float))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @overload
+    def __getitem__(self, index: int) -> CurvePoint: ...
+    @overload
+    def __getitem__(self, index: slice) -> Curve: ...
+    def __getitem__(self, index: int | slice) -> CurvePoint | Curve:
+        if isinstance(index, slice):
+            return Curve(self.steps[index], self.values[index])
+        return int(self.steps[index]), float(self.values[index])
+
+    def __iter__(self) -> Iterator[CurvePoint]:
+        return zip(self.steps.tolist(), self.values.tolist(), strict=True)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Curve):
+            return np.array_equal(self.steps, other.steps) and np.array_equal(self.values, other.values)
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays are mutable: equal curves must not share a hash
+
+    def updated_with(self, new: Curve) -> Curve:
+        """Return a curve with the new points added. They replace points of the same step."""
+        # the common case appends; only a resumed attempt replays steps and needs the search and the sort
+        replayed = bool(len(self) and len(new) and new.steps[0] <= self.steps[-1])
+        keep = ~np.isin(self.steps, new.steps) if replayed else slice(None)
+        steps = np.concatenate([self.steps[keep], new.steps])
+        values = np.concatenate([self.values[keep], new.values])
+        order = np.argsort(steps, kind="stable") if replayed else slice(None)
+        return Curve(steps[order], values[order])
 
 
 @dataclass(frozen=True)
@@ -163,7 +222,7 @@ def _numbers(fields: Event, *names: str) -> dict[str, Any]:
     return {name: fields[name] for name in names if is_finite_number(fields.get(name))}
 
 
-MAX_CACHED_RUNS = 1000
+MAX_CACHED_RUNS = 20_000
 """Runs whose facts are kept in memory, a few kilobytes each."""
 MAX_CACHED_CURVES = 20
 """Runs whose curves are kept in memory, 16 bytes for each point of each metric."""
@@ -177,10 +236,9 @@ class _CachedLog:
     facts: EventFacts = field(default_factory=EventFacts)
     curves: dict[str, Curve] | None = None
 
-    def read_appended(self, path: Path, size: int) -> None:
-        if size > self.offset:
-            new, self.offset = read_events(path, self.offset)
-            self.add_events(new)
+    def read_appended(self, path: Path) -> None:
+        new, self.offset = read_events(path, self.offset)
+        self.add_events(new)
 
     def add_events(self, new: list[Event]) -> None:
         self.facts = update_event_facts(self.facts, new)
@@ -191,12 +249,25 @@ class _CachedLog:
             self.curves[name] = self.curves[name].updated_with(found) if name in self.curves else found
 
 
-_LogKey = tuple[Path, int]
+_LogKey = tuple[str, int]
 """Path and inode: a log file that was replaced is read again from its start."""
 _cached_logs: OrderedDict[_LogKey, _CachedLog] = OrderedDict()
 _cached_curves: OrderedDict[_LogKey, None] = OrderedDict()
 """Keys of the logs whose curves are kept, least recently used first, as in `_cached_logs`."""
 _guard = threading.Lock()
+_FACTS = TypeAdapter(EventFacts)
+_KEPT_KIND = "facts"
+
+
+def _recall_ended(path: Path, stamp: FileStamp) -> _CachedLog | None:
+    """Return the facts of a run that has ended, as they were kept when its log had this stamp."""
+    kept = recall_fact(*_split_path(path), _KEPT_KIND, stamp)
+    return None if kept is None else _CachedLog(int(kept[0]), _FACTS.validate_python(kept[1]))
+
+
+def _split_path(path: Path) -> tuple[str, str]:
+    """Return (folder of the runs, id of the run) of a run's log."""
+    return str(path.parent.parent), path.parent.name
 
 
 def read_event_facts(events_path: Path) -> EventFacts:
@@ -214,22 +285,30 @@ def read_run_curves(events_path: Path) -> dict[str, Curve]:
 
 
 def _read_cached_log(path: Path, *, curves: bool) -> _CachedLog | None:
+    name = str(path)
     try:
-        stat = path.stat()
+        stamp = stamp_file(name)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise RunError(f"{path} can't be read: {error.strerror}.", "Delete the run's folder.") from error
-    key = (path, stat.st_ino)
+    key = (name, stamp[0])
     known = _cached_logs.get(key)
     # a log shorter than what was read of it was truncated: read it again from its start
-    if known is None or stat.st_size < known.offset or (curves and known.curves is None):
+    if known is None and not curves and (kept := _recall_ended(path, stamp)) is not None:
+        known = _cached_logs[key] = kept
+    if known is None or stamp[1] < known.offset or (curves and known.curves is None):
         # a page that reads a run's state often draws its curves next: keep them while there is room
         wanted = curves or key in _cached_curves or len(_cached_curves) < MAX_CACHED_CURVES
         known = _cached_logs[key] = _CachedLog(curves={} if wanted else None)
         if wanted:
             _cached_curves[key] = None
-    known.read_appended(path, stat.st_size)
+    if stamp[1] > known.offset:
+        known.read_appended(path)
+        # the facts of a run without a last event change at the next look
+        if known.facts.end is not None:
+            facts = _FACTS.dump_python(known.facts, mode="json")
+            keep_fact(*_split_path(path), _KEPT_KIND, stamp, [known.offset, facts])
     _cached_logs.move_to_end(key)
     if curves:
         _cached_curves.move_to_end(key)

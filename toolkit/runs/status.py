@@ -9,15 +9,19 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Literal
 
 from toolkit.errors import RunError
 from toolkit.runs.event_facts import EventFacts, LoggedFacts, read_event_facts, update_event_facts
 from toolkit.runs.events import Event
+from toolkit.runs.kept_facts import is_there, stamp_file, write_kept_facts
 from toolkit.runs.run_dir import RunDir, is_run_alive
 from toolkit.system.durable import COMMIT_NAME
 
 logger = logging.getLogger(__name__)
+_ENDED: dict[str, tuple[EventFacts, RunStatus]] = {}
+"""The status of each ended run that was read, with the facts that it was derived from, by the run's path."""
 RunState = Literal[
     "queued", "starting", "running", "stopping", "finished", "paused", "stopped", "cancelled", "failed", "interrupted"
 ]
@@ -166,7 +170,11 @@ def read_run_status(run: RunDir, *, holds_lock: bool = False) -> RunStatus:
 def _read_run_status(run: RunDir, *, holds_lock: bool) -> RunStatus:
     # The order matters: the claim, the lock, then the events. A worker that starts or ends in between leaves a later
     # sign, which overrules the earlier one.
-    coming = read_event_facts(run.events_path).next_attempt
+    facts = read_event_facts(Path(f"{run.path}/events.jsonl"))
+    # of thousands of runs nearly all have ended, and neither lock nor claim says more about these
+    if facts.end is not None:
+        return _describe_ended(run, facts)
+    coming = facts.next_attempt
     claimed = run.claim_of(coming).exists()
     stop_requested = run.stop_path.exists()
     lock_held = not holds_lock and is_run_alive(run)
@@ -178,6 +186,17 @@ def _read_run_status(run: RunDir, *, holds_lock: bool) -> RunStatus:
     return replace(status, adapter_ready=facts.adapter or (run.adapter_dir / COMMIT_NAME).is_file())
 
 
+def _describe_ended(run: RunDir, facts: EventFacts) -> RunStatus:
+    """Return the status of a run with a last event, which only another event changes."""
+    name = str(run.path)
+    known = _ENDED.get(name)
+    ready = facts.adapter or is_there(f"{name}/adapter/{COMMIT_NAME}")
+    if known is None or known[0] is not facts or known[1].adapter_ready is not ready:
+        found = derive_run_status(facts, lock_held=False, claimed=False, stop_requested=False)
+        known = _ENDED[name] = (facts, replace(found, adapter_ready=ready))
+    return known[1]
+
+
 def read_run_statuses(runs: Iterable[RunDir]) -> list[tuple[RunDir, RunStatus]]:
     """Return each run whose files can be read with its status; the list of runs shows why the others can't be."""
     found = []
@@ -186,13 +205,15 @@ def read_run_statuses(runs: Iterable[RunDir]) -> list[tuple[RunDir, RunStatus]]:
             found.append((run, read_run_status(run)))
         except RunError as error:
             logger.warning("Run %s can't be read: %s", run.id, error)
+    if found:
+        write_kept_facts(str(found[0][0].path.parent))
     return found
 
 
 def ended_run_fingerprint(run: RunDir) -> tuple[int, ...]:
     """Return a value that changes whenever anything about an ended run does."""
     try:
-        size = run.events_path.stat().st_size
+        size = stamp_file(f"{run.path}/events.jsonl")[1]
     except FileNotFoundError:  # not started yet, or deleted a moment ago
         size = -1
-    return size, int(run.stop_path.exists())
+    return size, int(is_there(f"{run.path}/stop"))

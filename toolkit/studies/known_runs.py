@@ -11,6 +11,7 @@ from typing import Any
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
+from toolkit.runs.kept_facts import FileStamp, stamp_file
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_config, read_run_meta
 from toolkit.settings.training_content import hash_training_content, leave_chosen_open
 from toolkit.studies.question import (
@@ -38,17 +39,18 @@ def list_known_runs(save_dir: Path, name: str) -> list[KnownRun]:
     """Return the runs whose content is known, newest first; runs from before it was stored count for their study."""
     found = []
     for run in list_runs(save_dir):
-        stamp = run.meta_path.stat().st_mtime_ns if run.meta_path.exists() else 0
         try:
-            found.append(_read_known_run(run, stamp, name))
+            found.append(_read_known_run(run, stamp_file(f"{run.path}/run.json"), name))
+        except OSError:  # it is being deleted, or has no such file
+            continue
         except ToolkitError as error:
             # the list of runs shows this error to the user
             logger.info("run %s can't be part of a study: %s", run.id, error)
     return [one for one in found if one.content]
 
 
-@lru_cache(maxsize=4000)
-def _read_known_run(run: RunDir, stamp: int, name: str) -> KnownRun:
+@lru_cache(maxsize=20_000)
+def _read_known_run(run: RunDir, stamp: FileStamp, name: str) -> KnownRun:
     del stamp  # only part of the cache key
     meta = read_run_meta(run)
     study, settings, content = str(meta.get("study") or ""), dict(meta.get("settings") or {}), meta.get("content")

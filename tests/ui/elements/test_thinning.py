@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.runs.curve import Curve
+from toolkit.runs.event_facts import Curve
 from toolkit.ui.elements.thinning import smooth_curve, thin_curve, whole_strides
 
 VALUES = st.lists(st.floats(-1e6, 1e6), max_size=3000)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from toolkit.runs.curve import Curve
 from toolkit.runs.end_reasons import explain_exception
+from toolkit.runs.event_facts import Curve
 from toolkit.runs.status import RunStatus
 from toolkit.settings.field_spec import field_specs_by_path
 from toolkit.system.printable import format_figure

@@ -14,7 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 import streamlit as st
 
-from toolkit.runs.curve import Curve, CurvePoint
+from toolkit.runs.event_facts import Curve, CurvePoint
 from toolkit.system.printable import strip_control_characters
 from toolkit.ui.elements.thinning import MAX_POINTS_SMALL, smooth_curve, thin_curve
 

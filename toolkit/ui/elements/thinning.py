@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from toolkit.runs.curve import Curve, CurvePoint
+from toolkit.runs.event_facts import Curve, CurvePoint
 
 MAX_POINTS, MAX_POINTS_SMALL = 500, 150
 """Points of a curve in a chart of the full page width, and in one of several small charts in a row."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from toolkit.runs.curve import Curve
-from toolkit.runs.event_facts import read_run_curves
+from toolkit.runs.event_facts import Curve, read_run_curves
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import RunStatus
 from toolkit.settings.field_spec import field_specs_by_path

@@ -32,7 +32,7 @@ def draw_run_header(run: RunDir) -> None:
         parts.append(f"study **{escape_text(summary.study, 80)}**")
     changed = [
         f"{name_setting(path)} {describe_value(path, value)}"
-        for path, _, value in config_differences(default_draft(), summary.config)
+        for path, value in summary.changes.items()
         if not any(path == section or path.startswith(f"{section}.") for section in HEADER_SECTIONS)
     ]
     more = len(changed) - MAX_HEADER_SETTINGS
@@ -47,8 +47,7 @@ def draw_run_settings(run: RunDir, others: Sequence[RunEntry]) -> None:
     choices: dict[str, str] = {"": "Defaults"} | {e.run.id: e.label for e in others if e.run.id != run.id}
     compared_id = st.selectbox("Compare with", list(choices), format_func=choices.__getitem__, key="compare_with")
     other = next((entry.facts for entry in others if entry.run.id == compared_id), None)
-    config = other.config if other else default_draft()
-    differences = config_differences(config, summary.config)
+    differences = config_differences(other.config if other else default_draft(), summary.config)
     show_run_version(summary.dataset)
     if not differences:
         st.caption(":material/equal: All settings are equal.")

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from toolkit.settings.draft import default_draft
 from toolkit.system.printable import format_duration
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
@@ -17,7 +16,7 @@ from toolkit.ui.frame import page
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings
 from toolkit.ui.workspace.run_entries import RunEntry, read_run_entries
-from toolkit.ui.workspace.run_facts import RunSummary, config_differences
+from toolkit.ui.workspace.run_facts import RunSummary
 
 RUN_TABLE_REFRESH_SECONDS = 4
 COMPARED_PARAMETER = "compare"
@@ -41,11 +40,7 @@ STATE_MARKS = {
 
 def describe_changed_settings(summary: RunSummary) -> str:
     """Return the settings that differ from the defaults as text, the varied settings of a study first."""
-    changed = {
-        path: value
-        for path, _, value in config_differences(default_draft(), summary.config)
-        if path not in UNLISTED_SETTINGS
-    }
+    changed = {path: value for path, value in summary.changes.items() if path not in UNLISTED_SETTINGS}
     changed = {**summary.settings, **{path: value for path, value in changed.items() if path not in summary.settings}}
     return describe_settings(changed)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from toolkit.config import BUNDLED
 from toolkit.errors import ToolkitError
+from toolkit.runs.kept_facts import write_kept_facts
 from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.ui.workspace import workspace
@@ -40,4 +41,6 @@ def read_run_entries(runs: Sequence[RunDir]) -> tuple[list[RunEntry], list[Toolk
             entries.append(RunEntry(run, read_run_summary(run), read_run_status(run)))
         except ToolkitError as error:
             errors.append(error)
+    if entries:
+        write_kept_facts(str(entries[0].run.path.parent))
     return entries, errors

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
+from functools import cached_property, lru_cache
 from typing import Any
 
-import streamlit as st
-
+from toolkit.runs.kept_facts import FileStamp, keep_fact, recall_fact, stamp_file
 from toolkit.runs.run_dir import RunDir, read_run_meta
-from toolkit.settings.draft import fill_defaults, replace_setting
+from toolkit.settings.draft import default_draft, fill_defaults, replace_setting
 from toolkit.settings.field_spec import field_specs_by_path, list_field_specs
 from toolkit.settings.yaml_file import load_draft, read_config_text
 from toolkit.ui.elements.words import short_model_name
+
+_KEPT_KIND = "summary"
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,39 @@ class RunSummary:
     def model(self) -> str:
         return short_model_name(str(self.config["model"]["hf_model_ckpt"]))
 
+    @cached_property
+    def changes(self) -> dict[str, Any]:
+        """Path -> value of each setting that differs from the defaults, apart from save_dir."""
+        return {path: value for path, _, value in config_differences(default_draft(), self.config)}
+
 
 def read_run_summary(run: RunDir) -> RunSummary:
-    """Read the summary of a run. Raises: RunError or ConfigError if its files can't be read."""
-    stamp = run.meta_path.stat().st_mtime_ns if run.meta_path.exists() else 0
-    return _read_cached(str(run.path), stamp)
+    """Read the summary of a run; its values are shared, so change none. Raises RunError or ConfigError."""
+    folder = str(run.path)
+    try:
+        stamp = stamp_file(f"{folder}/run.json")
+    except OSError:  # reading it explains why
+        stamp = ()
+    known = _SUMMARIES.get(folder)
+    if known is None or known[0] != stamp:
+        known = _SUMMARIES[folder] = (stamp, _recall_summary(run, stamp) or _read_summary(run, stamp))
+    return known[1]
 
 
-@st.cache_data(show_spinner=False, max_entries=1000)
-def _read_cached(folder: str, stamp: int) -> RunSummary:
-    del stamp  # only part of the cache key
-    run = RunDir(Path(folder))
+_SUMMARIES: dict[str, tuple[FileStamp, RunSummary]] = {}
+"""The summary of each run that was read, with the stamp of its run.json, by the run's path."""
+
+
+def _recall_summary(run: RunDir, stamp: FileStamp) -> RunSummary | None:
+    found = recall_fact(str(run.path.parent), run.id, _KEPT_KIND, stamp)
+    if found is None:
+        return None
+    kept = dict(found)
+    created = datetime.fromtimestamp(kept.pop("created")).astimezone()
+    return RunSummary(**{**kept, "config": _parse_config(kept["config"])}, created=created)
+
+
+def _read_summary(run: RunDir, stamp: FileStamp) -> RunSummary:
     meta = read_run_meta(run)
     config = fill_defaults(load_draft(read_config_text(run.config_path)))
     chosen = {
@@ -58,15 +82,23 @@ def _read_cached(folder: str, stamp: int) -> RunSummary:
         config = replace_setting(config, path, None)
     dataset = dict(meta.get("dataset") or {})
     model = short_model_name(str(config["model"]["hf_model_ckpt"]))
-    return RunSummary(
-        name=str(meta.get("name") or f"{model} on {dataset.get('label') or 'its data'}"),
-        created=datetime.fromtimestamp(float(meta["created"])).astimezone(),
-        study=str(meta.get("study") or ""),
-        settings=dict(meta.get("settings") or {}),
-        dataset=dataset,
-        config=config,
-        chosen=chosen,
-    )
+    kept: dict[str, Any] = {
+        "name": str(meta.get("name") or f"{model} on {dataset.get('label') or 'its data'}"),
+        "study": str(meta.get("study") or ""),
+        "settings": dict(meta.get("settings") or {}),
+        "dataset": dataset,
+        "chosen": chosen,
+    }
+    created, text = float(meta["created"]), json.dumps(config)
+    keep_fact(str(run.path.parent), run.id, _KEPT_KIND, stamp, {**kept, "created": created, "config": text})
+    return RunSummary(**kept, created=datetime.fromtimestamp(created).astimezone(), config=_parse_config(text))
+
+
+@lru_cache(maxsize=20_000)
+def _parse_config(text: str) -> dict[str, Any]:
+    """Return the settings of a JSON text; runs with the same settings share one object."""
+    parsed: dict[str, Any] = json.loads(text)
+    return parsed
 
 
 def flatten_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""What is kept of many runs: a new start of the app reads one file, and believes it only as long as it is true."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.config import Config
+from toolkit.data.storage.open_table import open_table
+from toolkit.runs import event_facts, kept_facts, status
+from toolkit.runs.events import EventWriter
+from toolkit.runs.kept_facts import KEPT_FACTS_FILE, forget_kept_facts
+from toolkit.runs.run_dir import RunDir, create_run, list_runs
+from toolkit.runs.status import RunStatus, read_run_statuses
+from toolkit.ui.workspace import run_facts
+from toolkit.ui.workspace.run_entries import read_run_entries
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
+    """Six finished runs and a queued one, in a folder in which six values are many."""
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(kept_facts, "MIN_NEW_VALUES", 6)
+    config = Config(save_dir=str(tmp_path))
+    table = open_table(config.data, tmp_path)
+    for number in range(6):
+        run = create_run(config, table, name=f"run {number}")
+        run.claim_path.touch()
+        with EventWriter(run.events_path) as events:
+            events.append("started")
+            events.append("log", step=number + 1, loss=0.5)
+            events.append("finished", step=number + 1)
+    create_run(config, table, name="queued")
+    return list_runs(tmp_path)
+
+
+def start_again(runs: list[RunDir]) -> None:
+    """Forget everything that this process has read of the runs."""
+    forget_kept_facts()
+    event_facts._cached_logs.clear()
+    event_facts._cached_curves.clear()
+    status._ENDED.clear()
+    run_facts._SUMMARIES.clear()
+    assert runs
+
+
+def read_all(runs: list[RunDir]) -> tuple[dict[str, RunStatus], dict[str, str]]:
+    statuses = {run.id: one for run, one in read_run_statuses(runs)}
+    entries, errors = read_run_entries(runs)
+    assert not errors
+    return statuses, {entry.run.id: repr(entry.facts) for entry in entries}
+
+
+def kept_file(runs: list[RunDir]) -> Path:
+    return runs[0].path.parent / KEPT_FACTS_FILE
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note the id of each run whose log or config is read."""
+    read: list[str] = []
+    for module, name in ((event_facts, "read_events"), (run_facts, "read_config_text")):
+        original = getattr(module, name)
+
+        def noted(path: Path, *more: Any, original: Any = original) -> Any:
+            read.append(path.parent.name)
+            return original(path, *more)
+
+        monkeypatch.setattr(module, name, noted)
+    return read
+
+
+def test_a_new_start_reads_no_log_and_no_config_of_an_ended_run(
+    runs: list[RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_all(runs)
+    assert kept_file(runs).stat().st_mode & 0o777 == 0o600
+    start_again(runs)
+    read = count_reads(monkeypatch)
+    assert read_all(runs) == before
+    queued = [run_id for run_id, one in before[0].items() if one.state == "queued"]
+    assert set(read) <= set(queued)
+
+
+def test_what_has_changed_is_read_again(runs: list[RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
+    read_all(runs)
+    start_again(runs)
+    renamed, resumed = runs[1], runs[2]
+    meta = json.loads(renamed.meta_path.read_text())
+    renamed.meta_path.write_text(json.dumps({**meta, "name": "another name"}))
+    with EventWriter(resumed.events_path) as events:
+        events.append("requeued")
+    read = count_reads(monkeypatch)
+    statuses, summaries = read_all(runs)
+    assert "another name" in summaries[renamed.id]
+    assert statuses[resumed.id].state == "queued"
+    assert {renamed.id, resumed.id} <= set(read)
+
+
+@pytest.mark.parametrize("fault", ["changed", "no signature", "another folder", "another build", "empty"])
+def test_a_file_that_this_installation_has_not_written_is_not_believed(
+    runs: list[RunDir], monkeypatch: pytest.MonkeyPatch, fault: str, tmp_path: Path
+) -> None:
+    before = read_all(runs)
+    file = kept_file(runs)
+    content = file.read_text()
+    assert "finished" in content
+    if fault == "changed":
+        file.write_text(content.replace('"step":1', '"step":9'))
+    elif fault == "no signature":
+        file.write_text(content.split("\n", 1)[1])
+    elif fault == "empty":
+        file.write_text("")
+    elif fault == "another build":
+        monkeypatch.setattr(kept_facts, "build_id", lambda: "another")
+    else:
+        elsewhere = tmp_path / "elsewhere"
+        shutil.copytree(runs[0].path.parent, elsewhere / "runs")
+        runs = list_runs(elsewhere)
+    start_again(runs)
+    read = count_reads(monkeypatch)
+    assert {run_id: one.step for run_id, one in read_all(runs)[0].items()} == {
+        run_id: one.step for run_id, one in before[0].items()
+    }
+    assert len(set(read)) >= 6
+
+
+def test_a_folder_with_few_runs_has_no_such_file(runs: list[RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_facts, "MIN_NEW_VALUES", 200)
+    start_again(runs)
+    kept_file(runs).unlink(missing_ok=True)
+    read_all(runs)
+    assert not kept_file(runs).exists()
+
+
+def test_deleted_runs_leave_the_file(runs: list[RunDir]) -> None:
+    read_all(runs)
+    shutil.rmtree(runs[-1].path)
+    start_again(runs)
+    os.utime(runs[1].meta_path, ns=(1, 1))
+    for run in runs[1:6]:
+        os.utime(run.events_path, ns=(1, 1))
+    read_all(list_runs(runs[0].save_dir))
+    assert runs[-1].id not in kept_file(runs).read_text()
