@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.config import Config
 from toolkit.errors import ConfigError
+from toolkit.settings import yaml_file
 from toolkit.settings.validation import parse_draft
 from toolkit.settings.yaml_file import (
     SCHEMA_HEADER,
@@ -112,3 +114,19 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert with_absolute_paths(Config()) == Config()
     hub = parse_draft({"data": {"file_type": "huggingface", "path": "a/b"}, "model": {"hf_model_ckpt": "org/name"}})
     assert with_absolute_paths(hub) == hub
+
+
+YAML_TEXT = st.text(st.sampled_from("ab:-[]{},#'\"|>&*!?%@` \n01.e~é\x85\u2028\\xuN"), max_size=30)
+
+
+@settings(max_examples=500)
+@given(YAML_TEXT)
+def test_the_fast_parser_reads_what_the_other_one_reads(text: str) -> None:
+    found: list[Any] = []
+    for loader in (yaml_file._FastLoader, yaml_file._Loader):
+        try:
+            yaml_file._check_plain_yaml(text, loader)
+            found.append(repr(loader(text).get_single_data()))
+        except (yaml.YAMLError, ValueError):
+            return
+    assert found[0] == found[1]

@@ -62,8 +62,7 @@ def load_draft(text: str) -> dict[str, Any]:
         )
         raise _config_file_error(message, "Update the toolkit to read it.")
     try:
-        _check_plain_yaml(text)
-        draft = _Loader(text).get_single_data()
+        draft = _parse_plain_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -101,9 +100,22 @@ def with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update={"model": model, "data": data})
 
 
-def _check_plain_yaml(text: str) -> None:
+def _parse_plain_yaml(text: str) -> Any:
+    """Return the value of a text. Raises YAMLError or ValueError."""
+    # libyaml takes a seventh of the time; of a text with a mistake, the parser in Python says better what is wrong
+    for loader in (_FastLoader, _Loader):
+        try:
+            _check_plain_yaml(text, loader)
+            return loader(text).get_single_data()
+        except (yaml.YAMLError, ValueError):
+            if loader is _Loader:
+                raise
+    return None
+
+
+def _check_plain_yaml(text: str, loader: Any) -> None:
     depth = 0
-    for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
+    for number, event in enumerate(yaml.parse(text, Loader=loader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         wrong = None
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
@@ -122,8 +134,8 @@ def _config_file_error(message: str, hint: str) -> ConfigError:
     return ConfigError([Problem("", message, hint)])
 
 
-class _Loader(yaml.SafeLoader):
-    """Loads plain types only. A duplicate key is an error: PyYAML would take the last one silently."""
+class _UniqueKeys:
+    """A duplicate key is an error: PyYAML would take the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -133,7 +145,15 @@ class _Loader(yaml.SafeLoader):
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' appears twice", problem_mark=key.start_mark)
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return super().construct_mapping(node, deep)  # type: ignore[misc, no-any-return]
+
+
+class _Loader(_UniqueKeys, yaml.SafeLoader):
+    """Loads plain types only."""
+
+
+class _FastLoader(_UniqueKeys, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The same with libyaml, where PyYAML was built with it."""
 
 
 class _Dumper(yaml.SafeDumper):
