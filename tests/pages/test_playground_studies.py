@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -11,9 +12,11 @@ from tests.pages.conftest import ROOT, Stage, button, words
 from toolkit.data.examples.split import plan_split
 from toolkit.data.table import load_table
 from toolkit.evaluation.predictions import Prediction, write_predictions
-from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.runs.run_dir import RunDir, list_runs, read_run_config
 from toolkit.services import engine_client
 from toolkit.services.engine_process import EngineInfo
+from toolkit.studies.known_runs import read_old_question
+from toolkit.studies.question import AskedTrial, write_question
 from toolkit.ui.playground import engine_bar
 
 
@@ -107,7 +110,7 @@ def test_a_study_begins_with_its_verdict_and_its_values_are_adopted_in_one_click
     stage.run(("started", {}), failed, study="ranks", settings={"lora.r": 8}, config=config)
     app = stage.page("studies")
     verdict = app.main.markdown[0].value.replace("\\", "").replace("\u00a0", " ")
-    assert verdict.startswith("LoRA rank (r) matters: 8 instead of 4 gives +50 points exact match (95 % interval +")
+    assert verdict.startswith("**LoRA rank (r) matters**: 8 instead of 4 gives +50 points exact match (95 % interval +")
     assert "100 test rows, 3 seeds)" in verdict and "1 of 7 runs failed: The memory ran out." in verdict
     assert "Use LoRA rank (r) 8." in verdict
     frame = app.dataframe[0].value
@@ -118,6 +121,25 @@ def test_a_study_begins_with_its_verdict_and_its_values_are_adopted_in_one_click
     saved = json.loads((stage.folder / "draft.json").read_text())
     assert saved["draft"]["lora"]["r"] == 8 and saved["draft"]["ablation"]["use_ablate"] is False
     assert saved["grid"] == {}
+
+
+def test_the_table_of_trials_sorts_by_size_links_to_runs_and_shows_trials_without_a_run(stage: Stage) -> None:
+    for rank in (8, 32, 128):
+        config = {"lora": {"r": rank}}
+        stage.finished(f"r {rank}", study="ranks", settings={"lora.r": rank}, config=config, adapter=False)
+    runs = {run.id: read_run_config(run).lora.r for run in list_runs(stage.folder)}
+    frame = stage.page("studies").dataframe[0].value
+    assert frame["LoRA rank (r)"].tolist() == [8, 32, 128], "numbers, not texts"
+    assert frame["LoRA rank (r)"].dtype.kind == "i"
+    links = dict(zip(frame["LoRA rank (r)"], frame["Run"], strict=True))
+    assert links == {rank: f"/runs?run={run}" for run, rank in runs.items()}
+    assert "Reason" not in frame, "none has failed"
+    question = read_old_question(stage.folder, "ranks")
+    assert question is not None
+    more = AskedTrial({"lora.r": 256}, 42, "not trained yet")
+    write_question(stage.folder, replace(question, trials=(*question.trials, more)))
+    frame = stage.page("studies").dataframe[0].value
+    assert frame["State"].tolist()[-1] == "Not queued" and frame["Run"].isna().tolist() == [False] * 3 + [True]
 
 
 def test_the_study_of_more_data_is_set_up_in_one_click(stage: Stage) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,28 @@ def test_without_results_nothing_is_claimed() -> None:
     study = make_study({RANK: [4, 8]}, lambda s: 0.5, seeds=1, failed=(0, 1))
     assert say(study) == "No trial has a result yet. 2 of 2 runs failed: The GPU ran out of memory."
     assert "No trial has a result yet." in format_study_html(study, judge_study(study))
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ("json_fields", "No finished trial has a value of correct json fields: .* for example exact match"),
+        ("exact_match", "No finished trial has a value of exact match: .* for example test loss"),
+        ("eval_loss", "No finished trial has a value of test loss: .* for example exact match"),
+    ],
+)
+def test_an_objective_without_values_is_named_with_what_to_do(objective: str, words: str) -> None:
+    study = make_study({RANK: [4, 8]}, lambda s: 0.5, seeds=1, objective=objective)
+    study = replace(study, outcomes=tuple(replace(one, scores={}, value=None) for one in study.outcomes))
+    assert re.match(words, say(study)), say(study)
+    assert "Use" not in say(study) and "matters" not in say(study)
+
+
+def test_the_reason_of_a_failure_ends_as_a_sentence() -> None:
+    study = make_study({RANK: [4, 8]}, lambda s: 0.5, seeds=1, failed=(0,))
+    status = RunStatus("failed", message="The worker ended: exit code 1", reason="crash")
+    study = replace(study, outcomes=(replace(study.outcomes[0], status=status), *study.outcomes[1:]))
+    assert "1 of 2 runs failed: The worker ended: exit code 1." in say(study)
 
 
 def test_a_study_of_the_number_of_training_rows_says_what_more_would_add() -> None:

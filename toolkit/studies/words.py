@@ -10,24 +10,26 @@ from toolkit.evaluation.download import escape_formula
 from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.studies.expectations import HonestScore
-from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study, find_run_reason
+from toolkit.studies.outcomes import DEFAULT_OBJECTIVE, LOSS_OBJECTIVE, Study, find_run_reason
 from toolkit.studies.verdict import AxisFinding, StudyVerdict, ValueComparison, lower_is_better
 from toolkit.system.printable import format_plural, format_share
 
 
 def name_objective(study: Study) -> str:
     """Return the objective in words: "exact match", "test loss"."""
-    if study.objective == LOSS_OBJECTIVE:
-        return "test loss"
-    return MEASURES_BY_NAME[study.objective].title.lower()
+    return name_measure(study.objective)
+
+
+def name_measure(objective: str) -> str:
+    """Return a measure or the loss in words."""
+    return "test loss" if objective == LOSS_OBJECTIVE else MEASURES_BY_NAME[objective].title.lower()
 
 
 def describe_verdict(study: Study, verdict: StudyVerdict) -> str:
     """Return the paragraph: what matters, what does not, what failed, and which values to use."""
     finished = sum(outcome.value is not None for outcome in study.outcomes)
     if not finished:
-        failed = _describe_failures(study)
-        return " ".join(part for part in ("No trial has a result yet.", failed) if part)
+        return " ".join(part for part in (_describe_no_result(study), _describe_failures(study)) if part)
     parts = [_describe_finding(study, finding) for finding in verdict.findings]
     if not parts:
         parts = ["No setting has several values, so there is nothing to compare."]
@@ -36,6 +38,18 @@ def describe_verdict(study: Study, verdict: StudyVerdict) -> str:
     if study.seen_rows:
         parts.append(f"{format_plural(study.seen_rows, 'test row')} that a trial was trained on are left out.")
     return " ".join(part for part in parts if part)
+
+
+def _describe_no_result(study: Study) -> str:
+    """Return why there is nothing to compare: no trial has finished, or the objective does not fit the answers."""
+    if not any(outcome.state == "finished" for outcome in study.outcomes):
+        return "No trial has a result yet."
+    name = name_objective(study)
+    other = name_measure(DEFAULT_OBJECTIVE if study.objective != DEFAULT_OBJECTIVE else LOSS_OBJECTIVE)
+    return (
+        f"No finished trial has a value of {name}: the runs answered no test rows, or this measure does not fit the "
+        f"expected answers. Choose another objective, for example {other}, or give the study a test set."
+    )
 
 
 def _describe_finding(study: Study, finding: AxisFinding) -> str:
@@ -107,7 +121,8 @@ def _describe_failures(study: Study) -> str:
         return ""
     reasons = list(dict.fromkeys(find_run_reason(one.status) for one in failed if one.status is not None))
     more = f" (and {format_plural(len(reasons) - 1, 'other reason')})" if len(reasons) > 1 else ""
-    return f"{len(failed)} of {format_plural(len(study.outcomes), 'run')} failed{more}: {reasons[0]}"
+    reason = reasons[0] if reasons[0].endswith((".", "!", "?")) else f"{reasons[0]}."
+    return f"{len(failed)} of {format_plural(len(study.outcomes), 'run')} failed{more}: {reason}"
 
 
 def _recommend(verdict: StudyVerdict) -> str:
@@ -119,7 +134,7 @@ def _recommend(verdict: StudyVerdict) -> str:
         uses = [
             f"{name_setting(one.path)} {describe_value(one.path, one.recommended)}"
             + (f", the smaller of {_count_equals(one)} equals" if _is_smaller_of_equals(one) else "")
-            for one in settled
+            for one in sorted(settled, key=_is_smaller_of_equals)  # what follows a comma comes last
         ]
         parts.append(f"Use {' and '.join(uses)}.")
     if leading:

@@ -4,39 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
-from toolkit.evaluation.predictions import ADAPTER, compute_exact_match, read_predictions
-from toolkit.evaluation.questions import EvaluationQuestion
-from toolkit.evaluation.seen_rows import find_seen_rows
 from toolkit.runs.event_facts import read_run_curves
-from toolkit.runs.model_names import BASE
-from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import UNFINISHED
 from toolkit.settings.draft import get_setting
-from toolkit.settings.form_layout import describe_value, name_setting
+from toolkit.settings.form_layout import name_setting
 from toolkit.settings.training_content import SEED_PATH
 from toolkit.settings.validation import validate_draft
 from toolkit.studies.expectations import TRAIN_SIZE_PATH
-from toolkit.studies.outcomes import Study, find_free_name, find_run_reason, read_study
+from toolkit.studies.outcomes import Study, find_free_name, read_study
 from toolkit.studies.plan import choose_data_sizes
 from toolkit.studies.report import format_study_html
 from toolkit.studies.verdict import StudyVerdict, judge_study
 from toolkit.studies.words import describe_verdict, find_leading_value, format_study_csv
-from toolkit.system.printable import format_duration, format_plural
+from toolkit.system.printable import format_plural
 from toolkit.ui.elements import charts
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.thinning import whole_strides
-from toolkit.ui.elements.words import STATE_LABELS
 from toolkit.ui.forms.form import open_setting
 from toolkit.ui.frame import page
-from toolkit.ui.runs.run_table import STATE_MARKS
+from toolkit.ui.studies.trial_table import draw_trial_table
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings
 from toolkit.ui.workspace.run_entries import RunEntry, read_run_entries
@@ -68,21 +59,7 @@ def _draw_study(name: str) -> None:
         if not entries:
             st.caption("No trial has a run yet. To train them, open Configure and press Start.")
             return
-        scores = score_clean_rows(entries)
-        st.dataframe(
-            pd.DataFrame([_study_row(entry, scores.get(entry.run.id)) for entry in entries]),
-            hide_index=True,
-            column_config=_columns(),
-            alt="Trials of the study",
-            placeholder="–",
-        )
-        excluded = sum(score.excluded for score in scores.values())
-        if excluded:
-            st.caption(
-                ":orange[:material/warning:] Exact match covers the clean test rows: "
-                f"{format_plural(excluded, 'answer')} to rows that a trial of this study was trained on "
-                f"{'is' if excluded == 1 else 'are'} excluded."
-            )
+        draw_trial_table(study, entries)
         _draw_curves(entries)
 
 
@@ -114,69 +91,10 @@ def _read_seed(entry: RunEntry) -> int:
     return int(get_setting(entry.facts.config, SEED_PATH))
 
 
-@dataclass(frozen=True)
-class CleanScore:
-    """Exact match of adapter and base over the test rows that no trial was trained on. rows: their number."""
-
-    rows: int
-    excluded: int
-    adapter: float | None
-    base: float | None
-
-
-def score_clean_rows(entries: Sequence[RunEntry]) -> dict[str, CleanScore]:
-    """Return, by run, the exact match over its clean test rows; a trial without recorded answers has none."""
-    ended = [entry.run for entry in entries if entry.status.scores and entry.run.predictions_path.exists()]
-    return _score_cached(tuple((str(run.path), run.predictions_path.stat().st_mtime_ns) for run in ended))
-
-
-@st.cache_data(show_spinner="Comparing the test rows with the training rows…", max_entries=50)
-def _score_cached(trials: tuple[tuple[str, int], ...]) -> dict[str, CleanScore]:
-    runs = [RunDir(Path(folder)) for folder, _ in trials]
-    answers = [(run, prediction) for run in runs for prediction in read_predictions(run)]
-    questions = [EvaluationQuestion(at, one.row, one.prompt, one.expected) for at, (_, one) in enumerate(answers)]
-    seen = find_seen_rows(questions, [run.id for run in runs], runs[0]) if runs else {}
-    excluded = frozenset().union(*seen.values())
-    found = {}
-    for run in runs:
-        own = [at for at, (answered, _) in enumerate(answers) if answered == run]
-        clean = [answers[at][1] for at in own if at not in excluded]
-        figure = compute_exact_match(clean).models if clean else {}
-        adapter, base = (figure[name].value if name in figure else None for name in (ADAPTER, BASE))
-        found[run.id] = CleanScore(len(clean), len(own) - len(clean), adapter, base)
-    return found
-
-
-def _study_row(entry: RunEntry, score: CleanScore | None) -> dict[str, Any]:
-    status = entry.status
-    return {
-        **{name_setting(path): describe_value(path, value) for path, value in entry.facts.settings.items()},
-        "Seed": _read_seed(entry),
-        "State": f"{STATE_MARKS[status.state]} {STATE_LABELS[status.state][0]}",
-        "Training loss": status.last.get("loss"),
-        "Test loss": status.last.get("eval_loss"),
-        "Exact match": score.adapter if score else status.scores.get("exact_match"),
-        "Exact match, base": score.base if score else status.scores.get("exact_match_base"),
-        "Clean test rows": score.rows if score else None,
-        "Duration": format_duration(status.elapsed_s or None),
-        "Reason": find_run_reason(status) if status.state == "failed" else "",
-    }
-
-
-def _columns() -> dict[str, Any]:
-    column = st.column_config
-    return {
-        "Training loss": column.NumberColumn(format="%.4f"),
-        "Test loss": column.NumberColumn(format="%.4f"),
-        "Exact match": column.NumberColumn(format="percent"),
-        "Exact match, base": column.NumberColumn(format="percent"),
-    }
-
-
 def _draw_verdict(study: Study, verdict: StudyVerdict) -> None:
     """Draw the verdict as the first thing on the page, and the button that adopts the recommended values."""
     with st.container(border=True):
-        st.markdown(escape_text(describe_verdict(study, verdict), 4000))
+        st.markdown(_emphasize_findings(escape_text(describe_verdict(study, verdict), 4000), verdict))
         st.caption("The intervals hold at every moment of looking, over the test rows and the training seeds.")
         values = {one.path: find_leading_value(one) for one in verdict.findings if one.shown is not None}
         if values:
@@ -189,6 +107,15 @@ def _draw_verdict(study: Study, verdict: StudyVerdict) -> None:
                 on_click=_adopt_values,
                 args=(values,),
             )
+
+
+def _emphasize_findings(text: str, verdict: StudyVerdict) -> str:
+    """Return the escaped verdict with what it says of each setting in bold."""
+    for finding in verdict.findings:
+        for words in (" matters", " is within noise", ": too few runs to say"):
+            said = escape_text(name_setting(finding.path) + words)
+            text = text.replace(said, f"**{said}**", 1)
+    return text
 
 
 def _adopt_values(values: Mapping[str, Any]) -> None:
