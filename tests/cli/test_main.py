@@ -237,6 +237,18 @@ def test_a_study_by_tpe_trains_its_number_of_trials_and_goes_on_after_a_kill(
     assert len(list_runs(folder / "experiments")) <= 10, "what the other study has trained is not trained again"
 
 
+def test_a_study_that_stops_when_decided_cancels_the_rest_and_is_no_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(folder, "lora:\n  r: [4, 8]\nablation:\n  use_ablate: true\n  study_name: ranks\n")
+    assert call(monkeypatch, "study", "config.yml", "--seeds", "8", "--stop-when-decided") == 0
+    states = [read_run_status(run).state for run in list_runs(folder / "experiments")]
+    assert states.count("finished") < 16 and set(states) == {"finished", "cancelled"}
+    assert "The study is decided: " in capsys.readouterr().out
+    assert call(monkeypatch, "study", "config.yml", "--seeds", "8", "--stop-when-decided") == 0
+    assert "nothing is left to train" in capsys.readouterr().out
+
+
 def test_a_study_without_a_list_of_values_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

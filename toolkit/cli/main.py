@@ -57,6 +57,7 @@ from toolkit.settings import import_export
 from toolkit.settings.import_export import accept_hard_stops
 from toolkit.settings.import_export import load_presets as all_presets
 from toolkit.studies.methods.advance import advance_studies
+from toolkit.studies.verdict import DECIDED_REASON
 from toolkit.system.private_files import restrict_new_files
 from toolkit.system.spawn import app_command
 
@@ -120,6 +121,9 @@ def study(
         StudyMethod | None, typer.Option(help="Train every combination, some at random, or those that TPE chooses.")
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, max=500, help="Combinations that random or tpe trains.")] = None,
+    stop_when_decided: Annotated[
+        bool, typer.Option("--stop-when-decided", help="Cancel the remaining runs once the verdict has settled.")
+    ] = False,
     name: Annotated[str, typer.Option(help="Prefix of the runs' display names.")] = "",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Resume the trials that failed.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the study as an HTML file.")] = None,
@@ -134,7 +138,7 @@ def study(
     """
     code, study_name = 0, target
     if is_config_target(target):
-        options = {"seeds": seeds, "method": method, "trials": trials}
+        options = {"seeds": seeds, "method": method, "trials": trials, "stop_when_decided": stop_when_decided or None}
         imported = read_study_config(Path(target), options, accept or ())
         queued = queue_config(imported, name, retry_failed=retry_failed, slots=slots)
         code = _run_all(queued, _find_more(imported))
@@ -254,7 +258,8 @@ def _run_all(runs: list[RunDir], find_more: Callable[[], list[RunDir]] = list) -
             (err if status.state in ("failed", "interrupted") else out).print(describe_run_end(run, status))
             if interrupts:
                 return EXIT_INTERRUPTED
-            code = code if status.state == "finished" else EXIT_FAILED
+            is_fine = status.state == "finished" or status.message == DECIDED_REASON
+            code = code if is_fine else EXIT_FAILED
             if run is runs[-1]:
                 runs += find_more()
     return code

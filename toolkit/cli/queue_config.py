@@ -76,6 +76,8 @@ def _print_progress(study: str, plan: StudyPlan, progress: StudyProgress) -> Non
         out.print(f"{len(progress.kept)} of them are trained or queued already and are not trained again.")
     if progress.resumed:
         out.print(f"{len(progress.resumed)} were stopped and continue from their last checkpoint.")
+    if progress.is_decided:
+        out.print("The study is decided, and stop_when_decided is on: nothing is left to train.")
     if progress.failed:
         out.print(f"{len(progress.failed)} failed before. To try them again, add --retry-failed to the study command.")
 

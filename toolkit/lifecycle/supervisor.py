@@ -137,6 +137,7 @@ class Supervisor:
             # before the next start: what is done about an ended run may concern the runs that wait
             self._run_has_ended = False
             self._call_safely(None, self._on_run_end, self.save_dir)
+            queue = [(run, can_start) for run, can_start in queue if not (can_start and run.stop_path.exists())]
         if any(can_start for _, can_start in queue):
             self._start_queued_runs(dict(queue))
 

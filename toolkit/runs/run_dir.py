@@ -45,6 +45,8 @@ MAX_RUN_NAME_LENGTH = 200
 PAUSE_REQUEST = "pause"
 """Content of the file `stop` when the run is meant to resume later."""
 
+MAX_STOP_REASON = 500
+
 
 class _RunPath:
     """A path inside the run's directory."""
@@ -233,16 +235,27 @@ def approve_run(run: RunDir) -> None:
         raise RunError(f"Run {run.id} can't be approved: {error}.", "Check the permissions of its folder.") from error
 
 
-def request_run_stop(run: RunDir, *, pause: bool = False) -> None:
+def request_run_stop(run: RunDir, *, pause: bool = False, reason: str = "") -> None:
     """Ask the worker to stop after its current step and to save checkpoint and adapter; cancel a queued run.
 
-    pause: record the end as a pause, for a run that is meant to resume. Raises RunError.
+    pause: record the end as a pause, for a run that is meant to resume. reason: why no person asked for it. Raises
+    RunError.
     """
     path = open_run(run.save_dir, run.id).stop_path
-    if pause and not path.exists():
-        durable_write(path, PAUSE_REQUEST)  # complete from the first moment: an empty file is a stop
+    if (pause or reason) and not path.exists():
+        # complete from the first moment: an empty file is a stop
+        durable_write(path, PAUSE_REQUEST if pause else reason)
     else:
         path.touch()
+
+
+def read_stop_reason(run: RunDir) -> str:
+    """Return why the run was stopped if the toolkit itself did it; "" for a person's stop or pause, and without one."""
+    try:
+        text = read_foreign_file(run.stop_path).decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return "" if text == PAUSE_REQUEST else text[:MAX_STOP_REASON]
 
 
 def find_run_holder(run: RunDir) -> LockHolder | None:

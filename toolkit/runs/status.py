@@ -16,7 +16,7 @@ from toolkit.errors import RunError
 from toolkit.runs.event_facts import EventFacts, LoggedFacts, read_event_facts, update_event_facts
 from toolkit.runs.events import Event
 from toolkit.runs.kept_facts import is_there, stamp_file, write_kept_facts
-from toolkit.runs.run_dir import RunDir, is_run_alive
+from toolkit.runs.run_dir import RunDir, is_run_alive, read_stop_reason
 from toolkit.system.durable import COMMIT_NAME
 
 logger = logging.getLogger(__name__)
@@ -183,6 +183,8 @@ def _read_run_status(run: RunDir, *, holds_lock: bool) -> RunStatus:
     status = derive_run_status(
         facts, lock_held=lock_held, claimed=claimed, stop_requested=stop_requested, now=time.time()
     )
+    if stop_requested and status.state in ("cancelled", "stopped") and not status.message:
+        status = replace(status, message=read_stop_reason(run))
     return replace(status, adapter_ready=facts.adapter or (run.adapter_dir / COMMIT_NAME).is_file())
 
 

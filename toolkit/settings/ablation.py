@@ -41,6 +41,7 @@ STUDY_WIDE_SETTINGS = (
     "ablation.objective",
     "ablation.method",
     "ablation.trials",
+    "ablation.stop_when_decided",
     "training.pinned_prompts",
     "training.pinned_rows",
 )

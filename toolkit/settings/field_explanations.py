@@ -64,6 +64,8 @@ FIELD_EXPLANATIONS: dict[str, str] = {
     "ablation.method": "Random search trains some of the combinations. TPE (tree-structured Parzen estimator) starts "
     "with random ones, then chooses each next one by the results so far. Both find a good combination in fewer runs "
     "than a grid; a grid judges each setting best.",
+    "ablation.stop_when_decided": "When the verdict says of every setting that it matters or is within noise, the "
+    "queued runs are cancelled. The intervals hold at every look, so stopping does not make the verdict less certain.",
     "save_dir": "Each run gets its own subfolder.",
     _ARGS + "logging_steps": "Steps between two points of the loss chart.",
 }  # fmt: skip

@@ -231,6 +231,7 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "ablation.method": FieldLayout("study", "Search method", shown_when=_STUDY, words={
         "grid": "Grid: every combination", "random": "Random: some combinations", "tpe": "TPE: chosen by results"},
         empty="every combination"),
+    "ablation.stop_when_decided": FieldLayout("study", "Stop when decided", shown_when=_STUDY, switch=True),
     "ablation.trials": FieldLayout("study", "Trials", shown_when=_SEARCHED, unit="combinations to train", empty="20"),
     "save_dir": FieldLayout("run", "Output folder", empty="./experiments"),
     _ARGS + "logging_steps": FieldLayout("run", "Logging interval", unit="steps"),

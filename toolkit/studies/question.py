@@ -43,7 +43,7 @@ class StudyQuestion:
     """axes: values by path. settings: all other settings that have an effect. datasets: hashes of the tables.
 
     budget: combinations that a search trains. draft: the settings from which TPE makes further trials, else empty.
-    repeats: seeds of each of them.
+    repeats: seeds of each of them. stop_when_decided: no further run starts once the verdict has settled.
     """
 
     name: str
@@ -55,6 +55,7 @@ class StudyQuestion:
     method: str = "grid"
     budget: int | None = None
     repeats: tuple[int, ...] = ()
+    stop_when_decided: bool = False
     draft: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -118,6 +119,7 @@ def ask_study_of_runs(name: str, trials: Sequence[AskedTrial], first: Config, da
         settings=_find_shared_settings(first, axes),
         datasets=tuple(dict.fromkeys(datasets)),
         objective=first.ablation.objective,
+        stop_when_decided=first.ablation.stop_when_decided,
     )
 
 

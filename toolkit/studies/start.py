@@ -13,8 +13,8 @@ from toolkit.runs.run_dir import RunDir, create_run
 from toolkit.runs.run_sources import SourceTable
 from toolkit.runs.status import read_run_status
 from toolkit.settings.ablation import count_trials
-from toolkit.studies.known_runs import read_old_question
-from toolkit.studies.outcomes import find_trial_runs
+from toolkit.studies.known_runs import list_known_runs, read_old_question
+from toolkit.studies.outcomes import find_trial_runs, fold_study
 from toolkit.studies.question import (
     AskedTrial,
     StudyQuestion,
@@ -25,6 +25,7 @@ from toolkit.studies.question import (
     study_folder,
     write_question,
 )
+from toolkit.studies.verdict import stops_as_decided
 from toolkit.system.locks import wait_for_lock
 
 
@@ -48,6 +49,7 @@ class StudyProgress:
 
     resumed: their runs were stopped or paused and continue. failed: a result, which is not trained again unless asked.
     kept: finished, training or queued. later: runs that TPE will choose by the results.
+    is_decided: the study stops when it is decided, and it is.
     """
 
     open: tuple[AskedTrial, ...]
@@ -55,6 +57,7 @@ class StudyProgress:
     failed: tuple[RunDir, ...] = ()
     kept: tuple[RunDir, ...] = ()
     later: int = 0
+    is_decided: bool = False
 
     @property
     def to_train(self) -> int:
@@ -83,6 +86,11 @@ def find_study_progress(save_dir: Path, question: StudyQuestion, *, retry_failed
             failed.append(run)
         else:
             (resumed if can_resume(status) else kept).append(run)
+    if question.stop_when_decided:
+        merged = _merge_with_existing(save_dir, question)
+        if stops_as_decided(fold_study(merged, list_known_runs(save_dir, question.name))):
+            ended = tuple(run for run in found.values() if run not in failed)
+            return StudyProgress((), (), tuple(failed), ended, is_decided=True)
     missing = tuple(trial for trial in asked.trials if trial.content not in found)
     later = 0 if question.method != "tpe" else _count_search_runs(question) - len(found) - len(missing)
     return StudyProgress(missing, tuple(resumed), tuple(failed), tuple(kept), later)

@@ -28,6 +28,7 @@ from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study, TrialOutcome, has_va
 AxisVerdict = Literal["matters", "noise", "open"]
 ERROR_RATE = 0.05
 """Probability that a setting without effect is ever called one that matters."""
+DECIDED_REASON = "The study was decided before this run started, and Stop when decided is on."
 SMALLEST_DIFFERENCE = 0.10
 """A comparison whose interval is wider than this to each side is not decided: 10 points of a share, 10 % of a loss."""
 
@@ -81,6 +82,16 @@ def judge_study(study: Study) -> StudyVerdict:
     axes = {path: values for path, values in study.question.axes.items() if len(values) > 1}
     findings = tuple(_judge_axis(study, path, values) for path, values in axes.items())
     return StudyVerdict(findings, score_honestly(study), fit_growth(study))
+
+
+def is_study_decided(verdict: StudyVerdict) -> bool:
+    """Return whether the question is settled: each setting matters or is within noise."""
+    return bool(verdict.findings) and all(finding.verdict != "open" for finding in verdict.findings)
+
+
+def stops_as_decided(study: Study) -> bool:
+    """Return whether no further run of the study is to start, because its question is settled."""
+    return study.question.stop_when_decided and is_study_decided(judge_study(study))
 
 
 def lower_is_better(study: Study) -> bool:

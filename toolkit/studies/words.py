@@ -11,8 +11,11 @@ from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.studies.expectations import HonestScore
 from toolkit.studies.outcomes import DEFAULT_OBJECTIVE, LOSS_OBJECTIVE, Study, find_run_reason
-from toolkit.studies.verdict import AxisFinding, StudyVerdict, ValueComparison, lower_is_better
+from toolkit.studies.verdict import DECIDED_REASON, AxisFinding, StudyVerdict, ValueComparison, lower_is_better
 from toolkit.system.printable import format_plural, format_share
+
+REASON_STATES = ("failed", "cancelled", "stopped")
+"""States of a trial without a result whose reason is in the table."""
 
 
 def name_objective(study: Study) -> str:
@@ -35,6 +38,9 @@ def describe_verdict(study: Study, verdict: StudyVerdict) -> str:
         parts = ["No setting has several values, so there is nothing to compare."]
     parts += [_describe_growth(study, verdict), _describe_failures(study), _recommend(verdict)]
     parts.append(_describe_score(study, verdict.score))
+    withdrawn = sum(one.status is not None and one.status.message == DECIDED_REASON for one in study.outcomes)
+    if withdrawn:
+        parts.append(f"The study is decided: {format_plural(withdrawn, 'queued run')} were cancelled.")
     if study.seen_rows:
         parts.append(f"{format_plural(study.seen_rows, 'test row')} that a trial was trained on are left out.")
     return " ".join(part for part in parts if part)
@@ -176,7 +182,7 @@ def tabulate_study(study: Study) -> list[dict[str, Any]]:
             "State": outcome.state,
             title: outcome.value,
             "Run": outcome.run.id if outcome.run is not None else "",
-            "Reason": find_run_reason(outcome.status) if outcome.status and outcome.state == "failed" else "",
+            "Reason": find_run_reason(outcome.status) if outcome.status and outcome.state in REASON_STATES else "",
         }
         for outcome in study.outcomes
     ]

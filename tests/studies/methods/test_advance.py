@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from toolkit.errors import ConfigError
+from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import (
@@ -22,6 +23,7 @@ from toolkit.runs.run_dir import (
     read_run_meta,
     request_run_stop,
 )
+from toolkit.runs.status import read_run_status
 from toolkit.settings.ablation import StudyTrial
 from toolkit.settings.draft import default_draft, replace_setting
 from toolkit.studies.methods import advance
@@ -30,6 +32,8 @@ from toolkit.studies.outcomes import read_study
 from toolkit.studies.plan import plan_study
 from toolkit.studies.question import ask_study, hash_trial_content, read_question, study_folder
 from toolkit.studies.start import PlannedRun, StudyProgress, create_trial_run, start_study
+from toolkit.studies.verdict import DECIDED_REASON, judge_study
+from toolkit.studies.words import describe_verdict, tabulate_study
 
 GRID: dict[str, list[Any]] = {"lora.r": [2, 4, 8, 16], "training.training_args.learning_rate": ["1e-3", 3e-3, 1e-2]}
 TABLE = "ab" * 32
@@ -280,3 +284,66 @@ def test_the_supervisor_lets_every_study_go_on_when_runs_have_ended(
         supervisor.tick()
     assert len(list_runs(search.folder)) == 7
     assert len(calls) == 4, "once for each end, and not at every look"
+
+
+def finish_by_rank_clearly(search: Search, run: RunDir) -> None:
+    search.finish(run, 0.9 if read_run_config(run).lora.r == 2 else 0.5)
+
+
+def test_a_decided_study_cancels_what_it_has_queued_and_says_so(search: Search) -> None:
+    grid: dict[str, list[Any]] = {"lora.r": [2, 8]}
+    more = {"ablation__seeds": 6, "ablation__stop_when_decided": True}
+    created, _ = search.start("grid", grid=grid, **more)
+    ended = 0
+    for run in created:
+        if read_run_status(run).state != "queued":
+            break
+        finish_by_rank_clearly(search, run)
+        ended += 1
+        advance_studies(search.folder)
+    assert 4 <= ended < 12, "two pairs at least, and not all"
+    study = read_study(search.folder, "find")
+    assert [one.state for one in study.outcomes] == ["finished"] * ended + ["cancelled"] * (12 - ended)
+    text = describe_verdict(study, judge_study(study))
+    assert "LoRA rank (r) matters" in text and f"decided: {12 - ended} queued runs were cancelled" in text
+    assert {row["Reason"] for row in tabulate_study(study)} == {"", DECIDED_REASON}
+    queued, progress = search.start("grid", grid=grid, **more)
+    assert queued == [] and progress.is_decided and progress.to_train == 0
+    queued, progress = search.start("grid", grid=grid, ablation__seeds=6)
+    assert len(queued) == 12 - ended and not progress.is_decided, "with the switch off, the rest is trained"
+
+
+def test_without_the_switch_and_while_it_is_open_a_study_cancels_nothing(search: Search) -> None:
+    created, _ = search.start("grid", grid={"lora.r": [2, 8]}, ablation__seeds=6)
+    for run in created[:8]:
+        finish_by_rank_clearly(search, run)
+    advance_studies(search.folder)
+    assert [read_run_status(run).state for run in created[8:]] == ["queued"] * 4
+    other, _ = search.start("grid", grid={"lora.r": [2, 8]}, ablation__seeds=6, ablation__stop_when_decided=True)
+    assert other == []
+    for run in created[8:]:
+        request_run_stop(run)
+    assert read_run_status(created[8]).message == "", "a person's stop has no reason"
+
+
+def test_a_run_that_another_study_queued_is_not_cancelled(search: Search) -> None:
+    grid: dict[str, list[Any]] = {"lora.r": [2, 8]}
+    created, _ = search.start("grid", grid=grid, ablation__seeds=6, ablation__stop_when_decided=True)
+    shared = created[-1]
+    shared.meta_path.write_text(json.dumps({**read_run_meta(shared), "study": "other"}))
+    for run in created[:8]:
+        finish_by_rank_clearly(search, run)
+    advance_studies(search.folder)
+    assert [read_run_status(run).state for run in created[8:]] == ["cancelled"] * 3 + ["queued"]
+
+
+def test_the_supervisor_does_not_start_what_was_cancelled_at_the_end_of_a_run(search: Search) -> None:
+    created, _ = search.start("grid", grid={"lora.r": [2, 8]}, ablation__seeds=6, ablation__stop_when_decided=True)
+    for run in created[:8]:
+        finish_by_rank_clearly(search, run)
+    supervisor = Supervisor(
+        search.folder, launcher=LocalLauncher(lambda run, config: ["/bin/false"]), on_run_end=advance_studies
+    )
+    supervisor.tick()
+    assert not any(run.claim_path.exists() for run in created[8:])
+    assert {read_run_status(run).state for run in created[8:]} == {"cancelled"}

@@ -16,7 +16,7 @@ import numpy as np
 from toolkit.data.storage.open_table import open_table
 from toolkit.errors import ConfigError, ToolkitError
 from toolkit.forecast.decisions import decide_open_settings
-from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.runs.run_dir import RunDir, read_run_config, request_run_stop
 from toolkit.runs.status import UNFINISHED
 from toolkit.settings.ablation import StudyTrial, expand_combination
 from toolkit.settings.form_layout import describe_value, name_setting
@@ -35,7 +35,7 @@ from toolkit.studies.question import (
     write_question,
 )
 from toolkit.studies.start import PlannedRun, create_trial_run
-from toolkit.studies.verdict import lower_is_better
+from toolkit.studies.verdict import DECIDED_REASON, is_study_decided, judge_study, lower_is_better, stops_as_decided
 from toolkit.system.locks import wait_for_lock
 from toolkit.system.machine import read_known_machine
 
@@ -48,15 +48,30 @@ TrialPlanner = Callable[[StudyTrial, Path], tuple[PlannedRun, str]]
 
 
 def advance_studies(save_dir: Path) -> list[RunDir]:
-    """Queue the next trials of every study in this folder that is due for some, and return their runs."""
+    """Cancel what the decided studies of this folder have queued; queue and return what others are due for."""
     started: list[RunDir] = []
     for question in list_questions(save_dir)[0]:
-        if question.method == "tpe":
-            try:
+        try:
+            if question.stop_when_decided:
+                withdraw_decided_runs(save_dir, question)
+            if question.method == "tpe":
                 started += advance_study(save_dir, question.name)
-            except ToolkitError as error:
-                logger.warning("Study %s has no further trial: %s", question.name, error)
+        except ToolkitError as error:
+            logger.warning("Study %s does not go on: %s", question.name, error)
     return started
+
+
+def withdraw_decided_runs(save_dir: Path, question: StudyQuestion) -> list[RunDir]:
+    """Cancel the queued runs of a study whose verdict has settled, and return them; those that train go on."""
+    own = {one.run for one in list_known_runs(save_dir, question.name) if one.study == question.name}
+    study = fold_study(question, list_known_runs(save_dir, question.name))
+    waiting = [one.run for one in study.outcomes if one.state == "queued" and one.run in own]
+    if not waiting or not is_study_decided(judge_study(study)):
+        return []
+    withdrawn = [run for run in waiting if run is not None]
+    for run in withdrawn:
+        request_run_stop(run, reason=DECIDED_REASON)
+    return withdrawn
 
 
 def advance_study(
@@ -74,7 +89,7 @@ def advance_study(
                 return []
             question = _adopt_runs(save_dir, question)
             study = fold_study(question, list_known_runs(save_dir, name))
-            if any(outcome.state in HELD_STATES for outcome in study.outcomes):
+            if any(outcome.state in HELD_STATES for outcome in study.outcomes) or stops_as_decided(study):
                 return []
             again = [one.asked for one in study.outcomes if restore and one.run is None]
             planned = _plan_next(save_dir, study, again, plan_trial or plan_trial_run)

@@ -82,7 +82,12 @@ def _draw_start(reviewed: DraftReview) -> None:
     together = "The runs train one after another." if slots == 1 else f"{slots} runs train at the same time."
     st.caption((together if study and runs > 1 else "Trains in the background.") + where)
     if study and reviewed.progress is not None and not runs:
-        st.caption("Every trial of this study has a run. The Studies page shows the results.")
+        what = (
+            "This study is decided, and **Stop when decided** is on"
+            if reviewed.progress.is_decided
+            else ("Every trial of this study has a run")
+        )
+        st.caption(f"{what}. The Studies page shows the results.")
     if study:
         st.button(
             "Show the runs",

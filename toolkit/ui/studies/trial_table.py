@@ -17,6 +17,7 @@ from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.studies.outcomes import Study, TrialOutcome, find_run_reason
+from toolkit.studies.words import REASON_STATES
 from toolkit.system.printable import format_plural
 from toolkit.ui.elements.words import STATE_LABELS
 from toolkit.ui.frame import page
@@ -79,7 +80,7 @@ def _trial_row(
         **settings,
         "Seed": outcome.asked.seed,
         "State": f"{STATE_MARKS[status.state]} {STATE_LABELS[status.state][0]}" if status else "Not queued",
-        "Reason": find_run_reason(status) if status is not None and status.state == "failed" else "",
+        "Reason": find_run_reason(status) if status is not None and status.state in REASON_STATES else "",
         "Exact match": score.adapter if score else recorded.get("exact_match"),
         "Exact match, base": score.base if score else recorded.get("exact_match_base"),
         "Test loss": last.get("eval_loss"),
