@@ -15,9 +15,9 @@ from typing import Any
 from toolkit.settings.field_spec import FieldSpec
 
 LIBRARY_DEFAULT = "library default"
+"""Stands for None where an empty field cannot: among several values, and in tables."""
 AUTO = "Auto"
 """The word for an empty setting that is on or off as machine, model and data suggest."""
-"""Stands for None where an empty field cannot: among several values, and in tables."""
 
 TEXT_SEPARATOR = "---"
 """The line between two values of a long text."""
