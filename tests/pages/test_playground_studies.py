@@ -117,10 +117,12 @@ def test_a_study_begins_with_its_verdict_and_its_values_are_adopted_in_one_click
     assert len(frame) == 7 and "The memory ran out." in frame.to_string()
     assert sorted(frame["Seed"]) == [1, 1, 2, 2, 3, 3, 4]
     app.session_state["workspace"]["grid"] = {"lora.r": [4, 8]}
+    app.session_state["workspace"]["draft"]["training"]["training_args"]["num_train_epochs"] = 7  # after the study
     app = stage.checked(button(app, "Use these values").click().run())
     saved = json.loads((stage.folder / "draft.json").read_text())
     assert saved["draft"]["lora"]["r"] == 8 and saved["draft"]["ablation"]["use_ablate"] is False
     assert saved["grid"] == {}
+    assert saved["draft"]["training"]["training_args"]["num_train_epochs"] == 2, "as the study was trained"
 
 
 def test_the_table_of_trials_sorts_by_size_links_to_runs_and_shows_trials_without_a_run(stage: Stage) -> None:
