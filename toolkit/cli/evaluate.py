@@ -32,8 +32,9 @@ from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation import evaluation_dir, progress, prompt_sets
 from toolkit.evaluation.evaluation_dir import Evaluation, EvaluationSpec
 from toolkit.evaluation.questions import templates_for
+from toolkit.evaluation.rule_process import parse_checked_rules
 from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
-from toolkit.evaluation.statistics.pass_rules import RuleSet, parse_pass_rules
+from toolkit.evaluation.statistics.pass_rules import RuleSet
 from toolkit.evaluation.statistics.results import EvaluationResults, read_evaluation_results
 from toolkit.evaluation.statistics.verdict import describe_comparison, format_difference, format_measure_value
 from toolkit.field_types import find_path_error
@@ -73,7 +74,7 @@ def evaluate(
     chosen = open_run(save_dir, run)
     if not chosen.adapter_dir.is_dir():
         raise RunError(f"Run {run} has no adapter yet.", "Wait until it has finished.")
-    pass_rules = parse_pass_rules(load_draft(read_config_text(rules))) if rules else RuleSet()
+    pass_rules = parse_checked_rules(load_draft(read_config_text(rules))) if rules else RuleSet()
     spec = EvaluationSpec(rows=rows or None, compared=tuple(compare or ()), probe=probe)
     evaluation = None if new else _find_unfinished_evaluation(chosen, spec, file, prompts)
     if evaluation is not None:

@@ -22,11 +22,12 @@ from toolkit.evaluation.row_table import (
     select_rows,
     write_row_table,
 )
+from toolkit.evaluation.rule_process import find_rule_violations
 from toolkit.evaluation.seen_rows import find_seen_rows
 from toolkit.evaluation.statistics import counting, scoring, verdict
 from toolkit.evaluation.statistics.intervals import FloatArray
 from toolkit.evaluation.statistics.measures import LOSS_MEASURE, MEASURES, MEASURES_BY_NAME, Measure
-from toolkit.evaluation.statistics.pass_rules import RuleSet, find_rule_violation, unique_rule_titles
+from toolkit.evaluation.statistics.pass_rules import RuleSet, unique_rule_titles
 from toolkit.evaluation.statistics.results import (
     Confusion,
     EvaluationResults,
@@ -131,8 +132,12 @@ def score_model_rows(
     scores = [scoring.score_answer(a.text, q.expected, kind) for a, q in zip(ordered, questions, strict=True)]
     names = {name for row in scores for name in row}
     columns = {name: np.array([row.get(name, np.nan) for row in scores], dtype=float) for name in sorted(names)}
-    titled = list(zip(unique_rule_titles(rules.rules), rules.rules, strict=True))
-    broken = [[title for title, rule in titled if find_rule_violation(rule, a.text) is not None] for a in ordered]
+    titles = unique_rule_titles(rules.rules)
+    reasons = find_rule_violations(rules.rules, [answer.text for answer in ordered])
+    broken = [
+        [title for title, of_rule in zip(titles, reasons, strict=True) if of_rule[row] is not None]
+        for row in range(len(ordered))
+    ]
     return ModelRows(model, ordered, columns, broken)
 
 

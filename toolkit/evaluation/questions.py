@@ -1,12 +1,14 @@
-"""The questions of an evaluation: the run's own test set, the rows of a file, or a prompt set.
+"""The questions of an evaluation: the test set of the run, the rows of a file, or a prompt set; the forgetting probe.
 
 Rows are rendered with the templates of training. A row that can't be asked stays in the list with its reason.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -17,9 +19,15 @@ from toolkit.data.examples.renderers import ChatRenderer, renderer_of
 from toolkit.data.examples.split import plan_split
 from toolkit.data.examples.templates import CompiledTemplate, Renderer, compile_template
 from toolkit.data.table import Table, TableRow, load_table
+from toolkit.demo_data.corpus import documents
 from toolkit.errors import DataError, RunError
 from toolkit.evaluation.evaluation_dir import Evaluation, EvaluationSpec, read_evaluation_prompts, read_evaluation_spec
 from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.system.paths import ASSETS
+
+DEMO_CHECKPOINT = "bundled:demo-model"
+DEMO_SEED = 918_273  # pretraining uses another one
+DEMO_PASSAGES = 48
 
 
 @dataclass(frozen=True)
@@ -130,3 +138,15 @@ def _rendered(template: CompiledTemplate, cells: TableRow) -> tuple[str | None, 
         return template.render(cells), ""
     except DataError as error:
         return None, error.message
+
+
+def read_probe_passages(checkpoint: str) -> list[str]:
+    """Return the passages of the forgetting probe, which a model should still predict well after fine-tuning.
+
+    checkpoint: the base model's name as in the settings. For the bundled demo model they are generated like its
+    pretraining text; for any other one they are general text written for this project (assets/probe.json).
+    """
+    if checkpoint == DEMO_CHECKPOINT:
+        return [text for text, _ in islice(documents(DEMO_SEED), DEMO_PASSAGES)]
+    path = ASSETS / "probe.json"
+    return [str(text) for text in json.loads(path.read_text(encoding="utf-8"))]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from toolkit.errors import ToolkitError
+from toolkit.evaluation.rule_process import parse_checked_rules
 from toolkit.evaluation.statistics.pass_rules import find_rule_violation, parse_pass_rules, rule_title
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"]}
@@ -72,7 +73,7 @@ def test_a_schema_fetches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_wrong_rule_is_named(wrong: Any, words: str) -> None:
     with pytest.raises(ToolkitError, match=r"(?s)" + words):
-        parse_pass_rules(wrong)
+        parse_checked_rules(wrong)
 
 
 def test_rules_survive_a_round_trip_through_json() -> None:

@@ -1,7 +1,7 @@
 """Pass/fail rules for answers, as data: contains, regex, JSON schema, length; and the gate that combines them.
 
-Rules may come from a file of unknown origin: patterns have a time limit, schemas never fetch anything, and a
-rule that can't be used is explained.
+Rules may come from a file of unknown origin: schemas never fetch anything, and a rule that can't be used is explained.
+`evaluation/rule_process.py` compiles and applies patterns and schemas, in a process with limits.
 """
 
 from __future__ import annotations
@@ -54,31 +54,12 @@ class RegexRule(_Rule):
     kind: Literal["regex"] = "regex"
     pattern: Annotated[ShortText, Field(min_length=1)]
 
-    @model_validator(mode="after")
-    def _compiles(self) -> RegexRule:
-        try:
-            regex.compile(self.pattern)
-        except regex.error as error:
-            raise ValueError(f"the pattern is not valid: {error}") from error
-        return self
-
 
 class JsonSchemaRule(_Rule):
     """The answer is JSON that is valid under a schema (draft 2020-12)."""
 
     kind: Literal["json_schema"] = "json_schema"
     json_schema: dict[str, Any]
-
-    @model_validator(mode="after")
-    def _is_schema(self) -> JsonSchemaRule:
-        try:
-            Draft202012Validator.check_schema(self.json_schema)
-        except (SchemaError, RecursionError) as error:
-            reason = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
-            raise ValueError(f"the JSON schema is not valid: {reason}") from error
-        if _uses(self.json_schema, "patternProperties"):
-            raise ValueError("patternProperties is not supported: its patterns can't be given a time limit")
-        return self
 
 
 class LengthRule(_Rule):
@@ -139,6 +120,24 @@ def parse_pass_rules(value: Any) -> RuleSet:
         parts = [f"{'.'.join(map(str, part['loc'])) or 'the rules'}: {part['msg']}" for part in error.errors()[:5]]
         message = "The rules can't be used: " + "; ".join(parts) + "."
         raise ToolkitError(message, "Every rule needs a kind: contains, regex, json_schema or length.") from error
+
+
+def compile_rule(rule: PassRule) -> str | None:
+    """Return why the rule's pattern or schema can't be used, None if it can. It may take any time."""
+    try:
+        if isinstance(rule, RegexRule):
+            regex.compile(rule.pattern)
+        if isinstance(rule, JsonSchemaRule):
+            Draft202012Validator.check_schema(rule.json_schema)
+            if _uses(rule.json_schema, "patternProperties"):
+                return "patternProperties is not supported: its patterns can't be given a time limit"
+    except regex.error as error:
+        return f"the pattern is not valid: {error}"
+    except SchemaError as error:
+        return f"the JSON schema is not valid: {error.message[:300]}"
+    except RecursionError:
+        return "it is nested too deeply"
+    return None
 
 
 def rule_title(rule: PassRule) -> str:

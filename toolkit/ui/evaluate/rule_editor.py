@@ -9,8 +9,9 @@ import streamlit as st
 
 from toolkit.errors import ToolkitError
 from toolkit.evaluation import evaluation_dir
+from toolkit.evaluation.rule_process import parse_checked_rules
 from toolkit.evaluation.statistics.measures import GATE_MEASURES, MEASURES_BY_NAME
-from toolkit.evaluation.statistics.pass_rules import Gate, RuleSet, parse_pass_rules, rule_title
+from toolkit.evaluation.statistics.pass_rules import Gate, RuleSet, rule_title
 from toolkit.system.printable import format_share
 from toolkit.ui.elements.error_boundary import show_error
 from toolkit.ui.elements.escape import escape_text
@@ -87,7 +88,7 @@ def add_rule(rules: RuleSet, rule: dict[str, Any]) -> RuleSet:
             rule = {**rule, "json_schema": json.loads(rule["json_schema"] or "")}
         except (ValueError, RecursionError) as error:
             raise ToolkitError(f"The schema is not valid JSON: {error}.", "Correct the JSON.") from error
-    return parse_pass_rules({**rules.model_dump(), "rules": [*rules.model_dump()["rules"], rule]})
+    return parse_checked_rules({**rules.model_dump(), "rules": [*rules.model_dump()["rules"], rule]})
 
 
 def _choose_gate(rules: RuleSet) -> None:

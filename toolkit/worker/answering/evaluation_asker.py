@@ -19,8 +19,7 @@ from toolkit.data.conversations import train_last_message_only
 from toolkit.data.examples.templates import Example
 from toolkit.evaluation.answers import AnswerLog, EvaluationAnswer, ProbeAnswer, RecordedAnswers
 from toolkit.evaluation.evaluation_dir import Evaluation, EvaluationSpec
-from toolkit.evaluation.forgetting_probe import read_probe_passages
-from toolkit.evaluation.questions import EvaluationQuestion
+from toolkit.evaluation.questions import EvaluationQuestion, read_probe_passages
 from toolkit.runs.model_names import BASE, parse_model_name
 from toolkit.runs.run_dir import open_run
 from toolkit.system.durable import COMMIT_NAME
