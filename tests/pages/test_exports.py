@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
+
 from tests.export.test_parity_certificate import contract, replay
-from tests.pages.conftest import Stage, words
+from tests.pages.conftest import Stage, button, words
 from toolkit.export.export_forms import EXPORT_FORMS
 from toolkit.export.export_state import certificate_path, commit_hash, export_folder, export_job
 from toolkit.export.parity_certificate import certify_replay, write_certificate
@@ -14,6 +16,7 @@ from toolkit.export.prompt_contract import CONTRACT_FILE
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.background_job import StateFileReporter
 from toolkit.system.durable import commit_dir
+from toolkit.ui.runs import export_view
 
 
 def made(run: RunDir, form: str, *, broken: bool) -> None:
@@ -55,6 +58,20 @@ def test_an_export_that_fails_is_explained(stage: Stage) -> None:
     while "Export failed" not in words(app) and time.monotonic() < deadline:
         app = stage.checked(app.run())
     assert "can't be trusted" in words(app)
+
+
+def test_asking_for_an_export_starts_that_of_the_adapter_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(export_view, "start_export", lambda run, form, **_: started.append(form))
+    run = stage.finished("done")
+    app = stage.page("runs", run)
+    assert started == [], "opening the page starts nothing"
+    app = stage.checked(button(app, "Export").click().run())
+    stage.checked(app.run())
+    assert started == ["adapter"]
+    made(run, "merged-bf16", broken=False)
+    stage.checked(button(stage.page("runs", run), "Export").click().run())
+    assert started == ["adapter"], "what is there already is not made again"
 
 
 def test_a_run_without_an_adapter_has_no_exports(stage: Stage) -> None:

@@ -9,15 +9,21 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from tests.pages.conftest import ROOT, Stage, button, words
+from toolkit.config import InferenceConfig
 from toolkit.data.examples.split import plan_split
 from toolkit.data.table import load_table
 from toolkit.evaluation.predictions import Prediction, write_predictions
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_config
 from toolkit.services import engine_client
+from toolkit.services.engine_http import Done
 from toolkit.services.engine_process import EngineInfo
+from toolkit.services.engine_requests import ScoredCompletion
 from toolkit.studies.known_runs import read_old_question
 from toolkit.studies.question import AskedTrial, write_question
+from toolkit.ui.evaluate import evaluate_view
 from toolkit.ui.playground import engine_bar
+from toolkit.ui.playground.columns import AnswerColumn
+from toolkit.ui.playground.questions import prepare_question
 
 
 def test_the_playground_is_empty_until_a_run_has_an_adapter(stage: Stage) -> None:
@@ -208,6 +214,34 @@ def test_a_loaded_model_says_how_other_programs_reach_it(stage: Stage, monkeypat
     text = words(stage.page("playground", run))
     assert "http://127.0.0.1:8765/v1" in text and "the-key" in text
     assert "curl http://127.0.0.1:8765/v1/chat/completions" in text
+    assert "Ctrl-C" not in text, "that is for the command line"
+
+
+def test_an_answer_comes_first_and_its_figures_are_one_line_below(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stage.finished("done")
+    columns = [AnswerColumn(run.id, "This run", InferenceConfig()), AnswerColumn("base", "Base", InferenceConfig())]
+    asked = prepare_question(run.id, "2 lamps?", [], expected="two lamps", seed=7, columns=columns)
+    for answer, text, reason in zip(asked.answers, ("two lamps", "<b>no</b> idea"), ("stop", "length"), strict=True):
+        answer.text, answer.ended = text, True
+        answer.done = Done(text, "<prompt>", 3, 2, 0.01, 100.0, reason, 7)
+        answer.scored = ScoredCompletion((), 0.5, 1.65)
+    app = stage.page("playground", run)
+    app.session_state["records"] = {(run.id, False): [asked]}
+    app = stage.checked(app.run())
+    details = "2 tokens · 100 tokens/s · first token after 10 ms · seed 7 · expected answer: loss 0.5, perplexity 1.65"
+    assert [entry.value for entry in app.caption].count(details) == 2
+    outcomes = [entry.value for entry in app.markdown if "correct" in entry.value]
+    assert outcomes == [
+        ":green[:material/check_circle: correct]",
+        ":red[:material/cancel: incorrect] · :orange[:material/content_cut: truncated at max new tokens]",
+    ]
+    assert "<b>no</b> idea" in [entry.value for entry in app.code], "too little in common to mark differences"
+    started: list[RunDir] = []
+    monkeypatch.setattr(evaluate_view, "launch_evaluation", lambda one: started.append(one))
+    app = stage.checked(button(app, "Evaluate").click().run())
+    assert app.title[0].value == "Evaluate" and started == [run], "the verdict is one click away"
 
 
 def test_checkpoints_and_the_url_choose_the_columns(stage: Stage) -> None:

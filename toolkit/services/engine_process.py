@@ -76,17 +76,27 @@ Ready. Any OpenAI client on this machine can use it:
   key      {info.token}
   models   {", ".join(sorted(models, key=lambda name: name != run_id))}
 
-curl {info.url}/v1/chat/completions \\
-  -H "Authorization: Bearer {info.token}" -H "Content-Type: application/json" \\
-  -d '{{"model": "{run_id}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+{write_curl_command(info, run_id)}
 
-from openai import OpenAI
+{write_client_code(info, run_id)}
+
+Press Ctrl-C to stop it.
+"""
+
+
+def write_curl_command(info: EngineInfo, run_id: str) -> str:
+    """Return a command that asks the engine a question."""
+    return f"""curl {info.url}/v1/chat/completions \\
+  -H "Authorization: Bearer {info.token}" -H "Content-Type: application/json" \\
+  -d '{{"model": "{run_id}", "messages": [{{"role": "user", "content": "Hello"}}]}}'"""
+
+
+def write_client_code(info: EngineInfo, run_id: str) -> str:
+    """Return Python code that asks the engine a question with OpenAI's client."""
+    return f"""from openai import OpenAI
 client = OpenAI(base_url="{info.url}/v1", api_key="{info.token}")
 for part in client.chat.completions.create(
     model="{run_id}", messages=[{{"role": "user", "content": "Hello"}}], stream=True
 ):
     if part.choices:
-        print(part.choices[0].delta.content or "", end="", flush=True)
-
-Press Ctrl-C to stop it.
-"""
+        print(part.choices[0].delta.content or "", end="", flush=True)"""

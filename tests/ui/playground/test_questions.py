@@ -11,6 +11,7 @@ import pytest
 from toolkit.config import InferenceConfig
 from toolkit.data.conversations import parse_conversation
 from toolkit.errors import EngineError
+from toolkit.evaluation.statistics.word_diff import have_common_words
 from toolkit.services import engine_client
 from toolkit.services.engine_http import Delta, Done, Token
 from toolkit.services.engine_requests import ScoredCompletion
@@ -122,6 +123,13 @@ def test_a_preset_changes_only_the_sampling() -> None:
     assert pinned is not None and pinned.max_new_tokens == 3
     assert resolve_column_settings("greedy", None, None) is None
     assert set(GENERATION_PRESETS) == {"greedy", "balanced", "creative"}
+
+
+def test_differences_are_marked_only_in_texts_with_common_words() -> None:
+    assert have_common_words("The order ships on Monday.", "The order ships on Tuesday!")
+    assert have_common_words("same", "same")
+    assert not have_common_words('{"customer": "Mendes", "item": "lamp"}', "I am sorry, I do not know what you mean.")
+    assert not have_common_words("", "an answer") and not have_common_words("an answer", "")
 
 
 def test_differences_are_the_words_that_the_other_text_lacks() -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 _PIECE_PATTERN = re.compile(r"\s+|\w+|[^\w\s]")
+_WORD_PATTERN = re.compile(r"\w+")
+MIN_COMMON_SHARE = 0.4
+"""Of the words of both texts; with fewer in common, nearly every word of an answer would be marked."""
 MAX_DIFF_PIECES = 1_500
 """Texts with more words and punctuation marks are not compared: the comparison is quadratic."""
 
@@ -17,6 +20,17 @@ class DiffSpan:
 
     text: str
     changed: bool = False
+
+
+def have_common_words(left: str, right: str) -> bool:
+    """Return whether the texts have enough words in common, in the same order, for their differences to be a help."""
+    common, total = 0, 0
+    for side in diff_words(left, right):
+        for span in side:
+            words = len(_WORD_PATTERN.findall(span.text))
+            total += words
+            common += 0 if span.changed else words
+    return common >= MIN_COMMON_SHARE * total
 
 
 def diff_words(left: str, right: str) -> tuple[list[DiffSpan], list[DiffSpan]]:

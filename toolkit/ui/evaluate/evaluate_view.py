@@ -21,9 +21,8 @@ from toolkit.ui.evaluate.rows import draw_evaluation_rows
 from toolkit.ui.evaluate.rule_editor import draw_rule_editor
 from toolkit.ui.evaluate.start import claim_first_start, draw_evaluation_form, launch_evaluation
 from toolkit.ui.runs.export_view import open_exports
-from toolkit.ui.runs.run_outcome import EVALUATE_NOW
 from toolkit.ui.workspace.comparable_models import list_comparable_models
-from toolkit.ui.workspace.run_chooser import choose_shown_run
+from toolkit.ui.workspace.run_chooser import EVALUATE_NOW, choose_shown_run
 from toolkit.ui.workspace.run_entries import RunEntry
 
 EVALUATION_REFRESH_SECONDS = 1

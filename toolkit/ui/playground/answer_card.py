@@ -8,8 +8,9 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from toolkit.evaluation.statistics.text import is_exact_match, split_reasoning
+from toolkit.evaluation.statistics.word_diff import have_common_words
 from toolkit.services.engine_http import Done
-from toolkit.system.printable import format_count, format_figure
+from toolkit.system.printable import format_count, format_figure, format_plural
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.marked_text import mark_differences, mark_likelihoods, show_marked_text
 from toolkit.ui.examples.prompt_view import text_block
@@ -61,7 +62,7 @@ def draw_answer(answer: ShownAnswer, record: AskedQuestion, view: str, key: str)
     first = record.answers[0]
     if view == TOKEN_VIEW and answer.tokens:
         show_marked_text(mark_likelihoods(answer.tokens), key)
-    elif view == DIFFERENCE_VIEW and answer is not first and answer.ended and answer.text and first.text:
+    elif view == DIFFERENCE_VIEW and _is_comparable(answer, first):
         show_marked_text(mark_differences(answer.text, first.text), key)
     elif answer.text or answer.done:
         _draw_text(answer.text)
@@ -74,12 +75,18 @@ def draw_answer(answer: ShownAnswer, record: AskedQuestion, view: str, key: str)
     elif answer.ended and answer.done is None:
         st.caption(":material/stop_circle: Stopped")
     if answer.done is not None:
-        st.markdown(f":small[{_verdict(answer, record.expected)}{_answer_figures(answer, answer.done)}]")
+        outcome = " · ".join(_outcome(answer, answer.done, record.expected))
+        if outcome:
+            st.markdown(outcome)
         if answer.done.notice:
             st.caption(f":orange[:material/info:] {escape_text(answer.done.notice, 500)}")
-    if answer.scored is not None:
-        loss, perplexity = answer.scored.loss, answer.scored.perplexity
-        st.markdown(f":small[Expected answer: loss {format_figure(loss)}, perplexity {format_figure(perplexity)}]")
+        st.caption(" · ".join(_details(answer, answer.done)))
+
+
+def _is_comparable(answer: ShownAnswer, first: ShownAnswer) -> bool:
+    """Return whether marking the differences from the first answer helps: both are there and have words in common."""
+    both = bool(answer.text and first.text)
+    return answer is not first and answer.ended and both and have_common_words(first.text, answer.text)
 
 
 def draw_expected_answer(record: AskedQuestion, view: str, key: str) -> None:
@@ -103,28 +110,31 @@ def _draw_text(text: str) -> None:
     text_block(answer)
 
 
-def _verdict(answer: ShownAnswer, expected: str | None) -> str:
-    if expected is None:
-        return ""
-    if is_exact_match(answer.text, expected):
-        return ":green[:material/check_circle: correct] · "
-    return ":red[:material/cancel: incorrect] · "
-
-
-def _answer_figures(answer: ShownAnswer, done: Done) -> str:
+def _outcome(answer: ShownAnswer, done: Done, expected: str | None) -> list[str]:
+    """Return whether the answer is correct, and what ended it early."""
+    parts = []
+    if expected is not None:
+        is_correct = is_exact_match(answer.text, expected)
+        parts.append(":green[:material/check_circle: correct]" if is_correct else ":red[:material/cancel: incorrect]")
     ended = {"length": "truncated at max new tokens", "cancelled": "stopped"}.get(done.finish_reason)
-    own_settings = (
-        [] if answer.settings_source == SHARED_SETTINGS else [COLUMN_SETTINGS_LABELS[answer.settings_source].lower()]
-    )
+    return [*parts, f":orange[:material/content_cut: {ended}]"] if ended else parts
+
+
+def _details(answer: ShownAnswer, done: Done) -> list[str]:
+    """Return the figures of an answer: length, speed, seed, settings, and how likely the expected answer was."""
+    settings = answer.settings_source
     parts = [
-        *own_settings,
-        f"time to first token {done.ttft_s * 1000:,.0f} ms",
+        format_plural(done.completion_tokens, "token"),
         f"{done.tokens_per_second:,.0f} tokens/s",
-        f"{format_count(done.completion_tokens)} tokens",
+        f"first token after {done.ttft_s * 1000:,.0f} ms",
         f"seed {done.seed}",
-        *([ended] if ended else []),
     ]
-    return " · ".join(parts)
+    if settings != SHARED_SETTINGS:
+        parts.append(COLUMN_SETTINGS_LABELS[settings].lower())
+    if answer.scored is not None:
+        loss, perplexity = format_figure(answer.scored.loss), format_figure(answer.scored.perplexity)
+        parts.append(f"expected answer: loss {loss}, perplexity {perplexity}")
+    return parts
 
 
 def draw_exact_prompt(record: AskedQuestion) -> None:

@@ -7,7 +7,7 @@ import streamlit as st
 from toolkit.errors import EngineError
 from toolkit.services import engine_client
 from toolkit.services.engine_client import EngineStatus
-from toolkit.services.engine_process import EngineInfo, describe_engine_access, find_engine
+from toolkit.services.engine_process import EngineInfo, find_engine, write_client_code, write_curl_command
 from toolkit.system.printable import format_bytes, format_duration, format_plural
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_text
@@ -37,7 +37,7 @@ def draw_engine_bar(entry: RunEntry) -> EngineInfo | None:
             st.badge("Loaded", icon=":material/memory:", color="green")
             st.caption(_engine_summary(status), width="content")
             with st.popover("Use as API", icon=":material/api:", type="tertiary"):
-                st.code(describe_engine_access(info, entry.run.id, status.runs).strip(), language=None, wrap_lines=True)
+                _draw_api_access(info, entry.run.id, status)
             _draw_unload_button(info)
             return info
         st.badge("Not loaded", icon=":material/memory:", color="gray")
@@ -49,6 +49,21 @@ def draw_engine_bar(entry: RunEntry) -> EngineInfo | None:
             request_engine(entry.run.id)
             st.rerun()
     return None
+
+
+def _draw_api_access(info: EngineInfo, run_id: str, status: EngineStatus) -> None:
+    """Draw how other programs on this machine reach the loaded model."""
+    st.caption("OpenAI-compatible API. Only programs on this machine can reach it, while the model is loaded.")
+    models = ", ".join(sorted(status.runs, key=lambda name: name != run_id))
+    for title, text, language in (
+        ("URL", f"{info.url}/v1", None),
+        ("Key", info.token, None),
+        ("Models", models, None),
+        ("curl", write_curl_command(info, run_id), "bash"),
+        ("Python", write_client_code(info, run_id), "python"),
+    ):
+        st.markdown(f"**{title}**")
+        st.code(text, language=language, wrap_lines=True)
 
 
 def _engine_summary(status: EngineStatus) -> str:

@@ -14,6 +14,7 @@ from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.services.engine_process import EngineInfo
 from toolkit.settings.validation import validate_draft
 from toolkit.ui.forms.form import render_section
+from toolkit.ui.frame import page
 from toolkit.ui.playground.answer_card import (
     DIFFERENCE_VIEW,
     TEXT_VIEW,
@@ -29,7 +30,7 @@ from toolkit.ui.playground.engine_bar import draw_engine_bar, request_engine
 from toolkit.ui.playground.questions import AskedQuestion, asked_questions, remember_question, stream_answers
 from toolkit.ui.playground.template_form import draw_column_boxes, fill_random_test_row, prepare_boxed_question
 from toolkit.ui.workspace import workspace
-from toolkit.ui.workspace.run_chooser import choose_shown_run
+from toolkit.ui.workspace.run_chooser import EVALUATE_NOW, choose_shown_run
 from toolkit.ui.workspace.run_entries import RunEntry
 
 QUESTION_FORMS = {"template": ":material/table_rows: Prompt template", "chat": ":material/forum: Chat"}
@@ -85,8 +86,8 @@ def _choose_options(entry: RunEntry, all_runs: Sequence[RunEntry]) -> QuestionOp
         required=True,
         key="answer_view",
         persist_state="session",
-        help="Differences marks the words that differ from the first column. Tokens shows the probability of each "
-        "token and its alternatives on hover.",
+        help="Differences marks the words that differ from the first column, if most words are the same. Tokens shows "
+        "the probability of each token and its alternatives on hover.",
     )
     st.header(":material/tune: Generation settings", anchor=False)
     seed = st.number_input(
@@ -155,6 +156,11 @@ def _draw_template_form(run: RunDir, info: EngineInfo | None, options: QuestionO
             on_click=_ask_question,
             args=(run, options),
         )
+        if questions and st.button(
+            "Evaluate", icon=":material/balance:", help="Ask base model and adapter every test row, and compare them."
+        ):
+            st.session_state[EVALUATE_NOW] = run.id
+            page.go_to_page("evaluate", run.id)
         stop_slot = st.empty()
     fresh = _take_pending(run, info, chat=False)
     _end_stale_answers(questions, fresh)

@@ -28,7 +28,9 @@ from toolkit.ui.frame import page
 from toolkit.ui.runs.hub_view import draw_hub_push
 
 EXPORT_REFRESH_SECONDS = 0.7
-_EXPANDED_RUN = "exports_open"
+FIRST_FORM = "adapter"
+"""The form that is exported as soon as an export is asked for: it is small, and the others build on the same run."""
+_EXPANDED_RUN, _REQUESTED_RUN = "exports_open", "export_requested"
 EXPORT_BADGES = {
     "none": ("Not exported", ":material/radio_button_unchecked:", "gray"),
     "running": ("Exporting", ":material/hourglass_top:", "blue"),
@@ -53,15 +55,25 @@ def draw_export_section(run: RunDir) -> None:
             "log-probabilities and answers are equal. *Close*: they differ by no more than rounding changes this "
             "model, which is measured. *Different*: do not use the export."
         )
+        _start_requested(run)
         is_running = _is_running(run, [_read_state(run, form) for form in EXPORT_FORMS])
         st.fragment(_draw_cards, run_every=EXPORT_REFRESH_SECONDS if is_running else None)(run.path, is_running)
 
 
 def open_exports(run: RunDir) -> NoReturn:
-    """Go to the Runs page with this run's export section expanded and in view."""
+    """Go to the Runs page with this run's export section in view; the adapter is exported if there is no export yet."""
+    st.session_state[_REQUESTED_RUN] = run.id
     st.session_state[_EXPANDED_RUN] = (run.id, st.session_state.get(_EXPANDED_RUN, ("", 0))[1] + 1)
     scroll.request_scroll(f"export_{run.id}")
     page.go_to_page("runs", run.id)
+
+
+def _start_requested(run: RunDir) -> None:
+    if st.session_state.get(_REQUESTED_RUN) != run.id:
+        return
+    del st.session_state[_REQUESTED_RUN]
+    if all(_read_state(run, form).state == "none" for form in EXPORT_FORMS):
+        _start_export(run, FIRST_FORM)
 
 
 def _draw_cards(path: Path, was_running: bool) -> None:

@@ -20,10 +20,9 @@ from toolkit.ui.frame import page
 from toolkit.ui.runs.export_view import open_exports
 from toolkit.ui.runs.safety_lines import describe_resume, safety_lines
 from toolkit.ui.workspace import workspace
+from toolkit.ui.workspace.run_chooser import EVALUATE_NOW
 from toolkit.ui.workspace.run_facts import read_run_summary
 
-EVALUATE_NOW = "evaluate_now"
-"""Session key: id of the run whose evaluation starts when the Evaluate page opens."""
 MODEL_SETTING = "model.hf_model_ckpt"
 _REMEDY_SETTINGS = {"model_not_found": MODEL_SETTING, "no_network": MODEL_SETTING}
 """Reason of a failure -> the setting to change, where the hint names none or another one first."""

@@ -9,6 +9,9 @@ import streamlit as st
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_entries import RunEntry
 
+EVALUATE_NOW = "evaluate_now"
+"""Key of the session: the run that the Evaluate page evaluates when it opens, if it has no evaluation yet."""
+
 
 def choose_shown_run(found: Sequence[RunEntry], label: str) -> RunEntry:
     """Draw the select box over these runs (at least one) and return the choice, which survives a page refresh."""
