@@ -15,9 +15,11 @@ import pytest
 
 from tests.fakes.run_fixtures import fake_command, queue, wait_for
 from toolkit.cli import main
+from toolkit.lifecycle.claims import read_claim
 from toolkit.lifecycle.launcher import LocalLauncher
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, kill_run, list_runs, read_run_config, read_run_meta
+from toolkit.runs.slots import count_slots
 from toolkit.runs.status import read_run_status
 from toolkit.settings.import_export import load_presets
 from toolkit.system.paths import PROJECT_ROOT
@@ -177,6 +179,23 @@ def test_a_study_runs_every_combination_in_order(
     assert {read_run_meta(run)["study"] for run in runs} == {"ranks"}
     assert [read_run_status(run).state for run in runs] == ["finished"] * 2
     assert "2 runs" in capsys.readouterr().out
+
+
+def test_a_study_uses_as_many_slots_as_are_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("toolkit.runs.slots.training_cores", lambda: 2)
+    monkeypatch.setattr("toolkit.cli.queue_config.probe_machine", lambda save_dir: None)
+    write_config(folder, "lora:\n  r: [4, 8]\nablation:\n  use_ablate: true\n  study_name: ranks\n  seeds: 2\n")
+    assert call(monkeypatch, "study", "config.yml", "--slots", "3") == 1
+    assert "3 runs at the same time are not possible: this machine has 2 cores" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert call(monkeypatch, "study", "config.yml", "--slots", "2") == 0
+    assert "4 runs (2 combinations × 2 seeds), 2 at the same time." in " ".join(capsys.readouterr().out.split())
+    claims = [read_claim(run) for run in reversed(list_runs(folder / "experiments"))]
+    assert [claim.slots for claim in claims if claim is not None][:2] == [(0,), (1,)]
+    assert count_slots(folder / "experiments") == 2, "for the next runs too"
 
 
 def test_a_study_that_was_killed_is_completed_and_trains_nothing_twice(

@@ -47,7 +47,13 @@ def _racer(save_dir: Path, run: RunDir, command: CommandBuilder, barrier: thread
 
 
 def race_for_slots(
-    save_dir: Path, runs: Sequence[RunDir], command: CommandBuilder, processes: int, kills: int, rng: random.Random
+    save_dir: Path,
+    runs: Sequence[RunDir],
+    command: CommandBuilder,
+    processes: int,
+    kills: int,
+    rng: random.Random,
+    poll_seconds: float = 0.01,
 ) -> dict[str, int]:
     """Start many runs in many processes at once, and kill -9 some of these processes and of the workers meanwhile.
 
@@ -57,17 +63,18 @@ def race_for_slots(
     """
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(processes + 1)
-    racers = [context.Process(target=_slot_racer, args=(save_dir, runs, command, barrier)) for _ in range(processes)]
+    given = (save_dir, runs, command, barrier, poll_seconds)
+    racers = [context.Process(target=_slot_racer, args=given) for _ in range(processes)]
     for racer in racers:
         racer.start()
     barrier.wait()
     killed = _kill_some(racers, runs, kills, rng)
-    own = Supervisor(save_dir, launcher=LocalLauncher(command), poll_seconds=0.01)
+    own = Supervisor(save_dir, launcher=LocalLauncher(command), poll_seconds=poll_seconds)
     for run in runs:
         own.run_to_end(run, lambda status: None)
     own.stop()
     for racer in racers:
-        racer.join(60)
+        racer.join(300)
         assert racer.exitcode in (0, -signal.SIGKILL), f"a process ended with exit code {racer.exitcode}"
     return {
         "lost": sum(read_run_status(run).state != "finished" for run in runs),
@@ -106,8 +113,10 @@ def _kill_some(racers: Sequence[BaseProcess], runs: Sequence[RunDir], kills: int
     return killed
 
 
-def _slot_racer(save_dir: Path, runs: Sequence[RunDir], command: CommandBuilder, barrier: threading.Barrier) -> None:
-    own = Supervisor(save_dir, launcher=LocalLauncher(command), poll_seconds=0.01)
+def _slot_racer(
+    save_dir: Path, runs: Sequence[RunDir], command: CommandBuilder, barrier: threading.Barrier, poll_seconds: float
+) -> None:
+    own = Supervisor(save_dir, launcher=LocalLauncher(command), poll_seconds=poll_seconds)
     barrier.wait()
     for run in runs:
         own.run_to_end(run, lambda status: None)

@@ -15,7 +15,7 @@ from toolkit.config import Config
 from toolkit.errors import RunError
 from toolkit.lifecycle import slot_memory
 from toolkit.lifecycle.claims import read_claim, take_claim
-from toolkit.lifecycle.slots import SlotDemand, explain_wait, find_slot_demand, list_slot_runs, read_slot_table
+from toolkit.lifecycle.slots import SlotDemand, explain_wait, find_slot_demand, list_slot_holders, read_slot_table
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs import slots as module
 from toolkit.runs.events import EventWriter, read_events
@@ -31,6 +31,10 @@ from toolkit.system.machine import Gpu, Machine, training_cores
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "training_cores", lambda: 4)
+
+
+def held(save_dir: Path) -> list[tuple[int, str]]:
+    return [(number, holder.run) for number, holder in list_slot_holders(save_dir)]
 
 
 def training(status: RunStatus) -> bool:
@@ -70,12 +74,12 @@ def test_two_slots_train_two_runs_and_a_third_waits(save_dir: Path, supervisor: 
         supervisor.tick()
     assert read_run_status(third).state == "queued"
     assert explain_wait(third) == "waits for 1 free slot"
-    assert list_slot_runs(save_dir) == [(0, first.id), (1, second.id)]
+    assert held(save_dir) == [(0, first.id), (1, second.id)]
     claims = [read_claim(run) for run in (first, second)]
     assert [(claim.slots, claim.where) for claim in claims if claim] == [((0,), "slot 1 of 2"), ((1,), "slot 2 of 2")]
     kill_run(first, 1)
     wait_for(third, training, supervisor)
-    assert list_slot_runs(save_dir) == [(0, third.id), (1, second.id)]
+    assert held(save_dir) == [(0, third.id), (1, second.id)]
     assert read_run_status(second).state == "running"
 
 
@@ -107,7 +111,7 @@ def test_a_lower_number_of_slots_waits_for_the_runs_beyond_it(save_dir: Path, su
         assert read_run_status(after).state == "queued"
     kill_run(runs[2], 1)
     wait_for(after, training, supervisor)
-    assert list_slot_runs(save_dir) == [(0, after.id)]
+    assert held(save_dir) == [(0, after.id)]
 
 
 def test_a_run_whose_worker_died_resumes_before_those_behind_it(save_dir: Path, supervisor: Supervisor) -> None:
@@ -135,6 +139,19 @@ def test_each_slot_of_a_machine_with_gpus_is_a_gpu(save_dir: Path, supervisor: S
     kill_run(runs[1], 1)
     wait_for(runs[2], training, supervisor)
     assert (runs[2].path / "slots").read_text() == "1 -\n", "the worker follows device_map itself"
+
+
+def test_a_run_that_was_started_without_a_choice_of_gpus_may_use_all(save_dir: Path, supervisor: Supervisor) -> None:
+    earlier, late = queue_long(save_dir), queue_long(save_dir)
+    wait_for(earlier, training, supervisor)  # by a version without slots, or before the machine was examined
+    fake_gpus(save_dir, 2)
+    for _ in range(3):
+        supervisor.tick()
+    assert read_run_status(earlier).state == "running"
+    assert read_run_status(late).state == "queued"
+    assert explain_wait(late) == "waits for 1 free GPU"
+    kill_run(earlier, 1)
+    wait_for(late, training, supervisor)
 
 
 def test_a_run_on_two_gpus_takes_two_slots_and_is_not_overtaken(save_dir: Path, supervisor: Supervisor) -> None:

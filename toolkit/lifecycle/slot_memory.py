@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import psutil
 
+from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.runs.run_dir import RunDir, find_run_holder, read_run_config, read_run_meta
 from toolkit.runs.worker_process import process_count
@@ -38,10 +40,25 @@ def find_memory_shortage(run: RunDir, beside: Sequence[str]) -> MemoryShortage |
     return MemoryShortage(needed, max(0, free)) if needed > free else None
 
 
+def read_config_once(run: RunDir) -> Config:
+    """Return the run's settings without parsing them again: they never change. Raises as `read_run_config` does."""
+    try:
+        written = run.config_path.stat().st_mtime_ns
+    except OSError:
+        return read_run_config(run)  # raises the error that describes this
+    return _read_config(run, written)
+
+
+@lru_cache(maxsize=128)
+def _read_config(run: RunDir, written: int) -> Config:
+    del written  # part of the key: settings that a person has corrected are read again
+    return read_run_config(run)
+
+
 def forecast_bytes(run: RunDir) -> int:
     """Return the memory that the run was forecast to take with all its processes; 0 without a forecast."""
     try:
-        each, config = int(read_run_meta(run).get("memory_bytes") or 0), read_run_config(run)
+        each, config = int(read_run_meta(run).get("memory_bytes") or 0), read_config_once(run)
     except (ToolkitError, OSError):
         return 0
     return each * (process_count(config, None) if config.accelerate else 1)

@@ -17,8 +17,8 @@ from pathlib import Path
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
 from toolkit.lifecycle.claims import read_claim
-from toolkit.lifecycle.slot_memory import find_memory_shortage, forecast_bytes
-from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.lifecycle.slot_memory import find_memory_shortage, forecast_bytes, read_config_once
+from toolkit.runs.run_dir import RunDir
 from toolkit.runs.slots import (
     WHOLE_MACHINE,
     SlotShare,
@@ -87,7 +87,7 @@ class SlotTable:
         if self.total == 1:
             return SlotDemand()
         try:
-            return find_slot_demand(read_run_config(run), self.machine, self.total, forecast_bytes(run))
+            return find_slot_demand(read_config_once(run), self.machine, self.total, forecast_bytes(run))
         except ToolkitError:
             return SlotDemand()  # the launch fails with this error and records it
 
@@ -115,7 +115,7 @@ class SlotTable:
     def _share_of(self, run: RunDir, numbers: tuple[int, ...]) -> SlotShare:
         share = SlotShare(numbers, self.total)
         try:
-            return replace(share, gpus=slot_gpus(numbers, read_run_config(run), self.machine))
+            return replace(share, gpus=slot_gpus(numbers, read_config_once(run), self.machine))
         except ToolkitError:
             return share  # as above
 
@@ -128,7 +128,16 @@ def read_slot_table(save_dir: Path) -> SlotTable:
     free = [number for number in range(total) if slot_path(save_dir, number) not in held]
     # with one slot a run has the whole machine, as many GPUs as there are: none is chosen for it
     machine = read_known_machine(save_dir) if total > 1 else None
+    holders = list_slot_holders(save_dir) if machine is not None and machine.gpus else []
+    if any(_has_every_gpu(save_dir, holder) for _, holder in holders):
+        free = []
     return SlotTable(save_dir, total, free[: max(0, total - len(held))], machine)
+
+
+def _has_every_gpu(save_dir: Path, holder: LockHolder) -> bool:
+    """Return whether a run was started without a choice of GPUs: by an earlier version, or before they were known."""
+    claim = read_claim(RunDir(save_dir / "runs" / holder.run), holder.attempt)
+    return claim is not None and not claim.where
 
 
 @contextmanager
@@ -167,14 +176,14 @@ def recorded_slots(run: RunDir) -> tuple[int, ...]:
     return claim.slots if claim is not None else (0,)
 
 
-def list_slot_runs(save_dir: Path) -> list[tuple[int, str]]:
-    """Return the (slot, run id) of the slots that are held, in their order."""
+def list_slot_holders(save_dir: Path) -> list[tuple[int, LockHolder]]:
+    """Return the slots that are held for a run, in their order, each with what its lock file says."""
     held = []
     for path in list_slot_paths(save_dir):
         holder = read_lock_holder(path) if is_lock_held(path) else None
         if holder is not None and holder.run:
             number = 0 if path.name == "slot.lock" else int(path.stem.removeprefix("slot-"))
-            held.append((number, holder.run))
+            held.append((number, holder))
     return held
 
 
@@ -188,7 +197,7 @@ def outlived_its_slot(run: RunDir, share: SlotShare) -> bool:
 def explain_wait(run: RunDir) -> str:
     """Return what the first queued run waits for; "" when it is about to start, or when one run trains at a time."""
     table = read_slot_table(run.save_dir)
-    beside = [other for _, other in list_slot_runs(run.save_dir)]
+    beside = [holder.run for _, holder in list_slot_holders(run.save_dir)]
     if table.total == 1 or not beside:
         return ""
     demand = table.demand_of(run)

@@ -25,7 +25,7 @@ from toolkit.lifecycle.slots import (
     HeldSlots,
     SlotTable,
     hold_slot_table,
-    list_slot_runs,
+    list_slot_holders,
     outlived_its_slot,
     read_slot_table,
 )
@@ -146,6 +146,7 @@ class Supervisor:
         table = read_slot_table(self.save_dir)
         if not table.free:
             self._call_safely(None, self._end_lingering)
+            return
         # Runs that are alive or have just died take part in the order too, so a run that is about to resume keeps its
         # place. A run that has to wait, for several slots or for memory, lets no later one start before it.
         for run in sort_queued_runs(list(can_start)):
@@ -265,8 +266,8 @@ class Supervisor:
         if any(outlived_its_slot(other, slots.share) for other in self._open_runs()):
             return False
         if table.total > 1:
-            held = list_slot_runs(self.save_dir)
-            beside = [other for number, other in held if number not in slots.share.numbers]
+            held = list_slot_holders(self.save_dir)
+            beside = [holder.run for number, holder in held if number not in slots.share.numbers]
             if find_memory_shortage(run, beside) is not None:
                 return False
         # the slot names the run before the claim exists: other processes then see it as starting, not as dead

@@ -20,7 +20,7 @@ def test_sixteen_processes_start_one_worker(save_dir: Path) -> None:
 def test_each_run_starts_once_in_a_slot_of_its_own_whoever_is_killed(save_dir: Path, slots: int) -> None:
     fake_gpus(save_dir, slots)
     runs = [queue(save_dir, steps=4, save_every=1) for _ in range(slots + 2)]
-    found = race_for_slots(save_dir, runs, fake_command, 16, 4, random.Random(slots))
+    found = race_for_slots(save_dir, runs, fake_command, 12, 4, random.Random(slots), poll_seconds=0.05)
     assert found.pop("killed") >= 1
     assert found == {"lost": 0, "doubled": 0, "shared": 0}
     used = {line for run in runs for line in (run.path / "slots").read_text().splitlines()}

@@ -8,10 +8,9 @@ import streamlit as st
 
 from toolkit.lifecycle.claims import read_claim
 from toolkit.lifecycle.queue import QueueMove, list_queued_runs, move_queued_run
-from toolkit.lifecycle.slots import explain_wait, list_slot_runs
+from toolkit.lifecycle.slots import explain_wait, list_slot_holders
 from toolkit.runs.run_dir import RunDir, is_run_approved, request_run_stop
 from toolkit.runs.slots import count_slots, most_slots, save_slot_count
-from toolkit.runs.status import read_run_status
 from toolkit.system.machine import read_known_machine
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
@@ -58,11 +57,11 @@ def _draw_slot_count() -> None:
 
 def _draw_training_runs(save_dir: Path) -> None:
     """Draw which run trains in which slot, if several may."""
-    for _, run_id in list_slot_runs(save_dir) if count_slots(save_dir) > 1 else ():
-        run = RunDir(save_dir / "runs" / run_id)
+    for _, holder in list_slot_holders(save_dir) if count_slots(save_dir) > 1 else ():
+        run = RunDir(save_dir / "runs" / holder.run)
         if not run.path.is_dir():
             continue
-        claim = read_claim(run, read_run_status(run).coming)
+        claim = read_claim(run, holder.attempt)
         where = escape_text(claim.where) if claim is not None else ""
         st.markdown(f":gray[:material/memory: {where or 'training'}] {escape_text(read_run_summary(run).name, 80)}")
 
