@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=120, help="begin no further round after so long")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     outcomes: collections.Counter[str] = collections.Counter()
@@ -41,6 +42,8 @@ def main() -> None:
         os.environ["FTK_STATE_DIR"] = str(Path(folder) / "state")
         race(lambda: queue(Path(folder) / "first", steps=1), fake_command, 1)  # starts the server of the forks, for all
         for number in range(args.rounds):
+            if time.monotonic() - began > 60 * args.minutes:
+                break
             save_dir = Path(folder) / f"round-{number}"
             if args.slots == 1:
                 workers, attempts = race(lambda at=save_dir: queue(at, steps=1), fake_command, args.processes)  # type: ignore[misc]
@@ -50,7 +53,7 @@ def main() -> None:
             killed += found.pop("killed")
             outcomes[EVERY_RUN_ONCE if not any(found.values()) else str(found)] += 1
     figures = {
-        "processes": args.processes, "rounds": args.rounds, "slots": args.slots, "killed": killed,
+        "processes": args.processes, "rounds": sum(outcomes.values()), "slots": args.slots, "killed": killed,
         "outcomes": dict(outcomes), "seconds": round(time.monotonic() - began, 1), "load": os.getloadavg()[0],
     }  # fmt: skip
     print(json.dumps(figures, indent=1))

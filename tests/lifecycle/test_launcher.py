@@ -6,6 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+import pytest
+
 from tests.fakes.run_fixtures import fake_command, queue, wait_for
 from toolkit.config import Config
 from toolkit.lifecycle.launcher import ForkLauncher, LocalLauncher, LocalWorker
@@ -101,3 +104,15 @@ def test_a_run_starts_as_a_new_process_without_a_ready_standby_worker(save_dir: 
     assert worker.wait(20)
     assert worker.poll() == 0
     launcher.close()
+
+
+def test_a_worker_that_ends_at_once_is_described_all_the_same(save_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(pid: int) -> psutil.Process:
+        raise psutil.NoSuchProcess(pid)
+
+    run = queue(save_dir, steps=1)
+    monkeypatch.setattr("toolkit.runs.worker_process.psutil.Process", gone)
+    worker = start_fake_worker(run, LocalLauncher(fake_command))
+    assert worker.wait(60)
+    assert worker.poll() == 0
+    assert not worker.holder.create_time

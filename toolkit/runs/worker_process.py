@@ -100,6 +100,9 @@ def spawn_training_worker(
     """
     with run.log_path.open("ab") as log:
         process = start_detached_process(argv, environment, log, pass_fds=slots)
-    began = psutil.Process(process.pid).create_time()
+    try:
+        began = psutil.Process(process.pid).create_time()
+    except psutil.NoSuchProcess:
+        began = 0.0  # it has ended already: nobody is to signal its pid, and its exit code says how
     attempt = int(environment["FTK_ATTEMPT"])
     return process, LockHolder(process.pid, began, attempt, boot_id(), run.id)
