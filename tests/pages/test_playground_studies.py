@@ -119,6 +119,7 @@ def test_a_study_begins_with_its_verdict_and_its_values_are_adopted_in_one_click
     assert verdict.startswith("**LoRA rank (r) matters**: 8 instead of 4 gives +50 points exact match (95 % interval +")
     assert "100 test rows, 3 seeds)" in verdict and "1 of 7 runs failed: The memory ran out." in verdict
     assert "Use LoRA rank (r) 8." in verdict
+    assert "Each line is a trial; higher exact match is better." in words(app)
     frame = app.dataframe[0].value
     assert len(frame) == 7 and "The memory ran out." in frame.to_string()
     assert sorted(frame["Seed"]) == [1, 1, 2, 2, 3, 3, 4]
@@ -148,6 +149,21 @@ def test_the_table_of_trials_sorts_by_size_links_to_runs_and_shows_trials_withou
     write_question(stage.folder, replace(question, trials=(*question.trials, more)))
     frame = stage.page("studies").dataframe[0].value
     assert frame["State"].tolist()[-1] == "Not queued" and frame["Run"].isna().tolist() == [False] * 3 + [True]
+
+
+def test_the_importance_of_each_setting_and_an_interaction_are_shown(stage: Stage) -> None:
+    for seed in (1, 2, 3, 4):
+        for rank, alpha in ((4, 8), (4, 16), (8, 8), (8, 16)):
+            config = {"lora": {"r": rank, "lora_alpha": alpha}, "training": {"training_args": {"seed": seed}}}
+            settings = {"lora.r": rank, "lora.lora_alpha": alpha}
+            run = stage.finished(f"{settings} {seed}", study="s", settings=settings, config=config, adapter=False)
+            add_answers(run, (90 if (rank == 8) == (alpha == 16) else 40) + seed)
+    app = stage.page("studies")
+    verdict = app.main.markdown[0].value.replace("\\", "").replace("\u00a0", " ")
+    assert "depend on each other: 8 instead of 4 gives −50 points with " in verdict and "+50 points with 16" in verdict
+    importance = next(one.value for one in app.dataframe if "Importance" in one.value.columns)
+    assert list(importance["Verdict"]) == ["Within noise", "Within noise"]
+    assert all(0 <= share < 5 for share in importance["Importance"])
 
 
 def test_the_study_of_more_data_is_set_up_in_one_click(stage: Stage) -> None:

@@ -70,6 +70,66 @@ def test_an_effect_and_a_null_are_told_apart_and_the_smaller_equal_is_recommende
     assert verdict.score is not None and verdict.score.low < verdict.score.value < verdict.score.high
 
 
+def cross(settings: dict[str, Any]) -> float:
+    """Each setting's values are equal on average: the higher rate helps the small rank only."""
+    return 0.8 if (settings[RATE] == 3e-3) == (settings[RANK] == 8) else 0.4
+
+
+@pytest.mark.parametrize("objective", ["exact_match", "eval_loss"])
+def test_settings_that_depend_on_each_other_are_named_and_recommended_together(objective: str) -> None:
+    study = make_study({RATE: [1e-3, 3e-3], RANK: [8, 32]}, cross, seeds=5, objective=objective)
+    text = say(study)
+    assert "Learning rate and LoRA rank (r) depend on each other: 0.003 instead of 0.001 gives " in text
+    expected = ("+3", "−3") if objective == "exact_match" else ("−0.", "+0.")
+    assert f"gives {expected[0]}" in text and f" and {expected[1]}" in text
+    assert "95 % interval of the difference " in text
+    best = {one.path: one.recommended for one in judge_study(study).findings}
+    assert best in ({RATE: 3e-3, RANK: 8}, {RATE: 1e-3, RANK: 32})
+    assert [find_leading_value(one) for one in judge_study(study).findings] == list(best.values())
+    assert "the smaller of" not in text and "Use Learning rate " in text and "Leading" not in text
+
+
+def test_effects_that_add_up_are_no_interaction_and_their_importance_is_theirs() -> None:
+    study = make_study(
+        {RATE: [1e-3, 3e-3], RANK: [8, 32, 64], "lora.bias": ["none", "all"]},
+        lambda s: 0.3 + 0.4 * (s[RATE] == 3e-3) + 0.1 * (s[RANK] == 32),
+    )
+    verdict = judge_study(study)
+    assert verdict.interactions == () and "depend on each other" not in say(study)
+    assert list(verdict.importance) == [RATE, RANK, "lora.bias"]
+    assert verdict.importance[RATE] > 0.8 > 0.2 > verdict.importance[RANK] > verdict.importance["lora.bias"]
+    assert sum(verdict.importance.values()) <= 1.0 + 1e-9
+
+
+def test_an_interaction_that_is_smaller_than_both_effects_is_not_named() -> None:
+    study = make_study(
+        {RATE: [1e-3, 3e-3], RANK: [8, 32]},
+        lambda s: 0.1 + 0.3 * (s[RATE] == 3e-3) + 0.3 * (s[RANK] == 32) + 0.1 * (s[RATE] == 3e-3 and s[RANK] == 32),
+        seeds=5,
+    )
+    assert judge_study(study).interactions == ()
+
+
+def test_chance_is_rarely_named_an_interaction() -> None:
+    named = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        study = make_study({RATE: [1e-3, 3e-3], RANK: [8, 32]}, lambda s: 0.5, seeds=3, rows=60)
+        outcomes = []
+        for one in study.outcomes:
+            scores = {row: float(random.random() < 0.5) for row in one.scores}
+            outcomes.append(TrialOutcome(one.asked, one.run, one.status, scores, float(np.mean(list(scores.values())))))
+        named += bool(judge_study(Study(study.question, tuple(outcomes))).interactions)
+    assert named <= 3, "at most 5 %"
+
+
+def test_too_few_trials_have_neither_interactions_nor_importance() -> None:
+    study = make_study({RATE: [1e-3, 3e-3], RANK: [8, 32]}, cross, seeds=1, unfinished=(3,))
+    assert judge_study(study).interactions == () and judge_study(study).importance == {}
+    equal = make_study({RANK: [8, 32]}, lambda s: 1.1, seeds=3)
+    assert judge_study(equal).importance == {}
+
+
 def test_a_lower_loss_is_better_and_is_told_without_rows() -> None:
     study = make_study({RATE: [1e-3, 3e-3]}, lambda s: s[RATE] * 100, seeds=5, objective="eval_loss")
     text = say(study)

@@ -7,8 +7,8 @@ the k (k - 1) / 2 comparisons may err at 5 % divided by their number.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from toolkit.evaluation.statistics.paired_trials import (
     count_seeds_needed,
 )
 from toolkit.studies.expectations import HonestScore, fit_growth, score_honestly
+from toolkit.studies.interactions import Interaction, find_interactions, measure_importance
 from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study, TrialOutcome, has_value, index_finished_trials
 
 AxisVerdict = Literal["matters", "noise", "open"]
@@ -55,7 +56,7 @@ class AxisFinding:
     those that can't be told from the best.
 
     shown: the comparison that the verdict is told with. seeds_needed: seeds in total that would decide an open setting;
-    None if more test rows are needed instead.
+    None if more test rows are needed instead. is_joint: `recommended` was chosen together with that of another setting.
     """
 
     path: str
@@ -66,22 +67,35 @@ class AxisFinding:
     shown: ValueComparison | None = None
     seeds_needed: int | None = None
     is_tie: bool = False
+    is_joint: bool = False
 
 
 @dataclass(frozen=True)
 class StudyVerdict:
-    """findings: in the order of the axes. growth: what more training rows would add, of a study of their number."""
+    """findings: in the order of the axes. growth: what more training rows would add, of a study of their number.
+
+    interactions: pairs of settings whose effects depend on each other. importance: by setting, the share of the
+    variation between trials that it explains.
+    """
 
     findings: tuple[AxisFinding, ...]
     score: HonestScore | None = None
     growth: DataGrowth | None = None
+    interactions: tuple[Interaction, ...] = ()
+    importance: Mapping[str, float] = field(default_factory=dict)
 
 
 def judge_study(study: Study) -> StudyVerdict:
     """Return what the finished trials show."""
     axes = {path: values for path, values in study.question.axes.items() if len(values) > 1}
     findings = tuple(_judge_axis(study, path, values) for path, values in axes.items())
-    return StudyVerdict(findings, score_honestly(study), fit_growth(study))
+    found = find_interactions(study, axes, ERROR_RATE, lower=lower_is_better(study))
+    joint = {path: value for one in found for path, value in zip((one.path, one.other), one.best, strict=True)}
+    findings = tuple(
+        replace(one, recommended=joint[one.path], is_tie=False, is_joint=True) if one.path in joint else one
+        for one in findings
+    )
+    return StudyVerdict(findings, score_honestly(study), fit_growth(study), found, measure_importance(study, axes))
 
 
 def is_study_decided(verdict: StudyVerdict) -> bool:

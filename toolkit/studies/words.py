@@ -10,6 +10,7 @@ from toolkit.evaluation.download import escape_formula
 from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.studies.expectations import HonestScore
+from toolkit.studies.interactions import Interaction
 from toolkit.studies.outcomes import DEFAULT_OBJECTIVE, LOSS_OBJECTIVE, Study, find_run_reason
 from toolkit.studies.verdict import DECIDED_REASON, AxisFinding, StudyVerdict, ValueComparison, lower_is_better
 from toolkit.system.printable import format_plural, format_share
@@ -34,6 +35,7 @@ def describe_verdict(study: Study, verdict: StudyVerdict) -> str:
     if not finished:
         return " ".join(part for part in (_describe_no_result(study), _describe_failures(study)) if part)
     parts = [_describe_finding(study, finding) for finding in verdict.findings]
+    parts += [_describe_interaction(study, one) for one in verdict.interactions]
     if not parts:
         parts = ["No setting has several values, so there is nothing to compare."]
     parts += [_describe_growth(study, verdict), _describe_failures(study), _recommend(verdict)]
@@ -73,6 +75,19 @@ def _describe_finding(study: Study, finding: AxisFinding) -> str:
     if finding.verdict == "noise":
         return f"{label} is within noise ({better} against {worse}: {_format_interval(study, shown)})."
     return f"{label}: too few runs to say ({_describe_open(study, finding, better, worse)})."
+
+
+def _describe_interaction(study: Study, one: Interaction) -> str:
+    old, new = (describe_value(one.path, value) for value in one.values)
+    first, second = (describe_value(one.other, value) for value in one.other_values)
+    unit = " points" if study.objective != LOSS_OBJECTIVE else ""
+    gains = [_format_difference(study, effect) + unit for effect in one.effects]
+    low, high = (_format_difference(study, float(end)) for end in (one.difference.low, one.difference.high))
+    label = name_setting(one.other)
+    return (
+        f"{name_setting(one.path)} and {label} depend on each other: {new} instead of {old} gives {gains[0]} with "
+        f"{label} {first} and {gains[1]} with {second} (95 % interval of the difference {low} to {high})."
+    )
 
 
 def _describe_open(study: Study, finding: AxisFinding, better: str, worse: str) -> str:
@@ -133,8 +148,9 @@ def _describe_failures(study: Study) -> str:
 
 def _recommend(verdict: StudyVerdict) -> str:
     """Return which values to use; an open setting is named as leading only."""
-    settled = [one for one in verdict.findings if one.verdict != "open" and one.shown is not None]
-    leading = [one for one in verdict.findings if one.verdict == "open" and one.shown is not None]
+    known = [one for one in verdict.findings if one.shown is not None]
+    settled = [one for one in known if one.verdict != "open" or one.is_joint]
+    leading = [one for one in known if one not in settled]
     parts = []
     if settled:
         uses = [
@@ -159,7 +175,8 @@ def _count_equals(finding: AxisFinding) -> str:
 
 def find_leading_value(finding: AxisFinding) -> Any:
     """Return the value to continue with: the recommended one, or the best so far of an open setting."""
-    return finding.shown.better if finding.verdict == "open" and finding.shown is not None else finding.recommended
+    is_open = finding.verdict == "open" and not finding.is_joint
+    return finding.shown.better if is_open and finding.shown is not None else finding.recommended
 
 
 def _describe_score(study: Study, score: HonestScore | None) -> str:

@@ -32,7 +32,9 @@ def losses() -> None:
     st.text(str(len(charts.series_colors())))
     small = charts.small_chart(curves["loss"], 2.0, ".3g", "run-1")
     marked = charts.loss_chart(curves, 0.6, "run-1", mark=(7, "outputs below: step 7"))
-    for written in (figure, marked, small, charts.overlay_chart({"a": [(1, 1.0)]}, "loss", "s")):
+    axes = [("<b>r</b> %{x}", [0, 1], ["8", "32"]), ("Prompt", [1, 0], ["<a>", "b"])]
+    parallel = charts.parallel_chart(axes, ("Exact match", [0.2, 0.9], ".0%"), lower=False)
+    for written in (figure, marked, small, parallel, charts.overlay_chart({"a": [(1, 1.0)]}, "loss", "s")):
         go.Figure(written.to_dict())  # plotly checks every property
     st.text(str(marked.layout.shapes[0].x0))
 

@@ -20,6 +20,8 @@ from toolkit.ui.elements.thinning import MAX_POINTS_SMALL, smooth_curve, thin_cu
 
 MAX_LABEL_CHARACTERS = 80
 _KEPT = "kept_figures"
+ParallelAxis = tuple[str, Sequence[int], Sequence[str]]
+"""Label, the place of each line's value, and the texts of the places."""
 PLOTLY_CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
@@ -127,6 +129,33 @@ def overlay_chart(
         for number, (label, points) in enumerate(runs.items())
     ]
     return _figure(lines, revision, "step", legend=True, yaxis={"title": {"text": title}})
+
+
+def parallel_chart(axes: Sequence[ParallelAxis], result: tuple[str, Sequence[float], str], lower: bool) -> go.Figure:
+    """Chart one line for each trial across its values, colored by the result.
+
+    axes: label, the place of each trial's value, and the texts of the places. result: label, values and number format.
+    lower: a smaller result is better.
+    """
+    title, values, number_format = result
+    colors = series_colors()
+    dimensions = [
+        {
+            "label": strip_chart_markup(label),
+            "values": list(places),
+            "tickvals": list(range(len(ticks))),
+            "ticktext": [strip_chart_markup(text) for text in ticks],
+            "range": [-0.2, len(ticks) - 0.8],
+        }
+        for label, places, ticks in axes
+    ]
+    dimensions.append({"label": strip_chart_markup(title), "values": list(values), "tickformat": number_format})
+    line = {"color": list(values), "colorscale": [[0, colors[1]], [1, colors[0]]], "reversescale": lower}
+    fonts = {"labelfont": {"size": 13}, "tickfont": {"size": 12}, "rangefont": {"size": 12}}
+    lines = {"type": "parcoords", "line": line, "dimensions": dimensions, "labelangle": -18, "labelside": "bottom"}
+    lines |= fonts
+    layout = {"margin": {"l": 48, "r": 48, "t": 24, "b": 64}}
+    return FrozenFigure({"data": [lines], "layout": layout}, _validate=False)
 
 
 def length_chart(edges: Any, counts: Any, limit: int | None) -> go.Figure:

@@ -27,6 +27,7 @@ from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.thinning import whole_strides
 from toolkit.ui.forms.form import open_setting
 from toolkit.ui.frame import page
+from toolkit.ui.studies.study_charts import draw_importance, draw_parallel_chart
 from toolkit.ui.studies.trial_table import draw_trial_table
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings
@@ -61,6 +62,8 @@ def _draw_study(name: str) -> None:
             st.caption("No trial has a run yet. To train them, open Configure and press Start.")
             return
         draw_trial_table(study, entries)
+        draw_importance(verdict)
+        draw_parallel_chart(study)
         _draw_curves(entries)
 
 
