@@ -28,8 +28,11 @@ TASK_TYPES = ("CAUSAL_LM",)
 StudyMethod = Literal["grid", "random", "tpe"]
 """How a study chooses combinations: all, some at random, or by the results so far."""
 
-StudyObjective = Literal["exact_match", "json_fields", "label_accuracy", "token_f1", "chrf", "eval_loss"]
-"""What trials are compared by: a measure of the answers to the test rows, or the test loss."""
+StudyObjective = Literal[
+    "exact_match", "same_words", "label_accuracy", "json_valid", "json_fields", "token_f1", "rouge_1", "word_overlap",
+    "rouge_l", "chrf", "jaccard", "cosine", "eval_loss",
+]  # fmt: skip
+"""What trials are compared by: a measure of the answers to the test rows from 0 to 1, or the test loss."""
 
 QUANT_TYPES = ("nf4", "fp4")
 

@@ -9,13 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
+from toolkit.evaluation.statistics.scoring import detect_answer_kind, score_answer
+from toolkit.field_types import StudyObjective
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import RunStatus
+from toolkit.settings.form_layout import get_field_layout
 from toolkit.studies.outcomes import Study, TrialOutcome
 from toolkit.studies.question import AskedTrial, StudyQuestion
 from toolkit.studies.report import format_study_html
@@ -68,6 +72,18 @@ def test_an_effect_and_a_null_are_told_apart_and_the_smaller_equal_is_recommende
     verdict = judge_study(study)
     assert [one.verdict for one in verdict.findings] == ["matters", "noise"]
     assert verdict.score is not None and verdict.score.low < verdict.score.value < verdict.score.high
+
+
+@pytest.mark.parametrize("name", [one for one in get_args(StudyObjective) if one != "eval_loss"])
+def test_every_objective_is_a_share_of_which_more_is_better_and_has_a_label(name: str) -> None:
+    measure = MEASURES_BY_NAME[name]
+    assert (measure.form, measure.better) == ("share", "higher")
+    assert get_field_layout("ablation.objective").words[name] == measure.title
+    kind = detect_answer_kind(['{"a": 1}'] * 4) if name.startswith("json") else detect_answer_kind(["yes", "no"] * 4)
+    answer, other = ('{"a": 1}', '{"a": 2}') if kind.json else ("yes", "no")
+    assert score_answer(answer, answer, kind)[name] == 1.0 >= score_answer(other, answer, kind)[name]
+    study = make_study({RANK: [4, 8]}, lambda s: 0.9 if s[RANK] == 8 else 0.3, objective=name)
+    assert f" points {measure.title.lower()} (95 % interval +" in say(study)
 
 
 def cross(settings: dict[str, Any]) -> float:

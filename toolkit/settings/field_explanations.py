@@ -61,6 +61,8 @@ FIELD_EXPLANATIONS: dict[str, str] = {
     "ablation.use_ablate": "Any setting can have several values. Each combination of values is one trial of the study.",
     "ablation.seeds": "Every combination is trained with the same seeds, so that differences are paired. With one "
     "seed, an effect can't be told from chance.",
+    "ablation.objective": "Lower is better for the test loss, higher for every other measure. Each measure is computed "
+    "from the answers that a run gives to its test rows at its end.",
     "ablation.method": "Random search trains some of the combinations. TPE (tree-structured Parzen estimator) starts "
     "with random ones, then chooses each next one by the results so far. Both find a good combination in fewer runs "
     "than a grid; a grid judges each setting best.",

@@ -225,8 +225,10 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "ablation.seeds": FieldLayout("study", "Seeds", shown_when=_STUDY, unit="runs of each combination",
                                   empty="3 for up to 4 combinations, else 1"),
     "ablation.objective": FieldLayout("study", "Objective", shown_when=_STUDY, words={
-        "exact_match": "Exact match", "json_fields": "Correct JSON fields", "label_accuracy": "Label accuracy",
-        "token_f1": "Word F1", "chrf": "chrF", "eval_loss": "Test loss"},
+        "exact_match": "Exact match", "same_words": "Same words", "label_accuracy": "Label accuracy",
+        "json_valid": "Valid JSON", "json_fields": "Correct JSON fields", "token_f1": "Word F1", "rouge_1": "ROUGE-1",
+        "word_overlap": "Word recall", "rouge_l": "ROUGE-L", "chrf": "chrF", "jaccard": "Jaccard", "cosine": "Cosine",
+        "eval_loss": "Test loss"},
         empty="exact match; word F1 if hardly any answer matches"),
     "ablation.method": FieldLayout("study", "Search method", shown_when=_STUDY, words={
         "grid": "Grid: every combination", "random": "Random: some combinations", "tpe": "TPE: chosen by results"},
