@@ -11,6 +11,7 @@ import pytest
 
 from tests.pages.conftest import Stage, button, words
 from toolkit.errors import RunError
+from toolkit.export import adapter_archive
 from toolkit.export.adapter_archive import zip_adapter
 from toolkit.lifecycle.claims import take_claim
 from toolkit.runs.events import EventWriter
@@ -144,11 +145,16 @@ def test_renaming_changes_only_the_name(stage: Stage) -> None:
     assert (meta["name"], meta["id"]) == ("after", run.id)
 
 
-def test_the_adapter_is_downloaded_as_a_zip_of_known_files(stage: Stage) -> None:
+def test_the_adapter_is_downloaded_as_a_zip_of_known_files(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     run = stage.finished("done")
     names = zipfile.ZipFile(io.BytesIO(zip_adapter(run))).namelist()
     assert names == ["adapter_model.safetensors", "adapter_config.json", "finetuning-toolkit.yml"]
+    monkeypatch.setattr(adapter_archive, "MAX_DOWNLOAD_BYTES", -1)
+    with pytest.raises(RunError, match="the browser gets at most") as refused:
+        zip_adapter(run)
+    assert str(run.adapter_dir) in refused.value.hint
     (run.adapter_dir / "adapter_model.safetensors").write_bytes(b"changed")
+    monkeypatch.setattr(adapter_archive, "MAX_DOWNLOAD_BYTES", 1 << 20)
     with pytest.raises(RunError):
         zip_adapter(run)
 

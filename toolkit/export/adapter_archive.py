@@ -15,6 +15,7 @@ from toolkit.errors import RunError, ToolkitError
 from toolkit.export.prompt_contract import CONTRACT_FILE
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import verify_commit
+from toolkit.system.printable import format_bytes
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_config.json")
 """An adapter is complete only with both."""
@@ -23,6 +24,8 @@ TOKENIZER_FILES = (
     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
 """Names under which the tokenizers of transformers save themselves."""
+MAX_DOWNLOAD_BYTES = 2 << 30
+"""Largest adapter that is sent to the browser: the app holds all of it in memory."""
 CARD_FILE, SETTINGS_FILE = "README.md", "finetuning-toolkit.yml"
 ADAPTER_FILES = (*WEIGHT_FILES, CARD_FILE, CONTRACT_FILE, "generation_config.json", *TOKENIZER_FILES)
 """Files of a run's adapter that a download may hold, in this order."""
@@ -44,14 +47,27 @@ def zip_adapter(run: RunDir) -> bytes:
     except ToolkitError as error:
         raise type(error)(error.message, "Train the run again to get a new adapter.") from error
     files = {name: run.adapter_dir / name for name in ADAPTER_FILES if name in committed}
+    size = sum(path.stat().st_size for path in files.values())
+    if size > MAX_DOWNLOAD_BYTES:
+        message = (
+            f"The adapter takes {format_bytes(size)}; the browser gets at most {format_bytes(MAX_DOWNLOAD_BYTES)}."
+        )
+        raise RunError(message, f"Copy its folder instead: {run.adapter_dir}")
     buffer = io.BytesIO()
     write_zip(buffer, {**files, SETTINGS_FILE: run.config_path})
     return buffer.getvalue()
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip into `folder`. Raises RunError, and unpacks nothing, when a name in it is a path."""
+    """Unpack a zip of `write_zip` into `folder`. Raises RunError, and unpacks nothing, if it can't be one.
+
+    In such a zip no name is a path, and nothing is compressed: its content is not larger than itself.
+    """
     with zipfile.ZipFile(archive) as opened:
+        size, own = sum(entry.file_size for entry in opened.infolist()), archive.stat().st_size
+        if size > own:
+            message = f"The zip of {format_bytes(own)} would expand to {format_bytes(size)}."
+            raise RunError(message, "Export it again.")
         for name in opened.namelist():
             if name in ("", "..") or PurePosixPath(name).name != name:
                 raise RunError(f"The zip contains '{name[:80]}', which is not a plain file name.", "Export it again.")

@@ -70,6 +70,7 @@ class Sessions:
 
 @pytest.fixture(autouse=True)
 def server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_uploads, "_received", {})
     monkeypatch.setattr(large_uploads, "LARGE_UPLOAD_BYTES", 100_000)
     monkeypatch.setattr(large_uploads, "UPLOAD_WRITE_BYTES", 70_000)
     monkeypatch.setattr(large_uploads.Runtime, "exists", lambda: True)
@@ -219,6 +220,50 @@ def test_unclaimed_uploads_are_removed(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(uploads, "ABANDONED_UPLOAD_S", -1)
     Behind(tmp_path)
     assert not left(tmp_path), "removed at the next start"
+
+
+def test_unclaimed_uploads_stay_within_a_quota(tmp_path: Path) -> None:
+    behind = Behind(tmp_path)
+    for _ in range(12):
+        assert behind.put(CONTENT) == 204
+    quota = large_uploads.UPLOAD_QUOTA << 20
+    assert quota - 400_000 < sum(file.stat().st_size for file in left(tmp_path)) <= quota
+    assert large_uploads.keep_upload(behind.given(), tmp_path).read_bytes() == CONTENT, "the newest one is kept"
+    behind.got.pop(0)
+    behind.got[-1] = behind.got[0]
+    with pytest.raises(DataError, match="no longer stored"):
+        large_uploads.keep_upload(behind.given(), tmp_path)
+
+
+def test_uploads_that_arrive_at_once_are_refused_beyond_the_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = Behind(tmp_path)
+    monkeypatch.setitem(large_uploads._arriving, 1, (large_uploads.UPLOAD_QUOTA << 20) - 100_000)
+    assert behind.put(CONTENT) == 503
+    assert not left(tmp_path)
+    large_uploads._arriving.clear()
+    assert behind.put(CONTENT) == 204
+    assert not large_uploads._arriving
+
+
+def test_an_upload_that_stalls_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_uploads, "UPLOAD_STALL_S", 0.05)
+    behind = Behind(tmp_path)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-length", b"500000"), (b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {"type": "http", "method": "PUT", "path": "/_stcore/upload_file/alive/1", "headers": headers}
+    _run(behind.app(scope, receive, send))
+    assert sent[0]["status"] == 408
+    assert not left(tmp_path)
+    assert not large_uploads._arriving
 
 
 def test_an_upload_is_read_once_per_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

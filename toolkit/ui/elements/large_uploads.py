@@ -7,6 +7,7 @@ hashes it on the way, and forwards a receipt of a few bytes in its place, so tha
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import anyio
 import anyio.to_thread
 import streamlit as st
 from python_multipart import MultipartParser
@@ -36,7 +38,11 @@ LARGE_UPLOAD_BYTES = 8 << 20
 UPLOAD_WRITE_BYTES = 4 << 20
 """Bytes that are collected before they are written, so that there is not one write for each network packet."""
 UNCLAIMED_UPLOAD_S = 3_600
-"""Seconds after which a file that no page has claimed is removed."""
+"""Seconds after which a file that no page has claimed is removed; a page claims it when it is drawn the next time."""
+UPLOAD_QUOTA = 2
+"""What unclaimed and arriving files may take together, in files of the largest size that Streamlit accepts."""
+UPLOAD_STALL_S = 60.0
+"""Seconds without a byte after which an upload is ended."""
 _PATH = re.compile(r"/_stcore/upload_file/([^/]+)/[^/]+")
 _READ = "upload_read"
 ReadResult = TypeVar("ReadResult")
@@ -46,11 +52,14 @@ _MARK = b"finetuning-toolkit received "
 @dataclass(frozen=True)
 class _ReceivedFile:
     file: IncomingFile
+    size: int
     at: float = field(default_factory=time.monotonic)
 
 
 logger = logging.getLogger(__name__)
 _received: dict[bytes, _ReceivedFile] = {}
+_arriving: dict[int, int] = {}
+"""Uploads in progress: the id of the form -> its length."""
 _claimed: dict[bytes, Path] = {}
 """Receipts that were turned into files: a rerun of the page presents its receipt again."""
 
@@ -99,24 +108,32 @@ class UploadToDisk:
         if boundary is None:
             await self._app(scope, receive, send)
             return
-        _drop_unclaimed()
+        size = int(Headers(scope=scope)["content-length"])
+        if not _make_room(size):
+            await PlainTextResponse("Too many uploads at once. Try again in a minute.", 503)(scope, receive, send)
+            return
         try:
             form = _UploadForm(boundary, IncomingFile(self._folder()))
         except (DataError, OSError) as error:
             await PlainTextResponse(str(error), 507)(scope, receive, send)
             return
+        _arriving[id(form)] = size
         token = _MARK + secrets.token_hex(16).encode()
         try:
             if await form.read(receive):
-                _received[token] = _ReceivedFile(form.file)
+                _received[token] = _ReceivedFile(form.file, size)
+                asyncio.get_running_loop().call_later(UNCLAIMED_UPLOAD_S + 1, _drop_unclaimed)
                 await self._forward_receipt(scope, form.with_content(token), send, token)
             else:
                 await PlainTextResponse("The upload is incomplete.", 400)(scope, receive, send)
+        except TimeoutError:
+            await PlainTextResponse("The upload stopped.", 408)(scope, receive, send)
         except FormParserError as error:
             await PlainTextResponse(f"The upload form is invalid: {error}.", 400)(scope, receive, send)
         except OSError as error:
             await PlainTextResponse(f"The file can't be written: {error.strerror}.", 507)(scope, receive, send)
         finally:
+            _arriving.pop(id(form), None)
             if token not in _received:
                 form.file.discard()
 
@@ -172,11 +189,12 @@ class _UploadForm:
     async def read(self, receive: Receive) -> bool:
         """Read the form and return whether it is complete and has one file; False after a disconnect.
 
-        Raises: OSError if the file can't be written.
+        Raises: OSError if the file can't be written, TimeoutError if nothing arrives for UPLOAD_STALL_S.
         """
         more = True
         while more:
-            message = await receive()
+            with anyio.fail_after(UPLOAD_STALL_S):
+                message = await receive()
             if message["type"] != "http.request":
                 return False
             self._parser.write(message.get("body", b""))
@@ -223,8 +241,7 @@ def _form_boundary(scope: Scope) -> bytes | None:
     found = _PATH.search(scope["path"])
     headers = Headers(scope=scope)
     length = headers.get("content-length", "")
-    max_bytes = int(st.get_option("server.maxUploadSize")) << 20  # the option is in MiB
-    if found is None or not length.isdigit() or not LARGE_UPLOAD_BYTES <= int(length) <= max_bytes:
+    if found is None or not length.isdigit() or not LARGE_UPLOAD_BYTES <= int(length) <= _max_upload_bytes():
         return None
     if not Runtime.exists() or not Runtime.instance().is_active_session(found.group(1)):
         return None
@@ -232,12 +249,32 @@ def _form_boundary(scope: Scope) -> bytes | None:
     return options.get(b"boundary") if kind == b"multipart/form-data" else None
 
 
+def _max_upload_bytes() -> int:
+    return int(st.get_option("server.maxUploadSize")) << 20  # the option is in MiB
+
+
+def _make_room(size: int) -> bool:
+    """Remove the oldest unclaimed files until `size` more bytes fit the quota, and return whether they do."""
+    _drop_unclaimed()
+    quota = UPLOAD_QUOTA * _max_upload_bytes() - sum(_arriving.values()) - size
+    for token, _ in sorted(_received.items(), key=lambda item: item[1].at):
+        if sum(received.size for received in _received.values()) <= quota:
+            break
+        _discard_received(token)
+    return quota >= 0
+
+
 def _drop_unclaimed() -> None:
     """Remove files whose page was closed before it claimed them."""
     for token, received in [*_received.items()]:
         if time.monotonic() - received.at > UNCLAIMED_UPLOAD_S:
-            received.file.discard()
-            _received.pop(token, None)
+            _discard_received(token)
+
+
+def _discard_received(token: bytes) -> None:
+    received = _received.pop(token, None)
+    if received is not None:  # a page may have claimed it meanwhile
+        received.file.discard()
 
 
 def middleware(folder: Callable[[], Path]) -> Any:
