@@ -77,6 +77,27 @@ def test_uploads_and_samples_used_before_can_be_chosen_again(stage: Stage) -> No
     assert "**3 rows ready to train** · 1 test row" in words(app)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("notes.docx", b"PK\x03\x04[Content_Types].xml word/document.xml", "This is a Word document"),
+        ("paper.pdf", b"%PDF-1.7 " + bytes(range(256)), "This is a PDF"),
+        ("photo.png", b"\x89PNG\r\n" + bytes(300), "This is an image"),
+        ("app.exe", b"MZ" + bytes(300), "This is a binary file"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_in_words(stage: Stage, name: str, content: bytes, reason: str) -> None:
+    app = stage.page("data")
+    app = app.button_group(key="source_way").set_value("upload").run()
+    assert not app.file_uploader[0].proto.type, "the box itself would refuse without a sentence"
+    app = stage.checked(app.file_uploader[0].upload(name, content, "application/octet-stream").run())
+    assert reason in "\n".join(str(entry.value) for entry in app.error)
+
+
+def test_an_upload_with_another_ending_is_read_by_its_content(stage: Stage) -> None:
+    assert "4 rows" in words(_upload(stage, "export.log", b"question;answer\n1;one\n2;two\n3;three\n4;four\n"))
+
+
 def test_an_upload_is_stored_and_its_widget_cleared(stage: Stage) -> None:
     app = stage.page("data")
     app.button_group(key="source_way").set_value("upload").run()

@@ -40,6 +40,13 @@ _MAGIC = (
     (b"\xff\xd8\xff", "an image", _CHOOSE),
     (b"\x80\x04\x95", "a Python pickle", "Save it as CSV or JSON; pickle files are never opened."),
 )
+_OFFICE = (
+    (b"word/", "a Word document", "Copy its table into an Excel or CSV file."),
+    (b"ppt/", "a PowerPoint file", "Copy its table into an Excel or CSV file."),
+    (b"xl/", "an Excel file", "In Excel, choose Save As > CSV UTF-8, and use that file."),
+    (b"[Content_Types].xml", "an Excel file", "In Excel, choose Save As > CSV UTF-8, and use that file."),
+)
+"""What a zip archive holds, by the names at its start."""
 _BOMS = (  # the longer ones first: the mark of UTF-32 starts with that of UTF-16
     (codecs.BOM_UTF8, "utf-8-sig", "The file starts with a UTF-8 byte order mark, which was ignored."),
     (codecs.BOM_UTF32_LE, "utf-32", "Read as UTF-32."),
@@ -89,8 +96,8 @@ def refuse_other_formats(head: bytes) -> None:
     """Raise DataError when the first bytes are those of a file that is not text."""
     for magic, what, hint in _MAGIC:
         if head.startswith(magic):
-            if magic == b"PK\x03\x04" and (b"[Content_Types].xml" in head or b"xl/" in head):
-                what, hint = "an Excel file", "In Excel, choose Save As > CSV UTF-8, and use that file."
+            if magic == b"PK\x03\x04":
+                what, hint = next(((kind, advice) for mark, kind, advice in _OFFICE if mark in head), (what, hint))
             raise DataError(f"This is {what}, not a CSV or JSON file.", hint)
     if _MARKUP.match(head.removeprefix(codecs.BOM_UTF8)):
         if _MARKUP_TABLE.search(head):

@@ -9,7 +9,7 @@ import streamlit as st
 
 from toolkit.config import BUNDLED
 from toolkit.data.read_options import DEFAULT_READ_OPTIONS, ReadOptions, UnreadableError
-from toolkit.data.readers.formats import FILE_ENDINGS, FORMAT_NAMES, file_type_of
+from toolkit.data.readers.formats import FORMAT_NAMES, file_type_of
 from toolkit.data.storage.uploads import list_read_uploads, original_file_name
 from toolkit.errors import DataError
 from toolkit.field_types import find_path_error
@@ -115,12 +115,12 @@ def _sample_buttons() -> None:
 
 
 def _upload_box() -> None:
+    """Draw the box for a file of any kind: what can't be read is refused below with the reason, not inside the box."""
     turn = st.session_state.setdefault("upload_turn", 0)
     limit = int(st.get_option("server.maxUploadSize"))
     max_size = f"{limit / 1024:g} GB" if limit >= 1024 else f"{limit} MB"
     uploaded = st.file_uploader(
         f"A {FORMAT_NAMES} file, up to {max_size}",
-        type=list(FILE_ENDINGS),
         key=f"upload_{turn}",
         help="The file is stored in the workspace folder and stays on this machine. For a larger file, choose Path.",
     )

@@ -8,7 +8,6 @@ from toolkit.config import Config
 from toolkit.data.examples.renderers import renderer_of
 from toolkit.data.examples.stratified_split import answer_codes
 from toolkit.data.read_options import DEFAULT_READ_OPTIONS, READ_OPTION_NAMES, ReadOptions
-from toolkit.data.readers.formats import FILE_ENDINGS
 from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
 from toolkit.system.printable import format_plural
@@ -69,7 +68,6 @@ def _upload_test_file() -> None:
         turn = st.session_state.setdefault("test_upload_turn", 0)
         uploaded = st.file_uploader(
             "A file with the same columns as the dataset",
-            type=list(FILE_ENDINGS),
             key=f"test_upload_{turn}",
         )
         failed = st.session_state.get("test_file_error")

@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from toolkit.config import DataConfig
-from toolkit.data.readers.formats import FILE_ENDINGS, FORMAT_NAMES, file_type_of
+from toolkit.data.readers.formats import FORMAT_NAMES, file_type_of
 from toolkit.data.storage.open_table import open_table
 from toolkit.data.table import Table
 from toolkit.errors import ToolkitError
@@ -134,9 +134,7 @@ def _count_test_rows(run: RunDir) -> str:
 
 
 def _choose_file(run: RunDir) -> Table | None:
-    uploaded = st.file_uploader(
-        f"A {FORMAT_NAMES} file with the columns of the run's templates", type=list(FILE_ENDINGS), key="eval_file"
-    )
+    uploaded = st.file_uploader(f"A {FORMAT_NAMES} file with the columns of the run's templates", key="eval_file")
     if uploaded is None:
         return None
     try:

@@ -1,8 +1,24 @@
-// What Streamlit lacks for keyboards and phones: a skip link, a menu that closes, and toolbars outside the tab order.
+// What Streamlit lacks for keyboards and phones: a skip link, a menu that closes, toolbars outside the tab order, and words.
 const MENU = '[data-testid="stSidebar"]';
 const PRIMARY = '[data-testid="stMain"] [data-testid="stBaseButton-primary"]:not(:disabled), ' +
   '[data-testid="stBottomBlockContainer"] [data-testid="stBaseButton-primary"]:not(:disabled)';
 const TOOLBARS = ".modebar-btn, [data-testid='stElementToolbarButton'] button, [data-testid='stElementToolbar'] button";
+
+// Streamlit's dialog of a lost server speaks of a script and an internet connection that this app does not have.
+const LOST = [
+  [/^Is Streamlit still running\?.*/s, "The app has stopped. Runs that are training continue without it. To open it again, run this in its folder:"],
+  [/^Streamlit server is not responding\..*/s, "The app does not answer. It may have stopped: start it again with streamlit run app.py in its folder. Runs that are training continue without it."],
+  [/yourscript\.py/, "app.py"],
+];
+
+function nameThisApp() {
+  for (const dialog of document.querySelectorAll('[role="dialog"]')) {
+    const walker = document.createTreeWalker(dialog, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode())
+      for (const [theirs, ours] of LOST)
+        if (theirs.test(walker.currentNode.data)) walker.currentNode.data = walker.currentNode.data.replace(theirs, ours);
+  }
+}
 
 function closeMenu() {
   const menu = document.querySelector(MENU);
@@ -32,5 +48,6 @@ export default function () {
   document.addEventListener("keydown", (event) => event.key === "Escape" && closeMenu());
   document.addEventListener("click", (event) => event.target.closest(`${MENU} a`) && setTimeout(closeMenu, 0));
   const toolbars = () => document.querySelectorAll(TOOLBARS).forEach((button) => (button.tabIndex = -1));
+  new MutationObserver(nameThisApp).observe(document.body, { subtree: true, childList: true });
   new MutationObserver(toolbars).observe(document.body, { subtree: true, childList: true });
 }
