@@ -204,3 +204,30 @@ def test_adapters_of_a_quantized_base_model_are_switched_without_merging(
     first = [answer(name) for name in ("base", *runs)]
     assert len(set(first)) == 3
     assert [answer(name) for name in ("base", *runs)] == first
+
+
+def test_tools_that_the_template_does_not_write_are_refused(
+    save_dir: Path, tiny_model: Path, tiny_plain_model: Path
+) -> None:
+    from tests.fakes.engine_runs import finished_run
+    from toolkit.worker.serving.request_models import RequestError, RequestMessage
+
+    tool = {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {}}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    asked, result = (
+        RequestMessage(role="user", content="a"),
+        RequestMessage(role="tool", content="b", tool_call_id="c1"),
+    )
+    called = RequestMessage(role="assistant", tool_calls=[call])
+    for model, words in (
+        (tiny_model, "does not write the list of tools"),
+        (tiny_plain_model, "without a chat template"),
+    ):
+        run = finished_run(save_dir, model)
+        engine = load(save_dir, run.id)
+        form = engine.config_for_model(run.id)
+        with pytest.raises(RequestError, match=words) as caught:
+            engine.encode_messages(form, [asked], [tool])
+        assert caught.value.hint
+        with pytest.raises(RequestError, match="tool calls" if model == tiny_model else words):
+            engine.encode_messages(form, [asked, called, result])

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from toolkit.config import Config
-from toolkit.data.chat_messages import Message
+from toolkit.data.chat_messages import TOOLS_ROLE, Message, parse_message, parse_tools
 from toolkit.data.conversations import MessageDict
 from toolkit.data.examples.templates import Example
-from toolkit.errors import EngineError
+from toolkit.errors import DataError, EngineError
 from toolkit.runs.checkpoints import verify_checkpoint
 from toolkit.runs.model_names import BASE, AdapterReference, list_checkpoint_references, parse_model_name
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
@@ -39,7 +41,11 @@ from toolkit.worker.serving.request_models import RequestError, RequestMessage
 from toolkit.worker.serving.text_stream import TextPiece, TokenScore
 from toolkit.worker.serving.turn_taking import FairLock
 from toolkit.worker.tokens import labels as labels_module
+from toolkit.worker.tokens.chat_outline import UNWRITTEN_PARTS, outline_conversation, read_outline
+from toolkit.worker.tokens.conversation import encode_conversation_prompt
 from toolkit.worker.tokens.examples import chat_enabled, encode_prompt
+
+_TOOL_PARTS = ("tools_unwritten", "calls_unwritten", "results_unwritten")
 
 
 class Engine:
@@ -143,23 +149,42 @@ class Engine:
         format_name = prompt_of or name
         return self._configs[format_name] if format_name != BASE else self.config
 
-    def encode_messages(self, config: Config, messages: Sequence[RequestMessage]) -> tuple[str, list[int]]:
+    def encode_messages(
+        self, config: Config, messages: Sequence[RequestMessage], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[str, list[int]]:
         """Return (text, ids) of the exact prompt of a conversation, made by the same code as in training.
 
-        Raises RequestError: the run or its chat template does not accept these messages.
+        tools: those that the model may call. Raises RequestError: the run or its chat template does not accept these
+        messages or tools.
         """
         system, history, last = _split_messages(messages)
-        if not chat_enabled(config, self.tokenizer) and (system or history):
-            message = "This run was trained without a chat template, so it takes one prompt and no earlier messages."
-            hint = "Send a single user message, or use /v1/completions."
-            raise RequestError(message, hint, code="no_chat_template", param="messages")
+        uses_tools = bool(tools) or any(message.uses_tools for message in messages)
+        if not chat_enabled(config, self.tokenizer):
+            if system or history or uses_tools:
+                message = "This run was trained without a chat template, so it takes one prompt and no earlier messages"
+                message += " or tools." if uses_tools else "."
+                hint = "Send a single user message, or use /v1/completions."
+                raise RequestError(message, hint, code="no_chat_template", param="messages")
+            return encode_prompt(config, self.tokenizer, last)
+        turns = _read_messages([one for one in messages if one.text or one.role != "system"], tools)
+        if uses_tools:
+            self._check_tools_written(turns)
         try:
-            return encode_prompt(config, self.tokenizer, last, system=system, history=history)
+            return encode_conversation_prompt(self.tokenizer, [*turns, Message("assistant", "")])
         except Exception as error:  # a template may raise any exception for roles that it does not know
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
             message = f"The model's chat template rejects these messages: {reason[0]}"
             hint = "Change the order or the roles of the messages."
             raise RequestError(message, hint, param="messages") from error
+
+    def _check_tools_written(self, turns: Sequence[Message]) -> None:
+        """Raise RequestError if the chat template leaves out tools, tool calls or tool results."""
+        facts = read_outline(self.tokenizer, outline_conversation(turns))
+        parts = [UNWRITTEN_PARTS[kind] for kind in (facts.unwritten if facts else ()) if kind in _TOOL_PARTS]
+        if parts:
+            message = f"This model's chat template does not write the {' and the '.join(parts)} of the request."
+            hint = "Remove them from the request, or serve a run of a model whose chat template supports tools."
+            raise RequestError(message, hint, code="tools_not_supported", param="tools")
 
     def encode_raw_text(self, config: Config, text: str) -> tuple[str, list[int]]:
         """Return (text, ids) of a prompt without the chat template; special tokens in the text are recognized."""
@@ -275,7 +300,7 @@ def _conversation_to_score(history: Sequence[RequestMessage], prompt: str, compl
     """Return the conversation that ends with `completion`, its only trained message; empty if there is no history."""
     if not history:
         return ()
-    before = (Message(message.role, message.text) for message in history)
+    before = (replace(message, learned=False) for message in _read_messages(history, ()))
     return (*before, Message("user", prompt), Message("assistant", completion, learned=True))
 
 
@@ -287,7 +312,25 @@ def _split_messages(messages: Sequence[RequestMessage]) -> tuple[str | None, lis
     if any(message.role in ("system", "developer") for message in turns):
         message = "Only the first message can be a system message."
         raise RequestError(message, "Move the system message to the start.", param="messages")
-    if not turns or turns[-1].role != "user":
+    if not turns or turns[-1].role not in ("user", "tool"):
         message = "The last message is not a user message."
-        raise RequestError(message, "End the conversation with a user message.", param="messages")
+        hint = "End the conversation with a user message or the result of a tool."
+        raise RequestError(message, hint, param="messages")
     return system, [{"role": m.role, "content": m.text} for m in turns[:-1]], turns[-1].text
+
+
+def _read_messages(messages: Sequence[RequestMessage], tools: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Return the messages as training reads them from a file, with the entry of the tools.
+
+    Raises RequestError: a tool or a tool call is incomplete.
+    """
+    try:
+        listed = parse_tools(list(tools))
+        sent = [{**message.model_dump(exclude_none=True), "content": message.text} for message in messages]
+        return [
+            *([Message(TOOLS_ROLE, listed)] if listed else []),
+            *(parse_message(number, message) for number, message in enumerate(sent, start=1)),
+        ]
+    except DataError as error:
+        message = f"The request can't be read: {error.message}"
+        raise RequestError(message, error.hint, param="messages") from error

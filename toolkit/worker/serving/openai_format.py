@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from toolkit.worker.serving.engine_host import AnswerStream
 from toolkit.worker.serving.guard import error_body
-from toolkit.worker.serving.text_stream import REPLACEMENT_CHARACTER, TextPiece, TokenScore
+from toolkit.worker.serving.text_stream import REPLACEMENT_CHARACTER, TextPiece, TokenScore, ToolCall
 
 if TYPE_CHECKING:
     from toolkit.worker.serving.stream_answer import GeneratedAnswer
@@ -43,7 +43,11 @@ class ReplyFamily(enum.Enum):
         logprobs = self.logprobs(piece.tokens)
         if self is ReplyFamily.TEXT:
             return {"index": 0, "text": piece.text, "logprobs": logprobs, "finish_reason": None}
-        delta = {"role": "assistant", "content": piece.text} if first else {"content": piece.text}
+        delta: dict[str, Any] = {"role": "assistant", "content": piece.text} if first else {"content": piece.text}
+        if piece.calls:
+            delta["tool_calls"] = [{"index": call.index, **call_entry(call)} for call in piece.calls]
+        if piece.reasoning:
+            delta["reasoning_content"] = piece.reasoning
         return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
     def final_choice(self, reason: str) -> dict[str, Any]:
@@ -53,10 +57,8 @@ class ReplyFamily(enum.Enum):
 
     def choice(self, answer: GeneratedAnswer) -> dict[str, Any]:
         """Return choices[0] of a whole answer."""
-        text: dict[str, Any] = {"text": answer.text}
-        if self is ReplyFamily.CHAT:
-            text = {"message": {"role": "assistant", "content": answer.text, "refusal": None}}
-        return {"index": 0, **text, "logprobs": self.logprobs(answer.tokens), "finish_reason": answer.finish_reason}
+        text = {"message": _message(answer)} if self is ReplyFamily.CHAT else {"text": answer.text}
+        return {"index": 0, **text, "logprobs": self.logprobs(answer.tokens), "finish_reason": finish_reason(answer)}
 
     def logprobs(self, tokens: Sequence[TokenScore]) -> dict[str, Any] | None:
         """Return token scores in the format of the family, or None if there are none."""
@@ -70,6 +72,25 @@ class ReplyFamily(enum.Enum):
             "top_logprobs": [dict(token.top) for token in tokens] if tokens[0].top else None,
             "text_offset": [],
         }
+
+
+def _message(answer: GeneratedAnswer) -> dict[str, Any]:
+    content = None if answer.calls and not answer.text else answer.text
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if answer.reasoning:
+        message["reasoning_content"] = answer.reasoning
+    if answer.calls:
+        message["tool_calls"] = [call_entry(call) for call in answer.calls]
+    return message
+
+
+def call_entry(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def finish_reason(answer: GeneratedAnswer) -> str:
+    """Return why the answer ended, in OpenAI's words."""
+    return "tool_calls" if answer.calls and answer.finish_reason == "stop" else answer.finish_reason
 
 
 def token_entry(token: TokenScore) -> dict[str, Any]:
@@ -191,7 +212,7 @@ def _event_body(
         return {**envelope, "choices": [family.delta_choice(event)]}
     if isinstance(event, Exception):
         return error_body(event)
-    return {**envelope, "choices": [family.final_choice(event.finish_reason)], **answer_metadata(event)}
+    return {**envelope, "choices": [family.final_choice(finish_reason(event))], **answer_metadata(event)}
 
 
 def _encode_event(value: dict[str, Any]) -> bytes:

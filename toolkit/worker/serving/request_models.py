@@ -15,12 +15,12 @@ from toolkit.errors import EngineError
 from toolkit.runs.model_names import MODEL_NAME_PATTERN
 
 ENGINE_SEED_LIMIT = 2**32
-MAX_ALTERNATIVES, MAX_COMPARED_REQUESTS = 20, 4
+MAX_ALTERNATIVES, MAX_COMPARED_REQUESTS, MAX_TOOLS = 20, 4, 128
 OPENAI_ALIASES = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
 IGNORED_FIELDS = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "n": (1,), "best_of": (1,), "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},),
-    "tools": ([],), "tool_choice": ("none", "auto"), "suffix": ("",),
+    "suffix": ("",), "functions": ([],), "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},), "echo": (False,), "parallel_tool_calls": (True, False),
 }  # fmt: skip
 """Parameters of OpenAI's API that are accepted only with a value that has no effect."""
@@ -48,14 +48,51 @@ class TextPart(RequestBody):
 
 
 class RequestMessage(RequestBody):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    """One message, as clients write it or as the engine has answered it."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
     name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    refusal: None = None
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
+
+    @model_validator(mode="after")
+    def _has_content(self) -> RequestMessage:
+        if self.content is None and not self.tool_calls and not self.reasoning_content:
+            raise RequestError("A message has no content.", "Add its content.", param="messages.content")
+        if self.role == "tool" and not self.tool_call_id:
+            message = "A message of the role 'tool' has no 'tool_call_id'."
+            raise RequestError(message, "Add the id of the tool call that it answers.", param="messages.tool_call_id")
+        if self.tool_calls and self.role != "assistant":
+            message = f"A message of the role '{self.role}' has tool calls."
+            raise RequestError(message, "Only messages of the assistant can have tool calls.", param="messages")
+        return self
 
     @property
     def text(self) -> str:
         """The content, with the parts of a list joined."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or ())
+
+    @property
+    def uses_tools(self) -> bool:
+        """Whether the message calls a tool or is the result of a call."""
+        return self.role == "tool" or bool(self.tool_calls)
+
+
+class OfferedFunction(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    name: Annotated[str, Field(min_length=1)]
+
+
+class OfferedTool(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    type: Literal["function"]
+    function: OfferedFunction
 
 
 class StreamOptions(RequestBody):
@@ -125,8 +162,18 @@ class AnswerRequest(RequestBody):
 
 class ChatRequest(AnswerRequest):
     messages: Annotated[list[RequestMessage], Field(min_length=1, max_length=2000)]
+    tools: Annotated[list[OfferedTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)] | None = None
+
+    @property
+    def offered_tools(self) -> tuple[dict[str, Any], ...]:
+        """The tools that the model may call. Raises RequestError: the choice of a tool can't be guaranteed."""
+        if self.tool_choice not in (None, "auto", "none"):
+            message = 'The engine does not support a \'tool_choice\' other than "auto" and "none".'
+            raise RequestError(message, 'Use "auto": the model decides whether it calls a tool.', param="tool_choice")
+        return () if self.tool_choice == "none" else tuple(tool.model_dump() for tool in self.tools or ())
 
     @property
     def alternatives(self) -> int | None:

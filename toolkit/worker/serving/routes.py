@@ -11,6 +11,9 @@
 
 In addition to OpenAI's `finish_reason`, the last event of a stream has `usage`, `timings` {ttft_s, tokens_per_second},
 `prompt` (the exact string), `seed` and `notice`.
+
+Chat completions take `tools`, and return `tool_calls` and `reasoning_content` apart from `content`. A comparison and
+/v1/completions return the text as the model has written it.
 """
 
 from __future__ import annotations
@@ -100,7 +103,7 @@ class EngineRoutes:
         body = parse_request(ChatRequest, await read_request_body(request))
         engine = self._host.ready()
         config = engine.config_for_model(body.model, body.prompt_of)
-        text, ids = await run_in_threadpool(engine.encode_messages, config, body.messages)
+        text, ids = await run_in_threadpool(engine.encode_messages, config, body.messages, body.offered_tools)
         return await self._reply(request, ReplyFamily.CHAT, body, text, ids, received)
 
     async def compare(self, request: Request) -> Response:
@@ -115,8 +118,8 @@ class EngineRoutes:
             body = parse_request(ChatRequest, given)
             engine = self._host.ready()
             config = engine.config_for_model(body.model, body.prompt_of)
-            text, ids = await run_in_threadpool(engine.encode_messages, config, body.messages)
-            return self._start_answer(body, text, ids, received)
+            text, ids = await run_in_threadpool(engine.encode_messages, config, body.messages, body.offered_tools)
+            return self._start_answer(body, text, ids, received, split=False)
         except ToolkitError as error:
             return error
 
@@ -153,20 +156,35 @@ class EngineRoutes:
         return await send_whole_answer(request, stream, family, body.model)
 
     def _start_answer(
-        self, body: ChatRequest | CompletionRequest, text: str, ids: list[int], received: float
+        self, body: ChatRequest | CompletionRequest, text: str, ids: list[int], received: float, *, split: bool = True
     ) -> AnswerStream:
+        """Start an answer. split: return its reasoning and tool calls apart from its text; never for a raw prompt."""
         from toolkit.worker.serving.stream_answer import (  # imports torch, which is loaded once the engine is ready
             GenerationRequest,
             generation_arguments,
         )
         from toolkit.worker.tokens.answer_header import find_answer_header
+        from toolkit.worker.tokens.examples import chat_enabled
 
         engine = self._host.ready()
-        settings = body.settings(engine.config_for_model(body.model, body.prompt_of).inference)
+        config = engine.config_for_model(body.model, body.prompt_of)
+        settings = body.settings(config.inference)
         # a raw prompt may be anything, so its answer is passed on whole
-        header = find_answer_header(engine.tokenizer) if isinstance(body, ChatRequest) else ()
+        chat = isinstance(body, ChatRequest)
+        header = find_answer_header(engine.tokenizer) if chat else ()
+        tools = body.offered_tools if isinstance(body, ChatRequest) else ()
         request = GenerationRequest(
-            body.model, text, ids, settings, received, body.seed, body.stops, body.alternatives, header
+            model=body.model,
+            text=text,
+            ids=ids,
+            settings=settings,
+            received=received,
+            seed=body.seed,
+            stops=body.stops,
+            alternatives=body.alternatives,
+            header=header,
+            split=chat and split and chat_enabled(config, engine.tokenizer),
+            tools=tools,
         )
         generation_arguments(engine.adapters.model, request)  # reject what does not fit before the status code is sent
         return self._host.ask(request)

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -21,7 +21,8 @@ from toolkit.worker.models import library_arguments
 from toolkit.worker.models.load import stop_token_ids
 from toolkit.worker.serving.guard import explain_out_of_memory
 from toolkit.worker.serving.request_models import ENGINE_SEED_LIMIT, RequestError
-from toolkit.worker.serving.text_stream import TextPiece, TextStream, TokenScore
+from toolkit.worker.serving.response_reader import ResponseReader, create_response_reader
+from toolkit.worker.serving.text_stream import TextPiece, TextStream, TokenScore, ToolCall
 from toolkit.worker.serving.token_scores import LogitsRecorder
 
 FLUSH_SECONDS = 0.03
@@ -44,6 +45,7 @@ class GenerationRequest:
 
     stops: texts that end the answer. alternatives: number of alternatives to return for each token; None: no token
     scores. header: what the answer may begin with without it being a part of it (`tokens/answer_header.py`).
+    split: separate reasoning and tool calls from the text. tools: the tools that the prompt offers.
     """
 
     model: str
@@ -55,6 +57,8 @@ class GenerationRequest:
     stops: tuple[str, ...] = ()
     alternatives: int | None = None
     header: tuple[int, ...] = ()
+    split: bool = False
+    tools: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class GeneratedAnswer:
     seed: int
     notice: str = ""
     tokens: tuple[TokenScore, ...] = ()
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
 
 
 class YieldPoint:
@@ -104,14 +110,17 @@ class TokenListener(StoppingCriteria):
         cancelled: threading.Event,
         recorder: LogitsRecorder,
         pause: YieldPoint,
+        reader: ResponseReader | None = None,
     ) -> None:
         self.stream, self._ends, self._emit, self._cancelled = stream, ends, emit, cancelled
-        self._recorder, self._pause = recorder, pause
+        self._recorder, self._pause, self._reader = recorder, pause, reader
+        self.pieces: list[TextPiece] = []
         self.count, self.first_at, self.last_at, self.paused = 0, 0.0, 0.0, 0.0
         self.tokens: list[TokenScore] = []
         self._emitted = 0  # number of entries of `tokens` that were emitted
         self._slice = (time.perf_counter(), SLICE_SECONDS)  # start and duration
         self.ended = False
+        self._end_token: list[int] = []
         self._pending: list[int] = []
         self._flushed_at = 0.0
         self._stop_flags: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -133,6 +142,7 @@ class TokenListener(StoppingCriteria):
         self.count += 1
         if token in self._ends:
             self.ended = True
+            self._end_token = [token]
             return True
         score = self._recorder.score_chosen_token(token)
         if score is not None:
@@ -159,16 +169,24 @@ class TokenListener(StoppingCriteria):
 
     def finish(self) -> None:
         """Emit what is left after the last token."""
+        if self._reader is not None:
+            self._pending += self._end_token  # it may close a tool call
         self._send(self.stream.push(self._pending))
         self._pending = []
-        self._send(self.stream.finish(), last=True)
+        self._send(self.stream.finish(), last=self._reader is None)
+        if self._reader is not None:
+            self._emit_piece(self._reader.finish(), last=True)
 
     def _send(self, text: str, *, last: bool = False) -> None:
-        """Emit text with the scores of its tokens; scores of tokens without text are emitted at the end."""
+        self._emit_piece(TextPiece(text) if self._reader is None else self._reader.feed(text), last=last)
+
+    def _emit_piece(self, piece: TextPiece, *, last: bool) -> None:
+        """Emit a piece with the scores of its tokens; scores of tokens without text are emitted at the end."""
         scores = tuple(self.tokens[self._emitted :])
-        if text or (last and scores):
+        if piece.text or piece.reasoning or piece.calls or (last and scores):
             self._emitted = len(self.tokens)
-            self._emit(TextPiece(text, scores))
+            self.pieces.append(replace(piece, tokens=scores))
+            self._emit(self.pieces[-1])
 
 
 def stream_answer(
@@ -186,9 +204,12 @@ def stream_answer(
     arguments, length_notice = generation_arguments(model, request)
     ends = set(stop_token_ids(model, tokenizer))
     seed = request.seed if request.seed is not None else secrets.randbelow(ENGINE_SEED_LIMIT)
-    stream = TextStream(_decoder(tokenizer), request.stops, request.header)
+    reader = create_response_reader(tokenizer, request.text, request.tools) if request.split else None
+    stream = TextStream(
+        _decoder(tokenizer, special=reader is not None), request.stops, () if reader else request.header
+    )
     recorder = LogitsRecorder(model, tokenizer, request.alternatives)
-    listener = TokenListener(stream, ends, emit, cancelled, recorder, pause or YieldPoint())
+    listener = TokenListener(stream, ends, emit, cancelled, recorder, pause or YieldPoint(), reader)
     ids = torch.tensor([request.ids], device=model.device)
     torch.manual_seed(seed)
     with recorder, _no_gradients(model), explain_out_of_memory():
@@ -236,9 +257,9 @@ def loaded_context_length(model: PreTrainedModel) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]:
+def _decoder(tokenizer: PreTrainedTokenizerBase, *, special: bool) -> Callable[[list[int]], str]:
     def decode(ids: list[int]) -> str:
-        return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(tokenizer.decode(ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 
     return decode
 
@@ -259,7 +280,7 @@ def _make_answer(
 ) -> GeneratedAnswer:
     seconds = listener.last_at - listener.first_at - listener.paused
     return GeneratedAnswer(
-        text=listener.stream.text,
+        text="".join(piece.text for piece in listener.pieces),
         prompt=request.text,
         prompt_tokens=len(request.ids),
         completion_tokens=listener.count,
@@ -269,4 +290,6 @@ def _make_answer(
         seed=seed,
         notice=notice,
         tokens=tuple(listener.tokens),
+        reasoning="".join(piece.reasoning for piece in listener.pieces),
+        calls=tuple(call for piece in listener.pieces for call in piece.calls),
     )

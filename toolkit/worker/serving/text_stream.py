@@ -104,8 +104,20 @@ class TokenScore:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool that an answer asks for. index: its number in the answer. arguments: JSON text."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
 class TextPiece:
     """The next part of an answer. tokens: the scores of the tokens since the last piece, if they were requested."""
 
     text: str
     tokens: tuple[TokenScore, ...] = ()
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
