@@ -1,4 +1,4 @@
-"""Conversations that were written as Python text, as pandas does with lists in a CSV file, and their JSON text.
+"""Conversations and rows that were written as Python text, as pandas and print do, and their JSON text.
 
 A strict parser of literals reads them: nothing is evaluated. Arrays of numpy, which have no commas, are read as lists.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import tokenize
 from collections.abc import Iterator
 from typing import Any
 
 _SKIPPED = (tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER, tokenize.INDENT, tokenize.DEDENT)
+_NO_LITERAL = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
+_DICT_START = re.compile(r"\s*\{\s*'")
 _MARKS = ("'role'", "'from'", '"role"', '"from"')
 
 
@@ -25,7 +28,25 @@ def read_python_messages(cell: str) -> str | None:
         value = _parse_literal(cell.strip())
         is_chat = isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
         return json.dumps(value, ensure_ascii=False, allow_nan=False) if is_chat else None
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
+    except _NO_LITERAL:
+        return None
+
+
+def read_python_object(line: str) -> str | None:
+    """Return the JSON text of a line that holds a dict as Python text; None for any other line."""
+    if not _DICT_START.match(line):
+        return None
+    try:
+        tree = ast.parse(line.strip().removesuffix(","), mode="eval")
+        value = ast.literal_eval(tree)
+        keys = [
+            [getattr(key, "value", None) for key in node.keys] for node in ast.walk(tree) if isinstance(node, ast.Dict)
+        ]
+        # JSON knows no other keys, and of two equal ones the first would be lost
+        if not all(isinstance(key, str) for each in keys for key in each) or any(len(set(k)) < len(k) for k in keys):
+            return None
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except _NO_LITERAL:
         return None
 
 

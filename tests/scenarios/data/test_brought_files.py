@@ -229,6 +229,8 @@ COMMA = ONE[:-1] + ",}"
         ("a.json", f"[\n /* two */ {COMMA}, // one\n {TWO},\n]", 2, "comments and trailing commas"),
         ("a.jsonl", ONE.replace("What?", "What\nis it?") + f"\n{TWO}\n", 2, "Line breaks and tabs"),
         ("a.json", json.dumps(f"[{ONE}]"), 1, "encoded twice"),
+        ("a.jsonl", f"{json.loads(ONE)}\n{json.loads(TWO)},\n", 2, "written as Python text"),
+        ("a.txt", f"{json.loads(ONE)}\n{json.loads(TWO)}\n", 2, "written as Python text"),
         ("a.jsonl", f"{ONE},\n{TWO},\n", 2, "trailing commas"),
         ("a.json", f'{{"ok": true, "result": {{"items": [{ONE}, {TWO}]}}}}', 2, "from the object 'result'"),
         ("a.json", f'{{"data": {{"t-1": {ONE}, "t-2": {TWO}}}}}', 2, "a row under each key"),
@@ -247,6 +249,19 @@ def test_more_files_of_each_kind(bring: Bring, name: str, content: str, rows: in
     assert {"question", "answer"} <= {column.split()[0] for column in found.table.columns}
     assert words in " ".join(found.table.notices)
     assert str(found.table.row(0).get("answer")).startswith("That")
+
+
+def test_python_values_keep_their_texts_and_equal_keys_are_refused(bring: Bring) -> None:
+    rows: list[dict[str, object]] = [
+        {"question": 'it\'s "so"\n//', "answer": None},
+        {"question": "é", "answer": 1.50, "more": [True, ("a", {"b": 2})]},
+    ]
+    found = bring("a.jsonl", "".join(f"{row!r}\n" for row in rows).encode()).table
+    assert found.row(0) == {"question": 'it\'s "so"\n//', "answer": None, "more": None}
+    assert found.row(1) == {"question": "é", "answer": "1.5", "more": '[true, ["a", {"b": 2}]]'}
+    for line in ("{'a': 'x', 'a': 'y'}", "{'a': {1, 2}}", "{'a': b'x'}", "{'a': print()}", "{'a': float('nan')}"):
+        with pytest.raises(DataError, match="not valid JSON"):
+            bring("b.jsonl", f"{{'a': 'first'}}\n{line}\n".encode())
 
 
 def test_text_inside_strings_of_lenient_json_is_unchanged(bring: Bring) -> None:

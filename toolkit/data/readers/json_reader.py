@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from toolkit.data.python_literals import read_python_object
 from toolkit.data.read_options import MAX_LISTED, Offer, ReadOptions, UnreadableError, shorten_preview
 from toolkit.data.readers.encoding import DetectedEncoding, detect_encoding
 from toolkit.data.readers.json_layouts import EXPECTED_TOP_LEVEL, flatten_offer, flatten_row, unwrap_rows
@@ -194,7 +195,7 @@ class JsonReader:
             if not first.startswith(("{", "[", '"')):
                 return False
             try:
-                value = json.loads(first, parse_int=str, strict=False)
+                value = json.loads(read_python_object(first) or first, parse_int=str, strict=False)
             except (ValueError, RecursionError):
                 return False
             is_row = isinstance(value, dict) or is_message_list(value)
@@ -257,7 +258,9 @@ class JsonReader:
             value, end = TOLERANT_DECODER.raw_decode(cleaned, skip_space(cleaned, 0))
         except (ValueError, RecursionError, RepeatedKeyError):
             give_back(reversed(taken))
-            return None
+            written = read_python_object(text)
+            self._leniency.python += written is not None
+            return (written, *TOLERANT_DECODER.raw_decode(written)) if written else None
         self._leniency.note_extras(extras)
         self._leniency.control += bool(taken)
         return cleaned, value, end

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.data.python_literals import read_python_object
 from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
 
@@ -81,12 +82,13 @@ class Leniency:
     """What a file had that strict JSON does not allow, and was read all the same.
 
     control: rows with line breaks or tabs inside strings; marks: byte order marks inside the file; encoded: rows that
-    were JSON inside a string.
+    were JSON inside a string; python: rows that were dicts of Python.
     """
 
     control: int = 0
     marks: int = 0
     encoded: int = 0
+    python: int = 0
     _extras: dict[str, None] = field(default_factory=dict)
 
     def note_extras(self, names: Iterable[str]) -> None:
@@ -103,12 +105,15 @@ class Leniency:
             found.append("A byte order mark inside the file was ignored: it seems to be several files in one.")
         if self.encoded:
             found.append(f"{rows_in_words(self.encoded)} of JSON inside a string (encoded twice) were decoded.")
+        if self.python:
+            found.append(f"{rows_in_words(self.python)} written as Python text were converted to JSON.")
         return found
 
 
 def starts_as_json(sample: str) -> bool:
     """Return whether a text starts as a JSON list or object, or with a line that is one inside a string."""
     first = sample.lstrip().split("\n", 1)[0].strip()
+    first = read_python_object(first) or first
     if not first.startswith(("{", "[", '"{', '"[')):
         return False
     try:
