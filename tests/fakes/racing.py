@@ -62,12 +62,16 @@ def race_for_slots(
     ("doubled"), of those whose worker found its slot in use ("shared"), and of the processes that were killed.
     """
     context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(processes + 1)
-    given = (save_dir, runs, command, barrier, poll_seconds)
+    # no barrier: a process that is killed while it leaves one takes its lock along, and the others wait for ever
+    ready, go = os.pipe(), os.pipe()
+    given = (save_dir, runs, command, poll_seconds, ready, go)
     racers = [context.Process(target=_slot_racer, args=given) for _ in range(processes)]
     for racer in racers:
         racer.start()
-    barrier.wait()
+    for _ in racers:
+        assert os.read(ready[0], 1)
+    for end in (go[1], go[0], *ready):  # the end of the first one lets all of them go
+        os.close(end)
     killed = _kill_some(racers, runs, kills, rng)
     own = Supervisor(save_dir, launcher=LocalLauncher(command), poll_seconds=poll_seconds)
     for run in runs:
@@ -114,9 +118,16 @@ def _kill_some(racers: Sequence[BaseProcess], runs: Sequence[RunDir], kills: int
 
 
 def _slot_racer(
-    save_dir: Path, runs: Sequence[RunDir], command: CommandBuilder, barrier: threading.Barrier, poll_seconds: float
+    save_dir: Path,
+    runs: Sequence[RunDir],
+    command: CommandBuilder,
+    poll_seconds: float,
+    ready: tuple[int, int],
+    go: tuple[int, int],
 ) -> None:
     own = Supervisor(save_dir, launcher=LocalLauncher(command), poll_seconds=poll_seconds)
-    barrier.wait()
+    os.close(go[1])
+    os.write(ready[1], b".")
+    os.read(go[0], 1)
     for run in runs:
         own.run_to_end(run, lambda status: None)
