@@ -29,9 +29,20 @@ StudyMethod = Literal["grid", "random", "tpe"]
 """How a study chooses combinations: all, some at random, or by the results so far."""
 
 StudyObjective = Literal[
-    "exact_match", "same_words", "label_accuracy", "json_valid", "json_fields", "token_f1", "rouge_1", "word_overlap",
-    "rouge_l", "chrf", "jaccard", "cosine", "eval_loss",
-]  # fmt: skip
+    "exact_match",
+    "same_words",
+    "label_accuracy",
+    "json_valid",
+    "json_fields",
+    "token_f1",
+    "rouge_1",
+    "word_overlap",
+    "rouge_l",
+    "chrf",
+    "jaccard",
+    "cosine",
+    "eval_loss",
+]
 """What trials are compared by: a measure of the answers to the test rows from 0 to 1, or the test loss."""
 
 QUANT_TYPES = ("nf4", "fp4")
