@@ -144,16 +144,21 @@ def make_tiny_tokenizer(template: str) -> Any:
     return tokenizer
 
 
-def save_tiny_model(name: str, folder: Path, seed: int = 0) -> Path:
-    """Save a random model of the family with its tokenizer into `folder`, and return it."""
+def save_tiny_model(name: str, folder: Path, *, template: str | None = None, **changes: Any) -> Path:
+    """Save a random model of the family with its tokenizer into `folder`, and return it.
+
+    template: instead of the family's. changes: of the config's settings.
+    """
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     family = FAMILIES[name]
-    tokenizer = make_tiny_tokenizer(family.template)
-    torch.manual_seed(seed)
+    tokenizer = make_tiny_tokenizer(family.template if template is None else template)
+    torch.manual_seed(0)
     ids = {f"{which}_token_id": getattr(tokenizer, f"{which}_token_id") for which in ("bos", "eos", "pad")}
-    settings = copy.deepcopy({**SHAPE, **family.settings})  # configs write their defaults into `rope_parameters`
+    settings = copy.deepcopy(
+        {**SHAPE, **family.settings, **changes}
+    )  # configs write their defaults into `rope_parameters`
     config = AutoConfig.for_model(name, **settings, **ids, vocab_size=len(tokenizer))
     if not family.refused or name == "mamba":
         model = AutoModelForCausalLM.from_config(config)

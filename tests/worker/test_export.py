@@ -13,6 +13,7 @@ import pytest
 
 from tests.fakes.engine_runs import write_adapter
 from tests.fakes.training import draft, make_run, train_here
+from toolkit.errors import ToolkitError
 from toolkit.export.export_forms import EXPORT_FORMS
 from toolkit.export.export_process import export_to_end, start_export
 from toolkit.export.export_state import commit_hash, export_folder, export_job, read_export_state
@@ -289,7 +290,10 @@ def test_the_demo_is_trained_exported_and_checked_in_separate_processes(save_dir
     contract = read_contract(run.adapter_dir)
     assert contract.made == "training" and [golden.split for golden in contract.golden] == ["test"] * 8
     phases: list[str] = []
-    for form in sorted(set(EXPORT_FORMS) - {MERGED}):
+    quantized = {key for key, form in EXPORT_FORMS.items() if form.quantized}
+    with pytest.raises(ToolkitError, match="in a way that llama"):
+        build(run, "gguf-q8")
+    for form in sorted(set(EXPORT_FORMS) - {MERGED} - quantized):
         build(run, form)
         assert verdict(run, form).passed, form
     end = export_to_end(run, MERGED, lambda state: phases.append(state.phase))
@@ -306,13 +310,13 @@ def test_the_demo_is_trained_exported_and_checked_in_separate_processes(save_dir
 
 
 def test_the_modelfile_has_the_prompt_format_of_training(run: RunDir, kind: str) -> None:
-    from toolkit.worker.exporting import gguf
+    from toolkit.worker.exporting.modelfile import make_modelfile
     from toolkit.worker.models.load import load_tokenizer
 
     contract = read_reference_contract(run)
     assert contract is not None
     config = read_run_config(run)
-    text = gguf.make_modelfile(config, contract, load_tokenizer(config, export_folder(run, MERGED)))
+    text = make_modelfile(config, contract, load_tokenizer(config, export_folder(run, MERGED)))
     template = text.split('"""')[1]
     plain = template.split("{{ else }}")[1].replace("{{ end }}", "") if "{{ else }}" in template else template
     golden = contract.golden[0]
@@ -327,19 +331,22 @@ def test_the_modelfile_has_the_prompt_format_of_training(run: RunDir, kind: str)
 def test_an_installed_converter_is_used_and_its_error_is_reported(
     run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toolkit.errors import ToolkitError
     from toolkit.worker.exporting import gguf
 
     folder = tmp_path / "out"
     shutil.copytree(export_folder(run, MERGED), folder)
-    gguf.convert_to_gguf(folder)
+    config, contract = read_run_config(run), read_reference_contract(run)
+    assert contract is not None
+    special = contract.special_tokens
+    monkeypatch.setattr(gguf, "find_unwritable", lambda settings: "it is of another family")
+    assert "another family" in gguf.convert_to_gguf(config, folder, special, "float16")
     assert (folder / "model.safetensors").exists(), "without a converter nothing changes"
     (tmp_path / "convert_hf_to_gguf.py").write_text("raise NotImplementedError('tokenizer of another planet')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ToolkitError, match="tokenizer of another planet"):
-        gguf.convert_to_gguf(folder)
+        gguf.convert_to_gguf(config, folder, special, "float16")
     code = "import sys, pathlib\npathlib.Path(sys.argv[sys.argv.index('--outfile') + 1]).write_bytes(b'GGUF')"
     (tmp_path / "convert_hf_to_gguf.py").write_text(code)
-    gguf.convert_to_gguf(folder)
+    gguf.convert_to_gguf(config, folder, special, "float16")
     assert (folder / "model.gguf").read_bytes() == b"GGUF" and not list(folder.glob("*.safetensors"))

@@ -211,13 +211,16 @@ app.command()(check)
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="ID of a run that has an adapter.")],
-    form: Annotated[str, typer.Option(help=f"Export form: {', '.join(EXPORT_FORMS)}, or all.")] = "adapter",
+    form: Annotated[
+        str, typer.Option(help=f"Export form: {', '.join(EXPORT_FORMS)}, or all: those of 16 bits.")
+    ] = "adapter",
     check: Annotated[bool, typer.Option("--check", help="Only verify the existing export again.")] = False,
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
 ) -> None:
     """Export RUN's model and verify that it gives the same answers as the run."""
     chosen = open_run(save_dir, run)
-    wanted = list(EXPORT_FORMS) if form == "all" else [find_export_form(form).key]
+    every = [key for key, kind in EXPORT_FORMS.items() if not kind.quantized]
+    wanted = every if form == "all" else [find_export_form(form).key]
     states = [export_to_end(chosen, key, make_export_printer(out), check_only=check) for key in wanted]
     for state in states:
         (out if state.state == "passed" else err).print(describe_export_end(state))

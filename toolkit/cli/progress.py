@@ -156,4 +156,5 @@ def describe_export_end(state: ExportState) -> str:
     checks = [
         f"  {'passed' if check.passed else 'FAILED'} {check.name}: {check.detail}" for check in state.certificate.checks
     ]
-    return "\n".join([f"{state.form.title}: {verdict}.{summary} {format_path(state.folder)}", *checks])
+    absent = [f"  {state.without_main_file}"] if state.without_main_file else []
+    return "\n".join([f"{state.form.title}: {verdict}.{summary} {format_path(state.folder)}", *absent, *checks])

@@ -13,6 +13,8 @@ from typing import Any
 from toolkit.errors import RunError
 
 GGUF_FILE = "model.gguf"
+GGUF_PROBLEM_FILE = "no-gguf.txt"
+"""Why an export has no model.gguf."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class ExportForm:
     build: (run, config, form, contract, staging folder, progress) -> None; fills the folder.
     load: (run, config, form, contract) -> context manager of a `LoadedExport`.
     recipes: (run, config, form, location, chat) -> list of recipes.
-    main_file, without_main_file: a file that may be missing because a converter is not installed, and what to say then.
+    main_file, problem_file: a file that may be missing, and the one that says why.
+    quantized: whether it is coarser than 16 bits, and made for some families of models only.
     """
 
     key: str
@@ -36,7 +39,8 @@ class ExportForm:
     load: str
     recipes: str
     main_file: str = ""
-    without_main_file: str = ""
+    problem_file: str = ""
+    quantized: bool = False
 
 
 _WORKER, _RECIPES = "toolkit.worker.exporting", "toolkit.export.usage_recipes"
@@ -45,6 +49,12 @@ _WORKER, _RECIPES = "toolkit.worker.exporting", "toolkit.export.usage_recipes"
 def _merged_form(key: str, title: str, what: str, dtype: str) -> ExportForm:
     build, load = f"{_WORKER}.merged:build_merged", f"{_WORKER}.merged:load_merged"
     return ExportForm(key, title, what, dtype, True, build, load, f"{_RECIPES}:list_model_recipes")
+
+
+def _gguf_form(key: str, title: str, what: str, dtype: str) -> ExportForm:
+    build, load, recipes = f"{_WORKER}.gguf:build_gguf", f"{_WORKER}.gguf:load_gguf", f"{_RECIPES}:list_gguf_recipes"
+    files = (GGUF_FILE, GGUF_PROBLEM_FILE)
+    return ExportForm(key, title, what, dtype, True, build, load, recipes, *files, quantized=dtype != "float16")
 
 
 _FORMS = (
@@ -64,18 +74,12 @@ _FORMS = (
     _merged_form(
         "merged-fp16", "Merged, fp16", "One complete model with finer rounding, for older GPUs and for GGUF.", "float16"
     ),
-    ExportForm(
-        key="gguf",
-        title="For Ollama",
-        what="Files for llama.cpp and Ollama, with the prompt format of training.",
-        dtype="float16",
-        contains_base=True,
-        build=f"{_WORKER}.gguf:build_gguf",
-        load=f"{_WORKER}.gguf:load_gguf",
-        recipes=f"{_RECIPES}:list_gguf_recipes",
-        main_file=GGUF_FILE,
-        without_main_file="The converter of llama.cpp is not installed here. *How to use it* has the commands to "
-        "convert the model.",
+    _gguf_form(
+        "gguf", "GGUF, 16 bits", "One file for llama.cpp and Ollama, with the prompt format of training.", "float16"
+    ),
+    _gguf_form("gguf-q8", "GGUF, 8 bits (q8_0)", "Half the size, and hardly ever another answer.", "q8_0"),
+    _gguf_form(
+        "gguf-q4", "GGUF, 4 bits (q4_k_m)", "A third of the size. Made by llama.cpp's llama-quantize.", "q4_k_m"
     ),
 )
 EXPORT_FORMS = {form.key: form for form in _FORMS}

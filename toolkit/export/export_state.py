@@ -29,7 +29,10 @@ ExportStateName = Literal["none", "running", "passed", "broken", "unchecked", "f
 
 @dataclass(frozen=True)
 class ExportState:
-    """One form of one run at one moment. fraction: 0 to 1 while it runs. folder: where the export is, once made."""
+    """One form of one run at one moment. fraction: 0 to 1 while it runs. folder: where the export is, once made.
+
+    without_main_file: why the main file could not be made, "" if it is there.
+    """
 
     form: ExportForm
     state: ExportStateName
@@ -40,6 +43,7 @@ class ExportState:
     certificate: Certificate | None = None
     folder: Path | None = None
     bytes: int = 0
+    without_main_file: str = ""
 
 
 def export_folder(run: RunDir, form: str) -> Path:
@@ -67,6 +71,7 @@ def read_export_state(run: RunDir, form: str) -> ExportState:
     made = (folder / COMMIT_NAME).exists()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if made else 0
     where = folder if made else None
+    absent = _explain_absence(kind, folder) if made else ""
     if job.state == "failed":
         return ExportState(kind, "failed", message=job.message, hint=job.hint, folder=where, bytes=size)
     if not made:
@@ -76,9 +81,18 @@ def read_export_state(run: RunDir, form: str) -> ExportState:
         return ExportState(kind, "failed", message=message, hint="Export again.", folder=where, bytes=size)
     certificate = read_certificate(certificate_path(run, form))
     if certificate is None or certificate.commit != commit_hash(folder):
-        return ExportState(kind, "unchecked", folder=where, bytes=size)
+        return ExportState(kind, "unchecked", folder=where, bytes=size, without_main_file=absent)
     state: ExportStateName = "passed" if certificate.passed else "broken"
-    return ExportState(kind, state, certificate=certificate, folder=where, bytes=size)
+    return ExportState(kind, state, certificate=certificate, folder=where, bytes=size, without_main_file=absent)
+
+
+def _explain_absence(form: ExportForm, folder: Path) -> str:
+    if not form.main_file or (folder / form.main_file).exists():
+        return ""
+    try:
+        return (folder / form.problem_file).read_text(encoding="utf-8").strip()
+    except OSError:
+        return f"{form.main_file} was not made."  # by an early version, which did not say why
 
 
 def _is_outdated(run: RunDir, folder: Path) -> bool:

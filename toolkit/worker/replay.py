@@ -83,7 +83,7 @@ def replay_golden_prompts(run: RunDir, form: ExportForm, contract: PromptContrac
     config = read_run_config(run)
     with resolve_form_function(form.load)(run, config, form, contract) as export:
         copy = read_contract(export.folder)
-        tokenizer = load.load_tokenizer(config, export.folder)
+        tokenizer = export.tokenizer or load.load_tokenizer(config, export.folder)
         renderer = _make_renderer(copy, sorted({name for golden in contract.golden for name in golden.cells}))
         return ExportReplay(
             template_sha256=hash_templates(copy.template.prompt, copy.template.completion, copy.template.messages),

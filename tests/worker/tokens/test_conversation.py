@@ -200,7 +200,7 @@ def test_a_run_trains_on_conversations(tiny_model: Path, tmp_path: Path, monkeyp
 
 def _an_export_holds_to_its_conversations(run: RunDir, model: Path) -> None:
     from toolkit.worker.export import make_export
-    from toolkit.worker.exporting import gguf
+    from toolkit.worker.exporting.modelfile import make_modelfile
     from toolkit.worker.replay import certify_export
 
     contract = read_contract(run.adapter_dir)
@@ -211,7 +211,7 @@ def _an_export_holds_to_its_conversations(run: RunDir, model: Path) -> None:
     make_export(run, "adapter", StateFileReporter(export_job(run, "adapter")))
     certificate = certify_export(run, "adapter", contract, commit_hash(export_folder(run, "adapter")))
     assert certificate.passed, [one.detail for one in certificate.failures]
-    text = gguf.make_modelfile(read_run_config(run), contract, tokenizer_of(model))
+    text = make_modelfile(read_run_config(run), contract, tokenizer_of(model))
     assert '<|im_start|>assistant\n{{ .Response }}<|im_end|>\n"""' in text
     with zipfile.ZipFile(next(iter(export_folder(run, "adapter").glob("*.zip")))) as archive:
         card = archive.read("README.md").decode()

@@ -112,8 +112,10 @@ def _draw_card(run: RunDir, state: ExportState) -> None:
         st.caption(f":red[{escape_text(state.message, 500)}] {escape_text(state.hint, 500)}")
     if state.certificate is not None:
         _draw_verdict(state.certificate)
-    if state.form.main_file and state.folder is not None and not (state.folder / state.form.main_file).exists():
-        st.caption(state.form.without_main_file)
+    if state.without_main_file:
+        st.caption(
+            f"{escape_text(state.without_main_file, 500)} *How to use it* has the commands to convert the model."
+        )
     _draw_buttons(run, state)
 
 

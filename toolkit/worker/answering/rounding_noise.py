@@ -8,7 +8,7 @@ from toolkit.export.prompt_contract import PromptContract
 from toolkit.runs.run_dir import RunDir
 from toolkit.worker.answering.golden_prompts import LoadedModel, measure_token_logprobs
 from toolkit.worker.models.folder import resolve_model_folder
-from toolkit.worker.models.merge import MERGE_DTYPES, load_unmerged_model, round_base_weights
+from toolkit.worker.models.merge import load_unmerged_model, round_base_weights
 
 
 def measure_export_noise(run: RunDir, config: Config, contract: PromptContract, precision: str) -> RoundingNoise | None:
@@ -20,7 +20,7 @@ def measure_export_noise(run: RunDir, config: Config, contract: PromptContract, 
     if model is None:
         return None
     exact = _score_golden_prompts(model, contract)
-    round_base_weights(model, MERGE_DTYPES[precision])
+    round_base_weights(model, precision)
     return measure_rounding_noise(contract, exact, _score_golden_prompts(model, contract))
 
 

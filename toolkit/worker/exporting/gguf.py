@@ -1,40 +1,41 @@
-"""The GGUF form of an export, for llama.cpp and Ollama: a Modelfile, and model.gguf where a converter is installed.
+"""The GGUF forms of an export, for llama.cpp and Ollama: model.gguf, a Modelfile, tokenizer and description.
 
-llama.cpp's converter is not published as a package by its authors. Where a module named `convert_hf_to_gguf` is
-installed it runs in a process of its own; elsewhere the export contains the converter's input, and the usage recipes
-give the exact commands.
+Files of the families in `gguf_families.py` are written here. Others are converted by llama.cpp's `convert_hf_to_gguf`
+where a module of that name is installed, and files of 4 bits are made by its `llama-quantize`.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, LlamaConfig
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
-from toolkit.export.export_forms import GGUF_FILE, ExportForm
+from toolkit.export.export_forms import GGUF_FILE, GGUF_PROBLEM_FILE, ExportForm
 from toolkit.export.export_state import export_folder
-from toolkit.export.prompt_contract import PromptContract
+from toolkit.export.prompt_contract import PromptContract, SpecialTokens
 from toolkit.export.usage_recipes import GGUF_CONVERTER
 from toolkit.runs.run_dir import RunDir
 from toolkit.system.durable import durable_write
-from toolkit.worker.exporting.merged import build_merged, load_exported_model, load_merged
-from toolkit.worker.exporting.package import ExportProgressCallback, LoadedExport
+from toolkit.worker.exporting import gguf_file
+from toolkit.worker.exporting.gguf_families import find_unwritable
+from toolkit.worker.exporting.gguf_tokenizer import find_unwritable_tokenizer
+from toolkit.worker.exporting.merged import load_exported_model, load_merged, write_merged_model
+from toolkit.worker.exporting.modelfile import make_modelfile
+from toolkit.worker.exporting.package import ExportProgressCallback, LoadedExport, add_description
 from toolkit.worker.models import load
+from toolkit.worker.models.folder import resolve_model_folder
 
-DEFAULT_NEW_TOKENS = 128  # when the run does not limit its answers, as in the playground
-SYSTEM_PLACEHOLDER, PROMPT_PLACEHOLDER, ANSWER_PLACEHOLDER = (
-    "\u241esystem\u241e",
-    "\u241eprompt\u241e",
-    "\u241eanswer\u241e",
-)
-"""Texts that no chat template contains: whatever the template writes around them belongs to its format."""
+GGUF_PACKAGE, QUANTIZER = "gguf", "llama-quantize"
+MERGED_PRECISION = "float16"
+"""Of the merged model that a file is made from: finer than bfloat16 for all but very large weights."""
 
 
 def build_gguf(
@@ -45,12 +46,30 @@ def build_gguf(
     staging: Path,
     progress: ExportProgressCallback,
 ) -> None:
-    """Write the merged model with a Modelfile, converted to GGUF where a converter is installed."""
-    build_merged(run, config, form, contract, staging, progress)
+    """Write model.gguf with a Modelfile. The 16-bit form of a model that can't be written keeps the merged model.
+
+    Raises ToolkitError with the reason for another precision.
+    """
+    if form.dtype == "q4_k_m" and shutil.which(QUANTIZER) is None:
+        hint = f"Install llama.cpp so that {QUANTIZER} is on the PATH, or choose the export in 8 bits."
+        raise ToolkitError(f"Files of 4 bits are made by llama.cpp's {QUANTIZER}, which is not installed.", hint)
+    if form.quantized and importlib.util.find_spec(GGUF_CONVERTER) is None:
+        _refuse(_find_problem(config, resolve_model_folder(config)))  # before a merge that takes minutes
+    write_merged_model(run, config, contract, MERGED_PRECISION, staging, progress)
+    add_description(run, config, form, contract, staging)
     tokenizer = load.load_tokenizer(config, staging)
     durable_write(staging / "Modelfile", make_modelfile(config, contract, tokenizer))
-    progress("converting to GGUF", 0.5)
-    convert_to_gguf(staging)
+    progress("writing the GGUF file", 0.5)
+    problem = convert_to_gguf(config, staging, contract.special_tokens, form.dtype)
+    if form.quantized:
+        _refuse(problem)
+    if problem:
+        durable_write(staging / GGUF_PROBLEM_FILE, problem + "\n")
+
+
+def _refuse(problem: str) -> None:
+    if problem:
+        raise ToolkitError(problem, "Export the merged model instead, for vLLM or transformers.")
 
 
 def load_gguf(
@@ -65,91 +84,59 @@ def load_gguf(
 
 @contextmanager
 def _load_converted(config: Config, form: ExportForm, folder: Path) -> Iterator[LoadedExport]:
-    model = load_exported_model(config, folder, dtype=form.dtype, gguf_file=GGUF_FILE)
-    computed = str(model.dtype).removeprefix("torch.")
-    dtype = form.dtype if form.dtype == computed else f"{form.dtype}, loaded as {computed}"
-    yield LoadedExport(folder, model, None, dtype, form.dtype)
+    """Yield weights and tokenizer of the file; the architecture comes from config.json, as transformers' reader knows
+    only a part of llama.cpp's settings."""
+    path, settings = folder / GGUF_FILE, AutoConfig.from_pretrained(str(folder))
+    computed = "float16" if form.dtype == "float16" else "float32"
+    if settings.model_type == "mistral":  # llama.cpp computes it as a Llama, and the reader knows it by that name only
+        named = {name: value for name, value in settings.to_dict().items() if name != "model_type"}
+        settings = LlamaConfig(**named)
+    model = load_exported_model(config, folder, dtype=computed, gguf_file=GGUF_FILE, config=settings)
+    # the file has room for two ends; Ollama gets all of them from the Modelfile
+    model.generation_config = GenerationConfig.from_pretrained(str(folder))
+    # one that llama.cpp's converter has written may split texts in a way that is not known here
+    tokenizer = None if _find_problem(config, folder) else gguf_file.read_gguf_tokenizer(path)
+    yield LoadedExport(folder, model, None, gguf_file.read_gguf_precision(path), form.dtype, tokenizer)
 
 
-def convert_to_gguf(folder: Path) -> None:
-    """Replace the weights in `folder` by model.gguf, where a converter is installed.
+def convert_to_gguf(config: Config, folder: Path, special: SpecialTokens, precision: str) -> str:
+    """Replace the weights in `folder` by model.gguf. Return why that is not possible, "" when it is done.
 
-    Raises ToolkitError when the converter fails.
+    Raises ToolkitError when a program of llama.cpp fails.
     """
-    if importlib.util.find_spec(GGUF_CONVERTER) is None:
-        return
-    converter = [sys.executable, "-m", GGUF_CONVERTER, str(folder), "--outfile", str(folder / GGUF_FILE)]
-    done = subprocess.run(
-        [*converter, "--outtype", "f16"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    sys.stderr.write(done.stderr)
-    if done.returncode or not (folder / GGUF_FILE).exists():
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:300]
-        hint = "It may not support this architecture or tokenizer yet. Export the merged model instead."
-        raise ToolkitError(f"llama.cpp's converter failed: {reason}.", hint)
+    problem = _find_problem(config, folder)
+    first = folder / (GGUF_FILE if precision in ("float16", "q8_0") else "model-f16.gguf")
+    if not problem:
+        settings, tokenizer = AutoConfig.from_pretrained(str(folder)), load.load_tokenizer(config, folder)
+        written = precision if precision == "q8_0" else "float16"
+        gguf_file.write_gguf(folder, first, settings, tokenizer, special, written)
+    elif importlib.util.find_spec(GGUF_CONVERTER) is not None:
+        kind = "q8_0" if precision == "q8_0" else "f16"
+        converter = [sys.executable, "-m", GGUF_CONVERTER, str(folder), "--outfile", str(first), "--outtype", kind]
+        _run_program(converter, first, "converter", "It may not support this architecture or tokenizer yet.")
+    else:
+        return problem
+    if first.name != GGUF_FILE:
+        quantizer = [QUANTIZER, str(first), str(folder / GGUF_FILE), precision.upper()]
+        _run_program(quantizer, folder / GGUF_FILE, "quantizer", "It may be too old for this file.")
+        first.unlink()
     for path in folder.glob("*.safetensors*"):
         path.unlink()
+    return ""
 
 
-def make_modelfile(config: Config, contract: PromptContract, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return Ollama's Modelfile: prompt format of training, stop tokens, and the run's generation settings."""
-    settings = config.inference
-    lines = [f"FROM ./{GGUF_FILE}", f'TEMPLATE """{_go_template(contract, tokenizer)}"""']
-    stops = [tokenizer.decode([token], skip_special_tokens=False) for token in contract.special_tokens.stops]
-    lines += [f"PARAMETER stop {_quote_parameter(text)}" for text in stops if text.strip()]
-    temperature = settings.temperature if settings.do_sample and settings.temperature is not None else 0
-    lines.append(f"PARAMETER temperature {temperature:g}")
-    if settings.do_sample:
-        named = (("top_p", settings.top_p), ("top_k", settings.top_k))
-        lines += [f"PARAMETER {name} {value:g}" for name, value in named if value is not None]
-    lines.append(f"PARAMETER num_predict {settings.max_new_tokens or DEFAULT_NEW_TOKENS}")
-    return "\n".join(lines) + "\n"
+def _find_problem(config: Config, folder: Path) -> str:
+    if importlib.util.find_spec(GGUF_PACKAGE) is None:
+        return "GGUF files are written with the package gguf, which is not installed. Run `pip install gguf`."
+    reason = find_unwritable(AutoConfig.from_pretrained(str(folder))) or find_unwritable_tokenizer(
+        load.load_tokenizer(config, folder)
+    )
+    return f"model.gguf can't be written: {reason}." if reason else ""
 
 
-def _go_template(contract: PromptContract, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the Go template of one turn: what the tokenizer's chat template writes around prompt and system prompt."""
-    if not contract.chat:
-        return "{{ .Prompt }}"
-    before, after = _split_at_prompt(tokenizer, [{"role": "user", "content": PROMPT_PLACEHOLDER}])
-    if contract.special_tokens.bos_added and tokenizer.bos_token:
-        before = before.removeprefix(str(tokenizer.bos_token))  # llama.cpp and Ollama add it themselves
-    start = _escape_template_text(before)
-    try:
-        turns = [{"role": "system", "content": SYSTEM_PLACEHOLDER}, {"role": "user", "content": PROMPT_PLACEHOLDER}]
-        with_system, same_end = _split_at_prompt(tokenizer, turns)
-    except Exception:  # noqa: BLE001 - a template may refuse a system message in any way: then there is none
-        with_system, same_end = "", ""
-    if SYSTEM_PLACEHOLDER in with_system and same_end == after:
-        first, second = with_system.split(SYSTEM_PLACEHOLDER, 1)
-        first = first.removeprefix(str(tokenizer.bos_token)) if contract.special_tokens.bos_added else first
-        system = f"{_escape_template_text(first)}{{{{ .System }}}}{_escape_template_text(second)}"
-        start = f"{{{{ if .System }}}}{system}{{{{ else }}}}{start}{{{{ end }}}}"
-    turn = f"{start}{{{{ .Prompt }}}}{_escape_template_text(after)}"
-    if contract.template.messages is None:
-        return turn
-    # in a conversation Ollama repeats the template for every earlier turn: close its answer as training did
-    return f"{turn}{{{{ .Response }}}}{_escape_template_text(_after_answer(tokenizer))}"
-
-
-def _after_answer(tokenizer: PreTrainedTokenizerBase) -> str:
-    turns = [{"role": "user", "content": PROMPT_PLACEHOLDER}, {"role": "assistant", "content": ANSWER_PLACEHOLDER}]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False)).partition(ANSWER_PLACEHOLDER)[2]
-
-
-def _split_at_prompt(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> tuple[str, str]:
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    before, found, after = text.partition(PROMPT_PLACEHOLDER)
-    if not found:
-        raise ToolkitError("The chat template changes the text of the prompt.", "Export the merged model instead.")
-    return before, after
-
-
-def _escape_template_text(text: str) -> str:
-    """Escape text for Go's template engine inside the Modelfile's triple quotes."""
-    if '"""' in text:
-        raise ToolkitError("The chat template contains three double quotes in a row.", "Write the Modelfile by hand.")
-    return text.replace("{{", '{{ "{{" }}')
-
-
-def _quote_parameter(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+def _run_program(command: Sequence[str], target: Path, name: str, hint: str) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    sys.stderr.write(done.stderr)
+    if done.returncode or not target.exists():
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:300]
+        raise ToolkitError(f"llama.cpp's {name} failed: {reason}.", f"{hint} Export the merged model instead.")

@@ -35,16 +35,23 @@ def build_merged(
     progress: ExportProgressCallback,
 ) -> None:
     """Write the merged model in `form.dtype` with its tokenizer and description into `staging`."""
+    write_merged_model(run, config, contract, form.dtype, staging, progress)
+    add_description(run, config, form, contract, staging)
+
+
+def write_merged_model(
+    run: RunDir, config: Config, contract: PromptContract, dtype: str, staging: Path, progress: ExportProgressCallback
+) -> None:
+    """Write the merged model with the files of its tokenizer into `staging`. dtype: a key of MERGE_DTYPES."""
     load.quiet_libraries()
     folder = resolve_model_folder(config)
     progress("merging the adapter into the base model", 0.2)
-    merged = load_merged_model(run, config, folder, form.dtype)
+    merged = load_merged_model(run, config, folder, dtype)
     name_trained_end(merged, contract)
     progress("saving the merged model", 0.4)
     merged.save_pretrained(staging)
     write_both_config_forms(staging)
     copy_files(run.adapter_dir, staging, TOKENIZER_FILES)
-    add_description(run, config, form, contract, staging)
 
 
 def name_trained_end(model: Any, contract: PromptContract) -> None:
@@ -73,7 +80,7 @@ def load_merged(run: RunDir, config: Config, form: ExportForm, contract: PromptC
     yield LoadedExport(folder, model, None, dtype, form.dtype)
 
 
-def load_exported_model(config: Config, folder: Path, **arguments: Any) -> Any:
+def load_exported_model(config: Config, folder: Path, /, **arguments: Any) -> Any:
     """Load a model from its exported files alone, onto the device of the run. Raises ToolkitError."""
     device = "cuda:0" if load.detect_compute_device(config).cuda else "cpu"
     with load.explain_load_errors(folder.name):

@@ -33,7 +33,8 @@ class LoadedExport:
     """An export as it was loaded from its files.
 
     base_matches: whether the adapter's base model is the one of training; None when the export contains its weights.
-    dtype: precision of the weights in the files. precision: the one that the export promises.
+    dtype: precision of the weights in the files. precision: the one that the export promises. tokenizer: None if it is
+    in the files of transformers.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class LoadedExport:
     base_matches: bool | None
     dtype: str
     precision: str
+    tokenizer: Any = None
 
 
 def build_export(run: RunDir, config: Config, form: str, staging: Path, progress: ExportProgressCallback) -> None:

@@ -28,6 +28,9 @@ from toolkit.worker.models.adapter_switch import load_adapter_as_trained, load_t
 from toolkit.worker.models.folder import is_prequantized
 
 MERGE_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+BLOCK_ROUNDINGS = {"q8_0": "Q8_0", "q4_k_m": "Q4_0"}
+"""Precision of a GGUF file -> the blocks that stand for its rounding. Those of q4_k_m can only be read here; Q4_0 has
+as many bits and is a little coarser."""
 MERGE_MEMORY_FACTOR = 1.25
 """Free memory that a merge needs, as a multiple of the weights: the loaded model and its largest layer in float32."""
 PREQUANTIZED_GROWTH = 4
@@ -71,11 +74,29 @@ def load_unmerged_model(run: RunDir, config: Config, folder: Path) -> PeftModel 
     return load_adapter_as_trained(base, run.adapter_dir)
 
 
-def round_base_weights(peft: PeftModel, dtype: torch.dtype) -> None:
-    """Convert all weights but the adapter's to `dtype`, in place. Buffers stay, as when a model is loaded so."""
+def round_base_weights(peft: PeftModel, precision: str) -> None:
+    """Round all weights but the adapter's, in place. Buffers stay, as when a model is loaded so.
+
+    precision: a key of MERGE_DTYPES, to which the weights are converted, or one of BLOCK_ROUNDINGS; those stay float32.
+    """
     for name, parameter in peft.named_parameters():
-        if parameter.is_floating_point() and ".lora_" not in name:
-            parameter.data = parameter.data.to(dtype)
+        if not parameter.is_floating_point() or ".lora_" in name:
+            continue
+        if precision in MERGE_DTYPES:
+            parameter.data = parameter.data.to(MERGE_DTYPES[precision])
+        elif parameter.dim() == 2:
+            parameter.data = _round_to_blocks(parameter.data, BLOCK_ROUNDINGS[precision])
+
+
+def _round_to_blocks(weights: torch.Tensor, name: str) -> torch.Tensor:
+    """Return the weights as they are read from a GGUF file with blocks of that name."""
+    import gguf  # only exports that were made with it are rounded so
+
+    kind = gguf.GGMLQuantizationType[name]
+    if weights.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
+        return weights
+    rounded = gguf.dequantize(gguf.quantize(weights.cpu().numpy(), kind), kind)
+    return torch.from_numpy(rounded).to(weights.device)
 
 
 def merge_adapter(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
