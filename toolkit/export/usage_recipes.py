@@ -47,7 +47,9 @@ def list_model_recipes(run: RunDir, config: Config, form: ExportForm, location: 
 
 def list_gguf_recipes(run: RunDir, config: Config, form: ExportForm, location: str, chat: bool) -> list[Recipe]:
     """Return the recipes for llama.cpp and Ollama, and how to convert the model where that is still to do."""
-    converted = (Path(location) / GGUF_FILE).exists()
+    place = Path(location)
+    # on a model card or the Hub the place is no folder of this machine, and the file is next to the card
+    converted = (place / GGUF_FILE).exists() or not place.is_absolute()
     return [*([] if converted else [_conversion(location)]), _ollama(run, location), _llama_server(location)]
 
 
