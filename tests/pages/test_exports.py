@@ -9,7 +9,7 @@ import pytest
 
 from tests.export.test_parity_certificate import contract, replay
 from tests.pages.conftest import Stage, button, words
-from toolkit.export.export_forms import EXPORT_FORMS, GGUF_PROBLEM_FILE
+from toolkit.export.export_forms import EXPORT_FORMS
 from toolkit.export.export_state import certificate_path, commit_hash, export_folder, export_job
 from toolkit.export.parity_certificate import certify_replay, write_certificate
 from toolkit.export.prompt_contract import CONTRACT_FILE
@@ -19,14 +19,12 @@ from toolkit.system.durable import commit_dir
 from toolkit.ui.runs import export_view
 
 
-def made(run: RunDir, form: str, *, broken: bool, problem: str = "") -> None:
+def made(run: RunDir, form: str, *, broken: bool) -> None:
     run.exports_dir.mkdir(exist_ok=True)
     (run.exports_dir / CONTRACT_FILE).write_text(contract().dump())
     staging = run.exports_dir / ".new"
     staging.mkdir()
     (staging / "model.safetensors").write_bytes(b"weights")
-    if problem:
-        (staging / GGUF_PROBLEM_FILE).write_text(problem)
     commit_dir(staging, export_folder(run, form), {})
     found = replay({"answer_ids": (7, 9, 2), "answer": "<b>c</b>"} if broken else None)
     verdict = certify_replay(contract(), found, form=form, commit=commit_hash(export_folder(run, form)))
@@ -42,15 +40,11 @@ def test_each_card_shows_the_state_of_its_export(stage: Stage) -> None:
     }
     made(run, "merged-bf16", broken=False)
     made(run, "merged-fp16", broken=True)
-    made(run, "gguf", broken=False, problem="this is a <b>gpt2</b> model.\n")
-    made(run, "gguf-q8", broken=False)
     StateFileReporter(export_job(run, "adapter")).fail("The disk is full.", "Free space.")
     text = words(stage.page("runs", run))
     assert "Verified: same" in text and "Verification failed: different" in text
     assert "greedy answers equal: 4 of 4" in text
     assert "'<b>c</b>' instead of 'b'" in text  # as text: `words` took the escapes off
-    assert "this is a <b>gpt2</b> model. *How to use it* has the commands" in text
-    assert "model.gguf was not made. *How to use it*" in text, "by an early version, which did not say why"
     assert "The disk is full. Free space." in text.replace("]", "")
     assert "vllm serve" in text and "python -m toolkit serve" in text
 
