@@ -22,7 +22,7 @@ _PARENT_NAMES = ("parent id", "parent", "parent message id", "reply to", "in rep
 class ThreadColumns:
     """The columns of single messages. thread: of the conversation; message, parent: of a message and the one before.
 
-    Either thread is there, or both message and parent are.
+    Without thread, and without message and parent, the rows follow each other as in the file.
     """
 
     role: str
@@ -30,6 +30,10 @@ class ThreadColumns:
     thread: str | None
     message: str | None
     parent: str | None
+
+    @property
+    def are_in_file_order(self) -> bool:
+        return self.thread is None and self.parent is None
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -49,7 +53,7 @@ def find_thread_columns(names: Mapping[str, str], rows: Sequence[Mapping[str, st
         for wanted in (_THREAD_NAMES, _MESSAGE_NAMES, _PARENT_NAMES)
     )
     linked = message is not None and parent is not None
-    if role is None or text is None or not (thread or linked):
+    if role is None or text is None:
         return None
     return ThreadColumns(role, text, thread, *((message, parent) if linked else (None, None)))
 
@@ -63,7 +67,10 @@ def join_threads(columns: ThreadColumns, rows: Sequence[Mapping[str, str | None]
     """Return the cells of the conversations, in the order of their first message.
 
     Where several messages answer the same one, each path is a conversation; an answer is trained in the first of them.
+    Where nothing links the messages, each system message begins a conversation.
     """
+    if columns.are_in_file_order:
+        return _join_in_order(columns, rows)
     if columns.message is not None and columns.parent is not None:
         return _join_paths(columns, rows)
     threads: dict[str, list[dict[str, Any]]] = {}
@@ -71,6 +78,16 @@ def join_threads(columns: ThreadColumns, rows: Sequence[Mapping[str, str | None]
         # a row without a conversation stands alone
         threads.setdefault(row.get(str(columns.thread)) or f"\0{at}", []).append(_message(columns, row))
     return [json.dumps(messages, ensure_ascii=False) for messages in threads.values()]
+
+
+def _join_in_order(columns: ThreadColumns, rows: Sequence[Mapping[str, str | None]]) -> list[str]:
+    conversations: list[list[dict[str, Any]]] = []
+    for row in rows:
+        begins = ROLES.get((row.get(columns.role) or "").strip().casefold()) == "system"
+        if begins or not conversations:
+            conversations.append([])
+        conversations[-1].append(_message(columns, row))
+    return [json.dumps(messages, ensure_ascii=False) for messages in conversations]
 
 
 def _join_paths(columns: ThreadColumns, rows: Sequence[Mapping[str, str | None]]) -> list[str]:

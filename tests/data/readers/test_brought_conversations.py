@@ -345,8 +345,36 @@ def test_single_messages_are_joined_by_their_conversation(open_bytes: Opener, na
     assert "Not used: lang." in " ".join(table.notices)
 
 
-@pytest.mark.parametrize("file", ["i17_telegram_export.json", "i18_one_conversation_file.json"])
-def test_messages_without_roles_or_conversations_are_not_joined(open_bytes: Opener, file: str) -> None:
-    table = open_bytes((BROUGHT / file).read_bytes(), "json")
+@pytest.mark.parametrize(
+    ("roles", "lengths"),
+    [
+        (["system", "user", "assistant", "system", "user", "assistant", "user", "assistant"], [3, 5]),
+        (["human", "gpt"] * 3, [6]),
+    ],
+)
+def test_messages_that_nothing_links_are_joined_in_their_order(
+    open_bytes: Opener, roles: list[str], lengths: list[int]
+) -> None:
+    content = "speaker,utterance\n" + "".join(f"{role},m{at}\n" for at, role in enumerate(roles))
+    found = open_bytes(content)
+    (offer,) = found.offers
+    assert "in the order of the file; a system message begins a conversation" in offer.label
+    assert offer.label in suggest_for_table(found).notes[0]
+    table = open_bytes(content, "csv", offer.options)
+    assert [len(turns_of(table, row)) for row in range(table.rows)] == lengths
+    last = said(turns_of(table, table.rows - 1))[-1]
+    assert last == ("assistant", f"m{len(roles) - 1}", True)
+
+
+def test_a_file_that_is_one_conversation_can_be_read_as_one(open_bytes: Opener) -> None:
+    content = (BROUGHT / "i18_one_conversation_file.json").read_bytes()
+    (offer,) = open_bytes(content, "json").offers
+    table = open_bytes(content, "json", offer.options)
+    assert table.rows == 1 and len(turns_of(table)) == 21
+    assert "21 messages were joined into 1 conversation, as chosen." in " ".join(table.notices)
+
+
+def test_messages_of_persons_without_a_role_are_not_joined(open_bytes: Opener) -> None:
+    table = open_bytes((BROUGHT / "i17_telegram_export.json").read_bytes(), "json")
     assert not [offer for offer in table.offers if offer.options.join_messages]
     assert "Each row is a single message" in suggest_for_table(table).notes[0]

@@ -147,6 +147,8 @@ class TableWriter:
     def _offer_threads(self, threads: ThreadColumns) -> Offer:
         preview = shorten_preview(join_threads(threads, self._sample))
         label = f"Join the {self.rows:,} messages into conversations"
+        if threads.are_in_file_order:
+            label = f"Join the {self.rows:,} messages in the order of the file; a system message begins a conversation"
         return Offer(label, replace(self._options, join_messages=True), preview)
 
     def _write_threads(self, final: Path, label: str, notices: Sequence[str], threads: ThreadColumns) -> None:
@@ -167,7 +169,8 @@ class TableWriter:
         for at, cell in enumerate(cells, start=1):
             writer.add([cell], at)
         unused = [name for name in self.columns if name in self._filled and name not in threads.needed]
-        joined = f"{self.rows:,} messages were joined into {len(cells):,} conversations, as chosen."
+        made = "1 conversation" if len(cells) == 1 else f"{len(cells):,} conversations"
+        joined = f"{self.rows:,} messages were joined into {made}, as chosen."
         left = f" Not used: {', '.join(unused[:MAX_LISTED])}." if unused else ""
         writer.finish(final, label, [*notices, joined + left])
         folder.rmdir()
