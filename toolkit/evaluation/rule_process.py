@@ -25,8 +25,6 @@ from toolkit.evaluation.statistics.pass_rules import (
     PassRule,
     RegexRule,
     RuleSet,
-    compile_rule,
-    find_rule_violation,
     parse_pass_rules,
     rule_title,
 )
@@ -62,6 +60,8 @@ def parse_checked_rules(value: Any) -> RuleSet:
 
 def find_rule_violations(rules: Sequence[PassRule], answers: Sequence[str]) -> list[list[str | None]]:
     """Return for each rule why each answer fails it, None where it passes."""
+    from toolkit.evaluation.statistics.rule_matching import find_rule_violation  # not when the app starts
+
     found: list[list[str | None]] = [
         [ENDED if _is_foreign(rule) else find_rule_violation(rule, answer) for answer in answers] for rule in rules
     ]
@@ -123,6 +123,8 @@ class RuleTimeout(BaseException):
 
 
 def _apply_rules(rules: Sequence[PassRule], answers: Sequence[str]) -> Iterator[_Result]:
+    from toolkit.evaluation.statistics.rule_matching import compile_rule, find_rule_violation
+
     for number, rule in enumerate(rules):
         problem = _bounded(lambda rule=rule: compile_rule(rule))  # type: ignore[misc]
         yield number, COMPILED, problem

@@ -9,7 +9,8 @@ import pytest
 
 from toolkit.errors import ToolkitError
 from toolkit.evaluation.rule_process import parse_checked_rules
-from toolkit.evaluation.statistics.pass_rules import find_rule_violation, parse_pass_rules, rule_title
+from toolkit.evaluation.statistics.pass_rules import parse_pass_rules, rule_title
+from toolkit.evaluation.statistics.rule_matching import find_rule_violation
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "required": ["n"]}
 
