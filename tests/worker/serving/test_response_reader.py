@@ -127,6 +127,23 @@ def test_malformed_calls_stay_in_the_content() -> None:
     assert read_all(reader_of("llama3_1", header), unreadable) == ("", "", ['{"city": Bonn}'])
 
 
+ORDINARY = {
+    "lfm2_2_5": "Use print(1), len(x) and so on.",
+    "llama3_1": 'Write {"name": "Tom", "parameters": {}}, or get_weather(1), sum(2).',
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+@pytest.mark.parametrize("tools", [TOOLS, []])
+def test_ordinary_text_that_looks_like_a_call_is_content(name: str, tools: list[Any]) -> None:
+    from toolkit.worker.serving.response_reader import create_response_reader
+
+    tokenizer = tokenizer_with(packaged()[name])
+    prompt, _ = written(tokenizer, ANSWERS["text"])
+    reader = create_response_reader(tokenizer, prompt, tools)
+    assert read_all(reader, ORDINARY[name]) == (ORDINARY[name], "", [])
+
+
 def test_reasoning_that_the_prompt_opens_or_the_limit_ends_is_reasoning() -> None:
     opened = "<|im_start|>assistant\n<think>\n"
     assert read_all(reader_of("qwen3_5_think", opened), "so\n</think>\n\n4<|im_end|>") == ("4", "so", [])

@@ -27,8 +27,10 @@ ResponseForm = dict[str, Any]
 AddedTexts = tuple[regex.Pattern, regex.Pattern]
 """Patterns of all added tokens, any of which may end a call, and of the special ones, which are no content."""
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
-_PARSE_ERRORS = (ValueError, TypeError, LookupError)
+_PARSE_ERRORS = (ValueError, TypeError, LookupError, RecursionError)
 """What a parser raises for a tool call that the model has written incorrectly."""
+_ORDINARY_TEXT = 'print(1), find(1) {"name": "a", "parameters": {} {"name": "a", "arguments": {}'
+"""Text that begins a tool call in some forms, for example those of Llama 3 and LFM2, although it is none."""
 _FORMS: WeakKeyDictionary[PreTrainedTokenizerBase, ResponseForm | None] = WeakKeyDictionary()
 
 
@@ -40,7 +42,11 @@ class ResponseReader:
     """
 
     def __init__(self, form: ResponseForm, prompt: str, tools: Sequence[Mapping[str, Any]], added: AddedTexts) -> None:
+        ambiguous = regex.search(_opening_of_calls(form), _ORDINARY_TEXT) is not None
+        if ambiguous and not tools:
+            form = {**form, "fields": {name: one for name, one in form["fields"].items() if name != "tool_calls"}}
         self._form = form
+        self._callable = {str(tool["function"]["name"]) for tool in tools} if ambiguous else None
         self._parser = ResponseParser(form, prefix=_after_anchor(form, prompt), tools=list(tools) or None)
         self._marks, self._hidden = added
         self._call = ""  # what is written of a call so far: the parser gets it up to a mark, which may be its end
@@ -117,10 +123,12 @@ class ResponseReader:
         return space
 
     def _take_calls(self, value: Any) -> list[ToolCall]:
-        """Return the calls of a region, or none if one of them has no name."""
+        """Return the calls of a region, or none if one of them has no name, or one that ordinary text may have."""
         functions = [call.get("function") for call in _as_list(value) if isinstance(call, Mapping)]
         found = [one for one in functions if isinstance(one, Mapping) and isinstance(one.get("name"), str)]
         if not found or len(found) < len(_as_list(value)):
+            return []
+        if self._callable is not None and not self._callable.issuperset(one["name"] for one in found):
             return []
         self._unread = self._unread.partition(self._body)[2] if self._body else self._unread
         self._body, first, self._calls = "", self._calls, self._calls + len(found)
@@ -129,13 +137,17 @@ class ResponseReader:
     def _give_up(self) -> TextPiece:
         """Return the text from the call that can't be read on as content."""
         self._plain = True
-        field = self._form["fields"].get("tool_calls", {})
-        opening = field.get("open_pattern") or regex.escape(str(field.get("open", "")))
-        found = regex.search(opening, self._unread)
+        found = regex.search(_opening_of_calls(self._form), self._unread)
         return TextPiece(self._take_space() + self._visible(self._unread[found.start() if found else 0 :]))
 
     def _visible(self, text: str) -> str:
         return str(self._hidden.sub("", text))
+
+
+def _opening_of_calls(form: ResponseForm) -> str:
+    """Return the pattern at which a tool call begins; one that nothing matches where there are none."""
+    field = form["fields"].get("tool_calls", {})
+    return str(field.get("open_pattern") or regex.escape(str(field.get("open", ""))) or r"(?!)")
 
 
 def _as_list(value: Any) -> list[Any]:
