@@ -136,17 +136,13 @@ def test_no_module_outside_the_worker_loads_torch() -> None:
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-OPTIONAL = {"gguf"}
-"""Imported where it is installed only: an export that needs it says how to install it."""
-
-
 def test_what_is_imported_is_required() -> None:
     """What merely comes with another package may go with its next version."""
     required = {re.split(r"[<>=\[ ]", line)[0].lower().replace("_", "-") for line in
                 (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")}  # fmt: skip
     packages = packages_distributions()
     imported = {name.split(".")[0] for file in product_files() for name in imports(file)}
-    imported -= {*sys.stdlib_module_names, "toolkit", *OPTIONAL}
+    imported -= {*sys.stdlib_module_names, "toolkit"}
     assert len(imported) > 30
     missing = {name for name in imported
                if not any(one.lower().replace("_", "-") in required for one in packages.get(name, [name]))}  # fmt: skip

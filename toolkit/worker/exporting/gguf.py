@@ -33,7 +33,7 @@ from toolkit.worker.exporting.package import ExportProgressCallback, LoadedExpor
 from toolkit.worker.models import load
 from toolkit.worker.models.folder import resolve_model_folder
 
-GGUF_PACKAGE, QUANTIZER = "gguf", "llama-quantize"
+QUANTIZER = "llama-quantize"
 MERGED_PRECISION = "float16"
 """Of the merged model that a file is made from: finer than bfloat16 for all but very large weights."""
 
@@ -126,8 +126,6 @@ def convert_to_gguf(config: Config, folder: Path, special: SpecialTokens, precis
 
 
 def _find_problem(config: Config, folder: Path) -> str:
-    if importlib.util.find_spec(GGUF_PACKAGE) is None:
-        return "GGUF files are written with the package gguf, which is not installed. Run `pip install gguf`."
     reason = find_unwritable(AutoConfig.from_pretrained(str(folder))) or find_unwritable_tokenizer(
         load.load_tokenizer(config, folder)
     )
