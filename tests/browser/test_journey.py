@@ -15,6 +15,10 @@ from toolkit.data.storage.open_table import open_table
 from toolkit.runs.run_dir import create_run
 
 SECOND = 1000
+WATCH_SIDEBAR = """window.sidebarSeen = 0; new MutationObserver(() => {
+  window.sidebarSeen += (document.querySelector("[data-testid=stSidebar]")?.getBoundingClientRect().width ?? 0) > 20;
+}).observe(document, {subtree: true, childList: true, attributes: true})"""
+"""Counts how often the page changes while Streamlit's sidebar is on it."""
 
 
 def assert_private(save_dir: Path) -> None:
@@ -144,10 +148,15 @@ def test_a_run_continues_when_the_app_is_killed(page: Page, server: Server) -> N
     seen = wait_for_steps(page, 0)
     server.process.kill()
     server.process.wait()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("streamlit run app.py")).to_be_visible(timeout=90 * SECOND)
+    expect(dialog).not_to_contain_text("Streamlit still running")
     again = start_server(server.save_dir)
     try:
+        page.add_init_script(WATCH_SIDEBAR)
         page.goto(page.url.replace(f":{server.port}", f":{again.port}"))
         assert wait_for_steps(page, seen) > seen
+        assert page.evaluate("window.sidebarSeen") == 0, "the menu is at the top, from the first moment"
         page.get_by_role("button", name="Kill", exact=True).click()
         page.get_by_role("dialog").get_by_role("button", name=re.compile("Kill")).click()
         expect(page.get_by_role("button", name="Kill", exact=True)).to_have_count(0, timeout=60 * SECOND)
