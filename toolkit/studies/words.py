@@ -42,7 +42,8 @@ def describe_verdict(study: Study, verdict: StudyVerdict) -> str:
     parts.append(_describe_score(study, verdict.score))
     withdrawn = sum(one.status is not None and one.status.message == DECIDED_REASON for one in study.outcomes)
     if withdrawn:
-        parts.append(f"The study is decided: {format_plural(withdrawn, 'queued run')} were cancelled.")
+        were = "was" if withdrawn == 1 else "were"
+        parts.append(f"The study is decided: {format_plural(withdrawn, 'queued run')} {were} cancelled.")
     if study.seen_rows:
         parts.append(f"{format_plural(study.seen_rows, 'test row')} that a trial was trained on are left out.")
     return " ".join(part for part in parts if part)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import gguf
 import numpy as np
 import safetensors
 import torch
@@ -26,9 +27,6 @@ from toolkit.worker.exporting.gguf_families import (
     scale_frequencies,
 )
 
-if TYPE_CHECKING:
-    import gguf
-
 FREQUENCIES = "rope_freqs.weight"
 FILE_TYPES = {1: "float16", 7: "q8_0", 15: "q4_k_m"}
 """llama.cpp's number of a file's precision -> its name as a form of export has it."""
@@ -41,8 +39,6 @@ def write_gguf(
 
     config: of the model, which `find_unwritable` accepts. Raises ToolkitError for a weight without a place in the file.
     """
-    import gguf
-
     family = GGUF_FAMILIES[str(config.model_type)]
     writer = gguf.GGUFWriter(target, family.name)
     writer.add_name(folder.name)
@@ -81,8 +77,6 @@ def _add_field(writer: gguf.GGUFWriter, name: str, value: Any) -> None:
 
 
 def _choose_type(shape: tuple[int, ...], block: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
-    import gguf
-
     if len(shape) < 2:
         return gguf.GGMLQuantizationType.F32
     fits = shape[-1] % gguf.GGML_QUANT_SIZES[block][0] == 0
@@ -91,8 +85,6 @@ def _choose_type(shape: tuple[int, ...], block: gguf.GGMLQuantizationType) -> gg
 
 def _list_names(folder: Path, config: Any) -> dict[str, str]:
     """Return transformers' names of the weights in `folder` -> llama.cpp's. Raises ToolkitError."""
-    import gguf
-
     family = GGUF_FAMILIES[str(config.model_type)]
     (architecture,) = [key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family.name]
     known = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
@@ -121,8 +113,6 @@ def _iterate_weights(folder: Path, config: Any, names: dict[str, str]) -> Iterat
 
 def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     """Return the tokenizer in the file."""
-    import gguf
-
     reader = gguf.GGUFReader(path)
     fields = {name: field.contents() for name, field in reader.fields.items() if name.startswith("tokenizer.")}
     return gguf_tokenizer.build_tokenizer(fields)
@@ -130,8 +120,6 @@ def read_gguf_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
 def read_gguf_precision(path: Path) -> str:
     """Return the precision that the file says it has."""
-    import gguf
-
     field = gguf.GGUFReader(path).fields["general.file_type"]
     number = int(field.contents())
     return FILE_TYPES.get(number, str(number))
