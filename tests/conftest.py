@@ -31,6 +31,16 @@ def _own_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.update({} if before is None else {"FTK_STATE_DIR": before})
 
 
+VISIBLE_GPUS = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ}
+
+
+@pytest.fixture(autouse=True)
+def _visible_gpus() -> None:
+    """Show the GPUs again that a training in this process has hidden for good (`worker.train`)."""
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    os.environ.update(VISIBLE_GPUS)
+
+
 TEXT = [
     "the quick brown fox jumps over the lazy dog",
     "please send 12 blue lamps to Anna Berg in Oslo",

@@ -162,6 +162,9 @@ UNUSED: dict[str, str] = {
     "ablation.study_name": "a label of the run, stored in run.json",
     "ablation.seeds": "a study is expanded into runs with different seeds before any worker starts",
     "ablation.objective": "read when the study is judged, after its runs",
+    "ablation.method": "read when the runs of a study are planned, before any worker starts",
+    "ablation.trials": "read when the runs of a study are planned, before any worker starts",
+    "ablation.stop_when_decided": "read by the supervisor between the runs of a study",
     "data.file_type": "the table is read before the run is queued; the worker trains on the run's own copy",
     **{
         f"data.{leaf}": "the table is read before the run is queued; the worker trains on the run's own copy"

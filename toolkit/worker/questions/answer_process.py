@@ -33,6 +33,7 @@ from toolkit.errors import ToolkitError
 from toolkit.services.warm_process import WARM_SERVICE
 from toolkit.system.paths import PROJECT_ROOT
 from toolkit.system.printable import format_bytes
+from toolkit.system.private_files import restrict_new_files
 from toolkit.system.spawn import reap_in_background
 from toolkit.worker.process import libraries
 from toolkit.worker.process.limits import end_with_parent, limit_memory_growth
@@ -233,6 +234,7 @@ class _ReportedJob(QuestionJob):
 
 def answer_questions(connection: socket.socket) -> None:
     """Answer the questions that arrive on the socket until it is closed."""
+    restrict_new_files()
     limit_memory_growth(ANSWER_MEMORY_BYTES)
     _send_message(connection, pid=os.getpid())
     lines = _Lines(connection)
