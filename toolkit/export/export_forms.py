@@ -77,9 +77,12 @@ _FORMS = (
     _gguf_form(
         "gguf", "GGUF, 16 bits", "One file for llama.cpp and Ollama, with the prompt format of training.", "float16"
     ),
-    _gguf_form("gguf-q8", "GGUF, 8 bits (q8_0)", "Half the size, and hardly ever another answer.", "q8_0"),
+    _gguf_form("gguf-q8", "GGUF, 8 bits (q8_0)", "Half the size of 16 bits. Rounding may change an answer.", "q8_0"),
     _gguf_form(
-        "gguf-q4", "GGUF, 4 bits (q4_k_m)", "A third of the size. Made by llama.cpp's llama-quantize.", "q4_k_m"
+        "gguf-q4",
+        "GGUF, 4 bits (q4_k_m)",
+        "A third of the size of 16 bits. Made by llama.cpp's llama-quantize.",
+        "q4_k_m",
     ),
 )
 EXPORT_FORMS = {form.key: form for form in _FORMS}
