@@ -19,7 +19,8 @@ import numpy as np
 
 from toolkit.evaluation.statistics.intervals import FloatArray
 from toolkit.evaluation.statistics.paired_trials import MIN_PAIRS, compare_paired_trials
-from toolkit.studies.verdict import ERROR_RATE, SMALLEST_DIFFERENCE
+from toolkit.studies.objectives import SMALLEST_DIFFERENCE
+from toolkit.studies.verdict import ERROR_RATE
 
 STUDIES = 10_000
 BATCH = 50

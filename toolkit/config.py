@@ -27,6 +27,7 @@ from toolkit.field_types import (
     LayerIndex,
     ModuleName,
     RowShareOrCount,
+    RulesText,
     SettingsSection,
     ShortText,
     StudyMethod,
@@ -57,6 +58,7 @@ class AblationConfig(SettingsSection):
     # added
     seeds: Optional[int] = Field(None, ge=1, le=20, description="Runs of each combination, each with another seed")
     objective: Optional[StudyObjective] = Field(None, description="What the study compares: a measure or the test loss")
+    pass_rules: Optional[RulesText] = Field(None, description="Pass rules as JSON, if they are the objective")
     method: Optional[StudyMethod] = Field(None, description="How the study chooses combinations of values to train")
     stop_when_decided: bool = Field(False, description="End the study once every setting matters or is within noise")
     trials: Optional[int] = Field(None, ge=1, le=500, description="Combinations that random search or TPE trains")

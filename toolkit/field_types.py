@@ -41,9 +41,13 @@ StudyObjective = Literal[
     "chrf",
     "jaccard",
     "cosine",
+    "length_difference",
+    "length_ratio",
+    "pass_rules",
     "eval_loss",
+    "perplexity",
 ]
-"""What trials are compared by: a measure of the answers to the test rows from 0 to 1, or the test loss."""
+"""What trials are compared by: a measure of the answers to the test rows, the pass rules, or the test loss."""
 
 QUANT_TYPES = ("nf4", "fp4")
 
@@ -171,6 +175,7 @@ DataPath = Annotated[Union[FilePath, HfModelPath], BeforeValidator(check_path_te
 ModuleName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 TemplateText = Annotated[str, StringConstraints(max_length=20_000)]
+RulesText = Annotated[str, StringConstraints(max_length=20_000)]
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 CodecName = Annotated[str, StringConstraints(min_length=1, max_length=40)]

@@ -53,6 +53,7 @@ def test_settings_without_effect_are_hidden_until_they_have_one() -> None:
         draft = replace_setting(draft, switch, True)
     draft = replace_setting(draft, "ablation.use_ablate", True)
     draft = replace_setting(draft, "ablation.method", "tpe")
+    draft = replace_setting(draft, "ablation.objective", "pass_rules")
     draft = replace_setting(draft, "data.file_type", "huggingface")
     assert all(form_layout.is_setting_shown(spec.path, draft) for spec in list_field_specs())
 

@@ -20,6 +20,7 @@ from toolkit.field_types import StudyObjective
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import RunStatus
 from toolkit.settings.form_layout import get_field_layout
+from toolkit.studies.objectives import OBJECTIVES
 from toolkit.studies.outcomes import Study, TrialOutcome
 from toolkit.studies.question import AskedTrial, StudyQuestion
 from toolkit.studies.report import format_study_html
@@ -74,11 +75,26 @@ def test_an_effect_and_a_null_are_told_apart_and_the_smaller_equal_is_recommende
     assert verdict.score is not None and verdict.score.low < verdict.score.value < verdict.score.high
 
 
-@pytest.mark.parametrize("name", [one for one in get_args(StudyObjective) if one != "eval_loss"])
-def test_every_objective_is_a_share_of_which_more_is_better_and_has_a_label(name: str) -> None:
+def test_every_measure_is_an_objective_with_a_direction_and_a_label() -> None:
+    names = get_args(StudyObjective)
+    assert set(names) == set(OBJECTIVES)
+    # the loss of an evaluation is the test loss of a run
+    assert set(names) >= set(MEASURES_BY_NAME) - {"loss"} and {"eval_loss", "pass_rules"} < set(names)
+    words = get_field_layout("ablation.objective").words
+    for name, objective in OBJECTIVES.items():
+        assert ("lower is better" in words[name] or name == "length_ratio") == objective.lower, name
+        measure = MEASURES_BY_NAME.get(name)
+        if measure is not None and measure.better != "neither":
+            assert objective.direction == measure.better
+            assert (words[name].split(" (")[0], objective.title) == (measure.title, measure.title.lower())
+
+
+SHARES = [name for name, one in OBJECTIVES.items() if one.is_share and name != "pass_rules"]
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_a_share_is_compared_in_points_and_more_is_better(name: str) -> None:
     measure = MEASURES_BY_NAME[name]
-    assert (measure.form, measure.better) == ("share", "higher")
-    assert get_field_layout("ablation.objective").words[name] == measure.title
     kind = detect_answer_kind(['{"a": 1}'] * 4) if name.startswith("json") else detect_answer_kind(["yes", "no"] * 4)
     answer, other = ('{"a": 1}', '{"a": 2}') if kind.json else ("yes", "no")
     assert score_answer(answer, answer, kind)[name] == 1.0 >= score_answer(other, answer, kind)[name]

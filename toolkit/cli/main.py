@@ -43,11 +43,18 @@ from toolkit.cli.progress import (
     show_run_progress,
 )
 from toolkit.cli.queue_config import queue_config
-from toolkit.cli.study import find_study_place, is_config_target, list_open_runs, print_study, read_study_config
+from toolkit.cli.study import (
+    find_study_place,
+    is_config_target,
+    list_open_runs,
+    print_study,
+    read_objective_options,
+    read_study_config,
+)
 from toolkit.errors import RunError
 from toolkit.export.export_forms import EXPORT_FORMS, find_export_form
 from toolkit.export.export_process import export_to_end
-from toolkit.field_types import StudyMethod
+from toolkit.field_types import StudyMethod, StudyObjective
 from toolkit.lifecycle.resume_policy import request_resume
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs.run_dir import RunDir, approve_run, kill_run, list_runs, open_run, request_run_stop
@@ -121,6 +128,12 @@ def study(
         StudyMethod | None, typer.Option(help="Train every combination, some at random, or those that TPE chooses.")
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, max=500, help="Combinations that random or tpe trains.")] = None,
+    objective: Annotated[
+        StudyObjective | None, typer.Option(help="What the trials are compared by; lower is better for figures.")
+    ] = None,
+    rules: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A YAML or JSON file with pass rules, which are the objective.")
+    ] = None,
     stop_when_decided: Annotated[
         bool, typer.Option("--stop-when-decided", help="Cancel the remaining runs once the verdict has settled.")
     ] = False,
@@ -139,7 +152,8 @@ def study(
     code, study_name = 0, target
     if is_config_target(target):
         options = {"seeds": seeds, "method": method, "trials": trials, "stop_when_decided": stop_when_decided or None}
-        imported = read_study_config(Path(target), options, accept or ())
+        compared = read_objective_options(objective, rules)
+        imported = read_study_config(Path(target), {**options, **compared}, accept or ())
         queued = queue_config(imported, name, retry_failed=retry_failed, slots=slots)
         code = _run_all(queued, _find_more(imported))
         study_name, save_dir = find_study_place(imported)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,19 @@ from rich.table import Table as Grid
 
 from toolkit.cli.console import format_path, out, print_warnings
 from toolkit.errors import ConfigError, Problem, RunError
+from toolkit.evaluation.rule_process import parse_checked_rules
 from toolkit.runs.run_dir import RunDir, save_dir_of
 from toolkit.runs.status import UNFINISHED
 from toolkit.settings.draft import get_setting, replace_setting
 from toolkit.settings.import_export import ImportedSettings, accept_hard_stops, import_settings_file
 from toolkit.settings.validation import parse_draft
+from toolkit.settings.yaml_file import load_draft, read_config_text
 from toolkit.studies.methods.advance import advance_study
+from toolkit.studies.objectives import RULES_OBJECTIVE
 from toolkit.studies.outcomes import read_study
 from toolkit.studies.report import format_study_html
 from toolkit.studies.verdict import judge_study
-from toolkit.studies.words import describe_verdict, format_study_csv, tabulate_study
+from toolkit.studies.words import describe_objective, describe_verdict, format_study_csv, tabulate_study
 from toolkit.system.durable import durable_write
 
 
@@ -46,6 +50,14 @@ def read_study_config(path: Path, options: Mapping[str, Any], accept: Sequence[s
             draft = replace_setting(draft, f"ablation.{name}", value)
     _check_search_options(draft)
     return replace(imported, draft=accept_hard_stops(draft, accept))
+
+
+def read_objective_options(objective: str | None, rules: Path | None) -> dict[str, str | None]:
+    """Return the settings of the study that the two options mean. Raises ToolkitError for a file that can't be read."""
+    if rules is None:
+        return {"objective": objective}
+    text = json.dumps(parse_checked_rules(load_draft(read_config_text(rules))).model_dump(exclude={"gate"}))
+    return {"objective": objective or RULES_OBJECTIVE, "pass_rules": text}
 
 
 def _check_search_options(draft: Mapping[str, Any]) -> None:
@@ -77,7 +89,7 @@ def print_study(save_dir: Path, name: str, report: Path | None = None, csv: Path
     grid = Grid(*rows[0], box=None, pad_edge=False)
     for row in rows:
         grid.add_row(*map(_format_cell, row.values()))
-    out.print(f"\n{describe_verdict(study, verdict)}\n")
+    out.print(f"\n{describe_verdict(study, verdict)}\n{describe_objective(study)}\n")
     out.print(grid, soft_wrap=False)
     for path, text in ((report, format_study_html(study, verdict)), (csv, format_study_csv(study))):
         if path is not None:

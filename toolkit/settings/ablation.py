@@ -39,6 +39,7 @@ STUDY_WIDE_SETTINGS = (
     "ablation.study_name",
     "ablation.seeds",
     "ablation.objective",
+    "ablation.pass_rules",
     "ablation.method",
     "ablation.trials",
     "ablation.stop_when_decided",

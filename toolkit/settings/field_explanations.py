@@ -61,8 +61,13 @@ FIELD_EXPLANATIONS: dict[str, str] = {
     "ablation.use_ablate": "Any setting can have several values. Each combination of values is one trial of the study.",
     "ablation.seeds": "Every combination is trained with the same seeds, so that differences are paired. With one "
     "seed, an effect can't be told from chance.",
-    "ablation.objective": "Lower is better for the test loss, higher for every other measure. Each measure is computed "
-    "from the answers that a run gives to its test rows at its end.",
+    "ablation.objective": "Higher is better, except for the test loss, perplexity and the length difference, where "
+    "lower is, and the length ratio, where closest to 1 is. Measures and pass rules are computed from the answers that "
+    "a run gives to its test rows at its end. Perplexity is the exponential of the test loss. Another objective for "
+    "the same study trains nothing again.",
+    "ablation.pass_rules": "A list of rules as in a rules file of an evaluation, for example "
+    '`[{"kind": "contains", "text": "Regards"}, {"kind": "length", "most": 200}]`; the kinds are contains, regex, '
+    "json_schema and length. The objective is the share of answers that pass all of them.",
     "ablation.method": "Random search trains some of the combinations. TPE (tree-structured Parzen estimator) starts "
     "with random ones, then chooses each next one by the results so far. Both find a good combination in fewer runs "
     "than a grid; a grid judges each setting best.",

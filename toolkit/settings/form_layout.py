@@ -115,6 +115,7 @@ _LOADS_4BIT: ShowConditions = (*_QUANTIZED, ("model.bitsandbytes.load_in_4bit", 
 _SAMPLED: ShowConditions = (("inference.do_sample", (True,)),)
 _HUB: ShowConditions = (("data.file_type", ("huggingface",)),)
 _STUDY: ShowConditions = (("ablation.use_ablate", (True,)),)
+_RULED: ShowConditions = (*_STUDY, ("ablation.objective", ("pass_rules",)))
 _SEARCHED: ShowConditions = (*_STUDY, ("ablation.method", ("random", "tpe")))
 _ACCELERATED: ShowConditions = (("accelerate", (True,)),)
 _BNB, _ARGS, _SFT = "model.bitsandbytes.", "training.training_args.", "training.sft_args."
@@ -228,8 +229,11 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
         "exact_match": "Exact match", "same_words": "Same words", "label_accuracy": "Label accuracy",
         "json_valid": "Valid JSON", "json_fields": "Correct JSON fields", "token_f1": "Word F1", "rouge_1": "ROUGE-1",
         "word_overlap": "Word recall", "rouge_l": "ROUGE-L", "chrf": "chrF", "jaccard": "Jaccard", "cosine": "Cosine",
-        "eval_loss": "Test loss"},
+        "length_difference": "Length difference (lower is better)",
+        "length_ratio": "Length ratio (closest to 1 is best)", "pass_rules": "Pass rules",
+        "eval_loss": "Test loss (lower is better)", "perplexity": "Perplexity (lower is better)"},
         empty="exact match; word F1 if hardly any answer matches"),
+    "ablation.pass_rules": FieldLayout("study", "Pass rules", shown_when=_RULED, rows=4, empty="no rule"),
     "ablation.method": FieldLayout("study", "Search method", shown_when=_STUDY, words={
         "grid": "Grid: every combination", "random": "Random: some combinations", "tpe": "TPE: chosen by results"},
         empty="every combination"),

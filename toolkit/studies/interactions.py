@@ -79,7 +79,7 @@ def _compare_effects(
         return None
     first, second = scores[1] - scores[0], scores[3] - scores[2]
     seeds, rest = zip(*blocks, strict=True)
-    found = compare_paired_trials(first, second, seeds, rest, alpha, share=use_rows)
+    found = compare_paired_trials(first, second, seeds, rest, alpha, share=use_rows and study.measured.is_share)
     main = abs(float((first + second).mean()) / 2)
     other_main = abs(float((scores[2] + scores[3] - scores[0] - scores[1]).mean()) / 2)
     decided = float(found.low) > 0 or float(found.high) < 0

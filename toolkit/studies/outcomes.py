@@ -16,10 +16,17 @@ from toolkit.errors import RunError, ToolkitError
 from toolkit.evaluation.predictions import read_predictions
 from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.evaluation.seen_rows import find_seen_rows
-from toolkit.evaluation.statistics.scoring import detect_answer_kind, score_answer
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_meta
 from toolkit.runs.status import RunStatus, read_run_status
 from toolkit.studies.known_runs import KnownRun, list_known_runs, read_old_question
+from toolkit.studies.objectives import (
+    DEFAULT_OBJECTIVE,
+    FREE_TEXT_OBJECTIVE,
+    OBJECTIVES,
+    Objective,
+    read_run_value,
+    score_rows,
+)
 from toolkit.studies.question import (
     AskedTrial,
     StudyQuestion,
@@ -27,7 +34,6 @@ from toolkit.studies.question import (
     list_questions,
 )
 
-LOSS_OBJECTIVE, DEFAULT_OBJECTIVE, FREE_TEXT_OBJECTIVE = "eval_loss", "exact_match", "token_f1"
 MIN_MATCHED_SHARE = 0.05
 """Exact match that no trial reaches says nothing: free text hardly ever matches exactly."""
 STATE_ORDER = (
@@ -68,6 +74,11 @@ class Study:
     outcomes: tuple[TrialOutcome, ...]
     objective: str = DEFAULT_OBJECTIVE
     seen_rows: int = 0
+
+    @property
+    def measured(self) -> Objective:
+        """What the objective means."""
+        return OBJECTIVES[self.objective]
 
     @property
     def runs(self) -> list[RunDir]:
@@ -113,7 +124,7 @@ def fold_study(question: StudyQuestion, known: Sequence[KnownRun]) -> Study:
     objective = question.objective or _choose_objective([found[0] for _, found in chosen if found])
     seen = _find_seen_rows([found[0] for _, found in chosen if found])
     outcomes = tuple(
-        TrialOutcome(trial) if found is None else _read_outcome(trial, *found, objective, seen)
+        TrialOutcome(trial) if found is None else _read_outcome(trial, *found, objective, question.rules, seen)
         for trial, found in chosen
     )
     return Study(question, outcomes, objective, len(seen))
@@ -142,16 +153,14 @@ def _choose_runs(question: StudyQuestion, known: Sequence[KnownRun]) -> list[tup
 
 
 def _read_outcome(
-    trial: AskedTrial, run: RunDir, status: RunStatus, objective: str, seen: Collection[tuple[int, str]]
+    trial: AskedTrial, run: RunDir, status: RunStatus, objective: str, rules: str, seen: Collection[tuple[int, str]]
 ) -> TrialOutcome:
     if status.state != "finished":
         return TrialOutcome(trial, run, status)
-    if objective == LOSS_OBJECTIVE:
-        loss = status.last.get("eval_loss")
-        return TrialOutcome(trial, run, status, {}, float(loss) if loss is not None else None)
-    scores = {row: score for row, score in read_row_scores(run, objective).items() if row not in seen}
-    value = sum(scores.values()) / len(scores) if scores else status.scores.get(objective)
-    return TrialOutcome(trial, run, status, scores, None if value is None else float(value))
+    found = read_row_scores(run, objective, rules) if OBJECTIVES[objective].by_row else {}
+    scores = {row: score for row, score in found.items() if row not in seen}
+    value = sum(scores.values()) / len(scores) if scores else read_run_value(status, objective)
+    return TrialOutcome(trial, run, status, scores, value)
 
 
 def _choose_objective(runs: Iterable[RunDir]) -> str:
@@ -174,19 +183,16 @@ def _compare_with_training(answered: tuple[tuple[RunDir, int], ...]) -> frozense
     return frozenset(rows[at][:2] for positions in seen.values() for at in positions)
 
 
-def read_row_scores(run: RunDir, measure: str) -> RowScores:
-    """Return the measure of each test row that the run answered at its end; empty while it has not."""
+def read_row_scores(run: RunDir, objective: str, rules: str = "") -> RowScores:
+    """Return the objective of each test row that the run answered at its end; empty while it has not."""
     path = run.predictions_path
-    return _score_predictions(run, path.stat().st_mtime_ns, measure) if path.is_file() else {}
+    return _score_predictions(run, path.stat().st_mtime_ns, objective, rules) if path.is_file() else {}
 
 
 @lru_cache(maxsize=2000)
-def _score_predictions(run: RunDir, stamp: int, measure: str) -> RowScores:
+def _score_predictions(run: RunDir, stamp: int, objective: str, rules: str) -> RowScores:
     del stamp  # only part of the cache key
-    answers = read_predictions(run)
-    kind = detect_answer_kind([one.expected for one in answers])
-    scored = ((one, score_answer(one.adapter, one.expected, kind).get(measure)) for one in answers)
-    return {(one.row, one.expected): score for one, score in scored if score is not None}
+    return score_rows(read_predictions(run), objective, rules)
 
 
 def find_run_reason(status: RunStatus) -> str:

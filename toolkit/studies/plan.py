@@ -21,6 +21,7 @@ from toolkit.settings.ablation import (
 from toolkit.settings.draft import draft_from_config
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.settings.training_content import SEED_PATH, find_idle_reason, hash_training_content
+from toolkit.studies.objectives import check_objective
 from toolkit.system.printable import format_plural
 
 DEFAULT_SEEDS, MAX_REPEATED_COMBINATIONS = 3, 4
@@ -48,6 +49,8 @@ class StudyPlan:
 def plan_study(draft: Mapping[str, Any], grid: ValueGrid) -> StudyPlan:
     """Return the runs of a draft; the draft's single run when it is no study. Raises ConfigError."""
     trials = expand_trials(draft, grid)
+    if uses_ablation(draft):
+        check_objective(trials[0].config.ablation.objective, trials[0].config.ablation.pass_rules)
     axes = grid if uses_ablation(draft) else {}
     distinct = list({hash_training_content(trial.config): trial for trial in reversed(trials)}.values())[::-1]
     budget = read_search_budget(draft)

@@ -43,7 +43,8 @@ class StudyQuestion:
     """axes: values by path. settings: all other settings that have an effect. datasets: hashes of the tables.
 
     budget: combinations that a search trains. draft: the settings from which TPE makes further trials, else empty.
-    repeats: seeds of each of them. stop_when_decided: no further run starts once the verdict has settled.
+    rules: pass rules as JSON, for the objective of that name. repeats: seeds of each combination.
+    stop_when_decided: no further run starts once the verdict has settled.
     """
 
     name: str
@@ -52,6 +53,7 @@ class StudyQuestion:
     settings: dict[str, Any] = field(default_factory=dict)
     datasets: tuple[str, ...] = ()
     objective: str | None = None
+    rules: str = ""
     method: str = "grid"
     budget: int | None = None
     repeats: tuple[int, ...] = ()
@@ -119,6 +121,7 @@ def ask_study_of_runs(name: str, trials: Sequence[AskedTrial], first: Config, da
         settings=_find_shared_settings(first, axes),
         datasets=tuple(dict.fromkeys(datasets)),
         objective=first.ablation.objective,
+        rules=first.ablation.pass_rules or "",
         stop_when_decided=first.ablation.stop_when_decided,
     )
 

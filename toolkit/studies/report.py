@@ -7,10 +7,9 @@ import math
 from datetime import datetime
 
 from toolkit.settings.form_layout import describe_value, name_setting
-from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study
+from toolkit.studies.outcomes import Study
 from toolkit.studies.verdict import AxisFinding, StudyVerdict
-from toolkit.studies.words import describe_verdict, name_objective, tabulate_study
-from toolkit.system.printable import format_share
+from toolkit.studies.words import describe_objective, describe_verdict, format_result, name_objective, tabulate_study
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
@@ -31,7 +30,8 @@ def format_study_html(study: Study, verdict: StudyVerdict) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Study {name}</title>'
         f"<style>{_STYLE}</style></head><body>\n<h1>Study {name}</h1>\n"
-        f'<p class="verdict">{html.escape(describe_verdict(study, verdict))}</p>\n{pictures}\n'
+        f'<p class="verdict">{html.escape(describe_verdict(study, verdict))}</p>\n'
+        f"<p>{html.escape(describe_objective(study))}</p>\n{pictures}\n"
         f"<h2>Trials</h2>\n<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>\n"
         f"<p>Written on {datetime.now().astimezone():%d %B %Y, %H:%M}.</p>\n</body></html>\n"
     )
@@ -40,7 +40,7 @@ def format_study_html(study: Study, verdict: StudyVerdict) -> str:
 def _draw_means(study: Study, finding: AxisFinding) -> str:
     """Return a bar for each value of a setting: the mean of its finished trials."""
     known = [mean for mean in finding.means if not math.isnan(mean)]
-    largest = 1.0 if study.objective != LOSS_OBJECTIVE else max(known, default=1.0) or 1.0
+    largest = 1.0 if study.measured.is_share else max(known, default=1.0) or 1.0
     lines = []
     for at, (value, mean) in enumerate(zip(finding.values, finding.means, strict=True)):
         top = at * _LINE
@@ -51,7 +51,7 @@ def _draw_means(study: Study, finding: AxisFinding) -> str:
             continue
         width = round(_BAR_WIDTH * max(0.0, min(1.0, mean / largest)), 1)
         lines.append(f'<rect x="{_LABEL_WIDTH}" y="{top + 4}" width="{width}" height="18" fill="#3b6fd4"/>')
-        shown = f"{mean:.3g}" if study.objective == LOSS_OBJECTIVE else format_share(mean)
+        shown = format_result(study, mean)
         lines.append(f'<text x="{_LABEL_WIDTH + width + 6}" y="{top + 17}">{shown}</text>')
     title = f"{name_setting(finding.path)}: mean {name_objective(study)}"
     size = f'width="{_LABEL_WIDTH + _BAR_WIDTH + 80}" height="{_LINE * len(finding.values)}"'

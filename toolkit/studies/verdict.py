@@ -24,14 +24,12 @@ from toolkit.evaluation.statistics.paired_trials import (
 )
 from toolkit.studies.expectations import HonestScore, fit_growth, score_honestly
 from toolkit.studies.interactions import Interaction, find_interactions, measure_importance
-from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study, TrialOutcome, has_value, index_finished_trials
+from toolkit.studies.outcomes import Study, TrialOutcome, has_value, index_finished_trials
 
 AxisVerdict = Literal["matters", "noise", "open"]
 ERROR_RATE = 0.05
 """Probability that a setting without effect is ever called one that matters."""
 DECIDED_REASON = "The study was decided before this run started, and Stop when decided is on."
-SMALLEST_DIFFERENCE = 0.10
-"""A comparison whose interval is wider than this to each side is not decided: 10 points of a share, 10 % of a loss."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def judge_study(study: Study) -> StudyVerdict:
     """Return what the finished trials show."""
     axes = {path: values for path, values in study.question.axes.items() if len(values) > 1}
     findings = tuple(_judge_axis(study, path, values) for path, values in axes.items())
-    found = find_interactions(study, axes, ERROR_RATE, lower=lower_is_better(study))
+    found = find_interactions(study, axes, ERROR_RATE, lower=study.measured.lower)
     joint = {path: value for one in found for path, value in zip((one.path, one.other), one.best, strict=True)}
     findings = tuple(
         replace(one, recommended=joint[one.path], is_tie=False, is_joint=True) if one.path in joint else one
@@ -108,11 +106,6 @@ def stops_as_decided(study: Study) -> bool:
     return study.question.stop_when_decided and is_study_decided(judge_study(study))
 
 
-def lower_is_better(study: Study) -> bool:
-    """Return whether a smaller value of the objective is better."""
-    return study.objective == LOSS_OBJECTIVE
-
-
 def _judge_axis(study: Study, path: str, values: Sequence[Any]) -> AxisFinding:
     alpha = ERROR_RATE / math.comb(len(values), 2)
     compared = [
@@ -124,11 +117,11 @@ def _judge_axis(study: Study, path: str, values: Sequence[Any]) -> AxisFinding:
     if not compared:
         return AxisFinding(path, "open", tuple(values), means, seeds_needed=MIN_PAIRS)
     decided = [one for one in compared if one.is_decided]
-    best = _find_best(values, means, lower_is_better(study))
+    best = _find_best(values, means, study.measured.lower)
     rivals = [one for one in compared if not one.is_decided and _same(one.better, best, one.worse)]
     equals = [best, *(_other(one, best) for one in rivals)]
     recommended = min(equals, key=_size_of) if all(isinstance(v, bool | int | float) for v in equals) else equals[0]
-    limit = SMALLEST_DIFFERENCE * (1.0 if study.objective != LOSS_OBJECTIVE else max(float(np.nanmean(means)), 1e-12))
+    limit = study.measured.find_limit(float(np.nanmean(means)))
     wide = [one for one in compared if not one.is_decided and float(one.difference.half_width) > limit]
     verdict: AxisVerdict = "matters" if decided else "open" if wide else "noise"
     needed = [count_seeds_needed(one.difference, one.seeds, limit) for one in wide]
@@ -185,8 +178,8 @@ def _compare_values(study: Study, path: str, first: Any, second: Any, alpha: flo
     if not left.shape[1]:
         return None
     seeds, others = zip(*blocks, strict=True)
-    found = compare_paired_trials(left, right, seeds, others, alpha, share=use_rows)
-    second_is_better = (float(found.value) > 0) != lower_is_better(study)
+    found = compare_paired_trials(left, right, seeds, others, alpha, share=use_rows and study.measured.is_share)
+    second_is_better = (float(found.value) > 0) != study.measured.lower
     better, worse = (second, first) if second_is_better else (first, second)
     return ValueComparison(better, worse, found, len(set(seeds)), left.shape[1])
 

@@ -7,12 +7,12 @@ import io
 from typing import Any
 
 from toolkit.evaluation.download import escape_formula
-from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME
 from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.studies.expectations import HonestScore
 from toolkit.studies.interactions import Interaction
-from toolkit.studies.outcomes import DEFAULT_OBJECTIVE, LOSS_OBJECTIVE, Study, find_run_reason
-from toolkit.studies.verdict import DECIDED_REASON, AxisFinding, StudyVerdict, ValueComparison, lower_is_better
+from toolkit.studies.objectives import DEFAULT_OBJECTIVE, LOSS_OBJECTIVE, OBJECTIVES
+from toolkit.studies.outcomes import Study, find_run_reason
+from toolkit.studies.verdict import DECIDED_REASON, AxisFinding, StudyVerdict, ValueComparison
 from toolkit.system.printable import format_plural, format_share
 
 REASON_STATES = ("failed", "cancelled", "stopped")
@@ -21,12 +21,12 @@ REASON_STATES = ("failed", "cancelled", "stopped")
 
 def name_objective(study: Study) -> str:
     """Return the objective in words: "exact match", "test loss"."""
-    return name_measure(study.objective)
+    return study.measured.title
 
 
-def name_measure(objective: str) -> str:
-    """Return a measure or the loss in words."""
-    return "test loss" if objective == LOSS_OBJECTIVE else MEASURES_BY_NAME[objective].title.lower()
+def describe_objective(study: Study) -> str:
+    """Return what the trials are compared by, and which direction is better."""
+    return f"Objective: {study.measured.title}; {study.measured.direction} is better."
 
 
 def describe_verdict(study: Study, verdict: StudyVerdict) -> str:
@@ -53,12 +53,24 @@ def _describe_no_result(study: Study) -> str:
     """Return why there is nothing to compare: no trial has finished, or the objective does not fit the answers."""
     if not any(outcome.state == "finished" for outcome in study.outcomes):
         return "No trial has a result yet."
-    name = name_objective(study)
-    other = name_measure(DEFAULT_OBJECTIVE if study.objective != DEFAULT_OBJECTIVE else LOSS_OBJECTIVE)
+    other = OBJECTIVES[DEFAULT_OBJECTIVE if study.objective != DEFAULT_OBJECTIVE else LOSS_OBJECTIVE].title
+    reason = f"the runs answered no test rows{_MISFITS.get(study.objective, '')}"
+    if not study.measured.by_row:
+        reason = "the runs recorded no test loss"
     return (
-        f"No finished trial has a value of {name}: the runs answered no test rows, or this measure does not fit the "
-        f"expected answers. Choose another objective, for example {other}, or give the study a test set."
+        f"No finished trial has a value of {name_objective(study)}: {reason}. Choose another objective on Configure, "
+        f"or ablation.objective in a config file, for example {other}, and start the study again: nothing is trained "
+        "twice."
     )
+
+
+_MISFITS = {
+    "label_accuracy": ", or the expected answers are not a few labels",
+    "json_valid": ", or the expected answers are not all JSON objects",
+    "json_fields": ", or the expected answers are not all JSON objects",
+    "length_ratio": ", or every expected answer is empty",
+}
+"""Why an objective may have no value in spite of answers, as the end of a sentence."""
 
 
 def _describe_finding(study: Study, finding: AxisFinding) -> str:
@@ -81,8 +93,7 @@ def _describe_finding(study: Study, finding: AxisFinding) -> str:
 def _describe_interaction(study: Study, one: Interaction) -> str:
     old, new = (describe_value(one.path, value) for value in one.values)
     first, second = (describe_value(one.other, value) for value in one.other_values)
-    unit = " points" if study.objective != LOSS_OBJECTIVE else ""
-    gains = [_format_difference(study, effect) + unit for effect in one.effects]
+    gains = [_format_difference(study, effect) + study.measured.unit for effect in one.effects]
     low, high = (_format_difference(study, float(end)) for end in (one.difference.low, one.difference.high))
     label = name_setting(one.other)
     return (
@@ -105,28 +116,27 @@ def _describe_open(study: Study, finding: AxisFinding, better: str, worse: str) 
 
 def _format_change(study: Study, shown: ValueComparison) -> str:
     value = float(shown.difference.value)
-    toward_better = -abs(value) if lower_is_better(study) else abs(value)
-    return _format_difference(study, toward_better) + (" points" if study.objective != LOSS_OBJECTIVE else "")
+    return _format_difference(study, -abs(value) if study.measured.lower else abs(value)) + study.measured.unit
 
 
 def _format_interval(study: Study, shown: ValueComparison) -> str:
     """Return the interval of better - worse: "95 % interval +15 to +31"."""
     low, high = float(shown.difference.low), float(shown.difference.high)
-    if (float(shown.difference.value) < 0) != lower_is_better(study):
+    if (float(shown.difference.value) < 0) != study.measured.lower:
         low, high = -high, -low
-    if study.objective != LOSS_OBJECTIVE:
+    if study.measured.is_share:
         low, high = max(low, -1.0), min(high, 1.0)
     return f"95 % interval {_format_difference(study, low)} to {_format_difference(study, high)}"
 
 
 def _format_difference(study: Study, value: float) -> str:
-    text = f"{value:+.3g}" if study.objective == LOSS_OBJECTIVE else f"{100 * value:+.0f}"
+    text = f"{100 * value:+.0f}" if study.measured.is_share else f"{value:+.3g}"
     return "0" if float(text) == 0 else text.replace("-", "−")
 
 
 def _describe_basis(study: Study, shown: ValueComparison) -> str:
     seeds = format_plural(shown.seeds, "seed")
-    return seeds if study.objective == LOSS_OBJECTIVE else f"{format_plural(shown.rows, 'test row')}, {seeds}"
+    return f"{format_plural(shown.rows, 'test row')}, {seeds}" if study.measured.by_row else seeds
 
 
 def _describe_growth(study: Study, verdict: StudyVerdict) -> str:
@@ -183,11 +193,16 @@ def find_leading_value(finding: AxisFinding) -> Any:
 def _describe_score(study: Study, score: HonestScore | None) -> str:
     if score is None:
         return ""
-    interval = f"{format_share(score.low)} to {format_share(score.high)}"
+    interval = f"{format_result(study, score.low)} to {format_result(study, score.high)}"
     return (
-        f"Expect {format_share(score.value)} {name_objective(study)} on new rows ({interval}): the best combination, "
-        "scored on the half of the test rows that did not choose it."
+        f"Expect {format_result(study, score.value)} {name_objective(study)} on new rows ({interval}): the best "
+        "combination, scored on the half of the test rows that did not choose it."
     )
+
+
+def format_result(study: Study, value: float) -> str:
+    """Return a value of the objective: "82.5 %", "1.23"."""
+    return format_share(value) if study.measured.is_share else f"{value:.3g}"
 
 
 def tabulate_study(study: Study) -> list[dict[str, Any]]:

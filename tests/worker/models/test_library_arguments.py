@@ -162,6 +162,7 @@ UNUSED: dict[str, str] = {
     "ablation.study_name": "a label of the run, stored in run.json",
     "ablation.seeds": "a study is expanded into runs with different seeds before any worker starts",
     "ablation.objective": "read when the study is judged, after its runs",
+    "ablation.pass_rules": "read when the study is judged, after its runs",
     "ablation.method": "read when the runs of a study are planned, before any worker starts",
     "ablation.trials": "read when the runs of a study are planned, before any worker starts",
     "ablation.stop_when_decided": "read by the supervisor between the runs of a study",

@@ -35,7 +35,7 @@ from toolkit.studies.question import (
     write_question,
 )
 from toolkit.studies.start import PlannedRun, create_trial_run
-from toolkit.studies.verdict import DECIDED_REASON, is_study_decided, judge_study, lower_is_better, stops_as_decided
+from toolkit.studies.verdict import DECIDED_REASON, is_study_decided, judge_study, stops_as_decided
 from toolkit.system.locks import wait_for_lock
 from toolkit.system.machine import read_known_machine
 
@@ -132,7 +132,7 @@ def _plan_next(
     taken = {repr(_in_order(question, one.settings)) for one in tried}
     if len(taken) >= (question.budget or 0):
         return []
-    folder, lower = study_folder(save_dir, question.name), lower_is_better(study)
+    folder, lower = study_folder(save_dir, question.name), study.measured.lower
     contents = {trial.content for trial in question.trials}
     for _ in range(MAX_REFUSED):
         settings = propose_combination(question.axes, tried, taken, lower=lower, name=question.name, folder=folder)

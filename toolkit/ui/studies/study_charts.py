@@ -7,8 +7,8 @@ from typing import Any
 import streamlit as st
 
 from toolkit.settings.form_layout import describe_value, name_setting
-from toolkit.studies.outcomes import LOSS_OBJECTIVE, Study
-from toolkit.studies.verdict import StudyVerdict, lower_is_better
+from toolkit.studies.outcomes import Study
+from toolkit.studies.verdict import StudyVerdict
 from toolkit.studies.words import name_objective
 from toolkit.ui.elements import charts
 
@@ -52,15 +52,15 @@ def draw_parallel_chart(study: Study) -> None:
     title = name_objective(study).capitalize()
     dimensions = [_make_axis(study, path, values) for path, values in axes.items()]
     results = [float(one.value or 0.0) for one in finished]
-    is_share = study.objective != LOSS_OBJECTIVE
+    is_share = study.measured.is_share
     figure = charts.reuse_figure(
         f"parallel {study.question.name}",
         charts.parallel_chart,
         dimensions,
         (title, results, ".0%" if is_share else ".3g"),
-        lower_is_better(study),
+        study.measured.lower,
     )
-    better = "lower" if lower_is_better(study) else "higher"
+    better = study.measured.direction
     st.caption(f"Each line is a trial; {better} {name_objective(study)} is better. Drag along an axis to select lines.")
     alt = f"Parallel coordinates: the values of each trial and its {name_objective(study)}"
     st.plotly_chart(figure, key="study_parallel", config=charts.PLOTLY_CONFIG, height=340, alt=alt)

@@ -81,6 +81,7 @@ def _trial_row(
         "Seed": outcome.asked.seed,
         "State": f"{STATE_MARKS[status.state]} {STATE_LABELS[status.state][0]}" if status else "Not queued",
         "Reason": find_run_reason(status) if status is not None and status.state in REASON_STATES else "",
+        **({_name_column(study): outcome.value} if study.objective not in _SHOWN_ANYWAY else {}),
         "Exact match": score.adapter if score else recorded.get("exact_match"),
         "Exact match, base": score.base if score else recorded.get("exact_match_base"),
         "Test loss": last.get("eval_loss"),
@@ -89,6 +90,14 @@ def _trial_row(
         "Duration": round(elapsed) if elapsed else None,
         "Run": f"/{page.PAGES['runs'].url}?run={outcome.run.id}" if outcome.run is not None else None,
     }
+
+
+_SHOWN_ANYWAY = ("exact_match", "eval_loss")
+
+
+def _name_column(study: Study) -> str:
+    title = study.measured.title
+    return title[:1].upper() + title[1:]
 
 
 def _is_numeric(study: Study, path: str) -> bool:
@@ -101,6 +110,7 @@ def _columns(study: Study) -> dict[str, Any]:
     numbers = [name_setting(path) for path in study.question.axes if _is_numeric(study, path)]
     return {
         **{name: column.NumberColumn(format="plain") for name in (*numbers, "Seed")},
+        _name_column(study): column.NumberColumn(format="percent" if study.measured.is_share else "%.4g"),
         "Training loss": column.NumberColumn(format="%.4f"),
         "Test loss": column.NumberColumn(format="%.4f"),
         "Exact match": column.NumberColumn(format="percent"),
