@@ -50,8 +50,9 @@ MAY_IMPORT = {
     "worker/tokens",
     "ui/frame": "data evaluation forecast lifecycle runs studies/methods system ui/elements ui/workspace",
     "ui/forms": "settings ui/elements ui/workspace",
-    "cli": "data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics export forecast "
-    "lifecycle runs services settings studies studies/methods system",
+    "follow": "runs system",
+    "cli": "data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics export follow "
+    "forecast lifecycle runs services settings studies studies/methods system",
     "worker/serving": "data data/examples runs services system worker/checkpoints worker/models worker/process "
     "worker/tokens",
     "ui/workspace": "data data/doctor data/examples data/storage forecast runs services settings studies system "

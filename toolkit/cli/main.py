@@ -34,6 +34,7 @@ from toolkit.cli.console import (
 )
 from toolkit.cli.dataset_commands import check, inspect_data
 from toolkit.cli.evaluate import evaluate
+from toolkit.cli.follow import follow
 from toolkit.cli.help_names import use_plain_help_names
 from toolkit.cli.progress import (
     describe_export_end,
@@ -220,6 +221,7 @@ def serve(
 app.command()(evaluate)
 app.command("data")(inspect_data)
 app.command()(check)
+app.command()(follow)
 
 
 @app.command()
