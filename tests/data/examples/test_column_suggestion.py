@@ -75,6 +75,18 @@ def suggest(**kinds: str) -> ColumnSuggestion:
         ({"question": "question", "correct_answer": "answer", "distractor1": "answer"},
          "{question}", "{correct_answer}"),
         ({"ref": "code", "wording": "article", "outcome": "few"}, "{wording}", "{outcome}"),
+        ({"id": "code", "question_stem": "question", "choices": "article", "answerKey": "tags"},
+         "{question_stem}\n\n{choices}", "{answerKey}"),
+        ({"premise": "article", "choice1": "answer", "choice2": "answer", "label": "bool", "idx": "count"},
+         "{premise}\n\n1. {choice1}\n2. {choice2}", "{label}"),
+        ({"input_text": "question", "output_text": "answer"}, "{input_text}", "{output_text}"),
+        ({"Ticket__ID": "count", "Subject": "question", "Description": "article", "Status": "same", "Priority": "same",
+          "Last__comment": "answer"}, "{Subject}\n\n{Description}", "{Last comment}"),
+        ({"Timestamp": "date", "What__is__your__question?__(required)": "question", "How__are__we__doing?": "few",
+          "What__would__be__the__ideal__answer?": "answer"},
+         "{What is your question? (required)}", "{What would be the ideal answer?}"),
+        ({"annotator": "few", "sentence1": "question", "sentence2": "answer", "gold_label": "few"},
+         "{sentence1}\n\n{sentence2}", "{gold_label}"),
         ({"only": "article"}, "", "{only}"),
         ({"id": "hash", "text": "article", "date": "date"}, "", "{text}"),
     ],
@@ -97,6 +109,7 @@ def test_the_pair_that_the_data_speaks_for_is_suggested(kinds: dict[str, str], p
         ({"prompt": "question", "output": "answer", "response": "answer"}, ("{prompt}", "{output}")),
         ({"question": "question", "article": "article", "answer": "answer"}, ("{article}\n\n{question}", "{answer}")),
         ({"review": "article", "rating": "stars"}, ("", "{review}")),
+        ({"title": "question", "text": "article", "time": "count", "type": "same"}, ("", "{text}")),
     ],
 )
 def test_where_choices_are_close_nothing_is_chosen(kinds: dict[str, str], candidate: tuple[str, str] | None) -> None:
@@ -114,6 +127,10 @@ def test_preference_files_train_on_the_chosen_answer_and_say_so() -> None:
         suggestion = suggest(**kinds)
         assert (suggestion.kind, suggestion.prompt, suggestion.completion) == ("pair", "{prompt}", "{chosen}")
         assert "'rejected' are not used" in suggestion.notes[0]
+    for name, other in (("response_chosen", "response_rejected"), ("chosen_text", "rejected_text")):
+        suggestion = suggest(**{"prompt": "question", other: "answer", name: "answer", f"{name}_score": "stars"})
+        assert (suggestion.kind, suggestion.completion) == ("pair", f"{{{name}}}")
+        assert f"'{other}' are not used" in suggestion.notes[0]
     both = suggest_columns(("chosen", "rejected"), [], {"rejected": "", "chosen": ""})
     assert (both.kind, both.messages) == ("conversations", "chosen")
 
@@ -130,6 +147,25 @@ def test_answers_marked_as_bad_are_asked_about_and_found(open_bytes: Callable[..
     assert found["bad_answer"].rows.tolist() == list(range(1, 20, 2))
     assert found["bad_answer"].fixes[0].action == "drop"
     assert "bad_answer" not in {f.kind for f in list_findings(table, make_config("{prompt}", "{label}"))}
+
+
+def test_annotations_that_were_rejected_are_asked_about_and_found(open_bytes: Callable[..., Table]) -> None:
+    lines = [f"The lamp {i} is in aisle {i}.,{'ab'[i % 2]},{'accept' if i % 4 else 'reject'}" for i in range(20)]
+    table = open_bytes("text,label,answer\n" + "\n".join(lines))
+    suggestion = suggest_for_table(table)
+    assert (suggestion.kind, suggestion.candidates) == ("ask", (("{text}", "{label}"),))
+    assert "'answer' marks each answer as good or bad; 5 of 20" in suggestion.notes[0]
+    found = {finding.kind: finding for finding in list_findings(table, make_config("{text}", "{label}"))}
+    assert found["bad_answer"].rows.tolist() == [0, 4, 8, 12, 16]
+
+
+def test_a_text_that_holds_request_and_answer_is_no_prompt() -> None:
+    rows = [{"instruction": f"Where is lamp {i}?", "output": f"In aisle {i}."} for i in range(20)]
+    full = [{**row, "text": f"### Asked:\n{row['instruction']}\n### Said:\n{row['output']}"} for row in rows]
+    suggestion = suggest_columns(("instruction", "output", "text"), full)
+    assert (suggestion.kind, suggestion.prompt, suggestion.completion) == ("pair", "{instruction}", "{output}")
+    other = suggest_columns(("instruction", "output", "text"), [{**row, "text": row["output"] * 20} for row in rows])
+    assert ("{text}\n\n{instruction}", "{output}") in other.candidates
 
 
 def test_rows_that_are_single_messages_are_named() -> None:

@@ -21,7 +21,8 @@ from toolkit.data.doctor.examined_rows import ExaminedRows, make_examined_rows, 
 from toolkit.data.doctor.near_duplicates import MAX_COMPARED_ROWS
 from toolkit.data.doctor.row_keys import mark_repeats
 from toolkit.data.examples.column_names import ANSWERS, match_name, normalize_column_name
-from toolkit.data.examples.column_suggestion import FALSE_VALUES, find_verdict_column
+from toolkit.data.examples.column_suggestion import find_verdict_column
+from toolkit.data.examples.prompt_columns import FALSE_VALUES
 from toolkit.data.examples.renderers import ChatRenderer
 from toolkit.data.findings import Finding, FindingsReport, Fix, order_findings
 from toolkit.data.progress import DataProgressReporter, ShareReporter
@@ -170,7 +171,7 @@ def _bad_answers(examined: ExaminedRows) -> Iterator[Finding]:
     columns = examined.renderer.stub_template.columns
     is_chat = isinstance(examined.renderer, ChatRenderer)
     named = is_chat or any(match_name(normalize_column_name(column), ANSWERS) for column in columns)
-    verdict = find_verdict_column(examined.table) if named else None
+    verdict = find_verdict_column(examined.table, only_reviews=not named)
     if verdict is None or verdict in examined.renderer.columns_needed:
         return
     cells = pc.utf8_lower(pc.utf8_trim_whitespace(examined.table.column(verdict)))

@@ -13,6 +13,8 @@ from toolkit.system.paths import ASSETS
 
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _NOT_WORD = re.compile(r"[\W_]+")
+MIN_SENTENCE_WORDS = 4
+"""Words of a column name that is a sentence."""
 
 
 def _read_words() -> dict[str, frozenset[str]]:
@@ -48,7 +50,7 @@ MESSAGE_TEXTS = _WORDS["message_texts"]
 _METADATA = _WORDS["metadata"] | RATINGS
 _BAD_WORDS = _WORDS["bad_words"]
 _PLACEHOLDER = re.compile(r"(unnamed|column|field|index level) ?\d*|index|level \d+|x|")
-_CHOICE = re.compile(r"((?:option|choice|opt|answer) ?)?([a-f])")
+_CHOICE = re.compile(r"(?:(?:option|choice|opt|answer) ?)?([a-f])|(?:option|choice|opt|sol|ending) ?([0-9])")
 
 
 def normalize_column_name(name: str) -> str:
@@ -83,7 +85,18 @@ def is_bad_answer_name(name: str) -> bool:
     return not _BAD_WORDS.isdisjoint(name.split()) or name in REJECTED
 
 
+def is_preference_name(name: str, words: frozenset[str]) -> bool:
+    """Return whether a normalized name is one of the words, or begins or ends with one: "response chosen"."""
+    return name in words or not words.isdisjoint((name.partition(" ")[0], name.rpartition(" ")[2]))
+
+
+def match_sentence(name: str, words: frozenset[str]) -> bool:
+    """Return whether a name that is a sentence, as the questions of a form are, has one of the words."""
+    parts = name.split()
+    return len(parts) >= MIN_SENTENCE_WORDS and any(len(part) > 1 and part in words for part in parts)
+
+
 def read_choice_letter(name: str) -> str | None:
-    """Return "a" for a normalized name such as "a", "option a" or "answer a"; None for a name of no choice."""
+    """Return "a" for a normalized name such as "a" or "option a", "1" for "choice 1"; None for a name of no choice."""
     match = _CHOICE.fullmatch(name)
-    return match.group(2) if match else None
+    return match.group(1) or match.group(2) if match else None

@@ -13,14 +13,19 @@ from toolkit.data.conversations import is_blank_cell
 from toolkit.data.examples import column_names as names
 from toolkit.data.examples.column_contents import describe_cells, sample_table_rows
 from toolkit.data.examples.optional_columns import find_optional_columns
-from toolkit.data.examples.prompt_columns import NamedColumn, choose_prompts, find_named
+from toolkit.data.examples.prompt_columns import (
+    NamedColumn,
+    choose_prompts,
+    drop_rendered_copies,
+    find_named,
+    note_bad_answers,
+    pick_verdict_column,
+)
 from toolkit.data.read_options import MAX_LISTED
 from toolkit.data.table import Table, TableRow, rows_in_words
 
 MAX_CANDIDATES = 4
 """Pairs of templates among which a user chooses."""
-FALSE_VALUES = frozenset({"false", "no", "0", "0.0"})
-_VERDICT_VALUES = FALSE_VALUES | {"true", "yes", "1", "1.0"}
 _CONVERSATION_NAMES = ("messages", "conversations", "conversation", "chosen", "chat", "dialogue", "dialog")
 
 
@@ -85,12 +90,14 @@ def suggest_columns(
     pairs: list[tuple[str, str]] = []
     sure = len(answers) == 1
     for answer in answers:
-        prompts = choose_prompts([one for one in found if one is not answer], answer)
+        prompts = choose_prompts(drop_rendered_copies(found, answer, rows), answer)
         sure = sure and len(prompts) == 1
         pairs += [(prompt, _slot(answer.column)) for prompt in prompts]
-    verdict = _verdict_column(found) if answers and names.match_name(answers[0].name, names.ANSWERS) else None
+    verdict = pick_verdict_column(found) if answers else None
+    if verdict is not None and not (verdict.is_review or names.match_name(answers[0].name, names.ANSWERS)):
+        verdict = None
     if verdict is not None:
-        notes += (_verdict_note(verdict, rows),)
+        notes += (note_bad_answers(verdict, rows),)
     candidates = tuple(dict.fromkeys(pairs))[:MAX_CANDIDATES]
     if candidates and sure and verdict is None:
         return ColumnSuggestion("pair", *candidates[0], notes=notes)
@@ -145,8 +152,12 @@ def _single_messages_note(found: Sequence[NamedColumn]) -> str:
 
 def _choose_answers(found: Sequence[NamedColumn]) -> tuple[list[NamedColumn], tuple[str, ...]]:
     """Return the columns that may be the completion, one if it is certain, and notes about it."""
-    rejected = [one.column for one in found if one.name in names.REJECTED]
-    chosen = find_named(found, names.CHOSEN)
+    texts = [one for one in found if one.content.kind in ("text", "values", "constant", "nested")]
+    texts = [one for one in texts if not names.is_metadata_name(one.name)]
+    rejected = [one.column for one in texts if names.is_preference_name(one.name, names.REJECTED)]
+    chosen = find_named(texts, names.CHOSEN) or [
+        one for one in texts if rejected and names.is_preference_name(one.name, names.CHOSEN)
+    ]
     if chosen:
         return chosen, _rejected_notes(chosen[0].column, rejected)
     good = [one for one in found if not names.is_bad_answer_name(one.name) and not _is_choice(one, found)]
@@ -156,7 +167,7 @@ def _choose_answers(found: Sequence[NamedColumn]) -> tuple[list[NamedColumn], tu
     if answers:
         asked = find_named(good, names.REQUESTS | names.INPUTS | names.SPEAKERS | names.SOURCES)
         strong = [one for one in outcomes if one.name in names.LABELS | names.DERIVED]
-        close = [] if asked or not find_named(good, names.TEXTS) or _verdict_column(found) else strong
+        close = [] if asked or not find_named(good, names.TEXTS) or pick_verdict_column(found) else strong
         return [*answers, *close], ()
     languages = [one for one in good if one.name in names.LANGUAGES and one.content.kind == "text"]
     if len(languages) == 2:  # usually the first one is the original
@@ -171,7 +182,7 @@ def _label_columns(good: Sequence[NamedColumn]) -> list[NamedColumn]:
     derived = [one for one in find_named(good, names.DERIVED) if one.content.kind in ("text", "values")]
     if labels or derived:
         return [*labels, *derived]
-    weak = [one for one in find_named(good, names.WEAK_LABELS) if one.is_label]
+    weak = [one for one in find_named(good, names.WEAK_LABELS) if one.is_label and one.content.kind != "constant"]
     # a topic or a language is often metadata: any other column with few values is as likely what is to be predicted
     others = [one for one in good if one.is_free and one.content.kind == "values" and one not in weak]
     return [*weak, *others] if weak else []
@@ -193,28 +204,14 @@ def _is_choice(column: NamedColumn, found: Sequence[NamedColumn]) -> bool:
     return column.name == "a" and not any(one.name in names.REQUESTS and one.name == "q" for one in found)
 
 
-def find_verdict_column(table: Table) -> str | None:
-    """Return the true/false column that says whether the answer of a row is a good one."""
+def find_verdict_column(table: Table, *, only_reviews: bool = False) -> str | None:
+    """Return the column that says whether the answer of a row is a good one.
+
+    only_reviews: no true/false column, which may belong to something else than the label that is trained on.
+    """
     rows = sample_table_rows(table)
-    verdict = _verdict_column(_named_columns(table.columns, rows))
-    return verdict.column if verdict else None
-
-
-def _verdict_column(found: Sequence[NamedColumn]) -> NamedColumn | None:
-    for one in found:
-        values = one.content.lower_values
-        if one.name in names.VERDICTS and len(values) == 2 and values <= _VERDICT_VALUES:
-            return one
-    return None
-
-
-def _verdict_note(verdict: NamedColumn, rows: Sequence[TableRow]) -> str:
-    cells = [(row.get(verdict.column) or "").strip().casefold() for row in rows]
-    bad = sum(cell in FALSE_VALUES for cell in cells)
-    return (
-        f"'{verdict.column}' marks each answer as good or bad; {bad} of {len(cells)} sampled answers are bad. The "
-        "model would be trained on these as well: remove them under Data checks."
-    )
+    verdict = pick_verdict_column(_named_columns(table.columns, rows))
+    return verdict.column if verdict and (verdict.is_review or not only_reviews) else None
 
 
 def _rejected_notes(chosen: str, rejected: Sequence[str]) -> tuple[str, ...]:

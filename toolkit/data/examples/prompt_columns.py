@@ -7,10 +7,15 @@ from dataclasses import dataclass
 
 from toolkit.data.examples import column_names as names
 from toolkit.data.examples.column_contents import ColumnContent
+from toolkit.data.table import TableRow
 
 MIN_CONTEXT_RATIO = 2.0
 """A text next to a question may be its context if it has this many times the words."""
 MAX_LABEL_WORDS = 8.0
+FALSE_VALUES = frozenset({"false", "no", "0", "0.0", "reject", "ignore"})
+_VERDICT_VALUES = FALSE_VALUES | {"true", "yes", "1", "1.0"}
+REVIEW_VALUES = frozenset(("accept", "reject", "ignore"))
+"""What annotators say about a row in Prodigy's column `answer`: no answer to train on."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,12 @@ class NamedColumn:
     @property
     def is_answer(self) -> bool:
         """Whether the cells of a column named as an answer may be one."""
-        return self.content.kind not in ("date", "link") or self.name in names.ANSWERS
+        return (self.content.kind not in ("date", "link") or self.name in names.ANSWERS) and not self.is_review
+
+    @property
+    def is_review(self) -> bool:
+        """Whether the cells say what an annotator thought of the row."""
+        return "accept" in self.content.lower_values and self.content.lower_values <= REVIEW_VALUES
 
     @property
     def is_label(self) -> bool:
@@ -42,12 +52,34 @@ class NamedColumn:
 def find_named(columns: Sequence[NamedColumn], words: frozenset[str]) -> list[NamedColumn]:
     """Return the columns whose names are among the words; if there are none, those whose last word is."""
     exact = [one for one in columns if one.name in words]
-    return exact or [one for one in columns if names.match_name(one.name, words)]
+    last = exact or [one for one in columns if names.match_name(one.name, words)]
+    return last or [one for one in columns if one.content.kind == "text" and names.match_sentence(one.name, words)]
+
+
+def drop_rendered_copies(
+    found: Sequence[NamedColumn], answer: NamedColumn, rows: Sequence[TableRow]
+) -> list[NamedColumn]:
+    """Return the columns without the answer and without those whose cells hold both the request and the answer.
+
+    These are finished training texts next to their parts: as a prompt they would give the answer away.
+    """
+    rest = [one for one in found if one is not answer]
+    requests = find_named(rest, names.REQUESTS)
+    copies = [one for one in rest if any(_holds_both(one, request, answer, rows) for request in requests)]
+    return [one for one in rest if one not in copies]
+
+
+def _holds_both(one: NamedColumn, request: NamedColumn, answer: NamedColumn, rows: Sequence[TableRow]) -> bool:
+    if one is request or one.content.words <= request.content.words:
+        return False
+    cells = [[(row.get(each.column) or "").strip() for each in (one, request, answer)] for row in rows]
+    filled = [(text, asked, said) for text, asked, said in cells if text and asked and said]
+    return bool(filled) and all(asked in text and said in text for text, asked, said in filled)
 
 
 def choose_prompts(rest: Sequence[NamedColumn], answer: NamedColumn) -> list[str]:
     """Return the prompt templates that may belong to the answer: one if it is certain. rest: the other columns."""
-    good = [one for one in rest if one.name not in names.REJECTED | names.CHOSEN]
+    good = [one for one in rest if not names.is_preference_name(one.name, names.REJECTED | names.CHOSEN)]
     choices = _choice_columns(good)
     good = [one for one in good if one not in choices]
     if requests := _usable(find_named(good, names.REQUESTS), good):
@@ -143,8 +175,10 @@ def _choice_columns(good: Sequence[NamedColumn]) -> list[NamedColumn]:
         return lists[:1]
     letters = [one for one in good if names.read_choice_letter(one.name)]
     found = [names.read_choice_letter(one.name) for one in letters]
-    asked = any(names.match_name(one.name, names.REQUESTS) for one in good)
-    return letters if asked and {"a", "b"} <= set(found) and len(set(found)) == len(found) else []
+    wanted = names.REQUESTS | (names.TEXTS | names.CONTEXTS if "1" in found else frozenset())
+    asked = any(names.match_name(one.name, wanted) for one in good)
+    is_list = {"a", "b"} <= set(found) or {"1", "2"} <= set(found) or {"0", "1"} <= set(found)
+    return letters if asked and is_list and len(set(found)) == len(found) else []
 
 
 def _template(parts: Sequence[NamedColumn], choices: Sequence[NamedColumn]) -> str:
@@ -154,3 +188,22 @@ def _template(parts: Sequence[NamedColumn], choices: Sequence[NamedColumn]) -> s
         for one in choices
     ]
     return text + ("\n\n" + "\n".join(lines) if lines else "")
+
+
+def pick_verdict_column(found: Sequence[NamedColumn]) -> NamedColumn | None:
+    """Return the column that says whether the answer of a row is a good one."""
+    for one in found:
+        values = one.content.lower_values
+        if one.is_review or (one.name in names.VERDICTS and len(values) == 2 and values <= _VERDICT_VALUES):
+            return one
+    return None
+
+
+def note_bad_answers(verdict: NamedColumn, rows: Sequence[TableRow]) -> str:
+    """Return the note of a table with such a column."""
+    cells = [(row.get(verdict.column) or "").strip().casefold() for row in rows]
+    bad = sum(cell in FALSE_VALUES for cell in cells)
+    return (
+        f"'{verdict.column}' marks each answer as good or bad; {bad} of {len(cells)} sampled answers are bad. The "
+        "model would be trained on these as well: remove them under Data checks."
+    )

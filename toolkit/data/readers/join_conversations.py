@@ -16,7 +16,8 @@ import pyarrow as pa
 from toolkit.data.chat_messages import ROLE_KEYS, expand_pairs, written_role
 from toolkit.data.conversations import CHAT_KEYS, TOOL_KEYS, ChatColumns, is_blank_cell, is_chat
 from toolkit.data.examples.column_names import normalize_column_name
-from toolkit.data.examples.column_suggestion import FALSE_VALUES, suggest_columns
+from toolkit.data.examples.column_suggestion import suggest_columns
+from toolkit.data.examples.prompt_columns import FALSE_VALUES
 from toolkit.data.examples.templates import make_renderer
 from toolkit.data.table import TableRow
 
