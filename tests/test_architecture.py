@@ -33,9 +33,9 @@ MAY_IMPORT = {
     "ui/forms ui/frame ui/workspace",
     "ui/studies": "evaluation evaluation/statistics runs settings studies system ui/elements ui/evaluate ui/forms "
     "ui/frame ui/runs ui/workspace",
-    "worker": "data data/examples data/readers demo_data evaluation export forecast lifecycle runs services settings "
-    "system worker/answering worker/exporting worker/models worker/process worker/questions worker/serving "
-    "worker/tokens worker/training",
+    "worker": "data data/examples data/readers data/shapes demo_data evaluation export forecast lifecycle runs "
+    "services settings system worker/answering worker/exporting worker/models worker/process worker/questions "
+    "worker/serving worker/tokens worker/training",
     "ui/data": "data data/doctor data/examples data/readers data/storage settings system ui/elements ui/examples "
     "ui/forms ui/frame ui/workspace",
     "ui/playground": "data data/examples evaluation/statistics runs services settings system ui/elements ui/examples "
@@ -74,7 +74,8 @@ MAY_IMPORT = {
     "data/storage": "data data/readers system",
     "runs": "data data/examples settings system",
     "forecast/costs": "data data/examples settings",
-    "data/readers": "data data/examples",
+    "data/readers": "data data/examples data/shapes",
+    "data/shapes": "data data/examples",
     "data/examples": "data system",
     "evaluation/statistics": "runs system",
     "system": "",

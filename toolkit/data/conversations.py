@@ -19,6 +19,18 @@ from toolkit.errors import DataError
 
 CHAT_KEYS = ("messages", "conversations", "conversation", "contents")
 """Keys of an object that hold its conversation."""
+CONVERSATION_NAMES = (
+    *CHAT_KEYS,
+    "chat",
+    "dialogue",
+    "dialogues",
+    "dialog",
+    "turns",
+    "history",
+    "chat messages",
+    "data",
+)
+"""Normalized names of columns that hold conversations."""
 TOOL_KEYS = ("tools", "functions")
 """Keys and columns that list the tools available in a conversation."""
 _BLANK_CELLS = frozenset(("", "[]", "{}", "null", "none", "nan", '""'))

@@ -20,6 +20,7 @@ import httpx
 from toolkit.data.progress import DataProgressReporter
 from toolkit.data.read_options import DEFAULT_READ_OPTIONS, Offer, ReadOptions, UnreadableError
 from toolkit.data.readers.table_writer import TableWriter
+from toolkit.data.shapes.nested_rows import UNCHANGED, NestedAnswers
 from toolkit.data.task_process import TABLE_FILE, run_task
 from toolkit.errors import DataError
 
@@ -134,16 +135,18 @@ def write_split_table(rows: datasets.Dataset, folder: Path, label: str, notices:
     if labels:
         notices.append(f"Class numbers were replaced with their names: {', '.join(labels)}.")
     nested = [c for c in kept if c not in labels and kinds[c] != "Value"]
-    if nested:
-        notices.append(f"Lists and objects were converted to JSON text: {', '.join(nested)}.")
     if not kept or not len(rows):
         raise DataError(f"The dataset {label} has no rows with text.", "Choose another dataset.")
     writer = TableWriter(folder, lambda row: f"row {row:,} of the split")
     for column in kept:
         writer.add_column(column)
-    texts = [_text_converter(labels.get(column)) for column in kept]
+    answers = NestedAnswers()
+    texts = [_text_converter(column, labels.get(column), answers) for column in kept]
     for number, cells in enumerate(_cells(rows.select_columns(kept), kept), start=1):
         writer.add([text(cell) for text, cell in zip(texts, cells, strict=True)], number)
+    if nested := [column for column in nested if column not in answers.columns]:
+        notices.append(f"Lists and objects were converted to JSON text: {', '.join(nested)}.")
+    notices += answers.notices()
     writer.finish(folder / TABLE_FILE, label, notices)
 
 
@@ -152,12 +155,15 @@ def _cells(rows: datasets.Dataset, columns: list[str]) -> Iterator[tuple[Any, ..
         yield from zip(*(batch[column] for column in columns), strict=True)
 
 
-def _text_converter(label: Any) -> Callable[[Any], str | None]:
+def _text_converter(column: str, label: Any, answers: NestedAnswers) -> Callable[[Any], str | None]:
     def text(cell: Any) -> str | None:
         if cell is None or isinstance(cell, str):
             return cell
         if label is not None:
             return str(label.int2str(cell)) if cell >= 0 else None
+        answer = answers.read(column, cell) if isinstance(cell, list | dict) else UNCHANGED
+        if answer is not UNCHANGED:
+            return None if answer is None else str(answer)
         if isinstance(cell, bool | int | float | list | dict):
             return json.dumps(cell, ensure_ascii=False, default=str)
         return str(cell)

@@ -13,7 +13,7 @@ from toolkit.config import DataConfig
 from toolkit.data.child_process import make_table_in_child
 from toolkit.data.read_options import ReadOptions, UnreadableError
 from toolkit.data.storage import open_table as open_table_module
-from toolkit.data.storage.open_table import open_table
+from toolkit.data.storage.open_table import open_table, reader_version
 from toolkit.data.storage.uploads import store_upload
 from toolkit.data.table import load_table
 from toolkit.errors import DataError
@@ -247,3 +247,14 @@ def test_a_fault_in_a_test_file_names_that_file(tmp_path: Path) -> None:
     ):
         table = open_table(data.model_copy(update={"test_path": str(store_upload(content, name, tmp_path))}), tmp_path)
         assert table.chats["messages"].startswith(f"In the test file {name}: {words}")
+
+
+def test_a_file_is_read_again_when_the_reader_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made.csv").write_text('a,b\n"open,1\n')
+    for version in ("aaaaaa", "bbbbbb"):
+        monkeypatch.setattr(open_table_module, "reader_version", lambda version=version: version)
+        with pytest.raises(DataError):
+            open_table(_data(tmp_path / "made.csv"), tmp_path)
+    kept = sorted(path.name.split("-")[-1] for path in (tmp_path / "uploads" / "tables").glob("*.refused.json"))
+    assert kept == ["aaaaaa.refused.json", "bbbbbb.refused.json"]
+    assert len(reader_version()) == 6

@@ -194,7 +194,8 @@ def pick_verdict_column(found: Sequence[NamedColumn]) -> NamedColumn | None:
     """Return the column that says whether the answer of a row is a good one."""
     for one in found:
         values = one.content.lower_values
-        if one.is_review or (one.name in names.VERDICTS and len(values) == 2 and values <= _VERDICT_VALUES):
+        is_verdict = one.name in names.VERDICTS and len(values) == 2 and values <= _VERDICT_VALUES
+        if is_verdict or (one.is_review and len(values) > 1):
             return one
     return None
 

@@ -1,4 +1,4 @@
-"""How a CSV file is laid out, from the sample at its start: delimiter, title lines, spaces before quotes, Markdown.
+"""How a CSV file is laid out, from the sample at its start: delimiter, title lines, spaces before quotes, drawn tables.
 
 Where a file can be read in two ways, the layout has an offer with a doubt, which shows both.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from toolkit.data.read_options import Offer, ReadOptions, shorten_preview
+from toolkit.data.shapes.drawn_tables import BAR, DrawnTable, find_drawn_table
 
 DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 DELIMITERS = tuple(DELIMITER_NAMES)
@@ -35,15 +36,15 @@ CsvRow = list[str]
 class CsvLayout:
     """title_lines: rows above the header; skips_spaces: whether spaces in front of a cell are ignored.
 
-    is_markdown: whether each line starts and ends with the delimiter; quotes_are_text: whether quotes enclose no cells;
+    quotes_are_text: whether quotes enclose no cells; drawn: the table that the lines draw;
     ends_with: what stands at the end of each line and is ignored; offers: other ways to read the file.
     """
 
     delimiter: str
     title_lines: int = 0
     skips_spaces: bool = False
-    is_markdown: bool = False
     quotes_are_text: bool = False
+    drawn: DrawnTable | None = None
     ends_with: str = ""
     notices: tuple[str, ...] = ()
     offers: tuple[Offer, ...] = ()
@@ -55,6 +56,9 @@ def detect_layout(sample: str, options: ReadOptions, declared: str | None, *, wh
     whole: whether the sample is the whole file; otherwise its last row may be incomplete.
     """
     quotes_are_text = options.quotes == "text"
+    plain = declared is None and options.delimiter in (None, BAR) and options.header_row is None
+    if plain and (drawn := find_drawn_table(sample.splitlines()[: None if whole else -1])) is not None:
+        return CsvLayout(BAR, quotes_are_text=True, drawn=drawn)
     sample = sample.replace('"', "") if quotes_are_text else sample
     ends_with = _line_end(sample, whole=whole) if not options.delimiter and not declared else ""
     sample = re.sub(rf"{ends_with}(?=\r?\n|$)", "", sample) if ends_with else sample
@@ -64,20 +68,17 @@ def detect_layout(sample: str, options: ReadOptions, declared: str | None, *, wh
     rows = _sample_records(sample, delimiter)
     titles = count_title_rows(rows) if options.header_row is None else options.header_row - 1
     skips = has_spaces_before_quotes(sample, delimiter)
-    is_markdown = delimiter == "|" and _is_markdown([row for row in rows if row])
     notices = delimiter_notice(delimiter, chosen=options.delimiter is not None)
     if ends_with:
         notices.append("Every line ends with a semicolon after its last cell; it was ignored.")
     if skips:
         notices.append("Spaces in front of quoted cells were ignored.")
-    if is_markdown:
-        notices.append("The file is a Markdown table: the bars around each line and the line of dashes were ignored.")
     notices += title_notice(titles)
     offers = delimiter_offers(sample, delimiter, options, likely)
     if titles and options.header_row is None:
         names = shorten_preview("  \u2502  ".join(row) for row in rows if row)
         offers.append(Offer("The first line has the column names", replace(options, header_row=1), names))
-    return CsvLayout(delimiter, titles, skips, is_markdown, quotes_are_text, ends_with, tuple(notices), tuple(offers))
+    return CsvLayout(delimiter, titles, skips, quotes_are_text, None, ends_with, tuple(notices), tuple(offers))
 
 
 def _line_end(sample: str, *, whole: bool) -> str:
@@ -154,11 +155,6 @@ def has_spaces_before_quotes(sample: str, delimiter: str) -> bool:
     rows = [row for row in _sample_records(sample, delimiter, skips_spaces=True) if row]
     widths = {len(row) for row in (rows[:-1] if len(sample) >= SAMPLE_CHARACTERS else rows)}
     return len(widths) == 1 and widths != {1}
-
-
-def _is_markdown(rows: Sequence[CsvRow]) -> bool:
-    is_framed = all(len(row) > 2 and not row[0].strip() and not row[-1].strip() for row in rows[:2])
-    return len(rows) > 1 and is_framed and is_ruler(rows[1][1:-1])
 
 
 def is_ruler(cells: Iterable[str]) -> bool:

@@ -26,7 +26,6 @@ from toolkit.data.readers.csv_layout import (
     SAMPLE_CHARACTERS,
     CsvLayout,
     detect_layout,
-    is_ruler,
     split_swallowed_lines,
     swallowed_offer,
     text_quotes_offers,
@@ -34,6 +33,7 @@ from toolkit.data.readers.csv_layout import (
 from toolkit.data.readers.encoding import detect_encoding
 from toolkit.data.readers.json_text import starts_as_json
 from toolkit.data.readers.table_writer import ReadOutcome, SourceFile, TableWriter
+from toolkit.data.shapes.drawn_tables import DrawnLines
 from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
 
@@ -58,7 +58,8 @@ def read_csv(source: SourceFile) -> ReadOutcome:
         named = declared.group(1) if declared else None
         layout = detect_layout(sample[declared.end() if declared else 0 :], options, named, whole=whole)
         file.seek(0)
-        records = _CsvRecords(file, layout, options, sample)
+        drawn = DrawnLines(file, layout.drawn) if layout.drawn else None
+        records = _CsvRecords(drawn or file, layout, options, sample)
         if declared:
             next(records.lines)  # the line "sep=;" that Excel writes is no header
         notices, offers = [*encoding.notices, *layout.notices], list(layout.offers)
@@ -81,6 +82,7 @@ def read_csv(source: SourceFile) -> ReadOutcome:
     notices += [
         *width_check.finish(header, offers),
         *records.notices(),
+        *(drawn.notices() if drawn else []),
         *(offer.doubt for offer in offers if offer.doubt),
     ]
     return ReadOutcome(writer, notices, _drop_empty_last_column(header, names, writer, notices), offers)
@@ -120,11 +122,6 @@ class _CsvRecords:
             if fields and fields[0].startswith("\ufeff"):
                 self._marks += 1
                 fields[0] = fields[0][1:]
-            if layout.is_markdown:
-                is_closed = bool(fields) and not fields[-1].strip()
-                fields = [cell.strip() for cell in fields[1 : -1 if is_closed else None]]
-                if at == 1 and is_ruler(fields):
-                    continue
             swallowed = split_swallowed_lines(fields, delimiter) if spans and at else None
             if swallowed is None:
                 yield line, fields

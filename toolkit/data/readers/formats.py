@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from toolkit.data.readers.csv_layout import detect_delimiter, sample_rows
 from toolkit.data.readers.encoding import ENCODING_HEAD_BYTES
 from toolkit.data.readers.json_text import is_comment_line, starts_as_json
+from toolkit.data.shapes.drawn_tables import find_drawn_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,6 +126,8 @@ def _is_table(text: str) -> bool:
     if _NOT_TABLE.match(text) or "\0" in text:
         return False
     whole = len(text) < ENCODING_HEAD_BYTES
+    if find_drawn_table(text.splitlines()[: None if whole else -1]) is not None:
+        return True
     rows = sample_rows(text, detect_delimiter(text, whole=whole))
     widths = [len(row) for row in rows[: None if whole else -1]]
     return len(widths) > 1 and widths[0] > 1 and set(widths) == {widths[0]}

@@ -169,3 +169,13 @@ def _columns_to_rows(value: dict[str, Any], notice: Callable[[str], None]) -> li
         raise DataError(f"The file's lists differ in length: {shown}.", "Give all columns the same length.")
     notice("The file is one object with a list for each column.")
     return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
+
+
+def openai_notices(columns: list[str]) -> list[str]:
+    """Return a notice about OpenAI's older files, which have these two keys per line."""
+    if sorted(columns) != ["completion", "prompt"]:
+        return []
+    return [
+        "This is OpenAI's older fine-tuning format, with a prompt and a completion per row: "
+        "use {prompt} as the prompt and {completion} as the completion."
+    ]

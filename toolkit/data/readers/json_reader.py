@@ -18,7 +18,13 @@ from typing import Any, TextIO
 from toolkit.data.python_literals import read_python_object
 from toolkit.data.read_options import MAX_LISTED, Offer, ReadOptions, UnreadableError, shorten_preview
 from toolkit.data.readers.encoding import DetectedEncoding, detect_encoding
-from toolkit.data.readers.json_layouts import EXPECTED_TOP_LEVEL, flatten_offer, flatten_row, unwrap_rows
+from toolkit.data.readers.json_layouts import (
+    EXPECTED_TOP_LEVEL,
+    flatten_offer,
+    flatten_row,
+    openai_notices,
+    unwrap_rows,
+)
 from toolkit.data.readers.json_text import (
     JSON_DECODER,
     TOLERANT_DECODER,
@@ -37,6 +43,7 @@ from toolkit.data.readers.json_text import (
     suggest_json_fix,
 )
 from toolkit.data.readers.table_writer import ReadOutcome, SourceFile, TableWriter
+from toolkit.data.shapes.nested_rows import UNCHANGED, NestedAnswers, QuestionRows
 from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
 
@@ -55,18 +62,8 @@ def read_json(source: SourceFile) -> ReadOutcome:
     writer = source.new_writer(lambda mark: reader.place(mark))
     reader.read(writer)
     plain = [column for column in writer.columns if column not in reader.nested_columns]
-    notices = [*encoding.notices, *reader.notices, *_openai_notices(plain)]
+    notices = [*encoding.notices, *reader.notices, *openai_notices(plain)]
     return ReadOutcome(writer, notices, offers=reader.offers)
-
-
-def _openai_notices(columns: list[str]) -> list[str]:
-    """OpenAI's older files have these two keys per line; the newer ones have `messages`."""
-    if sorted(columns) != ["completion", "prompt"]:
-        return []
-    return [
-        "This is OpenAI's older fine-tuning format, with a prompt and a completion per row: "
-        "use {prompt} as the prompt and {completion} as the completion."
-    ]
 
 
 class JsonReader:
@@ -80,6 +77,8 @@ class JsonReader:
         self._options = options
         self._text = ""
         self._nested: dict[str, int] = {}
+        self._questions = QuestionRows()
+        self._answers = NestedAnswers()
         self._chats: set[str] = set()
         self._skipped: list[str] = []
         self._leniency = Leniency()
@@ -101,7 +100,8 @@ class JsonReader:
                 where = f"row {writer.rows + 1:,} ({self.place(mark)})"
                 message = f"{EXPECTED_TOP_LEVEL}; {where} is {describe_json_type(value)}."
                 raise DataError(message, 'Write every row as an object, e.g. {"question": "...", "answer": "..."}.')
-            self._add(writer, row, mark)
+            for part in self._questions.split(row):
+                self._add(writer, part, mark)
         if not writer.rows:
             raise DataError("The file has 0 rows; at least 2 are needed.", "Add rows.")
         if not writer.columns:
@@ -139,10 +139,10 @@ class JsonReader:
         return name
 
     def _cell(self, key: str, value: Any, row: int, mark: int) -> str | None:
-        if value is None or type(value) is str:
-            return value
         if isinstance(value, NonFiniteNumber) and self._options.repair_text:
             return str(value)
+        if isinstance(value, dict | list) and (text := self._answers.read(key, value)) is not UNCHANGED:
+            return None if text is None else str(text)
         try:
             text = json_text(value, top=True)
         except ValueError as error:
@@ -165,6 +165,7 @@ class JsonReader:
             if key not in self._chats:
                 rows = rows_in_words(count)
                 self.notices.append(f"Lists and objects in '{key}' were converted to JSON text in {rows}.")
+        self.notices += [*self._questions.notices(), *self._answers.notices()]
         if self._skipped:
             count = len(self._skipped)
             shown = ", ".join(self._skipped[:MAX_LISTED]) + (", …" if count > MAX_LISTED else "")

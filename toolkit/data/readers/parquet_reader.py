@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from toolkit.data.read_options import MAX_COLUMNS, MAX_LISTED
 from toolkit.data.readers.table_writer import ReadOutcome, SourceFile, TableWriter
+from toolkit.data.shapes.nested_rows import UNCHANGED, NestedAnswers
 from toolkit.errors import DataError
 
 PARQUET_MAGIC = b"PAR1"
@@ -44,7 +45,8 @@ def _write_rows(file: pq.ParquetFile, size: int, writer: TableWriter) -> list[st
     _check_columns(fields, file.metadata.num_rows)
     for field in fields:
         writer.add_column(field.name)
-    texts = [_text_converter(field) for field in fields]
+    answers = NestedAnswers()
+    texts = [_text_converter(field, answers) for field in fields]
     budget = max(MAX_UNPACKED_CHARACTERS, MAX_CHARACTERS_PER_BYTE * size)
     number = 0
     writer.share_read = lambda: number / file.metadata.num_rows
@@ -60,9 +62,11 @@ def _write_rows(file: pq.ParquetFile, size: int, writer: TableWriter) -> list[st
             raise DataError(message, "Save the rows that you need in a separate file.")
     nested = [field.name for field in fields if pa.types.is_nested(field.type)]
     converted = [field.name for field in fields if not _is_text(field.type) and field.name not in nested]
+    nested = [name for name in nested if name not in answers.columns]
     return [
         *(f"Numbers and times in '{name}' were converted to text." for name in converted[:MAX_LISTED]),
         *(f"Lists and objects in '{name}' were converted to JSON text." for name in nested[:MAX_LISTED]),
+        *answers.notices(),
     ]
 
 
@@ -102,9 +106,9 @@ def _is_binary(kind: pa.DataType) -> bool:
     return False
 
 
-def _text_converter(field: pa.Field) -> Callable[[pa.Array], list[str | None]]:
+def _text_converter(field: pa.Field, answers: NestedAnswers) -> Callable[[pa.Array], list[str | None]]:
     if pa.types.is_nested(field.type):
-        return lambda column: list(_as_json(column))
+        return lambda column: list(_as_json(column, field.name, answers))
     return lambda column: column.cast(pa.string()).to_pylist()
 
 
@@ -123,9 +127,14 @@ def _cells(
         raise DataError(message, hint) from error
 
 
-def _as_json(column: pa.Array) -> Iterator[str | None]:
+def _as_json(column: pa.Array, name: str, answers: NestedAnswers) -> Iterator[str | None]:
     for value in column.to_pylist():
-        yield None if value is None else json.dumps(_plain(value), ensure_ascii=False, default=str)
+        plain = _plain(value)
+        answer = UNCHANGED if value is None else answers.read(name, plain)
+        if answer is not UNCHANGED:
+            yield None if answer is None else str(answer)
+        else:
+            yield None if value is None else json.dumps(plain, ensure_ascii=False, default=str)
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 A file is read once, in a child process. The outcome, a table or a refusal, is stored under a key made of its content
 and the reading options in `save_dir/uploads/tables`:
-`<12 hex digits of the sha256>-<kind>-<READER_VERSION>[-<6 hex digits of the options>].parquet` or `.refused.json`.
+`<12 hex digits of the sha256>-<kind>-<reader_version()>[-<6 hex digits of the options>].parquet` or `.refused.json`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -39,10 +40,16 @@ from toolkit.errors import DataError
 from toolkit.system.durable import durable_write, publish_file, scratch_dir
 from toolkit.system.foreign_files import read_foreign_json
 from toolkit.system.locks import wait_for_lock
-from toolkit.system.paths import ASSETS
+from toolkit.system.paths import ASSETS, PROJECT_ROOT
 
-READER_VERSION = 4
-"""Part of a stored table's name. Raise it when a reader gives another table for the same file: all are read again."""
+_READER_SOURCES = (
+    "data/*.py",
+    "data/readers/*.py",
+    "data/shapes/*.py",
+    "data/examples/*.py",
+    "assets/column_names.toml",
+    "worker/fetch_dataset.py",
+)
 HUB_TIME_LIMIT_S = 3_600
 """Seconds that the download of a dataset may take."""
 _BUNDLED_NAME = re.compile(r"[a-z0-9-]+\.(csv|json|jsonl)")
@@ -58,6 +65,17 @@ _HUB_ENVIRONMENT = (
     "SSL_",
     "REQUESTS_CA",
 )
+
+
+@cache
+def reader_version() -> str:
+    """Return 6 hex digits of the code that reads files, a part of a stored table's name.
+
+    After a change of this code a file is read again: its table or its refusal may be another one.
+    """
+    package = PROJECT_ROOT / "toolkit"
+    files = sorted(file for pattern in _READER_SOURCES for file in package.glob(pattern))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:6]
 
 
 def open_table(data: DataConfig, save_dir: Path, watch: Watch | None = None) -> Table:
@@ -87,7 +105,7 @@ def open_table(data: DataConfig, save_dir: Path, watch: Watch | None = None) -> 
 
 def _join_test_file(data: Table, test: Table, save_dir: Path, watch: Watch) -> Table:
     key = hashlib.sha256(f"{data.path.name}+{test.path.name}".encode()).hexdigest()[:HASH_DIGITS]
-    with _locked_workplace(save_dir, f"{key}-joined-{READER_VERSION}") as (final, _, folder):
+    with _locked_workplace(save_dir, f"{key}-joined-{reader_version()}") as (final, _, folder):
         try:
             return load_table(final)
         except DataError:  # not made yet, or damaged on disk
@@ -117,7 +135,7 @@ def _open_file(source: StoredFile, kind: str, save_dir: Path, options: ReadOptio
     options_key = (
         "" if options == DEFAULT_READ_OPTIONS else "-" + hashlib.sha256(repr(options).encode()).hexdigest()[:6]
     )
-    key = f"{source.sha256[:HASH_DIGITS]}-{kind}-{READER_VERSION}{options_key}"
+    key = f"{source.sha256[:HASH_DIGITS]}-{kind}-{reader_version()}{options_key}"
     with _locked_workplace(save_dir, key) as (final, refusal, folder):
         try:
             table = _stored_table(final, refusal, source.sha256)
@@ -150,7 +168,7 @@ def _open_hub(name: str, save_dir: Path, options: ReadOptions, watch: Watch) -> 
         )
     chosen = [options.hub_config, options.hub_split, options.hub_revision]
     digest = hashlib.sha256(f"{name}{chosen if any(chosen) else ''}".encode()).hexdigest()
-    with _locked_workplace(save_dir, f"{digest[:HASH_DIGITS]}-hub-{READER_VERSION}") as (final, _, folder):
+    with _locked_workplace(save_dir, f"{digest[:HASH_DIGITS]}-hub-{reader_version()}") as (final, _, folder):
         if not final.exists():
             environment = {k: v for k, v in os.environ.items() if k.startswith(_HUB_ENVIRONMENT)}
             module, request = (
