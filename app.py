@@ -6,7 +6,7 @@ import streamlit as st
 
 from toolkit.system.private_files import restrict_new_files
 from toolkit.ui.elements import large_uploads
-from toolkit.ui.frame import origin_guard, page, startup
+from toolkit.ui.frame import access_guard, origin_guard, page, startup
 from toolkit.ui.workspace.workspace_file import home_folder
 
 if __name__ == "__main__":  # Streamlit runs the script once for every page run
@@ -15,5 +15,6 @@ if __name__ == "__main__":  # Streamlit runs the script once for every page run
 else:  # `streamlit run` imports the module once to find the ASGI app
     restrict_new_files()
     # the first one runs first
-    guards = [origin_guard.origin_guard_middleware(), large_uploads.middleware(home_folder)]
+    guards = [origin_guard.origin_guard_middleware(), *access_guard.access_guard_middleware()]
+    guards.append(large_uploads.middleware(home_folder))
     app = st.App(__file__, lifespan=startup.lifespan, middleware=guards)

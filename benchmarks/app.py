@@ -37,7 +37,7 @@ def first_page(browser: Browser, starts: int) -> list[float]:
         begun = time.monotonic()
         server = start_server(with_folder, free_port())
         page = browser.new_page()
-        page.goto(server.url)
+        page.goto(server.link())
         page.get_by_role("heading", name="Finetuning Toolkit", exact=True).wait_for()
         taken.append(time.monotonic() - begun)
         page.close()
@@ -114,7 +114,7 @@ def measure(starts: int, reruns: int) -> dict[str, Any]:
         server = start_server(folder / "experiments")
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 900})
-            page.goto(server.url)
+            page.goto(server.link())
             run = default_run(page, server)
             for name in ("Playground", "Studies", "Runs"):
                 page.get_by_role("link", name=name).first.click()

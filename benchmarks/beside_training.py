@@ -62,14 +62,14 @@ def training(folder: Path) -> tuple[RunDir, Supervisor]:
 def looked_at(way: str, server: Server, query: str, browser: Browser) -> Iterator[None]:
     """The page open in this way, past its first drawing."""
     if way == "open_elsewhere":
-        page = OpenPage(server.port, "runs", query)
+        page = OpenPage(server, "runs", query)
         page.start()
         page.ready.wait()
         yield
         page.close()
     elif way == "browser_here":
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
-        tab.goto(f"{server.url}/runs?{query}", timeout=120_000)
+        tab.goto(server.link(f"runs?{query}"), timeout=120_000)
         tab.locator(".js-plotly-plot").nth(4).wait_for(timeout=120_000)
         tab.wait_for_timeout(3000)
         yield

@@ -46,7 +46,7 @@ class Clock:
 
 
 def way(page: Page, server: Server) -> dict[str, Any]:
-    page.goto(server.url)
+    page.goto(server.link())
     page.get_by_role("button", name="Try it now").click()
     better = page.get_by_role("button", name="Evaluate", exact=True)
     better.wait_for(timeout=400 * SECOND)
@@ -69,7 +69,7 @@ def pictures(browser: Browser, server: Server, folder: Path) -> None:
     steps = sorted(int(path.name.split("-")[1]) for path in (run / "checkpoints").glob("step-*"))
     for scheme in ("light", "dark"):
         page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-        page.goto(f"{server.url}/playground?run={run.name}&beside=base,{run.name}@{steps[0]}")
+        page.goto(server.link(f"playground?run={run.name}&beside=base,{run.name}@{steps[0]}"))
         page.get_by_role("button", name="Try a test row").click(timeout=60 * SECOND)
         page.get_by_text("tokens/s").nth(2).wait_for(timeout=200 * SECOND)
         page.screenshot(path=folder / f"differences-{scheme}.png")

@@ -139,7 +139,7 @@ def main() -> None:
             try:
                 page = browser.new_page(viewport=VIEWPORT)  # type: ignore[arg-type]
                 page.set_default_timeout(WAIT)
-                page.goto(server.url)
+                page.goto(server.link())
                 walked = [walk_demo(page)] if name == "demo" else walk_own_file(page, folder)
             finally:
                 stop_everything(server)

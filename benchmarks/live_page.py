@@ -95,7 +95,7 @@ class Writing(threading.Thread):
 def watch(server: Server, name: str, query: str, seconds: float) -> dict[str, float]:
     """One page, open for so long after it stood."""
     process = psutil.Process(server.process.pid)
-    page, unopened = OpenPage(server.port, name, query), cpu(process)
+    page, unopened = OpenPage(server, name, query), cpu(process)
     page.start()
     page.ready.wait()
     first, opening = page.reruns[0].seconds if page.reruns else math.nan, cpu(process) - unopened
@@ -142,7 +142,7 @@ def measure(points: int, seconds: float, rounds: int) -> dict[str, Any]:
     finally:
         writing.leave.set()
         stop_everything(server)
-        stop_everything(Server(0, training, server.process))
+        stop_everything(Server(0, training, server.process, ""))
         shutil.rmtree(folder, ignore_errors=True)
     return {
         "date": date.today().isoformat(), "cores": psutil.cpu_count(), "load_average": psutil.getloadavg()[0],

@@ -14,6 +14,8 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import ClientConnection, connect
 
+from tests.browser.server import Server
+
 PATIENCE_S = 280.0
 """On an overloaded machine a first look at ten long logs takes minutes."""
 
@@ -31,9 +33,9 @@ class Rerun:
 class OpenPage(threading.Thread):
     """Open from start() to close(). reruns: all so far, the first is the page itself."""
 
-    def __init__(self, port: int, page: str, query: str = "") -> None:
+    def __init__(self, server: Server, page: str, query: str = "") -> None:
         super().__init__(daemon=True)
-        self._port, self._page, self._query = port, page, query
+        self._server, self._page, self._query = server, page, query
         self.reruns: list[Rerun] = []
         self.ready = threading.Event()
         self._broken: Exception | None = None
@@ -43,8 +45,8 @@ class OpenPage(threading.Thread):
 
     def run(self) -> None:
         try:
-            address = f"ws://127.0.0.1:{self._port}/_stcore/stream"
-            with connect(address, subprotocols=["streamlit"], max_size=None) as line:  # type: ignore[list-item]
+            address, headers = f"ws://localhost:{self._server.port}/_stcore/stream", {"Cookie": self._server.cookie()}
+            with connect(address, additional_headers=headers, subprotocols=["streamlit"], max_size=None) as line:  # type: ignore[list-item]
                 self._rerun(line, "")
                 self.ready.set()
                 while not self._leave.is_set():

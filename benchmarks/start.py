@@ -73,7 +73,7 @@ def first_run(browser: Browser, delay: float) -> float:
     server = start_server(folder / "experiments")
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     try:
-        page.goto(server.url)
+        page.goto(server.link())
         button = page.get_by_role("button", name="Try it now")
         button.wait_for()
         time.sleep(delay)

@@ -63,7 +63,7 @@ class World:
         """The app, and somebody who opens it and leaves: it supervises from its first visit on."""
         app = start_server(self.save_dir)
         page = self._browser.new_page()
-        page.goto(app.url)
+        page.goto(app.link())
         page.get_by_role("heading").first.wait_for(timeout=120_000)
         page.close()
         return app
@@ -84,7 +84,7 @@ class World:
         holding = self.new_run(MOMENTS[moment])
         run = self.new_run(None) if moment == "queued" else holding
         self.until((holding.path / "here").exists, f"it never came to {moment}")
-        window = open_window(self._driver, f"{self.app.url}/runs?run={run.id}") if victim == "browser" else None
+        window = open_window(self._driver, self.app.link(f"runs?run={run.id}")) if victim == "browser" else None
         if moment == "stopping" and window:
             window.page.get_by_role("button", name="Stop", exact=True).click()
             self.until(run.stop_path.exists, "the press of Stop did not arrive")

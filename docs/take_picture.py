@@ -28,7 +28,7 @@ def main(save_dir: Path, *, train: bool) -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
-            page.goto(server.url if train else f"{server.url}/runs")
+            page.goto(server.link("" if train else "runs"))
             if train:
                 page.get_by_role("button", name="Try it now").click(timeout=2 * MINUTE)
             page.get_by_role("button", name="Chat", exact=True).wait_for(timeout=10 * MINUTE)

@@ -48,14 +48,14 @@ MAY_IMPORT = {
     "worker/tokens",
     "worker/answering": "data data/examples evaluation export runs system worker/models worker/process worker/serving "
     "worker/tokens",
-    "ui/frame": "data evaluation forecast lifecycle runs studies/methods system ui/elements ui/workspace",
+    "ui/frame": "access data evaluation forecast lifecycle runs studies/methods system ui/elements ui/workspace",
     "ui/forms": "settings ui/elements ui/workspace",
     "follow": "runs system",
-    "cli": "data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics export follow "
-    "forecast lifecycle runs services settings studies studies/methods system",
+    "cli": "access data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics export "
+    "follow forecast lifecycle runs services settings studies studies/methods system",
     "worker/serving": "data data/examples runs services system worker/checkpoints worker/models worker/process "
     "worker/tokens",
-    "ui/workspace": "data data/doctor data/examples data/storage forecast runs services settings studies system "
+    "ui/workspace": "access data data/doctor data/examples data/storage forecast runs services settings studies system "
     "ui/elements",
     "studies/methods": "data/storage forecast runs settings studies system",
     "studies": "data/examples evaluation evaluation/statistics lifecycle runs settings system",
@@ -78,6 +78,7 @@ MAY_IMPORT = {
     "data/shapes": "data data/examples",
     "data/examples": "data system",
     "evaluation/statistics": "runs system",
+    "access": "system",
     "system": "",
     "settings": "system",
     "data": "system",

@@ -52,6 +52,6 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(30_000)
     tab = context.new_page()
-    tab.goto(server.url)
+    tab.goto(server.link())
     yield tab
     context.close()

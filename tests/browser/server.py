@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 import httpx
 import psutil
 from playwright.sync_api import Browser, Page, Playwright
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -25,15 +28,26 @@ FLAGS = [
 
 @dataclass
 class Server:
-    """A running app. save_dir: the folder of its runs, below `cwd`."""
+    """A running app. save_dir: the folder of its runs, below `cwd`. token: from the link that it has printed."""
 
     port: int
     save_dir: Path
     process: subprocess.Popen[bytes]
+    token: str
 
     @property
     def url(self) -> str:
+        """The address, for a browser that has opened the link."""
         return f"http://localhost:{self.port}"
+
+    def link(self, page: str = "") -> str:
+        """The link that opens a page in a browser that has not been here. page: such as "runs?run=ID"."""
+        return f"{self.url}/{page}{'&' if '?' in page else '?'}token={self.token}"
+
+    def cookie(self) -> str:
+        """The Cookie header of a browser that has opened the link."""
+        (pair,) = httpx.get(self.link()).cookies.items()
+        return "=".join(pair)
 
 
 def free_port() -> int:
@@ -55,11 +69,22 @@ def start_server(save_dir: Path, port: int | None = None) -> Server:
     while time.monotonic() < deadline:
         try:
             if httpx.get(f"http://127.0.0.1:{port}/_stcore/health").status_code == 200:
-                return Server(port, save_dir, process)
+                printed = re.findall(rf"http://localhost:{port}/\?token=(\S+)", Path(log.name).read_text())
+                return Server(port, save_dir, process, printed[-1])
         except httpx.TransportError:
             time.sleep(0.2)
     process.kill()
     raise AssertionError((save_dir.parent / "server.log").read_text())
+
+
+def websocket_status(server: Server, headers: dict[str, str]) -> int:
+    """The status of a websocket to the app that is opened with these headers: 101 if it is."""
+    address = f"ws://localhost:{server.port}/_stcore/stream"
+    try:
+        with connect(address, additional_headers=headers, subprotocols=["streamlit"]):  # type: ignore[list-item]
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
 
 
 def stop_everything(server: Server) -> None:

@@ -27,7 +27,7 @@ def test_text_has_enough_contrast(browser: Browser, server: Server, theme: str) 
     page = context.new_page()
     weak = {}
     for path, title in PAGES.items():
-        page.goto(f"{server.url}/{path}")
+        page.goto(server.link(path))
         expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
         try:  # Streamlit fades stale elements while a page reruns, so the check waits until it passes
             good = f"() => {{ const found = ({SCRIPT})(); return found.texts > 10 && !found.weak.length }}"

@@ -154,7 +154,7 @@ def test_a_run_continues_when_the_app_is_killed(page: Page, server: Server) -> N
     again = start_server(server.save_dir)
     try:
         page.add_init_script(WATCH_SIDEBAR)
-        page.goto(page.url.replace(f":{server.port}", f":{again.port}"))
+        page.goto(again.link(page.url.removeprefix(f"{server.url}/")))
         assert wait_for_steps(page, seen) > seen
         assert page.evaluate("window.sidebarSeen") == 0, "the menu is at the top, from the first moment"
         page.get_by_role("button", name="Kill", exact=True).click()

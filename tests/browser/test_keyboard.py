@@ -76,7 +76,7 @@ def run(server: Server) -> RunDir:
 
 
 def open_at(page: Page, server: Server, path: str) -> None:
-    page.goto(f"{server.url}/{path}")
+    page.goto(server.link(path))
     expect(page.locator("h1")).to_be_visible()
     page.wait_for_function("window.ftkKeyboard")
 

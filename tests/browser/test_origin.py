@@ -9,10 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
-from tests.browser.server import Server
+from tests.browser.server import Server, websocket_status
 
 
 class _Other(BaseHTTPRequestHandler):
@@ -35,16 +33,9 @@ def other_page() -> Iterator[str]:
         running.shutdown()
 
 
-def websocket_status(server: Server, origin: str | None) -> int:
-    try:
-        with connect(f"ws://localhost:{server.port}/_stcore/stream", origin=origin, subprotocols=["streamlit"]):  # type: ignore[arg-type]
-            return 101
-    except InvalidStatus as refused:
-        return refused.response.status_code
-
-
 def test_the_server_answers_its_own_pages_only(server: Server) -> None:
-    assert websocket_status(server, server.url) == websocket_status(server, None) == 101
+    own = {"Cookie": server.cookie()}
+    assert websocket_status(server, {**own, "Origin": server.url}) == websocket_status(server, own) == 101
     odd = (
         "http://localhost:1",
         "http://evil.example\\@localhost",
@@ -53,12 +44,13 @@ def test_the_server_answers_its_own_pages_only(server: Server) -> None:
         "http://127.0.0.1",
     )
     for origin in odd:
-        assert websocket_status(server, origin) == 403, origin
-        answer = httpx.get(server.url, headers={"Origin": origin})
+        assert websocket_status(server, {**own, "Origin": origin}) == 403, origin
+        answer = httpx.get(server.url, headers={**own, "Origin": origin})
         assert answer.status_code == 403 and "frame-ancestors" in answer.headers["content-security-policy"]
     for host in ("localhost..", "localhost\t", "user@localhost", "evil.example"):
-        assert httpx.get(server.url, headers={"Host": f"{host}:{server.port}"}).status_code in (400, 403), host
-    answer = httpx.get(server.url)
+        answer = httpx.get(server.url, headers={**own, "Host": f"{host}:{server.port}"})
+        assert answer.status_code in (400, 403), host
+    answer = httpx.get(server.url, headers=own)
     assert (answer.status_code, answer.headers["x-content-type-options"]) == (200, "nosniff")
 
 

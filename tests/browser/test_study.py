@@ -56,7 +56,7 @@ def sweep(page: Page, path: str, runs: int) -> None:
 def test_a_study_started_in_the_browser_survives_two_kills(app: Server, browser: Browser) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(MINUTE)
-    page.goto(f"{app.url}/configure")
+    page.goto(app.link("configure"))
     sweep(page, RATE, 4)
     search = page.get_by_placeholder("Find a setting by name or description")
     search.fill("Logging interval")
@@ -72,7 +72,7 @@ def test_a_study_started_in_the_browser_survives_two_kills(app: Server, browser:
     app.process.wait(60)
     again = start_server(app.save_dir)
     try:
-        page.goto(f"{again.url}/studies")
+        page.goto(again.link("studies"))
         expect(page.get_by_text("12 of 12 trials complete")).to_be_visible(timeout=1000 * WAIT_SECONDS)
         said = assert_verdict_is_right(app.save_dir)
         expect(page.get_by_text(said.split(" (")[0])).to_be_visible()

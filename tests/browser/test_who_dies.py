@@ -43,7 +43,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, browser: Browser) -> It
 
 def visit(browser: Browser, app: Server) -> None:
     page = browser.new_page()
-    page.goto(app.url)
+    page.goto(app.link())
     expect(page.get_by_role("button", name="Try it now")).to_be_visible(timeout=60_000)
     page.close()
 
@@ -77,7 +77,7 @@ def test_a_killed_browser_does_not_affect_runs(driver: Playwright, app: Server) 
         run = queue(app.save_dir, name="behind it", steps=2) if moment == "queued" else holding
         if moment != "stopping":
             until((holding.path / "here").exists, f"the run did not reach {moment}")
-        window = open_window(driver, f"{app.url}/runs?run={run.id}")
+        window = open_window(driver, app.link(f"runs?run={run.id}"))
         if moment == "stopping":
             window.page.get_by_role("button", name="Stop", exact=True).click()
             until((holding.path / "here").exists, "the run did not reach the stop")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.run_fixtures import fake_command, queue, wait_for
+from toolkit.access.token_file import SAVE_DIR_VARIABLE, load_access_token, write_address
 from toolkit.cli import main
 from toolkit.lifecycle.claims import read_claim
 from toolkit.lifecycle.launcher import LocalLauncher
@@ -119,6 +120,18 @@ def test_wrong_arguments_exit_with_a_message(
     captured = capsys.readouterr()
     assert said in captured.err
     assert "Traceback" not in captured.err + captured.out
+
+
+def test_the_link_of_the_app_is_printed_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(SAVE_DIR_VARIABLE, raising=False)
+    write_address(folder / "experiments", "http://localhost:8502")  # as the app does when it starts in this folder
+    token = load_access_token(folder / "experiments")
+    assert call(monkeypatch, "link") == 0
+    assert capsys.readouterr().out == f"http://localhost:8502/?token={token}\n"
+    assert call(monkeypatch, "link", "--save-dir", str(folder / "other")) == 0
+    assert token not in capsys.readouterr().out
 
 
 def test_an_internal_error_is_printed_without_traceback(

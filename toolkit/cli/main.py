@@ -19,6 +19,7 @@ import typer
 from rich.table import Column
 from rich.table import Table as Grid
 
+from toolkit.access.token_file import build_link, find_app_folder, load_access_token, read_address
 from toolkit.cli.console import (
     DEFAULT_SAVE_DIR,
     EXIT_FAILED,
@@ -103,6 +104,18 @@ def open_app(
     """Start the app and open it in the browser."""
     command = [*app_command(), "--server.port", str(port)]
     os.execv(command[0], command)  # noqa: S606 - the server replaces this process: Ctrl-C and exit code are its own
+
+
+@app.command("link")
+def print_link(
+    save_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Output folder that the app was started with, if not its default."),
+    ] = None,
+) -> None:
+    """Print the link that opens the app. It holds the app's access token: keep it to yourself."""
+    folder = save_dir or find_app_folder()
+    out.print(build_link(read_address(folder), load_access_token(folder)))
 
 
 @app.command()

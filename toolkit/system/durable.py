@@ -151,24 +151,17 @@ def verify_commit(folder: Path, *, require_own_signature: bool = True) -> dict[s
     return body
 
 
-def load_install_key() -> bytes:
-    """Return this installation's secret key, created at first use and readable by its owner only. Raises RunError."""
+def state_folder() -> Path:
+    """Return the folder of this installation's secrets: FTK_STATE_DIR, or one in the user's state folder."""
     home = os.environ.get("FTK_STATE_DIR")
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    path = (Path(home) if home else state / "finetuning-toolkit") / "key"
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            _create_key(path)
-        problem = find_privacy_problem(path)
-        key = path.read_bytes()
-    except OSError as error:
-        hint = "Set FTK_STATE_DIR to a folder that only you can write to."
-        raise RunError(f"The installation's key at {path} can't be used: {error}.", hint) from error
-    if problem:
-        hint = f"If only you had access to it, run: chmod 600 '{path}'. Otherwise delete it; existing runs then "
-        hint += "can't be resumed."
-        raise RunError(f"The installation's key at {path} {problem}: somebody else may have read or written it.", hint)
+    return Path(home) if home else state / "finetuning-toolkit"
+
+
+def load_install_key() -> bytes:
+    """Return this installation's secret key, created at first use and readable by its owner only. Raises RunError."""
+    path, loss = state_folder() / "key", "existing runs then can't be resumed"
+    key = load_secret_file(path, secrets.token_bytes(KEY_BYTES), "The installation's key", loss)
     if len(key) != KEY_BYTES:
         raise RunError(
             f"The installation's key at {path} is damaged.", "Delete it. Existing runs then can't be resumed."
@@ -176,11 +169,31 @@ def load_install_key() -> bytes:
     return key
 
 
-def _create_key(path: Path) -> None:
-    temporary = path.with_name(f".key-{secrets.token_hex(6)}")
-    durable_write(temporary, secrets.token_bytes(KEY_BYTES), 0o600)
+def load_secret_file(path: Path, fresh: bytes, title: str, loss: str) -> bytes:
+    """Return the content of a file that only its owner can access, which is created with `fresh` at first use.
+
+    title: begins a sentence about it. loss: what happens if it is deleted, in a clause. Raises RunError.
+    """
     try:
-        os.link(temporary, path)  # fails if another process was first: then its key is used
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            _create_secret(path, fresh)
+        problem = find_privacy_problem(path)
+        content = b"" if problem else path.read_bytes()
+    except OSError as error:
+        hint = "Set FTK_STATE_DIR to a folder that only you can write to."
+        raise RunError(f"{title} at {path} can't be used: {error}.", hint) from error
+    if problem:
+        hint = f"If only you had access to it, run: chmod 600 '{path}'. Otherwise delete it; {loss}."
+        raise RunError(f"{title} at {path} {problem}: somebody else may have read or written it.", hint)
+    return content
+
+
+def _create_secret(path: Path, fresh: bytes) -> None:
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(6)}")
+    durable_write(temporary, fresh, 0o600)
+    try:
+        os.link(temporary, path)  # fails if another process was first: then its file is used
     except FileExistsError:
         return
     finally:

@@ -21,9 +21,9 @@ SAFE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def asked(host: str | None = "localhost:8501", signed_in: bool = False, **changes: Any) -> Any:
+def asked(host: str | None = "localhost:8501", signed_in: bool = False, shared: bool = False, **changes: Any) -> Any:
     options = SAFE | {f"server.{name}": value for name, value in changes.items()}
-    return check_network_exposure(options.__getitem__, host, signed_in)
+    return check_network_exposure(options.__getitem__, host, signed_in, shared)
 
 
 def test_a_server_on_this_machine_only_is_allowed() -> None:
@@ -39,6 +39,9 @@ def test_other_addresses_are_refused_without_sign_in(address: str | None) -> Non
     assert found is not None
     assert "visitors do not have to sign in" in found.reasons[0]
     assert asked(address=address, signed_in=True) is None
+    assert asked(address=address, shared=True) is None
+    assert asked("lab.example", address=address, shared=True) is not None, "its name must be allowed, too"
+    assert asked("lab.example", address=address, shared=True, allowedHosts=["lab.example"]) is None
 
 
 def test_an_unknown_host_name_is_refused_even_if_streamlit_allows_it() -> None:

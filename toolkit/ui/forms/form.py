@@ -6,7 +6,6 @@ and its problems below. The draft in `ui/workspace/workspace.py` holds the value
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -187,7 +186,7 @@ def reset_setting(path: str) -> None:
 
 def default_value(path: str) -> Any:
     """Return the default of a setting: the schema's, or the save_dir from the environment variable."""
-    moved = path == "save_dir" and os.environ.get(workspace_file.SAVE_DIR_VARIABLE)
+    moved = path == "save_dir" and workspace_file.is_home_folder_moved()
     return str(workspace_file.home_folder()) if moved else field_specs_by_path()[path].default
 
 

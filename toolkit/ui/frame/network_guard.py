@@ -50,16 +50,17 @@ def host_of_header(header: str) -> str:
 
 
 def check_network_exposure(
-    option: Callable[[str], Any], host: str | None, signed_in: bool = False
+    option: Callable[[str], Any], host: str | None, signed_in: bool = False, shared_by_choice: bool = False
 ) -> NetworkRefusal | None:
     """Return why the app must not be shown to this visitor; None if it may be.
 
     option: reads a Streamlit option by its dotted name. host: the Host header of the request, or None.
-    signed_in: the visitor has signed in with Streamlit's own [auth].
+    signed_in: the visitor has signed in with Streamlit's own [auth]. shared_by_choice: the owner allows
+    the network, and every visitor has shown the access token.
     """
     reasons = []
     address = option("server.address")
-    if not is_loopback(address) and not signed_in:
+    if not is_loopback(address) and not (signed_in or shared_by_choice):
         where = f"the address {address}" if address else "every network interface of this machine"
         reasons.append(f"The server listens on {where}, and visitors do not have to sign in.")
     if host is not None and not signed_in:

@@ -130,6 +130,7 @@ def build_security_headers(host: str) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "SAMEORIGIN",
         "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "same-origin",
     }
 
 

@@ -14,6 +14,7 @@ from typing import NoReturn
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
+from toolkit.access.token_file import NETWORK_VARIABLE, is_network_allowed
 from toolkit.errors import Problem
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.studies.methods.advance import advance_studies
@@ -171,7 +172,8 @@ def show_next_step(key: str, label: str, missing: Sequence[str] = ()) -> None:
 
 def _stop_if_exposed() -> None:
     signed_in = bool(st.user.get("is_logged_in", False))
-    refused = network_guard.check_network_exposure(st.get_option, st.context.headers.get("Host"), signed_in)
+    host, shared = st.context.headers.get("Host"), is_network_allowed()
+    refused = network_guard.check_network_exposure(st.get_option, host, signed_in, shared)
     if refused is None:
         return
     st.title("The app is not available over this network", anchor=False)
@@ -182,7 +184,10 @@ def _stop_if_exposed() -> None:
         "Start it with this command, so that only this machine can reach it:"
     )
     st.code(refused.command, language=None, wrap_lines=True)
-    st.caption("To use it from another computer, open an SSH tunnel to this machine.")
+    st.caption(
+        "To use it from another computer, open an SSH tunnel to this machine. To open it to a network with its access "
+        f"token, set `{NETWORK_VARIABLE}=1`, after you have read docs/security.md."
+    )
     st.stop()
 
 

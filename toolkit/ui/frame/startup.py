@@ -1,4 +1,4 @@
-"""What the app does before a page is opened: import the pages' modules, and supervise runs.
+"""What the app does before a page is opened: show its link, import the pages' modules, and supervise runs.
 
 After a reboot, starting the app is enough for its runs to continue.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import streamlit as st
 
 from toolkit.system.paths import APP_ROOT, PROJECT_ROOT
-from toolkit.ui.frame import page
+from toolkit.ui.frame import announce, page
 from toolkit.ui.frame.page import PAGES
 from toolkit.ui.workspace import workspace, workspace_file
 
@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any] | None]:
-    """Import the pages' modules, and start supervision soon after the server has started; for `st.App`."""
+    """Announce the app, import its pages, and start supervision soon after the server has started; for `st.App`."""
     import_pages_ahead()
+    announce.announce_app()
     timer = threading.Timer(FIRST_PAGE_HEAD_START_S, _finish_startup)
     timer.daemon = True
     timer.start()
@@ -38,6 +39,7 @@ async def lifespan(app: st.App) -> AsyncIterator[dict[str, Any] | None]:
         yield None
     finally:
         timer.cancel()
+        announce.remove_opening_page()
 
 
 def _finish_startup() -> None:
