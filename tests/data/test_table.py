@@ -57,6 +57,7 @@ def test_take_keeps_the_order_asked_for(table: Table, count: int) -> None:
     assert list(table.take(wanted)) == [_row(i) for i in wanted]
     assert next(iter(table.take(wanted, ["answer"]))) == {"answer": _row(wanted[0])["answer"]}
     assert list(table.take([])) == []
+    assert list(table.take(wanted, [])) == [{}] * len(wanted), "a row without columns is still a row"
     with pytest.raises(DataError, match="outside"):
         list(table.take([ROWS]))
 

@@ -102,6 +102,16 @@ def test_a_null_change_is_within_noise(tmp_path: Path, fixed: int, broke: int) -
     assert results.sentences[run.id][-1].startswith("It shows no forgetting")
 
 
+def test_noise_whose_interval_excludes_zero_is_explained(tmp_path: Path) -> None:
+    said = known_flips(fixed=5, broke=0, same=54, both_wrong=2)
+    run = make_run(tmp_path, list(said))
+    _, results = plant(run, said)
+    exact = results.figure("exact_match")
+    assert exact is not None and (exact.differences[run.id].low or 0) > 0
+    text = " ".join(results.sentences[run.id])
+    assert "no significant difference" in text and "Too few rows differ to rule out chance" in text
+
+
 def test_a_missing_answer_keeps_its_reason_and_counts_as_wrong(tmp_path: Path) -> None:
     said = known_flips(fixed=4, broke=0, same=4, both_wrong=0)
     run = make_run(tmp_path, list(said))

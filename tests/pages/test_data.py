@@ -273,6 +273,7 @@ def test_columns_that_are_close_are_asked_about_with_each_choice_rendered(stage:
     text = words(app)
     assert "Choose what to train on" in text
     assert "Wie ist das Wetter in Stadt 0" in text
+    assert "token by token" not in text and "No blocking problems" not in text, "there is nothing to look at yet"
     assert button(app, "Configure the training").disabled, "nothing is preselected"
     app = stage.checked(button(app, "Use these columns").click().run())
     assert (_data(stage)["prompt"], _data(stage)["prompt_stub"]) == ("{en}", "{de}")

@@ -43,6 +43,13 @@ def test_a_finished_run(stage: Stage) -> None:
     assert not button(app, "Chat").disabled
 
 
+def test_skipped_rows_are_named_once(stage: Stage) -> None:
+    warning = "3 rows have a missing cell in a column that the templates use and are skipped."
+    run = stage.run(("started", {}), ("prepared", {"train_rows": 9, "dropped": 3}), ("warning", {"message": warning}))
+    text = words(stage.page("runs", run))
+    assert warning in text and "skipped because of" not in text
+
+
 def test_a_figure_that_is_not_known_is_not_shown(stage: Stage) -> None:
     run = stage.run(("started", {}), ("log", {"step": 1, "loss": 11_800.0}), ("failed", {"message": "m", "hint": "h"}))
     text = words(stage.page("runs", run))
@@ -198,6 +205,14 @@ def test_sample_outputs_show_how_answers_changed(stage: Stage) -> None:
     app = stage.checked(slider.set_value(0).run())
     text = words(app)
     assert "0 of 1 answer correct · base model, before training" in text
+    with EventWriter(run.film_path) as film:
+        film.append("answers", step=120, texts=["2 lamps", "hi"])
+    app = stage.checked(app.run())
+    assert app.select_slider[0].value == 0, "what the user chose stays"
+    app = stage.checked(app.select_slider[0].set_value(120).run())
+    with EventWriter(run.film_path) as film:
+        film.append("answers", step=144, texts=["2 lamps", "hi!"])
+    assert stage.checked(app.run()).select_slider[0].value == 144, "at the end it follows"
     assert "Expected: " in text
     assert "two *lamps*" in text
     app = stage.checked(app.select_slider[0].set_value(48).run())

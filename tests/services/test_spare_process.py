@@ -146,14 +146,15 @@ def test_a_run_waits_for_imports_unless_they_hang(
     assert spare.run_should_wait(Config()), "it is started at once if a run waits"
     server = spare._server
     assert server is not None
-    wait_for(lambda: spare.run_should_wait(Config()) and module.read_import_progress(tmp_path)[0] > 0)
-    assert module.read_import_progress(tmp_path)[0] < module.read_import_progress(tmp_path)[1]
+    wait_for(lambda: spare.run_should_wait(Config()) and module.read_import_progress(tmp_path).done > 0)
+    imports = module.read_import_progress(tmp_path)
+    assert imports.done < imports.steps and imports.library, "a page names what is loaded"
     os.kill(pid_of(spare), signal.SIGSTOP)
     assert spare.run_should_wait(Config())
     monkeypatch.setattr(fork_client, "IMPORT_STALL_SECONDS", 0.5)
     wait_for(lambda: not spare.run_should_wait(Config()))
     assert server.process.poll() == -signal.SIGKILL
-    assert module.read_import_progress(tmp_path) == (0, 0)
+    assert module.read_import_progress(tmp_path) == fork_client.NO_IMPORTS
     assert spare.fork_worker(RunDir(tmp_path / "runs" / "r"), Config(), {}, 0) is None
 
 
@@ -187,7 +188,7 @@ def test_the_first_run_uses_the_imports_in_progress(tmp_path: Path, tiny_model: 
     supervisor.check_now()
     assert isinstance(supervisor.launcher, ForkLauncher)
     spare = supervisor.launcher.spare
-    wait_for(lambda: module.read_import_progress(tmp_path)[0] > 0)
+    wait_for(lambda: module.read_import_progress(tmp_path).done > 0)
     assert read_run_status(run).state == "queued"
     assert not is_lock_held(run.slot_path), "another supervisor may start the run"
     wait_for(lambda: "started" in kinds(run))

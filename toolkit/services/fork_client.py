@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -39,18 +39,29 @@ LOST_EXIT_CODE = 1000
 """Stands for an exit code that nobody knows, because the fork server died first. Real codes are below 256."""
 
 
+class ImportProgress(NamedTuple):
+    """The finished steps of a process's imports, their total, and the library that is imported now."""
+
+    done: int
+    steps: int
+    library: str
+
+
+NO_IMPORTS = ImportProgress(0, 0, "")
+"""The progress of a process that imports nothing, or has not said so yet."""
+
+
 class ForkServer:
     """A fork server; created when the object is, and ready some seconds later.
 
     niceness: of the process during its imports; 0 when a run may wait for them. build: id of the imported code. ready:
-    the imports are done. forks: it can fork (else it becomes the first worker itself). done, steps: progress of the
-    imports.
+    the imports are done. forks: it can fork (else it becomes the first worker itself).
     """
 
     def __init__(self, environment: Mapping[str, str], niceness: int = 0) -> None:
         self.build = build_id()
         self.ready = self.forks = False
-        self.done = self.steps = 0
+        self.imports = NO_IMPORTS
         self._guard = threading.Lock()
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(FORK_ANSWER_SECONDS)
@@ -84,7 +95,7 @@ class ForkServer:
     def is_stalled(self) -> bool:
         """Return whether its imports hang. Call it regularly: it compares with the previous call."""
         now = time.monotonic()
-        counters = (self.done, *_work_counters(self.process.pid))
+        counters = (self.imports.done, *_work_counters(self.process.pid))
         if counters != self._counters:
             self._counters, self._changed = counters, now
         stalled = now - self._changed > IMPORT_STALL_SECONDS or now - self._began > MAX_IMPORT_SECONDS
@@ -156,7 +167,7 @@ class ForkServer:
         if "ready" in message:
             self.ready, self.forks = True, bool(message["forks"])
         elif "done" in message:
-            self.done, self.steps = int(message["done"]), int(message["steps"])
+            self.imports = ImportProgress(int(message["done"]), int(message["steps"]), str(message["library"]))
         elif "ended" in message:
             self._codes[int(message["ended"])] = int(message["code"])
 

@@ -18,7 +18,13 @@ from pathlib import Path
 from toolkit.config import Config
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.worker_process import worker_environment
-from toolkit.services.fork_client import FORK_SERVER_MIN_FREE_BYTES, ForkedProcess, ForkServer
+from toolkit.services.fork_client import (
+    FORK_SERVER_MIN_FREE_BYTES,
+    NO_IMPORTS,
+    ForkedProcess,
+    ForkServer,
+    ImportProgress,
+)
 from toolkit.settings.model_source import model_kind
 from toolkit.system.build_id import build_id
 from toolkit.system.locks import LockHolder, boot_id
@@ -86,10 +92,10 @@ class SpareProcess:
                 self.end()
             return self._server is not None and self._server.is_alive
 
-    def progress(self) -> tuple[int, int]:
-        """Return the progress of its imports as (steps done, total steps); (0, 0) when it is not importing."""
+    def progress(self) -> ImportProgress:
+        """Return the progress of its imports; NO_IMPORTS when it is not importing."""
         server = self._server
-        return (0, 0) if server is None or server.ready else (server.done, server.steps)
+        return NO_IMPORTS if server is None or server.ready else server.imports
 
     def fork_worker(
         self, run: RunDir, config: Config, environment: dict[str, str], slot: int
@@ -185,10 +191,10 @@ def probe_in_fork(save_dir: Path) -> bytes:
         return log.read_bytes() if ended else b""
 
 
-def read_import_progress(save_dir: Path) -> tuple[int, int]:
-    """Return the progress of the imports that a run waits for, as (steps done, total steps); (0, 0) for none."""
+def read_import_progress(save_dir: Path) -> ImportProgress:
+    """Return the progress of the imports that a run waits for; NO_IMPORTS for none."""
     spare = _SPARES.get(save_dir.absolute())
-    return spare.progress() if spare is not None else (0, 0)
+    return spare.progress() if spare is not None else NO_IMPORTS
 
 
 def is_spare_enabled() -> bool:

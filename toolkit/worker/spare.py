@@ -104,8 +104,8 @@ class OrderReceiver:
     """Receive orders on a socket, fork for each, and report there how the forks ended.
 
     Messages are JSON lines. Received: an order, with two descriptors: one for the new process, and the socket on which
-    it announces itself. Sent: {"done", "steps"} during the imports, {"ready", "forks"} once, {"ended", "code"} for each
-    fork that ended.
+    it announces itself. Sent: {"done", "steps", "library"} during the imports, {"ready", "forks"} once,
+    {"ended", "code"} for each fork that ended.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -143,7 +143,7 @@ class OrderReceiver:
                 return False
             if imports.done > reported:
                 reported = imports.done
-                self._send(done=reported, steps=TOTAL_IMPORT_STEPS)
+                self._send(done=reported, steps=TOTAL_IMPORT_STEPS, library=libraries.name_import_step(reported))
         return imports.done == TOTAL_IMPORT_STEPS
 
     def _receive_order(self) -> WorkerOrder | None:

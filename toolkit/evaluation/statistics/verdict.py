@@ -5,7 +5,7 @@ The sentences claim no more than the intervals support.
 
 from __future__ import annotations
 
-from toolkit.evaluation.statistics.intervals import MIN_INTERVAL_ROWS
+from toolkit.evaluation.statistics.intervals import MAX_P_VALUE, MIN_INTERVAL_ROWS
 from toolkit.evaluation.statistics.measures import MEASURES_BY_NAME, Measure
 from toolkit.evaluation.statistics.pass_rules import Gate
 from toolkit.evaluation.statistics.results import (
@@ -97,7 +97,7 @@ def describe_comparison(
             _headline_sentence(figure, name, reference, reference_phrases[1]),
             f"{format_plural(figure.rows, 'row')} are too few to distinguish a change from chance."
             if figure.rows < MIN_INTERVAL_ROWS
-            else "",
+            else _explain_noise(figure.difference_from(reference, name)),
             describe_clean_rows(results),
             _flips_sentence(results.flips_of(reference, name)) if results.headline == "exact_match" else "",
             _forgetting_sentence(results.probe, name) if reference == BASE else "",
@@ -113,6 +113,17 @@ def _headline_sentence(figure: Figure, name: str, reference: str, reference_phra
     return (
         f"{measure.title} over {format_plural(figure.rows, 'row')}: {format_measure_value(measure, value.value)}, "
         f"{reference_phrase} {format_measure_value(measure, other.value)}; difference {difference}."
+    )
+
+
+def _explain_noise(difference: FigureDifference) -> str:
+    """Return why a difference whose interval excludes zero counts as noise; "" for any other difference."""
+    low, high = difference.low, difference.high
+    if difference.verdict != "noise" or low is None or high is None or low <= 0 <= high:
+        return ""
+    return (
+        f"Too few rows differ to rule out chance: the sign-flip test gives p = {difference.p:.2g}, and only below "
+        f"{MAX_P_VALUE:g} counts as a difference. More test rows can decide it."
     )
 
 

@@ -14,6 +14,9 @@ from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
 from toolkit.system.printable import format_plural
 
+MIN_LABELED_SHARE = 0.12
+"""Share of the bar from which a part has room for its name."""
+
 
 def usable_rows(table: Table, config: Config) -> int:
     """Return the number of rows with a value in every column of the templates.
@@ -66,7 +69,7 @@ def _describe_parts(parts: list[tuple[str, int, int | None]]) -> str:
 
 def _bar_figure(parts: list[tuple[str, int, int | None]]) -> Any:
     colors = list(st.get_option(f"theme.{st.context.theme.type or 'light'}.chartCategoricalColors") or [])
-    figure = go.Figure()
+    figure, total = go.Figure(), sum(rows for _, rows, _ in parts)
     for name, rows, slot in parts:
         color = colors[slot] if slot is not None and colors else "#9AA5A3"
         figure.add_bar(
@@ -75,7 +78,8 @@ def _bar_figure(parts: list[tuple[str, int, int | None]]) -> Any:
             orientation="h",
             name=name,
             marker={"color": color, "line": {"width": 0}},
-            text=f" {name} {rows:,}",
+            # a text that does not fit is shrunk until it can't be read; the line below has every number
+            text=f" {name} {rows:,}" if rows >= MIN_LABELED_SHARE * total else "",
             insidetextfont={"size": 13},
             textposition="inside",
             insidetextanchor="start",
@@ -86,7 +90,7 @@ def _bar_figure(parts: list[tuple[str, int, int | None]]) -> Any:
         showlegend=False,
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         bargap=0,
-        xaxis={"visible": False, "range": [0, sum(rows for _, rows, _ in parts)]},
+        xaxis={"visible": False, "range": [0, total]},
         yaxis={"visible": False},
     )
     return figure

@@ -26,7 +26,10 @@ PLOTLY_CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
     "responsive": True,
+    "displayModeBar": "hover",
 }
+SMALL_PLOTLY_CONFIG = {**PLOTLY_CONFIG, "displayModeBar": False}
+"""Without the toolbar, which would cover a small chart's curve. A drag still zooms, and a double click resets."""
 SMALL_CHARTS = (
     # series, title, factor to the unit in the title, d3 number format of the hover text
     ("learning_rate", "Learning rate", 1.0, ".3g"),

@@ -8,7 +8,7 @@ import streamlit as st
 
 from toolkit.data.examples.templates import make_renderer, template_problems
 from toolkit.data.table import Table
-from toolkit.errors import DataError
+from toolkit.errors import DataError, Problem
 from toolkit.system.printable import escape_control_characters
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.examples.suggestion_view import show_suggestion
@@ -44,14 +44,21 @@ def _workbench(table: Table) -> None:
             _editors(table)
         with right:
             _preview(table)
-        if show_token_view(table, int(st.session_state["row"]) - 1):
+        # the messages of templates that can't be used are above
+        if not _find_problems(table, "error") and show_token_view(table, int(st.session_state["row"]) - 1):
             show_hard_stops(table, "row")
         _rerun_on_new_columns(table)
 
 
-def _editors(table: Table) -> None:
+def _find_problems(table: Table, severity: str = "") -> list[Problem]:
+    """Return the problems of the templates; of this severity only, if one is given."""
     config = config_with_data(workspace.current_draft()["data"])
     problems = template_problems(config, table.columns, table.label) if config else []
+    return [problem for problem in problems if severity in ("", problem.severity)]
+
+
+def _editors(table: Table) -> None:
+    problems = _find_problems(table)
     for leaf, title, meaning in (
         ("prompt", ":blue-badge[Prompt]", "the input of the model"),
         ("prompt_stub", ":green-badge[Completion]", "the answer that the model is trained to write"),

@@ -105,17 +105,17 @@ def page_frame(key: str, lead: str = "") -> Iterator[None]:
             st.title(PRODUCT, anchor=False)
             st.markdown(PRODUCT_LINE)
         else:
-            _draw_head(PAGES[key].title, lead)
+            _draw_head(key, lead)
         _show_workspace_notice()
     with error_boundary():
         yield
 
 
-def _draw_head(title: str, lead: str) -> None:
+def _draw_head(key: str, lead: str) -> None:
     left, right = st.columns([2, 3], vertical_alignment="center")
-    left.title(title, anchor=False)
+    left.title(PAGES[key].title, anchor=False)
     with right:
-        show_status_line()
+        show_status_line(brief=key == "runs")
     if lead:
         st.caption(lead)
 

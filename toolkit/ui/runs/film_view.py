@@ -24,28 +24,38 @@ def chosen_sample_step(run: RunDir) -> int | None:
     steps = read_sample_outputs(run.film_path).steps
     if not steps:
         return None
-    key, newest_key = f"film_{run.id}", f"film_newest_{run.id}"
-    current = st.session_state.get(key)
-    if current not in steps or current == st.session_state.get(newest_key):
-        st.session_state[key] = steps[-1]
-    st.session_state[newest_key] = steps[-1]
-    return int(st.session_state[key])
+    chosen = st.session_state.get(_choice_key(run.id))
+    return int(chosen) if chosen in steps else steps[-1]
+
+
+def _choice_key(run_id: str) -> str:
+    return f"film_choice_{run_id}"
+
+
+def _keep_choice(run_id: str, slider: str, newest: int) -> None:
+    """Keep the step that the user chose. Only the user's own moves count, never what a slow browser still sends."""
+    step = st.session_state[slider]
+    st.session_state[_choice_key(run_id)] = None if step == newest else step
 
 
 def draw_sample_outputs(run: RunDir) -> None:
     """Draw the slider and the answers at its step; nothing for a run without sample outputs."""
-    outputs = read_sample_outputs(run.film_path)
-    if not outputs.steps:
+    outputs, step = read_sample_outputs(run.film_path), chosen_sample_step(run)
+    if step is None:
         return
     st.header("Sample outputs during training", anchor=False)
     if len(outputs.steps) > 1:
+        newest = outputs.steps[-1]
+        key = f"film_{run.id}_{newest}"
         st.select_slider(
             "Outputs at step",
             outputs.steps,
-            key=f"film_{run.id}",
+            value=step,
+            key=key,
+            on_change=_keep_choice,
+            args=(run.id, key, newest),
             help="The run answers the pinned prompts at every evaluation. Step 0 is the base model before training.",
         )
-    step = int(st.session_state.get(f"film_{run.id}", outputs.steps[-1]))
     st.markdown(f":small[{_summary(outputs, step)}]")  # not a caption, which fades colors below their contrast
     grid = st.grid(min_column_width=380)
     for number in range(len(outputs.prompts)):

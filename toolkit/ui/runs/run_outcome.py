@@ -179,8 +179,12 @@ def draw_figures(status: RunStatus) -> None:
     shown = [f":gray[{name}]\u00a0**{value}**".replace(" ", "\u00a0") for name, value in figures if value != "–"]
     if shown:
         st.markdown(" · ".join(shown))
+    said = " ".join(status.warnings)  # which are drawn above, and mostly name these rows too
     skipped, truncated = prepared.get("dropped") or 0, prepared.get("truncated_rows") or 0
-    notes = [f"{format_plural(skipped, 'row')} skipped because of missing cells"] if skipped else []
-    notes += [f"{format_plural(truncated, 'row')} truncated to the max sequence length"] if truncated else []
+    notes = []
+    if skipped and "skipped" not in said:
+        notes.append(f"{format_plural(skipped, 'row')} skipped because of missing cells")
+    if truncated and "truncated" not in said:
+        notes.append(f"{format_plural(truncated, 'row')} truncated to the max sequence length")
     if notes:
         st.caption(f":orange[:material/warning:] {', '.join(notes)}.")

@@ -69,6 +69,7 @@ def draw_live_run_table(entries: Sequence[RunEntry], chosen: str) -> None:
 def run_table_row(entry: RunEntry) -> dict[str, Any]:
     """Return the cells of one run by column."""
     summary, status = entry.facts, entry.status
+    exact = status.scores.get("exact_match")
     return {
         "State": f"{STATE_MARKS[status.state]} {STATE_LABELS[status.state][0]}",
         "Run": summary.name,
@@ -78,7 +79,7 @@ def run_table_row(entry: RunEntry) -> dict[str, Any]:
         "Duration": format_duration(status.elapsed_s or None),
         "Training loss": status.last.get("loss"),
         "Test loss": status.last.get("eval_loss"),
-        "Exact match": status.scores.get("exact_match"),
+        "Exact match": None if exact is None else 100 * exact,
         "Changed settings": describe_changed_settings(summary) or "–",
     }
 
@@ -134,6 +135,6 @@ def _columns() -> dict[str, Any]:
         "Duration": column.TextColumn(width=100),
         "Training loss": column.NumberColumn(format="%.4f", width=80),
         "Test loss": column.NumberColumn(format="%.4f", width=80),
-        "Exact match": column.NumberColumn(format="percent", width=100),
+        "Exact match": column.NumberColumn(format="%.1f %%", width=100),
         "Changed settings": column.TextColumn(width="large"),
     }

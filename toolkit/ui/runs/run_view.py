@@ -18,6 +18,7 @@ from toolkit.runs.events import is_finite_number
 from toolkit.runs.run_dir import RunDir, list_runs
 from toolkit.runs.slots import count_slots
 from toolkit.runs.status import UNFINISHED, RunStatus, read_run_status, read_run_statuses
+from toolkit.services.fork_client import NO_IMPORTS
 from toolkit.services.spare_process import read_import_progress
 from toolkit.system.foreign_files import open_regular_file
 from toolkit.system.printable import format_count, format_duration
@@ -110,14 +111,15 @@ def _draw_headline(run: RunDir, status: RunStatus) -> None:
 
 def _share_done(run: RunDir, status: RunStatus) -> float:
     is_next = status.state == "queued" and not _count_runs_ahead(run) and not _active_runs(run)
-    done, steps = read_import_progress(run.save_dir) if is_next else (0, 0)
-    return done / steps if steps else status.fraction
+    imports = read_import_progress(run.save_dir) if is_next else NO_IMPORTS
+    return imports.done / imports.steps if imports.steps else status.fraction
 
 
 def _headline_facts(run: RunDir, status: RunStatus) -> list[str]:
     if status.state == "queued":
         return [_describe_queue_position(run)]
-    parts = [escape_text(status.phase)] if status.phase else []
+    phase = status.phase or ("starting the worker" if status.state == "starting" else "")
+    parts = [escape_text(phase)] if phase else []
     if status.total_steps:
         parts.append(f"step {format_count(status.step)} of {format_count(status.total_steps)}")
         parts.append(f"epoch {round(status.epoch, 2):g} of {status.epochs:g}")
@@ -141,8 +143,10 @@ def _describe_queue_position(run: RunDir) -> str:
     active = _active_runs(run) if count_slots(run.save_dir) == 1 else []
     if active:
         return f"next in the queue, after {escape_text(read_run_summary(active[0]).name, 60)}"
-    done, steps = read_import_progress(run.save_dir)
-    return f"loading the training libraries: {done} of {steps}" if steps else "first in the queue, about to start"
+    imports = read_import_progress(run.save_dir)
+    if not imports.steps:
+        return "starting the worker"
+    return f"loading {escape_text(imports.library)} ({imports.done + 1} of {imports.steps})"
 
 
 def _count_runs_ahead(run: RunDir) -> int:
@@ -190,7 +194,7 @@ def _draw_curves(run: RunDir, status: RunStatus) -> None:
             st.plotly_chart(
                 charts.reuse_figure(name, charts.small_chart, curve, factor, form, run.id),
                 key=f"{name}_{run.id}",
-                config=charts.PLOTLY_CONFIG,
+                config=charts.SMALL_PLOTLY_CONFIG,
                 height=170,
                 alt=f"{title} by step",
             )

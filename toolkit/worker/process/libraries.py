@@ -28,6 +28,8 @@ IMPORT_STEPS = (
     "toolkit.worker.training.session",
 )
 """Modules in the order of import, each a step of the progress bar. The last imports all that a training run needs."""
+LIBRARY_NAMES = {"torch": "PyTorch", "trl": "TRL", "peft": "PEFT", "toolkit": "the trainer"}
+"""What a progress bar calls a package, where it is not the package's own name."""
 _COMPILER = "TORCHDYNAMO_DISABLE"
 
 
@@ -46,6 +48,14 @@ def import_libraries(on_progress: Callable[[int], None] = lambda _: None) -> Non
             else:
                 importlib.import_module(name)
             on_progress(done)
+
+
+def name_import_step(done: int) -> str:
+    """Return the name of the library that is imported after `done` finished steps; past the last, a first model."""
+    if done >= len(IMPORT_STEPS):
+        return "a first model"
+    package = IMPORT_STEPS[done].partition(".")[0]
+    return LIBRARY_NAMES.get(package, package)
 
 
 def can_fork() -> bool:
