@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -241,6 +242,24 @@ def test_a_study_that_was_killed_is_completed_and_trains_nothing_twice(
     assert call(monkeypatch, "run", "config.yml") == 2
     err = capsys.readouterr().err
     assert "ablation.study_name: The study 'ranks' already exists with other values" in err and "'ranks 2'" in err
+
+
+def test_queued_trials_that_came_from_elsewhere_are_named_and_not_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(folder, "lora:\n  r: [4, 8]\nablation:\n  use_ablate: true\n  study_name: ranks\n  seeds: 1\n")
+    with monkeypatch.context() as broken:
+        broken.setattr(main, "_run_all", lambda runs, find_more: 1)
+        assert call(monkeypatch, "study", "config.yml") == 1
+    first, second = list_runs(folder / "experiments")
+    first.meta_path.write_text(json.dumps({**read_run_meta(first), "approved": "elsewhere"}))
+    capsys.readouterr()
+    assert call(monkeypatch, "study", "config.yml") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 queued run came with the folder from elsewhere" in out and f"python -m toolkit resume {first.id}" in out
+    assert [read_run_status(run).state for run in (first, second)] == ["queued", "finished"]
+    assert call(monkeypatch, "resume", first.id) == 0
+    assert read_run_status(first).state == "finished"
 
 
 def test_a_study_by_tpe_trains_its_number_of_trials_and_goes_on_after_a_kill(

@@ -64,6 +64,26 @@ def test_a_queued_run_is_started_and_finishes(save_dir: Path, supervisor: Superv
     assert not is_lock_held(run.slot_path)
 
 
+class CountingLauncher(LocalLauncher):
+    """A launcher that counts how often it was asked to keep the next start ready."""
+
+    kept_ready = 0
+
+    def maintain(self, *, busy: bool) -> None:
+        self.kept_ready += 1
+
+
+def test_the_next_start_is_kept_ready_only_while_others_follow(save_dir: Path) -> None:
+    launcher = CountingLauncher(fake_command)
+    supervisor = Supervisor(save_dir, launcher=launcher, poll_seconds=0.02)
+    assert supervisor.run_to_end(queue(save_dir), lambda status: None).state == "finished"
+    assert launcher.kept_ready == 0, "a single run would wait for imports that serve nothing else"
+    seen: list[int] = []
+    status = supervisor.run_to_end(queue(save_dir), lambda status: seen.append(launcher.kept_ready), others_follow=True)
+    assert status.state == "finished"
+    assert seen == list(range(1, len(seen) + 1)), "before every poll"
+
+
 def test_runs_train_one_at_a_time_oldest_first(save_dir: Path, supervisor: Supervisor) -> None:
     runs = [queue(save_dir, name=str(index), step_seconds=0.05) for index in range(3)]
     assert [run.id for run in runs] == sorted(run.id for run in runs)

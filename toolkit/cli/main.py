@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -283,10 +283,11 @@ def _run_all(runs: list[RunDir], find_more: Callable[[], list[RunDir]] = list) -
     if not runs:
         return code
     supervisor = Supervisor(runs[0].save_dir, on_run_end=advance_studies)
-    with _stop_on_interrupt(runs) as interrupts:
+    with closing(supervisor.launcher), _stop_on_interrupt(runs) as interrupts:
         # the loop takes runs that are added to the list, and so does the handler of Ctrl-C
         for run in runs:
-            status = _follow_run(supervisor, run, interrupts)
+            # a study imports the training libraries once: its runs are forked from the standby worker
+            status = _follow_run(supervisor, run, interrupts, others_follow=len(runs) > 1)
             (err if status.state in ("failed", "interrupted") else out).print(describe_run_end(run, status))
             if interrupts:
                 return EXIT_INTERRUPTED
@@ -319,7 +320,7 @@ def _stop_on_interrupt(runs: list[RunDir]) -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _follow_run(supervisor: Supervisor, run: RunDir, interrupts: list[int]) -> RunStatus:
+def _follow_run(supervisor: Supervisor, run: RunDir, interrupts: list[int], *, others_follow: bool) -> RunStatus:
     out.print(f"Run {run.id} in {format_path(run.path)}")
     with show_run_progress(run, out) as show:
 
@@ -328,4 +329,4 @@ def _follow_run(supervisor: Supervisor, run: RunDir, interrupts: list[int]) -> R
             if len(interrupts) > 1 and status.is_active:
                 kill_run(run)
 
-        return supervisor.run_to_end(run, on_status)
+        return supervisor.run_to_end(run, on_status, others_follow=others_follow)

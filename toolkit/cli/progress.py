@@ -105,14 +105,22 @@ def format_run_row(run: RunDir) -> tuple[str, ...]:
     )
 
 
+def format_resume_command(run: RunDir) -> str:
+    """Return the command that resumes a run, or approves a queued one."""
+    return f"python -m toolkit resume {run.id}{_format_folder_option(run)}"
+
+
+def _format_folder_option(run: RunDir) -> str:
+    at_default = run.save_dir == DEFAULT_SAVE_DIR.absolute()
+    return "" if at_default else f" --save-dir {shlex.quote(format_path(run.save_dir))}"
+
+
 def describe_run_end(run: RunDir, status: RunStatus) -> str:
     """Return the result, the adapter's folder and the next command; for a failed run the reason and the log file."""
     duration = format_duration(status.elapsed_s)
-    at_default = run.save_dir == DEFAULT_SAVE_DIR.absolute()
-    folder = "" if at_default else f" --save-dir {shlex.quote(format_path(run.save_dir))}"
     resume = ""
     if can_resume(status) and status.saved_step:
-        resume = f"\nResume from step {status.saved_step}: python -m toolkit resume {run.id}{folder}"
+        resume = f"\nResume from step {status.saved_step}: {format_resume_command(run)}"
     state = status.state.capitalize()
     if status.state not in ("finished", "stopped", "paused"):
         reason = f"{state}: {status.message} {status.hint}".strip()
@@ -130,7 +138,7 @@ def describe_run_end(run: RunDir, status: RunStatus) -> str:
         seen = status.scores.get("seen_rows")
         known = f" {seen} of these rows {'is' if seen == 1 else 'are'} also in the training set." if seen else ""
         lines.append(f"Exact match on {rows}: {shares}.{known}")
-    lines.append(f"Serve it: python -m toolkit serve {run.id}{folder}")
+    lines.append(f"Serve it: python -m toolkit serve {run.id}{_format_folder_option(run)}")
     return "\n".join(lines)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from toolkit.cli.console import out, print_warnings
+from toolkit.cli.progress import format_resume_command
 from toolkit.config import Config, DataConfig
 from toolkit.data.read_options import source_key
 from toolkit.data.storage.open_table import open_table
@@ -13,7 +15,7 @@ from toolkit.data.table import Table
 from toolkit.errors import ConfigError, Problem
 from toolkit.forecast.decisions import decide_open_settings
 from toolkit.runs.preflight import preflight_needs_machine, preflight_problems
-from toolkit.runs.run_dir import RunDir, create_run, save_dir_of
+from toolkit.runs.run_dir import RunDir, create_run, is_run_approved, save_dir_of
 from toolkit.runs.slots import count_slots, save_slot_count
 from toolkit.runs.status import read_run_status
 from toolkit.settings.ablation import StudyTrial, uses_ablation
@@ -61,7 +63,18 @@ def queue_config(
     # all trials that were planned before may have ended
     queued += advance_study(save_dir_of(first), question.name, restore=True)
     unfinished = [run for run in progress.kept if not read_run_status(run).has_ended]
-    return sorted([*queued, *unfinished], key=lambda run: run.id)
+    return sorted([*queued, *leave_out_unapproved(unfinished)], key=lambda run: run.id)
+
+
+def leave_out_unapproved(runs: Sequence[RunDir]) -> list[RunDir]:
+    """Return the runs that will be trained: without those that wait for approval, which are printed."""
+    unapproved = [run for run in runs if read_run_status(run).state == "queued" and not is_run_approved(run)]
+    if unapproved:
+        count = format_plural(len(unapproved), "queued run")
+        out.print(f"{count} came with the folder from elsewhere and will not be trained before you approve them, with:")
+        for run in unapproved:
+            out.print(f"  {format_resume_command(run)}")
+    return [run for run in runs if run not in unapproved]
 
 
 def _print_progress(study: str, plan: StudyPlan, progress: StudyProgress) -> None:

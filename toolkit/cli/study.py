@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 from toolkit.cli.console import format_path, out, print_warnings
 from toolkit.errors import ConfigError, Problem, RunError
 from toolkit.evaluation.rule_process import parse_checked_rules
-from toolkit.runs.run_dir import RunDir, save_dir_of
+from toolkit.runs.run_dir import RunDir, is_run_approved, save_dir_of
 from toolkit.runs.status import UNFINISHED
 from toolkit.settings.draft import get_setting, replace_setting
 from toolkit.settings.import_export import ImportedSettings, accept_hard_stops, import_settings_file
@@ -26,6 +26,7 @@ from toolkit.studies.report import format_study_html
 from toolkit.studies.verdict import judge_study
 from toolkit.studies.words import describe_objective, describe_verdict, format_study_csv, tabulate_study
 from toolkit.system.durable import durable_write
+from toolkit.system.locks import is_lock_held
 
 
 def is_config_target(target: str) -> bool:
@@ -73,7 +74,8 @@ def list_open_runs(save_dir: Path, name: str) -> list[RunDir]:
     """Return the runs of a study that have not ended, after the trials that its method chooses next were queued."""
     queued = advance_study(save_dir, name)
     study = read_study(save_dir, name)
-    return queued or [one.run for one in study.outcomes if one.run is not None and one.state in UNFINISHED]
+    waiting = [one.run for one in study.outcomes if one.run is not None and one.state in UNFINISHED]
+    return queued or [run for run in waiting if is_lock_held(run.lock_path) or is_run_approved(run)]
 
 
 def find_study_place(imported: ImportedSettings) -> tuple[str, Path]:

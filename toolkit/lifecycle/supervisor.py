@@ -110,16 +110,23 @@ class Supervisor:
         """Poll at once instead of after the usual pause, for instance because a run was queued."""
         self._wake.set()
 
-    def run_to_end(self, run: RunDir, on_status: Callable[[RunStatus], None]) -> RunStatus:
-        """Supervise in this thread until `run` has ended, and call `on_status` at every poll. Earlier runs go first."""
+    def run_to_end(
+        self, run: RunDir, on_status: Callable[[RunStatus], None], *, others_follow: bool = False
+    ) -> RunStatus:
+        """Supervise in this thread until `run` has ended, and call `on_status` at every poll. Earlier runs go first.
+
+        others_follow: what speeds up their start is kept ready, until the caller closes the launcher.
+        """
         while True:
+            if others_follow:
+                self._call_safely(None, self._maintain_launcher)
             self.tick()
             status = read_run_status(run)
             on_status(status)
             if status.explained:
                 self._wait_for_child_exit(run)
                 return status
-            self._stop_requested.wait(self._poll_seconds)
+            self._stop_requested.wait(SPARE_POLL_SECONDS if self._waiting_for_spare else self._poll_seconds)
 
     def tick(self) -> None:
         """Poll once: ended workers, runs that other processes left dead, the next run. Never raises an Exception."""
