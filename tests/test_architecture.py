@@ -31,8 +31,8 @@ MAY_IMPORT = {
     "ui/frame ui/workspace",
     "ui/runs": "evaluation/statistics export lifecycle runs services settings system ui/data ui/elements ui/examples "
     "ui/forms ui/frame ui/workspace",
-    "ui/studies": "evaluation evaluation/statistics runs settings studies system ui/elements ui/evaluate ui/forms "
-    "ui/frame ui/runs ui/workspace",
+    "ui/studies": "evaluation evaluation/statistics runs settings studies studies/methods system ui/elements "
+    "ui/evaluate ui/forms ui/frame ui/runs ui/workspace",
     "worker": "data data/examples data/readers data/shapes demo_data evaluation export forecast lifecycle runs "
     "services settings system worker/answering worker/exporting worker/models worker/process worker/questions "
     "worker/serving worker/tokens worker/training",

@@ -120,6 +120,10 @@ def test_a_study_begins_with_its_verdict_and_its_values_are_adopted_in_one_click
     assert "100 test rows, 3 seeds)" in verdict and "1 of 7 runs failed: The memory ran out." in verdict
     assert "Use LoRA rank (r) 8." in verdict
     assert "Each line is a trial; higher exact match is better." in words(app)
+    assert "Objective: exact match; higher is better." in words(app)
+    assert not button(app, "Start 1 run on all rows").disabled
+    assert "with LoRA rank (r) 8 on every row of the dataset but one" in words(app).replace("\\", "")
+    assert "No test figure: a run needs one test row" in words(app)
     frame = app.dataframe[0].value
     assert len(frame) == 7 and "The memory ran out." in frame.to_string()
     assert sorted(frame["Seed"]) == [1, 1, 2, 2, 3, 3, 4]

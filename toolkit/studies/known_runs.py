@@ -56,11 +56,11 @@ def _read_known_run(run: RunDir, stamp: FileStamp, name: str) -> KnownRun:
     study, settings, content = str(meta.get("study") or ""), dict(meta.get("settings") or {}), meta.get("content")
     if content is None and "start" not in meta and study == name:
         dataset = str(meta.get("dataset", {}).get("sha256") or "")
-        content = hash_training_content(_read_own_config(run, meta), dataset)
+        content = hash_training_content(read_own_config(run, meta), dataset)
     return KnownRun(run, study, settings, str(content or ""))
 
 
-def _read_own_config(run: RunDir, meta: Mapping[str, Any]) -> Config:
+def read_own_config(run: RunDir, meta: Mapping[str, Any]) -> Config:
     """Return the settings of a run as the user set them."""
     return leave_chosen_open(read_run_config(run), meta.get("chosen") or {})
 
@@ -77,7 +77,7 @@ def _ask_from_runs(save_dir: Path, name: str) -> StudyQuestion | None:
     if not own:
         return None
     metas = [read_run_meta(one.run) for one in own]
-    configs = [_read_own_config(one.run, meta) for one, meta in zip(own, metas, strict=True)]
+    configs = [read_own_config(one.run, meta) for one, meta in zip(own, metas, strict=True)]
     trials = [
         AskedTrial(one.settings, config.training.training_args.seed, one.content)
         for one, config in zip(own, configs, strict=True)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import streamlit as st
 
 from toolkit.runs.event_facts import read_run_curves
 from toolkit.runs.status import UNFINISHED
-from toolkit.settings.draft import get_setting, replace_setting
+from toolkit.settings.draft import get_setting
 from toolkit.settings.form_layout import name_setting
 from toolkit.settings.training_content import SEED_PATH
 from toolkit.settings.validation import validate_draft
 from toolkit.studies.expectations import TRAIN_SIZE_PATH
-from toolkit.studies.outcomes import Study, find_free_name, has_value, read_study
+from toolkit.studies.outcomes import Study, find_free_name, read_study
 from toolkit.studies.plan import choose_data_sizes
 from toolkit.studies.report import format_study_html
 from toolkit.studies.verdict import StudyVerdict, judge_study
@@ -27,12 +26,12 @@ from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.elements.thinning import whole_strides
 from toolkit.ui.forms.form import open_setting
 from toolkit.ui.frame import page
+from toolkit.ui.studies.adoption import draw_adoption
 from toolkit.ui.studies.study_charts import draw_importance, draw_parallel_chart
 from toolkit.ui.studies.trial_table import draw_trial_table
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import describe_settings
 from toolkit.ui.workspace.run_entries import RunEntry, read_run_entries
-from toolkit.ui.workspace.run_facts import read_run_summary
 
 STUDY_REFRESH_SECONDS = 2
 STUDY_CURVES = {"eval_loss": "Test loss", "loss": "Training loss"}
@@ -105,15 +104,7 @@ def _draw_verdict(study: Study, verdict: StudyVerdict) -> None:
         )
         values = {one.path: find_leading_value(one) for one in verdict.findings if one.shown is not None}
         if values:
-            st.button(
-                "Use these values",
-                type="primary",
-                icon=":material/check:",
-                key="study_adopt",
-                help="Put the settings of this study with these values on the Configure page, as a single run.",
-                on_click=_adopt_values,
-                args=(study, values),
-            )
+            draw_adoption(study, verdict, values)
 
 
 def _emphasize_findings(text: str, verdict: StudyVerdict) -> str:
@@ -123,20 +114,6 @@ def _emphasize_findings(text: str, verdict: StudyVerdict) -> str:
             said = escape_text(name_setting(finding.path) + words)
             text = text.replace(said, f"**{said}**", 1)
     return text
-
-
-def _adopt_values(study: Study, values: Mapping[str, Any]) -> None:
-    """Put the settings that the study was trained with on the form: the draft may have changed since."""
-    workspace.refresh_workspace()
-    trained = [outcome for outcome in study.outcomes if outcome.run is not None and outcome.value is not None]
-    fitting = [outcome for outcome in trained if all(has_value(outcome, path, values[path]) for path in values)]
-    draft = workspace.current_draft()
-    if run := next((outcome.run for outcome in (*fitting, *trained)), None):
-        draft = read_run_summary(run).config
-    for path, value in {**values, "ablation.use_ablate": False}.items():
-        draft = replace_setting(draft, path, value)
-    workspace.replace_draft(draft, {})
-    st.toast("The settings of the study with these values are on the Configure page.", icon=":material/check:")
 
 
 def draw_growth_study() -> None:

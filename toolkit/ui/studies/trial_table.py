@@ -109,7 +109,9 @@ def _columns(study: Study) -> dict[str, Any]:
     column = st.column_config
     numbers = [name_setting(path) for path in study.question.axes if _is_numeric(study, path)]
     return {
-        **{name: column.NumberColumn(format="plain") for name in (*numbers, "Seed")},
+        # the format "plain" shows 1,000 as 999.9999999999999
+        **{name: column.NumberColumn(format="%g") for name in numbers},
+        "Seed": column.NumberColumn(format="%d"),
         _name_column(study): column.NumberColumn(format="percent" if study.measured.is_share else "%.4g"),
         "Training loss": column.NumberColumn(format="%.4f"),
         "Test loss": column.NumberColumn(format="%.4f"),
