@@ -16,7 +16,8 @@ ROLES = {
     "system": "system", "developer": "system", "systeminstruction": "system",
     "user": "user", "human": "user", "prompter": "user", "customer": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
-    "ai": "assistant", "function_call": "assistant", "tool_call": "assistant", "function_calls": "assistant",
+    "ai": "assistant", "chatbot": "assistant", "agent": "assistant",
+    "function_call": "assistant", "tool_call": "assistant", "function_calls": "assistant",
     "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool", "tool_response": "tool",
     "function_response": "tool", "tool_result": "tool",
 }  # fmt: skip
@@ -24,8 +25,15 @@ ROLES = {
 TOOLS_ROLE = "tools"
 """Role of the leading entry that lists the available tools; it is not a message."""
 _CALL_ROLES = ("function_call", "tool_call", "function_calls")
-ROLE_KEYS = ("role", "from", "author")
-CONTENT_KEYS = ("content", "value", "parts", "text")
+ROLE_KEYS = ("role", "from", "author", "sender", "speaker")
+CONTENT_KEYS = ("content", "value", "parts", "text", "utterance")
+_SPEAKER_PAIRS = (("user", "assistant"), ("human", "assistant"))
+_TURN_PAIRS = (
+    ("user", "bot"), ("human", "bot"), ("human", "gpt"), ("question", "answer"), ("input", "output"),
+    ("prompt", "response"), ("prompt", "completion"), ("instruction", "output"), ("instruction", "response"),
+    ("q", "a"),
+)  # fmt: skip
+"""Keys of an object that is a question and its answer; the latter have no other key next to them."""
 TRAIN_KEYS = ("weight", "train", "loss_mask", "trainable", "loss", "training", "trained", "learn")
 """Keys of a message that say whether it is trained."""
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
@@ -55,19 +63,28 @@ class Message:
 
 
 def expand_pairs(messages: Sequence[Any]) -> list[Any]:
-    """Return the messages, with each [question, answer] or {"human", "assistant"} pair as two messages."""
+    """Return the messages, with each [question, answer] or {"human", "assistant"} pair as two messages.
+
+    Of a list of texts, the user says the first one, the assistant the next one, and so on.
+    """
+    if len(messages) > 1 and all(isinstance(each, str) for each in messages):
+        return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(messages)]
     found: list[Any] = []
     for each in messages:
         keys = {key.casefold(): key for key in each if isinstance(key, str)} if isinstance(each, dict) else {}
+        pair = None if any(key in keys for key in ROLE_KEYS) else _pair_keys(keys)
         if isinstance(each, list) and len(each) == 2 and all(part is None or isinstance(part, str) for part in each):
             found += _pair(*each)
-        elif not any(key in keys for key in ROLE_KEYS) and {"user", "assistant"} <= keys.keys():
-            found += _pair(each[keys["user"]], each[keys["assistant"]])
-        elif not any(key in keys for key in ROLE_KEYS) and {"human", "assistant"} <= keys.keys():
-            found += _pair(each[keys["human"]], each[keys["assistant"]])
+        elif pair is not None:
+            found += _pair(each[keys[pair[0]]], each[keys[pair[1]]])
         else:
             found.append(each)
     return found
+
+
+def _pair_keys(keys: Mapping[str, str]) -> tuple[str, str] | None:
+    named = next((pair for pair in _SPEAKER_PAIRS if set(pair) <= keys.keys()), None)
+    return named or next((pair for pair in _TURN_PAIRS if set(pair) == keys.keys()), None)
 
 
 def _pair(question: Any, answer: Any) -> Iterator[dict[str, Any]]:
@@ -114,8 +131,12 @@ def find_unused_keys(message: Any) -> Iterator[str]:
     if not isinstance(message, Mapping):
         return
     role = written_role(message)
+    said_by = next((key for key in ROLE_KEYS if message.get(key) is not None), None)
     for key, value in message.items():
         if value in _BLANK or (key == "name" and role == "tool"):
+            continue
+        if key in ROLE_KEYS and key != said_by:
+            yield str(key)
             continue
         # only messages of the assistant are trained, so a mark on another one has no effect unless it says no
         marked = key in TRAIN_KEYS and str(value).strip().casefold() in _NO
@@ -162,6 +183,8 @@ def written_role(message: Mapping[str, Any]) -> str | None:
 
 def _spelled_role(message: Mapping[str, Any]) -> str:
     role = next((message[key] for key in ROLE_KEYS if message.get(key) is not None), "")
+    if isinstance(role, Mapping):  # the author of a message that ChatGPT exported
+        role = role.get("role") or role.get("name") or ""
     return str(role).strip().casefold()
 
 

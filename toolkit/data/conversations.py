@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from toolkit.data.chat_messages import TOOLS_ROLE, Message, expand_pairs, find_unused_keys, parse_message, parse_tools
+from toolkit.data.chat_messages import (
+    TOOLS_ROLE,
+    Message,
+    expand_pairs,
+    find_unused_keys,
+    parse_message,
+    parse_tools,
+    written_role,
+)
 from toolkit.data.python_literals import read_python_messages
 from toolkit.data.read_options import MAX_LISTED, Offer, ReadOptions, shorten_preview
 from toolkit.errors import DataError
@@ -34,7 +42,7 @@ CONVERSATION_NAMES = (
 TOOL_KEYS = ("tools", "functions")
 """Keys and columns that list the tools available in a conversation."""
 _BLANK_CELLS = frozenset(("", "[]", "{}", "null", "none", "nan", '""'))
-_MARKS = ('"role"', '"from"', '"assistant"')
+_MARKS = ('"role"', '"from"', '"author"', '"sender"', '"speaker"', '"assistant"')
 _NOT_A_LIST = ("it is not a list of messages.", "Write it as a list of objects with role and content.")
 
 MessageDict = dict[str, Any]
@@ -75,14 +83,19 @@ def build_conversation(messages: Sequence[Any], tools: Any = None) -> tuple[Mess
     return (*([Message(TOOLS_ROLE, listed)] if listed else []), *parsed[: last + 1])
 
 
+def is_conversation_name(column: str) -> bool:
+    """Return whether a column is named as one of conversations."""
+    return " ".join(column.strip().casefold().replace("_", " ").split()) in CONVERSATION_NAMES
+
+
 def is_blank_cell(cell: str | None) -> bool:
     """Return whether a cell has no text, no message and no tool."""
     return cell is None or (len(cell) < 40 and cell.strip().casefold() in _BLANK_CELLS)
 
 
-def looks_like_chat(cell: str) -> bool:
-    """Return whether a cell is a list of messages or an object with one, valid or not."""
-    if cell.lstrip()[:1] not in ("[", "{") or not any(mark in cell for mark in _MARKS):
+def looks_like_chat(cell: str, *, is_named: bool = False) -> bool:
+    """Return whether a cell is a list of messages or an object with one, valid or not. is_named: as in `is_chat`."""
+    if cell.lstrip()[:1] not in ("[", "{") or not (is_named or any(mark in cell for mark in _MARKS)):
         return False
     try:
         messages = json.loads(cell)
@@ -90,14 +103,31 @@ def looks_like_chat(cell: str) -> bool:
         return False
     if isinstance(messages, dict):
         messages = next((messages[key] for key in CHAT_KEYS if isinstance(messages.get(key), list)), None)
-    return is_chat(messages)
+    return is_chat(messages, is_named=is_named)
 
 
-def is_chat(messages: Any) -> bool:
-    """Return whether a value is a list of messages, valid or not."""
-    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+def is_chat(messages: Any, *, is_named: bool = False) -> bool:
+    """Return whether a value is a list of messages, valid or not.
+
+    is_named: its column is named as one of conversations. Then also texts in turn and pairs of texts are messages.
+    """
+    if not isinstance(messages, list) or not messages:
         return False
-    return all("role" in one or "from" in one for one in expand_pairs(messages))
+    if not all(isinstance(one, dict) for one in messages):
+        return is_named and are_texts_in_turn(messages)
+    said = expand_pairs(messages)
+    if len(said) > len(messages) and not (is_named or any(mark in messages[0] for mark in ("assistant", "Assistant"))):
+        return False
+    if all("role" in one or "from" in one for one in said):
+        return True
+    roles = {written_role(one) for one in said}
+    return None not in roles and {"user", "assistant"} <= roles
+
+
+def are_texts_in_turn(messages: Sequence[Any]) -> bool:
+    """Return whether a list has texts that two speakers may have said in turn, not only words."""
+    texts = [one for one in messages if isinstance(one, str) and one.strip()]
+    return len(messages) > 1 and len(texts) == len(messages) and any(" " in text.strip() for text in texts)
 
 
 def format_conversation(messages: Sequence[Message]) -> str:
@@ -142,6 +172,7 @@ class ChatColumns:
         self._skip = skip
         self._plain_columns: set[str] = set()
         self._python: dict[str, int] = {}
+        self._lists: set[str] = set()
         self._good: Counter[str] = Counter()
         self._bad: Counter[str] = Counter()
         self._unused: dict[str, Counter[str]] = {}
@@ -154,8 +185,10 @@ class ChatColumns:
             filled = [cell for cell in cells if cell and cell.strip() != "[]"]
             if not filled:
                 return cells
-            chats = sum(map(looks_like_chat, filled))
-            written = sum(read_python_messages(cell) is not None for cell in filled if not looks_like_chat(cell))
+            named = is_conversation_name(column)
+            others = [cell for cell in filled if not looks_like_chat(cell, is_named=named)]
+            chats = len(filled) - len(others)
+            written = sum(read_python_messages(cell) is not None for cell in others)
             if chats + written < MIN_CHAT_SHARE * len(filled):
                 self._plain_columns.add(column)
                 return cells
@@ -181,6 +214,8 @@ class ChatColumns:
             self.faults[column] = self.faults[column] or f"Row {row:,}, column '{column}': {error}"
         else:
             self._good[column] += 1
+            if cell.lstrip()[1:].lstrip().startswith('"'):
+                self._lists.add(column)
             unused = {key for message in messages for key in find_unused_keys(message)}
             if unused:
                 self._unused.setdefault(column, Counter()).update(unused)
@@ -189,6 +224,10 @@ class ChatColumns:
     def notices(self) -> list[str]:
         """Return a sentence about each column of conversations."""
         notices = [f"Column '{name}' contains {_conversations(self._good[name])}." for name in self.faults]
+        notices += [
+            f"The texts of each list in '{name}' are said in turn: the user says the first one, the assistant the next."
+            for name in sorted(self._lists)
+        ]
         for name, keys in self._unused.items():
             shown = ", ".join(f"'{key[:40]}' ({count:,})" for key, count in keys.most_common(MAX_LISTED))
             notices.append(f"Not used for training: keys of messages in '{name}', with their number of rows: {shown}.")

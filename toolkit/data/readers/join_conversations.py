@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from toolkit.data.chat_messages import ROLE_KEYS, expand_pairs, written_role
-from toolkit.data.conversations import CHAT_KEYS, TOOL_KEYS, ChatColumns, is_blank_cell, is_chat
+from toolkit.data.conversations import CHAT_KEYS, TOOL_KEYS, ChatColumns, is_blank_cell, is_chat, is_conversation_name
 from toolkit.data.examples.column_names import normalize_column_name
 from toolkit.data.examples.column_suggestion import suggest_columns
 from toolkit.data.examples.prompt_columns import FALSE_VALUES
 from toolkit.data.examples.templates import make_renderer
+from toolkit.data.shapes.other_conversations import find_other_conversations
 from toolkit.data.table import TableRow
 
 SYSTEM_NAMES = frozenset(
@@ -82,6 +83,7 @@ def find_join(columns: Sequence[str], filled: Sequence[str], rows: Sequence[Tabl
         _join_preference(names, side, rows)
         or _join_prompt_and_answer(columns, names, chats, side, rows)
         or _join_side_columns(chats, side)
+        or (None if chats else _join_other(columns, filled, side, rows))
         or _join_pair(columns, names, chats, side, rows)
     )
 
@@ -111,7 +113,8 @@ def _first(names: Mapping[str, str], wanted: frozenset[str]) -> str | None:
 
 def _is_chat_column(column: str, rows: Sequence[TableRow]) -> bool:
     cells = [cell for row in rows if not is_blank_cell(cell := row.get(column))]
-    return bool(cells) and all(is_chat(_listed_messages(_loaded(cell))) for cell in cells)
+    named = is_conversation_name(column)
+    return bool(cells) and all(is_chat(_listed_messages(_loaded(cell)), is_named=named) for cell in cells)
 
 
 def _join_preference(names: Mapping[str, str], side: _SideColumns, rows: Sequence[TableRow]) -> ConversationJoin | None:
@@ -140,8 +143,8 @@ def _join_prompt_and_answer(
     rows: Sequence[TableRow],
 ) -> ConversationJoin | None:
     """TRL's prompt and completion (or chosen) as lists of messages; ShareGPT's conversation with a chosen answer."""
-    answers = [name for name in ("completion", "chosen", "response", "answer") if name in names]
-    given = next((name for name in ("prompt", *CHAT_KEYS) if name in names), None)
+    answers = [name for name in ("completion", "chosen", "response", "answer", "output", "outputs") if name in names]
+    given = next((name for name in ("prompt", *CHAT_KEYS, "input", "inputs", "request") if name in names), None)
     if not answers or given is None:
         return None
     prompt, answer = names[given], names[answers[0]]
@@ -199,7 +202,7 @@ def _join_pair(
     rows: Sequence[TableRow],
 ) -> ConversationJoin | None:
     """Alpaca's instruction, input and output with a system text or a history: the pair is the last turn."""
-    if chats.keys() - HISTORY_NAMES or (side.system is None and side.history is None):
+    if chats.keys() - HISTORY_NAMES or not side.names:
         return None
     rest = [column for column in columns if column not in side.names]
     suggestion = suggest_columns(rest, rows)
@@ -213,17 +216,49 @@ def _join_pair(
         prompt, answer = renderer.prompt_template.render(texts).strip("\n"), renderer.stub_template.render(texts)
         if not prompt or all(row.get(column) is None for column in renderer.stub_template.columns):
             return None
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+        turns = [{"role": "user", "content": prompt}, _answer_turn(answer)]
         return _with_tools([*_side_messages(row, side), *turns], _side_tools(row, side))
 
-    target = JOINED_COLUMN
-    while target in columns:
-        target += "_"
+    target = _free_name(columns)
     notice = (
         f"'{target}' holds a conversation for each row: {side.words}, then {suggestion.prompt!r} and "
         f"{suggestion.completion!r}."
     )
     return ConversationJoin(target, (*used, *side.names), join, notice)
+
+
+def _join_other(
+    columns: Sequence[str], filled: Sequence[str], side: _SideColumns, rows: Sequence[TableRow]
+) -> ConversationJoin | None:
+    """Transcripts and trees of messages, with their system text and tools."""
+    found = find_other_conversations([column for column in filled if column not in side.names], rows)
+    if found is None:
+        return None
+
+    def join(row: TableRow) -> str | None:
+        messages = found.read(row)
+        if messages is None:
+            return None
+        return _with_tools([*_side_messages(row, side, messages), *messages], _side_tools(row, side))
+
+    notice = found.notice + (f" They include {side.words}." if side.names else "")
+    return ConversationJoin(_free_name(columns), (*found.columns, *side.names), join, notice)
+
+
+def _free_name(columns: Sequence[str]) -> str:
+    name = JOINED_COLUMN
+    while name in columns:
+        name += "_"
+    return name
+
+
+def _answer_turn(answer: str) -> dict[str, Any]:
+    """Return the message of an answer; a list of tool calls, as xLAM writes it, becomes the calls."""
+    loaded = _loaded(answer)
+    calls = loaded if isinstance(loaded, list) else []
+    if calls and all(isinstance(call, dict) and {"name", "arguments"} <= call.keys() for call in calls):
+        return {"role": "assistant", "tool_calls": calls}
+    return {"role": "assistant", "content": answer}
 
 
 def _joined(
@@ -267,7 +302,7 @@ def _system_text(cell: str | None) -> Any:
     if isinstance(loaded, dict):
         content = next((loaded[key] for key in ("content", "parts", "text", "value") if loaded.get(key)), None)
         return content if content is not None else cell
-    return loaded if isinstance(loaded, list) else cell
+    return loaded if isinstance(loaded, list) else cell.strip().removeprefix("SYSTEM:").strip()
 
 
 def _history_turns(cell: str | None) -> list[Any]:
@@ -284,7 +319,7 @@ def _messages(cell: str | None) -> list[Any] | None:
     """Return the messages of a cell: a list, a single message, or a text, which the assistant says."""
     if cell is None:
         return None
-    loaded = _loaded(cell)
+    loaded = _chosen_message(_loaded(cell))
     if isinstance(loaded, dict) and any(key in loaded for key in ROLE_KEYS):
         return [loaded]
     listed = _listed_messages(loaded)
@@ -293,6 +328,13 @@ def _messages(cell: str | None) -> list[Any] | None:
 
 def _said(role: str, text: str | None) -> list[Any]:
     return [] if text is None else [{"role": role, "content": text}]
+
+
+def _chosen_message(loaded: Any) -> Any:
+    """Return the message of a response of OpenAI's API, which has it in a list of choices."""
+    choices = loaded.get("choices") if isinstance(loaded, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first["message"] if isinstance(first, dict) and isinstance(first.get("message"), dict) else loaded
 
 
 def _listed_messages(loaded: Any) -> list[Any] | None:
@@ -315,7 +357,7 @@ def _ends_with_answer(cell: str | None) -> bool:
 
 
 def _are_messages_or_texts(column: str, rows: Sequence[TableRow]) -> bool:
-    loaded = [_loaded(cell) for row in rows if not is_blank_cell(cell := row.get(column))]
+    loaded = [_chosen_message(_loaded(cell)) for row in rows if not is_blank_cell(cell := row.get(column))]
     are_messages = all(isinstance(one, dict) and any(key in one for key in ROLE_KEYS) for one in loaded)
     return bool(loaded) and (are_messages or all(one is None for one in loaded))
 

@@ -31,7 +31,7 @@ from toolkit.data.read_options import (
     UnreadableError,
     shorten_preview,
 )
-from toolkit.data.readers.join_conversations import JOINED_COLUMN, JoinedColumn, find_join
+from toolkit.data.readers.join_conversations import JOINED_COLUMN, ConversationJoin, JoinedColumn, find_join
 from toolkit.data.table import TableRow, make_table_footer, make_visible
 from toolkit.errors import DataError
 
@@ -123,6 +123,7 @@ class TableWriter:
         filled = [column for column in kept if column in self._filled]
         join = find_join(kept, filled, self._sample)
         joined = JoinedColumn(join, ChatColumns(skip=self._options.bad_rows == "skip")) if join else None
+        notices = [notice for notice in notices if not self._tells_otherwise(notice, join)]
         notices = [*notices, *_name_notices(self.columns), *_brace_notices(self.columns), *self._repair_notice()]
         threads = find_thread_columns({normalize_column_name(name): name for name in reversed(filled)}, self._sample)
         if threads is not None and self._options.join_messages:
@@ -143,6 +144,11 @@ class TableWriter:
         with pq.ParquetWriter(final, schema, compression="zstd") as out:
             self._merge_parts(out, kept, joined)
             out.add_key_value_metadata(self._footer(label, columns, notices, offers, joined))
+
+    def _tells_otherwise(self, notice: str, join: ConversationJoin | None) -> bool:
+        """Return whether a reader took for JSON text or for a pair what turned out to be a conversation."""
+        texts = [f"Lists and objects in '{name}' were converted to JSON text" for name in self._chats.faults]
+        return notice.startswith((*texts, "This is OpenAI's older")) and (join is not None or "older" not in notice)
 
     def _offer_threads(self, threads: ThreadColumns) -> Offer:
         preview = shorten_preview(join_threads(threads, self._sample))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from toolkit.data.conversations import CONVERSATION_NAMES
+from toolkit.data.conversations import is_conversation_name
 from toolkit.data.examples import column_names as names
 from toolkit.data.table import rows_in_words
 
@@ -28,7 +28,7 @@ def find_question_lists(row: Mapping[str, Any], depth: int = MAX_DEPTH) -> tuple
         return ()
     for key, value in row.items():
         first = value[0] if isinstance(value, list) and value else None
-        if not isinstance(first, dict) or names.normalize_column_name(key) in CONVERSATION_NAMES:
+        if not isinstance(first, dict) or is_conversation_name(key):
             continue
         if _is_pair(first):
             return (key,)
@@ -116,6 +116,13 @@ def read_nested_answer(column: str, value: Any) -> tuple[Any, bool]:
         texts = [each for each in found if type(each) is str]
         if len(texts) == len(found):
             return ", ".join(texts) or None, False
+    if (
+        role == "request"
+        and isinstance(value, dict)
+        and len(value) == 1
+        and type(text := next(iter(value.values()))) is str
+    ):
+        return text, False
     return UNCHANGED, False
 
 
@@ -124,6 +131,8 @@ def _answer_role(column: str) -> str:
     name = names.normalize_column_name(column)
     if names.match_name(name, names.ANSWERS) and not names.is_bad_answer_name(name):
         return "answer"
+    if name in names.REQUESTS | names.INPUTS:
+        return "request"
     return "label" if name in names.LABELS or name == "accept" else ""
 
 
