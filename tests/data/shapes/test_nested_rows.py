@@ -66,7 +66,8 @@ def test_lists_of_questions_have_several_names(open_bytes: Opener, row: dict[str
     ("name", "value", "text"),
     [
         ("answers", {"text": ["aisle 1", "1"], "answer_start": [5, 6]}, "aisle 1"),
-        ("answer", {"value": "Aisle 1", "aliases": ["a", "b"]}, "Aisle 1"),
+        ("answer", {"value": "Aisle 1", "aliases": ["a", "b"], "type": "place"}, "Aisle 1"),
+        ("output", ["aisle 1"], "aisle 1"),
         ("answers", ["aisle 1", "in aisle 1"], "aisle 1"),
         ("target", ["aisle 1\n", "then left"], "aisle 1\nthen left"),
         ("answers", {"text": [], "answer_start": []}, None),
@@ -86,6 +87,10 @@ def test_an_answer_in_a_list_or_an_object_is_its_text(open_bytes: Opener, name: 
         ("completion", [{"role": "assistant", "content": "ho"}]),
         ("label", [[0, 8, "ITEM"]]),
         ("options", ["a", "b"]),
+        ("output", ["Paris", "Berlin"]),
+        ("expected output", [{"text": "Paris"}, {"text": "Rome"}]),
+        ("answer", {"value": "5", "unit": "kg"}),
+        ("answers", [{"text": "Paris", "type": "LOC"}]),
     ],
 )
 def test_what_is_no_answer_stays_json(open_bytes: Opener, name: str, value: Any) -> None:

@@ -18,6 +18,12 @@ from toolkit.data.table import rows_in_words
 MAX_DEPTH = 3
 """Lists inside lists that are searched for questions."""
 _TEXT_KEYS = ("text", "value", "answer", "spans", "number")
+_ABOUT_TEXT = frozenset(
+    (*_TEXT_KEYS, "answer_start", "answer_end", "start", "end", "offset", "id", "answer_id", "date", "unanswerable")
+)
+"""Keys of an answer's object besides its text. An object with others is the answer itself: a model is to write JSON."""
+_OUTPUT_WORDS = frozenset(("output", "outputs", "result", "results", "target", "ausgabe", "sortie", "salida", "saída"))
+"""Last words of names under which a list is what a model is to write; other lists of answers are alternatives."""
 UNCHANGED = object()
 """Returned for a value that is no answer in another form."""
 
@@ -79,6 +85,7 @@ class NestedAnswers:
     def __init__(self) -> None:
         self._rows: Counter[str] = Counter()
         self._several: Counter[str] = Counter()
+        self._structured: dict[str, bool] = {}
 
     @property
     def columns(self) -> frozenset[str]:
@@ -87,6 +94,8 @@ class NestedAnswers:
 
     def read(self, column: str, value: Any) -> Any:
         """Return the text, None for an empty list, or UNCHANGED for a value that is something else."""
+        if value and self._structured.setdefault(column, _is_structured_output(column, value)):
+            return UNCHANGED
         text, is_several = read_nested_answer(column, value)
         if text is not UNCHANGED:
             self._rows[column] += 1
@@ -126,6 +135,13 @@ def read_nested_answer(column: str, value: Any) -> tuple[Any, bool]:
     return UNCHANGED, False
 
 
+def _is_structured_output(column: str, value: Any) -> bool:
+    """Return whether a column's first value is a list that a model is to write, not one of alternative answers."""
+    is_lines = isinstance(value, list) and all(type(each) is str and each.endswith("\n") for each in value[:-1])
+    word = names.normalize_column_name(column).rpartition(" ")[2]
+    return word in _OUTPUT_WORDS and isinstance(value, list) and len(value) > 1 and not is_lines
+
+
 @lru_cache(maxsize=4096)
 def _answer_role(column: str) -> str:
     name = names.normalize_column_name(column)
@@ -138,6 +154,8 @@ def _answer_role(column: str) -> str:
 
 def _first_answer(value: Any) -> tuple[Any, bool]:
     if isinstance(value, dict):
+        if not _is_text_object(value):
+            return UNCHANGED, False
         found = next((value[key] for key in _TEXT_KEYS if value.get(key)), UNCHANGED)
         if found is UNCHANGED:
             is_empty = any(key in value for key in _TEXT_KEYS) and not any(value.get(key) for key in value)
@@ -152,6 +170,12 @@ def _first_answer(value: Any) -> tuple[Any, bool]:
             return "".join(value), False  # the lines of a text
         return value[0], len(set(value)) > 1
     first = value[0]
-    if all(isinstance(each, dict) and isinstance(each.get("text", each.get("value")), str) for each in value):
+    texts = [each.get("text", each.get("value")) for each in value if isinstance(each, dict) and _is_text_object(each)]
+    if len(texts) == len(value) and all(isinstance(text, str) for text in texts):
         return first.get("text", first.get("value")), len(value) > 1
     return UNCHANGED, False
+
+
+def _is_text_object(value: Mapping[str, Any]) -> bool:
+    """Return whether an object is an answer's text with its place, or with other spellings of it."""
+    return value.keys() <= _ABOUT_TEXT or "aliases" in value
