@@ -50,9 +50,13 @@ MAY_IMPORT = {
     "worker/tokens",
     "ui/frame": "access data evaluation forecast lifecycle runs studies/methods system ui/elements ui/workspace",
     "ui/forms": "settings ui/elements ui/workspace",
+    "api": "api/files api/jobs lifecycle runs services studies/methods system worker/serving",
+    "api/jobs": "api/files data data/doctor data/examples data/storage forecast runs services settings system "
+    "worker/serving",
+    "api/files": "data/storage system worker/serving",
     "follow": "runs system",
-    "cli": "access data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics export "
-    "follow forecast lifecycle runs services settings studies studies/methods system",
+    "cli": "access api data data/doctor data/examples data/readers data/storage evaluation evaluation/statistics "
+    "export follow forecast lifecycle runs services settings studies studies/methods system",
     "worker/serving": "data data/examples runs services system worker/checkpoints worker/models worker/process "
     "worker/tokens",
     "ui/workspace": "access data data/doctor data/examples data/storage forecast runs services settings studies system "

@@ -53,6 +53,7 @@ from toolkit.cli.study import (
     read_objective_options,
     read_study_config,
 )
+from toolkit.config import Config
 from toolkit.errors import RunError
 from toolkit.export.export_forms import EXPORT_FORMS, find_export_form
 from toolkit.export.export_process import export_to_end
@@ -70,6 +71,8 @@ from toolkit.studies.verdict import DECIDED_REASON
 from toolkit.system.private_files import restrict_new_files
 from toolkit.system.spawn import app_command
 
+DEFAULT_API_PORT = 8600
+DEFAULT_BASE_MODEL = str(Config().model.hf_model_ckpt)
 RUN_LIST_COLUMNS = ("name", "study", "state", "steps", "loss", "exact match")
 RUN_ID_WIDTH = 20
 """Characters of a run's ID, which are never cut off: the ID is copied from the list into other commands."""
@@ -229,6 +232,22 @@ def serve(
 ) -> None:
     """Serve RUN's adapter and its base model over an OpenAI-compatible API, reachable from this machine only."""
     engine_client.serve_in_foreground(save_dir.absolute(), open_run(save_dir, run).id, port, also or ())
+
+
+@app.command("api")
+def serve_fine_tuning_api(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any free one.")
+    ] = DEFAULT_API_PORT,
+    model: Annotated[
+        str, typer.Option(help="Base model that is trained when a client names one of OpenAI's own models.")
+    ] = DEFAULT_BASE_MODEL,
+    save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
+) -> None:
+    """Serve OpenAI's fine-tuning API: files, jobs and chat with the results, reachable from this machine only."""
+    from toolkit.api.serve_api import serve_api  # a web server, which no other command needs
+
+    serve_api(save_dir.absolute(), port, model)
 
 
 app.command()(evaluate)

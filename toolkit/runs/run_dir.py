@@ -114,12 +114,14 @@ def create_run(
     start: StartingCheckpoint | None = None,
     chosen: Mapping[str, str] = MappingProxyType({}),
     memory_bytes: int = 0,
+    job: str = "",
 ) -> RunDir:
     """Create a queued run. Its directory exists completely or not at all. Raises RunError if it can't be written.
 
     table: its Parquet file is linked (or copied) into the run. settings: the values in which this trial of a study
     differs from the others. start: the checkpoint whose weights the run starts with, also linked or copied. chosen:
     settings of `config` that were decided for the user, and the reasons. memory_bytes: its forecast, 0 without one.
+    job: the job of the fine-tuning API that the run was created for.
     """
     root = save_dir_of(config) / "runs"
     config = with_absolute_paths(config.model_copy(update={"save_dir": str(save_dir_of(config))}))
@@ -134,7 +136,8 @@ def create_run(
             run = RunDir(root / make_timed_id(now))
             staging = root / f".new-{run.id}"
             meta = build_run_meta(run.id, now, dataset, *labels, settings, start, chosen, content, memory_bytes)
-            _stage(staging, config, table, start, {**meta, "approved": sign_approval(run.path)})
+            made_for = {"job": job} if job else {}
+            _stage(staging, config, table, start, {**meta, **made_for, "approved": sign_approval(run.path)})
             try:
                 staging.rename(run.path)
             except OSError:

@@ -104,6 +104,7 @@ class _RunMeta(BaseModel):
     chosen: dict[str, str] | None = None
     start: _Start | None = None
     approved: str | None = None
+    job: str | None = None
     memory_bytes: Annotated[int, Field(ge=0)] | None = None
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hmac
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -61,10 +62,19 @@ def _error_status(error: Exception) -> tuple[int, str, str]:
 
 
 class RequestGuard:
-    """ASGI middleware that rejects requests with a foreign host name, a wrong token or a body that is too large."""
+    """ASGI middleware that rejects requests with a foreign host name, a wrong token or a body that is too large.
 
-    def __init__(self, app: ASGIApp, token: str, service: Service) -> None:
-        self._app, self._service = app, service
+    body_limits: (method, path) of a route with another limit in bytes than MAX_BODY_BYTES.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str,
+        service: Service,
+        body_limits: Mapping[tuple[str, str], int] = MappingProxyType({}),
+    ) -> None:
+        self._app, self._service, self._body_limits = app, service, body_limits
         self._expected = f"bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,8 +100,9 @@ class RequestGuard:
             name = self._service.name
             hint = f"Send the header 'Authorization: Bearer TOKEN' with the token from {name}/{name}.json."
             return RequestError("The token is missing or wrong.", hint, status=401, code="invalid_api_key")
-        if int(headers.get("content-length", "0") or 0) > MAX_BODY_BYTES:
-            message = f"The request body is larger than {MAX_BODY_BYTES // 2**20} MiB."
+        limit = self._body_limits.get((scope["method"], scope["path"]), MAX_BODY_BYTES)
+        if int(headers.get("content-length", "0") or 0) > limit:
+            message = f"The request body is larger than {limit // 2**20} MiB."
             return RequestError(message, "Send a smaller request.", status=413, code="too_large")
         return None
 
