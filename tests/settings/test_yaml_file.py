@@ -58,6 +58,8 @@ def test_text_of_several_lines_is_written_as_a_block() -> None:
         ("a: [1, 2", "line 1"),
         ("a: 1\nb: 2\na: 3", "the key 'a' appears twice in line 3"),
         ("a: &x [1]\nb: *x", "aliases"),
+        ("a: 1\n<<: {a: 2}", "merge keys (<<) are not allowed in line 2"),
+        ("lora: {<<: [{r: 2}, {r: 4}]}", "merge keys"),
         ("a: !!python/object/apply:os.system ['id']", "tags"),
         ("a: !!binary aGk=", "tags"),
         ("[" * 5000, "nested too deeply"),

@@ -100,6 +100,27 @@ def test_an_installation_key_that_others_can_reach_is_refused(
     assert load_install_key() == key
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse file", "folder"])
+def test_a_key_that_is_no_small_file_is_refused_without_reading_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path))
+    path = tmp_path / "key"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "sparse file":
+            path.touch(0o600)
+            os.truncate(path, 2**40)
+        case _:
+            path.mkdir()
+    with pytest.raises(RunError) as refused:
+        load_install_key()
+    assert str(path) in refused.value.message and refused.value.hint
+
+
 def test_every_entry_point_restricts_what_it_creates() -> None:
     """A module that is run as a process restricts it itself, or through the main function that its kind shares."""
     entries = [

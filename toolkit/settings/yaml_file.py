@@ -1,6 +1,7 @@
 """Config files: YAML with the schema version in the first line.
 
-Only plain YAML is read: no tags, no aliases (a short file could expand to gigabytes), no duplicate keys, at most 1 MB.
+Only plain YAML is read: no tags, no aliases (a short file could expand to gigabytes), no merge or duplicate keys, at most
+1 MB.
 """
 
 from __future__ import annotations
@@ -144,6 +145,8 @@ class _UniqueKeys:
                 raise yaml.MarkedYAMLError(problem="a name is expected here", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' appears twice", problem_mark=key.start_mark)
+            if key.tag == "tag:yaml.org,2002:merge":  # it would hide which value counts, and which is a duplicate
+                raise yaml.MarkedYAMLError(problem="merge keys (<<) are not allowed", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)  # type: ignore[misc, no-any-return]
 

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from toolkit.errors import RunError
-from toolkit.system.foreign_files import read_foreign_json
+from toolkit.system.foreign_files import read_foreign_file, read_foreign_json
 from toolkit.system.private_files import find_privacy_problem
 
 COMMIT_NAME = "COMMIT.json"
 COMMIT_SCHEMA = 1
 KEY_BYTES = 32
+MAX_SECRET_BYTES = 4096
 
 
 def fsync_dir(path: Path) -> None:
@@ -179,7 +180,7 @@ def load_secret_file(path: Path, fresh: bytes, title: str, loss: str) -> bytes:
         if not path.exists():
             _create_secret(path, fresh)
         problem = find_privacy_problem(path)
-        content = b"" if problem else path.read_bytes()
+        content = b"" if problem else read_foreign_file(path, MAX_SECRET_BYTES)
     except OSError as error:
         hint = "Set FTK_STATE_DIR to a folder that only you can write to."
         raise RunError(f"{title} at {path} can't be used: {error}.", hint) from error
