@@ -38,8 +38,8 @@ MAY_IMPORT = {
     "worker/serving worker/tokens worker/training",
     "ui/data": "data data/doctor data/examples data/readers data/storage settings system ui/elements ui/examples "
     "ui/forms ui/frame ui/workspace",
-    "ui/playground": "data data/examples evaluation/statistics runs services settings system ui/elements ui/examples "
-    "ui/forms ui/frame ui/workspace",
+    "ui/playground": "data data/examples data/storage evaluation/statistics runs services settings system ui/elements "
+    "ui/examples ui/forms ui/frame ui/workspace",
     "worker/training": "data/examples evaluation export lifecycle runs settings system worker/answering "
     "worker/checkpoints worker/compute worker/models worker/process worker/questions worker/tokens",
     "worker/exporting": "export runs system worker/answering worker/models worker/tokens",
@@ -71,7 +71,7 @@ MAY_IMPORT = {
     "ui/elements": "data/storage evaluation/statistics runs services system",
     "data/doctor": "data data/examples data/storage system",
     "services": "data runs settings system",
-    "evaluation": "data data/examples demo_data evaluation/statistics runs system",
+    "evaluation": "data data/examples data/storage demo_data evaluation/statistics runs system",
     "worker/process": "runs",
     "worker/models": "runs settings system",
     "worker/tokens": "data data/examples runs system worker/models",

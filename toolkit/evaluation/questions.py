@@ -18,7 +18,8 @@ from toolkit.data.chat_messages import Message
 from toolkit.data.examples.renderers import ChatRenderer, renderer_of
 from toolkit.data.examples.split import plan_split
 from toolkit.data.examples.templates import CompiledTemplate, Renderer, compile_template
-from toolkit.data.table import Table, TableRow, load_table
+from toolkit.data.storage.bounded_tables import load_bounded_table
+from toolkit.data.table import Table, TableRow
 from toolkit.demo_data.corpus import documents
 from toolkit.errors import DataError, RunError
 from toolkit.evaluation.evaluation_dir import Evaluation, EvaluationSpec, read_evaluation_prompts, read_evaluation_spec
@@ -66,11 +67,11 @@ def make_questions(evaluation: Evaluation) -> list[EvaluationQuestion]:
 
 def count_test_rows(run: RunDir) -> int:
     """Return the number of rows in the run's test set."""
-    return len(plan_split(load_table(run.source_path), read_run_config(run).data).test)
+    return len(plan_split(load_bounded_table(run.source_path), read_run_config(run).data).test)
 
 
 def _test_row_questions(run: RunDir, config: Config, spec: EvaluationSpec) -> list[EvaluationQuestion]:
-    table = load_table(run.source_path)
+    table = load_bounded_table(run.source_path)
     renderer = renderer_of(config.data, table.columns)
     rows = plan_split(table, config.data).test[: spec.rows]
     if isinstance(renderer, ChatRenderer):
@@ -79,7 +80,7 @@ def _test_row_questions(run: RunDir, config: Config, spec: EvaluationSpec) -> li
 
 
 def _file_questions(evaluation: Evaluation, config: Config, spec: EvaluationSpec) -> list[EvaluationQuestion]:
-    table = load_table(evaluation.data_path)
+    table = load_bounded_table(evaluation.data_path)
     if config.data.messages is not None:
         renderer = renderer_of(config.data, table.columns, table.label)
         return list(_conversation_questions(table, list(range(table.rows))[: spec.rows], cast(ChatRenderer, renderer)))

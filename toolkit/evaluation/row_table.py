@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from toolkit.errors import RunError
+from toolkit.data.storage.bounded_tables import ensure_bounded, sign_table
+from toolkit.errors import DataError, RunError
 from toolkit.evaluation.answers import AnswerKey, EvaluationAnswer
 from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.evaluation.statistics.intervals import FloatArray
@@ -158,14 +159,17 @@ def write_row_table(path: Path, rows: pa.Table) -> None:
     with staged.open("rb") as file:
         os.fsync(file.fileno())
     staged.rename(path)
+    sign_table(path)
 
 
 def read_row_table(path: Path) -> pa.Table:
     """Return the table. Raises RunError when it can't be read."""
     try:
+        ensure_bounded(path)
         return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path} can't be read.", "Start a new evaluation.") from error
+    except (OSError, pa.ArrowException, DataError) as error:
+        reason = error.message if isinstance(error, DataError) else f"{path} can't be read."
+        raise RunError(reason, "Start a new evaluation.") from error
 
 
 def order_answers(

@@ -17,6 +17,7 @@ from toolkit.data.conversations import format_conversation, parse_conversation
 from toolkit.data.examples.renderers import ChatRenderer, renderer_of
 from toolkit.data.examples.split import plan_split
 from toolkit.data.examples.templates import Renderer
+from toolkit.data.storage.bounded_tables import load_bounded_table
 from toolkit.data.table import RowNumbers, Table, TableRow, load_table
 from toolkit.evaluation.questions import EvaluationQuestion
 from toolkit.runs.model_names import BASE, parse_model_name
@@ -76,7 +77,7 @@ def _question_keys(question: EvaluationQuestion) -> set[str]:
 
 def _training_keys(run: RunDir, columns: Sequence[str]) -> Iterator[str]:
     """Yield the keys of every training row. columns: of the questions' prompt, which this run's table may have too."""
-    table, data = load_table(run.source_path), read_run_config(run).data
+    table, data = load_bounded_table(run.source_path), read_run_config(run).data
     renderer = renderer_of(data, table.columns)
     rows = np.sort(plan_split(table, data).train)
     if isinstance(renderer, ChatRenderer):

@@ -1,7 +1,7 @@
 """Config files: YAML with the schema version in the first line.
 
-Only plain YAML is read: no tags, no aliases (a short file could expand to gigabytes), no merge or duplicate keys, at most
-1 MB.
+Only plain YAML is read: no tags, no aliases (a short file could expand to gigabytes), no merge or duplicate keys, at
+most 1 MB.
 """
 
 from __future__ import annotations

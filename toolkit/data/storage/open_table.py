@@ -32,6 +32,7 @@ from toolkit.data.read_options import (
 )
 from toolkit.data.readers.formats import recognize_kind, unpacked_bytes_limit
 from toolkit.data.readers.read_file import ReadRequest
+from toolkit.data.storage.bounded_tables import load_bounded_table, sign_table
 from toolkit.data.storage.join_tables import JoinRequest, joined_content_bytes
 from toolkit.data.storage.uploads import HASH_DIGITS, StoredFile, hash_bundled_file, store_named_file, uploads_dir
 from toolkit.data.storage.versions import open_version
@@ -107,13 +108,13 @@ def _join_test_file(data: Table, test: Table, save_dir: Path, watch: Watch) -> T
     key = hashlib.sha256(f"{data.path.name}+{test.path.name}".encode()).hexdigest()[:HASH_DIGITS]
     with _locked_workplace(save_dir, f"{key}-joined-{reader_version()}") as (final, _, folder):
         try:
-            return load_table(final)
+            return load_bounded_table(final)
         except DataError:  # not made yet, or damaged on disk
             request = JoinRequest(str(data.path), str(test.path), str(folder))
             limit = time_limit_seconds(joined_content_bytes(data.path, test.path))
         module = "toolkit.data.storage.join_tables"
         try:
-            publish_file(make_table_in_child(module, request.dump(), folder, limit, watch=watch), final)
+            _publish_table(make_table_in_child(module, request.dump(), folder, limit, watch=watch), final)
         except ChildRefusedError:
             raise  # its message names the file already
         except DataError as error:
@@ -149,7 +150,7 @@ def _open_file(source: StoredFile, kind: str, save_dir: Path, options: ReadOptio
             except (ChildRefusedError, UnreadableError) as error:
                 _store_refusal(error, source.sha256, refusal)
                 raise _with_file_name(error, source.label) from error
-            publish_file(made, final)
+            _publish_table(made, final)
             table = load_table(final)
     return replace(table, label=source.label)
 
@@ -176,8 +177,13 @@ def _open_hub(name: str, save_dir: Path, options: ReadOptions, watch: Watch) -> 
                 json.dumps({"dataset": name, "folder": str(folder), "options": asdict(options)}),
             )
             table = make_table_in_child(module, request, folder, HUB_TIME_LIMIT_S, environment, watch)
-            publish_file(table, final)
-        return load_table(final)
+            _publish_table(table, final)
+        return load_bounded_table(final)
+
+
+def _publish_table(made: Path, final: Path) -> None:
+    publish_file(made, final)
+    sign_table(final)
 
 
 @contextmanager
@@ -200,8 +206,8 @@ def _stored_table(final: Path, refusal: Path, sha256: str) -> Table | None:
     """Return the table read earlier from the same bytes, or None. Raises the refusal stored earlier."""
     if final.exists():
         try:
-            table = load_table(final)
-        except DataError:  # damaged on disk: read the source again
+            table = load_bounded_table(final)
+        except DataError:  # damaged on disk, or not ours and too large: read the source again
             return None
         return table if table.sha256 == sha256 else None
     if refusal.exists():

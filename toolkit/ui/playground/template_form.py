@@ -15,7 +15,8 @@ from toolkit.data.conversations import MessageDict, format_conversation
 from toolkit.data.examples.renderers import ChatRenderer, renderer_of
 from toolkit.data.examples.split import plan_split
 from toolkit.data.examples.templates import Renderer
-from toolkit.data.table import Table, load_table
+from toolkit.data.storage.bounded_tables import load_bounded_table
+from toolkit.data.table import Table
 from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.examples.prompt_view import text_block
@@ -32,7 +33,7 @@ def load_test_rows(folder: str) -> tuple[Table, TestRowIndices, Renderer]:
     Raises DataError: the table can't be read, or the templates do not fit it.
     """
     run = RunDir(Path(folder))
-    config, table = read_run_config(run), load_table(run.source_path)
+    config, table = read_run_config(run), load_bounded_table(run.source_path)
     renderer = renderer_of(config.data, table.columns)
     return table, plan_split(table, config.data).test, renderer
 
