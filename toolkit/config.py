@@ -60,6 +60,7 @@ class AblationConfig(SettingsSection):
     objective: Optional[StudyObjective] = Field(None, description="What the study compares: a measure or the test loss")
     pass_rules: Optional[RulesText] = Field(None, description="Pass rules as JSON, if they are the objective")
     method: Optional[StudyMethod] = Field(None, description="How the study chooses combinations of values to train")
+    prune_losers: bool = Field(False, description="Train only the better half of the combinations with the next seed")
     stop_when_decided: bool = Field(False, description="End the study once every setting matters or is within noise")
     trials: Optional[int] = Field(None, ge=1, le=500, description="Combinations that random search or TPE trains")
 

@@ -32,6 +32,20 @@ def test_a_small_study_repeats_each_combination_with_the_same_three_seeds() -> N
     assert (found.combinations, found.seeds, found.left_out) == (2, (42, 43, 44), ())
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"ablation__seeds": 1}, "no effect on 3 combinations with 1 seed"),
+        ({"ablation__seeds": 2, "ablation__method": "tpe"}, "no effect with TPE"),
+        ({"ablation__seeds": 2}, ""),
+    ],
+)
+def test_successive_halving_that_can_leave_nothing_out_is_named(more: dict[str, Any], words: str) -> None:
+    found = plan({"lora.r": [4, 8, 16]}, ablation__prune_losers=True, **more)
+    said = [one.message for one in found.left_out if one.path == "ablation.prune_losers"]
+    assert (len(said), words in "".join(said)) == (bool(words), True)
+
+
 def test_a_larger_study_and_a_single_run_are_trained_once() -> None:
     assert len(plan({"lora.r": [4, 8, 16, 32]}).trials) == 12
     assert len(plan({"lora.r": [4, 8, 16, 32, 64]}).trials) == 5

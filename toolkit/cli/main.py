@@ -67,7 +67,7 @@ from toolkit.settings import import_export
 from toolkit.settings.import_export import accept_hard_stops
 from toolkit.settings.import_export import load_presets as all_presets
 from toolkit.studies.methods.advance import advance_studies
-from toolkit.studies.verdict import DECIDED_REASON
+from toolkit.studies.verdict import DECIDED_REASON, is_pruned
 from toolkit.system.private_files import restrict_new_files
 from toolkit.system.spawn import app_command
 
@@ -310,7 +310,7 @@ def _run_all(runs: list[RunDir], find_more: Callable[[], list[RunDir]] = list) -
             (err if status.state in ("failed", "interrupted") else out).print(describe_run_end(run, status))
             if interrupts:
                 return EXIT_INTERRUPTED
-            is_fine = status.state == "finished" or status.message == DECIDED_REASON
+            is_fine = status.state == "finished" or status.message == DECIDED_REASON or is_pruned(status.message)
             code = code if is_fine else EXIT_FAILED
             if run is runs[-1]:
                 runs += find_more()

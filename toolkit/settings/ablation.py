@@ -42,6 +42,7 @@ STUDY_WIDE_SETTINGS = (
     "ablation.pass_rules",
     "ablation.method",
     "ablation.trials",
+    "ablation.prune_losers",
     "ablation.stop_when_decided",
     "training.pinned_prompts",
     "training.pinned_rows",

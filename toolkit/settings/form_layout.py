@@ -237,6 +237,7 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
     "ablation.method": FieldLayout("study", "Search method", shown_when=_STUDY, words={
         "grid": "Grid: every combination", "random": "Random: some combinations", "tpe": "TPE: chosen by results"},
         empty="every combination"),
+    "ablation.prune_losers": FieldLayout("study", "Successive halving", shown_when=_STUDY, switch=True),
     "ablation.stop_when_decided": FieldLayout("study", "Stop when decided", shown_when=_STUDY, switch=True),
     "ablation.trials": FieldLayout("study", "Trials", shown_when=_SEARCHED, unit="combinations to train", empty="20"),
     "save_dir": FieldLayout("run", "Output folder", empty="./experiments"),

@@ -63,6 +63,7 @@ def plan_study(draft: Mapping[str, Any], grid: ValueGrid) -> StudyPlan:
         message = f"{total} combinations with {len(seeds)} seeds are {total * len(seeds):,} runs"
         raise ConfigError([Problem("ablation.seeds", f"{message}; the maximum is {MAX_STUDY_TRIALS}.", "Use fewer.")])
     repeated = [repeat_trial(trial, seed) for seed in seeds for trial in distinct] if seeds else distinct
+    left_out = (*left_out, *_explain_idle_halving(distinct[0].config, total, seeds))
     return StudyPlan(tuple(repeated), len(distinct), seeds, left_out, total - len(distinct))
 
 
@@ -110,6 +111,21 @@ def _explain_left_out(
         message = f"{same}, because a setting has no effect in them."
         found.append(Problem("", message, "They are skipped.", "warning"))
     return tuple(found)
+
+
+def _explain_idle_halving(config: Config, combinations: int, seeds: Sequence[int]) -> list[Problem]:
+    """Return a warning when successive halving is on and can't leave anything out."""
+    if not (config.ablation.use_ablate and config.ablation.prune_losers):
+        return []
+    path = "ablation.prune_losers"
+    if config.ablation.method == "tpe":
+        message = "Successive halving has no effect with TPE, which chooses each combination by the results so far."
+        return [Problem(path, message, "Choose Grid or Random as the search method to use it.", "warning")]
+    if len(seeds) > 1 and combinations > 2:
+        return []
+    what = f"{format_plural(combinations, 'combination')} with {format_plural(max(1, len(seeds)), 'seed')}"
+    message = f"Successive halving has no effect on {what}: it keeps two combinations, and decides after each seed."
+    return [Problem(path, message, "Give the study several seeds and at least three combinations.", "warning")]
 
 
 def choose_data_sizes(data: DataConfig) -> list[float] | list[int] | None:

@@ -44,7 +44,8 @@ class StudyQuestion:
 
     budget: combinations that a search trains. draft: the settings from which TPE makes further trials, else empty.
     rules: pass rules as JSON, for the objective of that name. repeats: seeds of each combination.
-    stop_when_decided: no further run starts once the verdict has settled.
+    prune_losers: after each seed, the better half goes on. stop_when_decided: no further run starts once the verdict
+    has settled.
     """
 
     name: str
@@ -57,6 +58,7 @@ class StudyQuestion:
     method: str = "grid"
     budget: int | None = None
     repeats: tuple[int, ...] = ()
+    prune_losers: bool = False
     stop_when_decided: bool = False
     draft: dict[str, Any] = field(default_factory=dict)
 
@@ -122,6 +124,7 @@ def ask_study_of_runs(name: str, trials: Sequence[AskedTrial], first: Config, da
         datasets=tuple(dict.fromkeys(datasets)),
         objective=first.ablation.objective,
         rules=first.ablation.pass_rules or "",
+        prune_losers=first.ablation.prune_losers,
         stop_when_decided=first.ablation.stop_when_decided,
     )
 

@@ -25,7 +25,7 @@ from toolkit.studies.question import (
     study_folder,
     write_question,
 )
-from toolkit.studies.verdict import stops_as_decided
+from toolkit.studies.verdict import find_losing_trials, stops_as_decided
 from toolkit.system.locks import wait_for_lock
 
 
@@ -77,21 +77,24 @@ def find_study_progress(save_dir: Path, question: StudyQuestion, *, retry_failed
     if question.method == "tpe":  # the trials that were chosen by results are not part of what a caller can ask
         question = _merge_with_existing(save_dir, question)
     found = find_trial_runs(save_dir, question)
+    losing: Mapping[str, str] = {}
+    is_decided = False
+    if question.prune_losers or question.stop_when_decided:
+        study = fold_study(_merge_with_existing(save_dir, question), list_known_runs(save_dir, question.name))
+        losing, is_decided = find_losing_trials(study), stops_as_decided(study)
     resumed: list[RunDir] = []
     failed: list[RunDir] = []
     kept: list[RunDir] = []
-    for run in found.values():
+    for content, run in found.items():
         status = read_run_status(run)
         if status.state == "failed" and not retry_failed:
             failed.append(run)
         else:
-            (resumed if can_resume(status) else kept).append(run)
-    if question.stop_when_decided:
-        merged = _merge_with_existing(save_dir, question)
-        if stops_as_decided(fold_study(merged, list_known_runs(save_dir, question.name))):
-            ended = tuple(run for run in found.values() if run not in failed)
-            return StudyProgress((), (), tuple(failed), ended, is_decided=True)
-    missing = tuple(trial for trial in asked.trials if trial.content not in found)
+            (resumed if can_resume(status) and content not in losing else kept).append(run)
+    if is_decided:
+        ended = tuple(run for run in found.values() if run not in failed)
+        return StudyProgress((), (), tuple(failed), ended, is_decided=True)
+    missing = tuple(trial for trial in asked.trials if trial.content not in found and trial.content not in losing)
     later = 0 if question.method != "tpe" else _count_search_runs(question) - len(found) - len(missing)
     return StudyProgress(missing, tuple(resumed), tuple(failed), tuple(kept), later)
 

@@ -25,11 +25,18 @@ from toolkit.evaluation.statistics.paired_trials import (
 from toolkit.studies.expectations import HonestScore, fit_growth, score_honestly
 from toolkit.studies.interactions import Interaction, find_interactions, measure_importance
 from toolkit.studies.outcomes import Study, TrialOutcome, has_value, index_finished_trials
+from toolkit.system.printable import format_plural
 
 AxisVerdict = Literal["matters", "noise", "open"]
 ERROR_RATE = 0.05
 """Probability that a setting without effect is ever called one that matters."""
 DECIDED_REASON = "The study was decided before this run started, and Stop when decided is on."
+
+
+PRUNED_REASON = "Successive halving stopped this combination"
+MIN_KEPT = 2
+"""Combinations that successive halving keeps, so that there is something to compare."""
+ENDED_STATES = ("finished", "failed")
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,45 @@ def is_study_decided(verdict: StudyVerdict) -> bool:
 def stops_as_decided(study: Study) -> bool:
     """Return whether no further run of the study is to start, because its question is settled."""
     return study.question.stop_when_decided and is_study_decided(judge_study(study))
+
+
+def find_losing_trials(study: Study) -> dict[str, str]:
+    """Return the trials that successive halving does not train, by content, with the reason for the table.
+
+    When all combinations that are left have ended with a seed, the better half of them, by the mean over the seeds so
+    far, is trained with the next seed. Which runs follow depends on results of earlier seeds alone, so the verdict
+    stays valid. Source: K. Jamieson and A. Talwalkar, Non-stochastic best arm identification, 2016.
+    """
+    if not study.question.prune_losers or study.question.method == "tpe":
+        return {}
+    losing: dict[str, str] = {}
+    left: dict[str, dict[int, TrialOutcome]] = {}
+    for one in study.outcomes:
+        left.setdefault(repr(sorted(one.asked.settings.items())), {})[one.asked.seed] = one
+    seeds = study.question.seeds
+    for at, seed in enumerate(seeds[:-1], start=1):
+        if any(seed not in trials or trials[seed].state not in ENDED_STATES for trials in left.values()):
+            break
+        means = {key: _mean_over_seeds(trials, seeds[:at], lower=study.measured.lower) for key, trials in left.items()}
+        ranked = sorted(left, key=lambda key: means[key], reverse=True)
+        kept = max(MIN_KEPT, math.ceil(len(ranked) / 2))
+        for place, key in enumerate(ranked[kept:], start=kept + 1):
+            reason = f"{PRUNED_REASON}: place {place} of {len(ranked)} after {format_plural(at, 'seed')}."
+            losing |= {one.asked.content: reason for one in left[key].values() if one.asked.seed not in seeds[:at]}
+        left = {key: left[key] for key in ranked[:kept]}
+    return losing
+
+
+def is_pruned(message: str) -> bool:
+    """Return whether a run was cancelled by successive halving, by the reason that is stored with it."""
+    return message.startswith(PRUNED_REASON)
+
+
+def _mean_over_seeds(trials: Mapping[int, TrialOutcome], seeds: Sequence[int], *, lower: bool) -> float:
+    """Return the mean, negated if less is better; a combination that has failed with every seed comes last."""
+    known = [trials[seed].value for seed in seeds if seed in trials]
+    values = [value for value in known if value is not None]
+    return float(np.mean(values)) * (-1 if lower else 1) if values else -math.inf
 
 
 def _judge_axis(study: Study, path: str, values: Sequence[Any]) -> AxisFinding:

@@ -12,7 +12,7 @@ from toolkit.studies.expectations import HonestScore
 from toolkit.studies.interactions import Interaction
 from toolkit.studies.objectives import DEFAULT_OBJECTIVE, LOSS_OBJECTIVE, OBJECTIVES
 from toolkit.studies.outcomes import Study, find_run_reason
-from toolkit.studies.verdict import DECIDED_REASON, AxisFinding, StudyVerdict, ValueComparison
+from toolkit.studies.verdict import DECIDED_REASON, AxisFinding, StudyVerdict, ValueComparison, is_pruned
 from toolkit.system.printable import format_plural, format_share
 
 REASON_STATES = ("failed", "cancelled", "stopped")
@@ -44,6 +44,12 @@ def describe_verdict(study: Study, verdict: StudyVerdict) -> str:
     if withdrawn:
         were = "was" if withdrawn == 1 else "were"
         parts.append(f"The study is decided: {format_plural(withdrawn, 'queued run')} {were} cancelled.")
+    pruned = sum(one.status is not None and is_pruned(one.status.message) for one in study.outcomes)
+    if pruned:
+        parts.append(
+            f"Successive halving cancelled {format_plural(pruned, 'run')} of losing combinations; the table says "
+            "which. The intervals stay valid: which runs follow depends on the results of earlier seeds alone."
+        )
     if study.seen_rows:
         parts.append(f"{format_plural(study.seen_rows, 'test row')} that a trial was trained on are left out.")
     return " ".join(part for part in parts if part)

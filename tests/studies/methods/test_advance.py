@@ -313,6 +313,55 @@ def test_a_decided_study_cancels_what_it_has_queued_and_says_so(search: Search) 
     assert len(queued) == 12 - ended and not progress.is_decided, "with the switch off, the rest is trained"
 
 
+def halve(search: Search, **more: Any) -> list[RunDir]:
+    """Train a grid of five ranks with three seeds, of which higher ones are better; return the runs that trained."""
+    grid: dict[str, list[Any]] = {"lora.r": [2, 4, 8, 16, 32]}
+    created, _ = search.start("grid", grid=grid, ablation__seeds=3, ablation__prune_losers=True, **more)
+    assert len(created) == 15
+    trained = []
+    for run in created:
+        if read_run_status(run).state == "queued":
+            rank = read_run_config(run).lora.r
+            search.finish(run, 1 / rank, failed=rank == 2)
+            trained.append(run)
+            advance_studies(search.folder)
+    return trained
+
+
+def test_successive_halving_trains_the_better_half_with_the_next_seed(search: Search) -> None:
+    trained = halve(search)
+    ranks = [read_run_config(run).lora.r for run in trained]
+    assert ranks == [2, 4, 8, 16, 32, 8, 16, 32, 16, 32], "5, then 3, then the 2 that are always kept"
+    study = read_study(search.folder, "find")
+    reasons = {(row["LoRA rank (r)"], row["Seed"]): row["Reason"] for row in tabulate_study(study)}
+    assert reasons["4", 43] == "Successive halving stopped this combination: place 4 of 5 after 1 seed."
+    assert reasons["2", 44] == "Successive halving stopped this combination: place 5 of 5 after 1 seed."
+    assert reasons["8", 44] == "Successive halving stopped this combination: place 3 of 3 after 2 seeds."
+    assert reasons["16", 44] == "" and [one.state for one in study.outcomes].count("cancelled") == 5
+    text = describe_verdict(study, judge_study(study))
+    assert "Successive halving cancelled 5 runs of losing combinations" in text
+    grid: dict[str, list[Any]] = {"lora.r": [2, 4, 8, 16, 32]}
+    queued, progress = search.start("grid", grid=grid, ablation__seeds=3, ablation__prune_losers=True)
+    assert queued == [] and progress.to_train == 0, "another Start trains no loser"
+    queued, _ = search.start("grid", grid=grid, ablation__seeds=4, ablation__prune_losers=True)
+    assert [read_run_config(run).lora.r for run in queued] == [16, 32], "nor does another seed"
+    assert len(search.start("grid", grid=grid, ablation__seeds=3)[0]) == 5, "with the switch off, they are trained"
+
+
+def test_successive_halving_waits_for_every_combination_and_leaves_running_trials_alone(search: Search) -> None:
+    grid: dict[str, list[Any]] = {"lora.r": [2, 4, 8]}
+    created, _ = search.start("grid", grid=grid, ablation__seeds=2, ablation__prune_losers=True)
+    search.finish(created[0], 0.9)
+    search.finish(created[1], 0.2)
+    request_run_stop(created[2])
+    advance_studies(search.folder)
+    assert [read_run_status(run).state for run in created[3:]] == ["queued"] * 3, "a person has stopped one"
+    assert search.start("grid", grid=grid, ablation__seeds=2, ablation__prune_losers=True)[0] == [created[2]]
+    search.finish(created[2], 0.1)
+    advance_studies(search.folder)
+    assert [read_run_status(run).state for run in created[3:]] == ["cancelled", "queued", "queued"]
+
+
 def test_without_the_switch_and_while_it_is_open_a_study_cancels_nothing(search: Search) -> None:
     created, _ = search.start("grid", grid={"lora.r": [2, 8]}, ablation__seeds=6)
     for run in created[:8]:

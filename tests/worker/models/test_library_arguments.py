@@ -165,6 +165,7 @@ UNUSED: dict[str, str] = {
     "ablation.pass_rules": "read when the study is judged, after its runs",
     "ablation.method": "read when the runs of a study are planned, before any worker starts",
     "ablation.trials": "read when the runs of a study are planned, before any worker starts",
+    "ablation.prune_losers": "read by the supervisor between the runs of a study",
     "ablation.stop_when_decided": "read by the supervisor between the runs of a study",
     "data.file_type": "the table is read before the run is queued; the worker trains on the run's own copy",
     **{

@@ -35,7 +35,7 @@ from toolkit.studies.question import (
     write_question,
 )
 from toolkit.studies.start import PlannedRun, create_trial_run
-from toolkit.studies.verdict import DECIDED_REASON, is_study_decided, judge_study, stops_as_decided
+from toolkit.studies.verdict import DECIDED_REASON, find_losing_trials, stops_as_decided
 from toolkit.system.locks import wait_for_lock
 from toolkit.system.machine import read_known_machine
 
@@ -52,8 +52,8 @@ def advance_studies(save_dir: Path) -> list[RunDir]:
     started: list[RunDir] = []
     for question in list_questions(save_dir)[0]:
         try:
-            if question.stop_when_decided:
-                withdraw_decided_runs(save_dir, question)
+            if question.stop_when_decided or question.prune_losers:
+                withdraw_needless_runs(save_dir, question)
             if question.method == "tpe":
                 started += advance_study(save_dir, question.name)
         except ToolkitError as error:
@@ -61,16 +61,17 @@ def advance_studies(save_dir: Path) -> list[RunDir]:
     return started
 
 
-def withdraw_decided_runs(save_dir: Path, question: StudyQuestion) -> list[RunDir]:
-    """Cancel the queued runs of a study whose verdict has settled, and return them; those that train go on."""
+def withdraw_needless_runs(save_dir: Path, question: StudyQuestion) -> list[RunDir]:
+    """Cancel the queued runs of losing combinations and of a settled study, and return them; those that train go on."""
     own = {one.run for one in list_known_runs(save_dir, question.name) if one.study == question.name}
     study = fold_study(question, list_known_runs(save_dir, question.name))
-    waiting = [one.run for one in study.outcomes if one.state == "queued" and one.run in own]
-    if not waiting or not is_study_decided(judge_study(study)):
-        return []
-    withdrawn = [run for run in waiting if run is not None]
+    waiting = {one.run: one.asked.content for one in study.outcomes if one.state == "queued" and one.run in own}
+    reasons = find_losing_trials(study)
+    if waiting and stops_as_decided(study):
+        reasons = dict.fromkeys(waiting.values(), DECIDED_REASON)
+    withdrawn = [run for run, content in waiting.items() if run is not None and content in reasons]
     for run in withdrawn:
-        request_run_stop(run, reason=DECIDED_REASON)
+        request_run_stop(run, reason=reasons[waiting[run]])
     return withdrawn
 
 
