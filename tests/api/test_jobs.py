@@ -12,29 +12,10 @@ from openai.pagination import SyncCursorPage
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
-from tests.fakes.fine_tuning_api import GOOD_LINES, STAND_IN, ApiWithoutProcesses, chat_line
+from tests.fakes.fine_tuning_api import GOOD_LINES, STAND_IN, ApiWithoutProcesses, chat_line, write_attempt
 from toolkit.config import Config
 from toolkit.runs.events import EventWriter
-from toolkit.runs.run_dir import PAUSE_REQUEST, RunDir, delete_run, list_runs, read_run_config, read_run_meta
-
-LOSSES = {1: 3.0, 2: 2.5, 3: 1.25}
-
-
-def write_attempt(run: RunDir, attempt: int, steps: range, end: str | None, **fields: Any) -> None:
-    """Write the events of an attempt, as a worker does."""
-    with EventWriter(run.events_path, attempt) as events:
-        events.append("started", pid=1)
-        events.append("plan", total_steps=3, epochs=1)
-        for step in steps:
-            events.append("log", step=step, loss=LOSSES[step], tokens=100 * step)
-            events.append("saved", step=step)
-            run.checkpoints_dir.mkdir(exist_ok=True)
-            (run.checkpoints_dir / f"step-{step:06d}").mkdir(exist_ok=True)
-        if end == "finished":
-            events.append("eval", step=3, eval_loss=1.5)
-            events.append("adapter", step=3, path="adapter", bytes=1)
-        if end is not None:
-            events.append(end, **fields)
+from toolkit.runs.run_dir import PAUSE_REQUEST, delete_run, list_runs, read_run_config, read_run_meta
 
 
 def refused(api: ApiWithoutProcesses, **asked: Any) -> dict[str, Any]:
@@ -314,13 +295,16 @@ def test_models_are_the_runs_with_an_adapter(api: ApiWithoutProcesses) -> None:
     job = api.create(training_file=api.upload(GOOD_LINES), suffix="Bot")
     run = api.run_of(job["id"])
     assert [model["id"] for model in api.http.get("/v1/models").json()["data"]] == [STAND_IN]
+    assert api.http.get("/v1/models/gpt-4o-mini").json()["object"] == "model"
+    reply = api.http.post("/v1/chat/completions", json={"model": "gpt-4o-mini", "messages": []})
+    assert reply.status_code == 404 and "once a run was trained on it" in reply.json()["error"]["message"]
     name = f"ft:demo-model:local:bot:{run.id}"
     assert api.http.get(f"/v1/models/{name}").json()["error"]["code"] == "model_not_found"
     write_attempt(run, 1, range(1, 4), "finished", step=3)
     assert [model["id"] for model in api.http.get("/v1/models").json()["data"]] == [STAND_IN, name]
     assert api.http.get(f"/v1/models/{name}").json()["object"] == "model"
     assert api.http.get(f"/v1/models/{name}:ckpt-step-2").status_code == 200
-    for wrong in (f"{name}:ckpt-step-9", "ft:a:b:c:..", "ft:a:b:c:20990101-000000-aaaa", "gpt-4", "..%2F..%2Fkey"):
+    for wrong in (f"{name}:ckpt-step-9", "ft:a:b:c:..", "ft:a:b:c:20990101-000000-aaaa", "gemma", "..%2F..%2Fkey"):
         assert api.http.get(f"/v1/models/{wrong}").status_code == 404, wrong
         reply = api.http.post("/v1/chat/completions", json={"model": wrong, "messages": []})
         assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")

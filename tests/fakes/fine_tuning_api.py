@@ -17,6 +17,7 @@ from toolkit.api.jobs.job_checks import JobChecker
 from toolkit.api.jobs.job_intake import JobIntake
 from toolkit.api.jobs.job_store import JobStore
 from toolkit.data.table import load_table
+from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import RunDir, open_run
 
 API_KEY = "sk-test-key-of-the-api-0123456789"
@@ -84,3 +85,23 @@ class ApiWithoutProcesses:
     def run_of(self, job_id: str) -> RunDir:
         """Return the run of a job."""
         return open_run(self.save_dir, self.jobs.find_job(job_id).run)
+
+
+LOSSES = {1: 3.0, 2: 2.5, 3: 1.25}
+
+
+def write_attempt(run: RunDir, attempt: int, steps: range, end: str | None, **fields: Any) -> None:
+    """Write the events of an attempt, as a worker does."""
+    with EventWriter(run.events_path, attempt) as events:
+        events.append("started", pid=1)
+        events.append("plan", total_steps=3, epochs=1)
+        for step in steps:
+            events.append("log", step=step, loss=LOSSES[step], tokens=100 * step)
+            events.append("saved", step=step)
+            run.checkpoints_dir.mkdir(exist_ok=True)
+            (run.checkpoints_dir / f"step-{step:06d}").mkdir(exist_ok=True)
+        if end == "finished":
+            events.append("eval", step=3, eval_loss=1.5)
+            events.append("adapter", step=3, path="adapter", bytes=1)
+        if end is not None:
+            events.append(end, **fields)

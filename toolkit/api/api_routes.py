@@ -29,6 +29,7 @@ from toolkit.api.engine_proxy import EngineProxy
 from toolkit.api.file_routes import FileRoutes
 from toolkit.api.files.file_store import MAX_FILE_BYTES
 from toolkit.api.job_routes import JobRoutes
+from toolkit.api.jobs.job_requests import resolve_base_model
 from toolkit.api.jobs.tuned_models import (
     describe_model,
     find_tuned_model,
@@ -105,7 +106,7 @@ class ModelRoutes:
         if found is not None:
             created = read_run_meta(open_run(self._desk.save_dir, found.run))["created"]
             return JSONResponse(describe_model(name, created))
-        if name not in self._proxy.list_base_models():
+        if resolve_base_model(name, self._desk.stand_in) not in self._proxy.list_base_models():
             raise no_such_model(name)
         return JSONResponse(describe_model(name, 0))
 

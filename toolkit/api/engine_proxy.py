@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from toolkit.api.jobs.job_requests import resolve_base_model
 from toolkit.api.jobs.tuned_models import find_tuned_model, list_tuned_runs, no_such_model
 from toolkit.errors import EngineError, ToolkitError
 from toolkit.runs.model_names import BASE
@@ -52,11 +53,12 @@ class EngineProxy:
         tuned = find_tuned_model(self._save_dir, asked)
         if tuned is not None:
             return tuned.run, tuned.name
-        if asked not in self.list_base_models():
+        base = resolve_base_model(asked, self._stand_in)
+        if base not in self.list_base_models():
             raise no_such_model(asked)
-        run = next((run for run in list_tuned_runs(self._save_dir) if _base_of(run) == asked), None)
+        run = next((run for run in list_tuned_runs(self._save_dir) if _base_of(run) == base), None)
         if run is None:
-            message = f"The base model '{asked[:120]}' answers once a run was trained on it."
+            message = f"The base model '{base[:120]}' answers once a run was trained on it."
             hint = "Fine-tune it first (POST /v1/fine_tuning/jobs)."
             raise RequestError(message, hint, status=404, code="model_not_found", param="model")
         return run.id, BASE
