@@ -64,6 +64,8 @@ class Behind:
 
 
 class Sessions:
+    uploaded_file_mgr = SimpleNamespace(file_storage=dict[str, dict[str, Any]]())
+
     def is_active_session(self, name: str) -> bool:
         return name == "alive"
 
@@ -247,7 +249,8 @@ def test_uploads_that_arrive_at_once_are_refused_beyond_the_quota(
     assert not large_uploads._arriving
 
 
-def test_an_upload_that_stalls_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [b"500000", b"5000"])
+def test_an_upload_that_stalls_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: bytes) -> None:
     monkeypatch.setattr(large_uploads, "UPLOAD_STALL_S", 0.05)
     behind = Behind(tmp_path)
     sent: list[Any] = []
@@ -258,12 +261,44 @@ def test_an_upload_that_stalls_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
     async def send(message: Any) -> None:
         sent.append(message)
 
-    headers = [(b"content-length", b"500000"), (b"content-type", b"multipart/form-data; boundary=x")]
+    headers = [(b"content-length", size), (b"content-type", b"multipart/form-data; boundary=x")]
     scope = {"type": "http", "method": "PUT", "path": "/_stcore/upload_file/alive/1", "headers": headers}
     _run(behind.app(scope, receive, send))
     assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
     assert not left(tmp_path)
     assert not large_uploads._arriving
+
+
+@pytest.mark.parametrize("length", [None, b"", b"-1", b"+5", b"1e3", b"\xb2", b"0x10"])
+def test_an_upload_of_unknown_length_is_refused_before_its_first_byte(tmp_path: Path, length: bytes | None) -> None:
+    behind = Behind(tmp_path)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("it is not read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+    headers += [(b"content-length", length)] if length is not None else [(b"transfer-encoding", b"chunked")]
+    scope = {"type": "http", "method": "PUT", "path": "/_stcore/upload_file/alive/1", "headers": headers}
+    _run(behind.app(scope, receive, send))
+    assert sent[0]["status"] == 411
+    assert not behind.got
+
+
+def test_small_files_that_sessions_hold_stay_within_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = Behind(tmp_path)
+    held = SimpleNamespace(data=CONTENT[:50_000])
+    monkeypatch.setattr(large_uploads, "SMALL_UPLOADS_QUOTA", 200_000)
+    monkeypatch.setitem(Sessions.uploaded_file_mgr.file_storage, "other", {"1": held, "2": held})
+    assert behind.put(CONTENT[:50_000]) == 204
+    monkeypatch.setitem(Sessions.uploaded_file_mgr.file_storage, "alive", {"1": held})
+    assert behind.put(CONTENT[:50_000]) == 503
+    assert len(behind.got) == 1
+    assert behind.put(CONTENT) == 204, "a large one is on the disk"
 
 
 def test_an_upload_is_read_once_per_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

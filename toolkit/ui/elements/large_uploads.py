@@ -25,6 +25,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.runtime import Runtime
@@ -41,6 +42,8 @@ UNCLAIMED_UPLOAD_S = 3_600
 """Seconds after which a file that no page has claimed is removed; a page claims it when it is drawn the next time."""
 UPLOAD_QUOTA = 2
 """What unclaimed and arriving files may take together, in files of the largest size that Streamlit accepts."""
+SMALL_UPLOADS_QUOTA = 512 << 20
+"""Bytes that smaller files, which Streamlit holds until their session ends, may take together."""
 UPLOAD_STALL_S = 60.0
 """Seconds without a byte after which an upload is ended."""
 _PATH = re.compile(r"/_stcore/upload_file/([^/]+)/[^/]+")
@@ -104,13 +107,40 @@ class UploadToDisk:
             logger.warning("could not remove abandoned uploads: %s", error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        boundary = _form_boundary(scope)
-        if boundary is None:
+        if scope["type"] != "http" or scope["method"] != "PUT" or not _PATH.search(scope["path"]):
             await self._app(scope, receive, send)
             return
-        size = int(Headers(scope=scope)["content-length"])
+        answered = stalled = False
+
+        async def receive_in_time() -> Message:
+            nonlocal stalled
+            with anyio.move_on_after(UPLOAD_STALL_S):
+                return await receive()
+            stalled = True
+            return {"type": "http.disconnect"}
+
+        async def send_unless_stalled(message: Message) -> None:
+            nonlocal answered
+            if not stalled:
+                answered = True
+                await send(message)
+
+        try:
+            await self._take_upload(scope, receive_in_time, send_unless_stalled)
+        except ClientDisconnect:
+            if not stalled:
+                raise
+        if stalled and not answered:
+            await _refuse("The upload stopped.", 408)(scope, receive, send)
+
+    async def _take_upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = _content_length(scope)
+        boundary = _form_boundary(scope, size)
+        if boundary is None:
+            await (_find_problem(size) or self._app)(scope, receive, send)
+            return
         if not _make_room(size):
-            await PlainTextResponse("Too many uploads at once. Try again in a minute.", 503)(scope, receive, send)
+            await _refuse("Too many uploads at once. Try again in a minute.", 503)(scope, receive, send)
             return
         try:
             form = _UploadForm(boundary, IncomingFile(self._folder()))
@@ -126,8 +156,6 @@ class UploadToDisk:
                 await self._forward_receipt(scope, form.with_content(token), send, token)
             else:
                 await PlainTextResponse("The upload is incomplete.", 400)(scope, receive, send)
-        except TimeoutError:
-            await PlainTextResponse("The upload stopped.", 408)(scope, receive, send)
         except FormParserError as error:
             await PlainTextResponse(f"The upload form is invalid: {error}.", 400)(scope, receive, send)
         except OSError as error:
@@ -189,12 +217,11 @@ class _UploadForm:
     async def read(self, receive: Receive) -> bool:
         """Read the form and return whether it is complete and has one file; False after a disconnect.
 
-        Raises: OSError if the file can't be written, TimeoutError if nothing arrives for UPLOAD_STALL_S.
+        Raises: OSError if the file can't be written.
         """
         more = True
         while more:
-            with anyio.fail_after(UPLOAD_STALL_S):
-                message = await receive()
+            message = await receive()
             if message["type"] != "http.request":
                 return False
             self._parser.write(message.get("body", b""))
@@ -231,21 +258,48 @@ class _UploadForm:
         self._ended = True
 
 
-def _form_boundary(scope: Scope) -> bytes | None:
+def _content_length(scope: Scope) -> int:
+    """Return the length that the request names; -1 if it names none."""
+    length = Headers(scope=scope).get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() else -1
+
+
+def _find_problem(size: int) -> PlainTextResponse | None:
+    """Return the refusal of an upload that goes to Streamlit, which holds it in memory; None if it fits.
+
+    size: -1 if the request does not name it: Streamlit would hold whatever comes, up to the size of the largest file.
+    """
+    if size < 0:
+        return _refuse("The request does not say how long it is.", 411)
+    if size < LARGE_UPLOAD_BYTES and size + _bytes_in_memory() > SMALL_UPLOADS_QUOTA:
+        return _refuse("Too many small files are open. Close pages with uploads, or try again later.", 503)
+    return None
+
+
+def _bytes_in_memory() -> int:
+    """Return the size of the files that Streamlit holds for open sessions."""
+    if not Runtime.exists():
+        return 0
+    files = getattr(Runtime.instance().uploaded_file_mgr, "file_storage", {})
+    return sum(len(file.data) for kept in [*files.values()] for file in [*kept.values()])
+
+
+def _refuse(problem: str, status: int) -> PlainTextResponse:
+    """Return an answer after which the connection is closed: the rest of the upload is not read."""
+    return PlainTextResponse(problem, status, {"Connection": "close"})
+
+
+def _form_boundary(scope: Scope, size: int) -> bytes | None:
     """Return the boundary of an upload form to write to disk.
 
-    None for every other request, and for uploads that Streamlit itself refuses (too large, or an unknown session).
+    None for small uploads, and for those that Streamlit itself refuses (too large, or an unknown session).
     """
-    if scope["type"] != "http" or scope["method"] != "PUT":
-        return None
     found = _PATH.search(scope["path"])
-    headers = Headers(scope=scope)
-    length = headers.get("content-length", "")
-    if found is None or not length.isdigit() or not LARGE_UPLOAD_BYTES <= int(length) <= _max_upload_bytes():
+    if found is None or not LARGE_UPLOAD_BYTES <= size <= _max_upload_bytes():
         return None
     if not Runtime.exists() or not Runtime.instance().is_active_session(found.group(1)):
         return None
-    kind, options = parse_options_header(headers.get("content-type", ""))
+    kind, options = parse_options_header(Headers(scope=scope).get("content-type", ""))
     return options.get(b"boundary") if kind == b"multipart/form-data" else None
 
 
