@@ -17,7 +17,13 @@ from toolkit.config import Config
 from toolkit.errors import ConfigError, Problem
 from toolkit.settings import draft as drafts
 from toolkit.settings.field_spec import LIST_KINDS, field_specs_by_path, section_paths
-from toolkit.settings.typed_text import normalize_text, summarize_value
+from toolkit.settings.typed_text import (
+    expand_value_range,
+    is_value_range,
+    normalize_text,
+    parse_field_text,
+    summarize_value,
+)
 from toolkit.settings.validation import validate_draft
 from toolkit.system.ids import draw_places
 
@@ -69,6 +75,7 @@ def split_grid(raw: Mapping[str, Any]) -> tuple[drafts.Draft, ValueGrid]:
     grid: ValueGrid = {}
     problems: list[Problem] = []
     for path, value in _walk_values(raw, ""):
+        value = [value] if is_value_range(field_specs_by_path().get(path), value) else value
         if not has_several_values(path, value):
             continue
         problem = find_value_list_problem(path, value)
@@ -81,7 +88,7 @@ def split_grid(raw: Mapping[str, Any]) -> tuple[drafts.Draft, ValueGrid]:
         raise ConfigError(problems)
     single = drafts.fill_defaults(raw)
     for path, values in grid.items():
-        single = drafts.replace_setting(drafts.fill_defaults(single), path, values[0])
+        single = drafts.replace_setting(drafts.fill_defaults(single), path, pick_first_value(path, values))
     return drafts.fill_defaults(single), grid
 
 
@@ -91,6 +98,41 @@ def merge_grid(draft: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> draft
     for path, values in grid.items():
         merged = drafts.replace_setting(merged, path, list(values))
     return merged
+
+
+def pick_first_value(path: str, values: Sequence[Any]) -> Any:
+    """Return the first of several values; of a range, its start."""
+    spec = field_specs_by_path().get(path)
+    if spec is None or not is_value_range(spec, values[0]):
+        return values[0]
+    return parse_field_text(spec, str(values[0]).split("..")[0])
+
+
+def expand_ranges(draft: Mapping[str, Any], grid: ValueGrid) -> ValueGrid:
+    """Return the grid with the values that its ranges stand for. Raises ConfigError: a range can't be used."""
+    expanded, problems = _expand_ranges(draft, grid)
+    if problems:
+        raise ConfigError(problems)
+    return expanded
+
+
+def _expand_ranges(draft: Mapping[str, Any], grid: ValueGrid) -> tuple[ValueGrid, list[Problem]]:
+    expanded, problems = dict(grid), []
+    for path, values in grid.items():
+        spec = field_specs_by_path().get(path)
+        if spec is None or not any(is_value_range(spec, value) for value in values):
+            continue
+        if read_search_budget(draft) is None:
+            hint = "Set Search method to Random or TPE, or list the values."
+            problems.append(Problem(path, "A grid trains every listed value, and can't train a range.", hint))
+            continue
+        try:
+            found = [expand_value_range(spec, v) if is_value_range(spec, v) else [v] for v in values]
+            expanded[path] = list({repr(v): v for v in itertools.chain.from_iterable(found)}.values())
+        except ValueError as error:
+            named = ", ".join(str(value)[:40] for value in values)
+            problems.append(Problem(path, f"The range can't be used: {error}. It is: {named}.", "Correct the range."))
+    return expanded, problems
 
 
 def has_several_values(path: str, value: Any) -> bool:
@@ -173,7 +215,9 @@ def expand_trials(draft: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> li
 
 
 def _validate_trials(draft: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> tuple[list[StudyTrial], list[Problem]]:
-    used = dict(grid) if uses_ablation(draft) else {}
+    used, unclear = _expand_ranges(draft, dict(grid)) if uses_ablation(draft) else ({}, [])
+    if unclear:
+        return [], unclear
     listed = [find_value_list_problem(path, values) for path, values in used.items()]
     problems = [problem for problem in listed if problem is not None]
     if problems:
@@ -211,6 +255,7 @@ def _vary_each_value(grid: ValueGrid) -> list[dict[str, Any]]:
 
 def list_axis_values(draft: Mapping[str, Any], grid: ValueGrid) -> ValueGrid:
     """Return the distinct values of each axis as validation reads them, such as 1e-4 for the text "1e-4"."""
+    grid = expand_ranges(draft, grid)
     trials, _ = _validate_combinations(draft, _vary_each_value(grid), 1)
     return {path: list({repr(one.settings[path]): one.settings[path] for one in trials}.values()) for path in grid}
 

@@ -70,7 +70,8 @@ FIELD_EXPLANATIONS: dict[str, str] = {
     "json_schema and length. The objective is the share of answers that pass all of them.",
     "ablation.method": "Random search trains some of the combinations. TPE (tree-structured Parzen estimator) starts "
     "with random ones, then chooses each next one by the results so far. Both find a good combination in fewer runs "
-    "than a grid; a grid judges each setting best.",
+    "than a grid; a grid judges each setting best. Both also take a range of numbers in place of a list, such as "
+    "`1e-5..1e-3 log` or `4..64`; with log, the ratios are even.",
     "ablation.prune_losers": "When every combination has been trained with a seed, the better half (at least two) goes "
     "on with the next one, and the queued runs of the others are cancelled: 8 combinations with 4 seeds are 16 runs "
     "instead of 32. It finds the best values sooner. Losing combinations have fewer seeds, so more settings may stay "

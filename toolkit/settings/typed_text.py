@@ -22,6 +22,10 @@ AUTO = "Auto"
 TEXT_SEPARATOR = "---"
 """The line between two values of a long text."""
 
+RANGE_KINDS = ("whole", "number", "size")
+RANGE_VALUES = 41
+"""Values that a range of numbers stands for: with "log", 20 per decade of a range over two."""
+
 _NONE_WORDS = {LIBRARY_DEFAULT, "none", "null", "default"}
 _FLAG_WORDS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
@@ -90,8 +94,40 @@ def parse_several_values(spec: FieldSpec, text: str) -> list[Any]:
     if spec.kind == "text":
         return split_texts(text, keep_empty=True)
     text = re.sub(r"\s+%", "%", text) if spec.kind == "size" else text
-    parts = text.splitlines() if spec.kind in ("words", "indexes") else re.split(r"[,;\s]+", text)
+    separator = r"[,;\s]+"
+    if spec.kind in RANGE_KINDS:
+        separator = r"[,;]|\s+(?!log\b)"
+        text = re.sub(r"\s+log\b", " log", re.sub(r"\s*\.\.\s*", "..", text))
+    parts = text.splitlines() if spec.kind in ("words", "indexes") else re.split(separator, text)
     return [parse_one_of_several(spec, part.strip()) for part in parts if part.strip()]
+
+
+def is_value_range(spec: FieldSpec | None, value: Any) -> bool:
+    """Return whether a value is a range, such as "1e-5..1e-3 log", in place of one value of a number."""
+    return spec is not None and spec.kind in RANGE_KINDS and isinstance(value, str) and ".." in value
+
+
+def expand_value_range(spec: FieldSpec, text: str) -> list[Any]:
+    """Return the values that a range stands for: every whole number, or RANGE_VALUES evenly spaced ones with both ends.
+
+    With "log", their ratios are even. Raises ValueError, with what is wrong.
+    """
+    parts = re.fullmatch(r"(\S+?)\s*\.\.\s*(\S+?)(\s+log)?", text.strip())
+    ends = [parse_field_text(spec, part) for part in parts.group(1, 2)] if parts else []
+    if parts is None or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
+        raise ValueError("a range is written as two numbers, for example 1e-5..1e-3 or 1e-5..1e-3 log")
+    low, high = (float(end) for end in ends)
+    if low >= high:
+        raise ValueError("its first number must be smaller than its second")
+    if parts[3] and low <= 0:
+        raise ValueError("a log range needs numbers above 0")
+    is_whole = all(isinstance(end, int) for end in ends)
+    if is_whole and not parts[3] and high - low < RANGE_VALUES:
+        return list(range(int(low), int(high) + 1))
+    shares = [at / (RANGE_VALUES - 1) for at in range(RANGE_VALUES)]
+    between = [low * (high / low) ** share if parts[3] else low + (high - low) * share for share in shares[1:-1]]
+    values = [ends[0], *(round(value) if is_whole else float(f"{value:.3g}") for value in between), ends[1]]
+    return list(dict.fromkeys(values))
 
 
 def split_texts(text: str, *, keep_empty: bool = False) -> list[str]:

@@ -14,6 +14,7 @@ from toolkit.settings.ablation import (
     StudyTrial,
     ValueGrid,
     count_trials,
+    expand_ranges,
     expand_trials,
     read_search_budget,
     uses_ablation,
@@ -51,7 +52,7 @@ def plan_study(draft: Mapping[str, Any], grid: ValueGrid) -> StudyPlan:
     trials = expand_trials(draft, grid)
     if uses_ablation(draft):
         check_objective(trials[0].config.ablation.objective, trials[0].config.ablation.pass_rules)
-    axes = grid if uses_ablation(draft) else {}
+    axes = expand_ranges(draft, dict(grid)) if uses_ablation(draft) else {}
     distinct = list({hash_training_content(trial.config): trial for trial in reversed(trials)}.values())[::-1]
     budget = read_search_budget(draft)
     is_whole = budget is None or count_trials(axes) <= len(trials)

@@ -26,6 +26,8 @@ from toolkit.system.durable import durable_write
 from toolkit.system.foreign_files import describe_read_error, read_foreign_json
 
 STUDY_SCHEMA = 1
+MAX_LISTED_VALUES = 12
+"""Values of a setting that a message lists; of more, the ends."""
 Axes = dict[str, list[Any]]
 
 
@@ -232,5 +234,19 @@ def _comparable_axes(axes: Mapping[str, Sequence[Any]]) -> dict[str, set[str]]:
 
 def describe_axes(axes: Mapping[str, Sequence[Any]]) -> str:
     """Return for example "LoRA rank (r) 4, 8; Learning rate 1e-3, 2e-3"."""
-    parts = (f"{name_setting(path)} {', '.join(describe_value(path, v) for v in axes[path])}" for path in axes)
+    parts = (f"{name_setting(path)} {_describe_values(path, axes[path])}" for path in axes)
     return "; ".join(parts) or "no setting"
+
+
+def _describe_values(path: str, values: Sequence[Any]) -> str:
+    if len(values) <= MAX_LISTED_VALUES:
+        return ", ".join(describe_value(path, value) for value in values)
+    low, high = describe_ends(path, values)
+    return f"{low} to {high} ({len(values)} values)"
+
+
+def describe_ends(path: str, values: Sequence[Any]) -> tuple[str, str]:
+    """Return the smallest and the largest value as the form shows them; of other values, the first and the last."""
+    are_numbers = all(isinstance(value, int | float) for value in values)
+    ordered = sorted(values) if are_numbers else list(values)
+    return describe_value(path, ordered[0]), describe_value(path, ordered[-1])

@@ -42,7 +42,9 @@ def _draw_means(study: Study, finding: AxisFinding) -> str:
     known = [mean for mean in finding.means if not math.isnan(mean)]
     largest = 1.0 if study.measured.is_share else max(known, default=1.0) or 1.0
     lines = []
-    for at, (value, mean) in enumerate(zip(finding.values, finding.means, strict=True)):
+    pairs = zip(finding.values, finding.means, strict=True)
+    shown_pairs = [(value, mean) for value, mean in pairs if not (finding.is_searched and math.isnan(mean))]
+    for at, (value, mean) in enumerate(shown_pairs):
         top = at * _LINE
         label = html.escape(describe_value(finding.path, value)[:30])
         lines.append(f'<text x="{_LABEL_WIDTH - 8}" y="{top + 17}" text-anchor="end">{label}</text>')
@@ -54,7 +56,7 @@ def _draw_means(study: Study, finding: AxisFinding) -> str:
         shown = format_result(study, mean)
         lines.append(f'<text x="{_LABEL_WIDTH + width + 6}" y="{top + 17}">{shown}</text>')
     title = f"{name_setting(finding.path)}: mean {name_objective(study)}"
-    size = f'width="{_LABEL_WIDTH + _BAR_WIDTH + 80}" height="{_LINE * len(finding.values)}"'
+    size = f'width="{_LABEL_WIDTH + _BAR_WIDTH + 80}" height="{_LINE * len(shown_pairs)}"'
     picture = f'<svg {size} role="img" aria-label="{html.escape(title)}">{"".join(lines)}</svg>'
     return f"<h2>{html.escape(title)}</h2>\n{picture}"
 

@@ -36,6 +36,8 @@ DECIDED_REASON = "The study was decided before this run started, and Stop when d
 PRUNED_REASON = "Successive halving stopped this combination"
 MIN_KEPT = 2
 """Combinations that successive halving keeps, so that there is something to compare."""
+MAX_JUDGED_VALUES = 20
+"""Values of a setting up to which each two are compared; of more, such as those of a range, the best is named."""
 ENDED_STATES = ("finished", "failed")
 
 
@@ -62,6 +64,7 @@ class AxisFinding:
 
     shown: the comparison that the verdict is told with. seeds_needed: seeds in total that would decide an open setting;
     None if more test rows are needed instead. is_joint: `recommended` was chosen together with that of another setting.
+    is_searched: too many values to compare; `recommended` is that of the best combination so far.
     """
 
     path: str
@@ -73,6 +76,7 @@ class AxisFinding:
     seeds_needed: int | None = None
     is_tie: bool = False
     is_joint: bool = False
+    is_searched: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,12 @@ class StudyVerdict:
 
 def judge_study(study: Study) -> StudyVerdict:
     """Return what the finished trials show."""
-    axes = {path: values for path, values in study.question.axes.items() if len(values) > 1}
-    findings = tuple(_judge_axis(study, path, values) for path, values in axes.items())
+    varied = {path: values for path, values in study.question.axes.items() if len(values) > 1}
+    axes = {path: values for path, values in varied.items() if len(values) <= MAX_JUDGED_VALUES}
+    findings = tuple(
+        _judge_axis(study, path, values) if path in axes else _find_best_of_many(study, path, values)
+        for path, values in varied.items()
+    )
     found = find_interactions(study, axes, ERROR_RATE, lower=study.measured.lower)
     joint = {path: value for one in found for path, value in zip((one.path, one.other), one.best, strict=True)}
     findings = tuple(
@@ -181,6 +189,20 @@ def _judge_axis(study: Study, path: str, values: Sequence[Any]) -> AxisFinding:
         None if any(one is None for one in needed) else max((one or 0 for one in needed), default=0) or None,
         is_tie=len(equals) > 1 and verdict != "open",
     )
+
+
+def _find_best_of_many(study: Study, path: str, values: Sequence[Any]) -> AxisFinding:
+    """Return the value of the best combination of a setting whose values are too many to compare each two."""
+    found: dict[str, list[float]] = {}
+    value_of = {}
+    for one in study.outcomes:
+        if one.value is not None:
+            key = repr(sorted(one.asked.settings.items()))
+            found.setdefault(key, []).append(one.value)
+            value_of[key] = one.asked.settings.get(path)
+    best = (min if study.measured.lower else max)(found, key=lambda key: float(np.mean(found[key])), default=None)
+    means = tuple(_mean_of_value(study, path, value) for value in values)
+    return AxisFinding(path, "open", tuple(values), means, None if best is None else value_of[best], is_searched=True)
 
 
 def _choose_shown(compared: Sequence[ValueComparison], best: Any) -> ValueComparison:

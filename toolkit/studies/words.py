@@ -12,6 +12,7 @@ from toolkit.studies.expectations import HonestScore
 from toolkit.studies.interactions import Interaction
 from toolkit.studies.objectives import DEFAULT_OBJECTIVE, LOSS_OBJECTIVE, OBJECTIVES
 from toolkit.studies.outcomes import Study, find_run_reason
+from toolkit.studies.question import describe_ends
 from toolkit.studies.verdict import DECIDED_REASON, AxisFinding, StudyVerdict, ValueComparison, is_pruned
 from toolkit.system.printable import format_plural, format_share
 
@@ -81,6 +82,13 @@ _MISFITS = {
 
 def _describe_finding(study: Study, finding: AxisFinding) -> str:
     label = name_setting(finding.path)
+    if finding.is_searched:
+        low, high = describe_ends(finding.path, finding.values)
+        best = describe_value(finding.path, finding.recommended)
+        return (
+            f"{label}: the best combination so far has {best}; its {len(finding.values)} values from {low} to {high} "
+            "are too many to judge one by one."
+        )
     if finding.shown is None:
         return f"{label}: too few runs to say; no two finished trials with the same test rows differ in it alone."
     shown = finding.shown
@@ -165,7 +173,7 @@ def _describe_failures(study: Study) -> str:
 
 def _recommend(verdict: StudyVerdict) -> str:
     """Return which values to use; an open setting is named as leading only."""
-    known = [one for one in verdict.findings if one.shown is not None]
+    known = [one for one in verdict.findings if one.shown is not None or one.is_searched]
     settled = [one for one in known if one.verdict != "open" or one.is_joint]
     leading = [one for one in known if one not in settled]
     parts = []

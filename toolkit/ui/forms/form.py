@@ -171,7 +171,7 @@ def use_single_value(path: str) -> None:
     values = grid.pop(path, [])
     workspace.set_grid(grid)
     if values:
-        workspace.set_setting(path, values[0])
+        workspace.set_setting(path, ablation.pick_first_value(path, values))
 
 
 def reset_setting(path: str) -> None:

@@ -92,7 +92,7 @@ def _text_many(cell: WidgetInput) -> None:
         typed_text.format_several_values(cell.spec, cell.value),
         lambda text: typed_text.parse_several_values(cell.spec, text),
     )
-    _box(cell, shown, read, "Values, separated by commas", ":material/stacks:")
+    _box(cell, shown, read, "Values, separated by commas, or a range: 1..8", ":material/stacks:")
 
 
 def _box(cell: WidgetInput, shown: str, read: Callable[[Any], Any], empty: str | None, icon: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import streamlit as st
@@ -13,7 +14,7 @@ from toolkit.studies.words import name_objective
 from toolkit.ui.elements import charts
 
 VERDICT_WORDS = {"matters": "Matters", "noise": "Within noise", "open": "Too few runs to say"}
-MAX_TICK_CHARACTERS = 18
+MAX_TICK_CHARACTERS, MAX_TICKS = 18, 12
 
 
 def draw_importance(verdict: StudyVerdict) -> None:
@@ -28,6 +29,7 @@ def draw_importance(verdict: StudyVerdict) -> None:
                 "Importance": 100 * verdict.importance[one.path],
             }
             for one in verdict.findings
+            if one.path in verdict.importance
         ],
         hide_index=True,
         alt="Importance of the settings",
@@ -72,6 +74,8 @@ def _make_axis(study: Study, path: str, values: list[Any]) -> charts.ParallelAxi
     ordered = sorted(values) if is_numeric else values
     places = {repr(value): at for at, value in enumerate(ordered)}
     texts = [describe_value(path, value) for value in ordered]
+    step = math.ceil(len(texts) / MAX_TICKS)  # of a range, a few of the values
+    texts = [text if at % step == 0 else "" for at, text in enumerate(texts)]
     ticks = [text if len(text) <= MAX_TICK_CHARACTERS else f"{text[: MAX_TICK_CHARACTERS - 1]}…" for text in texts]
     finished = (one for one in study.outcomes if one.value is not None)
     return name_setting(path), [places[repr(one.asked.settings[path])] for one in finished], ticks

@@ -102,8 +102,9 @@ def _draw_verdict(study: Study, verdict: StudyVerdict) -> None:
             f"{escape_text(describe_objective(study))} The intervals hold at every moment of looking, over the test "
             "rows and the training seeds."
         )
-        values = {one.path: find_leading_value(one) for one in verdict.findings if one.shown is not None}
-        if values:
+        known = [one for one in verdict.findings if one.shown is not None or one.is_searched]
+        values = {one.path: find_leading_value(one) for one in known}
+        if values and any(outcome.value is not None for outcome in study.outcomes):
             draw_adoption(study, verdict, values)
 
 
