@@ -263,6 +263,9 @@ def test_cancel_pause_and_resume(api: ApiWithoutProcesses) -> None:
     lost = api.read(job["id"])
     assert (lost["status"], lost["error"]) == (
         "failed", {"code": "out_of_memory", "message": "Too large. Shrink it.", "param": None})  # fmt: skip
+    run.config_path.write_text("[" * 5_000)
+    listed = api.http.get("/v1/fine_tuning/jobs").json()["data"]
+    assert [one["error"]["code"] for one in listed] == ["run_unreadable"]
     delete_run(run)
     assert api.read(job["id"])["error"]["code"] == "run_unreadable"
 

@@ -14,10 +14,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from toolkit.api.jobs.job_requests import resolve_base_model
-from toolkit.api.jobs.tuned_models import find_tuned_model, list_tuned_runs, no_such_model
+from toolkit.api.jobs.tuned_models import base_model_of, find_tuned_model, list_tuned_runs, no_such_model
 from toolkit.errors import EngineError, ToolkitError
 from toolkit.runs.model_names import BASE
-from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.services import engine_client
 from toolkit.services.engine_process import EngineInfo
 from toolkit.services.service_http import CONNECT_SECONDS
@@ -56,7 +55,7 @@ class EngineProxy:
         base = resolve_base_model(asked, self._stand_in)
         if base not in self.list_base_models():
             raise no_such_model(asked)
-        run = next((run for run in list_tuned_runs(self._save_dir) if _base_of(run) == base), None)
+        run = next((run for run in list_tuned_runs(self._save_dir) if base_model_of(run) == base), None)
         if run is None:
             message = f"The base model '{base[:120]}' answers once a run was trained on it."
             hint = "Fine-tune it first (POST /v1/fine_tuning/jobs)."
@@ -65,7 +64,7 @@ class EngineProxy:
 
     def list_base_models(self) -> list[str]:
         """Return the base models that the API knows: of the runs that have a model, and the one of OpenAI's names."""
-        return list(dict.fromkeys([self._stand_in, *map(_base_of, list_tuned_runs(self._save_dir))]))
+        return list(dict.fromkeys([self._stand_in, *map(base_model_of, list_tuned_runs(self._save_dir))]))
 
     def _start_engine(self, run: str, name: str) -> EngineInfo:
         try:
@@ -78,10 +77,6 @@ class EngineProxy:
         except ToolkitError as error:
             raise RequestError(error.message, error.hint, status=404, code="model_not_found", param="model") from error
         return info
-
-
-def _base_of(run: RunDir) -> str:
-    return str(read_run_config(run).model.hf_model_ckpt)
 
 
 async def _send(info: EngineInfo, path: str, body: dict[str, Any], asked: str) -> Response:

@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from toolkit.api.api_desk import ApiDesk
+from toolkit.api.files.file_store import TRAINING_PURPOSE
 from toolkit.api.files.file_upload import receive_file
 from toolkit.api.jobs.job_view import (
     RESULT_PURPOSE,
-    JobView,
     describe_result_file,
     encode_result_file,
     find_result_run,
@@ -34,15 +34,15 @@ class FileRoutes:
         purpose, order = query.get("purpose"), query.get("order", "desc")
         if order not in ("asc", "desc"):
             raise RequestError(f"'order' is '{order[:40]}'.", "Use asc or desc.", param="order")
-        found = [record.describe() for record in self._desk.files.list_files()]
-        found += [describe_result_file(view.run) for view in self._views() if view.run and view.state == "succeeded"]
-        found = [file for file in found if purpose in (None, file["purpose"])]
+        found = []
+        if purpose in (None, TRAINING_PURPOSE):
+            found += [record.describe() for record in self._desk.files.list_files()]
+        if purpose in (None, RESULT_PURPOSE):
+            views = [view_job(record, self._desk.save_dir) for record in self._desk.jobs.list_jobs()]
+            found += [describe_result_file(view.run) for view in views if view.run and view.state == "succeeded"]
         found.sort(key=lambda file: (file["created_at"], file["id"]), reverse=order == "desc")
         page, more = cut_page(found, lambda file: str(file["id"]), query, 10_000, 10_000)
         return JSONResponse(list_body(page, has_more=more))
-
-    def _views(self) -> list[JobView]:
-        return [view_job(record, self._desk.save_dir) for record in self._desk.jobs.list_jobs()]
 
     def retrieve(self, request: Request) -> Response:
         file_id = request.path_params["file"]

@@ -10,7 +10,8 @@ import csv
 import io
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,12 @@ class JobView:
     record: JobRecord
     run: RunDir | None = None
     status: RunStatus | None = None
-    config: Config | None = None
     lost: str = ""
+
+    @property
+    def config(self) -> Config | None:
+        """The settings of the run; None without one. Raises ToolkitError: they can't be read."""
+        return read_run_config(self.run) if self.run is not None else None
 
     @property
     def state(self) -> str:
@@ -83,13 +88,20 @@ class JobView:
         return refusal.model_dump() if refusal is not None else None
 
     def describe(self) -> dict[str, Any]:
-        """Return OpenAI's job object."""
+        """Return OpenAI's job object; a run with damaged settings makes it a failed one."""
+        try:
+            return self._describe()
+        except ToolkitError as error:
+            return replace(self, run=None, status=None, lost=str(error))._describe()
+
+    def _describe(self) -> dict[str, Any]:
         record, status, state = self.record, self.status, self.state
-        hyperparameters = describe_hyperparameters(record.asked, self.config)
+        config = self.config
+        hyperparameters = describe_hyperparameters(record.asked, config)
         done = state == "succeeded" and self.run is not None
         remaining = status.remaining_s if status is not None and state == "running" else None
         tokens = int(status.last.get("tokens") or 0) if status is not None and self.finished_at else None
-        finished, args = self.finished_at, (self.config or Config()).training.training_args
+        finished, args = self.finished_at, (config or Config()).training.training_args
         return {
             "id": record.id,
             "object": "fine_tuning.job",
@@ -106,7 +118,7 @@ class JobView:
             "result_files": [result_file_id(self.run)] if done and self.run is not None else [],
             "hyperparameters": hyperparameters,
             "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-            "seed": args.seed if record.asked.seed is None or self.config else record.asked.seed,
+            "seed": args.seed if record.asked.seed is None or config else record.asked.seed,
             "trained_tokens": tokens,
             "user_provided_suffix": record.asked.suffix,
             "metadata": record.asked.metadata,
@@ -155,11 +167,9 @@ def view_job(record: JobRecord, save_dir: Path) -> JobView:
         return JobView(record)
     try:
         run = open_run(save_dir, record.run)
-        return JobView(record, run, read_run_status(run), read_run_config(run))
+        return JobView(record, run, read_run_status(run))
     except RunError as error:
         return JobView(record, lost=f"Its run is gone or can't be read: {error.message}")
-    except ToolkitError as error:
-        return JobView(record, lost=str(error))
 
 
 def result_file_id(run: RunDir) -> str:
@@ -183,9 +193,16 @@ def find_result_run(save_dir: Path, file_id: str) -> RunDir | None:
 def describe_result_file(run: RunDir) -> dict[str, Any]:
     """Return OpenAI's file object of a run's metrics."""
     end = read_event_facts(run.events_path).end
-    size = len(encode_result_file(run))
+    stamp = run.events_path.stat()
+    size = _measure_result_file(run, stamp.st_mtime_ns, stamp.st_size)
     created = float(end["t"]) if end is not None else 0.0
     return describe_file(result_file_id(run), RESULT_FILE_NAME, size, created, RESULT_PURPOSE)
+
+
+@lru_cache(maxsize=20_000)
+def _measure_result_file(run: RunDir, *stamp: int) -> int:
+    """Return the bytes of a run's metrics. stamp: of the log, which is read again once it has changed."""
+    return len(encode_result_file(run))
 
 
 def encode_result_file(run: RunDir) -> bytes:

@@ -6,6 +6,7 @@ ID is the id of the run, and it alone decides: the other parts are labels.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,20 +21,33 @@ ORGANIZATION = "local"
 _TUNED = re.compile(r"ft:[^:]*:[^:]*:[^:]*:(?P<run>[a-z0-9-]{1,40})(:ckpt-step-(?P<step>\d{1,12}))?")
 
 
+@dataclass(frozen=True)
+class _ModelLabels:
+    """base: the base model in the settings of a run. suffix: its name, as a part of a model's name."""
+
+    base: str
+    suffix: str
+
+
 def name_tuned_model(run: RunDir, step: int | None = None) -> str:
     """Return the name of a run's model, or of its checkpoint at a step. Raises ToolkitError: it can't be read."""
-    base, suffix = _read_labels(run.path)
+    labels = _read_labels(run.path)
+    base = _make_label(re.split(r"[/:\\]", labels.base.rstrip("/"))[-1], keep="._")
     checkpoint = "" if step is None else f":ckpt-step-{step}"
-    return f"ft:{base}:{ORGANIZATION}:{suffix}:{run.id}{checkpoint}"
+    return f"ft:{base}:{ORGANIZATION}:{labels.suffix}:{run.id}{checkpoint}"
+
+
+def base_model_of(run: RunDir) -> str:
+    """Return the base model in the settings of a run. Raises ToolkitError: they can't be read."""
+    return _read_labels(run.path).base
 
 
 @lru_cache(maxsize=20_000)
-def _read_labels(folder: Path) -> tuple[str, str]:
-    """Return (base model, suffix) as parts of a name; neither changes while a run exists."""
+def _read_labels(folder: Path) -> _ModelLabels:
+    """Return what names a run's model; it does not change while the run exists."""
     run = RunDir(folder)
-    base = str(read_run_config(run).model.hf_model_ckpt).rstrip("/")
     name = str(read_run_meta(run).get("name") or "")
-    return _make_label(re.split(r"[/:\\]", base)[-1], keep="._"), _make_label(name.lower())[:64].strip("-")
+    return _ModelLabels(str(read_run_config(run).model.hf_model_ckpt), _make_label(name.lower())[:64].strip("-"))
 
 
 def _make_label(text: str, keep: str = "") -> str:
