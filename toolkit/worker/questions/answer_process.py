@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -31,6 +32,7 @@ from typing import Any, NoReturn
 
 from toolkit.errors import ToolkitError
 from toolkit.services.warm_process import WARM_SERVICE
+from toolkit.system.out_of_memory import out_of_memory_kind
 from toolkit.system.paths import PROJECT_ROOT
 from toolkit.system.printable import format_bytes
 from toolkit.system.private_files import restrict_new_files
@@ -258,11 +260,25 @@ def _answer(question: Mapping[str, Any], connection: socket.socket) -> dict[str,
         error = _describe_loss(job, AnswerLost(f"needed over {_MEMORY} of memory and was stopped"))
     except Exception as raised:  # noqa: BLE001 - sent to the background worker, which shows it
         error = as_toolkit_error(raised, WARM_SERVICE)
+        if _is_of_model(raised):
+            error = _describe_loss(job, AnswerLost(f"failed: {error.message.rstrip('.')}"))
     except BaseException as raised:
         if type(raised).__name__ != "PanicException":  # of the tokenizers library, and no Exception
             raise
         error = _describe_loss(job, AnswerLost(f"failed inside the library: {str(raised)[:200]}"))
     return {"error": _dump_error(error)}
+
+
+def _is_of_model(error: Exception) -> bool:
+    """Return whether the error arose in a library that works with the model's files, and not in code of this project.
+
+    Errors in words say themselves what is wrong, and those of the system are about files and memory.
+    """
+    if isinstance(error, ToolkitError | OSError) or out_of_memory_kind(error) is not None:
+        return False
+    place = traceback.extract_tb(error.__traceback__)[-1].filename
+    is_ours = place.startswith(str(PROJECT_ROOT)) and "site-packages" not in place
+    return isinstance(error, RecursionError) or not is_ours
 
 
 def _serve_forks(connection: socket.socket) -> None:
