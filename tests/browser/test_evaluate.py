@@ -16,7 +16,7 @@ from tests.fakes.engine_runs import write_adapter, write_checkpoint
 from toolkit.config import Config
 from toolkit.data.storage.open_table import open_table
 from toolkit.evaluation.statistics.verdict import VERDICT_SENTENCES
-from toolkit.export.export_state import export_folder, read_export_state
+from toolkit.export.export_state import read_export_state
 from toolkit.runs.events import EventWriter
 from toolkit.runs.run_dir import RunDir, create_run
 
@@ -79,10 +79,11 @@ def test_one_click_from_the_run_to_the_verdict(page: Page, server: Server, run: 
     assert all(row["answer (Adapter)"] != row["answer (Base model)"] for row in rows)
 
     page.get_by_role("button", name="Export", exact=True).click()
-    # the adapter is exported at once; the other forms wait for a click
+    # the adapter can be downloaded and is exported at once; the other forms wait for a click
     expect(page.get_by_role("button", name=re.compile(r"Download \("))).to_be_visible(timeout=180 * SECOND)
+    expect(page.get_by_text("Verified: same")).to_be_visible(timeout=180 * SECOND)
     assert read_export_state(run, "adapter").state == "passed"
-    with zipfile.ZipFile(next(export_folder(run, "adapter").glob("*.zip"))) as archive:
+    with zipfile.ZipFile(downloaded(page, page.get_by_role("button", name=re.compile(r"Download \(")))) as archive:
         assert {"adapter_model.safetensors", "contract.json"} <= set(archive.namelist())
         figures = archive.read("README.md").decode()
     assert "| Exact match |" in figures, "the card tells what the evaluation found"

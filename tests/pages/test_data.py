@@ -281,6 +281,19 @@ def test_columns_that_are_close_are_asked_about_with_each_choice_rendered(stage:
     assert not button(app, "Configure the training").disabled
 
 
+def test_a_column_is_chosen_for_each_template_and_follows_the_editors(stage: Stage) -> None:
+    rows = "".join(f"T-{i},Where is parcel {i}?,team {i % 3},{i % 2}\n" for i in range(12))
+    app = _upload(stage, "mine.csv", f"id,text,team,urgent\n{rows}".encode())
+    for label, column in (("Column to read (prompt)", "text"), ("Column to answer (completion)", "urgent")):
+        app = stage.checked(next(box for box in app.selectbox if box.label == label).set_value(column).run())
+    assert (_data(stage)["prompt"], _data(stage)["prompt_stub"]) == ("{text}", "{urgent}")
+    workspace = app.session_state["workspace"]
+    workspace["draft"]["data"] = {**workspace["draft"]["data"], "prompt": "Answer: {text}"}
+    app = stage.checked(app.run())
+    chosen = {box.label: box.value for box in app.selectbox if box.label.startswith("Column to ")}
+    assert chosen == {"Column to read (prompt)": None, "Column to answer (completion)": "urgent"}
+
+
 def test_a_preference_file_trains_on_the_chosen_answer(stage: Stage) -> None:
     rows = [{"prompt": f"Where is {i}?", "rejected": f"No idea {i}.", "chosen": f"In aisle {i}."} for i in range(8)]
     app = _upload(stage, "pairs.jsonl", "\n".join(map(json.dumps, rows)).encode())

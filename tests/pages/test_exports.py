@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from tests.export.test_parity_certificate import contract, replay
 from tests.pages.conftest import Stage, button, words
@@ -72,6 +74,34 @@ def test_asking_for_an_export_starts_that_of_the_adapter_once(stage: Stage, monk
     made(run, "merged-bf16", broken=False)
     stage.checked(button(stage.page("runs", run), "Export").click().run())
     assert started == ["adapter"], "what is there already is not made again"
+
+
+def test_a_download_is_there_at_once_and_starts_its_verification(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(export_view, "start_export", lambda run, form, **_: started.append(form))
+    run = stage.finished("Orders, 4 epochs")
+    (download,) = downloads(stage.page("runs", run))
+    assert download.proto.label.startswith("Download (")
+    export_view._verify_download(run, "adapter")
+    assert started == ["adapter"]
+    made(run, "merged-bf16", broken=False)
+    made(run, "merged-fp16", broken=True)
+    export_view._verify_download(run, "merged-bf16")
+    assert started == ["adapter"], "what is verified is not made again"
+    assert len(downloads(stage.page("runs", run))) == 2, "a broken export can't be downloaded"
+
+
+def test_what_other_programs_call_the_model_follows_its_name(stage: Stage) -> None:
+    run = stage.finished("Orders, 4 epochs")
+    made(run, "adapter", broken=False)
+    text = words(stage.page("runs", run))
+    assert "--lora-modules orders-4-epochs=" in text
+
+
+def downloads(app: AppTest) -> list[Any]:
+    """Return the page's download buttons of exports; AppTest knows no class for them."""
+    found = [block for block in app.get("download_button") if str(block.proto.label).startswith("Download (")]
+    return list(found)
 
 
 def test_a_run_without_an_adapter_has_no_exports(stage: Stage) -> None:

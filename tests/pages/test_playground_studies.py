@@ -200,8 +200,8 @@ def test_other_runs_of_the_same_base_can_be_compared_and_a_preset_is_one_click(s
     app = stage.checked(button(app, "Creative").click().run())
     kept = app.session_state["workspace"]["draft"]["inference"]
     assert (kept["do_sample"], kept["temperature"], kept["max_new_tokens"]) == (True, 1.1, 128)
-    presets = {entry.label: entry.proto.type for entry in app.button if str(entry.key).startswith("preset:")}
-    assert [name for name, kind in presets.items() if kind == "secondary"] == ["Creative"], "the active one is marked"
+    presets = {entry.label: entry.proto.icon for entry in app.button if str(entry.key).startswith("preset:")}
+    assert [name for name, icon in presets.items() if "check" in icon] == ["Creative"], "the active one is marked"
     app = stage.checked(app.toggle(key="own_settings").set_value(True).run())
     app = stage.checked(app.selectbox(key=f"way:{other.id}").set_value("greedy").run())
     assert app.session_state["workspace"]["draft"]["inference"]["do_sample"] is True, "the form is unchanged"

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.runs.model_names import short_model_name
 from toolkit.system import printable
 from toolkit.system.printable import strip_control_characters
 from toolkit.ui.elements.escape import escape_lines, escape_text
-from toolkit.ui.elements.words import short_model_name
 
 MARKUP = "![x](http://e.x/i.png) <img src=x> **b** _i_ `c` $a$ :red[x] :material/home: [l](u) # h ~~s~~ | \\ {y}"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +17,13 @@ import pytest
 from tests.fakes.engine_runs import write_adapter
 from tests.fakes.training import draft, make_run, train_here
 from toolkit.errors import ToolkitError
+from toolkit.export.adapter_archive import zip_export
 from toolkit.export.export_forms import EXPORT_FORMS
 from toolkit.export.export_process import export_to_end, start_export
 from toolkit.export.export_state import commit_hash, export_folder, export_job, read_export_state
 from toolkit.export.parity_certificate import Certificate
 from toolkit.export.prompt_contract import CONTRACT_FILE, read_contract, read_reference_contract
+from toolkit.export.usage_recipes import list_usage_recipes
 from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.system.background_job import StateFileReporter
 from toolkit.system.durable import commit_dir
@@ -223,26 +228,45 @@ def test_changed_files_are_not_loaded(run: RunDir) -> None:
     assert failed(certificate) == {"files as committed"} and path.name in certificate.failures[0].detail
 
 
-def test_the_zip_contains_what_is_needed_and_no_pickle(run: RunDir) -> None:
+def test_the_download_contains_what_is_needed_and_no_pickle(run: RunDir) -> None:
     (run.adapter_dir / "training_args.bin").write_bytes(b"a pickle with a token")
-    (path,) = export_folder(run, "adapter").glob("*.zip")
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(io.BytesIO(zip_export(export_folder(run, "adapter")))) as archive:
         names = set(archive.namelist())
         card = archive.read("README.md").decode()
     (run.adapter_dir / "training_args.bin").unlink()
     assert {"adapter_model.safetensors", "adapter_config.json", CONTRACT_FILE, "tokenizer.json", "README.md"} <= names
     assert not [name for name in names if not name.endswith((".json", ".safetensors", ".jinja", ".md", ".png", ".yml"))]
     assert "library_name: peft" in card and "{question}" in card and "order lamp" not in card
+    with zipfile.ZipFile(io.BytesIO(zip_export(export_folder(run, MERGED)))) as archive:
+        assert {"model.safetensors", "config.json", "tokenizer.json", CONTRACT_FILE} <= set(archive.namelist())
+        assert "COMMIT.json" not in archive.namelist()
+
+
+def test_the_python_code_of_the_page_runs_as_it_stands(run: RunDir, tmp_path: Path) -> None:
+    """In a fresh process that knows nothing of this project; both exports in one, because its imports take long."""
+    contract = read_reference_contract(run)
+    assert contract is not None
+    snippets = []
+    for form in ("adapter", MERGED):
+        place = str(export_folder(run, form))
+        recipes = list_usage_recipes(run, read_run_config(run), EXPORT_FORMS[form], place, chat=contract.chat)
+        (snippet,) = [recipe.text for recipe in recipes if recipe.language == "python"]
+        (tmp_path / f"{form}.py").write_text(snippet)
+        snippets.append(f"runpy.run_path({f'{form}.py'!r}); print('done')")
+    script = f"import runpy; {'; '.join(snippets)}"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.count("done") == 2
 
 
 def test_the_files_can_be_read_by_transformers_4(run: RunDir) -> None:
     merged = export_folder(run, MERGED)
     settings = json.loads((merged / "config.json").read_text())
     assert settings["rope_theta"] == settings["rope_parameters"]["rope_theta"]
-    (path,) = export_folder(run, "adapter").glob("*.zip")
-    with zipfile.ZipFile(path) as archive:
-        tokenizers = [archive.read("tokenizer_config.json"), (merged / "tokenizer_config.json").read_bytes()]
-    for content in tokenizers:
+    folders = (export_folder(run, "adapter"), merged)
+    for content in [(folder / "tokenizer_config.json").read_bytes() for folder in folders]:
         assert json.loads(content)["tokenizer_class"] == "PreTrainedTokenizerFast"
         assert not isinstance(json.loads(content).get("extra_special_tokens"), list)
 

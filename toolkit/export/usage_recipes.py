@@ -14,8 +14,10 @@ from pathlib import Path
 from toolkit.config import BUNDLED, Config
 from toolkit.data.examples.templates import CompiledTemplate, compile_template
 from toolkit.export.export_forms import GGUF_FILE, ExportForm, resolve_form_function
-from toolkit.runs.run_dir import RunDir
+from toolkit.runs.model_names import describe_run
+from toolkit.runs.run_dir import RunDir, read_run_meta
 from toolkit.system.paths import ASSETS
+from toolkit.system.printable import make_file_stem
 
 GGUF_CONVERTER = "convert_hf_to_gguf"
 """Name of llama.cpp's converter, as a module and as a script."""
@@ -50,7 +52,7 @@ def list_gguf_recipes(run: RunDir, config: Config, form: ExportForm, location: s
     place = Path(location)
     # on a model card or the Hub the place is no folder of this machine, and the file is next to the card
     converted = (place / GGUF_FILE).exists() or not place.is_absolute()
-    return [*([] if converted else [_conversion(location)]), _ollama(run, location), _llama_server(location)]
+    return [*([] if converted else [_conversion(location)]), _ollama(run, config, location), _llama_server(location)]
 
 
 def _serve(run: RunDir) -> Recipe:
@@ -61,15 +63,20 @@ def _serve(run: RunDir) -> Recipe:
 def _vllm(run: RunDir, config: Config, form: ExportForm, location: str) -> Recipe:
     where = shlex.quote(location)
     if form.contains_base:
-        text = f"vllm serve {where} --dtype {form.dtype} --served-model-name {run.id}"
+        text = f"vllm serve {where} --dtype {form.dtype} --served-model-name {name_served_model(run, config)}"
         return Recipe("vLLM", "bash", text)
     rank = next((rank for rank in VLLM_LORA_RANKS if rank >= (config.lora.r or DEFAULT_LORA_RANK)), VLLM_LORA_RANKS[-1])
     base = shlex.quote(base_model_location(config))
     lines = (
         f"vllm serve {base} --enable-lora --max-lora-rank {rank}",
-        f"  --lora-modules {run.id}={where}",
+        f"  --lora-modules {name_served_model(run, config)}={where}",
     )
     return Recipe("vLLM", "bash", " \\\n".join(lines))
+
+
+def name_served_model(run: RunDir, config: Config) -> str:
+    """Return the run's name as other programs take it: "orders-4-epochs"; its id if the name has no such character."""
+    return make_file_stem(describe_run(read_run_meta(run), str(config.model.hf_model_ckpt or ""))) or run.id
 
 
 def base_model_location(config: Config) -> str:
@@ -149,8 +156,9 @@ def _conversion(location: str) -> Recipe:
     return Recipe("Convert it, once", "bash", "\n".join(lines))
 
 
-def _ollama(run: RunDir, location: str) -> Recipe:
-    lines = (f"cd {shlex.quote(location)}", f"ollama create {run.id} -f Modelfile", f"ollama run {run.id}")
+def _ollama(run: RunDir, config: Config, location: str) -> Recipe:
+    name = name_served_model(run, config)
+    lines = (f"cd {shlex.quote(location)}", f"ollama create {name} -f Modelfile", f"ollama run {name}")
     return Recipe("Ollama", "bash", "\n".join(lines))
 
 

@@ -1,4 +1,4 @@
-"""The names of models, as engine, evaluation and pages use them.
+"""The names of models and runs, as engine, evaluation, exports and pages use them.
 
 `base` is the base model, a run's id is the adapter of that run, and RUN@STEP is one of its kept checkpoints.
 """
@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from toolkit.config import BUNDLED
 from toolkit.errors import RunError
 from toolkit.runs.checkpoints import checkpoint_path, list_kept_checkpoints
 from toolkit.runs.run_dir import RunDir
@@ -34,6 +37,20 @@ class AdapterReference:
     def folder(self, run: RunDir) -> Path:
         """Return the folder of the weights. run: the run with that id."""
         return run.adapter_dir if self.step is None else checkpoint_path(run, self.step)
+
+
+def short_model_name(checkpoint: str) -> str:
+    """Return the last part of a Hub id or a path: "bundled:demo-model" -> "demo-model"."""
+    return checkpoint.removeprefix(BUNDLED).rstrip("/").rpartition("/")[2] or checkpoint
+
+
+def describe_run(meta: Mapping[str, Any], checkpoint: str) -> str:
+    """Return what a run is called: the name that the user gave it, or its model and dataset.
+
+    meta: of `read_run_meta`. checkpoint: its base model.
+    """
+    dataset = dict(meta.get("dataset") or {}).get("label") or "its data"
+    return str(meta.get("name") or f"{short_model_name(checkpoint)} on {dataset}")
 
 
 def parse_model_name(name: str) -> AdapterReference:

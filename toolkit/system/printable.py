@@ -6,6 +6,7 @@ Letters of every script, emoji and their joiners stay. Markup is not escaped her
 from __future__ import annotations
 
 import re
+import unicodedata
 
 # C0 and C1 controls except tab and line break; marks, embeddings, overrides and isolates of the text direction
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -24,6 +25,12 @@ def clean_terminal_text(text: str) -> str:
 def strip_control_characters(text: object) -> str:
     """Remove control and bidirectional characters; keep tabs and line breaks."""
     return _CONTROL_CHARACTERS.sub("", str(text))
+
+
+def make_file_stem(text: str) -> str:
+    """Return text as a file's name without its ending: [a-z0-9_-], at most 40 characters; "" if none remain."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-")[:40].strip("-")
 
 
 def format_duration(seconds: float | None) -> str:

@@ -8,7 +8,6 @@ reason in exports/hub.json.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from toolkit.config import Config
 from toolkit.errors import RunError, ToolkitError
-from toolkit.export.adapter_archive import CARD_FILE, SETTINGS_FILE, unpack
+from toolkit.export.adapter_archive import CARD_FILE, SETTINGS_FILE, copy_exported_files
 from toolkit.export.evaluation_section import evaluation_section
 from toolkit.export.export_forms import EXPORT_FORMS
 from toolkit.export.export_state import export_folder
@@ -72,11 +71,7 @@ def gather_published_files(run: RunDir, request: HubPush, folder: Path) -> None:
     """Write what is published into `folder`. Raises ToolkitError when others could not use it."""
     source = export_folder(run, request.form)
     verify_commit(source, require_own_signature=False)
-    archive = next(iter(source.glob("*.zip")), None)
-    if archive is not None:
-        unpack(archive, folder)
-    else:
-        shutil.copytree(source, folder, dirs_exist_ok=True)
+    copy_exported_files(source, folder)
     for name in UNPUBLISHED_FILES:
         (folder / name).unlink(missing_ok=True)
     _refuse_local_base(folder)

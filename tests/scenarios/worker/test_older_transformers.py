@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,7 @@ def make_exports(family: str, place: Path) -> list[dict[str, Any]]:
     texts = [golden.text for golden in contract.golden[:PROMPTS]]
     asked = [{"folder": str(export_folder(run, MERGED)), "base": None, "texts": texts}]
     if not family.endswith("_moe"):  # PEFT stores an adapter of experts by names that only transformers 5 has
-        (archive,) = export_folder(run, "adapter").glob("*.zip")
-        zipfile.ZipFile(archive).extractall(place / "adapter")
-        asked.append({"folder": str(place / "adapter"), "base": str(base), "texts": texts})
+        asked.append({"folder": str(export_folder(run, "adapter")), "base": str(base), "texts": texts})
     return asked
 
 

@@ -12,7 +12,6 @@ import re
 import secrets
 import stat
 import time
-import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from toolkit.data.progress import Watch
 from toolkit.data.readers.formats import FILE_ENDINGS
 from toolkit.errors import DataError
 from toolkit.system.durable import publish_file
+from toolkit.system.printable import make_file_stem
 from toolkit.system.private_files import tighten_save_dir
 
 HASH_DIGITS = 12
@@ -174,11 +174,10 @@ def hash_bundled_file(path: Path) -> StoredFile:
 
 
 def make_file_label(name: str) -> str:
-    """Return the stem of a file's name as [a-z0-9-], at most 40 characters; "data" if none remain."""
+    """Return the stem of a file's name as [a-z0-9_-], at most 40 characters; "data" if none remain."""
     stem = name.replace("\\", "/").rsplit("/", 1)[-1]
     stem = stem.rsplit(".", 1)[0] if "." in stem[1:] else stem
-    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "data"
+    return make_file_stem(stem) or "data"
 
 
 def uploads_dir(save_dir: Path) -> Path:

@@ -35,7 +35,7 @@ def draw_measure_button(found: Forecast) -> None:
         return
     if not found.measured:
         st.button(
-            "Measure",
+            "Measure on this machine",
             icon=":material/speed:",
             type="tertiary",
             key="measure",

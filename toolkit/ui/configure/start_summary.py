@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from toolkit.data.table import Table
 from toolkit.errors import DataError
+from toolkit.runs.model_names import short_model_name
 from toolkit.settings.ablation import StudyTrial
 from toolkit.system.printable import about_duration, format_plural
 from toolkit.ui.configure.forecast_view import forecast_seconds
 from toolkit.ui.data.split_view import count_split_rows
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import short_model_name
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.review import DraftReview, varies_table
 

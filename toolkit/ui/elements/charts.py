@@ -26,7 +26,6 @@ PLOTLY_CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
     "responsive": True,
-    "displayModeBar": "hover",
 }
 SMALL_PLOTLY_CONFIG = {**PLOTLY_CONFIG, "displayModeBar": False}
 """Without the toolbar, which would cover a small chart's curve. A drag still zooms, and a double click resets."""

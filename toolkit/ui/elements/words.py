@@ -32,8 +32,3 @@ OUTCOME_LABELS = {
     "no expected answer": ("No expected answer", "·", "gray"),
     "seen in training": ("Seen in training", "◦", "gray"),
 }
-
-
-def short_model_name(checkpoint: str) -> str:
-    """Return the last part of a Hub id or a path: "bundled:demo-model" -> "demo-model"."""
-    return checkpoint.removeprefix("bundled:").rstrip("/").rpartition("/")[2] or checkpoint

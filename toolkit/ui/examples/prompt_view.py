@@ -11,7 +11,7 @@ from toolkit.data.table import Table
 from toolkit.errors import DataError, Problem
 from toolkit.system.printable import escape_control_characters
 from toolkit.ui.elements.error_boundary import error_boundary
-from toolkit.ui.examples.suggestion_view import show_suggestion
+from toolkit.ui.examples.suggestion_view import choose_template_columns, show_suggestion
 from toolkit.ui.examples.template_editor import template_editor
 from toolkit.ui.examples.xray_view import show_token_view
 from toolkit.ui.frame.page import show_problem
@@ -39,6 +39,7 @@ def _workbench(table: Table) -> None:
     with error_boundary():
         with st.container():  # always there: without it the editors would be made anew, and lose the focus, as it goes
             show_suggestion(table)
+        choose_template_columns(table)
         left, right = st.columns(2, gap="large")
         with left:
             _editors(table)

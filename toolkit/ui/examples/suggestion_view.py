@@ -7,12 +7,16 @@ import streamlit as st
 from toolkit.data.examples.optional_columns import find_optional_columns
 from toolkit.data.examples.templates import make_renderer
 from toolkit.data.table import Table, TableRow
+from toolkit.system.printable import escape_control_characters
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.current_dataset import suggest_cached_columns
 
 MAX_PREVIEW_CHARACTERS = 300
 """Characters of the prompt and of the completion in the preview of a choice."""
+
+TEMPLATE_LEAVES = ("prompt", "prompt_stub")
+COLUMN_LABELS = ("Column to read (prompt)", "Column to answer (completion)")
 
 
 def show_suggestion(table: Table) -> None:
@@ -31,10 +35,13 @@ def _ask_columns(table: Table, candidates: tuple[tuple[str, str], ...]) -> None:
     if not candidates:
         st.caption(":material/help: Insert the columns to train on into the two templates.")
         return
-    st.markdown(":material/help: **Choose what to train on.** The first row with each choice, or write the templates:")
+    st.markdown(
+        ":material/help: **Choose what to train on.** Each choice with one of your rows; all columns are below."
+    )
     row = table.row(_first_complete_row(table))
+    grid = st.grid(min_column_width=300)
     for at, (prompt, completion) in enumerate(candidates):
-        with st.container(border=True, gap="xsmall", key=f"candidate_{at}"):
+        with grid.cell(), st.container(border=True, gap="xsmall", height="stretch", key=f"candidate_{at}"):
             optional = find_optional_columns(prompt, completion, table)
             renderer = make_renderer(prompt, completion, table.columns, optional=optional)
             filled = {**row, **{column: row.get(column) or "" for column in optional}}
@@ -53,6 +60,35 @@ def _ask_columns(table: Table, candidates: tuple[tuple[str, str], ...]) -> None:
                 on_click=workspace.use_suggested_templates,
                 args=(prompt, completion, table),
             )
+
+
+def choose_template_columns(table: Table) -> None:
+    """Draw the choice of one column for each template, which is all that most datasets need.
+
+    A template that is more than one column shows as such. The editors below take any text.
+    """
+    for box, leaf, label in zip(st.columns(2, gap="large"), TEMPLATE_LEAVES, COLUMN_LABELS, strict=True):
+        template = str(workspace.current_setting(f"data.{leaf}") or "")
+        column = template[1:-1] if template.startswith("{") and template[1:-1] in table.columns else None
+        # a new key for each template: the box follows the editor
+        key = f"column_{leaf}_{workspace.draft_version()}_{template[:200]}"
+        box.selectbox(
+            label,
+            table.columns,
+            index=None if column is None else table.columns.index(column),
+            placeholder="Custom template" if template else "Choose a column",
+            format_func=lambda name: escape_control_characters(name)[:100],
+            key=key,
+            on_change=_use_column,
+            args=(leaf, key, table),
+        )
+
+
+def _use_column(leaf: str, key: str, table: Table) -> None:
+    chosen = st.session_state[key]
+    templates = {other: str(workspace.current_setting(f"data.{other}") or "") for other in TEMPLATE_LEAVES}
+    templates[leaf] = f"{{{chosen}}}" if chosen is not None else ""
+    workspace.use_suggested_templates(templates["prompt"], templates["prompt_stub"], table)
 
 
 def _first_complete_row(table: Table) -> int:

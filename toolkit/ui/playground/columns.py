@@ -21,10 +21,10 @@ from toolkit.ui.workspace.run_entries import RunEntry
 MAX_ANSWER_COLUMNS = 4
 COLUMNS_PARAMETER = "beside"
 """The URL parameter with the models that are compared with the run, separated by commas."""
-GENERATION_PRESETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "greedy": (":material/straight:", {"do_sample": False}),
-    "balanced": (":material/balance:", {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 50}),
-    "creative": (":material/auto_awesome:", {"do_sample": True, "temperature": 1.1, "top_p": 0.95, "top_k": 0}),
+GENERATION_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "greedy": {"do_sample": False},
+    "balanced": {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 50},
+    "creative": {"do_sample": True, "temperature": 1.1, "top_p": 0.95, "top_k": 0},
 }
 SHARED_SETTINGS, PINNED_SETTINGS = "shared", "pinned"
 COLUMN_SETTINGS_LABELS = {
@@ -137,9 +137,7 @@ def resolve_column_settings(
         return InferenceConfig.model_validate(pinned)
     if shared is None or source not in GENERATION_PRESETS:
         return shared
-    return InferenceConfig.model_validate(
-        {**shared.model_dump(), **_neutral_cutoffs(), **GENERATION_PRESETS[source][1]}
-    )
+    return InferenceConfig.model_validate({**shared.model_dump(), **_neutral_cutoffs(), **GENERATION_PRESETS[source]})
 
 
 def _neutral_cutoffs() -> dict[str, Any]:
@@ -149,16 +147,15 @@ def _neutral_cutoffs() -> dict[str, Any]:
 
 def draw_generation_presets() -> None:
     """Draw one button per preset; a click writes its values into the form. The active one is marked."""
-    with st.container(horizontal=True, gap="xxsmall"):
-        for name, (icon, values) in GENERATION_PRESETS.items():
+    with st.container(horizontal=True, gap="xsmall"):
+        for name, values in GENERATION_PRESETS.items():
             active = is_preset_active(values)
             st.button(
                 name.capitalize(),
-                icon=":material/check:" if active else icon,
+                icon=":material/check:" if active else None,
                 key=f"preset:{name}",
                 on_click=_apply_preset,
                 args=(values,),
-                type="secondary" if active else "tertiary",
                 help="These settings are in use." if active else None,
             )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from toolkit.errors import EngineError
+from toolkit.runs.model_names import short_model_name
 from toolkit.services import engine_client
 from toolkit.services.engine_client import EngineStatus
 from toolkit.services.engine_process import EngineInfo, find_engine, write_client_code, write_curl_command
 from toolkit.system.printable import format_bytes, format_duration, format_plural
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_text
-from toolkit.ui.elements.words import short_model_name
 from toolkit.ui.frame.status_strip import list_live_runs
 from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.run_entries import RunEntry

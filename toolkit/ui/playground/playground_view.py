@@ -90,6 +90,8 @@ def _choose_options(entry: RunEntry, all_runs: Sequence[RunEntry]) -> QuestionOp
         "the probability of each token and its alternatives on hover.",
     )
     st.header(":material/tune: Generation settings", anchor=False)
+    draw_generation_presets()
+    render_section("inference", problems, several=False)
     seed = st.number_input(
         "Seed",
         0,
@@ -100,8 +102,6 @@ def _choose_options(entry: RunEntry, all_runs: Sequence[RunEntry]) -> QuestionOp
         persist_state="session",
         help="All columns use the same seed. The same seed and settings give the same answer.",
     )
-    draw_generation_presets()
-    render_section("inference", problems, several=False)
     st.caption("Changes apply to the next question.")
     return QuestionOptions(columns, seed, view or DIFFERENCE_VIEW)
 

@@ -1,17 +1,21 @@
 """Export of a finished run: one card per export format with its state, its parity certificate and usage instructions.
 
-An export runs in a process of its own and does not depend on the page; the cards refresh while one is running.
+An export runs in a process of its own and does not depend on the page; its progress refreshes while it is running.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import streamlit as st
 
 from toolkit.errors import ToolkitError
-from toolkit.export.export_forms import EXPORT_FORMS
+from toolkit.export.adapter_archive import MAX_DOWNLOAD_BYTES, list_adapter_files, zip_adapter, zip_export
+from toolkit.export.export_forms import EXPORT_FORMS, ExportForm
 from toolkit.export.export_process import start_export
 from toolkit.export.export_state import ExportState, read_export_state
 from toolkit.export.hub_push import read_hub_state
@@ -19,13 +23,14 @@ from toolkit.export.parity_certificate import Certificate
 from toolkit.export.prompt_contract import PromptContract, read_reference_contract
 from toolkit.export.usage_recipes import list_usage_recipes
 from toolkit.runs.run_dir import RunDir, read_run_config
-from toolkit.system.printable import format_bytes
+from toolkit.system.printable import format_bytes, make_file_stem
 from toolkit.ui.elements import scroll
 from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.examples.prompt_view import text_block
 from toolkit.ui.frame import page
 from toolkit.ui.runs.hub_view import draw_hub_push
+from toolkit.ui.workspace.run_facts import read_run_summary
 
 EXPORT_REFRESH_SECONDS = 0.7
 FIRST_FORM = "adapter"
@@ -51,13 +56,19 @@ def draw_export_section(run: RunDir) -> None:
         st.expander("Export", icon=":material/ios_share:", key=f"exports_{turn}_{run.id}", expanded=opened == run.id),
     ):
         st.caption(
-            "Each export answers the golden prompts that the run answered when it finished. *Same*: token ids, "
-            "log-probabilities and answers are equal. *Close*: they differ by no more than rounding changes this "
-            "model, which is measured. *Different*: do not use the export."
+            "Each export is verified: it answers again what the run answered when it finished (golden prompts). "
+            "*Same*: token ids, log-probabilities and answers are equal. *Close*: they differ by no more than rounding "
+            "changes this model, which is measured. *Different*: do not use the export."
         )
         _start_requested(run)
-        is_running = _is_running(run, [_read_state(run, form) for form in EXPORT_FORMS])
-        st.fragment(_draw_cards, run_every=EXPORT_REFRESH_SECONDS if is_running else None)(run.path, is_running)
+        states = [_read_state(run, form) for form in EXPORT_FORMS]
+        grid = st.grid(min_column_width=240)
+        for state in states:
+            with grid.cell(), st.container(border=True, height="stretch"):
+                _draw_card(run, state)
+        is_pushing = read_hub_state(run).state == "running"
+        forms = [state.form for state in states if state.state == "passed"]
+        st.fragment(_draw_push, run_every=EXPORT_REFRESH_SECONDS if is_pushing else None)(run.path, forms, is_pushing)
 
 
 def open_exports(run: RunDir) -> NoReturn:
@@ -76,21 +87,12 @@ def _start_requested(run: RunDir) -> None:
         _start_export(run, FIRST_FORM)
 
 
-def _draw_cards(path: Path, was_running: bool) -> None:
+def _draw_push(path: Path, forms: Sequence[ExportForm], was_running: bool) -> None:
     with error_boundary():
         run = RunDir(path)
-        states = [_read_state(run, form) for form in EXPORT_FORMS]
-        if _is_running(run, states) is not was_running:
+        if (read_hub_state(run).state == "running") is not was_running:
             st.rerun()  # only the page can change how often the fragment refreshes
-        grid = st.grid(min_column_width=240)
-        for state in states:
-            with grid.cell(), st.container(border=True, height="stretch"):
-                _draw_card(run, state)
-        draw_hub_push(run, [state.form for state in states if state.state == "passed"])
-
-
-def _is_running(run: RunDir, states: list[ExportState]) -> bool:
-    return read_hub_state(run).state == "running" or any(state.state == "running" for state in states)
+        draw_hub_push(run, forms)
 
 
 def _read_state(run: RunDir, form: str) -> ExportState:
@@ -106,7 +108,10 @@ def _draw_card(run: RunDir, state: ExportState) -> None:
     label, icon, color = EXPORT_BADGES[state.certificate.verdict if state.certificate else state.state]
     st.badge(label, icon=icon, color=color)  # type: ignore[arg-type]
     if state.state == "running":
-        st.progress(state.fraction, text=escape_text(state.phase.capitalize()))
+        # the progress alone refreshes: a download button that is drawn anew loses the file that it is about to send
+        st.fragment(_draw_progress, run_every=EXPORT_REFRESH_SECONDS)(run.path, state.form.key)
+        if state.form.key == FIRST_FORM:
+            _draw_adapter_download(run)
         return
     if state.state == "failed":
         st.caption(f":red[{escape_text(state.message, 500)}] {escape_text(state.hint, 500)}")
@@ -119,6 +124,14 @@ def _draw_card(run: RunDir, state: ExportState) -> None:
     _draw_buttons(run, state)
 
 
+def _draw_progress(path: Path, form: str) -> None:
+    with error_boundary():
+        state = _read_state(RunDir(path), form)
+        if state.state != "running":
+            st.rerun()
+        st.progress(state.fraction, text=escape_text(state.phase.capitalize()))
+
+
 def _draw_verdict(certificate: Certificate) -> None:
     if certificate.summary:
         st.caption(f"{escape_text(certificate.summary, 400)}.")
@@ -129,26 +142,51 @@ def _draw_verdict(certificate: Certificate) -> None:
 def _draw_buttons(run: RunDir, state: ExportState) -> None:
     form = state.form.key
     with st.container(horizontal=True, gap="small"):
+        if state.folder is None and form == FIRST_FORM:
+            _draw_adapter_download(run)
         needs_export = state.folder is None or state.state in ("broken", "failed")
         if needs_export and st.button("Export", key=f"make_{form}", icon=":material/play_arrow:"):
             _start_export(run, form)
         if state.folder is None:
             return
-        archive = next(iter(state.folder.glob("*.zip")), None)
-        if archive is not None and state.state == "passed":
-            st.download_button(
-                f"Download ({format_bytes(archive.stat().st_size)})",
-                archive.read_bytes,
-                file_name=archive.name,
-                mime="application/zip",
-                icon=":material/download:",
-                on_click="ignore",
-                key=f"zip_{form}",
-            )
+        if state.state == "passed":
+            _draw_download(run, state.form, state.bytes, partial(zip_export, state.folder), str(state.folder))
         with st.popover("How to use it", icon=":material/code:", width="content"):
             _draw_usage(run, state)
         with st.popover("Verification", icon=":material/fact_check:", width="content"):
             _draw_certificate(run, state)
+
+
+def _draw_adapter_download(run: RunDir) -> None:
+    """Draw the download of the adapter before its export is there; a click starts the export, which is verified."""
+    try:
+        size = sum(path.stat().st_size for path in list_adapter_files(run).values())
+    except (ToolkitError, OSError):  # the export names the reason
+        return
+    _draw_download(run, EXPORT_FORMS[FIRST_FORM], size, partial(zip_adapter, run), str(run.adapter_dir))
+
+
+def _draw_download(run: RunDir, form: ExportForm, size: int, make: Callable[[], bytes], folder: str) -> None:
+    """Draw the one button that downloads a form as a zip. make: returns the zip when the button is pressed."""
+    if size > MAX_DOWNLOAD_BYTES:
+        st.caption(f"{format_bytes(size)}: too large for a download. Copy the folder {escape_text(folder, 500)}.")
+        return
+    st.download_button(
+        f"Download ({format_bytes(size)})",
+        make,
+        file_name=f"{make_file_stem(read_run_summary(run).name) or run.id}-{form.key}.zip",
+        mime="application/zip",
+        icon=":material/download:",
+        on_click=partial(_verify_download, run, form.key),
+        key=f"zip_{form.key}",
+    )
+
+
+def _verify_download(run: RunDir, form: str) -> None:
+    """Start the export of what was downloaded without one, so that its verification follows."""
+    with suppress(ToolkitError):  # the card shows why it failed
+        if _read_state(run, form).state == "none":
+            start_export(run, form)
 
 
 def _start_export(run: RunDir, form: str, *, check_only: bool = False) -> None:

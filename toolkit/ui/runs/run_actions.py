@@ -1,4 +1,4 @@
-"""Actions on a run: pause, stop, resume, kill, delete, rename, continue, reuse its settings, download its adapter."""
+"""Actions on a run: pause, stop, resume, kill, delete, rename, continue, reuse its settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Literal
 
 import streamlit as st
 
-from toolkit.export.adapter_archive import zip_adapter
 from toolkit.lifecycle.continue_run import StartCheckpoint, continue_run, list_start_checkpoints
 from toolkit.lifecycle.resume_policy import can_resume, request_resume
 from toolkit.runs.run_dir import (
@@ -135,15 +134,6 @@ def draw_run_actions(run: RunDir) -> None:
         ):
             workspace.replace_draft(read_run_summary(run).config)
             page.go_to_page("configure")
-        if status.adapter_ready:
-            st.download_button(
-                "Download adapter",
-                lambda: zip_adapter(run),
-                file_name=f"adapter-{run.id}.zip",
-                mime="application/zip",
-                icon=":material/download:",
-                on_click="ignore",
-            )
         checkpoints = list_start_checkpoints(run, status) if status.has_ended else []
         if checkpoints and st.button(
             "Continue training", icon=":material/fast_forward:", help="Start a new run from this run's weights."

@@ -145,7 +145,7 @@ def _describe_queue_position(run: RunDir) -> str:
         return f"next in the queue, after {escape_text(read_run_summary(active[0]).name, 60)}"
     imports = read_import_progress(run.save_dir)
     if not imports.steps:
-        return "starting the worker"
+        return "first in the queue: the worker is about to start"
     return f"loading {escape_text(imports.library)} ({imports.done + 1} of {imports.steps})"
 
 

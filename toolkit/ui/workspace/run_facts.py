@@ -9,11 +9,11 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from toolkit.runs.kept_facts import FileStamp, keep_fact, recall_fact, stamp_file
+from toolkit.runs.model_names import describe_run, short_model_name
 from toolkit.runs.run_dir import RunDir, read_run_meta
 from toolkit.settings.draft import default_draft, fill_defaults, replace_setting
 from toolkit.settings.field_spec import field_specs_by_path, list_field_specs
 from toolkit.settings.yaml_file import load_draft, read_config_text
-from toolkit.ui.elements.words import short_model_name
 
 _KEPT_KIND = "summary"
 
@@ -80,13 +80,11 @@ def _read_summary(run: RunDir, stamp: FileStamp) -> RunSummary:
     }
     for path in chosen:
         config = replace_setting(config, path, None)
-    dataset = dict(meta.get("dataset") or {})
-    model = short_model_name(str(config["model"]["hf_model_ckpt"]))
     kept: dict[str, Any] = {
-        "name": str(meta.get("name") or f"{model} on {dataset.get('label') or 'its data'}"),
+        "name": describe_run(meta, str(config["model"]["hf_model_ckpt"])),
         "study": str(meta.get("study") or ""),
         "settings": dict(meta.get("settings") or {}),
-        "dataset": dataset,
+        "dataset": dict(meta.get("dataset") or {}),
         "chosen": chosen,
     }
     created, text = float(meta["created"]), json.dumps(config)

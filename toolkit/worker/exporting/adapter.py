@@ -1,4 +1,4 @@
-"""The adapter form of an export: a zip of the adapter with its tokenizer and description, and loading it again."""
+"""The adapter form of an export: the adapter's files with its tokenizer and description, and loading them again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from toolkit.config import Config
-from toolkit.export.adapter_archive import TOKENIZER_FILES, WEIGHT_FILES, unpack, write_zip
+from toolkit.export.adapter_archive import TOKENIZER_FILES, WEIGHT_FILES, copy_exported_files
 from toolkit.export.export_forms import ExportForm
 from toolkit.export.export_state import export_folder
 from toolkit.export.prompt_contract import PromptContract
@@ -25,23 +25,21 @@ def build_adapter(
     staging: Path,
     progress: ExportProgressCallback,
 ) -> None:
-    """Write adapter-<run>.zip into `staging`."""
+    """Write the adapter with all that other programs need into `staging`."""
     progress("copying the adapter", 0.2)
-    with scratch_dir(staging / "files") as folder:
-        copy_files(run.adapter_dir, folder, (*WEIGHT_FILES, *TOKENIZER_FILES))
-        add_description(run, config, form, contract, folder)
-        write_zip(staging / f"adapter-{run.id}.zip", {path.name: path for path in sorted(folder.iterdir())})
+    copy_files(run.adapter_dir, staging, (*WEIGHT_FILES, *TOKENIZER_FILES))
+    add_description(run, config, form, contract, staging)
 
 
 @contextmanager
 def load_adapter(run: RunDir, config: Config, form: ExportForm, contract: PromptContract) -> Iterator[LoadedExport]:
-    """Yield the run's base model with the adapter from the zip; the unpacked files are deleted at the end."""
+    """Yield the run's base model with a copy of the exported adapter, which is deleted at the end."""
     from toolkit.worker.answering.golden_prompts import read_base_identity
     from toolkit.worker.models import load
     from toolkit.worker.models.adapter_switch import load_adapter_as_trained
 
     with scratch_dir(run.exports_dir / ".replay") as folder:
-        unpack(next(iter(export_folder(run, form.key).glob("*.zip"))), folder)
+        copy_exported_files(export_folder(run, form.key), folder)
         base_folder = resolve_model_folder(config)
         matches = read_base_identity(base_folder, contract.base.name) == contract.base
         base = load.load_base_model(config, folder=base_folder)
