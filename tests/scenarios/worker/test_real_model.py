@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from tests.fakes.training import draft, events_of, make_run, make_table, rows, train_here
+from tests.scenarios.worker.test_gguf import needs_llama_cpp, play_in_llama_cpp
 from tests.worker.test_export import build, verdict
+from toolkit.export.export_state import export_folder
 from toolkit.runs.run_dir import RunDir
 from toolkit.runs.status import read_run_status
 
 pytestmark = [pytest.mark.worker, pytest.mark.real]
+GGUF_FORMS = ("gguf", "gguf-q8")
 SYSTEM = "You answer for a shop. Say the number of pieces and the item."
 
 
@@ -39,8 +42,8 @@ def conversations(count: int) -> list[dict[str, str | None]]:
 
 def settings_for(save_dir: Path, model: Path) -> dict[str, Any]:
     """Return a run of four steps on conversations, with as few answers as possible: each token takes a core's time."""
-    settings = draft(save_dir, model, num_train_epochs=1, per_device_train_batch_size=2, learning_rate=1e-3)
-    settings["data"].update(messages="messages", train_size=8, test_size=2)
+    settings = draft(save_dir, model, per_device_train_batch_size=2, learning_rate=1e-3, eval_steps=4)
+    settings["data"].update(messages="messages", train_size=4, test_size=1)
     settings["model"]["device_map"] = "cpu"
     settings["training"].update(pinned_rows=0, sft_args={"max_seq_length": 128})
     settings["inference"] = {"max_new_tokens": 6}
@@ -57,7 +60,7 @@ def run(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     place = tmp_path_factory.mktemp("real")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTK_STATE_DIR", str(place / "state"))
-        made = make_run(settings_for(place / "save", real_model), conversations(10))
+        made = make_run(settings_for(place / "save", real_model), conversations(5))
         code, events = train_here(made)
         assert code == 0, events[-1]
     return made
@@ -97,8 +100,29 @@ def test_a_run_of_four_steps_learns(run: RunDir) -> None:
     assert len(losses) == 4 and losses[-1] < losses[0]
 
 
+@pytest.fixture(scope="module")
+def files(run: RunDir) -> RunDir:
+    """Return the run with its GGUF files, which are played as well."""
+    for form in GGUF_FORMS:
+        build(run, form)
+    return run
+
+
 @pytest.mark.parametrize("form", ["adapter", "merged-bf16"])
 def test_its_exports_are_certified(run: RunDir, form: str) -> None:
     build(run, form)
     certificate = verdict(run, form)
     assert certificate.passed, certificate.failures
+
+
+@pytest.mark.parametrize("form", GGUF_FORMS)
+def test_its_gguf_files_are_certified(files: RunDir, form: str) -> None:
+    certificate = verdict(files, form)
+    assert certificate.verdict in ("same", "close"), certificate.failures
+    assert all(row.ids_equal for row in certificate.rows)
+    assert not list(export_folder(files, form).glob("*.safetensors"))
+
+
+@needs_llama_cpp
+def test_llama_cpp_makes_its_ids_and_its_answers(files: RunDir) -> None:
+    play_in_llama_cpp([(files, form) for form in GGUF_FORMS], {"gguf": 0.05, "gguf-q8": 0.3})
