@@ -161,9 +161,10 @@ def test_the_openai_client_works(served: tuple[EngineInfo, str, str]) -> None:
 def test_the_guard_rejects_foreign_hosts_and_wrong_tokens(served: tuple[EngineInfo, str, str]) -> None:
     info, first, _ = served
     with httpx.Client(base_url=info.url) as http:
-        assert http.get("/health").json()["status"] == "ready"
-        assert info.token not in http.get("/health").text
+        health = http.get("/health", headers=headers(info))
+        assert health.json()["status"] == "ready" and info.token not in health.text
         for method, path in [
+            ("GET", "/health"),
             ("GET", "/v1/models"),
             ("POST", "/v1/chat/completions"),
             ("POST", "/v1/completions"),
@@ -176,6 +177,7 @@ def test_the_guard_rejects_foreign_hosts_and_wrong_tokens(served: tuple[EngineIn
             for wrong in ({}, {"Authorization": "Bearer x"}, {"Authorization": info.token}):
                 reply = http.request(method, path, headers=wrong)
                 assert reply.status_code == 401 and reply.json()["error"]["hint"], (method, path)
+                assert first not in reply.text, "a stranger learns nothing of what is loaded"
         for host in ("evil.example", "evil.example:80", f"127.0.0.1.evil.example:{info.port}", "127.0.0.1@evil", ""):
             assert http.get("/health", headers={"Host": host}).status_code in (400, 403), host
         assert http.get("/v1/models", headers=headers(info, Host=f"localhost:{info.port}")).status_code == 200

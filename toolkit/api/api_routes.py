@@ -1,6 +1,6 @@
 """HTTP routes of the fine-tuning API, in OpenAI's format.
 
-GET  /health                                   {status}; the only route without a key
+GET  /health                                   {status}
 POST /v1/files   GET /v1/files                 upload (multipart), list
 GET  /v1/files/ID   GET .../content   DELETE   a file
 POST /v1/fine_tuning/jobs   GET                create, list

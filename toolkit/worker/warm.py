@@ -6,7 +6,7 @@ never). It listens on the loopback interface, as `services/service_process.py` d
 gone, after FTK_WARM_IDLE_MINUTES without a question, or when memory runs short while it is idle. It uses no GPU memory.
 Exit status as that of `serve.py`.
 
-    GET  /health   {status, phase}; needs no token
+    GET  /health   {status, phase}
     POST /look     {kind, body, lane, wait} -> {state, phase, done, total, value, message, hint}
 """
 

@@ -33,6 +33,7 @@ FORM_SECONDS = 30.0
 """The form is a few bytes: a browser that takes longer has gone."""
 _FORM_TYPE = "application/x-www-form-urlencoded"
 _WRONG = "This is not the link or token of this app. Each output folder has a token of its own."
+_NO_REFERRER = '<meta name="referrer" content="no-referrer">'
 _REFRESH = '<meta http-equiv="refresh" content="0;url=$target">'
 
 logger = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ def _let_in(scope: Scope, headers: Headers, cookie: AccessCookie) -> Response:
     """Set the cookie and lead to the same page, without the token in its address."""
     target = _target(scope)
     if _is_from_elsewhere(headers):  # after a redirect, the browser would not send the cookie yet
-        answer: Response = HTMLResponse(Template(_REFRESH).substitute(target=html.escape(target)))
+        page = _NO_REFERRER + Template(_REFRESH).substitute(target=html.escape(target))
+        answer: Response = HTMLResponse(page)
     else:
         answer = RedirectResponse(target, 303)
     is_https = scope["scheme"] == "https" or headers.get("x-forwarded-proto", "").strip() == "https"

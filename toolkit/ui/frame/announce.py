@@ -7,6 +7,7 @@ import logging
 import threading
 import webbrowser
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -59,10 +60,14 @@ def find_app_address(option: Callable[[str], Any]) -> str:
 
 def remove_opening_page() -> None:
     """Remove the file that has led the browser to the link."""
+    _remove_file(find_app_folder() / OPENING_PAGE)
+
+
+def _remove_file(path: Path) -> None:
     try:
-        (find_app_folder() / OPENING_PAGE).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     except OSError as error:
-        logger.warning("%s can't be removed: %s", OPENING_PAGE, error)
+        logger.warning("%s can't be removed: %s", path, error)
 
 
 def _open_in_browser(link: str) -> None:
@@ -71,6 +76,6 @@ def _open_in_browser(link: str) -> None:
     page.parent.mkdir(parents=True, exist_ok=True)
     durable_write(page, f'<!doctype html><meta http-equiv="refresh" content="0;url={html.escape(link)}">\n')
     threading.Thread(target=webbrowser.open, args=(page.as_uri(),), name="browser", daemon=True).start()
-    timer = threading.Timer(OPENING_SECONDS, remove_opening_page)
+    timer = threading.Timer(OPENING_SECONDS, _remove_file, (page,))
     timer.daemon = True
     timer.start()

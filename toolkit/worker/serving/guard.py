@@ -1,7 +1,7 @@
 """What all HTTP routes of the workers share: the check of host name and token, reading the body, and the error format.
 
 A web page can make a browser send requests to 127.0.0.1, even under a host name of its own (DNS rebinding). Requests
-for another host than this machine are therefore rejected, and all routes but /health need the bearer token.
+for another host than this machine are therefore rejected, and every route needs the bearer token.
 """
 
 from __future__ import annotations
@@ -95,8 +95,6 @@ class RequestGuard:
         if len(headers.getlist("host")) != 1 or not LOOPBACK_HOSTS.fullmatch(headers["host"]):
             message = "Requests for this host name are not allowed."
             return RequestError(message, "Use 127.0.0.1.", status=403, code="foreign_host")
-        if scope["path"] == "/health" and scope["method"] == "GET":
-            return None
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if not hmac.compare_digest(f"{scheme.lower()} {token}".encode(), self._expected):
             name = self._service.name

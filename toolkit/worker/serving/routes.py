@@ -1,6 +1,6 @@
 """HTTP routes of the engine: OpenAI's API for models, chat and completions, and some additional routes.
 
-    GET  /health               {status, phase, message, hint, runs, ...}; the only route without a token
+    GET  /health               {status, phase, message, hint, runs, ...}
     GET  /v1/models            "base" and the attached runs
     POST /v1/chat/completions  POST /v1/completions   as one object, or as server-sent events
     POST /v1/compare           {asks: [chat requests]}: answered side by side in one stream, each event with its column
