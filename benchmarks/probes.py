@@ -27,14 +27,19 @@ from toolkit.services.service_process import end_service
 Group = Callable[[Path], Iterable[Probe]]
 
 
-def network_group(target: Target) -> Iterator[Probe]:
-    """The same requests with the access token and without it; without it, whatever is asked is refused."""
-    for visitor in (target, replace(target, token="")):
-        for make in (network.origin_probes, network.host_probes, network.header_probes, network.traversal_probes):
-            yield from make(visitor)
-        yield from network.method_probes(visitor)
-    yield from malformed.malformed_probes(target)
-    yield from network.bare_probes(replace(target, token=""))
+NETWORK: dict[str, Callable[[Target], Iterable[Probe]]] = {
+    "origins": network.origin_probes,
+    "hosts": network.host_probes,
+    "headers": network.header_probes,
+    "traversal": network.traversal_probes,
+    "methods": network.method_probes,
+}
+"""Requests that are made with the access token and without it."""
+ONCE: dict[str, Callable[[Target], Iterable[Probe]]] = {
+    "malformed": malformed.malformed_probes,
+    "no-token": lambda target: network.bare_probes(replace(target, token="")),
+}
+HELD = ("uploads", "hold")
 
 
 GROUPS: dict[str, Group] = {
@@ -53,9 +58,7 @@ GROUPS: dict[str, Group] = {
     "tokenizers": partial(models.model_probes, models.hostile_tokenizers),
     "templates": partial(models.model_probes, models.hostile_templates),
     "engine": lambda _: (),
-    "network": lambda _: (),
-    "uploads": lambda _: (),
-    "hold": lambda _: (),
+    **dict.fromkeys((*NETWORK, *ONCE, *HELD), lambda _: ()),
 }
 
 
@@ -70,7 +73,7 @@ def prepare(group: str, folder: Path) -> Iterator[Iterable[Probe]]:
             yield engine.engine_probes(info)
         finally:
             end_service(info, grace_seconds=0.0)
-    elif group in ("network", "uploads", "hold"):
+    elif group in (*NETWORK, *ONCE, *HELD):
         save_dir.mkdir()
         (save_dir / "canary").write_bytes(network.CANARY)
         server = start_server(save_dir)
@@ -83,8 +86,12 @@ def prepare(group: str, folder: Path) -> Iterator[Iterable[Probe]]:
 
 
 def _served_probes(group: str, target: Target, pid: int) -> Iterator[Probe]:
-    if group == "network":
-        yield from network_group(target)
+    if group in NETWORK:
+        yield from NETWORK[group](target)
+        yield from NETWORK[group](replace(target, token=""))
+        return
+    if group in ONCE:
+        yield from ONCE[group](target)
         return
     session = open_session(target)
     if group == "uploads":

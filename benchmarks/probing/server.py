@@ -72,18 +72,20 @@ def ask(port: int, request: bytes, seconds: float = ANSWER_SECONDS, until: bytes
                     break
                 part = connection.recv(65536)
                 received += part
-                if not part or (until and until in received) or _is_complete(received):
+                if not part or (until and until in received) or _is_complete(request, received):
                     break
         except (ConnectionError, TimeoutError):
             pass
     return received
 
 
-def _is_complete(received: bytes) -> bool:
+def _is_complete(request: bytes, received: bytes) -> bool:
     head, found, body = received.partition(b"\r\n\r\n")
+    if not found:
+        return False
     length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-    ended = head.startswith((b"HTTP/1.1 101", b"HTTP/1.1 304", b"HTTP/1.1 204"))
-    return bool(found) and (ended or (length is not None and len(body) >= int(length[1])))
+    without_body = request.startswith(b"HEAD ") or head.startswith((b"HTTP/1.1 101", b"HTTP/1.1 304", b"HTTP/1.1 204"))
+    return without_body or body.endswith(b"0\r\n\r\n") or (length is not None and len(body) >= int(length[1]))
 
 
 def status_of(answer: bytes) -> int:

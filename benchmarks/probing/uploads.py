@@ -162,19 +162,8 @@ def upload_probes(target: Target, session: Session) -> Iterator[Probe]:
     cookies = _with_cookie(target, session.token)
     for size, content in (("small", b"a,b\n1,2\n"), ("large", LARGE)):
         form = write_form(content)
-        for token in (
-            "",
-            "x",
-            session.token[:-1],
-            session.token + "0",
-            "2|" + "0" * 40,
-            secrets.token_hex(32),
-            "\u202e",
-            "x" * 5000,
-        ):
-            for cookie in ("", session.token, token):
-                if (token, cookie) == (session.token, session.token):
-                    continue
+        for token in ("", *_forge(session.token), "2|" + "0" * 40, secrets.token_hex(32), "\u202e", "x" * 5000):
+            for cookie in ("", session.token):  # another page can't choose the cookie
                 given = (("Origin", target.origin), ("X-Xsrftoken", token), FORM, ("Content-Length", str(len(form))))
                 bad = _with_cookie(target, cookie)
                 attempt = partial(_put, bad, session.name, "f", form, given)
@@ -214,6 +203,15 @@ def upload_probes(target: Target, session: Session) -> Iterator[Probe]:
             yield Probe(
                 "form", f"{size}, {name}", partial(_put_odd, cookies, session.name, sent, given), isolated=False
             )
+
+
+def _forge(token: str) -> list[str]:
+    """Return tokens that differ from the session's own in one digit of what is compared."""
+    version, *parts = token.split("|")
+    changed = [[*parts] for _ in range(2)]
+    for number, one in enumerate(changed):
+        one[number] = f"{(int(one[number][0], 16) + 1) % 16:x}{one[number][1:]}"
+    return ["|".join([version, *one]) for one in changed]
 
 
 def _with_cookie(target: Target, token: str) -> Target:
@@ -267,14 +265,17 @@ def _try_id(target: Target, session: str, file: str, form: bytes, headers: Heade
 def _put_odd(target: Target, session: str, form: bytes, headers: Headers) -> str:
     before = _left(target)
     status = status_of(ask(target.port, write_upload(target, session, "f", form, headers), 20.0))
-    time.sleep(0.05)
     return _describe_rest(status, _left(target) - before) or (
         "" if is_alive(target.port) else "the app answers no longer"
     )
 
 
 def _left(target: Target) -> set[Path]:
-    return set((target.save_dir / "uploads").glob("*"))
+    """Return the unfinished uploads; those of an upload that was refused a moment ago are being removed."""
+    deadline = time.monotonic() + 5
+    while (found := set((target.save_dir / "uploads").glob(".new-*"))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
 
 
 def _describe_rest(status: int, left: set[Path]) -> str:

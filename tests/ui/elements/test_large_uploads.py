@@ -185,6 +185,15 @@ def test_an_invalid_form_or_one_with_two_files_is_refused(tmp_path: Path, body: 
     assert not left(tmp_path)
 
 
+def test_a_boundary_that_the_parser_refuses_leaves_no_file(tmp_path: Path) -> None:
+    behind = Behind(tmp_path)
+    headers = {"Content-Type": f"multipart/form-data; boundary={'b' * 10_000}"}
+    assert behind.put(b"", content=CONTENT, headers=headers) == 400
+    assert not behind.got
+    assert not left(tmp_path)
+    assert not large_uploads._arriving
+
+
 def test_a_disconnect_during_an_upload_leaves_no_file(tmp_path: Path) -> None:
     behind, sent = Behind(tmp_path), list[Any]()
     messages = [

@@ -25,3 +25,14 @@ def test_the_words_of_a_lost_server_that_are_replaced_are_those_of_the_installed
 def test_streamlit_lists_no_pages_at_the_side_before_the_app_has_drawn_its_menu() -> None:
     options = tomllib.loads((APP_ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
     assert options["client"]["showSidebarNavigation"] is False
+
+
+def test_the_download_that_streamlit_adds_to_tables_is_hidden_under_its_present_name() -> None:
+    css = (STATIC / "theme.css").read_text(encoding="utf-8")
+    rule = """[data-testid="stElementToolbarButton"]:has(button[aria-label^="Download as CSV"]) { display: none; }"""
+    assert rule in css
+    bundles = [*(Path(streamlit.__file__).parent / "static").rglob("*.js")]
+    installed = "".join(
+        bundle.read_text(encoding="utf-8") for bundle in bundles if "ool" in bundle.name or "Data" in bundle.name
+    )
+    assert "Download as CSV" in installed and "stElementToolbarButton" in installed

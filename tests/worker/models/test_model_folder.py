@@ -101,3 +101,23 @@ def test_a_named_pipe_is_refused_without_opening_it(tmp_path: Path) -> None:
 def test_a_number_of_layers_that_no_machine_could_build_is_refused(tmp_path: Path, key: str, value: float) -> None:
     assert key in refusal(folder_with(tmp_path, {key: value}))
     assert key in refusal(folder_with(tmp_path, {"text_config": {key: value}}))
+
+
+def test_a_class_that_is_no_tokenizer_of_one_model_is_refused(tmp_path: Path) -> None:
+    from toolkit.config import Config, ModelConfig
+    from toolkit.system.paths import ASSETS
+    from toolkit.worker.models.load import load_tokenizer
+
+    for file in (ASSETS / "demo-model").glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "RagTokenizer"}))
+    with pytest.raises(ToolkitError) as refused:
+        load_tokenizer(Config(model=ModelConfig(hf_model_ckpt=str(tmp_path))), tmp_path)
+    assert "RagTokenizer" in refused.value.message and refused.value.hint
+
+
+@pytest.mark.parametrize("value", [7, True, {"a": 1}, "x", [7, None], [[]]], ids=str)
+def test_odd_architectures_are_no_reason_to_fail(tmp_path: Path, value: object) -> None:
+    from toolkit.worker.models.folder import check_model_folder
+
+    check_model_folder(folder_with(tmp_path, {"architectures": value}))

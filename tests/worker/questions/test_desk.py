@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 
 from toolkit.errors import ToolkitError
 from toolkit.worker.questions import answer_process
@@ -57,6 +59,8 @@ def hostile(body: Mapping[str, Any], job: QuestionJob) -> dict[str, Any]:
         return {"size": len("a" * 10**11)}
     if body["how"] == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
+    if body["how"] == "compiled":
+        Tokenizer(WordPiece({"a": 0}, unk_token="[UNK]")).encode("b")
     if body["how"] == "library":
         re.compile("(")
     if body["how"] == "recursion":
@@ -167,6 +171,7 @@ def test_a_broken_installation_is_the_answer_to_every_question(monkeypatch: pyte
         ("endless", "made no progress for 1 s and was stopped"), ("panic", "failed inside the library: called"),
         ("memory", "needed over 3"), ("dies", "ended unexpectedly"), ("recursion", "failed: RecursionError"),
         ("library", "failed: error: missing ), unterminated subpattern"),
+        ("compiled", "failed: Exception: WordPiece error: Missing [UNK] token"),
     ],
 )  # fmt: skip
 def test_a_hostile_model_costs_one_process_and_is_explained(

@@ -143,7 +143,10 @@ class UploadToDisk:
             await _refuse("Too many uploads at once. Try again in a minute.", 503)(scope, receive, send)
             return
         try:
-            form = _UploadForm(boundary, IncomingFile(self._folder()))
+            form = _UploadForm(boundary, lambda: IncomingFile(self._folder()))
+        except FormParserError as error:
+            await _refuse(f"The upload form is invalid: {error}.", 400)(scope, receive, send)
+            return
         except (DataError, OSError) as error:
             await PlainTextResponse(str(error), 507)(scope, receive, send)
             return
@@ -192,10 +195,12 @@ class UploadToDisk:
 
 
 class _UploadForm:
-    """Parser of a multipart form with one file: keeps the headers of its part and writes its content to `file`."""
+    """Parser of a multipart form with one file: keeps the headers of its part and writes its content to `file`.
 
-    def __init__(self, boundary: bytes, file: IncomingFile) -> None:
-        self.file = file
+    Raises: FormParserError for an invalid boundary, and what `open_file` raises.
+    """
+
+    def __init__(self, boundary: bytes, open_file: Callable[[], IncomingFile]) -> None:
         self._boundary = boundary
         self._part_headers = b""
         self._unwritten: list[bytes] = []
@@ -213,6 +218,7 @@ class _UploadForm:
                 "on_end": self._on_end,
             },
         )
+        self.file = open_file()  # last: a boundary that the parser refuses must leave no file
 
     async def read(self, receive: Receive) -> bool:
         """Read the form and return whether it is complete and has one file; False after a disconnect.

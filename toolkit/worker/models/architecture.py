@@ -41,7 +41,8 @@ def refuse_other_architectures(name: str, settings: Mapping[str, Any]) -> None:
     )
 
     kind = str(settings.get("model_type", ""))
-    heads = [str(head) for head in settings.get("architectures") or []]
+    named = settings.get("architectures")
+    heads = list(map(str, named)) if isinstance(named, list) else []
     if kind not in CONFIG_MAPPING_NAMES:
         return
     two_parts = kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and settings.get("is_encoder_decoder", True)

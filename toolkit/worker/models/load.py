@@ -59,6 +59,11 @@ def load_tokenizer(config: Config, folder: Path | None = None) -> PreTrainedToke
     source = folder or resolve_model_folder(config)
     with explain_load_errors(config.model.hf_model_ckpt):
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False, local_files_only=True)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        message = (
+            f"The tokenizer of '{config.model.hf_model_ckpt}' is a {type(tokenizer).__name__}, which is none alone."
+        )
+        raise ToolkitError(message, "Choose a causal language model with a tokenizer of its own.", BAD_MODEL)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if (source / "config.json").is_file():  # an adapter's folder has none

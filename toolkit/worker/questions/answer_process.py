@@ -278,7 +278,8 @@ def _is_of_model(error: Exception) -> bool:
         return False
     place = traceback.extract_tb(error.__traceback__)[-1].filename
     is_ours = place.startswith(str(PROJECT_ROOT)) and "site-packages" not in place
-    return isinstance(error, RecursionError) or not is_ours
+    # the compiled library of tokenizers has no frames, and raises nothing more special than Exception
+    return isinstance(error, RecursionError) or type(error) is Exception or not is_ours
 
 
 def _serve_forks(connection: socket.socket) -> None:
