@@ -110,9 +110,7 @@ class DataConfig(SettingsSection):
     )
     encoding: Optional[CodecName] = Field(None, description="Text encoding of the file, e.g. cp1252")
     delimiter: Optional[Character] = Field(None, description="Character between the cells of a CSV file")
-    rows_from: Optional[ShortText] = Field(
-        None, description="Key of the list that holds the rows, for a JSON file with several lists"
-    )
+    rows_from: Optional[ShortText] = Field(None, description="Key of the list with the rows, if the file has several")
     flatten: Optional[bool] = Field(
         False, description="Turn each value inside a nested JSON object into a column named outer.inner"
     )
@@ -130,6 +128,7 @@ class DataConfig(SettingsSection):
         None, description="Number of the row with the column names in a CSV or Excel file; the rows above are ignored"
     )
     join_messages: Optional[bool] = Field(False, description="Join rows that are single messages into conversations")
+    answered_by: Optional[ShortText] = Field(None, description="Speaker whose messages are the answers, by name")
     hub_config: Optional[ShortText] = Field(None, description="Configuration (subset) of a Hugging Face dataset")
     hub_split: Optional[ShortText] = Field(None, description="Split of a Hugging Face dataset")
     hub_revision: Optional[ShortText] = Field(

@@ -391,6 +391,19 @@ def test_a_hub_dataset_has_fields_for_configuration_split_and_revision(
     assert asked == [("huggingface", "openai/gsm8k", ReadOptions(hub_config="socratic", hub_split="test"), None)]
 
 
+def test_the_speaker_who_answers_is_chosen_in_the_reading_options(stage: Stage) -> None:
+    rows = [{"id": at, "from": ("Ann", "Bob")[at % 2], "text": f"Message {at} of the talk."} for at in range(12)]
+    app = _upload(stage, "chat.json", json.dumps({"name": "Shop", "messages": rows}).encode())
+    assert "Choose who answers in Reading options: 'Ann', 'Bob'." in words(app)
+    assert button(app, "Configure the training").disabled
+    assert list(app.radio[0].options) == ["Learn to answer as Ann", "Learn to answer as Bob"]
+    app.radio[0].set_value(1).run()
+    app = stage.checked(button(app, "Apply").click().run())
+    draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
+    assert (draft["answered_by"], draft["messages"]) == ("Bob", "messages")
+    assert "The messages of 'Bob' are the answers." in words(app)
+
+
 CONTROLS = {
     "Reading options": lambda app: any(entry.label == "Reading options" for entry in app.expander),
     "Choose an encoding": lambda app: any(entry.label == "Reading option" for entry in app.radio),

@@ -374,7 +374,7 @@ def test_a_file_that_is_one_conversation_can_be_read_as_one(open_bytes: Opener) 
     assert "21 messages were joined into 1 conversation, as chosen." in " ".join(table.notices)
 
 
-def test_messages_of_persons_without_a_role_are_not_joined(open_bytes: Opener) -> None:
+def test_messages_of_persons_without_a_role_are_joined_for_a_chosen_one_only(open_bytes: Opener) -> None:
     table = open_bytes((BROUGHT / "i17_telegram_export.json").read_bytes(), "json")
-    assert not [offer for offer in table.offers if offer.options.join_messages]
+    assert all(offer.options.answered_by for offer in table.offers if offer.options.join_messages)
     assert "Each row is a single message" in suggest_for_table(table).notes[0]

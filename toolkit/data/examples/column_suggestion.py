@@ -18,6 +18,7 @@ from toolkit.data.examples.prompt_columns import (
     choose_prompts,
     drop_rendered_copies,
     find_named,
+    is_only_text,
     note_bad_answers,
     pick_verdict_column,
 )
@@ -54,6 +55,12 @@ def suggest_for_table(table: Table) -> ColumnSuggestion:
         column = found.completion.strip("{}")
         note = f"The prompt is empty: the model learns to write texts like those in '{column}' without any input."
         found = replace(found, notes=(*found.notes, note))
+    speakers = [f"'{offer.options.answered_by}'" for offer in table.offers if offer.options.answered_by]
+    if speakers and found.kind != "conversations":
+        rows = "Each row is a single message, and" if table.offers[-1].options.join_messages else "Each message"
+        note = f"{rows} names who wrote it. Choose who answers in Reading options: {', '.join(speakers)}."
+        pairs = found.candidates or ((found.prompt, found.completion),)
+        return ColumnSuggestion("ask", candidates=pairs, notes=(note,))
     threads = next((offer for offer in table.offers if offer.options.join_messages), None)
     if threads is not None and found.kind == "ask":
         note = f"Each row is a single message. To train on conversations, apply '{threads.label}' in Reading options."
@@ -62,6 +69,14 @@ def suggest_for_table(table: Table) -> ColumnSuggestion:
     unused = describe_unused_columns(table, found.messages) if found.messages else ""
     notes = (*found.notes, *(_optional_note(column, table.missing[column]) for column in optional))
     return replace(found, optional=optional, notes=(*notes, *([unused] if unused else [])))
+
+
+def may_be_messages(suggestion: ColumnSuggestion) -> bool:
+    """Return whether no column is named as an answer: the rows may be messages of people."""
+    name = names.normalize_column_name(suggestion.completion)
+    return suggestion.kind != "conversations" and not names.match_name(
+        name, names.ANSWERS | names.LABELS | names.DERIVED
+    )
 
 
 def describe_unused_columns(table: Table, messages: str) -> str:
@@ -104,7 +119,7 @@ def suggest_columns(
     if candidates:
         return ColumnSuggestion("ask", candidates=candidates, notes=notes)
     alone = _text_alone(found)
-    if len(alone) == 1 and _is_only_text(found):
+    if len(alone) == 1 and is_only_text(found):
         return ColumnSuggestion("pair", *alone[0])
     return ColumnSuggestion("ask", candidates=alone)
 
@@ -229,18 +244,6 @@ def _text_alone(found: Sequence[NamedColumn]) -> tuple[tuple[str, str], ...]:
     texts = [one for one in found if one.is_free] or [one for one in found if not names.is_metadata_name(one.name)]
     texts = [one for one in texts if not names.is_bad_answer_name(one.name)]
     return tuple(("", _slot(one.column)) for one in texts[:MAX_CANDIDATES])
-
-
-def _is_only_text(found: Sequence[NamedColumn]) -> bool:
-    """Return whether one column holds plain text that is no request, and all others hold metadata."""
-    texts = [one for one in found if one.is_free]
-    others = [one for one in found if one not in texts]
-    plain = [one for one in others if one.content.kind in ("id", "number", "date", "link", "constant")]
-    # two columns are usually a pair, whatever the name of the other one says
-    named = [one for one in others if one.content.kind == "values" and names.is_metadata_name(one.name)]
-    known = plain if len(found) == 2 else [*plain, *named]
-    is_metadata = len(known) == len(others) and not find_named(others, names.RATINGS)
-    return len(texts) == 1 and is_metadata and (not others or texts[0].name not in names.REQUESTS)
 
 
 def _slot(column: str) -> str:

@@ -208,3 +208,15 @@ def note_bad_answers(verdict: NamedColumn, rows: Sequence[TableRow]) -> str:
         f"'{verdict.column}' marks each answer as good or bad; {bad} of {len(cells)} sampled answers are bad. The "
         "model would be trained on these as well: remove them under Data checks."
     )
+
+
+def is_only_text(found: Sequence[NamedColumn]) -> bool:
+    """Return whether one column holds plain text that is no request, and all others hold metadata."""
+    texts = [one for one in found if one.is_free]
+    others = [one for one in found if one not in texts]
+    plain = [one for one in others if one.content.kind in ("id", "number", "date", "link", "constant")]
+    # two columns are usually a pair, whatever the name of the other one says
+    named = [one for one in others if one.content.kind == "values" and names.is_metadata_name(one.name)]
+    known = plain if len(found) == 2 else [*plain, *named]
+    is_metadata = len(known) == len(others) and not find_named(others, names.RATINGS)
+    return len(texts) == 1 and is_metadata and (not others or texts[0].name not in names.REQUESTS)

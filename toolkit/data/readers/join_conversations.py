@@ -20,6 +20,7 @@ from toolkit.data.examples.column_suggestion import suggest_columns
 from toolkit.data.examples.prompt_columns import FALSE_VALUES
 from toolkit.data.examples.templates import make_renderer
 from toolkit.data.shapes.other_conversations import find_other_conversations
+from toolkit.data.shapes.speakers import find_dialogue_column, read_dialogue
 from toolkit.data.table import TableRow
 
 SYSTEM_NAMES = frozenset(
@@ -69,10 +70,12 @@ class JoinedColumn:
         return part.append_column(self.join.target, array)
 
 
-def find_join(columns: Sequence[str], filled: Sequence[str], rows: Sequence[TableRow]) -> ConversationJoin | None:
+def find_join(
+    columns: Sequence[str], filled: Sequence[str], rows: Sequence[TableRow], answered_by: str | None = None
+) -> ConversationJoin | None:
     """Return how to join the rows, or None if each conversation is in one column already, or there is none.
 
-    filled: the columns that have a cell which is not blank. rows: a sample.
+    filled: the columns that have a cell which is not blank. rows: a sample. answered_by: as in the data settings.
     """
     names = {normalize_column_name(column): column for column in reversed(filled)}
     chats = {name: column for name, column in names.items() if _is_chat_column(column, rows)}
@@ -83,6 +86,7 @@ def find_join(columns: Sequence[str], filled: Sequence[str], rows: Sequence[Tabl
         _join_preference(names, side, rows)
         or _join_prompt_and_answer(columns, names, chats, side, rows)
         or _join_side_columns(chats, side)
+        or (None if chats or answered_by is None else _join_speakers(columns, filled, rows, answered_by))
         or (None if chats else _join_other(columns, filled, side, rows))
         or _join_pair(columns, names, chats, side, rows)
     )
@@ -243,6 +247,22 @@ def _join_other(
 
     notice = found.notice + (f" They include {side.words}." if side.names else "")
     return ConversationJoin(_free_name(columns), (*found.columns, *side.names), join, notice)
+
+
+def _join_speakers(
+    columns: Sequence[str], filled: Sequence[str], rows: Sequence[TableRow], answered_by: str
+) -> ConversationJoin | None:
+    found = find_dialogue_column(filled, rows)
+    if found is None:
+        return None
+    column = found[0]
+
+    def join(row: TableRow) -> str | None:
+        turns = read_dialogue(row.get(column), answered_by)
+        return _with_tools(turns, None) if len(turns) > 1 else None
+
+    notice = f"In the conversations of '{column}', the messages of '{answered_by}' are the answers, as chosen."
+    return ConversationJoin(_free_name(columns), (column,), join, notice)
 
 
 def _free_name(columns: Sequence[str]) -> str:

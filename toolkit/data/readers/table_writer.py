@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from toolkit.data.conversations import ChatColumns, is_blank_cell
 from toolkit.data.examples.column_names import normalize_column_name
+from toolkit.data.examples.column_suggestion import may_be_messages, suggest_columns
 from toolkit.data.message_threads import ThreadColumns, find_thread_columns, join_threads
 from toolkit.data.progress import DataProgressReporter, ShareReporter
 from toolkit.data.read_options import (
@@ -32,6 +33,7 @@ from toolkit.data.read_options import (
     shorten_preview,
 )
 from toolkit.data.readers.join_conversations import JOINED_COLUMN, ConversationJoin, JoinedColumn, find_join
+from toolkit.data.shapes.speakers import speaker_offers
 from toolkit.data.table import TableRow, make_table_footer, make_visible
 from toolkit.errors import DataError
 
@@ -121,16 +123,23 @@ class TableWriter:
         self.flush()
         kept = [column for column in self.columns if column not in drop]
         filled = [column for column in kept if column in self._filled]
-        join = find_join(kept, filled, self._sample)
+        join = find_join(kept, filled, self._sample, self._options.answered_by)
         joined = JoinedColumn(join, ChatColumns(skip=self._options.bad_rows == "skip")) if join else None
         notices = [notice for notice in notices if not self._tells_otherwise(notice, join)]
         notices = [*notices, *_name_notices(self.columns), *_brace_notices(self.columns), *self._repair_notice()]
         threads = find_thread_columns({normalize_column_name(name): name for name in reversed(filled)}, self._sample)
-        if threads is not None and self._options.join_messages:
+        if (
+            threads is not None
+            and self._options.join_messages
+            and bool(threads.persons) == bool(self._options.answered_by)
+        ):
+            threads = replace(threads, answered_by=self._options.answered_by)
             self._write_threads(final, label, notices, threads)
             return
-        if threads is not None:
+        if threads is not None and not threads.persons:
             offers = [*offers, self._offer_threads(threads)]
+        elif join is None and may_be_messages(suggest_columns(kept, self._sample, self._chats.faults)):
+            offers = [*offers, *speaker_offers(filled, self._sample, threads, self._options)]
         if self._part is not None and len(self._parts) == 1 and not drop and joined is None:
             # the part is the table already
             self._part.add_key_value_metadata(self._footer(label, kept, notices, offers, None))
@@ -176,7 +185,8 @@ class TableWriter:
             writer.add([cell], at)
         unused = [name for name in self.columns if name in self._filled and name not in threads.needed]
         made = "1 conversation" if len(cells) == 1 else f"{len(cells):,} conversations"
-        joined = f"{self.rows:,} messages were joined into {made}, as chosen."
+        by = f" The messages of '{threads.answered_by}' are the answers." if threads.answered_by else ""
+        joined = f"{self.rows:,} messages were joined into {made}, as chosen.{by}"
         left = f" Not used: {', '.join(unused[:MAX_LISTED])}." if unused else ""
         writer.finish(final, label, [*notices, joined + left])
         folder.rmdir()
