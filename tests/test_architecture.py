@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "export": "data/examples evaluation evaluation/statistics runs system",
     "forecast": "data forecast/costs runs services settings system",
     "worker/compute": "worker/models worker/tokens",
-    "worker/checkpoints": "runs system worker/tokens",
+    "worker/checkpoints": "runs system worker/process worker/tokens",
     "ui/elements": "data/storage evaluation/statistics runs services system",
     "data/doctor": "data data/examples data/storage system",
     "services": "data runs settings system",

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Annotated, List, Literal, Optional, Union
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from toolkit.errors import Problem
 from toolkit.field_types import (
@@ -24,6 +23,7 @@ from toolkit.field_types import (
     CodecName,
     DataPath,
     HfModelPath,
+    HostName,
     LayerIndex,
     ModuleName,
     RowShareOrCount,
@@ -38,6 +38,7 @@ from toolkit.field_types import (
     normalize_dtype,
     one_of,
     parse_number_text,
+    refuse_contradictions,
     wrap_all_linear,
 )
 
@@ -332,17 +333,14 @@ class Config(SettingsSection):
         description="After a crash, resume from the last checkpoint; after running out of memory, with a smaller batch",
     )
     num_processes: Optional[int] = Field(None, ge=1, le=1024, description="Number of processes that Accelerate starts")
+    num_machines: Optional[int] = Field(1, ge=1, le=1024, description="Number of machines that train this run together")
+    machine_rank: Optional[int] = Field(0, ge=0, le=1023, description="Number of this machine; the main machine has 0")
+    main_process_ip: Optional[HostName] = Field(None, description="Address at which the others reach the main machine")
+    main_process_port: Optional[int] = Field(None, ge=1, le=65535, description="Free port of the main machine")
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Config:
-        found = find_contradictions(self)
-        if found:
-            # validation.py reads the problems from ctx and reports each under its own setting
-            raise PydanticCustomError(
-                "contradiction",
-                "{summary}",
-                {"summary": "; ".join(str(problem) for problem in found), "problems": found},
-            )
+        refuse_contradictions(find_contradictions(self))
         return self
 
 

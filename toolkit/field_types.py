@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from toolkit.errors import Problem
+
 BIASES = ("none", "all", "lora_only")
 
 TASK_TYPES = ("CAUSAL_LM",)
@@ -180,9 +182,18 @@ RulesText = Annotated[str, StringConstraints(max_length=20_000)]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 CodecName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 Character = Annotated[str, StringConstraints(min_length=1, max_length=1)]
+HostName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.:_-]+$")]
 LayerIndex = Annotated[int, Field(ge=0), BeforeValidator(reject_bool)]
 
 RowShareOrCount = Union[Annotated[float, Field(gt=0, lt=1)], Annotated[int, Field(ge=1, strict=True)]]
+
+
+def refuse_contradictions(found: Sequence[Problem]) -> None:
+    """Raise pydantic's error for settings that contradict each other. Does nothing without any."""
+    if found:
+        # validation.py reads the problems from ctx and reports each under its own setting
+        summary = "; ".join(map(str, found))
+        raise PydanticCustomError("contradiction", "{summary}", {"summary": summary, "problems": list(found)})
 
 
 def parse_number_text(value: Any) -> Any:

@@ -15,7 +15,14 @@ from toolkit.config import Config
 from toolkit.errors import RunError
 from toolkit.lifecycle import slot_memory
 from toolkit.lifecycle.claims import read_claim, take_claim
-from toolkit.lifecycle.slots import SlotDemand, explain_wait, find_slot_demand, list_slot_holders, read_slot_table
+from toolkit.lifecycle.slots import (
+    SlotDemand,
+    SlotTable,
+    explain_wait,
+    find_slot_demand,
+    list_slot_holders,
+    read_slot_table,
+)
 from toolkit.lifecycle.supervisor import Supervisor
 from toolkit.runs import slots as module
 from toolkit.runs.events import EventWriter, read_events
@@ -202,6 +209,15 @@ def test_a_run_asks_for_as_many_slots_as_it_uses_gpus(
 ) -> None:
     machine = Machine(2, 10**10, cuda=True, gpus=(Gpu("fake GPU", 8 * 2**30, (9, 0)),) * 4)
     assert find_slot_demand(Config.model_validate(settings), machine, 4, memory) == wanted
+
+
+def test_a_run_with_more_processes_than_slots_uses_every_gpu(save_dir: Path) -> None:
+    machine = Machine(2, 10**10, cuda=True, gpus=(Gpu("fake GPU", 8 * 2**30, (9, 0)),) * 4)
+    for processes, gpus in ((2, (0, 1)), (4, ())):
+        run = queue_long(save_dir, accelerate=True, num_processes=processes)
+        held = SlotTable(save_dir, 2, [0, 1], machine).hold(run, (0, 1))
+        assert held is not None and held.share.gpus == gpus
+        held.close()
 
 
 def test_cores_are_shared_out_and_a_resumed_run_keeps_its_threads(

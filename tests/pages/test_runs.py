@@ -244,7 +244,8 @@ def test_the_queue_sets_how_many_runs_train_at_the_same_time(stage: Stage, monke
     taken = try_lock(slot)  # the supervisor of the page must not start a run
     assert taken is not None
     try:
-        first, going = stage.run(name="first"), stage.run(name="going")
+        several = {"accelerate": True, "num_machines": 2}
+        first, going = stage.run(name="first"), stage.run(name="going", config=several)
         stage.run(name="other")
         write_lock_holder(taken, describe_self(1, run=going.id))
         take_claim(going, 1, (1,), "slot 2 of 2")
@@ -255,7 +256,10 @@ def test_the_queue_sets_how_many_runs_train_at_the_same_time(stage: Stage, monke
         assert count_slots(stage.folder) == 2
         assert ":gray[:material/memory: slot 2 of 2] going" in words(app)
         assert "next in the queue, waits for 1 free slot" in words(app)
-        assert "slot 2 of 2" in words(stage.page("runs", going))
+        going.accelerate_path.write_text("machine_rank: 1\n")
+        shown = words(stage.page("runs", going))
+        assert "slot 2 of 2" in shown
+        assert "waits for the other machines of the run" in shown and "machine_rank: 1" in shown
     finally:
         os.close(taken)
 

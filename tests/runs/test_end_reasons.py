@@ -20,6 +20,7 @@ EXCEPTIONS = [
     ("OSError", "foo is not a local folder and is not a valid model identifier listed on the hub", "model_not_found"),
     ("huggingface_hub.errors.GatedRepoError", "403 Client Error", "model_not_found"),
     ("huggingface_hub.errors.OfflineModeIsEnabled", "Cannot reach the hub", "no_network"),
+    ("ConnectionError", "Tried to launch distributed communication on port `29500`, but another", "port_in_use"),
     ("ConnectionError", "HTTPSConnectionPool: Max retries exceeded", "no_network"),
     ("OSError", "We couldn't connect to 'https://huggingface.co' to load the files", "no_network"),
     ("DataError", "Row 3 has no answer.", "bad_data"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import ClusterConfig
 
 from toolkit.config import Config, DataConfig
 from toolkit.data.storage.open_table import open_table
@@ -15,7 +16,7 @@ from toolkit.data.table import Table
 from toolkit.errors import Problem
 from toolkit.runs import preflight as module
 from toolkit.runs.preflight import preflight_needs_machine, preflight_problems
-from toolkit.runs.worker_process import accelerate_yaml, process_count
+from toolkit.runs.worker_process import accelerate_yaml, process_count, team_size
 from toolkit.settings.draft import replace_setting
 from toolkit.settings.model_source import model_kind
 from toolkit.settings.validation import parse_draft
@@ -163,12 +164,47 @@ def test_the_file_for_the_accelerate_launcher(
     leaves: dict[str, Any], machine: Machine, count: int, kind: str, cpu: bool, precision: str
 ) -> None:
     made = config(accelerate=True, **leaves)
-    settings = yaml.safe_load(accelerate_yaml(made, machine))
+    text = accelerate_yaml(made, machine)
+    settings = yaml.safe_load(text)
+    own = ClusterConfig(**settings)
+    assert yaml.safe_dump(own.to_dict()) == text, "what is shown is what accelerate's own class writes"
     assert process_count(made, machine) == count
     assert settings["num_processes"] == count
     assert settings["distributed_type"] == kind
     assert settings["use_cpu"] is cpu
     assert settings["mixed_precision"] == precision
+
+
+MEETING = {"accelerate": True, "num_machines": 2, "main_process_ip": "127.0.0.1", "main_process_port": 29500}
+
+
+@pytest.mark.parametrize(
+    ("leaves", "expected"),
+    [
+        (MEETING, set()),
+        (MEETING | {"machine_rank": 1, "main_process_ip": "192.0.2.7"}, set()),
+        (MEETING | {"main_process_ip": "gpu-1.cluster.example"}, set()),
+        (MEETING | {"main_process_ip": "192.0.2.7"}, {("main_process_ip", "warning")}),
+        (MEETING | {"machine_rank": 2}, {("machine_rank", "error")}),
+        (MEETING | {"main_process_ip": None}, {("main_process_ip", "error")}),
+        (MEETING | {"main_process_port": None}, {("main_process_port", "error")}),
+        (MEETING | {"main_process_port": 80}, {("main_process_port", "error")}),
+        (MEETING | {"main_process_port": None, "num_machines": 1}, set()),
+        (MEETING | {"ablation__use_ablate": True, "ablation__study_name": "s"}, {("num_machines", "error")}),
+        ({"num_machines": 2, "machine_rank": 5}, set()),
+    ],
+)
+def test_settings_of_a_run_on_several_machines(leaves: dict[str, Any], expected: set[tuple[str, str]]) -> None:
+    assert found(preflight_problems(config(**leaves), None, None)) == expected
+
+
+def test_the_file_for_several_machines_names_their_meeting() -> None:
+    made = config(**MEETING | {"machine_rank": 1, "num_processes": 3})
+    settings = yaml.safe_load(accelerate_yaml(made, CPU))
+    assert yaml.safe_dump(ClusterConfig(**settings).to_dict()) == accelerate_yaml(made, CPU)
+    assert (settings["num_processes"], settings["num_machines"], settings["machine_rank"]) == (6, 2, 1)
+    assert (settings["main_process_ip"], settings["main_process_port"]) == ("127.0.0.1", 29500)
+    assert (process_count(made, CPU), team_size(made, CPU)) == (3, 6)
 
 
 def test_a_model_folder_may_be_a_link_to_a_folder(tmp_path: Path) -> None:

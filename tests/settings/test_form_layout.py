@@ -51,6 +51,8 @@ def test_settings_without_effect_are_hidden_until_they_have_one() -> None:
     assert "data.hub_split" in hidden
     for switch in ("model.quantize", "model.bitsandbytes.load_in_8bit", "inference.do_sample", "accelerate"):
         draft = replace_setting(draft, switch, True)
+    assert not form_layout.is_setting_shown("main_process_ip", draft), "one machine meets nobody"
+    draft = replace_setting(draft, "num_machines", 2)
     draft = replace_setting(draft, "ablation.use_ablate", True)
     draft = replace_setting(draft, "ablation.method", "tpe")
     draft = replace_setting(draft, "ablation.objective", "pass_rules")

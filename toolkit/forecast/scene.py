@@ -28,7 +28,7 @@ from toolkit.forecast.forecast import Scene
 from toolkit.runs.event_facts import read_event_facts
 from toolkit.runs.run_dir import RunDir, read_run_config
 from toolkit.runs.slots import SlotShare
-from toolkit.runs.worker_process import process_count
+from toolkit.runs.worker_process import process_count, team_size
 from toolkit.services.spare_process import can_run_as_fork, is_spare_enabled
 from toolkit.settings.device_defaults import ComputeDevice
 from toolkit.system.machine import Machine, training_cores
@@ -119,7 +119,7 @@ def _build_scene(
     processes = process_count(config, machine) if config.accelerate else 1
     file_bytes = 2 if base.halves else 4
     download = 0.0 if base.weights else float(shape.parameters * file_bytes)
-    place = device_for_run(config, machine, processes)
+    place = device_for_run(config, machine, team_size(config, machine))
     if place.cuda and machine is not None:
         card = machine.gpus[0]
         ready = _can_fork(config, machine)

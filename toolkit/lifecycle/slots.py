@@ -115,7 +115,11 @@ class SlotTable:
     def _share_of(self, run: RunDir, numbers: tuple[int, ...]) -> SlotShare:
         share = SlotShare(numbers, self.total)
         try:
-            return replace(share, gpus=slot_gpus(numbers, read_config_once(run), self.machine))
+            config = read_config_once(run)
+            # more processes than there are slots: it holds all of them, and uses every GPU
+            if config.accelerate and process_count(config, self.machine) > len(numbers) == self.total:
+                return share
+            return replace(share, gpus=slot_gpus(numbers, config, self.machine))
         except ToolkitError:
             return share  # as above
 

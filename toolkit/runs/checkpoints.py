@@ -73,16 +73,19 @@ def verify_checkpoint(path: Path, run_id: str) -> Checkpoint:
     return Checkpoint(path, step, body)
 
 
-def newest_verified_checkpoint(run: RunDir) -> tuple[Checkpoint | None, list[RunError]]:
+def newest_verified_checkpoint(run: RunDir, up_to: int | None = None) -> tuple[Checkpoint | None, list[RunError]]:
     """Return the newest checkpoint that verifies (None when none does), and why each newer one was refused.
 
-    Raises RunError if the installation's key can't be used: without it, every checkpoint would look foreign.
+    up_to: the last step to consider; None is all. Raises RunError if the installation's key can't be used: without it,
+    every checkpoint would look foreign.
     """
     refused: list[RunError] = []
     kept = list_kept_checkpoints(run)
     if kept:
         load_install_key()
-    for path in kept.values():
+    for step, path in kept.items():
+        if up_to is not None and step > up_to:
+            continue
         try:
             return verify_checkpoint(path, run.id), refused
         except RunError as error:

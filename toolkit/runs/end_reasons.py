@@ -49,6 +49,9 @@ _KNOWN_ERRORS: tuple[tuple[str, str, str, str], ...] = (
      r"GatedRepo|401 Client Error|404 Client Error|Unrecognized model in|no file named .*safetensors",
      "The model can't be found, or you have no access to it.",
      "Check model.hf_model_ckpt. For a gated model, accept its license and set HF_TOKEN."),
+    ("port_in_use", r"Tried to launch distributed communication on port|EADDRINUSE|Address already in use",
+     "The port at which the processes of the run meet is in use by another program.",
+     "Choose another port of the main machine (main_process_port), the same on every machine."),
     ("no_network", r"OfflineModeIsEnabled|LocalEntryNotFound|ConnectionError|ConnectTimeout|ReadTimeout|"
      r"couldn't connect to|Name or service not known|Temporary failure in name resolution|Network is unreachable|"
      r"MaxRetryError|ConnectError",

@@ -17,8 +17,9 @@ from toolkit.data.examples.templates import template_problems
 from toolkit.data.table import Table
 from toolkit.errors import Problem
 from toolkit.runs.run_dir import save_dir_of
+from toolkit.runs.worker_process import machine_count
 from toolkit.settings.model_source import bundled_model_folder, model_kind
-from toolkit.system.machine import Machine
+from toolkit.system.machine import Machine, is_own_address
 from toolkit.system.printable import format_plural
 
 NEEDED_DISK_BYTES = 200_000_000
@@ -27,6 +28,8 @@ COMFORTABLE_DISK_BYTES = 2_000_000_000
 """Free space below which a warning appears: three checkpoints of an adapter for a model with 7 billion parameters."""
 NEEDED_DISK_FILES = 1_000
 """Free inodes without which no run starts: a full table of inodes fails like a full disk, at any free space."""
+FIRST_UNPRIVILEGED_PORT = 1024
+"""First port that a program without special rights may open."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _ARGS = "training.training_args."
 
@@ -37,6 +40,7 @@ def preflight_problems(config: Config, table: Table | None, machine: Machine | N
     table, machine: None skips the checks that need them.
     """
     found = [*_data_problems(config, table), *_model_problems(config), *_disk_problems(save_dir_of(config))]
+    found += _team_problems(config)
     if machine is not None:
         found += [
             *_precision_problems(config, machine),
@@ -138,6 +142,38 @@ def _device_problems(config: Config, machine: Machine) -> list[Problem]:
                 f"{count} processes share {format_plural(machine.cpu_count, 'core')} and will slow each other down."
             )
             found.append(Problem("num_processes", message, "Use fewer processes.", "warning"))
+    return found
+
+
+def _team_problems(config: Config) -> list[Problem]:
+    """Return what is missing or wrong in the settings of a run on several machines."""
+    machines, rank = machine_count(config), config.machine_rank or 0
+    if machines == 1:
+        return []
+    found: list[Problem] = []
+    if rank >= machines:
+        message = f"The rank of this machine is {rank}, but the run has {machines} machines."
+        hint = f"Use 0 for the main machine, and another number up to {machines - 1} for each of the others."
+        found.append(Problem("machine_rank", message, hint))
+    if config.ablation.use_ablate:
+        message = "A study does not train on several machines."
+        found.append(Problem("num_machines", message, "Set the number of machines to 1, or turn the study off."))
+    address, port = config.main_process_ip, config.main_process_port
+    if address is None:
+        message = f"The run has {machines} machines, but no address of the main machine."
+        found.append(Problem("main_process_ip", message, "Enter the address at which the others reach it."))
+    elif rank == 0 and not is_own_address(address):
+        message = f"This is the main machine (rank 0), but '{address}' is not an address of this machine."
+        # no error: behind a router the others use an address that no network card here has
+        hint = "Correct the address or the rank, unless the other machines reach this one through a router."
+        found.append(Problem("main_process_ip", message, hint, "warning"))
+    if port is None:
+        message = f"The run has {machines} machines, but no port of the main machine."
+        hint = "Enter a free port of the main machine, for example 29500, the same on every machine."
+        found.append(Problem("main_process_port", message, hint))
+    elif rank == 0 and port < FIRST_UNPRIVILEGED_PORT:
+        message = f"Port {port} is reserved for services of the system."
+        found.append(Problem("main_process_port", message, f"Use a port from {FIRST_UNPRIVILEGED_PORT} on."))
     return found
 
 

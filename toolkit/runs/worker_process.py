@@ -31,44 +31,65 @@ def process_count(config: Config, machine: Machine | None) -> int:
     return len(machine.gpus) if machine is not None and machine.gpus else CPU_PROCESSES
 
 
-def accelerate_yaml(config: Config, machine: Machine) -> str:
-    """Return the content of the launcher's file."""
-    count = process_count(config, machine)
+def machine_count(config: Config) -> int:
+    """Return how many machines train the run together."""
+    return (config.num_machines or 1) if config.accelerate else 1
+
+
+def team_size(config: Config, machine: Machine | None) -> int:
+    """Return how many processes train the run on all machines together."""
+    # the same number on each machine: accelerate divides the sum by the machines
+    return process_count(config, machine) * machine_count(config) if config.accelerate else 1
+
+
+def accelerate_settings(config: Config, machine: Machine) -> dict[str, Any]:
+    """Return the fields of accelerate's ClusterConfig, by which its launcher starts the processes."""
+    count, machines = team_size(config, machine), machine_count(config)
     on_cpu = not machine.cuda or config.model.device_map == "cpu"
     args = config.training.training_args
-    settings: dict[str, Any] = {
+    return {
         "compute_environment": "LOCAL_MACHINE",
+        "debug": False,
         # on CPUs as well, together with use_cpu: with MULTI_CPU, accelerate 1.15 silently starts only one process
         "distributed_type": "MULTI_GPU" if count > 1 else "NO",
-        "use_cpu": on_cpu,
-        "num_machines": 1,
-        "num_processes": count,
-        "machine_rank": 0,
-        "mixed_precision": "bf16" if args.bf16 else "fp16" if args.fp16 and not on_cpu else "no",
+        "downcast_bf16": False,
+        "enable_cpu_affinity": False,
+        "machine_rank": (config.machine_rank or 0) if machines > 1 else 0,
+        **({"main_process_ip": config.main_process_ip} if machines > 1 else {}),
+        # 0 is any free port: another launcher may use the fixed default
+        "main_process_port": config.main_process_port if machines > 1 else 0,
         "main_training_function": "main",
-        "main_process_port": 0,  # any free port: another launcher may use the fixed default
+        "mixed_precision": "bf16" if args.bf16 else "fp16" if args.fp16 and not on_cpu else "no",
+        "num_machines": machines,
+        "num_processes": count,
         "rdzv_backend": "static",
         "same_network": True,
+        "tpu_use_cluster": False,
+        "tpu_use_sudo": False,
+        "use_cpu": on_cpu,
     }
-    return yaml.safe_dump(settings, sort_keys=False)
+
+
+def accelerate_yaml(config: Config, machine: Machine) -> str:
+    """Return the launcher's file as `worker/process/launch.py` has ClusterConfig write it; a test compares the two."""
+    return yaml.safe_dump(accelerate_settings(config, machine))
 
 
 CommandBuilder = Callable[[RunDir, Config], list[str]]
 """(run, its config) -> argument list of its worker."""
 
-TRAINING_MODULE = "toolkit.worker.train"
+TRAINING_MODULE, LAUNCH_OPTION = "toolkit.worker.train", "--launch"
 
 
 def worker_command(run: RunDir, config: Config) -> list[str]:
-    """Return the argument list of the worker, or of accelerate's launcher, whose file it writes into the run.
+    """Return the argument list of the worker, or of the launcher of several, whose settings it writes into the run.
 
     Raises RunError when the probe of this machine fails.
     """
     if not config.accelerate:
         return [sys.executable, "-m", TRAINING_MODULE, run.id]
     durable_write(run.accelerate_path, accelerate_yaml(config, probe_machine(run.save_dir)))
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(run.accelerate_path)]
-    return [*launcher, "-m", TRAINING_MODULE, run.id]
+    return [sys.executable, "-m", TRAINING_MODULE, run.id, LAUNCH_OPTION]
 
 
 def worker_environment(run: RunDir, config: Config, attempt: int, share: SlotShare = WHOLE_MACHINE) -> dict[str, str]:

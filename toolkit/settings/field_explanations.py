@@ -48,6 +48,12 @@ FIELD_EXPLANATIONS: dict[str, str] = {
     _ARGS + "gradient_checkpointing": "Recomputes activations in the backward pass instead of storing them: less "
     "memory, slower steps.",
     "accelerate": "Starts one training process per GPU through Accelerate. No separate launch command is needed.",
+    "num_machines": "Each machine needs this toolkit, the same data and the same settings. Start the run on all of "
+    "them: they wait for each other.",
+    "machine_rank": "The main machine has 0, the others 1, 2 and so on. This is the only setting that differs.",
+    "main_process_ip": "IP address or host name. The machines talk without a password or encryption: use a private "
+    "network.",
+    "main_process_port": "A port that the firewall lets through, for example 29500, the same on every machine.",
     _SFT + "max_seq_length": "Longer examples (prompt and completion together) are truncated to this length.",
     "inference.max_new_tokens": "Length of the longest answer that is generated.",
     "inference.do_sample": "Off: greedy decoding, always the most probable token. On: tokens are sampled at random.",

@@ -118,6 +118,7 @@ _STUDY: ShowConditions = (("ablation.use_ablate", (True,)),)
 _RULED: ShowConditions = (*_STUDY, ("ablation.objective", ("pass_rules",)))
 _SEARCHED: ShowConditions = (*_STUDY, ("ablation.method", ("random", "tpe")))
 _ACCELERATED: ShowConditions = (("accelerate", (True,)),)
+_SEVERAL_MACHINES: ShowConditions = (*_ACCELERATED, ("num_machines", tuple(range(2, 1025))))
 _BNB, _ARGS, _SFT = "model.bitsandbytes.", "training.training_args.", "training.sft_args."
 
 # Labels are the names that papers and libraries use; the plain explanation is in `field_explanations.py`.
@@ -210,7 +211,14 @@ _FIELD_LAYOUTS: dict[str, FieldLayout] = {
         "grouped": "Group by length", "packed": "Pack into rows"}),
     "accelerate": FieldLayout("precision", "Multi-process training (Accelerate)", switch=True, empty="off"),
     "num_processes": FieldLayout("precision", "Number of processes", shown_when=_ACCELERATED,
-                                 empty="one per GPU, or two on a CPU"),
+                                 unit="on each machine", empty="one per GPU, or two on a CPU"),
+    "num_machines": FieldLayout("precision", "Number of machines", "advanced", shown_when=_ACCELERATED, empty="one"),
+    "machine_rank": FieldLayout("precision", "Rank of this machine", "advanced", shown_when=_SEVERAL_MACHINES,
+                                unit="0 for the main machine", empty="0"),
+    "main_process_ip": FieldLayout("precision", "Address of the main machine", "advanced",
+                                   shown_when=_SEVERAL_MACHINES, empty="none; several machines need one"),
+    "main_process_port": FieldLayout("precision", "Port of the main machine", "advanced",
+                                     shown_when=_SEVERAL_MACHINES, empty="none; several machines need one"),
     _SFT + "max_seq_length": FieldLayout("sequence", "Max sequence length (tokens)"),
     _SFT + "completion_only_loss": FieldLayout("sequence", "Loss on completion only", switch=True),
     "data.use_chat_template": FieldLayout("sequence", "Chat template", empty="used if the tokenizer has one"),

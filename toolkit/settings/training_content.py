@@ -21,7 +21,7 @@ SEED_PATH = "training.training_args.seed"
 IGNORED_SECTIONS = ("inference.", "ablation.")
 IGNORED_SETTINGS = (
     "save_dir", "autopilot", "data.accepted", "training.pinned_prompts", "training.pinned_rows",
-    "training.training_args.save_steps",
+    "training.training_args.save_steps", "machine_rank", "main_process_ip", "main_process_port",
 )  # fmt: skip
 """Settings that change neither the weights nor the answers to the test rows."""
 SOURCE_PATHS = ("data.path", "data.test_path", "data.file_type")

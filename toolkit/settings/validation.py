@@ -34,6 +34,7 @@ ERROR_MESSAGES = {
     "greater_than": "It must be more than {gt}", "greater_than_equal": "It must be at least {ge}",
     "less_than": "It must be less than {lt}", "less_than_equal": "It must be at most {le}",
     "string_too_long": "It may have at most {max_length} characters", "string_too_short": "It must not be empty",
+    "string_pattern_mismatch": "It must be a host name or an IP address",
     "literal_error": "It must be {expected}",
     "path_not_file": "It must be a path or a name", "path_type": "It must be a path or a name",
 }  # fmt: skip
@@ -172,4 +173,10 @@ def find_config_warnings(config: Config) -> list[Problem]:
         warn("model.quantize", "The bitsandbytes settings have no effect while quantization is off.")
     if config.num_processes is not None and not config.accelerate:
         warn("num_processes", "The number of processes has no effect while accelerate is off.")
+    if (config.num_machines or 1) > 1 and not config.accelerate:
+        warn("num_machines", "The number of machines has no effect while accelerate is off.")
+    wanted = config.model.device_map
+    if config.accelerate and wanted not in (None, "auto", "cpu"):
+        message = f"The device map '{wanted}' has no effect with accelerate: each process has a GPU of its own."
+        warn("model.device_map", message, "Set it to auto.")
     return found

@@ -6,9 +6,11 @@ save_dir/machine.json with a key (boot id, torch version, visible GPUs); it is p
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -185,3 +187,17 @@ def usable_cores() -> int:
     except (OSError, ValueError):
         return cores
     return max(1, min(cores, int(quota) // int(period))) if quota.isdigit() else cores
+
+
+def is_own_address(address: str) -> bool:
+    """Return whether this machine has the IP address. A host name is not looked up, and counts as its own."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return True
+    try:
+        with socket.socket(socket.AF_INET6 if found.version == 6 else socket.AF_INET) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return not found.is_unspecified

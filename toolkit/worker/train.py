@@ -1,8 +1,8 @@
-"""python -m toolkit.worker.train RUN: train one run, alone or as one of the processes that accelerate started.
+"""python -m toolkit.worker.train RUN: train one run, alone or as one of the processes that `RUN --launch` starts.
 
-The main process holds the run's lock as long as it lives and is the only writer of its events. The last event says how
-the run ended, with a message for the user; the traceback goes to the log only. Nothing heavy is imported before the
-`phase` event that announces it.
+The first process of each machine holds the run's lock as long as it lives and is the only writer of its events. The
+last event says how the run ended, with a message for the user; the traceback goes to the log only. Nothing heavy is
+imported before the `phase` event that announces it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ from toolkit.runs.checkpoints import newest_checkpoint_step
 from toolkit.runs.end_reasons import Explanation, explain_exception
 from toolkit.runs.events import EventWriter, read_events
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
+from toolkit.runs.worker_process import LAUNCH_OPTION
 from toolkit.system.durable import durable_write
 from toolkit.system.locks import WorkerLock
 from toolkit.system.private_files import restrict_new_files
 from toolkit.worker.process import libraries
 from toolkit.worker.process.stop import StopRequested, StopSignal
+from toolkit.worker.process.team import RunProcesses, read_run_processes
 
 TRAINING_LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
 TRACE_FRAMES = 6
 """Lines of a bug's traceback that are shown to the user: the error and the calls next to it."""
 logger = logging.getLogger(__name__)
-_PEER_LOST = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer", re.IGNORECASE)
+_PEER_LOST = re.compile(r"gloo|NCCL|TCPStore|c10d|Broken pipe|Connection (closed|reset) by peer", re.IGNORECASE)
 _SEE_LOG = (
     "The log may show why. A common cause is a lack of memory: lower num_processes or the batch size, "
     "then start the run again."
@@ -50,39 +52,62 @@ FAILURE_WAIT_SECONDS = 3.0
 """Seconds that the main process waits for the reason of a process that failed before it reports its own error."""
 
 
-def main(run_id: str) -> int:
+def main(run_id: str, refused: ToolkitError | None = None) -> int:
     """Train the run and return the exit code: 0 finished or stopped, 1 failed.
 
-    The environment has FTK_SAVE_DIR and FTK_ATTEMPT (default 1), and from accelerate RANK and WORLD_SIZE. Raises
-    RunError for an unknown run.
+    The environment has FTK_SAVE_DIR and FTK_ATTEMPT (default 1), and from accelerate's launcher what
+    `read_run_processes` reads. refused: why the training can't begin, which is recorded. Raises RunError for an unknown
+    run.
     """
     faulthandler.enable()
     # idle threads sleep: spinning, they would take cores that the app and other processes need
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
     attempt = int(os.environ.get("FTK_ATTEMPT", "1"))
-    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    team = read_run_processes()
     stop = StopSignal(run.stop_path).listen()
-    if rank:
-        return _run_other_process(run, stop, attempt, rank, processes)
+    if not team.is_main_process:
+        return _run_other_process(run, stop, attempt, team)
     with WorkerLock(run.lock_path, attempt, run.id), EventWriter(run.events_path, attempt) as events:
-        return _run_main_process(run, stop, events, processes)
+        return _run_main_process(run, stop, events, team, refused)
 
 
-def _run_main_process(run: RunDir, stop: StopSignal, events: EventWriter, processes: int) -> int:
+def launch(run_id: str) -> int:
+    """Start the run's processes through accelerate and return the exit code. Raises the launcher's error, or RunError.
+
+    What keeps them from starting, a stop included, is recorded as if this process were the only one of the run.
+    """
+    run = open_run(Path(os.environ["FTK_SAVE_DIR"]), run_id)
+    from toolkit.worker.process.launch import launch_processes, meet_other_machines
+
+    try:
+        meet_other_machines(run, StopSignal(run.stop_path))  # a signal ends the launcher, and the file is enough
+    except StopRequested:
+        return main(run_id)
+    except RunError as error:
+        return main(run_id, refused=error)
+    launch_processes(run)
+    return 0
+
+
+def _run_main_process(
+    run: RunDir, stop: StopSignal, events: EventWriter, team: RunProcesses, refused: ToolkitError | None
+) -> int:
     for path in run.path.glob(".failed-rank-*"):  # of an earlier attempt
         path.unlink()
     events.append(
-        "started", pid=os.getpid(), host=platform.node(), versions=read_training_versions(), processes=processes
+        "started", pid=os.getpid(), host=platform.node(), versions=read_training_versions(), processes=team.processes
     )
     try:
         events.reserve_space()
-        kind, step = _run_training(run, stop, events.append, events.attempt, 0, processes)
+        if refused is not None:
+            raise refused
+        kind, step = _run_training(run, stop, events.append, events.attempt, team)
     except StopRequested:
         kind, step = "stopped", newest_checkpoint_step(run)
     except Exception as error:
         logger.exception("run %s", run.id)
-        explanation = _other_failure(run, processes, error) or explain_training_error(error, processes)
+        explanation = _other_failure(run, team.processes, error) or explain_training_error(error, team.processes)
         if explanation.reason == "bug":
             explanation = replace(explanation, trace=_last_frames(error))
         failed_step: int | None = getattr(error, "step", None)
@@ -93,36 +118,34 @@ def _run_main_process(run: RunDir, stop: StopSignal, events: EventWriter, proces
     return 0
 
 
-def _run_other_process(run: RunDir, stop: StopSignal, attempt: int, rank: int, processes: int) -> int:
+def _run_other_process(run: RunDir, stop: StopSignal, attempt: int, team: RunProcesses) -> int:
     """Train as another process than the main one: emit no events, and write the reason of a failure to a file."""
     try:
-        _run_training(run, stop, _ignore_event, attempt, rank, processes)
+        _run_training(run, stop, _ignore_event, attempt, team)
     except StopRequested:
         return 0
     except Exception as error:
-        logger.exception("run %s, process %d", run.id, rank)
+        logger.exception("run %s, process %d", run.id, team.rank)
         explanation = explain_training_error(error)
-        durable_write(_failure_path(run, rank), json.dumps({"type": type(error).__name__, **vars(explanation)}))
+        durable_write(_failure_path(run, team.rank), json.dumps({"type": type(error).__name__, **vars(explanation)}))
         return 1
     return 0
 
 
 def _run_training(
-    run: RunDir, stop: StopSignal, emit: Callable[..., Any], attempt: int, rank: int, processes: int
+    run: RunDir, stop: StopSignal, emit: Callable[..., Any], attempt: int, team: RunProcesses
 ) -> tuple[str, int]:
     """Train, and return how the session ended (a SessionEnd's kind and step)."""
     config = read_run_config(run)
     # before torch is imported, which reads the visible GPUs once
-    _choose_gpu(config.model.device_map, processes)
+    _choose_gpu(config.model.device_map, team.processes)
     stop.raise_if_requested()
     emit("phase", phase="loading libraries")
     libraries.import_libraries()
     from toolkit.worker.training.session import run_training_session
-    from toolkit.worker.training.session_context import RunProcesses, TrainingSession
+    from toolkit.worker.training.session_context import TrainingSession
 
-    end = run_training_session(
-        TrainingSession(run, config, emit, stop, RunProcesses(processes, rank), attempt, read_training_versions())
-    )
+    end = run_training_session(TrainingSession(run, config, emit, stop, team, attempt, read_training_versions()))
     return end.kind, end.step
 
 
@@ -188,9 +211,10 @@ def _ignore_event(kind: str, **fields: Any) -> None:
 
 if __name__ == "__main__":
     restrict_new_files()
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m toolkit.worker.train RUN (FTK_SAVE_DIR names the folder of its runs)")
+    if len(sys.argv) < 2 or sys.argv[2:] not in ([], [LAUNCH_OPTION]):
+        usage = f"usage: python -m toolkit.worker.train RUN [{LAUNCH_OPTION}]"
+        raise SystemExit(f"{usage} (FTK_SAVE_DIR names the folder of its runs)")
     try:
-        raise SystemExit(main(sys.argv[1]))
+        raise SystemExit((launch if sys.argv[2:] else main)(sys.argv[1]))
     except RunError as error:
         raise SystemExit(str(error)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -127,17 +128,33 @@ def test_a_killed_process_is_explained(tiny_model: Path, save_dir: Path) -> None
     assert not run.adapter_dir.exists()
 
 
-def test_two_processes_resume_bit_for_bit(tiny_model: Path, save_dir: Path) -> None:
-    def run_of(name: str) -> RunDir:
-        return make(save_dir / name, tiny_model, num_train_epochs=10, save_steps=2, eval_steps=100)
+LONG: dict[str, Any] = {"num_train_epochs": 10, "save_steps": 2, "eval_steps": 100}
 
-    whole, run = run_of("whole"), run_of("killed")
-    assert launch(whole).wait(240) == 0, whole.log_path.read_text()[-3000:]
-    launcher = launch(run)
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run of two processes that nothing disturbed, with the settings of the runs that are killed."""
+    run = make(tmp_path_factory.mktemp("whole"), tiny_model, **LONG)
+    assert launch(run).wait(240) == 0, run.log_path.read_text()[-3000:]
+    return run
+
+
+def wait_for_checkpoint(*started: tuple[RunDir, subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + 240
-    while not events_of(run, "saved"):
-        assert time.monotonic() < deadline and launcher.poll() is None, run.log_path.read_text()[-3000:]
-        time.sleep(0.01)
+    for run, launcher in started:
+        while not events_of(run, "saved"):
+            assert time.monotonic() < deadline and launcher.poll() is None, run.log_path.read_text()[-3000:]
+            time.sleep(0.01)
+
+
+def adapter_bytes(run: RunDir) -> bytes:
+    return (run.adapter_dir / "adapter_model.safetensors").read_bytes()
+
+
+def test_two_processes_resume_bit_for_bit(whole: RunDir, tiny_model: Path, save_dir: Path) -> None:
+    run = make(save_dir, tiny_model, **LONG)
+    launcher = launch(run)
+    wait_for_checkpoint((run, launcher))
     os.kill(events_of(run, "started")[0]["pid"], signal.SIGKILL)
     assert launcher.wait(60) != 0
     again = start_worker(run, worker_command(run, read_run_config(run)), FTK_ATTEMPT="2")
@@ -145,6 +162,35 @@ def test_two_processes_resume_bit_for_bit(tiny_model: Path, save_dir: Path) -> N
     assert events_of(run, "resumed")[0]["step"] >= 2
     names = {path.name for path in (run.checkpoints_dir / "step-000030").iterdir()}
     assert {"rank-0.safetensors", "rank-1.safetensors", "rank-0.json", "rank-1.json"} <= names
-    one, other = (path.adapter_dir / "adapter_model.safetensors" for path in (whole, run))
-    assert one.read_bytes() == other.read_bytes()
+    assert adapter_bytes(run) == adapter_bytes(whole)
     assert all(event["exact"] for event in events_of(run, "verified"))
+
+
+def test_two_machines_train_the_same_and_resume_together(whole: RunDir, tiny_model: Path, save_dir: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = {"num_machines": 2, "main_process_ip": "127.0.0.1", "main_process_port": port}
+    runs = []
+    for rank in (0, 1):
+        settings = draft(save_dir / f"machine-{rank}", tiny_model, **LONG)
+        settings["data"] |= {"train_size": 21, "test_size": 6}
+        team = {"accelerate": True, "num_processes": 1, "machine_rank": rank, **meeting}
+        runs.append(make_run({**settings, **team}, rows(30)))
+    launchers = [launch(run) for run in reversed(runs)][::-1]
+    wait_for_checkpoint(*zip(runs, launchers, strict=True))
+    os.kill(events_of(runs[1], "started")[0]["pid"], signal.SIGKILL)
+    assert all(launcher.wait(240) != 0 for launcher in launchers)
+    last = events_of(runs[0])[-1]
+    assert (last["kind"], last["reason"]) == ("interrupted", "process_died")
+    again = [start_worker(run, worker_command(run, read_run_config(run)), FTK_ATTEMPT="2") for run in runs]
+    for run, launcher in zip(runs, again, strict=True):
+        assert launcher.wait(240) == 0, run.log_path.read_text()[-3000:]
+        assert adapter_bytes(run) == adapter_bytes(whole), "each machine has the whole adapter"
+        assert (events_of(run, "plan")[0]["processes"], events_of(run, "plan")[0]["batch_size"]) == (2, 8)
+        assert all(event["exact"] for event in events_of(run, "verified"))
+    steps = [events_of(run, "resumed")[0]["step"] for run in runs]
+    assert steps[0] == steps[1] >= 2
+    assert events_of(runs[0], "eval") and [e["eval_loss"] for e in events_of(runs[0], "eval")] == [
+        e["eval_loss"] for e in events_of(runs[1], "eval")
+    ]

@@ -18,7 +18,8 @@ from toolkit.ui.forms.widgets import WIDGET_RULES, find_widget_rule, read_list, 
 
 EVERYTHING_ON = {
     "model.quantize": True, "model.bitsandbytes.load_in_8bit": True, "inference.do_sample": True, "accelerate": True,
-    "ablation.use_ablate": True, "ablation.method": "tpe", "data.file_type": "huggingface",
+    "num_machines": 2, "ablation.use_ablate": True, "ablation.method": "tpe", "ablation.objective": "pass_rules",
+    "data.file_type": "huggingface",
 }  # fmt: skip
 
 

@@ -192,7 +192,10 @@ UNUSED: dict[str, str] = {
     _ARGS + "load_best_at_end": "worker.training.attempt restores the weights of the best checkpoint",
     _ARGS + "save_steps": "worker.checkpoints writes checkpoints when worker.checkpoints.pace says so",
     "autopilot": "read where a dead run is closed (lifecycle/resume_policy.py)",
-    "num_processes": "accelerate starts the processes before a worker exists (runs/worker_process.py)",
+    **dict.fromkeys(
+        ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port"),
+        "accelerate starts the processes before a worker exists (runs/worker_process.py)",
+    ),
 }
 """Leaf of the schema -> why the worker does not read it."""
 

@@ -69,3 +69,6 @@ def draw_run_settings(run: RunDir, others: Sequence[RunEntry]) -> None:
         )
     with st.expander("Config file", icon=":material/description:"):
         st.code(read_config_text(run.config_path), language=None, height=360)
+    if run.accelerate_path.is_file():
+        with st.expander("Config file for accelerate launch", icon=":material/account_tree:"):
+            st.code(read_config_text(run.accelerate_path), language=None)

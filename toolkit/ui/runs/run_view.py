@@ -119,6 +119,8 @@ def _headline_facts(run: RunDir, status: RunStatus) -> list[str]:
     if status.state == "queued":
         return [_describe_queue_position(run)]
     phase = status.phase or ("starting the worker" if status.state == "starting" else "")
+    if status.state == "starting" and (read_run_summary(run).config.get("num_machines") or 1) > 1:
+        phase = "waits for the other machines of the run"
     parts = [escape_text(phase)] if phase else []
     if status.total_steps:
         parts.append(f"step {format_count(status.step)} of {format_count(status.total_steps)}")

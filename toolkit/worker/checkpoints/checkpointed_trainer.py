@@ -22,13 +22,15 @@ from toolkit.runs.checkpoints import Checkpoint, checkpoint_staging_path, save_c
 from toolkit.runs.events import EventReporter
 from toolkit.runs.run_dir import RunDir
 from toolkit.worker.checkpoints import training_state as state
+from toolkit.worker.process.team import ONE_PROCESS, RunProcesses
 
 
 @dataclass
 class CheckpointWriter:
     """Write the checkpoints of one attempt.
 
-    identity: what a resume will compare, part of the signed commit. on_saved: called with (step, seconds) after each
+    identity: what a resume will compare, part of the signed commit. team: the processes that save together; the first
+    one of each machine commits what those of its machine have written. on_saved: called with (step, seconds) after each
     commit. extra_facts: returns further fields of the next commit. needs_checkpoint_before_evaluation: whether the
     evaluation that is about to begin needs a checkpoint first.
     """
@@ -36,8 +38,7 @@ class CheckpointWriter:
     run: RunDir
     emit: EventReporter
     identity: dict[str, Any]
-    processes: int = 1
-    rank: int = 0
+    team: RunProcesses = ONE_PROCESS
     on_saved: Callable[[int, float], None] = lambda step, seconds: None
     extra_facts: Callable[[], dict[str, Any]] = dict
     needs_checkpoint_before_evaluation: Callable[[], bool] = lambda: False
@@ -50,16 +51,16 @@ class CheckpointWriter:
         step, began = int(trainer.state.global_step), time.monotonic()
 
         def write_files(folder: Path) -> None:
-            if self.rank == 0:
+            if self.team.is_main_process:
                 state.save_shared_state(trainer, folder)
-            self._wait_for_all()  # the other processes need the folder that rank 0 creates
-            state.save_rank_state(trainer, folder, self.rank)
-            self._wait_for_all()  # rank 0 may commit only when every process has written its part
+            self._wait_for_all()  # the other processes need the folder that the first one creates
+            state.save_rank_state(trainer, folder, self.team.rank)
+            self._wait_for_all()  # it may commit only when every process has written its part
 
         def report(done: Checkpoint) -> None:
             self.emit("saved", step=step, bytes=done.bytes, seconds=round(time.monotonic() - began, 4))
 
-        if self.rank == 0:
+        if self.team.is_main_process:
             body = {**self.identity, **self.extra_facts()}
             save_checkpoint(self.run, step, write_files, body, report, trainer.state.best_global_step)
         else:
@@ -67,7 +68,7 @@ class CheckpointWriter:
         self.on_saved(step, time.monotonic() - began)
 
     def _wait_for_all(self) -> None:
-        if self.processes > 1:
+        if self.team.processes > 1:
             torch.distributed.barrier()
 
 

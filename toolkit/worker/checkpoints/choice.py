@@ -31,15 +31,18 @@ GROUPED_BATCHES, PACKED_BATCHES = "grouped", "packed"
 """How batches are formed. A checkpoint without this field has grouped batches."""
 
 
-def choose_checkpoint(run: RunDir, emit: EventReporter, *, is_main_process: bool) -> Checkpoint | None:
+def choose_checkpoint(
+    run: RunDir, emit: EventReporter, *, is_main_process: bool, newest: int | None = None
+) -> Checkpoint | None:
     """Return the checkpoint to resume from, or None to start at the first step.
 
-    Only the main process sets refused checkpoints aside and removes half-written ones. Raises RunError if the
-    installation's key can't be used: the checkpoints stay, and the run can resume once it can.
+    newest: the last step that may be resumed from. Only the main process sets refused checkpoints aside and removes
+    half-written ones. Raises RunError if the installation's key can't be used: the checkpoints stay, and the run can
+    resume once it can.
     """
     if is_main_process:
         remove_unfinished_checkpoints(run)
-    checkpoint, refused = newest_verified_checkpoint(run)
+    checkpoint, refused = newest_verified_checkpoint(run, newest)
     for error in refused:
         instead = (
             f"the checkpoint of step {checkpoint.step} is used instead" if checkpoint else "the run restarts at step 1"

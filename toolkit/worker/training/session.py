@@ -31,12 +31,14 @@ from toolkit.worker.models.architecture import check_lora_targets
 from toolkit.worker.models.folder import read_model_settings, resolve_model_folder
 from toolkit.worker.process.memory import read_process_memory
 from toolkit.worker.process.stop import StopRequested
+from toolkit.worker.process.team import RunProcesses
 from toolkit.worker.questions.dataset_subject import example_token_limit
 from toolkit.worker.tokens.prepared_rows import RowSource, open_row_source, read_splits, write_splits
 from toolkit.worker.training import film_strip
 from toolkit.worker.training.adapter_save import save_adapter
 from toolkit.worker.training.attempt import TrainingAttempt
-from toolkit.worker.training.session_context import RunProcesses, SessionEnd, TrainingSession
+from toolkit.worker.training.machines import check_same_training, find_common_checkpoint
+from toolkit.worker.training.session_context import SessionEnd, TrainingSession
 from toolkit.worker.training.trainer import PreparedTrainer
 from toolkit.worker.training.trainer_setup import make_trainer
 
@@ -50,7 +52,7 @@ def run_training_session(session: TrainingSession) -> SessionEnd:
     """
     config, run = session.config, session.run
     load.quiet_libraries()
-    threads = set_thread_count(session.team.processes)
+    threads = set_thread_count(session.team.local)
     device = load.detect_compute_device(config, session.team.processes)
     if session.team.processes > 1:
         # joins the process group, with the right backend, before anything waits for the other processes
@@ -61,14 +63,17 @@ def run_training_session(session: TrainingSession) -> SessionEnd:
     check_lora_targets(config, read_model_settings(folder))
     tokenizer = load.load_tokenizer(config, folder)
     source = open_row_source(run, config)
+    newest = find_common_checkpoint(session) if session.team.spans_machines else None
     with _main_process_first(session.team):
         main = session.team.is_main_process
-        checkpoint = choice.choose_checkpoint(run, session.emit, is_main_process=main)
+        checkpoint = choice.choose_checkpoint(run, session.emit, is_main_process=main, newest=newest)
         # rows that the checkpoint was trained on are kept as they are: preparing them again takes time
         if main and not (checkpoint and checkpoint.body["data"] == choice.hash_prepared_rows(run)):
             length = _example_length(config, folder, session.emit)
             write_splits(run, config, source, tokenizer, length, session.emit, session.stop.raise_if_requested)
     train, test = read_splits(run)
+    if session.team.spans_machines:
+        check_same_training(session, checkpoint)
     session.phase("loading model")
     # measured before the model: the forecast learns from it what the libraries alone take
     before = read_process_memory()["memory_bytes"]
@@ -99,11 +104,11 @@ def set_thread_count(processes: int) -> int:
 
 @contextmanager
 def _main_process_first(team: RunProcesses) -> Iterator[None]:
-    """Let the main process run the block first: it downloads or writes once, and the others find the result."""
+    """Let each machine's main process run the block first: it downloads or writes once; the others find the result."""
     if team.processes == 1:
         yield
         return
-    with PartialState().main_process_first():
+    with PartialState().local_main_process_first():
         yield
 
 

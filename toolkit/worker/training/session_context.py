@@ -9,18 +9,7 @@ from toolkit.config import Config
 from toolkit.runs.events import EventReporter
 from toolkit.runs.run_dir import RunDir
 from toolkit.worker.process.stop import StopSignal
-
-
-@dataclass(frozen=True)
-class RunProcesses:
-    """The number of processes of this run and the rank of this one. Only rank 0 writes events, saves and scores."""
-
-    processes: int = 1
-    rank: int = 0
-
-    @property
-    def is_main_process(self) -> bool:
-        return self.rank == 0
+from toolkit.worker.process.team import ONE_PROCESS, RunProcesses
 
 
 @dataclass(frozen=True)
@@ -34,7 +23,7 @@ class TrainingSession:
     config: Config
     emit: EventReporter
     stop: StopSignal
-    team: RunProcesses = RunProcesses()
+    team: RunProcesses = ONE_PROCESS
     attempt: int = 1
     versions: dict[str, str] = field(default_factory=dict)
 
