@@ -125,8 +125,10 @@ class DataConfig(SettingsSection):
         None,
         description="Quotes in a CSV file: read lines of a quoted cell as rows, keep them, or read quotes as text",
     )
-    header_row: Optional[Annotated[int, Field(ge=1, le=1000)]] = Field(
-        None, description="Number of the row with the column names in a CSV or Excel file; the rows above are ignored"
+    header_row: Optional[Annotated[int, Field(ge=0, le=1000)]] = Field(
+        None,
+        description="Number of the row with the column names in a CSV or Excel file; the rows above are ignored, "
+        "and 0 is for a file without column names",
     )
     join_messages: Optional[bool] = Field(False, description="Join rows that are single messages into conversations")
     answered_by: Optional[ShortText] = Field(None, description="Speaker whose messages are the answers, by name")

@@ -153,7 +153,7 @@ def _ask_models(
     report_share = _ShareReporter(reporter, len(questions) * len(models))
     try:
         log.record_identities(recorded.identities, evaluation_asker.hash_adapter_commits(engine, models))
-        reporter.phase("asking")
+        reporter.phase("generating answers")
         evaluation_asker.answer_remaining_questions(
             engine, config, spec, questions, models, recorded, log, stop, report_share
         )

@@ -23,6 +23,7 @@ from toolkit.data.readers.csv_reader import clean_header
 from toolkit.data.readers.encoding import ENCODING_HEAD_BYTES
 from toolkit.data.readers.formats import kind_of_content, load_reader, unpacked_bytes_limit
 from toolkit.data.readers.table_writer import ReadOutcome, SourceFile
+from toolkit.data.shapes.missing_header import NO_HEADER, NO_HEADER_NOTICE, missing_header_offers, number_columns
 from toolkit.errors import DataError
 
 _CHUNK_BYTES = 1 << 20
@@ -87,11 +88,17 @@ def _read_book(source: SourceFile, sheets: Mapping[str, Any]) -> ReadOutcome:
     writer = source.new_writer(lambda row: f"row {row:,} of the sheet", empty_is_missing=True)
     rows = _rows(sheets[name])
     head, chosen = list(islice(rows, SAMPLE_ROWS)), source.options.header_row
-    titles = count_title_rows(_pad_rows(head)) if chosen is None else chosen - 1
+    titles = count_title_rows(_pad_rows(head)) if chosen is None else max(0, chosen - 1)
     if titles >= len(head):
         raise DataError(f"The sheet '{name}' has only {len(head)} rows.", "Choose an earlier row for the column names.")
     notices += title_notice(titles)
-    header, rows = head[titles][1], chain(head[titles + 1 :], rows)
+    if not titles:
+        offers += missing_header_offers(_pad_rows(head), source.options)
+    if chosen == NO_HEADER:
+        notices.append(NO_HEADER_NOTICE)
+        header, rows = number_columns(len(head[0][1])), chain(head, rows)
+    else:
+        header, rows = head[titles][1], chain(head[titles + 1 :], rows)
     names = clean_header(header, notices)
     for column in names:
         writer.add_column(column)
@@ -102,6 +109,7 @@ def _read_book(source: SourceFile, sheets: Mapping[str, Any]) -> ReadOutcome:
         writer.add([*cells, *[""] * (len(names) - len(cells))], number)
     if not writer.rows:
         raise DataError(f"The sheet '{name}' has a header and 0 rows; at least 2 are needed.", "Add rows.")
+    notices += [offer.doubt for offer in offers if offer.doubt]
     return ReadOutcome(writer, notices, offers=offers)
 
 

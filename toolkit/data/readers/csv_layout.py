@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from toolkit.data.read_options import Offer, ReadOptions, shorten_preview
 from toolkit.data.shapes.drawn_tables import BAR, DrawnTable, find_drawn_table
+from toolkit.data.shapes.missing_header import missing_header_offers
 
 DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 DELIMITERS = tuple(DELIMITER_NAMES)
@@ -66,7 +67,7 @@ def detect_layout(sample: str, options: ReadOptions, declared: str | None, *, wh
     likely = [delimiter] if delimiter else likely_delimiters(sample, whole=whole)
     delimiter = likely[0]
     rows = _sample_records(sample, delimiter)
-    titles = count_title_rows(rows) if options.header_row is None else options.header_row - 1
+    titles = count_title_rows(rows) if options.header_row is None else max(0, options.header_row - 1)
     skips = has_spaces_before_quotes(sample, delimiter)
     notices = delimiter_notice(delimiter, chosen=options.delimiter is not None)
     if ends_with:
@@ -78,6 +79,8 @@ def detect_layout(sample: str, options: ReadOptions, declared: str | None, *, wh
     if titles and options.header_row is None:
         names = shorten_preview("  \u2502  ".join(row) for row in rows if row)
         offers.append(Offer("The first line has the column names", replace(options, header_row=1), names))
+    elif not declared:
+        offers += missing_header_offers(rows if whole else rows[:-1], options)
     return CsvLayout(delimiter, titles, skips, quotes_are_text, None, ends_with, tuple(notices), tuple(offers))
 
 

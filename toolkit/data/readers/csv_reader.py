@@ -34,6 +34,7 @@ from toolkit.data.readers.encoding import detect_encoding
 from toolkit.data.readers.json_text import starts_as_json
 from toolkit.data.readers.table_writer import ReadOutcome, SourceFile, TableWriter
 from toolkit.data.shapes.drawn_tables import DrawnLines
+from toolkit.data.shapes.missing_header import NO_HEADER, NO_HEADER_NOTICE, number_columns
 from toolkit.data.table import rows_in_words
 from toolkit.errors import DataError
 
@@ -64,9 +65,12 @@ def read_csv(source: SourceFile) -> ReadOutcome:
             next(records.lines)  # the line "sep=;" that Excel writes is no header
         notices, offers = [*encoding.notices, *layout.notices], list(layout.offers)
         rows = records.rows()
-        header = next(rows, (0, []))[1]
+        line, header = next(rows, (0, []))
         if not header:
             raise DataError("The file contains only blank lines.", "Choose a file with a header and rows.")
+        if options.header_row == NO_HEADER:
+            rows, header = chain([(line, header)], rows), number_columns(len(header))
+            notices.append(NO_HEADER_NOTICE)
         names = clean_header(header, notices)
         for name in names:
             writer.add_column(name)
