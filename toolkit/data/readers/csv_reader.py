@@ -65,12 +65,7 @@ def read_csv(source: SourceFile) -> ReadOutcome:
             next(records.lines)  # the line "sep=;" that Excel writes is no header
         notices, offers = [*encoding.notices, *layout.notices], list(layout.offers)
         rows = records.rows()
-        line, header = next(rows, (0, []))
-        if not header:
-            raise DataError("The file contains only blank lines.", "Choose a file with a header and rows.")
-        if options.header_row == NO_HEADER:
-            rows, header = chain([(line, header)], rows), number_columns(len(header))
-            notices.append(NO_HEADER_NOTICE)
+        header, rows = _read_header(rows, options, notices)
         names = clean_header(header, notices)
         for name in names:
             writer.add_column(name)
@@ -90,6 +85,19 @@ def read_csv(source: SourceFile) -> ReadOutcome:
         *(offer.doubt for offer in offers if offer.doubt),
     ]
     return ReadOutcome(writer, notices, _drop_empty_last_column(header, names, writer, notices), offers)
+
+
+def _read_header(
+    rows: Iterator[tuple[int, list[str]]], options: ReadOptions, notices: list[str]
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Return the column names and the rows below them. Raises DataError for a file without a row."""
+    line, header = next(rows, (0, []))
+    if not header:
+        raise DataError("The file contains only blank lines.", "Choose a file with a header and rows.")
+    if options.header_row != NO_HEADER:
+        return header, rows
+    notices.append(NO_HEADER_NOTICE)
+    return number_columns(len(header)), chain([(line, header)], rows)
 
 
 class _QuoteError(DataError):
