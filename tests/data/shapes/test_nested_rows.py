@@ -87,6 +87,7 @@ def test_an_answer_in_a_list_or_an_object_is_its_text(open_bytes: Opener, name: 
         ("completion", [{"role": "assistant", "content": "ho"}]),
         ("label", [[0, 8, "ITEM"]]),
         ("options", ["a", "b"]),
+        ("a", ["a", "b"]),
         ("output", ["Paris", "Berlin"]),
         ("expected output", [{"text": "Paris"}, {"text": "Rome"}]),
         ("answer", {"value": "5", "unit": "kg"}),

@@ -145,7 +145,8 @@ def _is_structured_output(column: str, value: Any) -> bool:
 @lru_cache(maxsize=4096)
 def _answer_role(column: str) -> str:
     name = names.normalize_column_name(column)
-    if names.match_name(name, names.ANSWERS) and not names.is_bad_answer_name(name):
+    # a single letter is too weak a name for what replaces a value
+    if len(name) > 1 and names.match_name(name, names.ANSWERS) and not names.is_bad_answer_name(name):
         return "answer"
     if name in names.REQUESTS | names.INPUTS:
         return "request"
