@@ -151,6 +151,10 @@ def test_a_run_continues_when_the_app_is_killed(page: Page, server: Server) -> N
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("streamlit run app.py")).to_be_visible(timeout=90 * SECOND)
     expect(dialog).not_to_contain_text("Streamlit still running")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    dialog.get_by_text("streamlit run app.py").hover()
+    dialog.get_by_role("button", name="Copy to clipboard").click()
+    page.wait_for_function("async () => (await navigator.clipboard.readText()) === 'streamlit run app.py'")
     again = start_server(server.save_dir)
     try:
         page.add_init_script(WATCH_SIDEBAR)

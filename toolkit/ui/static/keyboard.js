@@ -20,6 +20,13 @@ function nameThisApp() {
   }
 }
 
+// The dialog's copy button holds Streamlit's own command: what it shows is copied after it.
+function copyThisCommand(event) {
+  const command = event.target.closest('[role="dialog"]')?.querySelector("code")?.textContent.trim();
+  if (event.target.closest('[data-testid="stElementToolbarButton"]') && command === "streamlit run app.py")
+    setTimeout(() => navigator.clipboard?.writeText(command), 0);
+}
+
 function closeMenu() {
   const menu = document.querySelector(MENU);
   if (menu?.dataset.collapsed === "false") menu.querySelector('[data-testid="stSidebarCollapseButton"] button')?.click();
@@ -47,6 +54,7 @@ export default function () {
   addSkipLink();
   document.addEventListener("keydown", (event) => event.key === "Escape" && closeMenu());
   document.addEventListener("click", (event) => event.target.closest(`${MENU} a`) && setTimeout(closeMenu, 0));
+  document.addEventListener("click", copyThisCommand, true);
   const toolbars = () => document.querySelectorAll(TOOLBARS).forEach((button) => (button.tabIndex = -1));
   new MutationObserver(nameThisApp).observe(document.body, { subtree: true, childList: true });
   new MutationObserver(toolbars).observe(document.body, { subtree: true, childList: true });
