@@ -12,6 +12,7 @@ from toolkit.config import DataConfig
 from toolkit.data.chat_messages import Message
 from toolkit.data.examples.column_suggestion import suggest_for_table
 from toolkit.data.examples.renderers import renderer_of
+from toolkit.data.shapes.other_conversations import find_other_conversations
 from toolkit.data.shapes.transcripts import read_transcript
 from toolkit.data.table import Table
 
@@ -122,6 +123,23 @@ def test_the_last_branch_of_a_chatgpt_export_is_read(open_bytes: Opener) -> None
         ASKED,
         "A bad draft.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "roles"),
+    [
+        ({"a": node("b", "user", ASKED), "b": node("a", "assistant", SAID)}, ["assistant", "user"]),
+        ({"a": {"message": None, "parent": ["a"]}, "b": {"message": None, "parent": "b"}}, []),
+        ({"a": 3}, []),
+        ({"a": node("gone", "user", ASKED)}, ["user"]),
+    ],
+)
+def test_a_damaged_chatgpt_export_is_read_to_its_end(damaged: dict[str, Any], roles: list[str]) -> None:
+    whole = {"mapping": json.dumps({"u": node(None, "user", ASKED), "a": node("u", "assistant", SAID)})}
+    found = find_other_conversations(["mapping", "current_node"], [{**whole, "current_node": "a"}])
+    assert found is not None
+    turns = found.read({"mapping": json.dumps(damaged), "current_node": "a"})
+    assert [turn["role"] for turn in turns or ()] == roles
 
 
 def test_the_best_replies_of_a_tree_are_read(open_bytes: Opener) -> None:

@@ -28,18 +28,22 @@ def is_chatgpt_mapping(mapping: Mapping[str, Any]) -> bool:
     return bool(nodes) and all(isinstance(node, dict) and {"message", "parent"} <= node.keys() for node in nodes)
 
 
-def read_chatgpt_mapping(mapping: Mapping[str, Any], current: str | None) -> list[dict[str, Any]]:
-    """Return the messages from the root to the current node; without one, to the last node that none follows."""
-    parents = {node.get("parent") for node in mapping.values()}
+def read_chatgpt_mapping(mapping: Mapping[str, Any], current: str | None) -> list[dict[str, Any]] | None:
+    """Return the messages from the root to the current node; without one, to the last node that none follows.
+
+    None if there are no messages.
+    """
+    parents = {str(node.get("parent")) for node in mapping.values()}
     leaves = [key for key in mapping if key not in parents]
-    at = current if current in mapping else next(iter(reversed(leaves)), None)
+    at = current if current is not None and current in mapping else next(iter(reversed(leaves)), "")
     turns: list[dict[str, Any]] = []
-    while at in mapping and len(turns) < MAX_TURNS:
-        node = mapping[str(at)]
-        if turn := _chatgpt_turn(node.get("message")):
+    seen: set[str] = set()
+    while at in mapping and at not in seen:  # a damaged file may lead in a circle
+        seen.add(at)
+        if turn := _chatgpt_turn(mapping[at].get("message")):
             turns.append(turn)
-        at = node.get("parent")
-    return turns[::-1]
+        at = str(mapping[at].get("parent"))
+    return turns[::-1] or None
 
 
 def _chatgpt_turn(message: Any) -> dict[str, Any] | None:

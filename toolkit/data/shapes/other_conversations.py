@@ -86,7 +86,8 @@ def _find_tree(column: str, columns: Sequence[str], rows: Sequence[TableRow]) ->
         notice = f"The conversations in '{column}' are trees: of each, the branch that was shown last is used."
 
         def read(row: TableRow) -> list[dict[str, Any]] | None:
-            return read_chatgpt_mapping(load_object(row.get(column)), row.get(current or "")) or None
+            mapping = load_object(row.get(column))
+            return read_chatgpt_mapping(mapping, row.get(current or "")) if is_chatgpt_mapping(mapping) else None
 
         return OtherConversations((column, *([current] if current else [])), read, notice)
     if all(map(is_reply_tree, loaded)):
