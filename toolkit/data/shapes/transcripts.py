@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Any
 
 from toolkit.data.chat_messages import ROLES
@@ -17,13 +18,10 @@ _MARKED = (
     re.compile(r"<start_of_turn>(\w+)[ \t]*\n?"),
     re.compile(r"<\|(system|user|assistant|tool)\|>"),
 )
-_ENDS = re.compile(r"(\s*(<\|(im_end|eot_id|end|endoftext|end_of_text)\|>|</s>|<end_of_turn>))+\s*\Z")
+_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "</s>", "<end_of_turn>")
 _STARTS = re.compile(r"\A\s*(<s>|<bos>|<\|begin_of_text\|>)?\s*")
-_INSTRUCTED = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=<s>|\[INST\]|\Z)", re.DOTALL)
 _SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
-_ALPACA = re.compile(
-    r"###\s*Instruction:\s*(.*?)\s*(?:###\s*Input:\s*(.*?)\s*)?###\s*(?:Response|Output):(.*)\Z", re.DOTALL
-)
+_ALPACA = re.compile(r"###[ \t]*(Instruction|Input|Response|Output):")
 MIN_TURNS = 2
 
 
@@ -39,11 +37,24 @@ def read_transcript(text: str) -> list[dict[str, Any]] | None:
     for pattern in (*_MARKED, _NAMED):
         if (found := _split_at(pattern, text)) is not None:
             return found
-    alpaca = _ALPACA.search(text)
-    if alpaca is None:
+    return _read_alpaca(text)
+
+
+def _read_alpaca(text: str) -> list[dict[str, Any]] | None:
+    """Return the messages of a text with an instruction, perhaps an input, and a response."""
+    marks = [*islice(_ALPACA.finditer(text), 3)]
+    if len(marks) < MIN_TURNS or marks[0].group(1) != "Instruction":
         return None
-    asked = "\n\n".join(part for part in alpaca.groups()[:2] if part)
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": _trim(alpaca.group(3))}]
+    first, *marks = marks
+    if marks[0].group(1) == "Input" and len(marks) == 2:
+        asked = [text[first.end() : marks[0].start()], text[marks[0].end() : marks[1].start()]]
+    else:
+        asked, marks = [text[first.end() : marks[0].start()]], marks[:1]
+    if marks[-1].group(1) not in ("Response", "Output"):
+        return None
+    prompt = "\n\n".join(part.strip() for part in asked if part.strip())
+    answer = _trim(text[marks[-1].end() :])
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
 
 
 def _split_at(pattern: re.Pattern[str], text: str) -> list[dict[str, Any]] | None:
@@ -65,11 +76,13 @@ def _split_at(pattern: re.Pattern[str], text: str) -> list[dict[str, Any]] | Non
 
 def _read_instructed(text: str) -> list[dict[str, Any]] | None:
     """Return the messages of a text with the marks of Llama 2 and Mistral."""
-    parts = _INSTRUCTED.findall(text)
-    if not parts or _STARTS.sub("", text[: text.index("[INST]")]):
+    before, *parts = text.split("[INST]")
+    if not parts or _STARTS.sub("", before) or not all("[/INST]" in part for part in parts):
         return None
     turns: list[dict[str, Any]] = []
-    for asked, said in parts:
+    for part in parts:
+        asked, _, rest = part.partition("[/INST]")
+        said = rest.partition("<s>")[0]
         system = _SYSTEM.match(asked) if not turns else None
         turns += [{"role": "system", "content": system.group(1).strip()}] if system else []
         turns.append({"role": "user", "content": (asked[system.end() :] if system else asked).strip()})
@@ -78,4 +91,12 @@ def _read_instructed(text: str) -> list[dict[str, Any]] | None:
 
 
 def _trim(text: str) -> str:
-    return _ENDS.sub("", text).strip()
+    """Return a text without spaces around it and without the marks at its end."""
+    end = len(text)
+    while True:  # by index: a cell may end with very many marks
+        while end and text[end - 1].isspace():
+            end -= 1
+        mark = next((mark for mark in _ENDS if text.endswith(mark, 0, end)), None)
+        if mark is None:
+            return text[:end].lstrip()
+        end -= len(mark)
