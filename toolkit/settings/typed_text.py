@@ -23,6 +23,7 @@ TEXT_SEPARATOR = "---"
 """The line between two values of a long text."""
 
 RANGE_KINDS = ("whole", "number", "size")
+MAX_RANGE_CHARACTERS = 100
 RANGE_VALUES = 41
 """Values that a range of numbers stands for: with "log", 20 per decade of a range over two."""
 
@@ -112,7 +113,8 @@ def expand_value_range(spec: FieldSpec, text: str) -> list[Any]:
 
     With "log", their ratios are even. Raises ValueError, with what is wrong.
     """
-    parts = re.fullmatch(r"(\S+?)\s*\.\.\s*(\S+?)(\s+log)?", text.strip())
+    given = text.strip() if len(text) <= MAX_RANGE_CHARACTERS else ""
+    parts = re.fullmatch(r"(\S+?)\s*\.\.\s*(\S+?)(\s+log)?", given)
     ends = [parse_field_text(spec, part) for part in parts.group(1, 2)] if parts else []
     if parts is None or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
         raise ValueError("a range is written as two numbers, for example 1e-5..1e-3 or 1e-5..1e-3 log")

@@ -11,7 +11,8 @@ MAX_LINES_ABOVE = 10
 """Lines of text above a table."""
 MIN_SHARE = 0.5
 """The table makes up at least this share of the lines with text: a cell of a CSV file may hold a small one."""
-_RULER = re.compile(r"\s*[-=+|:┌┬┐├┼┤└┴┘─│╞╪╡═ ]*(-{2,}|={2,}|─{2,}|═{2,}|:-|-:)[-=+|:┌┬┐├┼┤└┴┘─│╞╪╡═ ]*\s*")
+_RULER_CHARACTERS = frozenset("-=+|:┌┬┐├┼┤└┴┘─│╞╪╡═ ")
+_RULER_PARTS = ("--", "==", "──", "══", ":-", "-:")
 _CROSSING = re.compile(r"[+|┬┼┴╪]")
 _FOOTER = re.compile(r"\s*(\(\d+ rows?\)|\d+ rows? in set.*|Empty set.*)\s*")
 _TYPE = re.compile(
@@ -46,7 +47,9 @@ def find_drawn_table(lines: Sequence[str]) -> DrawnTable | None:
 
 
 def _is_ruler(line: str) -> bool:
-    return _CROSSING.search(line) is not None and _RULER.fullmatch(line) is not None
+    text = line.strip()
+    is_drawn = bool(text) and _RULER_CHARACTERS.issuperset(text) and _CROSSING.search(text) is not None
+    return is_drawn and any(part in text for part in _RULER_PARTS)
 
 
 def _bars(line: str) -> str:
