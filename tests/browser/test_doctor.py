@@ -28,6 +28,8 @@ def test_five_planted_faults_are_found_and_repaired_on_the_page(page: Page, serv
     checks = page.locator(".st-key-doctor")
     completion = page.get_by_label("Completion template").last  # two while a rerun swaps the editor
     expect(completion).to_have_value("{reply}", timeout=WAIT)  # suggested; a user may still choose the wrong column
+    # settled: no later rerun of the upload swaps the editor and takes what is typed
+    expect(checks.get_by_text(f"{planted['empty']} rows have an answer that is empty")).to_be_visible(timeout=WAIT)
     completion.fill("{ticket_id}")
     expect(checks.get_by_text("which looks like a row number")).to_be_visible(timeout=WAIT)
     checks.get_by_role("button", name="Use {reply} instead").click()

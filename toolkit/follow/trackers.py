@@ -27,6 +27,8 @@ MLFLOW_RUN_TAG = "finetuning_toolkit.run"
 MAX_PARAMETER_CHARACTERS = 500
 """MLflow's own bound on the value of a parameter, in its older servers."""
 _MLFLOW_BATCH = 1000
+_NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
+"""Read when the libraries are imported: they would report their use and their errors to their makers."""
 _PACKAGES = {"mlflow": "mlflow-skinny"}
 """Packages to install, where they are not called like the module."""
 
@@ -191,6 +193,7 @@ def choose_trackers(
 
 
 def _import_optional(module: str, title: str) -> Any:
+    os.environ.update(_NO_TELEMETRY)
     top = module.partition(".")[0]
     try:
         return import_module(module)

@@ -34,7 +34,7 @@ from toolkit.system.paths import PROJECT_ROOT
 pytestmark = pytest.mark.worker
 
 PATIENCE_SECONDS = 240.0
-STEPS = 60
+STEPS = 200
 """Of the job: seconds of training, so that it is killed long before its end."""
 
 

@@ -81,6 +81,8 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[RequestQueue]:
         {name: WarmQuestion(f"{answers.__name__}.{name}", quick) for name, quick in kinds.items()},
     )
     monkeypatch.setattr(answer_process.libraries, "IMPORT_STEPS", ())
+    # libraries that earlier tests have imported may start a thread in each fork
+    monkeypatch.setattr(answer_process.libraries, "can_fork", lambda: True)
     LET_GO.clear()
     BEGUN.clear()
     one = RequestQueue()
