@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import ClassVar
 
 from toolkit.errors import RunError
 from toolkit.services.service_process import Service, ServiceInfo, find_service
-from toolkit.system.durable import durable_write
-from toolkit.system.private_files import find_privacy_problem
+from toolkit.system.durable import load_secret_file
 
 API_SERVICE = Service(
     name="api",
@@ -22,6 +20,7 @@ API_SERVICE = Service(
     gone="Start it again with: python -m toolkit api",
 )
 KEY_FILE = "key"
+MIN_KEY_CHARACTERS = 20
 
 
 @dataclass(frozen=True)
@@ -44,19 +43,12 @@ def load_api_key(save_dir: Path) -> str:
     Raises RunError: other users may know the file, or it can't be used.
     """
     path = API_SERVICE.folder(save_dir) / KEY_FILE
-    hint = "Delete it: the next start makes another key."
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.path.lexists(path):
-            durable_write(path, f"sk-{secrets.token_urlsafe(32)}\n")
-        problem = find_privacy_problem(path)
-        key = path.read_text(encoding="ascii").strip() if not problem else ""
-    except (OSError, ValueError) as error:
-        raise RunError(f"The key of the API at {path} can't be used: {error}.", hint) from error
-    if problem:
-        raise RunError(f"The key of the API at {path} {problem}.", hint)
-    if len(key) < 20:
-        raise RunError(f"The key of the API at {path} is damaged.", hint)
+    title, loss = "The key of the API", "the next start makes another key"
+    fresh = f"sk-{secrets.token_urlsafe(32)}\n".encode()
+    raw = load_secret_file(path, fresh, title, loss, f"Delete it: {loss}.")
+    key = raw.decode("ascii", "replace").strip()
+    if len(key) < MIN_KEY_CHARACTERS or not key.isascii():
+        raise RunError(f"{title} at {path} is damaged.", f"Delete it: {loss}.")
     return key
 
 

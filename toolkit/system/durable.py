@@ -27,6 +27,7 @@ COMMIT_NAME = "COMMIT.json"
 COMMIT_SCHEMA = 1
 KEY_BYTES = 32
 MAX_SECRET_BYTES = 4096
+STATE_FOLDER_HINT = "Set FTK_STATE_DIR to a folder that only you can write to."
 
 
 def fsync_dir(path: Path) -> None:
@@ -170,10 +171,11 @@ def load_install_key() -> bytes:
     return key
 
 
-def load_secret_file(path: Path, fresh: bytes, title: str, loss: str) -> bytes:
+def load_secret_file(path: Path, fresh: bytes, title: str, loss: str, hint: str = STATE_FOLDER_HINT) -> bytes:
     """Return the content of a file that only its owner can access, which is created with `fresh` at first use.
 
-    title: begins a sentence about it. loss: what happens if it is deleted, in a clause. Raises RunError.
+    title: begins a sentence about it. loss: what happens if it is deleted, in a clause. hint: what to do when it can't
+    be written or read. Raises RunError.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -182,11 +184,10 @@ def load_secret_file(path: Path, fresh: bytes, title: str, loss: str) -> bytes:
         problem = find_privacy_problem(path)
         content = b"" if problem else read_foreign_file(path, MAX_SECRET_BYTES)
     except OSError as error:
-        hint = "Set FTK_STATE_DIR to a folder that only you can write to."
         raise RunError(f"{title} at {path} can't be used: {error}.", hint) from error
     if problem:
-        hint = f"If only you had access to it, run: chmod 600 '{path}'. Otherwise delete it; {loss}."
-        raise RunError(f"{title} at {path} {problem}: somebody else may have read or written it.", hint)
+        remedy = f"If only you had access to it, run: chmod 600 '{path}'. Otherwise delete it; {loss}."
+        raise RunError(f"{title} at {path} {problem}: somebody else may have read or written it.", remedy)
     return content
 
 

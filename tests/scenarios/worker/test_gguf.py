@@ -191,7 +191,7 @@ def test_four_bits_are_made_by_llama_cpp(
     assert certificate.noise is not None and certificate.noise.mean > 0.001
 
 
-def play_in_llama_cpp(played: list[tuple[RunDir, str]], ties: dict[str, float]) -> None:
+def assert_llama_cpp_agrees(played: list[tuple[RunDir, str]], ties: dict[str, float]) -> None:
     """Check that llama.cpp makes the golden ids of each exported file, and answers greedily as its run did.
 
     ties: by form, the lead of a token (nats) below which another one may follow.
@@ -226,4 +226,5 @@ def play_in_llama_cpp(played: list[tuple[RunDir, str]], ties: dict[str, float]) 
 @needs_llama_cpp
 def test_llama_cpp_reads_the_same_ids_and_answers_the_same(runs: dict[str, RunDir], fallback_run: RunDir) -> None:
     played = [(run, form) for run in runs.values() for form in ("gguf", "gguf-q8")] + [(fallback_run, "gguf")]
-    play_in_llama_cpp(played, TIES)  # the models are random: two of their tokens are often as likely as each other
+    # the models are random: two of their tokens are often as likely as each other
+    assert_llama_cpp_agrees(played, TIES)

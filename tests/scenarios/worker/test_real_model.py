@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.training import draft, events_of, make_run, make_table, rows, train_here
-from tests.scenarios.worker.test_gguf import needs_llama_cpp, play_in_llama_cpp
+from tests.scenarios.worker.test_gguf import assert_llama_cpp_agrees, needs_llama_cpp
 from tests.worker.test_export import build, verdict
 from toolkit.export.export_state import export_folder
 from toolkit.runs.run_dir import RunDir
@@ -125,4 +125,4 @@ def test_its_gguf_files_are_certified(files: RunDir, form: str) -> None:
 
 @needs_llama_cpp
 def test_llama_cpp_makes_its_ids_and_its_answers(files: RunDir) -> None:
-    play_in_llama_cpp([(files, form) for form in GGUF_FORMS], {"gguf": 0.05, "gguf-q8": 0.3})
+    assert_llama_cpp_agrees([(files, form) for form in GGUF_FORMS], {"gguf": 0.05, "gguf-q8": 0.3})

@@ -15,8 +15,7 @@ _LINE = re.compile(r"\bline \d")
 
 def read_row_lines(path: Path, table: Table) -> list[int]:
     """Return the 1-based line of each row; an empty list if the file does not have one row per line."""
-    with path.open("rb") as file:
-        lines = [number for number, line in enumerate(file, start=1) if line.strip()]
+    lines = _find_filled_lines(path)
     return lines if len(lines) == table.rows else []
 
 
@@ -24,8 +23,7 @@ def name_lines_of(path: Path, text: str) -> str:
     """Return a message about a file with its lines in the place of its rows, as far as it names no line yet."""
     if _LINE.search(text) or not _ROW.search(text):
         return text
-    with path.open("rb") as file:
-        lines = [number for number, line in enumerate(file, start=1) if line.strip()]
+    lines = _find_filled_lines(path)
 
     def name_line(found: re.Match[str]) -> str:
         row = int(found[1].replace(",", ""))
@@ -33,6 +31,11 @@ def name_lines_of(path: Path, text: str) -> str:
         return f"{word} {lines[row - 1]:,}" if 1 <= row <= len(lines) else found[0]
 
     return _ROW.sub(name_line, text)
+
+
+def _find_filled_lines(path: Path) -> list[int]:
+    with path.open("rb") as file:
+        return [number for number, line in enumerate(file, start=1) if line.strip()]
 
 
 def list_lines(rows: Sequence[int], lines: Sequence[int]) -> str:
