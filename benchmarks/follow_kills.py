@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from tests.fakes.tracker_files import Point, read_mlflow_points, read_tensorboard_points, read_wandb_points
 from toolkit.config import Config
 from toolkit.runs.events import EventWriter, collect_series, read_events
@@ -53,7 +55,7 @@ def main() -> None:
             events.append("finished", step=args.kills * STEPS_A_KILL, message="", hint="")
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=600)
         expected = collections.Counter(
-            (one, step, round(value, 5))
+            (one, step, to_float32(value))
             for one, column in collect_series(read_events(run.events_path)[0]).items()
             for step, value in column
         )
@@ -87,8 +89,13 @@ def start_follower(command: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def compare_points(found: list[Point], expected: collections.Counter[Point]) -> dict[str, int]:
-    there = collections.Counter((name, step, round(value, 5)) for name, step, value in found)
+    there = collections.Counter((name, step, to_float32(value)) for name, step, value in found)
     return {"lost": (expected - there).total(), "doubled or wrong": (there - expected).total()}
+
+
+def to_float32(value: float) -> float:
+    """Return the nearest number that TensorBoard can store."""
+    return float(np.float32(value))
 
 
 if __name__ == "__main__":
