@@ -11,11 +11,14 @@ from streamlit.testing.v1 import AppTest
 
 from tests.export.test_parity_certificate import contract, replay
 from tests.pages.conftest import Stage, button, words
+from toolkit.errors import RunError
+from toolkit.export import adapter_archive
 from toolkit.export.export_forms import EXPORT_FORMS
 from toolkit.export.export_state import certificate_path, commit_hash, export_folder, export_job
 from toolkit.export.parity_certificate import certify_replay, write_certificate
 from toolkit.export.prompt_contract import CONTRACT_FILE
 from toolkit.runs.run_dir import RunDir
+from toolkit.system import durable
 from toolkit.system.background_job import StateFileReporter
 from toolkit.system.durable import commit_dir
 from toolkit.ui.runs import export_view
@@ -89,6 +92,19 @@ def test_a_download_is_there_at_once_and_starts_its_verification(stage: Stage, m
     export_view._verify_download(run, "merged-bf16")
     assert started == ["adapter"], "what is verified is not made again"
     assert len(downloads(stage.page("runs", run))) == 2, "a broken export can't be downloaded"
+
+
+def test_a_page_reads_no_weights_and_a_download_verifies_them(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stage.finished("Orders, 4 epochs")
+    made(run, "merged-bf16", broken=False)
+    with monkeypatch.context() as drawn:
+        drawn.setattr(durable, "_hash_file", lambda path: pytest.fail(f"the page has read {path}"))
+        assert len(downloads(stage.page("runs", run))) == 2
+    folder = export_folder(run, "merged-bf16")
+    assert adapter_archive.zip_export(folder)
+    next(path for path in folder.iterdir() if path.name != durable.COMMIT_NAME).write_text("changed")
+    with pytest.raises(RunError, match="is damaged"):
+        adapter_archive.zip_export(folder)
 
 
 def test_what_other_programs_call_the_model_follows_its_name(stage: Stage) -> None:

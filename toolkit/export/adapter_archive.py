@@ -54,6 +54,16 @@ def list_adapter_files(run: RunDir) -> dict[str, Path]:
     return {**files, SETTINGS_FILE: run.config_path}
 
 
+def measure_adapter_download(run: RunDir) -> int:
+    """Return the bytes of what a download of a run's adapter holds, 0 without weights. Reads no content."""
+    try:
+        weights = [(run.adapter_dir / name).stat().st_size for name in WEIGHT_FILES]
+        others = [run.adapter_dir / name for name in ADAPTER_FILES if name not in WEIGHT_FILES]
+        return sum(weights) + sum(path.stat().st_size for path in (*others, run.config_path) if path.exists())
+    except OSError:  # the export names the reason
+        return 0
+
+
 def list_exported_files(folder: Path) -> dict[str, Path]:
     """Return name -> path of what a download of an export holds. folder: a committed export."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != COMMIT_NAME]
@@ -66,7 +76,11 @@ def zip_adapter(run: RunDir) -> bytes:
 
 
 def zip_export(folder: Path) -> bytes:
-    """Return a committed export as a zip; earlier versions made that of an adapter already. Raises RunError."""
+    """Return a committed export as a zip; earlier versions made that of an adapter already.
+
+    Its commit is verified. Raises RunError.
+    """
+    verify_commit(folder, require_own_signature=False)
     archive = find_archive(folder)
     return archive.read_bytes() if archive is not None else _zip(list_exported_files(folder), folder)
 

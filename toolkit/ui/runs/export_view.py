@@ -14,7 +14,7 @@ from typing import NoReturn
 import streamlit as st
 
 from toolkit.errors import ToolkitError
-from toolkit.export.adapter_archive import MAX_DOWNLOAD_BYTES, list_adapter_files, zip_adapter, zip_export
+from toolkit.export.adapter_archive import MAX_DOWNLOAD_BYTES, measure_adapter_download, zip_adapter, zip_export
 from toolkit.export.export_forms import EXPORT_FORMS, ExportForm
 from toolkit.export.export_process import start_export
 from toolkit.export.export_state import ExportState, read_export_state
@@ -159,11 +159,8 @@ def _draw_buttons(run: RunDir, state: ExportState) -> None:
 
 def _draw_adapter_download(run: RunDir) -> None:
     """Draw the download of the adapter before its export is there; a click starts the export, which is verified."""
-    try:
-        size = sum(path.stat().st_size for path in list_adapter_files(run).values())
-    except (ToolkitError, OSError):  # the export names the reason
-        return
-    _draw_download(run, EXPORT_FORMS[FIRST_FORM], size, partial(zip_adapter, run), str(run.adapter_dir))
+    if size := measure_adapter_download(run):
+        _draw_download(run, EXPORT_FORMS[FIRST_FORM], size, partial(zip_adapter, run), str(run.adapter_dir))
 
 
 def _draw_download(run: RunDir, form: ExportForm, size: int, make: Callable[[], bytes], folder: str) -> None:
