@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from toolkit.system.printable import log_plain_text
 from toolkit.system.private_files import restrict_new_files
 from toolkit.ui.elements import large_uploads
 from toolkit.ui.frame import access_guard, origin_guard, page, startup
@@ -14,6 +15,7 @@ if __name__ == "__main__":  # Streamlit runs the script once for every page run
     page.build_navigation().run()
 else:  # `streamlit run` imports the module once to find the ASGI app
     restrict_new_files()
+    log_plain_text()
     # the first one runs first
     guards = [origin_guard.origin_guard_middleware(), *access_guard.access_guard_middleware()]
     guards.append(large_uploads.middleware(home_folder))

@@ -18,7 +18,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks.probing import configs, engine, folders, malformed, models, network, plain_page, texts, uploads
+from benchmarks.probing import (
+    configs,
+    engine,
+    folders,
+    malformed,
+    model_siblings,
+    models,
+    network,
+    plain_page,
+    texts,
+    uploads,
+)
 from benchmarks.probing.probe import Outcome, Probe, run_probe
 from benchmarks.probing.server import Target, open_session, probe_environment, target_of
 from tests.browser.server import start_server, stop_everything
@@ -57,6 +68,8 @@ GROUPS: dict[str, Group] = {
     "model-settings": partial(models.model_probes, models.hostile_settings),
     "tokenizers": partial(models.model_probes, models.hostile_tokenizers),
     "templates": partial(models.model_probes, models.hostile_templates),
+    "model-folder": model_siblings.forbidden_probes,
+    "model-siblings": partial(models.model_probes, model_siblings.sibling_files),
     "engine": lambda _: (),
     **dict.fromkeys((*NETWORK, *ONCE, *HELD), lambda _: ()),
 }

@@ -130,6 +130,7 @@ def open_session(target: Target) -> Session:
         subprotocols=["streamlit", token] if token else ["streamlit"],  # type: ignore[list-item]
         additional_headers=replace(target, cookie=f"_streamlit_xsrf={token}").access,
         max_size=None,
+        ping_interval=None,
     )
     order = BackMsg()
     order.rerun_script.query_string = ""

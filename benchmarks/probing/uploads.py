@@ -265,9 +265,8 @@ def _try_id(target: Target, session: str, file: str, form: bytes, headers: Heade
 def _put_odd(target: Target, session: str, form: bytes, headers: Headers) -> str:
     before = _left(target)
     status = status_of(ask(target.port, write_upload(target, session, "f", form, headers), 20.0))
-    return _describe_rest(status, _left(target) - before) or (
-        "" if is_alive(target.port) else "the app answers no longer"
-    )
+    left = set() if status == 204 else _left(target) - before  # what was accepted waits for its page
+    return _describe_rest(status, left) or ("" if is_alive(target.port) else "the app answers no longer")
 
 
 def _left(target: Target) -> set[Path]:

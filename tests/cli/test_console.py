@@ -17,6 +17,7 @@ from toolkit.cli import console
 from toolkit.cli.console import PlainConsole
 from toolkit.cli.main import app
 from toolkit.errors import ToolkitError
+from toolkit.system.printable import PlainLogHandler
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\x9b31m\x08\r\u202eb\x00\x7f\u2066c"
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\u2066]")
@@ -54,7 +55,7 @@ def test_no_control_character_of_an_error_reaches_the_terminal(
 def test_a_logged_warning_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
     error = ValueError(HOSTILE)
     trace = (ValueError, error, None)
-    console._PlainHandler().handle(logging.LogRecord("name", logging.WARNING, "file", 1, "%s", (HOSTILE,), trace))
+    PlainLogHandler().handle(logging.LogRecord("name", logging.WARNING, "file", 1, "%s", (HOSTILE,), trace))
     text = capsys.readouterr().err
     assert text.count("[2J]0;title31mbc") == 2 and "ValueError" in text and not STEERING.search(text)
 

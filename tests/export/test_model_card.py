@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from tests.export.test_parity_certificate import contract
 from tests.fakes.training import draft, make_run
@@ -80,6 +81,27 @@ def test_recipes_are_quoted_for_their_language(run: RunDir, form: str, chat: boo
             assert ("apply_chat_template" in one.text) is chat
         else:
             assert "o'\"'\"'clock" in one.text or place not in one.text
+
+
+def test_no_text_from_elsewhere_becomes_markup(run: RunDir) -> None:
+    evil = "x\n```\n\n![i](http://evil.example) <b>b</b> [l](http://evil.example)\u202e"
+    config = read_run_config(run)
+    lora = config.lora.model_copy(update={"target_modules": [evil]})
+    data = config.data.model_copy(update={"prompt": f"{{{evil}}}", "prompt_stub": evil})
+    model = config.model.model_copy(update={"hf_model_ckpt": evil})
+    config = config.model_copy(update={"lora": lora, "data": data, "model": model})
+    meta = json.loads(run.meta_path.read_text())
+    run.meta_path.write_text(json.dumps({**meta, "name": evil, "dataset": {"label": evil, "sha256": evil}}))
+    with EventWriter(run.events_path) as events:
+        events.append("plan", total_steps=2, trainable_parameters=1, total_parameters=2, precision=evil, device=evil)
+        events.append("prepared", train_rows=1, test_rows=0, truncated_rows=1, max_length=evil)
+    asked = contract().model_copy(update={"versions": {evil: evil}})
+    for form in EXPORT_FORMS.values():
+        card = model_card(run, config, form, asked, chart_file=None, location=evil)
+        blocks = MarkdownIt().parse(card.split("---", 2)[2])
+        kinds = {one.type for block in blocks for one in (block, *(block.children or ()))}
+        assert not {"image", "link_open", "html_inline", "html_block"} & kinds, card
+        assert "\u202e" not in card.partition("## Use")[0]
 
 
 def test_a_run_on_conversations_is_described_by_its_conversations(run: RunDir) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import random
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,8 @@ from toolkit.errors import RunError
 from toolkit.follow import follow_state
 from toolkit.follow import follower as follower_module
 from toolkit.follow.follower import Follower, hold_follower
-from toolkit.follow.notifications import ADDRESS_VARIABLE, read_notification_addresses
-from toolkit.follow.trackers import TrackerKind, choose_trackers
+from toolkit.follow.notifications import ADDRESS_VARIABLE, neutralize_for_messengers, read_notification_addresses
+from toolkit.follow.trackers import TrackerKind, _quote_settings, choose_trackers
 from toolkit.runs.events import EventWriter, collect_series, read_events
 from toolkit.runs.run_dir import RunDir, create_run
 
@@ -253,3 +254,15 @@ def test_a_damaged_record_is_made_anew(run: RunDir, save_dir: Path, tmp_path: Pa
         (save_dir / "follow" / "state.json").write_text(damaged)
         assert Follower(save_dir, choose_trackers(tmp_path / "board", None, None, ""), (), only=run.id).poll()
     assert rounded(read_tensorboard_points(tmp_path / "board" / run.id)) == logged_points(run)
+
+
+def test_a_message_holds_no_link_mention_or_control_character() -> None:
+    evil = "<!channel> <http://evil.example|x> [x](HTTPS://evil.example) WWW.evil.example @here\x1b[2J\u202e\n\n# x"
+    line = neutralize_for_messengers(f"{evil} https://huggingface.co/owner/name https://huggingface.co.evil.example/")
+    assert not re.search(r"(?i)[<>\n\x1b\u202e]|https?://(?!huggingface\.co/)|www\.|@\w", line)
+    assert "https://huggingface.co/owner/name" in line
+
+
+def test_no_value_of_a_setting_leaves_the_code_block_of_tensorboard() -> None:
+    text = _quote_settings({"run": "a\n![i](http://evil.example)", "data.prompt": "b\r# c\u2028d\x1b[2J"})
+    assert all(line.startswith("    ") for line in re.split(r"[\n\r\u2028]", text)) and "\x1b" not in text

@@ -268,7 +268,7 @@ def test_the_score_of_the_winner_is_not_the_one_that_chose_it() -> None:
     assert abs(np.mean(honest) - 0.5) < 0.03
 
 
-@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "=cmd()", "a & b"])
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "=cmd()", "a & b", "a\u202eb\x1b[2J"])
 def test_the_files_hold_every_trial_and_no_markup_or_formula_of_a_name(name: str) -> None:
     study = make_study({"data.prompt": [name, "{message}"]}, lambda s: 0.5, seeds=2, failed=(1,))
     rows = list(csv.reader(io.StringIO(format_study_csv(study))))
@@ -276,5 +276,5 @@ def test_the_files_hold_every_trial_and_no_markup_or_formula_of_a_name(name: str
     assert not any(cell.startswith("=") for row in rows for cell in row)
     assert rows[2][-1] == "The GPU ran out of memory."
     page = format_study_html(study, judge_study(study))
-    assert "<script" not in page and "http" not in page and "<svg" in page
-    assert page.count("<tr>") == 5
+    assert "<script" not in page and "://" not in page and "<svg" in page
+    assert page.count("<tr>") == 5 and "\u202e" not in page and "\x1b" not in page

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,17 +45,6 @@ class PlainConsole(Console):
 
 
 out, err = PlainConsole(), PlainConsole(stderr=True)
-
-
-class _PlainHandler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        trace = traceback.format_exception(record.exc_info[1]) if record.exc_info else []
-        err.print("".join([record.getMessage(), *(f"\n{line.rstrip()}" for line in trace)]))
-
-
-def log_plain_text() -> None:
-    """Log warnings to standard error, without control characters."""
-    logging.basicConfig(level=logging.WARNING, handlers=[_PlainHandler()])
 
 
 def format_path(path: Path) -> str:

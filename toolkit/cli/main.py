@@ -28,7 +28,6 @@ from toolkit.cli.console import (
     SaveDirOption,
     err,
     format_path,
-    log_plain_text,
     out,
     print_errors,
     print_warnings,
@@ -68,6 +67,7 @@ from toolkit.settings.import_export import accept_hard_stops
 from toolkit.settings.import_export import load_presets as all_presets
 from toolkit.studies.methods.advance import advance_studies
 from toolkit.studies.verdict import DECIDED_REASON, is_pruned
+from toolkit.system.printable import log_plain_text
 from toolkit.system.private_files import restrict_new_files
 from toolkit.system.spawn import app_command
 

@@ -32,8 +32,8 @@ def show_run_progress(run: RunDir, out: Console) -> Iterator[ProgressLine]:
     if not out.is_terminal:
         yield _make_line_printer(run, out)
         return
-    numbers = TextColumn("{task.fields[numbers]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), numbers, TimeElapsedColumn())
+    activity, numbers = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[numbers]}"))
+    columns = (activity, BarColumn(), MofNCompleteColumn(), numbers, TimeElapsedColumn())
     with Progress(*columns, console=out) as progress:
         task = progress.add_task("", total=None, numbers="")
 

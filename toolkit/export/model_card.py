@@ -24,7 +24,7 @@ from toolkit.export.usage_recipes import base_model_location, list_usage_recipes
 from toolkit.runs.model_names import BASE
 from toolkit.runs.run_dir import RunDir, read_run_meta
 from toolkit.runs.status import RunStatus, read_run_status
-from toolkit.system.printable import format_plural
+from toolkit.system.printable import format_plural, strip_control_characters
 
 CHART_FILE = "curves.png"
 
@@ -90,13 +90,13 @@ def _data_lines(config: Config, dataset: dict[str, Any], status: RunStatus) -> I
     size = f", {format_plural(rows, 'row')}" if isinstance(rows, int) else ""
     yield f"- dataset {inline_code(str(dataset.get('label') or config.data.path))}{size}"
     if dataset.get("sha256"):
-        yield f"- SHA-256 of the file as it was read: `{dataset['sha256']}`"
+        yield f"- SHA-256 of the file as it was read: {inline_code(str(dataset['sha256']))}"
     if prepared:
         train, test = (format_plural(prepared.get(name, 0), "row") for name in ("train_rows", "test_rows"))
         yield f"- training set {train}, test set {test}, split with seed {config.data.train_test_split_seed}"
         skipped, truncated = prepared.get("dropped", 0), prepared.get("truncated_rows", 0)
         if skipped or truncated:
-            limit = prepared.get("max_length")
+            limit = inline_code(str(prepared.get("max_length")))
             rows_skipped = format_plural(skipped, "row")
             yield f"- {rows_skipped} skipped for missing cells, {truncated:,} truncated to {limit} tokens"
     if config.data.messages is not None:
@@ -109,7 +109,7 @@ def _data_lines(config: Config, dataset: dict[str, Any], status: RunStatus) -> I
 
 def _training_lines(config: Config, status: RunStatus, contract: PromptContract) -> Iterator[str]:
     args, lora, plan = config.training.training_args, config.lora, status.plan
-    targets = ", ".join(lora.target_modules or []) or "the library's default modules"
+    targets = ", ".join(map(inline_code, lora.target_modules or [])) or "the library's default modules"
     yield f"- LoRA rank {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}, on {targets}"
     batch = plan.get("batch_size", args.per_device_train_batch_size)
     pace = f"learning rate {args.learning_rate}, schedule {args.lr_scheduler_type}, seed {args.seed}"
@@ -118,12 +118,13 @@ def _training_lines(config: Config, status: RunStatus, contract: PromptContract)
     yield f"- {length}, batch {batch}, {pace}"
     if plan:
         trained = f"{plan.get('trainable_parameters', 0):,} of {plan.get('total_parameters', 0):,} weights trained"
-        kind = f"{plan.get('precision', '')}{', quantized' if plan.get('quantized') else ''}"
+        kind = f"{inline_code(str(plan.get('precision', '')))}{', quantized' if plan.get('quantized') else ''}"
         steps = f"{status.step:,} of {plan.get('total_steps', 0):,} steps"
         yield f"- {steps}, {trained}, {kind}, on {inline_code(str(plan.get('device', '')))}"
-    yield "- " + ", ".join(f"{name} {version}" for name, version in contract.versions.items())
-    config_hash, weights_hash = contract.base.config_sha256[:16], contract.base.weights_sha256[:16]
-    yield f"- base model identity: config `{config_hash}`, weights' headers `{weights_hash}`"
+    yield "- " + ", ".join(inline_code(f"{name} {version}") for name, version in contract.versions.items())
+    base = contract.base
+    hashes = f"config {inline_code(base.config_sha256[:16])}, weights' headers {inline_code(base.weights_sha256[:16])}"
+    yield f"- base model identity: {hashes}"
 
 
 def _score_lines(run: RunDir, status: RunStatus) -> Iterator[str]:
@@ -150,7 +151,7 @@ def _usage_section(run: RunDir, config: Config, form: ExportForm, contract: Prom
         lead = "Prompt it with the bare prompt: it was trained without a chat template."
     recipes = list_usage_recipes(run, config, form, location, chat=contract.chat)
     blocks = [
-        f"**{recipe.title}**\n\n```{recipe.language}\n{recipe.text}\n```"
+        f"**{recipe.title}**\n\n{_code_block(recipe.language, recipe.text)}"
         for recipe in recipes
         if "toolkit serve" not in recipe.text  # works only where the run is
     ]
@@ -172,9 +173,16 @@ def _limit_lines(config: Config, status: RunStatus, contract: PromptContract, *,
     yield "- `contract.json` contains golden prompts from the data; any copy can be checked against them."
 
 
+def _code_block(language: str, text: str) -> str:
+    mark = "`" * (max(map(len, re.findall(r"`{3,}", text)), default=2) + 1)
+    return f"{mark}{language}\n{text}\n{mark}"
+
+
 def inline_code(text: str) -> str:
     """Return text from outside as Markdown inline code, on one line and safe with any back-ticks in it."""
-    flat = " ".join(text.split())[:300]
+    flat = " ".join(strip_control_characters(text).split())[:300]
+    if not flat:
+        return ""
     longest = max((len(ticks) for ticks in re.findall(r"`+", flat)), default=0)
     mark = "`" * (longest + 1)
     pad = " " if longest else ""

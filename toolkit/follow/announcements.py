@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.follow.follow_state import FollowState, save_follow_state
-from toolkit.follow.notifications import send_notification
+from toolkit.follow.notifications import neutralize_for_messengers, send_notification
 from toolkit.runs.events import is_finite_number
 from toolkit.runs.run_dir import RunDir, is_run_approved, read_run_meta
 from toolkit.runs.status import RunStatus
@@ -66,14 +66,14 @@ class Announcer:
 
 def describe_for_a_person(run: RunDir, status: RunStatus, state: str) -> str:
     """Return the line that is sent: the run's name, its state, and its result or its reason."""
-    name = " ".join(str(read_run_meta(run).get("name") or run.id).split())
+    name = read_run_meta(run).get("name") or run.id
     if state == "waiting for approval":
-        return f"{name}: waiting for approval on the Runs page."
+        return neutralize_for_messengers(f"{name}: waiting for approval on the Runs page.")
     match = status.scores.get("exact_match")
     score = f", exact match {format_share(match)}" if is_finite_number(match) else ""
     result = f" after {format_duration(status.elapsed_s)}{score}" if state == "finished" else ""
-    reason = " ".join(f"{status.message} {status.hint}".split())
-    return f"{name}: {state}{result}." + (f" {reason}" if reason else "")
+    reason = f"{status.message} {status.hint}".strip()
+    return neutralize_for_messengers(f"{name}: {state}{result}." + (f" {reason}" if reason else ""))
 
 
 def _state_to_tell(run: RunDir, status: RunStatus) -> str:

@@ -7,6 +7,7 @@ the machine. No message of an error repeats them.
 from __future__ import annotations
 
 import os
+import re
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,9 +15,12 @@ from urllib.parse import urlsplit
 import httpx
 
 from toolkit.errors import RunError
+from toolkit.system.printable import strip_control_characters
 
 ADDRESS_VARIABLE = "FTK_NOTIFY"
 WEBHOOK_TIMEOUT_SECONDS = 20.0
+_FOUND_BY_MESSENGERS = re.compile(r"(?i):(?=//(?!huggingface\.co/))|www(?=\.)|@")
+"""What a messenger makes a link or a mention of. Our own hints name pages of the Hub."""
 
 
 def read_notification_addresses() -> tuple[str, ...]:
@@ -29,6 +33,12 @@ def read_notification_addresses() -> tuple[str, ...]:
                 "Give an https:// address, or one that apprise knows, for example ntfy://topic.",
             )
     return addresses
+
+
+def neutralize_for_messengers(text: str) -> str:
+    """Return text on one line in which no messenger finds a link, an image, a mention or a command in <...>."""
+    line = " ".join(strip_control_characters(text).split()).replace("<", "‹").replace(">", "›")
+    return _FOUND_BY_MESSENGERS.sub(lambda found: f"{found[0]}\N{WORD JOINER}", line)
 
 
 def send_notification(address: str, text: str, facts: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from toolkit.errors import RunError
+from toolkit.system.printable import strip_control_characters
 
 Points = Mapping[str, Sequence[tuple[int, float]]]
 """(step, value) pairs by the name of the measurement, with ascending steps."""
@@ -71,8 +72,7 @@ class TensorBoardTracker:
             path.unlink()
         module = _import_optional("tensorboardX", "TensorBoard")
         self._writer = module.SummaryWriter(str(self._folder), filename_suffix=EVENT_FILE_SUFFIX, flush_secs=5)
-        lines = "\n".join(f"    {name}: {value}" for name, value in {"run": run.name, **run.settings}.items())
-        self._writer.add_text("settings", lines)
+        self._writer.add_text("settings", _quote_settings({"run": run.name, **run.settings}))
 
     def write(self, points: Points) -> None:
         for name, column in points.items():
@@ -81,6 +81,12 @@ class TensorBoardTracker:
 
     def close(self, state: str) -> None:
         self._writer.close()
+
+
+def _quote_settings(settings: Mapping[str, str]) -> str:
+    """Return settings as a code block of Markdown, all lines of all values: TensorBoard draws links and images."""
+    text = "\n".join(f"{name}: {value}" for name, value in settings.items())
+    return "\n".join(f"    {line}" for line in strip_control_characters(text).splitlines())
 
 
 class MlflowTracker:

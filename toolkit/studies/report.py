@@ -10,6 +10,7 @@ from toolkit.settings.form_layout import describe_value, name_setting
 from toolkit.studies.outcomes import Study
 from toolkit.studies.verdict import AxisFinding, StudyVerdict
 from toolkit.studies.words import describe_objective, describe_verdict, format_result, name_objective, tabulate_study
+from toolkit.system.printable import strip_control_characters
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
@@ -17,6 +18,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 table { border-collapse: collapse } td, th { padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #d5d9df }
 svg text { font: 13px system-ui, sans-serif }
 """
+_POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">"""
 _LABEL_WIDTH, _BAR_WIDTH, _LINE = 200, 420, 26  # pixels of a picture
 
 
@@ -27,8 +29,8 @@ def format_study_html(study: Study, verdict: StudyVerdict) -> str:
     rows = tabulate_study(study)
     head = "".join(f"<th>{html.escape(str(title))}</th>" for title in (rows[0] if rows else ()))
     body = "\n".join(f"<tr>{''.join(f'<td>{_format_cell(cell)}</td>' for cell in row.values())}</tr>" for row in rows)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Study {name}</title>'
+    return strip_control_characters(
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{_POLICY}<title>Study {name}</title>'
         f"<style>{_STYLE}</style></head><body>\n<h1>Study {name}</h1>\n"
         f'<p class="verdict">{html.escape(describe_verdict(study, verdict))}</p>\n'
         f"<p>{html.escape(describe_objective(study))}</p>\n{pictures}\n"

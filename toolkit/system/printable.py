@@ -5,8 +5,11 @@ Letters of every script, emoji and their joiners stay. Markup is not escaped her
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 import unicodedata
+from typing import Any, TextIO
 
 # C0 and C1 controls except tab and line break; marks, embeddings, overrides and isolates of the text direction
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -20,6 +23,32 @@ def escape_control_characters(text: str) -> str:
 def clean_terminal_text(text: str) -> str:
     """Remove what `strip_control_characters` removes, and returns, which would overwrite the line before them."""
     return strip_control_characters(text).replace("\r", "")
+
+
+class _PlainFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return clean_terminal_text(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return clean_terminal_text(super().formatException(ei))
+
+
+class PlainLogHandler(logging.StreamHandler[TextIO]):
+    """Writes log lines to standard error without control characters: they may quote a file from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_PlainFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write to what is standard error now, which a progress bar replaces."""
+        self.setStream(sys.stderr)
+        super().emit(record)
+
+
+def log_plain_text() -> None:
+    """Log the warnings of this process with a PlainLogHandler."""
+    logging.basicConfig(level=logging.WARNING, handlers=[PlainLogHandler()])
 
 
 def strip_control_characters(text: object) -> str:

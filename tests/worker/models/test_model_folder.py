@@ -96,6 +96,12 @@ def test_a_named_pipe_is_refused_without_opening_it(tmp_path: Path) -> None:
     assert "not a regular file" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "sub"])
+def test_a_link_to_itself_is_refused(tmp_path: Path, name: str) -> None:
+    (folder_with(tmp_path, {}) / name).symlink_to(name)
+    assert "not a regular file" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("key", ["num_hidden_layers", "n_layer", "num_layers", "n_layers"])
 @pytest.mark.parametrize("value", [20_000, 2**62, 1e300])
 def test_a_number_of_layers_that_no_machine_could_build_is_refused(tmp_path: Path, key: str, value: float) -> None:

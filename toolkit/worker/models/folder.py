@@ -170,7 +170,8 @@ def _refuse_links(folder: Path) -> None:
     snapshot = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
     own = (folder.parent.parent if snapshot else folder).resolve()
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(own):
+        # realpath, because resolve raises for a link to itself
+        if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(own):
             message = f"The model folder contains a symbolic link, {path}, that leads out of it to {path.readlink()}."
             raise ToolkitError(message, "Replace the link with the file itself.", BAD_MODEL)
         if not path.is_file() and not path.is_dir():

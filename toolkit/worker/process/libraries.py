@@ -39,8 +39,8 @@ def import_libraries(on_progress: Callable[[int], None] = lambda _: None) -> Non
     Raises whatever an import raises, except for bitsandbytes: without it nothing can be quantized, which is checked
     where a model is loaded.
     """
-    # bitsandbytes advises to install `kernels`, which is not installed on purpose: it runs code from the hub
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    forbid_hub_kernels()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises to install `kernels`
     with _without_garbage_collection():
         for done, name in enumerate(IMPORT_STEPS, 1):
             if name == "bitsandbytes":
@@ -48,6 +48,14 @@ def import_libraries(on_progress: Callable[[int], None] = lambda _: None) -> Non
             else:
                 importlib.import_module(name)
             on_progress(done)
+
+
+def forbid_hub_kernels() -> None:
+    """Make the package `kernels` unavailable in this process, also where it is installed: it runs code from the Hub.
+
+    With it, a model's quantization method or architecture could have a kernel downloaded, despite USE_HUB_KERNELS=0.
+    """
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # an import then raises ImportError, and no spec is found
 
 
 def name_import_step(done: int) -> str:
