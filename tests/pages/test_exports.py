@@ -13,7 +13,7 @@ from tests.export.test_parity_certificate import contract, replay
 from tests.pages.conftest import Stage, button, words
 from toolkit.errors import RunError
 from toolkit.export import adapter_archive
-from toolkit.export.export_forms import EXPORT_FORMS
+from toolkit.export.export_forms import EXPORT_FORMS, GGUF_FILE
 from toolkit.export.export_state import certificate_path, commit_hash, export_folder, export_job
 from toolkit.export.parity_certificate import certify_replay, write_certificate
 from toolkit.export.prompt_contract import CONTRACT_FILE
@@ -30,6 +30,8 @@ def made(run: RunDir, form: str, *, broken: bool) -> None:
     staging = run.exports_dir / ".new"
     staging.mkdir()
     (staging / "model.safetensors").write_bytes(b"weights")
+    if form.startswith("gguf"):
+        (staging / GGUF_FILE).write_bytes(b"w" * 100)
     commit_dir(staging, export_folder(run, form), {})
     found = replay({"answer_ids": (7, 9, 2), "answer": "<b>c</b>"} if broken else None)
     verdict = certify_replay(contract(), found, form=form, commit=commit_hash(export_folder(run, form)))
@@ -46,11 +48,15 @@ def test_each_card_shows_the_state_of_its_export(stage: Stage) -> None:
     made(run, "merged-bf16", broken=False)
     made(run, "merged-fp16", broken=True)
     StateFileReporter(export_job(run, "adapter")).fail("The disk is full.", "Free space.")
+    made(run, "gguf", broken=False)
+    made(run, "gguf-q8", broken=True)
     text = words(stage.page("runs", run))
     assert "Verified: same" in text and "Verification failed: different" in text
     assert "greedy answers equal: 4 of 4" in text
     assert "'<b>c</b>' instead of 'b'" in text  # as text: `words` took the escapes off
     assert "The disk is full. Free space." in text.replace("]", "")
+    assert "The smallest file that still answers the same: GGUF, 16 bits, 100 B (4 of 4 answers equal)." in text
+    assert "pip install xllamacpp" in text and "GGUF files compared" in text
     assert "vllm serve" in text and "python -m toolkit serve" in text
 
 

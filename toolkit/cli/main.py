@@ -41,6 +41,7 @@ from toolkit.cli.progress import (
     describe_run_end,
     format_run_row,
     make_export_printer,
+    print_ladder,
     show_run_progress,
 )
 from toolkit.cli.queue_config import queue_config
@@ -56,6 +57,7 @@ from toolkit.config import Config
 from toolkit.errors import RunError
 from toolkit.export.export_forms import EXPORT_FORMS, find_export_form
 from toolkit.export.export_process import export_to_end
+from toolkit.export.gguf_ladder import compare_gguf_files, list_ladder_forms
 from toolkit.field_types import StudyMethod, StudyObjective
 from toolkit.lifecycle.resume_policy import request_resume
 from toolkit.lifecycle.supervisor import Supervisor
@@ -260,7 +262,10 @@ app.command()(follow)
 def export(
     run: Annotated[str, typer.Argument(help="ID of a run that has an adapter.")],
     form: Annotated[
-        str, typer.Option(help=f"Export form: {', '.join(EXPORT_FORMS)}, or all: those of 16 bits.")
+        str,
+        typer.Option(
+            help=f"Export form: {', '.join(EXPORT_FORMS)}; all: those of 16 bits; ladder: the GGUF forms, compared."
+        ),
     ] = "adapter",
     check: Annotated[bool, typer.Option("--check", help="Only verify the existing export again.")] = False,
     save_dir: SaveDirOption = DEFAULT_SAVE_DIR,
@@ -268,10 +273,13 @@ def export(
     """Export RUN's model and verify that it gives the same answers as the run."""
     chosen = open_run(save_dir, run)
     every = [key for key, kind in EXPORT_FORMS.items() if not kind.quantized]
-    wanted = every if form == "all" else [find_export_form(form).key]
+    several = {"all": every, "ladder": list_ladder_forms()}
+    wanted = several[form] if form in several else [find_export_form(form).key]
     states = [export_to_end(chosen, key, make_export_printer(out), check_only=check) for key in wanted]
     for state in states:
         (out if state.state == "passed" else err).print(describe_export_end(state))
+    if form == "ladder":
+        print_ladder(compare_gguf_files(chosen, states), out)
     raise typer.Exit(0 if all(state.state == "passed" for state in states) else EXIT_FAILED)
 
 

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as Grid
 
 from toolkit.cli.console import DEFAULT_SAVE_DIR, format_path
 from toolkit.errors import ToolkitError
 from toolkit.export.export_state import ExportState
+from toolkit.export.gguf_ladder import LADDER_COLUMNS, GgufRung, describe_smallest, list_ladder_cells
 from toolkit.export.parity_certificate import VERDICT_WORDS
 from toolkit.lifecycle.resume_policy import can_resume
 from toolkit.runs.run_dir import RunDir, list_runs, read_run_meta
@@ -166,3 +168,12 @@ def describe_export_end(state: ExportState) -> str:
     ]
     absent = [f"  {state.without_main_file}"] if state.without_main_file else []
     return "\n".join([f"{state.form.title}: {verdict}.{summary} {format_path(state.folder)}", *absent, *checks])
+
+
+def print_ladder(rungs: list[GgufRung], out: Console) -> None:
+    """Print the GGUF files side by side, and the smallest that still answers the same."""
+    grid = Grid(*LADDER_COLUMNS, box=None, pad_edge=False)
+    for rung in rungs:
+        grid.add_row(*list_ladder_cells(rung))
+    out.print(grid, soft_wrap=False)
+    out.print(describe_smallest(rungs))

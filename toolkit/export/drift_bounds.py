@@ -21,13 +21,13 @@ NOISE_FACTOR, NOISE_MEAN_FACTOR = 6.0, 2.0
 Merging rounds each weight once more than the unmerged model does. Measured on random Gemma2, Mistral and Qwen2 models,
 correct exports are at most 2.3 and 1.3 times the noise. The mean finds a wrong weight: it shifts all tokens.
 """
-BLOCK_MEAN_FACTOR = 3.0
-"""The same for weights in blocks of few bits: a block is as coarse as its largest weight, to which a merge adds."""
-ASSUMED_BOUNDS = {"float32": SAME_DRIFT, "float16": 0.05, "bfloat16": 0.4, "q8_0": 0.4, "q4_k_m": 4.0}
+ASSUMED_BOUNDS = {"float32": SAME_DRIFT, "float16": 0.05, "bfloat16": 0.4, "q8_0": 0.4}
+ASSUMED_BOUNDS |= {"q6_k": 1.0, "q5_k_m": 2.0, "q4_k_m": 4.0}  # one bit fewer is twice the error
 """Without a measurement: the largest change of one token's log-probability, by the coarser of the two precisions."""
 ASSUMED_MEAN_SHARE = 0.08
 """Without a measurement, the mean over all tokens may be this share of the bound."""
-ASSUMED_SPREAD_SHARE = {"float32": 0.001, "float16": 0.004, "bfloat16": 0.025, "q8_0": 0.025, "q4_k_m": 0.25}
+ASSUMED_SPREAD_SHARE = {"float32": 0.001, "float16": 0.004, "bfloat16": 0.025, "q8_0": 0.025}
+ASSUMED_SPREAD_SHARE |= {"q6_k": 0.06, "q5_k_m": 0.125, "q4_k_m": 0.25}
 """And at most this share of the standard deviation of the golden log-probabilities: in a model with flat distributions
 a wrong weight changes little."""
 TIE_FACTOR, TIE_NOISE_FACTOR = 3.0, 4.0
@@ -81,8 +81,7 @@ def measure_rounding_noise(
 def bound_drift(contract: PromptContract, precision: str, noise: RoundingNoise | None) -> DriftBounds:
     """Return what is allowed of an export that promises `precision`."""
     if noise is not None:
-        factor = BLOCK_MEAN_FACTOR if precision.startswith("q") else NOISE_MEAN_FACTOR
-        mean = max(SAME_MEAN, factor * noise.mean)
+        mean = max(SAME_MEAN, NOISE_MEAN_FACTOR * noise.mean)
         return DriftBounds(
             max(SAME_DRIFT, NOISE_FACTOR * noise.largest),
             mean,

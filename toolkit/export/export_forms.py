@@ -15,6 +15,8 @@ from toolkit.errors import RunError
 GGUF_FILE = "model.gguf"
 GGUF_PROBLEM_FILE = "no-gguf.txt"
 """Why an export has no model.gguf."""
+K_QUANTS = ("q6_k", "q5_k_m", "q4_k_m")
+"""Precisions whose numbers are rounded by llama.cpp."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ExportForm:
     recipes: (run, config, form, location, chat) -> list of recipes.
     main_file, problem_file: a file that may be missing, and the one that says why.
     quantized: whether it is coarser than 16 bits, and made for some families of models only.
+    needs_llama_cpp: whether llama.cpp must be installed to make it.
     """
 
     key: str
@@ -41,6 +44,7 @@ class ExportForm:
     main_file: str = ""
     problem_file: str = ""
     quantized: bool = False
+    needs_llama_cpp: bool = False
 
 
 _WORKER, _RECIPES = "toolkit.worker.exporting", "toolkit.export.usage_recipes"
@@ -53,8 +57,11 @@ def _merged_form(key: str, title: str, what: str, dtype: str) -> ExportForm:
 
 def _gguf_form(key: str, title: str, what: str, dtype: str) -> ExportForm:
     build, load, recipes = f"{_WORKER}.gguf:build_gguf", f"{_WORKER}.gguf:load_gguf", f"{_RECIPES}:list_gguf_recipes"
-    files = (GGUF_FILE, GGUF_PROBLEM_FILE)
-    return ExportForm(key, title, what, dtype, True, build, load, recipes, *files, quantized=dtype != "float16")
+    files, quantized = (GGUF_FILE, GGUF_PROBLEM_FILE), dtype != "float16"
+    outside = dtype in K_QUANTS
+    return ExportForm(
+        key, title, what, dtype, True, build, load, recipes, *files, quantized=quantized, needs_llama_cpp=outside
+    )
 
 
 _FORMS = (
@@ -78,10 +85,12 @@ _FORMS = (
         "gguf", "GGUF, 16 bits", "One file for llama.cpp and Ollama, with the prompt format of training.", "float16"
     ),
     _gguf_form("gguf-q8", "GGUF, 8 bits (q8_0)", "Half the size of 16 bits. Rounding may change an answer.", "q8_0"),
+    _gguf_form("gguf-q6", "GGUF, 6 bits (q6_k)", "Two fifths of the size of 16 bits. Needs llama.cpp.", "q6_k"),
+    _gguf_form("gguf-q5", "GGUF, 5 bits (q5_k_m)", "A bit more than a third of 16 bits. Needs llama.cpp.", "q5_k_m"),
     _gguf_form(
         "gguf-q4",
         "GGUF, 4 bits (q4_k_m)",
-        "A third of the size of 16 bits. Made by llama.cpp's llama-quantize.",
+        "Less than a third of 16 bits; rounding changes more answers. Needs llama.cpp.",
         "q4_k_m",
     ),
 )

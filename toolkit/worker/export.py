@@ -16,11 +16,13 @@ from pathlib import Path
 from toolkit.errors import RunError, ToolkitError
 from toolkit.export.export_forms import find_export_form
 from toolkit.export.export_state import ADAPTER_HASH_KEY, certificate_path, commit_hash, export_folder, export_job
+from toolkit.export.prompt_contract import read_reference_contract
 from toolkit.runs.end_reasons import explain_error
 from toolkit.runs.run_dir import RunDir, open_run, read_run_config
 from toolkit.system.background_job import StateFileReporter, job_main
 from toolkit.system.durable import commit_dir, scratch_dir, verify_commit
 from toolkit.system.private_files import restrict_new_files
+from toolkit.worker.exporting import gguf_play
 from toolkit.worker.process import libraries
 
 REPLAY_WORKER = "toolkit.worker.replay"
@@ -36,6 +38,7 @@ def main(run_id: str, form: str, check_only: bool) -> int:
         if not check_only:
             make_export(run, form, progress)
         replay_export(run, form, progress)
+        play_file(run, form, progress)
         return ""
 
     job = export_job(run, form)
@@ -81,6 +84,14 @@ def replay_export(run: RunDir, form: str, progress: StateFileReporter) -> None:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:300]
         hint = f"Its log, exports/{form}.log in the run's folder, has the details."
         raise RunError(f"The export can't be checked: {reason}.", hint) from error
+
+
+def play_file(run: RunDir, form: str, progress: StateFileReporter) -> None:
+    """Have llama.cpp play a GGUF file, where it is installed. Its figures are no part of the verdict."""
+    contract = read_reference_contract(run)
+    if contract is not None and gguf_play.can_play(run, form):
+        progress("playing it in llama.cpp", 0.9)
+        gguf_play.play_export(run, form, contract)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ from toolkit.worker.answering.golden_prompts import (
     read_adapter_precision,
     special_tokens,
 )
-from toolkit.worker.answering.rounding_noise import measure_export_noise
+from toolkit.worker.exporting.rounding_noise import measure_export_noise
 from toolkit.worker.models import load
 from toolkit.worker.models.load import stop_token_ids
 from toolkit.worker.tokens.examples import encode_example_prompt

@@ -18,10 +18,13 @@ from tests.fakes.engine_runs import write_adapter
 from tests.fakes.training import ROOT, draft, make_run, rows
 from tests.worker.test_export import build, failed, verdict
 from toolkit.errors import ToolkitError
+from toolkit.export import gguf_ladder
 from toolkit.export.export_forms import GGUF_PROBLEM_FILE
 from toolkit.export.export_state import export_folder
+from toolkit.export.gguf_ladder import read_played
 from toolkit.export.prompt_contract import PromptContract, read_reference_contract
 from toolkit.runs.run_dir import RunDir, read_run_config
+from toolkit.worker.exporting.gguf_play import SPEED_TOKENS, play_export
 
 pytestmark = pytest.mark.worker
 pytest.importorskip("gguf")
@@ -34,6 +37,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma2": {},  # capped logits, layers with a sliding window, norms stored as a difference from 1
     "gemma3_text": {},  # two base frequencies
 }  # fmt: skip
+FEWER_BITS = ("gguf-q6", "gguf-q5", "gguf-q4")
 TIES = {"gguf": 0.05, "gguf-q8": 0.3}
 """Lead of a token (nats) below which llama.cpp, which rounds in its own way, may choose the second one."""
 needs_llama_cpp = pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="xllamacpp is not installed")
@@ -160,6 +164,12 @@ def test_a_tokenizer_with_byte_fallback_is_written(fallback_run: RunDir) -> None
     assert contract_of(fallback_run).special_tokens.bos_added
 
 
+def hide_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no package bring llama.cpp's library."""
+    monkeypatch.setattr(gguf_ladder, "LIBRARY_NAMES", {})
+    monkeypatch.setattr(gguf_ladder.ctypes.util, "find_library", lambda name: None)
+
+
 def test_what_can_not_be_written_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTK_STATE_DIR", str(tmp_path / "state"))
     run = make_exports(save_tiny_model("gpt2", tmp_path / "model"), tmp_path, ("gguf",))
@@ -167,15 +177,18 @@ def test_what_can_not_be_written_is_refused_in_words(tmp_path: Path, monkeypatch
     assert verdict(run, "gguf").passed, "the merged model is there"
     with pytest.raises(ToolkitError, match="written for Llama, Mistral, Qwen2"):
         build(run, "gguf-q8")
+    hide_llama_cpp(monkeypatch)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ToolkitError, match="llama-quantize, which is not installed"):
+    with pytest.raises(ToolkitError, match=r"rounded by llama\.cpp, which is not installed") as caught:
         build(run, "gguf-q4")
+    assert "pip install xllamacpp" in caught.value.hint
 
 
-def test_four_bits_are_made_by_llama_cpp(
+def test_without_its_library_four_bits_are_made_by_the_program_of_llama_cpp(
     runs: dict[str, RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = runs["qwen2"]
+    hide_llama_cpp(monkeypatch)
     monkeypatch.setenv("FTK_STATE_DIR", str(run.save_dir.parent.parent / "state"))
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     program = tmp_path / "llama-quantize"
@@ -189,6 +202,60 @@ def test_four_bits_are_made_by_llama_cpp(
     certificate = verdict(run, "gguf-q4")
     assert failed(certificate) == {"weights' precision"}
     assert certificate.noise is not None and certificate.noise.mean > 0.001
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma2"])
+def rounded_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run whose rows are wide enough for blocks of 256, with its files of fewer than 16 bits."""
+    place = tmp_path_factory.mktemp("rounded")
+    wide = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "query_pre_attn_scalar": 64}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTK_STATE_DIR", str(place / "state"))
+        model = save_tiny_model(request.param, place / "model", **{**FAMILIES[request.param], **wide})
+        return make_exports(model, place, ("gguf-q8", *FEWER_BITS))
+
+
+@needs_llama_cpp
+def test_files_of_fewer_bits_are_certified_smaller_and_played(
+    rounded_run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, forms = rounded_run, ("gguf-q8", *FEWER_BITS)
+    monkeypatch.setenv("FTK_STATE_DIR", str(run.save_dir.parent / "state"))
+    found = {form: verdict(run, form) for form in forms}
+    assert {form: one.failures for form, one in found.items()} == dict.fromkeys(forms, ())
+    noises = [one.noise.mean for one in found.values() if one.noise]
+    assert len(noises) == 4 and noises == sorted(noises) and noises[0] > 0
+    assert all(one.mean_drift <= one.noise.mean * 1.2 for one in found.values() if one.noise)
+    sizes = [(export_folder(run, form) / "model.gguf").stat().st_size for form in forms]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
+    played = play_export(run, "gguf-q4", contract_of(run))
+    assert not played.problem and played.ids_equal == played.asked == len(contract_of(run).golden)
+    assert played.tokens == SPEED_TOKENS and played.speed > 0
+    assert read_played(run, "gguf-q4", played.commit) == played
+
+
+@needs_llama_cpp
+def test_a_wrong_weight_in_four_bits_is_noticed(rounded_run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.worker.exporting import gguf_file
+
+    monkeypatch.setenv("FTK_STATE_DIR", str(rounded_run.save_dir.parent / "state"))
+    original = gguf_file.arrange_weights
+
+    def exchange_rows(config: Any, name: str, weights: Any) -> Any:
+        arranged = original(config, name, weights)
+        return arranged[::-1] if name.endswith("1.mlp.down_proj.weight") else arranged
+
+    monkeypatch.setattr(gguf_file, "arrange_weights", exchange_rows)
+    build(rounded_run, "gguf-q4")
+    assert "log-probability drift" in failed(verdict(rounded_run, "gguf-q4"))
+
+
+@needs_llama_cpp
+def test_a_file_that_llama_cpp_can_not_play_is_told(rounded_run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTK_STATE_DIR", str(rounded_run.save_dir.parent / "state"))
+    (export_folder(rounded_run, "gguf-q5") / "model.gguf").write_bytes(b"GGUF" * 100)
+    played = play_export(rounded_run, "gguf-q5", contract_of(rounded_run))
+    assert played.problem.startswith("llama.cpp could not play the file") and played.speed == 0
 
 
 def assert_llama_cpp_agrees(played: list[tuple[RunDir, str]], ties: dict[str, float]) -> None:

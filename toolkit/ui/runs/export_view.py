@@ -29,6 +29,7 @@ from toolkit.ui.elements.error_boundary import error_boundary, show_error
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.examples.prompt_view import text_block
 from toolkit.ui.frame import page
+from toolkit.ui.runs.export_ladder import draw_ladder
 from toolkit.ui.runs.hub_view import draw_hub_push
 from toolkit.ui.workspace.run_facts import read_run_summary
 
@@ -66,6 +67,7 @@ def draw_export_section(run: RunDir) -> None:
         for state in states:
             with grid.cell(), st.container(border=True, height="stretch"):
                 _draw_card(run, state)
+        draw_ladder(run, states)
         is_pushing = read_hub_state(run).state == "running"
         forms = [state.form for state in states if state.state == "passed"]
         st.fragment(_draw_push, run_every=EXPORT_REFRESH_SECONDS if is_pushing else None)(run.path, forms, is_pushing)

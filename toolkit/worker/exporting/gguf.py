@@ -1,7 +1,8 @@
 """The GGUF forms of an export, for llama.cpp and Ollama: model.gguf, a Modelfile, tokenizer and description.
 
-Files of the families in `gguf_families.py` are written here. Others are converted by llama.cpp's `convert_hf_to_gguf`
-where a module of that name is installed, and files of 4 bits are made by its `llama-quantize`.
+Files of the families in `gguf_families.py` are written here; for those of 6, 5 and 4 bits llama.cpp's library rounds
+the weights. Others are converted by llama.cpp's `convert_hf_to_gguf` where a module of that name is installed, and
+rounded by its `llama-quantize`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from transformers import AutoConfig, GenerationConfig, LlamaConfig
 
 from toolkit.config import Config
 from toolkit.errors import ToolkitError
-from toolkit.export.export_forms import GGUF_FILE, GGUF_PROBLEM_FILE, ExportForm
+from toolkit.export.export_forms import GGUF_FILE, GGUF_PROBLEM_FILE, K_QUANTS, ExportForm
 from toolkit.export.export_state import export_folder
+from toolkit.export.gguf_ladder import INSTALL_HINT, QUANTIZER, list_ggml_libraries, list_ladder_forms
 from toolkit.export.prompt_contract import PromptContract, SpecialTokens
 from toolkit.export.usage_recipes import GGUF_CONVERTER
 from toolkit.runs.run_dir import RunDir
@@ -33,7 +35,7 @@ from toolkit.worker.exporting.package import ExportProgressCallback, LoadedExpor
 from toolkit.worker.models import load
 from toolkit.worker.models.folder import resolve_model_folder
 
-QUANTIZER = "llama-quantize"
+QUANTIZER_HINT = f"Install llama.cpp so that {QUANTIZER} is on the PATH, or choose the export in 8 bits."
 MERGED_PRECISION = "float16"
 """Of the merged model that a file is made from: finer than bfloat16 for all but very large weights."""
 
@@ -50,9 +52,8 @@ def build_gguf(
 
     Raises ToolkitError with the reason for another precision.
     """
-    if form.dtype == "q4_k_m" and shutil.which(QUANTIZER) is None:
-        hint = f"Install llama.cpp so that {QUANTIZER} is on the PATH, or choose the export in 8 bits."
-        raise ToolkitError(f"Files of 4 bits are made by llama.cpp's {QUANTIZER}, which is not installed.", hint)
+    if form.key not in list_ladder_forms():
+        raise ToolkitError(f"Files of {form.dtype} are rounded by llama.cpp, which is not installed.", INSTALL_HINT)
     if form.quantized and importlib.util.find_spec(GGUF_CONVERTER) is None:
         _refuse(_find_problem(config, resolve_model_folder(config)))  # before a merge that takes minutes
     write_merged_model(run, config, contract, MERGED_PRECISION, staging, progress)
@@ -105,10 +106,11 @@ def convert_to_gguf(config: Config, folder: Path, special: SpecialTokens, precis
     Raises ToolkitError when a program of llama.cpp fails.
     """
     problem = _find_problem(config, folder)
-    first = folder / (GGUF_FILE if precision in ("float16", "q8_0") else "model-f16.gguf")
+    is_rounded_here = precision not in K_QUANTS or (not problem and bool(list_ggml_libraries()))
+    first = folder / (GGUF_FILE if is_rounded_here else "model-f16.gguf")
     if not problem:
         settings, tokenizer = AutoConfig.from_pretrained(str(folder)), load.load_tokenizer(config, folder)
-        written = precision if precision == "q8_0" else "float16"
+        written = precision if is_rounded_here else "float16"
         gguf_file.write_gguf(folder, first, settings, tokenizer, special, written)
     elif importlib.util.find_spec(GGUF_CONVERTER) is not None:
         kind = "q8_0" if precision == "q8_0" else "f16"
@@ -117,6 +119,9 @@ def convert_to_gguf(config: Config, folder: Path, special: SpecialTokens, precis
     else:
         return problem
     if first.name != GGUF_FILE:
+        if shutil.which(QUANTIZER) is None:
+            reason = f"This file of {precision} is made by llama.cpp's {QUANTIZER}, which is not installed."
+            raise ToolkitError(reason, QUANTIZER_HINT)
         quantizer = [QUANTIZER, str(first), str(folder / GGUF_FILE), precision.upper()]
         _run_program(quantizer, folder / GGUF_FILE, "quantizer", "It may be too old for this file.")
         first.unlink()

@@ -1,6 +1,7 @@
 """Write a model as one GGUF file with the package `gguf`, and read it back.
 
-Matrices are written in 16 bits or in blocks of 8 bits (q8_0), all other weights in float32, as llama.cpp expects.
+Matrices are written in 16 bits or in blocks of fewer (`gguf_blocks.py`), all other weights in float32, as llama.cpp
+expects.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from toolkit.errors import ToolkitError
 from toolkit.export.prompt_contract import SpecialTokens
 from toolkit.worker.exporting import gguf_tokenizer
+from toolkit.worker.exporting.gguf_blocks import FILE_TYPES, choose_block, name_weights, quantize_weights
 from toolkit.worker.exporting.gguf_families import (
     GGUF_FAMILIES,
     Weights,
@@ -28,14 +30,12 @@ from toolkit.worker.exporting.gguf_families import (
 )
 
 FREQUENCIES = "rope_freqs.weight"
-FILE_TYPES = {1: "float16", 7: "q8_0", 15: "q4_k_m"}
-"""llama.cpp's number of a file's precision -> its name as a form of export has it."""
 
 
 def write_gguf(
     folder: Path, target: Path, config: Any, tokenizer: PreTrainedTokenizerBase, special: SpecialTokens, precision: str
 ) -> None:
-    """Write the safetensors in `folder` with its tokenizer to `target`. precision: float16 or q8_0.
+    """Write the safetensors in `folder` with its tokenizer to `target`. precision: a key of BLOCKS.
 
     config: of the model, which `find_unwritable` accepts. Raises ToolkitError for a weight without a place in the file.
     """
@@ -48,18 +48,19 @@ def write_gguf(
     settings = {f"{family.name}.{name}": value for name, value in list_gguf_settings(config).items()}
     for name, value in {**settings, **fields}.items():
         _add_field(writer, name, value)
-    block = {"float16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0}[precision]
     names = _list_names(folder, config)
     shapes = {name: weights.shape for name, weights in _iterate_weights(folder, config, names)}
+    tied, layers = "output.weight" not in shapes, config.num_hidden_layers
+    kinds = {name: choose_block(name, shape, precision, layers, tied=tied) for name, shape in shapes.items()}
     for name, shape in shapes.items():
-        kind = _choose_type(shape, block)
+        kind = kinds[name]
         size = math.prod(gguf.quant_shape_to_byte_shape(shape, kind))
         writer.add_tensor_info(name, shape, np.dtype(np.float32), size, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for _, weights in _iterate_weights(folder, config, names):
-        writer.write_tensor_data(gguf.quantize(weights.astype(np.float32), _choose_type(weights.shape, block)))
+    for name, weights in _iterate_weights(folder, config, names):
+        writer.write_tensor_data(quantize_weights(weights.astype(np.float32), kinds[name]))
     writer.close()
 
 
@@ -76,24 +77,15 @@ def _add_field(writer: gguf.GGUFWriter, name: str, value: Any) -> None:
         writer.add_array(name, value)
 
 
-def _choose_type(shape: tuple[int, ...], block: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
-    if len(shape) < 2:
-        return gguf.GGMLQuantizationType.F32
-    fits = shape[-1] % gguf.GGML_QUANT_SIZES[block][0] == 0
-    return block if fits else gguf.GGMLQuantizationType.F16
-
-
 def _list_names(folder: Path, config: Any) -> dict[str, str]:
     """Return transformers' names of the weights in `folder` -> llama.cpp's. Raises ToolkitError."""
-    family = GGUF_FAMILIES[str(config.model_type)]
-    (architecture,) = [key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family.name]
-    known = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    find_name = name_weights(config)
     names: dict[str, str] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safetensors.safe_open(path, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118 - not a dict
-                found = known.get_name(name, try_suffixes=(".weight", ".bias"))
-                if found is None:
+                found = find_name(name)
+                if not found:
                     raise ToolkitError(f"GGUF has no place for the weight {name}.", "Export the merged model instead.")
                 names[name] = found
     return names

@@ -6,6 +6,7 @@ those and not on the original ones. An unquantized base is merged on the CPU, si
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,6 @@ from toolkit.worker.models.adapter_switch import load_adapter_as_trained, load_t
 from toolkit.worker.models.folder import is_prequantized
 
 MERGE_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-BLOCK_ROUNDINGS = {"q8_0": "Q8_0", "q4_k_m": "Q4_0"}
-"""Precision of a GGUF file -> the blocks that stand for its rounding. Those of q4_k_m can only be read here; Q4_0 has
-as many bits and is a little coarser."""
 MERGE_MEMORY_FACTOR = 1.25
 """Free memory that a merge needs, as a multiple of the weights: the loaded model and its largest layer in float32."""
 PREQUANTIZED_GROWTH = 4
@@ -74,29 +72,36 @@ def load_unmerged_model(run: RunDir, config: Config, folder: Path) -> PeftModel 
     return load_adapter_as_trained(base, run.adapter_dir)
 
 
-def round_base_weights(peft: PeftModel, precision: str) -> None:
-    """Round all weights but the adapter's, in place. Buffers stay, as when a model is loaded so.
-
-    precision: a key of MERGE_DTYPES, to which the weights are converted, or one of BLOCK_ROUNDINGS; those stay float32.
-    """
+def convert_base_weights(peft: PeftModel, dtype: torch.dtype) -> None:
+    """Convert all weights but the adapter's, in place. Buffers stay, as when a model is loaded so."""
     for name, parameter in peft.named_parameters():
-        if not parameter.is_floating_point() or ".lora_" in name:
-            continue
-        if precision in MERGE_DTYPES:
-            parameter.data = parameter.data.to(MERGE_DTYPES[precision])
-        elif parameter.dim() == 2:
-            parameter.data = _round_to_blocks(parameter.data, BLOCK_ROUNDINGS[precision])
+        if parameter.is_floating_point() and ".lora_" not in name:
+            parameter.data = parameter.data.to(dtype)
 
 
-def _round_to_blocks(weights: torch.Tensor, name: str) -> torch.Tensor:
-    """Return the weights as they are read from a GGUF file with blocks of that name."""
-    import gguf  # only exports that were made with it are rounded so
+def round_matrices(peft: PeftModel, round_weights: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    """Round the base model's matrices in place, by a function of a weight's name in the base model and its values.
 
-    kind = gguf.GGMLQuantizationType[name]
-    if weights.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
-        return weights
-    rounded = gguf.dequantize(gguf.quantize(weights.cpu().numpy(), kind), kind)
-    return torch.from_numpy(rounded).to(weights.device)
+    In blocks a weight is rounded as coarsely as its largest neighbor, to which an adapter adds. So a layer with an
+    adapter gets the error that rounding makes of their sum, and the adapter stays next to it.
+    """
+    name, done = str(peft.active_adapter), set()
+    with torch.no_grad():
+        for path, layer in list(peft.named_modules()):
+            if not isinstance(layer, LoraLayer) or isinstance(layer, ParamWrapper):
+                continue
+            if name in layer.lora_A or name in layer.lora_embedding_A:
+                merged = _merge_layer(layer, name)
+                weight = layer.get_base_layer().weight
+                weight.data = weight.data + round_weights(_name_in_base(f"{path}.weight"), merged) - merged
+                done.add(id(weight))
+        for path, parameter in peft.named_parameters():
+            if parameter.dim() == 2 and ".lora_" not in path and id(parameter) not in done:
+                parameter.data = round_weights(_name_in_base(path), parameter.data)
+
+
+def _name_in_base(path: str) -> str:
+    return path.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
 def merge_adapter(peft: PeftModel, dtype: torch.dtype) -> PreTrainedModel:
