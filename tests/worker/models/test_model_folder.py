@@ -122,6 +122,22 @@ def test_a_class_that_is_no_tokenizer_of_one_model_is_refused(tmp_path: Path) ->
     assert "RagTokenizer" in refused.value.message and refused.value.hint
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"added_tokens": [{"id": 1099511627776}]}', "{", "7"], ids=lambda t: t[:9]
+)
+def test_a_tokenizer_that_no_library_can_read_is_explained(tmp_path: Path, text: str) -> None:
+    from toolkit.config import Config, ModelConfig
+    from toolkit.system.paths import ASSETS
+    from toolkit.worker.models.load import load_tokenizer
+
+    for file in (ASSETS / "demo-model").glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(ToolkitError) as refused:
+        load_tokenizer(Config(model=ModelConfig(hf_model_ckpt=str(tmp_path))), tmp_path)
+    assert "can't be loaded" in refused.value.message and refused.value.hint
+
+
 @pytest.mark.parametrize("value", [7, True, {"a": 1}, "x", [7, None], [[]]], ids=str)
 def test_odd_architectures_are_no_reason_to_fail(tmp_path: Path, value: object) -> None:
     from toolkit.worker.models.folder import check_model_folder

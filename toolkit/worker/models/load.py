@@ -34,7 +34,16 @@ from toolkit.worker.models import library_arguments
 from toolkit.worker.models.architecture import BAD_MODEL
 from toolkit.worker.models.folder import first_error_line, resolve_model_folder
 
-_LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError, SafetensorError)
+_LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    ImportError,
+    AttributeError,
+    TypeError,
+    SafetensorError,
+    RecursionError,
+)
 """Errors that transformers raises for a broken or unsupported model. Memory errors are not among them."""
 _VOCABULARY_SIZES: WeakKeyDictionary[PreTrainedTokenizerBase, int | None] = WeakKeyDictionary()
 _SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -163,7 +172,12 @@ def explain_load_errors(name: str | None) -> Iterator[None]:
     """
     try:
         yield
-    except _LOAD_ERRORS as error:
+    except BaseException as error:
+        # tokenizers raises a plain Exception, and a panic that is no Exception
+        if not (
+            isinstance(error, _LOAD_ERRORS) or type(error) is Exception or type(error).__name__ == "PanicException"
+        ):
+            raise
         message = f"The model '{name}' can't be loaded: {first_error_line(error)}."
         hint = "Check that it is a complete causal language model that the installed transformers version supports."
         raise ToolkitError(message, hint, BAD_MODEL) from error

@@ -144,8 +144,17 @@ def _render(
             [list(conversations[at]) for at in numbers],
         )
         for at, text in zip(numbers, rendered, strict=True):
-            texts[at] = str(text)
+            texts[at] = _check_whole(str(text))
     return texts
+
+
+def _check_whole(text: str) -> str:
+    """Return the text. Raises ValueError for half of a character, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("it writes half of a character") from error
+    return text
 
 
 def _render_calls(render: Callable[[list[list[MessageDict]]], Any], chats: list[list[MessageDict]]) -> Any:
