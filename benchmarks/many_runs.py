@@ -56,26 +56,26 @@ def copy_run(source: Path, number: int) -> None:
     (target / "run.json").write_text(json.dumps(meta))
 
 
-def time_pages() -> dict[str, list[float]]:
-    """Return the seconds of the first run of each page and of RERUNS more."""
+def time_pages() -> dict[str, list[tuple[float, float]]]:
+    """Return the seconds and CPU-seconds of the first run of each page and of RERUNS more."""
     from streamlit.testing.v1 import AppTest
 
     from toolkit.system.paths import PROJECT_ROOT
 
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for page in PAGES:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         app = (
             AppTest.from_file(str(PROJECT_ROOT / "app.py"), default_timeout=600)
             .run()
             .switch_page(f"pages/{page}.py")
             .run()
         )
-        seconds = [time.perf_counter() - began]
+        seconds = [(time.perf_counter() - began, time.process_time() - cpu)]
         for _ in range(RERUNS):
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             app.run()
-            seconds.append(time.perf_counter() - began)
+            seconds.append((time.perf_counter() - began, time.process_time() - cpu))
         assert not app.exception, app.exception
         found[page] = seconds
     return found
@@ -101,7 +101,8 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.many_runs", "--pages"]
             output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
             for page, (first, *again) in json.loads(output.splitlines()[-1]).items():
-                print(f"{start}, {given.runs:,} runs, {page:<12} first {first:6.2f} s, rerun {min(again):6.2f} s")
+                once, rerun = (f"{wall:6.2f} s ({cpu:.2f} of CPU)" for wall, cpu in (first, min(again)))
+                print(f"{start}, {given.runs:,} runs, {page:<12} first {once}, rerun {rerun}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.probing import (
+    arguments,
     configs,
     engine,
     folders,
@@ -27,6 +28,8 @@ from benchmarks.probing import (
     models,
     network,
     plain_page,
+    strangers,
+    tables,
     texts,
     uploads,
 )
@@ -61,6 +64,10 @@ GROUPS: dict[str, Group] = {
     "rules": lambda _: configs.rule_probes(),
     "file-name": uploads.name_probes,
     "savedir": folders.folder_probes,
+    "tables": tables.table_probes,
+    "argv": arguments.argument_probes,
+    "strangers": strangers.stranger_probes,
+    "told": strangers.text_probes,
     "keys": lambda folder: chain(
         folders.key_probes(folder), folders.address_probes(folder), folders.sweep_probes(folder)
     ),
@@ -110,6 +117,7 @@ def _served_probes(group: str, target: Target, pid: int) -> Iterator[Probe]:
     if group == "uploads":
         yield from uploads.upload_probes(target, session)
         return
+    yield from arguments.process_probes(target, pid)
     yield from uploads.hold_probes(target, session)
     yield from uploads.memory_probes(target, session, pid)
     yield from folders.permission_probes(target.save_dir)

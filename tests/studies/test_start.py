@@ -226,3 +226,23 @@ def test_a_question_is_compared_before_anything_is_written(desk: Desk) -> None:
     assert find_study_conflict(desk.folder, question) is None
     assert question.name == "ranks"
     assert not (desk.folder / "studies").exists()
+
+
+def test_a_study_whose_name_came_with_white_space_is_opened_under_the_name_that_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "table.parquet").write_bytes(b"PAR1")
+    run = create_run(Config(save_dir=str(tmp_path)), Source(tmp_path / "table.parquet"), study="ranks")
+    run.meta_path.write_text(json.dumps({**read_run_meta(run), "study": " \x0branks\t"}))
+    assert list_study_names(tmp_path)[0] == ["ranks"]
+    read_study(tmp_path, "ranks")
+
+
+@pytest.mark.parametrize("change", [{"objective": "x"}, {"method": "x"}, {"objective": 7}])
+def test_a_study_of_another_program_with_an_unknown_objective_is_explained(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    Desk(tmp_path).start()
+    path = study_folder(tmp_path, "ranks") / "study.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RunError, match=f"'{next(iter(change))}' is wrong") as refused:
+        read_study(tmp_path, "ranks")
+    assert refused.value.hint

@@ -74,6 +74,11 @@ def print_errors() -> Iterator[None]:
     except ToolkitError as error:
         err.print(f"error: {error}")
         sys.exit(EXIT_FAILED)
+    except OSError as error:  # a path or a disk that can't be used is no bug
+        if "FTK_DEBUG" in os.environ:
+            raise
+        err.print(f"error: {error.strerror or error}: {str(error.filename or '')[:200]}. Check the path and the disk.")
+        sys.exit(EXIT_FAILED)
     except Exception as error:  # nothing is caught after this: a bug must not end in a traceback either
         if "FTK_DEBUG" in os.environ:
             raise

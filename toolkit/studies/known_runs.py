@@ -53,7 +53,8 @@ def list_known_runs(save_dir: Path, name: str) -> list[KnownRun]:
 def _read_known_run(run: RunDir, stamp: FileStamp, name: str) -> KnownRun:
     del stamp  # only part of the cache key
     meta = read_run_meta(run)
-    study, settings, content = str(meta.get("study") or ""), dict(meta.get("settings") or {}), meta.get("content")
+    study = clean_study_name(str(meta.get("study") or ""))
+    settings, content = dict(meta.get("settings") or {}), meta.get("content")
     if content is None and "start" not in meta and study == name:
         dataset = str(meta.get("dataset", {}).get("sha256") or "")
         content = hash_training_content(read_own_config(run, meta), dataset)

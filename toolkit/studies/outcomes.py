@@ -92,7 +92,7 @@ def list_study_names(save_dir: Path) -> tuple[list[str], list[ToolkitError]]:
     problems: list[ToolkitError] = [*errors]
     for run in list_runs(save_dir):
         try:
-            name = str(read_run_meta(run).get("study") or "")
+            name = clean_study_name(str(read_run_meta(run).get("study") or ""))
         except RunError as error:
             problems.append(error)
             continue

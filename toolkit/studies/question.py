@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from toolkit.config import Config
 from toolkit.errors import Problem, RunError
+from toolkit.field_types import StudyMethod, StudyObjective
 from toolkit.settings.ablation import StudyTrial, ValueGrid, list_axis_values, read_search_budget
 from toolkit.settings.draft import draft_from_config, get_setting, replace_setting
 from toolkit.settings.form_layout import describe_value, name_setting
@@ -55,9 +56,9 @@ class StudyQuestion:
     trials: tuple[AskedTrial, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     datasets: tuple[str, ...] = ()
-    objective: str | None = None
+    objective: StudyObjective | None = None
     rules: str = ""
-    method: str = "grid"
+    method: StudyMethod = "grid"
     budget: int | None = None
     repeats: tuple[int, ...] = ()
     prune_losers: bool = False
@@ -91,7 +92,7 @@ def ask_study(
         return found
     axes = list_axis_values(draft, grid)
     repeats = tuple(dict.fromkeys(trial.seed for trial in asked)) if SEED_PATH not in axes else ()
-    method = str(first.ablation.method)
+    method = first.ablation.method or "grid"
     kept = _with_own_paths(draft, first) if method == "tpe" else {}
     return replace(found, axes=axes, method=method, budget=budget, repeats=repeats, draft=kept)
 
