@@ -10,7 +10,7 @@ from toolkit.data.read_options import UnreadableError
 from toolkit.data.storage.background_open import StillOpeningError
 from toolkit.ui.data import opening_view, table_view
 from toolkit.ui.data.doctor_view import apply_finding_fix, show_data_checks
-from toolkit.ui.data.next_step import data_missing, draw_data_summary
+from toolkit.ui.data.next_step import TEMPLATE_SECTION, data_missing, draw_data_summary
 from toolkit.ui.data.reading_view import offer_read_options, show_doubtful_reading, show_other_read_options
 from toolkit.ui.data.source_view import choose_source, reread_dataset, show_source_line
 from toolkit.ui.data.test_rows_view import show_split
@@ -29,10 +29,10 @@ with page.page_frame(
     if first_visit:
         st.caption("Or use your own data in three steps:")
     st.header("1. Source", anchor=False)
-    choose_source()
-    table = workspace.current_table()
-    missing = data_missing(table)
-    error = workspace.table_error()
+    is_unread = choose_source()
+    table = None if is_unread else workspace.current_table()
+    missing = ["Choose how to read the file."] if is_unread else data_missing(table)
+    error = None if is_unread else workspace.table_error()
     if isinstance(error, StillOpeningError):
         opening_view.show_opening_progress(error.opening)
     elif error is not None:
@@ -49,8 +49,9 @@ with page.page_frame(
             show_other_read_options(table, reread_dataset)
             table_view.show_table(table)
 
-        st.header("2. Template", anchor=False)
-        conversation_view.show_examples(table, partial(apply_finding_fix, table))
+        with st.container(key=TEMPLATE_SECTION):
+            st.header("2. Template", anchor=False)
+            conversation_view.show_examples(table, partial(apply_finding_fix, table))
 
         st.header("3. Checks", anchor=False)
         show_split(table)

@@ -43,14 +43,21 @@ def test_try_it_now_queues_the_default_run_and_goes_there(stage: Stage) -> None:
     assert "in the queue" in words(app)
 
 
-def test_another_dataset_suggests_templates_and_the_previous_ones_can_be_restored(stage: Stage) -> None:
+def test_another_dataset_suggests_templates_and_only_written_ones_can_be_restored(stage: Stage) -> None:
+    app = button(stage.page("data"), "Use Tickets").click().run()
+    assert "Restore them" not in [entry.label for entry in app.button], "nobody wrote the templates of the sample"
+    app = button(app, "Use Orders").click().run()
+    assert "Restore them" not in [entry.label for entry in app.button], "these were suggested"
+    saved = json.loads((stage.folder / "draft.json").read_text())
+    saved["draft"]["data"]["prompt"] = "Order: {message}"
+    (stage.folder / "draft.json").write_text(json.dumps(saved))
     app = button(stage.page("data"), "Use Tickets").click().run()
     draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
     assert (draft["prompt"], draft["prompt_stub"]) == ("{ticket}", "{category}")
     assert "tickets.json" in words(stage.checked(app))
     app = button(app, "Restore them").click().run()
     draft = json.loads((stage.folder / "draft.json").read_text())["draft"]["data"]
-    assert draft["prompt"] == "{message}"
+    assert draft["prompt"] == "Order: {message}"
     assert button(app, "Configure the training").disabled
     assert "First: Correct the prompt template." in words(app)
     assert "ready to train" not in words(app)
@@ -117,6 +124,8 @@ def test_a_broken_upload_keeps_the_previous_dataset(stage: Stage) -> None:
     app.file_uploader[0].upload("bad.json", b'[{"a": 1}, {"a": ', "application/json").run()
     stage.checked(app)
     assert app.error, "the reason is on the page"
+    app = stage.checked(button(app, r"Keep orders\.csv").click().run())
+    assert not app.error
     assert "orders.csv" in words(app)
 
 
@@ -163,7 +172,11 @@ def test_an_ambiguous_encoding_is_chosen_by_its_preview(stage: Stage) -> None:
     app = _upload(stage, "mine.csv", "q;a\ncafé;1\nx;2\ny;3\n".encode("cp1252"))
     assert "Choose how to read this file" in words(app)
     assert any("café;1" in block.value for block in app.code)
-    assert "orders.csv" in words(app), "the previous dataset is still in use"
+    assert "orders.csv" not in words(app) and "ready to train" not in words(app), "the earlier data would mislead"
+    assert button(app, "Configure the training").disabled and "Choose how to read the file." in words(app)
+    kept = stage.checked(button(app, r"Keep orders\.csv").click().run())
+    assert "orders.csv" in words(kept) and "512 rows ready to train" in words(kept)
+    app = _upload(stage, "mine.csv", "q;a\ncafé;1\nx;2\ny;3\n".encode("cp1252"))
     app = stage.checked(button(app, "Apply").click().run())
     assert "3 rows" in words(app)
     assert _data(stage)["encoding"] == "cp1252"

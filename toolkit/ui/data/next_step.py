@@ -15,6 +15,7 @@ from toolkit.errors import DataError
 from toolkit.system.printable import format_plural
 from toolkit.ui.data.doctor_view import CHECKS_REFRESH_S, draw_findings_link
 from toolkit.ui.data.split_view import count_split_rows, split_problems
+from toolkit.ui.elements import scroll
 from toolkit.ui.elements.error_boundary import error_boundary
 from toolkit.ui.elements.escape import escape_text
 from toolkit.ui.frame import page
@@ -22,6 +23,10 @@ from toolkit.ui.workspace import workspace
 from toolkit.ui.workspace.checkup import read_checkup
 from toolkit.ui.workspace.current_dataset import config_with_data
 from toolkit.ui.workspace.hard_stop_view import count_blocking_problems, has_failed_check
+
+TEMPLATE_SECTION = "templates"
+"""Key of the container of the page's second step."""
+TEMPLATES_EMPTY = "Choose what to train on."
 
 
 def data_missing(table: Table | None) -> list[str]:
@@ -35,6 +40,8 @@ def data_missing(table: Table | None) -> list[str]:
     config = config_with_data(workspace.current_draft()["data"])
     if config is None:
         return ["Correct the settings marked above."]
+    if config.data.messages is None and not config.data.prompt and not config.data.prompt_stub:
+        return [TEMPLATES_EMPTY]
     problems = [
         *template_problems(config, table.columns, table.label),
         *chat_problems(config.data, table),
@@ -80,7 +87,12 @@ def draw_data_summary(table: Table | None, missing: Sequence[str], *, is_next: b
 def _draw_counts(table: Table, missing: tuple[str, ...]) -> None:
     with error_boundary(), st.container(horizontal=True, vertical_alignment="center", gap="small", width="content"):
         blocking = count_blocking_problems(table)
-        if missing:
+        if TEMPLATES_EMPTY in missing:
+            st.markdown(":orange[:material/pending:] First:", width="content")
+            if st.button(TEMPLATES_EMPTY.rstrip("."), key="go_to_templates", type="tertiary"):
+                scroll.request_scroll(TEMPLATE_SECTION)
+                st.rerun()
+        elif missing:
             st.markdown(f":orange[:material/pending:] First: {escape_text(' '.join(missing), 500)}", width="content")
         elif blocking:
             problems = format_plural(blocking, "blocking problem")

@@ -37,8 +37,11 @@ SOURCE_LABELS = {
 }
 
 
-def choose_source() -> None:
-    """Draw the choice of a source and its widget; the chosen dataset goes into the draft."""
+def choose_source() -> bool:
+    """Draw the choice of a source and its widget; the chosen dataset goes into the draft.
+
+    Returns whether the user has to choose how to read a file first.
+    """
     st.session_state.setdefault("source_way", _source_of_draft())
     source = st.segmented_control(
         "Data source",
@@ -57,6 +60,20 @@ def choose_source() -> None:
         if isinstance(failed, UnreadableError) and requested is not None:
             file_type, path = requested
             offer_read_options(failed.offers, lambda options: _use_dataset(file_type, path, options))
+            if failed.offers:
+                previous = workspace.current_table()
+                st.button(
+                    f"Keep {escape_text(previous.label, 60) if previous else 'the previous dataset'}",
+                    icon=":material/undo:",
+                    type="tertiary",
+                    on_click=_forget_failure,
+                )
+                return True
+    return False
+
+
+def _forget_failure() -> None:
+    st.session_state.pop("source_error", None)
 
 
 def _source_of_draft() -> str:

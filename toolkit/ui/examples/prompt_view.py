@@ -59,7 +59,8 @@ def _find_problems(table: Table, severity: str = "") -> list[Problem]:
 
 
 def _editors(table: Table) -> None:
-    problems = _find_problems(table)
+    is_untouched = not any(workspace.current_setting(f"data.{leaf}") for leaf in ("prompt", "prompt_stub"))
+    problems = [] if is_untouched else _find_problems(table)  # the question above says what to do
     for leaf, title, meaning in (
         ("prompt", ":blue-badge[Prompt]", "the input of the model"),
         ("prompt_stub", ":green-badge[Completion]", "the answer that the model is trained to write"),

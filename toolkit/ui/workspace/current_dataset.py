@@ -77,6 +77,17 @@ def suggest_cached_columns(table: Table) -> ColumnSuggestion:
     return cast(ColumnSuggestion, cached[1])
 
 
+def are_templates_written(prompt: str, stub: str) -> bool:
+    """Return whether the user wrote these templates: not the defaults, and not suggested for the last dataset."""
+    cached = st.session_state.get("suggestion")
+    suggested = cached[1] if cached is not None else None
+    default = DataConfig()
+    known = {("", ""), (default.prompt, default.prompt_stub)}
+    if suggested is not None:
+        known |= {(suggested.prompt, suggested.completion), *suggested.candidates}
+    return (prompt, stub) not in known
+
+
 def templates_fit(prompt: str, stub: str, columns: Sequence[str]) -> bool:
     """Return whether both templates compile against these columns and the completion uses at least one of them."""
     try:

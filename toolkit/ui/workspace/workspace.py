@@ -25,7 +25,12 @@ from toolkit.field_types import find_path_error
 from toolkit.runs.preflight import can_use_folder
 from toolkit.settings.draft import get_setting, replace_setting
 from toolkit.ui.workspace import workspace_file
-from toolkit.ui.workspace.current_dataset import open_cached_table, suggest_cached_columns, templates_fit
+from toolkit.ui.workspace.current_dataset import (
+    are_templates_written,
+    open_cached_table,
+    suggest_cached_columns,
+    templates_fit,
+)
 from toolkit.ui.workspace.workspace_file import DEFAULT_WORKSPACE_FOLDER, home_folder
 
 _CHANGE_LOCK = threading.RLock()
@@ -135,7 +140,8 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
 
     options: None for another version of the same dataset, which keeps its read options and test file.
     A dataset with conversations is trained on as such. Templates that don't fit the columns are replaced by suggested
-    ones, or emptied if the user has to choose the columns; the earlier ones are kept in the session for an undo.
+    ones, or emptied if the user has to choose the columns; those that the user wrote are kept in the session for an
+    undo.
     Raises: DataError if the dataset can't be opened; the draft is unchanged then.
     """
     source: dict[str, Any] = {"file_type": file_type, "path": path}
@@ -144,6 +150,8 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
         source |= {name: current.get(name) for name in ("test_path", *READ_OPTION_NAMES)}
     else:
         source |= {"test_path": test_path, **asdict(options)}
+    before = _workspace()["draft"]["data"]
+    is_written = are_templates_written(str(before.get("prompt") or ""), str(before.get("prompt_stub") or ""))
     opened = open_cached_table(source, current_save_dir(), again=True)
     with _change_workspace() as workspace:
         data = workspace["draft"]["data"] = {**workspace["draft"]["data"], **source, "accepted": None}
@@ -152,7 +160,7 @@ def choose_dataset(file_type: str, path: str, options: ReadOptions | None = None
             data["messages"] = suggestion.messages
         prompt, stub = str(data.get("prompt") or ""), str(data.get("prompt_stub") or "")
         if not templates_fit(prompt, stub, opened.columns):
-            st.session_state["earlier_templates"] = (prompt, stub)
+            st.session_state["earlier_templates"] = (prompt, stub) if is_written else None
             data["prompt"], data["prompt_stub"] = suggestion.prompt, suggestion.completion
         if options is not None:
             data["optional_columns"] = _optional_columns(data, opened)
