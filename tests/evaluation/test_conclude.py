@@ -268,7 +268,7 @@ def test_the_model_card_shows_the_newest_evaluation_of_the_present_adapter(
     written = evaluation_section(run)
     assert written is not None and "`planted rows`, 46 rows. It is better than its base model." in written
     assert "| Exact match | 21.7 % (" in written and "| +60.9 points (" in written and "| better |" in written
-    assert "| Loss on general text (forgetting probe) | 1 (1 – 1) | 1.05 (" in written and "| worse |" in written
+    assert "| Loss on general text (forgetting probe) | 1 (1 to 1) | 1.05 (" in written and "| worse |" in written
     card = model_card(run, read_run_config(run), EXPORT_FORMS["adapter"], contract(), chart_file=None, figures=written)
     assert written in card and "were not scored" not in card and "own scores" not in card
     log = AnswerLog(evaluation.answers_path)

@@ -54,7 +54,7 @@ def test_the_card_contains_what_was_set_and_measured(run: RunDir) -> None:
     measure = MEASURES_BY_NAME["exact_match"]
     base, adapter = (format_with_interval(measure, figure.models[name]) for name in (BASE, ADAPTER))
     assert f"| exact match, 10 rows (95 % interval) | {base} | {adapter} |" in card
-    assert base == "0 % (0.0 – 30.8)" and adapter.startswith("90 % (")  # Clopper-Pearson, as tables have it
+    assert base == "0 % (0.0 to 30.8)" and adapter.startswith("90 % (")  # Clopper-Pearson, as tables have it
     assert "``Say {question} `now` ``" in card.replace("`` S", "``S")
     assert "--max-lora-rank 8" in card and "![Loss by step](curves.png)" in card
     assert "order lamp" not in card  # no row of the data

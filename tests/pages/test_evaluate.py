@@ -79,7 +79,7 @@ def test_known_changes_are_counted_exactly(stage: Stage, run: RunDir) -> None:
     assert not folded.proto.expanded and len(folded.dataframe[0].value) == 13
     rows = app.dataframe[-1].value
     assert len(rows) == 46
-    assert list(rows[""])[:3] == ["▼ Broke"] * 3, "the most damaged first"
+    assert list(rows["Outcome"])[:3] == ["▼ Broke"] * 3, "the most damaged first"
     assert "Row" in text
     app = app.pills(key="row_outcomes").set_value(["both wrong"]).run()
     assert len(stage.checked(app).dataframe[-1].value) == 5
@@ -115,7 +115,7 @@ def test_two_adapters_are_compared_on_the_page(stage: Stage, run: RunDir) -> Non
     assert "yours compared with mine, on the same rows" in words(app) and "It is worse than mine." in words(app)
     rows = app.dataframe[-1].value
     assert list(rows.columns[-3:]) == ["Expected", "mine", "yours"]
-    assert list(rows[""])[:2] == ["▼ Broke"] * 2
+    assert list(rows["Outcome"])[:2] == ["▼ Broke"] * 2
     measures = app.dataframe[0].value
     assert measures.loc[measures["Measure"] == "Exact match", "Verdict"].item() == "worse"
 

@@ -36,7 +36,7 @@ def test_a_finished_run(stage: Stage) -> None:
     assert "step 96 of 96" in text
     assert "3 rows skipped" in text
     assert app.header[0].value == "0 % → :green[97 %]", "the result comes first"
-    assert "exact match, base model → trained model (124 of 128 test rows)" in text
+    assert "exact match, base model → adapter (124 of 128 test rows)" in text
     assert ":gray[Test loss] **0.25**" in text
     assert [entry.label for entry in app.button][:3] == ["Chat", "Evaluate", "Export"]
     assert [entry.label for entry in app.button if entry.proto.type == "primary"] == ["Chat"]

@@ -282,13 +282,23 @@ def name_setting(path: str) -> str:
     return get_field_layout(path).label if path in field_specs_by_path() else path
 
 
+FILE_SETTINGS = ("data.path", "data.test_path")
+"""Settings whose end says most: they are shortened at the front."""
+MAX_PATH_CHARACTERS = 40
+
+
 def describe_value(path: str, value: Any) -> str:
     """Return a value as the form shows it: "NF4", "on", "2e-4"."""
     spec = field_specs_by_path().get(path)
     if spec is None:
         return str(value)
+    if path in FILE_SETTINGS and isinstance(value, str) and len(value) > MAX_PATH_CHARACTERS:
+        return f"…/{value.rstrip('/').rpartition('/')[2][-MAX_PATH_CHARACTERS:]}"
+    layout = get_field_layout(path)
+    if value is None and layout.empty != FieldLayout.empty:
+        return layout.empty
     shown = summarize_value(spec, value)
-    return get_field_layout(path).words.get(value, shown) if isinstance(value, str) else shown
+    return layout.words.get(value, shown) if isinstance(value, str) else shown
 
 
 def list_section_settings(key: str, level: Level | None = None) -> tuple[str, ...]:

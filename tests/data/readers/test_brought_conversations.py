@@ -261,10 +261,10 @@ def test_what_was_looked_for_is_what_was_checked(open_bytes: Opener) -> None:
     chat = examine_dataset(
         open_bytes(chats(USER, ANSWER) + "\n" + chats(ANSWER), "json"), DataConfig(messages="messages")
     )
-    assert {"empty answers", "contradictions", "uneven labels", "near duplicates"} <= set(chat.checked)
+    assert {"empty answers", "contradictory answers", "imbalanced labels", "near duplicates"} <= set(chat.checked)
     assert not {"wrong columns", "empty prompts"} & set(chat.checked), "a conversation has no templates"
     pair = examine_dataset(open_bytes("q,a\nb,c\nd,e\n"), DataConfig(prompt="{q}", prompt_stub="{a}"))
-    assert {"wrong columns", "empty prompts", "contradictions"} <= set(pair.checked)
+    assert {"wrong columns", "empty prompts", "contradictory answers"} <= set(pair.checked)
 
 
 def test_findings_are_those_of_the_trained_messages(open_bytes: Opener) -> None:

@@ -25,6 +25,8 @@ def test_line_breaks_and_spaces_are_kept() -> None:
     assert mark_changes([DiffSpan("a\n  b"), DiffSpan("c", True)], "green") == "a  \n\u00a0\u00a0b:green-background[c]"
     assert mark_changes([DiffSpan(" ", True)], "red") == ":red-background[\u00a0]"
     assert mark_changes([], "red") == " "
+    apart = [DiffSpan("Product", True), DiffSpan(" "), DiffSpan("question", True), DiffSpan(" here")]
+    assert mark_changes(apart, "red") == ":red-background[Product\u00a0question] here", "a hole between two words"
     assert mark_changes([DiffSpan("x" * 10_000)], "red").endswith("…")
 
 

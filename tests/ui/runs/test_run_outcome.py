@@ -22,10 +22,10 @@ def scored(**scores: Any) -> RunStatus:
 
 def test_exact_match_is_the_result_where_a_row_is_answered_exactly() -> None:
     result = summarize_result(scored(rows=128, exact_match=122 / 128, exact_match_base=0.0), LOSSES)
-    meaning = "exact match, base model → trained model (122 of 128 test rows)"
+    meaning = "exact match, base model → adapter (122 of 128 test rows)"
     assert result == RunResult("0 %", "95.3 %", meaning, "green")
     worse = summarize_result(scored(rows=1, exact_match=0.0, exact_match_base=1.0), None)
-    assert worse == RunResult("100 %", "0 %", "exact match, base model → trained model (0 of 1 test row)", "red")
+    assert worse == RunResult("100 %", "0 %", "exact match, base model → adapter (0 of 1 test row)", "red")
 
 
 def test_test_rows_that_are_also_training_rows_are_named() -> None:

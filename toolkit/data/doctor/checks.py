@@ -258,7 +258,7 @@ def _leaks(examined: ExaminedRows) -> Iterator[Finding]:
                 _drop_fix(
                     examined.repeated,
                     "that repeated an earlier row",
-                    f"Remove all {examined.repeated.size:,} duplicates",
+                    _remove_all(examined.repeated, "duplicate"),
                 ),
             ),
         )
@@ -283,7 +283,7 @@ def _near_duplicates(examined: ExaminedRows, report_share: ShareReporter) -> Ite
             "and answers.",
             "serious",
             leaks,
-            (_drop_fix(rows, "nearly identical to an earlier row", f"Remove all {rows.size:,} near duplicates"),),
+            (_drop_fix(rows, "nearly identical to an earlier row", _remove_all(rows, "near duplicate")),),
         )
     yield Finding(
         "near_duplicate",
@@ -302,6 +302,10 @@ def _drop_fix(rows: RowNumbers, what: str, label: str = "") -> Fix:
     return Fix(label or f"Remove {words}", "drop", f"{words} {what} removed", rows)
 
 
+def _remove_all(rows: RowNumbers, what: str) -> str:
+    return f"Remove all {rows.size:,} {what}s" if rows.size != 1 else f"Remove the {what}"
+
+
 def _agree(rows: RowNumbers, one: str, many: str) -> str:
     return one if rows.size == 1 else many
 
@@ -311,9 +315,9 @@ DATASET_CHECKS: tuple[tuple[str, DatasetCheck], ...] = (
     ("looking for missing cells", _counted_as_empty),
     ("looking for empty answers", _empty_answers),
     ("looking for empty prompts", _empty_prompts),
-    ("looking for bad answers", _bad_answers),
+    ("looking for answers marked as bad", _bad_answers),
     ("looking for duplicates", _duplicates),
-    ("looking for contradictions", _contradictions),
+    ("looking for contradictory answers", _contradictions),
     ("looking for test rows in the training set", _leaks),
     *((words, check) for words, check in column_checks.COLUMN_CHECKS),
     *((words, check) for words, check in text_checks.TEXT_CHECKS),
@@ -321,7 +325,7 @@ DATASET_CHECKS: tuple[tuple[str, DatasetCheck], ...] = (
 )
 TURN_CHECKS: tuple[tuple[str, DatasetCheck], ...] = (
     ("looking for empty answers", _empty_answers),
-    ("looking for contradictions", _contradictions),
+    ("looking for contradictory answers", _contradictions),
     *column_checks.ANSWER_CHECKS,
     *stray_rows.WORD_CHECKS,
 )

@@ -260,9 +260,9 @@ def _listed(columns: Sequence[str]) -> str:
 
 
 ANSWER_CHECKS = (
-    ("looking for columns that are the same in every row", _constant),
-    ("looking for several spellings of a label", _label_variants),
-    ("looking for uneven labels", _imbalance),
+    ("looking for columns with one value", _constant),
+    ("looking for labels in several spellings", _label_variants),
+    ("looking for imbalanced labels", _imbalance),
 )
 COLUMN_CHECKS = (
     ("looking for wrong columns", _wrong_column),

@@ -56,7 +56,7 @@ def _rulers(examined: ExaminedRows) -> Iterator[Finding]:
         yield _stray(
             rows,
             "ruler",
-            "Lines of dashes among the rows",
+            "Separator lines among the rows",
             f"{_have(rows, 'has', 'have')} nothing but dashes or similar characters.",
             "They belong to the layout of the file. The model learns them as if they were an example.",
             "of dashes",
@@ -166,11 +166,11 @@ def _rows_where_all(examined: ExaminedRows, is_wrong: Callable[[str, Any], Any])
     return np.flatnonzero(np.logical_and.reduce(masks)) if masks else np.zeros(0, dtype=np.int64)
 
 
-WORD_CHECKS = (("looking for words for missing values", _missing_words),)
+WORD_CHECKS = (("looking for placeholders of missing values (NA)", _missing_words),)
 STRAY_ROW_CHECKS = (
-    ("looking for repeated column names", _column_names),
-    ("looking for lines of dashes", _rulers),
-    ("looking for labels", _survey_labels),
+    ("looking for repeated header rows", _column_names),
+    ("looking for separator rows (-----)", _rulers),
+    ("looking for rows with survey questions", _survey_labels),
     *WORD_CHECKS,
-    ("looking for special tokens", _model_marks),
+    ("looking for special tokens of models", _model_marks),
 )

@@ -201,8 +201,8 @@ def _around_change(before: str, after: str) -> tuple[str, str]:
 
 
 TEXT_CHECKS = (
-    ("looking for mojibake", _mojibake),
-    ("looking for unusual characters", _unusual_characters),
-    ("looking for lost characters", _lost_letters),
+    ("looking for garbled text (mojibake)", _mojibake),
+    ("looking for invisible and control characters", _unusual_characters),
+    ("looking for replacement characters (�)", _lost_letters),
     ("looking for very long cells", _long_cells),
 )

@@ -200,13 +200,13 @@ def format_measure_value(measure: Measure, value: float | None) -> str:
 
 
 def format_with_interval(measure: Measure, value: FigureValue) -> str:
-    """Return a value with its interval: "94.5 % (90.6 – 98.4)"."""
+    """Return a value with its interval: "94.5 % (90.6 to 98.4)"."""
     shown = format_measure_value(measure, value.value)
     if value.low is None or value.high is None:
         return shown
     if measure.form == "share":
-        return f"{shown} ({100 * value.low:.1f} – {100 * value.high:.1f})"
-    return f"{shown} ({format_number(value.low, 3)} – {format_number(value.high, 3)})"
+        return f"{shown} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+    return f"{shown} ({format_number(value.low, 3)} to {format_number(value.high, 3)})"
 
 
 def format_difference(measure: Measure, difference: FigureDifference) -> str:

@@ -132,7 +132,7 @@ def _handle_request(reviewed: DraftReview) -> None:
     is_study = workspace.current_setting("ablation.use_ablate") is True
     study = str(workspace.current_setting("ablation.study_name") or "") if is_study else ""
     name = str(st.session_state.get(_NAME) or "").strip()
-    with st.spinner("Starting…" if reviewed.runs_to_start < 20 else f"Queueing {reviewed.runs_to_start} runs…"):
+    with st.spinner("Starting the run…" if reviewed.runs_to_start < 20 else f"Queueing {reviewed.runs_to_start} runs…"):
         try:
             # decided before the ticket is claimed: the cache is in the session, where a second press interrupts
             decided = decide_all_trials(reviewed.trials)

@@ -40,6 +40,7 @@ def show_table(table: Table) -> None:
         frame,
         height=196,
         alt="Rows of the dataset",
+        placeholder="(missing)",
         row_height=32,
         column_config={name: st.column_config.TextColumn(name, help=None) for name in table.columns},
     )

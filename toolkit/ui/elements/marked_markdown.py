@@ -16,7 +16,7 @@ def mark_changes(parts: Sequence[DiffSpan], color: str) -> str:
     """Return markdown of the parts, with the changed ones on a background of `color` ("red", "green")."""
     left = MAX_MARKED_CHARACTERS
     pieces: list[str] = []
-    for part in parts:
+    for part in _join_changes(parts):
         text = part.text[:left]
         left -= len(text)
         pieces.append("  \n".join(_line(line, part.changed, color) for line in text.split("\n")))
@@ -24,6 +24,20 @@ def mark_changes(parts: Sequence[DiffSpan], color: str) -> str:
             pieces.append("…")
             break
     return "".join(pieces) or " "
+
+
+def _join_changes(parts: Sequence[DiffSpan]) -> list[DiffSpan]:
+    """Return the parts with changed ones joined across a space, which would be a hole between two backgrounds."""
+    joined: list[DiffSpan] = []
+    for part in parts:
+        bridges = len(joined) > 1 and joined[-1].text == " " and not joined[-1].changed and joined[-2].changed
+        if part.changed and bridges:
+            joined[-2:] = [DiffSpan(f"{joined[-2].text} {part.text}", changed=True)]
+        elif part.changed and joined and joined[-1].changed:
+            joined[-1] = DiffSpan(joined[-1].text + part.text, changed=True)
+        else:
+            joined.append(part)
+    return joined
 
 
 def mark_edits(old: Sequence[DiffSpan], new: Sequence[DiffSpan]) -> str:

@@ -75,10 +75,15 @@ def draw_differences(results: EvaluationResults, names: ModelNames, name: str, r
     drawn = [_shown_difference(measure, difference) for measure, difference in shares or known]
     if not drawn:
         return
-    unit = "percentage points, higher is better" if shares else "difference, lower is better"
-    st.header(f"Change from {escape_text(names[reference])} to {escape_text(names[name])}", anchor=False)
+    unit, direction = ("percentage points", "higher") if shares else ("difference", "lower")
+    axis_title = f"{unit} with 98 % interval, {direction} is better"
+    compared = "the base model" if reference == BASE else escape_text(names[reference])
+    st.header(f"{escape_text(names[name])} compared with {compared}", anchor=False)
     st.plotly_chart(
-        draw_interval_chart(drawn, unit), config=STATIC_CHART, key="differences", alt=_describe_differences(drawn)
+        draw_interval_chart(drawn, axis_title),
+        config=STATIC_CHART,
+        key="differences",
+        alt=_describe_differences(drawn),
     )
 
 

@@ -29,7 +29,7 @@ from toolkit.ui.evaluate.pair import ComparedModels
 SHOWN_EVALUATION_ROWS = 200
 """Rows shown in the list; the filter and the downloads cover all rows."""
 CELL_CHARACTERS = 160
-ROW_ORDERS = {"damage": "Most worsened first", "gain": "Most improved first", "order": "Original order"}
+ROW_ORDERS = {"damage": "Worsened first", "gain": "Improved first", "order": "Original order"}
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _draw_list(table: pa.Table, matching: np.ndarray[Any, Any], sides: ComparedA
     frame = pd.DataFrame(
         {
             "Row": [row + 1 for row in part["row"].to_pylist()],
-            "": [
+            "Outcome": [
                 f"{OUTCOME_LABELS[kind][1]} {OUTCOME_LABELS[kind][0]}"
                 for kind in part[f"outcome_{sides.model_column}"].to_pylist()
             ],
@@ -176,7 +176,7 @@ def _draw_list(table: pa.Table, matching: np.ndarray[Any, Any], sides: ComparedA
         alt="Rows of the evaluation",
         column_config={
             "Row": st.column_config.NumberColumn(width=60),
-            "": st.column_config.TextColumn(width=170),
+            "Outcome": st.column_config.TextColumn(width=170),
             **{name: st.column_config.TextColumn(width=215) for name in ("Prompt", *answers)},
         },
     )

@@ -53,7 +53,7 @@ def launch_evaluation(run: RunDir, request: EvaluationRequest | None = None) -> 
     """Create and start an evaluation, by default of the test set; on an error, show it and return None."""
     request = request or EvaluationRequest(EvaluationSpec())
     try:
-        with st.spinner("Starting…"):
+        with st.spinner("Starting the evaluation…"):
             evaluation = evaluation_dir.create_evaluation(
                 run,
                 request.spec,

@@ -63,7 +63,7 @@ def draw_export_section(run: RunDir) -> None:
         )
         _start_requested(run)
         states = [_read_state(run, form) for form in EXPORT_FORMS]
-        grid = st.grid(min_column_width=240)
+        grid = st.grid(3, min_column_width=240)
         for state in states:
             with grid.cell(), st.container(border=True, height="stretch"):
                 _draw_card(run, state)
@@ -190,7 +190,7 @@ def _verify_download(run: RunDir, form: str) -> None:
 
 def _start_export(run: RunDir, form: str, *, check_only: bool = False) -> None:
     try:
-        with st.spinner("Starting…"):
+        with st.spinner("Starting the export…"):
             start_export(run, form, check_only=check_only)
     except ToolkitError as error:
         show_error(error)

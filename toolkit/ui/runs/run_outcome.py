@@ -58,7 +58,7 @@ def summarize_result(status: RunStatus, losses: Curve | None) -> RunResult | Non
     if base is not None and adapter is not None and rows and (base or adapter or not losses):
         right = f"{round(adapter * rows):,} of {format_plural(rows, 'test row')}"
         seen = int(status.scores.get("seen_rows") or 0)
-        meaning = f"exact match, base model → trained model ({right}{describe_seen_rows(seen)})"
+        meaning = f"exact match, base model → adapter ({right}{describe_seen_rows(seen)})"
         return RunResult(format_share(base), format_share(adapter), meaning, _color(adapter - base))
     if losses and len(losses) > 1:
         first, last = losses[0], losses[-1]

@@ -24,10 +24,7 @@ MAX_HEADER_SETTINGS = 5
 def draw_run_header(run: RunDir) -> None:
     """Draw what the run trains: model, dataset with its version, study, and settings that are not the defaults."""
     summary = read_run_summary(run)
-    dataset = summary.dataset
-    parts = [f"**{escape_text(summary.model, 80)}** on **{escape_text(str(dataset.get('label') or 'its data'), 80)}**"]
-    if dataset.get("version"):
-        parts[0] += f" (version {len(dataset['version']['steps']) + 1})"
+    parts = [f"**{escape_text(summary.model, 80)}** on **{escape_text(summary.dataset_name or 'its data', 100)}**"]
     if summary.study:
         parts.append(f"study **{escape_text(summary.study, 80)}**")
     changed = [

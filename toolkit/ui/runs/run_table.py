@@ -74,7 +74,7 @@ def run_table_row(entry: RunEntry) -> dict[str, Any]:
         "State": f"{STATE_MARKS[status.state]} {STATE_LABELS[status.state][0]}",
         "Run": summary.name,
         "Model": summary.model,
-        "Dataset": str(summary.dataset.get("label") or "–"),
+        "Dataset": summary.dataset_name or "–",
         "Started": summary.created.replace(tzinfo=None),  # a column has one time zone; summer and winter have two
         "Duration": format_duration(status.elapsed_s or None),
         "Training loss": status.last.get("loss"),

@@ -125,9 +125,11 @@ def _draw_settings(first: RunEntry, second: RunEntry, names: Mapping[str, str]) 
     ]
     datasets = [one.facts.dataset for one in (first, second)]
     if datasets[0].get("sha256") != datasets[1].get("sha256"):
-        labels = [str(one.get("label") or "–") for one in datasets]
+        labels = [one.facts.dataset_name or "–" for one in (first, second)]
         cells = zip((names[first.run.id], names[second.run.id]), labels, strict=True)
-        rows.append({"Setting": "Content of the dataset", **dict(cells)})
+        if labels[0] != labels[1]:  # which says more than where the files are
+            rows = [row for row in rows if row["Setting"] != name_setting("data.path")]
+        rows.insert(0, {"Setting": "Dataset", **dict(cells)})
     if rows:
         st.dataframe(pd.DataFrame(rows), hide_index=True, height="content", alt="Settings that differ")
     else:

@@ -40,6 +40,12 @@ class RunSummary:
     def model(self) -> str:
         return short_model_name(str(self.config["model"]["hf_model_ckpt"]))
 
+    @property
+    def dataset_name(self) -> str:
+        """The dataset's label, with its version if repairs were made: "tickets.csv (version 3)"; "" if unknown."""
+        label, version = str(self.dataset.get("label") or ""), self.dataset.get("version")
+        return f"{label} (version {len(version['steps']) + 1})" if label and version else label
+
     @cached_property
     def changes(self) -> dict[str, Any]:
         """Path -> value of each setting that differs from the defaults, apart from save_dir."""
